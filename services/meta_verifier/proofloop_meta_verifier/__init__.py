@@ -1,0 +1,9 @@
+"""The meta-verifier: a critique comes in, and whether its complaints are real goes to the store."""
+
+from proofloop.runtime import Role, adopt
+from proofloop_meta_verifier.judge import judge
+
+
+def role() -> Role:
+    """The role as the runtime finds it."""
+    return Role("meta_verifier", {"ProofReviewed": judge, "ModelPublished.meta_verifier": adopt})

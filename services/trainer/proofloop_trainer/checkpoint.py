@@ -1,0 +1,169 @@
+"""A checkpoint: a folder in Hugging Face format that also knows how to go on training, and can be checked.
+
+`manifest.json` is written last, under a temporary name and then renamed: a folder without one is not a checkpoint.
+Nothing is pickled. No random state is stored: what a step draws is derived from the seed and the step's number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proofloop.errors import ConfigError, CorruptObject
+from proofloop.records import ModelRole, Record
+from pydantic import Field, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from proofloop_trainer.grpo_settings import GrpoSettings
+
+if TYPE_CHECKING:
+    from proofloop_trainer.grpo import GrpoLearner
+
+MANIFEST = "manifest.json"
+OPTIMIZER = "optimizer.safetensors"
+
+
+class FileEntry(Record):
+    """One file of a checkpoint. A name is one plain file name: a manifest cannot point outside its folder."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
+    size: int
+    sha256: str
+
+
+class Manifest(Record):
+    """What a checkpoint is and what it consists of.
+
+    `version` names the weights: the step and the first digits of their digest. `reference_digest` is that of the
+    weights the KL term pulled towards.
+    """
+
+    schema_version: int = 1
+    version: str
+    parent_version: str | None
+    role: ModelRole | None
+    step: int
+    settings: GrpoSettings
+    reference_digest: str | None
+    files: tuple[FileEntry, ...]
+
+
+def save_checkpoint(learner: GrpoLearner, folder: Path) -> Manifest:
+    """Write the learner to `folder`. Safe to run again after a failure."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    learner.model.save_pretrained(folder)
+    learner.tokenizer.save_pretrained(folder)
+    save_file(_optimizer_tensors(learner.model, learner.optimizer), folder / OPTIMIZER)
+    manifest = _manifest(learner, folder)
+    _write_last(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+    return manifest
+
+
+def _manifest(learner: GrpoLearner, folder: Path) -> Manifest:
+    return Manifest(
+        version=f"{learner.steps:06d}-{weights_digest(folder)[:12]}",
+        parent_version=learner.parent_version,
+        role=learner.role,
+        step=learner.steps,
+        settings=learner.settings,
+        reference_digest=learner.reference_digest,
+        files=tuple(_entry(path) for path in sorted(folder.iterdir()) if path.is_file()),
+    )
+
+
+def _write_last(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _entry(path: Path) -> FileEntry:
+    return FileEntry(name=path.name, size=path.stat().st_size, sha256=file_digest(path))
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_digest(folder: Path) -> str:
+    """One digest for the weights in a model folder, whatever lies beside them."""
+    digests = [file_digest(path) for path in _weights(Path(folder))]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _weights(folder: Path) -> Iterable[Path]:
+    return sorted(path for path in folder.glob("model*.safetensors"))
+
+
+def has_manifest(folder: Path) -> bool:
+    """Is this folder a checkpoint of ours, completely written?"""
+    return (Path(folder) / MANIFEST).is_file()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest, without a look at the files it names. Raises ConfigError or CorruptObject."""
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise ConfigError(f"{folder} is not a checkpoint: it has no {MANIFEST}", "it was not completely written")
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise CorruptObject(f"{path} cannot be read as a manifest: {error}") from error
+
+
+def verify_checkpoint(folder: Path) -> Manifest:
+    """The manifest, after every file was found to be what it says. Raises ConfigError or CorruptObject."""
+    manifest = read_manifest(folder)
+    for entry in manifest.files:
+        _verify(Path(folder), entry)
+    return manifest
+
+
+def _verify(folder: Path, expected: FileEntry) -> None:
+    path = folder / expected.name
+    if not path.is_file():
+        raise CorruptObject(f"{path} is missing: expected {expected.size} bytes, sha256 {expected.sha256}")
+    found = _entry(path)
+    if found != expected:
+        raise CorruptObject(
+            f"{path} has changed: expected {expected.size} bytes, sha256 {expected.sha256}; "
+            f"found {found.size} bytes, sha256 {found.sha256}"
+        )
+
+
+def check_reference(manifest: Manifest, reference_folder: Path | None) -> None:
+    """Raise ConfigError unless `reference_folder` holds the reference that the checkpoint was trained with."""
+    if manifest.reference_digest is None:
+        return
+    hint = f"give the folder whose weights have sha256 {manifest.reference_digest}"
+    if reference_folder is None:
+        raise ConfigError("this checkpoint was trained with a KL term and no reference model is given", hint)
+    if (found := weights_digest(reference_folder)) != manifest.reference_digest:
+        raise ConfigError(f"{reference_folder} is another reference model: its weights have sha256 {found}", hint)
+
+
+def _optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{name}/{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_optimizer(model: nn.Module, optimizer: Optimizer, folder: Path) -> None:
+    """Give each parameter the optimizer state saved under its name."""
+    parameters = dict(model.named_parameters())
+    for path, tensor in load_file(Path(folder) / OPTIMIZER).items():
+        name, key = path.rsplit("/", 1)
+        parameter = parameters[name]
+        # Adam keeps its step counter on the CPU and its moments beside the weights.
+        optimizer.state[parameter][key] = tensor if key == "step" else tensor.to(parameter.device)

@@ -1,0 +1,51 @@
+"""A cache of keys and values with room to spare: on a CPU, copying the whole cache for each token is most of the time."""
+
+from __future__ import annotations
+
+import torch
+from transformers import DynamicCache, PretrainedConfig
+from transformers.cache_utils import DynamicLayer
+
+SPARE_TOKENS = 64
+
+
+def growing_cache(config: PretrainedConfig) -> DynamicCache:
+    """The cache this model wants, its plain layers replaced by growing ones."""
+    cache = DynamicCache(config=config)
+    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+class GrowingLayer(DynamicLayer):
+    """`keys` and `values` are views of the filled part of two buffers [batch, heads, tokens, width]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._buffers: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        filled, added = self.get_seq_length(), key_states.shape[-2]
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        if self._buffers is None or self._buffers[0].shape[-2] < filled + added:
+            self._buffers = (
+                _enlarged(self.keys, key_states, filled + added + SPARE_TOKENS),
+                _enlarged(self.values, value_states, filled + added + SPARE_TOKENS),
+            )
+        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[..., filled : filled + added, :] = states
+        self.keys, self.values = (buffer[..., : filled + added, :] for buffer in self._buffers)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        super().batch_select_indices(indices)
+        self._buffers = None  # the selection is a copy of its own
+
+
+def _enlarged(past: torch.Tensor, states: torch.Tensor, tokens: int) -> torch.Tensor:
+    buffer = states.new_empty(*states.shape[:-2], tokens, states.shape[-1])
+    if past.numel():
+        buffer[..., : past.shape[-2], :] = past
+    return buffer

@@ -1,0 +1,193 @@
+"""One GRPO step: a batch of rewarded answers goes in, the model changes, a report comes out.
+
+What a stranger would get wrong: the old log-probabilities are the sampler's, from the record. Recomputing them would
+hide that the model has moved on since the answers were sampled.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import isfinite
+from pathlib import Path
+from statistics import fmean, pstdev
+
+import torch
+from proofloop.errors import ProofloopError
+from proofloop.records import ModelRole, TrainingBatch
+from torch.nn.utils import clip_grad_norm_
+
+from proofloop_trainer.checkpoint import (
+    Manifest,
+    check_reference,
+    has_manifest,
+    load_optimizer,
+    read_manifest,
+    verify_checkpoint,
+    weights_digest,
+)
+from proofloop_trainer.grpo_batch import (
+    Answer,
+    advantages,
+    answers_to_train,
+    check_samples,
+    collate,
+    groups_without_signal,
+    minibatches,
+    passes,
+    rewards_by_group,
+)
+from proofloop_trainer.grpo_loss import Tally, open_trainer
+from proofloop_trainer.grpo_settings import GrpoSettings
+
+__all__ = ["GrpoLearner", "GrpoSettings", "StepReport", "advantages"]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step saw and did. Losses, ratio and shares of tokens are means over all its epochs."""
+
+    step: int  # counted from 1
+    loss: float  # policy_loss + kl_coefficient * kl
+    policy_loss: float
+    kl: float  # to the reference: mean over a sequence's tokens, then over sequences, as in the loss
+    entropy: float  # nats a token
+    mean_ratio: float
+    clip_share: float  # of tokens whose gradient was clipped away
+    off_policy_share: float  # of sequences dropped by the off-policy mask
+    grad_norm: float  # before clipping, mean over updates
+    updates: int  # 0 when no group had a signal: the model is unchanged and the figures above are 0
+    mean_reward: float
+    reward_std: float
+    advantage_share: float  # of samples with an advantage other than 0
+    groups: int
+    groups_without_signal: int
+    truncated_share: float
+    completion_length: float  # mean, in tokens
+    tokens: int  # completion tokens trained on; once an epoch
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimizer update over one minibatch."""
+
+    tally: Tally
+    grad_norm: float
+
+
+class GrpoLearner:
+    """A model that learns batch by batch. `steps` counts them; `parent_version` is the version it began from."""
+
+    def __init__(self, model_folder: Path, settings: GrpoSettings, reference_folder: Path | None = None) -> None:
+        """Without a `reference_folder` the KL term pulls towards the weights in `model_folder`."""
+        reference = Path(reference_folder or model_folder)
+        self.settings = settings
+        self.trainer = open_trainer(Path(model_folder), settings, reference)
+        self.model, self.tokenizer = self.trainer.model, self.trainer.processing_class
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.steps = 0
+        self.role: ModelRole | None = None
+        self.parent_version = read_manifest(model_folder).version if has_manifest(model_folder) else None
+        self.reference_digest = weights_digest(reference) if settings.kl_coefficient else None
+
+    @classmethod
+    def restore(cls, folder: Path, reference_folder: Path | None = None) -> GrpoLearner:
+        """Continue from a checkpoint as if never stopped. With a KL term the same reference must be given again."""
+        manifest: Manifest = verify_checkpoint(folder)
+        check_reference(manifest, reference_folder)
+        learner = cls(folder, manifest.settings, reference_folder)
+        learner.steps, learner.role = manifest.step, manifest.role
+        load_optimizer(learner.model, learner.optimizer, folder)
+        return learner
+
+    def step(self, batch: TrainingBatch) -> StepReport:
+        """Train on one batch. Raises ProofloopError, with the weights unchanged, when it cannot be learned from."""
+        started = time.perf_counter()
+        check_samples(batch.samples, self.model.config.vocab_size)
+        answers = self._with_reference(answers_to_train(batch.samples, self.settings.truncated))
+        with self._unchanged_on_failure():
+            updates = [self._update(minibatch) for minibatch in self._minibatches(answers)]
+        self.steps, self.role = self.steps + 1, batch.role
+        return self._report(batch, updates, time.perf_counter() - started)
+
+    def _minibatches(self, answers: Sequence[Answer]) -> Iterator[list[Answer]]:
+        for epoch in range(self.settings.epochs):
+            seed_parts = (self.settings.seed, "grpo", self.steps, epoch)
+            yield from minibatches(answers, self.settings.minibatch_sequences, *seed_parts)
+
+    def _with_reference(self, answers: Sequence[Answer]) -> list[Answer]:
+        if not self.settings.kl_coefficient:
+            return list(answers)
+        return [scored for part in passes(answers, self.settings.tokens_per_pass) for scored in self._score(part)]
+
+    def _score(self, answers: Sequence[Answer]) -> list[Answer]:
+        logprobs_BC = self.trainer.reference_logprobs_BC(self._collate(answers)).cpu()
+        return [
+            replace(answer, reference_logprobs_C=row_C[: len(answer.completion_ids_C)])
+            for answer, row_C in zip(answers, logprobs_BC, strict=True)
+        ]
+
+    def _collate(self, answers: Sequence[Answer]):
+        return collate(answers, self.tokenizer.pad_token_id, self.model.device)
+
+    def _update(self, minibatch: Sequence[Answer]) -> Update:
+        self.optimizer.zero_grad()
+        parts = passes(minibatch, self.settings.tokens_per_pass)
+        tally = sum((self._backward(part, len(minibatch)) for part in parts), start=Tally())
+        grad_norm = clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm).item()
+        if not (isfinite(tally.loss) and isfinite(grad_norm)):
+            raise ProofloopError(
+                f"step {self.steps + 1}: loss {tally.loss / len(minibatch)} and gradient norm {grad_norm} "
+                f"over {len(minibatch)} sequences; the weights are as before the step"
+            )
+        self.optimizer.step()
+        return Update(tally, grad_norm)
+
+    def _backward(self, part: Sequence[Answer], minibatch_size: int) -> Tally:
+        loss, tally = self.trainer.pass_loss(self._collate(part))
+        # The pass's mean times its share: together the passes give the minibatch's mean, wherever it was cut.
+        (loss * (len(part) / minibatch_size)).backward()
+        return tally
+
+    @contextmanager
+    def _unchanged_on_failure(self) -> Iterator[None]:
+        model, optimizer = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict()))
+        try:
+            yield
+        except BaseException:
+            self.model.load_state_dict(model)
+            self.optimizer.load_state_dict(optimizer)
+            raise
+        finally:
+            self.optimizer.zero_grad()
+
+    def _report(self, batch: TrainingBatch, updates: Sequence[Update], seconds: float) -> StepReport:
+        samples, tally = batch.samples, sum((update.tally for update in updates), start=Tally())
+        sequences, tokens = max(tally.sequences, 1), max(tally.tokens, 1)
+        return StepReport(
+            step=self.steps,
+            loss=tally.loss / sequences,
+            policy_loss=(tally.loss - self.settings.kl_coefficient * tally.kl) / sequences,
+            kl=tally.kl / sequences,
+            entropy=tally.entropy / tokens,
+            mean_ratio=tally.ratio / tokens,
+            clip_share=tally.clipped / tokens,
+            off_policy_share=tally.off_policy / sequences,
+            grad_norm=fmean(update.grad_norm for update in updates) if updates else 0.0,
+            updates=len(updates),
+            mean_reward=fmean(sample.reward for sample in samples),
+            reward_std=pstdev(sample.reward for sample in samples),
+            advantage_share=fmean(advantage != 0 for advantage in advantages(samples)),
+            groups=len(rewards_by_group(samples)),
+            groups_without_signal=len(groups_without_signal(samples)),
+            truncated_share=fmean(sample.truncated for sample in samples),
+            completion_length=fmean(len(sample.tokens.completion_ids) for sample in samples),
+            tokens=int(tally.tokens),
+            seconds=seconds,
+        )

@@ -1,0 +1,165 @@
+"""From records to padded tensors: advantages, which answers train, and how a minibatch is cut into passes.
+
+The traps: an answer that trains nothing still counts in its group's mean, and how a minibatch is cut into passes never
+changes its loss.
+
+Legend: B sequences, P prompt positions (padded on the left), C completion positions (padded on the right).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+import torch
+from proofloop.errors import ProofloopError
+from proofloop.records import TrainingSample, derive_seed
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer that trains. `sampler_logprobs_C` is what the sampler reported, never recomputed."""
+
+    prompt_ids_P: Tensor
+    completion_ids_C: Tensor
+    sampler_logprobs_C: Tensor
+    advantage: float
+    reference_logprobs_C: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt_ids_P) + len(self.completion_ids_C)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Answers that go through the model together. Masks are 1 on real tokens."""
+
+    prompt_ids_BP: Tensor
+    prompt_mask_BP: Tensor
+    completion_ids_BC: Tensor
+    completion_mask_BC: Tensor
+    sampler_logprobs_BC: Tensor
+    reference_logprobs_BC: Tensor | None
+    advantages_B: Tensor
+
+
+def advantages(samples: Sequence[TrainingSample]) -> list[float]:
+    """A = R - mean(R) over the sample's group, not divided by the deviation; exactly 0 where a group agrees."""
+    baselines = {group: _baseline(rewards) for group, rewards in rewards_by_group(samples).items()}
+    return [sample.reward - baselines[sample.group] for sample in samples]
+
+
+def rewards_by_group(samples: Iterable[TrainingSample]) -> dict[str, list[float]]:
+    """The rewards of each group, in the order of the samples."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.group].append(sample.reward)
+    return dict(groups)
+
+
+def _baseline(rewards: list[float]) -> float:
+    # The mean of equal floats need not equal them.
+    return rewards[0] if min(rewards) == max(rewards) else fmean(rewards)
+
+
+def groups_without_signal(samples: Iterable[TrainingSample]) -> set[str]:
+    """The groups whose rewards are all equal: nothing in them is better than anything else."""
+    return {group for group, rewards in rewards_by_group(samples).items() if min(rewards) == max(rewards)}
+
+
+def answers_to_train(samples: Sequence[TrainingSample], truncated: Literal["train", "mask"]) -> list[Answer]:
+    """The answers that give a loss: of groups with a signal, not empty, and not masked for being truncated."""
+    silent = groups_without_signal(samples)
+    return [
+        _answer(sample, advantage)
+        for sample, advantage in zip(samples, advantages(samples), strict=True)
+        if sample.group not in silent
+        and sample.tokens.completion_ids
+        and not (sample.truncated and truncated == "mask")
+    ]
+
+
+def check_samples(samples: Sequence[TrainingSample], vocabulary: int) -> None:
+    """Raise ProofloopError for a batch or a sample that no step could learn from."""
+    if not samples:
+        raise ProofloopError("the training batch holds no samples")
+    for sample in samples:
+        if problem := _problem(sample, vocabulary):
+            raise ProofloopError(f"training sample {sample.key!r} {problem}")
+
+
+def _problem(sample: TrainingSample, vocabulary: int) -> str | None:
+    tokens = sample.tokens
+    if not tokens.prompt_ids:
+        return "has no prompt tokens"
+    if len(tokens.logprobs) != len(tokens.completion_ids):
+        return f"has {len(tokens.completion_ids)} completion tokens and {len(tokens.logprobs)} log-probabilities"
+    if not all(map(math.isfinite, (sample.reward, *tokens.logprobs))):
+        return "has a reward or a log-probability that is not a finite number"
+    highest = max((*tokens.prompt_ids, *tokens.completion_ids))
+    return f"has token id {highest}; the model knows {vocabulary}" if highest >= vocabulary else None
+
+
+def _answer(sample: TrainingSample, advantage: float) -> Answer:
+    return Answer(
+        prompt_ids_P=torch.tensor(sample.tokens.prompt_ids),
+        completion_ids_C=torch.tensor(sample.tokens.completion_ids),
+        sampler_logprobs_C=torch.tensor(sample.tokens.logprobs, dtype=torch.float32),
+        advantage=advantage,
+    )
+
+
+def minibatches(answers: Sequence[Answer], most: int, *seed_parts: object) -> list[list[Answer]]:
+    """The answers in a seeded order, cut into parts of at most `most` whose sizes differ by one at most."""
+    if not answers:
+        return []
+    generator = torch.Generator().manual_seed(derive_seed(*seed_parts))
+    order = torch.randperm(len(answers), generator=generator)
+    # A small remainder would move the weights as far as a full part, on far less evidence.
+    parts = order.tensor_split(math.ceil(len(answers) / most))
+    return [[answers[i] for i in part.tolist()] for part in parts]
+
+
+def passes(answers: Iterable[Answer], most_tokens: int) -> list[list[Answer]]:
+    """The answers by length, cut so that no padded pass exceeds `most_tokens`; one longer answer goes alone."""
+    cut: list[list[Answer]] = []
+    prompt = completion = 0
+    for answer in sorted(answers, key=lambda answer: answer.length):
+        prompt, completion = max(prompt, len(answer.prompt_ids_P)), max(completion, len(answer.completion_ids_C))
+        if cut and (len(cut[-1]) + 1) * (prompt + completion) <= most_tokens:
+            cut[-1].append(answer)
+        else:
+            cut.append([answer])
+            prompt, completion = len(answer.prompt_ids_P), len(answer.completion_ids_C)
+    return cut
+
+
+def collate(answers: Sequence[Answer], pad_id: int, device: torch.device) -> Pass:
+    """Pad the answers to one Pass on `device`."""
+    prompts = [answer.prompt_ids_P for answer in answers]
+    completions = [answer.completion_ids_C for answer in answers]
+    references = [a.reference_logprobs_C for a in answers if a.reference_logprobs_C is not None]
+    return Pass(
+        prompt_ids_BP=_left(prompts, pad_id).to(device),
+        prompt_mask_BP=_left([torch.ones_like(ids) for ids in prompts], 0).to(device),
+        completion_ids_BC=_right(completions, pad_id).to(device),
+        completion_mask_BC=_right([torch.ones_like(ids) for ids in completions], 0).to(device),
+        sampler_logprobs_BC=_right([answer.sampler_logprobs_C for answer in answers], 0.0).to(device),
+        reference_logprobs_BC=_right(references, 0.0).to(device) if references else None,
+        advantages_B=torch.tensor([answer.advantage for answer in answers], device=device),
+    )
+
+
+def _left(rows: list[Tensor], value: float) -> Tensor:
+    return pad_sequence(rows, batch_first=True, padding_value=value, padding_side="left")
+
+
+def _right(rows: list[Tensor], value: float) -> Tensor:
+    return pad_sequence(rows, batch_first=True, padding_value=value)

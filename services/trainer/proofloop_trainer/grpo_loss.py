@@ -1,0 +1,202 @@
+"""TRL's GRPO loss, fed with answers that were sampled elsewhere.
+
+The traps: left to itself TRL recomputes the old log-probabilities (the ratio is then 1 and stale answers get no
+correction), reports each construction over the network, and seeds every global generator.
+docs/decisions/grpo-on-trl.md says more.
+
+Legend: B sequences, C completion positions.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from datasets import Dataset
+from proofloop.errors import ConfigError
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
+from trl import GRPOConfig, GRPOTrainer
+
+from proofloop_trainer.grpo_batch import Pass
+from proofloop_trainer.grpo_settings import GrpoSettings
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Sums over sequences or tokens, divided only when reported: no cut of a minibatch changes a figure."""
+
+    sequences: float = 0.0
+    tokens: float = 0.0
+    loss: float = 0.0  # over sequences, as are the next two
+    kl: float = 0.0
+    off_policy: float = 0.0
+    ratio: float = 0.0  # over tokens, as are the next two
+    clipped: float = 0.0
+    entropy: float = 0.0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+
+class RecordedGrpoTrainer(GRPOTrainer):
+    """GRPOTrainer as a loss function: it never samples, loops, logs or phones home."""
+
+    def pass_loss(self, inputs: Pass) -> tuple[Tensor, Tally]:
+        """The mean loss of the pass's sequences, with what it is made of."""
+        loss = self.compute_loss(self.model, _trl_inputs(inputs))
+        # TRL keeps a metric of every call until `log`, which nobody calls here.
+        self._metrics["train"].clear()
+        return loss, self._tally(inputs, loss.item())
+
+    @torch.no_grad()
+    def reference_logprobs_BC(self, inputs: Pass) -> Tensor:
+        """What the frozen reference gives the completions' tokens."""
+        ids_BT = torch.cat([inputs.prompt_ids_BP, inputs.completion_ids_BC], dim=1)
+        mask_BT = torch.cat([inputs.prompt_mask_BP, inputs.completion_mask_BC], dim=1)
+        completion = inputs.completion_ids_BC.size(1)
+        return super()._get_per_token_logps_and_entropies(self.ref_model, ids_BT, mask_BT, completion)[0]
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        outputs = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        self._policy_logprobs_BC, self._entropies_BC = outputs[0].detach(), outputs[1].detach()
+        return outputs
+
+    def _tally(self, inputs: Pass, loss: float) -> Tally:
+        mask_BC, count = inputs.completion_mask_BC, len(inputs.advantages_B)
+        ratio_BC = (self._policy_logprobs_BC - inputs.sampler_logprobs_BC).exp()
+        return Tally(
+            sequences=count,
+            tokens=mask_BC.sum().item(),
+            loss=loss * count,
+            kl=_sum_of_means(self._kl_BC(inputs, ratio_BC), mask_BC) if self.beta else 0.0,
+            off_policy=self._dropped(inputs),
+            ratio=(ratio_BC * mask_BC).sum().item(),
+            clipped=(self._is_clipped_BC(inputs, ratio_BC) * mask_BC).sum().item(),
+            entropy=(self._entropies_BC * mask_BC).sum().item(),
+        )
+
+    def _kl_BC(self, inputs: Pass, ratio_BC: Tensor) -> Tensor:
+        difference_BC = inputs.reference_logprobs_BC - self._policy_logprobs_BC
+        kl_BC = difference_BC.exp() - difference_BC - 1
+        return kl_BC * ratio_BC if self.args.use_bias_correction_kl else kl_BC
+
+    def _is_clipped_BC(self, inputs: Pass, ratio_BC: Tensor) -> Tensor:
+        advantages_B1 = inputs.advantages_B[:, None]
+        low_BC = (ratio_BC < 1 - self.epsilon_low) & (advantages_B1 < 0)
+        return low_BC | (ratio_BC > 1 + self.epsilon_high) & (advantages_B1 > 0)
+
+    def _dropped(self, inputs: Pass) -> float:
+        if self.off_policy_mask_threshold is None:
+            return 0.0
+        keep_B1 = self.get_off_policy_mask(
+            advantages=inputs.advantages_B[:, None],
+            per_token_logps=self._policy_logprobs_BC,
+            sampling_per_token_logps=inputs.sampler_logprobs_BC,
+            mask=inputs.completion_mask_BC,
+            off_policy_threshold=self.off_policy_mask_threshold,
+        )
+        return len(keep_B1) - keep_B1.sum().item()
+
+    def _generate_and_score_completions(self, inputs: object) -> NoReturn:
+        raise NotImplementedError("answers come from training batches: call pass_loss")
+
+    def _send_telemetry(self) -> None:
+        """TRL reports every construction to Hugging Face; a training pod reports nothing."""
+
+
+def _sum_of_means(values_BC: Tensor, mask_BC: Tensor) -> float:
+    return ((values_BC * mask_BC).sum(-1) / mask_BC.sum(-1)).sum().item()
+
+
+def _trl_inputs(inputs: Pass) -> dict[str, Tensor | None]:
+    return {
+        "prompt_ids": inputs.prompt_ids_BP,
+        "prompt_mask": inputs.prompt_mask_BP,
+        "completion_ids": inputs.completion_ids_BC,
+        "completion_mask": inputs.completion_mask_BC,
+        "advantages": inputs.advantages_B,
+        "old_per_token_logps": inputs.sampler_logprobs_BC,
+        "ref_per_token_logps": inputs.reference_logprobs_BC,
+    }
+
+
+def open_trainer(model_folder: Path, settings: GrpoSettings, reference_folder: Path) -> RecordedGrpoTrainer:
+    """The model of `model_folder` under TRL's loss; the reference is loaded only when the KL term needs it."""
+    _require_model(model_folder)
+    _require_model(reference_folder)
+    disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, use_safetensors=True)
+    # TRL loads its reference from the path that the model says it came from.
+    model.config._name_or_path = str(reference_folder)
+    use_cache = model.config.use_cache
+    with tempfile.TemporaryDirectory() as unused, _global_generators_kept():
+        trainer = RecordedGrpoTrainer(
+            model=model,
+            reward_funcs=_no_reward,
+            args=_arguments(settings, unused),
+            train_dataset=Dataset.from_dict({"prompt": ["unused"]}),
+            processing_class=AutoTokenizer.from_pretrained(model_folder),
+        )
+    trainer.current_gradient_accumulation_steps = 1  # `train` would set it: the loss is divided by it
+    model.config.use_cache = use_cache  # the Trainer turns it off, and a checkpoint would be sampled from without it
+    trainer.model.train()
+    return trainer
+
+
+def _require_model(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"no model in {folder}: config.json is missing", "give a folder saved by transformers")
+
+
+def _no_reward(**_columns: object) -> NoReturn:
+    raise NotImplementedError("rewards come from training batches")
+
+
+def _arguments(settings: GrpoSettings, folder: str) -> GRPOConfig:
+    return GRPOConfig(
+        **_loss_arguments(settings),
+        output_dir=folder,
+        per_device_train_batch_size=2,
+        num_generations=2,  # the least TRL accepts; neither is used
+        use_cpu=not torch.cuda.is_available(),
+        bf16=False,
+        activation_checkpointing=False,  # TRL's default is on and costs a second forward pass
+        disable_dropout=True,
+        seed=settings.seed,
+        report_to="none",
+        logging_strategy="no",
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+
+
+def _loss_arguments(settings: GrpoSettings) -> dict[str, Any]:
+    return {
+        "loss_type": "grpo",
+        "importance_sampling_level": "token",
+        "epsilon": settings.clip_low,
+        "epsilon_high": settings.clip_high,
+        "beta": settings.kl_coefficient,
+        "use_bias_correction_kl": settings.unbiased_kl,
+        "off_policy_mask_threshold": settings.off_policy_mask_threshold,
+        "temperature": settings.temperature,
+    }
+
+
+@contextmanager
+def _global_generators_kept() -> Iterator[None]:
+    # TRL seeds them when built: whoever samples beside a learner would draw the same numbers after each build.
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        yield
+    random.setstate(python)
+    np.random.set_state(numpy)

@@ -1,0 +1,32 @@
+"""What a person may choose about a GRPO step. Without torch, so that a run file can be checked anywhere."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class GrpoSettings(BaseModel):
+    """How one batch changes the model. An unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate: float = Field(3e-4, gt=0, le=1, description="AdamW's step size; constant, no warm-up")
+    weight_decay: float = Field(0.0, ge=0, lt=1, description="AdamW's decoupled weight decay")
+    epochs: int = Field(2, ge=1, le=16, description="how often a step goes through its batch")
+    minibatch_sequences: int = Field(128, ge=1, description="the most sequences that share one optimizer update")
+    tokens_per_pass: int = Field(16_384, ge=1, description="padded tokens in one forward pass: memory, not results")
+    clip_low: float = Field(0.2, ge=0, lt=1, description="the ratio is cut off below 1 - clip_low")
+    clip_high: float = Field(0.2, ge=0, le=10, description="the ratio is cut off above 1 + clip_high")
+    kl_coefficient: float = Field(0.02, ge=0, le=10, description="beta: weight of the KL to the reference model")
+    unbiased_kl: bool = Field(True, description="multiply the KL term by the ratio, as DeepSeek-V3.2 does")
+    off_policy_mask_threshold: float | None = Field(
+        None, gt=0, description="delta: drop a bad answer when mean log(old/new) exceeds it; None keeps all"
+    )
+    truncated: Literal["train", "mask"] = Field(
+        "train", description="mask: a truncated answer counts in its group's mean and gives no loss"
+    )
+    temperature: float = Field(1.0, gt=0, le=10, description="the one the answers were sampled at: scales the logits")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
+    seed: int = Field(0, ge=0, lt=2**32, description="orders the minibatches; nothing else in a step is random")

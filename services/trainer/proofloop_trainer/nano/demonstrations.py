@@ -1,0 +1,235 @@
+"""Demonstrations for the cold start: deliberately imperfect, so that there is something left to learn by the loop.
+
+Every flaw kind occurs, because a judge that never saw a kind is what a generator finds first. The rates below are what
+makes a base model that proves about half of its problems and judges about four fifths of its proofs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from proofloop.domains.base import Defect
+from proofloop.domains.nano import (
+    FLAW_KINDS,
+    MODULUS,
+    OPERATORS,
+    Chain,
+    Line,
+    NanoDomain,
+    calculate,
+    find_defects,
+    parse_question,
+    render_analysis,
+    render_proof,
+    score_of,
+    true_lines,
+)
+from proofloop.prompts.packs import load_pack
+
+from proofloop_trainer.nano.tokenizer import (
+    EVALUATION,
+    EVALUATION_SCORE,
+    JUDGEMENT,
+    JUDGEMENT_SCORE,
+    NO_CLAIM,
+    SELF_EVALUATION,
+    SOLUTION,
+)
+
+TASK_SHARES = {"proof_generation": 0.3, "proof_refinement": 0.08, "proof_verification": 0.36, "meta_verification": 0.26}
+FLAWED_PROOF, FLAWED_REFINEMENT, FLAWED_UNDER_REVIEW = 0.42, 0.25, 0.6
+SECOND_FLAW, ODD_ORDER = 0.2, 0.06  # shares of flawed proofs
+HONEST_SELF_EVALUATION = 0.45  # share of flawed proofs whose own evaluation looks at all
+FALSE_ALARM, OVERLOOKED, WRONG_STEP, WRONG_KIND, WRONG_SCORE = 0.14, 0.11, 0.12, 0.06, 0.02  # of critiques
+HASTY_JUDGEMENT = 0.03  # share of meta-critiques with one wrong word
+DOMAIN = NanoDomain()
+PACK = load_pack("nano")
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One prompt with its answer. `marks`: for each proof line, in the order of the text, the kinds of flaw it shows."""
+
+    prompt: str
+    answer: str
+    marks: tuple[frozenset[str], ...]
+
+
+def demonstrate(seed: int) -> Iterator[Demonstration]:
+    """Endless demonstrations of all four tasks, from the training split's problems."""
+    rng = random.Random(f"demonstrations/{seed}")
+    tasks = {
+        "proof_generation": _generation,
+        "proof_refinement": _refinement,
+        "proof_verification": _verification,
+        "meta_verification": _meta_verification,
+    }
+    for index in range(2**62):
+        problem = DOMAIN.pose(index, split="train", seed=seed)
+        task = rng.choices(list(TASK_SHARES), list(TASK_SHARES.values()))[0]
+        yield tasks[task](rng, problem.question, parse_question(problem.question))
+
+
+def render_critique(claims: Sequence[Defect], score: float) -> str:
+    """A verifier's whole answer."""
+    return f"{EVALUATION}{render_analysis(claims)}{EVALUATION_SCORE}\\boxed{{{score:g}}}"
+
+
+def render_answer(lines: Sequence[Line], critique: str) -> str:
+    """A generator's whole answer: the proof and its own critique."""
+    return f"{SOLUTION}{render_proof(lines)}{SELF_EVALUATION}{critique}"
+
+
+def render_judgement(claims: Sequence[Defect], real: Sequence[bool], quality: float) -> str:
+    """A meta-verifier's whole answer."""
+    words = [f"Step {claim.step}: {'real' if is_real else 'fake'}." for claim, is_real in zip(claims, real, strict=True)]
+    return f"{JUDGEMENT}{chr(10).join(words) or NO_CLAIM}{JUDGEMENT_SCORE}\\boxed{{{quality:g}}}"
+
+
+def write_proof(rng: random.Random, chain: Chain, flawed_share: float) -> tuple[Line, ...]:
+    """A proof that is flawed with this probability."""
+    if rng.random() >= flawed_share:
+        return true_lines(chain)
+    if rng.random() < ODD_ORDER:
+        return _disorder(rng, list(true_lines(chain)))
+    count = 2 if rng.random() < SECOND_FLAW else 1
+    labels = rng.sample([step.label for step in chain.steps], count)
+    return _lines_with_flaws(rng, chain, {label: rng.choice(FLAW_KINDS) for label in labels})
+
+
+def mark_lines(chain: Chain, lines: Sequence[Line]) -> tuple[frozenset[str], ...]:
+    """The flaws each line shows, in the order of the lines; a missing step shows at the next line."""
+    defects, labels = find_defects(chain, lines), [step.label for step in chain.steps]
+    gaps = {labels[labels.index(d.step) + 1] for d in defects if d.kind == "missing" and d.step != labels[-1]}
+    shown = {(defect.step, defect.kind) for defect in defects if defect.kind != "missing"}
+    shown |= {(label, "missing") for label in gaps}
+    return tuple(frozenset(kind for kind in FLAW_KINDS if (line.label, kind) in shown) for line in lines)
+
+
+def imperfect_claims(rng: random.Random, chain: Chain, defects: Sequence[Defect]) -> tuple[Defect, ...]:
+    """What a hurried verifier names: mostly the real defects (the first two), sometimes none or others."""
+    if not defects:
+        return (_invent(rng, chain),) if rng.random() < FALSE_ALARM else ()
+    draw, first = rng.random(), defects[0]
+    if draw < OVERLOOKED:
+        return ()
+    if draw < OVERLOOKED + WRONG_STEP:
+        return (replace(first, step=rng.choice([s.label for s in chain.steps if s.label != first.step])),)
+    if draw < OVERLOOKED + WRONG_STEP + WRONG_KIND:
+        return (replace(first, kind=rng.choice([kind for kind in FLAW_KINDS if kind != first.kind])),)
+    return tuple(defects[:2])
+
+
+def _generation(rng: random.Random, question: str, chain: Chain) -> Demonstration:
+    lines = write_proof(rng, chain, FLAWED_PROOF)
+    answer = render_answer(lines, _self_critique(rng, chain, lines))
+    return Demonstration(PACK.prove(question).text, answer, mark_lines(chain, lines))
+
+
+def _refinement(rng: random.Random, question: str, chain: Chain) -> Demonstration:
+    before, after = write_proof(rng, chain, 0.8), write_proof(rng, chain, FLAWED_REFINEMENT)
+    analysis = _critique(rng, chain, before)
+    prompt = PACK.refine(question, [(render_proof(before), [analysis])]).text
+    marks = (*mark_lines(chain, before), *mark_lines(chain, after))
+    return Demonstration(prompt, render_answer(after, _self_critique(rng, chain, after)), marks)
+
+
+def _verification(rng: random.Random, question: str, chain: Chain) -> Demonstration:
+    lines = write_proof(rng, chain, FLAWED_UNDER_REVIEW)
+    prompt = PACK.verify(question, render_proof(lines)).text
+    return Demonstration(prompt, _critique(rng, chain, lines), mark_lines(chain, lines))
+
+
+def _meta_verification(rng: random.Random, question: str, chain: Chain) -> Demonstration:
+    lines = write_proof(rng, chain, 0.65)
+    defects, proof = find_defects(chain, lines), render_proof(lines)
+    claims = _claims_half_real(rng, chain, defects)
+    analysis = render_critique(claims, _score(rng, claims, wrong_share=0.12))
+    quality = DOMAIN.check_critique(question, proof, analysis).quality
+    real = [(claim in defects) != (rng.random() < HASTY_JUDGEMENT) for claim in claims]
+    prompt = PACK.judge(question, proof, analysis).text
+    return Demonstration(prompt, render_judgement(claims, real, quality), mark_lines(chain, lines))
+
+
+def _critique(rng: random.Random, chain: Chain, lines: Sequence[Line]) -> str:
+    claims = imperfect_claims(rng, chain, find_defects(chain, lines))
+    return render_critique(claims, _score(rng, claims, wrong_share=WRONG_SCORE))
+
+
+def _self_critique(rng: random.Random, chain: Chain, lines: Sequence[Line]) -> str:
+    """Of a flawed proof, honest in less than half of the cases; of a good one, nearly always."""
+    defects = find_defects(chain, lines)
+    if defects and rng.random() >= HONEST_SELF_EVALUATION:
+        return render_critique((), 1.0)
+    claims = defects[:2] if defects or rng.random() > 0.04 else (_invent(rng, chain),)
+    return render_critique(claims, score_of(claims))
+
+
+def _claims_half_real(rng: random.Random, chain: Chain, defects: Sequence[Defect]) -> tuple[Defect, ...]:
+    """No, one or two claims, of which half are real where there is something to find."""
+    remaining, claims = list(defects), list[Defect]()
+    for _ in range(rng.choices((0, 1, 2), (0.15, 0.6, 0.25))[0]):
+        is_real = bool(remaining) and rng.random() < 0.7
+        claim = remaining.pop(0) if is_real else _near_miss(rng, chain, defects)
+        if claim not in claims:
+            claims.append(claim)
+    return tuple(claims)
+
+
+def _near_miss(rng: random.Random, chain: Chain, defects: Sequence[Defect]) -> Defect:
+    """A false claim, half of the time at a step that does have a flaw."""
+    while (claim := _invent(rng, chain)) in defects:
+        pass
+    steps = [defect.step for defect in defects]
+    if steps and rng.random() < 0.5:
+        claim = replace(claim, step=rng.choice(steps))
+    return claim if claim not in defects else _near_miss(rng, chain, defects)
+
+
+def _invent(rng: random.Random, chain: Chain) -> Defect:
+    return Defect(rng.choice(chain.steps).label, rng.choice(FLAW_KINDS))
+
+
+def _score(rng: random.Random, claims: Sequence[Defect], *, wrong_share: float) -> float:
+    return rng.choice((0.0, 0.5, 1.0)) if rng.random() < wrong_share else score_of(claims)
+
+
+def _lines_with_flaws(rng: random.Random, chain: Chain, flaws: dict[str, str]) -> tuple[Line, ...]:
+    """Write the proof step by step; what a wrong line states is carried on."""
+    lines, value = list[Line](), chain.start
+    for step in chain.steps:
+        line = Line(step.label, value, step.operator, step.operand, step.apply(value))
+        flaw = flaws.get(step.label)
+        if flaw == "miscalculated":
+            line = replace(line, result=_another_digit(rng, line.result))
+        elif flaw == "miscopied":
+            line = _miscopy(rng, line)
+        if flaw != "missing":
+            lines.append(line)
+        value = line.result
+    return tuple(lines)
+
+
+def _miscopy(rng: random.Random, line: Line) -> Line:
+    field = rng.choice(("value", "operator", "operand"))
+    if field == "operator":
+        line = replace(line, operator=rng.choice([operator for operator in OPERATORS if operator != line.operator]))
+    else:
+        line = replace(line, **{field: _another_digit(rng, getattr(line, field))})
+    return replace(line, result=calculate(line.value, line.operator, line.operand))
+
+
+def _disorder(rng: random.Random, lines: list[Line]) -> tuple[Line, ...]:
+    """Repeat a line, or exchange two."""
+    place = rng.randrange(len(lines) - 1)
+    if rng.random() < 0.5:
+        lines.insert(place + 1, lines[place])
+    else:
+        lines[place], lines[place + 1] = lines[place + 1], lines[place]
+    return tuple(lines)
+
+
+def _another_digit(rng: random.Random, digit: int) -> int:
+    return (digit + rng.randrange(1, MODULUS)) % MODULUS

@@ -1,0 +1,146 @@
+"""Measure a nano model with the exact checker, on problems of the test split. Its judges never see the checker."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from proofloop.domains.base import ProofFinding
+from proofloop.domains.nano import NanoDomain
+from proofloop.engine.base import ChatMessage
+from proofloop.prompts.packs import load_pack
+from proofloop.prompts.parsing import (
+    ParsedEvaluation,
+    ParsedProof,
+    parse_evaluation,
+    parse_meta_critique,
+    parse_proof,
+)
+from proofloop.records import Sampling, derive_seed
+
+from proofloop_trainer.decoding import Row, decode
+from proofloop_trainer.loading import LoadedModel, load_model
+
+VOTES = 8
+MAX_TOKENS = 96
+MAX_BATCH = 256
+DOMAIN = NanoDomain()
+PACK = load_pack("nano")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Shares in [0, 1] over single samples, unless said otherwise. A share of nothing is 0."""
+
+    pass_at_1: float
+    format_valid: float  # of all answers
+    verifier_accuracy: float  # a critique's score is the true one
+    verifier_accuracy_majority: float  # the score given most often of 8 is the true one
+    verifier_accuracy_flawed: float  # the same as verifier_accuracy, flawed proofs only
+    faithfulness: float  # of critiques that score a flawed proof right: the defects named are real
+    meta_accuracy: float  # a meta-critique's score is the exact rubric's
+    self_accuracy_flawed: float  # of flawed proofs, those whose own score is the true one
+    self_score_error: float  # mean absolute difference of own and true score
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """A proof with what is true of it and its critiques."""
+
+    question: str
+    proof: ParsedProof
+    finding: ProofFinding
+    critiques: tuple[ParsedEvaluation, ...]
+
+
+def measure(folder: Path, problems: int = 200, seed: int = 0) -> Figures:
+    """One proof a problem, eight critiques a proof, one meta-critique for each critique that names a defect."""
+    model = load_model(folder)
+    questions = [DOMAIN.pose(index, split="test", seed=seed).question for index in range(problems)]
+    proofs = [parse_proof(*answer) for answer in _ask(model, [PACK.prove(question).text for question in questions])]
+    reviewed = _review(model, [(q, proof) for q, proof in zip(questions, proofs, strict=True) if proof.verdict.outcome == "valid"])
+    metas, true_qualities = _judge(model, reviewed)
+    critiques = [critique for proof in reviewed for critique in proof.critiques]
+    return _figures(proofs, reviewed, [*proofs, *critiques, *metas], _share(
+        meta.verdict.score == quality for meta, quality in zip(metas, true_qualities, strict=True)
+    ))
+
+
+def _review(model: LoadedModel, proofs: Sequence[tuple[str, ParsedProof]]) -> list[Reviewed]:
+    prompts = [PACK.verify(question, proof.solution).text for question, proof in proofs for _ in range(VOTES)]
+    answers = [parse_evaluation(*answer) for answer in _ask(model, prompts)]
+    return [
+        Reviewed(
+            question,
+            proof,
+            DOMAIN.check_proof(question, proof.solution),
+            tuple(answers[number * VOTES : (number + 1) * VOTES]),
+        )
+        for number, (question, proof) in enumerate(proofs)
+    ]
+
+
+def _judge(model: LoadedModel, reviewed: Sequence[Reviewed]) -> tuple[list[ParsedEvaluation], list[float]]:
+    """Meta-critiques of the critiques that score below 1, with the scores they should have."""
+    cases = [
+        (each.question, each.proof.solution, critique.text)
+        for each in reviewed
+        for critique in each.critiques
+        if critique.verdict.score in (0.0, 0.5)
+    ]
+    answers = _ask(model, [PACK.judge(*case).text for case in cases])
+    return [parse_meta_critique(*answer) for answer in answers], [DOMAIN.check_critique(*case).quality for case in cases]
+
+
+def _ask(model: LoadedModel, prompts: Sequence[str]) -> list[tuple[str, str]]:
+    """Texts and finish reasons at temperature 1."""
+    sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=MAX_TOKENS)
+    rows = [
+        Row(model.encode((ChatMessage("user", prompt),)), sampling, derive_seed(prompt, number), MAX_TOKENS)
+        for number, prompt in enumerate(prompts)
+    ]
+    for start in range(0, len(rows), MAX_BATCH):
+        decode(model.model, rows[start : start + MAX_BATCH], model.eos_ids)
+    texts = model.tokenizer.batch_decode([row.completion_ids for row in rows], skip_special_tokens=True)
+    return [(text, str(row.finish_reason)) for text, row in zip(texts, rows, strict=True)]
+
+
+def _figures(
+    proofs: Sequence[ParsedProof],
+    reviewed: Sequence[Reviewed],
+    answers: Sequence[ParsedProof | ParsedEvaluation],
+    meta_accuracy: float,
+) -> Figures:
+    flawed = [each for each in reviewed if each.finding.score < 1]
+    return Figures(
+        pass_at_1=sum(each.finding.score == 1 for each in reviewed) / len(proofs),
+        format_valid=_share(answer.verdict.outcome == "valid" for answer in answers),
+        verifier_accuracy=_share(right for each in reviewed for right in _rightness(each)),
+        verifier_accuracy_majority=_share(_majority(each) == each.finding.score for each in reviewed),
+        verifier_accuracy_flawed=_share(right for each in flawed for right in _rightness(each)),
+        faithfulness=_share(faithful for each in flawed for faithful in _faithfulness(each)),
+        meta_accuracy=meta_accuracy,
+        self_accuracy_flawed=_share(each.proof.verdict.score == each.finding.score for each in flawed),
+        self_score_error=fmean(abs((each.proof.verdict.score or 0.0) - each.finding.score) for each in reviewed),
+    )
+
+
+def _rightness(each: Reviewed) -> Iterable[bool]:
+    return (critique.verdict.score == each.finding.score for critique in each.critiques)
+
+
+def _faithfulness(each: Reviewed) -> Iterable[bool]:
+    right = [critique for critique in each.critiques if critique.verdict.score == each.finding.score]
+    return (DOMAIN.check_critique(each.question, each.proof.solution, critique.text).faithful for critique in right)
+
+
+def _majority(each: Reviewed) -> float | None:
+    return Counter(critique.verdict.score for critique in each.critiques).most_common(1)[0][0]
+
+
+def _share(outcomes: Iterable[bool]) -> float:
+    listed = list(outcomes)
+    return sum(listed) / len(listed) if listed else 0.0

@@ -1,0 +1,70 @@
+"""The nano tokenizer: one token for each fixed phrase, digit, label, operator and kind, so that answers stay short.
+
+Spaces belong to tokens (" 7", ". "): a text decodes to itself once `normalise` has put its blanks in order.
+"""
+
+from __future__ import annotations
+
+import re
+
+from proofloop.domains.nano import FLAW_KINDS, LABELS, NO_ISSUE, OPERATORS
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+SOLUTION = "## Solution\n"
+SELF_EVALUATION = "\n\n## Self Evaluation\n\n"
+EVALUATION = "Here is my evaluation of the solution:\n"
+EVALUATION_SCORE = "\n\nBased on my evaluation, the final overall score should be:\n"
+JUDGEMENT = 'Here is my analysis of the "solution evaluation":\n'
+JUDGEMENT_SCORE = '\n\nBased on my analysis, I will rate the "solution evaluation" as:\n'
+NO_CLAIM = "No defect is claimed."
+SCORES = ("\\boxed{0}", "\\boxed{0.5}", "\\boxed{1}")
+
+SPECIAL_TOKENS = ("<pad>", "<unk>", "<eos>", "<user>", "<assistant>")
+PHRASES = (
+    *("Prove the statement.\n", "Improve the proof.\n", "Evaluate the proof.\n", "Judge the evaluation.\n"),
+    *("Modulo 10, start at", ". Show that the result is", ". ", ".", "\n\nProof:\n", "\n\nEvaluation:\n", "\n"),
+    *(SOLUTION, SELF_EVALUATION, EVALUATION, EVALUATION_SCORE, JUDGEMENT, JUDGEMENT_SCORE, NO_ISSUE, NO_CLAIM),
+    *("Step ", *(f" is {kind}." for kind in FLAW_KINDS), ": real.", ": fake.", *SCORES),
+    *(*LABELS, " =", *(f" {operator}" for operator in OPERATORS), *(f" {digit}" for digit in range(10))),
+)
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}<assistant>{{ message['content'] }}<eos>"
+    "{% else %}<user>{{ message['content'] }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+_BLANKS = (("\r\n?", "\n"), (r"[^\S\n]+", " "), (" ?\n ?", "\n"))
+
+
+def normalise(text: str) -> str:
+    """Runs of blanks become one, none beside a newline: what `decode(encode(text))` gives for a known text."""
+    for pattern, replacement in _BLANKS:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """The whole tokenizer, from nothing; a stretch of unknown text becomes one `<unk>`."""
+    vocabulary = {token: number for number, token in enumerate((*SPECIAL_TOKENS, *PHRASES))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Replace(Regex(a), b) for a, b in _BLANKS])
+    longest_first = sorted(PHRASES, key=len, reverse=True)
+    pattern = Regex("|".join(_quote(phrase) for phrase in longest_first))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(pattern, behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        eos_token="<eos>",
+        additional_special_tokens=["<user>", "<assistant>"],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=512,
+    )
+
+
+def _quote(text: str) -> str:
+    """Escape for the tokenizer's regular expressions, where only these characters mean something."""
+    return re.sub(r"([\\.*+?()\[\]{}|^$-])", r"\\\1", text)

@@ -1,0 +1,75 @@
+"""Turns labelled proofs into rewarded samples, as the store holds them: pure reading, no torch.
+
+A generator's group are the proofs of one problem; a verifier's group are the critiques of one proof. What has no reward (an undecided
+proof, a call the engine failed) is left out; what broke the format stays in with reward 0, so that it is unlearned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from proofloop import keys
+from proofloop.records import Critique, Judgement, Label, Proof, Provenance, TrainedRole, Tokens, TrainingSample
+from proofloop.rewards import Reward, generator_reward, verifier_reward
+from proofloop.runspec import RunSpec
+from proofloop.store import Store, find_record, get_record
+
+Group = list[TrainingSample]
+
+
+def groups_of(role: TrainedRole, labels: Iterable[Label], spec: RunSpec, store: Store) -> list[Group]:
+    """The groups that the labelled proofs of one problem give this role to learn from."""
+    if role == "generator":
+        found = [_proof_sample(label, spec, store) for label in labels]
+        groups = [[sample for sample in found if sample is not None]]
+    else:
+        groups = [_critique_samples(label, spec, store) for label in labels if label.score is not None]
+    return [group for group in groups if len(group) > 1]
+
+
+def _proof_sample(label: Label, spec: RunSpec, store: Store) -> TrainingSample | None:
+    key = keys.proof(label.run_id, label.proof_id)
+    proof = get_record(store, key, Proof)
+    if label.outcome == "undecided" or not proof.provenance.tokens_key:
+        return None
+    reward = generator_reward(
+        proof_score=label.score if label.score is not None else 0.0,
+        self_score=proof.verdict.score,
+        self_quality=label.self_quality,
+        preset=spec.reward.preset,
+        alpha=spec.reward.alpha,
+        beta=spec.reward.beta,
+    )
+    return _sample(key, label.group, reward, proof.provenance, proof.verdict.outcome == "truncated", store)
+
+
+def _critique_samples(label: Label, spec: RunSpec, store: Store) -> Group:
+    found = (_critique_sample(label, index, spec, store) for index in range(spec.labeling.n))
+    return [sample for sample in found if sample is not None]
+
+
+def _critique_sample(label: Label, index: int, spec: RunSpec, store: Store) -> TrainingSample | None:
+    """None for a critique that was never written or judged because its proof was decided before."""
+    key = keys.critique(label.run_id, label.proof_id, index)
+    critique = find_record(store, key, Critique)
+    judgement = find_record(store, keys.judgement(label.run_id, label.proof_id, index), Judgement)
+    if critique is None or judgement is None or label.score is None or not critique.provenance.tokens_key:
+        return None
+    reward = verifier_reward(
+        predicted=critique.verdict.score,
+        actual=label.score,
+        meta_quality=judgement.quality if spec.reward.meta else None,
+    )
+    return _sample(key, label.proof_id, reward, critique.provenance, critique.verdict.outcome == "truncated", store)
+
+
+def _sample(key: str, group: str, reward: Reward, provenance: Provenance, truncated: bool, store: Store) -> TrainingSample:
+    return TrainingSample(
+        key=key,
+        group=group,
+        tokens=get_record(store, provenance.tokens_key, Tokens),
+        reward=reward.total,
+        reward_parts=reward.parts,
+        model_version=provenance.model_version,
+        truncated=truncated,
+    )

@@ -1,0 +1,171 @@
+"""The trainer's handler: gathers complete groups, takes a GRPO step when it has enough, publishes the new version.
+
+A step's batch is written before the step and names the groups it uses up; its model is published after it, manifest last. Killed in
+between, the trainer finds the batch without its model and takes the same step again.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+
+import structlog
+from proofloop import keys
+from proofloop.errors import ConfigError
+from proofloop.messages import Event, ModelPublished, ProofLabeled
+from proofloop.models import MANIFEST, publish_folder, version_folder
+from proofloop.records import Label, TrainedRole, TrainingBatch, TrainingSample, TrainingStep
+from proofloop.runtime import Tools
+from proofloop.store import Store, get_record, put_record
+from pydantic import ValidationError
+
+from proofloop_trainer.checkpoint import save_checkpoint
+from proofloop_trainer.export import export_model
+from proofloop_trainer.grpo import GrpoLearner, GrpoSettings
+from proofloop_trainer.samples import Group, groups_of
+
+log = structlog.get_logger()
+
+
+class Trainer:
+    """One process's trainer. It handles one message at a time: run it with concurrency 1."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, RunInTraining] = {}
+
+    def train(self, event: ProofLabeled, tools: Tools) -> Iterator[Event]:
+        """Count the label; take every step that is due."""
+        run = self._runs.get(event.run_id)
+        if run is None:
+            run = self._runs[event.run_id] = RunInTraining(event.run_id, tools)
+        run.add(get_record(tools.store, keys.label(event.run_id, event.proof_id), Label))
+        for learning in run.roles:
+            while (batch := learning.next_batch()) is not None:
+                yield learning.take_step(batch)
+
+
+class RunInTraining:
+    """What the trainer knows of a run: the labels of problems that are not complete yet, and what each role is learning."""
+
+    def __init__(self, run_id: str, tools: Tools) -> None:
+        self._spec = tools.spec(run_id)
+        self._store = tools.store
+        self._incomplete: dict[str, dict[str, Label]] = defaultdict(dict)
+        self.roles = [RoleInTraining(run_id, role, tools) for role in self._spec.training.roles]
+
+    def add(self, label: Label) -> None:
+        """Count a label; a problem whose proofs are all labelled gives its groups to every role."""
+        group = self._incomplete[label.group]
+        group[label.proof_id] = label
+        if len(group) == self._spec.problems.proofs_per_problem:
+            labels = sorted(self._incomplete.pop(label.group).values(), key=lambda label: label.proof_id)
+            for learning in self.roles:
+                if not learning.is_done:
+                    learning.offer(groups_of(learning.role, labels, self._spec, self._store))
+
+
+class RoleInTraining:
+    """One role's model, its groups that wait for a step, and the steps taken."""
+
+    def __init__(self, run_id: str, role: TrainedRole, tools: Tools) -> None:
+        self.role = role
+        self._run_id, self._tools, self._store = run_id, tools, tools.store
+        self._wanted = tools.spec(run_id).training.of(role)
+        self._settings = grpo_settings(self._wanted.settings, role)
+        self._waiting: dict[str, Group] = {}
+        self._batched = [get_record(self._store, key, TrainingBatch) for key in self._store.list(keys.batches(run_id, role))]
+        self._used = {sample.group for batch in self._batched for sample in batch.samples}
+        self._steps = _steps_published(self._store, run_id, role)
+        self._learner: GrpoLearner | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self._steps >= self._wanted.steps
+
+    def offer(self, groups: list[Group]) -> None:
+        """Take in complete groups, once each."""
+        for group in groups:
+            if group[0].group not in self._used:
+                self._waiting[group[0].group] = group
+
+    def next_batch(self) -> TrainingBatch | None:
+        """The batch of the next step: one that was begun before, or a new one when enough groups wait."""
+        if self.is_done:
+            return None
+        if self._steps < len(self._batched):
+            return self._batched[self._steps]
+        if len(self._waiting) < self._wanted.groups:
+            return None
+        names = list(self._waiting)[: self._wanted.groups]
+        samples = tuple(sample for name in names for sample in self._waiting.pop(name))
+        batch = TrainingBatch(run_id=self._run_id, role=self.role, step=self._steps, samples=samples)
+        self._used.update(names)
+        self._batched.append(put_record(self._store, keys.batch(self._run_id, self.role, self._steps), batch, durable=True))
+        return self._batched[-1]
+
+    def take_step(self, batch: TrainingBatch) -> ModelPublished:
+        """Train on the batch and publish what came of it."""
+        learner = self._learner = self._learner or self._open()
+        report = learner.step(batch)
+        version = keys.model(self._run_id, self.role, learner.steps)
+        step = TrainingStep(
+            run_id=self._run_id,
+            role=self.role,
+            step=learner.steps,
+            version=version,
+            sampled_by=tuple(sorted({sample.model_version for sample in batch.samples})),
+            figures={name: float(value) for name, value in asdict(report).items()},
+            reward_parts=mean_parts(batch.samples),
+        )
+        put_record(self._store, keys.step(self._run_id, self.role, learner.steps), step)
+        digest = self._publish(learner, version)
+        self._steps = learner.steps
+        log.info("model_published", role=self.role, version=version, reward=round(report.mean_reward, 3))
+        return ModelPublished(run_id=self._run_id, role=self.role, version=version, digest=digest)
+
+    def _open(self) -> GrpoLearner:
+        """The learner where the last published step left it, or at the first model."""
+        spec = self._tools.spec(self._run_id)
+        first = version_folder(self._store, Path(), spec.model_of(self.role), spec.base)
+        if self._steps == 0:
+            return GrpoLearner(first, self._settings, first)
+        with tempfile.TemporaryDirectory() as scratch:
+            key = keys.checkpoint(self._run_id, self.role, self._steps)
+            return GrpoLearner.restore(version_folder(self._store, Path(scratch), key), first)
+
+    def _publish(self, learner: GrpoLearner, version: str) -> str:
+        """The checkpoint to go on from first, then the model to serve; older checkpoints have no more use."""
+        with tempfile.TemporaryDirectory() as scratch:
+            full, model = Path(scratch, "checkpoint"), Path(scratch, "model")
+            save_checkpoint(learner, full)
+            publish_folder(self._store, full, keys.checkpoint(self._run_id, self.role, learner.steps))
+            export_model(full, model)
+            digest = publish_folder(self._store, model, version)
+        if learner.steps > 1:
+            self._store.delete_prefix(f"{keys.checkpoint(self._run_id, self.role, learner.steps - 1)}/")
+        return digest
+
+
+def grpo_settings(fields: dict[str, object], role: TrainedRole) -> GrpoSettings:
+    """The role's [training.<role>.settings]. Raises ConfigError naming the key."""
+    try:
+        return GrpoSettings.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = f"[training.{role}.settings] {'.'.join(map(str, first['loc']))} = {first['input']!r}"
+        raise ConfigError(f"{place}: {first['msg']}", f"known: {', '.join(GrpoSettings.model_fields)}") from error
+
+
+def mean_parts(samples: tuple[TrainingSample, ...]) -> dict[str, float]:
+    """The mean of each factor of the reward, over the samples that have it."""
+    names = sorted({name for sample in samples for name in sample.reward_parts})
+    return {name: fmean(sample.reward_parts[name] for sample in samples if name in sample.reward_parts) for name in names}
+
+
+def _steps_published(store: Store, run_id: str, role: TrainedRole) -> int:
+    """How many steps are complete: their model's manifest is in the store."""
+    return sum(key.endswith(f"/{MANIFEST}") for key in store.list(keys.models(run_id, role)))

@@ -1,0 +1,49 @@
+"""Criticises proofs. From `ProofWritten` comes critique i of n in the store; out goes `ProofReviewed`.
+
+A proof that has its label needs no more critiques: waiting ones are skipped, running ones cancelled in the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from proofloop import keys
+from proofloop.asking import Asked, Cancelled, Question
+from proofloop.messages import Event, ProofReviewed, ProofWritten
+from proofloop.prompts.parsing import parse_evaluation
+from proofloop.records import Critique, Proof
+from proofloop.runtime import Tools
+from proofloop.store import find_record, get_record, put_record
+
+
+def review(event: ProofWritten, tools: Tools) -> Iterator[Event]:
+    """Write critique `index`, unless it is there or the proof is decided."""
+    if _is_decided(event, tools):
+        return
+    key = keys.critique(event.run_id, event.proof_id, event.index)
+    try:
+        if find_record(tools.store, key, Critique) is None:
+            put_record(tools.store, key, _write(event, tools))
+    except Cancelled:
+        return
+    yield ProofReviewed(run_id=event.run_id, proof_id=event.proof_id, index=event.index)
+
+
+def _write(event: ProofWritten, tools: Tools) -> Critique:
+    proof = get_record(tools.store, keys.proof(event.run_id, event.proof_id), Proof)
+    problem = tools.problem(event.run_id, proof.problem_id)
+    prompt = tools.pack(event.run_id).verify(problem.question, proof.solution)
+    question = Question(event.run_id, "verifier", event.verifier_version, prompt, event.proof_id, f"critique-{event.index}")
+    answer = Asked(question, tools).answer(unneeded=lambda: _is_decided(event, tools))
+    parsed = parse_evaluation(answer.text, answer.finish_reason)
+    return Critique(
+        proof_id=event.proof_id,
+        index=event.index,
+        analysis=parsed.text,
+        verdict=answer.verdict_or(parsed.verdict),
+        provenance=answer.provenance,
+    )
+
+
+def _is_decided(event: ProofWritten, tools: Tools) -> bool:
+    return tools.spec(event.run_id).labeling.stop_early and tools.store.exists(keys.label(event.run_id, event.proof_id))

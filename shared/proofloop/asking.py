@@ -1,0 +1,130 @@
+"""How a role asks its model: one rendered prompt in, one answer with its provenance out; cancelled when nobody needs it any more."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from proofloop import keys
+from proofloop.engine.base import Call, ChatMessage, Generation, GenerationRequest
+from proofloop.errors import EngineError, Retry
+from proofloop.prompts import Prompt
+from proofloop.records import ModelRole, Provenance, Tokens, Verdict, derive_seed, digest
+from proofloop.runspec import RunSpec
+from proofloop.runtime import Tools
+from proofloop.store import put_record
+
+POLL_S = 1.0
+"""How often a waiting caller looks whether it should stop."""
+
+ENGINE_AWAY_S = 2.0
+"""How long a message waits before an engine that failed is asked again."""
+
+
+class Cancelled(Exception):
+    """Nobody needs the answer any more."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question to a model. Proof and `name` (unique within the proof) make its seed."""
+
+    run_id: str
+    role: ModelRole
+    version: str
+    prompt: Prompt
+    proof_id: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back. `failure` is set when the engine says that this call can never work; the text is then empty."""
+
+    text: str
+    finish_reason: str
+    provenance: Provenance
+    failure: str = ""
+
+    def verdict_or(self, parsed: Verdict) -> Verdict:
+        """The parser's verdict, unless the engine failed."""
+        return Verdict(outcome="engine_failed", reason=self.failure) if self.failure else parsed
+
+
+class Asked:
+    """A question that is being answered."""
+
+    def __init__(self, question: Question, tools: Tools) -> None:
+        spec = tools.spec(question.run_id)
+        self._question, self._tools, self._spec = question, tools, spec
+        self._seed = derive_seed(spec.seed, question.run_id, question.proof_id, question.name)
+        self._call: Call = tools.engine_for(spec).submit(self._request())
+
+    def answer(self, unneeded: Callable[[], bool] = lambda: False) -> Answer:
+        """Wait for the answer. Raises Retry when the engine is away or the process stops, Cancelled when `unneeded` became true."""
+        while True:
+            try:
+                return self._answer(self._call.result(POLL_S))
+            except TimeoutError:
+                self._stop_if(unneeded)
+            except EngineError as error:
+                if error.retryable:
+                    raise Retry(f"engine: {error}", after_s=ENGINE_AWAY_S) from error
+                self._tools.counters.add(self._question.role, "engine_failures")
+                return Answer("", "failed", self._provenance(0, 0, 0.0, self._question.version), failure=str(error)[:500])
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+    def _stop_if(self, unneeded: Callable[[], bool]) -> None:
+        if self._tools.stopping.is_set():
+            self._call.cancel()
+            raise Retry("the process is stopping", after_s=0.0)
+        if unneeded():
+            self._call.cancel()
+            raise Cancelled
+
+    def _request(self) -> GenerationRequest:
+        question = self._question
+        return GenerationRequest(
+            id=f"{question.role}:{question.proof_id}:{question.name}:{uuid.uuid4().hex[:8]}",
+            model=question.version,
+            messages=(ChatMessage("user", question.prompt.text),),
+            sampling=self._spec.sampling_of(question.role),
+            seed=self._seed,
+            affinity=question.proof_id,
+        )
+
+    def _answer(self, generation: Generation) -> Answer:
+        counters, role = self._tools.counters, self._question.role
+        if generation.finish_reason == "cancelled":
+            raise Retry("the engine cancelled the call", after_s=ENGINE_AWAY_S)
+        counters.add(role, "engine_calls")
+        counters.add(role, "prompt_tokens", generation.prompt_tokens)
+        counters.add(role, "completion_tokens", generation.completion_tokens)
+        tokens_key = self._keep(generation.tokens) if generation.tokens and role in self._spec.training.roles else ""
+        provenance = self._provenance(
+            generation.prompt_tokens, generation.completion_tokens, generation.engine_seconds, generation.model_version, tokens_key
+        )
+        return Answer(generation.text, generation.finish_reason, provenance)
+
+    def _keep(self, tokens: Tokens) -> str:
+        """Store the tokens as sampled, before the record that names them."""
+        question = self._question
+        content = digest(f"{tokens.prompt_ids}{tokens.completion_ids}")
+        key = keys.tokens(question.run_id, question.proof_id, question.name, content)
+        put_record(self._tools.store, key, tokens)
+        return key
+
+    def _provenance(self, prompt_tokens: int, completion_tokens: int, engine_seconds: float, version: str, tokens_key: str = "") -> Provenance:
+        return Provenance(
+            model_version=version,
+            prompt_digest=self._question.prompt.digest,
+            seed=self._seed,
+            sampling=self._spec.sampling_of(self._question.role),
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            engine_seconds=engine_seconds,
+            tokens_key=tokens_key,
+        )

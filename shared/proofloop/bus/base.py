@@ -1,0 +1,63 @@
+"""The bus seam: events go out in confirmed batches and come in one delivery at a time, at least once.
+
+What a caller may not assume: that a delivery comes only once, that events arrive in order, or that a redelivered event comes to the same process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from proofloop.messages import Event
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One message as it came: `attempt` counts from 1."""
+
+    body: bytes
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What becomes of a delivery.
+
+    ack: done. requeue: again after `after_s`, not counted as a failure. failed: again, counted against the delivery limit.
+    dead: to the dead letters at once, with `reason`.
+    """
+
+    kind: Literal["ack", "requeue", "failed", "dead"]
+    reason: str = ""
+    after_s: float = 0.0
+
+
+ACK = Outcome("ack")
+
+DELIVERY_LIMIT = 4
+"""A message that failed this often is dead: what failed four times will fail again."""
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A message nobody could handle, and why."""
+
+    queue: str
+    reason: str
+    body: bytes
+    deliveries: int
+
+
+class Bus(Protocol):
+    """Queues, one a role. `publish` returns when every event is safely queued."""
+
+    def publish(self, events: Iterable[Event]) -> None: ...
+
+    def serve(self, queue: str, topics: Iterable[str], process: Callable[[Delivery], Outcome], *, concurrency: int) -> None:
+        """Begin to deliver what arrives under these routing keys to `process`, from `concurrency` threads. Returns at once."""
+        ...
+
+    def close(self, *, grace_s: float) -> None:
+        """Deliver nothing new, wait up to `grace_s` for what runs; what did not finish is delivered again later."""
+        ...

@@ -1,0 +1,131 @@
+"""The bus inside one process, with the real one's manners: redelivery, delivery limit, dead letters, delayed retries.
+
+Messages live in memory and die with the process: a run is taken up again from the store, not from here.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from proofloop.bus.base import DELIVERY_LIMIT, DeadLetter, Delivery, Outcome
+from proofloop.messages import Event, encode
+
+
+@dataclass
+class _Queue:
+    """Messages of one role: `ready` in order of arrival, `delayed` as a heap by due time, `running` counted."""
+
+    arrived: threading.Condition
+    ready: deque[Delivery] = field(default_factory=deque)
+    delayed: list[tuple[float, int, Delivery]] = field(default_factory=list)
+    running: int = 0
+
+    @property
+    def idle(self) -> bool:
+        return not (self.ready or self.delayed or self.running)
+
+
+class LocalBus:
+    """One lock guards all queues: they are few, and a delivery is cheap beside what handles it. Each queue wakes its own threads."""
+
+    def __init__(
+        self,
+        *,
+        delivery_limit: int = DELIVERY_LIMIT,
+        on_dead: Callable[[DeadLetter], None] | None = None,
+        on_publish: Callable[[Event], None] | None = None,
+    ) -> None:
+        self._limit = delivery_limit
+        self._on_dead = on_dead
+        self._on_publish = on_publish
+        self._queues: dict[str, _Queue] = {}
+        self._topics: dict[str, list[str]] = defaultdict(list)
+        self._lock = threading.Lock()
+        self._became_idle = threading.Condition(self._lock)
+        self._threads: list[threading.Thread] = []
+        self._ticket = itertools.count()
+        self._open = True
+
+    def publish(self, events: Iterable[Event]) -> None:
+        batch = [(event, Delivery(encode(event))) for event in events]
+        with self._lock:
+            for event, delivery in batch:
+                for queue in self._topics.get(event.routing_key, ()):
+                    self._put(self._queues[queue], delivery)
+        for event, _ in batch:
+            if self._on_publish:
+                self._on_publish(event)
+
+    def serve(self, queue: str, topics: Iterable[str], process: Callable[[Delivery], Outcome], *, concurrency: int) -> None:
+        with self._lock:
+            self._queues[queue] = _Queue(threading.Condition(self._lock))
+            for topic in topics:
+                self._topics[topic].append(queue)
+        for number in range(concurrency):
+            thread = threading.Thread(target=self._work, args=(queue, process), name=f"{queue}-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def depths(self) -> dict[str, int]:
+        """Messages waiting or running, by queue."""
+        with self._lock:
+            return {name: len(q.ready) + len(q.delayed) + q.running for name, q in self._queues.items()}
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Whether nothing waits and nothing runs, waiting for that up to `timeout_s`."""
+        with self._lock:
+            return self._became_idle.wait_for(lambda: all(queue.idle for queue in self._queues.values()), timeout_s)
+
+    def close(self, *, grace_s: float = 5.0) -> None:
+        with self._lock:
+            self._open = False
+            for queue in self._queues.values():
+                queue.arrived.notify_all()
+        deadline = time.monotonic() + grace_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _work(self, name: str, process: Callable[[Delivery], Outcome]) -> None:
+        queue = self._queues[name]
+        while (delivery := self._take(queue)) is not None:
+            outcome = process(delivery)
+            dead = self._settle(queue, delivery, outcome)
+            if dead and self._on_dead:
+                self._on_dead(DeadLetter(name, outcome.reason, delivery.body, delivery.attempt))
+
+    def _take(self, queue: _Queue) -> Delivery | None:
+        """The next delivery, waiting for one; None when the bus is closed."""
+        with self._lock:
+            while self._open:
+                now = time.monotonic()
+                while queue.delayed and queue.delayed[0][0] <= now:
+                    queue.ready.append(heapq.heappop(queue.delayed)[2])
+                if queue.ready:
+                    queue.running += 1
+                    return queue.ready.popleft()
+                queue.arrived.wait(queue.delayed[0][0] - now if queue.delayed else None)
+        return None
+
+    def _settle(self, queue: _Queue, delivery: Delivery, outcome: Outcome) -> bool:
+        """Put the delivery where its outcome says; true if it is dead."""
+        with self._lock:
+            queue.running -= 1
+            match outcome.kind:
+                case "requeue":
+                    heapq.heappush(queue.delayed, (time.monotonic() + outcome.after_s, next(self._ticket), delivery))
+                    queue.arrived.notify()
+                case "failed" if delivery.attempt < self._limit:
+                    self._put(queue, replace(delivery, attempt=delivery.attempt + 1))
+            if queue.idle:
+                self._became_idle.notify_all()
+        return outcome.kind == "dead" or (outcome.kind == "failed" and delivery.attempt >= self._limit)
+
+    def _put(self, queue: _Queue, delivery: Delivery) -> None:
+        queue.ready.append(delivery)
+        queue.arrived.notify()

@@ -1,0 +1,54 @@
+"""What a problem domain offers: it poses problems, and where it has an exact checker, it measures.
+
+The checker never rewards a model: it stands beside the loop and says how good the learned judges really are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from proofloop.records import Problem, Score
+
+
+@dataclass(frozen=True)
+class Defect:
+    """One flaw of a proof: the label of the step and the kind of flaw, in the domain's words."""
+
+    step: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class ProofFinding:
+    """What the exact checker says of a proof: its true score and every defect that explains it."""
+
+    score: Score
+    defects: tuple[Defect, ...]
+
+
+@dataclass(frozen=True)
+class CritiqueFinding:
+    """What the exact checker says of an analysis.
+
+    `claims`: the defects it names. `quality`: the meta rubric's score (0: all claims false, 0.5: some, 1: all real or
+    none claimed). `faithful`: it names a real defect with its step and kind and claims no false one; of a flawless proof, claims none.
+    """
+
+    claims: tuple[Defect, ...]
+    quality: Score
+    faithful: bool
+
+
+class Domain(Protocol):
+    """A source of problems; `check_*` raise `LookupError` where the domain has no exact checker."""
+
+    name: str
+
+    def pose(self, index: int, *, split: str, seed: int) -> Problem:
+        """The problem number `index` of a split ("train", "validation" or "test"): the same each time; splits share none."""
+        ...
+
+    def check_proof(self, question: str, solution: str) -> ProofFinding: ...
+
+    def check_critique(self, question: str, solution: str, analysis: str) -> CritiqueFinding: ...

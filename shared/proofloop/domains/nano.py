@@ -1,0 +1,226 @@
+"""The nano domain: chains of `+ - *` modulo 10, small enough for a CPU, with an exact checker.
+
+A question reads `Modulo 10, start at 7. a + 3. b * 4. Show that the result is 0.` and its proof has one line a step,
+`a 7 + 3 = 0`. A line is judged by the result its predecessor *states*: an error carried on consistently is one defect.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from proofloop.domains.base import CritiqueFinding, Defect, ProofFinding
+from proofloop.errors import ConfigError
+from proofloop.records import Problem, Score, digest
+
+MODULUS = 10
+LABELS = "abcdef"
+OPERATORS = "+-*"
+FLAW_KINDS = ("miscalculated", "miscopied", "missing")
+UNREADABLE = Defect(step="", kind="unreadable")
+NO_ISSUE = "No issue was found."
+MAX_CHARACTERS = 4096  # a whole proof has at most 80: what is longer is no proof and costs no time
+SPLIT_BUCKETS = {"train": range(0, 8), "validation": range(8, 9), "test": range(9, 10)}  # tenths of all problems
+
+_QUESTION = re.compile(
+    r"Modulo 10, start at (\d)\. ((?:[a-f] [-+*] \d\. ){1,6})Show that the result is (\d)\.", flags=re.ASCII
+)
+_STEP = re.compile(r"([a-f]) ([-+*]) (\d)\. ", flags=re.ASCII)
+_LINE = re.compile(r"\s*([a-z])\s+(\d)\s*([-+*])\s*(\d)\s*=\s*(\d)\s*", flags=re.ASCII)
+_CLAIM = re.compile(r"Step\s+([a-z])\s+is\s+(miscalculated|miscopied|missing)\.")
+_SCORE = re.compile(r"\\boxed\{\s*(0|0\.5|1)\s*\}")
+_FRAME = ("Here is my evaluation of the solution:", "Based on my evaluation, the final overall score should be:")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation of a problem."""
+
+    label: str
+    operator: str
+    operand: int
+
+    def apply(self, value: int) -> int:
+        return calculate(value, self.operator, self.operand)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A problem as the checker sees it."""
+
+    start: int
+    steps: tuple[Step, ...]
+
+    @property
+    def result(self) -> int:
+        value = self.start
+        for step in self.steps:
+            value = step.apply(value)
+        return value
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a proof: what it carries over, what it does, and what it states."""
+
+    label: str
+    value: int
+    operator: str
+    operand: int
+    result: int
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """An analysis as the checker sees it; `score` is None where the text holds none."""
+
+    claims: tuple[Defect, ...]
+    score: Score | None
+    well_expressed: bool
+
+
+def calculate(value: int, operator: str, operand: int) -> int:
+    """One operation modulo 10."""
+    if operator == "+":
+        return (value + operand) % MODULUS
+    if operator == "-":
+        return (value - operand) % MODULUS
+    return value * operand % MODULUS
+
+
+def score_of(defects: Iterable[Defect]) -> Score:
+    """The score that follows from the defects: one omission is minor, anything more is fatal."""
+    kinds = [defect.kind for defect in defects]
+    if not kinds:
+        return 1.0
+    return 0.5 if kinds == ["missing"] else 0.0
+
+
+def render_question(chain: Chain) -> str:
+    steps = " ".join(f"{step.label} {step.operator} {step.operand}." for step in chain.steps)
+    return f"Modulo 10, start at {chain.start}. {steps} Show that the result is {chain.result}."
+
+
+def render_proof(lines: Iterable[Line]) -> str:
+    return "\n".join(f"{line.label} {line.value} {line.operator} {line.operand} = {line.result}" for line in lines)
+
+
+def render_analysis(defects: Iterable[Defect]) -> str:
+    """The lines of an analysis that names these defects; without its frame and score."""
+    return "\n".join(f"Step {defect.step} is {defect.kind}." for defect in defects) or NO_ISSUE
+
+
+def true_lines(chain: Chain) -> tuple[Line, ...]:
+    """The complete and correct proof."""
+    lines, value = [], chain.start
+    for step in chain.steps:
+        lines.append(Line(step.label, value, step.operator, step.operand, step.apply(value)))
+        value = lines[-1].result
+    return tuple(lines)
+
+
+def parse_question(question: str) -> Chain:
+    """Read a question; LookupError for one that is not of this domain."""
+    match = _QUESTION.fullmatch(" ".join(question.split())) if len(question) <= MAX_CHARACTERS else None
+    if match is None:
+        raise LookupError("not a nano question: the exact checker cannot read it")
+    steps = tuple(Step(label, operator, int(operand)) for label, operator, operand in _STEP.findall(match[2]))
+    chain = Chain(int(match[1]), steps)
+    if chain.result != int(match[3]) or "".join(step.label for step in steps) != LABELS[: len(steps)]:
+        raise LookupError("not a nano question: its result or its labels are wrong")
+    return chain
+
+
+def parse_proof(solution: str) -> tuple[Line, ...] | None:
+    """Read the lines of a proof; None if any cannot be read."""
+    if len(solution) > MAX_CHARACTERS:
+        return None
+    matches = [_LINE.fullmatch(text) for text in solution.strip().splitlines() if text.strip()]
+    if not all(matches):
+        return None
+    return tuple(Line(m[1], int(m[2]), m[3], int(m[4]), int(m[5])) for m in matches if m)
+
+
+def parse_analysis(analysis: str) -> Analysis:
+    """Read an analysis with or without its frame and score; a line that claims nothing readable is badly expressed."""
+    if len(analysis) > MAX_CHARACTERS:
+        return Analysis((), None, False)
+    texts = [text.strip() for text in analysis.splitlines() if text.strip()]
+    scores = [match[1] for text in texts if (match := _SCORE.fullmatch(text))]
+    body = [text for text in texts if not text.startswith(_FRAME) and not _SCORE.fullmatch(text)]
+    matches = [_CLAIM.fullmatch(text) for text in body]
+    claims = tuple(dict.fromkeys(Defect(match[1], match[2]) for match in matches if match))
+    well_expressed = body == [NO_ISSUE] or (all(matches) and len(claims) == len(body) in (1, 2))
+    return Analysis(claims, _as_score(scores[-1]) if scores else None, well_expressed)
+
+
+def find_defects(chain: Chain, lines: Iterable[Line]) -> tuple[Defect, ...]:
+    """Every defect of a readable proof, in the order of its lines."""
+    defects: list[Defect] = []
+    waiting, value = list(chain.steps), chain.start
+    for line in lines:
+        if line.label not in [step.label for step in waiting]:
+            defects.append(Defect(line.label, "miscopied"))  # a line twice, out of order, or of no step
+            continue
+        while (step := waiting.pop(0)).label != line.label:
+            defects.append(Defect(step.label, "missing"))
+            value = step.apply(value)
+        defects.extend(_line_defects(step, value, line))
+        value = line.result
+    return (*defects, *(Defect(step.label, "missing") for step in waiting))
+
+
+def _line_defects(step: Step, value: int, line: Line) -> Iterable[Defect]:
+    if (line.value, line.operator, line.operand) != (value, step.operator, step.operand):
+        yield Defect(line.label, "miscopied")
+    if line.result != calculate(line.value, line.operator, line.operand):
+        yield Defect(line.label, "miscalculated")
+
+
+def _as_score(text: str) -> Score:
+    return {"0": 0.0, "0.5": 0.5, "1": 1.0}[text]  # type: ignore[return-value]
+
+
+class NanoDomain:
+    """The domain protocol for nano chains."""
+
+    name = "nano"
+
+    def pose(self, index: int, *, split: str, seed: int) -> Problem:
+        """Draw until a problem falls into the split: its question's digest decides, so that splits share none."""
+        if split not in SPLIT_BUCKETS:
+            raise ConfigError(f'unknown split "{split}"', hint=f"one of {', '.join(SPLIT_BUCKETS)}")
+        rng = random.Random(f"nano/{seed}/{split}/{index}")
+        while True:
+            chain = draw_chain(rng)
+            question = render_question(chain)
+            name = digest(question)
+            if int(name, 16) % 10 in SPLIT_BUCKETS[split]:
+                return Problem(id=f"nano-{name}", question=question, answer=str(chain.result), source="nano")
+
+    def check_proof(self, question: str, solution: str) -> ProofFinding:
+        """The true score of a proof and why; of an unreadable one 0."""
+        chain, lines = parse_question(question), parse_proof(solution)
+        if lines is None:
+            return ProofFinding(0.0, (UNREADABLE,))
+        defects = find_defects(chain, lines)
+        return ProofFinding(score_of(defects), defects)
+
+    def check_critique(self, question: str, solution: str, analysis: str) -> CritiqueFinding:
+        """The meta rubric, exactly. An analysis may be given with or without its frame and score."""
+        real = self.check_proof(question, solution).defects
+        read = parse_analysis(analysis)
+        found = [claim in real for claim in read.claims]
+        sound = read.well_expressed and read.score in (None, score_of(read.claims))
+        quality: Score = 1.0 if all(found) else 0.5 if any(found) else 0.0
+        faithful = read.well_expressed and all(found) and bool(found) == bool(real)
+        return CritiqueFinding(read.claims, quality if sound else min(quality, 0.5), faithful)
+
+
+def draw_chain(rng: random.Random) -> Chain:
+    """Two to six operations, each length equally often; operands 1 to 9."""
+    labels = LABELS[: rng.randint(2, len(LABELS))]
+    steps = tuple(Step(label, rng.choice(OPERATORS), rng.randint(1, 9)) for label in labels)
+    return Chain(rng.randrange(MODULUS), steps)

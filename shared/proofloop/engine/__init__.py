@@ -1,0 +1,66 @@
+"""Opens the engine that a run names: `openai` and `simulated` are here, others are found by entry point.
+
+An entry point of the group `proofloop.engines` is a callable `(settings, resolve_model) -> Engine`; `resolve_model`
+turns a model's version into its local folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import cast
+
+from proofloop.engine.base import Engine
+from proofloop.engine.settings import read_settings
+from proofloop.errors import ConfigError
+
+ENTRY_POINT_GROUP = "proofloop.engines"
+PACKAGES = {"local": "proofloop-trainer"}  # engines of our own that come with another package
+
+ResolveModel = Callable[[str], Path]
+OpenEngine = Callable[[Mapping[str, object], ResolveModel], Engine]
+
+
+def open_engine(kind: str, settings: Mapping[str, object], resolve_model: ResolveModel) -> Engine:
+    """Open an engine. Raises ConfigError for a kind that is not installed and for settings it does not know."""
+    return _find(kind)(settings, resolve_model)
+
+
+def installed_engines() -> tuple[str, ...]:
+    """The kinds that `open_engine` knows on this machine."""
+    return tuple(sorted({*BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))}))
+
+
+def _open_openai(settings: Mapping[str, object], _: ResolveModel) -> Engine:
+    from proofloop.engine.openai import OpenAIEngine
+    from proofloop.engine.openai_settings import OpenAISettings
+
+    return OpenAIEngine(read_settings(OpenAISettings, settings, "openai"))
+
+
+def _open_simulated(settings: Mapping[str, object], _: ResolveModel) -> Engine:
+    from proofloop.engine.simulated import SimulatedEngine
+    from proofloop.engine.simulated_answers import SimulatedSettings
+
+    return SimulatedEngine(read_settings(SimulatedSettings, settings, "simulated"))
+
+
+BUILT_IN: dict[str, OpenEngine] = {"openai": _open_openai, "simulated": _open_simulated}
+
+
+def _find(kind: str) -> OpenEngine:
+    if kind in BUILT_IN:
+        return BUILT_IN[kind]
+    for point in entry_points(group=ENTRY_POINT_GROUP, name=kind):
+        return _load(point)
+    missing = f"install {PACKAGES[kind]}, or use" if kind in PACKAGES else "use"
+    raise ConfigError(f'unknown engine "{kind}" in [engine] kind', f"{missing} one of {', '.join(installed_engines())}")
+
+
+def _load(point: EntryPoint) -> OpenEngine:
+    try:
+        return cast(OpenEngine, point.load())
+    except ImportError as error:
+        package = PACKAGES.get(point.name, point.value)
+        raise ConfigError(f'engine "{point.name}" cannot be loaded: {error}', f"install {package} again") from error

@@ -1,0 +1,68 @@
+"""The engine seam: a prompt goes in, an answer comes out, and a running call can be cancelled.
+
+What a caller may not assume: that an engine knows token ids or log-probabilities, that calls end in the order they began,
+or that a cancelled call stops at once. A call that failed raises EngineError from `result`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from proofloop.records import Sampling, Tokens
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class ChatMessage:
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One call. `id` is unique per attempt; `model` names a version in service; `affinity` groups calls that share a prompt prefix."""
+
+    id: str
+    model: str
+    messages: tuple[ChatMessage, ...]
+    sampling: Sampling
+    seed: int
+    affinity: str = ""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One answer. `text` is the final response after any thinking; `tokens` only where the engine offers ids and log-probabilities."""
+
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    engine_seconds: float
+    model_version: str
+    reasoning: str = ""
+    tokens: Tokens | None = field(default=None, repr=False)
+
+
+class Call(Protocol):
+    """A running call."""
+
+    def result(self, timeout_s: float | None = None) -> Generation:
+        """Wait for the answer. Raises EngineError, or TimeoutError when `timeout_s` has passed (the call runs on)."""
+        ...
+
+    def cancel(self) -> None:
+        """Ask the engine to stop: frees its slot; `result` then returns with finish reason "cancelled". Safe to call twice."""
+        ...
+
+
+class Engine(Protocol):
+    """A source of answers, safe to use from many threads."""
+
+    def submit(self, request: GenerationRequest) -> Call: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,119 @@
+"""How to reach an OpenAI-compatible server and what to send it. The key is a secret: no message here repeats it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, field_validator
+
+from proofloop.engine.base import GenerationRequest
+from proofloop.records import Sampling
+
+MiB = 1024 * 1024
+ERROR_TEXT_LENGTH = 300
+OWN_FIELDS = frozenset(
+    {"model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed"}
+    | {"stream", "stream_options", "logprobs", "return_token_ids", "n"}
+)
+
+
+class OpenAISettings(BaseModel):
+    """`base_url` is what comes before `/chat/completions`, mostly `http://host:port/v1`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    base_url: str
+    api_key: SecretStr | None = None
+    model: str | None = Field(None, description="one served name for every version")
+    models: dict[str, str] = Field({}, description="served name by version; a version not named is sent as it is")
+    max_concurrency: int = Field(64, ge=1, le=4096)
+    connect_timeout_s: float = Field(10, gt=0, le=300)
+    idle_timeout_s: float = Field(600, gt=0, le=86400, description="silence that ends a call; queueing counts")
+    max_attempts: int = Field(5, ge=1, le=20)
+    first_wait_s: float = Field(0.5, gt=0, le=60)
+    longest_wait_s: float = Field(60, gt=0, le=3600, description="a server that asks for more is not waited for")
+    want_logprobs: bool = False
+    logprobs_are: Literal["raw", "processed"] = Field("raw", description="vLLM's --logprobs-mode; raw: before top_p")
+    seed_bits: Literal[32, 63] = 63
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    think_end: str = Field("</think>", description="ends thinking left in the text; empty: none is")
+    max_answer_bytes: int = Field(64 * MiB, ge=1024, le=1024 * MiB)
+    extra_body: dict[str, JsonValue] = Field({}, description="sent as it is: top_k, chat_template_kwargs ...")
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        try:
+            url = httpx.URL(value)
+        except httpx.InvalidURL as error:
+            raise ValueError(str(error)) from None
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ValueError("should start with http:// or https:// and name a host")
+        if url.userinfo:
+            raise ValueError("should hold no user or password; use api_key")
+        if url.query or url.path.rstrip("/").endswith("/chat/completions"):
+            raise ValueError("should end before /chat/completions and hold no query")
+        return value
+
+    @field_validator("api_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        key = value.get_secret_value().strip() if value else ""  # a key read from a file ends in a newline
+        if not key.isascii() or not key.isprintable():
+            raise ValueError("should be printable ASCII without line breaks")
+        return SecretStr(key) if key else None
+
+    @field_validator("extra_body")
+    @classmethod
+    def _leaves_our_fields_alone(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if taken := sorted(OWN_FIELDS & value.keys()):
+            raise ValueError(f"should not set {', '.join(taken)}: the engine sets these itself")
+        return value
+
+    @property
+    def where(self) -> str:
+        """The server, for people: no path, no query."""
+        return httpx.URL(self.base_url).netloc.decode()
+
+    def open_client(self) -> httpx.AsyncClient:
+        """A client without a read limit (silence is timed by the engine) and as many connections as calls."""
+        key = self.api_key.get_secret_value() if self.api_key else ""
+        return httpx.AsyncClient(
+            base_url=self.base_url.rstrip("/") + "/",
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(None, connect=self.connect_timeout_s),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=self.max_concurrency),
+        )
+
+    def body(self, request: GenerationRequest, *, without: Collection[str] = ()) -> dict[str, JsonValue]:
+        """The request as it is sent, less the fields that the server refused before."""
+        fields: dict[str, JsonValue] = {
+            "model": self.model or self.models.get(request.model, request.model),
+            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+            "temperature": request.sampling.temperature,
+            "top_p": request.sampling.top_p,
+            self.max_tokens_field: request.sampling.max_tokens,
+            "seed": request.seed & ((1 << self.seed_bits) - 1),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if self.want_logprobs:
+            fields |= {"logprobs": True, "return_token_ids": True}
+        return {name: value for name, value in (fields | self.extra_body).items() if name not in without}
+
+    def trusts_logprobs(self, sampling: Sampling) -> bool:
+        """Are they those of the sampling distribution? Raw ones only where temperature and top_p reshape nothing."""
+        return self.logprobs_are == "processed" or (sampling.temperature == 1 and sampling.top_p == 1)
+
+    def backoff_s(self, attempt: int, chance: float) -> float:
+        """Doubling waits with jitter: between half of it and all of it, by `chance` [0, 1)."""
+        longest = min(self.longest_wait_s, self.first_wait_s * 2.0 ** (attempt - 1))
+        return longest * (1 + chance) / 2
+
+    def redact(self, text: str) -> str:
+        """The text without the key, in one line, shortened: fit for a log."""
+        key = self.api_key.get_secret_value() if self.api_key else ""
+        line = " ".join((text.replace(key, "***") if key else text).split())
+        return line if len(line) <= ERROR_TEXT_LENGTH else line[:ERROR_TEXT_LENGTH] + " ..."

@@ -1,0 +1,59 @@
+"""The engines of a process: one for each [engine] section that its runs name, opened when first needed."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from proofloop.engine import open_engine
+from proofloop.engine.base import ChatMessage, Engine, GenerationRequest
+from proofloop.errors import ConfigError, EngineError
+from proofloop.models import version_folder
+from proofloop.records import MODEL_ROLES, Sampling
+from proofloop.runspec import RunSpec
+from proofloop.store import Store
+
+FIRST_ANSWER_S = 600.0
+"""How long the first answer of a model may take: it may still be loading."""
+
+
+class Engines:
+    """Safe to share between threads. `close` ends them all."""
+
+    def __init__(self, store: Store, cache: Path) -> None:
+        self._store, self._cache = store, cache
+        self._lock = threading.Lock()
+        self._open: dict[str, Engine] = {}
+
+    def of(self, spec: RunSpec) -> Engine:
+        """The engine of a run. Raises ConfigError."""
+        name = spec.engine.model_dump_json()
+        with self._lock:
+            if name not in self._open:
+                self._open[name] = open_engine(
+                    spec.engine.kind,
+                    spec.engine.settings,
+                    lambda version: version_folder(self._store, self._cache, version, spec.base),
+                )
+            return self._open[name]
+
+    def check(self, spec: RunSpec) -> None:
+        """Ask every model of the run for one token. Raises ConfigError for a model that cannot answer."""
+        engine = self.of(spec)
+        for version in dict.fromkeys(spec.model_of(role) for role in MODEL_ROLES):
+            request = GenerationRequest(
+                id=f"generator:check:{version}",
+                model=version,
+                messages=(ChatMessage("user", "Say yes."),),
+                sampling=Sampling(max_tokens=1),
+                seed=0,
+            )
+            try:
+                engine.submit(request).result(FIRST_ANSWER_S)
+            except (EngineError, TimeoutError) as error:
+                where = f"engine {spec.engine.kind!r} cannot answer with model {version!r}: {error}"
+                raise ConfigError(where, "see [engine] and [models] in the run file, and `proofloop doctor`") from error
+
+    def close(self) -> None:
+        for engine in self._open.values():
+            engine.close()

@@ -1,0 +1,44 @@
+"""Reads an engine's settings from a run's `[engine]` table: whatever is wrong is said by key, value and limit."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import TypeVar
+
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+
+from proofloop.errors import ConfigError
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def read_settings(settings_type: type[Settings], values: Mapping[str, object], kind: str) -> Settings:
+    """The checked settings. Raises ConfigError; secrets are never repeated."""
+    try:
+        return settings_type.model_validate(dict(values))
+    except ValidationError as error:
+        problems = [_problem(settings_type, values, details) for details in error.errors()]
+    raise ConfigError(f"[engine] {kind}: {'; '.join(problems)}", f"known keys: {', '.join(settings_type.model_fields)}")
+
+
+def _problem(settings_type: type[BaseModel], values: Mapping[str, object], details: ErrorDetails) -> str:
+    key, path = str(details["loc"][0]), ".".join(map(str, details["loc"]))
+    if details["type"] == "extra_forbidden":
+        return f'unknown key "{path}"{_closest(settings_type, key)}'
+    if details["type"] == "missing":
+        return f'missing key "{path}"'
+    return f"{path}{_shown(settings_type, key, values)}: {details['msg'].removeprefix('Value error, ')}"
+
+
+def _closest(settings_type: type[BaseModel], key: str) -> str:
+    found = difflib.get_close_matches(key, settings_type.model_fields, n=1)
+    return f' (did you mean "{found[0]}"?)' if found else ""
+
+
+def _shown(settings_type: type[BaseModel], key: str, values: Mapping[str, object]) -> str:
+    """The value, unless it is a secret or an address that may hold one."""
+    field = settings_type.model_fields[key]
+    is_secret = SecretStr in (field.annotation, *getattr(field.annotation, "__args__", ()))
+    return "" if is_secret or "@" in str(values[key]) else f" = {values[key]!r}"

@@ -1,0 +1,63 @@
+"""Every error proofloop raises, drawn as a tree.
+
+ProofloopError
+├── ConfigError          the user's input is wrong: one line, exit code 2
+├── StoreError           the object store did not do what was asked
+│   ├── NotFound         no object under that key
+│   └── CorruptObject    an object is there and cannot be read as what it should be
+├── EngineError          a model call failed; says whether trying again can help
+├── Retry                a handler asks for the message again, later
+└── Reject               a handler says that this message can never work: dead letter
+
+Anything else that leaves a handler is a bug: redelivered up to the delivery limit, then a dead letter.
+"""
+
+from __future__ import annotations
+
+
+class ProofloopError(Exception):
+    """The root: catch this to catch whatever proofloop says on purpose."""
+
+
+class ConfigError(ProofloopError):
+    """A value the user gave cannot be used; `hint` is the way out."""
+
+    def __init__(self, problem: str, hint: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.problem}\nhint: {self.hint}" if self.hint else self.problem
+
+
+class StoreError(ProofloopError):
+    """The object store is away, full, or refuses."""
+
+
+class NotFound(StoreError):
+    """There is no object under this key."""
+
+
+class CorruptObject(StoreError):
+    """The object under this key is not what it should be."""
+
+
+class EngineError(ProofloopError):
+    """A model call failed. `retryable` is true when the same call may work later."""
+
+    def __init__(self, problem: str, *, retryable: bool) -> None:
+        super().__init__(problem)
+        self.retryable = retryable
+
+
+class Retry(ProofloopError):
+    """Deliver this message again after `after_s` seconds; it counts as no failure of the message."""
+
+    def __init__(self, reason: str, *, after_s: float = 1.0) -> None:
+        super().__init__(reason)
+        self.after_s = after_s
+
+
+class Reject(ProofloopError):
+    """This message can never be handled: send it to the dead letters with this reason."""

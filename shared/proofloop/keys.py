@@ -1,0 +1,116 @@
+"""Where everything lies in the store: keys are computed from ids, so a repeated step finds what it already wrote."""
+
+from __future__ import annotations
+
+import re
+
+from proofloop.errors import ConfigError
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def check_id(value: str, what: str) -> str:
+    """The value, if it can be part of a key. Raises ConfigError otherwise."""
+    if not _ID.fullmatch(value):
+        raise ConfigError(
+            f"{what} {value[:60]!r} cannot be part of a key",
+            "use 1 to 100 letters, digits, dots, dashes or underscores, beginning with a letter or digit",
+        )
+    return value
+
+
+def run(run_id: str) -> str:
+    return f"runs/{run_id}/"
+
+
+def run_spec(run_id: str) -> str:
+    return f"runs/{run_id}/spec.json"
+
+
+def problem(run_id: str, problem_id: str) -> str:
+    return f"runs/{run_id}/problems/{problem_id}.json"
+
+
+def proofs(run_id: str) -> str:
+    return f"runs/{run_id}/proofs/"
+
+
+def proof(run_id: str, proof_id: str) -> str:
+    return f"runs/{run_id}/proofs/{proof_id}/proof.json"
+
+
+def critiques(run_id: str, proof_id: str) -> str:
+    return f"runs/{run_id}/proofs/{proof_id}/critiques/"
+
+
+def critique(run_id: str, proof_id: str, index: int) -> str:
+    return f"{critiques(run_id, proof_id)}{index:05d}.json"
+
+
+def judgements(run_id: str, proof_id: str) -> str:
+    return f"runs/{run_id}/proofs/{proof_id}/judgements/"
+
+
+def judgement(run_id: str, proof_id: str, index: int) -> str:
+    name = "self" if index < 0 else f"{index:05d}"
+    return f"{judgements(run_id, proof_id)}{name}.json"
+
+
+def meta_critiques(run_id: str, proof_id: str, index: int) -> str:
+    name = "self" if index < 0 else f"{index:05d}"
+    return f"runs/{run_id}/proofs/{proof_id}/meta_critiques/{name}.json"
+
+
+def tokens(run_id: str, proof_id: str, answer: str, content_digest: str) -> str:
+    """Two workers that answered the same question at once keep two token objects; the record that won names its own."""
+    return f"runs/{run_id}/proofs/{proof_id}/tokens/{answer}-{content_digest}.json"
+
+
+def labels(run_id: str) -> str:
+    return f"runs/{run_id}/labels/"
+
+
+def label(run_id: str, proof_id: str) -> str:
+    return f"runs/{run_id}/labels/{proof_id}.json"
+
+
+def dead_letters(run_id: str) -> str:
+    return f"runs/{run_id}/dead/"
+
+
+def batches(run_id: str, role: str) -> str:
+    return f"runs/{run_id}/batches/{role}/"
+
+
+def batch(run_id: str, role: str, step: int) -> str:
+    return f"{batches(run_id, role)}{step:06d}.json"
+
+
+def steps(run_id: str, role: str) -> str:
+    return f"runs/{run_id}/steps/{role}/"
+
+
+def step(run_id: str, role: str, step: int) -> str:
+    return f"{steps(run_id, role)}{step:06d}.json"
+
+
+def checkpoints(run_id: str, role: str) -> str:
+    """Where the trainer keeps what it needs to go on: weights with the optimizer's state."""
+    return f"runs/{run_id}/checkpoints/{role}/"
+
+
+def checkpoint(run_id: str, role: str, step: int) -> str:
+    return f"{checkpoints(run_id, role)}{step:06d}"
+
+
+def models(run_id: str, role: str) -> str:
+    return f"runs/{run_id}/models/{role}/"
+
+
+def model(run_id: str, role: str, step: int) -> str:
+    """A model version is named by its key prefix: the name alone says where it lies."""
+    return f"{models(run_id, role)}{step:06d}"
+
+
+def served(run_id: str, role: str) -> str:
+    return f"runs/{run_id}/served/{role}/"

@@ -1,0 +1,73 @@
+"""The auto-labelling rule of section 2.3: many critiques become one label, or nobody can say.
+
+Each of n critiques that reports an issue is confirmed or not by the majority of m meta-critiques. The lowest score any critique gave is
+the label if at least k such critiques are confirmed; without any confirmed issue the label is 1; otherwise it is undecided.
+Critiques that could not be read have no score; with half of them or more unread, silence about issues proves nothing: undecided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from proofloop.records import Judgement, LabelKind, LabelOutcome, Score
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the rule says: `critiques` are the indices that carry the label."""
+
+    outcome: LabelOutcome
+    kind: LabelKind
+    score: Score | None
+    critiques: tuple[int, ...]
+    solved: bool = False
+
+
+UNDECIDED = Decision("undecided", "undecided", None, ())
+
+
+def decide(judgements: Iterable[Judgement], *, n: int, k: int) -> Decision | None:
+    """The label, or None while the critiques that are still missing (of n) could change it. Exact: more critiques never alter it."""
+    judged = sorted(judgements, key=lambda judgement: judgement.index)
+    missing = n - len(judged)
+    confirmed_zeros = _confirmed_at(judged, 0.0)
+    if len(confirmed_zeros) >= k:
+        return _rejected(0.0, confirmed_zeros, k)
+    if missing <= 0:
+        return _decide_complete(judged, n=n, k=k)
+    zero_is_lowest = any(judgement.verdict.score == 0.0 for judgement in judged)
+    if zero_is_lowest and any(judgement.confirmed for judgement in judged) and len(confirmed_zeros) + missing < k:
+        return UNDECIDED
+    return None
+
+
+def _decide_complete(judged: Sequence[Judgement], *, n: int, k: int) -> Decision:
+    scores = [judgement.verdict.score for judgement in judged if judgement.verdict.score is not None]
+    lowest = min(scores, default=None)
+    if lowest is not None and lowest < 1.0:
+        carrying = _confirmed_at(judged, lowest)
+        if len(carrying) >= k:
+            return _rejected(lowest, carrying, k)
+    if any(judgement.confirmed for judgement in judged) or 2 * len(scores) <= n:
+        return UNDECIDED
+    upheld = tuple(judgement.index for judgement in judged if judgement.verdict.score == 1.0)
+    solved = len(upheld) == n
+    return Decision("perfect", "accepted" if lowest == 1.0 else "overturned", 1.0, upheld, solved)
+
+
+def _confirmed_at(judged: Sequence[Judgement], score: float) -> tuple[int, ...]:
+    return tuple(judgement.index for judgement in judged if judgement.verdict.score == score and judgement.confirmed)
+
+
+def _rejected(score: Score, carrying: tuple[int, ...], k: int) -> Decision:
+    return Decision("label", "rejected_upheld", score, carrying[:k])
+
+
+def majority(confirms: int, seen: int, m: int) -> bool | None:
+    """Whether more than half of m meta-critiques confirm, given `confirms` among the `seen`; None while both ends are open."""
+    if 2 * confirms > m:
+        return True
+    if 2 * (confirms + m - seen) <= m:
+        return False
+    return None

@@ -1,0 +1,143 @@
+"""The six events: they say what happened and carry keys; the things themselves lie in the store.
+
+Fields are only added, with a default; unknown fields are ignored; a changed meaning is a new event with a new name.
+"""
+
+from __future__ import annotations
+
+import json
+
+from pydantic import ValidationError
+
+from proofloop.errors import Reject
+from proofloop.records import Label, LabelKind, LabelOutcome, ModelRole, Record, Score
+
+SELF_CRITIQUE = -1
+"""The index under which the generator's own critique of its proof travels."""
+
+MAX_BODY_BYTES = 64 * 1024
+"""An event carries names, never texts; a larger body is not one of ours."""
+
+
+class Event(Record):
+    """The base of all events. `id` is the same each time the same thing happens, so that a duplicate can be recognised."""
+
+    run_id: str
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    @property
+    def id(self) -> str:
+        raise TypeError(f"{self.name} has no id")
+
+    @property
+    def routing_key(self) -> str:
+        return self.name
+
+
+class ParentProof(Record):
+    """A proof to improve on, with the critiques chosen to be shown beside it."""
+
+    proof_id: str
+    critiques: tuple[int, ...] = (SELF_CRITIQUE,)
+
+
+class ProblemPosed(Event):
+    """One proof of this problem is wanted, under this id."""
+
+    problem_id: str
+    proof_id: str
+    group: str
+    parents: tuple[ParentProof, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}/{self.run_id}/{self.proof_id}"
+
+
+class OfProof(Event):
+    """An event about critique `index` of a proof."""
+
+    proof_id: str
+    index: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}/{self.run_id}/{self.proof_id}/{self.index}"
+
+
+class ProofWritten(OfProof):
+    """A proof lies in the store: critique `index` of it is wanted from this version of the verifier, so that one proof's critiques never mix versions."""
+
+    verifier_version: str
+
+
+class ProofReviewed(OfProof):
+    """A critique lies in the store (or, for index -1, beside the proof)."""
+
+
+class ReviewJudged(OfProof):
+    """What the meta-verifier thinks of a critique lies in the store."""
+
+
+class ProofLabeled(Event):
+    """A proof has its one label."""
+
+    proof_id: str
+    problem_id: str
+    group: str
+    outcome: LabelOutcome
+    kind: LabelKind
+    score: Score | None
+
+    @classmethod
+    def of(cls, label: Label) -> ProofLabeled:
+        """The event that tells of a label."""
+        return cls(**label.model_dump(include=set(cls.model_fields)))
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}/{self.run_id}/{self.proof_id}"
+
+
+class ModelPublished(Event):
+    """A new version of one role's model is complete in the store."""
+
+    role: ModelRole
+    version: str
+    digest: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}/{self.run_id}/{self.version}"
+
+    @property
+    def routing_key(self) -> str:
+        return f"{self.name}.{self.role}"
+
+
+EVENTS: dict[str, type[Event]] = {
+    event.__name__: event for event in (ProblemPosed, ProofWritten, ProofReviewed, ReviewJudged, ProofLabeled, ModelPublished)
+}
+
+
+def encode(event: Event) -> bytes:
+    """The event as JSON, its name beside its fields."""
+    return json.dumps({"event": event.name, **event.model_dump(mode="json")}, separators=(",", ":")).encode()
+
+
+def decode(body: bytes) -> Event:
+    """The event in a message body. Raises Reject, naming what is wrong, if it is none that this version knows."""
+    if len(body) > MAX_BODY_BYTES:
+        raise Reject(f"the body has {len(body)} bytes; an event has at most {MAX_BODY_BYTES}")
+    try:
+        fields = json.loads(body)
+        kind = EVENTS[fields.pop("event")]
+        return kind.model_validate(fields)
+    except (ValueError, AttributeError, TypeError) as error:
+        detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise Reject(f"the body is not an event: {detail[:200]}") from error
+    except KeyError as error:
+        raise Reject(f"unknown event {str(error)[:80]}; this version knows {', '.join(EVENTS)}") from error

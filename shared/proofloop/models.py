@@ -1,0 +1,120 @@
+"""Which model version each role serves in a run: a log that only grows, so that promote, rollback and a redelivered event are all safe.
+
+A version is named by the key prefix of its files in the store ("runs/demo/models/verifier/000003"), or by any name the engine knows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from proofloop import keys
+from proofloop.errors import ConfigError, CorruptObject, NotFound
+from proofloop.records import ModelRole, Record
+from proofloop.store import LocalStore, Store, get_record
+
+MANIFEST = "manifest.json"
+"""Written last: a version without it was never finished and is never served."""
+
+
+class Served(Record):
+    """One line of the log: this version went into service because of that."""
+
+    version: str
+    reason: str
+
+
+def served_log(store: Store, run_id: str, role: ModelRole) -> list[Served]:
+    """The versions that were put in service, oldest first."""
+    return [get_record(store, key, Served) for key in store.list(keys.served(run_id, role))]
+
+
+def put_in_service(store: Store, run_id: str, role: ModelRole, version: str, reason: str) -> None:
+    """Append to the log unless its reason is there already: a published version is adopted once, even after a rollback."""
+    while True:
+        log = served_log(store, run_id, role)
+        if any(line.reason == reason for line in log):
+            return
+        line = Served(version=version, reason=reason)
+        if store.put_if_absent(f"{keys.served(run_id, role)}{len(log):06d}.json", line.model_dump_json().encode(), durable=True):
+            return
+
+
+def published_versions(store: Store, run_id: str, role: ModelRole) -> list[str]:
+    """The complete versions of a role in the store, oldest first."""
+    listed = store.list(keys.models(run_id, role))
+    return [key.removesuffix(f"/{MANIFEST}") for key in listed if key.endswith(f"/{MANIFEST}")]
+
+
+def promote(store: Store, run_id: str, role: ModelRole, version: str) -> None:
+    """Put a complete version in service by hand. Raises ConfigError if there is no such version, CorruptObject if it is damaged."""
+    known = published_versions(store, run_id, role)
+    if version not in known:
+        raise ConfigError(f"{role} has no complete version {version!r} in run {run_id}", f"one of {', '.join(known) or '(none yet)'}")
+    verify_version(store, version)
+    put_in_service(store, run_id, role, version, f"promoted after {len(served_log(store, run_id, role))}")
+
+
+def rollback(store: Store, run_id: str, role: ModelRole, first: str) -> str:
+    """Put the version that served before the present one back in service, `first` if there is none; its name."""
+    log = served_log(store, run_id, role)
+    versions = [first, *(line.version for line in log)]
+    if len(versions) < 2:
+        raise ConfigError(f"{role} in run {run_id} still serves its first version {first!r}", "there is nothing to roll back to")
+    earlier = [version for version in versions if version != versions[-1]]
+    target = earlier[-1] if earlier else first
+    put_in_service(store, run_id, role, target, f"rolled back after {len(log)}")
+    return target
+
+
+def manifest_files(store: Store, version: str) -> dict[str, str]:
+    """SHA-256 by file name, from the version's manifest."""
+    try:
+        manifest = json.loads(store.get(f"{version}/{MANIFEST}"))
+        return {str(entry["name"]): str(entry["sha256"]) for entry in manifest["files"]}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptObject(f"{version}/{MANIFEST} cannot be read: {error}") from error
+
+
+def verify_version(store: Store, version: str) -> None:
+    """Raises CorruptObject naming the file whose digest is not the manifest's."""
+    for name, expected in manifest_files(store, version).items():
+        try:
+            data = store.get(f"{version}/{name}")
+        except NotFound as error:
+            raise CorruptObject(f"{version}/{name} is missing") from error
+        found = hashlib.sha256(data).hexdigest()
+        if found != expected:
+            raise CorruptObject(f"{version}/{name} has digest {found[:12]}, its manifest says {expected[:12]}")
+
+
+def version_folder(store: Store, cache: Path, version: str, base: Path = Path()) -> Path:
+    """A local folder with the version's files: where they lie already, or a verified copy in `cache`.
+
+    A name that is no version of a run is a model that comes with an installed package (entry points `proofloop.models`), or a folder.
+    """
+    if not version.startswith("runs/"):
+        for point in entry_points(group="proofloop.models", name=version):
+            return Path(point.load()())
+        return base / version
+    if isinstance(store, LocalStore):
+        return store.path(version)
+    target = cache / version
+    if not (target / MANIFEST).exists():
+        verify_version(store, version)
+        for name in [*manifest_files(store, version), MANIFEST]:
+            target.mkdir(parents=True, exist_ok=True)
+            (target / name).write_bytes(store.get(f"{version}/{name}"))
+    return target
+
+
+def publish_folder(store: Store, folder: Path, version: str) -> str:
+    """Copy a finished folder into the store, manifest last, unless it is there; the manifest's digest."""
+    if not store.exists(f"{version}/{MANIFEST}"):
+        store.delete_prefix(f"{version}/")  # what a killed trainer began
+        names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
+        for name in [*names, MANIFEST]:
+            store.put_if_absent(f"{version}/{name}", (folder / name).read_bytes(), durable=True)
+    return hashlib.sha256(store.get(f"{version}/{MANIFEST}")).hexdigest()

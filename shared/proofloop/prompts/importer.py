@@ -1,0 +1,89 @@
+"""Makes a prompt pack of a Python file shaped like the official `math_templates.py`: read as data, never executed.
+
+The file assigns a dictionary of four template strings written for `str.format`: doubled braces are literal ones.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import string
+from pathlib import Path
+
+from proofloop.errors import ConfigError
+from proofloop.prompts.packs import PLACEHOLDERS, PromptPack, check_placeholders
+
+_OURS = {"statement": "question", "rating": "analysis", "proofs_to_refine": "attempts"}
+"""The official names of placeholders, where they differ from ours."""
+
+MAX_FILE_BYTES = 1 << 20
+
+
+def read_templates(source: str, file_name: str) -> dict[str, str]:
+    """The four templates of the first dictionary literal that has them. Raises ConfigError."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{file_name} is not a Python file: {error}", "give the official math_templates.py") from error
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            found = {key.value: _text(value) for key, value in zip(node.keys, node.values, strict=True) if isinstance(key, ast.Constant)}
+            if set(found) & set(PLACEHOLDERS):
+                return _complete(found, file_name)
+    raise ConfigError(f"{file_name} has no dictionary of templates", f"it needs the keys {', '.join(PLACEHOLDERS)}")
+
+
+def import_pack(file: Path, folder: Path) -> PromptPack:
+    """Write the pack to `folder`, whole or not at all. Raises ConfigError."""
+    if not file.is_file():
+        raise ConfigError(f"there is no file {file}", "give the path of a math_templates.py")
+    if file.stat().st_size > MAX_FILE_BYTES:
+        raise ConfigError(f"{file} has {file.stat().st_size} bytes; at most {MAX_FILE_BYTES} are read", "give the template file itself")
+    if folder.exists():
+        raise ConfigError(f"{folder} is already there", "choose another --out or remove it")
+    templates = read_templates(file.read_text("utf-8", errors="replace"), file.name)
+    pack = PromptPack(folder.name, {name: to_ours(text, name) for name, text in templates.items()}, fenced=False)
+    check_placeholders(pack)
+    _write(pack, folder, file.name)
+    return pack
+
+
+def to_ours(template: str, name: str) -> str:
+    """A `str.format` template as one of ours: placeholders by our names, doubled braces single."""
+    pieces = []
+    try:
+        for literal, field, spec, conversion in string.Formatter().parse(template):
+            if spec or conversion:
+                raise ValueError(f"placeholder {field!r} has a format")
+            pieces.append(literal if field is None else f"{literal}{{{_OURS.get(field, field)}}}")
+    except ValueError as error:
+        raise ConfigError(f"template {name} cannot be read: {error}", "literal braces are doubled, as for str.format") from error
+    return "".join(pieces)
+
+
+def _text(node: ast.expr) -> str | None:
+    """The value of a string literal, with an optional `.strip()`."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "strip" and not node.args:
+        inner = _text(node.func.value)
+        return inner.strip() if inner is not None else None
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def _complete(found: dict[object, str | None], file_name: str) -> dict[str, str]:
+    templates = {}
+    for name in PLACEHOLDERS:
+        text = found.get(name)
+        if text is None:
+            raise ConfigError(f"{file_name} has no string literal {name!r}", f"it needs {', '.join(PLACEHOLDERS)}")
+        templates[name] = text
+    return templates
+
+
+def _write(pack: PromptPack, folder: Path, source: str) -> None:
+    partial = folder.with_name(f".{folder.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    for name, text in pack.templates.items():
+        (partial / f"{name}.txt").write_text(text + "\n", "utf-8")
+    safe_source = re.sub(r"[^A-Za-z0-9._-]", "_", source)
+    (partial / "pack.toml").write_text(f'# Imported from {safe_source}\nfenced = false\n', "utf-8")
+    partial.rename(folder)

@@ -1,0 +1,117 @@
+"""A prompt pack is a folder of four templates. Untrusted text is put in by one pass that never looks at what it put in.
+
+A pack with `fenced = true` puts every untrusted text into a code fence longer than any inside it: it cannot close its section.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from proofloop.errors import ConfigError
+from proofloop.records import digest
+
+PLACEHOLDERS: Mapping[str, tuple[frozenset[str], ...]] = {
+    "proof_generation": (frozenset({"question"}),),
+    "proof_verification": (frozenset({"question", "proof"}),),
+    "meta_verification": (frozenset({"question", "proof", "analysis"}),),
+    "proof_refinement": (frozenset({"instruction", "attempts"}), frozenset({"question", "proof", "analysis"})),
+}
+"""Every template and the placeholders it must have (one of the sets). `instruction` is the rendered generation prompt, `attempts` the
+earlier proofs with their analyses; a model too small for that sees the first attempt and its first analysis."""
+
+BUILT_IN = ("math", "nano")
+_PLACEHOLDER = re.compile(r"\{(question|proof|analysis|instruction|attempts)\}")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered prompt and the digest of the template it came from."""
+
+    text: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class PromptPack:
+    """Four templates by name."""
+
+    name: str
+    templates: Mapping[str, str]
+    fenced: bool = True
+
+    def digest(self, template: str) -> str:
+        return digest(self.templates[template])
+
+    def prove(self, question: str) -> Prompt:
+        return self._render("proof_generation", question=question)
+
+    def verify(self, question: str, proof: str) -> Prompt:
+        return self._render("proof_verification", question=question, proof=proof)
+
+    def judge(self, question: str, proof: str, analysis: str) -> Prompt:
+        return self._render("meta_verification", question=question, proof=proof, analysis=analysis)
+
+    def refine(self, question: str, attempts: list[tuple[str, list[str]]]) -> Prompt:
+        """`attempts`: earlier proofs, each with the analyses to show beside it; at least one of each."""
+        if "{attempts}" not in self.templates["proof_refinement"]:
+            proof, analyses = attempts[0]
+            return self._render("proof_refinement", question=question, proof=proof, analysis=analyses[0])
+        blocks = []
+        for number, (proof, analyses) in enumerate(attempts, 1):
+            reviews = "\n\n".join(f"### Evaluation {i}\n{self._fence(text)}" for i, text in enumerate(analyses, 1))
+            blocks.append(f"## Attempt {number}\n{self._fence(proof)}\n\n{reviews}")
+        values = {"instruction": self.prove(question).text, "attempts": "\n\n".join(blocks)}
+        return Prompt(_substitute(self.templates["proof_refinement"], values), self.digest("proof_refinement"))
+
+    def _render(self, template: str, **untrusted: str) -> Prompt:
+        values = {name: self._fence(text) for name, text in untrusted.items()}
+        return Prompt(_substitute(self.templates[template], values), self.digest(template))
+
+    def _fence(self, text: str) -> str:
+        text = text.strip()
+        if not self.fenced:
+            return text
+        longest = max((len(run) for run in re.findall(r"~{3,}", text)), default=3)
+        fence = "~" * (longest + 1)
+        return f"{fence}\n{text}\n{fence}"
+
+
+def _substitute(template: str, values: Mapping[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), template)
+
+
+def load_pack(name: str, base: Path | None = None) -> PromptPack:
+    """The pack called `name` that comes with proofloop, or the one in that folder (relative to `base`). Raises ConfigError."""
+    folder = files("proofloop.prompts").joinpath("packs", name) if name in BUILT_IN else (base or Path()) / name
+    if not folder.joinpath("pack.toml").is_file():
+        raise ConfigError(f"there is no prompt pack {name!r}", f"one of {', '.join(BUILT_IN)}, or a folder made by `proofloop prompts import`")
+    about = tomllib.loads(folder.joinpath("pack.toml").read_text("utf-8"))
+    templates = {}
+    for template in PLACEHOLDERS:
+        path = folder.joinpath(f"{template}.txt")
+        if not path.is_file():
+            raise ConfigError(f"prompt pack {name!r} lacks {template}.txt", f"a pack has {', '.join(PLACEHOLDERS)}")
+        templates[template] = path.read_text("utf-8").strip()
+    pack = PromptPack(name=name, templates=templates, fenced=bool(about.get("fenced", True)))
+    check_placeholders(pack)
+    return pack
+
+
+def check_placeholders(pack: PromptPack) -> None:
+    """Raises ConfigError for the first template whose placeholders are not those it must have."""
+    for template, allowed in PLACEHOLDERS.items():
+        found = frozenset(_PLACEHOLDER.findall(pack.templates[template]))
+        if found in allowed:
+            continue
+        needed = min(allowed, key=lambda names: len(names ^ found))
+        wrong = f"lacks {_listed(needed - found)}" if needed - found else f"has {_listed(found - needed)}, which nothing fills"
+        raise ConfigError(f"template {template} of prompt pack {pack.name!r} {wrong}", f"it has exactly {_listed(needed)}")
+
+
+def _listed(placeholders: frozenset[str]) -> str:
+    return ", ".join(f"{{{name}}}" for name in sorted(placeholders))

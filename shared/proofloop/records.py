@@ -1,0 +1,207 @@
+"""What the store holds: frozen records, each with where it came from.
+
+A record written by a newer proofloop may have more fields; they are ignored. A record is written once and never changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Score = Literal[0.0, 0.5, 1.0]
+Role = Literal["generator", "verifier", "meta_verifier", "labeler", "trainer"]
+ModelRole = Literal["generator", "verifier", "meta_verifier"]
+TrainedRole = Literal["generator", "verifier"]
+MODEL_ROLES: tuple[ModelRole, ...] = ("generator", "verifier", "meta_verifier")
+TRAINED_ROLES: tuple[TrainedRole, ...] = ("generator", "verifier")
+
+
+class Record(BaseModel):
+    """The base of all records and messages: immutable, unknown fields ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Problem(Record):
+    """A problem to prove. `answer` is for people; no role is shown it."""
+
+    id: str
+    question: str
+    answer: str | None = None
+    source: str | None = None
+
+
+class Sampling(Record):
+    """How an answer is sampled."""
+
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(4096, ge=1)
+
+
+class Provenance(Record):
+    """Where an answer came from and what it cost; costs add up from these. `tokens_key` says where its sampled tokens lie, if they were kept."""
+
+    model_version: str
+    prompt_digest: str
+    seed: int
+    sampling: Sampling
+    prompt_tokens: int
+    completion_tokens: int
+    engine_seconds: float
+    tokens_key: str = ""
+
+
+class Verdict(Record):
+    """What a parser made of an answer. Only a valid verdict has a score; the others say why they have none."""
+
+    outcome: Literal["valid", "malformed", "truncated", "engine_failed"]
+    score: Score | None = None
+    reason: str = ""
+
+
+class Tokens(Record):
+    """One answer as it was sampled: never decoded and encoded again.
+
+    `prompt_ids` [P], `completion_ids` [C], `logprobs` [C]: natural logarithms under the sampling distribution.
+    """
+
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+class Critique(Record):
+    """One analysis of one proof. `index` is i of n, or -1 for the generator's own."""
+
+    proof_id: str
+    index: int
+    analysis: str
+    verdict: Verdict
+    provenance: Provenance
+
+
+class Proof(Record):
+    """One proof with the generator's own evaluation of it.
+
+    `group` names the proofs sampled for the same prompt. `verdict` is that of the whole answer: the format and the
+    self-evaluation's score s'. `provenance` covers both parts. `verifier_version` will review it, the same for all its critiques.
+    """
+
+    id: str
+    run_id: str
+    problem_id: str
+    group: str
+    solution: str
+    self_analysis: str
+    verdict: Verdict
+    provenance: Provenance
+    verifier_version: str
+    parents: tuple[str, ...] = ()
+
+
+class MetaCritique(Record):
+    """One assessment of one analysis: does it hold up?"""
+
+    analysis: str
+    verdict: Verdict
+    provenance: Provenance
+
+
+class MetaCritiques(Record):
+    """The assessments of critique `index`: m of them, or as many as fixed the majority."""
+
+    proof_id: str
+    index: int
+    assessments: tuple[MetaCritique, ...]
+
+
+class Judgement(Record):
+    """What the labeler needs to know of critique `index`, without its texts.
+
+    `confirmed`: the majority of m confirms the issues it reports; None when it reports none or could not be read.
+    `quality` in [0, 1]: the mean of the meta-scores, R_meta of eq. (3) and (6); 1 when nothing was claimed, 0 when unreadable.
+    """
+
+    proof_id: str
+    index: int
+    verdict: Verdict
+    confirmed: bool | None
+    quality: float
+
+
+LabelOutcome = Literal["label", "perfect", "undecided", "unreadable"]
+"""What the labelling rule says; a proof whose format is wrong is unreadable and never reaches the rule."""
+
+LabelKind = Literal["accepted", "rejected_upheld", "overturned", "undecided", "unreadable"]
+"""What self-play yields: (a) accepted, (b) rejected by an upheld critique, (c) rejected by a critique that was overturned."""
+
+
+class Label(Record):
+    """The one label of a proof. `score` is None when the outcome is undecided (a person may decide) or unreadable.
+
+    `critiques` carry the label; `self_quality` is R_meta of the self-evaluation (eq. 6); `trigger` is the index of the critique
+    whose message decided it: only that message announces the label, however often it is delivered.
+    """
+
+    run_id: str
+    proof_id: str
+    problem_id: str
+    group: str
+    outcome: LabelOutcome
+    kind: LabelKind
+    score: Score | None
+    self_quality: float
+    critiques: tuple[int, ...]
+    trigger: int
+    solved: bool = False
+    by: str = "labeler"
+
+
+class TrainingSample(Record):
+    """One sampled answer with what it earned. `group` names the samples that share a prompt: their mean is the baseline.
+
+    `reward_parts` keeps every factor of the reward by name, so that a number can be explained later.
+    """
+
+    key: str
+    group: str
+    tokens: Tokens
+    reward: float
+    reward_parts: dict[str, float]
+    model_version: str
+    truncated: bool = False
+
+
+class TrainingBatch(Record):
+    """What one optimisation step sees: complete groups only. `role` is the model being trained."""
+
+    schema_version: int = 1
+    run_id: str
+    role: ModelRole
+    step: int
+    samples: tuple[TrainingSample, ...]
+
+
+class TrainingStep(Record):
+    """What one optimisation step did: `figures` are the trainer's numbers by name, `reward_parts` the means of the reward's factors."""
+
+    run_id: str
+    role: ModelRole
+    step: int
+    version: str
+    sampled_by: tuple[str, ...]
+    figures: dict[str, float]
+    reward_parts: dict[str, float]
+
+
+def digest(text: str) -> str:
+    """A short, stable name for a text: 12 hex digits of its SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed from what names a call, so that a repeated call is the same call."""
+    return int(hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:16], 16) >> 1

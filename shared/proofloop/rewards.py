@@ -1,0 +1,68 @@
+"""The method's rewards as pure functions, each with its equation in arXiv 2511.22570; every factor is kept by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+RewardPreset = Literal["paper", "weighted"]
+
+PAPER_ALPHA, PAPER_BETA = 0.76, 0.24
+"""Weights of proof and self-evaluation in eq. (5)."""
+
+PROOF_WEIGHT, SELF_WEIGHT, FORMAT_WEIGHT = 0.6, 0.3, 0.1
+"""The alternative preset "weighted": proof correctness, accuracy of the self-evaluation, format; a wrong format vetoes all."""
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A reward in [0, 1] and the factors that made it."""
+
+    total: float
+    parts: dict[str, float]
+
+
+def score_reward(predicted: float, actual: float) -> float:
+    """R_score(s', s) = 1 - |s' - s|, eq. (1)."""
+    return 1.0 - abs(predicted - actual)
+
+
+def verifier_reward(*, predicted: float | None, actual: float, meta_quality: float | None = None) -> Reward:
+    """R_format * R_score, eq. (2); with `meta_quality` also * R_meta, eq. (3). `predicted` is None when the format is wrong."""
+    if predicted is None:
+        return Reward(0.0, {"format": 0.0})
+    parts = {"format": 1.0, "score": score_reward(predicted, actual)}
+    if meta_quality is not None:
+        parts["meta"] = meta_quality
+    total = 1.0
+    for factor in parts.values():
+        total *= factor
+    return Reward(total, parts)
+
+
+def meta_verifier_reward(*, predicted: float | None, actual: float) -> Reward:
+    """R_format * R_score against the quality score ms of the analysis, section 2.1.2."""
+    return verifier_reward(predicted=predicted, actual=actual)
+
+
+def generator_reward(
+    *,
+    proof_score: float,
+    self_score: float | None,
+    self_quality: float,
+    preset: RewardPreset = "paper",
+    alpha: float = PAPER_ALPHA,
+    beta: float = PAPER_BETA,
+) -> Reward:
+    """R_format(Y, Z) * (alpha * R_Y + beta * R_Z), eq. (5), with R_Z = R_score(s', s) * R_meta(Z), eq. (6).
+
+    `proof_score` is the verifier's s (R_Y); `self_score` is s', None when the format is wrong; `self_quality` is R_meta(Z).
+    """
+    if self_score is None:
+        return Reward(0.0, {"format": 0.0})
+    accuracy = score_reward(self_score, proof_score)
+    if preset == "weighted":
+        parts = {"format": 1.0, "proof": proof_score, "self_score": accuracy}
+        return Reward(PROOF_WEIGHT * proof_score + SELF_WEIGHT * accuracy + FORMAT_WEIGHT, parts)
+    parts = {"format": 1.0, "proof": proof_score, "self_score": accuracy, "self_meta": self_quality}
+    return Reward(alpha * proof_score + beta * accuracy * self_quality, parts)

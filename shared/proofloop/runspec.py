@@ -1,0 +1,212 @@
+"""What a run does: one TOML file, checked at once, frozen with the run in the store. Every field has a default that works."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from proofloop import keys
+from proofloop.errors import ConfigError
+from proofloop.records import TRAINED_ROLES, ModelRole, Sampling, TrainedRole
+from proofloop.rewards import PAPER_ALPHA, PAPER_BETA, RewardPreset
+
+
+class Section(BaseModel):
+    """The base of the file's sections: a key that is not known is an error, never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Problems(Section):
+    """Which problems: `count` of a domain's split, or those of a JSON or JSONL file; each gets `proofs_per_problem` proofs, a group."""
+
+    domain: str | None = None
+    file: Path | None = None
+    split: Literal["train", "validation", "test"] = "train"
+    count: int = Field(32, ge=1, le=10_000_000)
+    proofs_per_problem: int = Field(8, ge=1, le=4096)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Problems:
+        if (self.domain is None) == (self.file is None):
+            raise ValueError("give exactly one of domain and file")
+        return self
+
+
+class EngineSection(Section):
+    """Which engine answers; `settings` are the engine's own, checked by it."""
+
+    kind: str = "local"
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class Models(Section):
+    """The version each role begins with: a served model's name, a Hugging Face folder, or "nano-base"."""
+
+    generator: str = "nano-base"
+    verifier: str = "nano-base"
+    meta_verifier: str = "nano-base"
+
+
+class SamplingSection(Section):
+    """How each role samples."""
+
+    generator: Sampling = Sampling()
+    verifier: Sampling = Sampling()
+    meta_verifier: Sampling = Sampling()
+
+
+class Labeling(Section):
+    """The auto-label of section 2.3: n critiques a proof, m meta-critiques an issue, a quorum of k.
+
+    `confirm_at`: the lowest meta-score that confirms. `stop_early` ends the critiques of a proof once they cannot change its label.
+    """
+
+    n: int = Field(8, ge=1, le=1024)
+    m: int = Field(3, ge=1, le=255)
+    k: int = Field(2, ge=1)
+    confirm_at: Literal[0.5, 1.0] = 0.5
+    stop_early: bool = True
+
+    @model_validator(mode="after")
+    def _quorum_fits(self) -> Labeling:
+        if self.k > self.n:
+            raise ValueError(f"k = {self.k} is more than n = {self.n}: no label could ever reach its quorum")
+        return self
+
+
+class RewardSection(Section):
+    """Which reward: the paper's eq. (5) with its weights, or the preset "weighted". `meta`: whether R_meta enters the verifier's, eq. (3)."""
+
+    preset: RewardPreset = "paper"
+    alpha: float = Field(PAPER_ALPHA, ge=0, le=1)
+    beta: float = Field(PAPER_BETA, ge=0, le=1)
+    meta: bool = True
+
+
+class RoleTraining(Section):
+    """The steps of one role: each sees `groups` complete groups; `settings` are GRPO's, checked by the trainer."""
+
+    steps: int = Field(0, ge=0)
+    groups: int = Field(16, ge=1)
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class Training(Section):
+    """What the trainer does with the labels; nothing unless steps are asked for."""
+
+    generator: RoleTraining = RoleTraining()
+    verifier: RoleTraining = RoleTraining()
+
+    def of(self, role: TrainedRole) -> RoleTraining:
+        return self.generator if role == "generator" else self.verifier
+
+    @property
+    def roles(self) -> tuple[TrainedRole, ...]:
+        """The roles that are trained."""
+        return tuple(role for role in TRAINED_ROLES if self.of(role).steps > 0)
+
+
+class Flow(Section):
+    """How much goes on at once. `max_waiting_proofs` bounds the proofs that are posed and not yet labelled: memory stays flat."""
+
+    max_waiting_proofs: int = Field(256, ge=1)
+    generator: int = Field(32, ge=1, le=4096)
+    verifier: int = Field(64, ge=1, le=4096)
+    meta_verifier: int = Field(64, ge=1, le=4096)
+    labeler: int = Field(2, ge=1, le=64)
+
+
+class Prices(Section):
+    """What things cost, in one currency; zero where nobody pays."""
+
+    per_million_prompt_tokens: float = Field(0.0, ge=0)
+    per_million_completion_tokens: float = Field(0.0, ge=0)
+    per_engine_hour: float = Field(0.0, ge=0)
+
+
+class RunSpec(Section):
+    """A whole run."""
+
+    name: str
+    seed: int = 0
+    prompts: str = "math"
+    problems: Problems
+    engine: EngineSection = EngineSection()
+    models: Models = Models()
+    sampling: SamplingSection = SamplingSection()
+    labeling: Labeling = Labeling()
+    reward: RewardSection = RewardSection()
+    training: Training = Training()
+    flow: Flow = Flow()
+    prices: Prices = Prices()
+    base: Path = Path()
+    """The folder that relative paths mean: that of the file."""
+
+    def model_of(self, role: ModelRole) -> str:
+        name: str = getattr(self.models, role)
+        return name
+
+    def sampling_of(self, role: ModelRole) -> Sampling:
+        section: Sampling = getattr(self.sampling, role)
+        return section
+
+
+def load_runspec(file: Path) -> RunSpec:
+    """Read and check a run.toml. Raises ConfigError with the key, the value and the limit."""
+    try:
+        fields = tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}", "give the path of a run.toml") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not TOML: {error}", "see examples/ for run files that work") from error
+    return parse_runspec({"name": file.stem, "base": file.parent.absolute(), **fields}, str(file))
+
+
+def parse_runspec(fields: dict[str, Any], origin: str) -> RunSpec:
+    """Check the fields of a run. Raises ConfigError for the first that is wrong."""
+    try:
+        spec = RunSpec.model_validate(fields)
+    except ValidationError as error:
+        raise _explained(error, origin) from error
+    keys.check_id(spec.name, f"name in {origin}")
+    return spec
+
+
+def _explained(error: ValidationError, origin: str) -> ConfigError:
+    """Pydantic's first error in the words of the file: `[labeling] k = 9: ...`."""
+    first = error.errors()[0]
+    *sections, key = [str(part) for part in first["loc"]] or ["run"]
+    place = f"[{'.'.join(sections)}] {key}" if sections else key
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(sections)
+        return ConfigError(f"unknown key {place} in {origin}", f"known here: {', '.join(known)}")
+    if first["type"] == "missing":
+        return ConfigError(f"{place} is missing in {origin}", "see examples/ for run files that work")
+    shown = f" = {first['input']!r}" if isinstance(first["input"], str | int | float | bool) else ""
+    return ConfigError(f"{place}{shown} in {origin}: {first['msg'].removeprefix('Value error, ')}", _hint_for(sections + [key]))
+
+
+def _section_class(names: list[str]) -> type[BaseModel]:
+    kind: type[BaseModel] = RunSpec
+    for name in names:
+        annotation = kind.model_fields[name].annotation if name in kind.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        kind = annotation
+    return kind
+
+
+def _known_keys(sections: list[str]) -> list[str]:
+    return sorted(set(_section_class(sections).model_fields) - {"base"})
+
+
+def _hint_for(path: list[str]) -> str:
+    """The first line of the section's own documentation."""
+    text = _section_class(path).__doc__ or ""
+    return " ".join(text.split(". ")[0].split())
+
+

@@ -1,0 +1,170 @@
+"""What every role runs on: an event comes in, the role's handler reads and writes the store and yields events, the runtime does the rest.
+
+The order is always the same: the handler stores, the runtime publishes what it yielded, waits for the confirm, then acknowledges.
+A handler sends nothing itself, and every handler is safe to run twice: it looks for its own output before it spends anything.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import entry_points
+from typing import Any
+
+import structlog
+
+from proofloop import keys
+from proofloop.bus import ACK, Bus, Delivery, Outcome
+from proofloop.engine.base import Engine
+from proofloop.errors import ConfigError, CorruptObject, NotFound, Reject, Retry, StoreError
+from proofloop.messages import Event, ModelPublished, decode
+from proofloop.models import put_in_service, served_log
+from proofloop.prompts import PromptPack, load_pack
+from proofloop.records import Judgement, ModelRole, Problem
+from proofloop.runspec import RunSpec
+from proofloop.store import Store, get_record
+from proofloop.telemetry import Counters
+
+log = structlog.get_logger()
+
+Handler = Callable[[Any, "Tools"], Iterator[Event]]
+
+SERVED_CACHE_S = 0.5
+"""How long a worker may go on using a version after another was put in service."""
+
+FAILED_SHARE_LIMIT, FAILED_MINIMUM = 0.2, 25
+"""A worker stops when more than this share of its messages, and at least so many, failed: something is wrong with it, not with them."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """One of the five services: the routing keys it listens to, each with its handler."""
+
+    name: str
+    handlers: Mapping[str, Handler]
+
+
+def load_role(name: str) -> Role:
+    """The installed role of that name. Raises ConfigError."""
+    found = {point.name: point for point in entry_points(group="proofloop.roles")}
+    if name not in found:
+        raise ConfigError(f"role {name!r} is not installed", f"installed: {', '.join(sorted(found)) or 'none'}; pip install proofloop-{name.replace('_', '-')}")
+    role = found[name].load()()
+    assert isinstance(role, Role)
+    return role
+
+
+@dataclass
+class Tools:
+    """What a handler may use. `stopping` is set when the process is asked to end: running engine calls are then cancelled and their messages requeued."""
+
+    store: Store
+    engine_for: Callable[[RunSpec], Engine]
+    counters: Counters = field(default_factory=Counters)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    stop_reason: str = ""
+
+    def __post_init__(self) -> None:
+        self.spec = lru_cache(maxsize=64)(self._load_spec)
+        self.pack = lru_cache(maxsize=64)(self._load_pack)
+        self.problem = lru_cache(maxsize=1024)(self._load_problem)
+        self.judgement = lru_cache(maxsize=16384)(self._load_judgement)
+        self._served: dict[tuple[str, str], tuple[float, str]] = {}
+
+    def serving(self, run_id: str, role: ModelRole) -> str:
+        """The version of a role's model that is in service now."""
+        cached = self._served.get((run_id, role))
+        if cached and time.monotonic() - cached[0] < SERVED_CACHE_S:
+            return cached[1]
+        served = served_log(self.store, run_id, role)
+        version = served[-1].version if served else self.spec(run_id).model_of(role)
+        self._served[run_id, role] = (time.monotonic(), version)
+        return version
+
+    def stop(self, reason: str) -> None:
+        """Ask the process to end, because of `reason`."""
+        self.stop_reason = self.stop_reason or reason
+        self.stopping.set()
+
+    def _load_spec(self, run_id: str) -> RunSpec:
+        return RunSpec.model_validate_json(self.store.get(keys.run_spec(run_id)))
+
+    def _load_pack(self, run_id: str) -> PromptPack:
+        spec = self.spec(run_id)
+        return load_pack(spec.prompts, spec.base)
+
+    def _load_judgement(self, key: str) -> Judgement:
+        return get_record(self.store, key, Judgement)
+
+    def _load_problem(self, run_id: str, problem_id: str) -> Problem:
+        return get_record(self.store, keys.problem(run_id, problem_id), Problem)
+
+
+def adopt(event: ModelPublished, tools: Tools) -> Iterator[Event]:
+    """The handler of `ModelPublished` for a role that asks a model: serve the version from the next message on."""
+    put_in_service(tools.store, event.run_id, event.role, event.version, f"published {event.version}")
+    yield from ()
+
+
+class Worker:
+    """One role at work on a bus."""
+
+    def __init__(self, role: Role, bus: Bus, tools: Tools) -> None:
+        self.role = role
+        self._bus = bus
+        self._tools = tools
+
+    def start(self, *, concurrency: int) -> None:
+        self._bus.serve(self.role.name, self.role.handlers, self.process, concurrency=concurrency)
+
+    def process(self, delivery: Delivery) -> Outcome:
+        """Handle one delivery, whatever it is. Nothing escapes: an exception becomes an outcome."""
+        try:
+            event = decode(delivery.body)
+        except Reject as refusal:
+            return self._dead(str(refusal))
+        with structlog.contextvars.bound_contextvars(role=self.role.name, message=event.id, attempt=delivery.attempt):
+            return self._handle(event)
+
+    def _handle(self, event: Event) -> Outcome:
+        counters, role = self._tools.counters, self.role.name
+        try:
+            self._bus.publish(tuple(self.role.handlers[event.routing_key](event, self._tools)))
+        except Retry as wish:
+            counters.add(role, "retried")
+            log.info("message_postponed", reason=str(wish), after_s=wish.after_s)
+            return Outcome("requeue", str(wish), wish.after_s)
+        except (NotFound, CorruptObject) as error:
+            return self._failed(f"the store lacks what the message names: {error}")
+        except StoreError as error:
+            counters.add(role, "retried")
+            log.warning("store_away", reason=str(error))
+            return Outcome("requeue", str(error), 2.0)
+        except Reject as refusal:
+            return self._dead(str(refusal))
+        except Exception as error:  # a bug: the delivery limit decides how often it is tried again
+            log.exception("handler_failed")
+            return self._failed(f"{type(error).__name__}: {error}")
+        counters.add(role, "handled")
+        return ACK
+
+    def _failed(self, reason: str) -> Outcome:
+        self._tools.counters.add(self.role.name, "failed")
+        self._stop_if_hopeless(reason)
+        return Outcome("failed", reason)
+
+    def _dead(self, reason: str) -> Outcome:
+        self._tools.counters.add(self.role.name, "dead")
+        log.error("message_dead", reason=reason)
+        self._stop_if_hopeless(reason)
+        return Outcome("dead", reason)
+
+    def _stop_if_hopeless(self, reason: str) -> None:
+        counters, role = self._tools.counters, self.role.name
+        bad = counters.total("dead", role) + counters.total("failed", role)
+        seen = bad + counters.total("handled", role)
+        if bad >= FAILED_MINIMUM and bad > FAILED_SHARE_LIMIT * seen:
+            self._tools.stop(f"{bad} of {seen} messages of the {role} failed, the last because: {reason}")

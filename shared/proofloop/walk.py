@@ -1,0 +1,180 @@
+"""The whole walk in one process: every role's worker on the local bus, over one store, with no server.
+
+A run is planned by its spec alone: the same problems and proof ids each time. Taking it up again therefore means posing what has no
+label yet; every step finds what it already stored, and nothing that was paid is paid again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+
+import structlog
+
+from proofloop import keys
+from proofloop.bus import DeadLetter, LocalBus
+from proofloop.engine.pool import Engines
+from proofloop.errors import ConfigError, ProofloopError
+from proofloop.messages import Event, ProblemPosed, ProofLabeled
+from proofloop.problems import problems_of
+from proofloop.records import Label, Record, digest
+from proofloop.runspec import RunSpec
+from proofloop.runtime import Tools, Worker, load_role
+from proofloop.store import Store, find_record, put_record
+
+log = structlog.get_logger()
+
+WALK_ROLES = ("generator", "verifier", "meta_verifier", "labeler")
+
+
+class DeadLetterRecord(Record):
+    """A dead letter as it lies in the store."""
+
+    queue: str
+    reason: str
+    body: str
+    deliveries: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """True counts of a running walk."""
+
+    planned: int
+    labeled: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
+    waiting: int = 0
+
+
+class Interrupted(ProofloopError):
+    """The walk was asked to stop; it can be resumed."""
+
+
+def create_run(store: Store, spec: RunSpec, *, resume: bool) -> RunSpec:
+    """Freeze the spec with the run, or find it there when resuming. Raises ConfigError."""
+    stored = find_record_spec(store, spec.name)
+    if stored is None:
+        store.put_if_absent(keys.run_spec(spec.name), spec.model_dump_json().encode(), durable=True)
+        return spec
+    if not resume:
+        raise ConfigError(f"run {spec.name!r} is already in the store", "give --resume to go on with it, or another name")
+    if stored != spec:
+        raise ConfigError(f"run {spec.name!r} was begun with another run file", "a run's spec is frozen; give the new one another name")
+    return stored
+
+
+def find_record_spec(store: Store, run_id: str) -> RunSpec | None:
+    """The spec of a run, or None if there is no such run."""
+    key = keys.run_spec(run_id)
+    return RunSpec.model_validate_json(store.get(key)) if store.exists(key) else None
+
+
+def planned(spec: RunSpec, store: Store) -> Iterator[ProblemPosed]:
+    """Every proof of the run in order; its problem is written before it is yielded."""
+    for problem in problems_of(spec):
+        put_record(store, keys.problem(spec.name, problem.id), problem)
+        for number in range(spec.problems.proofs_per_problem):
+            proof_id = f"{problem.id}-{number:03d}"
+            yield ProblemPosed(run_id=spec.name, problem_id=problem.id, proof_id=proof_id, group=problem.id)
+
+
+class LocalWalk:
+    """Runs one run from beginning to end in this process. Use as a context manager: leaving it stops the workers."""
+
+    def __init__(self, store: Store, engines: Engines, spec: RunSpec, *, stopping: threading.Event | None = None) -> None:
+        self._spec, self._store = spec, store
+        self._tools = Tools(store, engines.of, stopping=stopping or threading.Event())
+        self._bus = LocalBus(on_dead=self._bury, on_publish=self._observe)
+        self._slots = threading.Semaphore(spec.flow.max_waiting_proofs)
+        self._lock = threading.Lock()
+        self._open: set[str] = set()
+        self._progress = Progress(planned=0)
+
+    def __enter__(self) -> LocalWalk:
+        roles = [*WALK_ROLES, *(["trainer"] if self._spec.training.roles else [])]
+        for name in roles:
+            Worker(load_role(name), self._bus, self._tools).start(concurrency=getattr(self._spec.flow, name, 1))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None:
+            self._tools.stop("the walk was interrupted")
+        self._bus.close(grace_s=30.0)
+
+    @property
+    def tools(self) -> Tools:
+        return self._tools
+
+    def run(self, planned_proofs: int, report: Callable[[Progress], None] = lambda progress: None) -> Progress:
+        """Pose everything that has no label and wait until all is done. Raises Interrupted when asked to stop, ProofloopError when proofs got stuck."""
+        self._progress = Progress(planned=planned_proofs)
+        for event in planned(self._spec, self._store):
+            self._pose(event)
+            report(self._snapshot())
+        while not self._bus.wait_idle(0.5):
+            self._check_stopping()
+            report(self._snapshot())
+        self._check_stopping()
+        report(self._snapshot())
+        self._check_complete()
+        return self._snapshot()
+
+    def publish(self, events: list[Event]) -> None:
+        """Put events on the bus by hand, as `proofloop dead replay` does."""
+        self._bus.publish(events)
+
+    def _pose(self, event: ProblemPosed) -> None:
+        label = find_record(self._store, keys.label(event.run_id, event.proof_id), Label)
+        if label is not None:
+            self._count(label.outcome)
+            if self._spec.training.roles:
+                self._bus.publish([ProofLabeled.of(label)])
+            return
+        while not self._slots.acquire(timeout=0.5):
+            self._check_stopping()
+        self._check_stopping()
+        with self._lock:
+            self._open.add(event.proof_id)
+        self._bus.publish([event])
+
+    def _observe(self, event: Event) -> None:
+        """Count a label once, however often it is announced, and let the next proof in."""
+        if not isinstance(event, ProofLabeled):
+            return
+        with self._lock:
+            if event.proof_id not in self._open:
+                return
+            self._open.remove(event.proof_id)
+        self._count(event.outcome)
+        self._slots.release()
+
+    def _count(self, outcome: str) -> None:
+        with self._lock:
+            outcomes = {**self._progress.outcomes, outcome: self._progress.outcomes.get(outcome, 0) + 1}
+            self._progress = replace(self._progress, labeled=self._progress.labeled + 1, outcomes=outcomes)
+
+    def _snapshot(self) -> Progress:
+        with self._lock:
+            return replace(self._progress, waiting=len(self._open))
+
+    def _bury(self, letter: DeadLetter) -> None:
+        """Keep the dead letter, and do not wait for its proof."""
+        record = DeadLetterRecord(
+            queue=letter.queue, reason=letter.reason, body=letter.body.decode("utf-8", "replace"), deliveries=letter.deliveries
+        )
+        put_record(self._store, f"{keys.dead_letters(self._spec.name)}{letter.queue}-{digest(record.body)}.json", record)
+        log.error("dead_letter", queue=letter.queue, reason=letter.reason)
+
+    def _check_stopping(self) -> None:
+        if self._tools.stopping.is_set():
+            raise Interrupted(self._tools.stop_reason or "stopped")
+
+    def _check_complete(self) -> None:
+        if self._open:
+            some = ", ".join(sorted(self._open)[:3])
+            raise ProofloopError(
+                f"{len(self._open)} of {self._progress.planned} proofs have no label because a message of theirs died: {some}\n"
+                f"hint: `proofloop dead list --run {self._spec.name}` says why; `--resume` tries them again"
+            )

@@ -1,0 +1,133 @@
+"""A checkpoint goes on as if never stopped, and says when it is not what it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from proofloop.errors import ConfigError, CorruptObject
+from proofloop_trainer.checkpoint import Manifest, read_manifest, save_checkpoint, verify_checkpoint
+from proofloop_trainer.grpo import GrpoLearner, GrpoSettings
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.unit.grpo_examples import batch, ragged_samples, save_tiny_model
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+SETTINGS = GrpoSettings(minibatch_sequences=8, kl_coefficient=0.1)
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("policy"))
+
+
+@pytest.fixture(scope="module")
+def trained(model_folder) -> GrpoLearner:
+    learner = GrpoLearner(model_folder, SETTINGS)
+    learner.step(batch(*ragged_samples(16)))
+    return learner
+
+
+@pytest.fixture
+def checkpoint(trained, tmp_path) -> Path:
+    save_checkpoint(trained, tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+def digest_of(manifest: Manifest, name: str) -> str:
+    return next(entry.sha256 for entry in manifest.files if entry.name == name)
+
+
+def test_restored_learner_takes_the_steps_of_the_uninterrupted_one(model_folder, tmp_path):
+    steps = [batch(*ragged_samples(24, seed=step)) for step in range(4)]
+    uninterrupted = GrpoLearner(model_folder, SETTINGS)
+    expected = [uninterrupted.step(one).loss for one in steps]
+
+    interrupted = GrpoLearner(model_folder, SETTINGS)
+    losses = [interrupted.step(one).loss for one in steps[:2]]
+    save_checkpoint(interrupted, tmp_path / "checkpoint")
+    restored = GrpoLearner.restore(tmp_path / "checkpoint", model_folder)
+    losses += [restored.step(one).loss for one in steps[2:]]
+
+    assert losses == expected
+    for one, other in zip(restored.model.parameters(), uninterrupted.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_manifest_says_what_the_checkpoint_is(trained, checkpoint):
+    manifest = verify_checkpoint(checkpoint)
+    assert manifest == read_manifest(checkpoint)
+    assert (manifest.role, manifest.step, manifest.settings) == ("verifier", 1, SETTINGS)
+    assert manifest.parent_version is None
+    assert manifest.version == f"000001-{digest_of(manifest, 'model.safetensors')[:12]}"
+    assert {entry.name for entry in manifest.files} | {"manifest.json"} == {path.name for path in checkpoint.iterdir()}
+
+
+def test_checkpoint_is_a_plain_hugging_face_folder(trained, checkpoint):
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    assert torch.equal(model.lm_head.weight, trained.model.lm_head.weight)
+    assert model.config.use_cache
+    assert AutoTokenizer.from_pretrained(checkpoint).pad_token == "<pad>"
+
+
+def test_nothing_in_a_checkpoint_is_pickled(checkpoint):
+    assert {path.suffix for path in checkpoint.iterdir()} == {".json", ".safetensors"}
+
+
+def test_model_trained_from_a_checkpoint_names_it_as_its_parent(checkpoint, tmp_path):
+    child = GrpoLearner(checkpoint, SETTINGS)
+    assert save_checkpoint(child, tmp_path / "child").parent_version == read_manifest(checkpoint).version
+
+
+def test_saving_twice_gives_the_same_checkpoint(trained, checkpoint):
+    first = read_manifest(checkpoint)
+    assert save_checkpoint(trained, checkpoint) == first
+
+
+def test_interrupted_save_leaves_no_checkpoint(trained, checkpoint, monkeypatch):
+    monkeypatch.setattr(trained.tokenizer, "save_pretrained", lambda folder: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save_checkpoint(trained, checkpoint)
+    with pytest.raises(ConfigError, match="not a checkpoint"):
+        verify_checkpoint(checkpoint)
+
+
+def test_changed_file_is_named_with_both_digests(checkpoint):
+    expected = digest_of(read_manifest(checkpoint), "optimizer.safetensors")
+    data = bytearray((checkpoint / "optimizer.safetensors").read_bytes())
+    data[-1] ^= 1
+    (checkpoint / "optimizer.safetensors").write_bytes(data)
+    with pytest.raises(CorruptObject, match=rf"optimizer\.safetensors has changed: .*{expected}; found .* sha256 "):
+        GrpoLearner.restore(checkpoint)
+
+
+def test_missing_file_is_named(checkpoint):
+    (checkpoint / "tokenizer.json").unlink()
+    with pytest.raises(CorruptObject, match=r"tokenizer\.json is missing"):
+        verify_checkpoint(checkpoint)
+
+
+def test_manifest_cannot_point_outside_its_folder(checkpoint):
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    manifest["files"][0]["name"] = "../config.json"
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CorruptObject, match="cannot be read as a manifest"):
+        read_manifest(checkpoint)
+
+
+def test_kl_term_needs_the_reference_it_was_trained_with(checkpoint, tmp_path):
+    with pytest.raises(ConfigError, match="no reference model is given"):
+        GrpoLearner.restore(checkpoint)
+    with pytest.raises(ConfigError, match="another reference model"):
+        GrpoLearner.restore(checkpoint, save_tiny_model(tmp_path / "other", seed=1))
+
+
+def test_checkpoint_before_the_first_step_can_be_restored(model_folder, tmp_path):
+    settings = GrpoSettings(kl_coefficient=0)
+    save_checkpoint(GrpoLearner(model_folder, settings), tmp_path / "start")
+    assert load_file(tmp_path / "start" / "optimizer.safetensors") == {}
+    assert GrpoLearner.restore(tmp_path / "start").step(batch(*ragged_samples(8))).step == 1

@@ -1,0 +1,90 @@
+"""Opening the engine that a run names, and what is said when that cannot be done."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import proofloop.engine
+from proofloop.engine import open_engine
+from proofloop.engine.openai import OpenAIEngine
+from proofloop.engine.simulated import SimulatedEngine
+from proofloop.errors import ConfigError
+
+
+def resolve_model(version: str) -> Path:
+    raise AssertionError("no engine of this package needs a model's folder")
+
+
+def refusal(kind: str, **settings: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        open_engine(kind, settings, resolve_model)
+    return str(caught.value)
+
+
+def test_the_engines_of_this_package_are_opened_by_name() -> None:
+    assert isinstance(open_engine("simulated", {"seed": 3}, resolve_model), SimulatedEngine)
+    engine = open_engine("openai", {"base_url": "http://localhost:1/v1"}, resolve_model)
+    assert isinstance(engine, OpenAIEngine)
+    engine.close()
+
+
+def test_an_unknown_engine_is_named_with_those_there_are() -> None:
+    said = refusal("tritn")
+    assert said.startswith('unknown engine "tritn" in [engine] kind\nhint: use one of ')
+    assert "openai" in said and "simulated" in said
+
+
+def test_the_local_engine_is_in_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proofloop.engine, "entry_points", lambda **_: ())
+    assert "hint: install proofloop-trainer, or use one of openai, simulated" in refusal("local")
+
+
+def test_an_engine_of_another_package_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = metadata.EntryPoint("mine", "tests.unit.test_open_engine:open_mine", proofloop.engine.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(proofloop.engine, "entry_points", lambda **_: (point,))
+    engine = open_engine("mine", {"seed": 3}, resolve_model)
+    assert isinstance(engine, SimulatedEngine)
+
+
+def open_mine(settings: Any, resolve: Any) -> Any:
+    assert resolve is resolve_model
+    return open_engine("simulated", settings, resolve)
+
+
+def test_an_engine_that_cannot_be_imported_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = metadata.EntryPoint("local", "no_such_package:open_engine", proofloop.engine.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(proofloop.engine, "entry_points", lambda **_: (point,))
+    assert refusal("local") == (
+        "engine \"local\" cannot be loaded: No module named 'no_such_package'\nhint: install proofloop-trainer again"
+    )
+
+
+def test_an_unknown_key_is_named_with_the_closest() -> None:
+    assert 'unknown key "good_shar" (did you mean "good_share"?)' in refusal("simulated", good_shar=1)
+
+
+def test_a_missing_key_is_named() -> None:
+    assert '[engine] openai: missing key "base_url"' in refusal("openai")
+
+
+def test_a_bad_value_is_named_with_its_limit() -> None:
+    assert "good_share = 1.5: Input should be less than or equal to 1" in refusal("simulated", good_share=1.5)
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://host/v1", "http://host/v1/chat/completions", "http://h:x/"])
+def test_an_address_that_cannot_work_is_refused(url: str) -> None:
+    assert f"base_url = {url!r}" in refusal("openai", base_url=url)
+
+
+def test_a_field_of_our_own_cannot_be_overridden() -> None:
+    assert "should not set seed" in refusal("openai", base_url="http://h/v1", extra_body={"seed": 1})
+
+
+@pytest.mark.parametrize("settings", [{"api_key": "sk-secret\nsk-secret"}, {"base_url": "http://me:sk-secret@host/v1"}])
+def test_secrets_are_not_repeated(settings: dict[str, Any]) -> None:
+    said = refusal("openai", **({"base_url": "http://host/v1"} | settings))
+    assert "sk-secret" not in said and ("api_key" in said or "base_url" in said)

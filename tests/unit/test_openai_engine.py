@@ -1,0 +1,506 @@
+"""The OpenAI-compatible engine against a real HTTP server that misbehaves on request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from email.utils import format_datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from proofloop.engine.base import ChatMessage, GenerationRequest
+from proofloop.engine.openai import OpenAIEngine
+from proofloop.engine.openai_settings import OpenAISettings
+from proofloop.engine.openai_stream import EventSplitter, split_thinking
+from proofloop.errors import EngineError
+from proofloop.records import Sampling, Tokens
+from tests.scripted_openai import Exchange, Script, ScriptedServer, answers, refuses
+
+SECRET = "sk-very-secret-0123456789"
+Connect = Callable[..., OpenAIEngine]
+Serve = Callable[..., ScriptedServer]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    servers: list[ScriptedServer] = []
+
+    def start(*scripts: Script) -> ScriptedServer:
+        servers.append(ScriptedServer(*scripts).__enter__())
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.__exit__()
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    engines: list[OpenAIEngine] = []
+
+    def open_one(server: ScriptedServer, **settings: Any) -> OpenAIEngine:
+        quick = {"first_wait_s": 0.01, "idle_timeout_s": 5.0, "max_attempts": 3}
+        engines.append(OpenAIEngine(OpenAISettings(base_url=server.base_url, **(quick | settings))))
+        return engines[-1]
+
+    yield open_one
+    for engine in engines:
+        engine.close()
+
+
+def ask(seed: int = 1, sampling: Sampling = Sampling(max_tokens=64)) -> GenerationRequest:
+    messages = (ChatMessage("system", "You prove."), ChatMessage("user", "Prove it."))
+    return GenerationRequest(f"generator:{seed}", "prover-7", messages, sampling, seed)
+
+
+def fails_with(engine: OpenAIEngine) -> EngineError:
+    with pytest.raises(EngineError) as caught:
+        engine.submit(ask()).result(20)
+    return caught.value
+
+
+# -- the answer --------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_is_gathered_from_its_pieces(serve: Serve, connect: Connect) -> None:
+    generation = connect(serve(answers("It holds by induction."))).submit(ask()).result(10)
+    assert generation.text == "It holds by induction."
+    assert (generation.finish_reason, generation.model_version) == ("stop", "prover-7")
+    assert (generation.prompt_tokens, generation.completion_tokens) == (7, 3)
+    assert generation.tokens is None
+    assert 0 < generation.engine_seconds < 5
+
+
+def test_the_request_carries_the_sampling_and_asks_for_usage(serve: Serve, connect: Connect) -> None:
+    server = serve(answers())
+    sampling = Sampling(temperature=0.5, top_p=0.9, max_tokens=12)
+    connect(server, extra_body={"top_k": -1}).submit(ask(5, sampling)).result(10)
+    assert server.received[0].body == {
+        "model": "prover-7",
+        "messages": [{"role": "system", "content": "You prove."}, {"role": "user", "content": "Prove it."}],
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "max_tokens": 12,
+        "seed": 5,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "top_k": -1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [({}, "prover-7"), ({"model": "m"}, "m"), ({"models": {"prover-7": "p7"}}, "p7"), ({"models": {"x": "y"}}, "prover-7")],
+)
+def test_a_version_is_sent_under_its_served_name(
+    serve: Serve, connect: Connect, settings: dict[str, Any], expected: str
+) -> None:
+    server = serve(answers())
+    generation = connect(server, **settings).submit(ask()).result(10)
+    assert (server.received[0].body["model"], generation.model_version) == (expected, "prover-7")
+
+
+@pytest.mark.parametrize(("bits", "expected"), [(63, 2**62 + 5), (32, 5)])
+def test_seeds_are_cut_to_what_the_server_takes(serve: Serve, connect: Connect, bits: int, expected: int) -> None:
+    server = serve(answers())
+    connect(server, seed_bits=bits).submit(ask(2**62 + 5)).result(10)
+    assert server.received[0].body["seed"] == expected
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_thinking_is_kept_apart_from_the_text(serve: Serve, connect: Connect, field: str) -> None:
+    def script(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.event(choices=[{"delta": {field: "Hmm, "}}])
+        exchange.event(choices=[{"delta": {field: "yes."}}])
+        exchange.say("Proved.")
+        exchange.finish()
+
+    generation = connect(serve(script)).submit(ask()).result(10)
+    assert (generation.reasoning, generation.text) == ("Hmm, yes.", "Proved.")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain", ("", "plain")),
+        ("<think>a</think>\n\nb", ("a", "b")),
+        ("a</think>b</think>c", ("a</think>b", "c")),
+        ("<think>never ended", ("never ended", "")),
+    ],
+)
+def test_thinking_left_in_the_text_is_moved(text: str, expected: tuple[str, str]) -> None:
+    assert split_thinking("", text, "</think>") == expected
+
+
+def test_a_line_separator_inside_the_text_ends_no_event(serve: Serve, connect: Connect) -> None:
+    def script(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.raw('data: {"choices": [{"delta": {"content": "\u2200\u03b5 \u2028 \u2203\u03b4"}, "finish_reason": "stop"}]}\n\n')
+        exchange.end()
+
+    assert connect(serve(script)).submit(ask()).result(10).text == "\u2200\u03b5 \u2028 \u2203\u03b4"
+
+
+def test_a_server_that_answers_in_one_piece_is_understood(serve: Serve, connect: Connect) -> None:
+    body = {
+        "choices": [{"message": {"role": "assistant", "content": "Done."}, "finish_reason": "length"}],
+        "usage": {"prompt_tokens": 2, "completion_tokens": 1},
+    }
+    generation = connect(serve(refuses(200, body, Content_Type="application/json"))).submit(ask()).result(10)
+    assert (generation.text, generation.finish_reason, generation.completion_tokens) == ("Done.", "length", 1)
+
+
+def test_token_counts_are_estimated_where_the_server_reports_none(serve: Serve, connect: Connect) -> None:
+    def script(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.say("a ")
+        exchange.say("b", finish_reason="stop")
+        exchange.end()
+
+    generation = connect(serve(script)).submit(ask()).result(10)
+    assert (generation.prompt_tokens, generation.completion_tokens) == (5, 2)
+
+
+@pytest.mark.parametrize("pieces", [[b"data: a\n", b"\ndata: b\n\n"], [b"dat", b"a: a\r\n\r\n: ping\n\ndata:b\n"]])
+def test_events_are_found_however_the_bytes_are_cut(pieces: list[bytes]) -> None:
+    splitter = EventSplitter(100)
+    assert [event for piece in pieces for event in splitter.feed(piece)] == [b"a", b"b"]
+
+
+# -- tokens ------------------------------------------------------------------------------------------------------------
+
+
+def with_tokens(ids: list[int], logprobs: list[float], prompt_ids: list[int] | None) -> Script:
+    def script(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.event(choices=[], prompt_token_ids=prompt_ids)
+        for token_id, logprob in zip(ids, logprobs, strict=False):
+            exchange.say("x", token_ids=[token_id], logprobs={"content": [{"token": "x", "logprob": logprob}]})
+        exchange.finish(completion_tokens=max(len(ids), len(logprobs)))
+
+    return script
+
+
+def test_tokens_are_kept_as_sampled(serve: Serve, connect: Connect) -> None:
+    server = serve(with_tokens([4, 5], [-0.5, -1.25], [1, 2]))
+    generation = connect(server, want_logprobs=True).submit(ask()).result(10)
+    assert generation.tokens == Tokens(prompt_ids=(1, 2), completion_ids=(4, 5), logprobs=(-0.5, -1.25))
+    assert server.received[0].body["logprobs"] and server.received[0].body["return_token_ids"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "logprobs", "prompt_ids"),
+    [([4, 5, 6], [-0.5, -1.0], [1]), ([4], [-0.5], None), ([4], [float("nan")], [1]), ([], [], [1])],
+)
+def test_no_tokens_unless_every_one_came(
+    serve: Serve, connect: Connect, ids: list[int], logprobs: list[float], prompt_ids: list[int] | None
+) -> None:
+    engine = connect(serve(with_tokens(ids, logprobs, prompt_ids)), want_logprobs=True)
+    assert engine.submit(ask()).result(10).tokens is None
+
+
+def test_raw_logprobs_are_not_taken_for_those_of_a_reshaped_distribution(serve: Serve, connect: Connect) -> None:
+    server = serve(with_tokens([4], [-0.5], [1]))
+    cool = ask(sampling=Sampling(temperature=0.6))
+    assert connect(server, want_logprobs=True).submit(cool).result(10).tokens is None
+    assert connect(server, want_logprobs=True, logprobs_are="processed").submit(cool).result(10).tokens is not None
+
+
+# -- time --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_slow_answer_may_take_longer_than_the_idle_timeout(serve: Serve, connect: Connect) -> None:
+    def trickle(exchange: Exchange) -> None:
+        exchange.begin()
+        for _ in range(8):
+            time.sleep(0.1)
+            exchange.say("x")
+        exchange.finish()
+
+    generation = connect(serve(trickle), idle_timeout_s=0.4).submit(ask()).result(10)
+    assert generation.text == "x" * 8
+    assert generation.engine_seconds > 0.8
+
+
+@pytest.mark.parametrize("keep_alive", [False, True])
+def test_silence_ends_a_call_even_if_the_connection_is_kept_alive(
+    serve: Serve, connect: Connect, keep_alive: bool
+) -> None:
+    def stall(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.say("x")
+        for _ in range(20 if keep_alive else 0):
+            time.sleep(0.05)
+            exchange.raw(": keep-alive\n\n")
+        exchange.stall_until_client_leaves()
+
+    server = serve(stall)
+    error = fails_with(connect(server, idle_timeout_s=0.3))
+    assert error.retryable and "idle_timeout_s = 0.3" in str(error)
+    assert server.client_left.wait(5)
+    assert len(server.received) == 1
+
+
+def test_result_times_out_while_the_call_runs_on(serve: Serve, connect: Connect) -> None:
+    def slow(exchange: Exchange) -> None:
+        time.sleep(0.3)
+        answers("late")(exchange)
+
+    call = connect(serve(slow)).submit(ask())
+    with pytest.raises(TimeoutError):
+        call.result(0.05)
+    assert call.result(10).text == "late"
+
+
+# -- failures ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
+def test_a_server_in_trouble_is_asked_again(serve: Serve, connect: Connect, status: int) -> None:
+    server = serve(refuses(status, "busy"), answers("Now."))
+    assert connect(server).submit(ask()).result(10).text == "Now."
+    assert len(server.received) == 2
+
+
+def test_retry_after_is_honoured(serve: Serve, connect: Connect) -> None:
+    server = serve(refuses(429, "slow down", Retry_After="0.4"), answers())
+    connect(server).submit(ask()).result(10)
+    assert server.received[1].at_s - server.received[0].at_s >= 0.4
+
+
+def test_a_wait_that_is_too_long_is_left_to_the_caller(serve: Serve, connect: Connect) -> None:
+    later = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    server = serve(refuses(503, "maintenance", Retry_After=later))
+    error = fails_with(connect(server))
+    assert error.retryable and "longest_wait_s = 60" in str(error)
+    assert len(server.received) == 1
+
+
+def test_attempts_are_bounded(serve: Serve, connect: Connect) -> None:
+    server = serve(refuses(500, {"error": {"message": "out of memory"}}))
+    error = fails_with(connect(server))
+    assert error.retryable and "out of memory" in str(error) and "max_attempts = 3" in str(error)
+    assert len(server.received) == 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
+def test_a_request_that_can_never_work_is_sent_once(serve: Serve, connect: Connect, status: int) -> None:
+    server = serve(refuses(status, {"error": {"message": "too many tokens " * 100}}))
+    error = fails_with(connect(server))
+    assert not error.retryable
+    assert f"status {status}: too many tokens" in str(error) and len(str(error)) < 400
+    assert len(server.received) == 1
+
+
+def cut_in_the_middle(exchange: Exchange) -> None:
+    exchange.begin()
+    exchange.say("half an ans")
+    exchange.hang_up()
+
+
+def cut_before_the_first_token(exchange: Exchange) -> None:
+    exchange.hang_up()
+
+
+def ended_without_a_reason(exchange: Exchange) -> None:
+    exchange.begin()
+    exchange.say("half")
+    exchange.end()
+
+
+def garbled(exchange: Exchange) -> None:
+    exchange.begin()
+    exchange.raw('data: {"error": "unescaped "quote""}\n\n')
+    exchange.end()
+
+
+def failed_inside(exchange: Exchange) -> None:
+    exchange.begin()
+    exchange.event(error={"message": "worker died", "code": 500})
+    exchange.end()
+
+
+@pytest.mark.parametrize(
+    "broken", [cut_in_the_middle, cut_before_the_first_token, ended_without_a_reason, garbled, failed_inside]
+)
+def test_a_broken_stream_is_started_over(serve: Serve, connect: Connect, broken: Script) -> None:
+    server = serve(broken, answers("Whole."))
+    assert connect(server).submit(ask()).result(10).text == "Whole."
+    assert len(server.received) == 2
+
+
+def test_a_bad_request_found_out_in_the_stream_is_final(serve: Serve, connect: Connect) -> None:
+    def script(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.event(error={"message": "prompt too long", "code": 400})
+        exchange.end()
+
+    server = serve(script)
+    error = fails_with(connect(server))
+    assert not error.retryable and "prompt too long" in str(error)
+    assert len(server.received) == 1
+
+
+def test_nobody_listening_is_a_retryable_error(connect: Connect) -> None:
+    with ScriptedServer(answers()) as server:
+        pass
+    error = fails_with(connect(server, max_attempts=2))
+    assert error.retryable and "ConnectError" in str(error)
+
+
+@pytest.mark.parametrize(("reason", "retryable"), [("content_filter", False), ("abort", True), ("moon_phase", False)])
+def test_finish_reasons_that_are_no_answer(serve: Serve, connect: Connect, reason: str, retryable: bool) -> None:
+    error = fails_with(connect(serve(answers(reason=reason))))
+    assert error.retryable == retryable and f'"{reason}"' in str(error)
+
+
+def test_fields_a_server_does_not_know_are_left_out_from_then_on(serve: Serve, connect: Connect) -> None:
+    def picky(exchange: Exchange) -> None:
+        unknown = {"stream_options", "return_token_ids"} & exchange.body.keys()
+        if unknown:
+            exchange.refuse(422, {"detail": f"Unexpected fields in the request: {min(unknown)}"})
+        else:
+            answers("Fine.")(exchange)
+
+    server = serve(picky)
+    engine = connect(server, want_logprobs=True, max_attempts=1)
+    assert [engine.submit(ask()).result(10).text for _ in range(2)] == ["Fine.", "Fine."]
+    assert len(server.received) == 4  # two refusals, then two answers
+
+
+def test_an_answer_without_end_is_cut(serve: Serve, connect: Connect) -> None:
+    def endless(exchange: Exchange) -> None:
+        exchange.begin()
+        while True:
+            exchange.say("x" * 1000)
+
+    server = serve(endless)
+    error = fails_with(connect(server, max_answer_bytes=20_000))
+    assert not error.retryable and "max_answer_bytes = 20000" in str(error)
+    assert server.client_left.wait(5)
+
+
+def test_an_event_without_end_is_cut(serve: Serve, connect: Connect) -> None:
+    def endless(exchange: Exchange) -> None:
+        exchange.begin()
+        while True:
+            exchange.raw("x" * 1000)
+
+    assert "max_answer_bytes" in str(fails_with(connect(serve(endless), max_answer_bytes=20_000)))
+
+
+# -- secrets -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [401, 500])
+def test_the_key_is_sent_and_never_told(
+    serve: Serve, connect: Connect, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = serve(refuses(status, {"error": {"message": f"Incorrect API key provided: {SECRET}"}}))
+    engine = connect(server, api_key=SECRET + "\n")
+    error = fails_with(engine)
+    assert server.received[0].headers["authorization"] == f"Bearer {SECRET}"
+    said = capsys.readouterr()
+    assert SECRET not in str(error) + repr(error) + said.out + said.err
+    assert "Incorrect API key provided: ***" in str(error)
+
+
+@pytest.mark.parametrize("settings", [{"api_key": f"{SECRET}\n{SECRET}"}, {"base_url": f"http://me:{SECRET}@host/v1"}])
+def test_settings_that_are_refused_are_not_repeated(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError) as caught:
+        OpenAISettings(**({"base_url": "http://host/v1"} | settings))
+    assert SECRET not in str(caught.value)
+
+
+# -- cancelling, many at once, closing ---------------------------------------------------------------------------------
+
+
+def talk_then_stall(exchange: Exchange) -> None:
+    exchange.begin()
+    exchange.say("The first ")
+    exchange.say("words")
+    exchange.stall_until_client_leaves()
+
+
+def wait_for_requests(server: ScriptedServer, count: int) -> None:
+    deadline = time.monotonic() + 10
+    while len(server.received) < count:
+        assert time.monotonic() < deadline, f"{len(server.received)} of {count} requests came"
+        time.sleep(0.01)
+
+
+def test_cancelling_closes_the_connection_and_keeps_what_came(serve: Serve, connect: Connect) -> None:
+    server = serve(talk_then_stall)
+    call = connect(server).submit(ask())
+    wait_for_requests(server, 1)
+    time.sleep(0.2)
+    began = time.monotonic()
+    call.cancel()
+    call.cancel()
+    generation = call.result(5)
+    assert server.client_left.wait(1) and time.monotonic() - began < 1
+    assert (generation.finish_reason, generation.text, generation.tokens) == ("cancelled", "The first words", None)
+    call.cancel()
+    assert call.result() == generation
+
+
+def test_a_call_without_a_slot_waits_and_can_be_cancelled(serve: Serve, connect: Connect) -> None:
+    server = serve(talk_then_stall, answers("Second."))
+    engine = connect(server, max_concurrency=1)
+    first, second, third = (engine.submit(ask(seed)) for seed in range(3))
+    wait_for_requests(server, 1)
+    second.cancel()
+    assert second.result(5).finish_reason == "cancelled"
+    assert len(server.received) == 1
+    first.cancel()
+    assert third.result(5).text == "Second."
+
+
+def test_cancelling_while_waiting_for_the_next_attempt(serve: Serve, connect: Connect) -> None:
+    server = serve(refuses(503, "busy", Retry_After="30"))
+    call = connect(server).submit(ask())
+    wait_for_requests(server, 1)
+    call.cancel()
+    assert call.result(5).finish_reason == "cancelled"
+
+
+def test_two_hundred_streams_at_once(serve: Serve, connect: Connect) -> None:
+    def echo(exchange: Exchange) -> None:
+        exchange.begin()
+        wait_for_requests(server, 200)  # none ends before all are open
+        exchange.say(str(exchange.body["seed"]))
+        exchange.finish()
+
+    server = serve(echo)
+    engine = connect(server, max_concurrency=256, idle_timeout_s=20)
+    calls = [engine.submit(ask(seed)) for seed in range(200)]
+    assert [call.result(20).text for call in calls] == [str(seed) for seed in range(200)]
+
+
+def test_connections_are_used_again(serve: Serve, connect: Connect) -> None:
+    ports: set[int] = set()
+
+    def script(exchange: Exchange) -> None:
+        ports.add(exchange.client_address[1])
+        answers()(exchange)
+
+    engine = connect(serve(script))
+    for seed in range(3):
+        engine.submit(ask(seed)).result(10)
+    assert len(ports) == 1
+
+
+def test_closing_cancels_what_runs(serve: Serve, connect: Connect) -> None:
+    server = serve(talk_then_stall)
+    engine = connect(server)
+    call = engine.submit(ask())
+    wait_for_requests(server, 1)
+    engine.close()
+    engine.close()
+    assert call.result(1).finish_reason == "cancelled"
+    call.cancel()
+    with pytest.raises(EngineError, match="closed"):
+        engine.submit(ask())
