@@ -1,7 +1,7 @@
 """A small real HTTP server that speaks OpenAI's stream and does exactly what a test tells it, misdeeds included.
 
-A script is a function that gets the exchange and plays one response. The first request plays the first script, and so on;
-the last script is played for all requests after it.
+A script is a function that gets the exchange and plays one response. The first request plays the first script, and so
+on; the last script is played for all requests after it.
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ class ScriptedServer:
         self._listener = Listener(("127.0.0.1", 0), Exchange)
         self._listener.owner = self
         self.base_url = f"http://127.0.0.1:{self._listener.server_address[1]}/v1"
-        self._thread = threading.Thread(target=self._listener.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self._thread = threading.Thread(
+            target=self._listener.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        )
 
     def next_script(self, exchange: Exchange) -> Script:
         with self._lock:

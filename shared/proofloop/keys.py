@@ -23,8 +23,12 @@ def run(run_id: str) -> str:
     return f"runs/{run_id}/"
 
 
+SPECS = "specs/"
+"""One object a run: a short listing tells which runs there are."""
+
+
 def run_spec(run_id: str) -> str:
-    return f"runs/{run_id}/spec.json"
+    return f"{SPECS}{run_id}.json"
 
 
 def problem(run_id: str, problem_id: str) -> str:
@@ -72,6 +76,16 @@ def labels(run_id: str) -> str:
 
 def label(run_id: str, proof_id: str) -> str:
     return f"runs/{run_id}/labels/{proof_id}.json"
+
+
+def evaluation(run_id: str) -> str:
+    """The figures of an evaluation run."""
+    return f"runs/{run_id}/evaluation.json"
+
+
+def summary(run_id: str) -> str:
+    """Before and after of a run with training."""
+    return f"runs/{run_id}/summary.json"
 
 
 def dead_letters(run_id: str) -> str:

@@ -6,11 +6,14 @@ A record written by a newer proofloop may have more fields; they are ignored. A 
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Score = Literal[0.0, 0.5, 1.0]
+if TYPE_CHECKING:
+    Score = float  # type checkers know no literal floats; pydantic does, and checks them
+else:
+    Score = Literal[0.0, 0.5, 1.0]
 Role = Literal["generator", "verifier", "meta_verifier", "labeler", "trainer"]
 ModelRole = Literal["generator", "verifier", "meta_verifier"]
 TrainedRole = Literal["generator", "verifier"]

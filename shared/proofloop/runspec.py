@@ -68,7 +68,7 @@ class Labeling(Section):
     n: int = Field(8, ge=1, le=1024)
     m: int = Field(3, ge=1, le=255)
     k: int = Field(2, ge=1)
-    confirm_at: Literal[0.5, 1.0] = 0.5
+    confirm_at: Literal[0.5, 1.0] = 0.5  # type: ignore[valid-type]  # as records.Score
     stop_early: bool = True
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ label yet; every step finds what it already stored, and nothing that was paid is
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
@@ -17,8 +17,8 @@ from proofloop import keys
 from proofloop.bus import DeadLetter, LocalBus
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError, ProofloopError
-from proofloop.messages import Event, ProblemPosed, ProofLabeled
-from proofloop.problems import problems_of
+from proofloop.messages import Event, ModelPublished, ProblemPosed, ProofLabeled
+from proofloop.problems import count_problems, problems_of
 from proofloop.records import Label, Record, digest
 from proofloop.runspec import RunSpec
 from proofloop.runtime import Tools, Worker, load_role
@@ -45,6 +45,7 @@ class Progress:
     planned: int
     labeled: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
+    steps: dict[str, int] = field(default_factory=dict)
     waiting: int = 0
 
 
@@ -54,7 +55,7 @@ class Interrupted(ProofloopError):
 
 def create_run(store: Store, spec: RunSpec, *, resume: bool) -> RunSpec:
     """Freeze the spec with the run, or find it there when resuming. Raises ConfigError."""
-    stored = find_record_spec(store, spec.name)
+    stored = find_spec(store, spec.name)
     if stored is None:
         store.put_if_absent(keys.run_spec(spec.name), spec.model_dump_json().encode(), durable=True)
         return spec
@@ -65,7 +66,7 @@ def create_run(store: Store, spec: RunSpec, *, resume: bool) -> RunSpec:
     return stored
 
 
-def find_record_spec(store: Store, run_id: str) -> RunSpec | None:
+def find_spec(store: Store, run_id: str) -> RunSpec | None:
     """The spec of a run, or None if there is no such run."""
     key = keys.run_spec(run_id)
     return RunSpec.model_validate_json(store.get(key)) if store.exists(key) else None
@@ -78,6 +79,11 @@ def planned(spec: RunSpec, store: Store) -> Iterator[ProblemPosed]:
         for number in range(spec.problems.proofs_per_problem):
             proof_id = f"{problem.id}-{number:03d}"
             yield ProblemPosed(run_id=spec.name, problem_id=problem.id, proof_id=proof_id, group=problem.id)
+
+
+def planned_proofs(spec: RunSpec) -> int:
+    """How many proofs the run will have."""
+    return count_problems(spec) * spec.problems.proofs_per_problem
 
 
 class LocalWalk:
@@ -121,9 +127,11 @@ class LocalWalk:
         self._check_complete()
         return self._snapshot()
 
-    def publish(self, events: list[Event]) -> None:
-        """Put events on the bus by hand, as `proofloop dead replay` does."""
+    def replay(self, events: Sequence[Event]) -> None:
+        """Deliver events once more and wait until all that follows from them is done."""
         self._bus.publish(events)
+        while not self._bus.wait_idle(0.5):
+            self._check_stopping()
 
     def _pose(self, event: ProblemPosed) -> None:
         label = find_record(self._store, keys.label(event.run_id, event.proof_id), Label)
@@ -141,6 +149,9 @@ class LocalWalk:
 
     def _observe(self, event: Event) -> None:
         """Count a label once, however often it is announced, and let the next proof in."""
+        if isinstance(event, ModelPublished):
+            with self._lock:
+                self._progress = replace(self._progress, steps={**self._progress.steps, event.role: int(event.version[-6:])})
         if not isinstance(event, ProofLabeled):
             return
         with self._lock:

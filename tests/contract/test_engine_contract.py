@@ -1,4 +1,4 @@
-"""What every engine promises, run on each: OpenAI-compatible (against a scripted server), simulated, and the local model."""
+"""What every engine promises, run on each: OpenAI-compatible (on a scripted server), simulated, and the local model."""
 
 from __future__ import annotations
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from proofloop.records import Tokens, TrainingBatch, TrainingSample
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
+from proofloop.records import Tokens, TrainingBatch, TrainingSample
+from proofloop_trainer.grpo_settings import GrpoSettings
+
 VOCABULARY = 48
 PAD, END = 0, 1
+ONE_UPDATE = GrpoSettings(epochs=1, kl_coefficient=0, minibatch_sequences=1000)
 
 
 def save_tiny_model(folder: Path, seed: int = 0) -> Path:
@@ -61,9 +64,7 @@ def sample(
     return TrainingSample(
         key=f"{group}/{reward}",
         group=group,
-        tokens=Tokens(
-            prompt_ids=prompt, completion_ids=completion, logprobs=logprobs or (-3.9,) * len(completion)
-        ),
+        tokens=Tokens(prompt_ids=prompt, completion_ids=completion, logprobs=logprobs or (-3.9,) * len(completion)),
         reward=reward,
         reward_parts={"score": reward},
         model_version="v0",
@@ -90,3 +91,8 @@ def _ragged(index: int, generator: torch.Generator) -> TrainingSample:
         completion=tuple(torch.randint(2, VOCABULARY, (completion,), generator=generator).tolist()),
         logprobs=tuple((-4 + torch.randn(completion, generator=generator) / 2).tolist()),
     )
+
+
+def changed(settings: GrpoSettings, **changes: object) -> GrpoSettings:
+    """The settings with some of them changed, checked again."""
+    return GrpoSettings.model_validate(settings.model_dump() | changes)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from proofloop.errors import ConfigError, CorruptObject
-from proofloop_trainer.checkpoint import Manifest, read_manifest, save_checkpoint, verify_checkpoint
-from proofloop_trainer.grpo import GrpoLearner, GrpoSettings
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from proofloop.errors import ConfigError, CorruptObject
+from proofloop_trainer.checkpoint import Manifest, read_manifest, save_checkpoint, verify_checkpoint
+from proofloop_trainer.grpo import GrpoLearner, GrpoSettings
 from tests.unit.grpo_examples import batch, ragged_samples, save_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("error")

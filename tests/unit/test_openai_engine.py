@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from email.utils import format_datetime
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from proofloop.errors import EngineError
 from proofloop.records import Sampling, Tokens
 from tests.scripted_openai import Exchange, Script, ScriptedServer, answers, refuses
 
+SHORT = Sampling(max_tokens=64)
 SECRET = "sk-very-secret-0123456789"
 Connect = Callable[..., OpenAIEngine]
 Serve = Callable[..., ScriptedServer]
@@ -50,7 +51,7 @@ def connect() -> Iterator[Connect]:
         engine.close()
 
 
-def ask(seed: int = 1, sampling: Sampling = Sampling(max_tokens=64)) -> GenerationRequest:
+def ask(seed: int = 1, sampling: Sampling = SHORT) -> GenerationRequest:
     messages = (ChatMessage("system", "You prove."), ChatMessage("user", "Prove it."))
     return GenerationRequest(f"generator:{seed}", "prover-7", messages, sampling, seed)
 
@@ -92,7 +93,12 @@ def test_the_request_carries_the_sampling_and_asks_for_usage(serve: Serve, conne
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
-    [({}, "prover-7"), ({"model": "m"}, "m"), ({"models": {"prover-7": "p7"}}, "p7"), ({"models": {"x": "y"}}, "prover-7")],
+    [
+        ({}, "prover-7"),
+        ({"model": "m"}, "m"),
+        ({"models": {"prover-7": "p7"}}, "p7"),
+        ({"models": {"x": "y"}}, "prover-7"),
+    ],
 )
 def test_a_version_is_sent_under_its_served_name(
     serve: Serve, connect: Connect, settings: dict[str, Any], expected: str
@@ -138,10 +144,11 @@ def test_thinking_left_in_the_text_is_moved(text: str, expected: tuple[str, str]
 def test_a_line_separator_inside_the_text_ends_no_event(serve: Serve, connect: Connect) -> None:
     def script(exchange: Exchange) -> None:
         exchange.begin()
-        exchange.raw('data: {"choices": [{"delta": {"content": "\u2200\u03b5 \u2028 \u2203\u03b4"}, "finish_reason": "stop"}]}\n\n')
+        exchange.raw(f'data: {{"choices": [{{"delta": {{"content": "{text}"}}, "finish_reason": "stop"}}]}}\n\n')
         exchange.end()
 
-    assert connect(serve(script)).submit(ask()).result(10).text == "\u2200\u03b5 \u2028 \u2203\u03b4"
+    text = "\u2200\u03b5 \u2028 \u2203\u03b4"
+    assert connect(serve(script)).submit(ask()).result(10).text == text
 
 
 def test_a_server_that_answers_in_one_piece_is_understood(serve: Serve, connect: Connect) -> None:
@@ -369,6 +376,17 @@ def test_fields_a_server_does_not_know_are_left_out_from_then_on(serve: Serve, c
     engine = connect(server, want_logprobs=True, max_attempts=1)
     assert [engine.submit(ask()).result(10).text for _ in range(2)] == ["Fine.", "Fine."]
     assert len(server.received) == 4  # two refusals, then two answers
+
+
+def test_a_complaint_that_only_quotes_the_request_costs_no_field(serve: Serve, connect: Connect) -> None:
+    def quoting(exchange: Exchange) -> None:
+        exchange.refuse(422, {"detail": [{"msg": "too long", "input": list(exchange.body)}]})
+
+    server = serve(quoting, quoting, answers())
+    engine = connect(server)
+    assert "status 422" in str(fails_with(engine))
+    engine.submit(ask()).result(10)
+    assert ["stream_options" in one.body for one in server.received] == [True, False, True]
 
 
 def test_an_answer_without_end_is_cut(serve: Serve, connect: Connect) -> None:

@@ -25,15 +25,18 @@ EXACT = SimulatedSettings(verifier_noise=0)
 MANY = 2000
 
 
-def request(role: str, seed: int = 1, prompt: str = "Prove it.", attempt: str = "a", max_tokens: int = 4096) -> GenerationRequest:
+def request(
+    role: str, seed: int = 1, prompt: str = "Prove it.", attempt: str = "a", max_tokens: int = 4096
+) -> GenerationRequest:
     sampling = Sampling(max_tokens=max_tokens)
     return GenerationRequest(f"{role}:p1:0:{attempt}", "m-1", (ChatMessage("user", prompt),), sampling, seed)
 
 
 def verdict(role: str, text: str, finish_reason: str = "stop") -> Verdict:
-    parsers: dict[str, Callable[..., Any]] = {"generator": parse_proof, "verifier": parse_evaluation, "meta_verifier": parse_meta_critique}
-    found: Verdict = parsers[role](text, finish_reason).verdict
-    return found
+    if role == "generator":
+        return parse_proof(text, finish_reason).verdict
+    parse = parse_evaluation if role == "verifier" else parse_meta_critique
+    return parse(text, finish_reason).verdict
 
 
 def share(settings: SimulatedSettings, role: str, is_so: Callable[[Verdict], bool], prompt: str = "Prove it.") -> float:
@@ -59,7 +62,8 @@ def test_the_same_seed_gives_the_same_answer_in_any_order() -> None:
 
 
 def test_another_seed_in_the_settings_gives_other_answers() -> None:
-    assert answer(EXACT, request("generator")) != answer(SimulatedSettings(verifier_noise=0, seed=1), request("generator"))
+    other = SimulatedSettings(verifier_noise=0, seed=1)
+    assert answer(EXACT, request("generator")) != answer(other, request("generator"))
 
 
 @pytest.mark.parametrize("quality", ["0", "0.5", "1"])
@@ -74,7 +78,7 @@ def test_the_verifier_reads_the_hidden_quality(quality: str) -> None:
     [("1", "1", 1), ("1", "0", 0), ("1", "0.5", 0), ("0", "0", 1), ("0", "0.5", 0.5), ("0", "1", 1), ("0.5", "0", 0.5)],
 )
 def test_the_meta_verifier_compares_the_claim_with_the_proof(quality: str, claim: str, rating: float) -> None:
-    prompt = f"Simulated proof 8f3a of quality {quality}.\n---\nSimulated analysis claims quality {claim}.\n\\boxed{{{claim}}}"
+    prompt = f"Simulated proof 8f3a of quality {quality}.\n---\nSimulated analysis claims quality {claim}."
     assert verdict("meta_verifier", answer(EXACT, request("meta_verifier", prompt=prompt)).text).score == rating
 
 
@@ -94,14 +98,15 @@ def test_a_refined_proof_is_never_worse_than_what_it_was_shown() -> None:
 
 
 def test_a_proof_that_says_nothing_of_itself_has_one_quality_for_all_verifiers() -> None:
-    scores = {verdict("verifier", answer(EXACT, request("verifier", seed, "Let n = 2k.")).text).score for seed in range(20)}
-    assert len(scores) == 1
+    answers = [answer(EXACT, request("verifier", seed, "Let n = 2k.")).text for seed in range(20)]
+    assert len({verdict("verifier", text).score for text in answers}) == 1
 
 
 def test_shares_are_as_planted() -> None:
     good = "Simulated proof 8f3a of quality 1."
-    assert share(SimulatedSettings(good_share=0.3, verifier_noise=0), "generator", lambda v: v.score == 1) == pytest.approx(0.3, abs=0.04)
-    assert share(SimulatedSettings(verifier_noise=0.2), "verifier", lambda v: v.score != 1, good) == pytest.approx(0.2, abs=0.04)
+    skilled, careless = SimulatedSettings(good_share=0.3, verifier_noise=0), SimulatedSettings(verifier_noise=0.2)
+    assert share(skilled, "generator", lambda v: v.score == 1) == pytest.approx(0.3, abs=0.04)
+    assert share(careless, "verifier", lambda v: v.score != 1, good) == pytest.approx(0.2, abs=0.04)
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -132,7 +137,8 @@ def _outcome(engine: SimulatedEngine, one: GenerationRequest) -> str | None:
 
 
 def test_an_id_without_a_role_is_refused_with_the_way_out() -> None:
-    with pytest.raises(EngineError, match='request id "oops:p1:0:a"; begin it with one of generator:, verifier:, meta_verifier:'):
+    way_out = 'request id "oops:p1:0:a"; begin it with one of generator:, verifier:, meta_verifier:'
+    with pytest.raises(EngineError, match=way_out):
         SimulatedEngine(EXACT).submit(request("oops")).result()
 
 

@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proofloop.errors import ConfigError, CorruptObject
-from proofloop.records import ModelRole, Record
 from pydantic import Field, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from proofloop.errors import ConfigError, CorruptObject
+from proofloop.records import ModelRole, Record
 from proofloop_trainer.grpo_settings import GrpoSettings
 
 if TYPE_CHECKING:

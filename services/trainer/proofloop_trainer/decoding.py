@@ -109,7 +109,7 @@ def sample(
 
 def _nucleus(probabilities_BV: torch.Tensor, top_p_B: torch.Tensor) -> torch.Tensor:
     """Keep the fewest likeliest tokens that together have top_p, and renormalise."""
-    ordered_BV, order_BV = probabilities_BV.sort(-1, descending=True, stable=True)
+    ordered_BV, order_BV = probabilities_BV.sort(dim=-1, descending=True, stable=True)
     before_BV = ordered_BV.cumsum(-1) - ordered_BV
     ordered_BV = ordered_BV.masked_fill(before_BV >= top_p_B[:, None], 0.0)
     kept_BV = torch.zeros_like(probabilities_BV).scatter_(1, order_BV, ordered_BV)

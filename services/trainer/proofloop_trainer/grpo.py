@@ -16,10 +16,10 @@ from pathlib import Path
 from statistics import fmean, pstdev
 
 import torch
-from proofloop.errors import ProofloopError
-from proofloop.records import ModelRole, TrainingBatch
 from torch.nn.utils import clip_grad_norm_
 
+from proofloop.errors import ProofloopError
+from proofloop.records import ModelRole, TrainingBatch
 from proofloop_trainer.checkpoint import (
     Manifest,
     check_reference,
@@ -31,6 +31,7 @@ from proofloop_trainer.checkpoint import (
 )
 from proofloop_trainer.grpo_batch import (
     Answer,
+    Pass,
     advantages,
     answers_to_train,
     check_samples,
@@ -133,7 +134,7 @@ class GrpoLearner:
             for answer, row_C in zip(answers, logprobs_BC, strict=True)
         ]
 
-    def _collate(self, answers: Sequence[Answer]):
+    def _collate(self, answers: Sequence[Answer]) -> Pass:
         return collate(answers, self.tokenizer.pad_token_id, self.model.device)
 
     def _update(self, minibatch: Sequence[Answer]) -> Update:

@@ -16,10 +16,11 @@ from statistics import fmean
 from typing import Literal
 
 import torch
-from proofloop.errors import ProofloopError
-from proofloop.records import TrainingSample, derive_seed
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+
+from proofloop.errors import ProofloopError
+from proofloop.records import TrainingSample, derive_seed
 
 
 @dataclass(frozen=True)

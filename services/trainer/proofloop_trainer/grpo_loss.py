@@ -20,12 +20,12 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from datasets import Dataset
-from proofloop.errors import ConfigError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 from trl import GRPOConfig, GRPOTrainer
 
+from proofloop.errors import ConfigError
 from proofloop_trainer.grpo_batch import Pass
 from proofloop_trainer.grpo_settings import GrpoSettings
 
@@ -49,6 +49,10 @@ class Tally:
 
 class RecordedGrpoTrainer(GRPOTrainer):
     """GRPOTrainer as a loss function: it never samples, loops, logs or phones home."""
+
+    args: GRPOConfig
+    model: PreTrainedModel
+    processing_class: PreTrainedTokenizerBase
 
     def pass_loss(self, inputs: Pass) -> tuple[Tensor, Tally]:
         """The mean loss of the pass's sequences, with what it is made of."""

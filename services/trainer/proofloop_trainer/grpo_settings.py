@@ -16,7 +16,9 @@ class GrpoSettings(BaseModel):
     weight_decay: float = Field(0.0, ge=0, lt=1, description="AdamW's decoupled weight decay")
     epochs: int = Field(2, ge=1, le=16, description="how often a step goes through its batch")
     minibatch_sequences: int = Field(128, ge=1, description="the most sequences that share one optimizer update")
-    tokens_per_pass: int = Field(16_384, ge=1, description="padded tokens in one forward pass: memory, not results")
+    tokens_per_pass: int = Field(
+        4096, ge=1, description="padded tokens in one forward pass: memory and speed, not the loss; more on a GPU"
+    )
     clip_low: float = Field(0.2, ge=0, lt=1, description="the ratio is cut off below 1 - clip_low")
     clip_high: float = Field(0.2, ge=0, le=10, description="the ratio is cut off above 1 + clip_high")
     kl_coefficient: float = Field(0.02, ge=0, le=10, description="beta: weight of the KL to the reference model")

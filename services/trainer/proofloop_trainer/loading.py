@@ -11,6 +11,7 @@ import torch
 from proofloop.engine.base import ChatMessage
 from proofloop.errors import EngineError, NotFound, StoreError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 MODELS_KEPT = 4
 
@@ -59,6 +60,7 @@ def load_model(folder: Path) -> LoadedModel:
     """Load a Hugging Face folder, on the GPU where there is one; EngineError if it is missing, corrupt or incomplete."""
     if not (folder / "config.json").is_file():
         raise EngineError(f"{folder} is no model folder: it has no config.json", retryable=False)
+    disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model, report = AutoModelForCausalLM.from_pretrained(

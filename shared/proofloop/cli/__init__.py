@@ -1,0 +1,29 @@
+"""The command line. stdout is data, stderr is everything else; exit code 0: done, 1: failed, 2: bad input, 130: stopped."""
+
+from __future__ import annotations
+
+import sys
+
+from proofloop.errors import ConfigError, CorruptObject, ProofloopError
+from proofloop.walk import Interrupted
+
+
+def main() -> None:
+    """The command `proofloop`: every error on purpose becomes one line."""
+    from proofloop.cli.app import app
+
+    try:
+        app()
+    except ConfigError as error:
+        _end(f"error: {error.problem}" + (f" (hint: {error.hint})" if error.hint else ""), 2)
+    except CorruptObject as error:
+        _end(f"error: {error} (hint: restore that file, or remove its version and run again)", 2)
+    except Interrupted as error:
+        _end(f"stopped: {error}; the same command with --resume goes on from here", 130)
+    except ProofloopError as error:
+        _end(f"error: {error}", 1)
+
+
+def _end(text: str, code: int) -> None:
+    print(" ".join(text.split("\n")), file=sys.stderr)
+    sys.exit(code)

@@ -180,7 +180,7 @@ def _line_defects(step: Step, value: int, line: Line) -> Iterable[Defect]:
 
 
 def _as_score(text: str) -> Score:
-    return {"0": 0.0, "0.5": 0.5, "1": 1.0}[text]  # type: ignore[return-value]
+    return {"0": 0.0, "0.5": 0.5, "1": 1.0}[text]
 
 
 class NanoDomain:

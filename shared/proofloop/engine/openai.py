@@ -12,13 +12,13 @@ import random
 import threading
 import time
 from collections.abc import AsyncIterator
-from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 
 import httpx
 import structlog
 
-from proofloop.engine.base import Call, Generation, GenerationRequest
+from proofloop.engine.base import Call, GenerationRequest
+from proofloop.engine.openai_call import OpenAICall
 from proofloop.engine.openai_refusal import Refusal
 from proofloop.engine.openai_settings import OpenAISettings
 from proofloop.engine.openai_stream import BrokenStream, EventSplitter, StreamedAnswer, too_long
@@ -43,58 +43,14 @@ class FieldRefused(Exception):
     """The server does not know a field we can do without: ask again without it."""
 
 
-class OpenAICall:
-    """A running call. All but its future is touched on the engine's loop only."""
-
-    def __init__(self, request: GenerationRequest, settings: OpenAISettings, loop: asyncio.AbstractEventLoop) -> None:
-        self.request = request
-        self.answer = StreamedAnswer(settings.max_answer_bytes)
-        self.engine_seconds = 0.0
-        self.task: asyncio.Task[None] | None = None
-        self._settings = settings
-        self._loop = loop
-        self._future: Future[Generation] = Future()
-
-    def result(self, timeout_s: float | None = None) -> Generation:
-        return self._future.result(timeout_s)
-
-    def cancel(self) -> None:
-        with suppress(RuntimeError):  # the loop is closed: the engine has ended this call already
-            self._loop.call_soon_threadsafe(self._cancel_task)
-
-    def _cancel_task(self) -> None:
-        if self.task:
-            self.task.cancel()
-
-    def begin_attempt(self) -> None:
-        self.answer = StreamedAnswer(self._settings.max_answer_bytes)
-
-    def settle(self, task: asyncio.Task[None]) -> None:
-        """Hand over how the task ended: an answer, what came of a cancelled one, or the error."""
-        try:
-            if not task.cancelled():
-                task.result()
-            self._future.set_result(self._generation(cancelled=task.cancelled()))
-        except BaseException as error:  # whatever it is, it belongs to the caller who waits
-            self._future.set_exception(error)
-
-    def _generation(self, *, cancelled: bool) -> Generation:
-        return self.answer.generation(
-            self.request,
-            engine_seconds=self.engine_seconds,
-            cancelled=cancelled,
-            think_end=self._settings.think_end,
-            keep_tokens=self._settings.trusts_logprobs(self.request.sampling),
-        )
-
-
 class OpenAIEngine:
     """Answers from an OpenAI-compatible server."""
 
     def __init__(self, settings: OpenAISettings) -> None:
         self._settings = settings
-        self._client = settings.open_client()
+        self._tls = httpx.create_ssl_context()
         self._slots = asyncio.Semaphore(settings.max_concurrency)
+        self._idle_clients: list[httpx.AsyncClient] = []
         self._refused_fields: set[str] = set()
         self._said_usage_is_estimated = False
         self._calls: set[OpenAICall] = set()
@@ -134,16 +90,27 @@ class OpenAIEngine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._client.aclose()
+        for client in self._idle_clients:
+            await client.aclose()
 
     async def _run(self, call: OpenAICall) -> None:
         """Attempt until whole. The slot is kept while waiting: a busy server is not to be asked more."""
-        async with self._slots:
+        async with self._slots, self._borrow_client() as client:
             attempt = 1
-            while (failure := await self._attempt(call)) is not None:
+            while (failure := await self._attempt(call, client)) is not None:
                 await asyncio.sleep(self._wait_after(failure, attempt, call.request.id))
                 attempt += 1
         self._warn_of_estimates(call)
+
+    @asynccontextmanager
+    async def _borrow_client(self) -> AsyncIterator[httpx.AsyncClient]:
+        """A client and its connection for one call: httpx's pool goes through all of its connections at every request,
+        which at 2000 streams took longer than the answers."""
+        client = self._idle_clients.pop() if self._idle_clients else self._settings.open_client(self._tls)
+        try:
+            yield client
+        finally:
+            self._idle_clients.append(client)
 
     def _wait_after(self, failure: TransientFailure, attempt: int, request_id: str) -> float:
         """The seconds before the next attempt. Raises EngineError when there is to be none."""
@@ -156,24 +123,24 @@ class OpenAIEngine:
             return wait_s
         raise EngineError(problem, retryable=True)
 
-    async def _attempt(self, call: OpenAICall) -> TransientFailure | None:
+    async def _attempt(self, call: OpenAICall, client: httpx.AsyncClient) -> TransientFailure | None:
         """Send the request, again if the server refuses a field, and time it. Returns what another attempt may mend."""
         started = time.monotonic()
         try:
             while True:
                 with suppress(FieldRefused):
-                    await self._stream_until_whole(call)
+                    await self._stream_until_whole(call, client)
                     return None
         except TransientFailure as failure:
             return failure
         finally:
             call.engine_seconds += time.monotonic() - started
 
-    async def _stream_until_whole(self, call: OpenAICall) -> None:
+    async def _stream_until_whole(self, call: OpenAICall, client: httpx.AsyncClient) -> None:
         call.begin_attempt()
         problem = "the stream ended without a finish reason"
         try:
-            await self._stream_until_silent(call)
+            await self._stream_until_silent(call, client)
         except httpx.RequestError as error:
             problem = f"{type(error).__name__}: {error}"
         except BrokenStream as error:
@@ -183,21 +150,24 @@ class OpenAIEngine:
         if not call.answer.is_whole:
             raise TransientFailure(self._say(problem))
 
-    async def _stream_until_silent(self, call: OpenAICall) -> None:
+    async def _stream_until_silent(self, call: OpenAICall, client: httpx.AsyncClient) -> None:
         try:
             async with asyncio.timeout(self._settings.idle_timeout_s) as idle:
-                await self._stream(call, idle)
+                await self._stream(call, client, idle)
         except TimeoutError:
             if not call.answer.is_whole:
                 problem = f"nothing came for idle_timeout_s = {self._settings.idle_timeout_s}"
                 raise EngineError(self._say(problem), retryable=True) from None
 
-    async def _stream(self, call: OpenAICall, idle: asyncio.Timeout) -> None:
-        body = self._settings.body(call.request, without=self._refused_fields)
-        async with self._client.stream("POST", "chat/completions", json=body) as response:
+    async def _stream(self, call: OpenAICall, client: httpx.AsyncClient, idle: asyncio.Timeout) -> None:
+        body = self._settings.body(call.request, without=self._refused_fields | call.left_out)
+        async with client.stream("POST", "chat/completions", json=body) as response:
             if response.status_code != httpx.codes.OK:
                 text = (await _read_start(response, REFUSAL_BYTES)).decode(errors="replace")
-                self._raise_refusal(Refusal(response.status_code, text, response.headers.get("retry-after")), set(body))
+                refusal = Refusal(response.status_code, text, response.headers.get("retry-after"))
+                call.left_out |= (unknown := refusal.unknown_fields(body))
+                raise FieldRefused if unknown else self._failure(refusal)
+            self._remember_refused(call.left_out)
             async for event in _events(response, self._settings.max_answer_bytes):
                 call.answer.absorb(event)
                 idle.reschedule(self._loop.time() + self._patience_s(call.answer))
@@ -207,16 +177,17 @@ class OpenAIEngine:
             return AFTER_DONE_S
         return AFTER_FINISH_S if answer.is_whole else self._settings.idle_timeout_s
 
-    def _raise_refusal(self, refusal: Refusal, sent_fields: set[str]) -> None:
-        if unknown := refusal.unknown_fields(sent_fields):
-            if news := sorted(unknown - self._refused_fields):
-                log.warning("engine_field_refused", fields=news, server=self._settings.where)
-            self._refused_fields |= unknown
-            raise FieldRefused
+    def _failure(self, refusal: Refusal) -> Exception:
         problem = self._say(f"status {refusal.status}: {refusal.message()}")
         if refusal.is_retryable:
-            raise TransientFailure(problem, refusal.wait_s())
-        raise EngineError(problem, retryable=False)
+            return TransientFailure(problem, refusal.wait_s())
+        return EngineError(problem, retryable=False)
+
+    def _remember_refused(self, fields: set[str]) -> None:
+        """Only once an answer came without them: a complaint may name a field that it merely quotes."""
+        if news := sorted(fields - self._refused_fields):
+            self._refused_fields |= fields
+            log.warning("engine_field_refused", fields=news, server=self._settings.where)
 
     def _say(self, problem: str) -> str:
         return self._settings.redact(f"{self._settings.where}: {problem}")

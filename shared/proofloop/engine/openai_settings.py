@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Collection
 from typing import Literal
 
@@ -77,14 +78,14 @@ class OpenAISettings(BaseModel):
         """The server, for people: no path, no query."""
         return httpx.URL(self.base_url).netloc.decode()
 
-    def open_client(self) -> httpx.AsyncClient:
-        """A client without a read limit (silence is timed by the engine) and as many connections as calls."""
+    def open_client(self, tls: ssl.SSLContext) -> httpx.AsyncClient:
+        """A client for one call at a time, without a read limit: silence is timed by the engine."""
         key = self.api_key.get_secret_value() if self.api_key else ""
         return httpx.AsyncClient(
             base_url=self.base_url.rstrip("/") + "/",
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers={"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {}),
             timeout=httpx.Timeout(None, connect=self.connect_timeout_s),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=self.max_concurrency),
+            verify=tls,
         )
 
     def body(self, request: GenerationRequest, *, without: Collection[str] = ()) -> dict[str, JsonValue]:

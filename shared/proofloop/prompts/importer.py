@@ -8,7 +8,9 @@ from __future__ import annotations
 import ast
 import re
 import string
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from proofloop.errors import ConfigError
 from proofloop.prompts.packs import PLACEHOLDERS, PromptPack, check_placeholders
@@ -69,7 +71,7 @@ def _text(node: ast.expr) -> str | None:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
 
-def _complete(found: dict[object, str | None], file_name: str) -> dict[str, str]:
+def _complete(found: Mapping[Any, str | None], file_name: str) -> dict[str, str]:
     templates = {}
     for name in PLACEHOLDERS:
         text = found.get(name)

@@ -1,8 +1,8 @@
-"""Nano: a language model of half a million parameters and the domain in which its learning can be checked exactly."""
+"""The nano model: a transformer of half a million weights that proves, verifies and meta-verifies nano chains.
+
+`BASE_FOLDER` holds the shipped base model; `pretrain.train_base` makes another, `evaluate.measure` measures one.
+"""
 
 from pathlib import Path
 
-
-def base_folder() -> Path:
-    """The base model that comes with this package, in Hugging Face format."""
-    return Path(__file__).parent / "base"
+BASE_FOLDER = Path(__file__).parent / "base"

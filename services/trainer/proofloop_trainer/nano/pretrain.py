@@ -24,10 +24,11 @@ from proofloop_trainer.nano.tokenizer import build_tokenizer
 
 WIDTH, LAYERS, HEADS, INNER = 96, 4, 4, 256
 MARKED_LAYER = 3  # not the last: what an answer shall use must be there before its last look back
-EMBEDDING_STD, LINEAR_STD = 0.4, 0.08
-TABLE_STEPS, TABLE_BATCH, TABLE_LINES = 250, 64, 10
-BATCH, POOLED_BATCHES = 64, 8  # batches are cut from a sorted pool, so that little is padding
-PEAK_RATE, FINAL_RATE, WARM_UP_STEPS = 2e-3, 1e-4, 40
+EMBEDDING_STD, LINEAR_STD = 0.4, 0.1
+TABLE_STEPS, TABLE_BATCH, TABLE_LINES = 500, 64, 2
+BATCH, POOLED_BATCHES = 32, 16  # batches are cut from a sorted pool, so that little is padding
+TABLE_RATES, RATES = (4e-3, 1e-3), (1.5e-3, 1e-4)  # fall in a straight line
+WARM_UP_STEPS = 30
 MARK_WEIGHT = 2.0
 IGNORED = -100
 EQUALS = " ="
@@ -42,15 +43,15 @@ class Batch:
     marks_BTK: torch.Tensor
 
 
-def train_base(out_dir: Path, seed: int = 0, steps: int = 1500, threads: int = 1) -> LlamaForCausalLM:
+def train_base(out_dir: Path, seed: int = 0, steps: int = 3000, threads: int = 1) -> LlamaForCausalLM:
     """Train, report on stderr, and write a Hugging Face folder (without its card) to `out_dir`."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     model = build_model(tokenizer)
     mark_head = torch.nn.Sequential(torch.nn.RMSNorm(WIDTH), torch.nn.Linear(WIDTH, len(FLAW_KINDS)))
-    tables = itertools.islice(table_batches(tokenizer, seed), TABLE_STEPS)
-    _learn(model, mark_head, itertools.chain(tables, demonstration_batches(tokenizer, seed)), TABLE_STEPS + steps)
+    _learn("tables", model, mark_head, table_batches(tokenizer, seed), TABLE_STEPS, TABLE_RATES)
+    _learn("demonstrations", model, mark_head, demonstration_batches(tokenizer, seed), steps, RATES)
     model.save_pretrained(out_dir)
     tokenizer.save_pretrained(out_dir)
     return model
@@ -115,27 +116,33 @@ def loss_of(
     return answer_loss, functional.binary_cross_entropy_with_logits(seen, batch.marks_BTK[marked_BT].float())
 
 
-def _learn(model: LlamaForCausalLM, mark_head: torch.nn.Module, batches: Iterator[Batch], steps: int) -> None:
+def _learn(
+    stage: str,
+    model: LlamaForCausalLM,
+    mark_head: torch.nn.Module,
+    batches: Iterator[Batch],
+    steps: int,
+    rates: tuple[float, float],
+) -> None:
     parameters = [*model.parameters(), *mark_head.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(parameters, lr=rates[0], betas=(0.9, 0.98), weight_decay=0.01)
     began = time.monotonic()
     for step, batch in enumerate(itertools.islice(batches, steps), start=1):
-        optimizer.param_groups[0]["lr"] = _rate(step, steps)
+        optimizer.param_groups[0]["lr"] = _rate(step, steps, *rates)
         answer_loss, mark_loss = loss_of(model, mark_head, batch)
         optimizer.zero_grad()
         (answer_loss + MARK_WEIGHT * mark_loss).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        if step % 25 == 0 or step == steps:
+        if step % 50 == 0 or step == steps:
             left = (time.monotonic() - began) / step * (steps - step)
             losses = f"answers {answer_loss.item():.3f}  marks {mark_loss.item():.3f}"
-            print(f"step {step}/{steps}  {losses}  {left:.0f} s left", file=sys.stderr, flush=True)
+            print(f"{stage} {step}/{steps}  {losses}  {left:.0f} s left", file=sys.stderr, flush=True)
 
 
-def _rate(step: int, steps: int) -> float:
+def _rate(step: int, steps: int, peak: float, final: float) -> float:
     """Warm up, then fall in a straight line."""
-    share = (step - WARM_UP_STEPS) / max(1, steps - WARM_UP_STEPS)
-    return PEAK_RATE * step / WARM_UP_STEPS if share < 0 else PEAK_RATE + (FINAL_RATE - PEAK_RATE) * share
+    return min(step / WARM_UP_STEPS, 1.0) * (peak + (final - peak) * step / steps)
 
 
 def _encode(

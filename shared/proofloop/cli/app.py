@@ -1,0 +1,36 @@
+"""The tree of commands; each group has a module of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from proofloop.cli import dead, demo, doctor, models, nano, prompts, prove, run, runs, serve
+from proofloop.settings import load_settings
+from proofloop.telemetry import configure_logging
+
+HELP = """
+Mathematical reasoning that checks itself: a generator proves, a verifier criticises, a meta-verifier checks the criticism, a labeler
+decides, a trainer improves the models.
+
+Begin with `proofloop demo`: it needs no server and no GPU. Then write a run file (see examples/) for your own problems and engine.
+"""
+
+app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False)
+app.command("demo")(demo.demo)
+app.command("run")(run.run)
+app.command("serve")(serve.serve)
+app.command("prove")(prove.prove)
+app.command("doctor")(doctor.doctor)
+app.add_typer(runs.app, name="runs")
+app.add_typer(models.app, name="models")
+app.add_typer(dead.app, name="dead")
+app.add_typer(prompts.app, name="prompts")
+app.add_typer(nano.app, name="nano")
+
+
+@app.callback()
+def configure(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what every service does.")] = False) -> None:
+    """Set up logging before any command."""
+    configure_logging("info" if verbose else load_settings().log_level)

@@ -1,0 +1,138 @@
+"""What several commands share: the store option, clean stopping, progress with true counts, output for people or for programs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from proofloop import keys
+from proofloop.engine.pool import Engines
+from proofloop.errors import ConfigError
+from proofloop.runspec import RunSpec
+from proofloop.settings import load_settings
+from proofloop.store import LocalStore
+from proofloop.walk import Progress, find_spec
+
+StoreOption = Annotated[Path | None, typer.Option("--store", help="Folder of the store; default: PROOFLOOP_STORE or proofloop-data.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+PLAIN_INTERVAL_S = 15.0
+"""How often progress is printed where there is no terminal to draw on."""
+
+
+def open_store(folder: Path | None) -> LocalStore:
+    """The store that the command works on. Raises ConfigError if it cannot be written."""
+    return LocalStore(folder or load_settings().store)
+
+
+def open_engines(store: LocalStore) -> Engines:
+    return Engines(store, load_settings().cache)
+
+
+def need_run(store: LocalStore, run_id: str) -> RunSpec:
+    """The spec of a run that must be there. Raises ConfigError."""
+    spec = find_spec(store, run_id)
+    if spec is None:
+        known = [key.removeprefix(keys.SPECS).removesuffix(".json") for key in store.list(keys.SPECS)]
+        raise ConfigError(f"there is no run {run_id!r} in {store.root}", f"there are: {', '.join(known) or 'none'}; see --store")
+    return spec
+
+
+@contextmanager
+def stopping_on_signal() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C ends the process at once."""
+    stopping = threading.Event()
+
+    def stop(number: int, frame: object) -> None:
+        if stopping.is_set():
+            sys.exit(130)
+        print("stopping: running calls are cancelled, what is stored stays (again: at once)", file=sys.stderr)
+        stopping.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class ProgressLine:
+    """One line a stage: what is labelled of how much, how it came out, what the trainer reached, and the time left."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._live = Live(console=self._console, refresh_per_second=4, transient=False)
+        self._stage, self._began, self._printed = "", 0.0, 0.0
+        self._first = 0
+
+    def __enter__(self) -> ProgressLine:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def show(self, stage: str, progress: Progress) -> None:
+        """Draw the line, or print it now and then where there is no terminal."""
+        if stage != self._stage:
+            self._stage, self._began, self._first, self._printed = stage, time.monotonic(), progress.labeled, 0.0
+        line = f"{stage}: {self._describe(progress)}"
+        if self._console.is_terminal:
+            self._live.update(Text(line))
+            return
+        is_last = progress.labeled >= progress.planned
+        if is_last != (self._printed == float("inf")) and (is_last or time.monotonic() - self._printed > PLAIN_INTERVAL_S):
+            self._printed = float("inf") if is_last else time.monotonic()
+            print(line, file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(text, markup=False, highlight=False)
+
+    def _describe(self, progress: Progress) -> str:
+        outcomes = ", ".join(f"{name} {count}" for name, count in sorted(progress.outcomes.items()))
+        steps = "".join(f"; {role} step {step}" for role, step in sorted(progress.steps.items()))
+        return f"{progress.labeled}/{progress.planned} proofs labelled ({outcomes or 'none yet'}){steps}; {self._time_left(progress)}"
+
+    def _time_left(self, progress: Progress) -> str:
+        elapsed, done = time.monotonic() - self._began, progress.labeled - self._first
+        if progress.labeled >= progress.planned:
+            return f"took {elapsed:.0f} s"
+        if done < 10 or elapsed < 2:
+            return "time left: not known yet"
+        return f"about {elapsed / done * (progress.planned - progress.labeled):.0f} s left"
+
+
+def emit(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = "") -> None:
+    """Rows on stdout: a JSON list, or a table."""
+    if as_json:
+        print(json.dumps(list(rows), indent=2))
+        return
+    table = Table(title=title or None, title_justify="left")
+    for name in rows[0] if rows else ["nothing"]:
+        table.add_column(name.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    Console().print(table, markup=False)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

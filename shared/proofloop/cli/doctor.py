@@ -1,0 +1,105 @@
+"""`proofloop doctor`: looks at this machine and says what would go wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from proofloop.cli.common import JsonOption, StoreOption, emit, open_engines, open_store
+from proofloop.engine import installed_engines
+from proofloop.errors import ConfigError, ProofloopError
+from proofloop.prompts import load_pack
+from proofloop.runspec import load_runspec
+from proofloop.settings import load_settings
+from proofloop.walk import WALK_ROLES
+
+ENOUGH_DISK_GB = 2.0
+"""What the demo's store and a CPU build of torch need, roughly."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; `hint` says what to do unless the state is ok."""
+
+    what: str
+    state: Literal["ok", "warning", "broken"]
+    found: str
+    hint: str = ""
+
+
+def doctor(
+    file: Annotated[Path | None, typer.Argument(help="A run.toml to check as well, with a real call to its engine.")] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check Python, the installed services and engines, the store, disk and memory; with a run file also that run's engine and models."""
+    findings = [*_machine(), *_packages(), _store(store)]
+    if file is not None:
+        findings += list(_run(file, store))
+    emit([asdict(finding) for finding in findings], as_json=as_json)
+    if any(finding.state == "broken" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _machine() -> Iterator[Finding]:
+    yield Finding("python", "ok", f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores")
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    enough = free > ENOUGH_DISK_GB
+    yield Finding("disk", "ok" if enough else "warning", f"{free:.1f} GB free here", "" if enough else f"keep {ENOUGH_DISK_GB:.0f} GB free")
+
+
+def _packages() -> Iterator[Finding]:
+    found = {point.name for point in entry_points(group="proofloop.roles")}
+    missing = sorted({*WALK_ROLES, "trainer"} - found)
+    hint = "pip install " + " ".join(f"proofloop-{name.replace('_', '-')}" for name in missing) if missing else ""
+    yield Finding("roles", "warning" if missing else "ok", ", ".join(sorted(found)) or "none", hint)
+    yield Finding("engines", "ok", ", ".join(installed_engines()))
+    has_torch = importlib.util.find_spec("torch") is not None
+    yield Finding("torch", "ok" if has_torch else "warning", "installed" if has_torch else "missing", "" if has_torch else "only the trainer and the local engine need it")
+    for pack in ("math", "nano"):
+        loaded = load_pack(pack)
+        yield Finding(f"prompt pack {pack}", "ok", ", ".join(loaded.digest(name) for name in loaded.templates))
+
+
+def _store(folder: Path | None) -> Finding:
+    where = folder or load_settings().store
+    if not where.exists():
+        return Finding("store", "ok", f"{where.absolute()} (not there yet; made when first used)")
+    try:
+        store = open_store(folder)
+        began = time.perf_counter()
+        with tempfile.NamedTemporaryFile(dir=store.root) as file:
+            os.fsync(file.fileno())
+        return Finding("store", "ok", f"{store.root}, a synced write takes {1000 * (time.perf_counter() - began):.1f} ms")
+    except (ConfigError, OSError) as error:
+        return Finding("store", "broken", str(error).split("\n")[0], "choose a folder that you may write to: --store or PROOFLOOP_STORE")
+
+
+def _run(file: Path, folder: Path | None) -> Iterator[Finding]:
+    try:
+        spec = load_runspec(file)
+        yield Finding("run file", "ok", f"{spec.name}: engine {spec.engine.kind}, n={spec.labeling.n} m={spec.labeling.m} k={spec.labeling.k}")
+        load_pack(spec.prompts, spec.base)
+        engines = open_engines(open_store(folder))
+        try:
+            began = time.perf_counter()
+            engines.check(spec)
+            yield Finding("engine", "ok", f"every model answered within {time.perf_counter() - began:.1f} s")
+        finally:
+            engines.close()
+    except ProofloopError as error:
+        problem, _, hint = str(error).partition("\nhint: ")
+        yield Finding("run file", "broken", problem, hint)
+
+

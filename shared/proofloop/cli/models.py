@@ -1,0 +1,56 @@
+"""`proofloop models`: which version of which role's model serves, and changing that by hand."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from proofloop import models as registry
+from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_store
+from proofloop.errors import ConfigError
+from proofloop.records import MODEL_ROLES, ModelRole
+
+app = typer.Typer(help="Model versions of a run, one role at a time.", no_args_is_help=True)
+
+RunOption = Annotated[str, typer.Option("--run", help="The run's name.")]
+RoleArgument = Annotated[str, typer.Argument(help="generator, verifier or meta_verifier.")]
+
+
+@app.command("list")
+def list_models(run: RunOption, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Every complete version of every role, and which one serves."""
+    data = open_store(store)
+    spec = need_run(data, run)
+    rows = []
+    for role in MODEL_ROLES:
+        log = registry.served_log(data, run, role)
+        serving = log[-1].version if log else spec.model_of(role)
+        for version in [spec.model_of(role), *registry.published_versions(data, run, role)]:
+            rows.append({"role": role, "version": version, "serves": version == serving})
+    emit(rows, as_json=as_json)
+
+
+@app.command("promote")
+def promote(role: RoleArgument, version: Annotated[str, typer.Argument(help="As `models list` shows it.")], run: RunOption, store: StoreOption = None) -> None:
+    """Put a version in service for one role: checked against its manifest first; new proofs use it, running work ends on the old one."""
+    data = open_store(store)
+    need_run(data, run)
+    registry.promote(data, run, _role(role), version)
+    print(f"{role} of {run} serves {version}")
+
+
+@app.command("rollback")
+def rollback(role: RoleArgument, run: RunOption, store: StoreOption = None) -> None:
+    """Put the version that served before back in service."""
+    data = open_store(store)
+    spec = need_run(data, run)
+    checked = _role(role)
+    print(f"{role} of {run} serves {registry.rollback(data, run, checked, spec.model_of(checked))}")
+
+
+def _role(name: str) -> ModelRole:
+    for role in MODEL_ROLES:
+        if role == name:
+            return role
+    raise ConfigError(f"role {name!r} has no model", f"one of {', '.join(MODEL_ROLES)}")

@@ -1,0 +1,49 @@
+"""`proofloop nano`: the small domain with the exact checker, by hand."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proofloop.domains import load_domain
+from proofloop.errors import ConfigError
+
+app = typer.Typer(help="The nano domain: pose problems, check proofs, train the base model.", no_args_is_help=True)
+
+
+@app.command("pose")
+def pose(
+    count: Annotated[int, typer.Option("--count", min=1, help="How many.")] = 3,
+    split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "train",
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+) -> None:
+    """Print problems as JSONL, ready for a run file's problems.file."""
+    domain = load_domain("nano")
+    for index in range(count):
+        print(domain.pose(index, split=split, seed=seed).model_dump_json(exclude_none=True))
+
+
+@app.command("check")
+def check(
+    question: Annotated[str, typer.Argument(help="The problem as `nano pose` prints it.")],
+    solution: Annotated[str, typer.Argument(help="The proof: one line a step.")],
+) -> None:
+    """Print what the exact checker says of a proof."""
+    finding = load_domain("nano").check_proof(question, solution)
+    print(json.dumps({"score": finding.score, "defects": [vars(defect) for defect in finding.defects]}))
+
+
+@app.command("train")
+def train(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the new model.")] = Path("nano-base"),
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+) -> None:
+    """Train the base model from scratch on imperfect demonstrations, as the one that is shipped was (minutes on one core)."""
+    for point in entry_points(group="proofloop.commands", name="nano-train"):
+        point.load()(out, seed)
+        return
+    raise ConfigError("training needs the trainer", "pip install proofloop-trainer")

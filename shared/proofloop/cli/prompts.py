@@ -1,0 +1,31 @@
+"""`proofloop prompts`: what the models are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proofloop.prompts import load_pack
+from proofloop.prompts.importer import import_pack
+
+app = typer.Typer(help="Prompt packs: four templates each.", no_args_is_help=True)
+
+
+@app.command("show")
+def show(pack: Annotated[str, typer.Argument(help="math, nano, or the folder of a pack.")] = "math") -> None:
+    """Print the templates of a pack with their digests."""
+    loaded = load_pack(pack)
+    for name, text in loaded.templates.items():
+        print(f"=== {name} ({loaded.digest(name)})\n{text}\n")
+
+
+@app.command("import")
+def import_file(
+    file: Annotated[Path, typer.Argument(help="A Python file with the official dictionary of four templates.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the new pack.")] = Path("prompt-pack"),
+) -> None:
+    """Make a pack of an official math_templates.py: the file is parsed, never executed; its placeholders are checked."""
+    pack = import_pack(file, out)
+    print(f'{out}: {", ".join(pack.templates)}; use it with prompts = "{out}" in a run file')

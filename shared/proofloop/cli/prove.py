@@ -1,0 +1,106 @@
+"""`proofloop prove`: one problem through the whole walk, and what came of it on stdout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from proofloop import keys
+from proofloop.cli.common import ProgressLine, StoreOption, open_engines, open_store, stopping_on_signal
+from proofloop.errors import ConfigError
+from proofloop.measure import critiques_of, proofs_of
+from proofloop.records import Judgement, Label, Proof, digest
+from proofloop.runspec import RunSpec, load_runspec, parse_runspec
+from proofloop.store import LocalStore, find_record
+from proofloop.walk import LocalWalk, create_run, planned_proofs
+
+
+def prove(
+    problem: Annotated[str, typer.Argument(help="The problem itself, or the path of a text file that holds it.")],
+    using: Annotated[Path | None, typer.Option("--using", help="A run.toml whose engine, models, prompts, sampling and labeling to use.")] = None,
+    proofs: Annotated[int, typer.Option("--proofs", min=1, help="How many proofs to write.")] = 1,
+    store: StoreOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Prove one problem: prints the proof, its score, and the critiques of it.
+
+    Without --using the nano model answers; it knows only nano's problems: try `proofloop nano pose`. The same problem with the same
+    settings is not proved twice: what the store has is printed.
+    """
+    data = open_store(store)
+    spec = _spec(_text(problem), using, proofs, data)
+    engines = open_engines(data)
+    try:
+        engines.check(spec)
+        create_run(data, spec, resume=True)
+        with stopping_on_signal() as stopping, ProgressLine() as line, LocalWalk(data, engines, spec, stopping=stopping) as walk:
+            walk.run(planned_proofs(spec), lambda progress: line.show("proving", progress))
+    finally:
+        engines.close()
+    found = [_found(data, proof) for proof in proofs_of(data, spec.name)]
+    print(json.dumps(found, indent=2) if as_json else "\n\n".join(map(_page, found)))
+
+
+def _text(problem: str) -> str:
+    """The problem, read from a file where the argument names one."""
+    path = Path(problem)
+    is_file = len(problem) < 1000 and "\n" not in problem and path.is_file()
+    text = path.read_text("utf-8") if is_file else problem
+    if not text.strip():
+        raise ConfigError("the problem is empty", "give its text, or the path of a file that holds it")
+    return text.strip()
+
+
+def _spec(question: str, using: Path | None, proofs: int, store: LocalStore) -> RunSpec:
+    """The run of this one problem; its name is a digest of everything that can change the answer."""
+    file = store.root / "problems" / f"{digest(question)}.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps([{"question": question}]), "utf-8")
+    problems: dict[str, Any] = {"file": file, "proofs_per_problem": proofs}
+    if using is None:
+        answer = {"max_tokens": 96}
+        fields = {"prompts": "nano", "sampling": dict.fromkeys(("generator", "verifier", "meta_verifier"), answer)}
+        spec = parse_runspec({"name": "prove", "problems": problems, **fields}, "proofloop prove")
+    else:
+        base = load_runspec(using)
+        spec = parse_runspec({**base.model_dump(exclude={"problems", "training"}), "problems": problems}, str(using))
+    return spec.model_copy(update={"name": f"prove-{digest(spec.model_dump_json())}"})
+
+
+def _found(store: LocalStore, proof: Proof) -> dict[str, Any]:
+    label = find_record(store, keys.label(proof.run_id, proof.id), Label)
+    critiques = []
+    for critique in critiques_of(store, proof.run_id, proof.id):
+        judgement = find_record(store, keys.judgement(proof.run_id, proof.id, critique.index), Judgement)
+        critiques.append(
+            {
+                "score": critique.verdict.score,
+                "outcome": critique.verdict.outcome,
+                "confirmed": judgement.confirmed if judgement else None,
+                "analysis": critique.analysis,
+            }
+        )
+    return {
+        "proof": proof.solution,
+        "format": proof.verdict.model_dump(exclude={"score"}),
+        "self_score": proof.verdict.score,
+        "self_evaluation": proof.self_analysis,
+        "outcome": label.outcome if label else None,
+        "score": label.score if label else None,
+        "solved": bool(label and label.solved),
+        "critiques": critiques,
+    }
+
+
+def _page(found: dict[str, Any]) -> str:
+    """A proof for reading."""
+    lines = [found["proof"] or f"(no readable proof: {found['format']['reason']})", ""]
+    lines.append(f"Score: {found['score']} ({found['outcome']}{', solved' if found['solved'] else ''}); its own: {found['self_score']}")
+    for number, critique in enumerate(found["critiques"], 1):
+        confirmed = {None: "", True: ", confirmed", False: ", not confirmed"}[critique["confirmed"]]
+        score = critique["score"] if critique["outcome"] == "valid" else critique["outcome"]
+        lines += ["", f"Critique {number} (score {score}{confirmed}):", critique["analysis"]]
+    return "\n".join(lines)

@@ -1,0 +1,103 @@
+"""`proofloop runs`: what runs there are, how they stand, what they cost."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from proofloop import keys
+from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_store
+from proofloop.costs import costs
+from proofloop.evals import find_summary
+from proofloop.models import published_versions
+from proofloop.records import TRAINED_ROLES, Label
+from proofloop.runspec import RunSpec
+from proofloop.store import LocalStore, get_record
+from proofloop.walk import planned_proofs
+
+app = typer.Typer(help="Runs in the store: list, show, report, cost.", no_args_is_help=True)
+
+RunArgument = Annotated[str, typer.Argument(help="The run's name.")]
+
+
+@app.command("list")
+def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Every run with how far it is."""
+    data = open_store(store)
+    names = [key.removeprefix(keys.SPECS).removesuffix(".json") for key in data.list(keys.SPECS)]
+    emit([_line(data, need_run(data, name)) for name in names], as_json=as_json)
+
+
+@app.command("show")
+def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """One run: its labels by outcome and kind, its training, its figures if they were measured."""
+    data = open_store(store)
+    spec = need_run(data, run)
+    labels = Counter((label.outcome, label.kind) for label in _labels(data, run))
+    shown: dict[str, Any] = {
+        **_line(data, spec),
+        "labels": {f"{outcome}/{kind}": count for (outcome, kind), count in sorted(labels.items())},
+        "versions": {role: published_versions(data, run, role) for role in TRAINED_ROLES},
+        "dead_letters": sum(1 for _ in data.list(keys.dead_letters(run))),
+        "summary": summary.model_dump() if (summary := find_summary(data, run)) else None,
+    }
+    print(json.dumps(shown, indent=2)) if as_json else emit([{"what": k, "value": _short(v)} for k, v in shown.items()], as_json=False)
+
+
+@app.command("report")
+def report(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option("--out", help="Folder for report.html and summary.json.")] = Path("report"),
+    store: StoreOption = None,
+) -> None:
+    """Write report.html (one file, no network), and summary.json where the run was measured before and after."""
+    from proofloop.report import read_report, write_report
+
+    data = open_store(store)
+    need_run(data, run)
+    out.mkdir(parents=True, exist_ok=True)
+    summary = find_summary(data, run)
+    fields = summary.model_dump(mode="json") if summary else None
+    if summary:
+        (out / "summary.json").write_text(summary.model_dump_json(indent=2) + "\n", "utf-8")
+    write_report(read_report(data, run, summary=fields), out / "report.html")
+    print(out / "report.html")
+
+
+@app.command("cost")
+def cost(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Calls, tokens, engine seconds and money, by role, by problem and by solved problem; added up from the records."""
+    data = open_store(store)
+    need_run(data, run)
+    found = costs(data, run)
+    rows = [{"of": role, **asdict(spent)} for role, spent in found.by_role.items()]
+    for name in ("total", "per_problem", "per_solved_problem"):
+        spent = getattr(found, name)
+        if spent is not None:
+            rows.append({"of": name, **asdict(spent)})
+    emit(rows, as_json=as_json, title=f"cost of {run}: {found.problems} problems, {found.solved_problems} solved")
+
+
+def _labels(store: LocalStore, run: str) -> list[Label]:
+    return [get_record(store, key, Label) for key in store.list(keys.labels(run))]
+
+
+def _line(store: LocalStore, spec: RunSpec) -> dict[str, Any]:
+    planned, labeled = planned_proofs(spec), sum(1 for _ in store.list(keys.labels(spec.name)))
+    return {
+        "run": spec.name,
+        "state": "complete" if labeled >= planned else f"{labeled} of {planned}",
+        "proofs": planned,
+        "labeled": labeled,
+        "engine": spec.engine.kind,
+        "problems": str(spec.problems.domain or spec.problems.file),
+    }
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,204 @@
+"""What a run cost, added up from its records in one pass: calls, tokens, engine seconds and money.
+
+Memory grows with the number of problems, never with proofs or texts. A call that was cancelled, or whose answer another worker stored
+first, left no record and is not in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+from proofloop import keys
+from proofloop.errors import ConfigError, NotFound
+from proofloop.records import MODEL_ROLES, Label, ModelRole, Provenance, Record, Verdict
+from proofloop.runspec import Prices, RunSpec
+from proofloop.store import Store, find_record, get_record
+
+MILLION, HOUR_S = 1e6, 3600.0
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What some calls cost; `money` is in the currency of the run's prices. Divided by a number of problems it holds means."""
+
+    calls: float = 0
+    prompt_tokens: float = 0
+    completion_tokens: float = 0
+    engine_seconds: float = 0.0
+    money: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.engine_seconds + other.engine_seconds,
+            self.money + other.money,
+        )
+
+    def over(self, number: int) -> Spent | None:
+        """The mean over that many; None over none."""
+        if number == 0:
+            return None
+        values = (self.calls, self.prompt_tokens, self.completion_tokens, self.engine_seconds, self.money)
+        return Spent(*(value / number for value in values))
+
+
+@dataclass(frozen=True)
+class Costs:
+    """A run's costs. A problem is solved when all n critiques of one of its proofs are valid and 1, and perfect when one has a label of 1.
+
+    `priced` is false where the run names no prices: money is then 0 because nobody knows, not because it was free.
+    """
+
+    by_role: Mapping[ModelRole, Spent]
+    problems: int
+    solved_problems: int
+    perfect_problems: int
+    proofs: int
+    labeled_proofs: int
+    priced: bool
+
+    @property
+    def total(self) -> Spent:
+        return sum(self.by_role.values(), start=Spent())
+
+    @property
+    def per_problem(self) -> Spent | None:
+        return self.total.over(self.problems)
+
+    @property
+    def per_solved_problem(self) -> Spent | None:
+        """Everything that was spent, over the problems solved: what was spent in vain counts."""
+        return self.total.over(self.solved_problems)
+
+    @property
+    def per_perfect_problem(self) -> Spent | None:
+        return self.total.over(self.perfect_problems)
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What the store holds of one proof, without its texts: its calls, what the generator thought of it, and its label."""
+
+    proof_id: str
+    problem_id: str
+    verdict: Verdict
+    calls: tuple[tuple[ModelRole, Provenance], ...]
+    label: Label | None
+
+    @property
+    def generator_version(self) -> str:
+        return self.calls[0][1].model_version
+
+
+class _Call(Record):
+    """Of a critique or a meta-critique only what it cost: its text is not even decoded."""
+
+    provenance: Provenance
+
+
+class _Assessments(Record):
+    assessments: tuple[_Call, ...]
+
+
+class _Proof(Record):
+    id: str
+    problem_id: str
+    verdict: Verdict
+    provenance: Provenance
+
+
+def costs(store: Store, run_id: str) -> Costs:
+    """What the run cost so far. Raises ConfigError if there is no such run."""
+    tally = Tally(spec_of(store, run_id).prices)
+    for bill in bills(store, run_id):
+        tally.add(bill)
+    return tally.costs
+
+
+def spec_of(store: Store, run_id: str) -> RunSpec:
+    """The spec that was frozen with the run. Raises ConfigError if there is no such run."""
+    try:
+        return RunSpec.model_validate_json(store.get(keys.run_spec(run_id)))
+    except NotFound as error:
+        raise ConfigError(f"there is no run {run_id!r} in the store", "`proofloop runs list` shows what is there") from error
+
+
+def bills(store: Store, run_id: str) -> Iterator[Bill]:
+    """One bill a proof that is written, in the order of the store, from a single listing."""
+    root = keys.proofs(run_id)
+    for proof_id, found in groupby(store.list(root), key=lambda key: key.removeprefix(root).split("/", 1)[0]):
+        bill = _bill(store, run_id, proof_id, found)
+        if bill is not None:
+            yield bill
+
+
+def _bill(store: Store, run_id: str, proof_id: str, found: Iterable[str]) -> Bill | None:
+    """None for a proof that is not written yet. `found` are the keys below it; its tokens are never read."""
+    key = keys.proof(run_id, proof_id)
+    judging = [call for name in found for call in _judging(store, name)]
+    proof = find_record(store, key, _Proof)
+    if proof is None:
+        return None
+    writing: tuple[ModelRole, Provenance] = ("generator", proof.provenance)
+    label = find_record(store, keys.label(run_id, proof_id), Label)
+    return Bill(proof_id, proof.problem_id, proof.verdict, (writing, *judging), label)
+
+
+def _judging(store: Store, key: str) -> Iterator[tuple[ModelRole, Provenance]]:
+    folder = key.rsplit("/", 2)[1]
+    if folder == "critiques":
+        yield "verifier", get_record(store, key, _Call).provenance
+    elif folder == "meta_critiques":
+        for assessment in get_record(store, key, _Assessments).assessments:
+            yield "meta_verifier", assessment.provenance
+
+
+class Tally:
+    """Adds bills up."""
+
+    def __init__(self, prices: Prices) -> None:
+        self._prices = prices
+        self._by_role: dict[ModelRole, Spent] = {role: Spent() for role in MODEL_ROLES}
+        self._seen: set[str] = set()
+        self._solved: set[str] = set()
+        self._perfect: set[str] = set()
+        self._proofs = self._labeled = 0
+
+    def add(self, bill: Bill) -> None:
+        for role, provenance in bill.calls:
+            self._by_role[role] += spent(provenance, self._prices)
+        self._seen.add(bill.problem_id)
+        self._proofs += 1
+        if bill.label is None:
+            return
+        self._labeled += 1
+        if bill.label.solved:
+            self._solved.add(bill.problem_id)
+        if bill.label.score == 1.0:
+            self._perfect.add(bill.problem_id)
+
+    @property
+    def costs(self) -> Costs:
+        return Costs(
+            by_role=dict(self._by_role),
+            problems=len(self._seen),
+            solved_problems=len(self._solved),
+            perfect_problems=len(self._perfect),
+            proofs=self._proofs,
+            labeled_proofs=self._labeled,
+            priced=self._prices != Prices(),
+        )
+
+
+def spent(provenance: Provenance, prices: Prices) -> Spent:
+    """What one call cost; one that the engine failed counts as a call."""
+    money = (
+        provenance.prompt_tokens / MILLION * prices.per_million_prompt_tokens
+        + provenance.completion_tokens / MILLION * prices.per_million_completion_tokens
+        + provenance.engine_seconds / HOUR_S * prices.per_engine_hour
+    )
+    return Spent(1, provenance.prompt_tokens, provenance.completion_tokens, provenance.engine_seconds, money)

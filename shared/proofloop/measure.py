@@ -1,0 +1,108 @@
+"""How good the models really are: the exact checker's word on a run's records. It measures; it never rewards.
+
+Intervals are 95 %, normal, with problems as clusters: proofs of one problem, and critiques of one proof, resemble each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+
+from proofloop import keys
+from proofloop.domains import Domain
+from proofloop.records import Critique, Label, Problem, Proof, Record
+from proofloop.store import Store, find_record, get_record
+
+Z95 = 1.96
+
+
+class Figure(Record):
+    """A measured mean with its 95 % interval; None where there was no case to measure."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    cases: int
+
+
+class Evaluation(Record):
+    """The six figures of a run against the exact checker.
+
+    pass_at_1: share of proofs that are right. self_eval_error: mean |s' - s| of readable proofs. verifier_accuracy: share of critiques with
+    the right score. verifier_faithfulness: share of the flawed proofs scored right whose named step and kind are the checker's.
+    label_agreement: share of decided labels that are right. label_undecided: share of readable proofs left undecided.
+    """
+
+    pass_at_1: Figure
+    self_eval_error: Figure
+    verifier_accuracy: Figure
+    verifier_faithfulness: Figure
+    label_agreement: Figure
+    label_undecided: Figure
+
+
+class Clusters:
+    """A running mean over clustered values: two sums a cluster, whatever the number of values."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+
+    def add(self, cluster: str, value: float) -> None:
+        pair = self._sums[cluster]
+        pair[0] += value
+        pair[1] += 1
+
+    def figure(self) -> Figure:
+        """The mean with its cluster-robust interval."""
+        cases = sum(count for _, count in self._sums.values())
+        if not cases:
+            return Figure(value=None, low=None, high=None, cases=0)
+        mean = sum(total for total, _ in self._sums.values()) / cases
+        squares = sum((total - mean * count) ** 2 for total, count in self._sums.values())
+        clusters = len(self._sums)
+        error = math.sqrt(squares * clusters / max(1, clusters - 1)) / cases
+        return Figure(value=mean, low=max(0.0, mean - Z95 * error), high=min(1.0, mean + Z95 * error), cases=int(cases))
+
+
+def proofs_of(store: Store, run_id: str) -> Iterator[Proof]:
+    """The run's proofs, one at a time."""
+    for key in store.list(keys.proofs(run_id)):
+        if key.endswith("/proof.json"):
+            yield get_record(store, key, Proof)
+
+
+def critiques_of(store: Store, run_id: str, proof_id: str) -> Iterator[Critique]:
+    """The verifier's critiques of a proof that are in the store."""
+    for key in store.list(keys.critiques(run_id, proof_id)):
+        yield get_record(store, key, Critique)
+
+
+def evaluate_run(store: Store, run_id: str, domain: Domain) -> Evaluation:
+    """The figures of a run, in one pass over its records."""
+    found: dict[str, Clusters] = {name: Clusters() for name in Evaluation.model_fields}
+    for proof in proofs_of(store, run_id):
+        question = get_record(store, keys.problem(run_id, proof.problem_id), Problem).question
+        _measure_proof(proof, question, store, domain, found)
+    return Evaluation(**{name: clusters.figure() for name, clusters in found.items()})
+
+
+def _measure_proof(proof: Proof, question: str, store: Store, domain: Domain, found: dict[str, Clusters]) -> None:
+    cluster = proof.problem_id
+    if proof.verdict.score is None:
+        found["pass_at_1"].add(cluster, 0.0)
+        return
+    truth = domain.check_proof(question, proof.solution).score
+    found["pass_at_1"].add(cluster, float(truth == 1.0))
+    found["self_eval_error"].add(cluster, abs(proof.verdict.score - truth))
+    for critique in critiques_of(store, proof.run_id, proof.id):
+        right = critique.verdict.score == truth
+        found["verifier_accuracy"].add(cluster, float(right))
+        if right and truth < 1.0:
+            faithful = domain.check_critique(question, proof.solution, critique.analysis).faithful
+            found["verifier_faithfulness"].add(cluster, float(faithful))
+    label = find_record(store, keys.label(proof.run_id, proof.id), Label)
+    if label is not None:
+        found["label_undecided"].add(cluster, float(label.outcome == "undecided"))
+        if label.score is not None:
+            found["label_agreement"].add(cluster, float(label.score == truth))

@@ -1,0 +1,189 @@
+"""Gathers what a report shows from the store, in one pass over the proofs; how it looks is decided elsewhere.
+
+What a stranger would get wrong: the store lists proofs by name, not by time. The order of a run is that of its problems.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, get_args
+
+from proofloop import keys
+from proofloop.costs import Bill, Costs, Tally, bills, spec_of
+from proofloop.errors import ConfigError
+from proofloop.models import served_log
+from proofloop.problems import problems_of
+from proofloop.records import MODEL_ROLES, LabelKind, ModelRole, TrainedRole, TrainingStep
+from proofloop.report.samples import Sample, SampleChoice, read_samples
+from proofloop.runspec import RunSpec
+from proofloop.store import Store, get_record
+
+KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
+MAX_WINDOWS = 40
+"""Bars in the chart of label outcomes: as many as fit on a phone."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measured figure with its 95 % interval; None where there was nothing to measure."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    cases: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The evaluation before and after a run, by the names of its figures."""
+
+    seconds: float | None
+    before: Mapping[str, Measured]
+    after: Mapping[str, Measured]
+
+
+@dataclass(frozen=True)
+class Window:
+    """The label kinds of the problems number `first` to `last` of the run, counted from 1."""
+
+    first: int
+    last: int
+    counts: Mapping[LabelKind, int]
+
+
+@dataclass(frozen=True)
+class VersionInService:
+    """A model version, why it was put in service, how many calls it answered, and the first problem it was asked about."""
+
+    version: str
+    reason: str
+    calls: int
+    first_problem: int | None
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything a report shows. `planned` is None where the run's problem file is not at hand."""
+
+    run_id: str
+    written: date
+    spec: RunSpec
+    summary: Summary | None
+    planned: int | None
+    costs: Costs
+    kinds: Mapping[LabelKind, int]
+    windows: tuple[Window, ...]
+    steps: Mapping[TrainedRole, tuple[TrainingStep, ...]]
+    versions: Mapping[ModelRole, tuple[VersionInService, ...]]
+    samples: tuple[Sample, ...]
+    dead_letters: int
+
+
+def read_report(store: Store, run_id: str, summary: Mapping[str, Any] | None = None, *, written: date | None = None) -> ReportData:
+    """Read a run, finished or not. `summary` is the mapping of `summary.json`. Raises ConfigError if there is no such run."""
+    spec = spec_of(store, run_id)
+    order = _order(spec)
+    tally, windows, use, choice = Tally(spec.prices), Windows(), VersionUse(), SampleChoice()
+    for bill in bills(store, run_id):
+        number = order.setdefault(bill.problem_id, len(order) + 1)
+        tally.add(bill)
+        windows.add(number, bill)
+        use.add(number, bill)
+        choice.add(number, bill)
+    return ReportData(
+        run_id=run_id,
+        written=written or date.today(),
+        spec=spec,
+        summary=read_summary(summary) if summary is not None else None,
+        planned=len(order) * spec.problems.proofs_per_problem if spec.problems.domain or order else None,
+        costs=tally.costs,
+        kinds=windows.totals,
+        windows=windows.read(),
+        steps={role: _steps(store, run_id, role) for role in spec.training.roles},
+        versions={role: _versions(store, spec, role, use) for role in MODEL_ROLES},
+        samples=read_samples(store, spec, choice.chosen()),
+        dead_letters=sum(1 for _ in store.list(keys.dead_letters(run_id))),
+    )
+
+
+def read_summary(fields: Mapping[str, Any]) -> Summary:
+    """Read the mapping of `summary.json`; a figure that is not there is not shown."""
+    before, after = (_measured(fields.get(side) or {}) for side in ("before", "after"))
+    return Summary(fields.get("seconds"), before, after)
+
+
+def _measured(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Measured]:
+    return {
+        name: Measured(figure.get("value"), figure.get("low"), figure.get("high"), int(figure.get("cases") or 0))
+        for name, figure in figures.items()
+        if isinstance(figure, Mapping)
+    }
+
+
+def _order(spec: RunSpec) -> dict[str, int]:
+    """The number of each problem in the run, from 1; empty where its problem file is not at hand: then the store's order stands in."""
+    try:
+        return {problem.id: number for number, problem in enumerate(problems_of(spec), 1)}
+    except ConfigError:
+        return {}
+
+
+def _steps(store: Store, run_id: str, role: TrainedRole) -> tuple[TrainingStep, ...]:
+    return tuple(get_record(store, key, TrainingStep) for key in store.list(keys.steps(run_id, role)))
+
+
+def _versions(store: Store, spec: RunSpec, role: ModelRole, use: VersionUse) -> tuple[VersionInService, ...]:
+    first = (spec.model_of(role), "the run began with it")
+    log = [first, *((line.version, line.reason) for line in served_log(store, spec.name, role))]
+    return tuple(VersionInService(version, reason, *use.of(role, version)) for version, reason in log)
+
+
+class Windows:
+    """Counts label kinds over stretches of the run, which double in width whenever there would be too many."""
+
+    def __init__(self) -> None:
+        self._width = 1
+        self._counts: dict[int, Counter[LabelKind]] = defaultdict(Counter)
+
+    def add(self, number: int, bill: Bill) -> None:
+        if bill.label is None:
+            return
+        while (number - 1) // self._width >= MAX_WINDOWS:
+            self._double()
+        self._counts[(number - 1) // self._width][bill.label.kind] += 1
+
+    @property
+    def totals(self) -> dict[LabelKind, int]:
+        return {kind: sum(counts[kind] for counts in self._counts.values()) for kind in KINDS}
+
+    def read(self) -> tuple[Window, ...]:
+        return tuple(
+            Window(index * self._width + 1, (index + 1) * self._width, {kind: counts[kind] for kind in KINDS})
+            for index, counts in sorted(self._counts.items())
+        )
+
+    def _double(self) -> None:
+        merged: dict[int, Counter[LabelKind]] = defaultdict(Counter)
+        for index, counts in self._counts.items():
+            merged[index // 2] += counts
+        self._width, self._counts = self._width * 2, merged
+
+
+class VersionUse:
+    """How many calls each model version answered, and the lowest number of a problem it was asked about."""
+
+    def __init__(self) -> None:
+        self._calls: Counter[tuple[ModelRole, str]] = Counter()
+        self._first: dict[tuple[ModelRole, str], int] = {}
+
+    def add(self, number: int, bill: Bill) -> None:
+        for role, provenance in bill.calls:
+            name = (role, provenance.model_version)
+            self._calls[name] += 1
+            self._first[name] = min(number, self._first.get(name, number))
+
+    def of(self, role: ModelRole, version: str) -> tuple[int, int | None]:
+        return self._calls[role, version], self._first.get((role, version))

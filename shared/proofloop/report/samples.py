@@ -1,0 +1,248 @@
+"""Chooses a dozen proofs worth reading and reads them, cut to what a page can hold.
+
+While the run is read only names are kept: a few for each kind of label and each model version. Texts are read for the chosen alone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from proofloop import keys
+from proofloop.costs import Bill
+from proofloop.domains import CritiqueFinding, Domain, ProofFinding, load_domain
+from proofloop.records import Critique, Judgement, Label, MetaCritiques, Problem, Proof, digest
+from proofloop.runspec import RunSpec
+from proofloop.store import Store, find_record, get_record
+
+T = TypeVar("T")
+
+MAX_SAMPLES = 12
+MAX_CRITIQUES = 4
+MAX_ASSESSMENTS = 3
+SOLUTION_BYTES, ANALYSIS_BYTES, CRITIQUE_BYTES, ASSESSMENT_BYTES = 30_000, 8_000, 3_000, 600
+"""What a page holds of a text: so a report of the longest texts stays below 1 MB. Counted as they stand in HTML."""
+
+WANTED = (
+    ("last", "rejected_upheld", False),
+    ("first", "rejected_upheld", False),
+    ("last", "accepted", True),
+    ("last", "overturned", True),
+    ("first", "accepted", True),
+    ("first", "rejected_upheld", True),
+    ("last", "undecided", True),
+    ("first", "overturned", True),
+    ("last", "rejected_upheld", True),
+    ("first", "accepted", False),
+    ("last", "accepted", False),
+    ("last", "unreadable", True),
+    ("last", "overturned", False),
+    ("first", "undecided", True),
+    ("first", "unreadable", True),
+    ("last", "unlabeled", True),
+    ("first", "unlabeled", True),
+)
+"""The most instructive first: by whose version, the kind of label, and whether the proof's own score agrees with its label."""
+
+SHOWN_ORDER = ("accepted", "rejected_upheld", "overturned", "undecided", "unreadable", "unlabeled")
+_HTML_BYTES = {"<": 4, ">": 4, "&": 5, '"': 5, "'": 5}
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text of a model as the page may hold it: without control characters, and cut; `left_out` characters are missing."""
+
+    shown: str
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class SampleAssessment:
+    """One meta-critique."""
+
+    score: float | None
+    outcome: str
+    analysis: Text
+
+
+@dataclass(frozen=True)
+class SampleCritique:
+    """One critique with what the meta-verifier, and the exact checker if there is one, make of it."""
+
+    index: int
+    score: float | None
+    outcome: str
+    analysis: Text
+    confirmed: bool | None
+    carries_label: bool
+    assessments: tuple[SampleAssessment, ...]
+    finding: CritiqueFinding | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One proof to read. `critiques_left_out` more are in the store; `self_finding` is of its own evaluation."""
+
+    proof_id: str
+    question: Text
+    source: str | None
+    version: str
+    outcome: str
+    reason: str
+    solution: Text
+    self_analysis: Text
+    self_score: float | None
+    label: Label | None
+    critiques: tuple[SampleCritique, ...]
+    critiques_left_out: int
+    finding: ProofFinding | None
+    self_finding: CritiqueFinding | None
+
+
+class SampleChoice:
+    """Keeps a few proof names for each version and kind of label; which ones, the digest of the name decides."""
+
+    KEEP = 2
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[str, str, bool], list[tuple[str, str]]] = defaultdict(list)
+        self._first_problem: dict[str, int] = {}
+
+    def add(self, number: int, bill: Bill) -> None:
+        version = bill.generator_version
+        self._first_problem[version] = min(number, self._first_problem.get(version, number))
+        names = self._names[version, _kind(bill), _agrees(bill)]
+        names.append((digest(bill.proof_id), bill.proof_id))
+        names.sort()
+        del names[self.KEEP :]
+
+    def chosen(self) -> list[str]:
+        """At most MAX_SAMPLES names, the kinds of label in turn; the first version's proofs before the last's."""
+        groups = [(kind, list(self._of(stage, kind, agrees))) for stage, kind, agrees in WANTED]
+        rounds = [(kind, names[turn]) for turn in range(self.KEEP) for kind, names in groups if turn < len(names)]
+        picked = list(dict.fromkeys(rounds))[:MAX_SAMPLES]
+        return [name for _, name in sorted(picked, key=lambda pick: SHOWN_ORDER.index(pick[0]))]
+
+    def _of(self, stage: str, kind: str, agrees: bool) -> Iterable[str]:
+        """The names of one group: of the earliest, or the latest, version that has any."""
+        versions = sorted(self._first_problem, key=lambda version: (self._first_problem[version], version), reverse=stage == "last")
+        for version in versions:
+            if names := self._names.get((version, kind, agrees)):
+                return [name for _, name in names]
+        return []
+
+
+def _kind(bill: Bill) -> str:
+    return bill.label.kind if bill.label else "unlabeled"
+
+
+def _agrees(bill: Bill) -> bool:
+    """Whether the proof's own score is its label's; true where there is nothing to compare."""
+    if bill.label is None or bill.label.score is None:
+        return True
+    return bill.verdict.score == bill.label.score
+
+
+def read_samples(store: Store, spec: RunSpec, proof_ids: Sequence[str]) -> tuple[Sample, ...]:
+    """The chosen proofs with their critiques, and the exact checker's findings where the run's domain has one."""
+    domain = load_domain(spec.problems.domain) if spec.problems.domain else None
+    return tuple(_sample(store, spec, proof_id, domain) for proof_id in proof_ids)
+
+
+def _sample(store: Store, spec: RunSpec, proof_id: str, domain: Domain | None) -> Sample:
+    proof = get_record(store, keys.proof(spec.name, proof_id), Proof)
+    problem = find_record(store, keys.problem(spec.name, proof.problem_id), Problem)
+    question = problem.question if problem else ""
+    label = find_record(store, keys.label(spec.name, proof_id), Label)
+    check = Checker(domain, question, proof.solution)
+    critiques = [get_record(store, key, Critique) for key in store.list(keys.critiques(spec.name, proof_id))]
+    shown = _most_telling(critiques, label)
+    return Sample(
+        proof_id=proof_id,
+        question=clip(question, ANALYSIS_BYTES),
+        source=problem.source if problem else None,
+        version=proof.provenance.model_version,
+        outcome=proof.verdict.outcome,
+        reason=proof.verdict.reason,
+        solution=clip(proof.solution, SOLUTION_BYTES),
+        self_analysis=clip(proof.self_analysis, ANALYSIS_BYTES),
+        self_score=proof.verdict.score,
+        label=label,
+        critiques=tuple(_sample_critique(store, spec.name, critique, label, check) for critique in shown),
+        critiques_left_out=len(critiques) - len(shown),
+        finding=check.proof() if proof.verdict.outcome == "valid" else None,
+        self_finding=check.critique(proof.self_analysis) if proof.verdict.outcome == "valid" else None,
+    )
+
+
+def _most_telling(critiques: Sequence[Critique], label: Label | None) -> list[Critique]:
+    """Those that carry the label, then the lowest scores, then the rest; shown by index."""
+    carrying = label.critiques if label else ()
+
+    def rank(critique: Critique) -> tuple[bool, float, int]:
+        score = critique.verdict.score
+        return critique.index not in carrying, 2.0 if score is None else score, critique.index
+
+    return sorted(sorted(critiques, key=rank)[:MAX_CRITIQUES], key=lambda critique: critique.index)
+
+
+def _sample_critique(store: Store, run_id: str, critique: Critique, label: Label | None, check: Checker) -> SampleCritique:
+    judgement = find_record(store, keys.judgement(run_id, critique.proof_id, critique.index), Judgement)
+    metas = find_record(store, keys.meta_critiques(run_id, critique.proof_id, critique.index), MetaCritiques)
+    return SampleCritique(
+        index=critique.index,
+        score=critique.verdict.score,
+        outcome=critique.verdict.outcome,
+        analysis=clip(critique.analysis, CRITIQUE_BYTES),
+        confirmed=judgement.confirmed if judgement else None,
+        carries_label=bool(label and critique.index in label.critiques),
+        assessments=_assessments(metas),
+        finding=check.critique(critique.analysis) if critique.verdict.outcome == "valid" else None,
+    )
+
+
+def _assessments(metas: MetaCritiques | None) -> tuple[SampleAssessment, ...]:
+    return tuple(
+        SampleAssessment(meta.verdict.score, meta.verdict.outcome, clip(meta.analysis, ASSESSMENT_BYTES))
+        for meta in (metas.assessments if metas else ())[:MAX_ASSESSMENTS]
+    )
+
+
+@dataclass(frozen=True)
+class Checker:
+    """The exact checker's word on one proof, or None where there is no checker that can read its problem."""
+
+    domain: Domain | None
+    question: str
+    solution: str
+
+    def proof(self) -> ProofFinding | None:
+        return self._ask(lambda domain: domain.check_proof(self.question, self.solution))
+
+    def critique(self, analysis: str) -> CritiqueFinding | None:
+        return self._ask(lambda domain: domain.check_critique(self.question, self.solution, analysis))
+
+    def _ask(self, check: Callable[[Domain], T]) -> T | None:
+        if self.domain is None:
+            return None
+        try:
+            return check(self.domain)
+        except LookupError:  # the domain's way to say that it has no checker for this
+            return None
+
+
+def clip(text: str, limit: int) -> Text:
+    """The beginning of a text that takes at most `limit` bytes as HTML, without control characters (they would break the page)."""
+    size = 0
+    for position, character in enumerate(text):
+        size += _HTML_BYTES.get(character) or len(character.encode("utf-8", "replace"))
+        if size > limit:
+            return Text(_printable(text[:position]), len(text) - position)
+    return Text(_printable(text))
+
+
+def _printable(text: str) -> str:
+    kept = "".join(character if character >= " " or character in "\n\t" else "\N{REPLACEMENT CHARACTER}" for character in text)
+    return kept.encode("utf-8", "replace").decode()

@@ -1,0 +1,158 @@
+"""The in-process engine, on the shipped nano model."""
+
+import shutil
+import time
+
+import pytest
+import torch
+from proofloop.domains.nano import NanoDomain
+from proofloop.engine.base import ChatMessage, Generation, GenerationRequest
+from proofloop.errors import EngineError, NotFound, StoreError
+from proofloop.prompts.packs import load_pack
+from proofloop.records import Sampling
+from proofloop_trainer.decoding import sample
+from proofloop_trainer.engine import LocalEngine, open_engine
+from proofloop_trainer.loading import load_model
+from proofloop_trainer.nano import BASE_FOLDER
+
+DOMAIN, PACK = NanoDomain(), load_pack("nano")
+PROMPTS = [PACK.prove(DOMAIN.pose(index, split="test", seed=0).question).text for index in range(24)]
+
+
+@pytest.fixture
+def engine():
+    opened = LocalEngine(lambda name: BASE_FOLDER)
+    yield opened
+    opened.close()
+
+
+def request(number: int, model: str = "base", **sampling: float) -> GenerationRequest:
+    wanted = Sampling(**{"max_tokens": 96, **sampling})
+    prompt = PROMPTS[number % len(PROMPTS)]
+    return GenerationRequest(str(number), model, (ChatMessage("user", prompt),), wanted, seed=number)
+
+
+def ask(engine: LocalEngine, requests: list[GenerationRequest]) -> list[Generation]:
+    calls = [engine.submit(each) for each in requests]
+    return [call.result(60) for call in calls]
+
+
+def completions(generations: list[Generation]) -> list[tuple[int, ...]]:
+    return [generation.tokens.completion_ids for generation in generations]
+
+
+def test_an_answer_depends_on_its_seed_and_not_on_its_batch(engine):
+    requests = [request(number) for number in range(48)]
+    together = completions(ask(engine, requests))
+    few_at_once = LocalEngine(lambda name: BASE_FOLDER, max_batch=5)
+    assert completions(ask(few_at_once, requests[::-1]))[::-1] == together
+    few_at_once.close()
+    assert together[0] != together[24]  # the same prompt under another seed
+
+
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.7, "top_p": 0.9}, {"temperature": 1.5}])
+def test_log_probabilities_are_those_of_a_fresh_forward_pass(engine, sampling):
+    model = load_model(BASE_FOLDER).model
+    for generation in ask(engine, [request(number, **sampling) for number in range(12)]):
+        tokens, wanted = generation.tokens, Sampling(**sampling)
+        with torch.inference_mode():
+            logits = model(torch.tensor([tokens.prompt_ids + tokens.completion_ids])).logits[0]
+        probabilities = torch.softmax(logits[len(tokens.prompt_ids) - 1 : -1].double() / wanted.temperature, -1)
+        if wanted.top_p < 1:
+            ordered, order = probabilities.sort(-1, descending=True)
+            ordered[ordered.cumsum(-1) - ordered >= wanted.top_p] = 0
+            probabilities = torch.zeros_like(probabilities).scatter(1, order, ordered)
+            probabilities /= probabilities.sum(-1, keepdim=True)
+        expected = probabilities.gather(1, torch.tensor(tokens.completion_ids)[:, None])[:, 0].log()
+        assert torch.tensor(tokens.logprobs) == pytest.approx(expected, abs=1e-3)
+
+
+def test_an_answer_stops_at_its_end_or_at_its_limit(engine):
+    whole, cut = ask(engine, [request(0), request(0, max_tokens=5)])
+    eos = load_model(BASE_FOLDER).tokenizer.eos_token_id
+    assert (whole.finish_reason, whole.tokens.completion_ids[-1]) == ("stop", eos)
+    assert (cut.finish_reason, cut.completion_tokens) == ("length", 5)
+    assert cut.tokens.completion_ids == whole.tokens.completion_ids[:5]
+    assert whole.text.startswith("## Solution") and whole.text.endswith("}")
+
+
+def test_temperature_zero_takes_the_likeliest_token(engine):
+    first, second = ask(engine, [request(0, temperature=0), request(24, temperature=0)])
+    assert first.tokens == second.tokens
+    assert first.tokens.logprobs == pytest.approx([0.0] * first.completion_tokens, abs=1e-6)
+
+
+def test_shares_of_engine_seconds_add_up_to_wall_time(engine):
+    ask(engine, [request(0)])
+    began = time.perf_counter()
+    total = sum(generation.engine_seconds for generation in ask(engine, [request(number) for number in range(64)]))
+    assert 0 < total <= time.perf_counter() - began
+
+
+def test_a_cancelled_call_returns_and_its_neighbours_finish(engine):
+    calls = [engine.submit(request(number)) for number in range(16)]
+    calls[3].cancel()
+    calls[3].cancel()
+    assert calls[3].result(60).finish_reason == "cancelled"
+    assert {call.result(60).finish_reason for call in calls[:3] + calls[4:]} == {"stop"}
+
+
+@pytest.mark.parametrize("damage", ["missing", "no config", "cut weights", "no tokenizer", "too few weights"])
+def test_a_bad_model_folder_fails_its_own_call_only(tmp_path, damage):
+    folder = tmp_path / "bad"
+    if damage != "missing":
+        shutil.copytree(BASE_FOLDER, folder)
+    if damage == "no config":
+        (folder / "config.json").unlink()
+    if damage == "cut weights":
+        (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:1000])
+    if damage == "no tokenizer":
+        (folder / "tokenizer.json").write_text("{")
+    if damage == "too few weights":
+        config = (folder / "config.json").read_text()
+        (folder / "config.json").write_text(config.replace('"num_hidden_layers": ', '"num_hidden_layers": 1'))
+    engine = LocalEngine(lambda name: BASE_FOLDER if name == "base" else folder)
+    bad, good = engine.submit(request(0, model="bad")), engine.submit(request(0))
+    with pytest.raises(EngineError, match=str(folder)) as caught:
+        bad.result(60)
+    assert not caught.value.retryable
+    assert good.result(60).finish_reason == "stop"
+    engine.close()
+
+
+@pytest.mark.parametrize(("error", "retryable"), [(NotFound("gone"), False), (StoreError("away"), True)])
+def test_a_store_that_is_away_is_worth_a_retry_and_a_missing_model_is_not(error, retryable):
+    def resolve(name):
+        raise error
+
+    engine = open_engine({}, resolve)
+    with pytest.raises(EngineError) as caught:
+        engine.submit(request(0)).result(60)
+    assert caught.value.retryable is retryable
+    engine.close()
+
+
+def test_a_prompt_without_room_for_an_answer_fails_alone(engine):
+    long = GenerationRequest("long", "base", (ChatMessage("user", "\n" * 600),), Sampling(), seed=0)
+    with pytest.raises(EngineError, match="leaves no room"):
+        engine.submit(long).result(60)
+    assert ask(engine, [request(0)])[0].finish_reason == "stop"
+
+
+def test_closing_fails_what_waits_as_retryable(engine):
+    calls = [engine.submit(request(number, model=f"model-{number}")) for number in range(4)]
+    engine.close()
+    late = engine.submit(request(0))
+    for call in (calls[3], late):
+        with pytest.raises(EngineError) as caught:
+            call.result(1)
+        assert caught.value.retryable
+
+
+def test_sampling_follows_the_distribution():
+    rows = 20_000
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(rows, 4)
+    uniforms = (torch.arange(rows, dtype=torch.float64) + 0.5) / rows
+    tokens, logprobs = sample(logits, torch.ones(rows), torch.full((rows,), 0.7, dtype=torch.float64), uniforms)
+    assert torch.bincount(tokens, minlength=4).tolist() == pytest.approx([12500, 7500, 0, 0], abs=2)
+    assert logprobs.exp().unique().tolist() == pytest.approx([0.375, 0.625], abs=1e-6)
