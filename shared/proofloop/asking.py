@@ -1,14 +1,18 @@
-"""How a role asks its model: one rendered prompt in, one answer with its provenance out; cancelled when nobody needs it any more."""
+"""How a role asks its model: one rendered prompt in, one answer with its provenance out.
+
+An answer that nobody needs any more is cancelled.
+"""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 from proofloop import keys
-from proofloop.engine.base import Call, ChatMessage, Generation, GenerationRequest
-from proofloop.errors import EngineError, Retry
+from proofloop.engine.base import Call, ChatMessage, Engine, Generation, GenerationRequest
+from proofloop.errors import CallRefused, EngineError, Retry
 from proofloop.prompts import Prompt
 from proofloop.records import ModelRole, Provenance, Tokens, Verdict, derive_seed, digest
 from proofloop.runspec import RunSpec
@@ -52,6 +56,31 @@ class Answer:
         return Verdict(outcome="engine_failed", reason=self.failure) if self.failure else parsed
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A call that the engine did not even take: it fails as any other."""
+
+    error: EngineError
+
+    def result(self, timeout_s: float | None = None) -> Generation:
+        raise self.error
+
+    def cancel(self) -> None:
+        """There is nothing to cancel."""
+
+
+def _submit(engine: Engine, request: GenerationRequest) -> Call:
+    try:
+        return engine.submit(request)
+    except EngineError as error:
+        return Refused(error)
+
+
+def storable(text: str) -> str:
+    """The text without lone surrogates, which a JSON answer may hold and no record can."""
+    return text.encode("utf-8", "replace").decode()
+
+
 class Asked:
     """A question that is being answered."""
 
@@ -59,23 +88,37 @@ class Asked:
         spec = tools.spec(question.run_id)
         self._question, self._tools, self._spec = question, tools, spec
         self._seed = derive_seed(spec.seed, question.run_id, question.proof_id, question.name)
-        self._call: Call = tools.engine_for(spec).submit(self._request())
+        self._call = _submit(tools.engine_for(spec), self._request())
 
     def answer(self, unneeded: Callable[[], bool] = lambda: False) -> Answer:
-        """Wait for the answer. Raises Retry when the engine is away or the process stops, Cancelled when `unneeded` became true."""
+        """Wait for the answer.
+
+        Raises Retry when the engine is away or the process stops, Cancelled when `unneeded` became true.
+        """
         while True:
             try:
                 return self._answer(self._call.result(POLL_S))
             except TimeoutError:
                 self._stop_if(unneeded)
             except EngineError as error:
-                if error.retryable:
-                    raise Retry(f"engine: {error}", after_s=ENGINE_AWAY_S) from error
+                if not isinstance(error, CallRefused):
+                    self._wait_for_engine(error)
                 self._tools.counters.add(self._question.role, "engine_failures")
-                return Answer("", "failed", self._provenance(0, 0, 0.0, self._question.version), failure=str(error)[:500])
+                return Answer(
+                    "",
+                    "failed",
+                    self._provenance(0, 0, 0.0, self._question.version),
+                    failure=storable(str(error)[:500]),
+                )
 
     def cancel(self) -> None:
         self._call.cancel()
+
+    def _wait_for_engine(self, error: EngineError) -> NoReturn:
+        """Try again later; where that cannot help (no such model, no access) stop instead of failing every proof there is."""
+        if not error.retryable:
+            self._tools.stop(f"the engine cannot answer the {self._question.role}: {error}")
+        raise Retry(f"engine: {error}", after_s=ENGINE_AWAY_S) from error
 
     def _stop_if(self, unneeded: Callable[[], bool]) -> None:
         if self._tools.stopping.is_set():
@@ -105,9 +148,13 @@ class Asked:
         counters.add(role, "completion_tokens", generation.completion_tokens)
         tokens_key = self._keep(generation.tokens) if generation.tokens and role in self._spec.training.roles else ""
         provenance = self._provenance(
-            generation.prompt_tokens, generation.completion_tokens, generation.engine_seconds, generation.model_version, tokens_key
+            generation.prompt_tokens,
+            generation.completion_tokens,
+            generation.engine_seconds,
+            generation.model_version,
+            tokens_key,
         )
-        return Answer(generation.text, generation.finish_reason, provenance)
+        return Answer(storable(generation.text), generation.finish_reason, provenance)
 
     def _keep(self, tokens: Tokens) -> str:
         """Store the tokens as sampled, before the record that names them."""
@@ -117,7 +164,9 @@ class Asked:
         put_record(self._tools.store, key, tokens)
         return key
 
-    def _provenance(self, prompt_tokens: int, completion_tokens: int, engine_seconds: float, version: str, tokens_key: str = "") -> Provenance:
+    def _provenance(
+        self, prompt_tokens: int, completion_tokens: int, engine_seconds: float, version: str, tokens_key: str = ""
+    ) -> Provenance:
         return Provenance(
             model_version=version,
             prompt_digest=self._question.prompt.digest,

@@ -6,6 +6,7 @@ ProofloopError
 │   ├── NotFound         no object under that key
 │   └── CorruptObject    an object is there and cannot be read as what it should be
 ├── EngineError          a model call failed; says whether trying again can help
+│   └── CallRefused      this one call can never work, others can: its proof or critique is recorded as failed
 ├── Retry                a handler asks for the message again, later
 └── Reject               a handler says that this message can never work: dead letter
 
@@ -49,6 +50,13 @@ class EngineError(ProofloopError):
     def __init__(self, problem: str, *, retryable: bool) -> None:
         super().__init__(problem)
         self.retryable = retryable
+
+
+class CallRefused(EngineError):
+    """The engine works and will never answer this call: too long a prompt, a filtered answer."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem, retryable=False)
 
 
 class Retry(ProofloopError):

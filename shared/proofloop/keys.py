@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
+
+from pydantic import StringConstraints
 
 from proofloop.errors import ConfigError
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+_ID = re.compile(_PATTERN)
+
+Id = Annotated[str, StringConstraints(pattern=rf"^{_PATTERN}\z")]
+"""A name that can be part of a key: what comes in by a message is checked as it enters."""
 
 
 def check_id(value: str, what: str) -> str:

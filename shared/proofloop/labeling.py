@@ -1,8 +1,9 @@
 """The auto-labelling rule of section 2.3: many critiques become one label, or nobody can say.
 
-Each of n critiques that reports an issue is confirmed or not by the majority of m meta-critiques. The lowest score any critique gave is
-the label if at least k such critiques are confirmed; without any confirmed issue the label is 1; otherwise it is undecided.
-Critiques that could not be read have no score; with half of them or more unread, silence about issues proves nothing: undecided.
+Each of n critiques that reports an issue is confirmed or not by the majority of m meta-critiques. The lowest score any
+critique gave is the label if at least k such critiques are confirmed; without any confirmed issue the label is 1;
+otherwise it is undecided. Critiques that could not be read have no score; with half of them or more unread, silence
+about issues proves nothing: undecided.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ UNDECIDED = Decision("undecided", "undecided", None, ())
 
 
 def decide(judgements: Iterable[Judgement], *, n: int, k: int) -> Decision | None:
-    """The label, or None while the critiques that are still missing (of n) could change it. Exact: more critiques never alter it."""
+    """The label, or None while the critiques that are still missing (of n) could change it. Exact: more critiques
+    never alter outcome, kind and score; and prompt: it is None only while they could."""
     judged = sorted(judgements, key=lambda judgement: judgement.index)
     missing = n - len(judged)
     confirmed_zeros = _confirmed_at(judged, 0.0)
@@ -36,10 +38,22 @@ def decide(judgements: Iterable[Judgement], *, n: int, k: int) -> Decision | Non
         return _rejected(0.0, confirmed_zeros, k)
     if missing <= 0:
         return _decide_complete(judged, n=n, k=k)
+    return None if _may_reach_quorum(judged, missing, k) or _may_be_perfect(judged, missing, n) else UNDECIDED
+
+
+def _may_reach_quorum(judged: Sequence[Judgement], missing: int, k: int) -> bool:
+    """Whether k confirmed critiques of the lowest score are still possible: of 0, or of 0.5 while nobody has said 0."""
     zero_is_lowest = any(judgement.verdict.score == 0.0 for judgement in judged)
-    if zero_is_lowest and any(judgement.confirmed for judgement in judged) and len(confirmed_zeros) + missing < k:
-        return UNDECIDED
-    return None
+    reachable = (0.0,) if zero_is_lowest else (0.0, 0.5)
+    return any(len(_confirmed_at(judged, score)) + missing >= k for score in reachable)
+
+
+def _may_be_perfect(judged: Sequence[Judgement], missing: int, n: int) -> bool:
+    return not any(judgement.confirmed for judgement in judged) and 2 * (_readable(judged) + missing) > n
+
+
+def _readable(judged: Sequence[Judgement]) -> int:
+    return sum(judgement.verdict.score is not None for judgement in judged)
 
 
 def _decide_complete(judged: Sequence[Judgement], *, n: int, k: int) -> Decision:
@@ -49,7 +63,7 @@ def _decide_complete(judged: Sequence[Judgement], *, n: int, k: int) -> Decision
         carrying = _confirmed_at(judged, lowest)
         if len(carrying) >= k:
             return _rejected(lowest, carrying, k)
-    if any(judgement.confirmed for judgement in judged) or 2 * len(scores) <= n:
+    if any(judgement.confirmed for judgement in judged) or 2 * _readable(judged) <= n:
         return UNDECIDED
     upheld = tuple(judgement.index for judgement in judged if judgement.verdict.score == 1.0)
     solved = len(upheld) == n
@@ -65,7 +79,7 @@ def _rejected(score: Score, carrying: tuple[int, ...], k: int) -> Decision:
 
 
 def majority(confirms: int, seen: int, m: int) -> bool | None:
-    """Whether more than half of m meta-critiques confirm, given `confirms` among the `seen`; None while both ends are open."""
+    """Whether more than half of m meta-critiques confirm, given `confirms` among the `seen`; None while it is open."""
     if 2 * confirms > m:
         return True
     if 2 * (confirms + m - seen) <= m:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from proofloop.errors import Reject
+from proofloop.keys import Id
 from proofloop.records import Label, LabelKind, LabelOutcome, ModelRole, Record, Score
 
 SELF_CRITIQUE = -1
@@ -20,9 +21,12 @@ MAX_BODY_BYTES = 64 * 1024
 
 
 class Event(Record):
-    """The base of all events. `id` is the same each time the same thing happens, so that a duplicate can be recognised."""
+    """The base of all events.
 
-    run_id: str
+    `id` is the same each time the same thing happens, so that a duplicate can be recognised.
+    """
+
+    run_id: Id
 
     @property
     def name(self) -> str:
@@ -40,15 +44,15 @@ class Event(Record):
 class ParentProof(Record):
     """A proof to improve on, with the critiques chosen to be shown beside it."""
 
-    proof_id: str
+    proof_id: Id
     critiques: tuple[int, ...] = (SELF_CRITIQUE,)
 
 
 class ProblemPosed(Event):
     """One proof of this problem is wanted, under this id."""
 
-    problem_id: str
-    proof_id: str
+    problem_id: Id
+    proof_id: Id
     group: str
     parents: tuple[ParentProof, ...] = ()
 
@@ -60,8 +64,8 @@ class ProblemPosed(Event):
 class OfProof(Event):
     """An event about critique `index` of a proof."""
 
-    proof_id: str
-    index: int
+    proof_id: Id
+    index: int = Field(ge=SELF_CRITIQUE)
 
     @property
     def id(self) -> str:
@@ -69,7 +73,10 @@ class OfProof(Event):
 
 
 class ProofWritten(OfProof):
-    """A proof lies in the store: critique `index` of it is wanted from this version of the verifier, so that one proof's critiques never mix versions."""
+    """A proof lies in the store: critique `index` of it is wanted from this version of the verifier.
+
+    Named here, so that one proof's critiques never mix versions.
+    """
 
     verifier_version: str
 
@@ -85,8 +92,8 @@ class ReviewJudged(OfProof):
 class ProofLabeled(Event):
     """A proof has its one label."""
 
-    proof_id: str
-    problem_id: str
+    proof_id: Id
+    problem_id: Id
     group: str
     outcome: LabelOutcome
     kind: LabelKind
@@ -119,7 +126,8 @@ class ModelPublished(Event):
 
 
 EVENTS: dict[str, type[Event]] = {
-    event.__name__: event for event in (ProblemPosed, ProofWritten, ProofReviewed, ReviewJudged, ProofLabeled, ModelPublished)
+    event.__name__: event
+    for event in (ProblemPosed, ProofWritten, ProofReviewed, ReviewJudged, ProofLabeled, ModelPublished)
 }
 
 
@@ -134,10 +142,15 @@ def decode(body: bytes) -> Event:
         raise Reject(f"the body has {len(body)} bytes; an event has at most {MAX_BODY_BYTES}")
     try:
         fields = json.loads(body)
-        kind = EVENTS[fields.pop("event")]
-        return kind.model_validate(fields)
-    except (ValueError, AttributeError, TypeError) as error:
-        detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise Reject(f"the body is not an event: {detail[:200]}") from error
-    except KeyError as error:
-        raise Reject(f"unknown event {str(error)[:80]}; this version knows {', '.join(EVENTS)}") from error
+    except (ValueError, RecursionError) as error:
+        raise Reject(f"the body is not an event: {str(error)[:200]}") from error
+    if not isinstance(fields, dict) or "event" not in fields:
+        raise Reject("the body is not an event: it is no JSON object with the field 'event'")
+    name = fields.pop("event")
+    if not isinstance(name, str) or name not in EVENTS:
+        raise Reject(f"unknown event {name!r:.80}; this version knows {', '.join(EVENTS)}")
+    try:
+        return EVENTS[name].model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Reject(f"the body is no {name}: {'.'.join(map(str, first['loc']))}: {first['msg'][:200]}") from error

@@ -1,6 +1,9 @@
-"""Which model version each role serves in a run: a log that only grows, so that promote, rollback and a redelivered event are all safe.
+"""Which model version each role serves in a run.
 
-A version is named by the key prefix of its files in the store ("runs/demo/models/verifier/000003"), or by any name the engine knows.
+It is a log that only grows: promote, rollback and a redelivered event are all safe.
+
+A version is named by the key prefix of its files in the store ("runs/demo/models/verifier/000003"), or by any name the
+engine knows.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from proofloop.store import LocalStore, Store, get_record
 MANIFEST = "manifest.json"
 """Written last: a version without it was never finished and is never served."""
 
+ROLLED_BACK = "rolled back after"
+"""How the reason of a rollback begins; what follows makes it unique."""
+
 
 class Served(Record):
     """One line of the log: this version went into service because of that."""
@@ -32,13 +38,15 @@ def served_log(store: Store, run_id: str, role: ModelRole) -> list[Served]:
 
 
 def put_in_service(store: Store, run_id: str, role: ModelRole, version: str, reason: str) -> None:
-    """Append to the log unless its reason is there already: a published version is adopted once, even after a rollback."""
+    """Append to the log unless its reason is there: a published version is adopted once, even after a rollback."""
     while True:
         log = served_log(store, run_id, role)
         if any(line.reason == reason for line in log):
             return
         line = Served(version=version, reason=reason)
-        if store.put_if_absent(f"{keys.served(run_id, role)}{len(log):06d}.json", line.model_dump_json().encode(), durable=True):
+        if store.put_if_absent(
+            f"{keys.served(run_id, role)}{len(log):06d}.json", line.model_dump_json().encode(), durable=True
+        ):
             return
 
 
@@ -49,24 +57,43 @@ def published_versions(store: Store, run_id: str, role: ModelRole) -> list[str]:
 
 
 def promote(store: Store, run_id: str, role: ModelRole, version: str) -> None:
-    """Put a complete version in service by hand. Raises ConfigError if there is no such version, CorruptObject if it is damaged."""
+    """Put a complete version in service by hand.
+
+    Raises ConfigError if there is no such version, CorruptObject if it is damaged.
+    """
     known = published_versions(store, run_id, role)
     if version not in known:
-        raise ConfigError(f"{role} has no complete version {version!r} in run {run_id}", f"one of {', '.join(known) or '(none yet)'}")
+        raise ConfigError(
+            f"{role} has no complete version {version!r} in run {run_id}", f"one of {', '.join(known) or '(none yet)'}"
+        )
     verify_version(store, version)
     put_in_service(store, run_id, role, version, f"promoted after {len(served_log(store, run_id, role))}")
 
 
 def rollback(store: Store, run_id: str, role: ModelRole, first: str) -> str:
-    """Put the version that served before the present one back in service, `first` if there is none; its name."""
+    """Take the present version back: the one that stood before it serves again, `first` at last; its name.
+
+    Raises ConfigError.
+    """
     log = served_log(store, run_id, role)
-    versions = [first, *(line.version for line in log)]
-    if len(versions) < 2:
-        raise ConfigError(f"{role} in run {run_id} still serves its first version {first!r}", "there is nothing to roll back to")
-    earlier = [version for version in versions if version != versions[-1]]
-    target = earlier[-1] if earlier else first
-    put_in_service(store, run_id, role, target, f"rolled back after {len(log)}")
-    return target
+    standing = _standing(first, log)
+    if len(standing) < 2:
+        raise ConfigError(
+            f"{role} in run {run_id} serves its first version {first!r}", "there is nothing to roll back to"
+        )
+    put_in_service(store, run_id, role, standing[-2], f"{ROLLED_BACK} {len(log)}")
+    return standing[-2]
+
+
+def _standing(first: str, log: list[Served]) -> list[str]:
+    """The versions that nobody took back, oldest first; the last is in service. Rolling back twice goes back two."""
+    versions = [first]
+    for line in log:
+        if line.reason.startswith(ROLLED_BACK):
+            versions = versions[:-1] or [first]
+        elif line.version != versions[-1]:
+            versions.append(line.version)
+    return versions
 
 
 def manifest_files(store: Store, version: str) -> dict[str, str]:
@@ -93,7 +120,8 @@ def verify_version(store: Store, version: str) -> None:
 def version_folder(store: Store, cache: Path, version: str, base: Path = Path()) -> Path:
     """A local folder with the version's files: where they lie already, or a verified copy in `cache`.
 
-    A name that is no version of a run is a model that comes with an installed package (entry points `proofloop.models`), or a folder.
+    A name that is no version of a run is a model that comes with an installed package (entry points
+    `proofloop.models`), or a folder.
     """
     if not version.startswith("runs/"):
         for point in entry_points(group="proofloop.models", name=version):

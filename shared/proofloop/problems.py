@@ -1,4 +1,7 @@
-"""A run's problems: posed by a domain, or read from a JSON or JSONL file. A bad row is named with its number before anything runs."""
+"""A run's problems: posed by a domain, or read from a JSON or JSONL file.
+
+A bad row is named with its number before anything runs.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from proofloop.domains import load_domain
+from proofloop.domains import Domain, load_domain
 from proofloop.errors import ConfigError
 from proofloop.records import Problem, digest
 from proofloop.runspec import RunSpec
@@ -20,10 +23,25 @@ def problems_of(spec: RunSpec) -> Iterator[Problem]:
     """The run's problems in order, the same each time. Raises ConfigError."""
     if spec.problems.domain is not None:
         domain = load_domain(spec.problems.domain)
-        for index in range(spec.problems.count):
-            yield domain.pose(index, split=spec.problems.split, seed=spec.seed)
+        yield from _pose_distinct(domain, spec)
     elif spec.problems.file is not None:
         yield from read_problems(spec.base / spec.problems.file)
+
+
+def _pose_distinct(domain: Domain, spec: RunSpec) -> Iterator[Problem]:
+    """The first `count` different problems: a domain may draw one twice, and two of one id would be one."""
+    wanted, seen = spec.problems.count, set[str]()
+    for index in range(10 * wanted):
+        problem = domain.pose(index, split=spec.problems.split, seed=spec.seed)
+        if problem.id not in seen:
+            seen.add(problem.id)
+            yield problem
+        if len(seen) == wanted:
+            return
+    hint = "ask for fewer, or for another split"
+    raise ConfigError(
+        f"[problems] count = {wanted}: domain {domain.name!r} has only {len(seen)} different problems", hint
+    )
 
 
 def count_problems(spec: RunSpec) -> int:
@@ -32,11 +50,16 @@ def count_problems(spec: RunSpec) -> int:
 
 
 def read_problems(file: Path) -> list[Problem]:
-    """The problems of a JSON list or JSONL file: `question` or `problem`; optional `problem_idx` or `id`, `answer`, `source`. Raises ConfigError."""
+    """The problems of a JSON list or JSONL file. Raises ConfigError.
+
+    Each has `question` or `problem`, and may have `problem_idx` or `id`, `answer`, `source`.
+    """
     try:
-        text = file.read_text("utf-8")
+        text = file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"problem file {file} cannot be read: {error}", "give a JSON list or a JSONL file in UTF-8") from error
+        raise ConfigError(
+            f"problem file {file} cannot be read: {error}", "give a JSON list or a JSONL file in UTF-8"
+        ) from error
     problems = [_problem(row, number, file) for number, row in enumerate(_rows(text, file), 1)]
     if not problems:
         raise ConfigError(f"{file} has no problems", "give a JSON list or a JSONL file with a `question` in each row")
@@ -52,9 +75,21 @@ def _rows(text: str, file: Path) -> list[Any]:
     try:
         if text.lstrip().startswith("["):
             return list(json.loads(text))
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
-    except ValueError as error:
-        raise ConfigError(f"{file} is neither a JSON list nor JSONL: {error}", "each row is an object with a `question`") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} is no JSON list: {error}", "each row is an object with a `question`") from error
+    lines = [
+        line for line in text.split("\n") if line.strip()
+    ]  # not splitlines(): a JSON string may hold other line separators
+    return [_row(line, number, file) for number, line in enumerate(lines, 1)]
+
+
+def _row(line: str, number: int, file: Path) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"row {number} of {file} is no JSON: {error}", "give a JSON list, or JSONL with one object a line"
+        ) from error
 
 
 def _problem(row: Any, number: int, file: Path) -> Problem:
@@ -65,21 +100,37 @@ def _problem(row: Any, number: int, file: Path) -> Problem:
     if not isinstance(question, str) or not question.strip():
         raise ConfigError(f"{place} has no text under `question` or `problem`", "each row needs one of them")
     if len(question) > MAX_QUESTION_CHARS:
-        raise ConfigError(f"the question in {place} has {len(question)} characters; at most {MAX_QUESTION_CHARS}", "shorten it")
-    return Problem(
+        raise ConfigError(
+            f"the question in {place} has {len(question)} characters; at most {MAX_QUESTION_CHARS}", "shorten it"
+        )
+    problem = Problem(
         id=_problem_id(row, question),
         question=question.strip(),
         answer=_optional_text(row.get("answer")),
         source=_optional_text(row.get("source") or row.get("contest")),
     )
+    if not _is_unicode(f"{problem.question}{problem.answer}{problem.source}"):
+        raise ConfigError(
+            f"{place} has half of a surrogate pair in a text", "write the character itself, or both halves"
+        )
+    return problem
 
 
 def _problem_id(row: dict[str, Any], question: str) -> str:
     """The row's own id as far as it can be part of a key, else a digest of the question."""
-    given = row.get("problem_idx", row.get("id"))
+    given = row.get("id") if row.get("problem_idx") is None else row["problem_idx"]
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(given)).strip("-._")[:60] if given is not None else ""
     return slug or f"p{digest(question)}"
 
 
 def _optional_text(value: Any) -> str | None:
     return None if value is None else str(value)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether the text can be written: JSON may hold half of a surrogate pair, UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

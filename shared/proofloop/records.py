@@ -1,6 +1,7 @@
 """What the store holds: frozen records, each with where it came from.
 
-A record written by a newer proofloop may have more fields; they are ignored. A record is written once and never changed.
+A record written by a newer proofloop may have more fields; they are ignored. A record is written once and never
+changed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ TRAINED_ROLES: tuple[TrainedRole, ...] = ("generator", "verifier")
 class Record(BaseModel):
     """The base of all records and messages: immutable, unknown fields ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", ser_json_inf_nan="constants"
+    )  # a loss that is not a number must be readable
 
 
 class Problem(Record):
@@ -39,13 +42,16 @@ class Problem(Record):
 class Sampling(Record):
     """How an answer is sampled."""
 
-    temperature: float = Field(1.0, ge=0)
+    temperature: float = Field(1.0, ge=0, le=100)
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(4096, ge=1)
 
 
 class Provenance(Record):
-    """Where an answer came from and what it cost; costs add up from these. `tokens_key` says where its sampled tokens lie, if they were kept."""
+    """Where an answer came from and what it cost; costs add up from these.
+
+    `tokens_key` says where its sampled tokens lie, if they were kept.
+    """
 
     model_version: str
     prompt_digest: str
@@ -90,7 +96,8 @@ class Proof(Record):
     """One proof with the generator's own evaluation of it.
 
     `group` names the proofs sampled for the same prompt. `verdict` is that of the whole answer: the format and the
-    self-evaluation's score s'. `provenance` covers both parts. `verifier_version` will review it, the same for all its critiques.
+    self-evaluation's score s'. `provenance` covers both parts. `verifier_version` will review it, the same for all its
+    critiques.
     """
 
     id: str
@@ -125,7 +132,8 @@ class Judgement(Record):
     """What the labeler needs to know of critique `index`, without its texts.
 
     `confirmed`: the majority of m confirms the issues it reports; None when it reports none or could not be read.
-    `quality` in [0, 1]: the mean of the meta-scores, R_meta of eq. (3) and (6); 1 when nothing was claimed, 0 when unreadable.
+    `quality` in [0, 1]: the mean of the meta-scores, R_meta of eq. (3) and (6); 1 when nothing was claimed, 0 when
+    unreadable.
     """
 
     proof_id: str
@@ -139,14 +147,14 @@ LabelOutcome = Literal["label", "perfect", "undecided", "unreadable"]
 """What the labelling rule says; a proof whose format is wrong is unreadable and never reaches the rule."""
 
 LabelKind = Literal["accepted", "rejected_upheld", "overturned", "undecided", "unreadable"]
-"""What self-play yields: (a) accepted, (b) rejected by an upheld critique, (c) rejected by a critique that was overturned."""
+"""What self-play yields: (a) accepted, (b) rejected by an upheld critique, (c) by a critique that was overturned."""
 
 
 class Label(Record):
     """The one label of a proof. `score` is None when the outcome is undecided (a person may decide) or unreadable.
 
-    `critiques` carry the label; `self_quality` is R_meta of the self-evaluation (eq. 6); `trigger` is the index of the critique
-    whose message decided it: only that message announces the label, however often it is delivered.
+    `critiques` carry the label; `self_quality` is R_meta of the self-evaluation (eq. 6); `trigger` is the index of the
+    critique whose message decided it: only that message announces the label, however often it is delivered.
     """
 
     run_id: str
@@ -164,7 +172,9 @@ class Label(Record):
 
 
 class TrainingSample(Record):
-    """One sampled answer with what it earned. `group` names the samples that share a prompt: their mean is the baseline.
+    """One sampled answer with what it earned.
+
+    `group` names the samples that share a prompt: their mean is the baseline.
 
     `reward_parts` keeps every factor of the reward by name, so that a number can be explained later.
     """
@@ -189,7 +199,10 @@ class TrainingBatch(Record):
 
 
 class TrainingStep(Record):
-    """What one optimisation step did: `figures` are the trainer's numbers by name, `reward_parts` the means of the reward's factors."""
+    """What one optimisation step did.
+
+    `figures` are the trainer's numbers by name, `reward_parts` the means of the reward's factors.
+    """
 
     run_id: str
     role: ModelRole
@@ -202,7 +215,7 @@ class TrainingStep(Record):
 
 def digest(text: str) -> str:
     """A short, stable name for a text: 12 hex digits of its SHA-256."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:12]
 
 
 def derive_seed(*parts: object) -> int:

@@ -11,7 +11,7 @@ PAPER_ALPHA, PAPER_BETA = 0.76, 0.24
 """Weights of proof and self-evaluation in eq. (5)."""
 
 PROOF_WEIGHT, SELF_WEIGHT, FORMAT_WEIGHT = 0.6, 0.3, 0.1
-"""The alternative preset "weighted": proof correctness, accuracy of the self-evaluation, format; a wrong format vetoes all."""
+"""The preset "weighted": proof correctness, accuracy of the self-evaluation, format; a wrong format vetoes all."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,10 @@ def score_reward(predicted: float, actual: float) -> float:
 
 
 def verifier_reward(*, predicted: float | None, actual: float, meta_quality: float | None = None) -> Reward:
-    """R_format * R_score, eq. (2); with `meta_quality` also * R_meta, eq. (3). `predicted` is None when the format is wrong."""
+    """R_format * R_score, eq. (2); with `meta_quality` also * R_meta, eq. (3).
+
+    `predicted` is None when the format is wrong.
+    """
     if predicted is None:
         return Reward(0.0, {"format": 0.0})
     parts = {"format": 1.0, "score": score_reward(predicted, actual)}
@@ -56,7 +59,8 @@ def generator_reward(
 ) -> Reward:
     """R_format(Y, Z) * (alpha * R_Y + beta * R_Z), eq. (5), with R_Z = R_score(s', s) * R_meta(Z), eq. (6).
 
-    `proof_score` is the verifier's s (R_Y); `self_score` is s', None when the format is wrong; `self_quality` is R_meta(Z).
+    `proof_score` is the verifier's s (R_Y); `self_score` is s', None when the format is wrong; `self_quality` is
+    R_meta(Z).
     """
     if self_score is None:
         return Reward(0.0, {"format": 0.0})

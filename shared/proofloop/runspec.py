@@ -1,4 +1,7 @@
-"""What a run does: one TOML file, checked at once, frozen with the run in the store. Every field has a default that works."""
+"""What a run does: one TOML file, checked at once, frozen with the run in the store.
+
+Every field has a default that works.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,19 @@ from proofloop.rewards import PAPER_ALPHA, PAPER_BETA, RewardPreset
 
 
 class Section(BaseModel):
-    """The base of the file's sections: a key that is not known is an error, never ignored."""
+    """The base of the file's sections: an unknown key is an error, and `"8"` and `true` are no numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Problems(Section):
-    """Which problems: `count` of a domain's split, or those of a JSON or JSONL file; each gets `proofs_per_problem` proofs, a group."""
+    """Which problems: `count` of a domain's split, or those of a JSON or JSONL file.
+
+    Each gets `proofs_per_problem` proofs, a group.
+    """
 
     domain: str | None = None
-    file: Path | None = None
+    file: Path | None = Field(None, strict=False)
     split: Literal["train", "validation", "test"] = "train"
     count: int = Field(32, ge=1, le=10_000_000)
     proofs_per_problem: int = Field(8, ge=1, le=4096)
@@ -42,6 +48,14 @@ class EngineSection(Section):
     kind: str = "local"
     settings: dict[str, Any] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _no_secret(self) -> EngineSection:
+        if "api_key" in self.settings:
+            raise ValueError(
+                "a run file is stored with the run and holds no secret: set PROOFLOOP_OPENAI_API_KEY instead"
+            )
+        return self
+
 
 class Models(Section):
     """The version each role begins with: a served model's name, a Hugging Face folder, or "nano-base"."""
@@ -51,18 +65,23 @@ class Models(Section):
     meta_verifier: str = "nano-base"
 
 
+class RoleSampling(Sampling, Section):
+    """How one role samples."""
+
+
 class SamplingSection(Section):
     """How each role samples."""
 
-    generator: Sampling = Sampling()
-    verifier: Sampling = Sampling()
-    meta_verifier: Sampling = Sampling()
+    generator: RoleSampling = RoleSampling()
+    verifier: RoleSampling = RoleSampling()
+    meta_verifier: RoleSampling = RoleSampling()
 
 
 class Labeling(Section):
     """The auto-label of section 2.3: n critiques a proof, m meta-critiques an issue, a quorum of k.
 
-    `confirm_at`: the lowest meta-score that confirms. `stop_early` ends the critiques of a proof once they cannot change its label.
+    `confirm_at`: the lowest meta-score that confirms. `stop_early` ends the critiques of a proof once they cannot
+    change its label.
     """
 
     n: int = Field(8, ge=1, le=1024)
@@ -79,7 +98,10 @@ class Labeling(Section):
 
 
 class RewardSection(Section):
-    """Which reward: the paper's eq. (5) with its weights, or the preset "weighted". `meta`: whether R_meta enters the verifier's, eq. (3)."""
+    """Which reward: the paper's eq. (5) with its weights, or the preset "weighted".
+
+    `meta`: whether R_meta enters the verifier's, eq. (3).
+    """
 
     preset: RewardPreset = "paper"
     alpha: float = Field(PAPER_ALPHA, ge=0, le=1)
@@ -111,7 +133,10 @@ class Training(Section):
 
 
 class Flow(Section):
-    """How much goes on at once. `max_waiting_proofs` bounds the proofs that are posed and not yet labelled: memory stays flat."""
+    """How much goes on at once.
+
+    `max_waiting_proofs` bounds the proofs that are posed and not yet labelled: memory stays flat.
+    """
 
     max_waiting_proofs: int = Field(256, ge=1)
     generator: int = Field(32, ge=1, le=4096)
@@ -143,7 +168,7 @@ class RunSpec(Section):
     training: Training = Training()
     flow: Flow = Flow()
     prices: Prices = Prices()
-    base: Path = Path()
+    base: Path = Field(Path(), strict=False)
     """The folder that relative paths mean: that of the file."""
 
     def model_of(self, role: ModelRole) -> str:
@@ -151,18 +176,20 @@ class RunSpec(Section):
         return name
 
     def sampling_of(self, role: ModelRole) -> Sampling:
-        section: Sampling = getattr(self.sampling, role)
-        return section
+        section: RoleSampling = getattr(self.sampling, role)
+        return Sampling(**dict(section))
 
 
 def load_runspec(file: Path) -> RunSpec:
     """Read and check a run.toml. Raises ConfigError with the key, the value and the limit."""
     try:
-        fields = tomllib.loads(file.read_text("utf-8"))
+        fields = tomllib.loads(file.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}", "give the path of a run.toml") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{file} is not TOML: {error}", "see examples/ for run files that work") from error
+    if "base" in fields:
+        raise ConfigError(f"unknown key base in {file}", f"known here: {', '.join(_known_keys([]))}")
     return parse_runspec({"name": file.stem, "base": file.parent.absolute(), **fields}, str(file))
 
 
@@ -187,7 +214,9 @@ def _explained(error: ValidationError, origin: str) -> ConfigError:
     if first["type"] == "missing":
         return ConfigError(f"{place} is missing in {origin}", "see examples/ for run files that work")
     shown = f" = {first['input']!r}" if isinstance(first["input"], str | int | float | bool) else ""
-    return ConfigError(f"{place}{shown} in {origin}: {first['msg'].removeprefix('Value error, ')}", _hint_for(sections + [key]))
+    return ConfigError(
+        f"{place}{shown} in {origin}: {first['msg'].removeprefix('Value error, ')}", _hint_for(sections + [key])
+    )
 
 
 def _section_class(names: list[str]) -> type[BaseModel]:
@@ -208,5 +237,3 @@ def _hint_for(path: list[str]) -> str:
     """The first line of the section's own documentation."""
     text = _section_class(path).__doc__ or ""
     return " ".join(text.split(". ")[0].split())
-
-

@@ -1,7 +1,10 @@
-"""What every role runs on: an event comes in, the role's handler reads and writes the store and yields events, the runtime does the rest.
+"""What every role runs on.
 
-The order is always the same: the handler stores, the runtime publishes what it yielded, waits for the confirm, then acknowledges.
-A handler sends nothing itself, and every handler is safe to run twice: it looks for its own output before it spends anything.
+An event comes in, the role's handler reads and writes the store and yields events, the runtime does the rest.
+
+The order is always the same: the handler stores, the runtime publishes what it yielded, waits for the confirm, then
+acknowledges. A handler sends nothing itself, and every handler is safe to run twice: it looks for its own output before
+it spends anything.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ SERVED_CACHE_S = 0.5
 """How long a worker may go on using a version after another was put in service."""
 
 FAILED_SHARE_LIMIT, FAILED_MINIMUM = 0.2, 25
-"""A worker stops when more than this share of its messages, and at least so many, failed: something is wrong with it, not with them."""
+"""A worker stops when more than this share of its messages, and at least so many, failed: the fault is its own."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,10 @@ def load_role(name: str) -> Role:
     """The installed role of that name. Raises ConfigError."""
     found = {point.name: point for point in entry_points(group="proofloop.roles")}
     if name not in found:
-        raise ConfigError(f"role {name!r} is not installed", f"installed: {', '.join(sorted(found)) or 'none'}; pip install proofloop-{name.replace('_', '-')}")
+        raise ConfigError(
+            f"role {name!r} is not installed",
+            f"installed: {', '.join(sorted(found)) or 'none'}; pip install proofloop-{name.replace('_', '-')}",
+        )
     role = found[name].load()()
     assert isinstance(role, Role)
     return role
@@ -59,7 +65,11 @@ def load_role(name: str) -> Role:
 
 @dataclass
 class Tools:
-    """What a handler may use. `stopping` is set when the process is asked to end: running engine calls are then cancelled and their messages requeued."""
+    """What a handler may use.
+
+    `stopping` is set when the process is asked to end: running engine calls are then cancelled and their messages
+    requeued.
+    """
 
     store: Store
     engine_for: Callable[[RunSpec], Engine]
@@ -71,7 +81,7 @@ class Tools:
         self.spec = lru_cache(maxsize=64)(self._load_spec)
         self.pack = lru_cache(maxsize=64)(self._load_pack)
         self.problem = lru_cache(maxsize=1024)(self._load_problem)
-        self.judgement = lru_cache(maxsize=16384)(self._load_judgement)
+        self.judgement = lru_cache(maxsize=4096)(self._load_judgement)
         self._served: dict[tuple[str, str], tuple[float, str]] = {}
 
     def serving(self, run_id: str, role: ModelRole) -> str:

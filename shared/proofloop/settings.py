@@ -1,11 +1,14 @@
-"""Where things are: addresses, secrets and log level, from the environment (PROOFLOOP_*). What a run does is its run.toml."""
+"""Where things are: addresses, secrets and log level, from the environment (PROOFLOOP_*).
+
+What a run does is its run.toml.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from proofloop.errors import ConfigError
@@ -21,6 +24,9 @@ class Settings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
+    openai_api_key: SecretStr | None = None
+    """The key of the engine `openai`."""
+
     cache: Path = Path.home() / ".cache" / "proofloop"
     """Where a service keeps the model versions it fetched."""
 
@@ -32,4 +38,6 @@ def load_settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = f"PROOFLOOP_{str(first['loc'][0]).upper()}"
-        raise ConfigError(f"environment variable {name}={first['input']!r} cannot be used: {first['msg']}", "correct or unset it") from error
+        raise ConfigError(
+            f"environment variable {name}={first['input']!r} cannot be used: {first['msg']}", "correct or unset it"
+        ) from error

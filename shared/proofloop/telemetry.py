@@ -1,4 +1,7 @@
-"""Logs and counters. Logs are events with fields, pretty on a terminal and JSON otherwise, always on stderr; stdout is data."""
+"""Logs and counters.
+
+Logs are events with fields, pretty on a terminal and JSON otherwise, always on stderr; stdout is data.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from typing import Literal
 
 import structlog
 
-MetricName = Literal["handled", "retried", "failed", "dead", "engine_calls", "engine_failures", "prompt_tokens", "completion_tokens"]
+MetricName = Literal[
+    "handled", "retried", "failed", "dead", "engine_calls", "engine_failures", "prompt_tokens", "completion_tokens"
+]
 """Every counter there is; each is counted by role."""
 
 

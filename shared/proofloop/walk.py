@@ -1,7 +1,7 @@
 """The whole walk in one process: every role's worker on the local bus, over one store, with no server.
 
-A run is planned by its spec alone: the same problems and proof ids each time. Taking it up again therefore means posing what has no
-label yet; every step finds what it already stored, and nothing that was paid is paid again.
+A run is planned by its spec alone: the same problems and proof ids each time. Taking it up again therefore means posing
+what has no label yet; every step finds what it already stored, and nothing that was paid is paid again.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import structlog
 from proofloop import keys
 from proofloop.bus import DeadLetter, LocalBus
 from proofloop.engine.pool import Engines
-from proofloop.errors import ConfigError, ProofloopError
-from proofloop.messages import Event, ModelPublished, ProblemPosed, ProofLabeled
+from proofloop.errors import ConfigError, ProofloopError, Reject
+from proofloop.messages import Event, ModelPublished, ProblemPosed, ProofLabeled, decode
 from proofloop.problems import count_problems, problems_of
 from proofloop.records import Label, Record, digest
 from proofloop.runspec import RunSpec
@@ -57,12 +57,18 @@ def create_run(store: Store, spec: RunSpec, *, resume: bool) -> RunSpec:
     """Freeze the spec with the run, or find it there when resuming. Raises ConfigError."""
     stored = find_spec(store, spec.name)
     if stored is None:
-        store.put_if_absent(keys.run_spec(spec.name), spec.model_dump_json().encode(), durable=True)
-        return spec
+        if store.put_if_absent(keys.run_spec(spec.name), spec.model_dump_json().encode(), durable=True):
+            return spec
+        return create_run(store, spec, resume=resume)  # another process was first
     if not resume:
-        raise ConfigError(f"run {spec.name!r} is already in the store", "give --resume to go on with it, or another name")
-    if stored != spec:
-        raise ConfigError(f"run {spec.name!r} was begun with another run file", "a run's spec is frozen; give the new one another name")
+        raise ConfigError(
+            f"run {spec.name!r} is already in the store", "give --resume to go on with it, or another name"
+        )
+    if stored.model_dump_json() != spec.model_dump_json():
+        raise ConfigError(
+            f"run {spec.name!r} was begun with another run file",
+            "a run's spec is frozen; give the new one another name",
+        )
     return stored
 
 
@@ -89,13 +95,16 @@ def planned_proofs(spec: RunSpec) -> int:
 class LocalWalk:
     """Runs one run from beginning to end in this process. Use as a context manager: leaving it stops the workers."""
 
-    def __init__(self, store: Store, engines: Engines, spec: RunSpec, *, stopping: threading.Event | None = None) -> None:
+    def __init__(
+        self, store: Store, engines: Engines, spec: RunSpec, *, stopping: threading.Event | None = None
+    ) -> None:
         self._spec, self._store = spec, store
         self._tools = Tools(store, engines.of, stopping=stopping or threading.Event())
         self._bus = LocalBus(on_dead=self._bury, on_publish=self._observe)
         self._slots = threading.Semaphore(spec.flow.max_waiting_proofs)
         self._lock = threading.Lock()
         self._open: set[str] = set()
+        self._stuck: set[str] = set()
         self._progress = Progress(planned=0)
 
     def __enter__(self) -> LocalWalk:
@@ -104,7 +113,9 @@ class LocalWalk:
             Worker(load_role(name), self._bus, self._tools).start(concurrency=getattr(self._spec.flow, name, 1))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is not None:
             self._tools.stop("the walk was interrupted")
         self._bus.close(grace_s=30.0)
@@ -114,7 +125,10 @@ class LocalWalk:
         return self._tools
 
     def run(self, planned_proofs: int, report: Callable[[Progress], None] = lambda progress: None) -> Progress:
-        """Pose everything that has no label and wait until all is done. Raises Interrupted when asked to stop, ProofloopError when proofs got stuck."""
+        """Pose everything that has no label and wait until all is done.
+
+        Raises Interrupted when asked to stop, ProofloopError when proofs got stuck.
+        """
         self._progress = Progress(planned=planned_proofs)
         for event in planned(self._spec, self._store):
             self._pose(event)
@@ -151,15 +165,19 @@ class LocalWalk:
         """Count a label once, however often it is announced, and let the next proof in."""
         if isinstance(event, ModelPublished):
             with self._lock:
-                self._progress = replace(self._progress, steps={**self._progress.steps, event.role: int(event.version[-6:])})
+                self._progress = replace(
+                    self._progress, steps={**self._progress.steps, event.role: int(event.version[-6:])}
+                )
         if not isinstance(event, ProofLabeled):
             return
         with self._lock:
-            if event.proof_id not in self._open:
-                return
-            self._open.remove(event.proof_id)
-        self._count(event.outcome)
-        self._slots.release()
+            is_open, is_stuck = event.proof_id in self._open, event.proof_id in self._stuck
+            self._open.discard(event.proof_id)
+            self._stuck.discard(event.proof_id)
+        if is_open or is_stuck:
+            self._count(event.outcome)
+        if is_open:
+            self._slots.release()
 
     def _count(self, outcome: str) -> None:
         with self._lock:
@@ -168,24 +186,47 @@ class LocalWalk:
 
     def _snapshot(self) -> Progress:
         with self._lock:
-            return replace(self._progress, waiting=len(self._open))
+            return replace(self._progress, waiting=len(self._open) + len(self._stuck))
 
     def _bury(self, letter: DeadLetter) -> None:
         """Keep the dead letter, and do not wait for its proof."""
         record = DeadLetterRecord(
-            queue=letter.queue, reason=letter.reason, body=letter.body.decode("utf-8", "replace"), deliveries=letter.deliveries
+            queue=letter.queue,
+            reason=letter.reason,
+            body=letter.body.decode("utf-8", "replace"),
+            deliveries=letter.deliveries,
         )
-        put_record(self._store, f"{keys.dead_letters(self._spec.name)}{letter.queue}-{digest(record.body)}.json", record)
+        put_record(
+            self._store, f"{keys.dead_letters(self._spec.name)}{letter.queue}-{digest(record.body)}.json", record
+        )
         log.error("dead_letter", queue=letter.queue, reason=letter.reason)
+        self._let_go(letter.body)
+
+    def _let_go(self, body: bytes) -> None:
+        """Give the place of a dead message's proof to the next one; should its label come all the same, it counts."""
+        try:
+            proof_id = getattr(decode(body), "proof_id", None)
+        except Reject:
+            return
+        with self._lock:
+            if proof_id not in self._open:
+                return
+            self._open.remove(proof_id)
+            self._stuck.add(proof_id)
+        self._slots.release()
 
     def _check_stopping(self) -> None:
         if self._tools.stopping.is_set():
-            raise Interrupted(self._tools.stop_reason or "stopped")
+            if self._tools.stop_reason:
+                raise ProofloopError(self._tools.stop_reason)
+            raise Interrupted("asked to stop")
 
     def _check_complete(self) -> None:
-        if self._open:
-            some = ", ".join(sorted(self._open)[:3])
+        unlabelled = self._open | self._stuck
+        if unlabelled:
+            some = ", ".join(sorted(unlabelled)[:3])
             raise ProofloopError(
-                f"{len(self._open)} of {self._progress.planned} proofs have no label because a message of theirs died: {some}\n"
+                f"{len(unlabelled)} of {self._progress.planned} proofs have no label "
+                f"because a message of theirs died: {some}\n"
                 f"hint: `proofloop dead list --run {self._spec.name}` says why; `--resume` tries them again"
             )

@@ -16,6 +16,7 @@ from proofloop.engine import installed_engines, open_engine
 from proofloop.engine.base import ChatMessage, Engine, Generation, GenerationRequest
 from proofloop.errors import EngineError
 from proofloop.records import Sampling
+from tests.nano_base import nano_base_folder
 from tests.scripted_openai import Exchange, ScriptedServer
 
 
@@ -65,10 +66,8 @@ def simulated() -> Iterator[Subject]:
 def local() -> Iterator[Subject]:
     if "local" not in installed_engines():
         pytest.skip("proofloop-trainer is not installed")
-    nano = pytest.importorskip("proofloop_trainer.nano", reason="proofloop-trainer cannot be imported")
-    if not hasattr(nano, "base_folder"):
-        pytest.skip("proofloop-trainer has no nano base model yet")
-    engine = open_engine("local", {}, lambda version: nano.base_folder())
+    folder = nano_base_folder()
+    engine = open_engine("local", {}, lambda version: folder)
     too_long = (ChatMessage("user", "2 + 2 = 4. " * 20_000),)
     yield Subject(engine, "nano-base", lambda request: replace(request, messages=too_long))
     engine.close()

@@ -23,6 +23,7 @@ from proofloop.engine.openai import OpenAIEngine
 from proofloop.engine.openai_settings import OpenAISettings
 from proofloop.errors import EngineError
 from proofloop.records import Sampling
+from tests.nano_base import nano_base_folder
 
 START_S = 45
 LONG = 450  # tokens; the nano model takes 512 with the prompt
@@ -35,8 +36,7 @@ Connect = Callable[..., OpenAIEngine]
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    nano = pytest.importorskip("proofloop_trainer.nano", reason="proofloop-trainer is not installed")
-    return Path(nano.base_folder())
+    return nano_base_folder()
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def connect(base_url: str, folder: Path) -> Iterator[Connect]:
     engines: list[OpenAIEngine] = []
 
     def open_one(**settings: Any) -> OpenAIEngine:
-        usual = {"base_url": base_url, "model": str(folder), "idle_timeout_s": 30, "max_attempts": 1}
+        usual: dict[str, Any] = {"base_url": base_url, "model": str(folder), "idle_timeout_s": 30, "max_attempts": 1}
         engines.append(OpenAIEngine(OpenAISettings(**(usual | settings))))
         return engines[-1]
 

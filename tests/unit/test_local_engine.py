@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+
 from proofloop.domains.nano import NanoDomain
 from proofloop.engine.base import ChatMessage, Generation, GenerationRequest
 from proofloop.errors import EngineError, NotFound, StoreError

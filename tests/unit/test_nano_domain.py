@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from proofloop.domains.base import CritiqueFinding, Defect, ProofFinding
 from proofloop.domains.nano import (
     FLAW_KINDS,
@@ -141,7 +142,9 @@ def test_posing_is_repeatable_and_the_splits_share_no_problem():
     again = [DOMAIN.pose(index, split="test", seed=0) for index in range(300)]
     ids = {split: {problem.id for problem in problems} for split, problems in posed.items()}
     assert again == posed["test"]
-    assert not ids["train"] & ids["test"] and not ids["train"] & ids["validation"] and not ids["test"] & ids["validation"]
+    assert (
+        not ids["train"] & ids["test"] and not ids["train"] & ids["validation"] and not ids["test"] & ids["validation"]
+    )
     assert len(ids["train"]) > 290
 
 

@@ -1,4 +1,4 @@
-"""The generator: a problem comes in, a proof with its own evaluation goes to the store, and its reviews are asked for."""
+"""The generator: a problem comes in, a proof with its own evaluation goes to the store, its reviews are asked for."""
 
 from proofloop.runtime import Role, adopt
 from proofloop_generator.prove import prove

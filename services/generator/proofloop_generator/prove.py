@@ -1,4 +1,6 @@
-"""Writes proofs. From `ProblemPosed` comes one proof in the store; out go n `ProofWritten`, and `ProofReviewed` for its own critique.
+"""Writes proofs.
+
+From `ProblemPosed` comes one proof in the store; out go n `ProofWritten`, and `ProofReviewed` for its own critique.
 
 A proof whose format is wrong has nothing to review: it goes straight to the labeler, which closes it.
 """
@@ -9,7 +11,15 @@ from collections.abc import Iterator
 
 from proofloop import keys
 from proofloop.asking import Answer, Asked, Question
-from proofloop.messages import SELF_CRITIQUE, Event, ParentProof, ProblemPosed, ProofReviewed, ProofWritten, ReviewJudged
+from proofloop.messages import (
+    SELF_CRITIQUE,
+    Event,
+    ParentProof,
+    ProblemPosed,
+    ProofReviewed,
+    ProofWritten,
+    ReviewJudged,
+)
 from proofloop.prompts import Prompt
 from proofloop.prompts.parsing import parse_proof
 from proofloop.records import Critique, Proof
@@ -32,7 +42,12 @@ def prove(event: ProblemPosed, tools: Tools) -> Iterator[Event]:
 
 def _write(event: ProblemPosed, tools: Tools) -> Proof:
     question = Question(
-        event.run_id, "generator", tools.serving(event.run_id, "generator"), _prompt(event, tools), event.proof_id, "proof"
+        event.run_id,
+        "generator",
+        tools.serving(event.run_id, "generator"),
+        _prompt(event, tools),
+        event.proof_id,
+        "proof",
     )
     return _read(event, Asked(question, tools).answer(), tools)
 
@@ -65,7 +80,9 @@ def _attempt(run_id: str, parent: ParentProof, tools: Tools) -> tuple[str, list[
     """An earlier proof with the analyses chosen to be shown beside it."""
     proof = get_record(tools.store, keys.proof(run_id, parent.proof_id), Proof)
     chosen = [
-        proof.self_analysis if index == SELF_CRITIQUE else get_record(tools.store, keys.critique(run_id, proof.id, index), Critique).analysis
+        proof.self_analysis
+        if index == SELF_CRITIQUE
+        else get_record(tools.store, keys.critique(run_id, proof.id, index), Critique).analysis
         for index in parent.critiques
     ]
     return proof.solution, chosen

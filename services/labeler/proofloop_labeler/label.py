@@ -1,6 +1,9 @@
-"""Labels proofs. From `ReviewJudged` comes the label once what the store holds decides it; out goes `ProofLabeled`, exactly once.
+"""Labels proofs.
 
-Two replicas that both see the last critique write the same key; the label remembers whose message decided it, and only that one announces it.
+From `ReviewJudged` comes the label once what the store holds decides it; out goes `ProofLabeled`, exactly once.
+
+Two replicas that both see the last critique write the same key; the label remembers whose message decided it, and only
+that one announces it.
 """
 
 from __future__ import annotations

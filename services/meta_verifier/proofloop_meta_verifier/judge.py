@@ -1,6 +1,9 @@
-"""Judges critiques. From `ProofReviewed` come the meta-critiques of critique i and their sum in the store; out goes `ReviewJudged`.
+"""Judges critiques.
 
-Only a critique that reports an issue costs anything: silence claims nothing, and what cannot be read cannot be confirmed.
+From `ProofReviewed` come the meta-critiques of critique i and their sum in the store; out goes `ReviewJudged`.
+
+Only a critique that reports an issue costs anything: silence claims nothing, and what cannot be read cannot be
+confirmed.
 """
 
 from __future__ import annotations
@@ -39,7 +42,9 @@ def _judgement(event: ProofReviewed, tools: Tools) -> Judgement:
         quality = 0.0 if verdict.score is None else 1.0
         return Judgement(proof_id=proof.id, index=event.index, verdict=verdict, confirmed=None, quality=quality)
     key = keys.meta_critiques(event.run_id, event.proof_id, event.index)
-    found = find_record(tools.store, key, MetaCritiques) or put_record(tools.store, key, _assess(event, proof, analysis, tools))
+    found = find_record(tools.store, key, MetaCritiques) or put_record(
+        tools.store, key, _assess(event, proof, analysis, tools)
+    )
     return summarise(found, verdict, tools.spec(event.run_id).labeling)
 
 
@@ -48,7 +53,9 @@ def summarise(found: MetaCritiques, verdict: Verdict, rule: Labeling) -> Judgeme
     scores = [assessment.verdict.score for assessment in found.assessments if assessment.verdict.score is not None]
     confirmed = majority(sum(score >= rule.confirm_at for score in scores), len(found.assessments), rule.m)
     quality = sum(scores) / len(scores) if scores else 0.0
-    return Judgement(proof_id=found.proof_id, index=found.index, verdict=verdict, confirmed=bool(confirmed), quality=quality)
+    return Judgement(
+        proof_id=found.proof_id, index=found.index, verdict=verdict, confirmed=bool(confirmed), quality=quality
+    )
 
 
 def _critique(event: ProofReviewed, proof: Proof, tools: Tools) -> tuple[str, Verdict]:
@@ -80,7 +87,8 @@ def _ask(event: ProofReviewed, prompt: Prompt, version: str, numbers: range, too
     """These meta-critiques, asked for all at once."""
     name = "self" if event.index == SELF_CRITIQUE else str(event.index)
     asked = [
-        Asked(Question(event.run_id, "meta_verifier", version, prompt, event.proof_id, f"meta-{name}-{number}"), tools) for number in numbers
+        Asked(Question(event.run_id, "meta_verifier", version, prompt, event.proof_id, f"meta-{name}-{number}"), tools)
+        for number in numbers
     ]
     try:
         return [_read(one.answer(unneeded=lambda: _is_decided(event, tools))) for one in asked]

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from proofloop.engine.base import FinishReason
-from proofloop.records import Sampling
 from transformers import DynamicCache, PreTrainedModel
 
+from proofloop.engine.base import FinishReason
+from proofloop.records import Sampling
 from proofloop_trainer.growing_cache import growing_cache
 
 GREEDY_TEMPERATURE = 1e-5  # what temperature 0 means: all mass on the best token
@@ -97,7 +97,7 @@ def decode(model: PreTrainedModel, rows: Sequence[Row], eos_ids: frozenset[int])
 def sample(
     logits_BV: torch.Tensor, temperature_B: torch.Tensor, top_p_B: torch.Tensor, uniforms_B: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens [B] by inverting the distribution function, and their log-probabilities [B] under what was sampled from."""
+    """Tokens [B] by inverting the distribution function, and their log-probabilities [B] as sampled."""
     probabilities_BV = torch.softmax(logits_BV.double() / temperature_B[:, None], dim=-1)
     if bool((top_p_B < 1).any()):
         probabilities_BV = _nucleus(probabilities_BV, top_p_B)

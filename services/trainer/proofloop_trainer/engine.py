@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from proofloop.engine.base import Generation, GenerationRequest
-from proofloop.errors import EngineError
-from proofloop.records import Tokens
 
+from proofloop.engine.base import Generation, GenerationRequest
+from proofloop.errors import CallRefused, EngineError
+from proofloop.records import Tokens
 from proofloop_trainer.decoding import Row, decode
 from proofloop_trainer.loading import LoadedModel, ModelShelf, Resolve
 
@@ -136,7 +136,7 @@ def _fail_oversized(rows: dict[LocalCall, Row], loaded: LoadedModel) -> None:
     for call, row in list(rows.items()):
         if row.max_tokens < 1:
             problem = f"a prompt of {len(row.prompt_ids)} tokens leaves no room: the model takes {loaded.max_length}"
-            _fail([call], EngineError(problem, retryable=False))
+            _fail([call], CallRefused(problem))
             del rows[call]
 
 

@@ -1,4 +1,4 @@
-"""A cache of keys and values with room to spare: on a CPU, copying the whole cache for each token is most of the time."""
+"""A cache of keys and values with room to spare: on a CPU, copying all of it for each token takes most of the time."""
 
 from __future__ import annotations
 

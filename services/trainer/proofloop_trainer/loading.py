@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from proofloop.engine.base import ChatMessage
-from proofloop.errors import EngineError, NotFound, StoreError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
+
+from proofloop.engine.base import ChatMessage
+from proofloop.errors import EngineError, NotFound, StoreError
 
 MODELS_KEPT = 4
 
@@ -57,7 +58,7 @@ class ModelShelf:
 
 
 def load_model(folder: Path) -> LoadedModel:
-    """Load a Hugging Face folder, on the GPU where there is one; EngineError if it is missing, corrupt or incomplete."""
+    """Load a Hugging Face folder, on the GPU if there is one; EngineError if it is missing, corrupt or incomplete."""
     if not (folder / "config.json").is_file():
         raise EngineError(f"{folder} is no model folder: it has no config.json", retryable=False)
     disable_progress_bar()

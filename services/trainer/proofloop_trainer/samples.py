@@ -1,7 +1,8 @@
 """Turns labelled proofs into rewarded samples, as the store holds them: pure reading, no torch.
 
-A generator's group are the proofs of one problem; a verifier's group are the critiques of one proof. What has no reward (an undecided
-proof, a call the engine failed) is left out; what broke the format stays in with reward 0, so that it is unlearned.
+A generator's group are the proofs of one problem; a verifier's group are the critiques of one proof. What has no reward
+(an undecided proof, a call the engine failed) is left out; what broke the format stays in with reward 0, so that it is
+unlearned.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from proofloop import keys
-from proofloop.records import Critique, Judgement, Label, Proof, Provenance, TrainedRole, Tokens, TrainingSample
+from proofloop.records import Critique, Judgement, Label, Proof, Provenance, Tokens, TrainedRole, TrainingSample
 from proofloop.rewards import Reward, generator_reward, verifier_reward
 from proofloop.runspec import RunSpec
 from proofloop.store import Store, find_record, get_record
@@ -63,7 +64,9 @@ def _critique_sample(label: Label, index: int, spec: RunSpec, store: Store) -> T
     return _sample(key, label.proof_id, reward, critique.provenance, critique.verdict.outcome == "truncated", store)
 
 
-def _sample(key: str, group: str, reward: Reward, provenance: Provenance, truncated: bool, store: Store) -> TrainingSample:
+def _sample(
+    key: str, group: str, reward: Reward, provenance: Provenance, truncated: bool, store: Store
+) -> TrainingSample:
     return TrainingSample(
         key=key,
         group=group,

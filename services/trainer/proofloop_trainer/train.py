@@ -1,7 +1,7 @@
 """The trainer's handler: gathers complete groups, takes a GRPO step when it has enough, publishes the new version.
 
-A step's batch is written before the step and names the groups it uses up; its model is published after it, manifest last. Killed in
-between, the trainer finds the batch without its model and takes the same step again.
+A step's batch is written before the step and names the groups it uses up; its model is published after it, manifest
+last. Killed in between, the trainer finds the batch without its model and takes the same step again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import fmean
 
 import structlog
+from pydantic import ValidationError
+
 from proofloop import keys
 from proofloop.errors import ConfigError
 from proofloop.messages import Event, ModelPublished, ProofLabeled
@@ -21,8 +23,6 @@ from proofloop.models import MANIFEST, publish_folder, version_folder
 from proofloop.records import Label, TrainedRole, TrainingBatch, TrainingSample, TrainingStep
 from proofloop.runtime import Tools
 from proofloop.store import Store, get_record, put_record
-from pydantic import ValidationError
-
 from proofloop_trainer.checkpoint import save_checkpoint
 from proofloop_trainer.export import export_model
 from proofloop_trainer.grpo import GrpoLearner, GrpoSettings
@@ -49,7 +49,7 @@ class Trainer:
 
 
 class RunInTraining:
-    """What the trainer knows of a run: the labels of problems that are not complete yet, and what each role is learning."""
+    """What the trainer knows of a run: the labels of problems not complete yet, and what each role is learning."""
 
     def __init__(self, run_id: str, tools: Tools) -> None:
         self._spec = tools.spec(run_id)
@@ -77,7 +77,9 @@ class RoleInTraining:
         self._wanted = tools.spec(run_id).training.of(role)
         self._settings = grpo_settings(self._wanted.settings, role)
         self._waiting: dict[str, Group] = {}
-        self._batched = [get_record(self._store, key, TrainingBatch) for key in self._store.list(keys.batches(run_id, role))]
+        self._batched = [
+            get_record(self._store, key, TrainingBatch) for key in self._store.list(keys.batches(run_id, role))
+        ]
         self._used = {sample.group for batch in self._batched for sample in batch.samples}
         self._steps = _steps_published(self._store, run_id, role)
         self._learner: GrpoLearner | None = None
@@ -104,7 +106,9 @@ class RoleInTraining:
         samples = tuple(sample for name in names for sample in self._waiting.pop(name))
         batch = TrainingBatch(run_id=self._run_id, role=self.role, step=self._steps, samples=samples)
         self._used.update(names)
-        self._batched.append(put_record(self._store, keys.batch(self._run_id, self.role, self._steps), batch, durable=True))
+        self._batched.append(
+            put_record(self._store, keys.batch(self._run_id, self.role, self._steps), batch, durable=True)
+        )
         return self._batched[-1]
 
     def take_step(self, batch: TrainingBatch) -> ModelPublished:
@@ -163,7 +167,9 @@ def grpo_settings(fields: dict[str, object], role: TrainedRole) -> GrpoSettings:
 def mean_parts(samples: tuple[TrainingSample, ...]) -> dict[str, float]:
     """The mean of each factor of the reward, over the samples that have it."""
     names = sorted({name for sample in samples for name in sample.reward_parts})
-    return {name: fmean(sample.reward_parts[name] for sample in samples if name in sample.reward_parts) for name in names}
+    return {
+        name: fmean(sample.reward_parts[name] for sample in samples if name in sample.reward_parts) for name in names
+    }
 
 
 def _steps_published(store: Store, run_id: str, role: TrainedRole) -> int:

@@ -33,7 +33,9 @@ def _write(event: ProofWritten, tools: Tools) -> Critique:
     proof = get_record(tools.store, keys.proof(event.run_id, event.proof_id), Proof)
     problem = tools.problem(event.run_id, proof.problem_id)
     prompt = tools.pack(event.run_id).verify(problem.question, proof.solution)
-    question = Question(event.run_id, "verifier", event.verifier_version, prompt, event.proof_id, f"critique-{event.index}")
+    question = Question(
+        event.run_id, "verifier", event.verifier_version, prompt, event.proof_id, f"critique-{event.index}"
+    )
     answer = Asked(question, tools).answer(unneeded=lambda: _is_decided(event, tools))
     parsed = parse_evaluation(answer.text, answer.finish_reason)
     return Critique(

@@ -1,6 +1,7 @@
 """The bus seam: events go out in confirmed batches and come in one delivery at a time, at least once.
 
-What a caller may not assume: that a delivery comes only once, that events arrive in order, or that a redelivered event comes to the same process.
+What a caller may not assume: that a delivery comes only once, that events arrive in order, or that a redelivered event
+comes to the same process.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ class Delivery:
 class Outcome:
     """What becomes of a delivery.
 
-    ack: done. requeue: again after `after_s`, not counted as a failure. failed: again, counted against the delivery limit.
-    dead: to the dead letters at once, with `reason`.
+    ack: done. requeue: again after `after_s`, not counted as a failure. failed: again, counted against the delivery
+    limit. dead: to the dead letters at once, with `reason`.
     """
 
     kind: Literal["ack", "requeue", "failed", "dead"]
@@ -54,8 +55,13 @@ class Bus(Protocol):
 
     def publish(self, events: Iterable[Event]) -> None: ...
 
-    def serve(self, queue: str, topics: Iterable[str], process: Callable[[Delivery], Outcome], *, concurrency: int) -> None:
-        """Begin to deliver what arrives under these routing keys to `process`, from `concurrency` threads. Returns at once."""
+    def serve(
+        self, queue: str, topics: Iterable[str], process: Callable[[Delivery], Outcome], *, concurrency: int
+    ) -> None:
+        """Begin to deliver what arrives under these routing keys to `process`, from `concurrency` threads.
+
+        Returns at once.
+        """
         ...
 
     def close(self, *, grace_s: float) -> None:

@@ -13,8 +13,12 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+import structlog
+
 from proofloop.bus.base import DELIVERY_LIMIT, DeadLetter, Delivery, Outcome
 from proofloop.messages import Event, encode
+
+log = structlog.get_logger()
 
 
 @dataclass
@@ -32,7 +36,10 @@ class _Queue:
 
 
 class LocalBus:
-    """One lock guards all queues: they are few, and a delivery is cheap beside what handles it. Each queue wakes its own threads."""
+    """One lock guards all queues: they are few, and a delivery is cheap beside what handles it.
+
+    Each queue wakes its own threads.
+    """
 
     def __init__(
         self,
@@ -62,8 +69,12 @@ class LocalBus:
             if self._on_publish:
                 self._on_publish(event)
 
-    def serve(self, queue: str, topics: Iterable[str], process: Callable[[Delivery], Outcome], *, concurrency: int) -> None:
+    def serve(
+        self, queue: str, topics: Iterable[str], process: Callable[[Delivery], Outcome], *, concurrency: int
+    ) -> None:
         with self._lock:
+            if queue in self._queues:
+                raise ValueError(f"queue {queue!r} is served already")
             self._queues[queue] = _Queue(threading.Condition(self._lock))
             for topic in topics:
                 self._topics[topic].append(queue)
@@ -94,10 +105,22 @@ class LocalBus:
     def _work(self, name: str, process: Callable[[Delivery], Outcome]) -> None:
         queue = self._queues[name]
         while (delivery := self._take(queue)) is not None:
-            outcome = process(delivery)
-            dead = self._settle(queue, delivery, outcome)
-            if dead and self._on_dead:
-                self._on_dead(DeadLetter(name, outcome.reason, delivery.body, delivery.attempt))
+            try:
+                outcome = process(delivery)
+            except Exception as error:  # a thread that dies here would take its message and its place with it
+                log.exception("delivery_failed", queue=name)
+                outcome = Outcome("failed", f"{type(error).__name__}: {error}")
+            if outcome.kind == "dead" or (outcome.kind == "failed" and delivery.attempt >= self._limit):
+                self._bury(DeadLetter(name, outcome.reason, delivery.body, delivery.attempt))
+            self._settle(queue, delivery, outcome)
+
+    def _bury(self, letter: DeadLetter) -> None:
+        """Before the delivery counts as settled: who waits for the bus to be idle finds the letter."""
+        try:
+            if self._on_dead:
+                self._on_dead(letter)
+        except Exception:  # the letter is lost and the log says so; the others go on
+            log.exception("dead_letter_lost", queue=letter.queue, reason=letter.reason, body=letter.body[:1000])
 
     def _take(self, queue: _Queue) -> Delivery | None:
         """The next delivery, waiting for one; None when the bus is closed."""
@@ -105,15 +128,15 @@ class LocalBus:
             while self._open:
                 now = time.monotonic()
                 while queue.delayed and queue.delayed[0][0] <= now:
-                    queue.ready.append(heapq.heappop(queue.delayed)[2])
+                    self._put(queue, heapq.heappop(queue.delayed)[2])
                 if queue.ready:
                     queue.running += 1
                     return queue.ready.popleft()
                 queue.arrived.wait(queue.delayed[0][0] - now if queue.delayed else None)
         return None
 
-    def _settle(self, queue: _Queue, delivery: Delivery, outcome: Outcome) -> bool:
-        """Put the delivery where its outcome says; true if it is dead."""
+    def _settle(self, queue: _Queue, delivery: Delivery, outcome: Outcome) -> None:
+        """Put the delivery where its outcome says."""
         with self._lock:
             queue.running -= 1
             match outcome.kind:
@@ -124,7 +147,6 @@ class LocalBus:
                     self._put(queue, replace(delivery, attempt=delivery.attempt + 1))
             if queue.idle:
                 self._became_idle.notify_all()
-        return outcome.kind == "dead" or (outcome.kind == "failed" and delivery.attempt >= self._limit)
 
     def _put(self, queue: _Queue, delivery: Delivery) -> None:
         queue.ready.append(delivery)

@@ -32,7 +32,8 @@ class CritiqueFinding:
     """What the exact checker says of an analysis.
 
     `claims`: the defects it names. `quality`: the meta rubric's score (0: all claims false, 0.5: some, 1: all real or
-    none claimed). `faithful`: it names a real defect with its step and kind and claims no false one; of a flawless proof, claims none.
+    none claimed). `faithful`: it names a real defect with its step and kind and claims no false one; of a flawless
+    proof, claims none.
     """
 
     claims: tuple[Defect, ...]
@@ -46,7 +47,7 @@ class Domain(Protocol):
     name: str
 
     def pose(self, index: int, *, split: str, seed: int) -> Problem:
-        """The problem number `index` of a split ("train", "validation" or "test"): the same each time; splits share none."""
+        """Problem number `index` of a split ("train", "validation", "test"): always the same; splits share none."""
         ...
 
     def check_proof(self, question: str, solution: str) -> ProofFinding: ...

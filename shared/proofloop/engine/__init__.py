@@ -35,7 +35,11 @@ def installed_engines() -> tuple[str, ...]:
 def _open_openai(settings: Mapping[str, object], _: ResolveModel) -> Engine:
     from proofloop.engine.openai import OpenAIEngine
     from proofloop.engine.openai_settings import OpenAISettings
+    from proofloop.settings import load_settings
 
+    key = load_settings().openai_api_key
+    if key is not None:
+        settings = {**settings, "api_key": key}
     return OpenAIEngine(read_settings(OpenAISettings, settings, "openai"))
 
 

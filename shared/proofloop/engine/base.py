@@ -1,7 +1,7 @@
 """The engine seam: a prompt goes in, an answer comes out, and a running call can be cancelled.
 
-What a caller may not assume: that an engine knows token ids or log-probabilities, that calls end in the order they began,
-or that a cancelled call stops at once. A call that failed raises EngineError from `result`.
+What a caller may not assume: that an engine knows token ids or log-probabilities, that calls end in the order they
+began, or that a cancelled call stops at once. A call that failed raises EngineError from `result`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ class ChatMessage:
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One call. `id` is unique per attempt; `model` names a version in service; `affinity` groups calls that share a prompt prefix."""
+    """One call.
+
+    `id` is unique per attempt; `model` names a version in service; `affinity` groups calls that share a prompt prefix.
+    """
 
     id: str
     model: str
@@ -36,7 +39,10 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class Generation:
-    """One answer. `text` is the final response after any thinking; `tokens` only where the engine offers ids and log-probabilities."""
+    """One answer.
+
+    `text` is the final response after any thinking; `tokens` only where the engine offers ids and log-probabilities.
+    """
 
     text: str
     finish_reason: FinishReason
@@ -56,7 +62,10 @@ class Call(Protocol):
         ...
 
     def cancel(self) -> None:
-        """Ask the engine to stop: frees its slot; `result` then returns with finish reason "cancelled". Safe to call twice."""
+        """Ask the engine to stop: frees its slot; `result` then returns with finish reason "cancelled".
+
+        Safe to call twice.
+        """
         ...
 
 

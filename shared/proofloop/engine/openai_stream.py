@@ -14,7 +14,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from proofloop.engine.base import FinishReason, Generation, GenerationRequest
 from proofloop.engine.openai_refusal import is_retryable
-from proofloop.errors import EngineError
+from proofloop.errors import CallRefused, EngineError
 from proofloop.records import Tokens
 
 STOPPED = frozenset({"stop", "eos", "eos_token", "stop_sequence", "end_turn", "tool_calls", "function_call"})
@@ -216,12 +216,12 @@ def read_finish_reason(name: str) -> FinishReason:
         return "stop"
     if name in CUT_OFF:
         return "length"
-    raise EngineError(f'the server ended the answer with finish reason "{name}"', retryable=name in GAVE_UP)
+    problem = f'the server ended the answer with finish reason "{name}"'
+    raise EngineError(problem, retryable=True) if name in GAVE_UP else CallRefused(problem)
 
 
 def too_long(size_bytes: int, limit_bytes: int) -> EngineError:
-    return EngineError(
+    return CallRefused(
         f"the answer is longer than the engine keeps: {size_bytes} of max_answer_bytes = {limit_bytes}; "
-        "raise it, or lower max_tokens",
-        retryable=False,
+        "raise it, or lower max_tokens"
     )

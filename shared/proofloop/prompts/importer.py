@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import string
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from proofloop.errors import ConfigError
-from proofloop.prompts.packs import PLACEHOLDERS, PromptPack, check_placeholders
+from proofloop.prompts.packs import ALL_PLACEHOLDERS, PLACEHOLDERS, PromptPack, check_placeholders, found_placeholders
 
 _OURS = {"statement": "question", "rating": "analysis", "proofs_to_refine": "attempts"}
 """The official names of placeholders, where they differ from ours."""
@@ -24,12 +26,20 @@ MAX_FILE_BYTES = 1 << 20
 def read_templates(source: str, file_name: str) -> dict[str, str]:
     """The four templates of the first dictionary literal that has them. Raises ConfigError."""
     try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{file_name} is not a Python file: {error}", "give the official math_templates.py") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's opinion of backslashes in somebody else's file
+            tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ConfigError(
+            f"{file_name} is not a Python file: {error}", "give the official math_templates.py"
+        ) from error
     for node in ast.walk(tree):
         if isinstance(node, ast.Dict):
-            found = {key.value: _text(value) for key, value in zip(node.keys, node.values, strict=True) if isinstance(key, ast.Constant)}
+            found = {
+                key.value: _text(value)
+                for key, value in zip(node.keys, node.values, strict=True)
+                if isinstance(key, ast.Constant)
+            }
             if set(found) & set(PLACEHOLDERS):
                 return _complete(found, file_name)
     raise ConfigError(f"{file_name} has no dictionary of templates", f"it needs the keys {', '.join(PLACEHOLDERS)}")
@@ -40,32 +50,61 @@ def import_pack(file: Path, folder: Path) -> PromptPack:
     if not file.is_file():
         raise ConfigError(f"there is no file {file}", "give the path of a math_templates.py")
     if file.stat().st_size > MAX_FILE_BYTES:
-        raise ConfigError(f"{file} has {file.stat().st_size} bytes; at most {MAX_FILE_BYTES} are read", "give the template file itself")
+        raise ConfigError(
+            f"{file} has {file.stat().st_size} bytes; at most {MAX_FILE_BYTES} are read",
+            "give the template file itself",
+        )
     if folder.exists():
         raise ConfigError(f"{folder} is already there", "choose another --out or remove it")
-    templates = read_templates(file.read_text("utf-8", errors="replace"), file.name)
+    templates = read_templates(_read(file), file.name)
     pack = PromptPack(folder.name, {name: to_ours(text, name) for name, text in templates.items()}, fenced=False)
     check_placeholders(pack)
     _write(pack, folder, file.name)
     return pack
 
 
+def _read(file: Path) -> str:
+    try:
+        return file.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}", "give a Python file in UTF-8") from error
+
+
 def to_ours(template: str, name: str) -> str:
     """A `str.format` template as one of ours: placeholders by our names, doubled braces single."""
-    pieces = []
+    pieces, fields = [], []
     try:
         for literal, field, spec, conversion in string.Formatter().parse(template):
-            if spec or conversion:
-                raise ValueError(f"placeholder {field!r} has a format")
-            pieces.append(literal if field is None else f"{literal}{{{_OURS.get(field, field)}}}")
+            pieces.append(literal)
+            if field is not None:
+                if spec or conversion:
+                    raise ValueError(f"placeholder {field!r} has a format")
+                fields.append(_OURS.get(field, field))
+                pieces.append(f"{{{fields[-1]}}}")
     except ValueError as error:
-        raise ConfigError(f"template {name} cannot be read: {error}", "literal braces are doubled, as for str.format") from error
-    return "".join(pieces)
+        raise ConfigError(
+            f"template {name} cannot be read: {error}", "literal braces are doubled, as for str.format"
+        ) from error
+    ours = "".join(pieces)
+    if found_placeholders(ours) != fields:
+        odd = sorted({f"{{{field}}}" for field in fields} - ALL_PLACEHOLDERS) or [
+            "a literal in the form of a placeholder"
+        ]
+        raise ConfigError(
+            f"template {name} has {', '.join(odd)}, which nothing fills",
+            f"placeholders: {', '.join(sorted(ALL_PLACEHOLDERS))}",
+        )
+    return ours
 
 
 def _text(node: ast.expr) -> str | None:
     """The value of a string literal, with an optional `.strip()`."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "strip" and not node.args:
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "strip"
+        and not node.args
+    ):
         inner = _text(node.func.value)
         return inner.strip() if inner is not None else None
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
@@ -83,9 +122,17 @@ def _complete(found: Mapping[Any, str | None], file_name: str) -> dict[str, str]
 
 def _write(pack: PromptPack, folder: Path, source: str) -> None:
     partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        _write_files(pack, partial, source)
+        partial.rename(folder)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)  # it may not even be there; the first error is the one to tell
+        raise ConfigError(f"{folder} cannot be written: {error.strerror}", "choose another --out") from error
+
+
+def _write_files(pack: PromptPack, partial: Path, source: str) -> None:
     partial.mkdir(parents=True, exist_ok=True)
     for name, text in pack.templates.items():
         (partial / f"{name}.txt").write_text(text + "\n", "utf-8")
     safe_source = re.sub(r"[^A-Za-z0-9._-]", "_", source)
-    (partial / "pack.toml").write_text(f'# Imported from {safe_source}\nfenced = false\n', "utf-8")
-    partial.rename(folder)
+    (partial / "pack.toml").write_text(f"# Imported from {safe_source}\nfenced = false\n", "utf-8")

@@ -1,6 +1,7 @@
 """A prompt pack is a folder of four templates. Untrusted text is put in by one pass that never looks at what it put in.
 
-A pack with `fenced = true` puts every untrusted text into a code fence longer than any inside it: it cannot close its section.
+A pack with `fenced = true` puts every untrusted text into a code fence longer than any inside it: it cannot close its
+section.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from proofloop.errors import ConfigError
@@ -21,11 +23,15 @@ PLACEHOLDERS: Mapping[str, tuple[frozenset[str], ...]] = {
     "meta_verification": (frozenset({"question", "proof", "analysis"}),),
     "proof_refinement": (frozenset({"instruction", "attempts"}), frozenset({"question", "proof", "analysis"})),
 }
-"""Every template and the placeholders it must have (one of the sets). `instruction` is the rendered generation prompt, `attempts` the
-earlier proofs with their analyses; a model too small for that sees the first attempt and its first analysis."""
+"""Every template and the placeholders it must have (one of the sets).
+
+`instruction` is the rendered generation prompt, `attempts` the earlier proofs with their analyses; a model too small
+for that sees the first attempt and its first analysis.
+"""
 
 BUILT_IN = ("math", "nano")
 _PLACEHOLDER = re.compile(r"\{(question|proof|analysis|instruction|attempts)\}")
+ALL_PLACEHOLDERS = frozenset({"{question}", "{proof}", "{analysis}", "{instruction}", "{attempts}"})
 
 
 @dataclass(frozen=True)
@@ -86,31 +92,70 @@ def _substitute(template: str, values: Mapping[str, str]) -> str:
 
 
 def load_pack(name: str, base: Path | None = None) -> PromptPack:
-    """The pack called `name` that comes with proofloop, or the one in that folder (relative to `base`). Raises ConfigError."""
+    """The pack called `name` that comes with proofloop, or the one in that folder (relative to `base`).
+
+    Raises ConfigError.
+    """
     folder = files("proofloop.prompts").joinpath("packs", name) if name in BUILT_IN else (base or Path()) / name
     if not folder.joinpath("pack.toml").is_file():
-        raise ConfigError(f"there is no prompt pack {name!r}", f"one of {', '.join(BUILT_IN)}, or a folder made by `proofloop prompts import`")
-    about = tomllib.loads(folder.joinpath("pack.toml").read_text("utf-8"))
+        raise ConfigError(
+            f"there is no prompt pack {name!r}",
+            f"one of {', '.join(BUILT_IN)}, or a folder made by `proofloop prompts import`",
+        )
+    fenced = _fences(_read(folder.joinpath("pack.toml"), name), name)
     templates = {}
     for template in PLACEHOLDERS:
         path = folder.joinpath(f"{template}.txt")
         if not path.is_file():
             raise ConfigError(f"prompt pack {name!r} lacks {template}.txt", f"a pack has {', '.join(PLACEHOLDERS)}")
-        templates[template] = path.read_text("utf-8").strip()
-    pack = PromptPack(name=name, templates=templates, fenced=bool(about.get("fenced", True)))
+        templates[template] = _read(path, name).strip()
+    pack = PromptPack(name=name, templates=templates, fenced=fenced)
     check_placeholders(pack)
     return pack
+
+
+def _read(path: Traversable, name: str) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path.name} of prompt pack {name!r} cannot be read: {error}", "a pack is text in UTF-8"
+        ) from error
+
+
+def _fences(text: str, name: str) -> bool:
+    """Whether the pack fences, the one thing that pack.toml says."""
+    try:
+        fenced = tomllib.loads(text).get("fenced", True)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f"pack.toml of prompt pack {name!r} is not TOML: {error}", "it holds `fenced = true` or `fenced = false`"
+        ) from error
+    if not isinstance(fenced, bool):
+        raise ConfigError(f"fenced = {fenced!r} in pack.toml of prompt pack {name!r}", "true or false, without quotes")
+    return fenced
+
+
+def found_placeholders(template: str) -> list[str]:
+    """The placeholders of a template, in the order in which they stand."""
+    return _PLACEHOLDER.findall(template)
 
 
 def check_placeholders(pack: PromptPack) -> None:
     """Raises ConfigError for the first template whose placeholders are not those it must have."""
     for template, allowed in PLACEHOLDERS.items():
-        found = frozenset(_PLACEHOLDER.findall(pack.templates[template]))
+        found = frozenset(found_placeholders(pack.templates[template]))
         if found in allowed:
             continue
         needed = min(allowed, key=lambda names: len(names ^ found))
-        wrong = f"lacks {_listed(needed - found)}" if needed - found else f"has {_listed(found - needed)}, which nothing fills"
-        raise ConfigError(f"template {template} of prompt pack {pack.name!r} {wrong}", f"it has exactly {_listed(needed)}")
+        wrong = (
+            f"lacks {_listed(needed - found)}"
+            if needed - found
+            else f"has {_listed(found - needed)}, which nothing fills"
+        )
+        raise ConfigError(
+            f"template {template} of prompt pack {pack.name!r} {wrong}", f"it has exactly {_listed(needed)}"
+        )
 
 
 def _listed(placeholders: frozenset[str]) -> str:

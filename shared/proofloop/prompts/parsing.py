@@ -1,7 +1,8 @@
 """Reads the three answer formats. Model output is untrusted: nothing here raises on any text, and every pass is linear.
 
-Only the final response counts (after the last `</think>`), outside closed code fences, and of the scores only the last one that
-follows its fixed phrase. The fixed phrases are those of the method; the released model's own template spells one "overal".
+Only the final response counts (after the last `</think>`), outside closed code fences, and of the scores only the last
+one that follows its fixed phrase. The fixed phrases are those of the method; the released model's own template spells
+one "overal".
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MAX_ANSWER_CHARS = 4 << 20
 
 _SCORE_ANCHOR = re.compile(r"Based on my evaluation, the final overall? score should be:")
 _META_ANCHOR = re.compile(re.escape(META_SCORE))
-_FENCE = re.compile(r"^[ \t]{0,3}(`{3,}|~{3,})", re.MULTILINE)
+_FENCE = re.compile(r"^ {0,3}(?P<marks>`{3,}(?=[^`\n]*$)|~{3,})(?P<info>[^\n]*)$", re.MULTILINE)
 _BOX = re.compile(r"[\s*_$]{0,20}(?:\\\[|\\\()?\s{0,5}\\boxed\s{0,5}\{")
 _SPELLINGS: dict[str, Score] = {
     **dict.fromkeys(("0", "0.0", "0.00"), 0.0),
@@ -61,18 +62,19 @@ def parse_meta_critique(answer: str, finish_reason: str) -> ParsedEvaluation:
 
 
 def parse_proof(answer: str, finish_reason: str) -> ParsedProof:
-    """The generator's format (appendix A.1): exactly one of each heading, so that a planted one cannot move the border."""
+    """The generator's format (appendix A.1): exactly one of each heading: a planted one cannot move the border."""
     text, refused = _final_response(answer, finish_reason)
     if refused is not None:
         return ParsedProof("", "", refused)
-    solution_at, self_at = _heading_positions(text, SOLUTION_HEADING), _heading_positions(text, SELF_HEADING)
+    visible = _blank_fences(text)
+    solution_at, self_at = _heading_positions(visible, SOLUTION_HEADING), _heading_positions(visible, SELF_HEADING)
     for heading, found in ((SOLUTION_HEADING, solution_at), (SELF_HEADING, self_at)):
         if len(found) != 1:
             return ParsedProof("", "", malformed(f"{len(found)} headings '{heading}' instead of one"))
     if self_at[0] < solution_at[0]:
         return ParsedProof("", "", malformed(f"'{SELF_HEADING}' comes before '{SOLUTION_HEADING}'"))
     solution = text[solution_at[0] + len(SOLUTION_HEADING) : self_at[0]].strip()
-    evaluation = parse_evaluation(text[self_at[0] + len(SELF_HEADING) :], finish_reason)
+    evaluation = _read_scored(text[self_at[0] + len(SELF_HEADING) :].strip(), EVALUATION_INTRO, _SCORE_ANCHOR)
     verdict = evaluation.verdict if solution else malformed("the solution is empty")
     return ParsedProof(solution, evaluation.text, verdict)
 
@@ -84,10 +86,10 @@ def malformed(reason: str) -> Verdict:
 
 def _final_response(answer: str, finish_reason: str) -> tuple[str, Verdict | None]:
     """The final response, and a verdict if it cannot be read at all."""
-    head, thought, text = answer.rpartition("</think>")
+    text = answer.rpartition("</think>")[2]
     if finish_reason == "length":
         return "", Verdict(outcome="truncated", reason="the answer ran into the token limit")
-    if not thought and head == "" and answer.lstrip().startswith("<think>"):
+    if text.lstrip().startswith("<think>"):
         return "", Verdict(outcome="truncated", reason="the thinking never ended")
     if len(text) > MAX_ANSWER_CHARS:
         return "", malformed(f"the final response has {len(text)} characters; at most {MAX_ANSWER_CHARS} are read")
@@ -96,8 +98,10 @@ def _final_response(answer: str, finish_reason: str) -> tuple[str, Verdict | Non
 
 def _parse_scored(answer: str, finish_reason: str, intro: str, anchor: re.Pattern[str]) -> ParsedEvaluation:
     text, refused = _final_response(answer, finish_reason)
-    if refused is not None:
-        return ParsedEvaluation("", refused)
+    return ParsedEvaluation("", refused) if refused is not None else _read_scored(text, intro, anchor)
+
+
+def _read_scored(text: str, intro: str, anchor: re.Pattern[str]) -> ParsedEvaluation:
     visible = _blank_fences(text)
     anchors = list(anchor.finditer(visible))
     if not anchors:
@@ -132,18 +136,38 @@ def _braced(text: str, start: int) -> str:
 
 
 def _heading_positions(text: str, heading: str) -> list[int]:
-    """Where the heading stands alone on a line, outside closed code fences."""
-    return [match.start() for match in re.finditer(rf"^{heading}[ \t]*$", _blank_fences(text), re.MULTILINE)]
+    """Where the heading stands alone on a line."""
+    return [match.start() for match in re.finditer(rf"^{heading}[ \t\r]*$", text, re.MULTILINE)]
 
 
 def _blank_fences(text: str) -> str:
     """The text with every closed code fence overwritten by spaces: what stands in one is quoted, not said. An unclosed fence hides nothing."""
+    fences = list(_FENCE.finditer(text))
+    longest_after = _longest_closers(fences)
     pieces, done, opened = [], 0, None
-    for fence in _FENCE.finditer(text):
+    for fence, longest in zip(fences, longest_after, strict=True):
+        marks = fence["marks"]
         if opened is None:
-            opened = fence
-        elif fence[1][0] == opened[1][0] and len(fence[1]) >= len(opened[1]):
+            if longest[marks[0]] >= len(marks):
+                opened = fence
+        elif _can_close(fence) and marks[0] == opened["marks"][0] and len(marks) >= len(opened["marks"]):
             inner = text[opened.start() : fence.end()]
             pieces += [text[done : opened.start()], re.sub(r"[^\n]", " ", inner)]
             done, opened = fence.end(), None
     return "".join([*pieces, text[done:]])
+
+
+def _can_close(fence: re.Match[str]) -> bool:
+    """Only an opening fence may have words behind it."""
+    return not fence["info"].strip()
+
+
+def _longest_closers(fences: list[re.Match[str]]) -> list[dict[str, int]]:
+    """For each fence the longest one of either kind that comes later and could close it: so one pass finds which are ever closed."""
+    longest, found = {"`": 0, "~": 0}, []
+    for fence in reversed(fences):
+        found.append(longest)
+        if _can_close(fence):
+            mark = fence["marks"][0]
+            longest = {**longest, mark: max(longest[mark], len(fence["marks"]))}
+    return found[::-1]

@@ -66,7 +66,7 @@ class VersionInService:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything a report shows. `planned` is None where the run's problem file is not at hand."""
+    """Everything a report shows. `planned` proofs is None where the run's problem file is not at hand; `failed_proofs` the engine never answered."""
 
     run_id: str
     written: date
@@ -79,32 +79,41 @@ class ReportData:
     steps: Mapping[TrainedRole, tuple[TrainingStep, ...]]
     versions: Mapping[ModelRole, tuple[VersionInService, ...]]
     samples: tuple[Sample, ...]
+    failed_proofs: int
     dead_letters: int
+
+    @property
+    def longest_training(self) -> int:
+        return max((len(steps) for steps in self.steps.values()), default=0)
 
 
 def read_report(store: Store, run_id: str, summary: Mapping[str, Any] | None = None, *, written: date | None = None) -> ReportData:
     """Read a run, finished or not. `summary` is the mapping of `summary.json`. Raises ConfigError if there is no such run."""
     spec = spec_of(store, run_id)
     order = _order(spec)
+    planned = len(order) * spec.problems.proofs_per_problem if order else None
     tally, windows, use, choice = Tally(spec.prices), Windows(), VersionUse(), SampleChoice()
+    failed_proofs = 0
     for bill in bills(store, run_id):
         number = order.setdefault(bill.problem_id, len(order) + 1)
         tally.add(bill)
         windows.add(number, bill)
         use.add(number, bill)
         choice.add(number, bill)
+        failed_proofs += bill.verdict.outcome == "engine_failed"
     return ReportData(
         run_id=run_id,
         written=written or date.today(),
         spec=spec,
         summary=read_summary(summary) if summary is not None else None,
-        planned=len(order) * spec.problems.proofs_per_problem if spec.problems.domain or order else None,
+        planned=planned,
         costs=tally.costs,
         kinds=windows.totals,
         windows=windows.read(),
         steps={role: _steps(store, run_id, role) for role in spec.training.roles},
         versions={role: _versions(store, spec, role, use) for role in MODEL_ROLES},
         samples=read_samples(store, spec, choice.chosen()),
+        failed_proofs=failed_proofs,
         dead_letters=sum(1 for _ in store.list(keys.dead_letters(run_id))),
     )
 

@@ -1,7 +1,8 @@
 """The store seam: named objects, written once.
 
-`put_if_absent` is the only way to write: of several writers of one key exactly one wins, and all read the same afterwards. What a caller
-may not assume: that a listing is a snapshot, or that an object without `durable` outlives a power cut (it does outlive a killed process).
+`put_if_absent` is the only way to write: of several writers of one key exactly one wins, and all read the same
+afterwards. What a caller may not assume: that a listing is a snapshot, or that an object without `durable` outlives a
+power cut (it does outlive a killed process).
 """
 
 from __future__ import annotations

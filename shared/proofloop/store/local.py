@@ -1,4 +1,6 @@
-"""The store as a local folder. An object appears whole by a hard link from a temporary file: that also decides who was first.
+"""The store as a local folder.
+
+An object appears whole by a hard link from a temporary file: that also decides who was first.
 
 After a power cut an object written without `durable` may be there with no bytes in it; such a file counts as absent.
 Paths are plain strings here: a walk makes ten store calls an event, and `pathlib` would take most of their time.
@@ -6,13 +8,20 @@ Paths are plain strings here: a walk makes ten store calls an event, and `pathli
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from proofloop.errors import ConfigError, NotFound, StoreError
+
+_NO_NAMES = frozenset({"", ".", ".."})
+
+TEMPORARY = ".tmp"
+"""The folder of what is being written; no key begins with it."""
 
 
 class LocalStore:
@@ -21,11 +30,11 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self._root = str(self.root)
-        self._temporary = f"{self._root}/.tmp/{os.getpid()}-{os.urandom(4).hex()}"
+        self._temporary = f"{self._root}/{TEMPORARY}/{os.urandom(4).hex()}"
         self._ticket = itertools.count()
         try:
-            os.makedirs(f"{self._root}/.tmp", exist_ok=True)
-            os.unlink(self._write_temporary(b"", durable=False))
+            os.makedirs(f"{self._root}/{TEMPORARY}", exist_ok=True)
+            _probe(self._write_temporary(b"", durable=False))
         except OSError as error:
             raise ConfigError(
                 f"the store {root} cannot be written: {error.strerror}", "choose a folder that you may write to"
@@ -36,6 +45,8 @@ class LocalStore:
         return Path(self._path(key))
 
     def put_if_absent(self, key: str, data: bytes, *, durable: bool = False) -> bool:
+        if not data:
+            raise ValueError(f"{key}: an object without bytes counts as absent and cannot be written")
         target = self._path(key)
         try:
             return _size(target) == 0 and self._link_into_place(target, data, durable)
@@ -58,49 +69,78 @@ class LocalStore:
         return _size(self._path(key)) > 0
 
     def list(self, prefix: str) -> Iterator[str]:
-        return self._walk(self._path(prefix.rstrip("/")))
+        return self._walk(self._path(prefix.removesuffix("/")))
 
     def delete_prefix(self, prefix: str) -> int:
-        folder = self._path(prefix.rstrip("/"))
+        folder = self._path(prefix.removesuffix("/"))
         keys = sum(1 for _ in self._walk(folder))
         try:
             shutil.rmtree(folder)
-        except FileNotFoundError:
-            return 0
+        except (FileNotFoundError, NotADirectoryError):
+            return keys
         except OSError as error:
             raise StoreError(f"{prefix} cannot be deleted: {error}") from error
         return keys
 
     def _path(self, key: str) -> str:
-        if key.startswith("/") or ".." in key.split("/"):
+        parts = key.split("/")
+        if parts[0] == TEMPORARY or not _NO_NAMES.isdisjoint(parts) or "\0" in key:
             raise StoreError(f"{key!r} is no key")
         return f"{self._root}/{key}"
 
     def _walk(self, folder: str) -> Iterator[str]:
         try:
             with os.scandir(folder) as found:
-                entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found)
+                entries = sorted(
+                    f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name for entry in found
+                )
         except (FileNotFoundError, NotADirectoryError):
             return
-        for name, is_folder in entries:
-            if is_folder:
-                yield from self._walk(f"{folder}/{name}")
-            else:
-                yield f"{folder}/{name}"[len(self._root) + 1 :]
+        for name in entries:
+            path = f"{folder}/{name}"
+            if name.endswith("/"):
+                yield from self._walk(path[:-1])
+            elif _size(path) > 0:
+                yield path[len(self._root) + 1 :]
 
     def _link_into_place(self, target: str, data: bytes, durable: bool) -> bool:
         temporary = self._write_temporary(data, durable)
         try:
-            return _first_to_link(temporary, target)
+            while not _links(temporary, target):
+                if _size(target) > 0:
+                    return False
+                self._remove_if_empty(target)
+            return True
         finally:
             os.unlink(temporary)
             if durable:
-                _sync_folder(os.path.dirname(target))
+                self._sync_folders(target)
+
+    def _remove_if_empty(self, target: str) -> None:
+        """Remove what a power cut left behind: no bytes, so nobody ever read it.
+
+        One at a time, so that nobody removes the next writer's.
+        """
+        with open(f"{self._root}/{TEMPORARY}/repair.lock", "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.exists(target) and _size(target) == 0:
+                os.unlink(target)
+
+    def _sync_folders(self, target: str) -> None:
+        """A link is safe only when its folder is, and that folder in its own."""
+        folder = target
+        while folder != self._root:
+            folder = os.path.dirname(folder)
+            _sync_folder(folder)
 
     def _write_temporary(self, data: bytes, durable: bool) -> str:
-        temporary = f"{self._temporary}-{next(self._ticket)}"
+        temporary = (
+            f"{self._temporary}-{os.getpid()}-{next(self._ticket)}"  # a forked child inherits the ticket, not the id
+        )
         with open(temporary, "wb", buffering=0) as file:
-            file.write(data)
+            rest = memoryview(data)
+            while rest:  # one write takes at most two gigabytes
+                rest = rest[file.write(rest) :]
             if durable:
                 os.fsync(file.fileno())
         return temporary
@@ -109,27 +149,35 @@ class LocalStore:
 def _size(path: str) -> int:
     """The file's size, 0 if there is no file."""
     try:
-        return os.stat(path).st_size
+        found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
-def _first_to_link(temporary: str, target: str) -> bool:
+def _links(temporary: str, target: str) -> bool:
     """Whether this writer was the first; makes the folder when it is missing."""
-    while True:
+    try:
         try:
             os.link(temporary, target)
-            return True
         except FileNotFoundError:
             os.makedirs(os.path.dirname(target), exist_ok=True)
-        except FileExistsError:
-            if _size(target) > 0:
-                return False
-            os.unlink(target)  # what a power cut left behind: no bytes, so nobody ever read it
+            os.link(temporary, target)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _probe(temporary: str) -> None:
+    """Raises OSError where files cannot be linked, as on some network folders."""
+    try:
+        os.link(temporary, f"{temporary}-link")
+        os.unlink(f"{temporary}-link")
+    finally:
+        os.unlink(temporary)
 
 
 def _sync_folder(folder: str) -> None:
-    """A link is safe only when its folder is."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -6,3 +6,8 @@
 from pathlib import Path
 
 BASE_FOLDER = Path(__file__).parent / "base"
+
+
+def base_folder() -> Path:
+    """Where "nano-base" lies: the entry point of that name calls this."""
+    return BASE_FOLDER

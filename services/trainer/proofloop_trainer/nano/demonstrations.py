@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from proofloop.domains.base import Defect
 from proofloop.domains.nano import (
     FLAW_KINDS,
+    LABELS,
     MODULUS,
     OPERATORS,
     Chain,
@@ -27,7 +28,6 @@ from proofloop.domains.nano import (
     true_lines,
 )
 from proofloop.prompts.packs import load_pack
-
 from proofloop_trainer.nano.tokenizer import (
     EVALUATION,
     EVALUATION_SCORE,
@@ -46,15 +46,16 @@ FALSE_ALARM, OVERLOOKED, WRONG_STEP, WRONG_KIND, WRONG_SCORE = 0.14, 0.11, 0.12,
 HASTY_JUDGEMENT = 0.03  # share of meta-critiques with one wrong word
 DOMAIN = NanoDomain()
 PACK = load_pack("nano")
+LineMarks = tuple[bool, bool, bool, bool, bool]  # is it wrong: label, value, operator, operand, result
 
 
 @dataclass(frozen=True)
 class Demonstration:
-    """One prompt with its answer. `marks`: for each proof line, in the order of the text, the kinds of flaw it shows."""
+    """One prompt with its answer. `marks`: of each proof line, in the order of the text."""
 
     prompt: str
     answer: str
-    marks: tuple[frozenset[str], ...]
+    marks: tuple[LineMarks, ...]
 
 
 def demonstrate(seed: int) -> Iterator[Demonstration]:
@@ -84,7 +85,9 @@ def render_answer(lines: Sequence[Line], critique: str) -> str:
 
 def render_judgement(claims: Sequence[Defect], real: Sequence[bool], quality: float) -> str:
     """A meta-verifier's whole answer."""
-    words = [f"Step {claim.step}: {'real' if is_real else 'fake'}." for claim, is_real in zip(claims, real, strict=True)]
+    words = [
+        f"Step {claim.step}: {'real' if is_real else 'fake'}." for claim, is_real in zip(claims, real, strict=True)
+    ]
     return f"{JUDGEMENT}{chr(10).join(words) or NO_CLAIM}{JUDGEMENT_SCORE}\\boxed{{{quality:g}}}"
 
 
@@ -99,13 +102,18 @@ def write_proof(rng: random.Random, chain: Chain, flawed_share: float) -> tuple[
     return _lines_with_flaws(rng, chain, {label: rng.choice(FLAW_KINDS) for label in labels})
 
 
-def mark_lines(chain: Chain, lines: Sequence[Line]) -> tuple[frozenset[str], ...]:
-    """The flaws each line shows, in the order of the lines; a missing step shows at the next line."""
-    defects, labels = find_defects(chain, lines), [step.label for step in chain.steps]
-    gaps = {labels[labels.index(d.step) + 1] for d in defects if d.kind == "missing" and d.step != labels[-1]}
-    shown = {(defect.step, defect.kind) for defect in defects if defect.kind != "missing"}
-    shown |= {(label, "missing") for label in gaps}
-    return tuple(frozenset(kind for kind in FLAW_KINDS if (line.label, kind) in shown) for line in lines)
+def mark_lines(chain: Chain, lines: Sequence[Line]) -> tuple[LineMarks, ...]:
+    """For each line, which of its five fields is wrong; a label that does not come next is."""
+    marks, value, place = list[LineMarks](), chain.start, 0
+    for line in lines:
+        index = LABELS.index(line.label)
+        for step in chain.steps[place:index]:
+            value = step.apply(value)
+        step, right = chain.steps[index], calculate(line.value, line.operator, line.operand)
+        copied = (line.value != value, line.operator != step.operator, line.operand != step.operand)
+        marks.append((index != place, *copied, line.result != right))
+        value, place = line.result, index + 1
+    return tuple(marks)
 
 
 def imperfect_claims(rng: random.Random, chain: Chain, defects: Sequence[Defect]) -> tuple[Defect, ...]:

@@ -20,7 +20,6 @@ from proofloop.prompts.parsing import (
     parse_proof,
 )
 from proofloop.records import Sampling, derive_seed
-
 from proofloop_trainer.decoding import Row, decode
 from proofloop_trainer.loading import LoadedModel, load_model
 
@@ -61,12 +60,17 @@ def measure(folder: Path, problems: int = 200, seed: int = 0) -> Figures:
     model = load_model(folder)
     questions = [DOMAIN.pose(index, split="test", seed=seed).question for index in range(problems)]
     proofs = [parse_proof(*answer) for answer in _ask(model, [PACK.prove(question).text for question in questions])]
-    reviewed = _review(model, [(q, proof) for q, proof in zip(questions, proofs, strict=True) if proof.verdict.outcome == "valid"])
+    reviewed = _review(
+        model, [(q, proof) for q, proof in zip(questions, proofs, strict=True) if proof.verdict.outcome == "valid"]
+    )
     metas, true_qualities = _judge(model, reviewed)
     critiques = [critique for proof in reviewed for critique in proof.critiques]
-    return _figures(proofs, reviewed, [*proofs, *critiques, *metas], _share(
-        meta.verdict.score == quality for meta, quality in zip(metas, true_qualities, strict=True)
-    ))
+    return _figures(
+        proofs,
+        reviewed,
+        [*proofs, *critiques, *metas],
+        _share(meta.verdict.score == quality for meta, quality in zip(metas, true_qualities, strict=True)),
+    )
 
 
 def _review(model: LoadedModel, proofs: Sequence[tuple[str, ParsedProof]]) -> list[Reviewed]:
@@ -92,7 +96,9 @@ def _judge(model: LoadedModel, reviewed: Sequence[Reviewed]) -> tuple[list[Parse
         if critique.verdict.score in (0.0, 0.5)
     ]
     answers = _ask(model, [PACK.judge(*case).text for case in cases])
-    return [parse_meta_critique(*answer) for answer in answers], [DOMAIN.check_critique(*case).quality for case in cases]
+    return [parse_meta_critique(*answer) for answer in answers], [
+        DOMAIN.check_critique(*case).quality for case in cases
+    ]
 
 
 def _ask(model: LoadedModel, prompts: Sequence[str]) -> list[tuple[str, str]]:

@@ -1,7 +1,8 @@
 """Train the nano base model from nothing, in minutes on one core: tables first, then demonstrations.
 
-Shapes: B sequences, T tokens, V vocabulary, K flaw kinds. Two things make it fast: embeddings with a large standard
-deviation (digits are told apart from the first step), and an auxiliary head that marks bad lines, dropped afterwards.
+Shapes: B sequences, T tokens, V vocabulary. Two things make it fast: embeddings with a large standard
+deviation (digits are told apart from the first step), and an auxiliary head that marks wrong proof tokens (dropped
+afterwards).
 """
 
 from __future__ import annotations
@@ -10,16 +11,16 @@ import itertools
 import random
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from proofloop.domains.nano import FLAW_KINDS, LABELS, MODULUS, OPERATORS, Line, calculate, render_proof
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from proofloop_trainer.nano.demonstrations import Demonstration, demonstrate
+from proofloop.domains.nano import LABELS, MODULUS, OPERATORS, Line, calculate, render_proof
+from proofloop_trainer.nano.demonstrations import Demonstration, LineMarks, demonstrate
 from proofloop_trainer.nano.tokenizer import build_tokenizer
 
 WIDTH, LAYERS, HEADS, INNER = 96, 4, 4, 256
@@ -29,18 +30,33 @@ TABLE_STEPS, TABLE_BATCH, TABLE_LINES = 500, 64, 2
 BATCH, POOLED_BATCHES = 32, 16  # batches are cut from a sorted pool, so that little is padding
 TABLE_RATES, RATES = (4e-3, 1e-3), (1.5e-3, 1e-4)  # fall in a straight line
 WARM_UP_STEPS = 30
-MARK_WEIGHT = 2.0
+STEP_WEIGHT, MARK_WEIGHT = 0.5, 4.0
 IGNORED = -100
 EQUALS = " ="
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded on the right. `targets_BT` and `marks_BTK` are IGNORED where nothing is to be learnt."""
+    """Padded on the right. `marks_BT`: 1 for a wrong proof token. IGNORED stands where nothing is to be learnt."""
 
     tokens_BT: torch.Tensor
     targets_BT: torch.Tensor
-    marks_BTK: torch.Tensor
+    marks_BT: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Of the answers; of every right proof token, also in prompts; and of the marks, right or wrong, on proof tokens."""
+
+    answers: torch.Tensor
+    steps: torch.Tensor
+    marks: torch.Tensor
+
+    def total(self) -> torch.Tensor:
+        return self.answers + STEP_WEIGHT * self.steps + MARK_WEIGHT * self.marks
+
+    def __str__(self) -> str:
+        return f"answers {self.answers.item():.3f}  steps {self.steps.item():.3f}  marks {self.marks.item():.3f}"
 
 
 def train_base(out_dir: Path, seed: int = 0, steps: int = 3000, threads: int = 1) -> LlamaForCausalLM:
@@ -49,7 +65,7 @@ def train_base(out_dir: Path, seed: int = 0, steps: int = 3000, threads: int = 1
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     model = build_model(tokenizer)
-    mark_head = torch.nn.Sequential(torch.nn.RMSNorm(WIDTH), torch.nn.Linear(WIDTH, len(FLAW_KINDS)))
+    mark_head = torch.nn.Sequential(torch.nn.RMSNorm(WIDTH), torch.nn.Linear(WIDTH, 1))
     _learn("tables", model, mark_head, table_batches(tokenizer, seed), TABLE_STEPS, TABLE_RATES)
     _learn("demonstrations", model, mark_head, demonstration_batches(tokenizer, seed), steps, RATES)
     model.save_pretrained(out_dir)
@@ -84,10 +100,9 @@ def table_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Bat
     while True:
         rows = [[_table_line(rng) for _ in range(TABLE_LINES)] for _ in range(TABLE_BATCH)]
         tokens = [tokenizer(render_proof(line for line, _ in row)).input_ids for row in rows]
-        marks = [tuple(frozenset() if right else frozenset({"miscalculated"}) for _, right in row) for row in rows]
-        batch = _pad(tokenizer, tokens, [IGNORED] * len(rows), marks)
-        right = batch.marks_BTK.sum(-1) == 0
-        yield Batch(batch.tokens_BT, torch.where(right, batch.tokens_BT, IGNORED), batch.marks_BTK)
+        marks = [[(IGNORED, IGNORED, IGNORED, IGNORED, int(not right)) for _, right in row] for row in rows]
+        batch = _pad(tokenizer, tokens, [len(row) for row in tokens], marks)
+        yield replace(batch, targets_BT=torch.where(batch.marks_BT == 0, batch.tokens_BT, IGNORED))
 
 
 def demonstration_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
@@ -102,18 +117,26 @@ def demonstration_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iter
             yield _pad(tokenizer, tokens, prompt_lengths, marks)
 
 
-def loss_of(
-    model: LlamaForCausalLM, mark_head: torch.nn.Module, batch: Batch
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross entropy of the answers, each answer counted alike, and that of the marks on the proof lines on the way."""
+def loss_of(model: LlamaForCausalLM, mark_head: torch.nn.Module, batch: Batch) -> Losses:
+    """The three losses of a batch."""
     hidden = model.model(input_ids=batch.tokens_BT, output_hidden_states=True).hidden_states
     logits_BTV = model.lm_head(hidden[-1][:, :-1])
-    targets_BT = batch.targets_BT[:, 1:]
+    right_BT = torch.where(batch.marks_BT == 0, batch.tokens_BT, IGNORED)
+    is_marked_BT = batch.marks_BT != IGNORED
+    seen = mark_head(hidden[MARKED_LAYER][is_marked_BT])[:, 0]
+    return Losses(
+        answers=_answer_loss(logits_BTV, batch.targets_BT[:, 1:]),
+        steps=functional.cross_entropy(logits_BTV.mT, right_BT[:, 1:], ignore_index=IGNORED),
+        marks=functional.binary_cross_entropy_with_logits(seen, batch.marks_BT[is_marked_BT].float()),
+    )
+
+
+def _answer_loss(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
+    """A mean in which a long answer counts as the root of its length, so that proofs do not drown critiques."""
     losses_BT = functional.cross_entropy(logits_BTV.mT, targets_BT, ignore_index=IGNORED, reduction="none")
-    answer_loss = (losses_BT.sum(-1) / (targets_BT != IGNORED).sum(-1).clamp(min=1)).mean()
-    marked_BT = batch.marks_BTK[..., 0] != IGNORED
-    seen = mark_head(hidden[MARKED_LAYER][marked_BT])
-    return answer_loss, functional.binary_cross_entropy_with_logits(seen, batch.marks_BTK[marked_BT].float())
+    lengths_B = (targets_BT != IGNORED).sum(-1)
+    weights_B = lengths_B.clamp(min=1).rsqrt()
+    return (losses_BT.sum(-1) * weights_B).sum() / (lengths_B * weights_B).sum()
 
 
 def _learn(
@@ -129,14 +152,13 @@ def _learn(
     began = time.monotonic()
     for step, batch in enumerate(itertools.islice(batches, steps), start=1):
         optimizer.param_groups[0]["lr"] = _rate(step, steps, *rates)
-        answer_loss, mark_loss = loss_of(model, mark_head, batch)
+        losses = loss_of(model, mark_head, batch)
         optimizer.zero_grad()
-        (answer_loss + MARK_WEIGHT * mark_loss).backward()
+        losses.total().backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if step % 50 == 0 or step == steps:
             left = (time.monotonic() - began) / step * (steps - step)
-            losses = f"answers {answer_loss.item():.3f}  marks {mark_loss.item():.3f}"
             print(f"{stage} {step}/{steps}  {losses}  {left:.0f} s left", file=sys.stderr, flush=True)
 
 
@@ -145,29 +167,32 @@ def _rate(step: int, steps: int, peak: float, final: float) -> float:
     return min(step / WARM_UP_STEPS, 1.0) * (peak + (final - peak) * step / steps)
 
 
-def _encode(
-    tokenizer: PreTrainedTokenizerFast, shown: Demonstration
-) -> tuple[list[int], int, tuple[frozenset[str], ...]]:
+def _encode(tokenizer: PreTrainedTokenizerFast, shown: Demonstration) -> tuple[list[int], int, tuple[LineMarks, ...]]:
+    """Prompt and answer in one row, and where the answer begins."""
     prompt = [{"role": "user", "content": shown.prompt}]
     prompt_ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
     answer_ids = tokenizer(shown.answer).input_ids
     return [*prompt_ids, *answer_ids, tokenizer.eos_token_id], len(prompt_ids), shown.marks
 
 
-def _pad(tokenizer: PreTrainedTokenizerFast, tokens, prompt_lengths, marks) -> Batch:  # type: ignore[no-untyped-def]
-    """Put rows together. A line's marks stand at its result, which is the token after its equals sign."""
+def _pad(
+    tokenizer: PreTrainedTokenizerFast,
+    tokens: Sequence[Sequence[int]],
+    prompt_lengths: Sequence[int],
+    marks: Sequence[Sequence[Sequence[int]]],
+) -> Batch:
+    """Put rows together. A line's five marks stand at the four tokens before its equals sign and the one after."""
     width, equals = max(map(len, tokens)), tokenizer.convert_tokens_to_ids(EQUALS)
     tokens_BT = torch.full((len(tokens), width), tokenizer.pad_token_id)
-    targets_BT = torch.full((len(tokens), width), IGNORED)
-    marks_BTK = torch.full((len(tokens), width, len(FLAW_KINDS)), IGNORED)
+    targets_BT, marks_BT = torch.full_like(tokens_BT, IGNORED), torch.full_like(tokens_BT, IGNORED)
     for number, (row, prompt_length, lines) in enumerate(zip(tokens, prompt_lengths, marks, strict=True)):
         tokens_BT[number, : len(row)] = torch.tensor(row)
-        if prompt_length != IGNORED:
-            targets_BT[number, prompt_length : len(row)] = tokens_BT[number, prompt_length : len(row)]
-        places = [place + 1 for place, token in enumerate(row) if token == equals]
-        for place, shown in zip(places, lines, strict=True):
-            marks_BTK[number, place] = torch.tensor([int(kind in shown) for kind in FLAW_KINDS])
-    return Batch(tokens_BT, targets_BT, marks_BTK)
+        targets_BT[number, prompt_length : len(row)] = tokens_BT[number, prompt_length : len(row)]
+        places = [place for place, token in enumerate(row) if token == equals]
+        for place, line in zip(places, lines, strict=True):
+            marks_BT[number, place - 4 : place] = torch.tensor(line[:4])
+            marks_BT[number, place + 1] = line[4]
+    return Batch(tokens_BT, targets_BT, marks_BT)
 
 
 def _table_line(rng: random.Random) -> tuple[Line, bool]:

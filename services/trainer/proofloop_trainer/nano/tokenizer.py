@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 
-from proofloop.domains.nano import FLAW_KINDS, LABELS, NO_ISSUE, OPERATORS
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+
+from proofloop.domains.nano import FLAW_KINDS, LABELS, NO_ISSUE, OPERATORS
 
 SOLUTION = "## Solution\n"
 SELF_EVALUATION = "\n\n## Self Evaluation\n\n"

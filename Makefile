@@ -1,0 +1,56 @@
+# `make` lists what there is to do. Everything runs from .venv, which `make setup` makes.
+
+PYTHON ?= python3
+BIN := .venv/bin
+IMAGE_TOOL ?= $(shell command -v docker || command -v podman)
+ROLES := generator verifier meta_verifier labeler trainer
+PACKAGES := shared $(addprefix services/,$(ROLES))
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --excludes requirements/left-out.txt $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint pytest format bench base-model lock images clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make .venv with everything pinned; a second call only looks
+	@$(PYTHON) scripts/setup.py
+
+demo: setup ## watch the whole loop learn; report in demo-out/ (ARGS="--seed 1")
+	@$(BIN)/proofloop demo --out demo-out $(ARGS)
+
+test: setup lint pytest ## everything that must pass: setup, lint, pytest
+
+lint: setup ## ruff, mypy, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+pytest: setup ## the tests alone, on two cores (ARGS="-k name")
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(ARGS)
+
+format: setup ## format the code and sort its imports
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## measure: make bench NAME=walk; SMALL=1 for less than a minute. The last line is JSON
+	@test -n "$(NAME)" || { echo "error: NAME is not set; one of: $(basename $(notdir $(wildcard benchmarks/*.py)))" >&2; exit 2; }
+	@$(BIN)/python benchmarks/$(NAME).py $(if $(SMALL),--small) $(ARGS)
+
+base-model: setup ## train the nano base model again from nothing (ARGS="--out DIR")
+	@$(BIN)/proofloop nano train $(ARGS)
+
+lock: ## compile requirements/*.txt anew from the lower bounds (needs uv; ARGS=--upgrade)
+	$(COMPILE) $(addsuffix /pyproject.toml,$(PACKAGES)) --all-extras requirements/pins.in requirements/build.in requirements/test.in -o requirements/test.txt
+	$(COMPILE) requirements/build.in -c requirements/test.txt -o requirements/build.txt
+	$(COMPILE) $(addsuffix /pyproject.toml,$(filter-out %trainer,$(PACKAGES))) -c requirements/test.txt -o requirements/light.txt
+	$(COMPILE) $(addsuffix /pyproject.toml,shared services/trainer) -c requirements/test.txt -o requirements/trainer.txt
+
+images: ## build the five images with docker or podman
+	@test -n "$(IMAGE_TOOL)" || { echo "error: there is neither docker nor podman" >&2; exit 2; }
+	@for role in $(ROLES); do $(IMAGE_TOOL) build -f services/$$role/Dockerfile -t proofloop-$$(echo $$role | tr _ -) . || exit 1; done
+
+clean: ## remove what the other targets made, .venv and demo-out too
+	rm -rf .venv demo-out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find shared services tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

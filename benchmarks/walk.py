@@ -1,0 +1,82 @@
+"""What the machinery alone costs: the whole walk with a simulated engine that answers at once.
+
+Prints one JSON object as the last line of stdout: `events_per_second` of the larger walk, and the peak resident memory of a walk of
+1,000 and of 100,000 proofs (each in a process of its own), which must not differ. `--small` walks 200 and 2,000 proofs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from proofloop.engine.pool import Engines
+from proofloop.runspec import RunSpec, parse_runspec
+from proofloop.store import LocalStore
+from proofloop.walk import LocalWalk, create_run, planned_proofs
+
+PROOFS_PER_PROBLEM = 4
+
+
+def walk_spec(proofs: int) -> RunSpec:
+    """A run of so many proofs: 4 critiques each, up to 3 meta-critiques an issue."""
+    return parse_runspec(
+        {
+            "name": "walk",
+            "prompts": "nano",
+            "problems": {"domain": "nano", "count": proofs // PROOFS_PER_PROBLEM, "proofs_per_problem": PROOFS_PER_PROBLEM},
+            "engine": {"kind": "simulated"},
+            "labeling": {"n": 4, "m": 3, "k": 2},
+            "flow": {"generator": 1, "verifier": 1, "meta_verifier": 1, "labeler": 1},
+        },
+        "the benchmark",
+    )
+
+
+def walk(proofs: int) -> dict[str, float]:
+    """Walk once; events a second and peak memory of this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = LocalStore(Path(folder))
+        spec = create_run(store, walk_spec(proofs), resume=False)
+        engines = Engines(store, Path(folder))
+        began = time.perf_counter()
+        with LocalWalk(store, engines, spec) as running:
+            progress = running.run(planned_proofs(spec))
+            seconds = time.perf_counter() - began
+            events = running.tools.counters.total("handled")
+        engines.close()
+    assert progress.labeled == proofs
+    return {"events_per_second": events / seconds, "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def walk_in_process(proofs: int) -> dict[str, float]:
+    """The same in a process of its own, so that its peak memory is its own."""
+    print(f"walking {proofs} proofs", file=sys.stderr)
+    done = subprocess.run([sys.executable, __file__, "--proofs", str(proofs)], check=True, stdout=subprocess.PIPE)
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def main() -> None:
+    """Both walks, or the one that --proofs asks for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--small", action="store_true", help="under a minute")
+    parser.add_argument("--proofs", type=int, help="one walk of so many proofs in this process")
+    asked = parser.parse_args()
+    if asked.proofs:
+        print(json.dumps(walk(asked.proofs)))
+        return
+    few, many = (200, 2_000) if asked.small else (1_000, 100_000)
+    small, large = walk_in_process(few), walk_in_process(many)
+    names = ("memory_mb_1k_proofs", "memory_mb_100k_proofs") if not asked.small else ("memory_mb_200_proofs", "memory_mb_2k_proofs")
+    figures = {"events_per_second": large["events_per_second"], names[0]: small["memory_mb"], names[1]: large["memory_mb"]}
+    print(json.dumps({name: round(value, 1) for name, value in figures.items()}))
+
+
+if __name__ == "__main__":
+    main()

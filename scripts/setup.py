@@ -1,0 +1,200 @@
+"""Makes .venv: the pinned requirements and the six packages, editable. `make setup` runs it; a second run only looks.
+
+Standard library only, and readable by old Pythons, so that they can be told what they lack.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+STAMP = VENV / "proofloop-setup.txt"
+LOCK = ROOT / "requirements" / "test.txt"
+PACKAGES = [
+    "shared",
+    *(f"services/{role}" for role in ("generator", "verifier", "meta_verifier", "labeler", "trainer")),
+]
+
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+ANSWER_S = 3
+"""How long the index of CPU builds may take to answer before it counts as out of reach."""
+
+HOW_TO_AVOID_CUDA = (
+    "warning: PyPI's CUDA build of about 3 GB comes. To avoid that, stop here (Ctrl-C) and set PIP_FIND_LINKS to a\n"
+    "folder with torch's CPU wheel, or PIP_EXTRA_INDEX_URL to an index that has it"
+)
+
+CPU, CUDA = "CPU", "CUDA"
+DOWNLOAD_MB = {CPU: 190, CUDA: 3000}
+OTHER_DOWNLOAD_MB = 190
+DISK_GB = {CPU: 2.0, CUDA: 9.0}
+"""What .venv takes, with pip's own copies while it works."""
+
+
+class SetupError(Exception):
+    """Cannot go on; says what is wrong and what to do."""
+
+
+def main() -> int:
+    try:
+        check_python()
+        set_up()
+    except SetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; `make setup` goes on where it was", file=sys.stderr)
+        return 130
+    return 0
+
+
+def set_up() -> None:
+    """Every step in its order; the stamp last, so that a broken set-up is done again."""
+    digest = digest_of_inputs()
+    if STAMP.is_file() and STAMP.read_text() == digest:
+        return
+    STAMP.unlink(missing_ok=True)
+    began = time.monotonic()
+    say(f"setting up {VENV.relative_to(ROOT)} with Python {platform.python_version()}")
+    make_venv()
+    version = pinned("torch")
+    build, options, why = choose_torch(version)
+    say(f"torch {version}, {build} build: {why}")
+    say(f"downloads about {DOWNLOAD_MB[build] + OTHER_DOWNLOAD_MB} MB in all, unless pip has them already")
+    check_disk(DISK_GB[build])
+    step(f"torch (about {DOWNLOAD_MB[build]} MB)", *options)
+    step(f"all other packages (about {OTHER_DOWNLOAD_MB} MB)", "--requirement", str(LOCK))
+    step("proofloop and its five services", *own_packages())
+    STAMP.write_text(digest)
+    say(f"set up in {time.monotonic() - began:.0f} s; now: make demo")
+
+
+def check_python() -> None:
+    if sys.version_info < (3, 11):  # noqa: UP036 - the whole point is to say so
+        raise SetupError(
+            f"this is Python {platform.python_version()}, proofloop needs 3.11 or newer\n"
+            "hint: make setup PYTHON=python3.11"
+        )
+    if find_spec("venv") is None or find_spec("ensurepip") is None:
+        package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
+        raise SetupError(
+            "this Python cannot make virtual environments\n"
+            f"hint: apt-get install {package}, or name another Python: make setup PYTHON=..."
+        )
+
+
+def check_disk(needed_gb: float) -> None:
+    free_gb = shutil.disk_usage(ROOT).free / 1e9
+    if free_gb < needed_gb:
+        raise SetupError(
+            f"{free_gb:.1f} GB are free on the disk of {ROOT}, the set-up needs {needed_gb:.1f} GB\n"
+            "hint: free some, or clone elsewhere"
+        )
+
+
+def make_venv() -> None:
+    """A new .venv, unless there is one of this Python that works."""
+    if PYTHON.exists():
+        ask = [PYTHON, "-c", "import pip, sys; print(*sys.version_info[:3])"]
+        found = subprocess.run(ask, capture_output=True, text=True)
+        if found.stdout.split() == [str(part) for part in sys.version_info[:3]]:
+            return
+        say("the old .venv is of another Python: making it new")
+    made = subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], capture_output=True, text=True)
+    if made.returncode:
+        raise SetupError(f"making {VENV} failed: {(made.stderr or made.stdout).strip()}")
+
+
+def choose_torch(version: str) -> tuple[str, list[str], str]:
+    """Which build of torch: CPU or CUDA, pip's options that install it, and why."""
+    as_pip_is = [f"torch=={version}", "--constraint", str(LOCK)]
+    from_cpu_index = [f"torch=={version}+cpu", "--no-deps", "--index-url", CPU_INDEX]
+    if platform.system() != "Linux":
+        return CPU, as_pip_is, "the one there is for this system"
+    if cpu_build_is_offered(version):
+        return CPU, as_pip_is, "pip is set up here to find one"
+    if has_nvidia_gpu():
+        return CUDA, as_pip_is, "there is an NVIDIA GPU"
+    if answers(f"{CPU_INDEX}/torch/"):
+        return CPU, from_cpu_index, f"there is no NVIDIA GPU; from {CPU_INDEX}"
+    return CUDA, as_pip_is, f"there is no NVIDIA GPU, but {CPU_INDEX} does not answer\n{HOW_TO_AVOID_CUDA}"
+
+
+def cpu_build_is_offered(version: str) -> bool:
+    """Whether pip, as it is set up here, sees the CPU build. It then prefers it: 2.13.0+cpu sorts above 2.13.0."""
+    command = [PYTHON, "-m", "pip", "index", "versions", "torch"]
+    found = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return re.search(rf"(?<![\w.]){re.escape(version)}\+cpu\b", found.stdout) is not None
+
+
+def has_nvidia_gpu() -> bool:
+    return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists() or Path("/dev/dxg").exists()
+
+
+def answers(address: str) -> bool:
+    """Whether the address answers in time, looking up its name included."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=ANSWER_S):
+                answered.set()
+        except OSError:
+            pass
+
+    threading.Thread(target=ask, daemon=True).start()
+    return answered.wait(ANSWER_S)
+
+
+def step(what: str, *options: str) -> None:
+    """One call of `pip install`, with the time it took."""
+    say(f"  installing {what} ...")
+    began = time.monotonic()
+    quiet = [] if sys.stderr.isatty() else ["--quiet"]
+    command = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *quiet, *options]
+    if subprocess.run(command, cwd=ROOT, stdout=sys.stderr).returncode:
+        raise SetupError(
+            f"pip could not install {what}; see above\nhint: `make setup` tries again, keeping what is there"
+        )
+    say(f"  installed {what} in {time.monotonic() - began:.0f} s")
+
+
+def own_packages() -> list[str]:
+    editable = [word for package in PACKAGES for word in ("--editable", f"./{package}")]
+    return ["--no-deps", "--no-build-isolation", *editable]
+
+
+def pinned(name: str) -> str:
+    """The version that the lock names."""
+    found = re.search(rf"^{name}==([\w.]+)", LOCK.read_text("utf-8"), re.MULTILINE)
+    if found is None:
+        raise SetupError(f"{LOCK} pins no {name}\nhint: make lock")
+    return found[1]
+
+
+def digest_of_inputs() -> str:
+    """What a set-up depends on: this file, the lock, the six packages' metadata, the place and the Python."""
+    files = [Path(__file__), LOCK, *(ROOT / package / "pyproject.toml" for package in PACKAGES)]
+    parts = [str(ROOT).encode(), sys.version.encode(), *(file.read_bytes() for file in files)]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

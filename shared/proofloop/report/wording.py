@@ -1,0 +1,229 @@
+"""The words of the report: figures, numbers and the verdict as sentences. Every number here is computed; no sentence praises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from proofloop.records import LabelKind
+from proofloop.report.data import KINDS, Measured, ReportData, Summary
+
+NBSP = "\N{NO-BREAK SPACE}"
+MINUTE_S, HOUR_S = 60, 3600
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured figure: its name in a table, as the subject of a sentence, and what it means."""
+
+    name: str
+    title: str
+    subject: str
+    meaning: str
+    lower_is_better: bool = False
+    is_share: bool = True
+
+
+FIGURES = (
+    Figure("pass_at_1", "Pass@1", "Pass@1", "proofs, one try a problem, that the exact checker finds complete and right"),
+    Figure(
+        "self_eval_error",
+        "Self-evaluation error",
+        "the self-evaluation's error",
+        "mean distance between the score a proof gives itself and its true score, from 0 to 1",
+        lower_is_better=True,
+        is_share=False,
+    ),
+    Figure("verifier_accuracy", "Verifier accuracy", "the verifier's accuracy", "critiques that give a proof its true score"),
+    Figure(
+        "verifier_faithfulness",
+        "Verifier faithfulness",
+        "the verifier's faithfulness",
+        "of the flawed proofs it scores right: those where it names the true step and kind of flaw",
+    ),
+    Figure("label_agreement", "Label agreement", "label agreement", "automatic labels that are the true score"),
+    Figure(
+        "label_undecided",
+        "Labels undecided",
+        "the share of undecided labels",
+        "proofs on which the labelling rule could not decide",
+        lower_is_better=True,
+    ),
+)
+HEADLINE = ("pass_at_1", "verifier_accuracy")
+"""The figures that the verdict names; others only where they got clearly worse."""
+
+KIND_TITLES: dict[LabelKind, str] = {
+    "accepted": "accepted",
+    "rejected_upheld": "rejected, upheld",
+    "overturned": "overturned",
+    "undecided": "undecided",
+    "unreadable": "unreadable",
+}
+KIND_MEANINGS: dict[LabelKind, str] = {
+    "accepted": "no critique found an issue: label 1",
+    "rejected_upheld": "enough critiques found an issue and the meta-verifier confirmed them: label 0 or 0.5",
+    "overturned": "critiques found issues, but the meta-verifier confirmed none of them: label 1",
+    "undecided": "the critiques contradict each other: no label, or a person decides",
+    "unreadable": "the answer broke the required format and was never reviewed",
+}
+PART_TITLES = {
+    "format": "format",
+    "score": "score",
+    "meta": "critique quality",
+    "proof": "proof score",
+    "self_score": "own score right",
+    "self_meta": "own critique quality",
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """How one figure moved. `clear`: the 95 % intervals do not overlap."""
+
+    figure: Figure
+    before: Measured
+    after: Measured
+
+    @property
+    def difference(self) -> float | None:
+        if self.before.value is None or self.after.value is None:
+            return None
+        return self.after.value - self.before.value
+
+    @property
+    def verb(self) -> str:
+        if show(self.figure, self.before.value) == show(self.figure, self.after.value):
+            return "stayed"
+        return "rose" if (self.difference or 0) > 0 else "fell"
+
+    @property
+    def clear(self) -> bool:
+        low, high = sorted((self.before, self.after), key=lambda measured: measured.value or 0)
+        return low.high is not None and high.low is not None and low.high < high.low
+
+    @property
+    def judgement(self) -> str:
+        """"better", "worse" or "same" where it is clear, else "unclear"."""
+        if self.difference is None or not self.clear:
+            return "unclear"
+        return "better" if (self.difference < 0) == self.figure.lower_is_better else "worse"
+
+
+def changes(summary: Summary) -> list[Change]:
+    """The figures that were measured on both sides, in the order of the table."""
+    return [
+        Change(figure, summary.before[figure.name], summary.after[figure.name])
+        for figure in FIGURES
+        if figure.name in summary.before and figure.name in summary.after
+    ]
+
+
+def verdict(data: ReportData) -> str:
+    """What came of the run, in one sentence made from its numbers."""
+    moved = [change for change in changes(data.summary) if change.difference is not None] if data.summary else []
+    told = [change for change in moved if change.figure.name in HEADLINE]
+    told += [change for change in moved if change not in told and change.judgement == "worse"]
+    if told:
+        return sentence(_join([_clause(change) for change in told]))
+    return sentence(_labels_clause(data))
+
+
+def _clause(change: Change) -> str:
+    before, after = show(change.figure, change.before.value), show(change.figure, change.after.value)
+    if change.verb == "stayed":
+        return f"{change.figure.subject} stayed at {after}"
+    doubt = "" if change.clear else " (their 95 % intervals overlap)".replace(" %", f"{NBSP}%")
+    return f"{change.figure.subject} {change.verb} from {before} to {after}{doubt}"
+
+
+def _labels_clause(data: ReportData) -> str:
+    labeled, proofs = data.costs.labeled_proofs, data.costs.proofs
+    if labeled == 0:
+        return f"no label yet: {count(proofs)} of {_planned(data)} are written" if proofs else "nothing has happened yet"
+    passed = data.kinds["accepted"] + data.kinds["overturned"]
+    progress = "" if data.planned == labeled else f", with {count(labeled)} of {_planned(data)} labelled so far"
+    problems = f"{count(data.costs.perfect_problems)} of {count(data.costs.problems)} problems have a proof labelled 1"
+    return f"{problems}, and {share(passed / labeled)} of all labelled proofs passed{progress}"
+
+
+def _planned(data: ReportData) -> str:
+    return f"{count(data.costs.proofs if data.planned is None else data.planned)} proofs"
+
+
+def _join(clauses: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join([", ".join(clauses[:-1]), clauses[-1]] if len(clauses) > 1 else clauses)
+
+
+def sentence(clause: str) -> str:
+    return f"{clause[:1].upper()}{clause[1:]}."
+
+
+def show(figure: Figure, value: float | None) -> str:
+    """A figure's value as the report writes it."""
+    if value is None:
+        return "not measured"
+    return share(value) if figure.is_share else f"{value:.2f}"
+
+
+def interval(figure: Figure, measured: Measured) -> str:
+    """`48 to 56 %`; empty where there is none."""
+    if measured.low is None or measured.high is None:
+        return ""
+    return f"{show(figure, measured.low).removesuffix(f'{NBSP}%')} to {show(figure, measured.high)}"
+
+
+def share(value: float) -> str:
+    """`52 %`; `0.4 %` where a rounded number would say none or all."""
+    percent = 100 * value
+    digits = 1 if 0 < percent < 1 or 99 < percent < 100 else 0
+    return f"{percent:.{digits}f}{NBSP}%"
+
+
+def count(value: float) -> str:
+    """Thousands apart; large numbers as 1.23 million; means with as many digits as they bear."""
+    if value >= 1e6:
+        return f"{value / 1e6:,.2f}{NBSP}million" if value < 1e9 else f"{value / 1e9:,.2f}{NBSP}billion"
+    if value == int(value) or value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}"
+
+
+def money(value: float) -> str:
+    """Cents, or three significant digits of less."""
+    return f"{value:,.2f}" if value >= 1 or value == 0 else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """`7 min 12 s`."""
+    if seconds < MINUTE_S:
+        return f"{seconds:.0f}{NBSP}s" if seconds >= 10 else f"{seconds:.1f}{NBSP}s"
+    whole = round(seconds)
+    if whole < HOUR_S:
+        return f"{whole // MINUTE_S}{NBSP}min {whole % MINUTE_S}{NBSP}s"
+    return f"{whole // HOUR_S:,}{NBSP}h {whole % HOUR_S // MINUTE_S}{NBSP}min"
+
+
+def day(value: date) -> str:
+    return f"{value.day}{NBSP}{value:%B}{NBSP}{value.year}"
+
+
+def score(value: float | None) -> str:
+    return "none" if value is None else f"{value:g}"
+
+
+def version(name: str) -> str:
+    """`runs/demo/models/verifier/000003` is step 3; any other name stays."""
+    parts = name.split("/")
+    return f"step {int(parts[-1])}" if parts[0] == "runs" and parts[-1].isdigit() else name
+
+
+def defects(found: Sequence[object]) -> str:
+    """The checker's defects in words."""
+    named = (f"step {getattr(defect, 'step', '')}: {getattr(defect, 'kind', '')}".replace("step : ", "") for defect in found)
+    return ", ".join(named) or "none"
+
+
+__all__ = ["FIGURES", "KINDS", "KIND_MEANINGS", "KIND_TITLES", "PART_TITLES"]

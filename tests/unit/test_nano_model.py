@@ -1,0 +1,112 @@
+"""The nano tokenizer, its demonstrations, and the shipped base model against its card."""
+
+import itertools
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proofloop.domains.nano import FLAW_KINDS, NanoDomain, parse_question, render_proof, true_lines
+from proofloop.prompts.parsing import parse_evaluation, parse_meta_critique, parse_proof
+from proofloop_trainer.nano import BASE_FOLDER
+from proofloop_trainer.nano.demonstrations import demonstrate, mark_lines, write_proof
+from proofloop_trainer.nano.evaluate import measure
+from proofloop_trainer.nano.pretrain import IGNORED, build_model, demonstration_batches, loss_of, table_batches
+from proofloop_trainer.nano.tokenizer import PHRASES, build_tokenizer, normalise
+
+TOKENIZER = build_tokenizer()
+SHOWN = list(itertools.islice(demonstrate(1), 400))
+KNOWN_TEXTS = st.lists(st.sampled_from(PHRASES), max_size=40).map("".join).map(normalise)
+
+
+def test_every_demonstration_survives_the_tokenizer():
+    for shown in SHOWN:
+        for text in (shown.prompt, shown.answer):
+            tokens = TOKENIZER(text).input_ids
+            assert TOKENIZER.unk_token_id not in tokens
+            assert TOKENIZER.decode(tokens) == text == normalise(text)
+
+
+@given(KNOWN_TEXTS)
+@settings(max_examples=200)
+def test_text_made_of_known_phrases_decodes_to_itself(text):
+    tokens = TOKENIZER(text).input_ids
+    if TOKENIZER.unk_token_id not in tokens:  # two phrases may meet in a way that reads as a third
+        assert TOKENIZER.decode(tokens) == text
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_encoded(text):
+    assert all(0 <= token < len(TOKENIZER) for token in TOKENIZER(text).input_ids)
+
+
+def test_answers_are_short():
+    lengths = {}
+    for shown in SHOWN:
+        lengths.setdefault(shown.prompt.split(maxsplit=1)[0], []).append(len(TOKENIZER(shown.answer).input_ids))
+    assert max(lengths["Prove"]) <= 60
+    assert max(lengths["Evaluate"]) <= 12
+    assert max(lengths["Judge"]) <= 12
+
+
+def test_demonstrations_are_in_format_and_show_every_flaw_kind():
+    parsers = {"Prove": parse_proof, "Improve": parse_proof, "Evaluate": parse_evaluation, "Judge": parse_meta_critique}
+    for shown in SHOWN:
+        assert parsers[shown.prompt.split(maxsplit=1)[0]](shown.answer, "stop").verdict.outcome == "valid"
+    critiques = " ".join(shown.answer for shown in SHOWN if shown.prompt.startswith("Evaluate"))
+    assert {kind for kind in FLAW_KINDS if kind in critiques} == set(FLAW_KINDS)
+
+
+def test_demonstrations_depend_on_their_seed_only():
+    assert list(itertools.islice(demonstrate(1), 50)) == SHOWN[:50]
+    assert list(itertools.islice(demonstrate(2), 50)) != SHOWN[:50]
+
+
+def test_a_proof_has_wrong_marks_exactly_if_a_step_shown_is_wrong():
+    import random
+
+    rng, domain = random.Random(0), NanoDomain()
+    for index in range(200):
+        question = domain.pose(index, split="train", seed=0).question
+        chain = parse_question(question)
+        lines = write_proof(rng, chain, 0.7)
+        defects = domain.check_proof(question, render_proof(lines)).defects
+        shown_later = any(defect.kind != "missing" or defect.step < lines[-1].label for defect in defects if lines)
+        assert any(any(marks) for marks in mark_lines(chain, lines)) == shown_later
+    assert not any(any(marks) for marks in mark_lines(chain, true_lines(chain)))
+
+
+def test_nothing_of_a_prompt_or_padding_is_learnt_as_an_answer():
+    batch = next(demonstration_batches(TOKENIZER, seed=0))
+    for tokens, targets in zip(batch.tokens_BT.tolist(), batch.targets_BT.tolist(), strict=True):
+        answer = tokens.index(TOKENIZER.convert_tokens_to_ids("<assistant>")) + 1
+        end = tokens.index(TOKENIZER.eos_token_id) + 1
+        assert targets == [IGNORED] * answer + tokens[answer:end] + [IGNORED] * (len(tokens) - end)
+
+
+def test_a_few_steps_lower_the_loss():
+    torch.manual_seed(0)
+    model, head = build_model(TOKENIZER), torch.nn.Linear(96, 1)
+    optimizer = torch.optim.AdamW([*model.parameters(), *head.parameters()], lr=2e-3)
+    losses = []
+    for batch in itertools.islice(table_batches(TOKENIZER, seed=0), 30):
+        loss = loss_of(model, head, batch).total()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_base_model_is_as_good_as_its_card_says():
+    figures = vars(measure(BASE_FOLDER, problems=100, seed=1))
+    card = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", (BASE_FOLDER / "README.md").read_text(), re.MULTILINE))
+    assert card.keys() == figures.keys()
+    for name, figure in figures.items():
+        assert figure == pytest.approx(float(card[name]), abs=0.17), name
+
+
+def test_the_base_model_is_small():
+    assert sum(path.stat().st_size for path in BASE_FOLDER.iterdir()) < 10 * 2**20
