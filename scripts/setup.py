@@ -163,7 +163,7 @@ def step(what: str, *options: str) -> None:
     """One call of `pip install`, with the time it took."""
     say(f"  installing {what} ...")
     began = time.monotonic()
-    quiet = [] if sys.stderr.isatty() else ["--quiet"]
+    quiet = [] if sys.stderr.isatty() else ["-qq"]  # errors alone
     command = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *quiet, *options]
     if subprocess.run(command, cwd=ROOT, stdout=sys.stderr).returncode:
         raise SetupError(

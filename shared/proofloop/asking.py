@@ -15,7 +15,6 @@ from proofloop.engine.base import Call, ChatMessage, Engine, Generation, Generat
 from proofloop.errors import CallRefused, EngineError, Retry
 from proofloop.prompts import Prompt
 from proofloop.records import ModelRole, Provenance, Tokens, Verdict, derive_seed, digest
-from proofloop.runspec import RunSpec
 from proofloop.runtime import Tools
 from proofloop.store import put_record
 
@@ -115,7 +114,7 @@ class Asked:
         self._call.cancel()
 
     def _wait_for_engine(self, error: EngineError) -> NoReturn:
-        """Try again later; where that cannot help (no such model, no access) stop instead of failing every proof there is."""
+        """Try again later; where that cannot help (no such model, no access) stop instead of failing every proof."""
         if not error.retryable:
             self._tools.stop(f"the engine cannot answer the {self._question.role}: {error}")
         raise Retry(f"engine: {error}", after_s=ENGINE_AWAY_S) from error

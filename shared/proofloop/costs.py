@@ -1,7 +1,7 @@
 """What a run cost, added up from its records in one pass: calls, tokens, engine seconds and money.
 
-Memory grows with the number of problems, never with proofs or texts. A call that was cancelled, or whose answer another worker stored
-first, left no record and is not in here.
+Memory grows with the number of problems, never with proofs or texts. A call that was cancelled, or whose answer another
+worker stored first, left no record and is not in here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MILLION, HOUR_S = 1e6, 3600.0
 
 @dataclass(frozen=True)
 class Spent:
-    """What some calls cost; `money` is in the currency of the run's prices. Divided by a number of problems it holds means."""
+    """What some calls cost, or the means over some problems; `money` is in the currency of the run's prices."""
 
     calls: float = 0
     prompt_tokens: float = 0
@@ -48,7 +48,8 @@ class Spent:
 
 @dataclass(frozen=True)
 class Costs:
-    """A run's costs. A problem is solved when all n critiques of one of its proofs are valid and 1, and perfect when one has a label of 1.
+    """A run's costs. A problem is solved when all n critiques of one of its proofs are valid and 1; it is perfect when
+    one of them has a label of 1.
 
     `priced` is false where the run names no prices: money is then 0 because nobody knows, not because it was free.
     """
@@ -81,7 +82,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Bill:
-    """What the store holds of one proof, without its texts: its calls, what the generator thought of it, and its label."""
+    """What the store holds of one proof, without its texts: its calls, the generator's own verdict, and its label."""
 
     proof_id: str
     problem_id: str
@@ -124,7 +125,7 @@ def spec_of(store: Store, run_id: str) -> RunSpec:
     try:
         return RunSpec.model_validate_json(store.get(keys.run_spec(run_id)))
     except NotFound as error:
-        raise ConfigError(f"there is no run {run_id!r} in the store", "`proofloop runs list` shows what is there") from error
+        raise ConfigError(f"there is no run {run_id!r} in the store", "see `proofloop runs list`") from error
 
 
 def bills(store: Store, run_id: str) -> Iterator[Bill]:

@@ -6,10 +6,10 @@ from proofloop.evals import EvalSize
 from proofloop.runspec import RunSpec, parse_runspec
 
 EVAL_SIZE = EvalSize(problems=256, proofs_per_problem=2, n=8, m=3, k=2)
-PROOFS_PER_PROBLEM = 8
-CRITIQUES = 6
-PROBLEMS_A_STEP = 16
 STEPS = 24
+PROBLEMS_A_STEP = 16
+PROOFS_PER_PROBLEM = 8
+CRITIQUES = 4
 
 
 def demo_spec(seed: int, *, quick: bool = False) -> RunSpec:
@@ -26,8 +26,10 @@ def demo_spec(seed: int, *, quick: bool = False) -> RunSpec:
             "sampling": dict.fromkeys(("generator", "verifier", "meta_verifier"), answer),
             "labeling": {"n": CRITIQUES, "m": 3, "k": 2, "stop_early": False},
             "training": {
-                "verifier": {"steps": steps, "groups": PROBLEMS_A_STEP * 6, "settings": {"seed": seed}},
-                "generator": {"steps": steps, "groups": PROBLEMS_A_STEP, "settings": {"seed": seed}},
+                "problems": PROBLEMS_A_STEP,
+                "ahead": 2,
+                "verifier": {"steps": steps, "groups": 48, "settings": {"seed": seed, "minibatch_sequences": 48}},
+                "generator": {"steps": steps, "settings": {"seed": seed, "minibatch_sequences": 32}},
             },
             "flow": {"max_waiting_proofs": 2 * PROBLEMS_A_STEP * PROOFS_PER_PROBLEM, "generator": 128, "verifier": 256, "meta_verifier": 192},
         },

@@ -5,6 +5,7 @@ ProofloopError
 ├── StoreError           the object store did not do what was asked
 │   ├── NotFound         no object under that key
 │   └── CorruptObject    an object is there and cannot be read as what it should be
+├── BusError             the message broker is away or refuses
 ├── EngineError          a model call failed; says whether trying again can help
 │   └── CallRefused      this one call can never work, others can: its proof or critique is recorded as failed
 ├── Retry                a handler asks for the message again, later
@@ -42,6 +43,10 @@ class NotFound(StoreError):
 
 class CorruptObject(StoreError):
     """The object under this key is not what it should be."""
+
+
+class BusError(ProofloopError):
+    """The message broker is away, blocked, or refuses."""
 
 
 class EngineError(ProofloopError):

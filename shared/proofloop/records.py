@@ -189,12 +189,19 @@ class TrainingSample(Record):
 
 
 class TrainingBatch(Record):
-    """What one optimisation step sees: complete groups only. `role` is the model being trained."""
+    """What one optimisation step sees: complete groups only. `role` is the model being trained.
+
+    `problems` are used up by the step, also those whose groups had no signal; `mean_reward` and `reward_parts` are over
+    all their samples, with a signal or without.
+    """
 
     schema_version: int = 1
     run_id: str
     role: ModelRole
     step: int
+    problems: tuple[str, ...]
+    mean_reward: float
+    reward_parts: dict[str, float]
     samples: tuple[TrainingSample, ...]
 
 

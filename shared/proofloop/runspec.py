@@ -6,6 +6,7 @@ Every field has a default that works.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,16 +111,27 @@ class RewardSection(Section):
 
 
 class RoleTraining(Section):
-    """The steps of one role: each sees `groups` complete groups; `settings` are GRPO's, checked by the trainer."""
+    """The training of one role: `steps` GRPO steps, the first when the other role has taken `begin`; 0 steps: none.
+
+    A step sees at most `groups` groups that have a signal, as evenly as there are of good and of flawed proofs.
+    `settings` are GRPO's own, checked by the trainer.
+    """
 
     steps: int = Field(0, ge=0)
-    groups: int = Field(16, ge=1)
+    begin: int = Field(0, ge=0)
+    groups: int = Field(64, ge=1)
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
 class Training(Section):
-    """What the trainer does with the labels; nothing unless steps are asked for."""
+    """What the trainer does with the labels; nothing unless steps are asked for.
 
+    `problems`: how many completely labelled problems make a step. `ahead`: how many steps' worth of problems may be
+    posed that the trainer has not used: it bounds how stale a sample can be when it trains.
+    """
+
+    problems: int = Field(16, ge=1)
+    ahead: float = Field(2.0, ge=1.0)
     generator: RoleTraining = RoleTraining()
     verifier: RoleTraining = RoleTraining()
 
@@ -130,6 +142,12 @@ class Training(Section):
     def roles(self) -> tuple[TrainedRole, ...]:
         """The roles that are trained."""
         return tuple(role for role in TRAINED_ROLES if self.of(role).steps > 0)
+
+    def problems_allowed(self, steps: Mapping[str, int]) -> int | None:
+        """How many problems may be posed by now, when each role has taken so many steps; None: as many as one likes."""
+        learning = [role for role in self.roles if steps.get(role, 0) < self.of(role).steps]
+        rounds = [self.of(role).begin + steps.get(role, 0) for role in learning]
+        return round((min(rounds) + self.ahead) * self.problems) if rounds else None
 
 
 class Flow(Section):

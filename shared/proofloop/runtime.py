@@ -22,7 +22,7 @@ import structlog
 from proofloop import keys
 from proofloop.bus import ACK, Bus, Delivery, Outcome
 from proofloop.engine.base import Engine
-from proofloop.errors import ConfigError, CorruptObject, NotFound, Reject, Retry, StoreError
+from proofloop.errors import BusError, ConfigError, CorruptObject, NotFound, Reject, Retry, StoreError
 from proofloop.messages import Event, ModelPublished, decode
 from proofloop.models import put_in_service, served_log
 from proofloop.prompts import PromptPack, load_pack
@@ -149,9 +149,9 @@ class Worker:
             return Outcome("requeue", str(wish), wish.after_s)
         except (NotFound, CorruptObject) as error:
             return self._failed(f"the store lacks what the message names: {error}")
-        except StoreError as error:
+        except (StoreError, BusError) as error:
             counters.add(role, "retried")
-            log.warning("store_away", reason=str(error))
+            log.warning("store_away" if isinstance(error, StoreError) else "broker_away", reason=str(error))
             return Outcome("requeue", str(error), 2.0)
         except Reject as refusal:
             return self._dead(str(refusal))

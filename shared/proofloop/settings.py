@@ -1,14 +1,18 @@
 """Where things are: addresses, secrets and log level, from the environment (PROOFLOOP_*).
 
+Any of them can also be a file: PROOFLOOP_SECRETS names a folder, and in it the file proofloop_broker holds
+PROOFLOOP_BROKER.
+
 What a run does is its run.toml.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from proofloop.errors import ConfigError
@@ -27,14 +31,41 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = None
     """The key of the engine `openai`."""
 
+    broker: SecretStr | None = None
+    """The broker as amqp://user:password@host:5672/vhost; amqps:// for TLS."""
+
+    broker_api: SecretStr | None = None
+    """The broker's management API as http://user:password@host:15672, if a service may look at its settings there."""
+
+    namespace: str = Field("proofloop", pattern=r"^[A-Za-z0-9._-]{1,100}\z")
+    """How the names of all queues begin: two installations on one vhost need two."""
+
+    longest_call_s: float = Field(7200.0, gt=0)
+    """The longest that one message may be worked on; the broker's consumer_timeout must be longer."""
+
+    grace_s: float = Field(30.0, ge=0)
+    """How long a service that is asked to stop waits for what it cannot cancel."""
+
+    s3_endpoint: str | None = Field(None, pattern=r"^https?://[^/@]+/?\z")
+    """The object store as https://host:port; without it the store is a local folder."""
+
+    s3_bucket: str = "proofloop"
+    s3_prefix: str = ""
+    s3_region: str = "us-east-1"
+    s3_access_key: SecretStr | None = None
+    s3_secret_key: SecretStr | None = None
+
     cache: Path = Path.home() / ".cache" / "proofloop"
     """Where a service keeps the model versions it fetched."""
 
 
 def load_settings() -> Settings:
     """The settings of this process. Raises ConfigError naming the variable."""
+    secrets = os.environ.get("PROOFLOOP_SECRETS")
+    if secrets and not Path(secrets).is_dir():
+        raise ConfigError(f"PROOFLOOP_SECRETS={secrets!r} is no folder", "name the folder with the secret files")
     try:
-        return Settings()
+        return Settings(_secrets_dir=secrets)
     except ValidationError as error:
         first = error.errors()[0]
         name = f"PROOFLOOP_{str(first['loc'][0]).upper()}"

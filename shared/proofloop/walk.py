@@ -18,6 +18,7 @@ from proofloop.bus import DeadLetter, LocalBus
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError, ProofloopError, Reject
 from proofloop.messages import Event, ModelPublished, ProblemPosed, ProofLabeled, decode
+from proofloop.models import published_versions
 from proofloop.problems import count_problems, problems_of
 from proofloop.records import Label, Record, digest
 from proofloop.runspec import RunSpec
@@ -129,8 +130,10 @@ class LocalWalk:
 
         Raises Interrupted when asked to stop, ProofloopError when proofs got stuck.
         """
-        self._progress = Progress(planned=planned_proofs)
-        for event in planned(self._spec, self._store):
+        steps = {role: len(published_versions(self._store, self._spec.name, role)) for role in self._spec.training.roles}
+        self._progress = Progress(planned=planned_proofs, steps=steps)
+        for position, event in enumerate(planned(self._spec, self._store)):
+            self._wait_for_trainer(position // self._spec.problems.proofs_per_problem, report)
             self._pose(event)
             report(self._snapshot())
         while not self._bus.wait_idle(0.5):
@@ -146,6 +149,14 @@ class LocalWalk:
         self._bus.publish(events)
         while not self._bus.wait_idle(0.5):
             self._check_stopping()
+
+    def _wait_for_trainer(self, problem: int, report: Callable[[Progress], None]) -> None:
+        """Do not run further ahead of the trainer than the run allows, unless the trainer has nothing left to do."""
+        while (allowed := self._spec.training.problems_allowed(self._progress.steps)) is not None and problem >= allowed:
+            self._check_stopping()
+            report(self._snapshot())
+            if self._bus.wait_idle(0.2):
+                return
 
     def _pose(self, event: ProblemPosed) -> None:
         label = find_record(self._store, keys.label(event.run_id, event.proof_id), Label)

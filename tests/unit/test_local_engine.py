@@ -16,6 +16,7 @@ from proofloop_trainer.engine import LocalEngine, open_engine
 from proofloop_trainer.loading import load_model
 from proofloop_trainer.nano import BASE_FOLDER
 
+torch.set_num_threads(1)
 DOMAIN, PACK = NanoDomain(), load_pack("nano")
 PROMPTS = [PACK.prove(DOMAIN.pose(index, split="test", seed=0).question).text for index in range(24)]
 

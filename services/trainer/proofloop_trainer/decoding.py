@@ -78,7 +78,7 @@ def decode(model: PreTrainedModel, rows: Sequence[Row], eos_ids: frozenset[int])
     began, shared_seconds, step = time.perf_counter(), 0.0, 0
     state = _read_prompts(model, rows)
     while True:
-        uniforms_B = state.uniforms_BS[:, min(step, state.uniforms_BS.shape[1] - 1)]
+        uniforms_B = state.uniforms_BS[:, step]
         tokens_B, logprobs_B = sample(state.logits_BV, state.temperature_B, state.top_p_B, uniforms_B)
         began, elapsed = time.perf_counter(), time.perf_counter() - began
         shared_seconds += elapsed / sum(row.finish_reason is None for row in state.rows)

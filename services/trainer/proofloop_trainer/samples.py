@@ -7,7 +7,8 @@ unlearned.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from proofloop import keys
 from proofloop.records import Critique, Judgement, Label, Proof, Provenance, Tokens, TrainedRole, TrainingSample
@@ -15,17 +16,42 @@ from proofloop.rewards import Reward, generator_reward, verifier_reward
 from proofloop.runspec import RunSpec
 from proofloop.store import Store, find_record, get_record
 
-Group = list[TrainingSample]
+SIGNAL = 1e-6
+"""Rewards closer than this are the same."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Samples for one prompt; `is_flawed`: the label calls the proof they criticise flawed (no generator's group)."""
+
+    samples: tuple[TrainingSample, ...]
+    is_flawed: bool = False
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether some earned more than others: without that there is nothing to learn."""
+        rewards = [sample.reward for sample in self.samples]
+        return max(rewards) - min(rewards) > SIGNAL
 
 
 def groups_of(role: TrainedRole, labels: Iterable[Label], spec: RunSpec, store: Store) -> list[Group]:
     """The groups that the labelled proofs of one problem give this role to learn from."""
     if role == "generator":
-        found = [_proof_sample(label, spec, store) for label in labels]
-        groups = [[sample for sample in found if sample is not None]]
+        groups = [Group(tuple(filter(None, (_proof_sample(label, spec, store) for label in labels))))]
     else:
-        groups = [_critique_samples(label, spec, store) for label in labels if label.score is not None]
-    return [group for group in groups if len(group) > 1]
+        groups = [_critiques(label, spec, store) for label in labels if label.score is not None]
+    return [group for group in groups if len(group.samples) > 1]
+
+
+def choose_groups(groups: Sequence[Group], most: int) -> list[Group]:
+    """At most so many groups with a signal, in order, half of them about flawed proofs where both kinds suffice.
+
+    A judge that sees mostly good proofs learns to nod.
+    """
+    flawed = [group for group in groups if group.has_signal and group.is_flawed]
+    sound = [group for group in groups if group.has_signal and not group.is_flawed]
+    enough = max(most // 2, most - len(sound))
+    return [*flawed[:enough], *sound[: most - min(enough, len(flawed))]]
 
 
 def _proof_sample(label: Label, spec: RunSpec, store: Store) -> TrainingSample | None:
@@ -44,9 +70,9 @@ def _proof_sample(label: Label, spec: RunSpec, store: Store) -> TrainingSample |
     return _sample(key, label.group, reward, proof.provenance, proof.verdict.outcome == "truncated", store)
 
 
-def _critique_samples(label: Label, spec: RunSpec, store: Store) -> Group:
+def _critiques(label: Label, spec: RunSpec, store: Store) -> Group:
     found = (_critique_sample(label, index, spec, store) for index in range(spec.labeling.n))
-    return [sample for sample in found if sample is not None]
+    return Group(tuple(filter(None, found)), is_flawed=label.score != 1.0)
 
 
 def _critique_sample(label: Label, index: int, spec: RunSpec, store: Store) -> TrainingSample | None:

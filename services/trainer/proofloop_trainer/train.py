@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -19,14 +19,14 @@ from pydantic import ValidationError
 from proofloop import keys
 from proofloop.errors import ConfigError
 from proofloop.messages import Event, ModelPublished, ProofLabeled
-from proofloop.models import MANIFEST, publish_folder, version_folder
+from proofloop.models import publish_folder, published_versions, version_folder
 from proofloop.records import Label, TrainedRole, TrainingBatch, TrainingSample, TrainingStep
 from proofloop.runtime import Tools
-from proofloop.store import Store, get_record, put_record
+from proofloop.store import get_record, put_record
 from proofloop_trainer.checkpoint import save_checkpoint
 from proofloop_trainer.export import export_model
 from proofloop_trainer.grpo import GrpoLearner, GrpoSettings
-from proofloop_trainer.samples import Group, groups_of
+from proofloop_trainer.samples import choose_groups, groups_of
 
 log = structlog.get_logger()
 
@@ -58,87 +58,93 @@ class RunInTraining:
         self.roles = [RoleInTraining(run_id, role, tools) for role in self._spec.training.roles]
 
     def add(self, label: Label) -> None:
-        """Count a label; a problem whose proofs are all labelled gives its groups to every role."""
+        """Count a label; a problem whose proofs are all labelled is offered to every role that is learning by now."""
         group = self._incomplete[label.group]
         group[label.proof_id] = label
         if len(group) == self._spec.problems.proofs_per_problem:
             labels = sorted(self._incomplete.pop(label.group).values(), key=lambda label: label.proof_id)
+            steps = {learning.role: learning.steps for learning in self.roles}
             for learning in self.roles:
-                if not learning.is_done:
-                    learning.offer(groups_of(learning.role, labels, self._spec, self._store))
+                others = [taken for role, taken in steps.items() if role != learning.role]
+                learning.offer(label.group, labels, sum(others))
 
 
 class RoleInTraining:
-    """One role's model, its groups that wait for a step, and the steps taken."""
+    """One role's model, the labelled problems that wait for its next step, and the steps taken."""
 
     def __init__(self, run_id: str, role: TrainedRole, tools: Tools) -> None:
         self.role = role
         self._run_id, self._tools, self._store = run_id, tools, tools.store
-        self._wanted = tools.spec(run_id).training.of(role)
+        self._spec = tools.spec(run_id)
+        self._wanted = self._spec.training.of(role)
         self._settings = grpo_settings(self._wanted.settings, role)
-        self._waiting: dict[str, Group] = {}
-        self._batched = [
-            get_record(self._store, key, TrainingBatch) for key in self._store.list(keys.batches(run_id, role))
-        ]
-        self._used = {sample.group for batch in self._batched for sample in batch.samples}
-        self._steps = _steps_published(self._store, run_id, role)
+        self._waiting: dict[str, list[Label]] = {}
+        self._batched = [get_record(self._store, key, TrainingBatch) for key in self._store.list(keys.batches(run_id, role))]
+        self._used = {problem for batch in self._batched for problem in batch.problems}
+        self.steps = len(published_versions(self._store, run_id, role))
         self._learner: GrpoLearner | None = None
 
-    @property
-    def is_done(self) -> bool:
-        return self._steps >= self._wanted.steps
-
-    def offer(self, groups: list[Group]) -> None:
-        """Take in complete groups, once each."""
-        for group in groups:
-            if group[0].group not in self._used:
-                self._waiting[group[0].group] = group
+    def offer(self, problem: str, labels: list[Label], steps_of_others: int) -> None:
+        """Take in a complete problem, once, when this role's training has begun and is not over."""
+        is_learning = self._wanted.begin <= steps_of_others and self.steps < self._wanted.steps
+        if is_learning and problem not in self._used:
+            self._waiting[problem] = labels
 
     def next_batch(self) -> TrainingBatch | None:
-        """The batch of the next step: one that was begun before, or a new one when enough groups wait."""
-        if self.is_done:
+        """The batch of the next step: one that was begun before, or a new one when enough problems wait."""
+        if self.steps >= self._wanted.steps:
             return None
-        if self._steps < len(self._batched):
-            return self._batched[self._steps]
-        if len(self._waiting) < self._wanted.groups:
+        if self.steps < len(self._batched):
+            return self._batched[self.steps]
+        if len(self._waiting) < self._spec.training.problems:
             return None
-        names = list(self._waiting)[: self._wanted.groups]
-        samples = tuple(sample for name in names for sample in self._waiting.pop(name))
-        batch = TrainingBatch(run_id=self._run_id, role=self.role, step=self._steps, samples=samples)
-        self._used.update(names)
-        self._batched.append(
-            put_record(self._store, keys.batch(self._run_id, self.role, self._steps), batch, durable=True)
-        )
+        problems = tuple(self._waiting)[: self._spec.training.problems]
+        batch = self._batch(problems, [self._waiting.pop(problem) for problem in problems])
+        self._used.update(problems)
+        self._batched.append(put_record(self._store, keys.batch(self._run_id, self.role, self.steps), batch, durable=True))
         return self._batched[-1]
+
+    def _batch(self, problems: tuple[str, ...], labels: list[list[Label]]) -> TrainingBatch:
+        groups = [group for of_problem in labels for group in groups_of(self.role, of_problem, self._spec, self._store)]
+        everything = [sample for group in groups for sample in group.samples]
+        return TrainingBatch(
+            run_id=self._run_id,
+            role=self.role,
+            step=self.steps,
+            problems=problems,
+            mean_reward=fmean(sample.reward for sample in everything) if everything else 0.0,
+            reward_parts=mean_parts(everything),
+            samples=tuple(sample for group in choose_groups(groups, self._wanted.groups) for sample in group.samples),
+        )
 
     def take_step(self, batch: TrainingBatch) -> ModelPublished:
         """Train on the batch and publish what came of it."""
         learner = self._learner = self._learner or self._open()
         report = learner.step(batch)
         version = keys.model(self._run_id, self.role, learner.steps)
+        figures = {name: float(value) for name, value in asdict(report).items()}
         step = TrainingStep(
             run_id=self._run_id,
             role=self.role,
             step=learner.steps,
             version=version,
             sampled_by=tuple(sorted({sample.model_version for sample in batch.samples})),
-            figures={name: float(value) for name, value in asdict(report).items()},
-            reward_parts=mean_parts(batch.samples),
+            figures={**figures, "mean_reward": batch.mean_reward},
+            reward_parts=batch.reward_parts,
         )
         put_record(self._store, keys.step(self._run_id, self.role, learner.steps), step)
         digest = self._publish(learner, version)
-        self._steps = learner.steps
-        log.info("model_published", role=self.role, version=version, reward=round(report.mean_reward, 3))
+        self.steps = learner.steps
+        log.info("model_published", role=self.role, version=version, reward=round(batch.mean_reward, 3))
         return ModelPublished(run_id=self._run_id, role=self.role, version=version, digest=digest)
 
     def _open(self) -> GrpoLearner:
         """The learner where the last published step left it, or at the first model."""
-        spec = self._tools.spec(self._run_id)
-        first = version_folder(self._store, Path(), spec.model_of(self.role), spec.base)
-        if self._steps == 0:
+        first = version_folder(self._store, Path(), self._spec.model_of(self.role), self._spec.base)
+        if self.steps == 0:
             return GrpoLearner(first, self._settings, first)
         with tempfile.TemporaryDirectory() as scratch:
-            key = keys.checkpoint(self._run_id, self.role, self._steps)
+            key = keys.checkpoint(self._run_id, self.role, self.steps)
             return GrpoLearner.restore(version_folder(self._store, Path(scratch), key), first)
 
     def _publish(self, learner: GrpoLearner, version: str) -> str:
@@ -164,14 +170,7 @@ def grpo_settings(fields: dict[str, object], role: TrainedRole) -> GrpoSettings:
         raise ConfigError(f"{place}: {first['msg']}", f"known: {', '.join(GrpoSettings.model_fields)}") from error
 
 
-def mean_parts(samples: tuple[TrainingSample, ...]) -> dict[str, float]:
+def mean_parts(samples: Sequence[TrainingSample]) -> dict[str, float]:
     """The mean of each factor of the reward, over the samples that have it."""
     names = sorted({name for sample in samples for name in sample.reward_parts})
-    return {
-        name: fmean(sample.reward_parts[name] for sample in samples if name in sample.reward_parts) for name in names
-    }
-
-
-def _steps_published(store: Store, run_id: str, role: TrainedRole) -> int:
-    """How many steps are complete: their model's manifest is in the store."""
-    return sum(key.endswith(f"/{MANIFEST}") for key in store.list(keys.models(run_id, role)))
+    return {name: fmean(sample.reward_parts[name] for sample in samples if name in sample.reward_parts) for name in names}

@@ -1,6 +1,61 @@
 """The message bus."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 from proofloop.bus.base import ACK, Bus, DeadLetter, Delivery, Outcome
 from proofloop.bus.local import LocalBus
+from proofloop.errors import ConfigError
+from proofloop.settings import Settings
 
-__all__ = ["ACK", "Bus", "DeadLetter", "Delivery", "LocalBus", "Outcome"]
+if TYPE_CHECKING:
+    from proofloop.bus.dead_letters import DeadLetters
+
+__all__ = ["ACK", "Bus", "DeadLetter", "Delivery", "LocalBus", "Outcome", "check_broker", "open_bus", "open_dead_letters"]
+
+NEEDED_BY_ALL = ("generator", "verifier", "meta_verifier", "labeler")
+"""The roles without which no run goes on: their queues are there whoever comes first."""
+
+
+def open_bus(settings: Settings, *, roles: Iterable[str] = NEEDED_BY_ALL) -> Bus:
+    """The bus on the broker, with the queues of these roles. Raises ConfigError, BusError."""
+    url = _broker(settings)
+    from proofloop.bus.rabbitmq import RabbitBus
+
+    return RabbitBus(url, namespace=settings.namespace, roles=roles)
+
+
+def open_dead_letters(settings: Settings) -> DeadLetters:
+    """The broker's dead letters. Raises ConfigError."""
+    url = _broker(settings)
+    from proofloop.bus.dead_letters import DeadLetters
+
+    return DeadLetters(url, namespace=settings.namespace)
+
+
+def check_broker(settings: Settings, role: str) -> None:
+    """Raises ConfigError if the broker can be seen to take messages back before the longest call is over."""
+    from proofloop.bus.link import parse_url
+    from proofloop.bus.management import check_consumer_timeout
+    from proofloop.bus.topology import Topology
+
+    api = settings.broker_api.get_secret_value() if settings.broker_api else None
+    queue = Topology(settings.namespace).queue(role)
+    check_consumer_timeout(api, parse_url(_broker(settings)).virtual_host, queue, settings.longest_call_s)
+
+
+def _broker(settings: Settings) -> str:
+    """The broker's URL, once it is sure that it can be used."""
+    if settings.broker is None:
+        raise ConfigError(
+            "no broker is set",
+            "set PROOFLOOP_BROKER=amqp://user:password@host:5672/vhost, or run all roles in one process: "
+            "`proofloop run RUN.toml --local`",
+        )
+    try:
+        import pika  # noqa: F401
+    except ImportError as error:
+        raise ConfigError("the broker's client is not installed", "pip install 'proofloop[cluster]'") from error
+    return settings.broker.get_secret_value()

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
 
 from proofloop.records import Score, Verdict
 
@@ -22,9 +24,13 @@ SELF_HEADING = "## Self Evaluation"
 MAX_ANSWER_CHARS = 4 << 20
 """A longer final response is no proof anyone will read; 128k tokens are about half a megabyte."""
 
+MAX_FENCES = 10_000
+"""More code fences than any answer has: what repeats them by the hundred thousand is garbage and costs no time."""
+
 _SCORE_ANCHOR = re.compile(r"Based on my evaluation, the final overall? score should be:")
 _META_ANCHOR = re.compile(re.escape(META_SCORE))
-_FENCE = re.compile(r"^ {0,3}(?P<marks>`{3,}(?=[^`\n]*$)|~{3,})(?P<info>[^\n]*)$", re.MULTILINE)
+_FENCE = re.compile(r"^ {0,3}(`{3,}(?=[^`\n]*$)|~{3,})([^\n]*)$", re.MULTILINE)
+_VISIBLE = re.compile(r"[^\n]")
 _BOX = re.compile(r"[\s*_$]{0,20}(?:\\\[|\\\()?\s{0,5}\\boxed\s{0,5}\{")
 _SPELLINGS: dict[str, Score] = {
     **dict.fromkeys(("0", "0.0", "0.00"), 0.0),
@@ -74,9 +80,9 @@ def parse_proof(answer: str, finish_reason: str) -> ParsedProof:
     if self_at[0] < solution_at[0]:
         return ParsedProof("", "", malformed(f"'{SELF_HEADING}' comes before '{SOLUTION_HEADING}'"))
     solution = text[solution_at[0] + len(SOLUTION_HEADING) : self_at[0]].strip()
-    evaluation = _read_scored(text[self_at[0] + len(SELF_HEADING) :].strip(), EVALUATION_INTRO, _SCORE_ANCHOR)
-    verdict = evaluation.verdict if solution else malformed("the solution is empty")
-    return ParsedProof(solution, evaluation.text, verdict)
+    self_from = self_at[0] + len(SELF_HEADING)
+    verdict = _read_verdict(visible[self_from:], EVALUATION_INTRO, _SCORE_ANCHOR)
+    return ParsedProof(solution, text[self_from:].strip(), verdict if solution else malformed("the solution is empty"))
 
 
 def malformed(reason: str) -> Verdict:
@@ -93,22 +99,26 @@ def _final_response(answer: str, finish_reason: str) -> tuple[str, Verdict | Non
         return "", Verdict(outcome="truncated", reason="the thinking never ended")
     if len(text) > MAX_ANSWER_CHARS:
         return "", malformed(f"the final response has {len(text)} characters; at most {MAX_ANSWER_CHARS} are read")
+    if sum(1 for _ in islice(_FENCE.finditer(text), MAX_FENCES + 1)) > MAX_FENCES:
+        return "", malformed(f"the final response has more than {MAX_FENCES} lines of code fences")
     return text.strip(), None
 
 
 def _parse_scored(answer: str, finish_reason: str, intro: str, anchor: re.Pattern[str]) -> ParsedEvaluation:
     text, refused = _final_response(answer, finish_reason)
-    return ParsedEvaluation("", refused) if refused is not None else _read_scored(text, intro, anchor)
+    if refused is not None:
+        return ParsedEvaluation("", refused)
+    return ParsedEvaluation(text, _read_verdict(_blank_fences(text), intro, anchor))
 
 
-def _read_scored(text: str, intro: str, anchor: re.Pattern[str]) -> ParsedEvaluation:
-    visible = _blank_fences(text)
+def _read_verdict(visible: str, intro: str, anchor: re.Pattern[str]) -> Verdict:
+    """The verdict over an analysis, given with its closed code fences blanked."""
     anchors = list(anchor.finditer(visible))
     if not anchors:
-        return ParsedEvaluation(text, malformed("the phrase before the score is missing"))
+        return malformed("the phrase before the score is missing")
     if not 0 <= visible.find(intro) < anchors[-1].start():
-        return ParsedEvaluation(text, malformed(f"the phrase {intro!r} is missing before the score"))
-    return ParsedEvaluation(text, _read_score(visible, anchors[-1].end()))
+        return malformed(f"the phrase {intro!r} is missing before the score")
+    return _read_score(visible, anchors[-1].end())
 
 
 def _read_score(text: str, start: int) -> Verdict:
@@ -140,34 +150,38 @@ def _heading_positions(text: str, heading: str) -> list[int]:
     return [match.start() for match in re.finditer(rf"^{heading}[ \t\r]*$", text, re.MULTILINE)]
 
 
+class _Fence(NamedTuple):
+    """A line of fence marks; only an opening one may have words behind it."""
+
+    start: int
+    end: int
+    mark: str
+    length: int
+    can_close: bool
+
+
 def _blank_fences(text: str) -> str:
-    """The text with every closed code fence overwritten by spaces: what stands in one is quoted, not said. An unclosed fence hides nothing."""
-    fences = list(_FENCE.finditer(text))
-    longest_after = _longest_closers(fences)
+    """The text with every closed code fence overwritten by spaces: what stands in one is quoted, not said.
+
+    An unclosed fence hides nothing.
+    """
     pieces, done, opened = [], 0, None
-    for fence, longest in zip(fences, longest_after, strict=True):
-        marks = fence["marks"]
+    for fence, longest_closer in _fences(text):
         if opened is None:
-            if longest[marks[0]] >= len(marks):
-                opened = fence
-        elif _can_close(fence) and marks[0] == opened["marks"][0] and len(marks) >= len(opened["marks"]):
-            inner = text[opened.start() : fence.end()]
-            pieces += [text[done : opened.start()], re.sub(r"[^\n]", " ", inner)]
-            done, opened = fence.end(), None
+            opened = fence if longest_closer >= fence.length else None
+        elif fence.can_close and fence.mark == opened.mark and fence.length >= opened.length:
+            pieces += [text[done : opened.start], _VISIBLE.sub(" ", text[opened.start : fence.end])]
+            done, opened = fence.end, None
     return "".join([*pieces, text[done:]])
 
 
-def _can_close(fence: re.Match[str]) -> bool:
-    """Only an opening fence may have words behind it."""
-    return not fence["info"].strip()
-
-
-def _longest_closers(fences: list[re.Match[str]]) -> list[dict[str, int]]:
-    """For each fence the longest one of either kind that comes later and could close it: so one pass finds which are ever closed."""
+def _fences(text: str) -> list[tuple[_Fence, int]]:
+    """The fences in order, each with the length of the longest later one that could close its kind, or 0."""
     longest, found = {"`": 0, "~": 0}, []
-    for fence in reversed(fences):
-        found.append(longest)
-        if _can_close(fence):
-            mark = fence["marks"][0]
-            longest = {**longest, mark: max(longest[mark], len(fence["marks"]))}
+    for match in reversed(list(_FENCE.finditer(text))):
+        marks = match[1]
+        fence = _Fence(match.start(), match.end(), marks[0], len(marks), not match[2].strip())
+        found.append((fence, longest[fence.mark]))
+        if fence.can_close and fence.length > longest[fence.mark]:
+            longest[fence.mark] = fence.length
     return found[::-1]

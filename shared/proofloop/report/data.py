@@ -1,12 +1,12 @@
 """Gathers what a report shows from the store, in one pass over the proofs; how it looks is decided elsewhere.
 
-What a stranger would get wrong: the store lists proofs by name, not by time. The order of a run is that of its problems.
+What a stranger would get wrong: the store lists proofs by name, not by time. A run's order is that of its problems.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, get_args
@@ -14,7 +14,7 @@ from typing import Any, get_args
 from proofloop import keys
 from proofloop.costs import Bill, Costs, Tally, bills, spec_of
 from proofloop.errors import ConfigError
-from proofloop.models import served_log
+from proofloop.models import Served, served_log
 from proofloop.problems import problems_of
 from proofloop.records import MODEL_ROLES, LabelKind, ModelRole, TrainedRole, TrainingStep
 from proofloop.report.samples import Sample, SampleChoice, read_samples
@@ -56,7 +56,10 @@ class Window:
 
 @dataclass(frozen=True)
 class VersionInService:
-    """A model version, why it was put in service, how many calls it answered, and the first problem it was asked about."""
+    """A model version, why it was put in service, the calls it answered, and the first problem it was asked about.
+
+    `reason` is empty for a name that answered and was never put in service: some servers have names of their own.
+    """
 
     version: str
     reason: str
@@ -66,7 +69,10 @@ class VersionInService:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything a report shows. `planned` proofs is None where the run's problem file is not at hand; `failed_proofs` the engine never answered."""
+    """Everything a report shows.
+
+    `planned` proofs: None where the run's problem file is not at hand. `failed_proofs`: not one answer.
+    """
 
     run_id: str
     written: date
@@ -82,24 +88,24 @@ class ReportData:
     failed_proofs: int
     dead_letters: int
 
-    @property
-    def longest_training(self) -> int:
-        return max((len(steps) for steps in self.steps.values()), default=0)
 
-
-def read_report(store: Store, run_id: str, summary: Mapping[str, Any] | None = None, *, written: date | None = None) -> ReportData:
-    """Read a run, finished or not. `summary` is the mapping of `summary.json`. Raises ConfigError if there is no such run."""
+def read_report(
+    store: Store, run_id: str, summary: Mapping[str, Any] | None = None, *, written: date | None = None
+) -> ReportData:
+    """Read a run, finished or not; `summary` as in `summary.json`. Raises ConfigError if there is no such run."""
     spec = spec_of(store, run_id)
     order = _order(spec)
     planned = len(order) * spec.problems.proofs_per_problem if order else None
-    tally, windows, use, choice = Tally(spec.prices), Windows(), VersionUse(), SampleChoice()
+    served = {role: _served(store, spec, role) for role in MODEL_ROLES}
+    tally, windows, use = Tally(spec.prices), Windows(), VersionUse()
+    choice = SampleChoice([line.version for line in served["generator"]])
     failed_proofs = 0
     for bill in bills(store, run_id):
         number = order.setdefault(bill.problem_id, len(order) + 1)
         tally.add(bill)
         windows.add(number, bill)
         use.add(number, bill)
-        choice.add(number, bill)
+        choice.add(bill)
         failed_proofs += bill.verdict.outcome == "engine_failed"
     return ReportData(
         run_id=run_id,
@@ -111,7 +117,7 @@ def read_report(store: Store, run_id: str, summary: Mapping[str, Any] | None = N
         kinds=windows.totals,
         windows=windows.read(),
         steps={role: _steps(store, run_id, role) for role in spec.training.roles},
-        versions={role: _versions(store, spec, role, use) for role in MODEL_ROLES},
+        versions={role: use.of(role, log) for role, log in served.items()},
         samples=read_samples(store, spec, choice.chosen()),
         failed_proofs=failed_proofs,
         dead_letters=sum(1 for _ in store.list(keys.dead_letters(run_id))),
@@ -133,7 +139,10 @@ def _measured(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Measured]:
 
 
 def _order(spec: RunSpec) -> dict[str, int]:
-    """The number of each problem in the run, from 1; empty where its problem file is not at hand: then the store's order stands in."""
+    """The number of each problem in the run, from 1.
+
+    Empty where its problem file is not at hand: then the store's order stands in.
+    """
     try:
         return {problem.id: number for number, problem in enumerate(problems_of(spec), 1)}
     except ConfigError:
@@ -144,10 +153,9 @@ def _steps(store: Store, run_id: str, role: TrainedRole) -> tuple[TrainingStep, 
     return tuple(get_record(store, key, TrainingStep) for key in store.list(keys.steps(run_id, role)))
 
 
-def _versions(store: Store, spec: RunSpec, role: ModelRole, use: VersionUse) -> tuple[VersionInService, ...]:
-    first = (spec.model_of(role), "the run began with it")
-    log = [first, *((line.version, line.reason) for line in served_log(store, spec.name, role))]
-    return tuple(VersionInService(version, reason, *use.of(role, version)) for version, reason in log)
+def _served(store: Store, spec: RunSpec, role: ModelRole) -> list[Served]:
+    """The versions that were put in service, after the one that the run began with."""
+    return [Served(version=spec.model_of(role), reason="the run began with it"), *served_log(store, spec.name, role)]
 
 
 class Windows:
@@ -194,5 +202,12 @@ class VersionUse:
             self._calls[name] += 1
             self._first[name] = min(number, self._first.get(name, number))
 
-    def of(self, role: ModelRole, version: str) -> tuple[int, int | None]:
-        return self._calls[role, version], self._first.get((role, version))
+    def of(self, role: ModelRole, log: Sequence[Served]) -> tuple[VersionInService, ...]:
+        """The log with its use; then what answered under a name that is not in the log."""
+        logged = {line.version for line in log}
+        others = sorted(version for known, version in self._calls if known == role and version not in logged)
+        lines = [(line.version, line.reason) for line in log] + [(name, "") for name in others]
+        return tuple(
+            VersionInService(version, reason, self._calls[role, version], self._first.get((role, version)))
+            for version, reason in lines
+        )

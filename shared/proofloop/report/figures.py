@@ -1,7 +1,7 @@
-"""The geometry of the report's charts: numbers in, coordinates out. `charts.svg.jinja` draws them, the style sheet colours them.
+"""The geometry of the report's charts: numbers in, coordinates out. `charts.svg.jinja` draws, `page.css` colours them.
 
-No chart knows a colour: lines carry a class each, so that one SVG serves the light and the dark theme, and a dash each for readers
-who do not tell colours apart.
+No chart knows a colour: lines carry a class each, so that one SVG serves the light and the dark theme, and a dash each
+for readers who do not tell colours apart.
 """
 
 from __future__ import annotations
@@ -9,21 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from proofloop.records import TrainedRole, TrainingStep
+from proofloop.report.axes import Point, scale, smooth, spread, thin, ticks
 from proofloop.report.data import KINDS, Measured, Window
 from proofloop.report.wording import KIND_TITLES, PART_TITLES, count, share
 
 WIDTH, HEIGHT = 360.0, 200.0
-LEFT, RIGHT, TOP, BOTTOM = 42.0, 122.0, 10.0, 26.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 112.0, 10.0, 26.0
+WIDE, WIDE_HEIGHT = 760.0, 230.0
 LABEL_APART = 13.0
 """Least distance between the names at the ends of two lines, in the chart's units."""
-MAX_POINTS = 120
-SMOOTH_FROM = 12
-"""From so many steps on, a moving mean is drawn over the raw values."""
-
-Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """A drawn series: `raw` is the faint path below a moving mean; `dots` stand alone where there is no line to draw."""
+    """A drawn series: `raw` is the faint path below a moving mean; without one, `dots` mark the values."""
 
     name: str
     style: str
@@ -103,11 +99,23 @@ def learning_charts(steps: Mapping[TrainedRole, Sequence[TrainingStep]]) -> list
         _by_role("reward", "Mean reward", "what a sampled answer earned, 0 to 1", steps, "mean_reward"),
         *(_parts(role, steps.get(role, ())) for role in ("verifier", "generator")),
         _by_role(
-            "advantage", "Samples with an advantage", "answers that differ from their group: only they teach", steps, "advantage_share", share
+            "advantage",
+            "Samples with an advantage",
+            "answers that earned other than their group's mean: only they teach",
+            steps,
+            "advantage_share",
+            share,
         ),
         _by_role("length", "Completion length", "mean tokens an answer", steps, "completion_length", count),
         _by_role("kl", "KL", "how far the model has moved from the one it began as, nats a token", steps, "kl"),
-        _by_role("clip", "Clip share", "tokens whose step was cut off because the model moved too far", steps, "clip_share", _fine_share),
+        _by_role(
+            "clip",
+            "Clip share",
+            "tokens whose step was cut off because the model moved too far",
+            steps,
+            "clip_share",
+            _fine_share,
+        ),
     ]
     return [chart for chart in charts if chart.lines]
 
@@ -125,16 +133,16 @@ def _by_role(
 
 
 def _parts(role: TrainedRole, steps: Sequence[TrainingStep]) -> LineChart:
-    names = sorted({name for step in steps for name in step.reward_parts}, key=list(PART_TITLES).index if _all_known(steps) else None)
-    series = [
-        Series(PART_TITLES.get(name, name), f"part{position % 5}", _points(steps, lambda step, name=name: step.reward_parts.get(name)))
-        for position, name in enumerate(names)
-    ]
-    return line_chart(f"parts-{role}", f"Reward parts of the {role}", "the mean of each factor of its reward", series, _short)
+    found = {name for step in steps for name in step.reward_parts}
+    names = [name for name in PART_TITLES if name in found] + sorted(found - PART_TITLES.keys())
+    series = [_part(steps, name, position) for position, name in enumerate(names)]
+    meaning = "the mean of each factor of its reward"
+    return line_chart(f"parts-{role}", f"Reward parts of the {role}", meaning, series, _short)
 
 
-def _all_known(steps: Sequence[TrainingStep]) -> bool:
-    return all(name in PART_TITLES for step in steps for name in step.reward_parts)
+def _part(steps: Sequence[TrainingStep], name: str, position: int) -> Series:
+    points = _points(steps, lambda step: step.reward_parts.get(name))
+    return Series(PART_TITLES.get(name, name), f"part{position % 5}", points)
 
 
 def _points(steps: Sequence[TrainingStep], value_of: Callable[[TrainingStep], float | None]) -> tuple[Point, ...]:
@@ -142,7 +150,9 @@ def _points(steps: Sequence[TrainingStep], value_of: Callable[[TrainingStep], fl
     return tuple((float(number), value) for number, value in found if value is not None and math.isfinite(value))
 
 
-def line_chart(chart_id: str, title: str, meaning: str, series: Sequence[Series], write: Callable[[float], str]) -> LineChart:
+def line_chart(
+    chart_id: str, title: str, meaning: str, series: Sequence[Series], write: Callable[[float], str]
+) -> LineChart:
     """Place the series on common axes. Series without a point are left out."""
     drawn = [Series(one.name, one.style, thin(one.points)) for one in series if one.points]
     xs = [x for one in drawn for x, _ in one.points] or [0.0]
@@ -162,7 +172,13 @@ def line_chart(chart_id: str, title: str, meaning: str, series: Sequence[Series]
     )
 
 
-def _line(one: Series, across: Callable[[float], float], up: Callable[[float], float], end: float, write: Callable[[float], str]) -> Line:
+def _line(
+    one: Series,
+    across: Callable[[float], float],
+    up: Callable[[float], float],
+    end: float,
+    write: Callable[[float], str],
+) -> Line:
     smoothed = smooth(one.points)
     is_smooth = smoothed != one.points
     return Line(
@@ -185,54 +201,6 @@ def _path(points: Sequence[Point], across: Callable[[float], float], up: Callabl
     return "M" + "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in points)
 
 
-def thin(points: Sequence[Point]) -> tuple[Point, ...]:
-    """At most MAX_POINTS: neighbours are averaged."""
-    width = math.ceil(len(points) / MAX_POINTS) or 1
-    parts = [points[start : start + width] for start in range(0, len(points), width)]
-    return tuple((fmean(x for x, _ in part), fmean(y for _, y in part)) for part in parts)
-
-
-def smooth(points: tuple[Point, ...]) -> tuple[Point, ...]:
-    """A centred moving mean over about an eighth of the points; few points stay as they are."""
-    if len(points) < SMOOTH_FROM:
-        return points
-    half = max(1, len(points) // 16)
-    ys = [y for _, y in points]
-    return tuple((x, fmean(ys[max(0, at - half) : at + half + 1])) for at, (x, _) in enumerate(points))
-
-
-def ticks(low: float, high: float, wanted: int, *, whole: bool = False) -> list[float]:
-    """Round values that enclose the range, about `wanted` apart by 1, 2 or 5 times a power of ten; at least two."""
-    if high - low < 1e-9:
-        low, high = (low - 0.5, high + 0.5) if whole else (low - 0.05, high + 0.05)
-    rough = (high - low) / wanted
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    step = max(1.0, round(step)) if whole else step
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(number * step, 10) for number in range(first, last + 1)]
-
-
-def scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
-    """The straight map of [low, high] to [start, end]; a single value goes to the middle."""
-    if high == low:
-        return lambda value: (start + end) / 2
-    return lambda value: start + (value - low) / (high - low) * (end - start)
-
-
-def spread(wanted: Sequence[float], apart: float, top: float, bottom: float) -> list[float]:
-    """The positions nearest to those wanted that are `apart` from each other, in the same order."""
-    order = sorted(range(len(wanted)), key=lambda index: wanted[index])
-    placed = [0.0] * len(wanted)
-    above = top - apart
-    for index in order:
-        above = placed[index] = max(wanted[index], above + apart)
-    below = bottom + apart
-    for index in reversed(order):
-        below = placed[index] = min(placed[index], below - apart)
-    return placed
-
-
 def outcome_bars(windows: Sequence[Window]) -> StackedBars:
     """Stacked shares of the label kinds, one bar a stretch of the run."""
     last = windows[-1].last if windows else 1
@@ -247,9 +215,6 @@ def outcome_bars(windows: Sequence[Window]) -> StackedBars:
     )
 
 
-WIDE, WIDE_HEIGHT = 760.0, 230.0
-
-
 def _up(value: float) -> float:
     return scale(0, 1, WIDE_HEIGHT - BOTTOM, TOP)(value)
 
@@ -261,8 +226,8 @@ def _stack(window: Window, across: Callable[[float], float]) -> list[Block]:
         part = window.counts[kind] / total
         if part:
             tooltip = f"problems {window.first} to {window.last}: {KIND_TITLES[kind]} {share(part)} of {total}"
-            top = _up(below + part)
-            blocks.append(Block(kind, round(x, 1), round(top, 1), round(max(width - 1.5, 1), 1), round(_up(below) - top, 1), tooltip))
+            top, height = round(_up(below + part), 1), round(_up(below) - _up(below + part), 1)
+            blocks.append(Block(kind, round(x, 1), top, round(max(width - 1.5, 1), 1), height, tooltip))
             below += part
     return blocks
 
@@ -271,21 +236,25 @@ def _outcomes_described(windows: Sequence[Window]) -> str:
     if not windows:
         return "no label yet"
     first, last = windows[0], windows[-1]
-    changes = [f"{KIND_TITLES[kind]} {share(_share_of(first, kind))}, at the end {share(_share_of(last, kind))}" for kind in KINDS]
-    return "At the beginning " + "; ".join(changes)
+    return f"{_window_described(first)}; {_window_described(last)}"
 
 
-def _share_of(window: Window, kind: str) -> float:
-    return {name: number for name, number in window.counts.items()}[kind] / sum(window.counts.values())  # type: ignore[index]
+def _window_described(window: Window) -> str:
+    total = sum(window.counts.values())
+    shares = ", ".join(f"{KIND_TITLES[kind]} {share(window.counts[kind] / total)}" for kind in KINDS)
+    return f"problems {window.first} to {window.last}: {shares}"
 
 
 def whiskers(before: Measured, after: Measured) -> list[Whisker]:
     """Both values with their intervals, on a scale of 0 to 100."""
-    return [
-        Whisker(side, *(round(100 * min(max(value, 0.0), 1.0), 2) for value in (one.value, one.low or one.value, one.high or one.value)))
-        for side, one in (("before", before), ("after", after))
-        if one.value is not None
-    ]
+    return [_whisker(side, one) for side, one in (("before", before), ("after", after)) if one.value is not None]
+
+
+def _whisker(side: str, measured: Measured) -> Whisker:
+    value = measured.value or 0.0
+    low = value if measured.low is None else measured.low
+    high = value if measured.high is None else measured.high
+    return Whisker(side, *(round(100 * min(max(end, 0.0), 1.0), 2) for end in (value, low, high)))
 
 
 def _short(value: float) -> str:

@@ -50,6 +50,7 @@ def _environment() -> jinja2.Environment:
 
 def _names(data: ReportData) -> dict[str, Any]:
     """What the template may use."""
+    charts = figures.learning_charts(data.steps)
     return {
         "data": data,
         "spec": data.spec,
@@ -58,7 +59,8 @@ def _names(data: ReportData) -> dict[str, Any]:
         "changes": wording.changes(data.summary) if data.summary else [],
         "figures": figures,
         "wording": wording,
-        "charts": figures.learning_charts(data.steps),
+        "charts": charts,
+        "smoothed": any(line.raw for chart in charts for line in chart.lines),
         "bars": figures.outcome_bars(data.windows),
         "kinds": KINDS,
         "labeled": sum(data.kinds.values()),

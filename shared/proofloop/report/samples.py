@@ -1,12 +1,14 @@
 """Chooses a dozen proofs worth reading and reads them, cut to what a page can hold.
 
-While the run is read only names are kept: a few for each kind of label and each model version. Texts are read for the chosen alone.
+While the run is read only names are kept: a few for each kind of label and each model version. Texts are read for the
+chosen alone.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,7 +24,7 @@ T = TypeVar("T")
 MAX_SAMPLES = 12
 MAX_CRITIQUES = 4
 MAX_ASSESSMENTS = 3
-SOLUTION_BYTES, ANALYSIS_BYTES, CRITIQUE_BYTES, ASSESSMENT_BYTES = 30_000, 8_000, 3_000, 600
+QUESTION_BYTES, SOLUTION_BYTES, ANALYSIS_BYTES, CRITIQUE_BYTES, ASSESSMENT_BYTES = 5_000, 36_000, 8_000, 3_000, 600
 """What a page holds of a text: so a report of the longest texts stays below 1 MB. Counted as they stand in HTML."""
 
 WANTED = (
@@ -44,15 +46,16 @@ WANTED = (
     ("last", "unlabeled", True),
     ("first", "unlabeled", True),
 )
-"""The most instructive first: by whose version, the kind of label, and whether the proof's own score agrees with its label."""
+"""The most instructive first: whose version, the kind of label, whether the proof's own score agrees with its label."""
 
 SHOWN_ORDER = ("accepted", "rejected_upheld", "overturned", "undecided", "unreadable", "unlabeled")
+_CONTROL = re.compile(r"[^\t\n\x20-\x7e\xa0-\U0010ffff]")
 _HTML_BYTES = {"<": 4, ">": 4, "&": 5, '"': 5, "'": 5}
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text of a model as the page may hold it: without control characters, and cut; `left_out` characters are missing."""
+    """A model's text as the page may hold it: no control characters, and cut; `left_out` characters are missing."""
 
     shown: str
     left_out: int = 0
@@ -102,33 +105,38 @@ class Sample:
 
 
 class SampleChoice:
-    """Keeps a few proof names for each version and kind of label; which ones, the digest of the name decides."""
+    """Keeps a few proof names for each version and kind of label; which ones, the digest of the name decides.
+
+    `versions` are the generator's, oldest first.
+    """
 
     KEEP = 2
 
-    def __init__(self) -> None:
+    def __init__(self, versions: Sequence[str]) -> None:
+        self._versions = list(dict.fromkeys(versions))
         self._names: dict[tuple[str, str, bool], list[tuple[str, str]]] = defaultdict(list)
-        self._first_problem: dict[str, int] = {}
 
-    def add(self, number: int, bill: Bill) -> None:
-        version = bill.generator_version
-        self._first_problem[version] = min(number, self._first_problem.get(version, number))
-        names = self._names[version, _kind(bill), _agrees(bill)]
+    def add(self, bill: Bill) -> None:
+        names = self._names[bill.generator_version, _kind(bill), _agrees(bill)]
         names.append((digest(bill.proof_id), bill.proof_id))
         names.sort()
         del names[self.KEEP :]
 
     def chosen(self) -> list[str]:
-        """At most MAX_SAMPLES names, the kinds of label in turn; the first version's proofs before the last's."""
-        groups = [(kind, list(self._of(stage, kind, agrees))) for stage, kind, agrees in WANTED]
-        rounds = [(kind, names[turn]) for turn in range(self.KEEP) for kind, names in groups if turn < len(names)]
-        picked = list(dict.fromkeys(rounds))[:MAX_SAMPLES]
-        return [name for _, name in sorted(picked, key=lambda pick: SHOWN_ORDER.index(pick[0]))]
+        """At most MAX_SAMPLES names, from each group in turn; listed by kind of label, the first version first."""
+        groups = [(stage, kind, self._of(stage, kind, agrees)) for stage, kind, agrees in WANTED]
+        picked: dict[str, tuple[int, str]] = {}
+        for turn in range(self.KEEP):
+            for stage, kind, names in groups:
+                if turn < len(names) and len(picked) < MAX_SAMPLES:
+                    picked.setdefault(names[turn], (SHOWN_ORDER.index(kind), stage))
+        return sorted(picked, key=picked.__getitem__)
 
-    def _of(self, stage: str, kind: str, agrees: bool) -> Iterable[str]:
+    def _of(self, stage: str, kind: str, agrees: bool) -> list[str]:
         """The names of one group: of the earliest, or the latest, version that has any."""
-        versions = sorted(self._first_problem, key=lambda version: (self._first_problem[version], version), reverse=stage == "last")
-        for version in versions:
+        unlogged = sorted({version for version, *_ in self._names}.difference(self._versions))
+        by_age = self._versions + unlogged
+        for version in by_age if stage == "first" else reversed(by_age):
             if names := self._names.get((version, kind, agrees)):
                 return [name for _, name in names]
         return []
@@ -161,7 +169,7 @@ def _sample(store: Store, spec: RunSpec, proof_id: str, domain: Domain | None) -
     shown = _most_telling(critiques, label)
     return Sample(
         proof_id=proof_id,
-        question=clip(question, ANALYSIS_BYTES),
+        question=clip(question, QUESTION_BYTES),
         source=problem.source if problem else None,
         version=proof.provenance.model_version,
         outcome=proof.verdict.outcome,
@@ -188,7 +196,9 @@ def _most_telling(critiques: Sequence[Critique], label: Label | None) -> list[Cr
     return sorted(sorted(critiques, key=rank)[:MAX_CRITIQUES], key=lambda critique: critique.index)
 
 
-def _sample_critique(store: Store, run_id: str, critique: Critique, label: Label | None, check: Checker) -> SampleCritique:
+def _sample_critique(
+    store: Store, run_id: str, critique: Critique, label: Label | None, check: Checker
+) -> SampleCritique:
     judgement = find_record(store, keys.judgement(run_id, critique.proof_id, critique.index), Judgement)
     metas = find_record(store, keys.meta_critiques(run_id, critique.proof_id, critique.index), MetaCritiques)
     return SampleCritique(
@@ -234,7 +244,7 @@ class Checker:
 
 
 def clip(text: str, limit: int) -> Text:
-    """The beginning of a text that takes at most `limit` bytes as HTML, without control characters (they would break the page)."""
+    """The beginning of a text that takes at most `limit` bytes as HTML, without the control characters HTML forbids."""
     size = 0
     for position, character in enumerate(text):
         size += _HTML_BYTES.get(character) or len(character.encode("utf-8", "replace"))
@@ -244,5 +254,4 @@ def clip(text: str, limit: int) -> Text:
 
 
 def _printable(text: str) -> str:
-    kept = "".join(character if character >= " " or character in "\n\t" else "\N{REPLACEMENT CHARACTER}" for character in text)
-    return kept.encode("utf-8", "replace").decode()
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text).encode("utf-8", "replace").decode()

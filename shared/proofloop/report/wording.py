@@ -1,13 +1,15 @@
-"""The words of the report: figures, numbers and the verdict as sentences. Every number here is computed; no sentence praises."""
+"""The words of the report: its figures, numbers and verdict. Sentences are made from numbers; none of them praises."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
+from proofloop.domains import Defect
 from proofloop.records import LabelKind
-from proofloop.report.data import KINDS, Measured, ReportData, Summary
+from proofloop.report.data import Measured, ReportData, Summary
 
 NBSP = "\N{NO-BREAK SPACE}"
 MINUTE_S, HOUR_S = 60, 3600
@@ -26,7 +28,7 @@ class Figure:
 
 
 FIGURES = (
-    Figure("pass_at_1", "Pass@1", "Pass@1", "proofs, one try a problem, that the exact checker finds complete and right"),
+    Figure("pass_at_1", "Pass@1", "Pass@1", "proofs that the exact checker finds complete and right"),
     Figure(
         "self_eval_error",
         "Self-evaluation error",
@@ -35,7 +37,12 @@ FIGURES = (
         lower_is_better=True,
         is_share=False,
     ),
-    Figure("verifier_accuracy", "Verifier accuracy", "the verifier's accuracy", "critiques that give a proof its true score"),
+    Figure(
+        "verifier_accuracy",
+        "Verifier accuracy",
+        "the verifier's accuracy",
+        "critiques that give a proof its true score",
+    ),
     Figure(
         "verifier_faithfulness",
         "Verifier faithfulness",
@@ -71,10 +78,10 @@ KIND_MEANINGS: dict[LabelKind, str] = {
 PART_TITLES = {
     "format": "format",
     "score": "score",
-    "meta": "critique quality",
+    "meta": "quality",
     "proof": "proof score",
-    "self_score": "own score right",
-    "self_meta": "own critique quality",
+    "self_score": "self-score",
+    "self_meta": "self-quality",
 }
 
 
@@ -105,7 +112,7 @@ class Change:
 
     @property
     def judgement(self) -> str:
-        """"better", "worse" or "same" where it is clear, else "unclear"."""
+        """ "better", "worse" or "same" where it is clear, else "unclear"."""
         if self.difference is None or not self.clear:
             return "unclear"
         return "better" if (self.difference < 0) == self.figure.lower_is_better else "worse"
@@ -140,8 +147,10 @@ def _clause(change: Change) -> str:
 
 def _labels_clause(data: ReportData) -> str:
     labeled, proofs = data.costs.labeled_proofs, data.costs.proofs
+    if proofs == 0:
+        return "nothing has happened yet"
     if labeled == 0:
-        return f"no label yet: {count(proofs)} of {_planned(data)} are written" if proofs else "nothing has happened yet"
+        return f"no label yet: {count(proofs)} of {_planned(data)} are written"
     passed = data.kinds["accepted"] + data.kinds["overturned"]
     progress = "" if data.planned == labeled else f", with {count(labeled)} of {_planned(data)} labelled so far"
     problems = f"{count(data.costs.perfect_problems)} of {count(data.costs.problems)} problems have a proof labelled 1"
@@ -192,8 +201,10 @@ def count(value: float) -> str:
 
 
 def money(value: float) -> str:
-    """Cents, or three significant digits of less."""
-    return f"{value:,.2f}" if value >= 1 or value == 0 else f"{value:.3g}"
+    """Cents; two significant digits of what is less than one."""
+    if value >= 1 or value == 0:
+        return f"{value:,.2f}"
+    return f"{value:.{max(2, 1 - math.floor(math.log10(value)))}f}"
 
 
 def duration(seconds: float) -> str:
@@ -220,10 +231,6 @@ def version(name: str) -> str:
     return f"step {int(parts[-1])}" if parts[0] == "runs" and parts[-1].isdigit() else name
 
 
-def defects(found: Sequence[object]) -> str:
-    """The checker's defects in words."""
-    named = (f"step {getattr(defect, 'step', '')}: {getattr(defect, 'kind', '')}".replace("step : ", "") for defect in found)
-    return ", ".join(named) or "none"
-
-
-__all__ = ["FIGURES", "KINDS", "KIND_MEANINGS", "KIND_TITLES", "PART_TITLES"]
+def defects(found: Sequence[Defect]) -> str:
+    """The checker's defects in words; one that concerns no single step names none."""
+    return ", ".join(f"step {defect.step} {defect.kind}" if defect.step else defect.kind for defect in found)

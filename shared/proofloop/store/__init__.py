@@ -1,6 +1,37 @@
 """The object store: the only state there is."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
+from proofloop.errors import ConfigError
+from proofloop.settings import Settings
 from proofloop.store.base import Store, find_record, get_record, put_record
 from proofloop.store.local import LocalStore
 
-__all__ = ["LocalStore", "Store", "find_record", "get_record", "put_record"]
+__all__ = ["LocalStore", "Store", "find_record", "get_record", "open_store", "put_record"]
+
+
+def open_store(settings: Settings, folder: Path | None = None) -> Store:
+    """The store in `folder` if one is named, else on S3 if an endpoint is set, else in the settings' folder.
+
+    Raises ConfigError, StoreError.
+    """
+    if folder is not None or settings.s3_endpoint is None:
+        return LocalStore(folder or settings.store)
+    if settings.s3_access_key is None or settings.s3_secret_key is None:
+        raise ConfigError("PROOFLOOP_S3_ENDPOINT is set without keys", "set PROOFLOOP_S3_ACCESS_KEY and _SECRET_KEY")
+    try:
+        from proofloop.store.minio import MinioStore
+    except ImportError as error:
+        raise ConfigError("the S3 client is not installed", "pip install 'proofloop[cluster]'") from error
+    scheme, _, host = settings.s3_endpoint.rstrip("/").partition("://")
+    return MinioStore(
+        host,
+        settings.s3_bucket,
+        settings.s3_prefix,
+        access_key=settings.s3_access_key.get_secret_value(),
+        secret_key=settings.s3_secret_key.get_secret_value(),
+        secure=scheme == "https",
+        region=settings.s3_region,
+    )

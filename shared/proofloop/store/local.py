@@ -40,6 +40,9 @@ class LocalStore:
                 f"the store {root} cannot be written: {error.strerror}", "choose a folder that you may write to"
             ) from error
 
+    def __str__(self) -> str:
+        return self._root
+
     def path(self, key: str) -> Path:
         """Where the object or folder of that key lies. Raises StoreError for a key that leaves the store."""
         return Path(self._path(key))

@@ -1,4 +1,7 @@
-"""Train the nano base model from nothing, in minutes on one core: tables first, then demonstrations.
+"""Train the nano base model from nothing, in minutes on one core: tables first, then skills, then habits.
+
+Skills and habits both come from demonstrations. For skills the right steps of every proof count, also of those in
+prompts: it learns to calculate and to look up. For habits only the answers count, flaws and all.
 
 Shapes: B sequences, T tokens, V vocabulary. Two things make it fast: embeddings with a large standard
 deviation (digits are told apart from the first step), and an auxiliary head that marks wrong proof tokens (dropped
@@ -28,8 +31,8 @@ MARKED_LAYER = 3  # not the last: what an answer shall use must be there before 
 EMBEDDING_STD, LINEAR_STD = 0.4, 0.1
 TABLE_STEPS, TABLE_BATCH, TABLE_LINES = 500, 64, 2
 BATCH, POOLED_BATCHES = 32, 16  # batches are cut from a sorted pool, so that little is padding
-TABLE_RATES, RATES = (4e-3, 1e-3), (1.5e-3, 1e-4)  # fall in a straight line
-WARM_UP_STEPS = 30
+TABLE_RATES, SKILL_RATES, HABIT_RATES = (4e-3, 1e-3), (1.5e-3, 2e-4), (5e-4, 5e-5)  # fall in a straight line
+WARM_UP_STEPS, DEFAULT_STEPS, SKILL_SHARE = 30, 3000, 0.8
 STEP_WEIGHT, MARK_WEIGHT = 0.5, 4.0
 IGNORED = -100
 EQUALS = " ="
@@ -46,28 +49,31 @@ class Batch:
 
 @dataclass(frozen=True)
 class Losses:
-    """Of the answers; of every right proof token, also in prompts; and of the marks, right or wrong, on proof tokens."""
+    """Of the answers; of every right proof token, also in prompts; and of the marks on right and wrong ones."""
 
     answers: torch.Tensor
     steps: torch.Tensor
     marks: torch.Tensor
 
-    def total(self) -> torch.Tensor:
-        return self.answers + STEP_WEIGHT * self.steps + MARK_WEIGHT * self.marks
+    def total(self, step_weight: float) -> torch.Tensor:
+        return self.answers + step_weight * self.steps + MARK_WEIGHT * self.marks
 
     def __str__(self) -> str:
         return f"answers {self.answers.item():.3f}  steps {self.steps.item():.3f}  marks {self.marks.item():.3f}"
 
 
-def train_base(out_dir: Path, seed: int = 0, steps: int = 3000, threads: int = 1) -> LlamaForCausalLM:
+def train_base(out_dir: Path, seed: int = 0, steps: int = DEFAULT_STEPS, threads: int = 1) -> LlamaForCausalLM:
     """Train, report on stderr, and write a Hugging Face folder (without its card) to `out_dir`."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     model = build_model(tokenizer)
     mark_head = torch.nn.Sequential(torch.nn.RMSNorm(WIDTH), torch.nn.Linear(WIDTH, 1))
-    _learn("tables", model, mark_head, table_batches(tokenizer, seed), TABLE_STEPS, TABLE_RATES)
-    _learn("demonstrations", model, mark_head, demonstration_batches(tokenizer, seed), steps, RATES)
+    demonstrations = demonstration_batches(tokenizer, seed)
+    skills = round(steps * SKILL_SHARE)
+    _learn("tables", model, mark_head, table_batches(tokenizer, seed), TABLE_STEPS, TABLE_RATES, STEP_WEIGHT)
+    _learn("skills", model, mark_head, demonstrations, skills, SKILL_RATES, STEP_WEIGHT)
+    _learn("habits", model, mark_head, demonstrations, steps - skills, HABIT_RATES, 0.0)
     model.save_pretrained(out_dir)
     tokenizer.save_pretrained(out_dir)
     return model
@@ -146,6 +152,7 @@ def _learn(
     batches: Iterator[Batch],
     steps: int,
     rates: tuple[float, float],
+    step_weight: float,
 ) -> None:
     parameters = [*model.parameters(), *mark_head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=rates[0], betas=(0.9, 0.98), weight_decay=0.01)
@@ -154,7 +161,7 @@ def _learn(
         optimizer.param_groups[0]["lr"] = _rate(step, steps, *rates)
         losses = loss_of(model, mark_head, batch)
         optimizer.zero_grad()
-        losses.total().backward()
+        losses.total(step_weight).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if step % 50 == 0 or step == steps:

@@ -1,0 +1,115 @@
+"""The dead letters of a broker: look at them, try them again, or drop them; and how full the queues are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pika import BasicProperties
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import ChannelClosedByBroker
+
+from proofloop.bus.base import DELIVERY_LIMIT, DeadLetter
+from proofloop.bus.link import connect, parse_url
+from proofloop.bus.rabbitmq import DELIVERIES, REASON
+from proofloop.bus.topology import ROUTES, Topology
+
+GIVEN_UP = {
+    "delivery_limit": "given up by the broker: delivered again and again, and each time its worker died or was cut off",
+    "rejected": "rejected",
+    "expired": "expired",
+}
+"""The broker's own reasons, in words."""
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Messages that wait in a role's queue, and those in its dead-letter queue."""
+
+    role: str
+    waiting: int
+    dead: int
+
+
+class DeadLetters:
+    """What may be done to dead letters from outside; opens a connection for each piece of work."""
+
+    def __init__(self, url: str, *, namespace: str = "proofloop") -> None:
+        self._parameters, self._topology = parse_url(url), Topology(namespace)
+
+    def depths(self) -> list[Depth]:
+        """How full the queues are; a role nobody declared is not among them."""
+        found = []
+        for role in ROUTES:
+            with self._channel() as channel:  # asking for a queue that is not there ends the channel
+                try:
+                    waiting = channel.queue_declare(self._topology.queue(role), passive=True).method.message_count
+                    dead = channel.queue_declare(self._topology.dead_queue(role), passive=True).method.message_count
+                except ChannelClosedByBroker:
+                    continue
+            found.append(Depth(role, waiting, dead))
+        return found
+
+    def letters(self) -> Iterator[DeadLetter]:
+        """Every dead letter; each stays where it is."""
+        for role in self._roles():
+            with self._channel() as channel:
+                for _, letter, _ in self._taken(channel, role):
+                    yield letter
+
+    def drop(self, chosen: Callable[[DeadLetter], bool]) -> int:
+        """Forget the chosen; how many they were."""
+        return self._settle(chosen, again=False)
+
+    def replay(self, chosen: Callable[[DeadLetter], bool]) -> int:
+        """Give the chosen back to their queues, as if they were new; how many they were."""
+        return self._settle(chosen, again=True)
+
+    def _settle(self, chosen: Callable[[DeadLetter], bool], *, again: bool) -> int:
+        count = 0
+        for role in self._roles():
+            with self._channel() as channel:
+                channel.confirm_delivery()
+                for tag, letter, properties in self._taken(channel, role):
+                    if not chosen(letter):
+                        continue
+                    if again:
+                        fresh = BasicProperties(
+                            content_type=properties.content_type,
+                            delivery_mode=properties.delivery_mode,
+                            type=properties.type,
+                            message_id=properties.message_id,
+                        )
+                        channel.basic_publish("", self._topology.queue(role), letter.body, fresh, mandatory=True)
+                    channel.basic_ack(tag)
+                    count += 1
+        return count
+
+    def _taken(self, channel: BlockingChannel, role: str) -> Iterator[tuple[int, DeadLetter, BasicProperties]]:
+        """The dead letters of a role, not acknowledged: closing the channel puts them back."""
+        while True:
+            method, properties, body = channel.basic_get(self._topology.dead_queue(role))
+            if method is None:
+                return
+            headers = properties.headers or {}
+            by_broker = str(headers.get("x-first-death-reason", "unknown"))
+            letter = DeadLetter(
+                queue=role,
+                reason=headers.get(REASON) or GIVEN_UP.get(by_broker, by_broker),
+                body=body,
+                deliveries=headers.get(DELIVERIES, DELIVERY_LIMIT + 1),
+            )
+            yield method.delivery_tag, letter, properties
+
+    def _roles(self) -> list[str]:
+        return [depth.role for depth in self.depths() if depth.dead]
+
+    @contextmanager
+    def _channel(self) -> Iterator[BlockingChannel]:
+        connection = connect(self._parameters)
+        try:
+            yield connection.channel()
+        finally:
+            if connection.is_open:
+                connection.close()

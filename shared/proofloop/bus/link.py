@@ -1,0 +1,156 @@
+"""A connection to the broker that a thread of its own keeps alive: it declares, opens, and comes back when it was lost.
+
+pika's connections belong to one thread. Whoever wants something done on this one hands it a function: `call`.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+
+import structlog
+from pika import BlockingConnection, SelectConnection, URLParameters
+from pika.channel import Channel
+from pika.exceptions import (
+    AMQPConnectionError,
+    AMQPError,
+    AuthenticationError,
+    ProbableAccessDeniedError,
+    ProbableAuthenticationError,
+)
+
+from proofloop.errors import BusError, ConfigError, ProofloopError
+
+log = structlog.get_logger()
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
+"""Between attempts to come back: doubled each time, with jitter, so that a hundred workers do not return at once."""
+
+HEARTBEAT_S = 30
+"""A dead peer is noticed within twice this time."""
+
+
+def parse_url(url: str) -> URLParameters:
+    """The parameters of an amqp:// or amqps:// URL. Raises ConfigError, which never shows the URL: it has a password."""
+    hint = "write it as amqp://user:password@host:5672/vhost, or amqps:// for TLS; escape special characters as %2F"
+    if not url.startswith(("amqp://", "amqps://")):
+        raise ConfigError("PROOFLOOP_BROKER is no amqp:// or amqps:// URL", hint)
+    try:
+        parameters = URLParameters(url)
+    except (ValueError, TypeError) as error:
+        raise ConfigError("PROOFLOOP_BROKER cannot be read as a URL", hint) from error
+    parameters.heartbeat = HEARTBEAT_S
+    return parameters
+
+
+def where(parameters: URLParameters) -> str:
+    """The broker's place, without its secrets."""
+    return f"{parameters.host}:{parameters.port}, vhost {parameters.virtual_host}"
+
+
+def connect(parameters: URLParameters) -> BlockingConnection:
+    """A connection for a short piece of work. Raises ConfigError when it is refused, BusError when nobody answers."""
+    try:
+        return BlockingConnection(parameters)
+    except (AuthenticationError, ProbableAuthenticationError, ProbableAccessDeniedError) as error:
+        raise ConfigError(
+            f"the broker at {where(parameters)} refuses this user or vhost", "correct PROOFLOOP_BROKER"
+        ) from error
+    except (AMQPConnectionError, OSError) as error:
+        raise BusError(f"the broker at {where(parameters)} does not answer: {str(error) or type(error).__name__}") from error
+
+
+class Link:
+    """Calls `prepare`, opens a channel and gives it to `opened`; when it is lost calls `lost` and begins again.
+
+    `opened` and everything given to `call` run on the link's own thread.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        parameters: URLParameters,
+        *,
+        prepare: Callable[[], None],
+        opened: Callable[[Channel], None],
+        lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._parameters, self._prepare, self._opened, self._lost = parameters, prepare, opened, lost
+        self._lock = threading.Lock()
+        self._connection: SelectConnection | None = None
+        self._closing = threading.Event()
+        self._was_up = False
+        self._reason: object = ""
+        self._thread = threading.Thread(target=self._run, name=f"amqp-{name}", daemon=True)
+        self._thread.start()
+
+    def call(self, action: Callable[[], object]) -> bool:
+        """Run the action on the link's thread, in order; false if there is no connection now."""
+        with self._lock:
+            if self._connection is None:
+                return False
+            self._connection.ioloop.add_callback_threadsafe(action)
+            return True
+
+    def reopen(self, reason: str) -> None:
+        """Give the connection up and make a new one. On the link's thread only."""
+        self._reason = reason
+        if self._connection is not None and self._connection.is_open:
+            self._connection.close()
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Close after everything that was given to `call`."""
+        self._closing.set()
+        self.call(lambda: self.reopen("closed"))
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while not self._closing.is_set():
+            self._was_up, self._reason = False, ""
+            try:
+                self._prepare()
+                self._live()
+            except (AMQPError, OSError, ProofloopError) as error:
+                self._reason = error
+            except Exception as error:  # a thread that ends here would leave a worker that hears nothing
+                log.exception("broker_link_failed")
+                self._reason = error
+            pause_s = FIRST_PAUSE_S if self._was_up else min(2 * pause_s, LONGEST_PAUSE_S)
+            if not self._closing.is_set():
+                wait_s = pause_s * random.uniform(0.5, 1.0)
+                log.warning("broker_lost", broker=where(self._parameters), reason=str(self._reason), again_in_s=wait_s)
+                self._closing.wait(wait_s)
+
+    def _live(self) -> None:
+        """One connection, from its beginning to its end."""
+        connection = SelectConnection(
+            self._parameters,
+            on_open_callback=self._open_channel,
+            on_open_error_callback=self._end,
+            on_close_callback=self._end,
+        )
+        try:
+            connection.ioloop.start()
+        finally:
+            with self._lock:
+                self._connection = None
+            self._lost()
+            connection.ioloop.close()
+
+    def _open_channel(self, connection: SelectConnection) -> None:
+        connection.channel(on_open_callback=lambda channel: self._use(connection, channel))
+
+    def _use(self, connection: SelectConnection, channel: Channel) -> None:
+        channel.add_on_close_callback(lambda _, reason: self.reopen(str(reason)))
+        with self._lock:
+            self._connection = connection
+        self._was_up = True
+        self._opened(channel)
+        if self._closing.is_set():  # `close` came before there was anything to close
+            self.reopen("closed")
+
+    def _end(self, connection: SelectConnection, reason: BaseException) -> None:
+        self._reason = self._reason or reason
+        connection.ioloop.stop()

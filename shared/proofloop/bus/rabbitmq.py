@@ -1,0 +1,270 @@
+"""The bus on RabbitMQ: one connection that publishes, one a queue that consumes, a pool of threads that handles.
+
+A delivery is settled in one of three ways, each safe at any moment of a crash:
+ack     acknowledged, on the connection it came by;
+again   a copy goes to the end of the same queue, confirmed, then the original is acknowledged. Used for `requeue` and
+        `failed`: a negative acknowledgement would count a mere wait against the delivery limit, would come back at
+        once and to the front, and counts differently from one RabbitMQ to the next. The copy carries its own count
+        of failures;
+dead    a copy with the reason goes to the dead-letter exchange, confirmed, then the original is acknowledged.
+The broker's own delivery limit is for messages whose worker dies with them. A connection that is lost takes its
+deliveries with it: the broker hands them out again, and what a handler still finishes is stored and found by the next.
+"""
+
+from __future__ import annotations
+
+import queue as queues
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import structlog
+from pika import BasicProperties, DeliveryMode, URLParameters
+from pika.channel import Channel
+from pika.frame import Method
+from pika.spec import Basic
+
+from proofloop.bus.base import DELIVERY_LIMIT, Delivery, Outcome
+from proofloop.bus.link import Link, connect, parse_url
+from proofloop.bus.publisher import Message, Publisher
+from proofloop.bus.topology import ROUTES, Topology
+from proofloop.errors import BusError
+from proofloop.messages import MAX_BODY_BYTES, Event, encode
+
+log = structlog.get_logger()
+
+FAILURES, REASON, DELIVERIES = "x-proofloop-failures", "x-proofloop-reason", "x-proofloop-deliveries"
+"""Our headers: how often a message failed; why it is dead and after how many deliveries."""
+
+CONNECT_S = 15.0
+"""How long a process tries to reach the broker before it says that it cannot."""
+
+PUBLISH_S = 30.0
+"""How long `publish` waits for the confirms, a short absence of the broker included."""
+
+
+class RabbitBus:
+    """The bus seam on a RabbitMQ broker, 3.10 or newer."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "proofloop",
+        roles: Iterable[str] = (),
+        prefetch: int | None = None,
+        connect_s: float = CONNECT_S,
+    ) -> None:
+        """Declare what is missing and connect. Raises ConfigError, BusError.
+
+        `roles`: whose queues must be there, besides those served. `prefetch`: deliveries that wait in this process for each queue served; as many as threads unless it is given.
+        """
+        self._parameters = parse_url(url)
+        self._topology = Topology(namespace)
+        self._routes: dict[str, tuple[str, ...]] = {role: ROUTES[role] for role in roles}
+        self._prefetch = prefetch
+        self._consumers: list[_Consumer] = []
+        self._declare_patiently(connect_s)
+        self._publisher = Publisher(self._parameters, self._declare)
+
+    def publish(self, events: Iterable[Event]) -> None:
+        self._send([self._message(event) for event in events])
+
+    def serve(
+        self, queue: str, topics: Iterable[str], process: Callable[[Delivery], Outcome], *, concurrency: int
+    ) -> None:
+        self._routes[queue] = tuple(topics)
+        self._declare()
+        self._consumers.append(
+            _Consumer(
+                self._parameters,
+                self._topology,
+                queue,
+                process,
+                self._send,
+                prepare=self._declare,
+                concurrency=concurrency,
+                prefetch=self._prefetch or concurrency,
+            )
+        )
+
+    def close(self, *, grace_s: float = 5.0) -> None:
+        deadline = time.monotonic() + grace_s
+        for consumer in self._consumers:
+            consumer.stop()
+        for consumer in self._consumers:
+            consumer.join(deadline)
+        self._publisher.close()
+
+    def _send(self, messages: list[Message]) -> None:
+        if messages:
+            self._publisher.publish(messages, timeout_s=PUBLISH_S)
+
+    def _message(self, event: Event) -> Message:
+        body = encode(event)
+        if len(body) > MAX_BODY_BYTES:
+            raise ValueError(f"{event.id}: {len(body)} bytes; an event has at most {MAX_BODY_BYTES}")
+        must_arrive = any(event.routing_key in topics for topics in self._routes.values())
+        properties = _properties(type=event.name, message_id=event.id)
+        return Message(self._topology.exchange, event.routing_key, body, properties, must_arrive)
+
+    def _declare(self) -> None:
+        connection = connect(self._parameters)
+        try:
+            self._topology.declare(connection.channel(), dict(self._routes))
+        finally:
+            if connection.is_open:
+                connection.close()
+
+    def _declare_patiently(self, limit_s: float) -> None:
+        deadline = time.monotonic() + limit_s
+        while True:
+            try:
+                return self._declare()
+            except BusError as error:
+                if time.monotonic() > deadline:
+                    raise
+                log.info("broker_awaited", reason=str(error))
+                time.sleep(0.5)
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A delivery in this process; only the channel it came by can acknowledge it."""
+
+    channel: Channel
+    tag: int
+    body: bytes
+    properties: BasicProperties
+
+    @property
+    def attempt(self) -> int:
+        """Deliveries so far that came to nothing, and this one."""
+        headers: Mapping[str, int] = self.properties.headers or {}
+        return headers.get(FAILURES, 0) + headers.get("x-delivery-count", 0) + 1
+
+
+class _Consumer:
+    """One queue's deliveries, handed to a pool of threads; answers go back to the connection's own thread."""
+
+    def __init__(
+        self,
+        parameters: URLParameters,
+        topology: Topology,
+        role: str,
+        process: Callable[[Delivery], Outcome],
+        send: Callable[[list[Message]], None],
+        *,
+        prepare: Callable[[], None],
+        concurrency: int,
+        prefetch: int,
+    ) -> None:
+        self._topology, self._role, self._process, self._send = topology, role, process, send
+        self._prefetch = prefetch
+        self._tag = ""
+        self._channel: Channel | None = None
+        self._stopping = threading.Event()
+        self._waiting: queues.SimpleQueue[_Taken | None] = queues.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{role}-{number}", daemon=True) for number in range(concurrency)
+        ]
+        for thread in self._threads:
+            thread.start()
+        self._link = Link(role, parameters, prepare=prepare, opened=self._opened)
+
+    def stop(self) -> None:
+        """Take nothing new; what was taken and not begun goes back."""
+        self._stopping.set()
+        self._link.call(self._cancel)
+        for _ in self._threads:
+            self._waiting.put(None)
+
+    def join(self, deadline: float) -> None:
+        """Wait for what runs, then close: what is not acknowledged by then is delivered again."""
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._link.close()
+
+    def _opened(self, channel: Channel) -> None:
+        self._channel = channel
+        channel.add_on_cancel_callback(lambda _: self._link.reopen(f"the queue of {self._role} is gone"))
+        channel.basic_qos(prefetch_count=self._prefetch, callback=self._consume)
+
+    def _consume(self, _: Method) -> None:
+        if self._channel is not None and not self._stopping.is_set():
+            self._tag = self._channel.basic_consume(self._topology.queue(self._role), self._take)
+
+    def _cancel(self) -> None:
+        if self._tag and self._channel is not None and self._channel.is_open:
+            self._channel.basic_cancel(self._tag)
+
+    def _take(self, channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+        self._waiting.put(_Taken(channel, method.delivery_tag, body, properties))
+
+    def _work(self) -> None:
+        while (taken := self._waiting.get()) is not None:
+            if taken.channel.is_open:  # otherwise it is delivered again, here or elsewhere
+                self._settle(taken, self._outcome(taken))
+
+    def _outcome(self, taken: _Taken) -> Outcome:
+        if self._stopping.is_set():
+            return Outcome("requeue", "the process is stopping")
+        try:
+            return self._process(Delivery(taken.body, taken.attempt))
+        except Exception as error:  # a thread that dies here would take its message and its place with it
+            log.exception("delivery_failed", queue=self._role)
+            return Outcome("failed", f"{type(error).__name__}: {error}")
+
+    def _settle(self, taken: _Taken, outcome: Outcome) -> None:
+        match outcome.kind:
+            case "requeue":
+                self._stopping.wait(outcome.after_s)  # the place it holds meanwhile keeps the next from failing too
+                self._replace(taken, self._copy(taken, failures=taken.attempt - 1))
+            case "failed" if taken.attempt < DELIVERY_LIMIT:
+                self._replace(taken, self._copy(taken, failures=taken.attempt))
+            case "failed" | "dead":
+                self._replace(taken, self._dead(taken, outcome.reason))
+            case "ack":
+                self._acknowledge(taken)
+
+    def _replace(self, taken: _Taken, message: Message) -> None:
+        """Publish, then acknowledge; while the broker is away, wait for it, unless it took the delivery back."""
+        while taken.channel.is_open:
+            try:
+                self._send([message])
+                return self._acknowledge(taken)
+            except BusError as error:
+                log.warning("delivery_unsettled", queue=self._role, reason=str(error))
+                if self._stopping.is_set():
+                    return
+
+    def _acknowledge(self, taken: _Taken) -> None:
+        self._link.call(lambda: taken.channel.is_open and taken.channel.basic_ack(taken.tag))
+
+    def _copy(self, taken: _Taken, *, failures: int) -> Message:
+        properties = _properties(
+            type=taken.properties.type, message_id=taken.properties.message_id, headers={FAILURES: failures}
+        )
+        return Message("", self._topology.queue(self._role), taken.body, properties, True)
+
+    def _dead(self, taken: _Taken, reason: str) -> Message:
+        """No event is longer than the limit, so what is cut off was never one."""
+        properties = _properties(
+            type=taken.properties.type,
+            message_id=taken.properties.message_id,
+            headers={REASON: reason[:2000], DELIVERIES: taken.attempt},
+        )
+        return Message(self._topology.dead_exchange, self._role, taken.body[:MAX_BODY_BYTES], properties, True)
+
+
+def _properties(
+    *, type: str | None, message_id: str | None, headers: Mapping[str, str | int] | None = None
+) -> BasicProperties:
+    return BasicProperties(
+        content_type="application/json",
+        delivery_mode=DeliveryMode.Persistent.value,
+        type=type,
+        message_id=message_id,
+        headers=dict(headers) if headers else None,
+    )

@@ -1,0 +1,277 @@
+"""The store on any S3-compatible server, by MinIO's client.
+
+First-writer-wins is the server's `If-None-Match: *`; one that ignores it is refused at start. An object larger than a
+part is kept as parts, each written once, and under its key an index that names them with their SHA-256: the index is a
+small object, so the first writer wins there too, which S3's own multipart upload promises on few servers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import certifi
+import urllib3
+from minio import Minio
+from minio.deleteobjects import DeleteObject
+from minio.error import InvalidResponseError, S3Error, ServerError
+
+from proofloop.errors import ConfigError, CorruptObject, NotFound, StoreError
+
+T = TypeVar("T")
+
+PART_BYTES = 64 * 1024 * 1024
+"""What is sent at once, and again when it fails."""
+
+PARTS = ".parts"
+"""The folder of the parts; no key begins with it."""
+
+WRITER, INDEX = "x-amz-meta-proofloop-writer", "x-amz-meta-proofloop-index"
+"""Who wrote an object; whether it is the index of parts."""
+
+ATTEMPTS, FIRST_PAUSE_S = 5, 0.1
+"""Tries of one call, each after twice the pause of the one before: about three seconds in all."""
+
+CONNECT_S, READ_S = 5.0, 60.0
+
+CONNECTIONS = 64
+"""Kept open: as many as a worker has threads, by default."""
+
+PAGE = 1000
+"""Names in one listing: S3's own limit."""
+
+_TRANSIENT = frozenset(
+    {"ConditionalRequestConflict", "InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown"}
+)
+_ABSENT = frozenset({"NoSuchKey", "NoSuchObject"})
+_NO_NAMES = frozenset({"", ".", ".."})
+
+
+class _TryAgain(Exception):
+    """The call failed in a way that may pass; it may have been carried out all the same."""
+
+
+class MinioStore:
+    """Objects below `prefix` in a bucket. Safe to share between threads and processes."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        bucket: str,
+        prefix: str = "",
+        *,
+        access_key: str,
+        secret_key: str,
+        secure: bool = True,
+        region: str = "us-east-1",
+        part_bytes: int = PART_BYTES,
+    ) -> None:
+        """`endpoint` is host:port.
+
+        Raises ConfigError if the bucket is not there or the server does not honour If-None-Match, StoreError when it
+        is away.
+        """
+        self._endpoint, self._bucket, self._part_bytes = endpoint, bucket, part_bytes
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        pool = urllib3.PoolManager(
+            maxsize=CONNECTIONS,
+            retries=False,  # `_call` tries again, and knows that a try may have worked
+            timeout=urllib3.Timeout(connect=CONNECT_S, read=READ_S),
+            cert_reqs="CERT_REQUIRED",
+            ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
+        )
+        try:
+            self._client = Minio(
+                endpoint,
+                access_key=access_key,
+                secret_key=secret_key,
+                secure=secure,
+                region=region,
+                http_client=pool,
+            )
+        except ValueError as error:
+            raise ConfigError(f"PROOFLOOP_S3_ENDPOINT {endpoint!r}: {error}", "write it as https://host:port") from error
+        self._check_server()
+
+    def __str__(self) -> str:
+        return f"s3://{self._bucket}/{self._prefix} at {self._endpoint}"
+
+    def put_if_absent(self, key: str, data: bytes, *, durable: bool = False) -> bool:
+        """Every write is as durable as the server makes it."""
+        if not data:
+            raise ValueError(f"{key}: an object without bytes counts as absent and cannot be written")
+        name = self._name(key)
+        if len(data) <= self._part_bytes:
+            return self._put(name, data)
+        return not self.exists(key) and self._put_parts(key, name, data)
+
+    def get(self, key: str) -> bytes:
+        data, is_index = self._read(self._name(key), key)
+        if not is_index:
+            return data
+        return b"".join(self._read_part(key, part) for part in json.loads(data)["parts"])
+
+    def exists(self, key: str) -> bool:
+        name = self._name(key)
+        try:
+            self._call(key, lambda: self._client.stat_object(self._bucket, name))
+        except NotFound:
+            return False
+        return True
+
+    def list(self, prefix: str) -> Iterator[str]:
+        return (name.removeprefix(self._prefix) for name in self._names(self._name(prefix.removesuffix("/")) + "/"))
+
+    def delete_prefix(self, prefix: str) -> int:
+        folder = self._name(prefix.removesuffix("/")) + "/"
+        count = self._remove(folder)
+        self._remove(f"{self._prefix}{PARTS}/{folder.removeprefix(self._prefix)}")
+        return count
+
+    def _name(self, key: str) -> str:
+        parts = key.split("/")
+        if parts[0] == PARTS or not _NO_NAMES.isdisjoint(parts) or "\0" in key:
+            raise StoreError(f"{key!r} is no key")
+        return self._prefix + key
+
+    def _put(self, name: str, data: bytes, **headers: str) -> bool:
+        """Write unless something is there.
+
+        After a try whose fate is unknown, finding an object may mean finding our own: it says who wrote it.
+        """
+        writer = uuid.uuid4().hex
+        sent = {"If-None-Match": "*", "Content-Type": "application/octet-stream", WRITER: writer, **headers}
+        is_retry = False
+
+        def put() -> bool:
+            nonlocal is_retry
+            before, is_retry = is_retry, True
+            try:
+                # the SDK has no public argument for If-None-Match
+                self._client._put_object(self._bucket, name, data, dict(sent))
+            except S3Error as error:
+                if error.code != "PreconditionFailed":
+                    raise
+                return before and self._writer_of(name) == writer
+            return True
+
+        return self._call(name, put)
+
+    def _writer_of(self, name: str) -> str:
+        metadata = self._client.stat_object(self._bucket, name).metadata
+        return str(metadata.get(WRITER, "")) if metadata else ""
+
+    def _put_parts(self, key: str, name: str, data: bytes) -> bool:
+        folder = f"{PARTS}/{key}/{uuid.uuid4().hex}"
+        parts = []
+        for start in range(0, len(data), self._part_bytes):
+            part = data[start : start + self._part_bytes]
+            parts.append({"name": f"{folder}/{len(parts):06d}", "sha256": hashlib.sha256(part).hexdigest()})
+            self._put(self._prefix + parts[-1]["name"], part)
+        if self._put(name, json.dumps({"bytes": len(data), "parts": parts}).encode(), **{INDEX: "1"}):
+            return True
+        self._remove(f"{self._prefix}{folder}/")
+        return False
+
+    def _read_part(self, key: str, part: dict[str, str]) -> bytes:
+        try:
+            data, _ = self._read(self._prefix + part["name"], key)
+        except NotFound as error:
+            raise CorruptObject(f"{key} lacks its part {part['name']}") from error
+        if hashlib.sha256(data).hexdigest() != part["sha256"]:
+            raise CorruptObject(f"{key}: part {part['name']} is damaged")
+        return data
+
+    def _read(self, name: str, key: str) -> tuple[bytes, bool]:
+        """The object's bytes, and whether they are the index of parts."""
+
+        def read() -> tuple[bytes, bool]:
+            response = self._client.get_object(self._bucket, name)
+            try:
+                return response.read(), INDEX in response.headers
+            finally:
+                response.close()
+                response.release_conn()
+
+        data, is_index = self._call(key, read)
+        if not data:
+            raise NotFound(key)
+        return data, is_index
+
+    def _names(self, folder: str) -> Iterator[str]:
+        """The names below a folder, a page of the listing at a time; a page that fails is asked for again."""
+        last = ""
+        while True:
+            page = self._call(folder, lambda last=last: self._page(folder, last))
+            yield from page
+            if len(page) < PAGE:
+                return
+            last = page[-1]
+
+    def _page(self, folder: str, last: str) -> list[str]:
+        found = self._client.list_objects(self._bucket, folder, recursive=True, start_after=last or None)
+        return [str(item.object_name) for item in itertools.islice(found, PAGE)]
+
+    def _remove(self, folder: str) -> int:
+        names = list(self._names(folder))
+
+        def remove() -> None:
+            for error in self._client.remove_objects(self._bucket, [DeleteObject(name) for name in names]):
+                raise _TryAgain(f"{error.name}: {error.message}")
+
+        self._call(folder, remove)
+        return len(names)
+
+    def _call(self, what: str, action: Callable[[], T]) -> T:
+        """Do it, again if what went wrong may pass. Raises NotFound, StoreError."""
+        for attempt in range(ATTEMPTS):
+            try:
+                return _classified(what, action)
+            except _TryAgain as error:
+                if attempt == ATTEMPTS - 1:
+                    raise StoreError(f"{what}: the store at {self._endpoint} is away: {error}") from error
+                time.sleep(FIRST_PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))
+        raise AssertionError("unreachable")
+
+    def _check_server(self) -> None:
+        """See that the bucket is there, may be written, and keeps the first of two writers."""
+        probe = f"{self._prefix}{PARTS}/probe/{uuid.uuid4().hex}"
+        try:
+            first, second = self._put(probe, b"first"), self._put(probe, b"second")
+            self._remove(f"{probe}")
+        except StoreError as error:
+            cause = error.__cause__
+            if not isinstance(cause, S3Error) or cause.code in _TRANSIENT:
+                raise
+            hints = {
+                "NoSuchBucket": "make the bucket first, or correct PROOFLOOP_S3_BUCKET",
+                "AccessDenied": "this user must be allowed to get, put, list and delete in the bucket",
+            }
+            hint = hints.get(cause.code, "correct PROOFLOOP_S3_ACCESS_KEY, PROOFLOOP_S3_SECRET_KEY or PROOFLOOP_S3_REGION")
+            raise ConfigError(f"the store {self} refuses: {cause.code} {cause.message or ''}".rstrip(), hint) from error
+        if not first or second:
+            raise ConfigError(
+                f"the store {self} does not honour If-None-Match on PUT: two workers could overwrite each other",
+                "use a server that does: MinIO, Ceph RGW, AWS S3",
+            )
+
+
+def _classified(what: str, action: Callable[[], T]) -> T:
+    """Raises NotFound, StoreError, or _TryAgain for what may pass."""
+    try:
+        return action()
+    except S3Error as error:
+        if error.code in _ABSENT:
+            raise NotFound(what) from error
+        if error.code in _TRANSIENT:
+            raise _TryAgain(error.code) from error
+        raise StoreError(f"{what}: the store refuses: {error.code} {error.message or ''}") from error
+    except (ServerError, InvalidResponseError, urllib3.exceptions.HTTPError, OSError) as error:
+        raise _TryAgain(f"{type(error).__name__}: {error}") from error

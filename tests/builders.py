@@ -1,0 +1,135 @@
+"""Small makers of records, answers and stores: a test names only what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from proofloop import keys
+from proofloop.engine.base import Call, Engine, GenerationRequest
+from proofloop.engine.simulated import SimulatedEngine
+from proofloop.engine.simulated_answers import SimulatedSettings
+from proofloop.prompts.parsing import EVALUATION_INTRO, EVALUATION_SCORE, META_INTRO, META_SCORE
+from proofloop.records import Critique, Judgement, Label, Problem, Proof, Provenance, Sampling, Verdict
+from proofloop.runspec import RunSpec, parse_runspec
+from proofloop.runtime import Tools
+from proofloop.store import LocalStore
+
+RUN = "r1"
+PROOF = "p1-000"
+PROVENANCE = Provenance(
+    model_version="m-1",
+    prompt_digest="0123456789ab",
+    seed=7,
+    sampling=Sampling(),
+    prompt_tokens=10,
+    completion_tokens=20,
+    engine_seconds=0.5,
+)
+MALFORMED = Verdict(outcome="malformed", reason="no score")
+
+
+def valid(score: float) -> Verdict:
+    return Verdict(outcome="valid", score=score)
+
+
+def evaluation(score: str = "1", analysis: str = "Every step holds.") -> str:
+    """A verifier's answer in its format."""
+    return f"{EVALUATION_INTRO}\n{analysis}\n\n{EVALUATION_SCORE}\n\\boxed{{{score}}}"
+
+
+def meta_evaluation(score: str = "1", analysis: str = "What it claims is there.") -> str:
+    """A meta-verifier's answer in its format."""
+    return f"{META_INTRO}\n{analysis}\n\n{META_SCORE}\n\\boxed{{{score}}}"
+
+
+def answer(solution: str = "Let $n = 2k$.", score: str = "1", analysis: str = "Every step holds.") -> str:
+    """A generator's answer in its format."""
+    return f"## Solution\n\n{solution}\n\n## Self Evaluation\n\n{evaluation(score, analysis)}"
+
+
+def judgement(index: int, score: float | None = 1.0, confirmed: bool | None = None, quality: float = 1.0) -> Judgement:
+    verdict = MALFORMED if score is None else valid(score)
+    return Judgement(proof_id=PROOF, index=index, verdict=verdict, confirmed=confirmed, quality=quality)
+
+
+def proof(verdict: Verdict = valid(1.0), **changes: Any) -> Proof:
+    fields: dict[str, Any] = {
+        "id": PROOF,
+        "run_id": RUN,
+        "problem_id": "p1",
+        "group": "p1",
+        "solution": "Simulated proof 8f3a of quality 1.",
+        "self_analysis": evaluation(),
+        "verdict": verdict,
+        "provenance": PROVENANCE,
+        "verifier_version": "v-1",
+    }
+    return Proof(**{**fields, **changes})
+
+
+def critique(index: int, verdict: Verdict, analysis: str = "") -> Critique:
+    text = analysis or evaluation(f"{verdict.score:g}" if verdict.score is not None else "?")
+    return Critique(proof_id=PROOF, index=index, analysis=text, verdict=verdict, provenance=PROVENANCE)
+
+
+def label(score: float | None = 1.0, **changes: Any) -> Label:
+    fields: dict[str, Any] = {
+        "run_id": RUN,
+        "proof_id": PROOF,
+        "problem_id": "p1",
+        "group": "p1",
+        "outcome": "perfect",
+        "kind": "accepted",
+        "score": score,
+        "self_quality": 1.0,
+        "critiques": (0, 1),
+        "trigger": 1,
+    }
+    return Label(**{**fields, **changes})
+
+
+def runspec(name: str = RUN, **sections: Any) -> RunSpec:
+    """A run on the simulated engine: two nano problems with two proofs each, n = 4, m = 3, k = 2."""
+    fields: dict[str, Any] = {
+        "name": name,
+        "problems": {"domain": "nano", "count": 2, "proofs_per_problem": 2},
+        "engine": {"kind": "simulated"},
+        "models": dict.fromkeys(("generator", "verifier", "meta_verifier"), "m-1"),
+        "labeling": {"n": 4, "m": 3, "k": 2},
+        "flow": {"generator": 4, "verifier": 8, "meta_verifier": 8, "labeler": 2},
+    }
+    for section, values in sections.items():
+        is_table = isinstance(values, dict) and section in ("labeling", "flow", "models")
+        fields[section] = {**fields[section], **values} if is_table else values
+    return parse_runspec(fields, "a test")
+
+
+class CountingEngine:
+    """The simulated engine, and every request that it was asked."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._engine: Engine = SimulatedEngine(SimulatedSettings(**settings))
+        self.requests: list[GenerationRequest] = []
+
+    def submit(self, request: GenerationRequest) -> Call:
+        self.requests.append(request)
+        return self._engine.submit(request)
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def names(self) -> list[str]:
+        """What was asked, in order: `role:proof:name`, without the attempt."""
+        return [request.id.rpartition(":")[0] for request in self.requests]
+
+
+def workplace(root: Path, engine: Engine, spec: RunSpec | None = None, problems: Sequence[str] = ("p1",)) -> Tools:
+    """Tools over a fresh store that holds the run and its problems."""
+    store, spec = LocalStore(root), spec or runspec()
+    store.put_if_absent(keys.run_spec(spec.name), spec.model_dump_json().encode())
+    for name in problems:
+        problem = Problem(id=name, question=f"Prove {name}.")
+        store.put_if_absent(keys.problem(spec.name, name), problem.model_dump_json().encode())
+    return Tools(store, lambda _: engine)

@@ -1,0 +1,263 @@
+"""What every store promises, run on each; a store joins by saying how this process and another one open it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from proofloop.errors import ConfigError, CorruptObject, NotFound, StoreError
+from proofloop.records import Problem
+from proofloop.store import LocalStore, Store, find_record, get_record, put_record
+from tests.builders import label
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A store under test, and the Python expression that opens it in another process."""
+
+    store: Store
+    expression: str
+
+
+@contextmanager
+def local(tmp_path: Path) -> Iterator[Subject]:
+    root = tmp_path / "store"
+    yield Subject(LocalStore(root), f"LocalStore(Path({str(root)!r}))")
+
+
+SUBJECTS = {"local": local}
+
+
+@pytest.fixture(params=SUBJECTS)
+def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
+    with SUBJECTS[request.param](tmp_path) as one:
+        yield one
+
+
+@pytest.fixture
+def store(subject: Subject) -> Store:
+    return subject.store
+
+
+def start(subject: Subject, code: str, *arguments: str) -> subprocess.Popen[str]:
+    """Run code in another process, where `store` is the store."""
+    head = "import sys\nfrom pathlib import Path\nfrom proofloop.store import LocalStore\n"
+    program = f"{head}store = {subject.expression}\n{code}"
+    return subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True)
+
+
+class TestStoreContract:
+    def test_what_was_put_is_got(self, store: Store) -> None:
+        data = bytes(range(256)) * 1000
+        assert store.put_if_absent("runs/r/a.bin", data)
+        assert store.get("runs/r/a.bin") == data
+        assert store.exists("runs/r/a.bin")
+
+    def test_the_first_writer_wins(self, store: Store) -> None:
+        assert store.put_if_absent("a/k", b"first")
+        assert not store.put_if_absent("a/k", b"second")
+        assert not store.put_if_absent("a/k", b"third", durable=True)
+        assert store.get("a/k") == b"first"
+
+    def test_a_durable_object_is_as_any_other(self, store: Store) -> None:
+        assert store.put_if_absent("a/b/c/d", b"x", durable=True)
+        assert not store.put_if_absent("a/b/c/d", b"y", durable=True)
+        assert (store.get("a/b/c/d"), list(store.list("a/"))) == (b"x", ["a/b/c/d"])
+
+    @pytest.mark.parametrize("key", ["nothing", "a/nothing", "a", "a/k/below"])
+    def test_what_is_not_there_is_not_found(self, store: Store, key: str) -> None:
+        store.put_if_absent("a/k", b"x")
+        assert not store.exists(key)
+        with pytest.raises(NotFound, match=key):
+            store.get(key)
+
+    def test_an_object_without_bytes_cannot_be_written(self, store: Store) -> None:
+        with pytest.raises(ValueError, match="a/k: an object without bytes"):
+            store.put_if_absent("a/k", b"")
+        assert list(store.list("a/")) == []
+
+    @pytest.mark.parametrize("key", ["", "/", "/etc/passwd", "../x", "a/../../x", "a/..", "a//b", "a/", ".", "a/./b", "a\0b"])
+    def test_what_is_no_key_is_refused(self, store: Store, key: str) -> None:
+        for call in (lambda: store.put_if_absent(key, b"x"), lambda: store.get(key), lambda: store.exists(key)):
+            with pytest.raises(StoreError, match="is no key") as caught:
+                call()
+            assert not isinstance(caught.value, NotFound)
+
+    def test_a_listing_is_sorted_by_whole_keys_and_has_its_prefix_only(self, store: Store) -> None:
+        keys = ["r/a.json", "r/a/1", "r/a-1/x", "r/a/b/c", "r/B", "r/a0", "r/10", "r/9", "r2/a", "r"]
+        for key in keys[:-1]:
+            store.put_if_absent(key, b"x")
+        assert list(store.list("r/")) == sorted(key for key in keys if key.startswith("r/"))
+        assert list(store.list("r/a/")) == ["r/a/1", "r/a/b/c"]
+        assert list(store.list("none/")) == list(store.list("r/10/")) == []
+
+    def test_a_listing_holds_nothing_that_cannot_be_got(self, store: Store) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            puts = [pool.submit(store.put_if_absent, f"r/{n:04d}", b"x" * 10_000) for n in range(400)]
+            while not all(put.done() for put in puts):
+                assert {len(store.get(key)) for key in store.list("r/")} <= {10_000}
+        assert list(store.list("r/")) == [f"r/{n:04d}" for n in range(400)]
+
+    def test_deleting_a_prefix_removes_what_is_below_it_and_nothing_else(self, store: Store) -> None:
+        for key in ("r/a/1", "r/a/b/2", "r/ab", "r/a.json"):
+            store.put_if_absent(key, b"x")
+        assert store.delete_prefix("r/a/") == 2
+        assert list(store.list("r/")) == ["r/a.json", "r/ab"]
+        assert store.delete_prefix("r/a/") == store.delete_prefix("r/ab/") == 0
+        assert store.put_if_absent("r/a/1", b"again")
+        assert store.get("r/a/1") == b"again"
+
+    def test_one_of_eight_racing_threads_wins_and_all_read_the_same(self, store: Store) -> None:
+        gate = Barrier(8)
+
+        def race(number: int) -> list[tuple[bool, bytes]]:
+            found = []
+            for turn in range(50):
+                gate.wait()
+                won = store.put_if_absent(f"race/{turn % 5}/{turn}", bytes([number]) * 1000)
+                found.append((won, store.get(f"race/{turn % 5}/{turn}")))
+            return found
+
+        with ThreadPoolExecutor(8) as pool:
+            turns = list(zip(*pool.map(race, range(1, 9)), strict=True))
+        for turn in turns:
+            assert sum(won for won, _ in turn) == 1
+            winner = next(number for number, (won, _) in enumerate(turn, 1) if won)
+            assert {data for _, data in turn} == {bytes([winner]) * 1000}
+
+    def test_one_of_racing_processes_wins_each_key(self, subject: Subject) -> None:
+        code = (
+            "me = sys.argv[1].encode()\n"
+            "import time; time.sleep(max(0.0, float(sys.argv[2]) - time.time()))\n"
+            "print([n for n in range(300) if store.put_if_absent(f'race/{n}', me * 500)])"
+        )
+        begin = str(time.time() + 1.5)
+        racers = {name: start(subject, code, name, begin) for name in "ABCD"}
+        won = {name: eval(racer.communicate(timeout=30)[0].splitlines()[-1]) for name, racer in racers.items()}
+        assert sorted(number for numbers in won.values() for number in numbers) == list(range(300))
+        for name, numbers in won.items():
+            assert all(subject.store.get(f"race/{number}") == name.encode() * 500 for number in numbers)
+
+    def test_a_process_killed_while_it_writes_leaves_only_whole_objects(self, subject: Subject) -> None:
+        code = (
+            "from itertools import count\n"
+            "for n in count():\n"
+            "    store.put_if_absent(f'r/{n % 7}/{n:06d}', bytes([n % 256 or 1]) * 300_000)\n"
+            "    n == 5 and print('writing', flush=True)\n"
+        )
+        for _ in range(3):
+            writer = start(subject, code)
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            time.sleep(0.05)
+            writer.send_signal(signal.SIGKILL)
+            assert writer.wait(10) == -signal.SIGKILL
+            writer.stdout.close()
+            found = list(subject.store.list("r/"))
+            assert len(found) >= 5
+            for key in found:
+                assert subject.store.get(key) == bytes([int(key[-6:]) % 256 or 1]) * 300_000
+            assert subject.store.delete_prefix("r/") == len(found)
+
+    def test_records_are_kept_whole_and_the_first_one_is_returned(self, store: Store) -> None:
+        first, second = label(1.0), label(0.0, outcome="label", kind="rejected_upheld")
+        assert put_record(store, "l/1", first) == first
+        assert put_record(store, "l/1", second) == first
+        assert get_record(store, "l/1", type(first)) == find_record(store, "l/1", type(first)) == first
+        assert find_record(store, "l/2", type(first)) is None
+
+    def test_a_record_of_another_kind_is_corrupt_and_not_absent(self, store: Store) -> None:
+        store.put_if_absent("l/1", b'{"id": 3}')
+        for read in (get_record, find_record):
+            with pytest.raises(CorruptObject, match="l/1 is no Problem: "):
+                read(store, "l/1", Problem)
+
+
+# -- the local folder --------------------------------------------------------------------------------------------------
+
+
+def test_a_file_without_bytes_counts_as_absent(tmp_path: Path) -> None:
+    """As a power cut may leave one behind."""
+    store = LocalStore(tmp_path)
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "k").touch()
+    assert not store.exists("r/k")
+    assert list(store.list("r/")) == []
+    with pytest.raises(NotFound):
+        store.get("r/k")
+    assert store.put_if_absent("r/k", b"x")
+    assert not store.put_if_absent("r/k", b"y")
+    assert store.get("r/k") == b"x"
+
+
+def test_one_of_racing_threads_repairs_a_file_without_bytes(tmp_path: Path) -> None:
+    store, gate = LocalStore(tmp_path), Barrier(8)
+    (tmp_path / "r").mkdir()
+    for turn in range(100):
+        (tmp_path / "r" / str(turn)).touch()
+
+    def race(number: int) -> list[bool]:
+        won = []
+        for turn in range(100):
+            gate.wait()
+            won.append(store.put_if_absent(f"r/{turn}", bytes([number])))
+        return won
+
+    with ThreadPoolExecutor(8) as pool:
+        turns = zip(*pool.map(race, range(1, 9)), strict=True)
+        winners = [[number for number, won in enumerate(turn, 1) if won] for turn in turns]
+    assert [[*store.get(f"r/{turn}")] for turn in range(100)] == winners
+
+
+def test_nothing_is_left_where_objects_are_being_written(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    for n in range(5):
+        store.put_if_absent(f"r/{n % 2}", b"x", durable=True)
+    assert list((tmp_path / ".tmp").iterdir()) == []
+    with pytest.raises(StoreError, match="is no key"):
+        store.put_if_absent(".tmp/x", b"x")
+
+
+def test_two_stores_of_one_folder_are_one(tmp_path: Path) -> None:
+    one, other = LocalStore(tmp_path), LocalStore(tmp_path)
+    assert one.put_if_absent("a", b"1")
+    assert not other.put_if_absent("a", b"2")
+    assert other.get("a") == b"1"
+
+
+def test_a_forked_child_does_not_write_into_its_parents_files(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    children = []
+    for number in range(3):
+        child = os.fork()
+        if child == 0:
+            wins = all(store.put_if_absent(f"r/{number}/{n}", bytes([number + 1]) * 20_000) for n in range(100))
+            os._exit(0 if wins else 1)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    assert all(store.get(f"r/{number}/{n}") == bytes([number + 1]) * 20_000 for number in range(3) for n in range(100))
+
+
+def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for root in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nothing")):
+        with pytest.raises(ConfigError, match=rf"^the store {root} cannot be written: .+\nhint: choose a folder"):
+            LocalStore(root)
+
+
+def test_a_store_whose_folder_went_away_says_so(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    (tmp_path / "store" / ".tmp").rmdir()
+    with pytest.raises(StoreError, match="a/k cannot be written: "):
+        store.put_if_absent("a/k", b"x")

@@ -1,0 +1,141 @@
+"""Importing prompt templates from a Python file: read as data, whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from proofloop.errors import ConfigError
+from proofloop.prompts import load_pack
+from proofloop.prompts.importer import MAX_FILE_BYTES, import_pack
+
+GENERATION = r"""
+Your task is to solve a problem. Write \\boxed{{...}} where it says so.
+
+{question}
+"""
+VERIFICATION = r"""
+## Instruction
+
+Grade it; the score goes into \\boxed{{}}.
+
+{statement}
+
+## Solution
+
+{proof}
+"""
+META = r"""
+Rate the rating of {statement}, solved by {proof}:
+
+{rating}
+"""
+REFINEMENT = """
+{instruction}
+
+## Candidates
+
+{proofs_to_refine}
+"""
+
+
+def official(**changes: str) -> str:
+    """A file in the official form: one dictionary of four triple-quoted strings."""
+    templates = {
+        "proof_generation": f'"""{GENERATION}""".strip()',
+        "proof_verification": f'"""{VERIFICATION}""".strip()',
+        "meta_verification": f'"""{META}""".strip()',
+        "proof_refinement": f'"""{REFINEMENT}""".strip()',
+    }
+    entries = "\n".join(f'    "{name}": {text},' for name, text in {**templates, **changes}.items() if text)
+    return f"math_templates = {{\n{entries}\n}}\n"
+
+
+def write(folder: Path, source: str | bytes) -> Path:
+    file = folder / "math_templates.py"
+    file.write_bytes(source if isinstance(source, bytes) else source.encode())
+    return file
+
+
+def test_the_four_templates_become_a_pack_with_our_placeholders(tmp_path: Path) -> None:
+    made = import_pack(write(tmp_path, official()), tmp_path / "pack")
+    assert made.templates == {
+        "proof_generation": "Your task is to solve a problem. Write \\boxed{...} where it says so.\n\n{question}",
+        "proof_verification": "## Instruction\n\nGrade it; the score goes into \\boxed{}.\n\n{question}\n\n## Solution\n\n{proof}",
+        "meta_verification": "Rate the rating of {question}, solved by {proof}:\n\n{analysis}",
+        "proof_refinement": "{instruction}\n\n## Candidates\n\n{attempts}",
+    }
+    loaded = load_pack("pack", tmp_path)
+    assert (loaded.templates, loaded.fenced) == (made.templates, False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["math_templates.py", "pack"]
+
+
+def test_an_imported_template_is_filled_as_its_model_was_trained(tmp_path: Path) -> None:
+    pack = import_pack(write(tmp_path, official()), tmp_path / "pack")
+    expected = VERIFICATION.replace("\\\\", "\\").strip().format(statement="Is 1 < 2?", proof="Yes {so}.")
+    assert pack.verify("Is 1 < 2?", "Yes {so}.").text == expected
+
+
+def test_nothing_in_the_file_is_executed(tmp_path: Path) -> None:
+    witness = tmp_path / "witness"
+    bad = f"import pathlib\npathlib.Path({str(witness)!r}).write_text('run')\nraise SystemExit\n"
+    import_pack(write(tmp_path, bad + official()), tmp_path / "pack")
+    assert not witness.exists()
+
+
+def test_other_statements_and_odd_backslashes_do_not_disturb(tmp_path: Path) -> None:
+    text = '"Solve \\o/ {question}"'
+    source = f'# -*- coding: utf-8 -*-\n"""About."""\nCOLORS = {{"a": 1, **{{}}}}\n\n{official(proof_generation=text)}\ndef f(): ...\n'
+    pack = import_pack(write(tmp_path, b"\xef\xbb\xbf" + source.encode()), tmp_path / "pack")
+    assert pack.templates["proof_generation"] == "Solve \\o/ {question}"
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        (official(meta_verification=""), r"no string literal 'meta_verification'\nhint: it needs proof_generation, "),
+        (official(meta_verification='f"{statement}{proof}{rating}"'), "no string literal 'meta_verification'"),
+        (official(meta_verification='"{statement}{proof}" + "{rating}"'), "no string literal 'meta_verification'"),
+        (official(meta_verification="open('/etc/passwd').read()"), "no string literal 'meta_verification'"),
+        (official(meta_verification='"{statement} {proof}".strip()'), r"meta_verification of prompt pack 'pack' lacks {analysis}"),
+        (official(proof_generation='"Solve it."'), r"proof_generation of prompt pack 'pack' lacks {question}\nhint: it has exactly"),
+        (official(proof_generation='"{question} {proof}"'), r"has {proof}, which nothing fills"),
+        (official(proof_generation='"{question} {hint}"'), r"template proof_generation has {hint}, which nothing fills"),
+        (official(proof_generation='"{question} {}"'), r"template proof_generation has {}, which nothing fills"),
+        (official(proof_generation='"{question} {{proof}}"'), "a literal in the form of a placeholder, which nothing fills"),
+        (official(proof_generation='"{question!r}"'), "placeholder 'question' has a format"),
+        (official(proof_generation='"{question:>9}"'), "placeholder 'question' has a format"),
+        (official(proof_generation='"{question} \\\\boxed{1"'), r"template proof_generation cannot be read: .*\nhint: literal braces"),
+        ("templates = 3\n", r"has no dictionary of templates\nhint: it needs the keys proof_generation"),
+        ("", "has no dictionary of templates"),
+        ("this is no Python", r"math_templates.py is not a Python file: .*\nhint: give the official"),
+        ("x = " + "(" * 50_000, "is not a Python file"),
+        ("x = " + "-" * 100_000 + "1", "is not a Python file|has no dictionary"),
+        ("a\0b", "is not a Python file"),
+        (b"\xff\xfe\x00", r"cannot be read: .*\nhint: give a Python file in UTF-8"),
+        ("#" * (MAX_FILE_BYTES + 1), f"has {MAX_FILE_BYTES + 1} bytes; at most {MAX_FILE_BYTES} are read"),
+    ],
+    ids=range(21),
+)
+def test_a_file_that_is_no_pack_is_refused_and_nothing_is_written(tmp_path: Path, source: str | bytes, problem: str) -> None:
+    file = write(tmp_path, source)
+    with pytest.raises(ConfigError, match=problem):
+        import_pack(file, tmp_path / "pack")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_missing_file_and_a_taken_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no file .*nothing.py"):
+        import_pack(tmp_path / "nothing.py", tmp_path / "pack")
+    (tmp_path / "pack").mkdir()
+    with pytest.raises(ConfigError, match=r"pack is already there\nhint: choose another --out"):
+        import_pack(write(tmp_path, official()), tmp_path / "pack")
+    assert list((tmp_path / "pack").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, official())
+    with pytest.raises(ConfigError, match=r"cannot be written: Not a directory\nhint: choose another --out"):
+        import_pack(file, file / "pack")
+    assert list(tmp_path.iterdir()) == [file]

@@ -1,0 +1,171 @@
+"""Which version serves: a log that only grows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from proofloop import keys
+from proofloop.errors import ConfigError, CorruptObject
+from proofloop.messages import ModelPublished
+from proofloop.models import (
+    MANIFEST,
+    Served,
+    promote,
+    publish_folder,
+    published_versions,
+    put_in_service,
+    rollback,
+    served_log,
+    verify_version,
+    version_folder,
+)
+from proofloop.runtime import Tools, adopt
+from proofloop.store import LocalStore
+from tests.builders import RUN, runspec
+
+V1, V2, V3 = (keys.model(RUN, "verifier", step) for step in (1, 2, 3))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+def model_folder(folder: Path, weights: bytes = b"weights") -> Path:
+    files = {"model.bin": weights, "config.json": b"{}"}
+    folder.mkdir(parents=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    entries = [{"name": name, "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()]
+    (folder / MANIFEST).write_text(json.dumps({"files": entries}))
+    return folder
+
+
+def publish(store: LocalStore, folder: Path, *versions: str) -> None:
+    for version in versions:
+        publish_folder(store, model_folder(folder / version, version.encode()), version)
+
+
+def deliver(store: LocalStore, version: str) -> None:
+    """`ModelPublished` reaches the role."""
+    event = ModelPublished(run_id=RUN, role="verifier", version=version, digest="d")
+    assert list(adopt(event, Tools(store, engine_for=lambda _: pytest.fail("no engine is needed")))) == []
+
+
+def serving(store: LocalStore) -> list[str]:
+    return [line.version for line in served_log(store, RUN, "verifier")]
+
+
+def test_a_role_serves_its_first_version_until_another_is_published(store: LocalStore) -> None:
+    spec = runspec(models={"verifier": "base"})
+    store.put_if_absent(keys.run_spec(RUN), spec.model_dump_json().encode())
+    assert Tools(store, lambda _: pytest.fail()).serving(RUN, "verifier") == "base"
+    deliver(store, V1)
+    assert Tools(store, lambda _: pytest.fail()).serving(RUN, "verifier") == V1
+    assert Tools(store, lambda _: pytest.fail()).serving(RUN, "generator") == "m-1"
+
+
+def test_a_published_version_is_adopted_once(store: LocalStore) -> None:
+    for version in (V1, V2, V1, V2, V2):
+        deliver(store, version)
+    assert served_log(store, RUN, "verifier") == [
+        Served(version=V1, reason=f"published {V1}"),
+        Served(version=V2, reason=f"published {V2}"),
+    ]
+
+
+def test_a_redelivered_publication_does_not_undo_a_rollback(store: LocalStore) -> None:
+    deliver(store, V1)
+    deliver(store, V2)
+    assert rollback(store, RUN, "verifier", "base") == V1
+    deliver(store, V2)
+    assert serving(store) == [V1, V2, V1]
+    deliver(store, V3)
+    assert serving(store)[-1] == V3
+
+
+def test_rolling_back_twice_goes_back_two_and_then_there_is_nothing_left(store: LocalStore) -> None:
+    deliver(store, V1)
+    deliver(store, V2)
+    assert [rollback(store, RUN, "verifier", "base") for _ in range(2)] == [V1, "base"]
+    assert serving(store) == [V1, V2, V1, "base"]
+    with pytest.raises(ConfigError, match=r"verifier in run r1 serves its first version 'base'\nhint: there is nothing to"):
+        rollback(store, RUN, "verifier", "base")
+
+
+def test_a_version_that_was_rolled_back_is_no_goal_of_a_later_rollback(store: LocalStore) -> None:
+    deliver(store, V1)
+    deliver(store, V2)
+    rollback(store, RUN, "verifier", "base")
+    deliver(store, V3)
+    assert rollback(store, RUN, "verifier", "base") == V1
+
+
+def test_a_complete_version_can_be_promoted_again_and_again(store: LocalStore, tmp_path: Path) -> None:
+    publish(store, tmp_path, V1, V2)
+    assert published_versions(store, RUN, "verifier") == [V1, V2]
+    for version in (V2, V1, V2):
+        promote(store, RUN, "verifier", version)
+    assert serving(store) == [V2, V1, V2]
+    assert rollback(store, RUN, "verifier", "base") == V1
+
+
+def test_an_unknown_or_unfinished_version_is_not_promoted(store: LocalStore, tmp_path: Path) -> None:
+    publish(store, tmp_path, V1)
+    store.put_if_absent(f"{V2}/model.bin", b"a killed trainer's")
+    for version in (V2, V3, "base"):
+        with pytest.raises(ConfigError, match=rf"verifier has no complete version '{version}' in run r1\nhint: one of {V1}$"):
+            promote(store, RUN, "verifier", version)
+    with pytest.raises(ConfigError, match=r"\(none yet\)"):
+        promote(store, RUN, "generator", V1)
+    assert serving(store) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda folder: (folder / "model.bin").write_bytes(b"weightz"), "model.bin has digest .*, its manifest says"),
+        (lambda folder: (folder / "model.bin").unlink(), "model.bin is missing"),
+        (lambda folder: (folder / "model.bin").write_bytes(b""), "model.bin is missing"),
+        (lambda folder: (folder / MANIFEST).write_text("{"), "manifest.json cannot be read"),
+        (lambda folder: (folder / MANIFEST).write_text('{"files": [3]}'), "manifest.json cannot be read"),
+        (lambda folder: (folder / MANIFEST).write_text("[]"), "manifest.json cannot be read"),
+    ],
+)
+def test_a_damaged_version_is_refused(store: LocalStore, tmp_path: Path, damage: object, problem: str) -> None:
+    publish(store, tmp_path, V1)
+    verify_version(store, V1)
+    damage(store.path(V1))  # type: ignore[operator]
+    with pytest.raises(CorruptObject, match=problem):
+        promote(store, RUN, "verifier", V1)
+    assert serving(store) == []
+
+
+def test_publishing_takes_up_what_a_killed_trainer_began_and_never_changes_what_is_finished(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    store.put_if_absent(f"{V1}/model.bin", b"half")
+    store.put_if_absent(f"{V1}/stray.bin", b"x")
+    first = publish_folder(store, model_folder(tmp_path / "a", b"one"), V1)
+    again = publish_folder(store, model_folder(tmp_path / "b", b"two"), V1)
+    assert first == again == hashlib.sha256((tmp_path / "a" / MANIFEST).read_bytes()).hexdigest()
+    assert store.get(f"{V1}/model.bin") == b"one"
+    assert not store.exists(f"{V1}/stray.bin")
+
+
+def test_racing_writers_of_the_log_lose_no_line(store: LocalStore) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    versions = [keys.model(RUN, "verifier", step) for step in range(20)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda version: put_in_service(store, RUN, "verifier", version, f"published {version}"), versions * 2))
+    assert sorted(serving(store)) == versions
+
+
+def test_a_model_lies_in_the_store_or_beside_the_run_file(store: LocalStore, tmp_path: Path) -> None:
+    assert version_folder(store, tmp_path / "cache", V1) == store.path(V1)
+    assert version_folder(store, tmp_path / "cache", "mine", tmp_path) == tmp_path / "mine"

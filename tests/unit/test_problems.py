@@ -1,0 +1,123 @@
+"""A run's problems: what people's files look like, and what is wrong with them, by row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from proofloop.errors import ConfigError
+from proofloop.problems import MAX_QUESTION_CHARS, count_problems, problems_of, read_problems
+from proofloop.records import Problem, digest
+from tests.builders import runspec
+
+
+def write(folder: Path, text: str | bytes) -> Path:
+    file = folder / "problems.json"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+ROWS = [
+    {"question": " Prove it. ", "problem_idx": "Q1", "answer": 42, "source": "a book"},
+    {"problem": "Find $x$.", "id": 7, "contest": "a contest"},
+    {"question": "Why?", "problem_idx": None, "id": "third one!"},
+    {"question": "No id."},
+]
+PROBLEMS = [
+    Problem(id="Q1", question="Prove it.", answer="42", source="a book"),
+    Problem(id="7", question="Find $x$.", source="a contest"),
+    Problem(id="third-one", question="Why?"),
+    Problem(id=f"p{digest('No id.')}", question="No id."),
+]
+
+
+def jsonl(rows: list[dict[str, object]]) -> str:
+    return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
+
+
+def test_a_json_list_is_read(tmp_path: Path) -> None:
+    assert read_problems(write(tmp_path, f"\n {json.dumps(ROWS, indent=2)}")) == PROBLEMS
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n  \n"])
+def test_jsonl_is_read_with_any_line_end_and_empty_lines(tmp_path: Path, end: str) -> None:
+    assert read_problems(write(tmp_path, jsonl(ROWS).replace("\n", end))) == PROBLEMS
+
+
+@pytest.mark.parametrize("text", [json.dumps(ROWS), jsonl(ROWS)])
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path, text: str) -> None:
+    assert read_problems(write(tmp_path, b"\xef\xbb\xbf" + text.encode())) == PROBLEMS
+
+
+def test_odd_line_separators_within_a_question_do_not_end_its_row(tmp_path: Path) -> None:
+    question = "One\u2028two\x85three\x0cfour"
+    assert read_problems(write(tmp_path, jsonl([{"question": question}])))[0].question == question
+
+
+def test_a_question_without_an_id_keeps_its_name_when_rows_are_added(tmp_path: Path) -> None:
+    alone = read_problems(write(tmp_path, jsonl([{"question": "No id."}])))
+    assert alone == read_problems(write(tmp_path, jsonl(ROWS)))[3:]
+
+
+GOOD = '{"question": "a"}\n'
+BAD = [
+    ("", r"has no problems\nhint: give a JSON list"),
+    ("[]", "has no problems"),
+    ("[1", r"is no JSON list: .*\nhint: each row"),
+    ("[" * 100_000, "is no JSON list: "),
+    (GOOD + "{oops}\n", r"^row 2 of .* is no JSON: .*\nhint: give a JSON list, or JSONL with one object a line"),
+    (GOOD + '{"question":' * 100_000, r"^row 2 of .* is no JSON: "),
+    (GOOD + "3\n", r"^row 2 of .* is no object\nhint: each row is an object"),
+    ('[{"question": "a"}, null]', r"^row 2 of .* is no object"),
+    (GOOD + '{"answer": 1}\n', r"^row 2 of .* has no text under `question` or `problem`"),
+    (GOOD + '{"question": "  "}\n', r"^row 2 of .* has no text"),
+    (GOOD + '{"question": 5}\n', r"^row 2 of .* has no text"),
+    (GOOD + '{"question": "\\ud800"}\n', r"^row 2 of .* has half of a surrogate pair"),
+    (GOOD + GOOD, r"^row 2 of .* has the id 'p[0-9a-f]+' again\nhint: ids are unique"),
+    ('{"question": "a", "id": "x/1"}\n{"question": "b", "id": "x-1"}\n', r"^row 2 of .* has the id 'x-1' again"),
+    (jsonl([{"question": "x" * (MAX_QUESTION_CHARS + 1)}]), rf"^the question in row 1 of .* has {MAX_QUESTION_CHARS + 1} characters; at most"),
+    (b"\xff\xfe\x00", r"^problem file .* cannot be read: .*\nhint: give .* in UTF-8"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "problem"), BAD, ids=range(len(BAD)))
+def test_a_bad_row_is_named_with_its_number(tmp_path: Path, text: str | bytes, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        read_problems(write(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none.json cannot be read"):
+        read_problems(tmp_path / "none.json")
+
+
+def test_ten_thousand_problems_are_read(tmp_path: Path) -> None:
+    found = read_problems(write(tmp_path, jsonl([{"question": f"Prove {n}.", "id": n} for n in range(10_000)])))
+    assert (len(found), found[-1]) == (10_000, Problem(id="9999", question="Prove 9999."))
+
+
+def test_a_runs_problems_are_those_of_its_file_beside_the_run_file(tmp_path: Path) -> None:
+    write(tmp_path, jsonl(ROWS))
+    spec = runspec(problems={"file": "problems.json"}, base=tmp_path)
+    assert list(problems_of(spec)) == PROBLEMS
+    assert count_problems(spec) == 4
+
+
+def test_a_domains_problems_are_the_same_each_time_and_differ_by_seed() -> None:
+    problems = {"domain": "nano", "count": 20}
+    first = list(problems_of(runspec(problems=problems)))
+    assert first == list(problems_of(runspec(problems=problems)))
+    assert not {one.id for one in first} & {one.id for one in problems_of(runspec(problems=problems, seed=1))}
+
+
+def test_a_domains_problems_are_all_different_even_when_it_draws_one_twice() -> None:
+    spec = runspec(problems={"domain": "nano", "count": 3000})
+    found = [problem.id for problem in problems_of(spec)]
+    assert len(found) == len(set(found)) == count_problems(spec) == 3000
+
+
+def test_an_unknown_domain_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"unknown domain 'geometry'\nhint: one of: nano"):
+        list(problems_of(runspec(problems={"domain": "geometry"})))

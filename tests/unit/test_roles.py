@@ -1,0 +1,517 @@
+"""The four light roles, each handler called directly over a real store: what it keeps, what it says, what it spends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from proofloop_generator.prove import prove
+from proofloop_labeler.label import label as label_proof
+from proofloop_meta_verifier.judge import judge, summarise
+from proofloop_verifier.review import review
+
+from proofloop import keys
+from proofloop.bus import ACK, Delivery, LocalBus, Outcome
+from proofloop.engine.base import Call, Engine, Generation, GenerationRequest
+from proofloop.engine.simulated import AnsweredCall
+from proofloop.errors import EngineError, NotFound, Retry
+from proofloop.messages import Event, ParentProof, ProblemPosed, ProofLabeled, ProofReviewed, ProofWritten, ReviewJudged, encode
+from proofloop.models import put_in_service
+from proofloop.records import (
+    Critique,
+    Judgement,
+    Label,
+    MetaCritique,
+    MetaCritiques,
+    Proof,
+    Record,
+    Tokens,
+    Verdict,
+)
+from proofloop.runtime import Role, Tools, Worker
+from proofloop.store import LocalStore, find_record, get_record, put_record
+from tests.builders import (
+    MALFORMED,
+    PROOF,
+    PROVENANCE,
+    RUN,
+    CountingEngine,
+    answer,
+    critique,
+    evaluation,
+    judgement,
+    label,
+    proof,
+    runspec,
+    valid,
+    workplace,
+)
+
+POSED = ProblemPosed(run_id=RUN, problem_id="p1", proof_id=PROOF, group="p1")
+
+
+def written(index: int = 0) -> ProofWritten:
+    return ProofWritten(run_id=RUN, proof_id=PROOF, index=index, verifier_version="v-1")
+
+
+def reviewed(index: int = 0) -> ProofReviewed:
+    return ProofReviewed(run_id=RUN, proof_id=PROOF, index=index)
+
+
+def judged(index: int = 0) -> ReviewJudged:
+    return ReviewJudged(run_id=RUN, proof_id=PROOF, index=index)
+
+
+LABELED = ProofLabeled.of(label())
+
+
+class SayingEngine:
+    """Says one thing to everybody."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def submit(self, request: GenerationRequest) -> Call:
+        return AnsweredCall(Generation(self._text, "stop", 10, 20, 0.5, request.model))
+
+    def close(self) -> None: ...
+
+
+class RefusingEngine:
+    """Takes no call: because it is closed, or because nobody could answer it."""
+
+    def __init__(self, *, retryable: bool) -> None:
+        self._retryable = retryable
+
+    def submit(self, request: GenerationRequest) -> Call:
+        raise EngineError("no", retryable=self._retryable)
+
+    def close(self) -> None: ...
+
+
+def tools_with(tmp_path: Path, engine: Engine, *records: Record, **sections: Any) -> Tools:
+    """A workplace whose store holds these records of the proof."""
+    tools = workplace(tmp_path, engine, runspec(**sections))
+    for record in records:
+        put_record(tools.store, key_of(record), record)
+    return tools
+
+
+def key_of(record: Record) -> str:
+    match record:
+        case Proof():
+            return keys.proof(RUN, record.id)
+        case Critique():
+            return keys.critique(RUN, PROOF, record.index)
+        case Judgement():
+            return keys.judgement(RUN, PROOF, record.index)
+        case Label():
+            return keys.label(RUN, PROOF)
+    raise TypeError(record)
+
+
+def check_second_run_asks_nothing(handler: Callable[[Any, Tools], Iterator[Event]], event: Event, tools: Tools) -> None:
+    """The handler stores before it yields, and finds what it stored."""
+    engine = tools.engine_for(tools.spec(RUN))
+    assert isinstance(engine, CountingEngine)
+    first = list(handler(event, tools))
+    asked, kept = len(engine.requests), sorted(tools.store.list(keys.run(RUN)))
+    assert asked > 0
+    assert list(handler(event, tools)) == first
+    assert (len(engine.requests), sorted(tools.store.list(keys.run(RUN)))) == (asked, kept)
+
+
+# -- generator ---------------------------------------------------------------------------------------------------------
+
+
+def test_generator_stores_the_proof_before_it_asks_for_reviews(tmp_path: Path) -> None:
+    tools = tools_with(tmp_path, CountingEngine())
+    events = prove(POSED, tools)
+    assert next(events) == reviewed(-1)
+    stored = get_record(tools.store, keys.proof(RUN, PROOF), Proof)
+    assert list(events) == [
+        ProofWritten(run_id=RUN, proof_id=PROOF, index=index, verifier_version=stored.verifier_version) for index in range(4)
+    ]
+    assert (stored.id, stored.problem_id, stored.group, stored.verdict.outcome) == (PROOF, "p1", "p1", "valid")
+    assert stored.provenance.model_version == "m-1"
+    assert stored.provenance.completion_tokens > 0
+
+
+def test_generator_asks_nothing_when_the_proof_is_there(tmp_path: Path) -> None:
+    check_second_run_asks_nothing(prove, POSED, tools_with(tmp_path, CountingEngine()))
+
+
+@pytest.mark.parametrize(("setting", "outcome"), [("malformed_share", "malformed"), ("truncated_share", "truncated")])
+def test_a_proof_that_cannot_be_read_goes_straight_to_the_labeler(tmp_path: Path, setting: str, outcome: str) -> None:
+    tools = tools_with(tmp_path, CountingEngine(**{setting: 1.0}))
+    assert list(prove(POSED, tools)) == [judged(-1)]
+    stored = get_record(tools.store, keys.proof(RUN, PROOF), Proof)
+    assert (stored.verdict.outcome, stored.verdict.score) == (outcome, None)
+    expected = label(None, outcome="unreadable", kind="unreadable", self_quality=0.0, critiques=(), trigger=-1)
+    assert list(label_proof(judged(-1), tools)) == [ProofLabeled.of(expected)]
+    assert get_record(tools.store, keys.label(RUN, PROOF), Label) == expected
+
+
+def test_the_version_that_reviews_a_proof_is_chosen_once_for_all_its_critiques(tmp_path: Path) -> None:
+    tools = tools_with(tmp_path, CountingEngine())
+    put_in_service(tools.store, RUN, "verifier", "v-2", "published v-2")
+    assert {event.verifier_version for event in prove(POSED, tools) if isinstance(event, ProofWritten)} == {"v-2"}
+    put_in_service(tools.store, RUN, "verifier", "v-3", "published v-3")
+    later = Tools(tools.store, tools.engine_for)
+    assert {event.verifier_version for event in prove(POSED, later) if isinstance(event, ProofWritten)} == {"v-2"}
+
+
+def test_a_refinement_shows_its_parents_and_the_chosen_critiques(tmp_path: Path) -> None:
+    engine = CountingEngine()
+    parent = proof(valid(0.5), self_analysis="MY OWN DOUBTS")
+    tools = tools_with(tmp_path, engine, parent, critique(3, valid(0.0), "A REAL GAP"))
+    posed = ProblemPosed(
+        run_id=RUN, problem_id="p1", proof_id="p1-r1", group="p1", parents=(ParentProof(proof_id=PROOF, critiques=(-1, 3)),)
+    )
+    list(prove(posed, tools))
+    text = engine.requests[0].messages[0].content
+    assert all(part in text for part in ("Prove p1.", parent.solution, "MY OWN DOUBTS", "A REAL GAP"))
+    assert get_record(tools.store, keys.proof(RUN, "p1-r1"), Proof).parents == (PROOF,)
+
+
+def test_an_answer_that_no_record_can_hold_is_data_all_the_same(tmp_path: Path) -> None:
+    tools = tools_with(tmp_path, SayingEngine(answer(solution="Half a pair: \ud835.", score="0")))
+    assert len(list(prove(POSED, tools))) == 5
+    stored = get_record(tools.store, keys.proof(RUN, PROOF), Proof)
+    assert (stored.solution, stored.verdict) == ("Half a pair: ?.", valid(0.0))
+
+
+def test_sampled_tokens_are_kept_for_roles_that_are_trained(tmp_path: Path) -> None:
+    tools = tools_with(tmp_path, CountingEngine(want_tokens=True), training={"generator": {"steps": 1}})
+    list(prove(POSED, tools))
+    list(review(written(), tools))
+    made = get_record(tools.store, keys.proof(RUN, PROOF), Proof).provenance
+    kept = get_record(tools.store, made.tokens_key, Tokens)
+    assert (len(kept.prompt_ids), len(kept.completion_ids)) == (made.prompt_tokens, made.completion_tokens)
+    assert get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique).provenance.tokens_key == ""
+
+
+# -- verifier ----------------------------------------------------------------------------------------------------------
+
+
+def test_verifier_stores_its_critique_before_it_yields(tmp_path: Path) -> None:
+    tools = tools_with(tmp_path, CountingEngine(verifier_noise=0), proof())
+    events = review(written(2), tools)
+    assert next(events) == reviewed(2)
+    stored = get_record(tools.store, keys.critique(RUN, PROOF, 2), Critique)
+    assert (stored.proof_id, stored.index, stored.verdict) == (PROOF, 2, valid(1.0))
+    assert stored.provenance.model_version == "v-1"
+
+
+def test_verifier_asks_nothing_when_the_critique_is_there(tmp_path: Path) -> None:
+    check_second_run_asks_nothing(review, written(), tools_with(tmp_path, CountingEngine(), proof()))
+
+
+@pytest.mark.parametrize("setting", ["malformed_share", "truncated_share"])
+def test_a_critique_that_cannot_be_read_is_kept_and_flows_on(tmp_path: Path, setting: str) -> None:
+    tools = tools_with(tmp_path, CountingEngine(**{setting: 1.0}), proof())
+    assert list(review(written(), tools)) == [reviewed()]
+    assert get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique).verdict.score is None
+
+
+def test_verifier_skips_a_proof_that_is_decided(tmp_path: Path) -> None:
+    engine = CountingEngine()
+    assert list(review(written(), tools_with(tmp_path, engine, proof(), label()))) == []
+    assert engine.requests == []
+
+
+def test_verifier_reviews_a_decided_proof_all_the_same_without_early_stop(tmp_path: Path) -> None:
+    tools = tools_with(tmp_path, CountingEngine(), proof(), label(), labeling={"stop_early": False})
+    assert list(review(written(), tools)) == [reviewed()]
+
+
+def test_a_running_critique_is_cancelled_in_the_engine_when_its_proof_is_decided(tmp_path: Path) -> None:
+    engine = CountingEngine(latency_s=60, latency_sigma=0, max_concurrency=1)
+    tools = tools_with(tmp_path, engine, proof())
+    put_label = threading.Timer(0.1, lambda: put_record(tools.store, keys.label(RUN, PROOF), label()))
+    put_label.start()
+    assert list(review(written(), tools)) == []
+    assert list(tools.store.list(keys.critiques(RUN, PROOF))) == []
+    put_label.join()
+    later = engine.submit(engine.requests[0])
+    later.cancel()
+    assert later.result(1).completion_tokens == 0  # it had the only slot at once, or it would have waited
+    engine.close()
+
+
+def test_each_critique_of_a_proof_has_its_own_seed_and_the_same_one_each_time(tmp_path: Path) -> None:
+    def seeds(folder: Path, run: str) -> list[int]:
+        engine = CountingEngine()
+        tools = tools_with(folder, engine, proof(), name=run) if run == RUN else workplace(folder, engine, runspec(name=run))
+        put_record(tools.store, keys.proof(run, PROOF), proof())
+        for index in range(3):
+            list(review(ProofWritten(run_id=run, proof_id=PROOF, index=index, verifier_version="v-1"), tools))
+        return [request.seed for request in engine.requests]
+
+    first = seeds(tmp_path / "a", RUN)
+    assert len(set(first)) == 3
+    assert seeds(tmp_path / "b", RUN) == first
+    assert not set(seeds(tmp_path / "c", "r2")) & set(first)
+
+
+# -- meta-verifier -----------------------------------------------------------------------------------------------------
+
+FLAWED = proof(solution="Simulated proof 8f3a of quality 0.")
+CLAIMS = "Simulated analysis claims quality 0.\n" + evaluation("0")
+
+
+def test_meta_verifier_stores_assessments_and_judgement_before_it_yields(tmp_path: Path) -> None:
+    tools = tools_with(tmp_path, CountingEngine(verifier_noise=0), FLAWED, critique(2, valid(0.0), CLAIMS))
+    events = judge(reviewed(2), tools)
+    assert next(events) == judged(2)
+    stored = get_record(tools.store, keys.judgement(RUN, PROOF, 2), Judgement)
+    assert stored == judgement(2, 0.0, confirmed=True, quality=1.0)
+    assessments = get_record(tools.store, keys.meta_critiques(RUN, PROOF, 2), MetaCritiques).assessments
+    assert [one.verdict for one in assessments] == [valid(1.0)] * 2
+
+
+def test_meta_verifier_asks_nothing_when_the_judgement_is_there(tmp_path: Path) -> None:
+    check_second_run_asks_nothing(
+        judge, reviewed(), tools_with(tmp_path, CountingEngine(), FLAWED, critique(0, valid(0.0), CLAIMS))
+    )
+
+
+def test_meta_verifier_asks_nothing_again_when_it_was_killed_before_the_judgement(tmp_path: Path) -> None:
+    engine = CountingEngine()
+    tools = tools_with(tmp_path, engine, FLAWED, critique(0, valid(0.0), CLAIMS))
+    list(judge(reviewed(), tools))
+    asked, before = len(engine.requests), tools.store.get(keys.judgement(RUN, PROOF, 0))
+    tools.store.path(keys.judgement(RUN, PROOF, 0)).unlink()  # type: ignore[attr-defined]
+    assert list(judge(reviewed(), tools)) == [judged()]
+    assert (len(engine.requests), tools.store.get(keys.judgement(RUN, PROOF, 0))) == (asked, before)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "expected"),
+    [(valid(1.0), judgement(0, 1.0, quality=1.0)), (MALFORMED, judgement(0, None, quality=0.0))],
+)
+def test_a_critique_that_claims_nothing_costs_nothing(tmp_path: Path, verdict: Verdict, expected: Judgement) -> None:
+    engine = CountingEngine()
+    tools = tools_with(tmp_path, engine, FLAWED, critique(0, verdict))
+    assert list(judge(reviewed(), tools)) == [judged()]
+    assert get_record(tools.store, keys.judgement(RUN, PROOF, 0), Judgement) == expected
+    assert engine.requests == []
+
+
+def test_a_majority_is_asked_first_and_the_rest_only_if_it_disagrees(tmp_path: Path) -> None:
+    asked = set()
+    for number in range(12):
+        engine = CountingEngine(verifier_noise=0.5, seed=number)
+        tools = tools_with(tmp_path / str(number), engine, proof(), critique(0, valid(0.0), CLAIMS), labeling={"m": 5})
+        list(judge(reviewed(), tools))
+        found = get_record(tools.store, keys.meta_critiques(RUN, PROOF, 0), MetaCritiques)
+        confirms = [(one.verdict.score or 0.0) >= 0.5 for one in found.assessments]
+        assert len(confirms) == (3 if len(set(confirms[:3])) == 1 else 5)
+        assert get_record(tools.store, keys.judgement(RUN, PROOF, 0), Judgement).confirmed == (2 * sum(confirms) > 5)
+        assert engine.names() == [f"meta_verifier:{PROOF}:meta-0-{one}" for one in range(len(confirms))]
+        asked.add(len(confirms))
+    assert asked == {3, 5}
+
+
+def test_all_m_are_asked_without_early_stop(tmp_path: Path) -> None:
+    engine = CountingEngine(verifier_noise=0)
+    tools = tools_with(tmp_path, engine, FLAWED, critique(0, valid(0.0), CLAIMS), labeling={"stop_early": False})
+    list(judge(reviewed(), tools))
+    assert len(engine.requests) == 3
+
+
+def test_meta_verifier_skips_a_decided_proof_but_judges_the_self_critique(tmp_path: Path) -> None:
+    engine = CountingEngine(verifier_noise=0)
+    own = proof(valid(0.0), solution=FLAWED.solution, self_analysis=CLAIMS)
+    tools = tools_with(tmp_path, engine, own, critique(0, valid(0.0), CLAIMS), label())
+    assert list(judge(reviewed(0), tools)) == []
+    assert list(judge(reviewed(-1), tools)) == [judged(-1)]
+    assert engine.names() == [f"meta_verifier:{PROOF}:meta-self-{number}" for number in range(2)]
+    assert get_record(tools.store, keys.judgement(RUN, PROOF, -1), Judgement) == judgement(-1, 0.0, True, 1.0)
+
+
+def assessed(*scores: float | None) -> MetaCritiques:
+    verdicts = [MALFORMED if score is None else valid(score) for score in scores]
+    assessments = tuple(MetaCritique(analysis="", verdict=verdict, provenance=PROVENANCE) for verdict in verdicts)
+    return MetaCritiques(proof_id=PROOF, index=0, assessments=assessments)
+
+
+@pytest.mark.parametrize(
+    ("scores", "confirm_at", "confirmed", "quality"),
+    [
+        ((1.0, 1.0, 0.0), 0.5, True, 2 / 3),
+        ((0.5, 0.5, 0.0), 0.5, True, 1 / 3),
+        ((0.5, 0.5, 0.0), 1.0, False, 1 / 3),
+        ((1.0, None, None), 0.5, False, 1.0),
+        ((None, None, None), 0.5, False, 0.0),
+    ],
+)
+def test_an_assessment_that_cannot_be_read_confirms_nothing_and_enters_no_mean(
+    scores: tuple[float | None, ...], confirm_at: float, confirmed: bool, quality: float
+) -> None:
+    rule = runspec(labeling={"confirm_at": confirm_at}).labeling
+    assert summarise(assessed(*scores), valid(0.0), rule) == judgement(0, 0.0, confirmed, pytest.approx(quality))
+
+
+# -- labeler -----------------------------------------------------------------------------------------------------------
+
+
+def test_labeler_waits_until_the_label_is_decided_and_the_self_critique_is_judged(tmp_path: Path) -> None:
+    tools = tools_with(tmp_path, CountingEngine(), proof())
+    for index in range(4):
+        put_record(tools.store, keys.judgement(RUN, PROOF, index), judgement(index))
+        assert list(label_proof(judged(index), tools)) == []
+    put_record(tools.store, keys.judgement(RUN, PROOF, -1), judgement(-1, 0.5, False, 0.25))
+    expected = label(self_quality=0.25, critiques=(0, 1, 2, 3), trigger=-1, solved=True)
+    assert list(label_proof(judged(-1), tools)) == [ProofLabeled.of(expected)]
+    assert get_record(tools.store, keys.label(RUN, PROOF), Label) == expected
+
+
+REJECTED = (judgement(-1), judgement(0, 0.0, True), judgement(2, 0.0, True))
+
+
+def test_labeler_decides_early_when_nothing_can_change_the_label(tmp_path: Path) -> None:
+    tools = tools_with(tmp_path, CountingEngine(), proof(), *REJECTED)
+    expected = label(0.0, outcome="label", kind="rejected_upheld", critiques=(0, 2), trigger=2)
+    assert list(label_proof(judged(2), tools)) == [ProofLabeled.of(expected)]
+    assert get_record(tools.store, keys.label(RUN, PROOF), Label) == expected
+
+
+def test_labeler_waits_for_all_without_early_stop(tmp_path: Path) -> None:
+    tools = tools_with(tmp_path, CountingEngine(), proof(), *REJECTED, labeling={"stop_early": False})
+    assert list(label_proof(judged(2), tools)) == []
+    for index in (1, 3):
+        put_record(tools.store, keys.judgement(RUN, PROOF, index), judgement(index))
+    assert len(list(label_proof(judged(1), tools))) == 1
+
+
+def test_only_the_message_that_decided_announces_and_it_does_so_each_time(tmp_path: Path) -> None:
+    tools = tools_with(tmp_path, CountingEngine(), proof(), *REJECTED)
+    first = list(label_proof(judged(2), tools))
+    assert len(first) == 1
+    assert [list(label_proof(judged(index), tools)) for index in (-1, 0, 1, 3)] == [[], [], [], []]
+    assert list(label_proof(judged(2), tools)) == first
+
+
+def test_racing_labelers_announce_a_label_once(tmp_path: Path) -> None:
+    for turn in range(25):
+        tools = tools_with(tmp_path / str(turn), CountingEngine(), proof(), *REJECTED)
+        gate = threading.Barrier(3)
+
+        def announce(index: int, store: LocalStore = tools.store, gate: threading.Barrier = gate) -> list[Event]:  # type: ignore[assignment]
+            replica = Tools(store, engine_for=lambda _: pytest.fail("a labeler asks no engine"))
+            gate.wait()
+            return list(label_proof(judged(index), replica))
+
+        with ThreadPoolExecutor(3) as pool:
+            announced = [event for events in pool.map(announce, (-1, 0, 2)) for event in events]
+        assert announced == [ProofLabeled.of(get_record(tools.store, keys.label(RUN, PROOF), Label))]
+
+
+# -- what goes wrong ---------------------------------------------------------------------------------------------------
+
+HANDLERS = [(prove, POSED), (review, written()), (judge, reviewed(0))]
+
+
+@pytest.mark.parametrize(("handler", "event"), HANDLERS)
+@pytest.mark.parametrize("engine", [CountingEngine(failure_share=1.0), RefusingEngine(retryable=True)], ids=["fails", "refuses"])
+def test_an_engine_that_is_away_means_later_and_nothing_is_stored(tmp_path: Path, handler: Any, event: Event, engine: Engine) -> None:
+    records = [] if handler is prove else [FLAWED, critique(0, valid(0.0), CLAIMS)] if handler is judge else [FLAWED]
+    tools = tools_with(tmp_path, engine, *records)
+    before = list(tools.store.list(keys.run(RUN)))
+    with pytest.raises(Retry) as caught:
+        list(handler(event, tools))
+    assert caught.value.after_s > 0
+    assert list(tools.store.list(keys.run(RUN))) == before
+
+
+def test_a_call_that_can_never_work_is_data_of_its_own_kind(tmp_path: Path) -> None:
+    engine = RefusingEngine(retryable=False)
+    expected = Verdict(outcome="engine_failed", reason="no")
+    tools = tools_with(tmp_path / "a", engine)
+    assert list(prove(POSED, tools)) == [judged(-1)]
+    assert get_record(tools.store, keys.proof(RUN, PROOF), Proof).verdict == expected
+    tools = tools_with(tmp_path / "b", engine, FLAWED, critique(1, valid(0.0), CLAIMS))
+    assert list(review(written(0), tools)) == [reviewed(0)]
+    assert get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique).verdict == expected
+    assert list(judge(reviewed(1), tools)) == [judged(1)]
+    assert get_record(tools.store, keys.judgement(RUN, PROOF, 1), Judgement) == judgement(1, 0.0, False, 0.0)
+
+
+def test_a_process_that_stops_asks_for_its_message_again(tmp_path: Path) -> None:
+    engine = CountingEngine(latency_s=60, latency_sigma=0)
+    tools = tools_with(tmp_path, engine)
+    tools.stop("asked to")
+    with pytest.raises(Retry, match="the process is stopping"):
+        list(prove(POSED, tools))
+    assert find_record(tools.store, keys.proof(RUN, PROOF), Proof) is None
+    engine.close()
+
+
+@pytest.mark.parametrize(("handler", "event"), [*HANDLERS[1:], (label_proof, judged())])
+def test_a_proof_that_is_gone_is_not_found(tmp_path: Path, handler: Any, event: Event) -> None:
+    with pytest.raises(NotFound, match=PROOF):
+        list(handler(event, tools_with(tmp_path, CountingEngine())))
+
+
+# -- the runtime around a handler --------------------------------------------------------------------------------------
+
+pytestmark = pytest.mark.usefixtures("quiet_log")
+
+
+def outcome_of(tmp_path: Path, handler: Callable[[Any, Tools], Iterator[Event]], body: bytes = encode(judged())) -> Outcome:
+    bus, published = LocalBus(), []
+    bus._on_publish = published.append
+    tools = tools_with(tmp_path, CountingEngine())
+    outcome = Worker(Role("labeler", {"ReviewJudged": handler}), bus, tools).process(Delivery(body))
+    assert (outcome == ACK) == bool(published)
+    return outcome
+
+
+def test_what_a_handler_raises_becomes_an_outcome_and_nothing_is_published(tmp_path: Path) -> None:
+    def raising(error: BaseException) -> Callable[[Any, Tools], Iterator[Event]]:
+        def handle(event: Any, tools: Tools) -> Iterator[Event]:
+            yield judged(1)
+            raise error
+
+        return handle
+
+    from proofloop.errors import CorruptObject, Reject, StoreError
+
+    outcomes = [
+        outcome_of(tmp_path / str(number), raising(error))
+        for number, error in enumerate(
+            [Retry("later", after_s=7), Reject("never"), StoreError("away"), NotFound("k"), CorruptObject("k"), KeyError("bug")]
+        )
+    ]
+    assert outcomes == [
+        Outcome("requeue", "later", 7),
+        Outcome("dead", "never"),
+        Outcome("requeue", "away", 2.0),
+        Outcome("failed", "the store lacks what the message names: k"),
+        Outcome("failed", "the store lacks what the message names: k"),
+        Outcome("failed", "KeyError: 'bug'"),
+    ]
+
+
+def test_what_a_handler_yields_is_published_and_acknowledged(tmp_path: Path) -> None:
+    assert outcome_of(tmp_path, lambda event, tools: iter([judged(1)])) == ACK
+
+
+@pytest.mark.parametrize("body", [b"", b"[" * 60_000, b'{"event":"ReviewJudged","run_id":"../x","proof_id":"p","index":0}'])
+def test_a_body_that_is_no_event_is_dead_at_once(tmp_path: Path, body: bytes) -> None:
+    assert outcome_of(tmp_path, lambda event, tools: pytest.fail("never handled"), body).kind == "dead"
+
+
+def test_a_worker_whose_messages_mostly_fail_stops_and_says_why(tmp_path: Path) -> None:
+    tools = tools_with(tmp_path, CountingEngine())
+    worker = Worker(Role("labeler", {"ReviewJudged": label_proof}), LocalBus(), tools)
+    for number in range(25):
+        assert not tools.stopping.is_set()
+        worker.process(Delivery(encode(ReviewJudged(run_id=RUN, proof_id=f"gone-{number}", index=0))))
+    assert tools.stopping.is_set()
+    assert tools.stop_reason.startswith("25 of 25 messages of the labeler failed, the last because: the store lacks")

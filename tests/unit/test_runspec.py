@@ -1,0 +1,130 @@
+"""run.toml: everything has a default that works, and whatever is wrong is named with its section, key, value and way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from proofloop.errors import ConfigError
+from proofloop.records import Sampling
+from proofloop.runspec import RunSpec, load_runspec, parse_runspec
+
+SMALLEST = '[problems]\ndomain = "nano"\n'
+
+
+def load(folder: Path, text: str | bytes, name: str = "small.toml") -> RunSpec:
+    file = folder / name
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_runspec(file)
+
+
+def test_the_smallest_run_has_the_defaults_of_the_paper(tmp_path: Path) -> None:
+    spec = load(tmp_path, SMALLEST)
+    assert (spec.name, spec.base, spec.prompts, spec.seed) == ("small", tmp_path, "math", 0)
+    assert (spec.reward.preset, spec.reward.alpha, spec.reward.beta, spec.reward.meta) == ("paper", 0.76, 0.24, True)
+    assert spec.labeling.stop_early and spec.labeling.k <= spec.labeling.n
+    assert spec.training.roles == ()
+
+
+def test_a_whole_run_is_read(tmp_path: Path) -> None:
+    text = """
+name = "mine"
+seed = 3
+prompts = "my-pack"
+[problems]
+file = "problems.jsonl"
+proofs_per_problem = 2
+[engine]
+kind = "openai"
+settings = { base_url = "http://localhost:1", nested = { a = 1 } }
+[models]
+verifier = "v-7"
+[sampling.verifier]
+temperature = 0
+max_tokens = 77
+[labeling]
+n = 64
+m = 5
+k = 8
+confirm_at = 1
+[reward]
+preset = "weighted"
+alpha = 1
+[training.verifier]
+steps = 2
+"""
+    spec = load(tmp_path, text)
+    assert (spec.name, spec.seed, spec.problems.file) == ("mine", 3, Path("problems.jsonl"))
+    assert spec.engine.settings == {"base_url": "http://localhost:1", "nested": {"a": 1}}
+    assert [spec.model_of(role) for role in ("generator", "verifier")] == ["nano-base", "v-7"]
+    assert spec.sampling_of("verifier") == Sampling(temperature=0, max_tokens=77)
+    assert spec.sampling_of("generator") == Sampling()
+    assert (spec.labeling.n, spec.labeling.confirm_at, spec.reward.alpha) == (64, 1.0, 1.0)
+    assert spec.training.roles == ("verifier",)
+
+
+def test_a_run_is_the_same_after_its_stay_in_the_store(tmp_path: Path) -> None:
+    spec = load(tmp_path, SMALLEST + "[sampling.generator]\nmax_tokens = 9\n[engine]\nsettings = { seed = 1 }\n")
+    assert RunSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert parse_runspec(spec.model_dump(), "a test") == spec
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    assert load(tmp_path, b"\xef\xbb\xbf" + SMALLEST.encode()).problems.domain == "nano"
+
+
+BAD = [
+    ("sed = 1\n" + SMALLEST, r"^unknown key sed in .*small.toml\nhint: known here: engine, flow, labeling, models, name, "),
+    ('base = "/"\n' + SMALLEST, r"^unknown key base in .*small.toml\nhint: known here: engine, flow"),
+    (SMALLEST + "[labelling]\nn = 1\n", r"^unknown key labelling in .*\nhint: known here: .*labeling"),
+    (SMALLEST + "[labeling]\nnn = 1\n", r"^unknown key \[labeling\] nn in .*\nhint: known here: confirm_at, k, m, n, stop_early$"),
+    (SMALLEST + '[models]\ncritic = "x"\n', r"^unknown key \[models\] critic in .*\nhint: known here: generator, meta_verifier, verifier$"),
+    (SMALLEST + "[sampling.critic]\ntop_p = 1\n", r"^unknown key \[sampling\] critic in .*\nhint: known here: generator, meta_"),
+    (SMALLEST + "[training.labeler]\nsteps = 1\n", r"^unknown key \[training\] labeler in .*\nhint: known here: generator, verifier$"),
+    (SMALLEST + "[flow]\ntrainer = 1\n", r"^unknown key \[flow\] trainer in "),
+    (SMALLEST + "[sampling.verifier]\ntemprature = 1\n", r"^unknown key \[sampling.verifier\] temprature in .*\nhint: known here: max_tokens, temp"),
+    (SMALLEST + "[labeling]\nn = 8\nk = 9\n", r"^labeling in .*: k = 9 is more than n = 8: .*\nhint: The auto-label of section 2.3"),
+    (SMALLEST + "[labeling]\nn = 0\n", r"^\[labeling\] n = 0 in .*: Input should be greater than or equal to 1\nhint: The auto-label"),
+    (SMALLEST + '[labeling]\nn = "8"\n', r"^\[labeling\] n = '8' in .*: Input should be a valid integer"),
+    (SMALLEST + "[labeling]\nn = true\n", r"^\[labeling\] n = True in .*: Input should be a valid integer"),
+    (SMALLEST + "[labeling]\nn = 8.5\n", r"^\[labeling\] n = 8.5 in .*: Input should be a valid integer"),
+    (SMALLEST + "[labeling]\nstop_early = 1\n", r"^\[labeling\] stop_early = 1 in .*: Input should be a valid boolean"),
+    (SMALLEST + "[labeling]\nconfirm_at = 0.7\n", r"^\[labeling\] confirm_at = 0.7 in .*: Input should be 0.5 or 1"),
+    (SMALLEST + '[reward]\npreset = "papers"\n', r"^\[reward\] preset = 'papers' in .*: Input should be 'paper' or 'weighted'"),
+    (SMALLEST + "[reward]\nalpha = nan\n", r"^\[reward\] alpha = nan in "),
+    (SMALLEST + "[prices]\nper_engine_hour = inf\n", r"^\[prices\] per_engine_hour = inf in "),
+    (SMALLEST + "[sampling.verifier]\ntop_p = 0\n", r"^\[sampling.verifier\] top_p = 0 in .*: Input should be greater than 0\nhint: How one role"),
+    (SMALLEST + "[sampling.verifier]\ntemperature = inf\n", r"^\[sampling.verifier\] temperature = inf in "),
+    (SMALLEST + "[sampling]\nverifier = 1\n", r"^\[sampling\] verifier = 1 in "),
+    ("problems = 1\n", r"^problems = 1 in "),
+    ('[problems]\ndomain = "nano"\nfile = "x"\n', r"^problems in .*: give exactly one of domain and file\nhint: Which problems"),
+    ("[problems]\ncount = 1\n", r"^problems in .*: give exactly one of domain and file"),
+    ('[problems]\ndomain = "nano"\ncount = 0\n', r"^\[problems\] count = 0 in .*: Input should be greater than or equal to 1"),
+    ("[problems]\nfile = 5\n", r"^\[problems\] file = 5 in "),
+    ('[problems]\ndomain = "nano"\nsplit = "dev"\n', r"^\[problems\] split = 'dev' in .*: Input should be 'train', 'validation' or 'test'"),
+    ("", r"^problems is missing in .*small.toml\nhint: see examples/"),
+    ('name = "a b"\n' + SMALLEST, r"^name in .*small.toml 'a b' cannot be part of a key\nhint: use 1 to 100"),
+    ("name = 5\n" + SMALLEST, r"^name = 5 in .*: Input should be a valid string"),
+    ("seed = \n", r"small.toml is not TOML: .*\nhint: see examples/"),
+    (b"\xff\xfe", r"small.toml is not TOML: .*\nhint: see examples/"),
+    ("a = " + "[" * 50_000, "small.toml is not TOML: "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "problem"), BAD, ids=range(len(BAD)))
+def test_what_is_wrong_is_named_with_its_place_value_and_way_out(tmp_path: Path, text: str | bytes, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        load(tmp_path, text)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none.toml cannot be read: No such file or directory\nhint: give the path"):
+        load_runspec(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load_runspec(tmp_path)
+
+
+def test_a_file_name_that_is_no_name_for_a_run_asks_for_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'my run' cannot be part of a key"):
+        load(tmp_path, SMALLEST, "my run.toml")
