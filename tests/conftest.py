@@ -7,6 +7,10 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from tests.integration.servers import broker, s3
+
+__all__ = ["broker", "quiet_log", "s3"]
+
 
 @pytest.fixture
 def quiet_log() -> Iterator[None]:

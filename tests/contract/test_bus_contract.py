@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from proofloop.bus import ACK, Bus, DeadLetter, Delivery, LocalBus, Outcome
+from proofloop.bus.dead_letters import DeadLetters
+from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.messages import Event, ModelPublished, ProofReviewed, ReviewJudged, decode, encode
+from tests.integration.servers import Broker, delete_namespace
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
 
@@ -37,12 +41,50 @@ def local() -> Iterator[Subject]:
     bus.close(grace_s=10)
 
 
-SUBJECTS = {"local": local}
+class DeadOnBroker(list[DeadLetter]):
+    """Reads the broker's dead letters whenever somebody looks."""
+
+    def __init__(self, letters: DeadLetters) -> None:
+        self._letters = letters
+
+    def __iter__(self) -> Iterator[DeadLetter]:
+        return self._letters.letters()
+
+    def __len__(self) -> int:
+        return len(list(self._letters.letters()))
+
+    def __eq__(self, other: object) -> bool:
+        return list(self._letters.letters()) == other
+
+
+@contextmanager
+def rabbitmq(broker: Broker) -> Iterator[Subject]:
+    namespace = f"test-{uuid.uuid4().hex[:8]}"
+    bus, letters = RabbitBus(broker.url, namespace=namespace), DeadLetters(broker.url, namespace=namespace)
+
+    def wait_idle(timeout_s: float) -> bool:
+        """Nothing ready, nothing later, nothing here, several times in a row: what travels is in none of them."""
+        deadline, quiet = time.monotonic() + timeout_s, 0
+        while quiet < 3 and time.monotonic() < deadline:
+            is_idle = not bus.unsettled and not any(depth.ready + depth.later for depth in letters.depths())
+            quiet = quiet + 1 if is_idle else 0
+            time.sleep(0.02)
+        return quiet == 3
+
+    try:
+        yield Subject(bus, wait_idle, DeadOnBroker(letters))
+    finally:
+        bus.close(grace_s=10)
+        delete_namespace(broker.url, namespace)
+
+
+SUBJECTS = {"local": local, "rabbitmq": rabbitmq}
 
 
 @pytest.fixture(params=SUBJECTS)
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
-    with SUBJECTS[request.param]() as one:
+    arguments = [request.getfixturevalue("broker")] if request.param == "rabbitmq" else []
+    with SUBJECTS[request.param](*arguments) as one:
         yield one
 
 
@@ -81,10 +123,14 @@ class TestBusContract:
 
     def test_events_go_to_the_queues_that_want_their_routing_key(self, subject: Subject) -> None:
         consumers = {name: Consumer() for name in ("generator", "verifier", "audit", "nobody")}
-        published = [ModelPublished(run_id="r1", role=role, version=role, digest="d") for role in ("generator", "verifier")]
+        published = [
+            ModelPublished(run_id="r1", role=role, version=role, digest="d") for role in ("generator", "verifier")
+        ]
         reviewed = ProofReviewed(run_id="r1", proof_id="p", index=1)
         subject.bus.serve("generator", ["ModelPublished.generator"], consumers["generator"], concurrency=1)
-        subject.bus.serve("verifier", ["ModelPublished.verifier", "ProofReviewed"], consumers["verifier"], concurrency=1)
+        subject.bus.serve(
+            "verifier", ["ModelPublished.verifier", "ProofReviewed"], consumers["verifier"], concurrency=1
+        )
         subject.bus.serve("audit", ["ProofReviewed"], consumers["audit"], concurrency=1)
         subject.bus.serve("nobody", ["ModelPublished"], consumers["nobody"], concurrency=1)
         subject.bus.publish([*published, reviewed, judged(0)])
@@ -142,7 +188,9 @@ class TestBusContract:
     def test_many_delayed_deliveries_wake_every_idle_thread(self, subject: Subject) -> None:
         gate = threading.Barrier(8)
 
-        def consume(delivery: Delivery, seen: Counter[bytes] = Counter(), lock: threading.Lock = threading.Lock()) -> Outcome:
+        def consume(
+            delivery: Delivery, seen: Counter[bytes] = Counter(), lock: threading.Lock = threading.Lock()
+        ) -> Outcome:
             with lock:
                 seen[delivery.body] += 1
                 first = seen[delivery.body] == 1

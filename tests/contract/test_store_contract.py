@@ -19,7 +19,9 @@ import pytest
 from proofloop.errors import ConfigError, CorruptObject, NotFound, StoreError
 from proofloop.records import Problem
 from proofloop.store import LocalStore, Store, find_record, get_record, put_record
+from proofloop.store.minio import MinioStore
 from tests.builders import label
+from tests.integration.servers import S3, bucket_folder
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,24 @@ def local(tmp_path: Path) -> Iterator[Subject]:
     yield Subject(LocalStore(root), f"LocalStore(Path({str(root)!r}))")
 
 
-SUBJECTS = {"local": local}
+@contextmanager
+def minio(s3: S3) -> Iterator[Subject]:
+    """Parts of 100 kB, so that the larger objects of these tests have some."""
+    with bucket_folder(s3) as (bucket, prefix):
+        secure, host = s3.endpoint.startswith("https"), s3.endpoint.partition("://")[2]
+        options = {"access_key": s3.access_key, "secret_key": s3.secret_key, "secure": secure, "part_bytes": 100_000}
+        store = MinioStore(host, bucket, prefix, **options)
+        expression = f"__import__('proofloop.store.minio').store.minio.MinioStore({host!r}, {bucket!r}, {prefix!r}, **{options!r})"
+        yield Subject(store, expression)
+
+
+SUBJECTS = {"local": local, "minio": minio}
 
 
 @pytest.fixture(params=SUBJECTS)
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
-    with SUBJECTS[request.param](tmp_path) as one:
+    argument = request.getfixturevalue("s3") if request.param == "minio" else tmp_path
+    with SUBJECTS[request.param](argument) as one:
         yield one
 
 
@@ -87,7 +101,9 @@ class TestStoreContract:
             store.put_if_absent("a/k", b"")
         assert list(store.list("a/")) == []
 
-    @pytest.mark.parametrize("key", ["", "/", "/etc/passwd", "../x", "a/../../x", "a/..", "a//b", "a/", ".", "a/./b", "a\0b"])
+    @pytest.mark.parametrize(
+        "key", ["", "/", "/etc/passwd", "../x", "a/../../x", "a/..", "a//b", "a/", ".", "a/./b", "a\0b"]
+    )
     def test_what_is_no_key_is_refused(self, store: Store, key: str) -> None:
         for call in (lambda: store.put_if_absent(key, b"x"), lambda: store.get(key), lambda: store.exists(key)):
             with pytest.raises(StoreError, match="is no key") as caught:

@@ -18,6 +18,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from minio import Minio
+from minio.deleteobjects import DeleteObject
+from pika import BlockingConnection, URLParameters
+
+from proofloop.bus.topology import ROUTES, Topology
 
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """The server itself; the one on PATH is a wrapper that changes the user."""
@@ -75,6 +81,33 @@ def s3() -> Iterator[S3]:
         _install("radosgw", "ceph-mon", "ceph-osd", "ceph-common")
     with _folder("proofloop-ceph-") as folder, _ceph(folder) as own:
         yield own
+
+
+def delete_namespace(url: str, namespace: str) -> None:
+    """Remove the exchanges and queues of one test from a broker."""
+    connection = BlockingConnection(URLParameters(url))
+    channel, topology = connection.channel(), Topology(namespace)
+    for role in (*ROUTES, "audit", "nobody"):
+        for queue in (topology.queue(role), topology.later_queue(role), topology.dead_queue(role)):
+            channel.queue_delete(queue)
+    channel.exchange_delete(topology.exchange)
+    channel.exchange_delete(topology.dead_exchange)
+    connection.close()
+
+
+@contextmanager
+def bucket_folder(s3: S3) -> Iterator[tuple[str, str]]:
+    """A bucket, and a prefix in it that nobody else uses; what lies there is removed at the end."""
+    host = s3.endpoint.partition("://")[2]
+    client = Minio(
+        host, s3.access_key, s3.secret_key, secure=s3.endpoint.startswith("https"), region="us-east-1"
+    )
+    bucket, prefix = "proofloop-test", f"test-{uuid.uuid4().hex[:8]}"
+    if not client.bucket_exists(bucket):
+        client.make_bucket(bucket)
+    yield bucket, prefix
+    names = [DeleteObject(found.object_name) for found in client.list_objects(bucket, f"{prefix}/", recursive=True)]
+    assert list(client.remove_objects(bucket, names)) == []
 
 
 def _install(*packages: str) -> None:

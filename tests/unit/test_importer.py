@@ -98,15 +98,30 @@ def test_other_statements_and_odd_backslashes_do_not_disturb(tmp_path: Path) -> 
         (official(meta_verification='f"{statement}{proof}{rating}"'), "no string literal 'meta_verification'"),
         (official(meta_verification='"{statement}{proof}" + "{rating}"'), "no string literal 'meta_verification'"),
         (official(meta_verification="open('/etc/passwd').read()"), "no string literal 'meta_verification'"),
-        (official(meta_verification='"{statement} {proof}".strip()'), r"meta_verification of prompt pack 'pack' lacks {analysis}"),
-        (official(proof_generation='"Solve it."'), r"proof_generation of prompt pack 'pack' lacks {question}\nhint: it has exactly"),
+        (
+            official(meta_verification='"{statement} {proof}".strip()'),
+            r"meta_verification of prompt pack 'pack' lacks {analysis}",
+        ),
+        (
+            official(proof_generation='"Solve it."'),
+            r"proof_generation of prompt pack 'pack' lacks {question}\nhint: it has exactly",
+        ),
         (official(proof_generation='"{question} {proof}"'), r"has {proof}, which nothing fills"),
-        (official(proof_generation='"{question} {hint}"'), r"template proof_generation has {hint}, which nothing fills"),
+        (
+            official(proof_generation='"{question} {hint}"'),
+            r"template proof_generation has {hint}, which nothing fills",
+        ),
         (official(proof_generation='"{question} {}"'), r"template proof_generation has {}, which nothing fills"),
-        (official(proof_generation='"{question} {{proof}}"'), "a literal in the form of a placeholder, which nothing fills"),
+        (
+            official(proof_generation='"{question} {{proof}}"'),
+            "a literal in the form of a placeholder, which nothing fills",
+        ),
         (official(proof_generation='"{question!r}"'), "placeholder 'question' has a format"),
         (official(proof_generation='"{question:>9}"'), "placeholder 'question' has a format"),
-        (official(proof_generation='"{question} \\\\boxed{1"'), r"template proof_generation cannot be read: .*\nhint: literal braces"),
+        (
+            official(proof_generation='"{question} \\\\boxed{1"'),
+            r"template proof_generation cannot be read: .*\nhint: literal braces",
+        ),
         ("templates = 3\n", r"has no dictionary of templates\nhint: it needs the keys proof_generation"),
         ("", "has no dictionary of templates"),
         ("this is no Python", r"math_templates.py is not a Python file: .*\nhint: give the official"),
@@ -118,7 +133,9 @@ def test_other_statements_and_odd_backslashes_do_not_disturb(tmp_path: Path) -> 
     ],
     ids=range(21),
 )
-def test_a_file_that_is_no_pack_is_refused_and_nothing_is_written(tmp_path: Path, source: str | bytes, problem: str) -> None:
+def test_a_file_that_is_no_pack_is_refused_and_nothing_is_written(
+    tmp_path: Path, source: str | bytes, problem: str
+) -> None:
     file = write(tmp_path, source)
     with pytest.raises(ConfigError, match=problem):
         import_pack(file, tmp_path / "pack")

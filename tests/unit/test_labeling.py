@@ -135,7 +135,16 @@ def test_a_decision_is_made_exactly_when_nothing_that_may_come_can_change_it(
 
 @pytest.mark.parametrize(
     ("confirms", "m", "expected"),
-    [(0, 1, False), (1, 1, True), (1, 2, False), (2, 2, True), (1, 3, False), (2, 3, True), (2, 4, False), (3, 4, True)],
+    [
+        (0, 1, False),
+        (1, 1, True),
+        (1, 2, False),
+        (2, 2, True),
+        (1, 3, False),
+        (2, 3, True),
+        (2, 4, False),
+        (3, 4, True),
+    ],
 )
 def test_a_majority_is_more_than_half_of_all_m(confirms: int, m: int, expected: bool) -> None:
     assert majority(confirms, m, m) is expected

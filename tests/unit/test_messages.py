@@ -86,7 +86,14 @@ def test_fields_of_a_newer_version_are_ignored(event: Event) -> None:
 
 def test_events_are_routed_by_name_and_published_models_by_role_too() -> None:
     keys = [event.routing_key for event in RELEASED.values()]
-    assert keys == ["ProblemPosed", "ProofWritten", "ProofReviewed", "ReviewJudged", "ProofLabeled", "ModelPublished.verifier"]
+    assert keys == [
+        "ProblemPosed",
+        "ProofWritten",
+        "ProofReviewed",
+        "ReviewJudged",
+        "ProofLabeled",
+        "ModelPublished.verifier",
+    ]
 
 
 def test_the_event_of_a_label_says_what_the_label_says() -> None:
@@ -115,7 +122,10 @@ def test_the_event_of_a_label_says_what_the_label_says() -> None:
         (b'{"event": "ReviewJudged", "run_id": "r", "proof_id": "../p", "index": 0}', "no ReviewJudged: proof_id: "),
         (b'{"event": "ReviewJudged", "run_id": "a/b", "proof_id": "p", "index": 0}', "no ReviewJudged: run_id: "),
         (b'{"event": "ReviewJudged", "run_id": "r\\n", "proof_id": "p", "index": 0}', "no ReviewJudged: run_id: "),
-        (b"x" * (MAX_BODY_BYTES + 1), f"the body has {MAX_BODY_BYTES + 1} bytes; an event has at most {MAX_BODY_BYTES}"),
+        (
+            b"x" * (MAX_BODY_BYTES + 1),
+            f"the body has {MAX_BODY_BYTES + 1} bytes; an event has at most {MAX_BODY_BYTES}",
+        ),
     ],
     ids=range(17),
 )
@@ -124,8 +134,14 @@ def test_what_is_no_event_is_rejected_with_the_reason(body: bytes, reason: str) 
         decode(body)
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
-FIELDS = st.dictionaries(st.sampled_from(["run_id", "proof_id", "index", "role", "parents", "score"]), JSON | st.integers())
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+FIELDS = st.dictionaries(
+    st.sampled_from(["run_id", "proof_id", "index", "role", "parents", "score"]), JSON | st.integers()
+)
 
 
 @given(st.one_of(st.binary(max_size=200), JSON.map(json.dumps).map(str.encode)))
@@ -135,7 +151,9 @@ def test_garbage_is_an_event_or_rejected_and_nothing_else(body: bytes) -> None:
 
 
 @given(st.sampled_from(sorted(EVENTS)), FIELDS)
-def test_an_event_with_wrong_fields_is_an_event_or_rejected_and_nothing_else(name: str, fields: dict[str, object]) -> None:
+def test_an_event_with_wrong_fields_is_an_event_or_rejected_and_nothing_else(
+    name: str, fields: dict[str, object]
+) -> None:
     try:
         assert decode(json.dumps({"event": name, **fields}).encode()).name == name
     except Reject:

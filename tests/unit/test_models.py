@@ -93,7 +93,9 @@ def test_rolling_back_twice_goes_back_two_and_then_there_is_nothing_left(store: 
     deliver(store, V2)
     assert [rollback(store, RUN, "verifier", "base") for _ in range(2)] == [V1, "base"]
     assert serving(store) == [V1, V2, V1, "base"]
-    with pytest.raises(ConfigError, match=r"verifier in run r1 serves its first version 'base'\nhint: there is nothing to"):
+    with pytest.raises(
+        ConfigError, match=r"verifier in run r1 serves its first version 'base'\nhint: there is nothing to"
+    ):
         rollback(store, RUN, "verifier", "base")
 
 
@@ -118,7 +120,9 @@ def test_an_unknown_or_unfinished_version_is_not_promoted(store: LocalStore, tmp
     publish(store, tmp_path, V1)
     store.put_if_absent(f"{V2}/model.bin", b"a killed trainer's")
     for version in (V2, V3, "base"):
-        with pytest.raises(ConfigError, match=rf"verifier has no complete version '{version}' in run r1\nhint: one of {V1}$"):
+        with pytest.raises(
+            ConfigError, match=rf"verifier has no complete version '{version}' in run r1\nhint: one of {V1}$"
+        ):
             promote(store, RUN, "verifier", version)
     with pytest.raises(ConfigError, match=r"\(none yet\)"):
         promote(store, RUN, "generator", V1)
@@ -162,7 +166,11 @@ def test_racing_writers_of_the_log_lose_no_line(store: LocalStore) -> None:
 
     versions = [keys.model(RUN, "verifier", step) for step in range(20)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda version: put_in_service(store, RUN, "verifier", version, f"published {version}"), versions * 2))
+        list(
+            pool.map(
+                lambda version: put_in_service(store, RUN, "verifier", version, f"published {version}"), versions * 2
+            )
+        )
     assert sorted(serving(store)) == versions
 
 

@@ -88,7 +88,7 @@ def test_nothing_of_a_prompt_or_padding_is_learnt_as_an_answer():
 
 def test_a_few_steps_lower_the_loss():
     torch.manual_seed(0)
-    model, head = build_model(TOKENIZER), torch.nn.Linear(96, 1)
+    model, head = build_model(TOKENIZER), torch.nn.Linear(96, 7)
     optimizer = torch.optim.AdamW([*model.parameters(), *head.parameters()], lr=2e-3)
     losses = []
     for batch in itertools.islice(table_batches(TOKENIZER, seed=0), 30):

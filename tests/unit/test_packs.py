@@ -55,7 +55,9 @@ def test_substitution_looks_only_at_the_template(pack: PromptPack) -> None:
 
 def test_a_question_in_the_instruction_of_a_refinement_stays_as_it_is() -> None:
     text = PLAIN.refine("Is {attempts} a set?", [("First {instruction}.", ["Wrong {question}."])]).text
-    assert text.startswith("Solve:\nIs {attempts} a set?\nEarlier:\n## Attempt 1\nFirst {instruction}.\n\n### Evaluation 1\nWrong {question}.")
+    assert text.startswith(
+        "Solve:\nIs {attempts} a set?\nEarlier:\n## Attempt 1\nFirst {instruction}.\n\n### Evaluation 1\nWrong {question}."
+    )
 
 
 def test_braces_and_backslashes_of_a_proof_are_kept() -> None:
@@ -63,7 +65,9 @@ def test_braces_and_backslashes_of_a_proof_are_kept() -> None:
     assert proof in FENCED.verify("q", proof).text
 
 
-FENCE_LIKE = st.lists(st.sampled_from(["~", "~~~", "~~~~~~~~", "\n", "```", " ", "x", "{proof}"]), max_size=40).map("".join)
+FENCE_LIKE = st.lists(st.sampled_from(["~", "~~~", "~~~~~~~~", "\n", "```", " ", "x", "{proof}"]), max_size=40).map(
+    "".join
+)
 
 
 @given(proof=FENCE_LIKE)
@@ -87,7 +91,18 @@ def test_the_built_in_math_pack_fences_all_that_is_untrusted() -> None:
 def test_every_attempt_is_shown_with_its_evaluations() -> None:
     text = PLAIN.refine("q", [("A", ["A1", "A2"]), ("B", ["B1"])]).text
     shown = re.findall(r"## Attempt \d|### Evaluation \d|[AB]\d?$", text, re.MULTILINE)
-    assert shown == ["## Attempt 1", "A", "### Evaluation 1", "A1", "### Evaluation 2", "A2", "## Attempt 2", "B", "### Evaluation 1", "B1"]
+    assert shown == [
+        "## Attempt 1",
+        "A",
+        "### Evaluation 1",
+        "A1",
+        "### Evaluation 2",
+        "A2",
+        "## Attempt 2",
+        "B",
+        "### Evaluation 1",
+        "B1",
+    ]
 
 
 def test_a_small_models_pack_shows_the_first_attempt_and_its_first_evaluation() -> None:
@@ -109,7 +124,10 @@ def test_loading_says_what_is_missing_and_what_there_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"proof_refinement.txt": None}, r"prompt pack '.*' lacks proof_refinement.txt\nhint: a pack has proof_generation, "),
+        (
+            {"proof_refinement.txt": None},
+            r"prompt pack '.*' lacks proof_refinement.txt\nhint: a pack has proof_generation, ",
+        ),
         (
             {"proof_verification.txt": "Grade {question}."},
             r"template proof_verification of prompt pack '.*' lacks {proof}\nhint: it has exactly {proof}, {question}",
@@ -118,9 +136,15 @@ def test_loading_says_what_is_missing_and_what_there_is(tmp_path: Path) -> None:
             {"proof_generation.txt": "Solve {question} like {proof}."},
             r"template proof_generation of prompt pack '.*' has {proof}, which nothing fills\nhint: it has exactly {question}",
         ),
-        ({"proof_refinement.txt": "{question} {proof}"}, r"lacks {analysis}\nhint: it has exactly {analysis}, {proof}, {question}"),
+        (
+            {"proof_refinement.txt": "{question} {proof}"},
+            r"lacks {analysis}\nhint: it has exactly {analysis}, {proof}, {question}",
+        ),
         ({"pack.toml": "fenced = "}, r"pack.toml of prompt pack '.*' is not TOML: .*\nhint: it holds `fenced = true`"),
-        ({"pack.toml": 'fenced = "no"'}, r"fenced = 'no' in pack.toml of prompt pack '.*'\nhint: true or false, without quotes"),
+        (
+            {"pack.toml": 'fenced = "no"'},
+            r"fenced = 'no' in pack.toml of prompt pack '.*'\nhint: true or false, without quotes",
+        ),
     ],
 )
 def test_a_wrong_pack_is_refused_with_what_is_wrong_and_the_way_out(

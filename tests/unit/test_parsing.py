@@ -78,7 +78,9 @@ def test_the_official_templates_spelling_of_overall_is_read() -> None:
     assert verdict(evaluation().replace("overall", "overal")) == valid(1.0)
 
 
-@pytest.mark.parametrize("tail", ["", "0.5", "I say \\boxed{0.5}", "\\boxed{", "\\boxed{0.5", "\\fbox{1}", "x" * 50 + "\\boxed{1}"])
+@pytest.mark.parametrize(
+    "tail", ["", "0.5", "I say \\boxed{0.5}", "\\boxed{", "\\boxed{0.5", "\\fbox{1}", "x" * 50 + "\\boxed{1}"]
+)
 def test_a_score_that_does_not_follow_its_phrase_is_malformed(tail: str) -> None:
     assert outcome(f"{EVALUATION_INTRO}\nFine.\n{EVALUATION_SCORE}\n{tail}") == "malformed"
 
@@ -108,7 +110,10 @@ def test_only_what_follows_the_last_end_of_thinking_counts() -> None:
     assert outcome(f"{evaluation('1')}</think>") == "malformed"
 
 
-@pytest.mark.parametrize("text", ["<think>", f"<think>{evaluation()}", f" \n<think>\n{evaluation()}", f"<think>a</think>\n<think>{evaluation()}"])
+@pytest.mark.parametrize(
+    "text",
+    ["<think>", f"<think>{evaluation()}", f" \n<think>\n{evaluation()}", f"<think>a</think>\n<think>{evaluation()}"],
+)
 def test_thinking_that_never_ended_is_truncated(text: str) -> None:
     assert verdict(text) == Verdict(outcome="truncated", reason="the thinking never ended")
     assert parse_proof(text, "stop").verdict.outcome == "truncated"
@@ -250,10 +255,15 @@ def test_a_final_response_that_nobody_will_read_is_malformed() -> None:
 def test_code_fences_are_counted_up_to_a_limit() -> None:
     blocks = "```\ncode\n```\n" * (MAX_FENCES // 2)
     assert verdict(f"{blocks}{evaluation('0.5')}") == valid(0.5)
-    assert verdict(f"{blocks}~~~\n{evaluation('0.5')}").reason == f"the final response has more than {MAX_FENCES} lines of code fences"
+    assert (
+        verdict(f"{blocks}~~~\n{evaluation('0.5')}").reason
+        == f"the final response has more than {MAX_FENCES} lines of code fences"
+    )
 
 
-SCRAPS = st.lists(st.one_of(st.sampled_from([*PIECES[:-1], "0", "1", "0.5"]), st.text(max_size=5)), max_size=30).map("".join)
+SCRAPS = st.lists(st.one_of(st.sampled_from([*PIECES[:-1], "0", "1", "0.5"]), st.text(max_size=5)), max_size=30).map(
+    "".join
+)
 
 
 @given(text=st.one_of(st.text(), SCRAPS), finish_reason=st.sampled_from(["stop", "length", "cancelled", ""]))
@@ -268,7 +278,9 @@ def test_no_text_raises_and_only_a_valid_verdict_has_a_score(text: str, finish_r
         assert found.outcome in ("valid", "malformed", "truncated")
 
 
-PLAIN = st.text(st.characters(exclude_characters="`~#<", exclude_categories=["Cs"]), min_size=1).map(str.strip).filter(bool)
+PLAIN = (
+    st.text(st.characters(exclude_characters="`~#<", exclude_categories=["Cs"]), min_size=1).map(str.strip).filter(bool)
+)
 
 
 @given(solution=PLAIN, analysis=PLAIN, score=st.sampled_from(["0", "0.5", "1"]))

@@ -13,7 +13,15 @@ def nearly(reward: Reward) -> tuple[float, dict[str, float]]:
 
 @pytest.mark.parametrize(
     ("predicted", "actual", "expected"),
-    [(1.0, 1.0, 1.0), (0.0, 0.0, 1.0), (0.5, 0.5, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.5, 1.0, 0.5), (0.5, 0.0, 0.5)],
+    [
+        (1.0, 1.0, 1.0),
+        (0.0, 0.0, 1.0),
+        (0.5, 0.5, 1.0),
+        (1.0, 0.0, 0.0),
+        (0.0, 1.0, 0.0),
+        (0.5, 1.0, 0.5),
+        (0.5, 0.0, 0.5),
+    ],
 )
 def test_score_reward_is_one_minus_the_distance(predicted: float, actual: float, expected: float) -> None:
     assert score_reward(predicted, actual) == expected

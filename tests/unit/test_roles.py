@@ -9,17 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proofloop_generator.prove import prove
-from proofloop_labeler.label import label as label_proof
-from proofloop_meta_verifier.judge import judge, summarise
-from proofloop_verifier.review import review
 
 from proofloop import keys
 from proofloop.bus import ACK, Delivery, LocalBus, Outcome
 from proofloop.engine.base import Call, Engine, Generation, GenerationRequest
 from proofloop.engine.simulated import AnsweredCall
-from proofloop.errors import EngineError, NotFound, Retry
-from proofloop.messages import Event, ParentProof, ProblemPosed, ProofLabeled, ProofReviewed, ProofWritten, ReviewJudged, encode
+from proofloop.errors import CallRefused, CorruptObject, EngineError, NotFound, Reject, Retry, StoreError
+from proofloop.messages import (
+    Event,
+    ParentProof,
+    ProblemPosed,
+    ProofLabeled,
+    ProofReviewed,
+    ProofWritten,
+    ReviewJudged,
+    encode,
+)
 from proofloop.models import put_in_service
 from proofloop.records import (
     Critique,
@@ -34,6 +39,10 @@ from proofloop.records import (
 )
 from proofloop.runtime import Role, Tools, Worker
 from proofloop.store import LocalStore, find_record, get_record, put_record
+from proofloop_generator.prove import prove
+from proofloop_labeler.label import label as label_proof
+from proofloop_meta_verifier.judge import judge, summarise
+from proofloop_verifier.review import review
 from tests.builders import (
     MALFORMED,
     PROOF,
@@ -82,13 +91,13 @@ class SayingEngine:
 
 
 class RefusingEngine:
-    """Takes no call: because it is closed, or because nobody could answer it."""
+    """Takes no call."""
 
-    def __init__(self, *, retryable: bool) -> None:
-        self._retryable = retryable
+    def __init__(self, error: EngineError) -> None:
+        self._error = error
 
     def submit(self, request: GenerationRequest) -> Call:
-        raise EngineError("no", retryable=self._retryable)
+        raise self._error
 
     def close(self) -> None: ...
 
@@ -134,7 +143,8 @@ def test_generator_stores_the_proof_before_it_asks_for_reviews(tmp_path: Path) -
     assert next(events) == reviewed(-1)
     stored = get_record(tools.store, keys.proof(RUN, PROOF), Proof)
     assert list(events) == [
-        ProofWritten(run_id=RUN, proof_id=PROOF, index=index, verifier_version=stored.verifier_version) for index in range(4)
+        ProofWritten(run_id=RUN, proof_id=PROOF, index=index, verifier_version=stored.verifier_version)
+        for index in range(4)
     ]
     assert (stored.id, stored.problem_id, stored.group, stored.verdict.outcome) == (PROOF, "p1", "p1", "valid")
     assert stored.provenance.model_version == "m-1"
@@ -170,7 +180,11 @@ def test_a_refinement_shows_its_parents_and_the_chosen_critiques(tmp_path: Path)
     parent = proof(valid(0.5), self_analysis="MY OWN DOUBTS")
     tools = tools_with(tmp_path, engine, parent, critique(3, valid(0.0), "A REAL GAP"))
     posed = ProblemPosed(
-        run_id=RUN, problem_id="p1", proof_id="p1-r1", group="p1", parents=(ParentProof(proof_id=PROOF, critiques=(-1, 3)),)
+        run_id=RUN,
+        problem_id="p1",
+        proof_id="p1-r1",
+        group="p1",
+        parents=(ParentProof(proof_id=PROOF, critiques=(-1, 3)),),
     )
     list(prove(posed, tools))
     text = engine.requests[0].messages[0].content
@@ -246,7 +260,11 @@ def test_a_running_critique_is_cancelled_in_the_engine_when_its_proof_is_decided
 def test_each_critique_of_a_proof_has_its_own_seed_and_the_same_one_each_time(tmp_path: Path) -> None:
     def seeds(folder: Path, run: str) -> list[int]:
         engine = CountingEngine()
-        tools = tools_with(folder, engine, proof(), name=run) if run == RUN else workplace(folder, engine, runspec(name=run))
+        tools = (
+            tools_with(folder, engine, proof(), name=run)
+            if run == RUN
+            else workplace(folder, engine, runspec(name=run))
+        )
         put_record(tools.store, keys.proof(run, PROOF), proof())
         for index in range(3):
             list(review(ProofWritten(run_id=run, proof_id=PROOF, index=index, verifier_version="v-1"), tools))
@@ -354,7 +372,8 @@ def test_an_assessment_that_cannot_be_read_confirms_nothing_and_enters_no_mean(
     scores: tuple[float | None, ...], confirm_at: float, confirmed: bool, quality: float
 ) -> None:
     rule = runspec(labeling={"confirm_at": confirm_at}).labeling
-    assert summarise(assessed(*scores), valid(0.0), rule) == judgement(0, 0.0, confirmed, pytest.approx(quality))
+    found = summarise(assessed(*scores), valid(0.0), rule)
+    assert (found.confirmed, found.quality) == (confirmed, pytest.approx(quality))
 
 
 # -- labeler -----------------------------------------------------------------------------------------------------------
@@ -418,8 +437,14 @@ HANDLERS = [(prove, POSED), (review, written()), (judge, reviewed(0))]
 
 
 @pytest.mark.parametrize(("handler", "event"), HANDLERS)
-@pytest.mark.parametrize("engine", [CountingEngine(failure_share=1.0), RefusingEngine(retryable=True)], ids=["fails", "refuses"])
-def test_an_engine_that_is_away_means_later_and_nothing_is_stored(tmp_path: Path, handler: Any, event: Event, engine: Engine) -> None:
+@pytest.mark.parametrize(
+    "engine",
+    [CountingEngine(failure_share=1.0), RefusingEngine(EngineError("closed", retryable=True))],
+    ids=["fails", "refuses"],
+)
+def test_an_engine_that_is_away_means_later_and_nothing_is_stored(
+    tmp_path: Path, handler: Any, event: Event, engine: Engine
+) -> None:
     records = [] if handler is prove else [FLAWED, critique(0, valid(0.0), CLAIMS)] if handler is judge else [FLAWED]
     tools = tools_with(tmp_path, engine, *records)
     before = list(tools.store.list(keys.run(RUN)))
@@ -430,7 +455,7 @@ def test_an_engine_that_is_away_means_later_and_nothing_is_stored(tmp_path: Path
 
 
 def test_a_call_that_can_never_work_is_data_of_its_own_kind(tmp_path: Path) -> None:
-    engine = RefusingEngine(retryable=False)
+    engine = RefusingEngine(CallRefused("no"))
     expected = Verdict(outcome="engine_failed", reason="no")
     tools = tools_with(tmp_path / "a", engine)
     assert list(prove(POSED, tools)) == [judged(-1)]
@@ -440,6 +465,15 @@ def test_a_call_that_can_never_work_is_data_of_its_own_kind(tmp_path: Path) -> N
     assert get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique).verdict == expected
     assert list(judge(reviewed(1), tools)) == [judged(1)]
     assert get_record(tools.store, keys.judgement(RUN, PROOF, 1), Judgement) == judgement(1, 0.0, False, 0.0)
+
+
+def test_an_engine_that_nobody_can_ask_stops_the_process_and_fails_no_proof(tmp_path: Path) -> None:
+    tools = tools_with(tmp_path, RefusingEngine(EngineError("no such model", retryable=False)))
+    with pytest.raises(Retry, match="engine: no such model"):
+        list(prove(POSED, tools))
+    assert tools.stopping.is_set()
+    assert tools.stop_reason == "the engine cannot answer the generator: no such model"
+    assert find_record(tools.store, keys.proof(RUN, PROOF), Proof) is None
 
 
 def test_a_process_that_stops_asks_for_its_message_again(tmp_path: Path) -> None:
@@ -463,7 +497,9 @@ def test_a_proof_that_is_gone_is_not_found(tmp_path: Path, handler: Any, event: 
 pytestmark = pytest.mark.usefixtures("quiet_log")
 
 
-def outcome_of(tmp_path: Path, handler: Callable[[Any, Tools], Iterator[Event]], body: bytes = encode(judged())) -> Outcome:
+def outcome_of(
+    tmp_path: Path, handler: Callable[[Any, Tools], Iterator[Event]], body: bytes = encode(judged())
+) -> Outcome:
     bus, published = LocalBus(), []
     bus._on_publish = published.append
     tools = tools_with(tmp_path, CountingEngine())
@@ -480,12 +516,17 @@ def test_what_a_handler_raises_becomes_an_outcome_and_nothing_is_published(tmp_p
 
         return handle
 
-    from proofloop.errors import CorruptObject, Reject, StoreError
-
     outcomes = [
         outcome_of(tmp_path / str(number), raising(error))
         for number, error in enumerate(
-            [Retry("later", after_s=7), Reject("never"), StoreError("away"), NotFound("k"), CorruptObject("k"), KeyError("bug")]
+            [
+                Retry("later", after_s=7),
+                Reject("never"),
+                StoreError("away"),
+                NotFound("k"),
+                CorruptObject("k"),
+                KeyError("bug"),
+            ]
         )
     ]
     assert outcomes == [
@@ -502,7 +543,9 @@ def test_what_a_handler_yields_is_published_and_acknowledged(tmp_path: Path) -> 
     assert outcome_of(tmp_path, lambda event, tools: iter([judged(1)])) == ACK
 
 
-@pytest.mark.parametrize("body", [b"", b"[" * 60_000, b'{"event":"ReviewJudged","run_id":"../x","proof_id":"p","index":0}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"[" * 60_000, b'{"event":"ReviewJudged","run_id":"../x","proof_id":"p","index":0}']
+)
 def test_a_body_that_is_no_event_is_dead_at_once(tmp_path: Path, body: bytes) -> None:
     assert outcome_of(tmp_path, lambda event, tools: pytest.fail("never handled"), body).kind == "dead"
 

@@ -113,7 +113,9 @@ BAD = [
 
 
 @pytest.mark.parametrize(("text", "problem"), BAD, ids=range(len(BAD)))
-def test_what_is_wrong_is_named_with_its_place_value_and_way_out(tmp_path: Path, text: str | bytes, problem: str) -> None:
+def test_what_is_wrong_is_named_with_its_place_value_and_way_out(
+    tmp_path: Path, text: str | bytes, problem: str
+) -> None:
     with pytest.raises(ConfigError, match=problem):
         load(tmp_path, text)
 

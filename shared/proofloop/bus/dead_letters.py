@@ -25,10 +25,11 @@ GIVEN_UP = {
 
 @dataclass(frozen=True)
 class Depth:
-    """Messages that wait in a role's queue, and those in its dead-letter queue."""
+    """Messages ready in a role's queue, those that wait for another try, and its dead letters."""
 
     role: str
-    waiting: int
+    ready: int
+    later: int
     dead: int
 
 
@@ -40,16 +41,7 @@ class DeadLetters:
 
     def depths(self) -> list[Depth]:
         """How full the queues are; a role nobody declared is not among them."""
-        found = []
-        for role in ROUTES:
-            with self._channel() as channel:  # asking for a queue that is not there ends the channel
-                try:
-                    waiting = channel.queue_declare(self._topology.queue(role), passive=True).method.message_count
-                    dead = channel.queue_declare(self._topology.dead_queue(role), passive=True).method.message_count
-                except ChannelClosedByBroker:
-                    continue
-            found.append(Depth(role, waiting, dead))
-        return found
+        return [depth for role in ROUTES if (depth := self._depth(role)) is not None]
 
     def letters(self) -> Iterator[DeadLetter]:
         """Every dead letter; each stays where it is."""
@@ -93,7 +85,8 @@ class DeadLetters:
             if method is None:
                 return
             headers = properties.headers or {}
-            by_broker = str(headers.get("x-first-death-reason", "unknown"))
+            deaths = headers.get("x-death") or [{}]
+            by_broker = str(deaths[0].get("reason", "unknown"))
             letter = DeadLetter(
                 queue=role,
                 reason=headers.get(REASON) or GIVEN_UP.get(by_broker, by_broker),
@@ -101,6 +94,14 @@ class DeadLetters:
                 deliveries=headers.get(DELIVERIES, DELIVERY_LIMIT + 1),
             )
             yield method.delivery_tag, letter, properties
+
+    def _depth(self, role: str) -> Depth | None:
+        names = (self._topology.queue(role), self._topology.later_queue(role), self._topology.dead_queue(role))
+        with self._channel() as channel:  # asking for a queue that is not there ends the channel
+            try:
+                return Depth(role, *(channel.queue_declare(name, passive=True).method.message_count for name in names))
+            except ChannelClosedByBroker:
+                return None
 
     def _roles(self) -> list[str]:
         return [depth.role for depth in self.depths() if depth.dead]

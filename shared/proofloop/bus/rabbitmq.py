@@ -2,10 +2,11 @@
 
 A delivery is settled in one of three ways, each safe at any moment of a crash:
 ack     acknowledged, on the connection it came by;
-again   a copy goes to the end of the same queue, confirmed, then the original is acknowledged. Used for `requeue` and
-        `failed`: a negative acknowledgement would count a mere wait against the delivery limit, would come back at
-        once and to the front, and counts differently from one RabbitMQ to the next. The copy carries its own count
-        of failures;
+again   a copy goes to the end of the same queue, or first to the queue of those that wait, confirmed; then the
+        original is acknowledged. Used for `requeue` and `failed`: a negative acknowledgement would count a mere wait
+        against the delivery limit, would come back at once and to the front, and counts differently from one
+        RabbitMQ to the next; a message that waits in this process would hold a place. The copy carries its own
+        count of failures;
 dead    a copy with the reason goes to the dead-letter exchange, confirmed, then the original is acknowledged.
 The broker's own delivery limit is for messages whose worker dies with them. A connection that is lost takes its
 deliveries with it: the broker hands them out again, and what a handler still finishes is stored and found by the next.
@@ -13,6 +14,7 @@ deliveries with it: the broker hands them out again, and what a handler still fi
 
 from __future__ import annotations
 
+import math
 import queue as queues
 import threading
 import time
@@ -88,6 +90,11 @@ class RabbitBus:
                 prefetch=self._prefetch or concurrency,
             )
         )
+
+    @property
+    def unsettled(self) -> int:
+        """Deliveries that are in this process now."""
+        return sum(consumer.unsettled for consumer in self._consumers)
 
     def close(self, *, grace_s: float = 5.0) -> None:
         deadline = time.monotonic() + grace_s
@@ -165,6 +172,9 @@ class _Consumer:
         self._tag = ""
         self._channel: Channel | None = None
         self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self.unsettled = 0
+        """Deliveries taken and not settled yet."""
         self._waiting: queues.SimpleQueue[_Taken | None] = queues.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._work, name=f"{role}-{number}", daemon=True) for number in range(concurrency)
@@ -200,12 +210,18 @@ class _Consumer:
             self._channel.basic_cancel(self._tag)
 
     def _take(self, channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+        self._count(1)
         self._waiting.put(_Taken(channel, method.delivery_tag, body, properties))
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self.unsettled += change
 
     def _work(self) -> None:
         while (taken := self._waiting.get()) is not None:
             if taken.channel.is_open:  # otherwise it is delivered again, here or elsewhere
                 self._settle(taken, self._outcome(taken))
+            self._count(-1)
 
     def _outcome(self, taken: _Taken) -> Outcome:
         if self._stopping.is_set():
@@ -219,8 +235,8 @@ class _Consumer:
     def _settle(self, taken: _Taken, outcome: Outcome) -> None:
         match outcome.kind:
             case "requeue":
-                self._stopping.wait(outcome.after_s)  # the place it holds meanwhile keeps the next from failing too
-                self._replace(taken, self._copy(taken, failures=taken.attempt - 1))
+                after_s = 0.0 if self._stopping.is_set() else outcome.after_s
+                self._replace(taken, self._copy(taken, failures=taken.attempt - 1, after_s=after_s))
             case "failed" if taken.attempt < DELIVERY_LIMIT:
                 self._replace(taken, self._copy(taken, failures=taken.attempt))
             case "failed" | "dead":
@@ -242,11 +258,14 @@ class _Consumer:
     def _acknowledge(self, taken: _Taken) -> None:
         self._link.call(lambda: taken.channel.is_open and taken.channel.basic_ack(taken.tag))
 
-    def _copy(self, taken: _Taken, *, failures: int) -> Message:
+    def _copy(self, taken: _Taken, *, failures: int, after_s: float = 0.0) -> Message:
+        queue = self._topology.later_queue(self._role) if after_s > 0 else self._topology.queue(self._role)
         properties = _properties(
             type=taken.properties.type, message_id=taken.properties.message_id, headers={FAILURES: failures}
         )
-        return Message("", self._topology.queue(self._role), taken.body, properties, True)
+        if after_s > 0:
+            properties.expiration = str(math.ceil(1000 * after_s))
+        return Message("", queue, taken.body, properties, True)
 
     def _dead(self, taken: _Taken, reason: str) -> Message:
         """No event is longer than the limit, so what is cut off was never one."""

@@ -1,6 +1,7 @@
 """What exists in the broker, declared the same way by every process: whoever comes first makes it, the others find it.
 
-One topic exchange; a quorum queue a role; a dead-letter exchange with a quorum queue a role. Nothing is deleted here.
+One topic exchange; for each role a quorum queue, one for what waits for another try, and one for dead letters. Nothing
+is deleted here.
 
 An event with no queue of its own is dropped, as everywhere in AMQP. So every process declares the queues of the four
 roles that every run needs; the trainer's is declared by the trainer and by whoever poses a run that trains.
@@ -40,6 +41,13 @@ class Topology:
     def queue(self, role: str) -> str:
         return f"{self.exchange}.{role}"
 
+    def later_queue(self, role: str) -> str:
+        """Nobody consumes it: a message goes back to its role's queue when its own time to live is over.
+
+        RabbitMQ expires head-first, so one may wait for the longer wait of another before it.
+        """
+        return f"{self.exchange}.{role}.later"
+
     def dead_queue(self, role: str) -> str:
         return f"{self.exchange}.{role}.dead"
 
@@ -61,20 +69,19 @@ class Topology:
     def _declare_queue(self, channel: BlockingChannel, role: str, topics: Iterable[str]) -> None:
         channel.queue_declare(self.dead_queue(role), durable=True, arguments=_quorum(NEVER))
         channel.queue_bind(self.dead_queue(role), self.dead_exchange, role)
-        channel.queue_declare(
-            self.queue(role),
-            durable=True,
-            arguments=_quorum(DELIVERY_LIMIT)
-            | {
-                "x-dead-letter-exchange": self.dead_exchange,
-                "x-dead-letter-routing-key": role,
-                "x-dead-letter-strategy": "at-least-once",  # before RabbitMQ 3.10 unknown and ignored
-                "x-overflow": "reject-publish",  # what at-least-once asks for
-            },
-        )
+        channel.queue_declare(self.queue(role), durable=True, arguments=_quorum(DELIVERY_LIMIT, self.dead_exchange, role))
+        channel.queue_declare(self.later_queue(role), durable=True, arguments=_quorum(NEVER, "", self.queue(role)))
         for topic in topics:
             channel.queue_bind(self.queue(role), self.exchange, topic)
 
 
-def _quorum(delivery_limit: int) -> dict[str, Any]:
-    return {"x-queue-type": "quorum", "x-delivery-limit": delivery_limit}
+def _quorum(delivery_limit: int, dead_exchange: str | None = None, routing_key: str = "") -> dict[str, Any]:
+    arguments = {"x-queue-type": "quorum", "x-delivery-limit": delivery_limit}
+    if dead_exchange is None:
+        return arguments
+    return arguments | {
+        "x-dead-letter-exchange": dead_exchange,
+        "x-dead-letter-routing-key": routing_key,
+        "x-dead-letter-strategy": "at-least-once",  # before RabbitMQ 3.10 unknown and ignored
+        "x-overflow": "reject-publish",  # what at-least-once asks for
+    }

@@ -20,6 +20,8 @@ def main() -> None:
         _end(f"error: {error} (hint: restore that file, or remove its version and run again)", 2)
     except Interrupted as error:
         _end(f"stopped: {error}; the same command with --resume goes on from here", 130)
+    except OSError as error:  # a folder that cannot be written, a full disk
+        _end(f"error: {error.filename or 'this machine'}: {error.strerror or error} (hint: `proofloop doctor`)", 2)
     except ProofloopError as error:
         _end(f"error: {error}", 1)
 

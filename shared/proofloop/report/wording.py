@@ -47,9 +47,11 @@ FIGURES = (
         "verifier_faithfulness",
         "Verifier faithfulness",
         "the verifier's faithfulness",
-        "of the flawed proofs it scores right: those where it names the true step and kind of flaw",
+        "critiques scoring a flawed proof right that also name the true step and kind of flaw",
     ),
-    Figure("label_agreement", "Label agreement", "label agreement", "automatic labels that are the true score"),
+    Figure(
+        "label_agreement", "Label agreement", "label agreement", "labels, where there is one, that are the true score"
+    ),
     Figure(
         "label_undecided",
         "Labels undecided",

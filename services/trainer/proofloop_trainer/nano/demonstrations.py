@@ -46,7 +46,7 @@ FALSE_ALARM, OVERLOOKED, WRONG_STEP, WRONG_KIND, WRONG_SCORE = 0.14, 0.11, 0.12,
 HASTY_JUDGEMENT = 0.03  # share of meta-critiques with one wrong word
 DOMAIN = NanoDomain()
 PACK = load_pack("nano")
-LineMarks = tuple[bool, bool, bool, bool, bool]  # is it wrong: label, value, operator, operand, result
+LineMarks = tuple[int, ...]  # of label, value, operator, operand, result
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,10 @@ def write_proof(rng: random.Random, chain: Chain, flawed_share: float) -> tuple[
 
 
 def mark_lines(chain: Chain, lines: Sequence[Line]) -> tuple[LineMarks, ...]:
-    """For each line, which of its five fields is wrong; a label that does not come next is."""
+    """For each line, which of its five fields is wrong, by the number (from 1) of the step at fault; 0 where right.
+
+    A label is wrong if it does not come next: then the step left out is at fault, or the one that comes again.
+    """
     marks, value, place = list[LineMarks](), chain.start, 0
     for line in lines:
         index = LABELS.index(line.label)
@@ -111,7 +114,8 @@ def mark_lines(chain: Chain, lines: Sequence[Line]) -> tuple[LineMarks, ...]:
             value = step.apply(value)
         step, right = chain.steps[index], calculate(line.value, line.operator, line.operand)
         copied = (line.value != value, line.operator != step.operator, line.operand != step.operand)
-        marks.append((index != place, *copied, line.result != right))
+        at_fault = 1 + min(place, index) if index != place else 0
+        marks.append((at_fault, *((1 + index) * is_wrong for is_wrong in (*copied, line.result != right))))
         value, place = line.result, index + 1
     return tuple(marks)
 

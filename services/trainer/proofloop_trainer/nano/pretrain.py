@@ -4,8 +4,8 @@ Skills and habits both come from demonstrations. For skills the right steps of e
 prompts: it learns to calculate and to look up. For habits only the answers count, flaws and all.
 
 Shapes: B sequences, T tokens, V vocabulary. Two things make it fast: embeddings with a large standard
-deviation (digits are told apart from the first step), and an auxiliary head that marks wrong proof tokens (dropped
-afterwards).
+deviation (digits are told apart from the first step), and an auxiliary head that names, at each wrong
+proof token, the step at fault (dropped afterwards).
 """
 
 from __future__ import annotations
@@ -33,14 +33,17 @@ TABLE_STEPS, TABLE_BATCH, TABLE_LINES = 500, 64, 2
 BATCH, POOLED_BATCHES = 32, 16  # batches are cut from a sorted pool, so that little is padding
 TABLE_RATES, SKILL_RATES, HABIT_RATES = (4e-3, 1e-3), (1.5e-3, 2e-4), (5e-4, 5e-5)  # fall in a straight line
 WARM_UP_STEPS, DEFAULT_STEPS, SKILL_SHARE = 30, 3000, 0.8
-STEP_WEIGHT, MARK_WEIGHT = 0.5, 4.0
+STEP_WEIGHT, MARK_WEIGHT = 0.5, 2.0
 IGNORED = -100
 EQUALS = " ="
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded on the right. `marks_BT`: 1 for a wrong proof token. IGNORED stands where nothing is to be learnt."""
+    """Padded on the right. `marks_BT`: of a proof token, 0 if right, else the number of the step at fault.
+
+    IGNORED stands where nothing is to be learnt.
+    """
 
     tokens_BT: torch.Tensor
     targets_BT: torch.Tensor
@@ -68,7 +71,7 @@ def train_base(out_dir: Path, seed: int = 0, steps: int = DEFAULT_STEPS, threads
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     model = build_model(tokenizer)
-    mark_head = torch.nn.Sequential(torch.nn.RMSNorm(WIDTH), torch.nn.Linear(WIDTH, 1))
+    mark_head = torch.nn.Sequential(torch.nn.RMSNorm(WIDTH), torch.nn.Linear(WIDTH, 1 + len(LABELS)))
     demonstrations = demonstration_batches(tokenizer, seed)
     skills = round(steps * SKILL_SHARE)
     _learn("tables", model, mark_head, table_batches(tokenizer, seed), TABLE_STEPS, TABLE_RATES, STEP_WEIGHT)
@@ -106,7 +109,7 @@ def table_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Bat
     while True:
         rows = [[_table_line(rng) for _ in range(TABLE_LINES)] for _ in range(TABLE_BATCH)]
         tokens = [tokenizer(render_proof(line for line, _ in row)).input_ids for row in rows]
-        marks = [[(IGNORED, IGNORED, IGNORED, IGNORED, int(not right)) for _, right in row] for row in rows]
+        marks = [[(*[IGNORED] * 4, mark) for _, mark in row] for row in rows]
         batch = _pad(tokenizer, tokens, [len(row) for row in tokens], marks)
         yield replace(batch, targets_BT=torch.where(batch.marks_BT == 0, batch.tokens_BT, IGNORED))
 
@@ -129,11 +132,11 @@ def loss_of(model: LlamaForCausalLM, mark_head: torch.nn.Module, batch: Batch) -
     logits_BTV = model.lm_head(hidden[-1][:, :-1])
     right_BT = torch.where(batch.marks_BT == 0, batch.tokens_BT, IGNORED)
     is_marked_BT = batch.marks_BT != IGNORED
-    seen = mark_head(hidden[MARKED_LAYER][is_marked_BT])[:, 0]
+    seen = mark_head(hidden[MARKED_LAYER][is_marked_BT])
     return Losses(
         answers=_answer_loss(logits_BTV, batch.targets_BT[:, 1:]),
         steps=functional.cross_entropy(logits_BTV.mT, right_BT[:, 1:], ignore_index=IGNORED),
-        marks=functional.binary_cross_entropy_with_logits(seen, batch.marks_BT[is_marked_BT].float()),
+        marks=functional.cross_entropy(seen, batch.marks_BT[is_marked_BT]),
     )
 
 
@@ -202,8 +205,9 @@ def _pad(
     return Batch(tokens_BT, targets_BT, marks_BT)
 
 
-def _table_line(rng: random.Random) -> tuple[Line, bool]:
+def _table_line(rng: random.Random) -> tuple[Line, int]:
+    """A line of its own, right or wrong, with its result's mark."""
     value, operator, operand = rng.randrange(MODULUS), rng.choice(OPERATORS), rng.randrange(MODULUS)
-    result, is_right = calculate(value, operator, operand), rng.random() < 0.5
+    result, is_right, index = calculate(value, operator, operand), rng.random() < 0.5, rng.randrange(len(LABELS))
     shown = result if is_right else (result + rng.randrange(1, MODULUS)) % MODULUS
-    return Line(rng.choice(LABELS), value, operator, operand, shown), is_right
+    return Line(LABELS[index], value, operator, operand, shown), 0 if is_right else 1 + index

@@ -1,0 +1,388 @@
+"""The whole walk in one process: from problems to labels, with everything that can go wrong on the way."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proofloop import keys
+from proofloop.engine.base import Call, Engine, GenerationRequest
+from proofloop.engine.pool import Engines
+from proofloop.errors import ConfigError, ProofloopError
+from proofloop.messages import Event, ProofLabeled, ProofReviewed, ProofWritten, decode
+from proofloop.records import Critique, Label, MetaCritiques, Proof
+from proofloop.runspec import RunSpec
+from proofloop.store import LocalStore, get_record
+from proofloop.walk import DeadLetterRecord, Interrupted, LocalWalk, Progress, create_run, planned, planned_proofs
+from tests.builders import RUN, CountingEngine, runspec
+
+pytestmark = pytest.mark.usefixtures("quiet_log")
+
+NOISY = {"kind": "simulated", "settings": {"malformed_share": 0.1, "truncated_share": 0.05, "verifier_noise": 0.3}}
+
+
+class OneEngine(Engines):
+    """All runs on one engine that is already open, so that a test can count."""
+
+    def __init__(self, store: LocalStore, engine: Engine) -> None:
+        super().__init__(store, store.root / "cache")
+        self._engine = engine
+
+    def of(self, spec: RunSpec) -> Engine:
+        return self._engine
+
+
+@contextmanager
+def walking(store: LocalStore, spec: RunSpec, engine: Engine | None = None, **options: Any) -> Iterator[LocalWalk]:
+    create_run(store, spec, resume=True)
+    engines = OneEngine(store, engine) if engine else Engines(store, store.root / "cache")
+    try:
+        with LocalWalk(store, engines, spec, **options) as walk:
+            yield walk
+    finally:
+        engines.close()
+
+
+def run(store: LocalStore, spec: RunSpec, engine: Engine | None = None) -> Progress:
+    with walking(store, spec, engine) as walk:
+        return walk.run(planned_proofs(spec))
+
+
+def labels_of(store: LocalStore, spec: RunSpec) -> dict[str, Label]:
+    found = [get_record(store, key, Label) for key in store.list(keys.labels(spec.name))]
+    return {label.proof_id: label for label in found}
+
+
+def check_every_proof_is_labelled_once(store: LocalStore, spec: RunSpec, progress: Progress) -> dict[str, Label]:
+    labels, wanted = labels_of(store, spec), [event.proof_id for event in planned(spec, store)]
+    assert sorted(labels) == sorted(wanted)
+    assert progress.planned == progress.labeled == len(wanted)
+    assert progress.waiting == 0
+    assert progress.outcomes == Counter(label.outcome for label in labels.values())
+    return labels
+
+
+def said(label: Label) -> tuple[object, ...]:
+    return label.outcome, label.kind, label.score
+
+
+def paid(store: LocalStore, spec: RunSpec) -> dict[str, int]:
+    """Every stored record of an engine's answer, with the moment at which it was written."""
+    return {
+        key: store.path(key).stat().st_mtime_ns
+        for key in store.list(keys.proofs(spec.name))
+        if "/judgements/" not in key and "/tokens/" not in key
+    }
+
+
+def answers_in(store: LocalStore, spec: RunSpec) -> int:
+    """How many engine answers the store holds."""
+    kinds = {"proof.json": Proof, "critiques": Critique}
+    count = sum(1 for key in paid(store, spec) if key.split("/")[-1] in kinds or key.split("/")[-2] in kinds)
+    metas = [key for key in paid(store, spec) if "/meta_critiques/" in key]
+    return count + sum(len(get_record(store, key, MetaCritiques).assessments) for key in metas)
+
+
+def test_nano_problems_are_walked_to_labels(tmp_path: Path) -> None:
+    store, engine = LocalStore(tmp_path), CountingEngine()
+    spec = runspec(problems={"domain": "nano", "count": 5, "proofs_per_problem": 4}, prompts="nano")
+    labels = check_every_proof_is_labelled_once(store, spec, run(store, spec, engine))
+    assert len(labels) == 20
+    assert {label.outcome for label in labels.values()} >= {"label", "perfect"}
+
+
+def test_problems_of_a_file_are_walked_to_labels(tmp_path: Path) -> None:
+    rows = [{"question": f"Prove that {n} < {n + 1}.", "problem_idx": f"Q {n}", "answer": n} for n in range(3)]
+    (tmp_path / "problems.json").write_text(json.dumps(rows))
+    store = LocalStore(tmp_path / "store")
+    spec = runspec(problems={"file": "problems.json", "proofs_per_problem": 3}, base=tmp_path)
+    labels = check_every_proof_is_labelled_once(store, spec, run(store, spec))
+    assert sorted(labels) == [f"Q-{n}-{number:03d}" for n in range(3) for number in range(3)]
+
+
+def test_every_answer_is_paid_once_and_kept(tmp_path: Path) -> None:
+    store, engine = LocalStore(tmp_path), CountingEngine(verifier_noise=0.3)
+    spec = runspec(problems={"domain": "nano", "count": 4, "proofs_per_problem": 3}, labeling={"stop_early": False})
+    run(store, spec, engine)
+    asked = Counter(engine.names())
+    assert set(asked.values()) == {1}
+    assert asked.total() == answers_in(store, spec)
+
+
+def test_a_walk_through_bad_answers_and_a_failing_engine_labels_every_proof(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proofloop.asking.ENGINE_AWAY_S", 0.02)  # a pause, not a behaviour
+    store = LocalStore(tmp_path)
+    engine = CountingEngine(malformed_share=0.1, truncated_share=0.1, failure_share=0.1, verifier_noise=0.2)
+    spec = runspec(problems={"domain": "nano", "count": 8, "proofs_per_problem": 5})
+    labels = check_every_proof_is_labelled_once(store, spec, run(store, spec, engine))
+    assert {label.outcome for label in labels.values()} == {"label", "perfect", "undecided", "unreadable"}
+    assert max(Counter(engine.names()).values()) > 1  # some failed and were asked again
+    for proof_id, label in labels.items():
+        proof = get_record(store, keys.proof(RUN, proof_id), Proof)
+        assert (label.outcome == "unreadable") == (proof.verdict.outcome != "valid")
+        assert (label.score is None) == (label.outcome in ("undecided", "unreadable"))
+
+
+class EchoingWalk(LocalWalk):
+    """A walk whose bus says everything twice, as a real one may."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.announced: Counter[str] = Counter()
+        once, observe = self._bus.publish, self._bus._on_publish
+        assert observe is not None
+
+        def watch(event: Event) -> None:
+            self.announced[event.id] += isinstance(event, ProofLabeled)
+            observe(event)
+
+        def twice(events: Any) -> None:
+            batch = list(events)
+            once([*batch, *(event for event in batch if not isinstance(event, ProofLabeled))])
+
+        self._bus._on_publish = watch
+        self._bus.publish = twice  # type: ignore[method-assign]
+
+
+def test_a_walk_on_a_bus_that_says_everything_twice_gives_the_same_labels(tmp_path: Path) -> None:
+    spec = runspec(problems={"domain": "nano", "count": 3, "proofs_per_problem": 3}, engine=NOISY)
+    alone, store = LocalStore(tmp_path / "once"), LocalStore(tmp_path / "twice")
+    run(alone, spec)
+    create_run(store, spec, resume=False)
+    with EchoingWalk(store, Engines(store, tmp_path), spec) as walk:
+        progress = walk.run(planned_proofs(spec))
+    labels = check_every_proof_is_labelled_once(store, spec, progress)
+    assert {name: said(label) for name, label in labels.items()} == {
+        name: said(label) for name, label in labels_of(alone, spec).items()
+    }
+    assert {name for name, times in walk.announced.items() if times} == {
+        f"ProofLabeled/{RUN}/{name}" for name in labels
+    }
+
+
+@pytest.mark.parametrize("rule", [{"n": 4, "m": 3, "k": 2}, {"n": 7, "m": 4, "k": 3}, {"n": 3, "m": 1, "k": 1}])
+def test_early_stop_changes_no_label_and_saves_calls(tmp_path: Path, rule: dict[str, int]) -> None:
+    found, asked = [], []
+    for early in (True, False):
+        store, engine = LocalStore(tmp_path / str(early)), CountingEngine(**NOISY["settings"])
+        spec = runspec(
+            problems={"domain": "nano", "count": 6, "proofs_per_problem": 4}, labeling={**rule, "stop_early": early}
+        )
+        labels = check_every_proof_is_labelled_once(store, spec, run(store, spec, engine))
+        found.append({name: said(label) for name, label in labels.items()})
+        asked.append(len(engine.requests))
+    assert found[0] == found[1]
+    assert asked[0] < asked[1]
+
+
+def test_a_walk_that_is_done_is_taken_up_at_no_cost(tmp_path: Path) -> None:
+    store, engine, spec = LocalStore(tmp_path), CountingEngine(), runspec()
+    first = run(store, spec, engine)
+    asked, before = len(engine.requests), paid(store, spec)
+    assert run(store, spec, engine) == first
+    assert (len(engine.requests), paid(store, spec)) == (asked, before)
+
+
+class StoppingEngine(CountingEngine):
+    """Asks the walk to stop when it is asked for the n-th time."""
+
+    def __init__(self, after: int, stopping: threading.Event, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._after, self._stopping = after, stopping
+
+    def submit(self, request: GenerationRequest) -> Call:
+        if len(self.requests) == self._after:
+            self._stopping.set()
+        return super().submit(request)
+
+
+def test_a_walk_that_is_stopped_says_so_and_goes_on_where_it_stood(tmp_path: Path) -> None:
+    spec = runspec(
+        problems={"domain": "nano", "count": 6, "proofs_per_problem": 4}, engine=NOISY, flow={"max_waiting_proofs": 4}
+    )
+    whole = LocalStore(tmp_path / "whole")
+    run(whole, spec)
+    store, stopping = LocalStore(tmp_path / "stopped"), threading.Event()
+    stopper = StoppingEngine(60, stopping, **NOISY["settings"])
+    with pytest.raises(Interrupted), walking(store, spec, stopper, stopping=stopping) as walk:
+        walk.run(planned_proofs(spec))
+    before = paid(store, spec)
+    assert 0 < len(labels_of(store, spec)) < 24
+    engine = CountingEngine(**NOISY["settings"])
+    labels = check_every_proof_is_labelled_once(store, spec, run(store, spec, engine))
+    assert {name: said(label) for name, label in labels.items()} == {
+        name: said(label) for name, label in labels_of(whole, spec).items()
+    }
+    assert paid(store, spec).items() >= before.items()
+    check_nothing_stored_was_asked_again(before, engine)
+
+
+def check_nothing_stored_was_asked_again(before: dict[str, int], engine: CountingEngine) -> None:
+    asked = set(engine.names())
+    metas_asked = {name.rpartition("-")[0] for name in asked if name.startswith("meta_verifier:")}
+    assert not {name_of_question(key) for key in before} & (asked | metas_asked)
+
+
+def name_of_question(key: str) -> str:
+    """The question that a stored record answers, as the engine was asked it; that of all m where they lie in one record."""
+    _, _, _, proof_id, kind, *file = key.split("/")
+    if kind == "proof.json":
+        return f"generator:{proof_id}:proof"
+    index = file[0].removesuffix(".json").lstrip("0") or "0"
+    return f"verifier:{proof_id}:critique-{index}" if kind == "critiques" else f"meta_verifier:{proof_id}:meta-{index}"
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from proofloop.engine.pool import Engines
+from proofloop.runspec import RunSpec
+from proofloop.store import LocalStore
+from proofloop.walk import LocalWalk, create_run, planned_proofs
+store = LocalStore(Path(sys.argv[1]))
+spec = create_run(store, RunSpec.model_validate_json(sys.stdin.read()), resume=True)
+with LocalWalk(store, Engines(store, Path(sys.argv[1]) / "cache"), spec) as walk:
+    walk.run(planned_proofs(spec), lambda progress: print(progress.labeled, flush=True))
+"""
+
+
+def kill_in_the_middle(store: LocalStore, spec: RunSpec, labels: int) -> None:
+    """Run the walk in another process and kill it when it has so many labels."""
+    command = [sys.executable, "-c", KILLED, str(store.root)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    assert process.stdin is not None
+    process.stdin.write(spec.model_dump_json().encode())
+    process.stdin.close()
+    deadline = time.monotonic() + 30
+    while len(list(store.list(keys.labels(spec.name)))) < labels and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(10) == -signal.SIGKILL
+
+
+def test_a_killed_walk_is_taken_up_and_pays_nothing_twice(tmp_path: Path) -> None:
+    slow = {"kind": "simulated", "settings": {**NOISY["settings"], "latency_s": 0.05}}
+    spec = runspec(
+        problems={"domain": "nano", "count": 10, "proofs_per_problem": 4}, engine=slow, flow={"max_waiting_proofs": 8}
+    )
+    whole, store = LocalStore(tmp_path / "whole"), LocalStore(tmp_path / "killed")
+    run(whole, spec, CountingEngine(**NOISY["settings"]))
+    for wanted in (4, 12, 20):
+        before, labelled = paid(store, spec), labels_of(store, spec)
+        kill_in_the_middle(store, spec, wanted)
+        assert paid(store, spec).items() >= before.items()  # nothing that was there is written again
+        assert labels_of(store, spec).items() >= labelled.items()
+    assert len(labels_of(store, spec)) < 40
+    before, engine = paid(store, spec), CountingEngine(**NOISY["settings"])
+    labels = check_every_proof_is_labelled_once(store, spec, run(store, spec, engine))
+    assert paid(store, spec).items() >= before.items()
+    check_nothing_stored_was_asked_again(before, engine)
+    assert {name: said(label) for name, label in labels.items()} == {
+        name: said(label) for name, label in labels_of(whole, spec).items()
+    }
+
+
+def test_an_engine_that_ends_the_process_is_survived_by_taking_the_run_up(tmp_path: Path) -> None:
+    engine_section = {"kind": "simulated", "settings": {"crash_share": 0.02}}
+    spec = runspec(problems={"domain": "nano", "count": 6, "proofs_per_problem": 3}, engine=engine_section)
+    store, body, codes = LocalStore(tmp_path), spec.model_dump_json().encode(), [137]
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    while codes[-1] != 0 and len(codes) < 30:
+        codes.append(subprocess.run(command, input=body, stdout=subprocess.DEVNULL, timeout=60).returncode)
+    assert set(codes) == {137, 0}
+    check_every_proof_is_labelled_once(store, spec, run(store, spec))
+
+
+# -- dead letters ------------------------------------------------------------------------------------------------------
+
+
+def dead_letters(store: LocalStore) -> list[DeadLetterRecord]:
+    return [get_record(store, key, DeadLetterRecord) for key in store.list(keys.dead_letters(RUN))]
+
+
+def test_an_event_of_a_proof_that_is_gone_dies_and_holds_nobody_up(tmp_path: Path) -> None:
+    store, spec = LocalStore(tmp_path), runspec()
+    run(store, spec)
+    gone, *_ = labels_of(store, spec)
+    store.path(keys.proof(RUN, gone)).unlink()
+    store.path(keys.label(RUN, gone)).unlink()
+    event = ProofReviewed(run_id=RUN, proof_id=gone, index=-1)
+    store.delete_prefix(keys.judgements(RUN, gone))
+    other = ProofWritten(run_id=RUN, proof_id=gone, index=9, verifier_version="m-1")
+    with walking(store, spec) as walk:
+        walk.replay([event, other])
+        dead = dead_letters(store)
+        assert {(letter.queue, letter.deliveries) for letter in dead} == {("meta_verifier", 4), ("verifier", 4)}
+        assert {decode(letter.body.encode()) for letter in dead} == {event, other}
+        assert all(gone in letter.reason and "the store lacks" in letter.reason for letter in dead)
+        check_every_proof_is_labelled_once(store, spec, walk.run(planned_proofs(spec)))
+
+
+class CursedEngine(CountingEngine):
+    """Breaks on every third proof as only a bug can."""
+
+    def submit(self, request: GenerationRequest) -> Call:
+        if request.id.startswith("generator:") and request.seed % 3 == 0:
+            raise RuntimeError("a bug")
+        return super().submit(request)
+
+
+def test_proofs_that_die_give_their_place_to_the_next_and_are_named_in_the_end(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    spec = runspec(
+        problems={"domain": "nano", "count": 10, "proofs_per_problem": 2},
+        flow={"max_waiting_proofs": 2, "generator": 2, "verifier": 2, "meta_verifier": 2},
+    )
+    with walking(store, spec, CursedEngine()) as walk, pytest.raises(ProofloopError) as caught:
+        walk.run(planned_proofs(spec))
+    dead = dead_letters(store)
+    assert 0 < len(dead) < 20
+    assert len(labels_of(store, spec)) + len(dead) == 20
+    assert str(caught.value).startswith(f"{len(dead)} of 20 proofs have no label because a message of theirs died: ")
+    assert {letter.reason for letter in dead} == {"RuntimeError: a bug"}
+    check_every_proof_is_labelled_once(store, spec, run(store, spec, CountingEngine()))  # and --resume tries them again
+
+
+# -- the run's spec ----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_begun_once_and_resumed_only_with_its_own_spec(tmp_path: Path) -> None:
+    store, spec = LocalStore(tmp_path), runspec()
+    assert create_run(store, spec, resume=False) == spec
+    with pytest.raises(ConfigError, match=r"run 'r1' is already in the store\nhint: give --resume"):
+        create_run(store, spec, resume=False)
+    assert create_run(store, spec, resume=True) == spec
+    with pytest.raises(ConfigError, match="run 'r1' was begun with another run file"):
+        create_run(store, runspec(seed=1), resume=True)
+
+
+def test_of_racing_creators_of_a_run_with_different_specs_one_wins(tmp_path: Path) -> None:
+    for turn in range(20):
+        store, gate = LocalStore(tmp_path / str(turn)), threading.Barrier(4)
+        with ThreadPoolExecutor(4) as pool:
+            outcomes = list(pool.map(lambda seed, store=store, gate=gate: _begin(store, seed, gate), range(4)))
+        winner = json.loads(store.get(keys.run_spec(RUN)))["seed"]
+        assert sorted(outcomes) == [-1, -1, -1, winner]
+
+
+def _begin(store: LocalStore, seed: int, gate: threading.Barrier) -> int:
+    """The seed of the run as it was begun, -1 if it was begun with another."""
+    gate.wait()
+    try:
+        return create_run(store, runspec(seed=seed), resume=True).seed
+    except ConfigError:
+        return -1
