@@ -1,7 +1,8 @@
 """What the machinery alone costs: the whole walk with a simulated engine that answers at once.
 
-Prints one JSON object as the last line of stdout: `events_per_second` of the larger walk, and the peak resident memory of a walk of
-1,000 and of 100,000 proofs (each in a process of its own), which must not differ. `--small` walks 200 and 2,000 proofs.
+Prints one JSON object as the last line of stdout: `events_per_second` of the larger walk, and the peak resident memory
+of a walk of 1,000 and of 100,000 proofs (each in a process of its own), which must not differ. `--small` walks 200 and
+2,000 proofs.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ def walk_spec(proofs: int) -> RunSpec:
         {
             "name": "walk",
             "prompts": "nano",
-            "problems": {"domain": "nano", "count": proofs // PROOFS_PER_PROBLEM, "proofs_per_problem": PROOFS_PER_PROBLEM},
+            "problems": {
+                "domain": "nano",
+                "count": proofs // PROOFS_PER_PROBLEM,
+                "proofs_per_problem": PROOFS_PER_PROBLEM,
+            },
             "engine": {"kind": "simulated"},
             "labeling": {"n": 4, "m": 3, "k": 2},
             "flow": {"generator": 1, "verifier": 1, "meta_verifier": 1, "labeler": 1},
@@ -51,7 +56,10 @@ def walk(proofs: int) -> dict[str, float]:
             events = running.tools.counters.total("handled")
         engines.close()
     assert progress.labeled == proofs
-    return {"events_per_second": events / seconds, "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {
+        "events_per_second": events / seconds,
+        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
 
 
 def walk_in_process(proofs: int) -> dict[str, float]:
@@ -73,8 +81,16 @@ def main() -> None:
         return
     few, many = (200, 2_000) if asked.small else (1_000, 100_000)
     small, large = walk_in_process(few), walk_in_process(many)
-    names = ("memory_mb_1k_proofs", "memory_mb_100k_proofs") if not asked.small else ("memory_mb_200_proofs", "memory_mb_2k_proofs")
-    figures = {"events_per_second": large["events_per_second"], names[0]: small["memory_mb"], names[1]: large["memory_mb"]}
+    names = (
+        ("memory_mb_1k_proofs", "memory_mb_100k_proofs")
+        if not asked.small
+        else ("memory_mb_200_proofs", "memory_mb_2k_proofs")
+    )
+    figures = {
+        "events_per_second": large["events_per_second"],
+        names[0]: small["memory_mb"],
+        names[1]: large["memory_mb"],
+    }
     print(json.dumps({name: round(value, 1) for name, value in figures.items()}))
 
 

@@ -54,7 +54,10 @@ def judgement(index: int, score: float | None = 1.0, confirmed: bool | None = No
     return Judgement(proof_id=PROOF, index=index, verdict=verdict, confirmed=confirmed, quality=quality)
 
 
-def proof(verdict: Verdict = valid(1.0), **changes: Any) -> Proof:
+PRAISED = valid(1.0)
+
+
+def proof(verdict: Verdict = PRAISED, **changes: Any) -> Proof:
     fields: dict[str, Any] = {
         "id": PROOF,
         "run_id": RUN,

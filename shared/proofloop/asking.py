@@ -86,6 +86,7 @@ class Asked:
     def __init__(self, question: Question, tools: Tools) -> None:
         spec = tools.spec(question.run_id)
         self._question, self._tools, self._spec = question, tools, spec
+        self._sampling = spec.sampling_of(question.role)
         self._seed = derive_seed(spec.seed, question.run_id, question.proof_id, question.name)
         self._call = _submit(tools.engine_for(spec), self._request())
 
@@ -133,7 +134,7 @@ class Asked:
             id=f"{question.role}:{question.proof_id}:{question.name}:{uuid.uuid4().hex[:8]}",
             model=question.version,
             messages=(ChatMessage("user", question.prompt.text),),
-            sampling=self._spec.sampling_of(question.role),
+            sampling=self._sampling,
             seed=self._seed,
             affinity=question.proof_id,
         )
@@ -170,7 +171,7 @@ class Asked:
             model_version=version,
             prompt_digest=self._question.prompt.digest,
             seed=self._seed,
-            sampling=self._spec.sampling_of(self._question.role),
+            sampling=self._sampling,
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
             engine_seconds=engine_seconds,

@@ -13,7 +13,7 @@ CRITIQUES = 4
 
 
 def demo_spec(seed: int, *, quick: bool = False) -> RunSpec:
-    """The run of the demo: every 16 problems the generator takes a step on their proofs and the verifier one on the critiques of them."""
+    """Every 16 problems the generator takes a step on their proofs, and the verifier one on the critiques of them."""
     steps = 2 if quick else STEPS
     answer = {"temperature": 1.0, "max_tokens": 96}
     return parse_runspec(
@@ -31,7 +31,12 @@ def demo_spec(seed: int, *, quick: bool = False) -> RunSpec:
                 "verifier": {"steps": steps, "groups": 48, "settings": {"seed": seed, "minibatch_sequences": 48}},
                 "generator": {"steps": steps, "settings": {"seed": seed, "minibatch_sequences": 32}},
             },
-            "flow": {"max_waiting_proofs": 2 * PROBLEMS_A_STEP * PROOFS_PER_PROBLEM, "generator": 128, "verifier": 256, "meta_verifier": 192},
+            "flow": {
+                "max_waiting_proofs": 2 * PROBLEMS_A_STEP * PROOFS_PER_PROBLEM,
+                "generator": 128,
+                "verifier": 256,
+                "meta_verifier": 192,
+            },
         },
         "the demo",
     )

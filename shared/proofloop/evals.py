@@ -1,4 +1,4 @@
-"""Evaluations are small runs of the same walk on the test split: the same code writes, criticises and labels; the checker then measures.
+"""Evaluations are small runs of the same walk on the test split: the same code proves and labels, the checker measures.
 
 Verifiers are compared on the *same* proofs: those that the first generator wrote before any training.
 """
@@ -53,7 +53,7 @@ def evaluate_before(
 def evaluate_after(
     spec: RunSpec, store: Store, engines: Engines, size: EvalSize, report: Report, stopping: threading.Event
 ) -> Evaluation:
-    """The figures of the models in service at the run's end: the generator by its own new proofs, the verifier on the proofs of `before`."""
+    """The figures of the models in service at the end: the generator's own new proofs, the verifier on `before`'s."""
     tools = Tools(store, engines.of)
     served = Models(**{role: tools.serving(spec.name, role) for role in ("generator", "verifier", "meta_verifier")})
     judging = _eval_spec(spec, "after-verifier", served, size)
@@ -72,7 +72,9 @@ def find_summary(store: Store, run_id: str) -> Summary | None:
 
 def _eval_spec(spec: RunSpec, name: str, models: Models, size: EvalSize) -> RunSpec:
     if spec.problems.domain is None:
-        raise ConfigError(f"run {spec.name!r} has problems without an exact checker", "evaluate by people's grades instead")
+        raise ConfigError(
+            f"run {spec.name!r} has problems without an exact checker", "evaluate by people's grades instead"
+        )
     problems = Problems(
         domain=spec.problems.domain, split="test", count=size.problems, proofs_per_problem=size.proofs_per_problem
     )
@@ -94,7 +96,9 @@ def _evaluate(spec: RunSpec, store: Store, engines: Engines, report: Report, sto
     with LocalWalk(store, engines, spec, stopping=stopping) as walk:
         walk.run(planned_proofs(spec), lambda progress: report(spec.name, progress))
     assert spec.problems.domain is not None
-    return put_record(store, keys.evaluation(spec.name), measure_run(store, spec.name, load_domain(spec.problems.domain)))
+    return put_record(
+        store, keys.evaluation(spec.name), measure_run(store, spec.name, load_domain(spec.problems.domain))
+    )
 
 
 def _copy_proofs(store: Store, source: str, target: str, verifier_version: str) -> None:

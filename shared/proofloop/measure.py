@@ -1,6 +1,6 @@
 """How good the models really are: the exact checker's word on a run's records. It measures; it never rewards.
 
-Intervals are 95 %, normal, with problems as clusters: proofs of one problem, and critiques of one proof, resemble each other.
+Intervals are 95 %, normal, with problems as clusters: proofs of one problem, and critiques of one proof, are alike.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ class Figure(Record):
 class Evaluation(Record):
     """The six figures of a run against the exact checker.
 
-    pass_at_1: share of proofs that are right. self_eval_error: mean |s' - s| of readable proofs. verifier_accuracy: share of critiques with
-    the right score. verifier_faithfulness: share of the flawed proofs scored right whose named step and kind are the checker's.
-    label_agreement: share of decided labels that are right. label_undecided: share of readable proofs left undecided.
+    pass_at_1: share of proofs that are right. self_eval_error: mean |s' - s| of readable proofs. verifier_accuracy:
+    share of critiques with the right score. verifier_faithfulness: share of the flawed proofs scored right whose named
+    step and kind are the checker's. label_agreement: share of decided labels that are right. label_undecided: share of
+    readable proofs left undecided.
     """
 
     pass_at_1: Figure

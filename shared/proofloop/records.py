@@ -199,10 +199,10 @@ class TrainingBatch(Record):
     run_id: str
     role: ModelRole
     step: int
-    problems: tuple[str, ...]
-    mean_reward: float
-    reward_parts: dict[str, float]
     samples: tuple[TrainingSample, ...]
+    problems: tuple[str, ...] = ()
+    mean_reward: float = 0.0
+    reward_parts: dict[str, float] = Field(default_factory=dict)
 
 
 class TrainingStep(Record):

@@ -7,7 +7,7 @@ what has no label yet; every step finds what it already stored, and nothing that
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
@@ -37,6 +37,11 @@ class DeadLetterRecord(Record):
     reason: str
     body: str
     deliveries: int
+
+    @classmethod
+    def of(cls, letter: DeadLetter) -> DeadLetterRecord:
+        body = letter.body.decode("utf-8", "replace")
+        return cls(queue=letter.queue, reason=letter.reason, body=body, deliveries=letter.deliveries)
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,20 @@ def planned_proofs(spec: RunSpec) -> int:
     return count_problems(spec) * spec.problems.proofs_per_problem
 
 
+def steps_taken(store: Store, spec: RunSpec) -> dict[str, int]:
+    """How many versions of each trained role are complete."""
+    return {role: len(published_versions(store, spec.name, role)) for role in spec.training.roles}
+
+
+def stuck(spec: RunSpec, planned: int, unlabelled: Collection[str]) -> ProofloopError:
+    """What to say when these proofs will get no label."""
+    some = ", ".join(sorted(unlabelled)[:3])
+    return ProofloopError(
+        f"{len(unlabelled)} of {planned} proofs have no label because a message of theirs died: {some}\n"
+        f"hint: `proofloop dead list --run {spec.name}` says why; `--resume` tries them again"
+    )
+
+
 class LocalWalk:
     """Runs one run from beginning to end in this process. Use as a context manager: leaving it stops the workers."""
 
@@ -130,8 +149,7 @@ class LocalWalk:
 
         Raises Interrupted when asked to stop, ProofloopError when proofs got stuck.
         """
-        steps = {role: len(published_versions(self._store, self._spec.name, role)) for role in self._spec.training.roles}
-        self._progress = Progress(planned=planned_proofs, steps=steps)
+        self._progress = Progress(planned=planned_proofs, steps=steps_taken(self._store, self._spec))
         for position, event in enumerate(planned(self._spec, self._store)):
             self._wait_for_trainer(position // self._spec.problems.proofs_per_problem, report)
             self._pose(event)
@@ -152,7 +170,9 @@ class LocalWalk:
 
     def _wait_for_trainer(self, problem: int, report: Callable[[Progress], None]) -> None:
         """Do not run further ahead of the trainer than the run allows, unless the trainer has nothing left to do."""
-        while (allowed := self._spec.training.problems_allowed(self._progress.steps)) is not None and problem >= allowed:
+        while (
+            allowed := self._spec.training.problems_allowed(self._progress.steps)
+        ) is not None and problem >= allowed:
             self._check_stopping()
             report(self._snapshot())
             if self._bus.wait_idle(0.2):
@@ -201,12 +221,7 @@ class LocalWalk:
 
     def _bury(self, letter: DeadLetter) -> None:
         """Keep the dead letter, and do not wait for its proof."""
-        record = DeadLetterRecord(
-            queue=letter.queue,
-            reason=letter.reason,
-            body=letter.body.decode("utf-8", "replace"),
-            deliveries=letter.deliveries,
-        )
+        record = DeadLetterRecord.of(letter)
         put_record(
             self._store, f"{keys.dead_letters(self._spec.name)}{letter.queue}-{digest(record.body)}.json", record
         )
@@ -233,11 +248,5 @@ class LocalWalk:
             raise Interrupted("asked to stop")
 
     def _check_complete(self) -> None:
-        unlabelled = self._open | self._stuck
-        if unlabelled:
-            some = ", ".join(sorted(unlabelled)[:3])
-            raise ProofloopError(
-                f"{len(unlabelled)} of {self._progress.planned} proofs have no label "
-                f"because a message of theirs died: {some}\n"
-                f"hint: `proofloop dead list --run {self._spec.name}` says why; `--resume` tries them again"
-            )
+        if unlabelled := self._open | self._stuck:
+            raise stuck(self._spec, self._progress.planned, unlabelled)

@@ -1,4 +1,4 @@
-"""What every bus promises, run on each: nothing confirmed is lost, what fails comes again, what cannot work is put aside."""
+"""What every bus promises, run on each: nothing is lost, what fails comes again, what cannot work is put aside."""
 
 from __future__ import annotations
 
@@ -186,11 +186,9 @@ class TestBusContract:
         assert consumer.seen[5:] == [(judged(0).id, 1)]
 
     def test_many_delayed_deliveries_wake_every_idle_thread(self, subject: Subject) -> None:
-        gate = threading.Barrier(8)
+        gate, lock, seen = threading.Barrier(8), threading.Lock(), Counter[bytes]()
 
-        def consume(
-            delivery: Delivery, seen: Counter[bytes] = Counter(), lock: threading.Lock = threading.Lock()
-        ) -> Outcome:
+        def consume(delivery: Delivery) -> Outcome:
             with lock:
                 seen[delivery.body] += 1
                 first = seen[delivery.body] == 1
@@ -361,7 +359,9 @@ def test_a_queue_is_served_once() -> None:
 
 def test_depths_tell_what_waits_and_runs() -> None:
     bus, may_end = LocalBus(), threading.Event()
-    bus.serve("labeler", ["ReviewJudged"], lambda delivery: ACK if may_end.wait(5) else ACK, concurrency=1)
+    bus.serve(
+        "labeler", ["ReviewJudged"], lambda delivery: (may_end.wait(5) and ACK) or Outcome("failed"), concurrency=1
+    )
     bus.publish(judged(number) for number in range(3))
     assert bus.depths() == {"labeler": 3}
     may_end.set()

@@ -175,7 +175,7 @@ def test_a_walk_on_a_bus_that_says_everything_twice_gives_the_same_labels(tmp_pa
 
 
 @pytest.mark.parametrize("rule", [{"n": 4, "m": 3, "k": 2}, {"n": 7, "m": 4, "k": 3}, {"n": 3, "m": 1, "k": 1}])
-def test_early_stop_changes_no_label_and_saves_calls(tmp_path: Path, rule: dict[str, int]) -> None:
+def test_early_stop_changes_no_label_and_asks_no_more_than_a_majority(tmp_path: Path, rule: dict[str, int]) -> None:
     found, asked = [], []
     for early in (True, False):
         store, engine = LocalStore(tmp_path / str(early)), CountingEngine(**NOISY["settings"])
@@ -186,7 +186,7 @@ def test_early_stop_changes_no_label_and_saves_calls(tmp_path: Path, rule: dict[
         found.append({name: said(label) for name, label in labels.items()})
         asked.append(len(engine.requests))
     assert found[0] == found[1]
-    assert asked[0] < asked[1]
+    assert asked[0] + (rule["m"] > 1) <= asked[1]  # a majority of one is all; when critiques are saved depends on time
 
 
 def test_a_walk_that_is_done_is_taken_up_at_no_cost(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def check_nothing_stored_was_asked_again(before: dict[str, int], engine: Countin
 
 
 def name_of_question(key: str) -> str:
-    """The question that a stored record answers, as the engine was asked it; that of all m where they lie in one record."""
+    """The question that a stored record answers, as the engine was asked it; all m of a record without their number."""
     _, _, _, proof_id, kind, *file = key.split("/")
     if kind == "proof.json":
         return f"generator:{proof_id}:proof"

@@ -99,9 +99,7 @@ def delete_namespace(url: str, namespace: str) -> None:
 def bucket_folder(s3: S3) -> Iterator[tuple[str, str]]:
     """A bucket, and a prefix in it that nobody else uses; what lies there is removed at the end."""
     host = s3.endpoint.partition("://")[2]
-    client = Minio(
-        host, s3.access_key, s3.secret_key, secure=s3.endpoint.startswith("https"), region="us-east-1"
-    )
+    client = Minio(host, s3.access_key, s3.secret_key, secure=s3.endpoint.startswith("https"), region="us-east-1")
     bucket, prefix = "proofloop-test", f"test-{uuid.uuid4().hex[:8]}"
     if not client.bucket_exists(bucket):
         client.make_bucket(bucket)
@@ -295,26 +293,57 @@ def _ceph(folder: Path) -> Iterator[S3]:
         return call("ceph", "-c", conf, "--connect-timeout", "30", *words, text=text)
 
     try:
-        for name, caps in (("mon.", {"mon": "allow *"}), ("client.admin", dict.fromkeys(("mon", "osd", "mgr"), "allow *"))):
+        for name, caps in (
+            ("mon.", {"mon": "allow *"}),
+            ("client.admin", dict.fromkeys(("mon", "osd", "mgr"), "allow *")),
+        ):
             flags = [word for who, what in caps.items() for word in ("--cap", who, what)]
             create = [] if keyring.exists() else ["--create-keyring"]
             call("ceph-authtool", *create, keyring, "--gen-key", "-n", name, *flags)
-        call("ceph-authtool", keyring, "--gen-key", "-n", "client.rgw", "--cap", "mon", "allow rw", "--cap", "osd", "allow rwx")
+        call(
+            "ceph-authtool",
+            keyring,
+            "--gen-key",
+            "-n",
+            "client.rgw",
+            "--cap",
+            "mon",
+            "allow rw",
+            "--cap",
+            "osd",
+            "allow rwx",
+        )
         fsid = "5d3b8a6e-6d0f-4c0e-9c1b-3c6e0a1b2c3d"
         call("monmaptool", "--create", "--addv", "a", f"[v1:127.0.0.1:{mon}]", "--fsid", fsid, folder / "monmap")
         call("ceph-mon", "--mkfs", "-i", "a", "-c", conf, "--monmap", folder / "monmap", "--keyring", keyring)
         daemon("ceph-mon", "-i", "a")
         secret = call("ceph-authtool", "--gen-print-key").strip()
         number = ceph("osd", "new", fsid, "-i", "-", text=f'{{"cephx_secret": "{secret}"}}').strip()
-        call("ceph-authtool", "--create-keyring", folder / "osd" / "keyring", "-n", f"osd.{number}", "--add-key", secret)
+        call(
+            "ceph-authtool", "--create-keyring", folder / "osd" / "keyring", "-n", f"osd.{number}", "--add-key", secret
+        )
         call("ceph-osd", "-i", number, "-c", conf, "--mkfs", "--osd-uuid", fsid)
         daemon("ceph-osd", "-i", number)
         gateway = daemon("radosgw", "-n", "client.rgw")
         wait_until("radosgw", lambda: _answers(f"http://127.0.0.1:{rgw}/"), gateway, log)
         own = S3(f"http://127.0.0.1:{rgw}", "testaccesskey", "test-secret-key-0123456789")
         call(
-            "radosgw-admin", "-c", conf, "-n", "client.rgw", "user", "create", "--uid", "test", "--display-name", "test",
-            "--access-key", own.access_key, "--secret-key", own.secret_key, "--key-type=s3",
+            "radosgw-admin",
+            "-c",
+            conf,
+            "-n",
+            "client.rgw",
+            "user",
+            "create",
+            "--uid",
+            "test",
+            "--display-name",
+            "test",
+            "--access-key",
+            own.access_key,
+            "--secret-key",
+            own.secret_key,
+            "--key-type=s3",
         )
         yield own
     finally:

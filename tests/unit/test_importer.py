@@ -62,7 +62,9 @@ def test_the_four_templates_become_a_pack_with_our_placeholders(tmp_path: Path) 
     made = import_pack(write(tmp_path, official()), tmp_path / "pack")
     assert made.templates == {
         "proof_generation": "Your task is to solve a problem. Write \\boxed{...} where it says so.\n\n{question}",
-        "proof_verification": "## Instruction\n\nGrade it; the score goes into \\boxed{}.\n\n{question}\n\n## Solution\n\n{proof}",
+        "proof_verification": (
+            "## Instruction\n\nGrade it; the score goes into \\boxed{}.\n\n{question}\n\n## Solution\n\n{proof}"
+        ),
         "meta_verification": "Rate the rating of {question}, solved by {proof}:\n\n{analysis}",
         "proof_refinement": "{instruction}\n\n## Candidates\n\n{attempts}",
     }
@@ -86,7 +88,8 @@ def test_nothing_in_the_file_is_executed(tmp_path: Path) -> None:
 
 def test_other_statements_and_odd_backslashes_do_not_disturb(tmp_path: Path) -> None:
     text = '"Solve \\o/ {question}"'
-    source = f'# -*- coding: utf-8 -*-\n"""About."""\nCOLORS = {{"a": 1, **{{}}}}\n\n{official(proof_generation=text)}\ndef f(): ...\n'
+    head = '# -*- coding: utf-8 -*-\n"""About."""\nCOLORS = {"a": 1, **{}}\n'
+    source = f"{head}\n{official(proof_generation=text)}\ndef f(): ...\n"
     pack = import_pack(write(tmp_path, b"\xef\xbb\xbf" + source.encode()), tmp_path / "pack")
     assert pack.templates["proof_generation"] == "Solve \\o/ {question}"
 
@@ -143,7 +146,7 @@ def test_a_file_that_is_no_pack_is_refused_and_nothing_is_written(
 
 
 def test_a_missing_file_and_a_taken_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no file .*nothing.py"):
+    with pytest.raises(ConfigError, match=r"there is no file .*nothing.py"):
         import_pack(tmp_path / "nothing.py", tmp_path / "pack")
     (tmp_path / "pack").mkdir()
     with pytest.raises(ConfigError, match=r"pack is already there\nhint: choose another --out"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -154,7 +155,5 @@ def test_garbage_is_an_event_or_rejected_and_nothing_else(body: bytes) -> None:
 def test_an_event_with_wrong_fields_is_an_event_or_rejected_and_nothing_else(
     name: str, fields: dict[str, object]
 ) -> None:
-    try:
+    with suppress(Reject):
         assert decode(json.dumps({"event": name, **fields}).encode()).name == name
-    except Reject:
-        pass

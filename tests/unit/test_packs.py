@@ -56,7 +56,8 @@ def test_substitution_looks_only_at_the_template(pack: PromptPack) -> None:
 def test_a_question_in_the_instruction_of_a_refinement_stays_as_it_is() -> None:
     text = PLAIN.refine("Is {attempts} a set?", [("First {instruction}.", ["Wrong {question}."])]).text
     assert text.startswith(
-        "Solve:\nIs {attempts} a set?\nEarlier:\n## Attempt 1\nFirst {instruction}.\n\n### Evaluation 1\nWrong {question}."
+        "Solve:\nIs {attempts} a set?\nEarlier:\n"
+        "## Attempt 1\nFirst {instruction}.\n\n### Evaluation 1\nWrong {question}."
     )
 
 
@@ -134,7 +135,7 @@ def test_loading_says_what_is_missing_and_what_there_is(tmp_path: Path) -> None:
         ),
         (
             {"proof_generation.txt": "Solve {question} like {proof}."},
-            r"template proof_generation of prompt pack '.*' has {proof}, which nothing fills\nhint: it has exactly {question}",
+            r"template proof_generation of .* has {proof}, which nothing fills\nhint: it has exactly {question}",
         ),
         (
             {"proof_refinement.txt": "{question} {proof}"},

@@ -61,7 +61,8 @@ def test_anything_else_in_the_box_is_malformed(spelling: str) -> None:
 @pytest.mark.parametrize(
     "tail",
     [
-        r"\boxed{0.5}", r" \boxed{0.5}", "\n\n\\boxed{0.5}", r"**\boxed{0.5}**", r"$\boxed{0.5}$", "$$\n\\boxed{0.5}\n$$",
+        r"\boxed{0.5}", r" \boxed{0.5}", "\n\n\\boxed{0.5}", r"**\boxed{0.5}**", r"$\boxed{0.5}$", 
+        "$$\n\\boxed{0.5}\n$$",
         r"\[\boxed{0.5}\]", "\n\\[\n\\boxed{0.5}\n\\]", r"\( \boxed{0.5} \)", r"** $\boxed {0.5}$", r"_\boxed{0.5}_",
         "\r\n\\boxed{0.5}\r\n", "\\boxed{0.5}\n\nThank you for reading.",
     ],
@@ -230,9 +231,12 @@ def test_a_word_for_thinking_inside_the_self_evaluation_truncates_nothing() -> N
 
 MEGABYTE = 1 << 20
 PIECES = [
-    "```\n", "~~~~\n", "````x\n~~~\n", "`" * 64, "`" * 4095 + "\n", "\\boxed{", "{", "}", "**", " ", "\t", "\n", "$", "\\", "#",
-    f"{SOLUTION_HEADING}\n", f"{SELF_HEADING}\n", f"{SELF_HEADING} ", "<think>", "</think>", "Based on my ", f"{EVALUATION_SCORE}\n",
-    f"{EVALUATION_SCORE}\\boxed{{", f"{META_SCORE}\n{{{{", EVALUATION_INTRO, f"{answer()}\n", "\\frac{", "\r\n", "   ```\n   ~~~\n", "é∀𝔸",
+    "```\n", "~~~~\n", "````x\n~~~\n", "`" * 64, "`" * 4095 + "\n",
+    "\\boxed{", "{", "}", "**", " ", "\t", "\n", "$", "\\", "#",
+    f"{SOLUTION_HEADING}\n", f"{SELF_HEADING}\n", f"{SELF_HEADING} ", "<think>", "</think>", "Based on my ",
+    f"{EVALUATION_SCORE}\n",
+    f"{EVALUATION_SCORE}\\boxed{{", f"{META_SCORE}\n{{{{", EVALUATION_INTRO, f"{answer()}\n",
+    "\\frac{", "\r\n", "   ```\n   ~~~\n", "é∀𝔸",
     "".join("`" * (3 + k % 60) + "\n" for k in range(500)),
 ]  # fmt: skip
 

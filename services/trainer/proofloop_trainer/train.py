@@ -79,7 +79,9 @@ class RoleInTraining:
         self._wanted = self._spec.training.of(role)
         self._settings = grpo_settings(self._wanted.settings, role)
         self._waiting: dict[str, list[Label]] = {}
-        self._batched = [get_record(self._store, key, TrainingBatch) for key in self._store.list(keys.batches(run_id, role))]
+        self._batched = [
+            get_record(self._store, key, TrainingBatch) for key in self._store.list(keys.batches(run_id, role))
+        ]
         self._used = {problem for batch in self._batched for problem in batch.problems}
         self.steps = len(published_versions(self._store, run_id, role))
         self._learner: GrpoLearner | None = None
@@ -101,7 +103,9 @@ class RoleInTraining:
         problems = tuple(self._waiting)[: self._spec.training.problems]
         batch = self._batch(problems, [self._waiting.pop(problem) for problem in problems])
         self._used.update(problems)
-        self._batched.append(put_record(self._store, keys.batch(self._run_id, self.role, self.steps), batch, durable=True))
+        self._batched.append(
+            put_record(self._store, keys.batch(self._run_id, self.role, self.steps), batch, durable=True)
+        )
         return self._batched[-1]
 
     def _batch(self, problems: tuple[str, ...], labels: list[list[Label]]) -> TrainingBatch:
@@ -173,4 +177,6 @@ def grpo_settings(fields: dict[str, object], role: TrainedRole) -> GrpoSettings:
 def mean_parts(samples: Sequence[TrainingSample]) -> dict[str, float]:
     """The mean of each factor of the reward, over the samples that have it."""
     names = sorted({name for sample in samples for name in sample.reward_parts})
-    return {name: fmean(sample.reward_parts[name] for sample in samples if name in sample.reward_parts) for name in names}
+    return {
+        name: fmean(sample.reward_parts[name] for sample in samples if name in sample.reward_parts) for name in names
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from proofloop.bus.base import ACK, Bus, DeadLetter, Delivery, Outcome
@@ -13,7 +14,17 @@ from proofloop.settings import Settings
 if TYPE_CHECKING:
     from proofloop.bus.dead_letters import DeadLetters
 
-__all__ = ["ACK", "Bus", "DeadLetter", "Delivery", "LocalBus", "Outcome", "check_broker", "open_bus", "open_dead_letters"]
+__all__ = [
+    "ACK",
+    "Bus",
+    "DeadLetter",
+    "Delivery",
+    "LocalBus",
+    "Outcome",
+    "check_broker",
+    "open_bus",
+    "open_dead_letters",
+]
 
 NEEDED_BY_ALL = ("generator", "verifier", "meta_verifier", "labeler")
 """The roles without which no run goes on: their queues are there whoever comes first."""
@@ -54,8 +65,6 @@ def _broker(settings: Settings) -> str:
             "set PROOFLOOP_BROKER=amqp://user:password@host:5672/vhost, or run all roles in one process: "
             "`proofloop run RUN.toml --local`",
         )
-    try:
-        import pika  # noqa: F401
-    except ImportError as error:
-        raise ConfigError("the broker's client is not installed", "pip install 'proofloop[cluster]'") from error
+    if find_spec("pika") is None:
+        raise ConfigError("the broker's client is not installed", "pip install 'proofloop[cluster]'")
     return settings.broker.get_secret_value()

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pika import BasicProperties
+from pika import BasicProperties, BlockingConnection
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
 
 from proofloop.bus.base import DELIVERY_LIMIT, DeadLetter
 from proofloop.bus.link import connect, parse_url
-from proofloop.bus.rabbitmq import DELIVERIES, REASON
+from proofloop.bus.rabbitmq import DELIVERIES, REASON, properties_of
 from proofloop.bus.topology import ROUTES, Topology
 
 GIVEN_UP = {
@@ -41,13 +41,15 @@ class DeadLetters:
 
     def depths(self) -> list[Depth]:
         """How full the queues are; a role nobody declared is not among them."""
-        return [depth for role in ROUTES if (depth := self._depth(role)) is not None]
+        with self._connection() as connection:
+            found = [self._depth(connection.channel(), role) for role in ROUTES]
+        return [depth for depth in found if depth is not None]
 
     def letters(self) -> Iterator[DeadLetter]:
         """Every dead letter; each stays where it is."""
         for role in self._roles():
-            with self._channel() as channel:
-                for _, letter, _ in self._taken(channel, role):
+            with self._connection() as connection:
+                for _, letter, _ in self._taken(connection.channel(), role):
                     yield letter
 
     def drop(self, chosen: Callable[[DeadLetter], bool]) -> int:
@@ -61,18 +63,14 @@ class DeadLetters:
     def _settle(self, chosen: Callable[[DeadLetter], bool], *, again: bool) -> int:
         count = 0
         for role in self._roles():
-            with self._channel() as channel:
+            with self._connection() as connection:
+                channel = connection.channel()
                 channel.confirm_delivery()
                 for tag, letter, properties in self._taken(channel, role):
                     if not chosen(letter):
                         continue
                     if again:
-                        fresh = BasicProperties(
-                            content_type=properties.content_type,
-                            delivery_mode=properties.delivery_mode,
-                            type=properties.type,
-                            message_id=properties.message_id,
-                        )
+                        fresh = properties_of(type=properties.type, message_id=properties.message_id)
                         channel.basic_publish("", self._topology.queue(role), letter.body, fresh, mandatory=True)
                     channel.basic_ack(tag)
                     count += 1
@@ -82,7 +80,7 @@ class DeadLetters:
         """The dead letters of a role, not acknowledged: closing the channel puts them back."""
         while True:
             method, properties, body = channel.basic_get(self._topology.dead_queue(role))
-            if method is None:
+            if method is None or properties is None or body is None:
                 return
             headers = properties.headers or {}
             deaths = headers.get("x-death") or [{}]
@@ -95,22 +93,22 @@ class DeadLetters:
             )
             yield method.delivery_tag, letter, properties
 
-    def _depth(self, role: str) -> Depth | None:
+    def _depth(self, channel: BlockingChannel, role: str) -> Depth | None:
+        """None if there are no such queues; the broker then closes the channel."""
         names = (self._topology.queue(role), self._topology.later_queue(role), self._topology.dead_queue(role))
-        with self._channel() as channel:  # asking for a queue that is not there ends the channel
-            try:
-                return Depth(role, *(channel.queue_declare(name, passive=True).method.message_count for name in names))
-            except ChannelClosedByBroker:
-                return None
+        try:
+            return Depth(role, *(channel.queue_declare(name, passive=True).method.message_count for name in names))
+        except ChannelClosedByBroker:
+            return None
 
     def _roles(self) -> list[str]:
         return [depth.role for depth in self.depths() if depth.dead]
 
     @contextmanager
-    def _channel(self) -> Iterator[BlockingChannel]:
+    def _connection(self) -> Iterator[BlockingConnection]:
         connection = connect(self._parameters)
         try:
-            yield connection.channel()
+            yield connection
         finally:
             if connection.is_open:
                 connection.close()

@@ -32,7 +32,10 @@ HEARTBEAT_S = 30
 
 
 def parse_url(url: str) -> URLParameters:
-    """The parameters of an amqp:// or amqps:// URL. Raises ConfigError, which never shows the URL: it has a password."""
+    """The parameters of an amqp:// or amqps:// URL.
+
+    Raises ConfigError, which never shows the URL: it has a password.
+    """
     hint = "write it as amqp://user:password@host:5672/vhost, or amqps:// for TLS; escape special characters as %2F"
     if not url.startswith(("amqp://", "amqps://")):
         raise ConfigError("PROOFLOOP_BROKER is no amqp:// or amqps:// URL", hint)
@@ -58,7 +61,9 @@ def connect(parameters: URLParameters) -> BlockingConnection:
             f"the broker at {where(parameters)} refuses this user or vhost", "correct PROOFLOOP_BROKER"
         ) from error
     except (AMQPConnectionError, OSError) as error:
-        raise BusError(f"the broker at {where(parameters)} does not answer: {str(error) or type(error).__name__}") from error
+        raise BusError(
+            f"the broker at {where(parameters)} does not answer: {str(error) or type(error).__name__}"
+        ) from error
 
 
 class Link:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from pika import BasicProperties, URLParameters
@@ -85,7 +86,7 @@ class Publisher:
     def _publish(self, messages: Sequence[Message], deadline: float) -> None:
         while (left_s := deadline - time.monotonic()) > 0 and not self._closed:
             window = _Window(messages)
-            if not self._up.wait(min(left_s, 1.0)) or not self._link.call(lambda window=window: self._send(window)):
+            if not self._up.wait(min(left_s, 1.0)) or not self._link.call(partial(self._send, window)):
                 continue
             try:
                 return window.settled.result(left_s)
@@ -116,7 +117,7 @@ class Publisher:
         for window in windows.values():
             window.fail(_Lost())
 
-    def _confirmed(self, frame: Method) -> None:
+    def _confirmed(self, frame: Method[Basic.Ack | Basic.Nack]) -> None:
         answer = frame.method
         for tag in self._tags(answer.delivery_tag, answer.multiple):
             window = self._unconfirmed.pop(tag, None)

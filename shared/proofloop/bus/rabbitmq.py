@@ -60,7 +60,8 @@ class RabbitBus:
     ) -> None:
         """Declare what is missing and connect. Raises ConfigError, BusError.
 
-        `roles`: whose queues must be there, besides those served. `prefetch`: deliveries that wait in this process for each queue served; as many as threads unless it is given.
+        `roles`: whose queues must be there, besides those served. `prefetch`: deliveries that wait in this process for
+        each queue served; as many as threads unless it is given.
         """
         self._parameters = parse_url(url)
         self._topology = Topology(namespace)
@@ -113,7 +114,7 @@ class RabbitBus:
         if len(body) > MAX_BODY_BYTES:
             raise ValueError(f"{event.id}: {len(body)} bytes; an event has at most {MAX_BODY_BYTES}")
         must_arrive = any(event.routing_key in topics for topics in self._routes.values())
-        properties = _properties(type=event.name, message_id=event.id)
+        properties = properties_of(type=event.name, message_id=event.id)
         return Message(self._topology.exchange, event.routing_key, body, properties, must_arrive)
 
     def _declare(self) -> None:
@@ -201,7 +202,7 @@ class _Consumer:
         channel.add_on_cancel_callback(lambda _: self._link.reopen(f"the queue of {self._role} is gone"))
         channel.basic_qos(prefetch_count=self._prefetch, callback=self._consume)
 
-    def _consume(self, _: Method) -> None:
+    def _consume(self, _: Method[Basic.QosOk]) -> None:
         if self._channel is not None and not self._stopping.is_set():
             self._tag = self._channel.basic_consume(self._topology.queue(self._role), self._take)
 
@@ -256,11 +257,15 @@ class _Consumer:
                     return
 
     def _acknowledge(self, taken: _Taken) -> None:
-        self._link.call(lambda: taken.channel.is_open and taken.channel.basic_ack(taken.tag))
+        def acknowledge() -> None:
+            if taken.channel.is_open:
+                taken.channel.basic_ack(taken.tag)
+
+        self._link.call(acknowledge)
 
     def _copy(self, taken: _Taken, *, failures: int, after_s: float = 0.0) -> Message:
         queue = self._topology.later_queue(self._role) if after_s > 0 else self._topology.queue(self._role)
-        properties = _properties(
+        properties = properties_of(
             type=taken.properties.type, message_id=taken.properties.message_id, headers={FAILURES: failures}
         )
         if after_s > 0:
@@ -269,7 +274,7 @@ class _Consumer:
 
     def _dead(self, taken: _Taken, reason: str) -> Message:
         """No event is longer than the limit, so what is cut off was never one."""
-        properties = _properties(
+        properties = properties_of(
             type=taken.properties.type,
             message_id=taken.properties.message_id,
             headers={REASON: reason[:2000], DELIVERIES: taken.attempt},
@@ -277,10 +282,10 @@ class _Consumer:
         return Message(self._topology.dead_exchange, self._role, taken.body[:MAX_BODY_BYTES], properties, True)
 
 
-def _properties(
+def properties_of(
     *, type: str | None, message_id: str | None, headers: Mapping[str, str | int] | None = None
 ) -> BasicProperties:
-    return BasicProperties(
+    return BasicProperties(  # type: ignore[no-untyped-call]
         content_type="application/json",
         delivery_mode=DeliveryMode.Persistent.value,
         type=type,

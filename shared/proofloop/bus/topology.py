@@ -69,7 +69,9 @@ class Topology:
     def _declare_queue(self, channel: BlockingChannel, role: str, topics: Iterable[str]) -> None:
         channel.queue_declare(self.dead_queue(role), durable=True, arguments=_quorum(NEVER))
         channel.queue_bind(self.dead_queue(role), self.dead_exchange, role)
-        channel.queue_declare(self.queue(role), durable=True, arguments=_quorum(DELIVERY_LIMIT, self.dead_exchange, role))
+        channel.queue_declare(
+            self.queue(role), durable=True, arguments=_quorum(DELIVERY_LIMIT, self.dead_exchange, role)
+        )
         channel.queue_declare(self.later_queue(role), durable=True, arguments=_quorum(NEVER, "", self.queue(role)))
         for topic in topics:
             channel.queue_bind(self.queue(role), self.exchange, topic)

@@ -1,4 +1,7 @@
-"""The command line. stdout is data, stderr is everything else; exit code 0: done, 1: failed, 2: bad input, 130: stopped."""
+"""The command line. stdout is data, stderr is everything else.
+
+Exit codes: 0 done, 1 failed, 2 bad input, 130 stopped.
+"""
 
 from __future__ import annotations
 

@@ -11,13 +11,16 @@ from proofloop.settings import load_settings
 from proofloop.telemetry import configure_logging
 
 HELP = """
-Mathematical reasoning that checks itself: a generator proves, a verifier criticises, a meta-verifier checks the criticism, a labeler
-decides, a trainer improves the models.
+Mathematical reasoning that checks itself: a generator proves, a verifier criticises, a meta-verifier checks the
+criticism, a labeler decides, a trainer improves the models.
 
-Begin with `proofloop demo`: it needs no server and no GPU. Then write a run file (see examples/) for your own problems and engine.
+Begin with `proofloop demo`: it needs no server and no GPU. Then write a run file (see examples/) for your own
+problems and engine.
 """
 
-app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False)
+app = typer.Typer(
+    help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False
+)
 app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("serve")(serve.serve)
@@ -31,6 +34,8 @@ app.add_typer(nano.app, name="nano")
 
 
 @app.callback()
-def configure(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what every service does.")] = False) -> None:
+def configure(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what every service does.")] = False,
+) -> None:
     """Set up logging before any command."""
     configure_logging("info" if verbose else load_settings().log_level)

@@ -1,4 +1,4 @@
-"""What several commands share: the store option, clean stopping, progress with true counts, output for people or for programs."""
+"""What several commands share: the store option, clean stopping, progress with true counts, output as table or JSON."""
 
 from __future__ import annotations
 
@@ -18,36 +18,44 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from proofloop import keys
+from proofloop import keys, store
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError
 from proofloop.runspec import RunSpec
 from proofloop.settings import load_settings
-from proofloop.store import LocalStore
+from proofloop.store import Store
 from proofloop.walk import Progress, find_spec
 
-StoreOption = Annotated[Path | None, typer.Option("--store", help="Folder of the store; default: PROOFLOOP_STORE or proofloop-data.")]
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        help="The store's folder; default: S3 at PROOFLOOP_S3_ENDPOINT if set, else PROOFLOOP_STORE or proofloop-data.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 PLAIN_INTERVAL_S = 15.0
 """How often progress is printed where there is no terminal to draw on."""
 
 
-def open_store(folder: Path | None) -> LocalStore:
-    """The store that the command works on. Raises ConfigError if it cannot be written."""
-    return LocalStore(folder or load_settings().store)
+def open_store(folder: Path | None) -> Store:
+    """The store that the command works on. Raises ConfigError if it cannot be written, StoreError if it is away."""
+    return store.open_store(load_settings(), folder)
 
 
-def open_engines(store: LocalStore) -> Engines:
+def open_engines(store: Store) -> Engines:
     return Engines(store, load_settings().cache)
 
 
-def need_run(store: LocalStore, run_id: str) -> RunSpec:
+def need_run(store: Store, run_id: str) -> RunSpec:
     """The spec of a run that must be there. Raises ConfigError."""
     spec = find_spec(store, run_id)
     if spec is None:
         known = [key.removeprefix(keys.SPECS).removesuffix(".json") for key in store.list(keys.SPECS)]
-        raise ConfigError(f"there is no run {run_id!r} in {store.root}", f"there are: {', '.join(known) or 'none'}; see --store")
+        raise ConfigError(
+            f"there is no run {run_id!r} in {store}", f"there are: {', '.join(known) or 'none'}; see --store"
+        )
     return spec
 
 
@@ -97,7 +105,9 @@ class ProgressLine:
             self._live.update(Text(line))
             return
         is_last = progress.labeled >= progress.planned
-        if is_last != (self._printed == float("inf")) and (is_last or time.monotonic() - self._printed > PLAIN_INTERVAL_S):
+        if is_last != (self._printed == float("inf")) and (
+            is_last or time.monotonic() - self._printed > PLAIN_INTERVAL_S
+        ):
             self._printed = float("inf") if is_last else time.monotonic()
             print(line, file=sys.stderr, flush=True)
 
@@ -108,7 +118,8 @@ class ProgressLine:
     def _describe(self, progress: Progress) -> str:
         outcomes = ", ".join(f"{name} {count}" for name, count in sorted(progress.outcomes.items()))
         steps = "".join(f"; {role} step {step}" for role, step in sorted(progress.steps.items()))
-        return f"{progress.labeled}/{progress.planned} proofs labelled ({outcomes or 'none yet'}){steps}; {self._time_left(progress)}"
+        labeled = f"{progress.labeled}/{progress.planned} proofs labelled ({outcomes or 'none yet'})"
+        return f"{labeled}{steps}; {self._time_left(progress)}"
 
     def _time_left(self, progress: Progress) -> str:
         elapsed, done = time.monotonic() - self._began, progress.labeled - self._first

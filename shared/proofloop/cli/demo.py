@@ -1,4 +1,4 @@
-"""`proofloop demo`: the whole loop on this machine, from a base model to a better one, measured by the exact checker."""
+"""`proofloop demo`: the whole loop on this machine, from a base model to a better one, measured by an exact checker."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ from proofloop.walk import LocalWalk, create_run, planned_proofs
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the store, report.html and summary.json.")] = Path("demo-out"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for the store, report.html and summary.json.")] = Path(
+        "demo-out"
+    ),
     seed: Annotated[int, typer.Option("--seed", help="Seed of problems, sampling and training.")] = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="A tenth of everything: shows that it runs, not that it learns.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A tenth of everything: shows that it runs, not that it learns.")
+    ] = False,
 ) -> None:
-    """Watch the loop learn: pose problems, prove, criticise, check the criticism, label, train verifier and generator, serve the new versions.
+    """Watch the loop learn: pose, prove, criticise, check the criticism, label, train, serve the new versions.
 
     Takes about eight minutes on two cores. Stop it with Ctrl-C and call it again: it goes on where it stood.
     """
@@ -45,7 +49,9 @@ def demo(
     finally:
         engines.close()
     summary = find_summary(store, spec.name) or put_record(
-        store, keys.summary(spec.name), Summary(run_id=spec.name, seconds=time.monotonic() - began, before=before, after=after)
+        store,
+        keys.summary(spec.name),
+        Summary(run_id=spec.name, seconds=time.monotonic() - began, before=before, after=after),
     )
     publish(store, summary, out)
 

@@ -16,12 +16,14 @@ from typing import Annotated, Literal
 
 import typer
 
+from proofloop.bus import open_dead_letters
 from proofloop.cli.common import JsonOption, StoreOption, emit, open_engines, open_store
 from proofloop.engine import installed_engines
-from proofloop.errors import ConfigError, ProofloopError
+from proofloop.errors import ProofloopError
 from proofloop.prompts import load_pack
 from proofloop.runspec import load_runspec
 from proofloop.settings import load_settings
+from proofloop.store import LocalStore
 from proofloop.walk import WALK_ROLES
 
 ENOUGH_DISK_GB = 2.0
@@ -39,12 +41,17 @@ class Finding:
 
 
 def doctor(
-    file: Annotated[Path | None, typer.Argument(help="A run.toml to check as well, with a real call to its engine.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="A run.toml to check as well, with a real call to its engine.")
+    ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check Python, the installed services and engines, the store, disk and memory; with a run file also that run's engine and models."""
-    findings = [*_machine(), *_packages(), _store(store)]
+    """Check Python, the installed services and engines, the store, the broker and the disk.
+
+    With a run file also that run's engine and models.
+    """
+    findings = [*_machine(), *_packages(), _store(store), *_broker()]
     if file is not None:
         findings += list(_run(file, store))
     emit([asdict(finding) for finding in findings], as_json=as_json)
@@ -56,7 +63,12 @@ def _machine() -> Iterator[Finding]:
     yield Finding("python", "ok", f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores")
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     enough = free > ENOUGH_DISK_GB
-    yield Finding("disk", "ok" if enough else "warning", f"{free:.1f} GB free here", "" if enough else f"keep {ENOUGH_DISK_GB:.0f} GB free")
+    yield Finding(
+        "disk",
+        "ok" if enough else "warning",
+        f"{free:.1f} GB free here",
+        "" if enough else f"keep {ENOUGH_DISK_GB:.0f} GB free",
+    )
 
 
 def _packages() -> Iterator[Finding]:
@@ -66,30 +78,67 @@ def _packages() -> Iterator[Finding]:
     yield Finding("roles", "warning" if missing else "ok", ", ".join(sorted(found)) or "none", hint)
     yield Finding("engines", "ok", ", ".join(installed_engines()))
     has_torch = importlib.util.find_spec("torch") is not None
-    yield Finding("torch", "ok" if has_torch else "warning", "installed" if has_torch else "missing", "" if has_torch else "only the trainer and the local engine need it")
+    yield Finding(
+        "torch",
+        "ok" if has_torch else "warning",
+        "installed" if has_torch else "missing",
+        "" if has_torch else "only the trainer and the local engine need it",
+    )
     for pack in ("math", "nano"):
         loaded = load_pack(pack)
         yield Finding(f"prompt pack {pack}", "ok", ", ".join(loaded.digest(name) for name in loaded.templates))
 
 
 def _store(folder: Path | None) -> Finding:
-    where = folder or load_settings().store
-    if not where.exists():
+    settings = load_settings()
+    where = folder or settings.store
+    if (folder or settings.s3_endpoint is None) and not where.exists():
         return Finding("store", "ok", f"{where.absolute()} (not there yet; made when first used)")
     try:
         store = open_store(folder)
         began = time.perf_counter()
-        with tempfile.NamedTemporaryFile(dir=store.root) as file:
-            os.fsync(file.fileno())
-        return Finding("store", "ok", f"{store.root}, a synced write takes {1000 * (time.perf_counter() - began):.1f} ms")
-    except (ConfigError, OSError) as error:
-        return Finding("store", "broken", str(error).split("\n")[0], "choose a folder that you may write to: --store or PROOFLOOP_STORE")
+        if isinstance(store, LocalStore):
+            with tempfile.NamedTemporaryFile(dir=store.root) as file:
+                os.fsync(file.fileno())
+            did = "a synced write takes"
+        else:
+            store.exists("doctor")
+            did = "keeps the first of two writers; a look takes"
+        return Finding("store", "ok", f"{store}, {did} {1000 * (time.perf_counter() - began):.1f} ms")
+    except (ProofloopError, OSError) as error:
+        problem, _, hint = str(error).partition("\nhint: ")
+        return Finding(
+            "store", "broken", problem, hint or "choose another with --store, PROOFLOOP_STORE or PROOFLOOP_S3_ENDPOINT"
+        )
+
+
+def _broker() -> Iterator[Finding]:
+    """The broker, if one is set, and what waits in it."""
+    settings = load_settings()
+    if settings.broker is None:
+        yield Finding("broker", "ok", "none set: `proofloop run` does everything in one process")
+        return
+    try:
+        depths = open_dead_letters(settings).depths()
+    except ProofloopError as error:
+        problem, _, hint = str(error).partition("\nhint: ")
+        yield Finding("broker", "broken", problem, hint or "start it, or correct PROOFLOOP_BROKER")
+        return
+    yield Finding(
+        "broker", "ok", "; ".join(f"{d.role} {d.ready} ready, {d.later} later" for d in depths) or "no queues yet"
+    )
+    dead = sum(depth.dead for depth in depths)
+    yield Finding("dead letters", "warning" if dead else "ok", str(dead), "see `proofloop dead list`" if dead else "")
 
 
 def _run(file: Path, folder: Path | None) -> Iterator[Finding]:
     try:
         spec = load_runspec(file)
-        yield Finding("run file", "ok", f"{spec.name}: engine {spec.engine.kind}, n={spec.labeling.n} m={spec.labeling.m} k={spec.labeling.k}")
+        yield Finding(
+            "run file",
+            "ok",
+            f"{spec.name}: engine {spec.engine.kind}, n={spec.labeling.n} m={spec.labeling.m} k={spec.labeling.k}",
+        )
         load_pack(spec.prompts, spec.base)
         engines = open_engines(open_store(folder))
         try:
@@ -101,5 +150,3 @@ def _run(file: Path, folder: Path | None) -> Iterator[Finding]:
     except ProofloopError as error:
         problem, _, hint = str(error).partition("\nhint: ")
         yield Finding("run file", "broken", problem, hint)
-
-

@@ -32,8 +32,16 @@ def list_models(run: RunOption, store: StoreOption = None, as_json: JsonOption =
 
 
 @app.command("promote")
-def promote(role: RoleArgument, version: Annotated[str, typer.Argument(help="As `models list` shows it.")], run: RunOption, store: StoreOption = None) -> None:
-    """Put a version in service for one role: checked against its manifest first; new proofs use it, running work ends on the old one."""
+def promote(
+    role: RoleArgument,
+    version: Annotated[str, typer.Argument(help="As `models list` shows it.")],
+    run: RunOption,
+    store: StoreOption = None,
+) -> None:
+    """Put a version in service for one role: checked against its manifest first.
+
+    New proofs use it; running work ends on the old one.
+    """
     data = open_store(store)
     need_run(data, run)
     registry.promote(data, run, _role(role), version)

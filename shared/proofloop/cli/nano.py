@@ -42,7 +42,7 @@ def train(
     out: Annotated[Path, typer.Option("--out", help="Folder of the new model.")] = Path("nano-base"),
     seed: Annotated[int, typer.Option("--seed")] = 0,
 ) -> None:
-    """Train the base model from scratch on imperfect demonstrations, as the one that is shipped was (minutes on one core)."""
+    """Train a base model from nothing on imperfect demonstrations, as the shipped one was (minutes on one core)."""
     for point in entry_points(group="proofloop.commands", name="nano-train"):
         point.load()(out, seed)
         return

@@ -26,6 +26,6 @@ def import_file(
     file: Annotated[Path, typer.Argument(help="A Python file with the official dictionary of four templates.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the new pack.")] = Path("prompt-pack"),
 ) -> None:
-    """Make a pack of an official math_templates.py: the file is parsed, never executed; its placeholders are checked."""
+    """Make a pack of an official math_templates.py: parsed, never executed; its placeholders are checked."""
     pack = import_pack(file, out)
     print(f'{out}: {", ".join(pack.templates)}; use it with prompts = "{out}" in a run file')

@@ -14,21 +14,25 @@ from proofloop.errors import ConfigError
 from proofloop.measure import critiques_of, proofs_of
 from proofloop.records import Judgement, Label, Proof, digest
 from proofloop.runspec import RunSpec, load_runspec, parse_runspec
-from proofloop.store import LocalStore, find_record
+from proofloop.settings import load_settings
+from proofloop.store import LocalStore, Store, find_record
 from proofloop.walk import LocalWalk, create_run, planned_proofs
 
 
 def prove(
     problem: Annotated[str, typer.Argument(help="The problem itself, or the path of a text file that holds it.")],
-    using: Annotated[Path | None, typer.Option("--using", help="A run.toml whose engine, models, prompts, sampling and labeling to use.")] = None,
+    using: Annotated[
+        Path | None,
+        typer.Option("--using", help="A run.toml whose engine, models, prompts, sampling and labeling to use."),
+    ] = None,
     proofs: Annotated[int, typer.Option("--proofs", min=1, help="How many proofs to write.")] = 1,
     store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Prove one problem: prints the proof, its score, and the critiques of it.
 
-    Without --using the nano model answers; it knows only nano's problems: try `proofloop nano pose`. The same problem with the same
-    settings is not proved twice: what the store has is printed.
+    Without --using the nano model answers; it knows only nano's problems: try `proofloop nano pose`. The same problem
+    with the same settings is not proved twice: what the store has is printed.
     """
     data = open_store(store)
     spec = _spec(_text(problem), using, proofs, data)
@@ -36,7 +40,11 @@ def prove(
     try:
         engines.check(spec)
         create_run(data, spec, resume=True)
-        with stopping_on_signal() as stopping, ProgressLine() as line, LocalWalk(data, engines, spec, stopping=stopping) as walk:
+        with (
+            stopping_on_signal() as stopping,
+            ProgressLine() as line,
+            LocalWalk(data, engines, spec, stopping=stopping) as walk,
+        ):
             walk.run(planned_proofs(spec), lambda progress: line.show("proving", progress))
     finally:
         engines.close()
@@ -54,10 +62,11 @@ def _text(problem: str) -> str:
     return text.strip()
 
 
-def _spec(question: str, using: Path | None, proofs: int, store: LocalStore) -> RunSpec:
+def _spec(question: str, using: Path | None, proofs: int, store: Store) -> RunSpec:
     """The run of this one problem; its name is a digest of everything that can change the answer."""
-    file = store.root / "problems" / f"{digest(question)}.json"
-    file.parent.mkdir(exist_ok=True)
+    folder = store.root if isinstance(store, LocalStore) else load_settings().cache
+    file = folder / "problems" / f"{digest(question)}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps([{"question": question}]), "utf-8")
     problems: dict[str, Any] = {"file": file, "proofs_per_problem": proofs}
     if using is None:
@@ -70,7 +79,7 @@ def _spec(question: str, using: Path | None, proofs: int, store: LocalStore) -> 
     return spec.model_copy(update={"name": f"prove-{digest(spec.model_dump_json())}"})
 
 
-def _found(store: LocalStore, proof: Proof) -> dict[str, Any]:
+def _found(store: Store, proof: Proof) -> dict[str, Any]:
     label = find_record(store, keys.label(proof.run_id, proof.id), Label)
     critiques = []
     for critique in critiques_of(store, proof.run_id, proof.id):
@@ -98,7 +107,8 @@ def _found(store: LocalStore, proof: Proof) -> dict[str, Any]:
 def _page(found: dict[str, Any]) -> str:
     """A proof for reading."""
     lines = [found["proof"] or f"(no readable proof: {found['format']['reason']})", ""]
-    lines.append(f"Score: {found['score']} ({found['outcome']}{', solved' if found['solved'] else ''}); its own: {found['self_score']}")
+    solved = ", solved" if found["solved"] else ""
+    lines.append(f"Score: {found['score']} ({found['outcome']}{solved}); its own: {found['self_score']}")
     for number, critique in enumerate(found["critiques"], 1):
         confirmed = {None: "", True: ", confirmed", False: ", not confirmed"}[critique["confirmed"]]
         score = critique["score"] if critique["outcome"] == "valid" else critique["outcome"]

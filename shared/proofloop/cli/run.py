@@ -2,35 +2,75 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from proofloop.bus import NEEDED_BY_ALL, open_bus, open_dead_letters
 from proofloop.cli.common import ProgressLine, StoreOption, open_engines, open_store, stopping_on_signal
-from proofloop.runspec import load_runspec
-from proofloop.walk import LocalWalk, create_run, planned_proofs
+from proofloop.remote import RemoteWalk
+from proofloop.runspec import RunSpec, load_runspec
+from proofloop.settings import load_settings
+from proofloop.store import Store
+from proofloop.walk import LocalWalk, Progress, create_run, planned_proofs
+
+Report = Callable[[Progress], None]
 
 
 def run(
-    file: Annotated[Path, typer.Argument(help="The run.toml: problems, engine, models, n/m/k, training. See examples/.")],
+    file: Annotated[
+        Path, typer.Argument(help="The run.toml: problems, engine, models, n/m/k, training. See examples/.")
+    ],
     store: StoreOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed; nothing stored is paid again.")] = False,
-    local: Annotated[bool, typer.Option("--local", help="All five services in this process (the default while no broker is set).")] = True,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with a run that was stopped or killed; nothing stored is paid again."),
+    ] = False,
+    local: Annotated[
+        bool, typer.Option("--local", help="All five services in this process, though PROOFLOOP_BROKER is set.")
+    ] = False,
 ) -> None:
     """Run the problems of a run file: prove, criticise, check the criticism, label, and train if the file says so.
 
-    The run's name is that of the file unless it gives one. Look at it afterwards with `proofloop runs show NAME` and `proofloop runs report NAME`.
+    With PROOFLOOP_BROKER set the services behind that broker do the work (`proofloop serve`), else all five run in this
+    process. The run's name is that of the file unless it gives one. Look at it afterwards with `proofloop runs show
+    NAME` and `proofloop runs report NAME`.
     """
     spec = load_runspec(file)
-    total = planned_proofs(spec)
+    settings = load_settings()
     data = open_store(store)
-    engines = open_engines(data)
+    with stopping_on_signal() as stopping, ProgressLine() as line:
+        go = _here if local or settings.broker is None else _on_services
+        progress = go(data, spec, resume, stopping, lambda progress: line.show(spec.name, progress))
+    print(
+        f"{spec.name}: {progress.labeled} proofs labelled: "
+        + ", ".join(f"{n} {c}" for n, c in sorted(progress.outcomes.items()))
+    )
+
+
+def _here(store: Store, spec: RunSpec, resume: bool, stopping: threading.Event, report: Report) -> Progress:
+    """All five services in this process."""
+    engines = open_engines(store)
     try:
+        total = planned_proofs(spec)
         engines.check(spec)
-        spec = create_run(data, spec, resume=resume)
-        with stopping_on_signal() as stopping, ProgressLine() as line, LocalWalk(data, engines, spec, stopping=stopping) as walk:
-            progress = walk.run(total, lambda progress: line.show(spec.name, progress))
+        spec = create_run(store, spec, resume=resume)
+        with LocalWalk(store, engines, spec, stopping=stopping) as walk:
+            return walk.run(total, report)
     finally:
         engines.close()
-    print(f"{spec.name}: {progress.labeled} proofs labelled: " + ", ".join(f"{n} {c}" for n, c in sorted(progress.outcomes.items())))
+
+
+def _on_services(store: Store, spec: RunSpec, resume: bool, stopping: threading.Event, report: Report) -> Progress:
+    """Whatever workers serve the broker; this process only poses and watches."""
+    settings, total = load_settings(), planned_proofs(spec)
+    roles = [*NEEDED_BY_ALL, *(["trainer"] if spec.training.roles else [])]
+    letters, bus = open_dead_letters(settings), open_bus(settings, roles=roles)
+    try:
+        spec = create_run(store, spec, resume=resume)
+        return RemoteWalk(store, bus, letters.letters, spec, stopping=stopping).run(total, report)
+    finally:
+        bus.close(grace_s=settings.grace_s)

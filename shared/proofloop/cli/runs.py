@@ -17,7 +17,7 @@ from proofloop.evals import find_summary
 from proofloop.models import published_versions
 from proofloop.records import TRAINED_ROLES, Label
 from proofloop.runspec import RunSpec
-from proofloop.store import LocalStore, get_record
+from proofloop.store import Store, get_record
 from proofloop.walk import planned_proofs
 
 app = typer.Typer(help="Runs in the store: list, show, report, cost.", no_args_is_help=True)
@@ -46,7 +46,9 @@ def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fals
         "dead_letters": sum(1 for _ in data.list(keys.dead_letters(run))),
         "summary": summary.model_dump() if (summary := find_summary(data, run)) else None,
     }
-    print(json.dumps(shown, indent=2)) if as_json else emit([{"what": k, "value": _short(v)} for k, v in shown.items()], as_json=False)
+    print(json.dumps(shown, indent=2)) if as_json else emit(
+        [{"what": k, "value": _short(v)} for k, v in shown.items()], as_json=False
+    )
 
 
 @app.command("report")
@@ -83,11 +85,11 @@ def cost(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fals
     emit(rows, as_json=as_json, title=f"cost of {run}: {found.problems} problems, {found.solved_problems} solved")
 
 
-def _labels(store: LocalStore, run: str) -> list[Label]:
+def _labels(store: Store, run: str) -> list[Label]:
     return [get_record(store, key, Label) for key in store.list(keys.labels(run))]
 
 
-def _line(store: LocalStore, spec: RunSpec) -> dict[str, Any]:
+def _line(store: Store, spec: RunSpec) -> dict[str, Any]:
     planned, labeled = planned_proofs(spec), sum(1 for _ in store.list(keys.labels(spec.name)))
     return {
         "run": spec.name,

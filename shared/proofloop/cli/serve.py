@@ -3,22 +3,63 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
-from proofloop.errors import ConfigError
-from proofloop.runtime import load_role
+from proofloop.bus import NEEDED_BY_ALL, check_broker, open_bus
+from proofloop.cli.common import StoreOption, open_engines, open_store, stopping_on_signal
+from proofloop.errors import ConfigError, ProofloopError
+from proofloop.runspec import Flow
+from proofloop.runtime import Role, Tools, Worker, load_role
+from proofloop.settings import load_settings
 
 
 def serve(
     role: Annotated[str, typer.Argument(help="generator, verifier, meta_verifier, labeler or trainer.")],
+    concurrency: Annotated[
+        int | None,
+        typer.Option("--concurrency", min=1, help="Messages at once; default: as in one process. The trainer takes 1."),
+    ] = None,
+    store: StoreOption = None,
     check: Annotated[bool, typer.Option("--check", help="Load the role, print what it handles, and end.")] = False,
 ) -> None:
-    """Run one role as a service: it takes its events from the broker and writes to the store."""
+    """Run one role as a service: it takes its events from the broker (PROOFLOOP_BROKER) and writes to the store.
+
+    Prints one JSON line when it is ready. SIGTERM or Ctrl-C: nothing new is begun, running engine calls are cancelled,
+    and their messages go back to the queue; exit code 0.
+    """
     loaded = load_role(role)
     if check:
         print(json.dumps({"role": loaded.name, "handles": sorted(loaded.handlers), "proofloop": version("proofloop")}))
         return
-    raise ConfigError("no broker is set", "this version runs all roles in one process: `proofloop run RUN.toml --local`")
+    settings = load_settings()
+    threads = _concurrency(loaded, concurrency)
+    bus = open_bus(settings, roles=[*NEEDED_BY_ALL, loaded.name])
+    try:
+        check_broker(settings, loaded.name)
+        data = open_store(store)
+        engines = open_engines(data)
+        with stopping_on_signal() as stopping:
+            tools = Tools(data, engines.of, stopping=stopping)
+            Worker(loaded, bus, tools).start(concurrency=threads)
+            print(json.dumps(_ready(loaded, threads, str(data))), flush=True)
+            stopping.wait()
+    finally:
+        bus.close(grace_s=settings.grace_s)
+    engines.close()
+    if tools.stop_reason:
+        raise ProofloopError(tools.stop_reason)
+
+
+def _concurrency(role: Role, wanted: int | None) -> int:
+    """The trainer's steps follow one another, whatever is asked for elsewhere."""
+    if role.name == "trainer" and wanted not in (None, 1):
+        raise ConfigError(f"--concurrency {wanted}: the trainer handles one message at a time", "leave it out")
+    return wanted or int(getattr(Flow(), role.name, 1))
+
+
+def _ready(role: Role, concurrency: int, store: str) -> dict[str, object]:
+    return {"ready": role.name, "concurrency": concurrency, "store": store, "pid": os.getpid()}

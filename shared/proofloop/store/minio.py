@@ -15,6 +15,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeVar
 
 import certifi
@@ -48,7 +49,14 @@ PAGE = 1000
 """Names in one listing: S3's own limit."""
 
 _TRANSIENT = frozenset(
-    {"ConditionalRequestConflict", "InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown"}
+    {
+        "ConditionalRequestConflict",
+        "InternalError",
+        "OperationAborted",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+    }
 )
 _ABSENT = frozenset({"NoSuchKey", "NoSuchObject"})
 _NO_NAMES = frozenset({"", ".", ".."})
@@ -97,7 +105,9 @@ class MinioStore:
                 http_client=pool,
             )
         except ValueError as error:
-            raise ConfigError(f"PROOFLOOP_S3_ENDPOINT {endpoint!r}: {error}", "write it as https://host:port") from error
+            raise ConfigError(
+                f"PROOFLOOP_S3_ENDPOINT {endpoint!r}: {error}", "write it as https://host:port"
+            ) from error
         self._check_server()
 
     def __str__(self) -> str:
@@ -125,9 +135,6 @@ class MinioStore:
         except NotFound:
             return False
         return True
-
-    def list(self, prefix: str) -> Iterator[str]:
-        return (name.removeprefix(self._prefix) for name in self._names(self._name(prefix.removesuffix("/")) + "/"))
 
     def delete_prefix(self, prefix: str) -> int:
         folder = self._name(prefix.removesuffix("/")) + "/"
@@ -170,7 +177,7 @@ class MinioStore:
 
     def _put_parts(self, key: str, name: str, data: bytes) -> bool:
         folder = f"{PARTS}/{key}/{uuid.uuid4().hex}"
-        parts = []
+        parts: list[dict[str, str]] = []
         for start in range(0, len(data), self._part_bytes):
             part = data[start : start + self._part_bytes]
             parts.append({"name": f"{folder}/{len(parts):06d}", "sha256": hashlib.sha256(part).hexdigest()})
@@ -209,7 +216,7 @@ class MinioStore:
         """The names below a folder, a page of the listing at a time; a page that fails is asked for again."""
         last = ""
         while True:
-            page = self._call(folder, lambda last=last: self._page(folder, last))
+            page = self._call(folder, partial(self._page, folder, last))
             yield from page
             if len(page) < PAGE:
                 return
@@ -240,6 +247,9 @@ class MinioStore:
                 time.sleep(FIRST_PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))
         raise AssertionError("unreachable")
 
+    def list(self, prefix: str) -> Iterator[str]:
+        return (name.removeprefix(self._prefix) for name in self._names(self._name(prefix.removesuffix("/")) + "/"))
+
     def _check_server(self) -> None:
         """See that the bucket is there, may be written, and keeps the first of two writers."""
         probe = f"{self._prefix}{PARTS}/probe/{uuid.uuid4().hex}"
@@ -254,7 +264,9 @@ class MinioStore:
                 "NoSuchBucket": "make the bucket first, or correct PROOFLOOP_S3_BUCKET",
                 "AccessDenied": "this user must be allowed to get, put, list and delete in the bucket",
             }
-            hint = hints.get(cause.code, "correct PROOFLOOP_S3_ACCESS_KEY, PROOFLOOP_S3_SECRET_KEY or PROOFLOOP_S3_REGION")
+            hint = hints.get(
+                cause.code or "", "correct PROOFLOOP_S3_ACCESS_KEY, PROOFLOOP_S3_SECRET_KEY or PROOFLOOP_S3_REGION"
+            )
             raise ConfigError(f"the store {self} refuses: {cause.code} {cause.message or ''}".rstrip(), hint) from error
         if not first or second:
             raise ConfigError(

@@ -38,7 +38,12 @@ from proofloop_trainer.nano.tokenizer import (
     SOLUTION,
 )
 
-TASK_SHARES = {"proof_generation": 0.3, "proof_refinement": 0.08, "proof_verification": 0.36, "meta_verification": 0.26}
+TASK_SHARES = {
+    "proof_generation": 0.24,
+    "proof_refinement": 0.08,
+    "proof_verification": 0.36,
+    "meta_verification": 0.32,
+}
 FLAWED_PROOF, FLAWED_REFINEMENT, FLAWED_UNDER_REVIEW = 0.42, 0.25, 0.6
 SECOND_FLAW, ODD_ORDER = 0.2, 0.06  # shares of flawed proofs
 HONEST_SELF_EVALUATION = 0.45  # share of flawed proofs whose own evaluation looks at all

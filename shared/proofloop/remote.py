@@ -1,0 +1,176 @@
+"""A run on services of their own: this process poses what has no label, and watches the labels come in the store.
+
+It may end at any time: the services go on with what was posed, and the same command with --resume poses the rest.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import TypeVar
+
+import structlog
+
+from proofloop import keys
+from proofloop.bus import Bus, DeadLetter
+from proofloop.errors import BusError, CorruptObject, NotFound, ProofloopError, Reject, StoreError
+from proofloop.messages import Event, ProblemPosed, ProofLabeled, decode
+from proofloop.records import Label
+from proofloop.runspec import RunSpec
+from proofloop.store import Store, find_record
+from proofloop.walk import Interrupted, Progress, planned, steps_taken, stuck
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+POLL_S = 0.5
+"""How often the store is asked for the labels of the proofs that wait."""
+
+QUIET_S = 10.0
+"""When no label came for so long, the dead letters are looked through for proofs that will never get one."""
+
+TRAINER_S = 600.0
+"""How long the next proofs wait for a step of the trainer that they may not outrun; then they are posed anyway."""
+
+AWAY_S = 2.0
+"""The pause while the store or the broker is away; its absence does not end the run."""
+
+
+class RemoteWalk:
+    """Runs one run from beginning to end on whatever workers serve the broker."""
+
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        letters: Callable[[], Iterable[DeadLetter]],
+        spec: RunSpec,
+        *,
+        stopping: threading.Event,
+    ) -> None:
+        self._store, self._bus, self._letters, self._spec, self._stopping = store, bus, letters, spec, stopping
+        self._open: set[str] = set()
+        self._stuck: set[str] = set()
+        self._progress = Progress(planned=0)
+        self._report: Callable[[Progress], None] = lambda progress: None
+        self._last_label_s = time.monotonic()
+
+    def run(self, planned_proofs: int, report: Callable[[Progress], None] = lambda progress: None) -> Progress:
+        """Pose everything that has no label and wait until all of it has one.
+
+        Raises Interrupted when asked to stop, ProofloopError when proofs got stuck.
+        """
+        self._progress, self._report = (
+            Progress(planned=planned_proofs, steps=steps_taken(self._store, self._spec)),
+            report,
+        )
+        for position, event in enumerate(self._planned()):
+            while not self._may_pose(position // self._spec.problems.proofs_per_problem):
+                self._look()
+            self._pose(event)
+        while waiting := self._open | self._stuck:
+            self._look()
+            if not self._open and self._quiet_s > QUIET_S:
+                raise stuck(self._spec, planned_proofs, waiting)
+        self._report(self._snapshot())
+        return self._snapshot()
+
+    def _planned(self) -> Iterator[ProblemPosed]:
+        """The same proofs in the same order each time: after an absence of the store it goes on where it was."""
+        count = 0
+        while True:
+            try:
+                for event in itertools.islice(planned(self._spec, self._store), count, None):
+                    count += 1
+                    yield event
+                return
+            except StoreError as error:
+                self._wait_out(error)
+
+    def _may_pose(self, problem: int) -> bool:
+        """Neither more than may wait, nor further ahead of the trainer than the run allows."""
+        if len(self._open) >= self._spec.flow.max_waiting_proofs:
+            return False
+        allowed = self._spec.training.problems_allowed(self._progress.steps)
+        return allowed is None or problem < allowed or (not self._open and self._quiet_s > TRAINER_S)
+
+    def _pose(self, event: ProblemPosed) -> None:
+        label = self._patiently(lambda: find_record(self._store, keys.label(event.run_id, event.proof_id), Label))
+        if label is None:
+            self._open.add(event.proof_id)
+            self._patiently(lambda: self._bus.publish([event]))
+            return
+        self._count(label)
+        if self._spec.training.roles:
+            announced: Event = ProofLabeled.of(label)
+            self._patiently(lambda: self._bus.publish([announced]))
+
+    def _look(self) -> None:
+        """Wait a moment, then count the labels that came."""
+        self._report(self._snapshot())
+        self._stopping.wait(POLL_S)
+        for proof_id in sorted(self._open | self._stuck):
+            self._check_stopping()
+            key = keys.label(self._spec.name, proof_id)
+            label = self._patiently(lambda key=key: find_record(self._store, key, Label))  # type: ignore[misc]
+            if label is not None:
+                self._count(label)
+        steps = self._patiently(lambda: steps_taken(self._store, self._spec))
+        self._progress = replace(self._progress, steps=steps)
+        if self._open and self._quiet_s > QUIET_S:
+            self._set_stuck_aside()
+
+    def _set_stuck_aside(self) -> None:
+        """Give the places of proofs with a dead letter to others; should a label come all the same, it counts."""
+        dead = {proof for letter in self._patiently(lambda: list(self._letters())) if (proof := self._proof_of(letter))}
+        self._stuck |= self._open & dead
+        self._open -= dead
+        self._last_label_s = time.monotonic()
+
+    def _proof_of(self, letter: DeadLetter) -> str | None:
+        try:
+            event = decode(letter.body)
+        except Reject:
+            return None
+        return getattr(event, "proof_id", None) if event.run_id == self._spec.name else None
+
+    def _count(self, label: Label) -> None:
+        self._open.discard(label.proof_id)
+        self._stuck.discard(label.proof_id)
+        outcomes = self._progress.outcomes
+        self._progress = replace(
+            self._progress,
+            labeled=self._progress.labeled + 1,
+            outcomes={**outcomes, label.outcome: outcomes.get(label.outcome, 0) + 1},
+        )
+        self._last_label_s = time.monotonic()
+
+    def _snapshot(self) -> Progress:
+        return replace(self._progress, waiting=len(self._open) + len(self._stuck))
+
+    @property
+    def _quiet_s(self) -> float:
+        return time.monotonic() - self._last_label_s
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        """Do it, again and again while the store or the broker is away."""
+        while True:
+            self._check_stopping()
+            try:
+                return action()
+            except (StoreError, BusError) as error:
+                self._wait_out(error)
+
+    def _wait_out(self, error: ProofloopError) -> None:
+        if isinstance(error, NotFound | CorruptObject):
+            raise error
+        log.warning("waiting_for_store_or_broker", reason=str(error))
+        self._stopping.wait(AWAY_S)
+        self._check_stopping()
+
+    def _check_stopping(self) -> None:
+        if self._stopping.is_set():
+            raise Interrupted("asked to stop; the services go on with what was posed")

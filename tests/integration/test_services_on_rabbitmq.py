@@ -1,0 +1,254 @@
+"""Services as real processes on a real broker and a real S3 store: killed, cut off, asked to stop; nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from pika import BasicProperties, BlockingConnection, URLParameters
+
+from proofloop import keys
+from proofloop.bus.dead_letters import DeadLetters
+from proofloop.bus.topology import Topology
+from proofloop.records import Label
+from proofloop.settings import load_settings
+from proofloop.store import get_record, open_store
+from proofloop.walk import WALK_ROLES
+from tests.integration.servers import S3, Broker, bucket_folder, delete_namespace
+
+PROOFLOOP = Path(sys.executable).with_name("proofloop")
+
+RUN = """
+name = "chaos"
+[problems]
+domain = "nano"
+count = 25
+proofs_per_problem = 4
+[engine]
+kind = "simulated"
+settings = { latency_s = 0.3, failure_share = 0.02 }
+[flow]
+max_waiting_proofs = 12
+[models]
+generator = "rehearsal"
+verifier = "rehearsal"
+meta_verifier = "rehearsal"
+[labeling]
+n = 4
+m = 3
+k = 2
+"""
+PROOFS = 100
+
+
+@dataclass
+class Installation:
+    """The environment of one installation's processes, and the processes."""
+
+    environment: dict[str, str]
+    letters: DeadLetters
+    folder: Path
+    services: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+    starting: set[str] = field(default_factory=set)
+
+    def call(self, *words: str) -> subprocess.Popen[str]:
+        with open(self.folder / "log.txt", "a") as log:
+            command = [str(PROOFLOOP), *words]
+            return subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, stderr=log, text=True)
+
+    def start(self, role: str) -> None:
+        self.services[role] = self.call("serve", role, "--concurrency", "16")
+        self.starting.add(role)
+
+    def kill(self, role: str) -> None:
+        self.services[role].kill()
+        self.services[role].communicate()
+
+    def wait_ready(self, role: str) -> dict[str, object]:
+        """What the service says of itself when it is ready; once for each start."""
+        self.starting.remove(role)
+        stdout = self.services[role].stdout
+        assert stdout is not None
+        ready: dict[str, object] = json.loads(stdout.readline())
+        return ready
+
+    def log(self) -> str:
+        return (self.folder / "log.txt").read_text()[-3000:]
+
+
+@pytest.fixture
+def installation(broker: Broker, s3: S3, tmp_path: Path) -> Iterator[Installation]:
+    namespace = tmp_path.name[-40:]
+    with bucket_folder(s3) as (bucket, prefix):
+        settings = {
+            "BROKER": broker.url,
+            "NAMESPACE": namespace,
+            "S3_ENDPOINT": s3.endpoint,
+            "S3_BUCKET": bucket,
+            "S3_PREFIX": prefix,
+            "S3_ACCESS_KEY": s3.access_key,
+            "S3_SECRET_KEY": s3.secret_key,
+            "GRACE_S": "10",
+        }
+        environment = {**os.environ, **{f"PROOFLOOP_{name}": value for name, value in settings.items()}}
+        one = Installation(environment, DeadLetters(broker.url, namespace=namespace), tmp_path)
+        with _environment(environment):
+            try:
+                yield one
+            finally:
+                for process in one.services.values():
+                    process.kill()
+                    process.communicate()
+                delete_namespace(broker.url, namespace)
+
+
+@contextmanager
+def _environment(environment: dict[str, str]) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield
+
+
+def wait_until(is_so: Callable[[], bool], limit_s: float) -> bool:
+    deadline = time.monotonic() + limit_s
+    while not is_so():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+@pytest.mark.slow
+def test_every_proof_is_labelled_once_though_workers_and_the_broker_are_killed(
+    installation: Installation, broker: Broker
+) -> None:
+    run = installation.folder / "chaos.toml"
+    run.write_text(RUN)
+    for role in WALK_ROLES:
+        installation.start(role)
+    for role in WALK_ROLES:
+        assert installation.wait_ready(role)["ready"] == role
+    dice = random.Random(11)
+    posing = installation.call("run", str(run))
+    began, kills = time.monotonic(), 0
+    restart = threading.Thread(target=lambda: (broker.kill and broker.kill(), broker.start and broker.start()))
+    while posing.poll() is None and time.monotonic() - began < 75:
+        time.sleep(1.0)
+        role = dice.choice(WALK_ROLES)
+        installation.kill(role)
+        installation.start(role)
+        kills += 1
+        if kills == 5:
+            restart.start()
+    restart.join()
+    assert posing.poll() == 0, installation.log()
+    store = open_store(load_settings())
+    labels = [get_record(store, key, Label) for key in store.list(keys.labels("chaos"))]
+    assert len({label.proof_id for label in labels}) == len(labels) == PROOFS
+    assert kills >= 8, kills
+
+    def is_empty() -> bool:
+        return not any(depth.ready + depth.later for depth in installation.letters.depths())
+
+    for role in list(installation.starting):
+        installation.wait_ready(role)
+    assert wait_until(is_empty, 20), installation.letters.depths()
+    assert list(installation.letters.letters()) == []
+    for process in installation.services.values():
+        process.send_signal(signal.SIGTERM)
+    assert [process.wait(20) for process in installation.services.values()] == [0] * len(WALK_ROLES), installation.log()
+    assert is_empty()
+
+
+def test_a_service_asked_to_stop_gives_its_messages_back_uncounted(installation: Installation) -> None:
+    slow = RUN.replace("latency_s = 0.3, failure_share = 0.02", "latency_s = 3600, latency_sigma = 0")
+    run = installation.folder / "slow.toml"
+    run.write_text(slow.replace("chaos", "slow").replace("count = 25", "count = 2"))
+    posing = installation.call("run", str(run))
+    for _ in range(2):
+        installation.start("generator")
+        assert installation.wait_ready("generator")["concurrency"] == 16
+        assert wait_until(lambda: _ready(installation, "generator") == 0, 20)
+        time.sleep(0.5)
+        installation.services["generator"].send_signal(signal.SIGTERM)
+        assert installation.services["generator"].wait(15) == 0, installation.log()
+        assert wait_until(lambda: _ready(installation, "generator") == 8, 5), installation.letters.depths()
+    posing.send_signal(signal.SIGINT)
+    assert posing.wait(15) == 130
+    assert _counted(installation, "generator") == [{"x-proofloop-failures": 0}] * 8
+
+
+def test_what_is_no_event_is_dead_and_can_be_looked_at_replayed_and_dropped(installation: Installation) -> None:
+    installation.start("verifier")
+    installation.wait_ready("verifier")
+    bodies = [b"not json", b'{"event":"ProofRefuted","run_id":"r"}', b"x" * 5_000_000]
+    missing = b'{"event":"ProofWritten","run_id":"none","proof_id":"p","index":0,"verifier_version":"v","colour":"red"}'
+    connection = BlockingConnection(URLParameters(installation.environment["PROOFLOOP_BROKER"]))
+    channel = connection.channel()
+    queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue("verifier")
+    for body in [*bodies, missing]:
+        channel.basic_publish("", queue, body, BasicProperties(delivery_mode=2))
+    connection.close()
+    assert wait_until(lambda: len(list(installation.letters.letters())) == 4, 20)
+    listed = json.loads(_output(installation, "dead", "list", "--json"))
+    assert sorted((letter["queue"], letter["deliveries"]) for letter in listed) == [("verifier", 1)] * 3 + [
+        ("verifier", 4)
+    ]
+    reasons = " | ".join(letter["reason"] for letter in listed)
+    for part in ("no event", "unknown event 'ProofRefuted'", "5000000 bytes", "the store lacks"):
+        assert part in reasons.replace("is not an event", "no event")
+    assert max(len(letter["body"]) for letter in listed) == 64 * 1024
+    assert _output(installation, "dead", "replay", "--run", "none") == "1 messages delivered again\n"
+    assert wait_until(lambda: len(list(installation.letters.letters())) == 4, 20)
+    assert _output(installation, "dead", "drop") == "4 dead letters dropped\n"
+    assert list(installation.letters.letters()) == []
+
+
+def test_doctor_names_broker_and_store(installation: Installation) -> None:
+    findings = {finding["what"]: finding for finding in json.loads(_output(installation, "doctor", "--json"))}
+    assert findings["broker"]["state"] == findings["store"]["state"] == "ok"
+    assert "s3://" in findings["store"]["found"]
+
+
+def test_a_broker_that_refuses_the_password_is_named_without_it(installation: Installation) -> None:
+    installation.environment["PROOFLOOP_BROKER"] = installation.environment["PROOFLOOP_BROKER"].replace(
+        "guest@", "wrong-word@"
+    )
+    assert installation.call("serve", "labeler").wait(20) == 2
+    assert "refuses this user" in installation.log()
+    assert "wrong-word" not in installation.log()
+
+
+def _output(installation: Installation, *words: str) -> str:
+    process = installation.call(*words)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, installation.log()
+    return output
+
+
+def _ready(installation: Installation, role: str) -> int:
+    return next(depth.ready for depth in installation.letters.depths() if depth.role == role)
+
+
+def _counted(installation: Installation, role: str) -> list[dict[str, object]]:
+    """The headers of every message ready in a role's queue."""
+    connection = BlockingConnection(URLParameters(installation.environment["PROOFLOOP_BROKER"]))
+    channel = connection.channel()
+    queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue(role)
+    found = []
+    while (taken := channel.basic_get(queue))[0] is not None:
+        found.append(dict(taken[1].headers or {}))
+    connection.close()
+    return found
