@@ -15,6 +15,7 @@ from proofloop.records import Critique, Judgement, Label, Problem, Proof, Proven
 from proofloop.runspec import RunSpec, parse_runspec
 from proofloop.runtime import Tools
 from proofloop.store import LocalStore
+from proofloop.walk import create_run
 
 RUN = "r1"
 PROOF = "p1-000"
@@ -131,7 +132,7 @@ class CountingEngine:
 def workplace(root: Path, engine: Engine, spec: RunSpec | None = None, problems: Sequence[str] = ("p1",)) -> Tools:
     """Tools over a fresh store that holds the run and its problems."""
     store, spec = LocalStore(root), spec or runspec()
-    store.put_if_absent(keys.run_spec(spec.name), spec.model_dump_json().encode())
+    create_run(store, spec, resume=False)
     for name in problems:
         problem = Problem(id=name, question=f"Prove {name}.")
         store.put_if_absent(keys.problem(spec.name, name), problem.model_dump_json().encode())

@@ -38,6 +38,10 @@ def run_spec(run_id: str) -> str:
     return f"{SPECS}{run_id}.json"
 
 
+def prompts(run_id: str) -> str:
+    return f"runs/{run_id}/prompts.json"
+
+
 def problem(run_id: str, problem_id: str) -> str:
     return f"runs/{run_id}/problems/{problem_id}.json"
 

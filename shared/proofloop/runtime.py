@@ -24,8 +24,8 @@ from proofloop.bus import ACK, Bus, Delivery, Outcome
 from proofloop.engine.base import Engine
 from proofloop.errors import BusError, ConfigError, CorruptObject, NotFound, Reject, Retry, StoreError
 from proofloop.messages import Event, ModelPublished, decode
-from proofloop.models import put_in_service, served_log
-from proofloop.prompts import PromptPack, load_pack
+from proofloop.models import put_in_service, served_log, verify_version
+from proofloop.prompts import PromptPack
 from proofloop.records import Judgement, ModelRole, Problem
 from proofloop.runspec import RunSpec
 from proofloop.store import Store, get_record
@@ -103,8 +103,7 @@ class Tools:
         return RunSpec.model_validate_json(self.store.get(keys.run_spec(run_id)))
 
     def _load_pack(self, run_id: str) -> PromptPack:
-        spec = self.spec(run_id)
-        return load_pack(spec.prompts, spec.base)
+        return get_record(self.store, keys.prompts(run_id), PromptPack)
 
     def _load_judgement(self, key: str) -> Judgement:
         return get_record(self.store, key, Judgement)
@@ -115,6 +114,7 @@ class Tools:
 
 def adopt(event: ModelPublished, tools: Tools) -> Iterator[Event]:
     """The handler of `ModelPublished` for a role that asks a model: serve the version from the next message on."""
+    verify_version(tools.store, event.version)  # a damaged one leaves the old one serving
     put_in_service(tools.store, event.run_id, event.role, event.version, f"published {event.version}")
     yield from ()
 

@@ -20,6 +20,7 @@ from proofloop.errors import ConfigError, ProofloopError, Reject
 from proofloop.messages import Event, ModelPublished, ProblemPosed, ProofLabeled, decode
 from proofloop.models import published_versions
 from proofloop.problems import count_problems, problems_of
+from proofloop.prompts import load_pack
 from proofloop.records import Label, Record, digest
 from proofloop.runspec import RunSpec
 from proofloop.runtime import Tools, Worker, load_role
@@ -60,9 +61,10 @@ class Interrupted(ProofloopError):
 
 
 def create_run(store: Store, spec: RunSpec, *, resume: bool) -> RunSpec:
-    """Freeze the spec with the run, or find it there when resuming. Raises ConfigError."""
+    """Freeze the spec and its prompts with the run, or find them there when resuming. Raises ConfigError."""
     stored = find_spec(store, spec.name)
     if stored is None:
+        put_record(store, keys.prompts(spec.name), load_pack(spec.prompts, spec.base), durable=True)
         if store.put_if_absent(keys.run_spec(spec.name), spec.model_dump_json().encode(), durable=True):
             return spec
         return create_run(store, spec, resume=resume)  # another process was first
@@ -70,12 +72,12 @@ def create_run(store: Store, spec: RunSpec, *, resume: bool) -> RunSpec:
         raise ConfigError(
             f"run {spec.name!r} is already in the store", "give --resume to go on with it, or another name"
         )
-    if stored.model_dump_json() != spec.model_dump_json():
+    if stored.model_dump_json(exclude={"base"}) != spec.model_dump_json(exclude={"base"}):  # the file may have moved
         raise ConfigError(
             f"run {spec.name!r} was begun with another run file",
             "a run's spec is frozen; give the new one another name",
         )
-    return stored
+    return spec
 
 
 def find_spec(store: Store, run_id: str) -> RunSpec | None:

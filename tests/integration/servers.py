@@ -46,6 +46,9 @@ class Broker:
     """A running broker; `kill` and `start` are None for one that is not ours."""
 
     url: str
+    api: str = ""
+    """Its management API, with user and password; empty if we know of none."""
+
     kill: Callable[[], None] | None = None
     start: Callable[[], None] | None = None
 
@@ -207,7 +210,7 @@ def _rabbitmq(folder: Path) -> Iterator[Broker]:
 
     start()
     try:
-        yield Broker(f"amqp://guest:guest@127.0.0.1:{amqp}/%2F", kill, start)
+        yield Broker(f"amqp://guest:guest@127.0.0.1:{amqp}/%2F", f"http://guest:guest@127.0.0.1:{api}", kill, start)
     finally:
         for process in running:
             _end(process)

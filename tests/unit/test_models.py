@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,9 @@ def publish(store: LocalStore, folder: Path, *versions: str) -> None:
 
 
 def deliver(store: LocalStore, version: str) -> None:
-    """`ModelPublished` reaches the role."""
+    """The version's files are in the store, and `ModelPublished` reaches the role."""
+    with tempfile.TemporaryDirectory() as scratch:
+        publish_folder(store, model_folder(Path(scratch) / "model"), version)
     event = ModelPublished(run_id=RUN, role="verifier", version=version, digest="d")
     assert list(adopt(event, Tools(store, engine_for=lambda _: pytest.fail("no engine is needed")))) == []
 
@@ -67,6 +70,16 @@ def test_a_role_serves_its_first_version_until_another_is_published(store: Local
     deliver(store, V1)
     assert Tools(store, lambda _: pytest.fail()).serving(RUN, "verifier") == V1
     assert Tools(store, lambda _: pytest.fail()).serving(RUN, "generator") == "m-1"
+
+
+def test_a_damaged_version_leaves_the_old_one_serving(store: LocalStore) -> None:
+    deliver(store, V1)
+    publish(store, Path(store.root.parent / "new"), V2)
+    store.path(f"{V2}/model.bin").write_bytes(b"damaged")
+    event = ModelPublished(run_id=RUN, role="verifier", version=V2, digest="d")
+    with pytest.raises(CorruptObject, match="model.bin has digest"):
+        list(adopt(event, Tools(store, engine_for=lambda _: pytest.fail("no engine is needed"))))
+    assert [line.version for line in served_log(store, RUN, "verifier")] == [V1]
 
 
 def test_a_published_version_is_adopted_once(store: LocalStore) -> None:

@@ -20,8 +20,8 @@ TEMPLATES = {
     "meta_verification": "Check:\n{question}\n{proof}\n{analysis}",
     "proof_refinement": "{instruction}\nEarlier:\n{attempts}",
 }
-PLAIN = PromptPack("plain", TEMPLATES, fenced=False)
-FENCED = PromptPack("fenced", TEMPLATES)
+PLAIN = PromptPack(name="plain", templates=TEMPLATES, fenced=False)
+FENCED = PromptPack(name="fenced", templates=TEMPLATES)
 
 
 def write_pack(folder: Path, **changes: str | None) -> Path:

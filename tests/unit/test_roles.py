@@ -348,7 +348,7 @@ def test_meta_verifier_skips_a_decided_proof_but_judges_the_self_critique(tmp_pa
     tools = tools_with(tmp_path, engine, own, critique(0, valid(0.0), CLAIMS), label())
     assert list(judge(reviewed(0), tools)) == []
     assert list(judge(reviewed(-1), tools)) == [judged(-1)]
-    assert engine.names() == [f"meta_verifier:{PROOF}:meta-self-{number}" for number in range(2)]
+    assert engine.names() == [f"meta_verifier:{PROOF}:meta-self-{number}" for number in range(3)]
     assert get_record(tools.store, keys.judgement(RUN, PROOF, -1), Judgement) == judgement(-1, 0.0, True, 1.0)
 
 

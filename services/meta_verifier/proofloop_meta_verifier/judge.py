@@ -66,12 +66,15 @@ def _critique(event: ProofReviewed, proof: Proof, tools: Tools) -> tuple[str, Ve
 
 
 def _assess(event: ProofReviewed, proof: Proof, analysis: str, tools: Tools) -> MetaCritiques:
-    """m meta-critiques; with early stop first as few as can be a majority, then the rest only if they disagree."""
+    """m meta-critiques; with early stop first as few as can be a majority, then the rest only if they disagree.
+
+    Of the self-critique always all m: their mean enters the generator's reward, and stopping early must change nothing.
+    """
     rule = tools.spec(event.run_id).labeling
     question = tools.problem(event.run_id, proof.problem_id).question
     prompt = tools.pack(event.run_id).judge(question, proof.solution, analysis)
     version = tools.serving(event.run_id, "meta_verifier")
-    first = rule.m // 2 + 1 if rule.stop_early else rule.m
+    first = rule.m // 2 + 1 if rule.stop_early and event.index != SELF_CRITIQUE else rule.m
     assessments = _ask(event, prompt, version, range(first), tools)
     if _majority(assessments, rule) is None:
         assessments += _ask(event, prompt, version, range(first, rule.m), tools)

@@ -30,12 +30,15 @@ NEEDED_BY_ALL = ("generator", "verifier", "meta_verifier", "labeler")
 """The roles without which no run goes on: their queues are there whoever comes first."""
 
 
-def open_bus(settings: Settings, *, roles: Iterable[str] = NEEDED_BY_ALL) -> Bus:
-    """The bus on the broker, with the queues of these roles. Raises ConfigError, BusError."""
+def open_bus(settings: Settings, *, roles: Iterable[str] = NEEDED_BY_ALL, connect_s: float = 15.0) -> Bus:
+    """The bus on the broker, with the queues of these roles.
+
+    Raises ConfigError, or BusError when the broker does not answer within `connect_s`.
+    """
     url = _broker(settings)
     from proofloop.bus.rabbitmq import RabbitBus
 
-    return RabbitBus(url, namespace=settings.namespace, roles=roles)
+    return RabbitBus(url, namespace=settings.namespace, roles=roles, connect_s=connect_s)
 
 
 def open_dead_letters(settings: Settings) -> DeadLetters:

@@ -39,9 +39,6 @@ log = structlog.get_logger()
 FAILURES, REASON, DELIVERIES = "x-proofloop-failures", "x-proofloop-reason", "x-proofloop-deliveries"
 """Our headers: how often a message failed; why it is dead and after how many deliveries."""
 
-CONNECT_S = 15.0
-"""How long a process tries to reach the broker before it says that it cannot."""
-
 PUBLISH_S = 30.0
 """How long `publish` waits for the confirms, a short absence of the broker included."""
 
@@ -56,12 +53,12 @@ class RabbitBus:
         namespace: str = "proofloop",
         roles: Iterable[str] = (),
         prefetch: int | None = None,
-        connect_s: float = CONNECT_S,
+        connect_s: float = 15.0,
     ) -> None:
         """Declare what is missing and connect. Raises ConfigError, BusError.
 
         `roles`: whose queues must be there, besides those served. `prefetch`: deliveries that wait in this process for
-        each queue served; as many as threads unless it is given.
+        each queue served; as many as threads unless it is given. `connect_s`: how long to try to reach the broker.
         """
         self._parameters = parse_url(url)
         self._topology = Topology(namespace)

@@ -16,6 +16,9 @@ from proofloop.runspec import Flow
 from proofloop.runtime import Role, Tools, Worker, load_role
 from proofloop.settings import load_settings
 
+CONNECT_S = 120.0
+"""How long a service that starts waits for its broker: they often start together."""
+
 
 def serve(
     role: Annotated[str, typer.Argument(help="generator, verifier, meta_verifier, labeler or trainer.")],
@@ -37,7 +40,7 @@ def serve(
         return
     settings = load_settings()
     threads = _concurrency(loaded, concurrency)
-    bus = open_bus(settings, roles=[*NEEDED_BY_ALL, loaded.name])
+    bus = open_bus(settings, roles=[*NEEDED_BY_ALL, loaded.name], connect_s=CONNECT_S)
     try:
         check_broker(settings, loaded.name)
         data = open_store(store)

@@ -57,7 +57,8 @@ def import_pack(file: Path, folder: Path) -> PromptPack:
     if folder.exists():
         raise ConfigError(f"{folder} is already there", "choose another --out or remove it")
     templates = read_templates(_read(file), file.name)
-    pack = PromptPack(folder.name, {name: to_ours(text, name) for name, text in templates.items()}, fenced=False)
+    ours = {name: to_ours(text, name) for name, text in templates.items()}
+    pack = PromptPack(name=folder.name, templates=ours, fenced=False)
     check_placeholders(pack)
     _write(pack, folder, file.name)
     return pack

@@ -15,7 +15,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from proofloop.errors import ConfigError
-from proofloop.records import digest
+from proofloop.records import Record, digest
 
 PLACEHOLDERS: Mapping[str, tuple[frozenset[str], ...]] = {
     "proof_generation": (frozenset({"question"}),),
@@ -42,12 +42,11 @@ class Prompt:
     digest: str
 
 
-@dataclass(frozen=True)
-class PromptPack:
-    """Four templates by name."""
+class PromptPack(Record):
+    """Four templates by name. It is stored with the run: a pack edited later changes no run that began."""
 
     name: str
-    templates: Mapping[str, str]
+    templates: dict[str, str]
     fenced: bool = True
 
     def digest(self, template: str) -> str:
