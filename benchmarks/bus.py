@@ -27,7 +27,7 @@ from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.messages import ReviewJudged, encode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.integration.servers import RABBITMQ, _folder, _rabbitmq, delete_namespace  # noqa: E402
+from tests.integration.servers import RABBITMQ, _folder, _rabbitmq, delete_namespace
 
 PREFETCH, THREADS, WINDOW = 200, 4, 500
 
@@ -47,7 +47,9 @@ def main() -> None:
             if not small and find_spec("celery"):
                 found |= {"celery_end_to_end": (rate := celery(url, count // 20, size))}
                 found |= {"ratio_to_celery": 1 / (1 / ours_publish + 1 / ours_consume) / rate}
-            print(f"{size} bytes: " + ", ".join(f"{name} {value:.2f}" for name, value in found.items()), file=sys.stderr)
+            print(
+                f"{size} bytes: " + ", ".join(f"{name} {value:.2f}" for name, value in found.items()), file=sys.stderr
+            )
             results |= {f"{name}_{size // 1000}kb": round(value, 2) for name, value in found.items()}
     print(json.dumps(results))
 

@@ -21,7 +21,7 @@ from proofloop.errors import ConfigError
 class Settings(BaseSettings):
     """One class, few fields, all optional: a laptop needs none of them."""
 
-    model_config = SettingsConfigDict(env_prefix="PROOFLOOP_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="PROOFLOOP_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     store: Path = Path("proofloop-data")
     """Folder of the local store."""

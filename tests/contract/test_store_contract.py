@@ -45,8 +45,7 @@ def minio(s3: S3) -> Iterator[Subject]:
         secure, host = s3.endpoint.startswith("https"), s3.endpoint.partition("://")[2]
         options = {"access_key": s3.access_key, "secret_key": s3.secret_key, "secure": secure, "part_bytes": 100_000}
         store = MinioStore(host, bucket, prefix, **options)
-        expression = f"__import__('proofloop.store.minio').store.minio.MinioStore({host!r}, {bucket!r}, {prefix!r}, **{options!r})"
-        yield Subject(store, expression)
+        yield Subject(store, f"MinioStore({host!r}, {bucket!r}, {prefix!r}, **{options!r})")
 
 
 SUBJECTS = {"local": local, "minio": minio}
@@ -66,7 +65,10 @@ def store(subject: Subject) -> Store:
 
 def start(subject: Subject, code: str, *arguments: str) -> subprocess.Popen[str]:
     """Run code in another process, where `store` is the store."""
-    head = "import sys\nfrom pathlib import Path\nfrom proofloop.store import LocalStore\n"
+    head = (
+        "import sys\nfrom pathlib import Path\n"
+        "from proofloop.store import LocalStore\nfrom proofloop.store.minio import MinioStore\n"
+    )
     program = f"{head}store = {subject.expression}\n{code}"
     return subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True)
 

@@ -137,6 +137,7 @@ def wait_until(is_so: Callable[[], bool], limit_s: float) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_every_proof_is_labelled_once_though_workers_and_the_broker_are_killed(
     installation: Installation, broker: Broker
 ) -> None:

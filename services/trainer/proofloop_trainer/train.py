@@ -55,13 +55,19 @@ class RunInTraining:
         self._spec = tools.spec(run_id)
         self._store = tools.store
         self._incomplete: dict[str, dict[str, Label]] = defaultdict(dict)
+        self._complete: set[str] = set()
         self.roles = [RoleInTraining(run_id, role, tools) for role in self._spec.training.roles]
+        for key in self._store.list(keys.labels(run_id)):  # what was announced to a trainer that is gone
+            self.add(get_record(self._store, key, Label))
 
     def add(self, label: Label) -> None:
         """Count a label; a problem whose proofs are all labelled is offered to every role that is learning by now."""
+        if label.group in self._complete:
+            return
         group = self._incomplete[label.group]
         group[label.proof_id] = label
         if len(group) == self._spec.problems.proofs_per_problem:
+            self._complete.add(label.group)
             labels = sorted(self._incomplete.pop(label.group).values(), key=lambda label: label.proof_id)
             steps = {learning.role: learning.steps for learning in self.roles}
             for learning in self.roles:

@@ -39,10 +39,10 @@ from proofloop_trainer.nano.tokenizer import (
 )
 
 TASK_SHARES = {
-    "proof_generation": 0.24,
+    "proof_generation": 0.3,
     "proof_refinement": 0.08,
     "proof_verification": 0.36,
-    "meta_verification": 0.32,
+    "meta_verification": 0.26,
 }
 FLAWED_PROOF, FLAWED_REFINEMENT, FLAWED_UNDER_REVIEW = 0.42, 0.25, 0.6
 SECOND_FLAW, ODD_ORDER = 0.2, 0.06  # shares of flawed proofs
