@@ -145,4 +145,9 @@ def publish_folder(store: Store, folder: Path, version: str) -> str:
         names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
         for name in [*names, MANIFEST]:
             store.put_if_absent(f"{version}/{name}", (folder / name).read_bytes(), durable=True)
+    return manifest_digest(store, version)
+
+
+def manifest_digest(store: Store, version: str) -> str:
+    """The SHA-256 of a complete version's manifest: it names the digests of all the version's files."""
     return hashlib.sha256(store.get(f"{version}/{MANIFEST}")).hexdigest()

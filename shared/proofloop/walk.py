@@ -18,7 +18,7 @@ from proofloop.bus import DeadLetter, LocalBus
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError, ProofloopError, Reject
 from proofloop.messages import Event, ModelPublished, ProblemPosed, ProofLabeled, decode
-from proofloop.models import published_versions
+from proofloop.models import published_versions, verify_version
 from proofloop.problems import count_problems, problems_of
 from proofloop.prompts import load_pack
 from proofloop.records import Label, Record, digest
@@ -105,6 +105,14 @@ def steps_taken(store: Store, spec: RunSpec) -> dict[str, int]:
     return {role: len(published_versions(store, spec.name, role)) for role in spec.training.roles}
 
 
+def check_training(store: Store, spec: RunSpec) -> None:
+    """Raise CorruptObject if what a run's training goes on from was damaged: better now than in an hour."""
+    for role in spec.training.roles:
+        steps = len(published_versions(store, spec.name, role))
+        if 0 < steps < spec.training.of(role).steps:
+            verify_version(store, keys.checkpoint(spec.name, role, steps))
+
+
 def stuck(spec: RunSpec, planned: int, unlabelled: Collection[str]) -> ProofloopError:
     """What to say when these proofs will get no label."""
     some = ", ".join(sorted(unlabelled)[:3])
@@ -127,6 +135,7 @@ class LocalWalk:
         self._lock = threading.Lock()
         self._open: set[str] = set()
         self._stuck: set[str] = set()
+        self._untrained = ""
         self._progress = Progress(planned=0)
 
     def __enter__(self) -> LocalWalk:
@@ -151,6 +160,7 @@ class LocalWalk:
 
         Raises Interrupted when asked to stop, ProofloopError when proofs got stuck.
         """
+        check_training(self._store, self._spec)
         self._progress = Progress(planned=planned_proofs, steps=steps_taken(self._store, self._spec))
         for position, event in enumerate(planned(self._spec, self._store)):
             self._wait_for_trainer(position // self._spec.problems.proofs_per_problem, report)
@@ -228,6 +238,8 @@ class LocalWalk:
             self._store, f"{keys.dead_letters(self._spec.name)}{letter.queue}-{digest(record.body)}.json", record
         )
         log.error("dead_letter", queue=letter.queue, reason=letter.reason)
+        if letter.queue == "trainer":
+            self._untrained = self._untrained or letter.reason
         self._let_go(letter.body)
 
     def _let_go(self, body: bytes) -> None:
@@ -252,3 +264,5 @@ class LocalWalk:
     def _check_complete(self) -> None:
         if unlabelled := self._open | self._stuck:
             raise stuck(self._spec, self._progress.planned, unlabelled)
+        if self._untrained:
+            raise ProofloopError(f"all proofs are labelled, but the trainer could not go on: {self._untrained}")

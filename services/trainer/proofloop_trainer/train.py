@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from proofloop import keys
 from proofloop.errors import ConfigError
 from proofloop.messages import Event, ModelPublished, ProofLabeled
-from proofloop.models import publish_folder, published_versions, version_folder
+from proofloop.models import manifest_digest, publish_folder, published_versions, version_folder
 from proofloop.records import Label, TrainedRole, TrainingBatch, TrainingSample, TrainingStep
 from proofloop.runtime import Tools
 from proofloop.store import get_record, put_record
@@ -38,14 +38,18 @@ class Trainer:
         self._runs: dict[str, RunInTraining] = {}
 
     def train(self, event: ProofLabeled, tools: Tools) -> Iterator[Event]:
-        """Count the label; take every step that is due."""
+        """Count the label; take every step that is due. A redelivered label says again what it said before."""
         run = self._runs.get(event.run_id)
         if run is None:
             run = self._runs[event.run_id] = RunInTraining(event.run_id, tools)
+            run.said[event.proof_id] = [learning.announcement() for learning in run.roles if learning.steps]
+        yield from run.said.get(event.proof_id, ())
         run.add(get_record(tools.store, keys.label(event.run_id, event.proof_id), Label))
         for learning in run.roles:
             while (batch := learning.next_batch()) is not None:
-                yield learning.take_step(batch)
+                learning.take_step(batch)
+                run.said.setdefault(event.proof_id, []).append(learning.announcement())
+                yield learning.announcement()
 
 
 class RunInTraining:
@@ -109,6 +113,9 @@ class RoleInTraining:
         problems = tuple(self._waiting)[: self._spec.training.problems]
         batch = self._batch(problems, [self._waiting.pop(problem) for problem in problems])
         self._used.update(problems)
+        if not batch.samples:
+            log.warning("nothing_to_learn", role=self.role, problems=problems)
+            return None
         self._batched.append(
             put_record(self._store, keys.batch(self._run_id, self.role, self.steps), batch, durable=True)
         )
@@ -117,6 +124,7 @@ class RoleInTraining:
     def _batch(self, problems: tuple[str, ...], labels: list[list[Label]]) -> TrainingBatch:
         groups = [group for of_problem in labels for group in groups_of(self.role, of_problem, self._spec, self._store)]
         everything = [sample for group in groups for sample in group.samples]
+        chosen = choose_groups(groups, self._wanted.groups) or groups[:1]  # all agree: a step that changes nothing
         return TrainingBatch(
             run_id=self._run_id,
             role=self.role,
@@ -124,10 +132,16 @@ class RoleInTraining:
             problems=problems,
             mean_reward=fmean(sample.reward for sample in everything) if everything else 0.0,
             reward_parts=mean_parts(everything),
-            samples=tuple(sample for group in choose_groups(groups, self._wanted.groups) for sample in group.samples),
+            samples=tuple(sample for group in chosen for sample in group.samples),
         )
 
-    def take_step(self, batch: TrainingBatch) -> ModelPublished:
+    def announcement(self) -> ModelPublished:
+        """What is said of the last version. Said again after a restart: its maker may have been killed before."""
+        version = keys.model(self._run_id, self.role, self.steps)
+        digest = manifest_digest(self._store, version)
+        return ModelPublished(run_id=self._run_id, role=self.role, version=version, digest=digest)
+
+    def take_step(self, batch: TrainingBatch) -> None:
         """Train on the batch and publish what came of it."""
         learner = self._learner = self._learner or self._open()
         report = learner.step(batch)
@@ -143,10 +157,9 @@ class RoleInTraining:
             reward_parts=batch.reward_parts,
         )
         put_record(self._store, keys.step(self._run_id, self.role, learner.steps), step)
-        digest = self._publish(learner, version)
+        self._publish(learner, version)
         self.steps = learner.steps
         log.info("model_published", role=self.role, version=version, reward=round(batch.mean_reward, 3))
-        return ModelPublished(run_id=self._run_id, role=self.role, version=version, digest=digest)
 
     def _open(self) -> GrpoLearner:
         """The learner where the last published step left it, or at the first model."""
@@ -157,17 +170,16 @@ class RoleInTraining:
             key = keys.checkpoint(self._run_id, self.role, self.steps)
             return GrpoLearner.restore(version_folder(self._store, Path(scratch), key), first)
 
-    def _publish(self, learner: GrpoLearner, version: str) -> str:
+    def _publish(self, learner: GrpoLearner, version: str) -> None:
         """The checkpoint to go on from first, then the model to serve; older checkpoints have no more use."""
         with tempfile.TemporaryDirectory() as scratch:
             full, model = Path(scratch, "checkpoint"), Path(scratch, "model")
             save_checkpoint(learner, full)
             publish_folder(self._store, full, keys.checkpoint(self._run_id, self.role, learner.steps))
             export_model(full, model)
-            digest = publish_folder(self._store, model, version)
+            publish_folder(self._store, model, version)
         if learner.steps > 1:
             self._store.delete_prefix(f"{keys.checkpoint(self._run_id, self.role, learner.steps - 1)}/")
-        return digest
 
 
 def grpo_settings(fields: dict[str, object], role: TrainedRole) -> GrpoSettings:

@@ -41,9 +41,10 @@ def check(
 def train(
     out: Annotated[Path, typer.Option("--out", help="Folder of the new model.")] = Path("nano-base"),
     seed: Annotated[int, typer.Option("--seed")] = 0,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps on demonstrations.")] = 3000,
 ) -> None:
     """Train a base model from nothing on imperfect demonstrations, as the shipped one was (minutes on one core)."""
     for point in entry_points(group="proofloop.commands", name="nano-train"):
-        point.load()(out, seed)
+        point.load()(out, seed, steps)
         return
     raise ConfigError("training needs the trainer", "pip install proofloop-trainer")

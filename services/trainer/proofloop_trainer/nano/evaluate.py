@@ -110,8 +110,9 @@ def _ask(model: LoadedModel, prompts: Sequence[str]) -> list[tuple[str, str]]:
     ]
     for start in range(0, len(rows), MAX_BATCH):
         decode(model.model, rows[start : start + MAX_BATCH], model.eos_ids)
-    texts = model.tokenizer.batch_decode([row.completion_ids for row in rows], skip_special_tokens=True)
-    return [(text, str(row.finish_reason)) for text, row in zip(texts, rows, strict=True)]
+    return [
+        (model.tokenizer.decode(row.completion_ids, skip_special_tokens=True), str(row.finish_reason)) for row in rows
+    ]
 
 
 def _figures(

@@ -1,8 +1,7 @@
-"""`python -m proofloop_trainer.nano FOLDER`: train a base model, measure it, and write its card."""
+"""Makes a base model with its card: `proofloop nano train --out FOLDER` calls this."""
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +24,7 @@ such evaluations; the prompt says which. It is **imperfect on purpose**: the sta
 Trained from nothing on one CPU thread in {seconds:.0f} seconds, on synthetic data only (seed {seed}): {table_steps}
 steps on single lines, then {steps} on demonstrations of which a set share is wrong (`demonstrations.py`). Again:
 
-    python -m proofloop_trainer.nano FOLDER --seed {seed} --steps {steps}
+    proofloop nano train --out FOLDER --seed {seed} --steps {steps}
 
 Measured at temperature 1 on {problems} problems of the test split, by the exact checker; what each figure is of, says
 `proofloop_trainer.nano.evaluate.Figures`. The loop itself never sees that checker.
@@ -36,17 +35,13 @@ Measured at temperature 1 on {problems} problems of the test split, by the exact
 """
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m proofloop_trainer.nano", description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=DEFAULT_STEPS, help="steps on demonstrations")
-    options = parser.parse_args()
+def make_base(folder: Path, seed: int = 0, steps: int = DEFAULT_STEPS) -> None:
+    """Train a base model of so many steps on demonstrations, measure it, and write its card."""
     began = time.monotonic()
-    parameters = train_base(options.folder, options.seed, options.steps).num_parameters()
+    parameters = train_base(folder, seed, steps).num_parameters()
     seconds = time.monotonic() - began
-    figures = measure(options.folder, MEASURED_PROBLEMS)
-    write_card(options.folder, figures, parameters=parameters, seed=options.seed, steps=options.steps, seconds=seconds)
+    figures = measure(folder, MEASURED_PROBLEMS)
+    write_card(folder, figures, parameters=parameters, seed=seed, steps=steps, seconds=seconds)
 
 
 def write_card(folder: Path, figures: Figures, *, parameters: int, seed: int, steps: int, seconds: float) -> None:
@@ -63,6 +58,3 @@ def write_card(folder: Path, figures: Figures, *, parameters: int, seed: int, st
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
 
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,257 @@
+"""Labelled proofs become rewarded samples: what is in a group, what is left out, and what each earned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proofloop import keys
+from proofloop.records import Label, Provenance, Tokens, TrainingSample, Verdict
+from proofloop.store import LocalStore, put_record
+from proofloop_trainer.samples import Group, choose_groups, groups_of
+from tests.builders import MALFORMED, PROVENANCE, RUN, critique, judgement, label, proof, runspec, valid
+
+TRUNCATED = Verdict(outcome="truncated", reason="cut off")
+FAILED = Verdict(outcome="engine_failed", reason="away")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path)
+
+
+def sampled(store: LocalStore, proof_id: str, name: str) -> Provenance:
+    """A provenance whose tokens lie in the store."""
+    key = keys.tokens(RUN, proof_id, name, "d")
+    put_record(store, key, tokens_of(proof_id, name))
+    return PROVENANCE.model_copy(update={"tokens_key": key})
+
+
+def tokens_of(proof_id: str, name: str) -> Tokens:
+    return Tokens(prompt_ids=(1, 2), completion_ids=(len(name), len(proof_id)), logprobs=(-0.5, -1.0))
+
+
+def add_proof(store: LocalStore, number: int, verdict: Verdict, *, kept: bool = True, **fields: Any) -> Label:
+    """A proof with this verdict and a label with these fields."""
+    proof_id = f"p1-{number:03d}"
+    provenance = sampled(store, proof_id, "proof") if kept else PROVENANCE
+    put_record(store, keys.proof(RUN, proof_id), proof(verdict, id=proof_id, provenance=provenance))
+    return label(**{"proof_id": proof_id, **fields})
+
+
+def add_critique(
+    store: LocalStore, index: int, verdict: Verdict, *, quality: float | None = 1.0, kept: bool = True
+) -> None:
+    """Critique `index` of proof p1-000, and the judgement of it unless `quality` is None."""
+    provenance = sampled(store, "p1-000", f"critique-{index}") if kept else PROVENANCE
+    written = critique(index, verdict).model_copy(update={"provenance": provenance})
+    put_record(store, keys.critique(RUN, "p1-000", index), written)
+    if quality is not None:
+        put_record(store, keys.judgement(RUN, "p1-000", index), judgement(index, verdict.score, quality=quality))
+
+
+def unreadable(**fields: Any) -> dict[str, Any]:
+    return {"score": None, "outcome": "unreadable", "kind": "unreadable", "self_quality": 0.0, **fields}
+
+
+def undecided() -> dict[str, Any]:
+    return {"score": None, "outcome": "undecided", "kind": "undecided"}
+
+
+# -- the generator: the proofs of one problem --------------------------------------------------------------------------
+
+
+def test_a_proof_earns_what_the_label_and_its_own_evaluation_give(store: LocalStore) -> None:
+    labels = [add_proof(store, 0, valid(1.0)), add_proof(store, 1, valid(1.0), score=0.5, self_quality=0.5)]
+    (group,) = groups_of("generator", labels, runspec(), store)
+    honest, boasting = group.samples
+    assert honest == TrainingSample(
+        key=keys.proof(RUN, "p1-000"),
+        group="p1",
+        tokens=tokens_of("p1-000", "proof"),
+        reward=1.0,
+        reward_parts={"format": 1.0, "proof": 1.0, "self_score": 1.0, "self_meta": 1.0},
+        model_version="m-1",
+    )
+    assert boasting.reward == pytest.approx(0.76 * 0.5 + 0.24 * 0.5 * 0.5)
+    assert boasting.reward_parts == {"format": 1.0, "proof": 0.5, "self_score": 0.5, "self_meta": 0.5}
+    assert not group.is_flawed
+
+
+def test_an_undecided_proof_is_left_out_and_an_unreadable_one_earns_nothing(store: LocalStore) -> None:
+    labels = [
+        add_proof(store, 0, valid(1.0)),
+        add_proof(store, 1, valid(0.0), **undecided()),
+        add_proof(store, 2, MALFORMED, **unreadable()),
+    ]
+    (group,) = groups_of("generator", labels, runspec(), store)
+    assert [(sample.key, sample.reward) for sample in group.samples] == [
+        (keys.proof(RUN, "p1-000"), 1.0),
+        (keys.proof(RUN, "p1-002"), 0.0),
+    ]
+    assert group.samples[1].reward_parts == {"format": 0.0}
+
+
+def test_a_proof_that_the_engine_failed_to_write_is_left_out(store: LocalStore) -> None:
+    labels = [
+        add_proof(store, 0, valid(1.0)),
+        add_proof(store, 1, FAILED, kept=False, **unreadable()),
+        add_proof(store, 2, valid(0.0), score=0.0),
+    ]
+    (group,) = groups_of("generator", labels, runspec(), store)
+    assert [sample.key for sample in group.samples] == [keys.proof(RUN, "p1-000"), keys.proof(RUN, "p1-002")]
+
+
+def test_only_an_answer_that_was_cut_off_is_marked_as_truncated(store: LocalStore) -> None:
+    labels = [
+        add_proof(store, 0, TRUNCATED, **unreadable()),
+        add_proof(store, 1, MALFORMED, **unreadable()),
+        add_proof(store, 2, valid(1.0)),
+    ]
+    (group,) = groups_of("generator", labels, runspec(), store)
+    assert [(sample.truncated, sample.reward) for sample in group.samples] == [(True, 0.0), (False, 0.0), (False, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("reward", "total", "parts"),
+    [
+        ({"alpha": 0.5, "beta": 0.25}, 0.5 * 0.5 + 0.25 * 0.5 * 0.5, {"proof", "self_score", "self_meta", "format"}),
+        ({"preset": "weighted"}, 0.6 * 0.5 + 0.3 * 0.5 + 0.1, {"proof", "self_score", "format"}),
+    ],
+)
+def test_preset_and_weights_are_the_run_s(
+    store: LocalStore, reward: dict[str, Any], total: float, parts: set[str]
+) -> None:
+    labels = [add_proof(store, n, valid(1.0), score=0.5, self_quality=0.5) for n in range(2)]
+    (group,) = groups_of("generator", labels, runspec(reward=reward), store)
+    assert [sample.reward for sample in group.samples] == pytest.approx([total, total])
+    assert set(group.samples[0].reward_parts) == parts
+
+
+def test_one_proof_alone_is_no_group(store: LocalStore) -> None:
+    labels = [add_proof(store, 0, valid(1.0)), add_proof(store, 1, valid(1.0), **undecided())]
+    assert groups_of("generator", labels, runspec(), store) == []
+
+
+# -- the verifier: the critiques of one proof --------------------------------------------------------------------------
+
+
+def critique_rewards(store: LocalStore, labels: list[Label], **spec: Any) -> list[list[float]]:
+    groups = groups_of("verifier", labels, runspec(**spec), store)
+    return [[sample.reward for sample in group.samples] for group in groups]
+
+
+def test_a_critique_earns_by_its_score_and_by_what_the_meta_verifier_made_of_it(store: LocalStore) -> None:
+    labels = [add_proof(store, 0, valid(1.0), score=0.5, outcome="label", kind="rejected_upheld")]
+    for index, (score, quality) in enumerate([(0.5, 1.0), (0.0, 0.5), (1.0, 1.0), (0.5, 0.0)]):
+        add_critique(store, index, valid(score), quality=quality)
+    (group,) = groups_of("verifier", labels, runspec(), store)
+    assert [sample.reward for sample in group.samples] == [1.0, 0.25, 0.5, 0.0]
+    assert group.samples[1].reward_parts == {"format": 1.0, "score": 0.5, "meta": 0.5}
+    assert {sample.group for sample in group.samples} == {"p1-000"}
+    assert [sample.key for sample in group.samples] == [keys.critique(RUN, "p1-000", index) for index in range(4)]
+    assert group.is_flawed
+    assert critique_rewards(store, labels, reward={"meta": False}) == [[1.0, 0.5, 0.5, 1.0]]
+
+
+def test_a_critique_that_broke_the_format_earns_nothing_and_stays(store: LocalStore) -> None:
+    labels = [add_proof(store, 0, valid(1.0))]
+    for index, verdict in enumerate([valid(1.0), MALFORMED, TRUNCATED]):
+        add_critique(store, index, verdict, quality=0.0 if verdict.score is None else 1.0)
+    (group,) = groups_of("verifier", labels, runspec(), store)
+    assert [(sample.reward, sample.truncated) for sample in group.samples] == [(1.0, False), (0.0, False), (0.0, True)]
+    assert not group.is_flawed
+
+
+def test_critiques_that_were_never_written_or_judged_or_failed_are_left_out(store: LocalStore) -> None:
+    labels = [add_proof(store, 0, valid(1.0), score=0.0)]
+    add_critique(store, 0, valid(0.0))
+    add_critique(store, 1, valid(0.0), quality=None)
+    add_critique(store, 2, FAILED, quality=0.0, kept=False)
+    add_critique(store, 3, valid(1.0))
+    assert critique_rewards(store, labels) == [[1.0, 0.0]]
+    assert critique_rewards(store, labels, labeling={"n": 3}) == []  # one is no group
+
+
+def test_no_critique_of_an_undecided_or_unreadable_proof_trains(store: LocalStore) -> None:
+    for index in range(4):
+        add_critique(store, index, valid(1.0 if index else 0.0))
+    labels = [add_proof(store, 0, valid(1.0))]
+    assert len(critique_rewards(store, labels)) == 1
+    for fields in (undecided(), unreadable()):
+        assert critique_rewards(store, [labels[0].model_copy(update=fields)]) == []
+
+
+def test_a_proof_without_critiques_does_not_hide_another_s(store: LocalStore) -> None:
+    labels = [add_proof(store, 1, valid(1.0)), add_proof(store, 0, valid(1.0))]
+    add_critique(store, 0, valid(1.0))
+    add_critique(store, 1, valid(0.5))
+    assert critique_rewards(store, labels) == [[1.0, 0.5]]
+
+
+# -- which groups a step sees ------------------------------------------------------------------------------------------
+
+
+def group(name: str, rewards: tuple[float, ...] = (0.0, 1.0)) -> Group:
+    """A group with these rewards; a name that begins with "f" is about a flawed proof."""
+    samples = tuple(
+        TrainingSample(
+            key=f"{name}/{number}",
+            group=name,
+            tokens=Tokens(prompt_ids=(1,), completion_ids=(2,), logprobs=(-1.0,)),
+            reward=reward,
+            reward_parts={},
+            model_version="m-1",
+        )
+        for number, reward in enumerate(rewards)
+    )
+    return Group(samples, is_flawed=name.startswith("f"))
+
+
+def chosen(names: str, most: int) -> str:
+    """`f` and `s` are groups of flawed and sound proofs with a signal."""
+    groups = [group(f"{kind}{number}") for number, kind in enumerate(names)]
+    return "".join(sorted(group.samples[0].group[0] for group in choose_groups(groups, most)))
+
+
+@pytest.mark.parametrize(
+    ("names", "most", "expected"),
+    [
+        ("fsfsfsfs", 4, "ffss"),
+        ("sssssfff", 4, "ffss"),
+        ("ffffffss", 2, "fs"),
+        ("sssssssf", 4, "fsss"),  # too few flawed: more sound ones
+        ("fffffffs", 4, "fffs"),  # too few sound: more flawed ones
+        ("fffff", 3, "fff"),
+        ("sssss", 3, "sss"),
+        ("fs", 8, "fs"),
+        ("fffsss", 3, "fss"),
+        ("s", 1, "s"),
+        ("f", 1, "f"),
+        ("fs", 1, "s"),
+        ("", 4, ""),
+    ],
+)
+def test_half_of_the_groups_are_flawed_where_both_kinds_suffice(names: str, most: int, expected: str) -> None:
+    assert chosen(names, most) == expected
+
+
+def test_never_more_groups_than_asked_for_and_as_many_as_there_are() -> None:
+    for flawed in range(5):
+        for sound in range(5):
+            for most in range(1, 9):
+                assert len(chosen("f" * flawed + "s" * sound, most)) == min(most, flawed + sound)
+
+
+def test_groups_without_a_signal_are_not_chosen() -> None:
+    silent, nearly = group("s0", (0.5, 0.5)), group("f1", (0.3, 0.3 + 1e-9))
+    loud = group("f2", (0.3, 0.31))
+    assert (silent.has_signal, nearly.has_signal, loud.has_signal) == (False, False, True)
+    assert choose_groups([silent, nearly, loud], 8) == [loud]
+
+
+def test_the_first_groups_are_taken() -> None:
+    groups = [group(name) for name in ("f0", "f1", "s0", "s1", "f2", "s2")]
+    assert choose_groups(groups, 2) == [groups[0], groups[2]]
