@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import pytest
 from proofloop import keys
 from proofloop.domains.nano import NanoDomain
 from proofloop.engine.pool import Engines
-from proofloop.errors import ConfigError, CorruptObject
+from proofloop.errors import ConfigError, CorruptObject, ProofloopError
 from proofloop.messages import ModelPublished, ProblemPosed, ProofLabeled
 from proofloop.models import published_versions, served_log, verify_version
 from proofloop.records import Critique, Label, Proof, TrainingBatch, TrainingStep, Verdict
@@ -22,9 +22,12 @@ from proofloop.runspec import RunSpec
 from proofloop.runtime import Tools
 from proofloop.store import LocalStore, get_record, put_record
 from proofloop.walk import LocalWalk, Progress, check_training, create_run, planned, planned_proofs
-from tests.builders import RUN, runspec
+from tests.builders import MALFORMED, RUN, runspec
 
 pytest.importorskip("proofloop_trainer.train", reason="proofloop-trainer is not installed")
+
+import torch
+from safetensors.torch import load_file
 
 from proofloop_trainer.checkpoint import OPTIMIZER
 from proofloop_trainer.nano import base_folder
@@ -33,15 +36,15 @@ from proofloop_trainer.train import Trainer
 pytestmark = pytest.mark.usefixtures("quiet_log")
 
 ROLES = ("generator", "verifier")
-TRAINED = ("batches", "steps", "checkpoints", "models", "served")
-"""What the trainer and the roles that adopt its versions leave in a run's folder."""
+MADE_LATER = ("labels", "batches", "steps", "checkpoints", "models", "served", "late-000*")
+"""What the labeler, the trainer and the roles that adopt its versions leave in a run's folder."""
 
 
-def training(generator: int, verifier: int, **fields: Any) -> dict[str, Any]:
+def training(generator: int, verifier: int) -> dict[str, Any]:
     settings = {"epochs": 1, "learning_rate": 1e-3}
     steps = {"generator": generator, "verifier": verifier}
     roles = {role: {"steps": count, "settings": settings} for role, count in steps.items()}
-    return {"problems": 2, "ahead": 1.0, **roles, **fields}
+    return {"problems": 2, "ahead": 1.0, **roles}
 
 
 def nano_spec(**sections: Any) -> RunSpec:
@@ -83,14 +86,23 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Walked:
     return Walked(store, spec, progress, late)
 
 
-@pytest.fixture
-def labelled(walked: Walked, tmp_path: Path) -> LocalStore:
-    """The labelled proofs of that run, before any training."""
-    folder = tmp_path / "store"
-    run = folder / keys.run(RUN)
-    left_out = shutil.ignore_patterns(*TRAINED, "late-000*")
-    shutil.copytree(walked.store.root / keys.run(RUN), run, ignore=left_out)
+def copy_untrained(walked: Walked, folder: Path) -> LocalStore:
+    left_out = shutil.ignore_patterns(*MADE_LATER)
+    shutil.copytree(walked.store.root / keys.run(RUN), folder / keys.run(RUN), ignore=left_out)
     return LocalStore(folder)
+
+
+@pytest.fixture
+def store(walked: Walked, tmp_path: Path) -> LocalStore:
+    """The criticised proofs of that run, before any label."""
+    return copy_untrained(walked, tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def labels(walked: Walked) -> tuple[Label, ...]:
+    """The labels of that run, problem by problem, four a problem."""
+    found = (get_record(walked.store, key, Label) for key in walked.store.list(keys.labels(RUN)))
+    return tuple(label for label in found if label.proof_id != walked.late)
 
 
 def batches(store: LocalStore, role: str) -> list[TrainingBatch]:
@@ -131,7 +143,9 @@ def test_a_role_uses_each_problem_in_one_batch(walked: Walked) -> None:
     for role, count in (("generator", 2), ("verifier", 1)):
         found = batches(walked.store, role)
         used = [problem for batch in found for problem in batch.problems]
-        assert [(batch.role, batch.step, len(batch.problems)) for batch in found] == [(role, n, 2) for n in range(count)]
+        assert [(batch.role, batch.step, len(batch.problems)) for batch in found] == [
+            (role, n, 2) for n in range(count)
+        ]
         assert len(used) == len(set(used)) == 2 * count
         assert set(used) <= problems
         for sample in (sample for batch in found for sample in batch.samples):
@@ -156,9 +170,7 @@ def test_what_is_asked_for_after_a_step_is_answered_by_the_new_version(walked: W
     proof = get_record(walked.store, keys.proof(RUN, walked.late), Proof)
     assert proof.provenance.model_version == keys.model(RUN, "generator", 2)
     assert proof.verifier_version == keys.model(RUN, "verifier", 1)
-    critiques = [
-        get_record(walked.store, key, Critique) for key in walked.store.list(keys.critiques(RUN, walked.late))
-    ]
+    critiques = [get_record(walked.store, key, Critique) for key in walked.store.list(keys.critiques(RUN, walked.late))]
     assert {critique.provenance.model_version for critique in critiques} <= {keys.model(RUN, "verifier", 1)}
     assert bool(critiques) == (proof.verdict.score is not None)
 
@@ -166,9 +178,7 @@ def test_what_is_asked_for_after_a_step_is_answered_by_the_new_version(walked: W
 def test_no_proof_is_posed_before_the_trainer_may_have_used_those_before(walked: Walked) -> None:
     """With ahead = 1 the second pair of problems waits for the first step of both roles."""
     order = list(dict.fromkeys(event.problem_id for event in planned(walked.spec, walked.store)))
-    first = max(
-        walked.store.path(f"{keys.model(RUN, role, 1)}/manifest.json").stat().st_mtime_ns for role in ROLES
-    )
+    first = max(walked.store.path(f"{keys.model(RUN, role, 1)}/manifest.json").stat().st_mtime_ns for role in ROLES)
     written = [walked.store.path(keys.proof(RUN, f"{problem}-000")).stat().st_mtime_ns for problem in order]
     assert [moment < first for moment in written] == [True, True, False, False]
 
@@ -177,7 +187,7 @@ def test_no_proof_is_posed_before_the_trainer_may_have_used_those_before(walked:
 
 
 class Handler:
-    """A trainer over a store; `deliver` gives it the labels as the bus does."""
+    """A trainer over a store; `deliver` does what the labeler and the bus do."""
 
     def __init__(self, store: LocalStore, spec: RunSpec) -> None:
         if not store.exists(keys.run_spec(RUN)):
@@ -185,14 +195,11 @@ class Handler:
         self.store, self.spec, self._trainer = store, spec, Trainer()
         self._tools = Tools(store, lambda _: pytest.fail("the trainer asks no engine"))
 
-    def labels(self) -> Iterator[Label]:
-        for event in planned(self.spec, self.store):
-            yield get_record(self.store, keys.label(RUN, event.proof_id), Label)
-
-    def deliver(self, labels: Iterator[Label] | list[Label] | None = None) -> list[tuple[str, int]]:
+    def deliver(self, labels: Sequence[Label]) -> list[tuple[str, int]]:
         """What was published: the role and the step."""
         found: list[tuple[str, int]] = []
-        for label in labels if labels is not None else self.labels():
+        for label in labels:
+            put_record(self.store, keys.label(RUN, label.proof_id), label)
             events = list(self._trainer.train(ProofLabeled.of(label), self._tools))
             assert all(isinstance(event, ModelPublished) for event in events)
             found += [(event.role, int(event.version[-6:])) for event in events if isinstance(event, ModelPublished)]
@@ -218,37 +225,44 @@ def figures(store: LocalStore) -> list[dict[str, float]]:
     ]
 
 
-def test_labels_that_are_delivered_again_train_nothing_again(labelled: LocalStore) -> None:
-    handler = Handler(labelled, nano_spec(training=training(1, 0)))
-    labels = list(handler.labels())
+def test_labels_that_are_delivered_again_train_nothing_again(store: LocalStore, labels: tuple[Label, ...]) -> None:
+    handler = Handler(store, nano_spec(training=training(1, 0)))
     assert handler.deliver(labels[:8]) == [("generator", 1)]
-    before, batch = learned(labelled), batches(labelled, "generator")
+    before, batch = learned(store), batches(store, "generator")
     assert handler.deliver(labels[:7]) == []
     assert handler.deliver(labels[7:8]) == [("generator", 1)]  # it says again what it said before
     assert handler.deliver(labels) == [("generator", 1)]
-    assert (learned(labelled), batches(labelled, "generator")) == (before, batch)
-    assert len(batch) == len(steps(labelled, "generator")) == 1
+    assert (learned(store), batches(store, "generator")) == (before, batch)
+    assert len(batch) == len(steps(store, "generator")) == 1
 
 
-def test_a_problem_that_was_used_is_not_used_by_a_new_trainer(labelled: LocalStore) -> None:
-    first = Handler(labelled, nano_spec(training=training(2, 0)))
-    labels = list(first.labels())
+def test_a_problem_that_was_used_is_not_used_by_a_new_trainer(store: LocalStore, labels: tuple[Label, ...]) -> None:
+    first = Handler(store, nano_spec(training=training(2, 0)))
     assert first.deliver(labels[:8]) == [("generator", 1)]
-    again = Handler(labelled, first.spec)
-    assert again.deliver(labels[:12]) == [("generator", 1)]  # announced, in case nobody heard; no step
+    again = Handler(store, first.spec)
+    assert again.deliver(labels[:12]) == [("generator", 1)]  # said again, in case nobody heard
     assert again.deliver(labels[12:]) == [("generator", 2)]
-    problems = [problem for batch in batches(labelled, "generator") for problem in batch.problems]
+    problems = [problem for batch in batches(store, "generator") for problem in batch.problems]
     assert len(problems) == len(set(problems)) == 4
 
 
-def test_a_role_s_training_begins_when_the_other_has_taken_its_steps(labelled: LocalStore) -> None:
-    settings = {"epochs": 1}
-    late = training(1, 2, problems=1, generator={"steps": 1, "begin": 2, "settings": settings})
-    handler = Handler(labelled, nano_spec(training=late))
-    assert handler.deliver() == [("verifier", 1), ("verifier", 2), ("generator", 1)]
-    order = list(dict.fromkeys(label.group for label in handler.labels()))
-    assert [batch.problems for batch in batches(labelled, "verifier")] == [(order[0],), (order[1],)]
-    assert [batch.problems for batch in batches(labelled, "generator")] == [(order[2],)]
+def test_a_new_trainer_counts_the_labels_that_an_older_one_was_told_of(
+    store: LocalStore, labels: tuple[Label, ...]
+) -> None:
+    spec = nano_spec(training=training(1, 0))
+    assert Handler(store, spec).deliver(labels[:7]) == []
+    assert Handler(store, spec).deliver(labels[7:8]) == [("generator", 1)]
+
+
+def test_a_role_s_training_begins_when_the_other_has_taken_its_steps(
+    store: LocalStore, labels: tuple[Label, ...]
+) -> None:
+    late = training(0, 2) | {"problems": 1, "generator": {"steps": 1, "begin": 2}}
+    handler = Handler(store, nano_spec(training=late))
+    assert handler.deliver(labels) == [("verifier", 1), ("verifier", 2), ("generator", 1)]
+    order = list(dict.fromkeys(label.group for label in labels))
+    assert [batch.problems for batch in batches(store, "verifier")] == [(order[0],), (order[1],)]
+    assert [batch.problems for batch in batches(store, "generator")] == [(order[2],)]
 
 
 class Killed(BaseException):
@@ -256,137 +270,142 @@ class Killed(BaseException):
 
 
 class DyingStore(LocalStore):
-    """Ends its process just before it writes, or deletes, the n-th object whose key holds `part`."""
+    """Ends its process just before it would write or delete what `moment` names."""
 
-    def __init__(self, root: Path, part: str) -> None:
+    def __init__(self, root: Path, moment: str) -> None:
         super().__init__(root)
-        self.part = part
+        self._moment = moment
 
     def put_if_absent(self, key: str, data: bytes, *, durable: bool = False) -> bool:
-        self._die(key)
+        self._die(f"write {key}")
         return super().put_if_absent(key, data, durable=durable)
 
     def delete_prefix(self, prefix: str) -> int:
-        self._die(f"delete {prefix}")
+        if self.exists(f"{prefix}manifest.json"):
+            self._die(f"delete {prefix}")
         return super().delete_prefix(prefix)
 
     def _die(self, what: str) -> None:
-        if self.part in what:
+        if what.startswith(self._moment):
             raise Killed(what)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(walked: Walked, tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
+def undisturbed(walked: Walked, labels: tuple[Label, ...], tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
     """Two steps of the generator that nothing interrupts."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    left_out = shutil.ignore_patterns(*TRAINED, "late-000*")
-    shutil.copytree(walked.store.root / keys.run(RUN), folder / keys.run(RUN), ignore=left_out)
-    store = LocalStore(folder)
-    assert Handler(store, nano_spec(training=training(2, 0))).deliver() == [("generator", 1), ("generator", 2)]
+    store = copy_untrained(walked, tmp_path_factory.mktemp("undisturbed"))
+    handler = Handler(store, nano_spec(training=training(2, 0)))
+    assert handler.deliver(labels) == [("generator", 1), ("generator", 2)]
     return store
 
 
 @pytest.mark.parametrize(
     "moment",
     [
-        keys.batch(RUN, "generator", 1),
-        keys.step(RUN, "generator", 2),
-        f"{keys.checkpoint(RUN, 'generator', 2)}/model.safetensors",
-        f"{keys.checkpoint(RUN, 'generator', 2)}/manifest.json",
-        f"{keys.model(RUN, 'generator', 2)}/model.safetensors",
-        f"{keys.model(RUN, 'generator', 2)}/manifest.json",
+        f"write {keys.batch(RUN, 'generator', 1)}",
+        f"write {keys.step(RUN, 'generator', 2)}",
+        f"write {keys.checkpoint(RUN, 'generator', 2)}/model.safetensors",
+        f"write {keys.checkpoint(RUN, 'generator', 2)}/manifest.json",
+        f"write {keys.model(RUN, 'generator', 2)}/model.safetensors",
+        f"write {keys.model(RUN, 'generator', 2)}/manifest.json",
         f"delete {keys.checkpoint(RUN, 'generator', 1)}/",
     ],
 )
 def test_a_trainer_killed_at_any_write_of_a_step_takes_the_same_step_again(
-    labelled: LocalStore, undisturbed: LocalStore, moment: str
+    store: LocalStore, undisturbed: LocalStore, labels: tuple[Label, ...], moment: str
 ) -> None:
     spec = nano_spec(training=training(2, 0))
     with pytest.raises(Killed):
-        Handler(DyingStore(labelled.root, moment), spec).deliver()
-    assert [version for version in published_versions(labelled, RUN, "generator")] in (
-        [keys.model(RUN, "generator", 1)],
-        [keys.model(RUN, "generator", step) for step in (1, 2)],  # killed after it was whole and before it was said
-    )
-    assert ("generator", 2) in Handler(labelled, spec).deliver()
-    assert batches(labelled, "generator") == batches(undisturbed, "generator")
-    assert figures(labelled) == figures(undisturbed)
-    assert learned(labelled) == learned(undisturbed)
-    verify_version(labelled, keys.checkpoint(RUN, "generator", 2))
+        Handler(DyingStore(store.root, moment), spec).deliver(labels)
+    whole = 2 if moment.startswith("delete") else 1
+    assert len(published_versions(store, RUN, "generator")) == whole
+    assert Handler(store, spec).deliver(labels[-1:])[-1] == ("generator", 2)
+    assert batches(store, "generator") == batches(undisturbed, "generator")
+    assert figures(store) == figures(undisturbed)
+    assert learned(store) == learned(undisturbed)
+    verify_version(store, keys.checkpoint(RUN, "generator", 2))
 
 
-def test_a_version_whose_maker_was_killed_before_it_could_say_so_is_announced(labelled: LocalStore) -> None:
-    handler = Handler(labelled, nano_spec(training=training(1, 0)))
-    handler.deliver()
-    labels = list(handler.labels())
-    assert Handler(labelled, handler.spec).deliver(labels[:2]) == [("generator", 1)]
+def test_a_version_whose_maker_was_killed_before_it_could_say_so_is_announced(
+    store: LocalStore, labels: tuple[Label, ...]
+) -> None:
+    spec = nano_spec(training=training(1, 0))
+    Handler(store, spec).deliver(labels)
+    assert Handler(store, spec).deliver(labels[:2]) == [("generator", 1)]
 
 
-def test_a_damaged_checkpoint_is_named_before_anything_is_done(labelled: LocalStore) -> None:
+def test_a_damaged_checkpoint_is_named_before_anything_is_done(store: LocalStore, labels: tuple[Label, ...]) -> None:
     spec = nano_spec(training=training(2, 0))
-    handler = Handler(labelled, spec)
-    labels = list(handler.labels())
-    handler.deliver(labels[:8])
-    check_training(labelled, spec)
+    Handler(store, spec).deliver(labels[:8])
+    check_training(store, spec)
     checkpoint = keys.checkpoint(RUN, "generator", 1)
-    file = labelled.path(f"{checkpoint}/{OPTIMIZER}")
-    file.write_bytes(file.read_bytes()[:-1] + b"?")
-    before = sorted(labelled.list(keys.run(RUN)))
+    file = store.path(f"{checkpoint}/{OPTIMIZER}")
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(CorruptObject, match=rf"{checkpoint}/{OPTIMIZER} has digest .*, its manifest says"):
-        check_training(labelled, spec)
-    assert sorted(labelled.list(keys.run(RUN))) == before
+        check_training(store, spec)
     with pytest.raises(CorruptObject, match=rf"{OPTIMIZER} has changed: expected \d+ bytes, sha256"):
-        Handler(labelled, spec).deliver(labels)
-    assert published_versions(labelled, RUN, "generator") == [keys.model(RUN, "generator", 1)]
+        Handler(store, spec).deliver(labels)
+    assert published_versions(store, RUN, "generator") == [keys.model(RUN, "generator", 1)]
+    before = sorted(store.list(keys.run(RUN)))
+    engines = Engines(store, store.root / "cache")
+    with pytest.raises(CorruptObject, match="has digest"), LocalWalk(store, engines, spec) as walk:
+        walk.run(planned_proofs(spec))
+    engines.close()
+    assert sorted(store.list(keys.run(RUN))) == before
     file.unlink()
     with pytest.raises(CorruptObject, match=f"{OPTIMIZER} is missing"):
-        check_training(labelled, spec)
+        check_training(store, spec)
 
 
-def test_a_run_with_a_damaged_checkpoint_is_not_taken_up(labelled: LocalStore) -> None:
-    spec = nano_spec(training=training(2, 0))
-    handler = Handler(labelled, spec)
-    handler.deliver(list(handler.labels())[:8])
-    labelled.path(f"{keys.checkpoint(RUN, 'generator', 1)}/manifest.json").write_text("{")
-    engines = Engines(labelled, labelled.root / "cache")
-    with pytest.raises(CorruptObject, match=r"manifest\.json cannot be read"), LocalWalk(labelled, engines, spec) as walk:
+def test_a_walk_whose_trainer_gave_up_says_so_in_the_end(
+    walked: Walked, store: LocalStore, labels: tuple[Label, ...]
+) -> None:
+    """All proofs have labels, and no step could be taken: the run did not do what it was asked to."""
+    wrong = {"steps": 1, "settings": {"epohcs": 2}}
+    spec = nano_spec(training={"problems": 2, "generator": wrong}, engine={"kind": "simulated"})
+    create_run(store, spec, resume=False)
+    for label in labels:
+        put_record(store, keys.label(RUN, label.proof_id), label)
+    engines = Engines(store, store.root / "cache")
+    with pytest.raises(ProofloopError, match=r"epohcs"), LocalWalk(store, engines, spec) as walk:
         walk.run(planned_proofs(spec))
     engines.close()
 
 
-def test_a_setting_that_grpo_does_not_know_is_named_with_its_place(labelled: LocalStore) -> None:
+def test_a_setting_that_grpo_does_not_know_is_named_with_its_place(
+    store: LocalStore, labels: tuple[Label, ...]
+) -> None:
     wrong = {"steps": 1, "settings": {"epohcs": 2}}
-    handler = Handler(labelled, nano_spec(training={"problems": 2, "generator": wrong}))
+    handler = Handler(store, nano_spec(training={"problems": 2, "generator": wrong}))
     with pytest.raises(ConfigError, match=r"\[training\.generator\.settings\] epohcs = 2") as caught:
-        handler.deliver()
+        handler.deliver(labels[:1])
     assert "known: " in caught.value.hint and "epochs" in caught.value.hint
-    assert batches(labelled, "generator") == []
 
 
-def relabel(store: LocalStore, **fields: Any) -> None:
-    """Give every proof of the run the same label."""
-    for key in list(store.list(keys.labels(RUN))):
-        old = get_record(store, key, Label)
-        store.path(key).write_text(old.model_copy(update=fields).model_dump_json())
+def test_problems_whose_proofs_all_earned_the_same_make_a_step_that_changes_nothing(
+    store: LocalStore, labels: tuple[Label, ...]
+) -> None:
+    failed = {"score": None, "outcome": "unreadable", "kind": "unreadable"}
+    for key in store.list(keys.proofs(RUN)):
+        if key.endswith("/proof.json"):
+            unread = get_record(store, key, Proof).model_copy(update={"verdict": MALFORMED})
+            store.path(key).write_text(unread.model_dump_json())
+    handler = Handler(store, nano_spec(training=training(1, 0)))
+    assert handler.deliver([label.model_copy(update=failed) for label in labels]) == [("generator", 1)]
+    (step,) = steps(store, "generator")
+    assert (step.figures["updates"], step.figures["mean_reward"]) == (0, 0.0)
+    served = load_file(store.path(f"{step.version}/model.safetensors"))
+    base = load_file(base_folder() / "model.safetensors")
+    assert all(torch.equal(served[name], weights) for name, weights in base.items())
 
 
-def test_problems_whose_proofs_all_earned_the_same_make_a_step_that_changes_nothing(labelled: LocalStore) -> None:
-    relabel(labelled, score=0.0, outcome="label", kind="rejected_upheld", self_quality=0.0)
-    handler = Handler(labelled, nano_spec(training=training(1, 0)))
-    assert handler.deliver() == [("generator", 1)]
-    (step,) = steps(labelled, "generator")
-    assert step.figures["updates"] == 0
-    assert labelled.get(f"{step.version}/model.safetensors") == (base_folder() / "model.safetensors").read_bytes()
-
-
-def test_problems_without_a_single_group_are_passed_over(labelled: LocalStore) -> None:
-    labels = list(Handler(labelled, nano_spec(training=training(1, 0))).labels())
-    for label in labels[:8]:
-        undecided = label.model_copy(update={"score": None, "outcome": "undecided", "kind": "undecided"})
-        labelled.path(keys.label(RUN, label.proof_id)).write_text(undecided.model_dump_json())
-    handler = Handler(labelled, nano_spec(training=training(1, 0)))
-    assert handler.deliver() == [("generator", 1)]
-    (batch,) = batches(labelled, "generator")
+def test_problems_without_a_single_group_are_passed_over(store: LocalStore, labels: tuple[Label, ...]) -> None:
+    open_question = {"score": None, "outcome": "undecided", "kind": "undecided"}
+    undecided = [label.model_copy(update=open_question) for label in labels[:8]]
+    handler = Handler(store, nano_spec(training=training(1, 0)))
+    assert handler.deliver([*undecided, *labels[8:]]) == [("generator", 1)]
+    (batch,) = batches(store, "generator")
     assert set(batch.problems) == {label.group for label in labels[8:]}
 
 

@@ -77,7 +77,7 @@ def test_a_damaged_version_leaves_the_old_one_serving(store: LocalStore) -> None
     publish(store, Path(store.root.parent / "new"), V2)
     store.path(f"{V2}/model.bin").write_bytes(b"damaged")
     event = ModelPublished(run_id=RUN, role="verifier", version=V2, digest="d")
-    with pytest.raises(CorruptObject, match="model.bin has digest"):
+    with pytest.raises(CorruptObject, match=r"model\.bin has digest"):
         list(adopt(event, Tools(store, engine_for=lambda _: pytest.fail("no engine is needed"))))
     assert [line.version for line in served_log(store, RUN, "verifier")] == [V1]
 

@@ -61,6 +61,8 @@ class RunInTraining:
         self._incomplete: dict[str, dict[str, Label]] = defaultdict(dict)
         self._complete: set[str] = set()
         self.roles = [RoleInTraining(run_id, role, tools) for role in self._spec.training.roles]
+        self.said: dict[str, list[ModelPublished]] = {}
+        """What the messages of these proofs' labels led to: one entry a step."""
         for key in self._store.list(keys.labels(run_id)):  # what was announced to a trainer that is gone
             self.add(get_record(self._store, key, Label))
 

@@ -11,7 +11,7 @@ import typer
 
 from proofloop import keys
 from proofloop.cli.common import ProgressLine, open_engines, stopping_on_signal
-from proofloop.demo import EVAL_SIZE, demo_spec
+from proofloop.demo import EVAL_SIZE, QUICK_EVAL_SIZE, demo_spec
 from proofloop.evals import Summary, evaluate_after, evaluate_before, find_summary
 from proofloop.measure import Figure
 from proofloop.store import LocalStore, put_record
@@ -32,7 +32,7 @@ def demo(
     Takes about eight minutes on two cores. Stop it with Ctrl-C and call it again: it goes on where it stood.
     """
     store = LocalStore(out / "store")
-    spec, size = demo_spec(seed, quick=quick), EVAL_SIZE if not quick else EVAL_SIZE.model_copy(update={"problems": 24})
+    spec, size = demo_spec(seed, quick=quick), QUICK_EVAL_SIZE if quick else EVAL_SIZE
     began = time.monotonic()
     engines = open_engines(store)
     try:

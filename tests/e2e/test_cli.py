@@ -1,0 +1,575 @@
+"""The command as a user has it: exit codes, one line on stderr for what is wrong, nothing but data on stdout."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from proofloop import keys
+from proofloop.models import MANIFEST, publish_folder
+from proofloop.records import Label
+from proofloop.store import LocalStore, get_record, put_record
+from proofloop.walk import DeadLetterRecord
+
+COMMAND = str(Path(sys.executable).parent / "proofloop")
+
+SMALL = """
+[problems]
+domain = "nano"
+count = {count}
+proofs_per_problem = 2
+[engine]
+kind = "simulated"
+settings = {{ {settings} }}
+[models]
+generator = "m-1"
+verifier = "m-1"
+meta_verifier = "m-1"
+[labeling]
+n = 4
+m = 3
+k = 2
+[flow]
+max_waiting_proofs = 4
+"""
+
+
+class Said(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def data(self) -> Any:
+        """What a command that worked printed as JSON."""
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Nothing of the machine's own settings, and a store in the test's folder."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PROOFLOOP_")}
+    return {**kept, "PROOFLOOP_STORE": str(folder / "data"), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [COMMAND, *arguments],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def call_together(folder: Path, *commands: tuple[str, ...]) -> list[Said]:
+    """Several commands at once, for they mostly import; in their order."""
+    running = [start(folder, *arguments) for arguments in commands]
+    found = []
+    for process in running:
+        out, err = process.communicate(timeout=60)
+        found.append(Said(process.returncode, out, err))
+    return found
+
+
+def call(folder: Path, *arguments: str) -> Said:
+    return call_together(folder, arguments)[0]
+
+
+def run_file(folder: Path, name: str = "small.toml", count: int = 2, settings: str = "", more: str = "") -> Path:
+    file = folder / name
+    file.write_text(SMALL.format(count=count, settings=settings) + more)
+    return file
+
+
+def files_in(folder: Path) -> list[str]:
+    """Everything below a folder, but for the store's own room for what is being written."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if ".tmp" not in path.parts)
+
+
+def check_is_refused(said: Said, *words: str) -> None:
+    """Exit code 2 and one line on stderr: what, its limit, and a hint."""
+    assert (said.code, said.out) == (2, ""), said
+    (line,) = said.err.splitlines()
+    assert line.startswith("error: ")
+    assert "(hint: " in line
+    for word in words:
+        assert word in line
+    assert "Traceback" not in said.err
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run that is complete."""
+    folder = tmp_path_factory.mktemp("done")
+    said = call(folder, "run", str(run_file(folder)))
+    assert said.code == 0, said.err
+    assert said.out.startswith("small: 4 proofs labelled: ")
+    assert len(said.out.splitlines()) == 1
+    assert "small: 4/4 proofs labelled" in said.err
+    return folder
+
+
+@pytest.fixture
+def copied(done: Path, tmp_path: Path) -> Path:
+    """A copy of it, to change."""
+    shutil.copytree(done, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+# -- bad input ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_file_that_is_wrong_is_refused_in_one_line_and_nothing_is_written(tmp_path: Path) -> None:
+    cases: dict[str, tuple[str, tuple[str, ...]]] = {
+        "key": ("colour = 3\n" + SMALL, ("unknown key colour", "key.toml", "known here: ", "labeling")),
+        "role": (SMALL + "[training.labeler]\nsteps = 1\n", ("unknown key [training] labeler", "generator, verifier")),
+        "quorum": (SMALL.replace("k = 2", "k = 5"), ("[labeling]", "k = 5 is more than n = 4", "quorum")),
+        "engine": (SMALL.replace('"simulated"', '"tritn"'), ('unknown engine "tritn"', "[engine] kind", "simulated")),
+        "setting": (SMALL.replace("{{ {settings} }}", "{{ latncy_s = 1 }}"), ("latncy_s", "latency_s")),
+        "toml": (SMALL + "[", ("is not TOML", "examples/")),
+        "domain": (SMALL.replace('"nano"', '"pico"'), ("pico", "nano")),
+        "pack": ('prompts = "nowhere"\n' + SMALL, ("nowhere", "math", "nano")),
+        "count": (SMALL.replace("{count}", "0"), ("[problems] count = 0", "greater than or equal to 1")),
+        "step": (SMALL + "[training.verifier]\nsteps = -1\n", ("[training.verifier] steps = -1",)),
+    }
+    for name, (text, _) in cases.items():
+        (tmp_path / f"{name}.toml").write_text(
+            text.replace("{count}", "2").replace("{{ {settings} }}", "{}").replace("{{", "{").replace("}}", "}")
+        )
+    said = call_together(tmp_path, *(("run", f"{name}.toml") for name in cases), ("run", "none.toml"))
+    for (_, words), refused in zip(cases.values(), said, strict=False):
+        check_is_refused(refused, *words)
+    check_is_refused(said[-1], "none.toml cannot be read")
+    assert files_in(tmp_path) in (
+        sorted(f"{name}.toml" for name in cases),
+        sorted(["data", *(f"{name}.toml" for name in cases)]),
+    )
+
+
+def test_a_missing_or_damaged_model_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
+    from proofloop_trainer.nano import base_folder
+
+    shutil.copytree(base_folder(), tmp_path / "broken")
+    weights = tmp_path / "broken" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    for name, model in (("missing", "no-such-model"), ("damaged", "broken")):
+        text = SMALL.format(count=2, settings="").replace('"simulated"', '"local"').replace('"m-1"', f'"{model}"')
+        (tmp_path / f"{name}.toml").write_text(text)
+    missing, damaged = call_together(tmp_path, ("run", "missing.toml"), ("run", "damaged.toml"))
+    check_is_refused(missing, "no-such-model", "has no config.json", "[models]")
+    check_is_refused(damaged, "broken", "cannot be loaded", "[models]")
+    assert list(LocalStore(tmp_path / "data").list("runs/")) == []
+    assert list(LocalStore(tmp_path / "data").list("specs/")) == []
+
+
+def test_a_damaged_checkpoint_is_refused_when_a_run_is_resumed(tmp_path: Path) -> None:
+    file = run_file(tmp_path, more="[training.generator]\nsteps = 2\n", settings="want_tokens = true")
+    store, run = LocalStore(tmp_path / "data"), "small"
+    from proofloop.runspec import load_runspec
+    from proofloop.walk import create_run
+
+    create_run(store, load_runspec(file), resume=False)
+    for version in (keys.model(run, "generator", 1), keys.checkpoint(run, "generator", 1)):
+        publish_folder(store, model_folder(tmp_path / "made" / version), version)
+    store.path(f"{keys.checkpoint(run, 'generator', 1)}/model.bin").write_bytes(b"damaged")
+    before = files_in(tmp_path)
+    check_is_refused(
+        call(tmp_path, "run", "small.toml", "--resume"),
+        "checkpoints/generator/000001/model.bin has digest",
+        "its manifest says",
+    )
+    assert files_in(tmp_path) == before
+
+
+def test_a_prompt_pack_that_lacks_a_placeholder_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    (tmp_path / "templates.py").write_text(official(proof_verification="Grade {statement}."))
+    check_is_refused(
+        call(tmp_path, "prompts", "import", "templates.py", "--out", "pack"), "proof_verification", "{proof}"
+    )
+    assert files_in(tmp_path) == ["templates.py"]
+
+
+def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    file = run_file(tmp_path)
+    (tmp_path / "a-file").write_text("not a folder")
+    said = call_together(
+        tmp_path,
+        ("run", str(file), "--store", "a-file/store"),
+        ("runs", "list", "--store", "a-file"),
+        ("run", str(file), "--store", "/proc/store"),
+    )
+    for refused, place in zip(said, ("a-file/store", "a-file", "/proc/store"), strict=True):
+        check_is_refused(refused, f"the store {place} cannot be written", "choose a folder that you may write to")
+    assert files_in(tmp_path) == ["a-file", "small.toml"]
+
+
+def test_what_is_not_there_is_refused_with_what_there_is(done: Path) -> None:
+    before = files_in(done)
+    said = call_together(
+        done,
+        ("runs", "show", "none"),
+        ("models", "promote", "labeler", "v", "--run", "small"),
+        ("models", "promote", "verifier", "v-9", "--run", "small"),
+        ("models", "rollback", "verifier", "--run", "small"),
+        ("dead", "list", "--run", "none"),
+        ("dead", "list"),
+        ("serve", "planner"),
+        ("prompts", "show", "none"),
+        ("prove", " "),
+        ("nano", "pose", "--split", "none"),
+        ("nano", "check", "What is 1 + 1?", "2"),
+    )
+    expected = [
+        ("no run 'none'", "there are: small"),
+        ("role 'labeler' has no model", "one of generator, verifier, meta_verifier"),
+        ("verifier has no complete version 'v-9' in run small", "(none yet)"),
+        ("verifier in run small serves its first version 'm-1'", "nothing to roll back to"),
+        ("no run 'none'", "there are: small"),
+        ("which run?", "--run NAME"),
+        ("role 'planner' is not installed", "generator, labeler, meta_verifier"),
+        ("none", "math, nano"),
+        ("the problem is empty", "path of a file"),
+        ('unknown split "none"', "one of train, validation, test"),
+        ("nano question", "nano pose"),
+    ]
+    for refused, words in zip(said, expected, strict=True):
+        check_is_refused(refused, *words)
+    assert files_in(done) == before
+
+
+# -- run and what there is to see of it --------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_there_is_only_gone_on_with_when_asked_to(copied: Path) -> None:
+    before = files_in(copied)
+    again, resumed = call_together(copied, ("run", "small.toml"), ("run", "small.toml", "--resume"))
+    check_is_refused(again, "run 'small' is already in the store", "--resume")
+    assert resumed.code == 0
+    assert resumed.out.startswith("small: 4 proofs labelled: ")
+    assert files_in(copied) == before
+    run_file(copied, count=3)
+    check_is_refused(call(copied, "run", "small.toml", "--resume"), "was begun with another run file", "another name")
+    assert files_in(copied) == before
+
+
+def test_stdout_of_every_look_at_a_run_is_data(done: Path) -> None:
+    listed, shown, cost, report, models, dead, table = call_together(
+        done,
+        ("runs", "list", "--json"),
+        ("runs", "show", "small", "--json"),
+        ("runs", "cost", "small", "--json"),
+        ("runs", "report", "small", "--out", "seen"),
+        ("models", "list", "--run", "small", "--json"),
+        ("dead", "list", "--run", "small", "--json"),
+        ("runs", "list"),
+    )
+    line = {"run": "small", "state": "complete", "proofs": 4, "labeled": 4, "engine": "simulated", "problems": "nano"}
+    assert listed.data() == [line]
+    assert shown.data().items() >= line.items()
+    assert sum(shown.data()["labels"].values()) == 4
+    assert shown.data()["dead_letters"] == 0
+    spent = {row["of"]: row for row in cost.data()}
+    assert {"generator", "verifier", "meta_verifier", "total", "per_problem"} <= set(spent)
+    assert spent["generator"]["calls"] == 4
+    assert spent["total"]["calls"] == sum(spent[role]["calls"] for role in ("generator", "verifier", "meta_verifier"))
+    assert models.data() == [
+        {"role": role, "version": "m-1", "serves": True} for role in ("generator", "verifier", "meta_verifier")
+    ]
+    assert dead.data() == []
+    assert (report.code, report.out) == (0, "seen/report.html\n")
+    page = (done / "seen" / "report.html").read_text()
+    assert "small" in page and "<script src" not in page
+    assert not (done / "seen" / "summary.json").exists()  # it was never measured before and after
+    assert "small" in table.out and "complete" in table.out
+    assert {said.err for said in (listed, shown, cost, report, models, dead, table)} == {""}
+
+
+def test_a_run_of_a_problem_file_beside_the_run_file_is_walked_from_anywhere(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "mine.jsonl").write_text('{"question": "Prove that 1 < 2.", "id": "one"}\n{"problem": "Is 2 < 3?"}\n')
+    file = run_file(folder)
+    file.write_text(file.read_text().replace('domain = "nano"\ncount = 2', 'file = "mine.jsonl"'))
+    said = call(tmp_path, "run", str(file.relative_to(tmp_path)))
+    assert (said.code, said.out.partition(":")[0]) == (0, "small")
+    labels = [key.rpartition("/")[2] for key in LocalStore(tmp_path / "data").list(keys.labels("small"))]
+    assert len(labels) == 4 and labels[-1] == "one-001.json" or "one-000.json" in labels
+
+
+# -- Ctrl-C ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_interrupted_ends_cleanly_and_goes_on_where_it_stood(tmp_path: Path) -> None:
+    run_file(tmp_path, count=8, settings="latency_s = 0.1, latency_sigma = 0.1")
+    store = LocalStore(tmp_path / "data")
+    process = start(tmp_path, "run", "small.toml")
+    wait_for_labels(store, 3)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines()[-1].startswith("stopped: ") and "--resume" in err.splitlines()[-1]
+    assert "stopping: " in err and "Traceback" not in err
+    before = labels_written(store)
+    assert 3 <= len(before) < 16
+    resumed = call(tmp_path, "run", "small.toml", "--resume")
+    assert (resumed.code, resumed.out[:28]) == (0, "small: 16 proofs labelled: l"), resumed.err
+    after = labels_written(store)
+    assert len(after) == 16
+    assert after.items() >= before.items()  # no label was written again
+    labels = [get_record(store, key, Label) for key in after]
+    assert len({label.proof_id for label in labels}) == 16
+
+
+def wait_for_labels(store: LocalStore, count: int) -> None:
+    deadline = time.monotonic() + 30
+    while len(list(store.list(keys.labels("small")))) < count:
+        assert time.monotonic() < deadline, "the run is too slow"
+        time.sleep(0.02)
+
+
+def labels_written(store: LocalStore) -> dict[str, int]:
+    return {key: store.path(key).stat().st_mtime_ns for key in store.list(keys.labels("small"))}
+
+
+# -- prove -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_problem_is_proved_once_and_read_from_the_store_after_that(tmp_path: Path) -> None:
+    file = run_file(tmp_path)
+    (tmp_path / "problem.txt").write_text("Prove that 1 < 2.\n")
+    arguments = ("prove", "problem.txt", "--using", str(file), "--proofs", "2", "--json")
+    first = call(tmp_path, *arguments)
+    found = first.data()
+    assert len(found) == 2
+    for proof in found:
+        assert proof["proof"].startswith("Simulated proof")
+        assert proof["outcome"] in ("label", "perfect", "undecided")
+        assert proof["critiques"] and {"score", "outcome", "confirmed", "analysis"} == set(proof["critiques"][0])
+    before = files_in(tmp_path)
+    again, other, page = call_together(
+        tmp_path,
+        arguments,
+        ("prove", "Prove that 2 < 3.", "--using", str(file), "--json"),
+        ("prove", "Prove that 1 < 2.", "--using", str(file), "--proofs", "2"),
+    )
+    assert again.data() == found
+    assert len(other.data()) == 1
+    assert page.code == 0
+    assert page.out.count("Score: ") == 2 and "Critique 1 (score " in page.out
+    assert set(before) <= set(files_in(tmp_path))
+
+
+# -- models ------------------------------------------------------------------------------------------------------------
+
+
+def model_folder(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "model.bin").write_bytes(str(folder).encode())
+    entry = {"name": "model.bin", "sha256": hashlib.sha256(str(folder).encode()).hexdigest()}
+    (folder / MANIFEST).write_text(json.dumps({"files": [entry]}))
+    return folder
+
+
+def serving(folder: Path) -> str:
+    rows = call(folder, "models", "list", "--run", "small", "--json").data()
+    (version,) = (row["version"] for row in rows if row["role"] == "verifier" and row["serves"])
+    return str(version)
+
+
+def test_versions_are_listed_promoted_and_rolled_back(copied: Path) -> None:
+    store = LocalStore(copied / "data")
+    one, two = (keys.model("small", "verifier", step) for step in (1, 2))
+    for version in (one, two):
+        publish_folder(store, model_folder(copied / "made" / version), version)
+    rows = call(copied, "models", "list", "--run", "small", "--json").data()
+    assert [(row["version"], row["serves"]) for row in rows if row["role"] == "verifier"] == [
+        ("m-1", True),
+        (one, False),
+        (two, False),
+    ]
+    for version in (one, two):
+        promoted = call(copied, "models", "promote", "verifier", version, "--run", "small")
+        assert (promoted.code, promoted.out, promoted.err) == (0, f"verifier of small serves {version}\n", "")
+    assert serving(copied) == two
+    back = call(copied, "models", "rollback", "verifier", "--run", "small")
+    assert (back.code, back.out) == (0, f"verifier of small serves {one}\n")
+    assert serving(copied) == one
+    store.path(f"{two}/model.bin").write_bytes(b"damaged")
+    check_is_refused(
+        call(copied, "models", "promote", "verifier", two, "--run", "small"), f"{two}/model.bin has digest"
+    )
+    assert serving(copied) == one
+
+
+# -- dead letters ------------------------------------------------------------------------------------------------------
+
+
+def test_dead_letters_are_listed_replayed_and_dropped(copied: Path) -> None:
+    store = LocalStore(copied / "data")
+    (proof_key, *_) = [key for key in store.list(keys.proofs("small")) if key.endswith("/proof.json")]
+    proof_id = proof_key.split("/")[-2]
+    from proofloop.messages import ProofReviewed, encode
+
+    event = encode(ProofReviewed(run_id="small", proof_id=proof_id, index=-1)).decode()
+    for queue, body in (("meta_verifier", event), ("verifier", "no event")):
+        letter = DeadLetterRecord(queue=queue, reason=f"a bug in {queue}", body=body, deliveries=4)
+        put_record(store, f"{keys.dead_letters('small')}{queue}-1.json", letter)
+    listed = call(copied, "dead", "list", "--run", "small", "--json").data()
+    assert [(letter["queue"], letter["reason"]) for letter in listed] == [
+        ("meta_verifier", "a bug in meta_verifier"),
+        ("verifier", "a bug in verifier"),
+    ]
+    replayed = call(copied, "dead", "replay", "--run", "small")
+    assert (replayed.code, replayed.out) == (0, "1 messages delivered again, 0 died again\n"), replayed.err
+    put_record(store, f"{keys.dead_letters('small')}labeler-2.json", letter)
+    dropped = call(copied, "dead", "drop", "--run", "small")
+    assert (dropped.code, dropped.out) == (0, "1 dead letters dropped\n")
+    assert call(copied, "dead", "list", "--run", "small", "--json").data() == []
+
+
+# -- prompts, nano, doctor, serve --------------------------------------------------------------------------------------
+
+
+def official(**changes: str) -> str:
+    """A file in the form of the official one."""
+    templates = {
+        "proof_generation": "Prove this, and end with \\\\boxed{{}}.\n\n{question}",
+        "proof_verification": "Grade {statement}: {proof}",
+        "meta_verification": "Rate {rating} of {proof} for {statement}",
+        "proof_refinement": "{instruction}\n\n{proofs_to_refine}",
+        **changes,
+    }
+    entries = "\n".join(f'    "{name}": """{text}""".strip(),' for name, text in templates.items())
+    return f"math_templates = {{\n{entries}\n}}\n"
+
+
+def test_a_pack_is_imported_and_then_shown_and_used(tmp_path: Path) -> None:
+    (tmp_path / "templates.py").write_text(official() + "raise SystemExit('it was executed')\n")
+    made = call(tmp_path, "prompts", "import", "templates.py", "--out", "pack")
+    assert (made.code, made.err) == (0, "")
+    assert made.out.startswith("pack: ") and 'prompts = "pack"' in made.out
+    file = run_file(tmp_path)
+    file.write_text('prompts = "pack"\n' + file.read_text())
+    shown, built_in, ran = call_together(tmp_path, ("prompts", "show", "pack"), ("prompts", "show"), ("run", str(file)))
+    assert shown.code == built_in.code == ran.code == 0, ran.err
+    assert "Grade {question}: {proof}" in shown.out
+    assert [line.split()[1] for line in built_in.out.splitlines() if line.startswith("=== ")] == [
+        "proof_generation",
+        "proof_verification",
+        "meta_verification",
+        "proof_refinement",
+    ]
+
+
+def test_nano_problems_are_posed_as_a_problem_file_and_proofs_are_checked(tmp_path: Path) -> None:
+    question = "Modulo 10, start at 2. a + 3. b * 4. Show that the result is 0."
+    posed, test, right, wrong = call_together(
+        tmp_path,
+        ("nano", "pose", "--count", "4", "--seed", "5"),
+        ("nano", "pose", "--count", "4", "--seed", "5", "--split", "test"),
+        ("nano", "check", question, "a 2 + 3 = 5\nb 5 * 4 = 0"),
+        ("nano", "check", question, "a 2 + 3 = 6\nb 6 * 4 = 4"),
+    )
+    problems = [json.loads(line) for line in posed.out.splitlines()]
+    assert len({problem["id"] for problem in problems}) == 4
+    assert not {problem["id"] for problem in problems} & {json.loads(line)["id"] for line in test.out.splitlines()}
+    assert right.data() == {"score": 1.0, "defects": []}
+    assert wrong.data() == {"score": 0.0, "defects": [{"step": "a", "kind": "miscalculated"}]}
+    assert {said.err for said in (posed, test, right, wrong)} == {""}
+
+
+def test_doctor_looks_at_the_machine_and_at_a_run_file(tmp_path: Path) -> None:
+    good, bad = run_file(tmp_path), run_file(tmp_path, "bad.toml")
+    bad.write_text(bad.read_text().replace("k = 2", "k = 9"))
+    machine, healthy, broken = call_together(
+        tmp_path, ("doctor", "--json"), ("doctor", str(good), "--json"), ("doctor", str(bad), "--json")
+    )
+    found = {finding["what"]: finding for finding in machine.data()}
+    assert {"python", "disk", "roles", "engines", "store", "broker", "prompt pack math"} <= set(found)
+    assert found["engines"]["found"].startswith("local, openai, simulated")
+    checked = {finding["what"]: finding["state"] for finding in healthy.data()}
+    assert (checked["run file"], checked["engine"]) == ("ok", "ok")
+    assert broken.code == 1
+    (finding,) = [finding for finding in json.loads(broken.out) if finding["state"] == "broken"]
+    assert finding["what"] == "run file"
+    assert "k = 9 is more than n = 4" in finding["found"] and finding["hint"]
+    assert list(LocalStore(tmp_path / "data").list("")) == []
+
+
+def test_every_role_can_be_loaded_alone(tmp_path: Path) -> None:
+    handled = {
+        "generator": ["ModelPublished.generator", "ProblemPosed"],
+        "verifier": ["ModelPublished.verifier", "ProofWritten"],
+        "meta_verifier": ["ModelPublished.meta_verifier", "ProofReviewed"],
+        "labeler": ["ReviewJudged"],
+        "trainer": ["ProofLabeled"],
+    }
+    said = call_together(tmp_path, *(("serve", role, "--check") for role in handled))
+    for (role, events), one in zip(handled.items(), said, strict=True):
+        assert (one.data()["role"], one.data()["handles"]) == (role, events)
+    assert files_in(tmp_path) == []
+
+
+HELP = {
+    "": "demo run serve prove doctor runs models dead prompts nano --verbose",
+    "demo": "--out --seed --quick",
+    "run": "FILE --store --resume --local",
+    "serve": "ROLE --concurrency --store --check",
+    "prove": "PROBLEM --using --proofs --store --json",
+    "doctor": "[FILE] --store --json",
+    "runs": "list show report cost",
+    "runs list": "--store --json",
+    "runs show": "RUN --store --json",
+    "runs report": "RUN --out --store",
+    "runs cost": "RUN --store --json",
+    "models": "list promote rollback",
+    "models list": "--run --store --json",
+    "models promote": "ROLE VERSION --run --store",
+    "models rollback": "ROLE --run --store",
+    "dead": "list replay drop",
+    "dead list": "--run --store --json",
+    "dead replay": "--run --store",
+    "dead drop": "--run --store",
+    "prompts": "show import",
+    "prompts show": "[PACK]",
+    "prompts import": "FILE --out",
+    "nano": "pose check train",
+    "nano pose": "--count --split --seed",
+    "nano check": "QUESTION SOLUTION",
+    "nano train": "--out --seed",
+}
+
+
+def test_help_of_every_command_names_its_arguments_and_options() -> None:
+    """In this process: what is asked of is the tree of commands, not the start of an interpreter."""
+    from typer.testing import CliRunner
+
+    from proofloop.cli.app import app
+
+    for command, words in HELP.items():
+        result = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"})
+        assert result.exit_code == 0
+        missing = [word for word in words.split() if word.lower() not in result.output.lower()]
+        assert not missing, (command, missing, result.output)
+
+
+def test_a_command_that_does_not_exist_is_exit_code_2_and_no_command_shows_the_help(tmp_path: Path) -> None:
+    unknown, none, option = call_together(tmp_path, ("fly",), ("--help",), ("run", "--colour", "x.toml"))
+    assert (unknown.code, none.code, option.code) == (2, 0, 2)
+    assert "fly" in unknown.err and "--colour" in option.err
+    assert "Begin with `proofloop demo`" in none.out
+    assert (unknown.out, option.out, none.err) == ("", "", "")
