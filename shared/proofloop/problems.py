@@ -45,8 +45,11 @@ def _pose_distinct(domain: Domain, spec: RunSpec) -> Iterator[Problem]:
 
 
 def count_problems(spec: RunSpec) -> int:
-    """How many problems the run has."""
-    return spec.problems.count if spec.problems.domain is not None else sum(1 for _ in problems_of(spec))
+    """How many problems the run has. Raises ConfigError."""
+    if spec.problems.domain is None:
+        return sum(1 for _ in problems_of(spec))
+    load_domain(spec.problems.domain)
+    return spec.problems.count
 
 
 def read_problems(file: Path) -> list[Problem]:

@@ -231,6 +231,8 @@ def _explained(error: ValidationError, origin: str) -> ConfigError:
         return ConfigError(f"unknown key {place} in {origin}", f"known here: {', '.join(known)}")
     if first["type"] == "missing":
         return ConfigError(f"{place} is missing in {origin}", "see examples/ for run files that work")
+    if first["type"] == "value_error" and _section_class([*sections, key]) is not _section_class(sections):
+        place = f"[{'.'.join([*sections, key])}]"  # its keys do not go together
     shown = f" = {first['input']!r}" if isinstance(first["input"], str | int | float | bool) else ""
     return ConfigError(
         f"{place}{shown} in {origin}: {first['msg'].removeprefix('Value error, ')}", _hint_for(sections + [key])

@@ -44,10 +44,14 @@ FAILED_SHARE_LIMIT, FAILED_MINIMUM = 0.2, 25
 
 @dataclass(frozen=True)
 class Role:
-    """One of the five services: the routing keys it listens to, each with its handler."""
+    """One of the five services: the routing keys it listens to, each with its handler.
+
+    `check` raises ConfigError for a run that it cannot do.
+    """
 
     name: str
     handlers: Mapping[str, Handler]
+    check: Callable[[RunSpec], None] = lambda spec: None
 
 
 def load_role(name: str) -> Role:

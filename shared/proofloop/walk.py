@@ -61,7 +61,10 @@ class Interrupted(ProofloopError):
 
 
 def create_run(store: Store, spec: RunSpec, *, resume: bool) -> RunSpec:
-    """Freeze the spec and its prompts with the run, or find them there when resuming. Raises ConfigError."""
+    """Freeze the spec and its prompts with the run, or find them there when resuming.
+
+    Raises ConfigError, or CorruptObject when its training cannot go on.
+    """
     stored = find_spec(store, spec.name)
     if stored is None:
         put_record(store, keys.prompts(spec.name), load_pack(spec.prompts, spec.base), durable=True)
@@ -77,6 +80,7 @@ def create_run(store: Store, spec: RunSpec, *, resume: bool) -> RunSpec:
             f"run {spec.name!r} was begun with another run file",
             "a run's spec is frozen; give the new one another name",
         )
+    check_training(store, spec)
     return spec
 
 
@@ -160,7 +164,6 @@ class LocalWalk:
 
         Raises Interrupted when asked to stop, ProofloopError when proofs got stuck.
         """
-        check_training(self._store, self._spec)
         self._progress = Progress(planned=planned_proofs, steps=steps_taken(self._store, self._spec))
         for position, event in enumerate(planned(self._spec, self._store)):
             self._wait_for_trainer(position // self._spec.problems.proofs_per_problem, report)

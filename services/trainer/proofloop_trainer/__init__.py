@@ -5,6 +5,6 @@ from proofloop.runtime import Role
 
 def role() -> Role:
     """The role as the runtime finds it."""
-    from proofloop_trainer.train import Trainer
+    from proofloop_trainer.train import Trainer, check_settings
 
-    return Role("trainer", {"ProofLabeled": Trainer().train})
+    return Role("trainer", {"ProofLabeled": Trainer().train}, check_settings)

@@ -21,6 +21,7 @@ from proofloop.errors import ConfigError
 from proofloop.messages import Event, ModelPublished, ProofLabeled
 from proofloop.models import manifest_digest, publish_folder, published_versions, version_folder
 from proofloop.records import Label, TrainedRole, TrainingBatch, TrainingSample, TrainingStep
+from proofloop.runspec import RunSpec
 from proofloop.runtime import Tools
 from proofloop.store import get_record, put_record
 from proofloop_trainer.checkpoint import save_checkpoint
@@ -182,6 +183,12 @@ class RoleInTraining:
             publish_folder(self._store, model, version)
         if learner.steps > 1:
             self._store.delete_prefix(f"{keys.checkpoint(self._run_id, self.role, learner.steps - 1)}/")
+
+
+def check_settings(spec: RunSpec) -> None:
+    """Raise ConfigError for a run whose settings GRPO does not know."""
+    for role in spec.training.roles:
+        grpo_settings(spec.training.of(role).settings, role)
 
 
 def grpo_settings(fields: dict[str, object], role: TrainedRole) -> GrpoSettings:

@@ -136,8 +136,8 @@ def emit(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = "") -
         print(json.dumps(list(rows), indent=2))
         return
     table = Table(title=title or None, title_justify="left")
-    for name in rows[0] if rows else ["nothing"]:
-        table.add_column(name.replace("_", " "), overflow="fold")
+    for position, name in enumerate(rows[0] if rows else ["nothing"]):
+        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=position == 0)
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     Console().print(table, markup=False)

@@ -20,7 +20,7 @@ from proofloop.bus import open_dead_letters
 from proofloop.cli.common import JsonOption, StoreOption, emit, open_engines, open_store
 from proofloop.engine import installed_engines
 from proofloop.errors import ProofloopError
-from proofloop.prompts import load_pack
+from proofloop.prompts import BUILT_IN, load_pack
 from proofloop.runspec import load_runspec
 from proofloop.settings import load_settings
 from proofloop.store import LocalStore
@@ -84,9 +84,9 @@ def _packages() -> Iterator[Finding]:
         "installed" if has_torch else "missing",
         "" if has_torch else "only the trainer and the local engine need it",
     )
-    for pack in ("math", "nano"):
-        loaded = load_pack(pack)
-        yield Finding(f"prompt pack {pack}", "ok", ", ".join(loaded.digest(name) for name in loaded.templates))
+    for pack in BUILT_IN:
+        load_pack(pack)
+    yield Finding("prompt packs", "ok", ", ".join(BUILT_IN))
 
 
 def _store(folder: Path | None) -> Finding:

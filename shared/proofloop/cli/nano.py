@@ -33,7 +33,10 @@ def check(
     solution: Annotated[str, typer.Argument(help="The proof: one line a step.")],
 ) -> None:
     """Print what the exact checker says of a proof."""
-    finding = load_domain("nano").check_proof(question, solution)
+    try:
+        finding = load_domain("nano").check_proof(question, solution)
+    except LookupError as error:
+        raise ConfigError(f"{question[:60]!r} is {error}", "give it as `proofloop nano pose` prints it") from error
     print(json.dumps({"score": finding.score, "defects": [vars(defect) for defect in finding.defects]}))
 
 

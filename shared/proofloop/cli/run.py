@@ -13,6 +13,7 @@ from proofloop.bus import NEEDED_BY_ALL, open_bus, open_dead_letters
 from proofloop.cli.common import ProgressLine, StoreOption, open_engines, open_store, stopping_on_signal
 from proofloop.remote import RemoteWalk
 from proofloop.runspec import RunSpec, load_runspec
+from proofloop.runtime import load_role
 from proofloop.settings import load_settings
 from proofloop.store import Store
 from proofloop.walk import LocalWalk, Progress, create_run, planned_proofs
@@ -57,6 +58,8 @@ def _here(store: Store, spec: RunSpec, resume: bool, stopping: threading.Event, 
     try:
         total = planned_proofs(spec)
         engines.check(spec)
+        if spec.training.roles:
+            load_role("trainer").check(spec)
         spec = create_run(store, spec, resume=resume)
         with LocalWalk(store, engines, spec, stopping=stopping) as walk:
             return walk.run(total, report)

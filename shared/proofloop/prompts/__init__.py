@@ -1,5 +1,5 @@
 """Prompts and the parsers of what comes back."""
 
-from proofloop.prompts.packs import Prompt, PromptPack, load_pack
+from proofloop.prompts.packs import BUILT_IN, Prompt, PromptPack, load_pack
 
-__all__ = ["Prompt", "PromptPack", "load_pack"]
+__all__ = ["BUILT_IN", "Prompt", "PromptPack", "load_pack"]

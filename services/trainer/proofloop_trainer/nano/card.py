@@ -57,4 +57,3 @@ def write_card(folder: Path, figures: Figures, *, parameters: int, seed: int, st
         rows=rows,
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
-
