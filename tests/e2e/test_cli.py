@@ -532,7 +532,7 @@ def test_doctor_looks_at_the_machine_and_at_a_run_file(tmp_path: Path) -> None:
         tmp_path, ("doctor", "--json"), ("doctor", str(good), "--json"), ("doctor", str(bad), "--json")
     )
     found = {finding["what"]: finding for finding in machine.data()}
-    assert {"python", "disk", "roles", "engines", "store", "broker", "prompt pack math"} <= set(found)
+    assert {"python", "disk", "roles", "engines", "store", "broker", "prompt packs"} <= set(found)
     assert found["engines"]["found"].startswith("local, openai, simulated")
     checked = {finding["what"]: finding["state"] for finding in healthy.data()}
     assert (checked["run file"], checked["engine"]) == ("ok", "ok")

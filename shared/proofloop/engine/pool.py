@@ -38,7 +38,10 @@ class Engines:
             return self._open[name]
 
     def check(self, spec: RunSpec) -> None:
-        """Ask every model of the run for one token. Raises ConfigError for a model that cannot answer."""
+        """Ask every model of the run for one token.
+
+        Raises ConfigError for a model that cannot answer, or that should be trained from answers without their tokens.
+        """
         engine = self.of(spec)
         for version in dict.fromkeys(spec.model_of(role) for role in MODEL_ROLES):
             request = GenerationRequest(
@@ -49,10 +52,13 @@ class Engines:
                 seed=0,
             )
             try:
-                engine.submit(request).result(FIRST_ANSWER_S)
+                answer = engine.submit(request).result(FIRST_ANSWER_S)
             except (EngineError, TimeoutError) as error:
                 where = f"engine {spec.engine.kind!r} cannot answer with model {version!r}: {error}"
                 raise ConfigError(where, "see [engine] and [models] in the run file, and `proofloop doctor`") from error
+            if answer.tokens is None and version in map(spec.model_of, spec.training.roles):
+                where = f"engine {spec.engine.kind!r} gives no token ids with log-probabilities for model {version!r}"
+                raise ConfigError(where, "training needs both: ask the engine for them, or leave out [training]")
 
     def close(self) -> None:
         for engine in self._open.values():
