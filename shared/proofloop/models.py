@@ -56,18 +56,21 @@ def published_versions(store: Store, run_id: str, role: ModelRole) -> list[str]:
     return [key.removesuffix(f"/{MANIFEST}") for key in listed if key.endswith(f"/{MANIFEST}")]
 
 
-def promote(store: Store, run_id: str, role: ModelRole, version: str) -> None:
-    """Put a complete version in service by hand.
+def promote(store: Store, run_id: str, role: ModelRole, version: str, first: str) -> str:
+    """Put a complete version in service by hand; its name.
 
+    `version` may be its number; `first` is the one that the run began with.
     Raises ConfigError if there is no such version, CorruptObject if it is damaged.
     """
-    known = published_versions(store, run_id, role)
-    if version not in known:
-        raise ConfigError(
-            f"{role} has no complete version {version!r} in run {run_id}", f"one of {', '.join(known) or '(none yet)'}"
-        )
-    verify_version(store, version)
-    put_in_service(store, run_id, role, version, f"promoted after {len(served_log(store, run_id, role))}")
+    published = published_versions(store, run_id, role)
+    numbered = keys.model(run_id, role, int(version)) if version.isdecimal() else version
+    if numbered not in [first, *published]:
+        known = ", ".join([first, *published])
+        raise ConfigError(f"{role} has no complete version {version!r} in run {run_id}", f"one of {known}")
+    if numbered in published:
+        verify_version(store, numbered)
+    put_in_service(store, run_id, role, numbered, f"promoted after {len(served_log(store, run_id, role))}")
+    return numbered
 
 
 def rollback(store: Store, run_id: str, role: ModelRole, first: str) -> str:

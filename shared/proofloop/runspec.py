@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from proofloop import keys
 from proofloop.errors import ConfigError
-from proofloop.records import TRAINED_ROLES, ModelRole, Sampling, TrainedRole
+from proofloop.records import MODEL_ROLES, TRAINED_ROLES, ModelRole, Sampling, TrainedRole
 from proofloop.rewards import PAPER_ALPHA, PAPER_BETA, RewardPreset
 
 
@@ -56,6 +56,10 @@ class EngineSection(Section):
                 "a run file is stored with the run and holds no secret: set PROOFLOOP_OPENAI_API_KEY instead"
             )
         return self
+
+
+OWN_MODELS = ("local", "simulated")
+"""Engines that need no model to be named: one comes with nano-base, the other has none."""
 
 
 class Models(Section):
@@ -189,6 +193,15 @@ class RunSpec(Section):
     base: Path = Field(Path(), strict=False)
     """The folder that relative paths mean: that of the file."""
 
+    @model_validator(mode="after")
+    def _models_named(self) -> RunSpec:
+        missing = [role for role in MODEL_ROLES if role not in self.models.model_fields_set]
+        if missing and self.engine.kind not in OWN_MODELS:
+            raise ValueError(
+                f"[models] {missing[0]} is missing: name the model that engine {self.engine.kind!r} serves"
+            )
+        return self
+
     def model_of(self, role: ModelRole) -> str:
         name: str = getattr(self.models, role)
         return name
@@ -224,7 +237,9 @@ def parse_runspec(fields: dict[str, Any], origin: str) -> RunSpec:
 def _explained(error: ValidationError, origin: str) -> ConfigError:
     """Pydantic's first error in the words of the file: `[labeling] k = 9: ...`."""
     first = error.errors()[0]
-    *sections, key = [str(part) for part in first["loc"]] or ["run"]
+    if not first["loc"]:  # sections that do not go together
+        return ConfigError(f"{first['msg'].removeprefix('Value error, ')} (in {origin})", "see examples/ for run files")
+    *sections, key = [str(part) for part in first["loc"]]
     place = f"[{'.'.join(sections)}] {key}" if sections else key
     if first["type"] == "extra_forbidden":
         known = _known_keys(sections)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
@@ -24,7 +25,7 @@ from proofloop.prompts import load_pack
 from proofloop.records import Label, Record, digest
 from proofloop.runspec import RunSpec
 from proofloop.runtime import Tools, Worker, load_role
-from proofloop.store import Store, find_record, put_record
+from proofloop.store import LocalStore, Store, find_record, put_record
 
 log = structlog.get_logger()
 
@@ -132,6 +133,7 @@ class LocalWalk:
     def __init__(
         self, store: Store, engines: Engines, spec: RunSpec, *, stopping: threading.Event | None = None
     ) -> None:
+        self._locks = ExitStack()
         self._spec, self._store = spec, store
         self._tools = Tools(store, engines.of, stopping=stopping or threading.Event())
         self._bus = LocalBus(on_dead=self._bury, on_publish=self._observe)
@@ -143,6 +145,8 @@ class LocalWalk:
         self._progress = Progress(planned=0)
 
     def __enter__(self) -> LocalWalk:
+        if isinstance(self._store, LocalStore):
+            self._locks.enter_context(self._store.only_here(self._spec.name))
         roles = [*WALK_ROLES, *(["trainer"] if self._spec.training.roles else [])]
         for name in roles:
             Worker(load_role(name), self._bus, self._tools).start(concurrency=getattr(self._spec.flow, name, 1))
@@ -154,6 +158,7 @@ class LocalWalk:
         if kind is not None:
             self._tools.stop("the walk was interrupted")
         self._bus.close(grace_s=30.0)
+        self._locks.close()
 
     @property
     def tools(self) -> Tools:

@@ -189,7 +189,9 @@ def test_a_setting_that_the_trainer_does_not_know_is_refused_before_the_run_begi
     tmp_path: Path, here: Callable[[Path], Here]
 ) -> None:
     pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
-    run_file(tmp_path, more="[training.generator]\nsteps = 1\nsettings = { epohcs = 2 }\n")
+    run_file(
+        tmp_path, more="[training.generator]\nsteps = 1\nsettings = { epohcs = 2 }\n", settings="want_tokens = true"
+    )
     refused = here(tmp_path)("run", "small.toml")
     check_is_refused(refused, "[training.generator.settings] epohcs = 2", "known: ", "epochs")
     assert files_in(tmp_path) == ["data", "small.toml"]
@@ -271,7 +273,7 @@ def test_what_is_not_there_is_refused_with_what_there_is(done: Path, here: Calla
     expected = [
         ("no run 'none'", "there are: small"),
         ("role 'labeler' has no model", "one of generator, verifier, meta_verifier"),
-        ("verifier has no complete version 'v-9' in run small", "(none yet)"),
+        ("verifier has no complete version 'v-9' in run small", "one of m-1"),
         ("verifier in run small serves its first version 'm-1'", "nothing to roll back to"),
         ("no run 'none'", "there are: small"),
         ("which run?", "--run NAME"),

@@ -72,6 +72,15 @@ def test_a_role_serves_its_first_version_until_another_is_published(store: Local
     assert Tools(store, lambda _: pytest.fail()).serving(RUN, "generator") == "m-1"
 
 
+def test_a_version_can_be_named_by_its_number_and_the_first_one_promoted_again(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    publish(store, tmp_path, V1, V2)
+    assert promote(store, RUN, "verifier", "2", "m-1") == V2
+    assert promote(store, RUN, "verifier", "m-1", "m-1") == "m-1"
+    assert serving(store) == [V2, "m-1"]
+
+
 def test_a_damaged_version_leaves_the_old_one_serving(store: LocalStore) -> None:
     deliver(store, V1)
     publish(store, Path(store.root.parent / "new"), V2)
@@ -124,7 +133,7 @@ def test_a_complete_version_can_be_promoted_again_and_again(store: LocalStore, t
     publish(store, tmp_path, V1, V2)
     assert published_versions(store, RUN, "verifier") == [V1, V2]
     for version in (V2, V1, V2):
-        promote(store, RUN, "verifier", version)
+        promote(store, RUN, "verifier", version, "m-1")
     assert serving(store) == [V2, V1, V2]
     assert rollback(store, RUN, "verifier", "base") == V1
 
@@ -134,11 +143,11 @@ def test_an_unknown_or_unfinished_version_is_not_promoted(store: LocalStore, tmp
     store.put_if_absent(f"{V2}/model.bin", b"a killed trainer's")
     for version in (V2, V3, "base"):
         with pytest.raises(
-            ConfigError, match=rf"verifier has no complete version '{version}' in run r1\nhint: one of {V1}$"
+            ConfigError, match=rf"verifier has no complete version '{version}' in run r1\nhint: one of m-1, {V1}$"
         ):
-            promote(store, RUN, "verifier", version)
-    with pytest.raises(ConfigError, match=r"\(none yet\)"):
-        promote(store, RUN, "generator", V1)
+            promote(store, RUN, "verifier", version, "m-1")
+    with pytest.raises(ConfigError, match="one of m-1$"):
+        promote(store, RUN, "generator", V1, "m-1")
     assert serving(store) == []
 
 
@@ -158,7 +167,7 @@ def test_a_damaged_version_is_refused(store: LocalStore, tmp_path: Path, damage:
     verify_version(store, V1)
     damage(store.path(V1))  # type: ignore[operator]
     with pytest.raises(CorruptObject, match=problem):
-        promote(store, RUN, "verifier", V1)
+        promote(store, RUN, "verifier", V1, "m-1")
     assert serving(store) == []
 
 

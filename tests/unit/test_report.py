@@ -474,6 +474,7 @@ def test_run_file_begins_the_same_run(store: Store, tmp_path: Path) -> None:
     spec = begin(
         store,
         engine={"kind": "openai", "settings": {"base_url": 'http://a/"quoted"\n', "extra": {"a b": [1, {"c": True}]}}},
+        models={"generator": "g", "verifier": "v", "meta_verifier": "m"},
         training={"generator": {"steps": 2, "settings": {"clip_low": 0.1}}},
         base=str(tmp_path),
     )
@@ -487,6 +488,7 @@ def test_run_file_withholds_secrets(store: Store) -> None:
             "kind": "openai",
             "settings": {"extra": {"auth_token": "s3cret"}, "headers": {"X": "s3cret"}, "tokens": 7},
         },
+        models={"generator": "g", "verifier": "v", "meta_verifier": "m"},
     )
     assert "s3cret" not in run_file(spec)
     assert "tokens = 7" in run_file(spec)

@@ -41,7 +41,9 @@ proofs_per_problem = 2
 kind = "openai"
 settings = { base_url = "http://localhost:1", nested = { a = 1 } }
 [models]
+generator = "g-1"
 verifier = "v-7"
+meta_verifier = "m-1"
 [sampling.verifier]
 temperature = 0
 max_tokens = 77
@@ -59,7 +61,7 @@ steps = 2
     spec = load(tmp_path, text)
     assert (spec.name, spec.seed, spec.problems.file) == ("mine", 3, Path("problems.jsonl"))
     assert spec.engine.settings == {"base_url": "http://localhost:1", "nested": {"a": 1}}
-    assert [spec.model_of(role) for role in ("generator", "verifier")] == ["nano-base", "v-7"]
+    assert [spec.model_of(role) for role in ("generator", "verifier")] == ["g-1", "v-7"]
     assert spec.sampling_of("verifier") == Sampling(temperature=0, max_tokens=77)
     assert spec.sampling_of("generator") == Sampling()
     assert (spec.labeling.n, spec.labeling.confirm_at, spec.reward.alpha) == (64, 1.0, 1.0)
@@ -132,3 +134,11 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_file_name_that_is_no_name_for_a_run_asks_for_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'my run' cannot be part of a key"):
         load(tmp_path, SMALLEST, "my run.toml")
+
+
+def test_an_engine_of_others_needs_every_model_named() -> None:
+    fields = {"name": "r", "problems": {"domain": "nano"}, "engine": {"kind": "openai"}, "models": {"generator": "g"}}
+    with pytest.raises(
+        ConfigError, match=r"\[models\] verifier is missing: name the model that engine 'openai' serves"
+    ):
+        parse_runspec(fields, "a test")

@@ -22,7 +22,7 @@ def main() -> None:
     except CorruptObject as error:
         _end(f"error: {error} (hint: restore that file, or remove its version and run again)", 2)
     except Interrupted as error:
-        _end(f"stopped: {error}; the same command with --resume goes on from here", 130)
+        _end(f"stopped: {error}; what is stored stays, call it again to go on (`run`: with --resume)", 130)
     except OSError as error:  # a folder that cannot be written, a full disk
         _end(f"error: {error.filename or 'this machine'}: {error.strerror or error} (hint: `proofloop doctor`)", 2)
     except ProofloopError as error:
@@ -30,5 +30,7 @@ def main() -> None:
 
 
 def _end(text: str, code: int) -> None:
+    problem, _, hint = text.partition("\nhint: ")
+    text = f"{problem} (hint: {hint})" if hint else problem
     print(" ".join(text.split("\n")), file=sys.stderr)
     sys.exit(code)

@@ -113,7 +113,7 @@ class ProgressLine:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _describe(self, progress: Progress) -> str:
         outcomes = ", ".join(f"{name} {count}" for name, count in sorted(progress.outcomes.items()))
@@ -135,8 +135,11 @@ def emit(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = "") -
     if as_json:
         print(json.dumps(list(rows), indent=2))
         return
+    if not rows:
+        print(f"nothing{f': no {title}' if title else ''}", file=sys.stderr)
+        return
     table = Table(title=title or None, title_justify="left")
-    for position, name in enumerate(rows[0] if rows else ["nothing"]):
+    for position, name in enumerate(rows[0]):
         table.add_column(name.replace("_", " "), overflow="fold", no_wrap=position == 0)
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
@@ -146,4 +149,6 @@ def emit(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = "") -
 def _cell(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3f}"
+    return str(value)

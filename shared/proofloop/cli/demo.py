@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +30,7 @@ def demo(
 ) -> None:
     """Watch the loop learn: pose, prove, criticise, check the criticism, label, train, serve the new versions.
 
-    Takes about eight minutes on two cores. Stop it with Ctrl-C and call it again: it goes on where it stood.
+    Takes four to seven minutes on two cores. Stop it with Ctrl-C and call it again: it goes on where it stood.
     """
     store = LocalStore(out / "store")
     spec, size = demo_spec(seed, quick=quick), QUICK_EVAL_SIZE if quick else EVAL_SIZE
@@ -66,6 +67,7 @@ def publish(store: LocalStore, summary: Summary, out: Path) -> None:
     for name in type(summary.before).model_fields:
         print(f"{name:22} {_shown(getattr(summary.before, name))}  ->  {_shown(getattr(summary.after, name))}")
     print(f"{summary.seconds:.0f} seconds; read {out / 'report.html'}")
+    print(f"more: proofloop runs show {summary.run_id} --store {out / 'store'}", file=sys.stderr)
 
 
 def _shown(figure: Figure) -> str:

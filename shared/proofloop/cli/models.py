@@ -34,7 +34,7 @@ def list_models(run: RunOption, store: StoreOption = None, as_json: JsonOption =
 @app.command("promote")
 def promote(
     role: RoleArgument,
-    version: Annotated[str, typer.Argument(help="As `models list` shows it.")],
+    version: Annotated[str, typer.Argument(help="As `models list` shows it, or its number.")],
     run: RunOption,
     store: StoreOption = None,
 ) -> None:
@@ -43,9 +43,9 @@ def promote(
     New proofs use it; running work ends on the old one.
     """
     data = open_store(store)
-    need_run(data, run)
-    registry.promote(data, run, _role(role), version)
-    print(f"{role} of {run} serves {version}")
+    spec = need_run(data, run)
+    checked = _role(role)
+    print(f"{role} of {run} serves {registry.promote(data, run, checked, version, spec.model_of(checked))}")
 
 
 @app.command("rollback")

@@ -10,6 +10,7 @@ import typer
 
 from proofloop import keys
 from proofloop.cli.common import ProgressLine, StoreOption, open_engines, open_store, stopping_on_signal
+from proofloop.domains import load_domain
 from proofloop.errors import ConfigError
 from proofloop.measure import critiques_of, proofs_of
 from proofloop.records import Judgement, Label, Proof, digest
@@ -35,7 +36,10 @@ def prove(
     with the same settings is not proved twice: what the store has is printed.
     """
     data = open_store(store)
-    spec = _spec(_text(problem), using, proofs, data)
+    question = _text(problem)
+    if using is None:
+        _check(question, "")
+    spec = _spec(question, using, proofs, data)
     engines = open_engines(data)
     try:
         engines.check(spec)
@@ -49,17 +53,33 @@ def prove(
     finally:
         engines.close()
     found = [_found(data, proof) for proof in proofs_of(data, spec.name)]
+    if using is None:
+        found = [{**one, "exact_checker": _check(question, one["proof"])} for one in found]
     print(json.dumps(found, indent=2) if as_json else "\n\n".join(map(_page, found)))
+    if not any(one["proof"] for one in found):
+        raise typer.Exit(1)
 
 
 def _text(problem: str) -> str:
     """The problem, read from a file where the argument names one."""
     path = Path(problem)
     is_file = len(problem) < 1000 and "\n" not in problem and path.is_file()
+    if not is_file and len(problem.split()) == 1:
+        raise ConfigError(f"there is no file {problem[:60]!r}", "give the text of a problem, or a file that holds it")
     text = path.read_text("utf-8") if is_file else problem
     if not text.strip():
         raise ConfigError("the problem is empty", "give its text, or the path of a file that holds it")
     return text.strip()
+
+
+def _check(question: str, proof: str) -> float:
+    """What nano's exact checker gives a proof. Raises ConfigError for a problem that the nano model cannot know."""
+    try:
+        return load_domain("nano").check_proof(question, proof).score
+    except LookupError as error:
+        raise ConfigError(
+            f"the nano model cannot prove {question[:60]!r}: {error}", "name a run file with your own engine by --using"
+        ) from error
 
 
 def _spec(question: str, using: Path | None, proofs: int, store: Store) -> RunSpec:
@@ -76,7 +96,8 @@ def _spec(question: str, using: Path | None, proofs: int, store: Store) -> RunSp
     else:
         base = load_runspec(using)
         spec = parse_runspec({**base.model_dump(exclude={"problems", "training"}), "problems": problems}, str(using))
-    return spec.model_copy(update={"name": f"prove-{digest(spec.model_dump_json())}"})
+    settings = spec.model_dump_json(exclude={"name": True, "base": True, "problems": {"file"}})
+    return spec.model_copy(update={"name": f"prove-{digest(question + settings)}"})
 
 
 def _found(store: Store, proof: Proof) -> dict[str, Any]:
@@ -109,6 +130,8 @@ def _page(found: dict[str, Any]) -> str:
     lines = [found["proof"] or f"(no readable proof: {found['format']['reason']})", ""]
     solved = ", solved" if found["solved"] else ""
     lines.append(f"Score: {found['score']} ({found['outcome']}{solved}); its own: {found['self_score']}")
+    if "exact_checker" in found:
+        lines.append(f"The exact checker, which no model sees, gives {found['exact_checker']}")
     for number, critique in enumerate(found["critiques"], 1):
         confirmed = {None: "", True: ", confirmed", False: ", not confirmed"}[critique["confirmed"]]
         score = critique["score"] if critique["outcome"] == "valid" else critique["outcome"]

@@ -136,7 +136,10 @@ def verdict(data: ReportData) -> str:
     told += [change for change in moved if change not in told and change.judgement == "worse"]
     if told:
         return sentence(_join([_clause(change) for change in told]))
-    return sentence(_labels_clause(data))
+    rehearsal = (
+        "a rehearsal, its answers made up by the simulated engine: " if data.spec.engine.kind == "simulated" else ""
+    )
+    return sentence(rehearsal + _labels_clause(data))
 
 
 def _clause(change: Change) -> str:

@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from proofloop.errors import ConfigError, NotFound, StoreError
@@ -39,6 +40,18 @@ class LocalStore:
             raise ConfigError(
                 f"the store {root} cannot be written: {error.strerror}", "choose a folder that you may write to"
             ) from error
+
+    @contextmanager
+    def only_here(self, name: str) -> Iterator[None]:
+        """Hold a lock of that name until the block or this process ends. Raises ConfigError if another holds it."""
+        with open(f"{self._root}/{TEMPORARY}/{name}.lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConfigError(
+                    f"another process is working on {name!r} in {self._root}", "wait for it, or stop it"
+                ) from error
+            yield
 
     def __str__(self) -> str:
         return self._root
