@@ -146,7 +146,7 @@ def test_an_unknown_or_unfinished_version_is_not_promoted(store: LocalStore, tmp
             ConfigError, match=rf"verifier has no complete version '{version}' in run r1\nhint: one of m-1, {V1}$"
         ):
             promote(store, RUN, "verifier", version, "m-1")
-    with pytest.raises(ConfigError, match="one of m-1$"):
+    with pytest.raises(ConfigError, match=r"one of m-1$"):
         promote(store, RUN, "generator", V1, "m-1")
     assert serving(store) == []
 
