@@ -35,7 +35,7 @@ format: setup ## format the code and sort its imports
 	$(BIN)/ruff format .
 
 bench: setup ## measure: make bench NAME=walk; SMALL=1 for less than a minute. The last line is JSON
-	@test -n "$(NAME)" || { echo "error: NAME is not set; one of: $(basename $(notdir $(wildcard benchmarks/*.py)))" >&2; exit 2; }
+	@test -f "benchmarks/$(NAME).py" || { echo "error: NAME='$(NAME)' names no benchmark; one of: $(basename $(notdir $(wildcard benchmarks/*.py)))" >&2; exit 2; }
 	@$(BIN)/python benchmarks/$(NAME).py $(if $(SMALL),--small) $(ARGS)
 
 base-model: setup ## train the nano base model again from nothing (ARGS="--out DIR")

@@ -25,6 +25,11 @@ class Figure(Record):
     high: float | None
     cases: int
 
+    def __str__(self) -> str:
+        if self.value is None or self.low is None or self.high is None:
+            return "not measured"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] of {self.cases:5d}"
+
 
 class Evaluation(Record):
     """The six figures of a run against the exact checker.

@@ -79,7 +79,7 @@ def stopping_on_signal() -> Iterator[threading.Event]:
 
 
 class ProgressLine:
-    """One line a stage: what is labelled of how much, how it came out, what the trainer reached, and the time left."""
+    """One line a stage: what is done of how much, how it came out, what the trainer reached, and the time left."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -118,7 +118,7 @@ class ProgressLine:
     def _describe(self, progress: Progress) -> str:
         outcomes = ", ".join(f"{name} {count}" for name, count in sorted(progress.outcomes.items()))
         steps = "".join(f"; {role} step {step}" for role, step in sorted(progress.steps.items()))
-        labeled = f"{progress.labeled}/{progress.planned} proofs labelled ({outcomes or 'none yet'})"
+        labeled = f"{progress.labeled}/{progress.planned} proofs done ({outcomes or 'none yet'})"
         return f"{labeled}{steps}; {self._time_left(progress)}"
 
     def _time_left(self, progress: Progress) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_s
 from proofloop.costs import costs
 from proofloop.evals import find_summary
 from proofloop.models import published_versions
-from proofloop.records import TRAINED_ROLES, Label
+from proofloop.records import Label
 from proofloop.runspec import RunSpec
 from proofloop.store import Store, get_record
 from proofloop.walk import planned_proofs
@@ -35,20 +36,26 @@ def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
 @app.command("show")
 def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """One run: its labels by outcome and kind, its training, its figures if they were measured."""
+    """One run: its proofs by outcome and kind, its training, its figures if they were measured."""
     data = open_store(store)
     spec = need_run(data, run)
-    labels = Counter((label.outcome, label.kind) for label in _labels(data, run))
+    labels = _labels(data, run)
     shown: dict[str, Any] = {
         **_line(data, spec),
-        "labels": {f"{outcome}/{kind}": count for (outcome, kind), count in sorted(labels.items())},
-        "versions": {role: published_versions(data, run, role) for role in TRAINED_ROLES},
+        "outcomes": _count(label.outcome for label in labels),
+        "kinds": _count(label.kind for label in labels),
+        "versions": {role: len(published_versions(data, run, role)) for role in spec.training.roles},
         "dead_letters": sum(1 for _ in data.list(keys.dead_letters(run))),
-        "summary": summary.model_dump() if (summary := find_summary(data, run)) else None,
     }
-    print(json.dumps(shown, indent=2)) if as_json else emit(
-        [{"what": k, "value": _short(v)} for k, v in shown.items()], as_json=False
-    )
+    summary = find_summary(data, run)
+    if as_json:
+        print(json.dumps({**shown, "summary": summary.model_dump() if summary else None}, indent=2))
+        return
+    emit([{"what": name.replace("_", " "), "value": _short(value)} for name, value in shown.items()], as_json=False)
+    if summary:
+        before, after = dict(summary.before), dict(summary.after)
+        rows = [{"measured": name, "before": before[name], "after": after[name]} for name in before]
+        emit(rows, as_json=False)
 
 
 @app.command("report")
@@ -89,6 +96,10 @@ def _labels(store: Store, run: str) -> list[Label]:
     return [get_record(store, key, Label) for key in store.list(keys.labels(run))]
 
 
+def _count(names: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(names).items()))
+
+
 def _line(store: Store, spec: RunSpec) -> dict[str, Any]:
     planned, labeled = planned_proofs(spec), sum(1 for _ in store.list(keys.labels(spec.name)))
     return {
@@ -102,4 +113,6 @@ def _line(store: Store, spec: RunSpec) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {count}" for name, count in value.items()) or "none"
+    return str(value)
