@@ -49,16 +49,21 @@ class ParentProof(Record):
 
 
 class ProblemPosed(Event):
-    """One proof of this problem is wanted, under this id."""
+    """One proof of this problem is wanted, under this id.
+
+    `attempt` counts the earlier attempts at this proof: the next one is shown the last of them.
+    """
 
     problem_id: Id
     proof_id: Id
     group: str
     parents: tuple[ParentProof, ...] = ()
+    attempt: int = Field(0, ge=0)
 
     @property
     def id(self) -> str:
-        return f"{self.name}/{self.run_id}/{self.proof_id}"
+        attempt = f"/{self.attempt}" if self.attempt else ""
+        return f"{self.name}/{self.run_id}/{self.proof_id}{attempt}"
 
 
 class OfProof(Event):

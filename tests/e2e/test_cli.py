@@ -556,13 +556,14 @@ def test_every_role_without_torch_can_be_loaded_alone(tmp_path: Path) -> None:
 
 
 HELP = {
-    "": "demo run serve prove doctor runs models dead prompts nano --verbose",
+    "": "demo run serve prove doctor runs models dead prompts nano --verbose --version",
     "demo": "--out --seed --quick",
     "run": "FILE --store --resume --local",
     "serve": "ROLE --concurrency --store --check",
     "prove": "PROBLEM --using --proofs --store --json",
     "doctor": "[FILE] --store --json",
-    "runs": "list show report cost",
+    "runs": "list show measure report cost",
+    "runs measure": "RUN --store --json",
     "runs list": "--store --json",
     "runs show": "RUN --store --json",
     "runs report": "RUN --out --store",

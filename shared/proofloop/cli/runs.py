@@ -14,7 +14,10 @@ import typer
 from proofloop import keys
 from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_store
 from proofloop.costs import costs
+from proofloop.domains import load_domain
+from proofloop.errors import ConfigError
 from proofloop.evals import find_summary
+from proofloop.measure import Figure, evaluate_run, refinement_figures
 from proofloop.models import published_versions
 from proofloop.records import Label
 from proofloop.runspec import RunSpec
@@ -56,6 +59,22 @@ def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fals
         before, after = dict(summary.before), dict(summary.after)
         rows = [{"measured": name, "before": before[name], "after": after[name]} for name in before]
         emit(rows, as_json=False)
+
+
+@app.command("measure")
+def measure(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """What the exact checker says of a run whose problems come from a domain; with [refinement], by iteration too."""
+    data = open_store(store)
+    spec = need_run(data, run)
+    if spec.problems.domain is None:
+        raise ConfigError(f"the problems of {run!r} come from a file: nothing checks them exactly", "grade by people")
+    domain = load_domain(spec.problems.domain)
+    found: dict[str, Figure] = dict(evaluate_run(data, run, domain))
+    if spec.refinement.iterations > 1:
+        refined = refinement_figures(data, run, domain, spec.refinement.iterations)
+        found |= {f"pass_at_1 after {number} attempts": f for number, f in enumerate(refined.pass_at_1, 1)}
+        found[f"best of {spec.problems.proofs_per_problem} by self-score"] = refined.best_by_self_score
+    emit([{"figure": name, **figure.model_dump()} for name, figure in found.items()], as_json=as_json)
 
 
 @app.command("report")
