@@ -1,8 +1,8 @@
 """Real servers for tests: a RabbitMQ broker and an S3 store.
 
 Taken from the environment if it names them, else started from installed programs, else installed by apt (as root on
-Debian or Ubuntu), else the test is skipped with the reason. Own servers listen on private ports, live in a temporary
-folder, and are gone at the end.
+Debian or Ubuntu), else run by Docker or podman, else the test is skipped with the reason. Own servers listen on private
+ports, live in a temporary folder, and are gone at the end.
 
 PROOFLOOP_TEST_BROKER=amqp://...  PROOFLOOP_TEST_S3=http://host:port with PROOFLOOP_TEST_S3_ACCESS_KEY and
 PROOFLOOP_TEST_S3_SECRET_KEY.
@@ -19,6 +19,7 @@ import subprocess
 import tempfile
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from minio.deleteobjects import DeleteObject
 from pika import BlockingConnection, URLParameters
 
 from proofloop.bus.topology import ROUTES, Topology
+from tests.integration.containers import MINIO_IMAGE, RABBITMQ_IMAGE, Container, container_tool, running
 
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """The server itself; the one on PATH is a wrapper that changes the user."""
@@ -68,10 +70,12 @@ def broker() -> Iterator[Broker]:
     if url := os.environ.get("PROOFLOOP_TEST_BROKER"):
         yield Broker(url)
         return
-    if not RABBITMQ.exists():
-        _install("rabbitmq-server")
-    with _folder("proofloop-rabbitmq-") as folder, _rabbitmq(folder) as own:
-        yield own
+    if RABBITMQ.exists() or _install("rabbitmq-server"):
+        with _folder("proofloop-rabbitmq-") as folder, _rabbitmq(folder) as own:
+            yield own
+    else:
+        with _rabbitmq_in_container(_container_tool("PROOFLOOP_TEST_BROKER")) as own:
+            yield own
 
 
 @pytest.fixture(scope="session")
@@ -80,10 +84,13 @@ def s3() -> Iterator[S3]:
     if endpoint := os.environ.get("PROOFLOOP_TEST_S3"):
         yield S3(endpoint, os.environ["PROOFLOOP_TEST_S3_ACCESS_KEY"], os.environ["PROOFLOOP_TEST_S3_SECRET_KEY"])
         return
-    if not all(map(shutil.which, CEPH_PROGRAMS)):
-        _install("radosgw", "ceph-mon", "ceph-osd", "ceph-common")
-    with _folder("proofloop-ceph-") as folder, _ceph(folder) as own:
-        yield own
+    packages = ("radosgw", "ceph-mon", "ceph-osd", "ceph-common")
+    if all(map(shutil.which, CEPH_PROGRAMS)) or _install(*packages):
+        with _folder("proofloop-ceph-") as folder, _ceph(folder) as own:
+            yield own
+    else:
+        with _minio_in_container(_container_tool("PROOFLOOP_TEST_S3")) as own:
+            yield own
 
 
 def delete_namespace(url: str, namespace: str) -> None:
@@ -111,11 +118,10 @@ def bucket_folder(s3: S3) -> Iterator[tuple[str, str]]:
     assert list(client.remove_objects(bucket, names)) == []
 
 
-def _install(*packages: str) -> None:
-    """Install Debian packages, one process at a time; skips the test where that cannot be done."""
-    names = " ".join(packages)
+def _install(*packages: str) -> bool:
+    """Install Debian packages, one process at a time; whether that could be done."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        pytest.skip(f"no real server: install {names} (as root by apt), or set PROOFLOOP_TEST_BROKER/_S3")
+        return False
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
     with open(Path(tempfile.gettempdir(), "proofloop-apt.lock"), "w") as lock:
@@ -123,7 +129,17 @@ def _install(*packages: str) -> None:
         for step in (["apt-get", "update", "-qq"], command):
             done = subprocess.run(step, env=environment, capture_output=True, text=True)
             if done.returncode != 0:
-                pytest.skip(f"no real server: {' '.join(step)} failed: {done.stderr[-500:]}")
+                warnings.warn(f"{' '.join(step)} failed: {done.stderr[-500:]}", stacklevel=2)
+                return False
+    return True
+
+
+def _container_tool(variable: str) -> str:
+    """docker or podman; skips the test where there is neither."""
+    tool = container_tool()
+    if tool is None:
+        pytest.skip(f"no real server: apt could not install one, no docker or podman answers, {variable} is not set")
+    return tool
 
 
 @contextmanager
@@ -142,6 +158,42 @@ def free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
+
+
+@contextmanager
+def _rabbitmq_in_container(tool: str) -> Iterator[Broker]:
+    amqp, api = free_ports(2)
+    ports = {amqp: 5672, api: 15672}
+    # RabbitMQ's own variable of this name is for command-line settings: four hours, in milliseconds
+    environment = {"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-rabbit consumer_timeout 14400000"}
+    with running(tool, RABBITMQ_IMAGE, ports=ports, environment=environment) as container:
+
+        def start() -> None:
+            container.start()
+            wait_for_container("RabbitMQ", container, f"http://127.0.0.1:{api}/api/overview")
+
+        start()
+        user = "guest:guest@127.0.0.1"
+        yield Broker(f"amqp://{user}:{amqp}/%2F", f"http://{user}:{api}", container.kill, start)
+
+
+@contextmanager
+def _minio_in_container(tool: str) -> Iterator[S3]:
+    [port] = free_ports(1)
+    own = S3(f"http://127.0.0.1:{port}", "testaccesskey", "test-secret-key-0123456789")
+    environment = {"MINIO_ROOT_USER": own.access_key, "MINIO_ROOT_PASSWORD": own.secret_key}
+    with running(tool, MINIO_IMAGE, "server", "/data", ports={port: 9000}, environment=environment) as container:
+        wait_for_container("MinIO", container, f"{own.endpoint}/minio/health/live")
+        yield own
+
+
+def wait_for_container(what: str, container: Container, url: str) -> None:
+    """Wait until the server in a container answers; raises with the end of its log."""
+    deadline = time.monotonic() + START_S
+    while not _answers(url):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{what} did not start: {container.log()}")
+        time.sleep(0.2)
 
 
 def wait_until(what: str, is_ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
