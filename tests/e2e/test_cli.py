@@ -255,6 +255,13 @@ def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     assert files_in(tmp_path) == ["a-file", "small.toml"]
 
 
+def test_a_command_that_only_looks_makes_no_store(tmp_path: Path) -> None:
+    looks = (("runs", "list"), ("models", "list", "--run", "r"), ("dead", "list", "--run", "r"))
+    for refused in call_together(tmp_path, *((*look, "--store", "nowhere") for look in looks)):
+        check_is_refused(refused, f"there is no store at {tmp_path / 'nowhere'}", "--store or PROOFLOOP_STORE")
+    assert files_in(tmp_path) == []
+
+
 def test_what_is_not_there_is_refused_with_what_there_is(done: Path, here: Callable[[Path], Here]) -> None:
     before = files_in(done)
     commands = (

@@ -39,9 +39,16 @@ PLAIN_INTERVAL_S = 15.0
 """How often progress is printed where there is no terminal to draw on."""
 
 
-def open_store(folder: Path | None) -> Store:
-    """The store that the command works on. Raises ConfigError if it cannot be written, StoreError if it is away."""
-    return store.open_store(load_settings(), folder)
+def open_store(folder: Path | None, *, must_exist: bool = False) -> Store:
+    """The store that the command works on. Raises ConfigError if it cannot be written, StoreError if it is away.
+
+    A command that only looks makes no folder: for it the store must exist.
+    """
+    settings = load_settings()
+    local = folder if folder is not None or settings.s3_endpoint else settings.store
+    if must_exist and local is not None and not local.exists():
+        raise ConfigError(f"there is no store at {local.absolute()}", "name one by --store or PROOFLOOP_STORE")
+    return store.open_store(settings, folder)
 
 
 def open_engines(store: Store) -> Engines:

@@ -20,7 +20,7 @@ RoleArgument = Annotated[str, typer.Argument(help="generator, verifier or meta_v
 @app.command("list")
 def list_models(run: RunOption, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Every complete version of every role, and which one serves."""
-    data = open_store(store)
+    data = open_store(store, must_exist=True)
     spec = need_run(data, run)
     rows = []
     for role in MODEL_ROLES:
@@ -42,7 +42,7 @@ def promote(
 
     New proofs use it; running work ends on the old one.
     """
-    data = open_store(store)
+    data = open_store(store, must_exist=True)
     spec = need_run(data, run)
     checked = _role(role)
     print(f"{role} of {run} serves {registry.promote(data, run, checked, version, spec.model_of(checked))}")
@@ -51,7 +51,7 @@ def promote(
 @app.command("rollback")
 def rollback(role: RoleArgument, run: RunOption, store: StoreOption = None) -> None:
     """Put the version that served before back in service."""
-    data = open_store(store)
+    data = open_store(store, must_exist=True)
     spec = need_run(data, run)
     checked = _role(role)
     print(f"{role} of {run} serves {registry.rollback(data, run, checked, spec.model_of(checked))}")

@@ -32,7 +32,7 @@ RunArgument = Annotated[str, typer.Argument(help="The run's name.")]
 @app.command("list")
 def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Every run with how far it is."""
-    data = open_store(store)
+    data = open_store(store, must_exist=True)
     names = [key.removeprefix(keys.SPECS).removesuffix(".json") for key in data.list(keys.SPECS)]
     emit([_line(data, need_run(data, name)) for name in names], as_json=as_json)
 
@@ -40,7 +40,7 @@ def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
 @app.command("show")
 def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """One run: its proofs by outcome and kind, its training, its figures if they were measured."""
-    data = open_store(store)
+    data = open_store(store, must_exist=True)
     spec = need_run(data, run)
     labels = _labels(data, run)
     shown: dict[str, Any] = {
@@ -64,7 +64,7 @@ def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fals
 @app.command("measure")
 def measure(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """What the exact checker says of a run whose problems come from a domain; with [refinement], by iteration too."""
-    data = open_store(store)
+    data = open_store(store, must_exist=True)
     spec = need_run(data, run)
     if spec.problems.domain is None:
         raise ConfigError(f"the problems of {run!r} come from a file: nothing checks them exactly", "grade by people")
@@ -86,7 +86,7 @@ def report(
     """Write report.html (one file, no network), and summary.json where the run was measured before and after."""
     from proofloop.report import read_report, write_report
 
-    data = open_store(store)
+    data = open_store(store, must_exist=True)
     need_run(data, run)
     out.mkdir(parents=True, exist_ok=True)
     summary = find_summary(data, run)
@@ -100,7 +100,7 @@ def report(
 @app.command("cost")
 def cost(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Calls, tokens, engine seconds and money, by role, by problem and by solved problem; added up from the records."""
-    data = open_store(store)
+    data = open_store(store, must_exist=True)
     need_run(data, run)
     found = costs(data, run)
     rows = [{"of": role, **asdict(spent)} for role, spent in found.by_role.items()]
