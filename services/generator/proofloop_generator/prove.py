@@ -72,7 +72,7 @@ def _read(event: ProblemPosed, answer: Answer, tools: Tools) -> Proof:
         group=event.group,
         solution=parsed.solution,
         self_analysis=parsed.self_analysis,
-        verdict=answer.verdict_or(parsed.verdict),
+        verdict=answer.verdict(parsed.verdict, "generator", tools),
         provenance=answer.provenance,
         verifier_version=tools.serving(event.run_id, "verifier"),
         parents=tuple(parent.proof_id for parent in event.parents),
