@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from tests.integration.installation import installation
 from tests.integration.servers import broker, s3
 
-__all__ = ["broker", "quiet_log", "s3"]
+__all__ = ["broker", "installation", "quiet_log", "s3"]
 
 
 @pytest.fixture

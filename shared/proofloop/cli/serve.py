@@ -11,7 +11,9 @@ import typer
 
 from proofloop.bus import NEEDED_BY_ALL, check_broker, open_bus
 from proofloop.cli.common import StoreOption, open_engines, open_store, stopping_on_signal
+from proofloop.endpoint import Endpoint, Health
 from proofloop.errors import ConfigError, ProofloopError
+from proofloop.metrics import Metrics
 from proofloop.runspec import Flow
 from proofloop.runtime import Role, Tools, Worker, load_role
 from proofloop.settings import load_settings
@@ -27,6 +29,14 @@ def serve(
         typer.Option("--concurrency", min=1, help="Messages at once; default: as in one process. The trainer takes 1."),
     ] = None,
     store: StoreOption = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Answer /metrics, /healthz and /readyz there; default: PROOFLOOP_METRICS_PORT, else nowhere.",
+        ),
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Load the role, print what it handles, and end.")] = False,
 ) -> None:
     """Run one role as a service: it takes its events from the broker (PROOFLOOP_BROKER) and writes to the store.
@@ -40,14 +50,19 @@ def serve(
         return
     settings = load_settings()
     threads = _concurrency(loaded, concurrency)
+    metrics, health = Metrics(), Health()
+    port = settings.metrics_port if metrics_port is None else metrics_port
+    if port:
+        Endpoint(settings.metrics_host, port, metrics.registry, health)
     bus = open_bus(settings, roles=[*NEEDED_BY_ALL, loaded.name], connect_s=CONNECT_S)
     try:
         check_broker(settings, loaded.name)
         data = open_store(store)
         engines = open_engines(data)
         with stopping_on_signal() as stopping:
-            tools = Tools(data, engines.of, stopping=stopping)
+            tools = Tools(data, engines.of, metrics=metrics, stopping=stopping)
             Worker(loaded, bus, tools).start(concurrency=threads)
+            health.watch(bus, data, stopping)
             print(json.dumps(_ready(loaded, threads, str(data))), flush=True)
             stopping.wait()
     finally:
