@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import httpx
@@ -16,7 +17,7 @@ from proofloop.records import Label, Proof
 from proofloop.settings import load_settings
 from proofloop.store import get_record, open_store
 from proofloop.walk import WALK_ROLES
-from tests.integration.installation import Installation, wait_until
+from tests.integration.installation import PROOFLOOP, Installation, wait_until
 from tests.integration.servers import S3, Broker, free_ports
 
 RUN = """
@@ -135,7 +136,6 @@ SECRETS = {
 ENGINE = '[engine]\nkind = "openai"\nsettings = {{ base_url = "http://{host}/v1", max_attempts = 1 }}\n'
 
 
-@pytest.mark.parametrize("words", [["doctor", "run.toml"], ["run", "run.toml"], ["serve", "verifier"]])
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -147,17 +147,17 @@ ENGINE = '[engine]\nkind = "openai"\nsettings = {{ base_url = "http://{host}/v1"
     ],
     ids=lambda wrong: "/".join(wrong) or "nobody-answers",
 )
-def test_no_secret_is_shown_when_servers_are_wrong(words: list[str], wrong: dict[str, str], tmp_path: Path) -> None:
+def test_no_secret_is_shown_when_servers_are_wrong(wrong: dict[str, str], tmp_path: Path) -> None:
     (port,) = free_ports(1)
     host = f"127.0.0.1:{port}"
-    run = re.sub(r"\[engine\]\n.*\n.*\n", ENGINE.format(host=host), RUN)
-    (tmp_path / "run.toml").write_text(run)
-    shown = shown_by(words, {**SECRETS, "S3_ACCESS_KEY": "user", **wrong}, host, tmp_path)
-    assert shown and "Secret" not in shown
-    shown = shown_by(
-        words, {**SECRETS, "S3_ENDPOINT": f"http://{host}", "S3_ACCESS_KEY": "user", **wrong}, host, tmp_path
-    )
-    assert shown and "Secret" not in shown
+    run = tmp_path / "run.toml"
+    run.write_text(re.sub(r"\[engine\]\n.*\n.*\n", ENGINE.format(host=host), RUN))
+    for store in ({}, {"S3_ENDPOINT": f"http://{host}"}):
+        settings = {**SECRETS, **store, "S3_ACCESS_KEY": "user", **wrong}
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+        environment |= {f"PROOFLOOP_{name}": value.format(host=host) for name, value in settings.items()}
+        for shown in shown_by((["doctor", str(run)], ["run", str(run)], ["serve", "verifier"]), environment, tmp_path):
+            assert shown and "Secret" not in shown
 
 
 def test_no_secret_is_shown_by_servers_that_refuse(installation: Installation, broker: Broker, s3: S3) -> None:
@@ -175,19 +175,22 @@ def test_no_secret_is_shown_by_servers_that_refuse(installation: Installation, b
     assert "Secret" not in log and "guest:" not in log and s3.secret_key not in log
 
 
-def shown_by(words: list[str], settings: dict[str, str], host: str, folder: Path) -> str:
-    """All that a command prints in its first seconds."""
-    from tests.integration.installation import PROOFLOOP
-
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder)}
-    environment |= {f"PROOFLOOP_{name}": value.format(host=host) for name, value in settings.items()}
-    command = [str(PROOFLOOP), "-v", *words]
-    with open(folder / "shown.txt", "w+") as file:
-        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=file, stderr=file)
-        try:
-            process.wait(4)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        file.seek(0)
-        return file.read()
+def shown_by(commands: Iterable[list[str]], environment: dict[str, str], folder: Path) -> list[str]:
+    """All that these commands print in their first seconds, side by side."""
+    processes = [
+        subprocess.Popen(
+            [PROOFLOOP, "-v", *words],
+            env=environment,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for words in commands
+    ]
+    deadline = time.monotonic() + 5
+    while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for process in processes:
+        process.kill()
+    return [process.communicate()[0] for process in processes]

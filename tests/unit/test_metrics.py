@@ -1,4 +1,4 @@
-"""Every metric is documented; what is counted is bounded; health tells what is wrong; a log line says what it is about."""
+"""Every metric is documented and bounded; health tells what is wrong; a log line says what it is about."""
 
 from __future__ import annotations
 
