@@ -44,8 +44,8 @@ base-model: setup ## train the nano base model again from nothing (ARGS="--out D
 lock: ## compile requirements/*.txt anew from the lower bounds (needs uv; ARGS=--upgrade)
 	$(COMPILE) $(addsuffix /pyproject.toml,$(PACKAGES)) --all-extras requirements/pins.in requirements/build.in requirements/test.in -o requirements/test.txt
 	$(COMPILE) requirements/build.in -c requirements/test.txt -o requirements/build.txt
-	$(COMPILE) $(addsuffix /pyproject.toml,$(filter-out %trainer,$(PACKAGES))) --extra cluster -c requirements/test.txt -o requirements/light.txt
-	$(COMPILE) $(addsuffix /pyproject.toml,shared services/trainer) --extra cluster -c requirements/test.txt -o requirements/trainer.txt
+	$(COMPILE) $(addsuffix /pyproject.toml,$(filter-out %trainer,$(PACKAGES))) --extra cluster --extra tracing -c requirements/test.txt -o requirements/light.txt
+	$(COMPILE) $(addsuffix /pyproject.toml,shared services/trainer) --extra cluster --extra tracing -c requirements/test.txt -o requirements/trainer.txt
 
 images: ## build the five images with docker or podman
 	@test -n "$(IMAGE_TOOL)" || { echo "error: there is neither docker nor podman" >&2; exit 2; }

@@ -91,6 +91,7 @@ class Link:
         self._parameters, self._prepare, self._opened, self._lost = parameters, prepare, opened, lost
         self._lock = threading.Lock()
         self._connection: SelectConnection | None = None
+        self._actions: list[Callable[[], object]] = []
         self._closing = threading.Event()
         self._was_up = False
         self._reason: object = ""
@@ -103,7 +104,9 @@ class Link:
         with self._lock:
             if self._connection is None:
                 return False
-            self._connection.ioloop.add_callback_threadsafe(action)
+            self._actions.append(action)
+            if len(self._actions) == 1:  # otherwise the thread has been woken already, which costs a system call
+                self._connection.ioloop.add_callback_threadsafe(self._act)
             return True
 
     @property
@@ -113,6 +116,12 @@ class Link:
             return f"the thread {self._thread.name} ended"
         silent_s = time.monotonic() - self._beat_s
         return f"the thread {self._thread.name} has done nothing for {silent_s:.0f} s" if silent_s > STALLED_S else ""
+
+    def _act(self) -> None:
+        with self._lock:
+            actions, self._actions = self._actions, []
+        for action in actions:
+            action()
 
     def reopen(self, reason: str) -> None:
         """Give the connection up and make a new one. On the link's thread only."""
@@ -157,7 +166,7 @@ class Link:
             connection.ioloop.start()
         finally:
             with self._lock:
-                self._connection = None
+                self._connection, self._actions = None, []
             self._lost()
             connection.ioloop.close()
 
