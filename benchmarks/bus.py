@@ -23,11 +23,11 @@ from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
+import celery
 from kombu import Queue
 from pika import BasicProperties, SelectConnection, URLParameters
 from pika.channel import Channel
 
-import celery
 from proofloop.bus import ACK, Delivery, Outcome
 from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.bus.topology import Topology

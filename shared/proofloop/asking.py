@@ -100,6 +100,11 @@ class Asked:
 
         Raises Retry when the engine is away or the process stops, Cancelled when `unneeded` became true.
         """
+        question = self._question
+        with self._tools.span(f"engine {question.role}", question.run_id, question.proof_id, model=question.version):
+            return self._wait(unneeded)
+
+    def _wait(self, unneeded: Callable[[], bool]) -> Answer:
         while True:
             try:
                 return self._answer(self._call.result(POLL_S))

@@ -30,6 +30,7 @@ from proofloop.prompts import PromptPack
 from proofloop.records import Judgement, ModelRole, Problem
 from proofloop.runspec import RunSpec
 from proofloop.store import Store, get_record
+from proofloop.tracing import Span, no_span
 
 log = structlog.get_logger()
 
@@ -91,6 +92,7 @@ class Tools:
     store: Store
     engine_for: Callable[[RunSpec], Engine]
     metrics: Metrics = field(default_factory=Metrics)
+    span: Span = no_span
     stopping: threading.Event = field(default_factory=threading.Event)
     stop_reason: str = ""
 
@@ -179,7 +181,8 @@ class Worker:
             **{name: value for name, value in about.items() if value is not None},
         ):
             try:
-                return event.name, self._handle(event)
+                with self._tools.span(event.name, event.run_id, getattr(event, "proof_id", event.id), message=event.id):
+                    return event.name, self._handle(event)
             finally:
                 structlog.contextvars.unbind_contextvars(MODEL)
 

@@ -17,6 +17,7 @@ from proofloop.metrics import Metrics
 from proofloop.runspec import Flow
 from proofloop.runtime import Role, Tools, Worker, load_role
 from proofloop.settings import load_settings
+from proofloop.tracing import tracing
 
 CONNECT_S = 120.0
 """How long a service that starts waits for its broker: they often start together."""
@@ -60,8 +61,8 @@ def serve(
         check_broker(settings, loaded.name)
         data = open_store(store)
         engines = open_engines(data)
-        with stopping_on_signal() as stopping:
-            tools = Tools(data, engines.of, metrics=metrics, stopping=stopping)
+        with stopping_on_signal() as stopping, tracing(f"proofloop-{loaded.name}") as span:
+            tools = Tools(data, engines.of, metrics=metrics, span=span, stopping=stopping)
             Worker(loaded, bus, tools).start(concurrency=threads)
             health.watch(bus, data, stopping)
             print(json.dumps(_ready(loaded, threads, str(data))), flush=True)
