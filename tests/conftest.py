@@ -8,8 +8,9 @@ import pytest
 import structlog
 
 from tests.integration.servers import broker, s3
+from tests.integration.triton_server import triton
 
-__all__ = ["broker", "quiet_log", "s3"]
+__all__ = ["broker", "quiet_log", "s3", "triton"]
 
 
 @pytest.fixture

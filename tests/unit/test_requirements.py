@@ -29,7 +29,7 @@ def test_a_lock_has_every_requirement_in_a_version_that_fits(lock: str) -> None:
 @pytest.mark.parametrize("lock", ["build", *PACKAGES_OF])
 def test_a_lock_names_no_address_no_folder_and_nothing_of_cuda(lock: str) -> None:
     text = (ROOT / "requirements" / f"{lock}.txt").read_text()
-    assert not [word for word in ("://", "--index", "--find-links", " @ ", "nvidia", "triton", "cuda") if word in text]
+    assert not [word for word in ("://", "--index", "--find-links", " @ ", "nvidia", "\ntriton==", "cuda") if word in text]
 
 
 @pytest.mark.parametrize("lock", ["build", "light", "trainer"])
@@ -39,7 +39,7 @@ def test_all_locks_agree_with_the_one_that_is_tested(lock: str) -> None:
 
 def test_the_light_services_need_no_torch() -> None:
     assert "torch" in pinned("trainer")
-    assert not {"torch", "transformers", "trl", "numpy"} & set(pinned("light"))
+    assert not {"torch", "transformers", "trl"} & set(pinned("light"))
 
 
 def requirements_of(package: str) -> list[Requirement]:
