@@ -1,4 +1,4 @@
-"""What every engine promises, run on each: OpenAI-compatible (on a scripted server), simulated, and the local model."""
+"""What every engine promises, run on each: OpenAI-compatible (on a scripted server), simulated, local, and Triton."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from proofloop.engine.base import ChatMessage, Engine, Generation, GenerationReq
 from proofloop.errors import EngineError
 from proofloop.records import Sampling
 from tests.nano_base import nano_base_folder
+from tests.integration.triton_server import Triton
 from tests.scripted_openai import Exchange, ScriptedServer
+from tests.scripted_triton import scripted_model
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,15 @@ def local() -> Iterator[Subject]:
     engine.close()
 
 
+@contextmanager
+def on_triton(server: Triton) -> Iterator[Subject]:
+    settings = {"endpoints": [server.endpoint], "model_file": scripted_model(), "idle_timeout_s": 20}
+    engine = open_engine("triton", settings, no_models)
+    refused = (ChatMessage("user", "refuse"),)
+    yield Subject(engine, "runs/contract/models/verifier/000001", lambda request: replace(request, messages=refused))
+    engine.close()
+
+
 def no_models(version: str) -> Path:
     raise AssertionError("this engine needs no model's folder")
 
@@ -80,9 +91,13 @@ def no_models(version: str) -> Path:
 SUBJECTS = {"openai": openai, "simulated": simulated, "local": local}
 
 
-@pytest.fixture(params=SUBJECTS)
+@pytest.fixture(params=[*SUBJECTS, "triton"])
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
-    with SUBJECTS[request.param]() as one:
+    if request.param == "triton":
+        opened = on_triton(request.getfixturevalue("triton"))
+    else:
+        opened = SUBJECTS[request.param]()
+    with opened as one:
         yield one
 
 

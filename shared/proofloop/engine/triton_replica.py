@@ -39,6 +39,9 @@ HOPELESS = frozenset(
     {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED}
 )
 AWAY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
+NO_KEY = "This protocol is restricted"
+"""How Triton says, as UNAVAILABLE, that the key for model control is missing or wrong."""
+
 LLMAPI_REFUSALS = ("prompt length", "max_seq_len", "max_num_tokens", "max_input_len")
 """How TensorRT-LLM's own words name a prompt that is too long; its model sends them as internal errors."""
 
@@ -188,7 +191,7 @@ class Replica:
             problem = self._say(f"{error.code().name}: {error.details()}")
             if error.code() in REFUSED or any(word in problem for word in LLMAPI_REFUSALS):
                 raise CallRefused(problem) from None
-            if error.code() in HOPELESS:
+            if error.code() in HOPELESS or NO_KEY in problem:
                 raise EngineError(problem, retryable=False) from None
             if error.code() in AWAY and not model:
                 self._take_out()
