@@ -16,8 +16,8 @@ from proofloop.engine import installed_engines, open_engine
 from proofloop.engine.base import ChatMessage, Engine, Generation, GenerationRequest
 from proofloop.errors import EngineError
 from proofloop.records import Sampling
-from tests.nano_base import nano_base_folder
 from tests.integration.triton_server import Triton
+from tests.nano_base import nano_base_folder
 from tests.scripted_openai import Exchange, ScriptedServer
 from tests.scripted_triton import scripted_model
 
@@ -93,10 +93,7 @@ SUBJECTS = {"openai": openai, "simulated": simulated, "local": local}
 
 @pytest.fixture(params=[*SUBJECTS, "triton"])
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
-    if request.param == "triton":
-        opened = on_triton(request.getfixturevalue("triton"))
-    else:
-        opened = SUBJECTS[request.param]()
+    opened = on_triton(request.getfixturevalue("triton")) if request.param == "triton" else SUBJECTS[request.param]()
     with opened as one:
         yield one
 
