@@ -67,7 +67,7 @@ def simulated() -> Iterator[Subject]:
 @contextmanager
 def local() -> Iterator[Subject]:
     if "local" not in installed_engines():
-        pytest.skip("proofloop-trainer is not installed")
+        pytest.skip("proofloop-serving is not installed")
     folder = nano_base_folder()
     engine = open_engine("local", {}, lambda version: folder)
     too_long = (ChatMessage("user", "2 + 2 = 4. " * 20_000),)

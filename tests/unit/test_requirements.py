@@ -13,8 +13,9 @@ ROOT = Path(__file__).parents[2]
 LIGHT = ["services/generator", "services/verifier", "services/meta_verifier", "services/labeler"]
 PACKAGES_OF = {
     "light": ["shared", *LIGHT],
-    "trainer": ["shared", "services/trainer"],
-    "test": ["shared", *LIGHT, "services/trainer"],
+    "serving": ["shared", "serving"],
+    "trainer": ["shared", "serving", "services/trainer"],
+    "test": ["shared", "serving", *LIGHT, "services/trainer"],
 }
 
 
@@ -22,7 +23,7 @@ PACKAGES_OF = {
 def test_a_lock_has_every_requirement_in_a_version_that_fits(lock: str) -> None:
     pins = pinned(lock)
     for requirement in (wanted for package in PACKAGES_OF[lock] for wanted in requirements_of(package)):
-        if requirement.name != "proofloop":
+        if requirement.name not in ("proofloop", "proofloop-serving"):
             assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), str(requirement)
 
 
@@ -34,7 +35,7 @@ def test_a_lock_names_no_address_no_folder_and_nothing_of_cuda(lock: str) -> Non
     ]
 
 
-@pytest.mark.parametrize("lock", ["build", "light", "trainer"])
+@pytest.mark.parametrize("lock", ["build", "light", "serving", "trainer"])
 def test_all_locks_agree_with_the_one_that_is_tested(lock: str) -> None:
     assert pinned(lock).items() <= pinned("test").items()
 
@@ -42,6 +43,10 @@ def test_all_locks_agree_with_the_one_that_is_tested(lock: str) -> None:
 def test_the_light_services_need_no_torch() -> None:
     assert "torch" in pinned("trainer")
     assert not {"torch", "transformers", "trl"} & set(pinned("light"))
+
+
+def test_serving_needs_no_trainer() -> None:
+    assert not {"trl", "accelerate", "datasets"} & set(pinned("serving"))
 
 
 def requirements_of(package: str) -> list[Requirement]:

@@ -16,7 +16,7 @@ from proofloop.engine.settings import read_settings
 from proofloop.errors import ConfigError
 
 ENTRY_POINT_GROUP = "proofloop.engines"
-PACKAGES = {"local": "proofloop-trainer"}  # engines of our own that come with another package
+PACKAGES = {"local": "proofloop-serving"}  # engines of our own that come with another package
 
 ResolveModel = Callable[[str], Path]
 OpenEngine = Callable[[Mapping[str, object], ResolveModel], Engine]
