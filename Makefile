@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 IMAGE_TOOL ?= $(shell command -v docker || command -v podman)
 ROLES := generator verifier meta_verifier labeler trainer
-PACKAGES := shared $(addprefix services/,$(ROLES))
+PACKAGES := shared serving $(addprefix services/,$(ROLES))
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --excludes requirements/left-out.txt $(ARGS)
 
 .DEFAULT_GOAL := help
@@ -44,8 +44,9 @@ base-model: setup ## train the nano base model again from nothing (ARGS="--out D
 lock: ## compile requirements/*.txt anew from the lower bounds (needs uv; ARGS=--upgrade)
 	$(COMPILE) $(addsuffix /pyproject.toml,$(PACKAGES)) --all-extras requirements/pins.in requirements/build.in requirements/test.in -o requirements/test.txt
 	$(COMPILE) requirements/build.in -c requirements/test.txt -o requirements/build.txt
-	$(COMPILE) $(addsuffix /pyproject.toml,$(filter-out %trainer,$(PACKAGES))) --extra cluster --extra tracing -c requirements/test.txt -o requirements/light.txt
-	$(COMPILE) $(addsuffix /pyproject.toml,shared services/trainer) --extra cluster --extra tracing -c requirements/test.txt -o requirements/trainer.txt
+	$(COMPILE) $(addsuffix /pyproject.toml,$(filter-out serving %trainer,$(PACKAGES))) --extra cluster --extra tracing -c requirements/test.txt -o requirements/light.txt
+	$(COMPILE) $(addsuffix /pyproject.toml,shared serving services/trainer) --extra cluster --extra tracing -c requirements/test.txt -o requirements/trainer.txt
+	$(COMPILE) $(addsuffix /pyproject.toml,shared serving) --extra cluster -c requirements/test.txt -o requirements/serving.txt
 
 images: ## build the five images with docker or podman
 	@test -n "$(IMAGE_TOOL)" || { echo "error: there is neither docker nor podman" >&2; exit 2; }
@@ -53,4 +54,4 @@ images: ## build the five images with docker or podman
 
 clean: ## remove what the other targets made, .venv and demo-out too
 	rm -rf .venv demo-out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	find shared services tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find shared serving services tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

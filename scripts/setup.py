@@ -1,4 +1,4 @@
-"""Makes .venv: the pinned requirements and the six packages, editable. `make setup` runs it; a second run only looks.
+"""Makes .venv: the pinned requirements and the seven packages, editable. `make setup` runs it; a second run only looks.
 
 Standard library only, and readable by old Pythons, so that they can be told what they lack.
 """
@@ -25,6 +25,7 @@ STAMP = VENV / "proofloop-setup.txt"
 LOCK = ROOT / "requirements" / "test.txt"
 PACKAGES = [
     "shared",
+    "serving",
     *(f"services/{role}" for role in ("generator", "verifier", "meta_verifier", "labeler", "trainer")),
 ]
 
@@ -77,7 +78,7 @@ def set_up() -> None:
     check_disk(DISK_GB[build])
     step(f"torch (about {DOWNLOAD_MB[build]} MB)", *options)
     step(f"all other packages (about {OTHER_DOWNLOAD_MB} MB)", "--requirement", str(LOCK))
-    step("proofloop and its five services", *own_packages())
+    step("proofloop, its serving and its five services", *own_packages())
     STAMP.write_text(digest)
     say(f"set up in {time.monotonic() - began:.0f} s; now: make demo")
 
@@ -186,7 +187,7 @@ def pinned(name: str) -> str:
 
 
 def digest_of_inputs() -> str:
-    """What a set-up depends on: this file, the lock, the six packages' metadata, the place and the Python."""
+    """What a set-up depends on: this file, the lock, the seven packages' metadata, the place and the Python."""
     files = [Path(__file__), LOCK, *(ROOT / package / "pyproject.toml" for package in PACKAGES)]
     parts = [str(ROOT).encode(), sys.version.encode(), *(file.read_bytes() for file in files)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()

@@ -9,8 +9,9 @@ import structlog
 
 from tests.integration.installation import installation
 from tests.integration.servers import broker, s3
+from tests.integration.triton_server import triton
 
-__all__ = ["broker", "installation", "quiet_log", "s3"]
+__all__ = ["broker", "installation", "quiet_log", "s3", "triton"]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -56,8 +57,14 @@ def published_versions(store: Store, run_id: str, role: ModelRole) -> list[str]:
     return [key.removesuffix(f"/{MANIFEST}") for key in listed if key.endswith(f"/{MANIFEST}")]
 
 
-def promote(store: Store, run_id: str, role: ModelRole, version: str, first: str) -> str:
-    """Put a complete version in service by hand; its name.
+Prepare = Callable[[str], None]
+"""Makes a version ready in the run's engine, or raises: then what served goes on serving."""
+
+
+def promote(
+    store: Store, run_id: str, role: ModelRole, version: str, first: str, prepare: Prepare = lambda version: None
+) -> str:
+    """Put a complete version in service by hand, once it is ready; its name.
 
     `version` may be its number; `first` is the one that the run began with.
     Raises ConfigError if there is no such version, CorruptObject if it is damaged.
@@ -69,11 +76,12 @@ def promote(store: Store, run_id: str, role: ModelRole, version: str, first: str
         raise ConfigError(f"{role} has no complete version {version!r} in run {run_id}", f"one of {known}")
     if numbered in published:
         verify_version(store, numbered)
+    prepare(numbered)
     put_in_service(store, run_id, role, numbered, f"promoted after {len(served_log(store, run_id, role))}")
     return numbered
 
 
-def rollback(store: Store, run_id: str, role: ModelRole, first: str) -> str:
+def rollback(store: Store, run_id: str, role: ModelRole, first: str, prepare: Prepare = lambda version: None) -> str:
     """Take the present version back: the one that stood before it serves again, `first` at last; its name.
 
     Raises ConfigError.
@@ -84,6 +92,7 @@ def rollback(store: Store, run_id: str, role: ModelRole, first: str) -> str:
         raise ConfigError(
             f"{role} in run {run_id} serves its first version {first!r}", "there is nothing to roll back to"
         )
+    prepare(standing[-2])
     put_in_service(store, run_id, role, standing[-2], f"{ROLLED_BACK} {len(log)}")
     return standing[-2]
 

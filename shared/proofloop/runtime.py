@@ -21,8 +21,18 @@ import structlog
 
 from proofloop import keys
 from proofloop.bus import ACK, DELIVERY_LIMIT, Bus, BusState, Delivery, Outcome
-from proofloop.engine.base import Engine
-from proofloop.errors import BusError, ConfigError, CorruptObject, NotFound, ProofloopError, Reject, Retry, StoreError
+from proofloop.engine.base import Engine, prepare
+from proofloop.errors import (
+    BusError,
+    ConfigError,
+    CorruptObject,
+    EngineError,
+    NotFound,
+    ProofloopError,
+    Reject,
+    Retry,
+    StoreError,
+)
 from proofloop.messages import Event, ModelPublished, decode
 from proofloop.metrics import Metrics
 from proofloop.models import put_in_service, served_log, verify_version
@@ -38,6 +48,9 @@ Handler = Callable[[Any, "Tools"], Iterator[Event]]
 
 SERVED_CACHE_S = 0.5
 """How long a worker may go on using a version after another was put in service."""
+
+PREPARE_AGAIN_S = 5.0
+"""How long a published version waits before an engine that is away is asked again to load it."""
 
 FAILED_SHARE_LIMIT, FAILED_MINIMUM = 0.2, 25
 """A worker stops when more than this share of its messages, and at least so many, failed: the fault is its own."""
@@ -134,6 +147,11 @@ class Tools:
 def adopt(event: ModelPublished, tools: Tools) -> Iterator[Event]:
     """The handler of `ModelPublished` for a role that asks a model: serve the version from the next message on."""
     verify_version(tools.store, event.version)  # a damaged one leaves the old one serving
+    try:
+        prepare(tools.engine_for(tools.spec(event.run_id)), event.version)
+    except EngineError as error:
+        problem = f"the engine cannot load {event.version!r}, the old version goes on serving: {error}"
+        raise (Retry(problem, after_s=PREPARE_AGAIN_S) if error.retryable else Reject(problem)) from error
     put_in_service(tools.store, event.run_id, event.role, event.version, f"published {event.version}")
     yield from ()
 

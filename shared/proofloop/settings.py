@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = None
     """The key of the engine `openai`."""
 
+    triton_key: SecretStr | None = None
+    """What a Triton server asks of those who load and unload its models."""
+
     broker: SecretStr | None = None
     """The broker as amqp://user:password@host:5672/vhost; amqps:// for TLS."""
 

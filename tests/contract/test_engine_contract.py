@@ -1,4 +1,4 @@
-"""What every engine promises, run on each: OpenAI-compatible (on a scripted server), simulated, and the local model."""
+"""What every engine promises, run on each: OpenAI-compatible (on a scripted server), simulated, local, and Triton."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from proofloop.engine import installed_engines, open_engine
 from proofloop.engine.base import ChatMessage, Engine, Generation, GenerationRequest
 from proofloop.errors import EngineError
 from proofloop.records import Sampling
+from tests.integration.triton_server import Triton
 from tests.nano_base import nano_base_folder
 from tests.scripted_openai import Exchange, ScriptedServer
+from tests.scripted_triton import scripted_model
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,20 @@ def simulated() -> Iterator[Subject]:
 @contextmanager
 def local() -> Iterator[Subject]:
     if "local" not in installed_engines():
-        pytest.skip("proofloop-trainer is not installed")
+        pytest.skip("proofloop-serving is not installed")
     folder = nano_base_folder()
     engine = open_engine("local", {}, lambda version: folder)
     too_long = (ChatMessage("user", "2 + 2 = 4. " * 20_000),)
     yield Subject(engine, "nano-base", lambda request: replace(request, messages=too_long))
+    engine.close()
+
+
+@contextmanager
+def on_triton(server: Triton) -> Iterator[Subject]:
+    settings = {"endpoints": [server.endpoint], "model_file": scripted_model(), "idle_timeout_s": 20}
+    engine = open_engine("triton", settings, no_models)
+    refused = (ChatMessage("user", "refuse"),)
+    yield Subject(engine, "runs/contract/models/verifier/000001", lambda request: replace(request, messages=refused))
     engine.close()
 
 
@@ -80,9 +91,10 @@ def no_models(version: str) -> Path:
 SUBJECTS = {"openai": openai, "simulated": simulated, "local": local}
 
 
-@pytest.fixture(params=SUBJECTS)
+@pytest.fixture(params=[*SUBJECTS, "triton"])
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
-    with SUBJECTS[request.param]() as one:
+    opened = on_triton(request.getfixturevalue("triton")) if request.param == "triton" else SUBJECTS[request.param]()
+    with opened as one:
         yield one
 
 

@@ -11,9 +11,9 @@ from proofloop.engine.base import ChatMessage, Generation, GenerationRequest
 from proofloop.errors import EngineError, NotFound, StoreError
 from proofloop.prompts.packs import load_pack
 from proofloop.records import Sampling
-from proofloop_trainer.decoding import sample
-from proofloop_trainer.engine import LocalEngine, open_engine
-from proofloop_trainer.loading import load_model
+from proofloop_serving.decoding import sample
+from proofloop_serving.engine import LocalEngine, open_engine
+from proofloop_serving.loading import load_model
 from proofloop_trainer.nano import BASE_FOLDER
 
 torch.set_num_threads(1)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from proofloop import keys
-from proofloop.errors import ConfigError, CorruptObject
+from proofloop.engine.base import Engine
+from proofloop.errors import ConfigError, CorruptObject, EngineError, Reject, Retry
 from proofloop.messages import ModelPublished
 from proofloop.models import (
     MANIFEST,
@@ -26,7 +27,7 @@ from proofloop.models import (
 )
 from proofloop.runtime import Tools, adopt
 from proofloop.store import LocalStore
-from tests.builders import RUN, runspec
+from tests.builders import RUN, CountingEngine, runspec
 
 V1, V2, V3 = (keys.model(RUN, "verifier", step) for step in (1, 2, 3))
 
@@ -55,8 +56,27 @@ def deliver(store: LocalStore, version: str) -> None:
     """The version's files are in the store, and `ModelPublished` reaches the role."""
     with tempfile.TemporaryDirectory() as scratch:
         publish_folder(store, model_folder(Path(scratch) / "model"), version)
+    publish_event(store, version, CountingEngine())
+
+
+def publish_event(store: LocalStore, version: str, engine: Engine) -> None:
+    store.put_if_absent(keys.run_spec(RUN), runspec().model_dump_json().encode())
     event = ModelPublished(run_id=RUN, role="verifier", version=version, digest="d")
-    assert list(adopt(event, Tools(store, engine_for=lambda _: pytest.fail("no engine is needed")))) == []
+    assert list(adopt(event, Tools(store, engine_for=lambda _: engine))) == []
+
+
+class LoadingEngine(CountingEngine):
+    """Loads versions, or fails to."""
+
+    def __init__(self, error: EngineError | None = None) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self._error = error
+
+    def prepare(self, model: str) -> None:
+        if self._error:
+            raise self._error
+        self.loaded.append(model)
 
 
 def serving(store: LocalStore) -> list[str]:
@@ -89,6 +109,29 @@ def test_a_damaged_version_leaves_the_old_one_serving(store: LocalStore) -> None
     with pytest.raises(CorruptObject, match=r"model\.bin has digest"):
         list(adopt(event, Tools(store, engine_for=lambda _: pytest.fail("no engine is needed"))))
     assert [line.version for line in served_log(store, RUN, "verifier")] == [V1]
+
+
+def test_a_version_is_loaded_before_it_serves(store: LocalStore, tmp_path: Path) -> None:
+    publish(store, tmp_path, V1, V2)
+    engine = LoadingEngine()
+    publish_event(store, V1, engine)
+    promote(store, RUN, "verifier", V2, "m-1", engine.prepare)
+    rollback(store, RUN, "verifier", "m-1", engine.prepare)
+    assert engine.loaded == serving(store) == [V1, V2, V1]
+
+
+@pytest.mark.parametrize(("retryable", "outcome"), [(True, Retry), (False, Reject)])
+def test_a_version_that_cannot_be_loaded_leaves_the_old_one_serving(
+    store: LocalStore, tmp_path: Path, retryable: bool, outcome: type[Exception]
+) -> None:
+    deliver(store, V1)
+    publish(store, tmp_path, V2)
+    engine = LoadingEngine(EngineError("no room on the GPU", retryable=retryable))
+    with pytest.raises(outcome, match="old version goes on serving: no room on the GPU"):
+        publish_event(store, V2, engine)
+    with pytest.raises(EngineError, match="no room"):
+        promote(store, RUN, "verifier", V2, "m-1", engine.prepare)
+    assert serving(store) == [V1]
 
 
 def test_a_published_version_is_adopted_once(store: LocalStore) -> None:

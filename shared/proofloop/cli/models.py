@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
 from proofloop import models as registry
-from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_store
+from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_engines, open_store
 from proofloop.errors import ConfigError
 from proofloop.records import MODEL_ROLES, ModelRole
+from proofloop.runspec import RunSpec
+from proofloop.store import Store
 
 app = typer.Typer(help="Model versions of a run, one role at a time.", no_args_is_help=True)
 
@@ -38,14 +42,16 @@ def promote(
     run: RunOption,
     store: StoreOption = None,
 ) -> None:
-    """Put a version in service for one role: checked against its manifest first.
+    """Put a version in service for one role: checked against its manifest, and loaded where the engine loads versions.
 
-    New proofs use it; running work ends on the old one.
+    New proofs use it; running work ends on the old one, which goes on serving if the new one cannot be loaded.
     """
     data = open_store(store, must_exist=True)
     spec = need_run(data, run)
     checked = _role(role)
-    print(f"{role} of {run} serves {registry.promote(data, run, checked, version, spec.model_of(checked))}")
+    with _preparing(data, spec) as prepare:
+        served = registry.promote(data, run, checked, version, spec.model_of(checked), prepare)
+    print(f"{role} of {run} serves {served}")
 
 
 @app.command("rollback")
@@ -54,7 +60,18 @@ def rollback(role: RoleArgument, run: RunOption, store: StoreOption = None) -> N
     data = open_store(store, must_exist=True)
     spec = need_run(data, run)
     checked = _role(role)
-    print(f"{role} of {run} serves {registry.rollback(data, run, checked, spec.model_of(checked))}")
+    with _preparing(data, spec) as prepare:
+        served = registry.rollback(data, run, checked, spec.model_of(checked), prepare)
+    print(f"{role} of {run} serves {served}")
+
+
+@contextmanager
+def _preparing(store: Store, spec: RunSpec) -> Iterator[registry.Prepare]:
+    engines = open_engines(store)
+    try:
+        yield lambda version: engines.prepare(spec, version)
+    finally:
+        engines.close()
 
 
 def _role(name: str) -> ModelRole:

@@ -1,4 +1,4 @@
-"""Opens the engine that a run names: `openai` and `simulated` are here, others are found by entry point.
+"""Opens the engine that a run names: `openai`, `triton` and `simulated` are here, others are found by entry point.
 
 An entry point of the group `proofloop.engines` is a callable `(settings, resolve_model) -> Engine`; `resolve_model`
 turns a model's version into its local folder.
@@ -16,7 +16,7 @@ from proofloop.engine.settings import read_settings
 from proofloop.errors import ConfigError
 
 ENTRY_POINT_GROUP = "proofloop.engines"
-PACKAGES = {"local": "proofloop-trainer"}  # engines of our own that come with another package
+PACKAGES = {"local": "proofloop-serving"}  # engines of our own that come with another package
 
 ResolveModel = Callable[[str], Path]
 OpenEngine = Callable[[Mapping[str, object], ResolveModel], Engine]
@@ -50,7 +50,20 @@ def _open_simulated(settings: Mapping[str, object], _: ResolveModel) -> Engine:
     return SimulatedEngine(read_settings(SimulatedSettings, settings, "simulated"))
 
 
-BUILT_IN: dict[str, OpenEngine] = {"openai": _open_openai, "simulated": _open_simulated}
+def _open_triton(settings: Mapping[str, object], _: ResolveModel) -> Engine:
+    from proofloop.engine.triton_settings import TritonSettings
+    from proofloop.settings import load_settings
+
+    try:
+        from proofloop.engine.triton import TritonEngine
+    except ModuleNotFoundError as error:
+        raise ConfigError(f'engine "triton" needs {error.name}', "pip install 'proofloop[cluster]'") from error
+    if (key := load_settings().triton_key) is not None:
+        settings = {**settings, "admin_key": key}
+    return TritonEngine(read_settings(TritonSettings, settings, "triton"))
+
+
+BUILT_IN: dict[str, OpenEngine] = {"openai": _open_openai, "simulated": _open_simulated, "triton": _open_triton}
 
 
 def _find(kind: str) -> OpenEngine:

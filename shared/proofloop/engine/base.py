@@ -7,7 +7,7 @@ began, or that a cancelled call stops at once. A call that failed raises EngineE
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from proofloop.records import Sampling, Tokens
 
@@ -77,3 +77,18 @@ class Engine(Protocol):
     def submit(self, request: GenerationRequest) -> Call: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class LoadsVersions(Protocol):
+    """An engine that can make a version ready before anyone asks for it; the others load with the first call."""
+
+    def prepare(self, model: str) -> None:
+        """Load the version beside those that are loaded. Raises EngineError; what served before goes on serving."""
+        ...
+
+
+def prepare(engine: Engine, model: str) -> None:
+    """Make a version ready where the engine can. Raises EngineError."""
+    if isinstance(engine, LoadsVersions):
+        engine.prepare(model)

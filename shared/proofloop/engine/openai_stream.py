@@ -19,7 +19,7 @@ from proofloop.records import Tokens
 
 STOPPED = frozenset({"stop", "eos", "eos_token", "stop_sequence", "end_turn", "tool_calls", "function_call"})
 CUT_OFF = frozenset({"length", "max_tokens", "model_length"})
-GAVE_UP = frozenset({"abort", "error", "cancelled"})  # the server's own trouble: worth another try
+GAVE_UP = frozenset({"abort", "error", "cancelled", "timeout"})  # the server's own trouble: worth another try
 
 SHOWN_BYTES = 200
 CHARACTERS_PER_TOKEN = 4  # the usual rule of thumb for English, for servers that report no usage

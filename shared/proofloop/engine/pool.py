@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from proofloop.engine import open_engine
-from proofloop.engine.base import ChatMessage, Engine, GenerationRequest
+from proofloop.engine.base import ChatMessage, Engine, GenerationRequest, prepare
 from proofloop.errors import ConfigError, EngineError
 from proofloop.models import version_folder
 from proofloop.records import MODEL_ROLES, Sampling
@@ -36,6 +36,14 @@ class Engines:
                     lambda version: version_folder(self._store, self._cache, version, spec.base),
                 )
             return self._open[name]
+
+    def prepare(self, spec: RunSpec, version: str) -> None:
+        """Make a version ready in the run's engine. Raises ConfigError."""
+        try:
+            prepare(self.of(spec), version)
+        except EngineError as error:
+            where = f"engine {spec.engine.kind!r} cannot load {version!r}: {error}"
+            raise ConfigError(where, "the version that served before goes on serving") from error
 
     def check(self, spec: RunSpec) -> None:
         """Ask every model of the run for one token.

@@ -3,9 +3,14 @@ dimension.
 
 A superset of TensorRT-LLM's `llmapi` model: what stands under LLMAPI has the names and types of that model, so that a
 client of the one can talk to the other. All inputs but `text_input` are optional; of ours, `messages` takes its place.
+
+A request that can never work (too long a prompt) fails with INVALID_ARG, one that may work later with UNAVAILABLE. A
+server frees the slot on `stop` and when the request's stream is cancelled.
 """
 
 from __future__ import annotations
+
+import json
 
 LLMAPI_INPUTS = {
     "text_input": "TYPE_STRING",
@@ -48,6 +53,22 @@ OUR_OUTPUTS = {
 
 VERSION, SETTINGS = "version", "settings"
 """Parameters of a Triton model: which version it serves, and the name of the file with its engine's settings."""
+
+MODEL_FILE = "from proofloop_serving.triton_model import TritonPythonModel\n"
+"""All of a model's model.py: the rest comes with the package proofloop-serving, which must be installed there."""
+
+
+def model_config(version: str, settings: str = "") -> str:
+    """The config that a model is loaded with; its inputs and outputs come from `auto_complete_config`."""
+    parameters = {VERSION: version, SETTINGS: settings}
+    config = {
+        "backend": "python",
+        "max_batch_size": 0,
+        "model_transaction_policy": {"decoupled": True},
+        "instance_group": [{"kind": "KIND_CPU"}],  # where the stub runs; the engine inside finds its own GPUs
+        "parameters": {name: {"string_value": value} for name, value in parameters.items()},
+    }
+    return json.dumps(config)
 
 
 def triton_name(version: str) -> str:

@@ -20,8 +20,8 @@ from proofloop.prompts.parsing import (
     parse_proof,
 )
 from proofloop.records import Sampling, derive_seed
-from proofloop_trainer.decoding import Row, decode
-from proofloop_trainer.loading import LoadedModel, load_model
+from proofloop_serving.decoding import Row, decode
+from proofloop_serving.loading import LoadedModel, load_model
 
 VOTES = 8
 MAX_TOKENS = 96

@@ -1,9 +1,8 @@
-"""Load model versions from local folders, and keep the last few."""
+"""Loads a model version from a local folder."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils.logging import disable_progress_bar
 
 from proofloop.engine.base import ChatMessage
-from proofloop.errors import EngineError, NotFound, StoreError
-
-MODELS_KEPT = 4
-
-Resolve = Callable[[str], Path]
+from proofloop.errors import EngineError
 
 
 @dataclass(frozen=True)
@@ -28,33 +23,12 @@ class LoadedModel:
     eos_ids: frozenset[int]
     max_length: int
 
-    def encode(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
+    def encode(self, prompt: str | Sequence[ChatMessage]) -> tuple[int, ...]:
+        """The prompt's tokens: raw text as it is, messages in the model's chat template."""
+        if isinstance(prompt, str):
+            return tuple(self.tokenizer(prompt)["input_ids"])
+        turns = [{"role": message.role, "content": message.content} for message in prompt]
         return tuple(self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))
-
-
-class ModelShelf:
-    """Model versions by name; `resolve` says in which folder a version lies. For one thread."""
-
-    def __init__(self, resolve: Resolve) -> None:
-        self._resolve = resolve
-        self._models: OrderedDict[str, LoadedModel] = OrderedDict()
-
-    def get(self, name: str) -> LoadedModel:
-        """Raises EngineError: worth a retry only where the store is away."""
-        if name not in self._models:
-            self._models[name] = load_model(self._find(name))
-        self._models.move_to_end(name)
-        while len(self._models) > MODELS_KEPT:
-            self._models.popitem(last=False)
-        return self._models[name]
-
-    def _find(self, name: str) -> Path:
-        try:
-            return self._resolve(name)
-        except StoreError as error:
-            is_away = not isinstance(error, NotFound)
-            raise EngineError(f"model {name!r} cannot be fetched: {error}", retryable=is_away) from error
 
 
 def load_model(folder: Path) -> LoadedModel:

@@ -43,9 +43,39 @@ class GrowingLayer(DynamicLayer):
         super().batch_select_indices(indices)
         self._buffers = None  # the selection is a copy of its own
 
+    def replace(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Hold these from now on; they may be views of what others hold."""
+        self.keys, self.values, self._buffers = keys, values, None
+
 
 def _enlarged(past: torch.Tensor, states: torch.Tensor, tokens: int) -> torch.Tensor:
     buffer = states.new_empty(*states.shape[:-2], tokens, states.shape[-1])
     if past.numel():
         buffer[..., : past.shape[-2], :] = past
     return buffer
+
+
+def can_join(cache: DynamicCache) -> bool:
+    """Whether rows of another cache may be put beside these: not where a layer keeps a window or a state."""
+    return all(type(layer) is GrowingLayer for layer in cache.layers)
+
+
+def trim_left(cache: DynamicCache, tokens: int) -> None:
+    """Forget the first tokens of every row."""
+    for layer in cache.layers:
+        layer.replace(layer.keys[..., tokens:, :], layer.values[..., tokens:, :])
+
+
+def joined(first: DynamicCache, second: DynamicCache) -> DynamicCache:
+    """The rows of both in `first`, the shorter ones padded on the left."""
+    width = max(first.get_seq_length(), second.get_seq_length())
+    for layer, other in zip(first.layers, second.layers, strict=True):
+        layer.replace(*(_stacked(*pair, width) for pair in ((layer.keys, other.keys), (layer.values, other.values))))
+    return first
+
+
+def _stacked(upper: torch.Tensor, lower: torch.Tensor, width: int) -> torch.Tensor:
+    stacked = upper.new_zeros(upper.shape[0] + lower.shape[0], upper.shape[1], width, upper.shape[3])
+    stacked[: upper.shape[0], :, width - upper.shape[2] :] = upper
+    stacked[upper.shape[0] :, :, width - lower.shape[2] :] = lower
+    return stacked

@@ -1,0 +1,1 @@
+from proofloop_serving.triton_model import TritonPythonModel as TritonPythonModel

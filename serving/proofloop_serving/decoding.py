@@ -1,0 +1,288 @@
+"""Samples many answers at once from a Hugging Face causal language model: rows join a running batch and leave it.
+
+A row's answer does not depend on what else is in the batch: it has its own stream of uniforms. Prompts that occur
+several times are read once. Shapes: B rows, T columns of the cache, V vocabulary, S steps drawn ahead.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from proofloop.engine.base import FinishReason
+from proofloop.records import Sampling
+from proofloop_serving.growing_cache import can_join, growing_cache, joined, trim_left
+from proofloop_serving.prompt_cache import PromptCache, ReadPrompts
+
+GREEDY_TEMPERATURE = 1e-5  # what temperature 0 means: all mass on the best token
+STEPS_AHEAD = 64  # how many uniforms are drawn at once
+STEPS_BETWEEN_JOINS = 8  # joining copies the whole cache, so a few rows wait this long to join a large batch
+
+
+@dataclass(eq=False)
+class Row:
+    """One answer in the making. `seconds` is its share of the wall time of its steps.
+
+    `ends` looks at each new token and gives the stop string that is now complete, if any.
+    """
+
+    prompt_ids: tuple[int, ...]
+    sampling: Sampling
+    seed: int
+    max_tokens: int
+    is_cancelled: Callable[[], bool] = lambda: False
+    top_k: int = 0  # 0: all tokens
+    ends: Callable[[int], str | None] = lambda token: None
+    cached_tokens: int = 0  # of the prompt, read before for another row
+    completion_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    stop_reason: str = ""
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._uniforms = np.random.Generator(np.random.Philox(self.seed))
+
+    def draw(self, steps: int) -> np.ndarray:
+        """The next uniforms of this row [steps]."""
+        return self._uniforms.random(steps)
+
+    def take(self, token: int, logprob: float, eos_ids: frozenset[int]) -> None:
+        """Add a token, and end where there is reason to; an ended row takes no more."""
+        if self.finish_reason:
+            return
+        self.completion_ids.append(token)
+        self.logprobs.append(logprob)
+        if token in eos_ids:
+            self.finish_reason = "stop"
+        elif stop := self.ends(token):
+            self.finish_reason, self.stop_reason = "stop", stop
+        elif len(self.completion_ids) >= self.max_tokens:
+            self.finish_reason = "length"
+        elif self.is_cancelled():
+            self.finish_reason = "cancelled"
+
+
+@dataclass
+class _State:
+    """What the model has read of the rows; ended rows stay until it pays to drop them."""
+
+    rows: list[Row]
+    cache: DynamicCache
+    mask_BT: torch.Tensor
+    logits_BV: torch.Tensor
+    temperature_B: torch.Tensor
+    top_p_B: torch.Tensor
+    top_k_B: torch.Tensor
+    uniforms_BS: torch.Tensor
+
+    def keep(self, places: Sequence[int]) -> None:
+        index = torch.tensor(places, device=self.mask_BT.device)
+        self.rows = [self.rows[place] for place in places]
+        self.cache.batch_select_indices(index)
+        for name in ("mask_BT", "logits_BV", "temperature_B", "top_p_B", "top_k_B", "uniforms_BS"):
+            setattr(self, name, getattr(self, name)[index])
+
+
+class Batch:
+    """The rows that one model is completing. For one thread."""
+
+    def __init__(self, model: PreTrainedModel, eos_ids: frozenset[int], prompt_tokens_kept: int = 0) -> None:
+        self._model, self._eos_ids = model, eos_ids
+        self._can_join = can_join(growing_cache(model.config))
+        self._prompts = PromptCache(prompt_tokens_kept if self._can_join else 0)
+        self._state: _State | None = None
+        self._step = 0  # of the uniforms drawn ahead
+        self._steps_since_join = 0
+
+    @property
+    def rows(self) -> list[Row]:
+        """Those that go on."""
+        return [row for row in self._state.rows if row.finish_reason is None] if self._state else []
+
+    def clear(self) -> None:
+        self._state = None
+
+    def wants(self, waiting: int) -> bool:
+        """Whether it pays to let so many rows join now."""
+        running = len(self.rows)
+        if not running:
+            return True
+        if not self._can_join:
+            return False
+        return waiting * STEPS_BETWEEN_JOINS >= running or self._steps_since_join >= STEPS_BETWEEN_JOINS
+
+    @torch.inference_mode()
+    def join(self, rows: Sequence[Row]) -> None:
+        """Read the prompts of these rows and let them go on with the others; each distinct prompt is read once."""
+        began = time.perf_counter()
+        state = self._state if self.rows else None
+        if state is None:
+            self._step = 0
+        parts = self._read(rows)
+        for places, read in parts:
+            new = self._state_of([rows[place] for place in places], read)
+            state = new if state is None else self._merged(state, new)
+        self._state, self._steps_since_join = state, 0
+        seconds = (time.perf_counter() - began) / len(rows)
+        for row in rows:
+            row.seconds += seconds
+
+    @torch.inference_mode()
+    def step(self) -> list[Row]:
+        """Sample a token for every row and read it; the rows that ended with it."""
+        if self._state is None:
+            return []
+        began, state, running = time.perf_counter(), self._state, self.rows
+        if self._step == STEPS_AHEAD:
+            state.uniforms_BS, self._step = _uniforms(state.rows, STEPS_AHEAD, self._model.device), 0
+        tokens_B, logprobs_B = sample(
+            state.logits_BV, state.temperature_B, state.top_p_B, state.uniforms_BS[:, self._step], state.top_k_B
+        )
+        self._step += 1
+        self._steps_since_join += 1
+        for row, token, logprob in zip(state.rows, tokens_B.tolist(), logprobs_B.tolist(), strict=True):
+            row.take(token, logprob, self._eos_ids)
+        self._advance(state, tokens_B)
+        seconds = (time.perf_counter() - began) / len(running)
+        for row in running:
+            row.seconds += seconds
+        return [row for row in running if row.finish_reason]
+
+    def _advance(self, state: _State, tokens_B: torch.Tensor) -> None:
+        """Read one more token of every row, after dropping the ended ones where they are half of all."""
+        running = [place for place, row in enumerate(state.rows) if row.finish_reason is None]
+        if not running:
+            self._state = None
+            return
+        if 2 * len(running) <= len(state.rows):
+            state.keep(running)
+            tokens_B = tokens_B[torch.tensor(running, device=tokens_B.device)]
+        state.mask_BT = torch.cat([state.mask_BT, torch.ones_like(tokens_B)[:, None]], dim=1)
+        state.logits_BV = _forward(self._model, tokens_B[:, None], state.mask_BT, state.cache)
+
+    def _read(self, rows: Sequence[Row]) -> list[tuple[list[int], ReadPrompts]]:
+        """The places of the rows by the reading that has their prompts; what is new is read now."""
+        fresh = dict.fromkeys(row.prompt_ids for row in rows if self._prompts.find(row.prompt_ids) is None)
+        newly_read = read_prompts(self._model, list(fresh)) if fresh else None
+        parts: dict[int, tuple[list[int], ReadPrompts]] = {}
+        for place, row in enumerate(rows):
+            read = self._prompts.find(row.prompt_ids) or newly_read
+            assert read is not None
+            parts.setdefault(id(read), ([], read))[0].append(place)
+            row.cached_tokens = 0 if row.prompt_ids in fresh else len(row.prompt_ids)
+            fresh.pop(row.prompt_ids, None)
+        if newly_read:
+            self._prompts.add(newly_read)
+        return list(parts.values())
+
+    def _state_of(self, rows: Sequence[Row], read: ReadPrompts) -> _State:
+        """The rows just after their prompts; `read` stays as it is."""
+        device = self._model.device
+        index = torch.tensor([read.places[row.prompt_ids] for row in rows], device=device)
+        uniforms_BS = _uniforms(rows, STEPS_AHEAD - self._step, device)
+        return _State(
+            rows=list(rows),
+            cache=read.cache_of(index),
+            mask_BT=read.mask_BT[index],
+            logits_BV=read.logits_BV[index],
+            temperature_B=torch.tensor(
+                [max(row.sampling.temperature, GREEDY_TEMPERATURE) for row in rows], device=device
+            ),
+            top_p_B=torch.tensor([row.sampling.top_p for row in rows], device=device, dtype=torch.float64),
+            top_k_B=torch.tensor([row.top_k for row in rows], device=device),
+            uniforms_BS=torch.nn.functional.pad(uniforms_BS, (self._step, 0)),
+        )
+
+    def _merged(self, old: _State, new: _State) -> _State:
+        """Both, without the ended rows and without the columns that no row uses any more."""
+        if len(running := [place for place, row in enumerate(old.rows) if row.finish_reason is None]) < len(old.rows):
+            old.keep(running)
+            unused = int(old.mask_BT.any(0).to(torch.int8).argmax())
+            trim_left(old.cache, unused)
+            old.mask_BT = old.mask_BT[:, unused:]
+        width = max(old.mask_BT.shape[1], new.mask_BT.shape[1])
+        masks = [torch.nn.functional.pad(each.mask_BT, (width - each.mask_BT.shape[1], 0)) for each in (old, new)]
+        names = ("logits_BV", "temperature_B", "top_p_B", "top_k_B", "uniforms_BS")
+        tensors = {name: torch.cat([getattr(old, name), getattr(new, name)]) for name in names}
+        return _State(old.rows + new.rows, joined(old.cache, new.cache), torch.cat(masks), **tensors)
+
+
+def decode(model: PreTrainedModel, rows: Sequence[Row], eos_ids: frozenset[int]) -> None:
+    """Complete every row in place."""
+    batch = Batch(model, eos_ids)
+    if rows:
+        batch.join(rows)
+    while batch.rows:
+        batch.step()
+
+
+def sample(
+    logits_BV: torch.Tensor,
+    temperature_B: torch.Tensor,
+    top_p_B: torch.Tensor,
+    uniforms_B: torch.Tensor,
+    top_k_B: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens [B] by inverting the distribution function, and their log-probabilities [B] as sampled."""
+    logits_BV = logits_BV.double() / temperature_B[:, None]
+    if top_k_B is not None and bool((top_k_B > 0).any()):
+        logits_BV = _likeliest(logits_BV, top_k_B)
+    probabilities_BV = torch.softmax(logits_BV, dim=-1)
+    if bool((top_p_B < 1).any()):
+        probabilities_BV = _nucleus(probabilities_BV, top_p_B)
+    cumulative_BV = probabilities_BV.cumsum(-1)
+    reached_B1 = uniforms_B[:, None] * cumulative_BV[:, -1:]
+    tokens_B1 = torch.searchsorted(cumulative_BV, reached_B1, right=True).clamp(max=logits_BV.shape[1] - 1)
+    return tokens_B1[:, 0], probabilities_BV.gather(1, tokens_B1)[:, 0].log()
+
+
+def _likeliest(logits_BV: torch.Tensor, top_k_B: torch.Tensor) -> torch.Tensor:
+    """Keep the k best of each row that has a k; among equals the first."""
+    order_BV = logits_BV.argsort(dim=-1, descending=True, stable=True)
+    limit_B1 = torch.where(top_k_B > 0, top_k_B, logits_BV.shape[1])[:, None]
+    ranks_V = torch.arange(logits_BV.shape[1], device=logits_BV.device)
+    is_out_BV = torch.zeros_like(logits_BV, dtype=torch.bool).scatter_(1, order_BV, ranks_V >= limit_B1)
+    return logits_BV.masked_fill(is_out_BV, -torch.inf)
+
+
+def _nucleus(probabilities_BV: torch.Tensor, top_p_B: torch.Tensor) -> torch.Tensor:
+    """Keep the fewest likeliest tokens that together have top_p, and renormalise."""
+    ordered_BV, order_BV = probabilities_BV.sort(dim=-1, descending=True, stable=True)
+    before_BV = ordered_BV.cumsum(-1) - ordered_BV
+    ordered_BV = ordered_BV.masked_fill(before_BV >= top_p_B[:, None], 0.0)
+    kept_BV = torch.zeros_like(probabilities_BV).scatter_(1, order_BV, ordered_BV)
+    return kept_BV / kept_BV.sum(-1, keepdim=True)
+
+
+def read_prompts(model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]) -> ReadPrompts:
+    """Read distinct prompts, padded on the left."""
+    width = max(map(len, prompts))
+    tokens = torch.tensor([(0,) * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
+    mask = torch.tensor([(0,) * (width - len(each)) + (1,) * len(each) for each in prompts], device=model.device)
+    cache = growing_cache(model.config)
+    logits = _forward(model, tokens, mask, cache)
+    return ReadPrompts({prompt: place for place, prompt in enumerate(prompts)}, cache, mask, logits)
+
+
+def _uniforms(rows: Sequence[Row], steps: int, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.stack([row.draw(steps) for row in rows])).to(device)
+
+
+def _forward(model: PreTrainedModel, tokens: torch.Tensor, mask_BT: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
+    """The last position's logits [B, V]; positions count real tokens only."""
+    positions = (mask_BT.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+    output = model(
+        input_ids=tokens,
+        attention_mask=mask_BT,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return output.logits[:, -1].float()

@@ -1,0 +1,281 @@
+"""The in-process engine: any Hugging Face causal language model from a local folder, sampled in batches by one thread.
+
+Calls join the running batch of their model and leave it as they end. Nothing is loaded before the first call of a model
+version. A call that cannot work fails alone; the engine goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from proofloop.engine.base import Generation, GenerationRequest
+from proofloop.errors import CallRefused, EngineError, NotFound, StoreError
+from proofloop.records import Tokens
+from proofloop_serving.decoding import Batch, Row
+from proofloop_serving.loading import LoadedModel, load_model
+from proofloop_serving.text import StopStrings
+
+LINGER_S = 0.004  # how long the first calls of a batch wait for company
+MODELS_KEPT = 4
+PROMPT_TOKENS_KEPT = 32_768
+THINKING_ENDS = "</think>"
+
+Resolve = Callable[[str], Path]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a call may ask of this engine beyond a GenerationRequest.
+
+    `prompt` is raw text in place of messages; `top_k` 0 means all tokens; `when_done` is called once there is a result.
+    """
+
+    prompt: str = ""
+    top_k: int = 0
+    stop: tuple[str, ...] = ()
+    when_done: Callable[[], None] = lambda: None
+
+
+@dataclass(eq=False)
+class LocalCall:
+    """A call of the in-process engine. `row` is there once the call runs: another thread may read how far it is."""
+
+    request: GenerationRequest
+    options: Options
+    future: Future[Generation] = field(default_factory=Future)
+    cancel_asked: threading.Event = field(default_factory=threading.Event)
+    row: Row | None = None
+
+    def __post_init__(self) -> None:
+        self.future.add_done_callback(lambda _: self.options.when_done())
+
+    def result(self, timeout_s: float | None = None) -> Generation:
+        return self.future.result(timeout_s)
+
+    def cancel(self) -> None:
+        self.cancel_asked.set()
+
+
+@dataclass(eq=False)
+class _Served:
+    """A model with the calls it is answering."""
+
+    loaded: LoadedModel
+    batch: Batch
+    calls: dict[Row, LocalCall] = field(default_factory=dict)
+
+
+class LocalEngine:
+    """Answers by a model in this process; `resolve` gives the folder of a model version."""
+
+    def __init__(
+        self,
+        resolve: Resolve,
+        max_batch: int = 256,
+        threads: int = 1,
+        prompt_tokens_kept: int = PROMPT_TOKENS_KEPT,
+    ) -> None:
+        self._resolve = resolve
+        self._max_batch, self._threads, self._prompt_tokens_kept = max_batch, threads, prompt_tokens_kept
+        self._models: OrderedDict[str, _Served] = OrderedDict()
+        self._waiting: dict[str, deque[LocalCall]] = {}  # by model, the longest waiting first
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._work, name="local-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: GenerationRequest, options: Options | None = None) -> LocalCall:
+        call = LocalCall(request, options or Options())
+        with self._changed:
+            if self._is_closed:
+                _fail([call], EngineError("the engine is closed", retryable=True))
+            else:
+                self._waiting.setdefault(request.model, deque()).append(call)
+                self._changed.notify()
+        return call
+
+    def load(self, name: str) -> LoadedModel:
+        """Load a model now. Only before the first call: models belong to the engine's thread. Raises EngineError."""
+        return self._model(name).loaded
+
+    def counts(self) -> tuple[int, int]:
+        """How many calls run and how many wait."""
+        with self._changed:
+            return sum(len(served.calls) for served in list(self._models.values())), self._num_waiting()
+
+    def close(self) -> None:
+        """Fail what waits, cancel what runs, and end the thread."""
+        with self._changed:
+            self._is_closed = True
+            for calls in self._waiting.values():
+                _fail(calls, EngineError("the engine was closed", retryable=True))
+            self._waiting.clear()
+            self._changed.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        torch.set_num_threads(self._threads)
+        while self._is_busy() or self._wait():
+            for name, calls in self._gather().items():
+                self._guarded(name, calls, lambda name=name, calls=calls: self._begin(name, calls))
+            for name, served in list(self._models.items()):
+                if served.calls:
+                    self._guarded(name, [], lambda served=served: _go_on(served))
+
+    def _guarded(self, name: str, calls: Sequence[LocalCall], work: Callable[[], None]) -> None:
+        """Do a step of one model; if it fails, so do these calls and those that the model is answering."""
+        try:
+            work()
+            return
+        except EngineError as error:
+            failure = error
+        except torch.OutOfMemoryError as error:
+            failure = EngineError(f"out of memory: {error}", retryable=True)
+        except Exception as error:  # a model's own code may raise anything, and the thread must outlive it
+            failure = EngineError(f"{type(error).__name__}: {error}", retryable=False)
+        running = []
+        if served := self._models.get(name):
+            running = list(served.calls.values())
+            served.calls.clear()
+            served.batch.clear()
+        _fail([*calls, *running], failure)
+
+    def _is_busy(self) -> bool:
+        return any(served.calls for served in self._models.values())
+
+    def _wait(self) -> bool:
+        """Wait for calls, and a moment for their company; false once the engine is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._is_closed)
+            deadline = time.monotonic() + LINGER_S
+            while self._num_waiting() < self._max_batch and not self._is_closed:
+                if not self._changed.wait(deadline - time.monotonic()):
+                    break
+            return not self._is_closed
+
+    def _num_waiting(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    def _gather(self) -> dict[str, list[LocalCall]]:
+        """The waiting calls that may begin now, by model: as many as there is room for, where joining pays."""
+        with self._changed:
+            chosen: dict[str, list[LocalCall]] = {}
+            for name, waiting in list(self._waiting.items()):
+                served = self._models.get(name)
+                count = min(len(waiting), self._max_batch - (len(served.calls) if served else 0))
+                if count and (served is None or served.batch.wants(count)):
+                    chosen[name] = [waiting.popleft() for _ in range(count)]
+                if not waiting:
+                    del self._waiting[name]
+            return chosen
+
+    def _begin(self, name: str, calls: Sequence[LocalCall]) -> None:
+        """Let calls join the batch of their model; those that cannot work fail here."""
+        wanted = [call for call in calls if not call.cancel_asked.is_set()]
+        for call in calls:
+            if call not in wanted:
+                call.future.set_result(Generation("", "cancelled", 0, 0, 0.0, name))
+        if not wanted:
+            return
+        served = self._model(name)
+        prompts = {_prompt(call): served.loaded.encode(_prompt(call)) for call in wanted}
+        rows = {self._row(call, served.loaded, prompts[_prompt(call)]): call for call in wanted}
+        _fail_oversized(rows, served.loaded)
+        if rows:
+            served.batch.join(list(rows))
+            served.calls.update(rows)
+
+    def _model(self, name: str) -> _Served:
+        """Raises EngineError: worth a retry only where the store is away."""
+        if name not in self._models:
+            loaded = load_model(self._find(name))
+            self._models[name] = _Served(loaded, Batch(loaded.model, loaded.eos_ids, self._prompt_tokens_kept))
+        self._models.move_to_end(name)
+        idle = [each for each, served in self._models.items() if not served.calls and each != name]
+        for each in idle[: max(0, len(self._models) - MODELS_KEPT)]:
+            del self._models[each]
+        return self._models[name]
+
+    def _find(self, name: str) -> Path:
+        try:
+            return self._resolve(name)
+        except StoreError as error:
+            is_away = not isinstance(error, NotFound)
+            raise EngineError(f"model {name!r} cannot be fetched: {error}", retryable=is_away) from error
+
+    def _row(self, call: LocalCall, loaded: LoadedModel, prompt_ids: tuple[int, ...]) -> Row:
+        sampling, stop = call.request.sampling, call.options.stop
+        call.row = Row(
+            prompt_ids,
+            sampling,
+            call.request.seed,
+            max_tokens=min(sampling.max_tokens, loaded.max_length - len(prompt_ids)),
+            is_cancelled=lambda: self._is_closed or call.cancel_asked.is_set(),
+            top_k=call.options.top_k,
+        )
+        if stop:
+            call.row.ends = StopStrings(loaded.tokenizer, stop).ends
+        return call.row
+
+
+def open_engine(settings: Mapping[str, Any], resolve: Resolve) -> LocalEngine:
+    """The entry point `local`: settings `max_batch` and `threads`, both optional."""
+    return LocalEngine(resolve, int(settings.get("max_batch", 256)), int(settings.get("threads", 1)))
+
+
+def _prompt(call: LocalCall) -> str | tuple[Any, ...]:
+    return call.options.prompt or call.request.messages
+
+
+def _go_on(served: _Served) -> None:
+    """One more token for every call of a model; answers those that ended with it."""
+    ended = served.batch.step()
+    for row in ended:
+        call = served.calls.pop(row)
+        call.future.set_result(_generation(call, served.loaded, row))
+
+
+def _fail(calls: Sequence[LocalCall], error: EngineError) -> None:
+    for call in calls:
+        if not call.future.done():
+            call.future.set_exception(error)
+
+
+def _fail_oversized(rows: dict[Row, LocalCall], loaded: LoadedModel) -> None:
+    """Take out the calls whose prompt leaves no room for an answer."""
+    for row, call in list(rows.items()):
+        if row.max_tokens < 1:
+            problem = f"a prompt of {len(row.prompt_ids)} tokens leaves no room: the model takes {loaded.max_length}"
+            _fail([call], CallRefused(problem))
+            del rows[row]
+
+
+def answer_text(loaded: LoadedModel, row: Row) -> str:
+    """All that the model said, up to the stop string if one ended it."""
+    text = str(loaded.tokenizer.decode(row.completion_ids, skip_special_tokens=True))
+    return text[: text.find(row.stop_reason)] if row.stop_reason else text
+
+
+def _generation(call: LocalCall, loaded: LoadedModel, row: Row) -> Generation:
+    reasoning, _, final = answer_text(loaded, row).rpartition(THINKING_ENDS)
+    return Generation(
+        text=final.strip(),
+        finish_reason=row.finish_reason or "cancelled",
+        prompt_tokens=len(row.prompt_ids),
+        completion_tokens=len(row.completion_ids),
+        engine_seconds=row.seconds,
+        model_version=call.request.model,
+        reasoning=reasoning.strip(),
+        tokens=Tokens(
+            prompt_ids=row.prompt_ids, completion_ids=tuple(row.completion_ids), logprobs=tuple(row.logprobs)
+        ),
+    )

@@ -1,0 +1,49 @@
+"""What a model has read lately: a prompt that comes again, as for n critiques of one proof, is not read again."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+from transformers import DynamicCache
+
+
+@dataclass(frozen=True, eq=False)
+class ReadPrompts:
+    """Prompts that were read together, by their places in the tensors. Nobody writes into these."""
+
+    places: dict[tuple[int, ...], int]
+    cache: DynamicCache
+    mask_BT: torch.Tensor
+    logits_BV: torch.Tensor  # after the last token
+
+    def cache_of(self, index: torch.Tensor) -> DynamicCache:
+        """A cache of its own with the rows of `index`."""
+        own = copy.copy(self.cache)
+        own.layers = [copy.copy(layer) for layer in self.cache.layers]
+        own.batch_select_indices(index)
+        return own
+
+
+class PromptCache:
+    """Keeps readings up to `tokens_kept` tokens, padding included, and drops the oldest. For one thread."""
+
+    def __init__(self, tokens_kept: int) -> None:
+        self._tokens_kept = tokens_kept
+        self._kept: deque[ReadPrompts] = deque()
+        self._by_prompt: dict[tuple[int, ...], ReadPrompts] = {}
+
+    def find(self, prompt_ids: tuple[int, ...]) -> ReadPrompts | None:
+        return self._by_prompt.get(prompt_ids)
+
+    def add(self, read: ReadPrompts) -> None:
+        """Keep a reading of new prompts, unless it alone is too large."""
+        if read.mask_BT.numel() > self._tokens_kept:
+            return
+        self._kept.append(read)
+        self._by_prompt.update(dict.fromkeys(read.places, read))
+        while sum(kept.mask_BT.numel() for kept in self._kept) > self._tokens_kept:
+            for prompt in self._kept.popleft().places:
+                del self._by_prompt[prompt]

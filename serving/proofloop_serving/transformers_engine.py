@@ -1,0 +1,79 @@
+"""The engine `transformers` inside Triton: the in-process engine, with the text of a call while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from proofloop.engine.base import GenerationRequest
+from proofloop_serving.asks import Ask, Progress
+from proofloop_serving.engine import LocalCall, LocalEngine, Options, answer_text
+from proofloop_serving.loading import LoadedModel
+from proofloop_serving.settings import TransformersSettings
+from proofloop_serving.text import TextStream
+
+
+class TransformersCall:
+    """A call of the in-process engine. For one reader."""
+
+    def __init__(self, call: LocalCall, loaded: LoadedModel) -> None:
+        self._call, self._loaded = call, loaded
+        self._stream = TextStream(loaded.tokenizer)
+        self._streamed = 0
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+    def progress(self, want_text: bool) -> Progress:
+        has_ended = self._call.future.done()
+        if has_ended:
+            reason = self._call.result().finish_reason  # raises what made it fail
+        row = self._call.row
+        if row is None:
+            return Progress(finish_reason="cancelled" if has_ended else None)
+        count = len(row.logprobs)  # the engine's thread goes on meanwhile, and adds the token first
+        if has_ended:
+            text = answer_text(self._loaded, row)
+        else:
+            text = self._text(row.completion_ids[:count]) if want_text else ""
+        return Progress(
+            text=text,
+            finish_reason=reason if has_ended else None,
+            stop_reason=row.stop_reason,
+            prompt_ids=row.prompt_ids,
+            token_ids=row.completion_ids[:count],
+            logprobs=row.logprobs[:count],
+            cached_tokens=row.cached_tokens,
+            seconds=row.seconds,
+        )
+
+    def _text(self, token_ids: Sequence[int]) -> str:
+        for token in token_ids[self._streamed :]:
+            self._stream.add(token)
+        self._streamed = len(token_ids)
+        return self._stream.text
+
+
+class TransformersEngine:
+    """One model version on our own decoder."""
+
+    def __init__(self, folder: Path, version: str, settings: TransformersSettings) -> None:
+        self._version = version
+        self._engine = LocalEngine(lambda _: folder, settings.max_batch, settings.threads, settings.prompt_tokens_kept)
+        self._loaded = self._engine.load(version)
+
+    def begin(self, ask: Ask, when_done: Callable[[], None]) -> TransformersCall:
+        is_raw = isinstance(ask.prompt, str)
+        messages = () if is_raw else ask.prompt
+        request = GenerationRequest(ask.id, self._version, messages, ask.sampling, ask.seed)
+        options = Options(ask.prompt if is_raw else "", ask.top_k, ask.stop, when_done)
+        return TransformersCall(self._engine.submit(request, options), self._loaded)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return str(self._loaded.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    def counts(self) -> tuple[int, int]:
+        return self._engine.counts()
+
+    def close(self) -> None:
+        self._engine.close()

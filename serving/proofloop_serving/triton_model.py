@@ -1,0 +1,205 @@
+"""The Triton Python-backend model: answers the tensors of `proofloop.engine.triton_contract` by the engine inside.
+
+One thread, the pump, sends everything: it looks at the running calls some fifty times a second, so a slow client gets
+fewer and larger chunks and never holds the engine up. It alone touches Triton's metrics, which are not safe to share.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from proofloop.engine.triton_contract import LLMAPI_INPUTS, LLMAPI_OUTPUTS, OUR_INPUTS, OUR_OUTPUTS, SETTINGS, VERSION
+from proofloop.errors import CallRefused, EngineError, ProofloopError
+from proofloop_serving.asks import Progress, RunningCall, ServingEngine
+from proofloop_serving.opening import open_serving
+from proofloop_serving.settings import DEFAULT
+from proofloop_serving.triton_metrics import Metrics
+from proofloop_serving.triton_request import Wish, read_wish
+
+LOOK_S = 0.02  # between two looks at the running calls
+CANCEL_LOOK_S = 0.1  # between two questions whether a client went away: each costs a round trip to the server
+ALIVE_S = 5.0  # a stream without news says this often that its call is alive
+FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+
+
+@dataclass(eq=False)
+class Stream:
+    """One request being answered."""
+
+    wish: Wish
+    sender: Any
+    call: RunningCall
+    sent_tokens: int = -1
+    sent_at: float = 0.0
+
+
+class TritonPythonModel:
+    """One model version. Triton calls `execute` from one thread."""
+
+    @staticmethod
+    def auto_complete_config(config: Any) -> Any:
+        """Declare the contract, so that a load request needs to name backend and parameters only."""
+        for name, data_type in (LLMAPI_INPUTS | OUR_INPUTS).items():
+            config.add_input({"name": name, "data_type": data_type, "dims": [-1], "optional": True})
+        for name, data_type in (LLMAPI_OUTPUTS | OUR_OUTPUTS).items():
+            config.add_output({"name": name, "data_type": data_type, "dims": [-1]})
+        config.set_max_batch_size(0)
+        config.set_model_transaction_policy({"decoupled": True})
+        return config
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Fetch and load the version. Whatever is wrong makes Triton refuse the load, with one line that says it."""
+        parameters = json.loads(args["model_config"]).get("parameters", {})
+        said = {name: value["string_value"] for name, value in parameters.items()}
+        self._version = said.get(VERSION) or args["model_name"]
+        try:
+            self._engine: ServingEngine = open_serving(self._version, said.get(SETTINGS) or DEFAULT)
+        except ProofloopError as error:
+            problem = " ".join(str(error).split())
+            raise pb_utils.TritonModelException(f"{self._version} cannot be served: {problem}") from error
+        self._metrics = Metrics(self._version)
+        self._new: queue.SimpleQueue[Stream] = queue.SimpleQueue()
+        self._running: dict[str, RunningCall] = {}  # by request id, those that have one
+        self._woken = threading.Event()
+        self._is_ending = False
+        self._pump = threading.Thread(target=self._run_pump, name="pump")
+        self._pump.start()
+
+    def execute(self, requests: list[Any]) -> None:
+        """Begin every request and return at once; a bad one is answered alone."""
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                self._begin(request, sender)
+            except (CallRefused, EngineError) as error:
+                _send_error(sender, error)
+
+    def finalize(self) -> None:
+        """Let what runs end: Triton sends nothing new to a model that it unloads."""
+        self._is_ending = True
+        self._woken.set()
+        self._pump.join()
+        self._engine.close()
+
+    def _begin(self, request: Any, sender: Any) -> None:
+        wish = read_wish(request.request_id(), lambda name: _array(request, name))
+        if wish.is_stop:
+            if call := self._running.get(request.request_id()):
+                call.cancel()
+            sender.send(flags=FINAL)
+            return
+        assert wish.ask is not None
+        if wish.ask.id and wish.ask.id in self._running:
+            raise CallRefused(f"request id {wish.ask.id!r} is running already: ids are unique per attempt")
+        call = self._engine.begin(wish.ask, self._woken.set)
+        if wish.ask.id:
+            self._running[wish.ask.id] = call
+        self._new.put(Stream(wish, sender, call))
+        self._woken.set()
+
+    def _run_pump(self) -> None:
+        try:
+            self._send_all()
+        except BaseException:  # a bug: without the pump nobody is answered; Triton fails the calls and starts anew
+            traceback.print_exc()
+            os._exit(1)
+
+    def _send_all(self) -> None:
+        """The pump: goes on until the model is unloaded and the last answer is out."""
+        streams: list[Stream] = []
+        cancel_look = 0.0
+        while streams or not self._new.empty() or not self._is_ending:
+            self._woken.wait(LOOK_S if streams else None)
+            self._woken.clear()
+            while not self._new.empty():
+                streams.append(self._new.get())
+            if time.monotonic() - cancel_look > CANCEL_LOOK_S:
+                cancel_look = time.monotonic()
+                for stream in streams:
+                    if stream.sender.is_cancelled():
+                        stream.call.cancel()
+            streams = [stream for stream in streams if not self._sent_last(stream)]
+            self._metrics.show_load(*self._engine.counts())
+
+    def _sent_last(self, stream: Stream) -> bool:
+        """Send what is new of a stream; whether that was the last."""
+        try:
+            progress = stream.call.progress(want_text=stream.wish.streaming)
+        except EngineError as error:
+            self._forget(stream)
+            _send_error(stream.sender, error)
+            return True
+        if progress.finish_reason:
+            self._forget(stream)
+            self._metrics.count(progress)
+            stream.sender.send(self._chunk(stream.wish, progress), flags=FINAL)
+            return True
+        is_news = len(progress.token_ids) > stream.sent_tokens or time.monotonic() - stream.sent_at > ALIVE_S
+        if stream.wish.streaming and progress.token_ids and is_news:
+            stream.sent_tokens, stream.sent_at = len(progress.token_ids), time.monotonic()
+            stream.sender.send(self._chunk(stream.wish, progress))
+        return False
+
+    def _forget(self, stream: Stream) -> None:
+        assert stream.wish.ask is not None
+        self._running.pop(stream.wish.ask.id, None)
+
+    def _chunk(self, wish: Wish, progress: Progress) -> Any:
+        """Text, counts and version always; the rest where it was asked for, tokens with the last chunk."""
+        assert wish.ask is not None
+        text = progress.text
+        if wish.want_echo:
+            prompt = wish.ask.prompt if isinstance(wish.ask.prompt, str) else self._engine.decode(progress.prompt_ids)
+            text = prompt + text
+        tensors = [
+            _strings("text_output", text),
+            _integers("num_input_tokens", [len(progress.prompt_ids)]),
+            _integers("num_cached_tokens", [progress.cached_tokens]),
+            _integers("num_output_tokens", [len(progress.token_ids)]),
+            _floats("engine_seconds", [progress.seconds]),
+            _strings("model_version", self._version),
+        ]
+        if "finish_reason" in wish.wanted:
+            tensors.append(_strings("finish_reason", progress.finish_reason or ""))
+        if "stop_reason" in wish.wanted:
+            tensors.append(_strings("stop_reason", progress.stop_reason))
+        if "cumulative_logprob" in wish.wanted:
+            tensors.append(_floats("cumulative_logprob", [sum(progress.logprobs)]))
+        if wish.want_tokens and progress.finish_reason:
+            tensors.append(_integers("prompt_token_ids", progress.prompt_ids))
+            tensors.append(_integers("token_ids", progress.token_ids))
+            tensors.append(_floats("logprobs", progress.logprobs))
+        return pb_utils.InferenceResponse(output_tensors=tensors)
+
+
+def _array(request: Any, name: str) -> np.ndarray | None:
+    tensor = pb_utils.get_input_tensor_by_name(request, name)
+    return None if tensor is None else tensor.as_numpy()
+
+
+def _strings(name: str, text: str) -> Any:
+    return pb_utils.Tensor(name, np.array([text.encode()], dtype=object))
+
+
+def _integers(name: str, values: Any) -> Any:
+    return pb_utils.Tensor(name, np.array(values, dtype=np.int32))
+
+
+def _floats(name: str, values: Any) -> Any:
+    return pb_utils.Tensor(name, np.array(values, dtype=np.float32))
+
+
+def _send_error(sender: Any, error: EngineError) -> None:
+    """A call that can never work is the caller's mistake; anything else may work elsewhere or later."""
+    code = pb_utils.TritonError.UNAVAILABLE if error.retryable else pb_utils.TritonError.INVALID_ARG
+    sender.send(pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code)), flags=FINAL)

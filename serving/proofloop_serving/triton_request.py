@@ -1,0 +1,127 @@
+"""Reads one Triton request into what the engine is asked; whatever is wrong is said by name, value and limit."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from proofloop.engine.base import ChatMessage
+from proofloop.engine.triton_contract import LLMAPI_INPUTS, OUR_INPUTS
+from proofloop.errors import CallRefused
+from proofloop.records import Sampling
+from proofloop_serving.asks import Ask
+
+DEFAULT_MAX_TOKENS = 32  # as TensorRT-LLM's SamplingParams has it
+MOST_STOP_STRINGS = 16
+_MESSAGES = TypeAdapter(tuple[ChatMessage, ...])
+
+Read = Callable[[str], "np.ndarray | None"]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A request: to cancel the running one of the same id, or to answer `ask` in the form that the flags say."""
+
+    is_stop: bool = False
+    ask: Ask | None = None
+    streaming: bool = False
+    want_echo: bool = True
+    want_tokens: bool = False
+    wanted: frozenset[str] = frozenset()  # of the optional outputs
+
+
+def read_wish(request_id: str, read: Read) -> Wish:
+    """Read the tensors of the contract by `read(name)`. Raises CallRefused."""
+    values = {name: array for name in (*LLMAPI_INPUTS, *OUR_INPUTS) if (array := read(name)) is not None}
+    if _scalar(values, "stop", False):
+        return Wish(is_stop=True)
+    outputs = ("finish_reason", "stop_reason", "cumulative_logprob")
+    return Wish(
+        ask=_ask(request_id, values),
+        streaming=_scalar(values, "streaming", False),
+        want_echo=not _scalar(values, "sampling_param_exclude_input_from_output", False),
+        want_tokens=_scalar(values, "return_tokens", False),
+        wanted=frozenset(name for name in outputs if _scalar(values, f"return_{name}", False)),
+    )
+
+
+def _ask(request_id: str, values: dict[str, np.ndarray]) -> Ask:
+    top_k = _scalar(values, "sampling_param_top_k", 0)
+    if top_k < 0:
+        raise CallRefused(f"sampling_param_top_k = {top_k}: must be 0 (all tokens) or more")
+    seed = _scalar(values, "sampling_param_seed", None)
+    return Ask(
+        id=request_id,
+        prompt=_prompt(values),
+        sampling=_sampling(values),
+        seed=secrets.randbits(63) if seed is None else seed,
+        top_k=top_k,
+        stop=_stop(values),
+    )
+
+
+def _prompt(values: dict[str, np.ndarray]) -> str | tuple[ChatMessage, ...]:
+    if ("messages" in values) == ("text_input" in values):
+        raise CallRefused("send either text_input or messages")
+    if "text_input" in values:
+        if text := _text("text_input", values["text_input"].flat[0] if values["text_input"].size else b""):
+            return text
+        raise CallRefused("text_input is empty")
+    try:
+        messages = _MESSAGES.validate_json(_text("messages", _scalar(values, "messages", b"")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "messages"
+        raise CallRefused(f"messages: {where}: {first['msg']}: {str(first['input'])[:80]!r}") from error
+    if not messages:
+        raise CallRefused("messages is an empty list: it needs one turn at least")
+    return messages
+
+
+def _sampling(values: dict[str, np.ndarray]) -> Sampling:
+    """Greedy where nothing about sampling is said, as in TensorRT-LLM."""
+    is_said = any(f"sampling_param_{name}" in values for name in ("top_p", "top_k"))
+    wanted = {
+        "max_tokens": _scalar(values, "sampling_param_max_tokens", DEFAULT_MAX_TOKENS),
+        "temperature": _scalar(values, "sampling_param_temperature", 1.0 if is_said else 0.0),
+        "top_p": _scalar(values, "sampling_param_top_p", 1.0),
+    }
+    wanted["temperature"], wanted["top_p"] = _decimal(wanted["temperature"]), _decimal(wanted["top_p"])
+    try:
+        return Sampling(**wanted)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CallRefused(f"sampling_param_{first['loc'][0]} = {first['input']}: {first['msg']}") from error
+
+
+def _decimal(value: float) -> float:
+    """The decimal that was meant: 0.9 travels as 0.89999998."""
+    return float(np.format_float_positional(np.float32(value), unique=True))
+
+
+def _stop(values: dict[str, np.ndarray]) -> tuple[str, ...]:
+    found = tuple(_text("sampling_param_stop", each) for each in values.get("sampling_param_stop", np.array([])).flat)
+    if "" in found or len(found) > MOST_STOP_STRINGS:
+        raise CallRefused(f"sampling_param_stop = {json.dumps(found)}: up to {MOST_STOP_STRINGS}, none of them empty")
+    return found
+
+
+def _scalar(values: dict[str, np.ndarray], name: str, default: Any) -> Any:
+    if name not in values:
+        return default
+    if values[name].size != 1:
+        raise CallRefused(f"{name} has shape {list(values[name].shape)}: it must be one value")
+    return values[name].item()
+
+
+def _text(name: str, value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise CallRefused(f"{name} is no UTF-8: {error}") from error

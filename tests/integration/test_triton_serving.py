@@ -1,0 +1,356 @@
+"""The Triton model on a real server: what it answers, whom a bad request harms, what a cancel frees."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("proofloop_serving.engine", reason="proofloop-serving is not installed")
+
+import numpy as np
+from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from proofloop.domains.nano import NanoDomain
+from proofloop.engine.base import ChatMessage, Generation, GenerationRequest
+from proofloop.engine.triton_contract import (
+    LLMAPI_INPUTS,
+    LLMAPI_OUTPUTS,
+    OUR_INPUTS,
+    OUR_OUTPUTS,
+    SETTINGS,
+    VERSION,
+    triton_name,
+)
+from proofloop.models import publish_folder
+from proofloop.prompts.packs import load_pack
+from proofloop.records import Sampling
+from proofloop.store import LocalStore
+from proofloop_serving.engine import LocalEngine
+from tests.integration.triton_server import Triton, own_triton
+from tests.nano_base import nano_base_folder
+
+STUB = b"from proofloop_serving.triton_model import TritonPythonModel as TritonPythonModel\n"
+FIRST, SECOND, BROKEN = (f"runs/serving/models/verifier/{number:06d}" for number in (1, 2, 3))
+QUESTION = NanoDomain().pose(0, split="test", seed=0).question
+PROMPT = load_pack("nano").prove(QUESTION).text
+MESSAGES = json.dumps([{"role": "user", "content": PROMPT}])
+WORDS = {"sampling_param_max_tokens": 96, "sampling_param_temperature": 1.0}
+TYPES = {"TYPE_STRING": object, "TYPE_BOOL": bool, "TYPE_INT32": np.int32, "TYPE_FP32": np.float32}
+TYPES["TYPE_UINT64"] = np.uint64
+
+
+@dataclass
+class Server:
+    """A Triton whose models read versions from `store`."""
+
+    triton: Triton
+    store: LocalStore
+
+    def publish(self, version: str, folder: Path, into: Path) -> None:
+        """Put a copy of a model's folder into the store as a version."""
+        shutil.copytree(folder, into)
+        files = [
+            {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            for path in into.iterdir()
+            if path.is_file()
+        ]
+        (into / "manifest.json").write_text(json.dumps({"files": files}))
+        publish_folder(self.store, into, version)
+
+    def load(self, version: str, settings: str = "nano-cpu.yaml") -> None:
+        parameters = {VERSION: version, SETTINGS: settings}
+        config = {
+            "backend": "python",
+            "parameters": {name: {"string_value": value} for name, value in parameters.items()},
+        }
+        with InferenceServerClient(self.triton.endpoint) as client:
+            client.load_model(triton_name(version), config=json.dumps(config), files={"file:1/model.py": STUB})
+
+    def figure(self, name: str, version: str = FIRST) -> float:
+        """One of our metrics, after the server's next look."""
+        with urllib.request.urlopen(self.triton.metrics) as answer:
+            lines = answer.read().decode().splitlines()
+        (line,) = [line for line in lines if line.startswith(f"proofloop_serving_{name}{{") and f'"{version}"' in line]
+        return float(line.split()[-1])
+
+
+@dataclass
+class Asked:
+    """A request on a stream of its own: the chunks that came, and the error if one did."""
+
+    client: InferenceServerClient
+    chunks: list[dict[str, np.ndarray]] = field(default_factory=list)
+    error: InferenceServerException | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
+    began: threading.Event = field(default_factory=threading.Event)
+
+    def take(self, result: object, error: InferenceServerException | None) -> None:
+        if error is None:
+            response = result.get_response()
+            if response.outputs:
+                self.chunks.append({output.name: result.as_numpy(output.name) for output in response.outputs})
+                self.began.set()
+            is_final = response.parameters["triton_final_response"].bool_param
+        self.error = error
+        if error is not None or is_final:
+            self.ended.set()
+
+    def last(self) -> dict[str, np.ndarray]:
+        assert self.ended.wait(60), "no answer within a minute"
+        self.client.stop_stream()
+        self.client.close()
+        if self.error:
+            raise self.error
+        return self.chunks[-1]
+
+    def text(self) -> str:
+        return self.last()["text_output"][0].decode()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("serving")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROOFLOOP_STORE", str(folder / "store"))
+        with own_triton() as triton:
+            own = Server(triton, LocalStore(folder / "store"))
+            own.publish(FIRST, nano_base_folder(), folder / "first")
+            own.load(FIRST)
+            yield own
+
+
+def ask(server: Server, request_id: str = "", version: str = FIRST, /, **values: object) -> Asked:
+    """Send a request; `values` are the tensors of the contract by name."""
+    asked = Asked(InferenceServerClient(server.triton.endpoint))
+    asked.client.start_stream(asked.take)
+    asked.client.async_stream_infer(
+        triton_name(version), inputs_of(values), request_id=request_id, enable_empty_final_response=True
+    )
+    return asked
+
+
+def inputs_of(values: dict[str, object]) -> list[InferInput]:
+    inputs = []
+    for name, value in values.items():
+        kind = TYPES[(LLMAPI_INPUTS | OUR_INPUTS)[name]]
+        listed = value if isinstance(value, list) else [value]
+        array = np.array([each.encode() if isinstance(each, str) else each for each in listed], dtype=kind)
+        inputs.append(InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype)))
+        inputs[-1].set_data_from_numpy(array)
+    return inputs
+
+
+def in_process(seed: int, **sampling: float) -> Generation:
+    engine = LocalEngine(lambda _: nano_base_folder())
+    wanted = Sampling(**{"max_tokens": 96, **sampling})
+    answer = engine.submit(GenerationRequest("one", "m", (ChatMessage("user", PROMPT),), wanted, seed)).result(60)
+    engine.close()
+    return answer
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_the_model_declares_the_contract(server: Server) -> None:
+    with InferenceServerClient(server.triton.endpoint) as client:
+        config = client.get_model_config(triton_name(FIRST), as_json=True)["config"]
+    assert {each["name"]: each["data_type"] for each in config["input"]} == LLMAPI_INPUTS | OUR_INPUTS
+    assert {each["name"]: each["data_type"] for each in config["output"]} == LLMAPI_OUTPUTS | OUR_OUTPUTS
+    assert all(each["optional"] for each in config["input"])
+    assert config["model_transaction_policy"] == {"decoupled": True}
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.7, "top_p": 0.9}])
+def test_an_answer_is_the_one_of_the_in_process_engine(
+    server: Server, streaming: bool, sampling: dict[str, float]
+) -> None:
+    wanted = {f"sampling_param_{name}": value for name, value in sampling.items()}
+    asked = ask(
+        server,
+        messages=MESSAGES,
+        sampling_param_seed=7,
+        streaming=streaming,
+        sampling_param_exclude_input_from_output=True,
+        return_tokens=True,
+        return_finish_reason=True,
+        return_cumulative_logprob=True,
+        **(WORDS | wanted),
+    )
+    last, expected = asked.last(), in_process(7, **sampling)
+    assert last["text_output"][0].decode().strip() == expected.text
+    assert tuple(last["prompt_token_ids"]) == expected.tokens.prompt_ids
+    assert tuple(last["token_ids"]) == expected.tokens.completion_ids
+    assert last["logprobs"] == pytest.approx(np.array(expected.tokens.logprobs), abs=1e-4)
+    assert last["cumulative_logprob"][0] == pytest.approx(sum(expected.tokens.logprobs), abs=1e-3)
+    assert last["finish_reason"][0].decode() == expected.finish_reason
+    assert last["num_input_tokens"][0] == expected.prompt_tokens
+    assert last["num_output_tokens"][0] == expected.completion_tokens
+    assert last["model_version"][0].decode() == FIRST and last["engine_seconds"][0] > 0
+    assert (len(asked.chunks) > 1) == streaming
+
+
+def test_each_chunk_of_a_stream_carries_the_text_so_far(server: Server) -> None:
+    asked = ask(
+        server, messages=MESSAGES, streaming=True, sampling_param_seed=3, return_finish_reason=True,
+        return_tokens=True, sampling_param_exclude_input_from_output=True, **WORDS,
+    )  # fmt: skip
+    whole = asked.text()
+    texts = [chunk["text_output"][0].decode() for chunk in asked.chunks]
+    counts = [int(chunk["num_output_tokens"][0]) for chunk in asked.chunks]
+    assert len(texts) > 2 and all(whole.startswith(text) for text in texts)
+    assert counts == sorted(counts)
+    assert [chunk["finish_reason"][0] for chunk in asked.chunks] == [b""] * (len(texts) - 1) + [b"stop"]
+    assert ["token_ids" in chunk for chunk in asked.chunks] == [False] * (len(texts) - 1) + [True]
+
+
+def test_sixteen_streams_at_once_each_get_their_own_answer(server: Server) -> None:
+    asked = [
+        ask(server, f"many-{seed}", messages=MESSAGES, streaming=True, sampling_param_seed=seed, return_tokens=True,
+            **WORDS)
+        for seed in range(16)
+    ]  # fmt: skip
+    engine = LocalEngine(lambda _: nano_base_folder())
+    message = (ChatMessage("user", PROMPT),)
+    calls = [engine.submit(GenerationRequest("", "m", message, Sampling(max_tokens=96), seed)) for seed in range(16)]
+    expected = [call.result(60).tokens.completion_ids for call in calls]
+    engine.close()
+    assert [tuple(each.last()["token_ids"]) for each in asked] == expected
+
+
+def test_without_sampling_parameters_it_is_greedy_and_brief_as_in_tensorrt_llm(server: Server) -> None:
+    answer = ask(server, messages=MESSAGES, return_tokens=True).last()
+    assert tuple(answer["token_ids"]) == in_process(1, temperature=0).tokens.completion_ids
+    babble = ask(server, text_input="\n", sampling_param_temperature=80.0, return_finish_reason=True).last()
+    assert (babble["num_output_tokens"][0], babble["finish_reason"][0]) == (32, b"length")
+
+
+@pytest.mark.parametrize("tensor", ["text_input", "messages"])
+def test_the_prompt_is_echoed_unless_excluded(server: Server, tensor: str) -> None:
+    value = PROMPT if tensor == "text_input" else MESSAGES
+    plain = ask(server, **{tensor: value}, sampling_param_exclude_input_from_output=True).text()
+    assert ask(server, **{tensor: value}).text() == PROMPT + plain
+
+
+def test_top_k_one_is_greedy(server: Server) -> None:
+    greedy = ask(server, messages=MESSAGES).text()
+    assert ask(server, messages=MESSAGES, sampling_param_top_k=1, sampling_param_seed=5).text() == greedy
+
+
+def test_a_stop_string_ends_the_answer_before_it(server: Server) -> None:
+    whole = in_process(7).text
+    stop = whole[40:46]
+    asked = ask(
+        server, messages=MESSAGES, sampling_param_seed=7, sampling_param_stop=["never said", stop],
+        return_finish_reason=True, return_stop_reason=True, sampling_param_exclude_input_from_output=True, **WORDS,
+    )  # fmt: skip
+    assert asked.text().strip() == whole[: whole.index(stop)].strip()
+    assert asked.chunks[-1]["finish_reason"][0] == b"stop"
+    assert asked.chunks[-1]["stop_reason"][0].decode() == stop
+
+
+def test_the_second_critique_of_a_proof_finds_its_prompt_read(server: Server) -> None:
+    prompt = json.dumps([{"role": "user", "content": PROMPT + " again"}])
+    before = server.figure("cached_tokens_total")
+    first, second = ask(server, messages=prompt).last(), ask(server, messages=prompt).last()
+    assert first["num_cached_tokens"][0] == 0
+    assert second["num_cached_tokens"][0] == second["num_input_tokens"][0] > 0
+    until(lambda: server.figure("cached_tokens_total") == before + second["num_input_tokens"][0])
+
+
+@pytest.mark.parametrize("way", ["gone client", "stop request"])
+def test_a_cancelled_call_frees_its_slot(server: Server, way: str) -> None:
+    asked = ask(
+        server, f"long-{way}", text_input="\n", streaming=True, return_finish_reason=True,
+        sampling_param_max_tokens=400, sampling_param_seed=1, sampling_param_temperature=80.0,
+    )  # fmt: skip
+    assert asked.began.wait(20)
+    assert server.figure("running") == 1
+    if way == "gone client":
+        asked.client.stop_stream(cancel_requests=True)
+    else:
+        ask(server, f"long-{way}", stop=True).ended.wait(20)
+        assert asked.last()["finish_reason"][0] == b"cancelled"
+    until(lambda: server.figure("running") == 0)
+    assert asked.chunks[-1]["num_output_tokens"][0] < 400
+
+
+BAD = {
+    "text_input or messages": {},
+    "text_input is empty": {"text_input": ""},
+    "Invalid JSON": {"messages": "no json"},
+    "0.role": {"messages": '[{"role": "judge", "content": "1"}]'},
+    "sampling_param_max_tokens = 0": {"messages": MESSAGES, "sampling_param_max_tokens": 0},
+    "sampling_param_temperature = -1.0": {"messages": MESSAGES, "sampling_param_temperature": -1.0},
+    "sampling_param_temperature = nan": {"messages": MESSAGES, "sampling_param_temperature": math.nan},
+    "sampling_param_top_p = 1.5": {"messages": MESSAGES, "sampling_param_top_p": 1.5},
+    "sampling_param_top_k = -3": {"messages": MESSAGES, "sampling_param_top_k": -3},
+    "none of them empty": {"messages": MESSAGES, "sampling_param_stop": [""]},
+    r"shape \[2\]": {"messages": MESSAGES, "sampling_param_seed": [1, 2]},
+    "leaves no room: the model takes 512": {"text_input": "\n" * 600},
+    "no UTF-8": {"text_input": b"\xff\xfe"},
+}
+
+
+def test_bad_requests_fail_alone_and_say_why(server: Server) -> None:
+    good = [ask(server, messages=MESSAGES, sampling_param_seed=7, return_tokens=True, **WORDS) for _ in range(4)]
+    bad = {said: ask(server, **values) for said, values in BAD.items()}
+    for said, asked in bad.items():
+        with pytest.raises(InferenceServerException, match=said):
+            asked.last()
+    expected = in_process(7).tokens.completion_ids
+    assert {tuple(each.last()["token_ids"]) for each in good} == {expected}
+
+
+def test_an_id_that_is_running_is_refused(server: Server) -> None:
+    first = ask(server, "twice", text_input="\n", streaming=True, sampling_param_max_tokens=400,
+                sampling_param_temperature=80.0)  # fmt: skip
+    assert first.began.wait(20)
+    with pytest.raises(InferenceServerException, match="'twice' is running already"):
+        ask(server, "twice", messages=MESSAGES).last()
+    assert first.last()["num_output_tokens"][0] > 0
+
+
+def test_two_versions_serve_side_by_side_and_a_broken_one_is_refused(server: Server, tmp_path: Path) -> None:
+    server.publish(SECOND, nano_base_folder(), tmp_path / "second")
+    server.publish(BROKEN, nano_base_folder(), tmp_path / "third")
+    weights = server.store.path(BROKEN) / "model.safetensors"
+    weights.chmod(0o644)
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    server.load(SECOND)
+    with pytest.raises(InferenceServerException, match=r"000003/model.safetensors has digest \w+, its manifest says"):
+        server.load(BROKEN)
+    with pytest.raises(InferenceServerException, match="there are no settings 'none.yaml'"):
+        server.load(SECOND, "none.yaml")
+    answers = {version: ask(server, "", version, messages=MESSAGES).last() for version in (FIRST, SECOND)}
+    assert {version: answer["model_version"][0].decode() for version, answer in answers.items()} == {
+        FIRST: FIRST,
+        SECOND: SECOND,
+    }
+    assert server.figure("completion_tokens_total", SECOND) == 32
+
+
+def test_unloading_lets_running_calls_end(server: Server, tmp_path: Path) -> None:
+    last_version = FIRST.replace("000001", "000004")
+    server.publish(last_version, nano_base_folder(), tmp_path / "fourth")
+    server.load(last_version)
+    asked = ask(server, "", last_version, messages=MESSAGES, streaming=True, return_finish_reason=True, **WORDS)
+    assert asked.began.wait(20)
+    with InferenceServerClient(server.triton.endpoint) as client:
+        client.unload_model(triton_name(last_version))
+    assert asked.last()["finish_reason"][0] == b"stop"
