@@ -34,7 +34,8 @@ from proofloop.bus.topology import Topology
 from proofloop.messages import ReviewJudged, encode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.integration.servers import RABBITMQ, _folder, _rabbitmq, delete_namespace
+from tests.integration.processes import folder
+from tests.integration.servers import RABBITMQ, delete_namespace, running_rabbitmq
 
 PREFETCH, THREADS, WINDOW = 200, 4, 500
 ROLE, TOPIC = "labeler", "ReviewJudged"
@@ -123,7 +124,7 @@ def broker() -> Iterator[str]:
         return
     if not RABBITMQ.exists():
         sys.exit("error: no broker: apt-get install rabbitmq-server, or set PROOFLOOP_TEST_BROKER")
-    with _folder("proofloop-bench-") as folder, _rabbitmq(folder) as own:
+    with folder("proofloop-bench-") as place, running_rabbitmq(place) as own:
         yield own.url
 
 
