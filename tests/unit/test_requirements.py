@@ -30,7 +30,9 @@ def test_a_lock_has_every_requirement_in_a_version_that_fits(lock: str) -> None:
 @pytest.mark.parametrize("lock", ["build", *PACKAGES_OF])
 def test_a_lock_names_no_address_no_folder_and_nothing_of_cuda(lock: str) -> None:
     text = (ROOT / "requirements" / f"{lock}.txt").read_text()
-    assert not [word for word in ("://", "--index", "--find-links", " @ ", "nvidia", "\ntriton==", "cuda") if word in text]
+    assert not [
+        word for word in ("://", "--index", "--find-links", " @ ", "nvidia", "\ntriton==", "cuda") if word in text
+    ]
 
 
 @pytest.mark.parametrize("lock", ["build", "light", "serving", "trainer"])
