@@ -35,7 +35,7 @@ format: setup ## format the code and sort its imports
 	$(BIN)/ruff format .
 
 bench: setup ## measure: make bench NAME=walk; SMALL=1 for less than a minute. The last line is JSON
-	@test -n "$(NAME)" || { echo "error: NAME is not set; one of: $(basename $(notdir $(wildcard benchmarks/*.py)))" >&2; exit 2; }
+	@test -f "benchmarks/$(NAME).py" || { echo "error: NAME='$(NAME)' names no benchmark; one of: $(basename $(notdir $(wildcard benchmarks/*.py)))" >&2; exit 2; }
 	@$(BIN)/python benchmarks/$(NAME).py $(if $(SMALL),--small) $(ARGS)
 
 base-model: setup ## train the nano base model again from nothing (ARGS="--out DIR")
@@ -44,8 +44,8 @@ base-model: setup ## train the nano base model again from nothing (ARGS="--out D
 lock: ## compile requirements/*.txt anew from the lower bounds (needs uv; ARGS=--upgrade)
 	$(COMPILE) $(addsuffix /pyproject.toml,$(PACKAGES)) --all-extras requirements/pins.in requirements/build.in requirements/test.in -o requirements/test.txt
 	$(COMPILE) requirements/build.in -c requirements/test.txt -o requirements/build.txt
-	$(COMPILE) $(addsuffix /pyproject.toml,$(filter-out serving %trainer,$(PACKAGES))) --extra cluster -c requirements/test.txt -o requirements/light.txt
-	$(COMPILE) $(addsuffix /pyproject.toml,shared serving services/trainer) --extra cluster -c requirements/test.txt -o requirements/trainer.txt
+	$(COMPILE) $(addsuffix /pyproject.toml,$(filter-out serving %trainer,$(PACKAGES))) --extra cluster --extra tracing -c requirements/test.txt -o requirements/light.txt
+	$(COMPILE) $(addsuffix /pyproject.toml,shared serving services/trainer) --extra cluster --extra tracing -c requirements/test.txt -o requirements/trainer.txt
 	$(COMPILE) $(addsuffix /pyproject.toml,shared serving) --extra cluster -c requirements/test.txt -o requirements/serving.txt
 
 images: ## build the five images with docker or podman

@@ -53,7 +53,8 @@ def walk(proofs: int) -> dict[str, float]:
         with LocalWalk(store, engines, spec) as running:
             progress = running.run(planned_proofs(spec))
             seconds = time.perf_counter() - began
-            events = running.tools.counters.total("handled")
+            metrics = running.tools.metrics
+            events = metrics.total(metrics.messages, outcome="acked")
         engines.close()
         memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # before clearing up
     assert progress.labeled == proofs

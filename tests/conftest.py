@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from tests.integration.installation import installation
 from tests.integration.servers import broker, s3
 from tests.integration.triton_server import triton
 
-__all__ = ["broker", "quiet_log", "s3", "triton"]
+__all__ = ["broker", "installation", "quiet_log", "s3", "triton"]
 
 
 @pytest.fixture

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
+import structlog
+
 from proofloop import keys
 from proofloop.engine.base import Call, ChatMessage, Engine, Generation, GenerationRequest
 from proofloop.errors import CallRefused, EngineError, Retry
 from proofloop.prompts import Prompt
 from proofloop.records import ModelRole, Provenance, Tokens, Verdict, derive_seed, digest
-from proofloop.runtime import Tools
+from proofloop.runtime import MODEL, Tools
 from proofloop.store import put_record
 
 POLL_S = 1.0
@@ -50,9 +52,11 @@ class Answer:
     provenance: Provenance
     failure: str = ""
 
-    def verdict_or(self, parsed: Verdict) -> Verdict:
-        """The parser's verdict, unless the engine failed."""
-        return Verdict(outcome="engine_failed", reason=self.failure) if self.failure else parsed
+    def verdict(self, parsed: Verdict, role: ModelRole, tools: Tools) -> Verdict:
+        """The parser's verdict, unless the engine failed; counted."""
+        verdict = Verdict(outcome="engine_failed", reason=self.failure) if self.failure else parsed
+        tools.metrics.verdicts.labels(role, verdict.outcome).inc()
+        return verdict
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class Asked:
     """A question that is being answered."""
 
     def __init__(self, question: Question, tools: Tools) -> None:
+        structlog.contextvars.bind_contextvars(**{MODEL: question.version})
         spec = tools.spec(question.run_id)
         self._question, self._tools, self._spec = question, tools, spec
         self._sampling = spec.sampling_of(question.role)
@@ -95,15 +100,20 @@ class Asked:
 
         Raises Retry when the engine is away or the process stops, Cancelled when `unneeded` became true.
         """
+        question = self._question
+        with self._tools.span(f"engine {question.role}", question.run_id, question.proof_id, model=question.version):
+            return self._wait(unneeded)
+
+    def _wait(self, unneeded: Callable[[], bool]) -> Answer:
         while True:
             try:
                 return self._answer(self._call.result(POLL_S))
             except TimeoutError:
                 self._stop_if(unneeded)
             except EngineError as error:
+                self._count_failure(error)
                 if not isinstance(error, CallRefused):
                     self._wait_for_engine(error)
-                self._tools.counters.add(self._question.role, "engine_failures")
                 return Answer(
                     "",
                     "failed",
@@ -113,6 +123,10 @@ class Asked:
 
     def cancel(self) -> None:
         self._call.cancel()
+
+    def _count_failure(self, error: EngineError) -> None:
+        reason = "refused" if isinstance(error, CallRefused) else "away" if error.retryable else "unusable"
+        self._tools.metrics.engine_failures.labels(self._question.role, reason).inc()
 
     def _wait_for_engine(self, error: EngineError) -> NoReturn:
         """Try again later; where that cannot help (no such model, no access) stop instead of failing every proof."""
@@ -140,12 +154,17 @@ class Asked:
         )
 
     def _answer(self, generation: Generation) -> Answer:
-        counters, role = self._tools.counters, self._question.role
+        role = self._question.role
         if generation.finish_reason == "cancelled":
             raise Retry("the engine cancelled the call", after_s=ENGINE_AWAY_S)
-        counters.add(role, "engine_calls")
-        counters.add(role, "prompt_tokens", generation.prompt_tokens)
-        counters.add(role, "completion_tokens", generation.completion_tokens)
+        self._tools.metrics.count_answer(
+            role,
+            generation.model_version,
+            seconds=generation.engine_seconds,
+            prompt=generation.prompt_tokens,
+            cached=generation.cached_tokens,
+            completion=generation.completion_tokens,
+        )
         tokens_key = self._keep(generation.tokens) if generation.tokens and role in self._spec.training.roles else ""
         provenance = self._provenance(
             generation.prompt_tokens,

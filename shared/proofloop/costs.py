@@ -140,18 +140,20 @@ def bills(store: Store, run_id: str) -> Iterator[Bill]:
 def _bill(store: Store, run_id: str, proof_id: str, found: Iterable[str]) -> Bill | None:
     """None for a proof that is not written yet. `found` are the keys below it; its tokens are never read."""
     key = keys.proof(run_id, proof_id)
-    judging = [call for name in found for call in _judging(store, name)]
+    before = [call for name in found for call in _before_the_label(store, name)]
     proof = find_record(store, key, _Proof)
     if proof is None:
         return None
     writing: tuple[ModelRole, Provenance] = ("generator", proof.provenance)
     label = find_record(store, keys.label(run_id, proof_id), Label)
-    return Bill(proof_id, proof.problem_id, proof.verdict, (writing, *judging), label)
+    return Bill(proof_id, proof.problem_id, proof.verdict, (writing, *before), label)
 
 
-def _judging(store: Store, key: str) -> Iterator[tuple[ModelRole, Provenance]]:
+def _before_the_label(store: Store, key: str) -> Iterator[tuple[ModelRole, Provenance]]:
     folder = key.rsplit("/", 2)[1]
-    if folder == "critiques":
+    if folder == "attempts":
+        yield "generator", get_record(store, key, _Call).provenance
+    elif folder == "critiques":
         yield "verifier", get_record(store, key, _Call).provenance
     elif folder == "meta_critiques":
         for assessment in get_record(store, key, _Assessments).assessments:

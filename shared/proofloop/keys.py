@@ -54,6 +54,15 @@ def proof(run_id: str, proof_id: str) -> str:
     return f"runs/{run_id}/proofs/{proof_id}/proof.json"
 
 
+def attempts(run_id: str, proof_id: str) -> str:
+    """The attempts that were refined; the last one is the proof."""
+    return f"runs/{run_id}/proofs/{proof_id}/attempts/"
+
+
+def attempt(run_id: str, proof_id: str, number: int) -> str:
+    return f"{attempts(run_id, proof_id)}{number:05d}.json"
+
+
 def critiques(run_id: str, proof_id: str) -> str:
     return f"runs/{run_id}/proofs/{proof_id}/critiques/"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from statistics import fmean
 
 from proofloop import keys
 from proofloop.domains import Domain
@@ -25,6 +26,11 @@ class Figure(Record):
     high: float | None
     cases: int
 
+    def __str__(self) -> str:
+        if self.value is None or self.low is None or self.high is None:
+            return "not measured"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] of {self.cases:5d}"
+
 
 class Evaluation(Record):
     """The six figures of a run against the exact checker.
@@ -41,6 +47,17 @@ class Evaluation(Record):
     verifier_faithfulness: Figure
     label_agreement: Figure
     label_undecided: Figure
+
+
+class RefinementFigures(Record):
+    """What refinement brings, section 3.3.2.
+
+    pass_at_1: share of right proofs after 1, 2, ... iterations. best_by_self_score: share of problems where the proof
+    that rates itself highest is right; of several that do, their mean counts.
+    """
+
+    pass_at_1: tuple[Figure, ...]
+    best_by_self_score: Figure
 
 
 class Clusters:
@@ -86,6 +103,30 @@ def evaluate_run(store: Store, run_id: str, domain: Domain) -> Evaluation:
         question = get_record(store, keys.problem(run_id, proof.problem_id), Problem).question
         _measure_proof(proof, question, store, domain, found)
     return Evaluation(**{name: clusters.figure() for name, clusters in found.items()})
+
+
+def refinement_figures(store: Store, run_id: str, domain: Domain, iterations: int) -> RefinementFigures:
+    """How a run's proofs grew better from attempt to attempt."""
+    by_iteration = [Clusters() for _ in range(iterations)]
+    rated: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for proof in proofs_of(store, run_id):
+        question = get_record(store, keys.problem(run_id, proof.problem_id), Problem).question
+        attempts = [get_record(store, key, Proof) for key in store.list(keys.attempts(run_id, proof.id))]
+        rights = [_is_right(attempt, question, domain) for attempt in (*attempts, proof)]
+        for number, clusters in enumerate(by_iteration):
+            clusters.add(proof.problem_id, rights[min(number, len(rights) - 1)])
+        rated[proof.problem_id].append((-1.0 if proof.verdict.score is None else proof.verdict.score, rights[-1]))
+    best = Clusters()
+    for problem, pairs in rated.items():
+        highest = max(pairs)[0]
+        best.add(problem, fmean(right for own, right in pairs if own == highest))
+    return RefinementFigures(
+        pass_at_1=tuple(clusters.figure() for clusters in by_iteration), best_by_self_score=best.figure()
+    )
+
+
+def _is_right(proof: Proof, question: str, domain: Domain) -> float:
+    return float(proof.verdict.score is not None and domain.check_proof(question, proof.solution).score == 1.0)
 
 
 def _measure_proof(proof: Proof, question: str, store: Store, domain: Domain, found: dict[str, Clusters]) -> None:

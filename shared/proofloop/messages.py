@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 
 from pydantic import Field, ValidationError
+from pydantic_core import to_json
 
 from proofloop.errors import Reject
 from proofloop.keys import Id
@@ -49,16 +50,21 @@ class ParentProof(Record):
 
 
 class ProblemPosed(Event):
-    """One proof of this problem is wanted, under this id."""
+    """One proof of this problem is wanted, under this id.
+
+    `attempt` counts the earlier attempts at this proof: the next one is shown the last of them.
+    """
 
     problem_id: Id
     proof_id: Id
     group: str
     parents: tuple[ParentProof, ...] = ()
+    attempt: int = Field(0, ge=0)
 
     @property
     def id(self) -> str:
-        return f"{self.name}/{self.run_id}/{self.proof_id}"
+        attempt = f"/{self.attempt}" if self.attempt else ""
+        return f"{self.name}/{self.run_id}/{self.proof_id}{attempt}"
 
 
 class OfProof(Event):
@@ -133,7 +139,7 @@ EVENTS: dict[str, type[Event]] = {
 
 def encode(event: Event) -> bytes:
     """The event as JSON, its name beside its fields."""
-    return json.dumps({"event": event.name, **event.model_dump(mode="json")}, separators=(",", ":")).encode()
+    return b'{"event":"%b",' % event.name.encode() + to_json(event)[1:]  # every event has a field: run_id at least
 
 
 def decode(body: bytes) -> Event:

@@ -102,6 +102,15 @@ class Labeling(Section):
         return self
 
 
+class Refinement(Section):
+    """Sequential refinement, section 3.3.2: a proof is written at most `iterations` times.
+
+    Each time after the first it is shown the attempt before with its own evaluation, until it gives itself a 1.
+    """
+
+    iterations: int = Field(1, ge=1, le=64)
+
+
 class RewardSection(Section):
     """Which reward: the paper's eq. (5) with its weights, or the preset "weighted".
 
@@ -185,6 +194,7 @@ class RunSpec(Section):
     engine: EngineSection = EngineSection()
     models: Models = Models()
     sampling: SamplingSection = SamplingSection()
+    refinement: Refinement = Refinement()
     labeling: Labeling = Labeling()
     reward: RewardSection = RewardSection()
     training: Training = Training()
@@ -199,6 +209,15 @@ class RunSpec(Section):
         if missing and self.engine.kind not in OWN_MODELS:
             raise ValueError(
                 f"[models] {missing[0]} is missing: name the model that engine {self.engine.kind!r} serves"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_prompt_a_group(self) -> RunSpec:
+        if self.refinement.iterations > 1 and "generator" in self.training.roles:
+            raise ValueError(
+                f"[refinement] iterations = {self.refinement.iterations} and [training.generator] do not go together:"
+                " GRPO compares answers to one prompt, and each refinement has a prompt of its own"
             )
         return self
 

@@ -20,16 +20,27 @@ from typing import Any
 import structlog
 
 from proofloop import keys
-from proofloop.bus import ACK, Bus, Delivery, Outcome
+from proofloop.bus import ACK, DELIVERY_LIMIT, Bus, BusState, Delivery, Outcome
 from proofloop.engine.base import Engine, prepare
-from proofloop.errors import BusError, ConfigError, CorruptObject, EngineError, NotFound, Reject, Retry, StoreError
+from proofloop.errors import (
+    BusError,
+    ConfigError,
+    CorruptObject,
+    EngineError,
+    NotFound,
+    ProofloopError,
+    Reject,
+    Retry,
+    StoreError,
+)
 from proofloop.messages import Event, ModelPublished, decode
+from proofloop.metrics import Metrics
 from proofloop.models import put_in_service, served_log, verify_version
 from proofloop.prompts import PromptPack
 from proofloop.records import Judgement, ModelRole, Problem
 from proofloop.runspec import RunSpec
 from proofloop.store import Store, get_record
-from proofloop.telemetry import Counters
+from proofloop.tracing import Span, no_span
 
 log = structlog.get_logger()
 
@@ -43,6 +54,19 @@ PREPARE_AGAIN_S = 5.0
 
 FAILED_SHARE_LIMIT, FAILED_MINIMUM = 0.2, 25
 """A worker stops when more than this share of its messages, and at least so many, failed: the fault is its own."""
+
+
+AWAY_S = 2.0
+"""How long a message waits before a store or broker that was away is tried again."""
+
+COUNTED_AS = {"ack": "acked", "requeue": "requeued", "failed": "failed", "dead": "dead"}
+"""The outcomes as the metrics name them."""
+
+ABOUT = {"run": "run_id", "problem": "problem_id", "proof": "proof_id", "version": "version"}
+"""What every line of the log says of the message being handled, and which field of the event has it."""
+
+MODEL = "model"
+"""Under this name the log has the model version that was asked for this message."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +104,8 @@ class Tools:
 
     store: Store
     engine_for: Callable[[RunSpec], Engine]
-    counters: Counters = field(default_factory=Counters)
+    metrics: Metrics = field(default_factory=Metrics)
+    span: Span = no_span
     stopping: threading.Event = field(default_factory=threading.Event)
     stop_reason: str = ""
 
@@ -138,55 +163,84 @@ class Worker:
         self.role = role
         self._bus = bus
         self._tools = tools
+        self._in_work = tools.metrics.in_work.labels(role.name)
 
     def start(self, *, concurrency: int) -> None:
+        connected = self._tools.metrics.broker_connected.labels(self.role.name)
+        connected.set_function(lambda: float(self._bus.state() == BusState()))
         self._bus.serve(self.role.name, self.role.handlers, self.process, concurrency=concurrency)
 
     def process(self, delivery: Delivery) -> Outcome:
         """Handle one delivery, whatever it is. Nothing escapes: an exception becomes an outcome."""
+        wait_s = None if delivery.published_s is None else max(0.0, time.time() - delivery.published_s)
+        began_s = time.perf_counter()
+        with self._in_work.track_inprogress():
+            event, outcome = self._process(delivery)
+        metrics, role, counted = self._tools.metrics, self.role.name, COUNTED_AS[outcome.kind]
+        if wait_s is not None:
+            metrics.queue_wait.labels(role, event).observe(wait_s)
+        metrics.handling.labels(role, event, counted).observe(time.perf_counter() - began_s)
+        metrics.messages.labels(role, counted).inc()
+        if outcome.kind in ("failed", "dead"):
+            self._count_failure(delivery, outcome)
+        return outcome
+
+    def _process(self, delivery: Delivery) -> tuple[str, Outcome]:
+        """The event's name and what became of it; every line logged meanwhile says which message it is about."""
         try:
             event = decode(delivery.body)
         except Reject as refusal:
-            return self._dead(str(refusal))
-        with structlog.contextvars.bound_contextvars(role=self.role.name, message=event.id, attempt=delivery.attempt):
-            return self._handle(event)
+            return "unknown", self._dead(refusal)
+        about = {name: getattr(event, attribute, None) for name, attribute in ABOUT.items()}
+        with structlog.contextvars.bound_contextvars(
+            role=self.role.name,
+            message=event.id,
+            attempt=delivery.attempt,
+            **{name: value for name, value in about.items() if value is not None},
+        ):
+            try:
+                with self._tools.span(event.name, event.run_id, getattr(event, "proof_id", event.id), message=event.id):
+                    return event.name, self._handle(event)
+            finally:
+                structlog.contextvars.unbind_contextvars(MODEL)
 
     def _handle(self, event: Event) -> Outcome:
-        counters, role = self._tools.counters, self.role.name
         try:
             self._bus.publish(tuple(self.role.handlers[event.routing_key](event, self._tools)))
         except Retry as wish:
-            counters.add(role, "retried")
             log.info("message_postponed", reason=str(wish), after_s=wish.after_s)
-            return Outcome("requeue", str(wish), wish.after_s)
+            return self._later("asked", wish, wish.after_s)
         except (NotFound, CorruptObject) as error:
-            return self._failed(f"the store lacks what the message names: {error}")
+            reason = f"the store lacks what the message names: {error}"
+            log.warning("message_failed", reason=reason)
+            return Outcome("failed", reason)
         except (StoreError, BusError) as error:
-            counters.add(role, "retried")
-            log.warning("store_away" if isinstance(error, StoreError) else "broker_away", reason=str(error))
-            return Outcome("requeue", str(error), 2.0)
+            away = "store" if isinstance(error, StoreError) else "broker"
+            log.warning(f"{away}_away", reason=str(error))
+            return self._later(away, error, AWAY_S)
         except Reject as refusal:
-            return self._dead(str(refusal))
+            return self._dead(refusal)
         except Exception as error:  # a bug: the delivery limit decides how often it is tried again
             log.exception("handler_failed")
-            return self._failed(f"{type(error).__name__}: {error}")
-        counters.add(role, "handled")
+            return Outcome("failed", f"{type(error).__name__}: {error}")
         return ACK
 
-    def _failed(self, reason: str) -> Outcome:
-        self._tools.counters.add(self.role.name, "failed")
-        self._stop_if_hopeless(reason)
-        return Outcome("failed", reason)
+    def _later(self, because: str, error: ProofloopError, after_s: float) -> Outcome:
+        self._tools.metrics.retries.labels(self.role.name, because).inc()
+        return Outcome("requeue", str(error), after_s)
 
-    def _dead(self, reason: str) -> Outcome:
-        self._tools.counters.add(self.role.name, "dead")
-        log.error("message_dead", reason=reason)
-        self._stop_if_hopeless(reason)
-        return Outcome("dead", reason)
+    def _dead(self, refusal: Reject) -> Outcome:
+        log.error("message_dead", reason=str(refusal))
+        return Outcome("dead", str(refusal))
 
-    def _stop_if_hopeless(self, reason: str) -> None:
-        counters, role = self._tools.counters, self.role.name
-        bad = counters.total("dead", role) + counters.total("failed", role)
-        seen = bad + counters.total("handled", role)
+    def _count_failure(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Count what comes again or is given up, and stop when too much of it does."""
+        metrics, role = self._tools.metrics, self.role.name
+        if outcome.kind == "failed" and delivery.attempt < DELIVERY_LIMIT:
+            metrics.retries.labels(role, "failure").inc()
+        else:
+            metrics.dead_letters.labels(role).inc()
+        bad = sum(metrics.total(metrics.messages, role=role, outcome=kind) for kind in ("failed", "dead"))
+        seen = bad + metrics.total(metrics.messages, role=role, outcome="acked")
         if bad >= FAILED_MINIMUM and bad > FAILED_SHARE_LIMIT * seen:
-            self._tools.stop(f"{bad} of {seen} messages of the {role} failed, the last because: {reason}")
+            self._tools.stop(f"{bad} of {seen} messages of the {role} failed, the last because: {outcome.reason}")

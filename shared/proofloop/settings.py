@@ -9,6 +9,7 @@ What a run does is its run.toml.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -49,6 +50,12 @@ class Settings(BaseSettings):
     grace_s: float = Field(30.0, ge=0)
     """How long a service that is asked to stop waits for what it cannot cancel."""
 
+    metrics_port: int = Field(0, ge=0, le=65535)
+    """Where a service answers /metrics, /healthz and /readyz; 0: nowhere."""
+
+    metrics_host: str = "0.0.0.0"
+    """The address it listens on for them; no secret is shown there."""
+
     s3_endpoint: str | None = Field(None, pattern=r"^https?://[^/@]+/?\z")
     """The object store as https://host:port; without it the store is a local folder."""
 
@@ -72,6 +79,7 @@ def load_settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = f"PROOFLOOP_{str(first['loc'][0]).upper()}"
+        value = re.sub(r".*@", "***@", str(first["input"]))  # an address may hold a password
         raise ConfigError(
-            f"environment variable {name}={first['input']!r} cannot be used: {first['msg']}", "correct or unset it"
+            f"environment variable {name}={value!r} cannot be used: {first['msg']}", "correct or unset it"
         ) from error

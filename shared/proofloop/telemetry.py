@@ -1,26 +1,21 @@
-"""Logs and counters.
+"""Logs.
 
-Logs are events with fields, pretty on a terminal and JSON otherwise, always on stderr; stdout is data.
+They are events with fields, pretty on a terminal and JSON otherwise, always on stderr; stdout is data.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-import threading
-from collections import Counter
-from typing import Literal
 
 import structlog
 
-MetricName = Literal[
-    "handled", "retried", "failed", "dead", "engine_calls", "engine_failures", "prompt_tokens", "completion_tokens"
-]
-"""Every counter there is; each is counted by role."""
+LIBRARIES = logging.WARNING
+"""What libraries log is shown from this level on, whatever our own."""
 
 
 def configure_logging(level: str) -> None:
-    """Send structlog's events to stderr from this level on."""
+    """Send our events to stderr from this level on, and the warnings of libraries with them."""
     pretty = sys.stderr.isatty()
     structlog.configure(
         processors=[
@@ -36,19 +31,14 @@ def configure_logging(level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    logging.basicConfig(handlers=[_FromLibraries()], level=LIBRARIES, force=True)
 
 
-class Counters:
-    """Thread-safe counters by role and name."""
+class _FromLibraries(logging.Handler):
+    """Makes an event of what a library logs by the standard library's `logging`."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._counts: Counter[tuple[str, MetricName]] = Counter()
-
-    def add(self, role: str, name: MetricName, amount: int = 1) -> None:
-        with self._lock:
-            self._counts[role, name] += amount
-
-    def total(self, name: MetricName, role: str | None = None) -> int:
-        with self._lock:
-            return sum(count for (by, what), count in self._counts.items() if what == name and role in (None, by))
+    def emit(self, record: logging.LogRecord) -> None:
+        said = record.getMessage()
+        structlog.get_logger().log(
+            record.levelno, "library_said", library=record.name, said=said, exc_info=record.exc_info
+        )

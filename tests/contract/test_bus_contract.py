@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from proofloop.bus import ACK, Bus, DeadLetter, Delivery, LocalBus, Outcome
+from proofloop.bus import ACK, Bus, BusState, DeadLetter, Delivery, LocalBus, Outcome
 from proofloop.bus.dead_letters import DeadLetters
 from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.messages import Event, ModelPublished, ProofReviewed, ReviewJudged, decode, encode
@@ -175,6 +175,13 @@ class TestBusContract:
         assert consumer.seen == [(judged(0).id, 1)] * (2 * LIMIT + 1)
         assert min(later - earlier for earlier, later in zip(consumer.at, consumer.at[1:], strict=False)) >= 0.05
         assert subject.dead == []
+
+    def test_a_bus_that_delivers_says_so(self, subject: Subject) -> None:
+        consumer = Consumer()
+        subject.bus.serve("labeler", ["ReviewJudged"], consumer, concurrency=2)
+        subject.bus.publish([judged(0)])
+        assert subject.wait_idle(20)
+        assert subject.bus.state() == BusState()
 
     def test_a_requeued_delivery_holds_nobody_up(self, subject: Subject) -> None:
         consumer = Consumer(lambda event: [Outcome("requeue", "away", after_s=0.3)] if event == judged(0) else [])
@@ -368,3 +375,22 @@ def test_depths_tell_what_waits_and_runs() -> None:
     assert bus.wait_idle(5)
     assert bus.depths() == {"labeler": 0}
     bus.close(grace_s=5)
+
+
+def test_a_broker_says_since_when_a_message_could_be_delivered(broker: Broker) -> None:
+    """A message that was put off could not be delivered before its delay was over: that is no wait of the queue."""
+    seen: list[tuple[float | None, float]] = []
+
+    def process(delivery: Delivery) -> Outcome:
+        seen.append((delivery.published_s, time.time()))
+        return Outcome("requeue", after_s=0.5) if len(seen) == 1 else ACK
+
+    with rabbitmq(broker) as subject:
+        subject.bus.serve("labeler", ["ReviewJudged"], process, concurrency=1)
+        began_s = time.time()
+        subject.bus.publish([judged(0)])
+        assert subject.wait_idle(20)
+    (first, first_seen), (second, second_seen) = seen
+    assert first is not None and second is not None
+    assert began_s - 0.001 <= first <= first_seen
+    assert first_seen + 0.498 <= second <= second_seen + 0.1

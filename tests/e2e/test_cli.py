@@ -146,9 +146,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("done")
     said = call(folder, "run", str(run_file(folder)))
     assert said.code == 0, said.err
-    assert said.out.startswith("small: 4 proofs labelled: ")
+    assert said.out.startswith("small: 4 proofs done: ")
     assert len(said.out.splitlines()) == 1
-    assert "small: 4/4 proofs labelled" in said.err
+    assert "small: 4/4 proofs done" in said.err
     return folder
 
 
@@ -255,6 +255,13 @@ def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     assert files_in(tmp_path) == ["a-file", "small.toml"]
 
 
+def test_a_command_that_only_looks_makes_no_store(tmp_path: Path) -> None:
+    looks = (("runs", "list"), ("models", "list", "--run", "r"), ("dead", "list", "--run", "r"))
+    for refused in call_together(tmp_path, *((*look, "--store", "nowhere") for look in looks)):
+        check_is_refused(refused, f"there is no store at {tmp_path / 'nowhere'}", "--store or PROOFLOOP_STORE")
+    assert files_in(tmp_path) == []
+
+
 def test_what_is_not_there_is_refused_with_what_there_is(done: Path, here: Callable[[Path], Here]) -> None:
     before = files_in(done)
     commands = (
@@ -296,7 +303,7 @@ def test_a_run_that_is_there_is_only_gone_on_with_when_asked_to(copied: Path) ->
     again, resumed = call_together(copied, ("run", "small.toml"), ("run", "small.toml", "--resume"))
     check_is_refused(again, "run 'small' is already in the store", "--resume")
     assert resumed.code == 0
-    assert resumed.out.startswith("small: 4 proofs labelled: ")
+    assert resumed.out.startswith("small: 4 proofs done: ")
     assert files_in(copied) == before
     run_file(copied, count=3)
     check_is_refused(call(copied, "run", "small.toml", "--resume"), "was begun with another run file", "another name")
@@ -317,7 +324,7 @@ def test_stdout_of_every_look_at_a_run_is_data(done: Path) -> None:
     line = {"run": "small", "state": "complete", "proofs": 4, "labeled": 4, "engine": "simulated", "problems": "nano"}
     assert listed.data() == [line]
     assert shown.data().items() >= line.items()
-    assert sum(shown.data()["labels"].values()) == 4
+    assert sum(shown.data()["outcomes"].values()) == 4
     assert shown.data()["dead_letters"] == 0
     spent = {row["of"]: row for row in cost.data()}
     assert {"generator", "verifier", "meta_verifier", "total", "per_problem"} <= set(spent)
@@ -363,7 +370,7 @@ def test_a_run_that_is_interrupted_ends_cleanly_and_goes_on_where_it_stood(tmp_p
     before = labels_written(store)
     assert 3 <= len(before) < 24
     resumed = call(tmp_path, "run", "small.toml", "--resume")
-    assert (resumed.code, resumed.out[:28]) == (0, "small: 24 proofs labelled: l"), resumed.err
+    assert (resumed.code, resumed.out[:24]) == (0, "small: 24 proofs done: l"), resumed.err
     after = labels_written(store)
     assert len(after) == 24
     assert after.items() >= before.items()  # no label was written again
@@ -556,13 +563,14 @@ def test_every_role_without_torch_can_be_loaded_alone(tmp_path: Path) -> None:
 
 
 HELP = {
-    "": "demo run serve prove doctor runs models dead prompts nano --verbose",
+    "": "demo run serve prove doctor runs models dead prompts nano --verbose --version",
     "demo": "--out --seed --quick",
     "run": "FILE --store --resume --local",
     "serve": "ROLE --concurrency --store --check",
     "prove": "PROBLEM --using --proofs --store --json",
     "doctor": "[FILE] --store --json",
-    "runs": "list show report cost",
+    "runs": "list show measure report cost",
+    "runs measure": "RUN --store --json",
     "runs list": "--store --json",
     "runs show": "RUN --store --json",
     "runs report": "RUN --out --store",

@@ -1,8 +1,8 @@
 """Real servers for tests: a RabbitMQ broker and an S3 store.
 
 Taken from the environment if it names them, else started from installed programs, else installed by apt (as root on
-Debian or Ubuntu), else the test is skipped with the reason. Own servers listen on private ports, live in a temporary
-folder, and are gone at the end.
+Debian or Ubuntu), else run by Docker or podman, else the test is skipped with the reason. Own servers listen on private
+ports, live in a temporary folder, and are gone at the end.
 
 PROOFLOOP_TEST_BROKER=amqp://...  PROOFLOOP_TEST_S3=http://host:port with PROOFLOOP_TEST_S3_ACCESS_KEY and
 PROOFLOOP_TEST_S3_SECRET_KEY.
@@ -14,31 +14,31 @@ import fcntl
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 from minio import Minio
 from minio.deleteobjects import DeleteObject
 from pika import BlockingConnection, URLParameters
 
 from proofloop.bus.topology import ROUTES, Topology
+from tests.integration.ceph import ACCESS_KEY, SECRET_KEY, running_ceph
+from tests.integration.certificates import make_certificates
+from tests.integration.containers import MINIO_IMAGE, RABBITMQ_IMAGE, Container, container_tool, running
+from tests.integration.processes import START_S, answers, end, folder, free_ports, wait_until
 
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """The server itself; the one on PATH is a wrapper that changes the user."""
 
 CEPH_PROGRAMS = ("ceph", "ceph-mon", "ceph-osd", "ceph-authtool", "monmaptool", "radosgw", "radosgw-admin")
-
-START_S = 90.0
-"""How long a server may take on a busy machine; it is usually under ten seconds."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,27 @@ class Broker:
     api: str = ""
     """Its management API, with user and password; empty if we know of none."""
 
+    tls_url: str = ""
+    """The same broker by TLS, and the authority that its certificate is from; empty if we know of none."""
+
+    authority: str = ""
     kill: Callable[[], None] | None = None
     start: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
 class S3:
-    """A running S3 endpoint."""
+    """A running S3 endpoint; `kill` and `start` are None for one that is not ours."""
 
     endpoint: str
     access_key: str
     secret_key: str
+    tls_endpoint: str = ""
+    """The same store by TLS, and the authority that its certificate is from; empty if we know of none."""
+
+    authority: str = ""
+    kill: Callable[[], None] | None = None
+    start: Callable[[], None] | None = None
 
 
 @pytest.fixture(scope="session")
@@ -68,10 +78,12 @@ def broker() -> Iterator[Broker]:
     if url := os.environ.get("PROOFLOOP_TEST_BROKER"):
         yield Broker(url)
         return
-    if not RABBITMQ.exists():
-        _install("rabbitmq-server")
-    with _folder("proofloop-rabbitmq-") as folder, _rabbitmq(folder) as own:
-        yield own
+    if RABBITMQ.exists() or _install("rabbitmq-server"):
+        with folder("proofloop-rabbitmq-") as place, running_rabbitmq(place) as own:
+            yield own
+    else:
+        with _rabbitmq_in_container(_container_tool("PROOFLOOP_TEST_BROKER")) as own:
+            yield own
 
 
 @pytest.fixture(scope="session")
@@ -80,10 +92,28 @@ def s3() -> Iterator[S3]:
     if endpoint := os.environ.get("PROOFLOOP_TEST_S3"):
         yield S3(endpoint, os.environ["PROOFLOOP_TEST_S3_ACCESS_KEY"], os.environ["PROOFLOOP_TEST_S3_SECRET_KEY"])
         return
-    if not all(map(shutil.which, CEPH_PROGRAMS)):
-        _install("radosgw", "ceph-mon", "ceph-osd", "ceph-common")
-    with _folder("proofloop-ceph-") as folder, _ceph(folder) as own:
-        yield own
+    packages = ("radosgw", "ceph-mon", "ceph-osd", "ceph-common")
+    if all(map(shutil.which, CEPH_PROGRAMS)) or _install(*packages):
+        with folder("proofloop-ceph-") as place, own_s3(place) as own:
+            yield own
+    else:
+        with _minio_in_container(_container_tool("PROOFLOOP_TEST_S3")) as own:
+            yield own
+
+
+@contextmanager
+def own_s3(place: Path) -> Iterator[S3]:
+    """Ceph's gateway, started here."""
+    with running_ceph(place) as ceph:
+        yield S3(
+            f"http://127.0.0.1:{ceph.rgw}",
+            ACCESS_KEY,
+            SECRET_KEY,
+            f"https://127.0.0.1:{ceph.tls}",
+            str(ceph.certificates.ca),
+            kill=ceph.kill_gateway,
+            start=ceph.start_gateway,
+        )
 
 
 def delete_namespace(url: str, namespace: str) -> None:
@@ -111,11 +141,10 @@ def bucket_folder(s3: S3) -> Iterator[tuple[str, str]]:
     assert list(client.remove_objects(bucket, names)) == []
 
 
-def _install(*packages: str) -> None:
-    """Install Debian packages, one process at a time; skips the test where that cannot be done."""
-    names = " ".join(packages)
+def _install(*packages: str) -> bool:
+    """Install Debian packages, one process at a time; whether that could be done."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        pytest.skip(f"no real server: install {names} (as root by apt), or set PROOFLOOP_TEST_BROKER/_S3")
+        return False
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
     with open(Path(tempfile.gettempdir(), "proofloop-apt.lock"), "w") as lock:
@@ -123,61 +152,75 @@ def _install(*packages: str) -> None:
         for step in (["apt-get", "update", "-qq"], command):
             done = subprocess.run(step, env=environment, capture_output=True, text=True)
             if done.returncode != 0:
-                pytest.skip(f"no real server: {' '.join(step)} failed: {done.stderr[-500:]}")
+                warnings.warn(f"{' '.join(step)} failed: {done.stderr[-500:]}", stacklevel=2)
+                return False
+    return True
+
+
+def _container_tool(variable: str) -> str:
+    """docker or podman; skips the test where there is neither."""
+    tool = container_tool()
+    if tool is None:
+        pytest.skip(f"no real server: apt could not install one, no docker or podman answers, {variable} is not set")
+    return tool
 
 
 @contextmanager
-def _folder(prefix: str) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix=prefix))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _rabbitmq_in_container(tool: str) -> Iterator[Broker]:
+    amqp, api = free_ports(2)
+    ports = {amqp: 5672, api: 15672}
+    # RabbitMQ's own variable of this name is for command-line settings: four hours, in milliseconds
+    environment = {"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-rabbit consumer_timeout 14400000"}
+    with running(tool, RABBITMQ_IMAGE, ports=ports, environment=environment) as container:
+
+        def start() -> None:
+            container.start()
+            wait_for_container("RabbitMQ", container, f"http://127.0.0.1:{api}/api/overview")
+
+        start()
+        user = "guest:guest@127.0.0.1"
+        yield Broker(f"amqp://{user}:{amqp}/%2F", f"http://{user}:{api}", kill=container.kill, start=start)
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+@contextmanager
+def _minio_in_container(tool: str) -> Iterator[S3]:
+    [port] = free_ports(1)
+    own = S3(f"http://127.0.0.1:{port}", ACCESS_KEY, SECRET_KEY)
+    environment = {"MINIO_ROOT_USER": own.access_key, "MINIO_ROOT_PASSWORD": own.secret_key}
+    with running(tool, MINIO_IMAGE, "server", "/data", ports={port: 9000}, environment=environment) as container:
+        wait_for_container("MinIO", container, f"{own.endpoint}/minio/health/live")
+        yield own
 
 
-def wait_until(what: str, is_ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait for a server; raises with the end of its log if it ends or takes too long."""
+def wait_for_container(what: str, container: Container, url: str) -> None:
+    """Wait until the server in a container answers; raises with the end of its log."""
     deadline = time.monotonic() + START_S
-    while not is_ready():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{what} did not start: {log.read_text(errors='replace')[-2000:]}")
-        time.sleep(0.1)
+    while not answers(url):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{what} did not start: {container.log()}")
+        time.sleep(0.2)
 
 
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2.0).status_code < 500
-    except httpx.HTTPError:
-        return False
-
-
-def _end(process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> None:
-    """End a server with everything it started."""
-    if process.poll() is None:
-        os.killpg(process.pid, number)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(20)
+RABBITMQ_CONF = """
+listeners.tcp.1 = 127.0.0.1:{amqp}
+listeners.ssl.1 = 127.0.0.1:{tls}
+ssl_options.cacertfile = {certificates.ca}
+ssl_options.certfile = {certificates.certificate}
+ssl_options.keyfile = {certificates.key}
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = false
+management.tcp.ip = 127.0.0.1
+management.tcp.port = {api}
+consumer_timeout = 14400000
+"""
 
 
 @contextmanager
-def _rabbitmq(folder: Path) -> Iterator[Broker]:
-    amqp, api, distribution, epmd = free_ports(4)
-    (folder / "rabbitmq.conf").write_text(
-        f"listeners.tcp.1 = 127.0.0.1:{amqp}\nmanagement.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {api}\n"
-        "consumer_timeout = 14400000\n"
-    )
+def running_rabbitmq(folder: Path) -> Iterator[Broker]:
+    """A broker of our own, listening with and without TLS."""
+    amqp, tls, api, distribution, epmd = free_ports(5)
+    certificates = make_certificates(folder)
+    (folder / "rabbitmq.conf").write_text(RABBITMQ_CONF.format(amqp=amqp, tls=tls, api=api, certificates=certificates))
     (folder / "plugins").write_text("[rabbitmq_management].\n")
     environment = {
         "PATH": os.environ["PATH"],
@@ -203,152 +246,22 @@ def _rabbitmq(folder: Path) -> Iterator[Broker]:
                 [RABBITMQ], env=environment, stdout=file, stderr=file, cwd=folder, start_new_session=True
             )
         running.append(process)
-        wait_until("RabbitMQ", lambda: _answers(f"http://127.0.0.1:{api}/api/overview"), process, log)
+        wait_until("RabbitMQ", lambda: answers(f"http://127.0.0.1:{api}/api/overview"), process, log)
 
     def kill() -> None:
-        _end(running.pop(), signal.SIGKILL)
+        end(running.pop(), signal.SIGKILL)
 
     start()
     try:
-        yield Broker(f"amqp://guest:guest@127.0.0.1:{amqp}/%2F", f"http://guest:guest@127.0.0.1:{api}", kill, start)
+        user, ca = "guest:guest@127.0.0.1", str(certificates.ca)
+        urls = (f"amqp://{user}:{amqp}/%2F", f"http://{user}:{api}", f"amqps://{user}:{tls}/%2F")
+        yield Broker(*urls, authority=ca, kill=kill, start=start)
     finally:
         for process in running:
-            _end(process)
+            end(process)
         _end_epmd(epmd, environment)
 
 
 def _end_epmd(port: int, environment: dict[str, str]) -> None:
     """Erlang's port mapper outlives its node; this one is ours alone."""
     subprocess.run(["epmd", "-port", str(port), "-kill"], env=environment, capture_output=True)
-
-
-CEPH_CONF = """
-[global]
-fsid = 5d3b8a6e-6d0f-4c0e-9c1b-3c6e0a1b2c3d
-mon_host = v1:127.0.0.1:{mon}
-public_addr = 127.0.0.1
-ms_bind_ipv4 = true
-ms_bind_ipv6 = false
-ms_bind_msgr2 = false
-auth_cluster_required = cephx
-auth_service_required = cephx
-auth_client_required = cephx
-osd_pool_default_size = 1
-osd_pool_default_min_size = 1
-osd_pool_default_pg_num = 1
-osd_pool_default_pgp_num = 1
-osd_pool_default_pg_autoscale_mode = off
-osd_crush_chooseleaf_type = 0
-mon_allow_pool_size_one = true
-mon_allow_pool_delete = true
-mon_warn_on_pool_no_redundancy = false
-paxos_propose_interval = 0.05
-paxos_min_wait = 0.01
-run_dir = {folder}
-log_file = {folder}/$name.log
-admin_socket = {folder}/$name.asok
-mon_data = {folder}/mon
-osd_data = {folder}/osd
-osd_objectstore = bluestore
-bluestore_block_size = 8589934592
-osd_memory_target = 939524096
-bluestore_cache_size = 67108864
-keyring = {folder}/keyring
-[mon.a]
-mon_addr = 127.0.0.1:{mon}
-[client.admin]
-keyring = {folder}/keyring
-[client.rgw]
-keyring = {folder}/keyring
-rgw_frontends = beast endpoint=127.0.0.1:{rgw} tcp_nodelay=1
-rgw_thread_pool_size = 64
-[osd]
-keyring = {folder}/osd/keyring
-"""
-
-
-@contextmanager
-def _ceph(folder: Path) -> Iterator[S3]:
-    mon, rgw = free_ports(2)
-    conf, keyring, log = folder / "ceph.conf", folder / "keyring", folder / "output.log"
-    conf.write_text(CEPH_CONF.format(folder=folder, mon=mon, rgw=rgw))
-    for name in ("mon", "osd"):
-        (folder / name).mkdir()
-    processes: list[subprocess.Popen[bytes]] = []
-
-    def call(*command: object, text: str | None = None) -> str:
-        done = subprocess.run(
-            [str(part) for part in command], input=text, capture_output=True, text=True, timeout=START_S
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"{command[0]} failed: {done.stderr[-1000:]}")
-        return done.stdout
-
-    def daemon(*command: object) -> subprocess.Popen[bytes]:
-        with open(log, "ab") as file:
-            process = subprocess.Popen(
-                [*map(str, command), "-c", str(conf), "-f"], stdout=file, stderr=file, start_new_session=True
-            )
-        processes.append(process)
-        return process
-
-    def ceph(*words: object, text: str | None = None) -> str:
-        return call("ceph", "-c", conf, "--connect-timeout", "30", *words, text=text)
-
-    try:
-        for name, caps in (
-            ("mon.", {"mon": "allow *"}),
-            ("client.admin", dict.fromkeys(("mon", "osd", "mgr"), "allow *")),
-        ):
-            flags = [word for who, what in caps.items() for word in ("--cap", who, what)]
-            create = [] if keyring.exists() else ["--create-keyring"]
-            call("ceph-authtool", *create, keyring, "--gen-key", "-n", name, *flags)
-        call(
-            "ceph-authtool",
-            keyring,
-            "--gen-key",
-            "-n",
-            "client.rgw",
-            "--cap",
-            "mon",
-            "allow rw",
-            "--cap",
-            "osd",
-            "allow rwx",
-        )
-        fsid = "5d3b8a6e-6d0f-4c0e-9c1b-3c6e0a1b2c3d"
-        call("monmaptool", "--create", "--addv", "a", f"[v1:127.0.0.1:{mon}]", "--fsid", fsid, folder / "monmap")
-        call("ceph-mon", "--mkfs", "-i", "a", "-c", conf, "--monmap", folder / "monmap", "--keyring", keyring)
-        daemon("ceph-mon", "-i", "a")
-        secret = call("ceph-authtool", "--gen-print-key").strip()
-        number = ceph("osd", "new", fsid, "-i", "-", text=f'{{"cephx_secret": "{secret}"}}').strip()
-        call(
-            "ceph-authtool", "--create-keyring", folder / "osd" / "keyring", "-n", f"osd.{number}", "--add-key", secret
-        )
-        call("ceph-osd", "-i", number, "-c", conf, "--mkfs", "--osd-uuid", fsid)
-        daemon("ceph-osd", "-i", number)
-        gateway = daemon("radosgw", "-n", "client.rgw")
-        wait_until("radosgw", lambda: _answers(f"http://127.0.0.1:{rgw}/"), gateway, log)
-        own = S3(f"http://127.0.0.1:{rgw}", "testaccesskey", "test-secret-key-0123456789")
-        call(
-            "radosgw-admin",
-            "-c",
-            conf,
-            "-n",
-            "client.rgw",
-            "user",
-            "create",
-            "--uid",
-            "test",
-            "--display-name",
-            "test",
-            "--access-key",
-            own.access_key,
-            "--secret-key",
-            own.secret_key,
-            "--key-type=s3",
-        )
-        yield own
-    finally:
-        for process in reversed(processes):
-            _end(process, signal.SIGKILL)

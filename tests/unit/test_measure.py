@@ -18,7 +18,7 @@ from proofloop.domains.nano import (
     render_question,
     true_lines,
 )
-from proofloop.measure import Clusters, Evaluation, Figure, evaluate_run
+from proofloop.measure import Clusters, Evaluation, Figure, evaluate_run, refinement_figures
 from proofloop.records import Problem, Verdict
 from proofloop.store import LocalStore, put_record
 from tests.builders import MALFORMED, RUN, critique, evaluation, label, proof, valid
@@ -158,6 +158,18 @@ def test_every_figure_of_a_small_run_is_exact(store: LocalStore) -> None:
         "label_agreement": (2 / 3, 3),
         "label_undecided": (1 / 4, 4),
     }
+
+
+def test_refinement_is_measured_by_iteration_and_by_the_proof_that_rates_itself_highest(store: LocalStore) -> None:
+    add_proof(store, "a", RIGHT, valid(1.0))
+    put_record(store, keys.attempt(RUN, "a", 0), proof(valid(0.0), id="a", solution=WRONG))
+    put_record(store, keys.attempt(RUN, "a", 1), proof(MALFORMED, id="a", solution=RIGHT))
+    add_proof(store, "b", WRONG, valid(1.0))
+    add_proof(store, "c", RIGHT, valid(0.5))
+    add_proof(store, "d", WRONG, MALFORMED, "p2")
+    found = refinement_figures(store, RUN, NanoDomain(), iterations=4)
+    assert [figure.value for figure in found.pass_at_1] == [1 / 4, 1 / 4, 2 / 4, 2 / 4]
+    assert (found.best_by_self_score.value, found.best_by_self_score.cases) == ((0.5 + 0) / 2, 2)
 
 
 def test_problems_are_the_clusters_of_every_figure(store: LocalStore) -> None:

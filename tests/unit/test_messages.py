@@ -36,6 +36,9 @@ RELEASED: dict[str, Event] = {
         group="nano-01",
         parents=(ParentProof(proof_id="nano-01-000", critiques=(-1, 4)), ParentProof(proof_id="nano-01-001")),
     ),
+    "ProblemPosed-2": ProblemPosed(
+        run_id="demo-0", problem_id="nano-01", proof_id="nano-01-003", group="nano-01", attempt=2
+    ),
     "ProofWritten-1": ProofWritten(run_id="demo-0", proof_id="nano-01-003", index=7, verifier_version="nano-base"),
     "ProofReviewed-1": ProofReviewed(run_id="demo-0", proof_id="nano-01-003", index=-1),
     "ReviewJudged-1": ReviewJudged(run_id="demo-0", proof_id="nano-01-003", index=0),
@@ -54,6 +57,7 @@ RELEASED: dict[str, Event] = {
 }
 IDS = {
     "ProblemPosed-1": "ProblemPosed/demo-0/nano-01-003",
+    "ProblemPosed-2": "ProblemPosed/demo-0/nano-01-003/2",
     "ProofWritten-1": "ProofWritten/demo-0/nano-01-003/7",
     "ProofReviewed-1": "ProofReviewed/demo-0/nano-01-003/-1",
     "ReviewJudged-1": "ReviewJudged/demo-0/nano-01-003/0",
@@ -88,6 +92,7 @@ def test_fields_of_a_newer_version_are_ignored(event: Event) -> None:
 def test_events_are_routed_by_name_and_published_models_by_role_too() -> None:
     keys = [event.routing_key for event in RELEASED.values()]
     assert keys == [
+        "ProblemPosed",
         "ProblemPosed",
         "ProofWritten",
         "ProofReviewed",

@@ -154,10 +154,11 @@ def test_a_line_separator_inside_the_text_ends_no_event(serve: Serve, connect: C
 def test_a_server_that_answers_in_one_piece_is_understood(serve: Serve, connect: Connect) -> None:
     body = {
         "choices": [{"message": {"role": "assistant", "content": "Done."}, "finish_reason": "length"}],
-        "usage": {"prompt_tokens": 2, "completion_tokens": 1},
+        "usage": {"prompt_tokens": 2, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 1}},
     }
     generation = connect(serve(refuses(200, body, Content_Type="application/json"))).submit(ask()).result(10)
     assert (generation.text, generation.finish_reason, generation.completion_tokens) == ("Done.", "length", 1)
+    assert (generation.prompt_tokens, generation.cached_tokens) == (2, 1)
 
 
 def test_token_counts_are_estimated_where_the_server_reports_none(serve: Serve, connect: Connect) -> None:

@@ -227,6 +227,13 @@ def test_costs_name_a_run_that_is_not_there(store: Store) -> None:
         costs(store, "lost")
 
 
+def test_attempts_before_the_proof_cost_as_well(store: Store) -> None:
+    begin(store)
+    proof = write_proof(store)
+    put_record(store, keys.attempt("tried", proof.id, 0), proof)
+    assert costs(store, "tried").by_role["generator"].calls == 2
+
+
 def test_costs_read_no_tokens(store: Store) -> None:
     begin(store)
     proof = write_proof(store)

@@ -79,13 +79,15 @@ LABELED = ProofLabeled.of(label())
 
 
 class SayingEngine:
-    """Says one thing to everybody."""
+    """Says one thing after the other, the last one for ever, and keeps what it was asked."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, *texts: str) -> None:
+        self._texts, self.asked = texts, list[str]()
 
     def submit(self, request: GenerationRequest) -> Call:
-        return AnsweredCall(Generation(self._text, "stop", 10, 20, 0.5, request.model))
+        text = self._texts[min(len(self.asked), len(self._texts) - 1)]
+        self.asked.append(request.messages[0].content)
+        return AnsweredCall(Generation(text, "stop", 10, 20, 0.5, request.model))
 
     def close(self) -> None: ...
 
@@ -190,6 +192,52 @@ def test_a_refinement_shows_its_parents_and_the_chosen_critiques(tmp_path: Path)
     text = engine.requests[0].messages[0].content
     assert all(part in text for part in ("Prove p1.", parent.solution, "MY OWN DOUBTS", "A REAL GAP"))
     assert get_record(tools.store, keys.proof(RUN, "p1-r1"), Proof).parents == (PROOF,)
+
+
+def attempts_with(tools: Tools) -> list[ProblemPosed]:
+    """Every attempt at the proof, each led to by the one before."""
+    posed = [POSED]
+    while isinstance(after := next(prove(posed[-1], tools)), ProblemPosed):
+        posed.append(after)
+    return posed
+
+
+def test_a_proof_is_refined_until_the_generator_finds_no_fault_with_it(tmp_path: Path) -> None:
+    engine = SayingEngine(
+        *(answer(f"Try {number}.", score, f"Doubt {number}.") for number, score in enumerate(("0", "0.5", "1")))
+    )
+    tools = tools_with(tmp_path, engine, refinement={"iterations": 8})
+    assert [event.attempt for event in attempts_with(tools)] == [0, 1, 2]
+    stored = get_record(tools.store, keys.proof(RUN, PROOF), Proof)
+    assert (stored.solution, stored.verdict) == ("Try 2.", valid(1.0))
+    assert [("Try 0." in text, "Doubt 1." in text) for text in engine.asked] == [
+        (False, False),
+        (True, False),
+        (False, True),
+    ]
+
+
+def test_refinement_ends_with_the_last_attempt_whatever_it_is(tmp_path: Path) -> None:
+    engine = SayingEngine(answer("Try 0.", "0"), answer("Try 1.", "0"))
+    tools = tools_with(tmp_path, engine, refinement={"iterations": 2})
+    assert len(attempts_with(tools)) == 2
+    assert get_record(tools.store, keys.proof(RUN, PROOF), Proof).verdict == valid(0.0)
+
+
+def test_refinement_goes_on_from_the_last_readable_attempt(tmp_path: Path) -> None:
+    engine = SayingEngine(answer("Try 0.", "0"), "no proof at all", answer("Try 2.", "1"))
+    tools = tools_with(tmp_path, engine, refinement={"iterations": 3})
+    attempts_with(tools)
+    assert "Try 0." in engine.asked[2]
+
+
+def test_a_redelivered_attempt_is_not_paid_again(tmp_path: Path) -> None:
+    engine = SayingEngine(answer("Try 0.", "0"), answer("Try 1.", "1"))
+    tools = tools_with(tmp_path, engine, refinement={"iterations": 2})
+    [second] = prove(POSED, tools)
+    assert list(prove(POSED, tools)) == [second]
+    reviews = list(prove(second, tools))
+    assert list(prove(POSED, tools)) == reviews  # the proof is there: only its reviews are still of use
 
 
 def test_an_answer_that_no_record_can_hold_is_data_all_the_same(tmp_path: Path) -> None:

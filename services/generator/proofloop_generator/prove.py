@@ -2,6 +2,9 @@
 
 From `ProblemPosed` comes one proof in the store; out go n `ProofWritten`, and `ProofReviewed` for its own critique.
 
+With [refinement] a message is one attempt: while the generator finds fault with it and attempts remain, out goes
+`ProblemPosed` for the next, which is shown this one. Only the last is the proof.
+
 A proof whose format is wrong has nothing to review: it goes straight to the labeler, which closes it.
 """
 
@@ -28,9 +31,17 @@ from proofloop.store import find_record, get_record, put_record
 
 
 def prove(event: ProblemPosed, tools: Tools) -> Iterator[Event]:
-    """Write the proof, unless it is there, and ask for its reviews."""
+    """Write the proof, unless it is there, and ask for its reviews, or for another attempt at it."""
     key = keys.proof(event.run_id, event.proof_id)
-    proof = find_record(tools.store, key, Proof) or put_record(tools.store, key, _write(event, tools))
+    proof = find_record(tools.store, key, Proof)
+    if proof is None:
+        attempt_key = keys.attempt(event.run_id, event.proof_id, event.attempt)
+        attempt = find_record(tools.store, attempt_key, Proof) or _write(event, tools)
+        if attempt.verdict.score != 1.0 and event.attempt + 1 < tools.spec(event.run_id).refinement.iterations:
+            put_record(tools.store, attempt_key, attempt)
+            yield event.model_copy(update={"attempt": event.attempt + 1})
+            return
+        proof = put_record(tools.store, key, attempt)
     about = {"run_id": event.run_id, "proof_id": event.proof_id}
     if proof.verdict.outcome != "valid":
         yield ReviewJudged(**about, index=SELF_CRITIQUE)
@@ -47,7 +58,7 @@ def _write(event: ProblemPosed, tools: Tools) -> Proof:
         tools.serving(event.run_id, "generator"),
         _prompt(event, tools),
         event.proof_id,
-        "proof",
+        f"proof-{event.attempt}" if event.attempt else "proof",
     )
     return _read(event, Asked(question, tools).answer(), tools)
 
@@ -61,7 +72,7 @@ def _read(event: ProblemPosed, answer: Answer, tools: Tools) -> Proof:
         group=event.group,
         solution=parsed.solution,
         self_analysis=parsed.self_analysis,
-        verdict=answer.verdict_or(parsed.verdict),
+        verdict=answer.verdict(parsed.verdict, "generator", tools),
         provenance=answer.provenance,
         verifier_version=tools.serving(event.run_id, "verifier"),
         parents=tuple(parent.proof_id for parent in event.parents),
@@ -71,12 +82,24 @@ def _read(event: ProblemPosed, answer: Answer, tools: Tools) -> Proof:
 def _prompt(event: ProblemPosed, tools: Tools) -> Prompt:
     pack = tools.pack(event.run_id)
     question = tools.problem(event.run_id, event.problem_id).question
-    if not event.parents:
-        return pack.prove(question)
-    return pack.refine(question, [_attempt(event.run_id, parent, tools) for parent in event.parents])
+    before = _last_readable(event, tools)
+    if before is not None:
+        return pack.refine(question, [(before.solution, [before.self_analysis])])
+    if event.parents:
+        return pack.refine(question, [_with_critiques(event.run_id, parent, tools) for parent in event.parents])
+    return pack.prove(question)
 
 
-def _attempt(run_id: str, parent: ParentProof, tools: Tools) -> tuple[str, list[str]]:
+def _last_readable(event: ProblemPosed, tools: Tools) -> Proof | None:
+    """The attempt to go on from: one whose format is wrong has nothing to show."""
+    for number in reversed(range(event.attempt)):
+        attempt = get_record(tools.store, keys.attempt(event.run_id, event.proof_id, number), Proof)
+        if attempt.verdict.outcome == "valid":
+            return attempt
+    return None
+
+
+def _with_critiques(run_id: str, parent: ParentProof, tools: Tools) -> tuple[str, list[str]]:
     """An earlier proof with the analyses chosen to be shown beside it."""
     proof = get_record(tools.store, keys.proof(run_id, parent.proof_id), Proof)
     chosen = [

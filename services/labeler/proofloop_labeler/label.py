@@ -23,10 +23,14 @@ UNREADABLE = Decision("unreadable", "unreadable", None, ())
 def label(event: ReviewJudged, tools: Tools) -> Iterator[Event]:
     """Write the label, if it is decided and not there yet, and announce it if this message decided it."""
     key = keys.label(event.run_id, event.proof_id)
-    found = find_record(tools.store, key, Label) or _decide(event, tools)
+    found = find_record(tools.store, key, Label)
     if found is None:
-        return
-    found = put_record(tools.store, key, found)
+        decided = _decide(event, tools)
+        if decided is None:
+            return
+        found = put_record(tools.store, key, decided)
+        if found is decided:  # this process was first
+            tools.metrics.labels.labels(found.outcome, found.kind).inc()
     if found.trigger == event.index:
         yield ProofLabeled.of(found)
 

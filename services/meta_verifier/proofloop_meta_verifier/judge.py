@@ -94,16 +94,17 @@ def _ask(event: ProofReviewed, prompt: Prompt, version: str, numbers: range, too
         for number in numbers
     ]
     try:
-        return [_read(one.answer(unneeded=lambda: _is_decided(event, tools))) for one in asked]
+        return [_read(one.answer(unneeded=lambda: _is_decided(event, tools)), tools) for one in asked]
     except BaseException:
         for one in asked:
             one.cancel()
         raise
 
 
-def _read(answer: Answer) -> MetaCritique:
+def _read(answer: Answer, tools: Tools) -> MetaCritique:
     parsed = parse_meta_critique(answer.text, answer.finish_reason)
-    return MetaCritique(analysis=parsed.text, verdict=answer.verdict_or(parsed.verdict), provenance=answer.provenance)
+    verdict = answer.verdict(parsed.verdict, "meta_verifier", tools)
+    return MetaCritique(analysis=parsed.text, verdict=verdict, provenance=answer.provenance)
 
 
 def _is_decided(event: ProofReviewed, tools: Tools) -> bool:

@@ -42,7 +42,7 @@ def _write(event: ProofWritten, tools: Tools) -> Critique:
         proof_id=event.proof_id,
         index=event.index,
         analysis=parsed.text,
-        verdict=answer.verdict_or(parsed.verdict),
+        verdict=answer.verdict(parsed.verdict, "verifier", tools),
         provenance=answer.provenance,
     )
 

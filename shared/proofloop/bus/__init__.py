@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from proofloop.bus.base import ACK, Bus, DeadLetter, Delivery, Outcome
+from proofloop.bus.base import ACK, DELIVERY_LIMIT, Bus, BusState, DeadLetter, Delivery, Outcome
 from proofloop.bus.local import LocalBus
 from proofloop.errors import ConfigError
 from proofloop.settings import Settings
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACK",
+    "DELIVERY_LIMIT",
     "Bus",
+    "BusState",
     "DeadLetter",
     "Delivery",
     "LocalBus",

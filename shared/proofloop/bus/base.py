@@ -15,10 +15,14 @@ from proofloop.messages import Event
 
 @dataclass(frozen=True)
 class Delivery:
-    """One message as it came: `attempt` counts from 1."""
+    """One message as it came: `attempt` counts from 1.
+
+    `published_s`: since when it could be delivered, as Unix time; None where the bus does not say.
+    """
 
     body: bytes
     attempt: int = 1
+    published_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,17 @@ class DeadLetter:
     deliveries: int
 
 
+@dataclass(frozen=True)
+class BusState:
+    """Why a bus delivers nothing now; both are empty while it does.
+
+    broken: only a restart of the process mends it. away: it may come back by itself.
+    """
+
+    broken: str = ""
+    away: str = ""
+
+
 class Bus(Protocol):
     """Queues, one a role. `publish` returns when every event is safely queued."""
 
@@ -62,6 +77,10 @@ class Bus(Protocol):
 
         Returns at once.
         """
+        ...
+
+    def state(self) -> BusState:
+        """Whether everything served is being delivered. Never waits."""
         ...
 
     def close(self, *, grace_s: float) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable
 
 import structlog
@@ -26,6 +27,12 @@ log = structlog.get_logger()
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 """Between attempts to come back: doubled each time, with jitter, so that a hundred workers do not return at once."""
+
+BEAT_S = 1.0
+"""How often a link that is up shows that its thread runs."""
+
+STALLED_S = 150.0
+"""A link's thread that did nothing for so long is wedged; to find out that nobody answers takes it less."""
 
 HEARTBEAT_S = 30
 """A dead peer is noticed within twice this time."""
@@ -84,9 +91,11 @@ class Link:
         self._parameters, self._prepare, self._opened, self._lost = parameters, prepare, opened, lost
         self._lock = threading.Lock()
         self._connection: SelectConnection | None = None
+        self._actions: list[Callable[[], object]] = []
         self._closing = threading.Event()
         self._was_up = False
         self._reason: object = ""
+        self._beat_s = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=f"amqp-{name}", daemon=True)
         self._thread.start()
 
@@ -95,8 +104,24 @@ class Link:
         with self._lock:
             if self._connection is None:
                 return False
-            self._connection.ioloop.add_callback_threadsafe(action)
+            self._actions.append(action)
+            if len(self._actions) == 1:  # otherwise the thread has been woken already, which costs a system call
+                self._connection.ioloop.add_callback_threadsafe(self._act)
             return True
+
+    @property
+    def problem(self) -> str:
+        """Why this link will never come back by itself; empty while it will."""
+        if not self._thread.is_alive():
+            return f"the thread {self._thread.name} ended"
+        silent_s = time.monotonic() - self._beat_s
+        return f"the thread {self._thread.name} has done nothing for {silent_s:.0f} s" if silent_s > STALLED_S else ""
+
+    def _act(self) -> None:
+        with self._lock:
+            actions, self._actions = self._actions, []
+        for action in actions:
+            action()
 
     def reopen(self, reason: str) -> None:
         """Give the connection up and make a new one. On the link's thread only."""
@@ -114,6 +139,7 @@ class Link:
         pause_s = FIRST_PAUSE_S
         while not self._closing.is_set():
             self._was_up, self._reason = False, ""
+            self._beat_s = time.monotonic()
             try:
                 self._prepare()
                 self._live()
@@ -140,7 +166,7 @@ class Link:
             connection.ioloop.start()
         finally:
             with self._lock:
-                self._connection = None
+                self._connection, self._actions = None, []
             self._lost()
             connection.ioloop.close()
 
@@ -152,9 +178,14 @@ class Link:
         with self._lock:
             self._connection = connection
         self._was_up = True
+        self._beat(connection)
         self._opened(channel)
         if self._closing.is_set():  # `close` came before there was anything to close
             self.reopen("closed")
+
+    def _beat(self, connection: SelectConnection) -> None:
+        self._beat_s = time.monotonic()
+        connection.ioloop.call_later(BEAT_S, lambda: self._beat(connection))
 
     def _end(self, connection: SelectConnection, reason: BaseException) -> None:
         self._reason = self._reason or reason

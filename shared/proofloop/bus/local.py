@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from proofloop.bus.base import DELIVERY_LIMIT, DeadLetter, Delivery, Outcome
+from proofloop.bus.base import DELIVERY_LIMIT, BusState, DeadLetter, Delivery, Outcome
 from proofloop.messages import Event, encode
 
 log = structlog.get_logger()
@@ -92,6 +92,10 @@ class LocalBus:
         """Whether nothing waits and nothing runs, waiting for that up to `timeout_s`."""
         with self._lock:
             return self._became_idle.wait_for(lambda: all(queue.idle for queue in self._queues.values()), timeout_s)
+
+    def state(self) -> BusState:
+        with self._lock:
+            return BusState(broken="" if self._open else "the bus is closed")
 
     def close(self, *, grace_s: float = 5.0) -> None:
         with self._lock:

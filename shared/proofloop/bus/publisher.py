@@ -1,16 +1,14 @@
-"""Publishing with confirms: messages go out in windows, and `publish` returns when the broker has every one of them.
+"""Publishing with confirms: messages go out through a window, and `publish` returns when the broker has all of its own.
 
-A confirm for each message one at a time costs a round trip and a disk sync each; a window shares them.
+A confirm for each message one at a time costs a round trip and a disk sync each; those in a window share them.
 """
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import structlog
 from pika import BasicProperties, URLParameters
@@ -38,68 +36,65 @@ class Message:
     mandatory: bool
 
 
-class _Lost(Exception):
-    """The connection ended before the broker answered: send the window again."""
+class _Batch:
+    """The messages of one `publish`: how many the broker does not have yet."""
 
-
-class _Window:
-    """Some messages, and whether the broker has them all."""
-
-    def __init__(self, messages: Sequence[Message]) -> None:
-        self.messages = messages
-        self.settled: Future[None] = Future()
-        self._missing = len(messages)
+    def __init__(self, count: int) -> None:
+        self.missing = count
+        self.error: BusError | None = None
+        self.is_over = threading.Event()
 
     def confirm(self) -> None:
-        self._missing -= 1
-        if self._missing == 0 and not self.settled.done():
-            self.settled.set_result(None)
+        self.missing -= 1
+        if self.missing == 0:
+            self.is_over.set()
 
-    def fail(self, error: Exception) -> None:
-        if not self.settled.done():
-            self.settled.set_exception(error)
+    def fail(self, reason: str) -> None:
+        self.error = BusError(reason)
+        self.is_over.set()
 
 
 class Publisher:
-    """Safe to share between threads: their windows travel side by side on one channel.
+    """Safe to share between threads: their batches follow one another through one window, which slides.
 
-    What was sent when the connection was lost is sent again, so a message can arrive twice.
+    What was sent when the connection was lost is sent again, so a message can arrive twice. Only the link's thread
+    touches what is under way; other threads append to what waits.
     """
 
     def __init__(self, parameters: URLParameters, prepare: Callable[[], None]) -> None:
-        self._unconfirmed: dict[int, _Window] = {}
+        self._waiting: deque[tuple[_Batch, Message]] = deque()
+        self._under_way: dict[int, tuple[_Batch, Message]] = {}
         self._channel: Channel | None = None
         self._tag = 0
-        self._up, self._closed = threading.Event(), False
+        self._is_closed = False
         self._link = Link("publisher", parameters, prepare=prepare, opened=self._opened, lost=self._lost)
 
     def publish(self, messages: Sequence[Message], *, timeout_s: float) -> None:
         """Return when the broker has all of them. Raises BusError."""
-        deadline = time.monotonic() + timeout_s
-        for start in range(0, len(messages), WINDOW):
-            self._publish(messages[start : start + WINDOW], deadline)
+        batch = _Batch(len(messages))
+        self._waiting.extend([(batch, message) for message in messages])
+        self._link.call(self._fill)
+        if self._is_closed or not batch.is_over.wait(timeout_s):
+            batch.fail("the broker did not confirm in time: it is away, or blocked because it lacks memory or disk")
+        if batch.error:
+            raise batch.error
 
     def close(self) -> None:
-        self._closed = True
+        self._is_closed = True
         self._link.close()
+        for batch, _ in self._waiting:
+            batch.fail("the connection to the broker was closed")
 
-    def _publish(self, messages: Sequence[Message], deadline: float) -> None:
-        while (left_s := deadline - time.monotonic()) > 0 and not self._closed:
-            window = _Window(messages)
-            if not self._up.wait(min(left_s, 1.0)) or not self._link.call(partial(self._send, window)):
-                continue
-            try:
-                return window.settled.result(left_s)
-            except (_Lost, TimeoutError):
-                continue
-        raise BusError("the broker did not confirm in time: it is away, or blocked because it lacks memory or disk")
-
-    def _send(self, window: _Window) -> None:
+    def _fill(self) -> None:
+        """Send what waits until the window is full."""
         if self._channel is None:
-            return window.fail(_Lost())
-        for message in window.messages:
+            return
+        while self._waiting and len(self._under_way) < WINDOW:
+            batch, message = self._waiting.popleft()
+            if batch.is_over.is_set():  # it failed: nobody waits for the rest
+                continue
             self._tag += 1
-            self._unconfirmed[self._tag] = window
+            self._under_way[self._tag] = batch, message
             self._channel.basic_publish(
                 message.exchange, message.routing_key, message.body, message.properties, message.mandatory
             )
@@ -108,31 +103,30 @@ class Publisher:
         channel.add_on_return_callback(self._returned)
         channel.confirm_delivery(self._confirmed)
         self._channel, self._tag = channel, 0
-        self._up.set()
+        self._fill()
 
     def _lost(self) -> None:
-        self._up.clear()
+        """What was under way goes first on the next connection, in its order."""
         self._channel = None
-        windows, self._unconfirmed = self._unconfirmed, {}
-        for window in windows.values():
-            window.fail(_Lost())
+        self._waiting.extendleft(reversed(self._under_way.values()))
+        self._under_way = {}
 
     def _confirmed(self, frame: Method[Basic.Ack | Basic.Nack]) -> None:
         answer = frame.method
         for tag in self._tags(answer.delivery_tag, answer.multiple):
-            window = self._unconfirmed.pop(tag, None)
-            if window is None:
+            batch, _ = self._under_way.pop(tag, (None, None))
+            if batch is None:
                 continue
             if isinstance(answer, Basic.Ack):
-                window.confirm()
+                batch.confirm()
             else:
-                window.fail(BusError("the broker refused a message: a queue is full or its disk is"))
+                batch.fail("the broker refused a message: a queue is full or its disk is")
+        self._fill()
 
-    def _tags(self, last: int, multiple: bool) -> list[int]:
+    def _tags(self, last: int, multiple: bool) -> Iterable[int]:
         if not multiple:
-            return [last]
-        first = next(iter(self._unconfirmed), last + 1)
-        return list(range(first, last + 1))
+            return (last,)
+        return range(next(iter(self._under_way), last + 1), last + 1)
 
     def _returned(self, channel: Channel, method: Basic.Return, properties: BasicProperties, body: bytes) -> None:
         """A queue that must be there is not: come back by a new connection, which declares everything first."""

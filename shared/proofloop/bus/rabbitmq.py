@@ -27,7 +27,7 @@ from pika.channel import Channel
 from pika.frame import Method
 from pika.spec import Basic
 
-from proofloop.bus.base import DELIVERY_LIMIT, Delivery, Outcome
+from proofloop.bus.base import DELIVERY_LIMIT, BusState, Delivery, Outcome
 from proofloop.bus.link import Link, connect, parse_url
 from proofloop.bus.publisher import Message, Publisher
 from proofloop.bus.topology import ROUTES, Topology
@@ -38,6 +38,9 @@ log = structlog.get_logger()
 
 FAILURES, REASON, DELIVERIES = "x-proofloop-failures", "x-proofloop-reason", "x-proofloop-deliveries"
 """Our headers: how often a message failed; why it is dead and after how many deliveries."""
+
+PUBLISHED = "x-proofloop-published-ms"
+"""Since when a message could be delivered: milliseconds of Unix time. Older messages do not have it."""
 
 PUBLISH_S = 30.0
 """How long `publish` waits for the confirms, a short absence of the broker included."""
@@ -89,6 +92,11 @@ class RabbitBus:
             )
         )
 
+    def state(self) -> BusState:
+        broken = (consumer.broken for consumer in self._consumers)
+        away = (consumer.away for consumer in self._consumers)
+        return BusState(next(filter(None, broken), ""), next(filter(None, away), ""))
+
     @property
     def unsettled(self) -> int:
         """Deliveries that are in this process now."""
@@ -111,7 +119,7 @@ class RabbitBus:
         if len(body) > MAX_BODY_BYTES:
             raise ValueError(f"{event.id}: {len(body)} bytes; an event has at most {MAX_BODY_BYTES}")
         must_arrive = any(event.routing_key in topics for topics in self._routes.values())
-        properties = properties_of(type=event.name, message_id=event.id)
+        properties = properties_of(type=event.name, message_id=event.id, headers={PUBLISHED: _now_ms()})
         return Message(self._topology.exchange, event.routing_key, body, properties, must_arrive)
 
     def _declare(self) -> None:
@@ -149,6 +157,11 @@ class _Taken:
         headers: Mapping[str, int] = self.properties.headers or {}
         return headers.get(FAILURES, 0) + headers.get("x-delivery-count", 0) + 1
 
+    @property
+    def published_s(self) -> float | None:
+        published_ms = (self.properties.headers or {}).get(PUBLISHED)
+        return published_ms / 1000 if isinstance(published_ms, int) else None
+
 
 class _Consumer:
     """One queue's deliveries, handed to a pool of threads; answers go back to the connection's own thread."""
@@ -169,6 +182,7 @@ class _Consumer:
         self._prefetch = prefetch
         self._tag = ""
         self._channel: Channel | None = None
+        self._consuming = False
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self.unsettled = 0
@@ -179,7 +193,18 @@ class _Consumer:
         ]
         for thread in self._threads:
             thread.start()
-        self._link = Link(role, parameters, prepare=prepare, opened=self._opened)
+        self._link = Link(role, parameters, prepare=prepare, opened=self._opened, lost=self._lost)
+
+    @property
+    def broken(self) -> str:
+        """Why only a restart makes this queue's deliveries go on; empty if nothing is wrong."""
+        ended = [thread.name for thread in self._threads if not thread.is_alive()]
+        return f"the thread {ended[0]} ended" if ended and not self._stopping.is_set() else self._link.problem
+
+    @property
+    def away(self) -> str:
+        """Why nothing is delivered now; empty while the broker has this consumer."""
+        return "" if self._consuming else f"the queue of {self._role} is not consumed: the broker is away"
 
     def stop(self) -> None:
         """Take nothing new; what was taken and not begun goes back."""
@@ -201,7 +226,14 @@ class _Consumer:
 
     def _consume(self, _: Method[Basic.QosOk]) -> None:
         if self._channel is not None and not self._stopping.is_set():
-            self._tag = self._channel.basic_consume(self._topology.queue(self._role), self._take)
+            queue = self._topology.queue(self._role)
+            self._tag = self._channel.basic_consume(queue, self._take, callback=self._consumes)
+
+    def _consumes(self, _: Method[Basic.ConsumeOk]) -> None:
+        self._consuming = True
+
+    def _lost(self) -> None:
+        self._consuming = False
 
     def _cancel(self) -> None:
         if self._tag and self._channel is not None and self._channel.is_open:
@@ -225,7 +257,7 @@ class _Consumer:
         if self._stopping.is_set():
             return Outcome("requeue", "the process is stopping")
         try:
-            return self._process(Delivery(taken.body, taken.attempt))
+            return self._process(Delivery(taken.body, taken.attempt, taken.published_s))
         except Exception as error:  # a thread that dies here would take its message and its place with it
             log.exception("delivery_failed", queue=self._role)
             return Outcome("failed", f"{type(error).__name__}: {error}")
@@ -263,7 +295,9 @@ class _Consumer:
     def _copy(self, taken: _Taken, *, failures: int, after_s: float = 0.0) -> Message:
         queue = self._topology.later_queue(self._role) if after_s > 0 else self._topology.queue(self._role)
         properties = properties_of(
-            type=taken.properties.type, message_id=taken.properties.message_id, headers={FAILURES: failures}
+            type=taken.properties.type,
+            message_id=taken.properties.message_id,
+            headers={FAILURES: failures, PUBLISHED: _now_ms() + math.ceil(1000 * after_s)},
         )
         if after_s > 0:
             properties.expiration = str(math.ceil(1000 * after_s))
@@ -277,6 +311,10 @@ class _Consumer:
             headers={REASON: reason[:2000], DELIVERIES: taken.attempt},
         )
         return Message(self._topology.dead_exchange, self._role, taken.body[:MAX_BODY_BYTES], properties, True)
+
+
+def _now_ms() -> int:
+    return int(1000 * time.time())
 
 
 def properties_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -33,9 +34,19 @@ app.add_typer(prompts.app, name="prompts")
 app.add_typer(nano.app, name="nano")
 
 
+def print_version(wanted: bool) -> None:
+    """For --version."""
+    if wanted:
+        print(f"proofloop {version('proofloop')}")
+        raise typer.Exit
+
+
 @app.callback()
 def configure(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what every service does.")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
 ) -> None:
     """Set up logging before any command."""
     configure_logging("info" if verbose else load_settings().log_level)

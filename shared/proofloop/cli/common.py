@@ -39,9 +39,16 @@ PLAIN_INTERVAL_S = 15.0
 """How often progress is printed where there is no terminal to draw on."""
 
 
-def open_store(folder: Path | None) -> Store:
-    """The store that the command works on. Raises ConfigError if it cannot be written, StoreError if it is away."""
-    return store.open_store(load_settings(), folder)
+def open_store(folder: Path | None, *, must_exist: bool = False) -> Store:
+    """The store that the command works on. Raises ConfigError if it cannot be written, StoreError if it is away.
+
+    A command that only looks makes no folder: for it the store must exist.
+    """
+    settings = load_settings()
+    local = folder if folder is not None or settings.s3_endpoint else settings.store
+    if must_exist and local is not None and not local.exists():
+        raise ConfigError(f"there is no store at {local.absolute()}", "name one by --store or PROOFLOOP_STORE")
+    return store.open_store(settings, folder)
 
 
 def open_engines(store: Store) -> Engines:
@@ -79,7 +86,7 @@ def stopping_on_signal() -> Iterator[threading.Event]:
 
 
 class ProgressLine:
-    """One line a stage: what is labelled of how much, how it came out, what the trainer reached, and the time left."""
+    """One line a stage: what is done of how much, how it came out, what the trainer reached, and the time left."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -118,7 +125,7 @@ class ProgressLine:
     def _describe(self, progress: Progress) -> str:
         outcomes = ", ".join(f"{name} {count}" for name, count in sorted(progress.outcomes.items()))
         steps = "".join(f"; {role} step {step}" for role, step in sorted(progress.steps.items()))
-        labeled = f"{progress.labeled}/{progress.planned} proofs labelled ({outcomes or 'none yet'})"
+        labeled = f"{progress.labeled}/{progress.planned} proofs done ({outcomes or 'none yet'})"
         return f"{labeled}{steps}; {self._time_left(progress)}"
 
     def _time_left(self, progress: Progress) -> str:

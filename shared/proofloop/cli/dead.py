@@ -65,7 +65,7 @@ def drop(run: RunOption = None, store: StoreOption = None) -> None:
 def _local(run: str | None, store: StoreOption) -> tuple[Store, str]:
     if run is None:
         raise ConfigError("which run?", "give --run NAME; without it only the dead letters of a broker can be seen")
-    data = open_store(store)
+    data = open_store(store, must_exist=True)
     need_run(data, run)
     return data, run
 

@@ -14,7 +14,6 @@ from proofloop import keys
 from proofloop.cli.common import ProgressLine, open_engines, stopping_on_signal
 from proofloop.demo import EVAL_SIZE, QUICK_EVAL_SIZE, demo_spec
 from proofloop.evals import Summary, evaluate_after, evaluate_before, find_summary
-from proofloop.measure import Figure
 from proofloop.store import LocalStore, put_record
 from proofloop.walk import LocalWalk, create_run, planned_proofs
 
@@ -65,12 +64,6 @@ def publish(store: LocalStore, summary: Summary, out: Path) -> None:
     (out / "summary.json").write_text(summary.model_dump_json(indent=2) + "\n", "utf-8")
     write_report(read_report(store, summary.run_id, summary=json.loads(summary.model_dump_json())), out / "report.html")
     for name in type(summary.before).model_fields:
-        print(f"{name:22} {_shown(getattr(summary.before, name))}  ->  {_shown(getattr(summary.after, name))}")
+        print(f"{name:22} {getattr(summary.before, name)}  ->  {getattr(summary.after, name)}")
     print(f"{summary.seconds:.0f} seconds; read {out / 'report.html'}")
     print(f"more: proofloop runs show {summary.run_id} --store {out / 'store'}", file=sys.stderr)
-
-
-def _shown(figure: Figure) -> str:
-    if figure.value is None or figure.low is None or figure.high is None:
-        return "not measured"
-    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}] of {figure.cases:5d}"

@@ -24,7 +24,7 @@ RoleArgument = Annotated[str, typer.Argument(help="generator, verifier or meta_v
 @app.command("list")
 def list_models(run: RunOption, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Every complete version of every role, and which one serves."""
-    data = open_store(store)
+    data = open_store(store, must_exist=True)
     spec = need_run(data, run)
     rows = []
     for role in MODEL_ROLES:
@@ -46,7 +46,7 @@ def promote(
 
     New proofs use it; running work ends on the old one, which goes on serving if the new one cannot be loaded.
     """
-    data = open_store(store)
+    data = open_store(store, must_exist=True)
     spec = need_run(data, run)
     checked = _role(role)
     with _preparing(data, spec) as prepare:
@@ -57,7 +57,7 @@ def promote(
 @app.command("rollback")
 def rollback(role: RoleArgument, run: RunOption, store: StoreOption = None) -> None:
     """Put the version that served before back in service."""
-    data = open_store(store)
+    data = open_store(store, must_exist=True)
     spec = need_run(data, run)
     checked = _role(role)
     with _preparing(data, spec) as prepare:

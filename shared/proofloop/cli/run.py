@@ -47,7 +47,7 @@ def run(
         go = _here if local or settings.broker is None else _on_services
         progress = go(data, spec, resume, stopping, lambda progress: line.show(spec.name, progress))
     print(
-        f"{spec.name}: {progress.labeled} proofs labelled: "
+        f"{spec.name}: {progress.labeled} proofs done: "
         + ", ".join(f"{n} {c}" for n, c in sorted(progress.outcomes.items()))
     )
 

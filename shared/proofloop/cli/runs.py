@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,9 +14,12 @@ import typer
 from proofloop import keys
 from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_store
 from proofloop.costs import costs
+from proofloop.domains import load_domain
+from proofloop.errors import ConfigError
 from proofloop.evals import find_summary
+from proofloop.measure import Figure, evaluate_run, refinement_figures
 from proofloop.models import published_versions
-from proofloop.records import TRAINED_ROLES, Label
+from proofloop.records import Label
 from proofloop.runspec import RunSpec
 from proofloop.store import Store, get_record
 from proofloop.walk import planned_proofs
@@ -28,27 +32,49 @@ RunArgument = Annotated[str, typer.Argument(help="The run's name.")]
 @app.command("list")
 def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Every run with how far it is."""
-    data = open_store(store)
+    data = open_store(store, must_exist=True)
     names = [key.removeprefix(keys.SPECS).removesuffix(".json") for key in data.list(keys.SPECS)]
     emit([_line(data, need_run(data, name)) for name in names], as_json=as_json)
 
 
 @app.command("show")
 def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """One run: its labels by outcome and kind, its training, its figures if they were measured."""
-    data = open_store(store)
+    """One run: its proofs by outcome and kind, its training, its figures if they were measured."""
+    data = open_store(store, must_exist=True)
     spec = need_run(data, run)
-    labels = Counter((label.outcome, label.kind) for label in _labels(data, run))
+    labels = _labels(data, run)
     shown: dict[str, Any] = {
         **_line(data, spec),
-        "labels": {f"{outcome}/{kind}": count for (outcome, kind), count in sorted(labels.items())},
-        "versions": {role: published_versions(data, run, role) for role in TRAINED_ROLES},
+        "outcomes": _count(label.outcome for label in labels),
+        "kinds": _count(label.kind for label in labels),
+        "versions": {role: len(published_versions(data, run, role)) for role in spec.training.roles},
         "dead_letters": sum(1 for _ in data.list(keys.dead_letters(run))),
-        "summary": summary.model_dump() if (summary := find_summary(data, run)) else None,
     }
-    print(json.dumps(shown, indent=2)) if as_json else emit(
-        [{"what": k, "value": _short(v)} for k, v in shown.items()], as_json=False
-    )
+    summary = find_summary(data, run)
+    if as_json:
+        print(json.dumps({**shown, "summary": summary.model_dump() if summary else None}, indent=2))
+        return
+    emit([{"what": name.replace("_", " "), "value": _short(value)} for name, value in shown.items()], as_json=False)
+    if summary:
+        before, after = dict(summary.before), dict(summary.after)
+        rows = [{"measured": name, "before": before[name], "after": after[name]} for name in before]
+        emit(rows, as_json=False)
+
+
+@app.command("measure")
+def measure(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """What the exact checker says of a run whose problems come from a domain; with [refinement], by iteration too."""
+    data = open_store(store, must_exist=True)
+    spec = need_run(data, run)
+    if spec.problems.domain is None:
+        raise ConfigError(f"the problems of {run!r} come from a file: nothing checks them exactly", "grade by people")
+    domain = load_domain(spec.problems.domain)
+    found: dict[str, Figure] = dict(evaluate_run(data, run, domain))
+    if spec.refinement.iterations > 1:
+        refined = refinement_figures(data, run, domain, spec.refinement.iterations)
+        found |= {f"pass_at_1 after {number} attempts": f for number, f in enumerate(refined.pass_at_1, 1)}
+        found[f"best of {spec.problems.proofs_per_problem} by self-score"] = refined.best_by_self_score
+    emit([{"figure": name, **figure.model_dump()} for name, figure in found.items()], as_json=as_json)
 
 
 @app.command("report")
@@ -60,7 +86,7 @@ def report(
     """Write report.html (one file, no network), and summary.json where the run was measured before and after."""
     from proofloop.report import read_report, write_report
 
-    data = open_store(store)
+    data = open_store(store, must_exist=True)
     need_run(data, run)
     out.mkdir(parents=True, exist_ok=True)
     summary = find_summary(data, run)
@@ -74,7 +100,7 @@ def report(
 @app.command("cost")
 def cost(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Calls, tokens, engine seconds and money, by role, by problem and by solved problem; added up from the records."""
-    data = open_store(store)
+    data = open_store(store, must_exist=True)
     need_run(data, run)
     found = costs(data, run)
     rows = [{"of": role, **asdict(spent)} for role, spent in found.by_role.items()]
@@ -87,6 +113,10 @@ def cost(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fals
 
 def _labels(store: Store, run: str) -> list[Label]:
     return [get_record(store, key, Label) for key in store.list(keys.labels(run))]
+
+
+def _count(names: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(names).items()))
 
 
 def _line(store: Store, spec: RunSpec) -> dict[str, Any]:
@@ -102,4 +132,6 @@ def _line(store: Store, spec: RunSpec) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {count}" for name, count in value.items()) or "none"
+    return str(value)

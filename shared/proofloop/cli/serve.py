@@ -11,10 +11,13 @@ import typer
 
 from proofloop.bus import NEEDED_BY_ALL, check_broker, open_bus
 from proofloop.cli.common import StoreOption, open_engines, open_store, stopping_on_signal
+from proofloop.endpoint import Endpoint, Health
 from proofloop.errors import ConfigError, ProofloopError
+from proofloop.metrics import Metrics
 from proofloop.runspec import Flow
 from proofloop.runtime import Role, Tools, Worker, load_role
 from proofloop.settings import load_settings
+from proofloop.tracing import tracing
 
 CONNECT_S = 120.0
 """How long a service that starts waits for its broker: they often start together."""
@@ -27,12 +30,21 @@ def serve(
         typer.Option("--concurrency", min=1, help="Messages at once; default: as in one process. The trainer takes 1."),
     ] = None,
     store: StoreOption = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Answer /metrics, /healthz and /readyz there; default: PROOFLOOP_METRICS_PORT, else nowhere.",
+        ),
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Load the role, print what it handles, and end.")] = False,
 ) -> None:
     """Run one role as a service: it takes its events from the broker (PROOFLOOP_BROKER) and writes to the store.
 
     Prints one JSON line when it is ready. SIGTERM or Ctrl-C: nothing new is begun, running engine calls are cancelled,
-    and their messages go back to the queue; exit code 0.
+    and their messages go back to the queue; exit code 0. With --metrics-port it tells Prometheus what it does, and
+    whoever asks whether it lives and can work.
     """
     loaded = load_role(role)
     if check:
@@ -40,14 +52,19 @@ def serve(
         return
     settings = load_settings()
     threads = _concurrency(loaded, concurrency)
+    metrics, health = Metrics(), Health()
+    port = settings.metrics_port if metrics_port is None else metrics_port
+    if port:
+        Endpoint(settings.metrics_host, port, metrics.registry, health)
     bus = open_bus(settings, roles=[*NEEDED_BY_ALL, loaded.name], connect_s=CONNECT_S)
     try:
         check_broker(settings, loaded.name)
         data = open_store(store)
         engines = open_engines(data)
-        with stopping_on_signal() as stopping:
-            tools = Tools(data, engines.of, stopping=stopping)
+        with stopping_on_signal() as stopping, tracing(f"proofloop-{loaded.name}") as span:
+            tools = Tools(data, engines.of, metrics=metrics, span=span, stopping=stopping)
             Worker(loaded, bus, tools).start(concurrency=threads)
+            health.watch(bus, data, stopping)
             print(json.dumps(_ready(loaded, threads, str(data))), flush=True)
             stopping.wait()
     finally:

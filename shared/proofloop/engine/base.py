@@ -41,7 +41,8 @@ class GenerationRequest:
 class Generation:
     """One answer.
 
-    `text` is the final response after any thinking; `tokens` only where the engine offers ids and log-probabilities.
+    `text` is the final response after any thinking; `tokens` only where the engine offers ids and log-probabilities;
+    `cached_tokens` of the prompt were not computed again, 0 where the engine does not say.
     """
 
     text: str
@@ -52,6 +53,7 @@ class Generation:
     model_version: str
     reasoning: str = ""
     tokens: Tokens | None = field(default=None, repr=False)
+    cached_tokens: int = 0
 
 
 class Call(Protocol):

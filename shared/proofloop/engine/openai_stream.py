@@ -56,9 +56,14 @@ class Choice(BaseModel):
     token_ids: list[int] | None = None
 
 
+class PromptUsage(BaseModel):
+    cached_tokens: int | None = None
+
+
 class Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
+    prompt_tokens_details: PromptUsage | None = None
 
 
 class Chunk(BaseModel):
@@ -153,6 +158,11 @@ class StreamedAnswer:
         characters = sum(len(message.content) for message in request.messages)
         return len(self.prompt_ids or ()) or math.ceil(characters / CHARACTERS_PER_TOKEN)
 
+    def cached_tokens(self) -> int:
+        """As the server counted, if it did."""
+        details = self.usage.prompt_tokens_details if self.usage else None
+        return (details.cached_tokens or 0) if details else 0
+
     def tokens(self) -> Tokens | None:
         """Ids and log-probabilities, if every one of them came."""
         logprobs = tuple(value for value in self.logprobs if value is not None and math.isfinite(value))
@@ -174,6 +184,7 @@ class StreamedAnswer:
             completion_tokens=self.completion_tokens(),
             engine_seconds=engine_seconds,
             model_version=request.model,
+            cached_tokens=self.cached_tokens(),
             tokens=self.tokens() if keep_tokens and not cancelled else None,
         )
 

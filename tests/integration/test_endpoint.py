@@ -1,0 +1,197 @@
+"""What services say of themselves, asked over HTTP while the broker goes and comes; and what they never say."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from proofloop import keys
+from proofloop.records import Label, Proof
+from proofloop.settings import load_settings
+from proofloop.store import get_record, open_store
+from proofloop.walk import WALK_ROLES
+from tests.integration.installation import PROOFLOOP, Installation, wait_until
+from tests.integration.servers import S3, Broker, free_ports
+
+RUN = """
+name = "counted"
+[problems]
+domain = "nano"
+count = 3
+proofs_per_problem = 2
+[engine]
+kind = "simulated"
+settings = { latency_s = 0.02 }
+[models]
+generator = "rehearsal"
+verifier = "rehearsal"
+meta_verifier = "rehearsal"
+[labeling]
+n = 4
+m = 3
+k = 2
+"""
+PROOFS, CRITIQUES = 6, 24
+
+Samples = dict[str, dict[tuple[tuple[str, str], ...], float]]
+
+
+def scrape(port: int) -> Samples:
+    """Every sample by name and labels."""
+    found: Samples = defaultdict(dict)
+    for family in text_string_to_metric_families(httpx.get(f"http://127.0.0.1:{port}/metrics").text):
+        for sample in family.samples:
+            found[sample.name][tuple(sorted(sample.labels.items()))] = sample.value
+    return found
+
+
+def probe(port: int, page: str) -> tuple[int, str]:
+    answer = httpx.get(f"http://127.0.0.1:{port}/{page}", timeout=1.0)
+    return answer.status_code, answer.json().get("reason", "")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_metrics_are_what_was_handled_and_health_is_what_is(installation: Installation, broker: Broker, s3: S3) -> None:
+    ports = dict(zip(WALK_ROLES, free_ports(len(WALK_ROLES)), strict=True))
+    for role, port in ports.items():
+        installation.start(role, "--metrics-port", str(port))
+    for role in ports:
+        installation.wait_ready(role)
+    assert wait_until(lambda: all(probe(port, "readyz") == (200, "") for port in ports.values()), 20)
+    run = installation.folder / "counted.toml"
+    run.write_text(RUN)
+    assert installation.call("run", str(run)).wait(100) == 0, installation.log()
+    check_counts({role: scrape(port) for role, port in ports.items()})
+    if broker.kill and broker.start:
+        broker.kill()
+        port = ports["verifier"]
+        assert wait_until(lambda: probe(port, "readyz")[0] == 503, 10)
+        assert probe(port, "readyz") == (503, "the queue of verifier is not consumed: the broker is away")
+        assert probe(port, "healthz") == (200, "")
+        assert scrape(port)["proofloop_broker_connected"] == {(("role", "verifier"),): 0.0}
+        broker.start()
+        assert wait_until(lambda: probe(port, "readyz") == (200, ""), 30), probe(port, "readyz")
+        assert scrape(port)["proofloop_broker_connected"] == {(("role", "verifier"),): 1.0}
+    log = (installation.folder / "log.txt").read_text()
+    assert s3.secret_key not in log and "guest:" not in log
+
+
+def check_counts(seen: dict[str, Samples]) -> None:
+    store = open_store(load_settings())
+    proofs = [get_record(store, keys.proof("counted", label.proof_id), Proof) for label in labels()]
+    generator, verifier, labeler = seen["generator"], seen["verifier"], seen["labeler"]
+    version = (("model_version", "rehearsal"), ("role", "generator"))
+    assert generator["proofloop_messages_total"] == {(("outcome", "acked"), ("role", "generator")): PROOFS}
+    assert generator["proofloop_engine_calls_total"] == {version: PROOFS}
+    assert generator["proofloop_completion_tokens_total"] == {
+        version: sum(proof.provenance.completion_tokens for proof in proofs)
+    }
+    assert generator["proofloop_engine_seconds_sum"][version] == pytest.approx(
+        sum(proof.provenance.engine_seconds for proof in proofs)
+    )
+    assert sum(generator["proofloop_verdicts_total"].values()) == PROOFS
+    assert generator["proofloop_model_info"] == {version: 1.0}
+    readable = sum(proof.verdict.outcome == "valid" for proof in proofs)
+    about = (("event", "ProofWritten"), ("role", "verifier"))
+    assert verifier["proofloop_messages_total"] == {(("outcome", "acked"), ("role", "verifier")): 4 * readable}
+    assert verifier["proofloop_queue_wait_seconds_count"] == {about: 4 * readable}
+    assert 0 <= verifier["proofloop_queue_wait_seconds_sum"][about] < 60 * CRITIQUES
+    assert verifier["proofloop_messages_in_work"] == {(("role", "verifier"),): 0.0}
+    counted: dict[tuple[tuple[str, str], ...], float] = defaultdict(float)
+    for label in labels():
+        counted[("kind", label.kind), ("outcome", label.outcome)] += 1
+    assert labeler["proofloop_labels_total"] == counted
+    assert "process_resident_memory_bytes" in labeler
+
+
+def labels() -> list[Label]:
+    store = open_store(load_settings())
+    return [get_record(store, key, Label) for key in store.list(keys.labels("counted"))]
+
+
+def test_a_port_that_is_taken_is_named(installation: Installation) -> None:
+    (port,) = free_ports(1)
+    installation.start("labeler", "--metrics-port", str(port))
+    installation.wait_ready("labeler")
+    assert installation.call("serve", "verifier", "--metrics-port", str(port)).wait(20) == 2
+    assert f"--metrics-port {port}" in installation.log()
+
+
+SECRETS = {
+    "BROKER": "amqp://user:Secret-broker@{host}/%2F",
+    "BROKER_API": "http://user:Secret-api@{host}",
+    "S3_SECRET_KEY": "Secret-s3",
+    "OPENAI_API_KEY": "Secret-openai",
+}
+"""Every one of them holds the word that must not be seen."""
+
+ENGINE = '[engine]\nkind = "openai"\nsettings = {{ base_url = "http://{host}/v1", max_attempts = 1 }}\n'
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"S3_ENDPOINT": "http://user:Secret-endpoint@host/"},
+        {"BROKER": "amqp://user:Secret-broker@host:port"},
+        {"BROKER_API": "user:Secret-api"},
+        {"OPENAI_API_KEY": "Secret\nopenai"},
+    ],
+    ids=lambda wrong: "/".join(wrong) or "nobody-answers",
+)
+def test_no_secret_is_shown_when_servers_are_wrong(wrong: dict[str, str], tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    host = f"127.0.0.1:{port}"
+    run = tmp_path / "run.toml"
+    run.write_text(re.sub(r"\[engine\]\n.*\n.*\n", ENGINE.format(host=host), RUN))
+    for store in ({}, {"S3_ENDPOINT": f"http://{host}"}):
+        settings = {**SECRETS, **store, "S3_ACCESS_KEY": "user", **wrong}
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+        environment |= {f"PROOFLOOP_{name}": value.format(host=host) for name, value in settings.items()}
+        for shown in shown_by((["doctor", str(run)], ["run", str(run)], ["serve", "verifier"]), environment, tmp_path):
+            assert shown and "Secret" not in shown
+
+
+def test_no_secret_is_shown_by_servers_that_refuse(installation: Installation, broker: Broker, s3: S3) -> None:
+    """The right addresses with wrong words, and a management API that is not told who asks."""
+    right = installation.environment
+    wrong_store = {**right, "PROOFLOOP_S3_SECRET_KEY": "Secret-s3"}
+    wrong_broker = {**right, "PROOFLOOP_BROKER": right["PROOFLOOP_BROKER"].replace("guest@", "Secret-broker@")}
+    wrong_api = {**right, "PROOFLOOP_BROKER_API": broker.api.replace("guest@", "Secret-api@")}
+    for environment in (wrong_store, wrong_broker, wrong_api):
+        installation.environment = environment
+        installation.call("-v", "serve", "labeler").wait(40)
+        installation.call("-v", "doctor").wait(40)
+    log = (installation.folder / "log.txt").read_text()
+    assert log.count("error: ") >= 3
+    assert "Secret" not in log and "guest:" not in log and s3.secret_key not in log
+
+
+def shown_by(commands: Iterable[list[str]], environment: dict[str, str], folder: Path) -> list[str]:
+    """All that these commands print in their first seconds, side by side."""
+    processes = [
+        subprocess.Popen(
+            [PROOFLOOP, "-v", *words],
+            env=environment,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for words in commands
+    ]
+    deadline = time.monotonic() + 5
+    while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for process in processes:
+        process.kill()
+    return [process.communicate()[0] for process in processes]

@@ -1,0 +1,79 @@
+"""Spans as they arrive at a real OTLP endpoint over HTTP."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from proofloop.bus import ACK, Delivery, LocalBus
+from proofloop.messages import ProblemPosed, ProofWritten, encode
+from proofloop.runtime import Worker, load_role
+from proofloop.tracing import ENDPOINT, no_span, tracing
+from tests.builders import PROOF, RUN, CountingEngine, runspec, workplace
+
+
+class Collector:
+    """Keeps the spans it is sent."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        collector = self
+
+        class Receiver(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                    for scope in resource.scope_spans:
+                        collector.spans.extend(scope.spans)
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    running = Collector()
+    monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{running.server.server_address[1]}")
+    yield running
+    running.server.shutdown()
+    running.thread.join()
+    running.server.server_close()
+
+
+def test_all_messages_of_a_proof_are_in_one_trace_with_its_engine_calls_below(
+    tmp_path: Path, collector: Collector
+) -> None:
+    tools = workplace(tmp_path, CountingEngine(malformed_share=0), runspec())
+    events = (
+        ("generator", ProblemPosed(run_id=RUN, problem_id="p1", proof_id=PROOF, group="p1")),
+        ("verifier", ProofWritten(run_id=RUN, proof_id=PROOF, index=0, verifier_version="m-1")),
+    )
+    for role, event in events:  # two services: neither knows of the other's spans
+        with tracing(role) as tools.span:
+            bus = LocalBus()
+            assert Worker(load_role(role), bus, tools).process(Delivery(encode(event))) == ACK
+            bus.close()
+    by_name = {span.name: span for span in collector.spans}
+    assert list(by_name) == ["engine generator", "ProblemPosed", "engine verifier", "ProofWritten"]
+    assert len({span.trace_id for span in collector.spans}) == 1
+    assert by_name["engine verifier"].parent_span_id == by_name["ProofWritten"].span_id
+    assert by_name["ProblemPosed"].parent_span_id == by_name["ProofWritten"].parent_span_id
+    attributes = {pair.key: pair.value.string_value for pair in by_name["ProofWritten"].attributes}
+    assert (attributes["proofloop.run"], attributes["proofloop.proof"]) == (RUN, PROOF)
+
+
+def test_without_an_endpoint_nothing_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ENDPOINT, raising=False)
+    with tracing("verifier") as span:
+        assert span is no_span
