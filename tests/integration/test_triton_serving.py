@@ -335,7 +335,7 @@ def test_two_versions_serve_side_by_side_and_a_broken_one_is_refused(server: Ser
     server.load(SECOND)
     with pytest.raises(InferenceServerException, match=r"000003/model.safetensors has digest \w+, its manifest says"):
         server.load(BROKEN)
-    with pytest.raises(InferenceServerException, match="there are no settings 'none.yaml'"):
+    with pytest.raises(InferenceServerException, match=r"there are no settings 'none.yaml'"):
         server.load(SECOND, "none.yaml")
     answers = {version: ask(server, "", version, messages=MESSAGES).last() for version in (FIRST, SECOND)}
     assert {version: answer["model_version"][0].decode() for version, answer in answers.items()} == {
