@@ -24,7 +24,8 @@ import pytest
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from tests.integration.servers import _end, _folder, free_ports, wait_until
+from tests.integration import processes
+from tests.integration.processes import free_ports, wait_until
 
 WHEEL = "nvidia-pytriton==0.7.0"
 """The newest that carries tritonserver, its Python backend and a stub for each CPython."""
@@ -65,7 +66,7 @@ def triton() -> Iterator[Triton]:
 def own_triton(*options: str) -> Iterator[Triton]:
     """A server of our own with more command line options; skips the test where there is none to be had."""
     installed = _installed()
-    with _folder("proofloop-triton-") as folder:
+    with processes.folder("proofloop-triton-") as folder:
         yield from _run(installed, folder, options)
 
 
@@ -154,7 +155,7 @@ def _run(installed: Path, folder: Path, options: tuple[str, ...]) -> Iterator[Tr
 
 def _end_with_stubs(process: subprocess.Popen[bytes], number: int, shared_memory: str) -> None:
     """End a server, the stubs of its models that outlive a crash, and what they leave in shared memory."""
-    _end(process, number)
+    processes.end(process, number)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     for left in Path("/dev/shm").glob(f"{shared_memory}*"):
