@@ -24,7 +24,7 @@ import pytest
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from tests.integration.servers import _end, _folder, free_ports, wait_until
+from tests.integration.processes import end, folder, free_ports, wait_until
 
 WHEEL = "nvidia-pytriton==0.7.0"
 """The newest that carries tritonserver, its Python backend and a stub for each CPython."""
@@ -65,8 +65,8 @@ def triton() -> Iterator[Triton]:
 def own_triton(*options: str) -> Iterator[Triton]:
     """A server of our own with more command line options; skips the test where there is none to be had."""
     installed = _installed()
-    with _folder("proofloop-triton-") as folder:
-        yield from _run(installed, folder, options)
+    with folder("proofloop-triton-") as place:
+        yield from _run(installed, place, options)
 
 
 def _installed() -> Path:
@@ -106,10 +106,10 @@ def _server(environment: Path) -> Path:
     return _packages(environment) / "pytriton" / "tritonserver"
 
 
-def _run(installed: Path, folder: Path, options: tuple[str, ...]) -> Iterator[Triton]:
+def _run(installed: Path, place: Path, options: tuple[str, ...]) -> Iterator[Triton]:
     grpc, metrics = free_ports(2)
     program = _server(installed)
-    repository, log, shared_memory = folder / "models", folder / "server.log", f"proofloop-{grpc}-"
+    repository, log, shared_memory = place / "models", place / "server.log", f"proofloop-{grpc}-"
     repository.mkdir()
     command = [
         str(program / "bin" / "tritonserver"),
@@ -136,7 +136,7 @@ def _run(installed: Path, folder: Path, options: tuple[str, ...]) -> Iterator[Tr
     def start() -> None:
         with open(log, "ab") as file:
             process = subprocess.Popen(
-                command, env=environment, stdout=file, stderr=file, cwd=folder, start_new_session=True
+                command, env=environment, stdout=file, stderr=file, cwd=place, start_new_session=True
             )
         running.append(process)
         wait_until("Triton", lambda: is_ready(f"127.0.0.1:{grpc}"), process, log)
@@ -154,7 +154,7 @@ def _run(installed: Path, folder: Path, options: tuple[str, ...]) -> Iterator[Tr
 
 def _end_with_stubs(process: subprocess.Popen[bytes], number: int, shared_memory: str) -> None:
     """End a server, the stubs of its models that outlive a crash, and what they leave in shared memory."""
-    _end(process, number)
+    end(process, number)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     for left in Path("/dev/shm").glob(f"{shared_memory}*"):
