@@ -96,7 +96,7 @@ class TritonPythonModel:
         if wish.is_stop:
             if call := self._running.get(request.request_id()):
                 call.cancel()
-            sender.send(flags=FINAL)
+            sender.send(pb_utils.InferenceResponse(output_tensors=[]), flags=FINAL)
             return
         assert wish.ask is not None
         if wish.ask.id and wish.ask.id in self._running:

@@ -51,7 +51,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
 @pytest.mark.slow
 @pytest.mark.parametrize("role", HANDLES)
 def test_a_service_installs_and_starts_alone(role: str, build: Build, tmp_path: Path) -> None:
-    wheels = [build("shared"), build(f"services/{role}")]
+    libraries = ["shared", "serving"] if role == "trainer" else ["shared"]
+    wheels = [build(folder) for folder in (*libraries, f"services/{role}")]
     environment = Environment(tmp_path / "venv")
     for name in closure(wheels):
         environment.take_over(name)

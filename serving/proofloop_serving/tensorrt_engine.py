@@ -1,0 +1,133 @@
+"""The engine `tensorrt_llm` inside Triton: the LLM API of TensorRT-LLM 1.2 (PyTorch workflow).
+
+Written against the published sources of NVIDIA/TensorRT-LLM, release 1.2: tensorrt_llm/llmapi/llm.py (LLM,
+RequestOutput), tensorrt_llm/sampling_params.py, tensorrt_llm/executor/result.py (CompletionOutput), and
+triton_backend/all_models/llmapi. It has not run on a GPU yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from proofloop.errors import CallRefused, EngineError
+from proofloop_serving.asks import Ask, Progress
+from proofloop_serving.settings import TensorRTSettings
+
+
+class TensorRTCall:
+    """A call of the LLM API; the engine's event loop writes `latest`, the reader takes it whole."""
+
+    def __init__(self, when_done: Callable[[], None]) -> None:
+        self.when_done = when_done
+        self.latest = Progress()
+        self.failure: EngineError | None = None
+        self.output: Any = None
+        self.cancel_asked = False
+
+    def progress(self, want_text: bool) -> Progress:
+        if self.failure:
+            raise self.failure
+        return self.latest
+
+    def cancel(self) -> None:
+        self.cancel_asked = True
+        if self.output is not None and not self.latest.finish_reason:
+            self.output.abort()  # RequestOutput.abort: frees the slot; the last output then says "cancelled"
+
+
+class TensorRTEngine:
+    """One model version on TensorRT-LLM, with its outputs read by one event loop in a thread."""
+
+    def __init__(self, folder: Path, settings: TensorRTSettings) -> None:
+        # Imported here: this starts MPI and CUDA, which only this engine needs.
+        from tensorrt_llm import LLM, SamplingParams
+
+        self._sampling_params = SamplingParams
+        try:
+            self._llm = LLM(model=str(folder), **settings.llm)
+        except Exception as error:  # a bad setting or checkpoint can make the loaders raise anything
+            raise EngineError(f"TensorRT-LLM cannot load {folder}: {error}", retryable=False) from error
+        self._tokenizer = self._llm.tokenizer
+        self._running = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="tensorrt-outputs", daemon=True)
+        self._thread.start()
+
+    def begin(self, ask: Ask, when_done: Callable[[], None]) -> TensorRTCall:
+        call = TensorRTCall(when_done)
+        prompt_ids = self._encode(ask)
+        asyncio.run_coroutine_threadsafe(self._follow(call, ask, prompt_ids), self._loop)
+        return call
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    def counts(self) -> tuple[int, int]:
+        """All count as running: the LLM API does not say which of them its scheduler holds back."""
+        return self._running, 0
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._llm.shutdown()
+
+    def _encode(self, ask: Ask) -> list[int]:
+        if isinstance(ask.prompt, str):
+            return list(self._tokenizer.encode(ask.prompt))
+        turns = [{"role": message.role, "content": message.content} for message in ask.prompt]
+        return list(self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))
+
+    def _sampling(self, ask: Ask) -> Any:
+        is_greedy = ask.sampling.temperature == 0
+        return self._sampling_params(
+            max_tokens=ask.sampling.max_tokens,
+            temperature=None if is_greedy else ask.sampling.temperature,
+            top_p=None if is_greedy else ask.sampling.top_p,
+            top_k=1 if is_greedy else ask.top_k or None,
+            seed=ask.seed,
+            stop=list(ask.stop) or None,
+            logprobs=0,  # the sampled token's own
+        )
+
+    async def _follow(self, call: TensorRTCall, ask: Ask, prompt_ids: list[int]) -> None:
+        began = time.monotonic()
+        self._running += 1
+        try:
+            call.output = self._llm.generate_async(prompt_ids, self._sampling(ask), streaming=True)
+            if call.cancel_asked:
+                call.output.abort()
+            async for output in call.output:
+                call.latest = _progress(output, prompt_ids, time.monotonic() - began)
+        except ValueError as error:  # what LLM._check_arguments raises for too long a prompt and the like
+            call.failure = CallRefused(str(error))
+        except Exception as error:  # the engine died or was shut down under the call
+            call.failure = EngineError(f"TensorRT-LLM: {type(error).__name__}: {error}", retryable=True)
+        finally:
+            self._running -= 1
+            call.when_done()
+
+
+def _progress(output: Any, prompt_ids: Sequence[int], seconds: float) -> Progress:
+    """`output` is a RequestOutput: its one sequence holds all tokens and all text so far."""
+    sequence = output.outputs[0]
+    token_ids = list(sequence.token_ids)
+    return Progress(
+        text=sequence.text,
+        finish_reason=sequence.finish_reason,
+        stop_reason=sequence.stop_reason if isinstance(sequence.stop_reason, str) else "",
+        prompt_ids=prompt_ids,
+        token_ids=token_ids,
+        logprobs=[_logprob(each, token) for each, token in zip(sequence.logprobs or [], token_ids, strict=False)],
+        cached_tokens=output.cached_tokens,
+        seconds=seconds,
+    )
+
+
+def _logprob(entry: Any, token: int) -> float:
+    """The sampled token's log-probability: a float, or a Logprob by token id."""
+    return float(entry[token].logprob if isinstance(entry, dict) else entry)
