@@ -147,6 +147,8 @@ def _run(installed: Path, place: Path, options: tuple[str, ...]) -> Iterator[Tri
     start()
     try:
         yield Triton(f"127.0.0.1:{grpc}", f"http://127.0.0.1:{metrics}/metrics", repository, environment, kill, start)
+        for process in running:
+            assert process.poll() is None, f"Triton ended by itself: {log.read_text(errors='replace')[-3000:]}"
     finally:
         for process in running:
             _end_with_stubs(process, signal.SIGTERM, shared_memory)
