@@ -1,9 +1,9 @@
 #!/bin/sh
 # Starts Triton: models only by request, gRPC on 8001, metrics on 8002. More options may follow.
-# TRITONSERVER is the folder with bin/ and backends/; PROOFLOOP_TRITON_ADMIN_KEY, if set, is asked of who loads models.
+# TRITONSERVER is the folder with bin/ and backends/; PROOFLOOP_TRITON_KEY, if set, is asked of who loads models.
 set -eu
-if [ -n "${PROOFLOOP_TRITON_ADMIN_KEY:-}" ]; then
-    set -- "--grpc-restricted-protocol=model-repository:triton-admin-key=$PROOFLOOP_TRITON_ADMIN_KEY" "$@"
+if [ -n "${PROOFLOOP_TRITON_KEY:-}" ]; then
+    set -- "--grpc-restricted-protocol=model-repository:admin-key=$PROOFLOOP_TRITON_KEY" "$@"
 fi
 exec "$TRITONSERVER/bin/tritonserver" \
     --model-repository="$PROOFLOOP_MODELS" \
