@@ -148,6 +148,8 @@ def _run(installed: Path, folder: Path, options: tuple[str, ...]) -> Iterator[Tr
     start()
     try:
         yield Triton(f"127.0.0.1:{grpc}", f"http://127.0.0.1:{metrics}/metrics", repository, environment, kill, start)
+        for process in running:
+            assert process.poll() is None, f"Triton ended by itself: {log.read_text(errors='replace')[-3000:]}"
     finally:
         for process in running:
             _end_with_stubs(process, signal.SIGTERM, shared_memory)

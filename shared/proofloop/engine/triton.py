@@ -110,18 +110,23 @@ class TritonEngine:
         """Send the call to one replica. Returns what another attempt may mend."""
         began = time.monotonic()
         try:
-            request = call.request
-            name = self._settings.name_of(request.model)
-            replica = await self._replicas.choose(request.affinity or request.id, request.model)
-            with replica.use(name):
-                if interface := await replica.interface(name, request.model):
-                    await self._stream_until_silent(call, replica, name, interface)
-                    return None
-                return TransientFailure(f"{replica.address}: model {name!r} is not ready")
+            affinity = call.request.affinity or call.request.id
+            replica = await self._replicas.choose(affinity, call.request.model, call.failed)
+            call.failed.add(replica.address)
+            await self._ask(call, replica)
+            return None
         except TransientFailure as failure:
             return failure
         finally:
             call.engine_seconds += time.monotonic() - began
+
+    async def _ask(self, call: TritonCall, replica: Replica) -> None:
+        name = self._settings.name_of(call.request.model)
+        with replica.use(name):
+            interface = await replica.interface(name, call.request.model)
+            if interface is None:
+                raise TransientFailure(f"{replica.address}: model {name!r} is not ready")
+            await self._stream_until_silent(call, replica, name, interface)
 
     async def _stream_until_silent(self, call: TritonCall, replica: Replica, name: str, interface: Interface) -> None:
         try:

@@ -14,13 +14,15 @@ from proofloop.engine.triton_settings import TritonSettings
 class TritonCall:
     """A running call. All but its future is touched on the engine's loop only.
 
-    `engine_seconds` counts attempts, not waits, for servers that do not say what the call took of them.
+    `engine_seconds` counts attempts, not waits, for servers that do not say what the call took of them;
+    `failed` names the servers on which an attempt failed.
     """
 
     def __init__(self, request: GenerationRequest, settings: TritonSettings, loop: asyncio.AbstractEventLoop) -> None:
         self.request = request
         self.answer = TritonAnswer(settings.max_answer_bytes)
         self.engine_seconds = 0.0
+        self.failed: set[str] = set()
         self.task: asyncio.Task[None] | None = None
         self._settings = settings
         self._loop = loop

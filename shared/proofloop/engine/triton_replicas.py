@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Collection
 
 import structlog
 
@@ -25,8 +26,10 @@ class Replicas:
         self._looked_up_at = -float("inf")
         self._looking_up = asyncio.Lock()
 
-    async def choose(self, affinity: str, version: str) -> Replica:
+    async def choose(self, affinity: str, version: str, failed: Collection[str]) -> Replica:
         """The server for one call, among those that answer and have its model or may load it.
+
+        One on which the call `failed` before is only asked again where there is no other.
 
         Raises TransientFailure where there is none.
         """
@@ -36,6 +39,7 @@ class Replicas:
             up = {address: replica for address, replica in up.items() if await _has(replica, name, version)}
         if not up:
             raise TransientFailure(f"no Triton of {', '.join(self._settings.endpoints)} answers and has {version!r}")
+        up = {address: replica for address, replica in up.items() if address not in failed} or up
         load = {address: replica.running.total() for address, replica in up.items()}
         return up[pick(affinity, load, self._settings.load_factor)]
 
