@@ -14,11 +14,12 @@ import structlog
 
 from proofloop import keys
 from proofloop.engine.base import Call, ChatMessage, Engine, Generation, GenerationRequest
-from proofloop.errors import CallRefused, EngineError, Retry
+from proofloop.errors import CallRefused, EngineError, Retry, StoreError
 from proofloop.prompts import Prompt
 from proofloop.records import ModelRole, Provenance, Tokens, Verdict, derive_seed, digest
 from proofloop.runtime import MODEL, Tools
-from proofloop.store import put_record
+
+log = structlog.get_logger()
 
 POLL_S = 1.0
 """How often a waiting caller looks whether it should stop."""
@@ -138,7 +139,12 @@ class Asked:
         if self._tools.stopping.is_set():
             self._call.cancel()
             raise Retry("the process is stopping", after_s=0.0)
-        if unneeded():
+        try:
+            is_unneeded = unneeded()
+        except StoreError as error:  # nobody can say: the answer is paid for, so it is waited for
+            log.warning("store_away", reason=str(error))
+            return
+        if is_unneeded:
             self._call.cancel()
             raise Cancelled
 
@@ -180,7 +186,7 @@ class Asked:
         question = self._question
         content = digest(f"{tokens.prompt_ids}{tokens.completion_ids}")
         key = keys.tokens(question.run_id, question.proof_id, question.name, content)
-        put_record(self._tools.store, key, tokens)
+        self._tools.keep(key, tokens)
         return key
 
     def _provenance(

@@ -16,6 +16,9 @@ Anything else that leaves a handler is a bug: redelivered up to the delivery lim
 
 from __future__ import annotations
 
+TRUST_HINT = "set SSL_CERT_FILE to the certificate of the authority that signed it"
+"""The way out for whoever runs broker or store with an authority of their own."""
+
 
 class ProofloopError(Exception):
     """The root: catch this to catch whatever proofloop says on purpose."""

@@ -39,7 +39,7 @@ from proofloop.models import put_in_service, served_log, verify_version
 from proofloop.prompts import PromptPack
 from proofloop.records import Judgement, ModelRole, Problem
 from proofloop.runspec import RunSpec
-from proofloop.store import Store, get_record
+from proofloop.store import R, Store, get_record, put_record
 from proofloop.tracing import Span, no_span
 
 log = structlog.get_logger()
@@ -51,6 +51,9 @@ SERVED_CACHE_S = 0.5
 
 PREPARE_AGAIN_S = 5.0
 """How long a published version waits before an engine that is away is asked again to load it."""
+
+STORE_AWAY_S = 1.0
+"""Between attempts to store what was paid for."""
 
 FAILED_SHARE_LIMIT, FAILED_MINIMUM = 0.2, 25
 """A worker stops when more than this share of its messages, and at least so many, failed: the fault is its own."""
@@ -125,6 +128,21 @@ class Tools:
         version = served[-1].version if served else self.spec(run_id).model_of(role)
         self._served[run_id, role] = (time.monotonic(), version)
         return version
+
+    def keep(self, key: str, record: R) -> R:
+        """Write what a model was paid for, however long the store is away; the record that lies there afterwards.
+
+        Raises StoreError only if the process is asked to stop meanwhile, or what lies there cannot be read.
+        """
+        while True:
+            try:
+                return put_record(self.store, key, record)
+            except (NotFound, CorruptObject):
+                raise
+            except StoreError as error:
+                log.warning("store_awaited", reason=str(error))
+                if self.stopping.wait(STORE_AWAY_S):
+                    raise
 
     def stop(self, reason: str) -> None:
         """Ask the process to end, because of `reason`."""

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import json
-import random
 import signal
-import threading
 import time
 
-import pytest
 from pika import BasicProperties, BlockingConnection, URLParameters
 
-from proofloop import keys
 from proofloop.bus.rabbitmq import FAILURES
 from proofloop.bus.topology import Topology
-from proofloop.records import Label
-from proofloop.settings import load_settings
-from proofloop.store import get_record, open_store
-from proofloop.walk import WALK_ROLES
 from tests.integration.installation import Installation, wait_until
-from tests.integration.servers import Broker
 
 RUN = """
 name = "chaos"
@@ -41,52 +32,6 @@ n = 4
 m = 3
 k = 2
 """
-PROOFS, KILLS = 100, 25
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(240)
-def test_every_proof_is_labelled_once_though_workers_and_the_broker_are_killed(
-    installation: Installation, broker: Broker
-) -> None:
-    run = installation.folder / "chaos.toml"
-    run.write_text(RUN)
-    for role in WALK_ROLES:
-        installation.start(role)
-    for role in WALK_ROLES:
-        assert installation.wait_ready(role)["ready"] == role
-    dice = random.Random(11)
-    posing = installation.call("run", str(run))
-    began, kills = time.monotonic(), 0
-    restart = threading.Thread(target=lambda: (broker.kill and broker.kill(), broker.start and broker.start()))
-    while posing.poll() is None and time.monotonic() - began < 80:
-        time.sleep(1.0)
-        if kills == KILLS:
-            continue
-        role = dice.choice(WALK_ROLES)
-        installation.kill(role)
-        installation.start(role)
-        kills += 1
-        if kills == 5:
-            restart.start()
-    restart.join()
-    assert posing.poll() == 0, (kills, installation.letters.depths(), installation.log())
-    store = open_store(load_settings())
-    labels = [get_record(store, key, Label) for key in store.list(keys.labels("chaos"))]
-    assert len({label.proof_id for label in labels}) == len(labels) == PROOFS
-    assert kills >= 8, kills
-
-    def is_empty() -> bool:
-        return not any(depth.ready + depth.later for depth in installation.letters.depths())
-
-    for role in list(installation.starting):
-        installation.wait_ready(role)
-    assert wait_until(is_empty, 20), installation.letters.depths()
-    assert list(installation.letters.letters()) == []
-    for process in installation.services.values():
-        process.send_signal(signal.SIGTERM)
-    assert [process.wait(20) for process in installation.services.values()] == [0] * len(WALK_ROLES), installation.log()
-    assert is_empty()
 
 
 def test_a_service_asked_to_stop_gives_its_messages_back_uncounted(installation: Installation) -> None:

@@ -27,7 +27,7 @@ from proofloop.prompts import Prompt
 from proofloop.prompts.parsing import parse_proof
 from proofloop.records import Critique, Proof
 from proofloop.runtime import Tools
-from proofloop.store import find_record, get_record, put_record
+from proofloop.store import find_record, get_record
 
 
 def prove(event: ProblemPosed, tools: Tools) -> Iterator[Event]:
@@ -38,10 +38,10 @@ def prove(event: ProblemPosed, tools: Tools) -> Iterator[Event]:
         attempt_key = keys.attempt(event.run_id, event.proof_id, event.attempt)
         attempt = find_record(tools.store, attempt_key, Proof) or _write(event, tools)
         if attempt.verdict.score != 1.0 and event.attempt + 1 < tools.spec(event.run_id).refinement.iterations:
-            put_record(tools.store, attempt_key, attempt)
+            tools.keep(attempt_key, attempt)
             yield event.model_copy(update={"attempt": event.attempt + 1})
             return
-        proof = put_record(tools.store, key, attempt)
+        proof = tools.keep(key, attempt)
     about = {"run_id": event.run_id, "proof_id": event.proof_id}
     if proof.verdict.outcome != "valid":
         yield ReviewJudged(**about, index=SELF_CRITIQUE)

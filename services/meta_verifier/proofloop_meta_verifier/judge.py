@@ -42,9 +42,7 @@ def _judgement(event: ProofReviewed, tools: Tools) -> Judgement:
         quality = 0.0 if verdict.score is None else 1.0
         return Judgement(proof_id=proof.id, index=event.index, verdict=verdict, confirmed=None, quality=quality)
     key = keys.meta_critiques(event.run_id, event.proof_id, event.index)
-    found = find_record(tools.store, key, MetaCritiques) or put_record(
-        tools.store, key, _assess(event, proof, analysis, tools)
-    )
+    found = find_record(tools.store, key, MetaCritiques) or tools.keep(key, _assess(event, proof, analysis, tools))
     return summarise(found, verdict, tools.spec(event.run_id).labeling)
 
 

@@ -13,7 +13,7 @@ from proofloop.messages import Event, ProofReviewed, ProofWritten
 from proofloop.prompts.parsing import parse_evaluation
 from proofloop.records import Critique, Proof
 from proofloop.runtime import Tools
-from proofloop.store import find_record, get_record, put_record
+from proofloop.store import find_record, get_record
 
 
 def review(event: ProofWritten, tools: Tools) -> Iterator[Event]:
@@ -23,7 +23,7 @@ def review(event: ProofWritten, tools: Tools) -> Iterator[Event]:
     key = keys.critique(event.run_id, event.proof_id, event.index)
     try:
         if find_record(tools.store, key, Critique) is None:
-            put_record(tools.store, key, _write(event, tools))
+            tools.keep(key, _write(event, tools))
     except Cancelled:
         return
     yield ProofReviewed(run_id=event.run_id, proof_id=event.proof_id, index=event.index)

@@ -6,6 +6,7 @@ pika's connections belong to one thread. Whoever wants something done on this on
 from __future__ import annotations
 
 import random
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from pika.exceptions import (
     ProbableAuthenticationError,
 )
 
-from proofloop.errors import BusError, ConfigError, ProofloopError
+from proofloop.errors import TRUST_HINT, BusError, ConfigError, ProofloopError
 
 log = structlog.get_logger()
 
@@ -66,6 +67,10 @@ def connect(parameters: URLParameters) -> BlockingConnection:
     except (AuthenticationError, ProbableAuthenticationError, ProbableAccessDeniedError) as error:
         raise ConfigError(
             f"the broker at {where(parameters)} refuses this user or vhost", "correct PROOFLOOP_BROKER"
+        ) from error
+    except ssl.SSLCertVerificationError as error:
+        raise ConfigError(
+            f"the certificate of the broker at {where(parameters)} is not trusted: {error.verify_message}", TRUST_HINT
         ) from error
     except (AMQPConnectionError, OSError) as error:
         raise BusError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from proofloop.engine.base import Call, Generation, GenerationRequest
 from proofloop.engine.simulated_answers import SimulatedSettings, answer, cancelled, latency_s
@@ -53,6 +55,28 @@ class TimedCall:
         self._drop(self)
 
 
+class Ledger:
+    """A line when a call begins and one when it is over, in a file of this process: what was paid can be counted.
+
+    What is written outlives a process that is killed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = folder / f"{os.getpid()}-{os.urandom(4).hex()}.txt"
+
+    def follow(self, request: GenerationRequest, call: Call) -> None:
+        self._note("began", request)
+        if isinstance(call, TimedCall):
+            call.future.add_done_callback(lambda _: self._note("ended", request))
+        else:
+            self._note("ended", request)
+
+    def _note(self, what: str, request: GenerationRequest) -> None:
+        with self._file.open("ab", buffering=0) as file:
+            file.write(f"{what} {request.id}\n".encode())
+
+
 class SimulatedEngine:
     """Answers made up from seeds, in the format of the role that the request's id begins with."""
 
@@ -60,11 +84,15 @@ class SimulatedEngine:
         self._settings = settings
         self._closed = False
         self._timer = Timer(settings) if settings.latency_s else None
+        self._ledger = Ledger(Path(settings.ledger)) if settings.ledger else None
 
     def submit(self, request: GenerationRequest) -> Call:
         if self._closed:
             raise EngineError("the engine is closed", retryable=True)
-        return self._timer.submit(request) if self._timer else self._answer_now(request)
+        call = self._timer.submit(request) if self._timer else self._answer_now(request)
+        if self._ledger:
+            self._ledger.follow(request, call)
+        return call
 
     def close(self) -> None:
         """Cancel what waits. Safe to call twice."""

@@ -51,6 +51,7 @@ class SimulatedSettings(BaseModel):
     failure_share: float = Field(0.0, ge=0, le=1, description="attempts that raise a retryable EngineError")
     crash_share: float = Field(0.0, ge=0, le=1, description="attempts that end the whole process, exit code 137")
     max_concurrency: int = Field(256, ge=1, le=65536)
+    ledger: str = Field("", description="folder in which every process notes when its calls begin and end")
     want_tokens: bool = Field(False, description="made-up token ids and log-probabilities")
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from proofloop.errors import ConfigError
 from proofloop.settings import Settings
-from proofloop.store.base import Store, find_record, get_record, put_record
+from proofloop.store.base import R, Store, find_record, get_record, put_record
 from proofloop.store.local import LocalStore
 
-__all__ = ["LocalStore", "Store", "find_record", "get_record", "open_store", "put_record"]
+__all__ = ["LocalStore", "R", "Store", "find_record", "get_record", "open_store", "put_record"]
 
 
 def open_store(settings: Settings, folder: Path | None = None) -> Store:

@@ -24,7 +24,7 @@ from minio import Minio
 from minio.deleteobjects import DeleteObject
 from minio.error import InvalidResponseError, S3Error, ServerError
 
-from proofloop.errors import ConfigError, CorruptObject, NotFound, StoreError
+from proofloop.errors import TRUST_HINT, ConfigError, CorruptObject, NotFound, StoreError
 
 T = TypeVar("T")
 
@@ -285,5 +285,9 @@ def _classified(what: str, action: Callable[[], T]) -> T:
         if error.code in _TRANSIENT:
             raise _TryAgain(error.code) from error
         raise StoreError(f"{what}: the store refuses: {error.code} {error.message or ''}") from error
+    except urllib3.exceptions.SSLError as error:
+        if "CERTIFICATE_VERIFY_FAILED" not in str(error):
+            raise _TryAgain(str(error)) from error
+        raise ConfigError(f"the store's certificate is not trusted: {error}", TRUST_HINT) from error
     except (ServerError, InvalidResponseError, urllib3.exceptions.HTTPError, OSError) as error:
         raise _TryAgain(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,276 @@
+"""Nothing is lost: services on a real broker and a real store, while workers are killed and both servers go away.
+
+Every 2 seconds one worker of a random role is killed with SIGKILL and started again, the broker is killed once, the
+store is away for 20 seconds once. The engine is simulated and keeps a ledger of its calls, from which those that were
+paid twice are counted. The last line is JSON: `lost`, `duplicates` and `stuck` must be 0, and `calls_paid_again` at
+most `calls_running_in_killed_workers` and `answers_unstored_in_killed_workers`: an answer that a worker takes with
+it, while the store is away for example, is paid again too. `--small`: 60 proofs x 4 critiques, shorter absences.
+
+The servers are those of the tests, started here. `--keep DIR` keeps the logs and the ledger.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from proofloop import keys
+from proofloop.bus.dead_letters import DeadLetters
+from proofloop.records import Label
+from proofloop.settings import Settings
+from proofloop.store import Store, get_record, open_store
+from proofloop.walk import WALK_ROLES
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.integration.processes import folder
+from tests.integration.servers import S3, Broker, bucket_folder, delete_namespace, own_s3, running_rabbitmq
+
+PROOFLOOP = Path(sys.executable).with_name("proofloop")
+REPLICAS, CONCURRENCY = 2, 16
+PROOFS_PER_PROBLEM = 4
+
+RUN = """
+name = "chaos"
+[problems]
+domain = "nano"
+count = {problems}
+proofs_per_problem = {per_problem}
+[engine]
+kind = "simulated"
+settings = {{ latency_s = {latency_s}, ledger = "{ledger}" }}
+[flow]
+max_waiting_proofs = 48
+[labeling]
+n = {critiques}
+m = 1
+k = 2
+"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is walked and what is done to it. Times in seconds; the broker and the store go when that share is done."""
+
+    proofs: int = 2000
+    critiques: int = 8
+    latency_s: float = 0.2
+    kill_every_s: float = 2.0
+    broker_share: float = 0.3
+    store_share: float = 0.6
+    store_away_s: float = 20.0
+    limit_s: float = 3600.0
+
+
+SMALL = Plan(proofs=60, critiques=4, latency_s=0.1, kill_every_s=2.0, store_away_s=5.0, limit_s=150.0)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of it. `kills` counts workers; a call is paid again when its question was asked before."""
+
+    proofs: int
+    labeled: int
+    lost: int
+    duplicates: int
+    stuck: int
+    kills: int
+    calls: int
+    calls_paid_again: int
+    calls_running_in_killed_workers: int
+    answers_unstored_in_killed_workers: int
+    broker_restarts: int
+    store_absences: int
+    seconds: float
+
+
+@dataclass
+class Fleet:
+    """The services' processes; the killed ones are remembered by their process ids."""
+
+    environment: dict[str, str]
+    log: Path
+    workers: dict[tuple[str, int], subprocess.Popen[bytes]] = field(default_factory=dict)
+    killed: list[int] = field(default_factory=list)
+
+    def start(self, role: str, replica: int) -> None:
+        self.workers[role, replica] = self.call("serve", role, "--concurrency", str(CONCURRENCY))
+
+    def call(self, *words: str) -> subprocess.Popen[bytes]:
+        with open(self.log, "ab") as log:
+            return subprocess.Popen([PROOFLOOP, *words], env=self.environment, stdout=log, stderr=log)
+
+    def kill(self, role: str, replica: int) -> None:
+        worker = self.workers[role, replica]
+        worker.kill()
+        worker.wait()
+        self.killed.append(worker.pid)
+
+    def end(self) -> None:
+        for worker in self.workers.values():
+            worker.kill()
+            worker.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--small", action="store_true", help="about a minute")
+    parser.add_argument("--proofs", type=int, help="another number of proofs")
+    parser.add_argument("--keep", type=Path, help="keep logs and ledger in this folder")
+    asked = parser.parse_args()
+    plan = SMALL if asked.small else Plan(proofs=asked.proofs or Plan.proofs)
+    with ExitStack() as stack:
+        place = asked.keep or stack.enter_context(folder("proofloop-chaos-"))
+        broker = stack.enter_context(running_rabbitmq(stack.enter_context(folder("proofloop-rabbitmq-"))))
+        s3 = stack.enter_context(own_s3(stack.enter_context(folder("proofloop-ceph-"))))
+        print(json.dumps(asdict(chaos(plan, broker, s3, place))))
+
+
+def chaos(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
+    """Walk by the plan; `place` gets the logs and the ledger."""
+    place.mkdir(parents=True, exist_ok=True)
+    run = place / "chaos.toml"
+    fields = {"problems": plan.proofs // PROOFS_PER_PROBLEM, "per_problem": PROOFS_PER_PROBLEM}
+    fields |= {"critiques": plan.critiques, "latency_s": plan.latency_s, "ledger": place / "ledger"}
+    run.write_text(RUN.format(**fields))
+    with installation(broker, s3, place) as (fleet, store, letters):
+        began = time.monotonic()
+        posing = fleet.call("run", str(run))
+        try:
+            broken = break_things(plan, broker, s3, fleet, store, posing)
+        finally:
+            posing.kill()
+            posing.wait()
+        calm = wait_for(lambda: not any(depth.ready + depth.later for depth in letters.depths()), 30)
+        seconds = time.monotonic() - began
+        stuck = sum(1 for _ in letters.letters()) + (0 if calm else sum(d.ready + d.later for d in letters.depths()))
+        labels = [get_record(store, key, Label) for key in store.list(keys.labels("chaos"))]
+        proofs = len({label.proof_id for label in labels})
+        calls, again, running, unstored = count_calls(place / "ledger", fleet.killed)
+        return Result(
+            proofs=plan.proofs,
+            labeled=proofs,
+            lost=plan.proofs - proofs,
+            duplicates=len(labels) - proofs,
+            stuck=stuck,
+            kills=len(fleet.killed),
+            calls=calls,
+            calls_paid_again=again,
+            calls_running_in_killed_workers=running,
+            answers_unstored_in_killed_workers=unstored,
+            broker_restarts=broken.count("broker"),
+            store_absences=broken.count("store"),
+            seconds=round(seconds, 1),
+        )
+
+
+@contextmanager
+def installation(broker: Broker, s3: S3, place: Path) -> Iterator[tuple[Fleet, Store, DeadLetters]]:
+    """Two workers of every role on a namespace and a bucket folder of their own."""
+    namespace = f"chaos-{os.urandom(4).hex()}"
+    with bucket_folder(s3) as (bucket, prefix):
+        where = {"broker": broker.url, "namespace": namespace, "s3_endpoint": s3.endpoint, "s3_bucket": bucket}
+        where |= {"s3_prefix": prefix, "s3_access_key": s3.access_key, "s3_secret_key": s3.secret_key}
+        environment = {**os.environ, **{f"PROOFLOOP_{name.upper()}": value for name, value in where.items()}}
+        fleet = Fleet(environment, place / "log.txt")
+        try:
+            for role in WALK_ROLES:
+                for replica in range(REPLICAS):
+                    fleet.start(role, replica)
+            yield fleet, open_store(Settings.model_validate(where)), DeadLetters(broker.url, namespace=namespace)
+        finally:
+            fleet.end()
+            delete_namespace(broker.url, namespace)
+
+
+def break_things(
+    plan: Plan, broker: Broker, s3: S3, fleet: Fleet, store: Store, posing: subprocess.Popen[bytes]
+) -> list[str]:
+    """Kill by the plan until the run is over; which servers were taken away."""
+    dice, began, broken = random.Random(11), time.monotonic(), list[str]()
+    absences: list[threading.Thread] = []
+    labeled = 0
+    while posing.poll() is None and time.monotonic() - began < plan.limit_s:
+        time.sleep(plan.kill_every_s)
+        role, replica = dice.choice(WALK_ROLES), dice.randrange(REPLICAS)
+        fleet.kill(role, replica)
+        fleet.start(role, replica)
+        if not any(absence.is_alive() for absence in absences):
+            labeled = sum(1 for _ in store.list(keys.labels("chaos")))
+            if labeled > plan.broker_share * plan.proofs and "broker" not in broken:
+                broken.append("broker")
+                absences.append(go_away(broker, 0.0))
+            elif labeled > plan.store_share * plan.proofs and "store" not in broken:
+                broken.append("store")
+                absences.append(go_away(s3, plan.store_away_s))
+        tell(labeled, plan.proofs, len(fleet.killed), broken, time.monotonic() - began)
+    for absence in absences:
+        absence.join()
+    return broken
+
+
+def go_away(server: Broker | S3, seconds: float) -> threading.Thread:
+    """Kill the server and start it again after so long, beside everything else."""
+    if server.kill is None or server.start is None:
+        sys.exit("error: this server is not ours to kill; unset PROOFLOOP_TEST_BROKER and PROOFLOOP_TEST_S3")
+    kill, start = server.kill, server.start
+
+    def leave() -> None:
+        kill()
+        time.sleep(seconds)
+        start()
+
+    absence = threading.Thread(target=leave)
+    absence.start()
+    return absence
+
+
+def tell(labeled: int, proofs: int, kills: int, broken: list[str], seconds: float) -> None:
+    left = f"{seconds * (proofs - labeled) / labeled:.0f} s left" if labeled else "time left unknown"
+    gone = f", taken away: {' and '.join(broken)}" if broken else ""
+    print(f"{seconds:.0f} s: {labeled} of {proofs} proofs labelled, {kills} kills{gone}; {left}", file=sys.stderr)
+
+
+def count_calls(ledger: Path, killed: list[int]) -> tuple[int, int, int, int]:
+    """Calls in all; those that asked what was asked before; those running in workers when these were killed.
+
+    The last: answers that a killed worker had, of questions that another worker asked again.
+    """
+    asked: dict[str, list[int]] = defaultdict(list)
+    running, answered = 0, set[tuple[str, int]]()
+    for file in ledger.iterdir():
+        process = int(file.name.partition("-")[0])
+        lines = [line.split() for line in file.read_text().splitlines()]
+        ended = {request for what, request in lines if what == "ended"}
+        for request in (request for what, request in lines if what == "began"):
+            question = request.rpartition(":")[0]
+            asked[question].append(process)
+            if process in killed and request in ended:
+                answered.add((question, process))
+            running += process in killed and request not in ended
+    total = sum(map(len, asked.values()))
+    unstored = sum(len(asked[question]) > 1 for question, _ in answered)
+    return total, total - len(asked), running, unstored
+
+
+def wait_for(is_so: Callable[[], bool], limit_s: float) -> bool:
+    deadline = time.monotonic() + limit_s
+    while not is_so():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
+    return True
+
+
+if __name__ == "__main__":
+    main()
