@@ -109,13 +109,13 @@ def test_there_is_one_trainer_which_nobody_scales() -> None:
 
 
 def test_a_model_may_take_an_hour_to_load() -> None:
-    deployment = next(one for name, one in render(values_of("production")).items() if "verifier-000012" in name)
-    assert deployment["kind"] == "ConfigMap"
-    for name, pod in pods(render(values_of("production"))):
-        container = pod["spec"]["containers"][0]
-        if container["name"] == "triton" and "worker" not in name:
-            probe = container["startupProbe"]
-            assert probe["periodSeconds"] * probe["failureThreshold"] >= 3600
+    containers = [pod["spec"]["containers"][0] for _, pod in pods(render(values_of("production")))]
+    patience = [
+        container["startupProbe"]["periodSeconds"] * container["startupProbe"]["failureThreshold"]
+        for container in containers
+        if container["name"] == "triton" and "startupProbe" in container
+    ]
+    assert patience == [3600] * 4
 
 
 def trigger_of(role: Object) -> Any:

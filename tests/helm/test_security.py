@@ -42,10 +42,11 @@ def test_no_pod_can_talk_to_kubernetes(set_up: str) -> None:
 
 
 @pytest.mark.parametrize("set_up", SET_UPS)
-def test_a_secret_reaches_a_pod_as_files_only(set_up: str) -> None:
+def test_a_secret_reaches_a_pod_as_files_but_for_tritons_own_key(set_up: str) -> None:
     for name, pod in pods(render(values_of(set_up))):
         for container in pod["spec"]["containers"]:
-            assert not [entry for entry in container.get("env", []) if "valueFrom" in entry], name
+            from_elsewhere = {entry["name"] for entry in container.get("env", []) if "valueFrom" in entry}
+            assert from_elsewhere <= ({"PROOFLOOP_TRITON_ADMIN_KEY"} if container["name"] == "triton" else set()), name
             assert not [source for source in container.get("envFrom", []) if "secretRef" in source], name
 
 

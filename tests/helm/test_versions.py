@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 
+from proofloop.engine.triton_contract import triton_name
 from tests.helm.chart import Object, notes, render, values_of
 
 OLD, NEW = "runs/olympiad/models/verifier/000012", "runs/olympiad/models/verifier/000013"
@@ -73,6 +74,17 @@ def test_a_chart_of_another_version_restarts_nothing_by_itself() -> None:
 def test_two_versions_with_like_names_get_servers_of_their_own() -> None:
     values: Object = {"roles": {"verifier": {"model": {"version": "team/a/model", "keep": ["team/b/model"]}}}}
     assert len([name for name in render(values) if name.startswith("Deployment/proofloop-verifier-model-")]) == 2
+
+
+def test_a_server_loads_its_version_under_the_name_that_clients_ask_for() -> None:
+    objects = render(production(NEW))
+    pod = objects[f"Deployment/{NEW_NAME}"]["spec"]["template"]["spec"]
+    name = triton_name(NEW)
+    assert pod["containers"][0]["args"] == [f"--load-model={name}"]
+    models = next(volume for volume in pod["volumes"] if volume["name"] == "models")
+    paths = [item["path"] for item in models["configMap"]["items"]]
+    assert paths == [f"{name}/config.pbtxt", f"{name}/1/model.py"]
+    assert f'string_value: "{NEW}"' in objects[f"ConfigMap/{NEW_NAME}"]["data"]["config.pbtxt"]
 
 
 def test_the_notes_name_the_addresses_for_the_run_file() -> None:
