@@ -98,8 +98,8 @@ def load_role(name: str) -> Role:
 class Tools:
     """What a handler may use.
 
-    `stopping` is set when the process is asked to end; when `cancelling` is set, the same event unless another is given,
-    running engine calls are cancelled and their messages requeued.
+    `stopping` is set when the process is asked to end; when `cancelling` is set, the same event unless another is
+    given, running engine calls are cancelled and their messages requeued.
     """
 
     store: Store

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts ask for metrics that exist, by labels they have; every alert has a line in the runbook."""
+"""Dashboard and alerts ask for metrics that exist, by labels they have; every alert has a line in the runbook."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from proofloop.metrics import Metrics
-from tests.helm.chart import CHART, ROOT, Object, render, values_of
+from tests.helm.chart import ROOT, Object, render, values_of
 
 FOREIGN = {"rabbitmq_queue_messages": {"queue"}}
 """Metrics of others: RabbitMQ's Prometheus plugin, per object."""

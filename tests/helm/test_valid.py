@@ -65,13 +65,18 @@ def test_a_misspelt_field_of_a_custom_resource_would_be_found() -> None:
 def test_every_kind_of_custom_resource_is_rendered_in_some_set_up() -> None:
     rendered = {one["kind"] for set_up in SET_UPS for one in render(values_of(set_up)).values() if is_custom(one)}
     assert rendered == {
-        "LeaderWorkerSet", "PrometheusRule", "RabbitmqCluster", "ScaledObject", "ServiceMonitor", "TriggerAuthentication",
-    }  # fmt: skip
+        "LeaderWorkerSet",
+        "PrometheusRule",
+        "RabbitmqCluster",
+        "ScaledObject",
+        "ServiceMonitor",
+        "TriggerAuthentication",
+    }
 
 
 def is_custom(one: Object) -> bool:
     group = one["apiVersion"].partition("/")[0]
-    return "." in group and not group.endswith(".k8s.io") or group == "leaderworkerset.x-k8s.io"
+    return ("." in group and not group.endswith(".k8s.io")) or group == "leaderworkerset.x-k8s.io"
 
 
 @cache

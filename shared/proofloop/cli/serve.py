@@ -44,8 +44,8 @@ def serve(
     """Run one role as a service: it takes its events from the broker (PROOFLOOP_BROKER) and writes to the store.
 
     Prints one JSON line when it is ready. SIGTERM or Ctrl-C: nothing new is begun, running engine calls have
-    PROOFLOOP_DRAIN_S to finish, then they are cancelled and their messages go back to the queue; exit code 0. With --metrics-port it tells Prometheus what it does, and
-    whoever asks whether it lives and can work.
+    PROOFLOOP_DRAIN_S to finish, then they are cancelled and their messages go back to the queue; exit code 0. With
+    --metrics-port it tells Prometheus what it does, and whoever asks whether it lives and can work.
     """
     loaded = load_role(role)
     if check:
