@@ -40,8 +40,8 @@ HOW_TO_AVOID_CUDA = (
 
 CPU, CUDA = "CPU", "CUDA"
 DOWNLOAD_MB = {CPU: 190, CUDA: 3000}
-OTHER_DOWNLOAD_MB = 190
-DISK_GB = {CPU: 2.0, CUDA: 9.0}
+OTHER_DOWNLOAD_MB = 290
+DISK_GB = {CPU: 2.4, CUDA: 9.4}
 """What .venv takes, with pip's own copies while it works."""
 
 

@@ -136,7 +136,7 @@ class Asked:
         raise Retry(f"engine: {error}", after_s=ENGINE_AWAY_S) from error
 
     def _stop_if(self, unneeded: Callable[[], bool]) -> None:
-        if self._tools.stopping.is_set():
+        if self._tools.must_cancel:
             self._call.cancel()
             raise Retry("the process is stopping", after_s=0.0)
         try:

@@ -101,8 +101,8 @@ def load_role(name: str) -> Role:
 class Tools:
     """What a handler may use.
 
-    `stopping` is set when the process is asked to end: running engine calls are then cancelled and their messages
-    requeued.
+    `stopping` is set when the process is asked to end; when `cancelling` is set, the same event unless another is
+    given, running engine calls are cancelled and their messages requeued.
     """
 
     store: Store
@@ -110,6 +110,7 @@ class Tools:
     metrics: Metrics = field(default_factory=Metrics)
     span: Span = no_span
     stopping: threading.Event = field(default_factory=threading.Event)
+    cancelling: threading.Event | None = None
     stop_reason: str = ""
 
     def __post_init__(self) -> None:
@@ -128,6 +129,10 @@ class Tools:
         version = served[-1].version if served else self.spec(run_id).model_of(role)
         self._served[run_id, role] = (time.monotonic(), version)
         return version
+
+    @property
+    def must_cancel(self) -> bool:
+        return (self.cancelling or self.stopping).is_set()
 
     def keep(self, key: str, record: R) -> R:
         """Write what a model was paid for, however long the store is away; the record that lies there afterwards.

@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     grace_s: float = Field(30.0, ge=0)
     """How long a service that is asked to stop waits for what it cannot cancel."""
 
+    drain_s: float = Field(0.0, ge=0)
+    """How long a service that is asked to stop lets its running calls finish before it cancels them."""
+
     metrics_port: int = Field(0, ge=0, le=65535)
     """Where a service answers /metrics, /healthz and /readyz; 0: nowhere."""
 

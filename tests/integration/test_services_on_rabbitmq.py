@@ -52,6 +52,23 @@ def test_a_service_asked_to_stop_gives_its_messages_back_uncounted(installation:
     assert [sum(counts) for counts in _counted(installation, "generator")] == [0] * 8
 
 
+def test_a_service_with_time_to_drain_finishes_what_runs_and_begins_nothing_new(installation: Installation) -> None:
+    run = installation.folder / "drain.toml"
+    text = RUN.replace("latency_s = 0.1, failure_share = 0.02", "latency_s = 3, latency_sigma = 0")
+    run.write_text(text.replace("chaos", "drain").replace("count = 25", "count = 6"))
+    installation.environment["PROOFLOOP_DRAIN_S"] = "30"
+    posing = installation.call("run", str(run))
+    installation.start("generator")  # 16 of 24 at once
+    installation.wait_ready("generator")
+    assert wait_until(lambda: 0 < _ready(installation, "generator") <= 8, 20), installation.letters.depths()
+    installation.services["generator"].send_signal(signal.SIGTERM)
+    assert installation.services["generator"].wait(20) == 0, installation.log()
+    assert _ready(installation, "generator") == 8
+    assert _ready(installation, "verifier") == 16 * 4
+    posing.send_signal(signal.SIGINT)
+    assert posing.wait(15) == 130
+
+
 def test_what_is_no_event_is_dead_and_can_be_looked_at_replayed_and_dropped(installation: Installation) -> None:
     installation.start("verifier")
     installation.wait_ready("verifier")

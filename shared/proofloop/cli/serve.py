@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from importlib.metadata import version
 from typing import Annotated
 
@@ -42,9 +43,9 @@ def serve(
 ) -> None:
     """Run one role as a service: it takes its events from the broker (PROOFLOOP_BROKER) and writes to the store.
 
-    Prints one JSON line when it is ready. SIGTERM or Ctrl-C: nothing new is begun, running engine calls are cancelled,
-    and their messages go back to the queue; exit code 0. With --metrics-port it tells Prometheus what it does, and
-    whoever asks whether it lives and can work.
+    Prints one JSON line when it is ready. SIGTERM or Ctrl-C: nothing new is begun, running engine calls have
+    PROOFLOOP_DRAIN_S to finish, then they are cancelled and their messages go back to the queue; exit code 0. With
+    --metrics-port it tells Prometheus what it does, and whoever asks whether it lives and can work.
     """
     loaded = load_role(role)
     if check:
@@ -57,18 +58,23 @@ def serve(
     if port:
         Endpoint(settings.metrics_host, port, metrics.registry, health)
     bus = open_bus(settings, roles=[*NEEDED_BY_ALL, loaded.name], connect_s=CONNECT_S)
+    cancelling, drain_s = threading.Event(), 0.0
     try:
         check_broker(settings, loaded.name)
         data = open_store(store)
         engines = open_engines(data)
         with stopping_on_signal() as stopping, tracing(f"proofloop-{loaded.name}") as span:
-            tools = Tools(data, engines.of, metrics=metrics, span=span, stopping=stopping)
+            tools = Tools(data, engines.of, metrics=metrics, span=span, stopping=stopping, cancelling=cancelling)
             Worker(loaded, bus, tools).start(concurrency=threads)
             health.watch(bus, data, stopping)
             print(json.dumps(_ready(loaded, threads, str(data))), flush=True)
             stopping.wait()
+            drain_s = 0.0 if tools.stop_reason else settings.drain_s
     finally:
-        bus.close(grace_s=settings.grace_s)
+        end_of_patience = threading.Timer(drain_s, cancelling.set)
+        end_of_patience.start()
+        bus.close(grace_s=drain_s + settings.grace_s)
+        end_of_patience.cancel()
     engines.close()
     if tools.stop_reason:
         raise ProofloopError(tools.stop_reason)

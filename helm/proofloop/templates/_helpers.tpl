@@ -1,0 +1,158 @@
+{{/* Names, labels, and what pods of every kind have in common. */}}
+
+{{/* At most 20 characters: a model server's name, with what Kubernetes appends to it, has 63. */}}
+{{- define "proofloop.fullname" -}}
+{{- default .Release.Name .Values.nameOverride | trunc 20 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* meta_verifier is meta-verifier to Kubernetes. Takes a role. */}}
+{{- define "proofloop.kebab" -}}
+{{- . | replace "_" "-" -}}
+{{- end -}}
+
+{{/* Takes (dict "root" $ "component" name). */}}
+{{- define "proofloop.selector" -}}
+app.kubernetes.io/name: proofloop
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "proofloop.labels" -}}
+{{ include "proofloop.selector" . }}
+app.kubernetes.io/part-of: proofloop
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
+{{- end -}}
+
+{{/* Takes (dict "root" $ "repository" r "tag" t). */}}
+{{- define "proofloop.image" -}}
+{{- $registry := .root.Values.image.registry | trimSuffix "/" -}}
+{{- if $registry -}}{{ $registry }}/{{- end -}}
+{{ .repository }}:{{ .tag | default .root.Values.image.tag | default .root.Chart.AppVersion }}
+{{- end -}}
+
+{{- define "proofloop.workerImage" -}}
+{{- $repository := .worker.image.repository | default (printf "proofloop-%s" (include "proofloop.kebab" .role)) -}}
+{{- include "proofloop.image" (dict "root" .root "repository" $repository "tag" .worker.image.tag) -}}
+{{- end -}}
+
+{{/* The roles that run, each with what `worker` says and what is its own, as YAML. */}}
+{{- define "proofloop.workers" -}}
+{{- range $role, $own := .Values.roles }}
+{{- $worker := mergeOverwrite (deepCopy $.Values.worker) (deepCopy $own) }}
+{{- if $worker.enabled }}
+{{- $longest := $.Values.broker.longestCallSeconds }}
+{{- if kindIs "invalid" $worker.drainSeconds }}{{ $_ := set $worker "drainSeconds" $longest }}{{ end }}
+{{ $role }}: {{ $worker | toJson }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The versions that have servers here: a list of role, version, its settings and its name, as YAML. */}}
+{{- define "proofloop.servers" -}}
+servers:
+{{- range $role, $own := .Values.roles }}
+{{- $model := $own.model | default dict }}
+{{- $serving := mergeOverwrite (deepCopy $.Values.serving) (deepCopy ($own.serving | default dict)) }}
+{{- range $version := (concat (list ($model.version | default "")) ($model.keep | default list)) | compact | uniq }}
+{{- $slug := regexReplaceAll "[^a-z0-9]+" (base $version | lower) "-" | trunc 10 | trimAll "-" }}
+{{- $name := printf "%s-%s-%s-%s" (include "proofloop.fullname" $) (include "proofloop.kebab" $role) $slug (sha256sum $version | trunc 6) }}
+- {{ dict "role" $role "version" $version "name" $name "serving" $serving | toJson }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Restricted, as Kubernetes' strictest pod security standard asks for, and a read-only root besides. */}}
+{{- define "proofloop.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "proofloop.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+privileged: false
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{- define "proofloop.pullSecrets" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Where things are, the same for every process that talks to broker and store. */}}
+{{- define "proofloop.settings" -}}
+PROOFLOOP_SECRETS: /run/secrets/proofloop
+PROOFLOOP_NAMESPACE: {{ .Values.broker.namespace | quote }}
+PROOFLOOP_LONGEST_CALL_S: {{ .Values.broker.longestCallSeconds | quote }}
+PROOFLOOP_LOG_LEVEL: {{ .Values.logLevel | quote }}
+{{- with .Values.store.endpoint }}
+PROOFLOOP_S3_ENDPOINT: {{ . | quote }}
+{{- end }}
+PROOFLOOP_S3_BUCKET: {{ .Values.store.bucket | quote }}
+PROOFLOOP_S3_PREFIX: {{ .Values.store.prefix | quote }}
+PROOFLOOP_S3_REGION: {{ .Values.store.region | quote }}
+{{- if .Values.tls.caConfigMap }}
+SSL_CERT_FILE: /etc/proofloop/ca/{{ .Values.tls.caKey }}
+{{- end }}
+{{- end -}}
+
+{{/* What one role is told. Takes (dict "root" $ "worker" w). */}}
+{{- define "proofloop.workerSettings" -}}
+{{ include "proofloop.settings" .root }}
+PROOFLOOP_METRICS_PORT: "9464"
+PROOFLOOP_DRAIN_S: {{ .worker.drainSeconds | quote }}
+PROOFLOOP_GRACE_S: {{ .worker.graceSeconds | quote }}
+{{- end -}}
+
+{{/* Takes a dict of names and values. */}}
+{{- define "proofloop.env" -}}
+{{- range $name, $value := . }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end -}}
+
+{{- define "proofloop.mounts" -}}
+- { name: secrets, mountPath: /run/secrets/proofloop, readOnly: true }
+- { name: tmp, mountPath: /tmp }
+{{- if .Values.tls.caConfigMap }}
+- { name: ca, mountPath: /etc/proofloop/ca, readOnly: true }
+{{- end }}
+{{- end -}}
+
+{{/* The secrets as files; the operator's broker brings its own address with user and password. */}}
+{{- define "proofloop.volumes" -}}
+- name: secrets
+  projected:
+    defaultMode: 0440
+    sources:
+      - secret:
+          name: {{ .Values.secrets.existingSecret }}
+      {{- if .Values.rabbitmqCluster.enabled }}
+      - secret:
+          name: {{ include "proofloop.fullname" . }}-rabbitmq-default-user
+          items:
+            - { key: connection_string, path: proofloop_broker }
+      {{- end }}
+{{- if .Values.tls.caConfigMap }}
+- name: ca
+  configMap:
+    name: {{ .Values.tls.caConfigMap }}
+{{- end }}
+{{- end -}}
+
+{{/* What an autoscaler aims at: messages, waiting and running, for each pod. */}}
+{{- define "proofloop.messagesPerPod" -}}
+{{- max 1 (mulf .concurrency .scaling.backlogRounds | ceil | int) -}}
+{{- end -}}

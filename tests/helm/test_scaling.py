@@ -1,0 +1,122 @@
+"""The autoscaler's numbers follow from the role's; what is scaled down is given the time to finish."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from proofloop.bus.topology import Topology
+from tests.helm.chart import SET_UPS, Object, pods, render, values_of
+
+
+@pytest.mark.parametrize(
+    ("rounds", "concurrency", "expected"), [(1, 64, "64"), (2, 64, "128"), (0.5, 5, "3"), (0.01, 2, "1")]
+)
+def test_the_target_is_the_concurrency_in_rounds(rounds: float, concurrency: int, expected: str) -> None:
+    trigger = trigger_of({"concurrency": concurrency, "scaling": {"kind": "keda", "backlogRounds": rounds}})
+    assert trigger["metadata"]["value"] == expected
+
+
+def test_the_queue_is_counted_by_http_with_what_is_being_worked_on() -> None:
+    metadata = trigger_of({"scaling": {"kind": "keda"}})["metadata"]
+    assert metadata | {"value": ""} == {
+        "protocol": "http",
+        "mode": "QueueLength",
+        "excludeUnacknowledged": "false",
+        "queueName": Topology("proofloop").queue("verifier"),
+        "vhostName": "/",
+        "activationValue": "0",
+        "value": "",
+    }
+
+
+def test_the_brokers_address_comes_from_the_secret() -> None:
+    authentication = render(values_of("tls") | {"rabbitmqCluster": {}})["TriggerAuthentication/proofloop-broker"]
+    assert authentication["spec"]["secretTargetRef"] == [
+        {"parameter": "host", "name": "proofloop", "key": "proofloop_broker_api"}
+    ]
+
+
+def test_the_operators_broker_brings_its_user_and_address() -> None:
+    objects = render(values_of("tls"))
+    authentication = objects["TriggerAuthentication/proofloop-broker"]["spec"]["secretTargetRef"]
+    assert [(entry["parameter"], entry["name"]) for entry in authentication] == [
+        ("username", "proofloop-rabbitmq-default-user"),
+        ("password", "proofloop-rabbitmq-default-user"),
+    ]
+    trigger = objects["ScaledObject/proofloop-verifier"]["spec"]["triggers"][0]
+    assert trigger["metadata"]["host"] == "https://proofloop-rabbitmq.maths.svc:15671"
+
+
+def test_the_operators_broker_keeps_messages_longer_than_the_longest_call() -> None:
+    values = values_of("nano") | {"broker": {"longestCallSeconds": 5000}}
+    config = render(values)["RabbitmqCluster/proofloop-rabbitmq"]["spec"]["rabbitmq"]["additionalConfig"]
+    assert "consumer_timeout = 10000000\n" in config
+
+
+@pytest.mark.parametrize("set_up", SET_UPS)
+def test_a_pod_has_longer_to_end_than_the_longest_call(set_up: str) -> None:
+    grace = {
+        name: pod["spec"]["terminationGracePeriodSeconds"]
+        for name, pod in pods(render(values_of(set_up)))
+        if name.split("/")[0] in ("Deployment", "LeaderWorkerSet")
+    }
+    assert grace and min(grace.values()) > 7200
+
+
+def test_draining_can_be_cut_short_for_one_role() -> None:
+    objects = render({"roles": {"verifier": {"drainSeconds": 0}}})
+    assert objects["ConfigMap/proofloop-verifier"]["data"]["PROOFLOOP_DRAIN_S"] == "0"
+    assert objects["Deployment/proofloop-verifier"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 60
+
+
+def test_shrinking_is_slower_than_growing() -> None:
+    scaled = render(values_of("production"))["ScaledObject/proofloop-generator"]["spec"]
+    behavior = scaled["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert behavior["scaleUp"] == {
+        "stabilizationWindowSeconds": 0,
+        "policies": [{"type": "Pods", "value": 4, "periodSeconds": 60}],
+    }
+    assert behavior["scaleDown"] == {
+        "stabilizationWindowSeconds": 600,
+        "policies": [{"type": "Pods", "value": 1, "periodSeconds": 120}],
+    }
+
+
+def test_a_role_that_is_scaled_has_no_number_of_replicas_for_helm_to_reset() -> None:
+    objects = render(values_of("production"))
+    assert "replicas" not in objects["Deployment/proofloop-verifier"]["spec"]
+    assert objects["Deployment/proofloop-trainer"]["spec"]["replicas"] == 1
+
+
+def test_the_plain_autoscaler_looks_at_the_processor_or_at_the_queue() -> None:
+    cpu = render({"worker": {"scaling": {"kind": "hpa", "minReplicas": 0}}})
+    spec = cpu["HorizontalPodAutoscaler/proofloop-verifier"]["spec"]
+    assert spec["minReplicas"] == 1  # it cannot scale to none
+    assert spec["metrics"][0]["resource"]["target"] == {"type": "Utilization", "averageUtilization": 60}
+    queue = render(values_of("single-role"))["HorizontalPodAutoscaler/proofloop-judges-verifier"]["spec"]
+    assert queue["metrics"][0]["external"] == {
+        "metric": {"name": "rabbitmq_queue_messages", "selector": {"matchLabels": {"queue": "proofloop.verifier"}}},
+        "target": {"type": "AverageValue", "averageValue": "128"},
+    }
+
+
+def test_there_is_one_trainer_which_nobody_scales() -> None:
+    objects = render({"roles": {"trainer": {"enabled": True}}, "worker": {"scaling": {"kind": "keda"}}})
+    assert "ScaledObject/proofloop-trainer" not in objects
+    assert objects["Deployment/proofloop-trainer"]["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_a_model_may_take_an_hour_to_load() -> None:
+    containers = [pod["spec"]["containers"][0] for _, pod in pods(render(values_of("production")))]
+    patience = [
+        container["startupProbe"]["periodSeconds"] * container["startupProbe"]["failureThreshold"]
+        for container in containers
+        if container["name"] == "triton" and "startupProbe" in container
+    ]
+    assert patience == [3600] * 4
+
+
+def trigger_of(role: Object) -> Any:
+    return render({"roles": {"verifier": role}})["ScaledObject/proofloop-verifier"]["spec"]["triggers"][0]

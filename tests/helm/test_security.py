@@ -1,0 +1,80 @@
+"""Every pod of every set-up keeps the strictest rules; nobody has rights; traffic is limited to what a pod needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.helm.chart import SET_UPS, pods, render, values_of
+
+CONTAINER = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "privileged": False,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+@pytest.mark.parametrize("set_up", SET_UPS)
+def test_every_pod_is_restricted(set_up: str) -> None:
+    objects = render(values_of(set_up))
+    found = dict(pods(objects))
+    assert found
+    for name, pod in found.items():
+        spec, rules = pod["spec"], pod["spec"]["securityContext"]
+        assert rules["runAsNonRoot"] and rules["runAsUser"] == 10001 and rules["runAsGroup"] == 10001, name
+        assert rules["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(spec), name
+        for container in spec["containers"]:
+            assert container["securityContext"] == CONTAINER, name
+            assert "memory" in container["resources"]["limits"], name
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"]), name
+            assert "/tmp" in [mount["mountPath"] for mount in container["volumeMounts"]], name
+
+
+@pytest.mark.parametrize("set_up", SET_UPS)
+def test_no_pod_can_talk_to_kubernetes(set_up: str) -> None:
+    objects = render(values_of(set_up))
+    assert not {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"} & {one["kind"] for one in objects.values()}
+    for name, pod in pods(objects):
+        assert pod["spec"]["automountServiceAccountToken"] is False, name
+        account = objects[f"ServiceAccount/{pod['spec']['serviceAccountName']}"]
+        assert account["automountServiceAccountToken"] is False, name
+
+
+@pytest.mark.parametrize("set_up", SET_UPS)
+def test_a_secret_reaches_a_pod_as_files_but_for_tritons_own_key(set_up: str) -> None:
+    for name, pod in pods(render(values_of(set_up))):
+        for container in pod["spec"]["containers"]:
+            from_elsewhere = {entry["name"] for entry in container.get("env", []) if "valueFrom" in entry}
+            assert from_elsewhere <= ({"PROOFLOOP_TRITON_ADMIN_KEY"} if container["name"] == "triton" else set()), name
+            assert not [source for source in container.get("envFrom", []) if "secretRef" in source], name
+
+
+@pytest.mark.parametrize("set_up", SET_UPS)
+def test_every_pod_has_a_policy_that_limits_both_directions(set_up: str) -> None:
+    objects = render(values_of(set_up))
+    policies = [one["spec"] for one in objects.values() if one["kind"] == "NetworkPolicy"]
+    for name, pod in pods(objects):
+        mine = [policy for policy in policies if selects(policy["podSelector"]["matchLabels"], pod)]
+        assert {direction for policy in mine for direction in policy["policyTypes"]} == {"Ingress", "Egress"}, name
+
+
+def test_a_model_server_answers_the_pods_of_its_release_only() -> None:
+    policy = render(values_of("production"))["NetworkPolicy/proofloop-verifier-model"]
+    calls = [rule for rule in policy["spec"]["ingress"] if rule.get("ports") == [{"port": 8001}]]
+    labels = {"app.kubernetes.io/name": "proofloop", "app.kubernetes.io/instance": "proofloop"}
+    assert calls == [{"ports": [{"port": 8001}], "from": [{"podSelector": {"matchLabels": labels}}]}]
+
+
+def test_only_the_named_namespace_reads_metrics_in_production() -> None:
+    policy = render(values_of("production"))["NetworkPolicy/proofloop-verifier"]
+    assert policy["spec"]["ingress"] == [
+        {
+            "ports": [{"port": 9464}],
+            "from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+        }
+    ]
+
+
+def selects(labels: dict[str, str], pod: dict[str, dict[str, dict[str, str]]]) -> bool:
+    return labels.items() <= pod["metadata"]["labels"].items()

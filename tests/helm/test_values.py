@@ -1,0 +1,85 @@
+"""What a person may set: every value says when to change it, and what is misspelt or impossible is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import helm_python
+import pytest
+import yaml
+
+from proofloop.settings import Settings
+from tests.helm.chart import CHART, SET_UPS, Object, render, values_of
+
+WHEN = re.compile(r"^(Set|Change|Raise|Lower|Leave)\b.*\b(when|where|unless|while|at)\b")
+
+
+def test_every_value_has_one_line_that_says_when_to_change_it() -> None:
+    lines = (CHART / "values.yaml").read_text().splitlines()
+    leaves = [number for number, line in enumerate(lines) if re.match(r"^ *[A-Za-z_]+: +\S", line)]
+    assert len(leaves) > 100
+    assert [lines[number].strip() for number in leaves if not WHEN.match(comment_above(lines, number))] == []
+
+
+def test_the_schema_knows_every_value_and_no_other() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert set(schema["properties"]) - {"global"} == set(values)
+    assert set(schema["$defs"]["worker"]["properties"]) == set(values["worker"])
+    assert set(schema["$defs"]["serving"]["properties"]) == set(values["serving"])
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"roles": {"verifyer": {}}}, "'verifyer' not allowed"),
+        ({"roles": {"verifier": {"concurency": 3}}}, "'concurency' not allowed"),
+        ({"roles": {"verifier": {"scaling": {"max": 3}}}}, "'max' not allowed"),
+        ({"roles": {"labeler": {"model": {}}}}, "'model' not allowed"),
+        ({"roles": {"trainer": {"concurrency": 8}}}, "value must be 1"),
+        ({"roles": {"verifier": {"concurrency": "many"}}}, "want integer"),
+        ({"worker": {"scaling": {"kind": "magic"}}}, "must be one of 'none', 'keda', 'hpa'"),
+        ({"store": {"endpoint": "s3.example.org"}}, "does not match pattern"),
+        ({"secrets": {"existingSecret": ""}}, "minLength"),
+        ({"serving": {"weights": {"existingClaim": "a", "hostPath": "/b"}}}, "not"),
+        ({"serving": {"settings": {"engine": "vllm"}}}, "not"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_place(values: Object, complaint: str) -> None:
+    with pytest.raises(helm_python.HelmError, match=re.escape(complaint)):
+        render(values)
+
+
+@pytest.mark.parametrize("set_up", SET_UPS)
+def test_every_variable_of_ours_is_one_the_services_know(set_up: str) -> None:
+    configured = {
+        name
+        for one in render(values_of(set_up)).values()
+        if one["kind"] == "ConfigMap"
+        for name in one["data"]
+        if name.startswith("PROOFLOOP_")
+    }
+    known = {f"PROOFLOOP_{name.upper()}" for name in Settings.model_fields}
+    assert configured - known == {"PROOFLOOP_SECRETS"}
+
+
+def test_a_role_that_is_switched_off_leaves_nothing_behind() -> None:
+    objects = render({"roles": {"verifier": {"enabled": False}}})
+    assert not [name for name in objects if name.endswith("/proofloop-verifier")]
+
+
+def test_the_name_stays_within_what_kubernetes_takes() -> None:
+    values: Object = values_of("production")
+    names = [key.split("/")[1] for key in render(values, name="a-release-with-a-name-that-is-much-too-long-for-us")]
+    assert max(map(len, names)) <= 52  # a LeaderWorkerSet's pods get up to 11 more, and 63 is the end
+
+
+def comment_above(lines: list[str], number: int) -> str:
+    """The comment right above a line, of one or two lines, without its marks."""
+    words: list[Any] = []
+    while number > 0 and lines[number - 1].lstrip().startswith("# "):
+        number -= 1
+        words.insert(0, lines[number].lstrip()[2:])
+    return " ".join(words)

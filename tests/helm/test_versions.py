@@ -1,0 +1,108 @@
+"""One role's version changes that role's model servers and nothing else; the old ones can stay beside the new."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+from proofloop.engine.triton_contract import triton_name
+from tests.helm.chart import Object, notes, render, values_of
+
+OLD, NEW = "runs/olympiad/models/verifier/000012", "runs/olympiad/models/verifier/000013"
+OLD_NAME, NEW_NAME = "proofloop-verifier-000012-4e65b1", "proofloop-verifier-000013-3c5d59"
+
+
+def test_a_new_version_replaces_the_servers_of_its_role_and_promotes_it() -> None:
+    before, after = render(production(OLD)), render(production(NEW))
+    assert set(before) - set(after) == servers_of(OLD_NAME)
+    assert set(after) - set(before) == servers_of(NEW_NAME)
+    assert differing(before, after) == {"Job/proofloop-verifier-promote"}
+
+
+def test_with_keep_the_old_servers_stay_as_they_are() -> None:
+    before, after = render(production(OLD)), render(production(NEW, keep=[OLD]))
+    assert set(before) - set(after) == set()
+    assert set(after) - set(before) == servers_of(NEW_NAME)
+    assert differing(before, after) == {"Job/proofloop-verifier-promote"}
+
+
+def test_old_and_new_servers_answer_under_the_same_address() -> None:
+    objects = render(production(NEW, keep=[OLD]))
+    selector = objects["Service/proofloop-verifier-model"]["spec"]["selector"]
+    for name in (OLD_NAME, NEW_NAME):
+        labels = objects[f"Deployment/{name}"]["spec"]["template"]["metadata"]["labels"]
+        assert selector.items() <= labels.items()
+
+
+def test_a_role_that_changes_its_concurrency_restarts_no_other_role() -> None:
+    values = values_of("production")
+    values["roles"]["verifier"]["concurrency"] = 256
+    changed = differing(render(values_of("production")), render(values))
+    assert changed == {"Deployment/proofloop-verifier", "ScaledObject/proofloop-verifier"}
+
+
+def test_a_roles_own_setting_changes_its_own_checksum_only() -> None:
+    values = values_of("production")
+    values["roles"]["verifier"]["graceSeconds"] = 90
+    changed = differing(render(values_of("production")), render(values))
+    assert changed == {"ConfigMap/proofloop-verifier", "Deployment/proofloop-verifier"}
+
+
+def test_a_role_may_run_another_image_than_the_others() -> None:
+    deployments = render({"roles": {"verifier": {"image": {"tag": "0.0.9"}}}})
+    images = {
+        name: one["spec"]["template"]["spec"]["containers"][0]["image"]
+        for name, one in deployments.items()
+        if one["kind"] == "Deployment"
+    }
+    assert images == {
+        "Deployment/proofloop-generator": "proofloop-generator:0.1.0",
+        "Deployment/proofloop-verifier": "proofloop-verifier:0.0.9",
+        "Deployment/proofloop-meta-verifier": "proofloop-meta-verifier:0.1.0",
+        "Deployment/proofloop-labeler": "proofloop-labeler:0.1.0",
+    }
+
+
+def test_a_chart_of_another_version_restarts_nothing_by_itself() -> None:
+    labels = [
+        one["spec"]["template"]["metadata"]["labels"]
+        for one in render(values_of("production")).values()
+        if one["kind"] == "Deployment"
+    ]
+    assert labels and not [found for found in labels if "helm.sh/chart" in found]
+
+
+def test_two_versions_with_like_names_get_servers_of_their_own() -> None:
+    values: Object = {"roles": {"verifier": {"model": {"version": "team/a/model", "keep": ["team/b/model"]}}}}
+    assert len([name for name in render(values) if name.startswith("Deployment/proofloop-verifier-model-")]) == 2
+
+
+def test_a_server_loads_its_version_under_the_name_that_clients_ask_for() -> None:
+    objects = render(production(NEW))
+    pod = objects[f"Deployment/{NEW_NAME}"]["spec"]["template"]["spec"]
+    name = triton_name(NEW)
+    assert pod["containers"][0]["args"] == [f"--load-model={name}"]
+    models = next(volume for volume in pod["volumes"] if volume["name"] == "models")
+    paths = [item["path"] for item in models["configMap"]["items"]]
+    assert paths == [f"{name}/config.pbtxt", f"{name}/1/model.py"]
+    assert f'string_value: "{NEW}"' in objects[f"ConfigMap/{NEW_NAME}"]["data"]["config.pbtxt"]
+
+
+def test_the_notes_name_the_addresses_for_the_run_file() -> None:
+    assert (
+        'endpoints = ["proofloop-generator-model.maths.svc:8001", "proofloop-meta-verifier-model.maths.svc:8001", '
+        '"proofloop-verifier-model.maths.svc:8001"]'
+    ) in notes(values_of("production"))
+
+
+def production(version: str, keep: list[str] | None = None) -> Object:
+    values = deepcopy(values_of("production"))
+    values["roles"]["verifier"]["model"] |= {"version": version, "keep": keep or []}
+    return values
+
+
+def servers_of(name: str) -> set[str]:
+    return {f"{kind}/{name}" for kind in ("ConfigMap", "Deployment", "PodDisruptionBudget")}
+
+
+def differing(before: dict[str, Object], after: dict[str, Object]) -> set[str]:
+    return {name for name in set(before) & set(after) if before[name] != after[name]}
