@@ -59,22 +59,23 @@ def serve(
         Endpoint(settings.metrics_host, port, metrics.registry, health)
     bus = open_bus(settings, roles=[*NEEDED_BY_ALL, loaded.name], connect_s=CONNECT_S)
     cancelling, drain_s = threading.Event(), 0.0
-    try:
-        check_broker(settings, loaded.name)
-        data = open_store(store)
-        engines = open_engines(data)
-        with stopping_on_signal() as stopping, tracing(f"proofloop-{loaded.name}") as span:
-            tools = Tools(data, engines.of, metrics=metrics, span=span, stopping=stopping, cancelling=cancelling)
-            Worker(loaded, bus, tools).start(concurrency=threads)
-            health.watch(bus, data, stopping)
-            print(json.dumps(_ready(loaded, threads, str(data))), flush=True)
-            stopping.wait()
-            drain_s = 0.0 if tools.stop_reason else settings.drain_s
-    finally:
-        end_of_patience = threading.Timer(drain_s, cancelling.set)
-        end_of_patience.start()
-        bus.close(grace_s=drain_s + settings.grace_s)
-        end_of_patience.cancel()
+    with tracing(f"proofloop-{loaded.name}") as span:
+        try:
+            check_broker(settings, loaded.name)
+            data = open_store(store)
+            engines = open_engines(data)
+            with stopping_on_signal() as stopping:
+                tools = Tools(data, engines.of, metrics=metrics, span=span, stopping=stopping, cancelling=cancelling)
+                Worker(loaded, bus, tools).start(concurrency=threads)
+                health.watch(bus, data, stopping)
+                print(json.dumps(_ready(loaded, threads, str(data))), flush=True)
+                stopping.wait()
+                drain_s = 0.0 if tools.stop_reason else settings.drain_s
+        finally:
+            end_of_patience = threading.Timer(drain_s, cancelling.set)
+            end_of_patience.start()
+            bus.close(grace_s=drain_s + settings.grace_s)
+            end_of_patience.cancel()
     engines.close()
     if tools.stop_reason:
         raise ProofloopError(tools.stop_reason)

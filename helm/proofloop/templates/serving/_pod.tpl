@@ -44,7 +44,7 @@ spec:
       {{- end }}
       env:
         {{- include "proofloop.env" (merge (deepCopy $serving.env) (include "proofloop.serverSettings" . | fromYaml)) | nindent 8 }}
-        - name: PROOFLOOP_TRITON_ADMIN_KEY # where the secret has one, nobody loads or unloads models without it
+        - name: PROOFLOOP_TRITON_KEY # where the secret has one, nobody loads or unloads models without it
           valueFrom:
             secretKeyRef: { name: {{ .root.Values.secrets.existingSecret }}, key: proofloop_triton_key, optional: true }
       {{- if .leads }}
