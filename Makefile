@@ -48,9 +48,10 @@ lock: ## compile requirements/*.txt anew from the lower bounds (needs uv; ARGS=-
 	$(COMPILE) $(addsuffix /pyproject.toml,shared serving services/trainer) --extra cluster --extra tracing -c requirements/test.txt -o requirements/trainer.txt
 	$(COMPILE) $(addsuffix /pyproject.toml,shared serving) --extra cluster -c requirements/test.txt -o requirements/serving.txt
 
-images: ## build the five images with docker or podman
+images: ## build the images of the five services and of Triton with docker or podman
 	@test -n "$(IMAGE_TOOL)" || { echo "error: there is neither docker nor podman" >&2; exit 2; }
 	@for role in $(ROLES); do $(IMAGE_TOOL) build -f services/$$role/Dockerfile -t proofloop-$$(echo $$role | tr _ -) . || exit 1; done
+	$(IMAGE_TOOL) build -f serving/Dockerfile -t proofloop-serving .
 
 clean: ## remove what the other targets made, .venv and demo-out too
 	rm -rf .venv demo-out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

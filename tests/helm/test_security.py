@@ -46,7 +46,7 @@ def test_a_secret_reaches_a_pod_as_files_but_for_tritons_own_key(set_up: str) ->
     for name, pod in pods(render(values_of(set_up))):
         for container in pod["spec"]["containers"]:
             from_elsewhere = {entry["name"] for entry in container.get("env", []) if "valueFrom" in entry}
-            assert from_elsewhere <= ({"PROOFLOOP_TRITON_ADMIN_KEY"} if container["name"] == "triton" else set()), name
+            assert from_elsewhere <= ({"PROOFLOOP_TRITON_KEY"} if container["name"] == "triton" else set()), name
             assert not [source for source in container.get("envFrom", []) if "secretRef" in source], name
 
 
