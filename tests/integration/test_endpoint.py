@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import time
+import uuid
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -177,21 +178,21 @@ def test_no_secret_is_shown_by_servers_that_refuse(installation: Installation, b
 
 
 def shown_by(commands: Iterable[list[str]], environment: dict[str, str], folder: Path) -> list[str]:
-    """All that these commands print in their first seconds, side by side."""
-    processes = [
-        subprocess.Popen(
-            [PROOFLOOP, "-v", *words],
-            env=environment,
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for words in commands
-    ]
-    deadline = time.monotonic() + 5
-    while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+    """What these commands print until each has ended or has said something and had two more seconds, side by side."""
+    pairs = []
+    for words in commands:
+        file = folder / f"shown-{uuid.uuid4().hex}"
+        with open(file, "wb") as output:
+            command = [PROOFLOOP, "-v", *words]
+            process = subprocess.Popen(command, env=environment, cwd=folder, stdout=output, stderr=output)
+        pairs.append((process, file))
+    deadline = time.monotonic() + 60
+    while any(process.poll() is None and not file.stat().st_size for process, file in pairs):
+        assert time.monotonic() < deadline, "a command says nothing"
         time.sleep(0.1)
-    for process in processes:
+    if any(process.poll() is None for process, _ in pairs):
+        time.sleep(2)
+    for process, _ in pairs:
         process.kill()
-    return [process.communicate()[0] for process in processes]
+        process.wait()
+    return [file.read_text() for _, file in pairs]
