@@ -112,6 +112,29 @@ def dead_letters(run_id: str) -> str:
     return f"runs/{run_id}/dead/"
 
 
+def curriculum(name: str) -> str:
+    return f"curricula/{name}.json"
+
+
+def stage(name: str, stage: str) -> str:
+    """The manifest of a curriculum's stage."""
+    return f"runs/{name}/stages/{stage}.json"
+
+
+def cases(name: str, data: str) -> str:
+    """A data set that a curriculum drew."""
+    return f"runs/{name}/data/{data}.json"
+
+
+def all_figures(name: str) -> str:
+    return f"runs/{name}/figures/"
+
+
+def figures(name: str, what: str) -> str:
+    """What was measured of a curriculum's version."""
+    return f"{all_figures(name)}{what}.json"
+
+
 def batches(run_id: str, role: str) -> str:
     return f"runs/{run_id}/batches/{role}/"
 

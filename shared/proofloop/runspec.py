@@ -232,6 +232,11 @@ class RunSpec(Section):
 
 def load_runspec(file: Path) -> RunSpec:
     """Read and check a run.toml. Raises ConfigError with the key, the value and the limit."""
+    return parse_runspec(read_fields(file, RunSpec), str(file))
+
+
+def read_fields(file: Path, root: type[BaseModel]) -> dict[str, Any]:
+    """The fields of a TOML file that describes a `root`, with the folder it lies in as `base`. Raises ConfigError."""
     try:
         fields = tomllib.loads(file.read_text("utf-8-sig"))
     except OSError as error:
@@ -239,8 +244,8 @@ def load_runspec(file: Path) -> RunSpec:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{file} is not TOML: {error}", "see examples/ for run files that work") from error
     if "base" in fields:
-        raise ConfigError(f"unknown key base in {file}", f"known here: {', '.join(_known_keys([]))}")
-    return parse_runspec({"name": file.stem, "base": file.parent.absolute(), **fields}, str(file))
+        raise ConfigError(f"unknown key base in {file}", f"known here: {', '.join(_known_keys([], root))}")
+    return {"name": file.stem, "base": file.parent.absolute(), **fields}
 
 
 def parse_runspec(fields: dict[str, Any], origin: str) -> RunSpec:
@@ -248,12 +253,12 @@ def parse_runspec(fields: dict[str, Any], origin: str) -> RunSpec:
     try:
         spec = RunSpec.model_validate(fields)
     except ValidationError as error:
-        raise _explained(error, origin) from error
+        raise explain(error, origin, RunSpec) from error
     keys.check_id(spec.name, f"name in {origin}")
     return spec
 
 
-def _explained(error: ValidationError, origin: str) -> ConfigError:
+def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> ConfigError:
     """Pydantic's first error in the words of the file: `[labeling] k = 9: ...`."""
     first = error.errors()[0]
     if not first["loc"]:  # sections that do not go together
@@ -261,20 +266,20 @@ def _explained(error: ValidationError, origin: str) -> ConfigError:
     *sections, key = [str(part) for part in first["loc"]]
     place = f"[{'.'.join(sections)}] {key}" if sections else key
     if first["type"] == "extra_forbidden":
-        known = _known_keys(sections)
+        known = _known_keys(sections, root)
         return ConfigError(f"unknown key {place} in {origin}", f"known here: {', '.join(known)}")
     if first["type"] == "missing":
         return ConfigError(f"{place} is missing in {origin}", "see examples/ for run files that work")
-    if first["type"] == "value_error" and _section_class([*sections, key]) is not _section_class(sections):
+    if first["type"] == "value_error" and _section_class([*sections, key], root) is not _section_class(sections, root):
         place = f"[{'.'.join([*sections, key])}]"  # its keys do not go together
     shown = f" = {first['input']!r}" if isinstance(first["input"], str | int | float | bool) else ""
     return ConfigError(
-        f"{place}{shown} in {origin}: {first['msg'].removeprefix('Value error, ')}", _hint_for(sections + [key])
+        f"{place}{shown} in {origin}: {first['msg'].removeprefix('Value error, ')}", _hint_for([*sections, key], root)
     )
 
 
-def _section_class(names: list[str]) -> type[BaseModel]:
-    kind: type[BaseModel] = RunSpec
+def _section_class(names: list[str], root: type[BaseModel]) -> type[BaseModel]:
+    kind = root
     for name in names:
         annotation = kind.model_fields[name].annotation if name in kind.model_fields else None
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
@@ -283,11 +288,11 @@ def _section_class(names: list[str]) -> type[BaseModel]:
     return kind
 
 
-def _known_keys(sections: list[str]) -> list[str]:
-    return sorted(set(_section_class(sections).model_fields) - {"base"})
+def _known_keys(sections: list[str], root: type[BaseModel]) -> list[str]:
+    return sorted(set(_section_class(sections, root).model_fields) - {"base"})
 
 
-def _hint_for(path: list[str]) -> str:
+def _hint_for(path: list[str], root: type[BaseModel]) -> str:
     """The first line of the section's own documentation."""
-    text = _section_class(path).__doc__ or ""
+    text = _section_class(path, root).__doc__ or ""
     return " ".join(text.split(". ")[0].split())

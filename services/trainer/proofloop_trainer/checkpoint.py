@@ -78,6 +78,21 @@ def _manifest(learner: GrpoLearner, folder: Path) -> Manifest:
     )
 
 
+def write_model_manifest(folder: Path, steps: int) -> Manifest:
+    """Make a folder that holds a model, and nothing to go on training from, a version that can be served."""
+    manifest = Manifest(
+        version=f"{steps:06d}-{weights_digest(folder)[:12]}",
+        parent_version=None,
+        role=None,
+        step=steps,
+        settings=GrpoSettings(),
+        reference_digest=None,
+        files=tuple(_entry(path) for path in sorted(folder.iterdir()) if path.is_file()),
+    )
+    _write_last(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+    return manifest
+
+
 def _write_last(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from proofloop.errors import ProofloopError
 from proofloop.records import TrainingSample, derive_seed
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def _answer(sample: TrainingSample, advantage: float) -> Answer:
     )
 
 
-def minibatches(answers: Sequence[Answer], most: int, *seed_parts: object) -> list[list[Answer]]:
+def minibatches(answers: Sequence[T], most: int, *seed_parts: object) -> list[list[T]]:
     """The answers in a seeded order, cut into parts of at most `most` whose sizes differ by one at most."""
     if not answers:
         return []

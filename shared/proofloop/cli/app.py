@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from proofloop.cli import dead, demo, doctor, models, nano, prompts, prove, run, runs, serve
+from proofloop.cli import dead, demo, doctor, iterate, models, nano, prompts, prove, run, runs, serve
 from proofloop.settings import load_settings
 from proofloop.telemetry import configure_logging
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("run")(run.run)
+app.command("iterate")(iterate.iterate)
 app.command("serve")(serve.serve)
 app.command("prove")(prove.prove)
 app.command("doctor")(doctor.doctor)

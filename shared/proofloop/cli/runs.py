@@ -14,6 +14,7 @@ import typer
 from proofloop import keys
 from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_store
 from proofloop.costs import costs
+from proofloop.curriculum import CurriculumSpec, StageManifest, all_figures, find_curriculum, manifests, standing
 from proofloop.domains import load_domain
 from proofloop.errors import ConfigError
 from proofloop.evals import find_summary
@@ -39,8 +40,12 @@ def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
 @app.command("show")
 def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """One run: its proofs by outcome and kind, its training, its figures if they were measured."""
+    """One run: its proofs by outcome and kind, its training, its figures; of a curriculum, where it stands."""
     data = open_store(store, must_exist=True)
+    curriculum = find_curriculum(data, run)
+    if curriculum is not None:
+        _show_curriculum(data, curriculum, as_json=as_json)
+        return
     spec = need_run(data, run)
     labels = _labels(data, run)
     shown: dict[str, Any] = {
@@ -59,6 +64,34 @@ def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fals
         before, after = dict(summary.before), dict(summary.after)
         rows = [{"measured": name, "before": before[name], "after": after[name]} for name in before]
         emit(rows, as_json=False)
+
+
+def _show_curriculum(store: Store, spec: CurriculumSpec, *, as_json: bool) -> None:
+    """Its stages with their gates, where it stands, and what was measured."""
+    found, now, measured = manifests(store, spec), standing(store, spec), all_figures(store, spec.name)
+    if as_json:
+        stages = {name: manifest.model_dump() for name, manifest in found.items()}
+        figures = {name: {what: each.model_dump() for what, each in of.items()} for name, of in measured.items()}
+        shown = {"run": spec.name, "standing": now.model_dump(), "stages": stages, "figures": figures}
+        print(json.dumps(shown, indent=2))
+        return
+    emit([_stage_row(stage.name, found.get(stage.name)) for stage in spec.stages], as_json=False, title=spec.name)
+    emit([{"what": name.replace("_", " "), "value": value} for name, value in now], as_json=False)
+    rows = [{"measured": f"{name} {what}", "value": each} for name, of in measured.items() for what, each in of.items()]
+    if rows:
+        emit(rows, as_json=False)
+
+
+def _stage_row(name: str, manifest: StageManifest | None) -> dict[str, Any]:
+    gates = "; ".join(f"{gate.before:.3f} -> {gate.after:.3f}" for gate in manifest.gates) if manifest else ""
+    serves = ", ".join(sorted(manifest.serves)) if manifest else ""
+    return {
+        "stage": name,
+        "state": "done" if manifest else "waits",
+        "seconds": round(manifest.seconds) if manifest else None,
+        "gate": gates or None,
+        "serves": serves or None,
+    }
 
 
 @app.command("measure")

@@ -7,7 +7,7 @@ makes a base model that proves about half of its problems and judges about four 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from proofloop.domains.base import Defect
@@ -63,8 +63,17 @@ class Demonstration:
     marks: tuple[LineMarks, ...]
 
 
-def demonstrate(seed: int) -> Iterator[Demonstration]:
-    """Endless demonstrations of all four tasks, from the training split's problems."""
+COLD_START_SHARES = {
+    "proof_generation": 0.15,
+    "proof_refinement": 0.05,
+    "proof_verification": 0.3,
+    "meta_verification": 0.5,
+}
+"""Half of a cold start is about judging critiques: a weak meta-verifier is the first thing that a verifier outwits."""
+
+
+def demonstrate(seed: int, shares: Mapping[str, float] = TASK_SHARES) -> Iterator[Demonstration]:
+    """Endless demonstrations of all four tasks in these shares, from the training split's problems."""
     rng = random.Random(f"demonstrations/{seed}")
     tasks = {
         "proof_generation": _generation,
@@ -74,7 +83,7 @@ def demonstrate(seed: int) -> Iterator[Demonstration]:
     }
     for index in range(2**62):
         problem = DOMAIN.pose(index, split="train", seed=seed)
-        task = rng.choices(list(TASK_SHARES), list(TASK_SHARES.values()))[0]
+        task = rng.choices(list(shares), list(shares.values()))[0]
         yield tasks[task](rng, problem.question, parse_question(problem.question))
 
 

@@ -14,7 +14,7 @@ import itertools
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,13 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from proofloop.domains.nano import LABELS, MODULUS, OPERATORS, Line, calculate, render_proof
-from proofloop_trainer.nano.demonstrations import Demonstration, LineMarks, demonstrate
+from proofloop_trainer.nano.demonstrations import (
+    COLD_START_SHARES,
+    TASK_SHARES,
+    Demonstration,
+    LineMarks,
+    demonstrate,
+)
 from proofloop_trainer.nano.tokenizer import build_tokenizer
 
 WIDTH, LAYERS, HEADS, INNER = 96, 4, 4, 256
@@ -32,6 +38,7 @@ EMBEDDING_STD, LINEAR_STD = 0.4, 0.1
 TABLE_STEPS, TABLE_BATCH, TABLE_LINES = 500, 64, 2
 BATCH, POOLED_BATCHES = 32, 16  # batches are cut from a sorted pool, so that little is padding
 TABLE_RATES, SKILL_RATES, HABIT_RATES = (4e-3, 1e-3), (1.5e-3, 2e-4), (5e-4, 5e-5)  # fall in a straight line
+COLD_START_SEED = 1_000_000  # other demonstrations than those of the base model
 WARM_UP_STEPS, DEFAULT_STEPS, SKILL_SHARE = 30, 3000, 0.8
 STEP_WEIGHT, MARK_WEIGHT = 0.5, 2.0
 IGNORED = -100
@@ -71,7 +78,7 @@ def train_base(out_dir: Path, seed: int = 0, steps: int = DEFAULT_STEPS, threads
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     model = build_model(tokenizer)
-    mark_head = torch.nn.Sequential(torch.nn.RMSNorm(WIDTH), torch.nn.Linear(WIDTH, 1 + len(LABELS)))
+    mark_head = build_mark_head()
     demonstrations = demonstration_batches(tokenizer, seed)
     skills = round(steps * SKILL_SHARE)
     _learn("tables", model, mark_head, table_batches(tokenizer, seed), TABLE_STEPS, TABLE_RATES, STEP_WEIGHT)
@@ -80,6 +87,25 @@ def train_base(out_dir: Path, seed: int = 0, steps: int = DEFAULT_STEPS, threads
     model.save_pretrained(out_dir)
     tokenizer.save_pretrained(out_dir)
     return model
+
+
+def cold_start(start: Path, out_dir: Path, *, seed: int, steps: int, batch: int, learning_rate: float) -> None:
+    """Go on from a nano model with demonstrations that are half about judging critiques; skills first, then habits."""
+    torch.manual_seed(seed)
+    model, tokenizer = LlamaForCausalLM.from_pretrained(start), build_tokenizer()
+    model.train()
+    shown = demonstration_batches(tokenizer, COLD_START_SEED + seed, batch, COLD_START_SHARES)
+    skills, head = round(steps * SKILL_SHARE), build_mark_head()
+    turn = learning_rate / 4
+    _learn("skills", model, head, shown, skills, (learning_rate, turn), STEP_WEIGHT)
+    _learn("habits", model, head, shown, steps - skills, (turn, turn / 5), 0.0)
+    model.save_pretrained(out_dir)
+    tokenizer.save_pretrained(out_dir)
+
+
+def build_mark_head() -> torch.nn.Module:
+    """Names the step at fault at each wrong token; dropped after training."""
+    return torch.nn.Sequential(torch.nn.RMSNorm(WIDTH), torch.nn.Linear(WIDTH, 1 + len(LABELS)))
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -114,13 +140,15 @@ def table_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Bat
         yield replace(batch, targets_BT=torch.where(batch.marks_BT == 0, batch.tokens_BT, IGNORED))
 
 
-def demonstration_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
+def demonstration_batches(
+    tokenizer: PreTrainedTokenizerFast, seed: int, size: int = BATCH, shares: Mapping[str, float] = TASK_SHARES
+) -> Iterator[Batch]:
     """Demonstrations of all tasks, of similar length within a batch."""
-    rng, source = random.Random(f"batches/{seed}"), demonstrate(seed)
+    rng, source = random.Random(f"batches/{seed}"), demonstrate(seed, shares)
     while True:
-        rows = [_encode(tokenizer, shown) for shown in itertools.islice(source, BATCH * POOLED_BATCHES)]
+        rows = [_encode(tokenizer, shown) for shown in itertools.islice(source, size * POOLED_BATCHES)]
         rows.sort(key=lambda row: len(row[0]))
-        batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         for batch in rng.sample(batches, len(batches)):
             tokens, prompt_lengths, marks = zip(*batch, strict=True)
             yield _pad(tokenizer, tokens, prompt_lengths, marks)

@@ -1,0 +1,110 @@
+"""The method's data sets: D_v and D_mv, drawn from a model and graded by the experts or by labels.
+
+Where a domain has an exact checker it plays the experts, as people do elsewhere: it grades what stands in D_v and D_mv,
+and nothing that comes later.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TypeVar
+
+from proofloop.domains import Domain
+from proofloop.prompts import PromptPack
+from proofloop.prompts.parsing import parse_evaluation, parse_proof
+from proofloop.records import Record
+from proofloop_trainer.curriculum.asking import Asker
+
+T = TypeVar("T")
+
+
+class GradedProof(Record):
+    """One line of D_v: a proof with its score."""
+
+    question: str
+    solution: str
+    score: float
+    by: str = "expert"
+
+
+class GradedAnalysis(Record):
+    """One line of D_mv: an analysis of a proof with its quality score ms."""
+
+    question: str
+    solution: str
+    analysis: str
+    quality: float
+    by: str = "expert"
+
+
+class CaseFile(Record):
+    """A data set as it lies in the store."""
+
+    proofs: tuple[GradedProof, ...] = ()
+    analyses: tuple[GradedAnalysis, ...] = ()
+
+
+def draw_proofs(
+    questions: Sequence[str], generator: Asker, pack: PromptPack, temperatures: Iterable[float]
+) -> list[tuple[str, str]]:
+    """Different readable proofs: one a question and temperature."""
+    prompts = [pack.prove(question).text for question in questions]
+    found = dict[tuple[str, str], None]()
+    for temperature in temperatures:
+        for question, answers in zip(questions, generator.ask(prompts, temperature=temperature), strict=True):
+            for answer in answers:
+                parsed = parse_proof(answer.text, answer.finish_reason)
+                if parsed.verdict.outcome == "valid":
+                    found[question, parsed.solution] = None
+    return list(found)
+
+
+def grade_proofs(proofs: Iterable[tuple[str, str]], domain: Domain) -> list[GradedProof]:
+    """What the experts say of these proofs."""
+    return [
+        GradedProof(question=question, solution=solution, score=domain.check_proof(question, solution).score)
+        for question, solution in proofs
+    ]
+
+
+def draw_analyses(
+    proofs: Sequence[GradedProof], verifier: Asker, pack: PromptPack, temperatures: Iterable[float]
+) -> list[tuple[GradedProof, str]]:
+    """Different readable analyses that report an issue: what a meta-verifier is asked about."""
+    prompts = [pack.verify(proof.question, proof.solution).text for proof in proofs]
+    found = dict[tuple[GradedProof, str], None]()
+    for temperature in temperatures:
+        for proof, answers in zip(proofs, verifier.ask(prompts, times=2, temperature=temperature), strict=True):
+            for answer in answers:
+                parsed = parse_evaluation(answer.text, answer.finish_reason)
+                if parsed.verdict.score in (0.0, 0.5):
+                    found[proof, parsed.text] = None
+    return list(found)
+
+
+def grade_analyses(analyses: Iterable[tuple[GradedProof, str]], domain: Domain) -> list[GradedAnalysis]:
+    """What the experts say of these analyses."""
+    return [
+        GradedAnalysis(
+            question=proof.question,
+            solution=proof.solution,
+            analysis=analysis,
+            quality=domain.check_critique(proof.question, proof.solution, analysis).quality,
+        )
+        for proof, analysis in analyses
+    ]
+
+
+def balanced(cases: Sequence[T], kind: Callable[[T], Hashable], most: int, rng: random.Random) -> list[T]:
+    """At most so many cases in random order, as evenly from each kind as there are."""
+    shuffled = rng.sample(list(cases), len(cases))
+    by_kind = defaultdict[Hashable, list[T]](list)
+    for case in shuffled:
+        by_kind[kind(case)].append(case)
+    chosen = list[T]()
+    waiting = sorted(by_kind.values(), key=len)
+    for place, group in enumerate(waiting):  # what a rare kind lacks, the others share
+        chosen += group[: (most - len(chosen)) // (len(waiting) - place)]
+    return rng.sample(chosen, len(chosen))

@@ -1,0 +1,73 @@
+"""Labels for new proofs by the walk itself: the generator proves, the judges criticise, the labelling rule decides."""
+
+from __future__ import annotations
+
+from proofloop import keys
+from proofloop.curriculum import Labels
+from proofloop.records import Label, ModelRole, Problem, Proof
+from proofloop.runspec import Models, Problems, RunSpec
+from proofloop.store import get_record
+from proofloop.walk import LocalWalk, create_run, planned_proofs
+from proofloop_trainer.curriculum.cases import CaseFile, GradedProof
+from proofloop_trainer.curriculum.work import Work
+
+Served = dict[ModelRole, str]
+
+
+def label_proofs(work: Work, iteration: int, served: Served) -> list[GradedProof]:
+    """Pose new problems, and keep the decided proofs with their labels; different ones only."""
+
+    def draw() -> CaseFile:
+        run = walk(work, f"{work.spec.name}-{iteration}-label", served, work.spec.labels, "train", 1_000 + iteration)
+        return CaseFile(proofs=tuple(dict.fromkeys(decided(work, run))))
+
+    return list(work.cases(_name(iteration), draw).proofs)
+
+
+def labelled_proofs(work: Work, iteration: int) -> list[GradedProof]:
+    """The labelled proofs of this and all earlier iterations."""
+    files = (work.cases(_name(number), CaseFile) for number in range(1, iteration + 1))
+    return [proof for file in files for proof in file.proofs]
+
+
+def walk(work: Work, name: str, served: Served, wanted: Labels, split: str, seed: int) -> str:
+    """Take every proof of a small run through the whole walk; the run's name. Taken up again, it goes on."""
+    spec = RunSpec.model_validate(
+        {
+            "name": name,
+            "seed": work.spec.seed + seed,
+            "prompts": work.spec.prompts,
+            "problems": Problems(
+                domain=work.domain.name,
+                split=split,
+                count=wanted.problems,
+                proofs_per_problem=wanted.proofs_per_problem,
+            ),
+            "engine": work.spec.engine,
+            "models": Models(**served),
+            "sampling": work.spec.sampling,
+            "labeling": wanted.rule,
+            "flow": {"max_waiting_proofs": 256, "generator": 128, "verifier": 256, "meta_verifier": 192},
+            "base": work.spec.base,
+        }
+    )
+    create_run(work.store, spec, resume=True)
+    with LocalWalk(work.store, work.engines, spec, stopping=work.stopping) as running:
+        running.run(planned_proofs(spec))
+    return name
+
+
+def decided(work: Work, run: str) -> list[GradedProof]:
+    """The run's proofs that got a score."""
+    found = []
+    for key in work.store.list(keys.labels(run)):
+        label = get_record(work.store, key, Label)
+        if label.score is not None:
+            proof = get_record(work.store, keys.proof(run, label.proof_id), Proof)
+            question = get_record(work.store, keys.problem(run, label.problem_id), Problem).question
+            found.append(GradedProof(question=question, solution=proof.solution, score=label.score, by=label.by))
+    return found
+
+
+def _name(iteration: int) -> str:
+    return f"labels-{iteration}"

@@ -1,0 +1,315 @@
+"""The stages of the curriculum, each from the versions in service to the manifest that it leaves.
+
+Every stage is safe to run again from its beginning: it finds its data, its batches and its steps in the store.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from proofloop import keys
+from proofloop.curriculum import Consolidate, GateReport, GrpoStage, Stage, StageManifest
+from proofloop.errors import ConfigError
+from proofloop.models import publish_folder
+from proofloop.records import MODEL_ROLES, ModelRole, TrainingSample
+from proofloop_trainer.checkpoint import write_model_manifest
+from proofloop_trainer.curriculum import gate, labelling
+from proofloop_trainer.curriculum.cases import (
+    CaseFile,
+    GradedAnalysis,
+    GradedProof,
+    balanced,
+    draw_analyses,
+    draw_proofs,
+    grade_analyses,
+    grade_proofs,
+)
+from proofloop_trainer.curriculum.rollouts import Judges, meta_verify, prove, verify
+from proofloop_trainer.curriculum.training import train
+from proofloop_trainer.curriculum.work import Work
+from proofloop_trainer.grpo_settings import GrpoSettings
+from proofloop_trainer.supervised import fine_tune
+
+Served = dict[ModelRole, str]
+T = TypeVar("T")
+
+
+def cold_start(work: Work, stage: Stage, served: Served) -> StageManifest:
+    """Supervised steps on demonstrations; the model serves every role."""
+    if work.domain.name != "nano":
+        raise ConfigError(
+            f"[cold_start] steps: domain {work.domain.name!r} has no demonstrations", "steps = 0, and a model to start"
+        )
+    from proofloop_trainer.nano.pretrain import cold_start as demonstrate
+
+    wanted = work.spec.cold_start
+    version = _made(
+        work,
+        stage,
+        wanted.steps,
+        lambda folder: demonstrate(
+            work.folder(served["verifier"]),
+            folder,
+            seed=work.spec.seed,
+            steps=wanted.steps,
+            batch=wanted.batch,
+            learning_rate=wanted.learning_rate,
+        ),
+    )
+    return StageManifest(stage=stage.name, version=version, serves=dict.fromkeys(MODEL_ROLES, version))
+
+
+def verifier(work: Work, stage: Stage, served: Served) -> StageManifest:
+    """R_format * R_score on D_v, eq. (2)."""
+    wanted, start = work.spec.verifier, served["verifier"]
+    cases = graded_proofs(work, served["generator"])
+    judges = Judges(None, None, work.pack)
+
+    def rollout(step: int, version: str) -> list[TrainingSample]:
+        chosen = _pick(work, stage, step, cases, wanted.groups)
+        return verify(chosen, work.asker("verifier", version, stage.name, step), wanted.samples, judges)
+
+    version = train(work, stage.name, "verifier", start, wanted.steps, _settings(work, wanted), rollout)
+    return _gated(work, stage, "verifier", start, version, served)
+
+
+def meta_verifier(work: Work, stage: Stage, served: Served) -> StageManifest:
+    """R_format * R_score on D_mv, whose analyses come from the cold start's and the newest verifier."""
+    wanted, start = work.spec.meta_verifier, served["meta_verifier"]
+    cases = graded_analyses(work, served)
+
+    def rollout(step: int, version: str) -> list[TrainingSample]:
+        chosen = _pick(work, stage, step, cases, wanted.groups)
+        return meta_verify(chosen, work.asker("meta_verifier", version, stage.name, step), wanted.samples, work.pack)
+
+    version = train(work, stage.name, "meta_verifier", start, wanted.steps, _settings(work, wanted), rollout)
+    return _gated(work, stage, "meta_verifier", start, version, served)
+
+
+def enhanced(work: Work, stage: Stage, served: Served) -> StageManifest:
+    """R_format * R_score * R_meta on D_v together with D_mv, eq. (3); the meta-verifier is refreshed on the way.
+
+    The ablation no-meta takes as many steps with as many prompts of D_v and nothing of D_mv.
+    """
+    wanted, start = work.spec.enhanced, served["verifier"]
+    proofs = graded_proofs(work, served["generator"])
+    proofs = proofs if stage.iteration == 1 else [*proofs, *labelling.labelled_proofs(work, stage.iteration - 1)]
+    is_plain = stage.ablation == "no-meta"
+    refreshed = Refreshed(work, stage, served, proofs)
+
+    def rollout(step: int, version: str) -> list[TrainingSample]:
+        chosen = _pick(work, stage, step, proofs, wanted.groups - wanted.meta_groups)
+        meta, analyses = (None, []) if is_plain else refreshed.at(step, version)
+        judge = work.asker("meta_verifier", meta, stage.name, step) if meta else None
+        asker = work.asker("verifier", version, stage.name, step)
+        samples = verify(chosen, asker, wanted.samples, Judges(None, judge, work.pack))
+        some = _pick(work, stage, step, analyses, wanted.meta_groups)
+        meta_asker = work.asker("meta_verifier", version, stage.name, step)
+        return samples + (meta_verify(some, meta_asker, wanted.samples, work.pack) if some else [])
+
+    # The cold start names fewer false flaws than the verifier trained by score alone: pull back to it.
+    reference = served["generator"] if stage.iteration == 1 else start
+    version = train(work, stage.name, "verifier", start, wanted.steps, _settings(work, wanted), rollout, reference)
+    manifest = _gated(work, stage, "verifier", start, version, served)
+    meta = served["meta_verifier"] if is_plain else refreshed.at(wanted.steps - 1, version)[0]
+    return manifest.model_copy(update={"serves": {**manifest.serves, "meta_verifier": meta}})
+
+
+class Refreshed:
+    """The meta-verifier and D_mv of an enhanced stage: new analyses, and steps on them, every `refresh` steps.
+
+    A meta-verifier that stands still is outwitted by the verifier that it rewards.
+    """
+
+    def __init__(self, work: Work, stage: Stage, served: Served, proofs: list[GradedProof]) -> None:
+        self._work, self._stage, self._served, self._proofs = work, stage, served, proofs
+        self._meta = served["meta_verifier"]
+        self._analyses = graded_analyses(work, served)
+        self._round = 0
+
+    def at(self, step: int, version: str) -> tuple[str, list[GradedAnalysis]]:
+        """The meta-verifier and D_mv of a step of the verifier's."""
+        every = self._work.spec.enhanced.refresh
+        while self._round < step // every:
+            self._round += 1
+            at_refresh = keys.model(self._work.spec.name, self._stage.name, self._round * every)
+            self._refresh(f"{self._stage.name}-refresh-{self._round}", at_refresh)
+        return self._meta, self._analyses
+
+    def _refresh(self, name: str, version: str) -> None:
+        work, wanted = self._work, self._work.spec.meta_verifier
+        new = work.cases(name, lambda: self._draw(name, version)).analyses
+        old = _some(work, name, self._analyses, len(new))
+        self._analyses = [*new, *old]
+
+        def rollout(step: int, meta: str) -> list[TrainingSample]:
+            chosen = _some(work, f"{name}/{step}", self._analyses, wanted.groups)
+            return meta_verify(chosen, work.asker("meta_verifier", meta, name, step), wanted.samples, work.pack)
+
+        steps = work.spec.enhanced.refresh_steps
+        self._meta = train(work, name, "meta_verifier", self._meta, steps, _settings(work, wanted), rollout)
+
+    def _draw(self, name: str, version: str) -> CaseFile:
+        work, most = self._work, self._work.spec.data.analyses // 2
+        proofs = _some(work, name, [proof for proof in self._proofs if proof.by == "expert"], most // 2)
+        drawn = draw_analyses(
+            proofs, work.asker("verifier", version, name), work.pack, work.spec.data.analysis_temperatures
+        )
+        graded = grade_analyses(drawn, work.domain)
+        return CaseFile(analyses=tuple(balanced(graded, lambda case: case.quality, most, work.rng(name))))
+
+
+def generator(work: Work, stage: Stage, served: Served) -> StageManifest:
+    """R_format * (alpha R_Y + beta R_Z) from the verifier's checkpoint, eq. (5); judged by the learned judges alone."""
+    wanted, start = work.spec.generator, served["verifier"]
+    is_plain = stage.ablation == "no-self"
+    alpha, beta = (wanted.alpha + wanted.beta, 0.0) if is_plain else (wanted.alpha, wanted.beta)
+
+    def rollout(step: int, version: str) -> list[TrainingSample]:
+        rng = work.rng(stage.iteration, "problems", step)
+        problems = [
+            work.domain.pose(rng.randrange(2**40), split="train", seed=work.spec.seed).question
+            for _ in range(wanted.groups)
+        ]
+        judges = Judges(
+            verifier=work.asker("verifier", served["verifier"], stage.name, step),
+            meta=work.asker("meta_verifier", served["meta_verifier"], stage.name, step),
+            pack=work.pack,
+            critiques=wanted.critiques,
+            metas=wanted.metas,
+        )
+        asker = work.asker("generator", version, stage.name, step)
+        return prove(problems, asker, wanted.samples, judges, alpha=alpha, beta=beta)
+
+    version = train(work, stage.name, "generator", start, wanted.steps, _settings(work, wanted), rollout)
+    return _gated(work, stage, "generator", served["generator"], version, served)
+
+
+def label(work: Work, stage: Stage, served: Served) -> StageManifest:
+    """Labels for the generator's proofs of new problems, by the learned judges and the labelling rule alone."""
+    labelled = labelling.label_proofs(work, stage.iteration, served)
+    counts = {f"score {score:g}": float(sum(case.score == score for case in labelled)) for score in (0.0, 0.5, 1.0)}
+    return StageManifest(stage=stage.name, figures=counts)
+
+
+def consolidate(work: Work, stage: Stage, served: Served) -> StageManifest:
+    """Rejection fine-tuning: one model learns what every role's model answered best. It starts from the generator's."""
+    wanted, start = work.spec.consolidate, served["generator"]
+    samples = [sample for role in MODEL_ROLES for sample in _best(work, stage, role, served, wanted)]
+    tokens = [sample.tokens for sample in samples]
+
+    def make(folder: Path) -> None:
+        fine_tune(
+            work.folder(start),
+            folder,
+            tokens,
+            epochs=wanted.epochs,
+            batch=wanted.batch,
+            learning_rate=wanted.learning_rate,
+            seed=work.spec.seed,
+        )
+
+    version = _made(work, stage, len(tokens), make)
+    cases = gate.held_out(work, served["generator"])
+    gates = {role: gate.compare(work, role, served[role], version, cases) for role in MODEL_ROLES}
+    serves: Served = {role: version for role, report in gates.items() if report.promoted}
+    return StageManifest(
+        stage=stage.name,
+        version=version,
+        serves=serves,
+        gates=tuple(gates.values()),
+        figures={"answers": float(len(tokens))},
+    )
+
+
+def _best(work: Work, stage: Stage, role: ModelRole, served: Served, wanted: Consolidate) -> list[TrainingSample]:
+    """The role's answers that earned the most; of a judge's, half about flawed things."""
+    asker, name = work.asker(role, served[role], stage.name), f"{stage.name}/{role}"
+    meta = work.asker("meta_verifier", served["meta_verifier"], stage.name)
+    judges = Judges(work.asker("verifier", served["verifier"], stage.name), meta, work.pack)
+    if role == "generator":
+        first = work.spec.data.problems + stage.iteration * wanted.prompts
+        questions = work.questions(wanted.prompts, first=first)
+        found = prove(
+            questions, asker, wanted.samples, judges, alpha=work.spec.generator.alpha, beta=work.spec.generator.beta
+        )
+    elif role == "verifier":
+        proofs = [*graded_proofs(work, served["generator"]), *labelling.labelled_proofs(work, stage.iteration)]
+        chosen = balanced(proofs, lambda case: case.score < 1, wanted.prompts, work.rng(name))
+        found = verify(chosen, asker, wanted.samples, judges)
+    else:
+        found = meta_verify(
+            _some(work, name, graded_analyses(work, served), wanted.prompts), asker, wanted.samples, work.pack
+        )
+    return [sample for sample in found if sample.reward >= wanted.keep]
+
+
+def graded_proofs(work: Work, version: str) -> list[GradedProof]:
+    """D_v: proofs of the first generator, graded by the experts; as many flawed as sound."""
+
+    def draw() -> CaseFile:
+        data = work.spec.data
+        asker = work.asker("generator", version, "D_v")
+        proofs = grade_proofs(
+            draw_proofs(work.questions(data.problems), asker, work.pack, data.temperatures), work.domain
+        )
+        return CaseFile(proofs=tuple(balanced(proofs, lambda proof: proof.score < 1, data.proofs, work.rng("D_v"))))
+
+    return list(work.cases("D_v", draw).proofs)
+
+
+def graded_analyses(work: Work, served: Served) -> list[GradedAnalysis]:
+    """D_mv: analyses of the first meta-verifier's model and of the verifier then, graded by the experts."""
+
+    def draw() -> CaseFile:
+        data, proofs = work.spec.data, graded_proofs(work, served["generator"])
+        drawn = [
+            pair
+            for version in dict.fromkeys((served["meta_verifier"], served["verifier"]))
+            for pair in draw_analyses(
+                _some(work, f"D_mv/{version}", proofs, data.analyses // 3),
+                work.asker("verifier", version, "D_mv"),
+                work.pack,
+                data.analysis_temperatures,
+            )
+        ]
+        graded = grade_analyses(drawn, work.domain)
+        return CaseFile(analyses=tuple(balanced(graded, lambda case: case.quality, data.analyses, work.rng("D_mv"))))
+
+    return list(work.cases("D_mv", draw).analyses)
+
+
+def _pick(work: Work, stage: Stage, step: int, cases: list[T], most: int) -> list[T]:
+    """The cases of a step. An ablation sees the same as what it is compared with."""
+    return _some(work, f"{stage.iteration}-{stage.kind}/{step}", cases, most)
+
+
+def _some(work: Work, name: str, cases: list[T], most: int) -> list[T]:
+    return work.rng(name).sample(cases, min(most, len(cases)))
+
+
+def _settings(work: Work, wanted: GrpoStage) -> GrpoSettings:
+    from proofloop_trainer.train import grpo_settings
+
+    return grpo_settings({"seed": work.spec.seed, **wanted.settings}, "verifier")
+
+
+def _gated(work: Work, stage: Stage, role: ModelRole, before: str, version: str, served: Served) -> StageManifest:
+    """The stage's manifest: the version serves if the gate lets it, and never if the stage is an ablation."""
+    report: GateReport = gate.compare(work, role, before, version, gate.held_out(work, served["generator"]))
+    serves: Served = {role: version} if report.promoted and stage.ablation is None else {}
+    return StageManifest(stage=stage.name, version=version, serves=serves, gates=(report,))
+
+
+def _made(work: Work, stage: Stage, steps: int, make: Callable[[Path], object]) -> str:
+    """The version of a stage without steps of its own to resume: made whole, or not at all."""
+    version = keys.model(work.spec.name, stage.name, steps)
+    if not work.store.exists(f"{version}/manifest.json"):
+        with tempfile.TemporaryDirectory() as scratch:
+            make(Path(scratch))
+            write_model_manifest(Path(scratch), steps)
+            publish_folder(work.store, Path(scratch), version)
+    return version

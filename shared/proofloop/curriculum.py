@@ -1,0 +1,340 @@
+"""What `proofloop iterate` does: one TOML file, the stages that follow from it, and how far they are.
+
+The stages of an iteration (section 3.1 of the paper): a cold start, then the verifier, the meta-verifier, the enhanced
+verifier, the generator from its checkpoint, labels for the generator's new proofs, and one model that consolidates all
+roles. The next iteration begins with that model. Each stage writes its manifest last: what has one is not done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from proofloop import keys
+from proofloop.errors import ConfigError
+from proofloop.measure import Figure
+from proofloop.records import MODEL_ROLES, ModelRole, Record, TrainingStep
+from proofloop.rewards import PAPER_ALPHA, PAPER_BETA
+from proofloop.runspec import EngineSection, Labeling, Prices, SamplingSection, Section, explain, read_fields
+from proofloop.store import Store, find_record, get_record, put_record
+
+StageKind = Literal[
+    "cold_start", "verifier", "meta_verifier", "enhanced", "generator", "label", "consolidate", "measure"
+]
+Ablation = Literal["no-meta", "no-self"]
+ITERATION: tuple[StageKind, ...] = ("verifier", "meta_verifier", "enhanced", "generator", "label", "consolidate")
+LATER_ITERATION: tuple[StageKind, ...] = ("enhanced", "generator", "label", "consolidate")
+"""The consolidated model verifies and meta-verifies already: its verifier goes on with R_meta at once."""
+
+ABLATED: dict[Ablation, StageKind] = {"no-meta": "enhanced", "no-self": "generator"}
+
+
+class ColdStart(Section):
+    """Supervised steps on the domain's demonstrations, before anything is learnt by reward; 0 steps: none."""
+
+    steps: int = Field(600, ge=0)
+    batch: int = Field(48, ge=1)
+    learning_rate: float = Field(1.5e-3, gt=0)
+
+
+class Data(Section):
+    """How large D_v and D_mv are. `temperatures`: what their proofs and analyses are sampled at, each in turn.
+
+    `validation`: cases of the validation split that the gate measures on.
+    """
+
+    problems: int = Field(2000, ge=2)
+    proofs: int = Field(2000, ge=2)
+    analyses: int = Field(2400, ge=2)
+    temperatures: tuple[float, ...] = Field((1.0, 1.25), min_length=1, strict=False)
+    analysis_temperatures: tuple[float, ...] = Field((1.0, 1.5), min_length=1, strict=False)
+    validation: int = Field(300, ge=2)
+
+
+class GrpoStage(Section):
+    """One stage of GRPO: `steps` of `groups` prompts with `samples` answers each; `settings` are GRPO's own."""
+
+    steps: int = Field(0, ge=0)
+    groups: int = Field(32, ge=1)
+    samples: int = Field(8, ge=2)
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class EnhancedStage(GrpoStage):
+    """The verifier with R_meta, on D_v and D_mv together. `meta_groups`: how many of the groups are of D_mv.
+
+    Every `refresh` steps D_mv gets analyses of the newest verifier, and the meta-verifier takes `refresh_steps` on it.
+    """
+
+    meta_groups: int = Field(12, ge=0)
+    refresh: int = Field(15, ge=1)
+    refresh_steps: int = Field(8, ge=0)
+
+
+class GeneratorStage(GrpoStage):
+    """The generator, rewarded by the judges alone: `critiques` a proof, `metas` an issue."""
+
+    critiques: int = Field(4, ge=1)
+    metas: int = Field(3, ge=1)
+    alpha: float = Field(PAPER_ALPHA, ge=0, le=1)
+    beta: float = Field(PAPER_BETA, ge=0, le=1)
+
+
+class Labels(Section):
+    """The generator's new proofs get labels from the judges alone: how many problems, and the rule."""
+
+    problems: int = Field(256, ge=1)
+    proofs_per_problem: int = Field(2, ge=1)
+    rule: Labeling = Labeling(n=8, m=3, k=2)
+
+
+class Consolidate(Section):
+    """Rejection fine-tuning: of every role's answers to `prompts` prompts, those that earned `keep` or more."""
+
+    prompts: int = Field(600, ge=1)
+    samples: int = Field(4, ge=1)
+    keep: float = Field(0.99, ge=0, le=1)
+    epochs: int = Field(1, ge=1)
+    batch: int = Field(64, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+
+
+class Gate(Section):
+    """A version is promoted unless it is worse than the one before on the validation split by more than the noise.
+
+    `z`: how many standard errors of the paired difference count as noise.
+    """
+
+    z: float = Field(1.96, ge=0)
+
+
+class Watch(Section):
+    """What stops a stage, as means over the last `window` steps: signs that a reward is gamed and not earned.
+
+    `format`: the least share of readable answers. `shorter`, `longer`: how far the answers' length may move from that
+    of the first steps, as a factor. `same_score`: the largest share of one score among a judge's answers, where its
+    cases are balanced.
+    """
+
+    window: int = Field(5, ge=1)
+    format: float = Field(0.8, ge=0, le=1)
+    shorter: float = Field(0.4, gt=0, le=1)
+    longer: float = Field(2.5, ge=1)
+    same_score: float = Field(0.9, gt=0, le=1)
+
+
+class Stage(Section):
+    """One stage. An ablation is measured and never served."""
+
+    name: str
+    kind: StageKind
+    iteration: int
+    ablation: Ablation | None = None
+
+
+class CurriculumSpec(Section):
+    """A whole curriculum."""
+
+    name: str
+    seed: int = 0
+    domain: str = "nano"
+    prompts: str = "nano"
+    start: str = "nano-base"
+    iterations: int = Field(2, ge=1, le=16)
+    ablations: tuple[Ablation, ...] = Field((), strict=False)
+    engine: EngineSection = EngineSection()
+    sampling: SamplingSection = SamplingSection()
+    cold_start: ColdStart = ColdStart()
+    data: Data = Data()
+    verifier: GrpoStage = GrpoStage(steps=24)
+    meta_verifier: GrpoStage = GrpoStage(steps=20, groups=48)
+    enhanced: EnhancedStage = EnhancedStage(steps=50, groups=36)
+    generator: GeneratorStage = GeneratorStage(steps=40)
+    labels: Labels = Labels()
+    consolidate: Consolidate = Consolidate()
+    gate: Gate = Gate()
+    watch: Watch = Watch()
+    prices: Prices = Prices()
+    measured: int = Field(256, ge=0)
+    """Problems of the test split on which every version is measured at the end; 0: none."""
+    base: Path = Field(Path(), strict=False)
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> CurriculumSpec:
+        if "no-meta" in self.ablations and not self.enhanced.steps:
+            raise ValueError("ablation no-meta needs steps in [enhanced]: it is that stage without R_meta")
+        return self
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What will be done, in this order."""
+        return tuple(_stages(self))
+
+
+def _stages(spec: CurriculumSpec) -> Iterator[Stage]:
+    if spec.cold_start.steps:
+        yield Stage(name="0-cold_start", kind="cold_start", iteration=0)
+    for iteration in range(1, spec.iterations + 1):
+        for kind in ITERATION if iteration == 1 else LATER_ITERATION:
+            section = getattr(spec, kind, None)
+            if isinstance(section, GrpoStage) and not section.steps:
+                continue
+            yield Stage(name=f"{iteration}-{kind}", kind=kind, iteration=iteration)
+            for ablation in spec.ablations if iteration == 1 else ():
+                if ABLATED[ablation] == kind:
+                    yield Stage(name=f"1-{kind}-{ablation}", kind=kind, iteration=1, ablation=ablation)
+    if spec.measured:
+        yield Stage(name="measure", kind="measure", iteration=spec.iterations)
+
+
+class GateReport(Record):
+    """The paired difference of a stage's figure on the validation split, after minus before."""
+
+    figure: str
+    before: float
+    after: float
+    difference: float
+    noise: float
+    promoted: bool
+
+
+class StageManifest(Record):
+    """What a finished stage leaves: the version it made, which roles it serves from now on, and what it took."""
+
+    stage: str
+    version: str | None = None
+    serves: dict[ModelRole, str] = Field(default_factory=dict)
+    gates: tuple[GateReport, ...] = ()
+    figures: dict[str, float] = Field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def load_curriculum(file: Path) -> CurriculumSpec:
+    """Read and check a curriculum's TOML file. Raises ConfigError."""
+    try:
+        spec = CurriculumSpec.model_validate(read_fields(file, CurriculumSpec))
+    except ValidationError as error:
+        raise explain(error, str(file), CurriculumSpec) from error
+    keys.check_id(spec.name, f"name in {file}")
+    return spec
+
+
+def freeze(store: Store, spec: CurriculumSpec) -> None:
+    """Keep the curriculum in the store, or find the same one there. Raises ConfigError if it is another."""
+    body = spec.model_dump_json(exclude={"base"}).encode()
+    if store.put_if_absent(keys.curriculum(spec.name), body, durable=True):
+        return
+    if find_curriculum(store, spec.name) != spec.model_copy(update={"base": Path()}):
+        raise ConfigError(
+            f"curriculum {spec.name!r} was begun with another file", "it is frozen; give the new one another name"
+        )
+
+
+def find_curriculum(store: Store, name: str) -> CurriculumSpec | None:
+    """The curriculum of that name in the store."""
+    key = keys.curriculum(name)
+    return CurriculumSpec.model_validate_json(store.get(key)) if store.exists(key) else None
+
+
+def manifests(store: Store, spec: CurriculumSpec) -> dict[str, StageManifest]:
+    """The manifests of the finished stages, in their order."""
+    found = (
+        (stage.name, find_record(store, keys.stage(spec.name, stage.name), StageManifest)) for stage in spec.stages
+    )
+    return {name: manifest for name, manifest in found if manifest is not None}
+
+
+def finish(store: Store, spec: CurriculumSpec, manifest: StageManifest) -> StageManifest:
+    """Write a stage's manifest: from now on it is done."""
+    return put_record(store, keys.stage(spec.name, manifest.stage), manifest, durable=True)
+
+
+class Standing(Record):
+    """Where a curriculum stands. `seconds_left` is a guess from the finished stages; None while there is none."""
+
+    done: int
+    stages: int
+    running: str | None
+    steps: int
+    steps_wanted: int
+    next: str | None
+    seconds: float
+    seconds_left: float | None
+    completion_tokens: int
+    cost: float
+
+
+def standing(store: Store, spec: CurriculumSpec) -> Standing:
+    """What is done, what runs or comes next, how long it took and will take, and what the engine's hours cost."""
+    finished = manifests(store, spec)
+    waiting = [stage for stage in spec.stages if stage.name not in finished]
+    running = waiting[0] if waiting else None
+    seconds = sum(manifest.seconds for manifest in finished.values())
+    steps = [get_record(store, key, TrainingStep) for stage in spec.stages for key in _steps(store, spec, stage)]
+    tokens = sum(
+        step.figures["completion_length"] * step.figures["samples"] for step in steps if "samples" in step.figures
+    )
+    return Standing(
+        done=len(finished),
+        stages=len(spec.stages),
+        running=running.name if running else None,
+        steps=sum(1 for _ in _steps(store, spec, running)) if running else 0,
+        steps_wanted=_steps_wanted(spec, running) if running else 0,
+        next=waiting[1].name if len(waiting) > 1 else None,
+        seconds=seconds,
+        seconds_left=sum(_guess(finished, stage) for stage in waiting) if finished else None,
+        completion_tokens=int(tokens),
+        cost=seconds / 3600 * spec.prices.per_engine_hour + tokens / 1e6 * spec.prices.per_million_completion_tokens,
+    )
+
+
+def _steps(store: Store, spec: CurriculumSpec, stage: Stage) -> Iterator[str]:
+    return store.list(keys.steps(spec.name, stage.name))
+
+
+def _steps_wanted(spec: CurriculumSpec, stage: Stage) -> int:
+    section = getattr(spec, stage.kind, None)
+    return section.steps if isinstance(section, GrpoStage) else 0
+
+
+def _guess(finished: dict[str, StageManifest], stage: Stage) -> float:
+    """What a stage of its kind took before, or the mean of all."""
+    alike = [manifest.seconds for name, manifest in finished.items() if stage.kind in name]
+    everything = [manifest.seconds for manifest in finished.values()]
+    return alike[-1] if alike else sum(everything) / len(everything)
+
+
+def serving(spec: CurriculumSpec, done: dict[str, StageManifest]) -> dict[ModelRole, str]:
+    """The version that each role serves after these stages."""
+    served: dict[ModelRole, str] = dict.fromkeys(MODEL_ROLES, spec.start)
+    for manifest in done.values():
+        served |= manifest.serves
+    return served
+
+
+class FigureFile(Record):
+    """The figures of one version for one role on the test split."""
+
+    figures: dict[str, Figure]
+
+
+def find_figures(store: Store, name: str, what: str) -> dict[str, Figure] | None:
+    """Figures that were measured already."""
+    found = find_record(store, keys.figures(name, what), FigureFile)
+    return found.figures if found else None
+
+
+def put_figures(store: Store, name: str, what: str, figures: dict[str, Figure]) -> None:
+    put_record(store, keys.figures(name, what), FigureFile(figures=figures))
+
+
+def all_figures(store: Store, name: str) -> dict[str, dict[str, Figure]]:
+    """All that was measured, by "version/what"."""
+    prefix = keys.all_figures(name)
+    return {
+        key.removeprefix(prefix).removesuffix(".json"): get_record(store, key, FigureFile).figures
+        for key in store.list(prefix)
+    }

@@ -1,0 +1,218 @@
+"""The curriculum without a model: its stages, its gate, its watch, its data, and what each answer earns."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from proofloop import keys
+from proofloop.curriculum import (
+    CurriculumSpec,
+    StageManifest,
+    Watch,
+    finish,
+    freeze,
+    load_curriculum,
+    manifests,
+    serving,
+    standing,
+)
+from proofloop.engine.base import Generation, GenerationRequest
+from proofloop.errors import ConfigError, ProofloopError
+from proofloop.prompts import load_pack
+from proofloop.records import Sampling, Tokens, TrainingSample
+from proofloop.store import LocalStore
+
+pytest.importorskip("proofloop_trainer.curriculum", reason="proofloop-trainer is not installed")
+
+from proofloop_trainer.curriculum.asking import Asker
+from proofloop_trainer.curriculum.cases import GradedAnalysis, GradedProof, balanced
+from proofloop_trainer.curriculum.gate import paired
+from proofloop_trainer.curriculum.rollouts import SAID, Judges, meta_verify, prove, verify
+from proofloop_trainer.curriculum.watch import check, look
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "nano-iterate" / "curriculum.toml"
+PACK = load_pack("nano")
+QUESTION = "Modulo 10, start at 7. a + 3. b * 4. Show that the result is 0."
+SOLUTION = "a 7 + 3 = 0\nb 0 * 4 = 0"
+TOKENS = Tokens(prompt_ids=(1,), completion_ids=(2, 3), logprobs=(-1.0, -1.0))
+
+
+def evaluation(score: float, claim: str = "No issue was found.") -> str:
+    return (
+        f"Here is my evaluation of the solution:\n{claim}\n\n"
+        f"Based on my evaluation, the final overall score should be:\n\\boxed{{{score:g}}}"
+    )
+
+
+def judgement(score: float) -> str:
+    return (
+        'Here is my analysis of the "solution evaluation":\nStep a: real.\n\n'
+        f'Based on my analysis, I will rate the "solution evaluation" as:\n\\boxed{{{score:g}}}'
+    )
+
+
+class Scripted:
+    """An engine that says what it was told to, in turn."""
+
+    def __init__(self, *texts: str) -> None:
+        self._texts = list(texts)
+        self.requests: list[GenerationRequest] = []
+
+    def submit(self, request: GenerationRequest) -> Scripted.Call:
+        self.requests.append(request)
+        return Scripted.Call(Generation(self._texts.pop(0), "stop", 1, 2, 0.0, request.model, tokens=TOKENS))
+
+    class Call:
+        def __init__(self, answer: Generation) -> None:
+            self._answer = answer
+
+        def result(self, timeout_s: float | None = None) -> Generation:
+            return self._answer
+
+        def cancel(self) -> None:
+            """It is done already."""
+
+
+def asker(role: str, *texts: str) -> Asker:
+    return Asker(Scripted(*texts), role, "v", Sampling(), 0, threading.Event())
+
+
+def rewards(samples: list[TrainingSample]) -> list[float]:
+    return [round(sample.reward, 6) for sample in samples]
+
+
+def test_a_verifier_earns_format_times_score():
+    case = GradedProof(question=QUESTION, solution=SOLUTION, score=0.5)
+    answers = evaluation(0.5, "Step a is missing."), evaluation(0, "Step a is missing."), evaluation(1), "no format"
+    samples = verify([case], asker("verifier", *answers), 4, Judges(None, None, PACK))
+    assert rewards(samples) == [1.0, 0.5, 0.5, 0.0]
+    assert {sample.group for sample in samples} == {"verifier-0000"}
+
+
+def test_with_a_meta_verifier_it_earns_that_times_the_mean_quality_of_what_it_claims():
+    case = GradedProof(question=QUESTION, solution=SOLUTION, score=0.0)
+    answers = evaluation(0, "Step a is missing."), evaluation(0.5, "Step b is missing."), evaluation(1)
+    meta = asker("meta_verifier", judgement(1), judgement(0.5), judgement(0), judgement(0))
+    samples = verify([case], asker("verifier", *answers), 3, Judges(None, meta, PACK, metas=2))
+    # 1 * (1 + 0.5) / 2; 0.5 * 0; 0 * 1, and nobody is asked about a critique that claims nothing
+    assert rewards(samples) == [0.75, 0.0, 0.0]
+    assert len(meta.engine.requests) == 4
+
+
+def test_a_meta_verifier_earns_its_distance_to_the_experts_quality():
+    case = GradedAnalysis(question=QUESTION, solution=SOLUTION, analysis=evaluation(0), quality=0.5)
+    samples = meta_verify([case], asker("meta_verifier", judgement(0.5), judgement(1), "?"), 3, PACK)
+    assert rewards(samples) == [1.0, 0.5, 0.0]
+
+
+def test_a_generator_earns_alpha_times_the_proof_and_beta_times_its_honesty():
+    good = f"## Solution\n{SOLUTION}\n\n## Self Evaluation\n\n{evaluation(1)}"
+    humble = f"## Solution\na 7 + 3 = 1\n\n## Self Evaluation\n\n{evaluation(0, 'Step a is miscalculated.')}"
+    verifier = asker("verifier", evaluation(1), evaluation(0, "Step a is miscalculated."), evaluation(0), evaluation(0))
+    judges = Judges(verifier, asker("meta_verifier", judgement(1), judgement(0)), PACK, critiques=2, metas=2)
+    samples = prove([QUESTION], asker("generator", good, humble, "?"), 3, judges, alpha=0.76, beta=0.24)
+    # the verifier's mean of the first is 0.5: 0.76 * 0.5 + 0.24 * (1 - 0.5); of the second 0, its R_meta 0.5
+    assert rewards(samples) == [0.5, 0.12, 0.0]
+
+
+def test_equal_questions_get_equal_seeds_and_other_purposes_others():
+    first, again = asker("verifier", "a", "b"), asker("verifier", "a", "b")
+    first.ask(["p"], 2)
+    again.ask(["p"], 2)
+    assert [r.seed for r in first.engine.requests] == [r.seed for r in again.engine.requests]
+    assert len({r.seed for r in first.engine.requests}) == 2
+
+
+def test_balanced_takes_evenly_and_fills_up_with_what_there_is():
+    cases = [0] * 3 + [1] * 50 + [2] * 50
+    assert Counter(balanced(cases, lambda case: case, 43, random.Random(0))) == {0: 3, 1: 20, 2: 20}
+
+
+def test_the_gate_lets_noise_pass_and_stops_a_loss():
+    assert paired("f", [0.5, 0.5, 0.5, 0.5], [0.4, 0.6, 0.5, 0.4], z=1.96).promoted
+    assert not paired("f", [0.9] * 40, [0.6, 0.7] * 20, z=1.96).promoted
+    report = paired("f", [0.0, 1.0], [1.0, 1.0], z=2.0)
+    # differences 1 and 0: mean 0.5, deviation sqrt(0.5), standard error 0.5
+    assert (report.difference, round(report.noise, 9)) == (0.5, 1.0)
+
+
+def sample(said: float | None = 1.0, tokens: int = 10, role: str = "verifier", number: int = 0) -> TrainingSample:
+    return TrainingSample(
+        key=str(number),
+        group=f"{role}-0000",
+        tokens=Tokens(prompt_ids=(1,), completion_ids=(2,) * tokens, logprobs=(-1.0,) * tokens),
+        reward=1.0,
+        reward_parts={"format": 0.0} if said is None else {"format": 1.0, SAID: said},
+        model_version="v",
+    )
+
+
+HONEST = look([sample(0.0), sample(1.0), sample(0.5)])
+
+
+@pytest.mark.parametrize(
+    ("planted", "said"),
+    [
+        ([sample(1.0)] * 8, "always-1 judge"),
+        ([sample(0.0)] * 8, "always-0 judge"),
+        ([sample(None), sample(None), sample(0.0), sample(1.0)], "format drift: 50%"),
+        ([sample(0.0, tokens=40), sample(1.0, tokens=40)], "length drift: 40 tokens an answer, 10 at the beginning"),
+        ([sample(0.0, tokens=2), sample(1.0, tokens=2)], "length drift: 2 tokens"),
+    ],
+)
+def test_the_watch_stops_a_stage_whose_reward_is_gamed(planted: list[TrainingSample], said: str):
+    with pytest.raises(ProofloopError, match=said):
+        check("1-verifier", [HONEST] * 5 + [look(planted)] * 5, Watch())
+
+
+def test_the_watch_lets_an_honest_stage_and_a_generator_that_is_right_go_on():
+    check("1-verifier", [HONEST] * 10, Watch())
+    check("1-generator", [look([sample(1.0, role="generator")] * 8)] * 10, Watch())
+    check("1-verifier", [HONEST] * 7 + [look([sample(1.0)] * 8)] * 3, Watch())
+
+
+def test_the_stages_follow_the_method_and_ablations_stand_beside_what_they_ablate():
+    spec = CurriculumSpec(name="c", ablations=("no-meta", "no-self"), measured=0)
+    assert [stage.name for stage in spec.stages] == [
+        *("0-cold_start", "1-verifier", "1-meta_verifier", "1-enhanced", "1-enhanced-no-meta"),
+        *("1-generator", "1-generator-no-self", "1-label", "1-consolidate"),
+        *("2-enhanced", "2-generator", "2-label", "2-consolidate"),
+    ]
+
+
+def test_the_example_is_a_curriculum():
+    assert load_curriculum(EXAMPLE).name == "nano-iterate"
+
+
+def test_a_wrong_key_is_named_with_what_is_known(tmp_path: Path):
+    (tmp_path / "c.toml").write_text("[enhanced]\nrefesh = 3\n")
+    with pytest.raises(ConfigError, match=r"unknown key \[enhanced\] refesh") as caught:
+        load_curriculum(tmp_path / "c.toml")
+    assert "refresh, refresh_steps" in caught.value.hint
+
+
+def test_another_curriculum_of_the_same_name_is_refused(tmp_path: Path):
+    store = LocalStore(tmp_path)
+    freeze(store, CurriculumSpec(name="c"))
+    freeze(store, CurriculumSpec(name="c", base=tmp_path))
+    with pytest.raises(ConfigError, match="begun with another file"):
+        freeze(store, CurriculumSpec(name="c", seed=1))
+
+
+def test_a_version_serves_from_the_manifest_on_that_says_so(tmp_path: Path):
+    store, spec = LocalStore(tmp_path), CurriculumSpec(name="c", measured=0)
+    finish(store, spec, StageManifest(stage="0-cold_start", version="m0", serves=dict.fromkeys(("verifier",), "m0")))
+    finish(store, spec, StageManifest(stage="1-verifier", version="m1", serves={}, seconds=30.0))
+    assert serving(spec, manifests(store, spec)) == {
+        "generator": "nano-base",
+        "verifier": "m0",
+        "meta_verifier": "nano-base",
+    }
+    now = standing(store, spec)
+    assert (now.done, now.running, now.next, now.seconds) == (2, "1-meta_verifier", "1-enhanced", 30.0)
+    assert store.exists(keys.stage("c", "1-verifier"))
