@@ -8,7 +8,7 @@ generator        R_format * (a R_Y + b R_Z)       eq. (5) and (6)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeVar
