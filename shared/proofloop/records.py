@@ -75,11 +75,13 @@ class Tokens(Record):
     """One answer as it was sampled: never decoded and encoded again.
 
     `prompt_ids` [P], `completion_ids` [C], `logprobs` [C]: natural logarithms under the sampling distribution.
+    `routed_experts`: for each token the experts that a mixture of experts sent it to, where the engine says so.
     """
 
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+    routed_experts: tuple[tuple[int, ...], ...] | None = None
 
 
 class Critique(Record):

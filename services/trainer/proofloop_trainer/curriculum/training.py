@@ -42,6 +42,7 @@ def train(
     """
     versions = published_versions(work.store, work.spec.name, name)  # type: ignore[arg-type]
     sights = _sights(work.store, work.spec.name, name, len(versions))
+    check(name, sights, work.spec.watch)  # what was stopped stays stopped
     version = versions[-1] if versions else start
     learner: GrpoLearner | None = None
     while len(sights) < steps:

@@ -1,0 +1,73 @@
+"""Our batches in slime's sample format: what trains the 671B mixture of experts, which TRL cannot.
+
+slime (https://github.com/THUDM/slime) reads one dictionary a sample, as its `Sample.to_dict` writes it. Its fields were
+read in slime/utils/types.py at commit 0d234f3e; nothing here was run by slime itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from proofloop.records import TrainingBatch, TrainingSample
+from proofloop_trainer.grpo_settings import GrpoSettings
+
+SAMPLE_FIELDS = frozenset(
+    {
+        *("group_index", "index", "prompt", "tokens", "multimodal_inputs", "multimodal_train_inputs", "response"),
+        *("response_length", "label", "reward", "loss_mask", "weight_versions", "rollout_log_probs"),
+        *("rollout_routed_experts", "remove_sample", "teacher_log_probs", "mopd_teacher_log_probs", "status"),
+        *("metadata", "generate_function_path", "train_metadata", "session_id", "non_generation_time", "spec_info"),
+        "prefix_cache_info",
+    }
+)
+"""Every field that slime's Sample has; it takes others as attributes and never looks at them."""
+
+
+def slime_samples(batch: TrainingBatch, settings: GrpoSettings) -> Iterator[dict[str, Any]]:
+    """The batch's samples in order. Truncated ones are kept or masked, as the settings say."""
+    groups = {group: place for place, group in enumerate(dict.fromkeys(sample.group for sample in batch.samples))}
+    for index, sample in enumerate(batch.samples):
+        yield _sample(sample, groups[sample.group], index, settings)
+
+
+def slime_lines(batch: TrainingBatch, settings: GrpoSettings) -> str:
+    """The same as JSON lines, to be read by a function given as --rollout-function-path."""
+    return "".join(json.dumps(sample) + "\n" for sample in slime_samples(batch, settings))
+
+
+def launch_arguments(settings: GrpoSettings) -> list[str]:
+    """slime's arguments for the objective that these settings describe, with the stabilisers of this model family."""
+    arguments = [
+        *("--advantage-estimator", "grpo", "--disable-grpo-std-normalization"),
+        *("--eps-clip", f"{settings.clip_low}", "--eps-clip-high", f"{settings.clip_high}"),
+        *("--lr", f"{settings.learning_rate}", "--weight-decay", f"{settings.weight_decay}"),
+        *("--rollout-temperature", f"{settings.temperature}", "--clip-grad", f"{settings.max_grad_norm}"),
+        *("--use-rollout-logprobs", "--use-rollout-routing-replay"),
+    ]
+    if settings.kl_coefficient:
+        arguments += ["--use-kl-loss", "--kl-loss-coef", f"{settings.kl_coefficient}", "--kl-loss-type", "k3"]
+        arguments += ["--use-unbiased-kl"] if settings.unbiased_kl else []
+    if settings.off_policy_mask_threshold is not None:
+        arguments += ["--use-opsm", "--opsm-delta", f"{settings.off_policy_mask_threshold}"]
+    return arguments
+
+
+def _sample(sample: TrainingSample, group: int, index: int, settings: GrpoSettings) -> dict[str, Any]:
+    tokens = sample.tokens
+    is_masked = sample.truncated and settings.truncated == "mask"
+    experts = tokens.routed_experts
+    return {
+        "group_index": group,
+        "index": index,
+        "tokens": [*tokens.prompt_ids, *tokens.completion_ids],
+        "response_length": len(tokens.completion_ids),
+        "reward": sample.reward,
+        "loss_mask": [0 if is_masked else 1] * len(tokens.completion_ids),
+        "weight_versions": [sample.model_version],
+        "rollout_log_probs": list(tokens.logprobs),
+        "rollout_routed_experts": [list(row) for row in experts] if experts is not None else None,
+        "status": "truncated" if sample.truncated else "completed",
+        "metadata": {"key": sample.key, "reward_parts": sample.reward_parts},
+    }
