@@ -1,4 +1,4 @@
-"""Makes docs/experiments.md and its plot from the kept results: python scripts/experiments.py
+"""Makes the tables of docs/experiments.md and its plot from the kept results: python scripts/experiments.py
 
 A result is what `proofloop runs show NAME --json` prints of a finished curriculum, kept as
 examples/nano-iterate/results/seed-N.json.
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "examples" / "nano-iterate" / "results"
 PAGE = ROOT / "docs" / "experiments.md"
 PLOT = ROOT / "docs" / "experiments.svg"
-TEXT = ROOT / "docs" / "experiments.head.md"
+MARK = "<!-- below: made by scripts/experiments.py -->"
 Figure = dict[str, Any]
 Results = dict[str, dict[str, Any]]  # by seed
 
@@ -74,8 +74,9 @@ REFINED = ("0-cold_start", "1-generator")
 
 def main() -> None:
     results = {path.stem.removeprefix("seed-"): json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
-    page = [TEXT.read_text("utf-8").rstrip(), "", "## Every figure", "", *_claims(results), "", *_refinement(results)]
-    PAGE.write_text("\n".join([*page, "", *_stages(results)]) + "\n", "utf-8")
+    head = PAGE.read_text("utf-8").partition(MARK)[0].rstrip()
+    sections = [_claims(results), _refinement(results), _stages(results)]
+    PAGE.write_text("\n\n".join([head, MARK, *("\n".join(rows) for rows in sections)]) + "\n", "utf-8")
     PLOT.write_text(_plot(results), "utf-8")
 
 

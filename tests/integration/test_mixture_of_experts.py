@@ -16,8 +16,8 @@ from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from proofloop.engine.base import ChatMessage, GenerationRequest
-from proofloop_serving.engine import LocalEngine
 from proofloop.records import Sampling, TrainingBatch, TrainingSample
+from proofloop_serving.engine import LocalEngine
 from proofloop_trainer.checkpoint import save_checkpoint, verify_checkpoint
 from proofloop_trainer.export import export_model
 from proofloop_trainer.grpo import GrpoLearner
