@@ -338,3 +338,9 @@ def all_figures(store: Store, name: str) -> dict[str, dict[str, Figure]]:
         key.removeprefix(prefix).removesuffix(".json"): get_record(store, key, FigureFile).figures
         for key in store.list(prefix)
     }
+
+
+def serving_before(spec: CurriculumSpec, done: dict[str, StageManifest], stage: Stage) -> dict[ModelRole, str]:
+    """The versions that a stage begins with; an ablation begins where the stage began that it is compared with."""
+    ablated = f"{stage.iteration}-{stage.kind}" if stage.ablation else ""
+    return serving(spec, {name: manifest for name, manifest in done.items() if name != ablated})

@@ -19,6 +19,7 @@ from proofloop.curriculum import (
     load_curriculum,
     manifests,
     serving,
+    serving_before,
     standing,
 )
 from proofloop.engine.base import Generation, GenerationRequest
@@ -183,6 +184,17 @@ def test_the_stages_follow_the_method_and_ablations_stand_beside_what_they_ablat
         *("1-generator", "1-generator-no-self", "1-label", "1-consolidate"),
         *("2-enhanced", "2-generator", "2-label", "2-consolidate"),
     ]
+
+
+def test_an_ablation_begins_where_the_stage_began_that_it_is_compared_with():
+    spec = CurriculumSpec(name="c", ablations=("no-meta",))
+    done = {
+        "1-verifier": StageManifest(stage="1-verifier", serves={"verifier": "score-only"}),
+        "1-enhanced": StageManifest(stage="1-enhanced", serves={"verifier": "enhanced"}),
+    }
+    stages = {stage.name: stage for stage in spec.stages}
+    assert serving_before(spec, done, stages["1-enhanced-no-meta"])["verifier"] == "score-only"
+    assert serving_before(spec, done, stages["1-generator"])["verifier"] == "enhanced"
 
 
 def test_the_example_is_a_curriculum():

@@ -114,7 +114,9 @@ def enhanced(work: Work, stage: Stage, served: Served) -> StageManifest:
     reference = served["generator"] if stage.iteration == 1 else start
     version = train(work, stage.name, "verifier", start, wanted.steps, _settings(work, wanted), rollout, reference)
     manifest = _gated(work, stage, "verifier", start, version, served)
-    meta = served["meta_verifier"] if is_plain else refreshed.at(wanted.steps - 1, version)[0]
+    if is_plain:
+        return manifest
+    meta = refreshed.at(wanted.steps - 1, version)[0]
     return manifest.model_copy(update={"serves": {**manifest.serves, "meta_verifier": meta}})
 
 

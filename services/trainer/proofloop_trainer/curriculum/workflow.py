@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from proofloop.curriculum import CurriculumSpec, StageKind, StageManifest, finish, freeze, manifests, serving
+from proofloop.curriculum import CurriculumSpec, StageKind, StageManifest, finish, freeze, manifests, serving_before
 from proofloop.domains import load_domain
 from proofloop.engine.pool import Engines
 from proofloop.prompts import load_pack
@@ -50,7 +50,7 @@ def iterate(
         work.check_stopping()
         say(f"stage {number}/{len(spec.stages)}: {stage.name}")
         began = time.monotonic()
-        manifest = STAGES[stage.kind](work, stage, serving(spec, done))
+        manifest = STAGES[stage.kind](work, stage, serving_before(spec, done, stage))
         taken = manifest.model_copy(update={"seconds": time.monotonic() - began})
         done[stage.name] = finish(store, spec, taken)
         for report in manifest.gates:
