@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from proofloop import keys
+from proofloop.cli.app import app
 from proofloop.curriculum import CurriculumSpec, manifests
 from proofloop.engine.pool import Engines
 from proofloop.errors import ProofloopError
@@ -86,6 +89,10 @@ def test_every_stage_leaves_a_manifest_and_a_finished_one_is_not_done_again(tmp_
     before = {key: store.get(key) for key in store.list("runs/small/stages/")}
     run(spec, tmp_path, kill_at="stage ")
     assert {key: store.get(key) for key in store.list("runs/small/stages/")} == before
+    shown = CliRunner().invoke(app, ["runs", "show", "small", "--store", str(tmp_path), "--json"])
+    now = json.loads(shown.stdout)["standing"]
+    assert (now["done"], now["running"], now["seconds_left"]) == (len(spec.stages), None, 0.0)
+    assert now["completion_tokens"] > 0
 
 
 def test_a_judge_that_says_the_same_to_everything_stops_the_stage(tmp_path: Path):
