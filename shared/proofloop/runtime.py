@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -44,6 +44,7 @@ from proofloop.tracing import Span, no_span
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
 Handler = Callable[[Any, "Tools"], Iterator[Event]]
 
 SERVED_CACHE_S = 0.5
@@ -53,7 +54,7 @@ PREPARE_AGAIN_S = 5.0
 """How long a published version waits before an engine that is away is asked again to load it."""
 
 STORE_AWAY_S = 1.0
-"""Between attempts to store what was paid for."""
+"""Between attempts to reach the store for what was paid for."""
 
 FAILED_SHARE_LIMIT, FAILED_MINIMUM = 0.2, 25
 """A worker stops when more than this share of its messages, and at least so many, failed: the fault is its own."""
@@ -132,21 +133,33 @@ class Tools:
 
     @property
     def must_cancel(self) -> bool:
-        return (self.cancelling or self.stopping).is_set()
+        return self._end.is_set()
+
+    @property
+    def _end(self) -> threading.Event:
+        """Set when running calls, and what waits for the store, are given up."""
+        return self.cancelling or self.stopping
 
     def keep(self, key: str, record: R) -> R:
         """Write what a model was paid for, however long the store is away; the record that lies there afterwards.
 
-        Raises StoreError only if the process is asked to stop meanwhile, or what lies there cannot be read.
+        Raises what `patiently` raises.
+        """
+        return self.patiently(lambda: put_record(self.store, key, record))
+
+    def patiently(self, action: Callable[[], T]) -> T:
+        """Do with the store what must not fail, because a model was paid for it, however long the store is away.
+
+        Raises StoreError only if running calls are cancelled meanwhile, or what lies there cannot be read.
         """
         while True:
             try:
-                return put_record(self.store, key, record)
+                return action()
             except (NotFound, CorruptObject):
                 raise
             except StoreError as error:
                 log.warning("store_awaited", reason=str(error))
-                if self.stopping.wait(STORE_AWAY_S):
+                if self._end.wait(STORE_AWAY_S):
                     raise
 
     def stop(self, reason: str) -> None:

@@ -524,6 +524,80 @@ def test_an_engine_that_nobody_can_ask_stops_the_process_and_fails_no_proof(tmp_
     assert find_record(tools.store, keys.proof(RUN, PROOF), Proof) is None
 
 
+class LeavingStore(LocalStore):
+    """A store that is away while `away` is set."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.away = threading.Event()
+
+    def _path(self, key: str) -> str:
+        if self.away.is_set():
+            raise StoreError("the store is away")
+        return super()._path(key)
+
+    def leave(self, seconds: float) -> None:
+        self.away.set()
+        threading.Timer(seconds, self.away.clear).start()
+
+
+class OutlivingEngine(CountingEngine):
+    """Each time it is asked, the store leaves for so long."""
+
+    def __init__(self, store: LeavingStore, away_s: float, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._store, self._away_s = store, away_s
+
+    def submit(self, request: GenerationRequest) -> Call:
+        self._store.leave(self._away_s)
+        return super().submit(request)
+
+
+@pytest.mark.parametrize(("handler", "event"), HANDLERS)
+@pytest.mark.parametrize(
+    ("latency_s", "away_s"), [(0.0, 0.5), (1.6, 1.4)], ids=["when the answer comes", "while it is waited for"]
+)
+def test_a_paid_answer_is_waited_for_and_kept_though_the_store_is_away(
+    tmp_path: Path, handler: Any, event: Event, latency_s: float, away_s: float
+) -> None:
+    records = {prove: [], review: [FLAWED], judge: [FLAWED, critique(0, valid(0.0), CLAIMS)]}[handler]
+    tools_with(tmp_path, CountingEngine(), *records)
+    store = LeavingStore(tmp_path)
+    engine = OutlivingEngine(store, away_s, verifier_noise=0, latency_s=latency_s, latency_sigma=0)
+    tools = Tools(store, lambda _: engine)
+    events = list(handler(event, tools))
+    asked = engine.names()
+    assert events and asked == list(dict.fromkeys(asked))  # nothing was paid twice
+    assert list(handler(event, tools)) == events and engine.names() == asked  # it lies in the store
+    engine.close()
+
+
+def test_what_another_stored_during_the_absence_is_what_is_kept(tmp_path: Path) -> None:
+    store, key = LeavingStore(tmp_path), keys.critique(RUN, PROOF, 0)
+    put_record(store, key, critique(0, valid(1.0)))
+    store.leave(0.2)
+    kept = Tools(store, lambda _: CountingEngine()).keep(key, critique(0, valid(0.0)))
+    assert kept == critique(0, valid(1.0))
+
+
+def test_an_answer_is_given_up_only_when_the_time_to_drain_is_over(tmp_path: Path) -> None:
+    store, cancelling = LeavingStore(tmp_path), threading.Event()
+    tools = Tools(store, lambda _: CountingEngine(), cancelling=cancelling)
+    store.away.set()
+    tools.stop("asked to")
+    threading.Timer(0.3, cancelling.set).start()
+    with pytest.raises(StoreError, match="away"):
+        tools.keep(keys.critique(RUN, PROOF, 0), critique(0, valid(0.0)))
+    assert cancelling.is_set()
+
+
+def test_an_answer_whose_place_is_taken_by_something_else_is_not_waited_for(tmp_path: Path) -> None:
+    store, key = LocalStore(tmp_path), keys.critique(RUN, PROOF, 0)
+    store.put_if_absent(key, b"not a record")
+    with pytest.raises(CorruptObject, match="is no Critique"):
+        Tools(store, lambda _: CountingEngine()).keep(key, critique(0, valid(0.0)))
+
+
 def test_a_process_that_stops_asks_for_its_message_again(tmp_path: Path) -> None:
     engine = CountingEngine(latency_s=60, latency_sigma=0)
     tools = tools_with(tmp_path, engine)

@@ -74,7 +74,7 @@ def _read(event: ProblemPosed, answer: Answer, tools: Tools) -> Proof:
         self_analysis=parsed.self_analysis,
         verdict=answer.verdict(parsed.verdict, "generator", tools),
         provenance=answer.provenance,
-        verifier_version=tools.serving(event.run_id, "verifier"),
+        verifier_version=tools.patiently(lambda: tools.serving(event.run_id, "verifier")),
         parents=tuple(parent.proof_id for parent in event.parents),
     )
 

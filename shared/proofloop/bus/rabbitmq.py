@@ -252,6 +252,7 @@ class _Consumer:
             if taken.channel.is_open:  # otherwise it is delivered again, here or elsewhere
                 self._settle(taken, self._outcome(taken))
             self._count(-1)
+            del taken  # an idle thread would keep the body, which may be as large as the broker takes
 
     def _outcome(self, taken: _Taken) -> Outcome:
         if self._stopping.is_set():

@@ -1,0 +1,167 @@
+"""Messages that can never work, on a real broker: each ends in the dead letters with its reason, the others flow on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pika import BasicProperties, BlockingConnection, URLParameters
+from pika.exceptions import ChannelClosedByBroker
+
+from proofloop import keys
+from proofloop.bus import DELIVERY_LIMIT, DeadLetter, open_bus
+from proofloop.bus.topology import Topology
+from proofloop.messages import MAX_BODY_BYTES, ProofWritten, encode
+from proofloop.records import Problem
+from proofloop.settings import load_settings
+from proofloop.store import Store, open_store, put_record
+from proofloop.walk import WALK_ROLES, create_run, planned
+from tests.builders import RUN, proof, runspec
+from tests.integration.installation import Installation, wait_until
+
+LARGE_BYTES = 30_000_000
+MAY_GROW_KB = 20_000
+"""How much larger a worker may be after a message of LARGE_BYTES that it did not keep."""
+
+
+@pytest.mark.slow
+def test_a_message_that_ends_its_worker_each_time_is_dead_and_the_others_are_labelled(
+    installation: Installation,
+) -> None:
+    store = open_store(load_settings())
+    for role in WALK_ROLES:
+        installation.start(role)
+    for role in WALK_ROLES:
+        installation.wait_ready(role)
+    pose(store, "killing", problems=1, latency_s=0.5, latency_sigma=0, crash_share=1.0)
+    pose(store, "beside", problems=20, latency_s=0.05)
+    codes = restarted_until_dead(installation)
+    assert codes == [137] * (DELIVERY_LIMIT + 1)
+    assert count_labels(store, "beside") > 0
+    [letter] = installation.letters.letters()
+    assert json.loads(letter.body)["run_id"] == "killing"
+    assert (letter.queue, letter.deliveries) == ("generator", DELIVERY_LIMIT + 1)
+    assert "each time its worker died" in letter.reason
+    pose(store, "after", problems=2)
+    assert wait_until(lambda: (count_labels(store, "beside"), count_labels(store, "after")) == (20, 2), 20)
+
+
+def pose(store: Store, run_id: str, *, problems: int, **engine: Any) -> None:
+    """Pose a run of one proof a problem, as `proofloop run` does."""
+    problem_section = {"domain": "nano", "count": problems, "proofs_per_problem": 1}
+    spec = runspec(run_id, problems=problem_section, engine={"kind": "simulated", "settings": engine})
+    create_run(store, spec, resume=False)
+    bus = open_bus(load_settings())
+    bus.publish(planned(spec, store))
+    bus.close(grace_s=5)
+
+
+def restarted_until_dead(installation: Installation) -> list[int | None]:
+    """Start the generator again each time it ends, until something is dead; the exit codes."""
+    codes = []
+
+    def is_dead() -> bool:
+        if (code := installation.services["generator"].poll()) is not None:
+            codes.append(code)
+            installation.start("generator")
+        return any(depth.dead for depth in installation.letters.depths())
+
+    assert wait_until(is_dead, 60), codes
+    return codes
+
+
+def count_labels(store: Store, run_id: str) -> int:
+    return sum(1 for _ in store.list(keys.labels(run_id)))
+
+
+def test_each_message_that_can_never_work_is_dead_with_its_reason_and_the_next_is_handled(
+    installation: Installation, tmp_path: Path
+) -> None:
+    store = stored_run()
+    for name in ("gone", "good", "newer"):
+        put_record(store, keys.proof(RUN, name), proof(id=name))
+    store.put_if_absent(keys.proof(RUN, "corrupt"), b'{"id": "corrupt", "solution": 7}')
+    newer = json.loads(encode(written("newer"))) | {"priority": "high", "hints": [{"lemma": 3}]}
+    unknown = b'{"event":"ProofFormalised","run_id":"r1","proof_id":"good"}'
+    bodies = [encode(written("gone")), encode(written("corrupt")), unknown, json.dumps(newer).encode()]
+    for body in [*bodies, encode(written("good"))]:
+        send(installation, body)
+    store.delete_prefix(f"{keys.proofs(RUN)}gone/")
+    installation.start("verifier")
+    assert wait_until(lambda: len(list(installation.letters.letters())) == 3, 30), installation.log()
+    assert wait_until(lambda: has_critique(store, "good") and has_critique(store, "newer"), 10)
+    found = {about(letter): letter for letter in installation.letters.letters()}
+    assert {name: letter.deliveries for name, letter in found.items()} == {
+        "gone": DELIVERY_LIMIT,
+        "corrupt": DELIVERY_LIMIT,
+        "ProofFormalised": 1,
+    }
+    assert f"the store lacks what the message names: {keys.proof(RUN, 'gone')}" in found["gone"].reason
+    assert f"{keys.proof(RUN, 'corrupt')} is no Proof" in found["corrupt"].reason
+    assert "unknown event 'ProofFormalised'" in found["ProofFormalised"].reason
+
+
+def test_a_huge_body_is_dead_cut_short_and_leaves_its_worker_small(installation: Installation) -> None:
+    store = stored_run()
+    names = [f"good-{number}" for number in range(4)]
+    for name in names:
+        put_record(store, keys.proof(RUN, name), proof(id=name))
+    installation.start("verifier")
+    installation.wait_ready("verifier")
+    send(installation, encode(written(names[0])))
+    assert wait_until(lambda: has_critique(store, names[0]), 20)
+    before_kb = resident_kb(installation)
+    try:
+        send(installation, b"x" * LARGE_BYTES)
+    except ChannelClosedByBroker as refusal:
+        pytest.skip(f"this broker takes no message of {LARGE_BYTES} bytes: {refusal}")
+    for name in names[1:]:
+        send(installation, encode(written(name)))
+    assert wait_until(lambda: all(has_critique(store, name) for name in names), 20)
+    assert wait_until(lambda: any(depth.dead for depth in installation.letters.depths()), 20)
+    [letter] = installation.letters.letters()
+    assert (letter.body, letter.deliveries) == (b"x" * MAX_BODY_BYTES, 1)
+    assert f"{LARGE_BYTES} bytes" in letter.reason
+    assert wait_until(lambda: resident_kb(installation) < before_kb + MAY_GROW_KB, 5), (
+        before_kb,
+        resident_kb(installation),
+    )
+
+
+def stored_run() -> Store:
+    """A store that holds a run with one problem and no proofs."""
+    store = open_store(load_settings())
+    create_run(store, runspec(), resume=False)
+    put_record(store, keys.problem(RUN, "p1"), Problem(id="p1", question="Prove it."))
+    open_bus(load_settings()).close(grace_s=5)  # makes the queues
+    return store
+
+
+def written(proof_id: str) -> ProofWritten:
+    return ProofWritten(run_id=RUN, proof_id=proof_id, index=0, verifier_version="v-1")
+
+
+def send(installation: Installation, body: bytes) -> None:
+    """Put a message straight into the verifier's queue."""
+    queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue("verifier")
+    with BlockingConnection(URLParameters(installation.environment["PROOFLOOP_BROKER"])) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.basic_publish("", queue, body, BasicProperties(delivery_mode=2))
+
+
+def has_critique(store: Store, proof_id: str) -> bool:
+    return store.exists(keys.critique(RUN, proof_id, 0))
+
+
+def about(letter: DeadLetter) -> str:
+    """The proof that a letter is about, or the event that nobody knows."""
+    fields = json.loads(letter.body)
+    return str(fields["event"] if fields["event"] != "ProofWritten" else fields["proof_id"])
+
+
+def resident_kb(installation: Installation) -> int:
+    status = Path(f"/proc/{installation.services['verifier'].pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1])
