@@ -20,7 +20,7 @@ from proofloop_trainer.curriculum.work import TEST, Work
 
 Figures = dict[str, Figure]
 VOTES, PROOFS = 4, 2
-ROUNDS, THREADS, REFINED = 8, 32, 24
+ROUNDS, THREADS, REFINED = 8, 32, 16
 """Sequential refinement: rounds, chains a problem, and on how many of the hard problems."""
 
 HARD_STEPS = 6
@@ -77,7 +77,7 @@ def _problems(work: Work) -> tuple[list[str], list[str]]:
     wanted = work.spec.measured
     ordinary = work.questions(wanted, TEST)
     others = (work.questions(1, TEST, first)[0] for first in range(wanted, wanted * 100))
-    return ordinary, list(islice((each for each in others if each.count(". ") == HARD_STEPS + 2), wanted // 2))
+    return ordinary, list(islice((each for each in others if each.count(". ") == HARD_STEPS + 1), wanted // 2))
 
 
 def _proofs(work: Work, version: str, questions: Sequence[str]) -> list[GradedProof]:
