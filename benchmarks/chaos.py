@@ -14,32 +14,30 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 
 from proofloop import keys
-from proofloop.bus.dead_letters import DeadLetters
 from proofloop.records import Label
-from proofloop.settings import Settings
-from proofloop.store import Store, get_record, open_store
+from proofloop.store import Store, get_record
 from proofloop.walk import WALK_ROLES
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.integration.fleet import Fleet, installation
 from tests.integration.processes import folder
-from tests.integration.servers import S3, Broker, bucket_folder, delete_namespace, own_s3, running_rabbitmq
+from tests.integration.servers import S3, Broker, own_s3, running_rabbitmq
 from tests.integration.triton_server import Triton, own_triton
 
-PROOFLOOP = Path(sys.executable).with_name("proofloop")
-REPLICAS, CONCURRENCY = 2, 16
+REPLICAS, OPTIONS = 2, ("--concurrency", "16")
 PROOFS_PER_PROBLEM = 4
 
 RUN = """
@@ -127,34 +125,6 @@ class Result:
         return figures | (figures.pop("paid") or {})
 
 
-@dataclass
-class Fleet:
-    """The services' processes; the killed ones are remembered by their process ids."""
-
-    environment: dict[str, str]
-    log: Path
-    workers: dict[tuple[str, int], subprocess.Popen[bytes]] = field(default_factory=dict)
-    killed: list[int] = field(default_factory=list)
-
-    def start(self, role: str, replica: int) -> None:
-        self.workers[role, replica] = self.call("serve", role, "--concurrency", str(CONCURRENCY))
-
-    def call(self, *words: str) -> subprocess.Popen[bytes]:
-        with open(self.log, "ab") as log:
-            return subprocess.Popen([PROOFLOOP, *words], env=self.environment, stdout=log, stderr=log)
-
-    def kill(self, role: str, replica: int) -> None:
-        worker = self.workers[role, replica]
-        worker.kill()
-        worker.wait()
-        self.killed.append(worker.pid)
-
-    def end(self) -> None:
-        for worker in self.workers.values():
-            worker.kill()
-            worker.wait()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="about a minute")
@@ -184,6 +154,8 @@ def chaos(plan: Plan, broker: Broker, s3: S3, place: Path, triton: Triton | None
         engine, prompts = SIMULATED.format(latency_s=plan.latency_s, ledger=place / "ledger"), "math"
     run.write_text(RUN.format(**fields, engine=engine, prompts=prompts))
     with installation(broker, s3, place) as (fleet, store, letters):
+        for role, replica in product(WALK_ROLES, range(REPLICAS)):
+            fleet.start(role, replica, *OPTIONS)
         began = time.monotonic()
         posing = fleet.call("run", str(run))
         try:
@@ -211,25 +183,6 @@ def chaos(plan: Plan, broker: Broker, s3: S3, place: Path, triton: Triton | None
         )
 
 
-@contextmanager
-def installation(broker: Broker, s3: S3, place: Path) -> Iterator[tuple[Fleet, Store, DeadLetters]]:
-    """Two workers of every role on a namespace and a bucket folder of their own."""
-    namespace = f"chaos-{os.urandom(4).hex()}"
-    with bucket_folder(s3) as (bucket, prefix):
-        where = {"broker": broker.url, "namespace": namespace, "s3_endpoint": s3.endpoint, "s3_bucket": bucket}
-        where |= {"s3_prefix": prefix, "s3_access_key": s3.access_key, "s3_secret_key": s3.secret_key}
-        environment = {**os.environ, **{f"PROOFLOOP_{name.upper()}": value for name, value in where.items()}}
-        fleet = Fleet(environment, place / "log.txt")
-        try:
-            for role in WALK_ROLES:
-                for replica in range(REPLICAS):
-                    fleet.start(role, replica)
-            yield fleet, open_store(Settings.model_validate(where)), DeadLetters(broker.url, namespace=namespace)
-        finally:
-            fleet.end()
-            delete_namespace(broker.url, namespace)
-
-
 def break_things(
     plan: Plan,
     broker: Broker,
@@ -250,7 +203,7 @@ def break_things(
         time.sleep(plan.kill_every_s)
         role, replica = dice.choice(WALK_ROLES), dice.randrange(REPLICAS)
         fleet.kill(role, replica)
-        fleet.start(role, replica)
+        fleet.start(role, replica, *OPTIONS)
         if not any(absence.is_alive() for absence in absences):
             labeled = sum(1 for _ in store.list(keys.labels("chaos")))
             if outages and labeled > outages[0][1] * plan.proofs:

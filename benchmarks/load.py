@@ -1,0 +1,316 @@
+"""A full verifier deployment: 5,000 critiques in flight on four processes and 25,000 queued, on a real broker and store.
+
+The engine is simulated: long calls that end one after another. What is looked at each second: the memory of the four
+processes, and what the broker says of their queue. Beside them one meta-verifier and one labeler get what the verifiers
+finish, and short messages at a steady pace: how long those wait while the verifiers are full is taken from
+`proofloop_queue_wait_seconds`, so `short_wait_p99_s` is the end of a bucket of that histogram. The run ends when all
+is handled or `--seconds` after the verifiers are full. The last line is JSON; memory is that of all four processes,
+at a quarter, half, three quarters and all of what was handled. `--small`: 200 in flight, 400 queued.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import cycle, islice, product
+from pathlib import Path
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from proofloop import keys
+from proofloop.bus.rabbitmq import RabbitBus
+from proofloop.bus.topology import Topology
+from proofloop.messages import SELF_CRITIQUE, ProofReviewed, ProofWritten
+from proofloop.records import Problem, Proof, Provenance, Sampling, Verdict
+from proofloop.runspec import load_runspec
+from proofloop.store import Store, put_record
+from proofloop.walk import create_run
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.integration.fleet import Fleet, installation
+from tests.integration.processes import folder, free_ports
+from tests.integration.servers import S3, Broker, own_s3, running_rabbitmq
+
+PROCESSES, CRITIQUES_PER_PROOF, SHORT_ROLES = 4, 100, ("meta_verifier", "labeler")
+PACE_S = 0.1
+"""Between two short messages."""
+
+FULL = 0.95
+"""The share of the places that must be taken for the verifiers to count as full: some calls always just end."""
+
+RUN = """
+name = "load"
+[problems]
+domain = "nano"
+[engine]
+kind = "simulated"
+settings = {{ latency_s = {latency_s}, max_concurrency = {concurrency}, verifier_noise = 0.0 }}
+[labeling]
+n = 100
+m = 1
+k = 100
+stop_early = false
+"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The load. `latency_s`: of the median call; `seconds`: how long is looked on once the verifiers are full."""
+
+    messages: int = 30_000
+    concurrency: int = 1250
+    latency_s: float = 120.0
+    seconds: float = 180.0
+    fill_limit_s: float = 120.0
+
+
+SMALL = Plan(messages=600, concurrency=50, latency_s=4.0, seconds=15.0, fill_limit_s=60.0)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One moment: messages at the verifiers, messages that wait for them, and the four processes' memory."""
+
+    in_flight: int
+    queued: int
+    consumers: int
+    handled: int
+    memory_mb: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was seen."""
+
+    handled: int
+    in_flight_max: int
+    queued_max: int
+    memory_mb_start: int
+    memory_mb_full: int
+    memory_mb_quarters: tuple[int, ...]
+    memory_mb_end: int
+    consumers_lost: int
+    messages_failed: int
+    short_messages: int
+    short_wait_p99_s: float
+    seconds: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--small", action="store_true", help="less than a minute")
+    parser.add_argument("--seconds", type=float, help="how long to look on once the verifiers are full")
+    asked = parser.parse_args()
+    plan = SMALL if asked.small else Plan()
+    with ExitStack() as stack:
+        place = stack.enter_context(folder("proofloop-load-"))
+        broker = stack.enter_context(running_rabbitmq(stack.enter_context(folder("proofloop-rabbitmq-"))))
+        s3 = stack.enter_context(own_s3(stack.enter_context(folder("proofloop-ceph-"))))
+        print(json.dumps(asdict(load(replace(plan, seconds=asked.seconds or plan.seconds), broker, s3, place))))
+
+
+def load(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
+    """Fill the verifiers by the plan and look on; `place` gets the log."""
+    run = place / "load.toml"
+    run.write_text(RUN.format(latency_s=plan.latency_s, concurrency=plan.concurrency))
+    with installation(broker, s3, place) as (fleet, store, _):
+        create_run(store, load_runspec(run), resume=False)
+        proofs = [f"proof-{number:03d}" for number in range(plan.messages // CRITIQUES_PER_PROOF)]
+        put_proofs(store, proofs)
+        ports = start(fleet, plan)
+        watch = Watch(fleet, f"{broker.api}/api/queues/%2F/{Topology(fleet.namespace).queue('verifier')}")
+        watch.until("consumers", PROCESSES, plan.fill_limit_s)
+        began, first = time.monotonic(), watch.look()
+        bus = RabbitBus(broker.url, namespace=fleet.namespace, roles=["verifier", *SHORT_ROLES])
+        with short_messages(bus, proofs):
+            publish(bus, plan, proofs)
+            full = watch.until("in_flight", math.ceil(FULL * PROCESSES * plan.concurrency), plan.fill_limit_s)
+            waits = short_waits(ports)
+            watch.stay(plan)
+            waits = short_waits(ports) - waits
+        bus.close()
+        failed = fleet.log.read_text().count("delivery_failed")
+        return Result(
+            handled=watch.samples[-1].handled,
+            in_flight_max=max(sample.in_flight for sample in watch.samples),
+            queued_max=max(sample.queued for sample in watch.samples),
+            memory_mb_start=round(first.memory_mb),
+            memory_mb_full=round(full.memory_mb),
+            memory_mb_quarters=watch.memory_at_quarters(),
+            memory_mb_end=round(watch.samples[-1].memory_mb),
+            consumers_lost=watch.consumers_lost(),
+            messages_failed=failed,
+            short_messages=round(max(waits.values(), default=0)),
+            short_wait_p99_s=p99(waits),
+            seconds=round(time.monotonic() - began, 1),
+        )
+
+
+def put_proofs(store: Store, proofs: list[str]) -> None:
+    """Perfect proofs: what the verifiers write of them claims no issue, so the roles after them ask no model."""
+    put_record(store, keys.problem("load", "problem"), Problem(id="problem", question="What is 1 + 1?"))
+    origin = Provenance(
+        model_version="load",
+        prompt_digest="",
+        seed=0,
+        sampling=Sampling(),
+        prompt_tokens=0,
+        completion_tokens=0,
+        engine_seconds=0.0,
+    )
+    for proof_id in proofs:
+        proof = Proof(
+            id=proof_id,
+            run_id="load",
+            problem_id="problem",
+            group="problem",
+            solution="Simulated proof ab of quality 1.\n" + 4000 * "x",
+            self_analysis="It is right.",
+            verdict=Verdict(outcome="valid", score=1.0),
+            provenance=origin,
+            verifier_version="load",
+        )
+        put_record(store, keys.proof("load", proof_id), proof)
+
+
+def start(fleet: Fleet, plan: Plan) -> list[int]:
+    """Start all processes; the metrics ports of the short roles."""
+    for replica in range(PROCESSES):
+        fleet.start("verifier", replica, "--concurrency", str(plan.concurrency))
+    ports = free_ports(len(SHORT_ROLES))
+    for role, port in zip(SHORT_ROLES, ports, strict=True):
+        fleet.start(role, 0, "--concurrency", "16", "--metrics-port", str(port))
+    return ports
+
+
+def publish(bus: RabbitBus, plan: Plan, proofs: list[str]) -> None:
+    events = (
+        ProofWritten(run_id="load", proof_id=proof_id, index=index, verifier_version="load")
+        for index, proof_id in product(range(CRITIQUES_PER_PROOF), proofs)
+    )
+    published = 0
+    while batch := list(islice(events, 1000)):
+        bus.publish(batch)
+        published += len(batch)
+        print(f"{published} of {plan.messages} messages published", file=sys.stderr)
+
+
+@contextmanager
+def short_messages(bus: RabbitBus, proofs: list[str]) -> Iterator[None]:
+    """Ask for the judgement of self-critiques at a steady pace meanwhile."""
+    over = threading.Event()
+
+    def send() -> None:
+        for proof_id in cycle(proofs):
+            if over.wait(PACE_S):
+                return
+            bus.publish([ProofReviewed(run_id="load", proof_id=proof_id, index=SELF_CRITIQUE)])
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield
+    finally:
+        over.set()
+        sender.join()
+
+
+@dataclass
+class Watch:
+    """Looks each second and keeps what it saw."""
+
+    fleet: Fleet
+    queue: str
+
+    def __post_init__(self) -> None:
+        self.samples: list[Sample] = []
+        self._began = time.monotonic()
+
+    def look(self) -> Sample:
+        """The broker's own figures may be five seconds old."""
+        seen = httpx.get(self.queue, timeout=30.0).json()
+        settled = seen.get("message_stats", {}).get("ack", 0)
+        pids = [worker.pid for (role, _), worker in self.fleet.workers.items() if role == "verifier"]
+        sample = Sample(
+            in_flight=seen.get("messages_unacknowledged", 0),
+            queued=seen.get("messages_ready", 0),
+            consumers=seen.get("consumers", 0),
+            handled=settled,
+            memory_mb=sum(map(resident_mb, pids)),
+        )
+        self.samples.append(sample)
+        return sample
+
+    def until(self, what: str, least: int, limit_s: float) -> Sample:
+        """Look until there are so many. Raises RuntimeError with the end of the log."""
+        deadline = time.monotonic() + limit_s
+        while getattr(sample := self.look(), what) < least:
+            self._tell()
+            if time.monotonic() > deadline:
+                log = self.fleet.log.read_text()[-2000:]
+                raise RuntimeError(f"{what} is {getattr(sample, what)} after {limit_s:.0f} s, not {least}: {log}")
+            time.sleep(1)
+        return sample
+
+    def stay(self, plan: Plan) -> None:
+        """Look on until everything is handled or the time is over."""
+        deadline = time.monotonic() + plan.seconds
+        while self.look().handled < plan.messages and time.monotonic() < deadline:
+            self._tell()
+            time.sleep(1)
+
+    def memory_at_quarters(self) -> tuple[int, ...]:
+        handled = self.samples[-1].handled
+        shares = (handled * quarter / 4 for quarter in range(1, 5))
+        return tuple(round(next(one.memory_mb for one in self.samples if one.handled >= share)) for share in shares)
+
+    def consumers_lost(self) -> int:
+        """Connections that a verifier lost, or verifiers that ended, or consumers that the broker missed."""
+        lost = self.fleet.log.read_text().count("broker_lost")
+        ended = sum(worker.poll() is not None for worker in self.fleet.workers.values())
+        there = [sample.consumers for sample in self.samples]
+        return max(lost + ended, PROCESSES - min(there[there.index(PROCESSES) :]))
+
+    def _tell(self) -> None:
+        one = self.samples[-1]
+        print(
+            f"{time.monotonic() - self._began:.0f} s: {one.in_flight} in flight, {one.queued} queued, {one.handled}"
+            f" handled, {one.consumers} consumers, {one.memory_mb:.0f} MB",
+            file=sys.stderr,
+        )
+
+
+def resident_mb(process: int) -> float:
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:")), 0.0)
+
+
+def short_waits(ports: list[int]) -> Counter[float]:
+    """Messages by the upper end of the bucket that their wait fell into and by all buckets above, over the roles."""
+    waits: Counter[float] = Counter()
+    for port in ports:
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30.0).text
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == "proofloop_queue_wait_seconds_bucket":
+                    waits[float(sample.labels["le"])] += int(sample.value)
+    return waits
+
+
+def p99(waits: Counter[float]) -> float:
+    """The end of the bucket below which 99 of 100 lie."""
+    total = max(waits.values(), default=0)
+    return min((end for end, seen in waits.items() if seen >= 0.99 * total), default=math.nan)
+
+
+if __name__ == "__main__":
+    main()
