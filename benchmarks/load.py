@@ -1,4 +1,4 @@
-"""A full verifier deployment: 5,000 critiques in flight on four processes and 25,000 queued, on a real broker and store.
+"""A full verifier deployment: 5,000 critiques in flight on four processes, 25,000 queued, on a real broker and store.
 
 The engine is simulated: long calls that end one after another. What is looked at each second: the memory of the four
 processes, and what the broker says of their queue. Beside them one meta-verifier and one labeler get what the verifiers
@@ -58,7 +58,7 @@ settings = {{ latency_s = {latency_s}, max_concurrency = {concurrency}, verifier
 n = 100
 m = 1
 k = 100
-stop_early = false
+stop_early = {stop_early}
 """
 
 
@@ -71,6 +71,7 @@ class Plan:
     latency_s: float = 120.0
     seconds: float = 180.0
     fill_limit_s: float = 120.0
+    stop_early: bool = False
 
 
 SMALL = Plan(messages=600, concurrency=50, latency_s=4.0, seconds=15.0, fill_limit_s=60.0)
@@ -109,19 +110,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="less than a minute")
     parser.add_argument("--seconds", type=float, help="how long to look on once the verifiers are full")
+    parser.add_argument("--stop-early", action="store_true", help="each running call looks for its proof's label, too")
     asked = parser.parse_args()
     plan = SMALL if asked.small else Plan()
+    plan = replace(plan, seconds=asked.seconds or plan.seconds, stop_early=asked.stop_early)
     with ExitStack() as stack:
         place = stack.enter_context(folder("proofloop-load-"))
         broker = stack.enter_context(running_rabbitmq(stack.enter_context(folder("proofloop-rabbitmq-"))))
         s3 = stack.enter_context(own_s3(stack.enter_context(folder("proofloop-ceph-"))))
-        print(json.dumps(asdict(load(replace(plan, seconds=asked.seconds or plan.seconds), broker, s3, place))))
+        print(json.dumps(asdict(load(plan, broker, s3, place))))
 
 
 def load(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
     """Fill the verifiers by the plan and look on; `place` gets the log."""
     run = place / "load.toml"
-    run.write_text(RUN.format(latency_s=plan.latency_s, concurrency=plan.concurrency))
+    fields = {"latency_s": plan.latency_s, "concurrency": plan.concurrency, "stop_early": str(plan.stop_early).lower()}
+    run.write_text(RUN.format(**fields))
     with installation(broker, s3, place) as (fleet, store, _):
         create_run(store, load_runspec(run), resume=False)
         proofs = [f"proof-{number:03d}" for number in range(plan.messages // CRITIQUES_PER_PROOF)]
