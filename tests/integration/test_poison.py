@@ -21,9 +21,9 @@ from proofloop.walk import WALK_ROLES, create_run, planned
 from tests.builders import RUN, proof, runspec
 from tests.integration.installation import Installation, wait_until
 
-LARGE_BYTES = 30_000_000
-MAY_GROW_KB = 20_000
-"""How much larger a worker may be after a message of LARGE_BYTES that it did not keep."""
+LARGE_BYTES, LARGE_COUNT = 30_000_000, 5
+MAY_GROW_KB = 100_000
+"""glibc keeps twice the largest piece that was freed, 60 MB; a worker that kept the bodies would grow by 150 MB."""
 
 
 @pytest.mark.slow
@@ -60,13 +60,13 @@ def pose(store: Store, run_id: str, *, problems: int, **engine: Any) -> None:
 
 def restarted_until_dead(installation: Installation) -> list[int | None]:
     """Start the generator again each time it ends, until something is dead; the exit codes."""
-    codes = []
+    codes: list[int | None] = []
 
     def is_dead() -> bool:
         if (code := installation.services["generator"].poll()) is not None:
             codes.append(code)
             installation.start("generator")
-        return any(depth.dead for depth in installation.letters.depths())
+        return count_dead(installation) > 0
 
     assert wait_until(is_dead, 60), codes
     return codes
@@ -103,7 +103,7 @@ def test_each_message_that_can_never_work_is_dead_with_its_reason_and_the_next_i
     assert "unknown event 'ProofFormalised'" in found["ProofFormalised"].reason
 
 
-def test_a_huge_body_is_dead_cut_short_and_leaves_its_worker_small(installation: Installation) -> None:
+def test_huge_bodies_are_dead_cut_short_and_leave_their_worker_small(installation: Installation) -> None:
     store = stored_run()
     names = [f"good-{number}" for number in range(4)]
     for name in names:
@@ -114,20 +114,23 @@ def test_a_huge_body_is_dead_cut_short_and_leaves_its_worker_small(installation:
     assert wait_until(lambda: has_critique(store, names[0]), 20)
     before_kb = resident_kb(installation)
     try:
-        send(installation, b"x" * LARGE_BYTES)
+        for number in range(LARGE_COUNT):
+            send(installation, b"x" * LARGE_BYTES)
+            assert wait_until(lambda sent=number + 1: count_dead(installation) == sent, 20)  # type: ignore[misc]
     except ChannelClosedByBroker as refusal:
         pytest.skip(f"this broker takes no message of {LARGE_BYTES} bytes: {refusal}")
     for name in names[1:]:
         send(installation, encode(written(name)))
     assert wait_until(lambda: all(has_critique(store, name) for name in names), 20)
-    assert wait_until(lambda: any(depth.dead for depth in installation.letters.depths()), 20)
-    [letter] = installation.letters.letters()
-    assert (letter.body, letter.deliveries) == (b"x" * MAX_BODY_BYTES, 1)
-    assert f"{LARGE_BYTES} bytes" in letter.reason
-    assert wait_until(lambda: resident_kb(installation) < before_kb + MAY_GROW_KB, 5), (
-        before_kb,
-        resident_kb(installation),
-    )
+    for letter in installation.letters.letters():
+        assert (letter.body, letter.deliveries) == (b"x" * MAX_BODY_BYTES, 1)
+        assert f"{LARGE_BYTES} bytes" in letter.reason
+    print(f"the worker had {before_kb} kB before, and has {resident_kb(installation)} kB")
+    assert wait_until(lambda: resident_kb(installation) < before_kb + MAY_GROW_KB, 5)
+
+
+def count_dead(installation: Installation) -> int:
+    return sum(depth.dead for depth in installation.letters.depths())
 
 
 def stored_run() -> Store:
