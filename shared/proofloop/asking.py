@@ -24,6 +24,9 @@ log = structlog.get_logger()
 POLL_S = 1.0
 """How often a waiting caller looks whether it should stop."""
 
+RARELY = 16
+"""A long call looks in the store whether it is still needed at every 16th poll: thousands of them wait at once."""
+
 ENGINE_AWAY_S = 2.0
 """How long a message waits before an engine that failed is asked again."""
 
@@ -106,11 +109,15 @@ class Asked:
             return self._wait(unneeded)
 
     def _wait(self, unneeded: Callable[[], bool]) -> Answer:
+        poll = 0
         while True:
+            poll += 1
             try:
                 return self._answer(self._call.result(POLL_S))
             except TimeoutError:
-                self._stop_if(unneeded)
+                self._stop_if_asked()
+                if poll in (1, 2, 4, 8) or poll % RARELY == 0:
+                    self._stop_if(unneeded)
             except EngineError as error:
                 self._count_failure(error)
                 if not isinstance(error, CallRefused):
@@ -135,10 +142,12 @@ class Asked:
             self._tools.stop(f"the engine cannot answer the {self._question.role}: {error}")
         raise Retry(f"engine: {error}", after_s=ENGINE_AWAY_S) from error
 
-    def _stop_if(self, unneeded: Callable[[], bool]) -> None:
+    def _stop_if_asked(self) -> None:
         if self._tools.must_cancel:
             self._call.cancel()
             raise Retry("the process is stopping", after_s=0.0)
+
+    def _stop_if(self, unneeded: Callable[[], bool]) -> None:
         try:
             is_unneeded = unneeded()
         except StoreError as error:  # nobody can say: the answer is paid for, so it is waited for
