@@ -3,52 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Future
-from contextlib import suppress
 
 from proofloop.engine.base import Generation, GenerationRequest
+from proofloop.engine.loop_call import LoopCall
 from proofloop.engine.openai_settings import OpenAISettings
 from proofloop.engine.openai_stream import StreamedAnswer
 
 
-class OpenAICall:
-    """A running call. All but its future is touched on the engine's loop only.
+class OpenAICall(LoopCall):
+    """A running call.
 
     `left_out` names the fields that the server seems not to know; `engine_seconds` counts attempts, not waits.
     """
 
     def __init__(self, request: GenerationRequest, settings: OpenAISettings, loop: asyncio.AbstractEventLoop) -> None:
-        self.request = request
+        super().__init__(request, loop)
         self.answer = StreamedAnswer(settings.max_answer_bytes)
         self.engine_seconds = 0.0
         self.left_out: set[str] = set()
-        self.task: asyncio.Task[None] | None = None
         self._settings = settings
-        self._loop = loop
-        self._future: Future[Generation] = Future()
-
-    def result(self, timeout_s: float | None = None) -> Generation:
-        return self._future.result(timeout_s)
-
-    def cancel(self) -> None:
-        with suppress(RuntimeError):  # the loop is closed: the engine has ended this call already
-            self._loop.call_soon_threadsafe(self._cancel_task)
-
-    def _cancel_task(self) -> None:
-        if self.task:
-            self.task.cancel()
 
     def begin_attempt(self) -> None:
         self.answer = StreamedAnswer(self._settings.max_answer_bytes)
-
-    def settle(self, task: asyncio.Task[None]) -> None:
-        """Hand over how the task ended: an answer, what came of a cancelled one, or the error."""
-        try:
-            if not task.cancelled():
-                task.result()
-            self._future.set_result(self._generation(cancelled=task.cancelled()))
-        except BaseException as error:  # whatever it is, it belongs to the caller who waits
-            self._future.set_exception(error)
 
     def _generation(self, *, cancelled: bool) -> Generation:
         return self.answer.generation(
