@@ -141,6 +141,8 @@ class CurriculumSpec(Section):
     name: str
     seed: int = 0
     domain: str = "nano"
+    harder: str | None = None
+    """A domain of harder problems: labelled beside the others, half of the generator's problems from iteration 2 on."""
     prompts: str = "nano"
     start: str = "nano-base"
     iterations: int = Field(2, ge=1, le=16)
@@ -159,7 +161,7 @@ class CurriculumSpec(Section):
     watch: Watch = Watch()
     prices: Prices = Prices()
     measured: int = Field(256, ge=0)
-    """Problems of the test split on which every version is measured at the end; 0: none."""
+    """Problems of the test split on which every version is measured at the end, and harder ones; 0: none."""
     base: Path = Field(Path(), strict=False)
 
     @model_validator(mode="after")
@@ -202,7 +204,10 @@ class GateReport(Record):
 
 
 class StageManifest(Record):
-    """What a finished stage leaves: the version it made, which roles it serves from now on, and what it took."""
+    """What a finished stage leaves: the version it made, which roles it serves from now on, and what it took.
+
+    `seconds`, `cpu_seconds`: of the process that finished it; what it took before it was interrupted is not in them.
+    """
 
     stage: str
     version: str | None = None
@@ -210,6 +215,7 @@ class StageManifest(Record):
     gates: tuple[GateReport, ...] = ()
     figures: dict[str, float] = Field(default_factory=dict)
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 def load_curriculum(file: Path) -> CurriculumSpec:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,7 @@ from proofloop_trainer.curriculum.workflow import iterate
 
 pytestmark = [pytest.mark.usefixtures("quiet_log"), pytest.mark.timeout(300)]
 ANSWER = {"max_tokens": 64}
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 def small(**sections: Any) -> CurriculumSpec:
@@ -80,6 +85,43 @@ def test_a_killed_curriculum_ends_with_the_same_weights_as_one_that_ran_through(
         file = f"{keys.model('small', '1-verifier', step)}/model.safetensors"
         assert resumed.get(file) == through.get(file)
         assert samples(resumed, step - 1) == samples(through, step - 1)
+
+
+@pytest.mark.slow
+def test_sigkill_at_any_moment_changes_no_weight(tmp_path: Path):
+    """Real processes: killed in the cold start's successor, between its steps, and while the next stage draws."""
+    only = {"enhanced": {"steps": 0}, "generator": {"steps": 0}, "consolidate": {"prompts": 1, "samples": 1}}
+    spec = small(**only)
+    through = run(spec, tmp_path / "through")
+    file, root = tmp_path / "curriculum.toml", tmp_path / "killed"
+    file.write_text(_toml(spec.model_dump(exclude={"base", "gate", "watch", "prices", "harder"})), "utf-8")
+    command = [str(Path(sys.executable).parent / "proofloop"), "iterate", str(file), "--store", str(root)]
+    for last_words in ("stage 1/", "1-verifier: step 1/3", "stage 2/", None):
+        with subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ, **ONE_THREAD}
+        ) as process:
+            assert process.stderr is not None
+            said = iter(process.stderr.readline, "")
+            if last_words is not None:
+                assert any(line.startswith(last_words) for line in said)
+                process.send_signal(signal.SIGKILL)
+            rest = "".join(said)
+            assert process.wait(120) == (0 if last_words is None else -signal.SIGKILL), rest
+    killed = LocalStore(root)
+    weights = [key for key in through.list("runs/small/models/") if key.endswith(".safetensors")]
+    assert len(weights) == 5  # three steps of the verifier, one of the meta-verifier, one consolidated model
+    assert [killed.get(key) for key in weights] == [through.get(key) for key in weights]
+
+
+def _toml(fields: dict[str, Any]) -> str:
+    """A TOML file of these fields, sections as inline tables."""
+
+    def value(of: Any) -> str:
+        if isinstance(of, dict):
+            return "{" + ", ".join(f"{name} = {value(each)}" for name, each in of.items()) + "}"
+        return json.dumps(of)
+
+    return "\n".join(f"{name} = {value(each)}" for name, each in fields.items())
 
 
 def test_every_stage_leaves_a_manifest_and_a_finished_one_is_not_done_again(tmp_path: Path):

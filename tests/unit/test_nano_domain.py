@@ -28,7 +28,7 @@ from proofloop.errors import ConfigError
 DOMAIN = NanoDomain()
 QUESTION = "Modulo 10, start at 7. a + 3. b * 4. c - 5. d + 9. Show that the result is 4."
 PROOF = "a 7 + 3 = 0\nb 0 * 4 = 0\nc 0 - 5 = 5\nd 5 + 9 = 4"
-CHAINS = st.integers(0, 2**32).map(lambda seed: draw_chain(random.Random(seed)))
+CHAINS = st.integers(0, 2**32).map(lambda seed: draw_chain(random.Random(seed), 2, 8))
 
 
 def check(proof: str) -> ProofFinding:

@@ -20,9 +20,10 @@ def pose(
     count: Annotated[int, typer.Option("--count", min=1, help="How many.")] = 3,
     split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "train",
     seed: Annotated[int, typer.Option("--seed")] = 0,
+    name: Annotated[str, typer.Option("--domain", help="nano (2 to 6 steps) or nano-long (7 or 8).")] = "nano",
 ) -> None:
     """Print problems as JSONL, ready for a run file's problems.file."""
-    domain = load_domain("nano")
+    domain = load_domain(name)
     for index in range(count):
         print(domain.pose(index, split=split, seed=seed).model_dump_json(exclude_none=True))
 
@@ -44,7 +45,7 @@ def check(
 def train(
     out: Annotated[Path, typer.Option("--out", help="Folder of the new model.")] = Path("nano-base"),
     seed: Annotated[int, typer.Option("--seed")] = 0,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps on demonstrations.")] = 3000,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps on demonstrations.")] = 4500,
 ) -> None:
     """Train a base model from nothing on imperfect demonstrations, as the shipped one was (minutes on one core)."""
     for point in entry_points(group="proofloop.commands", name="nano-train"):

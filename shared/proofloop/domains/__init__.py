@@ -8,8 +8,8 @@ __all__ = ["CritiqueFinding", "Defect", "Domain", "ProofFinding", "load_domain"]
 
 def load_domain(name: str) -> Domain:
     """The domain of that name. Raises ConfigError."""
-    from proofloop.domains.nano import NanoDomain
+    from proofloop.domains.nano import LENGTHS, NanoDomain
 
-    if name == "nano":
-        return NanoDomain()
-    raise ConfigError(f"unknown domain {name!r}", "one of: nano; or give problems.file")
+    if name in LENGTHS:
+        return NanoDomain(name)
+    raise ConfigError(f"unknown domain {name!r}", f"one of: {', '.join(LENGTHS)}; or give problems.file")

@@ -2,6 +2,7 @@
 
 A question reads `Modulo 10, start at 7. a + 3. b * 4. Show that the result is 0.` and its proof has one line a step,
 `a 7 + 3 = 0`. A line is judged by the result its predecessor *states*: an error carried on consistently is one defect.
+`nano` poses two to six steps, `nano-long` seven or eight: what is learnt on the one can be asked of the other.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ from proofloop.errors import ConfigError
 from proofloop.records import Problem, Score, digest
 
 MODULUS = 10
-LABELS = "abcdef"
+LABELS = "abcdefgh"
+LENGTHS = {"nano": (2, 6), "nano-long": (7, 8)}  # fewest and most steps that a domain poses
 OPERATORS = "+-*"
 FLAW_KINDS = ("miscalculated", "miscopied", "missing")
 UNREADABLE = Defect(step="", kind="unreadable")
 NO_ISSUE = "No issue was found."
-MAX_CHARACTERS = 4096  # a whole proof has at most 80: what is longer is no proof and costs no time
+MAX_CHARACTERS = 4096  # a whole proof has at most 110: what is longer is no proof and costs no time
 SPLIT_BUCKETS = {"train": range(0, 8), "validation": range(8, 9), "test": range(9, 10)}  # tenths of all problems
 
 _QUESTION = re.compile(
-    r"Modulo 10, start at (\d)\. ((?:[a-f] [-+*] \d\. ){1,6})Show that the result is (\d)\.", flags=re.ASCII
+    r"Modulo 10, start at (\d)\. ((?:[a-h] [-+*] \d\. ){1,8})Show that the result is (\d)\.", flags=re.ASCII
 )
-_STEP = re.compile(r"([a-f]) ([-+*]) (\d)\. ", flags=re.ASCII)
+_STEP = re.compile(r"([a-h]) ([-+*]) (\d)\. ", flags=re.ASCII)
 _LINE = re.compile(r"\s*([a-z])\s+(\d)\s*([-+*])\s*(\d)\s*=\s*(\d)\s*", flags=re.ASCII)
 _CLAIM = re.compile(r"Step\s+([a-z])\s+is\s+(miscalculated|miscopied|missing)\.")
 _SCORE = re.compile(r"\\boxed\{\s*(0|0\.5|1)\s*\}")
@@ -184,21 +186,23 @@ def _as_score(text: str) -> Score:
 
 
 class NanoDomain:
-    """The domain protocol for nano chains."""
+    """The domain protocol for nano chains. All of them read each other's problems and proofs."""
 
-    name = "nano"
+    def __init__(self, name: str = "nano") -> None:
+        self.name = name
+        self._lengths = LENGTHS[name]
 
     def pose(self, index: int, *, split: str, seed: int) -> Problem:
         """Draw until a problem falls into the split: its question's digest decides, so that splits share none."""
         if split not in SPLIT_BUCKETS:
             raise ConfigError(f'unknown split "{split}"', hint=f"one of {', '.join(SPLIT_BUCKETS)}")
-        rng = random.Random(f"nano/{seed}/{split}/{index}")
+        rng = random.Random(f"{self.name}/{seed}/{split}/{index}")
         while True:
-            chain = draw_chain(rng)
+            chain = draw_chain(rng, *self._lengths)
             question = render_question(chain)
             name = digest(question)
             if int(name, 16) % 10 in SPLIT_BUCKETS[split]:
-                return Problem(id=f"nano-{name}", question=question, answer=str(chain.result), source="nano")
+                return Problem(id=f"nano-{name}", question=question, answer=str(chain.result), source=self.name)
 
     def check_proof(self, question: str, solution: str) -> ProofFinding:
         """The true score of a proof and why; of an unreadable one 0."""
@@ -219,8 +223,8 @@ class NanoDomain:
         return CritiqueFinding(read.claims, quality if sound else min(quality, 0.5), faithful)
 
 
-def draw_chain(rng: random.Random) -> Chain:
-    """Two to six operations, each length equally often; operands 1 to 9."""
-    labels = LABELS[: rng.randint(2, len(LABELS))]
+def draw_chain(rng: random.Random, fewest: int, most: int) -> Chain:
+    """That many operations, each length equally often; operands 1 to 9."""
+    labels = LABELS[: rng.randint(fewest, most)]
     steps = tuple(Step(label, rng.choice(OPERATORS), rng.randint(1, 9)) for label in labels)
     return Chain(rng.randrange(MODULUS), steps)

@@ -15,11 +15,15 @@ Served = dict[ModelRole, str]
 
 
 def label_proofs(work: Work, iteration: int, served: Served) -> list[GradedProof]:
-    """Pose new problems, and keep the decided proofs with their labels; different ones only."""
+    """Pose new problems of the kinds that come next, and keep the decided proofs with their labels; each once."""
 
     def draw() -> CaseFile:
-        run = walk(work, f"{work.spec.name}-{iteration}-label", served, work.spec.labels, "train", 1_000 + iteration)
-        return CaseFile(proofs=tuple(dict.fromkeys(decided(work, run))))
+        found = dict[GradedProof, None]()
+        for domain in work.domains(iteration + 1):
+            run = f"{work.spec.name}-{iteration}-label-{domain.name}"
+            walk(work, run, served, work.spec.labels, domain.name, "train", 1_000 + iteration)
+            found |= dict.fromkeys(decided(work, run))
+        return CaseFile(proofs=tuple(found))
 
     return list(work.cases(_name(iteration), draw).proofs)
 
@@ -30,15 +34,15 @@ def labelled_proofs(work: Work, iteration: int) -> list[GradedProof]:
     return [proof for file in files for proof in file.proofs]
 
 
-def walk(work: Work, name: str, served: Served, wanted: Labels, split: str, seed: int) -> str:
-    """Take every proof of a small run through the whole walk; the run's name. Taken up again, it goes on."""
+def walk(work: Work, name: str, served: Served, wanted: Labels, domain: str, split: str, seed: int) -> None:
+    """Take every proof of a small run through the whole walk. Taken up again, it goes on."""
     spec = RunSpec.model_validate(
         {
             "name": name,
             "seed": work.spec.seed + seed,
             "prompts": work.spec.prompts,
             "problems": Problems(
-                domain=work.domain.name,
+                domain=domain,
                 split=split,
                 count=wanted.problems,
                 proofs_per_problem=wanted.proofs_per_problem,
@@ -54,7 +58,6 @@ def walk(work: Work, name: str, served: Served, wanted: Labels, split: str, seed
     create_run(work.store, spec, resume=True)
     with LocalWalk(work.store, work.engines, spec, stopping=work.stopping) as running:
         running.run(planned_proofs(spec))
-    return name
 
 
 def decided(work: Work, run: str) -> list[GradedProof]:

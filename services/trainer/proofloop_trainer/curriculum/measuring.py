@@ -1,31 +1,33 @@
 """Every version on problems of the test split, by the exact checker: nothing here rewards, chooses or stops anything.
 
-Verifiers are compared on the same proofs. Hard problems are those with the most steps; "hard proofs" are the first
-iteration's generator's on them.
+Verifiers are compared on the same proofs. Hard problems are those of the harder domain; "hard proofs" are the cold
+start's and the first iteration's on them, as many flawed as sound.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import islice
 
-from proofloop.curriculum import Labels, Stage, StageManifest, find_figures, manifests, put_figures
+from proofloop.curriculum import Stage, StageManifest, find_figures, manifests, put_figures
+from proofloop.domains import Domain
 from proofloop.measure import Clusters, Figure, evaluate_run
 from proofloop.prompts.parsing import ParsedProof, parse_evaluation, parse_meta_critique, parse_proof
 from proofloop.records import ModelRole
-from proofloop.runspec import Labeling
-from proofloop_trainer.curriculum.cases import GradedProof, draw_analyses, draw_proofs, grade_analyses, grade_proofs
+from proofloop_trainer.curriculum.cases import (
+    GradedProof,
+    balanced,
+    draw_analyses,
+    draw_proofs,
+    grade_analyses,
+    grade_proofs,
+)
 from proofloop_trainer.curriculum.labelling import walk
 from proofloop_trainer.curriculum.work import TEST, Work
 
 Figures = dict[str, Figure]
-VOTES, PROOFS = 4, 2
-ROUNDS, THREADS, REFINED = 8, 32, 16
+VOTES, PROOFS = 4, 4
+ROUNDS, THREADS, REFINED = 8, 32, 48
 """Sequential refinement: rounds, chains a problem, and on how many of the hard problems."""
-
-HARD_STEPS = 6
-COMPARED = ("0-cold_start", "1-enhanced", "1-generator", "2-enhanced", "2-generator")  # on hard problems too
-LABEL_RULE = Labels(problems=128, proofs_per_problem=2, rule=Labeling(n=16, m=5, k=3, stop_early=False))
 
 
 def measure(work: Work, stage: Stage, served: dict[ModelRole, str]) -> StageManifest:
@@ -34,26 +36,24 @@ def measure(work: Work, stage: Stage, served: dict[ModelRole, str]) -> StageMani
     first = versions.get("0-cold_start", work.spec.start)
     if "0-cold_start" not in versions:
         versions = {"0-cold_start": work.spec.start, **versions}
-    ordinary, hard = _problems(work)
-    proofs = _proofs(work, first, ordinary)
-    hard_proofs = _proofs(work, versions.get("1-generator", first), hard)
+    hard_domain = work.harder or work.domain
+    ordinary, hard = (work.questions(work.spec.measured, TEST, domains=[each]) for each in (work.domain, hard_domain))
+    proofs = _proofs(work, ordinary, first)
+    hard_proofs = _hard_proofs(work, hard, (first, versions.get("1-generator", first)))
     for name, version in versions.items():
         if _is_verifier(name):
             _keep(work, f"{name}/verifier", lambda v=version: verifier_figures(work, v, proofs))
-            if name in COMPARED:
-                _keep(work, f"{name}/verifier-hard", lambda v=version: verifier_figures(work, v, hard_proofs))
+            _keep(work, f"{name}/verifier-hard", lambda v=version: verifier_figures(work, v, hard_proofs))
             _keep(work, f"{name}/meta", lambda v=version: meta_figures(work, v, proofs, first))
         if _is_generator(name):
             _keep(work, f"{name}/generator", lambda v=version: generator_figures(work, v, ordinary))
-            if name in COMPARED:
-                _keep(work, f"{name}/generator-hard", lambda v=version: generator_figures(work, v, hard))
-    for name in ("0-cold_start", "1-generator"):
+            _keep(work, f"{name}/generator-hard", lambda v=version: generator_figures(work, v, hard))
+    for name in ("0-cold_start", "1-generator", "2-generator"):
         if name in versions:
             _keep(work, f"{name}/refinement", lambda v=versions[name]: refinement_figures(work, v, hard[:REFINED]))
-    for name in ("0-cold_start", "1-generator"):
-        if name in versions:
             judged = {**served, "generator": versions[name]}
-            _keep(work, f"{name}/labels", lambda j=judged, n=name: label_figures(work, j, n))
+            _keep(work, f"{name}/labels", lambda j=judged, n=name: label_figures(work, j, n, work.domain))
+            _keep(work, f"{name}/labels-hard", lambda j=judged, n=name: label_figures(work, j, n, hard_domain))
     return StageManifest(stage=stage.name)
 
 
@@ -72,17 +72,14 @@ def _keep(work: Work, name: str, found: Callable[[], Figures]) -> None:
         put_figures(work.store, work.spec.name, name, found())
 
 
-def _problems(work: Work) -> tuple[list[str], list[str]]:
-    """The test problems, and as many again that have the most steps."""
-    wanted = work.spec.measured
-    ordinary = work.questions(wanted, TEST)
-    others = (work.questions(1, TEST, first)[0] for first in range(wanted, wanted * 100))
-    return ordinary, list(islice((each for each in others if each.count(". ") == HARD_STEPS + 1), wanted // 2))
-
-
-def _proofs(work: Work, version: str, questions: Sequence[str]) -> list[GradedProof]:
+def _proofs(work: Work, questions: Sequence[str], version: str) -> list[GradedProof]:
     drawn = draw_proofs(questions, work.asker("generator", version, "measure"), work.pack, (1.0, 1.0))
     return grade_proofs(drawn, work.domain)
+
+
+def _hard_proofs(work: Work, questions: Sequence[str], versions: Sequence[str]) -> list[GradedProof]:
+    found = [proof for version in dict.fromkeys(versions) for proof in _proofs(work, questions, version)]
+    return balanced(found, lambda proof: proof.score < 1, len(questions), work.rng("hard proofs"))
 
 
 def verifier_figures(work: Work, version: str, proofs: Sequence[GradedProof]) -> Figures:
@@ -150,23 +147,24 @@ def refinement_figures(work: Work, version: str, questions: Sequence[str]) -> Fi
             proof = parse_proof(answer.text, answer.finish_reason)
             if proof.verdict.score is not None or chain not in latest:
                 latest[chain] = proof
+        right = {chain: _truth(work, chain[0], proof) == 1 for chain, proof in latest.items()}
         found[f"pass_at_1_round_{number}"] = clusters = Clusters()
-        for chain in chains:
-            clusters.add(chain[0], _truth(work, chain[0], latest[chain]) == 1)
-    found["best_of_32_by_self_score"] = best = Clusters()
-    for question in questions:
-        proofs = [latest[question, thread] for thread in range(THREADS)]
-        top = max(proof.verdict.score or 0.0 for proof in proofs)
-        chosen = [proof for proof in proofs if (proof.verdict.score or 0.0) == top]
-        for proof in chosen:  # ties are broken by lot: their mean is what to expect
-            best.add(question, _truth(work, question, proof) == 1)
+        found[f"best_of_{THREADS}_round_{number}"] = best = Clusters()
+        for question in questions:
+            threads = [(question, thread) for thread in range(THREADS)]
+            highest = max(latest[chain].verdict.score or 0.0 for chain in threads)
+            for chain in threads:
+                clusters.add(question, right[chain])
+                if (latest[chain].verdict.score or 0.0) == highest:  # ties are broken by lot: their mean is expected
+                    best.add(question, right[chain])
     return _figures(found)
 
 
-def label_figures(work: Work, served: dict[ModelRole, str], name: str) -> Figures:
+def label_figures(work: Work, served: dict[ModelRole, str], name: str, domain: Domain) -> Figures:
     """Agreement of decided labels with the checker, and the share left undecided, on a walk over test problems."""
-    run = walk(work, f"{work.spec.name}-{name}-labels", served, LABEL_RULE, TEST, 0)
-    evaluation = evaluate_run(work.store, run, work.domain)
+    run = f"{work.spec.name}-{name}-labels-{domain.name}"
+    walk(work, run, served, work.spec.labels, domain.name, TEST, 0)
+    evaluation = evaluate_run(work.store, run, domain)
     return {"agreement": evaluation.label_agreement, "undecided": evaluation.label_undecided}
 
 

@@ -95,8 +95,10 @@ def enhanced(work: Work, stage: Stage, served: Served) -> StageManifest:
     The ablation no-meta takes as many steps with as many prompts of D_v and nothing of D_mv.
     """
     wanted, start = work.spec.enhanced, served["verifier"]
-    proofs = graded_proofs(work, served["generator"])
-    proofs = proofs if stage.iteration == 1 else [*proofs, *labelling.labelled_proofs(work, stage.iteration - 1)]
+    proofs = [
+        *graded_proofs(work, served["generator"]),
+        *_evenly(work, labelling.labelled_proofs(work, stage.iteration - 1)),
+    ]
     is_plain = stage.ablation == "no-meta"
     refreshed = Refreshed(work, stage, served, proofs)
 
@@ -171,11 +173,8 @@ def generator(work: Work, stage: Stage, served: Served) -> StageManifest:
     alpha, beta = (wanted.alpha + wanted.beta, 0.0) if is_plain else (wanted.alpha, wanted.beta)
 
     def rollout(step: int, version: str) -> list[TrainingSample]:
-        rng = work.rng(stage.iteration, "problems", step)
-        problems = [
-            work.domain.pose(rng.randrange(2**40), split="train", seed=work.spec.seed).question
-            for _ in range(wanted.groups)
-        ]
+        first = work.rng(stage.iteration, "problems", step).randrange(2**40)
+        problems = work.questions(wanted.groups, first=first, domains=work.domains(stage.iteration))
         judges = Judges(
             verifier=work.asker("verifier", served["verifier"], stage.name, step),
             meta=work.asker("meta_verifier", served["meta_verifier"], stage.name, step),
@@ -234,7 +233,7 @@ def _best(work: Work, stage: Stage, role: ModelRole, served: Served, wanted: Con
     judges = Judges(work.asker("verifier", served["verifier"], stage.name), meta, work.pack)
     if role == "generator":
         first = work.spec.data.problems + stage.iteration * wanted.prompts
-        questions = work.questions(wanted.prompts, first=first)
+        questions = work.questions(wanted.prompts, first=first, domains=work.domains(stage.iteration))
         found = prove(
             questions, asker, wanted.samples, judges, alpha=work.spec.generator.alpha, beta=work.spec.generator.beta
         )
@@ -282,6 +281,13 @@ def graded_analyses(work: Work, served: Served) -> list[GradedAnalysis]:
         return CaseFile(analyses=tuple(balanced(graded, lambda case: case.quality, data.analyses, work.rng("D_mv"))))
 
     return list(work.cases("D_mv", draw).analyses)
+
+
+def _evenly(work: Work, proofs: list[GradedProof]) -> list[GradedProof]:
+    """As many flawed proofs as sound ones: a judge that sees mostly good proofs learns to nod."""
+    flawed = sum(proof.score < 1 for proof in proofs)
+    most = 2 * min(flawed, len(proofs) - flawed)
+    return balanced(proofs, lambda proof: proof.score < 1, most, work.rng("evenly", len(proofs)))
 
 
 def _pick(work: Work, stage: Stage, step: int, cases: list[T], most: int) -> list[T]:

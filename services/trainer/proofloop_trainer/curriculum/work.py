@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,7 @@ class Work:
     store: Store
     engines: Engines
     domain: Domain
+    harder: Domain | None
     pack: PromptPack
     cache: Path
     stopping: threading.Event
@@ -60,10 +61,19 @@ class Work:
     def rng(self, *purpose: object) -> random.Random:
         return random.Random(derive_seed(self.spec.seed, *purpose))
 
-    def questions(self, count: int, split: str = "train", first: int = 0) -> list[str]:
-        """Problems of the domain; `first`: how many of the split to pass over."""
-        seed = self.spec.seed
-        return [self.domain.pose(index, split=split, seed=seed).question for index in range(first, first + count)]
+    def domains(self, iteration: int) -> list[Domain]:
+        """What an iteration poses its problems from, each as often as the others."""
+        return [self.domain, self.harder] if self.harder and iteration > 1 else [self.domain]
+
+    def questions(
+        self, count: int, split: str = "train", first: int = 0, domains: Sequence[Domain] | None = None
+    ) -> list[str]:
+        """Problems of the domain, or of these in turn; `first`: how many of the split to pass over."""
+        sources = domains or [self.domain]
+        return [
+            sources[index % len(sources)].pose(index, split=split, seed=self.spec.seed).question
+            for index in range(first, first + count)
+        ]
 
     def cases(self, name: str, draw: Callable[[], CaseFile]) -> CaseFile:
         """The data set of that name: drawn once, then read."""

@@ -38,6 +38,7 @@ def iterate(
         store,
         engines,
         load_domain(spec.domain),
+        load_domain(spec.harder) if spec.harder else None,
         load_pack(spec.prompts, spec.base),
         Path(load_settings().cache),
         stopping,
@@ -49,9 +50,11 @@ def iterate(
             continue
         work.check_stopping()
         say(f"stage {number}/{len(spec.stages)}: {stage.name}")
-        began = time.monotonic()
+        began, cpu_began = time.monotonic(), time.process_time()
         manifest = STAGES[stage.kind](work, stage, serving_before(spec, done, stage))
-        taken = manifest.model_copy(update={"seconds": time.monotonic() - began})
+        taken = manifest.model_copy(
+            update={"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu_began}
+        )
         done[stage.name] = finish(store, spec, taken)
         for report in manifest.gates:
             say(

@@ -48,8 +48,11 @@ FLAWED_PROOF, FLAWED_REFINEMENT, FLAWED_UNDER_REVIEW = 0.42, 0.25, 0.6
 SECOND_FLAW, ODD_ORDER = 0.2, 0.06  # shares of flawed proofs
 HONEST_SELF_EVALUATION = 0.45  # share of flawed proofs whose own evaluation looks at all
 FALSE_ALARM, OVERLOOKED, WRONG_STEP, WRONG_KIND, WRONG_SCORE = 0.14, 0.11, 0.12, 0.06, 0.02  # of critiques
+LOST_CARRY = 0.25  # share of omitted steps after which the wrong value is carried on
+NO_SUCH_STEP, SAID_TWICE = 0.08, 0.06  # shares of invented claims about a step of no problem; of repeated claims
 HASTY_JUDGEMENT = 0.03  # share of meta-critiques with one wrong word
-DOMAIN = NanoDomain()
+DOMAIN, LONG_DOMAIN = NanoDomain(), NanoDomain("nano-long")
+LONG = 0.15  # share of demonstrations about chains that are longer than those of `nano`
 PACK = load_pack("nano")
 LineMarks = tuple[int, ...]  # of label, value, operator, operand, result
 
@@ -82,7 +85,8 @@ def demonstrate(seed: int, shares: Mapping[str, float] = TASK_SHARES) -> Iterato
         "meta_verification": _meta_verification,
     }
     for index in range(2**62):
-        problem = DOMAIN.pose(index, split="train", seed=seed)
+        domain = LONG_DOMAIN if rng.random() < LONG else DOMAIN
+        problem = domain.pose(index, split="train", seed=seed)
         task = rng.choices(list(shares), list(shares.values()))[0]
         yield tasks[task](rng, problem.question, parse_question(problem.question))
 
@@ -201,6 +205,8 @@ def _claims_half_real(rng: random.Random, chain: Chain, defects: Sequence[Defect
         claim = remaining.pop(0) if is_real else _near_miss(rng, chain, defects)
         if claim not in claims:
             claims.append(claim)
+    if len(claims) == 1 and rng.random() < SAID_TWICE:
+        claims *= 2
     return tuple(claims)
 
 
@@ -215,7 +221,8 @@ def _near_miss(rng: random.Random, chain: Chain, defects: Sequence[Defect]) -> D
 
 
 def _invent(rng: random.Random, chain: Chain) -> Defect:
-    return Defect(rng.choice(chain.steps).label, rng.choice(FLAW_KINDS))
+    labels = LABELS if rng.random() < NO_SUCH_STEP else [step.label for step in chain.steps]
+    return Defect(rng.choice(labels), rng.choice(FLAW_KINDS))
 
 
 def _score(rng: random.Random, claims: Sequence[Defect], *, wrong_share: float) -> float:
@@ -234,7 +241,8 @@ def _lines_with_flaws(rng: random.Random, chain: Chain, flaws: dict[str, str]) -
             line = _miscopy(rng, line)
         if flaw != "missing":
             lines.append(line)
-        value = line.result
+        lost = flaw == "missing" and rng.random() < LOST_CARRY
+        value = _another_digit(rng, line.result) if lost else line.result
     return tuple(lines)
 
 

@@ -39,7 +39,7 @@ TABLE_STEPS, TABLE_BATCH, TABLE_LINES = 500, 64, 2
 BATCH, POOLED_BATCHES = 32, 16  # batches are cut from a sorted pool, so that little is padding
 TABLE_RATES, SKILL_RATES, HABIT_RATES = (4e-3, 1e-3), (1.5e-3, 2e-4), (5e-4, 5e-5)  # fall in a straight line
 COLD_START_SEED = 1_000_000  # other demonstrations than those of the base model
-WARM_UP_STEPS, DEFAULT_STEPS, SKILL_SHARE = 30, 3000, 0.8
+WARM_UP_STEPS, DEFAULT_STEPS, SKILL_SHARE = 30, 4500, 0.8
 STEP_WEIGHT, MARK_WEIGHT = 0.5, 2.0
 IGNORED = -100
 EQUALS = " ="
