@@ -76,6 +76,7 @@ def test_a_wedged_thread_is_a_reason_to_restart(name: str, process: Process) -> 
     assert wait_until(lambda: process.pages() == (HEALTHY, HEALTHY), 10), process.pages()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_ended_is_a_reason_to_restart(process: Process) -> None:
     process.bus.publish([ReviewJudged(run_id="r", proof_id="fatal", index=0)])
     assert wait_until(lambda: probe(process.port, "healthz")[0] == 503, 10)

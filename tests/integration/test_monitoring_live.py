@@ -63,6 +63,7 @@ def watched(installation: Installation, broker: Broker, tmp_path: Path) -> Itera
     pages["broker"] = broker.metrics
     groups = {"groups": [{"name": "proofloop", "rules": rules()}]}
     with running_prometheus(tmp_path, pages, groups) as prometheus:
+        assert wait_until(prometheus.are_up, 60)
         yield Watched(installation, pages, prometheus, time.time())
 
 
