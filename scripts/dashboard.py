@@ -43,7 +43,7 @@ count = 5000
 proofs_per_problem = 4
 [engine]
 kind = "simulated"
-settings = {{ latency_s = 2.0, tokens = 900, malformed_share = 0.06, truncated_share = 0.03, failure_share = 0.02 }}
+settings = {{ latency_s = 5.0, tokens = 900, malformed_share = 0.06, truncated_share = 0.03, failure_share = 0.02 }}
 [flow]
 max_waiting_proofs = {waiting}
 [models]
@@ -68,7 +68,7 @@ def main() -> None:
     if arguments.keep:
         arguments.keep.write_text(json.dumps(recorded))
     PICTURE.write_text(picture(recorded), "utf-8")
-    print(f"{PICTURE}: {PICTURE.stat().st_size / 1000:.0f} kB, labeler {recorded['labeler_s']:.3f} s a message")
+    print(PICTURE)
 
 
 def record() -> Recorded:
@@ -94,7 +94,7 @@ def record() -> Recorded:
 
 def serve(fleet: Fleet, pod: str, port: int) -> None:
     role, _, number = pod.rpartition("-")
-    fleet.start(role, int(number), "--concurrency", "24", "--metrics-port", str(port))
+    fleet.start(role, int(number), "--concurrency", "16", "--metrics-port", str(port))
 
 
 def wait_for_pods(prometheus: Prometheus, count: int) -> None:
@@ -122,9 +122,9 @@ def play(fleet: Fleet, ports: dict[str, int], place: Path, began: float) -> list
         posing.append(fleet.call("run", str(file)))
 
     do(0, "a run begins")
-    pose("steady", "v11", 12)
+    pose("steady", "v11", 8)
     do(100, "a burst for version 12")
-    pose("burst", "v12", 60)
+    pose("burst", "v12", 40)
     do(130, "no event in a queue")
     publish_no_event(fleet)
     do(160, "two more verifiers")
@@ -159,11 +159,9 @@ def read(prometheus: Prometheus, namespace: str, began: float, end: float) -> Re
         ]
         unit = panel.get("fieldConfig", {}).get("defaults", {}).get("unit", "")
         panels.append({"title": panel["title"], "type": panel["type"], "unit": unit, "series": series})
-    mean = 'sum(proofloop_handling_seconds_sum{role="labeler"}) / sum(proofloop_handling_seconds_count{role="labeler"})'
-    labeler_s = prometheus.series(mean, end, end)[0].points[-1][1]
     machine = f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.0f}"
     date = time.strftime("%Y-%m-%d", time.gmtime(began))
-    return {"panels": panels, "labeler_s": labeler_s, "machine": machine, "date": date}
+    return {"panels": panels, "machine": machine, "date": date}
 
 
 def named(legend: str, one: Series, namespace: str) -> str:
@@ -175,7 +173,7 @@ def since(began: float, points: tuple[Point, ...]) -> list[Point]:
     return [(round(at - began), float(f"{value:.4g}")) for at, value in points]
 
 
-WIDTH, COLUMN, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 1100, 545, 168, 46, 172, 26, 20
+WIDTH, COLUMN, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 1100, 540, 168, 46, 172, 26, 20
 MOST_NAMES, NAME_APART, LAST_S = 9, 13.0, 300.0
 COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#c98a00", "#7b4ea3", "#3aa6a6", "#7d5a3c", "#8a8a8a", "#e377c2")
 ROLES = ("generator", "meta_verifier", "verifier", "labeler")
@@ -192,7 +190,7 @@ def picture(recorded: Recorded) -> str:
             parts.append(f'<text class="row" x="10" y="{y + 16}">{escape(panel["title"])}</text>')
             y += 26
             continue
-        parts.append(f'<g transform="translate({5 + column * (COLUMN + 5)} {y})">')
+        parts.append(f'<g transform="translate({7 + column * (COLUMN + 6)} {y})">')
         parts += [*panel_of(panel, recorded["events"]), "</g>"]
         y, column = y + column * (HEIGHT + 10), 1 - column
     height = y + column * (HEIGHT + 10) + 6
@@ -238,7 +236,7 @@ def order(one: Recorded) -> tuple[int, str]:
 def lines(shown: list[Recorded], across: Any, up: Any) -> Iterator[str]:
     if not shown:
         yield f'<text class="a" x="{(COLUMN - RIGHT) / 2}" y="{HEIGHT / 2}">nothing happened</text>'
-    ends = spread([up(one["points"][-1][1]) for one in shown], NAME_APART, TOP, HEIGHT - BOTTOM + 8)
+    ends = spread([up(one["points"][-1][1]) for one in shown], NAME_APART, TOP, HEIGHT - BOTTOM - 2)
     for number, (one, end) in enumerate(zip(shown, ends, strict=True)):
         colour = COLOURS[number % len(COLOURS)]
         path = "L".join(f"{across(x):.0f} {up(value):.1f}" for x, value in one["points"])

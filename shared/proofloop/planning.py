@@ -17,7 +17,7 @@ from proofloop.runspec import Labeling, Prices, RunSpec
 from proofloop.store import Store
 
 LABELER_S = 0.1
-"""How long the labeler works on a message: reading the judgements of one proof from the store."""
+"""Assumed of the labeler's messages: it lists and reads a proof's judgements, so this is a few answers of the store."""
 
 GPUS_A_NODE = 8
 """A replica with more of them takes several pods, a LeaderWorkerSet."""

@@ -42,7 +42,8 @@ def test_a_measured_run_takes_the_place_of_the_limits(here: Here, tmp_path: Path
         assert rows[role]["calls_per_hour"] == pytest.approx(cost[role]["calls"])
         assert rows[role]["answer_tokens"] == pytest.approx(cost[role]["completion_tokens"] / cost[role]["calls"])
     assert rows["verifier"]["calls_per_hour"] < 6 * 2 * 4
-    assert {one["by"] for one in shown["assumed"]} == {"run small", "64 streams at 4000 tokens/s"}
+    assert [one["assumed"] for one in shown["assumed"] if one["by"] == "a guess"] == ["labeler: seconds of a message"]
+    assert {one["by"] for one in shown["assumed"]} == {"run small", "64 streams at 4000 tokens/s", "a guess"}
     timed = command("plan", "--from", "small", "small.toml", "--json").data()
     seconds = timed["roles"][1]["call_seconds"]
     assert seconds == pytest.approx(cost["verifier"]["engine_seconds"] / cost["verifier"]["calls"])

@@ -13,7 +13,18 @@ import typer
 from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_store
 from proofloop.costs import HOUR_S
 from proofloop.errors import ConfigError
-from proofloop.planning import GPUS_A_NODE, Habits, Load, Observed, RolePlan, Served, observed, plan, values_snippet
+from proofloop.planning import (
+    GPUS_A_NODE,
+    LABELER_S,
+    Habits,
+    Load,
+    Observed,
+    RolePlan,
+    Served,
+    observed,
+    plan,
+    values_snippet,
+)
 from proofloop.records import MODEL_ROLES, ModelRole, Role
 from proofloop.runspec import RunSpec, load_runspec
 from proofloop.walk import WALK_ROLES
@@ -190,6 +201,7 @@ def plan_command(
     inputs = Inputs(measured or "", _seen(seen) if seen else {})
     habits = inputs.habits(spec, issue_share)
     served: dict[Role, Served] = {role: inputs.served(role, spec, options) for role in MODEL_ROLES}
+    inputs.pick("labeler: seconds of a message", None, "", LABELER_S, "a guess")
     load = Load(problems_per_hour, busy, backlog_rounds, gpu_hour, pods)
     _show(plan(spec, habits, served, load), spec, load, inputs, values=values, as_json=as_json)
 
