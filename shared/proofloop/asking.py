@@ -59,7 +59,7 @@ class Answer:
     def verdict(self, parsed: Verdict, role: ModelRole, tools: Tools) -> Verdict:
         """The parser's verdict, unless the engine failed; counted."""
         verdict = Verdict(outcome="engine_failed", reason=self.failure) if self.failure else parsed
-        tools.metrics.verdicts.labels(role, verdict.outcome).inc()
+        tools.metrics.count_verdict(role, self.provenance.model_version, verdict.outcome)
         return verdict
 
 

@@ -82,13 +82,17 @@ class Costs:
 
 @dataclass(frozen=True)
 class Bill:
-    """What the store holds of one proof, without its texts: its calls, the generator's own verdict, and its label."""
+    """What the store holds of one proof, without its texts: its calls, the generator's own verdict, and its label.
+
+    `judged`: how many analyses of it, its own included, were given to the meta-verifier.
+    """
 
     proof_id: str
     problem_id: str
     verdict: Verdict
     calls: tuple[tuple[ModelRole, Provenance], ...]
     label: Label | None
+    judged: int = 0
 
     @property
     def generator_version(self) -> str:
@@ -139,18 +143,23 @@ def bills(store: Store, run_id: str) -> Iterator[Bill]:
 
 def _bill(store: Store, run_id: str, proof_id: str, found: Iterable[str]) -> Bill | None:
     """None for a proof that is not written yet. `found` are the keys below it; its tokens are never read."""
-    key = keys.proof(run_id, proof_id)
-    before = [call for name in found for call in _before_the_label(store, name)]
+    key, names = keys.proof(run_id, proof_id), list(found)
+    before = [call for name in names for call in _before_the_label(store, name)]
     proof = find_record(store, key, _Proof)
     if proof is None:
         return None
     writing: tuple[ModelRole, Provenance] = ("generator", proof.provenance)
     label = find_record(store, keys.label(run_id, proof_id), Label)
-    return Bill(proof_id, proof.problem_id, proof.verdict, (writing, *before), label)
+    judged = sum(_folder(name) == "meta_critiques" for name in names)
+    return Bill(proof_id, proof.problem_id, proof.verdict, (writing, *before), label, judged)
+
+
+def _folder(key: str) -> str:
+    return key.rsplit("/", 2)[1]
 
 
 def _before_the_label(store: Store, key: str) -> Iterator[tuple[ModelRole, Provenance]]:
-    folder = key.rsplit("/", 2)[1]
+    folder = _folder(key)
     if folder == "attempts":
         yield "generator", get_record(store, key, _Call).provenance
     elif folder == "critiques":
@@ -199,9 +208,14 @@ class Tally:
 
 def spent(provenance: Provenance, prices: Prices) -> Spent:
     """What one call cost; one that the engine failed counts as a call."""
-    money = (
-        provenance.prompt_tokens / MILLION * prices.per_million_prompt_tokens
-        + provenance.completion_tokens / MILLION * prices.per_million_completion_tokens
-        + provenance.engine_seconds / HOUR_S * prices.per_engine_hour
+    used = (provenance.prompt_tokens, provenance.completion_tokens, provenance.engine_seconds)
+    return Spent(1, *used, money(prices, *used))
+
+
+def money(prices: Prices, prompt_tokens: float, completion_tokens: float, engine_seconds: float) -> float:
+    """What so much costs at these prices."""
+    return (
+        prompt_tokens / MILLION * prices.per_million_prompt_tokens
+        + completion_tokens / MILLION * prices.per_million_completion_tokens
+        + engine_seconds / HOUR_S * prices.per_engine_hour
     )
-    return Spent(1, provenance.prompt_tokens, provenance.completion_tokens, provenance.engine_seconds, money)

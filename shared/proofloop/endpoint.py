@@ -40,17 +40,21 @@ class Health:
 
     def __init__(self) -> None:
         self._bus: Bus | None = None
+        self._watch: threading.Thread | None = None
         self._store_problem = "the store has not been looked at yet"
         self._looked_s = time.monotonic()
         self._stopping = threading.Event()
 
     def watch(self, bus: Bus, store: Store, stopping: threading.Event) -> None:
+        self._watch = threading.Thread(target=self._look, args=(store,), name="store-watch", daemon=True)
+        self._watch.start()
         self._bus, self._stopping = bus, stopping
-        threading.Thread(target=self._look, args=(store,), name="store-watch", daemon=True).start()
 
     def broken(self) -> str:
         """Why only a restart helps; empty while the process lives."""
-        return "" if self._bus is None or self._stopping.is_set() else self._bus.state().broken
+        if self._bus is None or self._watch is None or self._stopping.is_set():
+            return ""
+        return self._bus.state().broken or ("" if self._watch.is_alive() else f"the thread {self._watch.name} ended")
 
     def unready(self) -> str:
         """Why the process does not work on messages now; empty while it does."""
@@ -58,9 +62,9 @@ class Health:
             return "starting"
         if self._stopping.is_set():
             return "stopping"
-        state, silent_s = self._bus.state(), time.monotonic() - self._looked_s
+        silent_s = time.monotonic() - self._looked_s
         slow = f"the store has not answered for {silent_s:.0f} s" if silent_s > LOOK_S + SLOW_S else ""
-        return state.broken or state.away or slow or self._store_problem
+        return self.broken() or self._bus.state().away or slow or self._store_problem
 
     def _look(self, store: Store) -> None:
         while not self._stopping.is_set():

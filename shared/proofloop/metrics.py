@@ -20,6 +20,19 @@ VERSIONS_KEPT = 8
 SECONDS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0)
 """Upper ends of the histograms' buckets: from a lookup in the store to the longest proof."""
 
+OUTCOMES = ("acked", "requeued", "failed", "dead")
+RETRIES = ("asked", "store", "broker", "failure")
+ENGINE_FAILURES = ("refused", "away", "unusable")
+VERDICTS = ("valid", "malformed", "truncated", "engine_failed")
+LABELS = (
+    ("label", "rejected_upheld"),
+    ("perfect", "accepted"),
+    ("perfect", "overturned"),
+    ("undecided", "undecided"),
+    ("unreadable", "unreadable"),
+)
+"""The values of the labels, known beforehand: their series begin at 0."""
+
 disable_created_metrics()  # type: ignore[no-untyped-call]  # it would double the number of series
 
 
@@ -67,7 +80,7 @@ class Metrics:
         self.verdicts = counter(
             "proofloop_verdicts_total",
             "Answers by what they turned out to be: valid, malformed, truncated or engine_failed",
-            ("role", "outcome"),
+            (*of_version, "outcome"),
         )
         self.labels = counter(
             "proofloop_labels_total", "Labels written, each once in all processes", ("outcome", "kind")
@@ -87,6 +100,24 @@ class Metrics:
         )
         self._lock = threading.Lock()
         self._versions: dict[str, list[str]] = defaultdict(list)
+
+    def begin(self, role: str) -> None:
+        """Show what the role counts at 0: a counter that first appears with its first event never increased."""
+        for outcome in OUTCOMES:
+            self.messages.labels(role, outcome)
+        for reason in RETRIES:
+            self.retries.labels(role, reason)
+        self.dead_letters.labels(role)
+        if role == "labeler":
+            for outcome, kind in LABELS:
+                self.labels.labels(outcome, kind)
+        elif role != "trainer":
+            for reason in ENGINE_FAILURES:
+                self.engine_failures.labels(role, reason)
+
+    def count_verdict(self, role: str, version: str, outcome: str) -> None:
+        self._use(role, version)
+        self.verdicts.labels(role, version, outcome).inc()
 
     def count_answer(
         self, role: str, version: str, *, seconds: float, prompt: int, cached: int, completion: int
@@ -116,7 +147,11 @@ class Metrics:
                 self.model.labels(role, versions[-1]).set(0)
             versions.append(version)
             self.model.labels(role, version).set(1)
+            for outcome in VERDICTS:
+                self.verdicts.labels(role, version, outcome)
             if len(versions) > VERSIONS_KEPT:
                 oldest = versions.pop(0)
                 for metric in self._by_version:
                     metric.remove(role, oldest)
+                for outcome in VERDICTS:
+                    self.verdicts.remove(role, oldest, outcome)

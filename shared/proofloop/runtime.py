@@ -202,6 +202,7 @@ class Worker:
         self._in_work = tools.metrics.in_work.labels(role.name)
 
     def start(self, *, concurrency: int) -> None:
+        self._tools.metrics.begin(self.role.name)
         connected = self._tools.metrics.broker_connected.labels(self.role.name)
         connected.set_function(lambda: float(self._bus.state() == BusState()))
         self._bus.serve(self.role.name, self.role.handlers, self.process, concurrency=concurrency)

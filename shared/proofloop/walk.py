@@ -22,14 +22,14 @@ from proofloop.messages import Event, ModelPublished, ProblemPosed, ProofLabeled
 from proofloop.models import published_versions, verify_version
 from proofloop.problems import count_problems, problems_of
 from proofloop.prompts import load_pack
-from proofloop.records import Label, Record, digest
+from proofloop.records import Label, Record, Role, digest
 from proofloop.runspec import RunSpec
 from proofloop.runtime import Tools, Worker, load_role
 from proofloop.store import LocalStore, Store, find_record, put_record
 
 log = structlog.get_logger()
 
-WALK_ROLES = ("generator", "verifier", "meta_verifier", "labeler")
+WALK_ROLES: tuple[Role, ...] = ("generator", "verifier", "meta_verifier", "labeler")
 
 
 class DeadLetterRecord(Record):

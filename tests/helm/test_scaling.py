@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
 from proofloop.bus.topology import Topology
-from tests.helm.chart import SET_UPS, Object, pods, render, values_of
+from proofloop.planning import Habits, Load, Served, plan, values_snippet
+from proofloop.records import MODEL_ROLES, Role
+from proofloop.walk import WALK_ROLES
+from tests.builders import runspec
+from tests.helm.chart import CHART, SET_UPS, Object, pods, render, values_of
 
 
 @pytest.mark.parametrize(
@@ -116,6 +123,40 @@ def test_a_model_may_take_an_hour_to_load() -> None:
         if container["name"] == "triton" and "startupProbe" in container
     ]
     assert patience == [3600] * 4
+
+
+def test_what_plan_prints_is_accepted_and_gives_the_numbers_it_says() -> None:
+    served: dict[Role, Served] = {
+        role: Served(1000, 8000, 200, 2000, gpus=16 if role == "verifier" else 8) for role in MODEL_ROLES
+    }
+    concurrency: dict[Role, int] = dict(zip(WALK_ROLES, (32, 48, 64, 3), strict=True))
+    load = Load(500, busy=0.8, backlog_rounds=1.5, gpu_hour=2, concurrency=concurrency)
+    rows = plan(runspec(), Habits(attempts=1), served, load)
+    values = yaml.safe_load(values_snippet(rows, load))
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert [error.message for error in Draft202012Validator(schema).iter_errors(values)] == []
+    for role in MODEL_ROLES:
+        values["roles"][role]["model"] = {"version": "m-1"}
+    objects = render(values)
+    for row in rows:
+        name = f"proofloop-{row.role.replace('_', '-')}"
+        scaled = objects[f"ScaledObject/{name}"]["spec"]
+        assert scaled["maxReplicaCount"] == row.max_pods
+        assert scaled["triggers"][0]["metadata"]["value"] == str(row.value)
+        assert f'"--concurrency", "{row.concurrency}"' in json.dumps(objects[f"Deployment/{name}"])
+    servers = [one for one in objects.values() if one["kind"] in ("Deployment", "LeaderWorkerSet")]
+    assert sum(map(gpus_of, servers)) == sum(row.gpus for row in rows)
+
+
+def gpus_of(one: Object) -> int:
+    """All GPUs that an object asks for."""
+    size = one["spec"].get("leaderWorkerTemplate", {}).get("size", 1)
+    found = [
+        int(container["resources"].get("limits", {}).get("nvidia.com/gpu", 0))
+        for _, pod in pods({"": one})
+        for container in pod["spec"]["containers"]
+    ]
+    return int(one["spec"].get("replicas", 1)) * size * max(found)
 
 
 def trigger_of(role: Object) -> Any:

@@ -39,6 +39,11 @@ def test_a_set_up_is_valid_for_kubernetes(set_up: str, version: str) -> None:
         kubernetes_validate.validate(one, version, strict=True)
 
 
+def test_the_versions_are_the_last_four_that_can_be_checked() -> None:
+    known = {kubernetes_validate.utils.major_minor(version) for version in kubernetes_validate.utils.all_versions()}
+    assert sorted(known, key=lambda version: int(version.partition(".")[2]))[-4:] == KUBERNETES
+
+
 def test_a_misspelt_field_of_kubernetes_would_be_found() -> None:
     deployment = render(values_of("minimal"))["Deployment/proofloop-verifier"]
     deployment["spec"]["template"]["spec"]["containers"][0]["imagePullPolice"] = "Always"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import helm_python
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from proofloop.settings import Settings
 from tests.helm.chart import CHART, SET_UPS, Object, render, values_of
@@ -17,10 +19,19 @@ WHEN = re.compile(r"^(Set|Change|Raise|Lower|Leave)\b.*\b(when|where|unless|whil
 
 
 def test_every_value_has_one_line_that_says_when_to_change_it() -> None:
-    lines = (CHART / "values.yaml").read_text().splitlines()
-    leaves = [number for number, line in enumerate(lines) if re.match(r"^ *[A-Za-z_]+: +\S", line)]
+    text = (CHART / "values.yaml").read_text()
+    lines, leaves = text.splitlines(), dict(leaves_of(yaml.compose(text)))
     assert len(leaves) > 100
-    assert [lines[number].strip() for number in leaves if not WHEN.match(comment_above(lines, number))] == []
+    assert [path for path, number in leaves.items() if not WHEN.match(comment_above(lines, number))] == []
+
+
+def test_a_key_that_is_nowhere_is_refused_below_every_other() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    validator = Draft202012Validator(schema)
+    paths = {path.rpartition(".")[0] for path, _ in leaves_of(yaml.compose((CHART / "values.yaml").read_text()))}
+    taken = {path for path in paths if validator.is_valid(below(path.split("."), {"colour": "red"}))}
+    assert taken == {"monitoring.dashboardLabels"}  # these keys are the user's own
+    assert len(paths) > 30
 
 
 def test_the_schema_knows_every_value_and_no_other() -> None:
@@ -74,6 +85,21 @@ def test_the_name_stays_within_what_kubernetes_takes() -> None:
     values: Object = values_of("production")
     names = [key.split("/")[1] for key in render(values, name="a-release-with-a-name-that-is-much-too-long-for-us")]
     assert max(map(len, names)) <= 52  # a LeaderWorkerSet's pods get up to 11 more, and 63 is the end
+
+
+def leaves_of(node: yaml.MappingNode, path: str = "") -> Iterator[tuple[str, int]]:
+    """Every value that is no mapping of others, by its path, with the number of its line."""
+    for key, value in node.value:
+        if isinstance(value, yaml.MappingNode) and value.value:
+            yield from leaves_of(value, f"{path}{key.value}.")
+        else:
+            yield f"{path}{key.value}", key.start_mark.line
+
+
+def below(path: list[str], value: Object) -> Object:
+    for name in reversed([name for name in path if name]):
+        value = {name: value}
+    return value
 
 
 def comment_above(lines: list[str], number: int) -> str:

@@ -38,8 +38,8 @@ class Installation:
         self.processes.append(process)
         return process
 
-    def start(self, role: str, *options: str) -> None:
-        self.services[role] = self.call("serve", role, "--concurrency", "16", *options)
+    def start(self, role: str, *options: str, concurrency: int = 16) -> None:
+        self.services[role] = self.call("serve", role, "--concurrency", str(concurrency), *options)
         self.starting.add(role)
 
     def kill(self, role: str) -> None:

@@ -49,6 +49,9 @@ class Broker:
     api: str = ""
     """Its management API, with user and password; empty if we know of none."""
 
+    metrics: str = ""
+    """Where it answers Prometheus, with a series for each queue; empty if we know of none."""
+
     tls_url: str = ""
     """The same broker by TLS, and the authority that its certificate is from; empty if we know of none."""
 
@@ -78,7 +81,7 @@ def broker() -> Iterator[Broker]:
     if url := os.environ.get("PROOFLOOP_TEST_BROKER"):
         yield Broker(url)
         return
-    if RABBITMQ.exists() or _install("rabbitmq-server"):
+    if RABBITMQ.exists() or install("rabbitmq-server"):
         with folder("proofloop-rabbitmq-") as place, running_rabbitmq(place) as own:
             yield own
     else:
@@ -93,7 +96,7 @@ def s3() -> Iterator[S3]:
         yield S3(endpoint, os.environ["PROOFLOOP_TEST_S3_ACCESS_KEY"], os.environ["PROOFLOOP_TEST_S3_SECRET_KEY"])
         return
     packages = ("radosgw", "ceph-mon", "ceph-osd", "ceph-common")
-    if all(map(shutil.which, CEPH_PROGRAMS)) or _install(*packages):
+    if all(map(shutil.which, CEPH_PROGRAMS)) or install(*packages):
         with folder("proofloop-ceph-") as place, own_s3(place) as own:
             yield own
     else:
@@ -141,7 +144,7 @@ def bucket_folder(s3: S3) -> Iterator[tuple[str, str]]:
     assert list(client.remove_objects(bucket, names)) == []
 
 
-def _install(*packages: str) -> bool:
+def install(*packages: str) -> bool:
     """Install Debian packages, one process at a time; whether that could be done."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return False
@@ -211,6 +214,8 @@ ssl_options.verify = verify_peer
 ssl_options.fail_if_no_peer_cert = false
 management.tcp.ip = 127.0.0.1
 management.tcp.port = {api}
+prometheus.tcp.ip = 127.0.0.1
+prometheus.tcp.port = {metrics}
 consumer_timeout = 14400000
 """
 
@@ -218,10 +223,11 @@ consumer_timeout = 14400000
 @contextmanager
 def running_rabbitmq(folder: Path) -> Iterator[Broker]:
     """A broker of our own, listening with and without TLS."""
-    amqp, tls, api, distribution, epmd = free_ports(5)
+    amqp, tls, api, metrics, distribution, epmd = free_ports(6)
     certificates = make_certificates(folder)
-    (folder / "rabbitmq.conf").write_text(RABBITMQ_CONF.format(amqp=amqp, tls=tls, api=api, certificates=certificates))
-    (folder / "plugins").write_text("[rabbitmq_management].\n")
+    configuration = RABBITMQ_CONF.format(amqp=amqp, tls=tls, api=api, metrics=metrics, certificates=certificates)
+    (folder / "rabbitmq.conf").write_text(configuration)
+    (folder / "plugins").write_text("[rabbitmq_management,rabbitmq_prometheus].\n")
     environment = {
         "PATH": os.environ["PATH"],
         "LANG": "C.UTF-8",
@@ -254,8 +260,9 @@ def running_rabbitmq(folder: Path) -> Iterator[Broker]:
     start()
     try:
         user, ca = "guest:guest@127.0.0.1", str(certificates.ca)
-        urls = (f"amqp://{user}:{amqp}/%2F", f"http://{user}:{api}", f"amqps://{user}:{tls}/%2F")
-        yield Broker(*urls, authority=ca, kill=kill, start=start)
+        urls = {"api": f"http://{user}:{api}", "metrics": f"http://127.0.0.1:{metrics}/metrics/per-object"}
+        tls_url = f"amqps://{user}:{tls}/%2F"
+        yield Broker(f"amqp://{user}:{amqp}/%2F", **urls, tls_url=tls_url, authority=ca, kill=kill, start=start)
     finally:
         for process in running:
             end(process)

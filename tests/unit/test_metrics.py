@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import structlog
@@ -19,9 +20,11 @@ from proofloop.bus import ACK, DELIVERY_LIMIT, Delivery, LocalBus
 from proofloop.endpoint import Health
 from proofloop.errors import Reject, Retry, StoreError
 from proofloop.messages import ReviewJudged, encode
-from proofloop.metrics import VERSIONS_KEPT, Metrics
+from proofloop.metrics import OUTCOMES, VERDICTS, VERSIONS_KEPT, Metrics
 from proofloop.prompts import Prompt
-from proofloop.runtime import Role, Tools, Worker
+from proofloop.records import LabelKind, LabelOutcome, Verdict
+from proofloop.records import Role as RoleName
+from proofloop.runtime import COUNTED_AS, Role, Tools, Worker
 from proofloop.store import LocalStore
 from tests.builders import PROOF, RUN, CountingEngine, workplace
 
@@ -58,6 +61,33 @@ def test_only_the_last_used_versions_of_a_role_have_series() -> None:
     }
     assert metrics.total(metrics.prompt_tokens, role="verifier") == 5 * VERSIONS_KEPT
     assert metrics.total(metrics.cached_tokens, role="generator") == 2 * (VERSIONS_KEPT + 3)
+
+
+def test_verdicts_are_counted_by_version_and_go_with_it() -> None:
+    metrics = Metrics()
+    for number in range(VERSIONS_KEPT + 1):
+        metrics.count_verdict("verifier", f"v{number}", "truncated")
+    seen = {tuple(sample.labels.values()): sample.value for sample in metrics.verdicts.collect()[0].samples}
+    assert seen == {
+        ("verifier", f"v{number}", outcome): float(outcome == "truncated")
+        for number in range(1, VERSIONS_KEPT + 1)
+        for outcome in VERDICTS
+    }
+
+
+def test_every_series_that_is_known_beforehand_begins_at_zero() -> None:
+    """Otherwise its first event would be no increase, and no alert would see the first dead letter of a process."""
+    metrics = Metrics()
+    for role in get_args(RoleName):
+        metrics.begin(role)
+    counters = [metrics.messages, metrics.retries, metrics.dead_letters, metrics.labels, metrics.engine_failures]
+    seen = [{tuple(sample.labels.values()): sample.value for sample in one.collect()[0].samples} for one in counters]
+    assert [set(values.values()) for values in seen] == [{0.0}] * 5
+    assert [len(values) for values in seen] == [20, 20, 5, 5, 9]
+    assert {outcome for outcome, _ in seen[3]} == set(get_args(LabelOutcome))
+    assert {kind for _, kind in seen[3]} == set(get_args(LabelKind))
+    assert set(OUTCOMES) == set(COUNTED_AS.values())
+    assert set(VERDICTS) == set(get_args(Verdict.model_fields["outcome"].annotation))
 
 
 @pytest.mark.usefixtures("quiet_log")
@@ -122,8 +152,17 @@ class Shelf(LocalStore):
     """A store that can be taken away."""
 
     problem = ""
+    bug: Exception | None = None
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.answers = threading.Event()
+        self.answers.set()
 
     def exists(self, key: str) -> bool:
+        self.answers.wait()
+        if self.bug:
+            raise self.bug
         if self.problem:
             raise StoreError(self.problem)
         return super().exists(key)
@@ -145,6 +184,34 @@ def test_health_tells_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert health.broken() == health.unready() == "the bus is closed"
     stopping.set()
     assert (health.broken(), health.unready()) == ("", "stopping")
+
+
+def test_a_store_that_says_nothing_at_all_is_no_reason_to_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proofloop.endpoint.LOOK_S", 0.02)
+    monkeypatch.setattr("proofloop.endpoint.SLOW_S", 0.2)
+    health, store = Health(), Shelf(tmp_path)
+    health.watch(LocalBus(), store, threading.Event())
+    wait_for(health, "")
+    store.answers.clear()
+    wait_for(health, "the store has not answered for 0 s")
+    assert health.broken() == ""
+    store.answers.set()
+    wait_for(health, "")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_when_nobody_looks_at_the_store_any_more_only_a_restart_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proofloop.endpoint.LOOK_S", 0.02)
+    health, store = Health(), Shelf(tmp_path)
+    health.watch(LocalBus(), store, threading.Event())
+    wait_for(health, "")
+    store.bug = KeyError("a bug")
+    wait_for(health, "the thread store-watch ended")
+    assert health.broken() == "the thread store-watch ended"
 
 
 def wait_for(health: Health, reason: str) -> None:

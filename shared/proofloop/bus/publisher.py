@@ -79,6 +79,11 @@ class Publisher:
         if batch.error:
             raise batch.error
 
+    @property
+    def broken(self) -> str:
+        """Why only a restart makes publishing go on; empty if nothing is wrong."""
+        return self._link.problem
+
     def close(self) -> None:
         self._is_closed = True
         self._link.close()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from proofloop.cli import dead, demo, doctor, iterate, models, nano, prompts, prove, run, runs, serve
+from proofloop.cli import dead, demo, doctor, iterate, models, nano, plan, prompts, prove, run, runs, serve
 from proofloop.settings import load_settings
 from proofloop.telemetry import configure_logging
 
@@ -27,6 +27,7 @@ app.command("run")(run.run)
 app.command("iterate")(iterate.iterate)
 app.command("serve")(serve.serve)
 app.command("prove")(prove.prove)
+app.command("plan")(plan.plan_command)
 app.command("doctor")(doctor.doctor)
 app.add_typer(runs.app, name="runs")
 app.add_typer(models.app, name="models")

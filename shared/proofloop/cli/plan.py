@@ -1,0 +1,272 @@
+"""`proofloop plan`: how many pods and GPUs for so many problems an hour, with the chart's values that follow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_store
+from proofloop.costs import HOUR_S
+from proofloop.errors import ConfigError
+from proofloop.planning import (
+    GPUS_A_NODE,
+    LABELER_S,
+    Habits,
+    Load,
+    Observed,
+    RolePlan,
+    Served,
+    observed,
+    plan,
+    values_snippet,
+)
+from proofloop.records import MODEL_ROLES, ModelRole, Role
+from proofloop.runspec import RunSpec, load_runspec
+from proofloop.walk import WALK_ROLES
+
+PROMPT_TOKENS, STREAMS, ISSUE_SHARE = 2000.0, 64.0, 0.5
+"""What is assumed where neither an option nor a run says better."""
+
+ATTEMPTS, READABLE, CRITIQUED = "attempts at a proof", "share of proofs in the right format", "share of n critiques"
+JUDGED, ASSESSED = "share of analyses with an issue", "share of m judgements"
+ANSWER, PROMPT, SECONDS = "tokens of an answer", "tokens of a prompt", "seconds of a call"
+
+ByRole = dict[str, float]
+
+
+@dataclass
+class Inputs:
+    """Picks each number that the plan builds on, and remembers who said it: an option, else `run`, else a default."""
+
+    run: str
+    seen: Mapping[str, float]
+    assumed: list[dict[str, Any]] = field(default_factory=list)
+
+    def pick(self, what: str, given: float | None, option: str, default: float, source: str) -> float:
+        if given is not None:
+            value, source = given, option
+        elif what in self.seen:
+            value, source = self.seen[what], f"run {self.run}"
+        else:
+            value = default
+        self.assumed.append({"assumed": what, "value": value, "by": source})
+        return value
+
+    def habits(self, spec: RunSpec, issue_share: float | None) -> Habits:
+        most = float(spec.refinement.iterations)
+        return Habits(
+            attempts=min(most, self.pick(ATTEMPTS, None, "", most, "the budget")),
+            readable=self.pick(READABLE, None, "", 1.0, "all"),
+            critiqued=self.pick(CRITIQUED, None, "", 1.0, "the budget"),
+            judged=self.pick(JUDGED, issue_share, "--issue-share", ISSUE_SHARE, "a guess"),
+            assessed=self.pick(ASSESSED, None, "", 1.0, "the budget"),
+        )
+
+    def served(self, role: ModelRole, spec: RunSpec, options: Mapping[str, ByRole]) -> Served:
+        given = {option: of.get(role) for option, of in options.items()}
+        most, option = float(spec.sampling_of(role).max_tokens), "--answer-tokens"
+        answer = self.pick(f"{role}: {ANSWER}", given[option], option, most, "max_tokens")
+        option = "--prompt-tokens"
+        prompt = self.pick(f"{role}: {PROMPT}", given[option], option, PROMPT_TOKENS, "a guess")
+        seconds, option, rate = given["--call-seconds"], "--call-seconds", given["--tokens-per-second"]
+        if seconds is None and rate is not None:
+            streams = given["--streams"] or STREAMS
+            seconds, option = answer * streams / rate, f"{streams:g} streams at {rate:g} tokens/s"
+        seconds = self.pick(f"{role}: {SECONDS}", seconds, option, 0.0, "nobody")
+        if not seconds:
+            raise ConfigError(
+                f"nobody says how long a call of the {role} takes",
+                "give --tokens-per-second for model servers of your own, --call-seconds for hosted ones, or --from RUN",
+            )
+        return Served(prompt, answer, seconds, rate, int(given["--gpus"] or 1))
+
+
+def _seen(found: Observed) -> dict[str, float]:
+    """What a run showed, under the names of the numbers."""
+    habits = found.habits
+    names = (ATTEMPTS, READABLE, CRITIQUED, JUDGED, ASSESSED)
+    values = (habits.attempts, habits.readable, habits.critiqued, habits.judged, habits.assessed)
+    calls = {
+        f"{role}: {name}": value
+        for role, mean in found.calls.items()
+        for name, value in (
+            (ANSWER, mean.completion_tokens),
+            (PROMPT, mean.prompt_tokens),
+            (SECONDS, mean.engine_seconds),
+        )
+    }
+    return dict(zip(names, values, strict=True)) | calls
+
+
+def by_role(option: str, given: list[str] | None, least: float, roles: tuple[str, ...] = MODEL_ROLES) -> ByRole:
+    """What `--option 5 --option verifier=7` says of each role. Raises ConfigError."""
+    found: ByRole = {}
+    for text in sorted(given or (), key=lambda text: "=" in text):  # what is said of all roles first
+        role, _, value = text.rpartition("=")
+        if role and role not in roles:
+            raise ConfigError(f"{option} {text}: unknown role {role!r}", f"one of: {', '.join(roles)}")
+        found |= dict.fromkeys([role] if role else roles, _number(option, text, value, least))
+    return found
+
+
+def _number(option: str, text: str, value: str, least: float) -> float:
+    hint = f"write {option} 5, or {option} verifier=5 for one role"
+    try:
+        number = float(value)
+    except ValueError as error:
+        raise ConfigError(f"{option} {text}: {value!r} is no number", hint) from error
+    if not least <= number < float("inf"):
+        raise ConfigError(f"{option} {text}: must be a number from {least:g} on", hint)
+    if option in WHOLE and number % 1:
+        raise ConfigError(f"{option} {text}: must be a whole number", hint)
+    if option == "--gpus" and number > GPUS_A_NODE and number % GPUS_A_NODE:
+        raise ConfigError(f"{option} {text}: more than {GPUS_A_NODE} are several nodes", "give a multiple of 8")
+    return number
+
+
+WHOLE = ("--gpus", "--concurrency")
+
+
+def plan_command(
+    file: Annotated[Path | None, typer.Argument(help="A run.toml: budgets, sampling, flow and prices.")] = None,
+    problems_per_hour: Annotated[float, typer.Option(min=0.001, help="The load.")] = 100.0,
+    measured: Annotated[
+        str | None,
+        typer.Option("--from", help="A run in the store: its mean tokens, call times, issues and early stops."),
+    ] = None,
+    tokens_per_second: Annotated[
+        list[str] | None,
+        typer.Option(help="What one full replica of your model servers samples; leave it out for hosted models."),
+    ] = None,
+    streams: Annotated[
+        list[str] | None, typer.Option(help="Calls that a replica answers at once at that rate (64).")
+    ] = None,
+    gpus: Annotated[list[str] | None, typer.Option(help="GPUs of one replica (1).")] = None,
+    gpu_hour: Annotated[float, typer.Option(min=0, help="Price of a GPU for an hour.")] = 0.0,
+    answer_tokens: Annotated[
+        list[str] | None, typer.Option(help="Tokens of an answer; default: of the run, else max_tokens, the most.")
+    ] = None,
+    prompt_tokens: Annotated[
+        list[str] | None, typer.Option(help="Tokens of a prompt; default: of the run, else 2000.")
+    ] = None,
+    call_seconds: Annotated[
+        list[str] | None,
+        typer.Option(help="Time of a call; default: answer tokens x streams / tokens per second, else of the run."),
+    ] = None,
+    issue_share: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Analyses that report an issue and are judged; default: of the run, else 0.5."),
+    ] = None,
+    busy: Annotated[float, typer.Option(min=0.05, max=1, help="The share of their time that replicas work.")] = 0.8,
+    concurrency: Annotated[
+        list[str] | None, typer.Option(help="Messages that a pod handles at once; default: [flow] of the run.toml.")
+    ] = None,
+    backlog_rounds: Annotated[
+        float, typer.Option(min=0.1, help="Messages for each slot at which KEDA starts another pod.")
+    ] = 2.0,
+    store: StoreOption = None,
+    values: Annotated[bool, typer.Option("--values", help="Print only the chart's values, for a file.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """How many pods, model servers and GPUs for so many problems an hour, what they cost, and the chart's values.
+
+    Budgets (n, m, proofs a problem, refinement) come from the run.toml, or from the run that --from names. Options
+    that differ by role are given again and again: a number for all roles, ROLE=NUMBER for one.
+
+    \b
+    proofloop plan run.toml --problems-per-hour 100 --tokens-per-second 4000 \\
+        --streams 128 --gpus 8 --gpu-hour 2.5 \\
+        --answer-tokens 30000 --answer-tokens verifier=12000
+
+    Without --from every budget is used up: n critiques, m judgements of an issue, answers of max_tokens. That is the
+    most it can take. Let a small run go with your models and name it by --from, and means take the place of limits.
+    The load is a steady one; "How many" in docs/operations.md explains each number.
+    """
+    seen, spec = _budgets(file, measured, store)
+    options = {
+        "--tokens-per-second": by_role("--tokens-per-second", tokens_per_second, 0.001),
+        "--streams": by_role("--streams", streams, 1),
+        "--gpus": by_role("--gpus", gpus, 1),
+        "--answer-tokens": by_role("--answer-tokens", answer_tokens, 1),
+        "--prompt-tokens": by_role("--prompt-tokens", prompt_tokens, 0),
+        "--call-seconds": by_role("--call-seconds", call_seconds, 0.001),
+    }
+    slots = by_role("--concurrency", concurrency, 1, WALK_ROLES)
+    pods: dict[Role, int] = {role: int(slots.get(role, getattr(spec.flow, role))) for role in WALK_ROLES}
+    inputs = Inputs(measured or "", _seen(seen) if seen else {})
+    habits = inputs.habits(spec, issue_share)
+    served: dict[Role, Served] = {role: inputs.served(role, spec, options) for role in MODEL_ROLES}
+    inputs.pick("labeler: seconds of a message", None, "", LABELER_S, "a guess")
+    load = Load(problems_per_hour, busy, backlog_rounds, gpu_hour, pods)
+    _show(plan(spec, habits, served, load), spec, load, inputs, values=values, as_json=as_json)
+
+
+def _budgets(file: Path | None, run: str | None, folder: Path | None) -> tuple[Observed | None, RunSpec]:
+    """What was measured, and the run that is planned for: the file's, else the measured one."""
+    if file is None and run is None:
+        raise ConfigError("nothing to plan for", "name a run.toml, or a run in the store by --from")
+    if run is None:
+        assert file is not None
+        return None, load_runspec(file)
+    store = open_store(folder, must_exist=True)
+    spec = need_run(store, run)
+    return observed(store, run), load_runspec(file) if file else spec
+
+
+def _show(rows: list[RolePlan], spec: RunSpec, load: Load, inputs: Inputs, *, values: bool, as_json: bool) -> None:
+    snippet = values_snippet(rows, load)
+    if values:
+        print(snippet)
+        return
+    proofs, cost = load.problems_per_hour * spec.problems.proofs_per_problem, sum(row.cost_per_hour for row in rows)
+    total = {
+        "problems_per_hour": load.problems_per_hour,
+        "proofs_per_hour": proofs,
+        "calls_per_hour": sum(row.calls_per_hour for row in rows),
+        "gpus": sum(row.gpus for row in rows),
+        "cost_per_hour": cost,
+        "cost_per_problem": cost / load.problems_per_hour,
+    }
+    if as_json:
+        shown = {"total": total, "roles": [asdict(row) for row in rows], "assumed": inputs.assumed, "values": snippet}
+        print(json.dumps(shown, indent=2))
+        return
+    emit([{**one, "value": f"{one['value']:,.5g}"} for one in inputs.assumed], as_json=False)
+    emit(
+        [_work(row) for row in rows],
+        as_json=False,
+        title=f"{load.problems_per_hour:g} problems, {proofs:g} proofs an hour",
+    )
+    title = f"{total['gpus']} GPUs; cost {cost:,.2f} an hour, {total['cost_per_problem']:,.2f} a problem"
+    emit([_machines(row) for row in rows], as_json=False, title=title)
+    print(snippet)
+
+
+def _work(row: RolePlan) -> dict[str, str]:
+    return {
+        "role": row.role,
+        "messages an hour": f"{row.messages_per_hour:,.0f}",
+        "calls an hour": f"{row.calls_per_hour:,.0f}",
+        "tokens a second": f"{row.calls_per_hour * row.answer_tokens / HOUR_S:,.0f}",
+        "seconds a call": f"{row.call_seconds:,.3g}" if row.calls_per_hour else "-",
+        "messages at once": f"{row.at_once:,.1f}",
+    }
+
+
+def _machines(row: RolePlan) -> dict[str, str]:
+    return {
+        "role": row.role,
+        "concurrency": str(row.concurrency),
+        "pods": str(row.pods),
+        "at most": str(row.max_pods),
+        "messages a pod": str(row.value),
+        "replicas": str(row.replicas or "-"),
+        "busy": f"{row.busy:.0%}" if row.replicas else "-",
+        "GPUs": str(row.gpus or "-"),
+        "cost an hour": f"{row.cost_per_hour:,.2f}",
+    }

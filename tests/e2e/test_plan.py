@@ -1,0 +1,90 @@
+"""`proofloop plan` as a user has it: the example of the documentation, a measured run, what it refuses."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_cli import SMALL, Here, call, here
+
+__all__ = ["here"]
+
+ROOT = Path(__file__).parents[2]
+OLYMPIAD = str(ROOT / "examples" / "olympiad-simulated" / "run.toml")
+OURS = ("--tokens-per-second", "4000")
+
+
+def test_the_example_of_the_documentation_is_what_the_command_prints(
+    here: Here, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    text = (ROOT / "docs" / "operations.md").read_text()
+    found = re.search(r"```\n(proofloop plan [^`]*)\n```\n\n```\n([^`]*)```", text)
+    assert found
+    words = shlex.split(found[1].replace("\\\n", ""))[1:]
+    said = here(tmp_path)(*[str(ROOT / word) if word.startswith("examples/") else word for word in words])
+    assert said.code == 0, said.err
+    assert "\n".join(line.rstrip() for line in said.out.splitlines()) + "\n" == found[2]
+
+
+def test_a_measured_run_takes_the_place_of_the_limits(here: Here, tmp_path: Path) -> None:
+    command = here(tmp_path)
+    settings = "latency_s = 0.01, tokens = 300, malformed_share = 0.1"
+    (tmp_path / "small.toml").write_text(SMALL.format(count=6, settings=settings))
+    assert command("run", "small.toml").code == 0
+    cost = {row["of"]: row for row in command("runs", "cost", "small", "--json").data()}
+    shown = command("plan", "--from", "small", "--problems-per-hour", "6", *OURS, "--json").data()
+    rows = {row["role"]: row for row in shown["roles"]}
+    for role in ("generator", "verifier", "meta_verifier"):  # six problems again: the same calls again
+        assert rows[role]["calls_per_hour"] == pytest.approx(cost[role]["calls"])
+        assert rows[role]["answer_tokens"] == pytest.approx(cost[role]["completion_tokens"] / cost[role]["calls"])
+    assert rows["verifier"]["calls_per_hour"] < 6 * 2 * 4
+    assert [one["assumed"] for one in shown["assumed"] if one["by"] == "a guess"] == ["labeler: seconds of a message"]
+    assert {one["by"] for one in shown["assumed"]} == {"run small", "64 streams at 4000 tokens/s", "a guess"}
+    timed = command("plan", "--from", "small", "small.toml", "--json").data()
+    seconds = timed["roles"][1]["call_seconds"]
+    assert seconds == pytest.approx(cost["verifier"]["engine_seconds"] / cost["verifier"]["calls"])
+
+
+def test_a_number_for_all_roles_and_one_for_a_role(here: Here, tmp_path: Path) -> None:
+    said = here(tmp_path)(
+        *("plan", OLYMPIAD, *OURS, "--json", "--gpus", "verifier=16", "--gpus", "8", "--call-seconds", "generator=7"),
+        *("--concurrency", "labeler=9", "--issue-share", "0.25"),
+    )
+    rows = {row["role"]: row for row in said.data()["roles"]}
+    assert rows["generator"]["call_seconds"] == 7
+    assert rows["labeler"]["concurrency"] == 9
+    assert [rows[role]["gpus"] / rows[role]["replicas"] for role in ("generator", "verifier")] == [8, 16]
+    assert rows["meta_verifier"]["calls_per_hour"] == pytest.approx(1600 * 17 * 0.25 * 5)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ((), "error: nothing to plan for (hint: name a run.toml, or a run in the store by --from)"),
+        ((OLYMPIAD,), "nobody says how long a call of the generator takes (hint: give --tokens-per-second"),
+        ((OLYMPIAD, "--gpus", "verifyer=8"), "--gpus verifyer=8: unknown role 'verifyer' (hint: one of: generator, "),
+        ((OLYMPIAD, "--streams", "many"), "--streams many: 'many' is no number (hint: write --streams 5, or --streams"),
+        ((OLYMPIAD, "--streams", "0"), "--streams 0: must be a number from 1 on"),
+        ((OLYMPIAD, "--gpus", "1.5"), "--gpus 1.5: must be a whole number"),
+        ((OLYMPIAD, "--gpus", "12"), "--gpus 12: more than 8 are several nodes (hint: give a multiple of 8)"),
+        ((OLYMPIAD, "--answer-tokens", "nan"), "--answer-tokens nan: must be a number from 1 on"),
+        (("--from", "none"), "there is no store at"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_in_one_line(
+    words: tuple[str, ...], complaint: str, here: Here, tmp_path: Path
+) -> None:
+    said = here(tmp_path)("plan", *words)
+    assert (said.code, said.out) == (2, "")
+    assert complaint in said.err and said.err.count("\n") == 1
+
+
+def test_values_can_go_to_a_file_and_help_teaches(tmp_path: Path) -> None:
+    said = call(tmp_path, "plan", OLYMPIAD, *OURS, "--values")
+    assert said.code == 0 and said.out.startswith("# helm/proofloop, for 100 problems an hour\nroles:\n")
+    shown = call(tmp_path, "plan", "--help").out
+    assert "--answer-tokens verifier=12000" in shown and "most it can take" in shown.replace("\n  ", " ")

@@ -1,0 +1,129 @@
+"""/healthz and /readyz tell the truth when a thread is wedged or gone, the store is away, or the service stops."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+
+from proofloop.bus import ACK, Delivery, Outcome
+from proofloop.bus.rabbitmq import RabbitBus
+from proofloop.endpoint import Endpoint, Health
+from proofloop.messages import ReviewJudged
+from proofloop.store import LocalStore
+from tests.integration.installation import Installation, wait_until
+from tests.integration.servers import S3, Broker, delete_namespace, free_ports
+from tests.integration.test_endpoint import RUN, probe
+
+HEALTHY = (200, "")
+
+
+@dataclass(frozen=True)
+class Process:
+    """What `proofloop serve` puts together, in this process; `handle` is asked for every message."""
+
+    bus: RabbitBus
+    port: int
+
+    def pages(self) -> tuple[tuple[int, str], tuple[int, str]]:
+        return probe(self.port, "healthz"), probe(self.port, "readyz")
+
+
+@pytest.fixture
+def process(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
+    """A consumer whose thread ends with the message about proof `fatal`; a link is wedged after 1.5 seconds."""
+    monkeypatch.setattr("proofloop.bus.link.STALLED_S", 1.5)
+    monkeypatch.setattr("proofloop.bus.link.BEAT_S", 0.2)
+    namespace, [port] = f"health-{os.urandom(4).hex()}", free_ports(1)
+    bus = RabbitBus(broker.url, namespace=namespace, roles=["labeler"])
+    bus.serve("labeler", ["ReviewJudged"], _handle, concurrency=2)
+    health = Health()
+    Endpoint("127.0.0.1", port, CollectorRegistry(), health)
+    health.watch(bus, LocalStore(tmp_path), threading.Event())
+    one = Process(bus, port)
+    try:
+        assert wait_until(lambda: one.pages() == (HEALTHY, HEALTHY), 20), one.pages()
+        yield one
+    finally:
+        bus.close(grace_s=0.1)
+        delete_namespace(broker.url, namespace)
+
+
+def _handle(delivery: Delivery) -> Outcome:
+    if b"fatal" in delivery.body:
+        raise SystemExit  # what ends a thread without a word
+    return ACK
+
+
+@pytest.mark.parametrize("name", ["amqp-labeler", "amqp-publisher"])
+def test_a_wedged_thread_is_a_reason_to_restart(name: str, process: Process) -> None:
+    consumer, publisher = process.bus._consumers[0], process.bus._publisher
+    link = consumer._link if name == "amqp-labeler" else publisher._link
+    release = threading.Event()
+    link.call(release.wait)
+    assert wait_until(lambda: probe(process.port, "healthz")[0] == 503, 10)
+    (healthz, readyz) = process.pages()
+    assert healthz[1].startswith(f"the thread {name} has done nothing for ")
+    assert readyz[0] == 503
+    release.set()
+    assert wait_until(lambda: process.pages() == (HEALTHY, HEALTHY), 10), process.pages()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_ended_is_a_reason_to_restart(process: Process) -> None:
+    process.bus.publish([ReviewJudged(run_id="r", proof_id="fatal", index=0)])
+    assert wait_until(lambda: probe(process.port, "healthz")[0] == 503, 10)
+    assert process.pages()[0][1] in ("the thread labeler-0 ended", "the thread labeler-1 ended")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_store_that_is_away_and_a_service_that_stops_are_no_reason_to_kill_it(
+    installation: Installation, s3: S3
+) -> None:
+    installation.environment["PROOFLOOP_DRAIN_S"] = "60"
+    [port] = free_ports(1)
+    installation.start("generator", "--metrics-port", str(port))
+    assert wait_until(lambda: answers(port), 20)
+    installation.wait_ready("generator")
+    assert wait_until(lambda: probe(port, "readyz") == HEALTHY, 20)
+    if s3.kill and s3.start:
+        s3.kill()
+        assert wait_until(lambda: probe(port, "readyz")[0] == 503, 40)
+        assert probe(port, "healthz") == HEALTHY
+        assert "broker" not in probe(port, "readyz")[1]
+        s3.start()
+        assert wait_until(lambda: probe(port, "readyz") == HEALTHY, 40), probe(port, "readyz")
+    run = installation.folder / "counted.toml"
+    run.write_text(RUN.replace("latency_s = 0.02", "latency_s = 8, latency_sigma = 0"))
+    posing = installation.call("run", str(run))
+    assert wait_until(lambda: 'in_work{role="generator"} 6.0' in httpx.get(page(port)).text, 20)
+    service = installation.services["generator"]
+    service.send_signal(signal.SIGTERM)
+    assert wait_until(lambda: probe(port, "readyz") == (503, "stopping"), 5)
+    assert probe(port, "healthz") == HEALTHY
+    assert service.wait(30) == 0, installation.log()
+    posing.send_signal(signal.SIGINT)
+    assert posing.wait(15) == 130
+
+
+def page(port: int) -> str:
+    return f"http://127.0.0.1:{port}/metrics"
+
+
+def answers(port: int) -> bool:
+    """Before the bus and the store are there it says that it is starting, or nothing yet."""
+    try:
+        healthz, readyz = probe(port, "healthz"), probe(port, "readyz")
+    except httpx.TransportError:
+        return False
+    assert healthz == HEALTHY
+    assert readyz[0] in (200, 503)
+    return True
