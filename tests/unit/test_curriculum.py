@@ -22,7 +22,9 @@ from proofloop.curriculum import (
     serving_before,
     standing,
 )
+from proofloop.domains import load_domain
 from proofloop.engine.base import Generation, GenerationRequest
+from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError, ProofloopError
 from proofloop.prompts import load_pack
 from proofloop.records import Sampling, Tokens, TrainingSample
@@ -35,6 +37,7 @@ from proofloop_trainer.curriculum.cases import GradedAnalysis, GradedProof, bala
 from proofloop_trainer.curriculum.gate import paired
 from proofloop_trainer.curriculum.rollouts import SAID, Judges, meta_verify, prove, verify
 from proofloop_trainer.curriculum.watch import check, look
+from proofloop_trainer.curriculum.work import Work
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "nano-iterate" / "curriculum.toml"
 PACK = load_pack("nano")
@@ -195,6 +198,16 @@ def test_an_ablation_begins_where_the_stage_began_that_it_is_compared_with():
     stages = {stage.name: stage for stage in spec.stages}
     assert serving_before(spec, done, stages["1-enhanced-no-meta"])["verifier"] == "score-only"
     assert serving_before(spec, done, stages["1-generator"])["verifier"] == "enhanced"
+
+
+def test_harder_problems_come_from_the_second_iteration_on_in_turn_with_the_others(tmp_path: Path):
+    spec, store = CurriculumSpec(name="c", harder="nano-long"), LocalStore(tmp_path)
+    domains = load_domain("nano"), load_domain("nano-long")
+    work = Work(spec, store, Engines(store, tmp_path), *domains, PACK, tmp_path, threading.Event(), print)
+    steps = [question.count(". ") - 1 for question in work.questions(100, domains=work.domains(1))]
+    assert set(steps) == {2, 3, 4, 5, 6}
+    steps = [question.count(". ") - 1 for question in work.questions(100, domains=work.domains(2))]
+    assert (set(steps[::2]), set(steps[1::2])) == ({2, 3, 4, 5, 6}, {7, 8})
 
 
 def test_the_example_is_a_curriculum():

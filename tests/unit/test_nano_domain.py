@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proofloop.domains import load_domain
 from proofloop.domains.base import CritiqueFinding, Defect, ProofFinding
 from proofloop.domains.nano import (
     FLAW_KINDS,
@@ -37,6 +38,16 @@ def check(proof: str) -> ProofFinding:
 
 def test_a_complete_and_correct_proof_scores_one():
     assert check(PROOF) == ProofFinding(1.0, ())
+
+
+def test_long_chains_are_of_the_same_domain():
+    question = NanoDomain("nano-long").pose(0, split="test", seed=0).question
+    chain = parse_question(question)
+    assert len(chain.steps) in (7, 8)
+    assert DOMAIN.check_proof(question, render_proof(true_lines(chain))) == ProofFinding(1.0, ())
+    with pytest.raises(ConfigError, match=r"nano-huge") as caught:
+        load_domain("nano-huge")
+    assert "nano, nano-long" in caught.value.hint
 
 
 def test_blank_space_changes_nothing():
