@@ -84,7 +84,7 @@ def test_a_thread_that_ended_is_a_reason_to_restart(process: Process) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_store_that_is_away_and_a_service_that_stops_are_no_reason_to_kill_it(
     installation: Installation, s3: S3
 ) -> None:
