@@ -23,6 +23,7 @@ from proofloop.report.samples import read_samples
 from proofloop.store import Store, find_record, get_record, put_record
 from proofloop.walk import create_run
 from proofloop_labeler.review import grading
+from proofloop_labeler.review.cases import Cases
 from proofloop_labeler.review.grading import Announcer
 from proofloop_labeler.review.pages import Pages
 from tests.builders import PROOF, RUN, label, proof, put_case, runspec
@@ -62,7 +63,7 @@ class Open:
     def browser(self, token: str | None = None, only: str | None = None, spot_checks: int = 0) -> TestClient:
         """Each has a process of its own, as far as pages and announcer are concerned."""
         self.announcers.append(announcer := Announcer(self.store, self.bus))
-        pages = Pages(self.store, announcer.look, only=only, spot_checks=spot_checks)
+        pages = Pages(self.store, Cases(self.store, spot_checks), announcer.look, only=only)
         return TestClient(pages.app(token), base_url="http://localhost", headers=HERE, follow_redirects=False)
 
     def settle(self) -> list[Event]:
@@ -243,11 +244,18 @@ def test_a_proof_of_100_kb_is_shown_whole(page: Open) -> None:
 def test_skipping_goes_through_all_that_waits_and_begins_again(page: Open) -> None:
     for number in (1, 2):
         put_case(page.store, f"p1-{number:03d}")
-    browser, seen, where = page.browser(), list[str](), f"/runs/{RUN}/next"
+    browser, seen, where = page.browser(), list[str](), f"/runs/{RUN}/next?after="
     for _ in range(4):
         seen.append(browser.get(where).headers["location"].rpartition("/")[2])
         where = f"/runs/{RUN}/next?after={seen[-1]}"
     assert seen == ["p1-000", "p1-001", "p1-002", "p1-000"]
+
+
+def test_people_who_begin_do_not_all_begin_with_the_same_proof(page: Open) -> None:
+    for number in range(1, 10):
+        put_case(page.store, f"p1-{number:03d}")
+    browser = page.browser()
+    assert len({browser.get(f"/runs/{RUN}/next").headers["location"] for _ in range(40)}) > 1
 
 
 def test_after_the_last_grade_comes_the_list(page: Open) -> None:

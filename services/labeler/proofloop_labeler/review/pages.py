@@ -6,6 +6,7 @@ the first.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, unquote
@@ -45,9 +46,8 @@ NAME_COOKIE, NAME_KEPT_S = "grader", 180 * 24 * 3600
 class Pages:
     """The pages over one store, or over its one run `only`. `announce` is told of a run with, maybe, a new grade."""
 
-    def __init__(self, store: Store, announce: Callable[[str], None], *, only: str | None, spot_checks: int) -> None:
-        self._store, self._announce, self._only = store, announce, only
-        self._cases = Cases(store, spot_checks)
+    def __init__(self, store: Store, cases: Cases, announce: Callable[[str], None], *, only: str | None) -> None:
+        self._store, self._cases, self._announce, self._only = store, cases, announce, only
         self._templates = environment("proofloop_labeler.review")
         self._templates.filters.update(score=score, count=count)
 
@@ -99,9 +99,14 @@ class Pages:
         )
 
     def next(self, request: Request) -> Response:
-        """To the proof that follows `after`, or back to the list when there is none."""
-        run, after = self._run(request), request.query_params.get("after", "")
-        follows = self._cases.standing(run).after(after)
+        """To the proof that follows `after`, or back to the list when there is none.
+
+        Who begins goes to any: two people who begin together then read different proofs.
+        """
+        run = self._run(request)
+        standing = self._cases.standing(run)
+        anywhere = random.choice([kept.proof_id for kept in standing.waiting] or [""])
+        follows = standing.after(request.query_params.get("after", anywhere))
         where = f"/runs/{run}/proofs/{follows}" if follows else f"/runs/{run}"
         saved = request.query_params.get("saved")
         return RedirectResponse(f"{where}?saved={quote(saved)}" if saved else where, status_code=303)
