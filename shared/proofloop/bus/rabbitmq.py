@@ -93,7 +93,7 @@ class RabbitBus:
         )
 
     def state(self) -> BusState:
-        broken = (part.broken for part in (*self._consumers, self._publisher))
+        broken = (*(consumer.broken for consumer in self._consumers), self._publisher.broken)
         away = (consumer.away for consumer in self._consumers)
         return BusState(next(filter(None, broken), ""), next(filter(None, away), ""))
 
