@@ -14,7 +14,7 @@ from proofloop.prompts.parsing import EVALUATION_INTRO, EVALUATION_SCORE, META_I
 from proofloop.records import Critique, Judgement, Label, Problem, Proof, Provenance, Sampling, Verdict
 from proofloop.runspec import RunSpec, parse_runspec
 from proofloop.runtime import Tools
-from proofloop.store import LocalStore
+from proofloop.store import LocalStore, Store, put_record
 from proofloop.walk import create_run
 
 RUN = "r1"
@@ -92,6 +92,28 @@ def label(score: float | None = 1.0, **changes: Any) -> Label:
         "trigger": 1,
     }
     return Label(**{**fields, **changes})
+
+
+def undecided_label(**changes: Any) -> Label:
+    return label(None, **{"outcome": "undecided", "kind": "undecided", "critiques": (), **changes})
+
+
+def put_case(
+    store: Store,
+    proof_id: str = PROOF,
+    solution: str = "Let $n = 2k$.",
+    scores: Sequence[float | None] = (0.5, 0.0, 1.0),
+) -> None:
+    """A proof of the run that nobody could decide, with its problem and its critiques; only the first is confirmed."""
+    put_record(store, keys.problem(RUN, "p1"), Problem(id="p1", question="Prove that $2n$ is even."))
+    put_record(store, keys.proof(RUN, proof_id), proof(id=proof_id, solution=solution))
+    for index, score in enumerate(scores):
+        verdict = MALFORMED if score is None else valid(score)
+        of_this = {"proof_id": proof_id}
+        put_record(store, keys.critique(RUN, proof_id, index), critique(index, verdict).model_copy(update=of_this))
+        judged = judgement(index, score, confirmed=index == 0 if score in (0.0, 0.5) else None)
+        put_record(store, keys.judgement(RUN, proof_id, index), judged.model_copy(update=of_this))
+    put_record(store, keys.label(RUN, proof_id), undecided_label(proof_id=proof_id))
 
 
 def runspec(name: str = RUN, **sections: Any) -> RunSpec:

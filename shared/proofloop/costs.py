@@ -12,6 +12,7 @@ from itertools import groupby
 
 from proofloop import keys
 from proofloop.errors import ConfigError, NotFound
+from proofloop.labels import find_label
 from proofloop.records import MODEL_ROLES, Label, ModelRole, Provenance, Record, Verdict
 from proofloop.runspec import Prices, RunSpec
 from proofloop.store import Store, find_record, get_record
@@ -149,7 +150,7 @@ def _bill(store: Store, run_id: str, proof_id: str, found: Iterable[str]) -> Bil
     if proof is None:
         return None
     writing: tuple[ModelRole, Provenance] = ("generator", proof.provenance)
-    label = find_record(store, keys.label(run_id, proof_id), Label)
+    label = find_label(store, run_id, proof_id)
     judged = sum(_folder(name) == "meta_critiques" for name in names)
     return Bill(proof_id, proof.problem_id, proof.verdict, (writing, *before), label, judged)
 

@@ -98,6 +98,24 @@ def label(run_id: str, proof_id: str) -> str:
     return f"runs/{run_id}/labels/{proof_id}.json"
 
 
+def grades(run_id: str) -> str:
+    """What people said of the run's proofs."""
+    return f"runs/{run_id}/grades/"
+
+
+def grade(run_id: str, proof_id: str) -> str:
+    return f"{grades(run_id)}{proof_id}.json"
+
+
+def announced(run_id: str) -> str:
+    """Which of the grades were announced: a copy of the event, written after it."""
+    return f"runs/{run_id}/announced/"
+
+
+def announcement(run_id: str, proof_id: str) -> str:
+    return f"{announced(run_id)}{proof_id}.json"
+
+
 def evaluation(run_id: str) -> str:
     """The figures of an evaluation run."""
     return f"runs/{run_id}/evaluation.json"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from proofloop.records import Judgement, LabelKind, LabelOutcome, Score
+from proofloop.records import Judgement, Label, LabelKind, LabelOutcome, Score
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,21 @@ def _confirmed_at(judged: Sequence[Judgement], score: float) -> tuple[int, ...]:
 
 def _rejected(score: Score, carrying: tuple[int, ...], k: int) -> Decision:
     return Decision("label", "rejected_upheld", score, carrying[:k])
+
+
+def decide_by_person(label: Label, judgements: Iterable[Judgement], *, score: Score, by: str) -> Label:
+    """The label of an undecided proof once a person gave it a score: the critiques that gave the same one carry it.
+
+    Never solved: that takes n verdicts of 1, whatever a person says.
+    """
+    scores = {judgement.index: judgement.verdict.score for judgement in judgements if judgement.index >= 0}
+    carrying = tuple(sorted(index for index, given in scores.items() if given == score))
+    fields = {"score": score, "by": by, "critiques": carrying}
+    if score < 1.0:
+        return label.model_copy(update={**fields, "outcome": "label", "kind": "rejected_upheld"})
+    was_rejected = any(given is not None and given < 1.0 for given in scores.values())
+    kind: LabelKind = "overturned" if was_rejected else "accepted"
+    return label.model_copy(update={**fields, "outcome": "perfect", "kind": kind})
 
 
 def majority(confirms: int, seen: int, m: int) -> bool | None:

@@ -12,8 +12,9 @@ from statistics import fmean
 
 from proofloop import keys
 from proofloop.domains import Domain
-from proofloop.records import Critique, Label, Problem, Proof, Record
-from proofloop.store import Store, find_record, get_record
+from proofloop.labels import find_label
+from proofloop.records import Critique, Problem, Proof, Record
+from proofloop.store import Store, get_record
 
 Z95 = 1.96
 
@@ -143,7 +144,7 @@ def _measure_proof(proof: Proof, question: str, store: Store, domain: Domain, fo
         if right and truth < 1.0:
             faithful = domain.check_critique(question, proof.solution, critique.analysis).faithful
             found["verifier_faithfulness"].add(cluster, float(faithful))
-    label = find_record(store, keys.label(proof.run_id, proof.id), Label)
+    label = find_label(store, proof.run_id, proof.id)
     if label is not None:
         found["label_undecided"].add(cluster, float(label.outcome == "undecided"))
         if label.score is not None:

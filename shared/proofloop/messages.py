@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from proofloop.errors import Reject
 from proofloop.keys import Id
-from proofloop.records import Label, LabelKind, LabelOutcome, ModelRole, Record, Score
+from proofloop.records import LABELER, Label, LabelKind, LabelOutcome, ModelRole, Record, Score
 
 SELF_CRITIQUE = -1
 """The index under which the generator's own critique of its proof travels."""
@@ -96,7 +96,7 @@ class ReviewJudged(OfProof):
 
 
 class ProofLabeled(Event):
-    """A proof has its one label."""
+    """A proof has its label: the labeler's, and once more a person's if the labeler could not decide."""
 
     proof_id: Id
     problem_id: Id
@@ -104,6 +104,7 @@ class ProofLabeled(Event):
     outcome: LabelOutcome
     kind: LabelKind
     score: Score | None
+    by: str = LABELER
 
     @classmethod
     def of(cls, label: Label) -> ProofLabeled:
@@ -112,7 +113,8 @@ class ProofLabeled(Event):
 
     @property
     def id(self) -> str:
-        return f"{self.name}/{self.run_id}/{self.proof_id}"
+        person = "" if self.by == LABELER else "/person"
+        return f"{self.name}/{self.run_id}/{self.proof_id}{person}"
 
 
 class ModelPublished(Event):

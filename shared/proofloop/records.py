@@ -152,6 +152,10 @@ LabelKind = Literal["accepted", "rejected_upheld", "overturned", "undecided", "u
 """What self-play yields: (a) accepted, (b) rejected by an upheld critique, (c) by a critique that was overturned."""
 
 
+LABELER = "labeler"
+"""Who a label is by when no person decided it."""
+
+
 class Label(Record):
     """The one label of a proof. `score` is None when the outcome is undecided (a person may decide) or unreadable.
 
@@ -170,7 +174,23 @@ class Label(Record):
     critiques: tuple[int, ...]
     trigger: int
     solved: bool = False
-    by: str = "labeler"
+    by: str = LABELER
+
+
+class Grade(Record):
+    """What a person said of a proof, once. `label` is the proof's label from then on.
+
+    That is this person's where the labeler could not decide; the labeler's own where the grade only checks it.
+    """
+
+    score: Score
+    by: str
+    comment: str
+    label: Label
+
+    @property
+    def checks_label(self) -> bool:
+        return self.label.by == LABELER
 
 
 class TrainingSample(Record):

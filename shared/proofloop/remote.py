@@ -10,17 +10,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import structlog
 
-from proofloop import keys
 from proofloop.bus import Bus, DeadLetter
 from proofloop.errors import BusError, CorruptObject, NotFound, ProofloopError, Reject, StoreError
+from proofloop.labels import find_label
 from proofloop.messages import Event, ProblemPosed, ProofLabeled, decode
 from proofloop.records import Label
 from proofloop.runspec import RunSpec
-from proofloop.store import Store, find_record
+from proofloop.store import Store
 from proofloop.walk import Interrupted, Progress, planned, steps_taken, stuck
 
 log = structlog.get_logger()
@@ -98,7 +99,7 @@ class RemoteWalk:
         return allowed is None or problem < allowed or (not self._open and self._quiet_s > TRAINER_S)
 
     def _pose(self, event: ProblemPosed) -> None:
-        label = self._patiently(lambda: find_record(self._store, keys.label(event.run_id, event.proof_id), Label))
+        label = self._patiently(lambda: find_label(self._store, event.run_id, event.proof_id))
         if label is None:
             self._open.add(event.proof_id)
             self._patiently(lambda: self._bus.publish([event]))
@@ -114,8 +115,7 @@ class RemoteWalk:
         self._stopping.wait(POLL_S)
         for proof_id in sorted(self._open | self._stuck):
             self._check_stopping()
-            key = keys.label(self._spec.name, proof_id)
-            label = self._patiently(lambda key=key: find_record(self._store, key, Label))  # type: ignore[misc]
+            label = self._patiently(partial(find_label, self._store, self._spec.name, proof_id))
             if label is not None:
                 self._count(label)
         steps = self._patiently(lambda: steps_taken(self._store, self._spec))

@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     metrics_host: str = "0.0.0.0"
     """The address it listens on for them; no secret is shown there."""
 
+    review_token: SecretStr | None = None
+    """The password of the page to grade on; without one it answers on this machine only."""
+
     s3_endpoint: str | None = Field(None, pattern=r"^https?://[^/@]+/?\z")
     """The object store as https://host:port; without it the store is a local folder."""
 

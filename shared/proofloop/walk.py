@@ -18,14 +18,15 @@ from proofloop import keys
 from proofloop.bus import DeadLetter, LocalBus
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError, ProofloopError, Reject
+from proofloop.labels import find_label
 from proofloop.messages import Event, ModelPublished, ProblemPosed, ProofLabeled, decode
 from proofloop.models import published_versions, verify_version
 from proofloop.problems import count_problems, problems_of
 from proofloop.prompts import load_pack
-from proofloop.records import Label, Record, Role, digest
+from proofloop.records import Record, Role, digest
 from proofloop.runspec import RunSpec
 from proofloop.runtime import Tools, Worker, load_role
-from proofloop.store import LocalStore, Store, find_record, put_record
+from proofloop.store import LocalStore, Store, put_record
 
 log = structlog.get_logger()
 
@@ -199,7 +200,7 @@ class LocalWalk:
                 return
 
     def _pose(self, event: ProblemPosed) -> None:
-        label = find_record(self._store, keys.label(event.run_id, event.proof_id), Label)
+        label = find_label(self._store, event.run_id, event.proof_id)
         if label is not None:
             self._count(label.outcome)
             if self._spec.training.roles:

@@ -14,15 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
 from proofloop import keys
 from proofloop.cli import main
 from proofloop.cli.app import app
+from proofloop.labels import find_label
 from proofloop.messages import ProofReviewed, encode
 from proofloop.models import MANIFEST, publish_folder
-from proofloop.records import Label
+from proofloop.records import Label, Proof
 from proofloop.runspec import load_runspec
 from proofloop.store import LocalStore, get_record, put_record
 from proofloop.walk import DeadLetterRecord, create_run
@@ -272,6 +274,8 @@ def test_what_is_not_there_is_refused_with_what_there_is(done: Path, here: Calla
         ("dead", "list", "--run", "none"),
         ("dead", "list"),
         ("serve", "planner"),
+        ("review", "none"),
+        ("review", "--host", "0.0.0.0"),
         ("prompts", "show", "none"),
         ("prove", " "),
         ("nano", "pose", "--split", "none"),
@@ -285,6 +289,8 @@ def test_what_is_not_there_is_refused_with_what_there_is(done: Path, here: Calla
         ("no run 'none'", "there are: small"),
         ("which run?", "--run NAME"),
         ("role 'planner' is not installed", "generator, labeler, meta_verifier"),
+        ("no run 'none'", "there are: small"),
+        ("--host 0.0.0.0: others could reach the page", "PROOFLOOP_REVIEW_TOKEN"),
         ("none", "math, nano"),
         ("the problem is empty", "path of a file"),
         ('unknown split "none"', "one of train, validation, test"),
@@ -390,6 +396,32 @@ def labels_written(store: LocalStore) -> dict[str, int]:
 
 
 # -- prove -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_person_grades_what_a_run_left_undecided_and_every_look_at_it_says_so(copied: Path) -> None:
+    store = LocalStore(copied / "data")
+    label = get_record(store, next(store.list(keys.labels("small"))), Label)
+    proof = "nobody-000"
+    undecided = {"proof_id": proof, "outcome": "undecided", "kind": "undecided", "score": None, "critiques": ()}
+    put_record(store, keys.label("small", proof), label.model_copy(update=undecided))
+    written = get_record(store, keys.proof("small", label.proof_id), Proof)
+    put_record(store, keys.proof("small", proof), written.model_copy(update={"id": proof}))
+    page = start(copied, "review", "--port", "0")
+    assert page.stdout is not None
+    ready = json.loads(page.stdout.readline())
+    assert (ready["ready"], ready["store"]) == ("review", str(store))
+    form = {"score": "0", "by": "Emmy Noether", "comment": ""}
+    headers = {"Origin": ready["url"].rstrip("/")}
+    assert httpx.post(f"{ready['url']}runs/small/proofs/{proof}", data=form, headers=headers).status_code == 303
+    page.send_signal(signal.SIGINT)
+    _, err = page.communicate(timeout=20)
+    assert page.returncode == 0, err
+    assert find_label(store, "small", proof) == label.model_copy(
+        update={**undecided, "outcome": "label", "kind": "rejected_upheld", "score": 0.0, "by": "Emmy Noether"}
+    )
+    shown, reported = call_together(copied, ("runs", "show", "small", "--json"), ("runs", "report", "small"))
+    assert sum(shown.data()["outcomes"].values()) == 5
+    assert "labelled by Emmy Noether" in (copied / reported.out.strip()).read_text()
 
 
 def test_a_problem_is_proved_once_and_read_from_the_store_after_that(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
     assert set(schema["properties"]) - {"global"} == set(values)
     assert set(schema["$defs"]["worker"]["properties"]) == set(values["worker"])
     assert set(schema["$defs"]["serving"]["properties"]) == set(values["serving"])
+    assert set(schema["properties"]["review"]["properties"]) == set(values["review"])
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,9 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
         ({"secrets": {"existingSecret": ""}}, "minLength"),
         ({"serving": {"weights": {"existingClaim": "a", "hostPath": "/b"}}}, "not"),
         ({"serving": {"settings": {"engine": "vllm"}}}, "not"),
+        ({"review": {"enable": True}}, "'enable' not allowed"),
+        ({"review": {"run": "../other"}}, "does not match pattern"),
+        ({"review": {"ingress": {"enabled": True}}}, "minLength"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_place(values: Object, complaint: str) -> None:

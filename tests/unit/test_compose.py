@@ -16,9 +16,9 @@ ROLES = ("generator", "verifier", "meta_verifier", "labeler", "trainer")
 OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("proofloop-")}
 
 
-def test_one_command_starts_broker_store_five_roles_and_triton() -> None:
+def test_one_command_starts_broker_store_five_roles_page_and_triton() -> None:
     started = {name for name, service in SERVICES.items() if "profiles" not in service}
-    assert started == {"rabbitmq", "minio", "bucket", *ROLES, "triton"}
+    assert started == {"rabbitmq", "minio", "bucket", *ROLES, "review", "triton"}
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proofloop.labeling import UNDECIDED, Decision, decide, majority
-from proofloop.records import Judgement
-from tests.builders import judgement
+from proofloop.labeling import UNDECIDED, Decision, decide, decide_by_person, majority
+from proofloop.records import Judgement, Label
+from tests.builders import judgement, label, undecided_label
 
 Kind = tuple[float | None, bool | None]
 UNREAD: Kind = (None, None)
@@ -35,6 +35,10 @@ def said(decision: Decision | None) -> tuple[object, ...] | None:
 
 def rejected(score: float, *critiques: int) -> Decision:
     return Decision("label", "rejected_upheld", score, critiques)
+
+
+def persons(score: float, outcome: str, kind: str, *critiques: int) -> Label:
+    return label(score, outcome=outcome, kind=kind, critiques=critiques, by="Emmy Noether")
 
 
 # -- complete ----------------------------------------------------------------------------------------------------------
@@ -156,3 +160,27 @@ def test_a_majority_is_fixed_exactly_when_the_rest_cannot_change_it(m: int) -> N
         for confirms in range(seen + 1):
             ends = {2 * final > m for final in range(confirms, confirms + m - seen + 1)}
             assert majority(confirms, seen, m) == (ends.pop() if len(ends) == 1 else None)
+
+
+# -- a person ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kinds", "score", "expected"),
+    [
+        ((HALF, ZERO_REFUTED, HALF_REFUTED), 0.5, persons(0.5, "label", "rejected_upheld", 0, 2)),
+        ((HALF, ZERO_REFUTED, PRAISE), 0.0, persons(0.0, "label", "rejected_upheld", 1)),
+        ((HALF, PRAISE, UNREAD), 0.0, persons(0.0, "label", "rejected_upheld")),
+        ((HALF, PRAISE, PRAISE), 1.0, persons(1.0, "perfect", "overturned", 1, 2)),
+        ((PRAISE, UNREAD, UNREAD), 1.0, persons(1.0, "perfect", "accepted", 0)),
+    ],
+)
+def test_a_persons_label_is_carried_by_the_critiques_that_gave_the_same_score(
+    kinds: tuple[Kind, ...], score: float, expected: Label
+) -> None:
+    assert decide_by_person(undecided_label(), judged(*kinds), score=score, by="Emmy Noether") == expected
+
+
+def test_the_generators_own_critique_carries_no_label() -> None:
+    own = judgement(-1, 1.0)
+    assert decide_by_person(undecided_label(), [own], score=1.0, by="E").critiques == ()

@@ -51,6 +51,16 @@ RELEASED: dict[str, Event] = {
         kind="undecided",
         score=None,
     ),
+    "ProofLabeled-2": ProofLabeled(
+        run_id="demo-0",
+        proof_id="nano-01-003",
+        problem_id="nano-01",
+        group="nano-01",
+        outcome="label",
+        kind="rejected_upheld",
+        score=0.5,
+        by="Emmy Noether",
+    ),
     "ModelPublished-1": ModelPublished(
         run_id="demo-0", role="verifier", version="runs/demo-0/models/verifier/000002", digest="ab" * 32
     ),
@@ -62,6 +72,7 @@ IDS = {
     "ProofReviewed-1": "ProofReviewed/demo-0/nano-01-003/-1",
     "ReviewJudged-1": "ReviewJudged/demo-0/nano-01-003/0",
     "ProofLabeled-1": "ProofLabeled/demo-0/nano-01-003",
+    "ProofLabeled-2": "ProofLabeled/demo-0/nano-01-003/person",
     "ModelPublished-1": "ModelPublished/demo-0/runs/demo-0/models/verifier/000002",
 }
 
@@ -97,6 +108,7 @@ def test_events_are_routed_by_name_and_published_models_by_role_too() -> None:
         "ProofWritten",
         "ProofReviewed",
         "ReviewJudged",
+        "ProofLabeled",
         "ProofLabeled",
         "ModelPublished.verifier",
     ]

@@ -9,9 +9,25 @@ import pytest
 
 from proofloop import keys
 from proofloop.records import Label, Provenance, Tokens, TrainingSample, Verdict
+from proofloop.runtime import Tools
 from proofloop.store import LocalStore, put_record
+from proofloop.walk import create_run
+from proofloop_labeler.review.grading import grade_proof
 from proofloop_trainer.samples import Group, choose_groups, groups_of
-from tests.builders import MALFORMED, PROVENANCE, RUN, critique, judgement, label, proof, runspec, valid
+from proofloop_trainer.train import RunInTraining
+from tests.builders import (
+    MALFORMED,
+    PROVENANCE,
+    RUN,
+    CountingEngine,
+    critique,
+    judgement,
+    label,
+    proof,
+    runspec,
+    undecided_label,
+    valid,
+)
 
 TRUNCATED = Verdict(outcome="truncated", reason="cut off")
 FAILED = Verdict(outcome="engine_failed", reason="away")
@@ -50,6 +66,24 @@ def add_critique(
     put_record(store, keys.critique(RUN, "p1-000", index), written)
     if quality is not None:
         put_record(store, keys.judgement(RUN, "p1-000", index), judgement(index, verdict.score, quality=quality))
+
+
+def test_a_grade_that_comes_while_its_problem_waits_for_a_step_is_trained_on(store: LocalStore) -> None:
+    spec = runspec(
+        problems={"domain": "nano", "count": 1, "proofs_per_problem": 1},
+        training={"problems": 1, "ahead": 1.0, "verifier": {"steps": 1}},
+    )
+    create_run(store, spec, resume=False)
+    add_proof(store, 0, valid(1.0))
+    for index, score in enumerate((0.0, 0.5)):
+        add_critique(store, index, valid(score))
+    open_label = undecided_label(proof_id="p1-000")
+    put_record(store, keys.label(RUN, "p1-000"), open_label)
+    (learning,) = RunInTraining(RUN, Tools(store, lambda _: CountingEngine())).roles
+    grade_proof(store, open_label, 0.5, by="Emmy Noether", comment="")
+    batch = learning.next_batch()
+    assert batch is not None
+    assert [sample.reward for sample in batch.samples] == [0.5, 1.0]
 
 
 def unreadable(**fields: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from proofloop import keys
 from proofloop.errors import ConfigError
+from proofloop.labels import in_force, labels_of
 from proofloop.messages import Event, ModelPublished, ProofLabeled
 from proofloop.models import manifest_digest, publish_folder, published_versions, version_folder
 from proofloop.records import Label, TrainedRole, TrainingBatch, TrainingSample, TrainingStep
@@ -45,7 +46,8 @@ class Trainer:
             run = self._runs[event.run_id] = RunInTraining(event.run_id, tools)
             run.said[event.proof_id] = [learning.announcement() for learning in run.roles if learning.steps]
         yield from run.said.get(event.proof_id, ())
-        run.add(get_record(tools.store, keys.label(event.run_id, event.proof_id), Label))
+        label = get_record(tools.store, keys.label(event.run_id, event.proof_id), Label)
+        run.add(in_force(tools.store, label))
         for learning in run.roles:
             while (batch := learning.next_batch()) is not None:
                 learning.take_step(batch)
@@ -64,8 +66,8 @@ class RunInTraining:
         self.roles = [RoleInTraining(run_id, role, tools) for role in self._spec.training.roles]
         self.said: dict[str, list[ModelPublished]] = {}
         """What the messages of these proofs' labels led to: one entry a step."""
-        for key in self._store.list(keys.labels(run_id)):  # what was announced to a trainer that is gone
-            self.add(get_record(self._store, key, Label))
+        for label in labels_of(self._store, run_id):  # what was announced to a trainer that is gone
+            self.add(label)
 
     def add(self, label: Label) -> None:
         """Count a label; a problem whose proofs are all labelled is offered to every role that is learning by now."""
@@ -125,7 +127,8 @@ class RoleInTraining:
         return self._batched[-1]
 
     def _batch(self, problems: tuple[str, ...], labels: list[list[Label]]) -> TrainingBatch:
-        groups = [group for of_problem in labels for group in groups_of(self.role, of_problem, self._spec, self._store)]
+        known = [[in_force(self._store, label) for label in of_problem] for of_problem in labels]  # a person decided
+        groups = [group for of_problem in known for group in groups_of(self.role, of_problem, self._spec, self._store)]
         everything = [sample for group in groups for sample in group.samples]
         chosen = choose_groups(groups, self._wanted.groups) or groups[:1]  # all agree: a step that changes nothing
         return TrainingBatch(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from proofloop.cli import dead, demo, doctor, iterate, models, nano, plan, prompts, prove, run, runs, serve
+from proofloop.cli import dead, demo, doctor, iterate, models, nano, plan, prompts, prove, review, run, runs, serve
 from proofloop.settings import load_settings
 from proofloop.telemetry import configure_logging
 
@@ -26,6 +26,7 @@ app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("iterate")(iterate.iterate)
 app.command("serve")(serve.serve)
+app.command("review")(review.review)
 app.command("prove")(prove.prove)
 app.command("plan")(plan.plan_command)
 app.command("doctor")(doctor.doctor)

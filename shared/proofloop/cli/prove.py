@@ -12,8 +12,9 @@ from proofloop import keys
 from proofloop.cli.common import ProgressLine, StoreOption, open_engines, open_store, stopping_on_signal
 from proofloop.domains import load_domain
 from proofloop.errors import ConfigError
+from proofloop.labels import find_label
 from proofloop.measure import critiques_of, proofs_of
-from proofloop.records import Judgement, Label, Proof, digest
+from proofloop.records import Judgement, Proof, digest
 from proofloop.runspec import RunSpec, load_runspec, parse_runspec
 from proofloop.settings import load_settings
 from proofloop.store import LocalStore, Store, find_record
@@ -101,7 +102,7 @@ def _spec(question: str, using: Path | None, proofs: int, store: Store) -> RunSp
 
 
 def _found(store: Store, proof: Proof) -> dict[str, Any]:
-    label = find_record(store, keys.label(proof.run_id, proof.id), Label)
+    label = find_label(store, proof.run_id, proof.id)
     critiques = []
     for critique in critiques_of(store, proof.run_id, proof.id):
         judgement = find_record(store, keys.judgement(proof.run_id, proof.id, critique.index), Judgement)

@@ -18,11 +18,11 @@ from proofloop.curriculum import CurriculumSpec, StageManifest, all_figures, fin
 from proofloop.domains import load_domain
 from proofloop.errors import ConfigError
 from proofloop.evals import find_summary
+from proofloop.labels import labels_of
 from proofloop.measure import Figure, evaluate_run, refinement_figures
 from proofloop.models import published_versions
-from proofloop.records import Label
 from proofloop.runspec import RunSpec
-from proofloop.store import Store, get_record
+from proofloop.store import Store
 from proofloop.walk import planned_proofs
 
 app = typer.Typer(help="Runs in the store: list, show, report, cost.", no_args_is_help=True)
@@ -47,7 +47,7 @@ def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fals
         _show_curriculum(data, curriculum, as_json=as_json)
         return
     spec = need_run(data, run)
-    labels = _labels(data, run)
+    labels = list(labels_of(data, run))
     shown: dict[str, Any] = {
         **_line(data, spec),
         "outcomes": _count(label.outcome for label in labels),
@@ -142,10 +142,6 @@ def cost(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fals
         if spent is not None:
             rows.append({"of": name, **asdict(spent)})
     emit(rows, as_json=as_json, title=f"cost of {run}: {found.problems} problems, {found.solved_problems} solved")
-
-
-def _labels(store: Store, run: str) -> list[Label]:
-    return [get_record(store, key, Label) for key in store.list(keys.labels(run))]
 
 
 def _count(names: Iterable[str]) -> dict[str, int]:

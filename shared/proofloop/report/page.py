@@ -29,16 +29,22 @@ FILTERS = {
 
 def render(data: ReportData) -> str:
     """The whole page. Raises ConfigError where Jinja is not installed."""
-    return _environment().get_template("page.html.jinja").render(**_names(data))
+    return environment().get_template("page.html.jinja").render(**_names(data))
 
 
-def _environment() -> jinja2.Environment:
+def style() -> str:
+    """How our pages look."""
+    return files("proofloop.report").joinpath("page.css").read_text("utf-8")
+
+
+def environment(*packages: str) -> jinja2.Environment:
+    """Finds the templates of these packages, then the report's. Raises ConfigError where Jinja is not installed."""
     try:
         import jinja2
     except ImportError as error:
         raise ConfigError("a report needs Jinja, which is not installed", "pip install 'proofloop[report]'") from error
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("proofloop.report", "."),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name, ".") for name in (*packages, "proofloop.report")]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -54,7 +60,7 @@ def _names(data: ReportData) -> dict[str, Any]:
     return {
         "data": data,
         "spec": data.spec,
-        "style": files("proofloop.report").joinpath("page.css").read_text("utf-8"),
+        "style": style(),
         "verdict": wording.verdict(data),
         "changes": wording.changes(data.summary) if data.summary else [],
         "figures": figures,

@@ -15,6 +15,7 @@ from typing import TypeVar
 from proofloop import keys
 from proofloop.costs import Bill
 from proofloop.domains import CritiqueFinding, Domain, ProofFinding, load_domain
+from proofloop.labels import find_label
 from proofloop.records import Critique, Judgement, Label, MetaCritiques, Problem, Proof, digest
 from proofloop.runspec import RunSpec
 from proofloop.store import Store, find_record, get_record
@@ -163,7 +164,7 @@ def _sample(store: Store, spec: RunSpec, proof_id: str, domain: Domain | None) -
     proof = get_record(store, keys.proof(spec.name, proof_id), Proof)
     problem = find_record(store, keys.problem(spec.name, proof.problem_id), Problem)
     question = problem.question if problem else ""
-    label = find_record(store, keys.label(spec.name, proof_id), Label)
+    label = find_label(store, spec.name, proof_id)
     check = Checker(domain, question, proof.solution)
     critiques = [get_record(store, key, Critique) for key in store.list(keys.critiques(spec.name, proof_id))]
     shown = _most_telling(critiques, label)
@@ -249,9 +250,10 @@ def clip(text: str, limit: int) -> Text:
     for position, character in enumerate(text):
         size += _HTML_BYTES.get(character) or len(character.encode("utf-8", "replace"))
         if size > limit:
-            return Text(_printable(text[:position]), len(text) - position)
-    return Text(_printable(text))
+            return Text(printable(text[:position]), len(text) - position)
+    return Text(printable(text))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """The text without the control characters HTML forbids."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text).encode("utf-8", "replace").decode()
