@@ -214,10 +214,16 @@ management.tcp.port = {api}
 consumer_timeout = 14400000
 """
 
+LOOKS = ("collect_statistics_interval", "quorum_tick_interval")
+"""What times the counts of the management API; the second can only be set for the Erlang node."""
+
 
 @contextmanager
-def running_rabbitmq(folder: Path) -> Iterator[Broker]:
-    """A broker of our own, listening with and without TLS."""
+def running_rabbitmq(folder: Path, *, look_s: float = 5.0) -> Iterator[Broker]:
+    """A broker of our own, listening with and without TLS.
+
+    `look_s`: how often it counts its messages for the management API; the default is its own.
+    """
     amqp, tls, api, distribution, epmd = free_ports(5)
     certificates = make_certificates(folder)
     (folder / "rabbitmq.conf").write_text(RABBITMQ_CONF.format(amqp=amqp, tls=tls, api=api, certificates=certificates))
@@ -235,7 +241,8 @@ def running_rabbitmq(folder: Path) -> Iterator[Broker]:
         "RABBITMQ_CONF_ENV_FILE": "/dev/null",
         "ERL_EPMD_PORT": str(epmd),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +sbwtdcpu none +sbwtdio none",
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +sbwtdcpu none +sbwtdio none"
+        + "".join(f" -rabbit {name} {1000 * look_s:.0f}" for name in LOOKS),
     }
     running: list[subprocess.Popen[bytes]] = []
 
