@@ -87,7 +87,7 @@ class Plan:
     critiques: int = 5000
     most: int = 6
     concurrency: int = 64
-    latency_s: float = 30.0
+    latency_s: float = 60.0
     faster: float = 10.0
     limit_s: float = 1500.0
 
@@ -324,13 +324,15 @@ class Trial:
         connection.close()
 
     def _at_capacity(self) -> float:
-        """From when all pods have been there for a whole call until less waits than they can take."""
+        """From when all pods have been there for a whole call until less waits than they can take; 0 if never so."""
         slots = self.rule.most * self.plan.concurrency
         full = [
             one for one in self.samples if one.pods == self.rule.most and self.plan.critiques - one.done > 2 * slots
         ]
-        first = next(one for one in full if one.at_s > full[0].at_s + self.plan.latency_s)
-        per_second = (full[-1].done - first.done) / (full[-1].at_s - first.at_s)
+        settled = [one for one in full if one.at_s > full[0].at_s + self.plan.latency_s]
+        if len(settled) < 2:
+            return 0.0
+        per_second = (settled[-1].done - settled[0].done) / (settled[-1].at_s - settled[0].at_s)
         return per_second * self.plan.mean_call_s / slots
 
 
