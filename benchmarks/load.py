@@ -129,7 +129,7 @@ def load(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
     with installation(broker, s3, place) as (fleet, store, _):
         create_run(store, load_runspec(run), resume=False)
         proofs = [f"proof-{number:03d}" for number in range(plan.messages // CRITIQUES_PER_PROOF)]
-        put_proofs(store, proofs)
+        put_proofs(store, "load", proofs)
         ports = start(fleet, plan)
         watch = Watch(fleet, f"{broker.api}/api/queues/%2F/{Topology(fleet.namespace).queue('verifier')}")
         watch.until("consumers", PROCESSES, plan.fill_limit_s)
@@ -159,9 +159,9 @@ def load(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
         )
 
 
-def put_proofs(store: Store, proofs: list[str]) -> None:
+def put_proofs(store: Store, run_id: str, proofs: list[str]) -> None:
     """Perfect proofs: what the verifiers write of them claims no issue, so the roles after them ask no model."""
-    put_record(store, keys.problem("load", "problem"), Problem(id="problem", question="What is 1 + 1?"))
+    put_record(store, keys.problem(run_id, "problem"), Problem(id="problem", question="What is 1 + 1?"))
     origin = Provenance(
         model_version="load",
         prompt_digest="",
@@ -174,7 +174,7 @@ def put_proofs(store: Store, proofs: list[str]) -> None:
     for proof_id in proofs:
         proof = Proof(
             id=proof_id,
-            run_id="load",
+            run_id=run_id,
             problem_id="problem",
             group="problem",
             solution="Simulated proof ab of quality 1.\n" + 4000 * "x",
@@ -183,7 +183,7 @@ def put_proofs(store: Store, proofs: list[str]) -> None:
             provenance=origin,
             verifier_version="load",
         )
-        put_record(store, keys.proof("load", proof_id), proof)
+        put_record(store, keys.proof(run_id, proof_id), proof)
 
 
 def start(fleet: Fleet, plan: Plan) -> list[int]:

@@ -33,7 +33,7 @@ from proofloop.models import publish_folder, served_log
 from proofloop.records import Sampling
 from proofloop.runspec import RunSpec
 from proofloop.runtime import Tools
-from proofloop.store import LocalStore
+from proofloop.store import LocalStore, Store
 
 STREAMS, CRITIQUES, AFTER_S, ANSWER_S = 48, 8, 2.0, 120.0
 FIRST, SECOND, BROKEN = (keys.model(RUN, "verifier", step) for step in (1, 2, 3))
@@ -69,7 +69,7 @@ def main() -> None:
         print(json.dumps(measure(store, spec, Path(name), pause_s)))
 
 
-def publish_versions(store: LocalStore, folder: Path) -> None:
+def publish_versions(store: Store, folder: Path) -> None:
     files = {path.name: path.read_bytes() for path in nano_base_folder().iterdir() if path.is_file()}
     files.pop("manifest.json", None)
     cut = {name: data[: len(data) // 2] if name.endswith(".safetensors") else data for name, data in files.items()}

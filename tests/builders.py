@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from proofloop import keys
 from proofloop.engine.base import Call, Engine, GenerationRequest
 from proofloop.engine.simulated import SimulatedEngine
 from proofloop.engine.simulated_answers import SimulatedSettings
+from proofloop.models import MANIFEST, publish_folder
 from proofloop.prompts.parsing import EVALUATION_INTRO, EVALUATION_SCORE, META_INTRO, META_SCORE
 from proofloop.records import Critique, Judgement, Label, Problem, Proof, Provenance, Sampling, Verdict
 from proofloop.runspec import RunSpec, parse_runspec
@@ -130,6 +133,23 @@ def runspec(name: str = RUN, **sections: Any) -> RunSpec:
         is_table = isinstance(values, dict) and section in ("labeling", "flow", "models")
         fields[section] = {**fields[section], **values} if is_table else values
     return parse_runspec(fields, "a test")
+
+
+def model_folder(folder: Path, weights: bytes = b"weights") -> Path:
+    """A version's files with their manifest."""
+    files = {"model.bin": weights, "config.json": b"{}"}
+    folder.mkdir(parents=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    entries = [{"name": name, "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()]
+    (folder / MANIFEST).write_text(json.dumps({"files": entries}))
+    return folder
+
+
+def publish(store: LocalStore, folder: Path, *versions: str) -> None:
+    """Put such versions into the store, each with weights of its own."""
+    for version in versions:
+        publish_folder(store, model_folder(folder / version, version.encode()), version)
 
 
 class CountingEngine:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from copy import deepcopy
+from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from proofloop import keys
+from proofloop.cli.app import app
 from proofloop.engine.triton_contract import triton_name
+from proofloop.models import served_log
+from proofloop.store import LocalStore
+from tests.builders import publish, runspec
 from tests.helm.chart import Object, notes, render, values_of
 
 OLD, NEW = "runs/olympiad/models/verifier/000012", "runs/olympiad/models/verifier/000013"
@@ -92,6 +102,35 @@ def test_the_notes_name_the_addresses_for_the_run_file() -> None:
         'endpoints = ["proofloop-generator-model.maths.svc:8001", "proofloop-meta-verifier-model.maths.svc:8001", '
         '"proofloop-verifier-model.maths.svc:8001"]'
     ) in notes(values_of("production"))
+
+
+@pytest.mark.parametrize("first", ["models rollback", "helm rollback"])
+def test_the_charts_job_and_a_rollback_by_hand_agree_on_what_serves(tmp_path: Path, first: str) -> None:
+    store = LocalStore(tmp_path / "store")
+    publish(store, tmp_path, OLD, NEW)
+    spec = runspec(name="olympiad", models={"verifier": OLD})
+    store.put_if_absent(keys.run_spec("olympiad"), spec.model_dump_json().encode())
+    assert call(store, *job(production(NEW, keep=[OLD]))) == f"verifier of olympiad serves {NEW}\n"
+    if first == "models rollback":
+        assert (
+            call(store, "models", "rollback", "verifier", "--run", "olympiad") == f"verifier of olympiad serves {OLD}\n"
+        )
+    assert call(store, *job(production(OLD))) == f"verifier of olympiad serves {OLD}\n"
+    assert served_log(store, "olympiad", "verifier")[-1].version == OLD
+
+
+def job(values: Object) -> list[str]:
+    """The words after `proofloop` of the job that follows an upgrade and a rollback."""
+    pod = render(values)["Job/proofloop-verifier-promote"]["spec"]["template"]["spec"]
+    program, *words = pod["containers"][0]["command"]
+    assert program == "proofloop"
+    return words
+
+
+def call(store: LocalStore, *words: str) -> str:
+    result = CliRunner().invoke(app, [*words, "--store", str(store.root)], env=dict(os.environ), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
 def production(version: str, keep: list[str] | None = None) -> Object:

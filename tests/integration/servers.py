@@ -219,10 +219,16 @@ prometheus.tcp.port = {metrics}
 consumer_timeout = 14400000
 """
 
+LOOKS = ("collect_statistics_interval", "quorum_tick_interval")
+"""What times the counts of the management API; the second can only be set for the Erlang node."""
+
 
 @contextmanager
-def running_rabbitmq(folder: Path) -> Iterator[Broker]:
-    """A broker of our own, listening with and without TLS."""
+def running_rabbitmq(folder: Path, *, look_s: float = 5.0) -> Iterator[Broker]:
+    """A broker of our own, listening with and without TLS.
+
+    `look_s`: how often it counts its messages for the management API; the default is its own.
+    """
     amqp, tls, api, metrics, distribution, epmd = free_ports(6)
     certificates = make_certificates(folder)
     configuration = RABBITMQ_CONF.format(amqp=amqp, tls=tls, api=api, metrics=metrics, certificates=certificates)
@@ -241,7 +247,8 @@ def running_rabbitmq(folder: Path) -> Iterator[Broker]:
         "RABBITMQ_CONF_ENV_FILE": "/dev/null",
         "ERL_EPMD_PORT": str(epmd),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +sbwtdcpu none +sbwtdio none",
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +sbwtdcpu none +sbwtdio none"
+        + "".join(f" -rabbit {name} {1000 * look_s:.0f}" for name in LOOKS),
     }
     running: list[subprocess.Popen[bytes]] = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from pathlib import Path
 
 from pika import BasicProperties, BlockingConnection, URLParameters
 
@@ -69,6 +70,33 @@ def test_a_service_with_time_to_drain_finishes_what_runs_and_begins_nothing_new(
     assert posing.wait(15) == 130
 
 
+def test_what_a_service_cannot_finish_within_its_drain_another_finishes_once(installation: Installation) -> None:
+    run, ledger = installation.folder / "handed.toml", installation.folder / "ledger"
+    text = RUN.replace("latency_s = 0.1, failure_share = 0.02", f'latency_s = 4, ledger = "{ledger}"')
+    run.write_text(text.replace("chaos", "handed").replace("count = 25", "count = 6"))
+    installation.environment["PROOFLOOP_DRAIN_S"] = "3"  # some calls are shorter, some longer
+    posing = installation.call("run", str(run))
+    installation.start("generator")  # 16 of 24 at once
+    installation.wait_ready("generator")
+    assert wait_until(lambda: _began(ledger) >= 16 and _ready(installation, "generator") <= 8, 20)
+    installation.services["generator"].send_signal(signal.SIGTERM)
+    assert installation.services["generator"].wait(20) == 0, installation.log()
+    finished = _ready(installation, "verifier") // 4
+    left = _ready(installation, "generator")
+    assert 0 < finished < 24 and left == 24 - finished, installation.letters.depths()
+    asked_by_first = _began(ledger)
+    assert asked_by_first > finished, "nothing was cut off"
+    installation.start("generator")
+    installation.wait_ready("generator")
+    assert wait_until(lambda: _ready(installation, "verifier") >= 24 * 4, 60), installation.log()
+    installation.services["generator"].send_signal(signal.SIGTERM)
+    assert installation.services["generator"].wait(20) == 0, installation.log()
+    assert (_ready(installation, "verifier"), _ready(installation, "generator")) == (24 * 4, 0)
+    assert _began(ledger) == asked_by_first + left  # each once more, and nothing that was finished
+    posing.send_signal(signal.SIGINT)
+    assert posing.wait(15) == 130
+
+
 def test_what_is_no_event_is_dead_and_can_be_looked_at_replayed_and_dropped(installation: Installation) -> None:
     installation.start("verifier")
     installation.wait_ready("verifier")
@@ -119,6 +147,11 @@ def _output(installation: Installation, *words: str) -> str:
 
 def _ready(installation: Installation, role: str) -> int:
     return next(depth.ready for depth in installation.letters.depths() if depth.role == role)
+
+
+def _began(ledger: Path) -> int:
+    """Calls that were begun, by the engines' own account."""
+    return sum(page.read_text().count("began") for page in ledger.glob("*"))
 
 
 def _counted(installation: Installation, role: str) -> list[tuple[int, int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from proofloop.models import (
 )
 from proofloop.runtime import Tools, adopt
 from proofloop.store import LocalStore
-from tests.builders import RUN, CountingEngine, runspec
+from tests.builders import RUN, CountingEngine, model_folder, publish, runspec
 
 V1, V2, V3 = (keys.model(RUN, "verifier", step) for step in (1, 2, 3))
 
@@ -35,21 +34,6 @@ V1, V2, V3 = (keys.model(RUN, "verifier", step) for step in (1, 2, 3))
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "store")
-
-
-def model_folder(folder: Path, weights: bytes = b"weights") -> Path:
-    files = {"model.bin": weights, "config.json": b"{}"}
-    folder.mkdir(parents=True)
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    entries = [{"name": name, "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()]
-    (folder / MANIFEST).write_text(json.dumps({"files": entries}))
-    return folder
-
-
-def publish(store: LocalStore, folder: Path, *versions: str) -> None:
-    for version in versions:
-        publish_folder(store, model_folder(folder / version, version.encode()), version)
 
 
 def deliver(store: LocalStore, version: str) -> None:

@@ -1,0 +1,351 @@
+"""The chart's autoscaling, tried: real verifier processes follow a real queue by the rendered ScaledObject's rule.
+
+A burst of 5,000 critiques comes to one verifier; the rule of tests/helm/autoscaler.py, with the numbers that the chart
+renders, starts more of them and ends them again with SIGTERM, draining and grace, as the rendered Deployment says.
+Messages are counted as KEDA does, by the broker's management API, those in work included. While the pods go, critiques
+keep coming, so that those which go have work. The engine is simulated; its ledger says what was asked twice. All times
+of the chart, and the broker's own of counting, pass `faster` times as fast. The last line is JSON:
+
+drain_ratio_to_ideal   time from the burst to its last critique, to the ideal: the work (critiques times the mean call)
+                       on as many pods as the rule allows at each moment, there at once, no slot ever idle
+at_capacity            critiques a second with all pods and a full queue, to what their slots can do
+lost, duplicates       critiques without record or announcement; announced twice or asked of the engine twice
+calls_in_work_at_stop  calls that ran in pods which were asked to end; `killed`: pods that did not end within their time
+`--small`: less than a minute, 3 pods.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from itertools import islice, product
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+from pika import BlockingConnection, URLParameters
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.chaos import count_calls
+from benchmarks.load import put_proofs
+from tests.helm.autoscaler import Memory, Rule, decide, ideal_s, rule_of
+from tests.helm.chart import Object, render
+from tests.integration.fleet import Fleet, installation
+from tests.integration.processes import folder
+from tests.integration.servers import S3, Broker, own_s3, running_rabbitmq
+
+from proofloop import keys
+from proofloop.bus.dead_letters import DeadLetters
+from proofloop.bus.rabbitmq import RabbitBus
+from proofloop.bus.topology import Topology
+from proofloop.messages import OfProof, ProofWritten, decode
+from proofloop.runspec import load_runspec
+from proofloop.store import Store
+from proofloop.walk import create_run
+
+NAME, CRITIQUES_PER_PROOF, LATENCY_SIGMA = "scale", 100, 0.2
+COUNTS_S = 5.0
+"""How old the broker's counts may be, unless it is told otherwise."""
+
+TRICKLE = 1.0
+"""While pods go, as many calls run as one pod has slots, times this."""
+
+RUN = """
+name = "scale"
+[problems]
+domain = "nano"
+[engine]
+kind = "simulated"
+[engine.settings]
+latency_s = {latency_s}
+latency_sigma = {latency_sigma}
+max_concurrency = {concurrency}
+verifier_noise = 0.0
+ledger = "{ledger}"
+[labeling]
+n = 100
+m = 1
+k = 100
+stop_early = false
+"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The burst, the most pods, and the slots of each; `latency_s`: of the median call, in real seconds."""
+
+    critiques: int = 5000
+    most: int = 6
+    concurrency: int = 64
+    latency_s: float = 60.0
+    faster: float = 10.0
+    limit_s: float = 1500.0
+
+    @property
+    def mean_call_s(self) -> float:
+        return self.latency_s * math.exp(LATENCY_SIGMA**2 / 2)
+
+
+SMALL = Plan(critiques=250, most=3, concurrency=8, latency_s=1.0, faster=60.0, limit_s=150.0)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was seen; seconds are real ones."""
+
+    drain_ratio_to_ideal: float
+    max_workers: int
+    lost: int
+    duplicates: int
+    at_capacity: float
+    workers_at_end: int
+    calls_in_work_at_stop: int
+    killed: int
+    critiques: int
+    critiques_while_shrinking: int
+    drain_s: float
+    ideal_s: float
+    shrink_s: float
+    faster: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="less than a minute")
+    plan = SMALL if parser.parse_args().small else Plan()
+    with ExitStack() as stack:
+        places = [stack.enter_context(folder(f"proofloop-{name}-")) for name in ("scale", "rabbitmq", "ceph")]
+        broker = stack.enter_context(running_rabbitmq(places[1], look_s=COUNTS_S / plan.faster))
+        print(json.dumps(asdict(scale(plan, broker, stack.enter_context(own_s3(places[2])), places[0]))))
+
+
+def scale(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
+    """Send the burst by the plan and let the rule follow it; `place` gets the log and the ledger."""
+    run = place / "scale.toml"
+    fields = {"latency_s": plan.latency_s, "latency_sigma": LATENCY_SIGMA, "concurrency": plan.concurrency}
+    run.write_text(RUN.format(**fields, ledger=place / "ledger"))
+    with installation(broker, s3, place) as (fleet, store, letters):
+        create_run(store, load_runspec(run), resume=False)
+        objects = render(values(plan, fleet.namespace))
+        trial = Trial(plan, broker, fleet, letters, store, objects)
+        trial.follow()
+        return trial.result(count_calls(place / "ledger", fleet.killed)[1])
+
+
+def values(plan: Plan, namespace: str) -> Object:
+    """The chart's values: its own but for the number of pods and slots."""
+    scaling = {"kind": "keda", "maxReplicas": plan.most}
+    verifier = {"concurrency": plan.concurrency, "scaling": scaling}
+    return {"broker": {"namespace": namespace}, "roles": {"verifier": verifier}}
+
+
+class Pods:
+    """The processes of a rendered Deployment; those that are asked to end have its time for that."""
+
+    def __init__(self, fleet: Fleet, objects: Object, faster: float, ledger: Path) -> None:
+        pod = objects["Deployment/proofloop-verifier"]["spec"]["template"]["spec"]
+        self._command = pod["containers"][0]["command"]
+        self._end_s = pod["terminationGracePeriodSeconds"] / faster
+        self._fleet, self._ledger, self._dice = fleet, ledger, random.Random(5)
+        settings = objects["ConfigMap/proofloop-verifier"]["data"]
+        for name in ("PROOFLOOP_DRAIN_S", "PROOFLOOP_GRACE_S"):
+            fleet.environment[name] = str(float(settings[name]) / faster)
+        self.running: list[int] = []
+        self.in_work_at_stop = 0
+        self._ending: dict[int, float] = {}
+        self._started = 0
+
+    def become(self, wanted: int) -> None:
+        """Start what is missing, or ask any that are too many to end; which, nobody can say beforehand."""
+        while len(self.running) < wanted:
+            program, serve, role, *options = self._command
+            assert (program, serve, role) == ("proofloop", "serve", "verifier"), self._command
+            self._fleet.start(role, self._started, *options)
+            self.running.append(self._started)
+            self._started += 1
+        while len(self.running) > wanted:
+            number = self.running.pop(self._dice.randrange(len(self.running)))
+            self.in_work_at_stop += self._in_work(number)
+            self._process(number).send_signal(signal.SIGTERM)
+            self._ending[number] = time.monotonic() + self._end_s
+
+    def look(self) -> bool:
+        """Kill those whose time is over; are any still ending? Raises RuntimeError if one ended unasked or badly."""
+        for number in self._started_numbers():
+            code = self._process(number).poll()
+            if code is not None and (number in self.running or code != 0):
+                raise RuntimeError(f"verifier {number} ended with {code}: {self._fleet.log.read_text()[-2000:]}")
+            if code is None and time.monotonic() > self._ending.get(number, math.inf):
+                self._fleet.kill("verifier", number)
+            if code is not None or self._process(number).poll() is not None:
+                self._ending.pop(number, None)
+        return bool(self._ending)
+
+    def _started_numbers(self) -> list[int]:
+        return [*self.running, *self._ending]
+
+    def _process(self, number: int) -> subprocess.Popen[bytes]:
+        return self._fleet.workers["verifier", number]
+
+    def _in_work(self, number: int) -> int:
+        """Calls that run in the process, by its page of the ledger."""
+        pages = self._ledger.glob(f"{self._process(number).pid}-*")
+        words = Counter(line.split()[0] for page in pages for line in page.read_text().splitlines())
+        return words["began"] - words["ended"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One moment: pods, and critiques that were written."""
+
+    at_s: float
+    pods: int
+    done: int
+
+
+@dataclass
+class Trial:
+    """The burst, the rule that follows it, and what is seen."""
+
+    plan: Plan
+    broker: Broker
+    fleet: Fleet
+    letters: DeadLetters
+    store: Store
+    objects: Object
+    samples: list[Sample] = field(default_factory=list)
+    asked: int = 0
+
+    def __post_init__(self) -> None:
+        scaled = self.objects["ScaledObject/proofloop-verifier"]
+        self.rule: Rule = rule_of(scaled).faster(self.plan.faster)
+        self._counted = scaled["spec"]["triggers"][0]["metadata"]
+        self._memory, self._next_look = Memory(), 0.0
+        self.pods = Pods(self.fleet, self.objects, self.plan.faster, self.fleet.log.parent / "ledger")
+        proofs = [f"proof-{number:03d}" for number in range(2 * math.ceil(self.plan.critiques / CRITIQUES_PER_PROOF))]
+        put_proofs(self.store, NAME, proofs)
+        self._critiques = critiques(proofs)
+
+    def follow(self) -> None:
+        """From one pod to the most and back, and until nothing is left to do."""
+        self.pods.become(self.rule.least)
+        bus = RabbitBus(self.broker.url, namespace=self.fleet.namespace)
+        self._wait(lambda: self._counts().get("consumers", 0) == self.rule.least, "the first verifier is ready")
+        self.began = time.monotonic()
+        self._publish(bus, self.plan.critiques)
+        self._wait(lambda: self._step() >= self.plan.critiques, "the burst is done")
+        self.drained = time.monotonic()
+        self._wait(lambda: self._trickle(bus) == self.rule.least, "the pods are as few as before")
+        self.shrunk = time.monotonic()
+        self._wait(lambda: self._step() >= self.asked and not self.pods.look(), "all is done")
+        bus.close()
+
+    def result(self, asked_again: int) -> Result:
+        seen = Counter((event.proof_id, event.index) for event in self._announced())
+        stored = set(self.store.list(keys.proofs(NAME)))
+        best_s = ideal_s(self.rule, self.plan.concurrency, self.plan.critiques * self.plan.mean_call_s)
+        return Result(
+            drain_ratio_to_ideal=round((self.drained - self.began) / best_s, 3),
+            max_workers=max(sample.pods for sample in self.samples),
+            lost=self.asked - sum(keys.critique(NAME, *critique) in stored for critique in seen),
+            duplicates=seen.total() - len(seen) + asked_again,
+            at_capacity=round(self._at_capacity(), 3),
+            workers_at_end=self.samples[-1].pods,
+            calls_in_work_at_stop=self.pods.in_work_at_stop,
+            killed=len(self.fleet.killed),
+            critiques=self.plan.critiques,
+            critiques_while_shrinking=self.asked - self.plan.critiques,
+            drain_s=round(self.drained - self.began, 1),
+            ideal_s=round(best_s, 1),
+            shrink_s=round(self.shrunk - self.drained, 1),
+            faster=self.plan.faster,
+        )
+
+    def _publish(self, bus: RabbitBus, count: int) -> None:
+        bus.publish(islice(self._critiques, count))
+        self.asked += count
+
+    def _step(self) -> int:
+        """Let the rule look if it is time; the critiques that were written."""
+        now_s = time.monotonic() - self.began
+        if now_s >= self._next_look:
+            messages = self._counts()[messages_field(self._counted)]
+            wanted, self._memory = decide(self.rule, self._memory, now_s, len(self.pods.running), messages)
+            self.pods.become(wanted)
+            self._next_look = now_s + self.rule.polling_s
+        self.pods.look()
+        done = next(depth.ready for depth in self.letters.depths() if depth.role == "meta_verifier")
+        self.samples.append(Sample(now_s, len(self.pods.running), done))
+        return done
+
+    def _trickle(self, bus: RabbitBus) -> int:
+        """Keep some critiques coming; the pods that there are."""
+        self._step()
+        due = TRICKLE * self.plan.concurrency / self.plan.mean_call_s * (time.monotonic() - self.drained)
+        self._publish(bus, math.floor(due) - (self.asked - self.plan.critiques))
+        return len(self.pods.running)
+
+    def _wait(self, is_so: Callable[[], bool], what: str) -> None:
+        """Until it is so. Raises RuntimeError with the end of the log."""
+        deadline, told = time.monotonic() + self.plan.limit_s, 0.0
+        while not is_so():
+            if time.monotonic() > deadline:
+                log = self.fleet.log.read_text()[-2000:]
+                raise RuntimeError(f"not within {self.plan.limit_s:.0f} s: {what}; {self.samples[-1:]} {log}")
+            if self.samples and time.monotonic() > told + 5:
+                told, last = time.monotonic(), self.samples[-1]
+                print(f"{last.at_s:.0f} s: {last.pods} pods, {last.done} of {self.asked} critiques", file=sys.stderr)
+            time.sleep(0.2)
+
+    def _counts(self) -> Object:
+        """The queue as KEDA asks for it."""
+        vhost, queue = (quote(self._counted[name], safe="") for name in ("vhostName", "queueName"))
+        counts: Object = httpx.get(f"{self.broker.api}/api/queues/{vhost}/{queue}", timeout=30.0).json()
+        return counts
+
+    def _announced(self) -> Iterator[OfProof]:
+        """Every review that the verifiers announced."""
+        connection = BlockingConnection(URLParameters(self.broker.url))
+        channel, queue = connection.channel(), Topology(self.fleet.namespace).queue("meta_verifier")
+        while (body := channel.basic_get(queue)[2]) is not None:
+            event = decode(body)
+            assert isinstance(event, OfProof)
+            yield event
+        connection.close()
+
+    def _at_capacity(self) -> float:
+        """From when all pods have been there for a whole call until less waits than they can take; 0 if never so."""
+        slots = self.rule.most * self.plan.concurrency
+        full = [
+            one for one in self.samples if one.pods == self.rule.most and self.plan.critiques - one.done > 2 * slots
+        ]
+        settled = [one for one in full if one.at_s > full[0].at_s + self.plan.latency_s]
+        if len(settled) < 2:
+            return 0.0
+        per_second = (settled[-1].done - settled[0].done) / (settled[-1].at_s - settled[0].at_s)
+        return per_second * self.plan.mean_call_s / slots
+
+
+def messages_field(counted: Object) -> str:
+    """Which of the queue's figures KEDA's trigger takes."""
+    assert (counted["protocol"], counted["mode"]) == ("http", "QueueLength"), counted
+    return "messages" if counted["excludeUnacknowledged"] == "false" else "messages_ready"
+
+
+def critiques(proofs: list[str]) -> Iterator[ProofWritten]:
+    for index, proof_id in product(range(CRITIQUES_PER_PROOF), proofs):
+        yield ProofWritten(run_id=NAME, proof_id=proof_id, index=index, verifier_version="scale")
+
+
+if __name__ == "__main__":
+    main()
