@@ -43,7 +43,7 @@ count = 5000
 proofs_per_problem = 4
 [engine]
 kind = "simulated"
-settings = {{ latency_s = 5.0, tokens = 900, malformed_share = 0.06, truncated_share = 0.03, failure_share = 0.02 }}
+settings = {{ latency_s = 2.0, tokens = 900, malformed_share = 0.06, truncated_share = 0.03, failure_share = 0.02 }}
 [flow]
 max_waiting_proofs = {waiting}
 [models]
@@ -94,7 +94,7 @@ def record() -> Recorded:
 
 def serve(fleet: Fleet, pod: str, port: int) -> None:
     role, _, number = pod.rpartition("-")
-    fleet.start(role, int(number), "--concurrency", "16", "--metrics-port", str(port))
+    fleet.start(role, int(number), "--concurrency", "24", "--metrics-port", str(port))
 
 
 def wait_for_pods(prometheus: Prometheus, count: int) -> None:
@@ -122,9 +122,9 @@ def play(fleet: Fleet, ports: dict[str, int], place: Path, began: float) -> list
         posing.append(fleet.call("run", str(file)))
 
     do(0, "a run begins")
-    pose("steady", "v11", 8)
+    pose("steady", "v11", 12)
     do(100, "a burst for version 12")
-    pose("burst", "v12", 40)
+    pose("burst", "v12", 60)
     do(130, "no event in a queue")
     publish_no_event(fleet)
     do(160, "two more verifiers")

@@ -40,6 +40,11 @@ def test_the_dashboard_covers_what_an_operator_asks() -> None:
     assert len(set(places)) == len(places)
 
 
+def test_the_picture_in_the_documentation_shows_every_panel() -> None:
+    picture = (ROOT / "docs" / "dashboard.svg").read_text("utf-8")
+    assert [panel["title"] for panel in dashboard()["panels"] if f">{panel['title']}<" not in picture] == []
+
+
 def test_every_alert_has_a_paragraph_in_the_runbook_and_points_to_it() -> None:
     docs = (ROOT / "docs" / "operations.md").read_text()
     for rule in rules():

@@ -264,8 +264,8 @@ def running_rabbitmq(folder: Path, *, look_s: float = 5.0) -> Iterator[Broker]:
     def kill() -> None:
         end(running.pop(), signal.SIGKILL)
 
-    start()
     try:
+        start()
         user, ca = "guest:guest@127.0.0.1", str(certificates.ca)
         urls = {"api": f"http://{user}:{api}", "metrics": f"http://127.0.0.1:{metrics}/metrics/per-object"}
         tls_url = f"amqps://{user}:{tls}/%2F"
