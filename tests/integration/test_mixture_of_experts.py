@@ -161,7 +161,7 @@ def other_choices(folder: Path, into: Path) -> Path:
     model = DeepseekV3ForCausalLM.from_pretrained(into)
     for name, bias in model.named_buffers():
         if name.endswith("e_score_correction_bias"):
-            bias.copy_(torch.tensor([-2.0, 2.0, 3.0, -3.0]))
+            bias.copy_(torch.tensor([3.0, 3.0, -3.0, -3.0]))  # the first of its two groups, always
     model.save_pretrained(into)
     return into
 
