@@ -75,7 +75,7 @@ def samples(store: LocalStore, step: int) -> tuple[TrainingSample, ...]:
 
 
 def parts_by_role(store: LocalStore, stage: str) -> dict[str, bool]:
-    """What a stage's first batch is about (D_v: verifier, D_mv: meta_verifier), and whether R_meta is in its rewards."""
+    """What a stage's first batch is about (D_v: verifier, D_mv: meta_verifier), and whether R_meta rewards it."""
     found: dict[str, bool] = {}
     for sample in get_record(store, keys.batch("small", stage, 0), TrainingBatch).samples:
         role = sample.group.rpartition("-")[0]
