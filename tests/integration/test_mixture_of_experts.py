@@ -200,7 +200,7 @@ def test_a_sample_whose_experts_are_not_of_all_tokens_is_refused(sharp_folder: P
 # Serving
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_real_triton_serves_what_was_trained_and_gives_what_training_needs(sharp_folder: Path, tmp_path: Path):
     learner = GrpoLearner(sharp_folder, ONE_PASS)
     learner.step(batch(answers(sharp_folder, 4)))

@@ -16,7 +16,7 @@ from proofloop_trainer.grpo_settings import GrpoSettings
 from proofloop_trainer.launch import follow
 from proofloop_trainer.ranks import Order
 from proofloop_trainer.supervised import fine_tune
-from tests.unit.grpo_examples import batch, ragged_samples
+from tests.unit.grpo_examples import batch, ragged_samples, sample
 
 # One update a step: AdamW makes much of a rounding error in a gradient of nearly 0, which is no error of a step.
 SETTINGS = GrpoSettings(epochs=1, minibatch_sequences=32, tokens_per_pass=40, kl_coefficient=0.1, learning_rate=1e-3)
@@ -38,7 +38,10 @@ def train(out: Path, models: list[Path]) -> dict[str, list[float]]:
         seen[f"{model.name} gradients"] = [report.grad_norm for report in reports]
         seen[f"{model.name} kl"] = [report.kl for report in reports]
         seen[f"{model.name} held"] = [held(learner)]
-    answers = [sample.tokens for sample in ragged_samples(9)]
+    silent = learners[0].step(batch(sample(0.5), sample(0.5)))
+    single = learners[0].step(batch(sample(0.0), sample(1.0, completion=())))  # fewer answers than processes
+    seen["silent, single"] = [silent.updates, silent.loss, single.updates, single.loss]
+    answers = [one.tokens for one in ragged_samples(9)]
     fine_tune(models[0], out / "tuned", answers, epochs=1, batch=4, learning_rate=1e-3, seed=0)
     return seen
 

@@ -63,10 +63,8 @@ class RecordedGrpoTrainer(GRPOTrainer):
     def use_reference(self, reference: PreTrainedModel, coefficient: float) -> None:
         """Pull towards this model. TRL would load its own, whole, and leave it whole in every process."""
         add_fused_lm_head(reference, temperature=self.temperature)
-        self.ref_model = reference.eval().requires_grad_(False)
+        self.ref_model = reference.eval().requires_grad_(False).to(self.model.device)
         ranks.shard(self.ref_model)
-        if ranks.count() == 1:
-            self.ref_model.to(self.model.device)
         self.beta = coefficient
 
     def pass_loss(self, inputs: Pass) -> tuple[Tensor, Tally]:

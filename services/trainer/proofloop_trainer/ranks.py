@@ -117,7 +117,7 @@ def summed(values: Iterable[float]) -> list[float]:
 
 def collected(rows: Sequence[Tensor], lengths: Sequence[int]) -> list[Tensor]:
     """All processes' rows in the order in which `dealt` dealt them; `lengths` are those of all."""
-    if _orders is None:
+    if _orders is None or not lengths:
         return list(rows)
     whole = pad_sequence([torch.zeros(length) for length in lengths], batch_first=True)
     for place, row in zip(dealt(range(len(lengths))), rows, strict=True):
