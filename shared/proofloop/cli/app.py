@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from proofloop.cli import dead, demo, doctor, iterate, models, nano, plan, prompts, prove, review, run, runs, serve, train
+from proofloop.cli import (
+    dead,
+    demo,
+    doctor,
+    iterate,
+    models,
+    nano,
+    plan,
+    prompts,
+    prove,
+    review,
+    run,
+    runs,
+    serve,
+    train,
+)
 from proofloop.settings import load_settings
 from proofloop.telemetry import configure_logging
 
