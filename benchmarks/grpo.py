@@ -1,9 +1,13 @@
-"""Our GRPO step against TRL's own `GRPOTrainer.train`, in one run, with the same model, prompts and length of answers.
+"""Our GRPO step against TRL's own `GRPOTrainer.train`, with the same model, prompts and length of answers.
 
 Both get the same answers: TRL's trainer by a `rollout_func` that hands out recorded tokens instead of sampling, ours as
-training batches. So neither time holds any sampling. Prints one JSON object as the last line of stdout:
-`ratio_tokens_per_second` (ours to TRL's), seconds a step and tokens a second of each, and the peak memory of each, in a
-process of its own. `--small` takes fewer steps.
+training batches. So neither time holds any sampling. Each side is a process of its own, and they take their steps in
+turn: whatever else the machine does, it does to both. Prints one JSON object as the last line of stdout:
+`ratio_tokens_per_second` (ours to TRL's, from the medians of the wall time), `ratio_tokens_per_cpu_second` (of the CPU
+time: the one to look at on a busy machine), seconds a step, tokens a second and peak memory of each.
+
+Then the share of sampling and of the update in a step of the whole loop: on a GPU for a dense model and a mixture of
+experts of about 300 M weights; without one for tiny models, and "gpu" says that it was not run. `--small`: fewer steps.
 """
 
 from __future__ import annotations
@@ -17,14 +21,27 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, TrainerCallback
+from transformers import (
+    AutoTokenizer,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    TrainerCallback,
+)
 from trl import GRPOConfig, GRPOTrainer
 
-from proofloop.records import Tokens, TrainingBatch, TrainingSample
+from proofloop.engine.base import ChatMessage, GenerationRequest
+from proofloop.records import Sampling, Tokens, TrainingBatch, TrainingSample
+from proofloop_serving.engine import LocalEngine
 from proofloop_trainer.grpo import GrpoLearner, GrpoSettings
 from proofloop_trainer.nano import BASE_FOLDER
 
@@ -33,9 +50,13 @@ PROMPT_TOKENS, ANSWER_TOKENS = 48, 48
 SEQUENCES = GROUPS * SAMPLES
 KL, RATE = 0.02, 1e-5
 WARM_UP = 2
+NO_GPU = "not run: there is no CUDA device here"
+
+Answer = tuple[list[int], list[int], list[float], float]
+Turn = Callable[[], None]
 
 
-def answers(step: int) -> list[tuple[list[int], list[int], list[float], float]]:
+def answers(step: int) -> list[Answer]:
     """Prompt, answer, log-probabilities and reward of each sequence of a step; random, and the same for both."""
     rng = random.Random(step)
     rows = []
@@ -48,18 +69,25 @@ def answers(step: int) -> list[tuple[list[int], list[int], list[float], float]]:
     return rows
 
 
-def ours(steps: int) -> list[float]:
-    """Seconds of each step of our learner."""
-    settings = GrpoSettings(
-        learning_rate=RATE,
-        kl_coefficient=KL,
-        epochs=1,
-        minibatch_sequences=SEQUENCES,
-        tokens_per_pass=SEQUENCES * (PROMPT_TOKENS + ANSWER_TOKENS),
-    )
-    learner, seconds = GrpoLearner(BASE_FOLDER, settings), []
-    for step in range(steps):
-        samples = tuple(
+class Clock:
+    """Lets a step begin when the other side has ended its own, and says what it took."""
+
+    def begin(self) -> None:
+        sys.stdin.readline()
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def end(self) -> None:
+        wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"wall": wall, "cpu": cpu, "memory_mb": memory}), flush=True)
+
+
+def batch_of(rows: list[Answer], step: int) -> TrainingBatch:
+    return TrainingBatch(
+        run_id="r",
+        role="verifier",
+        step=step,
+        samples=tuple(
             TrainingSample(
                 key=str(number),
                 group=str(number // SAMPLES),
@@ -68,26 +96,39 @@ def ours(steps: int) -> list[float]:
                 reward_parts={},
                 model_version="v",
             )
-            for number, (prompt, answer, logprobs, reward) in enumerate(answers(step))
-        )
-        began = time.perf_counter()
-        learner.step(TrainingBatch(run_id="r", role="verifier", step=step, samples=samples))
-        seconds.append(time.perf_counter() - began)
-    return seconds
+            for number, (prompt, answer, logprobs, reward) in enumerate(rows)
+        ),
+    )
 
 
-class Clock(TrainerCallback):  # type: ignore[misc]
-    """When each of TRL's steps began and ended."""
+def ours(steps: int) -> None:
+    """The steps of our learner."""
+    settings = GrpoSettings(
+        learning_rate=RATE,
+        kl_coefficient=KL,
+        epochs=1,
+        minibatch_sequences=SEQUENCES,
+        tokens_per_pass=SEQUENCES * (PROMPT_TOKENS + ANSWER_TOKENS),
+    )
+    learner, clock = GrpoLearner(BASE_FOLDER, settings), Clock()
+    for step in range(steps):
+        batch = batch_of(answers(step), step)
+        clock.begin()
+        learner.step(batch)
+        clock.end()
+
+
+class TrlClock(TrainerCallback):  # type: ignore[misc]
+    """When each of TRL's steps begins and ends."""
 
     def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self._began = 0.0
+        self._clock = Clock()
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self._began = time.perf_counter()
+        self._clock.begin()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.seconds.append(time.perf_counter() - self._began)
+        self._clock.end()
 
 
 class QuietTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -97,10 +138,10 @@ class QuietTrainer(GRPOTrainer):  # type: ignore[misc]
         """A benchmark reports nothing."""
 
 
-def theirs(steps: int) -> list[float]:
-    """Seconds of each step of TRL's trainer; what it does with the handed-out answers is part of its step."""
+def theirs(steps: int) -> None:
+    """The steps of TRL's trainer; what it does with the handed-out answers is part of its step."""
     done = iter(range(steps + 1))
-    current: list[tuple[list[int], list[int], list[float], float]] = []
+    current: list[Answer] = []
 
     def rollout(prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
         current[:] = answers(next(done))[: len(prompts)]
@@ -113,7 +154,6 @@ def theirs(steps: int) -> list[float]:
     def reward(prompts: list[Any], **_: Any) -> list[float]:
         return [row[3] for row in current]
 
-    clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         arguments = GRPOConfig(
             output_dir=folder,
@@ -143,18 +183,138 @@ def theirs(steps: int) -> list[float]:
             train_dataset=Dataset.from_dict({"prompt": ["Modulo 10, start at 7."] * SEQUENCES * (steps + 1)}),
             processing_class=AutoTokenizer.from_pretrained(BASE_FOLDER),
             rollout_func=rollout,
-            callbacks=[clock],
+            callbacks=[TrlClock()],
         )
         trainer.train()
-    return clock.seconds
 
 
-def measured(side: str, steps: int) -> dict[str, float]:
-    """The median step of one side, in a process of its own."""
-    command = [sys.executable, __file__, "--side", side, "--steps", str(steps)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+@contextmanager
+def side(name: str, steps: int) -> Iterator[subprocess.Popen[str]]:
+    """One side in a process of its own, which takes a step for each line that it is sent."""
+    command = [sys.executable, __file__, "--side", name, "--steps", str(steps)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def step_of(process: subprocess.Popen[str]) -> dict[str, float]:
+    """Let it take its next step."""
+    assert process.stdin and process.stdout
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    while not (line := process.stdout.readline()).startswith('{"wall"'):
+        if not line:
+            raise RuntimeError(f"a side ended before its time: {process.args}")
+    found: dict[str, float] = json.loads(line)
     return found
+
+
+def compared(steps: int) -> dict[str, float]:
+    """Both sides, step by step in turn."""
+    taken: dict[str, list[dict[str, float]]] = {"ours": [], "trl": []}
+    with side("ours", steps) as our, side("trl", steps) as their:
+        for _ in range(steps):
+            taken["ours"].append(step_of(our))
+            taken["trl"].append(step_of(their))
+    figures: dict[str, float] = {}
+    for name, found in taken.items():
+        wall, cpu = (statistics.median(step[kind] for step in found[WARM_UP:]) for kind in ("wall", "cpu"))
+        figures |= {f"{name}_seconds_per_step": wall, f"{name}_cpu_seconds_per_step": cpu}
+        figures[f"{name}_tokens_per_second"] = SEQUENCES * ANSWER_TOKENS / wall
+        figures[f"{name}_memory_mb"] = found[-1]["memory_mb"]
+    ratios = {
+        "ratio_tokens_per_second": figures["trl_seconds_per_step"] / figures["ours_seconds_per_step"],
+        "ratio_tokens_per_cpu_second": figures["trl_cpu_seconds_per_step"] / figures["ours_cpu_seconds_per_step"],
+    }
+    return ratios | figures
+
+
+def models(vocabulary: int, is_large: bool) -> dict[str, PreTrainedModel]:
+    """A dense model and a mixture of experts with random weights: about 300 M each, or tiny."""
+    width, layers, experts = (1024, 16, 16) if is_large else (64, 2, 4)
+    same = {"vocab_size": vocabulary, "hidden_size": width, "num_hidden_layers": layers, "bos_token_id": None}
+    dense = LlamaConfig(**same, intermediate_size=4 * width, num_attention_heads=8, max_position_embeddings=4096)
+    moe = DeepseekV3Config(
+        **same,
+        intermediate_size=2 * width,
+        moe_intermediate_size=width // 4,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        n_shared_experts=1,
+        n_routed_experts=experts,
+        num_experts_per_tok=2,
+        n_group=2,
+        topk_group=1,
+        first_k_dense_replace=1,
+        kv_lora_rank=width // 4,
+        q_lora_rank=width // 2,
+        qk_rope_head_dim=width // 16,
+        qk_nope_head_dim=width // 16,
+        v_head_dim=width // 8,
+        max_position_embeddings=4096,
+    )
+    return {"dense": LlamaForCausalLM(dense), "moe": DeepseekV3ForCausalLM(moe)}
+
+
+def shares(answer_tokens: int, is_large: bool) -> dict[str, float]:
+    """Sampling and update of one step of the loop, for both kinds of model."""
+    figures: dict[str, float] = {}
+    tokenizer = AutoTokenizer.from_pretrained(BASE_FOLDER)
+    for name, model in models(32_000 if is_large else len(tokenizer), is_large).items():
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            found = loop(Path(folder), answer_tokens)
+        label = name if is_large else f"tiny_{name}"
+        figures[f"{label}_weights_m"] = model.num_parameters() / 1e6
+        figures |= {f"{label}_{figure}": value for figure, value in found.items()}
+    return figures
+
+
+def loop(folder: Path, answer_tokens: int) -> dict[str, float]:
+    """Sample a batch and take a step on it, the second time around."""
+    engine = LocalEngine(lambda _: folder)
+    learner = GrpoLearner(folder, GrpoSettings(kl_coefficient=KL, epochs=1, tokens_per_pass=32_768))
+    try:
+        for turn in range(2):
+            began = time.perf_counter()
+            batch = sampled(engine, answer_tokens, turn)
+            between = time.perf_counter()
+            learner.step(batch)
+            ended = time.perf_counter()
+    finally:
+        engine.close()
+    tokens = sum(len(sample.tokens.completion_ids) for sample in batch.samples)
+    return {
+        "generation_share": (between - began) / (ended - began),
+        "update_share": (ended - between) / (ended - began),
+        "generated_tokens_per_second": tokens / (between - began),
+        "trained_tokens_per_second": tokens / (ended - between),
+    }
+
+
+def sampled(engine: LocalEngine, answer_tokens: int, turn: int) -> TrainingBatch:
+    asked = [
+        engine.submit(
+            GenerationRequest(
+                f"{turn}-{number}",
+                "m",
+                (ChatMessage("user", f"Modulo 10, start at {number // SAMPLES}. a + 3."),),
+                Sampling(max_tokens=answer_tokens),
+                seed=turn * SEQUENCES + number,
+            )
+        )
+        for number in range(SEQUENCES)
+    ]
+    found = [call.result(600).tokens for call in asked]
+    rows = [
+        (list(tokens.prompt_ids), list(tokens.completion_ids), list(tokens.logprobs), float(number % 2))
+        for number, tokens in enumerate(found)
+        if tokens is not None
+    ]
+    return batch_of(rows, turn)
 
 
 def main() -> None:
@@ -163,20 +323,16 @@ def main() -> None:
     parser.add_argument("--side", choices=("ours", "trl"))
     parser.add_argument("--steps", type=int)
     options = parser.parse_args()
-    steps = options.steps or (6 if options.small else 20)
+    steps = options.steps or (6 if options.small else 30)
+    torch.set_num_threads(1)
     if options.side:
-        torch.set_num_threads(1)
-        seconds = (ours if options.side == "ours" else theirs)(steps)[WARM_UP:]
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"seconds_per_step": statistics.median(seconds), "memory_mb": memory}))
+        (ours if options.side == "ours" else theirs)(steps)
         return
-    sides = {side: measured(side, steps) for side in ("ours", "trl")}
-    tokens = {side: SEQUENCES * ANSWER_TOKENS / found["seconds_per_step"] for side, found in sides.items()}
-    figures = {"ratio_tokens_per_second": tokens["ours"] / tokens["trl"]}
-    for side, found in sides.items():
-        figures |= {f"{side}_{name}": value for name, value in found.items()}
-        figures[f"{side}_tokens_per_second"] = tokens[side]
-    print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
+    figures: dict[str, Any] = {name: round(value, 3) for name, value in compared(steps).items()}
+    has_gpu = torch.cuda.is_available()
+    figures["gpu"] = torch.cuda.get_device_name() if has_gpu else NO_GPU
+    found = shares(256 if has_gpu else 16, has_gpu)
+    print(json.dumps(figures | {name: round(value, 3) for name, value in found.items()}))
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ class Progress:
     prompt_ids: Sequence[int] = ()
     token_ids: Sequence[int] = ()
     logprobs: Sequence[float] = ()
+    experts: Sequence[Sequence[int]] = ()
     cached_tokens: int = 0
     seconds: float = 0.0
 

@@ -18,6 +18,7 @@ from proofloop.engine.base import FinishReason
 from proofloop.records import Sampling
 from proofloop_serving.growing_cache import can_join, growing_cache, joined, trim_left
 from proofloop_serving.prompt_cache import PromptCache, ReadPrompts
+from proofloop_serving.routing import Recorder
 
 GREEDY_TEMPERATURE = 1e-5  # what temperature 0 means: all mass on the best token
 STEPS_AHEAD = 64  # how many uniforms are drawn at once
@@ -41,6 +42,7 @@ class Row:
     cached_tokens: int = 0  # of the prompt, read before for another row
     completion_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    experts: list[tuple[int, ...]] = field(default_factory=list)  # of each token but the last, which nothing read
     finish_reason: FinishReason | None = None
     stop_reason: str = ""
     seconds: float = 0.0
@@ -94,6 +96,7 @@ class Batch:
 
     def __init__(self, model: PreTrainedModel, eos_ids: frozenset[int], prompt_tokens_kept: int = 0) -> None:
         self._model, self._eos_ids = model, eos_ids
+        self._recorder = Recorder(model)
         self._can_join = can_join(growing_cache(model.config))
         self._prompts = PromptCache(prompt_tokens_kept if self._can_join else 0)
         self._state: _State | None = None
@@ -107,6 +110,7 @@ class Batch:
 
     def clear(self) -> None:
         self._state = None
+        self._recorder.forget()
 
     def wants(self, waiting: int) -> bool:
         """Whether it pays to let so many rows join now."""
@@ -165,11 +169,15 @@ class Batch:
             tokens_B = tokens_B[torch.tensor(running, device=tokens_B.device)]
         state.mask_BT = torch.cat([state.mask_BT, torch.ones_like(tokens_B)[:, None]], dim=1)
         state.logits_BV = _forward(self._model, tokens_B[:, None], state.mask_BT, state.cache)
+        if (experts_B1E := self._recorder.take(len(state.rows))) is not None:
+            for row, (experts,) in zip(state.rows, experts_B1E.tolist(), strict=True):
+                if row.finish_reason is None:
+                    row.experts.append(tuple(experts))
 
     def _read(self, rows: Sequence[Row]) -> list[tuple[list[int], ReadPrompts]]:
         """The places of the rows by the reading that has their prompts; what is new is read now."""
         fresh = dict.fromkeys(row.prompt_ids for row in rows if self._prompts.find(row.prompt_ids) is None)
-        newly_read = read_prompts(self._model, list(fresh)) if fresh else None
+        newly_read = read_prompts(self._model, list(fresh), self._recorder) if fresh else None
         parts: dict[int, tuple[list[int], ReadPrompts]] = {}
         for place, row in enumerate(rows):
             read = self._prompts.find(row.prompt_ids) or newly_read
@@ -186,6 +194,10 @@ class Batch:
         device = self._model.device
         index = torch.tensor([read.places[row.prompt_ids] for row in rows], device=device)
         uniforms_BS = _uniforms(rows, STEPS_AHEAD - self._step, device)
+        if read.experts_BTE is not None:
+            for row in rows:
+                experts_TE = read.experts_BTE[read.places[row.prompt_ids], -len(row.prompt_ids) :]
+                row.experts = [tuple(experts) for experts in experts_TE.tolist()]
         return _State(
             rows=list(rows),
             cache=read.cache_of(index),
@@ -260,14 +272,15 @@ def _nucleus(probabilities_BV: torch.Tensor, top_p_B: torch.Tensor) -> torch.Ten
     return kept_BV / kept_BV.sum(-1, keepdim=True)
 
 
-def read_prompts(model: PreTrainedModel, prompts: Sequence[tuple[int, ...]]) -> ReadPrompts:
+def read_prompts(model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], recorder: Recorder) -> ReadPrompts:
     """Read distinct prompts, padded on the left."""
     width = max(map(len, prompts))
     tokens = torch.tensor([(0,) * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
     mask = torch.tensor([(0,) * (width - len(each)) + (1,) * len(each) for each in prompts], device=model.device)
     cache = growing_cache(model.config)
     logits = _forward(model, tokens, mask, cache)
-    return ReadPrompts({prompt: place for place, prompt in enumerate(prompts)}, cache, mask, logits)
+    places = {prompt: place for place, prompt in enumerate(prompts)}
+    return ReadPrompts(places, cache, mask, logits, recorder.take(len(prompts)))
 
 
 def _uniforms(rows: Sequence[Row], steps: int, device: torch.device) -> torch.Tensor:

@@ -276,6 +276,9 @@ def _generation(call: LocalCall, loaded: LoadedModel, row: Row) -> Generation:
         model_version=call.request.model,
         reasoning=reasoning.strip(),
         tokens=Tokens(
-            prompt_ids=row.prompt_ids, completion_ids=tuple(row.completion_ids), logprobs=tuple(row.logprobs)
+            prompt_ids=row.prompt_ids,
+            completion_ids=tuple(row.completion_ids),
+            logprobs=tuple(row.logprobs),
+            routed_experts=tuple(row.experts) or None,
         ),
     )

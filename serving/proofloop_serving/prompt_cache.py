@@ -18,6 +18,7 @@ class ReadPrompts:
     cache: DynamicCache
     mask_BT: torch.Tensor
     logits_BV: torch.Tensor  # after the last token
+    experts_BTE: torch.Tensor | None = None  # of a mixture of experts: see routing
 
     def cache_of(self, index: torch.Tensor) -> DynamicCache:
         """A cache of its own with the rows of `index`."""

@@ -43,6 +43,7 @@ class TransformersCall:
             prompt_ids=row.prompt_ids,
             token_ids=row.completion_ids[:count],
             logprobs=row.logprobs[:count],
+            experts=row.experts if has_ended else (),
             cached_tokens=row.cached_tokens,
             seconds=row.seconds,
         )

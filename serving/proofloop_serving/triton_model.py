@@ -179,6 +179,8 @@ class TritonPythonModel:
             tensors.append(_integers("prompt_token_ids", progress.prompt_ids))
             tensors.append(_integers("token_ids", progress.token_ids))
             tensors.append(_floats("logprobs", progress.logprobs))
+            if progress.experts:
+                tensors.append(_integers("routed_experts", [each for token in progress.experts for each in token]))
         return pb_utils.InferenceResponse(output_tensors=tensors)
 
 

@@ -153,8 +153,12 @@ def figures(name: str, what: str) -> str:
     return f"{all_figures(name)}{what}.json"
 
 
+def all_batches(run_id: str) -> str:
+    return f"runs/{run_id}/batches/"
+
+
 def batches(run_id: str, role: str) -> str:
-    return f"runs/{run_id}/batches/{role}/"
+    return f"{all_batches(run_id)}{role}/"
 
 
 def batch(run_id: str, role: str, step: int) -> str:

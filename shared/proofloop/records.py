@@ -75,7 +75,8 @@ class Tokens(Record):
     """One answer as it was sampled: never decoded and encoded again.
 
     `prompt_ids` [P], `completion_ids` [C], `logprobs` [C]: natural logarithms under the sampling distribution.
-    `routed_experts`: for each token the experts that a mixture of experts sent it to, where the engine says so.
+    `routed_experts` [P + C - 1]: the experts that a mixture of experts sent each token to, layer by layer, where the
+    engine says so; the last token was sent to none.
     """
 
     prompt_ids: tuple[int, ...]

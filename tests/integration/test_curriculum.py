@@ -74,6 +74,15 @@ def samples(store: LocalStore, step: int) -> tuple[TrainingSample, ...]:
     return get_record(store, keys.batch("small", "1-verifier", step), TrainingBatch).samples
 
 
+def parts_by_role(store: LocalStore, stage: str) -> dict[str, bool]:
+    """What a stage's first batch is about (D_v: verifier, D_mv: meta_verifier), and whether R_meta rewards it."""
+    found: dict[str, bool] = {}
+    for sample in get_record(store, keys.batch("small", stage, 0), TrainingBatch).samples:
+        role = sample.group.rpartition("-")[0]
+        found[role] = found.get(role, False) or "meta" in sample.reward_parts
+    return found
+
+
 def test_a_killed_curriculum_ends_with_the_same_weights_as_one_that_ran_through(tmp_path: Path):
     spec = small(enhanced={"steps": 0}, generator={"steps": 0}, meta_verifier={"steps": 0})
     through = run(spec, tmp_path / "through")
@@ -135,6 +144,9 @@ def test_every_stage_leaves_a_manifest_and_a_finished_one_is_not_done_again(tmp_
     now = json.loads(shown.stdout)["standing"]
     assert (now["done"], now["running"], now["seconds_left"]) == (len(spec.stages), None, 0.0)
     assert now["completion_tokens"] > 0
+    assert parts_by_role(store, "1-verifier") == {"verifier": False}
+    assert parts_by_role(store, "1-enhanced") == {"verifier": True, "meta_verifier": False}
+    assert parts_by_role(store, "1-enhanced-no-meta") == {"verifier": False}
 
 
 def test_a_judge_that_says_the_same_to_everything_stops_the_stage(tmp_path: Path):

@@ -407,6 +407,20 @@ def test_problems_without_a_single_group_are_passed_over(store: LocalStore, labe
     assert set(batch.problems) == {label.group for label in labels[8:]}
 
 
+@pytest.mark.parametrize(("most", "taken"), [(None, 2), (1, 2), (0, 1)])
+def test_no_step_learns_from_answers_of_a_model_that_is_too_old(
+    most: int | None, taken: int, store: LocalStore, labels: tuple[Label, ...]
+) -> None:
+    """All answers are the first model's: at the second step it is one step old."""
+    settings = {"max_staleness": most}
+    wanted = training(2, 0)
+    wanted["generator"] = {**wanted["generator"], "settings": {**wanted["generator"].get("settings", {}), **settings}}
+    handler = Handler(store, nano_spec(training=wanted))
+    handler.deliver(labels)
+    assert [step.step for step in steps(store, "generator")] == list(range(1, taken + 1))
+    assert len(batches(store, "generator")) == taken
+
+
 def test_what_a_wrong_format_earned_is_in_the_mean_though_its_group_is_silent(walked: Walked) -> None:
     """A batch's mean is over all samples of its problems, not over those that train."""
     batch = batches(walked.store, "generator")[0]

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
 pytest.importorskip("proofloop_trainer.slime", reason="proofloop-trainer is not installed")
 
+from proofloop import keys
+from proofloop.cli.app import app
+from proofloop.curriculum import CurriculumSpec, freeze
+from proofloop.errors import ConfigError
+from proofloop.store import LocalStore, put_record
 from proofloop_trainer.grpo_settings import GrpoSettings
 from proofloop_trainer.slime import SAMPLE_FIELDS, launch_arguments, slime_lines, slime_samples
 from tests.unit.grpo_examples import batch, sample
@@ -45,9 +52,47 @@ def test_routed_experts_are_handed_on():
 
 
 def test_the_arguments_switch_every_term_that_the_settings_switch():
-    plain = launch_arguments(GrpoSettings(kl_coefficient=0.0))
-    assert "--use-kl-loss" not in plain and "--use-opsm" not in plain
+    plain = launch_arguments(GrpoSettings(kl_coefficient=0.0, replay_routing=False))
+    assert not {"--use-kl-loss", "--use-opsm", "--use-rollout-routing-replay"} & set(plain)
     full = launch_arguments(GrpoSettings(kl_coefficient=0.02, off_policy_mask_threshold=0.1))
     assert {"--use-unbiased-kl", "--use-opsm", "--use-rollout-routing-replay", "--use-rollout-logprobs"} <= set(full)
     assert full[full.index("--opsm-delta") + 1] == "0.1"
     assert "--use-unbiased-kl" not in launch_arguments(GrpoSettings(kl_coefficient=0.02, unbiased_kl=False))
+
+
+def export(root: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(app, ["train", "export-slime", *arguments, "--store", str(root)])
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A store with a curriculum of which the verifier has taken two steps."""
+    store = LocalStore(tmp_path / "store")
+    settings = {"kl_coefficient": 0.0, "clip_high": 0.28}
+    freeze(store, CurriculumSpec.model_validate({"name": "c", "verifier": {"steps": 2, "settings": settings}}))
+    for step in range(2):
+        one = batch(sample(0.0), sample(1.0)).model_copy(update={"step": step})
+        put_record(store, keys.batch("c", "1-verifier", step), one)
+    return tmp_path / "store"
+
+
+def test_a_stages_batches_are_written_with_the_arguments_of_its_settings(root: Path, tmp_path: Path):
+    done = export(root, "c", "1-verifier", "--out", str(tmp_path / "out"))
+    assert done.exit_code == 0 and done.stdout.startswith("2 batches of c 1-verifier")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "000000.jsonl",
+        "000001.jsonl",
+        "arguments.txt",
+    ]
+    first = [json.loads(line) for line in (tmp_path / "out" / "000000.jsonl").read_text().splitlines()]
+    assert [each["reward"] for each in first] == [0.0, 1.0]
+    arguments = (tmp_path / "out" / "arguments.txt").read_text().split()
+    assert arguments[arguments.index("--eps-clip-high") + 1] == "0.28" and "--use-kl-loss" not in arguments
+
+
+def test_a_stage_that_is_not_there_and_a_folder_that_is_are_named(root: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="no stage '2-verifier'") as caught:
+        raise export(root, "c", "2-verifier", "--out", str(tmp_path / "out")).exception
+    assert caught.value.hint == "it has: 1-verifier"
+    with pytest.raises(ConfigError, match="is there already"):
+        raise export(root, "c", "1-verifier", "--out", str(tmp_path)).exception

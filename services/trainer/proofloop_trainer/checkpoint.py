@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field, ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from proofloop.errors import ConfigError, CorruptObject
 from proofloop.records import ModelRole, Record
 from proofloop_trainer.grpo_settings import GrpoSettings
+from proofloop_trainer.ranks import cut_like
 
 if TYPE_CHECKING:
     from proofloop_trainer.grpo import GrpoLearner
@@ -58,9 +60,10 @@ def save_checkpoint(learner: GrpoLearner, folder: Path) -> Manifest:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
-    learner.model.save_pretrained(folder)
+    weights, optimizer = learner.whole()
+    learner.model.save_pretrained(folder, state_dict=weights)
     learner.tokenizer.save_pretrained(folder)
-    save_file(_optimizer_tensors(learner.model, learner.optimizer), folder / OPTIMIZER)
+    save_file(optimizer, folder / OPTIMIZER)
     manifest = _manifest(learner, folder)
     _write_last(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
     return manifest
@@ -166,19 +169,19 @@ def check_reference(manifest: Manifest, reference_folder: Path | None) -> None:
         raise ConfigError(f"{reference_folder} is another reference model: its weights have sha256 {found}", hint)
 
 
-def _optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    return {
-        f"{name}/{key}": value
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
+def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:
+    """The optimizer's state of each parameter, under the parameter's name."""
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            yield f"{name}/{key}", value
 
 
 def load_optimizer(model: nn.Module, optimizer: Optimizer, folder: Path) -> None:
     """Give each parameter the optimizer state saved under its name."""
     parameters = dict(model.named_parameters())
-    for path, tensor in load_file(Path(folder) / OPTIMIZER).items():
-        name, key = path.rsplit("/", 1)
-        parameter = parameters[name]
-        # Adam keeps its step counter on the CPU and its moments beside the weights.
-        optimizer.state[parameter][key] = tensor if key == "step" else tensor.to(parameter.device)
+    with safe_open(Path(folder) / OPTIMIZER, "pt") as file:
+        for path in file.keys():  # noqa: SIM118 - it is no dictionary
+            name, key = path.rsplit("/", 1)
+            parameter, tensor = parameters[name], file.get_tensor(path)
+            # Adam keeps its step counter on the CPU and its moments beside the weights.
+            optimizer.state[parameter][key] = tensor if key == "step" else cut_like(tensor, parameter)

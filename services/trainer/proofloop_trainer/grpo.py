@@ -7,24 +7,31 @@ hide that the model has moved on since the answers were sampled.
 from __future__ import annotations
 
 import copy
+import itertools
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from math import isfinite
 from pathlib import Path
 from statistics import fmean, pstdev
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_
 
 from proofloop.errors import ProofloopError
 from proofloop.records import ModelRole, TrainingBatch
+from proofloop_trainer import ranks
 from proofloop_trainer.checkpoint import (
     Manifest,
     check_reference,
     has_manifest,
     load_optimizer,
+    optimizer_tensors,
     read_manifest,
     verify_checkpoint,
     weights_digest,
@@ -34,15 +41,17 @@ from proofloop_trainer.grpo_batch import (
     Pass,
     advantages,
     answers_to_train,
+    by_length,
     check_samples,
     collate,
     groups_without_signal,
     minibatches,
-    passes,
     rewards_by_group,
+    share,
 )
 from proofloop_trainer.grpo_loss import Tally, open_trainer
 from proofloop_trainer.grpo_settings import GrpoSettings
+from proofloop_trainer.ranks import Order
 
 __all__ = ["GrpoLearner", "GrpoSettings", "StepReport", "advantages"]
 
@@ -80,12 +89,23 @@ class Update:
     grad_norm: float
 
 
+_numbers = itertools.count(1)
+_closed: list[int] = []  # the learners that went since the last order
+
+
 class GrpoLearner:
-    """A model that learns batch by batch. `steps` counts them; `parent_version` is the version it began from."""
+    """A model that learns batch by batch. `steps` counts them; `parent_version` is the version it began from.
+
+    Where several processes train together (`ranks`), each has a part of the weights and takes a part of each step.
+    """
 
     def __init__(self, model_folder: Path, settings: GrpoSettings, reference_folder: Path | None = None) -> None:
         """Without a `reference_folder` the KL term pulls towards the weights in `model_folder`."""
         reference = Path(reference_folder or model_folder)
+        self.number = next(_numbers)
+        weakref.finalize(self, _closed.append, self.number)
+        said = {"model": str(model_folder), "settings": settings.model_dump(), "reference": str(reference)}
+        self._tell("open", **said)
         self.settings = settings
         self.trainer = open_trainer(Path(model_folder), settings, reference)
         self.model, self.tokenizer = self.trainer.model, self.trainer.processing_class
@@ -96,6 +116,7 @@ class GrpoLearner:
         self.role: ModelRole | None = None
         self.parent_version = read_manifest(model_folder).version if has_manifest(model_folder) else None
         self.reference_digest = weights_digest(reference) if settings.kl_coefficient else None
+        ranks.meet()
 
     @classmethod
     def restore(cls, folder: Path, reference_folder: Path | None = None) -> GrpoLearner:
@@ -103,19 +124,39 @@ class GrpoLearner:
         manifest: Manifest = verify_checkpoint(folder)
         check_reference(manifest, reference_folder)
         learner = cls(folder, manifest.settings, reference_folder)
-        learner.steps, learner.role = manifest.step, manifest.role
-        load_optimizer(learner.model, learner.optimizer, folder)
+        learner.resume(folder)
         return learner
+
+    def resume(self, folder: Path) -> None:
+        """Go on where the checkpoint stands whose weights these are."""
+        self._tell("resume", folder=str(folder))
+        manifest = read_manifest(folder)
+        self.steps, self.role = manifest.step, manifest.role
+        load_optimizer(self.model, self.optimizer, folder)
+        ranks.meet()
+
+    def whole(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The weights and the optimizer's state, to be saved: nothing of either where others lead."""
+        self._tell("gather")
+        weights = ranks.whole(self.model.state_dict().items())
+        return weights, ranks.whole(optimizer_tensors(self.model, self.optimizer))
 
     def step(self, batch: TrainingBatch) -> StepReport:
         """Train on one batch. Raises ProofloopError, with the weights unchanged, when it cannot be learned from."""
         started = time.perf_counter()
         check_samples(batch.samples, self.model.config.vocab_size)
+        self._tell("step", batch=batch)
         answers = self._with_reference(answers_to_train(batch.samples, self.settings.truncated))
         with self._unchanged_on_failure():
             updates = [self._update(minibatch) for minibatch in self._minibatches(answers)]
         self.steps, self.role = self.steps + 1, batch.role
         return self._report(batch, updates, time.perf_counter() - started)
+
+    def _tell(self, call: Any, **arguments: Any) -> None:
+        """The other processes do the same to their part of this learner."""
+        if ranks.count() > 1:
+            ranks.tell(Order(call=call, learner=self.number, arguments=arguments, closed=tuple(_closed)))
+            _closed.clear()
 
     def _minibatches(self, answers: Sequence[Answer]) -> Iterator[list[Answer]]:
         for epoch in range(self.settings.epochs):
@@ -125,23 +166,27 @@ class GrpoLearner:
     def _with_reference(self, answers: Sequence[Answer]) -> list[Answer]:
         if not self.settings.kl_coefficient:
             return list(answers)
-        return [scored for part in passes(answers, self.settings.tokens_per_pass) for scored in self._score(part)]
+        ordered = by_length(answers)
+        mine = [row_C for part in self._share(ordered) for row_C in self._reference(part or ordered[:1])[: len(part)]]
+        rows = ranks.collected(mine, [len(answer.completion_ids_C) for answer in ordered])
+        return [replace(answer, reference_logprobs_C=row_C) for answer, row_C in zip(ordered, rows, strict=True)]
 
-    def _score(self, answers: Sequence[Answer]) -> list[Answer]:
+    def _reference(self, answers: Sequence[Answer]) -> list[Tensor]:
         logprobs_BC = self.trainer.reference_logprobs_BC(self._collate(answers)).cpu()
-        return [
-            replace(answer, reference_logprobs_C=row_C[: len(answer.completion_ids_C)])
-            for answer, row_C in zip(answers, logprobs_BC, strict=True)
-        ]
+        return [row_C[: len(answer.completion_ids_C)] for answer, row_C in zip(answers, logprobs_BC, strict=True)]
+
+    def _share(self, answers: Sequence[Answer]) -> list[list[Answer]]:
+        return share(answers, self.settings.tokens_per_pass)
 
     def _collate(self, answers: Sequence[Answer]) -> Pass:
         return collate(answers, self.tokenizer.pad_token_id, self.model.device)
 
     def _update(self, minibatch: Sequence[Answer]) -> Update:
         self.optimizer.zero_grad()
-        parts = passes(minibatch, self.settings.tokens_per_pass)
-        tally = sum((self._backward(part, len(minibatch)) for part in parts), start=Tally())
-        grad_norm = clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm).item()
+        mine = sum((self._backward(part, minibatch) for part in self._share(minibatch)), start=Tally())
+        tally = Tally(*ranks.summed(astuple(mine)))
+        norm = clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        grad_norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
         if not (isfinite(tally.loss) and isfinite(grad_norm)):
             raise ProofloopError(
                 f"step {self.steps + 1}: loss {tally.loss / len(minibatch)} and gradient norm {grad_norm} "
@@ -150,11 +195,12 @@ class GrpoLearner:
         self.optimizer.step()
         return Update(tally, grad_norm)
 
-    def _backward(self, part: Sequence[Answer], minibatch_size: int) -> Tally:
-        loss, tally = self.trainer.pass_loss(self._collate(part))
-        # The pass's mean times its share: together the passes give the minibatch's mean, wherever it was cut.
-        (loss * (len(part) / minibatch_size)).backward()
-        return tally
+    def _backward(self, part: Sequence[Answer], minibatch: Sequence[Answer]) -> Tally:
+        loss, tally = self.trainer.pass_loss(self._collate(part or by_length(minibatch)[:1]))
+        # The pass's mean times its share: together the passes give the minibatch's mean, wherever it was cut. Between
+        # processes gradients are averaged; an empty pass takes part in the others' and adds nothing.
+        (loss * (len(part) / len(minibatch) * ranks.count())).backward()
+        return tally if part else Tally()
 
     @contextmanager
     def _unchanged_on_failure(self) -> Iterator[None]:

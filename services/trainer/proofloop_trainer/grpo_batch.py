@@ -3,7 +3,8 @@
 The traps: an answer that trains nothing still counts in its group's mean, and how a minibatch is cut into passes never
 changes its loss.
 
-Legend: B sequences, P prompt positions (padded on the left), C completion positions (padded on the right).
+Legend: B sequences, P prompt positions (padded on the left), C completion positions (padded on the right), T both, E a
+token's experts over all layers.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from proofloop.errors import ProofloopError
 from proofloop.records import TrainingSample, derive_seed
+from proofloop_trainer import ranks
+from proofloop_trainer.replay import FREE
 
 T = TypeVar("T")
 
@@ -34,6 +37,7 @@ class Answer:
     sampler_logprobs_C: Tensor
     advantage: float
     reference_logprobs_C: Tensor | None = None
+    experts_TE: Tensor | None = None  # of each token but the last
 
     @property
     def length(self) -> int:
@@ -51,6 +55,7 @@ class Pass:
     sampler_logprobs_BC: Tensor
     reference_logprobs_BC: Tensor | None
     advantages_B: Tensor
+    experts_BTE: Tensor | None = None  # over prompt and completion; FREE where nothing was recorded
 
 
 def advantages(samples: Sequence[TrainingSample]) -> list[float]:
@@ -106,6 +111,8 @@ def _problem(sample: TrainingSample, vocabulary: int) -> str | None:
         return f"has {len(tokens.completion_ids)} completion tokens and {len(tokens.logprobs)} log-probabilities"
     if not all(map(math.isfinite, (sample.reward, *tokens.logprobs))):
         return "has a reward or a log-probability that is not a finite number"
+    if tokens.routed_experts and len(tokens.routed_experts) != len(tokens.prompt_ids) + len(tokens.completion_ids) - 1:
+        return f"has routed experts of {len(tokens.routed_experts)} tokens: all tokens but the last should have them"
     highest = max((*tokens.prompt_ids, *tokens.completion_ids))
     return f"has token id {highest}; the model knows {vocabulary}" if highest >= vocabulary else None
 
@@ -116,6 +123,7 @@ def _answer(sample: TrainingSample, advantage: float) -> Answer:
         completion_ids_C=torch.tensor(sample.tokens.completion_ids),
         sampler_logprobs_C=torch.tensor(sample.tokens.logprobs, dtype=torch.float32),
         advantage=advantage,
+        experts_TE=torch.tensor(sample.tokens.routed_experts) if sample.tokens.routed_experts else None,
     )
 
 
@@ -130,11 +138,24 @@ def minibatches(answers: Sequence[T], most: int, *seed_parts: object) -> list[li
     return [[answers[i] for i in part.tolist()] for part in parts]
 
 
+def by_length(answers: Iterable[Answer]) -> list[Answer]:
+    """The shortest first; equally long ones in their order."""
+    return sorted(answers, key=lambda answer: answer.length)
+
+
+def share(answers: Iterable[Answer], most_tokens: int) -> list[list[Answer]]:
+    """The passes that this process makes. Each makes as many, for all take part in each: some are then empty."""
+    ordered = by_length(answers)
+    cuts = [passes(ranks.dealt(ordered, to), most_tokens) for to in range(ranks.count())]
+    mine = cuts[ranks.rank()]
+    return [*mine, *([[]] * (max(map(len, cuts)) - len(mine)))]
+
+
 def passes(answers: Iterable[Answer], most_tokens: int) -> list[list[Answer]]:
     """The answers by length, cut so that no padded pass exceeds `most_tokens`; one longer answer goes alone."""
     cut: list[list[Answer]] = []
     prompt = completion = 0
-    for answer in sorted(answers, key=lambda answer: answer.length):
+    for answer in by_length(answers):
         prompt, completion = max(prompt, len(answer.prompt_ids_P)), max(completion, len(answer.completion_ids_C))
         if cut and (len(cut[-1]) + 1) * (prompt + completion) <= most_tokens:
             cut[-1].append(answer)
@@ -157,7 +178,21 @@ def collate(answers: Sequence[Answer], pad_id: int, device: torch.device) -> Pas
         sampler_logprobs_BC=_right([answer.sampler_logprobs_C for answer in answers], 0.0).to(device),
         reference_logprobs_BC=_right(references, 0.0).to(device) if references else None,
         advantages_B=torch.tensor([answer.advantage for answer in answers], device=device),
+        experts_BTE=_experts(answers, max(map(len, prompts)), max(map(len, completions)), device),
     )
+
+
+def _experts(answers: Sequence[Answer], prompt: int, completion: int, device: torch.device) -> Tensor | None:
+    """The recorded experts where their tokens stand: prompts end together, at position `prompt`."""
+    widths = {answer.experts_TE.size(1) for answer in answers if answer.experts_TE is not None}
+    if len(widths) != 1:  # nothing was recorded, or by models that differ
+        return None
+    experts_BTE = torch.full((len(answers), prompt + completion, widths.pop()), FREE)
+    for row_TE, answer in zip(experts_BTE, answers, strict=True):
+        if answer.experts_TE is not None:
+            begin = prompt - len(answer.prompt_ids_P)
+            row_TE[begin : begin + len(answer.experts_TE)] = answer.experts_TE
+    return experts_BTE.to(device)
 
 
 def _left(rows: list[Tensor], value: float) -> Tensor:

@@ -19,15 +19,19 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from datasets import Dataset
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import add_fused_lm_head
 
 from proofloop.errors import ConfigError
+from proofloop_trainer import ranks
 from proofloop_trainer.grpo_batch import Pass
 from proofloop_trainer.grpo_settings import GrpoSettings
+from proofloop_trainer.replay import Replay
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,19 @@ class RecordedGrpoTrainer(GRPOTrainer):
     args: GRPOConfig
     model: PreTrainedModel
     processing_class: PreTrainedTokenizerBase
+    replay: Replay
+    replays_routing: bool
+
+    def use_reference(self, reference: PreTrainedModel, coefficient: float) -> None:
+        """Pull towards this model. TRL would load its own, whole, and leave it whole in every process."""
+        add_fused_lm_head(reference, temperature=self.temperature)
+        self.ref_model = reference.eval().requires_grad_(False).to(self.model.device)
+        ranks.shard(self.ref_model)
+        self.beta = coefficient
 
     def pass_loss(self, inputs: Pass) -> tuple[Tensor, Tally]:
         """The mean loss of the pass's sequences, with what it is made of."""
+        self.replay.use(inputs.experts_BTE if self.replays_routing else None)
         loss = self.compute_loss(self.model, _trl_inputs(inputs))
         # TRL keeps a metric of every call until `log`, which nobody calls here.
         self._metrics["train"].clear()
@@ -135,12 +149,11 @@ def _trl_inputs(inputs: Pass) -> dict[str, Tensor | None]:
 
 def open_trainer(model_folder: Path, settings: GrpoSettings, reference_folder: Path) -> RecordedGrpoTrainer:
     """The model of `model_folder` under TRL's loss; the reference is loaded only when the KL term needs it."""
+    ranks.check_launch()
     _require_model(model_folder)
     _require_model(reference_folder)
     disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, use_safetensors=True)
-    # TRL loads its reference from the path that the model says it came from.
-    model.config._name_or_path = str(reference_folder)
+    model = _load(model_folder)
     use_cache = model.config.use_cache
     with tempfile.TemporaryDirectory() as unused, _global_generators_kept():
         trainer = RecordedGrpoTrainer(
@@ -153,7 +166,22 @@ def open_trainer(model_folder: Path, settings: GrpoSettings, reference_folder: P
     trainer.current_gradient_accumulation_steps = 1  # `train` would set it: the loss is divided by it
     model.config.use_cache = use_cache  # the Trainer turns it off, and a checkpoint would be sampled from without it
     trainer.model.train()
+    if settings.kl_coefficient:
+        trainer.use_reference(_load(reference_folder), settings.kl_coefficient)
+    trainer.replay, trainer.replays_routing = Replay(trainer.model), settings.replay_routing
+    ranks.shard(trainer.model)
+    _keep_to_itself(trainer.accelerator)
     return trainer
+
+
+def _load(folder: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+
+
+def _keep_to_itself(accelerator: Accelerator) -> None:
+    """TRL collects metrics that nobody reads from all processes in every pass, and hangs where passes differ."""
+    for collect in ("gather", "gather_for_metrics", "reduce"):
+        setattr(accelerator, collect, lambda tensor, **_: tensor)
 
 
 def _require_model(folder: Path) -> None:
@@ -189,7 +217,7 @@ def _loss_arguments(settings: GrpoSettings) -> dict[str, Any]:
         "importance_sampling_level": "token",
         "epsilon": settings.clip_low,
         "epsilon_high": settings.clip_high,
-        "beta": settings.kl_coefficient,
+        "beta": 0.0,  # or TRL loads a reference: see use_reference
         "use_bias_correction_kl": settings.unbiased_kl,
         "off_policy_mask_threshold": settings.off_policy_mask_threshold,
         "temperature": settings.temperature,

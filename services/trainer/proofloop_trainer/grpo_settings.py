@@ -26,8 +26,14 @@ class GrpoSettings(BaseModel):
     off_policy_mask_threshold: float | None = Field(
         None, gt=0, description="delta: drop a bad answer when mean log(old/new) exceeds it; None keeps all"
     )
+    replay_routing: bool = Field(
+        True, description="a mixture of experts trains with the experts that were sampled, where the engine names them"
+    )
     truncated: Literal["train", "mask"] = Field(
         "train", description="mask: a truncated answer counts in its group's mean and gives no loss"
+    )
+    max_staleness: int | None = Field(
+        None, ge=0, description="drop groups with an answer of a model more than so many steps old; None keeps all"
     )
     temperature: float = Field(1.0, gt=0, le=10, description="the one the answers were sampled at: scales the logits")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")

@@ -7,10 +7,14 @@ read in slime/utils/types.py at commit 0d234f3e; nothing here was run by slime i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from proofloop import keys
 from proofloop.records import TrainingBatch, TrainingSample
+from proofloop.store import Store, get_record
 from proofloop_trainer.grpo_settings import GrpoSettings
 
 SAMPLE_FIELDS = frozenset(
@@ -37,6 +41,18 @@ def slime_lines(batch: TrainingBatch, settings: GrpoSettings) -> str:
     return "".join(json.dumps(sample) + "\n" for sample in slime_samples(batch, settings))
 
 
+def export(store: Store, run: str, stage: str, settings: Mapping[str, object], out: Path) -> int:
+    """Write every batch of a stage to `out` as slime's samples, slime's arguments last; how many batches there are."""
+    checked = GrpoSettings.model_validate(settings)
+    out.mkdir(parents=True)
+    found = list(store.list(keys.batches(run, stage)))
+    for key in found:
+        batch = get_record(store, key, TrainingBatch)
+        (out / f"{batch.step:06d}.jsonl").write_text(slime_lines(batch, checked), "utf-8")
+    (out / "arguments.txt").write_text(shlex.join(launch_arguments(checked)) + "\n", "utf-8")
+    return len(found)
+
+
 def launch_arguments(settings: GrpoSettings) -> list[str]:
     """slime's arguments for the objective that these settings describe, with the stabilisers of this model family."""
     arguments = [
@@ -44,8 +60,9 @@ def launch_arguments(settings: GrpoSettings) -> list[str]:
         *("--eps-clip", f"{settings.clip_low}", "--eps-clip-high", f"{settings.clip_high}"),
         *("--lr", f"{settings.learning_rate}", "--weight-decay", f"{settings.weight_decay}"),
         *("--rollout-temperature", f"{settings.temperature}", "--clip-grad", f"{settings.max_grad_norm}"),
-        *("--use-rollout-logprobs", "--use-rollout-routing-replay"),
+        "--use-rollout-logprobs",
     ]
+    arguments += ["--use-rollout-routing-replay"] if settings.replay_routing else []
     if settings.kl_coefficient:
         arguments += ["--use-kl-loss", "--kl-loss-coef", f"{settings.kl_coefficient}", "--kl-loss-type", "k3"]
         arguments += ["--use-unbiased-kl"] if settings.unbiased_kl else []

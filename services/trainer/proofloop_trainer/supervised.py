@@ -17,7 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from proofloop.records import Tokens
+from proofloop_trainer import ranks
 from proofloop_trainer.grpo_batch import minibatches
+from proofloop_trainer.ranks import Order
 
 IGNORED = -100
 
@@ -29,21 +31,43 @@ def fine_tune(
 
     The step size falls to a tenth in a straight line. The same input gives the same weights.
     """
+    ranks.check_launch()
+    _tell(start, out, answers, epochs=epochs, batch=batch, learning_rate=learning_rate, seed=seed)
     disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, use_safetensors=True)
     tokenizer = AutoTokenizer.from_pretrained(start)
     model.train()
+    ranks.shard(model)
     cuts = [cut for epoch in range(epochs) for cut in minibatches(answers, batch, seed, "supervised", epoch)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
     for done, cut in enumerate(cuts):
         optimizer.param_groups[0]["lr"] = learning_rate * (1 - 0.9 * done / len(cuts))
         optimizer.zero_grad()
-        supervised_loss(model, cut, tokenizer.pad_token_id).backward()
+        _backward(model, cut, tokenizer.pad_token_id)
         clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    weights = ranks.whole(model.state_dict().items())
+    if ranks.rank() == 0:
+        model.save_pretrained(out, state_dict=weights)
+        tokenizer.save_pretrained(out)
     return len(cuts)
+
+
+def _tell(start: Path, out: Path, answers: Sequence[Tokens], **how: float) -> None:
+    """The other processes that train this model do the same."""
+    said = {"start": str(start), "out": str(out), "answers": [answer.model_dump() for answer in answers]}
+    ranks.tell(Order(call="fine_tune", arguments={**said, **how}))
+
+
+def _backward(model: PreTrainedModel, cut: Sequence[Tokens], pad_id: int) -> None:
+    """This process's share of the cut's loss. One without a share takes part all the same, with a loss of nothing."""
+    mine = ranks.dealt(cut)
+    weight = _tokens(mine) / _tokens(cut) * ranks.count()  # gradients are averaged over the processes
+    (supervised_loss(model, mine or cut[:1], pad_id) * weight).backward()
+
+
+def _tokens(answers: Sequence[Tokens]) -> int:
+    return sum(len(answer.completion_ids) for answer in answers)
 
 
 def supervised_loss(model: PreTrainedModel, answers: Sequence[Tokens], pad_id: int) -> Tensor:

@@ -28,7 +28,7 @@ from proofloop.store import get_record, put_record
 from proofloop_trainer.checkpoint import save_checkpoint
 from proofloop_trainer.export import export_model
 from proofloop_trainer.grpo import GrpoLearner, GrpoSettings
-from proofloop_trainer.samples import choose_groups, groups_of
+from proofloop_trainer.samples import Group, choose_groups, groups_of
 
 log = structlog.get_logger()
 
@@ -130,7 +130,8 @@ class RoleInTraining:
         known = [[in_force(self._store, label) for label in of_problem] for of_problem in labels]  # a person decided
         groups = [group for of_problem in known for group in groups_of(self.role, of_problem, self._spec, self._store)]
         everything = [sample for group in groups for sample in group.samples]
-        chosen = choose_groups(groups, self._wanted.groups) or groups[:1]  # all agree: a step that changes nothing
+        fresh = self._fresh(groups)
+        chosen = choose_groups(fresh, self._wanted.groups) or fresh[:1]  # all agree: a step that changes nothing
         return TrainingBatch(
             run_id=self._run_id,
             role=self.role,
@@ -140,6 +141,17 @@ class RoleInTraining:
             reward_parts=mean_parts(everything),
             samples=tuple(sample for group in chosen for sample in group.samples),
         )
+
+    def _fresh(self, groups: list[Group]) -> list[Group]:
+        """Without the groups that have an answer of too old a model: no group is trained on in part."""
+        most = self._settings.max_staleness
+        if most is None:
+            return groups
+        made_at = {keys.model(self._run_id, self.role, step): step for step in range(1, self.steps + 1)}
+        ages = [max(self.steps - made_at.get(each.model_version, 0) for each in group.samples) for group in groups]
+        if stale := [age for age in ages if age > most]:
+            log.warning("stale_groups_dropped", role=self.role, groups=len(stale), oldest=max(stale), most=most)
+        return [group for group, age in zip(groups, ages, strict=True) if age <= most]
 
     def announcement(self) -> ModelPublished:
         """What is said of the last version. Said again after a restart: its maker may have been killed before."""

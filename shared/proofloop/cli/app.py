@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from proofloop.cli import dead, demo, doctor, iterate, models, nano, plan, prompts, prove, review, run, runs, serve
+from proofloop.cli import (
+    dead,
+    demo,
+    doctor,
+    iterate,
+    models,
+    nano,
+    plan,
+    prompts,
+    prove,
+    review,
+    run,
+    runs,
+    serve,
+    train,
+)
 from proofloop.settings import load_settings
 from proofloop.telemetry import configure_logging
 
@@ -34,6 +49,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(models.app, name="models")
 app.add_typer(dead.app, name="dead")
 app.add_typer(prompts.app, name="prompts")
+app.add_typer(train.app, name="train")
 app.add_typer(nano.app, name="nano")
 
 

@@ -117,7 +117,20 @@ class TritonAnswer:
         logprobs = tuple(filter(math.isfinite, self.numbers.get("logprobs", ())))
         if not prompt_ids or not ids or not len(ids) == len(logprobs) == self._completion_tokens():
             return None
-        return Tokens(prompt_ids=tuple(map(int, prompt_ids)), completion_ids=tuple(map(int, ids)), logprobs=logprobs)
+        return Tokens(
+            prompt_ids=tuple(map(int, prompt_ids)),
+            completion_ids=tuple(map(int, ids)),
+            logprobs=logprobs,
+            routed_experts=self._experts(len(prompt_ids) + len(ids) - 1),
+        )
+
+    def _experts(self, positions: int) -> tuple[tuple[int, ...], ...] | None:
+        """Those of each token that the model read, where the server says so."""
+        experts = tuple(map(int, self.numbers.get("routed_experts", ())))
+        if not experts or len(experts) % positions:
+            return None
+        each = len(experts) // positions
+        return tuple(experts[place : place + each] for place in range(0, len(experts), each))
 
 
 def _number(value: str | int | float) -> float:

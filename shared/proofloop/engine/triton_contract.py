@@ -44,6 +44,7 @@ OUR_OUTPUTS = {
     "prompt_token_ids": "TYPE_INT32",  # [P] as the model read them
     "token_ids": "TYPE_INT32",  # [C] as they were sampled
     "logprobs": "TYPE_FP32",  # [C] natural logarithms under the sampling distribution
+    "routed_experts": "TYPE_INT32",  # [(P + C - 1) * E] of a mixture of experts: each token's, layer by layer
     "num_input_tokens": "TYPE_INT32",  # [1]
     "num_cached_tokens": "TYPE_INT32",  # [1] how many of them were found in the prefix cache
     "num_output_tokens": "TYPE_INT32",  # [1] so far: a chunk that adds no text shows that the call is alive

@@ -1,0 +1,146 @@
+"""One model trained by two real processes, its weights cut up by FSDP2 and gradients sent through gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytest.importorskip("proofloop_trainer.grpo", reason="proofloop-trainer is not installed")
+
+import torch
+from safetensors.torch import load_file
+
+from proofloop import keys
+from proofloop.records import TrainingBatch, TrainingStep
+from proofloop.store import LocalStore, get_record
+from proofloop_trainer.grpo import GrpoLearner
+from proofloop_trainer.nano import BASE_FOLDER
+from tests.integration.test_mixture_of_experts import save_tiny_mixture
+from tests.integration.two_processes import train
+from tests.unit.grpo_examples import save_tiny_model
+
+pytestmark = pytest.mark.timeout(1200)  # on a machine that does much else: processes start four times
+
+ROOT = Path(__file__).parents[2]
+CONFIGURATION = ROOT / "examples" / "train-fsdp2" / "two-processes-cpu.yaml"
+MODELS = ("dense", "moe")
+CURRICULUM = """
+name = "two"
+iterations = 1
+measured = 0
+sampling = { generator = { max_tokens = 32 }, verifier = { max_tokens = 48 }, meta_verifier = { max_tokens = 32 } }
+cold_start = { steps = 0 }
+data = { problems = 12, proofs = 12, analyses = 4, validation = 2 }
+verifier = { steps = 2, groups = 6, samples = 6 }
+meta_verifier = { steps = 0 }
+enhanced = { steps = 0 }
+generator = { steps = 0 }
+labels = { problems = 1, proofs_per_problem = 1, rule = { n = 1, m = 1, k = 1 } }
+consolidate = { prompts = 2, samples = 2, keep = 0.0 }
+watch = { format = 0.0, same_score = 1.0, shorter = 0.01, longer = 100.0 }
+"""
+
+
+def launch(*arguments: str) -> subprocess.Popen[str]:
+    """Start two processes by accelerate's own launcher."""
+    accelerate = str(Path(sys.executable).with_name("accelerate"))
+    return subprocess.Popen(
+        [accelerate, "launch", "--main_process_port", "0", "--config_file", str(CONFIGURATION), *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[float]]]:
+    """What one process and what two made of the same batches."""
+    folder = tmp_path_factory.mktemp("fsdp")
+    models = [save_tiny_model(folder / "dense"), save_tiny_mixture(folder / "moe")]
+    with launch(str(ROOT / "tests/integration/two_processes.py"), str(folder / "two"), *map(str, models)) as started:
+        one = train(folder / "one", models)
+        output, _ = started.communicate()
+    assert started.returncode == 0, output[-3000:]
+    (line,) = (line for line in output.splitlines() if line.startswith('{"dense"'))
+    return {"one": one, "two": json.loads(line), "folder": folder}  # type: ignore[dict-item]
+
+
+def weights(seen: dict, of: str, name: str, file: str = "model") -> dict[str, torch.Tensor]:
+    return load_file(seen["folder"] / of / name / f"{file}.safetensors")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_two_processes_take_the_step_of_one(seen: dict, model: str) -> None:
+    for figure in (model, f"{model} gradients", f"{model} kl"):
+        assert seen["two"][figure] == pytest.approx(seen["one"][figure], rel=1e-4, abs=1e-6)
+    for step in range(2):
+        one, two = (weights(seen, of, f"{model}-{step}") for of in ("one", "two"))
+        assert one.keys() == two.keys()
+        for name, tensor in one.items():
+            torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-5, msg=lambda text, name=name: name + text)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_each_process_holds_its_part_of_the_weights(seen: dict, model: str) -> None:
+    assert seen["one"][f"{model} held"] == [1.0]
+    assert seen["two"][f"{model} held"][0] == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_checkpoint_of_two_processes_goes_on_with_the_identical_step(seen: dict, model: str) -> None:
+    _, uninterrupted, restored = seen["two"][model]
+    assert restored == uninterrupted
+    for file in ("model", "optimizer"):
+        through, again = (weights(seen, "two", f"{model}-{which}", file) for which in ("1", "again"))
+        assert through.keys() == again.keys()
+        assert all(torch.equal(again[name], tensor) for name, tensor in through.items())
+
+
+def test_a_step_without_a_signal_and_one_with_less_answers_than_processes(seen: dict) -> None:
+    assert seen["two"]["silent, single"][::2] == [0, 1]
+    assert seen["two"]["silent, single"] == pytest.approx(seen["one"]["silent, single"], rel=1e-4, abs=1e-6)
+
+
+def test_supervised_steps_are_those_of_one_process(seen: dict) -> None:
+    one, two = (weights(seen, of, "tuned") for of in ("one", "two"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-5)
+
+
+def test_a_killed_curriculum_of_two_processes_goes_on_where_it_stood(tmp_path: Path) -> None:
+    curriculum, root, kept = tmp_path / "curriculum.toml", tmp_path / "store", tmp_path / "checkpoint"
+    curriculum.write_text(CURRICULUM)
+    command = ("-m", "proofloop_trainer.launch", "iterate", str(curriculum), "--store", str(root))
+    store = LocalStore(root)
+    with launch(*command) as first:
+        assert first.stdout is not None
+        for line in first.stdout:
+            if "1-verifier: step 1/2" in line:
+                break
+        else:
+            pytest.fail("the first step was never taken")
+        for process in psutil.Process(first.pid).children(recursive=True):
+            process.kill()
+        first.stdout.read()
+    assert first.returncode != 0
+    shutil.copytree(store.path(keys.checkpoint("two", "1-verifier", 1)), kept)
+    with launch(*command) as second:
+        output, _ = second.communicate()
+    assert second.returncode == 0, output[-3000:]
+    assert "1-verifier: step 1/2" not in output and "1-verifier: step 2/2" in output
+    assert store.exists(keys.stage("two", "1-consolidate"))
+    # The step that it went on with is the one that a single process takes from that checkpoint.
+    batch = get_record(store, keys.batch("two", "1-verifier", 1), TrainingBatch)
+    taken = get_record(store, keys.step("two", "1-verifier", 2), TrainingStep)
+    assert taken.figures["updates"] > 0
+    expected = GrpoLearner.restore(kept, BASE_FOLDER).step(batch)
+    assert taken.figures["loss"] == pytest.approx(expected.loss, rel=1e-4, abs=1e-6)
+    assert taken.figures["grad_norm"] == pytest.approx(expected.grad_norm, rel=1e-3, abs=1e-6)

@@ -1,0 +1,68 @@
+"""What `test_fsdp` starts: steps on tiny models, in one process or as one of several. Prints what it saw as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from proofloop_trainer import ranks
+from proofloop_trainer.checkpoint import save_checkpoint
+from proofloop_trainer.grpo import GrpoLearner
+from proofloop_trainer.grpo_settings import GrpoSettings
+from proofloop_trainer.launch import follow
+from proofloop_trainer.ranks import Order
+from proofloop_trainer.supervised import fine_tune
+from tests.unit.grpo_examples import batch, ragged_samples, sample
+
+# One update a step: AdamW makes much of a rounding error in a gradient of nearly 0, which is no error of a step.
+SETTINGS = GrpoSettings(epochs=1, minibatch_sequences=32, tokens_per_pass=40, kl_coefficient=0.1, learning_rate=1e-3)
+
+
+def train(out: Path, models: list[Path]) -> dict[str, list[float]]:
+    """Two steps of each model, side by side; the second again from the checkpoint of the first; supervised steps."""
+    learners = [GrpoLearner(model, SETTINGS) for model in models]
+    seen: dict[str, list[float]] = {}
+    for model, learner in zip(models, learners, strict=True):
+        reports = []
+        for step in range(2):
+            reports.append(learner.step(batch(*ragged_samples(20, seed=step))))
+            save_checkpoint(learner, out / f"{model.name}-{step}")
+        restored = GrpoLearner.restore(out / f"{model.name}-0", model)
+        reports.append(restored.step(batch(*ragged_samples(20, seed=1))))
+        save_checkpoint(restored, out / f"{model.name}-again")
+        seen[model.name] = [report.loss for report in reports]
+        seen[f"{model.name} gradients"] = [report.grad_norm for report in reports]
+        seen[f"{model.name} kl"] = [report.kl for report in reports]
+        seen[f"{model.name} held"] = [held(learner)]
+    silent = learners[0].step(batch(sample(0.5), sample(0.5)))
+    single = learners[0].step(batch(sample(0.0), sample(1.0, completion=())))  # fewer answers than processes
+    seen["silent, single"] = [silent.updates, silent.loss, single.updates, single.loss]
+    answers = [one.tokens for one in ragged_samples(9)]
+    fine_tune(models[0], out / "tuned", answers, epochs=1, batch=4, learning_rate=1e-3, seed=0)
+    return seen
+
+
+def held(learner: GrpoLearner) -> float:
+    """The share of the weights that this process has."""
+    weights = list(learner.model.parameters())
+    mine = sum(each.to_local().numel() if isinstance(each, DTensor) else each.numel() for each in weights)
+    return mine / sum(each.numel() for each in weights)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    ranks.join()
+    if ranks.rank():
+        follow()
+    else:
+        print(json.dumps(train(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])))
+        ranks.tell(Order(call="end"))
+    ranks.leave()
+
+
+if __name__ == "__main__":
+    main()

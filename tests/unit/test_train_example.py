@@ -1,0 +1,34 @@
+"""The example of training on GPUs: every file of it can be read by what is to read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("proofloop_trainer.train", reason="proofloop-trainer is not installed")
+
+from accelerate.commands.config.config_args import load_config_from_file
+
+from proofloop.runspec import load_runspec
+from proofloop_trainer.train import check_settings, grpo_settings
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "train-fsdp2"
+
+
+def test_the_run_file_trains_both_roles_with_settings_that_grpo_knows() -> None:
+    spec = load_runspec(EXAMPLE / "run.toml")
+    check_settings(spec)
+    assert spec.training.roles == ("generator", "verifier")
+    settings = grpo_settings(spec.training.verifier.settings, "verifier")
+    assert (settings.truncated, settings.max_staleness) == ("mask", 4)
+    assert spec.problems.file is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "processes", "on_cpu"), [("one-node-8-gpus", 8, False), ("two-processes-cpu", 2, True)]
+)
+def test_the_configurations_are_accelerates_and_say_fsdp2(name: str, processes: int, on_cpu: bool) -> None:
+    found = load_config_from_file(str(EXAMPLE / f"{name}.yaml"))
+    assert (found.num_processes, found.use_cpu) == (processes, on_cpu)
+    assert found.distributed_type == "FSDP" and found.fsdp_config["fsdp_version"] == 2
