@@ -213,6 +213,20 @@ def test_a_form_is_taken_from_this_page_only(page: Open, headers: dict[str, str]
     assert (find_record(page.store, keys.grade(RUN, PROOF), Grade) is not None) == (status == 303)
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8321", 200),
+        ("localhost", 200),
+        ("[::1]:8321", 200),
+        ("evil.example", 400),
+        ("127.0.0.1.evil.example", 400),
+    ],
+)
+def test_without_a_password_only_this_machines_own_names_are_answered(page: Open, host: str, status: int) -> None:
+    assert page.browser().get(CASE, headers={"Host": host}).status_code == status
+
+
 def test_with_a_password_nothing_is_seen_without_it(page: Open) -> None:
     browser = page.browser(token="a long word")
     for where in ("/", f"/runs/{RUN}", CASE, "/style.css", "/none"):

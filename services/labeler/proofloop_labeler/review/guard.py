@@ -13,8 +13,8 @@ from starlette.responses import PlainTextResponse, Response
 
 from proofloop_labeler.review.form import MAX_BODY_BYTES
 
-HERE = ("127.0.0.1", "localhost", "::1")
-"""The names of this machine, to itself."""
+HERE = ("127.0.0.1", "localhost", "[::1]")
+"""The names of this machine, to itself, as a browser writes them."""
 
 HEADERS = {
     "Content-Security-Policy": (
