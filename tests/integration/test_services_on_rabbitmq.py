@@ -78,9 +78,9 @@ def test_what_a_service_cannot_finish_within_its_drain_another_finishes_once(ins
     posing = installation.call("run", str(run))
     installation.start("generator")  # 16 of 24 at once
     installation.wait_ready("generator")
-    assert wait_until(lambda: _began(ledger) >= 16 and _ready(installation, "generator") <= 8, 20)
+    assert wait_until(lambda: _began(ledger) >= 16 and _ready(installation, "generator") <= 8, 60)
     installation.services["generator"].send_signal(signal.SIGTERM)
-    assert installation.services["generator"].wait(20) == 0, installation.log()
+    assert installation.services["generator"].wait(60) == 0, installation.log()
     finished = _ready(installation, "verifier") // 4
     left = _ready(installation, "generator")
     assert 0 < finished < 24 and left == 24 - finished, installation.letters.depths()
@@ -90,7 +90,7 @@ def test_what_a_service_cannot_finish_within_its_drain_another_finishes_once(ins
     installation.wait_ready("generator")
     assert wait_until(lambda: _ready(installation, "verifier") >= 24 * 4, 60), installation.log()
     installation.services["generator"].send_signal(signal.SIGTERM)
-    assert installation.services["generator"].wait(20) == 0, installation.log()
+    assert installation.services["generator"].wait(60) == 0, installation.log()
     assert (_ready(installation, "verifier"), _ready(installation, "generator")) == (24 * 4, 0)
     assert _began(ledger) == asked_by_first + left  # each once more, and nothing that was finished
     posing.send_signal(signal.SIGINT)
