@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from proofloop import keys
 from proofloop.curriculum import Labels
-from proofloop.records import Label, ModelRole, Problem, Proof
+from proofloop.labels import labels_of
+from proofloop.records import ModelRole, Problem, Proof
 from proofloop.runspec import Models, Problems, RunSpec
 from proofloop.store import get_record
 from proofloop.walk import LocalWalk, create_run, planned_proofs
@@ -63,8 +64,7 @@ def walk(work: Work, name: str, served: Served, wanted: Labels, domain: str, spl
 def decided(work: Work, run: str) -> list[GradedProof]:
     """The run's proofs that got a score."""
     found = []
-    for key in work.store.list(keys.labels(run)):
-        label = get_record(work.store, key, Label)
+    for label in labels_of(work.store, run):
         if label.score is not None:
             proof = get_record(work.store, keys.proof(run, label.proof_id), Proof)
             question = get_record(work.store, keys.problem(run, label.problem_id), Problem).question
