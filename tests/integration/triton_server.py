@@ -50,6 +50,8 @@ class Triton:
     environment: dict[str, str] = field(default_factory=dict)
     kill: Callable[[], None] | None = None
     start: Callable[[], None] | None = None
+    stop: Callable[[], None] | None = None
+    """Ends it as Kubernetes does, by SIGTERM: what runs is finished."""
 
 
 @pytest.fixture(scope="session")
@@ -145,10 +147,13 @@ def _run(installed: Path, folder: Path, options: tuple[str, ...]) -> Iterator[Tr
     def kill() -> None:
         _end_with_stubs(running.pop(), signal.SIGKILL, shared_memory)
 
+    def stop() -> None:
+        _end_with_stubs(running.pop(), signal.SIGTERM, shared_memory)
+
     start()
     try:
         where = (f"127.0.0.1:{grpc}", f"http://127.0.0.1:{metrics}/metrics")
-        yield Triton(*where, repository, environment, kill, start)
+        yield Triton(*where, repository, environment, kill, start, stop)
         for process in running:
             assert process.poll() is None, f"Triton ended by itself: {log.read_text(errors='replace')[-3000:]}"
     finally:
