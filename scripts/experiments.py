@@ -7,7 +7,7 @@ examples/nano-iterate/results/seed-N.json.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,22 @@ Figure = dict[str, Any]
 
 COLD, VERIFIER, NO_META, ENHANCED = "0-cold_start", "1-verifier", "1-enhanced-no-meta", "1-enhanced"
 NO_SELF, GENERATOR, ENHANCED_2, GENERATOR_2 = "1-generator-no-self", "1-generator", "2-enhanced", "2-generator"
+SERVED, SERVED_2 = "1-consolidate", "2-consolidate"  # what serves every role after the iteration
+JUDGES = (COLD, VERIFIER, NO_META, ENHANCED, SERVED, ENHANCED_2, SERVED_2)
+PROVERS = (COLD, NO_SELF, GENERATOR, SERVED, GENERATOR_2, SERVED_2)
 SHOWN: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
-    ("Accuracy of the verifier's score", "verifier", "accuracy", (COLD, VERIFIER, NO_META, ENHANCED, ENHANCED_2)),
-    ("... on flawed proofs", "verifier", "accuracy_flawed", (COLD, VERIFIER, NO_META, ENHANCED, ENHANCED_2)),
-    ("Faithfulness of its critiques", "verifier", "faithfulness", (COLD, VERIFIER, NO_META, ENHANCED, ENHANCED_2)),
-    ("Quality of those that report an issue", "verifier", "quality", (COLD, VERIFIER, NO_META, ENHANCED, ENHANCED_2)),
-    ("Accuracy on hard proofs", "verifier-hard", "accuracy", (COLD, ENHANCED, ENHANCED_2)),
-    ("Faithfulness on hard proofs", "verifier-hard", "faithfulness", (COLD, ENHANCED, ENHANCED_2)),
-    ("Accuracy of the meta-verifier", "meta", "accuracy", (COLD, "1-meta_verifier", ENHANCED, ENHANCED_2)),
-    ("Pass@1", "generator", "pass_at_1", (COLD, NO_SELF, GENERATOR, GENERATOR_2)),
-    ("Pass@1 on hard problems", "generator-hard", "pass_at_1", (COLD, NO_SELF, GENERATOR, GENERATOR_2)),
-    ("Self-evaluation, mean abs(s' - s)", "generator", "self_error", (COLD, NO_SELF, GENERATOR, GENERATOR_2)),
-    ("... on hard problems", "generator-hard", "self_error", (COLD, NO_SELF, GENERATOR, GENERATOR_2)),
-    ("... of flawed proofs there", "generator-hard", "self_error_flawed", (COLD, NO_SELF, GENERATOR, GENERATOR_2)),
+    ("Accuracy of the verifier's score", "verifier", "accuracy", JUDGES),
+    ("... on flawed proofs", "verifier", "accuracy_flawed", JUDGES),
+    ("Faithfulness of its critiques", "verifier", "faithfulness", JUDGES),
+    ("Quality of those that report an issue", "verifier", "quality", JUDGES),
+    ("Accuracy on hard proofs", "verifier-hard", "accuracy", JUDGES),
+    ("Faithfulness on hard proofs", "verifier-hard", "faithfulness", JUDGES),
+    ("Accuracy of the meta-verifier", "meta", "accuracy", (COLD, "1-meta_verifier", *JUDGES[3:])),
+    ("Pass@1", "generator", "pass_at_1", PROVERS),
+    ("Pass@1 on hard problems", "generator-hard", "pass_at_1", PROVERS),
+    ("Self-evaluation, mean abs(s' - s)", "generator", "self_error", PROVERS),
+    ("... on hard problems", "generator-hard", "self_error", PROVERS),
+    ("... of flawed proofs there", "generator-hard", "self_error_flawed", PROVERS),
     ("Auto-labels: agreement of the decided", "labels", "agreement", (COLD, GENERATOR, GENERATOR_2)),
     ("Auto-labels: left undecided", "labels", "undecided", (COLD, GENERATOR, GENERATOR_2)),
     ("Agreement on hard problems", "labels-hard", "agreement", (COLD, GENERATOR, GENERATOR_2)),
@@ -52,8 +55,20 @@ def gain(result: Result, before: str, after: str, kind: str, name: str) -> float
     return value(result, after, kind, name) - value(result, before, kind, name)
 
 
-def refined(result: Result, version: str, what: str) -> float:
-    return value(result, version, "refinement", what)
+def refined(result: Result, version: str, what: str, number: int) -> float:
+    return value(result, version, "refinement", f"{what}_round_{number}")
+
+
+def _figure(version: str, kind: str, name: str) -> Callable[[Result], float]:
+    return lambda result: value(result, version, kind, name)
+
+
+def _each(
+    title: str, kind: str, name: str, versions: tuple[str, ...], holds: Callable[[float], bool]
+) -> Iterator[tuple[str, Callable[[Result], float], Callable[[float], bool]]]:
+    """The same figure of several versions."""
+    for version in versions:
+        yield f"{title}, {version}", _figure(version, kind, name), holds
 
 
 CLAIMS: tuple[tuple[str, tuple[tuple[str, Callable[[Result], float], Callable[[float], bool]], ...]], ...] = (
@@ -65,16 +80,19 @@ CLAIMS: tuple[tuple[str, tuple[tuple[str, Callable[[Result], float], Callable[[f
         "R_meta keeps critiques honest",
         (
             ("faithfulness, gained", lambda r: gain(r, COLD, ENHANCED, "verifier", "faithfulness"), lambda x: x > 0),
-            ("faithfulness", lambda r: value(r, ENHANCED, "verifier", "faithfulness"), lambda x: x >= 0.95),
-            (
-                "accuracy, against without R_meta",
-                lambda r: gain(r, NO_META, ENHANCED, "verifier", "accuracy"),
-                lambda x: x >= -0.02,
+            *_each("faithfulness", "verifier", "faithfulness", (ENHANCED, SERVED, SERVED_2), lambda x: x >= 0.95),
+            *(
+                (
+                    f"accuracy, {version} against no R_meta",
+                    lambda r, v=version: gain(r, NO_META, v, "verifier", "accuracy"),
+                    lambda x: x >= -0.02,
+                )
+                for version in (ENHANCED, SERVED, SERVED_2)
             ),
             (
-                "faithfulness, against without R_meta",
-                lambda r: gain(r, NO_META, ENHANCED, "verifier", "faithfulness"),
-                lambda x: x > 0,
+                "faithfulness without R_meta, gained",
+                lambda r: gain(r, COLD, NO_META, "verifier", "faithfulness"),
+                lambda x: x <= 0,
             ),
         ),
     ),
@@ -82,44 +100,45 @@ CLAIMS: tuple[tuple[str, tuple[tuple[str, Callable[[Result], float], Callable[[f
         "Generator RL from learned judges",
         (
             ("Pass@1, gained", lambda r: gain(r, COLD, GENERATOR, "generator", "pass_at_1"), lambda x: x >= 0.20),
-            ("Pass@1", lambda r: value(r, GENERATOR, "generator", "pass_at_1"), lambda x: x >= 0.90),
+            *_each("Pass@1", "generator", "pass_at_1", (GENERATOR, SERVED, GENERATOR_2), lambda x: x >= 0.90),
         ),
     ),
     (
         "Honest self-evaluation",
-        (
-            ("error, as a share of the cold start's", lambda r: _shares(r, "generator", COLD), lambda x: x <= 0.5),
-            ("the same on hard problems", lambda r: _shares(r, "generator-hard", COLD), lambda x: x <= 0.5),
+        tuple(
             (
-                "on hard problems, as a share of beta = 0",
-                lambda r: _shares(r, "generator-hard", NO_SELF),
-                lambda x: x < 1,
-            ),
+                f"error{where}, {version}, as a share of the cold start's",
+                lambda r, v=version, k=kind: value(r, v, k, "self_error") / value(r, COLD, k, "self_error"),
+                lambda x: x <= 0.5,
+            )
+            for where, kind in (("", "generator"), (" on hard problems", "generator-hard"))
+            for version in (NO_SELF, GENERATOR, GENERATOR_2)
         ),
     ),
     (
         "Auto-labels",
         tuple(
-            (f"{name}, {where}", lambda r, v=version, k=kind, n=name: value(r, v, k, n), rule)
+            part
             for where, kind, version in (
                 ("the cold start's proofs", "labels", COLD),
                 ("iteration 1's", "labels", GENERATOR),
-                ("iteration 1's, hard", "labels-hard", GENERATOR),
+                ("iteration 2's", "labels", GENERATOR_2),
+                ("iteration 2's, hard", "labels-hard", GENERATOR_2),
             )
-            for name, rule in (("agreement", lambda x: x >= 0.97), ("undecided", lambda x: x <= 0.15))
+            for part in (
+                (f"agreement, {where}", _figure(version, kind, "agreement"), lambda x: x >= 0.97),
+                (f"undecided, {where}", _figure(version, kind, "undecided"), lambda x: x <= 0.15),
+            )
         ),
     ),
     (
-        "Flywheel, iteration 2 against 1",
+        "Flywheel on hard problems, what serves after iteration 2 against 1",
         (
-            ("accuracy, hard", lambda r: gain(r, ENHANCED, ENHANCED_2, "verifier-hard", "accuracy"), lambda x: x > 0),
+            ("accuracy", lambda r: gain(r, SERVED, SERVED_2, "verifier-hard", "accuracy"), lambda x: x > 0),
+            ("faithfulness", lambda r: gain(r, SERVED, SERVED_2, "verifier-hard", "faithfulness"), lambda x: x > 0),
+            ("Pass@1", lambda r: gain(r, SERVED, SERVED_2, "generator-hard", "pass_at_1"), lambda x: x > 0),
             (
-                "faithfulness, hard",
-                lambda r: gain(r, ENHANCED, ENHANCED_2, "verifier-hard", "faithfulness"),
-                lambda x: x > 0,
-            ),
-            (
-                "Pass@1, hard",
+                "Pass@1, before consolidation",
                 lambda r: gain(r, GENERATOR, GENERATOR_2, "generator-hard", "pass_at_1"),
                 lambda x: x > 0,
             ),
@@ -128,18 +147,21 @@ CLAIMS: tuple[tuple[str, tuple[tuple[str, Callable[[Result], float], Callable[[f
     (
         "Sequential refinement, hard problems",
         tuple(
-            (f"{name}, {who}", lambda r, v=version, f=found: f(r, v), rule)
-            for who, version in (("cold start", COLD), ("iteration 1", GENERATOR), ("iteration 2", GENERATOR_2))
-            for name, found, rule in (
+            part
+            for version in (COLD, GENERATOR, GENERATOR_2)
+            for part in (
                 (
-                    "Pass@1, 8 rounds against 1",
-                    lambda r, v: refined(r, v, "pass_at_1_round_8") - refined(r, v, "pass_at_1_round_1"),
+                    f"Pass@1, 8 rounds against 1, {version}",
+                    lambda r, v=version: refined(r, v, "pass_at_1", 8) - refined(r, v, "pass_at_1", 1),
                     lambda x: x > 0,
                 ),
-                (
-                    "Best@32 against Pass@1, 8 rounds",
-                    lambda r, v: refined(r, v, "best_of_32_round_8") - refined(r, v, "pass_at_1_round_8"),
-                    lambda x: x >= 0.05,
+                *(
+                    (
+                        f"Best@32 against Pass@1, round {number}, {version}",
+                        lambda r, v=version, n=number: refined(r, v, "best_of_32", n) - refined(r, v, "pass_at_1", n),
+                        lambda x: x >= 0.05,
+                    )
+                    for number in (1, 8)
                 ),
             )
         ),
@@ -153,10 +175,6 @@ def main() -> None:
     sections = [_claims(results), _figures(results), _refinement(results), _stages(results)]
     PAGE.write_text("\n\n".join([head, MARK, *("\n".join(rows) for rows in sections)]) + "\n", "utf-8")
     PLOT.write_text(_plot(results), "utf-8")
-
-
-def _shares(result: Result, kind: str, of: str) -> float:
-    return value(result, GENERATOR, kind, "self_error") / value(result, of, kind, "self_error")
 
 
 def _claims(results: dict[str, Result]) -> list[str]:
