@@ -43,6 +43,7 @@ SHOWN: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("Left undecided on hard problems", "labels-hard", "undecided", (COLD, GENERATOR, GENERATOR_2)),
 )
 ROUNDS = (1, 2, 4, 8)
+COLOURS = ("#1b6ca8", "#c0392b", "#2e8b57")  # of the seeds
 
 
 def value(result: Result, version: str, kind: str, name: str) -> float:
@@ -263,6 +264,10 @@ def _plot(results: dict[str, Result]) -> str:
         '<rect width="100%" height="100%" fill="white"/>',
         *(f'<text x="{_x(tick)}" y="12" text-anchor="middle">{tick:g}</text>' for tick in (0, 0.25, 0.5, 0.75, 1)),
     ]
+    parts += [
+        f'<text x="{4 + 60 * place}" y="12" fill="{COLOURS[place]}">seed {seed}</text>'
+        for place, seed in enumerate(results)
+    ]
     before = ""
     for number, (title, version, kind, name) in enumerate(lines):
         y = 30 + 17 * number
@@ -280,7 +285,7 @@ def _plot(results: dict[str, Result]) -> str:
 def _dot(figure: Figure | None, y: float, place: int) -> list[str]:
     if figure is None or figure["value"] is None:
         return []
-    colour = ("#1b6ca8", "#c0392b", "#2e8b57")[place % 3]
+    colour = COLOURS[place]
     low, middle, high = (_x(figure[name]) for name in ("low", "value", "high"))
     return [
         f'<line x1="{low}" x2="{high}" y1="{y}" y2="{y}" stroke="{colour}"/>',
