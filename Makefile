@@ -28,7 +28,7 @@ lint: setup ## ruff, mypy, import rules
 	$(BIN)/lint-imports
 
 pytest: setup ## the tests alone, on two cores (ARGS="-k name")
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --maxschedchunk 4 $(ARGS)
 
 format: setup ## format the code and sort its imports
 	$(BIN)/ruff check --fix .

@@ -131,10 +131,12 @@ class Pages:
             )
         try:
             grade, is_heard = grade_proof(self._store, label, SCORES[form.score], by=form.by, comment=form.comment)
-        finally:  # also where the store did not answer: the grade may be there all the same
+        except StoreError:  # the grade may be there all the same
             self._announce(run)
-        if not is_heard:
+            raise
+        if not is_heard:  # whoever was heard announces it
             return self._case(request, run, proof, form, first=grade, status=409)
+        self._announce(run)
         response = RedirectResponse(f"/runs/{run}/next?after={proof}&saved={proof}", status_code=303)
         response.set_cookie(
             NAME_COOKIE,
