@@ -33,6 +33,15 @@ StoreOption = Annotated[
         help="The store's folder; default: S3 at PROOFLOOP_S3_ENDPOINT if set, else PROOFLOOP_STORE or proofloop-data.",
     ),
 ]
+MetricsPortOption = Annotated[
+    int | None,
+    typer.Option(
+        "--metrics-port",
+        min=0,
+        max=65535,
+        help="Answer /metrics, /healthz and /readyz there; default: PROOFLOOP_METRICS_PORT, else nowhere.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 PLAIN_INTERVAL_S = 15.0

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from proofloop.bus import LocalBus, open_bus
-from proofloop.cli.common import StoreOption, need_run, open_store, stopping_on_signal
+from proofloop.cli.common import MetricsPortOption, StoreOption, need_run, open_store, stopping_on_signal
 from proofloop.cli.serve import CONNECT_S
 from proofloop.endpoint import Endpoint, Health
 from proofloop.errors import ConfigError
@@ -29,14 +29,7 @@ def review(
         typer.Option("--spot-checks", min=0, help="Labels of each run to check as well: how often do people agree?"),
     ] = 0,
     store: StoreOption = None,
-    metrics_port: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=65535,
-            help="Answer /metrics, /healthz and /readyz there; default: PROOFLOOP_METRICS_PORT, else nowhere.",
-        ),
-    ] = None,
+    metrics_port: MetricsPortOption = None,
 ) -> None:
     """Show the proofs that the labeler left undecided on a web page, with their critiques, and take people's grades.
 

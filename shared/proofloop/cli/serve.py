@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from proofloop.bus import NEEDED_BY_ALL, check_broker, open_bus
-from proofloop.cli.common import StoreOption, open_engines, open_store, stopping_on_signal
+from proofloop.cli.common import MetricsPortOption, StoreOption, open_engines, open_store, stopping_on_signal
 from proofloop.endpoint import Endpoint, Health
 from proofloop.errors import ConfigError, ProofloopError
 from proofloop.metrics import Metrics
@@ -31,14 +31,7 @@ def serve(
         typer.Option("--concurrency", min=1, help="Messages at once; default: as in one process. The trainer takes 1."),
     ] = None,
     store: StoreOption = None,
-    metrics_port: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=65535,
-            help="Answer /metrics, /healthz and /readyz there; default: PROOFLOOP_METRICS_PORT, else nowhere.",
-        ),
-    ] = None,
+    metrics_port: MetricsPortOption = None,
     check: Annotated[bool, typer.Option("--check", help="Load the role, print what it handles, and end.")] = False,
 ) -> None:
     """Run one role as a service: it takes its events from the broker (PROOFLOOP_BROKER) and writes to the store.

@@ -1,7 +1,7 @@
 """Every version on problems of the test split, by the exact checker: nothing here rewards, chooses or stops anything.
 
 Verifiers are compared on the same proofs. Hard problems are those of the harder domain; "hard proofs" are the cold
-start's and the first iteration's on them, as many flawed as sound.
+start's and the first iteration's on them, as many flawed as sound. Without a harder domain there are neither.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from proofloop_trainer.curriculum.work import TEST, Work
 Figures = dict[str, Figure]
 VOTES, PROOFS = 4, 4
 ROUNDS, THREADS, REFINED = 8, 32, 48
-"""Sequential refinement: rounds, chains a problem, and on how many of the hard problems."""
+"""Sequential refinement: rounds, chains a problem, and on how many problems, hard ones where there are any."""
 
 
 def measure(work: Work, stage: Stage, served: dict[ModelRole, str]) -> StageManifest:
@@ -36,24 +36,28 @@ def measure(work: Work, stage: Stage, served: dict[ModelRole, str]) -> StageMani
     first = versions.get("0-cold_start", work.spec.start)
     if "0-cold_start" not in versions:
         versions = {"0-cold_start": work.spec.start, **versions}
-    hard_domain = work.harder or work.domain
-    ordinary, hard = (work.questions(work.spec.measured, TEST, domains=[each]) for each in (work.domain, hard_domain))
+    ordinary = work.questions(work.spec.measured, TEST)
+    hard = work.questions(work.spec.measured, TEST, domains=[work.harder]) if work.harder else []
     proofs = _proofs(work, ordinary, first)
     hard_proofs = _hard_proofs(work, hard, (first, versions.get("1-generator", first)))
     for name, version in versions.items():
         if _is_verifier(name):
             _keep(work, f"{name}/verifier", lambda v=version: verifier_figures(work, v, proofs))
-            _keep(work, f"{name}/verifier-hard", lambda v=version: verifier_figures(work, v, hard_proofs))
+            if hard:
+                _keep(work, f"{name}/verifier-hard", lambda v=version: verifier_figures(work, v, hard_proofs))
             _keep(work, f"{name}/meta", lambda v=version: meta_figures(work, v, proofs, first))
         if _is_generator(name):
             _keep(work, f"{name}/generator", lambda v=version: generator_figures(work, v, ordinary))
-            _keep(work, f"{name}/generator-hard", lambda v=version: generator_figures(work, v, hard))
+            if hard:
+                _keep(work, f"{name}/generator-hard", lambda v=version: generator_figures(work, v, hard))
+    refined = (hard or ordinary)[:REFINED]
     for name in ("0-cold_start", "1-generator", "2-generator"):
         if name in versions:
-            _keep(work, f"{name}/refinement", lambda v=versions[name]: refinement_figures(work, v, hard[:REFINED]))
+            _keep(work, f"{name}/refinement", lambda v=versions[name]: refinement_figures(work, v, refined))
             judged = {**served, "generator": versions[name]}
             _keep(work, f"{name}/labels", lambda j=judged, n=name: label_figures(work, j, n, work.domain))
-            _keep(work, f"{name}/labels-hard", lambda j=judged, n=name: label_figures(work, j, n, hard_domain))
+            if work.harder:
+                _keep(work, f"{name}/labels-hard", lambda j=judged, n=name: label_figures(work, j, n, work.harder))
     return StageManifest(stage=stage.name)
 
 
