@@ -32,6 +32,19 @@ LATER_ITERATION: tuple[StageKind, ...] = ("enhanced", "generator", "label", "con
 ABLATED: dict[Ablation, StageKind] = {"no-meta": "enhanced", "no-self": "generator"}
 
 
+class Files(Section):
+    """Your problems, and D_v and D_mv as people graded them, where no domain poses and no checker grades.
+
+    JSON or JSONL, relative to the curriculum's file. Rows of `problems` are a run file's; of `proofs` question,
+    solution and score; of `analyses` question, solution, analysis and quality. Of all questions 8 in 10 are for
+    training, one for the gate, one for measuring: a question's digest says which.
+    """
+
+    problems: Path = Field(strict=False)
+    proofs: Path = Field(strict=False)
+    analyses: Path | None = Field(None, strict=False)
+
+
 class ColdStart(Section):
     """Supervised steps on the domain's demonstrations, before anything is learnt by reward; 0 steps: none."""
 
@@ -41,9 +54,10 @@ class ColdStart(Section):
 
 
 class Data(Section):
-    """How large D_v and D_mv are. `temperatures`: what their proofs and analyses are sampled at, each in turn.
+    """How large D_v and D_mv are at most. `temperatures`: what their proofs and analyses are sampled at, each in turn.
 
-    `validation`: cases of the validation split that the gate measures on.
+    `validation`: cases of the validation split that the gate measures on. Of files only `proofs`, `analyses` and
+    `validation` count.
     """
 
     problems: int = Field(2000, ge=2)
@@ -66,7 +80,8 @@ class GrpoStage(Section):
 class EnhancedStage(GrpoStage):
     """The verifier with R_meta, on D_v and D_mv together. `meta_groups`: how many of the groups are of D_mv.
 
-    Every `refresh` steps D_mv gets analyses of the newest verifier, and the meta-verifier takes `refresh_steps` on it.
+    Every `refresh` steps D_mv gets analyses of the newest verifier, and the meta-verifier takes `refresh_steps` on it;
+    not where [files] hold the grades, for nobody is there to grade new ones.
     """
 
     meta_groups: int = Field(12, ge=0)
@@ -141,6 +156,8 @@ class CurriculumSpec(Section):
     name: str
     seed: int = 0
     domain: str = "nano"
+    files: Files | None = None
+    """In the place of a domain."""
     harder: str | None = None
     """A domain of harder problems: labelled beside the others, half of the generator's problems from iteration 2 on."""
     prompts: str = "nano"
@@ -170,6 +187,18 @@ class CurriculumSpec(Section):
             raise ValueError("ablation no-meta needs steps in [enhanced]: it is that stage without R_meta")
         return self
 
+    @model_validator(mode="after")
+    def _files_or_domain(self) -> CurriculumSpec:
+        if self.files is None:
+            return self
+        if self.harder:
+            raise ValueError("[files] and harder do not go together: problems come from one of them")
+        if self.files.analyses is None and (self.meta_verifier.steps or self.enhanced.meta_groups):
+            raise ValueError(
+                "[files] analyses is missing: give it, or meta_verifier.steps = 0 and enhanced.meta_groups = 0"
+            )
+        return self
+
     @property
     def stages(self) -> tuple[Stage, ...]:
         """What will be done, in this order."""
@@ -177,7 +206,7 @@ class CurriculumSpec(Section):
 
 
 def _stages(spec: CurriculumSpec) -> Iterator[Stage]:
-    if spec.cold_start.steps:
+    if spec.cold_start.steps and spec.files is None:
         yield Stage(name="0-cold_start", kind="cold_start", iteration=0)
     for iteration in range(1, spec.iterations + 1):
         for kind in ITERATION if iteration == 1 else LATER_ITERATION:
@@ -225,6 +254,10 @@ def load_curriculum(file: Path) -> CurriculumSpec:
     except ValidationError as error:
         raise explain(error, str(file), CurriculumSpec) from error
     keys.check_id(spec.name, f"name in {file}")
+    if spec.files and "domain" in spec.model_fields_set:
+        raise ConfigError(f"domain and [files] in {file}: problems come from one of them", "leave one of them out")
+    if spec.files and "cold_start" in spec.model_fields_set:
+        raise ConfigError(f"[cold_start] in {file}: [files] have no demonstrations", "start with an instructed model")
     return spec
 
 

@@ -1,4 +1,4 @@
-"""A run's problems: posed by a domain, or read from a JSON or JSONL file.
+"""A run's problems: posed by a domain, or read from a JSON or JSONL file; all of a file's, or some of a split.
 
 A bad row is named with its number before anything runs.
 """
@@ -6,33 +6,70 @@ A bad row is named with its number before anything runs.
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from proofloop.domains import Domain, load_domain
+from proofloop.domains import CritiqueFinding, Domain, ProofFinding, load_domain
+from proofloop.domains.base import SPLIT_BUCKETS, is_in_split
 from proofloop.errors import ConfigError
 from proofloop.records import Problem, digest
 from proofloop.runspec import RunSpec
 
 MAX_QUESTION_CHARS = 100_000
+SPLIT_HINT = "a question's digest decides: 8 of 10 are for training, 1 for validation, 1 for test; give more rows"
 
 
 def problems_of(spec: RunSpec) -> Iterator[Problem]:
     """The run's problems in order, the same each time. Raises ConfigError."""
-    if spec.problems.domain is not None:
-        domain = load_domain(spec.problems.domain)
-        yield from _pose_distinct(domain, spec)
-    elif spec.problems.file is not None:
-        yield from read_problems(spec.base / spec.problems.file)
+    wanted = spec.problems
+    if wanted.domain is not None:
+        yield from _pose_distinct(load_domain(wanted.domain), spec)
+    elif wanted.file is not None and wanted.split is not None:
+        yield from _pose_distinct(ProblemFile(spec.base / wanted.file), spec)
+    elif wanted.file is not None:
+        yield from read_problems(spec.base / wanted.file)
+
+
+class ProblemFile:
+    """The problems of a file as a domain that has no checker: in an order drawn by the seed, round after round."""
+
+    name = "file"
+
+    def __init__(self, file: Path) -> None:
+        problems = read_problems(file)
+        self._file = file
+        self._splits = {s: [each for each in problems if is_in_split(each.question, s)] for s in SPLIT_BUCKETS}
+        self._round: tuple[str, list[Problem]] = "", []
+
+    def pose(self, index: int, *, split: str, seed: int) -> Problem:
+        """Problem number `index` of those that fall into the split. Raises ConfigError where none does."""
+        chosen = self._splits[split]
+        if not chosen:
+            raise ConfigError(f"{self._file} has no problem in the {split} split", SPLIT_HINT)
+        turn, place = divmod(index, len(chosen))
+        name = f"{split}/{seed}/{turn}"
+        if self._round[0] != name:
+            self._round = name, random.Random(name).sample(chosen, len(chosen))
+        return self._round[1][place]
+
+    def count(self, split: str) -> int:
+        return len(self._splits[split])
+
+    def check_proof(self, question: str, solution: str) -> ProofFinding:
+        raise LookupError("a problem file has no exact checker")
+
+    def check_critique(self, question: str, solution: str, analysis: str) -> CritiqueFinding:
+        raise LookupError("a problem file has no exact checker")
 
 
 def _pose_distinct(domain: Domain, spec: RunSpec) -> Iterator[Problem]:
     """The first `count` different problems: a domain may draw one twice, and two of one id would be one."""
     wanted, seen = spec.problems.count, set[str]()
     for index in range(10 * wanted):
-        problem = domain.pose(index, split=spec.problems.split, seed=spec.seed)
+        problem = domain.pose(index, split=spec.problems.split or "train", seed=spec.seed)
         if problem.id not in seen:
             seen.add(problem.id)
             yield problem
@@ -57,13 +94,7 @@ def read_problems(file: Path) -> list[Problem]:
 
     Each has `question` or `problem`, and may have `problem_idx` or `id`, `answer`, `source`.
     """
-    try:
-        text = file.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"problem file {file} cannot be read: {error}", "give a JSON list or a JSONL file in UTF-8"
-        ) from error
-    problems = [_problem(row, number, file) for number, row in enumerate(_rows(text, file), 1)]
+    problems = [_problem(row, number, file) for number, row in enumerate(read_rows(file), 1)]
     if not problems:
         raise ConfigError(f"{file} has no problems", "give a JSON list or a JSONL file with a `question` in each row")
     seen: set[str] = set()
@@ -74,7 +105,12 @@ def read_problems(file: Path) -> list[Problem]:
     return problems
 
 
-def _rows(text: str, file: Path) -> list[Any]:
+def read_rows(file: Path) -> list[Any]:
+    """What a JSON list or a JSONL file holds. Raises ConfigError."""
+    try:
+        text = file.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}", "give a JSON list or a JSONL file in UTF-8") from error
     try:
         if text.lstrip().startswith("["):
             return list(json.loads(text))

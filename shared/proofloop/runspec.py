@@ -24,15 +24,18 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Problems(Section):
-    """Which problems: `count` of a domain's split, or those of a JSON or JSONL file.
+Split = Literal["train", "validation", "test"]
 
-    Each gets `proofs_per_problem` proofs, a group.
+
+class Problems(Section):
+    """Which problems: `count` of a domain's split (train, unless said), or those of a JSON or JSONL file.
+
+    With a `split` it is `count` of the file's that fall into it. Each gets `proofs_per_problem` proofs, a group.
     """
 
     domain: str | None = None
     file: Path | None = Field(None, strict=False)
-    split: Literal["train", "validation", "test"] = "train"
+    split: Split | None = None
     count: int = Field(32, ge=1, le=10_000_000)
     proofs_per_problem: int = Field(8, ge=1, le=4096)
 

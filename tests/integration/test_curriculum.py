@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -16,9 +17,9 @@ from typer.testing import CliRunner
 
 from proofloop import keys
 from proofloop.cli.app import app
-from proofloop.curriculum import CurriculumSpec, manifests
+from proofloop.curriculum import CurriculumSpec, all_figures, manifests
 from proofloop.engine.pool import Engines
-from proofloop.errors import ProofloopError
+from proofloop.errors import ConfigError, ProofloopError
 from proofloop.records import TrainingBatch, TrainingSample
 from proofloop.store import LocalStore, get_record
 
@@ -28,6 +29,7 @@ from proofloop_trainer.curriculum.workflow import iterate
 
 pytestmark = [pytest.mark.usefixtures("quiet_log"), pytest.mark.timeout(300)]
 ANSWER = {"max_tokens": 64}
+EXAMPLE = Path(__file__).parents[2] / "examples" / "iterate-files" / "nano_files.py"
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
@@ -103,7 +105,7 @@ def test_sigkill_at_any_moment_changes_no_weight(tmp_path: Path):
     spec = small(**only)
     through = run(spec, tmp_path / "through")
     file, root = tmp_path / "curriculum.toml", tmp_path / "killed"
-    file.write_text(_toml(spec.model_dump(exclude={"base", "gate", "watch", "prices", "harder"})), "utf-8")
+    file.write_text(_toml(spec.model_dump(exclude={"base", "gate", "watch", "prices", "harder", "files"})), "utf-8")
     command = [str(Path(sys.executable).parent / "proofloop"), "iterate", str(file), "--store", str(root)]
     for last_words in ("stage 1/", "1-verifier: step 1/3", "stage 2/", None):
         with subprocess.Popen(
@@ -147,6 +149,45 @@ def test_every_stage_leaves_a_manifest_and_a_finished_one_is_not_done_again(tmp_
     assert parts_by_role(store, "1-verifier") == {"verifier": False}
     assert parts_by_role(store, "1-enhanced") == {"verifier": True, "meta_verifier": False}
     assert parts_by_role(store, "1-enhanced-no-meta") == {"verifier": False}
+
+
+def test_files_alone_say_what_is_right_where_no_checker_can(tmp_path: Path):
+    """Nano's problems and grades as files; a checker that were asked would raise."""
+    write_files(tmp_path)
+    store = run(spec := on_files(tmp_path, measured=4), tmp_path / "store")
+    done = manifests(store, spec)
+    assert list(done) == [
+        *("1-verifier", "1-meta_verifier", "1-enhanced", "1-generator", "1-label", "1-consolidate", "measure")
+    ]
+    assert done["1-generator"].gates[0].figure == "Pass@1, by the judges in service"
+    assert sum(done["1-label"].figures.values()) > 0
+    assert parts_by_role(store, "1-enhanced") == {"verifier": True, "meta_verifier": False}
+    figures = all_figures(store, "small")
+    assert {"accuracy", "judged_quality"} <= set(figures["1-enhanced/verifier"])
+    assert set(figures["1-generator/generator"]) == {"judged_score", "judged_self_error"}
+    assert figures["1-meta_verifier/meta"]["accuracy"].cases > 0
+
+
+def test_too_few_rows_are_refused_before_anything_runs(tmp_path: Path):
+    write_files(tmp_path)
+    with pytest.raises(ConfigError, match=r"\[labels\] problems = 5000: problems.jsonl has \d+ for training"):
+        run(on_files(tmp_path, labels={"problems": 5000}), tmp_path / "store")
+    proofs = tmp_path / "proofs.jsonl"
+    proofs.write_text(proofs.read_text("utf-8").splitlines()[0], "utf-8")
+    with pytest.raises(ConfigError, match=r"proofs.jsonl has no row in the \w+ split"):
+        run(on_files(tmp_path), tmp_path / "store")
+    assert not any((tmp_path / "store").glob("runs/*"))
+
+
+def on_files(folder: Path, **sections: Any) -> CurriculumSpec:
+    files = {name: f"{name}.jsonl" for name in ("problems", "proofs", "analyses")}
+    fields = small(**sections).model_dump(exclude={"domain", "cold_start", "files"})
+    return CurriculumSpec.model_validate({**fields, "files": files, "base": folder})
+
+
+def write_files(folder: Path) -> None:
+    """The example's files, small ones."""
+    runpy.run_path(str(EXAMPLE))["make"](folder, problems=120, proofs=80, analyses=80)
 
 
 def test_a_judge_that_says_the_same_to_everything_stops_the_stage(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from collections import Counter
@@ -14,6 +15,7 @@ from proofloop.curriculum import (
     CurriculumSpec,
     StageManifest,
     Watch,
+    find_curriculum,
     finish,
     freeze,
     load_curriculum,
@@ -33,8 +35,9 @@ from proofloop.store import LocalStore
 pytest.importorskip("proofloop_trainer.curriculum", reason="proofloop-trainer is not installed")
 
 from proofloop_trainer.curriculum.asking import Asker
-from proofloop_trainer.curriculum.cases import GradedAnalysis, GradedProof, balanced
+from proofloop_trainer.curriculum.cases import balanced
 from proofloop_trainer.curriculum.gate import paired
+from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, in_split, read_graded
 from proofloop_trainer.curriculum.rollouts import SAID, Judges, meta_verify, prove, verify
 from proofloop_trainer.curriculum.watch import check, look
 from proofloop_trainer.curriculum.work import Work
@@ -203,7 +206,7 @@ def test_an_ablation_begins_where_the_stage_began_that_it_is_compared_with():
 def test_harder_problems_come_from_the_second_iteration_on_in_turn_with_the_others(tmp_path: Path):
     spec, store = CurriculumSpec(name="c", harder="nano-long"), LocalStore(tmp_path)
     domains = load_domain("nano"), load_domain("nano-long")
-    work = Work(spec, store, Engines(store, tmp_path), *domains, PACK, tmp_path, threading.Event(), print)
+    work = Work(spec, store, Engines(store, tmp_path), *domains, None, PACK, tmp_path, threading.Event(), print)
     steps = [question.count(". ") - 1 for question in work.questions(100, domains=work.domains(1))]
     assert set(steps) == {2, 3, 4, 5, 6}
     steps = [question.count(". ") - 1 for question in work.questions(100, domains=work.domains(2))]
@@ -219,6 +222,66 @@ def test_a_wrong_key_is_named_with_what_is_known(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"unknown key \[enhanced\] refesh") as caught:
         load_curriculum(tmp_path / "c.toml")
     assert "refresh, refresh_steps" in caught.value.hint
+
+
+FILES = '[files]\nproblems = "p.jsonl"\nproofs = "v.jsonl"\nanalyses = "a.jsonl"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('domain = "nano"\n' + FILES, r"domain and \[files\] in .*: problems come from one"),
+        ('harder = "nano-long"\n' + FILES, r"\[files\] and harder do not go together"),
+        (FILES + "[cold_start]\nsteps = 5\n", r"\[cold_start\] in .*: \[files\] have no demonstrations"),
+        (FILES.replace("analyses", "#"), r"\[files\] analyses is missing: give it, or meta_verifier.steps = 0"),
+        (FILES.replace("proofs", "#"), r"\[files\] proofs is missing"),
+    ],
+)
+def test_files_that_do_not_go_with_the_rest_are_refused(tmp_path: Path, text: str, said: str):
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        load_curriculum(tmp_path / "c.toml")
+
+
+def test_files_begin_without_a_cold_start_and_are_frozen_like_a_domain(tmp_path: Path):
+    (tmp_path / "c.toml").write_text(FILES)
+    spec, store = load_curriculum(tmp_path / "c.toml"), LocalStore(tmp_path)
+    assert spec.stages[0].name == "1-verifier"
+    for _ in range(2):
+        freeze(store, spec)
+    assert find_curriculum(store, "c") == spec.model_copy(update={"base": Path()})
+
+
+ROW = {"problem": QUESTION, "proof": SOLUTION, "score": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            {**ROW, "score": 0.7},
+            r"^row 2 of .*: score = 0.7: Input should be 0.0, 0.5 or 1.0\nhint: each has",
+        ),
+        ({**ROW, "proof": ""}, r"^row 2 of .*: proof = '': String should have at least 1 character"),
+        ({"proof": "x", "score": 1}, r"^row 2 of .*: question: Field required"),
+        (3, r"^row 2 of .*: it: Input should be a valid dictionary"),
+    ],
+)
+def test_a_bad_graded_row_is_named_with_its_number(tmp_path: Path, row: object, said: str):
+    (tmp_path / "v.jsonl").write_text(f"{json.dumps(ROW)}\n{json.dumps(row)}\n")
+    with pytest.raises(ConfigError, match=said):
+        read_graded(tmp_path / "v.jsonl", GradedProof)
+
+
+def test_graded_rows_are_read_once_each_and_split_by_their_question(tmp_path: Path):
+    rows = [{**ROW, "problem": f"Prove {n}."} for n in range(100)]
+    (tmp_path / "v.jsonl").write_text("\n".join(json.dumps(row) for row in [*rows, *rows]))
+    found = read_graded(tmp_path / "v.jsonl", GradedProof)
+    assert len(found) == 100
+    assert found[0] == GradedProof(question="Prove 0.", solution=SOLUTION, score=0.5)
+    splits = [in_split(found, split) for split in ("train", "validation", "test")]
+    assert sum(map(len, splits)) == 100
+    assert len(splits[0]) > 60
 
 
 def test_another_curriculum_of_the_same_name_is_refused(tmp_path: Path):

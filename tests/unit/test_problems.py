@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from proofloop.domains.base import SPLIT_BUCKETS
 from proofloop.errors import ConfigError
-from proofloop.problems import MAX_QUESTION_CHARS, count_problems, problems_of, read_problems
+from proofloop.problems import MAX_QUESTION_CHARS, ProblemFile, count_problems, problems_of, read_problems
 from proofloop.records import Problem, digest
 from tests.builders import runspec
 
@@ -78,7 +79,7 @@ BAD = [
     (GOOD + GOOD, r"^row 2 of .* has the id 'p[0-9a-f]+' again\nhint: ids are unique"),
     ('{"question": "a", "id": "x/1"}\n{"question": "b", "id": "x-1"}\n', r"^row 2 of .* has the id 'x-1' again"),
     (jsonl([{"question": "x" * (MAX_QUESTION_CHARS + 1)}]), r"^the question in row 1 of .* has 100001 characters"),
-    (b"\xff\xfe\x00", r"^problem file .* cannot be read: .*\nhint: give .* in UTF-8"),
+    (b"\xff\xfe\x00", r"^.*problems.json cannot be read: .*\nhint: give .* in UTF-8"),
 ]  # fmt: skip
 
 
@@ -116,6 +117,30 @@ def test_a_domains_problems_are_all_different_even_when_it_draws_one_twice() -> 
     spec = runspec(problems={"domain": "nano", "count": 3000})
     found = [problem.id for problem in problems_of(spec)]
     assert len(found) == len(set(found)) == count_problems(spec) == 3000
+
+
+def test_a_split_of_a_file_is_so_many_of_its_rows_in_an_order_drawn_by_the_seed(tmp_path: Path) -> None:
+    write(tmp_path, jsonl([{"question": f"Prove {n}."} for n in range(400)]))
+    wanted = {"file": "problems.json", "count": 100}
+    first = runspec(problems={**wanted, "split": "train"}, base=tmp_path)
+    found = [one.question for one in problems_of(first)]
+    again = runspec(problems={**wanted, "split": "train"}, base=tmp_path, seed=1)
+    assert len(set(found)) == 100 == count_problems(again)
+    assert [one.question for one in problems_of(again)] != found
+    file = ProblemFile(tmp_path / "problems.json")
+    splits = [{file.pose(n, split=split, seed=0).question for n in range(400)} for split in SPLIT_BUCKETS]
+    assert sum(map(len, splits)) == len(set.union(*splits)) == 400
+    assert [round(len(one) / 400, 1) for one in splits] == [0.8, 0.1, 0.1]
+    assert set(found) <= splits[0]
+
+
+def test_a_file_with_too_few_rows_for_a_split_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, jsonl([{"question": "Prove it."}]))
+    for split in ("validation", "test"):  # this question's digest says train
+        with pytest.raises(ConfigError, match=rf"no problem in the {split} split\nhint: a question's digest decides"):
+            list(problems_of(runspec(problems={"file": "problems.json", "split": split, "count": 1}, base=tmp_path)))
+    with pytest.raises(ConfigError, match=r"count = 2: domain 'file' has only 1 different"):
+        list(problems_of(runspec(problems={"file": "problems.json", "split": "train", "count": 2}, base=tmp_path)))
 
 
 def test_an_unknown_domain_is_refused() -> None:

@@ -8,7 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from proofloop.records import Problem, Score
+from proofloop.errors import ConfigError
+from proofloop.records import Problem, Score, digest
+
+SPLIT_BUCKETS = {"train": range(0, 8), "validation": range(8, 9), "test": range(9, 10)}  # tenths of all problems
+
+
+def is_in_split(question: str, split: str) -> bool:
+    """Whether a question falls into a split: its digest decides, so that splits share none. Raises ConfigError."""
+    if split not in SPLIT_BUCKETS:
+        raise ConfigError(f'unknown split "{split}"', hint=f"one of {', '.join(SPLIT_BUCKETS)}")
+    return int(digest(question), 16) % 10 in SPLIT_BUCKETS[split]
 
 
 @dataclass(frozen=True)

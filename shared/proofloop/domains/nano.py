@@ -12,8 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from proofloop.domains.base import CritiqueFinding, Defect, ProofFinding
-from proofloop.errors import ConfigError
+from proofloop.domains.base import CritiqueFinding, Defect, ProofFinding, is_in_split
 from proofloop.records import Problem, Score, digest
 
 MODULUS = 10
@@ -24,7 +23,6 @@ FLAW_KINDS = ("miscalculated", "miscopied", "missing")
 UNREADABLE = Defect(step="", kind="unreadable")
 NO_ISSUE = "No issue was found."
 MAX_CHARACTERS = 4096  # a whole proof has at most 110: what is longer is no proof and costs no time
-SPLIT_BUCKETS = {"train": range(0, 8), "validation": range(8, 9), "test": range(9, 10)}  # tenths of all problems
 
 _QUESTION = re.compile(
     r"Modulo 10, start at (\d)\. ((?:[a-h] [-+*] \d\. ){1,8})Show that the result is (\d)\.", flags=re.ASCII
@@ -193,16 +191,14 @@ class NanoDomain:
         self._lengths = LENGTHS[name]
 
     def pose(self, index: int, *, split: str, seed: int) -> Problem:
-        """Draw until a problem falls into the split: its question's digest decides, so that splits share none."""
-        if split not in SPLIT_BUCKETS:
-            raise ConfigError(f'unknown split "{split}"', hint=f"one of {', '.join(SPLIT_BUCKETS)}")
+        """Draw until a problem falls into the split."""
         rng = random.Random(f"{self.name}/{seed}/{split}/{index}")
         while True:
             chain = draw_chain(rng, *self._lengths)
             question = render_question(chain)
-            name = digest(question)
-            if int(name, 16) % 10 in SPLIT_BUCKETS[split]:
-                return Problem(id=f"nano-{name}", question=question, answer=str(chain.result), source=self.name)
+            if is_in_split(question, split):
+                name = f"nano-{digest(question)}"
+                return Problem(id=name, question=question, answer=str(chain.result), source=self.name)
 
     def check_proof(self, question: str, solution: str) -> ProofFinding:
         """The true score of a proof and why; of an unreadable one 0."""

@@ -1,7 +1,7 @@
-"""The method's data sets: D_v and D_mv, drawn from a model and graded by the experts or by labels.
+"""The method's data sets: D_v and D_mv, graded by experts, and labelled proofs.
 
-Where a domain has an exact checker it plays the experts, as people do elsewhere: it grades what stands in D_v and D_mv,
-and nothing that comes later.
+Where a domain has an exact checker it plays the experts: it grades what a model drew. Elsewhere people graded files.
+Either grades what stands in D_v and D_mv and is held out, and nothing that comes later.
 """
 
 from __future__ import annotations
@@ -16,27 +16,9 @@ from proofloop.prompts import PromptPack
 from proofloop.prompts.parsing import parse_evaluation, parse_proof
 from proofloop.records import Record
 from proofloop_trainer.curriculum.asking import Asker
+from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof
 
 T = TypeVar("T")
-
-
-class GradedProof(Record):
-    """One line of D_v: a proof with its score."""
-
-    question: str
-    solution: str
-    score: float
-    by: str = "expert"
-
-
-class GradedAnalysis(Record):
-    """One line of D_mv: an analysis of a proof with its quality score ms."""
-
-    question: str
-    solution: str
-    analysis: str
-    quality: float
-    by: str = "expert"
 
 
 class CaseFile(Record):

@@ -1,16 +1,17 @@
 """The gate between stages: a version serves unless it is worse on the validation split by more than the noise.
 
-Both versions answer about the same cases with the same seeds, and the experts' grades say how well.
+Both versions answer about the same cases with the same seeds, and the experts' grades say how well; about what nobody
+graded, the judges in service do.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 
 from proofloop.curriculum import GateReport
-from proofloop.prompts.parsing import parse_evaluation, parse_meta_critique, parse_proof
+from proofloop.prompts.parsing import ParsedEvaluation, parse_evaluation, parse_meta_critique, parse_proof
 from proofloop.records import ModelRole
 from proofloop.rewards import score_reward
 from proofloop_trainer.curriculum.cases import (
@@ -21,6 +22,8 @@ from proofloop_trainer.curriculum.cases import (
     grade_analyses,
     grade_proofs,
 )
+from proofloop_trainer.curriculum.graded import GradedProof, in_split
+from proofloop_trainer.curriculum.rollouts import Judges
 from proofloop_trainer.curriculum.work import VALIDATION, Work
 
 ANSWERS = 2
@@ -28,27 +31,38 @@ ANSWERS = 2
 
 
 def held_out(work: Work, version: str) -> CaseFile:
-    """The validation cases, drawn once from the cold start's model and graded by the experts, half of them flawed."""
+    """The validation cases, half of them flawed: the experts' files', or drawn once from the first model and graded."""
 
     def draw() -> CaseFile:
         wanted, rng = work.spec.data.validation, work.rng("held-out")
-        questions = work.questions(wanted * 2, VALIDATION)
-        proofs = draw_proofs(questions, work.asker("generator", version, "held-out"), work.pack, (1.0,))
-        chosen = balanced(grade_proofs(proofs, work.domain), lambda proof: proof.score < 1, wanted, rng)
-        verifier = work.asker("verifier", version, "held-out")
-        analyses = grade_analyses(draw_analyses(chosen, verifier, work.pack, (1.0,)), work.domain)
+        if work.grades:
+            graded: list[GradedProof] = in_split(work.grades.proofs, VALIDATION)
+        else:
+            questions = work.questions(wanted * 2, VALIDATION)
+            drawn = draw_proofs(questions, work.asker("generator", version, "held-out"), work.pack, (1.0,))
+            graded = grade_proofs(drawn, work.domain)
+        proofs = balanced(graded, lambda proof: proof.score < 1, wanted, rng)
+        if work.grades:
+            analyses = in_split(work.grades.analyses, VALIDATION)
+        else:
+            verifier = work.asker("verifier", version, "held-out")
+            analyses = grade_analyses(draw_analyses(proofs, verifier, work.pack, (1.0,)), work.domain)
         return CaseFile(
-            proofs=tuple(chosen), analyses=tuple(balanced(analyses, lambda case: case.quality, wanted, rng))
+            proofs=tuple(proofs), analyses=tuple(balanced(analyses, lambda case: case.quality, wanted, rng))
         )
 
     return work.cases("validation", draw)
 
 
-def compare(work: Work, role: ModelRole, before: str, after: str, cases: CaseFile) -> GateReport:
-    """Whether `after` may serve the role in the place of `before`."""
+def compare(
+    work: Work, role: ModelRole, before: str, after: str, cases: CaseFile, served: Mapping[ModelRole, str]
+) -> GateReport:
+    """Whether `after` may serve the role in the place of `before`. The judges `served` stand in for a checker."""
     figure, value = FIGURES[role]
-    values = [value(work, version, cases) for version in (before, after)]
-    return paired(figure, *values, z=work.spec.gate.z)
+    judges = work.judges(served, "gate")
+    values = [value(work, version, cases, judges) for version in (before, after)]
+    name = figure if work.grades is None or role == "meta_verifier" else f"{figure}, by the judges in service"
+    return paired(name, *values, z=work.spec.gate.z)
 
 
 def paired(figure: str, before: Sequence[float], after: Sequence[float], *, z: float) -> GateReport:
@@ -66,26 +80,38 @@ def paired(figure: str, before: Sequence[float], after: Sequence[float], *, z: f
     )
 
 
-def _verifier(work: Work, version: str, cases: CaseFile) -> list[float]:
-    """R_score times the experts' quality of the analysis: a right score for a wrong reason is worth nothing."""
+def _verifier(work: Work, version: str, cases: CaseFile, judges: Judges) -> list[float]:
+    """R_score times the quality of the analysis: a right score for a wrong reason is worth nothing."""
     prompts = [work.pack.verify(case.question, case.solution).text for case in cases.proofs]
-    answers = work.asker("verifier", version, "gate").ask(prompts, ANSWERS)
-    values = []
-    for case, group in zip(cases.proofs, answers, strict=True):
-        parsed = [parse_evaluation(answer.text, answer.finish_reason) for answer in group]
-        values.append(
-            fmean(
-                score_reward(each.verdict.score, case.score)
-                * work.domain.check_critique(case.question, case.solution, each.text).quality
-                if each.verdict.score is not None
-                else 0.0
-                for each in parsed
-            )
-        )
-    return values
+    read = [
+        (case, parse_evaluation(answer.text, answer.finish_reason))
+        for case, group in zip(cases.proofs, work.asker("verifier", version, "gate").ask(prompts, ANSWERS), strict=True)
+        for answer in group
+    ]
+    qualities = _qualities(work, read, judges)
+    return _means(
+        score_reward(each.verdict.score, case.score) * quality if each.verdict.score is not None else 0.0
+        for (case, each), quality in zip(read, qualities, strict=True)
+    )
 
 
-def _meta_verifier(work: Work, version: str, cases: CaseFile) -> list[float]:
+def _qualities(work: Work, read: Sequence[tuple[GradedProof, ParsedEvaluation]], judges: Judges) -> list[float]:
+    """By the experts where they are there to grade, else by the meta-verifier in service."""
+    if work.grades is None:
+        return [work.domain.check_critique(case.question, case.solution, each.text).quality for case, each in read]
+    claiming = [
+        (case.question, case.solution, each.text) if each.verdict.score in (0.0, 0.5) else None for case, each in read
+    ]
+    return [quality or 0.0 for quality in judges.qualities(claiming)]
+
+
+def _means(values: Iterable[float]) -> list[float]:
+    """Of each case's answers."""
+    listed = list(values)
+    return [fmean(listed[place : place + ANSWERS]) for place in range(0, len(listed), ANSWERS)]
+
+
+def _meta_verifier(work: Work, version: str, cases: CaseFile, judges: Judges) -> list[float]:
     """R_score against the experts' quality score."""
     prompts = [work.pack.judge(case.question, case.solution, case.analysis).text for case in cases.analyses]
     answers = work.asker("meta_verifier", version, "gate").ask(prompts, ANSWERS)
@@ -96,23 +122,23 @@ def _meta_verifier(work: Work, version: str, cases: CaseFile) -> list[float]:
     return values
 
 
-def _generator(work: Work, version: str, cases: CaseFile) -> list[float]:
-    """The share of right proofs."""
+def _generator(work: Work, version: str, cases: CaseFile, judges: Judges) -> list[float]:
+    """The share of right proofs; without a checker the mean score that the verifier gives."""
     questions = list(dict.fromkeys(case.question for case in cases.proofs))
     answers = work.asker("generator", version, "gate").ask([work.pack.prove(each).text for each in questions], ANSWERS)
-    values = []
-    for question, group in zip(questions, answers, strict=True):
-        proofs = [parse_proof(answer.text, answer.finish_reason) for answer in group]
-        values.append(
-            fmean(
-                proof.verdict.score is not None and work.domain.check_proof(question, proof.solution).score == 1
-                for proof in proofs
-            )
-        )
-    return values
+    proofs = [
+        (question, proof.solution) if proof.verdict.score is not None else None
+        for question, group in zip(questions, answers, strict=True)
+        for proof in (parse_proof(answer.text, answer.finish_reason) for answer in group)
+    ]
+    if work.grades is None:
+        scores = [float(proof is not None and work.domain.check_proof(*proof).score == 1) for proof in proofs]
+    else:
+        scores = judges.scores(proofs)
+    return _means(scores)
 
 
-FIGURES: dict[ModelRole, tuple[str, Callable[[Work, str, CaseFile], list[float]]]] = {
+FIGURES: dict[ModelRole, tuple[str, Callable[[Work, str, CaseFile, Judges], list[float]]]] = {
     "verifier": ("score reward times quality of the analysis", _verifier),
     "meta_verifier": ("score reward", _meta_verifier),
     "generator": ("Pass@1", _generator),

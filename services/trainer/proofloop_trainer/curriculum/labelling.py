@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from proofloop import keys
 from proofloop.curriculum import Labels
+from proofloop.domains import Domain
 from proofloop.labels import labels_of
 from proofloop.records import ModelRole, Problem, Proof
-from proofloop.runspec import Models, Problems, RunSpec
+from proofloop.runspec import Models, RunSpec, Split
 from proofloop.store import get_record
 from proofloop.walk import LocalWalk, create_run, planned_proofs
-from proofloop_trainer.curriculum.cases import CaseFile, GradedProof
+from proofloop_trainer.curriculum.cases import CaseFile
+from proofloop_trainer.curriculum.graded import GradedProof
 from proofloop_trainer.curriculum.work import Work
 
 Served = dict[ModelRole, str]
@@ -22,7 +24,7 @@ def label_proofs(work: Work, iteration: int, served: Served) -> list[GradedProof
         found = dict[GradedProof, None]()
         for domain in work.domains(iteration + 1):
             run = f"{work.spec.name}-{iteration}-label-{domain.name}"
-            walk(work, run, served, work.spec.labels, domain.name, "train", 1_000 + iteration)
+            walk(work, run, served, work.spec.labels, domain, "train", 1_000 + iteration)
             found |= dict.fromkeys(decided(work, run))
         return CaseFile(proofs=tuple(found))
 
@@ -35,19 +37,14 @@ def labelled_proofs(work: Work, iteration: int) -> list[GradedProof]:
     return [proof for file in files for proof in file.proofs]
 
 
-def walk(work: Work, name: str, served: Served, wanted: Labels, domain: str, split: str, seed: int) -> None:
+def walk(work: Work, name: str, served: Served, wanted: Labels, domain: Domain, split: Split, seed: int) -> None:
     """Take every proof of a small run through the whole walk. Taken up again, it goes on."""
     spec = RunSpec.model_validate(
         {
             "name": name,
             "seed": work.spec.seed + seed,
             "prompts": work.spec.prompts,
-            "problems": Problems(
-                domain=domain,
-                split=split,
-                count=wanted.problems,
-                proofs_per_problem=wanted.proofs_per_problem,
-            ),
+            "problems": work.problems(domain, split, wanted.problems, wanted.proofs_per_problem),
             "engine": work.spec.engine,
             "models": Models(**served),
             "sampling": work.spec.sampling,

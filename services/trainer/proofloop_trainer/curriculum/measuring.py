@@ -1,12 +1,15 @@
 """Every version on problems of the test split, by the exact checker: nothing here rewards, chooses or stops anything.
 
+Where people graded files, judges are measured by their grades; what nobody graded, by the last judges in service.
+
 Verifiers are compared on the same proofs. Hard problems are those of the harder domain; "hard proofs" are the cold
 start's and the first iteration's on them, as many flawed as sound. Without a harder domain there are neither.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from proofloop.curriculum import Stage, StageManifest, find_figures, manifests, put_figures
 from proofloop.domains import Domain
@@ -14,51 +17,81 @@ from proofloop.measure import Clusters, Figure, evaluate_run
 from proofloop.prompts.parsing import ParsedProof, parse_evaluation, parse_meta_critique, parse_proof
 from proofloop.records import ModelRole
 from proofloop_trainer.curriculum.cases import (
-    GradedProof,
     balanced,
     draw_analyses,
     draw_proofs,
     grade_analyses,
     grade_proofs,
 )
+from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, in_split
 from proofloop_trainer.curriculum.labelling import walk
+from proofloop_trainer.curriculum.rollouts import Judges
 from proofloop_trainer.curriculum.work import TEST, Work
 
 Figures = dict[str, Figure]
+Served = dict[ModelRole, str]
+Wanted = Iterator[tuple[str, Callable[[], Figures]]]
+"""What is to be measured, by the name that it is kept under."""
+
 VOTES, PROOFS = 4, 4
 ROUNDS, THREADS, REFINED = 8, 32, 48
 """Sequential refinement: rounds, chains a problem, and on how many problems, hard ones where there are any."""
 
 
-def measure(work: Work, stage: Stage, served: dict[ModelRole, str]) -> StageManifest:
+def measure(work: Work, stage: Stage, served: Served) -> StageManifest:
     """The figures of every version that a stage made, each kept as it is found."""
-    versions = {name: made.version for name, made in manifests(work.store, work.spec).items() if made.version}
-    first = versions.get("0-cold_start", work.spec.start)
-    if "0-cold_start" not in versions:
-        versions = {"0-cold_start": work.spec.start, **versions}
+    for name, figures in (_by_grades if work.grades else _by_checker)(work, served):
+        work.check_stopping()
+        if find_figures(work.store, work.spec.name, name) is None:
+            work.say(f"measuring {name}")
+            put_figures(work.store, work.spec.name, name, figures())
+    return StageManifest(stage=stage.name)
+
+
+def _versions(work: Work) -> dict[str, str]:
+    """What every stage made, by the stage's name; the model that all began with is the cold start's."""
+    made = {name: manifest.version for name, manifest in manifests(work.store, work.spec).items() if manifest.version}
+    return {"0-cold_start": work.spec.start, **made}
+
+
+def _by_checker(work: Work, served: Served) -> Wanted:
+    versions = _versions(work)
+    first = versions["0-cold_start"]
     ordinary = work.questions(work.spec.measured, TEST)
     hard = work.questions(work.spec.measured, TEST, domains=[work.harder]) if work.harder else []
     proofs = _proofs(work, ordinary, first)
     hard_proofs = _hard_proofs(work, hard, (first, versions.get("1-generator", first)))
     for name, version in versions.items():
         if _is_verifier(name):
-            _keep(work, f"{name}/verifier", lambda v=version: verifier_figures(work, v, proofs))
+            yield f"{name}/verifier", partial(verifier_figures, work, version, proofs)
             if hard:
-                _keep(work, f"{name}/verifier-hard", lambda v=version: verifier_figures(work, v, hard_proofs))
-            _keep(work, f"{name}/meta", lambda v=version: meta_figures(work, v, proofs, first))
+                yield f"{name}/verifier-hard", partial(verifier_figures, work, version, hard_proofs)
+            yield f"{name}/meta", partial(meta_figures, work, version, proofs, first)
         if _is_generator(name):
-            _keep(work, f"{name}/generator", lambda v=version: generator_figures(work, v, ordinary))
+            yield f"{name}/generator", partial(generator_figures, work, version, ordinary)
             if hard:
-                _keep(work, f"{name}/generator-hard", lambda v=version: generator_figures(work, v, hard))
+                yield f"{name}/generator-hard", partial(generator_figures, work, version, hard)
     refined = (hard or ordinary)[:REFINED]
     for name in ("0-cold_start", "1-generator", "2-generator"):
         if name in versions:
-            _keep(work, f"{name}/refinement", lambda v=versions[name]: refinement_figures(work, v, refined))
+            yield f"{name}/refinement", partial(refinement_figures, work, versions[name], refined)
             judged = {**served, "generator": versions[name]}
-            _keep(work, f"{name}/labels", lambda j=judged, n=name: label_figures(work, j, n, work.domain))
+            yield f"{name}/labels", partial(label_figures, work, judged, name, work.domain)
             if work.harder:
-                _keep(work, f"{name}/labels-hard", lambda j=judged, n=name: label_figures(work, j, n, work.harder))
-    return StageManifest(stage=stage.name)
+                yield f"{name}/labels-hard", partial(label_figures, work, judged, name, work.harder)
+
+
+def _by_grades(work: Work, served: Served) -> Wanted:
+    assert work.grades is not None
+    proofs, analyses = in_split(work.grades.proofs, TEST), in_split(work.grades.analyses, TEST)
+    questions, judges = work.questions(work.spec.measured, TEST), work.judges(served, "measure")
+    for name, version in _versions(work).items():
+        if _is_verifier(name):
+            yield f"{name}/verifier", partial(graded_verifier_figures, work, version, proofs, judges)
+            if analyses:
+                yield f"{name}/meta", partial(_meta_accuracy, work, version, analyses)
+        if _is_generator(name):
+            yield f"{name}/generator", partial(judged_generator_figures, work, version, questions, judges)
 
 
 def _is_verifier(name: str) -> bool:
@@ -67,13 +100,6 @@ def _is_verifier(name: str) -> bool:
 
 def _is_generator(name: str) -> bool:
     return any(word in name for word in ("start", "generator", "consolidate"))
-
-
-def _keep(work: Work, name: str, found: Callable[[], Figures]) -> None:
-    work.check_stopping()
-    if find_figures(work.store, work.spec.name, name) is None:
-        work.say(f"measuring {name}")
-        put_figures(work.store, work.spec.name, name, found())
 
 
 def _proofs(work: Work, questions: Sequence[str], version: str) -> list[GradedProof]:
@@ -110,13 +136,56 @@ def verifier_figures(work: Work, version: str, proofs: Sequence[GradedProof]) ->
 def meta_figures(work: Work, version: str, proofs: Sequence[GradedProof], verifier: str) -> Figures:
     """Accuracy of the quality score, on analyses of the first verifier."""
     asker = work.asker("verifier", verifier, "measure-meta")
-    cases = grade_analyses(draw_analyses(proofs[::2], asker, work.pack, (1.0,)), work.domain)
+    return _meta_accuracy(
+        work, version, grade_analyses(draw_analyses(proofs[::2], asker, work.pack, (1.0,)), work.domain)
+    )
+
+
+def _meta_accuracy(work: Work, version: str, cases: Sequence[GradedAnalysis]) -> Figures:
     prompts = [work.pack.judge(case.question, case.solution, case.analysis).text for case in cases]
     answers = work.asker("meta_verifier", version, "measure").ask(prompts)
     found = {"accuracy": Clusters()}
     for case, (answer,) in zip(cases, answers, strict=True):
         score = parse_meta_critique(answer.text, answer.finish_reason).verdict.score
         found["accuracy"].add(case.question, score == case.quality)
+    return _figures(found)
+
+
+def graded_verifier_figures(work: Work, version: str, proofs: Sequence[GradedProof], judges: Judges) -> Figures:
+    """Accuracy of the score, by kind of proof; R_meta of the critiques that report an issue."""
+    prompts = [work.pack.verify(proof.question, proof.solution).text for proof in proofs]
+    answers = work.asker("verifier", version, "measure").ask(prompts, VOTES)
+    found = {name: Clusters() for name in ("accuracy", "accuracy_flawed", "accuracy_sound", "judged_quality")}
+    claims = []
+    for proof, group in zip(proofs, answers, strict=True):
+        for answer in group:
+            parsed = parse_evaluation(answer.text, answer.finish_reason)
+            right = parsed.verdict.score == proof.score
+            found["accuracy"].add(proof.question, right)
+            found["accuracy_flawed" if proof.score < 1 else "accuracy_sound"].add(proof.question, right)
+            if parsed.verdict.score in (0.0, 0.5):
+                claims.append((proof.question, proof.solution, parsed.text))
+    for (question, _, _), quality in zip(claims, judges.qualities(claims), strict=True):
+        found["judged_quality"].add(question, quality or 0.0)
+    return _figures(found)
+
+
+def judged_generator_figures(work: Work, version: str, questions: Sequence[str], judges: Judges) -> Figures:
+    """The mean score that the judges give its proofs, and how far its own scores are from theirs."""
+    answers = work.asker("generator", version, "measure").ask([work.pack.prove(q).text for q in questions], PROOFS)
+    proofs = [
+        (question, parse_proof(answer.text, answer.finish_reason))
+        for question, group in zip(questions, answers, strict=True)
+        for answer in group
+    ]
+    scores = judges.scores(
+        [(question, each.solution) if each.verdict.score is not None else None for question, each in proofs]
+    )
+    found = {name: Clusters() for name in ("judged_score", "judged_self_error")}
+    for (question, each), score in zip(proofs, scores, strict=True):
+        found["judged_score"].add(question, score)
+        if each.verdict.score is not None:
+            found["judged_self_error"].add(question, abs(each.verdict.score - score))
     return _figures(found)
 
 
@@ -164,7 +233,7 @@ def refinement_figures(work: Work, version: str, questions: Sequence[str]) -> Fi
     return _figures(found)
 
 
-def label_figures(work: Work, served: dict[ModelRole, str], name: str, domain: Domain) -> Figures:
+def label_figures(work: Work, served: Served, name: str, domain: Domain) -> Figures:
     """Agreement of decided labels with the checker, and the share left undecided, on a walk over test problems."""
     run = f"{work.spec.name}-{name}-labels-{domain.name}"
     walk(work, run, served, work.spec.labels, domain.name, TEST, 0)

@@ -20,7 +20,7 @@ from proofloop.prompts.parsing import ParsedEvaluation, ParsedProof, parse_evalu
 from proofloop.records import ModelRole, TrainingSample
 from proofloop.rewards import Reward, generator_reward, meta_verifier_reward, verifier_reward
 from proofloop_trainer.curriculum.asking import Asker
-from proofloop_trainer.curriculum.cases import GradedAnalysis, GradedProof
+from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof
 
 SAID = "said"
 """The score that an answer gives, among the parts of its reward; it is no factor of it."""

@@ -12,24 +12,22 @@ from typing import TypeVar
 
 from proofloop import keys
 from proofloop.curriculum import Consolidate, GateReport, GrpoStage, Stage, StageManifest
-from proofloop.errors import ConfigError
 from proofloop.models import publish_folder
 from proofloop.records import MODEL_ROLES, ModelRole, TrainingSample
 from proofloop_trainer.checkpoint import write_model_manifest
 from proofloop_trainer.curriculum import gate, labelling
 from proofloop_trainer.curriculum.cases import (
     CaseFile,
-    GradedAnalysis,
-    GradedProof,
     balanced,
     draw_analyses,
     draw_proofs,
     grade_analyses,
     grade_proofs,
 )
+from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, in_split
 from proofloop_trainer.curriculum.rollouts import Judges, meta_verify, prove, verify
 from proofloop_trainer.curriculum.training import train
-from proofloop_trainer.curriculum.work import Work
+from proofloop_trainer.curriculum.work import TRAIN, Work
 from proofloop_trainer.grpo_settings import GrpoSettings
 from proofloop_trainer.supervised import fine_tune
 
@@ -39,10 +37,6 @@ T = TypeVar("T")
 
 def cold_start(work: Work, stage: Stage, served: Served) -> StageManifest:
     """Supervised steps on demonstrations; the model serves every role."""
-    if work.domain.name != "nano":
-        raise ConfigError(
-            f"[cold_start] steps: domain {work.domain.name!r} has no demonstrations", "steps = 0, and a model to start"
-        )
     from proofloop_trainer.nano.pretrain import cold_start as demonstrate
 
     wanted = work.spec.cold_start
@@ -125,7 +119,8 @@ def enhanced(work: Work, stage: Stage, served: Served) -> StageManifest:
 class Refreshed:
     """The meta-verifier and D_mv of an enhanced stage: new analyses, and steps on them, every `refresh` steps.
 
-    A meta-verifier that stands still is outwitted by the verifier that it rewards.
+    A meta-verifier that stands still is outwitted by the verifier that it rewards. It does stand still where people
+    graded files: they are not there to grade what is new.
     """
 
     def __init__(self, work: Work, stage: Stage, served: Served, proofs: list[GradedProof]) -> None:
@@ -137,7 +132,7 @@ class Refreshed:
     def at(self, step: int, version: str) -> tuple[str, list[GradedAnalysis]]:
         """The meta-verifier and D_mv of a step of the verifier's."""
         every = self._work.spec.enhanced.refresh
-        while self._round < step // every:
+        while self._work.grades is None and self._round < step // every:
             self._round += 1
             at_refresh = keys.model(self._work.spec.name, self._stage.name, self._round * every)
             self._refresh(f"{self._stage.name}-refresh-{self._round}", at_refresh)
@@ -175,14 +170,7 @@ def generator(work: Work, stage: Stage, served: Served) -> StageManifest:
     def rollout(step: int, version: str) -> list[TrainingSample]:
         first = work.rng(stage.iteration, "problems", step).randrange(2**40)
         problems = work.questions(wanted.groups, first=first, domains=work.domains(stage.iteration))
-        judges = Judges(
-            verifier=work.asker("verifier", served["verifier"], stage.name, step),
-            meta=work.asker("meta_verifier", served["meta_verifier"], stage.name, step),
-            pack=work.pack,
-            critiques=wanted.critiques,
-            metas=wanted.metas,
-        )
-        asker = work.asker("generator", version, stage.name, step)
+        asker, judges = work.asker("generator", version, stage.name, step), work.judges(served, stage.name, step)
         return prove(problems, asker, wanted.samples, judges, alpha=alpha, beta=beta)
 
     version = train(work, stage.name, "generator", start, wanted.steps, _settings(work, wanted), rollout)
@@ -215,7 +203,7 @@ def consolidate(work: Work, stage: Stage, served: Served) -> StageManifest:
 
     version = _made(work, stage, len(tokens), make)
     cases = gate.held_out(work, served["generator"])
-    gates = {role: gate.compare(work, role, served[role], version, cases) for role in MODEL_ROLES}
+    gates = {role: gate.compare(work, role, served[role], version, cases, served) for role in MODEL_ROLES}
     serves: Served = {role: version for role, report in gates.items() if report.promoted}
     return StageManifest(
         stage=stage.name,
@@ -229,8 +217,7 @@ def consolidate(work: Work, stage: Stage, served: Served) -> StageManifest:
 def _best(work: Work, stage: Stage, role: ModelRole, served: Served, wanted: Consolidate) -> list[TrainingSample]:
     """The role's answers that earned the most; of a judge's, half about flawed things."""
     asker, name = work.asker(role, served[role], stage.name), f"{stage.name}/{role}"
-    meta = work.asker("meta_verifier", served["meta_verifier"], stage.name)
-    judges = Judges(work.asker("verifier", served["verifier"], stage.name), meta, work.pack)
+    judges = work.judges(served, stage.name)
     if role == "generator":
         first = work.spec.data.problems + stage.iteration * wanted.prompts
         questions = work.questions(wanted.prompts, first=first, domains=work.domains(stage.iteration))
@@ -249,38 +236,45 @@ def _best(work: Work, stage: Stage, role: ModelRole, served: Served, wanted: Con
 
 
 def graded_proofs(work: Work, version: str) -> list[GradedProof]:
-    """D_v: proofs of the first generator, graded by the experts; as many flawed as sound."""
+    """D_v: proofs of the first generator, or of a file, graded by the experts; as many flawed as sound."""
 
     def draw() -> CaseFile:
         data = work.spec.data
-        asker = work.asker("generator", version, "D_v")
-        proofs = grade_proofs(
-            draw_proofs(work.questions(data.problems), asker, work.pack, data.temperatures), work.domain
-        )
+        if work.grades:
+            proofs = in_split(work.grades.proofs, TRAIN)
+        else:
+            asker = work.asker("generator", version, "D_v")
+            drawn = draw_proofs(work.questions(data.problems), asker, work.pack, data.temperatures)
+            proofs = grade_proofs(drawn, work.domain)
         return CaseFile(proofs=tuple(balanced(proofs, lambda proof: proof.score < 1, data.proofs, work.rng("D_v"))))
 
     return list(work.cases("D_v", draw).proofs)
 
 
 def graded_analyses(work: Work, served: Served) -> list[GradedAnalysis]:
-    """D_mv: analyses of the first meta-verifier's model and of the verifier then, graded by the experts."""
+    """D_mv: analyses of the first model and of the verifier then, or of a file; graded by the experts."""
 
     def draw() -> CaseFile:
-        data, proofs = work.spec.data, graded_proofs(work, served["generator"])
-        drawn = [
-            pair
-            for version in dict.fromkeys((served["meta_verifier"], served["verifier"]))
-            for pair in draw_analyses(
-                _some(work, f"D_mv/{version}", proofs, data.analyses // 3),
-                work.asker("verifier", version, "D_mv"),
-                work.pack,
-                data.analysis_temperatures,
-            )
-        ]
-        graded = grade_analyses(drawn, work.domain)
-        return CaseFile(analyses=tuple(balanced(graded, lambda case: case.quality, data.analyses, work.rng("D_mv"))))
+        most = work.spec.data.analyses
+        graded = in_split(work.grades.analyses, TRAIN) if work.grades else _grade_drawn(work, served, most // 3)
+        return CaseFile(analyses=tuple(balanced(graded, lambda case: case.quality, most, work.rng("D_mv"))))
 
     return list(work.cases("D_mv", draw).analyses)
+
+
+def _grade_drawn(work: Work, served: Served, proofs_each: int) -> list[GradedAnalysis]:
+    proofs = graded_proofs(work, served["generator"])
+    drawn = [
+        pair
+        for version in dict.fromkeys((served["meta_verifier"], served["verifier"]))
+        for pair in draw_analyses(
+            _some(work, f"D_mv/{version}", proofs, proofs_each),
+            work.asker("verifier", version, "D_mv"),
+            work.pack,
+            work.spec.data.analysis_temperatures,
+        )
+    ]
+    return grade_analyses(drawn, work.domain)
 
 
 def _evenly(work: Work, proofs: list[GradedProof]) -> list[GradedProof]:
@@ -307,7 +301,7 @@ def _settings(work: Work, wanted: GrpoStage) -> GrpoSettings:
 
 def _gated(work: Work, stage: Stage, role: ModelRole, before: str, version: str, served: Served) -> StageManifest:
     """The stage's manifest: the version serves if the gate lets it, and never if the stage is an ablation."""
-    report: GateReport = gate.compare(work, role, before, version, gate.held_out(work, served["generator"]))
+    report: GateReport = gate.compare(work, role, before, version, gate.held_out(work, served["generator"]), served)
     serves: Served = {role: version} if report.promoted and stage.ablation is None else {}
     return StageManifest(stage=stage.name, version=version, serves=serves, gates=(report,))
 

@@ -1,10 +1,10 @@
-"""What every stage works with: the curriculum, the store, the engine, the domain, and who to tell."""
+"""What every stage works with: the curriculum, the store, the engine, problems, the experts, and who to tell."""
 
 from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,25 +16,30 @@ from proofloop.engine.pool import Engines
 from proofloop.models import version_folder
 from proofloop.prompts import PromptPack
 from proofloop.records import ModelRole, Sampling, derive_seed
-from proofloop.runspec import Models, Problems, RunSpec
+from proofloop.runspec import Models, Problems, RunSpec, Split
 from proofloop.store import Store, find_record, put_record
 from proofloop.walk import Interrupted
 from proofloop_trainer.curriculum.asking import Asker
 from proofloop_trainer.curriculum.cases import CaseFile
+from proofloop_trainer.curriculum.graded import Grades
+from proofloop_trainer.curriculum.rollouts import Judges
 
 _NAMED = Models(generator="", verifier="", meta_verifier="")
-VALIDATION, TEST = "validation", "test"
+TRAIN: Split = "train"
+VALIDATION: Split = "validation"
+TEST: Split = "test"
 
 
 @dataclass(frozen=True)
 class Work:
-    """The surroundings of a stage."""
+    """The surroundings of a stage. `grades`: what people graded; None where the domain's checker plays the experts."""
 
     spec: CurriculumSpec
     store: Store
     engines: Engines
     domain: Domain
     harder: Domain | None
+    grades: Grades | None
     pack: PromptPack
     cache: Path
     stopping: threading.Event
@@ -46,17 +51,32 @@ class Work:
         seed = derive_seed(self.spec.seed, *purpose)
         return Asker(self.engine, role, version, sampling, seed, self.stopping)
 
+    def judges(self, served: Mapping[ModelRole, str], *purpose: object) -> Judges:
+        """The learned judges in service."""
+        return Judges(
+            verifier=self.asker("verifier", served["verifier"], *purpose),
+            meta=self.asker("meta_verifier", served["meta_verifier"], *purpose),
+            pack=self.pack,
+            critiques=self.spec.generator.critiques,
+            metas=self.spec.generator.metas,
+        )
+
     @property
     def engine(self) -> Engine:
         return self.engines.of(
             RunSpec(
                 name=self.spec.name,
-                problems=Problems(domain=self.domain.name),
+                problems=self.problems(self.domain, TRAIN, 1),
                 engine=self.spec.engine,
                 models=_NAMED,
                 base=self.spec.base,
             )
         )
+
+    def problems(self, domain: Domain, split: Split, count: int, proofs: int = 1) -> Problems:
+        """A run's section for problems of this domain, which may be the file's."""
+        source = {"file": self.spec.files.problems} if self.spec.files else {"domain": domain.name}
+        return Problems.model_validate({**source, "split": split, "count": count, "proofs_per_problem": proofs})
 
     def rng(self, *purpose: object) -> random.Random:
         return random.Random(derive_seed(self.spec.seed, *purpose))
@@ -66,7 +86,7 @@ class Work:
         return [self.domain, self.harder] if self.harder and iteration > 1 else [self.domain]
 
     def questions(
-        self, count: int, split: str = "train", first: int = 0, domains: Sequence[Domain] | None = None
+        self, count: int, split: Split = TRAIN, first: int = 0, domains: Sequence[Domain] | None = None
     ) -> list[str]:
         """Problems of the domain, or of these in turn; `first`: how many of the split to pass over."""
         sources = domains or [self.domain]

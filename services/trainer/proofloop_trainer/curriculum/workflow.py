@@ -8,12 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from proofloop.curriculum import CurriculumSpec, StageKind, StageManifest, finish, freeze, manifests, serving_before
-from proofloop.domains import load_domain
+from proofloop.domains import Domain, load_domain
 from proofloop.engine.pool import Engines
+from proofloop.errors import ConfigError
+from proofloop.problems import SPLIT_HINT, ProblemFile
 from proofloop.prompts import load_pack
 from proofloop.settings import load_settings
 from proofloop.store import Store
 from proofloop_trainer.curriculum import measuring, stages
+from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, Grades, in_split, read_graded
 from proofloop_trainer.curriculum.work import Work
 
 STAGES: dict[StageKind, Callable[..., StageManifest]] = {
@@ -32,13 +35,13 @@ def iterate(
     spec: CurriculumSpec, store: Store, engines: Engines, stopping: threading.Event, say: Callable[[str], None]
 ) -> dict[str, StageManifest]:
     """Do every stage that has no manifest yet; the manifests of all. Raises Interrupted when asked to stop."""
+    sources = _sources(spec)
     freeze(store, spec)
     work = Work(
         spec,
         store,
         engines,
-        load_domain(spec.domain),
-        load_domain(spec.harder) if spec.harder else None,
+        *sources,
         load_pack(spec.prompts, spec.base),
         Path(load_settings().cache),
         stopping,
@@ -62,3 +65,22 @@ def iterate(
                 f"{'promoted' if report.promoted else 'not promoted'}"
             )
     return done
+
+
+def _sources(spec: CurriculumSpec) -> tuple[Domain, Domain | None, Grades | None]:
+    """Where problems come from, harder ones, and what people graded. Raises ConfigError for a bad or too small file."""
+    if spec.files is None:
+        return load_domain(spec.domain), load_domain(spec.harder) if spec.harder else None, None
+    problems = ProblemFile(spec.base / spec.files.problems)
+    proofs = read_graded(spec.base / spec.files.proofs, GradedProof)
+    analyses = read_graded(spec.base / spec.files.analyses, GradedAnalysis) if spec.files.analyses else ()
+    if spec.labels.problems > (count := problems.count("train")):
+        raise ConfigError(
+            f"[labels] problems = {spec.labels.problems}: {spec.files.problems} has {count} for training",
+            "ask for fewer, or give more rows",
+        )
+    for split in ("train", "validation", *(["test"] if spec.measured else [])):
+        for file, rows in ((spec.files.proofs, proofs), (spec.files.analyses, analyses)):
+            if file and not in_split(rows, split):
+                raise ConfigError(f"{file} has no row in the {split} split", SPLIT_HINT)
+    return problems, None, Grades(proofs, analyses)

@@ -53,6 +53,7 @@ NO_SUCH_STEP, SAID_TWICE = 0.08, 0.06  # shares of invented claims about a step 
 HASTY_JUDGEMENT = 0.03  # share of meta-critiques with one wrong word
 DOMAIN, LONG_DOMAIN = NanoDomain(), NanoDomain("nano-long")
 LONG = 0.15  # share of demonstrations about chains that are longer than those of `nano`
+LONG_PRACTICE, FLAWED_LINES = 0.35, 0.25  # in practice
 PACK = load_pack("nano")
 LineMarks = tuple[int, ...]  # of label, value, operator, operand, result
 
@@ -89,6 +90,18 @@ def demonstrate(seed: int, shares: Mapping[str, float] = TASK_SHARES) -> Iterato
         problem = domain.pose(index, split="train", seed=seed)
         task = rng.choices(list(shares), list(shares.values()))[0]
         yield tasks[task](rng, problem.question, parse_question(problem.question))
+
+
+def practise(seed: int) -> Iterator[Demonstration]:
+    """Endless proofs with many flaws to be found, without an answer; wrong copies most often: they are the hardest."""
+    rng, kinds = random.Random(f"practice/{seed}"), (*FLAW_KINDS, "miscopied")
+    for index in range(2**62):
+        domain = LONG_DOMAIN if rng.random() < LONG_PRACTICE else DOMAIN
+        question = domain.pose(index, split="train", seed=seed).question
+        chain = parse_question(question)
+        flaws = {step.label: rng.choice(kinds) for step in chain.steps if rng.random() < FLAWED_LINES}
+        if lines := _lines_with_flaws(rng, chain, flaws):
+            yield Demonstration(PACK.verify(question, render_proof(lines)).text, "", mark_lines(chain, lines))
 
 
 def render_critique(claims: Sequence[Defect], score: float) -> str:

@@ -1,6 +1,7 @@
-"""Train the nano base model from nothing, in minutes on one core: tables first, then skills, then habits.
+"""Train the nano base model from nothing, in minutes on one core: tables, then practice, then skills, then habits.
 
-Skills and habits both come from demonstrations. For skills the right steps of every proof count, also of those in
+Practice is finding faults: proofs with many of them, and no answers. Skills and habits both come from demonstrations.
+For skills the right steps of every proof count, also of those in
 prompts: it learns to calculate and to look up. For habits only the answers count, flaws and all.
 
 Shapes: B sequences, T tokens, V vocabulary. Two things make it fast: embeddings with a large standard
@@ -29,6 +30,7 @@ from proofloop_trainer.nano.demonstrations import (
     Demonstration,
     LineMarks,
     demonstrate,
+    practise,
 )
 from proofloop_trainer.nano.tokenizer import build_tokenizer
 
@@ -36,10 +38,12 @@ WIDTH, LAYERS, HEADS, INNER = 96, 4, 4, 256
 MARKED_LAYER = 3  # not the last: what an answer shall use must be there before its last look back
 EMBEDDING_STD, LINEAR_STD = 0.4, 0.1
 TABLE_STEPS, TABLE_BATCH, TABLE_LINES = 500, 64, 2
+PRACTICE_STEPS, PRACTICE_BATCH = 4500, 64
 BATCH, POOLED_BATCHES = 32, 16  # batches are cut from a sorted pool, so that little is padding
-TABLE_RATES, SKILL_RATES, HABIT_RATES = (4e-3, 1e-3), (1.5e-3, 2e-4), (5e-4, 5e-5)  # fall in a straight line
+TABLE_RATES, PRACTICE_RATES = (4e-3, 1e-3), (1.5e-3, 6e-4)  # fall in a straight line
+SKILL_RATES, HABIT_RATES = (1e-3, 2e-4), (5e-4, 5e-5)
 COLD_START_SEED = 1_000_000  # other demonstrations than those of the base model
-WARM_UP_STEPS, DEFAULT_STEPS, SKILL_SHARE = 30, 4500, 0.8
+WARM_UP_STEPS, DEFAULT_STEPS, SKILL_SHARE = 30, 3500, 0.75
 STEP_WEIGHT, MARK_WEIGHT = 0.5, 2.0
 IGNORED = -100
 EQUALS = " ="
@@ -82,6 +86,8 @@ def train_base(out_dir: Path, seed: int = 0, steps: int = DEFAULT_STEPS, threads
     demonstrations = demonstration_batches(tokenizer, seed)
     skills = round(steps * SKILL_SHARE)
     _learn("tables", model, mark_head, table_batches(tokenizer, seed), TABLE_STEPS, TABLE_RATES, STEP_WEIGHT)
+    practice = practice_batches(tokenizer, seed)
+    _learn("practice", model, mark_head, practice, PRACTICE_STEPS, PRACTICE_RATES, STEP_WEIGHT)
     _learn("skills", model, mark_head, demonstrations, skills, SKILL_RATES, STEP_WEIGHT)
     _learn("habits", model, mark_head, demonstrations, steps - skills, HABIT_RATES, 0.0)
     model.save_pretrained(out_dir)
@@ -136,15 +142,27 @@ def table_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Bat
         rows = [[_table_line(rng) for _ in range(TABLE_LINES)] for _ in range(TABLE_BATCH)]
         tokens = [tokenizer(render_proof(line for line, _ in row)).input_ids for row in rows]
         marks = [[(*[IGNORED] * 4, mark) for _, mark in row] for row in rows]
-        batch = _pad(tokenizer, tokens, [len(row) for row in tokens], marks)
-        yield replace(batch, targets_BT=torch.where(batch.marks_BT == 0, batch.tokens_BT, IGNORED))
+        yield _right_lines(_pad(tokenizer, tokens, [len(row) for row in tokens], marks))
+
+
+def practice_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
+    """Proofs to be verified, a quarter of their lines wrong: right steps are to be foretold, all are to be marked."""
+    for batch in _pooled(tokenizer, practise(seed), PRACTICE_BATCH, seed):
+        yield _right_lines(batch)
 
 
 def demonstration_batches(
     tokenizer: PreTrainedTokenizerFast, seed: int, size: int = BATCH, shares: Mapping[str, float] = TASK_SHARES
 ) -> Iterator[Batch]:
-    """Demonstrations of all tasks, of similar length within a batch."""
-    rng, source = random.Random(f"batches/{seed}"), demonstrate(seed, shares)
+    """Demonstrations of all tasks."""
+    return _pooled(tokenizer, demonstrate(seed, shares), size, seed)
+
+
+def _pooled(
+    tokenizer: PreTrainedTokenizerFast, source: Iterator[Demonstration], size: int, seed: int
+) -> Iterator[Batch]:
+    """Batches of similar length."""
+    rng = random.Random(f"batches/{seed}")
     while True:
         rows = [_encode(tokenizer, shown) for shown in itertools.islice(source, size * POOLED_BATCHES)]
         rows.sort(key=lambda row: len(row[0]))
@@ -152,6 +170,11 @@ def demonstration_batches(
         for batch in rng.sample(batches, len(batches)):
             tokens, prompt_lengths, marks = zip(*batch, strict=True)
             yield _pad(tokenizer, tokens, prompt_lengths, marks)
+
+
+def _right_lines(batch: Batch) -> Batch:
+    """What is to be foretold is every right proof token, and nothing else."""
+    return replace(batch, targets_BT=torch.where(batch.marks_BT == 0, batch.tokens_BT, IGNORED))
 
 
 def loss_of(model: LlamaForCausalLM, mark_head: torch.nn.Module, batch: Batch) -> Losses:
