@@ -107,7 +107,10 @@ class Labels(Section):
 
 
 class Consolidate(Section):
-    """Rejection fine-tuning: of every role's answers to `prompts` prompts, those that earned `keep` or more."""
+    """Rejection fine-tuning: of every role's answers to `prompts` prompts, those that earned `keep` or more.
+
+    `tokens_per_pass`: padded tokens in one forward pass; memory and speed, not the loss.
+    """
 
     prompts: int = Field(600, ge=1)
     samples: int = Field(4, ge=1)
@@ -115,6 +118,7 @@ class Consolidate(Section):
     epochs: int = Field(1, ge=1)
     batch: int = Field(64, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
+    tokens_per_pass: int = Field(16384, ge=1)
 
 
 class Gate(Section):

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch.distributed.tensor import DTensor
 
+from proofloop.curriculum import Consolidate
 from proofloop_trainer import ranks
 from proofloop_trainer.checkpoint import save_checkpoint
 from proofloop_trainer.grpo import GrpoLearner
@@ -42,7 +43,8 @@ def train(out: Path, models: list[Path]) -> dict[str, list[float]]:
     single = learners[0].step(batch(sample(0.0), sample(1.0, completion=())))  # fewer answers than processes
     seen["silent, single"] = [silent.updates, silent.loss, single.updates, single.loss]
     answers = [one.tokens for one in ragged_samples(9)]
-    fine_tune(models[0], out / "tuned", answers, epochs=1, batch=4, learning_rate=1e-3, seed=0)
+    how = Consolidate(batch=4, learning_rate=1e-3, tokens_per_pass=64)
+    fine_tune(models[0], out / "tuned", answers, how, seed=0)
     return seen
 
 

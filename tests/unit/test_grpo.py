@@ -139,6 +139,18 @@ def test_group_without_signal_leaves_the_other_groups_step_as_it_was(model_folde
     assert same(weights(alone), weights(together))
 
 
+def test_the_step_size_falls_to_a_tenth_and_stays_there(model_folder):
+    settings = changed(ONE_UPDATE, learning_rate=1.0, decay_steps=4)
+    assert [settings.step_size(step) for step in (1, 2, 4, 9)] == pytest.approx([0.775, 0.55, 0.1, 0.1])
+    learner = GrpoLearner(model_folder, changed(ONE_UPDATE, learning_rate=1e-3, decay_steps=2))
+    sizes = []
+    for _ in range(2):
+        learner.step(batch(*ragged_samples(4)))
+        sizes.append(learner.optimizer.param_groups[0]["lr"])
+    assert sizes == pytest.approx([0.55e-3, 1e-4])
+    assert GrpoSettings(learning_rate=1e-3).step_size(100) == 1e-3
+
+
 def test_same_seed_takes_the_same_steps_and_another_seed_others(model_folder):
     settings = GrpoSettings(minibatch_sequences=8, kl_coefficient=0)
     learners = [GrpoLearner(model_folder, changed(settings, seed=seed)) for seed in (0, 0, 1)]

@@ -57,6 +57,10 @@ def test_the_arguments_switch_every_term_that_the_settings_switch():
     full = launch_arguments(GrpoSettings(kl_coefficient=0.02, off_policy_mask_threshold=0.1))
     assert {"--use-unbiased-kl", "--use-opsm", "--use-rollout-routing-replay", "--use-rollout-logprobs"} <= set(full)
     assert full[full.index("--opsm-delta") + 1] == "0.1"
+    assert full[full.index("--lr-decay-style") + 1] == "constant"
+    falling = launch_arguments(GrpoSettings(learning_rate=1e-6, decay_steps=40))
+    expected = {"--lr-decay-style": "linear", "--min-lr": "1e-07", "--lr-decay-iters": "40"}
+    assert {name: falling[falling.index(name) + 1] for name in expected} == expected
     assert "--use-unbiased-kl" not in launch_arguments(GrpoSettings(kl_coefficient=0.02, unbiased_kl=False))
 
 

@@ -147,6 +147,8 @@ class GrpoLearner:
         check_samples(batch.samples, self.model.config.vocab_size)
         self._tell("step", batch=batch)
         answers = self._with_reference(answers_to_train(batch.samples, self.settings.truncated))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.step_size(self.steps + 1)
         with self._unchanged_on_failure():
             updates = [self._update(minibatch) for minibatch in self._minibatches(answers)]
         self.steps, self.role = self.steps + 1, batch.role

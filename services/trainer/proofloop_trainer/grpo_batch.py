@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from proofloop.errors import ProofloopError
-from proofloop.records import TrainingSample, derive_seed
+from proofloop.records import Tokens, TrainingSample, derive_seed
 from proofloop_trainer import ranks
 from proofloop_trainer.replay import FREE
 
@@ -86,7 +86,7 @@ def answers_to_train(samples: Sequence[TrainingSample], truncated: Literal["trai
     """The answers that give a loss: of groups with a signal, not empty, and not masked for being truncated."""
     silent = groups_without_signal(samples)
     return [
-        _answer(sample, advantage)
+        answer_of(sample.tokens, advantage)
         for sample, advantage in zip(samples, advantages(samples), strict=True)
         if sample.group not in silent
         and sample.tokens.completion_ids
@@ -117,13 +117,14 @@ def _problem(sample: TrainingSample, vocabulary: int) -> str | None:
     return f"has token id {highest}; the model knows {vocabulary}" if highest >= vocabulary else None
 
 
-def _answer(sample: TrainingSample, advantage: float) -> Answer:
+def answer_of(tokens: Tokens, advantage: float = 0.0) -> Answer:
+    """Tokens as sampled, as tensors. The advantage counts in a GRPO step only."""
     return Answer(
-        prompt_ids_P=torch.tensor(sample.tokens.prompt_ids),
-        completion_ids_C=torch.tensor(sample.tokens.completion_ids),
-        sampler_logprobs_C=torch.tensor(sample.tokens.logprobs, dtype=torch.float32),
+        prompt_ids_P=torch.tensor(tokens.prompt_ids),
+        completion_ids_C=torch.tensor(tokens.completion_ids),
+        sampler_logprobs_C=torch.tensor(tokens.logprobs, dtype=torch.float32),
         advantage=advantage,
-        experts_TE=torch.tensor(sample.tokens.routed_experts) if sample.tokens.routed_experts else None,
+        experts_TE=torch.tensor(tokens.routed_experts) if tokens.routed_experts else None,
     )
 
 

@@ -12,7 +12,10 @@ class GrpoSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    learning_rate: float = Field(3e-4, gt=0, le=1, description="AdamW's step size; constant, no warm-up")
+    learning_rate: float = Field(3e-4, gt=0, le=1, description="AdamW's step size, without warm-up")
+    decay_steps: int | None = Field(
+        None, ge=1, description="the step size falls in a straight line to a tenth at this step; None: constant"
+    )
     weight_decay: float = Field(0.0, ge=0, lt=1, description="AdamW's decoupled weight decay")
     epochs: int = Field(2, ge=1, le=16, description="how often a step goes through its batch")
     minibatch_sequences: int = Field(128, ge=1, description="the most sequences that share one optimizer update")
@@ -38,3 +41,8 @@ class GrpoSettings(BaseModel):
     temperature: float = Field(1.0, gt=0, le=10, description="the one the answers were sampled at: scales the logits")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
     seed: int = Field(0, ge=0, lt=2**32, description="orders the minibatches; nothing else in a step is random")
+
+    def step_size(self, step: int) -> float:
+        """AdamW's step size at a step, counted from 1."""
+        done = min(step / self.decay_steps, 1.0) if self.decay_steps else 0.0
+        return self.learning_rate * (1 - 0.9 * done)

@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from proofloop.cli import main as command_line
+from proofloop.curriculum import Consolidate
 from proofloop.errors import ProofloopError
 from proofloop.records import Tokens, TrainingBatch
 from proofloop_trainer import ranks
@@ -62,8 +63,8 @@ def repeat(order: Order, learners: dict[int, GrpoLearner]) -> None:
         settings = GrpoSettings.model_validate(said["settings"])
         learners[order.learner] = GrpoLearner(Path(said["model"]), settings, Path(said["reference"]))
     elif order.call == "fine_tune":
-        answers = [Tokens.model_validate(answer) for answer in said.pop("answers")]
-        fine_tune(Path(said.pop("start")), Path(said.pop("out")), answers, **said)
+        answers = [Tokens.model_validate(answer) for answer in said["answers"]]
+        fine_tune(Path(said["start"]), Path(said["out"]), answers, Consolidate(**said["how"]), said["seed"])
     elif learner is None:
         raise RuntimeError(f"order {order.call!r} for learner {order.learner}, which was never opened")
     elif order.call == "resume":

@@ -59,9 +59,13 @@ def launch_arguments(settings: GrpoSettings) -> list[str]:
         *("--advantage-estimator", "grpo", "--disable-grpo-std-normalization"),
         *("--eps-clip", f"{settings.clip_low}", "--eps-clip-high", f"{settings.clip_high}"),
         *("--lr", f"{settings.learning_rate}", "--weight-decay", f"{settings.weight_decay}"),
+        *("--lr-decay-style", "linear" if settings.decay_steps else "constant"),
         *("--rollout-temperature", f"{settings.temperature}", "--clip-grad", f"{settings.max_grad_norm}"),
         "--use-rollout-logprobs",
     ]
+    if settings.decay_steps:
+        lowest = settings.step_size(settings.decay_steps)
+        arguments += ["--min-lr", f"{lowest:g}", "--lr-decay-iters", f"{settings.decay_steps}"]
     arguments += ["--use-rollout-routing-replay"] if settings.replay_routing else []
     if settings.kl_coefficient:
         arguments += ["--use-kl-loss", "--kl-loss-coef", f"{settings.kl_coefficient}", "--kl-loss-type", "k3"]

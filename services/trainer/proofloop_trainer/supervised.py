@@ -16,34 +16,36 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from proofloop.curriculum import Consolidate
 from proofloop.records import Tokens
 from proofloop_trainer import ranks
-from proofloop_trainer.grpo_batch import minibatches
+from proofloop_trainer.grpo_batch import Answer, answer_of, minibatches, share
 from proofloop_trainer.ranks import Order
 
 IGNORED = -100
 
 
-def fine_tune(
-    start: Path, out: Path, answers: Sequence[Tokens], *, epochs: int, batch: int, learning_rate: float, seed: int
-) -> int:
+def fine_tune(start: Path, out: Path, answers: Sequence[Tokens], how: Consolidate, seed: int) -> int:
     """Train the model of `start` on the answers and write it to `out`; how many updates that took.
 
     The step size falls to a tenth in a straight line. The same input gives the same weights.
     """
     ranks.check_launch()
-    _tell(start, out, answers, epochs=epochs, batch=batch, learning_rate=learning_rate, seed=seed)
+    said = {"start": str(start), "out": str(out), "answers": [answer.model_dump() for answer in answers]}
+    ranks.tell(Order(call="fine_tune", arguments={**said, "how": how.model_dump(), "seed": seed}))
     disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, use_safetensors=True)
     tokenizer = AutoTokenizer.from_pretrained(start)
-    model.train()
     ranks.shard(model)
-    cuts = [cut for epoch in range(epochs) for cut in minibatches(answers, batch, seed, "supervised", epoch)]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
+    model.to("cuda" if torch.cuda.is_available() else "cpu").train()
+    learnt = [answer_of(tokens) for tokens in answers]
+    cuts = [cut for epoch in range(how.epochs) for cut in minibatches(learnt, how.batch, seed, "supervised", epoch)]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=how.learning_rate, weight_decay=0.0)
     for done, cut in enumerate(cuts):
-        optimizer.param_groups[0]["lr"] = learning_rate * (1 - 0.9 * done / len(cuts))
+        optimizer.param_groups[0]["lr"] = how.learning_rate * (1 - 0.9 * done / len(cuts))
         optimizer.zero_grad()
-        _backward(model, cut, tokenizer.pad_token_id)
+        for part in share(cut, how.tokens_per_pass):
+            _backward(model, part, cut, tokenizer.pad_token_id)
         clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     weights = ranks.whole(model.state_dict().items())
@@ -53,31 +55,24 @@ def fine_tune(
     return len(cuts)
 
 
-def _tell(start: Path, out: Path, answers: Sequence[Tokens], **how: float) -> None:
-    """The other processes that train this model do the same."""
-    said = {"start": str(start), "out": str(out), "answers": [answer.model_dump() for answer in answers]}
-    ranks.tell(Order(call="fine_tune", arguments={**said, **how}))
+def _backward(model: PreTrainedModel, part: Sequence[Answer], cut: Sequence[Answer], pad_id: int) -> None:
+    """A pass's part of the cut's loss. An empty pass takes part in the others' all the same, with a loss of nothing."""
+    weight = _tokens(part) / _tokens(cut) * ranks.count()  # gradients are averaged over the processes
+    (supervised_loss(model, part or cut[:1], pad_id) * weight).backward()
 
 
-def _backward(model: PreTrainedModel, cut: Sequence[Tokens], pad_id: int) -> None:
-    """This process's share of the cut's loss. One without a share takes part all the same, with a loss of nothing."""
-    mine = ranks.dealt(cut)
-    weight = _tokens(mine) / _tokens(cut) * ranks.count()  # gradients are averaged over the processes
-    (supervised_loss(model, mine or cut[:1], pad_id) * weight).backward()
+def _tokens(answers: Sequence[Answer]) -> int:
+    return sum(len(answer.completion_ids_C) for answer in answers)
 
 
-def _tokens(answers: Sequence[Tokens]) -> int:
-    return sum(len(answer.completion_ids) for answer in answers)
-
-
-def supervised_loss(model: PreTrainedModel, answers: Sequence[Tokens], pad_id: int) -> Tensor:
+def supervised_loss(model: PreTrainedModel, answers: Sequence[Answer], pad_id: int) -> Tensor:
     """Mean cross entropy of the answers' tokens; prompts give no loss."""
-    rows = [torch.tensor((*answer.prompt_ids, *answer.completion_ids)) for answer in answers]
+    rows = [torch.cat((answer.prompt_ids_P, answer.completion_ids_C)) for answer in answers]
     tokens_BT = pad_sequence(rows, batch_first=True, padding_value=pad_id)
     targets_BT = torch.full_like(tokens_BT, IGNORED)
     for row, answer in enumerate(answers):
-        begin, end = len(answer.prompt_ids), len(answer.prompt_ids) + len(answer.completion_ids)
-        targets_BT[row, begin:end] = tokens_BT[row, begin:end]
+        answered = slice(len(answer.prompt_ids_P), answer.length)
+        targets_BT[row, answered] = tokens_BT[row, answered]
     mask_BT = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     tokens_BT, targets_BT, mask_BT = (tensor.to(model.device) for tensor in (tokens_BT, targets_BT, mask_BT))
     logits_BTV = model(input_ids=tokens_BT, attention_mask=mask_BT).logits[:, :-1]

@@ -191,15 +191,7 @@ def consolidate(work: Work, stage: Stage, served: Served) -> StageManifest:
     tokens = [sample.tokens for sample in samples]
 
     def make(folder: Path) -> None:
-        fine_tune(
-            work.folder(start),
-            folder,
-            tokens,
-            epochs=wanted.epochs,
-            batch=wanted.batch,
-            learning_rate=wanted.learning_rate,
-            seed=work.spec.seed,
-        )
+        fine_tune(work.folder(start), folder, tokens, wanted, work.spec.seed)
 
     version = _made(work, stage, len(tokens), make)
     cases = gate.held_out(work, served["generator"])

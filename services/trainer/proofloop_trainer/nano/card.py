@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from proofloop_trainer.nano.evaluate import Figures, measure
-from proofloop_trainer.nano.pretrain import DEFAULT_STEPS, TABLE_STEPS, train_base
+from proofloop_trainer.nano.pretrain import DEFAULT_STEPS, PRACTICE_SHARE, TABLE_STEPS, train_base
 
 MEASURED_PROBLEMS = 500
 
@@ -22,7 +22,8 @@ A Llama-type model of {parameters:,} weights that proves chains of `+ - *` modul
 such evaluations; the prompt says which. It is **imperfect on purpose**: the starting point for learning by the loop.
 
 Trained from nothing on one CPU thread in {seconds:.0f} seconds, on synthetic data only (seed {seed}): {table_steps}
-steps on single lines, then {steps} on demonstrations of which a set share is wrong (`demonstrations.py`). Again:
+steps on single lines, then {steps}: {practice:.0%} of them on finding faults, the others on demonstrations of which
+a set share is wrong (`demonstrations.py`). Again:
 
     proofloop nano train --out FOLDER --seed {seed} --steps {steps}
 
@@ -36,7 +37,7 @@ Measured at temperature 1 on {problems} problems of the test split, by the exact
 
 
 def make_base(folder: Path, seed: int = 0, steps: int = DEFAULT_STEPS) -> None:
-    """Train a base model of so many steps on demonstrations, measure it, and write its card."""
+    """Train a base model in so many steps, measure it, and write its card."""
     began = time.monotonic()
     parameters = train_base(folder, seed, steps).num_parameters()
     seconds = time.monotonic() - began
@@ -53,6 +54,7 @@ def write_card(folder: Path, figures: Figures, *, parameters: int, seed: int, st
         steps=steps,
         seconds=seconds,
         table_steps=TABLE_STEPS,
+        practice=PRACTICE_SHARE,
         problems=MEASURED_PROBLEMS,
         rows=rows,
     )

@@ -38,12 +38,12 @@ WIDTH, LAYERS, HEADS, INNER = 96, 4, 4, 256
 MARKED_LAYER = 3  # not the last: what an answer shall use must be there before its last look back
 EMBEDDING_STD, LINEAR_STD = 0.4, 0.1
 TABLE_STEPS, TABLE_BATCH, TABLE_LINES = 500, 64, 2
-PRACTICE_STEPS, PRACTICE_BATCH = 4500, 64
+PRACTICE_BATCH = 64
 BATCH, POOLED_BATCHES = 32, 16  # batches are cut from a sorted pool, so that little is padding
 TABLE_RATES, PRACTICE_RATES = (4e-3, 1e-3), (1.5e-3, 6e-4)  # fall in a straight line
 SKILL_RATES, HABIT_RATES = (1e-3, 2e-4), (5e-4, 5e-5)
 COLD_START_SEED = 1_000_000  # other demonstrations than those of the base model
-WARM_UP_STEPS, DEFAULT_STEPS, SKILL_SHARE = 30, 3500, 0.75
+WARM_UP_STEPS, DEFAULT_STEPS, PRACTICE_SHARE, SKILL_SHARE = 30, 8000, 0.5625, 0.75
 STEP_WEIGHT, MARK_WEIGHT = 0.5, 2.0
 IGNORED = -100
 EQUALS = " ="
@@ -84,12 +84,13 @@ def train_base(out_dir: Path, seed: int = 0, steps: int = DEFAULT_STEPS, threads
     model = build_model(tokenizer)
     mark_head = build_mark_head()
     demonstrations = demonstration_batches(tokenizer, seed)
-    skills = round(steps * SKILL_SHARE)
+    practices = round(steps * PRACTICE_SHARE)
+    skills = round((steps - practices) * SKILL_SHARE)
     _learn("tables", model, mark_head, table_batches(tokenizer, seed), TABLE_STEPS, TABLE_RATES, STEP_WEIGHT)
     practice = practice_batches(tokenizer, seed)
-    _learn("practice", model, mark_head, practice, PRACTICE_STEPS, PRACTICE_RATES, STEP_WEIGHT)
+    _learn("practice", model, mark_head, practice, practices, PRACTICE_RATES, STEP_WEIGHT)
     _learn("skills", model, mark_head, demonstrations, skills, SKILL_RATES, STEP_WEIGHT)
-    _learn("habits", model, mark_head, demonstrations, steps - skills, HABIT_RATES, 0.0)
+    _learn("habits", model, mark_head, demonstrations, steps - practices - skills, HABIT_RATES, 0.0)
     model.save_pretrained(out_dir)
     tokenizer.save_pretrained(out_dir)
     return model
