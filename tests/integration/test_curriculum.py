@@ -179,6 +179,12 @@ def test_too_few_rows_are_refused_before_anything_runs(tmp_path: Path):
     assert not any((tmp_path / "store").glob("runs/*"))
 
 
+def test_a_setting_that_grpo_does_not_know_is_named_before_anything_runs(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"\[generator.settings\] kl_coeficient = 0.1: "):
+        run(small(generator={"steps": 1, "settings": {"kl_coeficient": 0.1}}), tmp_path)
+    assert not any(tmp_path.glob("runs/*"))
+
+
 def on_files(folder: Path, **sections: Any) -> CurriculumSpec:
     files = {name: f"{name}.jsonl" for name in ("problems", "proofs", "analyses")}
     fields = small(**sections).model_dump(exclude={"domain", "cold_start", "files"})

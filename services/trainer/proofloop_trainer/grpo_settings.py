@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from proofloop.errors import ConfigError
 
 
 class GrpoSettings(BaseModel):
@@ -46,3 +48,13 @@ class GrpoSettings(BaseModel):
         """AdamW's step size at a step, counted from 1."""
         done = min(step / self.decay_steps, 1.0) if self.decay_steps else 0.0
         return self.learning_rate * (1 - 0.9 * done)
+
+
+def grpo_settings(fields: dict[str, object], section: str) -> GrpoSettings:
+    """The settings of a section (training.verifier, enhanced). Raises ConfigError naming the key."""
+    try:
+        return GrpoSettings.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = f"[{section}.settings] {'.'.join(map(str, first['loc']))} = {first['input']!r}"
+        raise ConfigError(f"{place}: {first['msg']}", f"known: {', '.join(GrpoSettings.model_fields)}") from error

@@ -14,10 +14,8 @@ from pathlib import Path
 from statistics import fmean
 
 import structlog
-from pydantic import ValidationError
 
 from proofloop import keys
-from proofloop.errors import ConfigError
 from proofloop.labels import in_force, labels_of
 from proofloop.messages import Event, ModelPublished, ProofLabeled
 from proofloop.models import manifest_digest, publish_folder, published_versions, version_folder
@@ -27,7 +25,8 @@ from proofloop.runtime import Tools
 from proofloop.store import get_record, put_record
 from proofloop_trainer.checkpoint import save_checkpoint
 from proofloop_trainer.export import export_model
-from proofloop_trainer.grpo import GrpoLearner, GrpoSettings
+from proofloop_trainer.grpo import GrpoLearner
+from proofloop_trainer.grpo_settings import grpo_settings
 from proofloop_trainer.samples import Group, choose_groups, groups_of
 
 log = structlog.get_logger()
@@ -92,7 +91,7 @@ class RoleInTraining:
         self._run_id, self._tools, self._store = run_id, tools, tools.store
         self._spec = tools.spec(run_id)
         self._wanted = self._spec.training.of(role)
-        self._settings = grpo_settings(self._wanted.settings, role)
+        self._settings = grpo_settings(self._wanted.settings, f"training.{role}")
         self._waiting: dict[str, list[Label]] = {}
         self._batched = [
             get_record(self._store, key, TrainingBatch) for key in self._store.list(keys.batches(run_id, role))
@@ -203,17 +202,7 @@ class RoleInTraining:
 def check_settings(spec: RunSpec) -> None:
     """Raise ConfigError for a run whose settings GRPO does not know."""
     for role in spec.training.roles:
-        grpo_settings(spec.training.of(role).settings, role)
-
-
-def grpo_settings(fields: dict[str, object], role: TrainedRole) -> GrpoSettings:
-    """The role's [training.<role>.settings]. Raises ConfigError naming the key."""
-    try:
-        return GrpoSettings.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = f"[training.{role}.settings] {'.'.join(map(str, first['loc']))} = {first['input']!r}"
-        raise ConfigError(f"{place}: {first['msg']}", f"known: {', '.join(GrpoSettings.model_fields)}") from error
+        grpo_settings(spec.training.of(role).settings, f"training.{role}")
 
 
 def mean_parts(samples: Sequence[TrainingSample]) -> dict[str, float]:

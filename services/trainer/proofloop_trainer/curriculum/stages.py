@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from proofloop import keys
-from proofloop.curriculum import Consolidate, GateReport, GrpoStage, Stage, StageManifest
+from proofloop.curriculum import Consolidate, CurriculumSpec, GateReport, GrpoStage, Stage, StageKind, StageManifest
 from proofloop.models import publish_folder
 from proofloop.records import MODEL_ROLES, ModelRole, TrainingSample
 from proofloop_trainer.checkpoint import write_model_manifest
@@ -28,7 +28,7 @@ from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, in_
 from proofloop_trainer.curriculum.rollouts import Judges, meta_verify, prove, verify
 from proofloop_trainer.curriculum.training import train
 from proofloop_trainer.curriculum.work import TRAIN, Work
-from proofloop_trainer.grpo_settings import GrpoSettings
+from proofloop_trainer.grpo_settings import GrpoSettings, grpo_settings
 from proofloop_trainer.supervised import fine_tune
 
 Served = dict[ModelRole, str]
@@ -66,7 +66,7 @@ def verifier(work: Work, stage: Stage, served: Served) -> StageManifest:
         chosen = _pick(work, stage, step, cases, wanted.groups)
         return verify(chosen, work.asker("verifier", version, stage.name, step), wanted.samples, judges)
 
-    version = train(work, stage.name, "verifier", start, wanted.steps, _settings(work, wanted), rollout)
+    version = train(work, stage.name, "verifier", start, wanted.steps, settings_of(work.spec, stage.kind), rollout)
     return _gated(work, stage, "verifier", start, version, served)
 
 
@@ -79,7 +79,7 @@ def meta_verifier(work: Work, stage: Stage, served: Served) -> StageManifest:
         chosen = _pick(work, stage, step, cases, wanted.groups)
         return meta_verify(chosen, work.asker("meta_verifier", version, stage.name, step), wanted.samples, work.pack)
 
-    version = train(work, stage.name, "meta_verifier", start, wanted.steps, _settings(work, wanted), rollout)
+    version = train(work, stage.name, "meta_verifier", start, wanted.steps, settings_of(work.spec, stage.kind), rollout)
     return _gated(work, stage, "meta_verifier", start, version, served)
 
 
@@ -108,7 +108,8 @@ def enhanced(work: Work, stage: Stage, served: Served) -> StageManifest:
 
     # The cold start names fewer false flaws than the verifier trained by score alone: pull back to it.
     reference = served["generator"] if stage.iteration == 1 else start
-    version = train(work, stage.name, "verifier", start, wanted.steps, _settings(work, wanted), rollout, reference)
+    settings = settings_of(work.spec, stage.kind)
+    version = train(work, stage.name, "verifier", start, wanted.steps, settings, rollout, reference)
     manifest = _gated(work, stage, "verifier", start, version, served)
     if is_plain:
         return manifest
@@ -148,8 +149,8 @@ class Refreshed:
             chosen = _some(work, f"{name}/{step}", self._analyses, wanted.groups)
             return meta_verify(chosen, work.asker("meta_verifier", meta, name, step), wanted.samples, work.pack)
 
-        steps = work.spec.enhanced.refresh_steps
-        self._meta = train(work, name, "meta_verifier", self._meta, steps, _settings(work, wanted), rollout)
+        steps, settings = work.spec.enhanced.refresh_steps, settings_of(work.spec, "meta_verifier")
+        self._meta = train(work, name, "meta_verifier", self._meta, steps, settings, rollout)
 
     def _draw(self, name: str, version: str) -> CaseFile:
         work, most = self._work, self._work.spec.data.analyses // 2
@@ -173,7 +174,7 @@ def generator(work: Work, stage: Stage, served: Served) -> StageManifest:
         asker, judges = work.asker("generator", version, stage.name, step), work.judges(served, stage.name, step)
         return prove(problems, asker, wanted.samples, judges, alpha=alpha, beta=beta)
 
-    version = train(work, stage.name, "generator", start, wanted.steps, _settings(work, wanted), rollout)
+    version = train(work, stage.name, "generator", start, wanted.steps, settings_of(work.spec, stage.kind), rollout)
     return _gated(work, stage, "generator", served["generator"], version, served)
 
 
@@ -285,10 +286,10 @@ def _some(work: Work, name: str, cases: list[T], most: int) -> list[T]:
     return work.rng(name).sample(cases, min(most, len(cases)))
 
 
-def _settings(work: Work, wanted: GrpoStage) -> GrpoSettings:
-    from proofloop_trainer.train import grpo_settings
-
-    return grpo_settings({"seed": work.spec.seed, **wanted.settings}, "verifier")
+def settings_of(spec: CurriculumSpec, kind: StageKind) -> GrpoSettings:
+    """The GRPO settings of a kind of stage. Raises ConfigError."""
+    section: GrpoStage = getattr(spec, kind)
+    return grpo_settings({"seed": spec.seed, **section.settings}, kind)
 
 
 def _gated(work: Work, stage: Stage, role: ModelRole, before: str, version: str, served: Served) -> StageManifest:

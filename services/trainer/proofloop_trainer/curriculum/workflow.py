@@ -29,6 +29,7 @@ STAGES: dict[StageKind, Callable[..., StageManifest]] = {
     "consolidate": stages.consolidate,
     "measure": measuring.measure,
 }
+GRPO_STAGES: tuple[StageKind, ...] = ("verifier", "meta_verifier", "enhanced", "generator")
 
 
 def iterate(
@@ -36,6 +37,8 @@ def iterate(
 ) -> dict[str, StageManifest]:
     """Do every stage that has no manifest yet; the manifests of all. Raises Interrupted when asked to stop."""
     sources = _sources(spec)
+    for kind in GRPO_STAGES:
+        stages.settings_of(spec, kind)  # better now than when its stage begins
     freeze(store, spec)
     work = Work(
         spec,
