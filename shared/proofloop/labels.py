@@ -6,9 +6,10 @@ Whoever wants to know a label asks here. The labeler's own record stays as it wa
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from proofloop import keys
-from proofloop.records import Grade, Label
+from proofloop.records import Critique, Grade, Label, Problem, Proof
 from proofloop.store import Store, find_record, get_record
 
 
@@ -30,3 +31,28 @@ def in_force(store: Store, label: Label) -> Label:
         return label
     grade = find_record(store, keys.grade(label.run_id, label.proof_id), Grade)
     return grade.label if grade else label
+
+
+def proof_rows(store: Store, run_id: str, *, people: bool) -> Iterator[dict[str, Any]]:
+    """The scored proofs as rows for a curriculum's [files] proofs; those that people scored, or all."""
+    for label in labels_of(store, run_id):
+        grade = find_record(store, keys.grade(run_id, label.proof_id), Grade) if people else None
+        score, by = (grade.score, grade.by) if grade else (label.score, label.by)
+        if score is not None and (grade or not people):
+            yield {**_about(store, run_id, label.proof_id), "score": score, "by": by}
+
+
+def analysis_rows(store: Store, run_id: str) -> Iterator[dict[str, Any]]:
+    """The critiques that report an issue, as rows for [files] analyses whose quality people are to fill in."""
+    for label in labels_of(store, run_id):
+        about = _about(store, run_id, label.proof_id)
+        for key in store.list(keys.critiques(run_id, label.proof_id)):
+            critique = get_record(store, key, Critique)
+            if critique.index >= 0 and critique.verdict.score in (0.0, 0.5):
+                yield {**about, "analysis": critique.analysis, "quality": None}
+
+
+def _about(store: Store, run_id: str, proof_id: str) -> dict[str, Any]:
+    proof = get_record(store, keys.proof(run_id, proof_id), Proof)
+    question = get_record(store, keys.problem(run_id, proof.problem_id), Problem).question
+    return {"question": question, "solution": proof.solution}

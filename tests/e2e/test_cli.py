@@ -419,9 +419,23 @@ def test_a_person_grades_what_a_run_left_undecided_and_every_look_at_it_says_so(
     assert find_label(store, "small", proof) == label.model_copy(
         update={**undecided, "outcome": "label", "kind": "rejected_upheld", "score": 0.0, "by": "Emmy Noether"}
     )
-    shown, reported = call_together(copied, ("runs", "show", "small", "--json"), ("runs", "report", "small"))
+    shown, reported, exported, alone, analyses = call_together(
+        copied,
+        ("runs", "show", "small", "--json"),
+        ("runs", "report", "small"),
+        ("runs", "export", "small"),
+        ("runs", "export", "small", "--people"),
+        ("runs", "export", "small", "--analyses"),
+    )
     assert sum(shown.data()["outcomes"].values()) == 5
     assert "labelled by Emmy Noether" in (copied / reported.out.strip()).read_text()
+    rows, (row,), critiques = (
+        [json.loads(line) for line in said.out.splitlines()] for said in (exported, alone, analyses)
+    )
+    assert (row["solution"], row["score"], row["by"]) == (written.solution, 0.0, "Emmy Noether")
+    assert row in rows and len(rows) > 1
+    assert {each["quality"] for each in critiques} <= {None}
+    check_is_refused(call(copied, "runs", "export", "small", "--people", "--analyses"), "give one of them")
 
 
 def test_a_problem_is_proved_once_and_read_from_the_store_after_that(tmp_path: Path) -> None:
@@ -601,7 +615,9 @@ HELP = {
     "serve": "ROLE --concurrency --store --check",
     "prove": "PROBLEM --using --proofs --store --json",
     "doctor": "[FILE] --store --json",
-    "runs": "list show measure report cost",
+    "runs": "list show measure report cost export",
+    "runs export": "RUN --people --analyses --store",
+    "iterate": "FILE --store --seed",
     "runs measure": "RUN --store --json",
     "runs list": "--store --json",
     "runs show": "RUN --store --json",

@@ -18,7 +18,7 @@ from proofloop.curriculum import CurriculumSpec, StageManifest, all_figures, fin
 from proofloop.domains import load_domain
 from proofloop.errors import ConfigError
 from proofloop.evals import find_summary
-from proofloop.labels import labels_of
+from proofloop.labels import analysis_rows, labels_of, proof_rows
 from proofloop.measure import Figure, evaluate_run, refinement_figures
 from proofloop.models import published_versions
 from proofloop.runspec import RunSpec
@@ -142,6 +142,22 @@ def cost(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fals
         if spent is not None:
             rows.append({"of": name, **asdict(spent)})
     emit(rows, as_json=as_json, title=f"cost of {run}: {found.problems} problems, {found.solved_problems} solved")
+
+
+@app.command("export")
+def export(
+    run: RunArgument,
+    people: Annotated[bool, typer.Option("--people", help="Only proofs that people graded on the page.")] = False,
+    analyses: Annotated[bool, typer.Option("--analyses", help="Critiques to be graded: `quality` is yours.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Print a run's scored proofs as JSONL, or its critiques: the rows that a curriculum's [files] take."""
+    data = open_store(store, must_exist=True)
+    need_run(data, run)
+    if people and analyses:
+        raise ConfigError("--people and --analyses: people grade proofs on the page, not critiques", "give one of them")
+    for row in analysis_rows(data, run) if analyses else proof_rows(data, run, people=people):
+        print(json.dumps(row, ensure_ascii=False))
 
 
 def _count(names: Iterable[str]) -> dict[str, int]:
