@@ -69,7 +69,10 @@ class Data(Section):
 
 
 class GrpoStage(Section):
-    """One stage of GRPO: `steps` of `groups` prompts with `samples` answers each; `settings` are GRPO's own."""
+    """One stage of GRPO: `steps` of `groups` prompts with `samples` answers each; `settings` are GRPO's own.
+
+    The step size falls to a tenth until the stage's end, unless `settings` have another `decay_steps`.
+    """
 
     steps: int = Field(0, ge=0)
     groups: int = Field(32, ge=1)
@@ -85,7 +88,7 @@ class EnhancedStage(GrpoStage):
     """
 
     meta_groups: int = Field(12, ge=0)
-    refresh: int = Field(15, ge=1)
+    refresh: int = Field(8, ge=1)
     refresh_steps: int = Field(8, ge=0)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from proofloop import keys
 from proofloop.cli.common import StoreOption, need_run, open_store
-from proofloop.curriculum import CurriculumSpec, find_curriculum
+from proofloop.curriculum import CurriculumSpec, GrpoStage, find_curriculum
 from proofloop.errors import ConfigError
 from proofloop.records import TRAINED_ROLES
 from proofloop.store import Store
@@ -64,5 +64,5 @@ def _settings(store: Store, run: str, stage: str, curriculum: CurriculumSpec | N
         return need_run(store, run).training.of(role).settings
     # What refreshes the meta-verifier during an enhanced stage is trained as the meta-verifier.
     kind = "meta_verifier" if "-refresh-" in stage else next(e.kind for e in curriculum.stages if e.name == stage)
-    settings: dict[str, object] = getattr(curriculum, kind).settings
-    return {"seed": curriculum.seed, **settings}
+    section: GrpoStage = getattr(curriculum, kind)
+    return {"seed": curriculum.seed, "decay_steps": section.steps or None, **section.settings}

@@ -149,7 +149,8 @@ class Refreshed:
             chosen = _some(work, f"{name}/{step}", self._analyses, wanted.groups)
             return meta_verify(chosen, work.asker("meta_verifier", meta, name, step), wanted.samples, work.pack)
 
-        steps, settings = work.spec.enhanced.refresh_steps, settings_of(work.spec, "meta_verifier")
+        steps = work.spec.enhanced.refresh_steps
+        settings = settings_of(work.spec, "meta_verifier").model_copy(update={"decay_steps": steps or None})
         self._meta = train(work, name, "meta_verifier", self._meta, steps, settings, rollout)
 
     def _draw(self, name: str, version: str) -> CaseFile:
@@ -287,9 +288,9 @@ def _some(work: Work, name: str, cases: list[T], most: int) -> list[T]:
 
 
 def settings_of(spec: CurriculumSpec, kind: StageKind) -> GrpoSettings:
-    """The GRPO settings of a kind of stage. Raises ConfigError."""
+    """The GRPO settings of a kind of stage: its step size falls until its end, unless said. Raises ConfigError."""
     section: GrpoStage = getattr(spec, kind)
-    return grpo_settings({"seed": spec.seed, **section.settings}, kind)
+    return grpo_settings({"seed": spec.seed, "decay_steps": section.steps or None, **section.settings}, kind)
 
 
 def _gated(work: Work, stage: Stage, role: ModelRole, before: str, version: str, served: Served) -> StageManifest:
