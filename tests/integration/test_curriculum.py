@@ -168,6 +168,21 @@ def test_files_alone_say_what_is_right_where_no_checker_can(tmp_path: Path):
     assert figures["1-meta_verifier/meta"]["accuracy"].cases > 0
 
 
+def test_without_graded_analyses_the_meta_verifier_stays_what_it_was(tmp_path: Path):
+    write_files(tmp_path)
+    none = {"steps": 0}
+    spec = on_files(tmp_path, verifier=none, meta_verifier=none, enhanced={**none, "meta_groups": 0}, generator=none)
+    files = {"problems": "problems.jsonl", "proofs": "proofs.jsonl"}
+    spec = CurriculumSpec.model_validate({**spec.model_dump(), "files": files, "base": tmp_path})
+    store = run(spec, tmp_path / "store")
+    consolidated = manifests(store, spec)["1-consolidate"]
+    assert [gate.figure.split(",")[0] for gate in consolidated.gates] == [
+        "Pass@1",
+        "score reward times quality of the analysis",
+    ]
+    assert "meta_verifier" not in consolidated.serves
+
+
 def test_too_few_rows_are_refused_before_anything_runs(tmp_path: Path):
     write_files(tmp_path)
     with pytest.raises(ConfigError, match=r"\[labels\] problems = 5000: problems.jsonl has \d+ for training"):

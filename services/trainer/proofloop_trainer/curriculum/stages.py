@@ -187,7 +187,10 @@ def label(work: Work, stage: Stage, served: Served) -> StageManifest:
 
 
 def consolidate(work: Work, stage: Stage, served: Served) -> StageManifest:
-    """Rejection fine-tuning: one model learns what every role's model answered best. It starts from the generator's."""
+    """Rejection fine-tuning: one model learns what every role's model answered best. It starts from the generator's.
+
+    Where no analyses are graded nothing can say how well it judges critiques, and the old meta-verifier goes on.
+    """
     wanted, start = work.spec.consolidate, served["generator"]
     samples = [sample for role in MODEL_ROLES for sample in _best(work, stage, role, served, wanted)]
     tokens = [sample.tokens for sample in samples]
@@ -197,7 +200,8 @@ def consolidate(work: Work, stage: Stage, served: Served) -> StageManifest:
 
     version = _made(work, stage, len(tokens), make)
     cases = gate.held_out(work, served["generator"])
-    gates = {role: gate.compare(work, role, served[role], version, cases, served) for role in MODEL_ROLES}
+    compared = [role for role in MODEL_ROLES if cases.analyses or role != "meta_verifier"]
+    gates = {role: gate.compare(work, role, served[role], version, cases, served) for role in compared}
     serves: Served = {role: version for role, report in gates.items() if report.promoted}
     return StageManifest(
         stage=stage.name,

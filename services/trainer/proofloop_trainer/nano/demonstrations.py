@@ -38,17 +38,44 @@ from proofloop_trainer.nano.tokenizer import (
     SOLUTION,
 )
 
-TASK_SHARES = {
-    "proof_generation": 0.3,
-    "proof_refinement": 0.08,
-    "proof_verification": 0.36,
-    "meta_verification": 0.26,
-}
+
+@dataclass(frozen=True)
+class Habits:
+    """Shares of the tasks; of flawed proofs with a second flaw; of omitted steps after which a wrong value goes on."""
+
+    tasks: Mapping[str, float]
+    second_flaw: float
+    lost_carry: float
+
+
+BASE = Habits(
+    tasks={
+        "proof_generation": 0.3,
+        "proof_refinement": 0.08,
+        "proof_verification": 0.36,
+        "meta_verification": 0.26,
+    },
+    second_flaw=0.2,
+    lost_carry=0.25,
+)
+COLD_START = Habits(
+    tasks={
+        "proof_generation": 0.15,
+        "proof_refinement": 0.05,
+        "proof_verification": 0.3,
+        "meta_verification": 0.5,
+    },
+    second_flaw=0.3,
+    lost_carry=0.6,
+)
+"""Half of it is about judging critiques: a weak meta-verifier is the first thing that a verifier outwits. A model that
+leaves out a step mostly carries on a wrong value too, and two flaws are what its verifier overlooks longest.
+"""
+
 FLAWED_PROOF, FLAWED_REFINEMENT, FLAWED_UNDER_REVIEW = 0.42, 0.25, 0.6
-SECOND_FLAW, ODD_ORDER = 0.2, 0.06  # shares of flawed proofs
+ODD_ORDER = 0.06  # share of flawed proofs
 HONEST_SELF_EVALUATION = 0.45  # share of flawed proofs whose own evaluation looks at all
 FALSE_ALARM, OVERLOOKED, WRONG_STEP, WRONG_KIND, WRONG_SCORE = 0.14, 0.11, 0.12, 0.06, 0.02  # of critiques
-LOST_CARRY = 0.25  # share of omitted steps after which the wrong value is carried on
 NO_SUCH_STEP, SAID_TWICE = 0.08, 0.06  # shares of invented claims about a step of no problem; of repeated claims
 HASTY_JUDGEMENT = 0.03  # share of meta-critiques with one wrong word
 DOMAIN, LONG_DOMAIN = NanoDomain(), NanoDomain("nano-long")
@@ -67,17 +94,8 @@ class Demonstration:
     marks: tuple[LineMarks, ...]
 
 
-COLD_START_SHARES = {
-    "proof_generation": 0.15,
-    "proof_refinement": 0.05,
-    "proof_verification": 0.3,
-    "meta_verification": 0.5,
-}
-"""Half of a cold start is about judging critiques: a weak meta-verifier is the first thing that a verifier outwits."""
-
-
-def demonstrate(seed: int, shares: Mapping[str, float] = TASK_SHARES) -> Iterator[Demonstration]:
-    """Endless demonstrations of all four tasks in these shares, from the training split's problems."""
+def demonstrate(seed: int, habits: Habits = BASE) -> Iterator[Demonstration]:
+    """Endless demonstrations of all four tasks, from the training split's problems."""
     rng = random.Random(f"demonstrations/{seed}")
     tasks = {
         "proof_generation": _generation,
@@ -88,8 +106,8 @@ def demonstrate(seed: int, shares: Mapping[str, float] = TASK_SHARES) -> Iterato
     for index in range(2**62):
         domain = LONG_DOMAIN if rng.random() < LONG else DOMAIN
         problem = domain.pose(index, split="train", seed=seed)
-        task = rng.choices(list(shares), list(shares.values()))[0]
-        yield tasks[task](rng, problem.question, parse_question(problem.question))
+        task = rng.choices(list(habits.tasks), list(habits.tasks.values()))[0]
+        yield tasks[task](rng, problem.question, parse_question(problem.question), habits)
 
 
 def practise(seed: int) -> Iterator[Demonstration]:
@@ -100,7 +118,7 @@ def practise(seed: int) -> Iterator[Demonstration]:
         question = domain.pose(index, split="train", seed=seed).question
         chain = parse_question(question)
         flaws = {step.label: rng.choice(kinds) for step in chain.steps if rng.random() < FLAWED_LINES}
-        if lines := _lines_with_flaws(rng, chain, flaws):
+        if lines := _lines_with_flaws(rng, chain, flaws, BASE.lost_carry):
             yield Demonstration(PACK.verify(question, render_proof(lines)).text, "", mark_lines(chain, lines))
 
 
@@ -122,15 +140,15 @@ def render_judgement(claims: Sequence[Defect], real: Sequence[bool], quality: fl
     return f"{JUDGEMENT}{chr(10).join(words) or NO_CLAIM}{JUDGEMENT_SCORE}\\boxed{{{quality:g}}}"
 
 
-def write_proof(rng: random.Random, chain: Chain, flawed_share: float) -> tuple[Line, ...]:
+def write_proof(rng: random.Random, chain: Chain, flawed_share: float, habits: Habits = BASE) -> tuple[Line, ...]:
     """A proof that is flawed with this probability."""
     if rng.random() >= flawed_share:
         return true_lines(chain)
     if rng.random() < ODD_ORDER:
         return _disorder(rng, list(true_lines(chain)))
-    count = 2 if rng.random() < SECOND_FLAW else 1
+    count = 2 if rng.random() < habits.second_flaw else 1
     labels = rng.sample([step.label for step in chain.steps], count)
-    return _lines_with_flaws(rng, chain, {label: rng.choice(FLAW_KINDS) for label in labels})
+    return _lines_with_flaws(rng, chain, {label: rng.choice(FLAW_KINDS) for label in labels}, habits.lost_carry)
 
 
 def mark_lines(chain: Chain, lines: Sequence[Line]) -> tuple[LineMarks, ...]:
@@ -165,28 +183,29 @@ def imperfect_claims(rng: random.Random, chain: Chain, defects: Sequence[Defect]
     return tuple(defects[:2])
 
 
-def _generation(rng: random.Random, question: str, chain: Chain) -> Demonstration:
-    lines = write_proof(rng, chain, FLAWED_PROOF)
+def _generation(rng: random.Random, question: str, chain: Chain, habits: Habits) -> Demonstration:
+    lines = write_proof(rng, chain, FLAWED_PROOF, habits)
     answer = render_answer(lines, _self_critique(rng, chain, lines))
     return Demonstration(PACK.prove(question).text, answer, mark_lines(chain, lines))
 
 
-def _refinement(rng: random.Random, question: str, chain: Chain) -> Demonstration:
-    before, after = write_proof(rng, chain, 0.8), write_proof(rng, chain, FLAWED_REFINEMENT)
+def _refinement(rng: random.Random, question: str, chain: Chain, habits: Habits) -> Demonstration:
+    before = write_proof(rng, chain, 0.8, habits)
+    after = write_proof(rng, chain, FLAWED_REFINEMENT, habits)
     analysis = _critique(rng, chain, before)
     prompt = PACK.refine(question, [(render_proof(before), [analysis])]).text
     marks = (*mark_lines(chain, before), *mark_lines(chain, after))
     return Demonstration(prompt, render_answer(after, _self_critique(rng, chain, after)), marks)
 
 
-def _verification(rng: random.Random, question: str, chain: Chain) -> Demonstration:
-    lines = write_proof(rng, chain, FLAWED_UNDER_REVIEW)
+def _verification(rng: random.Random, question: str, chain: Chain, habits: Habits) -> Demonstration:
+    lines = write_proof(rng, chain, FLAWED_UNDER_REVIEW, habits)
     prompt = PACK.verify(question, render_proof(lines)).text
     return Demonstration(prompt, _critique(rng, chain, lines), mark_lines(chain, lines))
 
 
-def _meta_verification(rng: random.Random, question: str, chain: Chain) -> Demonstration:
-    lines = write_proof(rng, chain, 0.65)
+def _meta_verification(rng: random.Random, question: str, chain: Chain, habits: Habits) -> Demonstration:
+    lines = write_proof(rng, chain, 0.65, habits)
     defects, proof = find_defects(chain, lines), render_proof(lines)
     claims = _claims_half_real(rng, chain, defects)
     analysis = render_critique(claims, _score(rng, claims, wrong_share=0.12))
@@ -242,7 +261,7 @@ def _score(rng: random.Random, claims: Sequence[Defect], *, wrong_share: float) 
     return rng.choice((0.0, 0.5, 1.0)) if rng.random() < wrong_share else score_of(claims)
 
 
-def _lines_with_flaws(rng: random.Random, chain: Chain, flaws: dict[str, str]) -> tuple[Line, ...]:
+def _lines_with_flaws(rng: random.Random, chain: Chain, flaws: dict[str, str], lost_carry: float) -> tuple[Line, ...]:
     """Write the proof step by step; what a wrong line states is carried on."""
     lines, value = list[Line](), chain.start
     for step in chain.steps:
@@ -254,7 +273,7 @@ def _lines_with_flaws(rng: random.Random, chain: Chain, flaws: dict[str, str]) -
             line = _miscopy(rng, line)
         if flaw != "missing":
             lines.append(line)
-        lost = flaw == "missing" and rng.random() < LOST_CARRY
+        lost = flaw == "missing" and rng.random() < lost_carry
         value = _another_digit(rng, line.result) if lost else line.result
     return tuple(lines)
 

@@ -15,7 +15,7 @@ import itertools
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,9 +25,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from proofloop.domains.nano import LABELS, MODULUS, OPERATORS, Line, calculate, render_proof
 from proofloop_trainer.nano.demonstrations import (
-    COLD_START_SHARES,
-    TASK_SHARES,
+    BASE,
+    COLD_START,
     Demonstration,
+    Habits,
     LineMarks,
     demonstrate,
     practise,
@@ -101,7 +102,7 @@ def cold_start(start: Path, out_dir: Path, *, seed: int, steps: int, batch: int,
     torch.manual_seed(seed)
     model, tokenizer = LlamaForCausalLM.from_pretrained(start), build_tokenizer()
     model.train()
-    shown = demonstration_batches(tokenizer, COLD_START_SEED + seed, batch, COLD_START_SHARES)
+    shown = demonstration_batches(tokenizer, COLD_START_SEED + seed, batch, COLD_START)
     skills, head = round(steps * SKILL_SHARE), build_mark_head()
     turn = learning_rate / 4
     _learn("skills", model, head, shown, skills, (learning_rate, turn), STEP_WEIGHT)
@@ -153,10 +154,10 @@ def practice_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[
 
 
 def demonstration_batches(
-    tokenizer: PreTrainedTokenizerFast, seed: int, size: int = BATCH, shares: Mapping[str, float] = TASK_SHARES
+    tokenizer: PreTrainedTokenizerFast, seed: int, size: int = BATCH, habits: Habits = BASE
 ) -> Iterator[Batch]:
     """Demonstrations of all tasks."""
-    return _pooled(tokenizer, demonstrate(seed, shares), size, seed)
+    return _pooled(tokenizer, demonstrate(seed, habits), size, seed)
 
 
 def _pooled(
