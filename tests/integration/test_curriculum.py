@@ -29,6 +29,7 @@ from proofloop_trainer.curriculum.workflow import iterate
 
 pytestmark = [pytest.mark.usefixtures("quiet_log"), pytest.mark.timeout(300)]
 ANSWER = {"max_tokens": 64}
+NO_STEPS, TOO_SHORT = {"steps": 0}, {"max_tokens": 2}
 EXAMPLE = Path(__file__).parents[2] / "examples" / "iterate-files" / "nano_files.py"
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
@@ -86,7 +87,7 @@ def parts_by_role(store: LocalStore, stage: str) -> dict[str, bool]:
 
 
 def test_a_killed_curriculum_ends_with_the_same_weights_as_one_that_ran_through(tmp_path: Path):
-    spec = small(enhanced={"steps": 0}, generator={"steps": 0}, meta_verifier={"steps": 0})
+    spec = small(enhanced=NO_STEPS, generator=NO_STEPS, meta_verifier=NO_STEPS)
     through = run(spec, tmp_path / "through")
     for kill_at in ("1-verifier: step 1/3", "1-verifier: step 2/3"):
         with pytest.raises(Killed):
@@ -101,7 +102,7 @@ def test_a_killed_curriculum_ends_with_the_same_weights_as_one_that_ran_through(
 @pytest.mark.slow
 def test_sigkill_at_any_moment_changes_no_weight(tmp_path: Path):
     """Real processes: killed in the cold start's successor, between its steps, and while the next stage draws."""
-    only = {"enhanced": {"steps": 0}, "generator": {"steps": 0}, "consolidate": {"prompts": 1, "samples": 1}}
+    only = {"enhanced": NO_STEPS, "generator": NO_STEPS, "consolidate": {"prompts": 1, "samples": 1}}
     spec = small(**only)
     through = run(spec, tmp_path / "through")
     file, root = tmp_path / "curriculum.toml", tmp_path / "killed"
@@ -136,7 +137,7 @@ def _toml(fields: dict[str, Any]) -> str:
 
 
 def test_every_stage_leaves_a_manifest_and_a_finished_one_is_not_done_again(tmp_path: Path):
-    spec = small(ablations=("no-meta", "no-self"))
+    spec = small(ablations=("no-meta", "no-self"), measured=4, harder="nano-long", iterations=2)
     store = run(spec, tmp_path)
     assert list(manifests(store, spec)) == [stage.name for stage in spec.stages]
     before = {key: store.get(key) for key in store.list("runs/small/stages/")}
@@ -146,6 +147,9 @@ def test_every_stage_leaves_a_manifest_and_a_finished_one_is_not_done_again(tmp_
     now = json.loads(shown.stdout)["standing"]
     assert (now["done"], now["running"], now["seconds_left"]) == (len(spec.stages), None, 0.0)
     assert now["completion_tokens"] > 0
+    assert {"pass_at_1", "self_error"} <= set(all_figures(store, "small")["2-generator/generator-hard"])
+    assert set(all_figures(store, "small")["1-generator/labels"]) == {"agreement", "undecided"}
+    assert "1-enhanced-refreshed/meta" in all_figures(store, "small")
     assert parts_by_role(store, "1-verifier") == {"verifier": False}
     assert parts_by_role(store, "1-enhanced") == {"verifier": True, "meta_verifier": False}
     assert parts_by_role(store, "1-enhanced-no-meta") == {"verifier": False}
@@ -170,8 +174,8 @@ def test_files_alone_say_what_is_right_where_no_checker_can(tmp_path: Path):
 
 def test_without_graded_analyses_the_meta_verifier_stays_what_it_was(tmp_path: Path):
     write_files(tmp_path)
-    none = {"steps": 0}
-    spec = on_files(tmp_path, verifier=none, meta_verifier=none, enhanced={**none, "meta_groups": 0}, generator=none)
+    stages = dict.fromkeys(("verifier", "meta_verifier", "generator"), NO_STEPS)
+    spec = on_files(tmp_path, **stages, enhanced={"steps": 0, "meta_groups": 0})
     files = {"problems": "problems.jsonl", "proofs": "proofs.jsonl"}
     spec = CurriculumSpec.model_validate({**spec.model_dump(), "files": files, "base": tmp_path})
     store = run(spec, tmp_path / "store")
@@ -185,13 +189,25 @@ def test_without_graded_analyses_the_meta_verifier_stays_what_it_was(tmp_path: P
 
 def test_too_few_rows_are_refused_before_anything_runs(tmp_path: Path):
     write_files(tmp_path)
-    with pytest.raises(ConfigError, match=r"\[labels\] problems = 5000: problems.jsonl has \d+ for training"):
+    with pytest.raises(ConfigError, match=r"\[labels\] problems = 5000: problems.jsonl has \d+ problems in the train"):
         run(on_files(tmp_path, labels={"problems": 5000}), tmp_path / "store")
     proofs = tmp_path / "proofs.jsonl"
     proofs.write_text(proofs.read_text("utf-8").splitlines()[0], "utf-8")
-    with pytest.raises(ConfigError, match=r"proofs.jsonl has no row in the \w+ split"):
+    with pytest.raises(ConfigError, match=r"proofs.jsonl needs sound and flawed proofs in the train split"):
         run(on_files(tmp_path), tmp_path / "store")
     assert not any((tmp_path / "store").glob("runs/*"))
+
+
+def test_an_engine_that_cannot_train_is_refused_before_anything_runs(tmp_path: Path):
+    with pytest.raises(ConfigError, match="no token ids with log-probabilities"):
+        run(small(engine={"kind": "simulated"}), tmp_path)
+
+
+def test_a_consolidation_without_a_good_answer_is_no_version(tmp_path: Path):
+    stages = dict.fromkeys(("verifier", "meta_verifier", "enhanced", "generator"), NO_STEPS)
+    too_short = dict.fromkeys(("generator", "verifier", "meta_verifier"), TOO_SHORT)
+    with pytest.raises(ProofloopError, match=r"no answer earned \[consolidate\] keep = 0.99; ask for less"):
+        run(small(**stages, sampling=too_short), tmp_path)
 
 
 def test_a_setting_that_grpo_does_not_know_is_named_before_anything_runs(tmp_path: Path):
@@ -214,6 +230,6 @@ def write_files(folder: Path) -> None:
 def test_a_judge_that_says_the_same_to_everything_stops_the_stage(tmp_path: Path):
     watch = {"window": 1, "same_score": 0.01}
     for _ in range(2):  # and it stays stopped
-        with pytest.raises(ProofloopError, match="stage 1-verifier was stopped: always-"):
+        with pytest.raises(ProofloopError, match=r"stage 1-verifier was stopped: always-\S+ verifier"):
             run(small(watch=watch), tmp_path)
     assert len(list(LocalStore(tmp_path).list(keys.steps("small", "1-verifier")))) == 1

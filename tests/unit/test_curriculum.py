@@ -27,7 +27,7 @@ from proofloop.curriculum import (
 from proofloop.domains import load_domain
 from proofloop.engine.base import Generation, GenerationRequest
 from proofloop.engine.pool import Engines
-from proofloop.errors import ConfigError, ProofloopError
+from proofloop.errors import CallRefused, ConfigError, EngineError, ProofloopError
 from proofloop.prompts import load_pack
 from proofloop.records import Sampling, Tokens, TrainingSample
 from proofloop.store import LocalStore
@@ -64,28 +64,32 @@ def judgement(score: float) -> str:
 
 
 class Scripted:
-    """An engine that says what it was told to, in turn."""
+    """An engine that says what it was told to, in turn; an error is raised."""
 
-    def __init__(self, *texts: str) -> None:
+    def __init__(self, *texts: str | EngineError) -> None:
         self._texts = list(texts)
         self.requests: list[GenerationRequest] = []
 
     def submit(self, request: GenerationRequest) -> Scripted.Call:
         self.requests.append(request)
-        return Scripted.Call(Generation(self._texts.pop(0), "stop", 1, 2, 0.0, request.model, tokens=TOKENS))
+        if isinstance(text := self._texts.pop(0), EngineError):
+            return Scripted.Call(text)
+        return Scripted.Call(Generation(text, "stop", 1, 2, 0.0, request.model, tokens=TOKENS))
 
     class Call:
-        def __init__(self, answer: Generation) -> None:
+        def __init__(self, answer: Generation | EngineError) -> None:
             self._answer = answer
 
         def result(self, timeout_s: float | None = None) -> Generation:
+            if isinstance(self._answer, EngineError):
+                raise self._answer
             return self._answer
 
         def cancel(self) -> None:
             """It is done already."""
 
 
-def asker(role: str, *texts: str) -> Asker:
+def asker(role: str, *texts: str | EngineError) -> Asker:
     return Asker(Scripted(*texts), role, "v", Sampling(), 0, threading.Event())
 
 
@@ -127,6 +131,25 @@ def test_a_generator_earns_alpha_times_the_proof_and_beta_times_its_honesty():
     assert rewards(samples) == [0.5, 0.12, 0.0]
 
 
+def test_an_answer_that_the_engine_refuses_is_no_sample():
+    case = GradedProof(question=QUESTION, solution=SOLUTION, score=1.0)
+    answers = [evaluation(1)] * 19 + [CallRefused("too long")]
+    samples = verify([case], asker("verifier", *answers), 20, Judges(None, None, PACK))
+    assert rewards(samples) == [1.0] * 19
+    with pytest.raises(ProofloopError, match="the engine refused 1 of 2 calls of the verifier, more than 5%"):
+        asker("verifier", "a", CallRefused("too long")).ask(["p"], 2)
+
+
+def test_an_engine_that_is_away_is_asked_again_until_it_stays_away(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("proofloop_trainer.curriculum.asking.PAUSES_S", (0.0, 0.0))
+    away = EngineError("no route", retryable=True)
+    assert [each.text for each in asker("verifier", away, away, "a").ask(["p"])[0]] == ["a"]
+    with pytest.raises(ProofloopError, match="the engine cannot answer: no route; call again to go on"):
+        asker("verifier", away, away, away).ask(["p"])
+    with pytest.raises(ProofloopError, match="no such model"):
+        asker("verifier", EngineError("no such model", retryable=False), "a").ask(["p"])
+
+
 def test_equal_questions_get_equal_seeds_and_other_purposes_others():
     first, again = asker("verifier", "a", "b"), asker("verifier", "a", "b")
     first.ask(["p"], 2)
@@ -143,6 +166,7 @@ def test_balanced_takes_evenly_and_fills_up_with_what_there_is():
 def test_the_gate_lets_noise_pass_and_stops_a_loss():
     assert paired("f", [0.5, 0.5, 0.5, 0.5], [0.4, 0.6, 0.5, 0.4], z=1.96).promoted
     assert not paired("f", [0.9] * 40, [0.6, 0.7] * 20, z=1.96).promoted
+    assert not paired("f", [1.0], [0.0], z=1.96).promoted  # one case has no noise to hide in
     report = paired("f", [0.0, 1.0], [1.0, 1.0], z=2.0)
     # differences 1 and 0: mean 0.5, deviation sqrt(0.5), standard error 0.5
     assert (report.difference, round(report.noise, 9)) == (0.5, 1.0)
@@ -165,8 +189,9 @@ HONEST = look([sample(0.0), sample(1.0), sample(0.5)])
 @pytest.mark.parametrize(
     ("planted", "said"),
     [
-        ([sample(1.0)] * 8, "always-1 judge"),
-        ([sample(0.0)] * 8, "always-0 judge"),
+        ([sample(1.0)] * 8, "always-1 verifier: 100%"),
+        ([sample(0.0)] * 8, "always-0 verifier: 100%"),
+        ([sample(1.0)] * 8 + [sample(said, role="meta_verifier") for said in (0.0, 0.5, 1.0)], "always-1 verifier"),
         ([sample(None), sample(None), sample(0.0), sample(1.0)], "format drift: 50%"),
         ([sample(0.0, tokens=40), sample(1.0, tokens=40)], "length drift: 40 tokens an answer, 10 at the beginning"),
         ([sample(0.0, tokens=2), sample(1.0, tokens=2)], "length drift: 2 tokens"),
@@ -278,7 +303,7 @@ def test_graded_rows_are_read_once_each_and_split_by_their_question(tmp_path: Pa
     (tmp_path / "v.jsonl").write_text("\n".join(json.dumps(row) for row in [*rows, *rows]))
     found = read_graded(tmp_path / "v.jsonl", GradedProof)
     assert len(found) == 100
-    assert found[0] == GradedProof(question="Prove 0.", solution=SOLUTION, score=0.5)
+    assert found[0] == GradedProof(question=" Prove 0.\n", solution=SOLUTION, score=0.5)
     splits = [in_split(found, split) for split in ("train", "validation", "test")]
     assert sum(map(len, splits)) == 100
     assert len(splits[0]) > 60

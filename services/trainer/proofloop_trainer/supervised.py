@@ -5,7 +5,7 @@ Shapes: B sequences, T tokens (padded on the right), V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -25,10 +25,18 @@ from proofloop_trainer.ranks import Order
 IGNORED = -100
 
 
-def fine_tune(start: Path, out: Path, answers: Sequence[Tokens], how: Consolidate, seed: int) -> int:
+def fine_tune(
+    start: Path,
+    out: Path,
+    answers: Sequence[Tokens],
+    how: Consolidate,
+    seed: int,
+    before_step: Callable[[], None] = lambda: None,
+) -> int:
     """Train the model of `start` on the answers and write it to `out`; how many updates that took.
 
-    The step size falls to a tenth in a straight line. The same input gives the same weights.
+    `before_step` may raise to end it. The step size falls to a tenth in a straight line. The same input gives the same
+    weights.
     """
     ranks.check_launch()
     said = {"start": str(start), "out": str(out), "answers": [answer.model_dump() for answer in answers]}
@@ -42,6 +50,7 @@ def fine_tune(start: Path, out: Path, answers: Sequence[Tokens], how: Consolidat
     cuts = [cut for epoch in range(how.epochs) for cut in minibatches(learnt, how.batch, seed, "supervised", epoch)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=how.learning_rate, weight_decay=0.0)
     for done, cut in enumerate(cuts):
+        before_step()
         optimizer.param_groups[0]["lr"] = how.learning_rate * (1 - 0.9 * done / len(cuts))
         optimizer.zero_grad()
         for part in share(cut, how.tokens_per_pass):

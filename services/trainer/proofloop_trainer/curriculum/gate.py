@@ -68,7 +68,7 @@ def compare(
 def paired(figure: str, before: Sequence[float], after: Sequence[float], *, z: float) -> GateReport:
     """The mean of the cases' differences, and `z` of its standard errors as the noise."""
     differences = [new - old for old, new in zip(before, after, strict=True)]
-    noise = z * stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.inf
+    noise = z * stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
     difference = fmean(differences)
     return GateReport(
         figure=figure,

@@ -8,20 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, StringConstraints, ValidationError
 
 from proofloop.domains.base import is_in_split
 from proofloop.errors import ConfigError
 from proofloop.problems import read_rows
 from proofloop.records import Record, Score
 
+Question = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+"""Without white space about it, as in a problem file: its digest says which split it falls into."""
+
 
 class GradedProof(Record):
     """One row of D_v: a proof with its score."""
 
-    question: str = Field(min_length=1, validation_alias=AliasChoices("question", "problem"))
+    question: Question = Field(validation_alias=AliasChoices("question", "problem"))
     solution: str = Field(min_length=1, validation_alias=AliasChoices("solution", "proof"))
     score: Score
     by: str = "expert"
@@ -30,7 +33,7 @@ class GradedProof(Record):
 class GradedAnalysis(Record):
     """One row of D_mv: an analysis of a proof with its quality score ms."""
 
-    question: str = Field(min_length=1, validation_alias=AliasChoices("question", "problem"))
+    question: Question = Field(validation_alias=AliasChoices("question", "problem"))
     solution: str = Field(min_length=1, validation_alias=AliasChoices("solution", "proof"))
     analysis: str = Field(min_length=1)
     quality: Score

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import takewhile
 
-from proofloop.curriculum import Stage, StageManifest, find_figures, manifests, put_figures
+from proofloop.curriculum import Stage, StageManifest, find_figures, manifests, put_figures, serving
 from proofloop.domains import Domain
 from proofloop.measure import Clusters, Figure, evaluate_run
 from proofloop.prompts.parsing import ParsedProof, parse_evaluation, parse_meta_critique, parse_proof
@@ -54,8 +55,15 @@ def _versions(work: Work) -> dict[str, str]:
     return {"0-cold_start": work.spec.start, **made}
 
 
-def _by_checker(work: Work, served: Served) -> Wanted:
-    versions = _versions(work)
+def _judges_of(work: Work, iteration: int) -> Served:
+    """What served when the proofs of an iteration's generator got their labels."""
+    done = takewhile(lambda each: each[0] != f"{iteration}-label", manifests(work.store, work.spec).items())
+    return serving(work.spec, dict(done))
+
+
+def _by_checker(work: Work, _: Served) -> Wanted:
+    versions, done = _versions(work), manifests(work.store, work.spec)
+    metas = {name: each.serves["meta_verifier"] for name, each in done.items() if "meta_verifier" in each.serves}
     first = versions["0-cold_start"]
     ordinary = work.questions(work.spec.measured, TEST)
     hard = work.questions(work.spec.measured, TEST, domains=[work.harder]) if work.harder else []
@@ -67,15 +75,18 @@ def _by_checker(work: Work, served: Served) -> Wanted:
             if hard:
                 yield f"{name}/verifier-hard", partial(verifier_figures, work, version, hard_proofs)
             yield f"{name}/meta", partial(meta_figures, work, version, proofs, first)
+            if (refreshed := metas.get(name, version)) != version:
+                yield f"{name}-refreshed/meta", partial(meta_figures, work, refreshed, proofs, first)
         if _is_generator(name):
             yield f"{name}/generator", partial(generator_figures, work, version, ordinary)
             if hard:
                 yield f"{name}/generator-hard", partial(generator_figures, work, version, hard)
     refined = (hard or ordinary)[:REFINED]
-    for name in ("0-cold_start", "1-generator", "2-generator"):
+    iterations = {"0-cold_start": 1} | {f"{number}-generator": number for number in range(1, work.spec.iterations + 1)}
+    for name, iteration in iterations.items():
         if name in versions:
             yield f"{name}/refinement", partial(refinement_figures, work, versions[name], refined)
-            judged = {**served, "generator": versions[name]}
+            judged: Served = {**_judges_of(work, iteration), "generator": versions[name]}
             yield f"{name}/labels", partial(label_figures, work, judged, name, work.domain)
             if work.harder:
                 yield f"{name}/labels-hard", partial(label_figures, work, judged, name, work.harder)
@@ -236,7 +247,7 @@ def refinement_figures(work: Work, version: str, questions: Sequence[str]) -> Fi
 def label_figures(work: Work, served: Served, name: str, domain: Domain) -> Figures:
     """Agreement of decided labels with the checker, and the share left undecided, on a walk over test problems."""
     run = f"{work.spec.name}-{name}-labels-{domain.name}"
-    walk(work, run, served, work.spec.labels, domain.name, TEST, 0)
+    walk(work, run, served, work.spec.labels, domain, TEST, 0)
     evaluation = evaluate_run(work.store, run, domain)
     return {"agreement": evaluation.label_agreement, "undecided": evaluation.label_undecided}
 

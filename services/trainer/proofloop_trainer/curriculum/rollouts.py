@@ -136,11 +136,12 @@ def _samples(
     parsed: Sequence[Sequence[Parsed]],
     reward: Callable[[Case, Parsed], Reward],
 ) -> list[TrainingSample]:
-    """One group a case, in order."""
+    """One group a case, in order; of what the engine refused there is nothing to learn."""
     return [
         _sample(f"{role}-{place:04d}", number, answer, reward(case, each), each.verdict.score)
         for place, (case, group, readings) in enumerate(zip(cases, groups, parsed, strict=True))
         for number, (answer, each) in enumerate(zip(group, readings, strict=True))
+        if answer.finish_reason != "cancelled"
     ]
 
 

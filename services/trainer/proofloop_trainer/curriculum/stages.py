@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from proofloop import keys
 from proofloop.curriculum import Consolidate, CurriculumSpec, GateReport, GrpoStage, Stage, StageKind, StageManifest
+from proofloop.errors import ProofloopError
 from proofloop.models import publish_folder
 from proofloop.records import MODEL_ROLES, ModelRole, TrainingSample
 from proofloop_trainer.checkpoint import write_model_manifest
@@ -51,6 +52,7 @@ def cold_start(work: Work, stage: Stage, served: Served) -> StageManifest:
             steps=wanted.steps,
             batch=wanted.batch,
             learning_rate=wanted.learning_rate,
+            before_step=work.check_stopping,
         ),
     )
     return StageManifest(stage=stage.name, version=version, serves=dict.fromkeys(MODEL_ROLES, version))
@@ -113,8 +115,12 @@ def enhanced(work: Work, stage: Stage, served: Served) -> StageManifest:
     manifest = _gated(work, stage, "verifier", start, version, served)
     if is_plain:
         return manifest
-    meta = refreshed.at(wanted.steps - 1, version)[0]
-    return manifest.model_copy(update={"serves": {**manifest.serves, "meta_verifier": meta}})
+    before, meta = served["meta_verifier"], refreshed.at(wanted.steps - 1, version)[0]
+    if meta == before:
+        return manifest
+    report = gate.compare(work, "meta_verifier", before, meta, gate.held_out(work, served["generator"]), served)
+    serves: Served = {"meta_verifier": meta} if report.promoted else {}
+    return manifest.model_copy(update={"serves": {**manifest.serves, **serves}, "gates": (*manifest.gates, report)})
 
 
 class Refreshed:
@@ -194,9 +200,11 @@ def consolidate(work: Work, stage: Stage, served: Served) -> StageManifest:
     wanted, start = work.spec.consolidate, served["generator"]
     samples = [sample for role in MODEL_ROLES for sample in _best(work, stage, role, served, wanted)]
     tokens = [sample.tokens for sample in samples]
+    if not tokens:
+        raise ProofloopError(f"stage {stage.name}: no answer earned [consolidate] keep = {wanted.keep}; ask for less")
 
     def make(folder: Path) -> None:
-        fine_tune(work.folder(start), folder, tokens, wanted, work.spec.seed)
+        fine_tune(work.folder(start), folder, tokens, wanted, work.spec.seed, work.check_stopping)
 
     version = _made(work, stage, len(tokens), make)
     cases = gate.held_out(work, served["generator"])

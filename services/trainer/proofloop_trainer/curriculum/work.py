@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from proofloop import keys
@@ -16,7 +17,7 @@ from proofloop.engine.pool import Engines
 from proofloop.models import version_folder
 from proofloop.prompts import PromptPack
 from proofloop.records import ModelRole, Sampling, derive_seed
-from proofloop.runspec import Models, Problems, RunSpec, Split
+from proofloop.runspec import Models, Problems, RoleTraining, RunSpec, Split, Training
 from proofloop.store import Store, find_record, put_record
 from proofloop.walk import Interrupted
 from proofloop_trainer.curriculum.asking import Asker
@@ -24,7 +25,6 @@ from proofloop_trainer.curriculum.cases import CaseFile
 from proofloop_trainer.curriculum.graded import Grades
 from proofloop_trainer.curriculum.rollouts import Judges
 
-_NAMED = Models(generator="", verifier="", meta_verifier="")
 TRAIN: Split = "train"
 VALIDATION: Split = "validation"
 TEST: Split = "test"
@@ -61,17 +61,22 @@ class Work:
             metas=self.spec.generator.metas,
         )
 
+    @cached_property
+    def run_spec(self) -> RunSpec:
+        """The curriculum as a run that trains: what its engine must be able to do."""
+        start = self.spec.start
+        return RunSpec(
+            name=self.spec.name,
+            problems=self.problems(self.domain, TRAIN, 1),
+            engine=self.spec.engine,
+            models=Models(generator=start, verifier=start, meta_verifier=start),
+            training=Training(verifier=RoleTraining(steps=1)),
+            base=self.spec.base,
+        )
+
     @property
     def engine(self) -> Engine:
-        return self.engines.of(
-            RunSpec(
-                name=self.spec.name,
-                problems=self.problems(self.domain, TRAIN, 1),
-                engine=self.spec.engine,
-                models=_NAMED,
-                base=self.spec.base,
-            )
-        )
+        return self.engines.of(self.run_spec)
 
     def problems(self, domain: Domain, split: Split, count: int, proofs: int = 1) -> Problems:
         """A run's section for problems of this domain, which may be the file's."""

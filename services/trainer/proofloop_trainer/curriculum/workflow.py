@@ -17,7 +17,7 @@ from proofloop.settings import load_settings
 from proofloop.store import Store
 from proofloop_trainer.curriculum import measuring, stages
 from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, Grades, in_split, read_graded
-from proofloop_trainer.curriculum.work import Work
+from proofloop_trainer.curriculum.work import TEST, TRAIN, VALIDATION, Work
 
 STAGES: dict[StageKind, Callable[..., StageManifest]] = {
     "cold_start": stages.cold_start,
@@ -51,6 +51,8 @@ def iterate(
         say,
     )
     done = manifests(store, spec)
+    if len(done) < len(spec.stages):
+        engines.check(work.run_spec)
     for number, stage in enumerate(spec.stages, start=1):
         if stage.name in done:
             continue
@@ -77,13 +79,14 @@ def _sources(spec: CurriculumSpec) -> tuple[Domain, Domain | None, Grades | None
     problems = ProblemFile(spec.base / spec.files.problems)
     proofs = read_graded(spec.base / spec.files.proofs, GradedProof)
     analyses = read_graded(spec.base / spec.files.analyses, GradedAnalysis) if spec.files.analyses else ()
-    if spec.labels.problems > (count := problems.count("train")):
-        raise ConfigError(
-            f"[labels] problems = {spec.labels.problems}: {spec.files.problems} has {count} for training",
-            "ask for fewer, or give more rows",
-        )
-    for split in ("train", "validation", *(["test"] if spec.measured else [])):
-        for file, rows in ((spec.files.proofs, proofs), (spec.files.analyses, analyses)):
-            if file and not in_split(rows, split):
-                raise ConfigError(f"{file} has no row in the {split} split", SPLIT_HINT)
+    for key, wanted, split in (("[labels] problems", spec.labels.problems, TRAIN), ("measured", spec.measured, TEST)):
+        if wanted > (count := problems.count(split)):
+            where = f"{key} = {wanted}: {spec.files.problems} has {count} problems in the {split} split"
+            raise ConfigError(where, f"ask for fewer; {SPLIT_HINT}")
+    for split in (TRAIN, VALIDATION, *([TEST] if spec.measured else [])):
+        scores = {row.score == 1 for row in in_split(proofs, split)}
+        if len(scores) < 2:
+            raise ConfigError(f"{spec.files.proofs} needs sound and flawed proofs in the {split} split", SPLIT_HINT)
+        if spec.files.analyses and not in_split(analyses, split):
+            raise ConfigError(f"{spec.files.analyses} has no row in the {split} split", SPLIT_HINT)
     return problems, None, Grades(proofs, analyses)

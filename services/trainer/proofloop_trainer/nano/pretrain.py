@@ -15,7 +15,7 @@ import itertools
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -97,16 +97,28 @@ def train_base(out_dir: Path, seed: int = 0, steps: int = DEFAULT_STEPS, threads
     return model
 
 
-def cold_start(start: Path, out_dir: Path, *, seed: int, steps: int, batch: int, learning_rate: float) -> None:
-    """Go on from a nano model with demonstrations that are half about judging critiques; skills first, then habits."""
+def cold_start(
+    start: Path,
+    out_dir: Path,
+    *,
+    seed: int,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    before_step: Callable[[], None] = lambda: None,
+) -> None:
+    """Go on from a nano model with demonstrations that are half about judging critiques; skills first, then habits.
+
+    `before_step` may raise to end it.
+    """
     torch.manual_seed(seed)
     model, tokenizer = LlamaForCausalLM.from_pretrained(start), build_tokenizer()
     model.train()
     shown = demonstration_batches(tokenizer, COLD_START_SEED + seed, batch, COLD_START)
     skills, head = round(steps * SKILL_SHARE), build_mark_head()
     turn = learning_rate / 4
-    _learn("skills", model, head, shown, skills, (learning_rate, turn), STEP_WEIGHT)
-    _learn("habits", model, head, shown, steps - skills, (turn, turn / 5), 0.0)
+    _learn("skills", model, head, shown, skills, (learning_rate, turn), STEP_WEIGHT, before_step)
+    _learn("habits", model, head, shown, steps - skills, (turn, turn / 5), 0.0, before_step)
     model.save_pretrained(out_dir)
     tokenizer.save_pretrained(out_dir)
 
@@ -209,11 +221,13 @@ def _learn(
     steps: int,
     rates: tuple[float, float],
     step_weight: float,
+    before_step: Callable[[], None] = lambda: None,
 ) -> None:
     parameters = [*model.parameters(), *mark_head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=rates[0], betas=(0.9, 0.98), weight_decay=0.01)
     began = time.monotonic()
     for step, batch in enumerate(itertools.islice(batches, steps), start=1):
+        before_step()
         optimizer.param_groups[0]["lr"] = _rate(step, steps, *rates)
         losses = loss_of(model, mark_head, batch)
         optimizer.zero_grad()
