@@ -23,6 +23,7 @@ COLD, VERIFIER, NO_META, ENHANCED = "0-cold_start", "1-verifier", "1-enhanced-no
 NO_SELF, GENERATOR, ENHANCED_2, GENERATOR_2 = "1-generator-no-self", "1-generator", "2-enhanced", "2-generator"
 SERVED, SERVED_2 = "1-consolidate", "2-consolidate"  # what serves every role after the iteration
 JUDGES = (COLD, VERIFIER, NO_META, ENHANCED, SERVED, ENHANCED_2, SERVED_2)
+METAS = (COLD, "1-meta_verifier", "1-enhanced-refreshed", ENHANCED, SERVED, "2-enhanced-refreshed", ENHANCED_2, SERVED_2)
 PROVERS = (COLD, NO_SELF, GENERATOR, SERVED, GENERATOR_2, SERVED_2)
 SHOWN: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("Accuracy of the verifier's score", "verifier", "accuracy", JUDGES),
@@ -31,12 +32,13 @@ SHOWN: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("Quality of those that report an issue", "verifier", "quality", JUDGES),
     ("Accuracy on hard proofs", "verifier-hard", "accuracy", JUDGES),
     ("Faithfulness on hard proofs", "verifier-hard", "faithfulness", JUDGES),
-    ("Accuracy of the meta-verifier", "meta", "accuracy", (COLD, "1-meta_verifier", *JUDGES[3:])),
+    ("Accuracy of the meta-verifier", "meta", "accuracy", METAS),
     ("Pass@1", "generator", "pass_at_1", PROVERS),
     ("Pass@1 on hard problems", "generator-hard", "pass_at_1", PROVERS),
     ("Self-evaluation, mean abs(s' - s)", "generator", "self_error", PROVERS),
     ("... on hard problems", "generator-hard", "self_error", PROVERS),
     ("... of flawed proofs there", "generator-hard", "self_error_flawed", PROVERS),
+    ("Flawed proofs there whose own score is right", "generator-hard", "self_accuracy_flawed", PROVERS),
     ("Auto-labels: agreement of the decided", "labels", "agreement", (COLD, GENERATOR, GENERATOR_2)),
     ("Auto-labels: left undecided", "labels", "undecided", (COLD, GENERATOR, GENERATOR_2)),
     ("Agreement on hard problems", "labels-hard", "agreement", (COLD, GENERATOR, GENERATOR_2)),
@@ -91,9 +93,9 @@ CLAIMS: tuple[tuple[str, tuple[tuple[str, Callable[[Result], float], Callable[[f
                 for version in (ENHANCED, SERVED, SERVED_2)
             ),
             (
-                "faithfulness without R_meta, gained",
-                lambda r: gain(r, COLD, NO_META, "verifier", "faithfulness"),
-                lambda x: x <= 0,
+                "faithfulness, 1-enhanced against no R_meta",
+                lambda r: gain(r, NO_META, ENHANCED, "verifier", "faithfulness"),
+                lambda x: x >= 0.05,
             ),
         ),
     ),
