@@ -23,7 +23,8 @@ COLD, VERIFIER, NO_META, ENHANCED = "0-cold_start", "1-verifier", "1-enhanced-no
 NO_SELF, GENERATOR, ENHANCED_2, GENERATOR_2 = "1-generator-no-self", "1-generator", "2-enhanced", "2-generator"
 SERVED, SERVED_2 = "1-consolidate", "2-consolidate"  # what serves every role after the iteration
 JUDGES = (COLD, VERIFIER, NO_META, ENHANCED, SERVED, ENHANCED_2, SERVED_2)
-METAS = (COLD, "1-meta_verifier", "1-enhanced-refreshed", ENHANCED, SERVED, "2-enhanced-refreshed", ENHANCED_2, SERVED_2)
+REFRESHED, REFRESHED_2 = "1-enhanced-refreshed", "2-enhanced-refreshed"
+METAS = (COLD, "1-meta_verifier", REFRESHED, ENHANCED, SERVED, REFRESHED_2, ENHANCED_2, SERVED_2)
 PROVERS = (COLD, NO_SELF, GENERATOR, SERVED, GENERATOR_2, SERVED_2)
 SHOWN: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("Accuracy of the verifier's score", "verifier", "accuracy", JUDGES),
