@@ -105,6 +105,7 @@ def test_the_notes_name_the_addresses_for_the_run_file() -> None:
     ) in notes(values_of("production"))
 
 
+@pytest.mark.usefixtures("quiet_log")
 @pytest.mark.parametrize("first", ["models rollback", "helm rollback"])
 def test_the_charts_job_and_a_rollback_by_hand_agree_on_what_serves(tmp_path: Path, first: str) -> None:
     store = LocalStore(tmp_path / "store")
@@ -120,6 +121,7 @@ def test_the_charts_job_and_a_rollback_by_hand_agree_on_what_serves(tmp_path: Pa
     assert served_log(store, "olympiad", "verifier")[-1].version == OLD
 
 
+@pytest.mark.usefixtures("quiet_log")
 def test_the_charts_job_leaves_a_run_that_is_not_posed_yet_as_it_is_and_fails_for_a_wrong_version(
     tmp_path: Path,
 ) -> None:
