@@ -23,6 +23,14 @@ AWAY = f'proofloop_engine_failures_total{{{VERIFIER},reason="away"}}'
 REFUSED = f'proofloop_engine_failures_total{{{VERIFIER},reason="refused"}}'
 
 
+def queue(figure: str, name: str = "proofloop.verifier", vhost: str = "/") -> str:
+    return f'rabbitmq_queue_{figure}{{namespace="brokers",pod="b",vhost="{vhost}",queue="{name}"}}'
+
+
+READY, CONSUMERS, GIVEN_UP = queue("messages_ready"), queue("consumers"), queue("messages", "proofloop.verifier.dead")
+ELSEWHERE = queue("consumers", vhost="other")
+
+
 def waited(below_an_hour: str, below_two: str) -> list[tuple[str, str]]:
     ends = {"3600": below_an_hour, "7200": below_two, "+Inf": below_two}
     bucket = f'proofloop_queue_wait_seconds_bucket{{{VERIFIER},event="ProofWritten"'
@@ -48,6 +56,17 @@ def labels(outcome: str, values: str) -> tuple[str, str]:
         ("ProofloopStuck", 200, [(IN_WORK, "3x100 0 3x98"), (DONE, "0x200")], False),  # it was idle in between
         ("ProofloopDeadLetters", 10, [(DEAD, "0x5 1x5")], True),
         ("ProofloopDeadLetters", 10, [(DEAD, "7x10")], False),  # of a time before
+        ("ProofloopDeadLettersWait", 12, [(GIVEN_UP, "0x5 2x7"), (DEAD, "0x12")], True),
+        ("ProofloopDeadLettersWait", 12, [(GIVEN_UP, "0x5 2x7")], True),  # its workers died of them and are gone
+        ("ProofloopDeadLettersWait", 50, [(GIVEN_UP, "0x5 2x45"), (DEAD, "0x5 2x45")], False),  # the alert above
+        ("ProofloopDeadLettersWait", 90, [(GIVEN_UP, "0x5 2x85"), (DEAD, "0x5 2x85")], True),  # nobody replays them
+        ("ProofloopDeadLettersWait", 90, [(GIVEN_UP, "2x30 0x60"), (DEAD, "0x90")], False),  # somebody did
+        ("ProofloopRoleAway", 12, [(READY, "4x12"), (CONSUMERS, "0x12")], True),
+        ("ProofloopRoleAway", 12, [(READY, "4x12"), (CONSUMERS, "0x12"), (ELSEWHERE, "3x12")], True),
+        ("ProofloopRoleAway", 12, [(READY, "0x6 4x6"), (CONSUMERS, "0x12")], False),  # it slept, its pod starts
+        ("ProofloopRoleAway", 60, [(READY, "0x60"), (CONSUMERS, "0x60")], False),  # it sleeps
+        ("ProofloopRoleAway", 60, [(READY, "4x60"), (CONSUMERS, "1x60")], False),  # that is ProofloopQueueWaits
+        ("ProofloopRoleAway", 60, [(queue("messages_ready", "proofloop.verifier.dead"), "4x60")], False),
         ("ProofloopBrokerAway", 4, [(UP, "0x10")], False),
         ("ProofloopBrokerAway", 6, [(UP, "0x10")], True),
         ("ProofloopEngineAway", 20, [(AWAY, "0+1x20")], True),

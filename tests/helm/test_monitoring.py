@@ -6,16 +6,18 @@ import json
 import re
 from typing import Any
 
+import pytest
+
 from proofloop.metrics import Metrics
 from tests.helm.chart import ROOT, Object, render, values_of
 
-FOREIGN = {"rabbitmq_queue_messages": {"queue"}}
+FOREIGN = {f"rabbitmq_queue_{figure}": {"queue"} for figure in ("messages", "messages_ready", "consumers")}
 """Metrics of others: RabbitMQ's Prometheus plugin, per object."""
 
 SCRAPED = {"namespace", "pod"}
 """Labels that the scrape adds."""
 
-WORDS = {"sum", "by", "rate", "increase", "histogram_quantile", "unless"}
+WORDS = {"sum", "by", "rate", "increase", "histogram_quantile", "unless", "label_replace"}
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 
 
@@ -59,10 +61,28 @@ def test_the_runbook_names_no_alert_that_is_gone() -> None:
     assert documented == [rule["alert"] for rule in rules()]
 
 
+@pytest.mark.parametrize(("set_up", "port"), [("production", "prometheus"), ("tls", "prometheus-tls")])
+def test_the_broker_of_the_chart_is_scraped_with_a_series_for_each_queue(set_up: str, port: str) -> None:
+    objects = render(values_of(set_up))
+    [broker] = [one["metadata"]["name"] for one in objects.values() if one["kind"] == "RabbitmqCluster"]
+    spec = objects[f"ServiceMonitor/{broker}"]["spec"]
+    assert spec["selector"]["matchLabels"]["app.kubernetes.io/name"] == broker  # what the operator calls its Service
+    [endpoint] = spec["endpoints"]
+    assert (endpoint["port"], endpoint["path"]) == (port, "/metrics/per-object")
+
+
 def test_the_thresholds_are_those_of_the_values() -> None:
     values: Object = {"monitoring": {"alerts": True, "thresholds": {"queueWaitSeconds": 77}}}
     (waits,) = [rule for rule in rules(values) if rule["alert"] == "ProofloopQueueWaits"]
     assert waits["expr"].endswith("> 77")
+
+
+def test_a_role_that_may_sleep_while_some_messages_wait_is_not_away_with_so_few() -> None:
+    values = values_of("production")
+    values["roles"]["verifier"]["scaling"] = {"minReplicas": 0, "activation": 50}
+    values["roles"]["generator"]["scaling"] = {"minReplicas": 1, "activation": 99}
+    (away,) = [rule for rule in rules(values) if rule["alert"] == "ProofloopRoleAway"]
+    assert "} > 50 unless " in away["expr"]
 
 
 def rules(values: Object | None = None) -> list[Any]:
@@ -101,4 +121,5 @@ def names_in(query: str) -> tuple[set[str], set[str]]:
     selected = re.findall(r"\{([^}]*)\}", bare)
     labels = {name for group in [*grouped, *selected] for name in re.findall(r"[a-z_]+", group)}
     rest = re.sub(r"\bby \([^)]*\)|\{[^}]*\}|\[[^]]*\]|\$\w+|\d[\de.]*", " ", bare)
-    return set(re.findall(r"[a-z_]+", rest)) - WORDS, labels
+    made = set(re.findall(r'"(\w+)", "\$1"', query))  # by label_replace
+    return set(re.findall(r"[a-z_]+", rest)) - WORDS, labels - made

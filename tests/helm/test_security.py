@@ -66,6 +66,18 @@ def test_a_model_server_answers_the_pods_of_its_release_only() -> None:
     assert calls == [{"ports": [{"port": 8001}], "from": [{"podSelector": {"matchLabels": labels}}]}]
 
 
+def test_the_job_that_promotes_a_version_may_ask_the_servers_that_load_it() -> None:
+    objects = render(values_of("production"))
+    job = objects["Job/proofloop-verifier-promote"]["spec"]["template"]
+    policies = [one["spec"] for one in objects.values() if one["kind"] == "NetworkPolicy"]
+    mine = [policy for policy in policies if selects(policy["podSelector"]["matchLabels"], job)]
+    [there] = [rule["to"] for one in mine for rule in one["egress"] if rule.get("ports") == [{"port": 8001}]]
+    servers = [pod for name, pod in pods(objects) if name.startswith("Deployment/proofloop-verifier-0000")]
+    assert len(servers) == 2
+    for pod in servers:
+        assert selects(there[0]["podSelector"]["matchLabels"], pod)
+
+
 def test_only_the_named_namespace_reads_metrics_in_production() -> None:
     policy = render(values_of("production"))["NetworkPolicy/proofloop-verifier"]
     assert policy["spec"]["ingress"] == [

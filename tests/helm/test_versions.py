@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from proofloop import keys
 from proofloop.cli.app import app
 from proofloop.engine.triton_contract import triton_name
+from proofloop.errors import ConfigError
 from proofloop.models import served_log
 from proofloop.store import LocalStore
 from tests.builders import publish, runspec
@@ -104,6 +105,7 @@ def test_the_notes_name_the_addresses_for_the_run_file() -> None:
     ) in notes(values_of("production"))
 
 
+@pytest.mark.usefixtures("quiet_log")
 @pytest.mark.parametrize("first", ["models rollback", "helm rollback"])
 def test_the_charts_job_and_a_rollback_by_hand_agree_on_what_serves(tmp_path: Path, first: str) -> None:
     store = LocalStore(tmp_path / "store")
@@ -117,6 +119,20 @@ def test_the_charts_job_and_a_rollback_by_hand_agree_on_what_serves(tmp_path: Pa
         )
     assert call(store, *job(production(OLD))) == f"verifier of olympiad serves {OLD}\n"
     assert served_log(store, "olympiad", "verifier")[-1].version == OLD
+
+
+@pytest.mark.usefixtures("quiet_log")
+def test_the_charts_job_leaves_a_run_that_is_not_posed_yet_as_it_is_and_fails_for_a_wrong_version(
+    tmp_path: Path,
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    said = call(store, *job(production(NEW)))
+    assert said.startswith(f"nothing to promote: there is no run 'olympiad' in {store} yet;")
+    assert served_log(store, "olympiad", "verifier") == []
+    spec = runspec(name="olympiad", models={"verifier": OLD})
+    store.put_if_absent(keys.run_spec("olympiad"), spec.model_dump_json().encode())
+    with pytest.raises(ConfigError, match=f"no complete version '{NEW}' in run olympiad"):
+        call(store, *job(production(NEW)))
 
 
 def job(values: Object) -> list[str]:

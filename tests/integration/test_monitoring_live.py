@@ -12,7 +12,10 @@ import pytest
 from pika import BasicProperties, BlockingConnection, URLParameters
 from prometheus_client.parser import text_string_to_metric_families
 
+from proofloop.bus import open_bus
 from proofloop.bus.topology import Topology
+from proofloop.settings import load_settings
+from tests.helm.chart import Object, values_of
 from tests.helm.test_monitoring import SCRAPED, dashboard_queries, names_in, rules
 from tests.integration.installation import Installation, wait_until
 from tests.integration.prometheus import Prometheus, filled_in, running_prometheus, wait_for_alert
@@ -61,8 +64,7 @@ def watched(installation: Installation, broker: Broker, tmp_path: Path) -> Itera
     for role in ROLES:
         installation.wait_ready(role)
     pages["broker"] = broker.metrics
-    groups = {"groups": [{"name": "proofloop", "rules": rules()}]}
-    with running_prometheus(tmp_path, pages, groups) as prometheus:
+    with running_prometheus(tmp_path, pages, groups(installation)) as prometheus:
         assert wait_until(prometheus.are_up, 60)
         yield Watched(installation, pages, prometheus, time.time())
 
@@ -76,7 +78,8 @@ def test_every_query_finds_what_it_asks_for_and_every_alert_can_be_evaluated(wat
     assert installation.call("run", str(installation.folder / "watched.toml")).wait(120) == 0, installation.log()
 
     exposed = labels_of(watched.pages)
-    queries = [*dashboard_queries(), *(rule["expr"] for rule in rules())]
+    [group] = groups(installation)["groups"]
+    queries = [*dashboard_queries(), *(rule["expr"] for rule in group["rules"])]
     for query in queries:
         metrics, labels = names_in(query)
         assert metrics and metrics <= set(exposed), query
@@ -88,7 +91,35 @@ def test_every_query_finds_what_it_asks_for_and_every_alert_can_be_evaluated(wat
     assert wait_for_alert(prometheus, "ProofloopAnswersUnreadable", {"pending"}, 20) == "pending"
     states = {name: (rule["health"], rule["state"]) for name, rule in prometheus.rules().items()}
     assert {health for health, _ in states.values()} == {"ok"}
-    assert states["ProofloopBrokerAway"] == states["ProofloopQueueWaits"] == ("ok", "inactive")
+    quiet = ("ProofloopBrokerAway", "ProofloopQueueWaits", "ProofloopRoleAway", "ProofloopDeadLettersWait")
+    assert {states[name] for name in quiet} == {("ok", "inactive")}, states
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_role_without_pods_is_told_and_so_is_what_the_broker_gave_up(
+    installation: Installation, broker: Broker, tmp_path: Path
+) -> None:
+    if not broker.metrics:
+        pytest.skip("this broker's page for Prometheus is not known")
+    open_bus(load_settings()).close(grace_s=5)  # makes the queues
+    put_no_event_in_the_queue_of_the_verifier(installation)
+    with running_prometheus(tmp_path, {"broker": broker.metrics}, groups(installation)) as prometheus:
+        assert wait_for_alert(prometheus, "ProofloopRoleAway", {"pending"}, 40) == "pending"
+        [alert] = prometheus.rules()["ProofloopRoleAway"]["alerts"]
+        assert (alert["labels"]["role"], alert["value"]) == ("verifier", "1e+00")
+        assert wait_for_alert(prometheus, "ProofloopDeadLettersWait", {"pending"}, 0) == "inactive"
+        assert wait_until(lambda: died_with_a_message_of_the_verifier(installation), 30)
+        assert wait_for_alert(prometheus, "ProofloopDeadLettersWait", {"pending"}, 40) == "pending"
+        [alert] = prometheus.rules()["ProofloopDeadLettersWait"]["alerts"]
+        assert alert["labels"]["role"] == "verifier"
+        assert wait_for_alert(prometheus, "ProofloopRoleAway", {"inactive"}, 40) == "inactive"
+
+
+def groups(installation: Installation) -> Object:
+    """The rules of a chart whose queues are named as those of this installation."""
+    broker = {"namespace": installation.environment["PROOFLOOP_NAMESPACE"]}
+    return {"groups": [{"name": "proofloop", "rules": rules(values_of("production") | {"broker": broker})}]}
 
 
 def empty(watched: Watched, namespace: str) -> list[str]:
@@ -116,3 +147,11 @@ def put_no_event_in_the_queue_of_the_verifier(installation: Installation) -> Non
     queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue("verifier")
     connection.channel().basic_publish("", queue, b"no event", BasicProperties(delivery_mode=2))
     connection.close()
+
+
+def died_with_a_message_of_the_verifier(installation: Installation) -> bool:
+    """Take a message and go away without a word, as a worker does that is killed; whether the broker gave one up."""
+    queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue("verifier")
+    with BlockingConnection(URLParameters(installation.environment["PROOFLOOP_BROKER"])) as connection:
+        connection.channel().basic_get(queue)
+    return sum(depth.dead for depth in installation.letters.depths()) > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -14,6 +15,7 @@ from proofloop.errors import ConfigError
 from proofloop.records import MODEL_ROLES, ModelRole
 from proofloop.runspec import RunSpec
 from proofloop.store import Store
+from proofloop.walk import find_spec
 
 app = typer.Typer(help="Model versions of a run, one role at a time.", no_args_is_help=True)
 
@@ -40,6 +42,9 @@ def promote(
     role: RoleArgument,
     version: Annotated[str, typer.Argument(help="As `models list` shows it, or its number.")],
     run: RunOption,
+    if_run_exists: Annotated[
+        bool, typer.Option("--if-run-exists", help="Succeed with a message where the run is not posed yet.")
+    ] = False,
     store: StoreOption = None,
 ) -> None:
     """Put a version in service for one role: checked against its manifest, and loaded where the engine loads versions.
@@ -47,8 +52,12 @@ def promote(
     New proofs use it; running work ends on the old one, which goes on serving if the new one cannot be loaded.
     """
     data = open_store(store, must_exist=True)
-    spec = need_run(data, run)
     checked = _role(role)
+    if if_run_exists and find_spec(data, run) is None:
+        begins = f"it will begin with the {role} that its run file names"
+        print(f"nothing to promote: there is no run {run!r} in {data} yet; {begins}", file=sys.stderr)
+        return
+    spec = need_run(data, run)
     with _preparing(data, spec) as prepare:
         served = registry.promote(data, run, checked, version, spec.model_of(checked), prepare)
     print(f"{role} of {run} serves {served}")
