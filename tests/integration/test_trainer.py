@@ -379,6 +379,25 @@ def test_a_trainer_whose_store_was_away_takes_the_same_steps_when_the_label_come
     verify_version(store, keys.checkpoint(RUN, "generator", 2))
 
 
+def test_a_loss_that_is_not_finite_publishes_nothing_and_the_role_goes_on_from_its_last_checkpoint(
+    store: LocalStore, undisturbed: LocalStore, labels: tuple[Label, ...]
+) -> None:
+    spec = nano_spec(training=training(2, 0))
+    Handler(store, spec).deliver(labels[:8])
+    sound = get_record(undisturbed, keys.batch(RUN, "generator", 1), TrainingBatch)
+    low = [one.tokens.model_copy(update={"logprobs": (-1000.0,) * len(one.tokens.logprobs)}) for one in sound.samples]
+    samples = (one.model_copy(update={"tokens": tokens}) for one, tokens in zip(sound.samples, low, strict=True))
+    put_record(store, keys.batch(RUN, "generator", 1), sound.model_copy(update={"samples": tuple(samples)}))
+    handler = Handler(store, spec)
+    for _ in range(2):
+        with pytest.raises(ProofloopError, match=r"step 2: loss .* the last checkpoint stands"):
+            handler.deliver(labels[:1])
+    assert published_versions(store, RUN, "generator") == [keys.model(RUN, "generator", 1)]
+    store.path(keys.batch(RUN, "generator", 1)).write_text(sound.model_dump_json())
+    assert Handler(store, spec).deliver(labels)[-1] == ("generator", 2)
+    assert learned(store) == learned(undisturbed)
+
+
 def test_a_version_whose_maker_was_killed_before_it_could_say_so_is_announced(
     store: LocalStore, labels: tuple[Label, ...]
 ) -> None:

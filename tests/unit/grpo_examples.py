@@ -72,6 +72,11 @@ def sample(
     )
 
 
+def overflowing(group: str) -> TrainingSample:
+    """An answer with a loss that is not finite: e^(3.9 + 1000) is too large."""
+    return sample(-1.0, group=group, logprobs=(-1000.0, -1000.0))
+
+
 def batch(*samples: TrainingSample) -> TrainingBatch:
     return TrainingBatch(run_id="run", role="verifier", step=1, samples=samples)
 
