@@ -15,7 +15,7 @@ from proofloop.models import publish_folder, version_folder
 from proofloop.records import TrainingBatch, TrainingStep
 from proofloop.store import Store, put_record
 from proofloop_trainer.checkpoint import save_checkpoint
-from proofloop_trainer.export import export_model
+from proofloop_trainer.export import dtype_of, export_model
 from proofloop_trainer.grpo import GrpoLearner, StepReport
 from proofloop_trainer.grpo_settings import GrpoSettings
 
@@ -31,8 +31,8 @@ def open_learner(
         return GrpoLearner.restore(version_folder(store, Path(scratch), key), reference)
 
 
-def take_step(store: Store, run: str, name: str, learner: GrpoLearner, batch: TrainingBatch) -> str:
-    """Train on the batch and publish what came of it; the version.
+def take_step(store: Store, run: str, name: str, learner: GrpoLearner, batch: TrainingBatch, first: Path) -> str:
+    """Train on the batch and publish what came of it; the version. It is served in the precision of the first model.
 
     After an error the learner may have learnt what was never published: open it again.
     """
@@ -43,7 +43,7 @@ def take_step(store: Store, run: str, name: str, learner: GrpoLearner, batch: Tr
         full, model = Path(scratch, "checkpoint"), Path(scratch, "model")
         save_checkpoint(learner, full)
         publish_folder(store, full, keys.checkpoint(run, name, report.step))
-        export_model(full, model)
+        export_model(full, model, dtype_of(first))
         publish_folder(store, model, version)
     if report.step > 1:  # the older checkpoint has no more use
         store.delete_prefix(f"{keys.checkpoint(run, name, report.step - 1)}/")

@@ -166,7 +166,7 @@ class RoleInTraining:
         if not self._store.exists(f"{version}/{MANIFEST}"):  # the store may have gone away after the last write
             # An error leaves no learner behind: it may have learnt what was never published.
             learner, self._learner = self._learner or self._open(), None
-            take_step(self._store, self._run_id, self.role, learner, batch)
+            take_step(self._store, self._run_id, self.role, learner, batch, self._first())
             self._learner = learner
         published = self.announcement(self.steps + 1)
         self.steps += 1
@@ -174,8 +174,11 @@ class RoleInTraining:
         return published
 
     def _open(self) -> GrpoLearner:
-        first = version_folder(self._store, Path(), self._spec.model_of(self.role), self._spec.base)
+        first = self._first()
         return open_learner(self._store, self._run_id, self.role, self.steps, self._settings, first, first)
+
+    def _first(self) -> Path:
+        return version_folder(self._store, Path(), self._spec.model_of(self.role), self._spec.base)
 
 
 def check_settings(spec: RunSpec) -> None:

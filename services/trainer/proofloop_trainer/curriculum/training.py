@@ -43,11 +43,10 @@ def train(
     learner: GrpoLearner | None = None
     while len(sights) < steps:
         work.check_stopping()
-        if learner is None:
-            folders = work.folder(start), work.folder(reference or start)
-            learner = open_learner(work.store, work.spec.name, name, len(sights), settings, *folders)
+        folders = work.folder(start), work.folder(reference or start)
+        learner = learner or open_learner(work.store, work.spec.name, name, len(sights), settings, *folders)
         batch = _batch(work, name, role, len(sights), version, rollout)
-        version = take_step(work.store, work.spec.name, name, learner, batch)
+        version = take_step(work.store, work.spec.name, name, learner, batch, folders[0])
         sights.append(look(batch.samples))
         work.say(f"{name}: step {len(sights)}/{steps}, reward {batch.mean_reward:.3f}")
         check(name, sights, work.spec.watch)
