@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
 
 from proofloop.engine.base import Generation, GenerationRequest
@@ -28,6 +29,8 @@ LINGER_S = 0.004  # how long the first calls of a batch wait for company
 MODELS_KEPT = 4
 PROMPT_TOKENS_KEPT = 32_768
 THINKING_ENDS = "</think>"
+
+log = structlog.get_logger()
 
 Resolve = Callable[[str], Path]
 
@@ -140,6 +143,8 @@ class LocalEngine:
             failure = error
         except torch.OutOfMemoryError as error:
             failure = EngineError(f"out of memory: {error}", retryable=True)
+            self._max_batch = max(1, self._max_batch // 2)  # or the calls would come again in the same number
+            log.warning("out_of_memory", model=name, max_batch=self._max_batch)
         except Exception as error:  # a model's own code may raise anything, and the thread must outlive it
             failure = EngineError(f"{type(error).__name__}: {error}", retryable=False)
         running = []

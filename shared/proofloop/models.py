@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -144,10 +145,23 @@ def version_folder(store: Store, cache: Path, version: str, base: Path = Path())
     target = cache / version
     if not (target / MANIFEST).exists():
         verify_version(store, version)
-        for name in [*manifest_files(store, version), MANIFEST]:
-            target.mkdir(parents=True, exist_ok=True)
-            (target / name).write_bytes(store.get(f"{version}/{name}"))
+        _fetch(store, version, target)
     return target
+
+
+def _fetch(store: Store, version: str, target: Path) -> None:
+    """Copy a version's files to a folder that appears whole: other processes look there too."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{target.name}.", dir=target.parent) as scratch:
+        whole = Path(scratch, target.name)
+        whole.mkdir()
+        for name in [*manifest_files(store, version), MANIFEST]:
+            (whole / name).write_bytes(store.get(f"{version}/{name}"))
+        try:
+            whole.rename(target)
+        except OSError:
+            if not (target / MANIFEST).exists():  # no other process was first
+                raise
 
 
 def publish_folder(store: Store, folder: Path, version: str) -> str:

@@ -108,6 +108,7 @@ def test_each_process_holds_its_part_of_the_weights(seen: dict, model: str) -> N
 def test_a_checkpoint_of_two_processes_goes_on_with_the_identical_step(seen: dict, model: str) -> None:
     _, uninterrupted, restored = seen["two"][model]
     assert restored == uninterrupted
+    assert seen["two"][f"{model} after an error"] == [uninterrupted]
     for file in ("model", "optimizer"):
         through, again = (weights(seen, "two", f"{model}-{which}", file) for which in ("1", "again"))
         assert through.keys() == again.keys()

@@ -122,7 +122,7 @@ def test_sample_train_checkpoint_restore_and_sample_again(model_folder: Path, tm
     restored = GrpoLearner.restore(tmp_path / "checkpoint", model_folder)
     again, expected = restored.step(first), learner.step(first)
     assert again.loss == expected.loss
-    export_model(tmp_path / "checkpoint", tmp_path / "model")
+    export_model(tmp_path / "checkpoint", tmp_path / "model", torch.float32)
     assert answers(tmp_path / "model", 2)[0].tokens.completion_ids
 
 
@@ -205,7 +205,7 @@ def test_a_real_triton_serves_what_was_trained_and_gives_what_training_needs(sha
     learner = GrpoLearner(sharp_folder, ONE_PASS)
     learner.step(batch(answers(sharp_folder, 4)))
     save_checkpoint(learner, tmp_path / "checkpoint")
-    export_model(tmp_path / "checkpoint", tmp_path / "model")
+    export_model(tmp_path / "checkpoint", tmp_path / "model", torch.float32)
     store = LocalStore(tmp_path / "store")
     publish_folder(store, tmp_path / "model", MODEL)
     with pytest.MonkeyPatch.context() as patch:

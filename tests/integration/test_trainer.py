@@ -14,7 +14,7 @@ import pytest
 from proofloop import keys
 from proofloop.domains.nano import NanoDomain
 from proofloop.engine.pool import Engines
-from proofloop.errors import ConfigError, CorruptObject, ProofloopError
+from proofloop.errors import ConfigError, CorruptObject, ProofloopError, StoreError
 from proofloop.messages import ModelPublished, ProblemPosed, ProofLabeled
 from proofloop.models import published_versions, served_log, verify_version
 from proofloop.records import Critique, Label, Proof, TrainingBatch, TrainingStep, Verdict
@@ -270,24 +270,61 @@ class Killed(BaseException):
 
 
 class DyingStore(LocalStore):
-    """Ends its process just before it would write or delete what `moment` names."""
+    """Ends its process at `moment`: just before it would read, write or delete what is named, or just after."""
 
     def __init__(self, root: Path, moment: str) -> None:
         super().__init__(root)
         self._moment = moment
 
+    def get(self, key: str) -> bytes:
+        self._pass(f"read {key}")
+        return super().get(key)
+
     def put_if_absent(self, key: str, data: bytes, *, durable: bool = False) -> bool:
-        self._die(f"write {key}")
-        return super().put_if_absent(key, data, durable=durable)
+        self._pass(f"write {key}")
+        is_new = super().put_if_absent(key, data, durable=durable)
+        self._pass(f"wrote {key}")
+        return is_new
 
     def delete_prefix(self, prefix: str) -> int:
-        if self.exists(f"{prefix}manifest.json"):
-            self._die(f"delete {prefix}")
-        return super().delete_prefix(prefix)
+        is_whole = self.exists(f"{prefix}manifest.json")
+        if is_whole:
+            self._pass(f"delete {prefix}")
+        count = super().delete_prefix(prefix)
+        if is_whole:
+            self._pass(f"deleted {prefix}")
+        return count
+
+    def _pass(self, what: str) -> None:
+        if what.startswith(self._moment):
+            self._die(what)
 
     def _die(self, what: str) -> None:
-        if what.startswith(self._moment):
-            raise Killed(what)
+        raise Killed(what)
+
+
+class AwayStore(DyingStore):
+    """Is away at `moment`, once."""
+
+    was_away = False
+
+    def _die(self, what: str) -> None:
+        if not self.was_away:
+            self.was_away = True
+            raise StoreError(f"away: {what}")
+
+
+WRITES = [
+    keys.batch(RUN, "generator", 1),
+    keys.step(RUN, "generator", 2),
+    f"{keys.checkpoint(RUN, 'generator', 2)}/model.safetensors",
+    f"{keys.checkpoint(RUN, 'generator', 2)}/manifest.json",
+    f"{keys.model(RUN, 'generator', 2)}/model.safetensors",
+    f"{keys.model(RUN, 'generator', 2)}/manifest.json",
+]
+"""The second step of the generator's, in its order; then the first checkpoint goes."""
+
+DELETED = f"{keys.checkpoint(RUN, 'generator', 1)}/"
 
 
 @pytest.fixture(scope="module")
@@ -299,18 +336,7 @@ def undisturbed(walked: Walked, labels: tuple[Label, ...], tmp_path_factory: pyt
     return store
 
 
-@pytest.mark.parametrize(
-    "moment",
-    [
-        f"write {keys.batch(RUN, 'generator', 1)}",
-        f"write {keys.step(RUN, 'generator', 2)}",
-        f"write {keys.checkpoint(RUN, 'generator', 2)}/model.safetensors",
-        f"write {keys.checkpoint(RUN, 'generator', 2)}/manifest.json",
-        f"write {keys.model(RUN, 'generator', 2)}/model.safetensors",
-        f"write {keys.model(RUN, 'generator', 2)}/manifest.json",
-        f"delete {keys.checkpoint(RUN, 'generator', 1)}/",
-    ],
-)
+@pytest.mark.parametrize("moment", [*(f"write {key}" for key in WRITES), f"delete {DELETED}"])
 def test_a_trainer_killed_at_any_write_of_a_step_takes_the_same_step_again(
     store: LocalStore, undisturbed: LocalStore, labels: tuple[Label, ...], moment: str
 ) -> None:
@@ -326,12 +352,69 @@ def test_a_trainer_killed_at_any_write_of_a_step_takes_the_same_step_again(
     verify_version(store, keys.checkpoint(RUN, "generator", 2))
 
 
+@pytest.mark.parametrize(
+    "moment",
+    [
+        f"read {keys.proofs(RUN)}",  # of the first batch
+        *(f"{moment} {key}" for key in WRITES for moment in ("write", "wrote")),
+        f"read {keys.model(RUN, 'generator', 2)}/manifest.json",
+        *(f"{moment} {DELETED}" for moment in ("delete", "deleted")),
+    ],
+)
+def test_a_trainer_whose_store_was_away_takes_the_same_steps_when_the_label_comes_again(
+    store: LocalStore, undisturbed: LocalStore, labels: tuple[Label, ...], moment: str
+) -> None:
+    away = AwayStore(store.root, moment)
+    handler, said = Handler(away, nano_spec(training=training(2, 0))), []
+    for label in labels:
+        try:
+            said += handler.deliver([label])
+        except StoreError:
+            said += handler.deliver([label])
+    assert away.was_away
+    assert said == [("generator", 1), ("generator", 2)]
+    assert batches(store, "generator") == batches(undisturbed, "generator")
+    assert figures(store) == figures(undisturbed)
+    assert learned(store) == learned(undisturbed)
+    verify_version(store, keys.checkpoint(RUN, "generator", 2))
+
+
+def test_a_loss_that_is_not_finite_publishes_nothing_and_the_role_goes_on_from_its_last_checkpoint(
+    store: LocalStore, undisturbed: LocalStore, labels: tuple[Label, ...]
+) -> None:
+    spec = nano_spec(training=training(2, 0))
+    Handler(store, spec).deliver(labels[:8])
+    sound = get_record(undisturbed, keys.batch(RUN, "generator", 1), TrainingBatch)
+    low = [one.tokens.model_copy(update={"logprobs": (-1000.0,) * len(one.tokens.logprobs)}) for one in sound.samples]
+    samples = (one.model_copy(update={"tokens": tokens}) for one, tokens in zip(sound.samples, low, strict=True))
+    put_record(store, keys.batch(RUN, "generator", 1), sound.model_copy(update={"samples": tuple(samples)}))
+    handler = Handler(store, spec)
+    for _ in range(2):
+        with pytest.raises(ProofloopError, match=r"step 2: loss .* the last checkpoint stands"):
+            handler.deliver(labels[:1])
+    assert published_versions(store, RUN, "generator") == [keys.model(RUN, "generator", 1)]
+    store.path(keys.batch(RUN, "generator", 1)).write_text(sound.model_dump_json())
+    assert Handler(store, spec).deliver(labels)[-1] == ("generator", 2)
+    assert learned(store) == learned(undisturbed)
+
+
 def test_a_version_whose_maker_was_killed_before_it_could_say_so_is_announced(
     store: LocalStore, labels: tuple[Label, ...]
 ) -> None:
     spec = nano_spec(training=training(1, 0))
     Handler(store, spec).deliver(labels)
     assert Handler(store, spec).deliver(labels[:2]) == [("generator", 1)]
+
+
+def test_a_version_is_announced_though_the_store_was_away_when_a_new_trainer_began(
+    store: LocalStore, labels: tuple[Label, ...]
+) -> None:
+    spec = nano_spec(training=training(1, 0))
+    Handler(store, spec).deliver(labels)
+    again = Handler(AwayStore(store.root, f"read {keys.model(RUN, 'generator', 1)}"), spec)
+    with pytest.raises(StoreError):
+        again.deliver(labels[:1])
+    assert again.deliver(labels[:1]) == [("generator", 1)]
 
 
 def test_a_damaged_checkpoint_is_named_before_anything_is_done(store: LocalStore, labels: tuple[Label, ...]) -> None:

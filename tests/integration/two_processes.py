@@ -10,6 +10,7 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from proofloop.curriculum import Consolidate
+from proofloop.errors import ProofloopError
 from proofloop_trainer import ranks
 from proofloop_trainer.checkpoint import save_checkpoint
 from proofloop_trainer.grpo import GrpoLearner
@@ -17,7 +18,7 @@ from proofloop_trainer.grpo_settings import GrpoSettings
 from proofloop_trainer.launch import follow
 from proofloop_trainer.ranks import Order
 from proofloop_trainer.supervised import fine_tune
-from tests.unit.grpo_examples import batch, ragged_samples, sample
+from tests.unit.grpo_examples import batch, overflowing, ragged_samples, sample
 
 # One update a step: AdamW makes much of a rounding error in a gradient of nearly 0, which is no error of a step.
 SETTINGS = GrpoSettings(epochs=1, minibatch_sequences=32, tokens_per_pass=40, kl_coefficient=0.1, learning_rate=1e-3)
@@ -39,6 +40,7 @@ def train(out: Path, models: list[Path]) -> dict[str, list[float]]:
         seen[f"{model.name} gradients"] = [report.grad_norm for report in reports]
         seen[f"{model.name} kl"] = [report.kl for report in reports]
         seen[f"{model.name} held"] = [held(learner)]
+        seen[f"{model.name} after an error"] = [after_an_error(out / f"{model.name}-0", model)]
     silent = learners[0].step(batch(sample(0.5), sample(0.5)))
     single = learners[0].step(batch(sample(0.0), sample(1.0, completion=())))  # fewer answers than processes
     seen["silent, single"] = [silent.updates, silent.loss, single.updates, single.loss]
@@ -46,6 +48,15 @@ def train(out: Path, models: list[Path]) -> dict[str, list[float]]:
     how = Consolidate(batch=4, learning_rate=1e-3, tokens_per_pass=64)
     fine_tune(models[0], out / "tuned", answers, how, seed=0)
     return seen
+
+
+def after_an_error(checkpoint: Path, model: Path) -> float:
+    """The loss of the step from the checkpoint, after an attempt at another that failed in every process."""
+    try:
+        GrpoLearner.restore(checkpoint, model).step(batch(*ragged_samples(4), overflowing("0")))
+    except ProofloopError:
+        return GrpoLearner.restore(checkpoint, model).step(batch(*ragged_samples(20, seed=1))).loss
+    raise AssertionError("a loss that is not finite was learnt from")
 
 
 def held(learner: GrpoLearner) -> float:

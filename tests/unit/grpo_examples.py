@@ -18,12 +18,12 @@ PAD, END = 0, 1
 ONE_UPDATE = GrpoSettings(epochs=1, kl_coefficient=0, minibatch_sequences=1000)
 
 
-def save_tiny_model(folder: Path, seed: int = 0) -> Path:
+def save_tiny_model(folder: Path, seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
     """A Llama of 2 layers, width 32 and random weights, with its tokenizer, in Hugging Face format."""
     disable_progress_bar()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        LlamaForCausalLM(_config()).save_pretrained(folder)
+        LlamaForCausalLM(_config()).to(dtype).save_pretrained(folder)
     _tokenizer().save_pretrained(folder)
     return folder
 
@@ -70,6 +70,11 @@ def sample(
         model_version="v0",
         truncated=truncated,
     )
+
+
+def overflowing(group: str) -> TrainingSample:
+    """An answer with a loss that is not finite: e^(3.9 + 1000) is too large."""
+    return sample(-1.0, group=group, logprobs=(-1000.0, -1000.0))
 
 
 def batch(*samples: TrainingSample) -> TrainingBatch:

@@ -141,6 +141,29 @@ def test_a_prompt_without_room_for_an_answer_fails_alone(engine):
     assert ask(engine, [request(0)])[0].finish_reason == "stop"
 
 
+@pytest.mark.usefixtures("quiet_log")
+def test_out_of_memory_halves_the_batch_until_the_calls_have_room():
+    """The model stands for a GPU on which three answers have room."""
+
+    def forward(module, inputs, named):
+        if len(named["input_ids"]) > 3:
+            raise torch.OutOfMemoryError("no room")
+
+    engine = LocalEngine(lambda name: BASE_FOLDER, max_batch=8)
+    engine.load("base").model.register_forward_pre_hook(forward, with_kwargs=True)
+    waiting, failures = {number: engine.submit(request(number)) for number in range(8)}, 0
+    while waiting and failures < 100:
+        number, call = waiting.popitem()
+        try:
+            assert call.result(60).finish_reason == "stop"
+        except EngineError as error:
+            assert error.retryable
+            failures += 1
+            waiting[number] = engine.submit(request(number))
+    assert not waiting and failures
+    engine.close()
+
+
 def test_closing_fails_what_waits_as_retryable(engine):
     calls = [engine.submit(request(number, model=f"model-{number}")) for number in range(4)]
     engine.close()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from proofloop import keys
 from proofloop.engine.base import Engine
-from proofloop.errors import ConfigError, CorruptObject, EngineError, Reject, Retry
+from proofloop.errors import ConfigError, CorruptObject, EngineError, Reject, Retry, StoreError
 from proofloop.messages import ModelPublished
 from proofloop.models import (
     MANIFEST,
@@ -226,3 +228,49 @@ def test_racing_writers_of_the_log_lose_no_line(store: LocalStore) -> None:
 def test_a_model_lies_in_the_store_or_beside_the_run_file(store: LocalStore, tmp_path: Path) -> None:
     assert version_folder(store, tmp_path / "cache", V1) == store.path(V1)
     assert version_folder(store, tmp_path / "cache", "mine", tmp_path) == tmp_path / "mine"
+
+
+class Elsewhere:
+    """A store that is no folder of this machine; it calls `watch` before each read."""
+
+    def __init__(self, store: LocalStore, watch: Callable[[str], None]) -> None:
+        self._store, self._watch = store, watch
+
+    def get(self, key: str) -> bytes:
+        self._watch(key)
+        return self._store.get(key)
+
+
+def test_a_fetched_version_is_there_whole_or_not_at_all(store: LocalStore, tmp_path: Path) -> None:
+    publish(store, tmp_path, V1)
+    cache, reads = tmp_path / "cache", []
+
+    def watch(key: str) -> None:
+        reads.append(key)
+        assert not (cache / V1).exists()
+        if len(reads) == 6:  # verified, and the weights fetched
+            raise StoreError("away")
+
+    remote: Any = Elsewhere(store, watch)
+    with pytest.raises(StoreError):
+        version_folder(remote, cache, V1)
+    assert list((cache / V1).parent.iterdir()) == []
+    folder = version_folder(remote, cache, V1)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        path.name: path.read_bytes() for path in store.path(V1).iterdir()
+    }
+
+
+def test_of_two_processes_that_fetch_a_version_the_first_one_s_stays(store: LocalStore, tmp_path: Path) -> None:
+    publish(store, tmp_path, V1)
+    cache, others = tmp_path / "cache", []
+
+    def watch(key: str) -> None:
+        if key.endswith("model.bin") and not others:  # another process fetches it in the midst of this
+            others.append(key)
+            version_folder(remote, cache, V1)
+
+    remote: Any = Elsewhere(store, watch)
+    folder = version_folder(remote, cache, V1)
+    assert folder == cache / V1 and (folder / "model.bin").read_bytes() == V1.encode()
+    assert list(folder.parent.iterdir()) == [folder]

@@ -16,8 +16,19 @@ from proofloop.curriculum import CurriculumSpec, freeze
 from proofloop.errors import ConfigError
 from proofloop.store import LocalStore, put_record
 from proofloop_trainer.grpo_settings import GrpoSettings
-from proofloop_trainer.slime import SAMPLE_FIELDS, launch_arguments, slime_lines, slime_samples
+from proofloop_trainer.slime import launch_arguments, slime_lines, slime_samples
 from tests.unit.grpo_examples import batch, sample
+
+SAMPLE_FIELDS = frozenset(
+    {
+        *("group_index", "index", "prompt", "tokens", "multimodal_inputs", "multimodal_train_inputs", "response"),
+        *("response_length", "label", "reward", "loss_mask", "weight_versions", "rollout_log_probs"),
+        *("rollout_routed_experts", "remove_sample", "teacher_log_probs", "mopd_teacher_log_probs", "status"),
+        *("metadata", "generate_function_path", "train_metadata", "session_id", "non_generation_time", "spec_info"),
+        "prefix_cache_info",
+    }
+)
+"""Every field that slime's Sample has; it takes others as attributes and never looks at them."""
 
 
 def test_a_sample_has_slimes_fields_with_the_tokens_as_they_were_sampled():

@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError
 from safetensors import safe_open
@@ -47,11 +47,11 @@ class Manifest(Record):
 
     schema_version: int = 1
     version: str
-    parent_version: str | None
-    role: ModelRole | None
+    parent_version: str | None = None
+    role: ModelRole | None = None
     step: int
-    settings: GrpoSettings
-    reference_digest: str | None
+    settings: GrpoSettings = GrpoSettings()
+    reference_digest: str | None = None
     files: tuple[FileEntry, ...]
 
 
@@ -64,33 +64,23 @@ def save_checkpoint(learner: GrpoLearner, folder: Path) -> Manifest:
     learner.model.save_pretrained(folder, state_dict=weights)
     learner.tokenizer.save_pretrained(folder)
     save_file(optimizer, folder / OPTIMIZER)
-    manifest = _manifest(learner, folder)
-    _write_last(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
-    return manifest
-
-
-def _manifest(learner: GrpoLearner, folder: Path) -> Manifest:
-    return Manifest(
-        version=f"{learner.steps:06d}-{weights_digest(folder)[:12]}",
+    return write_model_manifest(
+        folder,
+        learner.steps,
         parent_version=learner.parent_version,
         role=learner.role,
-        step=learner.steps,
         settings=learner.settings,
         reference_digest=learner.reference_digest,
-        files=tuple(_entry(path) for path in sorted(folder.iterdir()) if path.is_file()),
     )
 
 
-def write_model_manifest(folder: Path, steps: int) -> Manifest:
-    """Make a folder that holds a model, and nothing to go on training from, a version that can be served."""
+def write_model_manifest(folder: Path, steps: int, **origin: Any) -> Manifest:
+    """Make a folder that holds a model a version that can be served; `origin` is what its manifest says beside that."""
     manifest = Manifest(
         version=f"{steps:06d}-{weights_digest(folder)[:12]}",
-        parent_version=None,
-        role=None,
         step=steps,
-        settings=GrpoSettings(),
-        reference_digest=None,
         files=tuple(_entry(path) for path in sorted(folder.iterdir()) if path.is_file()),
+        **origin,
     )
     _write_last(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
     return manifest

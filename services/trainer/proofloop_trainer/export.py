@@ -1,19 +1,39 @@
-"""A model to serve, made of a checkpoint to go on from: the same files without the optimizer's state."""
+"""A model to serve, made of a checkpoint to go on from: without the optimizer's state, in the precision that serves.
+
+Weights are trained and kept in 32 bits. A model that began in 16 is served in 16: see `dtype_of`.
+"""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-from proofloop_trainer.checkpoint import MANIFEST, OPTIMIZER, Manifest, read_manifest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from proofloop_trainer.checkpoint import MANIFEST, OPTIMIZER, Manifest, read_manifest, write_model_manifest
+
+WEIGHTS = "model*.safetensors*"
+"""One file, or several with their index."""
 
 
-def export_model(checkpoint: Path, folder: Path) -> Manifest:
+def dtype_of(folder: Path) -> torch.dtype:
+    """What the weights of a model are, as its configuration says."""
+    return AutoConfig.from_pretrained(folder).dtype or torch.float32
+
+
+def export_model(checkpoint: Path, folder: Path, dtype: torch.dtype) -> Manifest:
     """Copy what a server needs to a new folder, manifest last."""
-    manifest = read_manifest(checkpoint)
-    served = manifest.model_copy(update={"files": tuple(entry for entry in manifest.files if entry.name != OPTIMIZER)})
-    folder.mkdir(parents=True)
-    for entry in served.files:
-        shutil.copyfile(checkpoint / entry.name, folder / entry.name)
-    (folder / MANIFEST).write_text(served.model_dump_json(indent=2) + "\n", "utf-8")
-    return served
+    made = read_manifest(checkpoint)
+    copy_model(checkpoint, folder, dtype)
+    return write_model_manifest(folder, made.step, **made.model_dump(exclude={"version", "step", "files"}))
+
+
+def copy_model(whole: Path, folder: Path, dtype: torch.dtype) -> None:
+    """Copy a model whose weights are of 32 bits; the copy's are of `dtype`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in whole.iterdir():
+        if path.name not in (MANIFEST, OPTIMIZER) and not (dtype != torch.float32 and path.match(WEIGHTS)):
+            shutil.copyfile(path, folder / path.name)
+    if dtype != torch.float32:  # by transformers: some weights must stay in 32 bits, which their class says
+        AutoModelForCausalLM.from_pretrained(whole, dtype=dtype, use_safetensors=True).save_pretrained(folder)

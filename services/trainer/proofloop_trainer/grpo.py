@@ -6,12 +6,10 @@ hide that the model has moved on since the answers were sampled.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -142,15 +140,19 @@ class GrpoLearner:
         return weights, ranks.whole(optimizer_tensors(self.model, self.optimizer))
 
     def step(self, batch: TrainingBatch) -> StepReport:
-        """Train on one batch. Raises ProofloopError, with the weights unchanged, when it cannot be learned from."""
+        """Train on one batch. Raises ProofloopError when it cannot be learned from.
+
+        A batch that is refused as it enters changes nothing. After any other error this learner is not to be used on:
+        some minibatches may have moved its weights. Open it again from its last checkpoint.
+        """
         started = time.perf_counter()
         check_samples(batch.samples, self.model.config.vocab_size)
         self._tell("step", batch=batch)
         answers = self._with_reference(answers_to_train(batch.samples, self.settings.truncated))
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.step_size(self.steps + 1)
-        with self._unchanged_on_failure():
-            updates = [self._update(minibatch) for minibatch in self._minibatches(answers)]
+        updates = [self._update(minibatch) for minibatch in self._minibatches(answers)]
+        self.optimizer.zero_grad()  # a model that waits for its next batch holds no gradients
         self.steps, self.role = self.steps + 1, batch.role
         return self._report(batch, updates, time.perf_counter() - started)
 
@@ -192,7 +194,7 @@ class GrpoLearner:
         if not (isfinite(tally.loss) and isfinite(grad_norm)):
             raise ProofloopError(
                 f"step {self.steps + 1}: loss {tally.loss / len(minibatch)} and gradient norm {grad_norm} "
-                f"over {len(minibatch)} sequences; the weights are as before the step"
+                f"over {len(minibatch)} sequences; the last checkpoint stands"
             )
         self.optimizer.step()
         return Update(tally, grad_norm)
@@ -203,18 +205,6 @@ class GrpoLearner:
         # processes gradients are averaged; an empty pass takes part in the others' and adds nothing.
         (loss * (len(part) / len(minibatch) * ranks.count())).backward()
         return tally if part else Tally()
-
-    @contextmanager
-    def _unchanged_on_failure(self) -> Iterator[None]:
-        model, optimizer = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict()))
-        try:
-            yield
-        except BaseException:
-            self.model.load_state_dict(model)
-            self.optimizer.load_state_dict(optimizer)
-            raise
-        finally:
-            self.optimizer.zero_grad()
 
     def _report(self, batch: TrainingBatch, updates: Sequence[Update], seconds: float) -> StepReport:
         samples, tally = batch.samples, sum((update.tally for update in updates), start=Tally())

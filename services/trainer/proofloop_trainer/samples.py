@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from proofloop import keys
 from proofloop.records import Critique, Judgement, Label, Proof, Provenance, Tokens, TrainedRole, TrainingSample
@@ -102,3 +103,11 @@ def _sample(
         model_version=provenance.model_version,
         truncated=truncated,
     )
+
+
+def mean_parts(samples: Sequence[TrainingSample]) -> dict[str, float]:
+    """The mean of each factor of the reward, over the samples that have it."""
+    names = sorted({name for sample in samples for name in sample.reward_parts})
+    return {
+        name: fmean(sample.reward_parts[name] for sample in samples if name in sample.reward_parts) for name in names
+    }

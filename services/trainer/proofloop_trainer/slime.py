@@ -17,17 +17,6 @@ from proofloop.records import TrainingBatch, TrainingSample
 from proofloop.store import Store, get_record
 from proofloop_trainer.grpo_settings import GrpoSettings
 
-SAMPLE_FIELDS = frozenset(
-    {
-        *("group_index", "index", "prompt", "tokens", "multimodal_inputs", "multimodal_train_inputs", "response"),
-        *("response_length", "label", "reward", "loss_mask", "weight_versions", "rollout_log_probs"),
-        *("rollout_routed_experts", "remove_sample", "teacher_log_probs", "mopd_teacher_log_probs", "status"),
-        *("metadata", "generate_function_path", "train_metadata", "session_id", "non_generation_time", "spec_info"),
-        "prefix_cache_info",
-    }
-)
-"""Every field that slime's Sample has; it takes others as attributes and never looks at them."""
-
 
 def slime_samples(batch: TrainingBatch, settings: GrpoSettings) -> Iterator[dict[str, Any]]:
     """The batch's samples in order. Truncated ones are kept or masked, as the settings say."""

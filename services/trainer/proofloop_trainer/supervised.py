@@ -5,6 +5,7 @@ Shapes: B sequences, T tokens (padded on the right), V vocabulary.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 from proofloop.curriculum import Consolidate
 from proofloop.records import Tokens
 from proofloop_trainer import ranks
+from proofloop_trainer.export import copy_model, dtype_of
 from proofloop_trainer.grpo_batch import Answer, answer_of, minibatches, share
 from proofloop_trainer.ranks import Order
 
@@ -33,7 +35,7 @@ def fine_tune(
     seed: int,
     before_step: Callable[[], None] = lambda: None,
 ) -> int:
-    """Train the model of `start` on the answers and write it to `out`; how many updates that took.
+    """Train the model of `start` on the answers and write it to `out`, to be served; how many updates that took.
 
     `before_step` may raise to end it. The step size falls to a tenth in a straight line. The same input gives the same
     weights.
@@ -59,7 +61,9 @@ def fine_tune(
         optimizer.step()
     weights = ranks.whole(model.state_dict().items())
     if ranks.rank() == 0:
-        model.save_pretrained(out, state_dict=weights)
+        with tempfile.TemporaryDirectory() as scratch:
+            model.save_pretrained(scratch, state_dict=weights)
+            copy_model(Path(scratch), out, dtype_of(start))
         tokenizer.save_pretrained(out)
     return len(cuts)
 

@@ -1,15 +1,13 @@
 """The trainer's handler: gathers complete groups, takes a GRPO step when it has enough, publishes the new version.
 
-A step's batch is written before the step and names the groups it uses up; its model is published after it, manifest
-last. Killed in between, the trainer finds the batch without its model and takes the same step again.
+A step's batch is written before the step and names the groups it uses up; its model is published after it (`steps`).
+Killed in between, the trainer finds the batch without its model and takes the same step again.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 
@@ -18,16 +16,15 @@ import structlog
 from proofloop import keys
 from proofloop.labels import in_force, labels_of
 from proofloop.messages import Event, ModelPublished, ProofLabeled
-from proofloop.models import manifest_digest, publish_folder, published_versions, version_folder
-from proofloop.records import Label, TrainedRole, TrainingBatch, TrainingSample, TrainingStep
+from proofloop.models import MANIFEST, manifest_digest, published_versions, version_folder
+from proofloop.records import Label, TrainedRole, TrainingBatch
 from proofloop.runspec import RunSpec
 from proofloop.runtime import Tools
 from proofloop.store import get_record, put_record
-from proofloop_trainer.checkpoint import save_checkpoint
-from proofloop_trainer.export import export_model
 from proofloop_trainer.grpo import GrpoLearner
 from proofloop_trainer.grpo_settings import grpo_settings
-from proofloop_trainer.samples import Group, choose_groups, groups_of
+from proofloop_trainer.samples import Group, choose_groups, groups_of, mean_parts
+from proofloop_trainer.steps import open_learner, take_step
 
 log = structlog.get_logger()
 
@@ -42,16 +39,19 @@ class Trainer:
         """Count the label; take every step that is due. A redelivered label says again what it said before."""
         run = self._runs.get(event.run_id)
         if run is None:
-            run = self._runs[event.run_id] = RunInTraining(event.run_id, tools)
-            run.said[event.proof_id] = [learning.announcement() for learning in run.roles if learning.steps]
+            run = RunInTraining(event.run_id, tools)
+            run.said[event.proof_id] = [
+                learning.announcement(learning.steps) for learning in run.roles if learning.steps
+            ]
+            self._runs[event.run_id] = run
         yield from run.said.get(event.proof_id, ())
         label = get_record(tools.store, keys.label(event.run_id, event.proof_id), Label)
         run.add(in_force(tools.store, label))
         for learning in run.roles:
             while (batch := learning.next_batch()) is not None:
-                learning.take_step(batch)
-                run.said.setdefault(event.proof_id, []).append(learning.announcement())
-                yield learning.announcement()
+                published = learning.take_step(batch)
+                run.said.setdefault(event.proof_id, []).append(published)
+                yield published
 
 
 class RunInTraining:
@@ -115,14 +115,16 @@ class RoleInTraining:
         if len(self._waiting) < self._spec.training.problems:
             return None
         problems = tuple(self._waiting)[: self._spec.training.problems]
-        batch = self._batch(problems, [self._waiting.pop(problem) for problem in problems])
-        self._used.update(problems)
+        batch = self._batch(problems, [self._waiting[problem] for problem in problems])
+        if batch.samples:
+            key = keys.batch(self._run_id, self.role, self.steps)
+            self._batched.append(put_record(self._store, key, batch, durable=True))
+        self._used.update(problems)  # only now: while the store is away they go on waiting
+        for problem in problems:
+            del self._waiting[problem]
         if not batch.samples:
             log.warning("nothing_to_learn", role=self.role, problems=problems)
             return None
-        self._batched.append(
-            put_record(self._store, keys.batch(self._run_id, self.role, self.steps), batch, durable=True)
-        )
         return self._batched[-1]
 
     def _batch(self, problems: tuple[str, ...], labels: list[list[Label]]) -> TrainingBatch:
@@ -152,62 +154,34 @@ class RoleInTraining:
             log.warning("stale_groups_dropped", role=self.role, groups=len(stale), oldest=max(stale), most=most)
         return [group for group, age in zip(groups, ages, strict=True) if age <= most]
 
-    def announcement(self) -> ModelPublished:
-        """What is said of the last version. Said again after a restart: its maker may have been killed before."""
-        version = keys.model(self._run_id, self.role, self.steps)
+    def announcement(self, step: int) -> ModelPublished:
+        """What is said of a version. Of the last one after a restart too: its maker may have been killed before."""
+        version = keys.model(self._run_id, self.role, step)
         digest = manifest_digest(self._store, version)
         return ModelPublished(run_id=self._run_id, role=self.role, version=version, digest=digest)
 
-    def take_step(self, batch: TrainingBatch) -> None:
-        """Train on the batch and publish what came of it."""
-        learner = self._learner = self._learner or self._open()
-        report = learner.step(batch)
-        version = keys.model(self._run_id, self.role, learner.steps)
-        figures = {name: float(value) for name, value in asdict(report).items()}
-        step = TrainingStep(
-            run_id=self._run_id,
-            role=self.role,
-            step=learner.steps,
-            version=version,
-            sampled_by=tuple(sorted({sample.model_version for sample in batch.samples})),
-            figures={**figures, "mean_reward": batch.mean_reward},
-            reward_parts=batch.reward_parts,
-        )
-        put_record(self._store, keys.step(self._run_id, self.role, learner.steps), step)
-        self._publish(learner, version)
-        self.steps = learner.steps
+    def take_step(self, batch: TrainingBatch) -> ModelPublished:
+        """Train on the batch and publish what came of it; what to say of that. After an error it is called again."""
+        version = keys.model(self._run_id, self.role, self.steps + 1)
+        if not self._store.exists(f"{version}/{MANIFEST}"):  # the store may have gone away after the last write
+            # An error leaves no learner behind: it may have learnt what was never published.
+            learner, self._learner = self._learner or self._open(), None
+            take_step(self._store, self._run_id, self.role, learner, batch, self._first())
+            self._learner = learner
+        published = self.announcement(self.steps + 1)
+        self.steps += 1
         log.info("model_published", role=self.role, version=version, reward=round(batch.mean_reward, 3))
+        return published
 
     def _open(self) -> GrpoLearner:
-        """The learner where the last published step left it, or at the first model."""
-        first = version_folder(self._store, Path(), self._spec.model_of(self.role), self._spec.base)
-        if self.steps == 0:
-            return GrpoLearner(first, self._settings, first)
-        with tempfile.TemporaryDirectory() as scratch:
-            key = keys.checkpoint(self._run_id, self.role, self.steps)
-            return GrpoLearner.restore(version_folder(self._store, Path(scratch), key), first)
+        first = self._first()
+        return open_learner(self._store, self._run_id, self.role, self.steps, self._settings, first, first)
 
-    def _publish(self, learner: GrpoLearner, version: str) -> None:
-        """The checkpoint to go on from first, then the model to serve; older checkpoints have no more use."""
-        with tempfile.TemporaryDirectory() as scratch:
-            full, model = Path(scratch, "checkpoint"), Path(scratch, "model")
-            save_checkpoint(learner, full)
-            publish_folder(self._store, full, keys.checkpoint(self._run_id, self.role, learner.steps))
-            export_model(full, model)
-            publish_folder(self._store, model, version)
-        if learner.steps > 1:
-            self._store.delete_prefix(f"{keys.checkpoint(self._run_id, self.role, learner.steps - 1)}/")
+    def _first(self) -> Path:
+        return version_folder(self._store, Path(), self._spec.model_of(self.role), self._spec.base)
 
 
 def check_settings(spec: RunSpec) -> None:
     """Raise ConfigError for a run whose settings GRPO does not know."""
     for role in spec.training.roles:
         grpo_settings(spec.training.of(role).settings, f"training.{role}")
-
-
-def mean_parts(samples: Sequence[TrainingSample]) -> dict[str, float]:
-    """The mean of each factor of the reward, over the samples that have it."""
-    names = sorted({name for sample in samples for name in sample.reward_parts})
-    return {
-        name: fmean(sample.reward_parts[name] for sample in samples if name in sample.reward_parts) for name in names
-    }

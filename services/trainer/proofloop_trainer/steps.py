@@ -1,0 +1,63 @@
+"""A GRPO step from the last checkpoint to the next version, `name` being a role of a run or a stage of a curriculum.
+
+What a stranger would get wrong is the order: the batch lies in the store before its step, and a version counts once its
+manifest does, which is written when the checkpoint to go on from is complete.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from proofloop import keys
+from proofloop.models import publish_folder, version_folder
+from proofloop.records import TrainingBatch, TrainingStep
+from proofloop.store import Store, put_record
+from proofloop_trainer.checkpoint import save_checkpoint
+from proofloop_trainer.export import dtype_of, export_model
+from proofloop_trainer.grpo import GrpoLearner, StepReport
+from proofloop_trainer.grpo_settings import GrpoSettings
+
+
+def open_learner(
+    store: Store, run: str, name: str, steps: int, settings: GrpoSettings, first: Path, reference: Path
+) -> GrpoLearner:
+    """The learner where the last of the published steps left it, or at the first model."""
+    if steps == 0:
+        return GrpoLearner(first, settings, reference)
+    with tempfile.TemporaryDirectory() as scratch:
+        key = keys.checkpoint(run, name, steps)
+        return GrpoLearner.restore(version_folder(store, Path(scratch), key), reference)
+
+
+def take_step(store: Store, run: str, name: str, learner: GrpoLearner, batch: TrainingBatch, first: Path) -> str:
+    """Train on the batch and publish what came of it; the version. It is served in the precision of the first model.
+
+    After an error the learner may have learnt what was never published: open it again.
+    """
+    report = learner.step(batch)
+    version = keys.model(run, name, report.step)
+    put_record(store, keys.step(run, name, report.step), _record(run, version, batch, report))
+    with tempfile.TemporaryDirectory() as scratch:
+        full, model = Path(scratch, "checkpoint"), Path(scratch, "model")
+        save_checkpoint(learner, full)
+        publish_folder(store, full, keys.checkpoint(run, name, report.step))
+        export_model(full, model, dtype_of(first))
+        publish_folder(store, model, version)
+    if report.step > 1:  # the older checkpoint has no more use
+        store.delete_prefix(f"{keys.checkpoint(run, name, report.step - 1)}/")
+    return version
+
+
+def _record(run: str, version: str, batch: TrainingBatch, report: StepReport) -> TrainingStep:
+    figures = {name: float(value) for name, value in asdict(report).items()}
+    return TrainingStep(
+        run_id=run,
+        role=batch.role,
+        step=report.step,
+        version=version,
+        sampled_by=tuple(sorted({sample.model_version for sample in batch.samples})),
+        figures={**figures, "mean_reward": batch.mean_reward, "samples": float(len(batch.samples))},
+        reward_parts=batch.reward_parts,
+    )
