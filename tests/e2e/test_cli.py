@@ -195,7 +195,7 @@ def test_a_setting_that_the_trainer_does_not_know_is_refused_before_the_run_begi
         tmp_path, more="[training.generator]\nsteps = 1\nsettings = { epohcs = 2 }\n", settings="want_tokens = true"
     )
     refused = here(tmp_path)("run", "small.toml")
-    check_is_refused(refused, "[training.generator.settings] epohcs = 2", "known: ", "epochs")
+    check_is_refused(refused, "unknown key epohcs in [training.generator.settings]", "known here: ", "epochs")
     assert files_in(tmp_path) == ["data", "small.toml"]
 
 
