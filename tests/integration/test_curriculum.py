@@ -145,7 +145,7 @@ def test_every_stage_leaves_a_manifest_and_a_finished_one_is_not_done_again(tmp_
     shown = CliRunner().invoke(app, ["runs", "show", "small", "--store", str(tmp_path), "--json"])
     now = json.loads(shown.stdout)["standing"]
     assert (now["done"], now["running"], now["seconds_left"]) == (len(spec.stages), None, 0.0)
-    assert now["completion_tokens"] > 0
+    assert now["trained_tokens"] > 0
     assert parts_by_role(store, "1-verifier") == {"verifier": False}
     assert parts_by_role(store, "1-enhanced") == {"verifier": True, "meta_verifier": False}
     assert parts_by_role(store, "1-enhanced-no-meta") == {"verifier": False}
