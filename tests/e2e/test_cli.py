@@ -171,6 +171,10 @@ def test_a_run_file_that_is_wrong_is_refused_in_one_line_and_nothing_is_written(
     cases: dict[str, tuple[str, tuple[str, ...]]] = {
         "key": ("colour = 3\n" + good, ("unknown key colour", "key.toml", "known here: ", "labeling")),
         "role": (good + "[training.labeler]\nsteps = 1\n", ("unknown key [training] labeler", "generator, ")),
+        "kind": (
+            good.replace('"simulated"', '"tritn"').replace('\nverifier = "m-1"', ""),
+            ('unknown engine "tritn"', "triton"),
+        ),
         "quorum": (good.replace("k = 2", "k = 5"), ("[labeling]", "k = 5 is more than n = 4", "quorum")),
         "engine": (good.replace('"simulated"', '"tritn"'), ('unknown engine "tritn"', "[engine] kind", "simulated")),
         "setting": (SMALL.format(count=2, settings="latncy_s = 1"), ("latncy_s", "latency_s")),
@@ -185,6 +189,19 @@ def test_a_run_file_that_is_wrong_is_refused_in_one_line_and_nothing_is_written(
         check_is_refused(here(tmp_path)("run", f"{name}.toml"), *words, hint=name != "count")
     check_is_refused(call(tmp_path, "run", "none.toml"), "none.toml cannot be read: No such file", "run.toml")
     assert [name for name in files_in(tmp_path) if name != "data"] == sorted(f"{name}.toml" for name in cases)
+
+
+def test_a_file_of_the_other_kind_is_refused_with_the_command_that_takes_it(
+    tmp_path: Path, here: Callable[[Path], Here]
+) -> None:
+    run_file(tmp_path)
+    (tmp_path / "c.toml").write_text('iterations = 1\n[engine]\nkind = "simulated"\n')
+    (tmp_path / "kind.toml").write_text('iterations = 1\n[engine]\nkind = "tritn"\n')
+    command = here(tmp_path)
+    check_is_refused(command("run", "c.toml"), "c.toml is a curriculum's file", "`proofloop iterate c.toml`")
+    check_is_refused(command("iterate", "small.toml"), "small.toml is a run's file", "`proofloop run small.toml`")
+    check_is_refused(command("iterate", "kind.toml"), 'unknown engine "tritn"', "simulated, triton")
+    assert [name for name in files_in(tmp_path) if name != "data"] == ["c.toml", "kind.toml", "small.toml"]
 
 
 def test_a_setting_that_the_trainer_does_not_know_is_refused_before_the_run_begins(
