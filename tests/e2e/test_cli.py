@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from proofloop import keys
 from proofloop.cli import main
 from proofloop.cli.app import app
+from proofloop.curriculum import CurriculumSpec, freeze
 from proofloop.labels import find_label
 from proofloop.messages import ProofReviewed, encode
 from proofloop.models import MANIFEST, publish_folder
@@ -344,7 +345,8 @@ def test_stdout_of_every_look_at_a_run_is_data(done: Path) -> None:
         ("dead", "list", "--run", "small", "--json"),
         ("runs", "list"),
     )
-    line = {"run": "small", "state": "complete", "proofs": 4, "labeled": 4, "engine": "simulated", "problems": "nano"}
+    line = {"run": "small", "type": "run", "state": "complete", "proofs": 4, "labeled": 4}
+    line |= {"engine": "simulated", "problems": "nano"}
     assert listed.data() == [line]
     assert shown.data().items() >= line.items()
     assert sum(shown.data()["outcomes"].values()) == 4
@@ -363,6 +365,21 @@ def test_stdout_of_every_look_at_a_run_is_data(done: Path) -> None:
     assert not (done / "seen" / "summary.json").exists()  # it was never measured before and after
     assert "small" in table.out and "complete" in table.out
     assert {said.err for said in (listed, shown, cost, report, models, dead, table)} == {""}
+
+
+def test_a_curriculum_is_listed_among_the_runs_and_what_is_for_runs_alone_says_who_shows_it(
+    copied: Path, here: Callable[[Path], Here]
+) -> None:
+    freeze(LocalStore(copied / "data"), spec := CurriculumSpec(name="course"))
+    command = here(copied)
+    for name in ("report", "cost", "measure", "export"):
+        check_is_refused(command("runs", name, "course"), "'course' is a curriculum", "`proofloop runs show course`")
+    check_is_refused(command("runs", "cost", "none"), "there are: small, course (a curriculum)")
+    runs = call(copied, "runs", "list", "--json").data()
+    assert [(row["run"], row["type"], row["state"]) for row in runs] == [
+        ("small", "run", "complete"),
+        ("course", "curriculum", f"0 of {len(spec.stages)} stages"),
+    ]
 
 
 def test_a_run_of_a_problem_file_beside_the_run_file_is_walked_from_anywhere(tmp_path: Path) -> None:
