@@ -189,7 +189,9 @@ class CurriculumSpec(Section):
     base: Path = Field(Path(), strict=False)
 
     @model_validator(mode="after")
-    def _something_to_do(self) -> CurriculumSpec:
+    def _ablations_are_stages(self) -> CurriculumSpec:
+        if len(set(self.ablations)) < len(self.ablations):
+            raise ValueError(f"ablations = {list(self.ablations)} names one twice: each is one stage")
         if "no-meta" in self.ablations and not self.enhanced.steps:
             raise ValueError("ablation no-meta needs steps in [enhanced]: it is that stage without R_meta")
         return self
@@ -299,7 +301,11 @@ def finish(store: Store, spec: CurriculumSpec, manifest: StageManifest) -> Stage
 
 
 class Standing(Record):
-    """Where a curriculum stands. `seconds_left` is a guess from the finished stages; None while there is none."""
+    """Where a curriculum stands. `seconds_left` is a guess from the finished stages; None while there is none.
+
+    `trained_tokens`: of the answers trained on; what judges, gates and labels sampled is not counted. `cost`: the
+    finished stages' hours at `per_engine_hour`; a price of tokens is in no part of it.
+    """
 
     done: int
     stages: int
@@ -309,7 +315,7 @@ class Standing(Record):
     next: str | None
     seconds: float
     seconds_left: float | None
-    completion_tokens: int
+    trained_tokens: int
     cost: float
 
 
@@ -332,8 +338,8 @@ def standing(store: Store, spec: CurriculumSpec) -> Standing:
         next=waiting[1].name if len(waiting) > 1 else None,
         seconds=seconds,
         seconds_left=sum(_guess(finished, stage) for stage in waiting) if finished else None,
-        completion_tokens=int(tokens),
-        cost=seconds / 3600 * spec.prices.per_engine_hour + tokens / 1e6 * spec.prices.per_million_completion_tokens,
+        trained_tokens=int(tokens),
+        cost=seconds / 3600 * spec.prices.per_engine_hour,
     )
 
 

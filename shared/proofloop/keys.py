@@ -130,8 +130,12 @@ def dead_letters(run_id: str) -> str:
     return f"runs/{run_id}/dead/"
 
 
+CURRICULA = "curricula/"
+"""One object a curriculum, as with runs."""
+
+
 def curriculum(name: str) -> str:
-    return f"curricula/{name}.json"
+    return f"{CURRICULA}{name}.json"
 
 
 def stage(name: str, stage: str) -> str:

@@ -97,11 +97,13 @@ def read_problems(file: Path) -> list[Problem]:
     problems = [_problem(row, number, file) for number, row in enumerate(read_rows(file), 1)]
     if not problems:
         raise ConfigError(f"{file} has no problems", "give a JSON list or a JSONL file with a `question` in each row")
-    seen: set[str] = set()
+    seen: dict[str, int] = {}
     for number, problem in enumerate(problems, 1):
-        if problem.id in seen:
-            raise ConfigError(f"row {number} of {file} has the id {problem.id!r} again", "ids are unique within a file")
-        seen.add(problem.id)
+        if (first := seen.setdefault(problem.id, number)) != number:
+            place = f"row {number} of {file}"
+            if problem.question == problems[first - 1].question:  # without an id its digest is one
+                raise ConfigError(f"{place} is the same question as row {first}", "leave one out, or give each an `id`")
+            raise ConfigError(f"{place} has the id {problem.id!r} of row {first}", "ids are unique within a file")
     return problems
 
 

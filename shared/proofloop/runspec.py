@@ -1,6 +1,6 @@
 """What a run does: one TOML file, checked at once, frozen with the run in the store.
 
-Every field has a default that works.
+Only [problems] has to be there, and with an engine of others [models]; everything else has a default.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from proofloop import keys
+from proofloop.domains import prompts_of
 from proofloop.errors import ConfigError
 from proofloop.records import MODEL_ROLES, TRAINED_ROLES, ModelRole, Sampling, TrainedRole
 from proofloop.rewards import PAPER_ALPHA, PAPER_BETA, RewardPreset
@@ -23,6 +24,9 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+
+HINT = "\nhint: "
+"""What comes after it in a validator's error is the way out, as in the text of a ConfigError."""
 
 Split = Literal["train", "validation", "test"]
 
@@ -101,7 +105,10 @@ class Labeling(Section):
     @model_validator(mode="after")
     def _quorum_fits(self) -> Labeling:
         if self.k > self.n:
-            raise ValueError(f"k = {self.k} is more than n = {self.n}: no label could ever reach its quorum")
+            raise ValueError(
+                f"k = {self.k} is more than n = {self.n}: no label could ever reach its quorum"
+                f"{HINT}lower k to {self.n} or less, or raise n to {self.k} or more"
+            )
         return self
 
 
@@ -187,13 +194,19 @@ class Prices(Section):
     per_engine_hour: float = Field(0.0, ge=0)
 
 
+def _prompts(checked: dict[str, Any]) -> str:
+    """The pack that fits the problems; of wrong ones, which are not among what is checked, any."""
+    problems = checked.get("problems")
+    return prompts_of(problems.domain if problems else None)
+
+
 class RunSpec(Section):
-    """A whole run."""
+    """A whole run. Without `prompts` a domain has its own pack, and a file "math"."""
 
     name: str
     seed: int = 0
-    prompts: str = "math"
     problems: Problems
+    prompts: str = Field(default_factory=_prompts)
     engine: EngineSection = EngineSection()
     models: Models = Models()
     sampling: SamplingSection = SamplingSection()
@@ -262,10 +275,14 @@ def parse_runspec(fields: dict[str, Any], origin: str) -> RunSpec:
 
 
 def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> ConfigError:
-    """Pydantic's first error in the words of the file: `[labeling] k = 9: ...`."""
-    first = error.errors()[0]
+    """Pydantic's first error in the words of the file: `[labeling] k = 9: ...`.
+
+    An unknown key comes before what is missing: that is mostly what it was meant to be.
+    """
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    said, _, hint = first["msg"].removeprefix("Value error, ").partition(HINT)
     if not first["loc"]:  # sections that do not go together
-        return ConfigError(f"{first['msg'].removeprefix('Value error, ')} (in {origin})", "see examples/ for run files")
+        return ConfigError(f"{said} (in {origin})", hint or "see examples/ for run files")
     *sections, key = [str(part) for part in first["loc"]]
     place = f"[{'.'.join(sections)}] {key}" if sections else key
     if first["type"] == "extra_forbidden":
@@ -276,9 +293,7 @@ def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> Confi
     if first["type"] == "value_error" and _section_class([*sections, key], root) is not _section_class(sections, root):
         place = f"[{'.'.join([*sections, key])}]"  # its keys do not go together
     shown = f" = {first['input']!r}" if isinstance(first["input"], str | int | float | bool) else ""
-    return ConfigError(
-        f"{place}{shown} in {origin}: {first['msg'].removeprefix('Value error, ')}", _hint_for([*sections, key], root)
-    )
+    return ConfigError(f"{place}{shown} in {origin}: {said}", hint or _quotes(first["type"], first["input"]))
 
 
 def _section_class(names: list[str], root: type[BaseModel]) -> type[BaseModel]:
@@ -295,7 +310,8 @@ def _known_keys(sections: list[str], root: type[BaseModel]) -> list[str]:
     return sorted(set(_section_class(sections, root).model_fields) - {"base"})
 
 
-def _hint_for(path: list[str], root: type[BaseModel]) -> str:
-    """The first line of the section's own documentation."""
-    text = _section_class(path, root).__doc__ or ""
-    return " ".join(text.split(". ")[0].split())
+def _quotes(wrong: str, given: object) -> str:
+    """What to do about quotes that are too many or missing; nothing where the error already says its limit."""
+    if isinstance(given, str) and wrong in ("int_type", "float_type", "bool_type"):
+        return "numbers, true and false stand without quotes"
+    return "a text stands in quotes" if wrong in ("string_type", "path_type") else ""

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from proofloop import keys
 from proofloop.cli import main
 from proofloop.cli.app import app
+from proofloop.curriculum import CurriculumSpec, freeze
 from proofloop.labels import find_label
 from proofloop.messages import ProofReviewed, encode
 from proofloop.models import MANIFEST, publish_folder
@@ -131,12 +132,12 @@ def files_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if ".tmp" not in path.parts)
 
 
-def check_is_refused(said: Said, *words: str) -> None:
-    """Exit code 2 and one line on stderr: what, its limit, and a hint."""
+def check_is_refused(said: Said, *words: str, hint: bool = True) -> None:
+    """Exit code 2 and one line on stderr: what, its limit, and a hint unless the limit says all."""
     assert (said.code, said.out) == (2, ""), said
     (line,) = said.err.splitlines()
     assert line.startswith("error: ")
-    assert "(hint: " in line
+    assert ("(hint: " in line) == hint
     for word in words:
         assert word in line
     assert "Traceback" not in said.err
@@ -171,6 +172,10 @@ def test_a_run_file_that_is_wrong_is_refused_in_one_line_and_nothing_is_written(
     cases: dict[str, tuple[str, tuple[str, ...]]] = {
         "key": ("colour = 3\n" + good, ("unknown key colour", "key.toml", "known here: ", "labeling")),
         "role": (good + "[training.labeler]\nsteps = 1\n", ("unknown key [training] labeler", "generator, ")),
+        "kind": (
+            good.replace('"simulated"', '"tritn"').replace('\nverifier = "m-1"', ""),
+            ('unknown engine "tritn"', "triton"),
+        ),
         "quorum": (good.replace("k = 2", "k = 5"), ("[labeling]", "k = 5 is more than n = 4", "quorum")),
         "engine": (good.replace('"simulated"', '"tritn"'), ('unknown engine "tritn"', "[engine] kind", "simulated")),
         "setting": (SMALL.format(count=2, settings="latncy_s = 1"), ("latncy_s", "latency_s")),
@@ -182,9 +187,22 @@ def test_a_run_file_that_is_wrong_is_refused_in_one_line_and_nothing_is_written(
     for name, (text, _) in cases.items():
         (tmp_path / f"{name}.toml").write_text(text)
     for name, (_, words) in cases.items():
-        check_is_refused(here(tmp_path)("run", f"{name}.toml"), *words)
+        check_is_refused(here(tmp_path)("run", f"{name}.toml"), *words, hint=name != "count")
     check_is_refused(call(tmp_path, "run", "none.toml"), "none.toml cannot be read: No such file", "run.toml")
     assert [name for name in files_in(tmp_path) if name != "data"] == sorted(f"{name}.toml" for name in cases)
+
+
+def test_a_file_of_the_other_kind_is_refused_with_the_command_that_takes_it(
+    tmp_path: Path, here: Callable[[Path], Here]
+) -> None:
+    run_file(tmp_path)
+    (tmp_path / "c.toml").write_text('iterations = 1\n[engine]\nkind = "simulated"\n')
+    (tmp_path / "kind.toml").write_text('iterations = 1\n[engine]\nkind = "tritn"\n')
+    command = here(tmp_path)
+    check_is_refused(command("run", "c.toml"), "c.toml is a curriculum's file", "`proofloop iterate c.toml`")
+    check_is_refused(command("iterate", "small.toml"), "small.toml is a run's file", "`proofloop run small.toml`")
+    check_is_refused(command("iterate", "kind.toml"), 'unknown engine "tritn"', "simulated, triton")
+    assert [name for name in files_in(tmp_path) if name != "data"] == ["c.toml", "kind.toml", "small.toml"]
 
 
 def test_a_setting_that_the_trainer_does_not_know_is_refused_before_the_run_begins(
@@ -195,7 +213,7 @@ def test_a_setting_that_the_trainer_does_not_know_is_refused_before_the_run_begi
         tmp_path, more="[training.generator]\nsteps = 1\nsettings = { epohcs = 2 }\n", settings="want_tokens = true"
     )
     refused = here(tmp_path)("run", "small.toml")
-    check_is_refused(refused, "[training.generator.settings] epohcs = 2", "known: ", "epochs")
+    check_is_refused(refused, "unknown key epohcs in [training.generator.settings]", "known here: ", "epochs")
     assert files_in(tmp_path) == ["data", "small.toml"]
 
 
@@ -329,7 +347,8 @@ def test_stdout_of_every_look_at_a_run_is_data(done: Path) -> None:
         ("dead", "list", "--run", "small", "--json"),
         ("runs", "list"),
     )
-    line = {"run": "small", "state": "complete", "proofs": 4, "labeled": 4, "engine": "simulated", "problems": "nano"}
+    line = {"run": "small", "type": "run", "state": "complete", "proofs": 4, "labeled": 4}
+    line |= {"engine": "simulated", "problems": "nano"}
     assert listed.data() == [line]
     assert shown.data().items() >= line.items()
     assert sum(shown.data()["outcomes"].values()) == 4
@@ -348,6 +367,21 @@ def test_stdout_of_every_look_at_a_run_is_data(done: Path) -> None:
     assert not (done / "seen" / "summary.json").exists()  # it was never measured before and after
     assert "small" in table.out and "complete" in table.out
     assert {said.err for said in (listed, shown, cost, report, models, dead, table)} == {""}
+
+
+def test_a_curriculum_is_listed_among_the_runs_and_what_is_for_runs_alone_says_who_shows_it(
+    copied: Path, here: Callable[[Path], Here]
+) -> None:
+    freeze(LocalStore(copied / "data"), spec := CurriculumSpec(name="course"))
+    command = here(copied)
+    for name in ("report", "cost", "measure", "export"):
+        check_is_refused(command("runs", name, "course"), "'course' is a curriculum", "`proofloop runs show course`")
+    check_is_refused(command("runs", "cost", "none"), "there are: small, course (a curriculum)")
+    runs = call(copied, "runs", "list", "--json").data()
+    assert [(row["run"], row["type"], row["state"]) for row in runs] == [
+        ("small", "run", "complete"),
+        ("course", "curriculum", f"0 of {len(spec.stages)} stages"),
+    ]
 
 
 def test_a_run_of_a_problem_file_beside_the_run_file_is_walked_from_anywhere(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_every_stage_leaves_a_manifest_and_a_finished_one_is_not_done_again(tmp_
     shown = CliRunner().invoke(app, ["runs", "show", "small", "--store", str(tmp_path), "--json"])
     now = json.loads(shown.stdout)["standing"]
     assert (now["done"], now["running"], now["seconds_left"]) == (len(spec.stages), None, 0.0)
-    assert now["completion_tokens"] > 0
+    assert now["trained_tokens"] > 0
     assert {"pass_at_1", "self_error"} <= set(all_figures(store, "small")["2-generator/generator-hard"])
     assert set(all_figures(store, "small")["1-generator/labels"]) == {"agreement", "undecided"}
     assert "1-enhanced-refreshed/meta" in all_figures(store, "small")

@@ -29,8 +29,9 @@ from proofloop.engine.base import Generation, GenerationRequest
 from proofloop.engine.pool import Engines
 from proofloop.errors import CallRefused, ConfigError, EngineError, ProofloopError
 from proofloop.prompts import load_pack
-from proofloop.records import Sampling, Tokens, TrainingSample
-from proofloop.store import LocalStore
+from proofloop.records import Sampling, Tokens, TrainingSample, TrainingStep
+from proofloop.runspec import Prices
+from proofloop.store import LocalStore, put_record
 
 pytest.importorskip("proofloop_trainer.curriculum", reason="proofloop-trainer is not installed")
 
@@ -247,6 +248,30 @@ def test_a_wrong_key_is_named_with_what_is_known(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"unknown key \[enhanced\] refesh") as caught:
         load_curriculum(tmp_path / "c.toml")
     assert "refresh, refresh_steps" in caught.value.hint
+
+
+def test_an_ablation_is_named_once(tmp_path: Path):
+    (tmp_path / "c.toml").write_text('ablations = ["no-self", "no-meta", "no-self"]\n')
+    with pytest.raises(ConfigError, match=r"^ablations = .* names one twice"):
+        load_curriculum(tmp_path / "c.toml")
+
+
+def test_a_curriculum_costs_its_engines_hours_and_counts_the_tokens_it_trained_on(tmp_path: Path):
+    prices = Prices(per_engine_hour=6.0, per_million_completion_tokens=1000.0)
+    spec, store = CurriculumSpec(name="c", measured=0, prices=prices), LocalStore(tmp_path)
+    finish(store, spec, StageManifest(stage="1-verifier", seconds=1800.0))
+    step = TrainingStep(
+        run_id="c",
+        role="verifier",
+        step=1,
+        version="v",
+        sampled_by=("v",),
+        figures={"completion_length": 12.5, "samples": 8.0},
+        reward_parts={},
+    )
+    put_record(store, keys.step("c", "1-verifier", 1), step)
+    now = standing(store, spec)
+    assert (now.trained_tokens, now.cost) == (100, 3.0)
 
 
 FILES = '[files]\nproblems = "p.jsonl"\nproofs = "v.jsonl"\nanalyses = "a.jsonl"\n'

@@ -76,8 +76,8 @@ BAD = [
     (GOOD + '{"question": "  "}\n', r"^row 2 of .* has no text"),
     (GOOD + '{"question": 5}\n', r"^row 2 of .* has no text"),
     (GOOD + '{"question": "\\ud800"}\n', r"^row 2 of .* has half of a surrogate pair"),
-    (GOOD + GOOD, r"^row 2 of .* has the id 'p[0-9a-f]+' again\nhint: ids are unique"),
-    ('{"question": "a", "id": "x/1"}\n{"question": "b", "id": "x-1"}\n', r"^row 2 of .* has the id 'x-1' again"),
+    (GOOD + '{"problem": "b"}\n' + GOOD, r"^row 3 of .* is the same question as row 1\nhint: leave one out"),
+    ('{"question": "a", "id": "x/1"}\n{"question": "b", "id": "x-1"}\n', r"^row 2 of .* has the id 'x-1' of row 1\n"),
     (jsonl([{"question": "x" * (MAX_QUESTION_CHARS + 1)}]), r"^the question in row 1 of .* has 100001 characters"),
     (b"\xff\xfe\x00", r"^.*problems.json cannot be read: .*\nhint: give .* in UTF-8"),
 ]  # fmt: skip

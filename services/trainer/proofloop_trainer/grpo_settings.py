@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from proofloop.errors import ConfigError
+from proofloop.runspec import explain
 
 
 class GrpoSettings(BaseModel):
@@ -55,6 +55,4 @@ def grpo_settings(fields: dict[str, object], section: str) -> GrpoSettings:
     try:
         return GrpoSettings.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = f"[{section}.settings] {'.'.join(map(str, first['loc']))} = {first['input']!r}"
-        raise ConfigError(f"{place}: {first['msg']}", f"known: {', '.join(GrpoSettings.model_fields)}") from error
+        raise explain(error, f"[{section}.settings]", GrpoSettings) from error

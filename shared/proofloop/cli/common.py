@@ -65,14 +65,19 @@ def open_engines(store: Store) -> Engines:
 
 
 def need_run(store: Store, run_id: str) -> RunSpec:
-    """The spec of a run that must be there. Raises ConfigError."""
+    """The spec of a run that must be there. Raises ConfigError; of a curriculum it names the command that shows it."""
     spec = find_spec(store, run_id)
-    if spec is None:
-        known = [key.removeprefix(keys.SPECS).removesuffix(".json") for key in store.list(keys.SPECS)]
-        raise ConfigError(
-            f"there is no run {run_id!r} in {store}", f"there are: {', '.join(known) or 'none'}; see --store"
-        )
-    return spec
+    if spec is not None:
+        return spec
+    if run_id in (curricula := names(store, keys.CURRICULA)):
+        raise ConfigError(f"{run_id!r} is a curriculum, not a run", f"`proofloop runs show {run_id}` shows it")
+    known = [*names(store, keys.SPECS), *(f"{name} (a curriculum)" for name in curricula)]
+    raise ConfigError(f"there is no run {run_id!r} in {store}", f"there are: {', '.join(known) or 'none'}; see --store")
+
+
+def names(store: Store, prefix: str) -> list[str]:
+    """The names of the runs (keys.SPECS) or the curricula (keys.CURRICULA) in the store."""
+    return [key.removeprefix(prefix).removesuffix(".json") for key in store.list(prefix)]
 
 
 @contextmanager

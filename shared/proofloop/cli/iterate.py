@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from proofloop.cli.common import StoreOption, open_engines, open_store, stopping_on_signal
-from proofloop.curriculum import load_curriculum
+from proofloop.cli.files import read_curriculum
 from proofloop.errors import ConfigError
 
 
@@ -26,7 +26,7 @@ def iterate(
     Stop or kill it and call it again: it goes on with the identical next step. `proofloop runs show NAME` tells where
     it stands.
     """
-    spec = load_curriculum(file)
+    spec = read_curriculum(file)
     if seed is not None:
         spec = spec.model_copy(update={"seed": seed, "name": f"{spec.name}-{seed}"})
     data = open_store(store)

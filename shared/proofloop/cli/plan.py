@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_store
+from proofloop.cli.files import read_run
 from proofloop.costs import HOUR_S
 from proofloop.errors import ConfigError
 from proofloop.planning import (
@@ -26,7 +27,7 @@ from proofloop.planning import (
     values_snippet,
 )
 from proofloop.records import MODEL_ROLES, ModelRole, Role
-from proofloop.runspec import RunSpec, load_runspec
+from proofloop.runspec import RunSpec
 from proofloop.walk import WALK_ROLES
 
 PROMPT_TOKENS, STREAMS, ISSUE_SHARE = 2000.0, 64.0, 0.5
@@ -212,10 +213,10 @@ def _budgets(file: Path | None, run: str | None, folder: Path | None) -> tuple[O
         raise ConfigError("nothing to plan for", "name a run.toml, or a run in the store by --from")
     if run is None:
         assert file is not None
-        return None, load_runspec(file)
+        return None, read_run(file)
     store = open_store(folder, must_exist=True)
     spec = need_run(store, run)
-    return observed(store, run), load_runspec(file) if file else spec
+    return observed(store, run), read_run(file) if file else spec
 
 
 def _show(rows: list[RolePlan], spec: RunSpec, load: Load, inputs: Inputs, *, values: bool, as_json: bool) -> None:

@@ -10,12 +10,13 @@ import typer
 
 from proofloop import keys
 from proofloop.cli.common import ProgressLine, StoreOption, open_engines, open_store, stopping_on_signal
+from proofloop.cli.files import read_run
 from proofloop.domains import load_domain
 from proofloop.errors import ConfigError
 from proofloop.labels import find_label
 from proofloop.measure import critiques_of, proofs_of
 from proofloop.records import Judgement, Proof, digest
-from proofloop.runspec import RunSpec, load_runspec, parse_runspec
+from proofloop.runspec import RunSpec, parse_runspec
 from proofloop.settings import load_settings
 from proofloop.store import LocalStore, Store, find_record
 from proofloop.walk import LocalWalk, create_run, planned_proofs
@@ -95,7 +96,7 @@ def _spec(question: str, using: Path | None, proofs: int, store: Store) -> RunSp
         fields = {"prompts": "nano", "sampling": dict.fromkeys(("generator", "verifier", "meta_verifier"), answer)}
         spec = parse_runspec({"name": "prove", "problems": problems, **fields}, "proofloop prove")
     else:
-        base = load_runspec(using)
+        base = read_run(using)
         spec = parse_runspec({**base.model_dump(exclude={"problems", "training"}), "problems": problems}, str(using))
     settings = spec.model_dump_json(exclude={"name": True, "base": True, "problems": {"file"}})
     return spec.model_copy(update={"name": f"prove-{digest(question + settings)}"})

@@ -11,8 +11,9 @@ import typer
 
 from proofloop.bus import NEEDED_BY_ALL, open_bus, open_dead_letters
 from proofloop.cli.common import ProgressLine, StoreOption, open_engines, open_store, stopping_on_signal
+from proofloop.cli.files import read_run
 from proofloop.remote import RemoteWalk
-from proofloop.runspec import RunSpec, load_runspec
+from proofloop.runspec import RunSpec
 from proofloop.runtime import load_role
 from proofloop.settings import load_settings
 from proofloop.store import Store
@@ -40,7 +41,7 @@ def run(
     process. The run's name is that of the file unless it gives one. Look at it afterwards with `proofloop runs show
     NAME` and `proofloop runs report NAME`.
     """
-    spec = load_runspec(file)
+    spec = read_run(file)
     settings = load_settings()
     data = open_store(store)
     with stopping_on_signal() as stopping, ProgressLine() as line:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from proofloop import keys
-from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_store
+from proofloop.cli.common import JsonOption, StoreOption, emit, names, need_run, open_store
 from proofloop.costs import costs
 from proofloop.curriculum import CurriculumSpec, StageManifest, all_figures, find_curriculum, manifests, standing
 from proofloop.domains import load_domain
@@ -25,17 +25,18 @@ from proofloop.runspec import RunSpec
 from proofloop.store import Store
 from proofloop.walk import planned_proofs
 
-app = typer.Typer(help="Runs in the store: list, show, report, cost.", no_args_is_help=True)
+app = typer.Typer(help="Runs and curricula in the store: list, show, report, cost.", no_args_is_help=True)
 
 RunArgument = Annotated[str, typer.Argument(help="The run's name.")]
 
 
 @app.command("list")
 def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Every run with how far it is."""
+    """Every run and every curriculum with how far it is."""
     data = open_store(store, must_exist=True)
-    names = [key.removeprefix(keys.SPECS).removesuffix(".json") for key in data.list(keys.SPECS)]
-    emit([_line(data, need_run(data, name)) for name in names], as_json=as_json)
+    curricula = (find_curriculum(data, name) for name in names(data, keys.CURRICULA))
+    rows = [_line(data, need_run(data, name)) for name in names(data, keys.SPECS)]
+    emit([*rows, *(_curriculum_line(data, spec) for spec in curricula if spec)], as_json=as_json)
 
 
 @app.command("show")
@@ -168,11 +169,25 @@ def _line(store: Store, spec: RunSpec) -> dict[str, Any]:
     planned, labeled = planned_proofs(spec), sum(1 for _ in store.list(keys.labels(spec.name)))
     return {
         "run": spec.name,
+        "type": "run",
         "state": "complete" if labeled >= planned else f"{labeled} of {planned}",
         "proofs": planned,
         "labeled": labeled,
         "engine": spec.engine.kind,
         "problems": str(spec.problems.domain or spec.problems.file),
+    }
+
+
+def _curriculum_line(store: Store, spec: CurriculumSpec) -> dict[str, Any]:
+    done, stages = len(manifests(store, spec)), len(spec.stages)
+    return {
+        "run": spec.name,
+        "type": "curriculum",
+        "state": "complete" if done == stages else f"{done} of {stages} stages",
+        "proofs": None,
+        "labeled": None,
+        "engine": spec.engine.kind,
+        "problems": str(spec.files.problems if spec.files else spec.domain),
     }
 
 

@@ -32,6 +32,12 @@ def installed_engines() -> tuple[str, ...]:
     return tuple(sorted({*BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))}))
 
 
+def check_kind(kind: str) -> None:
+    """Raises ConfigError for an engine that is neither installed here nor one of ours in another package."""
+    if kind not in {*installed_engines(), *PACKAGES}:
+        raise _unknown(kind)
+
+
 def _open_openai(settings: Mapping[str, object], _: ResolveModel) -> Engine:
     from proofloop.engine.openai import OpenAIEngine
     from proofloop.engine.openai_settings import OpenAISettings
@@ -71,8 +77,14 @@ def _find(kind: str) -> OpenEngine:
         return BUILT_IN[kind]
     for point in entry_points(group=ENTRY_POINT_GROUP, name=kind):
         return _load(point)
+    raise _unknown(kind)
+
+
+def _unknown(kind: str) -> ConfigError:
     missing = f"install {PACKAGES[kind]}, or use" if kind in PACKAGES else "use"
-    raise ConfigError(f'unknown engine "{kind}" in [engine] kind', f"{missing} one of {', '.join(installed_engines())}")
+    return ConfigError(
+        f'unknown engine "{kind}" in [engine] kind', f"{missing} one of {', '.join(installed_engines())}"
+    )
 
 
 def _load(point: EntryPoint) -> OpenEngine:
