@@ -18,7 +18,16 @@ from proofloop.errors import ConfigError
 from proofloop.measure import Figure
 from proofloop.records import MODEL_ROLES, ModelRole, Record, TrainingStep
 from proofloop.rewards import PAPER_ALPHA, PAPER_BETA
-from proofloop.runspec import EngineSection, Labeling, Prices, SamplingSection, Section, explain, read_fields
+from proofloop.runspec import (
+    EngineSection,
+    Labeling,
+    Prices,
+    RoleSampling,
+    SamplingSection,
+    Section,
+    explain,
+    read_fields,
+)
 from proofloop.store import Store, find_record, get_record, put_record
 
 StageKind = Literal[
@@ -148,6 +157,15 @@ class Watch(Section):
     same_score: float = Field(0.9, gt=0, le=1)
 
 
+SAMPLED: dict[StageKind, ModelRole] = {
+    "verifier": "verifier",
+    "meta_verifier": "meta_verifier",
+    "enhanced": "verifier",
+    "generator": "generator",
+}
+"""The stages of GRPO, and whose answers they train on."""
+
+
 class Stage(Section):
     """One stage. An ablation is measured and never served."""
 
@@ -194,6 +212,16 @@ class CurriculumSpec(Section):
             raise ValueError(f"ablations = {list(self.ablations)} names one twice: each is one stage")
         if "no-meta" in self.ablations and not self.enhanced.steps:
             raise ValueError("ablation no-meta needs steps in [enhanced]: it is that stage without R_meta")
+        return self
+
+    @model_validator(mode="after")
+    def _one_temperature(self) -> CurriculumSpec:
+        judges = self.sampling.verifier.temperature, self.sampling.meta_verifier.temperature
+        if self.enhanced.steps and self.enhanced.meta_groups and len(set(judges)) > 1:
+            raise ValueError(
+                f"[sampling] verifier and meta_verifier have temperatures {judges[0]:g} and {judges[1]:g}: [enhanced]"
+                " trains on answers of both, at one temperature"
+            )
         return self
 
     @model_validator(mode="after")
@@ -254,6 +282,18 @@ class StageManifest(Record):
     figures: dict[str, float] = Field(default_factory=dict)
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+
+
+def grpo_fields(spec: CurriculumSpec, kind: StageKind) -> dict[str, Any]:
+    """The GRPO settings of a kind of stage, unchecked: those of the file, and what follows from the rest of it."""
+    section: GrpoStage = getattr(spec, kind)
+    sampled: RoleSampling = getattr(spec.sampling, SAMPLED[kind])
+    return {
+        "seed": spec.seed,
+        "decay_steps": section.steps or None,
+        "temperature": sampled.temperature,
+        **section.settings,
+    }
 
 
 def load_curriculum(file: Path) -> CurriculumSpec:

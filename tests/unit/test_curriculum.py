@@ -274,6 +274,12 @@ def test_a_curriculum_costs_its_engines_hours_and_counts_the_tokens_it_trained_o
     assert (now.trained_tokens, now.cost) == (100, 3.0)
 
 
+def test_judges_that_learn_together_are_sampled_at_one_temperature(tmp_path: Path):
+    (tmp_path / "c.toml").write_text("[sampling.verifier]\ntemperature = 0.8\n")
+    with pytest.raises(ConfigError, match=r"temperatures 0.8 and 1: \[enhanced\] trains on answers of both"):
+        load_curriculum(tmp_path / "c.toml")
+
+
 FILES = '[files]\nproblems = "p.jsonl"\nproofs = "v.jsonl"\nanalyses = "a.jsonl"\n'
 
 

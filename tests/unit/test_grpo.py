@@ -13,8 +13,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from proofloop.errors import ConfigError, ProofloopError
+from proofloop.records import Sampling
 from proofloop_trainer.grpo import GrpoLearner, GrpoSettings, advantages
 from proofloop_trainer.grpo_batch import answers_to_train, minibatches, passes
+from proofloop_trainer.grpo_settings import grpo_settings
 from tests.unit.grpo_examples import (
     END,
     ONE_UPDATE,
@@ -197,6 +199,15 @@ def test_empty_batch_is_refused(model_folder):
 def test_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no model in"):
         GrpoLearner(tmp_path, ONE_UPDATE)
+
+
+def test_a_step_trains_at_the_temperature_that_its_answers_were_sampled_at():
+    assert grpo_settings({}, "generator", Sampling(temperature=0.7)).temperature == 0.7
+    with pytest.raises(ConfigError, match=r"\[generator.settings\] temperature = 1: its answers are sampled at 0.7"):
+        grpo_settings({"temperature": 1.0}, "generator", Sampling(temperature=0.7))
+    for sampled in (Sampling(top_p=0.9), Sampling(temperature=0.0)):
+        with pytest.raises(ConfigError, match=r"top_p .*\nhint: top_p = 1 and a temperature above 0"):
+            grpo_settings({}, "generator", sampled)
 
 
 def test_unknown_setting_is_refused():

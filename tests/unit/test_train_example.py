@@ -10,10 +10,9 @@ pytest.importorskip("proofloop_trainer.train", reason="proofloop-trainer is not 
 
 from accelerate.commands.config.config_args import load_config_from_file
 
-from proofloop.curriculum import load_curriculum
+from proofloop.curriculum import SAMPLED, load_curriculum
 from proofloop.runspec import load_runspec
 from proofloop_trainer.curriculum import stages
-from proofloop_trainer.curriculum.workflow import GRPO_STAGES
 from proofloop_trainer.grpo_settings import grpo_settings
 from proofloop_trainer.train import check_settings
 
@@ -24,7 +23,7 @@ def test_the_run_file_trains_both_roles_with_settings_that_grpo_knows() -> None:
     spec = load_runspec(EXAMPLE / "run.toml")
     check_settings(spec)
     assert spec.training.roles == ("generator", "verifier")
-    settings = grpo_settings(spec.training.verifier.settings, "training.verifier")
+    settings = grpo_settings(spec.training.verifier.settings, "training.verifier", spec.sampling.verifier)
     assert (settings.truncated, settings.max_staleness) == ("mask", 4)
     assert spec.problems.file is not None
 
@@ -32,7 +31,7 @@ def test_the_run_file_trains_both_roles_with_settings_that_grpo_knows() -> None:
 def test_the_curriculum_is_one_on_files_with_settings_that_grpo_knows() -> None:
     spec = load_curriculum(EXAMPLE / "curriculum.toml")
     assert spec.files is not None
-    for kind in GRPO_STAGES:
+    for kind in SAMPLED:
         assert stages.settings_of(spec, kind).truncated == "mask"
 
 

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from proofloop.errors import ConfigError
+from proofloop.records import Sampling
 from proofloop.runspec import explain
 
 
@@ -50,9 +52,19 @@ class GrpoSettings(BaseModel):
         return self.learning_rate * (1 - 0.9 * done)
 
 
-def grpo_settings(fields: dict[str, object], section: str) -> GrpoSettings:
-    """The settings of a section (training.verifier, enhanced). Raises ConfigError naming the key."""
+def grpo_settings(fields: dict[str, object], section: str, sampled: Sampling) -> GrpoSettings:
+    """The settings of a section (training.verifier, enhanced) whose answers are sampled so. Raises ConfigError.
+
+    The ratio compares with what the sampler drew from: all tokens, at its temperature.
+    """
+    if sampled.top_p < 1 or sampled.temperature == 0:
+        where = f"answers to train on [{section}] are sampled at top_p {sampled.top_p:g}, temperature"
+        raise ConfigError(f"{where} {sampled.temperature:g}", "top_p = 1 and a temperature above 0 in [sampling]")
     try:
-        return GrpoSettings.model_validate(fields)
+        settings = GrpoSettings.model_validate({"temperature": sampled.temperature, **fields})
     except ValidationError as error:
         raise explain(error, f"[{section}.settings]", GrpoSettings) from error
+    if settings.temperature != sampled.temperature:
+        where = f"[{section}.settings] temperature = {settings.temperature:g}: its answers are sampled at"
+        raise ConfigError(f"{where} {sampled.temperature:g}", "leave it out: it is the one of [sampling]")
+    return settings

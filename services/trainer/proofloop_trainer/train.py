@@ -91,7 +91,7 @@ class RoleInTraining:
         self._run_id, self._tools, self._store = run_id, tools, tools.store
         self._spec = tools.spec(run_id)
         self._wanted = self._spec.training.of(role)
-        self._settings = grpo_settings(self._wanted.settings, f"training.{role}")
+        self._settings = grpo_settings(self._wanted.settings, f"training.{role}", self._spec.sampling_of(role))
         self._waiting: dict[str, list[Label]] = {}
         self._batched = [
             get_record(self._store, key, TrainingBatch) for key in self._store.list(keys.batches(run_id, role))
@@ -184,4 +184,4 @@ class RoleInTraining:
 def check_settings(spec: RunSpec) -> None:
     """Raise ConfigError for a run whose settings GRPO does not know."""
     for role in spec.training.roles:
-        grpo_settings(spec.training.of(role).settings, f"training.{role}")
+        grpo_settings(spec.training.of(role).settings, f"training.{role}", spec.sampling_of(role))

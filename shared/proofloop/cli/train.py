@@ -10,7 +10,7 @@ import typer
 
 from proofloop import keys
 from proofloop.cli.common import StoreOption, need_run, open_store
-from proofloop.curriculum import CurriculumSpec, GrpoStage, find_curriculum
+from proofloop.curriculum import CurriculumSpec, find_curriculum, grpo_fields
 from proofloop.errors import ConfigError
 from proofloop.records import TRAINED_ROLES
 from proofloop.store import Store
@@ -61,8 +61,8 @@ def _settings(store: Store, run: str, stage: str, curriculum: CurriculumSpec | N
     """The GRPO settings that the stage was trained by."""
     if curriculum is None:
         (role,) = (role for role in TRAINED_ROLES if role == stage)
-        return need_run(store, run).training.of(role).settings
+        spec = need_run(store, run)
+        return {"temperature": spec.sampling_of(role).temperature, **spec.training.of(role).settings}
     # What refreshes the meta-verifier during an enhanced stage is trained as the meta-verifier.
     kind = "meta_verifier" if "-refresh-" in stage else next(e.kind for e in curriculum.stages if e.name == stage)
-    section: GrpoStage = getattr(curriculum, kind)
-    return {"seed": curriculum.seed, "decay_steps": section.steps or None, **section.settings}
+    return grpo_fields(curriculum, kind)

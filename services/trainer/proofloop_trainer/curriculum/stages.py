@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from proofloop import keys
-from proofloop.curriculum import Consolidate, CurriculumSpec, GateReport, GrpoStage, Stage, StageKind, StageManifest
+from proofloop.curriculum import (
+    SAMPLED,
+    Consolidate,
+    CurriculumSpec,
+    GateReport,
+    Stage,
+    StageKind,
+    StageManifest,
+    grpo_fields,
+)
 from proofloop.errors import ProofloopError
 from proofloop.models import publish_folder
 from proofloop.records import MODEL_ROLES, ModelRole, TrainingSample
@@ -301,8 +310,7 @@ def _some(work: Work, name: str, cases: list[T], most: int) -> list[T]:
 
 def settings_of(spec: CurriculumSpec, kind: StageKind) -> GrpoSettings:
     """The GRPO settings of a kind of stage: its step size falls until its end, unless said. Raises ConfigError."""
-    section: GrpoStage = getattr(spec, kind)
-    return grpo_settings({"seed": spec.seed, "decay_steps": section.steps or None, **section.settings}, kind)
+    return grpo_settings(grpo_fields(spec, kind), kind, getattr(spec.sampling, SAMPLED[kind]))
 
 
 def _gated(work: Work, stage: Stage, role: ModelRole, before: str, version: str, served: Served) -> StageManifest:

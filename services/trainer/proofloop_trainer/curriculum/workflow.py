@@ -7,7 +7,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from proofloop.curriculum import CurriculumSpec, StageKind, StageManifest, finish, freeze, manifests, serving_before
+from proofloop.curriculum import (
+    SAMPLED,
+    CurriculumSpec,
+    StageKind,
+    StageManifest,
+    finish,
+    freeze,
+    manifests,
+    serving_before,
+)
 from proofloop.domains import Domain, load_domain
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError
@@ -29,7 +38,6 @@ STAGES: dict[StageKind, Callable[..., StageManifest]] = {
     "consolidate": stages.consolidate,
     "measure": measuring.measure,
 }
-GRPO_STAGES: tuple[StageKind, ...] = ("verifier", "meta_verifier", "enhanced", "generator")
 
 
 def iterate(
@@ -37,7 +45,7 @@ def iterate(
 ) -> dict[str, StageManifest]:
     """Do every stage that has no manifest yet; the manifests of all. Raises Interrupted when asked to stop."""
     sources = _sources(spec)
-    for kind in GRPO_STAGES:
+    for kind in SAMPLED:
         stages.settings_of(spec, kind)  # better now than when its stage begins
     freeze(store, spec)
     work = Work(
