@@ -98,7 +98,7 @@ class Batch:
         self._model, self._eos_ids = model, eos_ids
         self._recorder = Recorder(model)
         self._can_join = can_join(growing_cache(model.config))
-        self._prompts = PromptCache(prompt_tokens_kept if self._can_join else 0)
+        self.prompts = PromptCache(prompt_tokens_kept if self._can_join else 0)
         self._state: _State | None = None
         self._step = 0  # of the uniforms drawn ahead
         self._steps_since_join = 0
@@ -176,17 +176,17 @@ class Batch:
 
     def _read(self, rows: Sequence[Row]) -> list[tuple[list[int], ReadPrompts]]:
         """The places of the rows by the reading that has their prompts; what is new is read now."""
-        fresh = dict.fromkeys(row.prompt_ids for row in rows if self._prompts.find(row.prompt_ids) is None)
+        fresh = dict.fromkeys(row.prompt_ids for row in rows if self.prompts.find(row.prompt_ids) is None)
         newly_read = read_prompts(self._model, list(fresh), self._recorder) if fresh else None
         parts: dict[int, tuple[list[int], ReadPrompts]] = {}
         for place, row in enumerate(rows):
-            read = self._prompts.find(row.prompt_ids) or newly_read
+            read = self.prompts.find(row.prompt_ids) or newly_read
             assert read is not None
             parts.setdefault(id(read), ([], read))[0].append(place)
             row.cached_tokens = 0 if row.prompt_ids in fresh else len(row.prompt_ids)
             fresh.pop(row.prompt_ids, None)
         if newly_read:
-            self._prompts.add(newly_read)
+            self.prompts.add(newly_read)
         return list(parts.values())
 
     def _state_of(self, rows: Sequence[Row], read: ReadPrompts) -> _State:

@@ -27,7 +27,7 @@ from proofloop_serving.text import StopStrings
 
 LINGER_S = 0.004  # how long the first calls of a batch wait for company
 MODELS_KEPT = 4
-PROMPT_TOKENS_KEPT = 32_768
+PROMPT_TOKENS_KEPT = 32_768  # of all models together
 THINKING_ENDS = "</think>"
 
 log = structlog.get_logger()
@@ -198,6 +198,7 @@ class LocalEngine:
         if rows:
             served.batch.join(list(rows))
             served.calls.update(rows)
+            self._forget_prompts()
 
     def _model(self, name: str) -> _Served:
         """Raises EngineError: worth a retry only where the store is away."""
@@ -209,6 +210,13 @@ class LocalEngine:
         for each in idle[: max(0, len(self._models) - MODELS_KEPT)]:
             del self._models[each]
         return self._models[name]
+
+    def _forget_prompts(self) -> None:
+        """Keep no more prompts of all models than one may: those of the model longest not asked go first."""
+        kept = [served.batch.prompts for served in self._models.values()]
+        excess = sum(prompts.tokens for prompts in kept) - self._prompt_tokens_kept
+        for prompts in kept:
+            excess -= prompts.forget(excess)
 
     def _find(self, name: str) -> Path:
         try:

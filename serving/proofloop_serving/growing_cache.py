@@ -30,9 +30,10 @@ class GrowingLayer(DynamicLayer):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         if self._buffers is None or self._buffers[0].shape[-2] < filled + added:
+            spare = SPARE_TOKENS if filled else 0  # what is read first is a prompt: kept as it is, and copied to go on
             self._buffers = (
-                _enlarged(self.keys, key_states, filled + added + SPARE_TOKENS),
-                _enlarged(self.values, value_states, filled + added + SPARE_TOKENS),
+                _enlarged(self.keys, key_states, filled + added + spare),
+                _enlarged(self.values, value_states, filled + added + spare),
             )
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[..., filled : filled + added, :] = states

@@ -45,6 +45,19 @@ class PromptCache:
             return
         self._kept.append(read)
         self._by_prompt.update(dict.fromkeys(read.places, read))
-        while sum(kept.mask_BT.numel() for kept in self._kept) > self._tokens_kept:
-            for prompt in self._kept.popleft().places:
+        self.forget(self.tokens - self._tokens_kept)
+
+    @property
+    def tokens(self) -> int:
+        """How many are kept, padding included."""
+        return sum(read.mask_BT.numel() for read in self._kept)
+
+    def forget(self, tokens: int) -> int:
+        """Drop the oldest readings until so many tokens are gone, or all; how many went."""
+        gone = 0
+        while gone < tokens and self._kept:
+            oldest = self._kept.popleft()
+            gone += oldest.mask_BT.numel()
+            for prompt in oldest.places:
                 del self._by_prompt[prompt]
+        return gone

@@ -1,5 +1,6 @@
 """The in-process engine, on the shipped nano model."""
 
+import gc
 import shutil
 import time
 
@@ -14,6 +15,7 @@ from proofloop.records import Sampling
 from proofloop_serving.decoding import sample
 from proofloop_serving.engine import LocalEngine, open_engine
 from proofloop_serving.loading import load_model
+from proofloop_serving.prompt_cache import ReadPrompts
 from proofloop_trainer.nano import BASE_FOLDER
 
 torch.set_num_threads(1)
@@ -172,6 +174,24 @@ def test_closing_fails_what_waits_as_retryable(engine):
         with pytest.raises(EngineError) as caught:
             call.result(1)
         assert caught.value.retryable
+
+
+def test_all_models_together_keep_no_more_than_their_prompts_allowance():
+    engine = LocalEngine(lambda name: BASE_FOLDER, prompt_tokens_kept=3000)
+    config = load_model(BASE_FOLDER).model.config
+    for version in range(6):
+        ask(engine, [request(number, f"version-{version}", max_tokens=2) for number in range(24)])
+    kept = prompt_bytes()
+    engine.close()
+    bytes_of_a_token = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    assert 2000 * bytes_of_a_token < kept <= 3000 * bytes_of_a_token
+
+
+def prompt_bytes() -> int:
+    """What the keys and values of all prompts take that were read and are still held, room to spare included."""
+    gc.collect()
+    layers = [layer for each in gc.get_objects() if type(each) is ReadPrompts for layer in each.cache.layers]
+    return sum(tensor.untyped_storage().nbytes() for layer in layers for tensor in (layer.keys, layer.values))
 
 
 def test_sampling_follows_the_distribution():
