@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -612,17 +613,26 @@ def test_nano_problems_are_posed_as_a_problem_file_and_proofs_are_checked(tmp_pa
     assert {said.err for said in (posed, test, right, wrong)} == {""}
 
 
-def test_doctor_looks_at_the_machine_and_at_a_run_file(tmp_path: Path) -> None:
+def test_doctor_looks_at_the_machine_and_at_a_run_file_or_a_curriculum(
+    tmp_path: Path, here: Callable[[Path], Here]
+) -> None:
     good, bad = run_file(tmp_path), run_file(tmp_path, "bad.toml")
     bad.write_text(bad.read_text().replace("k = 2", "k = 9"))
-    machine, healthy, broken = call_together(
-        tmp_path, ("doctor", "--json"), ("doctor", str(good), "--json"), ("doctor", str(bad), "--json")
+    (tmp_path / "c.toml").write_text(
+        'start = "m-1"\niterations = 1\n[engine]\nkind = "simulated"\nsettings = { want_tokens = true }\n'
     )
+    files = ([], [str(good)], [str(bad)], ["c.toml"])
+    machine, healthy, broken, course = (here(tmp_path)("doctor", *file, "--json") for file in files)
     found = {finding["what"]: finding for finding in machine.data()}
+    if find_spec("proofloop_trainer"):
+        assert ": training uses the " in found["torch"]["found"]
     assert {"python", "disk", "roles", "engines", "store", "broker", "prompt packs"} <= set(found)
     assert found["engines"]["found"].startswith("local, openai, simulated")
     checked = {finding["what"]: finding["state"] for finding in healthy.data()}
     assert (checked["run file"], checked["engine"]) == ("ok", "ok")
+    checked = {finding["what"]: finding["found"] for finding in course.data() if finding["state"] == "ok"}
+    assert checked["curriculum"] == "c: engine simulated, 8 stages from m-1"
+    assert checked["engine"].startswith("every model answered")
     assert broken.code == 1
     (finding,) = [finding for finding in json.loads(broken.out) if finding["state"] == "broken"]
     assert finding["what"] == "run file"

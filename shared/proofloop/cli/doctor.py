@@ -18,10 +18,13 @@ import typer
 
 from proofloop.bus import open_dead_letters
 from proofloop.cli.common import JsonOption, StoreOption, emit, open_engines, open_store
+from proofloop.cli.files import is_curriculum, read_curriculum, read_run
+from proofloop.curriculum import CurriculumSpec
 from proofloop.engine import installed_engines
 from proofloop.errors import ProofloopError
 from proofloop.prompts import BUILT_IN, load_pack
-from proofloop.runspec import load_runspec
+from proofloop.records import MODEL_ROLES
+from proofloop.runspec import Models, Problems, RoleTraining, RunSpec, Training
 from proofloop.settings import load_settings
 from proofloop.store import LocalStore
 from proofloop.walk import WALK_ROLES
@@ -42,18 +45,18 @@ class Finding:
 
 def doctor(
     file: Annotated[
-        Path | None, typer.Argument(help="A run.toml to check as well, with a real call to its engine.")
+        Path | None, typer.Argument(help="A run.toml or a curriculum to check as well, by a real call to its engine.")
     ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check Python, the installed services and engines, the store, the broker and the disk.
+    """Check Python, the installed services and engines, torch and its GPUs, the store, the broker and the disk.
 
-    With a run file also that run's engine and models.
+    With a run's or a curriculum's file also its engine and models.
     """
     findings = [*_machine(), *_packages(), _store(store), *_broker()]
     if file is not None:
-        findings += list(_run(file, store))
+        findings += list(_file(file, store))
     emit([asdict(finding) for finding in findings], as_json=as_json)
     if any(finding.state == "broken" for finding in findings):
         raise typer.Exit(1)
@@ -77,16 +80,21 @@ def _packages() -> Iterator[Finding]:
     hint = "pip install " + " ".join(f"proofloop-{name.replace('_', '-')}" for name in missing) if missing else ""
     yield Finding("roles", "warning" if missing else "ok", ", ".join(sorted(found)) or "none", hint)
     yield Finding("engines", "ok", ", ".join(installed_engines()))
-    has_torch = importlib.util.find_spec("torch") is not None
-    yield Finding(
-        "torch",
-        "ok" if has_torch else "warning",
-        "installed" if has_torch else "missing",
-        "" if has_torch else "only the trainer and the local engine need it",
-    )
+    yield _torch()
     for pack in BUILT_IN:
         load_pack(pack)
     yield Finding("prompt packs", "ok", ", ".join(BUILT_IN))
+
+
+def _torch() -> Finding:
+    """The trainer says what torch sees: it alone may load it."""
+    if importlib.util.find_spec("torch") is None:
+        return Finding("torch", "warning", "missing", "only the trainer and the local engine need it")
+    try:
+        devices = [point.load()() for point in entry_points(group="proofloop.commands", name="device")]
+    except (ImportError, OSError) as error:  # a library of the system that is missing, or of another version
+        return Finding("torch", "broken", f"cannot be loaded: {error}", "install torch again")
+    return Finding("torch", "ok", "; ".join(devices) or "installed; proofloop-trainer would say what it sees")
 
 
 def _store(folder: Path | None) -> Finding:
@@ -131,14 +139,18 @@ def _broker() -> Iterator[Finding]:
     yield Finding("dead letters", "warning" if dead else "ok", str(dead), "see `proofloop dead list`" if dead else "")
 
 
-def _run(file: Path, folder: Path | None) -> Iterator[Finding]:
+def _file(file: Path, folder: Path | None) -> Iterator[Finding]:
+    what = "run file"
     try:
-        spec = load_runspec(file)
-        yield Finding(
-            "run file",
-            "ok",
-            f"{spec.name}: engine {spec.engine.kind}, n={spec.labeling.n} m={spec.labeling.m} k={spec.labeling.k}",
-        )
+        if is_curriculum(file):
+            what = "curriculum"
+            curriculum = read_curriculum(file)
+            spec = _first_calls(curriculum)
+            found = f"{len(curriculum.stages)} stages from {curriculum.start}"
+        else:
+            spec = read_run(file)
+            found = f"n={spec.labeling.n} m={spec.labeling.m} k={spec.labeling.k}"
+        yield Finding(what, "ok", f"{spec.name}: engine {spec.engine.kind}, {found}")
         load_pack(spec.prompts, spec.base)
         engines = open_engines(open_store(folder))
         try:
@@ -149,4 +161,17 @@ def _run(file: Path, folder: Path | None) -> Iterator[Finding]:
             engines.close()
     except ProofloopError as error:
         problem, _, hint = str(error).partition("\nhint: ")
-        yield Finding("run file", "broken", problem, hint)
+        yield Finding(what, "broken", problem, hint)
+
+
+def _first_calls(spec: CurriculumSpec) -> RunSpec:
+    """A run with the curriculum's engine, its first model in all roles, and the need for tokens."""
+    return RunSpec(
+        name=spec.name,
+        problems=Problems(file=spec.files.problems) if spec.files else Problems(domain=spec.domain),
+        prompts=spec.prompts,
+        engine=spec.engine,
+        models=Models(**dict.fromkeys(MODEL_ROLES, spec.start)),
+        training=Training(verifier=RoleTraining(steps=1)),
+        base=spec.base,
+    )

@@ -1,0 +1,23 @@
+"""What torch sees of this machine, and what training uses of it: for `proofloop doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+GIB = 2**30
+
+
+def device() -> str:
+    """In a line, as it is now."""
+    gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    return in_words(torch.__version__, [(gpu.name, gpu.total_memory) for gpu in gpus])
+
+
+def in_words(version: str, gpus: Sequence[tuple[str, int]]) -> str:
+    """`gpus`: name and bytes of each. A process trains on one: more need `accelerate launch`."""
+    if not gpus:
+        return f"{version} sees no GPU: training uses the CPU"
+    seen = ", ".join(f"{name} ({memory / GIB:.0f} GiB)" for name, memory in gpus)
+    return f"{version} sees {seen}: training uses {'the GPU' if len(gpus) == 1 else 'the first GPU'}"

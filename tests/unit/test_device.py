@@ -1,0 +1,21 @@
+"""What `proofloop doctor` says of torch's devices; the machine that tests run on has its own."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("proofloop_trainer.device", reason="proofloop-trainer is not installed")
+
+from proofloop_trainer.device import GIB, in_words
+
+
+@pytest.mark.parametrize(
+    ("gpus", "said"),
+    [
+        ([], "2.9 sees no GPU: training uses the CPU"),
+        ([("H100", 79 * GIB)], "2.9 sees H100 (79 GiB): training uses the GPU"),
+        ([("H100", 79 * GIB)] * 2, "2.9 sees H100 (79 GiB), H100 (79 GiB): training uses the first GPU"),
+    ],
+)
+def test_every_gpu_is_named_with_its_memory_and_what_training_uses(gpus: list[tuple[str, int]], said: str):
+    assert in_words("2.9", gpus) == said
