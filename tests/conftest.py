@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import structlog
 
 from tests.integration.installation import installation
 from tests.integration.servers import broker, s3
 from tests.integration.triton_server import triton
+
+hypothesis.settings.register_profile("busy", deadline=None)  # how long a case takes says how busy the machine is
+hypothesis.settings.load_profile("busy")
 
 __all__ = ["broker", "installation", "quiet_log", "s3", "triton"]
 
