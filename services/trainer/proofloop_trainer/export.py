@@ -32,8 +32,11 @@ def export_model(checkpoint: Path, folder: Path, dtype: torch.dtype) -> Manifest
 def copy_model(whole: Path, folder: Path, dtype: torch.dtype) -> None:
     """Copy a model whose weights are of 32 bits; the copy's are of `dtype`."""
     folder.mkdir(parents=True, exist_ok=True)
+    left_out = {MANIFEST, OPTIMIZER}
+    if dtype != torch.float32:
+        left_out |= {path.name for path in whole.glob(WEIGHTS)}
     for path in whole.iterdir():
-        if path.name not in (MANIFEST, OPTIMIZER) and not (dtype != torch.float32 and path.match(WEIGHTS)):
+        if path.is_file() and path.name not in left_out:
             shutil.copyfile(path, folder / path.name)
     if dtype != torch.float32:  # by transformers: some weights must stay in 32 bits, which their class says
         AutoModelForCausalLM.from_pretrained(whole, dtype=dtype, use_safetensors=True).save_pretrained(folder)
