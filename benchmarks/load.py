@@ -49,6 +49,7 @@ FULL = 0.95
 
 RUN = """
 name = "load"
+prompts = "math"
 [problems]
 domain = "nano"
 [engine]

@@ -62,6 +62,7 @@ TRICKLE = 1.0
 
 RUN = """
 name = "scale"
+prompts = "math"
 [problems]
 domain = "nano"
 [engine]

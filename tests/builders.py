@@ -123,6 +123,7 @@ def runspec(name: str = RUN, **sections: Any) -> RunSpec:
     """A run on the simulated engine: two nano problems with two proofs each, n = 4, m = 3, k = 2."""
     fields: dict[str, Any] = {
         "name": name,
+        "prompts": "math",
         "problems": {"domain": "nano", "count": 2, "proofs_per_problem": 2},
         "engine": {"kind": "simulated"},
         "models": dict.fromkeys(("generator", "verifier", "meta_verifier"), "m-1"),
