@@ -74,7 +74,14 @@ def main() -> None:
     else:
         print(json.dumps(train(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])))
         ranks.tell(Order(call="end"))
+    carrying = gloo_threads()
     ranks.leave()
+    assert gloo_threads() < carrying, "the threads of the orders outlive their group, and may outlive the interpreter"
+
+
+def gloo_threads() -> int:
+    names = (task.joinpath("comm").read_text() for task in Path("/proc/self/task").iterdir())
+    return sum(name.startswith("pt_gloo") for name in names)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,14 @@ def join() -> None:
 
 
 def leave() -> None:
+    """Part from the others, and end the threads that carried orders.
+
+    The last order may still be in a thread's hands, which needs the interpreter to let go of it: one that ends first
+    takes the process with it ("terminate called without an active exception", pytorch/pytorch#179291).
+    """
+    global _orders
     distributed.destroy_process_group()
+    _orders = None  # the last reference: its destructor waits for the threads
 
 
 def count() -> int:
