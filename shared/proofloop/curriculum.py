@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from proofloop import keys
+from proofloop.domains import prompts_of
 from proofloop.errors import ConfigError
 from proofloop.measure import Figure
 from proofloop.records import MODEL_ROLES, ModelRole, Record, TrainingStep
@@ -175,8 +176,13 @@ class Stage(Section):
     ablation: Ablation | None = None
 
 
+def _prompts(checked: dict[str, Any]) -> str:
+    """The pack that fits the problems; of a wrong domain, which is not among what is checked, any."""
+    return prompts_of(None if checked.get("files") else checked.get("domain"))
+
+
 class CurriculumSpec(Section):
-    """A whole curriculum."""
+    """A whole curriculum. Without `prompts` a domain has its own pack, and files "math"."""
 
     name: str
     seed: int = 0
@@ -185,7 +191,7 @@ class CurriculumSpec(Section):
     """In the place of a domain."""
     harder: str | None = None
     """A domain of harder problems: labelled beside the others, half of the generator's problems from iteration 2 on."""
-    prompts: str = "nano"
+    prompts: str = Field(default_factory=_prompts)
     start: str = "nano-base"
     iterations: int = Field(2, ge=1, le=16)
     ablations: tuple[Ablation, ...] = Field((), strict=False)
@@ -303,11 +309,22 @@ def load_curriculum(file: Path) -> CurriculumSpec:
     except ValidationError as error:
         raise explain(error, str(file), CurriculumSpec) from error
     keys.check_id(spec.name, f"name in {file}")
-    if spec.files and "domain" in spec.model_fields_set:
-        raise ConfigError(f"domain and [files] in {file}: problems come from one of them", "leave one of them out")
-    if spec.files and "cold_start" in spec.model_fields_set:
-        raise ConfigError(f"[cold_start] in {file}: [files] have no demonstrations", "start with an instructed model")
+    if spec.files:
+        _check_beside_files(spec.model_fields_set, file)
     return spec
+
+
+def _check_beside_files(given: set[str], file: Path) -> None:
+    """Raise ConfigError for keys that files make meaningless, or necessary."""
+    if "domain" in given:
+        raise ConfigError(f"domain and [files] in {file}: problems come from one of them", "leave one of them out")
+    if "cold_start" in given:
+        raise ConfigError(f"[cold_start] in {file}: [files] have no demonstrations", "start with an instructed model")
+    if "start" not in given:
+        raise ConfigError(
+            f"start is missing in {file}: with [files] the first model is yours",
+            "name one that follows instructions, as the engine knows it",
+        )
 
 
 def freeze(store: Store, spec: CurriculumSpec) -> None:

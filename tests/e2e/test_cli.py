@@ -621,8 +621,9 @@ def test_doctor_looks_at_the_machine_and_at_a_run_file_or_a_curriculum(
     (tmp_path / "c.toml").write_text(
         'start = "m-1"\niterations = 1\n[engine]\nkind = "simulated"\nsettings = { want_tokens = true }\n'
     )
-    files = ([], [str(good)], [str(bad)], ["c.toml"])
-    machine, healthy, broken, course = (here(tmp_path)("doctor", *file, "--json") for file in files)
+    (tmp_path / "wrong.toml").write_text((tmp_path / "c.toml").read_text() + "[verifier]\nsettings = { speed = 1 }\n")
+    files = ([], [str(good)], [str(bad)], ["c.toml"], ["wrong.toml"])
+    machine, healthy, broken, course, wrong = (here(tmp_path)("doctor", *file, "--json") for file in files)
     found = {finding["what"]: finding for finding in machine.data()}
     if find_spec("proofloop_trainer"):
         assert ": training uses the " in found["torch"]["found"]
@@ -633,6 +634,9 @@ def test_doctor_looks_at_the_machine_and_at_a_run_file_or_a_curriculum(
     checked = {finding["what"]: finding["found"] for finding in course.data() if finding["state"] == "ok"}
     assert checked["curriculum"] == "c: engine simulated, 8 stages from m-1"
     assert checked["engine"].startswith("every model answered")
+    if find_spec("proofloop_trainer"):  # it knows what a step of GRPO can be told
+        (finding,) = [finding for finding in json.loads(wrong.out) if finding["state"] == "broken"]
+        assert finding["what"] == "curriculum" and "speed" in finding["found"]
     assert broken.code == 1
     (finding,) = [finding for finding in json.loads(broken.out) if finding["state"] == "broken"]
     assert finding["what"] == "run file"

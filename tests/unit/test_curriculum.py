@@ -280,7 +280,7 @@ def test_judges_that_learn_together_are_sampled_at_one_temperature(tmp_path: Pat
         load_curriculum(tmp_path / "c.toml")
 
 
-FILES = '[files]\nproblems = "p.jsonl"\nproofs = "v.jsonl"\nanalyses = "a.jsonl"\n'
+FILES = 'start = "mine"\n[files]\nproblems = "p.jsonl"\nproofs = "v.jsonl"\nanalyses = "a.jsonl"\n'
 
 
 @pytest.mark.parametrize(
@@ -291,6 +291,7 @@ FILES = '[files]\nproblems = "p.jsonl"\nproofs = "v.jsonl"\nanalyses = "a.jsonl"
         (FILES + "[cold_start]\nsteps = 5\n", r"\[cold_start\] in .*: \[files\] have no demonstrations"),
         (FILES.replace("analyses", "#"), r"\[files\] analyses is missing: give it, or meta_verifier.steps = 0"),
         (FILES.replace("proofs", "#"), r"\[files\] proofs is missing"),
+        (FILES.replace("start", "#"), r"start is missing in .*: with \[files\] the first model is yours"),
     ],
 )
 def test_files_that_do_not_go_with_the_rest_are_refused(tmp_path: Path, text: str, said: str):
@@ -302,7 +303,7 @@ def test_files_that_do_not_go_with_the_rest_are_refused(tmp_path: Path, text: st
 def test_files_begin_without_a_cold_start_and_are_frozen_like_a_domain(tmp_path: Path):
     (tmp_path / "c.toml").write_text(FILES)
     spec, store = load_curriculum(tmp_path / "c.toml"), LocalStore(tmp_path)
-    assert spec.stages[0].name == "1-verifier"
+    assert (spec.stages[0].name, spec.prompts) == ("1-verifier", "math")
     for _ in range(2):
         freeze(store, spec)
     assert find_curriculum(store, "c") == spec.model_copy(update={"base": Path()})

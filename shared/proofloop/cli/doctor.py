@@ -25,9 +25,10 @@ from proofloop.errors import ProofloopError
 from proofloop.prompts import BUILT_IN, load_pack
 from proofloop.records import MODEL_ROLES
 from proofloop.runspec import Models, Problems, RoleTraining, RunSpec, Training
+from proofloop.runtime import load_role
 from proofloop.settings import load_settings
 from proofloop.store import LocalStore
-from proofloop.walk import WALK_ROLES
+from proofloop.walk import WALK_ROLES, planned_proofs
 
 ENOUGH_DISK_GB = 2.0
 """What the demo's store and a CPU build of torch need, roughly."""
@@ -145,11 +146,15 @@ def _file(file: Path, folder: Path | None) -> Iterator[Finding]:
         if is_curriculum(file):
             what = "curriculum"
             curriculum = read_curriculum(file)
+            for point in entry_points(group="proofloop.commands", name="check-curriculum"):
+                point.load()(curriculum)
             spec = _first_calls(curriculum)
             found = f"{len(curriculum.stages)} stages from {curriculum.start}"
         else:
             spec = read_run(file)
-            found = f"n={spec.labeling.n} m={spec.labeling.m} k={spec.labeling.k}"
+            found = f"{planned_proofs(spec)} proofs, n={spec.labeling.n} m={spec.labeling.m} k={spec.labeling.k}"
+            if spec.training.roles:
+                load_role("trainer").check(spec)
         yield Finding(what, "ok", f"{spec.name}: engine {spec.engine.kind}, {found}")
         load_pack(spec.prompts, spec.base)
         engines = open_engines(open_store(folder))

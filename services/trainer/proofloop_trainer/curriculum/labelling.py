@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from proofloop import keys
 from proofloop.curriculum import Labels
 from proofloop.domains import Domain
@@ -9,12 +12,14 @@ from proofloop.labels import labels_of
 from proofloop.records import ModelRole, Problem, Proof
 from proofloop.runspec import Models, RunSpec, Split
 from proofloop.store import get_record
-from proofloop.walk import LocalWalk, create_run, planned_proofs
+from proofloop.walk import LocalWalk, Progress, create_run, planned_proofs
 from proofloop_trainer.curriculum.cases import CaseFile
 from proofloop_trainer.curriculum.graded import GradedProof
 from proofloop_trainer.curriculum.work import Work
 
 Served = dict[ModelRole, str]
+
+SAID_EVERY_S = 10.0
 
 
 def label_proofs(work: Work, iteration: int, served: Served) -> list[GradedProof]:
@@ -55,7 +60,20 @@ def walk(work: Work, name: str, served: Served, wanted: Labels, domain: Domain, 
     )
     create_run(work.store, spec, resume=True)
     with LocalWalk(work.store, work.engines, spec, stopping=work.stopping) as running:
-        running.run(planned_proofs(spec))
+        running.run(planned_proofs(spec), _teller(work, name))
+
+
+def _teller(work: Work, name: str) -> Callable[[Progress], None]:
+    """Says now and then how many proofs have their label."""
+    said = time.monotonic()
+
+    def tell(progress: Progress) -> None:
+        nonlocal said
+        if time.monotonic() - said > SAID_EVERY_S:
+            said = time.monotonic()
+            work.say(f"{name}: {progress.labeled}/{progress.planned} proofs have their label")
+
+    return tell
 
 
 def decided(work: Work, run: str) -> list[GradedProof]:

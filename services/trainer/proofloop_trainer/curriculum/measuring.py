@@ -27,7 +27,7 @@ from proofloop_trainer.curriculum.cases import (
 from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, in_split
 from proofloop_trainer.curriculum.labelling import walk
 from proofloop_trainer.curriculum.rollouts import Judges
-from proofloop_trainer.curriculum.work import TEST, Work
+from proofloop_trainer.curriculum.work import TEST, Count, Work
 
 Figures = dict[str, Figure]
 Served = dict[ModelRole, str]
@@ -41,11 +41,13 @@ ROUNDS, THREADS, REFINED = 8, 32, 48
 
 def measure(work: Work, stage: Stage, served: Served) -> StageManifest:
     """The figures of every version that a stage made, each kept as it is found."""
-    for name, figures in (_by_grades if work.grades else _by_checker)(work, served):
+    wanted = list((_by_grades if work.grades else _by_checker)(work, served))
+    waiting = [each for each in wanted if find_figures(work.store, work.spec.name, each[0]) is None]
+    count = Count(len(wanted), len(wanted) - len(waiting))
+    for done, (name, figures) in enumerate(waiting, start=len(wanted) - len(waiting)):
         work.check_stopping()
-        if find_figures(work.store, work.spec.name, name) is None:
-            work.say(f"measuring {name}")
-            put_figures(work.store, work.spec.name, name, figures())
+        work.say(f"{stage.name}: {count.at(done)}; now {name}")
+        put_figures(work.store, work.spec.name, name, figures())
     return StageManifest(stage=stage.name)
 
 

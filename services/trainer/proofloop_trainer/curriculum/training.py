@@ -12,7 +12,7 @@ from proofloop.models import published_versions
 from proofloop.records import ModelRole, TrainingBatch, TrainingSample
 from proofloop.store import Store, find_record, get_record, put_record
 from proofloop_trainer.curriculum.watch import Sight, check, look
-from proofloop_trainer.curriculum.work import Work
+from proofloop_trainer.curriculum.work import Count, Work
 from proofloop_trainer.grpo import GrpoLearner
 from proofloop_trainer.grpo_settings import GrpoSettings
 from proofloop_trainer.samples import mean_parts
@@ -41,6 +41,7 @@ def train(
     check(name, sights, work.spec.watch)  # what was stopped stays stopped
     version = versions[-1] if versions else start
     learner: GrpoLearner | None = None
+    count = Count(steps, len(sights))
     while len(sights) < steps:
         work.check_stopping()
         folders = work.folder(start), work.folder(reference or start)
@@ -48,7 +49,7 @@ def train(
         batch = _batch(work, name, role, len(sights), version, rollout)
         version = take_step(work.store, work.spec.name, name, learner, batch, folders[0])
         sights.append(look(batch.samples))
-        work.say(f"{name}: step {len(sights)}/{steps}, reward {batch.mean_reward:.3f}")
+        work.say(f"{name}: step {count.at(len(sights))}, reward {batch.mean_reward:.3f}")
         check(name, sights, work.spec.watch)
     return version
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,18 @@ from proofloop_trainer.curriculum.rollouts import Judges
 TRAIN: Split = "train"
 VALIDATION: Split = "validation"
 TEST: Split = "test"
+
+
+class Count:
+    """How far something is, in words: `3/20, about 12 s left`. The time left goes by the pace since it was made."""
+
+    def __init__(self, total: int, done: int = 0) -> None:
+        self._total, self._first, self._began = total, done, time.monotonic()
+
+    def at(self, done: int) -> str:
+        taken, left = done - self._first, self._total - done
+        seconds = (time.monotonic() - self._began) / taken * left if taken else 0.0
+        return f"{done}/{self._total}" + (f", about {seconds:.0f} s left" if taken and left else "")
 
 
 @dataclass(frozen=True)

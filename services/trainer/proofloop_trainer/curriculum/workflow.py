@@ -44,9 +44,7 @@ def iterate(
     spec: CurriculumSpec, store: Store, engines: Engines, stopping: threading.Event, say: Callable[[str], None]
 ) -> dict[str, StageManifest]:
     """Do every stage that has no manifest yet; the manifests of all. Raises Interrupted when asked to stop."""
-    sources = _sources(spec)
-    for kind in SAMPLED:
-        stages.settings_of(spec, kind)  # better now than when its stage begins
+    sources = check(spec)
     freeze(store, spec)
     work = Work(
         spec,
@@ -80,8 +78,13 @@ def iterate(
     return done
 
 
-def _sources(spec: CurriculumSpec) -> tuple[Domain, Domain | None, Grades | None]:
-    """Where problems come from, harder ones, and what people graded. Raises ConfigError for a bad or too small file."""
+def check(spec: CurriculumSpec) -> tuple[Domain, Domain | None, Grades | None]:
+    """Where problems come from, harder ones, and what people graded.
+
+    Raises ConfigError for a bad or too small file, or a setting of any stage: better now than when it begins.
+    """
+    for kind in SAMPLED:
+        stages.settings_of(spec, kind)
     if spec.files is None:
         return load_domain(spec.domain), load_domain(spec.harder) if spec.harder else None, None
     problems = ProblemFile(spec.base / spec.files.problems)
