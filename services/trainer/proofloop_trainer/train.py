@@ -20,6 +20,7 @@ from proofloop.models import MANIFEST, manifest_digest, published_versions, vers
 from proofloop.records import Label, TrainedRole, TrainingBatch
 from proofloop.runspec import RunSpec
 from proofloop.runtime import Tools
+from proofloop.settings import load_settings
 from proofloop.store import get_record, put_record
 from proofloop_trainer.grpo import GrpoLearner
 from proofloop_trainer.grpo_settings import grpo_settings
@@ -178,7 +179,7 @@ class RoleInTraining:
         return open_learner(self._store, self._run_id, self.role, self.steps, self._settings, first, first)
 
     def _first(self) -> Path:
-        return version_folder(self._store, Path(), self._spec.model_of(self.role), self._spec.base)
+        return version_folder(self._store, load_settings().cache, self._spec.model_of(self.role), self._spec.base)
 
 
 def check_settings(spec: RunSpec) -> None:

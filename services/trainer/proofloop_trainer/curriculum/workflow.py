@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from proofloop.curriculum import (
     SAMPLED,
@@ -52,7 +51,7 @@ def iterate(
         engines,
         *sources,
         load_pack(spec.prompts, spec.base),
-        Path(load_settings().cache),
+        load_settings().cache,
         stopping,
         say,
     )
