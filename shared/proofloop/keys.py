@@ -126,6 +126,24 @@ def summary(run_id: str) -> str:
     return f"runs/{run_id}/summary.json"
 
 
+def rounds(run_id: str) -> str:
+    """Which proofs the rounds of the search refine, by problem."""
+    return f"runs/{run_id}/rounds/"
+
+
+def search_round(run_id: str, problem_id: str, number: int) -> str:
+    return f"{rounds(run_id)}{problem_id}/{number:03d}.json"
+
+
+def searches(run_id: str) -> str:
+    """How the search ended, by problem."""
+    return f"runs/{run_id}/found/"
+
+
+def found(run_id: str, problem_id: str) -> str:
+    return f"{searches(run_id)}{problem_id}.json"
+
+
 def dead_letters(run_id: str) -> str:
     return f"runs/{run_id}/dead/"
 

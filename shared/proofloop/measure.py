@@ -14,6 +14,7 @@ from proofloop import keys
 from proofloop.domains import Domain
 from proofloop.labels import find_label
 from proofloop.records import Critique, Problem, Proof, Record
+from proofloop.rounds import searches_of
 from proofloop.store import Store, get_record
 
 Z95 = 1.96
@@ -124,6 +125,21 @@ def refinement_figures(store: Store, run_id: str, domain: Domain, iterations: in
     return RefinementFigures(
         pass_at_1=tuple(clusters.figure() for clusters in by_iteration), best_by_self_score=best.figure()
     )
+
+
+def search_figures(store: Store, run_id: str, domain: Domain) -> tuple[Figure, ...]:
+    """What a search brings: the share of problems whose best proof is right, after the first proofs and each round."""
+    ended = list(searches_of(store, run_id))
+    by_round = [Clusters() for _ in range(max((len(found.best_by_round) for found in ended), default=0))]
+    for found in ended:
+        question = get_record(store, keys.problem(run_id, found.problem_id), Problem).question
+        rights = [
+            _is_right(get_record(store, keys.proof(run_id, name), Proof), question, domain) if name else 0.0
+            for name in found.best_by_round
+        ]
+        for number, clusters in enumerate(by_round):
+            clusters.add(found.problem_id, rights[min(number, len(rights) - 1)])
+    return tuple(clusters.figure() for clusters in by_round)
 
 
 def _is_right(proof: Proof, question: str, domain: Domain) -> float:

@@ -105,6 +105,7 @@ class ProofLabeled(Event):
     kind: LabelKind
     score: Score | None
     by: str = LABELER
+    solved: bool = False
 
     @classmethod
     def of(cls, label: Label) -> ProofLabeled:

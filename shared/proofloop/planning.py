@@ -126,7 +126,7 @@ def _rounds(assessments: float, rule: Labeling) -> float:
 
 def plan(spec: RunSpec, proofs: Habits, served: Mapping[Role, Served], load: Load) -> list[RolePlan]:
     """One row a role that a run needs; the trainer, one pod whatever the load, is none of them."""
-    proofs_per_hour = load.problems_per_hour * spec.problems.proofs_per_problem
+    proofs_per_hour = load.problems_per_hour * spec.most_proofs_per_problem
     labels = Served(0, 0, LABELER_S)
     return [
         _row(role, work, served.get(role, labels), proofs_per_hour, load, spec.prices)

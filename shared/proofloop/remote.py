@@ -20,6 +20,7 @@ from proofloop.errors import BusError, CorruptObject, NotFound, ProofloopError, 
 from proofloop.labels import find_label
 from proofloop.messages import Event, ProblemPosed, ProofLabeled, decode
 from proofloop.records import Label
+from proofloop.rounds import Rounds
 from proofloop.runspec import RunSpec
 from proofloop.store import Store
 from proofloop.walk import Interrupted, Progress, planned, steps_taken, stuck
@@ -55,6 +56,7 @@ class RemoteWalk:
         self._store, self._bus, self._letters, self._spec, self._stopping = store, bus, letters, spec, stopping
         self._open: set[str] = set()
         self._stuck: set[str] = set()
+        self._rounds = Rounds(spec, store)
         self._progress = Progress(planned=0)
         self._report: Callable[[Progress], None] = lambda progress: None
         self._last_label_s = time.monotonic()
@@ -71,11 +73,13 @@ class RemoteWalk:
         for position, event in enumerate(self._planned()):
             while not self._may_pose(position // self._spec.problems.proofs_per_problem):
                 self._look()
+            self._rounds.posed(event)
             self._pose(event)
-        while waiting := self._open | self._stuck:
+            self._pose_rounds()
+        while waiting := self._waiting():
             self._look()
             if not self._open and self._quiet_s > QUIET_S:
-                raise stuck(self._spec, planned_proofs, waiting)
+                raise stuck(self._spec, self._progress.planned, waiting)
         self._report(self._snapshot())
         return self._snapshot()
 
@@ -97,6 +101,25 @@ class RemoteWalk:
             return False
         allowed = self._spec.training.problems_allowed(self._progress.steps)
         return allowed is None or problem < allowed or (not self._open and self._quiet_s > TRAINER_S)
+
+    def _waiting(self) -> set[str]:
+        """The proofs without a label, when all that the searches ask for by now is posed."""
+        self._pose_rounds()
+        return self._open | self._stuck
+
+    def _pose_rounds(self) -> None:
+        while events := self._patiently(self._rounds.next_round):
+            self._plan(len(events))
+            for event in events:
+                while len(self._open) >= self._spec.flow.max_waiting_proofs:
+                    self._look()
+                if self._rounds.is_wanted(event):
+                    self._pose(event)
+                else:
+                    self._plan(-1)
+
+    def _plan(self, more: int) -> None:
+        self._progress = replace(self._progress, planned=self._progress.planned + more)
 
     def _pose(self, event: ProblemPosed) -> None:
         label = self._patiently(lambda: find_label(self._store, event.run_id, event.proof_id))
@@ -126,6 +149,8 @@ class RemoteWalk:
     def _set_stuck_aside(self) -> None:
         """Give the places of proofs with a dead letter to others; should a label come all the same, it counts."""
         dead = {proof for letter in self._patiently(lambda: list(self._letters())) if (proof := self._proof_of(letter))}
+        for name in self._open & dead:
+            self._rounds.labelled(name, solved=False)
         self._stuck |= self._open & dead
         self._open -= dead
         self._last_label_s = time.monotonic()
@@ -140,6 +165,7 @@ class RemoteWalk:
     def _count(self, label: Label) -> None:
         self._open.discard(label.proof_id)
         self._stuck.discard(label.proof_id)
+        self._rounds.labelled(label.proof_id, solved=label.solved)
         outcomes = self._progress.outcomes
         self._progress = replace(
             self._progress,

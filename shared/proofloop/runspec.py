@@ -121,6 +121,18 @@ class Refinement(Section):
     iterations: int = Field(1, ge=1, le=64)
 
 
+class Search(Section):
+    """Search over the proofs of a problem, section 3.3.3: `rounds` rounds after its first proofs; 0: no search.
+
+    A round takes the `keep` proofs of the highest mean score, and refines each as often as `analyses` says, each time
+    shown another of its critiques, those that report an issue first. It ends with a proof that passes all n.
+    """
+
+    rounds: int = Field(0, ge=0, le=64)
+    keep: int = Field(64, ge=1, le=1024)
+    analyses: int = Field(8, ge=1, le=1024)
+
+
 class RewardSection(Section):
     """Which reward: the paper's eq. (5) with its weights, or the preset "weighted".
 
@@ -211,6 +223,7 @@ class RunSpec(Section):
     models: Models = Models()
     sampling: SamplingSection = SamplingSection()
     refinement: Refinement = Refinement()
+    search: Search = Search()
     labeling: Labeling = Labeling()
     reward: RewardSection = RewardSection()
     training: Training = Training()
@@ -236,6 +249,21 @@ class RunSpec(Section):
                 " GRPO compares answers to one prompt, and each refinement has a prompt of its own"
             )
         return self
+
+    @model_validator(mode="after")
+    def _search_or_training(self) -> RunSpec:
+        if self.search.rounds and self.training.roles:
+            raise ValueError(
+                f"[search] rounds = {self.search.rounds} and [training.{self.training.roles[0]}] do not go together:"
+                " a search refines what its models wrote, whatever it takes; train in a run of its own"
+            )
+        return self
+
+    @property
+    def most_proofs_per_problem(self) -> int:
+        """With as many rounds of search as there may be."""
+        search = self.search
+        return self.problems.proofs_per_problem + search.rounds * search.keep * min(search.analyses, self.labeling.n)
 
     def model_of(self, role: ModelRole) -> str:
         name: str = getattr(self.models, role)

@@ -6,6 +6,7 @@ what has no label yet; every step finds what it already stored, and nothing that
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
@@ -24,6 +25,7 @@ from proofloop.models import published_versions, verify_version
 from proofloop.problems import count_problems, problems_of
 from proofloop.prompts import load_pack
 from proofloop.records import Record, Role, digest
+from proofloop.rounds import Rounds, proof_id
 from proofloop.runspec import RunSpec
 from proofloop.runtime import Tools, Worker, load_role
 from proofloop.store import LocalStore, Store, put_record
@@ -93,16 +95,16 @@ def find_spec(store: Store, run_id: str) -> RunSpec | None:
 
 
 def planned(spec: RunSpec, store: Store) -> Iterator[ProblemPosed]:
-    """Every proof of the run in order; its problem is written before it is yielded."""
+    """The first proofs of every problem in order; the problem is written before they are yielded."""
     for problem in problems_of(spec):
         put_record(store, keys.problem(spec.name, problem.id), problem)
         for number in range(spec.problems.proofs_per_problem):
-            proof_id = f"{problem.id}-{number:03d}"
-            yield ProblemPosed(run_id=spec.name, problem_id=problem.id, proof_id=proof_id, group=problem.id)
+            name = proof_id(problem.id, number)
+            yield ProblemPosed(run_id=spec.name, problem_id=problem.id, proof_id=name, group=problem.id)
 
 
 def planned_proofs(spec: RunSpec) -> int:
-    """How many proofs the run will have."""
+    """How many proofs the run will have, before any search."""
     return count_problems(spec) * spec.problems.proofs_per_problem
 
 
@@ -144,6 +146,8 @@ class LocalWalk:
         self._stuck: set[str] = set()
         self._untrained = ""
         self._progress = Progress(planned=0)
+        self._rounds = Rounds(spec, store)
+        self._labelled: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()  # proof, solved: from other threads
 
     def __enter__(self) -> LocalWalk:
         if isinstance(self._store, LocalStore):
@@ -173,9 +177,13 @@ class LocalWalk:
         self._progress = Progress(planned=planned_proofs, steps=steps_taken(self._store, self._spec))
         for position, event in enumerate(planned(self._spec, self._store)):
             self._wait_for_trainer(position // self._spec.problems.proofs_per_problem, report)
+            self._rounds.posed(event)
             self._pose(event)
+            self._pose_rounds()
             report(self._snapshot())
-        while not self._bus.wait_idle(0.5):
+        is_idle = False
+        while self._pose_rounds() or not is_idle:
+            is_idle = self._bus.wait_idle(0.5)
             self._check_stopping()
             report(self._snapshot())
         self._check_stopping()
@@ -199,10 +207,35 @@ class LocalWalk:
             if self._bus.wait_idle(0.2):
                 return
 
+    def _pose_rounds(self) -> bool:
+        """Pose what the searches ask for next; whether they did."""
+        self._take_labels()
+        has_posed = False
+        while events := self._rounds.next_round():
+            self._plan(len(events))
+            for event in events:
+                if self._rounds.is_wanted(event):
+                    self._pose(event)
+                    self._take_labels()
+                else:
+                    self._plan(-1)
+            has_posed = True
+        return has_posed
+
+    def _take_labels(self) -> None:
+        while not self._labelled.empty():
+            name, is_solved = self._labelled.get()
+            self._rounds.labelled(name, solved=is_solved)
+
+    def _plan(self, more: int) -> None:
+        with self._lock:
+            self._progress = replace(self._progress, planned=self._progress.planned + more)
+
     def _pose(self, event: ProblemPosed) -> None:
         label = find_label(self._store, event.run_id, event.proof_id)
         if label is not None:
             self._count(label.outcome)
+            self._rounds.labelled(event.proof_id, solved=label.solved)
             if self._spec.training.roles:
                 self._bus.publish([ProofLabeled.of(label)])
             return
@@ -228,6 +261,7 @@ class LocalWalk:
             self._stuck.discard(event.proof_id)
         if is_open or is_stuck:
             self._count(event.outcome)
+            self._labelled.put((event.proof_id, event.solved))
         if is_open:
             self._slots.release()
 
@@ -262,6 +296,7 @@ class LocalWalk:
                 return
             self._open.remove(proof_id)
             self._stuck.add(proof_id)
+        self._labelled.put((proof_id, False))
         self._slots.release()
 
     def _check_stopping(self) -> None:

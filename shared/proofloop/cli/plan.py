@@ -224,7 +224,7 @@ def _show(rows: list[RolePlan], spec: RunSpec, load: Load, inputs: Inputs, *, va
     if values:
         print(snippet)
         return
-    proofs, cost = load.problems_per_hour * spec.problems.proofs_per_problem, sum(row.cost_per_hour for row in rows)
+    proofs, cost = load.problems_per_hour * spec.most_proofs_per_problem, sum(row.cost_per_hour for row in rows)
     total = {
         "problems_per_hour": load.problems_per_hour,
         "proofs_per_hour": proofs,

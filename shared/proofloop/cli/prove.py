@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,9 +17,10 @@ from proofloop.errors import ConfigError
 from proofloop.labels import find_label
 from proofloop.measure import critiques_of, proofs_of
 from proofloop.records import Judgement, Proof, digest
+from proofloop.rounds import searches_of
 from proofloop.runspec import RunSpec, parse_runspec
 from proofloop.settings import load_settings
-from proofloop.store import LocalStore, Store, find_record
+from proofloop.store import LocalStore, Store, find_record, get_record
 from proofloop.walk import LocalWalk, create_run, planned_proofs
 
 
@@ -32,7 +34,7 @@ def prove(
     store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Prove one problem: prints the proof, its score, and the critiques of it.
+    """Prove one problem: prints the proof, its score, and the critiques of it; with [search] in --using the best proof.
 
     Without --using the nano model answers; it knows only nano's problems: try `proofloop nano pose`. The same problem
     with the same settings is not proved twice: what the store has is printed.
@@ -54,7 +56,7 @@ def prove(
             walk.run(planned_proofs(spec), lambda progress: line.show("proving", progress))
     finally:
         engines.close()
-    found = [_found(data, proof) for proof in proofs_of(data, spec.name)]
+    found = [_found(data, proof) for proof in _proofs(data, spec)]
     if using is None:
         found = [{**one, "exact_checker": _check(question, one["proof"])} for one in found]
     print(json.dumps(found, indent=2) if as_json else "\n\n".join(map(_page, found)))
@@ -100,6 +102,15 @@ def _spec(question: str, using: Path | None, proofs: int, store: Store) -> RunSp
         spec = parse_runspec({**base.model_dump(exclude={"problems", "training"}), "problems": problems}, str(using))
     settings = spec.model_dump_json(exclude={"name": True, "base": True, "problems": {"file"}})
     return spec.model_copy(update={"name": f"prove-{digest(question + settings)}"})
+
+
+def _proofs(store: Store, spec: RunSpec) -> Iterator[Proof]:
+    """All that were written; of a search, the best one."""
+    if not spec.search.rounds:
+        yield from proofs_of(store, spec.name)
+    for search in searches_of(store, spec.name):
+        if search.best:
+            yield get_record(store, keys.proof(spec.name, search.best), Proof)
 
 
 def _found(store: Store, proof: Proof) -> dict[str, Any]:

@@ -19,8 +19,10 @@ from proofloop.domains import load_domain
 from proofloop.errors import ConfigError
 from proofloop.evals import find_summary
 from proofloop.labels import analysis_rows, labels_of, proof_rows
-from proofloop.measure import Figure, evaluate_run, refinement_figures
+from proofloop.measure import Figure, evaluate_run, refinement_figures, search_figures
 from proofloop.models import published_versions
+from proofloop.problems import count_problems
+from proofloop.rounds import refinements_posed, searches_of
 from proofloop.runspec import RunSpec
 from proofloop.store import Store
 from proofloop.walk import planned_proofs
@@ -97,7 +99,7 @@ def _stage_row(name: str, manifest: StageManifest | None) -> dict[str, Any]:
 
 @app.command("measure")
 def measure(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """What the exact checker says of a run whose problems come from a domain; with [refinement], by iteration too."""
+    """What the exact checker says of a run whose problems come from a domain; of refinement and search step by step."""
     data = open_store(store, must_exist=True)
     spec = need_run(data, run)
     if spec.problems.domain is None:
@@ -108,7 +110,30 @@ def measure(run: RunArgument, store: StoreOption = None, as_json: JsonOption = F
         refined = refinement_figures(data, run, domain, spec.refinement.iterations)
         found |= {f"pass_at_1 after {number} attempts": f for number, f in enumerate(refined.pass_at_1, 1)}
         found[f"best of {spec.problems.proofs_per_problem} by self-score"] = refined.best_by_self_score
+    if spec.search.rounds:
+        rounds = enumerate(search_figures(data, run, domain))
+        found |= {f"best proof after {number} rounds of search": figure for number, figure in rounds}
     emit([{"figure": name, **figure.model_dump()} for name, figure in found.items()], as_json=as_json)
+
+
+@app.command("search")
+def search(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """How a run's searches ended: rounds, proofs written, the best one, and whether it passed all n, by problem."""
+    data = open_store(store, must_exist=True)
+    if not need_run(data, run).search.rounds:
+        raise ConfigError(f"run {run!r} has no [search]", "its run file sets [search] rounds")
+    rows = [
+        {
+            "problem": found.problem_id,
+            "solved": found.solved,
+            "score": found.score,
+            "rounds": len(found.best_by_round) - 1,
+            "proofs": found.proofs,
+            "best": found.best,
+        }
+        for found in searches_of(data, run)
+    ]
+    emit(rows, as_json=as_json, title="search that has ended")
 
 
 @app.command("report")
@@ -167,10 +192,14 @@ def _count(names: Iterable[str]) -> dict[str, int]:
 
 def _line(store: Store, spec: RunSpec) -> dict[str, Any]:
     planned, labeled = planned_proofs(spec), sum(1 for _ in store.list(keys.labels(spec.name)))
+    is_searching = False
+    if spec.search.rounds:
+        planned += refinements_posed(store, spec)
+        is_searching = sum(1 for _ in searches_of(store, spec.name)) < count_problems(spec)
     return {
         "run": spec.name,
         "type": "run",
-        "state": "complete" if labeled >= planned else f"{labeled} of {planned}",
+        "state": "complete" if labeled >= planned and not is_searching else f"{labeled} of {planned}",
         "proofs": planned,
         "labeled": labeled,
         "engine": spec.engine.kind,

@@ -18,6 +18,7 @@ from proofloop.models import Served, served_log
 from proofloop.problems import problems_of
 from proofloop.records import MODEL_ROLES, LabelKind, ModelRole, TrainedRole, TrainingStep
 from proofloop.report.samples import Sample, SampleChoice, read_samples
+from proofloop.rounds import refinements_posed
 from proofloop.runspec import RunSpec
 from proofloop.store import Store, get_record
 
@@ -95,7 +96,7 @@ def read_report(
     """Read a run, finished or not; `summary` as in `summary.json`. Raises ConfigError if there is no such run."""
     spec = spec_of(store, run_id)
     order = _order(spec)
-    planned = len(order) * spec.problems.proofs_per_problem if order else None
+    planned = len(order) * spec.problems.proofs_per_problem + refinements_posed(store, spec) if order else None
     served = {role: _served(store, spec, role) for role in MODEL_ROLES}
     tally, windows, use = Tally(spec.prices), Windows(), VersionUse()
     choice = SampleChoice([line.version for line in served["generator"]])
