@@ -14,7 +14,7 @@ from proofloop import keys
 from proofloop.errors import ConfigError, NotFound
 from proofloop.labels import find_label
 from proofloop.records import MODEL_ROLES, Label, ModelRole, Provenance, Record, Verdict
-from proofloop.runspec import Prices, RunSpec
+from proofloop.runspec import Prices, RunSpec, read_frozen
 from proofloop.store import Store, find_record, get_record
 
 MILLION, HOUR_S = 1e6, 3600.0
@@ -128,7 +128,7 @@ def costs(store: Store, run_id: str) -> Costs:
 def spec_of(store: Store, run_id: str) -> RunSpec:
     """The spec that was frozen with the run. Raises ConfigError if there is no such run."""
     try:
-        return RunSpec.model_validate_json(store.get(keys.run_spec(run_id)))
+        return read_frozen(store.get(keys.run_spec(run_id)), RunSpec)
     except NotFound as error:
         raise ConfigError(f"there is no run {run_id!r} in the store", "see `proofloop runs list`") from error
 

@@ -28,6 +28,7 @@ from proofloop.runspec import (
     Section,
     explain,
     read_fields,
+    read_frozen,
 )
 from proofloop.store import Store, find_record, get_record, put_record
 
@@ -341,7 +342,7 @@ def freeze(store: Store, spec: CurriculumSpec) -> None:
 def find_curriculum(store: Store, name: str) -> CurriculumSpec | None:
     """The curriculum of that name in the store."""
     key = keys.curriculum(name)
-    return CurriculumSpec.model_validate_json(store.get(key)) if store.exists(key) else None
+    return read_frozen(store.get(key), CurriculumSpec) if store.exists(key) else None
 
 
 def manifests(store: Store, spec: CurriculumSpec) -> dict[str, StageManifest]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -121,13 +121,21 @@ def manifest_files(store: Store, version: str) -> dict[str, str]:
 def verify_version(store: Store, version: str) -> None:
     """Raises CorruptObject naming the file whose digest is not the manifest's."""
     for name, expected in manifest_files(store, version).items():
-        try:
-            data = store.get(f"{version}/{name}")
-        except NotFound as error:
-            raise CorruptObject(f"{version}/{name} is missing") from error
-        found = hashlib.sha256(data).hexdigest()
-        if found != expected:
-            raise CorruptObject(f"{version}/{name} has digest {found[:12]}, its manifest says {expected[:12]}")
+        for _ in _verified(store, f"{version}/{name}", expected):
+            pass
+
+
+def _verified(store: Store, key: str, expected: str) -> Iterator[bytes]:
+    """A file of a version, piece by piece: a shard may be larger than memory. Raises CorruptObject at the end."""
+    found = hashlib.sha256()
+    try:
+        for chunk in store.chunks(key):
+            found.update(chunk)
+            yield chunk
+    except NotFound as error:
+        raise CorruptObject(f"{key} is missing") from error
+    if found.hexdigest() != expected:
+        raise CorruptObject(f"{key} has digest {found.hexdigest()[:12]}, its manifest says {expected[:12]}")
 
 
 def version_folder(store: Store, cache: Path, version: str, base: Path = Path()) -> Path:
@@ -144,19 +152,20 @@ def version_folder(store: Store, cache: Path, version: str, base: Path = Path())
         return store.path(version)
     target = cache / version
     if not (target / MANIFEST).exists():
-        verify_version(store, version)
         _fetch(store, version, target)
     return target
 
 
 def _fetch(store: Store, version: str, target: Path) -> None:
-    """Copy a version's files to a folder that appears whole: other processes look there too."""
+    """Copy a version's files, verified, to a folder that appears whole: other processes look there too."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{target.name}.", dir=target.parent) as scratch:
         whole = Path(scratch, target.name)
         whole.mkdir()
-        for name in [*manifest_files(store, version), MANIFEST]:
-            (whole / name).write_bytes(store.get(f"{version}/{name}"))
+        for name, expected in manifest_files(store, version).items():
+            with (whole / name).open("wb") as file:
+                file.writelines(_verified(store, f"{version}/{name}", expected))
+        (whole / MANIFEST).write_bytes(store.get(f"{version}/{MANIFEST}"))
         try:
             whole.rename(target)
         except OSError:

@@ -16,7 +16,7 @@ from proofloop.domains import CritiqueFinding, Domain, ProofFinding, load_domain
 from proofloop.domains.base import SPLIT_BUCKETS, is_in_split
 from proofloop.errors import ConfigError
 from proofloop.records import Problem, digest
-from proofloop.runspec import RunSpec
+from proofloop.runspec import Problems, RunSpec
 
 MAX_QUESTION_CHARS = 100_000
 SPLIT_HINT = "a question's digest decides: 8 of 10 are for training, 1 for validation, 1 for test; give more rows"
@@ -30,7 +30,7 @@ def problems_of(spec: RunSpec) -> Iterator[Problem]:
     elif wanted.file is not None and wanted.split is not None:
         yield from _pose_distinct(ProblemFile(spec.base / wanted.file), spec)
     elif wanted.file is not None:
-        yield from read_problems(spec.base / wanted.file)
+        yield from _first(read_problems(spec.base / wanted.file), wanted)
 
 
 class ProblemFile:
@@ -65,9 +65,16 @@ class ProblemFile:
         raise LookupError("a problem file has no exact checker")
 
 
+def _first(problems: list[Problem], wanted: Problems) -> list[Problem]:
+    if wanted.count is not None and wanted.count > len(problems):
+        where = f"[problems] count = {wanted.count}: {wanted.file} has only {len(problems)} problems"
+        raise ConfigError(where, "ask for fewer, or leave count out to have all")
+    return problems[: wanted.count]
+
+
 def _pose_distinct(domain: Domain, spec: RunSpec) -> Iterator[Problem]:
-    """The first `count` different problems: a domain may draw one twice, and two of one id would be one."""
-    wanted, seen = spec.problems.count, set[str]()
+    """The first different problems: a domain may draw one twice, and two of one id would be one."""
+    wanted, seen = spec.problems.drawn, set[str]()
     for index in range(10 * wanted):
         problem = domain.pose(index, split=spec.problems.split or "train", seed=spec.seed)
         if problem.id not in seen:
@@ -86,7 +93,7 @@ def count_problems(spec: RunSpec) -> int:
     if spec.problems.domain is None:
         return sum(1 for _ in problems_of(spec))
     load_domain(spec.problems.domain)
-    return spec.problems.count
+    return spec.problems.drawn
 
 
 def read_problems(file: Path) -> list[Problem]:

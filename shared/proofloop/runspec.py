@@ -8,13 +8,13 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from proofloop import keys
 from proofloop.domains import prompts_of
-from proofloop.errors import ConfigError
+from proofloop.errors import ConfigError, CorruptObject
 from proofloop.records import MODEL_ROLES, TRAINED_ROLES, ModelRole, Sampling, TrainedRole
 from proofloop.rewards import PAPER_ALPHA, PAPER_BETA, RewardPreset
 
@@ -25,22 +25,26 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+S = TypeVar("S", bound=Section)
+
 HINT = "\nhint: "
 """What comes after it in a validator's error is the way out, as in the text of a ConfigError."""
 
+DRAWN = 32
 Split = Literal["train", "validation", "test"]
 
 
 class Problems(Section):
-    """Which problems: `count` of a domain's split (train, unless said), or those of a JSON or JSONL file.
+    """Which problems: `count` of a domain's split (train and 32, unless said), or those of a JSON or JSONL file.
 
-    With a `split` it is `count` of the file's that fall into it. Each gets `proofs_per_problem` proofs, a group.
+    Of a file `count` are the first ones, all unless said; with a `split` some of those that fall into it, 32 unless
+    said. Each gets `proofs_per_problem` proofs, a group.
     """
 
     domain: str | None = None
     file: Path | None = Field(None, strict=False)
     split: Split | None = None
-    count: int = Field(32, ge=1, le=10_000_000)
+    count: int | None = Field(None, ge=1, le=10_000_000)
     proofs_per_problem: int = Field(8, ge=1, le=4096)
 
     @model_validator(mode="after")
@@ -48,6 +52,11 @@ class Problems(Section):
         if (self.domain is None) == (self.file is None):
             raise ValueError("give exactly one of domain and file")
         return self
+
+    @property
+    def drawn(self) -> int:
+        """How many are drawn from a domain or a split."""
+        return DRAWN if self.count is None else self.count
 
 
 class EngineSection(Section):
@@ -300,6 +309,21 @@ def parse_runspec(fields: dict[str, Any], origin: str) -> RunSpec:
         raise explain(error, origin, RunSpec) from error
     keys.check_id(spec.name, f"name in {origin}")
     return spec
+
+
+def read_frozen(body: bytes, kind: type[S]) -> S:
+    """A run or curriculum as it lies in the store. Raises CorruptObject.
+
+    What a newer version wrote beside the keys of this one is passed over, as in the events.
+    """
+    try:
+        return kind.model_validate_json(body, extra="ignore")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CorruptObject(
+            f"the stored spec is no {kind.__name__} of this version: {where}: {first['msg']}"
+        ) from error
 
 
 def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> ConfigError:

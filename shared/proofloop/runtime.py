@@ -38,7 +38,7 @@ from proofloop.metrics import Metrics
 from proofloop.models import put_in_service, served_log, verify_version
 from proofloop.prompts import PromptPack
 from proofloop.records import Judgement, ModelRole, Problem
-from proofloop.runspec import RunSpec
+from proofloop.runspec import RunSpec, read_frozen
 from proofloop.store import R, Store, get_record, put_record
 from proofloop.tracing import Span, no_span
 
@@ -168,7 +168,7 @@ class Tools:
         self.stopping.set()
 
     def _load_spec(self, run_id: str) -> RunSpec:
-        return RunSpec.model_validate_json(self.store.get(keys.run_spec(run_id)))
+        return read_frozen(self.store.get(keys.run_spec(run_id)), RunSpec)
 
     def _load_pack(self, run_id: str) -> PromptPack:
         return get_record(self.store, keys.prompts(run_id), PromptPack)

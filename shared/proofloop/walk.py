@@ -26,7 +26,7 @@ from proofloop.problems import count_problems, problems_of
 from proofloop.prompts import load_pack
 from proofloop.records import Record, Role, digest
 from proofloop.rounds import Rounds, proof_id
-from proofloop.runspec import RunSpec
+from proofloop.runspec import RunSpec, read_frozen
 from proofloop.runtime import Tools, Worker, load_role
 from proofloop.store import LocalStore, Store, put_record
 
@@ -91,7 +91,7 @@ def create_run(store: Store, spec: RunSpec, *, resume: bool) -> RunSpec:
 def find_spec(store: Store, run_id: str) -> RunSpec | None:
     """The spec of a run, or None if there is no such run."""
     key = keys.run_spec(run_id)
-    return RunSpec.model_validate_json(store.get(key)) if store.exists(key) else None
+    return read_frozen(store.get(key), RunSpec) if store.exists(key) else None
 
 
 def planned(spec: RunSpec, store: Store) -> Iterator[ProblemPosed]:

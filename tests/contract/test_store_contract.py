@@ -78,6 +78,7 @@ class TestStoreContract:
         data = bytes(range(256)) * 1000
         assert store.put_if_absent("runs/r/a.bin", data)
         assert store.get("runs/r/a.bin") == data
+        assert b"".join(store.chunks("runs/r/a.bin")) == data
         assert store.exists("runs/r/a.bin")
 
     def test_the_first_writer_wins(self, store: Store) -> None:
@@ -95,8 +96,9 @@ class TestStoreContract:
     def test_what_is_not_there_is_not_found(self, store: Store, key: str) -> None:
         store.put_if_absent("a/k", b"x")
         assert not store.exists(key)
-        with pytest.raises(NotFound, match=key):
-            store.get(key)
+        for read in (store.get, lambda key: list(store.chunks(key))):
+            with pytest.raises(NotFound, match=key):
+                read(key)
 
     def test_an_object_without_bytes_cannot_be_written(self, store: Store) -> None:
         with pytest.raises(ValueError, match="a/k: an object without bytes"):

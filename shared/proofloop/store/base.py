@@ -29,6 +29,10 @@ class Store(Protocol):
         """The object's bytes. Raises NotFound."""
         ...
 
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """The object's bytes piece by piece, for what is too large to hold whole. Raises NotFound."""
+        ...
+
     def exists(self, key: str) -> bool: ...
 
     def list(self, prefix: str) -> Iterator[str]:

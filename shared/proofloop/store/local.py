@@ -21,6 +21,8 @@ from proofloop.errors import ConfigError, NotFound, StoreError
 
 _NO_NAMES = frozenset({"", ".", ".."})
 
+CHUNK_BYTES = 64 * 1024 * 1024
+
 TEMPORARY = ".tmp"
 """The folder of what is being written; no key begins with it."""
 
@@ -70,16 +72,25 @@ class LocalStore:
             raise StoreError(f"{key} cannot be written: {error}") from error
 
     def get(self, key: str) -> bytes:
+        return b"".join(self._read(key, None))
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        return self._read(key, CHUNK_BYTES)
+
+    def _read(self, key: str, size: int | None) -> Iterator[bytes]:
+        """In pieces of that size, or whole."""
+        is_empty = True
         try:
             with open(self._path(key), "rb") as file:
-                data = file.read()
+                while data := file.read(size):
+                    is_empty = False
+                    yield data
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise NotFound(key) from error
         except OSError as error:
             raise StoreError(f"{key} cannot be read: {error}") from error
-        if not data:
+        if is_empty:
             raise NotFound(key)
-        return data
 
     def exists(self, key: str) -> bool:
         return _size(self._path(key)) > 0

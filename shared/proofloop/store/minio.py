@@ -123,10 +123,15 @@ class MinioStore:
         return not self.exists(key) and self._put_parts(key, name, data)
 
     def get(self, key: str) -> bytes:
+        return b"".join(self.chunks(key))
+
+    def chunks(self, key: str) -> Iterator[bytes]:
         data, is_index = self._read(self._name(key), key)
         if not is_index:
-            return data
-        return b"".join(self._read_part(key, part) for part in json.loads(data)["parts"])
+            yield data
+            return
+        for part in json.loads(data)["parts"]:
+            yield self._read_part(key, part)
 
     def exists(self, key: str) -> bool:
         name = self._name(key)
