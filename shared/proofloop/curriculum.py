@@ -7,7 +7,7 @@ roles. The next iteration begins with that model. Each stage writes its manifest
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,15 +80,29 @@ class Data(Section):
 
 
 class GrpoStage(Section):
-    """One stage of GRPO: `steps` of `groups` prompts with `samples` answers each; `settings` are GRPO's own.
+    """One stage of GRPO: `steps` of `groups` prompts with `samples` answers each; 0 steps: no such stage.
 
-    The step size falls to a tenth until the stage's end, unless `settings` have another `decay_steps`.
+    `settings` are GRPO's own. The step size falls to a tenth until the stage's end, unless they have another
+    `decay_steps`.
     """
 
-    steps: int = Field(0, ge=0)
+    steps: int = Field(ge=0)
     groups: int = Field(32, ge=1)
     samples: int = Field(8, ge=2)
     settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class VerifierStage(GrpoStage):
+    """The verifier, by its score alone."""
+
+    steps: int = Field(24, ge=0)
+
+
+class MetaVerifierStage(GrpoStage):
+    """The meta-verifier, by the quality it gives."""
+
+    steps: int = Field(20, ge=0)
+    groups: int = Field(48, ge=1)
 
 
 class EnhancedStage(GrpoStage):
@@ -98,14 +112,23 @@ class EnhancedStage(GrpoStage):
     not where [files] hold the grades, for nobody is there to grade new ones.
     """
 
+    steps: int = Field(50, ge=0)
+    groups: int = Field(36, ge=1)
     meta_groups: int = Field(12, ge=0)
     refresh: int = Field(8, ge=1)
     refresh_steps: int = Field(8, ge=0)
+
+    @model_validator(mode="after")
+    def _both_kinds(self) -> EnhancedStage:
+        if self.steps and self.meta_groups >= self.groups:
+            raise ValueError(f"meta_groups = {self.meta_groups} leaves none of groups = {self.groups} to D_v")
+        return self
 
 
 class GeneratorStage(GrpoStage):
     """The generator, rewarded by the judges alone: `critiques` a proof, `metas` an issue."""
 
+    steps: int = Field(40, ge=0)
     critiques: int = Field(4, ge=1)
     metas: int = Field(3, ge=1)
     alpha: float = Field(PAPER_ALPHA, ge=0, le=1)
@@ -200,10 +223,10 @@ class CurriculumSpec(Section):
     sampling: SamplingSection = SamplingSection()
     cold_start: ColdStart = ColdStart()
     data: Data = Data()
-    verifier: GrpoStage = GrpoStage(steps=24)
-    meta_verifier: GrpoStage = GrpoStage(steps=20, groups=48)
-    enhanced: EnhancedStage = EnhancedStage(steps=50, groups=36)
-    generator: GeneratorStage = GeneratorStage(steps=40)
+    verifier: VerifierStage = VerifierStage()
+    meta_verifier: MetaVerifierStage = MetaVerifierStage()
+    enhanced: EnhancedStage = EnhancedStage()
+    generator: GeneratorStage = GeneratorStage()
     labels: Labels = Labels()
     consolidate: Consolidate = Consolidate()
     gate: Gate = Gate()
@@ -395,7 +418,7 @@ def standing(store: Store, spec: CurriculumSpec) -> Standing:
         steps_wanted=_steps_wanted(spec, running) if running else 0,
         next=waiting[1].name if len(waiting) > 1 else None,
         seconds=seconds,
-        seconds_left=sum(_guess(finished, stage) for stage in waiting) if finished else None,
+        seconds_left=_guess(store, spec, finished, waiting) if finished else None,
         trained_tokens=int(tokens),
         cost=seconds / 3600 * spec.prices.per_engine_hour,
     )
@@ -410,11 +433,17 @@ def _steps_wanted(spec: CurriculumSpec, stage: Stage) -> int:
     return section.steps if isinstance(section, GrpoStage) else 0
 
 
-def _guess(finished: dict[str, StageManifest], stage: Stage) -> float:
-    """What a stage of its kind took before, or the mean of all."""
-    alike = [manifest.seconds for name, manifest in finished.items() if stage.kind in name]
-    everything = [manifest.seconds for manifest in finished.values()]
-    return alike[-1] if alike else sum(everything) / len(everything)
+def _guess(store: Store, spec: CurriculumSpec, finished: dict[str, StageManifest], waiting: Sequence[Stage]) -> float:
+    """Seconds of these stages: what one of their kind took before, or the mean of all; of the first what is left."""
+    taken = [(stage, finished[stage.name].seconds) for stage in spec.stages if stage.name in finished]
+    mean = sum(seconds for _, seconds in taken) / len(taken)
+    total = 0.0
+    for stage in waiting:
+        alike = [seconds for one, seconds in taken if (one.kind, one.ablation) == (stage.kind, stage.ablation)]
+        wanted = _steps_wanted(spec, stage)
+        left = 1 - sum(1 for _ in _steps(store, spec, stage)) / wanted if wanted else 1.0
+        total += (alike[-1] if alike else mean) * left
+    return total
 
 
 def serving(spec: CurriculumSpec, done: dict[str, StageManifest]) -> dict[ModelRole, str]:

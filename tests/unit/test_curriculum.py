@@ -35,8 +35,9 @@ from proofloop.store import LocalStore, put_record
 
 pytest.importorskip("proofloop_trainer.curriculum", reason="proofloop-trainer is not installed")
 
+from proofloop_trainer.curriculum import measuring
 from proofloop_trainer.curriculum.asking import Asker
-from proofloop_trainer.curriculum.cases import balanced
+from proofloop_trainer.curriculum.cases import balanced, draw_proofs
 from proofloop_trainer.curriculum.gate import paired
 from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, in_split, read_graded
 from proofloop_trainer.curriculum.rollouts import SAID, Judges, meta_verify, prove, verify
@@ -141,6 +142,38 @@ def test_an_answer_that_the_engine_refuses_is_no_sample():
         asker("verifier", "a", CallRefused("too long")).ask(["p"], 2)
 
 
+def test_a_refused_answer_moves_no_reward_to_another():
+    case = GradedProof(question=QUESTION, solution=SOLUTION, score=0.5)
+    false, real = evaluation(0.5, "Step a is missing."), evaluation(0, "Step b is missing.")
+    meta = asker("meta_verifier", judgement(0), judgement(1))
+    answers = [CallRefused("too long"), false, real, *[evaluation(1)] * 17]
+    samples = verify([case], asker("verifier", *answers), 20, Judges(None, meta, PACK, metas=1))
+    assert rewards(samples) == [0.0, *[0.5] * 18]
+    good, bad = (f"## Solution\n{text}\n\n## Self Evaluation\n\n{evaluation(1)}" for text in (SOLUTION, "a 7 + 3 = 1"))
+    judges = Judges(asker("verifier", evaluation(1), evaluation(0)), asker("meta_verifier"), PACK, critiques=1)
+    answers = [CallRefused("too long"), good, bad, *["?"] * 17]
+    assert rewards(prove([QUESTION], asker("generator", *answers), 20, judges, alpha=1.0, beta=0.0))[:2] == [1.0, 0.0]
+
+
+def test_the_best_by_self_score_counts_once_a_problem_however_many_say_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(measuring, "THREADS", 2)
+    monkeypatch.setattr(measuring, "ROUNDS", 1)
+
+    def proof(text: str, own: float) -> str:
+        return f"## Solution\n{text}\n\n## Self Evaluation\n\n{evaluation(own)}"
+
+    wrong = "a 7 + 3 = 1\nb 1 * 4 = 4"
+    said = proof(SOLUTION, 1), proof(wrong, 1), proof(wrong, 1), proof(SOLUTION, 0)
+    monkeypatch.setattr(Work, "engine", Scripted(*said))
+    spec, store, domain = CurriculumSpec(name="c"), LocalStore(tmp_path), load_domain("nano")
+    work = Work(spec, store, Engines(store, tmp_path), domain, None, None, PACK, tmp_path, threading.Event(), print)
+    other = "Modulo 10, start at 7. a + 3. b * 4. c + 1. Show that the result is 1."
+    best = measuring.refinement_figures(work, "v", [QUESTION, other])["best_of_2_round_1"]
+    assert (best.value, best.cases) == (0.25, 2)  # half of the first, where two say 1; nothing of the second
+
+
 def test_an_engine_that_is_away_is_asked_again_until_it_stays_away(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("proofloop_trainer.curriculum.asking.PAUSES_S", (0.0, 0.0))
     away = EngineError("no route", retryable=True)
@@ -159,9 +192,24 @@ def test_equal_questions_get_equal_seeds_and_other_purposes_others():
     assert len({r.seed for r in first.engine.requests}) == 2
 
 
-def test_balanced_takes_evenly_and_fills_up_with_what_there_is():
-    cases = [0] * 3 + [1] * 50 + [2] * 50
-    assert Counter(balanced(cases, lambda case: case, 43, random.Random(0))) == {0: 3, 1: 20, 2: 20}
+def test_each_pass_over_the_same_questions_draws_other_proofs():
+    generator = asker("generator", *["?"] * 4)
+    draw_proofs(["p", "q"], generator, PACK, (1.0, 1.25))
+    assert len({request.seed for request in generator.engine.requests}) == 4
+
+
+@pytest.mark.parametrize(
+    ("there", "most", "taken"),
+    [
+        ({0: 3, 1: 50, 2: 50}, 43, {0: 3, 1: 20, 2: 20}),  # what a rare kind lacks, the others share
+        ({0: 5, 1: 95}, 100, {0: 5, 1: 5}),  # a judge that sees mostly one kind learns to say it
+        ({0: 5, 1: 10, 2: 95}, 100, {0: 5, 1: 10, 2: 15}),
+        ({1: 9}, 5, {1: 5}),
+    ],
+)
+def test_balanced_takes_evenly_and_no_kind_is_over_half(there: dict[int, int], most: int, taken: dict[int, int]):
+    cases = [kind for kind, count in there.items() for _ in range(count)]
+    assert Counter(balanced(cases, lambda case: case, most, random.Random(0))) == taken
 
 
 def test_the_gate_lets_noise_pass_and_stops_a_loss():
@@ -248,6 +296,30 @@ def test_a_wrong_key_is_named_with_what_is_known(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"unknown key \[enhanced\] refesh") as caught:
         load_curriculum(tmp_path / "c.toml")
     assert "refresh, refresh_steps" in caught.value.hint
+
+
+def test_a_stage_that_is_given_something_else_keeps_its_steps(tmp_path: Path):
+    (tmp_path / "c.toml").write_text("[verifier]\ngroups = 40\n[generator]\nbeta = 0.3\n")
+    assert load_curriculum(tmp_path / "c.toml").stages == CurriculumSpec(name="c").stages
+
+
+def test_an_enhanced_stage_has_groups_of_both_data_sets(tmp_path: Path):
+    (tmp_path / "c.toml").write_text("[enhanced]\ngroups = 12\n")
+    with pytest.raises(ConfigError, match="meta_groups = 12 leaves none of groups = 12 to D_v"):
+        load_curriculum(tmp_path / "c.toml")
+
+
+def test_the_time_left_is_guessed_from_stages_of_the_kind_and_the_steps_that_are_left(tmp_path: Path):
+    spec, store = CurriculumSpec(name="c", measured=0, ablations=("no-meta",)), LocalStore(tmp_path)
+    for stage in spec.stages:
+        if stage.iteration < 2:
+            seconds = {"1-enhanced": 500.0, "1-enhanced-no-meta": 100.0}.get(stage.name, 10.0)
+            finish(store, spec, StageManifest(stage=stage.name, seconds=seconds))
+    assert standing(store, spec).seconds_left == 500 + 3 * 10
+    for step in range(spec.enhanced.steps // 2):
+        figures = {"run_id": "c", "role": "verifier", "step": step, "version": "v", "sampled_by": ()}
+        put_record(store, keys.step("c", "2-enhanced", step), TrainingStep(**figures, figures={}, reward_parts={}))
+    assert standing(store, spec).seconds_left == 250 + 3 * 10
 
 
 def test_an_ablation_is_named_once(tmp_path: Path):

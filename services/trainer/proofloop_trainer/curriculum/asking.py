@@ -37,8 +37,10 @@ class Asker:
     seed: int
     stopping: threading.Event
 
-    def ask(self, prompts: Sequence[str], times: int = 1, temperature: float | None = None) -> list[list[Generation]]:
-        """`times` answers to each prompt; one that the engine refuses is empty, without tokens.
+    def ask(
+        self, prompts: Sequence[str], times: int = 1, temperature: float | None = None, first: int = 0
+    ) -> list[list[Generation]]:
+        """`times` answers to each prompt, from number `first` on; one that the engine refuses is empty, without tokens.
 
         Raises ProofloopError when the engine stays away or refuses too much, Interrupted.
         """
@@ -48,7 +50,7 @@ class Asker:
         requests = (
             self._request(prompt, place, number, sampling)
             for place, prompt in enumerate(prompts)
-            for number in range(times)
+            for number in range(first, first + times)
         )
         answers = list(self._answers(requests))
         return [answers[place * times : (place + 1) * times] for place in range(len(prompts))]

@@ -20,6 +20,9 @@ from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof
 
 T = TypeVar("T")
 
+EACH = 2
+"""Analyses of a proof that are drawn at a temperature."""
+
 
 class CaseFile(Record):
     """A data set as it lies in the store."""
@@ -34,8 +37,9 @@ def draw_proofs(
     """Different readable proofs: one a question and temperature."""
     prompts = [pack.prove(question).text for question in questions]
     found = dict[tuple[str, str], None]()
-    for temperature in temperatures:
-        for question, answers in zip(questions, generator.ask(prompts, temperature=temperature), strict=True):
+    for number, temperature in enumerate(temperatures):
+        drawn = generator.ask(prompts, temperature=temperature, first=number)
+        for question, answers in zip(questions, drawn, strict=True):
             for answer in answers:
                 parsed = parse_proof(answer.text, answer.finish_reason)
                 if parsed.verdict.outcome == "valid":
@@ -57,8 +61,9 @@ def draw_analyses(
     """Different readable analyses that report an issue: what a meta-verifier is asked about."""
     prompts = [pack.verify(proof.question, proof.solution).text for proof in proofs]
     found = dict[tuple[GradedProof, str], None]()
-    for temperature in temperatures:
-        for proof, answers in zip(proofs, verifier.ask(prompts, times=2, temperature=temperature), strict=True):
+    for number, temperature in enumerate(temperatures):
+        drawn = verifier.ask(prompts, EACH, temperature, first=number * EACH)
+        for proof, answers in zip(proofs, drawn, strict=True):
             for answer in answers:
                 parsed = parse_evaluation(answer.text, answer.finish_reason)
                 if parsed.verdict.score in (0.0, 0.5):
@@ -80,7 +85,7 @@ def grade_analyses(analyses: Iterable[tuple[GradedProof, str]], domain: Domain) 
 
 
 def balanced(cases: Sequence[T], kind: Callable[[T], Hashable], most: int, rng: random.Random) -> list[T]:
-    """At most so many cases in random order, as evenly from each kind as there are."""
+    """At most so many cases in random order, as evenly from each kind as there are; of several no kind is over half."""
     shuffled = rng.sample(list(cases), len(cases))
     by_kind = defaultdict[Hashable, list[T]](list)
     for case in shuffled:
@@ -88,5 +93,7 @@ def balanced(cases: Sequence[T], kind: Callable[[T], Hashable], most: int, rng: 
     chosen = list[T]()
     waiting = sorted(by_kind.values(), key=len)
     for place, group in enumerate(waiting):  # what a rare kind lacks, the others share
-        chosen += group[: (most - len(chosen)) // (len(waiting) - place)]
+        room = (most - len(chosen)) // (len(waiting) - place)
+        is_last = chosen and place == len(waiting) - 1
+        chosen += group[: min(room, len(chosen)) if is_last else room]
     return rng.sample(chosen, len(chosen))

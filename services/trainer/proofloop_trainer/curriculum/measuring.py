@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import takewhile
+from statistics import fmean
 
 from proofloop.curriculum import Stage, StageManifest, find_figures, manifests, put_figures, serving
 from proofloop.domains import Domain
@@ -241,8 +242,8 @@ def refinement_figures(work: Work, version: str, questions: Sequence[str]) -> Fi
             highest = max(latest[chain].verdict.score or 0.0 for chain in threads)
             for chain in threads:
                 clusters.add(question, right[chain])
-                if (latest[chain].verdict.score or 0.0) == highest:  # ties are broken by lot: their mean is expected
-                    best.add(question, right[chain])
+            tied = [right[chain] for chain in threads if (latest[chain].verdict.score or 0.0) == highest]
+            best.add(question, fmean(tied))  # ties are broken by lot: their mean is expected
     return _figures(found)
 
 

@@ -69,34 +69,24 @@ class Judges:
 
 def verify(cases: Sequence[GradedProof], verifier: Asker, times: int, judges: Judges) -> list[TrainingSample]:
     """Groups of critiques on D_v, rewarded by the experts' score and, with a meta-verifier, by its word on them."""
-    pack = judges.pack
-    groups = verifier.ask([pack.verify(case.question, case.solution).text for case in cases], times)
-    parsed = [[parse_evaluation(answer.text, answer.finish_reason) for answer in group] for group in groups]
-    qualities = iter(
-        judges.qualities(
-            [
-                (case.question, case.solution, each.text) if each.verdict.score in (0.0, 0.5) else None
-                for case, group in zip(cases, parsed, strict=True)
-                for each in group
-            ]
-        )
+    groups = verifier.ask([judges.pack.verify(case.question, case.solution).text for case in cases], times)
+    read = _read(cases, groups, parse_evaluation)
+    qualities = judges.qualities(
+        [(case.question, case.solution, each.text) if each.verdict.score in (0.0, 0.5) else None for case, each in read]
     )
-
-    def reward(case: GradedProof, each: ParsedEvaluation) -> Reward:
-        return verifier_reward(predicted=each.verdict.score, actual=case.score, meta_quality=next(qualities))
-
-    return _samples("verifier", cases, groups, parsed, reward)
+    rewards = [
+        verifier_reward(predicted=each.verdict.score, actual=case.score, meta_quality=quality)
+        for (case, each), quality in zip(read, qualities, strict=True)
+    ]
+    return _samples("verifier", groups, [each.verdict.score for _, each in read], rewards)
 
 
 def meta_verify(cases: Sequence[GradedAnalysis], meta: Asker, times: int, pack: PromptPack) -> list[TrainingSample]:
     """Groups of meta-critiques on D_mv, rewarded by the experts' quality score of the analysis."""
     groups = meta.ask([pack.judge(case.question, case.solution, case.analysis).text for case in cases], times)
-    parsed = [[parse_meta_critique(answer.text, answer.finish_reason) for answer in group] for group in groups]
-
-    def reward(case: GradedAnalysis, each: ParsedEvaluation) -> Reward:
-        return meta_verifier_reward(predicted=each.verdict.score, actual=case.quality)
-
-    return _samples("meta_verifier", cases, groups, parsed, reward)
+    read = _read(cases, groups, parse_meta_critique)
+    rewards = [meta_verifier_reward(predicted=each.verdict.score, actual=case.quality) for case, each in read]
+    return _samples("meta_verifier", groups, [each.verdict.score for _, each in read], rewards)
 
 
 def prove(
@@ -104,15 +94,14 @@ def prove(
 ) -> list[TrainingSample]:
     """Groups of proofs with their self-evaluations, rewarded by the learned judges alone."""
     groups = generator.ask([judges.pack.prove(question).text for question in questions], times)
-    parsed = [[parse_proof(answer.text, answer.finish_reason) for answer in group] for group in groups]
-    flat = [(question, each) for question, group in zip(questions, parsed, strict=True) for each in group]
+    read = _read(questions, groups, parse_proof)
     scores = judges.scores(
-        [(question, each.solution) if each.verdict.score is not None else None for question, each in flat]
+        [(question, each.solution) if each.verdict.score is not None else None for question, each in read]
     )
     qualities = judges.qualities(
         [
             (question, each.solution, each.self_analysis) if each.verdict.score in (0.0, 0.5) else None
-            for question, each in flat
+            for question, each in read
         ]
     )
     rewards = [
@@ -123,24 +112,37 @@ def prove(
             alpha=alpha,
             beta=beta,
         )
-        for (_, each), score, quality in zip(flat, scores, qualities, strict=True)
+        for (_, each), score, quality in zip(read, scores, qualities, strict=True)
     ]
-    remaining = iter(rewards)
-    return _samples("generator", questions, groups, parsed, lambda question, each: next(remaining))
+    return _samples("generator", groups, [each.verdict.score for _, each in read], rewards)
+
+
+def _read(
+    cases: Sequence[Case], groups: Sequence[Sequence[Generation]], parse: Callable[[str, str], Parsed]
+) -> list[tuple[Case, Parsed]]:
+    """Every answer as it was read, with its case; also those that the engine refused, so that nothing shifts."""
+    return [
+        (case, parse(answer.text, answer.finish_reason))
+        for case, group in zip(cases, groups, strict=True)
+        for answer in group
+    ]
 
 
 def _samples(
     role: ModelRole,
-    cases: Sequence[Case],
     groups: Sequence[Sequence[Generation]],
-    parsed: Sequence[Sequence[Parsed]],
-    reward: Callable[[Case, Parsed], Reward],
+    said: Sequence[float | None],
+    rewards: Sequence[Reward],
 ) -> list[TrainingSample]:
     """One group a case, in order; of what the engine refused there is nothing to learn."""
+    answers = [
+        (f"{role}-{place:04d}", number, answer)
+        for place, group in enumerate(groups)
+        for number, answer in enumerate(group)
+    ]
     return [
-        _sample(f"{role}-{place:04d}", number, answer, reward(case, each), each.verdict.score)
-        for place, (case, group, readings) in enumerate(zip(cases, groups, parsed, strict=True))
-        for number, (answer, each) in enumerate(zip(group, readings, strict=True))
+        _sample(group, number, answer, reward, score)
+        for (group, number, answer), score, reward in zip(answers, said, rewards, strict=True)
         if answer.finish_reason != "cancelled"
     ]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from proofloop import keys
+from proofloop.errors import ProofloopError
 from proofloop.models import published_versions
 from proofloop.records import ModelRole, TrainingBatch, TrainingSample
 from proofloop.store import Store, find_record, get_record, put_record
@@ -59,6 +60,8 @@ def _batch(work: Work, name: str, role: ModelRole, step: int, version: str, roll
     if (found := find_record(work.store, key, TrainingBatch)) is not None:
         return found
     samples = tuple(rollout(step, version))
+    if not samples:
+        raise ProofloopError(f"{name}: step {step + 1} has no cases to learn from; see its groups and data")
     batch = TrainingBatch(
         run_id=work.spec.name,
         role=role,
