@@ -1,6 +1,7 @@
 """How good the models really are: the exact checker's word on a run's records. It measures; it never rewards.
 
 Intervals are 95 %, normal, with problems as clusters: proofs of one problem, and critiques of one proof, are alike.
+Where all clusters are 0 or all are 1 the bound is the exact one for so many; one cluster alone bounds nothing.
 """
 
 from __future__ import annotations
@@ -82,7 +83,17 @@ class Clusters:
         squares = sum((total - mean * count) ** 2 for total, count in self._sums.values())
         clusters = len(self._sums)
         error = math.sqrt(squares * clusters / max(1, clusters - 1)) / cases
-        return Figure(value=mean, low=max(0.0, mean - Z95 * error), high=min(1.0, mean + Z95 * error), cases=int(cases))
+        low, high = _interval(mean, error, clusters)
+        return Figure(value=mean, low=low, high=high, cases=int(cases))
+
+
+def _interval(mean: float, error: float, clusters: int) -> tuple[float, float]:
+    if clusters == 1:
+        return 0.0, 1.0
+    if mean in (0.0, 1.0):  # Clopper and Pearson's, for no failure or no success
+        bound = 0.025 ** (1 / clusters)
+        return (bound, 1.0) if mean else (0.0, 1 - bound)
+    return max(0.0, mean - Z95 * error), min(1.0, mean + Z95 * error)
 
 
 def proofs_of(store: Store, run_id: str) -> Iterator[Proof]:

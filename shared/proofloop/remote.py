@@ -35,7 +35,7 @@ QUIET_S = 10.0
 """When no label came for so long, the dead letters are looked through for proofs that will never get one."""
 
 TRAINER_S = 600.0
-"""How long the next proofs wait for a step of the trainer that they may not outrun; then they are posed anyway."""
+"""How long the next problems wait for a step of the trainer that they may not outrun; then a step's worth is posed."""
 
 AWAY_S = 2.0
 """The pause while the store or the broker is away; its absence does not end the run."""
@@ -57,6 +57,7 @@ class RemoteWalk:
         self._open: set[str] = set()
         self._stuck: set[str] = set()
         self._rounds = Rounds(spec, store)
+        self._more = 0  # problems that may be posed although the trainer took no step
         self._progress = Progress(planned=0)
         self._report: Callable[[Progress], None] = lambda progress: None
         self._last_label_s = time.monotonic()
@@ -100,7 +101,13 @@ class RemoteWalk:
         if len(self._open) >= self._spec.flow.max_waiting_proofs:
             return False
         allowed = self._spec.training.problems_allowed(self._progress.steps)
-        return allowed is None or problem < allowed or (not self._open and self._quiet_s > TRAINER_S)
+        if allowed is None or problem < allowed + self._more:
+            return True
+        if self._open or self._quiet_s <= TRAINER_S:
+            return False
+        self._more += self._spec.training.problems
+        log.warning("trainer_takes_no_step", waited_s=TRAINER_S, run=self._spec.name)
+        return True
 
     def _waiting(self) -> set[str]:
         """The proofs without a label, when all that the searches ask for by now is posed."""

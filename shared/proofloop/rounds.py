@@ -72,9 +72,11 @@ class Rounds:
             self._problems[event.problem_id] = _Problem(names, count)
 
     def is_wanted(self, event: ProblemPosed) -> bool:
-        """Whether a refinement is still to be posed: not once its problem is solved."""
+        """Whether a refinement is still to be posed: not once its problem is solved, unless it has its label already."""
         problem = self._problems.get(event.problem_id)
         if problem is None or not problem.solved or not event.parents:
+            return True
+        if self._store.exists(keys.label(event.run_id, event.proof_id)):
             return True
         problem.posed -= 1
         self._close(event.problem_id, event.proof_id)

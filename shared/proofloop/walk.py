@@ -6,6 +6,7 @@ what has no label yet; every step finds what it already stored, and nothing that
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -140,6 +141,7 @@ class LocalWalk:
         self._spec, self._store = spec, store
         self._tools = Tools(store, engines.of, stopping=stopping or threading.Event())
         self._bus = LocalBus(on_dead=self._bury, on_publish=self._observe)
+        self._more = 0  # problems that may be posed although the trainer took no step
         self._slots = threading.Semaphore(spec.flow.max_waiting_proofs)
         self._lock = threading.Lock()
         self._open: set[str] = set()
@@ -198,14 +200,20 @@ class LocalWalk:
             self._check_stopping()
 
     def _wait_for_trainer(self, problem: int, report: Callable[[Progress], None]) -> None:
-        """Do not run further ahead of the trainer than the run allows, unless the trainer has nothing left to do."""
-        while (
-            allowed := self._spec.training.problems_allowed(self._progress.steps)
-        ) is not None and problem >= allowed:
+        """Do not run further ahead of the trainer than the run allows.
+
+        Where it has handled all labels and took no step, they were nothing to learn from: a step's problems more.
+        """
+        while problem >= self._allowed():
             self._check_stopping()
             report(self._snapshot())
-            if self._bus.wait_idle(0.2):
-                return
+            if self._bus.wait_idle(0.2) and problem >= self._allowed():
+                self._more += self._spec.training.problems
+
+    def _allowed(self) -> float:
+        """How many problems may be posed by now."""
+        allowed = self._spec.training.problems_allowed(self._progress.steps)
+        return math.inf if allowed is None else allowed + self._more
 
     def _pose_rounds(self) -> bool:
         """Pose what the searches ask for next; whether they did."""

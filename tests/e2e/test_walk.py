@@ -23,7 +23,9 @@ from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError, ProofloopError
 from proofloop.messages import Event, ProofLabeled, ProofReviewed, ProofWritten, decode
 from proofloop.records import Critique, Label, MetaCritiques, Proof
+from proofloop.rounds import searches_of
 from proofloop.runspec import RunSpec
+from proofloop.runtime import Role, load_role
 from proofloop.store import LocalStore, get_record
 from proofloop.walk import DeadLetterRecord, Interrupted, LocalWalk, Progress, create_run, planned, planned_proofs
 from tests.builders import RUN, CountingEngine, runspec
@@ -305,6 +307,72 @@ def test_an_engine_that_ends_the_process_is_survived_by_taking_the_run_up(tmp_pa
         codes.append(subprocess.run(command, input=body, stdout=subprocess.DEVNULL, timeout=60).returncode)
     assert set(codes) == {137, 0}
     check_every_proof_is_labelled_once(store, spec, run(store, spec))
+
+
+# -- search ------------------------------------------------------------------------------------------------------------
+
+SEARCH = {
+    "problems": {"domain": "nano", "count": 6, "proofs_per_problem": 2},
+    "search": {"rounds": 3, "keep": 2, "analyses": 2},
+    "flow": {"max_waiting_proofs": 8},
+}
+
+
+def check_searches(store: LocalStore, spec: RunSpec, progress: Progress) -> None:
+    """Every search ended, every proof that it asked for has one label, and the counts are true."""
+    labels, found = labels_of(store, spec), list(searches_of(store, spec.name))
+    assert len(found) == spec.problems.count
+    assert sum(each.proofs for each in found) == len(labels) == progress.labeled == progress.planned
+    for each in found:
+        assert each.solved == any(label.solved for label in labels.values() if label.problem_id == each.problem_id)
+        assert each.solved or len(each.best_by_round) == 1 + spec.search.rounds
+
+
+def test_a_search_refines_the_best_proofs_until_one_passes_every_critique(tmp_path: Path) -> None:
+    store, engine = LocalStore(tmp_path), CountingEngine(verifier_noise=0.2)
+    spec = runspec(**SEARCH)
+    check_searches(store, spec, run(store, spec, engine))
+    found = list(searches_of(store, RUN))
+    assert {len(each.best_by_round) for each in found} > {1}, "no problem was searched for, or all were"
+    refined = [get_record(store, key, Proof) for key in paid(store, spec) if key.endswith("/proof.json")]
+    asked = (request for request in engine.requests if request.id.startswith("generator:"))
+    shown = {request.id.split(":")[1]: request.messages[0].content for request in asked}
+    for proof in refined:
+        for parent in proof.parents:
+            assert get_record(store, keys.proof(RUN, parent), Proof).solution in shown[proof.id]
+    paid_for = len(engine.requests)
+    check_searches(store, spec, run(store, spec, engine))
+    assert len(engine.requests) == paid_for
+
+
+def test_a_killed_search_is_taken_up_and_poses_the_same(tmp_path: Path) -> None:
+    noise = {"verifier_noise": 0.3, "malformed_share": 0.1}
+    spec = runspec(**SEARCH, engine={"kind": "simulated", "settings": {**noise, "latency_s": 0.03}})
+    store = LocalStore(tmp_path)
+    for wanted in (6, 14, 24):
+        before = paid(store, spec)
+        kill_in_the_middle(store, spec, wanted)
+        assert paid(store, spec).items() >= before.items()
+    before, engine = paid(store, spec), CountingEngine(**noise)
+    check_searches(store, spec, run(store, spec, engine))
+    check_nothing_stored_was_asked_again(before, engine)
+
+
+def test_a_trainer_that_takes_no_step_holds_a_run_up_a_step_s_worth_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle = Role("trainer", {"ProofLabeled": lambda event, tools: iter(())})
+    monkeypatch.setattr("proofloop.walk.load_role", lambda name: idle if name == "trainer" else load_role(name))
+    spec = runspec(
+        problems={"domain": "nano", "count": 12, "proofs_per_problem": 1},
+        training={"problems": 4, "ahead": 1.0, "generator": {"steps": 2}},
+    )
+    store, waits = LocalStore(tmp_path), []
+    with walking(store, spec, CountingEngine()) as walk:
+        wait = walk._bus.wait_idle
+        monkeypatch.setattr(walk._bus, "wait_idle", lambda timeout_s: waits.append(found := wait(timeout_s)) or found)
+        check_every_proof_is_labelled_once(store, spec, walk.run(planned_proofs(spec)))
+    assert waits.count(True) == 3  # twice for the trainer, and at the end
 
 
 # -- dead letters ------------------------------------------------------------------------------------------------------

@@ -47,10 +47,11 @@ def run(
     with stopping_on_signal() as stopping, ProgressLine() as line:
         go = _here if local or settings.broker is None else _on_services
         progress = go(data, spec, resume, stopping, lambda progress: line.show(spec.name, progress))
-    print(
-        f"{spec.name}: {progress.labeled} proofs done: "
-        + ", ".join(f"{n} {c}" for n, c in sorted(progress.outcomes.items()))
+    outcomes = ", ".join(f"{name} {count}" for name, count in sorted(progress.outcomes.items()))
+    steps = "".join(
+        f"; {role} step {progress.steps.get(role, 0)} of {spec.training.of(role).steps}" for role in spec.training.roles
     )
+    print(f"{spec.name}: {progress.labeled} proofs done: {outcomes}{steps}")
 
 
 def _here(store: Store, spec: RunSpec, resume: bool, stopping: threading.Event, report: Report) -> Progress:

@@ -191,20 +191,26 @@ def _count(names: Iterable[str]) -> dict[str, int]:
 
 
 def _line(store: Store, spec: RunSpec) -> dict[str, Any]:
-    planned, labeled = planned_proofs(spec), sum(1 for _ in store.list(keys.labels(spec.name)))
-    is_searching = False
-    if spec.search.rounds:
-        planned += refinements_posed(store, spec)
-        is_searching = sum(1 for _ in searches_of(store, spec.name)) < count_problems(spec)
+    labeled = sum(1 for _ in store.list(keys.labels(spec.name)))
+    try:
+        planned: int | None = planned_proofs(spec) + refinements_posed(store, spec)
+        is_complete = labeled == planned and _searched(store, spec)
+    except ConfigError:  # its problem file is not here: it may have moved, or lie on another machine
+        planned, is_complete = None, False
     return {
         "run": spec.name,
         "type": "run",
-        "state": "complete" if labeled >= planned and not is_searching else f"{labeled} of {planned}",
+        "state": "complete" if is_complete else f"{labeled} of {'?' if planned is None else planned}",
         "proofs": planned,
         "labeled": labeled,
         "engine": spec.engine.kind,
         "problems": str(spec.problems.domain or spec.problems.file),
     }
+
+
+def _searched(store: Store, spec: RunSpec) -> bool:
+    """Whether no search of the run goes on."""
+    return not spec.search.rounds or sum(1 for _ in searches_of(store, spec.name)) == count_problems(spec)
 
 
 def _curriculum_line(store: Store, spec: CurriculumSpec) -> dict[str, Any]:

@@ -1,0 +1,157 @@
+"""The search over proofs: which are refined, when a round is due, and that whoever goes on poses the same."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proofloop import keys
+from proofloop.errors import ConfigError
+from proofloop.messages import ParentProof, ProblemPosed
+from proofloop.rounds import Rounds, refinements_posed, searches_of
+from proofloop.runspec import RunSpec
+from proofloop.search import Candidate, best, candidate, refinements
+from proofloop.store import LocalStore, put_record
+from proofloop.walk import planned
+from tests.builders import MALFORMED, RUN, judgement, proof, runspec, valid
+
+
+def test_a_candidate_is_worth_the_mean_of_its_critiques_and_an_unread_one_counts_as_0() -> None:
+    judged = [
+        judgement(-1, 1.0),  # its own, which counts for nothing
+        judgement(0, 1.0),
+        judgement(1, 0.5, confirmed=True),
+        judgement(2, 0.0, confirmed=False),
+        judgement(3, None),
+    ]
+    assert candidate("p-000", judged) == Candidate("p-000", 0.375, issues=(1,), overturned=(2,), silent=(0,))
+    assert candidate("p-000", []).score == 0.0
+
+
+def test_the_best_come_first_and_of_equals_the_older() -> None:
+    pool = [Candidate(name, score, (), (), ()) for name, score in (("c", 0.5), ("b", 1.0), ("a", 0.5))]
+    assert [each.proof_id for each in best(pool, 2)] == ["b", "a"]
+
+
+def test_upheld_issues_are_shown_first_then_overturned_ones_each_alone() -> None:
+    kept = [Candidate("a", 0.5, issues=(4, 5), overturned=(2,), silent=(0, 1, 3)), Candidate("b", 0.4, (), (), (7,))]
+    drawn = refinements(kept, 4, random.Random(0))
+    shown = [parent.critiques[0] for parent in drawn if parent.proof_id == "a"]
+    assert (set(shown[:2]), shown[2], len(shown)) == ({4, 5}, 2, 4)
+    assert shown[3] in (0, 1, 3)
+    assert drawn[4:] == (ParentProof(proof_id="b", critiques=(7,)),)
+    few = {refinements(kept, 1, random.Random(seed))[0].critiques for seed in range(20)}
+    assert few == {(4,), (5,)}
+
+
+def searching(**search: Any) -> RunSpec:
+    return runspec(
+        problems={"domain": "nano", "count": 1, "proofs_per_problem": 2},
+        search={"rounds": 2, "keep": 2, "analyses": 1, **search},
+    )
+
+
+def write(store: LocalStore, name: str, score: float | None) -> None:
+    """A proof with one critique of that score; unreadable where it is None."""
+    verdict = MALFORMED if score is None else valid(1.0)
+    put_record(store, keys.proof(RUN, name), proof(verdict, id=name))
+    if score is not None:
+        judged = judgement(0, score, confirmed=True if score < 1 else None)
+        put_record(store, keys.judgement(RUN, name, 0), judged.model_copy(update={"proof_id": name}))
+
+
+def label(rounds: Rounds, store: LocalStore, event: ProblemPosed, score: float | None, *, solved: bool = False) -> None:
+    write(store, event.proof_id, score)
+    rounds.labelled(event.proof_id, solved=solved)
+
+
+def begun(spec: RunSpec, store: LocalStore) -> tuple[Rounds, list[ProblemPosed]]:
+    rounds, first = Rounds(spec, store), list(planned(spec, store))
+    for event in first:
+        rounds.posed(event)
+    return rounds, first
+
+
+def test_rounds_follow_each_other_until_there_are_no_more(tmp_path: Path) -> None:
+    store, spec = LocalStore(tmp_path), searching()
+    rounds, first = begun(spec, store)
+    label(rounds, store, first[0], 0.0)
+    assert rounds.next_round() == []  # the other has no label yet
+    label(rounds, store, first[1], 0.5)
+    second = rounds.next_round()
+    assert [(event.proof_id[-4:], event.parents[0].proof_id[-4:]) for event in second] == [
+        ("-002", "-001"),
+        ("-003", "-000"),
+    ]
+    assert {event.group for event in second} == {event.proof_id for event in second}  # another prompt, another group
+    label(rounds, store, second[0], 1.0)
+    rounds.labelled(second[0].proof_id, solved=False)  # said twice
+    label(rounds, store, second[1], None)
+    third = rounds.next_round()
+    assert [event.parents[0].proof_id[-4:] for event in third] == ["-002", "-001"]  # the best of all rounds
+    assert refinements_posed(store, spec) == 4
+    for event in third:
+        label(rounds, store, event, 0.0)
+    assert rounds.next_round() == []
+    (found,) = searches_of(store, RUN)
+    assert (found.proofs, found.solved, found.score) == (6, False, 1.0)
+    assert [name[-4:] for name in found.best_by_round if name] == ["-001", "-002", "-002"]
+    assert refinements_posed(store, spec) == 4
+
+
+def test_a_solved_problem_asks_for_nothing_more_and_what_is_not_posed_yet_is_not(tmp_path: Path) -> None:
+    store, spec = LocalStore(tmp_path), searching()
+    rounds, first = begun(spec, store)
+    for event in first:
+        label(rounds, store, event, 0.5)
+    second = rounds.next_round()
+    assert rounds.is_wanted(second[0])
+    label(rounds, store, second[0], 1.0, solved=True)
+    assert not rounds.is_wanted(second[1])
+    assert rounds.next_round() == []
+    (found,) = searches_of(store, RUN)
+    assert (found.best, found.solved, found.proofs) == (second[0].proof_id, True, 3)
+    assert refinements_posed(store, spec) == 1
+
+
+def test_whoever_goes_on_poses_the_same_round_though_more_critiques_came_meanwhile(tmp_path: Path) -> None:
+    store, spec = LocalStore(tmp_path), searching()
+    rounds, first = begun(spec, store)
+    for event in first:
+        label(rounds, store, event, 0.0)
+    second = rounds.next_round()
+    late = judgement(1, 1.0).model_copy(update={"proof_id": first[1].proof_id})
+    put_record(store, keys.judgement(RUN, first[1].proof_id, 1), late)
+    again, _ = begun(spec, store)
+    for event in first:
+        again.labelled(event.proof_id, solved=False)
+    assert again.next_round() == second
+
+
+def test_proofs_that_nobody_can_read_end_the_search(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    rounds, first = begun(searching(), store)
+    label(rounds, store, first[0], None)
+    rounds.labelled(first[1].proof_id, solved=False)  # its message died: it was never written
+    assert rounds.next_round() == []
+    (found,) = searches_of(store, RUN)
+    assert (found.best, found.best_by_round, found.solved) == (None, (None,), False)
+
+
+def test_without_a_search_nothing_is_kept(tmp_path: Path) -> None:
+    rounds, first = begun(runspec(), LocalStore(tmp_path))
+    for event in first:
+        rounds.labelled(event.proof_id, solved=True)
+    assert (rounds.next_round(), rounds._problems) == ([], {})
+
+
+def test_a_search_does_not_train() -> None:
+    with pytest.raises(ConfigError, match=r"\[search\] rounds = 2 and \[training.verifier\] do not go together"):
+        runspec(search={"rounds": 2}, training={"verifier": {"steps": 1}})
+
+
+def test_a_plan_counts_every_round_there_may_be() -> None:
+    assert runspec(search={"rounds": 3, "keep": 4, "analyses": 8}).most_proofs_per_problem == 2 + 3 * 4 * 4  # n = 4
