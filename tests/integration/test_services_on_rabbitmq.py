@@ -9,8 +9,14 @@ from pathlib import Path
 
 from pika import BasicProperties, BlockingConnection, URLParameters
 
+from proofloop import keys
 from proofloop.bus.rabbitmq import FAILURES
 from proofloop.bus.topology import Topology
+from proofloop.records import Label
+from proofloop.rounds import searches_of
+from proofloop.settings import load_settings
+from proofloop.store import get_record, open_store
+from proofloop.walk import WALK_ROLES
 from tests.integration.installation import Installation, wait_until
 
 RUN = """
@@ -95,6 +101,26 @@ def test_what_a_service_cannot_finish_within_its_drain_another_finishes_once(ins
     assert _began(ledger) == asked_by_first + left  # each once more, and nothing that was finished
     posing.send_signal(signal.SIGINT)
     assert posing.wait(15) == 130
+
+
+def test_a_search_goes_on_where_the_process_that_posed_it_was_killed(installation: Installation) -> None:
+    text = RUN.replace("latency_s = 0.1, failure_share = 0.02", "latency_s = 0.05, verifier_noise = 0.3")
+    text = text.replace("count = 25\nproofs_per_problem = 4", "count = 4\nproofs_per_problem = 2")
+    run = installation.folder / "searched.toml"
+    run.write_text(text.replace("chaos", "searched") + "[search]\nrounds = 2\nkeep = 2\nanalyses = 2\n")
+    for role in WALK_ROLES:
+        installation.start(role)
+    posing, store = installation.call("run", str(run)), open_store(load_settings())
+    assert wait_until(lambda: any(store.list(keys.rounds("searched"))), 60), installation.log()
+    posing.kill()
+    assert installation.call("run", str(run), "--resume").wait(120) == 0, installation.log()
+    found = list(searches_of(store, "searched"))
+    labels = [get_record(store, key, Label) for key in store.list(keys.labels("searched"))]
+    assert len(found) == 4 and max(len(each.best_by_round) for each in found) > 1
+    assert sum(each.proofs for each in found) == len(labels)
+    for each in found:
+        assert each.solved == any(label.solved for label in labels if label.problem_id == each.problem_id)
+    assert not list(installation.letters.letters())
 
 
 def test_what_is_no_event_is_dead_and_can_be_looked_at_replayed_and_dropped(installation: Installation) -> None:
