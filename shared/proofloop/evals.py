@@ -12,13 +12,14 @@ from proofloop import keys
 from proofloop.domains import load_domain
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError
+from proofloop.ledger import Progress
 from proofloop.measure import Evaluation, proofs_of
 from proofloop.measure import evaluate_run as measure_run
 from proofloop.records import Record
 from proofloop.runspec import Labeling, Models, Problems, RunSpec, Training
 from proofloop.runtime import Tools
 from proofloop.store import Store, find_record, put_record
-from proofloop.walk import LocalWalk, Progress, create_run, planned_proofs
+from proofloop.walk import LocalWalk, create_run, planned_proofs
 
 
 class Summary(Record):

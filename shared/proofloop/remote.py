@@ -9,7 +9,6 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -18,12 +17,12 @@ import structlog
 from proofloop.bus import Bus, DeadLetter
 from proofloop.errors import BusError, CorruptObject, NotFound, ProofloopError, Reject, StoreError
 from proofloop.labels import find_label
+from proofloop.ledger import Ledger, Progress
 from proofloop.messages import Event, ProblemPosed, ProofLabeled, decode
 from proofloop.records import Label
-from proofloop.rounds import Rounds
 from proofloop.runspec import RunSpec
 from proofloop.store import Store
-from proofloop.walk import Interrupted, Progress, planned, steps_taken, stuck
+from proofloop.walk import Interrupted, planned, steps_taken, stuck
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -54,11 +53,7 @@ class RemoteWalk:
         stopping: threading.Event,
     ) -> None:
         self._store, self._bus, self._letters, self._spec, self._stopping = store, bus, letters, spec, stopping
-        self._open: set[str] = set()
-        self._stuck: set[str] = set()
-        self._rounds = Rounds(spec, store)
-        self._more = 0  # problems that may be posed although the trainer took no step
-        self._progress = Progress(planned=0)
+        self._ledger = Ledger(spec, store, 0, {})
         self._report: Callable[[Progress], None] = lambda progress: None
         self._last_label_s = time.monotonic()
 
@@ -67,22 +62,19 @@ class RemoteWalk:
 
         Raises Interrupted when asked to stop, ProofloopError when proofs got stuck.
         """
-        self._progress, self._report = (
-            Progress(planned=planned_proofs, steps=steps_taken(self._store, self._spec)),
-            report,
-        )
+        self._ledger = Ledger(self._spec, self._store, planned_proofs, steps_taken(self._store, self._spec))
+        self._report = report
         for position, event in enumerate(self._planned()):
             while not self._may_pose(position // self._spec.problems.proofs_per_problem):
                 self._look()
-            self._rounds.posed(event)
             self._pose(event)
-            self._pose_rounds()
+            self._pose_refinements()
         while waiting := self._waiting():
             self._look()
-            if not self._open and self._quiet_s > QUIET_S:
-                raise stuck(self._spec, self._progress.planned, waiting)
-        self._report(self._snapshot())
-        return self._snapshot()
+            if not self._ledger.num_open and self._quiet_s > QUIET_S:
+                raise stuck(self._spec, self._ledger.progress().planned, waiting)
+        self._report(self._ledger.progress())
+        return self._ledger.progress()
 
     def _planned(self) -> Iterator[ProblemPosed]:
         """The same proofs in the same order each time: after an absence of the store it goes on where it was."""
@@ -98,40 +90,34 @@ class RemoteWalk:
 
     def _may_pose(self, problem: int) -> bool:
         """Neither more than may wait, nor further ahead of the trainer than the run allows."""
-        if len(self._open) >= self._spec.flow.max_waiting_proofs:
+        if self._is_full():
             return False
-        allowed = self._spec.training.problems_allowed(self._progress.steps)
-        if allowed is None or problem < allowed + self._more:
+        if self._ledger.may_pose(problem):
             return True
-        if self._open or self._quiet_s <= TRAINER_S:
+        if self._ledger.num_open or self._quiet_s <= TRAINER_S:
             return False
-        self._more += self._spec.training.problems
         log.warning("trainer_takes_no_step", waited_s=TRAINER_S, run=self._spec.name)
-        return True
+        self._ledger.expect_no_step()
+        return self._ledger.may_pose(problem)
+
+    def _is_full(self) -> bool:
+        return self._ledger.num_open >= self._spec.flow.max_waiting_proofs
 
     def _waiting(self) -> set[str]:
         """The proofs without a label, when all that the searches ask for by now is posed."""
-        self._pose_rounds()
-        return self._open | self._stuck
+        self._pose_refinements()
+        return self._ledger.waiting
 
-    def _pose_rounds(self) -> None:
-        while events := self._patiently(self._rounds.next_round):
-            self._plan(len(events))
-            for event in events:
-                while len(self._open) >= self._spec.flow.max_waiting_proofs:
-                    self._look()
-                if self._rounds.is_wanted(event):
-                    self._pose(event)
-                else:
-                    self._plan(-1)
-
-    def _plan(self, more: int) -> None:
-        self._progress = replace(self._progress, planned=self._progress.planned + more)
+    def _pose_refinements(self) -> None:
+        while (event := self._patiently(self._ledger.refinement)) is not None:
+            while self._is_full():
+                self._look()
+            self._pose(event)
 
     def _pose(self, event: ProblemPosed) -> None:
         label = self._patiently(lambda: find_label(self._store, event.run_id, event.proof_id))
+        self._ledger.posed(event)
         if label is None:
-            self._open.add(event.proof_id)
             self._patiently(lambda: self._bus.publish([event]))
             return
         self._count(label)
@@ -141,25 +127,22 @@ class RemoteWalk:
 
     def _look(self) -> None:
         """Wait a moment, then count the labels that came."""
-        self._report(self._snapshot())
+        self._report(self._ledger.progress())
         self._stopping.wait(POLL_S)
-        for proof_id in sorted(self._open | self._stuck):
+        for proof_id in sorted(self._ledger.waiting):
             self._check_stopping()
             label = self._patiently(partial(find_label, self._store, self._spec.name, proof_id))
             if label is not None:
                 self._count(label)
-        steps = self._patiently(lambda: steps_taken(self._store, self._spec))
-        self._progress = replace(self._progress, steps=steps)
-        if self._open and self._quiet_s > QUIET_S:
+        self._ledger.stepped(self._patiently(lambda: steps_taken(self._store, self._spec)))
+        if self._ledger.num_open and self._quiet_s > QUIET_S:
             self._set_stuck_aside()
 
     def _set_stuck_aside(self) -> None:
         """Give the places of proofs with a dead letter to others; should a label come all the same, it counts."""
         dead = {proof for letter in self._patiently(lambda: list(self._letters())) if (proof := self._proof_of(letter))}
-        for name in self._open & dead:
-            self._rounds.labelled(name, solved=False)
-        self._stuck |= self._open & dead
-        self._open -= dead
+        for proof_id in dead:
+            self._ledger.died(proof_id)
         self._last_label_s = time.monotonic()
 
     def _proof_of(self, letter: DeadLetter) -> str | None:
@@ -170,19 +153,8 @@ class RemoteWalk:
         return getattr(event, "proof_id", None) if event.run_id == self._spec.name else None
 
     def _count(self, label: Label) -> None:
-        self._open.discard(label.proof_id)
-        self._stuck.discard(label.proof_id)
-        self._rounds.labelled(label.proof_id, solved=label.solved)
-        outcomes = self._progress.outcomes
-        self._progress = replace(
-            self._progress,
-            labeled=self._progress.labeled + 1,
-            outcomes={**outcomes, label.outcome: outcomes.get(label.outcome, 0) + 1},
-        )
+        self._ledger.labelled(label.proof_id, label.outcome, solved=label.solved)
         self._last_label_s = time.monotonic()
-
-    def _snapshot(self) -> Progress:
-        return replace(self._progress, waiting=len(self._open) + len(self._stuck))
 
     @property
     def _quiet_s(self) -> float:

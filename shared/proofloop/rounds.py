@@ -72,7 +72,7 @@ class Rounds:
             self._problems[event.problem_id] = _Problem(names, count)
 
     def is_wanted(self, event: ProblemPosed) -> bool:
-        """Whether a refinement is still to be posed: not once its problem is solved, unless it has its label already."""
+        """Whether a refinement is still to be posed: not once its problem is solved, unless its label is there."""
         problem = self._problems.get(event.problem_id)
         if problem is None or not problem.solved or not event.parents:
             return True

@@ -6,12 +6,9 @@ what has no label yet; every step finds what it already stored, and nothing that
 
 from __future__ import annotations
 
-import math
-import queue
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 import structlog
@@ -21,12 +18,13 @@ from proofloop.bus import DeadLetter, LocalBus
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError, ProofloopError, Reject
 from proofloop.labels import find_label
+from proofloop.ledger import Ledger, Progress
 from proofloop.messages import Event, ModelPublished, ProblemPosed, ProofLabeled, decode
 from proofloop.models import published_versions, verify_version
 from proofloop.problems import count_problems, problems_of
 from proofloop.prompts import load_pack
 from proofloop.records import Record, Role, digest
-from proofloop.rounds import Rounds, proof_id
+from proofloop.rounds import proof_id
 from proofloop.runspec import RunSpec, read_frozen
 from proofloop.runtime import Tools, Worker, load_role
 from proofloop.store import LocalStore, Store, put_record
@@ -48,17 +46,6 @@ class DeadLetterRecord(Record):
     def of(cls, letter: DeadLetter) -> DeadLetterRecord:
         body = letter.body.decode("utf-8", "replace")
         return cls(queue=letter.queue, reason=letter.reason, body=body, deliveries=letter.deliveries)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """True counts of a running walk."""
-
-    planned: int
-    labeled: int = 0
-    outcomes: dict[str, int] = field(default_factory=dict)
-    steps: dict[str, int] = field(default_factory=dict)
-    waiting: int = 0
 
 
 class Interrupted(ProofloopError):
@@ -141,15 +128,9 @@ class LocalWalk:
         self._spec, self._store = spec, store
         self._tools = Tools(store, engines.of, stopping=stopping or threading.Event())
         self._bus = LocalBus(on_dead=self._bury, on_publish=self._observe)
-        self._more = 0  # problems that may be posed although the trainer took no step
         self._slots = threading.Semaphore(spec.flow.max_waiting_proofs)
-        self._lock = threading.Lock()
-        self._open: set[str] = set()
-        self._stuck: set[str] = set()
+        self._ledger = Ledger(spec, store, 0, {})
         self._untrained = ""
-        self._progress = Progress(planned=0)
-        self._rounds = Rounds(spec, store)
-        self._labelled: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()  # proof, solved: from other threads
 
     def __enter__(self) -> LocalWalk:
         if isinstance(self._store, LocalStore):
@@ -176,22 +157,19 @@ class LocalWalk:
 
         Raises Interrupted when asked to stop, ProofloopError when proofs got stuck.
         """
-        self._progress = Progress(planned=planned_proofs, steps=steps_taken(self._store, self._spec))
+        self._ledger = Ledger(self._spec, self._store, planned_proofs, steps_taken(self._store, self._spec))
         for position, event in enumerate(planned(self._spec, self._store)):
             self._wait_for_trainer(position // self._spec.problems.proofs_per_problem, report)
-            self._rounds.posed(event)
             self._pose(event)
-            self._pose_rounds()
-            report(self._snapshot())
+            self._pose_refinements()
+            report(self._ledger.progress())
         is_idle = False
-        while self._pose_rounds() or not is_idle:
+        while self._pose_refinements() or not is_idle:
             is_idle = self._bus.wait_idle(0.5)
             self._check_stopping()
-            report(self._snapshot())
-        self._check_stopping()
-        report(self._snapshot())
+            report(self._ledger.progress())
         self._check_complete()
-        return self._snapshot()
+        return self._ledger.progress()
 
     def replay(self, events: Sequence[Event]) -> None:
         """Deliver events once more and wait until all that follows from them is done."""
@@ -204,83 +182,42 @@ class LocalWalk:
 
         Where it has handled all labels and took no step, they were nothing to learn from: a step's problems more.
         """
-        while problem >= self._allowed():
+        while not self._ledger.may_pose(problem):
             self._check_stopping()
-            report(self._snapshot())
-            if self._bus.wait_idle(0.2) and problem >= self._allowed():
-                self._more += self._spec.training.problems
+            report(self._ledger.progress())
+            if self._bus.wait_idle(0.2) and not self._ledger.may_pose(problem):
+                self._ledger.expect_no_step()
 
-    def _allowed(self) -> float:
-        """How many problems may be posed by now."""
-        allowed = self._spec.training.problems_allowed(self._progress.steps)
-        return math.inf if allowed is None else allowed + self._more
-
-    def _pose_rounds(self) -> bool:
-        """Pose what the searches ask for next; whether they did."""
-        self._take_labels()
+    def _pose_refinements(self) -> bool:
+        """Pose what the searches ask for; whether they did."""
         has_posed = False
-        while events := self._rounds.next_round():
-            self._plan(len(events))
-            for event in events:
-                if self._rounds.is_wanted(event):
-                    self._pose(event)
-                    self._take_labels()
-                else:
-                    self._plan(-1)
+        while (event := self._ledger.refinement()) is not None:
+            self._pose(event)
             has_posed = True
         return has_posed
-
-    def _take_labels(self) -> None:
-        while not self._labelled.empty():
-            name, is_solved = self._labelled.get()
-            self._rounds.labelled(name, solved=is_solved)
-
-    def _plan(self, more: int) -> None:
-        with self._lock:
-            self._progress = replace(self._progress, planned=self._progress.planned + more)
 
     def _pose(self, event: ProblemPosed) -> None:
         label = find_label(self._store, event.run_id, event.proof_id)
         if label is not None:
-            self._count(label.outcome)
-            self._rounds.labelled(event.proof_id, solved=label.solved)
+            self._ledger.posed(event)
+            self._ledger.labelled(label.proof_id, label.outcome, solved=label.solved)
             if self._spec.training.roles:
                 self._bus.publish([ProofLabeled.of(label)])
             return
         while not self._slots.acquire(timeout=0.5):
             self._check_stopping()
         self._check_stopping()
-        with self._lock:
-            self._open.add(event.proof_id)
+        self._ledger.posed(event)
         self._bus.publish([event])
 
     def _observe(self, event: Event) -> None:
         """Count a label once, however often it is announced, and let the next proof in."""
         if isinstance(event, ModelPublished):
-            with self._lock:
-                self._progress = replace(
-                    self._progress, steps={**self._progress.steps, event.role: int(event.version[-6:])}
-                )
-        if not isinstance(event, ProofLabeled):
-            return
-        with self._lock:
-            is_open, is_stuck = event.proof_id in self._open, event.proof_id in self._stuck
-            self._open.discard(event.proof_id)
-            self._stuck.discard(event.proof_id)
-        if is_open or is_stuck:
-            self._count(event.outcome)
-            self._labelled.put((event.proof_id, event.solved))
-        if is_open:
+            self._ledger.stepped({event.role: int(event.version[-6:])})
+        if isinstance(event, ProofLabeled) and self._ledger.labelled(
+            event.proof_id, event.outcome, solved=event.solved
+        ):
             self._slots.release()
-
-    def _count(self, outcome: str) -> None:
-        with self._lock:
-            outcomes = {**self._progress.outcomes, outcome: self._progress.outcomes.get(outcome, 0) + 1}
-            self._progress = replace(self._progress, labeled=self._progress.labeled + 1, outcomes=outcomes)
-
-    def _snapshot(self) -> Progress:
-        with self._lock:
-            return replace(self._progress, waiting=len(self._open) + len(self._stuck))
 
     def _bury(self, letter: DeadLetter) -> None:
         """Keep the dead letter, and do not wait for its proof."""
@@ -299,13 +236,8 @@ class LocalWalk:
             proof_id = getattr(decode(body), "proof_id", None)
         except Reject:
             return
-        with self._lock:
-            if proof_id not in self._open:
-                return
-            self._open.remove(proof_id)
-            self._stuck.add(proof_id)
-        self._labelled.put((proof_id, False))
-        self._slots.release()
+        if proof_id is not None and self._ledger.died(proof_id):
+            self._slots.release()
 
     def _check_stopping(self) -> None:
         if self._tools.stopping.is_set():
@@ -314,7 +246,7 @@ class LocalWalk:
             raise Interrupted("asked to stop")
 
     def _check_complete(self) -> None:
-        if unlabelled := self._open | self._stuck:
-            raise stuck(self._spec, self._progress.planned, unlabelled)
+        if unlabelled := self._ledger.waiting:
+            raise stuck(self._spec, self._ledger.progress().planned, unlabelled)
         if self._untrained:
             raise ProofloopError(f"all proofs are labelled, but the trainer could not go on: {self._untrained}")

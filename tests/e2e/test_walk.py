@@ -21,13 +21,14 @@ from proofloop import keys
 from proofloop.engine.base import Call, Engine, GenerationRequest
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError, ProofloopError
+from proofloop.ledger import Progress
 from proofloop.messages import Event, ProofLabeled, ProofReviewed, ProofWritten, decode
 from proofloop.records import Critique, Label, MetaCritiques, Proof
 from proofloop.rounds import searches_of
 from proofloop.runspec import RunSpec
 from proofloop.runtime import Role, load_role
 from proofloop.store import LocalStore, get_record
-from proofloop.walk import DeadLetterRecord, Interrupted, LocalWalk, Progress, create_run, planned, planned_proofs
+from proofloop.walk import DeadLetterRecord, Interrupted, LocalWalk, create_run, planned, planned_proofs
 from tests.builders import RUN, CountingEngine, runspec
 
 pytestmark = pytest.mark.usefixtures("quiet_log")

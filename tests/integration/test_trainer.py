@@ -15,13 +15,14 @@ from proofloop import keys
 from proofloop.domains.nano import NanoDomain
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError, CorruptObject, ProofloopError, StoreError
+from proofloop.ledger import Progress
 from proofloop.messages import ModelPublished, ProblemPosed, ProofLabeled
 from proofloop.models import published_versions, served_log, verify_version
 from proofloop.records import Critique, Label, Proof, TrainingBatch, TrainingStep, Verdict
 from proofloop.runspec import RunSpec
 from proofloop.runtime import Tools
 from proofloop.store import LocalStore, get_record, put_record
-from proofloop.walk import LocalWalk, Progress, check_training, create_run, planned, planned_proofs
+from proofloop.walk import LocalWalk, check_training, create_run, planned, planned_proofs
 from tests.builders import MALFORMED, RUN, runspec
 
 pytest.importorskip("proofloop_trainer.train", reason="proofloop-trainer is not installed")

@@ -12,12 +12,13 @@ import typer
 from proofloop.bus import NEEDED_BY_ALL, open_bus, open_dead_letters
 from proofloop.cli.common import ProgressLine, StoreOption, open_engines, open_store, stopping_on_signal
 from proofloop.cli.files import read_run
+from proofloop.ledger import Progress
 from proofloop.remote import RemoteWalk
 from proofloop.runspec import RunSpec
 from proofloop.runtime import load_role
 from proofloop.settings import load_settings
 from proofloop.store import Store
-from proofloop.walk import LocalWalk, Progress, create_run, planned_proofs
+from proofloop.walk import LocalWalk, create_run, planned_proofs
 
 Report = Callable[[Progress], None]
 

@@ -9,10 +9,11 @@ from proofloop import keys
 from proofloop.curriculum import Labels
 from proofloop.domains import Domain
 from proofloop.labels import labels_of
+from proofloop.ledger import Progress
 from proofloop.records import ModelRole, Problem, Proof
 from proofloop.runspec import Models, RunSpec, Split
 from proofloop.store import get_record
-from proofloop.walk import LocalWalk, Progress, create_run, planned_proofs
+from proofloop.walk import LocalWalk, create_run, planned_proofs
 from proofloop_trainer.curriculum.cases import CaseFile
 from proofloop_trainer.curriculum.graded import GradedProof
 from proofloop_trainer.curriculum.work import Work
