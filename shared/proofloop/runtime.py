@@ -103,7 +103,8 @@ class Tools:
     """What a handler may use.
 
     `stopping` is set when the process is asked to end; when `cancelling` is set, the same event unless another is
-    given, running engine calls are cancelled and their messages requeued.
+    given, running engine calls are cancelled and their messages requeued. `has_one_run`: the process is there for a
+    single run, so what ends the run ends the process.
     """
 
     store: Store
@@ -113,6 +114,7 @@ class Tools:
     stopping: threading.Event = field(default_factory=threading.Event)
     cancelling: threading.Event | None = None
     stop_reason: str = ""
+    has_one_run: bool = False
 
     def __post_init__(self) -> None:
         self.spec = lru_cache(maxsize=64)(self._load_spec)
@@ -120,6 +122,8 @@ class Tools:
         self.problem = lru_cache(maxsize=1024)(self._load_problem)
         self.judgement = lru_cache(maxsize=4096)(self._load_judgement)
         self._served: dict[tuple[str, str], tuple[float, str]] = {}
+        self.taken: set[tuple[str, ModelRole, str]] = set()
+        """The versions, by run and role, of which the engine took a call: it refuses some, not all."""
 
     def serving(self, run_id: str, role: ModelRole) -> str:
         """The version of a role's model that is in service now."""
@@ -271,13 +275,17 @@ class Worker:
         return Outcome("dead", str(refusal))
 
     def _count_failure(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Count what comes again or is given up, and stop when too much of it does."""
+        """Count what comes again or is given up, and stop when too much of it does.
+
+        A message that no engine can answer says something of its run, nothing of this worker.
+        """
         metrics, role = self._tools.metrics, self.role.name
         if outcome.kind == "failed" and delivery.attempt < DELIVERY_LIMIT:
             metrics.retries.labels(role, "failure").inc()
         else:
             metrics.dead_letters.labels(role).inc()
         bad = sum(metrics.total(metrics.messages, role=role, outcome=kind) for kind in ("failed", "dead"))
+        bad -= metrics.total(metrics.engine_failures, role=role, reason="unusable")
         seen = bad + metrics.total(metrics.messages, role=role, outcome="acked")
         if bad >= FAILED_MINIMUM and bad > FAILED_SHARE_LIMIT * seen:
             self._tools.stop(f"{bad} of {seen} messages of the {role} failed, the last because: {outcome.reason}")
