@@ -35,7 +35,7 @@ from proofloop.errors import (
 )
 from proofloop.messages import Event, ModelPublished, decode
 from proofloop.metrics import Metrics
-from proofloop.models import put_in_service, served_log, verify_version
+from proofloop.models import is_adopted, last_served, put_in_service, served_log, verify_version
 from proofloop.prompts import PromptPack
 from proofloop.records import Judgement, ModelRole, Problem
 from proofloop.runspec import RunSpec
@@ -121,19 +121,25 @@ class Tools:
         self.pack = lru_cache(maxsize=64)(self._load_pack)
         self.problem = lru_cache(maxsize=1024)(self._load_problem)
         self.judgement = lru_cache(maxsize=4096)(self._load_judgement)
-        self._served: dict[tuple[str, str], tuple[float, str]] = {}
+        self._served: dict[tuple[str, ModelRole], tuple[float, str]] = {}
+        self._looking = threading.Lock()  # one thread asks the store, the others go on with what they know
         self.taken: set[tuple[str, ModelRole, str]] = set()
         """The versions, by run and role, of which the engine took a call: it refuses some, not all."""
 
     def serving(self, run_id: str, role: ModelRole) -> str:
         """The version of a role's model that is in service now."""
-        cached = self._served.get((run_id, role))
-        if cached and time.monotonic() - cached[0] < SERVED_CACHE_S:
-            return cached[1]
-        served = served_log(self.store, run_id, role)
-        version = served[-1].version if served else self.spec(run_id).model_of(role)
-        self._served[run_id, role] = (time.monotonic(), version)
-        return version
+        name = (run_id, role)
+        if not self._is_fresh(name) and self._looking.acquire(blocking=name not in self._served):
+            try:
+                if not self._is_fresh(name):
+                    version = last_served(self.store, run_id, role) or self.spec(run_id).model_of(role)
+                    self._served[name] = (time.monotonic(), version)
+            finally:
+                self._looking.release()
+        return self._served[name][1]
+
+    def _is_fresh(self, name: tuple[str, ModelRole]) -> bool:
+        return name in self._served and time.monotonic() - self._served[name][0] < SERVED_CACHE_S
 
     @property
     def must_cancel(self) -> bool:
@@ -185,14 +191,19 @@ class Tools:
 
 
 def adopt(event: ModelPublished, tools: Tools) -> Iterator[Event]:
-    """The handler of `ModelPublished` for a role that asks a model: serve the version from the next message on."""
+    """The handler of `ModelPublished` for a role that asks a model: serve the version from the next message on.
+
+    An event that comes after that of a later version changes nothing.
+    """
+    if is_adopted(served_log(tools.store, event.run_id, event.role), event.version):
+        return
     verify_version(tools.store, event.version)  # a damaged one leaves the old one serving
     try:
         prepare(tools.engine_for(tools.spec(event.run_id)), event.version)
     except EngineError as error:
         problem = f"the engine cannot load {event.version!r}, the old version goes on serving: {error}"
         raise (Retry(problem, after_s=PREPARE_AGAIN_S) if error.retryable else Reject(problem)) from error
-    put_in_service(tools.store, event.run_id, event.role, event.version, f"published {event.version}")
+    put_in_service(tools.store, event.run_id, event.role, event.version)
     yield from ()
 
 

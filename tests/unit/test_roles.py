@@ -173,9 +173,9 @@ def test_a_proof_that_cannot_be_read_goes_straight_to_the_labeler(tmp_path: Path
 
 def test_the_version_that_reviews_a_proof_is_chosen_once_for_all_its_critiques(tmp_path: Path) -> None:
     tools = tools_with(tmp_path, CountingEngine())
-    put_in_service(tools.store, RUN, "verifier", "v-2", "published v-2")
+    put_in_service(tools.store, RUN, "verifier", "v-2")
     assert {event.verifier_version for event in prove(POSED, tools) if isinstance(event, ProofWritten)} == {"v-2"}
-    put_in_service(tools.store, RUN, "verifier", "v-3", "published v-3")
+    put_in_service(tools.store, RUN, "verifier", "v-3")
     later = Tools(tools.store, tools.engine_for)
     assert {event.verifier_version for event in prove(POSED, later) if isinstance(event, ProofWritten)} == {"v-2"}
 
