@@ -5,6 +5,7 @@ An answer that nobody needs any more is cancelled.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,8 +29,14 @@ POLL_S = 1.0
 RARELY = 16
 """A long call looks in the store whether it is still needed at every 16th poll: thousands of them wait at once."""
 
-ENGINE_AWAY_S = 2.0
-"""How long a message waits before an engine that failed is asked again."""
+ENGINE_AWAY_S, LONGEST_AWAY_S = 2.0, 300.0
+"""How long a message waits before an engine that failed is asked again; as long as the engine says, up to the second.
+
+On a broker the others that wait may have to wait behind it.
+"""
+
+SILENCE_S = 30.0
+"""A run that had no answer for so long while its engine fails is warned of, and again after as long."""
 
 
 class Cancelled(Exception):
@@ -164,7 +171,16 @@ class Asked:
             if not self._tools.has_one_run:
                 raise Reject(problem) from error
             self._tools.stop(problem)
-        raise Retry(f"engine: {error}", after_s=ENGINE_AWAY_S) from error
+        self._warn_of_silence(error)
+        after_s = min(max(ENGINE_AWAY_S, error.after_s or 0.0), LONGEST_AWAY_S)
+        raise Retry(f"engine: {error}", after_s=after_s) from error
+
+    def _warn_of_silence(self, error: EngineError) -> None:
+        """One message says what all meet."""
+        heard, about, now = self._tools.heard, (self._question.run_id, self._question.role), time.monotonic()
+        if now - heard.setdefault(about, now) >= SILENCE_S:
+            heard[about] = now
+            log.warning("engine_away", engine=self._spec.engine.kind, role=self._question.role, reason=str(error))
 
     def _stop_if_asked(self) -> None:
         if self._tools.must_cancel:
@@ -197,6 +213,7 @@ class Asked:
         if generation.finish_reason == "cancelled":
             raise Retry("the engine cancelled the call", after_s=ENGINE_AWAY_S)
         self._tools.taken.add(self._version)
+        self._tools.heard[self._question.run_id, role] = time.monotonic()
         self._tools.metrics.count_answer(
             role,
             generation.model_version,

@@ -54,11 +54,11 @@ class BusError(ProofloopError):
 
 
 class EngineError(ProofloopError):
-    """A model call failed. `retryable` is true when the same call may work later."""
+    """A model call failed. `retryable` is true when the same call may work later: in `after_s`, if the engine says."""
 
-    def __init__(self, problem: str, *, retryable: bool) -> None:
+    def __init__(self, problem: str, *, retryable: bool, after_s: float | None = None) -> None:
         super().__init__(problem)
-        self.retryable = retryable
+        self.retryable, self.after_s = retryable, after_s
 
 
 class CallRefused(EngineError):

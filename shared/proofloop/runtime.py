@@ -125,6 +125,8 @@ class Tools:
         self._looking = threading.Lock()  # one thread asks the store, the others go on with what they know
         self.taken: set[tuple[str, ModelRole, str]] = set()
         """The versions, by run and role, of which the engine took a call: it refuses some, not all."""
+        self.heard: dict[tuple[str, ModelRole], float] = {}
+        """When a run's role last had an answer, or it was last said that it has none."""
 
     def serving(self, run_id: str, role: ModelRole) -> str:
         """The version of a role's model that is in service now."""

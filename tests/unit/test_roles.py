@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from proofloop import keys
 from proofloop.bus import ACK, Delivery, LocalBus, Outcome
@@ -503,6 +505,28 @@ def test_an_engine_that_is_away_means_later_and_nothing_is_stored(
         list(handler(event, tools))
     assert caught.value.after_s > 0
     assert list(tools.store.list(keys.run(RUN))) == before
+
+
+@pytest.mark.parametrize(("asked_s", "after_s"), [(None, 2.0), (0.5, 2.0), (120.0, 120.0), (1e9, 300.0)])
+def test_a_message_waits_as_long_as_the_engine_asks_for(tmp_path: Path, asked_s: float | None, after_s: float) -> None:
+    tools = tools_with(tmp_path, RefusingEngine(EngineError("slow down", retryable=True, after_s=asked_s)))
+    with pytest.raises(Retry) as caught:
+        list(prove(POSED, tools))
+    assert caught.value.after_s == after_s
+
+
+def test_an_engine_that_stays_away_is_warned_of_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proofloop.asking.SILENCE_S", 0.2)
+    tools = tools_with(tmp_path, RefusingEngine(EngineError("no route to gpu-7", retryable=True)))
+    deadline = time.monotonic() + 0.7
+    with structlog.testing.capture_logs() as lines:
+        while time.monotonic() < deadline:
+            with pytest.raises(Retry):
+                list(prove(POSED, tools))
+    expected = {"engine": "simulated", "role": "generator", "reason": "no route to gpu-7"}
+    warnings = [line for line in lines if line["log_level"] == "warning"]
+    assert warnings[0] == {**expected, "event": "engine_away", "log_level": "warning"}
+    assert 2 <= len(warnings) <= 3
 
 
 def test_a_call_that_can_never_work_is_data_of_its_own_kind(tmp_path: Path) -> None:

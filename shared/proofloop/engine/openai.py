@@ -121,7 +121,7 @@ class OpenAIEngine:
         elif attempt < self._settings.max_attempts:
             log.info("engine_attempt_failed", request_id=request_id, problem=problem, wait_s=round(wait_s, 3))
             return wait_s
-        raise EngineError(problem, retryable=True)
+        raise EngineError(problem, retryable=True, after_s=failure.wait_s)
 
     async def _attempt(self, call: OpenAICall, client: httpx.AsyncClient) -> TransientFailure | None:
         """Send the request, again if the server refuses a field, and time it. Returns what another attempt may mend."""
