@@ -5,6 +5,7 @@ An answer that nobody needs any more is cancelled.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ import structlog
 
 from proofloop import keys
 from proofloop.engine.base import Call, ChatMessage, Engine, Generation, GenerationRequest
-from proofloop.errors import CallRefused, EngineError, Retry, StoreError
+from proofloop.engine.trial import check_taken
+from proofloop.errors import CallRefused, EngineError, Reject, Retry, StoreError
 from proofloop.prompts import Prompt
 from proofloop.records import ModelRole, Provenance, Tokens, Verdict, derive_seed, digest
 from proofloop.runtime import MODEL, Tools
@@ -27,8 +29,14 @@ POLL_S = 1.0
 RARELY = 16
 """A long call looks in the store whether it is still needed at every 16th poll: thousands of them wait at once."""
 
-ENGINE_AWAY_S = 2.0
-"""How long a message waits before an engine that failed is asked again."""
+ENGINE_AWAY_S, LONGEST_AWAY_S = 2.0, 300.0
+"""How long a message waits before an engine that failed is asked again; as long as the engine says, up to the second.
+
+On a broker the others that wait may have to wait behind it.
+"""
+
+SILENCE_S = 30.0
+"""A run that had no answer for so long while its engine fails is warned of, and again after as long."""
 
 
 class Cancelled(Exception):
@@ -95,6 +103,7 @@ class Asked:
         structlog.contextvars.bind_contextvars(**{MODEL: question.version})
         spec = tools.spec(question.run_id)
         self._question, self._tools, self._spec = question, tools, spec
+        self._version = (question.run_id, question.role, question.version)
         self._sampling = spec.sampling_of(question.role)
         self._seed = derive_seed(spec.seed, question.run_id, question.proof_id, question.name)
         self._call = _submit(tools.engine_for(spec), self._request())
@@ -102,7 +111,8 @@ class Asked:
     def answer(self, unneeded: Callable[[], bool] = lambda: False) -> Answer:
         """Wait for the answer.
 
-        Raises Retry when the engine is away or the process stops, Cancelled when `unneeded` became true.
+        Raises Retry when the engine is away or the process stops, Reject when the engine has no answer for the run,
+        Cancelled when `unneeded` became true.
         """
         question = self._question
         with self._tools.span(f"engine {question.role}", question.run_id, question.proof_id, model=question.version):
@@ -118,10 +128,11 @@ class Asked:
                 self._stop_if_asked()
                 if poll in (1, 2, 4, 8) or poll % RARELY == 0:
                     self._stop_if(unneeded)
-            except EngineError as error:
+            except EngineError as failure:
+                error = self._weighed(failure)
                 self._count_failure(error)
                 if not isinstance(error, CallRefused):
-                    self._wait_for_engine(error)
+                    self._give_up(error)
                 return Answer(
                     "",
                     "failed",
@@ -132,15 +143,44 @@ class Asked:
     def cancel(self) -> None:
         self._call.cancel()
 
+    def _weighed(self, error: EngineError) -> EngineError:
+        """A refusal while the version has taken no call yet may be one of every call, and so no matter of this one."""
+        question, tools = self._question, self._tools
+        if isinstance(error, CallRefused) and self._version not in tools.taken:
+            try:
+                pack = tools.pack(question.run_id)
+                check_taken(tools.engine_for(self._spec), self._spec, pack, question.role, question.version)
+            except CallRefused as refusal:
+                return EngineError(f"it refuses every call: {refusal}", retryable=False)
+            except EngineError as away:
+                return away
+            tools.taken.add(self._version)
+        return error
+
     def _count_failure(self, error: EngineError) -> None:
         reason = "refused" if isinstance(error, CallRefused) else "away" if error.retryable else "unusable"
         self._tools.metrics.engine_failures.labels(self._question.role, reason).inc()
 
-    def _wait_for_engine(self, error: EngineError) -> NoReturn:
-        """Try again later; where that cannot help (no such model, no access) stop instead of failing every proof."""
+    def _give_up(self, error: EngineError) -> NoReturn:
+        """Try again later; where that cannot help (no such model, no access) fail no proof.
+
+        A process of one run then stops; one that serves others too gives up the message.
+        """
         if not error.retryable:
-            self._tools.stop(f"the engine cannot answer the {self._question.role}: {error}")
-        raise Retry(f"engine: {error}", after_s=ENGINE_AWAY_S) from error
+            problem = f"the engine cannot answer the {self._question.role}: {error}"
+            if not self._tools.has_one_run:
+                raise Reject(problem) from error
+            self._tools.stop(problem)
+        self._warn_of_silence(error)
+        after_s = min(max(ENGINE_AWAY_S, error.after_s or 0.0), LONGEST_AWAY_S)
+        raise Retry(f"engine: {error}", after_s=after_s) from error
+
+    def _warn_of_silence(self, error: EngineError) -> None:
+        """One message says what all meet."""
+        heard, about, now = self._tools.heard, (self._question.run_id, self._question.role), time.monotonic()
+        if now - heard.setdefault(about, now) >= SILENCE_S:
+            heard[about] = now
+            log.warning("engine_away", engine=self._spec.engine.kind, role=self._question.role, reason=str(error))
 
     def _stop_if_asked(self) -> None:
         if self._tools.must_cancel:
@@ -172,6 +212,8 @@ class Asked:
         role = self._question.role
         if generation.finish_reason == "cancelled":
             raise Retry("the engine cancelled the call", after_s=ENGINE_AWAY_S)
+        self._tools.taken.add(self._version)
+        self._tools.heard[self._question.run_id, role] = time.monotonic()
         self._tools.metrics.count_answer(
             role,
             generation.model_version,

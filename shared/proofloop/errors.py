@@ -7,7 +7,8 @@ ProofloopError
 │   └── CorruptObject    an object is there and cannot be read as what it should be
 ├── BusError             the message broker is away or refuses
 ├── EngineError          a model call failed; says whether trying again can help
-│   └── CallRefused      this one call can never work, others can: its proof or critique is recorded as failed
+│   ├── CallRefused      this one call can never work, others can: its proof or critique is recorded as failed
+│   └── AccessRefused    no call of this process can work: its key is missing or wrong
 ├── Retry                a handler asks for the message again, later
 └── Reject               a handler says that this message can never work: dead letter
 
@@ -53,15 +54,22 @@ class BusError(ProofloopError):
 
 
 class EngineError(ProofloopError):
-    """A model call failed. `retryable` is true when the same call may work later."""
+    """A model call failed. `retryable` is true when the same call may work later: in `after_s`, if the engine says."""
 
-    def __init__(self, problem: str, *, retryable: bool) -> None:
+    def __init__(self, problem: str, *, retryable: bool, after_s: float | None = None) -> None:
         super().__init__(problem)
-        self.retryable = retryable
+        self.retryable, self.after_s = retryable, after_s
 
 
 class CallRefused(EngineError):
     """The engine works and will never answer this call: too long a prompt, a filtered answer."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem, retryable=False)
+
+
+class AccessRefused(EngineError):
+    """The engine does not let this process ask."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem, retryable=False)

@@ -1,6 +1,6 @@
 """Which model version each role serves in a run.
 
-It is a log that only grows: promote, rollback and a redelivered event are all safe.
+It is a log that only grows: promote, rollback and an event that comes twice or late are all safe.
 
 A version is named by the key prefix of its files in the store ("runs/demo/models/verifier/000003"), or by any name the
 engine knows.
@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from proofloop.store import LocalStore, Store, get_record
 
 MANIFEST = "manifest.json"
 """Written last: a version without it was never finished and is never served."""
+
+PUBLISHED = "published"
+"""How the reason of a version begins that the trainer brought."""
 
 ROLLED_BACK = "rolled back after"
 """How the reason of a rollback begins; what follows makes it unique."""
@@ -39,17 +43,31 @@ def served_log(store: Store, run_id: str, role: ModelRole) -> list[Served]:
     return [get_record(store, key, Served) for key in store.list(keys.served(run_id, role))]
 
 
-def put_in_service(store: Store, run_id: str, role: ModelRole, version: str, reason: str) -> None:
-    """Append to the log unless its reason is there: a published version is adopted once, even after a rollback."""
-    while True:
-        log = served_log(store, run_id, role)
-        if any(line.reason == reason for line in log):
-            return
-        line = Served(version=version, reason=reason)
-        if store.put_if_absent(
-            f"{keys.served(run_id, role)}{len(log):06d}.json", line.model_dump_json().encode(), durable=True
-        ):
-            return
+def last_served(store: Store, run_id: str, role: ModelRole) -> str | None:
+    """The version in service, by the log's last line alone; None while there is no line."""
+    last = deque(store.list(keys.served(run_id, role)), maxlen=1)
+    return get_record(store, last[0], Served).version if last else None
+
+
+def put_in_service(store: Store, run_id: str, role: ModelRole, version: str) -> None:
+    """Append a published version to the log, unless it was adopted before, even if it was rolled back since."""
+    while not is_adopted(log := served_log(store, run_id, role), version):
+        _append(store, run_id, role, version, f"{PUBLISHED} {version}", place=len(log))
+
+
+def is_adopted(log: Iterable[Served], version: str) -> bool:
+    """Whether this published version, or a later one, went into service: its event came twice, or late.
+
+    The names of a role's versions sort as their numbers do, which have zeros in front.
+    """
+    return any(line.reason.startswith(PUBLISHED) and line.version >= version for line in log)
+
+
+def _append(store: Store, run_id: str, role: ModelRole, version: str, reason: str, *, place: int) -> bool:
+    """Write the line at this place; false if another writer was first."""
+    line = Served(version=version, reason=reason)
+    key = f"{keys.served(run_id, role)}{place:06d}.json"
+    return store.put_if_absent(key, line.model_dump_json().encode(), durable=True)
 
 
 def published_versions(store: Store, run_id: str, role: ModelRole) -> list[str]:
@@ -78,8 +96,10 @@ def promote(
     if numbered in published:
         verify_version(store, numbered)
     prepare(numbered)
-    put_in_service(store, run_id, role, numbered, f"promoted after {len(served_log(store, run_id, role))}")
-    return numbered
+    while True:
+        place = len(served_log(store, run_id, role))
+        if _append(store, run_id, role, numbered, f"promoted after {place}", place=place):
+            return numbered
 
 
 def rollback(store: Store, run_id: str, role: ModelRole, first: str, prepare: Prepare = lambda version: None) -> str:
@@ -94,7 +114,11 @@ def rollback(store: Store, run_id: str, role: ModelRole, first: str, prepare: Pr
             f"{role} in run {run_id} serves its first version {first!r}", "there is nothing to roll back to"
         )
     prepare(standing[-2])
-    put_in_service(store, run_id, role, standing[-2], f"{ROLLED_BACK} {len(log)}")
+    if not _append(store, run_id, role, standing[-2], f"{ROLLED_BACK} {len(log)}", place=len(log)):
+        raise ConfigError(
+            f"{role} in run {run_id}: another version went into service meanwhile, nothing was rolled back",
+            "see `proofloop models list`, and call again if it is still to go",
+        )
     return standing[-2]
 
 

@@ -35,7 +35,7 @@ from proofloop.errors import (
 )
 from proofloop.messages import Event, ModelPublished, decode
 from proofloop.metrics import Metrics
-from proofloop.models import put_in_service, served_log, verify_version
+from proofloop.models import is_adopted, last_served, put_in_service, served_log, verify_version
 from proofloop.prompts import PromptPack
 from proofloop.records import Judgement, ModelRole, Problem
 from proofloop.runspec import RunSpec, read_frozen
@@ -103,7 +103,8 @@ class Tools:
     """What a handler may use.
 
     `stopping` is set when the process is asked to end; when `cancelling` is set, the same event unless another is
-    given, running engine calls are cancelled and their messages requeued.
+    given, running engine calls are cancelled and their messages requeued. `has_one_run`: the process is there for a
+    single run, so what ends the run ends the process.
     """
 
     store: Store
@@ -113,23 +114,34 @@ class Tools:
     stopping: threading.Event = field(default_factory=threading.Event)
     cancelling: threading.Event | None = None
     stop_reason: str = ""
+    has_one_run: bool = False
 
     def __post_init__(self) -> None:
         self.spec = lru_cache(maxsize=64)(self._load_spec)
         self.pack = lru_cache(maxsize=64)(self._load_pack)
         self.problem = lru_cache(maxsize=1024)(self._load_problem)
         self.judgement = lru_cache(maxsize=4096)(self._load_judgement)
-        self._served: dict[tuple[str, str], tuple[float, str]] = {}
+        self._served: dict[tuple[str, ModelRole], tuple[float, str]] = {}
+        self._looking = threading.Lock()  # one thread asks the store, the others go on with what they know
+        self.taken: set[tuple[str, ModelRole, str]] = set()
+        """The versions, by run and role, of which the engine took a call: it refuses some, not all."""
+        self.heard: dict[tuple[str, ModelRole], float] = {}
+        """When a run's role last had an answer, or it was last said that it has none."""
 
     def serving(self, run_id: str, role: ModelRole) -> str:
         """The version of a role's model that is in service now."""
-        cached = self._served.get((run_id, role))
-        if cached and time.monotonic() - cached[0] < SERVED_CACHE_S:
-            return cached[1]
-        served = served_log(self.store, run_id, role)
-        version = served[-1].version if served else self.spec(run_id).model_of(role)
-        self._served[run_id, role] = (time.monotonic(), version)
-        return version
+        name = (run_id, role)
+        if not self._is_fresh(name) and self._looking.acquire(blocking=name not in self._served):
+            try:
+                if not self._is_fresh(name):
+                    version = last_served(self.store, run_id, role) or self.spec(run_id).model_of(role)
+                    self._served[name] = (time.monotonic(), version)
+            finally:
+                self._looking.release()
+        return self._served[name][1]
+
+    def _is_fresh(self, name: tuple[str, ModelRole]) -> bool:
+        return name in self._served and time.monotonic() - self._served[name][0] < SERVED_CACHE_S
 
     @property
     def must_cancel(self) -> bool:
@@ -181,14 +193,19 @@ class Tools:
 
 
 def adopt(event: ModelPublished, tools: Tools) -> Iterator[Event]:
-    """The handler of `ModelPublished` for a role that asks a model: serve the version from the next message on."""
+    """The handler of `ModelPublished` for a role that asks a model: serve the version from the next message on.
+
+    An event that comes after that of a later version changes nothing.
+    """
+    if is_adopted(served_log(tools.store, event.run_id, event.role), event.version):
+        return
     verify_version(tools.store, event.version)  # a damaged one leaves the old one serving
     try:
         prepare(tools.engine_for(tools.spec(event.run_id)), event.version)
     except EngineError as error:
         problem = f"the engine cannot load {event.version!r}, the old version goes on serving: {error}"
         raise (Retry(problem, after_s=PREPARE_AGAIN_S) if error.retryable else Reject(problem)) from error
-    put_in_service(tools.store, event.run_id, event.role, event.version, f"published {event.version}")
+    put_in_service(tools.store, event.run_id, event.role, event.version)
     yield from ()
 
 
@@ -271,13 +288,17 @@ class Worker:
         return Outcome("dead", str(refusal))
 
     def _count_failure(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Count what comes again or is given up, and stop when too much of it does."""
+        """Count what comes again or is given up, and stop when too much of it does.
+
+        A message that no engine can answer says something of its run, nothing of this worker.
+        """
         metrics, role = self._tools.metrics, self.role.name
         if outcome.kind == "failed" and delivery.attempt < DELIVERY_LIMIT:
             metrics.retries.labels(role, "failure").inc()
         else:
             metrics.dead_letters.labels(role).inc()
         bad = sum(metrics.total(metrics.messages, role=role, outcome=kind) for kind in ("failed", "dead"))
+        bad -= metrics.total(metrics.engine_failures, role=role, reason="unusable")
         seen = bad + metrics.total(metrics.messages, role=role, outcome="acked")
         if bad >= FAILED_MINIMUM and bad > FAILED_SHARE_LIMIT * seen:
             self._tools.stop(f"{bad} of {seen} messages of the {role} failed, the last because: {outcome.reason}")

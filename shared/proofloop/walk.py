@@ -126,7 +126,7 @@ class LocalWalk:
     ) -> None:
         self._locks = ExitStack()
         self._spec, self._store = spec, store
-        self._tools = Tools(store, engines.of, stopping=stopping or threading.Event())
+        self._tools = Tools(store, engines.of, stopping=stopping or threading.Event(), has_one_run=True)
         self._bus = LocalBus(on_dead=self._bury, on_publish=self._observe)
         self._slots = threading.Semaphore(spec.flow.max_waiting_proofs)
         self._ledger = Ledger(spec, store, 0, {})

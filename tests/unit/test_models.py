@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -212,17 +215,72 @@ def test_publishing_takes_up_what_a_killed_trainer_began_and_never_changes_what_
     assert not store.exists(f"{V1}/stray.bin")
 
 
-def test_racing_writers_of_the_log_lose_no_line(store: LocalStore) -> None:
-    from concurrent.futures import ThreadPoolExecutor
+def test_a_published_version_that_comes_late_does_not_replace_a_later_one(store: LocalStore, tmp_path: Path) -> None:
+    deliver(store, V2)
+    deliver(store, V1)
+    assert serving(store) == [V2]
+    assert promote(store, RUN, "verifier", V1, "m-1") == V1
+    deliver(store, V3)
+    assert rollback(store, RUN, "verifier", "m-1") == V1
+    assert serving(store) == [V2, V1, V3, V1]
 
+
+def test_racing_writers_of_the_log_never_go_back(store: LocalStore) -> None:
     versions = [keys.model(RUN, "verifier", step) for step in range(20)]
     with ThreadPoolExecutor(8) as pool:
-        list(
-            pool.map(
-                lambda version: put_in_service(store, RUN, "verifier", version, f"published {version}"), versions * 2
-            )
-        )
-    assert sorted(serving(store)) == versions
+        list(pool.map(lambda version: put_in_service(store, RUN, "verifier", version), versions * 2))
+    assert serving(store) == sorted(set(serving(store)))
+    assert serving(store)[-1] == versions[-1]
+
+
+def test_racing_promotions_all_happen(store: LocalStore, tmp_path: Path) -> None:
+    publish(store, tmp_path, V1, V2, V3)
+    gate = threading.Barrier(3)
+
+    def promote_at_once(version: str) -> str:
+        gate.wait()
+        return promote(store, RUN, "verifier", version, "m-1")
+
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(10):
+            assert list(pool.map(promote_at_once, (V1, V2, V3))) == [V1, V2, V3]
+    assert sorted(serving(store)) == sorted([V1, V2, V3] * 10)
+
+
+def test_a_rollback_that_another_change_overtakes_says_that_it_did_nothing(store: LocalStore) -> None:
+    deliver(store, V1)
+    deliver(store, V2)
+    with pytest.raises(ConfigError, match="another version went into service meanwhile, nothing was rolled back"):
+        rollback(store, RUN, "verifier", "m-1", lambda _: deliver(store, V3))
+    assert serving(store) == [V1, V2, V3]
+
+
+class SlowStore(LocalStore):
+    """Takes its time to list, and keeps what was read."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.listed, self.read = list[str](), list[str]()
+
+    def list(self, prefix: str) -> Iterator[str]:
+        self.listed.append(prefix)
+        time.sleep(0.1)
+        return super().list(prefix)
+
+    def get(self, key: str) -> bytes:
+        self.read.append(key)
+        return super().get(key)
+
+
+def test_one_thread_looks_for_all_which_version_serves_and_reads_one_line(store: LocalStore, tmp_path: Path) -> None:
+    for version in (V1, V2, V3):
+        deliver(store, version)
+    slow = SlowStore(store.root)
+    tools = Tools(slow, lambda _: pytest.fail())
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: tools.serving(RUN, "verifier"), range(8))) == {V3}
+    assert slow.listed == [keys.served(RUN, "verifier")]
+    assert slow.read == [f"{keys.served(RUN, 'verifier')}000002.json"]
 
 
 def test_a_model_lies_in_the_store_or_beside_the_run_file(store: LocalStore, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,16 @@ from typing import Any
 import pytest
 
 import proofloop.engine
+from proofloop.cli.run import check_from_here
 from proofloop.engine import open_engine
 from proofloop.engine.openai import OpenAIEngine
+from proofloop.engine.pool import Engines
 from proofloop.engine.simulated import SimulatedEngine
 from proofloop.errors import ConfigError
+from proofloop.runspec import RunSpec
+from proofloop.store import LocalStore
+from tests.builders import runspec
+from tests.scripted_openai import Exchange, Script, ScriptedServer, answers, refuses
 
 
 def resolve_model(version: str) -> Path:
@@ -88,3 +95,73 @@ def test_a_field_of_our_own_cannot_be_overridden() -> None:
 def test_secrets_are_not_repeated(settings: dict[str, Any]) -> None:
     said = refusal("openai", **({"base_url": "http://host/v1"} | settings))
     assert "sk-secret" not in said and ("api_key" in said or "base_url" in said)
+
+
+# -- the engines of a process ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def engines(tmp_path: Path) -> Iterator[Engines]:
+    opened = Engines(LocalStore(tmp_path), tmp_path / "cache")
+    yield opened
+    opened.close()
+
+
+def served_by(server: ScriptedServer, **sections: Any) -> RunSpec:
+    settings = {"base_url": server.base_url, "max_attempts": 1}
+    return runspec(engine={"kind": "openai", "settings": settings}, **sections)
+
+
+def takes_at_most(max_tokens: int) -> Script:
+    """Refuses a call that asks for more."""
+
+    def script(exchange: Exchange) -> None:
+        if exchange.body["max_tokens"] > max_tokens:
+            exchange.refuse(400, {"error": {"message": f"max_tokens must be at most {max_tokens}"}})
+        else:
+            answers()(exchange)
+
+    return script
+
+
+def test_a_check_asks_with_the_sampling_and_the_prompt_of_each_role(engines: Engines) -> None:
+    sampling = {"verifier": {"max_tokens": 9000, "temperature": 0.5}}
+    with ScriptedServer(answers()) as server:
+        engines.check(served_by(server, sampling=sampling))
+    asked = [(each.body["max_tokens"], each.body["temperature"]) for each in server.received]
+    assert asked == [(1, 1.0), (4096, 1.0), (9000, 0.5), (4096, 1.0)]
+    assert len({each.body["messages"][0]["content"] for each in server.received}) == 4
+
+
+def test_a_check_finds_sampling_that_the_server_refuses(engines: Engines) -> None:
+    sampling = {"meta_verifier": {"max_tokens": 9000}}
+    problem = "refuses the calls of the meta_verifier: .*must be at most 8192.*max_tokens = 9000"
+    with ScriptedServer(takes_at_most(8192)) as server, pytest.raises(ConfigError, match=problem):
+        engines.check(served_by(server, sampling=sampling))
+
+
+def test_a_check_does_not_wait_until_a_model_has_thought(engines: Engines) -> None:
+    def think(exchange: Exchange) -> None:
+        if exchange.body["max_tokens"] == 1:
+            answers()(exchange)
+        else:
+            exchange.begin()
+            exchange.stall_until_client_leaves()
+
+    with ScriptedServer(think) as server:
+        engines.check(served_by(server))
+        assert server.client_left.wait(5)
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_run_for_services_that_its_server_refuses_is_not_posed(engines: Engines, status: int) -> None:
+    with ScriptedServer(refuses(status, "no such model")) as server, pytest.raises(ConfigError, match="no such model"):
+        check_from_here(engines, served_by(server))
+
+
+@pytest.mark.parametrize(
+    "script", [refuses(401, "no key"), refuses(503, "loading"), lambda exchange: exchange.hang_up()]
+)
+def test_a_run_for_services_whose_engine_only_they_can_ask_is_posed(engines: Engines, script: Script) -> None:
+    with ScriptedServer(script) as server:
+        check_from_here(engines, served_by(server))

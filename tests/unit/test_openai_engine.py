@@ -284,6 +284,7 @@ def test_a_wait_that_is_too_long_is_left_to_the_caller(serve: Serve, connect: Co
     server = serve(refuses(503, "maintenance", Retry_After=later))
     error = fails_with(connect(server))
     assert error.retryable and "longest_wait_s = 60" in str(error)
+    assert error.after_s is not None and 3500 < error.after_s <= 3600
     assert len(server.received) == 1
 
 

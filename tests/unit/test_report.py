@@ -372,7 +372,7 @@ def test_report_draws_the_learning_curves(store: Store, tmp_path: Path) -> None:
 def test_report_tells_which_version_served_and_why(store: Store, tmp_path: Path) -> None:
     spec = begin(store, models={"generator": "base"})
     name = keys.model("tried", "generator", 3)
-    put_in_service(store, spec.name, "generator", name, f"published {name}")
+    put_in_service(store, spec.name, "generator", name)
     write_proof(store, "p1-000")
     write_proof(store, "p2-000", model=name)
     seen = visible(page_of(store, tmp_path))
@@ -392,7 +392,7 @@ def test_samples_show_every_kind_and_both_ends_of_the_run(store: Store) -> None:
     begin(store, models={"generator": "base"})
     versions = [keys.model("tried", "generator", step) for step in (1, 2)]
     for model in versions:
-        put_in_service(store, "tried", "generator", model, f"published {model}")
+        put_in_service(store, "tried", "generator", model)
     for model in ("base", *versions):
         for kind, score in (
             ("accepted", 1.0),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from proofloop import keys
 from proofloop.bus import ACK, Delivery, LocalBus, Outcome
@@ -39,6 +41,7 @@ from proofloop.records import (
 )
 from proofloop.runtime import Role, Tools, Worker
 from proofloop.store import LocalStore, find_record, get_record, put_record
+from proofloop.walk import create_run
 from proofloop_generator.prove import prove
 from proofloop_labeler.label import label as label_proof
 from proofloop_meta_verifier.judge import judge, summarise
@@ -93,13 +96,15 @@ class SayingEngine:
 
 
 class RefusingEngine:
-    """Takes no call."""
+    """Takes no call about `topic`; by default none at all."""
 
-    def __init__(self, error: EngineError) -> None:
-        self._error = error
+    def __init__(self, error: EngineError, topic: str = "") -> None:
+        self._error, self._topic = error, topic
 
     def submit(self, request: GenerationRequest) -> Call:
-        raise self._error
+        if self._topic in request.messages[0].content:
+            raise self._error
+        return AnsweredCall(Generation("", "length", 10, 20, 0.5, request.model))
 
     def close(self) -> None: ...
 
@@ -170,9 +175,9 @@ def test_a_proof_that_cannot_be_read_goes_straight_to_the_labeler(tmp_path: Path
 
 def test_the_version_that_reviews_a_proof_is_chosen_once_for_all_its_critiques(tmp_path: Path) -> None:
     tools = tools_with(tmp_path, CountingEngine())
-    put_in_service(tools.store, RUN, "verifier", "v-2", "published v-2")
+    put_in_service(tools.store, RUN, "verifier", "v-2")
     assert {event.verifier_version for event in prove(POSED, tools) if isinstance(event, ProofWritten)} == {"v-2"}
-    put_in_service(tools.store, RUN, "verifier", "v-3", "published v-3")
+    put_in_service(tools.store, RUN, "verifier", "v-3")
     later = Tools(tools.store, tools.engine_for)
     assert {event.verifier_version for event in prove(POSED, later) if isinstance(event, ProofWritten)} == {"v-2"}
 
@@ -502,8 +507,30 @@ def test_an_engine_that_is_away_means_later_and_nothing_is_stored(
     assert list(tools.store.list(keys.run(RUN))) == before
 
 
+@pytest.mark.parametrize(("asked_s", "after_s"), [(None, 2.0), (0.5, 2.0), (120.0, 120.0), (1e9, 300.0)])
+def test_a_message_waits_as_long_as_the_engine_asks_for(tmp_path: Path, asked_s: float | None, after_s: float) -> None:
+    tools = tools_with(tmp_path, RefusingEngine(EngineError("slow down", retryable=True, after_s=asked_s)))
+    with pytest.raises(Retry) as caught:
+        list(prove(POSED, tools))
+    assert caught.value.after_s == after_s
+
+
+def test_an_engine_that_stays_away_is_warned_of_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proofloop.asking.SILENCE_S", 0.2)
+    tools = tools_with(tmp_path, RefusingEngine(EngineError("no route to gpu-7", retryable=True)))
+    deadline = time.monotonic() + 0.7
+    with structlog.testing.capture_logs() as lines:
+        while time.monotonic() < deadline:
+            with pytest.raises(Retry):
+                list(prove(POSED, tools))
+    expected = {"engine": "simulated", "role": "generator", "reason": "no route to gpu-7"}
+    warnings = [line for line in lines if line["log_level"] == "warning"]
+    assert warnings[0] == {**expected, "event": "engine_away", "log_level": "warning"}
+    assert 2 <= len(warnings) <= 3
+
+
 def test_a_call_that_can_never_work_is_data_of_its_own_kind(tmp_path: Path) -> None:
-    engine = RefusingEngine(CallRefused("no"))
+    engine = RefusingEngine(CallRefused("no"), "Prove p1.")
     expected = Verdict(outcome="engine_failed", reason="no")
     tools = tools_with(tmp_path / "a", engine)
     assert list(prove(POSED, tools)) == [judged(-1)]
@@ -515,8 +542,24 @@ def test_a_call_that_can_never_work_is_data_of_its_own_kind(tmp_path: Path) -> N
     assert get_record(tools.store, keys.judgement(RUN, PROOF, 1), Judgement) == judgement(1, 0.0, False, 0.0)
 
 
-def test_an_engine_that_nobody_can_ask_stops_the_process_and_fails_no_proof(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_one_run", [True, False])
+@pytest.mark.parametrize(("handler", "event"), HANDLERS)
+def test_a_version_that_refuses_whatever_it_is_asked_fails_no_proof(
+    tmp_path: Path, handler: Any, event: Event, has_one_run: bool
+) -> None:
+    records = {prove: [], review: [FLAWED], judge: [FLAWED, critique(0, valid(0.0), CLAIMS)]}[handler]
+    tools = tools_with(tmp_path, RefusingEngine(CallRefused("max_tokens is too large")), *records)
+    tools.has_one_run = has_one_run
+    before = list(tools.store.list(keys.run(RUN)))
+    with pytest.raises(Retry if has_one_run else Reject, match="it refuses every call: max_tokens is too large"):
+        list(handler(event, tools))
+    assert list(tools.store.list(keys.run(RUN))) == before
+    assert tools.stopping.is_set() == has_one_run
+
+
+def test_an_engine_that_nobody_can_ask_stops_the_process_of_its_run_and_fails_no_proof(tmp_path: Path) -> None:
     tools = tools_with(tmp_path, RefusingEngine(EngineError("no such model", retryable=False)))
+    tools.has_one_run = True
     with pytest.raises(Retry, match="engine: no such model"):
         list(prove(POSED, tools))
     assert tools.stopping.is_set()
@@ -670,6 +713,24 @@ def test_what_a_handler_yields_is_published_and_acknowledged(tmp_path: Path) -> 
 )
 def test_a_body_that_is_no_event_is_dead_at_once(tmp_path: Path, body: bytes) -> None:
     assert outcome_of(tmp_path, lambda event, tools: pytest.fail("never handled"), body).kind == "dead"
+
+
+def test_a_run_that_no_engine_can_answer_dies_and_its_worker_goes_on_with_the_others(tmp_path: Path) -> None:
+    answering, bus = CountingEngine(), LocalBus()
+    tools = tools_with(tmp_path, answering)
+    create_run(tools.store, runspec(name="wrong"), resume=False)
+    put_record(tools.store, keys.problem("wrong", "p1"), tools.problem(RUN, "p1"))
+    refusing = RefusingEngine(EngineError("no such model", retryable=False))
+    tools.engine_for = lambda spec: answering if spec.name == RUN else refusing
+    worker = Worker(Role("generator", {"ProblemPosed": prove}), bus, tools)
+    for number in range(30):
+        posed = POSED.model_copy(update={"run_id": "wrong", "proof_id": f"p1-{number}"})
+        assert worker.process(Delivery(encode(posed))) == Outcome(
+            "dead", "the engine cannot answer the generator: no such model"
+        )
+    assert worker.process(Delivery(encode(POSED))) == ACK
+    assert not tools.stopping.is_set()
+    assert list(tools.store.list(keys.proofs("wrong"))) == []
 
 
 def test_a_worker_whose_messages_mostly_fail_stops_and_says_why(tmp_path: Path) -> None:

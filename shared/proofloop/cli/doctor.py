@@ -176,6 +176,7 @@ def _first_calls(spec: CurriculumSpec) -> RunSpec:
         problems=Problems(file=spec.files.problems) if spec.files else Problems(domain=spec.domain),
         prompts=spec.prompts,
         engine=spec.engine,
+        sampling=spec.sampling,
         models=Models(**dict.fromkeys(MODEL_ROLES, spec.start)),
         training=Training(verifier=RoleTraining(steps=1)),
         base=spec.base,

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from proofloop.bus import NEEDED_BY_ALL, open_bus, open_dead_letters
 from proofloop.cli.common import ProgressLine, StoreOption, open_engines, open_store, stopping_on_signal
 from proofloop.cli.files import read_run
+from proofloop.engine import ON_SERVERS
+from proofloop.engine.pool import Engines
+from proofloop.errors import AccessRefused, ConfigError, EngineError
 from proofloop.ledger import Progress
 from proofloop.remote import RemoteWalk
 from proofloop.runspec import RunSpec
@@ -20,7 +24,12 @@ from proofloop.settings import load_settings
 from proofloop.store import Store
 from proofloop.walk import LocalWalk, create_run, planned_proofs
 
+log = structlog.get_logger()
+
 Report = Callable[[Progress], None]
+
+FROM_HERE_S = 20.0
+"""How long an engine that the workers ask may take to answer this process, which need not reach it."""
 
 
 def run(
@@ -76,7 +85,33 @@ def _on_services(store: Store, spec: RunSpec, resume: bool, stopping: threading.
     roles = [*NEEDED_BY_ALL, *(["trainer"] if spec.training.roles else [])]
     letters, bus = open_dead_letters(settings), open_bus(settings, roles=roles)
     try:
+        check_from_here(open_engines(store), spec)
         spec = create_run(store, spec, resume=resume)
         return RemoteWalk(store, bus, letters.letters, spec, stopping=stopping).run(total, report)
     finally:
         bus.close(grace_s=settings.grace_s)
+
+
+def check_from_here(engines: Engines, spec: RunSpec) -> None:
+    """Ask the models before anything is posed, where this process can: it may be that only the workers reach them.
+
+    Raises ConfigError for a run that no worker could do either.
+    """
+    if spec.engine.kind not in ON_SERVERS:
+        return
+    try:
+        engines.check(spec, patience_s=FROM_HERE_S)
+    except (ConfigError, OSError) as error:  # OSError: a certificate or template that only the workers have
+        if _is_about_the_run(error):
+            raise
+        log.warning("engine_not_checked", reason=str(error).partition("\n")[0])
+    finally:
+        engines.close()
+
+
+def _is_about_the_run(error: Exception) -> bool:
+    """Not that the engine is away from here, that this process has no key for it, or lacks a file or a package."""
+    cause = error.__cause__
+    if isinstance(cause, EngineError):
+        return not cause.retryable and not isinstance(cause, AccessRefused)
+    return isinstance(error, ConfigError) and cause is None

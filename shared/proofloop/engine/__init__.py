@@ -18,6 +18,9 @@ from proofloop.errors import ConfigError
 ENTRY_POINT_GROUP = "proofloop.engines"
 PACKAGES = {"local": "proofloop-serving"}  # engines of our own that come with another package
 
+ON_SERVERS = ("openai", "triton")
+"""Engines whose models run elsewhere: whoever reaches the server can ask them, at no cost to itself."""
+
 ResolveModel = Callable[[str], Path]
 OpenEngine = Callable[[Mapping[str, object], ResolveModel], Engine]
 

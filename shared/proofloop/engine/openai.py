@@ -22,7 +22,7 @@ from proofloop.engine.openai_call import OpenAICall
 from proofloop.engine.openai_refusal import Refusal
 from proofloop.engine.openai_settings import OpenAISettings
 from proofloop.engine.openai_stream import BrokenStream, EventSplitter, StreamedAnswer, too_long
-from proofloop.errors import CallRefused, EngineError
+from proofloop.errors import AccessRefused, CallRefused, EngineError
 
 log = structlog.get_logger(__name__)
 
@@ -121,7 +121,7 @@ class OpenAIEngine:
         elif attempt < self._settings.max_attempts:
             log.info("engine_attempt_failed", request_id=request_id, problem=problem, wait_s=round(wait_s, 3))
             return wait_s
-        raise EngineError(problem, retryable=True)
+        raise EngineError(problem, retryable=True, after_s=failure.wait_s)
 
     async def _attempt(self, call: OpenAICall, client: httpx.AsyncClient) -> TransientFailure | None:
         """Send the request, again if the server refuses a field, and time it. Returns what another attempt may mend."""
@@ -181,6 +181,8 @@ class OpenAIEngine:
         problem = self._say(f"status {refusal.status}: {refusal.message()}")
         if refusal.is_retryable:
             return TransientFailure(problem, refusal.wait_s())
+        if refusal.is_about_access:
+            return AccessRefused(problem)
         return CallRefused(problem) if refusal.is_about_the_call else EngineError(problem, retryable=False)
 
     def _remember_refused(self, fields: set[str]) -> None:

@@ -13,6 +13,7 @@ import httpx
 RETRYABLE_STATUS = frozenset({408, 409, 425, 429})  # and every 5xx
 BAD_REQUEST = frozenset({400, 422})  # how servers refuse a field they do not know
 ABOUT_THE_CALL = BAD_REQUEST | {413}  # mostly a prompt that is too long; 401 or 404 would meet every call
+ABOUT_ACCESS = frozenset({401, 403})
 DROPPABLE_FIELDS = ("stream_options", "return_token_ids")  # an answer without them is still an answer
 
 
@@ -35,6 +36,10 @@ class Refusal:
     @property
     def is_about_the_call(self) -> bool:
         return self.status in ABOUT_THE_CALL
+
+    @property
+    def is_about_access(self) -> bool:
+        return self.status in ABOUT_ACCESS
 
     def unknown_fields(self, sent: Collection[str]) -> set[str]:
         """The fields we sent, could do without, and the server names in its complaint."""

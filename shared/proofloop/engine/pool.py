@@ -7,8 +7,10 @@ from pathlib import Path
 
 from proofloop.engine import open_engine
 from proofloop.engine.base import ChatMessage, Engine, GenerationRequest, prepare
-from proofloop.errors import ConfigError, EngineError
+from proofloop.engine.trial import check_taken
+from proofloop.errors import CallRefused, ConfigError, EngineError
 from proofloop.models import version_folder
+from proofloop.prompts import load_pack
 from proofloop.records import MODEL_ROLES, Sampling
 from proofloop.runspec import RunSpec
 from proofloop.store import Store
@@ -45,10 +47,11 @@ class Engines:
             where = f"engine {spec.engine.kind!r} cannot load {version!r}: {error}"
             raise ConfigError(where, "the version that served before goes on serving") from error
 
-    def check(self, spec: RunSpec) -> None:
-        """Ask every model of the run for one token.
+    def check(self, spec: RunSpec, *, patience_s: float = FIRST_ANSWER_S) -> None:
+        """Ask every model of the run for one token, each waited for so long, then begin a call as each role samples.
 
-        Raises ConfigError for a model that cannot answer, or that should be trained from answers without their tokens.
+        Raises ConfigError for a model that cannot answer, that refuses its role's sampling, or that should be trained
+        from answers without their tokens.
         """
         engine = self.of(spec)
         for version in dict.fromkeys(spec.model_of(role) for role in MODEL_ROLES):
@@ -60,13 +63,23 @@ class Engines:
                 seed=0,
             )
             try:
-                answer = engine.submit(request).result(FIRST_ANSWER_S)
+                answer = engine.submit(request).result(patience_s)
             except (EngineError, TimeoutError) as error:
                 where = f"engine {spec.engine.kind!r} cannot answer with model {version!r}: {error}"
                 raise ConfigError(where, "see [engine] and [models] in the run file, and `proofloop doctor`") from error
             if answer.tokens is None and version in map(spec.model_of, spec.training.roles):
                 where = f"engine {spec.engine.kind!r} gives no token ids with log-probabilities for model {version!r}"
                 raise ConfigError(where, "training needs both: ask the engine for them, or leave out [training]")
+
+        pack = load_pack(spec.prompts, spec.base)
+        for role in MODEL_ROLES:
+            try:
+                check_taken(engine, spec, pack, role, spec.model_of(role))
+            except CallRefused as error:
+                where = f"engine {spec.engine.kind!r} refuses the calls of the {role}: {error}"
+                raise ConfigError(where, "change what it complains of") from error
+            except EngineError:
+                continue  # it has answered just now: this will pass
 
     def close(self) -> None:
         for engine in self._open.values():

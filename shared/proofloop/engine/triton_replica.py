@@ -21,7 +21,7 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from proofloop.engine.triton_answer import Tensor, read_tensor
 from proofloop.engine.triton_contract import model_config
 from proofloop.engine.triton_settings import TritonSettings
-from proofloop.errors import CallRefused, EngineError
+from proofloop.errors import AccessRefused, CallRefused, EngineError
 
 log = structlog.get_logger(__name__)
 
@@ -35,9 +35,8 @@ ERRORS_END_THE_STREAM = (("triton_grpc_error", "true"),)
 """Asks Triton for gRPC's status codes; it would send errors as texts without a code."""
 
 REFUSED = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE})
-HOPELESS = frozenset(
-    {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED}
-)
+NO_ACCESS = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
+HOPELESS = NO_ACCESS | {grpc.StatusCode.UNIMPLEMENTED}
 AWAY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
 NO_KEY = "This protocol is restricted"
 """How Triton says, as UNAVAILABLE, that the key for model control is missing or wrong."""
@@ -191,7 +190,9 @@ class Replica:
             problem = self._say(f"{error.code().name}: {error.details()}")
             if error.code() in REFUSED or any(word in problem for word in LLMAPI_REFUSALS):
                 raise CallRefused(problem) from None
-            if error.code() in HOPELESS or NO_KEY in problem:
+            if error.code() in NO_ACCESS or NO_KEY in problem:
+                raise AccessRefused(problem) from None
+            if error.code() in HOPELESS:
                 raise EngineError(problem, retryable=False) from None
             if error.code() in AWAY and not model:
                 self._take_out()

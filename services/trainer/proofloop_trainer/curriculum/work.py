@@ -81,7 +81,9 @@ class Work:
         return RunSpec(
             name=self.spec.name,
             problems=self.problems(self.domain, TRAIN, 1),
+            prompts=self.spec.prompts,
             engine=self.spec.engine,
+            sampling=self.spec.sampling,
             models=Models(generator=start, verifier=start, meta_verifier=start),
             training=Training(verifier=RoleTraining(steps=1)),
             base=self.spec.base,

@@ -1,0 +1,44 @@
+"""Whether an engine takes a role's calls at all: one as short as any of the run's, ended as soon as it has begun."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import suppress
+
+from proofloop.engine.base import ChatMessage, Engine, GenerationRequest
+from proofloop.errors import CallRefused
+from proofloop.prompts import PromptPack
+from proofloop.records import ModelRole
+from proofloop.runspec import RunSpec
+
+REFUSED_WITHIN_S = 2.0
+"""A server that refuses a call says so before it begins to answer. One that has said nothing by then has taken it."""
+
+
+def check_taken(engine: Engine, spec: RunSpec, pack: PromptPack, role: ModelRole, version: str) -> None:
+    """Begin a call with the role's own prompt and sampling. Raises EngineError: CallRefused if no call can be taken."""
+    request = GenerationRequest(
+        id=f"{role}:check:{uuid.uuid4().hex[:8]}",
+        model=version,
+        messages=(ChatMessage("user", _shortest_prompt(pack, role)),),
+        sampling=spec.sampling_of(role),
+        seed=0,
+    )
+    try:
+        call = engine.submit(request)
+        with suppress(TimeoutError):
+            call.result(REFUSED_WITHIN_S)
+        call.cancel()
+    except CallRefused as error:
+        raise CallRefused(f"{error} (asked with {_sampling(spec, role)})") from error
+
+
+def _shortest_prompt(pack: PromptPack, role: ModelRole) -> str:
+    question, proof, analysis = "Prove that 1 = 1.", "Trivial.", "Sound."
+    if role == "generator":
+        return pack.prove(question).text
+    return (pack.verify(question, proof) if role == "verifier" else pack.judge(question, proof, analysis)).text
+
+
+def _sampling(spec: RunSpec, role: ModelRole) -> str:
+    return f"[sampling.{role}] " + ", ".join(f"{key} = {value}" for key, value in spec.sampling_of(role))
