@@ -505,6 +505,7 @@ def test_clip_counts_bytes_as_they_stand_in_html() -> None:
     assert (clip("<<<<", 9).shown, clip("<<<<", 9).left_out) == ("<<", 2)
     assert clip("∀x", 4).left_out == 0
     assert clip("a\x00\ud800b", 10).shown == "a\ufffd?b"
+    assert (clip("a\u202eb", 13).shown, clip("a\u202eb", 12).left_out) == ("a⟨U+202E⟩", 2)
 
 
 def test_ticks_are_round_and_enclose_the_values() -> None:
