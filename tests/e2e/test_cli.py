@@ -496,6 +496,29 @@ def test_a_problem_is_proved_once_and_read_from_the_store_after_that(tmp_path: P
     assert set(before) <= set(files_in(tmp_path))
 
 
+def test_a_problem_of_any_length_is_proved_and_no_escape_of_a_model_reaches_the_terminal(
+    tmp_path: Path, here: Callable[[Path], Here]
+) -> None:
+    arguments = ("prove", "Prove that 1 < 2, " + "and that 1 < 2, " * 20, "--using", str(run_file(tmp_path)))
+    assert here(tmp_path)(*arguments).code == 0
+    (written,) = (tmp_path / "data").rglob("proof.json")
+    written.write_text(written.read_text().replace("Simulated proof", "Simulated \\u001b[2J\\u202eproof"))
+    page = here(tmp_path)(*arguments)
+    assert page.code == 0, page.err
+    assert page.out.startswith("Simulated \ufffd[2J⟨U+202E⟩proof")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("x" * 300, f"there is no file '{'x' * 60}'"), ("latin-1.txt", "latin-1.txt cannot be read: 'utf-8' codec")],
+)
+def test_a_problem_that_cannot_be_read_is_refused(
+    tmp_path: Path, here: Callable[[Path], Here], text: str, words: str
+) -> None:
+    (tmp_path / "latin-1.txt").write_bytes("Pour tout réel".encode("latin-1"))
+    check_is_refused(here(tmp_path)("prove", text), words)
+
+
 # -- models ------------------------------------------------------------------------------------------------------------
 
 
