@@ -340,7 +340,8 @@ def test_report_says_how_many_proofs_the_engine_never_answered(store: Store, tmp
 
 
 def test_report_draws_the_learning_curves(store: Store, tmp_path: Path) -> None:
-    begin(store, training={"verifier": {"steps": 20}, "generator": {"steps": 20}})
+    training = {"verifier": {"steps": 20}, "generator": {"steps": 20}}
+    begin(store, training=training, labeling={"stop_early": False})
     for role in ("verifier", "generator"):
         for number in range(1, 21):
             step = TrainingStep(
