@@ -5,6 +5,7 @@ Only [problems] has to be there, and with an engine of others [models]; everythi
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,6 +51,10 @@ class Problems(Section):
         return self
 
 
+SECRET = re.compile(r"(^|_)(key|secret|password)$")
+"""Names of engine settings that are secret: each engine's own are SecretStr, and are called so."""
+
+
 class EngineSection(Section):
     """Which engine answers; `settings` are the engine's own, checked by it."""
 
@@ -58,9 +63,10 @@ class EngineSection(Section):
 
     @model_validator(mode="after")
     def _no_secret(self) -> EngineSection:
-        if "api_key" in self.settings:
+        for name in filter(SECRET.search, self.settings):
             raise ValueError(
-                "a run file is stored with the run and holds no secret: set PROOFLOOP_OPENAI_API_KEY instead"
+                f"settings has {name}, but a run file is stored with the run and holds no secret"
+                f"{HINT}set PROOFLOOP_OPENAI_API_KEY or PROOFLOOP_TRITON_KEY instead"
             )
         return self
 

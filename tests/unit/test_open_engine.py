@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 import proofloop.engine
 from proofloop.engine import open_engine
 from proofloop.engine.openai import OpenAIEngine
 from proofloop.engine.simulated import SimulatedEngine
+from proofloop.engine.openai_settings import OpenAISettings
+from proofloop.engine.triton_settings import TritonSettings
 from proofloop.errors import ConfigError
+from proofloop.runspec import parse_runspec
 
 
 def resolve_model(version: str) -> Path:
@@ -88,3 +92,14 @@ def test_a_field_of_our_own_cannot_be_overridden() -> None:
 def test_secrets_are_not_repeated(settings: dict[str, Any]) -> None:
     said = refusal("openai", **({"base_url": "http://host/v1"} | settings))
     assert "sk-secret" not in said and ("api_key" in said or "base_url" in said)
+
+
+@pytest.mark.parametrize("settings", [OpenAISettings, TritonSettings])
+def test_no_secret_of_an_engine_is_taken_from_a_run_file(settings: type[BaseModel]) -> None:
+    secrets = [name for name, field in settings.model_fields.items() if "SecretStr" in str(field.annotation)]
+    assert secrets
+    for name in secrets:
+        fields = {"name": "r", "problems": {"domain": "nano"}, "engine": {"settings": {name: "s3cret"}}}
+        with pytest.raises(ConfigError, match=rf"settings has {name}, .*\nhint: set PROOFLOOP_OPENAI") as caught:
+            parse_runspec(fields, "run.toml")
+        assert "s3cret" not in str(caught.value)
