@@ -165,10 +165,13 @@ def _problem(row: Any, number: int, file: Path) -> Problem:
 
 
 def _problem_id(row: dict[str, Any], question: str) -> str:
-    """The row's own id as far as it can be part of a key, else a digest of the question."""
-    given = row.get("id") if row.get("problem_idx") is None else row["problem_idx"]
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(given)).strip("-._")[:60] if given is not None else ""
-    return slug or f"p{digest(question)}"
+    """The row's own id, with a digest where not all of it can be part of a key; without an id the question's digest."""
+    found = row.get("id") if row.get("problem_idx") is None else row["problem_idx"]
+    if found in (None, ""):
+        return f"p{digest(question)}"
+    given = str(found)
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", given).strip("-._")[:60]
+    return slug if slug == given else f"{slug or 'p'}-{digest(given)}"
 
 
 def _optional_text(value: Any) -> str | None:

@@ -5,6 +5,7 @@ Only [problems] has to be there, and with an engine of others [models]; everythi
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,10 @@ class Problems(Section):
         return DRAWN if self.count is None else self.count
 
 
+SECRET = re.compile(r"(^|_)(key|secret|password)$")
+"""Names of engine settings that are secret: each engine's own are SecretStr, and are called so."""
+
+
 class EngineSection(Section):
     """Which engine answers; `settings` are the engine's own, checked by it."""
 
@@ -67,9 +72,10 @@ class EngineSection(Section):
 
     @model_validator(mode="after")
     def _no_secret(self) -> EngineSection:
-        if "api_key" in self.settings:
+        for name in filter(SECRET.search, self.settings):
             raise ValueError(
-                "a run file is stored with the run and holds no secret: set PROOFLOOP_OPENAI_API_KEY instead"
+                f"settings has {name}, but a run file is stored with the run and holds no secret"
+                f"{HINT}set PROOFLOOP_OPENAI_API_KEY or PROOFLOOP_TRITON_KEY instead"
             )
         return self
 
@@ -308,6 +314,12 @@ def parse_runspec(fields: dict[str, Any], origin: str) -> RunSpec:
     except ValidationError as error:
         raise explain(error, origin, RunSpec) from error
     keys.check_id(spec.name, f"name in {origin}")
+    if spec.labeling.stop_early and "verifier" in spec.training.roles:  # not a validator: old runs stay readable
+        raise ConfigError(
+            f"[labeling] stop_early = true and [training.verifier] in {origin} do not go together: a proof that is decided"
+            " early lacks critiques and meta-critiques, and the verifier learns from whole groups of them",
+            "set stop_early = false",
+        )
     return spec
 
 

@@ -47,6 +47,9 @@ class DeadLetterRecord(Record):
         body = letter.body.decode("utf-8", "replace")
         return cls(queue=letter.queue, reason=letter.reason, body=body, deliveries=letter.deliveries)
 
+    def keep(self, store: Store, run_id: str) -> None:
+        put_record(store, f"{keys.dead_letters(run_id)}{self.queue}-{digest(self.body)}.json", self)
+
 
 class Interrupted(ProofloopError):
     """The walk was asked to stop; it can be resumed."""
@@ -131,6 +134,7 @@ class LocalWalk:
         self._slots = threading.Semaphore(spec.flow.max_waiting_proofs)
         self._ledger = Ledger(spec, store, 0, {})
         self._untrained = ""
+        self._buried: list[DeadLetterRecord] = []
 
     def __enter__(self) -> LocalWalk:
         if isinstance(self._store, LocalStore):
@@ -171,11 +175,13 @@ class LocalWalk:
         self._check_complete()
         return self._ledger.progress()
 
-    def replay(self, events: Sequence[Event]) -> None:
-        """Deliver events once more and wait until all that follows from them is done."""
+    def replay(self, events: Sequence[Event]) -> list[DeadLetterRecord]:
+        """Deliver events once more and wait until all that follows from them is done; what died of it."""
         self._bus.publish(events)
         while not self._bus.wait_idle(0.5):
             self._check_stopping()
+        self._check_stopping()
+        return self._buried
 
     def _wait_for_trainer(self, problem: int, report: Callable[[Progress], None]) -> None:
         """Do not run further ahead of the trainer than the run allows.
@@ -221,14 +227,12 @@ class LocalWalk:
 
     def _bury(self, letter: DeadLetter) -> None:
         """Keep the dead letter, and do not wait for its proof."""
-        record = DeadLetterRecord.of(letter)
-        put_record(
-            self._store, f"{keys.dead_letters(self._spec.name)}{letter.queue}-{digest(record.body)}.json", record
-        )
         log.error("dead_letter", queue=letter.queue, reason=letter.reason)
         if letter.queue == "trainer":
             self._untrained = self._untrained or letter.reason
         self._let_go(letter.body)
+        self._buried.append(record := DeadLetterRecord.of(letter))
+        record.keep(self._store, self._spec.name)  # last: should the store be away, the proof is let go all the same
 
     def _let_go(self, body: bytes) -> None:
         """Give the place of a dead message's proof to the next one; should its label come all the same, it counts."""

@@ -45,16 +45,16 @@ class DeadOnBroker(list[DeadLetter]):
     """Reads the broker's dead letters whenever somebody looks."""
 
     def __init__(self, letters: DeadLetters) -> None:
-        self._letters = letters
+        self.letters = letters
 
     def __iter__(self) -> Iterator[DeadLetter]:
-        return self._letters.letters()
+        return self.letters.letters()
 
     def __len__(self) -> int:
-        return len(list(self._letters.letters()))
+        return len(list(self.letters.letters()))
 
     def __eq__(self, other: object) -> bool:
-        return list(self._letters.letters()) == other
+        return list(self.letters.letters()) == other
 
 
 @contextmanager
@@ -375,6 +375,25 @@ def test_depths_tell_what_waits_and_runs() -> None:
     assert bus.wait_idle(5)
     assert bus.depths() == {"labeler": 0}
     bus.close(grace_s=5)
+
+
+def test_a_replay_ends_though_what_it_delivers_dies_again(broker: Broker) -> None:
+    with rabbitmq(broker) as subject:
+        assert isinstance(subject.dead, DeadOnBroker)
+        subject.bus.serve("labeler", ["ReviewJudged"], lambda delivery: Outcome("dead", "never"), concurrency=1)
+        subject.bus.publish(map(judged, range(3)))
+        assert subject.wait_idle(10)
+        chosen: list[bytes] = []
+
+        def choose(letter: DeadLetter) -> bool:
+            assert len(chosen) < 10
+            chosen.append(letter.body)
+            time.sleep(0.3)  # meanwhile the one before dies again
+            return True
+
+        assert subject.dead.letters.replay(choose) == 3
+        assert subject.wait_idle(10)
+        assert Counter(chosen) == Counter(letter.body for letter in subject.dead)
 
 
 def test_a_broker_says_since_when_a_message_could_be_delivered(broker: Broker) -> None:

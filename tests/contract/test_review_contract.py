@@ -255,6 +255,13 @@ def test_a_proof_of_100_kb_is_shown_whole(page: Open) -> None:
     assert solution in page.browser().get(f"/runs/{RUN}/proofs/p1-001").text  # as it was written
 
 
+def test_no_text_turns_the_page_around(page: Open) -> None:
+    put_case(page.store, "p1-001", solution="It is 1\u202e or 2.")
+    shown = page.browser().get(f"/runs/{RUN}/proofs/p1-001").text
+    assert "\u202e" not in shown
+    assert shown.count("It is 1⟨U+202E⟩ or 2.") == 2  # set, and as it was written
+
+
 def test_skipping_goes_through_all_that_waits_and_begins_again(page: Open) -> None:
     for number in (1, 2):
         put_case(page.store, f"p1-{number:03d}")

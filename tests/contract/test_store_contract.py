@@ -249,6 +249,54 @@ def test_nothing_is_left_where_objects_are_being_written(tmp_path: Path) -> None
         store.put_if_absent(".tmp/x", b"x")
 
 
+def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal\n"
+        "from proofloop.errors import StoreError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "for _ in range(3):\n"
+        "    try: store.put_if_absent('a/k', bytes(range(1, 101)) * 1000)\n"
+        "    except StoreError as error: print(error)\n"
+    )
+    writer = start(Subject(LocalStore(tmp_path), f"LocalStore(Path({str(tmp_path)!r}))"), code)
+    assert writer.communicate(timeout=30)[0].count("a/k cannot be written: [Errno 27] File too large") == 3
+    assert list((tmp_path / ".tmp").iterdir()) == []
+
+
+def test_what_a_killed_writer_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    code = (
+        "import os, time\n"
+        "os.fsync = lambda file: (print('written', flush=True), time.sleep(60))\n"
+        "store.put_if_absent('a/k', b'x' * 300_000, durable=True)\n"
+    )
+    writer = start(Subject(store, f"LocalStore(Path({str(tmp_path)!r}))"), code)
+    assert writer.stdout is not None
+    with writer.stdout as said:
+        said.readline()
+    (left,) = (tmp_path / ".tmp").iterdir()
+
+    def is_there_after_another_start(age_s: float) -> bool:
+        os.utime(left, (time.time() - age_s,) * 2)
+        LocalStore(tmp_path)
+        return left.exists()
+
+    assert is_there_after_another_start(3600)
+    writer.kill()
+    writer.wait(10)
+    assert is_there_after_another_start(0)
+    assert not is_there_after_another_start(3600)
+
+
+def test_a_lock_is_not_swept(tmp_path: Path) -> None:
+    lock = tmp_path / ".tmp" / "run.lock"
+    with LocalStore(tmp_path).only_here("run"):
+        os.utime(lock, (0, 0))
+    LocalStore(tmp_path)
+    assert lock.exists()
+
+
 def test_two_stores_of_one_folder_are_one(tmp_path: Path) -> None:
     one, other = LocalStore(tmp_path), LocalStore(tmp_path)
     assert one.put_if_absent("a", b"1")

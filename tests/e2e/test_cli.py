@@ -17,9 +17,13 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
+from pika import BlockingConnection, URLParameters
 from typer.testing import CliRunner
 
 from proofloop import keys
+from proofloop.bus import open_bus
+from proofloop.bus.dead_letters import DeadLetters
+from proofloop.bus.topology import Topology
 from proofloop.cli import main
 from proofloop.cli.app import app
 from proofloop.curriculum import CurriculumSpec, freeze
@@ -28,8 +32,11 @@ from proofloop.messages import ProofReviewed, encode
 from proofloop.models import MANIFEST, publish_folder
 from proofloop.records import Label, Proof
 from proofloop.runspec import load_runspec
+from proofloop.settings import load_settings
 from proofloop.store import LocalStore, get_record, put_record
 from proofloop.walk import DeadLetterRecord, create_run
+from tests.integration.installation import wait_until
+from tests.integration.servers import Broker, delete_namespace
 
 COMMAND = str(Path(sys.executable).parent / "proofloop")
 
@@ -496,6 +503,29 @@ def test_a_problem_is_proved_once_and_read_from_the_store_after_that(tmp_path: P
     assert set(before) <= set(files_in(tmp_path))
 
 
+def test_a_problem_of_any_length_is_proved_and_no_escape_of_a_model_reaches_the_terminal(
+    tmp_path: Path, here: Callable[[Path], Here]
+) -> None:
+    arguments = ("prove", "Prove that 1 < 2, " + "and that 1 < 2, " * 20, "--using", str(run_file(tmp_path)))
+    assert here(tmp_path)(*arguments).code == 0
+    (written,) = (tmp_path / "data").rglob("proof.json")
+    written.write_text(written.read_text().replace("Simulated proof", "Simulated \\u001b[2J\\u202eproof"))
+    page = here(tmp_path)(*arguments)
+    assert page.code == 0, page.err
+    assert page.out.startswith("Simulated \ufffd[2J⟨U+202E⟩proof")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("x" * 300, f"there is no file '{'x' * 60}'"), ("latin-1.txt", "latin-1.txt cannot be read: 'utf-8' codec")],
+)
+def test_a_problem_that_cannot_be_read_is_refused(
+    tmp_path: Path, here: Callable[[Path], Here], text: str, words: str
+) -> None:
+    (tmp_path / "latin-1.txt").write_bytes("Pour tout réel".encode("latin-1"))
+    check_is_refused(here(tmp_path)("prove", text), words)
+
+
 # -- models ------------------------------------------------------------------------------------------------------------
 
 
@@ -554,12 +584,51 @@ def test_dead_letters_are_listed_replayed_and_dropped(copied: Path) -> None:
         ("meta_verifier", "a bug in meta_verifier"),
         ("verifier", "a bug in verifier"),
     ]
+    gone = encode(ProofReviewed(run_id="small", proof_id="gone", index=-1)).decode()
+    DeadLetterRecord(queue="meta_verifier", reason="it was not there yet", body=gone, deliveries=4).keep(store, "small")
+    with store.only_here("small"):
+        check_is_refused(call(copied, "dead", "replay", "--run", "small"), "another process is working on 'small'")
     replayed = call(copied, "dead", "replay", "--run", "small")
-    assert (replayed.code, replayed.out) == (0, "1 messages delivered again, 0 died again\n"), replayed.err
-    put_record(store, f"{keys.dead_letters('small')}labeler-2.json", letter)
+    assert (replayed.code, replayed.out) == (0, "2 messages delivered again, 1 died again\n"), replayed.err
+    left = call(copied, "dead", "list", "--run", "small", "--json").data()
+    assert [letter["body"] for letter in left] == [gone, "no event"]
+    assert "the store lacks" in left[0]["reason"]
     dropped = call(copied, "dead", "drop", "--run", "small")
-    assert (dropped.code, dropped.out) == (0, "1 dead letters dropped\n")
+    assert (dropped.code, dropped.out) == (0, "2 dead letters dropped\n")
     assert call(copied, "dead", "list", "--run", "small", "--json").data() == []
+
+
+def test_dead_letters_on_the_broker_and_in_the_store_are_both_seen(
+    copied: Path, here: Callable[[Path], Here], broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call_here, namespace = here(copied), f"test-{copied.parent.name}"
+    monkeypatch.setenv("PROOFLOOP_BROKER", broker.url)
+    monkeypatch.setenv("PROOFLOOP_NAMESPACE", namespace)
+    event = ProofReviewed(run_id="small", proof_id="gone", index=-1)
+    DeadLetterRecord(queue="verifier", reason="a bug", body=encode(event).decode(), deliveries=4).keep(
+        LocalStore(copied / "data"), "small"
+    )
+    open_bus(load_settings()).close(grace_s=5)  # makes the queues
+    with BlockingConnection(URLParameters(broker.url)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.basic_publish("", Topology(namespace).dead_queue("meta_verifier"), encode(event))
+    try:
+        letters = DeadLetters(broker.url, namespace=namespace)
+        assert wait_until(lambda: any(depth.dead for depth in letters.depths()), 10)
+        found = call_here("dead", "list", "--run", "small", "--json").data()
+        assert [letter["queue"] for letter in found] == ["meta_verifier", "verifier"]
+        assert call_here("dead", "list", "--run", "none", "--json").data() == []
+        assert call_here("runs", "show", "small", "--json").data()["dead_letters"] == 2
+        assert call_here("runs", "report", "small", "--out", "page").code == 0
+        assert "2 messages died" in (copied / "page" / "report.html").read_text()
+        assert call_here("dead", "drop", "--run", "small").out == "2 dead letters dropped\n"
+        monkeypatch.setenv("PROOFLOOP_BROKER", "amqp://127.0.0.1:1")
+        shown = call_here("runs", "show", "small", "--json")
+        assert shown.data()["dead_letters"] == 0
+        assert "dead letters are counted in the store alone" in shown.err
+    finally:
+        delete_namespace(broker.url, namespace)
 
 
 # -- prompts, nano, doctor, serve --------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def test_nano_problems_are_walked_to_labels(tmp_path: Path) -> None:
 
 
 def test_problems_of_a_file_are_walked_to_labels(tmp_path: Path) -> None:
-    rows = [{"question": f"Prove that {n} < {n + 1}.", "problem_idx": f"Q {n}", "answer": n} for n in range(3)]
+    rows = [{"question": f"Prove that {n} < {n + 1}.", "problem_idx": f"Q-{n}", "answer": n} for n in range(3)]
     (tmp_path / "problems.json").write_text(json.dumps(rows))
     store = LocalStore(tmp_path / "store")
     spec = runspec(problems={"file": "problems.json", "proofs_per_problem": 3}, base=tmp_path)

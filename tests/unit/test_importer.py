@@ -79,6 +79,11 @@ def test_an_imported_template_is_filled_as_its_model_was_trained(tmp_path: Path)
     assert pack.verify("Is 1 < 2?", "Yes {so}.").text == expected
 
 
+def test_a_literal_is_stripped_however_often_the_file_says_so(tmp_path: Path) -> None:
+    source = official(proof_generation='" {question} "' + ".strip()" * 1100)
+    assert import_pack(write(tmp_path, source), tmp_path / "pack").templates["proof_generation"] == "{question}"
+
+
 def test_nothing_in_the_file_is_executed(tmp_path: Path) -> None:
     witness = tmp_path / "witness"
     bad = f"import pathlib\npathlib.Path({str(witness)!r}).write_text('run')\nraise SystemExit\n"
@@ -125,6 +130,10 @@ def test_other_statements_and_odd_backslashes_do_not_disturb(tmp_path: Path) -> 
             official(proof_generation='"{question} \\\\boxed{1"'),
             r"template proof_generation cannot be read: .*\nhint: literal braces",
         ),
+        (
+            official(proof_generation='"{question} \\ud83d"'),
+            r"template proof_generation has half of a surrogate pair\nhint: write the character itself",
+        ),
         ("templates = 3\n", r"has no dictionary of templates\nhint: it needs the keys proof_generation"),
         ("", "has no dictionary of templates"),
         ("this is no Python", r"math_templates.py is not a Python file: .*\nhint: give the official"),
@@ -134,7 +143,7 @@ def test_other_statements_and_odd_backslashes_do_not_disturb(tmp_path: Path) -> 
         (b"\xff\xfe\x00", r"cannot be read: .*\nhint: give a Python file in UTF-8"),
         ("#" * (MAX_FILE_BYTES + 1), f"has {MAX_FILE_BYTES + 1} bytes; at most {MAX_FILE_BYTES} are read"),
     ],
-    ids=range(21),
+    ids=range(22),
 )
 def test_a_file_that_is_no_pack_is_refused_and_nothing_is_written(
     tmp_path: Path, source: str | bytes, problem: str

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 import proofloop.engine
 from proofloop.cli.run import check_from_here
 from proofloop.engine import open_engine
 from proofloop.engine.openai import OpenAIEngine
+from proofloop.engine.openai_settings import OpenAISettings
 from proofloop.engine.pool import Engines
 from proofloop.engine.simulated import SimulatedEngine
+from proofloop.engine.triton_settings import TritonSettings
 from proofloop.errors import ConfigError
-from proofloop.runspec import RunSpec
+from proofloop.runspec import RunSpec, parse_runspec
 from proofloop.store import LocalStore
 from tests.builders import runspec
 from tests.scripted_openai import Exchange, Script, ScriptedServer, answers, refuses
@@ -165,3 +168,14 @@ def test_a_run_for_services_that_its_server_refuses_is_not_posed(engines: Engine
 def test_a_run_for_services_whose_engine_only_they_can_ask_is_posed(engines: Engines, script: Script) -> None:
     with ScriptedServer(script) as server:
         check_from_here(engines, served_by(server))
+
+
+@pytest.mark.parametrize("settings", [OpenAISettings, TritonSettings])
+def test_no_secret_of_an_engine_is_taken_from_a_run_file(settings: type[BaseModel]) -> None:
+    secrets = [name for name, field in settings.model_fields.items() if "SecretStr" in str(field.annotation)]
+    assert secrets
+    for name in secrets:
+        fields = {"name": "r", "problems": {"domain": "nano"}, "engine": {"settings": {name: "s3cret"}}}
+        with pytest.raises(ConfigError, match=rf"settings has {name}, .*\nhint: set PROOFLOOP_OPENAI") as caught:
+            parse_runspec(fields, "run.toml")
+        assert "s3cret" not in str(caught.value)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from proofloop import keys
 from proofloop.domains.base import SPLIT_BUCKETS
 from proofloop.errors import ConfigError
 from proofloop.problems import MAX_QUESTION_CHARS, ProblemFile, count_problems, problems_of, read_problems
@@ -29,7 +30,7 @@ ROWS = [
 PROBLEMS = [
     Problem(id="Q1", question="Prove it.", answer="42", source="a book"),
     Problem(id="7", question="Find $x$.", source="a contest"),
-    Problem(id="third-one", question="Why?"),
+    Problem(id=f"third-one-{digest('third one!')}", question="Why?"),
     Problem(id=f"p{digest('No id.')}", question="No id."),
 ]
 
@@ -77,7 +78,7 @@ BAD = [
     (GOOD + '{"question": 5}\n', r"^row 2 of .* has no text"),
     (GOOD + '{"question": "\\ud800"}\n', r"^row 2 of .* has half of a surrogate pair"),
     (GOOD + '{"problem": "b"}\n' + GOOD, r"^row 3 of .* is the same question as row 1\nhint: leave one out"),
-    ('{"question": "a", "id": "x/1"}\n{"question": "b", "id": "x-1"}\n', r"^row 2 of .* has the id 'x-1' of row 1\n"),
+    ('{"question": "a", "id": "x-1"}\n{"question": "b", "id": "x-1"}\n', r"^row 2 of .* has the id 'x-1' of row 1\n"),
     (jsonl([{"question": "x" * (MAX_QUESTION_CHARS + 1)}]), r"^the question in row 1 of .* has 100001 characters"),
     (b"\xff\xfe\x00", r"^.*problems.json cannot be read: .*\nhint: give .* in UTF-8"),
 ]  # fmt: skip
@@ -92,6 +93,15 @@ def test_a_bad_row_is_named_with_its_number(tmp_path: Path, text: str | bytes, p
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none.json cannot be read"):
         read_problems(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    "ids", [("几何1", "代数1"), ("几何", "代数"), ("x/1", "x-1"), ("x" * 60 + "a", "x" * 60 + "b"), ("", " ")]
+)
+def test_ids_that_differ_stay_different_whatever_a_key_can_hold(tmp_path: Path, ids: tuple[str, str]) -> None:
+    found = read_problems(write(tmp_path, jsonl([{"question": f"Prove {one!r}.", "id": one} for one in ids])))
+    assert len({problem.id for problem in found}) == 2
+    assert all(keys.check_id(f"{problem.id}-000", "id") for problem in found)
 
 
 def test_ten_thousand_problems_are_read(tmp_path: Path) -> None:

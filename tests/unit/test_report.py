@@ -340,7 +340,8 @@ def test_report_says_how_many_proofs_the_engine_never_answered(store: Store, tmp
 
 
 def test_report_draws_the_learning_curves(store: Store, tmp_path: Path) -> None:
-    begin(store, training={"verifier": {"steps": 20}, "generator": {"steps": 20}})
+    training = {"verifier": {"steps": 20}, "generator": {"steps": 20}}
+    begin(store, training=training, labeling={"stop_early": False})
     for role in ("verifier", "generator"):
         for number in range(1, 21):
             step = TrainingStep(
@@ -505,6 +506,7 @@ def test_clip_counts_bytes_as_they_stand_in_html() -> None:
     assert (clip("<<<<", 9).shown, clip("<<<<", 9).left_out) == ("<<", 2)
     assert clip("∀x", 4).left_out == 0
     assert clip("a\x00\ud800b", 10).shown == "a\ufffd?b"
+    assert (clip("a\u202eb", 13).shown, clip("a\u202eb", 12).left_out) == ("a⟨U+202E⟩", 2)
 
 
 def test_ticks_are_round_and_enclose_the_values() -> None:

@@ -93,6 +93,14 @@ def test_a_formula_that_cannot_be_set_stands_there_with_its_marks() -> None:
     assert found.text == r"Then $\left( \frac{1}{2}$ holds."
 
 
+@pytest.mark.parametrize(
+    "text", ["a\u202eb", "a\u202eb $x$", "$\\text{a\u202eb}$", "$\\text{a&#x202E;b}$", "$a\u202eb$"]
+)
+def test_what_is_invisible_or_turns_the_text_around_is_shown_by_its_number(text: str) -> None:
+    assert shown(text).text.startswith("a⟨U+202E⟩b")
+    assert shown("1\u200b2 \u2066 \ufeff").text == "1⟨U+200B⟩2 ⟨U+2066⟩ ⟨U+FEFF⟩"
+
+
 HOSTILE = [
     "<script>alert(1)</script>",
     "</div></main><script>alert(1)</script>",
@@ -163,6 +171,18 @@ def test_a_text_of_100_kb_takes_seconds_at_most(unit: str) -> None:
     page = Setter().readable(f"${text}$" if unit in ("{", "\\left(") else text)
     assert time.process_time() - began < 10
     assert len(page) >= SIZE // 2
+
+
+@pytest.mark.parametrize("unit", ["\n", " ", "\\", "[", "(", "\\(", "\\\\$", "$a$\n\n\n", "# ", "** "])
+def test_a_text_of_marks_that_nothing_closes_takes_no_time(unit: str) -> None:
+    text = unit * (SIZE // len(unit))
+    began = time.process_time()
+    Setter(limit=0).readable(text)
+    assert time.process_time() - began < 1
+
+
+def test_empty_lines_around_formulas_that_stand_alone_are_dropped() -> None:
+    assert shown("\n\na\n\n\n$$x$$\n\n\n\\[y\\]\n\nb\n").text == "\n\naxyb\n"
 
 
 def test_a_page_sets_so_many_characters_of_formulas_and_leaves_the_rest_as_written() -> None:

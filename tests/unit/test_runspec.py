@@ -52,6 +52,7 @@ n = 64
 m = 5
 k = 8
 confirm_at = 1
+stop_early = false
 [reward]
 preset = "weighted"
 alpha = 1
@@ -110,6 +111,7 @@ BAD = [
     (SMALLEST + "[labeling]\nn = true\n", r"^\[labeling\] n = True in .*: Input should be a valid integer$"),
     (SMALLEST + "[labeling]\nn = 8.5\n", r"^\[labeling\] n = 8.5 in .*: Input should be a valid integer"),
     (SMALLEST + "[labeling]\nstop_early = 1\n", r"^\[labeling\] stop_early = 1 in .*: Input should be a valid boolean"),
+    (SMALLEST + "[training.verifier]\nsteps = 1\n", r"^\[labeling\] stop_early = true and \[training.verifier\] in .*small.toml do not .*\nhint: set stop_early = false$"),
     (SMALLEST + "[labeling]\nconfirm_at = 0.7\n", r"^\[labeling\] confirm_at = 0.7 in .*: Input should be 0.5 or 1"),
     (SMALLEST + '[reward]\npreset = "papers"\n', r"^\[reward\] preset = 'papers' in .*: Input should be 'paper' or 'weighted'"),
     (SMALLEST + "[reward]\nalpha = nan\n", r"^\[reward\] alpha = nan in "),

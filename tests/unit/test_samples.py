@@ -72,6 +72,7 @@ def test_a_grade_that_comes_while_its_problem_waits_for_a_step_is_trained_on(sto
     spec = runspec(
         problems={"domain": "nano", "count": 1, "proofs_per_problem": 1},
         training={"problems": 1, "ahead": 1.0, "verifier": {"steps": 1}},
+        labeling={"stop_early": False},
     )
     create_run(store, spec, resume=False)
     add_proof(store, 0, valid(1.0))

@@ -47,9 +47,9 @@ class DeadLetters:
 
     def letters(self) -> Iterator[DeadLetter]:
         """Every dead letter; each stays where it is."""
-        for role in self._roles():
+        for depth in filter(lambda depth: depth.dead, self.depths()):
             with self._connection() as connection:
-                for _, letter, _ in self._taken(connection.channel(), role):
+                for _, letter, _ in self._taken(connection.channel(), depth):
                     yield letter
 
     def drop(self, chosen: Callable[[DeadLetter], bool]) -> int:
@@ -62,31 +62,34 @@ class DeadLetters:
 
     def _settle(self, chosen: Callable[[DeadLetter], bool], *, again: bool) -> int:
         count = 0
-        for role in self._roles():
+        for depth in filter(lambda depth: depth.dead, self.depths()):
             with self._connection() as connection:
                 channel = connection.channel()
                 channel.confirm_delivery()
-                for tag, letter, properties in self._taken(channel, role):
+                for tag, letter, properties in self._taken(channel, depth):
                     if not chosen(letter):
                         continue
                     if again:
                         fresh = properties_of(type=properties.type, message_id=properties.message_id)
-                        channel.basic_publish("", self._topology.queue(role), letter.body, fresh, mandatory=True)
+                        channel.basic_publish("", self._topology.queue(depth.role), letter.body, fresh, mandatory=True)
                     channel.basic_ack(tag)
                     count += 1
         return count
 
-    def _taken(self, channel: BlockingChannel, role: str) -> Iterator[tuple[int, DeadLetter, BasicProperties]]:
-        """The dead letters of a role, not acknowledged: closing the channel puts them back."""
-        while True:
-            method, properties, body = channel.basic_get(self._topology.dead_queue(role))
+    def _taken(self, channel: BlockingChannel, depth: Depth) -> Iterator[tuple[int, DeadLetter, BasicProperties]]:
+        """As many dead letters of a role as there were, not acknowledged: closing the channel puts them back.
+
+        Not until there are none: what is replayed may die again in the meantime, and come last.
+        """
+        for _ in range(depth.dead):
+            method, properties, body = channel.basic_get(self._topology.dead_queue(depth.role))
             if method is None or properties is None or body is None:
                 return
             headers = properties.headers or {}
             deaths = headers.get("x-death") or [{}]
             by_broker = str(deaths[0].get("reason", "unknown"))
             letter = DeadLetter(
-                queue=role,
+                queue=depth.role,
                 reason=headers.get(REASON) or GIVEN_UP.get(by_broker, by_broker),
                 body=body,
                 deliveries=headers.get(DELIVERIES, DELIVERY_LIMIT + 1),
@@ -100,9 +103,6 @@ class DeadLetters:
             return Depth(role, *(channel.queue_declare(name, passive=True).method.message_count for name in names))
         except ChannelClosedByBroker:
             return None
-
-    def _roles(self) -> list[str]:
-        return [depth.role for depth in self.depths() if depth.dead]
 
     @contextmanager
     def _connection(self) -> Iterator[BlockingConnection]:

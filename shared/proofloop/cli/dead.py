@@ -1,4 +1,8 @@
-"""`proofloop dead`: messages that nobody could handle. They lie on the broker if there is one, else in the store."""
+"""`proofloop dead`: messages that nobody could handle.
+
+Those of services lie on the broker, those of a run in one process in the store. With PROOFLOOP_BROKER set a run may have
+been either, so both are asked.
+"""
 
 from __future__ import annotations
 
@@ -26,51 +30,73 @@ RunOption = Annotated[
 @app.command("list")
 def list_dead(run: RunOption = None, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Every dead letter with its queue and the reason."""
-    letters = _on_broker(run) if load_settings().broker else _letters(*_local(run, store))
+    letters = _on_broker(run)
+    if here := _local(run, store):
+        letters += _in_store(*here)
     emit([letter.model_dump() for letter in letters], as_json=as_json, title=f"dead letters of {run or 'all runs'}")
 
 
 @app.command("replay")
 def replay(run: RunOption = None, store: StoreOption = None) -> None:
-    """Deliver every dead letter again; without a broker wait until all that follows is done."""
+    """Deliver every dead letter again: the broker's to the services, the store's here, until all that follows is done."""
+    count, rest = 0, ""
     if load_settings().broker:
-        count = open_dead_letters(load_settings()).replay(lambda letter: _is_of(letter, run))
-        print(f"{count} messages delivered again")
-        return
-    data, name = _local(run, store)
-    spec = need_run(data, name)
-    events = [event for event in map(_event, _letters(data, name)) if event is not None]
-    data.delete_prefix(keys.dead_letters(name))
-    engines = open_engines(data)
+        count += open_dead_letters(load_settings()).replay(lambda letter: _is_of(letter, run))
+    if (here := _local(run, store)) and _in_store(*here):
+        delivered, died = _replay_here(*here)
+        count, rest = count + delivered, f", {died} died again"
+    print(f"{count} messages delivered again{rest}")
+
+
+def _replay_here(store: Store, run: str) -> tuple[int, int]:
+    """How many were delivered, and died. One leaves the store when all that follows is done; what is no event stays."""
+    engines = open_engines(store)
     try:
-        with stopping_on_signal() as stopping, LocalWalk(data, engines, spec, stopping=stopping) as walk:
-            walk.replay(events)
+        spec = need_run(store, run)
+        with stopping_on_signal() as stopping, LocalWalk(store, engines, spec, stopping=stopping) as walk:
+            letters = [(letter, _event(letter)) for letter in _in_store(store, run)]
+            events = [event for _, event in letters if event is not None]
+            died = walk.replay(events)
+            store.delete_prefix(keys.dead_letters(run))
+            for letter in [*died, *(letter for letter, event in letters if event is None)]:
+                letter.keep(store, run)
     finally:
         engines.close()
-    left = sum(1 for _ in data.list(keys.dead_letters(name)))
-    print(f"{len(events)} messages delivered again, {left} died again")
+    return len(events), len(died)
 
 
 @app.command("drop")
 def drop(run: RunOption = None, store: StoreOption = None) -> None:
     """Forget every dead letter of the run."""
+    count = 0
     if load_settings().broker:
-        count = open_dead_letters(load_settings()).drop(lambda letter: _is_of(letter, run))
-    else:
-        data, name = _local(run, store)
-        count = data.delete_prefix(keys.dead_letters(name))
+        count += open_dead_letters(load_settings()).drop(lambda letter: _is_of(letter, run))
+    if here := _local(run, store):
+        count += here[0].delete_prefix(keys.dead_letters(here[1]))
     print(f"{count} dead letters dropped")
 
 
-def _local(run: str | None, store: StoreOption) -> tuple[Store, str]:
+def find_letters(store: Store, run: str) -> list[DeadLetterRecord]:
+    """A run's dead letters, wherever they lie. Raises BusError if the broker is away."""
+    return _on_broker(run) + _in_store(store, run)
+
+
+def _local(run: str | None, store: StoreOption) -> tuple[Store, str] | None:
+    """The store and the run whose letters it may hold; None where only the broker can have any. Raises ConfigError."""
+    has_broker = load_settings().broker is not None
+    if run is None and has_broker:
+        return None
     if run is None:
         raise ConfigError("which run?", "give --run NAME; without it only the dead letters of a broker can be seen")
     data = open_store(store, must_exist=True)
-    need_run(data, run)
+    if not has_broker:
+        need_run(data, run)
     return data, run
 
 
 def _on_broker(run: str | None) -> list[DeadLetterRecord]:
+    if not load_settings().broker:
+        return []
     letters = open_dead_letters(load_settings()).letters()
     return [DeadLetterRecord.of(letter) for letter in letters if _is_of(letter, run)]
 
@@ -85,7 +111,7 @@ def _is_of(letter: DeadLetter, run: str | None) -> bool:
         return False
 
 
-def _letters(store: Store, run: str) -> list[DeadLetterRecord]:
+def _in_store(store: Store, run: str) -> list[DeadLetterRecord]:
     return [get_record(store, key, DeadLetterRecord) for key in store.list(keys.dead_letters(run))]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from proofloop.errors import ConfigError
 from proofloop.labels import find_label
 from proofloop.measure import critiques_of, proofs_of
 from proofloop.records import Judgement, Proof, digest
+from proofloop.report.samples import printable
 from proofloop.rounds import searches_of
 from proofloop.runspec import RunSpec, parse_runspec
 from proofloop.settings import load_settings
@@ -59,21 +61,27 @@ def prove(
     found = [_found(data, proof) for proof in _proofs(data, spec)]
     if using is None:
         found = [{**one, "exact_checker": _check(question, one["proof"])} for one in found]
-    print(json.dumps(found, indent=2) if as_json else "\n\n".join(map(_page, found)))
+    print(json.dumps(found, indent=2) if as_json else printable("\n\n".join(map(_page, found))))
     if not any(one["proof"] for one in found):
         raise typer.Exit(1)
 
 
 def _text(problem: str) -> str:
     """The problem, read from a file where the argument names one."""
-    path = Path(problem)
-    is_file = len(problem) < 1000 and "\n" not in problem and path.is_file()
+    is_file = os.path.isfile(problem)  # false also for what is too long to be a path
     if not is_file and len(problem.split()) == 1:
         raise ConfigError(f"there is no file {problem[:60]!r}", "give the text of a problem, or a file that holds it")
-    text = path.read_text("utf-8") if is_file else problem
+    text = _read(Path(problem)) if is_file else problem
     if not text.strip():
         raise ConfigError("the problem is empty", "give its text, or the path of a file that holds it")
     return text.strip()
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}", "give a text file in UTF-8") from error
 
 
 def _check(question: str, proof: str) -> float:

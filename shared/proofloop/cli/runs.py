@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -13,10 +14,11 @@ import typer
 
 from proofloop import keys
 from proofloop.cli.common import JsonOption, StoreOption, emit, names, need_run, open_store
+from proofloop.cli.dead import find_letters
 from proofloop.costs import costs
 from proofloop.curriculum import CurriculumSpec, StageManifest, all_figures, find_curriculum, manifests, standing
 from proofloop.domains import load_domain
-from proofloop.errors import ConfigError
+from proofloop.errors import BusError, ConfigError
 from proofloop.evals import find_summary
 from proofloop.labels import analysis_rows, labels_of, proof_rows
 from proofloop.measure import Figure, evaluate_run, refinement_figures, search_figures
@@ -56,7 +58,7 @@ def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fals
         "outcomes": _count(label.outcome for label in labels),
         "kinds": _count(label.kind for label in labels),
         "versions": {role: len(published_versions(data, run, role)) for role in spec.training.roles},
-        "dead_letters": sum(1 for _ in data.list(keys.dead_letters(run))),
+        "dead_letters": _count_dead(data, run),
     }
     summary = find_summary(data, run)
     if as_json:
@@ -152,7 +154,7 @@ def report(
     fields = summary.model_dump(mode="json") if summary else None
     if summary:
         (out / "summary.json").write_text(summary.model_dump_json(indent=2) + "\n", "utf-8")
-    write_report(read_report(data, run, summary=fields), out / "report.html")
+    write_report(read_report(data, run, summary=fields, dead_letters=_count_dead(data, run)), out / "report.html")
     print(out / "report.html")
 
 
@@ -184,6 +186,15 @@ def export(
         raise ConfigError("--people and --analyses: people grade proofs on the page, not critiques", "give one of them")
     for row in analysis_rows(data, run) if analyses else proof_rows(data, run, people=people):
         print(json.dumps(row, ensure_ascii=False))
+
+
+def _count_dead(store: Store, run: str) -> int:
+    """A run's dead letters; a broker that cannot be asked is no reason to see nothing of the run."""
+    try:
+        return len(find_letters(store, run))
+    except (BusError, ConfigError) as error:
+        print(f"warning: dead letters are counted in the store alone: {error}", file=sys.stderr)
+        return sum(1 for _ in store.list(keys.dead_letters(run)))
 
 
 def _count(names: Iterable[str]) -> dict[str, int]:

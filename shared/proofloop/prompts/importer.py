@@ -99,16 +99,18 @@ def to_ours(template: str, name: str) -> str:
 
 
 def _text(node: ast.expr) -> str | None:
-    """The value of a string literal, with an optional `.strip()`."""
-    if (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "strip"
-        and not node.args
+    """The value of a string literal, stripped where `.strip()` follows it, however often."""
+    literal = node
+    while (
+        isinstance(literal, ast.Call)
+        and isinstance(literal.func, ast.Attribute)
+        and literal.func.attr == "strip"
+        and not literal.args
     ):
-        inner = _text(node.func.value)
-        return inner.strip() if inner is not None else None
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+        literal = literal.func.value
+    if not isinstance(literal, ast.Constant) or not isinstance(literal.value, str):
+        return None
+    return literal.value if literal is node else literal.value.strip()
 
 
 def _complete(found: Mapping[Any, str | None], file_name: str) -> dict[str, str]:
@@ -117,6 +119,8 @@ def _complete(found: Mapping[Any, str | None], file_name: str) -> dict[str, str]
         text = found.get(name)
         if text is None:
             raise ConfigError(f"{file_name} has no string literal {name!r}", f"it needs {', '.join(PLACEHOLDERS)}")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise ConfigError(f"template {name} has half of a surrogate pair", "write the character itself")
         templates[name] = text
     return templates
 

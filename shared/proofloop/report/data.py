@@ -91,9 +91,17 @@ class ReportData:
 
 
 def read_report(
-    store: Store, run_id: str, summary: Mapping[str, Any] | None = None, *, written: date | None = None
+    store: Store,
+    run_id: str,
+    summary: Mapping[str, Any] | None = None,
+    *,
+    written: date | None = None,
+    dead_letters: int | None = None,
 ) -> ReportData:
-    """Read a run, finished or not; `summary` as in `summary.json`. Raises ConfigError if there is no such run."""
+    """Read a run, finished or not; `summary` as in `summary.json`. Raises ConfigError if there is no such run.
+
+    `dead_letters`: how many there are, where somebody knows of more than the store's.
+    """
     spec = spec_of(store, run_id)
     order = _order(spec)
     planned = len(order) * spec.problems.proofs_per_problem + refinements_posed(store, spec) if order else None
@@ -121,7 +129,7 @@ def read_report(
         versions={role: use.of(role, log) for role, log in served.items()},
         samples=read_samples(store, spec, choice.chosen()),
         failed_proofs=failed_proofs,
-        dead_letters=sum(1 for _ in store.list(keys.dead_letters(run_id))),
+        dead_letters=sum(1 for _ in store.list(keys.dead_letters(run_id))) if dead_letters is None else dead_letters,
     )
 
 

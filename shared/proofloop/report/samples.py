@@ -7,6 +7,7 @@ chosen alone.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ _HTML_BYTES = {"<": 4, ">": 4, "&": 5, '"': 5, "'": 5}
 
 @dataclass(frozen=True)
 class Text:
-    """A model's text as the page may hold it: no control characters, and cut; `left_out` characters are missing."""
+    """A model's text as the page may hold it: nothing invisible, and cut; `left_out` characters are missing."""
 
     shown: str
     left_out: int = 0
@@ -245,15 +246,17 @@ class Checker:
 
 
 def clip(text: str, limit: int) -> Text:
-    """The beginning of a text that takes at most `limit` bytes as HTML, without the control characters HTML forbids."""
+    """The beginning of a text that takes at most `limit` bytes as HTML, printable."""
     size = 0
     for position, character in enumerate(text):
-        size += _HTML_BYTES.get(character) or len(character.encode("utf-8", "replace"))
+        size += _HTML_BYTES.get(character) or (1 if character.isascii() else len(printable(character).encode()))
         if size > limit:
             return Text(printable(text[:position]), len(text) - position)
     return Text(printable(text))
 
 
 def printable(text: str) -> str:
-    """The text without the control characters HTML forbids."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text).encode("utf-8", "replace").decode()
+    """The text without control characters, and with the invisible ones, which can reorder what is read, by number."""
+    text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text).encode("utf-8", "replace").decode()
+    invisible = {ord(each): f"⟨U+{ord(each):04X}⟩" for each in set(text) if unicodedata.category(each) == "Cf"}
+    return text.translate(invisible) if invisible else text

@@ -13,8 +13,9 @@ import itertools
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from proofloop.errors import ConfigError, NotFound, StoreError
@@ -25,6 +26,9 @@ CHUNK_BYTES = 64 * 1024 * 1024
 
 TEMPORARY = ".tmp"
 """The folder of what is being written; no key begins with it."""
+
+LEFT_S = 60.0
+"""How old a temporary file that no writer holds must be to count as left behind: a writer links what it wrote at once."""
 
 
 class LocalStore:
@@ -37,6 +41,7 @@ class LocalStore:
         self._ticket = itertools.count()
         try:
             os.makedirs(f"{self._root}/{TEMPORARY}", exist_ok=True)
+            _sweep(f"{self._root}/{TEMPORARY}")
             _probe(self._write_temporary(b"", durable=False))
         except OSError as error:
             raise ConfigError(
@@ -164,12 +169,18 @@ class LocalStore:
         temporary = (
             f"{self._temporary}-{os.getpid()}-{next(self._ticket)}"  # a forked child inherits the ticket, not the id
         )
-        with open(temporary, "wb", buffering=0) as file:
-            rest = memoryview(data)
-            while rest:  # one write takes at most two gigabytes
-                rest = rest[file.write(rest) :]
-            if durable:
-                os.fsync(file.fileno())
+        try:
+            with open(temporary, "wb", buffering=0) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # until it is written, or its process ends: see _sweep
+                rest = memoryview(data)
+                while rest:  # one write takes at most two gigabytes
+                    rest = rest[file.write(rest) :]
+                if durable:
+                    os.fsync(file.fileno())
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
         return temporary
 
 
@@ -193,6 +204,21 @@ def _links(temporary: str, target: str) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _sweep(folder: str) -> None:
+    """Remove what writers that were killed have left behind; locks stay."""
+    for name in os.listdir(folder):
+        if not name.endswith(".lock"):
+            with suppress(OSError):  # a writer holds it, another user's, or swept by another process
+                _remove_if_left(f"{folder}/{name}")
+
+
+def _remove_if_left(temporary: str) -> None:
+    with open(temporary, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if time.time() - os.fstat(file.fileno()).st_mtime > LEFT_S:
+            os.unlink(temporary)
 
 
 def _probe(temporary: str) -> None:

@@ -1,8 +1,8 @@
 """A model's text for reading: as it was written, with its LaTeX formulas set as MathML.
 
 The text is untrusted and a person decides by what it shows. So nothing of it becomes HTML, only elements and attributes
-named here leave this module, and nothing can be hidden: no colours, no phantoms, no negative space. What cannot be set
-stands there as written. It is no Markdown: that would make a list of a line that begins with a plus.
+named here leave this module, and nothing can be hidden: no colours, no phantoms, no negative space, no invisible
+characters. What cannot be set stands there as written. It is no Markdown: that would make a list of a line that begins with a plus.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Formula:
 _OPENER = re.compile(r"\\\\|\\\$|\$\$|\$|\\\[|\\\(|\\begin\{(?P<environment>[A-Za-z]{1,20}\*?)\}")
 _CLOSERS = {"$$": "$$", "\\[": "\\]", "\\(": "\\)"}
 _ENVIRONMENTS = frozenset({"align", "alignat", "aligned", "array", "cases", "equation", "gather", "multline", "split"})
-_DOLLAR = re.compile(r"(?<!\\)\$")
+_DOLLAR = r"(?<!\\)\$"
 _HEADING = re.compile(r"^#{1,6} +(.{1,300})$", re.MULTILINE)
 _BOLD = re.compile(r"(?<![\w*])\*\*(?=\S)([^*\n]{1,300})(?<=\S)\*\*(?![\w*])")
 _BEGIN, _END, _END_OF_BLOCK = "\ue000", "\ue001", "\ue002"
@@ -59,7 +59,8 @@ _BEGIN, _END, _END_OF_BLOCK = "\ue000", "\ue001", "\ue002"
 
 _NO_MARKS = dict.fromkeys(map(ord, (_BEGIN, _END, _END_OF_BLOCK)))
 _PLACE = re.compile(f"{_BEGIN}(\\d+){_END}([.,;:!?)\\]]{{0,4}})")
-_BLOCK = re.compile(f"\n*{_BEGIN}(\\d+){_END_OF_BLOCK}\n*")
+_BLOCK = re.compile(f"(?:(?<!\n)\n+)?{_BEGIN}(\\d+){_END_OF_BLOCK}\n*")
+"""Only the first newline of many begins a match: begun at each of them, all searches would be quadratic."""
 
 
 class Setter:
@@ -73,8 +74,8 @@ class Setter:
         text = printable(text).translate(_NO_MARKS)
         parts: list[str] = []
         formulas: list[str] = []
-        position = 0
-        while (found := _next_formula(text, position)) is not None:
+        position, closers = 0, Closers(text)
+        while (found := _next_formula(text, position, closers)) is not None:
             mark = f"{_BEGIN}{len(formulas)}{_END_OF_BLOCK if found.is_block else _END}"
             parts += [text[position : found.begin], mark]
             formulas.append(self._set(found) or _as_written(text[found.begin : found.end]))
@@ -97,31 +98,46 @@ def _emphasised(text: str) -> str:
     return _BOLD.sub(r"<strong>\1</strong>", _HEADING.sub(r'<strong class="heading">\1</strong>', escaped))
 
 
-def _next_formula(text: str, position: int) -> Formula | None:
-    """The first formula from here on; each search is short whatever the text."""
+class Closers:
+    """Where a mark is closed next. Nothing is searched twice for one mark, so all searches in a text are linear."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._next: dict[str, int] = {}
+
+    def after(self, inside: int, closer: str) -> int:
+        """The place of the first one from `inside` on, which only grows; -1 if it is too far."""
+        if self._next.get(closer, -1) < inside:
+            found = re.compile(_DOLLAR if closer == "$" else re.escape(closer)).search(self._text, inside)
+            self._next[closer] = found.start() if found else len(self._text) + MAX_FORMULA
+        place = self._next[closer]
+        return place if place + len(closer) <= inside + MAX_FORMULA else -1
+
+
+def _next_formula(text: str, position: int, closers: Closers) -> Formula | None:
+    """The first formula from here on."""
     for opener in _OPENER.finditer(text, position):
         mark, begin, inside = opener[0], opener.start(), opener.end()
         if mark in _CLOSERS:
-            closer = text.find(_CLOSERS[mark], inside, inside + MAX_FORMULA)
+            closer = closers.after(inside, _CLOSERS[mark])
             if closer > inside:
                 return Formula(begin, closer + 2, text[inside:closer], mark != "\\(")
         elif mark == "$":
-            closing = _DOLLAR.search(text, inside, inside + MAX_FORMULA)
-            if closing and _is_inline(text, inside, closing.start()):
-                return Formula(begin, closing.end(), text[inside : closing.start()], False)
+            closer = closers.after(inside, "$")
+            if closer > inside and _is_inline(text[inside:closer], text[closer + 1 : closer + 2]):
+                return Formula(begin, closer + 1, text[inside:closer], False)
         elif (name := opener["environment"]) and name.rstrip("*") in _ENVIRONMENTS:
-            closer = text.find(f"\\end{{{name}}}", inside, inside + MAX_FORMULA)
+            closer = closers.after(inside, f"\\end{{{name}}}")
             if closer > inside:
                 end = text.index("}", closer) + 1
                 return Formula(begin, end, text[begin:end], True)
     return None
 
 
-def _is_inline(text: str, begin: int, end: int) -> bool:
+def _is_inline(inside: str, follows: str) -> bool:
     """Whether what stands between two dollars is a formula: `$5 and $6` is not."""
-    inside = text[begin:end]
-    is_tight = bool(inside) and not inside[0].isspace() and not inside[-1].isspace()
-    return is_tight and "\n\n" not in inside and not text[end + 1 : end + 2].isdigit()
+    is_tight = not inside[0].isspace() and not inside[-1].isspace()
+    return is_tight and "\n\n" not in inside and not follows.isdigit()
 
 
 @lru_cache(maxsize=4096)
@@ -141,7 +157,7 @@ def _harmless(element: Element) -> Element:
     if tag == "mspace" and _WIDTH.fullmatch(element.get("width", "")):
         copy.set("width", element.get("width", ""))
     if element.text:
-        copy.text = html.unescape(element.text)  # the library writes its symbols as entities
+        copy.text = printable(html.unescape(element.text))  # the library writes its symbols as entities
     copy.extend([_harmless(child) for child in element])
     return copy
 

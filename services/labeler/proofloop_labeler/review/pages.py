@@ -25,6 +25,7 @@ from proofloop import keys
 from proofloop.errors import ConfigError, NotFound, StoreError
 from proofloop.records import Grade, Label
 from proofloop.report.page import environment, style
+from proofloop.report.samples import printable
 from proofloop.report.wording import count, score
 from proofloop.store import Store, get_record
 from proofloop_labeler.review.cases import Cases
@@ -49,7 +50,7 @@ class Pages:
     def __init__(self, store: Store, cases: Cases, announce: Callable[[str], None], *, only: str | None) -> None:
         self._store, self._cases, self._announce, self._only = store, cases, announce, only
         self._templates = environment("proofloop_labeler.review")
-        self._templates.filters.update(score=score, count=count)
+        self._templates.filters.update(score=score, count=count, printable=printable)
 
     def app(self, token: str | None) -> Starlette:
         """The application; without a token only a browser on this machine is answered."""
