@@ -115,21 +115,14 @@ class Rounds:
         return []
 
     def _round(self, name: str, problem: _Problem) -> list[ProblemPosed]:
+        """What the next round poses; nothing where the search ends."""
         run, search, number = self._spec.name, self._spec.search, len(problem.best_by_round)
         kept = best([*problem.kept, *self._candidates(problem.new)], search.keep)
         found = [*problem.best_by_round, problem.solved or (kept[0].proof_id if kept else None)]
         rng = random.Random(derive_seed(self._spec.seed, run, name, "round", number))
         parents = refinements(kept, search.analyses, rng)
         if problem.solved or number == search.rounds or not parents:
-            end = Found(
-                problem_id=name,
-                proofs=problem.posed,
-                best=found[-1],
-                score=next((each.score for each in kept if each.proof_id == found[-1]), None),
-                solved=problem.solved is not None,
-                best_by_round=tuple(found),
-            )
-            put_record(self._store, keys.found(run, name), end, durable=True)
+            self._end(name, problem, kept, found)
             return []
         drawn = Round(first=problem.posed, parents=parents)
         drawn = put_record(self._store, keys.search_round(run, name, number), drawn, durable=True)
@@ -140,6 +133,17 @@ class Rounds:
             for place, parent in enumerate(drawn.parents)
             for its_id in [proof_id(name, drawn.first + place)]
         ]
+
+    def _end(self, name: str, problem: _Problem, kept: list[Candidate], found: list[str | None]) -> None:
+        end = Found(
+            problem_id=name,
+            proofs=problem.posed,
+            best=found[-1],
+            score=next((each.score for each in kept if each.proof_id == found[-1]), None),
+            solved=problem.solved is not None,
+            best_by_round=tuple(found),
+        )
+        put_record(self._store, keys.found(self._spec.name, name), end, durable=True)
 
     def _candidates(self, names: list[str]) -> Iterator[Candidate]:
         """The readable ones among these proofs."""
