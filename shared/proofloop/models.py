@@ -162,6 +162,12 @@ def _verified(store: Store, key: str, expected: str) -> Iterator[bytes]:
         raise CorruptObject(f"{key} has digest {found.hexdigest()[:12]}, its manifest says {expected[:12]}")
 
 
+def is_beside_run_file(version: str) -> bool:
+    """Whether `version_folder` looks for it in the folder of the run file."""
+    is_known = version.startswith("runs/") or entry_points(group="proofloop.models", name=version)
+    return not is_known and not Path(version).is_absolute()
+
+
 def version_folder(store: Store, cache: Path, version: str, base: Path = Path()) -> Path:
     """A local folder with the version's files: where they lie already, or a verified copy in `cache`.
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import certifi
 import pytest
+import urllib3
 
 from proofloop.bus import open_bus
 from proofloop.bus.rabbitmq import RabbitBus
-from proofloop.errors import ConfigError
+from proofloop.errors import ConfigError, StoreError
 from proofloop.messages import ReviewJudged
 from proofloop.settings import Settings
 from proofloop.store import open_store
+from proofloop.store.minio import MinioStore
 from tests.integration.servers import S3, Broker, bucket_folder, delete_namespace
 
 
@@ -60,6 +63,18 @@ def test_a_store_whose_authority_is_not_trusted_is_refused_with_the_way_out(
     with pytest.raises(ConfigError, match=r"certificate.*\nhint: .*SSL_CERT_FILE") as caught:
         open_store(_settings(tls_s3, "proofloop-test", ""))
     assert tls_s3.secret_key not in str(caught.value)
+
+
+def test_a_certificate_that_goes_wrong_later_means_that_the_store_is_away(
+    tls_s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", tls_s3.authority)
+    with bucket_folder(tls_s3) as (bucket, prefix):
+        store = open_store(_settings(tls_s3, bucket, prefix))
+        assert isinstance(store, MinioStore)
+        store._client._http = urllib3.PoolManager(cert_reqs="CERT_REQUIRED", ca_certs=certifi.where(), retries=False)
+        with pytest.raises(StoreError, match=r"certificate.*; set SSL_CERT_FILE"):
+            store.put_if_absent("a/k", b"x")
 
 
 def _settings(s3: S3, bucket: str, prefix: str) -> Settings:

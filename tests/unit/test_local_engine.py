@@ -9,14 +9,18 @@ import torch
 
 from proofloop.domains.nano import NanoDomain
 from proofloop.engine.base import ChatMessage, Generation, GenerationRequest
+from proofloop.engine.pool import Engines
 from proofloop.errors import EngineError, NotFound, StoreError
 from proofloop.prompts.packs import load_pack
 from proofloop.records import Sampling
+from proofloop.runspec import RunSpec
+from proofloop.store import LocalStore
 from proofloop_serving.decoding import sample
 from proofloop_serving.engine import LocalEngine, open_engine
 from proofloop_serving.loading import load_model
 from proofloop_serving.prompt_cache import ReadPrompts
 from proofloop_trainer.nano import BASE_FOLDER
+from tests.builders import runspec
 
 torch.set_num_threads(1)
 DOMAIN, PACK = NanoDomain(), load_pack("nano")
@@ -198,3 +202,16 @@ def test_sampling_follows_the_distribution():
     tokens, logprobs = sample(logits, torch.ones(rows), torch.full((rows,), 0.7, dtype=torch.float64), uniforms)
     assert torch.bincount(tokens, minlength=4).tolist() == pytest.approx([12500, 7500, 0, 0], abs=2)
     assert logprobs.exp().unique().tolist() == pytest.approx([0.375, 0.625], abs=1e-6)
+
+
+def test_a_model_beside_its_run_file_is_that_of_the_run_and_others_are_shared(tmp_path):
+    def run(folder: str, model: str) -> RunSpec:
+        models = dict.fromkeys(("generator", "verifier", "meta_verifier"), model)
+        return runspec(engine={"kind": "local"}, models=models, base=tmp_path / folder)
+
+    engines = Engines(LocalStore(tmp_path / "store"), tmp_path / "cache")
+    for folder in ("mine", "yours"):
+        with pytest.raises(EngineError, match=f"{folder}/model is no model folder"):
+            engines.of(run(folder, "model")).submit(request(0, "model")).result(60)
+    assert engines.of(run("mine", "nano-base")) is engines.of(run("yours", "nano-base"))
+    engines.close()

@@ -518,15 +518,15 @@ def test_a_message_waits_as_long_as_the_engine_asks_for(tmp_path: Path, asked_s:
 def test_an_engine_that_stays_away_is_warned_of_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proofloop.asking.SILENCE_S", 0.2)
     tools = tools_with(tmp_path, RefusingEngine(EngineError("no route to gpu-7", retryable=True)))
-    deadline = time.monotonic() + 0.7
+    began = time.monotonic()
     with structlog.testing.capture_logs() as lines:
-        while time.monotonic() < deadline:
+        while time.monotonic() < began + 0.7:
             with pytest.raises(Retry):
                 list(prove(POSED, tools))
     expected = {"engine": "simulated", "role": "generator", "reason": "no route to gpu-7"}
     warnings = [line for line in lines if line["log_level"] == "warning"]
     assert warnings[0] == {**expected, "event": "engine_away", "log_level": "warning"}
-    assert 2 <= len(warnings) <= 3
+    assert 2 <= len(warnings) <= (time.monotonic() - began) / 0.2
 
 
 def test_a_call_that_can_never_work_is_data_of_its_own_kind(tmp_path: Path) -> None:

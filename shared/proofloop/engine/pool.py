@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from proofloop.engine import open_engine
+from proofloop.engine import ON_SERVERS, open_engine
 from proofloop.engine.base import ChatMessage, Engine, GenerationRequest, prepare
 from proofloop.engine.trial import check_taken
 from proofloop.errors import CallRefused, ConfigError, EngineError
-from proofloop.models import version_folder
+from proofloop.models import is_beside_run_file, version_folder
 from proofloop.prompts import load_pack
 from proofloop.records import MODEL_ROLES, Sampling
 from proofloop.runspec import RunSpec
@@ -28,8 +28,13 @@ class Engines:
         self._open: dict[str, Engine] = {}
 
     def of(self, spec: RunSpec) -> Engine:
-        """The engine of a run. Raises ConfigError."""
+        """The engine of a run; runs with equal sections share it, unless models lie beside their run files.
+
+        Raises ConfigError.
+        """
         name = spec.engine.model_dump_json()
+        if spec.engine.kind not in ON_SERVERS and any(is_beside_run_file(spec.model_of(role)) for role in MODEL_ROLES):
+            name += str(spec.base)
         with self._lock:
             if name not in self._open:
                 self._open[name] = open_engine(

@@ -48,6 +48,9 @@ CONNECTIONS = 64
 PAGE = 1000
 """Names in one listing: S3's own limit."""
 
+UNTRUSTED = "the store's certificate is not trusted"
+"""At the start a mistake of the settings; later the store is away until its certificate is mended."""
+
 _TRANSIENT = frozenset(
     {
         "ConditionalRequestConflict",
@@ -263,6 +266,8 @@ class MinioStore:
             self._remove(f"{probe}")
         except StoreError as error:
             cause = error.__cause__
+            if isinstance(cause, urllib3.exceptions.SSLError):
+                raise ConfigError(f"{UNTRUSTED}: {cause}", TRUST_HINT) from error
             if not isinstance(cause, S3Error) or cause.code in _TRANSIENT:
                 raise
             hints = {
@@ -293,6 +298,6 @@ def _classified(what: str, action: Callable[[], T]) -> T:
     except urllib3.exceptions.SSLError as error:
         if "CERTIFICATE_VERIFY_FAILED" not in str(error):
             raise _TryAgain(str(error)) from error
-        raise ConfigError(f"the store's certificate is not trusted: {error}", TRUST_HINT) from error
+        raise StoreError(f"{UNTRUSTED}: {error}; {TRUST_HINT}") from error
     except (ServerError, InvalidResponseError, urllib3.exceptions.HTTPError, OSError) as error:
         raise _TryAgain(f"{type(error).__name__}: {error}") from error
