@@ -12,8 +12,8 @@ from pydantic import BaseModel
 import proofloop.engine
 from proofloop.engine import open_engine
 from proofloop.engine.openai import OpenAIEngine
-from proofloop.engine.simulated import SimulatedEngine
 from proofloop.engine.openai_settings import OpenAISettings
+from proofloop.engine.simulated import SimulatedEngine
 from proofloop.engine.triton_settings import TritonSettings
 from proofloop.errors import ConfigError
 from proofloop.runspec import parse_runspec

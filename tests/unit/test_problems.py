@@ -95,7 +95,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_problems(tmp_path / "none.json")
 
 
-@pytest.mark.parametrize("ids", [("几何1", "代数1"), ("几何", "代数"), ("x/1", "x-1"), ("x" * 60 + "a", "x" * 60 + "b"), ("", " ")])
+@pytest.mark.parametrize(
+    "ids", [("几何1", "代数1"), ("几何", "代数"), ("x/1", "x-1"), ("x" * 60 + "a", "x" * 60 + "b"), ("", " ")]
+)
 def test_ids_that_differ_stay_different_whatever_a_key_can_hold(tmp_path: Path, ids: tuple[str, str]) -> None:
     found = read_problems(write(tmp_path, jsonl([{"question": f"Prove {one!r}.", "id": one} for one in ids])))
     assert len({problem.id for problem in found}) == 2

@@ -93,7 +93,9 @@ def test_a_formula_that_cannot_be_set_stands_there_with_its_marks() -> None:
     assert found.text == r"Then $\left( \frac{1}{2}$ holds."
 
 
-@pytest.mark.parametrize("text", ["a\u202eb", "a\u202eb $x$", "$\\text{a\u202eb}$", "$\\text{a&#x202E;b}$", "$a\u202eb$"])
+@pytest.mark.parametrize(
+    "text", ["a\u202eb", "a\u202eb $x$", "$\\text{a\u202eb}$", "$\\text{a&#x202E;b}$", "$a\u202eb$"]
+)
 def test_what_is_invisible_or_turns_the_text_around_is_shown_by_its_number(text: str) -> None:
     assert shown(text).text.startswith("a⟨U+202E⟩b")
     assert shown("1\u200b2 \u2066 \ufeff").text == "1⟨U+200B⟩2 ⟨U+2066⟩ ⟨U+FEFF⟩"
