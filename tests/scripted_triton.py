@@ -109,7 +109,7 @@ class TritonPythonModel:
                 pb.Tensor("token_ids", numpy.full(count, 5, dtype=numpy.int32)),
                 pb.Tensor("logprobs", numpy.full(count, -0.25, dtype=numpy.float32)),
                 pb.Tensor("num_input_tokens", numpy.array([3], dtype=numpy.int32)),
-                pb.Tensor("num_cached_tokens", numpy.array([0], dtype=numpy.int32)),
+                pb.Tensor("num_cached_tokens", numpy.array([2], dtype=numpy.int32)),
                 pb.Tensor("num_output_tokens", numpy.array([count], dtype=numpy.int32)),
                 pb.Tensor("engine_seconds", numpy.array([0.5], dtype=numpy.float32)),
             ]

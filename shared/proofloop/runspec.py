@@ -316,8 +316,8 @@ def parse_runspec(fields: dict[str, Any], origin: str) -> RunSpec:
     keys.check_id(spec.name, f"name in {origin}")
     if spec.labeling.stop_early and "verifier" in spec.training.roles:  # not a validator: old runs stay readable
         raise ConfigError(
-            f"[labeling] stop_early = true and [training.verifier] in {origin} do not go together: a proof that is decided"
-            " early lacks critiques and meta-critiques, and the verifier learns from whole groups of them",
+            f"[labeling] stop_early = true and [training.verifier] in {origin} do not go together: a proof"
+            " that is decided early lacks critiques and meta-critiques, and the verifier learns from groups of them",
             "set stop_early = false",
         )
     return spec

@@ -18,11 +18,11 @@ from proofloop.costs import bills
 from proofloop.errors import BusError, StoreError
 from proofloop.labels import find_label, labels_of
 from proofloop.messages import Event, ProofLabeled
-from proofloop.records import Grade
+from proofloop.records import Grade, derive_seed
 from proofloop.report.samples import read_samples
 from proofloop.store import Store, find_record, get_record, put_record
 from proofloop.walk import create_run
-from proofloop_labeler.review import grading
+from proofloop_labeler.review import cases, grading
 from proofloop_labeler.review.cases import Cases
 from proofloop_labeler.review.grading import Announcer
 from proofloop_labeler.review.pages import Pages
@@ -164,6 +164,18 @@ def test_a_check_of_a_label_changes_and_announces_nothing_and_is_counted(page: O
     agreeing = sum(labels[name].score == 1.0 for name in offered)
     assert f"<dd>{agreeing} of 2" in browser.get(f"/runs/{RUN}").text
     assert page.settle() == []
+
+
+def test_lots_are_drawn_once_however_often_a_page_is_asked_for(page: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        put_decided(page.store, f"p2-{number:03d}", 1.0)
+    drawn: list[object] = []
+    monkeypatch.setattr(cases, "derive_seed", lambda *parts: drawn.append(parts) or derive_seed(*parts))
+    for spot_checks in (0, 2):
+        browser = page.browser(spot_checks=spot_checks)
+        for _ in range(3):
+            browser.get(f"/runs/{RUN}")
+    assert len(drawn) == 2 * 4  # a label each, in each of two processes
 
 
 def test_a_label_that_is_decided_and_not_drawn_is_not_graded(page: Open) -> None:

@@ -364,6 +364,7 @@ def test_stdout_of_every_look_at_a_run_is_data(done: Path) -> None:
     spent = {row["of"]: row for row in cost.data()}
     assert {"generator", "verifier", "meta_verifier", "total", "per_problem"} <= set(spent)
     assert spent["generator"]["calls"] == 4
+    assert {row["money"] for row in spent.values()} == {None}  # the run has no prices
     assert spent["total"]["calls"] == sum(spent[role]["calls"] for role in ("generator", "verifier", "meta_verifier"))
     assert models.data() == [
         {"role": role, "version": "m-1", "serves": True} for role in ("generator", "verifier", "meta_verifier")

@@ -426,6 +426,23 @@ def test_proofs_that_die_give_their_place_to_the_next_and_are_named_in_the_end(t
     check_every_proof_is_labelled_once(store, spec, run(store, spec, CountingEngine()))  # and --resume tries them again
 
 
+def test_a_dead_letter_that_cannot_be_stored_gives_its_place_to_the_next_all_the_same(tmp_path: Path) -> None:
+    store, stopping = LocalStore(tmp_path), threading.Event()
+    store.put_if_absent(keys.dead_letters(RUN).removesuffix("/"), b"a file where their folder would be")
+    spec = runspec(
+        problems={"domain": "nano", "count": 10, "proofs_per_problem": 2},
+        flow={"max_waiting_proofs": 2, "generator": 2, "verifier": 2, "meta_verifier": 2},
+    )
+    patience = threading.Timer(20, stopping.set)
+    patience.start()
+    with (
+        walking(store, spec, CursedEngine(), stopping=stopping) as walk,
+        pytest.raises(ProofloopError, match="of 20 proofs have no label because a message of theirs died"),
+    ):
+        walk.run(planned_proofs(spec))
+    patience.cancel()
+
+
 # -- the run's spec ----------------------------------------------------------------------------------------------------
 
 

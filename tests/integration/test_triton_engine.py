@@ -71,6 +71,7 @@ def test_an_answer_brings_its_tokens_counts_and_version(opened: OpenTriton) -> N
     answer = opened().submit(ask("think", model="runs/a/models/verifier/000001")).result(30)
     assert (answer.text, answer.reasoning, answer.finish_reason) == ("7 7 7 7 ", "hmm", "length")
     assert (answer.prompt_tokens, answer.completion_tokens, answer.engine_seconds) == (3, 4, 0.5)
+    assert answer.cached_tokens == 2
     assert answer.model_version == "runs/a/models/verifier/000001"
     assert answer.tokens and answer.tokens.completion_ids == (5, 5, 5, 5) and answer.tokens.logprobs == (-0.25,) * 4
 

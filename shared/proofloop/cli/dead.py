@@ -1,7 +1,7 @@
 """`proofloop dead`: messages that nobody could handle.
 
-Those of services lie on the broker, those of a run in one process in the store. With PROOFLOOP_BROKER set a run may have
-been either, so both are asked.
+Those of services lie on the broker, those of a run in one process in the store. With PROOFLOOP_BROKER set a run may
+have been either, so both are asked.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def list_dead(run: RunOption = None, store: StoreOption = None, as_json: JsonOpt
 
 @app.command("replay")
 def replay(run: RunOption = None, store: StoreOption = None) -> None:
-    """Deliver every dead letter again: the broker's to the services, the store's here, until all that follows is done."""
+    """Deliver every dead letter again: the broker's to the services, the store's here, waiting for what follows."""
     count, rest = 0, ""
     if load_settings().broker:
         count += open_dead_letters(load_settings()).replay(lambda letter: _is_of(letter, run))

@@ -160,7 +160,7 @@ def report(
 
 @app.command("cost")
 def cost(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Calls, tokens, engine seconds and money, by role, by problem and by solved problem; added up from the records."""
+    """Calls, tokens, engine seconds and, at the run's prices, money: by role, by problem and by solved problem."""
     data = open_store(store, must_exist=True)
     need_run(data, run)
     found = costs(data, run)
@@ -169,6 +169,8 @@ def cost(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fals
         spent = getattr(found, name)
         if spent is not None:
             rows.append({"of": name, **asdict(spent)})
+    if not found.priced:
+        rows = [{**row, "money": None} for row in rows]
     emit(rows, as_json=as_json, title=f"cost of {run}: {found.problems} problems, {found.solved_problems} solved")
 
 

@@ -92,6 +92,7 @@ class TritonAnswer:
             finish_reason="cancelled" if cancelled else read_finish_reason(self.finish_reason),
             prompt_tokens=self._prompt_tokens(request),
             completion_tokens=self._completion_tokens(),
+            cached_tokens=int(self._one("num_cached_tokens") or 0),
             engine_seconds=self._one("engine_seconds") or engine_seconds,
             model_version=self.model_version or request.model,
             tokens=None if cancelled else self._tokens(),

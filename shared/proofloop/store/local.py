@@ -28,7 +28,7 @@ TEMPORARY = ".tmp"
 """The folder of what is being written; no key begins with it."""
 
 LEFT_S = 60.0
-"""How old a temporary file that no writer holds must be to count as left behind: a writer links what it wrote at once."""
+"""A temporary file that is older and that no writer holds was left behind: a writer links what it wrote at once."""
 
 
 class LocalStore:

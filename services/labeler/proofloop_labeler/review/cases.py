@@ -5,6 +5,7 @@ Labels and grades never change, so each is read once in the life of a process, h
 
 from __future__ import annotations
 
+import heapq
 import math
 import threading
 import time
@@ -42,15 +43,17 @@ LISTED_S = 5.0
 
 @dataclass(frozen=True)
 class Kept:
-    """What is kept of a label."""
+    """What is kept of a label; those with the lowest `lot` are the random sample, the same one in every process."""
 
     proof_id: str
     problem_id: str
     outcome: LabelOutcome
+    lot: int
 
     @classmethod
     def of(cls, label: Label) -> Kept:
-        return cls(label.proof_id, label.problem_id, label.outcome)
+        lot = derive_seed("check", label.run_id, label.proof_id)
+        return cls(label.proof_id, label.problem_id, label.outcome, lot)
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class Cases:
         decided = [label for label in kept if label.outcome in ("label", "perfect")]
         return Standing(
             open=tuple(label for label in undecided if label.proof_id not in graded),
-            checks=tuple(label for label in self._sample(run, decided) if label.proof_id not in graded),
+            checks=tuple(label for label in self._sample(decided) if label.proof_id not in graded),
             grades=graded,
             agreement=_agreement(graded),
         )
@@ -150,9 +153,9 @@ class Cases:
         metas = find_record(self._store, keys.meta_critiques(*where), MetaCritiques)
         return ReadCritique(critique, judgement.confirmed if judgement else None, metas.assessments if metas else ())
 
-    def _sample(self, run: str, decided: Sequence[Kept]) -> list[Kept]:
-        """A random sample by the digest of the names: the same one in every process, in the order of the store."""
-        drawn = sorted(decided, key=lambda label: derive_seed("check", run, label.proof_id))[: self._spot_checks]
+    def _sample(self, decided: Sequence[Kept]) -> list[Kept]:
+        """In the order of the store."""
+        drawn = heapq.nsmallest(self._spot_checks, decided, key=lambda label: label.lot)
         return sorted(drawn, key=lambda label: label.proof_id)
 
 

@@ -2,7 +2,8 @@
 
 The text is untrusted and a person decides by what it shows. So nothing of it becomes HTML, only elements and attributes
 named here leave this module, and nothing can be hidden: no colours, no phantoms, no negative space, no invisible
-characters. What cannot be set stands there as written. It is no Markdown: that would make a list of a line that begins with a plus.
+characters. What cannot be set stands there as written. It is no Markdown: that would make a list of a line that begins
+with a plus.
 """
 
 from __future__ import annotations
