@@ -163,6 +163,16 @@ def test_out_of_memory_halves_the_batch_until_the_calls_have_room():
     engine.close()
 
 
+def test_a_model_is_put_on_the_gpu_with_the_most_free_memory(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda gpu: ((10, 70, 40)[gpu], 80))
+    moved = []
+    monkeypatch.setattr("torch.nn.Module.to", lambda model, device: moved.append(str(device)))
+    load_model(BASE_FOLDER)
+    assert moved == ["cuda:1"]
+
+
 def test_closing_fails_what_waits_as_retryable(engine):
     calls = [engine.submit(request(number, model=f"model-{number}")) for number in range(4)]
     engine.close()
