@@ -32,7 +32,10 @@ class LoadedModel:
 
 
 def load_model(folder: Path) -> LoadedModel:
-    """Load a Hugging Face folder, on the GPU with the most room if there is one; EngineError if it is missing, corrupt or incomplete."""
+    """Load a Hugging Face folder, on the GPU with the most room if there is one.
+
+    Raises EngineError if it is missing, corrupt or incomplete, and OutOfMemoryError.
+    """
     if not (folder / "config.json").is_file():
         raise EngineError(f"{folder} is no model folder: it has no config.json", retryable=False)
     disable_progress_bar()

@@ -73,7 +73,7 @@ class Replica:
         self._stub = GRPCInferenceServiceStub(self._channel)
         self._ready: dict[str, Interface] = {}
         self._asking: dict[str, asyncio.Task[Interface | None]] = {}
-        self._used: dict[str, float] = {}  # when this process loaded or asked it, in seconds since 1970 as Triton has it
+        self._used: dict[str, float] = {}  # when this process loaded or asked it, by Triton's clock: since 1970
         self._failures, self._down_until = 0, 0.0
 
     @property
