@@ -94,10 +94,17 @@ class _State:
 class Batch:
     """The rows that one model is completing. For one thread."""
 
-    def __init__(self, model: PreTrainedModel, eos_ids: frozenset[int], prompt_tokens_kept: int = 0) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        eos_ids: frozenset[int],
+        prompt_tokens_kept: int = 0,
+        tokens_per_pass: int | None = None,
+    ) -> None:
         self._model, self._eos_ids = model, eos_ids
         self._recorder = Recorder(model)
         self._can_join = can_join(growing_cache(model.config))
+        self._tokens_per_pass = tokens_per_pass if self._can_join else None  # what is read apart has to join
         self.prompts = PromptCache(prompt_tokens_kept if self._can_join else 0)
         self._state: _State | None = None
         self._step = 0  # of the uniforms drawn ahead
@@ -177,16 +184,18 @@ class Batch:
     def _read(self, rows: Sequence[Row]) -> list[tuple[list[int], ReadPrompts]]:
         """The places of the rows by the reading that has their prompts; what is new is read now."""
         fresh = dict.fromkeys(row.prompt_ids for row in rows if self.prompts.find(row.prompt_ids) is None)
-        newly_read = read_prompts(self._model, list(fresh), self._recorder) if fresh else None
+        newly_read = [
+            read_prompts(self._model, prompts, self._recorder) for prompts in passes(list(fresh), self._tokens_per_pass)
+        ]
+        new = {prompt: read for read in newly_read for prompt in read.places}
         parts: dict[int, tuple[list[int], ReadPrompts]] = {}
         for place, row in enumerate(rows):
-            read = self.prompts.find(row.prompt_ids) or newly_read
-            assert read is not None
+            read = self.prompts.find(row.prompt_ids) or new[row.prompt_ids]
             parts.setdefault(id(read), ([], read))[0].append(place)
             row.cached_tokens = 0 if row.prompt_ids in fresh else len(row.prompt_ids)
             fresh.pop(row.prompt_ids, None)
-        if newly_read:
-            self.prompts.add(newly_read)
+        for read in newly_read:
+            self.prompts.add(read)
         return list(parts.values())
 
     def _state_of(self, rows: Sequence[Row], read: ReadPrompts) -> _State:
@@ -270,6 +279,17 @@ def _nucleus(probabilities_BV: torch.Tensor, top_p_B: torch.Tensor) -> torch.Ten
     ordered_BV = ordered_BV.masked_fill(before_BV >= top_p_B[:, None], 0.0)
     kept_BV = torch.zeros_like(probabilities_BV).scatter_(1, order_BV, ordered_BV)
     return kept_BV / kept_BV.sum(-1, keepdim=True)
+
+
+def passes(prompts: Sequence[tuple[int, ...]], tokens: int | None) -> list[list[tuple[int, ...]]]:
+    """The prompts in groups of like length, each with no more tokens than that after padding, or of one prompt."""
+    groups: list[list[tuple[int, ...]]] = []
+    for prompt in sorted(prompts, key=len, reverse=True):
+        if groups and (tokens is None or (len(groups[-1]) + 1) * len(groups[-1][0]) <= tokens):
+            groups[-1].append(prompt)
+        else:
+            groups.append([prompt])
+    return groups
 
 
 def read_prompts(model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], recorder: Recorder) -> ReadPrompts:

@@ -19,15 +19,15 @@ import structlog
 import torch
 
 from proofloop.engine.base import Generation, GenerationRequest
+from proofloop.engine.settings import read_settings
 from proofloop.errors import CallRefused, EngineError, NotFound, StoreError
 from proofloop.records import Tokens
 from proofloop_serving.decoding import Batch, Row
 from proofloop_serving.loading import LoadedModel, load_model
+from proofloop_serving.settings import LocalSettings
 from proofloop_serving.text import StopStrings
 
 LINGER_S = 0.004  # how long the first calls of a batch wait for company
-MODELS_KEPT = 4
-PROMPT_TOKENS_KEPT = 32_768  # of all models together
 THINKING_ENDS = "</think>"
 
 log = structlog.get_logger()
@@ -80,15 +80,9 @@ class _Served:
 class LocalEngine:
     """Answers by a model in this process; `resolve` gives the folder of a model version."""
 
-    def __init__(
-        self,
-        resolve: Resolve,
-        max_batch: int = 256,
-        threads: int = 1,
-        prompt_tokens_kept: int = PROMPT_TOKENS_KEPT,
-    ) -> None:
-        self._resolve = resolve
-        self._max_batch, self._threads, self._prompt_tokens_kept = max_batch, threads, prompt_tokens_kept
+    def __init__(self, resolve: Resolve, settings: LocalSettings | None = None) -> None:
+        self._resolve, self._settings = resolve, settings or LocalSettings()
+        self._max_batch = self._settings.max_batch
         self._models: OrderedDict[str, _Served] = OrderedDict()
         self._waiting: dict[str, deque[LocalCall]] = {}  # by model, the longest waiting first
         self._changed = threading.Condition()
@@ -126,13 +120,13 @@ class LocalEngine:
         self._thread.join()
 
     def _work(self) -> None:
-        torch.set_num_threads(self._threads)
+        torch.set_num_threads(self._settings.threads)
         while self._is_busy() or self._wait():
             for name, calls in self._gather().items():
                 self._guarded(name, calls, lambda name=name, calls=calls: self._begin(name, calls))
-            for name, served in list(self._models.items()):
-                if served.calls:
-                    self._guarded(name, [], lambda served=served: _go_on(served))
+            for name in list(self._models):
+                if self._models[name].calls:
+                    self._guarded(name, [], lambda name=name: _go_on(self._models[name]))
 
     def _guarded(self, name: str, calls: Sequence[LocalCall], work: Callable[[], None]) -> None:
         """Do a step of one model; if it fails, so do these calls and those that the model is answering."""
@@ -201,20 +195,37 @@ class LocalEngine:
             self._forget_prompts()
 
     def _model(self, name: str) -> _Served:
-        """Raises EngineError: worth a retry only where the store is away."""
+        """Raises EngineError: worth a retry only where the store is away or memory is short."""
         if name not in self._models:
-            loaded = load_model(self._find(name))
-            self._models[name] = _Served(loaded, Batch(loaded.model, loaded.eos_ids, self._prompt_tokens_kept))
+            self._make_room(self._settings.models_kept - 1)
+            self._models[name] = self._load(name)
         self._models.move_to_end(name)
-        idle = [each for each, served in self._models.items() if not served.calls and each != name]
-        for each in idle[: max(0, len(self._models) - MODELS_KEPT)]:
-            del self._models[each]
         return self._models[name]
+
+    def _load(self, name: str) -> _Served:
+        """Raises EngineError, for want of memory only after a second try without the idle models."""
+        folder, kept, problem = self._find(name), self._settings, ""
+        for _ in range(2):
+            try:
+                loaded = load_model(folder)
+                batch = Batch(loaded.model, loaded.eos_ids, kept.prompt_tokens_kept, kept.tokens_per_pass)
+                return _Served(loaded, batch)
+            except torch.OutOfMemoryError as error:
+                problem = str(error)
+            self._make_room(0)  # not in the handler: the error's frames hold what was loaded
+        raise EngineError(f"no memory for {name!r} beside {len(self._models)} busy models: {problem}", retryable=True)
+
+    def _make_room(self, kept: int) -> None:
+        """Let go of the idle models asked longest ago, until so many models are left or none is idle."""
+        idle = [name for name, served in self._models.items() if not served.calls]
+        for name in idle[: max(0, len(self._models) - kept)]:
+            del self._models[name]
+        torch.cuda.empty_cache()
 
     def _forget_prompts(self) -> None:
         """Keep no more prompts of all models than one may: those of the model longest not asked go first."""
         kept = [served.batch.prompts for served in self._models.values()]
-        excess = sum(prompts.tokens for prompts in kept) - self._prompt_tokens_kept
+        excess = sum(prompts.tokens for prompts in kept) - self._settings.prompt_tokens_kept
         for prompts in kept:
             excess -= prompts.forget(excess)
 
@@ -241,8 +252,8 @@ class LocalEngine:
 
 
 def open_engine(settings: Mapping[str, Any], resolve: Resolve) -> LocalEngine:
-    """The entry point `local`: settings `max_batch` and `threads`, both optional."""
-    return LocalEngine(resolve, int(settings.get("max_batch", 256)), int(settings.get("threads", 1)))
+    """The entry point `local`. Raises ConfigError for settings that it does not know."""
+    return LocalEngine(resolve, read_settings(LocalSettings, settings, "local"))
 
 
 def _prompt(call: LocalCall) -> str | tuple[Any, ...]:

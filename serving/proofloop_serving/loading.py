@@ -32,7 +32,10 @@ class LoadedModel:
 
 
 def load_model(folder: Path) -> LoadedModel:
-    """Load a Hugging Face folder, on the GPU if there is one; EngineError if it is missing, corrupt or incomplete."""
+    """Load a Hugging Face folder, on the GPU with the most room if there is one.
+
+    Raises EngineError if it is missing, corrupt or incomplete, and OutOfMemoryError.
+    """
     if not (folder / "config.json").is_file():
         raise EngineError(f"{folder} is no model folder: it has no config.json", retryable=False)
     disable_progress_bar()
@@ -45,8 +48,16 @@ def load_model(folder: Path) -> LoadedModel:
         raise EngineError(f"model folder {folder} cannot be loaded: {error}", retryable=False) from error
     if report["missing_keys"]:
         raise EngineError(f"model folder {folder} lacks weights: {sorted(report['missing_keys'])[:3]}", retryable=False)
-    model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    model.eval().to(_device())
     return LoadedModel(model, tokenizer, _eos_ids(model, tokenizer), _max_length(model))
+
+
+def _device() -> torch.device:
+    """Models that are served side by side, each in a process of its own, spread over the GPUs."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    gpus = range(torch.cuda.device_count())
+    return torch.device("cuda", max(gpus, key=lambda gpu: torch.cuda.mem_get_info(gpu)[0]))
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

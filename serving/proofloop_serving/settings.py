@@ -18,15 +18,27 @@ CHECKOUT_FOLDER = Path(__file__).parents[1] / "settings"
 DEFAULT = "nano-cpu.yaml"
 
 
-class TransformersSettings(BaseModel):
+class DecoderSettings(BaseModel):
     """Our own decoder: small models, on a CPU or one GPU."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    engine: Literal["transformers"]
-    max_batch: int = Field(256, ge=1)
+    max_batch: int = Field(256, ge=1, description="calls of one model answered at once")
     threads: int = Field(1, ge=1)
-    prompt_tokens_kept: int = Field(32_768, ge=0)
+    tokens_per_pass: int = Field(16_384, ge=1, description="of prompts, padded; a longer prompt goes alone")
+    prompt_tokens_kept: int = Field(32_768, ge=0, description="of all models together")
+
+
+class LocalSettings(DecoderSettings):
+    """In this process, which may serve several models."""
+
+    models_kept: int = Field(4, ge=1, description="loaded; those asked longest ago go first, none that is answering")
+
+
+class TransformersSettings(DecoderSettings):
+    """One model, inside Triton."""
+
+    engine: Literal["transformers"]
 
 
 class TensorRTSettings(BaseModel):

@@ -28,6 +28,8 @@ class TensorRTCall:
         self.failure: EngineError | None = None
         self.output: Any = None
         self.cancel_asked = False
+        self.token_ids: list[int] = []
+        self.logprobs: list[float] = []
 
     def progress(self, want_text: bool) -> Progress:
         if self.failure:
@@ -74,6 +76,7 @@ class TensorRTEngine:
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
         self._llm.shutdown()
 
     def _encode(self, ask: Ask) -> list[int]:
@@ -102,7 +105,7 @@ class TensorRTEngine:
             if call.cancel_asked:
                 call.output.abort()
             async for output in call.output:
-                call.latest = _progress(output, prompt_ids, time.monotonic() - began)
+                call.latest = _progress(call, output, prompt_ids, time.monotonic() - began)
         except ValueError as error:  # what LLM._check_arguments raises for too long a prompt and the like
             call.failure = CallRefused(str(error))
         except Exception as error:  # the engine died or was shut down under the call
@@ -112,17 +115,22 @@ class TensorRTEngine:
             call.when_done()
 
 
-def _progress(output: Any, prompt_ids: Sequence[int], seconds: float) -> Progress:
-    """`output` is a RequestOutput: its one sequence holds all tokens and all text so far."""
+def _progress(call: TensorRTCall, output: Any, prompt_ids: Sequence[int], seconds: float) -> Progress:
+    """`output` is a RequestOutput: its one sequence holds all tokens and all text so far; only what is new is read."""
     sequence = output.outputs[0]
-    token_ids = list(sequence.token_ids)
+    if sequence.finish_reason:  # the tokens of a stop string are taken off again: read all once more
+        call.token_ids, call.logprobs = [], []
+    call.token_ids += sequence.token_ids[len(call.token_ids) :]
+    known = len(call.logprobs)
+    pairs = zip((sequence.logprobs or [])[known:], call.token_ids[known:], strict=False)
+    call.logprobs += [_logprob(entry, token) for entry, token in pairs]
     return Progress(
         text=sequence.text,
         finish_reason=sequence.finish_reason,
         stop_reason=sequence.stop_reason if isinstance(sequence.stop_reason, str) else "",
         prompt_ids=prompt_ids,
-        token_ids=token_ids,
-        logprobs=[_logprob(each, token) for each, token in zip(sequence.logprobs or [], token_ids, strict=False)],
+        token_ids=call.token_ids,
+        logprobs=call.logprobs,
         cached_tokens=output.cached_tokens,
         seconds=seconds,
     )

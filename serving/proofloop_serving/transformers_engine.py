@@ -9,7 +9,7 @@ from proofloop.engine.base import GenerationRequest
 from proofloop_serving.asks import Ask, Progress
 from proofloop_serving.engine import LocalCall, LocalEngine, Options, answer_text
 from proofloop_serving.loading import LoadedModel
-from proofloop_serving.settings import TransformersSettings
+from proofloop_serving.settings import LocalSettings, TransformersSettings
 from proofloop_serving.text import TextStream
 
 
@@ -60,7 +60,7 @@ class TransformersEngine:
 
     def __init__(self, folder: Path, version: str, settings: TransformersSettings) -> None:
         self._version = version
-        self._engine = LocalEngine(lambda _: folder, settings.max_batch, settings.threads, settings.prompt_tokens_kept)
+        self._engine = LocalEngine(lambda _: folder, LocalSettings(**settings.model_dump(exclude={"engine"})))
         self._loaded = self._engine.load(version)
 
     def begin(self, ask: Ask, when_done: Callable[[], None]) -> TransformersCall:

@@ -7,6 +7,7 @@ roles. The next iteration begins with that model. Each stage writes its manifest
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from proofloop import keys
 from proofloop.domains import prompts_of
 from proofloop.errors import ConfigError
 from proofloop.measure import Figure
+from proofloop.prompts import PromptPack, load_pack
 from proofloop.records import MODEL_ROLES, ModelRole, Record, TrainingStep
 from proofloop.rewards import PAPER_ALPHA, PAPER_BETA
 from proofloop.runspec import (
@@ -351,15 +353,41 @@ def _check_beside_files(given: set[str], file: Path) -> None:
         )
 
 
-def freeze(store: Store, spec: CurriculumSpec) -> None:
-    """Keep the curriculum in the store, or find the same one there. Raises ConfigError if it is another."""
+class FileDigests(Record):
+    """The SHA-256 of each file of [files] by its path: rows decide which problem a step has."""
+
+    files: dict[str, str]
+
+
+def freeze(store: Store, spec: CurriculumSpec) -> PromptPack:
+    """Keep the curriculum, its files' digests and its prompts in the store, or find them there; the prompts.
+
+    Raises ConfigError if the curriculum or one of its files is another.
+    """
     body = spec.model_dump_json(exclude={"base"}).encode()
-    if store.put_if_absent(keys.curriculum(spec.name), body, durable=True):
-        return
-    if find_curriculum(store, spec.name) != spec.model_copy(update={"base": Path()}):
+    is_new = store.put_if_absent(keys.curriculum(spec.name), body, durable=True)
+    if not is_new and find_curriculum(store, spec.name) != spec.model_copy(update={"base": Path()}):
         raise ConfigError(
             f"curriculum {spec.name!r} was begun with another file", "it is frozen; give the new one another name"
         )
+    if spec.files:
+        _freeze_files(store, spec, spec.files)
+    key = keys.prompts(spec.name)
+    kept = find_record(store, key, PromptPack)
+    return kept or put_record(store, key, load_pack(spec.prompts, spec.base), durable=True)
+
+
+def _freeze_files(store: Store, spec: CurriculumSpec, files: Files) -> None:
+    paths = [path for path in (files.problems, files.proofs, files.analyses) if path]
+    now = {str(path): hashlib.sha256((spec.base / path).read_bytes()).hexdigest() for path in paths}
+    begun = put_record(store, keys.curriculum_files(spec.name), FileDigests(files=now), durable=True).files
+    for path, digest in now.items():
+        if begun[path] != digest:
+            raise ConfigError(
+                f"{path} is not as it was when curriculum {spec.name!r} began: SHA-256 {digest[:12]}, then"
+                f" {begun[path][:12]}",
+                "put the old file back, or give a curriculum on the new one another name",
+            )
 
 
 def find_curriculum(store: Store, name: str) -> CurriculumSpec | None:

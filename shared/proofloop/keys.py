@@ -156,6 +156,11 @@ def curriculum(name: str) -> str:
     return f"{CURRICULA}{name}.json"
 
 
+def curriculum_files(name: str) -> str:
+    """The digests of the files that a curriculum was begun with."""
+    return f"runs/{name}/files.json"
+
+
 def stage(name: str, stage: str) -> str:
     """The manifest of a curriculum's stage."""
     return f"runs/{name}/stages/{stage}.json"

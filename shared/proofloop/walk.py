@@ -22,7 +22,7 @@ from proofloop.ledger import Ledger, Progress
 from proofloop.messages import Event, ModelPublished, ProblemPosed, ProofLabeled, decode
 from proofloop.models import published_versions, verify_version
 from proofloop.problems import count_problems, problems_of
-from proofloop.prompts import load_pack
+from proofloop.prompts import PromptPack, load_pack
 from proofloop.records import Record, Role, digest
 from proofloop.rounds import proof_id
 from proofloop.runspec import RunSpec, read_frozen
@@ -55,17 +55,17 @@ class Interrupted(ProofloopError):
     """The walk was asked to stop; it can be resumed."""
 
 
-def create_run(store: Store, spec: RunSpec, *, resume: bool) -> RunSpec:
-    """Freeze the spec and its prompts with the run, or find them there when resuming.
+def create_run(store: Store, spec: RunSpec, *, resume: bool, pack: PromptPack | None = None) -> RunSpec:
+    """Freeze the spec and its prompts (`pack`, or what it names) with the run, or find them there when resuming.
 
     Raises ConfigError, or CorruptObject when its training cannot go on.
     """
     stored = find_spec(store, spec.name)
     if stored is None:
-        put_record(store, keys.prompts(spec.name), load_pack(spec.prompts, spec.base), durable=True)
+        put_record(store, keys.prompts(spec.name), pack or load_pack(spec.prompts, spec.base), durable=True)
         if store.put_if_absent(keys.run_spec(spec.name), spec.model_dump_json().encode(), durable=True):
             return spec
-        return create_run(store, spec, resume=resume)  # another process was first
+        return create_run(store, spec, resume=resume, pack=pack)  # another process was first
     if not resume:
         raise ConfigError(
             f"run {spec.name!r} is already in the store", "give --resume to go on with it, or another name"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from proofloop.cli.app import app
 from proofloop.curriculum import CurriculumSpec, all_figures, manifests
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError, ProofloopError
+from proofloop.prompts import PromptPack, load_pack
 from proofloop.records import TrainingBatch, TrainingSample
 from proofloop.store import LocalStore, get_record
 
@@ -170,6 +173,21 @@ def test_files_alone_say_what_is_right_where_no_checker_can(tmp_path: Path):
     assert {"accuracy", "judged_quality"} <= set(figures["1-enhanced/verifier"])
     assert set(figures["1-generator/generator"]) == {"judged_score", "judged_self_error"}
     assert figures["1-meta_verifier/meta"]["accuracy"].cases > 0
+
+
+def test_a_template_that_is_edited_half_way_changes_no_stage(tmp_path: Path):
+    stages = dict.fromkeys(("meta_verifier", "enhanced", "generator"), NO_STEPS)
+    write_files(tmp_path)
+    shutil.copytree(str(files("proofloop.prompts").joinpath("packs", "nano")), tmp_path / "mine")
+    spec = on_files(tmp_path, **stages, prompts="mine")
+    pack = load_pack("mine", tmp_path)
+    with pytest.raises(Killed):
+        run(spec, tmp_path / "store", kill_at="1-verifier: step 2/3")
+    with (tmp_path / "mine" / "proof_verification.txt").open("a") as template:
+        template.write("\nBe strict.")
+    store = run(spec, tmp_path / "store")
+    for name in ("small", "small-1-label-file"):
+        assert get_record(store, keys.prompts(name), PromptPack) == pack
 
 
 def test_without_graded_analyses_the_meta_verifier_stays_what_it_was(tmp_path: Path):

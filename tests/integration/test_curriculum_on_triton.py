@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from tritonclient.grpc import InferenceServerClient
 
 pytest.importorskip("proofloop_trainer.curriculum.workflow", reason="proofloop-trainer is not installed")
 
@@ -50,6 +51,9 @@ def test_every_step_is_sampled_by_the_version_before_it(tmp_path: Path, monkeypa
             iterate(spec, store, engines, threading.Event(), lambda _: None)
         finally:
             engines.close()
+        with InferenceServerClient(triton.endpoint) as client:
+            names = [each.name for each in client.get_inference_statistics().model_stats]
+    assert sum(name.startswith("runs.small.") for name in names) <= 4  # of all stages together
     assert list(manifests(store, spec)) == ["1-verifier", "1-generator", "1-label", "1-consolidate"]
     for step in range(3):
         batch = get_record(store, keys.batch("small", "1-verifier", step), TrainingBatch)

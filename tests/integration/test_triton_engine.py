@@ -142,16 +142,24 @@ def test_a_version_that_cannot_be_loaded_leaves_the_others(opened: OpenTriton) -
     assert engine.submit(ask(model=good)).result(30).model_version == good
 
 
-def test_the_oldest_versions_of_a_role_are_unloaded_and_come_back(opened: OpenTriton, triton: Triton) -> None:
-    versions = [f"runs/a/models/verifier/{number:06d}" for number in range(1, 5)]
-    engine = opened(keep_versions=2)
-    engine.prepare("nano")
-    running = engine.submit(ask(model=versions[0], max_tokens=300))
-    for version in versions:
+def test_versions_of_a_run_asked_longest_ago_are_unloaded_and_come_back(opened: OpenTriton, triton: Triton) -> None:
+    v1, v2, v3 = (f"runs/a/models/1-verifier/{number:06d}" for number in range(1, 4))
+    g1, g2 = (f"runs/a/models/1-generator/{number:06d}" for number in range(1, 3))
+    others = ["nano", "runs/b/models/1-verifier/000001"]
+    engine, of_another_role = opened(keep_versions=3), opened(keep_versions=3)
+    for version in (*others, v1):
         engine.prepare(version)
-    assert running.result(30).completion_tokens == 300  # it was unloaded meanwhile, and ended what it had begun
-    assert loaded(triton) == ["nano", *map(triton_name, versions[2:])]
-    assert engine.submit(ask(model=versions[0])).result(30).model_version == versions[0]
+    running = engine.submit(ask(model=v1, max_tokens=10_000))
+    engine.prepare(v2)
+    engine.prepare(v3)
+    of_another_role.submit(ask(model=v2)).result(30)
+    for version, left in ((g1, [g1, v1, v2]), (g2, [g1, g2, v1])):
+        assert engine.submit(ask(model=version)).result(30).model_version == version
+        assert loaded(triton) == [triton_name(each) for each in ("nano", *left, others[1])]
+    running.cancel()
+    assert running.result(30).finish_reason == "cancelled"
+    assert engine.submit(ask(model=v3)).result(30).model_version == v3
+    assert loaded(triton) == [triton_name(each) for each in ("nano", g1, g2, v3, others[1])]
 
 
 def test_many_callers_load_a_version_once(opened: OpenTriton, triton: Triton) -> None:

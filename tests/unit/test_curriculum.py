@@ -372,13 +372,35 @@ def test_files_that_do_not_go_with_the_rest_are_refused(tmp_path: Path, text: st
         load_curriculum(tmp_path / "c.toml")
 
 
+def write_rows(folder: Path) -> None:
+    for name in ("p", "v", "a"):
+        (folder / f"{name}.jsonl").write_text(f"{json.dumps({'question': name})}\n")
+
+
 def test_files_begin_without_a_cold_start_and_are_frozen_like_a_domain(tmp_path: Path):
     (tmp_path / "c.toml").write_text(FILES)
+    write_rows(tmp_path)
     spec, store = load_curriculum(tmp_path / "c.toml"), LocalStore(tmp_path)
     assert (spec.stages[0].name, spec.prompts) == ("1-verifier", "math")
     for _ in range(2):
         freeze(store, spec)
     assert find_curriculum(store, "c") == spec.model_copy(update={"base": Path()})
+
+
+@pytest.mark.parametrize("name", ["p", "v", "a"])
+def test_a_file_that_changed_since_the_curriculum_began_is_refused_until_it_is_put_back(tmp_path: Path, name: str):
+    (tmp_path / "c.toml").write_text(FILES)
+    write_rows(tmp_path)
+    spec, store = load_curriculum(tmp_path / "c.toml"), LocalStore(tmp_path)
+    freeze(store, spec)
+    with (tmp_path / f"{name}.jsonl").open("a") as file:
+        file.write('{"question": "more"}\n')
+    said = rf"^{name}.jsonl is not as it was when curriculum 'c' began: SHA-256 \w+, then \w+\nhint: put the old file"
+    with pytest.raises(ConfigError, match=said):
+        freeze(store, spec)
+    freeze(store, spec.model_copy(update={"name": "d"}))
+    write_rows(tmp_path)
+    freeze(store, spec)
 
 
 ROW = {"problem": QUESTION, "proof": SOLUTION, "score": 0.5}

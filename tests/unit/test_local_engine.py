@@ -10,15 +10,16 @@ import torch
 from proofloop.domains.nano import NanoDomain
 from proofloop.engine.base import ChatMessage, Generation, GenerationRequest
 from proofloop.engine.pool import Engines
-from proofloop.errors import EngineError, NotFound, StoreError
+from proofloop.errors import ConfigError, EngineError, NotFound, StoreError
 from proofloop.prompts.packs import load_pack
 from proofloop.records import Sampling
 from proofloop.runspec import RunSpec
 from proofloop.store import LocalStore
-from proofloop_serving.decoding import sample
+from proofloop_serving.decoding import passes, sample
 from proofloop_serving.engine import LocalEngine, open_engine
-from proofloop_serving.loading import load_model
+from proofloop_serving.loading import LoadedModel, load_model
 from proofloop_serving.prompt_cache import ReadPrompts
+from proofloop_serving.settings import LocalSettings
 from proofloop_trainer.nano import BASE_FOLDER
 from tests.builders import runspec
 
@@ -52,7 +53,7 @@ def completions(generations: list[Generation]) -> list[tuple[int, ...]]:
 def test_an_answer_depends_on_its_seed_and_not_on_its_batch(engine):
     requests = [request(number) for number in range(48)]
     together = completions(ask(engine, requests))
-    few_at_once = LocalEngine(lambda name: BASE_FOLDER, max_batch=5)
+    few_at_once = LocalEngine(lambda name: BASE_FOLDER, LocalSettings(max_batch=5, tokens_per_pass=200))
     assert completions(ask(few_at_once, requests[::-1]))[::-1] == together
     few_at_once.close()
     assert together[:24] != together[24:]  # the same prompts under other seeds
@@ -155,7 +156,7 @@ def test_out_of_memory_halves_the_batch_until_the_calls_have_room():
         if len(named["input_ids"]) > 3:
             raise torch.OutOfMemoryError("no room")
 
-    engine = LocalEngine(lambda name: BASE_FOLDER, max_batch=8)
+    engine = LocalEngine(lambda name: BASE_FOLDER, LocalSettings(max_batch=8))
     engine.load("base").model.register_forward_pre_hook(forward, with_kwargs=True)
     waiting, rounds = list(range(8)), 0
     while waiting and rounds < 5:
@@ -165,6 +166,103 @@ def test_out_of_memory_halves_the_batch_until_the_calls_have_room():
         waiting, rounds = list(failed), rounds + 1
     assert not waiting and rounds > 1
     engine.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"max_batc": 1}, r'\[engine\] local: unknown key "max_batc" \(did you mean "max_batch"\?\)\nhint: known'),
+        ({"max_batch": "many"}, r"\[engine\] local: max_batch = 'many': Input should be a valid integer"),
+        ({"models_kept": 0}, r"\[engine\] local: models_kept = 0: Input should be greater than or equal to 1"),
+    ],
+)
+def test_wrong_settings_are_named(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        open_engine(settings, lambda name: BASE_FOLDER)
+
+
+def models_in_memory() -> int:
+    return sum(type(each) is LoadedModel for each in gc.get_objects())
+
+
+def test_the_model_asked_longest_ago_is_let_go_before_another_is_loaded():
+    gc.collect()
+    others, seen = models_in_memory(), []
+
+    def resolve(name):
+        seen.append((name, models_in_memory() - others))
+        return BASE_FOLDER
+
+    engine = open_engine({"models_kept": 2}, resolve)
+    for name in ("a", "b", "a", "c", "a", "b"):
+        ask(engine, [request(0, name, max_tokens=2)])
+    engine.close()
+    assert seen == [("a", 0), ("b", 1), ("c", 1), ("b", 1)]
+
+
+@pytest.mark.usefixtures("quiet_log")
+def test_a_model_without_room_is_loaded_in_the_place_of_idle_ones_or_fails_its_own_calls(monkeypatch):
+    """The loader stands for a GPU on which two models have room."""
+    gc.collect()
+    others, rows = models_in_memory(), []
+
+    def load(folder):
+        if models_in_memory() - others >= 2:
+            raise torch.OutOfMemoryError("no room")
+        loaded = load_model(folder)
+        hook = lambda _, inputs, named: rows.append(len(named["input_ids"]))  # noqa: E731
+        loaded.model.register_forward_pre_hook(hook, with_kwargs=True)
+        return loaded
+
+    monkeypatch.setattr("proofloop_serving.engine.load_model", load)
+    engine = LocalEngine(lambda name: BASE_FOLDER, LocalSettings(max_batch=8))
+    ask(engine, [request(0, name, max_tokens=2) for name in ("a", "b")])
+    ask(engine, [request(number, "c", max_tokens=2) for number in range(8)])
+    assert rows[-1] == 8
+    busy = [engine.submit(request(0, name, max_tokens=400)) for name in ("c", "d")]
+    with pytest.raises(EngineError, match="no memory for 'e' beside 2 busy models: no room") as caught:
+        engine.submit(request(0, "e")).result(60)
+    assert caught.value.retryable
+    for call in busy:
+        call.cancel()
+        call.result(60)
+    ask(engine, [request(number, "e", max_tokens=2) for number in range(8)])
+    assert rows[-1] == 8
+    engine.close()
+
+
+def test_prompts_are_read_in_passes_of_so_many_padded_tokens():
+    shapes = []
+    whole = LocalEngine(lambda name: BASE_FOLDER)
+    engine = LocalEngine(lambda name: BASE_FOLDER, LocalSettings(tokens_per_pass=200))
+    for each in (engine, whole):
+        hook = lambda _, inputs, named: shapes.append(tuple(named["input_ids"].shape))  # noqa: E731
+        each.load("base").model.register_forward_pre_hook(hook, with_kwargs=True)
+    requests = [request(number) for number in range(24)]
+    answers = completions(ask(engine, requests))
+    read = [shape for shape in shapes if shape[1] > 1]
+    assert sum(rows for rows, _ in read) == 24 and all(rows * width <= 200 for rows, width in read)
+    shapes.clear()
+    assert completions(ask(whole, requests)) == answers
+    assert len([shape for shape in shapes if shape[1] > 1]) < len(read)
+    for each in (engine, whole):
+        each.close()
+
+
+def test_a_prompt_larger_than_a_pass_is_read_alone():
+    assert passes([(1,) * 3, (2,) * 9, (3,) * 4, (4,) * 4], 8) == [[(2,) * 9], [(3,) * 4, (4,) * 4], [(1,) * 3]]
+    assert passes([(1,) * 3, (2,) * 9], None) == [[(2,) * 9, (1,) * 3]]
+    assert passes([], 8) == []
+
+
+def test_a_model_is_put_on_the_gpu_with_the_most_free_memory(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda gpu: ((10, 70, 40)[gpu], 80))
+    moved = []
+    monkeypatch.setattr("torch.nn.Module.to", lambda model, device: moved.append(str(device)))
+    load_model(BASE_FOLDER)
+    assert moved == ["cuda:1"]
 
 
 def test_closing_fails_what_waits_as_retryable(engine):
@@ -178,7 +276,7 @@ def test_closing_fails_what_waits_as_retryable(engine):
 
 
 def test_all_models_together_keep_no_more_than_their_prompts_allowance():
-    engine = LocalEngine(lambda name: BASE_FOLDER, prompt_tokens_kept=3000)
+    engine = LocalEngine(lambda name: BASE_FOLDER, LocalSettings(prompt_tokens_kept=3000))
     config = load_model(BASE_FOLDER).model.config
     for version in range(6):
         ask(engine, [request(number, f"version-{version}", max_tokens=2) for number in range(24)])

@@ -3,13 +3,16 @@
 import itertools
 import random
 import re
+import shutil
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from proofloop.domains.nano import FLAW_KINDS, NanoDomain, parse_question, render_proof, true_lines
+from proofloop.errors import ConfigError
 from proofloop.prompts.parsing import parse_evaluation, parse_meta_critique, parse_proof
 from proofloop_trainer.nano import BASE_FOLDER
 from proofloop_trainer.nano.demonstrations import demonstrate, mark_lines, write_proof
@@ -18,6 +21,7 @@ from proofloop_trainer.nano.pretrain import (
     IGNORED,
     build_mark_head,
     build_model,
+    cold_start,
     demonstration_batches,
     loss_of,
     table_batches,
@@ -117,3 +121,23 @@ def test_the_base_model_is_as_good_as_its_card_says():
 
 def test_the_base_model_is_small():
     assert sum(path.stat().st_size for path in BASE_FOLDER.iterdir()) < 10 * 2**20
+
+
+@pytest.mark.parametrize("start", ["wider", "other words", "known to the engine alone"])
+def test_a_cold_start_of_another_model_is_refused_with_the_way_out(tmp_path, start):
+    if start == "wider":
+        sizes = {"hidden_size": 128, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
+        LlamaForCausalLM(LlamaConfig(vocab_size=len(TOKENIZER), **sizes)).save_pretrained(tmp_path / start)
+        TOKENIZER.save_pretrained(tmp_path / start)
+    if start == "other words":
+        shutil.copytree(BASE_FOLDER, tmp_path / start)
+        file = tmp_path / start / "tokenizer.json"
+        file.write_text(file.read_text().replace("Evaluation", "Appraisal"))
+    said = rf"^\[cold_start\] steps = 600: .*{start} is no nano model, with its .*\nhint: .*\[cold_start\] steps = 0"
+    with pytest.raises(ConfigError, match=said):
+        cold_start(tmp_path / start, tmp_path / "out", seed=0, steps=600, batch=48, learning_rate=1e-3)
+
+
+def test_a_cold_start_goes_on_from_a_nano_model(tmp_path):
+    cold_start(BASE_FOLDER, tmp_path, seed=0, steps=1, batch=2, learning_rate=1e-3)
+    assert (tmp_path / "model.safetensors").is_file()

@@ -19,7 +19,7 @@ from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from proofloop.engine.triton_answer import Tensor, read_tensor
-from proofloop.engine.triton_contract import model_config
+from proofloop.engine.triton_contract import model_config, triton_name
 from proofloop.engine.triton_settings import TritonSettings
 from proofloop.errors import AccessRefused, CallRefused, EngineError
 
@@ -72,7 +72,7 @@ class Replica:
         self._stub = GRPCInferenceServiceStub(self._channel)
         self._ready: dict[str, Interface] = {}
         self._asking: dict[str, asyncio.Task[Interface | None]] = {}
-        self._used: dict[str, float] = {}
+        self._used: dict[str, float] = {}  # when this process loaded or asked it, by Triton's clock: since 1970
         self._failures, self._down_until = 0, 0.0
 
     @property
@@ -90,7 +90,7 @@ class Replica:
     @contextmanager
     def use(self, name: str) -> Iterator[None]:
         self.running[name] += 1
-        self._used[name] = time.monotonic()
+        self._used[name] = time.time()
         try:
             yield
         finally:
@@ -135,7 +135,7 @@ class Replica:
         request = messages.RepositoryModelLoadRequest(model_name=name)
         request.parameters["config"].string_param = model_config(version, self._settings.server_settings)
         request.parameters["file:1/model.py"].bytes_param = self._settings.model_file.encode()
-        self._used[name] = began = time.monotonic()
+        began, self._used[name] = time.monotonic(), time.time()
         try:
             await self._stub.RepositoryModelLoad(
                 request, timeout=self._settings.load_timeout_s, metadata=self._settings.admin_metadata()
@@ -148,14 +148,21 @@ class Replica:
         log.info("model_loaded", version=version, server=self.address, seconds=round(time.monotonic() - began, 3))
 
     async def _unload_surplus(self, loaded: str, version: str) -> None:
-        """Unload the role's versions that this process used longest ago; Triton lets them end what they have begun."""
-        prefix = loaded.rpartition(".")[0] + "."
+        """Unload the versions of the same run that any process asked longest ago, none with a call of this one.
+
+        Triton lets a version end what others have begun; asked again, it is loaded again.
+        """
         if not version.startswith("runs/"):
             return
+        prefix = triton_name(version.partition("/models/")[0] + "/models/")
         answer = await self._stub.ModelStatistics(messages.ModelStatisticsRequest(), timeout=CONTROL_S)
-        names = {each.name for each in answer.model_stats if each.name.startswith(prefix)} - {loaded}
-        oldest_first = sorted(names, key=lambda name: (self._used.get(name, 0.0), name))
-        for name in oldest_first[: max(0, len(names) + 1 - self._settings.keep_versions)]:
+        asked = {
+            each.name: max(self._used.get(each.name, 0.0), each.last_inference / 1000)
+            for each in answer.model_stats
+            if each.name.startswith(prefix)
+        }
+        idle = sorted((when, name) for name, when in asked.items() if name != loaded and not self.running[name])
+        for _, name in idle[: max(0, len(asked) - self._settings.keep_versions)]:
             self.forget(name)
             request = messages.RepositoryModelUnloadRequest(model_name=name)
             await self._stub.RepositoryModelUnload(request, timeout=UNLOAD_S, metadata=self._settings.admin_metadata())

@@ -21,7 +21,7 @@ class TritonSettings(BaseModel):
     model: str | None = Field(None, description="one Triton model for every version; never loaded by us")
     models: dict[str, str] = Field({}, description="Triton model by version; those not named get a name of their own")
     load_models: bool = Field(True, description="load what is not ready; off where the deployment brings the models")
-    keep_versions: int = Field(3, ge=1, le=100, description="of one role, loaded; beyond it old ones are unloaded")
+    keep_versions: int = Field(4, ge=1, le=100, description="of one run, loaded: three roles' and the one that comes")
     server_settings: str = Field("", description="file on the server with the settings of its engine")
     model_file: str = Field(MODEL_FILE, description="Python source of a model that is loaded")
     load_timeout_s: float = Field(3600, gt=0, le=86400)

@@ -59,7 +59,7 @@ def walk(work: Work, name: str, served: Served, wanted: Labels, domain: Domain, 
             "base": work.spec.base,
         }
     )
-    create_run(work.store, spec, resume=True)
+    create_run(work.store, spec, resume=True, pack=work.pack)
     with LocalWalk(work.store, work.engines, spec, stopping=work.stopping) as running:
         running.run(planned_proofs(spec), _teller(work, name))
 

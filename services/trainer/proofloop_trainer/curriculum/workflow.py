@@ -20,7 +20,6 @@ from proofloop.domains import Domain, load_domain
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError
 from proofloop.problems import SPLIT_HINT, ProblemFile
-from proofloop.prompts import load_pack
 from proofloop.settings import load_settings
 from proofloop.store import Store
 from proofloop_trainer.curriculum import measuring, stages
@@ -44,17 +43,8 @@ def iterate(
 ) -> dict[str, StageManifest]:
     """Do every stage that has no manifest yet; the manifests of all. Raises Interrupted when asked to stop."""
     sources = check(spec)
-    freeze(store, spec)
-    work = Work(
-        spec,
-        store,
-        engines,
-        *sources,
-        load_pack(spec.prompts, spec.base),
-        load_settings().cache,
-        stopping,
-        say,
-    )
+    pack = freeze(store, spec)
+    work = Work(spec, store, engines, *sources, pack, load_settings().cache, stopping, say)
     done = manifests(store, spec)
     if len(done) < len(spec.stages):
         engines.check(work.run_spec)

@@ -21,9 +21,10 @@ from pathlib import Path
 
 import torch
 from torch.nn import functional
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from proofloop.domains.nano import LABELS, MODULUS, OPERATORS, Line, calculate, render_proof
+from proofloop.errors import ConfigError
 from proofloop_trainer.nano.demonstrations import (
     BASE,
     COLD_START,
@@ -109,10 +110,17 @@ def cold_start(
 ) -> None:
     """Go on from a nano model with demonstrations that are half about judging critiques; skills first, then habits.
 
-    `before_step` may raise to end it.
+    `before_step` may raise to end it. Raises ConfigError for another model than nano.
     """
+    tokenizer = build_tokenizer()
+    if not _is_nano(start, tokenizer):
+        raise ConfigError(
+            f"[cold_start] steps = {steps}: {start} is no nano model, with its {len(tokenizer)} tokens and a width of"
+            f" {WIDTH}: there are demonstrations for no other",
+            "name a start that follows instructions, and give [cold_start] steps = 0",
+        )
     torch.manual_seed(seed)
-    model, tokenizer = LlamaForCausalLM.from_pretrained(start), build_tokenizer()
+    model = LlamaForCausalLM.from_pretrained(start)
     model.train()
     shown = demonstration_batches(tokenizer, COLD_START_SEED + seed, batch, COLD_START)
     skills, head = round(steps * SKILL_SHARE), build_mark_head()
@@ -121,6 +129,15 @@ def cold_start(
     _learn("habits", model, head, shown, steps - skills, (turn, turn / 5), 0.0, before_step)
     model.save_pretrained(out_dir)
     tokenizer.save_pretrained(out_dir)
+
+
+def _is_nano(start: Path, tokenizer: PreTrainedTokenizerFast) -> bool:
+    try:
+        config = AutoConfig.from_pretrained(start, local_files_only=True)
+        words = AutoTokenizer.from_pretrained(start, local_files_only=True).get_vocab()
+    except (OSError, ValueError):  # a name that only the engine knows, or a kind of model that transformers does not
+        return False
+    return bool(words == tokenizer.get_vocab() and getattr(config, "hidden_size", None) == WIDTH)
 
 
 def build_mark_head() -> torch.nn.Module:
