@@ -16,7 +16,7 @@ import structlog
 from proofloop import keys
 from proofloop.engine.base import Call, ChatMessage, Engine, Generation, GenerationRequest
 from proofloop.engine.trial import check_taken
-from proofloop.errors import CallRefused, EngineError, Reject, Retry, StoreError
+from proofloop.errors import AccessRefused, CallRefused, EngineError, Reject, Retry, StoreError
 from proofloop.prompts import Prompt
 from proofloop.records import ModelRole, Provenance, Tokens, Verdict, derive_seed, digest
 from proofloop.runtime import MODEL, Tools
@@ -164,11 +164,13 @@ class Asked:
     def _give_up(self, error: EngineError) -> NoReturn:
         """Try again later; where that cannot help (no such model, no access) fail no proof.
 
-        A process of one run then stops; one that serves others too gives up the message.
+        A process of one run then stops, and one without access that no engine ever answered: others may handle the
+        message. A process that serves other runs too gives up the message.
         """
         if not error.retryable:
             problem = f"the engine cannot answer the {self._question.role}: {error}"
-            if not self._tools.has_one_run:
+            is_own_fault = isinstance(error, AccessRefused) and not self._tools.taken
+            if not self._tools.has_one_run and not is_own_fault:
                 raise Reject(problem) from error
             self._tools.stop(problem)
         self._warn_of_silence(error)

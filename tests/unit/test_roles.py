@@ -16,7 +16,7 @@ from proofloop import keys
 from proofloop.bus import ACK, Delivery, LocalBus, Outcome
 from proofloop.engine.base import Call, Engine, Generation, GenerationRequest
 from proofloop.engine.simulated import AnsweredCall
-from proofloop.errors import CallRefused, CorruptObject, EngineError, NotFound, Reject, Retry, StoreError
+from proofloop.errors import AccessRefused, CallRefused, CorruptObject, EngineError, NotFound, Reject, Retry, StoreError
 from proofloop.messages import (
     Event,
     ParentProof,
@@ -565,6 +565,16 @@ def test_an_engine_that_nobody_can_ask_stops_the_process_of_its_run_and_fails_no
     assert tools.stopping.is_set()
     assert tools.stop_reason == "the engine cannot answer the generator: no such model"
     assert find_record(tools.store, keys.proof(RUN, PROOF), Proof) is None
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_service_without_access_stops_unless_an_engine_ever_answered_it(tmp_path: Path, answered: bool) -> None:
+    tools = tools_with(tmp_path, RefusingEngine(AccessRefused("401")))
+    if answered:  # its key is right: the run asks where it is not
+        tools.taken.add(("another", "generator", "m"))
+    with pytest.raises(Reject if answered else Retry, match="401"):
+        list(prove(POSED, tools))
+    assert tools.stopping.is_set() != answered
 
 
 class LeavingStore(LocalStore):
