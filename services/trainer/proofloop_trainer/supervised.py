@@ -46,8 +46,7 @@ def fine_tune(
     disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, use_safetensors=True)
     tokenizer = AutoTokenizer.from_pretrained(start)
-    ranks.shard(model)
-    model.to("cuda" if torch.cuda.is_available() else "cpu").train()
+    ranks.place(model.train())
     learnt = [answer_of(tokens) for tokens in answers]
     cuts = [cut for epoch in range(how.epochs) for cut in minibatches(learnt, how.batch, seed, "supervised", epoch)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=how.learning_rate, weight_decay=0.0)
@@ -87,6 +86,6 @@ def supervised_loss(model: PreTrainedModel, answers: Sequence[Answer], pad_id: i
         answered = slice(len(answer.prompt_ids_P), answer.length)
         targets_BT[row, answered] = tokens_BT[row, answered]
     mask_BT = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-    tokens_BT, targets_BT, mask_BT = (tensor.to(model.device) for tensor in (tokens_BT, targets_BT, mask_BT))
+    tokens_BT, targets_BT, mask_BT = (tensor.to(ranks.device()) for tensor in (tokens_BT, targets_BT, mask_BT))
     logits_BTV = model(input_ids=tokens_BT, attention_mask=mask_BT).logits[:, :-1]
     return functional.cross_entropy(logits_BTV.float().mT, targets_BT[:, 1:], ignore_index=IGNORED)
