@@ -187,6 +187,15 @@ def batch(run_id: str, role: str, step: int) -> str:
     return f"{batches(run_id, role)}{step:06d}.json"
 
 
+def all_passed_over(run_id: str, role: str) -> str:
+    return f"runs/{run_id}/passed_over/{role}/"
+
+
+def passed_over(run_id: str, role: str, problem_id: str) -> str:
+    """A marker: the role will not learn from this problem, whoever trains it."""
+    return f"{all_passed_over(run_id, role)}{problem_id}.json"
+
+
 def steps(run_id: str, role: str) -> str:
     return f"runs/{run_id}/steps/{role}/"
 
