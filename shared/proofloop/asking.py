@@ -231,6 +231,7 @@ class Asked:
             generation.engine_seconds,
             generation.model_version,
             tokens_key,
+            generation.finish_reason,
         )
         return Answer(storable(generation.text), generation.finish_reason, provenance)
 
@@ -243,7 +244,13 @@ class Asked:
         return key
 
     def _provenance(
-        self, prompt_tokens: int, completion_tokens: int, engine_seconds: float, version: str, tokens_key: str = ""
+        self,
+        prompt_tokens: int,
+        completion_tokens: int,
+        engine_seconds: float,
+        version: str,
+        tokens_key: str = "",
+        finish_reason: str = "",
     ) -> Provenance:
         return Provenance(
             model_version=version,
@@ -254,4 +261,5 @@ class Asked:
             completion_tokens=completion_tokens,
             engine_seconds=engine_seconds,
             tokens_key=tokens_key,
+            finish_reason=finish_reason,
         )

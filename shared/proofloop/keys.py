@@ -192,6 +192,15 @@ def batch(run_id: str, role: str, step: int) -> str:
     return f"{batches(run_id, role)}{step:06d}.json"
 
 
+def all_passed_over(run_id: str, role: str) -> str:
+    return f"runs/{run_id}/passed_over/{role}/"
+
+
+def passed_over(run_id: str, role: str, problem_id: str) -> str:
+    """A marker: the role will not learn from this problem, whoever trains it."""
+    return f"{all_passed_over(run_id, role)}{problem_id}.json"
+
+
 def steps(run_id: str, role: str) -> str:
     return f"runs/{run_id}/steps/{role}/"
 
@@ -200,17 +209,25 @@ def step(run_id: str, role: str, step: int) -> str:
     return f"{steps(run_id, role)}{step:06d}.json"
 
 
-def checkpoints(run_id: str, role: str) -> str:
+def all_checkpoints(run_id: str) -> str:
     """Where the trainer keeps what it needs to go on: weights with the optimizer's state."""
-    return f"runs/{run_id}/checkpoints/{role}/"
+    return f"runs/{run_id}/checkpoints/"
+
+
+def checkpoints(run_id: str, role: str) -> str:
+    return f"{all_checkpoints(run_id)}{role}/"
 
 
 def checkpoint(run_id: str, role: str, step: int) -> str:
     return f"{checkpoints(run_id, role)}{step:06d}"
 
 
+def all_models(run_id: str) -> str:
+    return f"runs/{run_id}/models/"
+
+
 def models(run_id: str, role: str) -> str:
-    return f"runs/{run_id}/models/{role}/"
+    return f"{all_models(run_id)}{role}/"
 
 
 def model(run_id: str, role: str, step: int) -> str:

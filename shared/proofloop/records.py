@@ -50,7 +50,8 @@ class Sampling(Record):
 class Provenance(Record):
     """Where an answer came from and what it cost; costs add up from these.
 
-    `tokens_key` says where its sampled tokens lie, if they were kept.
+    `tokens_key` says where its sampled tokens lie, if they were kept; `finish_reason` is the engine's: "length" is an
+    answer that was cut off.
     """
 
     model_version: str
@@ -61,6 +62,7 @@ class Provenance(Record):
     completion_tokens: int
     engine_seconds: float
     tokens_key: str = ""
+    finish_reason: str = ""
 
 
 class Verdict(Record):

@@ -96,10 +96,32 @@ def test_a_killed_curriculum_ends_with_the_same_weights_as_one_that_ran_through(
         with pytest.raises(Killed):
             run(spec, tmp_path / "killed", kill_at=kill_at)
     resumed = run(spec, tmp_path / "killed")
-    for step in (1, 2, 3):
-        file = f"{keys.model('small', '1-verifier', step)}/model.safetensors"
-        assert resumed.get(file) == through.get(file)
-        assert samples(resumed, step - 1) == samples(through, step - 1)
+    file = f"{keys.model('small', '1-verifier', 3)}/model.safetensors"
+    assert resumed.get(file) == through.get(file)
+    for step in range(3):
+        assert samples(resumed, step) == samples(through, step)
+
+
+def test_finished_stages_keep_their_results_alone(tmp_path: Path):
+    """No checkpoint and no version of a step on the way; what a killed process could not delete goes too."""
+    spec = small(generator=NO_STEPS)
+    with pytest.raises(Killed):
+        run(spec, tmp_path, kill_at="1-enhanced: step 1/")
+    store = LocalStore(tmp_path)
+    kept = [keys.checkpoint("small", "1-enhanced", 1)]
+    assert folders(store, keys.all_checkpoints("small")) == kept
+    left = keys.checkpoint("small", "1-verifier", 2)  # as a process leaves it that is killed before it deletes
+    store.put_if_absent(f"{left}/model.safetensors", b"weights")
+    run(spec, tmp_path)
+    assert folders(store, keys.all_checkpoints("small")) == []
+    done = manifests(store, spec)
+    results = {version for each in done.values() for version in (each.version, *each.serves.values()) if version}
+    assert folders(store, keys.all_models("small")) == sorted(results - {spec.start})
+    assert {each.version for each in done.values()} > {keys.model("small", "1-verifier", 3)}
+
+
+def folders(store: LocalStore, prefix: str) -> list[str]:
+    return sorted({key.rpartition("/")[0] for key in store.list(prefix)})
 
 
 @pytest.mark.slow
@@ -124,7 +146,7 @@ def test_sigkill_at_any_moment_changes_no_weight(tmp_path: Path):
             assert process.wait(120) == (0 if last_words is None else -signal.SIGKILL), rest
     killed = LocalStore(root)
     weights = [key for key in through.list("runs/small/models/") if key.endswith(".safetensors")]
-    assert len(weights) == 5  # three steps of the verifier, one of the meta-verifier, one consolidated model
+    assert len(weights) == 3  # the verifier, the meta-verifier, the consolidated model
     assert [killed.get(key) for key in weights] == [through.get(key) for key in weights]
 
 

@@ -16,6 +16,7 @@ pytest.importorskip("proofloop_trainer.grpo", reason="proofloop-trainer is not i
 
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from proofloop import keys
 from proofloop.records import TrainingBatch, TrainingStep
@@ -124,6 +125,25 @@ def test_supervised_steps_are_those_of_one_process(seen: dict) -> None:
     one, two = (weights(seen, of, "tuned") for of in ("one", "two"))
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-5)
+
+
+def test_layers_compute_in_16_bits_and_all_else_stays_in_32(tmp_path: Path) -> None:
+    """With offloaded weights too: on a CPU that moves nothing, but takes FSDP2's way of it."""
+    model = save_tiny_model(tmp_path / "model")
+    options = ("--mixed_precision", "bf16", "--fsdp_offload_params", "true")
+    with launch(*options, str(ROOT / "tests/integration/two_processes.py"), str(tmp_path), str(model)) as started:
+        output, _ = started.communicate()
+    assert started.returncode == 0, output[-3000:]
+    (found,) = (json.loads(line) for line in output.splitlines() if line.startswith('{"offloads"'))
+    assert found["offloads"] == "true"
+    assert found["types"] == ["torch.float32"] * 3
+    logits_TV = AutoModelForCausalLM.from_pretrained(model)(input_ids=torch.tensor([[5, 6, 7, 8, 9]])).logits[0]
+    expected = logits_TV[2:4].log_softmax(-1)[[0, 1], [8, 9]].tolist()
+    assert found["logprobs"] == pytest.approx(expected, abs=0.03)
+    assert torch.tensor(found["logprobs"]).bfloat16().tolist() != found["logprobs"]
+    assert found["gradients beyond 16 bits"] > 0.1  # the sum of two processes' parts, each of 16 bits
+    through, again = found["losses"]
+    assert again == through
 
 
 def test_a_killed_curriculum_of_two_processes_goes_on_where_it_stood(tmp_path: Path) -> None:

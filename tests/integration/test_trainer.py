@@ -37,7 +37,7 @@ from proofloop_trainer.train import Trainer
 pytestmark = pytest.mark.usefixtures("quiet_log")
 
 ROLES = ("generator", "verifier")
-MADE_LATER = ("labels", "batches", "steps", "checkpoints", "models", "served", "late-000*")
+MADE_LATER = ("labels", "batches", "passed_over", "steps", "checkpoints", "models", "served", "late-000*")
 """What the labeler, the trainer and the roles that adopt its versions leave in a run's folder."""
 
 
@@ -266,6 +266,31 @@ def test_a_role_s_training_begins_when_the_other_has_taken_its_steps(
     assert [batch.problems for batch in batches(store, "generator")] == [(order[2],)]
 
 
+def test_a_new_trainer_passes_over_what_came_before_a_role_s_training_began(
+    store: LocalStore, labels: tuple[Label, ...]
+) -> None:
+    """A restart at any label gives the batches of a trainer that ran through."""
+    late = training(0, 2) | {"problems": 1, "generator": {"steps": 1, "begin": 2}}
+    spec = nano_spec(training=late)
+    order = list(dict.fromkeys(label.group for label in labels))
+    assert Handler(store, spec).deliver(labels[:8]) == [("verifier", 1), ("verifier", 2)]
+    for label in labels[8:]:
+        Handler(store, spec).deliver([label])
+    assert [batch.problems for batch in batches(store, "verifier")] == [(order[0],), (order[1],)]
+    assert [batch.problems for batch in batches(store, "generator")] == [(order[2],)]
+
+
+def test_labels_that_no_trainer_was_told_of_are_counted_one_after_the_other(
+    store: LocalStore, labels: tuple[Label, ...]
+) -> None:
+    late = training(0, 2) | {"problems": 1, "generator": {"steps": 1, "begin": 2}}
+    handler = Handler(store, nano_spec(training=late))
+    for label in labels:
+        put_record(store, keys.label(RUN, label.proof_id), label)
+    assert handler.deliver(labels[-1:]) == [("verifier", 1), ("verifier", 2), ("generator", 1)]
+    assert [batch.problems for batch in batches(store, "generator")] == [(labels[8].group,)]
+
+
 class Killed(BaseException):
     """The process ends here: nobody catches this."""
 
@@ -337,6 +362,13 @@ def undisturbed(walked: Walked, labels: tuple[Label, ...], tmp_path_factory: pyt
     return store
 
 
+def check_only_checkpoint(store: LocalStore, step: int) -> None:
+    """Of the generator: whole, and no older one beside it."""
+    verify_version(store, keys.checkpoint(RUN, "generator", step))
+    found = {key.rpartition("/")[0] for key in store.list(keys.checkpoints(RUN, "generator"))}
+    assert found == {keys.checkpoint(RUN, "generator", step)}
+
+
 @pytest.mark.parametrize("moment", [*(f"write {key}" for key in WRITES), f"delete {DELETED}"])
 def test_a_trainer_killed_at_any_write_of_a_step_takes_the_same_step_again(
     store: LocalStore, undisturbed: LocalStore, labels: tuple[Label, ...], moment: str
@@ -350,7 +382,7 @@ def test_a_trainer_killed_at_any_write_of_a_step_takes_the_same_step_again(
     assert batches(store, "generator") == batches(undisturbed, "generator")
     assert figures(store) == figures(undisturbed)
     assert learned(store) == learned(undisturbed)
-    verify_version(store, keys.checkpoint(RUN, "generator", 2))
+    check_only_checkpoint(store, 2)
 
 
 @pytest.mark.parametrize(
@@ -377,7 +409,7 @@ def test_a_trainer_whose_store_was_away_takes_the_same_steps_when_the_label_come
     assert batches(store, "generator") == batches(undisturbed, "generator")
     assert figures(store) == figures(undisturbed)
     assert learned(store) == learned(undisturbed)
-    verify_version(store, keys.checkpoint(RUN, "generator", 2))
+    check_only_checkpoint(store, 2)
 
 
 def test_a_loss_that_is_not_finite_publishes_nothing_and_the_role_goes_on_from_its_last_checkpoint(
@@ -489,6 +521,18 @@ def test_problems_without_a_single_group_are_passed_over(store: LocalStore, labe
     assert handler.deliver([*undecided, *labels[8:]]) == [("generator", 1)]
     (batch,) = batches(store, "generator")
     assert set(batch.problems) == {label.group for label in labels[8:]}
+
+
+def test_problems_that_were_passed_over_are_not_waited_with_by_a_new_trainer(
+    store: LocalStore, labels: tuple[Label, ...]
+) -> None:
+    open_question = {"score": None, "outcome": "undecided", "kind": "undecided"}
+    undecided = [label.model_copy(update=open_question) for label in labels[8:]]
+    spec = nano_spec(training=training(1, 0))
+    assert Handler(store, spec).deliver([*undecided, *labels[:4]]) == []
+    assert Handler(store, spec).deliver(labels[4:8]) == [("generator", 1)]
+    (batch,) = batches(store, "generator")
+    assert set(batch.problems) == {label.group for label in labels[:8]}
 
 
 @pytest.mark.parametrize(("most", "taken"), [(None, 2), (1, 2), (0, 1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from proofloop_trainer.grpo_settings import GrpoSettings
 from proofloop_trainer.launch import follow
 from proofloop_trainer.ranks import Order
 from proofloop_trainer.supervised import fine_tune
-from tests.unit.grpo_examples import batch, overflowing, ragged_samples, sample
+from tests.unit.grpo_examples import batch, changed, overflowing, ragged_samples, sample
 
 # One update a step: AdamW makes much of a rounding error in a gradient of nearly 0, which is no error of a step.
 SETTINGS = GrpoSettings(epochs=1, minibatch_sequences=32, tokens_per_pass=40, kl_coefficient=0.1, learning_rate=1e-3)
@@ -50,6 +51,33 @@ def train(out: Path, models: list[Path]) -> dict[str, list[float]]:
     return seen
 
 
+def train_in_16_bits(out: Path, model: Path) -> dict[str, object]:
+    """A step in bf16 with offloaded weights, again from its checkpoint, and supervised steps.
+
+    What is seen are the log-probabilities of this process's answer, the shorter one, and its part of the gradients.
+    """
+    gradients: list[torch.Tensor] = []
+    unclipped = {"max_grad_norm": 1e9, "clip_low": 0.99, "clip_high": 10.0}
+    learner = GrpoLearner(model, changed(SETTINGS, **unclipped))
+    learner.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: gradients.extend(each.grad.to_local() for each in optimizer.param_groups[0]["params"])
+    )
+    samples = sample(0.0, completion=(8, 9)), sample(1.0, completion=(10, 11, 12))
+    learner.step(batch(*samples))
+    logprobs_BC = learner.trainer._policy_logprobs_BC
+    save_checkpoint(learner, out / "16-bits")
+    gradient = torch.cat([each.flatten() for each in gradients])
+    again, through = (one.step(batch(*samples)).loss for one in (GrpoLearner.restore(out / "16-bits", model), learner))
+    fine_tune(model, out / "tuned", [one.tokens for one in samples], Consolidate(batch=2), seed=0)
+    return {
+        "offloads": os.environ["FSDP_OFFLOAD_PARAMS"],
+        "logprobs": logprobs_BC[0].tolist(),
+        "types": [str(logprobs_BC.dtype), str(gradient.dtype), *{str(p.dtype) for p in learner.model.parameters()}],
+        "gradients beyond 16 bits": (gradient != gradient.bfloat16()).float().mean().item(),
+        "losses": [through, again],
+    }
+
+
 def after_an_error(checkpoint: Path, model: Path) -> float:
     """The loss of the step from the checkpoint, after an attempt at another that failed in every process."""
     try:
@@ -72,7 +100,9 @@ def main() -> None:
     if ranks.rank():
         follow()
     else:
-        print(json.dumps(train(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])))
+        out, *models = map(Path, sys.argv[1:])
+        is_16_bits = os.environ["ACCELERATE_MIXED_PRECISION"] == "bf16"
+        print(json.dumps(train_in_16_bits(out, *models) if is_16_bits else train(out, models)))
         ranks.tell(Order(call="end"))
     carrying = gloo_threads()
     ranks.leave()

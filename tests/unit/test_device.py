@@ -8,14 +8,16 @@ pytest.importorskip("proofloop_trainer.device", reason="proofloop-trainer is not
 
 from proofloop_trainer.device import GIB, in_words
 
+IN_32_BITS = "in 32 bits unless behind `accelerate launch`"
+
 
 @pytest.mark.parametrize(
     ("gpus", "said"),
     [
-        ([], "2.9 sees no GPU: training uses the CPU"),
-        ([("H100", 79 * GIB)], "2.9 sees H100 (79 GiB): training uses the GPU"),
-        ([("H100", 79 * GIB)] * 2, "2.9 sees H100 (79 GiB), H100 (79 GiB): training uses the first GPU"),
+        ([], "no GPU: training uses the CPU"),
+        ([("H100", 79 * GIB)], f"H100 (79 GiB): training uses the GPU, {IN_32_BITS}"),
+        ([("H100", 79 * GIB)] * 2, f"H100 (79 GiB), H100 (79 GiB): training uses the first GPU, {IN_32_BITS}"),
     ],
 )
 def test_every_gpu_is_named_with_its_memory_and_what_training_uses(gpus: list[tuple[str, int]], said: str):
-    assert in_words("2.9", gpus) == said
+    assert in_words("2.9", gpus) == f"2.9 sees {said}"

@@ -67,6 +67,13 @@ def test_empty_answer_counts_in_its_groups_mean_and_does_not_train():
     assert [a.advantage for a in answers_to_train([sample(1.0), sample(0.0, completion=())], "train")] == [0.5]
 
 
+def test_a_pass_lies_where_it_is_computed_though_the_weights_wait_elsewhere(tmp_path: Path):
+    learner = GrpoLearner(save_tiny_model(tmp_path), ONE_UPDATE)
+    learner.model.to("meta")  # as offloaded weights wait on the CPU of a machine with a GPU
+    inputs = learner._collate(answers_to_train(ragged_samples(8), "train"))
+    assert {tensor.device for tensor in vars(inputs).values() if tensor is not None} == {torch.device("cpu")}
+
+
 # How a batch is cut
 
 

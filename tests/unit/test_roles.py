@@ -168,6 +168,7 @@ def test_a_proof_that_cannot_be_read_goes_straight_to_the_labeler(tmp_path: Path
     assert list(prove(POSED, tools)) == [judged(-1)]
     stored = get_record(tools.store, keys.proof(RUN, PROOF), Proof)
     assert (stored.verdict.outcome, stored.verdict.score) == (outcome, None)
+    assert stored.provenance.finish_reason == ("length" if outcome == "truncated" else "stop")
     expected = label(None, outcome="unreadable", kind="unreadable", self_quality=0.0, critiques=(), trigger=-1)
     assert list(label_proof(judged(-1), tools)) == [ProofLabeled.of(expected)]
     assert get_record(tools.store, keys.label(RUN, PROOF), Label) == expected

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from proofloop import keys
+from proofloop.prompts.parsing import parse_evaluation
 from proofloop.records import Label, Provenance, Tokens, TrainingSample, Verdict
 from proofloop.runtime import Tools
 from proofloop.store import LocalStore, put_record
@@ -30,6 +31,7 @@ from tests.builders import (
 )
 
 TRUNCATED = Verdict(outcome="truncated", reason="cut off")
+ENDLESS = parse_evaluation("<think>and so on", "stop").verdict
 FAILED = Verdict(outcome="engine_failed", reason="away")
 
 
@@ -38,11 +40,12 @@ def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path)
 
 
-def sampled(store: LocalStore, proof_id: str, name: str) -> Provenance:
-    """A provenance whose tokens lie in the store."""
+def sampled(store: LocalStore, proof_id: str, name: str, verdict: Verdict) -> Provenance:
+    """A provenance whose tokens lie in the store; what is TRUNCATED ran into the token limit."""
     key = keys.tokens(RUN, proof_id, name, "d")
     put_record(store, key, tokens_of(proof_id, name))
-    return PROVENANCE.model_copy(update={"tokens_key": key})
+    reason = "length" if verdict == TRUNCATED else "stop"
+    return PROVENANCE.model_copy(update={"tokens_key": key, "finish_reason": reason})
 
 
 def tokens_of(proof_id: str, name: str) -> Tokens:
@@ -52,7 +55,7 @@ def tokens_of(proof_id: str, name: str) -> Tokens:
 def add_proof(store: LocalStore, number: int, verdict: Verdict, *, kept: bool = True, **fields: Any) -> Label:
     """A proof with this verdict and a label with these fields."""
     proof_id = f"p1-{number:03d}"
-    provenance = sampled(store, proof_id, "proof") if kept else PROVENANCE
+    provenance = sampled(store, proof_id, "proof", verdict) if kept else PROVENANCE
     put_record(store, keys.proof(RUN, proof_id), proof(verdict, id=proof_id, provenance=provenance))
     return label(**{"proof_id": proof_id, **fields})
 
@@ -61,7 +64,7 @@ def add_critique(
     store: LocalStore, index: int, verdict: Verdict, *, quality: float | None = 1.0, kept: bool = True
 ) -> None:
     """Critique `index` of proof p1-000, and the judgement of it unless `quality` is None."""
-    provenance = sampled(store, "p1-000", f"critique-{index}") if kept else PROVENANCE
+    provenance = sampled(store, "p1-000", f"critique-{index}", verdict) if kept else PROVENANCE
     written = critique(index, verdict).model_copy(update={"provenance": provenance})
     put_record(store, keys.critique(RUN, "p1-000", index), written)
     if quality is not None:
@@ -80,7 +83,9 @@ def test_a_grade_that_comes_while_its_problem_waits_for_a_step_is_trained_on(sto
         add_critique(store, index, valid(score))
     open_label = undecided_label(proof_id="p1-000")
     put_record(store, keys.label(RUN, "p1-000"), open_label)
-    (learning,) = RunInTraining(RUN, Tools(store, lambda _: CountingEngine())).roles
+    run = RunInTraining(RUN, Tools(store, lambda _: CountingEngine()))
+    run.add(open_label)
+    (learning,) = run.roles
     grade_proof(store, open_label, 0.5, by="Emmy Noether", comment="")
     batch = learning.next_batch()
     assert batch is not None
@@ -144,9 +149,11 @@ def test_only_an_answer_that_was_cut_off_is_marked_as_truncated(store: LocalStor
         add_proof(store, 0, TRUNCATED, **unreadable()),
         add_proof(store, 1, MALFORMED, **unreadable()),
         add_proof(store, 2, valid(1.0)),
+        add_proof(store, 3, ENDLESS, **unreadable()),  # it ended by itself, in the midst of its thinking
     ]
     (group,) = groups_of("generator", labels, runspec(), store)
-    assert [(sample.truncated, sample.reward) for sample in group.samples] == [(True, 0.0), (False, 0.0), (False, 1.0)]
+    found = [(sample.truncated, sample.reward) for sample in group.samples]
+    assert found == [(True, 0.0), (False, 0.0), (False, 1.0), (False, 0.0)]
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,13 @@ def test_the_arguments_switch_every_term_that_the_settings_switch():
     assert "--use-unbiased-kl" not in launch_arguments(GrpoSettings(kl_coefficient=0.02, unbiased_kl=False))
 
 
+@pytest.mark.parametrize(("samples", "updates"), [(64, 1), (128, 1), (129, 2)])
+def test_slime_is_told_how_many_updates_a_batch_makes_and_decays_by_updates(samples: int, updates: int):
+    found = launch_arguments(GrpoSettings(minibatch_sequences=128, decay_steps=40), samples)
+    expected = {"--num-steps-per-rollout": str(updates), "--lr-decay-iters": str(40 * updates)}
+    assert {name: found[found.index(name) + 1] for name in expected} == expected
+
+
 def export(root: Path, *arguments: str) -> Result:
     return CliRunner().invoke(app, ["train", "export-slime", *arguments, "--store", str(root)])
 
@@ -98,11 +105,13 @@ def test_a_stages_batches_are_written_with_the_arguments_of_its_settings(root: P
         "000000.jsonl",
         "000001.jsonl",
         "arguments.txt",
+        "notes.txt",
     ]
     first = [json.loads(line) for line in (tmp_path / "out" / "000000.jsonl").read_text().splitlines()]
     assert [each["reward"] for each in first] == [0.0, 1.0]
     arguments = (tmp_path / "out" / "arguments.txt").read_text().split()
     assert arguments[arguments.index("--eps-clip-high") + 1] == "0.28" and "--use-kl-loss" not in arguments
+    assert (tmp_path / "out" / "notes.txt").read_text().startswith("epochs = 2: slime goes through a batch once")
 
 
 def test_a_stage_that_is_not_there_and_a_folder_that_is_are_named(root: Path, tmp_path: Path):

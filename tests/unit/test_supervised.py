@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from trl.trainer.utils import add_fused_lm_head
 
 from proofloop.curriculum import Consolidate
 from proofloop_trainer.export import dtype_of
@@ -19,9 +22,43 @@ HOW = Consolidate(batch=4, learning_rate=1e-2, epochs=3)
 
 
 def loss(folder: Path) -> float:
-    model = AutoModelForCausalLM.from_pretrained(folder)
     with torch.no_grad():
-        return supervised_loss(model, [answer_of(tokens) for tokens in ANSWERS], pad_id=0).item()
+        return supervised_loss(fused(folder), [answer_of(tokens) for tokens in ANSWERS]).item()
+
+
+def fused(folder: Path) -> PreTrainedModel:
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    add_fused_lm_head(model)
+    return model
+
+
+def test_the_loss_is_the_cross_entropy_of_logits_that_are_never_made_at_once(tmp_path: Path):
+    folder = save_tiny_model(tmp_path)
+    answers = [answer_of(tokens) for tokens in ANSWERS]
+    plain, model = AutoModelForCausalLM.from_pretrained(folder), fused(folder)
+    tokens = [torch.cat((answer.prompt_ids_P, answer.completion_ids_C)) for answer in answers]
+    losses = [
+        functional.cross_entropy(plain(input_ids=row[None]).logits[0, :-1], row[1:], reduction="none") for row in tokens
+    ]
+    answered = [loss[-len(answer.completion_ids_C) :] for loss, answer in zip(losses, answers, strict=True)]
+    torch.cat(answered).mean().backward()
+    model.lm_head.register_forward_hook(lambda *_: pytest.fail("all logits were made"))
+    found = supervised_loss(model, answers)
+    found.backward()
+    torch.testing.assert_close(found, torch.cat(answered).mean())
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_a_tokenizer_without_a_padding_token_will_do(tmp_path: Path):
+    start = save_tiny_model(tmp_path / "start")
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    fine_tune(start, tmp_path / "with", ANSWERS, HOW, seed=0)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(start)
+    assert AutoTokenizer.from_pretrained(start).pad_token_id is None
+    fine_tune(start, tmp_path / "without", ANSWERS, HOW, seed=0)
+    assert loss(tmp_path / "without") == loss(tmp_path / "with")
 
 
 def test_the_answers_become_likelier_and_how_passes_are_cut_changes_no_weight(tmp_path: Path):

@@ -16,8 +16,9 @@ def device() -> str:
 
 
 def in_words(version: str, gpus: Sequence[tuple[str, int]]) -> str:
-    """`gpus`: name and bytes of each. A process trains on one: more need `accelerate launch`."""
+    """`gpus`: name and bytes of each. A process trains on one: more, and bf16, need `accelerate launch`."""
     if not gpus:
         return f"{version} sees no GPU: training uses the CPU"
     seen = ", ".join(f"{name} ({memory / GIB:.0f} GiB)" for name, memory in gpus)
-    return f"{version} sees {seen}: training uses {'the GPU' if len(gpus) == 1 else 'the first GPU'}"
+    used = "the GPU" if len(gpus) == 1 else "the first GPU"
+    return f"{version} sees {seen}: training uses {used}, in 32 bits unless behind `accelerate launch`"

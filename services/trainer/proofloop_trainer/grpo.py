@@ -183,7 +183,7 @@ class GrpoLearner:
         return share(answers, self.settings.tokens_per_pass)
 
     def _collate(self, answers: Sequence[Answer]) -> Pass:
-        return collate(answers, self.tokenizer.pad_token_id, self.model.device)
+        return collate(answers, self.tokenizer.pad_token_id, ranks.device())
 
     def _update(self, minibatch: Sequence[Answer]) -> Update:
         self.optimizer.zero_grad()

@@ -63,8 +63,8 @@ class RecordedGrpoTrainer(GRPOTrainer):
     def use_reference(self, reference: PreTrainedModel, coefficient: float) -> None:
         """Pull towards this model. TRL would load its own, whole, and leave it whole in every process."""
         add_fused_lm_head(reference, temperature=self.temperature)
-        self.ref_model = reference.eval().requires_grad_(False).to(self.model.device)
-        ranks.shard(self.ref_model)
+        self.ref_model = reference.eval().requires_grad_(False)
+        ranks.place(self.ref_model)
         self.beta = coefficient
 
     def pass_loss(self, inputs: Pass) -> tuple[Tensor, Tally]:
@@ -169,7 +169,7 @@ def open_trainer(model_folder: Path, settings: GrpoSettings, reference_folder: P
     if settings.kl_coefficient:
         trainer.use_reference(_load(reference_folder), settings.kl_coefficient)
     trainer.replay, trainer.replays_routing = Replay(trainer.model), settings.replay_routing
-    ranks.shard(trainer.model)
+    ranks.place(trainer.model)
     _keep_to_itself(trainer.accelerator)
     return trainer
 

@@ -17,7 +17,7 @@ from accelerate import FullyShardedDataParallelPlugin
 from pydantic import Field
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
@@ -133,23 +133,38 @@ def collected(rows: Sequence[Tensor], lengths: Sequence[int]) -> list[Tensor]:
     return [row[:length] for row, length in zip(whole, lengths, strict=True)]
 
 
-def shard(model: PreTrainedModel) -> None:
-    """Cut the model's weights up among the processes, a layer at a time, as accelerate's configuration says."""
+def device() -> torch.device:
+    """Where this process computes. Weights may wait elsewhere: on the CPU, where they are offloaded."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def place(model: PreTrainedModel) -> None:
+    """Put the model where it computes, cut up among the processes layer by layer as accelerate's configuration says."""
     if _orders is None:
+        model.to(device())  # type: ignore[arg-type]  # torch's stubs and transformers' wrapper disagree
         return
     said = FullyShardedDataParallelPlugin(fsdp_version=2)
-    if (precision := os.environ.get("ACCELERATE_MIXED_PRECISION", "no")) != "no":
-        said.set_mixed_precision(precision)
     if said.activation_checkpointing:
         model.gradient_checkpointing_enable()
+    is_offloaded = isinstance(said.cpu_offload, CPUOffloadPolicy)
     options: dict[str, Any] = {
-        "mesh": init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (count(),)),
-        "mp_policy": said.mixed_precision_policy or MixedPrecisionPolicy(),
-        "offload_policy": said.cpu_offload,
+        "mesh": init_device_mesh(device().type, (count(),)),
+        "mp_policy": _precision(os.environ.get("ACCELERATE_MIXED_PRECISION", "no")),
+        "offload_policy": CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if is_offloaded else OffloadPolicy(),
     }
     for layer in _layers(model):
         fully_shard(layer, reshard_after_forward=said.reshard_after_forward, **options)
     fully_shard(model, **options)
+
+
+def _precision(said: str) -> MixedPrecisionPolicy:
+    """accelerate's own policy would round the log-probabilities too, and sum the processes' gradients in 16 bits."""
+    if said not in ("no", "bf16"):
+        hint = "bf16, or no for 32 bits: fp16 needs its loss scaled, which nobody does here"
+        raise ConfigError(f"mixed_precision {said!r} of accelerate's configuration", hint)
+    return (
+        MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32) if said == "bf16" else MixedPrecisionPolicy()
+    )
 
 
 def _layers(model: PreTrainedModel) -> list[nn.Module]:
@@ -170,5 +185,6 @@ def whole(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
 def cut_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     """A whole tensor where the parameter is, cut up as it is."""
     if isinstance(parameter, DTensor):
-        return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)
+        # The mesh computes on a GPU; weights that are offloaded have their moments beside them.
+        return distribute_tensor(tensor, parameter.device_mesh, parameter.placements).to(parameter.device)
     return tensor.to(parameter.device)

@@ -68,7 +68,7 @@ def _proof_sample(label: Label, spec: RunSpec, store: Store) -> TrainingSample |
         alpha=spec.reward.alpha,
         beta=spec.reward.beta,
     )
-    return _sample(key, label.group, reward, proof.provenance, proof.verdict.outcome == "truncated", store)
+    return _sample(key, label.group, reward, proof.provenance, store)
 
 
 def _critiques(label: Label, spec: RunSpec, store: Store) -> Group:
@@ -88,12 +88,10 @@ def _critique_sample(label: Label, index: int, spec: RunSpec, store: Store) -> T
         actual=label.score,
         meta_quality=judgement.quality if spec.reward.meta else None,
     )
-    return _sample(key, label.proof_id, reward, critique.provenance, critique.verdict.outcome == "truncated", store)
+    return _sample(key, label.proof_id, reward, critique.provenance, store)
 
 
-def _sample(
-    key: str, group: str, reward: Reward, provenance: Provenance, truncated: bool, store: Store
-) -> TrainingSample:
+def _sample(key: str, group: str, reward: Reward, provenance: Provenance, store: Store) -> TrainingSample:
     return TrainingSample(
         key=key,
         group=group,
@@ -101,7 +99,7 @@ def _sample(
         reward=reward.total,
         reward_parts=reward.parts,
         model_version=provenance.model_version,
-        truncated=truncated,
+        truncated=provenance.finish_reason == "length",
     )
 
 

@@ -2,11 +2,14 @@
 
 slime (https://github.com/THUDM/slime) reads one dictionary a sample, as its `Sample.to_dict` writes it. Its fields were
 read in slime/utils/types.py at commit 0d234f3e; nothing here was run by slime itself.
+
+What a stranger would get wrong: slime counts optimizer updates where we count steps, a step being a batch.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,30 +34,53 @@ def slime_lines(batch: TrainingBatch, settings: GrpoSettings) -> str:
 
 
 def export(store: Store, run: str, stage: str, settings: Mapping[str, object], out: Path) -> int:
-    """Write every batch of a stage to `out` as slime's samples, slime's arguments last; how many batches there are."""
+    """Write every batch of a stage to `out` as slime's samples, slime's arguments last; how many batches there are.
+
+    notes.txt says what of the settings slime's arguments cannot say.
+    """
     checked = GrpoSettings.model_validate(settings)
     out.mkdir(parents=True)
-    found = list(store.list(keys.batches(run, stage)))
+    found, samples = list(store.list(keys.batches(run, stage))), 1
     for key in found:
         batch = get_record(store, key, TrainingBatch)
         (out / f"{batch.step:06d}.jsonl").write_text(slime_lines(batch, checked), "utf-8")
-    (out / "arguments.txt").write_text(shlex.join(launch_arguments(checked)) + "\n", "utf-8")
+        samples = max(samples, len(batch.samples))
+    (out / "notes.txt").write_text(notes(checked), "utf-8")
+    (out / "arguments.txt").write_text(shlex.join(launch_arguments(checked, samples)) + "\n", "utf-8")
     return len(found)
 
 
-def launch_arguments(settings: GrpoSettings) -> list[str]:
-    """slime's arguments for the objective that these settings describe, with the stabilisers of this model family."""
+def notes(settings: GrpoSettings) -> str:
+    """What of the settings has no counterpart among slime's arguments, or another meaning."""
+    lines = [
+        f"epochs = {settings.epochs}: slime goes through a batch once; its --num-epoch counts passes over the prompts",
+        f"minibatch_sequences = {settings.minibatch_sequences}: --num-steps-per-rollout, by the largest batch; set "
+        "--rollout-batch-size and --n-samples-per-prompt so that their product is the samples of a batch",
+        f"decay_steps = {settings.decay_steps}: --lr-decay-iters counts updates, and the step size falls with each",
+        f"tokens_per_pass = {settings.tokens_per_pass}: memory alone, see --max-tokens-per-gpu",
+        f"max_staleness = {settings.max_staleness}: was kept to when the batches were written",
+        f"seed = {settings.seed}: slime has its own order of samples",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def launch_arguments(settings: GrpoSettings, samples: int = 1) -> list[str]:
+    """slime's arguments for the objective that these settings describe, with the stabilisers of this model family.
+
+    `samples`: how many the largest batch has.
+    """
+    updates = math.ceil(samples / settings.minibatch_sequences)
     arguments = [
         *("--advantage-estimator", "grpo", "--disable-grpo-std-normalization"),
         *("--eps-clip", f"{settings.clip_low}", "--eps-clip-high", f"{settings.clip_high}"),
         *("--lr", f"{settings.learning_rate}", "--weight-decay", f"{settings.weight_decay}"),
         *("--lr-decay-style", "linear" if settings.decay_steps else "constant"),
         *("--rollout-temperature", f"{settings.temperature}", "--clip-grad", f"{settings.max_grad_norm}"),
-        "--use-rollout-logprobs",
+        *("--num-steps-per-rollout", f"{updates}", "--use-rollout-logprobs"),
     ]
     if settings.decay_steps:
         lowest = settings.step_size(settings.decay_steps)
-        arguments += ["--min-lr", f"{lowest:g}", "--lr-decay-iters", f"{settings.decay_steps}"]
+        arguments += ["--min-lr", f"{lowest:g}", "--lr-decay-iters", f"{settings.decay_steps * updates}"]
     arguments += ["--use-rollout-routing-replay"] if settings.replay_routing else []
     if settings.kl_coefficient:
         arguments += ["--use-kl-loss", "--kl-loss-coef", f"{settings.kl_coefficient}", "--kl-loss-type", "k3"]

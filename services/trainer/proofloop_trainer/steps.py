@@ -45,9 +45,16 @@ def take_step(store: Store, run: str, name: str, learner: GrpoLearner, batch: Tr
         publish_folder(store, full, keys.checkpoint(run, name, report.step))
         export_model(full, model, dtype_of(first))
         publish_folder(store, model, version)
-    if report.step > 1:  # the older checkpoint has no more use
-        store.delete_prefix(f"{keys.checkpoint(run, name, report.step - 1)}/")
+    drop_older_checkpoints(store, run, name, report.step)
     return version
+
+
+def drop_older_checkpoints(store: Store, run: str, name: str, step: int) -> None:
+    """Delete what no step goes on from any more, whoever left it there."""
+    last = keys.checkpoint(run, name, step)
+    for folder in {key.rpartition("/")[0] for key in store.list(keys.checkpoints(run, name))}:
+        if folder < last:
+            store.delete_prefix(f"{folder}/")
 
 
 def _record(run: str, version: str, batch: TrainingBatch, report: StepReport) -> TrainingStep:

@@ -1,6 +1,6 @@
 """Supervised steps on answers as they were sampled: what rejection fine-tuning does with those that earned the most.
 
-Shapes: B sequences, T tokens (padded on the right), V vocabulary.
+Shapes: B sequences, T tokens (padded on the right).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
+from trl.trainer.utils import add_fused_lm_head
 
 from proofloop.curriculum import Consolidate
 from proofloop.records import Tokens
@@ -46,8 +46,8 @@ def fine_tune(
     disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, use_safetensors=True)
     tokenizer = AutoTokenizer.from_pretrained(start)
-    ranks.shard(model)
-    model.to("cuda" if torch.cuda.is_available() else "cpu").train()
+    add_fused_lm_head(model)
+    ranks.place(model.train())
     learnt = [answer_of(tokens) for tokens in answers]
     cuts = [cut for epoch in range(how.epochs) for cut in minibatches(learnt, how.batch, seed, "supervised", epoch)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=how.learning_rate, weight_decay=0.0)
@@ -56,7 +56,7 @@ def fine_tune(
         optimizer.param_groups[0]["lr"] = how.learning_rate * (1 - 0.9 * done / len(cuts))
         optimizer.zero_grad()
         for part in share(cut, how.tokens_per_pass):
-            _backward(model, part, cut, tokenizer.pad_token_id)
+            _backward(model, part, cut)
         clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     weights = ranks.whole(model.state_dict().items())
@@ -68,25 +68,28 @@ def fine_tune(
     return len(cuts)
 
 
-def _backward(model: PreTrainedModel, part: Sequence[Answer], cut: Sequence[Answer], pad_id: int) -> None:
+def _backward(model: PreTrainedModel, part: Sequence[Answer], cut: Sequence[Answer]) -> None:
     """A pass's part of the cut's loss. An empty pass takes part in the others' all the same, with a loss of nothing."""
     weight = _tokens(part) / _tokens(cut) * ranks.count()  # gradients are averaged over the processes
-    (supervised_loss(model, part or cut[:1], pad_id) * weight).backward()
+    (supervised_loss(model, part or cut[:1]) * weight).backward()
 
 
 def _tokens(answers: Sequence[Answer]) -> int:
     return sum(len(answer.completion_ids_C) for answer in answers)
 
 
-def supervised_loss(model: PreTrainedModel, answers: Sequence[Answer], pad_id: int) -> Tensor:
-    """Mean cross entropy of the answers' tokens; prompts give no loss."""
+def supervised_loss(model: PreTrainedModel, answers: Sequence[Answer]) -> Tensor:
+    """Mean cross entropy of the answers' tokens; prompts give no loss.
+
+    The model has TRL's fused head: the logits of a pass, tokens times vocabulary, are never all there at once.
+    """
     rows = [torch.cat((answer.prompt_ids_P, answer.completion_ids_C)) for answer in answers]
-    tokens_BT = pad_sequence(rows, batch_first=True, padding_value=pad_id)
+    tokens_BT = pad_sequence(rows, batch_first=True)  # with any token: the mask covers it
     targets_BT = torch.full_like(tokens_BT, IGNORED)
     for row, answer in enumerate(answers):
         answered = slice(len(answer.prompt_ids_P), answer.length)
         targets_BT[row, answered] = tokens_BT[row, answered]
     mask_BT = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-    tokens_BT, targets_BT, mask_BT = (tensor.to(model.device) for tensor in (tokens_BT, targets_BT, mask_BT))
-    logits_BTV = model(input_ids=tokens_BT, attention_mask=mask_BT).logits[:, :-1]
-    return functional.cross_entropy(logits_BTV.float().mT, targets_BT[:, 1:], ignore_index=IGNORED)
+    tokens_BT, targets_BT, mask_BT = (tensor.to(ranks.device()) for tensor in (tokens_BT, targets_BT, mask_BT))
+    scored = model(input_ids=tokens_BT, attention_mask=mask_BT, labels=targets_BT, fused_lm_head=True)
+    return -scored.log_probs.sum() / _tokens(answers)

@@ -6,7 +6,7 @@ Killed in between, the trainer finds the batch without its model and takes the s
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
@@ -25,7 +25,7 @@ from proofloop.store import get_record, put_record
 from proofloop_trainer.grpo import GrpoLearner
 from proofloop_trainer.grpo_settings import grpo_settings
 from proofloop_trainer.samples import Group, choose_groups, groups_of, mean_parts
-from proofloop_trainer.steps import open_learner, take_step
+from proofloop_trainer.steps import drop_older_checkpoints, open_learner, take_step
 
 log = structlog.get_logger()
 
@@ -47,12 +47,15 @@ class Trainer:
             self._runs[event.run_id] = run
         yield from run.said.get(event.proof_id, ())
         label = get_record(tools.store, keys.label(event.run_id, event.proof_id), Label)
-        run.add(in_force(tools.store, label))
-        for learning in run.roles:
-            while (batch := learning.next_batch()) is not None:
-                published = learning.take_step(batch)
-                run.said.setdefault(event.proof_id, []).append(published)
-                yield published
+        run.untold.append(in_force(tools.store, label))
+        while run.untold:  # one after the other: which problems a role begins with depends on the steps taken by then
+            run.add(run.untold[0])
+            for learning in run.roles:
+                while (batch := learning.next_batch()) is not None:
+                    published = learning.take_step(batch)
+                    run.said.setdefault(event.proof_id, []).append(published)
+                    yield published
+            run.untold.popleft()
 
 
 class RunInTraining:
@@ -66,8 +69,8 @@ class RunInTraining:
         self.roles = [RoleInTraining(run_id, role, tools) for role in self._spec.training.roles]
         self.said: dict[str, list[ModelPublished]] = {}
         """What the messages of these proofs' labels led to: one entry a step."""
-        for label in labels_of(self._store, run_id):  # what was announced to a trainer that is gone
-            self.add(label)
+        self.untold = deque(labels_of(self._store, run_id))
+        """Labels to be counted yet; first those that were announced to a trainer that is gone."""
 
     def add(self, label: Label) -> None:
         """Count a label; a problem whose proofs are all labelled is offered to every role that is learning by now."""
@@ -76,12 +79,13 @@ class RunInTraining:
         group = self._incomplete[label.group]
         group[label.proof_id] = label
         if len(group) == self._spec.problems.proofs_per_problem:
-            self._complete.add(label.group)
-            labels = sorted(self._incomplete.pop(label.group).values(), key=lambda label: label.proof_id)
+            labels = sorted(group.values(), key=lambda label: label.proof_id)
             steps = {learning.role: learning.steps for learning in self.roles}
             for learning in self.roles:
                 others = [taken for role, taken in steps.items() if role != learning.role]
                 learning.offer(label.group, labels, sum(others))
+            self._complete.add(label.group)  # only now: while the store is away nobody was offered it
+            del self._incomplete[label.group]
 
 
 class RoleInTraining:
@@ -97,15 +101,27 @@ class RoleInTraining:
         self._batched = [
             get_record(self._store, key, TrainingBatch) for key in self._store.list(keys.batches(run_id, role))
         ]
+        passed_over = self._store.list(keys.all_passed_over(run_id, role))
         self._used = {problem for batch in self._batched for problem in batch.problems}
+        self._used |= {key.rpartition("/")[2].removesuffix(".json") for key in passed_over}
         self.steps = len(published_versions(self._store, run_id, role))
+        drop_older_checkpoints(self._store, run_id, role, self.steps)  # a trainer may have been killed before it could
         self._learner: GrpoLearner | None = None
 
     def offer(self, problem: str, labels: list[Label], steps_of_others: int) -> None:
-        """Take in a complete problem, once, when this role's training has begun and is not over."""
-        is_learning = self._wanted.begin <= steps_of_others and self.steps < self._wanted.steps
-        if is_learning and problem not in self._used:
+        """Take in a complete problem, once, when this role's training is not over; too early, and it never will be."""
+        if self.steps >= self._wanted.steps or problem in self._used:
+            return
+        if self._wanted.begin <= steps_of_others:
             self._waiting[problem] = labels
+        else:
+            self._pass_over(problem)
+
+    def _pass_over(self, *problems: str) -> None:
+        """In the store: to a trainer that begins later all labels look alike."""
+        for problem in problems:
+            self._store.put_if_absent(keys.passed_over(self._run_id, self.role, problem), b"{}", durable=True)
+        self._used.update(problems)
 
     def next_batch(self) -> TrainingBatch | None:
         """The batch of the next step: one that was begun before, or a new one when enough problems wait."""
@@ -120,8 +136,10 @@ class RoleInTraining:
         if batch.samples:
             key = keys.batch(self._run_id, self.role, self.steps)
             self._batched.append(put_record(self._store, key, batch, durable=True))
-        self._used.update(problems)  # only now: while the store is away they go on waiting
-        for problem in problems:
+            self._used.update(problems)
+        else:
+            self._pass_over(*problems)
+        for problem in problems:  # only now: while the store is away they go on waiting
             del self._waiting[problem]
         if not batch.samples:
             log.warning("nothing_to_learn", role=self.role, problems=problems)
@@ -169,6 +187,8 @@ class RoleInTraining:
             learner, self._learner = self._learner or self._open(), None
             take_step(self._store, self._run_id, self.role, learner, batch, self._first())
             self._learner = learner
+        else:
+            drop_older_checkpoints(self._store, self._run_id, self.role, self.steps + 1)
         published = self.announcement(self.steps + 1)
         self.steps += 1
         log.info("model_published", role=self.role, version=version, reward=round(batch.mean_reward, 3))

@@ -32,8 +32,9 @@ def export_slime(
 ) -> None:
     """Write a stage's batches as slime's samples, one JSONL file a step, and the objective as slime's arguments.
 
-    arguments.txt holds what clipping, KL, off-policy mask and routing replay are to be for the same objective;
-    model, cluster and parallelism are yours to add. Nothing here was run by slime itself.
+    arguments.txt holds what clipping, KL, off-policy mask and routing replay are to be for the same objective,
+    notes.txt which settings slime has no argument for (epochs); model, cluster and parallelism are yours to add.
+    Nothing here was run by slime itself.
     """
     data = open_store(store, must_exist=True)
     curriculum = find_curriculum(data, run)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from proofloop import keys
 from proofloop.curriculum import (
     SAMPLED,
     CurriculumSpec,
@@ -46,6 +47,7 @@ def iterate(
     pack = freeze(store, spec)
     work = Work(spec, store, engines, *sources, pack, load_settings().cache, stopping, say)
     done = manifests(store, spec)
+    drop_unused(spec, store, done)  # whoever wrote the last manifest may have been killed before it could
     if len(done) < len(spec.stages):
         engines.check(work.run_spec)
     for number, stage in enumerate(spec.stages, start=1):
@@ -59,12 +61,23 @@ def iterate(
             update={"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu_began}
         )
         done[stage.name] = finish(store, spec, taken)
+        drop_unused(spec, store, done)
         for report in manifest.gates:
             say(
                 f"{stage.name}: {report.figure} {report.before:.3f} -> {report.after:.3f}, "
                 f"{'promoted' if report.promoted else 'not promoted'}"
             )
     return done
+
+
+def drop_unused(spec: CurriculumSpec, store: Store, done: dict[str, StageManifest]) -> None:
+    """Delete what finished stages made on their way: checkpoints, and versions that are no result of theirs."""
+    kept = {version for manifest in done.values() for version in (manifest.version, *manifest.serves.values())}
+    for prefix in (keys.all_checkpoints(spec.name), keys.all_models(spec.name)):
+        for folder in {key.rpartition("/")[0] for key in store.list(prefix)}:
+            stage = folder.split("/")[-2].partition("-refresh-")[0]
+            if stage in done and folder not in kept:
+                store.delete_prefix(f"{folder}/")
 
 
 def check(spec: CurriculumSpec) -> tuple[Domain, Domain | None, Grades | None]:
