@@ -521,13 +521,13 @@ def test_an_engine_that_stays_away_is_warned_of_now_and_then(tmp_path: Path, mon
     tools = tools_with(tmp_path, RefusingEngine(EngineError("no route to gpu-7", retryable=True)))
     began = time.monotonic()
     with structlog.testing.capture_logs() as lines:
-        while time.monotonic() < began + 0.7:
+        while sum(line["log_level"] == "warning" for line in lines) < 2 and time.monotonic() < began + 60:
             with pytest.raises(Retry):
                 list(prove(POSED, tools))
     expected = {"engine": "simulated", "role": "generator", "reason": "no route to gpu-7"}
     warnings = [line for line in lines if line["log_level"] == "warning"]
     assert warnings[0] == {**expected, "event": "engine_away", "log_level": "warning"}
-    assert 2 <= len(warnings) <= (time.monotonic() - began) / 0.2
+    assert len(warnings) == 2 <= (time.monotonic() - began) / 0.2
 
 
 def test_a_call_that_can_never_work_is_data_of_its_own_kind(tmp_path: Path) -> None:
