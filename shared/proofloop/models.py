@@ -13,6 +13,7 @@ import json
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -162,6 +163,7 @@ def _verified(store: Store, key: str, expected: str) -> Iterator[bytes]:
         raise CorruptObject(f"{key} has digest {found.hexdigest()[:12]}, its manifest says {expected[:12]}")
 
 
+@lru_cache(maxsize=1024)  # it reads what is installed, and is asked at every call of a model
 def is_beside_run_file(version: str) -> bool:
     """Whether `version_folder` looks for it in the folder of the run file."""
     is_known = version.startswith("runs/") or entry_points(group="proofloop.models", name=version)
