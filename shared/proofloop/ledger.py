@@ -113,12 +113,6 @@ class Ledger:
         return len(self._open)
 
     @property
-    def open(self) -> set[str]:
-        """The proofs whose labels will come."""
-        with self._lock:
-            return set(self._open)
-
-    @property
     def waiting(self) -> set[str]:
         """The proofs without a label, stuck ones too."""
         with self._lock:

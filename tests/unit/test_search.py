@@ -75,6 +75,16 @@ def begun(spec: RunSpec, store: LocalStore) -> tuple[Rounds, list[ProblemPosed]]
     return rounds, first
 
 
+def after_first_proofs(
+    spec: RunSpec, store: LocalStore, score: float
+) -> tuple[Rounds, list[ProblemPosed], list[ProblemPosed]]:
+    """The rounds, the first proofs, each with one critique of that score, and what is posed next."""
+    rounds, first = begun(spec, store)
+    for event in first:
+        label(rounds, store, event, score)
+    return rounds, first, rounds.next_round()
+
+
 def test_rounds_follow_each_other_until_there_are_no_more(tmp_path: Path) -> None:
     store, spec = LocalStore(tmp_path), searching()
     rounds, first = begun(spec, store)
@@ -104,10 +114,7 @@ def test_rounds_follow_each_other_until_there_are_no_more(tmp_path: Path) -> Non
 
 def test_a_solved_problem_asks_for_nothing_more_and_what_is_not_posed_yet_is_not(tmp_path: Path) -> None:
     store, spec = LocalStore(tmp_path), searching()
-    rounds, first = begun(spec, store)
-    for event in first:
-        label(rounds, store, event, 0.5)
-    second = rounds.next_round()
+    rounds, _, second = after_first_proofs(spec, store, 0.5)
     assert rounds.is_wanted(second[0])
     label(rounds, store, second[0], 1.0, solved=True)
     assert not rounds.is_wanted(second[1])
@@ -119,10 +126,7 @@ def test_a_solved_problem_asks_for_nothing_more_and_what_is_not_posed_yet_is_not
 
 def test_whoever_goes_on_poses_the_same_round_though_more_critiques_came_meanwhile(tmp_path: Path) -> None:
     store, spec = LocalStore(tmp_path), searching()
-    rounds, first = begun(spec, store)
-    for event in first:
-        label(rounds, store, event, 0.0)
-    second = rounds.next_round()
+    _, first, second = after_first_proofs(spec, store, 0.0)
     late = judgement(1, 1.0).model_copy(update={"proof_id": first[1].proof_id})
     put_record(store, keys.judgement(RUN, first[1].proof_id, 1), late)
     again, _ = begun(spec, store)

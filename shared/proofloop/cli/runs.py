@@ -205,9 +205,10 @@ def _count(names: Iterable[str]) -> dict[str, int]:
 
 def _line(store: Store, spec: RunSpec) -> dict[str, Any]:
     labeled = sum(1 for _ in store.list(keys.labels(spec.name)))
+    planned: int | None
     try:
-        planned: int | None = planned_proofs(spec) + refinements_posed(store, spec)
-        is_complete = labeled == planned and _searched(store, spec)
+        posed = planned_proofs(spec) + refinements_posed(store, spec)
+        planned, is_complete = posed, labeled >= posed and _searched(store, spec)
     except ConfigError:  # its problem file is not here: it may have moved, or lie on another machine
         planned, is_complete = None, False
     return {
