@@ -106,8 +106,8 @@ class ProgressLine:
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._live = Live(console=self._console, refresh_per_second=4, transient=False)
-        self._stage, self._began, self._printed = "", 0.0, 0.0
-        self._first = 0
+        self._stage, self._began, self._first = "", 0.0, 0
+        self._was_last, self._due = False, 0.0
 
     def __enter__(self) -> ProgressLine:
         if self._console.is_terminal:
@@ -121,16 +121,15 @@ class ProgressLine:
     def show(self, stage: str, progress: Progress) -> None:
         """Draw the line, or print it now and then where there is no terminal."""
         if stage != self._stage:
-            self._stage, self._began, self._first, self._printed = stage, time.monotonic(), progress.labeled, 0.0
+            self._stage, self._began, self._first = stage, time.monotonic(), progress.labeled
+            self._was_last, self._due = False, 0.0
         line = f"{stage}: {self._describe(progress)}"
         if self._console.is_terminal:
             self._live.update(Text(line))
             return
-        is_last = progress.labeled >= progress.planned
-        if is_last != (self._printed == float("inf")) and (
-            is_last or time.monotonic() - self._printed > PLAIN_INTERVAL_S
-        ):
-            self._printed = float("inf") if is_last else time.monotonic()
+        is_last, now = progress.labeled >= progress.planned, time.monotonic()
+        if is_last != self._was_last or (not is_last and now >= self._due):
+            self._was_last, self._due = is_last, now + PLAIN_INTERVAL_S
             print(line, file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
