@@ -21,7 +21,7 @@ Figure = dict[str, Any]
 
 COLD, VERIFIER, NO_META, ENHANCED = "0-cold_start", "1-verifier", "1-enhanced-no-meta", "1-enhanced"
 NO_SELF, GENERATOR, ENHANCED_2, GENERATOR_2 = "1-generator-no-self", "1-generator", "2-enhanced", "2-generator"
-SERVED, SERVED_2 = "1-consolidate", "2-consolidate"  # what serves every role after the iteration
+SERVED, SERVED_2 = "1-consolidate", "2-consolidate"  # serve every role that the gate lets them
 JUDGES = (COLD, VERIFIER, NO_META, ENHANCED, SERVED, ENHANCED_2, SERVED_2)
 REFRESHED, REFRESHED_2 = "1-enhanced-refreshed", "2-enhanced-refreshed"
 METAS = (COLD, "1-meta_verifier", REFRESHED, ENHANCED, SERVED, REFRESHED_2, ENHANCED_2, SERVED_2)
@@ -136,7 +136,7 @@ CLAIMS: tuple[tuple[str, tuple[tuple[str, Callable[[Result], float], Callable[[f
         ),
     ),
     (
-        "Flywheel on hard problems, what serves after iteration 2 against 1",
+        "Flywheel on hard problems, the consolidated model of iteration 2 against that of 1",
         (
             ("accuracy", lambda r: gain(r, SERVED, SERVED_2, "verifier-hard", "accuracy"), lambda x: x > 0),
             ("faithfulness", lambda r: gain(r, SERVED, SERVED_2, "verifier-hard", "faithfulness"), lambda x: x > 0),

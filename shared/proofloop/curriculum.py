@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -138,9 +139,14 @@ class GeneratorStage(GrpoStage):
 
 
 class Labels(Section):
-    """The generator's new proofs get labels from the judges alone: how many problems, and the rule."""
+    """New proofs get labels from the judges alone: of how many problems, and by which rule.
+
+    `earlier`: the generator that served before this iteration's writes as many proofs, for the newest one makes few
+    mistakes to learn from.
+    """
 
     problems: int = Field(256, ge=1)
+    earlier: bool = True
     proofs_per_problem: int = Field(2, ge=1)
     rule: Labeling = Labeling(n=8, m=3, k=2)
 
@@ -507,7 +513,6 @@ def all_figures(store: Store, name: str) -> dict[str, dict[str, Figure]]:
     }
 
 
-def serving_before(spec: CurriculumSpec, done: dict[str, StageManifest], stage: Stage) -> dict[ModelRole, str]:
-    """The versions that a stage begins with; an ablation begins where the stage began that it is compared with."""
-    ablated = f"{stage.iteration}-{stage.kind}" if stage.ablation else ""
-    return serving(spec, {name: manifest for name, manifest in done.items() if name != ablated})
+def serving_before(spec: CurriculumSpec, done: dict[str, StageManifest], name: str) -> dict[ModelRole, str]:
+    """The versions that served when the stage of that name began; where it has not ended, that serve now."""
+    return serving(spec, dict(takewhile(lambda each: each[0] != name, done.items())))

@@ -25,10 +25,13 @@ from proofloop.errors import ConfigError, ProofloopError
 from proofloop.prompts import PromptPack, load_pack
 from proofloop.records import TrainingBatch, TrainingSample
 from proofloop.store import LocalStore, get_record
+from proofloop.walk import find_spec
 
 pytest.importorskip("proofloop_trainer.curriculum.workflow", reason="proofloop-trainer is not installed")
 
+from proofloop_trainer.curriculum.cases import CaseFile
 from proofloop_trainer.curriculum.workflow import iterate
+from proofloop_trainer.nano.tokenizer import build_tokenizer
 
 pytestmark = [pytest.mark.usefixtures("quiet_log"), pytest.mark.timeout(300)]
 ANSWER = {"max_tokens": 64}
@@ -178,6 +181,18 @@ def test_every_stage_leaves_a_manifest_and_a_finished_one_is_not_done_again(tmp_
     assert parts_by_role(store, "1-verifier") == {"verifier": False}
     assert parts_by_role(store, "1-enhanced") == {"verifier": True, "meta_verifier": False}
     assert parts_by_role(store, "1-enhanced-no-meta") == {"verifier": False}
+
+
+def test_the_next_iteration_learns_from_labels_of_what_both_generators_wrote(tmp_path: Path):
+    labels = {"problems": 6, "proofs_per_problem": 1, "rule": {"n": 2, "m": 1, "k": 1}}
+    store = run(small(iterations=2, labels=labels, consolidate={"prompts": 8, "samples": 2}), tmp_path)
+    writers = [find_spec(store, f"small-1-label-nano{which}").models.generator for which in ("", "-earlier")]
+    assert writers == [keys.model("small", "1-generator", 1), "nano-base"]
+    labelled = {proof.question for proof in get_record(store, keys.cases("small", "labels-1"), CaseFile).proofs}
+    answers = get_record(store, keys.batch("small", "2-enhanced", 0), TrainingBatch).samples
+    prompts = build_tokenizer().batch_decode([answer.tokens.prompt_ids for answer in answers])
+    of_labels = sum(any(question in prompt for question in labelled) for prompt in prompts)
+    assert 0 < of_labels < len(answers)
 
 
 def test_files_alone_say_what_is_right_where_no_checker_can(tmp_path: Path):

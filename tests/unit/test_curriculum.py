@@ -272,9 +272,8 @@ def test_an_ablation_begins_where_the_stage_began_that_it_is_compared_with():
         "1-verifier": StageManifest(stage="1-verifier", serves={"verifier": "score-only"}),
         "1-enhanced": StageManifest(stage="1-enhanced", serves={"verifier": "enhanced"}),
     }
-    stages = {stage.name: stage for stage in spec.stages}
-    assert serving_before(spec, done, stages["1-enhanced-no-meta"])["verifier"] == "score-only"
-    assert serving_before(spec, done, stages["1-generator"])["verifier"] == "enhanced"
+    assert serving_before(spec, done, "1-enhanced")["verifier"] == "score-only"
+    assert serving_before(spec, done, "1-generator")["verifier"] == "enhanced"
 
 
 def test_harder_problems_come_from_the_second_iteration_on_in_turn_with_the_others(tmp_path: Path):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import product
 
 from proofloop import keys
-from proofloop.curriculum import Labels
+from proofloop.curriculum import Labels, manifests, serving_before
 from proofloop.domains import Domain
 from proofloop.labels import labels_of
 from proofloop.ledger import Progress
@@ -25,12 +26,16 @@ SAID_EVERY_S = 10.0
 
 def label_proofs(work: Work, iteration: int, served: Served) -> list[GradedProof]:
     """Pose new problems of the kinds that come next, and keep the decided proofs with their labels; each once."""
+    writers = {served["generator"]: ""}
+    if work.spec.labels.earlier:
+        before = serving_before(work.spec, manifests(work.store, work.spec), f"{iteration}-generator")
+        writers.setdefault(before["generator"], "-earlier")
 
     def draw() -> CaseFile:
         found = dict[GradedProof, None]()
-        for domain in work.domains(iteration + 1):
-            run = f"{work.spec.name}-{iteration}-label-{domain.name}"
-            walk(work, run, served, work.spec.labels, domain, "train", 1_000 + iteration)
+        for domain, (writer, which) in product(work.domains(iteration + 1), writers.items()):
+            run = f"{work.spec.name}-{iteration}-label-{domain.name}{which}"
+            walk(work, run, {**served, "generator": writer}, work.spec.labels, domain, "train", 1_000 + iteration)
             found |= dict.fromkeys(decided(work, run))
         return CaseFile(proofs=tuple(found))
 

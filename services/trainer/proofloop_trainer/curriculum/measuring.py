@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import takewhile
 from statistics import fmean
 
-from proofloop.curriculum import Stage, StageManifest, find_figures, manifests, put_figures, serving
+from proofloop.curriculum import Stage, StageManifest, find_figures, manifests, put_figures, serving_before
 from proofloop.domains import Domain
 from proofloop.measure import Clusters, Figure, evaluate_run
 from proofloop.prompts.parsing import ParsedProof, parse_evaluation, parse_meta_critique, parse_proof
@@ -58,12 +57,6 @@ def _versions(work: Work) -> dict[str, str]:
     return {"0-cold_start": work.spec.start, **made}
 
 
-def _judges_of(work: Work, iteration: int) -> Served:
-    """What served when the proofs of an iteration's generator got their labels."""
-    done = takewhile(lambda each: each[0] != f"{iteration}-label", manifests(work.store, work.spec).items())
-    return serving(work.spec, dict(done))
-
-
 def _by_checker(work: Work, _: Served) -> Wanted:
     versions, done = _versions(work), manifests(work.store, work.spec)
     metas = {name: each.serves["meta_verifier"] for name, each in done.items() if "meta_verifier" in each.serves}
@@ -89,7 +82,8 @@ def _by_checker(work: Work, _: Served) -> Wanted:
     for name, iteration in iterations.items():
         if name in versions:
             yield f"{name}/refinement", partial(refinement_figures, work, versions[name], refined)
-            judged: Served = {**_judges_of(work, iteration), "generator": versions[name]}
+            judges = serving_before(work.spec, done, f"{iteration}-label")
+            judged: Served = {**judges, "generator": versions[name]}
             yield f"{name}/labels", partial(label_figures, work, judged, name, work.domain)
             if work.harder:
                 yield f"{name}/labels-hard", partial(label_figures, work, judged, name, work.harder)

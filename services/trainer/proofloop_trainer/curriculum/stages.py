@@ -97,18 +97,19 @@ def meta_verifier(work: Work, stage: Stage, served: Served) -> StageManifest:
 def enhanced(work: Work, stage: Stage, served: Served) -> StageManifest:
     """R_format * R_score * R_meta on D_v together with D_mv, eq. (3); the meta-verifier is refreshed on the way.
 
-    The ablation no-meta takes as many steps with as many prompts of D_v and nothing of D_mv.
+    Up to half of the proofs are those that got labels in earlier iterations. The ablation no-meta takes as many steps
+    with as many prompts of D_v and nothing of D_mv.
     """
     wanted, start = work.spec.enhanced, served["verifier"]
-    proofs = [
-        *graded_proofs(work, served["generator"]),
-        *_evenly(work, labelling.labelled_proofs(work, stage.iteration - 1)),
-    ]
+    proofs = graded_proofs(work, served["generator"])
+    labelled = _evenly(work, labelling.labelled_proofs(work, stage.iteration - 1))
     is_plain = stage.ablation == "no-meta"
     refreshed = Refreshed(work, stage, served, proofs)
 
     def rollout(step: int, version: str) -> list[TrainingSample]:
-        chosen = _pick(work, stage, step, proofs, wanted.groups - wanted.meta_groups)
+        most = wanted.groups - wanted.meta_groups
+        new = _pick(work, stage, step, labelled, most // 2)
+        chosen = new + _pick(work, stage, step, proofs, most - len(new))
         meta, analyses = (None, []) if is_plain else refreshed.at(step, version)
         judge = work.asker("meta_verifier", meta, stage.name, step) if meta else None
         asker = work.asker("verifier", version, stage.name, step)
@@ -170,7 +171,7 @@ class Refreshed:
 
     def _draw(self, name: str, version: str) -> CaseFile:
         work, most = self._work, self._work.spec.data.analyses // 2
-        proofs = _some(work, name, [proof for proof in self._proofs if proof.by == "expert"], most // 2)
+        proofs = _some(work, name, self._proofs, most // 2)
         drawn = draw_analyses(
             proofs, work.asker("verifier", version, name), work.pack, work.spec.data.analysis_temperatures
         )

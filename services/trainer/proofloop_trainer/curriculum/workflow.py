@@ -56,7 +56,8 @@ def iterate(
         work.check_stopping()
         say(f"stage {number}/{len(spec.stages)}: {stage.name}")
         began, cpu_began = time.monotonic(), time.process_time()
-        manifest = STAGES[stage.kind](work, stage, serving_before(spec, done, stage))
+        served = serving_before(spec, done, f"{stage.iteration}-{stage.kind}")  # an ablation begins where that began
+        manifest = STAGES[stage.kind](work, stage, served)
         taken = manifest.model_copy(
             update={"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu_began}
         )
