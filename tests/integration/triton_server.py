@@ -33,6 +33,11 @@ WHEEL = "nvidia-pytriton==0.7.0"
 NUMPY = "numpy==1.26.4"
 """The stub is built for numpy 1: with numpy 2 every tensor that a model sends arrives empty."""
 
+START = Path(__file__).parents[2] / "serving" / "start.sh"
+
+CONTAINER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")
+"""Makes what follows the first process of its own: it hears only the signals that it asks for."""
+
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -127,13 +132,7 @@ def _run(installed: Path, folder: Path, options: tuple[str, ...]) -> Iterator[Tr
         f"--metrics-port={metrics}",
         *options,
     ]
-    environment = {
-        **os.environ,
-        # the models' Python is found by the first python3 on PATH, its library by the linker
-        "PATH": f"{installed / 'bin'}:{os.environ['PATH']}",
-        "LD_LIBRARY_PATH": f"{sysconfig.get_config_var('LIBDIR')}:{os.environ.get('LD_LIBRARY_PATH', '')}",
-        "OMP_NUM_THREADS": "1",
-    }
+    environment = _environment(installed)
     running: list[subprocess.Popen[bytes]] = []
 
     def start() -> None:
@@ -159,6 +158,38 @@ def _run(installed: Path, folder: Path, options: tuple[str, ...]) -> Iterator[Tr
     finally:
         for process in running:
             _end_with_stubs(process, signal.SIGTERM, shared_memory)
+
+
+def _environment(installed: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        # the models' Python is found by the first python3 on PATH, its library by the linker
+        "PATH": f"{installed / 'bin'}:{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": f"{sysconfig.get_config_var('LIBDIR')}:{os.environ.get('LD_LIBRARY_PATH', '')}",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+@contextmanager
+def as_first_process(repository: Path, log: Path, *options: str) -> Iterator[int]:
+    """The server as its image starts it, the first process of a container; its id as seen from outside."""
+    installed, (grpc, metrics) = _installed(), free_ports(2)
+    environment = {
+        **_environment(installed),
+        "TRITONSERVER": str(_server(installed)),
+        "PROOFLOOP_MODELS": str(repository),
+        "PROOFLOOP_LONGEST_CALL_S": "123",
+    }
+    start = ["sh", str(START), f"--grpc-port={grpc}", f"--metrics-port={metrics}", *options]
+    with log.open("wb") as file:
+        process = subprocess.Popen([*CONTAINER, *start], env=environment, stdout=file, stderr=file)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    try:
+        wait_until("a container", lambda: bool(children.read_text()), process, log)
+        yield int(children.read_text())
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _end_with_stubs(process: subprocess.Popen[bytes], number: int, shared_memory: str) -> None:
