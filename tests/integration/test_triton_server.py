@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tritonclient.grpc import InferenceServerClient
 
-from tests.integration.processes import START_S
+from tests.integration.processes import says, until
 from tests.integration.triton_server import as_first_process, own_triton
 
 MODEL = """
@@ -65,7 +63,7 @@ def test_a_container_that_still_loads_ends_when_it_is_asked_to(tmp_path: Path) -
     (folder.parent / "config.pbtxt").write_text(CONFIG)
     log = tmp_path / "log"
     with as_first_process(tmp_path / "models", log, "--load-model=long") as process:
-        until(lambda: "loading: long:1" in log.read_text(errors="replace"), log)
+        until(lambda: says(log, "loading: long:1"), log)
         os.kill(process, signal.SIGTERM)
         until(lambda: not Path(f"/proc/{process}").exists(), log)
 
@@ -73,14 +71,7 @@ def test_a_container_that_still_loads_ends_when_it_is_asked_to(tmp_path: Path) -
 def test_a_container_that_ends_waits_for_its_calls_as_long_as_the_longest_takes(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with as_first_process(tmp_path, log) as process:
-        until(lambda: "Started Metrics Service" in log.read_text(errors="replace"), log)
+        until(lambda: says(log, "Started Metrics Service"), log)
         os.kill(process, signal.SIGTERM)
-        until(lambda: "Timeout 123: " in log.read_text(errors="replace"), log)
+        until(lambda: says(log, "Timeout 123: "), log)
         until(lambda: not Path(f"/proc/{process}").exists(), log)
-
-
-def until(is_so: Callable[[], bool], log: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while not is_so():
-        assert time.monotonic() < deadline, log.read_text(errors="replace")[-2000:]
-        time.sleep(0.1)

@@ -35,9 +35,6 @@ NUMPY = "numpy==1.26.4"
 
 START = Path(__file__).parents[2] / "serving" / "start.sh"
 
-CONTAINER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")
-"""Makes what follows the first process of its own: it hears only the signals that it asks for."""
-
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -181,15 +178,8 @@ def as_first_process(repository: Path, log: Path, *options: str) -> Iterator[int
         "PROOFLOOP_LONGEST_CALL_S": "123",
     }
     start = ["sh", str(START), f"--grpc-port={grpc}", f"--metrics-port={metrics}", *options]
-    with log.open("wb") as file:
-        process = subprocess.Popen([*CONTAINER, *start], env=environment, stdout=file, stderr=file)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    try:
-        wait_until("a container", lambda: bool(children.read_text()), process, log)
-        yield int(children.read_text())
-    finally:
-        process.kill()
-        process.wait()
+    with processes.in_container(start, environment, log) as process:
+        yield process
 
 
 def _end_with_stubs(process: subprocess.Popen[bytes], number: int, shared_memory: str) -> None:
