@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 START_S = 90.0
 """How long a server may take on a busy machine; it is usually under ten seconds."""
@@ -46,13 +47,15 @@ def wait_until(what: str, is_ready: Callable[[], bool], process: subprocess.Pope
         time.sleep(0.1)
 
 
-CONTAINER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")
+CONTAINER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc")
 """Makes what follows the first process of its own: it hears only the signals that it asks for."""
 
 
 @contextmanager
 def in_container(command: Sequence[str], environment: dict[str, str], log: Path) -> Iterator[int]:
-    """A command as the first process of a container; its id as seen from outside."""
+    """A command as the first process of a container; its id as seen from outside. Skips where there is no `unshare`."""
+    if shutil.which(CONTAINER[0]) is None:
+        pytest.skip("no container: unshare (util-linux) is not installed")
     with log.open("wb") as file:
         process = subprocess.Popen([*CONTAINER, *command], env=environment, stdout=file, stderr=file)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
