@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("proofloop_serving", reason="proofloop-serving is not installed")
 
 from proofloop.engine.base import ChatMessage
-from proofloop.errors import EngineError
+from proofloop.errors import CallRefused
 from proofloop.records import Sampling
 from proofloop_serving.asks import Ask
 from proofloop_serving.settings import TensorRTSettings
@@ -95,7 +95,6 @@ def test_a_streamed_answer_is_read_once_as_it_comes_and_once_at_its_end(answer: 
 
 def test_a_model_without_a_chat_template_refuses_the_call_and_harms_no_other(answer: Answer) -> None:
     engine = TensorRTEngine(Path(), TensorRTSettings(engine="tensorrt_llm"))
-    with pytest.raises(EngineError, match="cannot read the prompt: ValueError: tokenizer") as caught:
+    with pytest.raises(CallRefused, match="cannot read the prompt: ValueError: tokenizer"):
         engine.begin(Ask("a", (ChatMessage("user", "Prove it."),), Sampling(), seed=0), lambda: None)
     engine.close()
-    assert not caught.value.retryable
