@@ -177,9 +177,14 @@ def as_first_process(repository: Path, log: Path, *options: str) -> Iterator[int
         "PROOFLOOP_MODELS": str(repository),
         "PROOFLOOP_LONGEST_CALL_S": "123",
     }
-    start = ["sh", str(START), f"--grpc-port={grpc}", f"--metrics-port={metrics}", *options]
-    with processes.in_container(start, environment, log) as process:
-        yield process
+    shared_memory = f"proofloop-{grpc}-"
+    ports = (f"--grpc-port={grpc}", f"--metrics-port={metrics}")
+    start = ["sh", str(START), *ports, f"--backend-config=python,shm-region-prefix-name={shared_memory}", *options]
+    try:
+        with processes.in_container(start, environment, log) as process:
+            yield process
+    finally:
+        _forget(shared_memory)
 
 
 def _end_with_stubs(process: subprocess.Popen[bytes], number: int, shared_memory: str) -> None:
@@ -187,6 +192,10 @@ def _end_with_stubs(process: subprocess.Popen[bytes], number: int, shared_memory
     processes.end(process, number)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    _forget(shared_memory)
+
+
+def _forget(shared_memory: str) -> None:
     for left in Path("/dev/shm").glob(f"{shared_memory}*"):
         left.unlink()
 
