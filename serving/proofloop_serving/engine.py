@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,8 +186,7 @@ class LocalEngine:
         if not wanted:
             return
         served = self._model(name)
-        prompts = {_prompt(call): served.loaded.encode(_prompt(call)) for call in wanted}
-        rows = {self._row(call, served.loaded, prompts[_prompt(call)]): call for call in wanted}
+        rows = {self._row(call, served.loaded, prompt): call for call, prompt in _encoded(wanted, served.loaded)}
         _fail_oversized(rows, served.loaded)
         if rows:
             served.batch.join(list(rows))
@@ -258,6 +257,19 @@ def open_engine(settings: Mapping[str, Any], resolve: Resolve) -> LocalEngine:
 
 def _prompt(call: LocalCall) -> str | tuple[Any, ...]:
     return call.options.prompt or call.request.messages
+
+
+def _encoded(calls: Sequence[LocalCall], loaded: LoadedModel) -> Iterator[tuple[LocalCall, tuple[int, ...]]]:
+    """Each call with its prompt's tokens, each prompt read once; those that the tokenizer refuses fail here."""
+    known: dict[str | tuple[Any, ...], tuple[int, ...]] = {}
+    for call in calls:
+        prompt = _prompt(call)
+        try:
+            known[prompt] = known.get(prompt) or loaded.encode(prompt)
+        except CallRefused as error:
+            _fail([call], error)
+        else:
+            yield call, known[prompt]
 
 
 def _go_on(served: _Served) -> None:

@@ -62,7 +62,11 @@ class TensorRTEngine:
 
     def begin(self, ask: Ask, when_done: Callable[[], None]) -> TensorRTCall:
         call = TensorRTCall(when_done)
-        prompt_ids = self._encode(ask)
+        try:
+            prompt_ids = self._encode(ask)
+        except Exception as error:  # a tokenizer without a chat template, or one that refuses these turns
+            problem = f"the tokenizer cannot read the prompt: {type(error).__name__}: {error}"
+            raise CallRefused(problem) from error
         asyncio.run_coroutine_threadsafe(self._follow(call, ask, prompt_ids), self._loop)
         return call
 

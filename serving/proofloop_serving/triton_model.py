@@ -110,7 +110,7 @@ class TritonPythonModel:
     def _run_pump(self) -> None:
         try:
             self._send_all()
-        except BaseException:  # a bug: without the pump nobody is answered; Triton fails the calls and starts anew
+        except BaseException:  # a bug: without the pump nobody is answered; start.sh sees it, and Triton ends
             traceback.print_exc()
             os._exit(1)
 
@@ -202,6 +202,13 @@ def _floats(name: str, values: Any) -> Any:
 
 
 def _send_error(sender: Any, error: EngineError) -> None:
-    """A call that can never work is the caller's mistake; anything else may work elsewhere or later."""
-    code = pb_utils.TritonError.UNAVAILABLE if error.retryable else pb_utils.TritonError.INVALID_ARG
+    """A call that can never work is the caller's mistake; anything else may work elsewhere or later.
+
+    What the model itself could not do, a sick GPU's error say, meets all that it is answering: no proof failed by it.
+    """
+    codes = pb_utils.TritonError
+    if isinstance(error, CallRefused):
+        code = codes.INVALID_ARG
+    else:
+        code = codes.UNAVAILABLE if error.retryable else codes.INTERNAL
     sender.send(pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code)), flags=FINAL)

@@ -56,6 +56,16 @@ def test_the_operators_broker_brings_its_user_and_address() -> None:
     assert trigger["metadata"]["host"] == "https://proofloop-rabbitmq.maths.svc:15671"
 
 
+def test_the_autoscaler_trusts_ones_own_authority_as_the_workers_do() -> None:
+    objects = render(values_of("tls"))
+    trusted = objects["TriggerAuthentication/proofloop-broker"]["spec"]["configMapTargetRef"]
+    assert trusted == [
+        {"parameter": "ca", "name": "our-authority", "key": "ca.crt"},
+        {"parameter": "tls", "name": "proofloop-broker", "key": "tls"},
+    ]
+    assert objects["ConfigMap/proofloop-broker"]["data"] == {"tls": "enable"}
+
+
 def test_the_operators_broker_keeps_messages_longer_than_the_longest_call() -> None:
     values = values_of("nano") | {"broker": {"longestCallSeconds": 5000}}
     config = render(values)["RabbitmqCluster/proofloop-rabbitmq"]["spec"]["rabbitmq"]["additionalConfig"]

@@ -78,6 +78,17 @@ def test_the_job_that_promotes_a_version_may_ask_the_servers_that_load_it() -> N
         assert selects(there[0]["podSelector"]["matchLabels"], pod)
 
 
+def test_a_pod_that_runs_one_command_runs_where_and_as_the_workers_do() -> None:
+    values = values_of("production")
+    values["worker"] |= {"tolerations": [{"key": "cpu", "operator": "Exists"}], "env": {"HTTPS_PROXY": "http://p:3128"}}
+    found = {name: pod["spec"] for name, pod in pods(render(values)) if name.startswith(("Job/", "Pod/"))}
+    assert len(found) == 2
+    for name, spec in found.items():
+        assert spec["nodeSelector"] == {"pool": "cpu"}, name
+        assert spec["tolerations"] == [{"key": "cpu", "operator": "Exists"}], name
+        assert {"name": "HTTPS_PROXY", "value": "http://p:3128"} in spec["containers"][0]["env"], name
+
+
 def test_only_the_named_namespace_reads_metrics_in_production() -> None:
     policy = render(values_of("production"))["NetworkPolicy/proofloop-verifier"]
     assert policy["spec"]["ingress"] == [

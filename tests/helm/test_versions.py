@@ -98,6 +98,20 @@ def test_a_server_loads_its_version_under_the_name_that_clients_ask_for() -> Non
     assert f'string_value: "{NEW}"' in objects[f"ConfigMap/{NEW_NAME}"]["data"]["config.pbtxt"]
 
 
+def test_a_model_is_loaded_once_however_many_gpus_the_pod_has() -> None:
+    config = render(production(NEW))[f"ConfigMap/{NEW_NAME}"]["data"]["config.pbtxt"]
+    assert "instance_group [ { kind: KIND_CPU } ]" in config  # by default Triton makes an instance for each GPU
+
+
+def test_the_job_has_time_to_read_the_largest_model() -> None:
+    assert render(production(NEW))["Job/proofloop-verifier-promote"]["spec"]["activeDeadlineSeconds"] == 3600
+
+
+def test_the_notes_say_that_the_servers_speak_tls() -> None:
+    assert 'ca_file = "/etc/proofloop/ca/ca.crt"\n' in notes(values_of("tls"))
+    assert "ca_file" not in notes(values_of("nano"))
+
+
 def test_the_notes_name_the_addresses_for_the_run_file() -> None:
     assert (
         'endpoints = ["proofloop-generator-model.maths.svc:8001", "proofloop-meta-verifier-model.maths.svc:8001", '

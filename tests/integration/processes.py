@@ -9,11 +9,12 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 START_S = 90.0
 """How long a server may take on a busy machine; it is usually under ten seconds."""
@@ -43,6 +44,37 @@ def wait_until(what: str, is_ready: Callable[[], bool], process: subprocess.Pope
     while not is_ready():
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"{what} did not start: {log.read_text(errors='replace')[-2000:]}")
+        time.sleep(0.1)
+
+
+CONTAINER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""Makes what follows the first process of its own: it hears only the signals that it asks for."""
+
+
+@contextmanager
+def in_container(command: Sequence[str], environment: dict[str, str], log: Path) -> Iterator[int]:
+    """A command as the first process of a container; its id as seen from outside. Skips where there is no `unshare`."""
+    if shutil.which(CONTAINER[0]) is None:
+        pytest.skip("no container: unshare (util-linux) is not installed")
+    with log.open("wb") as file:
+        process = subprocess.Popen([*CONTAINER, *command], env=environment, stdout=file, stderr=file)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    try:
+        wait_until("a container", lambda: bool(children.read_text()), process, log)
+        yield int(children.read_text())
+    finally:
+        process.kill()
+        process.wait()
+
+
+def says(log: Path, text: str) -> bool:
+    return text in log.read_text(errors="replace")
+
+
+def until(is_so: Callable[[], bool], log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while not is_so():
+        assert time.monotonic() < deadline, log.read_text(errors="replace")[-2000:]
         time.sleep(0.1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import time
@@ -31,6 +32,7 @@ import torch
 from safetensors.torch import load_file
 
 from proofloop_trainer.checkpoint import OPTIMIZER
+from proofloop_trainer.grpo import GrpoLearner
 from proofloop_trainer.nano import base_folder
 from proofloop_trainer.train import Trainer
 
@@ -235,6 +237,18 @@ def test_labels_that_are_delivered_again_train_nothing_again(store: LocalStore, 
     assert handler.deliver(labels) == [("generator", 1)]
     assert (learned(store), batches(store, "generator")) == (before, batch)
     assert len(batch) == len(steps(store, "generator")) == 1
+
+
+def test_a_role_whose_training_is_over_keeps_no_model_in_memory(store: LocalStore, labels: tuple[Label, ...]) -> None:
+    before = num_learners()
+    handler = Handler(store, nano_spec(training=training(1, 0)))
+    assert handler.deliver(labels[:8]) == [("generator", 1)]
+    assert num_learners() == before
+
+
+def num_learners() -> int:
+    gc.collect()
+    return sum(type(one) is GrpoLearner for one in gc.get_objects())
 
 
 def test_a_problem_that_was_used_is_not_used_by_a_new_trainer(store: LocalStore, labels: tuple[Label, ...]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 from tritonclient.grpc import InferenceServerClient
 
-from tests.integration.triton_server import own_triton
+from tests.integration.processes import says, until
+from tests.integration.triton_server import as_first_process, own_triton
 
 MODEL = """
 import proofloop, torch, transformers, numpy, triton_python_backend_utils as pb
@@ -42,3 +45,70 @@ def test_models_import_what_the_tests_import_and_nothing_is_left() -> None:
             triton.start()
         port = triton.endpoint.partition(":")[2]
     assert list(Path("/dev/shm").glob(f"proofloop-{port}-*")) == []
+
+
+LOADS_AT_ONCE = """
+class TritonPythonModel:
+    def execute(self, requests):
+        return []
+"""
+
+LOADS_LONG = """
+import time
+
+class TritonPythonModel:
+    def initialize(self, arguments):
+        time.sleep(600)
+"""
+
+
+def test_a_container_that_still_loads_ends_when_it_is_asked_to(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "long" / "1"
+    folder.mkdir(parents=True)
+    (folder / "model.py").write_text(LOADS_LONG)
+    (folder.parent / "config.pbtxt").write_text(CONFIG)
+    log = tmp_path / "log"
+    with as_first_process(tmp_path / "models", log, "--load-model=long") as process:
+        until(lambda: says(log, "loading: long:1"), log)
+        os.kill(process, signal.SIGTERM)
+        until(lambda: not Path(f"/proc/{process}").exists(), log)
+
+
+def test_a_container_ends_when_the_process_of_its_model_died_which_triton_would_never_start_again(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "models" / "probe" / "1"
+    folder.mkdir(parents=True)
+    (folder / "model.py").write_text(LOADS_AT_ONCE)
+    (folder.parent / "config.pbtxt").write_text(CONFIG)
+    log = tmp_path / "log"
+    with as_first_process(tmp_path / "models", log, "--load-model=probe") as process:
+        until(lambda: says(log, "Started Metrics Service"), log)
+        os.kill(process_of_model(process), signal.SIGKILL)
+        until(lambda: not Path(f"/proc/{process}").exists(), log)
+    assert says(log, "the process of a model died")
+
+
+def process_of_model(container: int) -> int:
+    [found] = [
+        child
+        for server in children(container)
+        for child in children(server)
+        if Path(f"/proc/{child}/comm").read_text().startswith("triton_python")
+    ]
+    return found
+
+
+def children(process: int) -> list[int]:
+    """Those of all its threads."""
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def test_a_container_that_ends_waits_for_its_calls_as_long_as_the_longest_takes(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with as_first_process(tmp_path, log) as process:
+        until(lambda: says(log, "Started Metrics Service"), log)
+        os.kill(process, signal.SIGTERM)
+        until(lambda: says(log, "Timeout 123: "), log)
+        until(lambda: not Path(f"/proc/{process}").exists(), log)

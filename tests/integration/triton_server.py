@@ -33,6 +33,8 @@ WHEEL = "nvidia-pytriton==0.7.0"
 NUMPY = "numpy==1.26.4"
 """The stub is built for numpy 1: with numpy 2 every tensor that a model sends arrives empty."""
 
+START = Path(__file__).parents[2] / "serving" / "start.sh"
+
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -127,13 +129,7 @@ def _run(installed: Path, folder: Path, options: tuple[str, ...]) -> Iterator[Tr
         f"--metrics-port={metrics}",
         *options,
     ]
-    environment = {
-        **os.environ,
-        # the models' Python is found by the first python3 on PATH, its library by the linker
-        "PATH": f"{installed / 'bin'}:{os.environ['PATH']}",
-        "LD_LIBRARY_PATH": f"{sysconfig.get_config_var('LIBDIR')}:{os.environ.get('LD_LIBRARY_PATH', '')}",
-        "OMP_NUM_THREADS": "1",
-    }
+    environment = _environment(installed)
     running: list[subprocess.Popen[bytes]] = []
 
     def start() -> None:
@@ -161,11 +157,45 @@ def _run(installed: Path, folder: Path, options: tuple[str, ...]) -> Iterator[Tr
             _end_with_stubs(process, signal.SIGTERM, shared_memory)
 
 
+def _environment(installed: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        # the models' Python is found by the first python3 on PATH, its library by the linker
+        "PATH": f"{installed / 'bin'}:{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": f"{sysconfig.get_config_var('LIBDIR')}:{os.environ.get('LD_LIBRARY_PATH', '')}",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+@contextmanager
+def as_first_process(repository: Path, log: Path, *options: str) -> Iterator[int]:
+    """The server as its image starts it, the first process of a container; its id as seen from outside."""
+    installed, (grpc, metrics) = _installed(), free_ports(2)
+    environment = {
+        **_environment(installed),
+        "TRITONSERVER": str(_server(installed)),
+        "PROOFLOOP_MODELS": str(repository),
+        "PROOFLOOP_LONGEST_CALL_S": "123",
+    }
+    shared_memory = f"proofloop-{grpc}-"
+    ports = (f"--grpc-port={grpc}", f"--metrics-port={metrics}")
+    start = ["sh", str(START), *ports, f"--backend-config=python,shm-region-prefix-name={shared_memory}", *options]
+    try:
+        with processes.in_container(start, environment, log) as process:
+            yield process
+    finally:
+        _forget(shared_memory)
+
+
 def _end_with_stubs(process: subprocess.Popen[bytes], number: int, shared_memory: str) -> None:
     """End a server, the stubs of its models that outlive a crash, and what they leave in shared memory."""
     processes.end(process, number)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    _forget(shared_memory)
+
+
+def _forget(shared_memory: str) -> None:
     for left in Path("/dev/shm").glob(f"{shared_memory}*"):
         left.unlink()
 

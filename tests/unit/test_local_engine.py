@@ -10,7 +10,7 @@ import torch
 from proofloop.domains.nano import NanoDomain
 from proofloop.engine.base import ChatMessage, Generation, GenerationRequest
 from proofloop.engine.pool import Engines
-from proofloop.errors import ConfigError, EngineError, NotFound, StoreError
+from proofloop.errors import CallRefused, ConfigError, EngineError, NotFound, StoreError
 from proofloop.prompts.packs import load_pack
 from proofloop.records import Sampling
 from proofloop.runspec import RunSpec
@@ -146,6 +146,17 @@ def test_a_prompt_without_room_for_an_answer_fails_alone(engine):
     with pytest.raises(EngineError, match="leaves no room"):
         engine.submit(long).result(60)
     assert ask(engine, [request(0)])[0].finish_reason == "stop"
+
+
+def test_a_prompt_that_the_chat_template_refuses_fails_alone(engine):
+    engine.load(
+        "base"
+    ).tokenizer.chat_template = "{{ messages[0].content }}{{ 'x' / 2 if 'bad' in messages[0].content }}"
+    bad = GenerationRequest("bad", "base", (ChatMessage("user", "bad"),), Sampling(), seed=0)
+    calls = [engine.submit(each) for each in (request(0), bad, request(1))]
+    with pytest.raises(CallRefused, match="the tokenizer cannot read the prompt: TypeError"):
+        calls[1].result(60)
+    assert [calls[place].result(60).completion_tokens > 0 for place in (0, 2)] == [True, True]
 
 
 @pytest.mark.usefixtures("quiet_log")

@@ -14,6 +14,8 @@ import pytest
 
 pytest.importorskip("proofloop_serving", reason="proofloop-serving is not installed")
 
+from proofloop.engine.base import ChatMessage
+from proofloop.errors import CallRefused
 from proofloop.records import Sampling
 from proofloop_serving.asks import Ask
 from proofloop_serving.settings import TensorRTSettings
@@ -60,11 +62,15 @@ class Answer:
             self.seen.append((len(self.call.latest.token_ids), sum(self.call.latest.logprobs)))
 
 
+def no_template(*turns: object, **options: object) -> list[int]:
+    raise ValueError("tokenizer.chat_template is not set")
+
+
 @pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch) -> Answer:
     given = Answer()
     llm = SimpleNamespace(
-        tokenizer=SimpleNamespace(encode=lambda text: [1, 2, 3]),
+        tokenizer=SimpleNamespace(encode=lambda text: [1, 2, 3], apply_chat_template=no_template),
         generate_async=lambda *asked, **named: given,
         shutdown=lambda: None,
     )
@@ -85,3 +91,10 @@ def test_a_streamed_answer_is_read_once_as_it_comes_and_once_at_its_end(answer: 
     assert (whole.token_ids, whole.logprobs) == (list(range(TOKENS - 1)), [-1.0] * (TOKENS - 1))
     assert answer.seen[:-1] == [(count, -float(count)) for count in range(1, TOKENS)]
     assert Counted.read <= 6 * TOKENS
+
+
+def test_a_model_without_a_chat_template_refuses_the_call_and_harms_no_other(answer: Answer) -> None:
+    engine = TensorRTEngine(Path(), TensorRTSettings(engine="tensorrt_llm"))
+    with pytest.raises(CallRefused, match="cannot read the prompt: ValueError: tokenizer"):
+        engine.begin(Ask("a", (ChatMessage("user", "Prove it."),), Sampling(), seed=0), lambda: None)
+    engine.close()

@@ -94,7 +94,7 @@ imagePullSecrets:
 {{- define "proofloop.settings" -}}
 PROOFLOOP_SECRETS: /run/secrets/proofloop
 PROOFLOOP_NAMESPACE: {{ .Values.broker.namespace | quote }}
-PROOFLOOP_LONGEST_CALL_S: {{ .Values.broker.longestCallSeconds | quote }}
+PROOFLOOP_LONGEST_CALL_S: {{ int .Values.broker.longestCallSeconds | quote }}
 PROOFLOOP_LOG_LEVEL: {{ .Values.logLevel | quote }}
 {{- with .Values.store.endpoint }}
 PROOFLOOP_S3_ENDPOINT: {{ . | quote }}

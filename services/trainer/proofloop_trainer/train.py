@@ -191,6 +191,8 @@ class RoleInTraining:
             drop_older_checkpoints(self._store, self._run_id, self.role, self.steps + 1)
         published = self.announcement(self.steps + 1)
         self.steps += 1
+        if self.steps == self._wanted.steps:
+            self._learner = None  # a trainer that goes from run to run would fill its memory with the models of all
         log.info("model_published", role=self.role, version=version, reward=round(batch.mean_reward, 3))
         return published
 

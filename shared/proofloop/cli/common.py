@@ -82,6 +82,16 @@ def names(store: Store, prefix: str) -> list[str]:
 
 
 @contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """SIGTERM ends the process, but for `stopping_on_signal`: a container's first process would not hear it."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def stopping_on_signal() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set; a second Ctrl-C ends the process at once."""
     stopping = threading.Event()

@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from proofloop.bus import LocalBus, open_bus
-from proofloop.cli.common import MetricsPortOption, StoreOption, need_run, open_store, stopping_on_signal
+from proofloop.cli.common import (
+    MetricsPortOption,
+    StoreOption,
+    ending_on_sigterm,
+    need_run,
+    open_store,
+    stopping_on_signal,
+)
 from proofloop.cli.serve import CONNECT_S
 from proofloop.endpoint import Endpoint, Health
 from proofloop.errors import ConfigError
@@ -16,6 +23,7 @@ from proofloop.metrics import Metrics
 from proofloop.settings import load_settings
 
 
+@ending_on_sigterm()
 def review(
     run: Annotated[
         str | None, typer.Argument(help="The run whose proofs are graded; default: all in the store.")

@@ -11,7 +11,14 @@ from typing import Annotated
 import typer
 
 from proofloop.bus import NEEDED_BY_ALL, check_broker, open_bus
-from proofloop.cli.common import MetricsPortOption, StoreOption, open_engines, open_store, stopping_on_signal
+from proofloop.cli.common import (
+    MetricsPortOption,
+    StoreOption,
+    ending_on_sigterm,
+    open_engines,
+    open_store,
+    stopping_on_signal,
+)
 from proofloop.endpoint import Endpoint, Health
 from proofloop.errors import ConfigError, ProofloopError
 from proofloop.metrics import Metrics
@@ -24,6 +31,7 @@ CONNECT_S = 120.0
 """How long a service that starts waits for its broker: they often start together."""
 
 
+@ending_on_sigterm()
 def serve(
     role: Annotated[str, typer.Argument(help="generator, verifier, meta_verifier, labeler or trainer.")],
     concurrency: Annotated[

@@ -4,8 +4,9 @@ dimension.
 A superset of TensorRT-LLM's `llmapi` model: what stands under LLMAPI has the names and types of that model, so that a
 client of the one can talk to the other. All inputs but `text_input` are optional; of ours, `messages` takes its place.
 
-A request that can never work (too long a prompt) fails with INVALID_ARG, one that may work later with UNAVAILABLE. A
-server frees the slot on `stop` and when the request's stream is cancelled.
+A request that can never work (too long a prompt) fails with INVALID_ARG, one that may work later with UNAVAILABLE,
+one that the model failed at, with all that it was answering, with INTERNAL. A server frees the slot on `stop` and when
+the request's stream is cancelled.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ spec:
   enableServiceLinks: false
   {{- include "proofloop.pullSecrets" .root | nindent 2 }}
   securityContext: {{- include "proofloop.podSecurity" .root | nindent 4 }}
-  # Above the longest call: Triton finishes what runs.
+  # Above the longest call, for which start.sh lets Triton finish what runs.
   terminationGracePeriodSeconds: {{ add (int .root.Values.broker.longestCallSeconds) 60 }}
   {{- with $serving.priorityClassName }}
   priorityClassName: {{ . }}
@@ -166,6 +166,7 @@ model.yaml: |
   {{- end }}
 config.pbtxt: |
   backend: "python"
+  instance_group [ { kind: KIND_CPU } ] # else Triton loads the model once for each GPU; the engine inside finds them all
   parameters { key: "version" value { string_value: {{ .server.version | quote }} } }
   parameters { key: "settings" value { string_value: "model.yaml" } }
 model.py: |
