@@ -456,6 +456,18 @@ def test_a_run_is_begun_once_and_resumed_only_with_its_own_spec(tmp_path: Path) 
         create_run(store, runspec(seed=1), resume=True)
 
 
+def test_a_run_is_not_resumed_on_a_problem_file_that_changed(tmp_path: Path) -> None:
+    store, file = LocalStore(tmp_path / "store"), tmp_path / "problems.json"
+    spec = runspec(problems={"file": file})
+    file.write_text('[{"id": 1, "question": "Prove that 1 < 2."}]')
+    create_run(store, spec, resume=False)
+    file.write_text('[{"id": 1, "question": "Prove that 1 < 2.", "source": "a book"}]')
+    create_run(store, spec, resume=True)  # what is asked is the same
+    file.write_text('[{"id": 1, "question": "Prove that 1 < 3."}]')
+    with pytest.raises(ConfigError, match=r"holds other problems than as run 'r1' began.*\nhint: put the old file back"):
+        create_run(store, spec, resume=True)
+
+
 def test_of_racing_creators_of_a_run_with_different_specs_one_wins(tmp_path: Path) -> None:
     for turn in range(20):
         store, gate = LocalStore(tmp_path / str(turn)), threading.Barrier(4)
