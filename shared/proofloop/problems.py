@@ -168,7 +168,7 @@ def _problem_id(row: dict[str, Any], question: str) -> str:
     """The row's own id, with a digest where not all of it can be part of a key; without an id the question's digest."""
     found = row.get("id") if row.get("problem_idx") is None else row["problem_idx"]
     if found in (None, ""):
-        return f"p{digest(question)}"
+        return f"p{digest(question.strip())}"
     given = str(found)
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", given).strip("-._")[:60]
     return slug if slug == given else f"{slug or 'p'}-{digest(given)}"
