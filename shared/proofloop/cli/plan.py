@@ -30,6 +30,9 @@ from proofloop.records import MODEL_ROLES, ModelRole, Role
 from proofloop.runspec import RunSpec
 from proofloop.walk import WALK_ROLES
 
+MOST = 1e9
+"""Of every number that is given: far more than any load, and what follows from it stays a number."""
+
 PROMPT_TOKENS, STREAMS, ISSUE_SHARE = 2000.0, 64.0, 0.5
 """What is assumed where neither an option nor a run says better."""
 
@@ -121,8 +124,8 @@ def _number(option: str, text: str, value: str, least: float) -> float:
         number = float(value)
     except ValueError as error:
         raise ConfigError(f"{option} {text}: {value!r} is no number", hint) from error
-    if not least <= number < float("inf"):
-        raise ConfigError(f"{option} {text}: must be a number from {least:g} on", hint)
+    if not least <= number <= MOST:
+        raise ConfigError(f"{option} {text}: must be a number from {least:g} to {MOST:g}", hint)
     if option in WHOLE and number % 1:
         raise ConfigError(f"{option} {text}: must be a whole number", hint)
     if option == "--gpus" and number > GPUS_A_NODE and number % GPUS_A_NODE:
@@ -135,7 +138,7 @@ WHOLE = ("--gpus", "--concurrency")
 
 def plan_command(
     file: Annotated[Path | None, typer.Argument(help="A run.toml: budgets, sampling, flow and prices.")] = None,
-    problems_per_hour: Annotated[float, typer.Option(min=0.001, help="The load.")] = 100.0,
+    problems_per_hour: Annotated[float, typer.Option(min=0.001, max=MOST, help="The load.")] = 100.0,
     measured: Annotated[
         str | None,
         typer.Option("--from", help="A run in the store: its mean tokens, call times, issues and early stops."),
@@ -148,7 +151,7 @@ def plan_command(
         list[str] | None, typer.Option(help="Calls that a replica answers at once at that rate (64).")
     ] = None,
     gpus: Annotated[list[str] | None, typer.Option(help="GPUs of one replica (1).")] = None,
-    gpu_hour: Annotated[float, typer.Option(min=0, help="Price of a GPU for an hour.")] = 0.0,
+    gpu_hour: Annotated[float, typer.Option(min=0, max=MOST, help="Price of a GPU for an hour.")] = 0.0,
     answer_tokens: Annotated[
         list[str] | None, typer.Option(help="Tokens of an answer; default: of the run, else max_tokens, the most.")
     ] = None,
@@ -168,7 +171,7 @@ def plan_command(
         list[str] | None, typer.Option(help="Messages that a pod handles at once; default: [flow] of the run.toml.")
     ] = None,
     backlog_rounds: Annotated[
-        float, typer.Option(min=0.1, help="Messages for each slot at which KEDA starts another pod.")
+        float, typer.Option(min=0.1, max=MOST, help="Messages for each slot at which KEDA starts another pod.")
     ] = 2.0,
     store: StoreOption = None,
     values: Annotated[bool, typer.Option("--values", help="Print only the chart's values, for a file.")] = False,
