@@ -464,7 +464,7 @@ def test_a_run_is_not_resumed_on_a_problem_file_that_changed(tmp_path: Path) -> 
     file.write_text('[{"id": 1, "question": "Prove that 1 < 2.", "source": "a book"}]')
     create_run(store, spec, resume=True)  # what is asked is the same
     file.write_text('[{"id": 1, "question": "Prove that 1 < 3."}]')
-    with pytest.raises(ConfigError, match=r"holds other problems than as run 'r1' began.*put the old file back"):
+    with pytest.raises(ConfigError, match=r"holds other problems than as run 'r1' began"):
         create_run(store, spec, resume=True)
 
 
