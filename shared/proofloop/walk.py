@@ -77,7 +77,7 @@ def create_run(store: Store, spec: RunSpec, *, resume: bool, pack: PromptPack | 
         raise ConfigError(
             f"run {spec.name!r} is already in the store", "give --resume to go on with it, or another name"
         )
-    if stored.model_dump_json(exclude={"base"}) != spec.model_dump_json(exclude={"base"}):  # the file may have moved
+    if _without_places(stored) != _without_places(spec):
         raise ConfigError(
             f"run {spec.name!r} was begun with another run file",
             "a run's spec is frozen; give the new one another name",
@@ -85,6 +85,11 @@ def create_run(store: Store, spec: RunSpec, *, resume: bool, pack: PromptPack | 
     _freeze_problems(store, spec)
     check_training(store, spec)
     return spec
+
+
+def _without_places(spec: RunSpec) -> str:
+    """What a run does, wherever its files lie by now."""
+    return spec.model_dump_json(exclude={"base": True, "problems": {"file"}})
 
 
 def _freeze_problems(store: Store, spec: RunSpec) -> None:

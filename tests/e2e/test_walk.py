@@ -462,10 +462,12 @@ def test_a_run_is_not_resumed_on_a_problem_file_that_changed(tmp_path: Path) -> 
     file.write_text('[{"id": 1, "question": "Prove that 1 < 2."}]')
     create_run(store, spec, resume=False)
     file.write_text('[{"id": 1, "question": "Prove that 1 < 2.", "source": "a book"}]')
-    create_run(store, spec, resume=True)  # what is asked is the same
+    file = file.rename(tmp_path / "moved.json")
+    moved = runspec(problems={"file": file})
+    create_run(store, moved, resume=True)  # what is asked is the same
     file.write_text('[{"id": 1, "question": "Prove that 1 < 3."}]')
     with pytest.raises(ConfigError, match=r"holds other problems than as run 'r1' began"):
-        create_run(store, spec, resume=True)
+        create_run(store, moved, resume=True)
 
 
 def test_of_racing_creators_of_a_run_with_different_specs_one_wins(tmp_path: Path) -> None:
