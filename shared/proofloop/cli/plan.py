@@ -24,6 +24,7 @@ from proofloop.planning import (
     Served,
     observed,
     plan,
+    proofs_per_problem,
     values_snippet,
 )
 from proofloop.records import MODEL_ROLES, ModelRole, Role
@@ -37,6 +38,7 @@ PROMPT_TOKENS, STREAMS, ISSUE_SHARE = 2000.0, 64.0, 0.5
 """What is assumed where neither an option nor a run says better."""
 
 ATTEMPTS, READABLE, CRITIQUED = "attempts at a proof", "share of proofs in the right format", "share of n critiques"
+SEARCHED = "share of the proofs that a search may write"
 JUDGED, ASSESSED = "share of analyses with an issue", "share of m judgements"
 ANSWER, PROMPT, SECONDS = "tokens of an answer", "tokens of a prompt", "seconds of a call"
 
@@ -69,6 +71,7 @@ class Inputs:
             critiqued=self.pick(CRITIQUED, None, "", 1.0, "the budget"),
             judged=self.pick(JUDGED, issue_share, "--issue-share", ISSUE_SHARE, "a guess"),
             assessed=self.pick(ASSESSED, None, "", 1.0, "the budget"),
+            searched=self.pick(SEARCHED, None, "", 1.0, "the budget") if spec.search.rounds else 1.0,
         )
 
     def served(self, role: ModelRole, spec: RunSpec, options: Mapping[str, ByRole]) -> Served:
@@ -104,7 +107,8 @@ def _seen(found: Observed) -> dict[str, float]:
             (SECONDS, mean.engine_seconds),
         )
     }
-    return dict(zip(names, values, strict=True)) | calls
+    searched = {SEARCHED: habits.searched} if found.has_searched else {}
+    return dict(zip(names, values, strict=True)) | searched | calls
 
 
 def by_role(option: str, given: list[str] | None, least: float, roles: tuple[str, ...] = MODEL_ROLES) -> ByRole:
@@ -207,7 +211,8 @@ def plan_command(
     served: dict[Role, Served] = {role: inputs.served(role, spec, options) for role in MODEL_ROLES}
     inputs.pick("labeler: seconds of a message", None, "", LABELER_S, "a guess")
     load = Load(problems_per_hour, busy, backlog_rounds, gpu_hour, pods)
-    _show(plan(spec, habits, served, load), spec, load, inputs, values=values, as_json=as_json)
+    proofs = load.problems_per_hour * proofs_per_problem(spec, habits)
+    _show(plan(spec, habits, served, load), proofs, load, inputs, values=values, as_json=as_json)
 
 
 def _budgets(file: Path | None, run: str | None, folder: Path | None) -> tuple[Observed | None, RunSpec]:
@@ -222,12 +227,12 @@ def _budgets(file: Path | None, run: str | None, folder: Path | None) -> tuple[O
     return observed(store, run), read_run(file) if file else spec
 
 
-def _show(rows: list[RolePlan], spec: RunSpec, load: Load, inputs: Inputs, *, values: bool, as_json: bool) -> None:
+def _show(rows: list[RolePlan], proofs: float, load: Load, inputs: Inputs, *, values: bool, as_json: bool) -> None:
     snippet = values_snippet(rows, load)
     if values:
         print(snippet)
         return
-    proofs, cost = load.problems_per_hour * spec.most_proofs_per_problem, sum(row.cost_per_hour for row in rows)
+    cost = sum(row.cost_per_hour for row in rows)
     total = {
         "problems_per_hour": load.problems_per_hour,
         "proofs_per_hour": proofs,
