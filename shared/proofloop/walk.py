@@ -272,7 +272,8 @@ class LocalWalk:
     def _check_stopping(self) -> None:
         if self._tools.stopping.is_set():
             if self._tools.stop_reason:
-                raise ProofloopError(self._tools.stop_reason)
+                hint = "what is stored stays; mend that, then call it again (`run`: with --resume)"
+                raise ProofloopError(f"{self._tools.stop_reason}\nhint: {hint}")
             raise Interrupted("asked to stop")
 
     def _check_complete(self) -> None:

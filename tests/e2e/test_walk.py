@@ -20,7 +20,7 @@ import pytest
 from proofloop import keys
 from proofloop.engine.base import Call, Engine, GenerationRequest
 from proofloop.engine.pool import Engines
-from proofloop.errors import ConfigError, ProofloopError
+from proofloop.errors import ConfigError, EngineError, ProofloopError
 from proofloop.ledger import Progress
 from proofloop.messages import Event, ProofLabeled, ProofReviewed, ProofWritten, decode
 from proofloop.records import Critique, Label, MetaCritiques, Proof
@@ -374,6 +374,20 @@ def test_a_trainer_that_takes_no_step_holds_a_run_up_a_step_s_worth_at_a_time(
         monkeypatch.setattr(walk._bus, "wait_idle", lambda timeout_s: waits.append(found := wait(timeout_s)) or found)
         check_every_proof_is_labelled_once(store, spec, walk.run(planned_proofs(spec)))
     assert waits.count(True) == 3  # twice for the trainer, and at the end
+
+
+class GoneEngine(CountingEngine):
+    """Its model was taken away."""
+
+    def submit(self, request: GenerationRequest) -> Call:
+        raise EngineError("no such model", retryable=False)
+
+
+def test_a_run_that_its_engine_cannot_answer_says_how_to_go_on(tmp_path: Path) -> None:
+    store, spec = LocalStore(tmp_path), runspec()
+    said = pytest.raises(ProofloopError, match=r"no such model\nhint: what is stored stays; .*--resume")
+    with walking(store, spec, GoneEngine()) as walk, said:
+        walk.run(planned_proofs(spec))
 
 
 # -- dead letters ------------------------------------------------------------------------------------------------------
