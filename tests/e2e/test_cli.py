@@ -692,8 +692,9 @@ def test_doctor_looks_at_the_machine_and_at_a_run_file_or_a_curriculum(
         'start = "m-1"\niterations = 1\n[engine]\nkind = "simulated"\nsettings = { want_tokens = true }\n'
     )
     (tmp_path / "wrong.toml").write_text((tmp_path / "c.toml").read_text() + "[verifier]\nsettings = { speed = 1 }\n")
-    files = ([], [str(good)], [str(bad)], ["c.toml"], ["wrong.toml"])
-    machine, healthy, broken, course, wrong = (here(tmp_path)("doctor", *file, "--json") for file in files)
+    away = run_file(tmp_path, "away.toml", settings="failure_share = 1.0")
+    files = ([], [str(good)], [str(bad)], ["c.toml"], ["wrong.toml"], [str(away)])
+    machine, healthy, broken, course, wrong, silent = (here(tmp_path)("doctor", *file, "--json") for file in files)
     found = {finding["what"]: finding for finding in machine.data()}
     if find_spec("proofloop_trainer"):
         assert ": training uses the " in found["torch"]["found"]
@@ -711,6 +712,8 @@ def test_doctor_looks_at_the_machine_and_at_a_run_file_or_a_curriculum(
     (finding,) = [finding for finding in json.loads(broken.out) if finding["state"] == "broken"]
     assert finding["what"] == "run file"
     assert "k = 9 is more than n = 4" in finding["found"] and finding["hint"]
+    checked = {finding["what"]: finding["state"] for finding in json.loads(silent.out)}
+    assert (checked["run file"], checked["engine"]) == ("ok", "broken")
     store = LocalStore(tmp_path / "data")
     assert [*store.list("runs/"), *store.list("specs/")] == []
 
