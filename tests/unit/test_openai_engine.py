@@ -162,11 +162,13 @@ def test_a_server_that_answers_in_one_piece_is_understood(serve: Serve, connect:
 
 
 @pytest.mark.parametrize(("pieces", "tokens"), [(("a ", "b"), 2), (("", 100 * "word "), 125)])
+@pytest.mark.parametrize("usage", [None, {}, {"input_tokens": 3}, {"prompt_tokens": 3, "completion_tokens": None}])
 def test_token_counts_are_estimated_where_the_server_reports_none(
-    serve: Serve, connect: Connect, pieces: tuple[str, str], tokens: int
+    serve: Serve, connect: Connect, pieces: tuple[str, str], tokens: int, usage: dict[str, int] | None
 ) -> None:
     def script(exchange: Exchange) -> None:
         exchange.begin()
+        exchange.event(choices=[], usage=usage)
         exchange.say(pieces[0])
         exchange.say(pieces[1], finish_reason="stop")
         exchange.end()

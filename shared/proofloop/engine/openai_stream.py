@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import BaseModel, BeforeValidator, JsonValue, ValidationError
 
 from proofloop.engine.base import FinishReason, Generation, GenerationRequest
 from proofloop.engine.openai_refusal import is_retryable
@@ -66,11 +67,19 @@ class Usage(BaseModel):
     prompt_tokens_details: PromptUsage | None = None
 
 
+def _counts(usage: object) -> object:
+    """None for what does not count both sides in OpenAI's words: the answer beside it is as good."""
+    counts = (
+        (usage.get(name) for name in ("prompt_tokens", "completion_tokens")) if isinstance(usage, dict) else (None,)
+    )
+    return usage if all(isinstance(count, int) for count in counts) else None
+
+
 class Chunk(BaseModel):
     """One event of a stream, or the whole body of a server that does not stream."""
 
     choices: list[Choice] | None = None
-    usage: Usage | None = None
+    usage: Annotated[Usage | None, BeforeValidator(_counts)] = None
     prompt_token_ids: list[int] | None = None
     error: JsonValue = None
 
