@@ -69,10 +69,9 @@ class Usage(BaseModel):
 
 def _counts(usage: object) -> object:
     """None for what does not count both sides in OpenAI's words: the answer beside it is as good."""
-    counts = (
-        (usage.get(name) for name in ("prompt_tokens", "completion_tokens")) if isinstance(usage, dict) else (None,)
-    )
-    return usage if all(isinstance(count, int) for count in counts) else None
+    if not isinstance(usage, dict):
+        return None
+    return usage if all(isinstance(usage.get(name), int) for name in ("prompt_tokens", "completion_tokens")) else None
 
 
 class Chunk(BaseModel):
