@@ -332,6 +332,15 @@ def test_what_is_not_there_is_refused_with_what_there_is(done: Path, here: Calla
 # -- run and what there is to see of it --------------------------------------------------------------------------------
 
 
+def test_a_damaged_record_is_made_again_once_it_is_removed(copied: Path) -> None:
+    label = min((copied / "data" / "runs" / "small" / "labels").iterdir())
+    label.unlink()
+    label.write_text("{")
+    check_is_refused(call(copied, "runs", "show", "small"), f"labels/{label.name} is no Label", "or remove it,")
+    label.unlink()
+    assert call(copied, "run", "small.toml", "--resume").out.startswith("small: 4 proofs done: ")
+
+
 def test_a_run_that_is_there_is_only_gone_on_with_when_asked_to(copied: Path) -> None:
     before = files_in(copied)
     again, resumed = call_together(copied, ("run", "small.toml"), ("run", "small.toml", "--resume"))
