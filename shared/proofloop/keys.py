@@ -42,6 +42,11 @@ def prompts(run_id: str) -> str:
     return f"runs/{run_id}/prompts.json"
 
 
+def problem_file(run_id: str) -> str:
+    """The digest of the problems that a run's file held as it began."""
+    return f"runs/{run_id}/problem_file.json"
+
+
 def problem(run_id: str, problem_id: str) -> str:
     return f"runs/{run_id}/problems/{problem_id}.json"
 

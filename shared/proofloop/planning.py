@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 
 from proofloop.costs import HOUR_S, Spent, Tally, bills, money, spec_of
 from proofloop.errors import ConfigError
 from proofloop.records import MODEL_ROLES, ModelRole, Role
+from proofloop.rounds import searches_of
 from proofloop.runspec import Labeling, Prices, RunSpec
 from proofloop.store import Store
 
@@ -27,6 +29,7 @@ GPUS_A_NODE = 8
 class Habits:
     """What models make of the budgets, in the mean. Without a run to look at: they use all of them.
 
+    `searched`: of the proofs that a search may write, after the first ones, those that are written until it ends.
     `attempts`: of a proof. `readable`: proofs in the right format; the others are not reviewed. `critiqued`: of the n
     critiques those that are written, the rest is stopped early. `judged`: analyses, the proofs' own included, that
     report an issue. `assessed`: of the m meta-critiques those that are written.
@@ -37,6 +40,7 @@ class Habits:
     critiqued: float = 1.0
     judged: float = 0.5
     assessed: float = 1.0
+    searched: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -126,12 +130,18 @@ def _rounds(assessments: float, rule: Labeling) -> float:
 
 def plan(spec: RunSpec, proofs: Habits, served: Mapping[Role, Served], load: Load) -> list[RolePlan]:
     """One row a role that a run needs; the trainer, one pod whatever the load, is none of them."""
-    proofs_per_hour = load.problems_per_hour * spec.most_proofs_per_problem
+    proofs_per_hour = load.problems_per_hour * proofs_per_problem(spec, proofs)
     labels = Served(0, 0, LABELER_S)
     return [
         _row(role, work, served.get(role, labels), proofs_per_hour, load, spec.prices)
         for role, work in work_of_a_proof(proofs, spec.labeling).items()
     ]
+
+
+def proofs_per_problem(spec: RunSpec, proofs: Habits) -> float:
+    """Its first ones, and what a search writes."""
+    first = spec.problems.proofs_per_problem
+    return first + proofs.searched * (spec.most_proofs_per_problem - first)
 
 
 def _row(role: Role, work: Work, model: Served, proofs_per_hour: float, load: Load, prices: Prices) -> RolePlan:
@@ -175,10 +185,14 @@ def _up(number: float) -> int:
 
 @dataclass(frozen=True)
 class Observed:
-    """What a run showed: its proofs' habits, and the mean call of each role that was asked."""
+    """What a run showed: its proofs' habits, and the mean call of each role that was asked.
+
+    `has_searched`: it has searches that ended, which say how much is searched.
+    """
 
     habits: Habits
     calls: Mapping[ModelRole, Spent]
+    has_searched: bool
 
 
 def observed(store: Store, run_id: str) -> Observed:
@@ -194,15 +208,18 @@ def observed(store: Store, run_id: str) -> Observed:
     if not found.proofs:
         raise ConfigError(f"--from {run_id}: none of its proofs has a label yet", "name a run that has ended")
     calls = {role: found.by_role[role].calls for role in MODEL_ROLES}
+    first = spec.problems.proofs_per_problem
+    refined = [search.proofs - first for search in searches_of(store, run_id)]
     habits = Habits(
         attempts=calls["generator"] / found.proofs,
         readable=readable / found.proofs,
         critiqued=_share(calls["verifier"], readable * rule.n),
         judged=_share(judged, calls["verifier"] + readable),
         assessed=_share(calls["meta_verifier"], judged * rule.m),
+        searched=fmean(refined) / (spec.most_proofs_per_problem - first) if refined else 1.0,
     )
     means = {role: found.by_role[role].over(int(calls[role])) for role in MODEL_ROLES}
-    return Observed(habits, {role: mean for role, mean in means.items() if mean is not None})
+    return Observed(habits, {role: mean for role, mean in means.items() if mean is not None}, bool(refined))
 
 
 def _share(part: float, whole: float) -> float:

@@ -26,9 +26,9 @@ def problems_of(spec: RunSpec) -> Iterator[Problem]:
     """The run's problems in order, the same each time. Raises ConfigError."""
     wanted = spec.problems
     if wanted.domain is not None:
-        yield from _pose_distinct(load_domain(wanted.domain), spec)
+        yield from _drawn(load_domain(wanted.domain), spec)
     elif wanted.file is not None and wanted.split is not None:
-        yield from _pose_distinct(ProblemFile(spec.base / wanted.file), spec)
+        yield from _drawn(ProblemFile(spec.base / wanted.file), spec)
     elif wanted.file is not None:
         yield from _first(read_problems(spec.base / wanted.file), wanted)
 
@@ -72,20 +72,22 @@ def _first(problems: list[Problem], wanted: Problems) -> list[Problem]:
     return problems[: wanted.count]
 
 
-def _pose_distinct(domain: Domain, spec: RunSpec) -> Iterator[Problem]:
-    """The first different problems: a domain may draw one twice, and two of one id would be one."""
-    wanted, seen = spec.problems.drawn, set[str]()
-    for index in range(10 * wanted):
-        problem = domain.pose(index, split=spec.problems.split or "train", seed=spec.seed)
+def _drawn(domain: Domain, spec: RunSpec) -> Iterator[Problem]:
+    return pose_distinct(domain, spec.problems.drawn, split=spec.problems.split or "train", seed=spec.seed)
+
+
+def pose_distinct(domain: Domain, count: int, *, split: str, seed: int) -> Iterator[Problem]:
+    """The first different problems: a domain may draw one twice, and two of one id would be one. Raises ConfigError."""
+    seen = set[str]()
+    for index in range(10 * count):
+        problem = domain.pose(index, split=split, seed=seed)
         if problem.id not in seen:
             seen.add(problem.id)
             yield problem
-        if len(seen) == wanted:
+        if len(seen) == count:
             return
     hint = "ask for fewer, or for another split"
-    raise ConfigError(
-        f"[problems] count = {wanted}: domain {domain.name!r} has only {len(seen)} different problems", hint
-    )
+    raise ConfigError(f"count = {count}: domain {domain.name!r} has only {len(seen)} different problems", hint)
 
 
 def count_problems(spec: RunSpec) -> int:
@@ -168,7 +170,7 @@ def _problem_id(row: dict[str, Any], question: str) -> str:
     """The row's own id, with a digest where not all of it can be part of a key; without an id the question's digest."""
     found = row.get("id") if row.get("problem_idx") is None else row["problem_idx"]
     if found in (None, ""):
-        return f"p{digest(question)}"
+        return f"p{digest(question.strip())}"
     given = str(found)
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", given).strip("-._")[:60]
     return slug if slug == given else f"{slug or 'p'}-{digest(given)}"

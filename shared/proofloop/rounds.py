@@ -139,7 +139,7 @@ class Rounds:
             problem_id=name,
             proofs=problem.posed,
             best=found[-1],
-            score=next((each.score for each in kept if each.proof_id == found[-1]), None),
+            score=1.0 if problem.solved else kept[0].score if kept else None,  # of several solved ones not all are kept
             solved=problem.solved is not None,
             best_by_round=tuple(found),
         )

@@ -43,7 +43,7 @@ def candidate(proof_id: str, judgements: Iterable[Judgement]) -> Candidate:
 
 def best(pool: Iterable[Candidate], keep: int) -> list[Candidate]:
     """The `keep` candidates of the highest score, the best first; of equals those that were written first."""
-    return sorted(pool, key=lambda each: (-each.score, each.proof_id))[:keep]
+    return sorted(pool, key=lambda each: (-each.score, len(each.proof_id), each.proof_id))[:keep]  # -999 before -1000
 
 
 def refinements(kept: Sequence[Candidate], analyses: int, rng: random.Random) -> tuple[ParentProof, ...]:

@@ -51,6 +51,12 @@ class DeadLetterRecord(Record):
         put_record(store, f"{keys.dead_letters(run_id)}{self.queue}-{digest(self.body)}.json", self)
 
 
+class ProblemsDigest(Record):
+    """Names the problems that a run's file held as it began: their ids and questions, in order."""
+
+    digest: str
+
+
 class Interrupted(ProofloopError):
     """The walk was asked to stop; it can be resumed."""
 
@@ -64,19 +70,39 @@ def create_run(store: Store, spec: RunSpec, *, resume: bool, pack: PromptPack | 
     if stored is None:
         put_record(store, keys.prompts(spec.name), pack or load_pack(spec.prompts, spec.base), durable=True)
         if store.put_if_absent(keys.run_spec(spec.name), spec.model_dump_json().encode(), durable=True):
+            _freeze_problems(store, spec)
             return spec
         return create_run(store, spec, resume=resume, pack=pack)  # another process was first
     if not resume:
         raise ConfigError(
             f"run {spec.name!r} is already in the store", "give --resume to go on with it, or another name"
         )
-    if stored.model_dump_json(exclude={"base"}) != spec.model_dump_json(exclude={"base"}):  # the file may have moved
+    if _without_places(stored) != _without_places(spec):
         raise ConfigError(
             f"run {spec.name!r} was begun with another run file",
             "a run's spec is frozen; give the new one another name",
         )
+    _freeze_problems(store, spec)
     check_training(store, spec)
     return spec
+
+
+def _without_places(spec: RunSpec) -> str:
+    """What a run does, wherever its files lie by now."""
+    return spec.model_dump_json(exclude={"base": True, "problems": {"file"}})
+
+
+def _freeze_problems(store: Store, spec: RunSpec) -> None:
+    """Keep a digest of a problem file's problems with the run. Raises ConfigError where they are others by now."""
+    if spec.problems.file is None:
+        return
+    now = digest("".join(f"{problem.id} {problem.question}\n" for problem in problems_of(spec)))
+    begun = put_record(store, keys.problem_file(spec.name), ProblemsDigest(digest=now), durable=True).digest
+    if begun != now:
+        raise ConfigError(
+            f"{spec.problems.file} holds other problems than as run {spec.name!r} began: digest {now}, then {begun}",
+            "put the old file back, or give a run on the new one another name",
+        )
 
 
 def find_spec(store: Store, run_id: str) -> RunSpec | None:
@@ -246,7 +272,8 @@ class LocalWalk:
     def _check_stopping(self) -> None:
         if self._tools.stopping.is_set():
             if self._tools.stop_reason:
-                raise ProofloopError(self._tools.stop_reason)
+                hint = "what is stored stays; mend that, then call it again (`run`: with --resume)"
+                raise ProofloopError(f"{self._tools.stop_reason}\nhint: {hint}")
             raise Interrupted("asked to stop")
 
     def _check_complete(self) -> None:

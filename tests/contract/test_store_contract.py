@@ -216,7 +216,8 @@ def test_a_file_without_bytes_counts_as_absent(tmp_path: Path) -> None:
     assert list(store.list("r/")) == []
     with pytest.raises(NotFound):
         store.get("r/k")
-    assert store.put_if_absent("r/k", b"x")
+    with store.only_here("repair"):  # a run may be called so
+        assert store.put_if_absent("r/k", b"x")
     assert not store.put_if_absent("r/k", b"y")
     assert store.get("r/k") == b"x"
 

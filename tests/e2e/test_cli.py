@@ -332,6 +332,15 @@ def test_what_is_not_there_is_refused_with_what_there_is(done: Path, here: Calla
 # -- run and what there is to see of it --------------------------------------------------------------------------------
 
 
+def test_a_damaged_record_is_made_again_once_it_is_removed(copied: Path) -> None:
+    label = min((copied / "data" / "runs" / "small" / "labels").iterdir())
+    label.unlink()
+    label.write_text("{")
+    check_is_refused(call(copied, "runs", "show", "small"), f"labels/{label.name} is no Label", "or remove it,")
+    label.unlink()
+    assert call(copied, "run", "small.toml", "--resume").out.startswith("small: 4 proofs done: ")
+
+
 def test_a_run_that_is_there_is_only_gone_on_with_when_asked_to(copied: Path) -> None:
     before = files_in(copied)
     again, resumed = call_together(copied, ("run", "small.toml"), ("run", "small.toml", "--resume"))
@@ -670,13 +679,13 @@ def test_nano_problems_are_posed_as_a_problem_file_and_proofs_are_checked(tmp_pa
     question = "Modulo 10, start at 2. a + 3. b * 4. Show that the result is 0."
     posed, test, right, wrong = call_together(
         tmp_path,
-        ("nano", "pose", "--count", "4", "--seed", "5"),
+        ("nano", "pose", "--count", "2000", "--seed", "5"),
         ("nano", "pose", "--count", "4", "--seed", "5", "--split", "test"),
         ("nano", "check", question, "a 2 + 3 = 5\nb 5 * 4 = 0"),
         ("nano", "check", question, "a 2 + 3 = 6\nb 6 * 4 = 4"),
     )
     problems = [json.loads(line) for line in posed.out.splitlines()]
-    assert len({problem["id"] for problem in problems}) == 4
+    assert len({problem["id"] for problem in problems}) == 2000
     assert not {problem["id"] for problem in problems} & {json.loads(line)["id"] for line in test.out.splitlines()}
     assert right.data() == {"score": 1.0, "defects": []}
     assert wrong.data() == {"score": 0.0, "defects": [{"step": "a", "kind": "miscalculated"}]}
@@ -692,8 +701,9 @@ def test_doctor_looks_at_the_machine_and_at_a_run_file_or_a_curriculum(
         'start = "m-1"\niterations = 1\n[engine]\nkind = "simulated"\nsettings = { want_tokens = true }\n'
     )
     (tmp_path / "wrong.toml").write_text((tmp_path / "c.toml").read_text() + "[verifier]\nsettings = { speed = 1 }\n")
-    files = ([], [str(good)], [str(bad)], ["c.toml"], ["wrong.toml"])
-    machine, healthy, broken, course, wrong = (here(tmp_path)("doctor", *file, "--json") for file in files)
+    away = run_file(tmp_path, "away.toml", settings="failure_share = 1.0")
+    files = ([], [str(good)], [str(bad)], ["c.toml"], ["wrong.toml"], [str(away)])
+    machine, healthy, broken, course, wrong, silent = (here(tmp_path)("doctor", *file, "--json") for file in files)
     found = {finding["what"]: finding for finding in machine.data()}
     if find_spec("proofloop_trainer"):
         assert ": training uses the " in found["torch"]["found"]
@@ -711,6 +721,8 @@ def test_doctor_looks_at_the_machine_and_at_a_run_file_or_a_curriculum(
     (finding,) = [finding for finding in json.loads(broken.out) if finding["state"] == "broken"]
     assert finding["what"] == "run file"
     assert "k = 9 is more than n = 4" in finding["found"] and finding["hint"]
+    checked = {finding["what"]: finding["state"] for finding in json.loads(silent.out)}
+    assert (checked["run file"], checked["engine"]) == ("ok", "broken")
     store = LocalStore(tmp_path / "data")
     assert [*store.list("runs/"), *store.list("specs/")] == []
 

@@ -68,10 +68,11 @@ def test_a_number_for_all_roles_and_one_for_a_role(here: Here, tmp_path: Path) -
         ((OLYMPIAD,), "nobody says how long a call of the generator takes (hint: give --tokens-per-second"),
         ((OLYMPIAD, "--gpus", "verifyer=8"), "--gpus verifyer=8: unknown role 'verifyer' (hint: one of: generator, "),
         ((OLYMPIAD, "--streams", "many"), "--streams many: 'many' is no number (hint: write --streams 5, or --streams"),
-        ((OLYMPIAD, "--streams", "0"), "--streams 0: must be a number from 1 on"),
+        ((OLYMPIAD, "--streams", "0"), "--streams 0: must be a number from 1 to 1e+09"),
         ((OLYMPIAD, "--gpus", "1.5"), "--gpus 1.5: must be a whole number"),
         ((OLYMPIAD, "--gpus", "12"), "--gpus 12: more than 8 are several nodes (hint: give a multiple of 8)"),
-        ((OLYMPIAD, "--answer-tokens", "nan"), "--answer-tokens nan: must be a number from 1 on"),
+        ((OLYMPIAD, "--answer-tokens", "nan"), "--answer-tokens nan: must be a number from 1 to 1e+09"),
+        ((OLYMPIAD, "--call-seconds", "1e308"), "--call-seconds 1e308: must be a number from 0.001 to 1e+09"),
         (("--from", "none"), "there is no store at"),
     ],
 )

@@ -20,7 +20,7 @@ import pytest
 from proofloop import keys
 from proofloop.engine.base import Call, Engine, GenerationRequest
 from proofloop.engine.pool import Engines
-from proofloop.errors import ConfigError, ProofloopError
+from proofloop.errors import ConfigError, EngineError, ProofloopError
 from proofloop.ledger import Progress
 from proofloop.messages import Event, ProofLabeled, ProofReviewed, ProofWritten, decode
 from proofloop.records import Critique, Label, MetaCritiques, Proof
@@ -376,6 +376,20 @@ def test_a_trainer_that_takes_no_step_holds_a_run_up_a_step_s_worth_at_a_time(
     assert waits.count(True) == 3  # twice for the trainer, and at the end
 
 
+class GoneEngine(CountingEngine):
+    """Its model was taken away."""
+
+    def submit(self, request: GenerationRequest) -> Call:
+        raise EngineError("no such model", retryable=False)
+
+
+def test_a_run_that_its_engine_cannot_answer_says_how_to_go_on(tmp_path: Path) -> None:
+    store, spec = LocalStore(tmp_path), runspec()
+    said = pytest.raises(ProofloopError, match=r"no such model\nhint: what is stored stays; .*--resume")
+    with walking(store, spec, GoneEngine()) as walk, said:
+        walk.run(planned_proofs(spec))
+
+
 # -- dead letters ------------------------------------------------------------------------------------------------------
 
 
@@ -454,6 +468,20 @@ def test_a_run_is_begun_once_and_resumed_only_with_its_own_spec(tmp_path: Path) 
     assert create_run(store, spec, resume=True) == spec
     with pytest.raises(ConfigError, match="run 'r1' was begun with another run file"):
         create_run(store, runspec(seed=1), resume=True)
+
+
+def test_a_run_is_not_resumed_on_a_problem_file_that_changed(tmp_path: Path) -> None:
+    store, file = LocalStore(tmp_path / "store"), tmp_path / "problems.json"
+    spec = runspec(problems={"file": file})
+    file.write_text('[{"id": 1, "question": "Prove that 1 < 2."}]')
+    create_run(store, spec, resume=False)
+    file.write_text('[{"id": 1, "question": "Prove that 1 < 2.", "source": "a book"}]')
+    file = file.rename(tmp_path / "moved.json")
+    moved = runspec(problems={"file": file})
+    create_run(store, moved, resume=True)  # what is asked is the same
+    file.write_text('[{"id": 1, "question": "Prove that 1 < 3."}]')
+    with pytest.raises(ConfigError, match=r"holds other problems than as run 'r1' began"):
+        create_run(store, moved, resume=True)
 
 
 def test_of_racing_creators_of_a_run_with_different_specs_one_wins(tmp_path: Path) -> None:

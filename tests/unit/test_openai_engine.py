@@ -161,15 +161,20 @@ def test_a_server_that_answers_in_one_piece_is_understood(serve: Serve, connect:
     assert (generation.prompt_tokens, generation.cached_tokens) == (2, 1)
 
 
-def test_token_counts_are_estimated_where_the_server_reports_none(serve: Serve, connect: Connect) -> None:
+@pytest.mark.parametrize(("pieces", "tokens"), [(("a ", "b"), 2), (("", 100 * "word "), 125)])
+@pytest.mark.parametrize("usage", [None, {}, {"input_tokens": 3}, {"prompt_tokens": 3, "completion_tokens": None}])
+def test_token_counts_are_estimated_where_the_server_reports_none(
+    serve: Serve, connect: Connect, pieces: tuple[str, str], tokens: int, usage: dict[str, int] | None
+) -> None:
     def script(exchange: Exchange) -> None:
         exchange.begin()
-        exchange.say("a ")
-        exchange.say("b", finish_reason="stop")
+        exchange.event(choices=[], usage=usage)
+        exchange.say(pieces[0])
+        exchange.say(pieces[1], finish_reason="stop")
         exchange.end()
 
     generation = connect(serve(script)).submit(ask()).result(10)
-    assert (generation.prompt_tokens, generation.completion_tokens) == (5, 2)
+    assert (generation.prompt_tokens, generation.completion_tokens) == (5, tokens)
 
 
 @pytest.mark.parametrize("pieces", [[b"data: a\n", b"\ndata: b\n\n"], [b"dat", b"a: a\r\n\r\n: ping\n\ndata:b\n"]])

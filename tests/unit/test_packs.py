@@ -117,6 +117,13 @@ def test_a_pack_is_loaded_from_a_folder_relative_to_the_run_file(tmp_path: Path)
     assert (pack.templates, pack.fenced) == (TEMPLATES, True)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_pack(tmp_path: Path) -> None:
+    folder = write_pack(tmp_path / "mine")
+    for file in folder.iterdir():
+        file.write_text(file.read_text("utf-8"), "utf-8-sig")
+    assert load_pack("mine", tmp_path).templates == TEMPLATES
+
+
 def test_loading_says_what_is_missing_and_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no prompt pack 'maths'\nhint: one of math, nano, or a folder"):
         load_pack("maths", tmp_path)

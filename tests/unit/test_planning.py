@@ -9,8 +9,19 @@ import pytest
 
 from proofloop import keys
 from proofloop.errors import ConfigError
-from proofloop.planning import LABELER_S, Habits, Load, Served, observed, plan, values_snippet, work_of_a_proof
+from proofloop.planning import (
+    LABELER_S,
+    Habits,
+    Load,
+    Served,
+    observed,
+    plan,
+    proofs_per_problem,
+    values_snippet,
+    work_of_a_proof,
+)
 from proofloop.records import MetaCritique, MetaCritiques
+from proofloop.rounds import Found
 from proofloop.runspec import Labeling
 from proofloop.store import LocalStore, put_record
 from proofloop.walk import WALK_ROLES, create_run
@@ -104,6 +115,19 @@ def test_a_run_shows_what_of_its_budgets_was_used(tmp_path: Path) -> None:
     assert seen.habits == Habits(attempts=1.0, readable=0.5, critiqued=0.75, judged=0.5, assessed=5 / 6)
     mean = seen.calls["verifier"]
     assert (mean.prompt_tokens, mean.completion_tokens, mean.engine_seconds) == (10, 20, 0.5)
+
+
+def test_a_search_that_ended_early_shows_how_many_proofs_it_takes(tmp_path: Path) -> None:
+    """Of 2 first proofs and 16 that two rounds may write, the two searches wrote 2 + 2 and 2 + 6: a quarter."""
+    store, spec = LocalStore(tmp_path), runspec(search={"rounds": 2, "keep": 4, "analyses": 2})
+    create_run(store, spec, resume=False)
+    put_record(store, keys.proof(RUN, PROOF), proof())
+    put_record(store, keys.label(RUN, PROOF), label())
+    for name, proofs in (("p1", 4), ("p2", 8)):
+        end = Found(problem_id=name, proofs=proofs, best=None, score=None, solved=False, best_by_round=())
+        put_record(store, keys.found(RUN, name), end)
+    habits = observed(store, RUN).habits
+    assert (habits.searched, proofs_per_problem(spec, habits), proofs_per_problem(spec, Habits(1))) == (0.25, 6, 18)
 
 
 def test_a_run_without_a_label_is_refused(tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ BAD = [
     (GOOD + '{"question": 5}\n', r"^row 2 of .* has no text"),
     (GOOD + '{"question": "\\ud800"}\n', r"^row 2 of .* has half of a surrogate pair"),
     (GOOD + '{"problem": "b"}\n' + GOOD, r"^row 3 of .* is the same question as row 1\nhint: leave one out"),
+    (GOOD + '{"question": " a\\n"}\n', r"^row 2 of .* is the same question as row 1\n"),
     ('{"question": "a", "id": "x-1"}\n{"question": "b", "id": "x-1"}\n', r"^row 2 of .* has the id 'x-1' of row 1\n"),
     (jsonl([{"question": "x" * (MAX_QUESTION_CHARS + 1)}]), r"^the question in row 1 of .* has 100001 characters"),
     (b"\xff\xfe\x00", r"^.*problems.json cannot be read: .*\nhint: give .* in UTF-8"),

@@ -32,8 +32,9 @@ def test_a_candidate_is_worth_the_mean_of_its_critiques_and_an_unread_one_counts
 
 
 def test_the_best_come_first_and_of_equals_the_older() -> None:
-    pool = [Candidate(name, score, (), (), ()) for name, score in (("c", 0.5), ("b", 1.0), ("a", 0.5))]
-    assert [each.proof_id for each in best(pool, 2)] == ["b", "a"]
+    scores = {"p-1000": 0.5, "p-999": 0.5, "p-002": 1.0, "p-101": 0.5}
+    pool = [Candidate(name, score, (), (), ()) for name, score in scores.items()]
+    assert [each.proof_id for each in best(pool, 3)] == ["p-002", "p-101", "p-999"]
 
 
 def test_upheld_issues_are_shown_first_then_overturned_ones_each_alone() -> None:
@@ -122,6 +123,16 @@ def test_a_solved_problem_asks_for_nothing_more_and_what_is_not_posed_yet_is_not
     (found,) = searches_of(store, RUN)
     assert (found.best, found.solved, found.proofs) == (second[0].proof_id, True, 3)
     assert refinements_posed(store, spec) == 1
+
+
+def test_a_solved_proof_has_a_score_though_another_one_that_is_solved_was_kept(tmp_path: Path) -> None:
+    store, spec = LocalStore(tmp_path), searching(keep=1)
+    rounds, first = begun(spec, store)
+    label(rounds, store, first[1], 1.0, solved=True)
+    label(rounds, store, first[0], 1.0, solved=True)
+    assert rounds.next_round() == []
+    (found,) = searches_of(store, RUN)
+    assert (found.best, found.score) == (first[1].proof_id, 1.0)
 
 
 def test_whoever_goes_on_poses_the_same_round_though_more_critiques_came_meanwhile(tmp_path: Path) -> None:

@@ -38,13 +38,22 @@ def test_a_sample_has_slimes_fields_with_the_tokens_as_they_were_sampled():
     assert found["tokens"] == [5, 6, 8, 9, 7]
     assert found["response_length"] == len(found["loss_mask"]) == len(found["rollout_log_probs"]) == 3
     assert found["rollout_log_probs"] == [-1.0, -2.0, -3.0]
-    assert (found["reward"], found["weight_versions"], found["status"]) == (1.0, ["v0"], "completed")
+    assert (found["weight_versions"], found["status"]) == (["v0"], "completed")
 
 
 def test_groups_are_numbered_in_their_order():
     samples = sample(0.0, group="a"), sample(1.0, group="b"), sample(0.5, group="a")
     found = [json.loads(line) for line in slime_lines(batch(*samples), GrpoSettings()).splitlines()]
     assert [(each["group_index"], each["index"]) for each in found] == [(0, 0), (1, 1), (0, 2)]
+
+
+def test_a_reward_is_what_is_more_than_its_own_groups_mean_and_slime_leaves_it_so():
+    rewards = {"a": (0.0, 1.0, 0.5), "b": (1.0, 0.5)}
+    samples = [sample(reward, group=group) for group, its in rewards.items() for reward in its]
+    found = list(slime_samples(batch(*samples), GrpoSettings()))
+    assert [each["reward"] for each in found] == [-0.5, 0.5, 0.0, 0.25, -0.25]
+    assert [each["metadata"]["raw_reward"] for each in found] == [0.0, 1.0, 0.5, 1.0, 0.5]
+    assert "--disable-rewards-normalization" in launch_arguments(GrpoSettings())
 
 
 @pytest.mark.parametrize(("rule", "mask"), [("train", [1, 1]), ("mask", [0, 0])])
@@ -108,7 +117,7 @@ def test_a_stages_batches_are_written_with_the_arguments_of_its_settings(root: P
         "notes.txt",
     ]
     first = [json.loads(line) for line in (tmp_path / "out" / "000000.jsonl").read_text().splitlines()]
-    assert [each["reward"] for each in first] == [0.0, 1.0]
+    assert [each["reward"] for each in first] == [-0.5, 0.5]
     arguments = (tmp_path / "out" / "arguments.txt").read_text().split()
     assert arguments[arguments.index("--eps-clip-high") + 1] == "0.28" and "--use-kl-loss" not in arguments
     assert (tmp_path / "out" / "notes.txt").read_text().startswith("epochs = 2: slime goes through a batch once")

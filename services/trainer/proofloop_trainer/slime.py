@@ -3,7 +3,9 @@
 slime (https://github.com/THUDM/slime) reads one dictionary a sample, as its `Sample.to_dict` writes it. Its fields were
 read in slime/utils/types.py at commit 0d234f3e; nothing here was run by slime itself.
 
-What a stranger would get wrong: slime counts optimizer updates where we count steps, a step being a batch.
+What a stranger would get wrong: slime counts optimizer updates where we count steps, a step being a batch. And where
+groups differ in size, as ours do, which undecided proofs are left out of, slime takes the whole batch for one group: so
+it is given each reward less its own group's mean, and told to leave that as it is.
 """
 
 from __future__ import annotations
@@ -18,14 +20,15 @@ from typing import Any
 from proofloop import keys
 from proofloop.records import TrainingBatch, TrainingSample
 from proofloop.store import Store, get_record
+from proofloop_trainer.grpo_batch import advantages
 from proofloop_trainer.grpo_settings import GrpoSettings
 
 
 def slime_samples(batch: TrainingBatch, settings: GrpoSettings) -> Iterator[dict[str, Any]]:
     """The batch's samples in order. Truncated ones are kept or masked, as the settings say."""
     groups = {group: place for place, group in enumerate(dict.fromkeys(sample.group for sample in batch.samples))}
-    for index, sample in enumerate(batch.samples):
-        yield _sample(sample, groups[sample.group], index, settings)
+    for index, (sample, advantage) in enumerate(zip(batch.samples, advantages(batch.samples), strict=True)):
+        yield _sample(sample, advantage, groups[sample.group], index, settings)
 
 
 def slime_lines(batch: TrainingBatch, settings: GrpoSettings) -> str:
@@ -55,7 +58,8 @@ def notes(settings: GrpoSettings) -> str:
     lines = [
         f"epochs = {settings.epochs}: slime goes through a batch once; its --num-epoch counts passes over the prompts",
         f"minibatch_sequences = {settings.minibatch_sequences}: --num-steps-per-rollout, by the largest batch; set "
-        "--rollout-batch-size and --n-samples-per-prompt so that their product is the samples of a batch",
+        "--rollout-batch-size and --n-samples-per-prompt so that their product is the samples of a batch: batches "
+        "differ in size, and slime leaves out the samples beyond a multiple",
         f"decay_steps = {settings.decay_steps}: --lr-decay-iters counts updates, and the step size falls with each",
         f"tokens_per_pass = {settings.tokens_per_pass}: memory alone, see --max-tokens-per-gpu",
         f"max_staleness = {settings.max_staleness}: was kept to when the batches were written",
@@ -71,7 +75,7 @@ def launch_arguments(settings: GrpoSettings, samples: int = 1) -> list[str]:
     """
     updates = math.ceil(samples / settings.minibatch_sequences)
     arguments = [
-        *("--advantage-estimator", "grpo", "--disable-grpo-std-normalization"),
+        *("--advantage-estimator", "grpo", "--disable-grpo-std-normalization", "--disable-rewards-normalization"),
         *("--eps-clip", f"{settings.clip_low}", "--eps-clip-high", f"{settings.clip_high}"),
         *("--lr", f"{settings.learning_rate}", "--weight-decay", f"{settings.weight_decay}"),
         *("--lr-decay-style", "linear" if settings.decay_steps else "constant"),
@@ -90,7 +94,7 @@ def launch_arguments(settings: GrpoSettings, samples: int = 1) -> list[str]:
     return arguments
 
 
-def _sample(sample: TrainingSample, group: int, index: int, settings: GrpoSettings) -> dict[str, Any]:
+def _sample(sample: TrainingSample, advantage: float, group: int, index: int, settings: GrpoSettings) -> dict[str, Any]:
     tokens = sample.tokens
     is_masked = sample.truncated and settings.truncated == "mask"
     experts = tokens.routed_experts
@@ -99,11 +103,11 @@ def _sample(sample: TrainingSample, group: int, index: int, settings: GrpoSettin
         "index": index,
         "tokens": [*tokens.prompt_ids, *tokens.completion_ids],
         "response_length": len(tokens.completion_ids),
-        "reward": sample.reward,
+        "reward": advantage,
         "loss_mask": [0 if is_masked else 1] * len(tokens.completion_ids),
         "weight_versions": [sample.model_version],
         "rollout_log_probs": list(tokens.logprobs),
         "rollout_routed_experts": [list(row) for row in experts] if experts is not None else None,
         "status": "truncated" if sample.truncated else "completed",
-        "metadata": {"key": sample.key, "reward_parts": sample.reward_parts},
+        "metadata": {"key": sample.key, "raw_reward": sample.reward, "reward_parts": sample.reward_parts},
     }

@@ -20,7 +20,7 @@ def main() -> None:
     except ConfigError as error:
         _end(f"error: {error.problem}" + (f" (hint: {error.hint})" if error.hint else ""), 2)
     except CorruptObject as error:
-        _end(f"error: {error} (hint: restore that file, or remove its version and run again)", 2)
+        _end(f"error: {error} (hint: restore that file, or remove it, of a model all its version, and go on)", 2)
     except Interrupted as error:
         _end(f"stopped: {error}; what is stored stays, call it again to go on (`run`: with --resume)", 130)
     except OSError as error:  # a folder that cannot be written, a full disk

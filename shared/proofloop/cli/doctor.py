@@ -155,8 +155,9 @@ def _file(file: Path, folder: Path | None) -> Iterator[Finding]:
             found = f"{planned_proofs(spec)} proofs, n={spec.labeling.n} m={spec.labeling.m} k={spec.labeling.k}"
             if spec.training.roles:
                 load_role("trainer").check(spec)
-        yield Finding(what, "ok", f"{spec.name}: engine {spec.engine.kind}, {found}")
         load_pack(spec.prompts, spec.base)
+        yield Finding(what, "ok", f"{spec.name}: engine {spec.engine.kind}, {found}")
+        what = "engine"
         engines = open_engines(open_store(folder))
         try:
             began = time.perf_counter()

@@ -11,6 +11,7 @@ import typer
 
 from proofloop.domains import load_domain
 from proofloop.errors import ConfigError
+from proofloop.problems import pose_distinct
 
 app = typer.Typer(help="The nano domain: pose problems, check proofs, train the base model.", no_args_is_help=True)
 
@@ -23,9 +24,8 @@ def pose(
     name: Annotated[str, typer.Option("--domain", help="nano (2 to 6 steps) or nano-long (7 or 8).")] = "nano",
 ) -> None:
     """Print problems as JSONL, ready for a run file's problems.file."""
-    domain = load_domain(name)
-    for index in range(count):
-        print(domain.pose(index, split=split, seed=seed).model_dump_json(exclude_none=True))
+    for problem in pose_distinct(load_domain(name), count, split=split, seed=seed):
+        print(problem.model_dump_json(exclude_none=True))
 
 
 @app.command("check")

@@ -24,16 +24,21 @@ from proofloop.planning import (
     Served,
     observed,
     plan,
+    proofs_per_problem,
     values_snippet,
 )
 from proofloop.records import MODEL_ROLES, ModelRole, Role
 from proofloop.runspec import RunSpec
 from proofloop.walk import WALK_ROLES
 
+MOST = 1e9
+"""Of every number that is given: far more than any load, and what follows from it stays a number."""
+
 PROMPT_TOKENS, STREAMS, ISSUE_SHARE = 2000.0, 64.0, 0.5
 """What is assumed where neither an option nor a run says better."""
 
 ATTEMPTS, READABLE, CRITIQUED = "attempts at a proof", "share of proofs in the right format", "share of n critiques"
+SEARCHED = "share of the proofs that a search may write"
 JUDGED, ASSESSED = "share of analyses with an issue", "share of m judgements"
 ANSWER, PROMPT, SECONDS = "tokens of an answer", "tokens of a prompt", "seconds of a call"
 
@@ -66,6 +71,7 @@ class Inputs:
             critiqued=self.pick(CRITIQUED, None, "", 1.0, "the budget"),
             judged=self.pick(JUDGED, issue_share, "--issue-share", ISSUE_SHARE, "a guess"),
             assessed=self.pick(ASSESSED, None, "", 1.0, "the budget"),
+            searched=self.pick(SEARCHED, None, "", 1.0, "the budget") if spec.search.rounds else 1.0,
         )
 
     def served(self, role: ModelRole, spec: RunSpec, options: Mapping[str, ByRole]) -> Served:
@@ -101,7 +107,8 @@ def _seen(found: Observed) -> dict[str, float]:
             (SECONDS, mean.engine_seconds),
         )
     }
-    return dict(zip(names, values, strict=True)) | calls
+    searched = {SEARCHED: habits.searched} if found.has_searched else {}
+    return dict(zip(names, values, strict=True)) | searched | calls
 
 
 def by_role(option: str, given: list[str] | None, least: float, roles: tuple[str, ...] = MODEL_ROLES) -> ByRole:
@@ -121,8 +128,8 @@ def _number(option: str, text: str, value: str, least: float) -> float:
         number = float(value)
     except ValueError as error:
         raise ConfigError(f"{option} {text}: {value!r} is no number", hint) from error
-    if not least <= number < float("inf"):
-        raise ConfigError(f"{option} {text}: must be a number from {least:g} on", hint)
+    if not least <= number <= MOST:
+        raise ConfigError(f"{option} {text}: must be a number from {least:g} to {MOST:g}", hint)
     if option in WHOLE and number % 1:
         raise ConfigError(f"{option} {text}: must be a whole number", hint)
     if option == "--gpus" and number > GPUS_A_NODE and number % GPUS_A_NODE:
@@ -135,7 +142,7 @@ WHOLE = ("--gpus", "--concurrency")
 
 def plan_command(
     file: Annotated[Path | None, typer.Argument(help="A run.toml: budgets, sampling, flow and prices.")] = None,
-    problems_per_hour: Annotated[float, typer.Option(min=0.001, help="The load.")] = 100.0,
+    problems_per_hour: Annotated[float, typer.Option(min=0.001, max=MOST, help="The load.")] = 100.0,
     measured: Annotated[
         str | None,
         typer.Option("--from", help="A run in the store: its mean tokens, call times, issues and early stops."),
@@ -148,7 +155,7 @@ def plan_command(
         list[str] | None, typer.Option(help="Calls that a replica answers at once at that rate (64).")
     ] = None,
     gpus: Annotated[list[str] | None, typer.Option(help="GPUs of one replica (1).")] = None,
-    gpu_hour: Annotated[float, typer.Option(min=0, help="Price of a GPU for an hour.")] = 0.0,
+    gpu_hour: Annotated[float, typer.Option(min=0, max=MOST, help="Price of a GPU for an hour.")] = 0.0,
     answer_tokens: Annotated[
         list[str] | None, typer.Option(help="Tokens of an answer; default: of the run, else max_tokens, the most.")
     ] = None,
@@ -168,7 +175,7 @@ def plan_command(
         list[str] | None, typer.Option(help="Messages that a pod handles at once; default: [flow] of the run.toml.")
     ] = None,
     backlog_rounds: Annotated[
-        float, typer.Option(min=0.1, help="Messages for each slot at which KEDA starts another pod.")
+        float, typer.Option(min=0.1, max=MOST, help="Messages for each slot at which KEDA starts another pod.")
     ] = 2.0,
     store: StoreOption = None,
     values: Annotated[bool, typer.Option("--values", help="Print only the chart's values, for a file.")] = False,
@@ -204,7 +211,8 @@ def plan_command(
     served: dict[Role, Served] = {role: inputs.served(role, spec, options) for role in MODEL_ROLES}
     inputs.pick("labeler: seconds of a message", None, "", LABELER_S, "a guess")
     load = Load(problems_per_hour, busy, backlog_rounds, gpu_hour, pods)
-    _show(plan(spec, habits, served, load), spec, load, inputs, values=values, as_json=as_json)
+    proofs = load.problems_per_hour * proofs_per_problem(spec, habits)
+    _show(plan(spec, habits, served, load), proofs, load, inputs, values=values, as_json=as_json)
 
 
 def _budgets(file: Path | None, run: str | None, folder: Path | None) -> tuple[Observed | None, RunSpec]:
@@ -219,12 +227,12 @@ def _budgets(file: Path | None, run: str | None, folder: Path | None) -> tuple[O
     return observed(store, run), read_run(file) if file else spec
 
 
-def _show(rows: list[RolePlan], spec: RunSpec, load: Load, inputs: Inputs, *, values: bool, as_json: bool) -> None:
+def _show(rows: list[RolePlan], proofs: float, load: Load, inputs: Inputs, *, values: bool, as_json: bool) -> None:
     snippet = values_snippet(rows, load)
     if values:
         print(snippet)
         return
-    proofs, cost = load.problems_per_hour * spec.most_proofs_per_problem, sum(row.cost_per_hour for row in rows)
+    cost = sum(row.cost_per_hour for row in rows)
     total = {
         "problems_per_hour": load.problems_per_hour,
         "proofs_per_hour": proofs,

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import BaseModel, BeforeValidator, JsonValue, ValidationError
 
 from proofloop.engine.base import FinishReason, Generation, GenerationRequest
 from proofloop.engine.openai_refusal import is_retryable
@@ -66,11 +67,18 @@ class Usage(BaseModel):
     prompt_tokens_details: PromptUsage | None = None
 
 
+def _counts(usage: object) -> object:
+    """None for what does not count both sides in OpenAI's words: the answer beside it is as good."""
+    if not isinstance(usage, dict):
+        return None
+    return usage if all(isinstance(usage.get(name), int) for name in ("prompt_tokens", "completion_tokens")) else None
+
+
 class Chunk(BaseModel):
     """One event of a stream, or the whole body of a server that does not stream."""
 
     choices: list[Choice] | None = None
-    usage: Usage | None = None
+    usage: Annotated[Usage | None, BeforeValidator(_counts)] = None
     prompt_token_ids: list[int] | None = None
     error: JsonValue = None
 
@@ -146,17 +154,18 @@ class StreamedAnswer:
         return self.finish_reason is not None
 
     def completion_tokens(self) -> int:
-        """As the server counted; else ids, log-probabilities or, at the very least, pieces of text that came."""
+        """As the server counted; else ids or log-probabilities; else an estimate: a piece may hold many tokens."""
         if self.usage:
             return self.usage.completion_tokens
-        return len(self.completion_ids) or len(self.logprobs) or len(self.text) + len(self.reasoning)
+        pieces = self.reasoning + self.text
+        return len(self.completion_ids) or len(self.logprobs) or max(len(pieces), _estimate(sum(map(len, pieces))))
 
     def prompt_tokens(self, request: GenerationRequest) -> int:
         """As the server counted; else the prompt's ids; else an estimate from its length."""
         if self.usage:
             return self.usage.prompt_tokens
         characters = sum(len(message.content) for message in request.messages)
-        return len(self.prompt_ids or ()) or math.ceil(characters / CHARACTERS_PER_TOKEN)
+        return len(self.prompt_ids or ()) or _estimate(characters)
 
     def cached_tokens(self) -> int:
         """As the server counted, if it did."""
@@ -187,6 +196,10 @@ class StreamedAnswer:
             cached_tokens=self.cached_tokens(),
             tokens=self.tokens() if keep_tokens and not cancelled else None,
         )
+
+
+def _estimate(characters: int) -> int:
+    return math.ceil(characters / CHARACTERS_PER_TOKEN)
 
 
 def _read_chunk(event: bytes) -> Chunk:

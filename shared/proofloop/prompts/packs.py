@@ -115,7 +115,7 @@ def load_pack(name: str, base: Path | None = None) -> PromptPack:
 
 def _read(path: Traversable, name: str) -> str:
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path.name} of prompt pack {name!r} cannot be read: {error}", "a pack is text in UTF-8"

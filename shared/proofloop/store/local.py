@@ -153,7 +153,7 @@ class LocalStore:
 
         One at a time, so that nobody removes the next writer's.
         """
-        with open(f"{self._root}/{TEMPORARY}/repair.lock", "wb") as lock:
+        with open(f"{self._root}/{TEMPORARY}/-repair.lock", "wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if os.path.exists(target) and _size(target) == 0:
                 os.unlink(target)
