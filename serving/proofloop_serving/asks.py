@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from proofloop.engine.base import ChatMessage, FinishReason
+from proofloop.errors import CallRefused
 from proofloop.records import Sampling
+
+
+def encode(tokenizer: Any, prompt: str | Sequence[ChatMessage]) -> list[int]:
+    """The prompt's tokens: raw text as it is, messages in the model's chat template. Raises CallRefused."""
+    try:
+        if isinstance(prompt, str):
+            return list(tokenizer.encode(prompt))
+        turns = [{"role": message.role, "content": message.content} for message in prompt]
+        return list(tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))
+    except Exception as error:  # there is no template, or it refuses these turns by any error it likes
+        raise CallRefused(f"the tokenizer cannot read the prompt: {type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)

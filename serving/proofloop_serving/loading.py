@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils.logging import disable_progress_bar
 
 from proofloop.engine.base import ChatMessage
-from proofloop.errors import CallRefused, EngineError
+from proofloop.errors import EngineError
+from proofloop_serving.asks import encode
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,7 @@ class LoadedModel:
 
     def encode(self, prompt: str | Sequence[ChatMessage]) -> tuple[int, ...]:
         """The prompt's tokens: raw text as it is, messages in the model's chat template. Raises CallRefused."""
-        try:
-            if isinstance(prompt, str):
-                return tuple(self.tokenizer(prompt)["input_ids"])
-            turns = [{"role": message.role, "content": message.content} for message in prompt]
-            return tuple(self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))
-        except Exception as error:  # there is no template, or it refuses these turns by any error it likes
-            raise CallRefused(f"the tokenizer cannot read the prompt: {type(error).__name__}: {error}") from error
+        return tuple(encode(self.tokenizer, prompt))
 
 
 def load_model(folder: Path) -> LoadedModel:

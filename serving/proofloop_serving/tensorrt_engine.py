@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from proofloop.errors import CallRefused, EngineError
-from proofloop_serving.asks import Ask, Progress
+from proofloop_serving.asks import Ask, Progress, encode
 from proofloop_serving.settings import TensorRTSettings
 
 
@@ -62,11 +62,7 @@ class TensorRTEngine:
 
     def begin(self, ask: Ask, when_done: Callable[[], None]) -> TensorRTCall:
         call = TensorRTCall(when_done)
-        try:
-            prompt_ids = self._encode(ask)
-        except Exception as error:  # a tokenizer without a chat template, or one that refuses these turns
-            problem = f"the tokenizer cannot read the prompt: {type(error).__name__}: {error}"
-            raise CallRefused(problem) from error
+        prompt_ids = encode(self._tokenizer, ask.prompt)
         asyncio.run_coroutine_threadsafe(self._follow(call, ask, prompt_ids), self._loop)
         return call
 
@@ -82,12 +78,6 @@ class TensorRTEngine:
         self._thread.join()
         self._loop.close()
         self._llm.shutdown()
-
-    def _encode(self, ask: Ask) -> list[int]:
-        if isinstance(ask.prompt, str):
-            return list(self._tokenizer.encode(ask.prompt))
-        turns = [{"role": message.role, "content": message.content} for message in ask.prompt]
-        return list(self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))
 
     def _sampling(self, ask: Ask) -> Any:
         is_greedy = ask.sampling.temperature == 0

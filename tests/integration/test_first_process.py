@@ -17,10 +17,8 @@ def test_a_service_that_still_waits_for_its_broker_ends_when_it_is_asked_to(
     words: tuple[str, ...], tmp_path: Path
 ) -> None:
     [port] = free_ports(1)
-    log, places = (
-        tmp_path / "log",
-        {"PROOFLOOP_BROKER": f"amqp://u:p@127.0.0.1:{port}/", "PROOFLOOP_STORE": str(tmp_path)},
-    )
+    log = tmp_path / "log"
+    places = {"PROOFLOOP_BROKER": f"amqp://u:p@127.0.0.1:{port}/", "PROOFLOOP_STORE": str(tmp_path)}
     with in_container([PROOFLOOP, *words], {**os.environ, **places}, log) as process:
         until(lambda: says(log, "Connection refused"), log)
         os.kill(process, signal.SIGTERM)

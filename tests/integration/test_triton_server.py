@@ -29,13 +29,17 @@ instance_group [{kind: KIND_CPU}]
 """
 
 
+def add_model(repository: Path, name: str, code: str) -> None:
+    folder = repository / name / "1"
+    folder.mkdir(parents=True)
+    (folder / "model.py").write_text(code)
+    (folder.parent / "config.pbtxt").write_text(CONFIG)
+
+
 def test_models_import_what_the_tests_import_and_nothing_is_left() -> None:
     with own_triton() as triton:
         assert triton.repository and triton.kill and triton.start
-        folder = triton.repository / "probe" / "1"
-        folder.mkdir(parents=True)
-        (folder / "model.py").write_text(MODEL)
-        (folder.parent / "config.pbtxt").write_text(CONFIG)
+        add_model(triton.repository, "probe", MODEL)
         for _ in range(2):
             with InferenceServerClient(triton.endpoint) as client:
                 client.load_model("probe")
@@ -63,10 +67,7 @@ class TritonPythonModel:
 
 
 def test_a_container_that_still_loads_ends_when_it_is_asked_to(tmp_path: Path) -> None:
-    folder = tmp_path / "models" / "long" / "1"
-    folder.mkdir(parents=True)
-    (folder / "model.py").write_text(LOADS_LONG)
-    (folder.parent / "config.pbtxt").write_text(CONFIG)
+    add_model(tmp_path / "models", "long", LOADS_LONG)
     log = tmp_path / "log"
     with as_first_process(tmp_path / "models", log, "--load-model=long") as process:
         until(lambda: says(log, "loading: long:1"), log)
@@ -77,10 +78,7 @@ def test_a_container_that_still_loads_ends_when_it_is_asked_to(tmp_path: Path) -
 def test_a_container_ends_when_the_process_of_its_model_died_which_triton_would_never_start_again(
     tmp_path: Path,
 ) -> None:
-    folder = tmp_path / "models" / "probe" / "1"
-    folder.mkdir(parents=True)
-    (folder / "model.py").write_text(LOADS_AT_ONCE)
-    (folder.parent / "config.pbtxt").write_text(CONFIG)
+    add_model(tmp_path / "models", "probe", LOADS_AT_ONCE)
     log = tmp_path / "log"
     with as_first_process(tmp_path / "models", log, "--load-model=probe") as process:
         until(lambda: says(log, "Started Metrics Service"), log)

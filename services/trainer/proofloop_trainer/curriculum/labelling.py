@@ -26,12 +26,12 @@ SAID_EVERY_S = 10.0
 
 def label_proofs(work: Work, iteration: int, served: Served) -> list[GradedProof]:
     """Pose new problems of the kinds that come next, and keep the decided proofs with their labels; each once."""
-    writers = {served["generator"]: ""}
-    if work.spec.labels.earlier:
-        before = serving_before(work.spec, manifests(work.store, work.spec), f"{iteration}-generator")
-        writers.setdefault(before["generator"], "-earlier")
 
     def draw() -> CaseFile:
+        writers = {served["generator"]: ""}
+        if work.spec.labels.earlier:
+            before = serving_before(work.spec, manifests(work.store, work.spec), f"{iteration}-generator")
+            writers.setdefault(before["generator"], "-earlier")
         found = dict[GradedProof, None]()
         for domain, (writer, which) in product(work.domains(iteration + 1), writers.items()):
             run = f"{work.spec.name}-{iteration}-label-{domain.name}{which}"
