@@ -18,10 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from proofloop.curriculum import load_curriculum, manifests
+from proofloop.curriculum import load_curriculum
 from proofloop.domains.nano import NanoDomain, find_defects, parse_question, render_proof, score_of
 from proofloop.models import version_folder
 from proofloop.settings import load_settings
+from proofloop.standing import manifests
 from proofloop.store import open_store
 from proofloop_trainer.nano.demonstrations import imperfect_claims, render_critique, write_proof
 from proofloop_trainer.nano.evaluate import measure

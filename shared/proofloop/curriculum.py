@@ -1,4 +1,4 @@
-"""What `proofloop iterate` does: one TOML file, the stages that follow from it, and how far they are.
+"""What `proofloop iterate` does: one TOML file, and the stages that follow from it.
 
 The stages of an iteration (section 3.1 of the paper): a cold start, then the verifier, the meta-verifier, the enhanced
 verifier, the generator from its checkpoint, labels for the generator's new proofs, and one model that consolidates all
@@ -7,9 +7,7 @@ roles. The next iteration begins with that model. Each stage writes its manifest
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from itertools import takewhile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from proofloop import keys
 from proofloop.domains import prompts_of
 from proofloop.errors import ConfigError
-from proofloop.measure import Figure
-from proofloop.prompts import PromptPack, load_pack
-from proofloop.records import MODEL_ROLES, ModelRole, Record, TrainingStep
+from proofloop.records import ModelRole
 from proofloop.rewards import PAPER_ALPHA, PAPER_BETA
 from proofloop.runspec import (
     EngineSection,
@@ -31,9 +27,7 @@ from proofloop.runspec import (
     Section,
     explain,
     read_fields,
-    read_frozen,
 )
-from proofloop.store import Store, find_record, get_record, put_record
 
 StageKind = Literal[
     "cold_start", "verifier", "meta_verifier", "enhanced", "generator", "label", "consolidate", "measure"
@@ -296,39 +290,16 @@ def _stages(spec: CurriculumSpec) -> Iterator[Stage]:
         yield Stage(name="measure", kind="measure", iteration=spec.iterations)
 
 
-class GateReport(Record):
-    """The paired difference of a stage's figure on the validation split, after minus before."""
+def grpo_fields(spec: CurriculumSpec, kind: StageKind, steps: int | None = None) -> dict[str, Any]:
+    """The GRPO settings of a kind of stage, unchecked: those of the file, and what follows from the rest of it.
 
-    figure: str
-    before: float
-    after: float
-    difference: float
-    noise: float
-    promoted: bool
-
-
-class StageManifest(Record):
-    """What a finished stage leaves: the version it made, which roles it serves from now on, and what it took.
-
-    `seconds`, `cpu_seconds`: of the process that finished it; what it took before it was interrupted is not in them.
+    `steps`: how many it takes, where that is not what its section says.
     """
-
-    stage: str
-    version: str | None = None
-    serves: dict[ModelRole, str] = Field(default_factory=dict)
-    gates: tuple[GateReport, ...] = ()
-    figures: dict[str, float] = Field(default_factory=dict)
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-
-
-def grpo_fields(spec: CurriculumSpec, kind: StageKind) -> dict[str, Any]:
-    """The GRPO settings of a kind of stage, unchecked: those of the file, and what follows from the rest of it."""
     section: GrpoStage = getattr(spec, kind)
     sampled: RoleSampling = getattr(spec.sampling, SAMPLED[kind])
     return {
         "seed": spec.seed,
-        "decay_steps": section.steps or None,
+        "decay_steps": (section.steps if steps is None else steps) or None,
         "temperature": sampled.temperature,
         **section.settings,
     }
@@ -357,162 +328,3 @@ def _check_beside_files(given: set[str], file: Path) -> None:
             f"start is missing in {file}: with [files] the first model is yours",
             "name one that follows instructions, as the engine knows it",
         )
-
-
-class FileDigests(Record):
-    """The SHA-256 of each file of [files] by its path: rows decide which problem a step has."""
-
-    files: dict[str, str]
-
-
-def freeze(store: Store, spec: CurriculumSpec) -> PromptPack:
-    """Keep the curriculum, its files' digests and its prompts in the store, or find them there; the prompts.
-
-    Raises ConfigError if the curriculum or one of its files is another.
-    """
-    body = spec.model_dump_json(exclude={"base"}).encode()
-    is_new = store.put_if_absent(keys.curriculum(spec.name), body, durable=True)
-    if not is_new and find_curriculum(store, spec.name) != spec.model_copy(update={"base": Path()}):
-        raise ConfigError(
-            f"curriculum {spec.name!r} was begun with another file", "it is frozen; give the new one another name"
-        )
-    if spec.files:
-        _freeze_files(store, spec, spec.files)
-    key = keys.prompts(spec.name)
-    kept = find_record(store, key, PromptPack)
-    return kept or put_record(store, key, load_pack(spec.prompts, spec.base), durable=True)
-
-
-def _freeze_files(store: Store, spec: CurriculumSpec, files: Files) -> None:
-    paths = [path for path in (files.problems, files.proofs, files.analyses) if path]
-    now = {str(path): hashlib.sha256((spec.base / path).read_bytes()).hexdigest() for path in paths}
-    begun = put_record(store, keys.curriculum_files(spec.name), FileDigests(files=now), durable=True).files
-    for path, digest in now.items():
-        if begun[path] != digest:
-            raise ConfigError(
-                f"{path} is not as it was when curriculum {spec.name!r} began: SHA-256 {digest[:12]}, then"
-                f" {begun[path][:12]}",
-                "put the old file back, or give a curriculum on the new one another name",
-            )
-
-
-def find_curriculum(store: Store, name: str) -> CurriculumSpec | None:
-    """The curriculum of that name in the store."""
-    key = keys.curriculum(name)
-    return read_frozen(store.get(key), CurriculumSpec) if store.exists(key) else None
-
-
-def manifests(store: Store, spec: CurriculumSpec) -> dict[str, StageManifest]:
-    """The manifests of the finished stages, in their order."""
-    found = (
-        (stage.name, find_record(store, keys.stage(spec.name, stage.name), StageManifest)) for stage in spec.stages
-    )
-    return {name: manifest for name, manifest in found if manifest is not None}
-
-
-def finish(store: Store, spec: CurriculumSpec, manifest: StageManifest) -> StageManifest:
-    """Write a stage's manifest: from now on it is done."""
-    return put_record(store, keys.stage(spec.name, manifest.stage), manifest, durable=True)
-
-
-class Standing(Record):
-    """Where a curriculum stands. `seconds_left` is a guess from the finished stages; None while there is none.
-
-    `trained_tokens`: of the answers trained on; what judges, gates and labels sampled is not counted. `cost`: the
-    finished stages' hours at `per_engine_hour`; a price of tokens is in no part of it.
-    """
-
-    done: int
-    stages: int
-    running: str | None
-    steps: int
-    steps_wanted: int
-    next: str | None
-    seconds: float
-    seconds_left: float | None
-    trained_tokens: int
-    cost: float
-
-
-def standing(store: Store, spec: CurriculumSpec) -> Standing:
-    """What is done, what runs or comes next, how long it took and will take, and what the engine's hours cost."""
-    finished = manifests(store, spec)
-    waiting = [stage for stage in spec.stages if stage.name not in finished]
-    running = waiting[0] if waiting else None
-    seconds = sum(manifest.seconds for manifest in finished.values())
-    steps = [get_record(store, key, TrainingStep) for stage in spec.stages for key in _steps(store, spec, stage)]
-    tokens = sum(
-        step.figures["completion_length"] * step.figures["samples"] for step in steps if "samples" in step.figures
-    )
-    return Standing(
-        done=len(finished),
-        stages=len(spec.stages),
-        running=running.name if running else None,
-        steps=sum(1 for _ in _steps(store, spec, running)) if running else 0,
-        steps_wanted=_steps_wanted(spec, running) if running else 0,
-        next=waiting[1].name if len(waiting) > 1 else None,
-        seconds=seconds,
-        seconds_left=_guess(store, spec, finished, waiting) if finished else None,
-        trained_tokens=int(tokens),
-        cost=seconds / 3600 * spec.prices.per_engine_hour,
-    )
-
-
-def _steps(store: Store, spec: CurriculumSpec, stage: Stage) -> Iterator[str]:
-    return store.list(keys.steps(spec.name, stage.name))
-
-
-def _steps_wanted(spec: CurriculumSpec, stage: Stage) -> int:
-    section = getattr(spec, stage.kind, None)
-    return section.steps if isinstance(section, GrpoStage) else 0
-
-
-def _guess(store: Store, spec: CurriculumSpec, finished: dict[str, StageManifest], waiting: Sequence[Stage]) -> float:
-    """Seconds of these stages: what one of their kind took before, or the mean of all; of the first what is left."""
-    taken = [(stage, finished[stage.name].seconds) for stage in spec.stages if stage.name in finished]
-    mean = sum(seconds for _, seconds in taken) / len(taken)
-    total = 0.0
-    for stage in waiting:
-        alike = [seconds for one, seconds in taken if (one.kind, one.ablation) == (stage.kind, stage.ablation)]
-        wanted = _steps_wanted(spec, stage)
-        left = 1 - sum(1 for _ in _steps(store, spec, stage)) / wanted if wanted else 1.0
-        total += (alike[-1] if alike else mean) * left
-    return total
-
-
-def serving(spec: CurriculumSpec, done: dict[str, StageManifest]) -> dict[ModelRole, str]:
-    """The version that each role serves after these stages."""
-    served: dict[ModelRole, str] = dict.fromkeys(MODEL_ROLES, spec.start)
-    for manifest in done.values():
-        served |= manifest.serves
-    return served
-
-
-class FigureFile(Record):
-    """The figures of one version for one role on the test split."""
-
-    figures: dict[str, Figure]
-
-
-def find_figures(store: Store, name: str, what: str) -> dict[str, Figure] | None:
-    """Figures that were measured already."""
-    found = find_record(store, keys.figures(name, what), FigureFile)
-    return found.figures if found else None
-
-
-def put_figures(store: Store, name: str, what: str, figures: dict[str, Figure]) -> None:
-    put_record(store, keys.figures(name, what), FigureFile(figures=figures))
-
-
-def all_figures(store: Store, name: str) -> dict[str, dict[str, Figure]]:
-    """All that was measured, by "version/what"."""
-    prefix = keys.all_figures(name)
-    return {
-        key.removeprefix(prefix).removesuffix(".json"): get_record(store, key, FigureFile).figures
-        for key in store.list(prefix)
-    }
-
-
-def serving_before(spec: CurriculumSpec, done: dict[str, StageManifest], name: str) -> dict[ModelRole, str]:
-    """The versions that served when the stage of that name began; where it has not ended, that serve now."""
-    return serving(spec, dict(takewhile(lambda each: each[0] != name, done.items())))

@@ -206,8 +206,12 @@ def passed_over(run_id: str, role: str, problem_id: str) -> str:
     return f"{all_passed_over(run_id, role)}{problem_id}.json"
 
 
+def all_steps(run_id: str) -> str:
+    return f"runs/{run_id}/steps/"
+
+
 def steps(run_id: str, role: str) -> str:
-    return f"runs/{run_id}/steps/{role}/"
+    return f"{all_steps(run_id)}{role}/"
 
 
 def step(run_id: str, role: str, step: int) -> str:

@@ -76,15 +76,25 @@ class Clusters:
 
     def figure(self) -> Figure:
         """The mean with its cluster-robust interval."""
-        cases = sum(count for _, count in self._sums.values())
-        if not cases:
+        if not self._sums:
             return Figure(value=None, low=None, high=None, cases=0)
-        mean = sum(total for total, _ in self._sums.values()) / cases
+        low, high = _interval(self.mean, self.error, len(self._sums))
+        return Figure(value=self.mean, low=low, high=high, cases=self.cases)
+
+    @property
+    def cases(self) -> int:
+        return int(sum(count for _, count in self._sums.values()))
+
+    @property
+    def mean(self) -> float:
+        return sum(total for total, _ in self._sums.values()) / self.cases
+
+    @property
+    def error(self) -> float:
+        """The mean's standard error, robust to clusters; 0 for one cluster."""
+        mean, clusters = self.mean, len(self._sums)
         squares = sum((total - mean * count) ** 2 for total, count in self._sums.values())
-        clusters = len(self._sums)
-        error = math.sqrt(squares * clusters / max(1, clusters - 1)) / cases
-        low, high = _interval(mean, error, clusters)
-        return Figure(value=mean, low=low, high=high, cases=int(cases))
+        return math.sqrt(squares * clusters / max(1, clusters - 1)) / self.cases
 
 
 def _interval(mean: float, error: float, clusters: int) -> tuple[float, float]:

@@ -26,13 +26,14 @@ from proofloop.bus.dead_letters import DeadLetters
 from proofloop.bus.topology import Topology
 from proofloop.cli import main
 from proofloop.cli.app import app
-from proofloop.curriculum import CurriculumSpec, freeze
+from proofloop.curriculum import CurriculumSpec
 from proofloop.labels import find_label
 from proofloop.messages import ProofReviewed, encode
 from proofloop.models import MANIFEST, publish_folder
 from proofloop.records import Label, Proof
 from proofloop.runspec import load_runspec
 from proofloop.settings import load_settings
+from proofloop.standing import freeze
 from proofloop.store import LocalStore, get_record, put_record
 from proofloop.walk import DeadLetterRecord, create_run
 from tests.integration.installation import wait_until

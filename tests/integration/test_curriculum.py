@@ -19,16 +19,18 @@ from typer.testing import CliRunner
 
 from proofloop import keys
 from proofloop.cli.app import app
-from proofloop.curriculum import CurriculumSpec, all_figures, manifests
+from proofloop.curriculum import CurriculumSpec
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError, ProofloopError
 from proofloop.prompts import PromptPack, load_pack
 from proofloop.records import TrainingBatch, TrainingSample
+from proofloop.standing import all_figures, manifests
 from proofloop.store import LocalStore, get_record
 from proofloop.walk import find_spec
 
 pytest.importorskip("proofloop_trainer.curriculum.workflow", reason="proofloop-trainer is not installed")
 
+from proofloop_trainer.curriculum import stages
 from proofloop_trainer.curriculum.cases import CaseFile
 from proofloop_trainer.curriculum.workflow import iterate
 from proofloop_trainer.nano.tokenizer import build_tokenizer
@@ -121,6 +123,29 @@ def test_finished_stages_keep_their_results_alone(tmp_path: Path):
     results = {version for each in done.values() for version in (each.version, *each.serves.values()) if version}
     assert folders(store, keys.all_models("small")) == sorted(results - {spec.start})
     assert {each.version for each in done.values()} > {keys.model("small", "1-verifier", 3)}
+
+
+def test_a_refreshed_meta_verifier_leaves_no_checkpoint_behind(tmp_path: Path):
+    enhanced = {"steps": 3, "groups": 4, "samples": 4, "meta_groups": 1, "refresh": 1, "refresh_steps": 1}
+    with pytest.raises(Killed):
+        run(small(verifier=NO_STEPS, enhanced=enhanced), tmp_path, kill_at="1-enhanced: step 3/")
+    assert folders(LocalStore(tmp_path), keys.all_checkpoints("small")) == [keys.checkpoint("small", "1-enhanced", 3)]
+
+
+def test_a_consolidation_that_is_taken_up_again_asks_for_no_answer_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    spec = small(verifier=NO_STEPS, meta_verifier=NO_STEPS, enhanced=NO_STEPS, generator=NO_STEPS)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(stages, "fine_tune", _killed)
+        run(spec, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "_best", _killed)
+        assert "1-consolidate" in manifests(run(spec, tmp_path), spec)
+
+
+def _killed(*_: object) -> None:
+    raise Killed
 
 
 def folders(store: LocalStore, prefix: str) -> list[str]:

@@ -11,9 +11,10 @@ from tritonclient.grpc import InferenceServerClient
 pytest.importorskip("proofloop_trainer.curriculum.workflow", reason="proofloop-trainer is not installed")
 
 from proofloop import keys
-from proofloop.curriculum import CurriculumSpec, manifests
+from proofloop.curriculum import CurriculumSpec
 from proofloop.engine.pool import Engines
 from proofloop.records import TrainingBatch
+from proofloop.standing import manifests
 from proofloop.store import LocalStore, get_record
 from proofloop_trainer.curriculum.workflow import iterate
 from tests.integration.triton_server import own_triton

@@ -7,23 +7,12 @@ import random
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from proofloop import keys
-from proofloop.curriculum import (
-    CurriculumSpec,
-    StageManifest,
-    Watch,
-    find_curriculum,
-    finish,
-    freeze,
-    load_curriculum,
-    manifests,
-    serving,
-    serving_before,
-    standing,
-)
+from proofloop.curriculum import CurriculumSpec, Stage, Watch, load_curriculum
 from proofloop.domains import load_domain
 from proofloop.engine.base import Generation, GenerationRequest
 from proofloop.engine.pool import Engines
@@ -31,11 +20,21 @@ from proofloop.errors import CallRefused, ConfigError, EngineError, ProofloopErr
 from proofloop.prompts import load_pack
 from proofloop.records import Sampling, Tokens, TrainingSample, TrainingStep
 from proofloop.runspec import Prices
+from proofloop.standing import (
+    StageManifest,
+    find_curriculum,
+    finish,
+    freeze,
+    manifests,
+    serving,
+    serving_before,
+    standing,
+)
 from proofloop.store import LocalStore, put_record
 
 pytest.importorskip("proofloop_trainer.curriculum", reason="proofloop-trainer is not installed")
 
-from proofloop_trainer.curriculum import measuring
+from proofloop_trainer.curriculum import measuring, stages
 from proofloop_trainer.curriculum.asking import Asker
 from proofloop_trainer.curriculum.cases import balanced, draw_proofs
 from proofloop_trainer.curriculum.gate import paired
@@ -101,7 +100,7 @@ def rewards(samples: list[TrainingSample]) -> list[float]:
 
 def test_a_verifier_earns_format_times_score():
     case = GradedProof(question=QUESTION, solution=SOLUTION, score=0.5)
-    answers = evaluation(0.5, "Step a is missing."), evaluation(0, "Step a is missing."), evaluation(1), "no format"
+    answers = evaluation(0.5, "Step a is miscopied."), evaluation(0, "Step a is miscopied."), evaluation(1), "no format"
     samples = verify([case], asker("verifier", *answers), 4, Judges(None, None, PACK))
     assert rewards(samples) == [1.0, 0.5, 0.5, 0.0]
     assert {sample.group for sample in samples} == {"verifier-0000"}
@@ -109,7 +108,7 @@ def test_a_verifier_earns_format_times_score():
 
 def test_with_a_meta_verifier_it_earns_that_times_the_mean_quality_of_what_it_claims():
     case = GradedProof(question=QUESTION, solution=SOLUTION, score=0.0)
-    answers = evaluation(0, "Step a is missing."), evaluation(0.5, "Step b is missing."), evaluation(1)
+    answers = evaluation(0, "Step a is miscopied."), evaluation(0.5, "Step b is miscopied."), evaluation(1)
     meta = asker("meta_verifier", judgement(1), judgement(0.5), judgement(0), judgement(0))
     samples = verify([case], asker("verifier", *answers), 3, Judges(None, meta, PACK, metas=2))
     # 1 * (1 + 0.5) / 2; 0.5 * 0; 0 * 1, and nobody is asked about a critique that claims nothing
@@ -144,7 +143,7 @@ def test_an_answer_that_the_engine_refuses_is_no_sample():
 
 def test_a_refused_answer_moves_no_reward_to_another():
     case = GradedProof(question=QUESTION, solution=SOLUTION, score=0.5)
-    false, real = evaluation(0.5, "Step a is missing."), evaluation(0, "Step b is missing.")
+    false, real = evaluation(0.5, "Step a is miscopied."), evaluation(0, "Step b is miscopied.")
     meta = asker("meta_verifier", judgement(0), judgement(1))
     answers = [CallRefused("too long"), false, real, *[evaluation(1)] * 17]
     samples = verify([case], asker("verifier", *answers), 20, Judges(None, meta, PACK, metas=1))
@@ -213,12 +212,41 @@ def test_balanced_takes_evenly_and_no_kind_is_over_half(there: dict[int, int], m
 
 
 def test_the_gate_lets_noise_pass_and_stops_a_loss():
-    assert paired("f", [0.5, 0.5, 0.5, 0.5], [0.4, 0.6, 0.5, 0.4], z=1.96).promoted
-    assert not paired("f", [0.9] * 40, [0.6, 0.7] * 20, z=1.96).promoted
-    assert not paired("f", [1.0], [0.0], z=1.96).promoted  # one case has no noise to hide in
-    report = paired("f", [0.0, 1.0], [1.0, 1.0], z=2.0)
+    each = [str(number) for number in range(40)]
+    assert paired("f", each[:4], [0.5, 0.5, 0.5, 0.5], [0.4, 0.6, 0.5, 0.4], z=1.96).promoted
+    assert not paired("f", each, [0.9] * 40, [0.6, 0.7] * 20, z=1.96).promoted
+    assert not paired("f", each[:1], [1.0], [0.0], z=1.96).promoted  # one case has no noise to hide in
+    report = paired("f", each[:2], [0.0, 1.0], [1.0, 1.0], z=2.0)
     # differences 1 and 0: mean 0.5, deviation sqrt(0.5), standard error 0.5
     assert (report.difference, round(report.noise, 9)) == (0.5, 1.0)
+
+
+def test_cases_of_one_question_are_one_case_to_the_gate():
+    # of two questions one got worse in all its four cases: as sets of four that says no more than two cases do
+    before, after = [1.0] * 8, [0.0] * 4 + [1.0] * 4
+    alike = paired("f", ["p"] * 4 + ["q"] * 4, before, after, z=1.96)
+    assert (alike.difference, round(alike.noise, 9)) == (-0.5, 0.98)
+    assert alike.promoted
+    assert not paired("f", list("abcdefgh"), before, after, z=1.96).promoted
+
+
+@pytest.mark.parametrize(
+    ("iteration", "verifier", "generator", "start"),
+    [
+        (1, "nano-base", "nano-base", "nano-base"),
+        (1, "runs/c/models/1-enhanced/000048", "runs/c/models/0-cold_start/000010", "verifier"),
+        (2, "runs/c/models/1-consolidate/000900", "runs/c/models/1-consolidate/000900", "verifier"),
+        (2, "runs/c/models/1-enhanced/000048", "runs/c/models/1-consolidate/000900", "generator"),
+        (2, "runs/c/models/2-enhanced/000048", "runs/c/models/1-consolidate/000900", "verifier"),
+        (2, "runs/c/models/1-enhanced/000048", "runs/c/models/1-generator/000040", "verifier"),
+    ],
+)
+def test_an_iteration_goes_on_from_the_consolidated_model_whichever_role_it_serves(
+    iteration: int, verifier: str, generator: str, start: str
+):
+    served: dict[Any, str] = {"verifier": verifier, "generator": generator, "meta_verifier": verifier}
+    stage = Stage(name=f"{iteration}-generator", kind="generator", iteration=iteration)
+    assert stages.start_of(stage, served) == served.get(start, start)
 
 
 def sample(said: float | None = 1.0, tokens: int = 10, role: str = "verifier", number: int = 0) -> TrainingSample:
@@ -255,6 +283,15 @@ def test_the_watch_lets_an_honest_stage_and_a_generator_that_is_right_go_on():
     check("1-verifier", [HONEST] * 10, Watch())
     check("1-generator", [look([sample(1.0, role="generator")] * 8)] * 10, Watch())
     check("1-verifier", [HONEST] * 7 + [look([sample(1.0)] * 8)] * 3, Watch())
+
+
+def test_the_watch_sees_each_of_two_judges_that_say_the_same_whichever_says_it_more():
+    nods = [sample(1.0 if number else 0.0, role="meta_verifier") for number in range(24)]  # 0.96
+    sights = [
+        look([sample(1.0 if number else 0.0) for number in range(count)] + nods) for count in (40, 20, 40, 20, 40)
+    ]
+    with pytest.raises(ProofloopError, match="always-1 verifier"):
+        check("1-enhanced", sights, Watch())
 
 
 def test_the_stages_follow_the_method_and_ablations_stand_beside_what_they_ablate():

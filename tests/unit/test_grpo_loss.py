@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from proofloop.records import TrainingSample
 from proofloop_trainer.grpo import GrpoLearner, GrpoSettings, advantages
-from tests.unit.grpo_examples import ONE_UPDATE, batch, changed, ragged_samples, sample, save_tiny_model
+from tests.unit.grpo_examples import END, ONE_UPDATE, PAD, batch, changed, ragged_samples, sample, save_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -135,6 +135,20 @@ def test_kl_pulls_towards_the_given_reference_and_is_zero_at_the_reference(model
     settings, samples = changed(ONE_UPDATE, kl_coefficient=1.0), ragged_samples(8)
     assert GrpoLearner(model_folder, settings).step(batch(*samples)).kl == pytest.approx(0, abs=1e-6)
     assert GrpoLearner(model_folder, settings, reference_folder).step(batch(*samples)).kl > 0.01
+
+
+def test_the_balance_loss_that_a_mixtures_config_asks_for_is_no_part_of_the_step(model_folder, tmp_path):
+    """TRL takes it from the config; of each pass it is another one."""
+    sizes = {"vocab_size": 64, "hidden_size": 32, "moe_intermediate_size": 16, "num_hidden_layers": 2, "head_dim": 16}
+    few = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_experts": 4, "num_experts_per_tok": 2}
+    config = Qwen3MoeConfig(**sizes, **few, router_aux_loss_coef=0.5, pad_token_id=PAD, eos_token_id=END)
+    Qwen3MoeForCausalLM(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(model_folder).save_pretrained(tmp_path)
+    reports = [
+        GrpoLearner(tmp_path, changed(ONE_UPDATE, tokens_per_pass=tokens)).step(batch(*ragged_samples(24)))
+        for tokens in (40, 10_000)
+    ]
+    assert reports[0].loss == pytest.approx(reports[1].loss, abs=1e-6)
 
 
 @pytest.mark.parametrize("tokens_per_pass", [1, 40, 100])

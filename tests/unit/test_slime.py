@@ -12,8 +12,9 @@ pytest.importorskip("proofloop_trainer.slime", reason="proofloop-trainer is not 
 
 from proofloop import keys
 from proofloop.cli.app import app
-from proofloop.curriculum import CurriculumSpec, freeze
+from proofloop.curriculum import CurriculumSpec
 from proofloop.errors import ConfigError
+from proofloop.standing import freeze
 from proofloop.store import LocalStore, put_record
 from proofloop_trainer.grpo_settings import GrpoSettings
 from proofloop_trainer.slime import launch_arguments, slime_lines, slime_samples

@@ -221,6 +221,7 @@ def _loss_arguments(settings: GrpoSettings) -> dict[str, Any]:
         "use_bias_correction_kl": settings.unbiased_kl,
         "off_policy_mask_threshold": settings.off_policy_mask_threshold,
         "temperature": settings.temperature,
+        "router_aux_loss_coef": 0.0,  # None: TRL adds what the model's config says, pass by pass
     }
 
 

@@ -17,7 +17,7 @@ from proofloop import keys
 from proofloop.labels import in_force, labels_of
 from proofloop.messages import Event, ModelPublished, ProofLabeled
 from proofloop.models import MANIFEST, manifest_digest, published_versions, version_folder
-from proofloop.records import Label, TrainedRole, TrainingBatch
+from proofloop.records import Label, Record, TrainedRole, TrainingBatch
 from proofloop.runspec import RunSpec
 from proofloop.runtime import Tools
 from proofloop.settings import load_settings
@@ -88,6 +88,12 @@ class RunInTraining:
             del self._incomplete[label.group]
 
 
+class _Problems(Record):
+    """What a batch used up, read from it: its tokens would fill the memory of a long run."""
+
+    problems: tuple[str, ...]
+
+
 class RoleInTraining:
     """One role's model, the labelled problems that wait for its next step, and the steps taken."""
 
@@ -98,11 +104,10 @@ class RoleInTraining:
         self._wanted = self._spec.training.of(role)
         self._settings = grpo_settings(self._wanted.settings, f"training.{role}", self._spec.sampling_of(role))
         self._waiting: dict[str, list[Label]] = {}
-        self._batched = [
-            get_record(self._store, key, TrainingBatch) for key in self._store.list(keys.batches(run_id, role))
-        ]
+        batches = [get_record(self._store, key, _Problems) for key in self._store.list(keys.batches(run_id, role))]
         passed_over = self._store.list(keys.all_passed_over(run_id, role))
-        self._used = {problem for batch in self._batched for problem in batch.problems}
+        self._used = {problem for batch in batches for problem in batch.problems}
+        self._begun = len(batches)
         self._used |= {key.rpartition("/")[2].removesuffix(".json") for key in passed_over}
         self.steps = len(published_versions(self._store, run_id, role))
         drop_older_checkpoints(self._store, run_id, role, self.steps)  # a trainer may have been killed before it could
@@ -127,15 +132,16 @@ class RoleInTraining:
         """The batch of the next step: one that was begun before, or a new one when enough problems wait."""
         if self.steps >= self._wanted.steps:
             return None
-        if self.steps < len(self._batched):
-            return self._batched[self.steps]
+        key = keys.batch(self._run_id, self.role, self.steps)
+        if self.steps < self._begun:
+            return get_record(self._store, key, TrainingBatch)
         if len(self._waiting) < self._spec.training.problems:
             return None
         problems = tuple(self._waiting)[: self._spec.training.problems]
         batch = self._batch(problems, [self._waiting[problem] for problem in problems])
         if batch.samples:
-            key = keys.batch(self._run_id, self.role, self.steps)
-            self._batched.append(put_record(self._store, key, batch, durable=True))
+            batch = put_record(self._store, key, batch, durable=True)
+            self._begun += 1
             self._used.update(problems)
         else:
             self._pass_over(*problems)
@@ -144,7 +150,7 @@ class RoleInTraining:
         if not batch.samples:
             log.warning("nothing_to_learn", role=self.role, problems=problems)
             return None
-        return self._batched[-1]
+        return batch
 
     def _batch(self, problems: tuple[str, ...], labels: list[list[Label]]) -> TrainingBatch:
         known = [[in_force(self._store, label) for label in of_problem] for of_problem in labels]  # a person decided

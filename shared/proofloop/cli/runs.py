@@ -16,7 +16,7 @@ from proofloop import keys
 from proofloop.cli.common import JsonOption, StoreOption, emit, names, need_run, open_store
 from proofloop.cli.dead import find_letters
 from proofloop.costs import costs
-from proofloop.curriculum import CurriculumSpec, StageManifest, all_figures, find_curriculum, manifests, standing
+from proofloop.curriculum import CurriculumSpec
 from proofloop.domains import load_domain
 from proofloop.errors import BusError, ConfigError
 from proofloop.evals import find_summary
@@ -26,6 +26,7 @@ from proofloop.models import published_versions
 from proofloop.problems import count_problems
 from proofloop.rounds import refinements_posed, searches_of
 from proofloop.runspec import RunSpec
+from proofloop.standing import StageManifest, all_figures, find_curriculum, manifests, standing
 from proofloop.store import Store
 from proofloop.walk import planned_proofs
 

@@ -10,9 +10,10 @@ import typer
 
 from proofloop import keys
 from proofloop.cli.common import StoreOption, need_run, open_store
-from proofloop.curriculum import CurriculumSpec, find_curriculum, grpo_fields
+from proofloop.curriculum import CurriculumSpec, grpo_fields
 from proofloop.errors import ConfigError
 from proofloop.records import TRAINED_ROLES
+from proofloop.standing import find_curriculum
 from proofloop.store import Store
 
 app = typer.Typer(help="Training batches for other trainers.", no_args_is_help=True)
@@ -65,5 +66,6 @@ def _settings(store: Store, run: str, stage: str, curriculum: CurriculumSpec | N
         spec = need_run(store, run)
         return {"temperature": spec.sampling_of(role).temperature, **spec.training.of(role).settings}
     # What refreshes the meta-verifier during an enhanced stage is trained as the meta-verifier.
-    kind = "meta_verifier" if "-refresh-" in stage else next(e.kind for e in curriculum.stages if e.name == stage)
-    return grpo_fields(curriculum, kind)
+    if "-refresh-" in stage:
+        return grpo_fields(curriculum, "meta_verifier", curriculum.enhanced.refresh_steps)
+    return grpo_fields(curriculum, next(each.kind for each in curriculum.stages if each.name == stage))

@@ -6,14 +6,15 @@ graded, the judges in service do.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 
-from proofloop.curriculum import GateReport
+from proofloop.errors import ProofloopError
+from proofloop.measure import Clusters
 from proofloop.prompts.parsing import ParsedEvaluation, parse_evaluation, parse_meta_critique, parse_proof
 from proofloop.records import ModelRole
 from proofloop.rewards import score_reward
+from proofloop.standing import GateReport
 from proofloop_trainer.curriculum.cases import (
     CaseFile,
     balanced,
@@ -58,25 +59,32 @@ def compare(
     work: Work, role: ModelRole, before: str, after: str, cases: CaseFile, served: Mapping[ModelRole, str]
 ) -> GateReport:
     """Whether `after` may serve the role in the place of `before`. The judges `served` stand in for a checker."""
-    figure, value = FIGURES[role]
-    judges = work.judges(served, "gate")
+    figure, asked, value = FIGURES[role]
+    judges, questions = work.judges(served, "gate"), asked(cases)
+    if not questions:
+        raise ProofloopError(
+            f"nothing is held out to compare versions of the {role} by: {before} reports no issue in any of"
+            f" {len(cases.proofs)} proofs\nhint: a higher [data] validation, or a longer cold start"
+        )
     values = [value(work, version, cases, judges) for version in (before, after)]
     name = figure if work.grades is None or role == "meta_verifier" else f"{figure}, by the judges in service"
-    return paired(name, *values, z=work.spec.gate.z)
+    return paired(name, questions, *values, z=work.spec.gate.z)
 
 
-def paired(figure: str, before: Sequence[float], after: Sequence[float], *, z: float) -> GateReport:
-    """The mean of the cases' differences, and `z` of its standard errors as the noise."""
-    differences = [new - old for old, new in zip(before, after, strict=True)]
-    noise = z * stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
-    difference = fmean(differences)
+def paired(
+    figure: str, questions: Sequence[str], before: Sequence[float], after: Sequence[float], *, z: float
+) -> GateReport:
+    """The mean of the cases' differences, and `z` of its standard errors as noise; cases of a question are alike."""
+    differences = Clusters()
+    for question, old, new in zip(questions, before, after, strict=True):
+        differences.add(question, new - old)
     return GateReport(
         figure=figure,
         before=fmean(before),
         after=fmean(after),
-        difference=difference,
-        noise=noise,
-        promoted=difference >= -noise,
+        difference=differences.mean,
+        noise=z * differences.error,
+        promoted=differences.mean >= -z * differences.error,
     )
 
 
@@ -124,7 +132,7 @@ def _meta_verifier(work: Work, version: str, cases: CaseFile, judges: Judges) ->
 
 def _generator(work: Work, version: str, cases: CaseFile, judges: Judges) -> list[float]:
     """The share of right proofs; without a checker the mean score that the verifier gives."""
-    questions = list(dict.fromkeys(case.question for case in cases.proofs))
+    questions = _problems(cases)
     answers = work.asker("generator", version, "gate").ask([work.pack.prove(each).text for each in questions], ANSWERS)
     proofs = [
         (question, proof.solution) if proof.verdict.score is not None else None
@@ -138,8 +146,18 @@ def _generator(work: Work, version: str, cases: CaseFile, judges: Judges) -> lis
     return _means(scores)
 
 
-FIGURES: dict[ModelRole, tuple[str, Callable[[Work, str, CaseFile, Judges], list[float]]]] = {
-    "verifier": ("score reward times quality of the analysis", _verifier),
-    "meta_verifier": ("score reward", _meta_verifier),
-    "generator": ("Pass@1", _generator),
+def _problems(cases: CaseFile) -> list[str]:
+    return list(dict.fromkeys(case.question for case in cases.proofs))
+
+
+Value = Callable[[Work, str, CaseFile, Judges], list[float]]
+FIGURES: dict[ModelRole, tuple[str, Callable[[CaseFile], list[str]], Value]] = {
+    "verifier": (
+        "score reward times quality of the analysis",
+        lambda cases: [case.question for case in cases.proofs],
+        _verifier,
+    ),
+    "meta_verifier": ("score reward", lambda cases: [case.question for case in cases.analyses], _meta_verifier),
+    "generator": ("Pass@1", _problems, _generator),
 }
+"""Of each role what is compared, the question of each case, and the value of each case."""

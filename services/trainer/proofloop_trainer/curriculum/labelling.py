@@ -7,12 +7,13 @@ from collections.abc import Callable
 from itertools import product
 
 from proofloop import keys
-from proofloop.curriculum import Labels, manifests, serving_before
+from proofloop.curriculum import Labels
 from proofloop.domains import Domain
 from proofloop.labels import labels_of
 from proofloop.ledger import Progress
 from proofloop.records import ModelRole, Problem, Proof
 from proofloop.runspec import Models, RunSpec, Split
+from proofloop.standing import manifests, serving_before
 from proofloop.store import get_record
 from proofloop.walk import LocalWalk, create_run, planned_proofs
 from proofloop_trainer.curriculum.cases import CaseFile

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from statistics import fmean
 
-from proofloop.curriculum import Stage, StageManifest, find_figures, manifests, put_figures, serving_before
+from proofloop.curriculum import Stage
 from proofloop.domains import Domain
 from proofloop.measure import Clusters, Figure, evaluate_run
 from proofloop.prompts.parsing import ParsedProof, parse_evaluation, parse_meta_critique, parse_proof
 from proofloop.records import ModelRole
+from proofloop.standing import StageManifest, find_figures, manifests, put_figures, serving_before
 from proofloop_trainer.curriculum.cases import (
     balanced,
     draw_analyses,
@@ -136,8 +137,6 @@ def verifier_figures(work: Work, version: str, proofs: Sequence[GradedProof]) ->
                 found["quality"].add(proof.question, finding.quality)
                 if right and proof.score < 1:
                     found["faithfulness"].add(proof.question, finding.faithful)
-            elif right and proof.score < 1:
-                found["faithfulness"].add(proof.question, 0.0)
     return _figures(found)
 
 

@@ -11,19 +11,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from proofloop import keys
-from proofloop.curriculum import (
-    SAMPLED,
-    Consolidate,
-    CurriculumSpec,
-    GateReport,
-    Stage,
-    StageKind,
-    StageManifest,
-    grpo_fields,
-)
+from proofloop.curriculum import SAMPLED, Consolidate, CurriculumSpec, Stage, StageKind, grpo_fields
 from proofloop.errors import ProofloopError
 from proofloop.models import publish_folder
-from proofloop.records import MODEL_ROLES, ModelRole, TrainingSample
+from proofloop.records import MODEL_ROLES, ModelRole, Record, Tokens, TrainingSample
+from proofloop.standing import GateReport, StageManifest
+from proofloop.store import find_record, put_record
 from proofloop_trainer.checkpoint import write_model_manifest
 from proofloop_trainer.curriculum import gate, labelling
 from proofloop_trainer.curriculum.cases import (
@@ -100,7 +93,7 @@ def enhanced(work: Work, stage: Stage, served: Served) -> StageManifest:
     Up to half of the proofs are those that got labels in earlier iterations. The ablation no-meta takes as many steps
     with as many prompts of D_v and nothing of D_mv.
     """
-    wanted, start = work.spec.enhanced, served["verifier"]
+    wanted, start = work.spec.enhanced, start_of(stage, served)
     proofs = graded_proofs(work, served["generator"])
     labelled = _evenly(work, labelling.labelled_proofs(work, stage.iteration - 1))
     is_plain = stage.ablation == "no-meta"
@@ -122,7 +115,7 @@ def enhanced(work: Work, stage: Stage, served: Served) -> StageManifest:
     reference = served["generator"] if stage.iteration == 1 else start
     settings = settings_of(work.spec, stage.kind)
     version = train(work, stage.name, "verifier", start, wanted.steps, settings, rollout, reference)
-    manifest = _gated(work, stage, "verifier", start, version, served)
+    manifest = _gated(work, stage, "verifier", served["verifier"], version, served)
     if is_plain:
         return manifest
     before, meta = served["meta_verifier"], refreshed.at(wanted.steps - 1, version)[0]
@@ -166,8 +159,9 @@ class Refreshed:
             return meta_verify(chosen, work.asker("meta_verifier", meta, name, step), wanted.samples, work.pack)
 
         steps = work.spec.enhanced.refresh_steps
-        settings = settings_of(work.spec, "meta_verifier").model_copy(update={"decay_steps": steps or None})
+        settings = settings_of(work.spec, "meta_verifier", steps)
         self._meta = train(work, name, "meta_verifier", self._meta, steps, settings, rollout)
+        work.store.delete_prefix(keys.checkpoints(work.spec.name, name))  # no step goes on from it
 
     def _draw(self, name: str, version: str) -> CaseFile:
         work, most = self._work, self._work.spec.data.analyses // 2
@@ -181,7 +175,7 @@ class Refreshed:
 
 def generator(work: Work, stage: Stage, served: Served) -> StageManifest:
     """R_format * (alpha R_Y + beta R_Z) from the verifier's checkpoint, eq. (5); judged by the learned judges alone."""
-    wanted, start = work.spec.generator, served["verifier"]
+    wanted, start = work.spec.generator, start_of(stage, served)
     is_plain = stage.ablation == "no-self"
     alpha, beta = (wanted.alpha + wanted.beta, 0.0) if is_plain else (wanted.alpha, wanted.beta)
 
@@ -208,8 +202,7 @@ def consolidate(work: Work, stage: Stage, served: Served) -> StageManifest:
     Where no analyses are graded nothing can say how well it judges critiques, and the old meta-verifier goes on.
     """
     wanted, start = work.spec.consolidate, served["generator"]
-    samples = [sample for role in MODEL_ROLES for sample in _best(work, stage, role, served, wanted)]
-    tokens = [sample.tokens for sample in samples]
+    tokens = _best_answers(work, stage, served, wanted)
     if not tokens:
         raise ProofloopError(f"stage {stage.name}: no answer earned [consolidate] keep = {wanted.keep}; ask for less")
 
@@ -228,6 +221,21 @@ def consolidate(work: Work, stage: Stage, served: Served) -> StageManifest:
         gates=tuple(gates.values()),
         figures={"answers": float(len(tokens))},
     )
+
+
+class BestAnswers(Record):
+    """What a consolidation learns."""
+
+    tokens: list[Tokens]
+
+
+def _best_answers(work: Work, stage: Stage, served: Served, wanted: Consolidate) -> list[Tokens]:
+    """Of every role, asked once, whatever interrupts the stage."""
+    key = keys.cases(work.spec.name, stage.name)
+    if (found := find_record(work.store, key, BestAnswers)) is not None:
+        return found.tokens
+    tokens = [sample.tokens for role in MODEL_ROLES for sample in _best(work, stage, role, served, wanted)]
+    return put_record(work.store, key, BestAnswers(tokens=tokens), durable=True).tokens
 
 
 def _best(work: Work, stage: Stage, role: ModelRole, served: Served, wanted: Consolidate) -> list[TrainingSample]:
@@ -309,9 +317,21 @@ def _some(work: Work, name: str, cases: list[T], most: int) -> list[T]:
     return work.rng(name).sample(cases, min(most, len(cases)))
 
 
-def settings_of(spec: CurriculumSpec, kind: StageKind) -> GrpoSettings:
+def settings_of(spec: CurriculumSpec, kind: StageKind, steps: int | None = None) -> GrpoSettings:
     """The GRPO settings of a kind of stage: its step size falls until its end, unless said. Raises ConfigError."""
-    return grpo_settings(grpo_fields(spec, kind), kind, getattr(spec.sampling, SAMPLED[kind]))
+    return grpo_settings(grpo_fields(spec, kind, steps), kind, getattr(spec.sampling, SAMPLED[kind]))
+
+
+def start_of(stage: Stage, served: Served) -> str:
+    """What an iteration trains on: its own verifier in service, else the model that consolidates the one before.
+
+    Where the gate let that serve another role only, what the generator learnt is in it all the same.
+    """
+    made = {version: version.rpartition("/")[0].rpartition("/")[2] for version in served.values()}
+    if made[served["verifier"]].startswith(f"{stage.iteration}-"):
+        return served["verifier"]
+    last = f"{stage.iteration - 1}-consolidate"
+    return next((version for version, by in made.items() if by == last), served["verifier"])
 
 
 def _gated(work: Work, stage: Stage, role: ModelRole, before: str, version: str, served: Served) -> StageManifest:

@@ -5,6 +5,7 @@ A reward cannot show this: a judge that always says 1, or a format that melts, m
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -19,38 +20,30 @@ JUDGES = ("verifier", "meta_verifier")
 
 @dataclass(frozen=True)
 class Sight:
-    """What one batch looks like. `same_score`: the largest share of one score among the answers of one judge.
-
-    `said`: which judge says which score.
-    """
+    """What one batch looks like. `said`: of each judge and score, `always-1 verifier`, the share of its answers."""
 
     format: float
     length: float
-    same_score: float
-    said: str
+    said: dict[str, float]
 
 
 def look(samples: Sequence[TrainingSample]) -> Sight:
     """What the watch keeps of a batch. Judges that learn together are looked at one by one."""
-    share, said = max((_same_score(samples, judge) for judge in JUDGES), key=lambda found: found[0])
     return Sight(
         format=fmean(sample.reward_parts["format"] for sample in samples),
         length=fmean(len(sample.tokens.completion_ids) for sample in samples),
-        same_score=share,
-        said=said,
+        said={name: share for judge in JUDGES for name, share in _said(samples, judge).items()},
     )
 
 
-def _same_score(samples: Sequence[TrainingSample], judge: str) -> tuple[float, str]:
-    said = [
+def _said(samples: Sequence[TrainingSample], judge: str) -> dict[str, float]:
+    scores = [
         sample.reward_parts[SAID]
         for sample in samples
         if sample.group.rpartition("-")[0] == judge and SAID in sample.reward_parts
     ]
-    if not said:
-        return 0.0, ""
-    score = max(set(said), key=said.count)
-    return said.count(score) / len(said), f"always-{score:g} {judge.replace('_', '-')}"
+    name = judge.replace("_", "-")
+    return {f"always-{score:g} {name}": count / len(scores) for score, count in Counter(scores).items()}
 
 
 def check(stage: str, sights: Sequence[Sight], limits: Watch) -> None:
@@ -65,9 +58,10 @@ def check(stage: str, sights: Sequence[Sight], limits: Watch) -> None:
     if not limits.shorter * usual <= length <= limits.longer * usual:
         limit = f"shorter = {limits.shorter}, longer = {limits.longer}"
         _stop(stage, f"length drift: {length:.0f} tokens an answer, {usual:.0f} at the beginning", limit)
-    if (same := fmean(each.same_score for each in last)) > limits.same_score and len({x.said for x in last}) == 1:
-        found = f"{last[0].said}: {same:.0%} of its answers say so on balanced cases"
-        _stop(stage, found, f"same_score = {limits.same_score}")
+    for said in last[-1].said:
+        if (same := fmean(each.said.get(said, 0.0) for each in last)) > limits.same_score:
+            found = f"{said}: {same:.0%} of its answers say so on balanced cases"
+            _stop(stage, found, f"same_score = {limits.same_score}")
 
 
 def _stop(stage: str, found: str, limit: str) -> None:

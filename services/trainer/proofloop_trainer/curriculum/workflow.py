@@ -7,21 +7,13 @@ import time
 from collections.abc import Callable
 
 from proofloop import keys
-from proofloop.curriculum import (
-    SAMPLED,
-    CurriculumSpec,
-    StageKind,
-    StageManifest,
-    finish,
-    freeze,
-    manifests,
-    serving_before,
-)
+from proofloop.curriculum import SAMPLED, CurriculumSpec, StageKind
 from proofloop.domains import Domain, load_domain
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError
 from proofloop.problems import SPLIT_HINT, ProblemFile
 from proofloop.settings import load_settings
+from proofloop.standing import StageManifest, finish, freeze, manifests, serving_before
 from proofloop.store import Store
 from proofloop_trainer.curriculum import measuring, stages
 from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, Grades, in_split, read_graded
