@@ -69,7 +69,7 @@ class Server:
         (into / "manifest.json").write_text(json.dumps({"files": files}))
         publish_folder(self.store, into, version)
 
-    def publish_endless(self, folder: Path) -> None:
+    def publish_endless(self, version: str, folder: Path) -> None:
         """A version that has room for 100,000 tokens and never ends by itself."""
         shutil.copytree(nano_base_folder(), folder / "model")
         for name, changes in {
@@ -79,7 +79,7 @@ class Server:
         }.items():
             path = folder / "model" / name
             path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-        self.publish(ENDLESS, folder / "model", folder / "published")
+        self.publish(version, folder / "model", folder / "published")
 
     def load(self, version: str, settings: str = "nano-cpu.yaml") -> None:
         parameters = {VERSION: version, SETTINGS: settings}
@@ -139,7 +139,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         with own_triton() as triton:
             own = Server(triton, LocalStore(folder / "store"))
             own.publish(FIRST, nano_base_folder(), folder / "first")
-            own.publish_endless(folder)
+            own.publish_endless(ENDLESS, folder)
             own.load(FIRST)
             own.load(ENDLESS)
             yield own
@@ -367,13 +367,14 @@ def test_two_versions_serve_side_by_side_and_a_broken_one_is_refused(server: Ser
 
 def test_unloading_lets_running_calls_end(server: Server, tmp_path: Path) -> None:
     version = FIRST.replace("000001", "000005")
-    server.publish(version, nano_base_folder(), tmp_path / "fifth")
+    server.publish_endless(version, tmp_path)
     server.load(version)
-    asked = [
-        ask(server, "", version, messages=MESSAGES, sampling_param_seed=seed, return_finish_reason=True, **WORDS)
-        for seed in range(48)
-    ]
-    until(lambda: server.figure("running", version) > 0 or asked[0].ended.is_set())
+    words = {"sampling_param_max_tokens": 1000, "streaming": True, "return_finish_reason": True}
+    asked = [ask(server, "", version, text_input="a=", **words) for _ in range(16)]
+    assert all(each.began.wait(60) for each in asked)  # a request that is still on its way finds no model
     with InferenceServerClient(server.triton.endpoint) as client:
         client.unload_model(triton_name(version))
-    assert {each.last()["finish_reason"][0] for each in asked} == {b"stop"}
+        assert not client.is_model_ready(triton_name(version))
+    assert not all(each.ended.is_set() for each in asked)
+    answers = [each.last() for each in asked]
+    assert {(answer["num_output_tokens"][0], answer["finish_reason"][0]) for answer in answers} == {(1000, b"length")}
