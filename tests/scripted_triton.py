@@ -1,7 +1,8 @@
 """A Python-backend model whose behaviour the prompt scripts: a double of ours, and of TensorRT-LLM's with its quirks.
 
 It says its seed over and over, a word every 5 ms, or as the prompt's words tell: `hang` (say nothing), `stall` (a word,
-then nothing), `refuse` (can never work), `fail` (an error), `break` (an error in the middle), `reason=timeout`.
+then nothing), `refuse` (can never work), `fail` (an error), `break` (an error in the middle), `reason=timeout`,
+`garble` (the double of TensorRT-LLM's: a number that is none).
 """
 
 from __future__ import annotations
@@ -97,11 +98,11 @@ class TritonPythonModel:
             reason = word[len("reason="):] if word.startswith("reason=") else reason
         if "think" in words:
             said = "<think>hmm</think>" + said
-        self.end(sender, echo + said, reason, limit)
+        self.end(sender, echo + said, reason, limit, "garbled" if "garble" in words else '"-1.5"')
 
-    def end(self, sender, said, reason, count):
+    def end(self, sender, said, reason, count, logprob='"-1.5"'):
         outputs = [text("text_output", said), text("finish_reason", reason), text("stop_reason", "None")]
-        outputs.append(text("cumulative_logprob", '"-1.5"'))  # declared a number, sent as text
+        outputs.append(text("cumulative_logprob", logprob))  # declared a number, sent as text
         if IS_OURS:
             outputs = outputs[:2] + [
                 text("model_version", self.version),

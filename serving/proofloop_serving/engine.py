@@ -276,8 +276,8 @@ def _go_on(served: _Served) -> None:
     """One more token for every call of a model; answers those that ended with it."""
     ended = served.batch.step()
     for row in ended:
-        call = served.calls.pop(row)
-        call.future.set_result(_generation(call, served.loaded, row))
+        answer = _generation(served.calls[row], served.loaded, row)  # first: _guarded fails the calls that are left
+        served.calls.pop(row).future.set_result(answer)
 
 
 def _fail(calls: Sequence[LocalCall], error: EngineError) -> None:
@@ -311,6 +311,7 @@ def _generation(call: LocalCall, loaded: LoadedModel, row: Row) -> Generation:
         engine_seconds=row.seconds,
         model_version=call.request.model,
         reasoning=reasoning.strip(),
+        cached_tokens=row.cached_tokens,
         tokens=Tokens(
             prompt_ids=row.prompt_ids,
             completion_ids=tuple(row.completion_ids),

@@ -14,11 +14,12 @@ from typing import NoReturn
 import structlog
 
 from proofloop import keys
-from proofloop.engine.base import Call, ChatMessage, Engine, Generation, GenerationRequest
+from proofloop.engine.base import Call, ChatMessage, Generation, GenerationRequest
 from proofloop.engine.trial import check_taken
 from proofloop.errors import AccessRefused, CallRefused, EngineError, Reject, Retry, StoreError
 from proofloop.prompts import Prompt
 from proofloop.records import ModelRole, Provenance, Tokens, Verdict, derive_seed, digest
+from proofloop.runspec import RunSpec
 from proofloop.runtime import MODEL, Tools
 
 log = structlog.get_logger()
@@ -84,9 +85,9 @@ class Refused:
         """There is nothing to cancel."""
 
 
-def _submit(engine: Engine, request: GenerationRequest) -> Call:
+def _submit(tools: Tools, spec: RunSpec, request: GenerationRequest) -> Call:
     try:
-        return engine.submit(request)
+        return tools.engine(spec).submit(request)
     except EngineError as error:
         return Refused(error)
 
@@ -106,7 +107,7 @@ class Asked:
         self._version = (question.run_id, question.role, question.version)
         self._sampling = spec.sampling_of(question.role)
         self._seed = derive_seed(spec.seed, question.run_id, question.proof_id, question.name)
-        self._call = _submit(tools.engine_for(spec), self._request())
+        self._call = _submit(tools, spec, self._request())
 
     def answer(self, unneeded: Callable[[], bool] = lambda: False) -> Answer:
         """Wait for the answer.
@@ -149,7 +150,7 @@ class Asked:
         if isinstance(error, CallRefused) and self._version not in tools.taken:
             try:
                 pack = tools.pack(question.run_id)
-                check_taken(tools.engine_for(self._spec), self._spec, pack, question.role, question.version)
+                check_taken(tools.engine(self._spec), self._spec, pack, question.role, question.version)
             except CallRefused as refusal:
                 return EngineError(f"it refuses every call: {refusal}", retryable=False)
             except EngineError as away:

@@ -70,10 +70,12 @@ class Ledger:
         self._done.put((proof_id, False))
         return True
 
-    def stepped(self, steps: dict[str, int]) -> None:
-        """How many steps these roles have taken by now."""
+    def stepped(self, steps: dict[str, int]) -> bool:
+        """How many steps these roles have taken by now; whether that is news."""
         with self._lock:
-            self._progress = replace(self._progress, steps={**self._progress.steps, **steps})
+            before = self._progress.steps
+            self._progress = replace(self._progress, steps={**before, **steps})
+            return self._progress.steps != before
 
     def may_pose(self, problem: int) -> bool:
         """Whether the problem of that number is not too far ahead of the trainer."""

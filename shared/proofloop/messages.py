@@ -163,3 +163,11 @@ def decode(body: bytes) -> Event:
     except ValidationError as error:
         first = error.errors()[0]
         raise Reject(f"the body is no {name}: {'.'.join(map(str, first['loc']))}: {first['msg'][:200]}") from error
+
+
+def read_event(body: bytes) -> Event | None:
+    """The event in a message body, None for a body that can never be one."""
+    try:
+        return decode(body)
+    except Reject:
+        return None

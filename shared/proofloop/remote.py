@@ -8,21 +8,32 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
 from proofloop.bus import Bus, DeadLetter
-from proofloop.errors import BusError, CorruptObject, NotFound, ProofloopError, Reject, StoreError
+from proofloop.errors import BusError, CorruptObject, NotFound, ProofloopError, StoreError
 from proofloop.labels import find_label
 from proofloop.ledger import Ledger, Progress
-from proofloop.messages import Event, ProblemPosed, ProofLabeled, decode
+from proofloop.messages import Event, ProblemPosed, ProofLabeled, read_event
 from proofloop.records import Label
 from proofloop.runspec import RunSpec
 from proofloop.store import Store
-from proofloop.walk import Interrupted, planned, steps_taken, stuck
+from proofloop.walk import (
+    Interrupted,
+    forget_letters_of_proofs,
+    is_training,
+    planned,
+    proof_named,
+    steps_taken,
+    stuck,
+)
+
+if TYPE_CHECKING:
+    from proofloop.bus.dead_letters import DeadLetters
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -31,10 +42,13 @@ POLL_S = 0.5
 """How often the store is asked for the labels of the proofs that wait."""
 
 QUIET_S = 10.0
-"""When no label came for so long, the dead letters are looked through for proofs that will never get one."""
+"""When neither label nor step came for so long, the dead letters are looked through: their proofs get no label."""
 
 TRAINER_S = 600.0
-"""How long the next problems wait for a step of the trainer that they may not outrun; then a step's worth is posed."""
+"""How long the next problems wait for the trainer to begin the step that they may not outrun; its end is waited for.
+
+Where it begins none, a step's worth of problems is posed.
+"""
 
 AWAY_S = 2.0
 """The pause while the store or the broker is away; its absence does not end the run."""
@@ -47,7 +61,7 @@ class RemoteWalk:
         self,
         store: Store,
         bus: Bus,
-        letters: Callable[[], Iterable[DeadLetter]],
+        letters: DeadLetters,
         spec: RunSpec,
         *,
         stopping: threading.Event,
@@ -55,7 +69,7 @@ class RemoteWalk:
         self._store, self._bus, self._letters, self._spec, self._stopping = store, bus, letters, spec, stopping
         self._ledger = Ledger(spec, store, 0, {})
         self._report: Callable[[Progress], None] = lambda progress: None
-        self._last_label_s = time.monotonic()
+        self._last_news_s = time.monotonic()
 
     def run(self, planned_proofs: int, report: Callable[[Progress], None] = lambda progress: None) -> Progress:
         """Pose everything that has no label and wait until all of it has one.
@@ -64,6 +78,7 @@ class RemoteWalk:
         """
         self._ledger = Ledger(self._spec, self._store, planned_proofs, steps_taken(self._store, self._spec))
         self._report = report
+        self._forget_letters()
         for position, event in enumerate(self._planned()):
             while not self._may_pose(position // self._spec.problems.proofs_per_problem):
                 self._look()
@@ -75,6 +90,11 @@ class RemoteWalk:
                 raise stuck(self._spec, self._ledger.progress().planned, waiting)
         self._report(self._ledger.progress())
         return self._ledger.progress()
+
+    def _forget_letters(self) -> None:
+        """Drop the dead letters of what is posed again: they would say that it has died."""
+        self._patiently(lambda: self._letters.drop(lambda letter: self._proof_of(letter) is not None))
+        self._patiently(lambda: forget_letters_of_proofs(self._store, self._spec.name))
 
     def _planned(self) -> Iterator[ProblemPosed]:
         """The same proofs in the same order each time: after an absence of the store it goes on where it was."""
@@ -96,9 +116,19 @@ class RemoteWalk:
             return True
         if self._ledger.num_open or self._quiet_s <= TRAINER_S:
             return False
+        if self._patiently(self._is_training):
+            self._last_news_s = time.monotonic()
+            return False
         log.warning("trainer_takes_no_step", waited_s=TRAINER_S, run=self._spec.name)
         self._ledger.expect_no_step()
         return self._ledger.may_pose(problem)
+
+    def _is_training(self) -> bool:
+        """Whether a step is under way that may still end: no message of the run died in the trainer."""
+        if not is_training(self._store, self._spec):
+            return False
+        dead = (read_event(letter.body) for letter in self._letters.letters() if letter.queue == "trainer")
+        return not any(event and event.run_id == self._spec.name for event in dead)
 
     def _is_full(self) -> bool:
         return self._ledger.num_open >= self._spec.flow.max_waiting_proofs
@@ -134,31 +164,30 @@ class RemoteWalk:
             label = self._patiently(partial(find_label, self._store, self._spec.name, proof_id))
             if label is not None:
                 self._count(label)
-        self._ledger.stepped(self._patiently(lambda: steps_taken(self._store, self._spec)))
+        if self._ledger.stepped(self._patiently(lambda: steps_taken(self._store, self._spec))):
+            self._last_news_s = time.monotonic()
         if self._ledger.num_open and self._quiet_s > QUIET_S:
             self._set_stuck_aside()
 
     def _set_stuck_aside(self) -> None:
         """Give the places of proofs with a dead letter to others; should a label come all the same, it counts."""
-        dead = {proof for letter in self._patiently(lambda: list(self._letters())) if (proof := self._proof_of(letter))}
-        for proof_id in dead:
-            self._ledger.died(proof_id)
-        self._last_label_s = time.monotonic()
+        for letter in self._patiently(lambda: list(self._letters.letters())):
+            if proof_id := self._proof_of(letter):
+                self._ledger.died(proof_id)
+        self._last_news_s = time.monotonic()
 
     def _proof_of(self, letter: DeadLetter) -> str | None:
-        try:
-            event = decode(letter.body)
-        except Reject:
-            return None
-        return getattr(event, "proof_id", None) if event.run_id == self._spec.name else None
+        """The proof of this run that the letter names."""
+        event = read_event(letter.body)
+        return proof_named(event) if event and event.run_id == self._spec.name else None
 
     def _count(self, label: Label) -> None:
         self._ledger.labelled(label.proof_id, label.outcome, solved=label.solved)
-        self._last_label_s = time.monotonic()
+        self._last_news_s = time.monotonic()
 
     @property
     def _quiet_s(self) -> float:
-        return time.monotonic() - self._last_label_s
+        return time.monotonic() - self._last_news_s
 
     def _patiently(self, action: Callable[[], T]) -> T:
         """Do it, again and again while the store or the broker is away."""

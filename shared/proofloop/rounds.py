@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from proofloop import keys
 from proofloop.messages import ParentProof, ProblemPosed
-from proofloop.records import Judgement, Proof, Record, derive_seed
+from proofloop.records import Judgement, Label, Record, derive_seed
 from proofloop.runspec import RunSpec
 from proofloop.search import Candidate, best, candidate, refinements
 from proofloop.store import Store, find_record, get_record, put_record
@@ -146,11 +146,11 @@ class Rounds:
         put_record(self._store, keys.found(self._spec.name, name), end, durable=True)
 
     def _candidates(self, names: list[str]) -> Iterator[Candidate]:
-        """The readable ones among these proofs."""
+        """The readable ones among these proofs; one without a label lacks critiques, and may seem better than it is."""
         run = self._spec.name
         for name in names:
-            proof = find_record(self._store, keys.proof(run, name), Proof)
-            if proof is not None and proof.verdict.outcome == "valid":
+            label = find_record(self._store, keys.label(run, name), Label)
+            if label is not None and label.outcome != "unreadable":
                 judged = (
                     get_record(self._store, key, Judgement) for key in self._store.list(keys.judgements(run, name))
                 )

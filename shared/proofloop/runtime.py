@@ -128,6 +128,13 @@ class Tools:
         self.heard: dict[tuple[str, ModelRole], float] = {}
         """When a run's role last had an answer, or it was last said that it has none."""
 
+    def engine(self, spec: RunSpec) -> Engine:
+        """The run's engine. Raises EngineError where it cannot be opened here: that is a matter of this run alone."""
+        try:
+            return self.engine_for(spec)
+        except ConfigError as error:
+            raise EngineError(str(error).replace("\nhint: ", "; "), retryable=False) from error
+
     def serving(self, run_id: str, role: ModelRole) -> str:
         """The version of a role's model that is in service now."""
         name = (run_id, role)
@@ -201,7 +208,7 @@ def adopt(event: ModelPublished, tools: Tools) -> Iterator[Event]:
         return
     verify_version(tools.store, event.version)  # a damaged one leaves the old one serving
     try:
-        prepare(tools.engine_for(tools.spec(event.run_id)), event.version)
+        prepare(tools.engine(tools.spec(event.run_id)), event.version)
     except EngineError as error:
         problem = f"the engine cannot load {event.version!r}, the old version goes on serving: {error}"
         raise (Retry(problem, after_s=PREPARE_AGAIN_S) if error.retryable else Reject(problem)) from error

@@ -16,10 +16,10 @@ import structlog
 from proofloop import keys
 from proofloop.bus import DeadLetter, LocalBus
 from proofloop.engine.pool import Engines
-from proofloop.errors import ConfigError, ProofloopError, Reject
+from proofloop.errors import ConfigError, ProofloopError
 from proofloop.labels import find_label
 from proofloop.ledger import Ledger, Progress
-from proofloop.messages import Event, ModelPublished, ProblemPosed, ProofLabeled, decode
+from proofloop.messages import Event, ModelPublished, ProblemPosed, ProofLabeled, read_event
 from proofloop.models import published_versions, verify_version
 from proofloop.problems import count_problems, problems_of
 from proofloop.prompts import PromptPack, load_pack
@@ -27,7 +27,7 @@ from proofloop.records import Record, Role, digest
 from proofloop.rounds import proof_id
 from proofloop.runspec import RunSpec, read_frozen
 from proofloop.runtime import Tools, Worker, load_role
-from proofloop.store import LocalStore, Store, put_record
+from proofloop.store import LocalStore, Store, get_record, put_record
 
 log = structlog.get_logger()
 
@@ -47,8 +47,35 @@ class DeadLetterRecord(Record):
         body = letter.body.decode("utf-8", "replace")
         return cls(queue=letter.queue, reason=letter.reason, body=body, deliveries=letter.deliveries)
 
+    @property
+    def event(self) -> Event | None:
+        """None for a body that can never be one."""
+        return read_event(self.body.encode())
+
     def keep(self, store: Store, run_id: str) -> None:
         put_record(store, f"{keys.dead_letters(run_id)}{self.queue}-{digest(self.body)}.json", self)
+
+
+def letters_in(store: Store, run_id: str) -> list[DeadLetterRecord]:
+    """The run's dead letters that lie in the store."""
+    return [get_record(store, key, DeadLetterRecord) for key in store.list(keys.dead_letters(run_id))]
+
+
+def forget_letters_of_proofs(store: Store, run_id: str) -> None:
+    """Drop what a run that is taken up makes good: it poses proofs without a label again, and tells the other labels.
+
+    Letters that name no proof stay.
+    """
+    letters = letters_in(store, run_id)
+    left = [letter for letter in letters if proof_named(letter.event) is None]
+    if len(left) < len(letters):
+        store.delete_prefix(keys.dead_letters(run_id))
+        for letter in left:
+            letter.keep(store, run_id)
+
+
+def proof_named(event: Event | None) -> str | None:
+    return getattr(event, "proof_id", None)
 
 
 class ProblemsDigest(Record):
@@ -130,6 +157,12 @@ def steps_taken(store: Store, spec: RunSpec) -> dict[str, int]:
     return {role: len(published_versions(store, spec.name, role)) for role in spec.training.roles}
 
 
+def is_training(store: Store, spec: RunSpec) -> bool:
+    """Whether a step was begun and is not taken yet: its batch is written before it, its version at its end."""
+    taken = steps_taken(store, spec)
+    return any(sum(1 for _ in store.list(keys.batches(spec.name, role))) > steps for role, steps in taken.items())
+
+
 def check_training(store: Store, spec: RunSpec) -> None:
     """Raise CorruptObject if what a run's training goes on from was damaged: better now than in an hour."""
     for role in spec.training.roles:
@@ -188,6 +221,7 @@ class LocalWalk:
         Raises Interrupted when asked to stop, ProofloopError when proofs got stuck.
         """
         self._ledger = Ledger(self._spec, self._store, planned_proofs, steps_taken(self._store, self._spec))
+        forget_letters_of_proofs(self._store, self._spec.name)
         for position, event in enumerate(planned(self._spec, self._store)):
             self._wait_for_trainer(position // self._spec.problems.proofs_per_problem, report)
             self._pose(event)
@@ -262,10 +296,7 @@ class LocalWalk:
 
     def _let_go(self, body: bytes) -> None:
         """Give the place of a dead message's proof to the next one; should its label come all the same, it counts."""
-        try:
-            proof_id = getattr(decode(body), "proof_id", None)
-        except Reject:
-            return
+        proof_id = proof_named(read_event(body))
         if proof_id is not None and self._ledger.died(proof_id):
             self._slots.release()
 

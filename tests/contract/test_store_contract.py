@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Thread
 
 import pytest
 
@@ -330,3 +331,37 @@ def test_a_store_whose_folder_went_away_says_so(tmp_path: Path) -> None:
     (tmp_path / "store" / ".tmp").rmdir()
     with pytest.raises(StoreError, match="a/k cannot be written: "):
         store.put_if_absent("a/k", b"x")
+
+
+def test_a_folder_that_cannot_be_looked_into_is_an_error_and_not_empty(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    for look in (store.exists, lambda key: list(store.list(f"{key}/"))):
+        with pytest.raises(StoreError, match="loop/k cannot be l"):
+            look("loop/k")
+
+
+# -- S3 ----------------------------------------------------------------------------------------------------------------
+
+
+class Unready(BaseHTTPRequestHandler):
+    """A server that has a code of its own for not being ready."""
+
+    def do_PUT(self) -> None:
+        body = b"<Error><Code>XMinioServerNotInitialized</Code><Message>Server not initialized</Message></Error>"
+        self.send_response(503)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None: ...
+
+
+def test_a_server_that_is_not_ready_yet_is_away_and_its_keys_are_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proofloop.store.minio.FIRST_PAUSE_S", 0.01)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Unready) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(StoreError, match="is away: XMinioServerNotInitialized"):
+            MinioStore(f"127.0.0.1:{server.server_port}", "b", access_key="a", secret_key="s", secure=False)
+        server.shutdown()

@@ -22,7 +22,7 @@ from proofloop.engine.base import Call, Engine, GenerationRequest
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError, EngineError, ProofloopError
 from proofloop.ledger import Progress
-from proofloop.messages import Event, ProofLabeled, ProofReviewed, ProofWritten, decode
+from proofloop.messages import Event, ModelPublished, ProofLabeled, ProofReviewed, ProofWritten, decode, encode
 from proofloop.records import Critique, Label, MetaCritiques, Proof
 from proofloop.rounds import searches_of
 from proofloop.runspec import RunSpec
@@ -438,6 +438,16 @@ def test_proofs_that_die_give_their_place_to_the_next_and_are_named_in_the_end(t
     assert str(caught.value).startswith(f"{len(dead)} of 20 proofs have no label because a message of theirs died: ")
     assert {letter.reason for letter in dead} == {"RuntimeError: a bug"}
     check_every_proof_is_labelled_once(store, spec, run(store, spec, CountingEngine()))  # and --resume tries them again
+    assert dead_letters(store) == []
+
+
+def test_a_letter_of_no_proof_outlives_the_resumed_run(tmp_path: Path) -> None:
+    store, spec = LocalStore(tmp_path), runspec()
+    published = ModelPublished(run_id=RUN, role="verifier", version="gone", digest="0" * 64)
+    for body in (encode(published), encode(ProofReviewed(run_id=RUN, proof_id="p", index=0)), b"no event"):
+        DeadLetterRecord(queue="verifier", reason="a bug", body=body.decode(), deliveries=4).keep(store, RUN)
+    run(store, spec)
+    assert sorted(letter.body for letter in dead_letters(store)) == sorted([encode(published).decode(), "no event"])
 
 
 def test_a_dead_letter_that_cannot_be_stored_gives_its_place_to_the_next_all_the_same(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from proofloop.bus import ACK, Delivery, Outcome
+from proofloop import keys
+from proofloop.bus import ACK, Delivery, LocalBus, Outcome
 from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.endpoint import Endpoint, Health
 from proofloop.messages import ReviewJudged
@@ -123,3 +124,17 @@ def answers(port: int) -> bool:
     assert healthz == HEALTHY
     assert readyz[0] in (200, 503)
     return True
+
+
+def test_a_store_whose_folder_cannot_be_looked_at_is_away_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proofloop.endpoint.LOOK_S", 0.05)
+    health, stopping, specs = Health(), threading.Event(), tmp_path / keys.SPECS.rstrip("/")
+    specs.symlink_to(specs.name)
+    health.watch(LocalBus(), LocalStore(tmp_path), stopping)
+    assert wait_until(lambda: "cannot be looked at" in health.unready(), 10), health.unready()
+    assert health.broken() == ""
+    specs.unlink()
+    assert wait_until(lambda: health.unready() == "", 10), health.unready()
+    stopping.set()

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from pika import BasicProperties, BlockingConnection, URLParameters
 
 from proofloop import keys
+from proofloop.bus import NEEDED_BY_ALL, open_bus, open_dead_letters
 from proofloop.bus.rabbitmq import FAILURES
 from proofloop.bus.topology import Topology
+from proofloop.ledger import Progress
+from proofloop.messages import Event, ProofLabeled, encode
+from proofloop.models import publish_folder
 from proofloop.records import Label
+from proofloop.remote import RemoteWalk
 from proofloop.rounds import searches_of
+from proofloop.runspec import RunSpec
 from proofloop.settings import load_settings
-from proofloop.store import get_record, open_store
-from proofloop.walk import WALK_ROLES
+from proofloop.store import Store, get_record, open_store, put_record
+from proofloop.walk import WALK_ROLES, create_run, planned
+from tests.builders import label, model_folder, runspec
 from tests.integration.installation import Installation, wait_until
 
 RUN = """
@@ -121,6 +133,70 @@ def test_a_search_goes_on_where_the_process_that_posed_it_was_killed(installatio
     for each in found:
         assert each.solved == any(label.solved for label in labels if label.problem_id == each.problem_id)
     assert not list(installation.letters.letters())
+
+
+def test_letters_of_before_give_up_no_proof_of_a_run_that_is_taken_up(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proofloop.remote.QUIET_S", 0.5)
+    slow = {"kind": "simulated", "settings": {"latency_s": 1.5, "latency_sigma": 0}}
+    store, spec = open_store(load_settings()), runspec("again", engine=slow)
+    create_run(store, spec, resume=False)
+    posed = list(planned(spec, store))
+    others = posed[0].model_copy(update={"run_id": "others"})
+    with remote_walk(store, spec) as walk:
+        bury(installation, "generator", *posed, *posed, others)
+        for role in WALK_ROLES:
+            installation.start(role)
+        assert walk.run(len(posed)).labeled == len(posed)
+    assert [letter.body for letter in installation.letters.letters()] == [encode(others)]
+
+
+@pytest.mark.parametrize("end", ["version", "death"])
+def test_problems_wait_for_a_step_under_way_unless_it_died(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: str
+) -> None:
+    monkeypatch.setattr("proofloop.remote.TRAINER_S", 0.5)
+    problems = {"domain": "nano", "count": 3, "proofs_per_problem": 1}
+    spec = runspec("step", problems=problems, training={"problems": 1, "ahead": 1, "generator": {"steps": 2}})
+    store = open_store(load_settings())
+    create_run(store, spec, resume=False)
+    labels = [label(run_id="step", proof_id=event.proof_id) for event in planned(spec, store)]
+    for each in labels:
+        put_record(store, keys.label("step", each.proof_id), each)
+    store.put_if_absent(keys.batch("step", "generator", 0), b"{}")
+    seen: list[Progress] = []
+    with ThreadPoolExecutor(1) as pool, remote_walk(store, spec) as walk:
+        running = pool.submit(walk.run, 3, seen.append)
+        time.sleep(3)
+        assert seen[-1].labeled == 1
+        if end == "version":
+            publish_folder(store, model_folder(tmp_path / "m"), keys.model("step", "generator", 1))
+        else:
+            bury(installation, "trainer", ProofLabeled.of(labels[0]))
+        assert running.result(20).labeled == 3
+
+
+@contextmanager
+def remote_walk(store: Store, spec: RunSpec) -> Iterator[RemoteWalk]:
+    """What `proofloop run` does once the run is in the store."""
+    settings = load_settings()
+    bus, stopping = open_bus(settings, roles=[*NEEDED_BY_ALL, "trainer"]), threading.Event()
+    try:
+        yield RemoteWalk(store, bus, open_dead_letters(settings), spec, stopping=stopping)
+    finally:
+        stopping.set()
+        bus.close(grace_s=5)
+
+
+def bury(installation: Installation, role: str, *events: Event) -> None:
+    """Put messages among the dead letters of a role."""
+    queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).dead_queue(role)
+    with BlockingConnection(URLParameters(installation.environment["PROOFLOOP_BROKER"])) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        for event in events:
+            channel.basic_publish("", queue, encode(event), BasicProperties(delivery_mode=2))
 
 
 def test_what_is_no_event_is_dead_and_can_be_looked_at_replayed_and_dropped(installation: Installation) -> None:

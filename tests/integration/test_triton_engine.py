@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import threading
 import time
 import uuid
@@ -17,8 +19,11 @@ from tritonclient.grpc import InferenceServerClient
 from proofloop.engine import open_engine
 from proofloop.engine.base import ChatMessage, GenerationRequest
 from proofloop.engine.triton import TritonEngine
+from proofloop.engine.triton_answer import read_tensor
 from proofloop.engine.triton_contract import triton_name
-from proofloop.errors import CallRefused, ConfigError, EngineError
+from proofloop.engine.triton_replicas import Replicas
+from proofloop.engine.triton_settings import TritonSettings
+from proofloop.errors import CallRefused, EngineError
 from proofloop.records import Sampling
 from tests.integration.triton_server import Triton, own_triton
 from tests.scripted_triton import lay_model, scripted_model
@@ -98,8 +103,54 @@ def test_a_foreign_model_is_given_a_rendered_prompt(opened: OpenTriton, triton: 
     assert caught.value.retryable
     with pytest.raises(CallRefused):
         engine.submit(ask("too llmapi-refuse long")).result(30)
-    with pytest.raises(ConfigError, match="chat_template"):
-        opened(**foreign).submit(ask()).result(30)
+    template.write_text("{{ raise_exception('no such role') }}")
+    for words, engine_of, problem in (
+        ("now garble", engine, "'tensorrt_llm' cannot be read: could not convert string to float"),
+        ("Prove it.", opened(**foreign), "chat_template is not set"),
+        ("Prove it.", opened(**foreign, chat_template=str(template)), "no such role"),
+    ):
+        with pytest.raises(EngineError, match=problem) as caught:
+            engine_of.submit(ask(words)).result(30)
+        assert not caught.value.retryable and not isinstance(caught.value, CallRefused)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "raw"), [("FP16", b""), ("BYTES", b"abc"), ("BYTES", b"\1\0\0"), ("INT32", b"abc")]
+)
+def test_a_tensor_of_another_kind_or_cut_short_is_no_answer(datatype: str, raw: bytes) -> None:
+    with pytest.raises(ValueError, match=datatype):
+        read_tensor(datatype, raw)
+
+
+def test_known_servers_are_asked_while_their_name_cannot_be_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    lookups: list[str] = []
+
+    async def no_such_name(self: object, host: str, *_: object, **__: object) -> None:
+        lookups.append(host)
+        raise socket.gaierror("Temporary failure in name resolution")
+
+    async def use() -> None:
+        settings = TritonSettings(endpoints=["localhost:1", "127.0.0.1:2"], resolve_every_s=0.2)
+        replicas = Replicas(settings)
+        known = {(await replicas.choose(f"proof-{number}", "nano", ())).address for number in range(50)}
+        assert len(known) == 2
+        await asyncio.sleep(0.3)
+        monkeypatch.setattr("asyncio.base_events.BaseEventLoop.getaddrinfo", no_such_name)
+        found = await asyncio.gather(*(replicas.choose(f"proof-{number}", "nano", ()) for number in range(50)))
+        assert {replica.address for replica in found} == known
+        await replicas.close()
+
+    asyncio.run(use())
+    assert lookups == ["localhost", "127.0.0.1"]
+
+
+def test_a_version_that_another_process_unloaded_is_loaded_again(opened: OpenTriton, triton: Triton) -> None:
+    version = "runs/a/models/verifier/000001"
+    engine = opened(max_attempts=2, first_wait_s=0.01)
+    engine.prepare(version)
+    with InferenceServerClient(triton.endpoint) as client:
+        client.unload_model(triton_name(version))
+    assert engine.submit(ask(model=version)).result(30).model_version == version
 
 
 def test_silence_ends_a_call_and_frees_its_slot(opened: OpenTriton) -> None:

@@ -98,6 +98,20 @@ def test_shares_of_engine_seconds_add_up_to_wall_time(engine):
     assert 0 < total <= time.perf_counter() - began
 
 
+def test_the_second_call_of_a_prompt_says_that_it_was_read_before(engine):
+    first, second = (ask(engine, [request(0)])[0] for _ in range(2))
+    assert (first.cached_tokens, second.cached_tokens) == (0, second.prompt_tokens)
+
+
+def test_a_call_whose_answer_cannot_be_made_fails_and_the_engine_goes_on(engine, monkeypatch):
+    tokenizer = engine.load("base").tokenizer
+    monkeypatch.setattr(tokenizer, "decode", lambda *_, **__: "".join([None]))
+    with pytest.raises(EngineError, match="TypeError"):
+        engine.submit(request(0)).result(30)
+    monkeypatch.undo()
+    assert engine.submit(request(0)).result(60).finish_reason == "stop"
+
+
 def test_a_cancelled_call_returns_and_its_neighbours_finish(engine):
     calls = [engine.submit(request(number)) for number in range(16)]
     calls[3].cancel()

@@ -179,3 +179,12 @@ def test_no_secret_of_an_engine_is_taken_from_a_run_file(settings: type[BaseMode
         with pytest.raises(ConfigError, match=rf"settings has {name}, .*\nhint: set PROOFLOOP_OPENAI") as caught:
             parse_runspec(fields, "run.toml")
         assert "s3cret" not in str(caught.value)
+
+
+def test_a_server_that_was_away_for_days_is_waited_for_as_long_as_any() -> None:
+    settings = TritonSettings(endpoints=["host:8001"])
+    assert settings.backoff_s(5000, chance=0.0) == settings.longest_wait_s / 2
+
+
+def test_an_authority_that_is_not_here_is_named() -> None:
+    assert "ca_file = '/none' cannot be read: No such file" in refusal("triton", endpoints=["h:8001"], ca_file="/none")

@@ -16,7 +16,17 @@ from proofloop import keys
 from proofloop.bus import ACK, Delivery, LocalBus, Outcome
 from proofloop.engine.base import Call, Engine, Generation, GenerationRequest
 from proofloop.engine.simulated import AnsweredCall
-from proofloop.errors import AccessRefused, CallRefused, CorruptObject, EngineError, NotFound, Reject, Retry, StoreError
+from proofloop.errors import (
+    AccessRefused,
+    CallRefused,
+    ConfigError,
+    CorruptObject,
+    EngineError,
+    NotFound,
+    Reject,
+    Retry,
+    StoreError,
+)
 from proofloop.messages import (
     Event,
     ParentProof,
@@ -726,18 +736,31 @@ def test_a_body_that_is_no_event_is_dead_at_once(tmp_path: Path, body: bytes) ->
     assert outcome_of(tmp_path, lambda event, tools: pytest.fail("never handled"), body).kind == "dead"
 
 
-def test_a_run_that_no_engine_can_answer_dies_and_its_worker_goes_on_with_the_others(tmp_path: Path) -> None:
+def not_here() -> Engine:
+    raise ConfigError('unknown engine "mine"', "use another")
+
+
+@pytest.mark.parametrize(
+    ("opened", "reason"),
+    [
+        (lambda: RefusingEngine(EngineError("no such model", retryable=False)), "no such model"),
+        (not_here, 'unknown engine "mine"; use another'),
+    ],
+    ids=["no model", "no engine"],
+)
+def test_a_run_that_no_engine_can_answer_dies_and_its_worker_goes_on_with_the_others(
+    tmp_path: Path, opened: Callable[[], Engine], reason: str
+) -> None:
     answering, bus = CountingEngine(), LocalBus()
     tools = tools_with(tmp_path, answering)
     create_run(tools.store, runspec(name="wrong"), resume=False)
     put_record(tools.store, keys.problem("wrong", "p1"), tools.problem(RUN, "p1"))
-    refusing = RefusingEngine(EngineError("no such model", retryable=False))
-    tools.engine_for = lambda spec: answering if spec.name == RUN else refusing
+    tools.engine_for = lambda spec: answering if spec.name == RUN else opened()
     worker = Worker(Role("generator", {"ProblemPosed": prove}), bus, tools)
     for number in range(30):
         posed = POSED.model_copy(update={"run_id": "wrong", "proof_id": f"p1-{number}"})
         assert worker.process(Delivery(encode(posed))) == Outcome(
-            "dead", "the engine cannot answer the generator: no such model"
+            "dead", f"the engine cannot answer the generator: {reason}"
         )
     assert worker.process(Delivery(encode(POSED))) == ACK
     assert not tools.stopping.is_set()

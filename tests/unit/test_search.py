@@ -16,6 +16,7 @@ from proofloop.runspec import RunSpec
 from proofloop.search import Candidate, best, candidate, refinements
 from proofloop.store import LocalStore, put_record
 from proofloop.walk import planned
+from tests import builders
 from tests.builders import MALFORMED, RUN, judgement, proof, runspec, valid
 
 
@@ -55,8 +56,11 @@ def searching(**search: Any) -> RunSpec:
     )
 
 
-def write(store: LocalStore, name: str, score: float | None) -> None:
+def write(store: LocalStore, name: str, score: float | None, *, labelled: bool = True) -> None:
     """A proof with one critique of that score; unreadable where it is None."""
+    if labelled:
+        made = builders.label() if score is not None else builders.undecided_label(outcome="unreadable")
+        put_record(store, keys.label(RUN, name), made.model_copy(update={"proof_id": name}))
     verdict = MALFORMED if score is None else valid(1.0)
     put_record(store, keys.proof(RUN, name), proof(verdict, id=name))
     if score is not None:
@@ -154,6 +158,15 @@ def test_proofs_that_nobody_can_read_end_the_search(tmp_path: Path) -> None:
     assert rounds.next_round() == []
     (found,) = searches_of(store, RUN)
     assert (found.best, found.best_by_round, found.solved) == (None, (None,), False)
+
+
+def test_a_proof_that_lost_a_message_is_not_refined_however_well_its_few_critiques_speak_of_it(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    rounds, first = begun(searching(), store)
+    label(rounds, store, first[0], 0.5)
+    write(store, first[1].proof_id, 1.0, labelled=False)
+    rounds.labelled(first[1].proof_id, solved=False)
+    assert {event.parents[0].proof_id for event in rounds.next_round()} == {first[0].proof_id}
 
 
 def test_without_a_search_nothing_is_kept(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ import typer
 from proofloop import keys
 from proofloop.bus import DeadLetter, open_dead_letters
 from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_engines, open_store, stopping_on_signal
-from proofloop.errors import ConfigError, Reject
-from proofloop.messages import Event, decode
+from proofloop.errors import ConfigError
+from proofloop.messages import read_event
 from proofloop.settings import load_settings
-from proofloop.store import Store, get_record
-from proofloop.walk import DeadLetterRecord, LocalWalk
+from proofloop.store import Store
+from proofloop.walk import DeadLetterRecord, LocalWalk, letters_in
 
 app = typer.Typer(help="Dead letters of a run: look, try again, or drop.", no_args_is_help=True)
 
@@ -32,7 +32,7 @@ def list_dead(run: RunOption = None, store: StoreOption = None, as_json: JsonOpt
     """Every dead letter with its queue and the reason."""
     letters = _on_broker(run)
     if here := _local(run, store):
-        letters += _in_store(*here)
+        letters += letters_in(*here)
     emit([letter.model_dump() for letter in letters], as_json=as_json, title=f"dead letters of {run or 'all runs'}")
 
 
@@ -42,7 +42,7 @@ def replay(run: RunOption = None, store: StoreOption = None) -> None:
     count, rest = 0, ""
     if load_settings().broker:
         count += open_dead_letters(load_settings()).replay(lambda letter: _is_of(letter, run))
-    if (here := _local(run, store)) and _in_store(*here):
+    if (here := _local(run, store)) and letters_in(*here):
         delivered, died = _replay_here(*here)
         count, rest = count + delivered, f", {died} died again"
     print(f"{count} messages delivered again{rest}")
@@ -54,11 +54,11 @@ def _replay_here(store: Store, run: str) -> tuple[int, int]:
     try:
         spec = need_run(store, run)
         with stopping_on_signal() as stopping, LocalWalk(store, engines, spec, stopping=stopping) as walk:
-            letters = [(letter, _event(letter)) for letter in _in_store(store, run)]
-            events = [event for _, event in letters if event is not None]
+            letters = letters_in(store, run)
+            events = [letter.event for letter in letters if letter.event is not None]
             died = walk.replay(events)
             store.delete_prefix(keys.dead_letters(run))
-            for letter in [*died, *(letter for letter, event in letters if event is None)]:
+            for letter in [*died, *(letter for letter in letters if letter.event is None)]:
                 letter.keep(store, run)
     finally:
         engines.close()
@@ -78,7 +78,7 @@ def drop(run: RunOption = None, store: StoreOption = None) -> None:
 
 def find_letters(store: Store, run: str) -> list[DeadLetterRecord]:
     """A run's dead letters, wherever they lie. Raises BusError if the broker is away."""
-    return _on_broker(run) + _in_store(store, run)
+    return _on_broker(run) + letters_in(store, run)
 
 
 def _local(run: str | None, store: StoreOption) -> tuple[Store, str] | None:
@@ -103,21 +103,5 @@ def _on_broker(run: str | None) -> list[DeadLetterRecord]:
 
 def _is_of(letter: DeadLetter, run: str | None) -> bool:
     """Whether a dead letter is of that run; any is of None."""
-    if run is None:
-        return True
-    try:
-        return decode(letter.body).run_id == run
-    except Reject:
-        return False
-
-
-def _in_store(store: Store, run: str) -> list[DeadLetterRecord]:
-    return [get_record(store, key, DeadLetterRecord) for key in store.list(keys.dead_letters(run))]
-
-
-def _event(letter: DeadLetterRecord) -> Event | None:
-    """The letter's event, None for a body that can never be one."""
-    try:
-        return decode(letter.body.encode())
-    except Reject:
-        return None
+    event = read_event(letter.body)
+    return run is None or (event is not None and event.run_id == run)

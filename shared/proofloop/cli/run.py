@@ -87,7 +87,7 @@ def _on_services(store: Store, spec: RunSpec, resume: bool, stopping: threading.
     try:
         check_from_here(open_engines(store), spec)
         spec = create_run(store, spec, resume=resume)
-        return RemoteWalk(store, bus, letters.letters, spec, stopping=stopping).run(total, report)
+        return RemoteWalk(store, bus, letters, spec, stopping=stopping).run(total, report)
     finally:
         bus.close(grace_s=settings.grace_s)
 

@@ -33,6 +33,7 @@ class TritonEngine:
 
     def __init__(self, settings: TritonSettings) -> None:
         self._settings = settings
+        _check_authority(settings)
         self._template: ChatTemplate | None = None
         if settings.chat_template:
             self._template = ChatTemplate(settings.chat_template, settings.chat_template_values)
@@ -140,15 +141,20 @@ class TritonEngine:
         self, call: TritonCall, replica: Replica, name: str, interface: Interface, idle: asyncio.Timeout
     ) -> None:
         inputs, prompt = self._inputs(call.request, interface)
+        message = _message(name, call.request.id, inputs)
         call.answer = answer = TritonAnswer(self._settings.max_answer_bytes, prompt)
-        async for chunk in replica.stream(name, _message(name, call.request.id, inputs)):
-            answer.absorb(chunk)
-            idle.reschedule(self._loop.time() + self._settings.idle_timeout_s)
+        try:
+            async for chunk in replica.stream(name, message):
+                answer.absorb(chunk)
+                idle.reschedule(self._loop.time() + self._settings.idle_timeout_s)
+        except ValueError as error:
+            problem = f"{replica.address}: the answer of {name!r} cannot be read: {error}"
+            raise EngineError(problem, retryable=False) from error
         if not answer.finish_reason:
             raise TransientFailure(f"{replica.address}: the stream ended without a finish reason")
 
     def _inputs(self, request: GenerationRequest, interface: Interface) -> tuple[Inputs, str]:
-        """What the model is sent, and the prompt that it may echo."""
+        """What the model is sent, and the prompt that it may echo. Raises EngineError where no prompt can be made."""
         inputs, prompt = common_inputs(request, streaming=interface.decoupled), ""
         if interface.is_ours:
             inputs |= our_prompt(request.messages, want_tokens=self._settings.want_tokens)
@@ -156,11 +162,19 @@ class TritonEngine:
             prompt = self._template.render(request.messages)
             inputs |= {"text_input": ("BYTES", prompt)}
         else:
-            raise ConfigError(
-                f"[engine] triton: model {request.model!r} has no `messages` input and chat_template is not set",
-                "set chat_template to the Jinja file of the model's chat template",
-            )
+            problem = f"[engine] triton: model {request.model!r} has no `messages` input and chat_template is not set"
+            raise EngineError(f"{problem}; it is the Jinja file of the model's chat template", retryable=False)
         return {key: value for key, value in inputs.items() if key in interface.inputs}, prompt
+
+
+def _check_authority(settings: TritonSettings) -> None:
+    """Raises ConfigError for a `ca_file` that is not here."""
+    try:
+        if settings.ca_file:
+            settings.ca_file.read_bytes()
+    except OSError as error:
+        problem = f"[engine] triton: ca_file = {str(settings.ca_file)!r} cannot be read: {error.strerror}"
+        raise ConfigError(problem, "it is looked for on every machine that asks the servers") from error
 
 
 def _message(name: str, request_id: str, inputs: Inputs) -> messages.ModelInferRequest:

@@ -28,11 +28,15 @@ NUMBERS = {"BOOL": "?", "INT32": "i", "INT64": "q", "UINT32": "I", "UINT64": "Q"
 
 def read_tensor(datatype: str, raw: bytes) -> Tensor:
     """The elements of a tensor as they lie on the wire; raises ValueError for what no text model sends."""
-    if datatype == "BYTES":
-        return tuple(_texts(raw))
-    if datatype not in NUMBERS:
+    if datatype != "BYTES" and datatype not in NUMBERS:
         raise ValueError(f"a tensor of type {datatype}")
-    letter = NUMBERS[datatype]
+    try:
+        return tuple(_texts(raw) if datatype == "BYTES" else _numbers(NUMBERS[datatype], raw))
+    except struct.error as error:
+        raise ValueError(f"{len(raw)} bytes as a tensor of type {datatype}") from error
+
+
+def _numbers(letter: str, raw: bytes) -> Tensor:
     return struct.unpack(f"<{len(raw) // struct.calcsize(letter)}{letter}", raw)
 
 

@@ -10,7 +10,7 @@ from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from proofloop.engine.base import ChatMessage, GenerationRequest
-from proofloop.errors import ConfigError
+from proofloop.errors import ConfigError, EngineError
 
 Inputs = dict[str, tuple[str, str | bool | int | float]]
 """A value and its Triton type, by name; each goes as one element."""
@@ -19,7 +19,7 @@ SEED_BITS = 63
 
 
 class ChatTemplate:
-    """A Jinja file that makes one prompt of the messages; it is not trusted. Raises ConfigError."""
+    """A Jinja file that makes one prompt of the messages; it is not trusted. Raises ConfigError for what is none."""
 
     def __init__(self, path: Path, values: Mapping[str, object]) -> None:
         self._path, self._values = path, values
@@ -31,11 +31,12 @@ class ChatTemplate:
             raise self._problem(error) from error
 
     def render(self, messages: Sequence[ChatMessage]) -> str:
+        """Raises EngineError."""
         spoken = [{"role": message.role, "content": message.content} for message in messages]
         try:
             return self._template.render(messages=spoken, add_generation_prompt=True, **self._values)
         except TemplateError as error:
-            raise self._problem(error) from error
+            raise EngineError(self._problem(error).problem, retryable=False) from error
 
     def _problem(self, error: Exception) -> ConfigError:
         return ConfigError(

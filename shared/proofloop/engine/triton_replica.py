@@ -180,6 +180,7 @@ class Replica:
                 await call.write(request)
                 async for message in call:
                     if message.error_message:
+                        self.forget(name)  # another process may have unloaded it
                         raise TransientFailure(self._say(message.error_message))
                     yield _tensors(message.infer_response)
                     if message.infer_response.parameters["triton_final_response"].bool_param:

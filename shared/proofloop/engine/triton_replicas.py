@@ -56,21 +56,25 @@ class Replicas:
             await replica.close()
 
     async def _up(self) -> list[Replica]:
-        async with self._looking_up:
-            if time.monotonic() - self._looked_up_at > self._settings.resolve_every_s:
-                await self._look_up()
+        if not self._replicas or not self._looking_up.locked():  # one looks anew, the others use those they know
+            async with self._looking_up:
+                if time.monotonic() - self._looked_up_at > self._settings.resolve_every_s:
+                    await self._look_up()
         return [replica for replica in self._replicas.values() if replica.is_up]
 
     async def _look_up(self) -> None:
-        """Take in new addresses, and let go of those that are gone and have nothing to do."""
-        found: dict[str, str] = {}
-        for endpoint in self._settings.endpoints:
-            found |= await _addresses(endpoint)
+        """Take in new addresses, and let go of those that are gone and have nothing to do.
+
+        While a name cannot be looked up, all that are known stay; where none is known the next call asks again.
+        """
+        answers = [await _addresses(endpoint) for endpoint in self._settings.endpoints]
+        found = {address: host for answer in answers for address, host in answer.items()}
         for address, host in found.items():
             if address not in self._replicas:
                 self._replicas[address] = Replica(address, host, self._settings)
-        if found:
+        if self._replicas:
             self._looked_up_at = time.monotonic()
+        if all(answers):
             for address in [each for each in self._replicas if each not in found]:
                 if not self._replicas[address].running.total():
                     await self._replicas.pop(address).close()

@@ -11,6 +11,9 @@ from proofloop.engine.triton_contract import MODEL_FILE, triton_name
 MiB = 1024 * 1024
 ERROR_TEXT_LENGTH = 500
 
+MOST_DOUBLINGS = 32
+"""Of a wait: it is past any limit long before, and a server may be away for days."""
+
 
 class TritonSettings(BaseModel):
     """`endpoints` are gRPC addresses host:port; a host with several addresses counts as several replicas."""
@@ -76,7 +79,7 @@ class TritonSettings(BaseModel):
 
     def backoff_s(self, attempt: int, chance: float) -> float:
         """Doubling waits with jitter: between half of it and all of it, by `chance` [0, 1)."""
-        longest = min(self.longest_wait_s, self.first_wait_s * 2.0 ** (attempt - 1))
+        longest = min(self.longest_wait_s, self.first_wait_s * 2.0 ** min(attempt - 1, MOST_DOUBLINGS))
         return longest * (1 + chance) / 2
 
     def redact(self, text: str) -> str:

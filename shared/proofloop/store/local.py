@@ -128,6 +128,8 @@ class LocalStore:
                 )
         except (FileNotFoundError, NotADirectoryError):
             return
+        except OSError as error:
+            raise StoreError(f"{folder} cannot be listed: {error}") from error
         for name in entries:
             path = f"{folder}/{name}"
             if name.endswith("/"):
@@ -185,11 +187,13 @@ class LocalStore:
 
 
 def _size(path: str) -> int:
-    """The file's size, 0 if there is no file."""
+    """The file's size, 0 if there is no file. Raises StoreError where nobody can say."""
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return 0
+    except OSError as error:
+        raise StoreError(f"{path} cannot be looked at: {error}") from error
     return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 

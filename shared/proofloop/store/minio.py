@@ -51,16 +51,10 @@ PAGE = 1000
 UNTRUSTED = "the store's certificate is not trusted"
 """At the start a mistake of the settings; later the store is away until its certificate is mended."""
 
-_TRANSIENT = frozenset(
-    {
-        "ConditionalRequestConflict",
-        "InternalError",
-        "OperationAborted",
-        "RequestTimeout",
-        "ServiceUnavailable",
-        "SlowDown",
-    }
-)
+_TRANSIENT = frozenset({"ConditionalRequestConflict", "OperationAborted", "RequestTimeout"})
+_NOT_IMPLEMENTED = 501
+"""The one server error that stays; any other, whatever the server calls it, may pass."""
+
 _ABSENT = frozenset({"NoSuchKey", "NoSuchObject"})
 _NO_NAMES = frozenset({"", ".", ".."})
 
@@ -268,7 +262,7 @@ class MinioStore:
             cause = error.__cause__
             if isinstance(cause, urllib3.exceptions.SSLError):
                 raise ConfigError(f"{UNTRUSTED}: {cause}", TRUST_HINT) from error
-            if not isinstance(cause, S3Error) or cause.code in _TRANSIENT:
+            if not isinstance(cause, S3Error):
                 raise
             hints = {
                 "NoSuchBucket": "make the bucket first, or correct PROOFLOOP_S3_BUCKET",
@@ -292,8 +286,8 @@ def _classified(what: str, action: Callable[[], T]) -> T:
     except S3Error as error:
         if error.code in _ABSENT:
             raise NotFound(what) from error
-        if error.code in _TRANSIENT:
-            raise _TryAgain(error.code) from error
+        if _may_pass(error):
+            raise _TryAgain(f"{error.code} {error.message or ''}".rstrip()) from error
         raise StoreError(f"{what}: the store refuses: {error.code} {error.message or ''}") from error
     except urllib3.exceptions.SSLError as error:
         if "CERTIFICATE_VERIFY_FAILED" not in str(error):
@@ -301,3 +295,8 @@ def _classified(what: str, action: Callable[[], T]) -> T:
         raise StoreError(f"{UNTRUSTED}: {error}; {TRUST_HINT}") from error
     except (ServerError, InvalidResponseError, urllib3.exceptions.HTTPError, OSError) as error:
         raise _TryAgain(f"{type(error).__name__}: {error}") from error
+
+
+def _may_pass(error: S3Error) -> bool:
+    status = error.response.status
+    return error.code in _TRANSIENT or (status >= 500 and status != _NOT_IMPLEMENTED)
