@@ -32,6 +32,7 @@ from proofloop.errors import (
     Reject,
     Retry,
     StoreError,
+    install_hint,
 )
 from proofloop.messages import Event, ModelPublished, decode
 from proofloop.metrics import Metrics
@@ -91,7 +92,7 @@ def load_role(name: str) -> Role:
     if name not in found:
         raise ConfigError(
             f"role {name!r} is not installed",
-            f"installed: {', '.join(sorted(found)) or 'none'}; pip install proofloop-{name.replace('_', '-')}",
+            f"installed: {', '.join(sorted(found)) or 'none'}; {install_hint(name)}",
         )
     role = found[name].load()()
     assert isinstance(role, Role)

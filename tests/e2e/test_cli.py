@@ -26,7 +26,9 @@ from proofloop.bus.dead_letters import DeadLetters
 from proofloop.bus.topology import Topology
 from proofloop.cli import main
 from proofloop.cli.app import app
+from proofloop.cli.doctor import Finding, roles_found
 from proofloop.curriculum import CurriculumSpec, freeze
+from proofloop.errors import install_hint
 from proofloop.labels import find_label
 from proofloop.messages import ProofReviewed, encode
 from proofloop.models import MANIFEST, publish_folder
@@ -725,6 +727,15 @@ def test_doctor_looks_at_the_machine_and_at_a_run_file_or_a_curriculum(
     assert (checked["run file"], checked["engine"]) == ("ok", "broken")
     store = LocalStore(tmp_path / "data")
     assert [*store.list("runs/"), *store.list("specs/")] == []
+
+
+def test_doctor_misses_no_role_where_a_broker_has_the_others_and_installs_from_a_clone_what_is_missing() -> None:
+    assert roles_found(["verifier"], has_broker=True) == Finding("roles", "ok", "verifier")
+    hint = "in a clone of proofloop: pip install ./serving ./services/meta_verifier ./services/trainer"
+    alone = roles_found(["generator", "labeler", "verifier"], has_broker=False)
+    assert alone == Finding("roles", "warning", "generator, labeler, verifier", hint)
+    assert roles_found([], has_broker=True).state == "warning"
+    assert install_hint("[cluster]").endswith("pip install './shared[cluster]'")
 
 
 def test_every_role_without_torch_can_be_loaded_alone(tmp_path: Path) -> None:
