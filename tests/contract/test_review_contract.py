@@ -16,9 +16,9 @@ from proofloop import keys
 from proofloop.bus import LocalBus
 from proofloop.costs import bills
 from proofloop.errors import BusError, StoreError
-from proofloop.labels import find_label, labels_of
+from proofloop.labels import find_label, labels_of, proof_rows
 from proofloop.messages import Event, ProofLabeled
-from proofloop.records import Grade, derive_seed
+from proofloop.records import Grade, Problem, derive_seed
 from proofloop.report.samples import read_samples
 from proofloop.store import Store, find_record, get_record, put_record
 from proofloop.walk import create_run
@@ -163,6 +163,12 @@ def test_a_check_of_a_label_changes_and_announces_nothing_and_is_counted(page: O
     assert all(labels[name].by == "labeler" for name in offered)
     agreeing = sum(labels[name].score == 1.0 for name in offered)
     assert f"<dd>{agreeing} of 2" in browser.get(f"/runs/{RUN}").text
+    put_record(page.store, keys.problem(RUN, "p2"), Problem(id="p2", question="Prove that $2n$ is even."))
+    scores = {row["by"]: row["score"] for row in proof_rows(page.store, RUN, people=False)}
+    assert scores == {
+        "Emmy Noether": 1.0,
+        "labeler": next(labels[n].score for n in labels if n not in (*offered, PROOF)),
+    }
     assert page.settle() == []
 
 
