@@ -351,7 +351,8 @@ def test_a_run_that_is_there_is_only_gone_on_with_when_asked_to(copied: Path) ->
     assert resumed.out.startswith("small: 4 proofs done: ")
     assert files_in(copied) == before
     run_file(copied, count=3)
-    check_is_refused(call(copied, "run", "small.toml", "--resume"), "was begun with another run file", "another name")
+    other = call(copied, "run", "small.toml", "--resume")
+    check_is_refused(other, "was begun with another run file: [problems] count = 3, was 2", "another name")
     assert files_in(copied) == before
 
 
