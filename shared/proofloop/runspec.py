@@ -178,7 +178,7 @@ class Training(Section):
     """What the trainer does with the labels; nothing unless steps are asked for.
 
     `problems`: how many completely labelled problems make a step. `ahead`: how many steps' worth of problems may be
-    posed that the trainer has not used: it bounds how stale a sample can be when it trains.
+    posed that the trainer has not used: it bounds how many wait, not how stale one that others overtook can be.
     """
 
     problems: int = Field(16, ge=1)
