@@ -17,8 +17,20 @@ Anything else that leaves a handler is a bug: redelivered up to the delivery lim
 
 from __future__ import annotations
 
+import shlex
+
 TRUST_HINT = "set SSL_CERT_FILE to the certificate of the authority that signed it"
 """The way out for whoever runs broker or store with an authority of their own."""
+
+
+def install_hint(*parts: str) -> str:
+    """The way out where parts are missing: roles, or extras of the core as `[cluster]`.
+
+    By folder, not by name: PyPI's `proofloop` is another project.
+    """
+    folders = ["serving"] if "trainer" in parts else []
+    folders += [f"shared{part}" if part.startswith("[") else f"services/{part}" for part in parts]
+    return f"in a clone of proofloop: pip install {' '.join(shlex.quote(f'./{folder}') for folder in folders)}"
 
 
 class ProofloopError(Exception):

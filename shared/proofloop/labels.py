@@ -34,9 +34,12 @@ def in_force(store: Store, label: Label) -> Label:
 
 
 def proof_rows(store: Store, run_id: str, *, people: bool) -> Iterator[dict[str, Any]]:
-    """The scored proofs as rows for a curriculum's [files] proofs; those that people scored, or all."""
+    """The scored proofs as rows for a curriculum's [files] proofs; those that people scored, or all.
+
+    A person's score goes first, also where it only checks a label.
+    """
     for label in labels_of(store, run_id):
-        grade = find_record(store, keys.grade(run_id, label.proof_id), Grade) if people else None
+        grade = find_record(store, keys.grade(run_id, label.proof_id), Grade)
         score, by = (grade.score, grade.by) if grade else (label.score, label.by)
         if score is not None and (grade or not people):
             yield {**_about(store, run_id, label.proof_id), "score": score, "by": by}

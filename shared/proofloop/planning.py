@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Literal
 
 from proofloop.costs import HOUR_S, Spent, Tally, bills, money, spec_of
 from proofloop.errors import ConfigError
@@ -82,11 +83,15 @@ class Work:
     calls: float
 
 
+PricedBy = Literal["--gpu-hour", "[prices]"]
+
+
 @dataclass(frozen=True)
 class RolePlan:
     """The row of one role. `at_once`: messages being worked on. `value`: messages a pod, at which KEDA aims.
 
     `pods` do the mean load, `max_pods` keep the replicas full. `replicas` and `gpus` are 0 where nobody needs them.
+    `cost_per_hour` is None where nobody says a price; `priced_by` says who did.
     """
 
     role: Role
@@ -103,7 +108,8 @@ class RolePlan:
     replicas: int
     busy: float
     gpus: int
-    cost_per_hour: float
+    cost_per_hour: float | None
+    priced_by: PricedBy | None
 
 
 def work_of_a_proof(proofs: Habits, rule: Labeling) -> dict[Role, Work]:
@@ -150,7 +156,7 @@ def _row(role: Role, work: Work, model: Served, proofs_per_hour: float, load: Lo
     replicas, busy = _replicas(calls / HOUR_S * model.answer_tokens, model.tokens_per_second, load.busy)
     slots = load.concurrency[role]
     gpus = replicas * model.gpus
-    tokens = money(prices, calls * model.prompt_tokens, calls * model.answer_tokens, calls * model.call_seconds)
+    cost, priced_by = _cost(calls, model, gpus * load.gpu_hour, prices)
     return RolePlan(
         role=role,
         messages_per_hour=proofs_per_hour * work.messages,
@@ -166,8 +172,27 @@ def _row(role: Role, work: Work, model: Served, proofs_per_hour: float, load: Lo
         replicas=replicas,
         busy=busy,
         gpus=gpus,
-        cost_per_hour=gpus * load.gpu_hour if gpus and load.gpu_hour else tokens,
+        cost_per_hour=cost,
+        priced_by=priced_by,
     )
+
+
+def _cost(calls: float, model: Served, gpu_hours: float, prices: Prices) -> tuple[float | None, PricedBy | None]:
+    """What an hour's calls cost, and by whose price: that of the GPUs, where somebody said one, or the run's."""
+    if gpu_hours:
+        return gpu_hours, "--gpu-hour"
+    if not calls:
+        return 0.0, None
+    if prices == Prices():
+        return None, None
+    used = calls * model.prompt_tokens, calls * model.answer_tokens, calls * model.call_seconds
+    return money(prices, *used), "[prices]"
+
+
+def cost_of(rows: list[RolePlan]) -> float | None:
+    """Of an hour, as far as somebody says a price; None where nobody does."""
+    known = [row.cost_per_hour for row in rows if row.priced_by and row.cost_per_hour is not None]
+    return sum(known) if known else None
 
 
 def _replicas(tokens_per_second: float, of_one: float | None, busy: float) -> tuple[int, float]:

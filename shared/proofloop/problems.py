@@ -120,6 +120,9 @@ def read_rows(file: Path) -> list[Any]:
     """What a JSON list or a JSONL file holds. Raises ConfigError."""
     try:
         text = file.read_text("utf-8-sig")
+    except FileNotFoundError as error:
+        hint = "check the path: it counts from the folder of the TOML file that names it"
+        raise ConfigError(f"there is no file {file}", hint) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}", "give a JSON list or a JSONL file in UTF-8") from error
     try:

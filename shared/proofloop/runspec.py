@@ -5,9 +5,10 @@ Only [problems] has to be there, and with an engine of others [models]; everythi
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -177,7 +178,7 @@ class Training(Section):
     """What the trainer does with the labels; nothing unless steps are asked for.
 
     `problems`: how many completely labelled problems make a step. `ahead`: how many steps' worth of problems may be
-    posed that the trainer has not used: it bounds how stale a sample can be when it trains.
+    posed that the trainer has not used: it bounds how many wait, not how stale one that others overtook can be.
     """
 
     problems: int = Field(16, ge=1)
@@ -338,6 +339,37 @@ def read_frozen(body: bytes, kind: type[S]) -> S:
         ) from error
 
 
+def first_difference(now: Section, begun: Section, *, places: Mapping[str, Any]) -> str | None:
+    """The first key in which a file is not as it was, with both values: `[flow] verifier = 8, was 4`.
+
+    `places` are the keys that say only where files lie; they count as no difference.
+    """
+    fields, before = (spec.model_dump(mode="json", exclude=places) for spec in (now, begun))
+    return next(_differences(fields, before, ()), None)
+
+
+def _differences(now: Mapping[str, Any], begun: Mapping[str, Any], sections: tuple[str, ...]) -> Iterator[str]:
+    for name in {**now, **begun}:
+        value, before = now.get(name), begun.get(name)
+        if isinstance(value, Mapping) or isinstance(before, Mapping):
+            yield from _differences(_table(value), _table(before), (*sections, name))
+        elif value != before:
+            yield f"{_place([*sections, name])} = {_shown(name, value)}, was {_shown(name, before)}"
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _shown(name: str, value: Any) -> str:
+    return "unset" if value is None else "(withheld)" if SECRET.search(name) else json.dumps(value, ensure_ascii=False)
+
+
+def _place(names: list[str]) -> str:
+    *sections, key = names
+    return f"[{'.'.join(sections)}] {key}" if sections else key
+
+
 def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> ConfigError:
     """Pydantic's first error in the words of the file: `[labeling] k = 9: ...`.
 
@@ -347,8 +379,8 @@ def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> Confi
     said, _, hint = first["msg"].removeprefix("Value error, ").partition(HINT)
     if not first["loc"]:  # sections that do not go together
         return ConfigError(f"{said} (in {origin})", hint or "see examples/ for run files")
-    *sections, key = [str(part) for part in first["loc"]]
-    place = f"[{'.'.join(sections)}] {key}" if sections else key
+    *sections, key = names = [str(part) for part in first["loc"]]
+    place = _place(names)
     if first["type"] == "extra_forbidden":
         known = _known_keys(sections, root)
         return ConfigError(f"unknown key {place} in {origin}", f"known here: {', '.join(known)}")

@@ -32,6 +32,7 @@ from proofloop.errors import (
     Reject,
     Retry,
     StoreError,
+    install_hint,
 )
 from proofloop.messages import Event, ModelPublished, decode
 from proofloop.metrics import Metrics
@@ -52,6 +53,9 @@ SERVED_CACHE_S = 0.5
 
 PREPARE_AGAIN_S = 5.0
 """How long a published version waits before an engine that is away is asked again to load it."""
+
+UNLOADED_S = 60.0
+"""A published version that nothing loads for so long is warned of, and again after as long."""
 
 STORE_AWAY_S = 1.0
 """Between attempts to reach the store for what was paid for."""
@@ -91,7 +95,7 @@ def load_role(name: str) -> Role:
     if name not in found:
         raise ConfigError(
             f"role {name!r} is not installed",
-            f"installed: {', '.join(sorted(found)) or 'none'}; pip install proofloop-{name.replace('_', '-')}",
+            f"installed: {', '.join(sorted(found)) or 'none'}; {install_hint(name)}",
         )
     role = found[name].load()()
     assert isinstance(role, Role)
@@ -127,6 +131,8 @@ class Tools:
         """The versions, by run and role, of which the engine took a call: it refuses some, not all."""
         self.heard: dict[tuple[str, ModelRole], float] = {}
         """When a run's role last had an answer, or it was last said that it has none."""
+        self.unloaded: dict[tuple[str, ModelRole], float] = {}
+        """Since when a run's role has a published version that nothing loads, or when that was last said."""
 
     def engine(self, spec: RunSpec) -> Engine:
         """The run's engine. Raises EngineError where it cannot be opened here: that is a matter of this run alone."""
@@ -211,9 +217,20 @@ def adopt(event: ModelPublished, tools: Tools) -> Iterator[Event]:
         prepare(tools.engine(tools.spec(event.run_id)), event.version)
     except EngineError as error:
         problem = f"the engine cannot load {event.version!r}, the old version goes on serving: {error}"
-        raise (Retry(problem, after_s=PREPARE_AGAIN_S) if error.retryable else Reject(problem)) from error
+        if not error.retryable:
+            raise Reject(problem) from error
+        _warn_of_unloaded(event, tools, problem)
+        raise Retry(problem, after_s=PREPARE_AGAIN_S) from error
+    tools.unloaded.pop((event.run_id, event.role), None)
     put_in_service(tools.store, event.run_id, event.role, event.version)
     yield from ()
+
+
+def _warn_of_unloaded(event: ModelPublished, tools: Tools, problem: str) -> None:
+    about, now = (event.run_id, event.role), time.monotonic()
+    if now - tools.unloaded.setdefault(about, now) >= UNLOADED_S:
+        tools.unloaded[about] = now
+        log.warning("version_not_loaded", reason=problem)
 
 
 class Worker:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
-from pathlib import Path
 
 from pydantic import Field
 
@@ -15,7 +14,7 @@ from proofloop.errors import ConfigError
 from proofloop.measure import Figure
 from proofloop.prompts import PromptPack, load_pack
 from proofloop.records import MODEL_ROLES, ModelRole, Record, TrainingStep
-from proofloop.runspec import read_frozen
+from proofloop.runspec import first_difference, read_frozen
 from proofloop.store import Store, find_record, get_record, put_record
 
 
@@ -58,9 +57,11 @@ def freeze(store: Store, spec: CurriculumSpec) -> PromptPack:
     """
     body = spec.model_dump_json(exclude={"base"}).encode()
     is_new = store.put_if_absent(keys.curriculum(spec.name), body, durable=True)
-    if not is_new and find_curriculum(store, spec.name) != spec.model_copy(update={"base": Path()}):
+    begun = spec if is_new else read_frozen(store.get(keys.curriculum(spec.name)), CurriculumSpec)
+    if change := first_difference(spec, begun, places={"base": True}):
         raise ConfigError(
-            f"curriculum {spec.name!r} was begun with another file", "it is frozen; give the new one another name"
+            f"curriculum {spec.name!r} was begun with another file: {change}",
+            "it is frozen; give the new one another name",
         )
     if spec.files:
         _freeze_files(store, spec, spec.files)

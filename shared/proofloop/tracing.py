@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
 
-from proofloop.errors import ConfigError
+from proofloop.errors import ConfigError, install_hint
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -50,7 +50,7 @@ def tracing(service: str) -> Iterator[Span]:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise ConfigError(f"{ENDPOINT} is set without OpenTelemetry", "pip install 'proofloop[tracing]'") from error
+        raise ConfigError(f"{ENDPOINT} is set without OpenTelemetry", install_hint("[tracing]")) from error
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     try:

@@ -25,7 +25,7 @@ from proofloop.problems import count_problems, problems_of
 from proofloop.prompts import PromptPack, load_pack
 from proofloop.records import Record, Role, digest
 from proofloop.rounds import proof_id
-from proofloop.runspec import RunSpec, read_frozen
+from proofloop.runspec import RunSpec, first_difference, read_frozen
 from proofloop.runtime import Tools, Worker, load_role
 from proofloop.store import LocalStore, Store, get_record, put_record
 
@@ -104,19 +104,14 @@ def create_run(store: Store, spec: RunSpec, *, resume: bool, pack: PromptPack | 
         raise ConfigError(
             f"run {spec.name!r} is already in the store", "give --resume to go on with it, or another name"
         )
-    if _without_places(stored) != _without_places(spec):
+    if change := first_difference(spec, stored, places={"base": True, "problems": {"file"}}):
         raise ConfigError(
-            f"run {spec.name!r} was begun with another run file",
+            f"run {spec.name!r} was begun with another run file: {change}",
             "a run's spec is frozen; give the new one another name",
         )
     _freeze_problems(store, spec)
     check_training(store, spec)
     return spec
-
-
-def _without_places(spec: RunSpec) -> str:
-    """What a run does, wherever its files lie by now."""
-    return spec.model_dump_json(exclude={"base": True, "problems": {"file"}})
 
 
 def _freeze_problems(store: Store, spec: RunSpec) -> None:

@@ -16,9 +16,9 @@ from proofloop import keys
 from proofloop.bus import LocalBus
 from proofloop.costs import bills
 from proofloop.errors import BusError, StoreError
-from proofloop.labels import find_label, labels_of
+from proofloop.labels import find_label, labels_of, proof_rows
 from proofloop.messages import Event, ProofLabeled
-from proofloop.records import Grade, derive_seed
+from proofloop.records import Grade, Problem, derive_seed
 from proofloop.report.samples import read_samples
 from proofloop.store import Store, find_record, get_record, put_record
 from proofloop.walk import create_run
@@ -163,6 +163,12 @@ def test_a_check_of_a_label_changes_and_announces_nothing_and_is_counted(page: O
     assert all(labels[name].by == "labeler" for name in offered)
     agreeing = sum(labels[name].score == 1.0 for name in offered)
     assert f"<dd>{agreeing} of 2" in browser.get(f"/runs/{RUN}").text
+    put_record(page.store, keys.problem(RUN, "p2"), Problem(id="p2", question="Prove that $2n$ is even."))
+    scores = {row["by"]: row["score"] for row in proof_rows(page.store, RUN, people=False)}
+    assert scores == {
+        "Emmy Noether": 1.0,
+        "labeler": next(labels[n].score for n in labels if n not in (*offered, PROOF)),
+    }
     assert page.settle() == []
 
 
@@ -284,6 +290,25 @@ def test_skipping_goes_through_all_that_waits_and_begins_again(page: Open) -> No
     assert seen == ["p1-000", "p1-001", "p1-002", "p1-000"]
 
 
+def test_who_skips_and_grades_comes_to_the_checks_after_the_open_proofs_and_then_to_what_was_skipped(
+    page: Open,
+) -> None:
+    put_case(page.store, "p1-001")
+    for name in ("p0-000", "p2-000"):
+        put_decided(page.store, name, 1.0)
+    browser, seen, where = page.browser(spot_checks=2), list[str](), f"/runs/{RUN}/next?after={PROOF}"
+    for _ in range(3):  # the first is skipped, the others are graded
+        where = browser.get(where).headers["location"].partition("?")[0]
+        seen.append(where.rpartition("/")[2])
+        where = browser.post(where, data=FORM).headers["location"]
+    assert seen == ["p1-001", "p0-000", "p2-000"]
+    assert browser.get(where).headers["location"] == f"{CASE}?saved=p2-000"
+
+
+def test_who_begins_comes_to_the_only_proof_that_waits(page: Open) -> None:
+    assert page.browser().get(f"/runs/{RUN}/next").headers["location"] == CASE
+
+
 def test_people_who_begin_do_not_all_begin_with_the_same_proof(page: Open) -> None:
     for number in range(1, 10):
         put_case(page.store, f"p1-{number:03d}")
@@ -295,8 +320,9 @@ def test_after_the_last_grade_comes_the_list(page: Open) -> None:
     browser = page.browser()
     after = browser.post(CASE, data=FORM).headers["location"]
     assert browser.get(after).headers["location"] == f"/runs/{RUN}?saved={PROOF}"
-    assert "No proof waits" in browser.get(f"/runs/{RUN}").text
-    assert "Step 2 is missing." in browser.get(f"/runs/{RUN}").text
+    shown = browser.get(f"/runs/{RUN}?saved={PROOF}").text
+    assert "No proof waits" in shown and "Step 2 is missing." in shown
+    assert f"Saved: {PROOF} has" in shown
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,9 @@ from proofloop.bus.dead_letters import DeadLetters
 from proofloop.bus.topology import Topology
 from proofloop.cli import main
 from proofloop.cli.app import app
+from proofloop.cli.doctor import Finding, roles_found
 from proofloop.curriculum import CurriculumSpec
+from proofloop.errors import install_hint
 from proofloop.labels import find_label
 from proofloop.messages import ProofReviewed, encode
 from proofloop.models import MANIFEST, publish_folder
@@ -350,7 +352,8 @@ def test_a_run_that_is_there_is_only_gone_on_with_when_asked_to(copied: Path) ->
     assert resumed.out.startswith("small: 4 proofs done: ")
     assert files_in(copied) == before
     run_file(copied, count=3)
-    check_is_refused(call(copied, "run", "small.toml", "--resume"), "was begun with another run file", "another name")
+    other = call(copied, "run", "small.toml", "--resume")
+    check_is_refused(other, "was begun with another run file: [problems] count = 3, was 2", "another name")
     assert files_in(copied) == before
 
 
@@ -661,10 +664,12 @@ def official(**changes: str) -> str:
 def test_a_pack_is_imported_and_then_shown_and_used(tmp_path: Path) -> None:
     (tmp_path / "templates.py").write_text(official() + "raise SystemExit('it was executed')\n")
     made = call(tmp_path, "prompts", "import", "templates.py", "--out", "pack")
-    assert (made.code, made.err) == (0, "")
-    assert made.out.startswith("pack: ") and 'prompts = "pack"' in made.out
-    file = run_file(tmp_path)
-    file.write_text('prompts = "pack"\n' + file.read_text())
+    assert (made.code, made.err.startswith("note: ")) == (0, True)  # unlike ours it does not fence
+    assert made.out.startswith("pack: ")
+    (tmp_path / "elsewhere").mkdir()
+    file = run_file(tmp_path / "elsewhere")
+    said = made.out.partition("use it with ")[2].partition(" in a run file")[0]
+    file.write_text(f"{said}\n" + file.read_text())
     shown, built_in, ran = call_together(tmp_path, ("prompts", "show", "pack"), ("prompts", "show"), ("run", str(file)))
     assert shown.code == built_in.code == ran.code == 0, ran.err
     assert "Grade {question}: {proof}" in shown.out
@@ -726,6 +731,15 @@ def test_doctor_looks_at_the_machine_and_at_a_run_file_or_a_curriculum(
     assert (checked["run file"], checked["engine"]) == ("ok", "broken")
     store = LocalStore(tmp_path / "data")
     assert [*store.list("runs/"), *store.list("specs/")] == []
+
+
+def test_doctor_misses_no_role_where_a_broker_has_the_others_and_installs_from_a_clone_what_is_missing() -> None:
+    assert roles_found(["verifier"], has_broker=True) == Finding("roles", "ok", "verifier")
+    hint = "in a clone of proofloop: pip install ./serving ./services/meta_verifier ./services/trainer"
+    alone = roles_found(["generator", "labeler", "verifier"], has_broker=False)
+    assert alone == Finding("roles", "warning", "generator, labeler, verifier", hint)
+    assert roles_found([], has_broker=True).state == "warning"
+    assert install_hint("[cluster]").endswith("pip install './shared[cluster]'")
 
 
 def test_every_role_without_torch_can_be_loaded_alone(tmp_path: Path) -> None:

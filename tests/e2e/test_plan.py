@@ -62,6 +62,24 @@ def test_a_number_for_all_roles_and_one_for_a_role(here: Here, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((OLYMPIAD, "--gpu-hour", "2.5"), "a problem, by --gpu-hour"),
+        ((OLYMPIAD,), "a problem, by [prices]"),
+        (("unpriced.toml",), "GPUs; no cost: neither --gpu-hour nor [prices] says one"),
+    ],
+)
+def test_a_plan_says_by_whose_prices_it_counts(
+    words: tuple[str, ...], said: str, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    (tmp_path / "unpriced.toml").write_text(SMALL.format(count=2, settings=""))
+    shown = here(tmp_path)("plan", *words, *OURS).out
+    assert [line for line in shown.splitlines() if line.rstrip().endswith(said)]
+    assert " 0.00 " not in shown
+
+
+@pytest.mark.parametrize(
     ("words", "complaint"),
     [
         ((), "error: nothing to plan for (hint: name a run.toml, or a run in the store by --from)"),

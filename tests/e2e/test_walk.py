@@ -476,7 +476,7 @@ def test_a_run_is_begun_once_and_resumed_only_with_its_own_spec(tmp_path: Path) 
     with pytest.raises(ConfigError, match=r"run 'r1' is already in the store\nhint: give --resume"):
         create_run(store, spec, resume=False)
     assert create_run(store, spec, resume=True) == spec
-    with pytest.raises(ConfigError, match="run 'r1' was begun with another run file"):
+    with pytest.raises(ConfigError, match=r"run 'r1' was begun with another run file: seed = 1, was 0\nhint: "):
         create_run(store, runspec(seed=1), resume=True)
 
 

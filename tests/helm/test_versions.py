@@ -44,6 +44,18 @@ def test_old_and_new_servers_answer_under_the_same_address() -> None:
         assert selector.items() <= labels.items()
 
 
+def test_where_a_trainer_runs_its_versions_are_loaded_with_the_settings_that_each_server_has() -> None:
+    values = production(OLD)
+    values["roles"]["trainer"] = {"enabled": False}
+    assert "load_models = false" in notes(values)
+    values["roles"]["trainer"] = {"enabled": True}
+    lines = [line.partition(" #")[0].strip() for line in notes(values).splitlines()]
+    assert {"load_models = true", 'server_settings = "model.yaml"'} <= {*lines}
+    pod = render(values)[f"Deployment/{OLD_NAME}"]["spec"]["template"]["spec"]
+    (settings,) = [volume["configMap"] for volume in pod["volumes"] if volume["name"] == "settings"]
+    assert [item["path"] for item in settings["items"]] == ["model.yaml"]
+
+
 def test_a_role_that_changes_its_concurrency_restarts_no_other_role() -> None:
     values = values_of("production")
     values["roles"]["verifier"]["concurrency"] = 256

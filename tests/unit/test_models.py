@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
-from proofloop import keys
+from proofloop import keys, runtime
 from proofloop.engine.base import Engine
 from proofloop.errors import ConfigError, CorruptObject, EngineError, Reject, Retry, StoreError
 from proofloop.messages import ModelPublished
@@ -121,6 +122,21 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one_serving(
     with pytest.raises(EngineError, match="no room"):
         promote(store, RUN, "verifier", V2, "m-1", engine.prepare)
     assert serving(store) == [V1]
+
+
+def test_a_version_that_nothing_loads_for_long_is_warned_of(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(store, tmp_path, V1)
+    tools = Tools(store, engine_for=lambda _: LoadingEngine(EngineError("no Triton has it", retryable=True)))
+    store.put_if_absent(keys.run_spec(RUN), runspec().model_dump_json().encode())
+    said: list[list[str]] = []
+    for after_s in (1.0, 0.0):  # soon, and after a while
+        monkeypatch.setattr(runtime, "UNLOADED_S", after_s)
+        with structlog.testing.capture_logs() as logs, pytest.raises(Retry):
+            list(adopt(ModelPublished(run_id=RUN, role="verifier", version=V1, digest="d"), tools))
+        said.append([line["event"] for line in logs])
+    assert said == [[], ["version_not_loaded"]]
 
 
 def test_a_published_version_is_adopted_once(store: LocalStore) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,13 @@ SHORT = Sampling(max_tokens=64)
 SECRET = "sk-very-secret-0123456789"
 Connect = Callable[..., OpenAIEngine]
 Serve = Callable[..., ScriptedServer]
+
+
+def test_every_setting_stands_in_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "services.md").read_text()
+    section = page.partition("## An OpenAI-compatible server")[2].partition("## Triton")[0]
+    named = {*re.findall(r"`(\w+)`", section)}
+    assert OpenAISettings.model_fields.keys() - {"api_key"} <= named
 
 
 @pytest.fixture

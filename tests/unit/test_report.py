@@ -563,6 +563,6 @@ def test_report_without_jinja_says_what_to_install(
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without_jinja)
-    with pytest.raises(ConfigError, match="proofloop\\[report\\]"):
+    with pytest.raises(ConfigError, match="shared\\[report\\]"):
         write_report(data, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()

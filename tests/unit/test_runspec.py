@@ -10,7 +10,7 @@ import pytest
 
 from proofloop.errors import ConfigError
 from proofloop.records import Sampling
-from proofloop.runspec import RunSpec, load_runspec, parse_runspec
+from proofloop.runspec import RunSpec, first_difference, load_runspec, parse_runspec
 
 SMALLEST = '[problems]\ndomain = "nano"\n'
 
@@ -147,6 +147,23 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         load_runspec(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load_runspec(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("more", "change"),
+    [
+        ("", None),
+        ("[flow]\nverifier = 8\n", "[flow] verifier = 8, was 64"),
+        ("[training.generator]\nsteps = 2\n", "[training.generator] steps = 2, was 0"),
+        ('[engine]\nsettings = { b = [1], a.x = "y" }\n', "[engine.settings] b = [1], was unset"),
+        ('[engine]\nsettings = { a.api_key = "s3cret" }\n', "[engine.settings.a] api_key = (withheld), was unset"),
+    ],
+)
+def test_the_first_key_in_which_two_run_files_differ_is_named(tmp_path: Path, more: str, change: str | None) -> None:
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    begun, now = load(tmp_path, SMALLEST), load(moved, SMALLEST + more)
+    assert first_difference(now, begun, places={"base": True}) == change
 
 
 def test_a_file_name_that_is_no_name_for_a_run_asks_for_one(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from proofloop.bus.base import ACK, DELIVERY_LIMIT, Bus, BusState, DeadLetter, Delivery, Outcome
 from proofloop.bus.local import LocalBus
-from proofloop.errors import ConfigError
+from proofloop.errors import ConfigError, install_hint
 from proofloop.settings import Settings
 
 if TYPE_CHECKING:
@@ -71,5 +71,5 @@ def _broker(settings: Settings) -> str:
             "`proofloop run RUN.toml --local`",
         )
     if find_spec("pika") is None:
-        raise ConfigError("the broker's client is not installed", "pip install 'proofloop[cluster]'")
+        raise ConfigError("the broker's client is not installed", install_hint("[cluster]"))
     return settings.broker.get_secret_value()

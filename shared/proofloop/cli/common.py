@@ -174,7 +174,7 @@ def emit(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = "") -
         table.add_column(name.replace("_", " "), overflow="fold", no_wrap=position == 0)
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    Console().print(table, markup=False)
+    Console(markup=False).print(table)
 
 
 def _cell(value: object) -> str:

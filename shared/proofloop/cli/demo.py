@@ -29,7 +29,7 @@ def demo(
 ) -> None:
     """Watch the loop learn: pose, prove, criticise, check the criticism, label, train, serve the new versions.
 
-    Took 517 to 590 seconds on two busy cores. Stop it with Ctrl-C and call it again: it goes on where it stood.
+    Stop it with Ctrl-C and call it again: it goes on where it stood.
     """
     store = LocalStore(out / "store")
     spec, size = demo_spec(seed, quick=quick), QUICK_EVAL_SIZE if quick else EVAL_SIZE

@@ -8,7 +8,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -21,7 +21,7 @@ from proofloop.cli.common import JsonOption, StoreOption, emit, open_engines, op
 from proofloop.cli.files import is_curriculum, read_curriculum, read_run
 from proofloop.curriculum import CurriculumSpec
 from proofloop.engine import installed_engines
-from proofloop.errors import ProofloopError
+from proofloop.errors import ProofloopError, install_hint
 from proofloop.prompts import BUILT_IN, load_pack
 from proofloop.records import MODEL_ROLES
 from proofloop.runspec import Models, Problems, RoleTraining, RunSpec, Training
@@ -76,15 +76,21 @@ def _machine() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    found = {point.name for point in entry_points(group="proofloop.roles")}
-    missing = sorted({*WALK_ROLES, "trainer"} - found)
-    hint = "pip install " + " ".join(f"proofloop-{name.replace('_', '-')}" for name in missing) if missing else ""
-    yield Finding("roles", "warning" if missing else "ok", ", ".join(sorted(found)) or "none", hint)
+    installed = {point.name for point in entry_points(group="proofloop.roles")}
+    yield roles_found(installed, has_broker=load_settings().broker is not None)
     yield Finding("engines", "ok", ", ".join(installed_engines()))
     yield _torch()
     for pack in BUILT_IN:
         load_pack(pack)
     yield Finding("prompt packs", "ok", ", ".join(BUILT_IN))
+
+
+def roles_found(installed: Collection[str], *, has_broker: bool) -> Finding:
+    """On a broker one role is enough: the others are other processes."""
+    missing = sorted({*WALK_ROLES, "trainer"} - {*installed})
+    is_enough = not missing or (has_broker and installed)
+    found = ", ".join(sorted(installed)) or "none"
+    return Finding("roles", "ok", found) if is_enough else Finding("roles", "warning", found, install_hint(*missing))
 
 
 def _torch() -> Finding:

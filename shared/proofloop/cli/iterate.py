@@ -11,7 +11,7 @@ import typer
 
 from proofloop.cli.common import StoreOption, open_engines, open_store, stopping_on_signal
 from proofloop.cli.files import read_curriculum
-from proofloop.errors import ConfigError
+from proofloop.errors import ConfigError, install_hint
 
 
 def iterate(
@@ -32,7 +32,7 @@ def iterate(
     data = open_store(store)
     found = list(entry_points(group="proofloop.commands", name="iterate"))
     if not found:
-        raise ConfigError("a curriculum needs the trainer", "pip install proofloop-trainer")
+        raise ConfigError("a curriculum needs the trainer", install_hint("trainer"))
     engines = open_engines(data)
     try:
         with stopping_on_signal() as stopping:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from proofloop.domains import load_domain
-from proofloop.errors import ConfigError
+from proofloop.errors import ConfigError, install_hint
 from proofloop.problems import pose_distinct
 
 app = typer.Typer(help="The nano domain: pose problems, check proofs, train the base model.", no_args_is_help=True)
@@ -51,4 +51,4 @@ def train(
     for point in entry_points(group="proofloop.commands", name="nano-train"):
         point.load()(out, seed, steps)
         return
-    raise ConfigError("training needs the trainer", "pip install proofloop-trainer")
+    raise ConfigError("training needs the trainer", install_hint("trainer"))

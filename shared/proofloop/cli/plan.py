@@ -22,6 +22,7 @@ from proofloop.planning import (
     Observed,
     RolePlan,
     Served,
+    cost_of,
     observed,
     plan,
     proofs_per_problem,
@@ -232,14 +233,14 @@ def _show(rows: list[RolePlan], proofs: float, load: Load, inputs: Inputs, *, va
     if values:
         print(snippet)
         return
-    cost = sum(row.cost_per_hour for row in rows)
+    cost = cost_of(rows)
     total = {
         "problems_per_hour": load.problems_per_hour,
         "proofs_per_hour": proofs,
         "calls_per_hour": sum(row.calls_per_hour for row in rows),
         "gpus": sum(row.gpus for row in rows),
         "cost_per_hour": cost,
-        "cost_per_problem": cost / load.problems_per_hour,
+        "cost_per_problem": None if cost is None else cost / load.problems_per_hour,
     }
     if as_json:
         shown = {"total": total, "roles": [asdict(row) for row in rows], "assumed": inputs.assumed, "values": snippet}
@@ -251,9 +252,18 @@ def _show(rows: list[RolePlan], proofs: float, load: Load, inputs: Inputs, *, va
         as_json=False,
         title=f"{load.problems_per_hour:g} problems, {proofs:g} proofs an hour",
     )
-    title = f"{total['gpus']} GPUs; cost {cost:,.2f} an hour, {total['cost_per_problem']:,.2f} a problem"
-    emit([_machines(row) for row in rows], as_json=False, title=title)
+    emit([_machines(row) for row in rows], as_json=False, title=f"{total['gpus']} GPUs; {_price(rows, load)}")
     print(snippet)
+
+
+def _price(rows: list[RolePlan], load: Load) -> str:
+    """The cost in words, and who said the prices."""
+    cost = cost_of(rows)
+    if cost is None:
+        return "no cost: neither --gpu-hour nor [prices] says one"
+    by = " and ".join(sorted({row.priced_by for row in rows if row.priced_by}))
+    unknown = "".join(f", without the {row.role}" for row in rows if row.cost_per_hour is None)
+    return f"cost {cost:,.2f} an hour, {cost / load.problems_per_hour:,.2f} a problem, by {by}{unknown}"
 
 
 def _work(row: RolePlan) -> dict[str, str]:
@@ -277,5 +287,5 @@ def _machines(row: RolePlan) -> dict[str, str]:
         "replicas": str(row.replicas or "-"),
         "busy": f"{row.busy:.0%}" if row.replicas else "-",
         "GPUs": str(row.gpus or "-"),
-        "cost an hour": f"{row.cost_per_hour:,.2f}",
+        "cost an hour": f"{row.cost_per_hour:,.2f}" if row.cost_per_hour else "-",
     }

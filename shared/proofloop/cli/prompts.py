@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -28,4 +29,5 @@ def import_file(
 ) -> None:
     """Make a pack of an official math_templates.py: parsed, never executed; its placeholders are checked."""
     pack = import_pack(file, out)
-    print(f'{out}: {", ".join(pack.templates)}; use it with prompts = "{out}" in a run file')
+    print(f'{out}: {", ".join(pack.templates)}; use it with prompts = "{out.absolute()}" in a run file')
+    print("note: its templates say where a proof ends, no fence does: a proof may close its section", file=sys.stderr)

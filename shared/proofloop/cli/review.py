@@ -18,7 +18,7 @@ from proofloop.cli.common import (
 )
 from proofloop.cli.serve import CONNECT_S
 from proofloop.endpoint import Endpoint, Health
-from proofloop.errors import ConfigError
+from proofloop.errors import ConfigError, install_hint
 from proofloop.metrics import Metrics
 from proofloop.settings import load_settings
 
@@ -52,7 +52,7 @@ def review(
         need_run(data, run)
     found = list(entry_points(group="proofloop.commands", name="review"))
     if not found:
-        raise ConfigError("the page comes with the labeler", "pip install proofloop-labeler")
+        raise ConfigError("the page comes with the labeler", install_hint("labeler"))
     serve, health = found[0].load(), Health()
     token = settings.review_token.get_secret_value() if settings.review_token else None
     if metrics := settings.metrics_port if metrics_port is None else metrics_port:

@@ -11,7 +11,7 @@ import typer
 from proofloop import keys
 from proofloop.cli.common import StoreOption, need_run, open_store
 from proofloop.curriculum import CurriculumSpec, grpo_fields
-from proofloop.errors import ConfigError
+from proofloop.errors import ConfigError, install_hint
 from proofloop.records import TRAINED_ROLES
 from proofloop.standing import find_curriculum
 from proofloop.store import Store
@@ -48,7 +48,7 @@ def export_slime(
         count = point.load()(data, run, stage, _settings(data, run, stage, curriculum), out)
         print(f"{count} batches of {run} {stage} in {out}")
         return
-    raise ConfigError("an export needs the trainer", "pip install proofloop-trainer")
+    raise ConfigError("an export needs the trainer", install_hint("trainer"))
 
 
 def _stages(store: Store, run: str, curriculum: CurriculumSpec | None) -> list[str]:

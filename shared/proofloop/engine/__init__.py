@@ -13,7 +13,7 @@ from typing import cast
 
 from proofloop.engine.base import Engine
 from proofloop.engine.settings import read_settings
-from proofloop.errors import ConfigError
+from proofloop.errors import ConfigError, install_hint
 
 ENTRY_POINT_GROUP = "proofloop.engines"
 PACKAGES = {"local": "proofloop-serving"}  # engines of our own that come with another package
@@ -66,7 +66,7 @@ def _open_triton(settings: Mapping[str, object], _: ResolveModel) -> Engine:
     try:
         from proofloop.engine.triton import TritonEngine
     except ModuleNotFoundError as error:
-        raise ConfigError(f'engine "triton" needs {error.name}', "pip install 'proofloop[cluster]'") from error
+        raise ConfigError(f'engine "triton" needs {error.name}', install_hint("[cluster]")) from error
     if (key := load_settings().triton_key) is not None:
         settings = {**settings, "admin_key": key}
     return TritonEngine(read_settings(TritonSettings, settings, "triton"))

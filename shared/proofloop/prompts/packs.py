@@ -98,7 +98,7 @@ def load_pack(name: str, base: Path | None = None) -> PromptPack:
     folder = files("proofloop.prompts").joinpath("packs", name) if name in BUILT_IN else (base or Path()) / name
     if not folder.joinpath("pack.toml").is_file():
         raise ConfigError(
-            f"there is no prompt pack {name!r}",
+            f"there is no prompt pack {name!r}: {Path(str(folder)).absolute()} has no pack.toml",
             f"one of {', '.join(BUILT_IN)}, or a folder made by `proofloop prompts import`",
         )
     fenced = _fences(_read(folder.joinpath("pack.toml"), name), name)

@@ -10,7 +10,7 @@ __all__ = ["ReportData", "read_report", "write_report"]
 
 
 def write_report(data: ReportData, file: Path) -> None:
-    """Write the report, whole or not at all. Raises ConfigError without the extra `proofloop[report]`."""
+    """Write the report, whole or not at all. Raises ConfigError without the extra `report`."""
     from proofloop.report.page import render
 
     page = render(data).encode("utf-8", "replace")

@@ -7,7 +7,7 @@ from importlib.metadata import version as installed_version
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from proofloop.errors import ConfigError
+from proofloop.errors import ConfigError, install_hint
 from proofloop.report import figures, wording
 from proofloop.report.data import KINDS, ReportData
 from proofloop.report.runfile import run_file
@@ -42,7 +42,7 @@ def environment(*packages: str) -> jinja2.Environment:
     try:
         import jinja2
     except ImportError as error:
-        raise ConfigError("a report needs Jinja, which is not installed", "pip install 'proofloop[report]'") from error
+        raise ConfigError("a report needs Jinja, which is not installed", install_hint("[report]")) from error
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name, ".") for name in (*packages, "proofloop.report")]),
         autoescape=True,

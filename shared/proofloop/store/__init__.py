@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from proofloop.errors import ConfigError
+from proofloop.errors import ConfigError, install_hint
 from proofloop.settings import Settings
 from proofloop.store.base import R, Store, find_record, get_record, put_record
 from proofloop.store.local import LocalStore
@@ -24,7 +24,7 @@ def open_store(settings: Settings, folder: Path | None = None) -> Store:
     try:
         from proofloop.store.minio import MinioStore
     except ImportError as error:
-        raise ConfigError("the S3 client is not installed", "pip install 'proofloop[cluster]'") from error
+        raise ConfigError("the S3 client is not installed", install_hint("[cluster]")) from error
     scheme, _, host = settings.s3_endpoint.rstrip("/").partition("://")
     return MinioStore(
         host,

@@ -78,10 +78,15 @@ class Standing:
         return proof_id in self.grades or any(kept.proof_id == proof_id for kept in self.waiting)
 
     def after(self, proof_id: str) -> str | None:
-        """The proof to grade after this one, which may be graded by now; from the end it goes on at the beginning."""
-        names = [kept.proof_id for kept in self.open] or [kept.proof_id for kept in self.checks]
-        later = [name for name in names if name > proof_id]
-        return next((name for name in later + names if name != proof_id), None)
+        """The proof to grade after this one, which may be graded by now: the open ones, then the checks, then again."""
+        places = [(False, kept.proof_id) for kept in self.open] + [(True, kept.proof_id) for kept in self.checks]
+        here = self._is_check(proof_id), proof_id
+        later = [place for place in places if place > here]
+        return next((name for _, name in later + places if name != proof_id), None)
+
+    def _is_check(self, proof_id: str) -> bool:
+        grade = self.grades.get(proof_id)
+        return grade.checks_label if grade else any(kept.proof_id == proof_id for kept in self.checks)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ the first.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -28,7 +28,7 @@ from proofloop.report.page import environment, style
 from proofloop.report.samples import printable
 from proofloop.report.wording import count, score
 from proofloop.store import Store, get_record
-from proofloop_labeler.review.cases import Cases
+from proofloop_labeler.review.cases import Cases, Kept, Standing
 from proofloop_labeler.review.form import MAX_COMMENT, MAX_NAME, SCORES, Form
 from proofloop_labeler.review.formulas import Setter
 from proofloop_labeler.review.grading import grade_proof
@@ -96,18 +96,19 @@ class Pages:
             excerpt=lambda problem: set_formulas(_excerpt(self._cases.question(run, problem))),
             checked=[grade for grade in standing.grades.values() if grade.checks_label],
             decided=[grade for grade in standing.grades.values() if not grade.checks_label],
+            saved=_saved(request, standing),
             shown=SHOWN,
         )
 
     def next(self, request: Request) -> Response:
         """To the proof that follows `after`, or back to the list when there is none.
 
-        Who begins goes to any: two people who begin together then read different proofs.
+        Who begins, without `after`, goes to any: two people who begin together then read different proofs.
         """
         run = self._run(request)
         standing = self._cases.standing(run)
-        anywhere = random.choice([kept.proof_id for kept in standing.waiting] or [""])
-        follows = standing.after(request.query_params.get("after", anywhere))
+        after = request.query_params.get("after")
+        follows = _any(standing.open or standing.checks) if after is None else standing.after(after)
         where = f"/runs/{run}/proofs/{follows}" if follows else f"/runs/{run}"
         saved = request.query_params.get("saved")
         return RedirectResponse(f"{where}?saved={quote(saved)}" if saved else where, status_code=303)
@@ -154,7 +155,6 @@ class Pages:
     ) -> Response:
         """A case with its form, or with the grade that it has; `first` is the one that was quicker than this form."""
         standing = self._cases.standing(run)
-        saved = request.query_params.get("saved", "")
         return self._page(
             "case",
             request,
@@ -167,7 +167,7 @@ class Pages:
             is_late=first is not None,
             may_grade=standing.may_grade(proof),
             form=form,
-            saved=standing.grades.get(saved) and (saved, standing.grades[saved]),
+            saved=_saved(request, standing),
             max_name=MAX_NAME,
             max_comment=MAX_COMMENT,
         )
@@ -196,6 +196,15 @@ def _id(request: Request, what: str) -> str:
         return keys.check_id(request.path_params[what], what)
     except ConfigError as error:
         raise HTTPException(404, str(error)) from error
+
+
+def _any(waiting: Sequence[Kept]) -> str | None:
+    return random.choice(waiting).proof_id if waiting else None
+
+
+def _saved(request: Request, standing: Standing) -> Grade | None:
+    """The grade that was saved just before."""
+    return standing.grades.get(request.query_params.get("saved", ""))
 
 
 def _excerpt(question: str) -> str:
