@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from proofloop.engine.base import ChatMessage, FinishReason
@@ -11,13 +12,17 @@ from proofloop.errors import CallRefused
 from proofloop.records import Sampling
 
 
-def encode(tokenizer: Any, prompt: str | Sequence[ChatMessage]) -> list[int]:
+def encode(
+    tokenizer: Any, prompt: str | Sequence[ChatMessage], template_values: Mapping[str, Any] = MappingProxyType({})
+) -> list[int]:
     """The prompt's tokens: raw text as it is, messages in the model's chat template. Raises CallRefused."""
     try:
         if isinstance(prompt, str):
             return list(tokenizer.encode(prompt))
         turns = [{"role": message.role, "content": message.content} for message in prompt]
-        return list(tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))
+        said = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False, **template_values)
+        # TensorRT-LLM's tokenizer of DeepSeek-V3.2 gives text, which has all special tokens in it
+        return list(tokenizer.encode(said, add_special_tokens=False) if isinstance(said, str) else said)
     except Exception as error:  # there is no template, or it refuses these turns by any error it likes
         raise CallRefused(f"the tokenizer cannot read the prompt: {type(error).__name__}: {error}") from error
 

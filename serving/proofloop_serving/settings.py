@@ -48,6 +48,7 @@ class TensorRTSettings(BaseModel):
 
     engine: Literal["tensorrt_llm"]
     llm: dict[str, Any] = Field(default_factory=dict)
+    chat_template_values: dict[str, Any] = Field(default_factory=dict, description="what it sees besides the messages")
 
 
 Settings = TransformersSettings | TensorRTSettings

@@ -8,6 +8,7 @@ triton_backend/all_models/llmapi. It has not run on a GPU yet.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -55,6 +56,7 @@ class TensorRTEngine:
         except Exception as error:  # a bad setting or checkpoint can make the loaders raise anything
             raise EngineError(f"TensorRT-LLM cannot load {folder}: {error}", retryable=False) from error
         self._tokenizer = self._llm.tokenizer
+        self._settings = settings
         self._running = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="tensorrt-outputs", daemon=True)
@@ -62,7 +64,7 @@ class TensorRTEngine:
 
     def begin(self, ask: Ask, when_done: Callable[[], None]) -> TensorRTCall:
         call = TensorRTCall(when_done)
-        prompt_ids = encode(self._tokenizer, ask.prompt)
+        prompt_ids = encode(self._tokenizer, ask.prompt, self._settings.chat_template_values)
         asyncio.run_coroutine_threadsafe(self._follow(call, ask, prompt_ids), self._loop)
         return call
 
@@ -88,8 +90,14 @@ class TensorRTEngine:
             top_k=1 if is_greedy else ask.top_k or None,
             seed=ask.seed,
             stop=list(ask.stop) or None,
-            logprobs=0,  # the sampled token's own
+            logprobs=1 if self._gives_logprobs(ask) else None,  # with 1 both samplers give the sampled token's own
         )
+
+    def _gives_logprobs(self, ask: Ask) -> bool:
+        """TensorRT-LLM's default sampler gives those before temperature, top_p and top_k: with any of these they are
+        not what was sampled from. With speculation it has none, and the engine dies of a call that asks for them."""
+        is_plain = ask.sampling.temperature == 1 and ask.sampling.top_p == 1 and not ask.top_k
+        return is_plain and not self._settings.llm.get("speculative_config")
 
     async def _follow(self, call: TensorRTCall, ask: Ask, prompt_ids: list[int]) -> None:
         began = time.monotonic()
@@ -131,5 +139,7 @@ def _progress(call: TensorRTCall, output: Any, prompt_ids: Sequence[int], second
 
 
 def _logprob(entry: Any, token: int) -> float:
-    """The sampled token's log-probability: a float, or a Logprob by token id."""
-    return float(entry[token].logprob if isinstance(entry, dict) else entry)
+    """The sampled token's log-probability: a float, or a Logprob by token id, perhaps of likelier tokens alone."""
+    if not isinstance(entry, dict):
+        return float(entry)
+    return float(entry[token].logprob) if token in entry else math.nan

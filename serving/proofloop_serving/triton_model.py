@@ -173,7 +173,7 @@ class TritonPythonModel:
             tensors.append(_strings("finish_reason", progress.finish_reason or ""))
         if "stop_reason" in wish.wanted:
             tensors.append(_strings("stop_reason", progress.stop_reason))
-        if "cumulative_logprob" in wish.wanted:
+        if "cumulative_logprob" in wish.wanted and len(progress.logprobs) == len(progress.token_ids):
             tensors.append(_floats("cumulative_logprob", [sum(progress.logprobs)]))
         if wish.want_tokens and progress.finish_reason:
             tensors.append(_integers("prompt_token_ids", progress.prompt_ids))

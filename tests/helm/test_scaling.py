@@ -132,7 +132,34 @@ def test_a_model_may_take_an_hour_to_load() -> None:
         for container in containers
         if container["name"] == "triton" and "startupProbe" in container
     ]
-    assert patience == [3600] * 4
+    assert sorted(patience) == [3600, 3600, 10800, 10800]  # the verifier's versions are fetched before
+
+
+def test_a_server_that_hangs_is_restarted_without_waiting_for_its_calls() -> None:
+    containers = [pod["spec"]["containers"][0] for _, pod in pods(render(values_of("production")))]
+    servers = [container for container in containers if container["name"] == "triton" and "livenessProbe" in container]
+    grace = [
+        server[probe]["terminationGracePeriodSeconds"]
+        for server in servers
+        for probe in ("startupProbe", "livenessProbe")
+    ]
+    assert grace == [60] * 8
+
+
+def test_a_rollout_may_wait_for_the_gpus_of_the_pod_that_goes() -> None:
+    for name, one in render(values_of("production")).items():
+        if name.startswith("Deployment/proofloop-verifier-0"):
+            ends = one["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+            assert one["spec"]["progressDeadlineSeconds"] == ends + 10800 + 600
+
+
+def test_the_large_models_settings_are_those_of_the_shipped_file() -> None:
+    file = yaml.safe_load((CHART.parents[1] / "serving/settings/deepseek-v3.2-8xh200.yaml").read_text())
+    servers = [one for name, one in render(values_of("production")).items() if name.startswith("ConfigMap/")]
+    found = [yaml.safe_load(one["data"]["model.yaml"]) for one in servers if "model.yaml" in one["data"]]
+    assert found.count(file) == 3
+    others = {"tensor_parallel_size": 16, "moe_expert_parallel_size": 16, "max_batch_size": 16}
+    assert [one for one in found if one != file] == [file | {"llm": file["llm"] | others}]
 
 
 def test_what_plan_prints_is_accepted_and_gives_the_numbers_it_says() -> None:
@@ -147,6 +174,7 @@ def test_what_plan_prints_is_accepted_and_gives_the_numbers_it_says() -> None:
     assert [error.message for error in Draft202012Validator(schema).iter_errors(values)] == []
     for role in MODEL_ROLES:
         values["roles"][role]["model"] = {"version": "m-1"}
+    values["roles"]["verifier"]["serving"] |= {"command": ["mpirun"], "workerCommand": ["sshd"]}  # of one's own image
     objects = render(values)
     for row in rows:
         name = f"proofloop-{row.role.replace('_', '-')}"

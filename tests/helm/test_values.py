@@ -57,6 +57,10 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
         ({"secrets": {"existingSecret": ""}}, "minLength"),
         ({"serving": {"weights": {"existingClaim": "a", "hostPath": "/b"}}}, "not"),
         ({"serving": {"settings": {"engine": "vllm"}}}, "not"),
+        (
+            {"serving": {"kind": "LeaderWorkerSet"}, "roles": {"verifier": {"model": {"version": "m"}}}},
+            "of verifier: set command and workerCommand",
+        ),
         ({"rabbitmqCluster": {"enabled": True}, "broker": {"vhost": "maths"}}, 'broker.vhost "maths"'),
         ({"review": {"enable": True}}, "'enable' not allowed"),
         ({"review": {"run": "../other"}}, "does not match pattern"),

@@ -116,7 +116,7 @@ def test_a_model_is_loaded_once_however_many_gpus_the_pod_has() -> None:
 
 
 def test_the_job_has_time_to_read_the_largest_model() -> None:
-    assert render(production(NEW))["Job/proofloop-verifier-promote"]["spec"]["activeDeadlineSeconds"] == 3600
+    assert render(production(NEW))["Job/proofloop-verifier-promote"]["spec"]["activeDeadlineSeconds"] == 10800
 
 
 def test_the_notes_say_that_the_servers_speak_tls() -> None:

@@ -14,7 +14,7 @@ from proofloop_serving.settings import CHECKOUT_FOLDER, FOLDER_VARIABLE, TensorR
 LLM_KEYS = {
     *("tensor_parallel_size", "moe_expert_parallel_size", "enable_attention_dp", "max_batch_size", "max_num_tokens"),
     *("max_seq_len", "enable_chunked_prefill", "kv_cache_config", "sparse_attention_config", "speculative_config"),
-    *("cuda_graph_config", "moe_config", "custom_tokenizer", "stream_interval"),
+    *("cuda_graph_config", "moe_config", "custom_tokenizer", "stream_interval", "sampler_type"),
 }
 """Arguments of LLM that we use or may: NVIDIA/TensorRT-LLM, tensorrt_llm/llmapi/llm_args.py (TorchLlmArgs, the source
 with `sparse_attention_config`, early 2026) and tests/unittest/api_stability/references*/llm.yaml."""
@@ -37,6 +37,13 @@ def test_a_shipped_file_is_read_and_every_key_is_known_and_says_why(path: Path) 
     lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
     unsaid = [line for line in lines if "#" not in line and not line.endswith(":") and "engine:" not in line]
     assert unsaid == []
+
+
+def test_the_large_models_settings_leave_answers_sampled_by_their_seeds_with_log_probabilities() -> None:
+    settings = load_settings("deepseek-v3.2-8xh200.yaml")
+    assert isinstance(settings, TensorRTSettings)
+    assert "speculative_config" not in settings.llm  # 1.2 samples greedily with it, and dies of log-probabilities
+    assert settings.llm["sampler_type"] == "TRTLLMSampler"
 
 
 @pytest.mark.parametrize(

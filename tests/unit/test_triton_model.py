@@ -1,4 +1,4 @@
-"""The Triton model on a double of the module that only Triton has: what it says of an engine that fails."""
+"""The Triton model on a double of the module that only Triton has: what it says of failures, and what it leaves out."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import pytest
 pytest.importorskip("proofloop_serving", reason="proofloop-serving is not installed")
 
 from proofloop.errors import CallRefused, EngineError
+from proofloop.records import Sampling
+from proofloop_serving.asks import Ask, Progress
+from proofloop_serving.triton_request import Wish
 
 
 @pytest.mark.parametrize(
@@ -39,3 +42,21 @@ def test_only_what_is_wrong_with_a_call_is_the_callers_mistake(
     model.finalize()
     triton.TritonError.assert_called_once_with(str(error), getattr(triton.TritonError, code))
     request.get_response_sender().send.assert_called_once()
+
+
+@pytest.mark.parametrize(("logprobs", "sent"), [([-1.0, -2.0], [-3.0]), ([], None)])
+def test_a_sum_of_log_probabilities_is_sent_where_there_are_any(
+    logprobs: list[float], sent: list[float] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    triton = MagicMock(Tensor=lambda name, values: (name, values.tolist()))
+    triton.InferenceResponse = lambda output_tensors: dict(output_tensors)
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", triton)
+    for name in ("triton_metrics", "triton_model"):
+        monkeypatch.delitem(sys.modules, f"proofloop_serving.{name}", raising=False)
+    module = importlib.import_module("proofloop_serving.triton_model")
+    model = module.TritonPythonModel()
+    model._version = "m"
+    ask = Ask("a", "Prove it.", Sampling(), seed=0)
+    wish = Wish(ask=ask, want_echo=False, wanted=frozenset({"cumulative_logprob"}))
+    chunk = model._chunk(wish, Progress(text="Done.", finish_reason="stop", token_ids=[1, 2], logprobs=logprobs))
+    assert chunk.get("cumulative_logprob") == sent

@@ -58,11 +58,13 @@ spec:
         periodSeconds: 10
         timeoutSeconds: 5
         failureThreshold: {{ divf $serving.startupSeconds 10 | ceil | int }}
+        terminationGracePeriodSeconds: 60 # no call runs yet
       livenessProbe:
         httpGet: { path: /metrics, port: metrics }
         periodSeconds: 20
         timeoutSeconds: 10
         failureThreshold: 6
+        terminationGracePeriodSeconds: 60 # what hangs would hang on for as long as the longest call
       readinessProbe:
         httpGet: { path: /metrics, port: metrics }
         periodSeconds: 10
