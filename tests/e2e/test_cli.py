@@ -742,19 +742,6 @@ def test_doctor_misses_no_role_where_a_broker_has_the_others_and_installs_from_a
     assert install_hint("[cluster]").endswith("pip install './shared[cluster]'")
 
 
-def test_every_role_without_torch_can_be_loaded_alone(tmp_path: Path) -> None:
-    handled = {
-        "generator": ["ModelPublished.generator", "ProblemPosed"],
-        "verifier": ["ModelPublished.verifier", "ProofWritten"],
-        "meta_verifier": ["ModelPublished.meta_verifier", "ProofReviewed"],
-        "labeler": ["ReviewJudged"],
-    }
-    said = call_together(tmp_path, *(("serve", role, "--check") for role in handled))
-    for (role, events), one in zip(handled.items(), said, strict=True):
-        assert (one.data()["role"], one.data()["handles"]) == (role, events)
-    assert files_in(tmp_path) == []
-
-
 HELP = {
     "": "demo run iterate serve review prove plan doctor runs models dead prompts train nano --verbose --version",
     "demo": "--out --seed --quick",
