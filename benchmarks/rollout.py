@@ -90,7 +90,7 @@ class Plan:
     limit_s: float = 900.0
 
 
-SMALL = Plan(in_flight=16, between=20, limit_s=300.0)
+SMALL = Plan(in_flight=16, between=20, limit_s=500.0)
 
 
 @dataclass(frozen=True)

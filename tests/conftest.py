@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import hypothesis
@@ -16,6 +17,21 @@ hypothesis.settings.register_profile("busy", deadline=None)  # how long a case t
 hypothesis.settings.load_profile("busy")
 
 __all__ = ["broker", "installation", "quiet_log", "s3", "triton"]
+
+
+MAY_BE_SKIPPED = ("custom resources are NOT checked", "no container: ", "has no stub for Python")
+"""What no package can mend: other projects' schemas, no right to make a namespace, a Python newer than Triton's."""
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With PROOFLOOP_TEST_SKIPS=fail, as in CI, a green run means that every server was there and every test ran."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or os.environ.get("PROOFLOOP_TEST_SKIPS") != "fail":
+        return
+    skipped = [str(report.longrepr[2]) for report in reporter.stats.get("skipped", ())]
+    if not all(any(reason in why for reason in MAY_BE_SKIPPED) for why in skipped):
+        reporter.write_line("PROOFLOOP_TEST_SKIPS=fail: this run fails for what was skipped, see below", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ import pytest
 
 
 def nano_base_folder() -> Path:
-    nano = pytest.importorskip("proofloop_trainer.nano", reason="proofloop-trainer is not installed")
-    folder = Path(nano.__file__).parent / "base"
-    if not (folder / "config.json").exists():
-        pytest.skip(f"proofloop-trainer has no nano base model in {folder}")
-    return folder
+    pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
+    from proofloop_trainer.nano import base_folder
+
+    return base_folder()

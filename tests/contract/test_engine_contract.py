@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from proofloop.engine import installed_engines, open_engine
+from proofloop.engine import open_engine
 from proofloop.engine.base import ChatMessage, Engine, Generation, GenerationRequest
 from proofloop.errors import EngineError
 from proofloop.records import Sampling
@@ -66,8 +66,7 @@ def simulated() -> Iterator[Subject]:
 
 @contextmanager
 def local() -> Iterator[Subject]:
-    if "local" not in installed_engines():
-        pytest.skip("proofloop-serving is not installed")
+    pytest.importorskip("proofloop_serving", reason="proofloop-serving is not installed")
     folder = nano_base_folder()
     engine = open_engine("local", {}, lambda version: folder)
     too_long = (ChatMessage("user", "2 + 2 = 4. " * 20_000),)

@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
+import typer
 from pika import BlockingConnection, URLParameters
 from typer.testing import CliRunner
 
@@ -427,7 +428,7 @@ def test_a_run_that_is_interrupted_ends_cleanly_and_goes_on_where_it_stood(tmp_p
     process = start(tmp_path, "run", "small.toml")
     wait_for_labels(store, 3)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-1].startswith("stopped: ") and "--resume" in err.splitlines()[-1]
     assert "stopping: " in err and "Traceback" not in err
@@ -443,7 +444,7 @@ def test_a_run_that_is_interrupted_ends_cleanly_and_goes_on_where_it_stood(tmp_p
 
 
 def wait_for_labels(store: LocalStore, count: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while len(list(store.list(keys.labels("small")))) < count:
         assert time.monotonic() < deadline, "the run is too slow"
         time.sleep(0.02)
@@ -472,7 +473,7 @@ def test_a_person_grades_what_a_run_left_undecided_and_every_look_at_it_says_so(
     headers = {"Origin": ready["url"].rstrip("/")}
     assert httpx.post(f"{ready['url']}runs/small/proofs/{proof}", data=form, headers=headers).status_code == 303
     page.send_signal(signal.SIGINT)
-    _, err = page.communicate(timeout=20)
+    _, err = page.communicate(timeout=60)
     assert page.returncode == 0, err
     assert find_label(store, "small", proof) == label.model_copy(
         update={**undecided, "outcome": "label", "kind": "rejected_upheld", "score": 0.0, "by": "Emmy Noether"}
@@ -507,14 +508,13 @@ def test_a_problem_is_proved_once_and_read_from_the_store_after_that(tmp_path: P
         assert proof["proof"].startswith("Simulated proof")
         assert proof["outcome"] in ("label", "perfect", "undecided")
         assert proof["critiques"] and {"score", "outcome", "confirmed", "analysis"} == set(proof["critiques"][0])
-    before = files_in(tmp_path)
     again, other = call_together(tmp_path, arguments, ("prove", "Prove that 2 < 3.", "--using", str(file), "--json"))
     page = call(tmp_path, "prove", "Prove that 1 < 2.", "--using", str(file), "--proofs", "2")
     assert again.data() == found
     assert len(other.data()) == 1
     assert page.code == 0
     assert page.out.count("Score: ") == 2 and "Critique 1 (score " in page.out
-    assert set(before) <= set(files_in(tmp_path))
+    assert len(list((tmp_path / "data" / "runs").iterdir())) == 2  # a run a problem
 
 
 def test_a_problem_of_any_length_is_proved_and_no_escape_of_a_model_reaches_the_terminal(
@@ -742,27 +742,17 @@ def test_doctor_misses_no_role_where_a_broker_has_the_others_and_installs_from_a
     assert install_hint("[cluster]").endswith("pip install './shared[cluster]'")
 
 
-def test_every_role_without_torch_can_be_loaded_alone(tmp_path: Path) -> None:
-    handled = {
-        "generator": ["ModelPublished.generator", "ProblemPosed"],
-        "verifier": ["ModelPublished.verifier", "ProofWritten"],
-        "meta_verifier": ["ModelPublished.meta_verifier", "ProofReviewed"],
-        "labeler": ["ReviewJudged"],
-    }
-    said = call_together(tmp_path, *(("serve", role, "--check") for role in handled))
-    for (role, events), one in zip(handled.items(), said, strict=True):
-        assert (one.data()["role"], one.data()["handles"]) == (role, events)
-    assert files_in(tmp_path) == []
-
-
 HELP = {
-    "": "demo run serve prove doctor runs models dead prompts nano --verbose --version",
+    "": "demo run iterate serve review prove plan doctor runs models dead prompts train nano --verbose --version",
     "demo": "--out --seed --quick",
     "run": "FILE --store --resume --local",
     "serve": "ROLE --concurrency --store --check",
+    "review": "[RUN] --host --port --spot-checks --store",
     "prove": "PROBLEM --using --proofs --store --json",
+    "plan": "[FILE] --from --problems-per-hour --tokens-per-second --gpus --values --json",
     "doctor": "[FILE] --store --json",
-    "runs": "list show measure report cost export",
+    "runs": "list show measure report cost export search",
+    "runs search": "RUN --store --json",
     "runs export": "RUN --people --analyses --store",
     "iterate": "FILE --store --seed",
     "runs measure": "RUN --store --json",
@@ -781,6 +771,8 @@ HELP = {
     "prompts": "show import",
     "prompts show": "[PACK]",
     "prompts import": "FILE --out",
+    "train": "export-slime",
+    "train export-slime": "RUN STAGE --out --store",
     "nano": "pose check train",
     "nano pose": "--count --split --seed",
     "nano check": "QUESTION SOLUTION",
@@ -791,11 +783,19 @@ HELP = {
 @pytest.mark.usefixtures("quiet_log")
 def test_help_of_every_command_names_its_arguments_and_options() -> None:
     """In this process: what is asked of is the tree of commands, not the start of an interpreter."""
+    assert sorted(HELP) == sorted(names_in(typer.main.get_command(app)))
     for command, words in HELP.items():
         result = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"})
         assert result.exit_code == 0
         missing = [word for word in words.split() if word.lower() not in result.output.lower()]
         assert not missing, (command, missing, result.output)
+
+
+def names_in(command: Any, *path: str) -> Iterator[str]:
+    """A command, and those below it."""
+    yield " ".join(path)
+    for name, below in getattr(command, "commands", {}).items():
+        yield from names_in(below, *path, name)
 
 
 def test_a_command_that_does_not_exist_is_exit_code_2_and_no_command_shows_the_help(tmp_path: Path) -> None:

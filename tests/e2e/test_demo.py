@@ -41,7 +41,7 @@ def engine_answers(store: LocalStore) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)  # two processes, each within 280 s
 def test_the_quick_demo_trains_measures_and_reports_and_is_done_once(tmp_path: Path) -> None:
     pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
     began = time.monotonic()

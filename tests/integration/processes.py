@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -10,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -29,13 +31,21 @@ def folder(prefix: str) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+PORTS = range(15_000, 30_000)
+"""Below those that the system gives to whoever connects or asks for any: a server that was away gets its own again."""
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Ports nobody listens on, and nobody takes who does not ask for them."""
+    drawn = random.SystemRandom().sample(PORTS, len(PORTS))  # training seeds `random` alike in every process
+    return list(itertools.islice(filter(_is_free, drawn), count))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as one, suppress(OSError):
+        one.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def wait_until(what: str, is_ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:

@@ -11,7 +11,6 @@ from tests.integration.servers import S3, Broker
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_every_proof_is_labelled_once_though_workers_broker_and_store_are_killed(
     broker: Broker, s3: S3, tmp_path: Path
 ) -> None:

@@ -28,14 +28,14 @@ from proofloop.standing import all_figures, manifests
 from proofloop.store import LocalStore, get_record
 from proofloop.walk import find_spec
 
-pytest.importorskip("proofloop_trainer.curriculum.workflow", reason="proofloop-trainer is not installed")
+pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
 from proofloop_trainer.curriculum import stages
 from proofloop_trainer.curriculum.cases import CaseFile
 from proofloop_trainer.curriculum.workflow import iterate
 from proofloop_trainer.nano.tokenizer import build_tokenizer
 
-pytestmark = [pytest.mark.usefixtures("quiet_log"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.usefixtures("quiet_log")
 ANSWER = {"max_tokens": 64}
 NO_STEPS, TOO_SHORT = {"steps": 0}, {"max_tokens": 2}
 EXAMPLE = Path(__file__).parents[2] / "examples" / "iterate-files" / "nano_files.py"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tritonclient.grpc import InferenceServerClient
 
-pytest.importorskip("proofloop_trainer.curriculum.workflow", reason="proofloop-trainer is not installed")
+pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
 from proofloop import keys
 from proofloop.curriculum import CurriculumSpec
@@ -20,7 +20,7 @@ from proofloop_trainer.curriculum.workflow import iterate
 from tests.integration.triton_server import own_triton
 from tests.nano_base import nano_base_folder
 
-pytestmark = [pytest.mark.usefixtures("quiet_log"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.usefixtures("quiet_log")
 ANSWER = {"max_tokens": 96}
 
 

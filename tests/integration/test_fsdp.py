@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytest.importorskip("proofloop_trainer.grpo", reason="proofloop-trainer is not installed")
+pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
 import torch
 from safetensors.torch import load_file

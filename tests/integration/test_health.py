@@ -85,7 +85,6 @@ def test_a_thread_that_ended_is_a_reason_to_restart(process: Process) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_store_that_is_away_and_a_service_that_stops_are_no_reason_to_kill_it(
     installation: Installation, s3: S3
 ) -> None:
@@ -103,16 +102,16 @@ def test_a_store_that_is_away_and_a_service_that_stops_are_no_reason_to_kill_it(
         s3.start()
         assert wait_until(lambda: probe(port, "readyz") == HEALTHY, 40), probe(port, "readyz")
     run = installation.folder / "counted.toml"
-    run.write_text(RUN.replace("latency_s = 0.02", "latency_s = 20, latency_sigma = 0"))
+    run.write_text(RUN.replace("latency_s = 0.02", "latency_s = 10, latency_sigma = 0"))
     posing = installation.call("run", str(run))
     assert wait_until(lambda: sum(scrape(port)["proofloop_messages_in_work"].values()) > 0, 60)
     service = installation.services["generator"]
     service.send_signal(signal.SIGTERM)
-    assert wait_until(lambda: probe(port, "readyz") == (503, "stopping"), 5)
+    assert wait_until(lambda: probe(port, "readyz") == (503, "stopping"), 20)
     assert probe(port, "healthz") == HEALTHY
     assert service.wait(60) == 0, installation.log()
     posing.send_signal(signal.SIGINT)
-    assert posing.wait(15) == 130
+    assert posing.wait(60) == 130
 
 
 def answers(port: int) -> bool:

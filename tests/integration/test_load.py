@@ -11,7 +11,6 @@ from tests.integration.servers import S3, Broker
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_full_verifiers_lose_no_consumer_and_leave_the_short_roles_alone(
     broker: Broker, s3: S3, tmp_path: Path
 ) -> None:

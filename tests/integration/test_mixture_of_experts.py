@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("proofloop_trainer.grpo", reason="proofloop-trainer is not installed")
+pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
 import torch
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM

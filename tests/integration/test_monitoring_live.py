@@ -70,7 +70,6 @@ def watched(installation: Installation, broker: Broker, tmp_path: Path) -> Itera
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_every_query_finds_what_it_asks_for_and_every_alert_can_be_evaluated(watched: Watched) -> None:
     installation, prometheus = watched.installation, watched.prometheus
     put_no_event_in_the_queue_of_the_verifier(installation)
@@ -96,7 +95,6 @@ def test_every_query_finds_what_it_asks_for_and_every_alert_can_be_evaluated(wat
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_a_role_without_pods_is_told_and_so_is_what_the_broker_gave_up(
     installation: Installation, broker: Broker, tmp_path: Path
 ) -> None:

@@ -54,7 +54,7 @@ def test_a_grade_reaches_the_trainer_once_though_the_page_was_killed_before_it_c
         doomed = subprocess.Popen(command, env=installation.environment, stdout=subprocess.PIPE, stderr=log, text=True)
     installation.processes.append(doomed)
     grade(address(doomed))
-    assert doomed.wait(20) == -signal.SIGKILL, installation.log()
+    assert doomed.wait(60) == -signal.SIGKILL, installation.log()
     assert get_record(data, keys.grade(RUN, PROOF), Grade).by == "Emmy Noether"
     assert waiting_for_trainer(installation) == []
 
@@ -63,7 +63,7 @@ def test_a_grade_reaches_the_trainer_once_though_the_page_was_killed_before_it_c
         assert "Emmy Noether" in httpx.get(f"{address(process)}runs/{RUN}").text
         assert wait_until(lambda: is_announced(data), 20), installation.log()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0, installation.log()
+        assert process.wait(60) == 0, installation.log()
 
     (event,) = waiting_for_trainer(installation)
     assert event == ProofLabeled.of(get_record(data, keys.grade(RUN, PROOF), Grade).label)
@@ -83,13 +83,13 @@ def test_two_graders_on_two_pages_at_once_make_one_label_and_one_announcement(
     assert wait_until(lambda: is_announced(data), 20), installation.log()
     for process in installation.processes:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0, installation.log()
+        assert process.wait(60) == 0, installation.log()
     assert waiting_for_trainer(installation) == [ProofLabeled.of(first.label)]
 
 
 def test_an_address_that_others_reach_needs_a_password(installation: Installation, data: Store) -> None:
     refused = installation.call("review", "--host", "0.0.0.0", "--port", "0")
-    assert refused.wait(20) == 2
+    assert refused.wait(60) == 2
     assert "--host 0.0.0.0: others could reach the page, and it has no password" in installation.log()
     installation.environment["PROOFLOOP_REVIEW_TOKEN"] = "a long word"
     page = address(installation.call("review", "--host", "0.0.0.0", "--port", "0"))
@@ -99,7 +99,7 @@ def test_an_address_that_others_reach_needs_a_password(installation: Installatio
 
 def test_a_port_that_is_taken_is_named(installation: Installation, data: Store) -> None:
     port = str(httpx.URL(address(installation.call("review", "--port", "0"))).port)
-    assert installation.call("review", "--port", port).wait(20) == 2
+    assert installation.call("review", "--port", port).wait(60) == 2
     assert f"--port {port} cannot be listened on: Address already in use" in installation.log()
 
 

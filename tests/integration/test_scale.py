@@ -11,7 +11,6 @@ from tests.integration.servers import S3, Broker
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_verifiers_follow_their_queue_and_nothing_is_lost_or_done_twice(broker: Broker, s3: S3, tmp_path: Path) -> None:
     if not broker.api:
         pytest.skip("the broker's management API is not known")

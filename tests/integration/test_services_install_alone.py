@@ -62,6 +62,7 @@ def test_a_service_installs_and_starts_alone(role: str, build: Build, tmp_path: 
     assert (started.returncode, started.stderr) == (0, "")
     expected = {"role": role, "handles": HANDLES[role], "proofloop": metadata_of(wheels[0])["Version"]}
     assert json.loads(started.stdout) == expected
+    assert not (tmp_path / "venv" / "proofloop-data").exists()  # it only looks
 
     imported = environment.run("python", "-c", "import torch")
     assert imported.returncode == (0 if role == "trainer" else 1), imported.stderr

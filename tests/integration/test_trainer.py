@@ -26,7 +26,7 @@ from proofloop.store import LocalStore, get_record, put_record
 from proofloop.walk import LocalWalk, check_training, create_run, planned, planned_proofs
 from tests.builders import MALFORMED, RUN, runspec
 
-pytest.importorskip("proofloop_trainer.train", reason="proofloop-trainer is not installed")
+pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
 import torch
 from safetensors.torch import load_file

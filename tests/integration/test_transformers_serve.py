@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from proofloop.engine.base import ChatMessage, GenerationRequest
@@ -23,9 +21,9 @@ from proofloop.engine.openai import OpenAIEngine
 from proofloop.engine.openai_settings import OpenAISettings
 from proofloop.errors import EngineError
 from proofloop.records import Sampling
+from tests.integration.processes import answers, free_ports, wait_until
 from tests.nano_base import nano_base_folder
 
-START_S = 45
 LONG = 450  # tokens; the nano model takes 512 with the prompt
 WITHOUT_END = {"logit_bias": {"2": -100.0}}  # 2 is the nano model's <eos>
 # A model whose generation_config.json does not say do_sample is served greedily, whatever temperature is asked for.
@@ -43,33 +41,16 @@ def folder() -> Path:
 def base_url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for package in ("fastapi", "uvicorn", "openai"):
         pytest.importorskip(package, reason=f"transformers serve needs {package}: pip install 'transformers[serving]'")
-    port, log = free_port(), tmp_path_factory.mktemp("serve") / "log"
+    [port], log = free_ports(1), tmp_path_factory.mktemp("serve") / "log"
     command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder), "--device", "cpu"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     with log.open("w") as out, subprocess.Popen(command, env=os.environ | offline, stdout=out, stderr=out) as server:
         try:
-            wait_until_healthy(server, port, log)
+            wait_until("transformers serve", lambda: answers(f"http://127.0.0.1:{port}/health"), server, log)
             yield f"http://127.0.0.1:{port}/v1"
         finally:
             server.kill()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until_healthy(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            httpx.get(f"http://127.0.0.1:{port}/health").raise_for_status()
-            return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    pytest.fail(f"transformers serve did not start within {START_S} s:\n{log.read_text()[-3000:]}")
 
 
 @pytest.fixture

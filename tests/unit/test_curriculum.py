@@ -32,7 +32,7 @@ from proofloop.standing import (
 )
 from proofloop.store import LocalStore, put_record
 
-pytest.importorskip("proofloop_trainer.curriculum", reason="proofloop-trainer is not installed")
+pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
 from proofloop_trainer.curriculum import measuring, stages
 from proofloop_trainer.curriculum.asking import Asker

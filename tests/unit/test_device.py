@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("proofloop_trainer.device", reason="proofloop-trainer is not installed")
+pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
 from proofloop_trainer.device import GIB, in_words
 

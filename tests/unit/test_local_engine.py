@@ -95,7 +95,8 @@ def test_shares_of_engine_seconds_add_up_to_wall_time(engine):
     ask(engine, [request(0)])
     began = time.perf_counter()
     total = sum(generation.engine_seconds for generation in ask(engine, [request(number) for number in range(64)]))
-    assert 0 < total <= time.perf_counter() - began
+    took = time.perf_counter() - began
+    assert took / 2 < total <= took
 
 
 def test_the_second_call_of_a_prompt_says_that_it_was_read_before(engine):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-pytest.importorskip("proofloop_trainer.slime", reason="proofloop-trainer is not installed")
+pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
 from proofloop import keys
 from proofloop.cli.app import app

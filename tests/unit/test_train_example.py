@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("proofloop_trainer.train", reason="proofloop-trainer is not installed")
+pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
 from accelerate.commands.config.config_args import load_config_from_file
 
