@@ -36,8 +36,8 @@ pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not instal
 
 from proofloop_trainer.curriculum import measuring, stages
 from proofloop_trainer.curriculum.asking import Asker
-from proofloop_trainer.curriculum.cases import balanced, draw_proofs
-from proofloop_trainer.curriculum.gate import paired
+from proofloop_trainer.curriculum.cases import CaseFile, balanced, draw_proofs
+from proofloop_trainer.curriculum.gate import compare, paired
 from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, in_split, read_graded
 from proofloop_trainer.curriculum.rollouts import SAID, Judges, meta_verify, prove, verify
 from proofloop_trainer.curriculum.watch import check, look
@@ -230,6 +230,18 @@ def test_cases_of_one_question_are_one_case_to_the_gate():
     assert not paired("f", list("abcdefgh"), before, after, z=1.96).promoted
 
 
+def test_a_gate_without_a_case_says_what_is_held_out_and_what_to_do(tmp_path: Path):
+    spec, store = CurriculumSpec(name="c"), LocalStore(tmp_path)
+    engines = Engines(store, tmp_path)
+    work = Work(
+        spec, store, engines, load_domain("nano"), None, None, PACK, tmp_path, threading.Event(), lambda text: None
+    )
+    served: dict[Any, str] = dict.fromkeys(("generator", "verifier", "meta_verifier"), "v")
+    with pytest.raises(ProofloopError, match=r"meta_verifier by: 0 graded proofs, and 0 analyses.*\nhint: "):
+        compare(work, "meta_verifier", "v", "w", CaseFile(), served)
+    engines.close()
+
+
 @pytest.mark.parametrize(
     ("iteration", "verifier", "generator", "start"),
     [
@@ -246,7 +258,7 @@ def test_an_iteration_goes_on_from_the_consolidated_model_whichever_role_it_serv
 ):
     served: dict[Any, str] = {"verifier": verifier, "generator": generator, "meta_verifier": verifier}
     stage = Stage(name=f"{iteration}-generator", kind="generator", iteration=iteration)
-    assert stages.start_of(stage, served) == served.get(start, start)
+    assert stages.start_of("c", stage, served) == served.get(start, start)
 
 
 def sample(said: float | None = 1.0, tokens: int = 10, role: str = "verifier", number: int = 0) -> TrainingSample:

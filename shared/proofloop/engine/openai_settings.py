@@ -10,6 +10,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, field_validator
 
 from proofloop.engine.base import GenerationRequest
+from proofloop.engine.settings import doubling_wait_s
 from proofloop.records import Sampling
 
 MiB = 1024 * 1024
@@ -110,8 +111,7 @@ class OpenAISettings(BaseModel):
 
     def backoff_s(self, attempt: int, chance: float) -> float:
         """Doubling waits with jitter: between half of it and all of it, by `chance` [0, 1)."""
-        longest = min(self.longest_wait_s, self.first_wait_s * 2.0 ** (attempt - 1))
-        return longest * (1 + chance) / 2
+        return doubling_wait_s(attempt, chance, first_s=self.first_wait_s, longest_s=self.longest_wait_s)
 
     def redact(self, text: str) -> str:
         """The text without the key, in one line, shortened: fit for a log."""

@@ -13,6 +13,15 @@ from proofloop.errors import ConfigError
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
+MOST_DOUBLINGS = 32
+"""Of a wait: it is past any limit long before, and a server may be away for days."""
+
+
+def doubling_wait_s(attempt: int, chance: float, *, first_s: float, longest_s: float) -> float:
+    """How long to wait after that many attempts: between half of it and all of it, by `chance` [0, 1)."""
+    longest = min(longest_s, first_s * 2.0 ** min(attempt - 1, MOST_DOUBLINGS))
+    return longest * (1 + chance) / 2
+
 
 def read_settings(settings_type: type[Settings], values: Mapping[str, object], kind: str) -> Settings:
     """The checked settings. Raises ConfigError; secrets are never repeated."""

@@ -6,13 +6,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, field_validator
 
+from proofloop.engine.settings import doubling_wait_s
 from proofloop.engine.triton_contract import MODEL_FILE, triton_name
 
 MiB = 1024 * 1024
 ERROR_TEXT_LENGTH = 500
-
-MOST_DOUBLINGS = 32
-"""Of a wait: it is past any limit long before, and a server may be away for days."""
 
 
 class TritonSettings(BaseModel):
@@ -79,8 +77,7 @@ class TritonSettings(BaseModel):
 
     def backoff_s(self, attempt: int, chance: float) -> float:
         """Doubling waits with jitter: between half of it and all of it, by `chance` [0, 1)."""
-        longest = min(self.longest_wait_s, self.first_wait_s * 2.0 ** min(attempt - 1, MOST_DOUBLINGS))
-        return longest * (1 + chance) / 2
+        return doubling_wait_s(attempt, chance, first_s=self.first_wait_s, longest_s=self.longest_wait_s)
 
     def redact(self, text: str) -> str:
         """The text without the key, in one line, shortened: fit for a log."""

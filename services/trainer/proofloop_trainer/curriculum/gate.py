@@ -63,8 +63,9 @@ def compare(
     judges, questions = work.judges(served, "gate"), asked(cases)
     if not questions:
         raise ProofloopError(
-            f"nothing is held out to compare versions of the {role} by: {before} reports no issue in any of"
-            f" {len(cases.proofs)} proofs\nhint: a higher [data] validation, or a longer cold start"
+            f"nothing is held out to compare versions of the {role} by: {len(cases.proofs)} graded proofs, and"
+            f" {len(cases.analyses)} analyses that report an issue\n"
+            "hint: a higher [data] validation, or a longer cold start"
         )
     values = [value(work, version, cases, judges) for version in (before, after)]
     name = figure if work.grades is None or role == "meta_verifier" else f"{figure}, by the judges in service"

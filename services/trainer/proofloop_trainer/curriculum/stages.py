@@ -16,7 +16,6 @@ from proofloop.errors import ProofloopError
 from proofloop.models import publish_folder
 from proofloop.records import MODEL_ROLES, ModelRole, Record, Tokens, TrainingSample
 from proofloop.standing import GateReport, StageManifest
-from proofloop.store import find_record, put_record
 from proofloop_trainer.checkpoint import write_model_manifest
 from proofloop_trainer.curriculum import gate, labelling
 from proofloop_trainer.curriculum.cases import (
@@ -93,7 +92,7 @@ def enhanced(work: Work, stage: Stage, served: Served) -> StageManifest:
     Up to half of the proofs are those that got labels in earlier iterations. The ablation no-meta takes as many steps
     with as many prompts of D_v and nothing of D_mv.
     """
-    wanted, start = work.spec.enhanced, start_of(stage, served)
+    wanted, start = work.spec.enhanced, start_of(work.spec.name, stage, served)
     proofs = graded_proofs(work, served["generator"])
     labelled = _evenly(work, labelling.labelled_proofs(work, stage.iteration - 1))
     is_plain = stage.ablation == "no-meta"
@@ -175,7 +174,7 @@ class Refreshed:
 
 def generator(work: Work, stage: Stage, served: Served) -> StageManifest:
     """R_format * (alpha R_Y + beta R_Z) from the verifier's checkpoint, eq. (5); judged by the learned judges alone."""
-    wanted, start = work.spec.generator, start_of(stage, served)
+    wanted, start = work.spec.generator, start_of(work.spec.name, stage, served)
     is_plain = stage.ablation == "no-self"
     alpha, beta = (wanted.alpha + wanted.beta, 0.0) if is_plain else (wanted.alpha, wanted.beta)
 
@@ -230,12 +229,13 @@ class BestAnswers(Record):
 
 
 def _best_answers(work: Work, stage: Stage, served: Served, wanted: Consolidate) -> list[Tokens]:
-    """Of every role, asked once, whatever interrupts the stage."""
-    key = keys.cases(work.spec.name, stage.name)
-    if (found := find_record(work.store, key, BestAnswers)) is not None:
-        return found.tokens
-    tokens = [sample.tokens for role in MODEL_ROLES for sample in _best(work, stage, role, served, wanted)]
-    return put_record(work.store, key, BestAnswers(tokens=tokens), durable=True).tokens
+    """Of every role."""
+
+    def ask() -> BestAnswers:
+        samples = (sample for role in MODEL_ROLES for sample in _best(work, stage, role, served, wanted))
+        return BestAnswers(tokens=[sample.tokens for sample in samples])
+
+    return work.once(stage.name, BestAnswers, ask).tokens
 
 
 def _best(work: Work, stage: Stage, role: ModelRole, served: Served, wanted: Consolidate) -> list[TrainingSample]:
@@ -322,16 +322,16 @@ def settings_of(spec: CurriculumSpec, kind: StageKind, steps: int | None = None)
     return grpo_settings(grpo_fields(spec, kind, steps), kind, getattr(spec.sampling, SAMPLED[kind]))
 
 
-def start_of(stage: Stage, served: Served) -> str:
+def start_of(run: str, stage: Stage, served: Served) -> str:
     """What an iteration trains on: its own verifier in service, else the model that consolidates the one before.
 
     Where the gate let that serve another role only, what the generator learnt is in it all the same.
     """
-    made = {version: version.rpartition("/")[0].rpartition("/")[2] for version in served.values()}
-    if made[served["verifier"]].startswith(f"{stage.iteration}-"):
-        return served["verifier"]
-    last = f"{stage.iteration - 1}-consolidate"
-    return next((version for version, by in made.items() if by == last), served["verifier"])
+    own, last = f"{keys.all_models(run)}{stage.iteration}-", keys.models(run, f"{stage.iteration - 1}-consolidate")
+    verifier = served["verifier"]
+    if verifier.startswith(own):
+        return verifier
+    return next((version for version in served.values() if version.startswith(last)), verifier)
 
 
 def _gated(work: Work, stage: Stage, role: ModelRole, before: str, version: str, served: Served) -> StageManifest:

@@ -19,7 +19,7 @@ from proofloop.models import version_folder
 from proofloop.prompts import PromptPack
 from proofloop.records import ModelRole, Sampling, derive_seed
 from proofloop.runspec import Models, Problems, RoleTraining, RunSpec, Split, Training
-from proofloop.store import Store, find_record, put_record
+from proofloop.store import R, Store, find_record, put_record
 from proofloop.walk import Interrupted
 from proofloop_trainer.curriculum.asking import Asker
 from proofloop_trainer.curriculum.cases import CaseFile
@@ -117,8 +117,12 @@ class Work:
 
     def cases(self, name: str, draw: Callable[[], CaseFile]) -> CaseFile:
         """The data set of that name: drawn once, then read."""
+        return self.once(name, CaseFile, draw)
+
+    def once(self, name: str, kind: type[R], make: Callable[[], R]) -> R:
+        """What a stage draws or asks for under that name: made once, whatever interrupts it, then read."""
         key = keys.cases(self.spec.name, name)
-        return find_record(self.store, key, CaseFile) or put_record(self.store, key, draw(), durable=True)
+        return find_record(self.store, key, kind) or put_record(self.store, key, make(), durable=True)
 
     def folder(self, version: str) -> Path:
         return version_folder(self.store, self.cache, version, self.spec.base)
