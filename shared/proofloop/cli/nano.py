@@ -45,7 +45,7 @@ def check(
 def train(
     out: Annotated[Path, typer.Option("--out", help="Folder of the new model.")] = Path("nano-base"),
     seed: Annotated[int, typer.Option("--seed")] = 0,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of practice and demonstrations.")] = 8000,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of practice and demonstrations.")] = 10000,
 ) -> None:
     """Train a base model from nothing on imperfect demonstrations, as the shipped one was (minutes on one core)."""
     for point in entry_points(group="proofloop.commands", name="nano-train"):
