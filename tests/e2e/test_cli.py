@@ -776,7 +776,7 @@ HELP = {
     "nano": "pose check train",
     "nano pose": "--count --split --seed",
     "nano check": "QUESTION SOLUTION",
-    "nano train": "--out --seed",
+    "nano train": "--out --seed --threads",
 }
 
 

@@ -136,7 +136,7 @@ def test_the_planted_proofs_are_what_they_are_meant_to_be() -> None:
     assert [finding.score for finding in checked] == [1.0, 0.0, 0.5]
     assert [finding.defects for finding in checked[1:]] == [
         (Defect("a", "miscalculated"),),
-        (Defect("a", "missing"),),
+        (Defect("a", "missing", "2 + 3 = 5, then b 5"),),
     ]
     assert render_proof(true_lines(parse_question(QUESTION))) == RIGHT
 
@@ -146,7 +146,7 @@ def test_a_run_without_proofs_has_no_figure(store: LocalStore) -> None:
 
 
 def test_every_figure_of_a_small_run_is_exact(store: LocalStore) -> None:
-    fatal, minor = [Defect("a", "miscalculated")], [Defect("a", "missing")]
+    fatal, minor = [Defect("a", "miscalculated")], [Defect("a", "missing", "2 + 3 = 5, then b 5")]
     add_proof(store, "a", RIGHT, valid(1.0), score=1.0)
     add_critiques(store, "a", (1.0, []), (0.0, fatal), (None, []))
     add_proof(store, "b", WRONG, valid(1.0), score=0.0, outcome="label")

@@ -16,6 +16,7 @@ from proofloop.domains.nano import (
     NanoDomain,
     calculate,
     draw_chain,
+    omission,
     parse_proof,
     parse_question,
     render_analysis,
@@ -56,9 +57,18 @@ def test_blank_space_changes_nothing():
 
 def test_one_omitted_step_scores_a_half_and_two_score_zero():
     a, b, c, d = PROOF.splitlines()
-    assert check("\n".join([a, c, d])) == ProofFinding(0.5, (Defect("b", "missing"),))
-    assert check("\n".join([a, b, c])) == ProofFinding(0.5, (Defect("d", "missing"),))
-    assert check("\n".join([b, c])) == ProofFinding(0.0, (Defect("a", "missing"), Defect("d", "missing")))
+    assert check("\n".join([a, c, d])) == ProofFinding(0.5, (Defect("b", "missing", "0 * 4 = 0, then c 0"),))
+    assert check("\n".join([a, b, c])) == ProofFinding(0.5, (Defect("d", "missing", "5 + 9 = 4"),))
+    first, last = Defect("a", "missing", "7 + 3 = 0, then b 0"), Defect("d", "missing", "5 + 9 = 4")
+    assert check("\n".join([b, c])) == ProofFinding(0.0, (first, last))
+
+
+def test_omitted_steps_in_a_row_show_lines_that_follow_one_another():
+    a, _, _, d = PROOF.splitlines()
+    omitted = (Defect("b", "missing", "1 * 4 = 4"), Defect("c", "missing", "4 - 5 = 9"))
+    assert check(a.replace("= 0", "= 1")).defects[1:3] == omitted
+    lost = (omitted[0], Defect("c", "missing", "4 - 5 = 9, then d 5"), Defect("d", "miscopied"))
+    assert check(f"{a[:-1]}1\n{d}").defects[1:] == lost
 
 
 def test_a_wrong_result_carried_on_consistently_is_one_defect():
@@ -102,7 +112,13 @@ def test_duplicate_extra_disordered_and_unreadable_lines_score_zero_and_say_why(
 
 def test_a_megabyte_of_anything_is_refused_at_once():
     began = time.perf_counter()
-    for text in ("a" * 10**6, "a 1 + 1 = 2\n" * 10**5, "\n" * 10**6, " " * 10**6, "Step a is missing.\n" * 10**5):
+    for text in (
+        "a" * 10**6,
+        "a 1 + 1 = 2\n" * 10**5,
+        "\n" * 10**6,
+        " " * 10**6,
+        "Step a is missing: 1 + 1 = 2.\n" * 10**5,
+    ):
         assert check(text).score == 0.0
         assert not DOMAIN.check_critique(QUESTION, text, text).faithful
     assert time.perf_counter() - began < 1.0
@@ -114,6 +130,7 @@ def test_a_foreign_question_has_no_exact_checker():
             DOMAIN.check_proof(question, PROOF)
 
 
+GAP = PROOF.replace("c 0 - 5 = 5\n", "")
 WRONG = PROOF.replace("c 0 - 5 = 5\nd 5 + 9 = 4", "c 0 - 5 = 6\nd 6 + 9 = 5")
 
 
@@ -125,7 +142,15 @@ WRONG = PROOF.replace("c 0 - 5 = 5\nd 5 + 9 = 4", "c 0 - 5 = 6\nd 6 + 9 = 5")
         (WRONG, "Step c is miscalculated.\nStep d is miscopied.", 0.5, False),
         (WRONG, "No issue was found.", 1.0, False),
         (PROOF, "No issue was found.", 1.0, True),
-        (PROOF, "Step a is missing.", 0.0, False),
+        (PROOF, "Step a is missing: 7 + 3 = 0.", 0.0, False),
+        (GAP, "Step c is missing: 0 - 5 = 5, then d 5.", 1.0, True),
+        (GAP, " Step c  is missing: 0-5=5,  then d 5.\n", 1.0, True),
+        (GAP, "Step c is missing: 0 - 5 = 5.", 0.0, False),
+        (GAP, "Step c is missing: 0 - 5 = 5, then d 6.", 0.0, False),
+        (GAP, "Step c is missing: 0 - 5 = 6, then d 5.", 0.0, False),
+        (GAP, "Step c is missing: 1 - 5 = 6, then d 5.", 0.0, False),
+        (GAP, "Step c is missing.", 0.5, False),
+        (GAP, "Step c is missing: 0 - 5 = 5, then d 5.\nStep d is miscopied.", 0.5, False),
         (PROOF, "All good!", 0.5, False),
         (WRONG, "Step c is miscalculated.\nNo issue was found.", 0.5, False),
     ],
@@ -183,7 +208,8 @@ def test_one_inserted_flaw_is_found_where_it_is(chain: Chain, data: st.DataObjec
         wrong = (line.operand + shift) % 10
         lines.insert(place, replace(line, operand=wrong, result=calculate(line.value, line.operator, wrong)))
     defects = DOMAIN.check_proof(render_question(chain), render_proof(lines)).defects
-    assert defects[0] == Defect(line.label, kind)
+    after = (lines[place].label, lines[place].value) if place < len(lines) else None
+    assert defects[0] == (omission(line, after) if kind == "missing" else Defect(line.label, kind))
     assert DOMAIN.check_critique(render_question(chain), render_proof(lines), render_analysis(defects[:1])).faithful
 
 

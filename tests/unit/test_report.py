@@ -155,7 +155,7 @@ def give_label(
 def rejected_proof(store: Store, proof_id: str = "p1-000") -> Proof:
     proof = write_proof(store, proof_id, solution=SLIP)
     criticise(store, proof, 0, 0.0, "Step a is miscalculated.", metas=(1.0, 1.0))
-    criticise(store, proof, 1, 0.0, "Step b is missing.", metas=(0.0, 0.0, 1.0))
+    criticise(store, proof, 1, 0.0, "Step b is missing: 1 * 4 = 4.", metas=(0.0, 0.0, 1.0))
     give_label(store, proof, "rejected_upheld", 0.0, carrying=(0,))
     return proof
 
@@ -273,7 +273,7 @@ def test_report_puts_the_exact_checker_beside_the_loop(store: Store, tmp_path: P
     seen = visible(page_of(store, tmp_path))
     assert "Exact checker, not used in training: true score 0 step a miscalculated" in seen
     assert "Exact checker, not used in training: faithful; it claims step a miscalculated. Quality 1" in seen
-    assert "not faithful; it claims step b missing. Quality 0" in seen
+    assert "not faithful; it claims step b missing (1 * 4 = 4). Quality 0" in seen
 
 
 def test_report_says_what_the_meta_verifier_made_of_a_critique(store: Store, tmp_path: Path) -> None:

@@ -45,10 +45,11 @@ def check(
 def train(
     out: Annotated[Path, typer.Option("--out", help="Folder of the new model.")] = Path("nano-base"),
     seed: Annotated[int, typer.Option("--seed")] = 0,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of practice and demonstrations.")] = 8000,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of practice and demonstrations.")] = 10000,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Cores to use; weights depend on it.")] = 1,
 ) -> None:
     """Train a base model from nothing on imperfect demonstrations, as the shipped one was (minutes on one core)."""
     for point in entry_points(group="proofloop.commands", name="nano-train"):
-        point.load()(out, seed, steps)
+        point.load()(out, seed, steps, threads)
         return
     raise ConfigError("training needs the trainer", install_hint("trainer"))

@@ -23,10 +23,11 @@ def is_in_split(question: str, split: str) -> bool:
 
 @dataclass(frozen=True)
 class Defect:
-    """One flaw of a proof: the label of the step and the kind of flaw, in the domain's words."""
+    """One flaw of a proof, in the domain's words: the step's label, the kind of flaw, and what shows it if need be."""
 
     step: str
     kind: str
+    detail: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 A question reads `Modulo 10, start at 7. a + 3. b * 4. Show that the result is 0.` and its proof has one line a step,
 `a 7 + 3 = 0`. A line is judged by the result its predecessor *states*: an error carried on consistently is one defect.
+A claim that a step is missing shows the line that should be there and what the proof goes on with, by which anyone can
+tell whether the value was kept: `Step a is missing: 7 + 3 = 0, then b 5.`
 `nano` poses two to six steps, `nano-long` seven or eight: what is learnt on the one can be asked of the other.
 """
 
@@ -29,7 +31,10 @@ _QUESTION = re.compile(
 )
 _STEP = re.compile(r"([a-h]) ([-+*]) (\d)\. ", flags=re.ASCII)
 _LINE = re.compile(r"\s*([a-z])\s+(\d)\s*([-+*])\s*(\d)\s*=\s*(\d)\s*", flags=re.ASCII)
-_CLAIM = re.compile(r"Step\s+([a-z])\s+is\s+(miscalculated|miscopied|missing)\.")
+_CLAIM = re.compile(
+    r"Step\s+([a-z])\s+is\s+(?:(miscalculated|miscopied)|missing:\s+(\d)\s*([-+*])\s*(\d)\s*=\s*(\d)(?:,\s+then\s+([a-z])\s+(\d))?)\.",
+    flags=re.ASCII,
+)
 _SCORE = re.compile(r"\\boxed\{\s*(0|0\.5|1)\s*\}")
 _FRAME = ("Here is my evaluation of the solution:", "Based on my evaluation, the final overall score should be:")
 
@@ -44,6 +49,10 @@ class Step:
 
     def apply(self, value: int) -> int:
         return calculate(value, self.operator, self.operand)
+
+    def line(self, value: int) -> Line:
+        """The line that shows it, after this value."""
+        return Line(self.label, value, self.operator, self.operand, self.apply(value))
 
 
 @dataclass(frozen=True)
@@ -109,14 +118,21 @@ def render_proof(lines: Iterable[Line]) -> str:
 
 def render_analysis(defects: Iterable[Defect]) -> str:
     """The lines of an analysis that names these defects; without its frame and score."""
-    return "\n".join(f"Step {defect.step} is {defect.kind}." for defect in defects) or NO_ISSUE
+    claims = ((each.step, f"{each.kind}: {each.detail}" if each.detail else each.kind) for each in defects)
+    return "\n".join(f"Step {step} is {claim}." for step, claim in claims) or NO_ISSUE
+
+
+def omission(line: Line, after: tuple[str, int] | None = None) -> Defect:
+    """The defect of a proof that lacks this line. `after`: label and value of the next one, where the proof has it."""
+    goes_on = f", then {after[0]} {after[1]}" if after else ""
+    return Defect(line.label, "missing", f"{line.value} {line.operator} {line.operand} = {line.result}{goes_on}")
 
 
 def true_lines(chain: Chain) -> tuple[Line, ...]:
     """The complete and correct proof."""
     lines, value = [], chain.start
     for step in chain.steps:
-        lines.append(Line(step.label, value, step.operator, step.operand, step.apply(value)))
+        lines.append(step.line(value))
         value = lines[-1].result
     return tuple(lines)
 
@@ -151,7 +167,7 @@ def parse_analysis(analysis: str) -> Analysis:
     scores = [match[1] for text in texts if (match := _SCORE.fullmatch(text))]
     body = [text for text in texts if not text.startswith(_FRAME) and not _SCORE.fullmatch(text)]
     matches = [_CLAIM.fullmatch(text) for text in body]
-    claims = tuple(dict.fromkeys(Defect(match[1], match[2]) for match in matches if match))
+    claims = tuple(dict.fromkeys(_as_claim(match) for match in matches if match))
     well_expressed = body == [NO_ISSUE] or (all(matches) and len(claims) == len(body) in (1, 2))
     return Analysis(claims, _as_score(scores[-1]) if scores else None, well_expressed)
 
@@ -165,11 +181,15 @@ def find_defects(chain: Chain, lines: Iterable[Line]) -> tuple[Defect, ...]:
             defects.append(Defect(line.label, "miscopied"))  # a line twice, out of order, or of no step
             continue
         while (step := waiting.pop(0)).label != line.label:
-            defects.append(Defect(step.label, "missing"))
+            is_next = waiting[0].label == line.label
+            defects.append(omission(step.line(value), (line.label, line.value) if is_next else None))
             value = step.apply(value)
         defects.extend(_line_defects(step, value, line))
         value = line.result
-    return (*defects, *(Defect(step.label, "missing") for step in waiting))
+    for step in waiting:
+        defects.append(omission(step.line(value)))
+        value = step.apply(value)
+    return tuple(defects)
 
 
 def _line_defects(step: Step, value: int, line: Line) -> Iterable[Defect]:
@@ -177,6 +197,14 @@ def _line_defects(step: Step, value: int, line: Line) -> Iterable[Defect]:
         yield Defect(line.label, "miscopied")
     if line.result != calculate(line.value, line.operator, line.operand):
         yield Defect(line.label, "miscalculated")
+
+
+def _as_claim(match: re.Match[str]) -> Defect:
+    label, kind, value, operator, operand, result, next_label, next_value = match.groups()
+    if kind:
+        return Defect(label, kind)
+    after = (next_label, int(next_value)) if next_label else None
+    return omission(Line(label, int(value), operator, int(operand), int(result)), after)
 
 
 def _as_score(text: str) -> Score:

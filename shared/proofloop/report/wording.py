@@ -238,4 +238,9 @@ def version(name: str) -> str:
 
 def defects(found: Sequence[Defect]) -> str:
     """The checker's defects in words; one that concerns no single step names none."""
-    return ", ".join(f"step {defect.step} {defect.kind}" if defect.step else defect.kind for defect in found)
+    return ", ".join(map(_defect, found))
+
+
+def _defect(defect: Defect) -> str:
+    step = f"step {defect.step} " if defect.step else ""
+    return f"{step}{defect.kind} ({defect.detail})" if defect.detail else f"{step}{defect.kind}"

@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from proofloop_trainer.nano.evaluate import Figures, measure
+from proofloop_trainer.nano.evaluate import measure
 from proofloop_trainer.nano.pretrain import DEFAULT_STEPS, PRACTICE_SHARE, TABLE_STEPS, train_base
 
 MEASURED_PROBLEMS = 500
@@ -21,9 +21,9 @@ pipeline_tag: text-generation
 A Llama-type model of {parameters:,} weights that proves chains of `+ - *` modulo 10, evaluates such proofs and judges
 such evaluations; the prompt says which. It is **imperfect on purpose**: the starting point for learning by the loop.
 
-Trained from nothing on one CPU thread in {seconds:.0f} seconds, on synthetic data only (seed {seed}): {table_steps}
-steps on single lines, then {steps}: {practice:.0%} of them on finding faults, the others on demonstrations of which
-a set share is wrong (`demonstrations.py`). Again:
+Trained from nothing in {seconds:.0f} seconds (CPU, threads: {threads}), on synthetic data only (seed {seed}):
+{table_steps} steps on single lines, then {steps}: {practice:.0%} of them on finding faults and false claims, the others
+on demonstrations of which a set share is wrong (`demonstrations.py`). Again:
 
     proofloop nano train --out FOLDER --seed {seed} --steps {steps}
 
@@ -36,26 +36,21 @@ Measured at temperature 1 on {problems} problems of the test split, by the exact
 """
 
 
-def make_base(folder: Path, seed: int = 0, steps: int = DEFAULT_STEPS) -> None:
-    """Train a base model in so many steps, measure it, and write its card."""
+def make_base(folder: Path, seed: int = 0, steps: int = DEFAULT_STEPS, threads: int = 1) -> None:
+    """Train a base model in so many steps, measure it, and write its card: where it comes from, and how good it is."""
     began = time.monotonic()
-    parameters = train_base(folder, seed, steps).num_parameters()
+    parameters = train_base(folder, seed, steps, threads).num_parameters()
     seconds = time.monotonic() - began
-    figures = measure(folder, MEASURED_PROBLEMS)
-    write_card(folder, figures, parameters=parameters, seed=seed, steps=steps, seconds=seconds)
-
-
-def write_card(folder: Path, figures: Figures, *, parameters: int, seed: int, steps: int, seconds: float) -> None:
-    """Write README.md: where the model comes from, and how good it is."""
-    rows = "\n".join(f"| `{name}` | {value:.3f} |" for name, value in asdict(figures).items())
+    figures = asdict(measure(folder, MEASURED_PROBLEMS))
     card = CARD.format(
         parameters=parameters,
         seed=seed,
         steps=steps,
+        threads=threads,
         seconds=seconds,
         table_steps=TABLE_STEPS,
         practice=PRACTICE_SHARE,
         problems=MEASURED_PROBLEMS,
-        rows=rows,
+        rows="\n".join(f"| `{name}` | {value:.3f} |" for name, value in figures.items()),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -21,6 +21,7 @@ from proofloop.domains.nano import (
     NanoDomain,
     calculate,
     find_defects,
+    omission,
     parse_question,
     render_analysis,
     render_proof,
@@ -56,7 +57,7 @@ BASE = Habits(
         "meta_verification": 0.26,
     },
     second_flaw=0.2,
-    lost_carry=0.25,
+    lost_carry=0.5,
 )
 COLD_START = Habits(
     tasks={
@@ -73,14 +74,15 @@ leaves out a step mostly carries on a wrong value too, and two flaws are what it
 """
 
 FLAWED_PROOF, FLAWED_REFINEMENT, FLAWED_UNDER_REVIEW = 0.42, 0.25, 0.6
-ODD_ORDER = 0.06  # share of flawed proofs
+ODD_ORDER, GAP = 0.06, 0.08  # shares of flawed proofs
 HONEST_SELF_EVALUATION = 0.45  # share of flawed proofs whose own evaluation looks at all
 FALSE_ALARM, OVERLOOKED, WRONG_STEP, WRONG_KIND, WRONG_SCORE = 0.14, 0.11, 0.12, 0.06, 0.02  # of critiques
+WRONG_LINE = 0.08  # share of omissions named with another line than the one that is missing
 NO_SUCH_STEP, SAID_TWICE = 0.08, 0.06  # shares of invented claims about a step of no problem; of repeated claims
 HASTY_JUDGEMENT = 0.03  # share of meta-critiques with one wrong word
 DOMAIN, LONG_DOMAIN = NanoDomain(), NanoDomain("nano-long")
 LONG = 0.15  # share of demonstrations about chains that are longer than those of `nano`
-LONG_PRACTICE, FLAWED_LINES = 0.35, 0.25  # in practice
+LONG_PRACTICE, FLAWED_LINES, PRACTISED_GAP, PRACTISED_JUDGEMENT = 0.35, 0.25, 0.15, 0.35  # in practice
 PACK = load_pack("nano")
 LineMarks = tuple[int, ...]  # of label, value, operator, operand, result
 
@@ -111,15 +113,20 @@ def demonstrate(seed: int, habits: Habits = BASE) -> Iterator[Demonstration]:
 
 
 def practise(seed: int) -> Iterator[Demonstration]:
-    """Endless proofs with many flaws to be found, without an answer; wrong copies most often: they are the hardest."""
+    """Endless proofs with many flaws, mostly wrong copies: they are the hardest. With true critiques, or judgements."""
     rng, kinds = random.Random(f"practice/{seed}"), (*FLAW_KINDS, "miscopied")
     for index in range(2**62):
         domain = LONG_DOMAIN if rng.random() < LONG_PRACTICE else DOMAIN
         question = domain.pose(index, split="train", seed=seed).question
         chain = parse_question(question)
         flaws = {step.label: rng.choice(kinds) for step in chain.steps if rng.random() < FLAWED_LINES}
+        if rng.random() < PRACTISED_GAP:
+            flaws |= _gap(rng, chain)
         if lines := _lines_with_flaws(rng, chain, flaws, BASE.lost_carry):
-            yield Demonstration(PACK.verify(question, render_proof(lines)).text, "", mark_lines(chain, lines))
+            if rng.random() < PRACTISED_JUDGEMENT:
+                yield _judged(rng, question, chain, lines, hasty=0.0)
+            else:
+                yield _criticised(question, chain, lines)
 
 
 def render_critique(claims: Sequence[Defect], score: float) -> str:
@@ -144,8 +151,11 @@ def write_proof(rng: random.Random, chain: Chain, flawed_share: float, habits: H
     """A proof that is flawed with this probability."""
     if rng.random() >= flawed_share:
         return true_lines(chain)
-    if rng.random() < ODD_ORDER:
+    draw = rng.random()
+    if draw < ODD_ORDER:
         return _disorder(rng, list(true_lines(chain)))
+    if draw < ODD_ORDER + GAP:
+        return _lines_with_flaws(rng, chain, _gap(rng, chain), habits.lost_carry)
     count = 2 if rng.random() < habits.second_flaw else 1
     labels = rng.sample([step.label for step in chain.steps], count)
     return _lines_with_flaws(rng, chain, {label: rng.choice(FLAW_KINDS) for label in labels}, habits.lost_carry)
@@ -177,10 +187,10 @@ def imperfect_claims(rng: random.Random, chain: Chain, defects: Sequence[Defect]
     if draw < OVERLOOKED:
         return ()
     if draw < OVERLOOKED + WRONG_STEP:
-        return (replace(first, step=rng.choice([s.label for s in chain.steps if s.label != first.step])),)
+        return (_claim(chain, rng.choice([s.label for s in chain.steps if s.label != first.step]), first.kind),)
     if draw < OVERLOOKED + WRONG_STEP + WRONG_KIND:
-        return (replace(first, kind=rng.choice([kind for kind in FLAW_KINDS if kind != first.kind])),)
-    return tuple(defects[:2])
+        return (_claim(chain, first.step, rng.choice([kind for kind in FLAW_KINDS if kind != first.kind])),)
+    return tuple(_misstate(rng, claim) if rng.random() < WRONG_LINE else claim for claim in defects[:2])
 
 
 def _generation(rng: random.Random, question: str, chain: Chain, habits: Habits) -> Demonstration:
@@ -205,12 +215,23 @@ def _verification(rng: random.Random, question: str, chain: Chain, habits: Habit
 
 
 def _meta_verification(rng: random.Random, question: str, chain: Chain, habits: Habits) -> Demonstration:
-    lines = write_proof(rng, chain, 0.65, habits)
+    return _judged(rng, question, chain, write_proof(rng, chain, 0.65, habits), hasty=HASTY_JUDGEMENT)
+
+
+def _criticised(question: str, chain: Chain, lines: tuple[Line, ...]) -> Demonstration:
+    """By a perfect verifier."""
+    defects = find_defects(chain, lines)
+    critique = render_critique(defects[:2], score_of(defects))
+    return Demonstration(PACK.verify(question, render_proof(lines)).text, critique, mark_lines(chain, lines))
+
+
+def _judged(rng: random.Random, question: str, chain: Chain, lines: tuple[Line, ...], *, hasty: float) -> Demonstration:
+    """A critique with false claims, judged by a meta-verifier that mistakes this share of the claims."""
     defects, proof = find_defects(chain, lines), render_proof(lines)
     claims = _claims_half_real(rng, chain, defects)
     analysis = render_critique(claims, _score(rng, claims, wrong_share=0.12))
     quality = DOMAIN.check_critique(question, proof, analysis).quality
-    real = [(claim in defects) != (rng.random() < HASTY_JUDGEMENT) for claim in claims]
+    real = [(claim in defects) != (rng.random() < hasty) for claim in claims]
     prompt = PACK.judge(question, proof, analysis).text
     return Demonstration(prompt, render_judgement(claims, real, quality), mark_lines(chain, lines))
 
@@ -243,18 +264,37 @@ def _claims_half_real(rng: random.Random, chain: Chain, defects: Sequence[Defect
 
 
 def _near_miss(rng: random.Random, chain: Chain, defects: Sequence[Defect]) -> Defect:
-    """A false claim, half of the time at a step that does have a flaw."""
-    while (claim := _invent(rng, chain)) in defects:
-        pass
-    steps = [defect.step for defect in defects]
-    if steps and rng.random() < 0.5:
-        claim = replace(claim, step=rng.choice(steps))
+    """A false claim, half of the time at a step that does have a flaw, or about that flaw but with a wrong line."""
+    claim = _invent(rng, chain)
+    if defects and rng.random() < 0.5:
+        defect = rng.choice(defects)
+        claim = rng.choice((_misstate(rng, defect), _claim(chain, defect.step, claim.kind)))
     return claim if claim not in defects else _near_miss(rng, chain, defects)
 
 
 def _invent(rng: random.Random, chain: Chain) -> Defect:
     labels = LABELS if rng.random() < NO_SUCH_STEP else [step.label for step in chain.steps]
-    return Defect(rng.choice(labels), rng.choice(FLAW_KINDS))
+    return _claim(chain, rng.choice(labels), rng.choice(FLAW_KINDS))
+
+
+def _claim(chain: Chain, label: str, kind: str) -> Defect:
+    """A claim in its wording: an omission shows what a right proof says there, or last if it has no such step."""
+    if kind != "missing":
+        return Defect(label, kind)
+    lines = true_lines(chain)
+    place = min(LABELS.index(label), len(lines) - 1)
+    after = lines[place + 1] if place + 1 < len(lines) else None
+    return omission(replace(lines[place], label=label), (after.label, after.value) if after else None)
+
+
+def _misstate(rng: random.Random, claim: Defect) -> Defect:
+    """With another digit in what an omission shows; any other claim stays."""
+    places = [place for place, character in enumerate(claim.detail) if character.isdigit()]
+    if not places:
+        return claim
+    place = rng.choice(places)
+    digit = _another_digit(rng, int(claim.detail[place]))
+    return replace(claim, detail=f"{claim.detail[:place]}{digit}{claim.detail[place + 1 :]}")
 
 
 def _score(rng: random.Random, claims: Sequence[Defect], *, wrong_share: float) -> float:
@@ -276,6 +316,13 @@ def _lines_with_flaws(rng: random.Random, chain: Chain, flaws: dict[str, str], l
         lost = flaw == "missing" and rng.random() < lost_carry
         value = _another_digit(rng, line.result) if lost else line.result
     return tuple(lines)
+
+
+def _gap(rng: random.Random, chain: Chain) -> dict[str, str]:
+    """Two or more steps in a row left out, wherever: a generator that saves itself work ends so. Never all of them."""
+    length = rng.randint(min(2, len(chain.steps) - 1), len(chain.steps) - 1)
+    start = rng.randint(0, len(chain.steps) - length)
+    return {step.label: "missing" for step in chain.steps[start : start + length]}
 
 
 def _miscopy(rng: random.Random, line: Line) -> Line:

@@ -1,8 +1,8 @@
 """Train the nano base model from nothing, in minutes on one core: tables, then practice, then skills, then habits.
 
-Practice is finding faults: proofs with many of them, and no answers. Skills and habits both come from demonstrations.
-For skills the right steps of every proof count, also of those in
-prompts: it learns to calculate and to look up. For habits only the answers count, flaws and all.
+Practice is finding faults: proofs with many of them, and true critiques. Skills and habits both come from imperfect
+demonstrations. For skills the right steps of every proof count, also of those in prompts: it learns to calculate and
+to look up. For habits only the answers count, flaws and all.
 
 Shapes: B sequences, T tokens, V vocabulary. Two things make it fast: embeddings with a large standard
 deviation (digits are told apart from the first step), and an auxiliary head that names, at each wrong
@@ -45,7 +45,7 @@ BATCH, POOLED_BATCHES = 32, 16  # batches are cut from a sorted pool, so that li
 TABLE_RATES, PRACTICE_RATES = (4e-3, 1e-3), (1.5e-3, 6e-4)  # fall in a straight line
 SKILL_RATES, HABIT_RATES = (1e-3, 2e-4), (5e-4, 5e-5)
 COLD_START_SEED = 1_000_000  # other demonstrations than those of the base model
-WARM_UP_STEPS, DEFAULT_STEPS, PRACTICE_SHARE, SKILL_SHARE = 30, 8000, 0.5625, 0.75
+WARM_UP_STEPS, DEFAULT_STEPS, PRACTICE_SHARE, SKILL_SHARE = 30, 10000, 0.7, 0.75
 STEP_WEIGHT, MARK_WEIGHT = 0.5, 2.0
 IGNORED = -100
 EQUALS = " ="
@@ -177,9 +177,8 @@ def table_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Bat
 
 
 def practice_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
-    """Proofs to be verified, a quarter of their lines wrong: right steps are to be foretold, all are to be marked."""
-    for batch in _pooled(tokenizer, practise(seed), PRACTICE_BATCH, seed):
-        yield _right_lines(batch)
+    """Proofs to be verified, a quarter of their lines wrong, or critiques of them to be judged; with true answers."""
+    return _pooled(tokenizer, practise(seed), PRACTICE_BATCH, seed)
 
 
 def demonstration_batches(
@@ -275,14 +274,18 @@ def _pad(
     prompt_lengths: Sequence[int],
     marks: Sequence[Sequence[Sequence[int]]],
 ) -> Batch:
-    """Put rows together. A line's five marks stand at the four tokens before its equals sign and the one after."""
+    """Put rows together. A line's five marks stand at the four tokens before its equals sign and the one after.
+
+    A line that an analysis names has no label before it, and no marks.
+    """
     width, equals = max(map(len, tokens)), tokenizer.convert_tokens_to_ids(EQUALS)
+    labels = tokenizer.convert_tokens_to_ids(list(LABELS))
     tokens_BT = torch.full((len(tokens), width), tokenizer.pad_token_id)
     targets_BT, marks_BT = torch.full_like(tokens_BT, IGNORED), torch.full_like(tokens_BT, IGNORED)
     for number, (row, prompt_length, lines) in enumerate(zip(tokens, prompt_lengths, marks, strict=True)):
         tokens_BT[number, : len(row)] = torch.tensor(row)
         targets_BT[number, prompt_length : len(row)] = tokens_BT[number, prompt_length : len(row)]
-        places = [place for place, token in enumerate(row) if token == equals]
+        places = [place for place, token in enumerate(row) if token == equals and row[place - 4] in labels]
         for place, line in zip(places, lines, strict=True):
             marks_BT[number, place - 4 : place] = torch.tensor(line[:4])
             marks_BT[number, place + 1] = line[4]

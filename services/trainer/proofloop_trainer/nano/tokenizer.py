@@ -26,7 +26,14 @@ PHRASES = (
     *("Prove the statement.\n", "Improve the proof.\n", "Evaluate the proof.\n", "Judge the evaluation.\n"),
     *("Modulo 10, start at", ". Show that the result is", ". ", ".", "\n\nProof:\n", "\n\nEvaluation:\n", "\n"),
     *(SOLUTION, SELF_EVALUATION, EVALUATION, EVALUATION_SCORE, JUDGEMENT, JUDGEMENT_SCORE, NO_ISSUE, NO_CLAIM),
-    *("Step ", *(f" is {kind}." for kind in FLAW_KINDS), ": real.", ": fake.", *SCORES),
+    *(
+        "Step ",
+        *(f" is {kind}{'.:'[kind == 'missing']}" for kind in FLAW_KINDS),
+        ", then ",
+        ": real.",
+        ": fake.",
+        *SCORES,
+    ),
     *(*LABELS, " =", *(f" {operator}" for operator in OPERATORS), *(f" {digit}" for digit in range(10))),
 )
 CHAT_TEMPLATE = (
