@@ -24,13 +24,18 @@ TRUST_HINT = "set SSL_CERT_FILE to the certificate of the authority that signed 
 
 
 def install_hint(*parts: str) -> str:
-    """The way out where parts are missing: roles, or extras of the core as `[cluster]`.
+    """The way out where parts are missing: roles, `serving`, or extras of the core as `[cluster]`.
 
     By folder, not by name: PyPI's `proofloop` is another project.
     """
-    folders = ["serving"] if "trainer" in parts else []
-    folders += [f"shared{part}" if part.startswith("[") else f"services/{part}" for part in parts]
-    return f"in a clone of proofloop: pip install {' '.join(shlex.quote(f'./{folder}') for folder in folders)}"
+    needed = ("serving", *parts) if "trainer" in parts else parts
+    return f"in a clone of proofloop: pip install {' '.join(shlex.quote(_folder_of(part)) for part in needed)}"
+
+
+def _folder_of(part: str) -> str:
+    if part.startswith("["):
+        return f"./shared{part}"
+    return f"./{part}" if part == "serving" else f"./services/{part}"
 
 
 class ProofloopError(Exception):

@@ -171,3 +171,9 @@ def read_event(body: bytes) -> Event | None:
         return decode(body)
     except Reject:
         return None
+
+
+def read_event_of(run_id: str, body: bytes) -> Event | None:
+    """The event in a message body if it is of that run."""
+    event = read_event(body)
+    return event if event is not None and event.run_id == run_id else None

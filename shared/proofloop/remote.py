@@ -18,7 +18,7 @@ from proofloop.bus import Bus, DeadLetter
 from proofloop.errors import BusError, CorruptObject, NotFound, ProofloopError, StoreError
 from proofloop.labels import find_label
 from proofloop.ledger import Ledger, Progress
-from proofloop.messages import Event, ProblemPosed, ProofLabeled, read_event
+from proofloop.messages import Event, ProblemPosed, ProofLabeled, read_event_of
 from proofloop.records import Label
 from proofloop.runspec import RunSpec
 from proofloop.store import Store
@@ -127,8 +127,8 @@ class RemoteWalk:
         """Whether a step is under way that may still end: no message of the run died in the trainer."""
         if not is_training(self._store, self._spec):
             return False
-        dead = (read_event(letter.body) for letter in self._letters.letters() if letter.queue == "trainer")
-        return not any(event and event.run_id == self._spec.name for event in dead)
+        dead = (letter.body for letter in self._letters.letters() if letter.queue == "trainer")
+        return not any(read_event_of(self._spec.name, body) for body in dead)
 
     def _is_full(self) -> bool:
         return self._ledger.num_open >= self._spec.flow.max_waiting_proofs
@@ -178,8 +178,7 @@ class RemoteWalk:
 
     def _proof_of(self, letter: DeadLetter) -> str | None:
         """The proof of this run that the letter names."""
-        event = read_event(letter.body)
-        return proof_named(event) if event and event.run_id == self._spec.name else None
+        return proof_named(read_event_of(self._spec.name, letter.body))
 
     def _count(self, label: Label) -> None:
         self._ledger.labelled(label.proof_id, label.outcome, solved=label.solved)

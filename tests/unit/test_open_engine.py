@@ -50,7 +50,10 @@ def test_an_unknown_engine_is_named_with_those_there_are() -> None:
 
 def test_the_local_engine_is_in_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proofloop.engine, "entry_points", lambda **_: ())
-    assert "hint: install proofloop-serving, or use one of openai, simulated" in refusal("local")
+    assert refusal("local") == (
+        'engine "local" is not installed\n'
+        "hint: in a clone of proofloop: pip install ./serving; or use one of openai, simulated, triton"
+    )
 
 
 def test_an_engine_of_another_package_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +72,8 @@ def test_an_engine_that_cannot_be_imported_says_so(monkeypatch: pytest.MonkeyPat
     point = metadata.EntryPoint("local", "no_such_package:open_engine", proofloop.engine.ENTRY_POINT_GROUP)
     monkeypatch.setattr(proofloop.engine, "entry_points", lambda **_: (point,))
     assert refusal("local") == (
-        "engine \"local\" cannot be loaded: No module named 'no_such_package'\nhint: install proofloop-serving again"
+        "engine \"local\" cannot be loaded: No module named 'no_such_package'\n"
+        "hint: in a clone of proofloop: pip install ./serving"
     )
 
 

@@ -14,7 +14,7 @@ from proofloop import keys
 from proofloop.bus import DeadLetter, open_dead_letters
 from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_engines, open_store, stopping_on_signal
 from proofloop.errors import ConfigError
-from proofloop.messages import read_event
+from proofloop.messages import read_event_of
 from proofloop.settings import load_settings
 from proofloop.store import Store
 from proofloop.walk import DeadLetterRecord, LocalWalk, letters_in
@@ -103,5 +103,4 @@ def _on_broker(run: str | None) -> list[DeadLetterRecord]:
 
 def _is_of(letter: DeadLetter, run: str | None) -> bool:
     """Whether a dead letter is of that run; any is of None."""
-    event = read_event(letter.body)
-    return run is None or (event is not None and event.run_id == run)
+    return run is None or read_event_of(run, letter.body) is not None

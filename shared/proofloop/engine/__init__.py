@@ -16,7 +16,7 @@ from proofloop.engine.settings import read_settings
 from proofloop.errors import ConfigError, install_hint
 
 ENTRY_POINT_GROUP = "proofloop.engines"
-PACKAGES = {"local": "proofloop-serving"}  # engines of our own that come with another package
+PARTS = {"local": "serving"}  # of our own engines, those that are installed apart
 
 ON_SERVERS = ("openai", "triton")
 """Engines whose models run elsewhere: whoever reaches the server can ask them, at no cost to itself."""
@@ -36,8 +36,8 @@ def installed_engines() -> tuple[str, ...]:
 
 
 def check_kind(kind: str) -> None:
-    """Raises ConfigError for an engine that is neither installed here nor one of ours in another package."""
-    if kind not in {*installed_engines(), *PACKAGES}:
+    """Raises ConfigError for an engine that is neither installed here nor one of ours that is installed apart."""
+    if kind not in {*installed_engines(), *PARTS}:
         raise _unknown(kind)
 
 
@@ -84,15 +84,15 @@ def _find(kind: str) -> OpenEngine:
 
 
 def _unknown(kind: str) -> ConfigError:
-    missing = f"install {PACKAGES[kind]}, or use" if kind in PACKAGES else "use"
-    return ConfigError(
-        f'unknown engine "{kind}" in [engine] kind', f"{missing} one of {', '.join(installed_engines())}"
-    )
+    other = f"use one of {', '.join(installed_engines())}"
+    if kind in PARTS:
+        return ConfigError(f'engine "{kind}" is not installed', f"{install_hint(PARTS[kind])}; or {other}")
+    return ConfigError(f'unknown engine "{kind}" in [engine] kind', other)
 
 
 def _load(point: EntryPoint) -> OpenEngine:
     try:
         return cast(OpenEngine, point.load())
     except ImportError as error:
-        package = PACKAGES.get(point.name, point.value)
-        raise ConfigError(f'engine "{point.name}" cannot be loaded: {error}', f"install {package} again") from error
+        again = install_hint(PARTS[point.name]) if point.name in PARTS else f"install {point.value} again"
+        raise ConfigError(f'engine "{point.name}" cannot be loaded: {error}', again) from error
