@@ -683,19 +683,22 @@ def test_a_pack_is_imported_and_then_shown_and_used(tmp_path: Path) -> None:
 
 def test_nano_problems_are_posed_as_a_problem_file_and_proofs_are_checked(tmp_path: Path) -> None:
     question = "Modulo 10, start at 2. a + 3. b * 4. Show that the result is 0."
-    posed, test, right, wrong = call_together(
+    posed, test, right, wrong, short = call_together(
         tmp_path,
         ("nano", "pose", "--count", "2000", "--seed", "5"),
         ("nano", "pose", "--count", "4", "--seed", "5", "--split", "test"),
         ("nano", "check", question, "a 2 + 3 = 5\nb 5 * 4 = 0"),
         ("nano", "check", question, "a 2 + 3 = 6\nb 6 * 4 = 4"),
+        ("nano", "check", question, "b 5 * 4 = 0"),
     )
     problems = [json.loads(line) for line in posed.out.splitlines()]
     assert len({problem["id"] for problem in problems}) == 2000
     assert not {problem["id"] for problem in problems} & {json.loads(line)["id"] for line in test.out.splitlines()}
     assert right.data() == {"score": 1.0, "defects": []}
-    assert wrong.data() == {"score": 0.0, "defects": [{"step": "a", "kind": "miscalculated"}]}
-    assert {said.err for said in (posed, test, right, wrong)} == {""}
+    assert wrong.data() == {"score": 0.0, "defects": [{"step": "a", "kind": "miscalculated", "detail": ""}]}
+    omission = {"step": "a", "kind": "missing", "detail": "2 + 3 = 5, then b 5"}
+    assert short.data() == {"score": 0.5, "defects": [omission]}
+    assert {said.err for said in (posed, test, right, wrong, short)} == {""}
 
 
 def test_doctor_looks_at_the_machine_and_at_a_run_file_or_a_curriculum(
