@@ -25,7 +25,7 @@ Trained from nothing in {seconds:.0f} seconds (CPU, threads: {threads}), on synt
 {table_steps} steps on single lines, then {steps}: {practice:.0%} of them on finding faults and false claims, the others
 on demonstrations of which a set share is wrong (`demonstrations.py`). Again:
 
-    proofloop nano train --out FOLDER --seed {seed} --steps {steps}
+    proofloop nano train --out FOLDER --seed {seed} --steps {steps} --threads {threads}
 
 Measured at temperature 1 on {problems} problems of the test split, by the exact checker; what each figure is of, says
 `proofloop_trainer.nano.evaluate.Figures`. The loop itself never sees that checker.

@@ -1,8 +1,8 @@
-"""Train the nano base model from nothing, in minutes on one core: tables, then practice, then skills, then habits.
+"""Train the nano base model from nothing, within an hour on one core: tables, then practice, then skills, then habits.
 
-Practice is finding faults: proofs with many of them, and true critiques. Skills and habits both come from imperfect
-demonstrations. For skills the right steps of every proof count, also of those in prompts: it learns to calculate and
-to look up. For habits only the answers count, flaws and all.
+Practice is finding faults: proofs with many of them, true critiques, judgements of false ones. Skills and habits both
+come from imperfect demonstrations. For skills the right steps of every proof count, also of those in prompts: it
+learns to calculate and to look up. For habits only the answers count, flaws and all.
 
 Shapes: B sequences, T tokens, V vocabulary. Two things make it fast: embeddings with a large standard
 deviation (digits are told apart from the first step), and an auxiliary head that names, at each wrong
