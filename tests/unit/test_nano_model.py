@@ -14,7 +14,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from proofloop.domains.nano import FLAW_KINDS, NanoDomain, parse_question, render_proof, true_lines
 from proofloop.errors import ConfigError
 from proofloop.prompts.parsing import parse_evaluation, parse_meta_critique, parse_proof
+from proofloop_serving.loading import load_model
 from proofloop_trainer.nano import BASE_FOLDER
+from proofloop_trainer.nano.by_flaw import FLAWS, by_flaw
 from proofloop_trainer.nano.demonstrations import demonstrate, mark_lines, write_proof
 from proofloop_trainer.nano.evaluate import measure
 from proofloop_trainer.nano.pretrain import (
@@ -141,3 +143,18 @@ def test_a_cold_start_of_another_model_is_refused_with_the_way_out(tmp_path, sta
 def test_a_cold_start_goes_on_from_a_nano_model(tmp_path):
     cold_start(BASE_FOLDER, tmp_path, seed=0, steps=1, batch=2, learning_rate=1e-3)
     assert (tmp_path / "model.safetensors").is_file()
+
+
+def test_a_judge_is_measured_on_each_kind_of_flaw():
+    rows = list(by_flaw(load_model(BASE_FOLDER), problems=6))
+    assert [(row.domain, row.flaw) for row in rows] == [
+        (name, flaw) for name in ("nano", "nano-long") for flaw in FLAWS
+    ]
+    for row in rows:
+        assert row.accuracy > 1 / 3 and row.faithfulness > 1 / 3  # what guessing a score gives
+        if row.flaw == "sound":
+            assert (row.faithfulness, row.true_upheld, row.false_caught) == (1.0, None, None)
+        else:
+            assert row.true_upheld > 1 / 3 and row.false_caught > 0
+    of = {(row.domain, row.flaw): row for row in rows}
+    assert of["nano", "miscalculated"].false_caught > of["nano", "lost"].false_caught  # one needs no calculation

@@ -2,8 +2,8 @@
 
 A question reads `Modulo 10, start at 7. a + 3. b * 4. Show that the result is 0.` and its proof has one line a step,
 `a 7 + 3 = 0`. A line is judged by the result its predecessor *states*: an error carried on consistently is one defect.
-A claim that a step is missing shows the line that should be there and what the proof goes on with, by which anyone can
-tell whether the value was kept: `Step a is missing: 7 + 3 = 0, then b 5.`
+A claim that a step is missing shows its line and, where the next step is there, what the proof goes on with, by which
+anyone can tell whether the value was kept: `Step a is missing: 7 + 3 = 0, then b 5.`
 `nano` poses two to six steps, `nano-long` seven or eight: what is learnt on the one can be asked of the other.
 """
 

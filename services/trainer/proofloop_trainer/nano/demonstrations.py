@@ -1,7 +1,8 @@
-"""Demonstrations for the cold start: deliberately imperfect, so that there is something left to learn by the loop.
+"""Demonstrations for the cold start, deliberately imperfect, so that there is something left to learn by the loop; and
+practice for the base model, whose answers are true.
 
 Every flaw kind occurs, because a judge that never saw a kind is what a generator finds first. The rates below are what
-makes a base model that proves about half of its problems and judges about four fifths of its proofs.
+makes a base model that proves six tenths of its problems and judges about four fifths of its proofs.
 """
 
 from __future__ import annotations
@@ -121,8 +122,8 @@ def practise(seed: int) -> Iterator[Demonstration]:
         chain = parse_question(question)
         flaws = {step.label: rng.choice(kinds) for step in chain.steps if rng.random() < FLAWED_LINES}
         if rng.random() < PRACTISED_GAP:
-            flaws |= _gap(rng, chain)
-        if lines := _lines_with_flaws(rng, chain, flaws, BASE.lost_carry):
+            flaws |= gap(rng, chain)
+        if lines := lines_with_flaws(rng, chain, flaws, BASE.lost_carry):
             if rng.random() < PRACTISED_JUDGEMENT:
                 yield _judged(rng, question, chain, lines, hasty=0.0)
             else:
@@ -155,10 +156,10 @@ def write_proof(rng: random.Random, chain: Chain, flawed_share: float, habits: H
     if draw < ODD_ORDER:
         return _disorder(rng, list(true_lines(chain)))
     if draw < ODD_ORDER + GAP:
-        return _lines_with_flaws(rng, chain, _gap(rng, chain), habits.lost_carry)
+        return lines_with_flaws(rng, chain, gap(rng, chain), habits.lost_carry)
     count = 2 if rng.random() < habits.second_flaw else 1
     labels = rng.sample([step.label for step in chain.steps], count)
-    return _lines_with_flaws(rng, chain, {label: rng.choice(FLAW_KINDS) for label in labels}, habits.lost_carry)
+    return lines_with_flaws(rng, chain, {label: rng.choice(FLAW_KINDS) for label in labels}, habits.lost_carry)
 
 
 def mark_lines(chain: Chain, lines: Sequence[Line]) -> tuple[LineMarks, ...]:
@@ -190,7 +191,7 @@ def imperfect_claims(rng: random.Random, chain: Chain, defects: Sequence[Defect]
         return (_claim(chain, rng.choice([s.label for s in chain.steps if s.label != first.step]), first.kind),)
     if draw < OVERLOOKED + WRONG_STEP + WRONG_KIND:
         return (_claim(chain, first.step, rng.choice([kind for kind in FLAW_KINDS if kind != first.kind])),)
-    return tuple(_misstate(rng, claim) if rng.random() < WRONG_LINE else claim for claim in defects[:2])
+    return tuple(misstate(rng, claim) if rng.random() < WRONG_LINE else claim for claim in defects[:2])
 
 
 def _generation(rng: random.Random, question: str, chain: Chain, habits: Habits) -> Demonstration:
@@ -228,7 +229,7 @@ def _criticised(question: str, chain: Chain, lines: tuple[Line, ...]) -> Demonst
 def _judged(rng: random.Random, question: str, chain: Chain, lines: tuple[Line, ...], *, hasty: float) -> Demonstration:
     """A critique with false claims, judged by a meta-verifier that mistakes this share of the claims."""
     defects, proof = find_defects(chain, lines), render_proof(lines)
-    claims = _claims_half_real(rng, chain, defects)
+    claims = _claims_partly_real(rng, chain, defects)
     analysis = render_critique(claims, _score(rng, claims, wrong_share=0.12))
     quality = DOMAIN.check_critique(question, proof, analysis).quality
     real = [(claim in defects) != (rng.random() < hasty) for claim in claims]
@@ -250,12 +251,12 @@ def _self_critique(rng: random.Random, chain: Chain, lines: Sequence[Line]) -> s
     return render_critique(claims, score_of(claims))
 
 
-def _claims_half_real(rng: random.Random, chain: Chain, defects: Sequence[Defect]) -> tuple[Defect, ...]:
-    """No, one or two claims, of which half are real where there is something to find."""
+def _claims_partly_real(rng: random.Random, chain: Chain, defects: Sequence[Defect]) -> tuple[Defect, ...]:
+    """No, one or two claims, of which seven tenths are real where there is something to find."""
     remaining, claims = list(defects), list[Defect]()
     for _ in range(rng.choices((0, 1, 2), (0.15, 0.6, 0.25))[0]):
         is_real = bool(remaining) and rng.random() < 0.7
-        claim = remaining.pop(0) if is_real else _near_miss(rng, chain, defects)
+        claim = remaining.pop(0) if is_real else near_miss(rng, chain, defects)
         if claim not in claims:
             claims.append(claim)
     if len(claims) == 1 and rng.random() < SAID_TWICE:
@@ -263,13 +264,13 @@ def _claims_half_real(rng: random.Random, chain: Chain, defects: Sequence[Defect
     return tuple(claims)
 
 
-def _near_miss(rng: random.Random, chain: Chain, defects: Sequence[Defect]) -> Defect:
+def near_miss(rng: random.Random, chain: Chain, defects: Sequence[Defect]) -> Defect:
     """A false claim, half of the time at a step that does have a flaw, or about that flaw but with a wrong line."""
     claim = _invent(rng, chain)
     if defects and rng.random() < 0.5:
         defect = rng.choice(defects)
-        claim = rng.choice((_misstate(rng, defect), _claim(chain, defect.step, claim.kind)))
-    return claim if claim not in defects else _near_miss(rng, chain, defects)
+        claim = rng.choice((misstate(rng, defect), _claim(chain, defect.step, claim.kind)))
+    return claim if claim not in defects else near_miss(rng, chain, defects)
 
 
 def _invent(rng: random.Random, chain: Chain) -> Defect:
@@ -287,7 +288,7 @@ def _claim(chain: Chain, label: str, kind: str) -> Defect:
     return omission(replace(lines[place], label=label), (after.label, after.value) if after else None)
 
 
-def _misstate(rng: random.Random, claim: Defect) -> Defect:
+def misstate(rng: random.Random, claim: Defect) -> Defect:
     """With another digit in what an omission shows; any other claim stays."""
     places = [place for place, character in enumerate(claim.detail) if character.isdigit()]
     if not places:
@@ -301,7 +302,7 @@ def _score(rng: random.Random, claims: Sequence[Defect], *, wrong_share: float) 
     return rng.choice((0.0, 0.5, 1.0)) if rng.random() < wrong_share else score_of(claims)
 
 
-def _lines_with_flaws(rng: random.Random, chain: Chain, flaws: dict[str, str], lost_carry: float) -> tuple[Line, ...]:
+def lines_with_flaws(rng: random.Random, chain: Chain, flaws: dict[str, str], lost_carry: float) -> tuple[Line, ...]:
     """Write the proof step by step; what a wrong line states is carried on."""
     lines, value = list[Line](), chain.start
     for step in chain.steps:
@@ -318,7 +319,7 @@ def _lines_with_flaws(rng: random.Random, chain: Chain, flaws: dict[str, str], l
     return tuple(lines)
 
 
-def _gap(rng: random.Random, chain: Chain) -> dict[str, str]:
+def gap(rng: random.Random, chain: Chain) -> dict[str, str]:
     """Two or more steps in a row left out, wherever: a generator that saves itself work ends so. Never all of them."""
     length = rng.randint(min(2, len(chain.steps) - 1), len(chain.steps) - 1)
     start = rng.randint(0, len(chain.steps) - length)

@@ -59,7 +59,7 @@ def measure(folder: Path, problems: int = 200, seed: int = 0) -> Figures:
     """One proof a problem, eight critiques a proof, one meta-critique for each critique that names a defect."""
     model = load_model(folder)
     questions = [DOMAIN.pose(index, split="test", seed=seed).question for index in range(problems)]
-    proofs = [parse_proof(*answer) for answer in _ask(model, [PACK.prove(question).text for question in questions])]
+    proofs = [parse_proof(*answer) for answer in ask(model, [PACK.prove(question).text for question in questions])]
     reviewed = _review(
         model, [(q, proof) for q, proof in zip(questions, proofs, strict=True) if proof.verdict.outcome == "valid"]
     )
@@ -75,7 +75,7 @@ def measure(folder: Path, problems: int = 200, seed: int = 0) -> Figures:
 
 def _review(model: LoadedModel, proofs: Sequence[tuple[str, ParsedProof]]) -> list[Reviewed]:
     prompts = [PACK.verify(question, proof.solution).text for question, proof in proofs for _ in range(VOTES)]
-    answers = [parse_evaluation(*answer) for answer in _ask(model, prompts)]
+    answers = [parse_evaluation(*answer) for answer in ask(model, prompts)]
     return [
         Reviewed(
             question,
@@ -95,13 +95,13 @@ def _judge(model: LoadedModel, reviewed: Sequence[Reviewed]) -> tuple[list[Parse
         for critique in each.critiques
         if critique.verdict.score in (0.0, 0.5)
     ]
-    answers = _ask(model, [PACK.judge(*case).text for case in cases])
+    answers = ask(model, [PACK.judge(*case).text for case in cases])
     return [parse_meta_critique(*answer) for answer in answers], [
         DOMAIN.check_critique(*case).quality for case in cases
     ]
 
 
-def _ask(model: LoadedModel, prompts: Sequence[str]) -> list[tuple[str, str]]:
+def ask(model: LoadedModel, prompts: Sequence[str]) -> list[tuple[str, str]]:
     """Texts and finish reasons at temperature 1."""
     sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=MAX_TOKENS)
     rows = [

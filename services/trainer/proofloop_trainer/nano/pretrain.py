@@ -1,4 +1,4 @@
-"""Train the nano base model from nothing, within an hour on one core: tables, then practice, then skills, then habits.
+"""Train the nano base model from nothing, in half an hour on two cores: tables, practice, then skills, then habits.
 
 Practice is finding faults: proofs with many of them, true critiques, judgements of false ones. Skills and habits both
 come from imperfect demonstrations. For skills the right steps of every proof count, also of those in prompts: it
