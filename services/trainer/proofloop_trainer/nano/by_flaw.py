@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean
 
 from proofloop.domains.nano import Defect, NanoDomain, find_defects, parse_question, render_proof, score_of
+from proofloop.errors import ProofloopError
 from proofloop.prompts.parsing import parse_evaluation, parse_meta_critique
 from proofloop_serving.loading import LoadedModel, load_model
 from proofloop_trainer.nano.demonstrations import gap, lines_with_flaws, misstate, near_miss, render_critique
@@ -127,4 +128,7 @@ def main(folders: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:] or sys.exit(__doc__))
+    except ProofloopError as error:
+        sys.exit(f"error: {error}")
