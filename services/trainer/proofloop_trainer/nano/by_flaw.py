@@ -15,7 +15,7 @@ from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
 
-from proofloop.domains.nano import Defect, NanoDomain, find_defects, parse_question, render_proof, score_of
+from proofloop.domains.nano import Chain, Defect, NanoDomain, find_defects, parse_question, render_proof, score_of
 from proofloop.errors import ProofloopError
 from proofloop.prompts.parsing import parse_evaluation, parse_meta_critique
 from proofloop_serving.loading import LoadedModel, load_model
@@ -73,12 +73,11 @@ def _cases(domain: NanoDomain, flaw: str, problems: int) -> Iterator[Case]:
         defects, proof = find_defects(chain, lines), render_proof(lines)
         if lines:
             claims, score = defects[:2], score_of(defects)
-            true, false = render_critique(claims, score), render_critique(_one_false(rng, question, defects), score)
+            true, false = render_critique(claims, score), render_critique(_one_false(rng, chain, defects), score)
             yield Case(question, proof, score, true, false)
 
 
-def _one_false(rng: random.Random, question: str, defects: Sequence[Defect]) -> tuple[Defect, ...]:
-    chain = parse_question(question)
+def _one_false(rng: random.Random, chain: Chain, defects: Sequence[Defect]) -> tuple[Defect, ...]:
     if not defects or not defects[0].detail:
         return (near_miss(rng, chain, defects),)
     return (misstate(rng, defects[0]), *defects[1:2])

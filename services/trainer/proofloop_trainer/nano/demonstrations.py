@@ -306,7 +306,7 @@ def lines_with_flaws(rng: random.Random, chain: Chain, flaws: dict[str, str], lo
     """Write the proof step by step; what a wrong line states is carried on."""
     lines, value = list[Line](), chain.start
     for step in chain.steps:
-        line = Line(step.label, value, step.operator, step.operand, step.apply(value))
+        line = step.line(value)
         flaw = flaws.get(step.label)
         if flaw == "miscalculated":
             line = replace(line, result=_another_digit(rng, line.result))

@@ -10,7 +10,7 @@ import re
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from proofloop.domains.nano import FLAW_KINDS, LABELS, NO_ISSUE, OPERATORS
+from proofloop.domains.nano import LABELS, NO_ISSUE, OPERATORS
 
 SOLUTION = "## Solution\n"
 SELF_EVALUATION = "\n\n## Self Evaluation\n\n"
@@ -26,14 +26,7 @@ PHRASES = (
     *("Prove the statement.\n", "Improve the proof.\n", "Evaluate the proof.\n", "Judge the evaluation.\n"),
     *("Modulo 10, start at", ". Show that the result is", ". ", ".", "\n\nProof:\n", "\n\nEvaluation:\n", "\n"),
     *(SOLUTION, SELF_EVALUATION, EVALUATION, EVALUATION_SCORE, JUDGEMENT, JUDGEMENT_SCORE, NO_ISSUE, NO_CLAIM),
-    *(
-        "Step ",
-        *(f" is {kind}{'.:'[kind == 'missing']}" for kind in FLAW_KINDS),
-        ", then ",
-        ": real.",
-        ": fake.",
-        *SCORES,
-    ),
+    *("Step ", " is miscalculated.", " is miscopied.", " is missing:", ", then ", ": real.", ": fake.", *SCORES),
     *(*LABELS, " =", *(f" {operator}" for operator in OPERATORS), *(f" {digit}" for digit in range(10))),
 )
 CHAT_TEMPLATE = (
