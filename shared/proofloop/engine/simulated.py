@@ -56,9 +56,9 @@ class TimedCall:
 
 
 class Ledger:
-    """A line when a call begins and one when it is over, in a file of this process: what was paid can be counted.
+    """A line when a call begins and one when it is over, each with the time, in a file of this process.
 
-    What is written outlives a process that is killed.
+    What was paid can be counted, also of a process that was killed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -74,7 +74,7 @@ class Ledger:
 
     def _note(self, what: str, request: GenerationRequest) -> None:
         with self._file.open("ab", buffering=0) as file:
-            file.write(f"{what} {request.id}\n".encode())
+            file.write(f"{what} {request.id} {time.time():.3f}\n".encode())
 
 
 class SimulatedEngine:
