@@ -140,7 +140,7 @@ def scale(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
         objects = render(values(plan, fleet.namespace))
         trial = Trial(plan, broker, fleet, letters, store, objects)
         trial.follow()
-        return trial.result(count_calls(place / "ledger", fleet.killed)[1])
+        return trial.result(count_calls(place / "ledger", fleet.killed, {}).calls_paid_again)
 
 
 def values(plan: Plan, namespace: str) -> Object:
