@@ -26,9 +26,6 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
-from urllib.parse import urlsplit
-
-from minio import Minio
 
 from proofloop import keys
 from proofloop.messages import SELF_CRITIQUE
@@ -39,7 +36,7 @@ from proofloop.walk import WALK_ROLES
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.integration.fleet import Fleet, installation
 from tests.integration.processes import folder
-from tests.integration.servers import S3, Broker, own_s3, running_rabbitmq
+from tests.integration.servers import S3, Broker, client_of, own_s3, running_rabbitmq
 from tests.integration.triton_server import Triton, own_triton
 
 REPLICAS, OPTIONS = 2, ("--concurrency", "16")
@@ -278,10 +275,8 @@ def key_of(question: str) -> str:
 
 def times_stored(s3: S3, fleet: Fleet) -> dict[str, float]:
     """When each of the run's objects was written, in seconds of Unix time."""
-    host = urlsplit(s3.endpoint).netloc
-    client = Minio(host, s3.access_key, s3.secret_key, secure=s3.endpoint.startswith("https"), region="us-east-1")
     bucket, prefix = (fleet.environment[f"PROOFLOOP_S3_{name}"] for name in ("BUCKET", "PREFIX"))
-    found = client.list_objects(bucket, f"{prefix}/{keys.run('chaos')}", recursive=True)
+    found = client_of(s3).list_objects(bucket, f"{prefix}/{keys.run('chaos')}", recursive=True)
     return {each.object_name.removeprefix(f"{prefix}/"): each.last_modified.timestamp() for each in found}
 
 

@@ -134,14 +134,19 @@ def delete_namespace(url: str, namespace: str) -> None:
 @contextmanager
 def bucket_folder(s3: S3) -> Iterator[tuple[str, str]]:
     """A bucket, and a prefix in it that nobody else uses; what lies there is removed at the end."""
-    host = s3.endpoint.partition("://")[2]
-    client = Minio(host, s3.access_key, s3.secret_key, secure=s3.endpoint.startswith("https"), region="us-east-1")
+    client = client_of(s3)
     bucket, prefix = "proofloop-test", f"test-{uuid.uuid4().hex[:8]}"
     if not client.bucket_exists(bucket):
         client.make_bucket(bucket)
     yield bucket, prefix
     names = [DeleteObject(found.object_name) for found in client.list_objects(bucket, f"{prefix}/", recursive=True)]
     assert list(client.remove_objects(bucket, names)) == []
+
+
+def client_of(s3: S3) -> Minio:
+    """A client of the server itself, without the store's ways."""
+    host = s3.endpoint.partition("://")[2]
+    return Minio(host, s3.access_key, s3.secret_key, secure=s3.endpoint.startswith("https"), region="us-east-1")
 
 
 def install(*packages: str) -> bool:
