@@ -15,7 +15,7 @@ from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
 
-from proofloop.domains.nano import Chain, Defect, NanoDomain, find_defects, parse_question, render_proof, score_of
+from proofloop.domains.nano import Chain, Defect, Line, NanoDomain, find_defects, parse_question, render_proof, score_of
 from proofloop.errors import ProofloopError
 from proofloop.prompts.parsing import parse_evaluation, parse_meta_critique
 from proofloop_serving.loading import LoadedModel, load_model
@@ -73,13 +73,14 @@ def _cases(domain: NanoDomain, flaw: str, problems: int) -> Iterator[Case]:
         defects, proof = find_defects(chain, lines), render_proof(lines)
         if lines:
             claims, score = defects[:2], score_of(defects)
-            true, false = render_critique(claims, score), render_critique(_one_false(rng, chain, defects), score)
+            true, false = render_critique(claims, score), render_critique(_one_false(rng, chain, lines), score)
             yield Case(question, proof, score, true, false)
 
 
-def _one_false(rng: random.Random, chain: Chain, defects: Sequence[Defect]) -> tuple[Defect, ...]:
+def _one_false(rng: random.Random, chain: Chain, lines: Sequence[Line]) -> tuple[Defect, ...]:
+    defects = find_defects(chain, lines)
     if not defects or not defects[0].detail:
-        return (near_miss(rng, chain, defects),)
+        return (near_miss(rng, chain, lines),)
     return (misstate(rng, defects[0]), *defects[1:2])
 
 

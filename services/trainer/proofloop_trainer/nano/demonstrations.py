@@ -8,6 +8,7 @@ makes a base model that proves six tenths of its problems and judges about four 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -80,21 +81,35 @@ HONEST_SELF_EVALUATION = 0.45  # share of flawed proofs whose own evaluation loo
 FALSE_ALARM, OVERLOOKED, WRONG_STEP, WRONG_KIND, WRONG_SCORE = 0.14, 0.11, 0.12, 0.06, 0.02  # of critiques
 WRONG_LINE = 0.08  # share of omissions named with another line than the one that is missing
 NO_SUCH_STEP, SAID_TWICE = 0.08, 0.06  # shares of invented claims about a step of no problem; of repeated claims
+REAL_CLAIMS, ABOUT_A_FLAW, MISSTATED = 0.7, 0.8, 0.8
+"""Of judged claims, where there is something to find: real ones; of false ones, those about a flaw that is there; of
+these, where a step is missing, those that show a wrong line.
+"""
+WRONG_VALUE, WRONG_OPERAND, WRONG_RESULT, WRONG_NEXT = 0.4, 0.1, 0.05, 0.45
+"""What is wrong in such a line. With another value or operand the result is that of the wrong line, as where a verifier
+miscalculates: only the proof tells that it is false.
+"""
 HASTY_JUDGEMENT = 0.03  # share of meta-critiques with one wrong word
 DOMAIN, LONG_DOMAIN = NanoDomain(), NanoDomain("nano-long")
 LONG = 0.15  # share of demonstrations about chains that are longer than those of `nano`
-LONG_PRACTICE, FLAWED_LINES, PRACTISED_GAP, PRACTISED_JUDGEMENT = 0.35, 0.25, 0.15, 0.35  # in practice
+LONG_PRACTICE, FLAWED_LINES, PRACTISED_GAP, PRACTISED_JUDGEMENT, PRACTISED_REAL = 0.35, 0.25, 0.15, 0.5, 0.5
 PACK = load_pack("nano")
 LineMarks = tuple[int, ...]  # of label, value, operator, operand, result
+ClaimMarks = tuple[int, ...]  # of the same of a line that is said to be missing, then of the value that is gone on with
+IGNORED = -100
 
 
 @dataclass(frozen=True)
 class Demonstration:
-    """One prompt with its answer. `marks`: of each proof line, in the order of the text."""
+    """One prompt with its answer. `marks`: of each proof line, in the order of the text.
+
+    `claims`: of each omission that the prompt's analysis claims, in a prompt that asks for a judgement.
+    """
 
     prompt: str
     answer: str
     marks: tuple[LineMarks, ...]
+    claims: tuple[ClaimMarks, ...] = ()
 
 
 def demonstrate(seed: int, habits: Habits = BASE) -> Iterator[Demonstration]:
@@ -114,18 +129,22 @@ def demonstrate(seed: int, habits: Habits = BASE) -> Iterator[Demonstration]:
 
 
 def practise(seed: int) -> Iterator[Demonstration]:
-    """Endless proofs with many flaws, mostly wrong copies: they are the hardest. With true critiques, or judgements."""
-    rng, kinds = random.Random(f"practice/{seed}"), (*FLAW_KINDS, "miscopied")
+    """Endless proofs with many flaws: with true critiques, or with half false ones and true judgements of these.
+
+    Mostly what is hardest to see: wrong copies for critiques, and for judgements omissions claimed with a wrong digit.
+    """
+    rng = random.Random(f"practice/{seed}")
     for index in range(2**62):
         domain = LONG_DOMAIN if rng.random() < LONG_PRACTICE else DOMAIN
         question = domain.pose(index, split="train", seed=seed).question
-        chain = parse_question(question)
+        chain, is_judged = parse_question(question), rng.random() < PRACTISED_JUDGEMENT
+        kinds = (*FLAW_KINDS, "missing", "missing") if is_judged else (*FLAW_KINDS, "miscopied")
         flaws = {step.label: rng.choice(kinds) for step in chain.steps if rng.random() < FLAWED_LINES}
         if rng.random() < PRACTISED_GAP:
             flaws |= gap(rng, chain)
         if lines := lines_with_flaws(rng, chain, flaws, BASE.lost_carry):
-            if rng.random() < PRACTISED_JUDGEMENT:
-                yield _judged(rng, question, chain, lines, hasty=0.0)
+            if is_judged:
+                yield _judged(rng, question, chain, lines, real_share=PRACTISED_REAL, hasty=0.0)
             else:
                 yield _criticised(question, chain, lines)
 
@@ -180,17 +199,38 @@ def mark_lines(chain: Chain, lines: Sequence[Line]) -> tuple[LineMarks, ...]:
     return tuple(marks)
 
 
-def imperfect_claims(rng: random.Random, chain: Chain, defects: Sequence[Defect]) -> tuple[Defect, ...]:
+def mark_claims(claims: Sequence[Defect], defects: Sequence[Defect]) -> tuple[ClaimMarks, ...]:
+    """For each claim of an omission, which of its fields is wrong, by the number (from 1) of the step; 0 where right.
+
+    Of a step that is not missing the label is wrong, and nothing is said of the rest.
+    """
+    missing = {defect.step: _fields(defect) for defect in defects if defect.kind == "missing"}
+    marks = list[ClaimMarks]()
+    for claim in claims:
+        if claim.kind != "missing":
+            continue
+        shown, at_fault = _fields(claim), 1 + LABELS.index(claim.step)
+        if claim.step in missing:
+            right = [*missing[claim.step], ""]  # where nothing is gone on with, a claim of it is wrong
+            marks.append((0, *(at_fault * (field != true) for field, true in zip(shown, right, strict=False))))
+        else:
+            marks.append((at_fault, *(IGNORED for _ in shown)))
+    return tuple(marks)
+
+
+def imperfect_claims(rng: random.Random, chain: Chain, lines: Sequence[Line]) -> tuple[Defect, ...]:
     """What a hurried verifier names: mostly the real defects (the first two), sometimes none or others."""
+    defects = find_defects(chain, lines)
     if not defects:
-        return (_invent(rng, chain),) if rng.random() < FALSE_ALARM else ()
+        return (_invent(rng, chain, lines),) if rng.random() < FALSE_ALARM else ()
     draw, first = rng.random(), defects[0]
     if draw < OVERLOOKED:
         return ()
     if draw < OVERLOOKED + WRONG_STEP:
-        return (_claim(chain, rng.choice([s.label for s in chain.steps if s.label != first.step]), first.kind),)
+        label = rng.choice([step.label for step in chain.steps if step.label != first.step])
+        return (_claim(chain, lines, label, first.kind),)
     if draw < OVERLOOKED + WRONG_STEP + WRONG_KIND:
-        return (_claim(chain, first.step, rng.choice([kind for kind in FLAW_KINDS if kind != first.kind])),)
+        return (_claim(chain, lines, first.step, rng.choice([kind for kind in FLAW_KINDS if kind != first.kind])),)
     return tuple(misstate(rng, claim) if rng.random() < WRONG_LINE else claim for claim in defects[:2])
 
 
@@ -216,7 +256,8 @@ def _verification(rng: random.Random, question: str, chain: Chain, habits: Habit
 
 
 def _meta_verification(rng: random.Random, question: str, chain: Chain, habits: Habits) -> Demonstration:
-    return _judged(rng, question, chain, write_proof(rng, chain, 0.65, habits), hasty=HASTY_JUDGEMENT)
+    lines = write_proof(rng, chain, 0.75, habits)
+    return _judged(rng, question, chain, lines, real_share=REAL_CLAIMS, hasty=HASTY_JUDGEMENT)
 
 
 def _criticised(question: str, chain: Chain, lines: tuple[Line, ...]) -> Demonstration:
@@ -226,19 +267,22 @@ def _criticised(question: str, chain: Chain, lines: tuple[Line, ...]) -> Demonst
     return Demonstration(PACK.verify(question, render_proof(lines)).text, critique, mark_lines(chain, lines))
 
 
-def _judged(rng: random.Random, question: str, chain: Chain, lines: tuple[Line, ...], *, hasty: float) -> Demonstration:
-    """A critique with false claims, judged by a meta-verifier that mistakes this share of the claims."""
+def _judged(
+    rng: random.Random, question: str, chain: Chain, lines: tuple[Line, ...], *, real_share: float, hasty: float
+) -> Demonstration:
+    """A critique with false claims, judged by a meta-verifier that mistakes the share `hasty` of the claims."""
     defects, proof = find_defects(chain, lines), render_proof(lines)
-    claims = _claims_partly_real(rng, chain, defects)
+    claims = _claims_partly_real(rng, chain, lines, real_share)
     analysis = render_critique(claims, _score(rng, claims, wrong_share=0.12))
     quality = DOMAIN.check_critique(question, proof, analysis).quality
     real = [(claim in defects) != (rng.random() < hasty) for claim in claims]
     prompt = PACK.judge(question, proof, analysis).text
-    return Demonstration(prompt, render_judgement(claims, real, quality), mark_lines(chain, lines))
+    answer = render_judgement(claims, real, quality)
+    return Demonstration(prompt, answer, mark_lines(chain, lines), mark_claims(claims, defects))
 
 
 def _critique(rng: random.Random, chain: Chain, lines: Sequence[Line]) -> str:
-    claims = imperfect_claims(rng, chain, find_defects(chain, lines))
+    claims = imperfect_claims(rng, chain, lines)
     return render_critique(claims, _score(rng, claims, wrong_share=WRONG_SCORE))
 
 
@@ -247,16 +291,18 @@ def _self_critique(rng: random.Random, chain: Chain, lines: Sequence[Line]) -> s
     defects = find_defects(chain, lines)
     if defects and rng.random() >= HONEST_SELF_EVALUATION:
         return render_critique((), 1.0)
-    claims = defects[:2] if defects or rng.random() > 0.04 else (_invent(rng, chain),)
+    claims = defects[:2] if defects or rng.random() > 0.04 else (_invent(rng, chain, lines),)
     return render_critique(claims, score_of(claims))
 
 
-def _claims_partly_real(rng: random.Random, chain: Chain, defects: Sequence[Defect]) -> tuple[Defect, ...]:
-    """No, one or two claims, of which seven tenths are real where there is something to find."""
-    remaining, claims = list(defects), list[Defect]()
-    for _ in range(rng.choices((0, 1, 2), (0.15, 0.6, 0.25))[0]):
-        is_real = bool(remaining) and rng.random() < 0.7
-        claim = remaining.pop(0) if is_real else near_miss(rng, chain, defects)
+def _claims_partly_real(
+    rng: random.Random, chain: Chain, lines: Sequence[Line], real_share: float
+) -> tuple[Defect, ...]:
+    """No, one or two claims, of which this share is real where there is something to find."""
+    remaining, claims = list(find_defects(chain, lines)), list[Defect]()
+    for _ in range(rng.choices((0, 1, 2), (0.1, 0.55, 0.35))[0]):
+        is_real = bool(remaining) and rng.random() < real_share
+        claim = remaining.pop(0) if is_real else near_miss(rng, chain, lines)
         if claim not in claims:
             claims.append(claim)
     if len(claims) == 1 and rng.random() < SAID_TWICE:
@@ -264,38 +310,54 @@ def _claims_partly_real(rng: random.Random, chain: Chain, defects: Sequence[Defe
     return tuple(claims)
 
 
-def near_miss(rng: random.Random, chain: Chain, defects: Sequence[Defect]) -> Defect:
-    """A false claim, half of the time at a step that does have a flaw, or about that flaw but with a wrong line."""
-    claim = _invent(rng, chain)
-    if defects and rng.random() < 0.5:
-        defect = rng.choice(defects)
-        claim = rng.choice((misstate(rng, defect), _claim(chain, defect.step, claim.kind)))
-    return claim if claim not in defects else near_miss(rng, chain, defects)
+def near_miss(rng: random.Random, chain: Chain, lines: Sequence[Line]) -> Defect:
+    """A false claim, mostly about a flaw that is there: with a wrong line, or of another kind or the step beside."""
+    defects, claim = find_defects(chain, lines), _invent(rng, chain, lines)
+    if defects and rng.random() < ABOUT_A_FLAW:
+        defect = rng.choice([defect for defect in defects if defect.detail] or defects)
+        if defect.detail and rng.random() < MISSTATED:
+            claim = misstate(rng, defect)
+        elif rng.random() < 0.5:
+            claim = _claim(chain, lines, defect.step, claim.kind)
+        else:
+            places = [LABELS.index(defect.step) + way for way in (-1, 1)]
+            claim = _claim(chain, lines, LABELS[rng.choice(places) % len(chain.steps)], defect.kind)
+    return claim if claim not in defects else near_miss(rng, chain, lines)
 
 
-def _invent(rng: random.Random, chain: Chain) -> Defect:
+def _invent(rng: random.Random, chain: Chain, lines: Sequence[Line]) -> Defect:
     labels = LABELS if rng.random() < NO_SUCH_STEP else [step.label for step in chain.steps]
-    return _claim(chain, rng.choice(labels), rng.choice(FLAW_KINDS))
+    return _claim(chain, lines, rng.choice(labels), rng.choice(FLAW_KINDS))
 
 
-def _claim(chain: Chain, label: str, kind: str) -> Defect:
-    """A claim in its wording: an omission shows what a right proof says there, or last if it has no such step."""
+def _claim(chain: Chain, lines: Sequence[Line], label: str, kind: str) -> Defect:
+    """A claim in its wording: an omission shows lines of the proof, or right ones; of no such step the last one."""
     if kind != "missing":
         return Defect(label, kind)
-    lines = true_lines(chain)
-    place = min(LABELS.index(label), len(lines) - 1)
-    after = lines[place + 1] if place + 1 < len(lines) else None
-    return omission(replace(lines[place], label=label), (after.label, after.value) if after else None)
+    shown = {line.label: line for line in (*true_lines(chain), *lines)}
+    last = chain.steps[-1].label
+    after = shown.get(LABELS[LABELS.index(label) + 1]) if label < last else None
+    line = replace(shown[min(label, last)], label=label)
+    return omission(line, (after.label, after.value) if after else None)
 
 
 def misstate(rng: random.Random, claim: Defect) -> Defect:
-    """With another digit in what an omission shows; any other claim stays."""
+    """An omission shown with another line, wrong as `WRONG_VALUE` and the others say; any other claim stays."""
     places = [place for place, character in enumerate(claim.detail) if character.isdigit()]
     if not places:
         return claim
-    place = rng.choice(places)
-    digit = _another_digit(rng, int(claim.detail[place]))
-    return replace(claim, detail=f"{claim.detail[:place]}{digit}{claim.detail[place + 1 :]}")
+    text, (value, operand, result, *_) = list(claim.detail), places
+    shares = (WRONG_VALUE, WRONG_OPERAND, WRONG_RESULT, WRONG_NEXT)[: len(places)]
+    wrong = rng.choices(places, shares)[0]
+    text[wrong] = str(_another_digit(rng, int(text[wrong])))
+    if wrong in (value, operand):
+        text[result] = str(calculate(int(text[value]), text[value + 2], int(text[operand])))
+    return replace(claim, detail="".join(text))
+
+
+def _fields(claim: Defect) -> list[str]:
+    """Value, operator, operand and result that an omission shows, and the value that is gone on with, if it is."""
+    return re.findall(r"[-+*]|\d", claim.detail)
 
 
 def _score(rng: random.Random, claims: Sequence[Defect], *, wrong_share: float) -> float:

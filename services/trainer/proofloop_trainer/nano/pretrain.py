@@ -6,7 +6,7 @@ learns to calculate and to look up. For habits only the answers count, flaws and
 
 Shapes: B sequences, T tokens, V vocabulary. Two things make it fast: embeddings with a large standard
 deviation (digits are told apart from the first step), and an auxiliary head that names, at each wrong
-proof token, the step at fault (dropped afterwards).
+token of a proof or of an omission under judgement, the step at fault (dropped afterwards).
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from proofloop.errors import ConfigError
 from proofloop_trainer.nano.demonstrations import (
     BASE,
     COLD_START,
+    IGNORED,
+    ClaimMarks,
     Demonstration,
     Habits,
     LineMarks,
@@ -47,13 +49,24 @@ SKILL_RATES, HABIT_RATES = (1e-3, 2e-4), (5e-4, 5e-5)
 COLD_START_SEED = 1_000_000  # other demonstrations than those of the base model
 WARM_UP_STEPS, DEFAULT_STEPS, PRACTICE_SHARE, SKILL_SHARE = 30, 10000, 0.7, 0.75
 STEP_WEIGHT, MARK_WEIGHT = 0.5, 2.0
-IGNORED = -100
-EQUALS = " ="
+EQUALS, MISSING = " =", " is missing:"
+LINE_PLACES, CLAIM_PLACES = (-4, -3, -2, -1, 1), (-5, -3, -2, -1, 1, 4)
+"""Where marks stand, seen from the equals sign: of a proof's line, and of an omission (`Step a is missing: ...`)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence, whose answer begins after `prompt_length` tokens, with its marks in the order of the text."""
+
+    tokens: list[int]
+    prompt_length: int
+    lines: Sequence[LineMarks]
+    claims: Sequence[ClaimMarks] = ()
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded on the right. `marks_BT`: of a proof token, 0 if right, else the number of the step at fault.
+    """Padded on the right. `marks_BT`: of a marked token, 0 if right, else the number of the step at fault.
 
     IGNORED stands where nothing is to be learnt.
     """
@@ -65,7 +78,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Losses:
-    """Of the answers; of every right proof token, also in prompts; and of the marks on right and wrong ones."""
+    """Of the answers; of every token marked as right, also in prompts; and of the marks on right and wrong ones."""
 
     answers: torch.Tensor
     steps: torch.Tensor
@@ -170,10 +183,12 @@ def table_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Bat
     """Lines without context, half of them wrong: right ones are to be completed, all are to be marked."""
     rng = random.Random(f"tables/{seed}")
     while True:
-        rows = [[_table_line(rng) for _ in range(TABLE_LINES)] for _ in range(TABLE_BATCH)]
-        tokens = [tokenizer(render_proof(line for line, _ in row)).input_ids for row in rows]
-        marks = [[(*[IGNORED] * 4, mark) for _, mark in row] for row in rows]
-        yield _right_lines(_pad(tokenizer, tokens, [len(row) for row in tokens], marks))
+        rows = list[Row]()
+        for _ in range(TABLE_BATCH):
+            lines, marks = zip(*(_table_line(rng) for _ in range(TABLE_LINES)), strict=True)
+            tokens = tokenizer(render_proof(lines)).input_ids
+            rows.append(Row(tokens, len(tokens), [(*[IGNORED] * 4, mark) for mark in marks]))
+        yield _right_lines(_pad(tokenizer, rows))
 
 
 def practice_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
@@ -195,11 +210,10 @@ def _pooled(
     rng = random.Random(f"batches/{seed}")
     while True:
         rows = [_encode(tokenizer, shown) for shown in itertools.islice(source, size * POOLED_BATCHES)]
-        rows.sort(key=lambda row: len(row[0]))
+        rows.sort(key=lambda row: len(row.tokens))
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         for batch in rng.sample(batches, len(batches)):
-            tokens, prompt_lengths, marks = zip(*batch, strict=True)
-            yield _pad(tokenizer, tokens, prompt_lengths, marks)
+            yield _pad(tokenizer, batch)
 
 
 def _right_lines(batch: Batch) -> Batch:
@@ -260,36 +274,36 @@ def _rate(step: int, steps: int, peak: float, final: float) -> float:
     return min(step / WARM_UP_STEPS, 1.0) * (peak + (final - peak) * step / steps)
 
 
-def _encode(tokenizer: PreTrainedTokenizerFast, shown: Demonstration) -> tuple[list[int], int, tuple[LineMarks, ...]]:
-    """Prompt and answer in one row, and where the answer begins."""
+def _encode(tokenizer: PreTrainedTokenizerFast, shown: Demonstration) -> Row:
+    """Prompt and answer in one row."""
     prompt = [{"role": "user", "content": shown.prompt}]
     prompt_ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
     answer_ids = tokenizer(shown.answer).input_ids
-    return [*prompt_ids, *answer_ids, tokenizer.eos_token_id], len(prompt_ids), shown.marks
+    return Row([*prompt_ids, *answer_ids, tokenizer.eos_token_id], len(prompt_ids), shown.marks, shown.claims)
 
 
-def _pad(
-    tokenizer: PreTrainedTokenizerFast,
-    tokens: Sequence[Sequence[int]],
-    prompt_lengths: Sequence[int],
-    marks: Sequence[Sequence[Sequence[int]]],
-) -> Batch:
-    """Put rows together. A line's five marks stand at the four tokens before its equals sign and the one after.
-
-    A line that an analysis names has no label before it, and no marks.
-    """
-    width, equals = max(map(len, tokens)), tokenizer.convert_tokens_to_ids(EQUALS)
-    labels = tokenizer.convert_tokens_to_ids(list(LABELS))
-    tokens_BT = torch.full((len(tokens), width), tokenizer.pad_token_id)
+def _pad(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> Batch:
+    """Put rows together."""
+    tokens_BT = torch.full((len(rows), max(len(row.tokens) for row in rows)), tokenizer.pad_token_id)
     targets_BT, marks_BT = torch.full_like(tokens_BT, IGNORED), torch.full_like(tokens_BT, IGNORED)
-    for number, (row, prompt_length, lines) in enumerate(zip(tokens, prompt_lengths, marks, strict=True)):
-        tokens_BT[number, : len(row)] = torch.tensor(row)
-        targets_BT[number, prompt_length : len(row)] = tokens_BT[number, prompt_length : len(row)]
-        places = [place for place, token in enumerate(row) if token == equals and row[place - 4] in labels]
-        for place, line in zip(places, lines, strict=True):
-            marks_BT[number, place - 4 : place] = torch.tensor(line[:4])
-            marks_BT[number, place + 1] = line[4]
+    for number, row in enumerate(rows):
+        end = len(row.tokens)
+        tokens_BT[number, :end] = torch.tensor(row.tokens)
+        targets_BT[number, row.prompt_length : end] = tokens_BT[number, row.prompt_length : end]
+        for place, mark in _marked(tokenizer, row):
+            marks_BT[number, place] = mark
     return Batch(tokens_BT, targets_BT, marks_BT)
+
+
+def _marked(tokenizer: PreTrainedTokenizerFast, row: Row) -> Iterator[tuple[int, int]]:
+    """Places and marks. A proof's line has its label four tokens before the equals sign, an omission's has none."""
+    labels, (equals, missing) = (tokenizer.convert_tokens_to_ids(list(each)) for each in (LABELS, (EQUALS, MISSING)))
+    signs = [place for place, token in enumerate(row.tokens) if token == equals]
+    lines = [place for place in signs if row.tokens[place - 4] in labels]
+    claims = [place for place in signs if row.tokens[place - 4] == missing] if row.claims else []
+    for places, offsets, marked in ((lines, LINE_PLACES, row.lines), (claims, CLAIM_PLACES, row.claims)):
+        for place, marks in zip(places, marked, strict=True):
+            yield from ((place + offset, mark) for offset, mark in zip(offsets, marks, strict=False))
 
 
 def _table_line(rng: random.Random) -> tuple[Line, int]:
