@@ -4,6 +4,8 @@ import itertools
 import random
 import re
 import shutil
+from collections import Counter
+from itertools import zip_longest
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from proofloop.domains.nano import FLAW_KINDS, NanoDomain, parse_question, render_proof, true_lines
+from proofloop.domains.nano import FLAW_KINDS, LABELS, NanoDomain, parse_question, render_proof, true_lines
 from proofloop.errors import ConfigError
 from proofloop.prompts.parsing import parse_evaluation, parse_meta_critique, parse_proof
 from proofloop_serving.loading import load_model
@@ -26,6 +28,7 @@ from proofloop_trainer.nano.pretrain import (
     cold_start,
     demonstration_batches,
     loss_of,
+    practice_batches,
     table_batches,
 )
 from proofloop_trainer.nano.tokenizer import PHRASES, build_tokenizer, normalise
@@ -89,6 +92,28 @@ def test_a_proof_has_wrong_marks_exactly_if_a_step_shown_is_wrong():
         shown_later = any(defect.kind != "missing" or defect.step < lines[-1].label for defect in defects if lines)
         assert any(any(marks) for marks in mark_lines(chain, lines)) == shown_later
     assert not any(any(marks) for marks in mark_lines(chain, true_lines(chain)))
+
+
+def test_each_field_of_an_omission_under_judgement_is_marked_as_the_checker_has_it():
+    """Marks of what is right are 0, others name the step; where the step is not missing its label is what is wrong."""
+    ids, seen = {phrase: TOKENIZER.convert_tokens_to_ids(phrase) for phrase in PHRASES}, Counter[str]()
+    for batch in itertools.islice(practice_batches(TOKENIZER, seed=3), 8):
+        for tokens, marks in zip(batch.tokens_BT.tolist(), batch.marks_BT.tolist(), strict=True):
+            end = tokens.index(TOKENIZER.convert_tokens_to_ids("<assistant>"))
+            question, proof, *analysis = TOKENIZER.decode(tokens[2:end]).split("\n\n", maxsplit=2)
+            defects = NanoDomain().check_proof(question, proof.removeprefix("Proof:\n")).defects
+            true = {defect.step: re.findall(r"[-+*]|\d", defect.detail) for defect in defects}
+            for place in (place for place in range(end) if analysis and tokens[place] == ids[" is missing:"]):
+                label, goes_on = TOKENIZER.decode(tokens[place - 1]), tokens[place + 6] == ids[", then "]
+                places = [place + offset for offset in ((1, 2, 3, 5, 8) if goes_on else (1, 2, 3, 5))]
+                fields = [TOKENIZER.decode(tokens[each]).strip() for each in places]
+                at_fault, right = 1 + LABELS.index(label), true.get(label, [])
+                assert marks[place - 1] == (0 if right else at_fault)
+                wrong = [at_fault * (field != one) if right else IGNORED for field, one in zip_longest(fields, right)]
+                assert [marks[each] for each in places] == wrong[: len(places)]
+                seen["last wrong" if right and wrong[4:] > [0] else "line wrong" if any(wrong) else "true"] += 1
+                seen["not missing"] += not right
+    assert min(seen[each] for each in ("last wrong", "line wrong", "true", "not missing")) > 4, seen
 
 
 def test_nothing_of_a_prompt_or_padding_is_learnt_as_an_answer():
