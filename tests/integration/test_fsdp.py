@@ -30,7 +30,9 @@ from tests.unit.grpo_examples import save_tiny_model
 pytestmark = pytest.mark.timeout(1200)  # on a machine that does much else: processes start four times
 
 ROOT = Path(__file__).parents[2]
-CONFIGURATION = ROOT / "examples" / "train-fsdp2" / "two-processes-cpu.yaml"
+EXAMPLE, SCRIPT = ROOT / "examples" / "train-fsdp2", str(ROOT / "tests" / "integration" / "two_processes.py")
+TWO_ON_CPU = (str(EXAMPLE / "two-processes-cpu.yaml"),)
+ONE_ON_GPU = (str(EXAMPLE / "one-node-8-gpus.yaml"), "--num_processes", "1")
 MODELS = ("dense", "moe")
 ROUNDING = 1e-8
 """A gradient below this is what adding 32-bit parts in another order leaves of 0."""
@@ -51,12 +53,20 @@ watch = { format = 0.0, same_score = 1.0, shorter = 0.01, longer = 100.0 }
 """
 
 
-def launch(*arguments: str) -> subprocess.Popen[str]:
-    """Start two processes by accelerate's own launcher."""
-    accelerate = str(Path(sys.executable).with_name("accelerate"))
+needs_gpu = pytest.mark.skipif(
+    os.environ.get("PROOFLOOP_TEST_GPU") != "1", reason="no GPU: set PROOFLOOP_TEST_GPU=1 where there is one"
+)
+
+
+def launch(*arguments: str, configuration: tuple[str, ...] = TWO_ON_CPU) -> subprocess.Popen[str]:
+    """Start the processes by accelerate's own launcher."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}", "OMP_NUM_THREADS": "1"}
+    if configuration == ONE_ON_GPU:
+        environment["CUDA_VISIBLE_DEVICES"] = "0"
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0", "--config_file"]
     return subprocess.Popen(
-        [accelerate, "launch", "--main_process_port", "0", "--config_file", str(CONFIGURATION), *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        [*launcher, *configuration, *arguments],
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -64,16 +74,22 @@ def launch(*arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[float]]]:
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """What one process and what two made of the same batches."""
     folder = tmp_path_factory.mktemp("fsdp")
     models = [save_tiny_model(folder / "dense"), save_tiny_mixture(folder / "moe")]
-    with launch(str(ROOT / "tests/integration/two_processes.py"), str(folder / "two"), *map(str, models)) as started:
+    with launch(SCRIPT, str(folder / "two"), *map(str, models)) as started:
         one = train(folder / "one", models)
-        output, _ = started.communicate()
+        two = said_by(started)
+    return {"one": one, "two": two, "folder": folder}
+
+
+def said_by(started: subprocess.Popen[str]) -> dict:
+    """What the script printed."""
+    output, _ = started.communicate()
     assert started.returncode == 0, output[-3000:]
-    (line,) = (line for line in output.splitlines() if line.startswith('{"dense"'))
-    return {"one": one, "two": json.loads(line), "folder": folder}  # type: ignore[dict-item]
+    (line,) = (line for line in output.splitlines() if line.startswith('{"'))
+    return json.loads(line)  # type: ignore[no-any-return]
 
 
 def weights(seen: dict, of: str, name: str, file: str = "model") -> dict[str, torch.Tensor]:
@@ -127,21 +143,40 @@ def test_supervised_steps_are_those_of_one_process(seen: dict) -> None:
         torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-5)
 
 
-def test_layers_compute_in_16_bits_and_all_else_stays_in_32(tmp_path: Path) -> None:
+@needs_gpu
+@pytest.mark.parametrize("model", MODELS)
+def test_one_process_on_a_gpu_takes_the_step_of_two_on_the_cpu(seen: dict, model: str, tmp_path: Path) -> None:
+    options = ("--mixed_precision", "no", SCRIPT, str(tmp_path), *(str(seen["folder"] / name) for name in MODELS))
+    with launch(*options, configuration=ONE_ON_GPU) as started:
+        found = said_by(started)
+    for figure in (model, f"{model} gradients", f"{model} kl"):
+        assert found[figure] == pytest.approx(seen["two"][figure], rel=1e-3, abs=1e-5)
+    assert found[f"{model} held"] == [1.0]
+    _, uninterrupted, restored = found[model]
+    assert restored == pytest.approx(uninterrupted, rel=1e-6)
+    assert "cuda" in found["device"]
+
+
+CASES = [(TWO_ON_CPU, "true"), *(pytest.param(ONE_ON_GPU, offloads, marks=needs_gpu) for offloads in ("true", "false"))]
+
+
+@pytest.mark.parametrize(("configuration", "offloads"), CASES)
+def test_layers_compute_in_16_bits_and_all_else_stays_in_32(
+    configuration: tuple[str, ...], offloads: str, tmp_path: Path
+) -> None:
     """With offloaded weights too: on a CPU that moves nothing, but takes FSDP2's way of it."""
     model = save_tiny_model(tmp_path / "model")
-    options = ("--mixed_precision", "bf16", "--fsdp_offload_params", "true")
-    with launch(*options, str(ROOT / "tests/integration/two_processes.py"), str(tmp_path), str(model)) as started:
-        output, _ = started.communicate()
-    assert started.returncode == 0, output[-3000:]
-    (found,) = (json.loads(line) for line in output.splitlines() if line.startswith('{"offloads"'))
-    assert found["offloads"] == "true"
+    options = ("--mixed_precision", "bf16", "--fsdp_offload_params", offloads)
+    with launch(*options, SCRIPT, str(tmp_path), str(model), configuration=configuration) as started:
+        found = said_by(started)
+    assert found["offloads"] == offloads
     assert found["types"] == ["torch.float32"] * 3
     logits_TV = AutoModelForCausalLM.from_pretrained(model)(input_ids=torch.tensor([[5, 6, 7, 8, 9]])).logits[0]
     expected = logits_TV[2:4].log_softmax(-1)[[0, 1], [8, 9]].tolist()
     assert found["logprobs"] == pytest.approx(expected, abs=0.03)
     assert torch.tensor(found["logprobs"]).bfloat16().tolist() != found["logprobs"]
-    assert found["gradients beyond 16 bits"] > 0.1  # the sum of two processes' parts, each of 16 bits
+    if configuration == TWO_ON_CPU:
+        assert found["gradients beyond 16 bits"] > 0.1  # the sum of two processes' parts, each of 16 bits
     through, again = found["losses"]
     assert again == through
 

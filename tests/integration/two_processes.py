@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -25,7 +26,7 @@ from tests.unit.grpo_examples import batch, changed, overflowing, ragged_samples
 SETTINGS = GrpoSettings(epochs=1, minibatch_sequences=32, tokens_per_pass=40, kl_coefficient=0.1, learning_rate=1e-3)
 
 
-def train(out: Path, models: list[Path]) -> dict[str, list[float]]:
+def train(out: Path, models: list[Path]) -> dict[str, Any]:
     """Two steps of each model, side by side; the second again from the checkpoint of the first; supervised steps."""
     learners = [GrpoLearner(model, SETTINGS) for model in models]
     seen: dict[str, list[float]] = {}
@@ -48,7 +49,7 @@ def train(out: Path, models: list[Path]) -> dict[str, list[float]]:
     answers = [one.tokens for one in ragged_samples(9)]
     how = Consolidate(batch=4, learning_rate=1e-3, tokens_per_pass=64)
     fine_tune(models[0], out / "tuned", answers, how, seed=0)
-    return seen
+    return seen | {"device": str(ranks.device())}
 
 
 def train_in_16_bits(out: Path, model: Path) -> dict[str, object]:

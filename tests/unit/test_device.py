@@ -6,6 +6,8 @@ import pytest
 
 pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
+from proofloop.errors import ConfigError
+from proofloop_trainer import ranks
 from proofloop_trainer.device import GIB, in_words
 
 IN_32_BITS = "in 32 bits unless behind `accelerate launch`"
@@ -21,3 +23,11 @@ IN_32_BITS = "in 32 bits unless behind `accelerate launch`"
 )
 def test_every_gpu_is_named_with_its_memory_and_what_training_uses(gpus: list[tuple[str, int]], said: str):
     assert in_words("2.9", gpus) == f"2.9 sees {said}"
+
+
+def test_more_processes_than_gpus_are_refused_with_the_ways_out(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"2 processes .* 1 GPU") as refused:
+        ranks.join()
+    assert "--num_processes 1" in refused.value.hint and "CUDA_VISIBLE_DEVICES=" in refused.value.hint

@@ -43,9 +43,18 @@ class Order(Record):
 
 
 def join() -> None:
-    """Meet the other processes that torchrun or accelerate started."""
+    """Meet the other processes that torchrun or accelerate started.
+
+    Raises ConfigError where there are GPUs, but not one for each of this machine's processes.
+    """
     global _orders
-    if torch.cuda.is_available():
+    processes, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+    if 0 < gpus < processes:
+        raise ConfigError(
+            f"{processes} processes on this machine, which shows {gpus} GPU(s)",
+            f"--num_processes {gpus}, or CUDA_VISIBLE_DEVICES= to train on the CPU",
+        )
+    if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     # Orders, tallies and tensors on their way to a checkpoint are on the CPU, gradients where the model is.
     distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")

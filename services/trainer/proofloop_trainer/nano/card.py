@@ -6,6 +6,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
+from proofloop_trainer import ranks
 from proofloop_trainer.nano.evaluate import measure
 from proofloop_trainer.nano.pretrain import DEFAULT_STEPS, PRACTICE_SHARE, TABLE_STEPS, train_base
 
@@ -21,7 +24,7 @@ pipeline_tag: text-generation
 A Llama-type model of {parameters:,} weights that proves chains of `+ - *` modulo 10, evaluates such proofs and judges
 such evaluations; the prompt says which. It is **imperfect on purpose**: the starting point for learning by the loop.
 
-Trained from nothing in {seconds:.0f} seconds (CPU, threads: {threads}), on synthetic data only (seed {seed}):
+Trained from nothing in {seconds:.0f} seconds ({where}), on synthetic data only (seed {seed}):
 {table_steps} steps on single lines, then {steps}: {practice:.0%} of them on finding faults and false claims, the others
 on demonstrations of which a set share is wrong (`demonstrations.py`). Again:
 
@@ -48,9 +51,15 @@ def make_base(folder: Path, seed: int = 0, steps: int = DEFAULT_STEPS, threads: 
         steps=steps,
         threads=threads,
         seconds=seconds,
+        where=where_trained(threads),
         table_steps=TABLE_STEPS,
         practice=PRACTICE_SHARE,
         problems=MEASURED_PROBLEMS,
         rows="\n".join(f"| `{name}` | {value:.3f} |" for name, value in figures.items()),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def where_trained(threads: int) -> str:
+    """On what this process trains."""
+    return torch.cuda.get_device_name() if ranks.device().type == "cuda" else f"CPU, threads: {threads}"

@@ -1,4 +1,4 @@
-"""Train the nano base model from nothing, in half an hour on two cores: tables, practice, then skills, then habits.
+"""Train the nano base model from nothing, in an hour on two cores at most: tables, practice, then skills, then habits.
 
 Practice is finding faults: proofs with many of them, true critiques, judgements of false ones. Skills and habits both
 come from imperfect demonstrations. For skills the right steps of every proof count, also of those in prompts: it
@@ -25,6 +25,7 @@ from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalL
 
 from proofloop.domains.nano import LABELS, MODULUS, OPERATORS, Line, calculate, render_proof
 from proofloop.errors import ConfigError
+from proofloop_trainer import ranks
 from proofloop_trainer.nano.demonstrations import (
     BASE,
     COLD_START,
@@ -47,7 +48,7 @@ BATCH, POOLED_BATCHES = 32, 16  # batches are cut from a sorted pool, so that li
 TABLE_RATES, PRACTICE_RATES = (4e-3, 1e-3), (1.5e-3, 6e-4)  # fall in a straight line
 SKILL_RATES, HABIT_RATES = (1e-3, 2e-4), (5e-4, 5e-5)
 COLD_START_SEED = 1_000_000  # other demonstrations than those of the base model
-WARM_UP_STEPS, DEFAULT_STEPS, PRACTICE_SHARE, SKILL_SHARE = 30, 10000, 0.7, 0.75
+WARM_UP_STEPS, DEFAULT_STEPS, PRACTICE_SHARE, SKILL_SHARE = 30, 11000, 0.7, 0.75
 STEP_WEIGHT, MARK_WEIGHT = 0.5, 2.0
 EQUALS, MISSING = " =", " is missing:"
 LINE_PLACES, CLAIM_PLACES = (-4, -3, -2, -1, 1), (-5, -3, -2, -1, 1, 4)
@@ -74,6 +75,10 @@ class Batch:
     tokens_BT: torch.Tensor
     targets_BT: torch.Tensor
     marks_BT: torch.Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same there."""
+        return Batch(self.tokens_BT.to(device), self.targets_BT.to(device), self.marks_BT.to(device))
 
 
 @dataclass(frozen=True)
@@ -223,6 +228,7 @@ def _right_lines(batch: Batch) -> Batch:
 
 def loss_of(model: LlamaForCausalLM, mark_head: torch.nn.Module, batch: Batch) -> Losses:
     """The three losses of a batch."""
+    batch = batch.to(model.device)
     hidden = model.model(input_ids=batch.tokens_BT, output_hidden_states=True).hidden_states
     logits_BTV = model.lm_head(hidden[-1][:, :-1])
     right_BT = torch.where(batch.marks_BT == 0, batch.tokens_BT, IGNORED)
@@ -253,7 +259,7 @@ def _learn(
     step_weight: float,
     before_step: Callable[[], None] = lambda: None,
 ) -> None:
-    parameters = [*model.parameters(), *mark_head.parameters()]
+    parameters = [*model.to(ranks.device()).parameters(), *mark_head.to(ranks.device()).parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=rates[0], betas=(0.9, 0.98), weight_decay=0.01)
     began = time.monotonic()
     for step, batch in enumerate(itertools.islice(batches, steps), start=1):
