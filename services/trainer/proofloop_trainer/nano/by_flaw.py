@@ -63,12 +63,8 @@ def _cases(domain: NanoDomain, flaw: str, problems: int) -> Iterator[Case]:
         question = domain.pose(index, split="validation", seed=9).question
         chain = parse_question(question)
         label = rng.choice(chain.steps).label
-        flaws = {
-            "sound": {},
-            "kept": {label: "missing"},
-            "lost": {label: "missing"},
-            "gap": gap(rng, chain),
-        }.get(flaw, {label: flaw})
+        flaws = {} if flaw == "sound" else {label: "missing" if flaw in ("kept", "lost") else flaw}
+        flaws = gap(rng, chain) if flaw == "gap" else flaws
         lines = lines_with_flaws(rng, chain, flaws, {"lost": 1.0, "gap": 0.5}.get(flaw, 0.0))
         defects, proof = find_defects(chain, lines), render_proof(lines)
         if lines:

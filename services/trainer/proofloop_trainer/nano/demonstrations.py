@@ -92,7 +92,8 @@ miscalculates: only the proof tells that it is false.
 HASTY_JUDGEMENT = 0.03  # share of meta-critiques with one wrong word
 DOMAIN, LONG_DOMAIN = NanoDomain(), NanoDomain("nano-long")
 LONG = 0.15  # share of demonstrations about chains that are longer than those of `nano`
-LONG_PRACTICE, FLAWED_LINES, PRACTISED_GAP, PRACTISED_JUDGEMENT, PRACTISED_REAL = 0.35, 0.25, 0.15, 0.5, 0.5
+LONG_PRACTICE, FLAWED_LINES, PRACTISED_JUDGEMENT, PRACTISED_REAL = 0.35, 0.25, 0.5, 0.5
+CRITICISED_GAP, JUDGED_GAP = 0.15, 0.35  # shares of practised proofs with several steps left out in a row
 PACK = load_pack("nano")
 LineMarks = tuple[int, ...]  # of label, value, operator, operand, result
 ClaimMarks = tuple[int, ...]  # of the same of a line that is said to be missing, then of the value that is gone on with
@@ -140,7 +141,7 @@ def practise(seed: int) -> Iterator[Demonstration]:
         chain, is_judged = parse_question(question), rng.random() < PRACTISED_JUDGEMENT
         kinds = (*FLAW_KINDS, "missing", "missing") if is_judged else (*FLAW_KINDS, "miscopied")
         flaws = {step.label: rng.choice(kinds) for step in chain.steps if rng.random() < FLAWED_LINES}
-        if rng.random() < PRACTISED_GAP:
+        if rng.random() < (JUDGED_GAP if is_judged else CRITICISED_GAP):
             flaws |= gap(rng, chain)
         if lines := lines_with_flaws(rng, chain, flaws, BASE.lost_carry):
             if is_judged:
@@ -314,7 +315,7 @@ def near_miss(rng: random.Random, chain: Chain, lines: Sequence[Line]) -> Defect
     """A false claim, mostly about a flaw that is there: with a wrong line, or of another kind or the step beside."""
     defects, claim = find_defects(chain, lines), _invent(rng, chain, lines)
     if defects and rng.random() < ABOUT_A_FLAW:
-        defect = rng.choice([defect for defect in defects if defect.detail] or defects)
+        defect = rng.choice([defect for defect in defects[:2] if defect.detail] or defects)
         if defect.detail and rng.random() < MISSTATED:
             claim = misstate(rng, defect)
         elif rng.random() < 0.5:
