@@ -214,7 +214,7 @@ def _pooled(
     """Batches of similar length."""
     rng = random.Random(f"batches/{seed}")
     while True:
-        rows = [_encode(tokenizer, shown) for shown in itertools.islice(source, size * POOLED_BATCHES)]
+        rows = _encode(tokenizer, list(itertools.islice(source, size * POOLED_BATCHES)))
         rows.sort(key=lambda row: len(row.tokens))
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         for batch in rng.sample(batches, len(batches)):
@@ -280,12 +280,15 @@ def _rate(step: int, steps: int, peak: float, final: float) -> float:
     return min(step / WARM_UP_STEPS, 1.0) * (peak + (final - peak) * step / steps)
 
 
-def _encode(tokenizer: PreTrainedTokenizerFast, shown: Demonstration) -> Row:
-    """Prompt and answer in one row."""
-    prompt = [{"role": "user", "content": shown.prompt}]
-    prompt_ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
-    answer_ids = tokenizer(shown.answer).input_ids
-    return Row([*prompt_ids, *answer_ids, tokenizer.eos_token_id], len(prompt_ids), shown.marks, shown.claims)
+def _encode(tokenizer: PreTrainedTokenizerFast, shown: Sequence[Demonstration]) -> list[Row]:
+    """Prompt and answer of each in one row."""
+    asked = [[{"role": "user", "content": each.prompt}] for each in shown]
+    prompts = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
+    answers = tokenizer([each.answer for each in shown]).input_ids
+    return [
+        Row([*prompt_ids, *answer_ids, tokenizer.eos_token_id], len(prompt_ids), each.marks, each.claims)
+        for prompt_ids, answer_ids, each in zip(prompts, answers, shown, strict=True)
+    ]
 
 
 def _pad(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> Batch:
@@ -296,8 +299,8 @@ def _pad(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> Batch:
         end = len(row.tokens)
         tokens_BT[number, :end] = torch.tensor(row.tokens)
         targets_BT[number, row.prompt_length : end] = tokens_BT[number, row.prompt_length : end]
-        for place, mark in _marked(tokenizer, row):
-            marks_BT[number, place] = mark
+        marks = dict(_marked(tokenizer, row))
+        marks_BT[number, :end] = torch.tensor([marks.get(place, IGNORED) for place in range(end)])
     return Batch(tokens_BT, targets_BT, marks_BT)
 
 
