@@ -64,7 +64,7 @@ def _analyses() -> Iterator[dict[str, Any]]:
         question = _question(number, seed=3)
         chain = parse_question(question)
         lines = write_proof(rng, chain, flawed_share=0.8)
-        claims = imperfect_claims(rng, chain, find_defects(chain, lines))
+        claims = imperfect_claims(rng, chain, lines)
         if not (lines and claims):
             continue
         score = rng.choice((0.0, 0.5)) if rng.random() < 0.25 else score_of(claims)
