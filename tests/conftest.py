@@ -22,7 +22,7 @@ __all__ = ["broker", "installation", "quiet_log", "s3", "triton"]
 
 
 MAY_BE_SKIPPED = ("custom resources are NOT checked", "no container: ", "has no stub for Python", "no GPU: ")
-"""What no package can mend: other projects' schemas, no right to make a namespace, a Python newer than Triton's."""
+"""What no package can mend: others' schemas, no right to make a namespace, a Python newer than Triton's, no GPU."""
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

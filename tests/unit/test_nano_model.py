@@ -5,6 +5,7 @@ import random
 import re
 import shutil
 from collections import Counter
+from inspect import signature
 from itertools import zip_longest
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from proofloop.cli.nano import train
 from proofloop.domains.nano import FLAW_KINDS, LABELS, NanoDomain, parse_question, render_proof, true_lines
 from proofloop.errors import ConfigError
 from proofloop.prompts.parsing import parse_evaluation, parse_meta_critique, parse_proof
@@ -22,6 +24,7 @@ from proofloop_trainer.nano.by_flaw import FLAWS, by_flaw
 from proofloop_trainer.nano.demonstrations import demonstrate, mark_lines, write_proof
 from proofloop_trainer.nano.evaluate import measure
 from proofloop_trainer.nano.pretrain import (
+    DEFAULT_STEPS,
     IGNORED,
     build_mark_head,
     build_model,
@@ -114,6 +117,10 @@ def test_each_field_of_an_omission_under_judgement_is_marked_as_the_checker_has_
                 seen["last wrong" if right and wrong[4:] > [0] else "line wrong" if any(wrong) else "true"] += 1
                 seen["not missing"] += not right
     assert min(seen[each] for each in ("last wrong", "line wrong", "true", "not missing")) > 4, seen
+
+
+def test_the_command_trains_as_many_steps_as_the_shipped_model_had():
+    assert signature(train).parameters["steps"].default == DEFAULT_STEPS
 
 
 def test_nothing_of_a_prompt_or_padding_is_learnt_as_an_answer():

@@ -48,11 +48,11 @@ def join() -> None:
     Raises ConfigError where there are GPUs, but not one for each of this machine's processes.
     """
     global _orders
-    processes, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
     if 0 < gpus < processes:
         raise ConfigError(
             f"{processes} processes on this machine, which shows {gpus} GPU(s)",
-            f"--num_processes {gpus}, or CUDA_VISIBLE_DEVICES= to train on the CPU",
+            f"start {gpus} here (num_processes counts those of all machines), or use the CPU: CUDA_VISIBLE_DEVICES=",
         )
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

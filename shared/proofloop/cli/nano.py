@@ -45,10 +45,13 @@ def check(
 def train(
     out: Annotated[Path, typer.Option("--out", help="Folder of the new model.")] = Path("nano-base"),
     seed: Annotated[int, typer.Option("--seed")] = 0,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of practice and demonstrations.")] = 10000,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Cores to use; the weights depend on it.")] = 1,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of practice and demonstrations.")] = 11000,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Cores to use, where there is no GPU.")] = 1,
 ) -> None:
-    """Train a base model from nothing on imperfect demonstrations, as the shipped one was (33 minutes, two threads)."""
+    """Train a base model from nothing on imperfect demonstrations, as the shipped one was.
+
+    It takes minutes on a GPU, and an hour on two cores at most.
+    """
     for point in entry_points(group="proofloop.commands", name="nano-train"):
         point.load()(out, seed, steps, threads)
         return

@@ -47,7 +47,7 @@ class ByFlaw:
     accuracy: float | None  # of critiques: the score is the true one
     faithfulness: float | None  # of those: what they claim is real
     true_upheld: float | None  # judgements of true analyses that give them their quality, 1
-    false_caught: float | None  # judgements of analyses with a false claim that give them their quality
+    false_caught: float | None  # the same with a false claim: 0, or 0.5 where a true one stands beside it
 
 
 def by_flaw(model: LoadedModel, problems: int = PROBLEMS) -> Iterator[ByFlaw]:

@@ -1,8 +1,9 @@
 """Train the nano base model from nothing, in an hour on two cores at most: tables, practice, then skills, then habits.
 
 Practice is finding faults: proofs with many of them, true critiques, judgements of false ones. Skills and habits both
-come from imperfect demonstrations. For skills the right steps of every proof count, also of those in prompts: it
-learns to calculate and to look up. For habits only the answers count, flaws and all.
+come from imperfect demonstrations. For skills the right steps of every proof count, also of those in prompts, and what
+is right of an omission under judgement: it learns to calculate and to look up. For habits only the answers count,
+flaws and all.
 
 Shapes: B sequences, T tokens, V vocabulary. Two things make it fast: embeddings with a large standard
 deviation (digits are told apart from the first step), and an auxiliary head that names, at each wrong
