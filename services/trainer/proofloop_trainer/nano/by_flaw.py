@@ -69,15 +69,15 @@ def _cases(domain: NanoDomain, flaw: str, problems: int) -> Iterator[Case]:
         defects, proof = find_defects(chain, lines), render_proof(lines)
         if lines:
             claims, score = defects[:2], score_of(defects)
-            true, false = render_critique(claims, score), render_critique(_one_false(rng, chain, lines), score)
+            true, false = render_critique(claims, score), render_critique(_one_false(rng, chain, lines, claims), score)
             yield Case(question, proof, score, true, false)
 
 
-def _one_false(rng: random.Random, chain: Chain, lines: Sequence[Line]) -> tuple[Defect, ...]:
-    defects = find_defects(chain, lines)
-    if not defects or not defects[0].detail:
+def _one_false(rng: random.Random, chain: Chain, lines: Sequence[Line], claims: Sequence[Defect]) -> tuple[Defect, ...]:
+    """True claims with the first one made false, where it shows a line; otherwise a false one alone."""
+    if not claims or not claims[0].detail:
         return (near_miss(rng, chain, lines),)
-    return (misstate(rng, defects[0]), *defects[1:2])
+    return (misstate(rng, claims[0]), *claims[1:])
 
 
 def _row(model: LoadedModel, domain: NanoDomain, flaw: str, cases: list[Case]) -> ByFlaw:

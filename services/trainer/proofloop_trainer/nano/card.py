@@ -51,7 +51,7 @@ def make_base(folder: Path, seed: int = 0, steps: int = DEFAULT_STEPS, threads: 
         steps=steps,
         threads=threads,
         seconds=seconds,
-        where=where_trained(threads),
+        where=_where_trained(threads),
         table_steps=TABLE_STEPS,
         practice=PRACTICE_SHARE,
         problems=MEASURED_PROBLEMS,
@@ -60,6 +60,6 @@ def make_base(folder: Path, seed: int = 0, steps: int = DEFAULT_STEPS, threads: 
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def where_trained(threads: int) -> str:
+def _where_trained(threads: int) -> str:
     """On what this process trains."""
     return torch.cuda.get_device_name() if ranks.device().type == "cuda" else f"CPU, threads: {threads}"
