@@ -19,13 +19,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pika import BasicProperties, BlockingConnection, URLParameters
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.integration.fleet import Fleet, installation
 from tests.integration.processes import folder, free_ports
 from tests.integration.prometheus import Prometheus, Series, filled_in, running_prometheus
-from tests.integration.servers import own_s3, running_rabbitmq
+from tests.integration.servers import own_s3, publish, running_rabbitmq
 
 from proofloop.bus.topology import Topology
 from proofloop.report.axes import Point, scale, spread, ticks
@@ -126,7 +124,7 @@ def play(fleet: Fleet, ports: dict[str, int], place: Path, began: float) -> list
     do(100, "a burst for version 12")
     pose("burst", "v12", 60)
     do(130, "no event in a queue")
-    publish_no_event(fleet)
+    publish(fleet.environment["PROOFLOOP_BROKER"], Topology(fleet.namespace).queue("meta_verifier"), b"no event")
     do(160, "two more verifiers")
     for pod in ("verifier-1", "verifier-2"):
         serve(fleet, pod, ports[pod])
@@ -139,13 +137,6 @@ def play(fleet: Fleet, ports: dict[str, int], place: Path, began: float) -> list
         process.kill()
         process.wait()
     return events
-
-
-def publish_no_event(fleet: Fleet) -> None:
-    connection = BlockingConnection(URLParameters(fleet.environment["PROOFLOOP_BROKER"]))
-    queue = Topology(fleet.namespace).queue("meta_verifier")
-    connection.channel().basic_publish("", queue, b"no event", BasicProperties(delivery_mode=2))
-    connection.close()
 
 
 def read(prometheus: Prometheus, namespace: str, began: float, end: float) -> Recorded:

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 import typer
-from pika import BlockingConnection, URLParameters
 from typer.testing import CliRunner
 
 from proofloop import keys
@@ -40,7 +39,7 @@ from proofloop.standing import freeze
 from proofloop.store import LocalStore, get_record, put_record
 from proofloop.walk import DeadLetterRecord, create_run
 from tests.integration.installation import wait_until
-from tests.integration.servers import Broker, delete_namespace
+from tests.integration.servers import Broker, delete_namespace, publish
 
 COMMAND = str(Path(sys.executable).parent / "proofloop")
 
@@ -623,10 +622,7 @@ def test_dead_letters_on_the_broker_and_in_the_store_are_both_seen(
         LocalStore(copied / "data"), "small"
     )
     open_bus(load_settings()).close(grace_s=5)  # makes the queues
-    with BlockingConnection(URLParameters(broker.url)) as connection:
-        channel = connection.channel()
-        channel.confirm_delivery()
-        channel.basic_publish("", Topology(namespace).dead_queue("meta_verifier"), encode(event))
+    publish(broker.url, Topology(namespace).dead_queue("meta_verifier"), encode(event))
     try:
         letters = DeadLetters(broker.url, namespace=namespace)
         assert wait_until(lambda: any(depth.dead for depth in letters.depths()), 10)

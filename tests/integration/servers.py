@@ -27,7 +27,7 @@ from pathlib import Path
 import pytest
 from minio import Minio
 from minio.deleteobjects import DeleteObject
-from pika import BlockingConnection, URLParameters
+from pika import BasicProperties, BlockingConnection, URLParameters
 
 from proofloop.bus.topology import ROUTES, Topology
 from tests.integration.ceph import ACCESS_KEY, SECRET_KEY, running_ceph
@@ -117,6 +117,18 @@ def own_s3(place: Path) -> Iterator[S3]:
             kill=ceph.kill_gateway,
             start=ceph.start_gateway,
         )
+
+
+def publish(url: str, queue: str, *bodies: bytes) -> None:
+    """Put messages straight into a queue; they are there when it returns.
+
+    Confirmed: RabbitMQ 3.10 was seen to lose what it took for a quorum queue from a channel that was then closed.
+    """
+    with BlockingConnection(URLParameters(url)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        for body in bodies:
+            channel.basic_publish("", queue, body, BasicProperties(delivery_mode=2), mandatory=True)
 
 
 def delete_namespace(url: str, namespace: str) -> None:

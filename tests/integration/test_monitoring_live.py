@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from pika import BasicProperties, BlockingConnection, URLParameters
+from pika import BlockingConnection, URLParameters
 from prometheus_client.parser import text_string_to_metric_families
 
 from proofloop.bus import open_bus
@@ -19,7 +19,7 @@ from tests.helm.chart import Object, values_of
 from tests.helm.test_monitoring import SCRAPED, dashboard_queries, names_in, rules
 from tests.integration.installation import Installation, wait_until
 from tests.integration.prometheus import Prometheus, filled_in, running_prometheus, wait_for_alert
-from tests.integration.servers import Broker, free_ports
+from tests.integration.servers import Broker, free_ports, publish
 
 ROLES = ("generator", "verifier", "meta_verifier", "labeler", "trainer")
 
@@ -141,10 +141,8 @@ def labels_of(pages: dict[str, str]) -> dict[str, set[str]]:
 
 def put_no_event_in_the_queue_of_the_verifier(installation: Installation) -> None:
     """It becomes a dead letter."""
-    connection = BlockingConnection(URLParameters(installation.environment["PROOFLOOP_BROKER"]))
     queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue("verifier")
-    connection.channel().basic_publish("", queue, b"no event", BasicProperties(delivery_mode=2))
-    connection.close()
+    publish(installation.environment["PROOFLOOP_BROKER"], queue, b"no event")
 
 
 def died_with_a_message_of_the_verifier(installation: Installation) -> bool:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pika import BasicProperties, BlockingConnection, URLParameters
 
 from proofloop import keys
 from proofloop.bus import DELIVERY_LIMIT, DeadLetter, open_bus
@@ -19,6 +18,7 @@ from proofloop.store import Store, open_store, put_record
 from proofloop.walk import WALK_ROLES, create_run, planned
 from tests.builders import RUN, proof, runspec
 from tests.integration.installation import Installation, wait_until
+from tests.integration.servers import publish
 
 LARGE_BYTES, LARGE_COUNT = 15_000_000, 10  # RabbitMQ 4 takes no more than 16 MiB
 MAY_GROW_KB = 100_000
@@ -145,10 +145,7 @@ def written(proof_id: str) -> ProofWritten:
 def send(installation: Installation, body: bytes) -> None:
     """Put a message straight into the verifier's queue."""
     queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue("verifier")
-    with BlockingConnection(URLParameters(installation.environment["PROOFLOOP_BROKER"])) as connection:
-        channel = connection.channel()
-        channel.confirm_delivery()
-        channel.basic_publish("", queue, body, BasicProperties(delivery_mode=2))
+    publish(installation.environment["PROOFLOOP_BROKER"], queue, body)
 
 
 def has_critique(store: Store, proof_id: str) -> bool:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pika import BasicProperties, BlockingConnection, URLParameters
+from pika import BlockingConnection, URLParameters
 
 from proofloop import keys
 from proofloop.bus import NEEDED_BY_ALL, open_bus, open_dead_letters
@@ -30,6 +30,7 @@ from proofloop.store import Store, get_record, open_store, put_record
 from proofloop.walk import WALK_ROLES, create_run, planned
 from tests.builders import label, model_folder, runspec
 from tests.integration.installation import Installation, wait_until
+from tests.integration.servers import publish
 
 RUN = """
 name = "chaos"
@@ -194,11 +195,7 @@ def remote_walk(store: Store, spec: RunSpec) -> Iterator[RemoteWalk]:
 def bury(installation: Installation, role: str, *events: Event) -> None:
     """Put messages among the dead letters of a role."""
     queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).dead_queue(role)
-    with BlockingConnection(URLParameters(installation.environment["PROOFLOOP_BROKER"])) as connection:
-        channel = connection.channel()
-        channel.confirm_delivery()
-        for event in events:
-            channel.basic_publish("", queue, encode(event), BasicProperties(delivery_mode=2))
+    publish(installation.environment["PROOFLOOP_BROKER"], queue, *map(encode, events))
 
 
 def test_what_is_no_event_is_dead_and_can_be_looked_at_replayed_and_dropped(installation: Installation) -> None:
@@ -206,13 +203,9 @@ def test_what_is_no_event_is_dead_and_can_be_looked_at_replayed_and_dropped(inst
     installation.wait_ready("verifier")
     bodies = [b"not json", b'{"event":"ProofRefuted","run_id":"r"}', b"x" * 5_000_000]
     missing = b'{"event":"ProofWritten","run_id":"none","proof_id":"p","index":0,"verifier_version":"v","colour":"red"}'
-    connection = BlockingConnection(URLParameters(installation.environment["PROOFLOOP_BROKER"]))
-    channel = connection.channel()
     queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue("verifier")
-    for body in [*bodies, missing]:
-        channel.basic_publish("", queue, body, BasicProperties(delivery_mode=2))
-    connection.close()
-    assert wait_until(lambda: len(list(installation.letters.letters())) == 4, 20)
+    publish(installation.environment["PROOFLOOP_BROKER"], queue, *bodies, missing)
+    assert wait_until(lambda: len(list(installation.letters.letters())) == 4, 20), installation.log()
     listed = json.loads(_output(installation, "dead", "list", "--json"))
     assert sorted((letter["queue"], letter["deliveries"]) for letter in listed) == [("verifier", 1)] * 3 + [
         ("verifier", 4)
