@@ -24,8 +24,10 @@ from proofloop.models import version_folder
 from proofloop.settings import load_settings
 from proofloop.standing import manifests
 from proofloop.store import open_store
-from proofloop_trainer.nano.demonstrations import imperfect_claims, render_critique, write_proof
+from proofloop_trainer.nano.claims import imperfect_claims
+from proofloop_trainer.nano.demonstrations import render_critique
 from proofloop_trainer.nano.evaluate import measure
+from proofloop_trainer.nano.flaws import write_proof
 
 HERE = Path(__file__).parent
 SPLITS = ("train",) * 8 + ("validation", "test")

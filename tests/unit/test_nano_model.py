@@ -21,11 +21,12 @@ from proofloop.prompts.parsing import parse_evaluation, parse_meta_critique, par
 from proofloop_serving.loading import load_model
 from proofloop_trainer.nano import BASE_FOLDER
 from proofloop_trainer.nano.by_flaw import FLAWS, by_flaw
-from proofloop_trainer.nano.demonstrations import demonstrate, mark_lines, write_proof
+from proofloop_trainer.nano.claims import IGNORED
+from proofloop_trainer.nano.demonstrations import demonstrate
 from proofloop_trainer.nano.evaluate import measure
+from proofloop_trainer.nano.flaws import mark_lines, write_proof
 from proofloop_trainer.nano.pretrain import (
     DEFAULT_STEPS,
-    IGNORED,
     build_mark_head,
     build_model,
     cold_start,

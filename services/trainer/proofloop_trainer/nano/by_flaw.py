@@ -19,8 +19,10 @@ from proofloop.domains.nano import Chain, Defect, Line, NanoDomain, find_defects
 from proofloop.errors import ProofloopError
 from proofloop.prompts.parsing import parse_evaluation, parse_meta_critique
 from proofloop_serving.loading import LoadedModel, load_model
-from proofloop_trainer.nano.demonstrations import gap, lines_with_flaws, misstate, near_miss, render_critique
+from proofloop_trainer.nano.claims import misstate, near_miss
+from proofloop_trainer.nano.demonstrations import render_critique
 from proofloop_trainer.nano.evaluate import PACK, ask
+from proofloop_trainer.nano.flaws import gap, lines_with_flaws
 
 PROBLEMS, CRITIQUES, JUDGEMENTS = 80, 8, 4
 FLAWS = ("sound", "kept", "lost", "gap", "miscopied", "miscalculated")
@@ -69,15 +71,17 @@ def _cases(domain: NanoDomain, flaw: str, problems: int) -> Iterator[Case]:
         defects, proof = find_defects(chain, lines), render_proof(lines)
         if lines:
             claims, score = defects[:2], score_of(defects)
-            true, false = render_critique(claims, score), render_critique(_one_false(rng, chain, lines, claims), score)
+            true, false = render_critique(claims, score), render_critique(_one_false(rng, chain, lines, defects), score)
             yield Case(question, proof, score, true, false)
 
 
-def _one_false(rng: random.Random, chain: Chain, lines: Sequence[Line], claims: Sequence[Defect]) -> tuple[Defect, ...]:
-    """True claims with the first one made false, where it shows a line; otherwise a false one alone."""
-    if not claims or not claims[0].detail:
-        return (near_miss(rng, chain, lines),)
-    return (misstate(rng, claims[0]), *claims[1:])
+def _one_false(
+    rng: random.Random, chain: Chain, lines: Sequence[Line], defects: Sequence[Defect]
+) -> tuple[Defect, ...]:
+    """The first two defects, the first of them made false, where it shows a line; otherwise a false claim alone."""
+    if not defects or not defects[0].detail:
+        return (near_miss(rng, chain, lines, defects),)
+    return (misstate(rng, defects[0]), *defects[1:2])
 
 
 def _row(model: LoadedModel, domain: NanoDomain, flaw: str, cases: list[Case]) -> ByFlaw:

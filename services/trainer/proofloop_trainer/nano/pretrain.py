@@ -27,17 +27,9 @@ from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalL
 from proofloop.domains.nano import LABELS, MODULUS, OPERATORS, Line, calculate, render_proof
 from proofloop.errors import ConfigError
 from proofloop_trainer import ranks
-from proofloop_trainer.nano.demonstrations import (
-    BASE,
-    COLD_START,
-    IGNORED,
-    ClaimMarks,
-    Demonstration,
-    Habits,
-    LineMarks,
-    demonstrate,
-    practise,
-)
+from proofloop_trainer.nano.claims import IGNORED, ClaimMarks
+from proofloop_trainer.nano.demonstrations import BASE, COLD_START, Demonstration, Mix, demonstrate, practise
+from proofloop_trainer.nano.flaws import LineMarks
 from proofloop_trainer.nano.tokenizer import build_tokenizer
 
 WIDTH, LAYERS, HEADS, INNER = 96, 4, 4, 256
@@ -203,10 +195,10 @@ def practice_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[
 
 
 def demonstration_batches(
-    tokenizer: PreTrainedTokenizerFast, seed: int, size: int = BATCH, habits: Habits = BASE
+    tokenizer: PreTrainedTokenizerFast, seed: int, size: int = BATCH, mix: Mix = BASE
 ) -> Iterator[Batch]:
     """Demonstrations of all tasks."""
-    return _pooled(tokenizer, demonstrate(seed, habits), size, seed)
+    return _pooled(tokenizer, demonstrate(seed, mix), size, seed)
 
 
 def _pooled(

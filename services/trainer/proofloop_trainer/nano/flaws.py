@@ -1,0 +1,103 @@
+"""Proofs with flaws of every kind: a judge that never saw a kind is what a generator finds first."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from proofloop.domains.nano import FLAW_KINDS, LABELS, MODULUS, OPERATORS, Chain, Line, calculate, true_lines
+
+ODD_ORDER, GAP = 0.06, 0.08  # shares of flawed proofs
+LineMarks = tuple[int, ...]  # of label, value, operator, operand, result
+
+
+@dataclass(frozen=True)
+class Habits:
+    """Of who writes: shares of flawed proofs with a second flaw; of omitted steps after which a wrong value goes on."""
+
+    second_flaw: float = 0.2
+    lost_carry: float = 0.5
+
+
+ORDINARY = Habits()
+
+
+def write_proof(rng: random.Random, chain: Chain, flawed_share: float, habits: Habits = ORDINARY) -> tuple[Line, ...]:
+    """A proof that is flawed with this probability."""
+    if rng.random() >= flawed_share:
+        return true_lines(chain)
+    draw = rng.random()
+    if draw < ODD_ORDER:
+        return _disorder(rng, list(true_lines(chain)))
+    if draw < ODD_ORDER + GAP:
+        return lines_with_flaws(rng, chain, gap(rng, chain), habits.lost_carry)
+    count = 2 if rng.random() < habits.second_flaw else 1
+    labels = rng.sample([step.label for step in chain.steps], count)
+    return lines_with_flaws(rng, chain, {label: rng.choice(FLAW_KINDS) for label in labels}, habits.lost_carry)
+
+
+def lines_with_flaws(rng: random.Random, chain: Chain, flaws: dict[str, str], lost_carry: float) -> tuple[Line, ...]:
+    """Write the proof step by step; what a wrong line states is carried on."""
+    lines, value = list[Line](), chain.start
+    for step in chain.steps:
+        line = step.line(value)
+        flaw = flaws.get(step.label)
+        if flaw == "miscalculated":
+            line = replace(line, result=another_digit(rng, line.result))
+        elif flaw == "miscopied":
+            line = _miscopy(rng, line)
+        if flaw != "missing":
+            lines.append(line)
+        lost = flaw == "missing" and rng.random() < lost_carry
+        value = another_digit(rng, line.result) if lost else line.result
+    return tuple(lines)
+
+
+def gap(rng: random.Random, chain: Chain) -> dict[str, str]:
+    """Two or more steps in a row left out, wherever: a generator that saves itself work ends so. Never all of them."""
+    length = rng.randint(min(2, len(chain.steps) - 1), len(chain.steps) - 1)
+    start = rng.randint(0, len(chain.steps) - length)
+    return {step.label: "missing" for step in chain.steps[start : start + length]}
+
+
+def mark_lines(chain: Chain, lines: Sequence[Line]) -> tuple[LineMarks, ...]:
+    """For each line, which of its five fields is wrong, by the number (from 1) of the step at fault; 0 where right.
+
+    A label is wrong if it does not come next: then the step left out is at fault, or the one that comes again.
+    """
+    marks, value, place = list[LineMarks](), chain.start, 0
+    for line in lines:
+        index = LABELS.index(line.label)
+        for step in chain.steps[place:index]:
+            value = step.apply(value)
+        step, right = chain.steps[index], calculate(line.value, line.operator, line.operand)
+        copied = (line.value != value, line.operator != step.operator, line.operand != step.operand)
+        at_fault = 1 + min(place, index) if index != place else 0
+        marks.append((at_fault, *((1 + index) * is_wrong for is_wrong in (*copied, line.result != right))))
+        value, place = line.result, index + 1
+    return tuple(marks)
+
+
+def _miscopy(rng: random.Random, line: Line) -> Line:
+    field = rng.choice(("value", "operator", "operand"))
+    if field == "operator":
+        line = replace(line, operator=rng.choice([operator for operator in OPERATORS if operator != line.operator]))
+    else:
+        line = replace(line, **{field: another_digit(rng, getattr(line, field))})
+    return replace(line, result=calculate(line.value, line.operator, line.operand))
+
+
+def _disorder(rng: random.Random, lines: list[Line]) -> tuple[Line, ...]:
+    """Repeat a line, or exchange two."""
+    place = rng.randrange(len(lines) - 1)
+    if rng.random() < 0.5:
+        lines.insert(place + 1, lines[place])
+    else:
+        lines[place], lines[place + 1] = lines[place + 1], lines[place]
+    return tuple(lines)
+
+
+def another_digit(rng: random.Random, digit: int) -> int:
+    """Any digit but this one."""
+    return (digit + rng.randrange(1, MODULUS)) % MODULUS
