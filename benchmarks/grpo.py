@@ -77,9 +77,17 @@ class Clock:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def end(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # the optimizer's update may still run there
         wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"wall": wall, "cpu": cpu, "memory_mb": memory}), flush=True)
+        print(json.dumps({"wall": wall, "cpu": cpu, "memory_mb": peak_memory_mb()}), flush=True)
+
+
+def peak_memory_mb() -> float:
+    """Of a GPU's where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def batch_of(rows: list[Answer], step: int) -> TrainingBatch:

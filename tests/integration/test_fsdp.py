@@ -164,12 +164,13 @@ CASES = [(TWO_ON_CPU, "true"), *(pytest.param(ONE_ON_GPU, offloads, marks=needs_
 def test_layers_compute_in_16_bits_and_all_else_stays_in_32(
     configuration: tuple[str, ...], offloads: str, tmp_path: Path
 ) -> None:
-    """With offloaded weights too: on a CPU that moves nothing, but takes FSDP2's way of it."""
+    """With activations that are computed again, and offloaded weights too: on a CPU that moves nothing."""
     model = save_tiny_model(tmp_path / "model")
-    options = ("--mixed_precision", "bf16", "--fsdp_offload_params", offloads)
+    said = {"mixed_precision": "bf16", "fsdp_offload_params": offloads, "fsdp_activation_checkpointing": "true"}
+    options = [word for name, value in said.items() for word in (f"--{name}", value)]
     with launch(*options, SCRIPT, str(tmp_path), str(model), configuration=configuration) as started:
         found = said_by(started)
-    assert found["offloads"] == offloads
+    assert (found["offloads"], found["recomputes"]) == (offloads, True)
     assert found["types"] == ["torch.float32"] * 3
     logits_TV = AutoModelForCausalLM.from_pretrained(model)(input_ids=torch.tensor([[5, 6, 7, 8, 9]])).logits[0]
     expected = logits_TV[2:4].log_softmax(-1)[[0, 1], [8, 9]].tolist()

@@ -72,6 +72,7 @@ def train_in_16_bits(out: Path, model: Path) -> dict[str, object]:
     fine_tune(model, out / "tuned", [one.tokens for one in samples], Consolidate(batch=2), seed=0)
     return {
         "offloads": os.environ["FSDP_OFFLOAD_PARAMS"],
+        "recomputes": learner.model.is_activation_checkpointing,
         "logprobs": logprobs_BC[0].tolist(),
         "types": [str(logprobs_BC.dtype), str(gradient.dtype), *{str(p.dtype) for p in learner.model.parameters()}],
         "gradients beyond 16 bits": (gradient != gradient.bfloat16()).float().mean().item(),

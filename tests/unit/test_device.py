@@ -1,6 +1,9 @@
-"""What `proofloop doctor` says of torch's devices; the machine that tests run on has its own."""
+"""What `proofloop doctor` says of torch's devices, and how the processes that train on them begin and end."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +12,8 @@ pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not instal
 from proofloop.errors import ConfigError
 from proofloop_trainer import ranks
 from proofloop_trainer.device import GIB, in_words
+from proofloop_trainer.launch import follow
+from proofloop_trainer.ranks import Order
 
 IN_32_BITS = "in 32 bits unless behind `accelerate launch`"
 
@@ -31,3 +36,13 @@ def test_more_processes_than_gpus_are_refused_with_the_ways_out(monkeypatch: pyt
     with pytest.raises(ConfigError, match=r"2 processes .* 1 GPU") as refused:
         ranks.join()
     assert "start 1 here" in refused.value.hint and "CUDA_VISIBLE_DEVICES=" in refused.value.hint
+
+
+def test_a_process_that_alone_cannot_open_a_model_ends_and_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    said = {"model": str(tmp_path / "not-here"), "reference": str(tmp_path / "not-here"), "settings": {}}
+    orders: Iterator[Order] = iter([Order(call="open", learner=1, arguments=said), Order(call="end")])
+    monkeypatch.setattr(ranks, "hear", lambda: next(orders))
+    with pytest.raises(ConfigError, match=r"no model in .*not-here"):
+        follow()

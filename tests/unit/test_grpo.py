@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -234,6 +236,36 @@ def test_building_a_learner_is_silent_writes_nothing_and_leaves_the_global_gener
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
     assert learner.model.config.use_cache
+
+
+def test_a_learner_that_is_gone_leaves_no_model_behind_when_the_next_opens(model_folder):
+    """Python's own search for cycles is off: it would not come in time for a GPU."""
+    settings = GrpoSettings(kl_coefficient=0.1)
+    gc.disable()
+    try:
+        first = GrpoLearner(model_folder, settings)
+        kept = [weakref.ref(model) for model in (first.model, first.trainer.ref_model)]
+        del first
+        second = GrpoLearner(model_folder, settings)
+        assert [model() for model in kept] == [None, None]
+        assert second.model is not None
+    finally:
+        gc.enable()
+
+
+def test_a_gpu_that_is_full_is_an_error_with_the_ways_out(model_folder, monkeypatch):
+    learner = GrpoLearner(model_folder, changed(ONE_UPDATE, tokens_per_pass=77))
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2 GiB. Of the allocated memory 9 GiB is ..."
+        )
+
+    monkeypatch.setattr(learner.trainer, "pass_loss", full)
+    with pytest.raises(
+        ProofloopError, match=r"step 1, passes of 77 tokens: .*allocate 2 GiB\. Ways out: .*models_kept"
+    ):
+        learner.step(batch(*ragged_samples(4)))
 
 
 def test_building_a_learner_tells_nobody(model_folder, monkeypatch):

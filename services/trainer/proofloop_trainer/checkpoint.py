@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub import split_torch_state_dict_into_shards
 from pydantic import Field, ValidationError
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
     from proofloop_trainer.grpo import GrpoLearner
 
 MANIFEST = "manifest.json"
-OPTIMIZER = "optimizer.safetensors"
+WEIGHTS = "model*.safetensors"
+OPTIMIZER = "optimizer{suffix}.safetensors"
+SHARD_BYTES = 2 * 10**9
+"""Files of a model are not much longer: a store is given each in one piece."""
 
 
 class FileEntry(Record):
@@ -61,9 +66,9 @@ def save_checkpoint(learner: GrpoLearner, folder: Path) -> Manifest:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     weights, optimizer = learner.whole()
-    learner.model.save_pretrained(folder, state_dict=weights)
+    learner.model.save_pretrained(folder, state_dict=weights, max_shard_size=SHARD_BYTES)
     learner.tokenizer.save_pretrained(folder)
-    save_file(optimizer, folder / OPTIMIZER)
+    _save_optimizer(optimizer, folder)
     return write_model_manifest(
         folder,
         learner.steps,
@@ -74,14 +79,22 @@ def save_checkpoint(learner: GrpoLearner, folder: Path) -> Manifest:
     )
 
 
+def _save_optimizer(tensors: Mapping[str, Tensor], folder: Path) -> None:
+    cut = split_torch_state_dict_into_shards(tensors, filename_pattern=OPTIMIZER, max_shard_size=SHARD_BYTES)
+    for file, names in cut.filename_to_tensors.items():
+        save_file({name: tensors[name] for name in names}, folder / file)
+
+
+def optimizer_files(folder: Path) -> list[Path]:
+    """Where the optimizer's state lies in a checkpoint: one file, or several of a large model."""
+    return sorted(folder.glob(OPTIMIZER.format(suffix="*")))
+
+
 def write_model_manifest(folder: Path, steps: int, **origin: Any) -> Manifest:
     """Make a folder that holds a model a version that can be served; `origin` is what its manifest says beside that."""
-    manifest = Manifest(
-        version=f"{steps:06d}-{weights_digest(folder)[:12]}",
-        step=steps,
-        files=tuple(_entry(path) for path in sorted(folder.iterdir()) if path.is_file()),
-        **origin,
-    )
+    files = tuple(_entry(path) for path in sorted(folder.iterdir()) if path.is_file())
+    digest = _together([file.sha256 for file in files if fnmatch(file.name, WEIGHTS)])
+    manifest = Manifest(version=f"{steps:06d}-{digest[:12]}", step=steps, files=files, **origin)
     _write_last(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
     return manifest
 
@@ -104,12 +117,11 @@ def file_digest(path: Path) -> str:
 
 def weights_digest(folder: Path) -> str:
     """One digest for the weights in a model folder, whatever lies beside them."""
-    digests = [file_digest(path) for path in _weights(Path(folder))]
+    return _together([file_digest(path) for path in sorted(Path(folder).glob(WEIGHTS))])
+
+
+def _together(digests: Sequence[str]) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def _weights(folder: Path) -> Iterable[Path]:
-    return sorted(path for path in folder.glob("model*.safetensors"))
 
 
 def has_manifest(folder: Path) -> bool:
@@ -169,9 +181,10 @@ def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[
 def load_optimizer(model: nn.Module, optimizer: Optimizer, folder: Path) -> None:
     """Give each parameter the optimizer state saved under its name."""
     parameters = dict(model.named_parameters())
-    with safe_open(Path(folder) / OPTIMIZER, "pt") as file:
-        for path in file.keys():  # noqa: SIM118 - it is no dictionary
-            name, key = path.rsplit("/", 1)
-            parameter, tensor = parameters[name], file.get_tensor(path)
-            # Adam keeps its step counter on the CPU and its moments beside the weights.
-            optimizer.state[parameter][key] = tensor if key == "step" else cut_like(tensor, parameter)
+    for path in optimizer_files(Path(folder)):
+        with safe_open(path, "pt") as file:
+            for place in file.keys():  # noqa: SIM118 - it is no dictionary
+                name, key = place.rsplit("/", 1)
+                parameter, tensor = parameters[name], file.get_tensor(place)
+                # Adam keeps its step counter on the CPU and its moments beside the weights.
+                optimizer.state[parameter][key] = tensor if key == "step" else cut_like(tensor, parameter)

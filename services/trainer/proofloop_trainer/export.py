@@ -11,7 +11,14 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from proofloop_trainer.checkpoint import MANIFEST, OPTIMIZER, Manifest, read_manifest, write_model_manifest
+from proofloop_trainer.checkpoint import (
+    MANIFEST,
+    SHARD_BYTES,
+    Manifest,
+    optimizer_files,
+    read_manifest,
+    write_model_manifest,
+)
 
 WEIGHTS = "model*.safetensors*"
 """One file, or several with their index."""
@@ -32,11 +39,13 @@ def export_model(checkpoint: Path, folder: Path, dtype: torch.dtype) -> Manifest
 def copy_model(whole: Path, folder: Path, dtype: torch.dtype) -> None:
     """Copy a model whose weights are of 32 bits; the copy's are of `dtype`."""
     folder.mkdir(parents=True, exist_ok=True)
-    left_out = {MANIFEST, OPTIMIZER}
+    left_out = {MANIFEST, *(path.name for path in optimizer_files(whole))}
     if dtype != torch.float32:
         left_out |= {path.name for path in whole.glob(WEIGHTS)}
     for path in whole.iterdir():
         if path.is_file() and path.name not in left_out:
             shutil.copyfile(path, folder / path.name)
     if dtype != torch.float32:  # by transformers: some weights must stay in 32 bits, which their class says
-        AutoModelForCausalLM.from_pretrained(whole, dtype=dtype, use_safetensors=True).save_pretrained(folder)
+        AutoModelForCausalLM.from_pretrained(whole, dtype=dtype, use_safetensors=True).save_pretrained(
+            folder, max_shard_size=SHARD_BYTES
+        )

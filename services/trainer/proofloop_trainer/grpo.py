@@ -49,6 +49,7 @@ from proofloop_trainer.grpo_batch import (
 )
 from proofloop_trainer.grpo_loss import Tally, open_trainer
 from proofloop_trainer.grpo_settings import GrpoSettings
+from proofloop_trainer.memory import enough_for
 from proofloop_trainer.ranks import Order
 
 __all__ = ["GrpoLearner", "GrpoSettings", "StepReport", "advantages"]
@@ -148,10 +149,11 @@ class GrpoLearner:
         started = time.perf_counter()
         check_samples(batch.samples, self.model.config.vocab_size)
         self._tell("step", batch=batch)
-        answers = self._with_reference(answers_to_train(batch.samples, self.settings.truncated))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.step_size(self.steps + 1)
-        updates = [self._update(minibatch) for minibatch in self._minibatches(answers)]
+        with enough_for(f"step {self.steps + 1}, passes of {self.settings.tokens_per_pass} tokens"):
+            answers = self._with_reference(answers_to_train(batch.samples, self.settings.truncated))
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.settings.step_size(self.steps + 1)
+            updates = [self._update(minibatch) for minibatch in self._minibatches(answers)]
         self.optimizer.zero_grad()  # a model that waits for its next batch holds no gradients
         self.steps, self.role = self.steps + 1, batch.role
         return self._report(batch, updates, time.perf_counter() - started)

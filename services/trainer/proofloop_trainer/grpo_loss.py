@@ -31,6 +31,7 @@ from proofloop.errors import ConfigError
 from proofloop_trainer import ranks
 from proofloop_trainer.grpo_batch import Pass
 from proofloop_trainer.grpo_settings import GrpoSettings
+from proofloop_trainer.memory import enough_for, make_room
 from proofloop_trainer.replay import Replay
 
 
@@ -153,6 +154,12 @@ def open_trainer(model_folder: Path, settings: GrpoSettings, reference_folder: P
     _require_model(model_folder)
     _require_model(reference_folder)
     disable_progress_bar()
+    make_room()
+    with enough_for(f"opening {model_folder}"):
+        return _opened(model_folder, settings, reference_folder)
+
+
+def _opened(model_folder: Path, settings: GrpoSettings, reference_folder: Path) -> RecordedGrpoTrainer:
     model = _load(model_folder)
     use_cache = model.config.use_cache
     with tempfile.TemporaryDirectory() as unused, _global_generators_kept():
@@ -166,10 +173,10 @@ def open_trainer(model_folder: Path, settings: GrpoSettings, reference_folder: P
     trainer.current_gradient_accumulation_steps = 1  # `train` would set it: the loss is divided by it
     model.config.use_cache = use_cache  # the Trainer turns it off, and a checkpoint would be sampled from without it
     trainer.model.train()
+    trainer.replay, trainer.replays_routing = Replay(trainer.model), settings.replay_routing
+    ranks.place(trainer.model)  # before the reference comes: each process holds one whole model at a time
     if settings.kl_coefficient:
         trainer.use_reference(_load(reference_folder), settings.kl_coefficient)
-    trainer.replay, trainer.replays_routing = Replay(trainer.model), settings.replay_routing
-    ranks.place(trainer.model)
     _keep_to_itself(trainer.accelerator)
     return trainer
 

@@ -52,7 +52,10 @@ def follow() -> None:
             learners.pop(number, None)
         try:
             repeat(order, learners)
-        except ProofloopError as error:  # the first process raises the same, and somebody reads it there
+        except ProofloopError as error:
+            if order.call != "step":
+                raise  # of this process alone: it ends, and the launcher ends those who would wait for it
+            # A step is refused in all of them alike, and somebody reads it where the first one raises.
             log.warning("step_refused", rank=ranks.rank(), error=str(error))
 
 

@@ -154,7 +154,7 @@ def place(model: PreTrainedModel) -> None:
         return
     said = FullyShardedDataParallelPlugin(fsdp_version=2)
     if said.activation_checkpointing:
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
     is_offloaded = isinstance(said.cpu_offload, CPUOffloadPolicy)
     options: dict[str, Any] = {
         "mesh": init_device_mesh(device().type, (count(),)),

@@ -22,6 +22,7 @@ from proofloop.records import Tokens
 from proofloop_trainer import ranks
 from proofloop_trainer.export import copy_model, dtype_of
 from proofloop_trainer.grpo_batch import Answer, answer_of, minibatches, share
+from proofloop_trainer.memory import enough_for, make_room
 from proofloop_trainer.ranks import Order
 
 IGNORED = -100
@@ -44,8 +45,23 @@ def fine_tune(
     said = {"start": str(start), "out": str(out), "answers": [answer.model_dump() for answer in answers]}
     ranks.tell(Order(call="fine_tune", arguments={**said, "how": how.model_dump(), "seed": seed}))
     disable_progress_bar()
+    make_room()
+    with enough_for(f"supervised steps from {start}, passes of {how.tokens_per_pass} tokens"):
+        model, updates = _tuned(start, answers, how, seed, before_step)
+    weights = ranks.whole(model.state_dict().items())
+    if ranks.rank() == 0:
+        with tempfile.TemporaryDirectory() as scratch:
+            model.save_pretrained(scratch, state_dict=weights)
+            copy_model(Path(scratch), out, dtype_of(start))
+        AutoTokenizer.from_pretrained(start).save_pretrained(out)
+    return updates
+
+
+def _tuned(
+    start: Path, answers: Sequence[Tokens], how: Consolidate, seed: int, before_step: Callable[[], None]
+) -> tuple[PreTrainedModel, int]:
+    """The model after its updates, and how many these were."""
     model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, use_safetensors=True)
-    tokenizer = AutoTokenizer.from_pretrained(start)
     add_fused_lm_head(model)
     ranks.place(model.train())
     learnt = [answer_of(tokens) for tokens in answers]
@@ -59,13 +75,7 @@ def fine_tune(
             _backward(model, part, cut)
         clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-    weights = ranks.whole(model.state_dict().items())
-    if ranks.rank() == 0:
-        with tempfile.TemporaryDirectory() as scratch:
-            model.save_pretrained(scratch, state_dict=weights)
-            copy_model(Path(scratch), out, dtype_of(start))
-        tokenizer.save_pretrained(out)
-    return len(cuts)
+    return model, len(cuts)
 
 
 def _backward(model: PreTrainedModel, part: Sequence[Answer], cut: Sequence[Answer]) -> None:

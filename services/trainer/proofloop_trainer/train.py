@@ -24,6 +24,7 @@ from proofloop.settings import load_settings
 from proofloop.store import get_record, put_record
 from proofloop_trainer.grpo import GrpoLearner
 from proofloop_trainer.grpo_settings import grpo_settings
+from proofloop_trainer.memory import make_room
 from proofloop_trainer.samples import Group, choose_groups, groups_of, mean_parts
 from proofloop_trainer.steps import drop_older_checkpoints, open_learner, take_step
 
@@ -189,18 +190,22 @@ class RoleInTraining:
         """Train on the batch and publish what came of it; what to say of that. After an error it is called again."""
         version = keys.model(self._run_id, self.role, self.steps + 1)
         if not self._store.exists(f"{version}/{MANIFEST}"):  # the store may have gone away after the last write
-            # An error leaves no learner behind: it may have learnt what was never published.
-            learner, self._learner = self._learner or self._open(), None
-            take_step(self._store, self._run_id, self.role, learner, batch, self._first())
-            self._learner = learner
+            self._learn(batch)
         else:
             drop_older_checkpoints(self._store, self._run_id, self.role, self.steps + 1)
         published = self.announcement(self.steps + 1)
         self.steps += 1
         if self.steps == self._wanted.steps:
             self._learner = None  # a trainer that goes from run to run would fill its memory with the models of all
+            make_room()
         log.info("model_published", role=self.role, version=version, reward=round(batch.mean_reward, 3))
         return published
+
+    def _learn(self, batch: TrainingBatch) -> None:
+        """An error leaves no learner behind: it may have learnt what was never published."""
+        learner, self._learner = self._learner or self._open(), None
+        take_step(self._store, self._run_id, self.role, learner, batch, self._first())
+        self._learner = learner
 
     def _open(self) -> GrpoLearner:
         first = self._first()

@@ -16,6 +16,7 @@ from proofloop_trainer.curriculum.watch import Sight, check, look
 from proofloop_trainer.curriculum.work import Count, Work
 from proofloop_trainer.grpo import GrpoLearner
 from proofloop_trainer.grpo_settings import GrpoSettings
+from proofloop_trainer.memory import make_room
 from proofloop_trainer.samples import mean_parts
 from proofloop_trainer.steps import open_learner, take_step
 
@@ -52,6 +53,8 @@ def train(
         sights.append(look(batch.samples))
         work.say(f"{name}: step {count.at(len(sights))}, reward {batch.mean_reward:.3f}")
         check(name, sights, work.spec.watch)
+    learner = None
+    make_room()  # for the engine, which measures what was learnt
     return version
 
 
