@@ -24,7 +24,7 @@ from proofloop_trainer.curriculum.cases import (
     grade_proofs,
 )
 from proofloop_trainer.curriculum.graded import GradedProof, in_split
-from proofloop_trainer.curriculum.rollouts import Judges
+from proofloop_trainer.curriculum.rollouts import Judges, answered
 from proofloop_trainer.curriculum.work import VALIDATION, Work
 
 ANSWERS = 2
@@ -92,11 +92,8 @@ def paired(
 def _verifier(work: Work, version: str, cases: CaseFile, judges: Judges) -> list[float]:
     """R_score times the quality of the analysis: a right score for a wrong reason is worth nothing."""
     prompts = [work.pack.verify(case.question, case.solution).text for case in cases.proofs]
-    read = [
-        (case, parse_evaluation(answer.text, answer.finish_reason))
-        for case, group in zip(cases.proofs, work.asker("verifier", version, "gate").ask(prompts, ANSWERS), strict=True)
-        for answer in group
-    ]
+    answers = work.asker("verifier", version, "gate").ask(prompts, ANSWERS)
+    read = answered(cases.proofs, answers, parse_evaluation)
     qualities = _qualities(work, read, judges)
     return _means(
         score_reward(each.verdict.score, case.score) * quality if each.verdict.score is not None else 0.0
@@ -124,11 +121,10 @@ def _meta_verifier(work: Work, version: str, cases: CaseFile, judges: Judges) ->
     """R_score against the experts' quality score."""
     prompts = [work.pack.judge(case.question, case.solution, case.analysis).text for case in cases.analyses]
     answers = work.asker("meta_verifier", version, "gate").ask(prompts, ANSWERS)
-    values = []
-    for case, group in zip(cases.analyses, answers, strict=True):
-        scores = [parse_meta_critique(answer.text, answer.finish_reason).verdict.score for answer in group]
-        values.append(fmean(0.0 if score is None else score_reward(score, case.quality) for score in scores))
-    return values
+    return _means(
+        score_reward(each.verdict.score, case.quality) if each.verdict.score is not None else 0.0
+        for case, each in answered(cases.analyses, answers, parse_meta_critique)
+    )
 
 
 def _generator(work: Work, version: str, cases: CaseFile, judges: Judges) -> list[float]:
@@ -136,9 +132,8 @@ def _generator(work: Work, version: str, cases: CaseFile, judges: Judges) -> lis
     questions = _problems(cases)
     answers = work.asker("generator", version, "gate").ask([work.pack.prove(each).text for each in questions], ANSWERS)
     proofs = [
-        (question, proof.solution) if proof.verdict.score is not None else None
-        for question, group in zip(questions, answers, strict=True)
-        for proof in (parse_proof(answer.text, answer.finish_reason) for answer in group)
+        (question, each.solution) if each.verdict.score is not None else None
+        for question, each in answered(questions, answers, parse_proof)
     ]
     if work.grades is None:
         scores = [float(proof is not None and work.domain.check_proof(*proof).score == 1) for proof in proofs]

@@ -15,7 +15,13 @@ from statistics import fmean
 from proofloop.curriculum import Stage
 from proofloop.domains import Domain
 from proofloop.measure import Clusters, Figure, evaluate_run
-from proofloop.prompts.parsing import ParsedProof, parse_evaluation, parse_meta_critique, parse_proof
+from proofloop.prompts.parsing import (
+    ParsedEvaluation,
+    ParsedProof,
+    parse_evaluation,
+    parse_meta_critique,
+    parse_proof,
+)
 from proofloop.records import ModelRole
 from proofloop.standing import StageManifest, find_figures, manifests, put_figures, serving_before
 from proofloop_trainer.curriculum.cases import (
@@ -27,10 +33,11 @@ from proofloop_trainer.curriculum.cases import (
 )
 from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, in_split
 from proofloop_trainer.curriculum.labelling import walk
-from proofloop_trainer.curriculum.rollouts import Judges
+from proofloop_trainer.curriculum.rollouts import Judges, answered
 from proofloop_trainer.curriculum.work import TEST, Count, Work
 
 Figures = dict[str, Figure]
+Reviewed = tuple[GradedProof, ParsedEvaluation]
 Served = dict[ModelRole, str]
 Wanted = Iterator[tuple[str, Callable[[], Figures]]]
 """What is to be measured, by the name that it is kept under."""
@@ -123,21 +130,42 @@ def _hard_proofs(work: Work, questions: Sequence[str], versions: Sequence[str]) 
 
 def verifier_figures(work: Work, version: str, proofs: Sequence[GradedProof]) -> Figures:
     """Accuracy of the score, by kind of proof; faithfulness of the right scores of flawed proofs; quality of claims."""
-    prompts = [work.pack.verify(proof.question, proof.solution).text for proof in proofs]
-    answers = work.asker("verifier", version, "measure").ask(prompts, VOTES)
-    found = {name: Clusters() for name in ("accuracy", "accuracy_flawed", "accuracy_sound", "faithfulness", "quality")}
-    for proof, group in zip(proofs, answers, strict=True):
-        for answer in group:
-            parsed = parse_evaluation(answer.text, answer.finish_reason)
-            right = parsed.verdict.score == proof.score
-            found["accuracy"].add(proof.question, right)
-            found["accuracy_flawed" if proof.score < 1 else "accuracy_sound"].add(proof.question, right)
-            if parsed.verdict.score in (0.0, 0.5):
-                finding = work.domain.check_critique(proof.question, proof.solution, parsed.text)
-                found["quality"].add(proof.question, finding.quality)
-                if right and proof.score < 1:
-                    found["faithfulness"].add(proof.question, finding.faithful)
+    read = _critiques(work, version, proofs)
+    found = _accuracies(read) | {name: Clusters() for name in ("faithfulness", "quality")}
+    for proof, each in _claiming(read):
+        finding = work.domain.check_critique(proof.question, proof.solution, each.text)
+        found["quality"].add(proof.question, finding.quality)
+        if proof.score == each.verdict.score:
+            found["faithfulness"].add(proof.question, finding.faithful)
     return _figures(found)
+
+
+def graded_verifier_figures(work: Work, version: str, proofs: Sequence[GradedProof], judges: Judges) -> Figures:
+    """Accuracy of the score, by kind of proof; R_meta of the critiques that report an issue."""
+    read = _critiques(work, version, proofs)
+    found = _accuracies(read) | {"judged_quality": Clusters()}
+    claims = [(proof.question, proof.solution, each.text) for proof, each in _claiming(read)]
+    for (question, _, _), quality in zip(claims, judges.qualities(claims), strict=True):
+        found["judged_quality"].add(question, quality or 0.0)
+    return _figures(found)
+
+
+def _critiques(work: Work, version: str, proofs: Sequence[GradedProof]) -> list[Reviewed]:
+    prompts = [work.pack.verify(proof.question, proof.solution).text for proof in proofs]
+    return answered(proofs, work.asker("verifier", version, "measure").ask(prompts, VOTES), parse_evaluation)
+
+
+def _accuracies(read: Sequence[Reviewed]) -> dict[str, Clusters]:
+    found = {name: Clusters() for name in ("accuracy", "accuracy_flawed", "accuracy_sound")}
+    for proof, each in read:
+        for name in ("accuracy", "accuracy_flawed" if proof.score < 1 else "accuracy_sound"):
+            found[name].add(proof.question, each.verdict.score == proof.score)
+    return found
+
+
+def _claiming(read: Sequence[Reviewed]) -> list[Reviewed]:
+    """The critiques that report an issue."""
+    return [(proof, each) for proof, each in read if each.verdict.score in (0.0, 0.5)]
 
 
 def meta_figures(work: Work, version: str, proofs: Sequence[GradedProof], verifier: str) -> Figures:
@@ -150,41 +178,30 @@ def meta_figures(work: Work, version: str, proofs: Sequence[GradedProof], verifi
 
 def _meta_accuracy(work: Work, version: str, cases: Sequence[GradedAnalysis]) -> Figures:
     prompts = [work.pack.judge(case.question, case.solution, case.analysis).text for case in cases]
-    answers = work.asker("meta_verifier", version, "measure").ask(prompts)
-    found = {"accuracy": Clusters()}
-    for case, (answer,) in zip(cases, answers, strict=True):
-        score = parse_meta_critique(answer.text, answer.finish_reason).verdict.score
-        found["accuracy"].add(case.question, score == case.quality)
-    return _figures(found)
+    answers, found = work.asker("meta_verifier", version, "measure").ask(prompts), Clusters()
+    for case, each in answered(cases, answers, parse_meta_critique):
+        found.add(case.question, each.verdict.score == case.quality)
+    return _figures({"accuracy": found})
 
 
-def graded_verifier_figures(work: Work, version: str, proofs: Sequence[GradedProof], judges: Judges) -> Figures:
-    """Accuracy of the score, by kind of proof; R_meta of the critiques that report an issue."""
-    prompts = [work.pack.verify(proof.question, proof.solution).text for proof in proofs]
-    answers = work.asker("verifier", version, "measure").ask(prompts, VOTES)
-    found = {name: Clusters() for name in ("accuracy", "accuracy_flawed", "accuracy_sound", "judged_quality")}
-    claims = []
-    for proof, group in zip(proofs, answers, strict=True):
-        for answer in group:
-            parsed = parse_evaluation(answer.text, answer.finish_reason)
-            right = parsed.verdict.score == proof.score
-            found["accuracy"].add(proof.question, right)
-            found["accuracy_flawed" if proof.score < 1 else "accuracy_sound"].add(proof.question, right)
-            if parsed.verdict.score in (0.0, 0.5):
-                claims.append((proof.question, proof.solution, parsed.text))
-    for (question, _, _), quality in zip(claims, judges.qualities(claims), strict=True):
-        found["judged_quality"].add(question, quality or 0.0)
+def generator_figures(work: Work, version: str, questions: Sequence[str]) -> Figures:
+    """Pass@1, the self-evaluation's error, and the share of flawed proofs whose own score is the true one."""
+    found = {name: Clusters() for name in ("pass_at_1", "self_error", "self_accuracy_flawed", "self_error_flawed")}
+    for question, proof in _written(work, version, questions):
+        truth = _truth(work, question, proof)
+        found["pass_at_1"].add(question, truth == 1)
+        if proof.verdict.score is None:
+            continue
+        found["self_error"].add(question, abs(proof.verdict.score - truth))
+        if truth < 1:
+            found["self_error_flawed"].add(question, abs(proof.verdict.score - truth))
+            found["self_accuracy_flawed"].add(question, proof.verdict.score == truth)
     return _figures(found)
 
 
 def judged_generator_figures(work: Work, version: str, questions: Sequence[str], judges: Judges) -> Figures:
     """The mean score that the judges give its proofs, and how far its own scores are from theirs."""
-    answers = work.asker("generator", version, "measure").ask([work.pack.prove(q).text for q in questions], PROOFS)
-    proofs = [
-        (question, parse_proof(answer.text, answer.finish_reason))
-        for question, group in zip(questions, answers, strict=True)
-        for answer in group
-    ]
+    proofs = _written(work, version, questions)
     scores = judges.scores(
         [(question, each.solution) if each.verdict.score is not None else None for question, each in proofs]
     )
@@ -196,22 +213,9 @@ def judged_generator_figures(work: Work, version: str, questions: Sequence[str],
     return _figures(found)
 
 
-def generator_figures(work: Work, version: str, questions: Sequence[str]) -> Figures:
-    """Pass@1, the self-evaluation's error, and the share of flawed proofs whose own score is the true one."""
-    answers = work.asker("generator", version, "measure").ask([work.pack.prove(q).text for q in questions], PROOFS)
-    found = {name: Clusters() for name in ("pass_at_1", "self_error", "self_accuracy_flawed", "self_error_flawed")}
-    for question, group in zip(questions, answers, strict=True):
-        for answer in group:
-            proof = parse_proof(answer.text, answer.finish_reason)
-            truth = _truth(work, question, proof)
-            found["pass_at_1"].add(question, truth == 1)
-            if proof.verdict.score is None:
-                continue
-            found["self_error"].add(question, abs(proof.verdict.score - truth))
-            if truth < 1:
-                found["self_error_flawed"].add(question, abs(proof.verdict.score - truth))
-                found["self_accuracy_flawed"].add(question, proof.verdict.score == truth)
-    return _figures(found)
+def _written(work: Work, version: str, questions: Sequence[str]) -> list[tuple[str, ParsedProof]]:
+    prompts = [work.pack.prove(question).text for question in questions]
+    return answered(questions, work.asker("generator", version, "measure").ask(prompts, PROOFS), parse_proof)
 
 
 def refinement_figures(work: Work, version: str, questions: Sequence[str]) -> Figures:

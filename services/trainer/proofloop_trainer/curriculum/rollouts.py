@@ -70,7 +70,7 @@ class Judges:
 def verify(cases: Sequence[GradedProof], verifier: Asker, times: int, judges: Judges) -> list[TrainingSample]:
     """Groups of critiques on D_v, rewarded by the experts' score and, with a meta-verifier, by its word on them."""
     groups = verifier.ask([judges.pack.verify(case.question, case.solution).text for case in cases], times)
-    read = _read(cases, groups, parse_evaluation)
+    read = answered(cases, groups, parse_evaluation)
     qualities = judges.qualities(
         [(case.question, case.solution, each.text) if each.verdict.score in (0.0, 0.5) else None for case, each in read]
     )
@@ -84,7 +84,7 @@ def verify(cases: Sequence[GradedProof], verifier: Asker, times: int, judges: Ju
 def meta_verify(cases: Sequence[GradedAnalysis], meta: Asker, times: int, pack: PromptPack) -> list[TrainingSample]:
     """Groups of meta-critiques on D_mv, rewarded by the experts' quality score of the analysis."""
     groups = meta.ask([pack.judge(case.question, case.solution, case.analysis).text for case in cases], times)
-    read = _read(cases, groups, parse_meta_critique)
+    read = answered(cases, groups, parse_meta_critique)
     rewards = [meta_verifier_reward(predicted=each.verdict.score, actual=case.quality) for case, each in read]
     return _samples("meta_verifier", groups, [each.verdict.score for _, each in read], rewards)
 
@@ -94,7 +94,7 @@ def prove(
 ) -> list[TrainingSample]:
     """Groups of proofs with their self-evaluations, rewarded by the learned judges alone."""
     groups = generator.ask([judges.pack.prove(question).text for question in questions], times)
-    read = _read(questions, groups, parse_proof)
+    read = answered(questions, groups, parse_proof)
     scores = judges.scores(
         [(question, each.solution) if each.verdict.score is not None else None for question, each in read]
     )
@@ -117,7 +117,7 @@ def prove(
     return _samples("generator", groups, [each.verdict.score for _, each in read], rewards)
 
 
-def _read(
+def answered(
     cases: Sequence[Case], groups: Sequence[Sequence[Generation]], parse: Callable[[str, str], Parsed]
 ) -> list[tuple[Case, Parsed]]:
     """Every answer as it was read, with its case; also those that the engine refused, so that nothing shifts."""
