@@ -141,7 +141,7 @@ def test_a_grade_waits_for_a_broker_that_is_away(page: Open, monkeypatch: pytest
     time.sleep(0.3)
     assert find_record(page.store, keys.announcement(RUN, PROOF), ProofLabeled) is None
     page.bus.away = False
-    assert wait_until(lambda: page.bus.heard == [ProofLabeled.of(PERSONS)], 10)
+    assert wait_until(lambda: page.bus.heard == [ProofLabeled.of(PERSONS)], 60)
     assert page.settle() == [ProofLabeled.of(PERSONS)]
 
 

@@ -625,7 +625,7 @@ def test_dead_letters_on_the_broker_and_in_the_store_are_both_seen(
     publish(broker.url, Topology(namespace).dead_queue("meta_verifier"), encode(event))
     try:
         letters = DeadLetters(broker.url, namespace=namespace)
-        assert wait_until(lambda: any(depth.dead for depth in letters.depths()), 10)
+        assert wait_until(lambda: any(depth.dead for depth in letters.depths()), 60)
         found = call_here("dead", "list", "--run", "small", "--json").data()
         assert [letter["queue"] for letter in found] == ["meta_verifier", "verifier"]
         assert call_here("dead", "list", "--run", "none", "--json").data() == []

@@ -67,7 +67,7 @@ def test_metrics_are_what_was_handled_and_health_is_what_is(installation: Instal
         installation.start(role, "--metrics-port", str(port))
     for role in ports:
         installation.wait_ready(role)
-    assert wait_until(lambda: all(probe(port, "readyz") == (200, "") for port in ports.values()), 20)
+    assert wait_until(lambda: all(probe(port, "readyz") == (200, "") for port in ports.values()), 60)
     run = installation.folder / "counted.toml"
     run.write_text(RUN)
     assert installation.call("run", str(run)).wait(100) == 0, installation.log()
@@ -75,12 +75,12 @@ def test_metrics_are_what_was_handled_and_health_is_what_is(installation: Instal
     if broker.kill and broker.start:
         broker.kill()
         port = ports["verifier"]
-        assert wait_until(lambda: probe(port, "readyz")[0] == 503, 30)
+        assert wait_until(lambda: probe(port, "readyz")[0] == 503, 60)
         assert probe(port, "readyz") == (503, "the queue of verifier is not consumed: the broker is away")
         assert probe(port, "healthz") == (200, "")
         assert scrape(port)["proofloop_broker_connected"] == {(("role", "verifier"),): 0.0}
         broker.start()
-        assert wait_until(lambda: probe(port, "readyz") == (200, ""), 30), probe(port, "readyz")
+        assert wait_until(lambda: probe(port, "readyz") == (200, ""), 60), probe(port, "readyz")
         assert scrape(port)["proofloop_broker_connected"] == {(("role", "verifier"),): 1.0}
     log = (installation.folder / "log.txt").read_text()
     assert s3.secret_key not in log and "guest:" not in log

@@ -50,7 +50,7 @@ def process(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     health.watch(bus, LocalStore(tmp_path), threading.Event())
     one = Process(bus, port)
     try:
-        assert wait_until(lambda: one.pages() == (HEALTHY, HEALTHY), 20), one.pages()
+        assert wait_until(lambda: one.pages() == (HEALTHY, HEALTHY), 60), one.pages()
         yield one
     finally:
         bus.close(grace_s=0.1)
@@ -69,18 +69,18 @@ def test_a_wedged_thread_is_a_reason_to_restart(name: str, process: Process) -> 
     link = consumer._link if name == "amqp-labeler" else publisher._link
     release = threading.Event()
     link.call(release.wait)
-    assert wait_until(lambda: probe(process.port, "healthz")[0] == 503, 10)
+    assert wait_until(lambda: probe(process.port, "healthz")[0] == 503, 60)
     (healthz, readyz) = process.pages()
     assert healthz[1].startswith(f"the thread {name} has done nothing for ")
     assert readyz[0] == 503
     release.set()
-    assert wait_until(lambda: process.pages() == (HEALTHY, HEALTHY), 10), process.pages()
+    assert wait_until(lambda: process.pages() == (HEALTHY, HEALTHY), 60), process.pages()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_ended_is_a_reason_to_restart(process: Process) -> None:
     process.bus.publish([ReviewJudged(run_id="r", proof_id="fatal", index=0)])
-    assert wait_until(lambda: probe(process.port, "healthz")[0] == 503, 10)
+    assert wait_until(lambda: probe(process.port, "healthz")[0] == 503, 60)
     assert process.pages()[0][1] in ("the thread labeler-0 ended", "the thread labeler-1 ended")
 
 
@@ -91,23 +91,23 @@ def test_a_store_that_is_away_and_a_service_that_stops_are_no_reason_to_kill_it(
     installation.environment["PROOFLOOP_DRAIN_S"] = "60"
     [port] = free_ports(1)
     installation.start("generator", "--metrics-port", str(port))
-    assert wait_until(lambda: answers(port), 20)
+    assert wait_until(lambda: answers(port), 60)
     installation.wait_ready("generator")
-    assert wait_until(lambda: probe(port, "readyz") == HEALTHY, 20)
+    assert wait_until(lambda: probe(port, "readyz") == HEALTHY, 60)
     if s3.kill and s3.start:
         s3.kill()
-        assert wait_until(lambda: probe(port, "readyz")[0] == 503, 40)
+        assert wait_until(lambda: probe(port, "readyz")[0] == 503, 60)
         assert probe(port, "healthz") == HEALTHY
         assert "broker" not in probe(port, "readyz")[1]
         s3.start()
-        assert wait_until(lambda: probe(port, "readyz") == HEALTHY, 40), probe(port, "readyz")
+        assert wait_until(lambda: probe(port, "readyz") == HEALTHY, 60), probe(port, "readyz")
     run = installation.folder / "counted.toml"
     run.write_text(RUN.replace("latency_s = 0.02", "latency_s = 10, latency_sigma = 0"))
     posing = installation.call("run", str(run))
     assert wait_until(lambda: sum(scrape(port)["proofloop_messages_in_work"].values()) > 0, 60)
     service = installation.services["generator"]
     service.send_signal(signal.SIGTERM)
-    assert wait_until(lambda: probe(port, "readyz") == (503, "stopping"), 20)
+    assert wait_until(lambda: probe(port, "readyz") == (503, "stopping"), 60)
     assert probe(port, "healthz") == HEALTHY
     assert service.wait(60) == 0, installation.log()
     posing.send_signal(signal.SIGINT)
@@ -132,8 +132,8 @@ def test_a_store_whose_folder_cannot_be_looked_at_is_away_until_it_can(
     health, stopping, specs = Health(), threading.Event(), tmp_path / keys.SPECS.rstrip("/")
     specs.symlink_to(specs.name)
     health.watch(LocalBus(), LocalStore(tmp_path), stopping)
-    assert wait_until(lambda: "cannot be looked at" in health.unready(), 10), health.unready()
+    assert wait_until(lambda: "cannot be looked at" in health.unready(), 60), health.unready()
     assert health.broken() == ""
     specs.unlink()
-    assert wait_until(lambda: health.unready() == "", 10), health.unready()
+    assert wait_until(lambda: health.unready() == "", 60), health.unready()
     stopping.set()

@@ -85,7 +85,7 @@ def test_every_query_finds_what_it_asks_for_and_every_alert_can_be_evaluated(wat
         assert labels <= SCRAPED.union(*(exposed[name] for name in metrics)), query
 
     namespace = installation.environment["PROOFLOOP_NAMESPACE"]
-    assert wait_until(lambda: empty(watched, namespace) == [], 20), empty(watched, namespace)
+    assert wait_until(lambda: empty(watched, namespace) == [], 60), empty(watched, namespace)
     assert wait_for_alert(prometheus, "ProofloopDeadLetters", {"firing"}, 20) == "firing"
     assert wait_for_alert(prometheus, "ProofloopAnswersUnreadable", {"pending"}, 20) == "pending"
     states = {name: (rule["health"], rule["state"]) for name, rule in prometheus.rules().items()}
@@ -107,7 +107,7 @@ def test_a_role_without_pods_is_told_and_so_is_what_the_broker_gave_up(
         [alert] = prometheus.rules()["ProofloopRoleAway"]["alerts"]
         assert (alert["labels"]["role"], alert["value"]) == ("verifier", "1e+00")
         assert wait_for_alert(prometheus, "ProofloopDeadLettersWait", {"pending"}, 0) == "inactive"
-        assert wait_until(lambda: died_with_a_message_of_the_verifier(installation), 30)
+        assert wait_until(lambda: died_with_a_message_of_the_verifier(installation), 60)
         assert wait_for_alert(prometheus, "ProofloopDeadLettersWait", {"pending"}, 40) == "pending"
         [alert] = prometheus.rules()["ProofloopDeadLettersWait"]["alerts"]
         assert alert["labels"]["role"] == "verifier"

@@ -44,7 +44,7 @@ def test_a_message_that_ends_its_worker_each_time_is_dead_and_the_others_are_lab
     assert (letter.queue, letter.deliveries) == ("generator", DELIVERY_LIMIT + 1)
     assert "each time its worker died" in letter.reason
     pose(store, "after", problems=2)
-    assert wait_until(lambda: (count_labels(store, "beside"), count_labels(store, "after")) == (20, 2), 20)
+    assert wait_until(lambda: (count_labels(store, "beside"), count_labels(store, "after")) == (20, 2), 60)
 
 
 def pose(store: Store, run_id: str, *, problems: int, **engine: Any) -> None:
@@ -89,8 +89,8 @@ def test_each_message_that_can_never_work_is_dead_with_its_reason_and_the_next_i
         send(installation, body)
     store.delete_prefix(f"{keys.proofs(RUN)}gone/")
     installation.start("verifier")
-    assert wait_until(lambda: len(list(installation.letters.letters())) == 3, 30), installation.log()
-    assert wait_until(lambda: has_critique(store, "good") and has_critique(store, "newer"), 10)
+    assert wait_until(lambda: len(list(installation.letters.letters())) == 3, 60), installation.log()
+    assert wait_until(lambda: has_critique(store, "good") and has_critique(store, "newer"), 60)
     found = {about(letter): letter for letter in installation.letters.letters()}
     assert {name: letter.deliveries for name, letter in found.items()} == {
         "gone": DELIVERY_LIMIT,
@@ -110,14 +110,14 @@ def test_huge_bodies_are_dead_cut_short_and_leave_their_worker_small(installatio
     installation.start("verifier")
     installation.wait_ready("verifier")
     send(installation, encode(written(names[0])))
-    assert wait_until(lambda: has_critique(store, names[0]), 20)
+    assert wait_until(lambda: has_critique(store, names[0]), 60)
     before_kb = resident_kb(installation)
     for number in range(LARGE_COUNT):
         send(installation, b"x" * LARGE_BYTES)
-        assert wait_until(lambda sent=number + 1: count_dead(installation) == sent, 20)  # type: ignore[misc]
+        assert wait_until(lambda sent=number + 1: count_dead(installation) == sent, 60)  # type: ignore[misc]
     for name in names[1:]:
         send(installation, encode(written(name)))
-    assert wait_until(lambda: all(has_critique(store, name) for name in names), 20)
+    assert wait_until(lambda: all(has_critique(store, name) for name in names), 60)
     for letter in installation.letters.letters():
         assert (letter.body, letter.deliveries) == (b"x" * MAX_BODY_BYTES, 1)
         assert f"{LARGE_BYTES} bytes" in letter.reason

@@ -61,7 +61,7 @@ def test_a_grade_reaches_the_trainer_once_though_the_page_was_killed_before_it_c
     for _ in range(2):  # the second finds nothing to announce
         process = installation.call("review", "--port", "0")
         assert "Emmy Noether" in httpx.get(f"{address(process)}runs/{RUN}").text
-        assert wait_until(lambda: is_announced(data), 20), installation.log()
+        assert wait_until(lambda: is_announced(data), 60), installation.log()
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, installation.log()
 
@@ -80,7 +80,7 @@ def test_two_graders_on_two_pages_at_once_make_one_label_and_one_announcement(
     (refused,) = (answer.text for answer in answers if answer.status_code == 409)
     first = get_record(data, keys.grade(RUN, PROOF), Grade)
     assert f"{first.by} graded this proof before you" in refused
-    assert wait_until(lambda: is_announced(data), 20), installation.log()
+    assert wait_until(lambda: is_announced(data), 60), installation.log()
     for process in installation.processes:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, installation.log()

@@ -62,7 +62,7 @@ def test_a_service_asked_to_stop_gives_its_messages_back_uncounted(installation:
     for _ in range(2):
         installation.start("generator")
         assert installation.wait_ready("generator")["concurrency"] == 16
-        assert wait_until(lambda: _ready(installation, "generator") == 0, 20)
+        assert wait_until(lambda: _ready(installation, "generator") == 0, 60)
         time.sleep(0.5)
         installation.services["generator"].send_signal(signal.SIGTERM)
         assert installation.services["generator"].wait(60) == 0, installation.log()
@@ -170,7 +170,7 @@ def test_problems_wait_for_a_step_under_way_unless_it_died(
     seen: list[Progress] = []
     with ThreadPoolExecutor(1) as pool, remote_walk(store, spec) as walk:
         running = pool.submit(walk.run, 3, seen.append)
-        assert wait_until(lambda: bool(seen) and seen[-1].labeled == 1, 20)
+        assert wait_until(lambda: bool(seen) and seen[-1].labeled == 1, 60)
         time.sleep(2)
         assert seen[-1].labeled == 1
         if end == "version":
@@ -205,7 +205,7 @@ def test_what_is_no_event_is_dead_and_can_be_looked_at_replayed_and_dropped(inst
     missing = b'{"event":"ProofWritten","run_id":"none","proof_id":"p","index":0,"verifier_version":"v","colour":"red"}'
     queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue("verifier")
     publish(installation.environment["PROOFLOOP_BROKER"], queue, *bodies, missing)
-    assert wait_until(lambda: len(list(installation.letters.letters())) == 4, 20), installation.log()
+    assert wait_until(lambda: len(list(installation.letters.letters())) == 4, 60), installation.log()
     listed = json.loads(_output(installation, "dead", "list", "--json"))
     assert sorted((letter["queue"], letter["deliveries"]) for letter in listed) == [("verifier", 1)] * 3 + [
         ("verifier", 4)
@@ -215,7 +215,7 @@ def test_what_is_no_event_is_dead_and_can_be_looked_at_replayed_and_dropped(inst
         assert part in reasons.replace("is not an event", "no event")
     assert max(len(letter["body"]) for letter in listed) == 64 * 1024
     assert _output(installation, "dead", "replay", "--run", "none") == "1 messages delivered again\n"
-    assert wait_until(lambda: len(list(installation.letters.letters())) == 4, 20)
+    assert wait_until(lambda: len(list(installation.letters.letters())) == 4, 60)
     assert _output(installation, "dead", "drop") == "4 dead letters dropped\n"
     assert list(installation.letters.letters()) == []
 
