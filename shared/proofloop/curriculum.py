@@ -25,6 +25,7 @@ from proofloop.runspec import (
     RoleSampling,
     SamplingSection,
     Section,
+    check_loads_versions,
     explain,
     read_fields,
 )
@@ -314,6 +315,8 @@ def load_curriculum(file: Path) -> CurriculumSpec:
     keys.check_id(spec.name, f"name in {file}")
     if spec.files:
         _check_beside_files(spec.model_fields_set, file)
+    check_loads_versions(spec.engine, "a curriculum", str(file))
+    _check_keep(spec, file)
     return spec
 
 
@@ -327,4 +330,15 @@ def _check_beside_files(given: set[str], file: Path) -> None:
         raise ConfigError(
             f"start is missing in {file}: with [files] the first model is yours",
             "name one that follows instructions, as the engine knows it",
+        )
+
+
+def _check_keep(spec: CurriculumSpec, file: Path) -> None:
+    """Raise ConfigError where a consolidation could keep no proof: it would unlearn the generator in silence."""
+    keep, most = spec.consolidate.keep, spec.generator.alpha + spec.generator.beta
+    if keep > most:
+        raise ConfigError(
+            f"[consolidate] keep = {keep:g} in {file} is more than any proof can earn: [generator] alpha + beta ="
+            f" {most:g}",
+            f"lower keep to less than {most:g}, or let alpha and beta add up to 1",
         )

@@ -321,7 +321,24 @@ def parse_runspec(fields: dict[str, Any], origin: str) -> RunSpec:
             " that is decided early lacks critiques and meta-critiques, and the verifier learns from groups of them",
             "set stop_early = false",
         )
+    if spec.training.roles:
+        check_loads_versions(spec.engine, f"[training.{spec.training.roles[0]}]", origin)
     return spec
+
+
+def check_loads_versions(engine: EngineSection, trained: str, origin: str) -> None:
+    """Raise ConfigError for an engine that has no answers by the versions that training makes."""
+    name = engine.settings.get("model")
+    if engine.kind not in ("openai", "triton") or (engine.kind == "triton" and not name):
+        return
+    setting = f"[engine.settings] model = {json.dumps(name)}" if name else f'[engine] kind = "{engine.kind}"'
+    why = "such a server has the models that it was started with, and none of the versions that training makes"
+    if name:
+        why = "every version that training makes would be asked by that name, and the model of the start would answer"
+    raise ConfigError(
+        f"{setting} and {trained} in {origin} do not go together: {why}",
+        'train with an engine that loads versions: kind = "local", or kind = "triton" without `model`',
+    )
 
 
 def read_frozen(body: bytes, kind: type[S]) -> S:

@@ -23,7 +23,7 @@ from proofloop.curriculum import CurriculumSpec
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError, ProofloopError
 from proofloop.prompts import PromptPack, load_pack
-from proofloop.records import TrainingBatch, TrainingSample
+from proofloop.records import MODEL_ROLES, TrainingBatch, TrainingSample
 from proofloop.standing import all_figures, manifests
 from proofloop.store import LocalStore, get_record
 from proofloop.walk import find_spec
@@ -66,11 +66,14 @@ class Killed(Exception):
     """What a test kills the process with."""
 
 
-def run(spec: CurriculumSpec, root: Path, *, kill_at: str = "") -> LocalStore:
+def run(spec: CurriculumSpec, root: Path, *, kill_at: str = "", told: list[str] | None = None) -> LocalStore:
+    """Do its stages; `told` gets what they say."""
     store = LocalStore(root)
     engines = Engines(store, root / "cache")
 
     def say(text: str) -> None:
+        if told is not None:
+            told.append(text)
         if kill_at and text.startswith(kill_at):
             raise Killed(text)
 
@@ -288,6 +291,17 @@ def test_a_consolidation_without_a_good_answer_is_no_version(tmp_path: Path):
     too_short = dict.fromkeys(("generator", "verifier", "meta_verifier"), TOO_SHORT)
     with pytest.raises(ProofloopError, match=r"no answer earned \[consolidate\] keep = 0.99; ask for less"):
         run(small(**stages, sampling=too_short), tmp_path)
+
+
+def test_a_consolidation_counts_what_it_learns_of_each_role_and_warns_of_one_without_a_good_answer(tmp_path: Path):
+    stages = dict.fromkeys(("verifier", "meta_verifier", "enhanced", "generator"), NO_STEPS)
+    told: list[str] = []
+    spec = small(**stages, sampling={**dict.fromkeys(("generator", "verifier"), ANSWER), "meta_verifier": TOO_SHORT})
+    figures = manifests(run(spec, tmp_path, told=told), spec)["1-consolidate"].figures
+    kept = {role: figures[f"answers {role}"] for role in MODEL_ROLES}
+    assert sum(kept.values()) == figures["answers"] > 0 == kept["meta_verifier"]
+    warned = [text.partition(" earned")[0] for text in told if text.startswith("warning: ")]
+    assert warned[-1] == "warning: 1-consolidate: no answer of the meta_verifier"
 
 
 def test_a_setting_that_grpo_does_not_know_is_named_before_anything_runs(tmp_path: Path):

@@ -400,6 +400,22 @@ def test_judges_that_learn_together_are_sampled_at_one_temperature(tmp_path: Pat
         load_curriculum(tmp_path / "c.toml")
 
 
+@pytest.mark.parametrize("kind", ["openai", "triton"])
+def test_a_curriculum_is_not_begun_with_a_server_that_goes_on_with_its_first_model(tmp_path: Path, kind: str):
+    (tmp_path / "c.toml").write_text(f'[engine]\nkind = "{kind}"\nsettings = {{ model = "served" }}\n')
+    with pytest.raises(ConfigError, match=r'^\[engine.settings\] model = "served" and a curriculum in .* do not go'):
+        load_curriculum(tmp_path / "c.toml")
+
+
+def test_a_consolidation_that_could_keep_no_proof_is_refused(tmp_path: Path):
+    (tmp_path / "c.toml").write_text("[generator]\nbeta = 0.0\n")
+    said = r"keep = 0.99 in .* is more than any proof can earn: \[generator\] alpha \+ beta = 0.76\nhint: "
+    with pytest.raises(ConfigError, match=said):
+        load_curriculum(tmp_path / "c.toml")
+    (tmp_path / "c.toml").write_text("[generator]\nbeta = 0.0\n[consolidate]\nkeep = 0.75\n")
+    assert load_curriculum(tmp_path / "c.toml").consolidate.keep == 0.75
+
+
 FILES = 'start = "mine"\n[files]\nproblems = "p.jsonl"\nproofs = "v.jsonl"\nanalyses = "a.jsonl"\n'
 
 

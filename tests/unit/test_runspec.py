@@ -38,8 +38,8 @@ prompts = "my-pack"
 file = "problems.jsonl"
 proofs_per_problem = 2
 [engine]
-kind = "openai"
-settings = { base_url = "http://localhost:1", nested = { a = 1 } }
+kind = "triton"
+settings = { endpoints = ["localhost:1"], nested = { a = 1 } }
 [models]
 generator = "g-1"
 verifier = "v-7"
@@ -61,7 +61,7 @@ steps = 2
 """
     spec = load(tmp_path, text)
     assert (spec.name, spec.seed, spec.problems.file) == ("mine", 3, Path("problems.jsonl"))
-    assert spec.engine.settings == {"base_url": "http://localhost:1", "nested": {"a": 1}}
+    assert spec.engine.settings == {"endpoints": ["localhost:1"], "nested": {"a": 1}}
     assert [spec.model_of(role) for role in ("generator", "verifier")] == ["g-1", "v-7"]
     assert spec.sampling_of("verifier") == Sampling(temperature=0, max_tokens=77)
     assert spec.sampling_of("generator") == Sampling()

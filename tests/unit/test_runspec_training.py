@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from proofloop.errors import ConfigError
-from proofloop.runspec import Training
+from proofloop.runspec import Training, parse_runspec
 from tests.builders import runspec
 
 
@@ -70,3 +70,37 @@ def test_a_number_out_of_its_range_is_named_with_its_place(fields: dict[str, Any
     with pytest.raises(ConfigError) as caught:
         runspec(training=fields)
     assert caught.value.problem.startswith(f"{place} in a test: Input should be greater than or equal to ")
+
+
+NAMED = {role: "served" for role in ("generator", "verifier", "meta_verifier")}
+SERVED = {"model": "served"}
+
+
+def run_on(kind: str, settings: dict[str, Any], **training: Any) -> dict[str, Any]:
+    engine = {"kind": kind, "settings": settings}
+    return {"name": "r", "problems": {"domain": "nano"}, "engine": engine, "models": NAMED, "training": training}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "said"),
+    [
+        ("openai", {}, r'^\[engine\] kind = "openai" and \[training.generator\] in a test .*none of the versions'),
+        (
+            "openai",
+            SERVED,
+            r'^\[engine.settings\] model = "served" and .*asked by that name, and the model of the start',
+        ),
+        ("triton", SERVED, r'^\[engine.settings\] model = "served" and .*\nhint: .*kind = "triton" without `model`$'),
+    ],
+)
+def test_a_server_that_would_go_on_with_the_first_model_trains_nobody(
+    kind: str, settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse_runspec(run_on(kind, settings, generator={"steps": 1}), "a test")
+    parse_runspec(run_on(kind, settings), "a test")  # without training it may
+
+
+@pytest.mark.parametrize(("kind", "settings"), [("triton", {"models": {"a": "b"}}), ("local", {}), ("mine", SERVED)])
+def test_an_engine_that_loads_versions_or_is_not_ours_may_train(kind: str, settings: dict[str, Any]) -> None:
+    parse_runspec(run_on(kind, settings, generator={"steps": 1}), "a test")

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from pydantic import Field
+
 from proofloop import keys
 from proofloop.curriculum import SAMPLED, Consolidate, CurriculumSpec, Stage, StageKind, grpo_fields
 from proofloop.errors import ProofloopError
@@ -201,9 +203,11 @@ def consolidate(work: Work, stage: Stage, served: Served) -> StageManifest:
     Where no analyses are graded nothing can say how well it judges critiques, and the old meta-verifier goes on.
     """
     wanted, start = work.spec.consolidate, served["generator"]
-    tokens = _best_answers(work, stage, served, wanted)
+    best = _best_answers(work, stage, served, wanted)
+    tokens = best.tokens
     if not tokens:
         raise ProofloopError(f"stage {stage.name}: no answer earned [consolidate] keep = {wanted.keep}; ask for less")
+    _say_kept(work, stage, best.kept)
 
     def make(folder: Path) -> None:
         fine_tune(work.folder(start), folder, tokens, wanted, work.spec.seed, work.check_stopping)
@@ -218,24 +222,41 @@ def consolidate(work: Work, stage: Stage, served: Served) -> StageManifest:
         version=version,
         serves=serves,
         gates=tuple(gates.values()),
-        figures={"answers": float(len(tokens))},
+        figures={"answers": float(len(tokens)), **{f"answers {role}": float(kept) for role, kept in best.kept.items()}},
     )
 
 
 class BestAnswers(Record):
-    """What a consolidation learns."""
+    """What a consolidation learns. `kept`: how many are of each role that it is to learn."""
 
     tokens: list[Tokens]
+    kept: dict[ModelRole, int] = Field(default_factory=dict)
 
 
-def _best_answers(work: Work, stage: Stage, served: Served, wanted: Consolidate) -> list[Tokens]:
-    """Of every role."""
+def _best_answers(work: Work, stage: Stage, served: Served, wanted: Consolidate) -> BestAnswers:
+    """Of every role; where no analyses are graded there is nothing to ask a meta-verifier about."""
 
     def ask() -> BestAnswers:
-        samples = (sample for role in MODEL_ROLES for sample in _best(work, stage, role, served, wanted))
-        return BestAnswers(tokens=[sample.tokens for sample in samples])
+        roles = [role for role in MODEL_ROLES if role != "meta_verifier" or graded_analyses(work, served)]
+        best = {role: _best(work, stage, role, served, wanted) for role in roles}
+        return BestAnswers(
+            tokens=[sample.tokens for samples in best.values() for sample in samples],
+            kept={role: len(samples) for role, samples in best.items()},
+        )
 
-    return work.once(stage.name, BestAnswers, ask).tokens
+    return work.once(stage.name, BestAnswers, ask)
+
+
+def _say_kept(work: Work, stage: Stage, kept: dict[ModelRole, int]) -> None:
+    """A role without a good answer is no error: the gate sees to it that the old model goes on if the new one lost."""
+    work.say(
+        f"{stage.name}: learns from " + ", ".join(f"{count} answers of the {role}" for role, count in kept.items())
+    )
+    for role in (role for role, count in kept.items() if not count):
+        work.say(
+            f"warning: {stage.name}: no answer of the {role} earned [consolidate] keep = {work.spec.consolidate.keep}:"
+            " the new model learns nothing of this role, and serves it only if the gate finds it no worse"
+        )
 
 
 def _best(work: Work, stage: Stage, role: ModelRole, served: Served, wanted: Consolidate) -> list[TrainingSample]:
