@@ -35,7 +35,11 @@ def load_model(folder: Path) -> LoadedModel:
     Raises EngineError if it is missing, corrupt or incomplete, and OutOfMemoryError.
     """
     if not (folder / "config.json").is_file():
-        raise EngineError(f"{folder} is no model folder: it has no config.json", retryable=False)
+        raise EngineError(
+            f"{folder} is no model folder: it has no config.json (from the Hugging Face hub: hf download OWNER/NAME"
+            " --local-dir FOLDER)",
+            retryable=False,
+        )
     disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -170,16 +170,20 @@ def is_beside_run_file(version: str) -> bool:
     return not is_known and not Path(version).is_absolute()
 
 
+def named_folder(name: str, base: Path) -> Path:
+    """A model that comes with an installed package (entry points `proofloop.models`), or a folder, from `base` on."""
+    for point in entry_points(group="proofloop.models", name=name):
+        return Path(point.load()())
+    return base / name
+
+
 def version_folder(store: Store, cache: Path, version: str, base: Path = Path()) -> Path:
     """A local folder with the version's files: where they lie already, or a verified copy in `cache`.
 
-    A name that is no version of a run is a model that comes with an installed package (entry points
-    `proofloop.models`), or a folder.
+    A name that is no version of a run is that of a `named_folder`.
     """
     if not version.startswith("runs/"):
-        for point in entry_points(group="proofloop.models", name=version):
-            return Path(point.load()())
-        return base / version
+        return named_folder(version, base)
     if isinstance(store, LocalStore):
         return store.path(version)
     target = cache / version

@@ -703,7 +703,7 @@ def test_doctor_looks_at_the_machine_and_at_a_run_file_or_a_curriculum(
     good, bad = run_file(tmp_path), run_file(tmp_path, "bad.toml")
     bad.write_text(bad.read_text().replace("k = 2", "k = 9"))
     (tmp_path / "c.toml").write_text(
-        'start = "m-1"\niterations = 1\n[engine]\nkind = "simulated"\nsettings = { want_tokens = true }\n'
+        'start = "nano-base"\niterations = 1\n[engine]\nkind = "simulated"\nsettings = { want_tokens = true }\n'
     )
     (tmp_path / "wrong.toml").write_text((tmp_path / "c.toml").read_text() + "[verifier]\nsettings = { speed = 1 }\n")
     away = run_file(tmp_path, "away.toml", settings="failure_share = 1.0")
@@ -717,7 +717,7 @@ def test_doctor_looks_at_the_machine_and_at_a_run_file_or_a_curriculum(
     checked = {finding["what"]: finding["state"] for finding in healthy.data()}
     assert (checked["run file"], checked["engine"]) == ("ok", "ok")
     checked = {finding["what"]: finding["found"] for finding in course.data() if finding["state"] == "ok"}
-    assert checked["curriculum"] == "c: engine simulated, 8 stages from m-1"
+    assert checked["curriculum"] == "c: engine simulated, 8 stages from nano-base"
     assert checked["engine"].startswith("every model answered")
     if find_spec("proofloop_trainer"):  # it knows what a step of GRPO can be told
         (finding,) = [finding for finding in json.loads(wrong.out) if finding["state"] == "broken"]

@@ -1,4 +1,4 @@
-"""The example of training on GPUs: every file of it can be read by what is to read it."""
+"""The examples of training on GPUs: every file of them can be read by what is to read it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from proofloop_trainer.curriculum import stages
 from proofloop_trainer.grpo_settings import grpo_settings
 from proofloop_trainer.train import check_settings
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "train-fsdp2"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLE = EXAMPLES / "train-fsdp2"
 
 
 def test_the_run_file_trains_both_roles_with_settings_that_grpo_knows() -> None:
@@ -28,11 +29,13 @@ def test_the_run_file_trains_both_roles_with_settings_that_grpo_knows() -> None:
     assert spec.problems.file is not None
 
 
-def test_the_curriculum_is_one_on_files_with_settings_that_grpo_knows() -> None:
-    spec = load_curriculum(EXAMPLE / "curriculum.toml")
+@pytest.mark.parametrize("name", ["train-fsdp2", "train-one-gpu"])
+def test_the_curriculum_is_one_on_files_with_settings_that_grpo_knows(name: str) -> None:
+    spec = load_curriculum(EXAMPLES / name / "curriculum.toml")
     assert spec.files is not None
     for kind in SAMPLED:
-        assert stages.settings_of(spec, kind).truncated == "mask"
+        settings = stages.settings_of(spec, kind)
+        assert (settings.truncated, settings.learning_rate) == ("mask", 1e-6)
 
 
 @pytest.mark.parametrize(

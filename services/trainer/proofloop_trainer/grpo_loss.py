@@ -151,8 +151,8 @@ def _trl_inputs(inputs: Pass) -> dict[str, Tensor | None]:
 def open_trainer(model_folder: Path, settings: GrpoSettings, reference_folder: Path) -> RecordedGrpoTrainer:
     """The model of `model_folder` under TRL's loss; the reference is loaded only when the KL term needs it."""
     ranks.check_launch()
-    _require_model(model_folder)
-    _require_model(reference_folder)
+    require_model(model_folder)
+    require_model(reference_folder)
     disable_progress_bar()
     make_room()
     with enough_for(f"opening {model_folder}"):
@@ -191,9 +191,13 @@ def _keep_to_itself(accelerator: Accelerator) -> None:
         setattr(accelerator, collect, lambda tensor, **_: tensor)
 
 
-def _require_model(folder: Path) -> None:
+def require_model(folder: Path) -> None:
+    """Raise ConfigError for what is no folder of a model, such as a name on the Hugging Face hub."""
     if not (folder / "config.json").is_file():
-        raise ConfigError(f"no model in {folder}: config.json is missing", "give a folder saved by transformers")
+        raise ConfigError(
+            f"no model in {folder}: config.json is missing",
+            "give a folder in Hugging Face format; from the hub: hf download OWNER/NAME --local-dir FOLDER",
+        )
 
 
 def _no_reward(**_columns: object) -> NoReturn:

@@ -11,6 +11,7 @@ from proofloop.curriculum import SAMPLED, CurriculumSpec, StageKind
 from proofloop.domains import Domain, load_domain
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError
+from proofloop.models import named_folder
 from proofloop.problems import SPLIT_HINT, ProblemFile
 from proofloop.settings import load_settings
 from proofloop.standing import StageManifest, finish, freeze, manifests, serving_before
@@ -18,6 +19,7 @@ from proofloop.store import Store
 from proofloop_trainer.curriculum import measuring, stages
 from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, Grades, in_split, read_graded
 from proofloop_trainer.curriculum.work import TEST, TRAIN, VALIDATION, Work
+from proofloop_trainer.grpo_loss import require_model
 
 STAGES: dict[StageKind, Callable[..., StageManifest]] = {
     "cold_start": stages.cold_start,
@@ -76,10 +78,13 @@ def drop_unused(spec: CurriculumSpec, store: Store, done: dict[str, StageManifes
 def check(spec: CurriculumSpec) -> tuple[Domain, Domain | None, Grades | None]:
     """Where problems come from, harder ones, and what people graded.
 
-    Raises ConfigError for a bad or too small file, or a setting of any stage: better now than when it begins.
+    Raises ConfigError for a bad or too small file, no model at `start`, or a setting of any stage: better now than
+    when it begins.
     """
     for kind in SAMPLED:
         stages.settings_of(spec, kind)
+    if not spec.start.startswith("runs/"):
+        require_model(named_folder(spec.start, spec.base))
     if spec.files is None:
         return load_domain(spec.domain), load_domain(spec.harder) if spec.harder else None, None
     problems = ProblemFile(spec.base / spec.files.problems)

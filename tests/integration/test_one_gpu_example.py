@@ -1,0 +1,85 @@
+"""The example for one GPU, as it is but for its numbers, on a CPU with tiny models of today's architectures."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
+
+from transformers import LlamaConfig, PretrainedConfig, Qwen3Config
+
+from proofloop import keys
+from proofloop.cli.app import app
+from proofloop.curriculum import CurriculumSpec, load_curriculum
+from proofloop.engine.pool import Engines
+from proofloop.records import TrainingStep
+from proofloop.standing import manifests
+from proofloop.store import LocalStore, get_record
+from proofloop_trainer.curriculum.workflow import iterate
+from tests.tiny_instruct import save_tiny_instruct
+
+pytestmark = pytest.mark.usefixtures("quiet_log")
+EXAMPLES = Path(__file__).parents[2] / "examples"
+GRPO = ("1-verifier", "1-meta_verifier", "1-enhanced", "1-generator")
+
+
+def example(folder: Path, config_type: type[PretrainedConfig], **fields: object) -> Path:
+    """The example's file with a model and the rows of iterate-files beside it."""
+    runpy.run_path(str(EXAMPLES / "iterate-files" / "nano_files.py"))["make"](
+        folder, problems=900, proofs=100, analyses=100
+    )
+    save_tiny_instruct(folder / "start", config_type, **fields)
+    return Path(shutil.copy(EXAMPLES / "train-one-gpu" / "curriculum.toml", folder))
+
+
+def with_few_steps(file: Path) -> CurriculumSpec:
+    """The curriculum with everything small that makes it long."""
+    fields = load_curriculum(file).model_dump(exclude={"domain", "cold_start"})
+    for kind in ("verifier", "meta_verifier", "enhanced", "generator"):
+        fields[kind] |= {"steps": 2, "groups": 4, "samples": 4}
+    fields["enhanced"]["meta_groups"] = 1
+    fields["generator"] |= {"critiques": 2, "metas": 1}
+    for sampling in fields["sampling"].values():
+        sampling["max_tokens"] = 8
+    fields["labels"] |= {"problems": 3, "rule": {"n": 2, "m": 1, "k": 1}}
+    fields["consolidate"] |= {"prompts": 4, "samples": 2, "keep": 0.0}
+    fields["data"]["validation"] = 4
+    return CurriculumSpec.model_validate({**fields, "measured": 2, "watch": {}})
+
+
+@pytest.mark.parametrize(("config_type", "fields"), [(Qwen3Config, {"tie_word_embeddings": True}), (LlamaConfig, {})])
+def test_a_real_models_architecture_goes_through_every_stage(
+    tmp_path: Path, config_type: type[PretrainedConfig], fields: dict[str, object]
+) -> None:
+    spec = with_few_steps(example(tmp_path, config_type, **fields))
+    store = LocalStore(tmp_path / "store")
+    engines = Engines(store, tmp_path / "cache")
+    try:
+        iterate(spec, store, engines, threading.Event(), lambda _: None)
+    finally:
+        engines.close()
+    done = manifests(store, spec)
+    assert list(done) == [*GRPO, "1-label", "1-consolidate", "measure"]
+    for name in GRPO:
+        steps = [get_record(store, key, TrainingStep) for key in store.list(keys.steps(spec.name, name))]
+        assert len(steps) == 2 and sum(step.figures["updates"] for step in steps) > 0, name
+    served = json.loads(store.get(f"{done['1-consolidate'].version}/config.json"))
+    assert (served["model_type"], served["dtype"]) == (config_type.model_type, "bfloat16")
+
+
+def test_doctor_finds_the_example_sound_and_says_where_a_model_of_the_hub_comes_from(tmp_path: Path) -> None:
+    file = example(tmp_path, Qwen3Config)
+    asked = ["doctor", str(file), "--store", str(tmp_path / "store"), "--json"]
+    found = {each["what"]: each for each in json.loads(CliRunner().invoke(app, asked).stdout)}
+    assert (found["curriculum"]["state"], found["engine"]["state"]) == ("ok", "ok"), found
+    file.write_text(file.read_text("utf-8").replace('start = "start"', 'start = "Qwen/Qwen3-0.6B"'), "utf-8")
+    found = {each["what"]: each for each in json.loads(CliRunner().invoke(app, asked).stdout)}
+    assert found["curriculum"]["found"] == f"no model in {tmp_path}/Qwen/Qwen3-0.6B: config.json is missing"
+    assert "hf download" in found["curriculum"]["hint"]
