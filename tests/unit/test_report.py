@@ -481,7 +481,7 @@ def test_windows_double_when_there_would_be_too_many(store: Store) -> None:
 def test_run_file_begins_the_same_run(store: Store, tmp_path: Path) -> None:
     spec = begin(
         store,
-        engine={"kind": "openai", "settings": {"base_url": 'http://a/"quoted"\n', "extra": {"a b": [1, {"c": True}]}}},
+        engine={"kind": "triton", "settings": {"chat_template": 'a/"quoted"\n', "extra": {"a b": [1, {"c": True}]}}},
         models={"generator": "g", "verifier": "v", "meta_verifier": "m"},
         training={"generator": {"steps": 2, "settings": {"clip_low": 0.1}}},
         base=str(tmp_path),
