@@ -15,6 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 from proofloop.curriculum import Consolidate
 from proofloop.prompts import load_pack
 from proofloop.records import Tokens
+from proofloop_trainer.export import copy_model
 from proofloop_trainer.supervised import fine_tune
 from tests.builders import answer, evaluation, meta_evaluation
 
@@ -51,7 +52,9 @@ def save_tiny_instruct(folder: Path, config_type: type[PretrainedConfig], **fiel
         torch.manual_seed(0)
         AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder / "random")
     tokenizer.save_pretrained(folder / "random")
-    fine_tune(folder / "random", folder, _lessons(tokenizer), Consolidate(batch=8, learning_rate=1e-2, epochs=10), 0)
+    how = Consolidate(batch=8, learning_rate=1e-2, epochs=10)
+    fine_tune(folder / "random", folder / "taught", _lessons(tokenizer), how, 0)
+    copy_model(folder / "taught", folder, torch.bfloat16)
     return folder
 
 

@@ -244,5 +244,14 @@ def model(run_id: str, role: str, step: int) -> str:
     return f"{models(run_id, role)}{step:06d}"
 
 
+def all_weights(run_id: str) -> str:
+    return f"runs/{run_id}/weights/"
+
+
+def weights(version: str) -> str:
+    """What further training begins from where the version has fewer than 32 bits: its weights before rounding."""
+    return version.replace("/models/", "/weights/", 1)
+
+
 def served(run_id: str, role: str) -> str:
     return f"runs/{run_id}/served/{role}/"

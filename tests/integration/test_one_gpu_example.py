@@ -19,10 +19,12 @@ from proofloop import keys
 from proofloop.cli.app import app
 from proofloop.curriculum import CurriculumSpec, load_curriculum
 from proofloop.engine.pool import Engines
-from proofloop.records import TrainingStep
+from proofloop.records import TrainingBatch, TrainingStep
 from proofloop.standing import manifests
 from proofloop.store import LocalStore, get_record
+from proofloop_trainer.curriculum.stages import settings_of
 from proofloop_trainer.curriculum.workflow import iterate
+from proofloop_trainer.grpo import GrpoLearner
 from tests.tiny_instruct import save_tiny_instruct
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
@@ -70,8 +72,19 @@ def test_a_real_models_architecture_goes_through_every_stage(
     for name in GRPO:
         steps = [get_record(store, key, TrainingStep) for key in store.list(keys.steps(spec.name, name))]
         assert len(steps) == 2 and sum(step.figures["updates"] for step in steps) > 0, name
-    served = json.loads(store.get(f"{done['1-consolidate'].version}/config.json"))
-    assert (served["model_type"], served["dtype"]) == (config_type.model_type, "bfloat16")
+    for place, dtype in ((str, "bfloat16"), (keys.weights, "float32")):
+        kept = json.loads(store.get(f"{place(done['1-consolidate'].version)}/config.json"))
+        assert (kept["model_type"], kept["dtype"]) == (config_type.model_type, dtype)
+    assert first_step_from(keys.weights(str(done["1-verifier"].version)), spec, store)
+    assert not first_step_from(str(done["1-verifier"].version), spec, store)
+
+
+def first_step_from(folder: str, spec: CurriculumSpec, store: LocalStore) -> bool:
+    """Whether the enhanced stage began with these weights: a step from them on its first batch is the same."""
+    taken = get_record(store, keys.step(spec.name, "1-enhanced", 1), TrainingStep)
+    learner = GrpoLearner(store.path(folder), settings_of(spec, "enhanced"), spec.base / spec.start)
+    batch = get_record(store, keys.batch(spec.name, "1-enhanced", 0), TrainingBatch)
+    return learner.step(batch).grad_norm == taken.figures["grad_norm"]
 
 
 def test_doctor_finds_the_example_sound_and_says_where_a_model_of_the_hub_comes_from(tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from proofloop import keys
 from proofloop.models import publish_folder, version_folder
 from proofloop.records import TrainingBatch, TrainingStep
 from proofloop.store import Store, put_record
-from proofloop_trainer.checkpoint import save_checkpoint
-from proofloop_trainer.export import dtype_of, export_model
+from proofloop_trainer.checkpoint import MANIFEST, save_checkpoint, write_model_manifest
+from proofloop_trainer.export import copy_model, dtype_of, export_model
 from proofloop_trainer.grpo import GrpoLearner, StepReport
 from proofloop_trainer.grpo_settings import GrpoSettings
 
@@ -47,6 +49,32 @@ def take_step(store: Store, run: str, name: str, learner: GrpoLearner, batch: Tr
         publish_folder(store, model, version)
     drop_older_checkpoints(store, run, name, report.step)
     return version
+
+
+def keep_weights(store: Store, run: str, name: str, step: int, dtype: torch.dtype) -> None:
+    """Keep the last step's weights as they were before rounding, for a training that goes on from this version.
+
+    At 1e-6 a step a whole stage moves most weights by less than half of what 16 bits tell apart: begun again from the
+    rounded ones, it would have learnt nothing.
+    """
+    checkpoint, kept = keys.checkpoint(run, name, step), keys.weights(keys.model(run, name, step))
+    if dtype == torch.float32 or store.exists(f"{kept}/{MANIFEST}") or not store.exists(f"{checkpoint}/{MANIFEST}"):
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        export_model(version_folder(store, Path(scratch), checkpoint), Path(scratch, "weights"), torch.float32)
+        publish_folder(store, Path(scratch, "weights"), kept)
+
+
+def publish_made(store: Store, version: str, step: int, made: Path, dtype: torch.dtype) -> None:
+    """Publish a model that was trained without steps to resume: its weights in 32 bits, then the version."""
+    with tempfile.TemporaryDirectory() as scratch:
+        served = Path(scratch, "served")
+        copy_model(made, served, dtype)
+        write_model_manifest(served, step)
+        if dtype != torch.float32:
+            write_model_manifest(made, step)
+            publish_folder(store, made, keys.weights(version))
+        publish_folder(store, served, version)
 
 
 def drop_older_checkpoints(store: Store, run: str, name: str, step: int) -> None:

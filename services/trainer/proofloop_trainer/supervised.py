@@ -5,7 +5,6 @@ Shapes: B sequences, T tokens (padded on the right).
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from trl.trainer.utils import add_fused_lm_head
 from proofloop.curriculum import Consolidate
 from proofloop.records import Tokens
 from proofloop_trainer import ranks
-from proofloop_trainer.export import copy_model, dtype_of
+from proofloop_trainer.checkpoint import SHARD_BYTES
 from proofloop_trainer.grpo_batch import Answer, answer_of, minibatches, share
 from proofloop_trainer.memory import enough_for, make_room
 from proofloop_trainer.ranks import Order
@@ -36,7 +35,7 @@ def fine_tune(
     seed: int,
     before_step: Callable[[], None] = lambda: None,
 ) -> int:
-    """Train the model of `start` on the answers and write it to `out`, to be served; how many updates that took.
+    """Train the model of `start` on the answers and write it to `out`, in 32 bits; how many updates that took.
 
     `before_step` may raise to end it. The step size falls to a tenth in a straight line. The same input gives the same
     weights.
@@ -50,9 +49,7 @@ def fine_tune(
         model, updates = _tuned(start, answers, how, seed, before_step)
     weights = ranks.whole(model.state_dict().items())
     if ranks.rank() == 0:
-        with tempfile.TemporaryDirectory() as scratch:
-            model.save_pretrained(scratch, state_dict=weights)
-            copy_model(Path(scratch), out, dtype_of(start))
+        model.save_pretrained(out, state_dict=weights, max_shard_size=SHARD_BYTES)
         AutoTokenizer.from_pretrained(start).save_pretrained(out)
     return updates
 

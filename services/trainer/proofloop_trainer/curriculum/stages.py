@@ -15,10 +15,9 @@ from pydantic import Field
 from proofloop import keys
 from proofloop.curriculum import SAMPLED, Consolidate, CurriculumSpec, Stage, StageKind, grpo_fields
 from proofloop.errors import ProofloopError
-from proofloop.models import publish_folder
+from proofloop.models import MANIFEST
 from proofloop.records import MODEL_ROLES, ModelRole, Record, Tokens, TrainingSample
 from proofloop.standing import GateReport, StageManifest
-from proofloop_trainer.checkpoint import write_model_manifest
 from proofloop_trainer.curriculum import gate, labelling
 from proofloop_trainer.curriculum.cases import (
     CaseFile,
@@ -32,7 +31,9 @@ from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, in_
 from proofloop_trainer.curriculum.rollouts import Judges, meta_verify, prove, verify
 from proofloop_trainer.curriculum.training import train
 from proofloop_trainer.curriculum.work import TRAIN, Work
+from proofloop_trainer.export import dtype_of
 from proofloop_trainer.grpo_settings import GrpoSettings, grpo_settings
+from proofloop_trainer.steps import publish_made
 from proofloop_trainer.supervised import fine_tune
 
 Served = dict[ModelRole, str]
@@ -47,6 +48,7 @@ def cold_start(work: Work, stage: Stage, served: Served) -> StageManifest:
     version = _made(
         work,
         stage,
+        served["verifier"],
         wanted.steps,
         lambda folder: demonstrate(
             work.folder(served["verifier"]),
@@ -210,9 +212,9 @@ def consolidate(work: Work, stage: Stage, served: Served) -> StageManifest:
     _say_kept(work, stage, best.kept)
 
     def make(folder: Path) -> None:
-        fine_tune(work.folder(start), folder, tokens, wanted, work.spec.seed, work.check_stopping)
+        fine_tune(work.weights(start), folder, tokens, wanted, work.spec.seed, work.check_stopping)
 
-    version = _made(work, stage, len(tokens), make)
+    version = _made(work, stage, start, len(tokens), make)
     cases = gate.held_out(work, served["generator"])
     compared = [role for role in MODEL_ROLES if cases.analyses or role != "meta_verifier"]
     gates = {role: gate.compare(work, role, served[role], version, cases, served) for role in compared}
@@ -362,12 +364,11 @@ def _gated(work: Work, stage: Stage, role: ModelRole, before: str, version: str,
     return StageManifest(stage=stage.name, version=version, serves=serves, gates=(report,))
 
 
-def _made(work: Work, stage: Stage, steps: int, make: Callable[[Path], object]) -> str:
-    """The version of a stage without steps of its own to resume: made whole, or not at all."""
+def _made(work: Work, stage: Stage, start: str, steps: int, make: Callable[[Path], object]) -> str:
+    """The version of a stage without steps of its own to resume, as precise as `start`: made whole, or not at all."""
     version = keys.model(work.spec.name, stage.name, steps)
-    if not work.store.exists(f"{version}/manifest.json"):
+    if not work.store.exists(f"{version}/{MANIFEST}"):
         with tempfile.TemporaryDirectory() as scratch:
             make(Path(scratch))
-            write_model_manifest(Path(scratch), steps)
-            publish_folder(work.store, Path(scratch), version)
+            publish_made(work.store, version, steps, Path(scratch), dtype_of(work.folder(start)))
     return version

@@ -14,11 +14,12 @@ from proofloop.records import ModelRole, TrainingBatch, TrainingSample
 from proofloop.store import Store, find_record, get_record, put_record
 from proofloop_trainer.curriculum.watch import Sight, check, look
 from proofloop_trainer.curriculum.work import Count, Work
+from proofloop_trainer.export import dtype_of
 from proofloop_trainer.grpo import GrpoLearner
 from proofloop_trainer.grpo_settings import GrpoSettings
 from proofloop_trainer.memory import make_room
 from proofloop_trainer.samples import mean_parts
-from proofloop_trainer.steps import open_learner, take_step
+from proofloop_trainer.steps import keep_weights, open_learner, take_step
 
 Rollout = Callable[[int, str], list[TrainingSample]]
 """The samples of step number i, answered by this version of the model in training."""
@@ -46,13 +47,15 @@ def train(
     count = Count(steps, len(sights))
     while len(sights) < steps:
         work.check_stopping()
-        folders = work.folder(start), work.folder(reference or start)
+        folders = work.weights(start), work.weights(reference or start)
         learner = learner or open_learner(work.store, work.spec.name, name, len(sights), settings, *folders)
         batch = _batch(work, name, role, len(sights), version, rollout)
-        version = take_step(work.store, work.spec.name, name, learner, batch, folders[0])
+        version = take_step(work.store, work.spec.name, name, learner, batch, work.folder(start))
         sights.append(look(batch.samples))
         work.say(f"{name}: step {count.at(len(sights))}, reward {batch.mean_reward:.3f}")
         check(name, sights, work.spec.watch)
+    if sights:
+        keep_weights(work.store, work.spec.name, name, len(sights), dtype_of(work.folder(start)))
     learner = None
     make_room()  # for the engine, which measures what was learnt
     return version

@@ -15,7 +15,7 @@ from proofloop.curriculum import CurriculumSpec
 from proofloop.domains import Domain
 from proofloop.engine.base import Engine
 from proofloop.engine.pool import Engines
-from proofloop.models import version_folder
+from proofloop.models import MANIFEST, version_folder
 from proofloop.prompts import PromptPack
 from proofloop.records import ModelRole, Sampling, derive_seed
 from proofloop.runspec import Models, Problems, RoleTraining, RunSpec, Split, Training
@@ -126,6 +126,11 @@ class Work:
 
     def folder(self, version: str) -> Path:
         return version_folder(self.store, self.cache, version, self.spec.base)
+
+    def weights(self, version: str) -> Path:
+        """The folder that training goes on from: the version's weights before rounding, where they were kept."""
+        kept = keys.weights(version)
+        return self.folder(kept if kept != version and self.store.exists(f"{kept}/{MANIFEST}") else version)
 
     def check_stopping(self) -> None:
         if self.stopping.is_set():

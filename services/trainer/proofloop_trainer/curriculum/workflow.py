@@ -68,7 +68,8 @@ def iterate(
 def drop_unused(spec: CurriculumSpec, store: Store, done: dict[str, StageManifest]) -> None:
     """Delete what finished stages made on their way: checkpoints, and versions that are no result of theirs."""
     kept = {version for manifest in done.values() for version in (manifest.version, *manifest.serves.values())}
-    for prefix in (keys.all_checkpoints(spec.name), keys.all_models(spec.name)):
+    kept |= {keys.weights(version) for version in kept if version}
+    for prefix in (keys.all_checkpoints(spec.name), keys.all_models(spec.name), keys.all_weights(spec.name)):
         for folder in {key.rpartition("/")[0] for key in store.list(prefix)}:
             stage = folder.split("/")[-2].partition("-refresh-")[0]
             if stage in done and folder not in kept:
