@@ -193,6 +193,14 @@ SAMPLED: dict[StageKind, ModelRole] = {
 }
 """The stages of GRPO, and whose answers they train on."""
 
+CHANGEABLE: dict[str, Any] = {
+    "base": True,
+    "engine": {"settings": {"max_batch", "models_kept", "prompt_tokens_kept", "threads", "tokens_per_pass"}},
+    **{kind: {"settings": {"tokens_per_pass"}} for kind in SAMPLED},
+    "consolidate": {"tokens_per_pass"},
+}
+"""What may be said anew of a curriculum that began: where files lie and what memory is used, not what is learnt."""
+
 
 class Stage(Section):
     """One stage. An ablation is measured and never served."""

@@ -9,7 +9,7 @@ from itertools import takewhile
 from pydantic import Field
 
 from proofloop import keys
-from proofloop.curriculum import CurriculumSpec, Files, GrpoStage, Stage
+from proofloop.curriculum import CHANGEABLE, CurriculumSpec, Files, GrpoStage, Stage
 from proofloop.errors import ConfigError
 from proofloop.measure import Figure
 from proofloop.prompts import PromptPack, load_pack
@@ -58,7 +58,7 @@ def freeze(store: Store, spec: CurriculumSpec) -> PromptPack:
     body = spec.model_dump_json(exclude={"base"}).encode()
     is_new = store.put_if_absent(keys.curriculum(spec.name), body, durable=True)
     begun = spec if is_new else read_frozen(store.get(keys.curriculum(spec.name)), CurriculumSpec)
-    if change := first_difference(spec, begun, places={"base": True}):
+    if change := first_difference(spec, begun, places=CHANGEABLE):
         raise ConfigError(
             f"curriculum {spec.name!r} was begun with another file: {change}",
             "it is frozen; give the new one another name",

@@ -118,11 +118,17 @@ class GrpoLearner:
         ranks.meet()
 
     @classmethod
-    def restore(cls, folder: Path, reference_folder: Path | None = None) -> GrpoLearner:
-        """Continue from a checkpoint as if never stopped. With a KL term the same reference must be given again."""
+    def restore(
+        cls, folder: Path, reference_folder: Path | None = None, tokens_per_pass: int | None = None
+    ) -> GrpoLearner:
+        """Continue from a checkpoint as if never stopped. With a KL term the same reference must be given again.
+
+        `tokens_per_pass` may be another than before: it decides about memory, and changes a step by rounding only.
+        """
         manifest: Manifest = verify_checkpoint(folder)
         check_reference(manifest, reference_folder)
-        learner = cls(folder, manifest.settings, reference_folder)
+        cut = {} if tokens_per_pass is None else {"tokens_per_pass": tokens_per_pass}
+        learner = cls(folder, manifest.settings.model_copy(update=cut), reference_folder)
         learner.resume(folder)
         return learner
 

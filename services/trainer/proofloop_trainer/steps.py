@@ -30,7 +30,8 @@ def open_learner(
         return GrpoLearner(first, settings, reference)
     with tempfile.TemporaryDirectory() as scratch:
         key = keys.checkpoint(run, name, steps)
-        return GrpoLearner.restore(version_folder(store, Path(scratch), key), reference)
+        folder = version_folder(store, Path(scratch), key)
+        return GrpoLearner.restore(folder, reference, settings.tokens_per_pass)
 
 
 def take_step(store: Store, run: str, name: str, learner: GrpoLearner, batch: TrainingBatch, first: Path) -> str:
@@ -47,7 +48,7 @@ def take_step(store: Store, run: str, name: str, learner: GrpoLearner, batch: Tr
         publish_folder(store, full, keys.checkpoint(run, name, report.step))
         export_model(full, model, dtype_of(first))
         publish_folder(store, model, version)
-    drop_older_checkpoints(store, run, name, report.step)
+    drop_older(store, keys.checkpoint(run, name, report.step))
     return version
 
 
@@ -77,11 +78,10 @@ def publish_made(store: Store, version: str, step: int, made: Path, dtype: torch
         publish_folder(store, served, version)
 
 
-def drop_older_checkpoints(store: Store, run: str, name: str, step: int) -> None:
-    """Delete what no step goes on from any more, whoever left it there."""
-    last = keys.checkpoint(run, name, step)
-    for folder in {key.rpartition("/")[0] for key in store.list(keys.checkpoints(run, name))}:
-        if folder < last:
+def drop_older(store: Store, newest: str) -> None:
+    """Delete the checkpoints, or versions, that are older than this one beside them, whoever left them there."""
+    for folder in {key.rpartition("/")[0] for key in store.list(f"{newest.rpartition('/')[0]}/")}:
+        if folder < newest:
             store.delete_prefix(f"{folder}/")
 
 

@@ -26,7 +26,7 @@ from proofloop_trainer.grpo import GrpoLearner
 from proofloop_trainer.grpo_settings import grpo_settings
 from proofloop_trainer.memory import make_room
 from proofloop_trainer.samples import Group, choose_groups, groups_of, mean_parts
-from proofloop_trainer.steps import drop_older_checkpoints, open_learner, take_step
+from proofloop_trainer.steps import drop_older, open_learner, take_step
 
 log = structlog.get_logger()
 
@@ -111,7 +111,7 @@ class RoleInTraining:
         self._begun = len(batches)
         self._used |= {key.rpartition("/")[2].removesuffix(".json") for key in passed_over}
         self.steps = len(published_versions(self._store, run_id, role))
-        drop_older_checkpoints(self._store, run_id, role, self.steps)  # a trainer may have been killed before it could
+        drop_older(self._store, keys.checkpoint(run_id, role, self.steps))  # a killed trainer may have left them
         self._learner: GrpoLearner | None = None
 
     def offer(self, problem: str, labels: list[Label], steps_of_others: int) -> None:
@@ -192,7 +192,7 @@ class RoleInTraining:
         if not self._store.exists(f"{version}/{MANIFEST}"):  # the store may have gone away after the last write
             self._learn(batch)
         else:
-            drop_older_checkpoints(self._store, self._run_id, self.role, self.steps + 1)
+            drop_older(self._store, keys.checkpoint(self._run_id, self.role, self.steps + 1))
         published = self.announcement(self.steps + 1)
         self.steps += 1
         if self.steps == self._wanted.steps:

@@ -19,7 +19,7 @@ from proofloop_trainer.grpo import GrpoLearner
 from proofloop_trainer.grpo_settings import GrpoSettings
 from proofloop_trainer.memory import make_room
 from proofloop_trainer.samples import mean_parts
-from proofloop_trainer.steps import keep_weights, open_learner, take_step
+from proofloop_trainer.steps import drop_older, keep_weights, open_learner, take_step
 
 Rollout = Callable[[int, str], list[TrainingSample]]
 """The samples of step number i, answered by this version of the model in training."""
@@ -40,7 +40,7 @@ def train(
     The KL term pulls to `reference`, or to `start`.
     """
     versions = published_versions(work.store, work.spec.name, name)  # type: ignore[arg-type]
-    sights = _sights(work.store, work.spec.name, name, len(versions))
+    sights = _sights(work.store, work.spec.name, name, int(versions[-1].rpartition("/")[2]) if versions else 0)
     check(name, sights, work.spec.watch)  # what was stopped stays stopped
     version = versions[-1] if versions else start
     learner: GrpoLearner | None = None
@@ -51,6 +51,7 @@ def train(
         learner = learner or open_learner(work.store, work.spec.name, name, len(sights), settings, *folders)
         batch = _batch(work, name, role, len(sights), version, rollout)
         version = take_step(work.store, work.spec.name, name, learner, batch, work.folder(start))
+        drop_older(work.store, version)  # every step's would be much on a disk, and nobody asks them
         sights.append(look(batch.samples))
         work.say(f"{name}: step {count.at(len(sights))}, reward {batch.mean_reward:.3f}")
         check(name, sights, work.spec.watch)
