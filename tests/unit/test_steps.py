@@ -23,7 +23,7 @@ def test_versions_are_served_in_the_precision_of_the_first_and_trained_in_32_bit
     store, first = LocalStore(tmp_path / "store"), save_tiny_model(tmp_path / "first", dtype=dtype)
     for step in range(2):  # the second from the first one's checkpoint
         learner = open_learner(store, "run", "verifier", step, ONE_UPDATE, first, first)
-        version = take_step(store, "run", "verifier", learner, batch(*ragged_samples(8, seed=step)), first)
+        version = take_step(store, "run", "verifier", learner, batch(*ragged_samples(8, seed=step)), first).version
         served = weights(store, version)
         kept = weights(store, keys.checkpoint("run", "verifier", step + 1))
         assert {weight.dtype for weight in kept.values()} == {torch.float32}
@@ -40,7 +40,7 @@ def test_a_step_goes_on_with_smaller_passes_and_only_the_newest_versions_are_lef
         settings = ONE_UPDATE.model_copy(update={"tokens_per_pass": tokens})
         learner = open_learner(store, "run", "verifier", step, settings, first, first)
         assert (learner.steps, learner.settings.tokens_per_pass) == (step, tokens)
-        version = take_step(store, "run", "verifier", learner, batch(*ragged_samples(8, seed=step)), first)
+        version = take_step(store, "run", "verifier", learner, batch(*ragged_samples(8, seed=step)), first).version
     drop_older(store, version)
     for folder in (keys.models("run", "verifier"), keys.checkpoints("run", "verifier")):
         assert {key.split("/")[-2] for key in store.list(folder)} == {"000002"}

@@ -34,14 +34,16 @@ def open_learner(
         return GrpoLearner.restore(folder, reference, settings.tokens_per_pass)
 
 
-def take_step(store: Store, run: str, name: str, learner: GrpoLearner, batch: TrainingBatch, first: Path) -> str:
-    """Train on the batch and publish what came of it; the version. It is served in the precision of the first model.
+def take_step(
+    store: Store, run: str, name: str, learner: GrpoLearner, batch: TrainingBatch, first: Path
+) -> TrainingStep:
+    """Train on the batch and publish what came of it, in the precision of the first model; what the step did.
 
     After an error the learner may have learnt what was never published: open it again.
     """
     report = learner.step(batch)
     version = keys.model(run, name, report.step)
-    put_record(store, keys.step(run, name, report.step), _record(run, version, batch, report))
+    taken = put_record(store, keys.step(run, name, report.step), _record(run, version, batch, report))
     with tempfile.TemporaryDirectory() as scratch:
         full, model = Path(scratch, "checkpoint"), Path(scratch, "model")
         save_checkpoint(learner, full)
@@ -49,7 +51,7 @@ def take_step(store: Store, run: str, name: str, learner: GrpoLearner, batch: Tr
         export_model(full, model, dtype_of(first))
         publish_folder(store, model, version)
     drop_older(store, keys.checkpoint(run, name, report.step))
-    return version
+    return taken
 
 
 def keep_weights(store: Store, run: str, name: str, step: int, dtype: torch.dtype) -> None:

@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
+from rich.box import HEAVY_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -161,20 +162,26 @@ class ProgressLine:
         return f"about {elapsed / done * (progress.planned - progress.labeled):.0f} s left"
 
 
-def emit(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = "") -> None:
-    """Rows on stdout: a JSON list, or a table."""
+WIDE = 1000
+"""Columns of a console that folds no table."""
+
+
+def emit(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = "", is_wide: bool = False) -> None:
+    """Rows on stdout: a JSON list, or a table; one of many numbers `is_wide`: without frames, and never folded."""
     if as_json:
         print(json.dumps(list(rows), indent=2))
         return
     if not rows:
         print(f"nothing{f': no {title}' if title else ''}", file=sys.stderr)
         return
-    table = Table(title=title or None, title_justify="left")
+    frame = None if is_wide else HEAVY_HEAD
+    table = Table(title=title or None, title_justify="left", box=frame, pad_edge=not is_wide, collapse_padding=is_wide)
     for position, name in enumerate(rows[0]):
-        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=position == 0)
+        side: Literal["left", "right"] = "right" if is_wide else "left"
+        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=position == 0, justify=side)
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    Console(markup=False).print(table)
+    Console(markup=False, width=WIDE if is_wide else None).print(table)
 
 
 def _cell(value: object) -> str:

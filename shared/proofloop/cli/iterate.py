@@ -24,7 +24,7 @@ def iterate(
     """Train by the method's curriculum: cold start, verifier, meta-verifier, generator, labels, consolidation, again.
 
     Stop or kill it and call it again: it goes on with the identical next step. `proofloop runs show NAME` tells where
-    it stands.
+    it stands, `proofloop runs steps NAME` what its training steps saw.
     """
     spec = read_curriculum(file)
     if seed is not None:

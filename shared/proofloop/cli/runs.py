@@ -15,6 +15,7 @@ import typer
 from proofloop import keys
 from proofloop.cli.common import JsonOption, StoreOption, emit, names, need_run, open_store
 from proofloop.cli.dead import find_letters
+from proofloop.cli.steps import steps
 from proofloop.costs import costs
 from proofloop.curriculum import CurriculumSpec
 from proofloop.domains import load_domain
@@ -30,7 +31,7 @@ from proofloop.standing import StageManifest, all_figures, find_curriculum, mani
 from proofloop.store import Store
 from proofloop.walk import planned_proofs
 
-app = typer.Typer(help="Runs and curricula in the store: list, show, report, cost.", no_args_is_help=True)
+app = typer.Typer(help="Runs and curricula in the store: list, show, steps, report, cost.", no_args_is_help=True)
 
 RunArgument = Annotated[str, typer.Argument(help="The run's name.")]
 
@@ -98,6 +99,9 @@ def _stage_row(name: str, manifest: StageManifest | None) -> dict[str, Any]:
         "gate": gates or None,
         "serves": serves or None,
     }
+
+
+app.command("steps")(steps)
 
 
 @app.command("measure")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from proofloop import keys
 from proofloop.errors import ProofloopError
 from proofloop.models import published_versions
-from proofloop.records import ModelRole, TrainingBatch, TrainingSample
+from proofloop.records import ModelRole, TrainingBatch, TrainingSample, TrainingStep
 from proofloop.store import Store, find_record, get_record, put_record
 from proofloop_trainer.curriculum.watch import Sight, check, look
 from proofloop_trainer.curriculum.work import Count, Work
@@ -50,16 +50,23 @@ def train(
         folders = work.weights(start), work.weights(reference or start)
         learner = learner or open_learner(work.store, work.spec.name, name, len(sights), settings, *folders)
         batch = _batch(work, name, role, len(sights), version, rollout)
-        version = take_step(work.store, work.spec.name, name, learner, batch, work.folder(start))
+        taken = take_step(work.store, work.spec.name, name, learner, batch, work.folder(start))
+        version = taken.version
         drop_older(work.store, version)  # every step's would be much on a disk, and nobody asks them
         sights.append(look(batch.samples))
-        work.say(f"{name}: step {count.at(len(sights))}, reward {batch.mean_reward:.3f}")
+        work.say(f"{name}: step {count.at(len(sights))}, {_figures(taken, settings)}")
         check(name, sights, work.spec.watch)
     if sights:
         keep_weights(work.store, work.spec.name, name, len(sights), dtype_of(work.folder(start)))
     learner = None
     make_room()  # for the engine, which measures what was learnt
     return version
+
+
+def _figures(taken: TrainingStep, settings: GrpoSettings) -> str:
+    """The few that a line has room for; `proofloop runs steps` prints all."""
+    pulled = f", KL {taken.figures['kl']:.4f}" if settings.kl_coefficient else ""
+    return f"reward {taken.figures['mean_reward']:.3f}{pulled}, length {taken.figures['completion_length']:.0f}"
 
 
 def _batch(work: Work, name: str, role: ModelRole, step: int, version: str, rollout: Rollout) -> TrainingBatch:
