@@ -176,6 +176,15 @@ def cases(name: str, data: str) -> str:
     return f"runs/{name}/data/{data}.json"
 
 
+def all_answers(name: str) -> str:
+    return f"runs/{name}/answers/"
+
+
+def answers(name: str, stage: str) -> str:
+    """What a curriculum's stage was answered and has made nothing of yet."""
+    return f"{all_answers(name)}{stage}/"
+
+
 def all_figures(name: str) -> str:
     return f"runs/{name}/figures/"
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,12 @@ from typer.testing import CliRunner
 from proofloop import keys
 from proofloop.cli.app import app
 from proofloop.curriculum import CurriculumSpec
+from proofloop.engine.base import Call, GenerationRequest
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError, ProofloopError
 from proofloop.prompts import PromptPack, load_pack
 from proofloop.records import MODEL_ROLES, TrainingBatch, TrainingSample
+from proofloop.runspec import RunSpec
 from proofloop.standing import all_figures, manifests
 from proofloop.store import LocalStore, get_record
 from proofloop.walk import find_spec
@@ -32,6 +36,7 @@ pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not instal
 
 from proofloop_trainer.curriculum import stages
 from proofloop_trainer.curriculum.cases import CaseFile
+from proofloop_trainer.curriculum.kept import KeptAnswers
 from proofloop_trainer.curriculum.workflow import iterate
 from proofloop_trainer.nano.tokenizer import build_tokenizer
 
@@ -66,19 +71,23 @@ class Killed(Exception):
     """What a test kills the process with."""
 
 
-def run(spec: CurriculumSpec, root: Path, *, kill_at: str = "", told: list[str] | None = None) -> LocalStore:
-    """Do its stages; `told` gets what they say."""
+def run(
+    spec: CurriculumSpec,
+    root: Path,
+    *,
+    kill_at: str = "",
+    say: Callable[[str], None] | None = None,
+    engines: Engines | None = None,
+) -> LocalStore:
     store = LocalStore(root)
-    engines = Engines(store, root / "cache")
+    engines = engines or Engines(store, root / "cache")
 
-    def say(text: str) -> None:
-        if told is not None:
-            told.append(text)
+    def kill(text: str) -> None:
         if kill_at and text.startswith(kill_at):
             raise Killed(text)
 
     try:
-        iterate(spec, store, engines, threading.Event(), say)
+        iterate(spec, store, engines, threading.Event(), say or kill)
     finally:
         engines.close()
     return store
@@ -99,7 +108,9 @@ def parts_by_role(store: LocalStore, stage: str) -> dict[str, bool]:
 
 def test_a_killed_curriculum_ends_with_the_same_weights_as_one_that_ran_through(tmp_path: Path):
     spec = small(enhanced=NO_STEPS, generator=NO_STEPS, meta_verifier=NO_STEPS)
-    through = run(spec, tmp_path / "through")
+    said: list[str] = []
+    through = run(spec, tmp_path / "through", say=said.append)
+    assert any(re.fullmatch(r"1-verifier: step 3/3, reward \d\.\d{3}, KL \d\.\d{4}, length \d+", line) for line in said)
     for kill_at in ("1-verifier: step 1/3", "1-verifier: step 2/3"):
         with pytest.raises(Killed):
             run(spec, tmp_path / "killed", kill_at=kill_at)
@@ -153,6 +164,70 @@ def _killed(*_: object) -> None:
 
 def folders(store: LocalStore, prefix: str) -> list[str]:
     return sorted({key.rpartition("/")[0] for key in store.list(prefix)})
+
+
+KILLED_IN_A_ROLLOUT = """
+import os, signal, sys
+from pathlib import Path
+from proofloop_trainer.curriculum import asking, kept
+from tests.integration import test_curriculum as here
+
+words = sys.argv[2:]
+
+def say(text):
+    if text.startswith(words[0]) and words.pop(0) and not words:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+kept.EVERY_S, asking.IN_FLIGHT = 0.0, 4
+here.run(here.small(**here.ONE_STAGE), Path(sys.argv[1]), say=say)
+"""
+ONE_STAGE = {"meta_verifier": NO_STEPS, "enhanced": NO_STEPS, "consolidate": {"prompts": 1, "samples": 1}}
+
+
+class Counted(Engines):
+    """Engines that remember which calls they were asked for."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.asked: list[str] = []
+
+    def of(self, spec: RunSpec) -> Counted:
+        self._engine = super().of(spec)
+        return self
+
+    def submit(self, request: GenerationRequest) -> Call:
+        self.asked.append(request.id)
+        return self._engine.submit(request)
+
+
+@pytest.mark.parametrize(
+    ("stage", "step", "last_words"),
+    [
+        ("1-verifier", 1, ("1-verifier: step 1/3", "1-verifier: verifier answers 8/12")),
+        ("1-generator", 0, ("1-generator: meta-verifier answers",)),  # the proofs and their scores are there
+    ],
+)
+def test_sigkill_in_the_midst_of_a_rollout_costs_no_answer_that_was_kept(
+    tmp_path: Path, stage: str, step: int, last_words: tuple[str, ...]
+):
+    """Of a step's answers and of its judges'; the batch is as if nothing had happened, and nothing is left behind."""
+    spec = small(**ONE_STAGE)
+    through = run(spec, tmp_path / "through")
+    command = [sys.executable, "-c", KILLED_IN_A_ROLLOUT, str(tmp_path / "killed"), *last_words]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], env={**os.environ, **ONE_THREAD})
+    assert done.returncode == -signal.SIGKILL
+    store = LocalStore(tmp_path / "killed")
+    assert not store.exists(keys.batch("small", stage, step))
+    objects = (get_record(store, key, KeptAnswers) for key in store.list(keys.answers("small", stage)))
+    stored = {name.split()[-1] for each in objects for name in each.answers}
+    assert len(stored) >= 8
+    engines = Counted(store, tmp_path / "cache")
+    run(spec, tmp_path / "killed", engines=engines)
+    assert len(stored & set(engines.asked)) == 0
+    batches = (get_record(each, keys.batch("small", stage, step), TrainingBatch).samples for each in (store, through))
+    resumed, whole = ([(s.key, s.tokens.completion_ids, s.reward) for s in samples] for samples in batches)
+    assert resumed == whole
+    assert list(store.list(keys.all_answers("small"))) == []
 
 
 @pytest.mark.slow
@@ -297,7 +372,7 @@ def test_a_consolidation_counts_what_it_learns_of_each_role_and_warns_of_one_wit
     stages = dict.fromkeys(("verifier", "meta_verifier", "enhanced", "generator"), NO_STEPS)
     told: list[str] = []
     spec = small(**stages, sampling={**dict.fromkeys(("generator", "verifier"), ANSWER), "meta_verifier": TOO_SHORT})
-    figures = manifests(run(spec, tmp_path, told=told), spec)["1-consolidate"].figures
+    figures = manifests(run(spec, tmp_path, say=told.append), spec)["1-consolidate"].figures
     kept = {role: figures[f"answers {role}"] for role in MODEL_ROLES}
     assert sum(kept.values()) == figures["answers"] > 0 == kept["meta_verifier"]
     warned = [text.partition(" earned")[0] for text in told if text.startswith("warning: ")]

@@ -6,6 +6,8 @@ import json
 import random
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +32,18 @@ from proofloop.standing import (
     serving_before,
     standing,
 )
-from proofloop.store import LocalStore, put_record
+from proofloop.store import LocalStore, get_record, put_record
+from proofloop.walk import Interrupted
 
 pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
+from proofloop_trainer.curriculum import kept as keeping
 from proofloop_trainer.curriculum import measuring, stages
 from proofloop_trainer.curriculum.asking import Asker
 from proofloop_trainer.curriculum.cases import CaseFile, balanced, draw_proofs
 from proofloop_trainer.curriculum.gate import compare, paired
 from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, in_split, read_graded
+from proofloop_trainer.curriculum.kept import Kept, KeptAnswers
 from proofloop_trainer.curriculum.rollouts import SAID, Judges, meta_verify, prove, verify
 from proofloop_trainer.curriculum.watch import check, look
 from proofloop_trainer.curriculum.work import Work
@@ -64,8 +69,11 @@ def judgement(score: float) -> str:
     )
 
 
+LATE = "late"
+
+
 class Scripted:
-    """An engine that says what it was told to, in turn; an error is raised."""
+    """An engine that says what it was told to, in turn; an error is raised, a late answer waited for twice."""
 
     def __init__(self, *texts: str | EngineError) -> None:
         self._texts = list(texts)
@@ -80,8 +88,12 @@ class Scripted:
     class Call:
         def __init__(self, answer: Generation | EngineError) -> None:
             self._answer = answer
+            self._waits = 2 if isinstance(answer, Generation) and answer.text == LATE else 0
 
         def result(self, timeout_s: float | None = None) -> Generation:
+            self._waits -= 1
+            if self._waits >= 0:
+                raise TimeoutError
             if isinstance(self._answer, EngineError):
                 raise self._answer
             return self._answer
@@ -90,8 +102,19 @@ class Scripted:
             """It is done already."""
 
 
-def asker(role: str, *texts: str | EngineError) -> Asker:
-    return Asker(Scripted(*texts), role, "v", Sampling(), 0, threading.Event())
+def asker(role: str, *texts: str | EngineError, kept: Kept | None = None) -> Asker:
+    nowhere = Kept(Nowhere(), "answers/", lambda text: None)
+    return Asker(Scripted(*texts), role, "v", Sampling(), 0, threading.Event(), kept or nowhere)
+
+
+class Nowhere:
+    """A store that keeps nothing."""
+
+    def put_if_absent(self, key: str, data: bytes, *, durable: bool = False) -> bool:
+        return True
+
+    def list(self, prefix: str) -> Iterator[str]:
+        return iter(())
 
 
 def rewards(samples: list[TrainingSample]) -> list[float]:
@@ -167,7 +190,9 @@ def test_the_best_by_self_score_counts_once_a_problem_however_many_say_the_same(
     said = proof(SOLUTION, 1), proof(wrong, 1), proof(wrong, 1), proof(SOLUTION, 0)
     monkeypatch.setattr(Work, "engine", Scripted(*said))
     spec, store, domain = CurriculumSpec(name="c"), LocalStore(tmp_path), load_domain("nano")
-    work = Work(spec, store, Engines(store, tmp_path), domain, None, None, PACK, tmp_path, threading.Event(), print)
+    work = Work(
+        spec, store, Engines(store, tmp_path), domain, None, None, PACK, tmp_path, threading.Event(), print, "s"
+    )
     other = "Modulo 10, start at 7. a + 3. b * 4. c + 1. Show that the result is 1."
     best = measuring.refinement_figures(work, "v", [QUESTION, other])["best_of_2_round_1"]
     assert (best.value, best.cases) == (0.25, 2)  # half of the first, where two say 1; nothing of the second
@@ -181,6 +206,57 @@ def test_an_engine_that_is_away_is_asked_again_until_it_stays_away(monkeypatch: 
         asker("verifier", away, away, away).ask(["p"])
     with pytest.raises(ProofloopError, match="no such model"):
         asker("verifier", EngineError("no such model", retryable=False), "a").ask(["p"])
+
+
+def test_what_came_before_the_engine_went_away_is_not_asked_for_again(tmp_path: Path):
+    """Also what came out of turn; what it refused is asked again, a text that JSON cannot hold is kept."""
+    gone, said = EngineError("no such model", retryable=False), list[str]()
+    store = LocalStore(tmp_path)
+    first = asker("verifier", "a", CallRefused("too long"), gone, "d\ud800", kept=Kept(store, "answers/", said.append))
+    with pytest.raises(ProofloopError, match="no such model"):
+        first.ask(["p", "q"], 2)
+    kept = Kept(store, "answers/", said.append)
+    again = asker("verifier", "b", "c", kept=kept)
+    assert [[answer.text for answer in group] for group in again.ask(["p", "q"], 2)] == [["a", "b"], ["c", "d?"]]
+    assert [request.id for request in again.engine.requests] == [each.id for each in first.engine.requests[1:3]]
+    assert said == ["verifier answers 2/4 are there already"]
+    kept.clear()
+    assert list(store.list("answers/")) == []
+
+
+def test_long_asking_says_how_far_it_is_and_keeps_what_came_in_turn_or_not_and_short_asking_does_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store, said = LocalStore(tmp_path), list[str]()
+    asker("verifier", LATE, "b", kept=Kept(store, "answers/", said.append)).ask(["p"], 2)
+    assert (list(store.list("answers/")), said) == ([], [])
+    monkeypatch.setattr(keeping, "EVERY_S", 0.0)
+    asker("meta_verifier", LATE, "b", kept=Kept(store, "answers/", said.append)).ask(["p"], 2)
+    assert [line.partition(",")[0] for line in said] == [f"meta-verifier answers {count}/2" for count in (1, 2, 2)]
+    objects = [get_record(store, key, KeptAnswers).answers.values() for key in store.list("answers/")]
+    assert sorted([answer.text for answer in each] for each in objects) == [["b"], [LATE]]
+
+
+def test_a_stop_waits_for_no_further_answer_and_keeps_what_came(tmp_path: Path):
+    kept = Kept(LocalStore(tmp_path), "answers/", lambda text: None)
+    stopped = asker("verifier", *"abc", kept=kept)
+    stopped.stopping.set()
+    with pytest.raises(Interrupted):
+        stopped.ask(["p"], 3)
+    again = Kept(LocalStore(tmp_path), "answers/", lambda text: None)
+    assert [answer.text for answer in asker("verifier", kept=again).ask(["p"], 3)[0]] == ["a", "b", "c"]
+
+
+def test_another_version_and_another_temperature_have_answers_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(keeping, "EVERY_S", 0.0)
+    kept = Kept(LocalStore(tmp_path), "answers/", lambda text: None)
+    asker("verifier", "a", kept=kept).ask(["p"])
+    one = Kept(LocalStore(tmp_path), "answers/", lambda text: None)
+    assert asker("verifier", kept=one).ask(["p"])[0][0].text == "a"
+    assert asker("verifier", "b", kept=one).ask(["p"], temperature=0.5)[0][0].text == "b"
+    assert replace(asker("verifier", "c", kept=one), version="w").ask(["p"])[0][0].text == "c"
 
 
 def test_equal_questions_get_equal_seeds_and_other_purposes_others():
@@ -234,7 +310,7 @@ def test_a_gate_without_a_case_says_what_is_held_out_and_what_to_do(tmp_path: Pa
     spec, store = CurriculumSpec(name="c"), LocalStore(tmp_path)
     engines = Engines(store, tmp_path)
     work = Work(
-        spec, store, engines, load_domain("nano"), None, None, PACK, tmp_path, threading.Event(), lambda text: None
+        spec, store, engines, load_domain("nano"), None, None, PACK, tmp_path, threading.Event(), lambda text: None, "s"
     )
     served: dict[Any, str] = dict.fromkeys(("generator", "verifier", "meta_verifier"), "v")
     with pytest.raises(ProofloopError, match=r"meta_verifier by: 0 graded proofs, and 0 analyses.*\nhint: "):
@@ -328,7 +404,7 @@ def test_an_ablation_begins_where_the_stage_began_that_it_is_compared_with():
 def test_harder_problems_come_from_the_second_iteration_on_in_turn_with_the_others(tmp_path: Path):
     spec, store = CurriculumSpec(name="c", harder="nano-long"), LocalStore(tmp_path)
     domains = load_domain("nano"), load_domain("nano-long")
-    work = Work(spec, store, Engines(store, tmp_path), *domains, None, PACK, tmp_path, threading.Event(), print)
+    work = Work(spec, store, Engines(store, tmp_path), *domains, None, PACK, tmp_path, threading.Event(), print, "s")
     steps = [question.count(". ") - 1 for question in work.questions(100, domains=work.domains(1))]
     assert set(steps) == {2, 3, 4, 5, 6}
     steps = [question.count(". ") - 1 for question in work.questions(100, domains=work.domains(2))]

@@ -24,6 +24,7 @@ from proofloop.prompts.parsing import (
 )
 from proofloop.records import ModelRole
 from proofloop.standing import StageManifest, find_figures, manifests, put_figures, serving_before
+from proofloop_trainer.curriculum.asking import Count
 from proofloop_trainer.curriculum.cases import (
     balanced,
     draw_analyses,
@@ -34,7 +35,7 @@ from proofloop_trainer.curriculum.cases import (
 from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, in_split
 from proofloop_trainer.curriculum.labelling import walk
 from proofloop_trainer.curriculum.rollouts import Judges, answered
-from proofloop_trainer.curriculum.work import TEST, Count, Work
+from proofloop_trainer.curriculum.work import TEST, Work
 
 Figures = dict[str, Figure]
 Reviewed = tuple[GradedProof, ParsedEvaluation]
@@ -56,6 +57,7 @@ def measure(work: Work, stage: Stage, served: Served) -> StageManifest:
         work.check_stopping()
         work.say(f"{stage.name}: {count.at(done)}; now {name}")
         put_figures(work.store, work.spec.name, name, figures())
+        work.kept.clear()
     return StageManifest(stage=stage.name)
 
 

@@ -12,8 +12,9 @@ from proofloop.errors import ProofloopError
 from proofloop.models import published_versions
 from proofloop.records import ModelRole, TrainingBatch, TrainingSample, TrainingStep
 from proofloop.store import Store, find_record, get_record, put_record
+from proofloop_trainer.curriculum.asking import Count
 from proofloop_trainer.curriculum.watch import Sight, check, look
-from proofloop_trainer.curriculum.work import Count, Work
+from proofloop_trainer.curriculum.work import Work
 from proofloop_trainer.export import dtype_of
 from proofloop_trainer.grpo import GrpoLearner
 from proofloop_trainer.grpo_settings import GrpoSettings
@@ -84,7 +85,9 @@ def _batch(work: Work, name: str, role: ModelRole, step: int, version: str, roll
         mean_reward=sum(sample.reward for sample in samples) / len(samples),
         reward_parts=mean_parts(samples),
     )
-    return put_record(work.store, key, batch, durable=True)
+    batch = put_record(work.store, key, batch, durable=True)
+    work.kept.clear()
+    return batch
 
 
 def _sights(store: Store, run: str, name: str, steps: int) -> list[Sight]:

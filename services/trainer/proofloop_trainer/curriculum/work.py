@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +23,7 @@ from proofloop.walk import Interrupted
 from proofloop_trainer.curriculum.asking import Asker
 from proofloop_trainer.curriculum.cases import CaseFile
 from proofloop_trainer.curriculum.graded import Grades
+from proofloop_trainer.curriculum.kept import Kept
 from proofloop_trainer.curriculum.rollouts import Judges
 
 TRAIN: Split = "train"
@@ -31,21 +31,12 @@ VALIDATION: Split = "validation"
 TEST: Split = "test"
 
 
-class Count:
-    """How far something is, in words: `3/20, about 12 s left`. The time left goes by the pace since it was made."""
-
-    def __init__(self, total: int, done: int = 0) -> None:
-        self._total, self._first, self._began = total, done, time.monotonic()
-
-    def at(self, done: int) -> str:
-        taken, left = done - self._first, self._total - done
-        seconds = (time.monotonic() - self._began) / taken * left if taken else 0.0
-        return f"{done}/{self._total}" + (f", about {seconds:.0f} s left" if taken and left else "")
-
-
 @dataclass(frozen=True)
 class Work:
-    """The surroundings of a stage. `grades`: what people graded; None where the domain's checker plays the experts."""
+    """The surroundings of a stage. `grades`: what people graded; None where the domain's checker plays the experts.
+
+    `stage` is its name.
+    """
 
     spec: CurriculumSpec
     store: Store
@@ -57,12 +48,13 @@ class Work:
     cache: Path
     stopping: threading.Event
     say: Callable[[str], None]
+    stage: str
 
     def asker(self, role: ModelRole, version: str, *purpose: object) -> Asker:
         """A model to ask; what it answers depends on the purpose, and on nothing else that changes."""
         sampling = Sampling(**dict(getattr(self.spec.sampling, role)))
         seed = derive_seed(self.spec.seed, *purpose)
-        return Asker(self.engine, role, version, sampling, seed, self.stopping)
+        return Asker(self.engine, role, version, sampling, seed, self.stopping, self.kept)
 
     def judges(self, served: Mapping[ModelRole, str], *purpose: object) -> Judges:
         """The learned judges in service."""
@@ -73,6 +65,12 @@ class Work:
             critiques=self.spec.generator.critiques,
             metas=self.spec.generator.metas,
         )
+
+    @cached_property
+    def kept(self) -> Kept:
+        """The answers that the stage has not made anything of yet."""
+        prefix = keys.answers(self.spec.name, self.stage)
+        return Kept(self.store, prefix, lambda text: self.say(f"{self.stage}: {text}"))
 
     @cached_property
     def run_spec(self) -> RunSpec:
@@ -122,7 +120,11 @@ class Work:
     def once(self, name: str, kind: type[R], make: Callable[[], R]) -> R:
         """What a stage draws or asks for under that name: made once, whatever interrupts it, then read."""
         key = keys.cases(self.spec.name, name)
-        return find_record(self.store, key, kind) or put_record(self.store, key, make(), durable=True)
+        if (found := find_record(self.store, key, kind)) is not None:
+            return found
+        made = put_record(self.store, key, make(), durable=True)
+        self.kept.clear()
+        return made
 
     def folder(self, version: str) -> Path:
         return version_folder(self.store, self.cache, version, self.spec.base)

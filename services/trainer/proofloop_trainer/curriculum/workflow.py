@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from proofloop import keys
 from proofloop.curriculum import SAMPLED, CurriculumSpec, StageKind
@@ -39,7 +40,7 @@ def iterate(
     """Do every stage that has no manifest yet; the manifests of all. Raises Interrupted when asked to stop."""
     sources = check(spec)
     pack = freeze(store, spec)
-    work = Work(spec, store, engines, *sources, pack, load_settings().cache, stopping, say)
+    work = Work(spec, store, engines, *sources, pack, load_settings().cache, stopping, say, stage="")
     done = manifests(store, spec)
     drop_unused(spec, store, done)  # whoever wrote the last manifest may have been killed before it could
     if len(done) < len(spec.stages):
@@ -51,7 +52,7 @@ def iterate(
         say(f"stage {number}/{len(spec.stages)}: {stage.name}")
         began, cpu_began = time.monotonic(), time.process_time()
         served = serving_before(spec, done, f"{stage.iteration}-{stage.kind}")  # an ablation begins where that began
-        manifest = STAGES[stage.kind](work, stage, served)
+        manifest = STAGES[stage.kind](replace(work, stage=stage.name), stage, served)
         taken = manifest.model_copy(
             update={"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu_began}
         )
@@ -66,7 +67,9 @@ def iterate(
 
 
 def drop_unused(spec: CurriculumSpec, store: Store, done: dict[str, StageManifest]) -> None:
-    """Delete what finished stages made on their way: checkpoints, and versions that are no result of theirs."""
+    """Delete what finished stages made on their way: answers, checkpoints, versions that are no result of theirs."""
+    for stage in {key.split("/")[-2] for key in store.list(keys.all_answers(spec.name))} & done.keys():
+        store.delete_prefix(keys.answers(spec.name, stage))
     kept = {version for manifest in done.values() for version in (manifest.version, *manifest.serves.values())}
     kept |= {keys.weights(version) for version in kept if version}
     for prefix in (keys.all_checkpoints(spec.name), keys.all_models(spec.name), keys.all_weights(spec.name)):
