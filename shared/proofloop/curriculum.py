@@ -193,9 +193,10 @@ SAMPLED: dict[StageKind, ModelRole] = {
 }
 """The stages of GRPO, and whose answers they train on."""
 
+ENGINE_MEMORY = {"max_batch", "models_kept", "prompt_tokens_kept", "threads", "tokens_per_pass"}
 CHANGEABLE: dict[str, Any] = {
     "base": True,
-    "engine": {"settings": {"max_batch", "models_kept", "prompt_tokens_kept", "threads", "tokens_per_pass"}},
+    "engine": {"settings": ENGINE_MEMORY},
     **{kind: {"settings": {"tokens_per_pass"}} for kind in SAMPLED},
     "consolidate": {"tokens_per_pass"},
 }

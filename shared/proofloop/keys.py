@@ -258,8 +258,11 @@ def all_weights(run_id: str) -> str:
 
 
 def weights(version: str) -> str:
-    """What further training begins from where the version has fewer than 32 bits: its weights before rounding."""
-    return version.replace("/models/", "/weights/", 1)
+    """What further training begins from where the version has fewer than 32 bits: its weights before rounding.
+
+    Another name, as a folder's, stays as it is.
+    """
+    return re.sub(r"^(runs/[^/]+)/models/", r"\1/weights/", version)
 
 
 def served(run_id: str, role: str) -> str:

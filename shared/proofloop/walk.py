@@ -15,6 +15,7 @@ import structlog
 
 from proofloop import keys
 from proofloop.bus import DeadLetter, LocalBus
+from proofloop.engine.base import Engine
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError, ProofloopError
 from proofloop.labels import find_label
@@ -176,14 +177,24 @@ def stuck(spec: RunSpec, planned: int, unlabelled: Collection[str]) -> Proofloop
 
 
 class LocalWalk:
-    """Runs one run from beginning to end in this process. Use as a context manager: leaving it stops the workers."""
+    """Runs one run from beginning to end in this process. Use as a context manager: leaving it stops the workers.
+
+    An `engine` that is given answers in the place of the run's own.
+    """
 
     def __init__(
-        self, store: Store, engines: Engines, spec: RunSpec, *, stopping: threading.Event | None = None
+        self,
+        store: Store,
+        engines: Engines,
+        spec: RunSpec,
+        *,
+        stopping: threading.Event | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self._locks = ExitStack()
         self._spec, self._store = spec, store
-        self._tools = Tools(store, engines.of, stopping=stopping or threading.Event(), has_one_run=True)
+        engine_for = engines.of if engine is None else lambda _: engine
+        self._tools = Tools(store, engine_for, stopping=stopping or threading.Event(), has_one_run=True)
         self._bus = LocalBus(on_dead=self._bury, on_publish=self._observe)
         self._slots = threading.Semaphore(spec.flow.max_waiting_proofs)
         self._ledger = Ledger(spec, store, 0, {})

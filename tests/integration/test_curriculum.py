@@ -34,7 +34,7 @@ from proofloop.walk import find_spec
 
 pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
-from proofloop_trainer.curriculum import stages
+from proofloop_trainer.curriculum import labelling, stages
 from proofloop_trainer.curriculum.cases import CaseFile
 from proofloop_trainer.curriculum.kept import KeptAnswers
 from proofloop_trainer.curriculum.workflow import iterate
@@ -143,7 +143,20 @@ def test_a_refreshed_meta_verifier_leaves_no_checkpoint_behind(tmp_path: Path):
     enhanced = {"steps": 3, "groups": 4, "samples": 4, "meta_groups": 1, "refresh": 1, "refresh_steps": 1}
     with pytest.raises(Killed):
         run(small(verifier=NO_STEPS, enhanced=enhanced), tmp_path, kill_at="1-enhanced: step 3/")
-    assert folders(LocalStore(tmp_path), keys.all_checkpoints("small")) == [keys.checkpoint("small", "1-enhanced", 3)]
+    store = LocalStore(tmp_path)
+    assert folders(store, keys.all_checkpoints("small")) == [keys.checkpoint("small", "1-enhanced", 3)]
+    assert folders(store, keys.models("small", "1-enhanced")) == [keys.model("small", "1-enhanced", 3)]
+
+
+def test_what_memory_the_engine_uses_may_change_in_the_midst_of_labelling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    stages = dict.fromkeys(("verifier", "meta_verifier", "enhanced", "generator"), NO_STEPS)
+    before, after = (small(**stages, engine={"settings": {"max_batch": batch}}) for batch in (48, 24))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(labelling, "decided", _killed)
+        run(before, tmp_path)
+    assert run(after, tmp_path).exists(keys.stage("small", "1-label"))
 
 
 def test_a_consolidation_that_is_taken_up_again_asks_for_no_answer_twice(

@@ -75,6 +75,7 @@ def test_a_real_models_architecture_goes_through_every_stage(
     for place, dtype in ((str, "bfloat16"), (keys.weights, "float32")):
         kept = json.loads(store.get(f"{place(done['1-consolidate'].version)}/config.json"))
         assert (kept["model_type"], kept["dtype"]) == (config_type.model_type, dtype)
+    assert done["1-verifier"].serves
     assert first_step_from(keys.weights(str(done["1-verifier"].version)), spec, store)
     assert not first_step_from(str(done["1-verifier"].version), spec, store)
 

@@ -10,6 +10,12 @@ from proofloop import keys
 from proofloop.errors import ConfigError
 
 
+@pytest.mark.parametrize("name", ["/models/start", "../models/x", "nano-base", "runs/models", "/runs/r/models/x"])
+def test_only_a_version_has_weights_of_its_own(name: str) -> None:
+    assert keys.weights(name) == name
+    assert keys.weights(keys.model("models", "1-verifier", 3)) == "runs/models/weights/1-verifier/000003"
+
+
 def test_everything_of_a_run_but_its_spec_lies_below_one_prefix() -> None:
     below = [
         keys.problem("r", "p"),

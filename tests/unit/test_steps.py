@@ -10,11 +10,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from proofloop import keys
-from proofloop.models import verify_version
+from proofloop.errors import CorruptObject
+from proofloop.models import MANIFEST, verify_version
 from proofloop.store import LocalStore
 from proofloop_serving.loading import load_model
 from proofloop_trainer.checkpoint import verify_checkpoint
-from proofloop_trainer.steps import drop_older, open_learner, take_step
+from proofloop_trainer.steps import drop_older, keep_weights, open_learner, publish_made, take_step
 from tests.unit.grpo_examples import ONE_UPDATE, batch, ragged_samples, save_tiny_model
 
 
@@ -44,6 +45,51 @@ def test_a_step_goes_on_with_smaller_passes_and_only_the_newest_versions_are_lef
     drop_older(store, version)
     for folder in (keys.models("run", "verifier"), keys.checkpoints("run", "verifier")):
         assert {key.split("/")[-2] for key in store.list(folder)} == {"000002"}
+
+
+def test_weights_before_rounding_are_kept_whatever_was_killed_when(tmp_path: Path):
+    store, first = LocalStore(tmp_path / "store"), save_tiny_model(tmp_path / "first", dtype=torch.bfloat16)
+    learner = open_learner(store, "run", "verifier", 0, ONE_UPDATE, first, first)
+    version = take_step(store, "run", "verifier", learner, batch(*ragged_samples(8)), first).version
+    kept = keys.weights(version)
+    store.put_if_absent(f"{kept}/model.safetensors", b"half of a file")  # what a killed process left
+    for _ in range(2):
+        keep_weights(store, "run", "verifier", 1, torch.bfloat16)
+        verify_version(store, kept)
+        checkpoint = keys.checkpoint("run", "verifier", 1)
+        if store.exists(f"{checkpoint}/{MANIFEST}"):
+            expected = weights(store, checkpoint)
+            assert any((weight != weight.bfloat16()).any() for weight in expected.values())
+        store.delete_prefix(f"{checkpoint}/")
+    assert all(torch.equal(weight, expected[name]) for name, weight in weights(store, kept).items())
+
+
+def test_a_damaged_checkpoint_gives_no_weights_to_go_on_from(tmp_path: Path):
+    store, first = LocalStore(tmp_path / "store"), save_tiny_model(tmp_path / "first", dtype=torch.bfloat16)
+    learner = open_learner(store, "run", "verifier", 0, ONE_UPDATE, first, first)
+    take_step(store, "run", "verifier", learner, batch(*ragged_samples(8)), first)
+    file = store.path(f"{keys.checkpoint('run', 'verifier', 1)}/model.safetensors")
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(CorruptObject, match=r"model\.safetensors has changed"):
+        keep_weights(store, "run", "verifier", 1, torch.bfloat16)
+
+
+def test_a_model_that_was_made_is_not_made_again_for_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store, made, version = LocalStore(tmp_path / "store"), list[Path](), keys.model("run", "1-consolidate", 9)
+
+    def make(folder: Path) -> None:
+        made.append(save_tiny_model(folder, seed=len(made)))
+
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr("proofloop_trainer.steps.copy_model", lambda *_: 1 / 0)  # killed between weights and version
+        publish_made(store, version, 9, make, torch.bfloat16)
+    publish_made(store, version, 9, make, torch.bfloat16)
+    assert len(made) == 1
+    served = weights(store, version)
+    for name, weight in weights(store, keys.weights(version)).items():
+        assert torch.equal(served[name], weight.bfloat16())
+    verify_version(store, version)
 
 
 def weights(store: LocalStore, version: str) -> dict[str, Tensor]:

@@ -89,7 +89,6 @@ class Update:
 
 
 _numbers = itertools.count(1)
-_closed: list[int] = []  # the learners that went since the last order
 
 
 class GrpoLearner:
@@ -102,7 +101,7 @@ class GrpoLearner:
         """Without a `reference_folder` the KL term pulls towards the weights in `model_folder`."""
         reference = Path(reference_folder or model_folder)
         self.number = next(_numbers)
-        weakref.finalize(self, _closed.append, self.number)
+        weakref.finalize(self, ranks.closed.append, self.number)
         said = {"model": str(model_folder), "settings": settings.model_dump(), "reference": str(reference)}
         self._tell("open", **said)
         self.settings = settings
@@ -137,7 +136,8 @@ class GrpoLearner:
         self._tell("resume", folder=str(folder))
         manifest = read_manifest(folder)
         self.steps, self.role = manifest.step, manifest.role
-        load_optimizer(self.model, self.optimizer, folder)
+        with enough_for(f"resuming {folder}"):
+            load_optimizer(self.model, self.optimizer, folder)
         ranks.meet()
 
     def whole(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -167,8 +167,7 @@ class GrpoLearner:
     def _tell(self, call: Any, **arguments: Any) -> None:
         """The other processes do the same to their part of this learner."""
         if ranks.count() > 1:
-            ranks.tell(Order(call=call, learner=self.number, arguments=arguments, closed=tuple(_closed)))
-            _closed.clear()
+            ranks.tell(Order(call=call, learner=self.number, arguments=arguments))
 
     def _minibatches(self, answers: Sequence[Answer]) -> Iterator[list[Answer]]:
         for epoch in range(self.settings.epochs):

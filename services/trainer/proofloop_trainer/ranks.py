@@ -32,6 +32,9 @@ BETWEEN_ORDERS = timedelta(days=30)
 
 _orders: Any = None  # the process group that orders travel in; None in a process of its own
 
+closed: list[int] = []
+"""The learners that went since the last order: the next one says so, and the others let go of theirs."""
+
 
 class Order(Record):
     """A call of the first process that the others make too. `closed`: the learners that it has no more use for."""
@@ -96,7 +99,9 @@ def tell(order: Order) -> None:
     """From the first process to the others; from any other it is nothing."""
     if _orders is None or rank() > 0:
         return
-    body = torch.frombuffer(bytearray(order.model_dump_json().encode()), dtype=torch.uint8)
+    said = order.model_copy(update={"closed": tuple(closed)})
+    closed.clear()
+    body = torch.frombuffer(bytearray(said.model_dump_json().encode()), dtype=torch.uint8)
     distributed.broadcast(torch.tensor([len(body)]), src=0, group=_orders)
     distributed.broadcast(body, src=0, group=_orders)
 

@@ -6,7 +6,9 @@ manifest does, which is written when the checkpoint to go on from is complete.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from proofloop import keys
 from proofloop.models import publish_folder, version_folder
 from proofloop.records import TrainingBatch, TrainingStep
 from proofloop.store import Store, put_record
-from proofloop_trainer.checkpoint import MANIFEST, save_checkpoint, write_model_manifest
+from proofloop_trainer.checkpoint import MANIFEST, save_checkpoint, verify_checkpoint, write_model_manifest
 from proofloop_trainer.export import copy_model, dtype_of, export_model
 from proofloop_trainer.grpo import GrpoLearner, StepReport
 from proofloop_trainer.grpo_settings import GrpoSettings
@@ -64,24 +66,41 @@ def keep_weights(store: Store, run: str, name: str, step: int, dtype: torch.dtyp
     if dtype == torch.float32 or store.exists(f"{kept}/{MANIFEST}") or not store.exists(f"{checkpoint}/{MANIFEST}"):
         return
     with tempfile.TemporaryDirectory() as scratch:
-        export_model(version_folder(store, Path(scratch), checkpoint), Path(scratch, "weights"), torch.float32)
+        folder = version_folder(store, Path(scratch), checkpoint)
+        verify_checkpoint(folder)  # what was damaged since would get a digest of its own
+        export_model(folder, Path(scratch, "weights"), torch.float32)
         publish_folder(store, Path(scratch, "weights"), kept)
 
 
-def publish_made(store: Store, version: str, step: int, made: Path, dtype: torch.dtype) -> None:
-    """Publish a model that was trained without steps to resume: its weights in 32 bits, then the version."""
+def publish_made(store: Store, version: str, step: int, make: Callable[[Path], object], dtype: torch.dtype) -> None:
+    """Publish a model that is made without steps to resume, in 32 bits: its weights, then the version in `dtype`.
+
+    A process killed between the two made the weights already.
+    """
     with tempfile.TemporaryDirectory() as scratch:
-        served = Path(scratch, "served")
-        copy_model(made, served, dtype)
+        kept, whole, served = keys.weights(version), Path(scratch, "whole"), Path(scratch, "served")
+        if dtype != torch.float32 and store.exists(f"{kept}/{MANIFEST}"):
+            whole = version_folder(store, Path(scratch), kept)
+        else:
+            make(whole)
+            write_model_manifest(whole, step)
+        if dtype == torch.float32:
+            publish_folder(store, whole, version)
+            return
+        publish_folder(store, whole, kept)
+        copy_model(whole, served, dtype)
         write_model_manifest(served, step)
-        if dtype != torch.float32:
-            write_model_manifest(made, step)
-            publish_folder(store, made, keys.weights(version))
         publish_folder(store, served, version)
 
 
-def drop_older(store: Store, newest: str) -> None:
-    """Delete the checkpoints, or versions, that are older than this one beside them, whoever left them there."""
+def drop_older(store: Store, newest: str, cache: Path | None = None) -> None:
+    """Delete the checkpoints, or versions, that are older than this one beside them, whoever left them there.
+
+    `cache`: where this machine has copies of what lies in a store elsewhere.
+    """
+    for copy in (cache / newest).parent.glob("*") if cache else ():
+        if copy.name < newest.rpartition("/")[2]:
+            shutil.rmtree(copy, ignore_errors=True)
     for folder in {key.rpartition("/")[0] for key in store.list(f"{newest.rpartition('/')[0]}/")}:
         if folder < newest:
             store.delete_prefix(f"{folder}/")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from proofloop.engine.base import Call, ChatMessage, Engine, Generation, GenerationRequest
-from proofloop.errors import CallRefused, EngineError, ProofloopError
+from proofloop.errors import CallRefused, EngineError, ProofloopError, StoreError
 from proofloop.records import ModelRole, Sampling, derive_seed
 from proofloop.walk import Interrupted
 from proofloop_trainer.curriculum.kept import Kept, keepable
@@ -80,7 +80,8 @@ class Asker:
         try:
             self._collect(asked)
         except BaseException:  # a stop, an engine that stays away or refuses too much: what came was paid for
-            asked.keep()
+            with suppress(StoreError):  # what ended it is what is to be read
+                asked.keep()
             raise
         nothing = Generation("", "cancelled", 0, 0, 0.0, self.version)
         return [asked.answers[request.id] or nothing for request in requests]
@@ -160,9 +161,13 @@ class Asked:
 
     def look(self) -> None:
         """Now and then keep what came, and say how far it is."""
-        if self._kept.is_due:
+        if not self._kept.is_due:
+            return
+        try:
             self.keep()
             self._kept.say(f"{self._what} {self._count.at(len(self.answers))}")
+        except StoreError as error:  # a store that is away for a moment ends no rollout
+            self._kept.say(f"{self._what} {self._count.at(len(self.answers))}, and cannot be kept yet: {error}")
 
     def keep(self) -> None:
         """Store what came, in turn or not."""

@@ -52,12 +52,12 @@ class Kept:
         return time.monotonic() >= self._due
 
     def write(self) -> None:
-        """Store what came since the last time."""
+        """Store what came since the last time. Raises StoreError; the next time stores it too."""
+        self._due = time.monotonic() + EVERY_S
         if self._new:
             key = f"{self._prefix}{digest(' '.join(self._new))}.json"
             put_record(self._store, key, KeptAnswers(answers=self._new))
-            self._has_objects = True
-        self._new, self._due = {}, time.monotonic() + EVERY_S
+            self._new, self._has_objects = {}, True
 
     def clear(self) -> None:
         """What was asked for is stored where it belongs."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import product
 
 from proofloop import keys
-from proofloop.curriculum import Labels
+from proofloop.curriculum import ENGINE_MEMORY, Labels
 from proofloop.domains import Domain
 from proofloop.labels import labels_of
 from proofloop.ledger import Progress
@@ -50,14 +50,19 @@ def labelled_proofs(work: Work, iteration: int) -> list[GradedProof]:
 
 
 def walk(work: Work, name: str, served: Served, wanted: Labels, domain: Domain, split: Split, seed: int) -> None:
-    """Take every proof of a small run through the whole walk. Taken up again, it goes on."""
+    """Take every proof of a small run through the whole walk. Taken up again, it goes on.
+
+    What memory the engine uses may have changed by then: it is the curriculum's engine, and not said in the run.
+    """
+    engine = work.spec.engine.model_dump()
+    engine["settings"] = {name: value for name, value in engine["settings"].items() if name not in ENGINE_MEMORY}
     spec = RunSpec.model_validate(
         {
             "name": name,
             "seed": work.spec.seed + seed,
             "prompts": work.spec.prompts,
             "problems": work.problems(domain, split, wanted.problems, wanted.proofs_per_problem),
-            "engine": work.spec.engine,
+            "engine": engine,
             "models": Models(**served),
             "sampling": work.spec.sampling,
             "labeling": wanted.rule,
@@ -66,7 +71,7 @@ def walk(work: Work, name: str, served: Served, wanted: Labels, domain: Domain, 
         }
     )
     create_run(work.store, spec, resume=True, pack=work.pack)
-    with LocalWalk(work.store, work.engines, spec, stopping=work.stopping) as running:
+    with LocalWalk(work.store, work.engines, spec, stopping=work.stopping, engine=work.engine) as running:
         running.run(planned_proofs(spec), _teller(work, name))
 
 

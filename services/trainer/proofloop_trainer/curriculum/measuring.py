@@ -26,6 +26,7 @@ from proofloop.records import ModelRole
 from proofloop.standing import StageManifest, find_figures, manifests, put_figures, serving_before
 from proofloop_trainer.curriculum.asking import Count
 from proofloop_trainer.curriculum.cases import (
+    CaseFile,
     balanced,
     draw_analyses,
     draw_proofs,
@@ -73,8 +74,9 @@ def _by_checker(work: Work, _: Served) -> Wanted:
     first = versions["0-cold_start"]
     ordinary = work.questions(work.spec.measured, TEST)
     hard = work.questions(work.spec.measured, TEST, domains=[work.harder]) if work.harder else []
-    proofs = _proofs(work, ordinary, first)
-    hard_proofs = _hard_proofs(work, hard, (first, versions.get("1-generator", first)))
+    proofs = _once(work, "proofs", lambda: _proofs(work, ordinary, first))
+    writers = (first, versions.get("1-generator", first))
+    hard_proofs = _once(work, "hard-proofs", lambda: _hard_proofs(work, hard, writers))
     for name, version in versions.items():
         if _is_verifier(name):
             yield f"{name}/verifier", partial(verifier_figures, work, version, proofs)
@@ -118,6 +120,10 @@ def _is_verifier(name: str) -> bool:
 
 def _is_generator(name: str) -> bool:
     return any(word in name for word in ("start", "generator", "consolidate"))
+
+
+def _once(work: Work, name: str, draw: Callable[[], list[GradedProof]]) -> Sequence[GradedProof]:
+    return work.cases(f"measure-{name}", lambda: CaseFile(proofs=tuple(draw()))).proofs
 
 
 def _proofs(work: Work, questions: Sequence[str], version: str) -> list[GradedProof]:

@@ -5,7 +5,6 @@ Every stage is safe to run again from its beginning: it finds its data, its batc
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -209,7 +208,8 @@ def consolidate(work: Work, stage: Stage, served: Served) -> StageManifest:
     tokens = best.tokens
     if not tokens:
         raise ProofloopError(f"stage {stage.name}: no answer earned [consolidate] keep = {wanted.keep}; ask for less")
-    _say_kept(work, stage, best.kept)
+    if best.kept:
+        _say_kept(work, stage, best.kept)
 
     def make(folder: Path) -> None:
         fine_tune(work.weights(start), folder, tokens, wanted, work.spec.seed, work.check_stopping)
@@ -368,7 +368,5 @@ def _made(work: Work, stage: Stage, start: str, steps: int, make: Callable[[Path
     """The version of a stage without steps of its own to resume, as precise as `start`: made whole, or not at all."""
     version = keys.model(work.spec.name, stage.name, steps)
     if not work.store.exists(f"{version}/{MANIFEST}"):
-        with tempfile.TemporaryDirectory() as scratch:
-            make(Path(scratch))
-            publish_made(work.store, version, steps, Path(scratch), dtype_of(work.folder(start)))
+        publish_made(work.store, version, steps, make, dtype_of(work.folder(start)))
     return version

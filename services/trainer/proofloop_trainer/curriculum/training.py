@@ -53,7 +53,7 @@ def train(
         batch = _batch(work, name, role, len(sights), version, rollout)
         taken = take_step(work.store, work.spec.name, name, learner, batch, work.folder(start))
         version = taken.version
-        drop_older(work.store, version)  # every step's would be much on a disk, and nobody asks them
+        drop_older(work.store, version, work.cache)  # every step's would be much on a disk, and nobody asks them
         sights.append(look(batch.samples))
         work.say(f"{name}: step {count.at(len(sights))}, {_figures(taken, settings)}")
         check(name, sights, work.spec.watch)

@@ -71,7 +71,7 @@ def drop_unused(spec: CurriculumSpec, store: Store, done: dict[str, StageManifes
     for stage in {key.split("/")[-2] for key in store.list(keys.all_answers(spec.name))} & done.keys():
         store.delete_prefix(keys.answers(spec.name, stage))
     kept = {version for manifest in done.values() for version in (manifest.version, *manifest.serves.values())}
-    kept |= {keys.weights(version) for version in kept if version}
+    kept |= {keys.weights(version) for manifest in done.values() for version in manifest.serves.values()}
     for prefix in (keys.all_checkpoints(spec.name), keys.all_models(spec.name), keys.all_weights(spec.name)):
         for folder in {key.rpartition("/")[0] for key in store.list(prefix)}:
             stage = folder.split("/")[-2].partition("-refresh-")[0]
