@@ -9,10 +9,11 @@ import pytest
 
 pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
-from proofloop.errors import ConfigError
+from proofloop.errors import ConfigError, ProofloopError
 from proofloop_trainer import ranks
 from proofloop_trainer.device import GIB, in_words
 from proofloop_trainer.launch import follow
+from proofloop_trainer.memory import enough_for
 from proofloop_trainer.ranks import Order
 
 IN_32_BITS = "in 32 bits unless behind `accelerate launch`"
@@ -46,3 +47,20 @@ def test_a_process_that_alone_cannot_open_a_model_ends_and_keeps_nobody_waiting(
     monkeypatch.setattr(ranks, "hear", lambda: next(orders))
     with pytest.raises(ConfigError, match=r"no model in .*not-here"):
         follow()
+
+
+def test_nothing_is_told_to_processes_that_wait_in_a_step_which_the_first_broke_off(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ranks, "_orders", object())
+    monkeypatch.setattr(ranks, "_is_parted", False)
+    monkeypatch.setattr(ranks, "rank", lambda: 0)
+    with pytest.raises(ZeroDivisionError), enough_for("a step"):
+        raise ZeroDivisionError
+    with pytest.raises(ProofloopError, match="left the others waiting"):
+        ranks.tell(Order(call="step"))
+
+
+def test_what_all_processes_refuse_alike_parts_none(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ranks, "_orders", object())
+    with pytest.raises(ProofloopError), enough_for("a step"):
+        raise ProofloopError("a loss that is not finite")
+    assert not ranks._is_parted

@@ -31,11 +31,15 @@ def enough_for(what: str) -> Iterator[None]:
     """Raise ProofloopError with the ways out where a GPU has too little memory for this.
 
     Not in a process that follows: there the error stays, and ends the process, so that the others wait for nothing.
+    The first one tells them nothing more after an error of its own.
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        if ranks.rank() > 0:
+    except ProofloopError:
+        raise  # in all processes alike
+    except BaseException as error:
+        ranks.part()
+        if ranks.rank() > 0 or not isinstance(error, torch.OutOfMemoryError):
             raise
         seen = str(error).partition(" Of the allocated")[0]
         raise ProofloopError(f"{what}: {seen} Ways out: {WAYS_OUT}") from error

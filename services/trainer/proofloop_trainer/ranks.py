@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from proofloop.errors import ConfigError
+from proofloop.errors import ConfigError, ProofloopError
 from proofloop.records import Record
 
 T = TypeVar("T")
@@ -31,6 +31,8 @@ BETWEEN_ORDERS = timedelta(days=30)
 """How long a process waits for its next order: the first one samples in between, and may do so for hours."""
 
 _orders: Any = None  # the process group that orders travel in; None in a process of its own
+
+_is_parted = False  # the others wait for this process in a step that it broke off
 
 closed: list[int] = []
 """The learners that went since the last order: the next one says so, and the others let go of theirs."""
@@ -95,10 +97,21 @@ def check_launch() -> None:
         )
 
 
+def part() -> None:
+    """After an error of this process alone: the others wait in the midst of what it broke off, and hear no order."""
+    global _is_parted
+    _is_parted = _orders is not None
+
+
 def tell(order: Order) -> None:
-    """From the first process to the others; from any other it is nothing."""
+    """From the first process to the others; from any other it is nothing. Raises ProofloopError after `part`."""
     if _orders is None or rank() > 0:
         return
+    if _is_parted:
+        raise ProofloopError(
+            "an error in this process left the others waiting in the midst of a step; start the command again, and it"
+            " goes on from the last checkpoint"
+        )
     said = order.model_copy(update={"closed": tuple(closed)})
     closed.clear()
     body = torch.frombuffer(bytearray(said.model_dump_json().encode()), dtype=torch.uint8)
