@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,15 @@ def meta_evaluation(score: str = "1", analysis: str = "What it claims is there."
 def answer(solution: str = "Let $n = 2k$.", score: str = "1", analysis: str = "Every step holds.") -> str:
     """A generator's answer in its format."""
     return f"## Solution\n\n{solution}\n\n## Self Evaluation\n\n{evaluation(score, analysis)}"
+
+
+def visible(page: str) -> str:
+    """A page's text as a reader sees it, spaces joined."""
+    words: list[str] = []
+    parser = HTMLParser()
+    parser.handle_data = words.append  # type: ignore[method-assign]
+    parser.feed(page.split("</style>", 1)[1])
+    return " ".join(" ".join(words).split())
 
 
 def judgement(index: int, score: float | None = 1.0, confirmed: bool | None = None, quality: float = 1.0) -> Judgement:

@@ -396,7 +396,7 @@ def test_a_curriculum_is_listed_among_the_runs_and_what_is_for_runs_alone_says_w
 ) -> None:
     freeze(LocalStore(copied / "data"), spec := CurriculumSpec(name="course"))
     command = here(copied)
-    for name in ("report", "cost", "measure", "export"):
+    for name in ("cost", "measure", "export"):
         check_is_refused(command("runs", name, "course"), "'course' is a curriculum", "`proofloop runs show course`")
     check_is_refused(command("runs", "cost", "none"), "there are: small, course (a curriculum)")
     runs = call(copied, "runs", "list", "--json").data()

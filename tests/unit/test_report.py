@@ -7,7 +7,6 @@ import re
 import tomllib
 from collections.abc import Sequence
 from datetime import date
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -39,6 +38,7 @@ from proofloop.report.samples import MAX_SAMPLES, clip
 from proofloop.report.wording import changes, count, duration, money, share, verdict, version
 from proofloop.runspec import RunSpec, parse_runspec
 from proofloop.store import LocalStore, Store, put_record
+from tests.builders import visible
 
 QUESTION = "Modulo 10, start at 7. a + 3. b * 4. Show that the result is 0."
 RIGHT, SLIP = "a 7 + 3 = 0\nb 0 * 4 = 0", "a 7 + 3 = 1\nb 1 * 4 = 4"
@@ -164,15 +164,6 @@ def page_of(store: Store, tmp_path: Path, summary: dict[str, Any] | None = None)
     file = tmp_path / "out" / "report.html"
     write_report(read_report(store, "tried", summary, written=WRITTEN), file)
     return file.read_text("utf-8")
-
-
-def visible(page: str) -> str:
-    """The page's text as a reader sees it, spaces joined."""
-    words: list[str] = []
-    parser = HTMLParser()
-    parser.handle_data = words.append  # type: ignore[method-assign]
-    parser.feed(page.split("</style>", 1)[1])
-    return " ".join(" ".join(words).split())
 
 
 def measured(value: float | None, half: float = 0.02, cases: int = 100) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +27,7 @@ from proofloop.models import published_versions
 from proofloop.problems import count_problems
 from proofloop.rounds import refinements_posed, searches_of
 from proofloop.runspec import RunSpec
-from proofloop.standing import StageManifest, all_figures, find_curriculum, manifests, standing
+from proofloop.standing import StageManifest, Standing, all_figures, find_curriculum, manifests, standing
 from proofloop.store import Store
 from proofloop.walk import planned_proofs
 
@@ -77,16 +77,24 @@ def _show_curriculum(store: Store, spec: CurriculumSpec, *, as_json: bool) -> No
     """Its stages with their gates, where it stands, and what was measured."""
     found, now, measured = manifests(store, spec), standing(store, spec), all_figures(store, spec.name)
     if as_json:
-        stages = {name: manifest.model_dump() for name, manifest in found.items()}
-        figures = {name: {what: each.model_dump() for what, each in of.items()} for name, of in measured.items()}
-        shown = {"run": spec.name, "standing": now.model_dump(), "stages": stages, "figures": figures}
-        print(json.dumps(shown, indent=2))
+        print(_curriculum_json(spec.name, found, now, measured))
         return
     emit([_stage_row(stage.name, found.get(stage.name)) for stage in spec.stages], as_json=False, title=spec.name)
     emit([{"what": name.replace("_", " "), "value": value} for name, value in now], as_json=False)
     rows = [{"measured": f"{name} {what}", "value": each} for name, of in measured.items() for what, each in of.items()]
     if rows:
         emit(rows, as_json=False)
+
+
+def _curriculum_json(
+    name: str,
+    found: Mapping[str, StageManifest],
+    now: Standing,
+    measured: Mapping[str, Mapping[str, Figure]],
+) -> str:
+    stages = {stage: manifest.model_dump() for stage, manifest in found.items()}
+    figures = {version: {what: each.model_dump() for what, each in of.items()} for version, of in measured.items()}
+    return json.dumps({"run": name, "standing": now.model_dump(), "stages": stages, "figures": figures}, indent=2)
 
 
 def _stage_row(name: str, manifest: StageManifest | None) -> dict[str, Any]:
@@ -145,14 +153,27 @@ def search(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fa
 
 @app.command("report")
 def report(
-    run: RunArgument,
+    run: Annotated[str, typer.Argument(help="The run's or the curriculum's name.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for report.html and summary.json.")] = Path("report"),
     store: StoreOption = None,
 ) -> None:
-    """Write report.html (one file, no network), and summary.json where the run was measured before and after."""
-    from proofloop.report import read_report, write_report
+    """Write report.html (one file, no network) of a run or a curriculum, however far it is.
+
+    summary.json comes with it: the figures of a run that was measured before and after; of a curriculum what
+    `runs show --json` prints.
+    """
+    from proofloop.report import read_curriculum, read_report, write_report
 
     data = open_store(store, must_exist=True)
+    if curriculum := find_curriculum(data, run):
+        found = read_curriculum(data, curriculum)
+        measured = {f"{version}/{what}": figures for (version, what), figures in found.figures.items()}
+        out.mkdir(parents=True, exist_ok=True)
+        shown = _curriculum_json(run, found.finished, found.now, measured)
+        (out / "summary.json").write_text(shown + "\n", "utf-8")
+        write_report(found, out / "report.html")
+        print(out / "report.html")
+        return
     need_run(data, run)
     out.mkdir(parents=True, exist_ok=True)
     summary = find_summary(data, run)

@@ -1,15 +1,16 @@
-"""The report of a run: one HTML file that needs no network, made from what the store holds and an optional summary."""
+"""The report of a run or a curriculum: one HTML file that needs no network, made from what the store holds."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from proofloop.report.curriculum import CurriculumData, read_curriculum
 from proofloop.report.data import ReportData, read_report
 
-__all__ = ["ReportData", "read_report", "write_report"]
+__all__ = ["CurriculumData", "ReportData", "read_curriculum", "read_report", "write_report"]
 
 
-def write_report(data: ReportData, file: Path) -> None:
+def write_report(data: ReportData | CurriculumData, file: Path) -> None:
     """Write the report, whole or not at all. Raises ConfigError without the extra `report`."""
     from proofloop.report.page import render
 

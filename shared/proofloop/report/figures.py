@@ -7,17 +7,19 @@ for readers who do not tell colours apart.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from proofloop.records import TrainedRole, TrainingStep
-from proofloop.report.axes import Point, scale, smooth, spread, thin, ticks
+from proofloop.report.axes import SMOOTH_FROM, Point, scale, smooth, spread, thin, ticks
 from proofloop.report.data import KINDS, Measured, Window
 from proofloop.report.wording import KIND_TITLES, PART_TITLES, count, share
 
 WIDTH, HEIGHT = 360.0, 200.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 112.0, 10.0, 26.0
 WIDE, WIDE_HEIGHT = 760.0, 230.0
+PART_STYLES = 7
+"""How many looks of lines `page.css` tells apart."""
 LABEL_APART = 13.0
 """Least distance between the names at the ends of two lines, in the chart's units."""
 
@@ -61,6 +63,7 @@ class LineChart:
     lines: tuple[Line, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
+    by: str
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def learning_charts(steps: Mapping[TrainedRole, Sequence[TrainingStep]]) -> list
             "tokens whose step was cut off because the model moved too far",
             steps,
             "clip_share",
-            _fine_share,
+            fine_share,
         ),
     ]
     return [chart for chart in charts if chart.lines]
@@ -128,76 +131,97 @@ def _by_role(
     name: str,
     write: Callable[[float], str] | None = None,
 ) -> LineChart:
-    series = [Series(role, role, _points(taken, lambda step: step.figures.get(name))) for role, taken in steps.items()]
-    return line_chart(chart_id, title, meaning, series, write or _short)
+    series = [
+        Series(role, role, points_of(_numbered(taken), lambda step: step.figures.get(name)))
+        for role, taken in steps.items()
+    ]
+    return line_chart(chart_id, title, meaning, series, write or short)
 
 
 def _parts(role: TrainedRole, steps: Sequence[TrainingStep]) -> LineChart:
-    found = {name for step in steps for name in step.reward_parts}
-    names = [name for name in PART_TITLES if name in found] + sorted(found - PART_TITLES.keys())
-    series = [_part(steps, name, position) for position, name in enumerate(names)]
+    series = [_part(steps, name, position) for position, name in enumerate(part_names(steps))]
     meaning = "the mean of each factor of its reward"
-    return line_chart(f"parts-{role}", f"Reward parts of the {role}", meaning, series, _short)
+    return line_chart(f"parts-{role}", f"Reward parts of the {role}", meaning, series, short)
+
+
+def part_names(steps: Iterable[TrainingStep]) -> list[str]:
+    """The factors of these steps' rewards, in the order in which they are drawn."""
+    found = {name for step in steps for name in step.reward_parts}
+    return [name for name in PART_TITLES if name in found] + sorted(found - PART_TITLES.keys())
 
 
 def _part(steps: Sequence[TrainingStep], name: str, position: int) -> Series:
-    points = _points(steps, lambda step: step.reward_parts.get(name))
-    return Series(PART_TITLES.get(name, name), f"part{position % 5}", points)
+    points = points_of(_numbered(steps), lambda step: step.reward_parts.get(name))
+    return Series(PART_TITLES.get(name, name), f"part{position % PART_STYLES}", points)
 
 
-def _points(steps: Sequence[TrainingStep], value_of: Callable[[TrainingStep], float | None]) -> tuple[Point, ...]:
-    found = ((step.step, value_of(step)) for step in steps)
-    return tuple((float(number), value) for number, value in found if value is not None and math.isfinite(value))
+def points_of(
+    steps: Iterable[tuple[float, TrainingStep]], value_of: Callable[[TrainingStep], float | None]
+) -> tuple[Point, ...]:
+    """What these steps have of a figure, each at its place; numbers that are none are left out."""
+    found = ((at, value_of(step)) for at, step in steps)
+    return tuple((at, value) for at, value in found if value is not None and math.isfinite(value))
+
+
+def _numbered(steps: Sequence[TrainingStep]) -> list[tuple[float, TrainingStep]]:
+    return [(float(step.step), step) for step in steps]
 
 
 def line_chart(
-    chart_id: str, title: str, meaning: str, series: Sequence[Series], write: Callable[[float], str]
+    chart_id: str,
+    title: str,
+    meaning: str,
+    series: Sequence[Series],
+    write: Callable[[float], str],
+    by: str = "training step",
 ) -> LineChart:
-    """Place the series on common axes. Series without a point are left out."""
-    drawn = [Series(one.name, one.style, thin(one.points)) for one in series if one.points]
-    xs = [x for one in drawn for x, _ in one.points] or [0.0]
-    ys = [y for one in drawn for _, y in one.points] or [0.0]
+    """Place the series on common axes, `by` what runs from left to right. Series without a point are left out."""
+    kept = [Series(one.name, one.style, thin(one.points)) for one in series if one.points]
+    xs = [x for one in kept for x, _ in one.points] or [0.0]
+    ys = [y for one in kept for _, y in one.points] or [0.0]
     x_marks, y_marks = ticks(min(xs), max(xs), 4, whole=True), ticks(min(ys), max(ys), 4)
     across = scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
     up = scale(y_marks[0], y_marks[-1], HEIGHT - BOTTOM, TOP)
-    ends = spread([up(smooth(one.points)[-1][1]) for one in drawn], LABEL_APART, TOP, HEIGHT - BOTTOM)
+    ends = spread([up(smooth(one.points)[-1][1]) for one in kept], LABEL_APART, TOP, HEIGHT - BOTTOM)
     return LineChart(
         id=chart_id,
         title=title,
         meaning=meaning,
-        description="; ".join(_described(one, write) for one in drawn),
-        lines=tuple(_line(one, across, up, end, write) for one, end in zip(drawn, ends, strict=True)),
+        description="; ".join(described(one, write, by) for one in kept),
+        lines=tuple(drawn(one, across, up, end, write) for one, end in zip(kept, ends, strict=True)),
         x_ticks=tuple(Tick(across(mark), count(mark)) for mark in x_marks if min(xs) <= mark <= max(xs)),
-        y_ticks=tuple(Tick(up(mark), _tick_label(mark, y_marks, write)) for mark in y_marks),
+        y_ticks=tuple(Tick(up(mark), tick_label(mark, y_marks, write)) for mark in y_marks),
+        by=by,
     )
 
 
-def _line(
+def drawn(
     one: Series,
     across: Callable[[float], float],
     up: Callable[[float], float],
     end: float,
     write: Callable[[float], str],
 ) -> Line:
+    """A series as it is drawn: the moving mean over its faint raw values, or dots where there are few."""
     smoothed = smooth(one.points)
-    is_smooth = smoothed != one.points
+    is_smooth = len(one.points) >= SMOOTH_FROM
     return Line(
         name=one.name,
         style=one.style,
-        path=_path(smoothed, across, up),
-        raw=_path(one.points, across, up) if is_smooth else "",
+        path=path(smoothed, across, up),
+        raw=path(one.points, across, up) if is_smooth else "",
         dots=() if is_smooth else tuple((round(across(x), 1), round(up(y), 1)) for x, y in one.points),
         label_at=round(end, 1),
         last=write(smoothed[-1][1]),
     )
 
 
-def _described(one: Series, write: Callable[[float], str]) -> str:
-    first, last = one.points[0], one.points[-1]
-    return f"{one.name}: {write(first[1])} at step {first[0]:g}, {write(last[1])} at step {last[0]:g}"
+def described(one: Series, write: Callable[[float], str], by: str = "step") -> str:
+    first, last, what = one.points[0], one.points[-1], by.rpartition(" ")[2]
+    return f"{one.name}: {write(first[1])} at {what} {first[0]:g}, {write(last[1])} at {what} {last[0]:g}"
 
 
-def _path(points: Sequence[Point], across: Callable[[float], float], up: Callable[[float], float]) -> str:
+def path(points: Sequence[Point], across: Callable[[float], float], up: Callable[[float], float]) -> str:
     return "M" + "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in points)
 
 
@@ -257,17 +281,17 @@ def _whisker(side: str, measured: Measured) -> Whisker:
     return Whisker(side, *(round(100 * min(max(end, 0.0), 1.0), 2) for end in (value, low, high)))
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
 
 
-def _fine_share(value: float) -> str:
+def fine_share(value: float) -> str:
     return share(value) if value >= 0.1 or value == 0 else f"{100 * value:.2g}\N{NO-BREAK SPACE}%"
 
 
-def _tick_label(mark: float, marks: Sequence[float], write: Callable[[float], str]) -> str:
+def tick_label(mark: float, marks: Sequence[float], write: Callable[[float], str]) -> str:
     """Plain numbers with as many digits as the distance between the marks needs; shares as per cent."""
     step = marks[1] - marks[0]
-    if write in (share, _fine_share):
+    if write in (share, fine_share):
         return f"{100 * mark:.{max(0, -math.floor(math.log10(step) + 2 + 1e-9))}f}\N{NO-BREAK SPACE}%"
     return f"{mark:,.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"

@@ -8,7 +8,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from proofloop.errors import ConfigError, install_hint
-from proofloop.report import figures, wording
+from proofloop.report import figures, strips, wording
+from proofloop.report.curriculum import CurriculumData, curriculum_verdict
 from proofloop.report.data import KINDS, ReportData
 from proofloop.report.runfile import run_file
 
@@ -27,9 +28,11 @@ FILTERS = {
 }
 
 
-def render(data: ReportData) -> str:
+def render(data: ReportData | CurriculumData) -> str:
     """The whole page. Raises ConfigError where Jinja is not installed."""
-    return environment().get_template("page.html.jinja").render(**_names(data))
+    if isinstance(data, CurriculumData):
+        return environment().get_template("curriculum.html.jinja").render(**_shell(), **_curriculum_names(data))
+    return environment().get_template("page.html.jinja").render(**_shell(), **_names(data))
 
 
 def style() -> str:
@@ -54,23 +57,47 @@ def environment(*packages: str) -> jinja2.Environment:
     return environment
 
 
-def _names(data: ReportData) -> dict[str, Any]:
-    """What the template may use."""
-    charts = figures.learning_charts(data.steps)
+def _shell() -> dict[str, Any]:
+    """What both templates may use."""
     return {
-        "data": data,
-        "spec": data.spec,
         "style": style(),
-        "verdict": wording.verdict(data),
-        "changes": wording.changes(data.summary) if data.summary else [],
         "figures": figures,
         "wording": wording,
+        "release": installed_version("proofloop"),
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}",
+    }
+
+
+def _curriculum_names(data: CurriculumData) -> dict[str, Any]:
+    return {
+        "what": "curriculum",
+        "name": data.spec.name,
+        "data": data,
+        "spec": data.spec,
+        "now": data.now,
+        "verdict": curriculum_verdict(data),
+        "strips": strips,
+        "charts": strips.strips(data.tracks),
+        "parts": strips.styles_of_parts(data.tracks),
+        "dots": strips.dot_charts(data),
+        "refined": strips.refinement_charts(data),
+        "tables": strips.tables(data),
+    }
+
+
+def _names(data: ReportData) -> dict[str, Any]:
+    charts = figures.learning_charts(data.steps)
+    return {
+        "what": "run",
+        "name": data.run_id,
+        "data": data,
+        "spec": data.spec,
+        "verdict": wording.verdict(data),
+        "changes": wording.changes(data.summary) if data.summary else [],
         "charts": charts,
         "smoothed": any(line.raw for chart in charts for line in chart.lines),
         "bars": figures.outcome_bars(data.windows),
         "kinds": KINDS,
         "labeled": sum(data.kinds.values()),
         "run_file": run_file(data.spec),
-        "release": installed_version("proofloop"),
-        "python": f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}",
     }

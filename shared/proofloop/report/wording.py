@@ -84,6 +84,7 @@ PART_TITLES = {
     "proof": "proof score",
     "self_score": "self-score",
     "self_meta": "self-quality",
+    "said": "score given",
 }
 
 
@@ -131,15 +132,20 @@ def changes(summary: Summary) -> list[Change]:
 
 def verdict(data: ReportData) -> str:
     """What came of the run, in one sentence made from its numbers."""
-    moved = [change for change in changes(data.summary) if change.difference is not None] if data.summary else []
-    told = [change for change in moved if change.figure.name in HEADLINE]
-    told += [change for change in moved if change not in told and change.judgement == "worse"]
-    if told:
-        return sentence(_join([_clause(change) for change in told]))
+    if data.summary and (moved := headline(data.summary)):
+        return sentence(moved)
     rehearsal = (
         "a rehearsal, its answers made up by the simulated engine: " if data.spec.engine.kind == "simulated" else ""
     )
     return sentence(rehearsal + _labels_clause(data))
+
+
+def headline(summary: Summary) -> str:
+    """How the figures of HEADLINE moved, and what got clearly worse; empty where neither was measured."""
+    moved = [change for change in changes(summary) if change.difference is not None]
+    told = [change for change in moved if change.figure.name in HEADLINE]
+    told += [change for change in moved if change not in told and change.judgement == "worse"]
+    return _join([_clause(change) for change in told]) if told else ""
 
 
 def _clause(change: Change) -> str:
