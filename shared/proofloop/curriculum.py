@@ -198,9 +198,12 @@ CHANGEABLE: dict[str, Any] = {
     "base": True,
     "engine": {"settings": ENGINE_MEMORY},
     **{kind: {"settings": {"tokens_per_pass"}} for kind in SAMPLED},
-    "consolidate": {"tokens_per_pass"},
+    "consolidate": True,
+    "watch": True,
 }
-"""What may be said anew of a curriculum that began: where files lie and what memory is used, not what is learnt."""
+"""What may be said anew of a curriculum that began, for days of work hang on it: where files lie, what memory is used,
+what stops a stage, and how a consolidation is done. All else that is learnt by is frozen.
+"""
 
 
 class Stage(Section):

@@ -70,6 +70,13 @@ def freeze(store: Store, spec: CurriculumSpec) -> PromptPack:
     return kept or put_record(store, key, load_pack(spec.prompts, spec.base), durable=True)
 
 
+def changed(store: Store, spec: CurriculumSpec) -> str | None:
+    """What is allowed to differ from the curriculum as it began, and does: the first key, with both values."""
+    return first_difference(
+        spec, read_frozen(store.get(keys.curriculum(spec.name)), CurriculumSpec), places={"base": True}
+    )
+
+
 def _freeze_files(store: Store, spec: CurriculumSpec, files: Files) -> None:
     paths = [path for path in (files.problems, files.proofs, files.analyses) if path]
     now = {str(path): hashlib.sha256((spec.base / path).read_bytes()).hexdigest() for path in paths}
@@ -153,11 +160,14 @@ def _steps_wanted(spec: CurriculumSpec, stage: Stage) -> int:
 
 
 def _guess(store: Store, spec: CurriculumSpec, finished: dict[str, StageManifest], waiting: Sequence[Stage]) -> float:
-    """Seconds of these stages: what one of their kind took before, or the mean of all; of the first what is left."""
+    """Seconds of these stages: what one of their kind took before, or the mean of all; of the first what is left.
+
+    Measuring is like none of them, and is left out.
+    """
     taken = [(stage, finished[stage.name].seconds) for stage in spec.stages if stage.name in finished]
     mean = sum(seconds for _, seconds in taken) / len(taken)
     total = 0.0
-    for stage in waiting:
+    for stage in (stage for stage in waiting if stage.kind != "measure"):
         alike = [seconds for one, seconds in taken if (one.kind, one.ablation) == (stage.kind, stage.ablation)]
         wanted = _steps_wanted(spec, stage)
         left = 1 - sum(1 for _ in _steps(store, spec, stage)) / wanted if wanted else 1.0

@@ -43,6 +43,8 @@ from proofloop_trainer.nano.tokenizer import build_tokenizer
 pytestmark = pytest.mark.usefixtures("quiet_log")
 ANSWER = {"max_tokens": 64}
 NO_STEPS, TOO_SHORT = {"steps": 0}, {"max_tokens": 2}
+NO_TRAINING = dict.fromkeys(("verifier", "meta_verifier", "enhanced", "generator"), NO_STEPS)
+ALL_TOO_SHORT = dict.fromkeys(("generator", "verifier", "meta_verifier"), TOO_SHORT)
 EXAMPLE = Path(__file__).parents[2] / "examples" / "iterate-files" / "nano_files.py"
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
@@ -151,8 +153,7 @@ def test_a_refreshed_meta_verifier_leaves_no_checkpoint_behind(tmp_path: Path):
 def test_what_memory_the_engine_uses_may_change_in_the_midst_of_labelling(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    stages = dict.fromkeys(("verifier", "meta_verifier", "enhanced", "generator"), NO_STEPS)
-    before, after = (small(**stages, engine={"settings": {"max_batch": batch}}) for batch in (48, 24))
+    before, after = (small(**NO_TRAINING, engine={"settings": {"max_batch": batch}}) for batch in (48, 24))
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(labelling, "decided", _killed)
         run(before, tmp_path)
@@ -167,7 +168,7 @@ def test_a_consolidation_that_is_taken_up_again_asks_for_no_answer_twice(
         patch.setattr(stages, "fine_tune", _killed)
         run(spec, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "_best", _killed)
+        patch.setattr(stages, "_asked", _killed)
         assert "1-consolidate" in manifests(run(spec, tmp_path), spec)
 
 
@@ -375,16 +376,43 @@ def test_an_engine_that_cannot_train_is_refused_before_anything_runs(tmp_path: P
 
 
 def test_a_consolidation_without_a_good_answer_is_no_version(tmp_path: Path):
-    stages = dict.fromkeys(("verifier", "meta_verifier", "enhanced", "generator"), NO_STEPS)
-    too_short = dict.fromkeys(("generator", "verifier", "meta_verifier"), TOO_SHORT)
-    with pytest.raises(ProofloopError, match=r"no answer earned \[consolidate\] keep = 0.99; ask for less"):
-        run(small(**stages, sampling=too_short), tmp_path)
+    with pytest.raises(ProofloopError, match=r"no answer earned \[consolidate\] keep = 0.99; the best earned 0\n"):
+        run(small(**NO_TRAINING, sampling=ALL_TOO_SHORT), tmp_path)
+
+
+def test_a_consolidation_that_kept_nothing_goes_on_with_a_lower_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    strict, lower = (
+        small(**NO_TRAINING, consolidate={"prompts": 4, "samples": 2, "keep": keep}) for keep in (0.9, 0.5)
+    )
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(ProofloopError, match=r"a lower keep in the file, and call again"),
+    ):
+        patch.setattr(stages, "_asked", lambda *_: [])
+        run(strict, tmp_path)
+    said: list[str] = []
+    assert "1-consolidate" in manifests(run(lower, tmp_path, say=said.append), lower)
+    assert "from here on not as it was begun: [consolidate] keep = 0.5, was 0.9" in said
+
+
+def test_a_second_process_on_the_same_curriculum_is_refused(tmp_path: Path):
+    spec = small(enhanced=NO_STEPS, generator=NO_STEPS, meta_verifier=NO_STEPS)
+
+    def begin_another(text: str) -> None:
+        if text == "stage 1/3: 1-verifier":
+            with pytest.raises(ConfigError, match=r"another process is working on 'small'"):
+                run(spec, tmp_path)
+
+    said: list[str] = []
+    run(spec, tmp_path, say=lambda text: (said.append(text), begin_another(text))[0])
+    assert "stage 1/3: 1-verifier" in said
 
 
 def test_a_consolidation_counts_what_it_learns_of_each_role_and_warns_of_one_without_a_good_answer(tmp_path: Path):
-    stages = dict.fromkeys(("verifier", "meta_verifier", "enhanced", "generator"), NO_STEPS)
     told: list[str] = []
-    spec = small(**stages, sampling={**dict.fromkeys(("generator", "verifier"), ANSWER), "meta_verifier": TOO_SHORT})
+    spec = small(
+        **NO_TRAINING, sampling={**dict.fromkeys(("generator", "verifier"), ANSWER), "meta_verifier": TOO_SHORT}
+    )
     figures = manifests(run(spec, tmp_path, say=told.append), spec)["1-consolidate"].figures
     kept = {role: figures[f"answers {role}"] for role in MODEL_ROLES}
     assert sum(kept.values()) == figures["answers"] > 0 == kept["meta_verifier"]

@@ -96,7 +96,7 @@ def test_json_has_the_whole_records_of_what_the_trainer_took(tmp_path: Path):
     ("words", "said"),
     [
         (("cours",), "there are: course (a curriculum)"),
-        (("course", "verifier"), "there are: 1-verifier, 1-meta_verifier, 1-enhanced, 1-enhanced-refresh-2,"),
+        (("course", "verifier"), "those that do: 1-verifier, 1-meta_verifier, 1-enhanced, 1-enhanced-refresh-2,"),
     ],
 )
 def test_a_wrong_name_says_what_there_is(course: LocalStore, words: tuple[str, ...], said: str):

@@ -118,7 +118,8 @@ class ProgressLine:
         self._console = Console(stderr=True)
         self._live = Live(console=self._console, refresh_per_second=4, transient=False)
         self._stage, self._began, self._first = "", 0.0, 0
-        self._was_last, self._due = False, 0.0
+        self._last: dict[str, int] | None = None
+        self._due = 0.0
 
     def __enter__(self) -> ProgressLine:
         if self._console.is_terminal:
@@ -133,14 +134,14 @@ class ProgressLine:
         """Draw the line, or print it now and then where there is no terminal."""
         if stage != self._stage:
             self._stage, self._began, self._first = stage, time.monotonic(), progress.labeled
-            self._was_last, self._due = False, 0.0
+            self._last, self._due = None, 0.0
         line = f"{stage}: {self._describe(progress)}"
         if self._console.is_terminal:
             self._live.update(Text(line))
             return
-        is_last, now = progress.labeled >= progress.planned, time.monotonic()
-        if is_last != self._was_last or (not is_last and now >= self._due):
-            self._was_last, self._due = is_last, now + PLAIN_INTERVAL_S
+        now, last = time.monotonic(), dict(progress.steps) if progress.labeled >= progress.planned else None
+        if last != self._last or (last is None and now >= self._due):  # the trainer may go on after the last label
+            self._last, self._due = last, now + PLAIN_INTERVAL_S
             print(line, file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:

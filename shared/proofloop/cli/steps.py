@@ -67,7 +67,9 @@ def _choose(store: Store, run: str, stage: str | None) -> list[str]:
     if stage is None:
         return names
     if stage not in names:
-        raise ConfigError(f"nothing in {run!r} is trained as {stage!r}", f"there are: {', '.join(names) or 'none'}")
+        raise ConfigError(
+            f"{stage!r} of {run!r} takes no training steps", f"those that do: {', '.join(names) or 'none'}"
+        )
     return [stage]
 
 

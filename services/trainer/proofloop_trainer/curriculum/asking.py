@@ -30,15 +30,20 @@ PAUSES_S = (1.0, 5.0, 30.0, 120.0)
 
 
 class Count:
-    """How far something is, in words: `3/20, about 12 s left`. The time left goes by the pace since it was made."""
+    """How far something is, in words: `3/20, about 12 s left`. The time left goes by the pace since it was made.
+
+    It is not said before a twentieth is done, or 32: one of many that run at once says nothing of the pace.
+    """
 
     def __init__(self, total: int, done: int = 0) -> None:
         self._total, self._first, self._began = total, done, time.monotonic()
 
     def at(self, done: int) -> str:
         taken, left = done - self._first, self._total - done
-        seconds = (time.monotonic() - self._began) / taken * left if taken else 0.0
-        return f"{done}/{self._total}" + (f", about {seconds:.0f} s left" if taken and left else "")
+        if not left or taken < min(32, max(1, (self._total - self._first) / 20)):
+            return f"{done}/{self._total}"
+        seconds = (time.monotonic() - self._began) / taken * left
+        return f"{done}/{self._total}, about {seconds:.0f} s left"
 
 
 @dataclass(frozen=True)

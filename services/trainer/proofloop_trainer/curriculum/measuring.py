@@ -77,6 +77,17 @@ def _by_checker(work: Work, _: Served) -> Wanted:
     proofs = _once(work, "proofs", lambda: _proofs(work, ordinary, first))
     writers = (first, versions.get("1-generator", first))
     hard_proofs = _once(work, "hard-proofs", lambda: _hard_proofs(work, hard, writers))
+    # What takes longest comes first: the time left is guessed by the pace.
+    refined = (hard or ordinary)[:REFINED]
+    iterations = {"0-cold_start": 1} | {f"{number}-generator": number for number in range(1, work.spec.iterations + 1)}
+    for name, iteration in iterations.items():
+        if name in versions:
+            yield f"{name}/refinement", partial(refinement_figures, work, versions[name], refined)
+            judges = serving_before(work.spec, done, f"{iteration}-label")
+            judged: Served = {**judges, "generator": versions[name]}
+            yield f"{name}/labels", partial(label_figures, work, judged, name, work.domain)
+            if work.harder:
+                yield f"{name}/labels-hard", partial(label_figures, work, judged, name, work.harder)
     for name, version in versions.items():
         if _is_verifier(name):
             yield f"{name}/verifier", partial(verifier_figures, work, version, proofs)
@@ -89,16 +100,6 @@ def _by_checker(work: Work, _: Served) -> Wanted:
             yield f"{name}/generator", partial(generator_figures, work, version, ordinary)
             if hard:
                 yield f"{name}/generator-hard", partial(generator_figures, work, version, hard)
-    refined = (hard or ordinary)[:REFINED]
-    iterations = {"0-cold_start": 1} | {f"{number}-generator": number for number in range(1, work.spec.iterations + 1)}
-    for name, iteration in iterations.items():
-        if name in versions:
-            yield f"{name}/refinement", partial(refinement_figures, work, versions[name], refined)
-            judges = serving_before(work.spec, done, f"{iteration}-label")
-            judged: Served = {**judges, "generator": versions[name]}
-            yield f"{name}/labels", partial(label_figures, work, judged, name, work.domain)
-            if work.harder:
-                yield f"{name}/labels-hard", partial(label_figures, work, judged, name, work.harder)
 
 
 def _by_grades(work: Work, served: Served) -> Wanted:

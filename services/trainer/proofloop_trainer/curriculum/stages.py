@@ -206,8 +206,6 @@ def consolidate(work: Work, stage: Stage, served: Served) -> StageManifest:
     wanted, start = work.spec.consolidate, served["generator"]
     best = _best_answers(work, stage, served, wanted)
     tokens = best.tokens
-    if not tokens:
-        raise ProofloopError(f"stage {stage.name}: no answer earned [consolidate] keep = {wanted.keep}; ask for less")
     if best.kept:
         _say_kept(work, stage, best.kept)
 
@@ -240,7 +238,14 @@ def _best_answers(work: Work, stage: Stage, served: Served, wanted: Consolidate)
 
     def ask() -> BestAnswers:
         roles = [role for role in MODEL_ROLES if role != "meta_verifier" or graded_analyses(work, served)]
-        best = {role: _best(work, stage, role, served, wanted) for role in roles}
+        asked = {role: _asked(work, stage, role, served, wanted) for role in roles}
+        best = {role: [each for each in samples if each.reward >= wanted.keep] for role, samples in asked.items()}
+        if not any(best.values()):
+            most = max((each.reward for samples in asked.values() for each in samples), default=0.0)
+            raise ProofloopError(
+                f"stage {stage.name}: no answer earned [consolidate] keep = {wanted.keep:g}; the best earned {most:g}\n"
+                "hint: a lower keep in the file, and call again: it goes on here"
+            )
         return BestAnswers(
             tokens=[sample.tokens for samples in best.values() for sample in samples],
             kept={role: len(samples) for role, samples in best.items()},
@@ -261,25 +266,22 @@ def _say_kept(work: Work, stage: Stage, kept: dict[ModelRole, int]) -> None:
         )
 
 
-def _best(work: Work, stage: Stage, role: ModelRole, served: Served, wanted: Consolidate) -> list[TrainingSample]:
-    """The role's answers that earned the most; of a judge's, half about flawed things."""
+def _asked(work: Work, stage: Stage, role: ModelRole, served: Served, wanted: Consolidate) -> list[TrainingSample]:
+    """The role's answers with what they earned; of a judge's, half about flawed things."""
     asker, name = work.asker(role, served[role], stage.name), f"{stage.name}/{role}"
     judges = work.judges(served, stage.name)
     if role == "generator":
         first = work.spec.data.problems + stage.iteration * wanted.prompts
         questions = work.questions(wanted.prompts, first=first, domains=work.domains(stage.iteration))
-        found = prove(
+        return prove(
             questions, asker, wanted.samples, judges, alpha=work.spec.generator.alpha, beta=work.spec.generator.beta
         )
-    elif role == "verifier":
+    if role == "verifier":
         proofs = [*graded_proofs(work, served["generator"]), *labelling.labelled_proofs(work, stage.iteration)]
         chosen = balanced(proofs, lambda case: case.score < 1, wanted.prompts, work.rng(name))
-        found = verify(chosen, asker, wanted.samples, judges)
-    else:
-        found = meta_verify(
-            _some(work, name, graded_analyses(work, served), wanted.prompts), asker, wanted.samples, work.pack
-        )
-    return [sample for sample in found if sample.reward >= wanted.keep]
+        return verify(chosen, asker, wanted.samples, judges)
+    analyses = _some(work, name, graded_analyses(work, served), wanted.prompts)
+    return meta_verify(analyses, asker, wanted.samples, work.pack)
 
 
 def graded_proofs(work: Work, version: str) -> list[GradedProof]:

@@ -68,5 +68,5 @@ def _stop(stage: str, found: str, limit: str) -> None:
     raise ProofloopError(
         f"stage {stage} was stopped: {found} ([watch] {limit})\n"
         "hint: read the batches of its last steps; then fewer steps, a smaller learning rate or a larger "
-        "kl_coefficient under a new name"
+        "kl_coefficient under a new name; where nothing is wrong, wider limits in [watch], and it goes on"
     )

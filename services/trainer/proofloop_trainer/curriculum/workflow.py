@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 
 from proofloop import keys
@@ -15,8 +16,8 @@ from proofloop.errors import ConfigError
 from proofloop.models import named_folder
 from proofloop.problems import SPLIT_HINT, ProblemFile
 from proofloop.settings import load_settings
-from proofloop.standing import StageManifest, finish, freeze, manifests, serving_before
-from proofloop.store import Store
+from proofloop.standing import StageManifest, changed, finish, freeze, manifests, serving_before
+from proofloop.store import LocalStore, Store
 from proofloop_trainer.curriculum import measuring, stages
 from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, Grades, in_split, read_graded
 from proofloop_trainer.curriculum.work import TEST, TRAIN, VALIDATION, Work
@@ -37,9 +38,26 @@ STAGES: dict[StageKind, Callable[..., StageManifest]] = {
 def iterate(
     spec: CurriculumSpec, store: Store, engines: Engines, stopping: threading.Event, say: Callable[[str], None]
 ) -> dict[str, StageManifest]:
-    """Do every stage that has no manifest yet; the manifests of all. Raises Interrupted when asked to stop."""
+    """Do every stage that has no manifest yet; the manifests of all.
+
+    Raises Interrupted when asked to stop, ConfigError where another process works on it: in a store that is a folder.
+    """
     sources = check(spec)
+    with store.only_here(spec.name) if isinstance(store, LocalStore) else nullcontext():
+        return _iterate(spec, store, engines, sources, stopping, say)
+
+
+def _iterate(
+    spec: CurriculumSpec,
+    store: Store,
+    engines: Engines,
+    sources: tuple[Domain, Domain | None, Grades | None],
+    stopping: threading.Event,
+    say: Callable[[str], None],
+) -> dict[str, StageManifest]:
     pack = freeze(store, spec)
+    if change := changed(store, spec):
+        say(f"from here on not as it was begun: {change}")
     work = Work(spec, store, engines, *sources, pack, load_settings().cache, stopping, say, stage="")
     done = manifests(store, spec)
     drop_unused(spec, store, done)  # whoever wrote the last manifest may have been killed before it could
@@ -62,6 +80,7 @@ def iterate(
             say(
                 f"{stage.name}: {report.figure} {report.before:.3f} -> {report.after:.3f}, "
                 f"{'promoted' if report.promoted else 'not promoted'}"
+                f"{'' if report.before or report.after else ': nothing was right on either side'}"
             )
     return done
 
