@@ -44,77 +44,81 @@ ABLATED: dict[Ablation, StageKind] = {"no-meta": "enhanced", "no-self": "generat
 class Files(Section):
     """Your problems, and D_v and D_mv as people graded them, where no domain poses and no checker grades.
 
-    JSON or JSONL, relative to the curriculum's file. Rows of `problems` are a run file's; of `proofs` question,
-    solution and score; of `analyses` question, solution, analysis and quality. Of all questions 8 in 10 are for
-    training, one for the gate, one for measuring: a question's digest says which.
+    JSON or JSONL, relative to the curriculum's file. Of all questions 8 in 10 are for training, one for the gate, one
+    for measuring: a question's digest says which.
     """
 
-    problems: Path = Field(strict=False)
-    proofs: Path = Field(strict=False)
-    analyses: Path | None = Field(None, strict=False)
+    problems: Path = Field(strict=False, description="problems, in rows as a run file's")
+    proofs: Path = Field(strict=False, description="D_v: rows of question, solution and score")
+    analyses: Path | None = Field(
+        None,
+        strict=False,
+        description="D_mv: rows of question, solution, analysis and quality; left out: nobody graded any",
+    )
 
 
 class ColdStart(Section):
-    """Supervised steps on the domain's demonstrations, before anything is learnt by reward; 0 steps: none."""
+    """Supervised steps on the domain's demonstrations, before anything is learnt by reward."""
 
-    steps: int = Field(600, ge=0)
-    batch: int = Field(48, ge=1)
-    learning_rate: float = Field(1.5e-3, gt=0)
+    steps: int = Field(600, ge=0, description="supervised steps; 0: no such stage")
+    batch: int = Field(48, ge=1, description="demonstrations a step")
+    learning_rate: float = Field(1.5e-3, gt=0, description="AdamW's largest step size: warmed up, then falling")
 
 
 class Data(Section):
-    """How large D_v and D_mv are at most. `temperatures`: what their proofs and analyses are sampled at, each in turn.
+    """How large D_v and D_mv are at most, and what they are sampled at.
 
-    `validation`: cases of the validation split that the gate measures on. Of files only `proofs`, `analyses` and
-    `validation` count.
+    Of files only `proofs`, `analyses` and `validation` count.
     """
 
-    problems: int = Field(2000, ge=2)
-    proofs: int = Field(2000, ge=2)
-    analyses: int = Field(2400, ge=2)
-    temperatures: tuple[float, ...] = Field((1.0, 1.25), min_length=1, strict=False)
-    analysis_temperatures: tuple[float, ...] = Field((1.0, 1.5), min_length=1, strict=False)
-    validation: int = Field(300, ge=2)
+    problems: int = Field(2000, ge=2, description="problems that D_v's proofs are written of, one a temperature")
+    proofs: int = Field(2000, ge=2, description="the most proofs of D_v; half of them flawed")
+    analyses: int = Field(2400, ge=2, description="the most analyses of D_mv; qualities balanced")
+    temperatures: tuple[float, ...] = Field(
+        (1.0, 1.25), min_length=1, strict=False, description="what D_v's proofs are sampled at, each in turn"
+    )
+    analysis_temperatures: tuple[float, ...] = Field(
+        (1.0, 1.5), min_length=1, strict=False, description="what D_mv's analyses are sampled at, each in turn"
+    )
+    validation: int = Field(300, ge=2, description="the most cases of the validation split that the gate compares on")
+
+
+STEPS, GROUPS = "GRPO steps; 0: no such stage", "prompts a step"
 
 
 class GrpoStage(Section):
-    """One stage of GRPO: `steps` of `groups` prompts with `samples` answers each; 0 steps: no such stage.
+    """One stage of GRPO. The step size falls to a tenth until its end, unless `settings` have another `decay_steps`."""
 
-    `settings` are GRPO's own. The step size falls to a tenth until the stage's end, unless they have another
-    `decay_steps`.
-    """
-
-    steps: int = Field(ge=0)
-    groups: int = Field(32, ge=1)
-    samples: int = Field(8, ge=2)
-    settings: dict[str, Any] = Field(default_factory=dict)
+    steps: int = Field(ge=0, description=STEPS)
+    groups: int = Field(32, ge=1, description=GROUPS)
+    samples: int = Field(8, ge=2, description="answers a prompt: a group")
+    settings: dict[str, Any] = Field(default_factory=dict, description="GRPO's own, checked by the trainer")
 
 
 class VerifierStage(GrpoStage):
     """The verifier, by its score alone."""
 
-    steps: int = Field(24, ge=0)
+    steps: int = Field(24, ge=0, description=STEPS)
 
 
 class MetaVerifierStage(GrpoStage):
     """The meta-verifier, by the quality it gives."""
 
-    steps: int = Field(20, ge=0)
-    groups: int = Field(48, ge=1)
+    steps: int = Field(20, ge=0, description=STEPS)
+    groups: int = Field(48, ge=1, description=GROUPS)
 
 
 class EnhancedStage(GrpoStage):
-    """The verifier with R_meta, on D_v and D_mv together. `meta_groups`: how many of the groups are of D_mv.
+    """The verifier with R_meta, on D_v and D_mv together.
 
-    Every `refresh` steps D_mv gets analyses of the newest verifier, and the meta-verifier takes `refresh_steps` on it;
-    not where [files] hold the grades, for nobody is there to grade new ones.
+    Where [files] hold the grades nothing is refreshed, for nobody is there to grade new analyses.
     """
 
-    steps: int = Field(50, ge=0)
-    groups: int = Field(36, ge=1)
-    meta_groups: int = Field(12, ge=0)
-    refresh: int = Field(8, ge=1)
-    refresh_steps: int = Field(8, ge=0)
+    steps: int = Field(50, ge=0, description=STEPS)
+    groups: int = Field(36, ge=1, description=GROUPS)
+    meta_groups: int = Field(12, ge=0, description="how many of the groups are of D_mv: fewer than `groups`")
+    refresh: int = Field(8, ge=1, description="every so many steps D_mv gets analyses of the newest verifier")
+    refresh_steps: int = Field(8, ge=0, description="steps that the meta-verifier then takes on it")
 
     @model_validator(mode="after")
     def _both_kinds(self) -> EnhancedStage:
@@ -124,65 +128,55 @@ class EnhancedStage(GrpoStage):
 
 
 class GeneratorStage(GrpoStage):
-    """The generator, rewarded by the judges alone: `critiques` a proof, `metas` an issue."""
+    """The generator, rewarded by the judges alone, eq. (5)."""
 
-    steps: int = Field(40, ge=0)
-    critiques: int = Field(4, ge=1)
-    metas: int = Field(3, ge=1)
-    alpha: float = Field(PAPER_ALPHA, ge=0, le=1)
-    beta: float = Field(PAPER_BETA, ge=0, le=1)
+    steps: int = Field(40, ge=0, description=STEPS)
+    critiques: int = Field(4, ge=1, description="critiques a proof: their mean score is R_Y")
+    metas: int = Field(3, ge=1, description="meta-critiques a self-evaluation that reports an issue")
+    alpha: float = Field(PAPER_ALPHA, ge=0, le=1, description="weight of R_Y, what the judges say of the proof")
+    beta: float = Field(PAPER_BETA, ge=0, le=1, description="weight of R_Z, what its self-evaluation is worth")
 
 
 class Labels(Section):
-    """New proofs get labels from the judges alone: of how many problems, and by which rule.
+    """New proofs get labels from the judges alone.
 
-    `earlier`: the generator that served before this iteration's writes as many proofs, for the newest one makes few
-    mistakes to learn from.
+    The generator that served before writes some, too, for the newest one makes few mistakes to learn from.
     """
 
-    problems: int = Field(256, ge=1)
-    earlier: bool = True
-    proofs_per_problem: int = Field(2, ge=1)
+    problems: int = Field(256, ge=1, description="new problems; of `harder` as many")
+    earlier: bool = Field(True, description="the generator that served before writes as many proofs")
+    proofs_per_problem: int = Field(2, ge=1, description="proofs a problem and generator")
     rule: Labeling = Labeling(n=8, m=3, k=2)
 
 
 class Consolidate(Section):
-    """Rejection fine-tuning: of every role's answers to `prompts` prompts, those that earned `keep` or more.
+    """Rejection fine-tuning on the best answers of every role."""
 
-    `tokens_per_pass`: padded tokens in one forward pass; memory and speed, not the loss.
-    """
-
-    prompts: int = Field(600, ge=1)
-    samples: int = Field(4, ge=1)
-    keep: float = Field(0.99, ge=0, le=1)
-    epochs: int = Field(1, ge=1)
-    batch: int = Field(64, ge=1)
-    learning_rate: float = Field(2e-4, gt=0)
-    tokens_per_pass: int = Field(16384, ge=1)
+    prompts: int = Field(600, ge=1, description="the most prompts of each role")
+    samples: int = Field(4, ge=1, description="answers a prompt")
+    keep: float = Field(0.99, ge=0, le=1, description="the reward that an answer must have earned")
+    epochs: int = Field(1, ge=1, description="how often it goes through the answers")
+    batch: int = Field(64, ge=1, description="answers an optimizer update")
+    learning_rate: float = Field(2e-4, gt=0, description="AdamW's step size; falls to a tenth")
+    tokens_per_pass: int = Field(
+        16384, ge=1, description="padded tokens in one forward pass: memory and speed, not the loss"
+    )
 
 
 class Gate(Section):
-    """A version is promoted unless it is worse than the one before on the validation split by more than the noise.
+    """A version is promoted unless it is worse than the one before on the validation split by more than the noise."""
 
-    `z`: how many standard errors of the paired difference count as noise.
-    """
-
-    z: float = Field(1.96, ge=0)
+    z: float = Field(1.96, ge=0, description="how many standard errors of the paired difference count as noise")
 
 
 class Watch(Section):
-    """What stops a stage, as means over the last `window` steps: signs that a reward is gamed and not earned.
+    """What stops a stage: signs that a reward is gamed and not earned."""
 
-    `format`: the least share of readable answers. `shorter`, `longer`: how far the answers' length may move from that
-    of the first steps, as a factor. `same_score`: the largest share of one score among a judge's answers, where its
-    cases are balanced.
-    """
-
-    window: int = Field(5, ge=1)
-    format: float = Field(0.8, ge=0, le=1)
-    shorter: float = Field(0.4, gt=0, le=1)
-    longer: float = Field(2.5, ge=1)
-    same_score: float = Field(0.9, gt=0, le=1)
+    window: int = Field(5, ge=1, description="the limits hold for means over so many last steps")
+    format: float = Field(0.8, ge=0, le=1, description="the least share of readable answers")
+    shorter: float = Field(0.4, gt=0, le=1, description="the least length of answers, by that of the first steps")
+    longer: float = Field(2.5, ge=1, description="the largest length of answers, by that of the first steps")
+    same_score: float = Field(0.9, gt=0, le=1, description="the largest share of one score among a judge's answers")
 
 
 SAMPLED: dict[StageKind, ModelRole] = {
@@ -221,19 +215,25 @@ def _prompts(checked: dict[str, Any]) -> str:
 
 
 class CurriculumSpec(Section):
-    """A whole curriculum. Without `prompts` a domain has its own pack, and files "math"."""
+    """A whole curriculum."""
 
-    name: str
-    seed: int = 0
-    domain: str = "nano"
-    files: Files | None = None
-    """In the place of a domain."""
-    harder: str | None = None
-    """A domain of harder problems: labelled beside the others, half of the generator's problems from iteration 2 on."""
-    prompts: str = Field(default_factory=_prompts)
-    start: str = "nano-base"
-    iterations: int = Field(2, ge=1, le=16)
-    ablations: tuple[Ablation, ...] = Field((), strict=False)
+    name: str = Field(description="what the store and `proofloop runs` call it")
+    seed: int = Field(0, description="of everything that is drawn; `--seed` sets another")
+    domain: str = Field("nano", description="whose problems, and whose checker in the place of graders")
+    files: Files | None = Field(None, description="in the place of a domain")
+    harder: str | None = Field(
+        None,
+        description="a domain of harder problems: labels from iteration 1 on, half of the generator's from 2 on",
+    )
+    prompts: str = Field(
+        default_factory=_prompts,
+        description="the prompt pack; a domain has its own, and files have `math`",
+    )
+    start: str = Field("nano-base", description="the model that every role begins with; with [files] to be said")
+    iterations: int = Field(2, ge=1, le=16, description="how often the stages are gone through")
+    ablations: tuple[Ablation, ...] = Field(
+        (), strict=False, description="stages beside those of iteration 1, for comparison; they never serve"
+    )
     engine: EngineSection = EngineSection()
     sampling: SamplingSection = SamplingSection()
     cold_start: ColdStart = ColdStart()
@@ -247,8 +247,11 @@ class CurriculumSpec(Section):
     gate: Gate = Gate()
     watch: Watch = Watch()
     prices: Prices = Prices()
-    measured: int = Field(256, ge=0)
-    """Problems of the test split on which every version is measured at the end, and harder ones; 0: none."""
+    measured: int = Field(
+        256,
+        ge=0,
+        description="problems of the test split to measure every version on in the end, of `harder` as many; 0: none",
+    )
     base: Path = Field(Path(), strict=False)
 
     @model_validator(mode="after")

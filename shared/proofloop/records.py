@@ -42,9 +42,9 @@ class Problem(Record):
 class Sampling(Record):
     """How an answer is sampled."""
 
-    temperature: float = Field(1.0, ge=0, le=100)
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_tokens: int = Field(4096, ge=1)
+    temperature: float = Field(1.0, ge=0, le=100, description="divides the logits; where answers train, above 0")
+    top_p: float = Field(1.0, gt=0, le=1, description="tokens beyond this mass are cut; where answers train, 1")
+    max_tokens: int = Field(4096, ge=1, description="an answer is cut off after so many tokens")
 
 
 class Provenance(Record):

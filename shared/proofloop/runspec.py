@@ -66,10 +66,10 @@ SECRET = re.compile(r"(^|_)(key|secret|password)$")
 
 
 class EngineSection(Section):
-    """Which engine answers; `settings` are the engine's own, checked by it."""
+    """Which engine answers."""
 
-    kind: str = "local"
-    settings: dict[str, Any] = Field(default_factory=dict)
+    kind: str = Field("local", description="the engine's name; `proofloop doctor` lists those that are installed")
+    settings: dict[str, Any] = Field(default_factory=dict, description="the engine's own, checked by it")
 
     @model_validator(mode="after")
     def _no_secret(self) -> EngineSection:
@@ -106,17 +106,15 @@ class SamplingSection(Section):
 
 
 class Labeling(Section):
-    """The auto-label of section 2.3: n critiques a proof, m meta-critiques an issue, a quorum of k.
+    """The auto-label of section 2.3."""
 
-    `confirm_at`: the lowest meta-score that confirms. `stop_early` ends the critiques of a proof once they cannot
-    change its label.
-    """
-
-    n: int = Field(8, ge=1, le=1024)
-    m: int = Field(3, ge=1, le=255)
-    k: int = Field(2, ge=1)
-    confirm_at: Literal[0.5, 1.0] = 0.5  # type: ignore[valid-type]  # as records.Score
-    stop_early: bool = True
+    n: int = Field(8, ge=1, le=1024, description="critiques a proof")
+    m: int = Field(3, ge=1, le=255, description="meta-critiques a critique that reports an issue")
+    k: int = Field(2, ge=1, description="confirmed critiques that a label below 1 needs; at most n")
+    confirm_at: Literal[0.5, 1.0] = Field(  # type: ignore[valid-type]  # as records.Score
+        0.5, description="the lowest meta-score that confirms an issue"
+    )
+    stop_early: bool = Field(True, description="no more critiques of a proof once they cannot change its label")
 
     @model_validator(mode="after")
     def _quorum_fits(self) -> Labeling:
@@ -217,9 +215,9 @@ class Flow(Section):
 class Prices(Section):
     """What things cost, in one currency; zero where nobody pays."""
 
-    per_million_prompt_tokens: float = Field(0.0, ge=0)
-    per_million_completion_tokens: float = Field(0.0, ge=0)
-    per_engine_hour: float = Field(0.0, ge=0)
+    per_million_prompt_tokens: float = Field(0.0, ge=0, description="of runs alone, not of a curriculum")
+    per_million_completion_tokens: float = Field(0.0, ge=0, description="of runs alone, not of a curriculum")
+    per_engine_hour: float = Field(0.0, ge=0, description="an hour of the engine; of a curriculum, of its stages")
 
 
 def _prompts(checked: dict[str, Any]) -> str:

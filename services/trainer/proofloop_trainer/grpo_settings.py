@@ -18,7 +18,9 @@ class GrpoSettings(BaseModel):
 
     learning_rate: float = Field(3e-4, gt=0, le=1, description="AdamW's step size, without warm-up")
     decay_steps: int | None = Field(
-        None, ge=1, description="the step size falls in a straight line to a tenth at this step; None: constant"
+        None,
+        ge=1,
+        description="the step size falls in a straight line to a tenth at this step; a run's is constant unless said",
     )
     weight_decay: float = Field(0.0, ge=0, lt=1, description="AdamW's decoupled weight decay")
     epochs: int = Field(2, ge=1, le=16, description="how often a step goes through its batch")
@@ -31,7 +33,7 @@ class GrpoSettings(BaseModel):
     kl_coefficient: float = Field(0.02, ge=0, le=10, description="beta: weight of the KL to the reference model")
     unbiased_kl: bool = Field(True, description="multiply the KL term by the ratio, as DeepSeek-V3.2 does")
     off_policy_mask_threshold: float | None = Field(
-        None, gt=0, description="delta: drop a bad answer when mean log(old/new) exceeds it; None keeps all"
+        None, gt=0, description="delta: drop a bad answer when mean log(old/new) exceeds it; unset: none"
     )
     replay_routing: bool = Field(
         True, description="a mixture of experts trains with the experts that were sampled, where the engine names them"
@@ -40,7 +42,7 @@ class GrpoSettings(BaseModel):
         "train", description="mask: a truncated answer counts in its group's mean and gives no loss"
     )
     max_staleness: int | None = Field(
-        None, ge=0, description="drop groups with an answer of a model more than so many steps old; None keeps all"
+        None, ge=0, description="drop groups with an answer of a model more than so many steps old; unset: none"
     )
     temperature: float = Field(1.0, gt=0, le=10, description="the one the answers were sampled at: scales the logits")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")

@@ -15,7 +15,12 @@ from proofloop.errors import ConfigError, install_hint
 
 
 def iterate(
-    file: Annotated[Path, typer.Argument(help="The curriculum's TOML file. See examples/nano-iterate.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="The curriculum's TOML file: docs/curriculum-keys.md lists its keys. See examples/nano-iterate."
+        ),
+    ],
     store: StoreOption = None,
     seed: Annotated[
         int | None, typer.Option("--seed", help="Another seed than the file's; becomes part of the name.")
