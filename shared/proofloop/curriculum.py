@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from proofloop import keys
-from proofloop.domains import prompts_of
+from proofloop.domains import domain_names, prompts_of
 from proofloop.errors import ConfigError
 from proofloop.records import ModelRole
 from proofloop.rewards import PAPER_ALPHA, PAPER_BETA
@@ -37,6 +37,8 @@ Ablation = Literal["no-meta", "no-self"]
 ITERATION: tuple[StageKind, ...] = ("verifier", "meta_verifier", "enhanced", "generator", "label", "consolidate")
 LATER_ITERATION: tuple[StageKind, ...] = ("enhanced", "generator", "label", "consolidate")
 """The consolidated model verifies and meta-verifies already: its verifier goes on with R_meta at once."""
+
+CURRICULUM_FILE = "a curriculum's TOML file"
 
 ABLATED: dict[Ablation, StageKind] = {"no-meta": "enhanced", "no-self": "generator"}
 
@@ -324,10 +326,13 @@ def grpo_fields(spec: CurriculumSpec, kind: StageKind, steps: int | None = None)
 def load_curriculum(file: Path) -> CurriculumSpec:
     """Read and check a curriculum's TOML file. Raises ConfigError."""
     try:
-        spec = CurriculumSpec.model_validate(read_fields(file, CurriculumSpec))
+        spec = CurriculumSpec.model_validate(read_fields(file, CurriculumSpec, CURRICULUM_FILE))
     except ValidationError as error:
         raise explain(error, str(file), CurriculumSpec) from error
     keys.check_id(spec.name, f"name in {file}")
+    for key, domain in (("domain", spec.domain), ("harder", spec.harder)):
+        if domain is not None and domain not in domain_names():
+            raise ConfigError(f"{key} = {domain!r} in {file}: unknown domain", f"one of: {', '.join(domain_names())}")
     if spec.files:
         _check_beside_files(spec.model_fields_set, file)
     check_loads_versions(spec.engine, "a curriculum", str(file))

@@ -293,14 +293,17 @@ def load_runspec(file: Path) -> RunSpec:
     return parse_runspec(read_fields(file, RunSpec), str(file))
 
 
-def read_fields(file: Path, root: type[BaseModel]) -> dict[str, Any]:
-    """The fields of a TOML file that describes a `root`, with the folder it lies in as `base`. Raises ConfigError."""
+def read_fields(file: Path, root: type[BaseModel], wanted: str = "a run.toml") -> dict[str, Any]:
+    """The fields of a TOML file that describes a `root`, with the folder it lies in as `base`. Raises ConfigError.
+
+    `wanted`: what such a file is called.
+    """
     try:
         fields = tomllib.loads(file.read_text("utf-8-sig"))
     except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}", "give the path of a run.toml") from error
+        raise ConfigError(f"{file} cannot be read: {error.strerror}", f"give the path of {wanted}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{file} is not TOML: {error}", "see examples/ for run files that work") from error
+        raise ConfigError(f"{file} is not TOML: {error}", "see examples/ for files that work") from error
     if "base" in fields:
         raise ConfigError(f"unknown key base in {file}", f"known here: {', '.join(_known_keys([], root))}")
     return {"name": file.stem, "base": file.parent.absolute(), **fields}
@@ -324,10 +327,14 @@ def parse_runspec(fields: dict[str, Any], origin: str) -> RunSpec:
     return spec
 
 
+NEVER_TRAINED_ON = ("openai",)
+"""Engines that have no answers by the versions that training makes, whatever their settings."""
+
+
 def check_loads_versions(engine: EngineSection, trained: str, origin: str) -> None:
     """Raise ConfigError for an engine that has no answers by the versions that training makes."""
     name = engine.settings.get("model")
-    if engine.kind not in ("openai", "triton") or (engine.kind == "triton" and not name):
+    if engine.kind not in NEVER_TRAINED_ON and (engine.kind != "triton" or not name):
         return
     setting = f"[engine.settings] model = {json.dumps(name)}" if name else f'[engine] kind = "{engine.kind}"'
     why = "such a server has the models that it was started with, and none of the versions that training makes"
@@ -393,18 +400,29 @@ def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> Confi
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     said, _, hint = first["msg"].removeprefix("Value error, ").partition(HINT)
     if not first["loc"]:  # sections that do not go together
-        return ConfigError(f"{said} (in {origin})", hint or "see examples/ for run files")
-    *sections, key = names = [str(part) for part in first["loc"]]
+        return ConfigError(f"{said} (in {origin})", hint or "see examples/ for files that work")
+    *sections, key = names = _names(first["loc"])
     place = _place(names)
     if first["type"] == "extra_forbidden":
         known = _known_keys(sections, root)
         return ConfigError(f"unknown key {place} in {origin}", f"known here: {', '.join(known)}")
     if first["type"] == "missing":
-        return ConfigError(f"{place} is missing in {origin}", "see examples/ for run files that work")
+        return ConfigError(f"{place} is missing in {origin}", "see examples/ for files that work")
     if first["type"] == "value_error" and _section_class([*sections, key], root) is not _section_class(sections, root):
         place = f"[{'.'.join([*sections, key])}]"  # its keys do not go together
     shown = f" = {first['input']!r}" if isinstance(first["input"], str | int | float | bool) else ""
     return ConfigError(f"{place}{shown} in {origin}: {said}", hint or _quotes(first["type"], first["input"]))
+
+
+def _names(parts: tuple[int | str, ...]) -> list[str]:
+    """The way to a value, one of a list by its position: `temperatures[0]`."""
+    names: list[str] = []
+    for part in parts:
+        if isinstance(part, int) and names:
+            names[-1] += f"[{part}]"
+        else:
+            names.append(str(part))
+    return names
 
 
 def _section_class(names: list[str], root: type[BaseModel]) -> type[BaseModel]:

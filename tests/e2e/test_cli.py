@@ -212,7 +212,12 @@ def test_a_file_of_the_other_kind_is_refused_with_the_command_that_takes_it(
     command = here(tmp_path)
     check_is_refused(command("run", "c.toml"), "c.toml is a curriculum's file", "`proofloop iterate c.toml`")
     check_is_refused(command("iterate", "small.toml"), "small.toml is a run's file", "`proofloop run small.toml`")
-    check_is_refused(command("iterate", "kind.toml"), 'unknown engine "tritn"', "simulated, triton")
+    refused = command("iterate", "kind.toml")
+    check_is_refused(refused, 'unknown engine "tritn"', "simulated, triton")
+    assert "openai" not in refused.err
+    check_is_refused(
+        command("iterate", "none.toml"), "none.toml cannot be read", "the path of a curriculum's TOML file"
+    )
     assert [name for name in files_in(tmp_path) if name != "data"] == ["c.toml", "kind.toml", "small.toml"]
 
 

@@ -422,6 +422,35 @@ def test_a_wrong_key_is_named_with_what_is_known(tmp_path: Path):
     assert "refresh, refresh_steps" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('harder = "nano-lng"\n', r"^harder = 'nano-lng' in .*c.toml: unknown domain\nhint: one of: nano, nano-long$"),
+        ('domain = "geometry"\n', r"^domain = 'geometry' in .*c.toml: unknown domain\nhint: one of: nano, nano-long$"),
+        ('ablations = ["no-self", "no-mta"]\n', r"^ablations\[1\] = 'no-mta' in .*c.toml: Input should be 'no-meta'"),
+        ('[data]\ntemperatures = ["1"]\n', r"^\[data\] temperatures\[0\] = '1' in .*c.toml: Input should be a valid"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key_and_its_file(tmp_path: Path, text: str, said: str):
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        load_curriculum(tmp_path / "c.toml")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"minibatch_seqs": 3}, r"^unknown key minibatch_seqs in \[verifier.settings\] of curriculum 'c'\nhint: known"),
+        ({"kl_coefficient": -1}, r"^kl_coefficient = -1 in \[verifier.settings\] of curriculum 'c': Input should be"),
+    ],
+)
+def test_a_wrong_setting_of_a_stage_is_named_with_its_section_and_its_curriculum(
+    settings: dict[str, object], said: str
+):
+    with pytest.raises(ConfigError, match=said):
+        stages.settings_of(CurriculumSpec.model_validate({"name": "c", "verifier": {"settings": settings}}), "verifier")
+
+
 def test_a_stage_that_is_given_something_else_keeps_its_steps(tmp_path: Path):
     (tmp_path / "c.toml").write_text("[verifier]\ngroups = 40\n[generator]\nbeta = 0.3\n")
     assert load_curriculum(tmp_path / "c.toml").stages == CurriculumSpec(name="c").stages

@@ -211,12 +211,12 @@ def test_folder_without_a_model_is_refused(tmp_path):
 
 
 def test_a_step_trains_at_the_temperature_that_its_answers_were_sampled_at():
-    assert grpo_settings({}, "generator", Sampling(temperature=0.7)).temperature == 0.7
+    assert grpo_settings({}, "generator", "run", Sampling(temperature=0.7)).temperature == 0.7
     with pytest.raises(ConfigError, match=r"\[generator.settings\] temperature = 1: its answers are sampled at 0.7"):
-        grpo_settings({"temperature": 1.0}, "generator", Sampling(temperature=0.7))
+        grpo_settings({"temperature": 1.0}, "generator", "run", Sampling(temperature=0.7))
     for sampled in (Sampling(top_p=0.9), Sampling(temperature=0.0)):
         with pytest.raises(ConfigError, match=r"top_p .*\nhint: top_p = 1 and a temperature above 0"):
-            grpo_settings({}, "generator", sampled)
+            grpo_settings({}, "generator", "run", sampled)
 
 
 def test_unknown_setting_is_refused():

@@ -24,7 +24,7 @@ def test_the_run_file_trains_both_roles_with_settings_that_grpo_knows() -> None:
     spec = load_runspec(EXAMPLE / "run.toml")
     check_settings(spec)
     assert spec.training.roles == ("generator", "verifier")
-    settings = grpo_settings(spec.training.verifier.settings, "training.verifier", spec.sampling.verifier)
+    settings = grpo_settings(spec.training.verifier.settings, "training.verifier", "run", spec.sampling.verifier)
     assert (settings.truncated, settings.max_staleness) == ("mask", 4)
     assert spec.problems.file is not None
 

@@ -54,9 +54,10 @@ class GrpoSettings(BaseModel):
         return self.learning_rate * (1 - 0.9 * done)
 
 
-def grpo_settings(fields: dict[str, object], section: str, sampled: Sampling) -> GrpoSettings:
+def grpo_settings(fields: dict[str, object], section: str, origin: str, sampled: Sampling) -> GrpoSettings:
     """The settings of a section (training.verifier, enhanced) whose answers are sampled so. Raises ConfigError.
 
+    `origin`: whose section it is, `run 'mine'`.
     The ratio compares with what the sampler drew from: all tokens, at its temperature.
     """
     if sampled.top_p < 1 or sampled.temperature == 0:
@@ -65,7 +66,7 @@ def grpo_settings(fields: dict[str, object], section: str, sampled: Sampling) ->
     try:
         settings = GrpoSettings.model_validate({"temperature": sampled.temperature, **fields})
     except ValidationError as error:
-        raise explain(error, f"[{section}.settings]", GrpoSettings) from error
+        raise explain(error, f"[{section}.settings] of {origin}", GrpoSettings) from error
     if settings.temperature != sampled.temperature:
         where = f"[{section}.settings] temperature = {settings.temperature:g}: its answers are sampled at"
         raise ConfigError(f"{where} {sampled.temperature:g}", "leave it out: it is the one of [sampling]")

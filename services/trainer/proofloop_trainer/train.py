@@ -23,7 +23,7 @@ from proofloop.runtime import Tools
 from proofloop.settings import load_settings
 from proofloop.store import get_record, put_record
 from proofloop_trainer.grpo import GrpoLearner
-from proofloop_trainer.grpo_settings import grpo_settings
+from proofloop_trainer.grpo_settings import GrpoSettings, grpo_settings
 from proofloop_trainer.memory import make_room
 from proofloop_trainer.samples import Group, choose_groups, groups_of, mean_parts
 from proofloop_trainer.steps import drop_older, open_learner, take_step
@@ -103,7 +103,7 @@ class RoleInTraining:
         self._run_id, self._tools, self._store = run_id, tools, tools.store
         self._spec = tools.spec(run_id)
         self._wanted = self._spec.training.of(role)
-        self._settings = grpo_settings(self._wanted.settings, f"training.{role}", self._spec.sampling_of(role))
+        self._settings = role_settings(self._spec, role)
         self._waiting: dict[str, list[Label]] = {}
         batches = [get_record(self._store, key, _Problems) for key in self._store.list(keys.batches(run_id, role))]
         passed_over = self._store.list(keys.all_passed_over(run_id, role))
@@ -218,4 +218,10 @@ class RoleInTraining:
 def check_settings(spec: RunSpec) -> None:
     """Raise ConfigError for a run whose settings GRPO does not know."""
     for role in spec.training.roles:
-        grpo_settings(spec.training.of(role).settings, f"training.{role}", spec.sampling_of(role))
+        role_settings(spec, role)
+
+
+def role_settings(spec: RunSpec, role: TrainedRole) -> GrpoSettings:
+    """The GRPO settings of a role in a run. Raises ConfigError."""
+    settings, origin = spec.training.of(role).settings, f"run {spec.name!r}"
+    return grpo_settings(settings, f"training.{role}", origin, spec.sampling_of(role))

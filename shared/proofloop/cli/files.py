@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from proofloop.curriculum import CurriculumSpec, load_curriculum
+from proofloop.curriculum import CURRICULUM_FILE, CurriculumSpec, load_curriculum
 from proofloop.engine import check_kind
 from proofloop.errors import ConfigError
-from proofloop.runspec import RunSpec, load_runspec, read_fields
+from proofloop.runspec import NEVER_TRAINED_ON, RunSpec, load_runspec, read_fields
 
 OF_RUNS = RunSpec.model_fields.keys() - CurriculumSpec.model_fields.keys()
 OF_CURRICULA = CurriculumSpec.model_fields.keys() - RunSpec.model_fields.keys()
@@ -29,16 +29,16 @@ def read_run(file: Path) -> RunSpec:
 
 def read_curriculum(file: Path) -> CurriculumSpec:
     """The curriculum of a file. Raises ConfigError."""
-    fields = read_fields(file, CurriculumSpec)
+    fields = read_fields(file, CurriculumSpec, CURRICULUM_FILE)
     if _has_only(fields, OF_RUNS, OF_CURRICULA):
         raise ConfigError(f"{file} is a run's file, not a curriculum's", f"it goes with `proofloop run {file}`")
-    _check_engine(fields)
+    _check_engine(fields, without=NEVER_TRAINED_ON)
     return load_curriculum(file)
 
 
 def is_curriculum(file: Path) -> bool:
     """Whether it is meant as one. Raises ConfigError for what is no TOML."""
-    return _has_only(read_fields(file, CurriculumSpec), OF_CURRICULA, OF_RUNS)
+    return _has_only(read_fields(file, CurriculumSpec, f"a run.toml or {CURRICULUM_FILE}"), OF_CURRICULA, OF_RUNS)
 
 
 def _has_only(fields: Mapping[str, Any], own: set[str], others: set[str]) -> bool:
@@ -46,9 +46,9 @@ def _has_only(fields: Mapping[str, Any], own: set[str], others: set[str]) -> boo
     return bool(fields.keys() & own) and not fields.keys() & others
 
 
-def _check_engine(fields: Mapping[str, Any]) -> None:
-    """Before the models: which ones are to be named depends on the engine."""
+def _check_engine(fields: Mapping[str, Any], without: Collection[str] = ()) -> None:
+    """Before the models: which ones are to be named depends on the engine. None `without` is proposed."""
     engine = fields.get("engine")
     kind = engine.get("kind") if isinstance(engine, dict) else None
     if isinstance(kind, str):
-        check_kind(kind)
+        check_kind(kind, without)

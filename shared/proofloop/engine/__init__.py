@@ -6,7 +6,7 @@ turns a model's version into its local folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import cast
@@ -35,10 +35,13 @@ def installed_engines() -> tuple[str, ...]:
     return tuple(sorted({*BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))}))
 
 
-def check_kind(kind: str) -> None:
-    """Raises ConfigError for an engine that is neither installed here nor one of ours that is installed apart."""
+def check_kind(kind: str, without: Collection[str] = ()) -> None:
+    """Raises ConfigError for an engine that is neither installed here nor one of ours that is installed apart.
+
+    Its hint names those that are installed, `without` some that are no way out.
+    """
     if kind not in {*installed_engines(), *PARTS}:
-        raise _unknown(kind)
+        raise _unknown(kind, without)
 
 
 def _open_openai(settings: Mapping[str, object], _: ResolveModel) -> Engine:
@@ -83,8 +86,8 @@ def _find(kind: str) -> OpenEngine:
     raise _unknown(kind)
 
 
-def _unknown(kind: str) -> ConfigError:
-    other = f"use one of {', '.join(installed_engines())}"
+def _unknown(kind: str, without: Collection[str] = ()) -> ConfigError:
+    other = f"use one of {', '.join(name for name in installed_engines() if name not in without)}"
     if kind in PARTS:
         return ConfigError(f'engine "{kind}" is not installed', f"{install_hint(PARTS[kind])}; or {other}")
     return ConfigError(f'unknown engine "{kind}" in [engine] kind', other)

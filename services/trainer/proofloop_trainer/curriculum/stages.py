@@ -16,6 +16,7 @@ from proofloop.curriculum import SAMPLED, Consolidate, CurriculumSpec, Stage, St
 from proofloop.errors import ProofloopError
 from proofloop.models import MANIFEST
 from proofloop.records import MODEL_ROLES, ModelRole, Record, Tokens, TrainingSample
+from proofloop.runspec import RoleSampling
 from proofloop.standing import GateReport, StageManifest
 from proofloop_trainer.curriculum import gate, labelling
 from proofloop_trainer.curriculum.cases import (
@@ -344,7 +345,8 @@ def _some(work: Work, name: str, cases: list[T], most: int) -> list[T]:
 
 def settings_of(spec: CurriculumSpec, kind: StageKind, steps: int | None = None) -> GrpoSettings:
     """The GRPO settings of a kind of stage: its step size falls until its end, unless said. Raises ConfigError."""
-    return grpo_settings(grpo_fields(spec, kind, steps), kind, getattr(spec.sampling, SAMPLED[kind]))
+    sampled: RoleSampling = getattr(spec.sampling, SAMPLED[kind])
+    return grpo_settings(grpo_fields(spec, kind, steps), kind, f"curriculum {spec.name!r}", sampled)
 
 
 def start_of(run: str, stage: Stage, served: Served) -> str:
