@@ -44,7 +44,12 @@ class Spent:
         if number == 0:
             return None
         values = (self.calls, self.prompt_tokens, self.completion_tokens, self.engine_seconds, self.money)
-        return Spent(*(value / number for value in values))
+        return Spent(*(_mean(value, number) for value in values))
+
+
+def _mean(value: float, number: int) -> float:
+    """Of a count a count, if it is a whole one."""
+    return value // number if isinstance(value, int) and value % number == 0 else value / number
 
 
 @dataclass(frozen=True)

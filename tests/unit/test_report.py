@@ -204,6 +204,7 @@ def test_costs_share_everything_among_the_solved_problems(store: Store) -> None:
     assert (found.proofs, found.labeled_proofs, found.priced) == (5, 4, False)
     assert found.per_problem == Spent(1.25, 12.5, 25, 0.625)
     assert found.per_solved_problem == Spent(5, 50, 100, 2.5)
+    assert [type(each.calls) for each in (found.per_problem, found.per_solved_problem)] == [float, int]
     assert found.per_perfect_problem == Spent(2.5, 25, 50, 1.25)
 
 

@@ -168,7 +168,10 @@ WIDE = 1000
 
 
 def emit(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = "", is_wide: bool = False) -> None:
-    """Rows on stdout: a JSON list, or a table; one of many numbers `is_wide`: without frames, and never folded."""
+    """Rows on stdout: a JSON list, or a table; one of many numbers `is_wide`: without frames, and never folded.
+
+    No table is folded where stdout is no terminal: who reads it there looks for whole words in whole lines.
+    """
     if as_json:
         print(json.dumps(list(rows), indent=2))
         return
@@ -182,7 +185,7 @@ def emit(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = "", i
         table.add_column(name.replace("_", " "), overflow="fold", no_wrap=position == 0, justify=side)
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    Console(markup=False, width=WIDE if is_wide else None).print(table)
+    Console(markup=False, width=WIDE if is_wide or not sys.stdout.isatty() else None).print(table)
 
 
 def _cell(value: object) -> str:

@@ -31,9 +31,13 @@ from proofloop.standing import StageManifest, Standing, all_figures, find_curric
 from proofloop.store import Store
 from proofloop.walk import planned_proofs
 
-app = typer.Typer(help="Runs and curricula in the store: list, show, steps, report, cost.", no_args_is_help=True)
+app = typer.Typer(
+    help="Runs and curricula in the store: list, show, steps, report; of runs alone: measure, search, cost, export.",
+    no_args_is_help=True,
+)
 
 RunArgument = Annotated[str, typer.Argument(help="The run's name.")]
+EitherArgument = Annotated[str, typer.Argument(help="The run's or the curriculum's name.")]
 
 
 @app.command("list")
@@ -46,7 +50,7 @@ def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
 
 @app.command("show")
-def show(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+def show(run: EitherArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """One run: its proofs by outcome and kind, its training, its figures; of a curriculum, where it stands."""
     data = open_store(store, must_exist=True)
     curriculum = find_curriculum(data, run)
@@ -153,7 +157,7 @@ def search(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fa
 
 @app.command("report")
 def report(
-    run: Annotated[str, typer.Argument(help="The run's or the curriculum's name.")],
+    run: EitherArgument,
     out: Annotated[Path, typer.Option("--out", help="Folder for report.html and summary.json.")] = Path("report"),
     store: StoreOption = None,
 ) -> None:

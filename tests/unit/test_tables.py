@@ -1,0 +1,27 @@
+"""What commands print on stdout."""
+
+from __future__ import annotations
+
+import pytest
+
+from proofloop.cli.common import emit
+
+
+def test_a_table_is_not_folded_where_stdout_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    emit([{"what": "engines", "found": "local, openai, simulated, triton " * 5, "calls": 357}], as_json=False)
+    printed = capsys.readouterr().out
+    assert "local, openai, simulated, triton " * 5 in printed
+    assert " 357 " in printed
+
+
+def test_a_table_keeps_to_the_width_of_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    emit([{"what": "engines", "found": "local, openai, simulated, triton"}], as_json=False)
+    printed = capsys.readouterr().out
+    assert "triton" in printed and "local, openai, simulated, triton" not in printed
