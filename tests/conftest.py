@@ -36,6 +36,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.fixture(autouse=True, scope="session")
+def loggers_follow_their_settings() -> Iterator[None]:
+    """A logger that is cached keeps the settings of the first command that a test ran, and later ones see nothing."""
+    configure = structlog.configure
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(structlog, "configure", lambda **said: configure(**{**said, "cache_logger_on_first_use": False}))
+        yield
+
+
 @pytest.fixture
 def quiet_log() -> Iterator[None]:
     """Errors that a test provokes on purpose are not shown."""
