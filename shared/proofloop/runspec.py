@@ -361,12 +361,12 @@ def read_frozen(body: bytes, kind: type[S]) -> S:
         ) from error
 
 
-def first_difference(now: Section, begun: Section, *, places: Mapping[str, Any]) -> str | None:
+def first_difference(now: Section, begun: Section, *, apart_from: Mapping[str, Any]) -> str | None:
     """The first key in which a file is not as it was, with both values: `[flow] verifier = 8, was 4`.
 
-    `places` are the keys that say only where files lie; they count as no difference.
+    `apart_from` are the keys that count as no difference, as those that say only where files lie.
     """
-    fields, before = (spec.model_dump(mode="json", exclude=places) for spec in (now, begun))
+    fields, before = (spec.model_dump(mode="json", exclude=apart_from) for spec in (now, begun))
     return next(_differences(fields, before, ()), None)
 
 

@@ -58,7 +58,7 @@ def freeze(store: Store, spec: CurriculumSpec) -> PromptPack:
     body = spec.model_dump_json(exclude={"base"}).encode()
     is_new = store.put_if_absent(keys.curriculum(spec.name), body, durable=True)
     begun = spec if is_new else read_frozen(store.get(keys.curriculum(spec.name)), CurriculumSpec)
-    if change := first_difference(spec, begun, places=CHANGEABLE):
+    if change := first_difference(spec, begun, apart_from=CHANGEABLE):
         raise ConfigError(
             f"curriculum {spec.name!r} was begun with another file: {change}",
             "it is frozen; give the new one another name",
@@ -73,7 +73,7 @@ def freeze(store: Store, spec: CurriculumSpec) -> PromptPack:
 def changed(store: Store, spec: CurriculumSpec) -> str | None:
     """What is allowed to differ from the curriculum as it began, and does: the first key, with both values."""
     return first_difference(
-        spec, read_frozen(store.get(keys.curriculum(spec.name)), CurriculumSpec), places={"base": True}
+        spec, read_frozen(store.get(keys.curriculum(spec.name)), CurriculumSpec), apart_from={"base": True}
     )
 
 

@@ -105,7 +105,7 @@ def create_run(store: Store, spec: RunSpec, *, resume: bool, pack: PromptPack | 
         raise ConfigError(
             f"run {spec.name!r} is already in the store", "give --resume to go on with it, or another name"
         )
-    if change := first_difference(spec, stored, places={"base": True, "problems": {"file"}}):
+    if change := first_difference(spec, stored, apart_from={"base": True, "problems": {"file"}}):
         raise ConfigError(
             f"run {spec.name!r} was begun with another run file: {change}",
             "a run's spec is frozen; give the new one another name",

@@ -20,7 +20,7 @@ from proofloop_trainer.checkpoint import (
     write_model_manifest,
 )
 
-WEIGHTS = "model*.safetensors*"
+WEIGHTS_WITH_INDEX = "model*.safetensors*"
 """One file, or several with their index."""
 
 
@@ -41,7 +41,7 @@ def copy_model(whole: Path, folder: Path, dtype: torch.dtype) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     left_out = {MANIFEST, *(path.name for path in optimizer_files(whole))}
     if dtype != torch.float32:
-        left_out |= {path.name for path in whole.glob(WEIGHTS)}
+        left_out |= {path.name for path in whole.glob(WEIGHTS_WITH_INDEX)}
     for path in whole.iterdir():
         if path.is_file() and path.name not in left_out:
             shutil.copyfile(path, folder / path.name)

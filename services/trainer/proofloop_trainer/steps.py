@@ -78,19 +78,18 @@ def publish_made(store: Store, version: str, step: int, make: Callable[[Path], o
     A process killed between the two made the weights already.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        kept, whole, served = keys.weights(version), Path(scratch, "whole"), Path(scratch, "served")
-        if dtype != torch.float32 and store.exists(f"{kept}/{MANIFEST}"):
+        whole, served = Path(scratch, "whole"), Path(scratch, "served")
+        kept = version if dtype == torch.float32 else keys.weights(version)
+        if store.exists(f"{kept}/{MANIFEST}"):
             whole = version_folder(store, Path(scratch), kept)
         else:
             make(whole)
             write_model_manifest(whole, step)
-        if dtype == torch.float32:
-            publish_folder(store, whole, version)
-            return
-        publish_folder(store, whole, kept)
-        copy_model(whole, served, dtype)
-        write_model_manifest(served, step)
-        publish_folder(store, served, version)
+            publish_folder(store, whole, kept)
+        if kept != version:
+            copy_model(whole, served, dtype)
+            write_model_manifest(served, step)
+            publish_folder(store, served, version)
 
 
 def drop_older(store: Store, newest: str, cache: Path | None = None) -> None:

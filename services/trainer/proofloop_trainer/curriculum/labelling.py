@@ -18,11 +18,10 @@ from proofloop.store import get_record
 from proofloop.walk import LocalWalk, create_run, planned_proofs
 from proofloop_trainer.curriculum.cases import CaseFile
 from proofloop_trainer.curriculum.graded import GradedProof
+from proofloop_trainer.curriculum.kept import EVERY_S
 from proofloop_trainer.curriculum.work import Work
 
 Served = dict[ModelRole, str]
-
-SAID_EVERY_S = 10.0
 
 
 def label_proofs(work: Work, iteration: int, served: Served) -> list[GradedProof]:
@@ -81,7 +80,7 @@ def _teller(work: Work, name: str) -> Callable[[Progress], None]:
 
     def tell(progress: Progress) -> None:
         nonlocal said
-        if time.monotonic() - said > SAID_EVERY_S:
+        if time.monotonic() - said > EVERY_S:
             said = time.monotonic()
             work.say(f"{name}: {progress.labeled}/{progress.planned} proofs have their label")
 

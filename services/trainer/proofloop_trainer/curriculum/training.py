@@ -48,8 +48,9 @@ def train(
     count = Count(steps, len(sights))
     while len(sights) < steps:
         work.check_stopping()
-        folders = work.weights(start), work.weights(reference or start)
-        learner = learner or open_learner(work.store, work.spec.name, name, len(sights), settings, *folders)
+        if learner is None:
+            folders = work.weights(start), work.weights(reference or start)
+            learner = open_learner(work.store, work.spec.name, name, len(sights), settings, *folders)
         batch = _batch(work, name, role, len(sights), version, rollout)
         taken = take_step(work.store, work.spec.name, name, learner, batch, work.folder(start))
         version = taken.version
