@@ -72,7 +72,7 @@ class Place:
 
     @property
     def queue(self) -> str:
-        return Topology(self.namespace).queue(ROLE)
+        return Topology(self.namespace).queue(ROLE).name
 
 
 def main() -> None:

@@ -132,7 +132,7 @@ def load(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
         proofs = [f"proof-{number:03d}" for number in range(plan.messages // CRITIQUES_PER_PROOF)]
         put_proofs(store, "load", proofs)
         ports = start(fleet, plan)
-        watch = Watch(fleet, f"{broker.api}/api/queues/%2F/{Topology(fleet.namespace).queue('verifier')}")
+        watch = Watch(fleet, f"{broker.api}/api/queues/%2F/{Topology(fleet.namespace).queue('verifier').name}")
         watch.until("consumers", PROCESSES, plan.fill_limit_s)
         began, first = time.monotonic(), watch.look()
         bus = RabbitBus(broker.url, namespace=fleet.namespace, roles=["verifier", *SHORT_ROLES])

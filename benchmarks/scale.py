@@ -317,7 +317,7 @@ class Trial:
     def _announced(self) -> Iterator[OfProof]:
         """Every review that the verifiers announced."""
         connection = BlockingConnection(URLParameters(self.broker.url))
-        channel, queue = connection.channel(), Topology(self.fleet.namespace).queue("meta_verifier")
+        channel, queue = connection.channel(), Topology(self.fleet.namespace).queue("meta_verifier").name
         while (body := channel.basic_get(queue)[2]) is not None:
             event = decode(body)
             assert isinstance(event, OfProof)

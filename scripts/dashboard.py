@@ -124,7 +124,7 @@ def play(fleet: Fleet, ports: dict[str, int], place: Path, began: float) -> list
     do(100, "a burst for version 12")
     pose("burst", "v12", 60)
     do(130, "no event in a queue")
-    publish(fleet.environment["PROOFLOOP_BROKER"], Topology(fleet.namespace).queue("meta_verifier"), b"no event")
+    publish(fleet.environment["PROOFLOOP_BROKER"], Topology(fleet.namespace).queue("meta_verifier").name, b"no event")
     do(160, "two more verifiers")
     for pod in ("verifier-1", "verifier-2"):
         serve(fleet, pod, ports[pod])

@@ -15,8 +15,8 @@ import pytest
 
 from proofloop.bus import ACK, Bus, BusState, DeadLetter, Delivery, LocalBus, Outcome
 from proofloop.bus.dead_letters import DeadLetters
-from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.messages import Event, ModelPublished, ProofReviewed, ReviewJudged, decode, encode
+from tests.integration.embedded_worker import EmbeddedBus
 from tests.integration.servers import Broker, delete_namespace
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
@@ -62,7 +62,7 @@ class DeadOnBroker(list[DeadLetter]):
 @contextmanager
 def rabbitmq(broker: Broker) -> Iterator[Subject]:
     namespace = f"test-{uuid.uuid4().hex[:8]}"
-    bus, letters = RabbitBus(broker.url, namespace=namespace), DeadLetters(broker.url, namespace=namespace)
+    bus, letters = EmbeddedBus(broker.url, namespace=namespace), DeadLetters(broker.url, namespace=namespace)
 
     def wait_idle(timeout_s: float) -> bool:
         """Nothing ready, nothing later, nothing here, several times in a row: what travels is in none of them."""

@@ -627,7 +627,7 @@ def test_dead_letters_on_the_broker_and_in_the_store_are_both_seen(
         LocalStore(copied / "data"), "small"
     )
     open_bus(load_settings()).close(grace_s=5)  # makes the queues
-    publish(broker.url, Topology(namespace).dead_queue("meta_verifier"), encode(event))
+    publish(broker.url, Topology(namespace).dead_queue("meta_verifier").name, encode(event))
     try:
         letters = DeadLetters(broker.url, namespace=namespace)
         assert wait_until(lambda: any(depth.dead for depth in letters.depths()), 60)

@@ -31,7 +31,7 @@ def test_the_queue_is_counted_by_http_with_what_is_being_worked_on() -> None:
         "protocol": "http",
         "mode": "QueueLength",
         "excludeUnacknowledged": "false",
-        "queueName": Topology("proofloop").queue("verifier"),
+        "queueName": Topology("proofloop").queue("verifier").name,
         "vhostName": "/",
         "activationValue": "0",
         "value": "",

@@ -137,9 +137,11 @@ def delete_namespace(url: str, namespace: str) -> None:
     channel, topology = connection.channel(), Topology(namespace)
     for role in (*ROUTES, "audit", "nobody"):
         for queue in (topology.queue(role), topology.later_queue(role), topology.dead_queue(role)):
-            channel.queue_delete(queue)
-    channel.exchange_delete(topology.exchange)
-    channel.exchange_delete(topology.dead_exchange)
+            channel.queue_delete(queue.name)
+    for exchange in (topology.exchange, topology.dead_exchange):
+        channel.exchange_delete(exchange.name)
+    for suffix in (".pidbox", ".events"):  # Celery's, of each worker's control commands and events
+        channel.exchange_delete(f"{namespace}{suffix}")
     connection.close()
 
 

@@ -14,11 +14,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from proofloop import keys
-from proofloop.bus import ACK, Delivery, LocalBus, Outcome
-from proofloop.bus.rabbitmq import RabbitBus
+from proofloop.bus import ACK, LocalBus
 from proofloop.endpoint import Endpoint, Health
-from proofloop.messages import ReviewJudged
 from proofloop.store import LocalStore
+from tests.integration.embedded_worker import EmbeddedBus
 from tests.integration.installation import Installation, wait_until
 from tests.integration.servers import S3, Broker, delete_namespace, free_ports
 from tests.integration.test_endpoint import RUN, probe, scrape
@@ -30,7 +29,7 @@ HEALTHY = (200, "")
 class Process:
     """What `proofloop serve` puts together, in this process; `handle` is asked for every message."""
 
-    bus: RabbitBus
+    bus: EmbeddedBus
     port: int
 
     def pages(self) -> tuple[tuple[int, str], tuple[int, str]]:
@@ -39,12 +38,14 @@ class Process:
 
 @pytest.fixture
 def process(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
-    """A consumer whose thread ends with the message about proof `fatal`; a link is wedged after 1.5 seconds."""
+    """A worker that is wedged after 1.5 seconds."""
     monkeypatch.setattr("proofloop.bus.link.STALLED_S", 1.5)
+    monkeypatch.setattr("proofloop.bus.celery_worker.STALLED_S", 1.5)
     monkeypatch.setattr("proofloop.bus.link.BEAT_S", 0.2)
     namespace, [port] = f"health-{os.urandom(4).hex()}", free_ports(1)
-    bus = RabbitBus(broker.url, namespace=namespace, roles=["labeler"])
-    bus.serve("labeler", ["ReviewJudged"], _handle, concurrency=2)
+    bus = EmbeddedBus(broker.url, namespace=namespace, roles=["labeler"])
+    bus.serve("labeler", ["ReviewJudged"], lambda delivery: ACK, concurrency=2)
+    bus.start()
     health = Health()
     Endpoint("127.0.0.1", port, CollectorRegistry(), health)
     health.watch(bus, LocalStore(tmp_path), threading.Event())
@@ -57,29 +58,32 @@ def process(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         delete_namespace(broker.url, namespace)
 
 
-def _handle(delivery: Delivery) -> Outcome:
-    if b"fatal" in delivery.body:
-        raise SystemExit  # what ends a thread without a word
-    return ACK
-
-
-@pytest.mark.parametrize("name", ["amqp-labeler", "amqp-publisher"])
-def test_a_wedged_thread_is_a_reason_to_restart(name: str, process: Process) -> None:
-    consumer, publisher = process.bus._consumers[0], process.bus._publisher
-    link = consumer._link if name == "amqp-labeler" else publisher._link
+def test_a_wedged_publisher_is_a_reason_to_restart(process: Process) -> None:
     release = threading.Event()
-    link.call(release.wait)
+    process.bus._publisher._link.call(release.wait)
+    goes_wrong_until(release, process, "the thread amqp-publisher has done nothing for ")
+
+
+def test_a_wedged_worker_is_a_reason_to_restart(process: Process) -> None:
+    release = threading.Event()
+    assert process.bus.worker is not None
+    process.bus.worker.hub.call_soon(release.wait)
+    goes_wrong_until(release, process, "the worker's loop has done nothing for ")
+
+
+def goes_wrong_until(release: threading.Event, process: Process, why: str) -> None:
     assert wait_until(lambda: probe(process.port, "healthz")[0] == 503, 60)
     (healthz, readyz) = process.pages()
-    assert healthz[1].startswith(f"the thread {name} has done nothing for ")
+    assert healthz[1].startswith(why)
     assert readyz[0] == 503
     release.set()
     assert wait_until(lambda: process.pages() == (HEALTHY, HEALTHY), 60), process.pages()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_thread_that_ended_is_a_reason_to_restart(process: Process) -> None:
-    process.bus.publish([ReviewJudged(run_id="r", proof_id="fatal", index=0)])
+def test_a_handler_thread_that_ended_is_a_reason_to_restart(process: Process) -> None:
+    assert process.bus.worker is not None
+    process.bus.worker.pool._of_queue["labeler"].put("no task")
     assert wait_until(lambda: probe(process.port, "healthz")[0] == 503, 60)
     assert process.pages()[0][1] in ("the thread labeler-0 ended", "the thread labeler-1 ended")
 

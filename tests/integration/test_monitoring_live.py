@@ -141,13 +141,13 @@ def labels_of(pages: dict[str, str]) -> dict[str, set[str]]:
 
 def put_no_event_in_the_queue_of_the_verifier(installation: Installation) -> None:
     """It becomes a dead letter."""
-    queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue("verifier")
+    queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue("verifier").name
     publish(installation.environment["PROOFLOOP_BROKER"], queue, b"no event")
 
 
 def died_with_a_message_of_the_verifier(installation: Installation) -> bool:
     """Take a message and go away without a word, as a worker does that is killed; whether the broker gave one up."""
-    queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue("verifier")
+    queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue("verifier").name
     with BlockingConnection(URLParameters(installation.environment["PROOFLOOP_BROKER"])) as connection:
         connection.channel().basic_get(queue)
     return sum(depth.dead for depth in installation.letters.depths()) > 0

@@ -144,7 +144,7 @@ def written(proof_id: str) -> ProofWritten:
 
 def send(installation: Installation, body: bytes) -> None:
     """Put a message straight into the verifier's queue."""
-    queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue("verifier")
+    queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue("verifier").name
     publish(installation.environment["PROOFLOOP_BROKER"], queue, body)
 
 

@@ -123,7 +123,7 @@ def waiting_for_trainer(installation: Installation) -> list[ProofLabeled]:
     """Every message in the trainer's queue; they stay there."""
     connection = BlockingConnection(URLParameters(installation.environment["PROOFLOOP_BROKER"]))
     channel = connection.channel()
-    queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue("trainer")
+    queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue("trainer").name
     found = []
     while (taken := channel.basic_get(queue))[0] is not None:
         found.append(decode(taken[2]))

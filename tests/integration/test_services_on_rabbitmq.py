@@ -16,7 +16,7 @@ from pika import BlockingConnection, URLParameters
 
 from proofloop import keys
 from proofloop.bus import NEEDED_BY_ALL, open_bus, open_dead_letters
-from proofloop.bus.rabbitmq import FAILURES
+from proofloop.bus.task_message import FAILURES
 from proofloop.bus.topology import Topology
 from proofloop.ledger import Progress
 from proofloop.messages import Event, ProofLabeled, encode
@@ -194,7 +194,7 @@ def remote_walk(store: Store, spec: RunSpec) -> Iterator[RemoteWalk]:
 
 def bury(installation: Installation, role: str, *events: Event) -> None:
     """Put messages among the dead letters of a role."""
-    queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).dead_queue(role)
+    queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).dead_queue(role).name
     publish(installation.environment["PROOFLOOP_BROKER"], queue, *map(encode, events))
 
 
@@ -203,7 +203,7 @@ def test_what_is_no_event_is_dead_and_can_be_looked_at_replayed_and_dropped(inst
     installation.wait_ready("verifier")
     bodies = [b"not json", b'{"event":"ProofRefuted","run_id":"r"}', b"x" * 5_000_000]
     missing = b'{"event":"ProofWritten","run_id":"none","proof_id":"p","index":0,"verifier_version":"v","colour":"red"}'
-    queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue("verifier")
+    queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue("verifier").name
     publish(installation.environment["PROOFLOOP_BROKER"], queue, *bodies, missing)
     assert wait_until(lambda: len(list(installation.letters.letters())) == 4, 60), installation.log()
     listed = json.loads(_output(installation, "dead", "list", "--json"))
@@ -255,7 +255,7 @@ def _counted(installation: Installation, role: str) -> list[tuple[int, int]]:
     """How often every message ready in a role's queue failed, and how often its worker died."""
     connection = BlockingConnection(URLParameters(installation.environment["PROOFLOOP_BROKER"]))
     channel = connection.channel()
-    queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue(role)
+    queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue(role).name
     found = []
     while (taken := channel.basic_get(queue))[0] is not None:
         headers = taken[1].headers or {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,9 @@ from proofloop.errors import ConfigError, install_hint
 from proofloop.settings import Settings
 
 if TYPE_CHECKING:
+    from celery import Celery
+
+    from proofloop.bus.celery_bus import CeleryBus, OpenService
     from proofloop.bus.dead_letters import DeadLetters
 
 __all__ = [
@@ -23,29 +26,53 @@ __all__ = [
     "Delivery",
     "LocalBus",
     "Outcome",
+    "broker_url",
     "check_broker",
+    "make_app",
     "open_bus",
     "open_dead_letters",
+    "open_worker_bus",
 ]
 
 NEEDED_BY_ALL = ("generator", "verifier", "meta_verifier", "labeler")
 """The roles without which no run goes on: their queues are there whoever comes first."""
 
+START_S = 120.0
+"""How long a starting service waits for its broker: they often start together."""
+
 
 def open_bus(settings: Settings, *, roles: Iterable[str] = NEEDED_BY_ALL, connect_s: float = 15.0) -> Bus:
-    """The bus on the broker, with the queues of these roles.
+    """A bus to publish on the broker, with the queues of these roles.
 
     Raises ConfigError, or BusError when the broker does not answer within `connect_s`.
     """
-    url = _broker(settings)
+    url = broker_url(settings)
     from proofloop.bus.rabbitmq import RabbitBus
 
     return RabbitBus(url, namespace=settings.namespace, roles=roles, connect_s=connect_s)
 
 
+def open_worker_bus(settings: Settings, app: Celery, *, roles: Iterable[str], connect_s: float) -> CeleryBus:
+    """The bus of a process that serves a role as a worker of this Celery application. Raises as `open_bus` does."""
+    from proofloop.bus.celery_bus import CeleryBus
+
+    return CeleryBus(broker_url(settings), app=app, namespace=settings.namespace, roles=roles, connect_s=connect_s)
+
+
+def make_app(settings: Settings, open_service: OpenService, set_up_logging: Callable[..., None]) -> Celery:
+    """The Celery application of this environment; a worker of it opens a role's service. Raises ConfigError."""
+    url = broker_url(settings)
+    from celery.signals import setup_logging
+
+    from proofloop.bus.celery_bus import make_celery
+
+    setup_logging.connect(set_up_logging, weak=False)
+    return make_celery(url, settings.namespace, open_service)
+
+
 def open_dead_letters(settings: Settings) -> DeadLetters:
     """The broker's dead letters. Raises ConfigError."""
-    url = _broker(settings)
+    url = broker_url(settings)
     from proofloop.bus.dead_letters import DeadLetters
 
     return DeadLetters(url, namespace=settings.namespace)
@@ -58,11 +85,12 @@ def check_broker(settings: Settings, role: str) -> None:
     from proofloop.bus.topology import Topology
 
     api = settings.broker_api.get_secret_value() if settings.broker_api else None
-    queue = Topology(settings.namespace).queue(role)
-    check_consumer_timeout(api, parse_url(_broker(settings)).virtual_host, queue, settings.longest_call_s)
+    queue = Topology(settings.namespace).queue(role).name
+    vhost = parse_url(broker_url(settings))[0].virtual_host
+    check_consumer_timeout(api, vhost, queue, settings.longest_call_s)
 
 
-def _broker(settings: Settings) -> str:
+def broker_url(settings: Settings) -> str:
     """The broker's URL, once it is sure that it can be used."""
     if settings.broker is None:
         raise ConfigError(
@@ -70,6 +98,6 @@ def _broker(settings: Settings) -> str:
             "set PROOFLOOP_BROKER=amqp://user:password@host:5672/vhost, or run all roles in one process: "
             "`proofloop run RUN.toml --local`",
         )
-    if find_spec("pika") is None:
-        raise ConfigError("the broker's client is not installed", install_hint("[cluster]"))
+    if any(find_spec(client) is None for client in ("celery", "pika")):
+        raise ConfigError("the broker's clients are not installed", install_hint("[cluster]"))
     return settings.broker.get_secret_value()

@@ -7,7 +7,7 @@ comes to the same process.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from proofloop.messages import Event
@@ -17,12 +17,14 @@ from proofloop.messages import Event
 class Delivery:
     """One message as it came: `attempt` counts from 1.
 
-    `published_s`: since when it could be delivered, as Unix time; None where the bus does not say.
+    `published_s`: since when it could be delivered, as Unix time; None where the bus does not say. `redelivered`: an
+    earlier delivery was not settled, and may still be handled.
     """
 
     body: bytes
     attempt: int = 1
     published_s: float | None = None
+    redelivered: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,13 @@ class Outcome:
     """What becomes of a delivery.
 
     ack: done. requeue: again after `after_s`, not counted as a failure. failed: again, counted against the delivery
-    limit. dead: to the dead letters at once, with `reason`.
+    limit. dead: to the dead letters at once, with `reason`. `error`: the defect behind it, if it is one.
     """
 
     kind: Literal["ack", "requeue", "failed", "dead"]
     reason: str = ""
     after_s: float = 0.0
+    error: BaseException | None = field(default=None, compare=False)
 
 
 ACK = Outcome("ack")
@@ -81,6 +84,10 @@ class Bus(Protocol):
 
     def state(self) -> BusState:
         """Whether everything served is being delivered. Never waits."""
+        ...
+
+    def losses(self) -> int:
+        """How often this process lost its connection: the broker then delivers again what it works on."""
         ...
 
     def close(self, *, grace_s: float) -> None:

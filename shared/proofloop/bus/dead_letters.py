@@ -12,7 +12,7 @@ from pika.exceptions import ChannelClosedByBroker
 
 from proofloop.bus.base import DELIVERY_LIMIT, DeadLetter
 from proofloop.bus.link import connect, parse_url
-from proofloop.bus.rabbitmq import DELIVERIES, REASON, properties_of
+from proofloop.bus.task_message import DELIVERIES, REASON, again, event_of
 from proofloop.bus.topology import ROUTES, Topology
 
 GIVEN_UP = {
@@ -37,7 +37,7 @@ class DeadLetters:
     """What may be done to dead letters from outside; opens a connection for each piece of work."""
 
     def __init__(self, url: str, *, namespace: str = "proofloop") -> None:
-        self._parameters, self._topology = parse_url(url), Topology(namespace)
+        self._nodes, self._topology = parse_url(url), Topology(namespace)
 
     def depths(self) -> list[Depth]:
         """How full the queues are; a role nobody declared is not among them."""
@@ -54,13 +54,13 @@ class DeadLetters:
 
     def drop(self, chosen: Callable[[DeadLetter], bool]) -> int:
         """Forget the chosen; how many they were."""
-        return self._settle(chosen, again=False)
+        return self._settle(chosen, replayed=False)
 
     def replay(self, chosen: Callable[[DeadLetter], bool]) -> int:
         """Give the chosen back to their queues, as if they were new; how many they were."""
-        return self._settle(chosen, again=True)
+        return self._settle(chosen, replayed=True)
 
-    def _settle(self, chosen: Callable[[DeadLetter], bool], *, again: bool) -> int:
+    def _settle(self, chosen: Callable[[DeadLetter], bool], *, replayed: bool) -> int:
         count = 0
         for depth in filter(lambda depth: depth.dead, self.depths()):
             with self._connection() as connection:
@@ -69,9 +69,10 @@ class DeadLetters:
                 for tag, letter, properties in self._taken(channel, depth):
                     if not chosen(letter):
                         continue
-                    if again:
-                        fresh = properties_of(type=properties.type, message_id=properties.message_id)
-                        channel.basic_publish("", self._topology.queue(depth.role), letter.body, fresh, mandatory=True)
+                    if replayed:
+                        queue = self._topology.queue(depth.role).name
+                        copy = again("", queue, properties.headers or {}, letter.body, {})
+                        channel.basic_publish("", queue, copy.body, copy.properties, mandatory=True)
                     channel.basic_ack(tag)
                     count += 1
         return count
@@ -82,7 +83,7 @@ class DeadLetters:
         Not until there are none: what is replayed may die again in the meantime, and come last.
         """
         for _ in range(depth.dead):
-            method, properties, body = channel.basic_get(self._topology.dead_queue(depth.role))
+            method, properties, body = channel.basic_get(self._topology.dead_queue(depth.role).name)
             if method is None or properties is None or body is None:
                 return
             headers = properties.headers or {}
@@ -91,22 +92,23 @@ class DeadLetters:
             letter = DeadLetter(
                 queue=depth.role,
                 reason=headers.get(REASON) or GIVEN_UP.get(by_broker, by_broker),
-                body=body,
+                body=event_of(body),
                 deliveries=headers.get(DELIVERIES, DELIVERY_LIMIT + 1),
             )
             yield method.delivery_tag, letter, properties
 
     def _depth(self, channel: BlockingChannel, role: str) -> Depth | None:
         """None if there are no such queues; the broker then closes the channel."""
-        names = (self._topology.queue(role), self._topology.later_queue(role), self._topology.dead_queue(role))
+        queues = (self._topology.queue(role), self._topology.later_queue(role), self._topology.dead_queue(role))
         try:
-            return Depth(role, *(channel.queue_declare(name, passive=True).method.message_count for name in names))
+            counts = [channel.queue_declare(queue.name, passive=True).method.message_count for queue in queues]
+            return Depth(role, *counts)
         except ChannelClosedByBroker:
             return None
 
     @contextmanager
     def _connection(self) -> Iterator[BlockingConnection]:
-        connection = connect(self._parameters)
+        connection = connect(self._nodes)
         try:
             yield connection
         finally:

@@ -1,21 +1,22 @@
-"""A connection to the broker that a thread of its own keeps alive: it declares, opens, and comes back when it was lost.
+"""Connections to the broker: how its address is read, what their errors mean, and one that its own thread keeps alive.
 
-pika's connections belong to one thread. Whoever wants something done on this one hands it a function: `call`.
+pika's connections belong to one thread. Other threads hand a function to that thread: `call`.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
+from amqp.exceptions import AccessRefused, NotAllowed, PreconditionFailed
 from pika import BlockingConnection, SelectConnection, URLParameters
 from pika.channel import Channel
 from pika.exceptions import (
-    AMQPConnectionError,
     AMQPError,
     AuthenticationError,
     ProbableAccessDeniedError,
@@ -27,24 +28,31 @@ from proofloop.errors import TRUST_HINT, BusError, ConfigError, ProofloopError
 log = structlog.get_logger()
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
-"""Between attempts to come back: doubled each time, with jitter, so that a hundred workers do not return at once."""
+"""Between attempts to reconnect: doubled each time, with jitter, so that a hundred workers do not return at once."""
 
 BEAT_S = 1.0
-"""How often a link that is up shows that its thread runs."""
+"""How often a connected link shows that its thread runs."""
 
 STALLED_S = 150.0
-"""A link's thread that did nothing for so long is wedged; to find out that nobody answers takes it less."""
+"""A thread that did nothing for this long is wedged; to notice that a broker is away takes less."""
 
 HEARTBEAT_S = 30
 """A dead peer is noticed within twice this time."""
 
+REFUSED = (AuthenticationError, ProbableAuthenticationError, ProbableAccessDeniedError, AccessRefused, NotAllowed)
+"""How the two clients say that the broker refuses the user or the vhost."""
 
-def parse_url(url: str) -> URLParameters:
-    """The parameters of an amqp:// or amqps:// URL.
+
+def parse_url(url: str) -> list[URLParameters]:
+    """The parameters of each address in "amqp://... ; amqp://...": the nodes of one cluster, tried in turn.
 
     Raises ConfigError, which never shows the URL: it has a password.
     """
     hint = "write it as amqp://user:password@host:5672/vhost, or amqps:// for TLS; escape special characters as %2F"
+    return [_parse(one.strip(), hint) for one in url.split(";")]
+
+
+def _parse(url: str, hint: str) -> URLParameters:
     if not url.startswith(("amqp://", "amqps://")):
         raise ConfigError("PROOFLOOP_BROKER is no amqp:// or amqps:// URL", hint)
     try:
@@ -55,27 +63,33 @@ def parse_url(url: str) -> URLParameters:
     return parameters
 
 
-def where(parameters: URLParameters) -> str:
+def where(nodes: Sequence[URLParameters]) -> str:
     """The broker's place, without its secrets."""
-    return f"{parameters.host}:{parameters.port}, vhost {parameters.virtual_host}"
+    return f"{', '.join(f'{node.host}:{node.port}' for node in nodes)}, vhost {nodes[0].virtual_host}"
 
 
-def connect(parameters: URLParameters) -> BlockingConnection:
-    """A connection for a short piece of work. Raises ConfigError when it is refused, BusError when nobody answers."""
+def connect(nodes: Sequence[URLParameters]) -> BlockingConnection:
+    """A connection for a short piece of work. Raises ConfigError when refused, BusError when the broker is away."""
     try:
-        return BlockingConnection(parameters)
-    except (AuthenticationError, ProbableAuthenticationError, ProbableAccessDeniedError) as error:
-        raise ConfigError(
-            f"the broker at {where(parameters)} refuses this user or vhost", "correct PROOFLOOP_BROKER"
-        ) from error
-    except ssl.SSLCertVerificationError as error:
-        raise ConfigError(
-            f"the certificate of the broker at {where(parameters)} is not trusted: {error.verify_message}", TRUST_HINT
-        ) from error
-    except (AMQPConnectionError, OSError) as error:
-        raise BusError(
-            f"the broker at {where(parameters)} does not answer: {str(error) or type(error).__name__}"
-        ) from error
+        return BlockingConnection(list(nodes))
+    except (AMQPError, OSError) as error:
+        raise explained(error, nodes) from error
+
+
+def explained(error: Exception, nodes: Sequence[URLParameters]) -> ProofloopError:
+    """What an error of either client means: a ConfigError that a person must correct, else the broker is away."""
+    place = where(nodes)
+    if isinstance(error, REFUSED):
+        return ConfigError(f"the broker at {place} refuses this user or vhost", "correct PROOFLOOP_BROKER")
+    if isinstance(error, PreconditionFailed):
+        return ConfigError(
+            f"the broker has a queue or exchange of ours with other settings: {error.reply_text}",
+            "drain and delete it, or choose another PROOFLOOP_NAMESPACE",
+        )
+    if isinstance(error, ssl.SSLCertVerificationError):
+        problem = f"the certificate of the broker at {place} is not trusted: {error.verify_message}"
+        return ConfigError(problem, TRUST_HINT)
+    return BusError(f"the broker at {place} does not answer: {str(error) or type(error).__name__}")
 
 
 class Link:
@@ -87,13 +101,14 @@ class Link:
     def __init__(
         self,
         name: str,
-        parameters: URLParameters,
+        nodes: Sequence[URLParameters],
         *,
         prepare: Callable[[], None],
         opened: Callable[[Channel], None],
         lost: Callable[[], None] = lambda: None,
     ) -> None:
-        self._parameters, self._prepare, self._opened, self._lost = parameters, prepare, opened, lost
+        self._nodes, self._prepare, self._opened, self._lost = nodes, prepare, opened, lost
+        self._turn = itertools.cycle(nodes)
         self._lock = threading.Lock()
         self._connection: SelectConnection | None = None
         self._actions: list[Callable[[], object]] = []
@@ -156,13 +171,13 @@ class Link:
             pause_s = FIRST_PAUSE_S if self._was_up else min(2 * pause_s, LONGEST_PAUSE_S)
             if not self._closing.is_set():
                 wait_s = pause_s * random.uniform(0.5, 1.0)
-                log.warning("broker_lost", broker=where(self._parameters), reason=str(self._reason), again_in_s=wait_s)
+                log.warning("broker_lost", broker=where(self._nodes), reason=str(self._reason), again_in_s=wait_s)
                 self._closing.wait(wait_s)
 
     def _live(self) -> None:
         """One connection, from its beginning to its end."""
         connection = SelectConnection(
-            self._parameters,
+            next(self._turn),
             on_open_callback=self._open_channel,
             on_open_error_callback=self._end,
             on_close_callback=self._end,

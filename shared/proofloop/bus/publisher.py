@@ -61,13 +61,13 @@ class Publisher:
     touches what is under way; other threads append to what waits.
     """
 
-    def __init__(self, parameters: URLParameters, prepare: Callable[[], None]) -> None:
+    def __init__(self, nodes: Sequence[URLParameters], prepare: Callable[[], None]) -> None:
         self._waiting: deque[tuple[_Batch, Message]] = deque()
         self._under_way: dict[int, tuple[_Batch, Message]] = {}
         self._channel: Channel | None = None
         self._tag = 0
         self._is_closed = False
-        self._link = Link("publisher", parameters, prepare=prepare, opened=self._opened, lost=self._lost)
+        self._link = Link("publisher", nodes, prepare=prepare, opened=self._opened, lost=self._lost)
 
     def publish(self, messages: Sequence[Message], *, timeout_s: float) -> None:
         """Return when the broker has all of them. Raises BusError."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from proofloop.bus import LocalBus, open_bus
+from proofloop.bus import START_S, LocalBus, open_bus
 from proofloop.cli.common import (
     MetricsPortOption,
     StoreOption,
@@ -16,7 +16,6 @@ from proofloop.cli.common import (
     open_store,
     stopping_on_signal,
 )
-from proofloop.cli.serve import CONNECT_S
 from proofloop.endpoint import Endpoint, Health
 from proofloop.errors import ConfigError, install_hint
 from proofloop.metrics import Metrics
@@ -57,7 +56,7 @@ def review(
     token = settings.review_token.get_secret_value() if settings.review_token else None
     if metrics := settings.metrics_port if metrics_port is None else metrics_port:
         Endpoint(settings.metrics_host, metrics, Metrics().registry, health)
-    bus = LocalBus() if settings.broker is None else open_bus(settings, connect_s=CONNECT_S)
+    bus = LocalBus() if settings.broker is None else open_bus(settings, connect_s=START_S)
     try:
         with stopping_on_signal() as stopping:
             health.watch(bus, data, stopping)

@@ -1,0 +1,370 @@
+"""Celery's worker as a role's service: what is different from the worker that Celery ships.
+
+`make_app` names the consumer and the pool by import path, because Sentry must patch Celery before
+`celery.worker.consumer` is imported. The worker's main thread runs the loop: it alone reads from and writes to the
+broker, also acknowledgements. Handlers run in the pool's threads.
+"""
+
+from __future__ import annotations
+
+import queue as queues
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import structlog
+from celery import bootsteps
+from celery.concurrency.base import BasePool, apply_target
+from celery.platforms import EX_OK
+from celery.utils.threads import bound_open_broker_sockets
+from celery.worker import WorkController, state
+from celery.worker.consumer import Consumer
+from celery.worker.control import Panel, nok, ok
+from celery.worker.request import Request
+from kombu.asynchronous import Hub
+from kombu.message import Message
+
+from proofloop.bus.base import BusState
+from proofloop.bus.celery_bus import CeleryBus, EventTask
+from proofloop.bus.link import FIRST_PAUSE_S, LONGEST_PAUSE_S, STALLED_S
+from proofloop.bus.task_message import AS_IT_CAME, RAW, counts
+from proofloop.errors import ConfigError, ProofloopError
+
+log = structlog.get_logger()
+
+BEAT_S = 0.2
+"""How often the loop shows that it runs and looks whether it should stop."""
+
+AWAY_S = 5.0
+"""How long a stopping worker waits for an answer of a broker that is silent."""
+
+NOTHING = b"[[], {}, {}]"
+"""The body of a task without arguments."""
+
+CONTROL_REFUSED = {
+    "pool_grow": "a role grows by processes: start another one, or let KEDA or the HPA do it",
+    "pool_shrink": "a role shrinks by processes: stop one, or let KEDA or the HPA do it",
+    "pool_restart": "stop the process and start it again",
+    "autoscale": "a role scales by processes: KEDA or the HPA starts and stops them",
+    "rate_limit": "the engine's settings in the run file limit its calls",
+    "time_limit": "threads cannot be interrupted; the engine's settings in the run file limit its calls",
+    "revoke": "an event belongs to a run that waits for it; stop the run, or drop its dead letters",
+    "revoke_by_stamped_headers": "an event belongs to a run that waits for it",
+    "terminate": "an event belongs to a run that waits for it",
+}
+"""Celery's control commands that would lose events or do nothing here, and what to do instead."""
+
+
+Tasks = queues.SimpleQueue[tuple[Callable[..., Any], Any, Any, Any] | None]
+
+
+class EventConsumer(Consumer):  # type: ignore[misc]
+    """Consumes one role's queue. Every message reaches the role, also one that Celery cannot read."""
+
+    class Blueprint(Consumer.Blueprint):  # type: ignore[misc]
+        """Without `DelayedDelivery`, which would declare 28 delay queues: `.later` is the one for retries."""
+
+        default_steps: ClassVar = [
+            step for step in Consumer.Blueprint.default_steps if not step.endswith(":DelayedDelivery")
+        ]
+
+    def __init__(self, *arguments: Any, worker_options: dict[str, Any] | None = None, **options: Any) -> None:
+        alone = {"without_mingle": True, "without_gossip": True}  # workers need not know of each other
+        super().__init__(*arguments, worker_options={**(worker_options or {}), **alone}, **options)
+        self.beat_s = time.monotonic()
+        self.is_consuming = False
+        self._late = 0
+
+    @property
+    def bus(self) -> CeleryBus:
+        bus: CeleryBus = self.app.bus
+        return bus
+
+    def beat(self) -> None:
+        self.beat_s = time.monotonic()
+
+    def on_ready(self) -> None:
+        self.is_consuming, self._late = True, 0
+        super().on_ready()
+
+    def ensure_connected(self, connection: Any) -> Any:
+        """Wait for the broker, with a pause that grows and differs from worker to worker."""
+
+        def tell(error: Exception, pause_s: float) -> None:
+            log.warning("broker_away", broker=connection.as_uri(), reason=str(error), again_in_s=round(pause_s, 1))
+
+        def look() -> None:
+            self.beat()
+            state.maybe_shutdown()
+
+        pauses = {
+            "interval_start": random.uniform(0.5, 1.0) * FIRST_PAUSE_S,
+            "interval_step": random.uniform(0.5, 1.0),
+            "interval_max": random.uniform(0.5, 1.0) * LONGEST_PAUSE_S,
+        }
+        return connection.ensure_connection(tell, None, callback=look, **pauses)
+
+    def on_connection_error_after_connected(self, error: Exception) -> None:
+        """The broker delivers again what this process works on."""
+        self.is_consuming = False
+        self.bus.lost_connections += 1
+        log.warning("broker_lost", reason=str(error) or type(error).__name__, running=self.pool.busy)
+        super().on_connection_error_after_connected(error)
+
+    def call_soon_ack(self, settle: Callable[..., None], *arguments: Any, **options: Any) -> Any:
+        """Settle in the loop's thread; the broker took back what came by a connection that is gone."""
+        return super().call_soon_ack(self._settle, settle, *arguments)
+
+    def _settle(self, settle: Any, *arguments: Any) -> None:
+        if settle.__self__.channel.is_open:
+            settle(*arguments)
+            return
+        self._late += 1
+        if self._late == 1:  # once a connection, not once a message
+            log.info("acknowledged_too_late", reason="the connection was lost; the broker delivers again")
+
+    def update_strategies(self) -> None:
+        super().update_strategies()
+        for name in [name for name in self.strategies if not isinstance(self.app.tasks[name], EventTask)]:
+            del self.strategies[name]  # Celery's own tasks are no events
+
+    def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Message], None]:
+        receive = super().create_task_handler(*arguments, **options)
+
+        def receive_anything(message: Message) -> None:
+            try:
+                receive(message)
+            except self.connection_errors:
+                raise
+            except Exception as error:  # a payload that is no list of arguments, a header of another type
+                log.warning("message_is_no_task", reason=repr(error))
+                self._as_it_came(message)
+
+        return receive_anything
+
+    def on_decode_error(self, message: Message, error: Exception) -> None:
+        self._as_it_came(message)
+
+    def on_unknown_message(self, body: object, message: Message) -> None:
+        self._as_it_came(message)
+
+    def on_unknown_task(self, body: object, message: Message, error: Exception) -> None:
+        self._as_it_came(message)
+
+    def on_invalid_task(self, body: object, message: Message, error: Exception) -> None:
+        self._as_it_came(message)
+
+    def _as_it_came(self, message: Message) -> None:
+        """Hand the message to the role as a task without arguments.
+
+        An event of the earlier bus, which published bare events, is handled so; anything else becomes a dead letter
+        with its reason.
+        """
+        if RAW in message.__dict__:  # a defect of ours; the broker makes it a dead letter
+            message.reject()
+            return
+        message.__dict__[RAW] = message.body
+        id = message.properties.get("message_id") or message.delivery_tag
+        message.headers = {**counts(message.headers), "task": AS_IT_CAME, "id": str(id)}
+        message.body, message.content_type, message.content_encoding = NOTHING, "application/json", "utf-8"
+        message.errors, message._decoded_cache = [], None
+        self.task_consumer.on_message(message)
+
+
+class EventRequest(Request):  # type: ignore[misc]
+    """An event on its way through Celery. Nothing skips it: its run waits for it."""
+
+    def __init__(self, message: Message, **options: Any) -> None:
+        super().__init__(message, **options)
+        self._request_dict["taken"] = message
+
+    def revoked(self) -> bool:
+        """Never: Celery acknowledges what is revoked or has expired."""
+        return False
+
+    def cancel(self, pool: HandlerThreads, *_: object, **__: object) -> None:
+        """Called at a cold shutdown (SIGQUIT, or Ctrl-C twice): the handlers give their messages back."""
+        pool.app.service.cancelling.set()
+
+
+class HandlerThreads(BasePool):  # type: ignore[misc]
+    """As many threads as messages at once. Threads wait for engines, so there are many."""
+
+    signal_safe = False
+    body_can_be_buffer = True
+
+    def on_start(self) -> None:
+        self._lock, self.busy = threading.Lock(), 0
+        self._threads: list[threading.Thread] = []
+        self._tasks = self._begin("handler", self.limit)
+
+    def on_apply(self, target: Any, args: Any, kwargs: Any, **options: Any) -> None:
+        self._count(1)
+        self._tasks.put((target, args, options["callback"], options["accept_callback"]))
+
+    def on_stop(self) -> None:
+        """Idle threads end; `ServiceStep` has waited for the others."""
+        for _ in self._threads:
+            self._tasks.put(None)
+
+    on_terminate = on_stop
+
+    @property
+    def ended(self) -> str:
+        """The name of a thread that ended, which only a defect can do; empty while all live."""
+        return next((thread.name for thread in self._threads if not thread.is_alive()), "")
+
+    def _begin(self, name: str, count: int) -> Tasks:
+        """Threads that take from one queue."""
+        tasks: Tasks = queues.SimpleQueue()
+        for number in range(count):
+            thread = threading.Thread(target=self._work, args=(tasks,), name=f"{name}-{number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        return tasks
+
+    def _work(self, tasks: Tasks) -> None:
+        while (task := tasks.get()) is not None:
+            target, args, callback, accept_callback = task
+            try:
+                apply_target(target, args, callback=callback, accept_callback=accept_callback)
+            finally:
+                self._count(-1)
+            del task, args, callback, accept_callback  # an idle thread would keep the body, which may be large
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self.busy += change
+
+
+class ServiceStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Opens what the role needs before the worker consumes. Stopping, it waits for running handlers, then closes it."""
+
+    requires = ("celery.worker.components:Pool",)
+    _hub: Hub | None = None
+
+    def create(self, worker: WorkController) -> None:
+        """Raises SystemExit with what is wrong, caused by the ProofloopError."""
+        try:
+            role = _role_of(worker)
+            self.service = worker.app.service = worker.app.open_service(worker.app, role, worker.concurrency)
+        except ProofloopError as error:
+            raise SystemExit(f"error: {error}") from error
+        worker.app.bus = self.service.bus
+        worker.app.bus.consumer_state = lambda: consumer_state(worker)
+
+    def start(self, worker: WorkController) -> None:
+        ready = worker.consumer.init_callback
+
+        def tell(consumer: EventConsumer) -> None:
+            ready(consumer)
+            self.service.ready()
+
+        worker.consumer.init_callback = tell
+
+    def register_with_event_loop(self, worker: WorkController, hub: Hub) -> None:
+        self._hub = hub  # `get_event_loop()` gives None after a reconnect
+        hub.timer.call_repeatedly(BEAT_S, self._beat, (worker,))
+
+    def close(self, worker: WorkController) -> None:
+        """The worker begins to stop: nothing new begins, running calls get `drain_s`."""
+        self.service.bus.stopping.set()
+        self.service.stopping.set()
+        timer = threading.Timer(self.service.drain_s, self.service.cancelling.set)
+        timer.daemon = True
+        timer.start()
+        if worker.consumer.connection:
+            bound_open_broker_sockets(worker.consumer.connection, AWAY_S)
+
+    def stop(self, worker: WorkController) -> None:
+        self._drain(worker.pool, self.service.drain_s + self.service.grace_s)
+        self.service.close()
+
+    def terminate(self, worker: WorkController) -> None:
+        self.service.cancelling.set()
+        self._drain(worker.pool, self.service.grace_s)
+        self.service.close()
+
+    def _beat(self, worker: WorkController) -> None:
+        worker.consumer.beat()
+        if self.service.stopping.is_set():
+            state.should_stop = EX_OK
+
+    def _drain(self, pool: HandlerThreads, limit_s: float) -> None:
+        """Wait for the handlers, and turn the loop meanwhile: it acknowledges and sends heartbeats."""
+        deadline, turns = time.monotonic() + limit_s, _turns(self._hub)
+        while pool.busy and time.monotonic() < deadline:
+            next(turns)
+        next(turns)  # acknowledges the last ones
+        if pool.busy:
+            log.warning(
+                "handlers_left", running=pool.busy, reason="they did not end in time; the broker delivers again"
+            )
+
+
+def _role_of(worker: WorkController) -> str:
+    """The one role that the worker is started for. Raises ConfigError."""
+    app = worker.app
+    names = {queue.name: role for queue in app.conf.task_queues for role in (queue.name.rpartition(".")[2],)}
+    wanted = [names[name] for name in app.amqp.queues.consume_from if name in names]
+    if len(wanted) != 1:
+        raise ConfigError("a worker process serves one role", f"add -Q with one of {', '.join(names)}")
+    if not issubclass(worker.pool_cls, HandlerThreads):
+        raise ConfigError("handlers wait for engines in threads of their own", "leave out -P / --pool")
+    return str(wanted[0])
+
+
+def consumer_state(worker: WorkController) -> BusState:
+    """Whether the worker delivers; asked from other threads."""
+    consumer, pool = worker.consumer, worker.pool
+    silent_s = time.monotonic() - consumer.beat_s
+    if silent_s > STALLED_S:
+        return BusState(broken=f"the worker's loop has done nothing for {silent_s:.0f} s")
+    if pool.ended and not consumer.bus.stopping.is_set():
+        return BusState(broken=f"the thread {pool.ended} ended")
+    if not consumer.is_consuming:
+        return BusState(away="the queue is not consumed: the broker is away")
+    return BusState()
+
+
+def _turns(hub: Hub | None) -> Iterator[None]:
+    """Each step is one turn of the loop, a beat long at most; without a connection it only waits."""
+    loop = hub.create_loop() if hub else None
+    while hub and loop:
+        try:
+            next(loop)
+        except StopIteration:
+            loop = hub.create_loop()
+        except Exception as error:
+            log.warning("broker_lost", reason=str(error) or type(error).__name__)
+            break
+        yield
+    while True:
+        time.sleep(BEAT_S)
+        yield
+
+
+def _refuse(why: str) -> Callable[..., dict[str, str]]:
+    def command(state: object, **_: object) -> dict[str, str]:
+        reply: dict[str, str] = nok(why)
+        return reply
+
+    return command
+
+
+Panel.data.update({name: _refuse(why) for name, why in CONTROL_REFUSED.items()})
+
+
+def _add_consumer(state: Any, queue: str, **_: object) -> dict[str, str]:
+    """Consume again after `cancel_consumer`. The messages of another role would become dead letters here."""
+    consumer: EventConsumer = state.consumer
+    own = consumer.bus.queue_name
+    if queue != own:
+        return nok(f"this worker serves {own} only; start another process")  # type: ignore[no-any-return]
+    consumer.call_soon(consumer.add_task_queue, queue)
+    return ok(f"add consumer {queue}")  # type: ignore[no-any-return]
+
+
+Panel.data["add_consumer"] = _add_consumer
