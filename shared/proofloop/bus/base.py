@@ -17,20 +17,22 @@ from proofloop.messages import Event
 class Delivery:
     """One message as it came: `attempt` counts from 1.
 
-    `published_s`: since when it could be delivered, as Unix time; None where the bus does not say.
+    `published_s`: since when it could be delivered, as Unix time; None where the bus does not say. `redelivered`: it
+    was delivered before and not settled, so another process, or another thread of this one, may still work on it.
     """
 
     body: bytes
     attempt: int = 1
     published_s: float | None = None
+    redelivered: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What becomes of a delivery.
 
-    ack: done. requeue: again after `after_s`, not counted as a failure. failed: again, counted against the delivery
-    limit. dead: to the dead letters at once, with `reason`.
+    ack: done. requeue: again after `after_s`, not counted as a failure: it keeps its `attempt`. failed: again, counted
+    against the delivery limit. dead: to the dead letters at once, with `reason`.
     """
 
     kind: Literal["ack", "requeue", "failed", "dead"]
@@ -81,6 +83,10 @@ class Bus(Protocol):
 
     def state(self) -> BusState:
         """Whether everything served is being delivered. Never waits."""
+        ...
+
+    def losses(self) -> int:
+        """How often this process lost its connection while it worked on deliveries, which are then delivered again."""
         ...
 
     def close(self, *, grace_s: float) -> None:

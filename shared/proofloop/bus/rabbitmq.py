@@ -97,6 +97,9 @@ class RabbitBus:
         away = (consumer.away for consumer in self._consumers)
         return BusState(next(filter(None, broken), ""), next(filter(None, away), ""))
 
+    def losses(self) -> int:
+        return sum(consumer.losses for consumer in self._consumers)
+
     @property
     def unsettled(self) -> int:
         """Deliveries that are in this process now."""
@@ -150,6 +153,7 @@ class _Taken:
     tag: int
     body: bytes
     properties: BasicProperties
+    redelivered: bool
 
     @property
     def attempt(self) -> int:
@@ -187,6 +191,8 @@ class _Consumer:
         self._lock = threading.Lock()
         self.unsettled = 0
         """Deliveries taken and not settled yet."""
+        self.losses = 0
+        """How often the connection was lost while there were such deliveries."""
         self._waiting: queues.SimpleQueue[_Taken | None] = queues.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._work, name=f"{role}-{number}", daemon=True) for number in range(concurrency)
@@ -233,6 +239,8 @@ class _Consumer:
         self._consuming = True
 
     def _lost(self) -> None:
+        if self._consuming and self.unsettled:
+            self.losses += 1
         self._consuming = False
 
     def _cancel(self) -> None:
@@ -241,7 +249,7 @@ class _Consumer:
 
     def _take(self, channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
         self._count(1)
-        self._waiting.put(_Taken(channel, method.delivery_tag, body, properties))
+        self._waiting.put(_Taken(channel, method.delivery_tag, body, properties, method.redelivered))
 
     def _count(self, change: int) -> None:
         with self._lock:
@@ -258,7 +266,7 @@ class _Consumer:
         if self._stopping.is_set():
             return Outcome("requeue", "the process is stopping")
         try:
-            return self._process(Delivery(taken.body, taken.attempt, taken.published_s))
+            return self._process(Delivery(taken.body, taken.attempt, taken.published_s, taken.redelivered))
         except Exception as error:  # a thread that dies here would take its message and its place with it
             log.exception("delivery_failed", queue=self._role)
             return Outcome("failed", f"{type(error).__name__}: {error}")

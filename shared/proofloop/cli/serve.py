@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import threading
+from contextlib import ExitStack
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
 from proofloop.bus import NEEDED_BY_ALL, check_broker, open_bus
+from proofloop.calls import leased_calls
 from proofloop.cli.common import (
     MetricsPortOption,
     StoreOption,
@@ -60,13 +62,22 @@ def serve(
         Endpoint(settings.metrics_host, port, metrics.registry, health)
     bus = open_bus(settings, roles=[*NEEDED_BY_ALL, loaded.name], connect_s=CONNECT_S)
     cancelling, drain_s = threading.Event(), 0.0
-    with tracing(f"proofloop-{loaded.name}") as span:
+    with tracing(f"proofloop-{loaded.name}") as span, ExitStack() as until_drained:
         try:
             check_broker(settings, loaded.name)
             data = open_store(store)
             engines = open_engines(data)
+            calls = until_drained.enter_context(leased_calls(data, bus.losses))
             with stopping_on_signal() as stopping:
-                tools = Tools(data, engines.of, metrics=metrics, span=span, stopping=stopping, cancelling=cancelling)
+                tools = Tools(
+                    data,
+                    engines.of,
+                    metrics=metrics,
+                    span=span,
+                    stopping=stopping,
+                    cancelling=cancelling,
+                    calls=calls,
+                )
                 Worker(loaded, bus, tools).start(concurrency=threads)
                 health.watch(bus, data, stopping)
                 print(json.dumps(_ready(loaded, threads, str(data))), flush=True)
