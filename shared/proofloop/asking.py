@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NoReturn
 
 import structlog
@@ -55,20 +56,30 @@ class Question:
     proof_id: str
     name: str
 
+    @property
+    def key(self) -> str:
+        """The same for every message that needs this answer; the version in service may have changed meanwhile."""
+        return f"{self.run_id}/{self.role}/{self.proof_id}/{self.name}"
+
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back. `failure` is set when the engine says that this call can never work; the text is then empty."""
+    """What came back. `failure` is set when the engine says that this call can never work; the text is then empty.
+
+    `is_counted`: another message got this answer too and counts its verdict.
+    """
 
     text: str
     finish_reason: str
     provenance: Provenance
     failure: str = ""
+    is_counted: bool = field(default=False, compare=False)
 
     def verdict(self, parsed: Verdict, role: ModelRole, tools: Tools) -> Verdict:
         """The parser's verdict, unless the engine failed; counted."""
         verdict = Verdict(outcome="engine_failed", reason=self.failure) if self.failure else parsed
-        tools.metrics.count_verdict(role, self.provenance.model_version, verdict.outcome)
+        if not self.is_counted:
+            tools.metrics.count_verdict(role, self.provenance.model_version, verdict.outcome)
         return verdict
 
 
@@ -98,7 +109,7 @@ def storable(text: str) -> str:
 
 
 class Asked:
-    """A question that is being answered."""
+    """A question that is being answered. Messages that ask the same question share one call and its answer."""
 
     def __init__(self, question: Question, tools: Tools) -> None:
         structlog.contextvars.bind_contextvars(**{MODEL: question.version})
@@ -107,7 +118,7 @@ class Asked:
         self._version = (question.run_id, question.role, question.version)
         self._sampling = spec.sampling_of(question.role)
         self._seed = derive_seed(spec.seed, question.run_id, question.proof_id, question.name)
-        self._call = _submit(tools, spec, self._request())
+        self._call = tools.calls.join(question.key, lambda: _submit(tools, spec, self._request()))
 
     def answer(self, unneeded: Callable[[], bool] = lambda: False) -> Answer:
         """Wait for the answer.
@@ -124,22 +135,26 @@ class Asked:
         while True:
             poll += 1
             try:
-                return self._answer(self._call.result(POLL_S))
+                return self._once(partial(self._answer, self._call.result(POLL_S)))
             except TimeoutError:
                 self._stop_if_asked()
                 if poll in (1, 2, 4, 8) or poll % RARELY == 0:
                     self._stop_if(unneeded)
             except EngineError as failure:
-                error = self._weighed(failure)
-                self._count_failure(error)
-                if not isinstance(error, CallRefused):
-                    self._give_up(error)
-                return Answer(
-                    "",
-                    "failed",
-                    self._provenance(0, 0, 0.0, self._question.version),
-                    failure=storable(str(error)[:500]),
-                )
+                return self._once(partial(self._failed, failure))
+
+    def _once(self, make: Callable[[], Answer]) -> Answer:
+        """Count the answer and keep its tokens once, however many messages share it."""
+        answer = self._call.once(make)
+        return answer if self._call.is_first else replace(answer, is_counted=True)
+
+    def _failed(self, failure: EngineError) -> Answer:
+        error = self._weighed(failure)
+        self._count_failure(error)
+        if not isinstance(error, CallRefused):
+            self._give_up(error)
+        provenance = self._provenance(0, 0, 0.0, self._question.version)
+        return Answer("", "failed", provenance, failure=storable(str(error)[:500]))
 
     def cancel(self) -> None:
         self._call.cancel()

@@ -153,6 +153,24 @@ def dead_letters(run_id: str) -> str:
     return f"runs/{run_id}/dead/"
 
 
+LEASES = "leases/"
+"""Which process waits for which answers: the only keys that do not belong to a run."""
+
+
+def leases_of(holder: str) -> str:
+    return f"{LEASES}{holder}/"
+
+
+def lease_folder(holder: str, number: int) -> str:
+    """A folder for each lease: the store deletes by prefix."""
+    return f"{leases_of(holder)}{number:09d}/"
+
+
+def lease(holder: str, number: int) -> str:
+    """A lease is renewed by writing the next number."""
+    return f"{lease_folder(holder, number)}lease.json"
+
+
 CURRICULA = "curricula/"
 """One object a curriculum, as with runs."""
 

@@ -21,6 +21,7 @@ import structlog
 
 from proofloop import keys
 from proofloop.bus import ACK, DELIVERY_LIMIT, Bus, BusState, Delivery, Outcome
+from proofloop.calls import LookAgain, RunningCalls
 from proofloop.engine.base import Engine, prepare
 from proofloop.errors import (
     BusError,
@@ -63,6 +64,9 @@ STORE_AWAY_S = 1.0
 FAILED_SHARE_LIMIT, FAILED_MINIMUM = 0.2, 25
 """A worker stops when more than this share of its messages, and at least so many, failed: the fault is its own."""
 
+
+WORKER_DIED = "delivered {} times; each time its worker died, or lost it"
+"""The broker has a limit for such messages too, but counts anew when a message was put off because of a lease."""
 
 AWAY_S = 2.0
 """How long a message waits before a store or broker that was away is tried again."""
@@ -119,6 +123,7 @@ class Tools:
     cancelling: threading.Event | None = None
     stop_reason: str = ""
     has_one_run: bool = False
+    calls: RunningCalls = field(default_factory=RunningCalls)
 
     def __post_init__(self) -> None:
         self.spec = lru_cache(maxsize=64)(self._load_spec)
@@ -276,15 +281,21 @@ class Worker:
             attempt=delivery.attempt,
             **{name: value for name, value in about.items() if value is not None},
         ):
+            if delivery.attempt > DELIVERY_LIMIT + 1:
+                return event.name, self._dead(Reject(WORKER_DIED.format(delivery.attempt - 1)))
+            calls, stopping = self._tools.calls, self._tools.stopping
             try:
-                with self._tools.span(event.name, event.run_id, getattr(event, "proof_id", event.id), message=event.id):
+                with (
+                    self._tools.span(event.name, event.run_id, getattr(event, "proof_id", event.id), message=event.id),
+                    calls.message(redelivered=delivery.redelivered, attempt=delivery.attempt, stopping=stopping),
+                ):
                     return event.name, self._handle(event)
             finally:
                 structlog.contextvars.unbind_contextvars(MODEL)
 
     def _handle(self, event: Event) -> Outcome:
         try:
-            self._bus.publish(tuple(self.role.handlers[event.routing_key](event, self._tools)))
+            self._bus.publish(self._events(event))
         except Retry as wish:
             log.info("message_postponed", reason=str(wish), after_s=wish.after_s)
             return self._later("asked", wish, wish.after_s)
@@ -302,6 +313,13 @@ class Worker:
             log.exception("handler_failed")
             return Outcome("failed", f"{type(error).__name__}: {error}")
         return ACK
+
+    def _events(self, event: Event) -> tuple[Event, ...]:
+        handler = self.role.handlers[event.routing_key]
+        try:
+            return tuple(handler(event, self._tools))
+        except LookAgain:
+            return tuple(handler(event, self._tools))
 
     def _later(self, because: str, error: ProofloopError, after_s: float) -> Outcome:
         self._tools.metrics.retries.labels(self.role.name, because).inc()

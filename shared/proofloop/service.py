@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proofloop.bus import NEEDED_BY_ALL, START_S, check_broker, make_app, open_worker_bus
+from proofloop.calls import leased_calls
 from proofloop.endpoint import Endpoint, Health
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError
@@ -52,7 +53,8 @@ class RoleService:
         self.store = open_store(settings, store)
         engines = Engines(self.store, settings.cache)
         self._closing.callback(engines.close)
-        self.tools = Tools(self.store, engines.of, metrics=metrics, span=span, cancelling=self.cancelling)
+        calls = self._closing.enter_context(leased_calls(self.store, self.bus.losses))
+        self.tools = Tools(self.store, engines.of, metrics=metrics, span=span, cancelling=self.cancelling, calls=calls)
         Worker(role, self.bus, self.tools).start(concurrency=concurrency)
         health.watch(self.bus, self.store, self.stopping)
 

@@ -17,7 +17,8 @@ from proofloop.bus import ACK, Bus, BusState, DeadLetter, Delivery, LocalBus, Ou
 from proofloop.bus.dead_letters import DeadLetters
 from proofloop.messages import Event, ModelPublished, ProofReviewed, ReviewJudged, decode, encode
 from tests.integration.embedded_worker import EmbeddedBus
-from tests.integration.servers import Broker, delete_namespace
+from tests.integration.installation import wait_until
+from tests.integration.servers import Broker, cut_connections, delete_namespace
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
 
@@ -416,3 +417,27 @@ def test_a_broker_says_since_when_a_message_could_be_delivered(broker: Broker) -
     assert first is not None and second is not None
     assert began_s - 0.001 <= first <= first_seen
     assert first_seen + 0.498 <= second <= second_seen + 0.1
+
+
+def test_a_lost_connection_is_counted_and_what_it_had_comes_again_as_redelivered(broker: Broker) -> None:
+    """What was delivered before, and the copy of it that was put off, can be told from a first delivery."""
+    seen: list[tuple[bool, int]] = []
+    lost = threading.Event()
+
+    def process(delivery: Delivery) -> Outcome:
+        seen.append((delivery.redelivered, delivery.attempt))
+        if len(seen) == 1:
+            lost.wait(30)
+        return Outcome("requeue", after_s=0.1) if len(seen) == 2 else ACK
+
+    with rabbitmq(broker) as subject:
+        subject.bus.serve("labeler", ["ReviewJudged"], process, concurrency=2)
+        subject.bus.publish([judged(0)])
+        assert wait_until(lambda: bool(seen), 10)
+        assert subject.bus.losses() == 0
+        assert wait_until(lambda: cut_connections(broker) > 0 or subject.bus.losses() > 0, 30)
+        assert wait_until(lambda: len(seen) == 3, 30), seen
+        lost.set()
+        assert subject.wait_idle(20)
+        assert subject.bus.losses() == 1
+    assert seen == [(False, 1), (True, 2), (False, 2)]

@@ -23,7 +23,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
+import httpx
 import pytest
 from minio import Minio
 from minio.deleteobjects import DeleteObject
@@ -129,6 +131,16 @@ def publish(url: str, queue: str, *bodies: bytes) -> None:
         channel.confirm_delivery()
         for body in bodies:
             channel.basic_publish("", queue, body, BasicProperties(delivery_mode=2), mandatory=True)
+
+
+def cut_connections(broker: Broker) -> int:
+    """Close every connection that the broker's management knows of; how many there were. Skips without its API."""
+    if not broker.api:
+        pytest.skip("the broker's management API is not known")
+    connections = httpx.get(f"{broker.api}/api/connections", timeout=30.0).json()
+    for connection in connections:
+        httpx.delete(f"{broker.api}/api/connections/{quote(connection['name'], safe='')}", timeout=30.0)
+    return len(connections)
 
 
 def delete_namespace(url: str, namespace: str) -> None:

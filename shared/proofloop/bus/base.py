@@ -17,8 +17,8 @@ from proofloop.messages import Event
 class Delivery:
     """One message as it came: `attempt` counts from 1.
 
-    `published_s`: since when it could be delivered, as Unix time; None where the bus does not say. `redelivered`: an
-    earlier delivery was not settled, and may still be handled.
+    `published_s`: since when it could be delivered, as Unix time; None where the bus does not say. `redelivered`: it
+    was delivered before and not settled, so another process, or another thread of this one, may still work on it.
     """
 
     body: bytes
@@ -31,8 +31,8 @@ class Delivery:
 class Outcome:
     """What becomes of a delivery.
 
-    ack: done. requeue: again after `after_s`, not counted as a failure. failed: again, counted against the delivery
-    limit. dead: to the dead letters at once, with `reason`. `error`: the defect behind it, if it is one.
+    ack: done. requeue: again after `after_s`, not counted as a failure: it keeps its `attempt`. failed: again, counted
+    against the delivery limit. dead: to the dead letters at once, with `reason`. `error`: the defect behind it, if any.
     """
 
     kind: Literal["ack", "requeue", "failed", "dead"]
@@ -87,7 +87,7 @@ class Bus(Protocol):
         ...
 
     def losses(self) -> int:
-        """How often this process lost its connection: the broker then delivers again what it works on."""
+        """How often this process lost its connection while it worked on deliveries, which are then delivered again."""
         ...
 
     def close(self, *, grace_s: float) -> None:

@@ -109,7 +109,7 @@ class EventConsumer(Consumer):  # type: ignore[misc]
     def on_connection_error_after_connected(self, error: Exception) -> None:
         """The broker delivers again what this process works on."""
         self.is_consuming = False
-        self.bus.lost_connections += 1
+        self.bus.lost_connections += bool(self.pool.busy)
         log.warning("broker_lost", reason=str(error) or type(error).__name__, running=self.pool.busy)
         super().on_connection_error_after_connected(error)
 

@@ -1,0 +1,79 @@
+"""Connections are cut while long calls run, on a real broker and a real store: no call is paid twice."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from proofloop import keys
+from proofloop.bus import open_bus
+from proofloop.messages import ProofWritten
+from proofloop.records import Problem
+from proofloop.settings import load_settings
+from proofloop.store import Store, open_store, put_record
+from proofloop.walk import create_run
+from tests.builders import RUN, proof, runspec
+from tests.integration.installation import Installation, wait_until
+from tests.integration.servers import Broker, cut_connections
+
+CRITIQUES = 16
+CALL_S = 15.0
+LEASE_S = 60.0
+"""How long a message of another worker's call may be put off."""
+
+
+@pytest.mark.slow
+def test_no_call_is_paid_twice_when_all_workers_lose_their_connections(
+    installation: Installation, broker: Broker, tmp_path: Path
+) -> None:
+    ledger, store = tmp_path / "ledger", open_store(load_settings())
+    pose(store, ledger)
+    installation.environment["PROOFLOOP_LOG_LEVEL"] = "info"
+    for _ in range(2):
+        installation.start("verifier", concurrency=CRITIQUES)  # both have free threads for what comes again
+        installation.wait_ready("verifier")
+    publish()
+    assert wait_until(lambda: sum(asked(ledger).values()) == CRITIQUES, 30), installation.letters.depths()
+    assert len(list(ledger.iterdir())) == 2, "one worker took all of it"
+    time.sleep(6)  # the management learns of new connections every five seconds
+    cut_connections(broker)
+    assert wait_until(lambda: count_critiques(store) == CRITIQUES, CALL_S + 10), installation.log()
+    assert wait_until(lambda: not unsettled(installation), LEASE_S + 20), installation.letters.depths()
+    log = (installation.folder / "log.txt").read_text()
+    assert log.count("broker_lost") >= 4, "each worker has two connections"
+    assert "call_joined" in log or "waits for this answer" in log, "nothing was redelivered while its call ran"
+    assert set(asked(ledger).values()) == {1}, asked(ledger)
+    assert not list(installation.letters.letters())
+
+
+def pose(store: Store, ledger: Path) -> None:
+    """A run with one proof, whose critiques take a while."""
+    calls = {"latency_s": CALL_S, "latency_sigma": 0, "ledger": str(ledger)}
+    create_run(store, runspec(engine={"kind": "simulated", "settings": calls}), resume=False)
+    put_record(store, keys.problem(RUN, "p1"), Problem(id="p1", question="Prove it."))
+    put_record(store, keys.proof(RUN, proof().id), proof())
+
+
+def publish() -> None:
+    bus = open_bus(load_settings())
+    about = {"run_id": RUN, "proof_id": proof().id, "verifier_version": "v-1"}
+    bus.publish([ProofWritten(**about, index=index) for index in range(CRITIQUES)])
+    bus.close(grace_s=5)
+
+
+def asked(ledger: Path) -> Counter[str]:
+    """How often each question was put to an engine."""
+    lines = [line.split() for page in ledger.glob("*") for line in page.read_text().splitlines()]
+    return Counter(request.rpartition(":")[0] for what, request, _ in lines if what == "began")
+
+
+def count_critiques(store: Store) -> int:
+    return sum(1 for _ in store.list(keys.critiques(RUN, proof().id)))
+
+
+def unsettled(installation: Installation) -> int:
+    """What still waits in the verifiers' queues."""
+    return sum(depth.ready + depth.later for depth in installation.letters.depths() if depth.role == "verifier")
