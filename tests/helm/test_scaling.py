@@ -88,6 +88,15 @@ def test_draining_can_be_cut_short_for_one_role() -> None:
     assert objects["Deployment/proofloop-verifier"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 60
 
 
+def test_task_events_are_sent_by_the_roles_that_the_values_name() -> None:
+    objects = render({"roles": {"verifier": {"taskEvents": True}}})
+    sent = {
+        name: objects[f"ConfigMap/proofloop-{name}"]["data"]["PROOFLOOP_TASK_EVENTS"]
+        for name in ("verifier", "labeler")
+    }
+    assert sent == {"verifier": "true", "labeler": "false"}
+
+
 def test_shrinking_is_slower_than_growing() -> None:
     scaled = render(values_of("production"))["ScaledObject/proofloop-generator"]["spec"]
     behavior = scaled["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]

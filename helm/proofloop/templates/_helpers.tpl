@@ -113,6 +113,7 @@ SSL_CERT_FILE: /etc/proofloop/ca/{{ .Values.tls.caKey }}
 PROOFLOOP_METRICS_PORT: "9464"
 PROOFLOOP_DRAIN_S: {{ .worker.drainSeconds | quote }}
 PROOFLOOP_GRACE_S: {{ .worker.graceSeconds | quote }}
+PROOFLOOP_TASK_EVENTS: {{ .worker.taskEvents | quote }}
 {{- end -}}
 
 {{/* Takes a dict of names and values. */}}
