@@ -13,6 +13,7 @@ from pathlib import Path
 from celery import Celery, signals
 from kombu import Queue
 
+from proofloop.sentry import start_sentry
 from proofloop.tracing import Span, no_span, tracing
 from tests.integration.processes import end
 
@@ -26,6 +27,7 @@ def make_app(url: str, queue: str) -> Celery:
     return app
 
 
+start_sentry()
 app = make_app(os.environ.get("TEST_BROKER", "memory://"), os.environ.get("TEST_QUEUE", "tests"))
 opened = ExitStack()
 
@@ -45,6 +47,14 @@ def close_tracing(**_: object) -> None:
 def proof_written(run_id: str, proof_id: str) -> None:
     with SPAN("engine verifier", run_id, proof_id):
         pass
+
+
+@app.task(name="ProofReviewed")
+def proof_reviewed(proof: str) -> None:
+    try:
+        int(proof)
+    except ValueError as error:
+        raise RuntimeError(f"cannot use {proof}") from error
 
 
 @contextmanager

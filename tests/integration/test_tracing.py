@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import uuid
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from proofloop.tracing import ENDPOINT, no_span, traceparent, tracing
 from tests.builders import PROOF, RUN, CountingEngine, runspec, workplace
 from tests.integration.celery_app import make_app, worker
 from tests.integration.processes import until
+from tests.integration.receiver import receiving
 from tests.integration.servers import Broker
 
 
@@ -27,32 +26,19 @@ class Collector:
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
-        collector = self
 
-        class Receiver(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                    for scope in resource.scope_spans:
-                        collector.spans.extend(scope.spans)
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None: ...
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-        self.thread = threading.Thread(target=self.server.serve_forever)
-        self.thread.start()
+    def take(self, body: bytes) -> None:
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            for scope in resource.scope_spans:
+                self.spans.extend(scope.spans)
 
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     running = Collector()
-    monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{running.server.server_address[1]}")
-    yield running
-    running.server.shutdown()
-    running.thread.join()
-    running.server.server_close()
+    with receiving(running.take) as address:
+        monkeypatch.setenv(ENDPOINT, f"http://{address}")
+        yield running
 
 
 def test_all_messages_of_a_proof_are_in_one_trace_with_its_engine_calls_below(
