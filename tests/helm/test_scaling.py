@@ -77,7 +77,8 @@ def test_a_pod_has_longer_to_end_than_the_longest_call(set_up: str) -> None:
     grace = {
         name: pod["spec"]["terminationGracePeriodSeconds"]
         for name, pod in pods(render(values_of(set_up)))
-        if name.split("/")[0] in ("Deployment", "LeaderWorkerSet") and not name.endswith("-review")  # it asks no model
+        if name.split("/")[0] in ("Deployment", "LeaderWorkerSet")
+        and not name.endswith(("-review", "-flower"))  # they ask no model
     }
     assert grace and min(grace.values()) > 7200
 

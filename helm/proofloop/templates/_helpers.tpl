@@ -146,6 +146,29 @@ PROOFLOOP_TASK_EVENTS: {{ .worker.taskEvents | quote }}
           items:
             - { key: connection_string, path: proofloop_broker }
       {{- end }}
+{{- include "proofloop.caVolume" . }}
+{{- end -}}
+
+{{/* The broker's address as a file, and no other secret. */}}
+{{- define "proofloop.brokerVolumes" -}}
+- name: secrets
+  projected:
+    defaultMode: 0440
+    sources:
+      - secret:
+          {{- if .Values.rabbitmqCluster.enabled }}
+          name: {{ include "proofloop.fullname" . }}-rabbitmq-default-user
+          items:
+            - { key: connection_string, path: proofloop_broker }
+          {{- else }}
+          name: {{ .Values.secrets.existingSecret }}
+          items:
+            - { key: proofloop_broker, path: proofloop_broker }
+          {{- end }}
+{{- include "proofloop.caVolume" . }}
+{{- end -}}
+
+{{- define "proofloop.caVolume" -}}
 {{- if .Values.tls.caConfigMap }}
 - name: ca
   configMap:
