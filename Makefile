@@ -6,6 +6,8 @@ IMAGE_TOOL ?= $(shell command -v docker || command -v podman)
 ROLES := generator verifier meta_verifier labeler trainer
 PACKAGES := shared serving $(addprefix services/,$(ROLES))
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --excludes requirements/left-out.txt $(ARGS)
+SERVICE_EXTRAS := --extra cluster --extra sentry --extra tracing
+LIGHT_EXTRAS := $(SERVICE_EXTRAS) --extra flower
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint pytest format bench base-model lock images clean
@@ -44,8 +46,8 @@ base-model: setup ## train the nano base model again from nothing (ARGS="--out D
 lock: ## compile requirements/*.txt anew from the lower bounds (needs uv; ARGS=--upgrade)
 	$(COMPILE) $(addsuffix /pyproject.toml,$(PACKAGES)) --all-extras requirements/pins.in requirements/build.in requirements/test.in -o requirements/test.txt
 	$(COMPILE) requirements/build.in -c requirements/test.txt -o requirements/build.txt
-	$(COMPILE) $(addsuffix /pyproject.toml,$(filter-out serving %trainer,$(PACKAGES))) --extra cluster --extra tracing -c requirements/test.txt -o requirements/light.txt
-	$(COMPILE) $(addsuffix /pyproject.toml,shared serving services/trainer) --extra cluster --extra tracing -c requirements/test.txt -o requirements/trainer.txt
+	$(COMPILE) $(addsuffix /pyproject.toml,$(filter-out serving %trainer,$(PACKAGES))) $(LIGHT_EXTRAS) -c requirements/test.txt -o requirements/light.txt
+	$(COMPILE) $(addsuffix /pyproject.toml,shared serving services/trainer) $(SERVICE_EXTRAS) -c requirements/test.txt -o requirements/trainer.txt
 	$(COMPILE) $(addsuffix /pyproject.toml,shared serving) --extra cluster -c requirements/test.txt -o requirements/serving.txt
 
 images: ## build the images of the five services and of Triton with docker or podman

@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     drain_s: float = Field(0.0, ge=0)
     """How long a service that is asked to stop lets its running calls finish before it cancels them."""
 
+    task_events: bool = False
+    """Whether a service sends Celery's task events, which Flower shows, from its start on."""
+
     metrics_port: int = Field(0, ge=0, le=65535)
     """Where a service answers /metrics, /healthz and /readyz; 0: nowhere."""
 

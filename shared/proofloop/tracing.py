@@ -1,12 +1,14 @@
-"""Traces by OpenTelemetry: one trace a proof, a span for each message about it, below it one for each engine call.
+"""Traces by OpenTelemetry: one trace a proof, in it a span for each message, below it one for each model call.
 
-Off unless OTEL_EXPORTER_OTLP_ENDPOINT is set. A proof's trace has the same id in every process, computed from the names
-of run and proof: messages carry nothing for it, and a dead letter that is replayed is in the same trace.
+Off unless OTEL_EXPORTER_OTLP_ENDPOINT is set. A proof's trace id is computed from the names of run and proof, so it is
+the same in every process, and a replayed dead letter is in the same trace. Messages carry it as `traceparent` for
+Celery's instrumentation, whose span for a task then stands in the proof's trace, above ours.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from hashlib import blake2b
@@ -16,6 +18,7 @@ from proofloop.errors import ConfigError, install_hint
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Tracer
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -35,11 +38,18 @@ def no_span(name: str, run_id: str, proof_id: str, **attributes: str | int) -> A
     return nullcontext()
 
 
+def traceparent(run_id: str, proof_id: str) -> str:
+    """The header `traceparent` of a message about this proof, as the W3C defines it: sampled."""
+    trace, parent = _ids(run_id, proof_id)
+    return f"00-{trace:032x}-{parent:016x}-01"
+
+
 @contextmanager
 def tracing(service: str) -> Iterator[Span]:
-    """What makes spans while the block runs; they are sent at its end at the latest.
+    """What makes spans while the block runs, and Celery's spans with them; they are sent at its end at the latest.
 
-    Raises ConfigError if an endpoint is set and the library is missing.
+    In a Celery worker enter it before the worker consumes. Raises ConfigError if an endpoint is set and the library is
+    missing.
     """
     if not os.environ.get(ENDPOINT):
         yield no_span
@@ -54,9 +64,28 @@ def tracing(service: str) -> Iterator[Span]:
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     try:
-        yield _spans_of(provider.get_tracer("proofloop"))
+        with _celery_spans(provider):
+            yield _spans_of(provider.get_tracer("proofloop"))
     finally:
         provider.shutdown()
+
+
+@contextmanager
+def _celery_spans(provider: TracerProvider) -> Iterator[None]:
+    """A span around each task while the block runs; nothing in a process that does not use Celery."""
+    if "celery" not in sys.modules:
+        yield
+        return
+    try:
+        from opentelemetry.instrumentation.celery import CeleryInstrumentor
+    except ImportError as error:
+        raise ConfigError(f"{ENDPOINT} is set without Celery's instrumentation", install_hint("[tracing]")) from error
+    instrumentor = CeleryInstrumentor()  # type: ignore[no-untyped-call]
+    instrumentor.instrument(tracer_provider=provider)
+    try:
+        yield
+    finally:
+        instrumentor.uninstrument()
 
 
 def _spans_of(tracer: Tracer) -> Span:
@@ -73,11 +102,16 @@ def _spans_of(tracer: Tracer) -> Span:
 
 
 def _root(run_id: str, proof_id: str) -> Context:
-    """What all spans of a proof stand below; nobody sends it."""
+    """The parent of a proof's topmost spans; no process sends it."""
     from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-    found = blake2b(f"{run_id}/{proof_id}".encode(), digest_size=24).digest()
-    ids = int.from_bytes(found[:16], "big"), int.from_bytes(found[16:], "big")
+    trace, parent = _ids(run_id, proof_id)
     return set_span_in_context(
-        NonRecordingSpan(SpanContext(*ids, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)))
+        NonRecordingSpan(SpanContext(trace, parent, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)))
     )
+
+
+def _ids(run_id: str, proof_id: str) -> tuple[int, int]:
+    """The ids of a proof's trace and of the parent of its topmost spans."""
+    found = blake2b(f"{run_id}/{proof_id}".encode(), digest_size=24).digest()
+    return int.from_bytes(found[:16], "big"), int.from_bytes(found[16:], "big")

@@ -77,7 +77,8 @@ def test_a_pod_has_longer_to_end_than_the_longest_call(set_up: str) -> None:
     grace = {
         name: pod["spec"]["terminationGracePeriodSeconds"]
         for name, pod in pods(render(values_of(set_up)))
-        if name.split("/")[0] in ("Deployment", "LeaderWorkerSet") and not name.endswith("-review")  # it asks no model
+        if name.split("/")[0] in ("Deployment", "LeaderWorkerSet")
+        and not name.endswith(("-review", "-flower"))  # they ask no model
     }
     assert grace and min(grace.values()) > 7200
 
@@ -86,6 +87,15 @@ def test_draining_can_be_cut_short_for_one_role() -> None:
     objects = render({"roles": {"verifier": {"drainSeconds": 0}}})
     assert objects["ConfigMap/proofloop-verifier"]["data"]["PROOFLOOP_DRAIN_S"] == "0"
     assert objects["Deployment/proofloop-verifier"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 60
+
+
+def test_task_events_are_sent_by_the_roles_that_the_values_name() -> None:
+    objects = render({"roles": {"verifier": {"taskEvents": True}}})
+    sent = {
+        name: objects[f"ConfigMap/proofloop-{name}"]["data"]["PROOFLOOP_TASK_EVENTS"]
+        for name in ("verifier", "labeler")
+    }
+    assert sent == {"verifier": "true", "labeler": "false"}
 
 
 def test_shrinking_is_slower_than_growing() -> None:

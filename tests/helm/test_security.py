@@ -42,11 +42,12 @@ def test_no_pod_can_talk_to_kubernetes(set_up: str) -> None:
 
 
 @pytest.mark.parametrize("set_up", SET_UPS)
-def test_a_secret_reaches_a_pod_as_files_but_for_tritons_own_key(set_up: str) -> None:
+def test_a_secret_reaches_a_pod_as_files_but_for_tritons_key_and_flowers_password(set_up: str) -> None:
+    allowed = {"triton": {"PROOFLOOP_TRITON_KEY"}, "flower": {"FLOWER_BASIC_AUTH"}}
     for name, pod in pods(render(values_of(set_up))):
         for container in pod["spec"]["containers"]:
             from_elsewhere = {entry["name"] for entry in container.get("env", []) if "valueFrom" in entry}
-            assert from_elsewhere <= ({"PROOFLOOP_TRITON_KEY"} if container["name"] == "triton" else set()), name
+            assert from_elsewhere <= allowed.get(container["name"], set()), name
             assert not [source for source in container.get("envFrom", []) if "secretRef" in source], name
 
 

@@ -40,7 +40,8 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
     assert set(schema["properties"]) - {"global"} == set(values)
     assert set(schema["$defs"]["worker"]["properties"]) == set(values["worker"])
     assert set(schema["$defs"]["serving"]["properties"]) == set(values["serving"])
-    assert set(schema["properties"]["review"]["properties"]) == set(values["review"])
+    for page in ("review", "flower"):
+        assert set(schema["properties"][page]["properties"]) == set(values[page])
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,8 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
         ({"review": {"enable": True}}, "'enable' not allowed"),
         ({"review": {"run": "../other"}}, "does not match pattern"),
         ({"review": {"ingress": {"enabled": True}}}, "minLength"),
+        ({"flower": {"maxTasks": 0}}, "minimum"),
+        ({"flower": {"basicAuth": "user:password"}}, "'basicAuth' not allowed"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_place(values: Object, complaint: str) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
+import uuid
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,12 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from proofloop.bus import ACK, Delivery, LocalBus
 from proofloop.messages import ProblemPosed, ProofWritten, encode
 from proofloop.runtime import Worker, load_role
-from proofloop.tracing import ENDPOINT, no_span, tracing
+from proofloop.tracing import ENDPOINT, no_span, traceparent, tracing
 from tests.builders import PROOF, RUN, CountingEngine, runspec, workplace
+from tests.integration.celery_app import make_app, worker
+from tests.integration.processes import until
+from tests.integration.receiver import receiving
+from tests.integration.servers import Broker
 
 
 class Collector:
@@ -23,32 +26,19 @@ class Collector:
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
-        collector = self
 
-        class Receiver(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                    for scope in resource.scope_spans:
-                        collector.spans.extend(scope.spans)
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None: ...
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-        self.thread = threading.Thread(target=self.server.serve_forever)
-        self.thread.start()
+    def take(self, body: bytes) -> None:
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            for scope in resource.scope_spans:
+                self.spans.extend(scope.spans)
 
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     running = Collector()
-    monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{running.server.server_address[1]}")
-    yield running
-    running.server.shutdown()
-    running.thread.join()
-    running.server.server_close()
+    with receiving(running.take) as address:
+        monkeypatch.setenv(ENDPOINT, f"http://{address}")
+        yield running
 
 
 def test_all_messages_of_a_proof_are_in_one_trace_with_its_engine_calls_below(
@@ -71,6 +61,29 @@ def test_all_messages_of_a_proof_are_in_one_trace_with_its_engine_calls_below(
     assert by_name["ProblemPosed"].parent_span_id == by_name["ProofWritten"].parent_span_id
     attributes = {pair.key: pair.value.string_value for pair in by_name["ProofWritten"].attributes}
     assert (attributes["proofloop.run"], attributes["proofloop.proof"]) == (RUN, PROOF)
+
+
+def test_celerys_span_of_a_task_is_in_the_trace_of_its_proof_and_above_our_spans(
+    broker: Broker, collector: Collector, tmp_path: Path
+) -> None:
+    queue, log = f"traced-{uuid.uuid4().hex[:8]}", tmp_path / "worker.log"
+    with make_app(broker.url, queue) as sender:
+        sender.send_task("ProofWritten", [RUN, PROOF], headers={"traceparent": traceparent(RUN, PROOF)})
+    with worker(broker.url, queue, log, OTEL_BSP_SCHEDULE_DELAY="100"):
+        until(lambda: len(collector.spans) == 2, log)
+    by_name = {span.name: span for span in collector.spans}
+    ours, celerys = by_name["engine verifier"], by_name["run/ProofWritten"]
+    assert ours.parent_span_id == celerys.span_id
+    parent = f"00-{celerys.trace_id.hex()}-{celerys.parent_span_id.hex()}-01"
+    assert parent == traceparent(RUN, PROOF)
+    assert ours.trace_id == celerys.trace_id
+
+
+def test_a_message_carries_the_trace_that_spans_without_celery_are_in(collector: Collector) -> None:
+    with tracing("verifier") as span, span("ProofWritten", RUN, PROOF):
+        pass
+    (sent,) = collector.spans
+    assert traceparent(RUN, PROOF) == f"00-{sent.trace_id.hex()}-{sent.parent_span_id.hex()}-01"
 
 
 def test_without_an_endpoint_nothing_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,28 @@ def test_no_port_is_open_to_the_network(name: str) -> None:
     assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", ()))
 
 
+def test_flower_starts_with_a_password_only_and_shows_without_changing() -> None:
+    flower = SERVICES["flower"]
+    without = subprocess.run(
+        [*flower["entrypoint"], *map(as_the_shell_sees_it, flower["command"])], env={}, capture_output=True
+    )
+    assert without.returncode != 0 and b"FLOWER_BASIC_AUTH: set it to user:password" in without.stderr
+    assert flower["environment"]["FLOWER_READ_ONLY"] == "${FLOWER_READ_ONLY:-true}"
+
+
+def test_flower_sees_every_queue_of_the_brokers_api() -> None:
+    environment = SERVICES["flower"]["environment"]
+    assert environment["FLOWER_BROKER_API"] == environment["PROOFLOOP_BROKER_API"] + "/api/"
+
+
 @pytest.mark.parametrize("name", [name for name, service in OURS.items() if "build" in service])
 def test_every_image_has_its_dockerfile(name: str) -> None:
     assert (ROOT / OURS[name]["build"]["dockerfile"]).is_file()
+
+
+def as_the_shell_sees_it(word: str) -> str:
+    """Compose fills in `$NAME` and makes `$` of `$$`."""
+    return word.replace("$$", "$")
 
 
 def test_the_tests_use_the_servers_of_the_compose_file() -> None:

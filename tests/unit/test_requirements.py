@@ -18,6 +18,14 @@ PACKAGES_OF = {
     "test": ["shared", "serving", *LIGHT, "services/trainer"],
 }
 
+EXTRAS_OF = {
+    "light": ["cluster", "flower", "sentry", "tracing"],
+    "serving": ["cluster"],
+    "trainer": ["cluster", "sentry", "tracing"],
+    "test": ["cluster", "flower", "report", "sentry", "tracing"],
+}
+"""The extras of the core that each lock holds."""
+
 
 @pytest.mark.parametrize("lock", PACKAGES_OF)
 def test_a_lock_has_every_requirement_in_a_version_that_fits(lock: str) -> None:
@@ -25,6 +33,18 @@ def test_a_lock_has_every_requirement_in_a_version_that_fits(lock: str) -> None:
     for requirement in (wanted for package in PACKAGES_OF[lock] for wanted in requirements_of(package)):
         if requirement.name not in ("proofloop", "proofloop-serving"):
             assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), str(requirement)
+
+
+@pytest.mark.parametrize(("lock", "extra"), [(lock, extra) for lock in EXTRAS_OF for extra in EXTRAS_OF[lock]])
+def test_a_lock_has_the_extras_of_the_core_that_its_image_uses(lock: str, extra: str) -> None:
+    pins = pinned(lock)
+    for requirement in extras_of("shared")[extra]:
+        version = pins[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version, prereleases=True), str(requirement)
+
+
+def test_the_tests_have_every_extra_of_the_core() -> None:
+    assert sorted(extras_of("shared")) == EXTRAS_OF["test"]
 
 
 @pytest.mark.parametrize("lock", ["build", *PACKAGES_OF])
@@ -52,6 +72,12 @@ def test_serving_needs_no_trainer() -> None:
 def requirements_of(package: str) -> list[Requirement]:
     project = tomllib.loads((ROOT / package / "pyproject.toml").read_text())["project"]
     return [Requirement(line) for line in project["dependencies"]]
+
+
+def extras_of(package: str) -> dict[str, list[Requirement]]:
+    project = tomllib.loads((ROOT / package / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    return {extra: [Requirement(line) for line in lines] for extra, lines in extras.items()}
 
 
 def pinned(lock: str) -> dict[str, str]:

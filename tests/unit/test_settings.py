@@ -32,6 +32,12 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
     assert load_settings().openai_api_key is None
 
 
+@pytest.mark.parametrize(("value", "sent"), [("1", True), ("0", False), ("", False)])
+def test_task_events_are_sent_only_if_asked_for(value: str, sent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROOFLOOP_TASK_EVENTS", value)
+    assert load_settings().task_events is sent
+
+
 @pytest.mark.parametrize("endpoint", ["localhost:9000", "https://user:word@host", "https://host/bucket", "ftp://host"])
 def test_an_endpoint_is_an_address_and_nothing_else(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROOFLOOP_S3_ENDPOINT", endpoint)

@@ -113,6 +113,7 @@ SSL_CERT_FILE: /etc/proofloop/ca/{{ .Values.tls.caKey }}
 PROOFLOOP_METRICS_PORT: "9464"
 PROOFLOOP_DRAIN_S: {{ .worker.drainSeconds | quote }}
 PROOFLOOP_GRACE_S: {{ .worker.graceSeconds | quote }}
+PROOFLOOP_TASK_EVENTS: {{ .worker.taskEvents | quote }}
 {{- end -}}
 
 {{/* Takes a dict of names and values. */}}
@@ -145,6 +146,29 @@ PROOFLOOP_GRACE_S: {{ .worker.graceSeconds | quote }}
           items:
             - { key: connection_string, path: proofloop_broker }
       {{- end }}
+{{- include "proofloop.caVolume" . }}
+{{- end -}}
+
+{{/* The broker's address as a file, and no other secret. */}}
+{{- define "proofloop.brokerVolumes" -}}
+- name: secrets
+  projected:
+    defaultMode: 0440
+    sources:
+      - secret:
+          {{- if .Values.rabbitmqCluster.enabled }}
+          name: {{ include "proofloop.fullname" . }}-rabbitmq-default-user
+          items:
+            - { key: connection_string, path: proofloop_broker }
+          {{- else }}
+          name: {{ .Values.secrets.existingSecret }}
+          items:
+            - { key: proofloop_broker, path: proofloop_broker }
+          {{- end }}
+{{- include "proofloop.caVolume" . }}
+{{- end -}}
+
+{{- define "proofloop.caVolume" -}}
 {{- if .Values.tls.caConfigMap }}
 - name: ca
   configMap:
