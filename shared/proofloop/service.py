@@ -23,6 +23,7 @@ from proofloop.errors import ConfigError
 from proofloop.metrics import Metrics
 from proofloop.runspec import Flow
 from proofloop.runtime import Role, Tools, Worker, load_role
+from proofloop.sentry import start_sentry
 from proofloop.settings import Settings, load_settings
 from proofloop.store import open_store
 from proofloop.telemetry import configure_logging
@@ -106,6 +107,7 @@ def _set_up_logging(loglevel: int | None = None, **_: object) -> None:
 
 
 try:
+    start_sentry()  # before Celery's consumer is imported
     app = make_app(load_settings(), open_service, _set_up_logging)
 except ConfigError as error:
     sys.exit(f"error: {error}")

@@ -67,7 +67,7 @@ def make_app(settings: Settings, open_service: OpenService, set_up_logging: Call
     from proofloop.bus.celery_bus import make_celery
 
     setup_logging.connect(set_up_logging, weak=False)
-    return make_celery(url, settings.namespace, open_service)
+    return make_celery(url, settings.namespace, open_service, worker_send_task_events=settings.task_events)
 
 
 def open_dead_letters(settings: Settings) -> DeadLetters:

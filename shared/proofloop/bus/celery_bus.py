@@ -202,9 +202,16 @@ class CeleryBus(RabbitBus):
 
     def handle(self, message: TakenMessage) -> None:
         """Handle one delivery and put it where it belongs. Raises Retry, Refused or Failed after that."""
-        served = self.served_by(message)
-        delivery = _delivery(message)
-        self._settle(served.role, message, delivery.attempt, self._outcome(served, delivery))
+        role, attempt, outcome = self._processed(message)
+        try:
+            self._settle(role, message, attempt, outcome)
+        finally:
+            message.__dict__[RAW] = b""  # the error's traceback keeps the message, whose body may be large
+
+    def _processed(self, message: TakenMessage) -> tuple[str, int, Outcome]:
+        """The role that handled the delivery, the attempt that it was, and the outcome."""
+        served, delivery = self.served_by(message), _delivery(message)
+        return served.role, delivery.attempt, self._outcome(served, delivery)
 
     def served_by(self, message: TakenMessage) -> Served:
         """What serves the queue that the message came by; a process serves one."""

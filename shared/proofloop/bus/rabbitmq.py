@@ -20,6 +20,7 @@ from proofloop.bus.task_message import task_message
 from proofloop.bus.topology import ROUTES, Topology
 from proofloop.errors import BusError
 from proofloop.messages import MAX_BODY_BYTES, Event, encode
+from proofloop.tracing import traceparent
 
 log = structlog.get_logger()
 
@@ -74,7 +75,9 @@ class RabbitBus:
             raise ValueError(f"{event.id}: {len(body)} bytes; an event has at most {MAX_BODY_BYTES}")
         key = event.routing_key
         must_arrive = any(key in topics for topics in self._routes.values())
-        return task_message(self.topology.exchange.name, key, key, event.id, body, must_arrive=must_arrive)
+        trace = {"traceparent": traceparent(event.run_id, getattr(event, "proof_id", event.id))}
+        exchange = self.topology.exchange.name
+        return task_message(exchange, key, key, event.id, body, headers=trace, must_arrive=must_arrive)
 
     def _declare(self) -> None:
         attempts = {"max_retries": len(self._nodes) - 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
