@@ -42,6 +42,9 @@ prometheus.tcp.port = {ports.metrics}
 consumer_timeout = 14400000
 """
 
+PORT_MAPPER_TRIES = 25
+"""It takes Erlang's port mapper a moment to notice that a node was killed."""
+
 CLUSTER_SIZE = 3
 """The fewest nodes of which one may be away: a quorum queue needs a majority."""
 
@@ -87,6 +90,9 @@ class Node:
     certificates: Certificates
     configuration: str = CONFIGURATION
     look_s: float = 5.0
+    inside: Sequence[str] = ()
+    """What comes before each of the node's commands: another system's `chroot`."""
+
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def launch(self) -> None:
@@ -97,7 +103,12 @@ class Node:
         (self.folder / "plugins").write_text("[rabbitmq_management,rabbitmq_prometheus].\n")
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [RABBITMQ], env=self.environment, stdout=log, stderr=log, cwd=self.folder, start_new_session=True
+                [*self.inside, RABBITMQ],
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                start_new_session=True,
             )
 
     def wait_ready(self) -> None:
@@ -117,9 +128,12 @@ class Node:
             self.process = None
 
     def end_port_mapper(self) -> None:
-        """Erlang's port mapper outlives its nodes; this one is ours alone."""
-        command = ["epmd", "-port", str(self.ports.epmd), "-kill"]
-        subprocess.run(command, env=self.environment, capture_output=True)
+        """Erlang's port mapper outlives its nodes, and refuses to end while it takes one for living."""
+        command = [*self.inside, "epmd", "-port", str(self.ports.epmd), "-kill"]
+        for _ in range(PORT_MAPPER_TRIES):
+            if subprocess.run(command, env=self.environment, capture_output=True).returncode == 0:
+                return
+            time.sleep(0.2)
 
     @property
     def log(self) -> Path:
@@ -171,13 +185,15 @@ class Node:
 
 
 @contextmanager
-def running_node(folder: Path, configuration: str = CONFIGURATION, *, look_s: float = 5.0) -> Iterator[Node]:
+def running_node(
+    folder: Path, configuration: str = CONFIGURATION, *, look_s: float = 5.0, inside: Sequence[str] = ()
+) -> Iterator[Node]:
     """A node of our own, listening with and without TLS.
 
     `look_s`: how often it counts its messages for the management API; the default is its own.
     """
     ports = draw_ports(*free_ports(1))
-    node = Node(folder, f"test{ports.amqp}@localhost", ports, make_certificates(folder), configuration, look_s)
+    node = Node(folder, f"test{ports.amqp}@localhost", ports, make_certificates(folder), configuration, look_s, inside)
     try:
         node.start()
         yield node
