@@ -68,7 +68,7 @@ def make_system(root: Path) -> None:
     if not shutil.which("debootstrap") and not install("debootstrap"):
         sys.exit("error: debootstrap is not installed\nhint: start a broker yourself and set PROOFLOOP_TEST_BROKER")
     part = root.with_name(f"{root.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    subprocess.run(["rm", "-rf", "--one-file-system", part])  # /proc may still be mounted in what was broken off
     command = ["debootstrap", "--variant=minbase", "--include=rabbitmq-server", RELEASE, str(part), find_mirror()]
     print(f"making Debian 13 with RabbitMQ in {root}; this takes some minutes", file=sys.stderr)
     if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:

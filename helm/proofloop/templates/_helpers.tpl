@@ -105,6 +105,10 @@ PROOFLOOP_S3_REGION: {{ .Values.store.region | quote }}
 {{- if .Values.tls.caConfigMap }}
 SSL_CERT_FILE: /etc/proofloop/ca/{{ .Values.tls.caKey }}
 {{- end }}
+{{- if .Values.broker.clientSecret }}
+PROOFLOOP_BROKER_CERT: /etc/proofloop/client/tls.crt
+PROOFLOOP_BROKER_KEY: /etc/proofloop/client/tls.key
+{{- end }}
 {{- end -}}
 
 {{/* What one role is told. Takes (dict "root" $ "worker" w). */}}
@@ -129,6 +133,9 @@ PROOFLOOP_GRACE_S: {{ .worker.graceSeconds | quote }}
 {{- if .Values.tls.caConfigMap }}
 - { name: ca, mountPath: /etc/proofloop/ca, readOnly: true }
 {{- end }}
+{{- if .Values.broker.clientSecret }}
+- { name: client, mountPath: /etc/proofloop/client, readOnly: true }
+{{- end }}
 {{- end -}}
 
 {{/* The secrets as files; the operator's broker brings its own address with user and password. */}}
@@ -149,6 +156,12 @@ PROOFLOOP_GRACE_S: {{ .worker.graceSeconds | quote }}
 - name: ca
   configMap:
     name: {{ .Values.tls.caConfigMap }}
+{{- end }}
+{{- if .Values.broker.clientSecret }}
+- name: client
+  secret:
+    secretName: {{ .Values.broker.clientSecret }}
+    defaultMode: 0440
 {{- end }}
 {{- end -}}
 

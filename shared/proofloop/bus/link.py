@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 import structlog
-from pika import BlockingConnection, SelectConnection, URLParameters
+from pika import BlockingConnection, SelectConnection, SSLOptions, URLParameters
 from pika.channel import Channel
 from pika.exceptions import (
     AMQPConnectionError,
@@ -22,7 +22,8 @@ from pika.exceptions import (
     ProbableAuthenticationError,
 )
 
-from proofloop.errors import TRUST_HINT, BusError, ConfigError, ProofloopError
+from proofloop.bus.tls import refusal
+from proofloop.errors import BusError, ConfigError, ProofloopError
 
 log = structlog.get_logger()
 
@@ -39,8 +40,8 @@ HEARTBEAT_S = 30
 """A dead peer is noticed within twice this time."""
 
 
-def parse_url(url: str) -> URLParameters:
-    """The parameters of an amqp:// or amqps:// URL.
+def parse_url(url: str, tls: ssl.SSLContext | None = None) -> URLParameters:
+    """The parameters of an amqp:// or amqps:// URL; `tls` is for amqps://, and pika's own context without it.
 
     Raises ConfigError, which never shows the URL: it has a password.
     """
@@ -52,6 +53,8 @@ def parse_url(url: str) -> URLParameters:
     except (ValueError, TypeError) as error:
         raise ConfigError("PROOFLOOP_BROKER cannot be read as a URL", hint) from error
     parameters.heartbeat = HEARTBEAT_S
+    if tls is not None and parameters.ssl_options is not None:
+        parameters.ssl_options = SSLOptions(tls, parameters.host)
     return parameters
 
 
@@ -68,11 +71,9 @@ def connect(parameters: URLParameters) -> BlockingConnection:
         raise ConfigError(
             f"the broker at {where(parameters)} refuses this user or vhost", "correct PROOFLOOP_BROKER"
         ) from error
-    except ssl.SSLCertVerificationError as error:
-        raise ConfigError(
-            f"the certificate of the broker at {where(parameters)} is not trusted: {error.verify_message}", TRUST_HINT
-        ) from error
     except (AMQPConnectionError, OSError) as error:
+        if refused := refusal(error, where(parameters)):
+            raise refused from error
         raise BusError(
             f"the broker at {where(parameters)} does not answer: {str(error) or type(error).__name__}"
         ) from error
