@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, FilePath, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from proofloop.errors import ConfigError
@@ -37,6 +37,15 @@ class Settings(BaseSettings):
 
     broker: SecretStr | None = None
     """The broker as amqp://user:password@host:5672/vhost; amqps:// for TLS."""
+
+    broker_ca: FilePath | None = None
+    """Who signed the broker's certificate: a PEM file; without it those of SSL_CERT_FILE or the system are trusted."""
+
+    broker_cert: FilePath | None = None
+    """The certificate by which a broker that asks for one knows this process: a PEM file."""
+
+    broker_key: FilePath | None = None
+    """The private key of that certificate: a PEM file without a password."""
 
     broker_api: SecretStr | None = None
     """The broker's management API as http://user:password@host:15672, if a service may look at its settings there."""
@@ -84,11 +93,31 @@ def load_settings() -> Settings:
     if secrets and not Path(secrets).is_dir():
         raise ConfigError(f"PROOFLOOP_SECRETS={secrets!r} is no folder", "name the folder with the secret files")
     try:
-        return Settings(_secrets_dir=secrets)
+        settings = Settings(_secrets_dir=secrets)
     except ValidationError as error:
         first = error.errors()[0]
         name = f"PROOFLOOP_{str(first['loc'][0]).upper()}"
-        value = re.sub(r".*@", "***@", str(first["input"]))  # an address may hold a password
         raise ConfigError(
-            f"environment variable {name}={value!r} cannot be used: {first['msg']}", "correct or unset it"
+            f"environment variable {name}={_shown(first['input'])!r} cannot be used: {first['msg']}",
+            "correct or unset it",
         ) from error
+    _check_client_certificate(settings)
+    return settings
+
+
+def _shown(value: object) -> str:
+    """A value without its secrets: an address may hold a password, and a file's name may be mistaken for its text."""
+    return re.sub(r".*@", "***@", str(value).partition("\n")[0])
+
+
+def _check_client_certificate(settings: Settings) -> None:
+    if settings.broker_cert and settings.broker and settings.broker.get_secret_value().startswith("amqp://"):
+        raise ConfigError(
+            "PROOFLOOP_BROKER_CERT is set and PROOFLOOP_BROKER is an amqp:// address, which is not encrypted",
+            "write the address as amqps://, with the port of the broker's TLS listener",
+        )
+    if (settings.broker_cert is None) == (settings.broker_key is None):
+        return
+    names = ["PROOFLOOP_BROKER_CERT", "PROOFLOOP_BROKER_KEY"]
+    given, missing = names if settings.broker_cert else reversed(names)
+    raise ConfigError(f"{given} is set and {missing} is not", "set both to use a client certificate, or neither")

@@ -51,6 +51,21 @@ def test_a_secret_reaches_a_pod_as_files_but_for_tritons_key_and_flowers_passwor
             assert not [source for source in container.get("envFrom", []) if "secretRef" in source], name
 
 
+def test_every_pod_that_knows_the_broker_shows_it_the_client_certificate() -> None:
+    values = values_of("tls")
+    objects = render(values)
+    for role in ("generator", "verifier", "meta-verifier", "labeler"):
+        data = objects[f"ConfigMap/proofloop-{role}"]["data"]
+        assert data["PROOFLOOP_BROKER_CERT"] == "/etc/proofloop/client/tls.crt"
+        assert data["PROOFLOOP_BROKER_KEY"] == "/etc/proofloop/client/tls.key"
+    volume = {"name": "client", "secret": {"secretName": values["broker"]["clientSecret"], "defaultMode": 0o440}}
+    for name, pod in pods(objects):
+        if "secrets" in [one["name"] for one in pod["spec"]["volumes"]]:
+            assert volume in pod["spec"]["volumes"], name
+            mounts = {one["name"]: one["mountPath"] for one in pod["spec"]["containers"][0]["volumeMounts"]}
+            assert mounts["client"] == "/etc/proofloop/client", name
+
+
 @pytest.mark.parametrize("set_up", SET_UPS)
 def test_every_pod_has_a_policy_that_limits_both_directions(set_up: str) -> None:
     objects = render(values_of(set_up))

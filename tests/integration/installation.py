@@ -60,30 +60,35 @@ class Installation:
 
 @pytest.fixture
 def installation(broker: Broker, s3: S3, tmp_path: Path) -> Iterator[Installation]:
-    namespace = tmp_path.name[-40:]
     with bucket_folder(s3) as (bucket, prefix):
         settings = {
-            "BROKER": broker.url,
-            "NAMESPACE": namespace,
             "S3_ENDPOINT": s3.endpoint,
             "S3_BUCKET": bucket,
             "S3_PREFIX": prefix,
             "S3_ACCESS_KEY": s3.access_key,
             "S3_SECRET_KEY": s3.secret_key,
-            "GRACE_S": "10",
         }
-        environment = {**os.environ, **{f"PROOFLOOP_{name}": value for name, value in settings.items()}}
-        one = Installation(environment, DeadLetters(broker.url, namespace=namespace), tmp_path)
-        with _environment(environment):
-            try:
-                yield one
-            finally:
-                for process in one.processes:
-                    process.kill()
-                    process.wait()
-                    assert process.stdout is not None
-                    process.stdout.close()
-                delete_namespace(broker.url, namespace)
+        with installed(settings, broker.url, tmp_path) as one:
+            yield one
+
+
+@contextmanager
+def installed(settings: dict[str, str], broker_url: str, folder: Path) -> Iterator[Installation]:
+    """No process yet; those that are started have these settings, and are killed at the end."""
+    namespace = folder.name[-40:]
+    settings = {"BROKER": broker_url, "NAMESPACE": namespace, "GRACE_S": "10"} | settings
+    environment = {**os.environ, **{f"PROOFLOOP_{name}": value for name, value in settings.items()}}
+    one = Installation(environment, DeadLetters(broker_url, namespace=namespace), folder)
+    with _environment(environment):
+        try:
+            yield one
+        finally:
+            for process in one.processes:
+                process.kill()
+                process.wait()
+                assert process.stdout is not None
+                process.stdout.close()
+            delete_namespace(broker_url, namespace)
 
 
 @contextmanager

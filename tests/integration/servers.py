@@ -13,7 +13,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -33,33 +32,11 @@ from pika import BasicProperties, BlockingConnection, URLParameters
 
 from proofloop.bus.topology import ROUTES, Topology
 from tests.integration.ceph import ACCESS_KEY, SECRET_KEY, running_ceph
-from tests.integration.certificates import make_certificates
 from tests.integration.containers import MINIO_IMAGE, RABBITMQ_IMAGE, Container, container_tool, running
-from tests.integration.processes import START_S, answers, end, folder, free_ports, wait_until
-
-RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-"""The server itself; the one on PATH is a wrapper that changes the user."""
+from tests.integration.processes import START_S, answers, folder, free_ports
+from tests.integration.rabbitmq import RABBITMQ, Broker, running_rabbitmq
 
 CEPH_PROGRAMS = ("ceph", "ceph-mon", "ceph-osd", "ceph-authtool", "monmaptool", "radosgw", "radosgw-admin")
-
-
-@dataclass(frozen=True)
-class Broker:
-    """A running broker; `kill` and `start` are None for one that is not ours."""
-
-    url: str
-    api: str = ""
-    """Its management API, with user and password; empty if we know of none."""
-
-    metrics: str = ""
-    """Where it answers Prometheus, with a series for each queue; empty if we know of none."""
-
-    tls_url: str = ""
-    """The same broker by TLS, and the authority that its certificate is from; empty if we know of none."""
-
-    authority: str = ""
-    kill: Callable[[], None] | None = None
-    start: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -233,80 +210,3 @@ def wait_for_container(what: str, container: Container, url: str) -> None:
         if time.monotonic() > deadline:
             raise RuntimeError(f"{what} did not start: {container.log()}")
         time.sleep(0.2)
-
-
-RABBITMQ_CONF = """
-listeners.tcp.1 = 127.0.0.1:{amqp}
-listeners.ssl.1 = 127.0.0.1:{tls}
-ssl_options.cacertfile = {certificates.ca}
-ssl_options.certfile = {certificates.certificate}
-ssl_options.keyfile = {certificates.key}
-ssl_options.verify = verify_peer
-ssl_options.fail_if_no_peer_cert = false
-management.tcp.ip = 127.0.0.1
-management.tcp.port = {api}
-prometheus.tcp.ip = 127.0.0.1
-prometheus.tcp.port = {metrics}
-consumer_timeout = 14400000
-"""
-
-LOOKS = ("collect_statistics_interval", "quorum_tick_interval")
-"""What times the counts of the management API; the second can only be set for the Erlang node."""
-
-
-@contextmanager
-def running_rabbitmq(folder: Path, *, look_s: float = 5.0) -> Iterator[Broker]:
-    """A broker of our own, listening with and without TLS.
-
-    `look_s`: how often it counts its messages for the management API; the default is its own.
-    """
-    amqp, tls, api, metrics, distribution, epmd = free_ports(6)
-    certificates = make_certificates(folder)
-    configuration = RABBITMQ_CONF.format(amqp=amqp, tls=tls, api=api, metrics=metrics, certificates=certificates)
-    (folder / "rabbitmq.conf").write_text(configuration)
-    (folder / "plugins").write_text("[rabbitmq_management,rabbitmq_prometheus].\n")
-    environment = {
-        "PATH": os.environ["PATH"],
-        "LANG": "C.UTF-8",
-        "HOME": str(folder),
-        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
-        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
-        "RABBITMQ_MNESIA_BASE": str(folder / "data"),
-        "RABBITMQ_LOG_BASE": str(folder / "log"),
-        "RABBITMQ_DIST_PORT": str(distribution),
-        "RABBITMQ_NODENAME": f"test{amqp}@localhost",
-        "RABBITMQ_CONF_ENV_FILE": "/dev/null",
-        "ERL_EPMD_PORT": str(epmd),
-        "ERL_EPMD_ADDRESS": "127.0.0.1",
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +sbwtdcpu none +sbwtdio none"
-        + "".join(f" -rabbit {name} {1000 * look_s:.0f}" for name in LOOKS),
-    }
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start() -> None:
-        log = folder / "server.log"
-        with open(log, "ab") as file:
-            process = subprocess.Popen(
-                [RABBITMQ], env=environment, stdout=file, stderr=file, cwd=folder, start_new_session=True
-            )
-        running.append(process)
-        wait_until("RabbitMQ", lambda: answers(f"http://127.0.0.1:{api}/api/overview"), process, log)
-
-    def kill() -> None:
-        end(running.pop(), signal.SIGKILL)
-
-    try:
-        start()
-        user, ca = "guest:guest@127.0.0.1", str(certificates.ca)
-        urls = {"api": f"http://{user}:{api}", "metrics": f"http://127.0.0.1:{metrics}/metrics/per-object"}
-        tls_url = f"amqps://{user}:{tls}/%2F"
-        yield Broker(f"amqp://{user}:{amqp}/%2F", **urls, tls_url=tls_url, authority=ca, kill=kill, start=start)
-    finally:
-        for process in running:
-            end(process)
-        _end_epmd(epmd, environment)
-
-
-def _end_epmd(port: int, environment: dict[str, str]) -> None:
-    """Erlang's port mapper outlives its node; this one is ours alone."""
-    subprocess.run(["epmd", "-port", str(port), "-kill"], env=environment, capture_output=True)

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import certifi
 import pytest
 import urllib3
+from kombu import Connection
 
 from proofloop.bus import open_bus
+from proofloop.bus.link import connect, parse_url
 from proofloop.bus.rabbitmq import RabbitBus
-from proofloop.errors import ConfigError, StoreError
+from proofloop.bus.tls import refusal, tls_of
+from proofloop.errors import BusError, ConfigError, StoreError
 from proofloop.messages import ReviewJudged
 from proofloop.settings import Settings
 from proofloop.store import open_store
 from proofloop.store.minio import MinioStore
-from tests.integration.servers import S3, Broker, bucket_folder, delete_namespace
+from tests.integration.certificates import Certificates, make_certificates
+from tests.integration.processes import folder
+from tests.integration.rabbitmq import CONFIGURATION, RABBITMQ, Node, running_node
+from tests.integration.servers import S3, Broker, bucket_folder, delete_namespace, install
+
+ASKING = CONFIGURATION.replace("fail_if_no_peer_cert = false", "fail_if_no_peer_cert = true")
+UNNAMED = "127.0.0.2"
+"""An address of this machine that no certificate of ours names."""
+
+TRIES = 20
+"""With TLS 1.3 the broker refuses after the handshake; a client that writes meanwhile may miss why, but not always."""
 
 
 @pytest.fixture
@@ -46,6 +62,86 @@ def test_a_broker_whose_authority_is_not_trusted_is_refused_with_the_way_out(
     with pytest.raises(ConfigError, match=r"certificate.*\nhint: .*SSL_CERT_FILE") as caught:
         open_bus(Settings(broker=tls_broker.tls_url), connect_s=0.0)
     assert "guest:" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def asking() -> Iterator[Node]:
+    """A broker that lets nobody in without a client certificate."""
+    if not RABBITMQ.exists() and not install("rabbitmq-server"):
+        pytest.skip("no real server: apt could not install RabbitMQ, whose TLS this test sets up")
+    configuration = ASKING + f"listeners.ssl.2 = {UNNAMED}:{{ports.tls}}\n"
+    with folder("proofloop-asking-") as place, running_node(place, configuration) as node:
+        yield node
+
+
+def connect_pika(settings: Settings) -> None:
+    assert settings.broker is not None
+    connect(parse_url(settings.broker.get_secret_value(), tls_of(settings).context)).close()
+
+
+def connect_kombu(settings: Settings) -> None:
+    assert settings.broker is not None
+    with Connection(settings.broker.get_secret_value(), ssl=tls_of(settings).for_kombu) as connection:
+        try:
+            connection.transport.establish_connection().close()
+        except OSError as error:
+            raise refusal(error, connection.host) or BusError(str(error)) from error
+
+
+Connect = Callable[[Settings], None]
+each_client = pytest.mark.parametrize("connect_by", [connect_pika, connect_kombu])
+
+
+@each_client
+def test_a_client_certificate_opens_a_broker_that_asks_for_one(asking: Node, connect_by: Connect) -> None:
+    connect_by(settings_for(asking, asking.certificates))
+
+
+@each_client
+def test_who_has_no_client_certificate_is_refused_with_the_way_out(asking: Node, connect_by: Connect) -> None:
+    refused = refused_by(connect_by, settings_for(asking))
+    assert "asks for a client certificate" in refused.problem and "PROOFLOOP_BROKER_CERT" in refused.hint
+
+
+@each_client
+def test_a_client_certificate_of_another_authority_is_refused(
+    asking: Node, connect_by: Connect, tmp_path: Path
+) -> None:
+    refused = refused_by(connect_by, settings_for(asking, make_certificates(tmp_path)))
+    assert "does not trust this client certificate" in refused.problem
+
+
+@each_client
+def test_a_broker_whose_certificate_names_another_host_is_refused(asking: Node, connect_by: Connect) -> None:
+    refused = refused_by(connect_by, settings_for(asking, asking.certificates, host=UNNAMED))
+    assert f"not valid for '{UNNAMED}'" in refused.problem and "PROOFLOOP_BROKER" in refused.hint
+
+
+@each_client
+def test_a_broker_of_an_unknown_authority_is_refused(asking: Node, connect_by: Connect, tmp_path: Path) -> None:
+    settings = settings_for(asking, asking.certificates)
+    for other in (None, make_certificates(tmp_path).ca):
+        refused = refused_by(connect_by, settings.model_copy(update={"broker_ca": other}))
+        assert "is not trusted" in refused.problem and "PROOFLOOP_BROKER_CA" in refused.hint
+
+
+def settings_for(node: Node, client: Certificates | None = None, host: str = "127.0.0.1") -> Settings:
+    files = {"broker_cert": client.client_certificate, "broker_key": client.client_key} if client else {}
+    url = node.tls_url.replace("127.0.0.1", host)
+    return Settings.model_validate({"broker": url, "broker_ca": node.certificates.ca, **files})
+
+
+def refused_by(connect_by: Connect, settings: Settings) -> ConfigError:
+    """Why the broker cannot be used with these settings; it must be the same each time."""
+    for _ in range(TRIES):
+        try:
+            connect_by(settings)
+        except ConfigError as error:
+            return error
+        except BusError:
+            continue
+        pytest.fail("the broker let it in")
+    pytest.fail(f"{TRIES} times there was no reason")
 
 
 def test_objects_travel_by_tls(tls_s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from proofloop.bus import open_bus
 from proofloop.bus.link import parse_url, where
+from proofloop.bus.tls import kombu_tls, tls_of
 from proofloop.errors import ConfigError
 from proofloop.settings import Settings, load_settings
 from proofloop.store import LocalStore, open_store
+from tests.integration.certificates import Certificates, make_certificates
 
 
 def test_a_secret_can_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,3 +72,71 @@ def test_a_broker_url_that_cannot_be_read_is_not_shown(url: str) -> None:
 
 def test_the_place_of_a_broker_has_no_password() -> None:
     assert where(parse_url("amqps://user:word@host/loop")) == "host:5671, vhost loop"
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.mark.parametrize("name", ["PROOFLOOP_BROKER_CA", "PROOFLOOP_BROKER_CERT", "PROOFLOOP_BROKER_KEY"])
+def test_a_file_that_is_not_there_is_an_error_that_names_its_variable(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "/nowhere.pem")
+    with pytest.raises(ConfigError, match=f"{name}='/nowhere.pem' cannot be used: Path does not point to a file"):
+        load_settings()
+
+
+def test_a_key_in_the_place_of_its_file_is_not_shown(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = certificates.client_key.read_text()
+    monkeypatch.setenv("PROOFLOOP_BROKER_KEY", key)
+    with pytest.raises(ConfigError, match="PROOFLOOP_BROKER_KEY") as caught:
+        load_settings()
+    assert key.splitlines()[1] not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"), [("CERT", "KEY"), ("KEY", "CERT")], ids=["certificate alone", "key alone"]
+)
+def test_a_client_certificate_and_its_key_come_together(
+    given: str, missing: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"PROOFLOOP_BROKER_{given}", str(certificates.client_certificate))
+    with pytest.raises(ConfigError, match=f"PROOFLOOP_BROKER_{given} is set and PROOFLOOP_BROKER_{missing} is not"):
+        load_settings()
+
+
+def test_a_client_certificate_asks_for_an_encrypted_connection(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROOFLOOP_BROKER", "amqp://user:word@host/")
+    monkeypatch.setenv("PROOFLOOP_BROKER_CERT", str(certificates.client_certificate))
+    monkeypatch.setenv("PROOFLOOP_BROKER_KEY", str(certificates.client_key))
+    with pytest.raises(ConfigError, match="not encrypted") as caught:
+        load_settings()
+    assert "word" not in str(caught.value)
+    monkeypatch.setenv("PROOFLOOP_BROKER", "amqps://user:word@host/")
+    assert load_settings().broker_key == certificates.client_key
+
+
+@pytest.mark.parametrize("make", [tls_of, kombu_tls])
+def test_a_file_of_certificates_that_cannot_be_used_is_named(
+    make: Callable[[Settings], object], certificates: Certificates
+) -> None:
+    wrong_authority = Settings(broker_ca=certificates.client_key)
+    wrong_key = Settings(broker_cert=certificates.client_certificate, broker_key=certificates.key)
+    with pytest.raises(ConfigError, match="PROOFLOOP_BROKER_CA"):
+        make(wrong_authority)
+    with pytest.raises(ConfigError, match="PROOFLOOP_BROKER_CERT and PROOFLOOP_BROKER_KEY cannot be used"):
+        make(wrong_key)
+
+
+def test_a_key_with_a_password_is_an_error_and_no_question(certificates: Certificates, tmp_path: Path) -> None:
+    locked = tmp_path / "locked.key"
+    lock = ["openssl", "pkey", "-in", certificates.client_key, "-aes256", "-passout", "pass:word", "-out", locked]
+    subprocess.run(lock, check=True)
+    with pytest.raises(ConfigError, match=r"cannot be used(.|\n)*without a password"):
+        tls_of(Settings(broker_cert=certificates.client_certificate, broker_key=locked))

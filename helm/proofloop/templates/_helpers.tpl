@@ -105,6 +105,10 @@ PROOFLOOP_S3_REGION: {{ .Values.store.region | quote }}
 {{- if .Values.tls.caConfigMap }}
 SSL_CERT_FILE: /etc/proofloop/ca/{{ .Values.tls.caKey }}
 {{- end }}
+{{- if .Values.broker.clientSecret }}
+PROOFLOOP_BROKER_CERT: /etc/proofloop/client/tls.crt
+PROOFLOOP_BROKER_KEY: /etc/proofloop/client/tls.key
+{{- end }}
 {{- end -}}
 
 {{/* What one role is told. Takes (dict "root" $ "worker" w). */}}
@@ -129,6 +133,9 @@ PROOFLOOP_TASK_EVENTS: {{ .worker.taskEvents | quote }}
 - { name: tmp, mountPath: /tmp }
 {{- if .Values.tls.caConfigMap }}
 - { name: ca, mountPath: /etc/proofloop/ca, readOnly: true }
+{{- end }}
+{{- if .Values.broker.clientSecret }}
+- { name: client, mountPath: /etc/proofloop/client, readOnly: true }
 {{- end }}
 {{- end -}}
 
@@ -173,6 +180,12 @@ PROOFLOOP_TASK_EVENTS: {{ .worker.taskEvents | quote }}
 - name: ca
   configMap:
     name: {{ .Values.tls.caConfigMap }}
+{{- end }}
+{{- if .Values.broker.clientSecret }}
+- name: client
+  secret:
+    secretName: {{ .Values.broker.clientSecret }}
+    defaultMode: 0440
 {{- end }}
 {{- end -}}
 

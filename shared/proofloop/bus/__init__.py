@@ -48,15 +48,18 @@ def open_bus(settings: Settings, *, roles: Iterable[str] = NEEDED_BY_ALL, connec
     """
     url = broker_url(settings)
     from proofloop.bus.rabbitmq import RabbitBus
+    from proofloop.bus.tls import tls_of
 
-    return RabbitBus(url, namespace=settings.namespace, roles=roles, connect_s=connect_s)
+    return RabbitBus(url, namespace=settings.namespace, roles=roles, connect_s=connect_s, tls=tls_of(settings))
 
 
 def open_worker_bus(settings: Settings, app: Celery, *, roles: Iterable[str], connect_s: float) -> CeleryBus:
     """The bus of a process that serves a role as a worker of this Celery application. Raises as `open_bus` does."""
     from proofloop.bus.celery_bus import CeleryBus
+    from proofloop.bus.tls import tls_of
 
-    return CeleryBus(broker_url(settings), app=app, namespace=settings.namespace, roles=roles, connect_s=connect_s)
+    url, tls = broker_url(settings), tls_of(settings)
+    return CeleryBus(url, app=app, namespace=settings.namespace, roles=roles, connect_s=connect_s, tls=tls)
 
 
 def make_app(settings: Settings, open_service: OpenService, set_up_logging: Callable[..., None]) -> Celery:
@@ -65,17 +68,20 @@ def make_app(settings: Settings, open_service: OpenService, set_up_logging: Call
     from celery.signals import setup_logging
 
     from proofloop.bus.celery_bus import make_celery
+    from proofloop.bus.tls import tls_of
 
     setup_logging.connect(set_up_logging, weak=False)
-    return make_celery(url, settings.namespace, open_service, worker_send_task_events=settings.task_events)
+    chosen = {"worker_send_task_events": settings.task_events, "broker_use_ssl": tls_of(settings).for_kombu}
+    return make_celery(url, settings.namespace, open_service, **chosen)
 
 
 def open_dead_letters(settings: Settings) -> DeadLetters:
     """The broker's dead letters. Raises ConfigError."""
     url = broker_url(settings)
     from proofloop.bus.dead_letters import DeadLetters
+    from proofloop.bus.tls import tls_of
 
-    return DeadLetters(url, namespace=settings.namespace)
+    return DeadLetters(url, namespace=settings.namespace, tls=tls_of(settings))
 
 
 def check_broker(settings: Settings, role: str) -> None:

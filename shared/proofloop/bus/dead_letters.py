@@ -13,6 +13,7 @@ from pika.exceptions import ChannelClosedByBroker
 from proofloop.bus.base import DELIVERY_LIMIT, DeadLetter
 from proofloop.bus.link import connect, parse_url
 from proofloop.bus.task_message import DELIVERIES, REASON, again, event_of
+from proofloop.bus.tls import NO_TLS, Tls
 from proofloop.bus.topology import ROUTES, Topology
 
 GIVEN_UP = {
@@ -36,8 +37,8 @@ class Depth:
 class DeadLetters:
     """What may be done to dead letters from outside; opens a connection for each piece of work."""
 
-    def __init__(self, url: str, *, namespace: str = "proofloop") -> None:
-        self._nodes, self._topology = parse_url(url), Topology(namespace)
+    def __init__(self, url: str, *, namespace: str = "proofloop", tls: Tls = NO_TLS) -> None:
+        self._nodes, self._topology = parse_url(url, tls.context), Topology(namespace)
 
     def depths(self) -> list[Depth]:
         """How full the queues are; a role nobody declared is not among them."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 from amqp.exceptions import AccessRefused, NotAllowed, PreconditionFailed
-from pika import BlockingConnection, SelectConnection, URLParameters
+from pika import BlockingConnection, SelectConnection, SSLOptions, URLParameters
 from pika.channel import Channel
 from pika.exceptions import (
     AMQPError,
@@ -23,7 +23,8 @@ from pika.exceptions import (
     ProbableAuthenticationError,
 )
 
-from proofloop.errors import TRUST_HINT, BusError, ConfigError, ProofloopError
+from proofloop.bus.tls import refusal
+from proofloop.errors import BusError, ConfigError, ProofloopError
 
 log = structlog.get_logger()
 
@@ -43,16 +44,18 @@ REFUSED = (AuthenticationError, ProbableAuthenticationError, ProbableAccessDenie
 """How the two clients say that the broker refuses the user or the vhost."""
 
 
-def parse_url(url: str) -> list[URLParameters]:
-    """The parameters of each address in "amqp://... ; amqp://...": the nodes of one cluster, tried in turn.
+def parse_url(url: str, tls: ssl.SSLContext | None = None) -> list[URLParameters]:
+    """The parameters of each address in "amqp://...;amqp://...": the nodes of one cluster, tried in turn.
+
+    `tls` is for amqps://; without it pika makes a context.
 
     Raises ConfigError, which never shows the URL: it has a password.
     """
     hint = "write it as amqp://user:password@host:5672/vhost, or amqps:// for TLS; escape special characters as %2F"
-    return [_parse(one.strip(), hint) for one in url.split(";")]
+    return [_parse(one.strip(), tls, hint) for one in url.split(";")]
 
 
-def _parse(url: str, hint: str) -> URLParameters:
+def _parse(url: str, tls: ssl.SSLContext | None, hint: str) -> URLParameters:
     if not url.startswith(("amqp://", "amqps://")):
         raise ConfigError("PROOFLOOP_BROKER is no amqp:// or amqps:// URL", hint)
     try:
@@ -60,6 +63,8 @@ def _parse(url: str, hint: str) -> URLParameters:
     except (ValueError, TypeError) as error:
         raise ConfigError("PROOFLOOP_BROKER cannot be read as a URL", hint) from error
     parameters.heartbeat = HEARTBEAT_S
+    if tls is not None and parameters.ssl_options is not None:
+        parameters.ssl_options = SSLOptions(tls, parameters.host)
     return parameters
 
 
@@ -86,10 +91,9 @@ def explained(error: Exception, nodes: Sequence[URLParameters]) -> ProofloopErro
             f"the broker has a queue or exchange of ours with other settings: {error.reply_text}",
             "drain and delete it, or choose another PROOFLOOP_NAMESPACE",
         )
-    if isinstance(error, ssl.SSLCertVerificationError):
-        problem = f"the certificate of the broker at {place} is not trusted: {error.verify_message}"
-        return ConfigError(problem, TRUST_HINT)
-    return BusError(f"the broker at {place} does not answer: {str(error) or type(error).__name__}")
+    return refusal(error, place) or BusError(
+        f"the broker at {place} does not answer: {str(error) or type(error).__name__}"
+    )
 
 
 class Link:

@@ -17,6 +17,7 @@ from proofloop.bus.base import BusState, Delivery, Outcome
 from proofloop.bus.link import explained, parse_url
 from proofloop.bus.publisher import Message, Publisher
 from proofloop.bus.task_message import task_message
+from proofloop.bus.tls import NO_TLS, Tls
 from proofloop.bus.topology import ROUTES, Topology
 from proofloop.errors import BusError
 from proofloop.messages import MAX_BODY_BYTES, Event, encode
@@ -35,14 +36,20 @@ class RabbitBus:
     """Declares the queues and publishes; whoever serves a queue uses `CeleryBus`."""
 
     def __init__(
-        self, url: str, *, namespace: str = "proofloop", roles: Iterable[str] = (), connect_s: float = 15.0
+        self,
+        url: str,
+        *,
+        namespace: str = "proofloop",
+        roles: Iterable[str] = (),
+        connect_s: float = 15.0,
+        tls: Tls = NO_TLS,
     ) -> None:
         """Declare what is missing and connect. Raises ConfigError, BusError.
 
         `roles`: whose queues must be there. `connect_s`: how long to try to reach the broker.
         """
         self.topology = Topology(namespace)
-        self._url, self._nodes = url, parse_url(url)
+        self._url, self._tls, self._nodes = url, tls, parse_url(url, tls.context)
         self._routes: dict[str, tuple[str, ...]] = {role: ROUTES[role] for role in roles}
         self._declare_patiently(connect_s)
         self._publisher = Publisher(self._nodes, self._declare)
@@ -82,7 +89,7 @@ class RabbitBus:
     def _declare(self) -> None:
         attempts = {"max_retries": len(self._nodes) - 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
         try:
-            with closing(Connection(self._url, connect_timeout=CONNECT_S)) as connection:
+            with closing(Connection(self._url, connect_timeout=CONNECT_S, ssl=self._tls.for_kombu)) as connection:
                 connection.ensure_connection(**attempts, reraise_as_library_errors=False)
                 self.topology.declare(connection, dict(self._routes))
         except (AMQPError, OSError) as error:

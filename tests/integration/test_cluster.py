@@ -1,0 +1,122 @@
+"""Services on three RabbitMQ nodes, one of which is killed while they work: the others have what it had."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from proofloop import keys
+from proofloop.records import Label
+from proofloop.runspec import load_runspec
+from proofloop.settings import load_settings
+from proofloop.store import get_record, open_store
+from proofloop.walk import WALK_ROLES, planned
+from tests.integration.installation import Installation, installed, wait_until
+from tests.integration.processes import folder
+from tests.integration.rabbitmq import RABBITMQ, Node, ask, running_cluster, wait_joined
+from tests.integration.servers import install
+
+SERVED = (*WALK_ROLES, "verifier")
+"""Two verifiers, and one of each other role."""
+
+SETTLED_S = 4.0
+"""A quorum queue that was declared less than about a second before its leader is killed can be lost."""
+
+PART = 25
+"""So many labels before the node is killed, and again before it comes back."""
+
+RUN = """
+name = "cluster"
+[problems]
+domain = "nano"
+count = 30
+proofs_per_problem = 4
+[engine]
+kind = "simulated"
+settings = { latency_s = 0.3 }
+[flow]
+max_waiting_proofs = 24
+[models]
+generator = "rehearsal"
+verifier = "rehearsal"
+meta_verifier = "rehearsal"
+[labeling]
+n = 4
+m = 3
+k = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[list[Node]]:
+    if not RABBITMQ.exists() and not install("rabbitmq-server"):
+        pytest.skip("no real server: apt could not install RabbitMQ, of which a cluster needs three")
+    with folder("proofloop-cluster-") as place, running_cluster(place) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def on_cluster(cluster: list[Node], tmp_path: Path) -> Iterator[Installation]:
+    """Services with a store on this machine; the node that looks at queues and cleans up is never killed."""
+    with installed({"STORE": str(tmp_path / "store")}, cluster[-1].url, tmp_path) as one:
+        yield one
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_when_a_node_is_killed_that_leads_the_queues_and_has_no_clients(
+    cluster: list[Node], on_cluster: Installation
+) -> None:
+    killed, connected, _ = cluster
+    on_cluster.environment["PROOFLOOP_BROKER"] = killed.url
+    on_cluster.start("labeler")  # whoever declares the queues has their leaders beside it
+    on_cluster.wait_ready("labeler")
+    on_cluster.kill("labeler")
+    on_cluster.environment["PROOFLOOP_BROKER"] = connected.url
+    work_off(on_cluster, killed, cluster)
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(reason="PROOFLOOP_BROKER takes one address only", strict=True)
+def test_nothing_is_lost_when_the_node_is_killed_that_the_clients_are_connected_to(
+    cluster: list[Node], on_cluster: Installation
+) -> None:
+    on_cluster.environment["PROOFLOOP_BROKER"] = ";".join(node.url for node in cluster)
+    work_off(on_cluster, cluster[0], cluster)
+
+
+def work_off(installation: Installation, killed: Node, cluster: list[Node]) -> None:
+    """Let services work off a run while a node is killed and comes back; checks that nothing is lost or twice."""
+    run, witness = installation.folder / "run.toml", cluster[-1]
+    run.write_text(RUN)
+    for role in SERVED:
+        installation.start(role)
+        installation.wait_ready(role)
+    time.sleep(SETTLED_S)
+    assert leaders(witness) == {killed.name}
+    posing = installation.call("run", str(run))
+    assert wait_until(lambda: len(labelled()) >= PART, 60), installation.log()
+    killed.kill()
+    before = len(labelled())
+    assert wait_until(lambda: len(labelled()) >= before + PART, 60), installation.log()
+    assert posing.poll() is None
+    killed.start()
+    assert posing.wait(60) == 0, installation.log()
+    store = open_store(load_settings())
+    assert sorted(labelled()) == sorted(event.proof_id for event in planned(load_runspec(run), store))
+    assert wait_until(lambda: not any(depth.ready + depth.later for depth in installation.letters.depths()), 10)
+    assert not list(installation.letters.letters())
+    wait_joined(cluster)
+
+
+def labelled() -> list[str]:
+    """The proof of each label in the store."""
+    store = open_store(load_settings())
+    return [get_record(store, key, Label).proof_id for key in store.list(keys.labels("cluster"))]
+
+
+def leaders(node: Node) -> set[str]:
+    """The nodes that lead a quorum queue."""
+    return {queue["leader"] for queue in ask(node, "queues")}
