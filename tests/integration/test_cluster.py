@@ -79,7 +79,6 @@ def test_nothing_is_lost_when_a_node_is_killed_that_leads_the_queues_and_has_no_
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="PROOFLOOP_BROKER takes one address only", strict=True)
 def test_nothing_is_lost_when_the_node_is_killed_that_the_clients_are_connected_to(
     cluster: list[Node], on_cluster: Installation
 ) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +13,7 @@ import certifi
 import pytest
 import urllib3
 from kombu import Connection
+from pydantic import SecretStr
 
 from proofloop.bus import open_bus
 from proofloop.bus.link import connect, parse_url
@@ -81,7 +86,8 @@ def connect_pika(settings: Settings) -> None:
 
 def connect_kombu(settings: Settings) -> None:
     assert settings.broker is not None
-    with Connection(settings.broker.get_secret_value(), ssl=tls_of(settings).for_kombu) as connection:
+    tls = tls_of(settings)
+    with Connection(settings.broker.get_secret_value(), ssl=tls.for_kombu, transport=tls.transport) as connection:
         try:
             connection.transport.establish_connection().close()
         except OSError as error:
@@ -123,6 +129,35 @@ def test_a_broker_of_an_unknown_authority_is_refused(asking: Node, connect_by: C
     for other in (None, make_certificates(tmp_path).ca):
         refused = refused_by(connect_by, settings.model_copy(update={"broker_ca": other}))
         assert "is not trusted" in refused.problem and "PROOFLOOP_BROKER_CA" in refused.hint
+
+
+def test_each_node_of_a_cluster_is_checked_under_its_own_name(asking: Node) -> None:
+    """The first address is refused, for its certificate does not name it; the second one is used."""
+    settings = settings_for(asking, asking.certificates)
+    assert settings.broker is not None
+    one = settings.broker.get_secret_value()
+    two = settings.model_copy(update={"broker": SecretStr(f"{one.replace('127.0.0.1', UNNAMED)};{one}")})
+    bus = open_bus(two.model_copy(update={"namespace": "tls-nodes"}))
+    bus.publish([ReviewJudged(run_id="r", proof_id="p", index=0)])
+    bus.close(grace_s=5)
+
+
+@pytest.mark.parametrize("command", ["proofloop", "celery"])
+def test_a_worker_serves_by_tls(asking: Node, tmp_path: Path, command: str) -> None:
+    """The consuming side, control commands and events too."""
+    settings = settings_for(asking, asking.certificates)
+    assert settings.broker is not None
+    where = {"BROKER": settings.broker.get_secret_value(), "BROKER_CA": settings.broker_ca, "STORE": tmp_path}
+    where |= {"BROKER_CERT": settings.broker_cert, "BROKER_KEY": settings.broker_key, "NAMESPACE": f"tls-{command}"}
+    environment = {**os.environ, **{f"PROOFLOOP_{name}": str(value) for name, value in where.items()}}
+    of_celery = "-q -A proofloop.service worker -c 1 -Q tls-celery.labeler"
+    words = {"proofloop": "serve labeler", "celery": of_celery}[command].split()
+    program = Path(sys.executable).with_name(command)
+    with subprocess.Popen([program, *words], env=environment, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        assert json.loads(worker.stdout.readline())["ready"] == "labeler"
+        worker.terminate()
+    assert worker.returncode == 0
 
 
 def settings_for(node: Node, client: Certificates | None = None, host: str = "127.0.0.1") -> Settings:

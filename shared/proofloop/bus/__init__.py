@@ -71,8 +71,9 @@ def make_app(settings: Settings, open_service: OpenService, set_up_logging: Call
     from proofloop.bus.tls import tls_of
 
     setup_logging.connect(set_up_logging, weak=False)
-    chosen = {"worker_send_task_events": settings.task_events, "broker_use_ssl": tls_of(settings).for_kombu}
-    return make_celery(url, settings.namespace, open_service, **chosen)
+    tls = tls_of(settings)
+    chosen = {"broker_transport": tls.transport, "broker_use_ssl": tls.for_kombu}
+    return make_celery(url, settings.namespace, open_service, worker_send_task_events=settings.task_events, **chosen)
 
 
 def open_dead_letters(settings: Settings) -> DeadLetters:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import structlog
+from amqp.exceptions import RecoverableConnectionError
 from celery import bootsteps
 from celery.concurrency.base import BasePool, apply_target
 from celery.platforms import EX_OK
@@ -83,7 +84,13 @@ class EventConsumer(Consumer):  # type: ignore[misc]
         return bus
 
     def beat(self) -> None:
+        """Show that the loop runs, and reconnect when the broker closed the channel and Celery missed it.
+
+        Celery reads once right after it began to consume, and swallows the error of a channel that closes just then.
+        """
         self.beat_s = time.monotonic()
+        if self.is_consuming and self.task_consumer and not self.task_consumer.channel.is_open:
+            raise RecoverableConnectionError("the broker closed the channel")
 
     def on_ready(self) -> None:
         self.is_consuming, self._late = True, 0

@@ -89,7 +89,8 @@ class RabbitBus:
     def _declare(self) -> None:
         attempts = {"max_retries": len(self._nodes) - 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
         try:
-            with closing(Connection(self._url, connect_timeout=CONNECT_S, ssl=self._tls.for_kombu)) as connection:
+            options = {"connect_timeout": CONNECT_S, "ssl": self._tls.for_kombu, "transport": self._tls.transport}
+            with closing(Connection(self._url, **options)) as connection:
                 connection.ensure_connection(**attempts, reraise_as_library_errors=False)
                 self.topology.declare(connection, dict(self._routes))
         except (AMQPError, OSError) as error:

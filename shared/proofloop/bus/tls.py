@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from kombu.transport.pyamqp import SSLTransport
+
 from proofloop.errors import ConfigError
 from proofloop.settings import Settings
 
@@ -43,6 +45,8 @@ class Tls:
 
     context: ssl.SSLContext | None = None
     for_kombu: dict[str, Any] | None = None
+    transport: str | None = None
+    """The class that kombu connects by; None is its own."""
 
 
 NO_TLS = Tls()
@@ -52,7 +56,16 @@ def tls_of(settings: Settings) -> Tls:
     """The settings' TLS for an amqps:// address, none for amqp://. Raises ConfigError."""
     if settings.broker is None or not settings.broker.get_secret_value().startswith("amqps://"):
         return NO_TLS
-    return Tls(_context(settings), _for_kombu(settings))
+    return Tls(_context(settings), _for_kombu(settings), f"{__name__}:NodeTransport")
+
+
+class NodeTransport(SSLTransport):
+    """Checks each node of a cluster under its own name: kombu would keep the first node's."""
+
+    def establish_connection(self) -> Any:
+        client: Any = self.client
+        client.ssl = {**client.ssl, "server_hostname": client.hostname}
+        return super().establish_connection()  # type: ignore[no-untyped-call]
 
 
 def _context(settings: Settings) -> ssl.SSLContext:
@@ -72,10 +85,9 @@ def _context(settings: Settings) -> ssl.SSLContext:
 
 
 def _for_kombu(settings: Settings) -> dict[str, Any]:
-    """kombu replaces None as server_hostname by the host of the URL; without the key it would check no host name."""
     files = {"ca_certs": settings.broker_ca, "certfile": settings.broker_cert, "keyfile": settings.broker_key}
     named = {name: str(file) for name, file in files.items() if file is not None}
-    return {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None, **named}
+    return {"cert_reqs": ssl.CERT_REQUIRED, **named}
 
 
 def refusal(error: BaseException, place: str) -> ConfigError | None:
