@@ -13,6 +13,15 @@ from proofloop.records import Sampling, Tokens
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
+LARGEST_SEED = 2**63 - 1
+"""Calls have seeds of up to 63 bits; a check asks with the largest, which some servers refuse."""
+
+ALL_IN_REASONING = (
+    "the server put everything into reasoning_content and nothing into content: turn off its reasoning parser, or let "
+    "the model think in the form that the parser knows; raise max_tokens if the thinking was cut off"
+)
+"""The way out of answers that hold thinking alone."""
+
 
 @dataclass(frozen=True)
 class ChatMessage:
