@@ -176,6 +176,18 @@ def sends(data: bytes, content_type: str = "text/event-stream") -> Script:
     return lambda exchange: exchange.body_of_bytes(data, content_type)
 
 
+def sends_raw(data: bytes) -> Script:
+    """Send exactly these bytes, status line and headers included, then end the connection."""
+
+    def script(exchange: Exchange) -> None:
+        exchange.close_connection = True
+        exchange.wfile.write(data)
+        exchange.wfile.flush()
+        exchange.connection.shutdown(socket.SHUT_WR)
+
+    return script
+
+
 def chunk(delta: object, finish_reason: str | None = None, **fields: object) -> bytes:
     """An event of a stream, with the delta as it is."""
     choices = [{"index": 0, "delta": delta, "finish_reason": finish_reason}]

@@ -13,7 +13,7 @@ from proofloop.engine.base import ChatMessage, GenerationRequest
 from proofloop.engine.openai import OpenAIEngine
 from proofloop.errors import AccessRefused, CallRefused, ConfigError, EngineError
 from proofloop.records import Sampling
-from tests.scripted_openai import Exchange, Script, answers, chunk, depending_on, refuses, sends
+from tests.scripted_openai import Exchange, Script, answers, chunk, depending_on, refuses, sends, sends_raw
 from tests.unit.conftest import Connect, Serve
 
 STOP = chunk({}, "stop")
@@ -220,7 +220,7 @@ def test_many_calls_share_a_probe(serve: Serve, connect: Connect) -> None:
         with pytest.raises(EngineError):
             call.result(20)
     probes = [each for each in server.received if each.body["max_tokens"] == 1]
-    assert len(server.received) - len(probes) == 8 and len(probes) < 8
+    assert len(server.received) - len(probes) == 8 and 1 <= len(probes) < 8
 
 
 # -- errors after a status of 200 --------------------------------------------------------------------------------------
@@ -349,6 +349,41 @@ def test_a_response_format_is_sent(serve: Serve, connect: Connect) -> None:
 def test_a_prompt_with_half_a_character_is_sent(serve: Serve, connect: Connect) -> None:
     server = serve(answers("Fine."))
     assert connect(server).submit(ask("half \ud835")).result(10).text == "Fine."
+
+
+# -- bytes that are no HTTP -------------------------------------------------------------------------------------------
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+NO_HTTP = {
+    "nothing": b"",
+    "an unknown version": b"HTTP/9.9 banana\r\n\r\n",
+    "another protocol": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "binary": bytes(range(256)),
+    "a body that is shorter than its length": HEAD + b"Content-Length: 999\r\n\r\n" + chunk({"content": "x"}),
+    "a chunk without a size": HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "a length that is no number": HEAD + b"Content-Length: many\r\n\r\n",
+    "a broken gzip": HEAD + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd",
+    "an unknown encoding": HEAD + b"Content-Encoding: rot13\r\nContent-Length: 4\r\n\r\nabcd",
+    "a header without end": HEAD + b"X: " + b"y" * 200_000,
+    "another protocol from now on": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+    "no content": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "a status that is none": b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n",
+    "a redirect to nowhere": b"HTTP/1.1 302 Found\r\nLocation: http://[\r\nContent-Length: 0\r\n\r\n",
+    "headers of odd letters": HEAD
+    + b"Retry-After: \xff\r\nx-ratelimit-reset-tokens: \xfe\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("data", NO_HTTP.values(), ids=NO_HTTP.keys())
+def test_bytes_that_are_no_HTTP_are_an_error_of_ours(serve: Serve, connect: Connect, data: bytes) -> None:
+    error = fails_with(connect(serve(sends_raw(data)), max_attempts=1))
+    assert type(error) is EngineError and error.problem.startswith("127.0.0.1:")
+
+
+def test_a_last_event_counts_though_the_connection_breaks_right_after_it(serve: Serve, connect: Connect) -> None:
+    last = (chunk({"content": "Done."}) + STOP).rstrip(b"\n")
+    data = HEAD + b"Content-Length: 9999\r\n\r\n" + last
+    assert connect(serve(sends_raw(data)), max_attempts=1).submit(ask()).result(10).text == "Done."
 
 
 # -- brakes ------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
 import pytest
 from hypothesis import example, given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from proofloop.engine.base import ChatMessage, Generation, GenerationRequest
 from proofloop.engine.openai_body import BodyReader
-from proofloop.engine.openai_failure import AttemptFailed, Refusal
+from proofloop.engine.openai_failure import AttemptFailed, FailureKind, Refusal
 from proofloop.engine.openai_stream import AFTER_DONE_S, AFTER_FINISH_S, Patience, StreamedAnswer
 from proofloop.errors import EngineError
 from proofloop.records import Sampling, Tokens
@@ -21,20 +22,31 @@ REQUEST = GenerationRequest("generator:1", "m", (ChatMessage("user", "Prove it."
 LIMIT_BYTES = 2000
 
 
-def read(pieces: Sequence[bytes], limit_bytes: int = LIMIT_BYTES) -> Generation | str:
-    """The answer, or what is said instead of one."""
-    reader, answer = BodyReader(limit_bytes), StreamedAnswer(limit_bytes)
+def events_of(pieces: Sequence[bytes], limit_bytes: int = LIMIT_BYTES) -> list[bytes | str]:
+    """The events of a body, and the error that ended it."""
+    reader, events = BodyReader(limit_bytes), list[bytes | str]()
     try:
         for piece in pieces:
-            for event in reader.feed(piece):
-                answer.absorb(event)
-        for event in reader.end():
+            events += reader.feed(piece)
+        events += reader.end()
+    except EngineError as error:
+        events.append(str(error))
+    return [*events, f"foreign: {reader.is_foreign}, start: {reader.start!r}"]
+
+
+def answer_to(*events: bytes) -> Generation | str:
+    """The answer, or what is said in place of one."""
+    answer = StreamedAnswer(LIMIT_BYTES)
+    try:
+        for event in events:
             answer.absorb(event)
-        if not answer.is_whole:
-            return f"unfinished: {answer.began} {answer.done} {reader.is_foreign} {reader.start!r} {answer.text}"
         return answer.generation(REQUEST, engine_seconds=1.0, cancelled=False, think_end="</think>", keep_tokens=True)
     except (AttemptFailed, EngineError) as error:
         return f"{type(error).__name__}: {error}"
+
+
+def without_finish(choice: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in choice.items() if name != "finish_reason"}
 
 
 JSON_VALUES = st.recursive(
@@ -74,6 +86,10 @@ CHUNKS = st.fixed_dictionaries(
         "object": JSON_VALUES | st.just("error"),
     },
 )
+SOUND_CHUNKS = st.fixed_dictionaries(
+    {"choices": st.lists(CHOICES.map(without_finish), min_size=1, max_size=1)},
+    optional={"usage": USAGES, "prompt_token_ids": st.lists(st.integers(), max_size=3)},
+)
 LINE_ENDS = st.sampled_from([b"\n", b"\n\n", b"\r\n\r\n", b"\r", b""])
 FIELDS = st.sampled_from([b"data: ", b"data:", b": ", b"event: ", b"error: ", b"\xef\xbb\xbf", b" ", b""])
 PAYLOADS = (
@@ -81,7 +97,7 @@ PAYLOADS = (
     | st.just(b"[DONE]")
     | st.binary(max_size=20)
     | st.just(b"<!DOCTYPE html>")
-    | st.just(b"[" * 5000)
+    | st.just(b"[" * 1900)
 )
 LINES = st.tuples(FIELDS, PAYLOADS, LINE_ENDS).map(b"".join)
 BODIES = st.binary(max_size=300) | st.lists(LINES, max_size=6).map(b"".join)
@@ -103,36 +119,45 @@ def pieces_of(body: bytes, places: Sequence[int]) -> Iterator[bytes]:
 @example((b"\xef\xbb\xbfdata: {}\n\n", [b"\xef", b"\xbb\xbf", b"", b"data: {}\n\n"]))
 @example((b" \n\xef\xbb\xbf{}", [b" ", b"\n\xef", b"\xbb\xbf{}"]))
 @example((b"data: a\r\n\r\n", [b"data: a\r", b"\n\r\n"]))
-def test_any_bytes_give_an_answer_or_an_error_of_ours_however_they_are_cut(case: tuple[bytes, list[bytes]]) -> None:
+@example((b"data: 1\ndata: 2\rdata: 3", [b"data: 1\n", b"data: 2\r", b"data: 3"]))
+def test_any_bytes_give_the_same_events_however_they_are_cut(case: tuple[bytes, list[bytes]]) -> None:
     body, pieces = case
-    whole = read([body])
-    assert read(pieces) == whole
-    assert read([bytes([byte]) for byte in body]) == whole
+    whole = events_of([body])
+    assert events_of(pieces) == whole
+    assert events_of([bytes([byte]) for byte in body]) == whole
 
 
-@given(st.lists(CHUNKS, max_size=6))
+@given(st.lists(PAYLOADS, max_size=4))
+def test_any_event_gives_an_answer_or_an_error_of_ours(events: list[bytes]) -> None:
+    assert answer_to(*events)
+
+
+@given(st.lists(SOUND_CHUNKS, max_size=4))
+@example([{"choices": [{"delta": {"content": "\ud835"}}]}, {"choices": [{"delta": {"content": "\udd3d \ud835"}}]}])
+@example([{"choices": [{"token_ids": [1], "logprobs": {"content": [{"logprob": 10**400}]}}], "prompt_token_ids": [1]}])
 def test_what_is_read_can_be_stored(chunks: list[object]) -> None:
-    found = read([b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in chunks)])
-    if isinstance(found, Generation):
-        (found.text + found.reasoning).encode()
-        assert found.prompt_tokens >= 0 and found.completion_tokens >= 0 and found.cached_tokens >= 0
-        assert found.tokens is None or Tokens.model_validate_json(found.tokens.model_dump_json()) == found.tokens
+    found = answer_to(*(json.dumps(each).encode() for each in chunks), b'{"choices": [{"finish_reason": "stop"}]}')
+    assert isinstance(found, Generation)
+    (found.text + found.reasoning).encode()
+    assert found.prompt_tokens >= 0 and found.completion_tokens >= 0 and found.cached_tokens >= 0
+    assert found.tokens is None or Tokens.model_validate_json(found.tokens.model_dump_json()) == found.tokens
 
 
 @given(st.integers(100, 599), st.text() | JSON_VALUES.map(json.dumps), st.text(), st.text())
 def test_any_refusal_is_understood(status: int, text: str, retry_after: str, milliseconds: str) -> None:
     refusal = Refusal(status, text, retry_after, milliseconds)
     wait_s = refusal.wait_s()
-    assert refusal.kind and isinstance(refusal.message(), str) and refusal.names("seed") is not None
+    assert refusal.kind in get_args(FailureKind)
+    assert isinstance(refusal.message(), str) and isinstance(refusal.names("seed"), bool)
     assert wait_s is None or wait_s >= 0
 
 
 @pytest.mark.parametrize("size", [1, 7, 5000])
 def test_what_is_too_long_is_refused_in_the_same_words_however_it_is_cut(size: int) -> None:
     body = chunk({"content": "x"}) + b"data: " + b"y" * 3000 + b"\n\n"
-    found = read([body[start : start + size] for start in range(0, len(body), size)])
-    assert found == read([body])
-    assert "max_answer_bytes = 2000" in str(found)
+    found = events_of([body[start : start + size] for start in range(0, len(body), size)])
+    assert found == events_of([body])
+    assert "max_answer_bytes = 2000" in str(found[1])
 
 
 # -- how long a stream may be silent -----------------------------------------------------------------------------------

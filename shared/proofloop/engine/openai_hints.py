@@ -24,13 +24,19 @@ def about_refusal(refusal: Refusal, settings: OpenAISettings, location: str) -> 
         return f"it redirects: set base_url = {target!r} if that is the API, or see to the sign-in that it may ask for"
     if refusal.kind == "address":
         return about_address(settings, is_web_page=refusal.text.lstrip().startswith("<"))
+    if refusal.kind == "busy":
+        return "the server is busy or still loading: wait for it, or raise max_attempts under [engine.settings]"
     return _about_fields(refusal, settings)
 
 
 def about_address(settings: OpenAISettings, *, is_web_page: bool) -> str:
     """What else may be found at an address that is no API's."""
     causes = [WEB_PAGE] if is_web_page else []
-    return "; ".join([*causes, without_v1(settings) or f"is base_url = {settings.base_url!r} the API's address?"])
+    return "; ".join([*causes, without_v1(settings) or _whose(settings)])
+
+
+def _whose(settings: OpenAISettings) -> str:
+    return f"is base_url = {settings.base_url!r} the API's address?"
 
 
 def without_v1(settings: OpenAISettings) -> str:
@@ -43,7 +49,7 @@ def without_v1(settings: OpenAISettings) -> str:
 def about_model(name: str, served: Collection[str], settings: OpenAISettings) -> str:
     """The models that the server has; where it does not say, whether the address may be the reason."""
     if not served:
-        return without_v1(settings)
+        return without_v1(settings) or f"GET /models lists no models there: {_whose(settings)}"
     if name in served:
         return ""
     shown = [settings.redact(each) for each in sorted(served)[:MODELS_SHOWN]]
