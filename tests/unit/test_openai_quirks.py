@@ -145,8 +145,8 @@ def test_a_comment_is_a_sign_of_life(serve: Serve, connect: Connect) -> None:
 
 def test_comments_alone_keep_no_call_alive_for_ever(serve: Serve, connect: Connect) -> None:
     server = serve(keeps_alive(30))
-    error = fails_with(connect(server, idle_timeout_s=0.5, content_timeout_s=1.0))
-    assert error.retryable and "content_timeout_s = 1" in error.problem
+    error = fails_with(connect(server, idle_timeout_s=1.0, content_timeout_s=2.0))
+    assert error.retryable and "content_timeout_s = 2" in error.problem
     assert server.client_left.wait(5)
 
 
@@ -156,8 +156,8 @@ def test_a_call_that_is_always_silent_fails_alone(serve: Serve, connect: Connect
         exchange.stall_until_client_leaves()
 
     server = serve(depending_on(POISON, stall, answers()))
-    error = fails_with(connect(server, idle_timeout_s=0.5, max_attempts=2), POISON)
-    assert isinstance(error, CallRefused) and "idle_timeout_s = 0.5; attempt 2" in error.problem
+    error = fails_with(connect(server, idle_timeout_s=1.0, max_attempts=2), POISON)
+    assert isinstance(error, CallRefused) and "idle_timeout_s = 1; attempt 2" in error.problem
 
 
 # -- a call that always fails ------------------------------------------------------------------------------------------

@@ -50,7 +50,8 @@ class GenerationRequest:
 class Generation:
     """One answer.
 
-    `text` is the final response after any thinking; `tokens` only where the engine offers ids and log-probabilities;
+    `text` is the final response after any thinking, `reasoning` the thinking; some servers leave the text empty and put
+    everything there. `tokens` only where the engine offers ids and log-probabilities;
     `cached_tokens` of the prompt were not computed again, 0 where the engine does not say.
     """
 

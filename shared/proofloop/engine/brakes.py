@@ -71,10 +71,9 @@ class Brakes:
     def heed(self, headers: Mapping[str, str], longest_s: float) -> None:
         """Pause where the server's x-ratelimit headers say that nothing is left, but no longer than `longest_s`."""
         for what in ("requests", "tokens"):
-            remaining = headers.get(f"x-ratelimit-remaining-{what}", "").strip()
-            reset_s = duration_s(headers.get(f"x-ratelimit-reset-{what}", ""))
-            if remaining == "0" and reset_s is not None:
-                self.pause(min(reset_s, longest_s))
+            if headers.get(f"x-ratelimit-remaining-{what}", "").strip() == "0":
+                reset_s = duration_s(headers.get(f"x-ratelimit-reset-{what}", ""))
+                self.pause(min(reset_s or 0.0, longest_s))
 
 
 def duration_s(text: str) -> float | None:

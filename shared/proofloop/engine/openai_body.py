@@ -30,7 +30,8 @@ class BodyReader:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The events that this piece completes. Raises CallRefused for one that is too long."""
-        self.start = (self.start + data[:SHOWN_BYTES])[:SHOWN_BYTES]
+        if len(self.start) < SHOWN_BYTES:
+            self.start = (self.start + data[:SHOWN_BYTES])[:SHOWN_BYTES]
         self._pending += data
         if not self._began and not self._begin():
             return

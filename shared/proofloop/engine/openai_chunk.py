@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import httpx
+from pydantic_core import from_json
 
 from proofloop.engine.openai_body import SHOWN_BYTES
 from proofloop.engine.openai_failure import AttemptFailed, find_message, kind_of_failure, read_json
@@ -25,7 +26,7 @@ class Usage:
     cached_tokens: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: one is made for every event
 class Chunk:
     """`token_ids` and `logprobs` hold None for an entry that cannot be read."""
 
@@ -41,7 +42,7 @@ class Chunk:
 
 def read_chunk(event: bytes) -> Chunk:
     """Raises AttemptFailed for what is no chunk, or says that the server failed."""
-    body = read_json(event.decode(errors="replace"))
+    body = _parse(event)
     if isinstance(body, list) and len(body) == 1:  # Gemini sends its errors so
         body = body[0]
     if not isinstance(body, dict):
@@ -62,6 +63,14 @@ def read_chunk(event: bytes) -> Chunk:
         prompt_ids=_ids(prompt_ids) if isinstance(prompt_ids, list) else None,
         usage=_read_usage(_dict(body.get("usage"))),
     )
+
+
+def _parse(event: bytes) -> object:
+    """The fast parser refuses half a surrogate pair and broken UTF-8; the other one reads them."""
+    try:
+        return from_json(event)
+    except ValueError:
+        return read_json(event.decode(errors="replace"))
 
 
 def _raise_error(body: dict[str, object]) -> None:
