@@ -33,6 +33,13 @@ class Exchange(BaseHTTPRequestHandler):
             self.server.owner.client_left.set()
             self.close_connection = True
 
+    def do_GET(self) -> None:
+        """The list of models, if the test gives one."""
+        models = self.server.owner.models
+        if models is None or self.path != "/v1/models":
+            return self.refuse(404, {"detail": "Not Found"})
+        self.refuse(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in models]})
+
     def log_message(self, format: str, *args: object) -> None:
         """Be quiet."""
 
@@ -45,8 +52,21 @@ class Exchange(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def begin(self) -> None:
+    def body_of_bytes(self, data: bytes, content_type: str) -> None:
+        """A body without a length, which the end of the connection ends."""
         self.send_response(200)
+        if content_type:
+            self.send_header("Content-Type", content_type)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(data)
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_WR)
+
+    def begin(self, **headers: str) -> None:
+        self.send_response(200)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
@@ -105,10 +125,10 @@ class Received:
 
 
 class ScriptedServer:
-    """Use as a context manager; `base_url` is for the engine."""
+    """Use as a context manager; `base_url` is for the engine. `models` is what GET /v1/models answers; None: 404."""
 
-    def __init__(self, *scripts: Script) -> None:
-        self.scripts = scripts
+    def __init__(self, *scripts: Script, models: list[str] | None = None) -> None:
+        self.scripts, self.models = scripts, models
         self.received: list[Received] = []
         self.client_left = threading.Event()
         self._lock = threading.Lock()
@@ -149,3 +169,36 @@ def answers(text: str = "It holds.", **finish: Any) -> Script:
 def refuses(status: int, body: object = "", **headers: str) -> Script:
     """Answer with a status that is no success."""
     return lambda exchange: exchange.refuse(status, body, **headers)
+
+
+def sends(data: bytes, content_type: str = "text/event-stream") -> Script:
+    """Answer 200 with exactly these bytes, then end the connection."""
+    return lambda exchange: exchange.body_of_bytes(data, content_type)
+
+
+def sends_raw(data: bytes) -> Script:
+    """Send exactly these bytes, status line and headers included, then end the connection."""
+
+    def script(exchange: Exchange) -> None:
+        exchange.close_connection = True
+        exchange.wfile.write(data)
+        exchange.wfile.flush()
+        exchange.connection.shutdown(socket.SHUT_WR)
+
+    return script
+
+
+def chunk(delta: object, finish_reason: str | None = None, **fields: object) -> bytes:
+    """An event of a stream, with the delta as it is."""
+    choices = [{"index": 0, "delta": delta, "finish_reason": finish_reason}]
+    return f"data: {json.dumps({'choices': choices, **fields})}\n\n".encode()
+
+
+def depending_on(prompt_part: str, bad: Script, good: Script) -> Script:
+    """The bad script for prompts that hold the part, the good one for all others."""
+
+    def script(exchange: Exchange) -> None:
+        prompt = "".join(message["content"] for message in exchange.body["messages"])
+        (bad if prompt_part in prompt else good)(exchange)
+
+    return script

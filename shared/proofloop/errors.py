@@ -71,25 +71,32 @@ class BusError(ProofloopError):
 
 
 class EngineError(ProofloopError):
-    """A model call failed. `retryable` is true when the same call may work later: in `after_s`, if the engine says."""
+    """A model call failed. `retryable` is true when the same call may work later: in `after_s`, if the engine says.
 
-    def __init__(self, problem: str, *, retryable: bool, after_s: float | None = None) -> None:
+    `hint` is the way out, where the engine knows one.
+    """
+
+    def __init__(self, problem: str, *, retryable: bool, after_s: float | None = None, hint: str = "") -> None:
         super().__init__(problem)
+        self.problem, self.hint = problem, hint
         self.retryable, self.after_s = retryable, after_s
+
+    def __str__(self) -> str:
+        return f"{self.problem}; {self.hint}" if self.hint else self.problem
 
 
 class CallRefused(EngineError):
     """The engine works and will never answer this call: too long a prompt, a filtered answer."""
 
-    def __init__(self, problem: str) -> None:
-        super().__init__(problem, retryable=False)
+    def __init__(self, problem: str, *, hint: str = "") -> None:
+        super().__init__(problem, retryable=False, hint=hint)
 
 
 class AccessRefused(EngineError):
     """The engine does not let this process ask."""
 
-    def __init__(self, problem: str) -> None:
-        super().__init__(problem, retryable=False)
+    def __init__(self, problem: str, *, hint: str = "") -> None:
+        super().__init__(problem, retryable=False, hint=hint)
 
 
 class Retry(ProofloopError):

@@ -347,13 +347,35 @@ def test_a_folder_that_cannot_be_looked_into_is_an_error_and_not_empty(tmp_path:
 # -- S3 ----------------------------------------------------------------------------------------------------------------
 
 
-class Unready(BaseHTTPRequestHandler):
-    """A server that has a code of its own for not being ready."""
+class S3Double(BaseHTTPRequestHandler):
+    """An S3 server of a few lines that misbehaves as its owner says; what works is tested on a real one."""
+
+    server: S3Server
 
     def do_PUT(self) -> None:
-        body = b"<Error><Code>XMinioServerNotInitialized</Code><Message>Server not initialized</Message></Error>"
-        self.send_response(503)
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        if "If-None-Match" in self.headers and self.path in self.server.objects:
+            return self.refuse(412, "PreconditionFailed")
+        if refusal := self.server.refusal(self):
+            return self.refuse(*refusal)
+        self.server.objects[self.path] = data
+        self.answer(200, b"")
+
+    def do_GET(self) -> None:
+        """Only listings are asked for: there is nothing."""
+        self.answer(200, self.server.listing)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(200, b"<DeleteResult></DeleteResult>")
+
+    def refuse(self, status: int, code: str) -> None:
+        self.answer(status, f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode())
+
+    def answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
         self.send_header("Content-Type", "application/xml")
+        self.send_header("ETag", '"x"')
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -361,10 +383,80 @@ class Unready(BaseHTTPRequestHandler):
     def log_message(self, format: str, *arguments: object) -> None: ...
 
 
-def test_a_server_that_is_not_ready_yet_is_away_and_its_keys_are_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proofloop.store.minio.FIRST_PAUSE_S", 0.01)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Unready) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(StoreError, match="is away: XMinioServerNotInitialized"):
-            MinioStore(f"127.0.0.1:{server.server_port}", "b", access_key="a", secret_key="s", secure=False)
-        server.shutdown()
+class S3Server(ThreadingHTTPServer):
+    """`refusals` are the first answers to PUT, status and code; the last one is repeated if `for_ever`."""
+
+    def __init__(self, *refusals: tuple[int, str], for_ever: bool = False, only_conditions: bool = False) -> None:
+        super().__init__(("127.0.0.1", 0), S3Double)
+        self.objects: dict[str, bytes] = {}
+        self.listing = b"<ListBucketResult><Name>b</Name><IsTruncated>false</IsTruncated></ListBucketResult>"
+        self._refusals, self._for_ever, self._only_conditions = list(refusals), for_ever, only_conditions
+        Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def refusal(self, request: BaseHTTPRequestHandler) -> tuple[int, str] | None:
+        if not self._refusals or (self._only_conditions and "If-None-Match" not in request.headers):
+            return None
+        return self._refusals[0] if self._for_ever else self._refusals.pop(0)
+
+    def store(self, bucket: str = "bucket") -> MinioStore:
+        host = f"127.0.0.1:{self.server_port}"
+        return MinioStore(host, bucket, access_key="a", secret_key="s", secure=False, first_pause_s=0.01)
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+def test_a_server_that_is_not_ready_yet_is_away_and_its_keys_are_not_blamed() -> None:
+    with (
+        S3Server((503, "XMinioServerNotInitialized"), for_ever=True) as server,
+        pytest.raises(StoreError, match="is away: XMinioServerNotInitialized"),
+    ):
+        server.store()
+
+
+@pytest.mark.parametrize(
+    "refusal", [(429, "TooManyRequests"), (429, "SlowDown"), (503, "SlowDown"), (400, "SlowDown"), (429, "Anything")]
+)
+def test_a_server_that_asks_to_slow_down_is_asked_again(refusal: tuple[int, str]) -> None:
+    with S3Server(refusal, refusal) as server:
+        assert server.store().put_if_absent("a/k", b"x")
+
+
+def test_a_server_that_never_stops_asking_to_slow_down_is_away() -> None:
+    with (
+        S3Server((429, "SlowDown"), for_ever=True) as server,
+        pytest.raises(StoreError, match="is away: SlowDown") as caught,
+    ):
+        server.store()
+    assert not isinstance(caught.value, ConfigError)
+
+
+@pytest.mark.parametrize("refusal", [(501, "NotImplemented"), (400, "InvalidArgument")])
+def test_a_server_without_conditional_writes_is_called_so(refusal: tuple[int, str]) -> None:
+    problem = rf"cannot do conditional writes: it refuses If-None-Match on PUT: {refusal[1]} no\nhint: use .*Ceph RGW"
+    with S3Server(refusal, for_ever=True, only_conditions=True) as server, pytest.raises(ConfigError, match=problem):
+        server.store()
+
+
+def test_a_server_that_refuses_every_write_is_not_blamed_for_conditions() -> None:
+    with (
+        S3Server((400, "InvalidArgument"), for_ever=True) as server,
+        pytest.raises(ConfigError, match="refuses: InvalidArgument no\nhint: correct PROOFLOOP_S3_ACCESS_KEY"),
+    ):
+        server.store()
+
+
+@pytest.mark.parametrize("bucket", ["", "a", "a/b", "with space", "x" * 64, "10.0.0.1", "a..b", "a_b/"])
+def test_a_name_that_no_bucket_can_have_is_refused_by_its_variable(bucket: str) -> None:
+    with S3Server() as server, pytest.raises(ConfigError) as caught:
+        server.store(bucket)
+    assert f"PROOFLOOP_S3_BUCKET = {bucket!r}" in caught.value.problem
+    assert "3 to 63 lower-case letters, digits, dots and hyphens" in caught.value.hint
+
+
+@pytest.mark.parametrize("listing", [b"<html>Sign in", b"<ListBucketResult></ListBucketResult>", b""])
+def test_a_server_whose_answer_is_none_of_S3_is_away(listing: bytes) -> None:
+    with S3Server() as server, pytest.raises(StoreError, match="is away: its answer cannot be read: "):
+        server.listing = listing
+        server.store()

@@ -22,7 +22,7 @@ from proofloop.errors import ConfigError
 from proofloop.runspec import RunSpec, parse_runspec
 from proofloop.store import LocalStore
 from tests.builders import runspec
-from tests.scripted_openai import Exchange, Script, ScriptedServer, answers, refuses
+from tests.scripted_openai import Exchange, Script, ScriptedServer, answers, chunk, refuses, sends
 
 
 def resolve_model(version: str) -> Path:
@@ -114,8 +114,8 @@ def engines(tmp_path: Path) -> Iterator[Engines]:
     opened.close()
 
 
-def served_by(server: ScriptedServer, **sections: Any) -> RunSpec:
-    settings = {"base_url": server.base_url, "max_attempts": 1}
+def served_by(server: ScriptedServer, *, seed_bits: int = 63, **sections: Any) -> RunSpec:
+    settings = {"base_url": server.base_url, "max_attempts": 1, "seed_bits": seed_bits}
     return runspec(engine={"kind": "openai", "settings": settings}, **sections)
 
 
@@ -158,6 +158,40 @@ def test_a_check_does_not_wait_until_a_model_has_thought(engines: Engines) -> No
     with ScriptedServer(think) as server:
         engines.check(served_by(server))
         assert server.client_left.wait(5)
+
+
+def takes_small_seeds(exchange: Exchange) -> None:
+    if exchange.body["seed"] >= 2**31:
+        exchange.refuse(400, {"error": {"message": "seed: should be less than or equal to 2147483647"}})
+    else:
+        answers()(exchange)
+
+
+def test_a_check_finds_a_server_that_refuses_large_seeds(engines: Engines) -> None:
+    with ScriptedServer(takes_small_seeds) as server:
+        with pytest.raises(ConfigError, match=r"2147483647") as caught:
+            engines.check(served_by(server))
+        assert "set seed_bits = 31" in caught.value.hint
+        engines.check(served_by(server, seed_bits=31))
+
+
+def test_a_check_finds_a_server_whose_answers_are_reasoning_alone(engines: Engines) -> None:
+    script = sends(chunk({"content": None, "reasoning_content": "All of it."}, "stop"))
+    with ScriptedServer(script) as server, pytest.raises(ConfigError) as caught:
+        engines.check(served_by(server))
+    assert caught.value.problem == "the generator's answer has 10 characters of reasoning and no content"
+    assert "turn off its reasoning parser" in caught.value.hint and "max_tokens" in caught.value.hint
+
+
+def test_a_check_lets_a_model_think_until_it_is_cut_off(engines: Engines) -> None:
+    with ScriptedServer(sends(chunk({"reasoning_content": "Hm"}, "length"))) as server:
+        engines.check(served_by(server))
+
+
+def test_a_check_passes_on_the_way_out(engines: Engines) -> None:
+    with ScriptedServer(refuses(401, "no key")) as server, pytest.raises(ConfigError) as caught:
+        engines.check(served_by(server))
+    assert caught.value.hint == "set PROOFLOOP_OPENAI_API_KEY to a key of this server"
 
 
 @pytest.mark.parametrize("status", [400, 404])

@@ -13,6 +13,15 @@ from proofloop.records import Sampling, Tokens
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
+LARGEST_SEED = 2**63 - 1
+"""Calls have seeds of up to 63 bits; a check asks with the largest, which some servers refuse."""
+
+ALL_IN_REASONING = (
+    "the server put everything into reasoning_content and nothing into content: turn off its reasoning parser, or let "
+    "the model think in the form that the parser knows; raise max_tokens if the thinking was cut off"
+)
+"""The way out of answers that hold thinking alone."""
+
 
 @dataclass(frozen=True)
 class ChatMessage:
@@ -41,7 +50,8 @@ class GenerationRequest:
 class Generation:
     """One answer.
 
-    `text` is the final response after any thinking; `tokens` only where the engine offers ids and log-probabilities;
+    `text` is the final response after any thinking, `reasoning` the thinking; some servers leave the text empty and put
+    everything there. `tokens` only where the engine offers ids and log-probabilities;
     `cached_tokens` of the prompt were not computed again, 0 where the engine does not say.
     """
 

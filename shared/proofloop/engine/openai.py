@@ -17,42 +17,44 @@ from contextlib import asynccontextmanager, suppress
 import httpx
 import structlog
 
-from proofloop.engine.base import Call, GenerationRequest
+from proofloop.engine.base import ALL_IN_REASONING, Call, ChatMessage, GenerationRequest
+from proofloop.engine.brakes import Brakes
+from proofloop.engine.openai_attempt import Attempt, FieldRefused
 from proofloop.engine.openai_call import OpenAICall
-from proofloop.engine.openai_refusal import Refusal
+from proofloop.engine.openai_connection import Connection
+from proofloop.engine.openai_failure import AttemptFailed
 from proofloop.engine.openai_settings import OpenAISettings
-from proofloop.engine.openai_stream import BrokenStream, EventSplitter, StreamedAnswer, too_long
 from proofloop.errors import AccessRefused, CallRefused, EngineError
+from proofloop.records import Sampling
 
 log = structlog.get_logger(__name__)
 
-AFTER_FINISH_S = 5.0  # after the finish reason: the usage may follow
-AFTER_DONE_S = 0.2  # after [DONE]: the end of the body, so that the connection can be used again
-REFUSAL_BYTES = 64 * 1024
+PROBE_WITHIN_S = 30.0
+"""The longest that one token is waited for, to see whether a server answers at all."""
 
+BRAKES_POLL_S = 1.0
+"""How often a call that waits for the brakes looks whether others cost less than was thought."""
 
-class TransientFailure(Exception):
-    """One attempt failed in a way another attempt may not; `wait_s` is what the server asked for."""
-
-    def __init__(self, problem: str, wait_s: float | None = None) -> None:
-        super().__init__(problem)
-        self.wait_s = wait_s
-
-
-class FieldRefused(Exception):
-    """The server does not know a field we can do without: ask again without it."""
+MEAN_OVER = 50
+"""Answers whose share of max_tokens tells what the next one may cost."""
 
 
 class OpenAIEngine:
     """Answers from an OpenAI-compatible server."""
 
     def __init__(self, settings: OpenAISettings) -> None:
+        """Raises ConfigError for proxies and certificates of the environment that cannot be used."""
         self._settings = settings
-        self._tls = httpx.create_ssl_context()
+        self._connection = Connection(settings)
+        self._brakes = Brakes(settings.requests_per_minute, settings.tokens_per_minute)
+        self._starting = asyncio.Lock()
+        self._probing = asyncio.Lock()
+        self._answered_at, self._unanswered_at = -1.0, -1.0
+        self._answers, self._share_used = 0, 1.0
         self._slots = asyncio.Semaphore(settings.max_concurrency)
         self._idle_clients: list[httpx.AsyncClient] = []
         self._refused_fields: set[str] = set()
-        self._said_usage_is_estimated = False
+        self._warned: set[str] = set()
         self._calls: set[OpenAICall] = set()
         self._lifecycle = threading.Lock()
         self._closed = False
@@ -96,94 +98,146 @@ class OpenAIEngine:
     async def _run(self, call: OpenAICall) -> None:
         """Attempt until whole. The slot is kept while waiting: a busy server is not to be asked more."""
         async with self._slots, self._borrow_client() as client:
-            attempt = 1
             while (failure := await self._attempt(call, client)) is not None:
-                await asyncio.sleep(self._wait_after(failure, attempt, call.request.id))
-                attempt += 1
-        self._warn_of_estimates(call)
+                await asyncio.sleep(await self._wait_after(failure, call, client))
+        self._warn_of_oddities(call)
 
     @asynccontextmanager
     async def _borrow_client(self) -> AsyncIterator[httpx.AsyncClient]:
         """A client and its connection for one call: httpx's pool goes through all of its connections at every request,
         which at 2000 streams took longer than the answers."""
-        client = self._idle_clients.pop() if self._idle_clients else self._settings.open_client(self._tls)
+        client = self._idle_clients.pop() if self._idle_clients else self._connection.open_client()
         try:
             yield client
         finally:
             self._idle_clients.append(client)
 
-    def _wait_after(self, failure: TransientFailure, attempt: int, request_id: str) -> float:
-        """The seconds before the next attempt. Raises EngineError when there is to be none."""
-        wait_s = self._settings.backoff_s(attempt, random.random()) if failure.wait_s is None else failure.wait_s
-        problem = f"{failure}; attempt {attempt} of max_attempts = {self._settings.max_attempts}"
-        if wait_s > self._settings.longest_wait_s:
-            problem += f"; asks to wait {wait_s:.0f} s, over longest_wait_s = {self._settings.longest_wait_s}"
-        elif attempt < self._settings.max_attempts:
-            log.info("engine_attempt_failed", request_id=request_id, problem=problem, wait_s=round(wait_s, 3))
-            return wait_s
-        raise EngineError(problem, retryable=True, after_s=failure.wait_s)
+    # -- one attempt -------------------------------------------------------------------------------------------------
 
-    async def _attempt(self, call: OpenAICall, client: httpx.AsyncClient) -> TransientFailure | None:
-        """Send the request, again if the server refuses a field, and time it. Returns what another attempt may mend."""
+    async def _attempt(self, call: OpenAICall, client: httpx.AsyncClient) -> AttemptFailed | None:
+        """Send the request, again if the server refuses a field, and time it. Returns what went wrong."""
+        expected = await self._start_when_allowed(call)
         started = time.monotonic()
         try:
             while True:
                 with suppress(FieldRefused):
-                    await self._stream_until_whole(call, client)
+                    attempt = Attempt(call, client, self._connection, self._settings, self._brakes)
+                    await attempt.run(self._refused_fields | call.left_out)
+                    self._remember_refused(call.left_out)
+                    self._answered_at = time.monotonic()
                     return None
-        except TransientFailure as failure:
+        except AttemptFailed as failure:
             return failure
         finally:
             call.engine_seconds += time.monotonic() - started
+            self._settle(call, expected)
 
-    async def _stream_until_whole(self, call: OpenAICall, client: httpx.AsyncClient) -> None:
-        call.begin_attempt()
-        problem = "the stream ended without a finish reason"
-        try:
-            await self._stream_until_silent(call, client)
-        except httpx.RequestError as error:
-            problem = f"{type(error).__name__}: {error}"
-        except BrokenStream as error:
-            problem = str(error)
-            if not error.retryable:
-                raise EngineError(self._say(problem), retryable=False) from None
-        if not call.answer.is_whole:
-            raise TransientFailure(self._say(problem))
+    async def _start_when_allowed(self, call: OpenAICall) -> int:
+        """Wait for the brakes, in the order of the calls. Returns the tokens that the call is expected to cost."""
+        async with self._starting:
+            while (wait_s := self._brakes.wait_s()) > 0:
+                await asyncio.sleep(min(wait_s, BRAKES_POLL_S))
+            answer_tokens = round(call.request.sampling.max_tokens * self._share_used)
+            expected = call.answer.prompt_tokens(call.request) + answer_tokens
+            self._brakes.take(expected)
+            return expected
 
-    async def _stream_until_silent(self, call: OpenAICall, client: httpx.AsyncClient) -> None:
-        try:
-            async with asyncio.timeout(self._settings.idle_timeout_s) as idle:
-                await self._stream(call, client, idle)
-        except TimeoutError:
-            if not call.answer.is_whole:
-                problem = f"nothing came for idle_timeout_s = {self._settings.idle_timeout_s}"
-                raise EngineError(self._say(problem), retryable=True) from None
+    def _settle(self, call: OpenAICall, expected: int) -> None:
+        """Tell the brakes what an attempt cost. One that brought nothing is taken to have cost nothing."""
+        answer = call.answer
+        tokens = answer.prompt_tokens(call.request) + answer.completion_tokens() if answer.began else 0
+        self._brakes.correct(expected, tokens)
+        if answer.is_whole:
+            self._answers = min(self._answers + 1, MEAN_OVER)
+            share = answer.completion_tokens() / call.request.sampling.max_tokens
+            self._share_used += (share - self._share_used) / self._answers
 
-    async def _stream(self, call: OpenAICall, client: httpx.AsyncClient, idle: asyncio.Timeout) -> None:
-        body = self._settings.body(call.request, without=self._refused_fields | call.left_out)
-        async with client.stream("POST", "chat/completions", json=body) as response:
-            if response.status_code != httpx.codes.OK:
-                text = (await _read_start(response, REFUSAL_BYTES)).decode(errors="replace")
-                refusal = Refusal(response.status_code, text, response.headers.get("retry-after"))
-                call.left_out |= (unknown := refusal.unknown_fields(body))
-                raise FieldRefused if unknown else self._failure(refusal)
-            self._remember_refused(call.left_out)
-            async for event in _events(response, self._settings.max_answer_bytes):
-                call.answer.absorb(event)
-                idle.reschedule(self._loop.time() + self._patience_s(call.answer))
+    # -- after a failed attempt --------------------------------------------------------------------------------------
 
-    def _patience_s(self, answer: StreamedAnswer) -> float:
-        if answer.done:
-            return AFTER_DONE_S
-        return AFTER_FINISH_S if answer.is_whole else self._settings.idle_timeout_s
+    async def _wait_after(self, failure: AttemptFailed, call: OpenAICall, client: httpx.AsyncClient) -> float:
+        """The seconds before the next attempt. Raises EngineError when there is to be none."""
+        if (final := self._final_error(failure)) is not None:
+            raise final
+        attempts, problem = self._count(failure, call), self._say(failure.problem)
+        limit = self._settings.max_attempts
+        problem += f"; attempt {attempts} of max_attempts = {limit}"
+        wait_s, longest_s = failure.wait_s, self._settings.longest_wait_s
+        if wait_s is not None and wait_s > longest_s:
+            problem += f"; asks to wait {wait_s:.0f} s, over longest_wait_s = {longest_s:g}"
+            raise EngineError(problem, retryable=True, after_s=wait_s, hint=failure.hint)
+        if attempts >= limit or failure.kind == "silent":
+            await self._give_up(failure, call, client, problem, is_last=attempts >= limit)
+        return self._announced(problem, call, wait_s)
 
-    def _failure(self, refusal: Refusal) -> Exception:
-        problem = self._say(f"status {refusal.status}: {refusal.message()}")
-        if refusal.is_retryable:
-            return TransientFailure(problem, refusal.wait_s())
-        if refusal.is_about_access:
-            return AccessRefused(problem)
-        return CallRefused(problem) if refusal.is_about_the_call else EngineError(problem, retryable=False)
+    def _count(self, failure: AttemptFailed, call: OpenAICall) -> int:
+        """The attempts of this kind so far: a busy or absent server is the same for all calls, so it counts apart."""
+        if failure.kind == "busy":
+            call.refusals += 1
+            return call.refusals
+        call.failures += 1
+        return call.failures
+
+    async def _give_up(
+        self, failure: AttemptFailed, call: OpenAICall, client: httpx.AsyncClient, problem: str, *, is_last: bool
+    ) -> None:
+        """Raise an EngineError that says whether the server is away or this call alone fails.
+
+        Returns after a silence of a server that answers others, where another attempt is left.
+        """
+        if failure.kind == "busy" or not await self._answers_others(call, client):
+            raise EngineError(problem, retryable=True, after_s=failure.wait_s, hint=failure.hint)
+        if is_last:
+            problem += ", while the server answers other calls"
+            log.warning("engine_call_given_up", request_id=call.request.id, problem=problem)
+            raise CallRefused(problem, hint=failure.hint)
+
+    def _final_error(self, failure: AttemptFailed) -> EngineError | None:
+        """The error of a failure that another attempt cannot mend."""
+        problem = self._say(failure.problem)
+        if failure.kind == "call":
+            return CallRefused(problem, hint=failure.hint)
+        if failure.kind == "access":
+            return AccessRefused(problem, hint=failure.hint)
+        never_worked = failure.kind == "address" and self._answered_at < 0
+        if failure.kind == "unusable" or never_worked:
+            return EngineError(problem, retryable=False, hint=failure.hint)
+        return None
+
+    def _announced(self, problem: str, call: OpenAICall, asked_s: float | None) -> float:
+        """The wait before the next attempt: the one that the server asked for holds for all calls."""
+        chance = random.random()
+        if asked_s is None:
+            wait_s = self._settings.backoff_s(call.failures + call.refusals, chance)
+        else:
+            self._brakes.pause(asked_s)
+            wait_s = asked_s * (1 + chance / 10)  # not all at once
+        log.info("engine_attempt_failed", request_id=call.request.id, problem=problem, wait_s=round(wait_s, 3))
+        return wait_s
+
+    async def _answers_others(self, call: OpenAICall, client: httpx.AsyncClient) -> bool:
+        """Whether the server answers another call from now on, or else a probe, one of which serves all who wait."""
+        since = time.monotonic()
+        async with self._probing:
+            if max(self._answered_at, self._unanswered_at) < since:
+                await self._probe(call, client)
+            return self._answered_at >= since
+
+    async def _probe(self, call: OpenAICall, client: httpx.AsyncClient) -> None:
+        """Ask for one token."""
+        request = GenerationRequest(
+            id=f"{call.request.id}:probe",
+            model=call.request.model,
+            messages=(ChatMessage("user", "Say yes."),),
+            sampling=Sampling(max_tokens=1),
+            seed=0,
+        )
+        with suppress(TimeoutError, EngineError):
+            async with asyncio.timeout(PROBE_WITHIN_S):
+                if await self._attempt(OpenAICall(request, self._settings, self._loop), client) is None:
+                    return
+        self._unanswered_at = time.monotonic()
+
+    # -- what is said ------------------------------------------------------------------------------------------------
 
     def _remember_refused(self, fields: set[str]) -> None:
         """Only once an answer came without them: a complaint may name a field that it merely quotes."""
@@ -194,31 +248,20 @@ class OpenAIEngine:
     def _say(self, problem: str) -> str:
         return self._settings.redact(f"{self._settings.where}: {problem}")
 
-    def _warn_of_estimates(self, call: OpenAICall) -> None:
-        if call.answer.usage is None and not self._said_usage_is_estimated:
-            self._said_usage_is_estimated = True
-            log.warning("engine_reports_no_usage", server=self._settings.where, token_counts="estimated")
+    def _warn_of_oddities(self, call: OpenAICall) -> None:
+        answer = call.answer
+        if answer.usage is None:
+            self._warn_once("engine_reports_no_usage", token_counts="estimated")
+        if answer.reasoning and not answer.text and call.request.sampling.max_tokens > 1:  # one token is a check
+            characters = sum(map(len, answer.reasoning))
+            self._warn_once(
+                "engine_answers_in_reasoning",
+                characters=characters,
+                finish_reason=answer.finish_reason,
+                hint=ALL_IN_REASONING,
+            )
 
-
-async def _events(response: httpx.Response, limit_bytes: int) -> AsyncIterator[bytes]:
-    """The events of a stream; the body of a server that answers in one piece is one event."""
-    if "application/json" in response.headers.get("content-type", ""):
-        body = await _read_start(response, limit_bytes)
-        if len(body) == limit_bytes:
-            raise too_long(len(body), limit_bytes)
-        yield body
-        return
-    splitter = EventSplitter(limit_bytes)
-    async for data in response.aiter_bytes():
-        for event in splitter.feed(data):
-            yield event
-
-
-async def _read_start(response: httpx.Response, limit_bytes: int) -> bytes:
-    """The body, or as much of it as the limit allows."""
-    body = bytearray()
-    async for data in response.aiter_bytes():
-        body += data
-        if len(body) >= limit_bytes:
-            break
-    return bytes(body[:limit_bytes])
+    def _warn_once(self, event: str, **fields: object) -> None:
+        if event not in self._warned:
+            self._warned.add(event)
+            log.warning(event, server=self._settings.where, **fields)

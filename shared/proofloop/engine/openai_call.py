@@ -13,7 +13,8 @@ from proofloop.engine.openai_stream import StreamedAnswer
 class OpenAICall(LoopCall):
     """A running call.
 
-    `left_out` names the fields that the server seems not to know; `engine_seconds` counts attempts, not waits.
+    `left_out` names the fields that the server seems not to know; `engine_seconds` counts attempts, not waits;
+    `refusals` counts the attempts at a server that was busy or absent, `failures` those that failed otherwise.
     """
 
     def __init__(self, request: GenerationRequest, settings: OpenAISettings, loop: asyncio.AbstractEventLoop) -> None:
@@ -21,10 +22,13 @@ class OpenAICall(LoopCall):
         self.answer = StreamedAnswer(settings.max_answer_bytes)
         self.engine_seconds = 0.0
         self.left_out: set[str] = set()
+        self.refusals = 0
+        self.failures = 0
         self._settings = settings
 
-    def begin_attempt(self) -> None:
+    def begin_attempt(self) -> StreamedAnswer:
         self.answer = StreamedAnswer(self._settings.max_answer_bytes)
+        return self.answer
 
     def _generation(self, *, cancelled: bool) -> Generation:
         return self.answer.generation(

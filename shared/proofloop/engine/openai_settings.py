@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Collection
 from typing import Literal
 
@@ -17,7 +16,7 @@ MiB = 1024 * 1024
 ERROR_TEXT_LENGTH = 300
 OWN_FIELDS = frozenset(
     {"model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed"}
-    | {"stream", "stream_options", "logprobs", "return_token_ids", "n"}
+    | {"stream", "stream_options", "logprobs", "return_token_ids", "n", "response_format"}
 )
 
 
@@ -33,15 +32,22 @@ class OpenAISettings(BaseModel):
     max_concurrency: int = Field(64, ge=1, le=4096)
     connect_timeout_s: float = Field(10, gt=0, le=300)
     idle_timeout_s: float = Field(600, gt=0, le=86400, description="silence that ends a call; queueing counts")
-    max_attempts: int = Field(5, ge=1, le=20)
+    content_timeout_s: float = Field(
+        3600, gt=0, le=604800, description="longest time without a piece of the answer while comments come"
+    )
+    max_attempts: int = Field(5, ge=1, le=20, description="of one call; at a busy or absent server as many again")
     first_wait_s: float = Field(0.5, gt=0, le=60)
     longest_wait_s: float = Field(60, gt=0, le=3600, description="a server that asks for more is not waited for")
     want_logprobs: bool = False
     logprobs_are: Literal["raw", "processed"] = Field("raw", description="vLLM's --logprobs-mode; raw: before top_p")
-    seed_bits: Literal[32, 63] = 63
+    seed_bits: Literal[31, 32, 63] = 63
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     think_end: str = Field("</think>", description="ends thinking left in the text; empty: none is")
     max_answer_bytes: int = Field(64 * MiB, ge=1024, le=1024 * MiB)
+    needs_finish_reason: bool = Field(True, description="false: an answer may end without one")
+    response_format: dict[str, JsonValue] | None = Field(None, description='as OpenAI\'s: { type = "json_object" }')
+    requests_per_minute: float | None = Field(None, gt=0)
+    tokens_per_minute: float | None = Field(None, gt=0, description="of prompts and answers together")
     extra_body: dict[str, JsonValue] = Field({}, description="sent as it is: top_k, chat_template_kwargs ...")
 
     @field_validator("base_url")
@@ -71,7 +77,7 @@ class OpenAISettings(BaseModel):
     @classmethod
     def _leaves_our_fields_alone(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
         if taken := sorted(OWN_FIELDS & value.keys()):
-            raise ValueError(f"should not set {', '.join(taken)}: the engine sets these itself")
+            raise ValueError(f"should not set {', '.join(taken)}: the engine or another setting does")
         return value
 
     @property
@@ -79,20 +85,14 @@ class OpenAISettings(BaseModel):
         """The server, for people: no path, no query."""
         return httpx.URL(self.base_url).netloc.decode()
 
-    def open_client(self, tls: ssl.SSLContext) -> httpx.AsyncClient:
-        """A client for one call at a time, without a read limit: silence is timed by the engine."""
-        key = self.api_key.get_secret_value() if self.api_key else ""
-        return httpx.AsyncClient(
-            base_url=self.base_url.rstrip("/") + "/",
-            headers={"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {}),
-            timeout=httpx.Timeout(None, connect=self.connect_timeout_s),
-            verify=tls,
-        )
+    def served_name(self, version: str) -> str:
+        """What the server calls a version."""
+        return self.model or self.models.get(version, version)
 
     def body(self, request: GenerationRequest, *, without: Collection[str] = ()) -> dict[str, JsonValue]:
         """The request as it is sent, less the fields that the server refused before."""
         fields: dict[str, JsonValue] = {
-            "model": self.model or self.models.get(request.model, request.model),
+            "model": self.served_name(request.model),
             "messages": [{"role": message.role, "content": message.content} for message in request.messages],
             "temperature": request.sampling.temperature,
             "top_p": request.sampling.top_p,
@@ -103,6 +103,8 @@ class OpenAISettings(BaseModel):
         }
         if self.want_logprobs:
             fields |= {"logprobs": True, "return_token_ids": True}
+        if self.response_format is not None:
+            fields |= {"response_format": self.response_format}
         return {name: value for name, value in (fields | self.extra_body).items() if name not in without}
 
     def trusts_logprobs(self, sampling: Sampling) -> bool:
@@ -114,7 +116,8 @@ class OpenAISettings(BaseModel):
         return doubling_wait_s(attempt, chance, first_s=self.first_wait_s, longest_s=self.longest_wait_s)
 
     def redact(self, text: str) -> str:
-        """The text without the key, in one line, shortened: fit for a log."""
+        """The text without the key, in one line, printable, shortened: fit for a log."""
         key = self.api_key.get_secret_value() if self.api_key else ""
         line = " ".join((text.replace(key, "***") if key else text).split())
+        line = "".join(character if character.isprintable() else "\ufffd" for character in line)
         return line if len(line) <= ERROR_TEXT_LENGTH else line[:ERROR_TEXT_LENGTH] + " ..."

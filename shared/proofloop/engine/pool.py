@@ -6,7 +6,15 @@ import threading
 from pathlib import Path
 
 from proofloop.engine import ON_SERVERS, open_engine
-from proofloop.engine.base import ChatMessage, Engine, GenerationRequest, prepare
+from proofloop.engine.base import (
+    ALL_IN_REASONING,
+    LARGEST_SEED,
+    ChatMessage,
+    Engine,
+    Generation,
+    GenerationRequest,
+    prepare,
+)
 from proofloop.engine.trial import check_taken
 from proofloop.errors import CallRefused, ConfigError, EngineError
 from proofloop.models import is_beside_run_file, version_folder
@@ -65,13 +73,16 @@ class Engines:
                 model=version,
                 messages=(ChatMessage("user", "Say yes."),),
                 sampling=Sampling(max_tokens=1),
-                seed=0,
+                seed=LARGEST_SEED,
             )
             try:
                 answer = engine.submit(request).result(patience_s)
-            except (EngineError, TimeoutError) as error:
-                where = f"engine {spec.engine.kind!r} cannot answer with model {version!r}: {error}"
-                raise ConfigError(where, "see [engine] and [models] in the run file, and `proofloop doctor`") from error
+            except TimeoutError as error:
+                where = f"engine {spec.engine.kind!r} has not answered with model {version!r} within {patience_s:g} s"
+                raise ConfigError(where, "is the model still loading?") from error
+            except EngineError as error:
+                where = f"engine {spec.engine.kind!r} cannot answer with model {version!r}: {error.problem}"
+                raise ConfigError(where, error.hint or "see [engine] and [models] in the run file") from error
             if answer.tokens is None and version in map(spec.model_of, spec.training.roles):
                 where = f"engine {spec.engine.kind!r} gives no token ids with log-probabilities for model {version!r}"
                 raise ConfigError(where, "training needs both: ask the engine for them, or leave out [training]")
@@ -79,13 +90,22 @@ class Engines:
         pack = load_pack(spec.prompts, spec.base)
         for role in MODEL_ROLES:
             try:
-                check_taken(engine, spec, pack, role, spec.model_of(role))
+                taken = check_taken(engine, spec, pack, role, spec.model_of(role))
             except CallRefused as error:
-                where = f"engine {spec.engine.kind!r} refuses the calls of the {role}: {error}"
-                raise ConfigError(where, "change what it complains of") from error
+                where = f"engine {spec.engine.kind!r} refuses the calls of the {role}: {error.problem}"
+                raise ConfigError(where, error.hint or "change what it complains of") from error
             except EngineError:
                 continue  # it has answered just now: this will pass
+            if taken is not None:
+                _check_has_text(taken, role)
 
     def close(self) -> None:
         for engine in self._open.values():
             engine.close()
+
+
+def _check_has_text(answer: Generation, role: str) -> None:
+    """Raises ConfigError for an answer that ended with thinking alone: no proof and no critique could be read."""
+    if answer.finish_reason == "stop" and answer.reasoning and not answer.text.strip():
+        problem = f"the {role}'s answer has {len(answer.reasoning)} characters of reasoning and no content"
+        raise ConfigError(problem, ALL_IN_REASONING)

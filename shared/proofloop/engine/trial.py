@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from contextlib import suppress
 
-from proofloop.engine.base import ChatMessage, Engine, GenerationRequest
+from proofloop.engine.base import LARGEST_SEED, ChatMessage, Engine, Generation, GenerationRequest
 from proofloop.errors import CallRefused
 from proofloop.prompts import PromptPack
 from proofloop.records import ModelRole
@@ -15,22 +15,26 @@ REFUSED_WITHIN_S = 2.0
 """A server that refuses a call says so before it begins to answer. One that has said nothing by then has taken it."""
 
 
-def check_taken(engine: Engine, spec: RunSpec, pack: PromptPack, role: ModelRole, version: str) -> None:
-    """Begin a call with the role's own prompt and sampling. Raises EngineError: CallRefused if no call can be taken."""
+def check_taken(engine: Engine, spec: RunSpec, pack: PromptPack, role: ModelRole, version: str) -> Generation | None:
+    """Begin a call with the role's own prompt and sampling. Raises EngineError: CallRefused if no call can be taken.
+
+    Returns the answer of a server that is so quick.
+    """
     request = GenerationRequest(
         id=f"{role}:check:{uuid.uuid4().hex[:8]}",
         model=version,
         messages=(ChatMessage("user", _shortest_prompt(pack, role)),),
         sampling=spec.sampling_of(role),
-        seed=0,
+        seed=LARGEST_SEED,
     )
     try:
         call = engine.submit(request)
         with suppress(TimeoutError):
-            call.result(REFUSED_WITHIN_S)
+            return call.result(REFUSED_WITHIN_S)
         call.cancel()
     except CallRefused as error:
-        raise CallRefused(f"{error} (asked with {_sampling(spec, role)})") from error
+        raise CallRefused(f"{error.problem} (asked with {_sampling(spec, role)})", hint=error.hint) from error
+    return None
 
 
 def _shortest_prompt(pack: PromptPack, role: ModelRole) -> str:

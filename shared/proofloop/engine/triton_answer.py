@@ -11,13 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from proofloop.engine.base import Generation, GenerationRequest
-from proofloop.engine.openai_stream import (
-    CHARACTERS_PER_TOKEN,
-    NUMBER_BYTES,
-    read_finish_reason,
-    split_thinking,
-    too_long,
-)
+from proofloop.engine.openai_body import too_long
+from proofloop.engine.openai_stream import CHARACTERS_PER_TOKEN, NUMBER_BYTES, read_finish_reason, split_thinking
 from proofloop.records import Tokens
 
 Tensor = tuple[str | int | float, ...]
@@ -71,7 +66,7 @@ class TritonAnswer:
                 self.numbers[name] = tuple(map(_number, tensor))
         size = len(self.text) + NUMBER_BYTES * sum(map(len, self.numbers.values()))
         if size > self.limit_bytes:
-            raise too_long(size, self.limit_bytes)
+            raise too_long(self.limit_bytes)
 
     def _absorb_text(self, name: str, value: str) -> None:
         if name == "text_output":

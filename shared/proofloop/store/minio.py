@@ -17,12 +17,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeVar
+from xml.etree.ElementTree import ParseError
 
 import certifi
 import urllib3
 from minio import Minio
 from minio.deleteobjects import DeleteObject
 from minio.error import InvalidResponseError, S3Error, ServerError
+from minio.helpers import check_bucket_name
 
 from proofloop.errors import TRUST_HINT, ConfigError, CorruptObject, NotFound, StoreError
 
@@ -51,9 +53,23 @@ PAGE = 1000
 UNTRUSTED = "the store's certificate is not trusted"
 """At the start a mistake of the settings; later the store is away until its certificate is mended."""
 
-_TRANSIENT = frozenset({"ConditionalRequestConflict", "OperationAborted", "RequestTimeout"})
+_TRANSIENT = frozenset(
+    {"ConditionalRequestConflict", "OperationAborted", "RequestTimeout"}
+    | {"RequestLimitExceeded", "ServiceUnavailable", "SlowDown", "Throttling", "TooManyRequests"}
+)
+_TOO_MANY_REQUESTS = 429
 _NOT_IMPLEMENTED = 501
 """The one server error that stays; any other, whatever the server calls it, may pass."""
+
+_REFUSES_CONDITIONS = frozenset({400, _NOT_IMPLEMENTED})
+"""How servers refuse an If-None-Match that they do not know."""
+
+NEEDS_CONDITIONS = "use a server that has conditional writes: Ceph RGW (tried: 16.2), MinIO, AWS S3"
+
+BUCKET_RULE = (
+    "a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens, begins and ends with a letter or digit, "
+    "and is no IP address"
+)
 
 _ABSENT = frozenset({"NoSuchKey", "NoSuchObject"})
 _NO_NAMES = frozenset({"", ".", ".."})
@@ -77,13 +93,19 @@ class MinioStore:
         secure: bool = True,
         region: str = "us-east-1",
         part_bytes: int = PART_BYTES,
+        first_pause_s: float = FIRST_PAUSE_S,
     ) -> None:
         """`endpoint` is host:port.
 
         Raises ConfigError if the bucket is not there or the server does not honour If-None-Match, StoreError when it
         is away.
         """
+        try:
+            check_bucket_name(bucket)  # the SDK does so at each call
+        except ValueError as error:
+            raise ConfigError(f"PROOFLOOP_S3_BUCKET = {bucket!r} cannot be used: {error}", BUCKET_RULE) from error
         self._endpoint, self._bucket, self._part_bytes = endpoint, bucket, part_bytes
+        self._first_pause_s = first_pause_s
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         pool = urllib3.PoolManager(
             maxsize=CONNECTIONS,
@@ -246,7 +268,7 @@ class MinioStore:
             except _TryAgain as error:
                 if attempt == ATTEMPTS - 1:
                     raise StoreError(f"{what}: the store at {self._endpoint} is away: {error}") from error
-                time.sleep(FIRST_PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))
+                time.sleep(self._first_pause_s * 2**attempt * random.uniform(0.5, 1.5))
         raise AssertionError("unreachable")
 
     def list(self, prefix: str) -> Iterator[str]:
@@ -264,19 +286,32 @@ class MinioStore:
                 raise ConfigError(f"{UNTRUSTED}: {cause}", TRUST_HINT) from error
             if not isinstance(cause, S3Error):
                 raise
+            if cause.response.status in _REFUSES_CONDITIONS and self._takes_unconditional_writes(probe):
+                problem = f"the store {self} cannot do conditional writes: it refuses If-None-Match on PUT"
+                raise ConfigError(f"{problem}: {_said(cause)}", NEEDS_CONDITIONS) from error
             hints = {
+                "InvalidBucketName": f"correct PROOFLOOP_S3_BUCKET: {BUCKET_RULE}",
                 "NoSuchBucket": "make the bucket first, or correct PROOFLOOP_S3_BUCKET",
                 "AccessDenied": "this user must be allowed to get, put, list and delete in the bucket",
             }
             hint = hints.get(
                 cause.code or "", "correct PROOFLOOP_S3_ACCESS_KEY, PROOFLOOP_S3_SECRET_KEY or PROOFLOOP_S3_REGION"
             )
-            raise ConfigError(f"the store {self} refuses: {cause.code} {cause.message or ''}".rstrip(), hint) from error
+            raise ConfigError(f"the store {self} refuses: {_said(cause)}", hint) from error
         if not first or second:
             raise ConfigError(
-                f"the store {self} does not honour If-None-Match on PUT: two workers could overwrite each other",
-                "use a server that does: MinIO, Ceph RGW, AWS S3",
+                f"the store {self} ignores If-None-Match on PUT: two workers could overwrite each other",
+                NEEDS_CONDITIONS,
             )
+
+    def _takes_unconditional_writes(self, name: str) -> bool:
+        """Whether it is the condition that the server refuses, and not the write."""
+        try:
+            _classified(name, lambda: self._client._put_object(self._bucket, name, b"first", {}))
+            self._remove(name)
+        except (StoreError, _TryAgain):
+            return False
+        return True
 
 
 def _classified(what: str, action: Callable[[], T]) -> T:
@@ -287,16 +322,22 @@ def _classified(what: str, action: Callable[[], T]) -> T:
         if error.code in _ABSENT:
             raise NotFound(what) from error
         if _may_pass(error):
-            raise _TryAgain(f"{error.code} {error.message or ''}".rstrip()) from error
-        raise StoreError(f"{what}: the store refuses: {error.code} {error.message or ''}") from error
+            raise _TryAgain(_said(error)) from error
+        raise StoreError(f"{what}: the store refuses: {_said(error)}") from error
     except urllib3.exceptions.SSLError as error:
         if "CERTIFICATE_VERIFY_FAILED" not in str(error):
             raise _TryAgain(str(error)) from error
         raise StoreError(f"{UNTRUSTED}: {error}; {TRUST_HINT}") from error
     except (ServerError, InvalidResponseError, urllib3.exceptions.HTTPError, OSError) as error:
         raise _TryAgain(f"{type(error).__name__}: {error}") from error
+    except (ValueError, ParseError) as error:  # the SDK's, for a body that is none of S3
+        raise _TryAgain(f"its answer cannot be read: {error}") from error
 
 
 def _may_pass(error: S3Error) -> bool:
     status = error.response.status
-    return error.code in _TRANSIENT or (status >= 500 and status != _NOT_IMPLEMENTED)
+    return error.code in _TRANSIENT or status == _TOO_MANY_REQUESTS or (status >= 500 and status != _NOT_IMPLEMENTED)
+
+
+def _said(error: S3Error) -> str:
+    return f"{error.code} {error.message or ''}".rstrip()

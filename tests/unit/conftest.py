@@ -1,0 +1,42 @@
+"""An OpenAI-compatible server that does what a test says, and the engine that asks it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from proofloop.engine.openai import OpenAIEngine
+from proofloop.engine.openai_settings import OpenAISettings
+from tests.scripted_openai import Script, ScriptedServer
+
+Connect = Callable[..., OpenAIEngine]
+Serve = Callable[..., ScriptedServer]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    servers: list[ScriptedServer] = []
+
+    def start(*scripts: Script, models: list[str] | None = None) -> ScriptedServer:
+        servers.append(ScriptedServer(*scripts, models=models).__enter__())
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.__exit__()
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    engines: list[OpenAIEngine] = []
+
+    def open_one(server: ScriptedServer, **settings: Any) -> OpenAIEngine:
+        quick = {"first_wait_s": 0.01, "idle_timeout_s": 5.0, "max_attempts": 3}
+        engines.append(OpenAIEngine(OpenAISettings(**({"base_url": server.base_url} | quick | settings))))
+        return engines[-1]
+
+    yield open_one
+    for engine in engines:
+        engine.close()

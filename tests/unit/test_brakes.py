@@ -1,0 +1,102 @@
+"""How fast an engine may ask, on a clock of the test's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from proofloop.engine.brakes import Brakes, duration_s
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def starts_in(brakes: Brakes, clock: Clock, seconds: float, tokens: int = 0) -> int:
+    """How many requests of so many tokens start in that time, each as early as it may."""
+    until, count = clock.now_s + seconds, 0
+    while True:
+        clock.now_s += brakes.wait_s() + 1e-9
+        if clock.now_s >= until:
+            return count
+        brakes.take(tokens)
+        count += 1
+
+
+def test_without_limits_nothing_waits() -> None:
+    brakes = Brakes(None, None)
+    brakes.take(10**9)
+    assert brakes.wait_s() == 0
+
+
+@pytest.mark.parametrize("per_minute", [6, 60, 600])
+def test_requests_are_spread_over_the_minute(per_minute: float) -> None:
+    clock = Clock()
+    brakes = Brakes(per_minute, None, clock)
+    assert abs(starts_in(brakes, clock, 600) - 10 * per_minute) <= 1 + per_minute / 60
+
+
+def test_a_quiet_time_saves_up_one_second_only() -> None:
+    clock = Clock()
+    brakes = Brakes(600, None, clock)
+    clock.now_s += 3600
+    assert starts_in(brakes, clock, 0.05) == 11  # ten of one second, and one that goes into debt
+
+
+def test_tokens_are_spread_over_the_minute() -> None:
+    clock = Clock()
+    brakes = Brakes(None, 60_000, clock)
+    assert abs(starts_in(brakes, clock, 600, tokens=5000) - 120) <= 1
+
+
+def test_an_answer_that_cost_less_gives_back_and_one_that_cost_more_delays() -> None:
+    clock = Clock()
+    brakes = Brakes(None, 60_000, clock)
+    brakes.take(10_000)
+    assert brakes.wait_s() == pytest.approx(10)
+    brakes.correct(10_000, 4000)
+    assert brakes.wait_s() == pytest.approx(4)
+    brakes.correct(4000, 7000)
+    assert brakes.wait_s() == pytest.approx(7)
+
+
+def test_a_pause_holds_and_a_shorter_one_does_not_end_it() -> None:
+    clock = Clock()
+    brakes = Brakes(None, None, clock)
+    brakes.pause(5)
+    brakes.pause(1)
+    clock.now_s += 2
+    assert brakes.wait_s() == pytest.approx(3)
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m0.5s"}, 60.0),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "20ms"}, 0.02),
+        ({"x-ratelimit-remaining-tokens": "1", "x-ratelimit-reset-tokens": "20s"}, 0),
+        ({"x-ratelimit-remaining-tokens": "0"}, 0),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "soon"}, 0),
+        ({}, 0),
+    ],
+)
+def test_a_server_without_anything_left_is_waited_for(headers: dict[str, str], expected: float) -> None:
+    brakes = Brakes(None, None, Clock())
+    brakes.heed(headers, longest_s=60)
+    assert brakes.wait_s() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("6m0s", 360), ("1h2m3s", 3723), ("20ms", 0.02), ("1.5", 1.5), ("7.66s", 7.66), (" 2 ", 2)],
+)
+def test_durations_are_read(text: str, expected: float) -> None:
+    assert duration_s(text) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("text", ["", "1764432000", "2026-11-29T18:00:00Z", "s", "-1s", "1d", "9" * 400, "nan"])
+def test_what_is_no_duration_is_not_read(text: str) -> None:
+    assert duration_s(text) is None

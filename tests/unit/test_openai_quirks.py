@@ -1,0 +1,503 @@
+"""What OpenAI-compatible servers do that OpenAI's does not, byte by byte, and what the engine makes of it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from proofloop.engine.base import ChatMessage, GenerationRequest
+from proofloop.engine.openai import OpenAIEngine
+from proofloop.errors import AccessRefused, CallRefused, ConfigError, EngineError
+from proofloop.records import Sampling
+from tests.scripted_openai import Exchange, Script, answers, chunk, depending_on, refuses, sends, sends_raw
+from tests.unit.conftest import Connect, Serve
+
+STOP = chunk({}, "stop")
+DONE = b"data: [DONE]\n\n"
+POISON = "POISON"
+
+
+def ask(prompt: str = "Prove it.", max_tokens: int = 64, seed: int = 1) -> GenerationRequest:
+    messages = (ChatMessage("user", prompt),)
+    return GenerationRequest(f"generator:{prompt}", "prover-7", messages, Sampling(max_tokens=max_tokens), seed)
+
+
+def fails_with(engine: OpenAIEngine, prompt: str = "Prove it.") -> EngineError:
+    with pytest.raises(EngineError) as caught:
+        engine.submit(ask(prompt)).result(20)
+    return caught.value
+
+
+# -- answers in other dialects -----------------------------------------------------------------------------------------
+
+WHOLE = {"choices": [{"message": {"role": "assistant", "content": "Done."}, "finish_reason": "stop"}]}
+EVENTS = chunk({"content": "Do"}) + chunk({"content": "ne."}) + STOP
+READABLE = {
+    "last event without a line break": sends((chunk({"content": "Done."}) + STOP).rstrip(b"\n")),
+    "carriage returns": sends((EVENTS + DONE).replace(b"\n", b"\r")),
+    "both": sends((EVENTS + DONE).replace(b"\n", b"\r\n")),
+    "byte order mark": sends(b"\xef\xbb\xbf" + EVENTS + DONE),
+    "comments and other fields": sends(b": hi\n\nevent: message\nid: 1\n" + EVENTS + b": bye\n" + DONE),
+    "events as JSON": sends(EVENTS + DONE, "application/json"),
+    "events as text": sends(EVENTS + DONE, "text/plain"),
+    "events without a type": sends(EVENTS + DONE, ""),
+    "JSON": sends(json.dumps(WHOLE).encode(), "application/json"),
+    "JSON as text": sends(b"\n " + json.dumps(WHOLE, indent=1).encode(), "text/plain"),
+    "JSON as events": sends(json.dumps(WHOLE).encode()),
+    "parts": sends(chunk({"content": [{"type": "text", "text": "Do"}, {"type": "text", "text": "ne."}]}) + STOP),
+    "refusal as text": sends(chunk({"content": None, "refusal": "Done."}) + STOP),
+    "finish reason in capitals": sends(chunk({"content": "Done."}, "STOP")),
+    "fields of odd types": sends(
+        chunk({"content": "Done.", "reasoning": {}}, usage="none", token_ids="", logprobs=[]) + STOP
+    ),
+    "no error": sends(chunk({"content": "Done."}, error=None) + STOP),
+}
+
+
+@pytest.mark.parametrize("script", READABLE.values(), ids=READABLE.keys())
+def test_an_answer_in_another_dialect_is_read(serve: Serve, connect: Connect, script: Script) -> None:
+    generation = connect(serve(script), max_attempts=1).submit(ask()).result(10)
+    assert (generation.text, generation.finish_reason) == ("Done.", "stop")
+
+
+def test_thinking_among_the_parts_is_kept_apart(serve: Serve, connect: Connect) -> None:
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "Hmm."}]}
+    script = sends(chunk({"content": [thinking, {"type": "text", "text": "Done."}]}) + STOP)
+    generation = connect(serve(script)).submit(ask()).result(10)
+    assert (generation.reasoning, generation.text) == ("Hmm.", "Done.")
+
+
+def test_halves_of_a_surrogate_pair_find_each_other(serve: Serve, connect: Connect) -> None:
+    body = chunk({"content": "field \ud835"}) + chunk({"content": "\udd3d, lone \ud835."}) + STOP
+    assert b"\\ud835" in body
+    generation = connect(serve(sends(body))).submit(ask()).result(10)
+    assert generation.text == "field \U0001d53d, lone \ufffd."
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_an_answer_of_reasoning_alone_is_kept_and_warned_of_once(
+    serve: Serve, connect: Connect, field: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = connect(serve(sends(chunk({"content": None, field: "All of it."}) + STOP)))
+    for _ in range(2):
+        generation = engine.submit(ask()).result(10)
+        assert (generation.text, generation.reasoning) == ("", "All of it.")
+    said = capsys.readouterr().out
+    assert said.count("engine_answers_in_reasoning") == 1 and "reasoning_content" in said
+
+
+def test_a_check_of_one_token_is_not_warned_of(
+    serve: Serve, connect: Connect, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = connect(serve(sends(chunk({"reasoning_content": "Hm"}, "length"))))
+    engine.submit(ask(max_tokens=1)).result(10)
+    assert "engine_answers_in_reasoning" not in capsys.readouterr().out
+
+
+# -- no finish reason --------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_without_a_finish_reason_counts_as_cut(serve: Serve, connect: Connect) -> None:
+    error = fails_with(connect(serve(sends(chunk({"content": "Done."}) + DONE))))
+    assert error.retryable and "without a finish reason" in error.problem
+    assert "needs_finish_reason = false" in error.hint
+
+
+@pytest.mark.parametrize(("completion_tokens", "expected"), [(3, "stop"), (64, "length")])
+def test_a_server_may_need_no_finish_reason(
+    serve: Serve, connect: Connect, completion_tokens: int, expected: str
+) -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": completion_tokens}
+    script = sends(chunk({"content": "Done."}, usage=usage) + DONE)
+    generation = connect(serve(script), needs_finish_reason=False).submit(ask()).result(10)
+    assert (generation.text, generation.finish_reason) == ("Done.", expected)
+
+
+def test_a_cut_stream_is_no_answer_though_no_finish_reason_is_needed(serve: Serve, connect: Connect) -> None:
+    error = fails_with(connect(serve(sends(chunk({"content": "Done."}))), needs_finish_reason=False))
+    assert error.retryable and "was cut after 5 characters" in error.problem
+
+
+# -- signs of life -----------------------------------------------------------------------------------------------------
+
+
+def keeps_alive(seconds: float) -> Script:
+    def script(exchange: Exchange) -> None:
+        exchange.begin()
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            exchange.raw(": keep-alive\n\n")
+            time.sleep(0.1)
+        exchange.say("Late.")
+        exchange.finish()
+
+    return script
+
+
+def test_a_comment_is_a_sign_of_life(serve: Serve, connect: Connect) -> None:
+    engine = connect(serve(keeps_alive(2.0)), idle_timeout_s=1.0)
+    assert engine.submit(ask()).result(10).text == "Late."
+
+
+def test_comments_alone_keep_no_call_alive_for_ever(serve: Serve, connect: Connect) -> None:
+    server = serve(keeps_alive(30))
+    error = fails_with(connect(server, idle_timeout_s=1.0, content_timeout_s=2.0))
+    assert error.retryable and "content_timeout_s = 2" in error.problem
+    assert server.client_left.wait(5)
+
+
+def test_a_call_that_is_always_silent_fails_alone(serve: Serve, connect: Connect) -> None:
+    def stall(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.stall_until_client_leaves()
+
+    server = serve(depending_on(POISON, stall, answers()))
+    error = fails_with(connect(server, idle_timeout_s=1.0, max_attempts=2), POISON)
+    assert isinstance(error, CallRefused) and "idle_timeout_s = 1; attempt 2" in error.problem
+
+
+# -- a call that always fails ------------------------------------------------------------------------------------------
+
+
+def dies_in_the_middle(exchange: Exchange) -> None:
+    exchange.begin()
+    exchange.say("half an ans")
+    exchange.hang_up()
+
+
+ALWAYS = {
+    "500": refuses(500, {"error": {"message": "template error", "code": 500}}),
+    "502": refuses(502, "<html>Bad gateway</html>"),
+    "cut": dies_in_the_middle,
+    "cut early": lambda exchange: exchange.hang_up(),
+    "error event": sends(chunk({"content": "a"}) + b'data: {"error": {"message": "worker died", "code": "oops"}}\n\n'),
+    "no finish reason": sends(chunk({"content": "Done."}) + DONE),
+    "aborted": answers(reason="abort"),
+    "web page": sends(b"<html>blocked</html>", "text/html"),
+    "nothing": sends(b""),
+    "cut JSON": sends(b'{"choices": [{"mess', "application/json"),
+}
+
+
+@pytest.mark.parametrize("bad", ALWAYS.values(), ids=ALWAYS.keys())
+def test_a_call_that_always_fails_is_given_up_while_the_server_answers_others(
+    serve: Serve, connect: Connect, bad: Script
+) -> None:
+    server = serve(depending_on(POISON, bad, answers("Fine.")))
+    engine = connect(server)
+    assert engine.submit(ask()).result(10).text == "Fine."
+    error = fails_with(engine, POISON)
+    assert isinstance(error, CallRefused)
+    assert "attempt 3 of max_attempts = 3, while the server answers other calls" in error.problem
+    poisoned = [POISON in str(each.body) for each in server.received]
+    assert poisoned == [False, True, True, True, False]  # the last one is the probe
+
+
+@pytest.mark.parametrize("bad", [ALWAYS["500"], ALWAYS["cut"], ALWAYS["web page"]])
+def test_a_server_that_answers_nothing_any_more_is_away(serve: Serve, connect: Connect, bad: Script) -> None:
+    server = serve(answers("Fine."), bad)
+    engine = connect(server)
+    engine.submit(ask()).result(10)
+    error = fails_with(engine)
+    assert error.retryable and "attempt 3 of max_attempts = 3" in error.problem
+
+
+def test_a_busy_server_fails_no_call(serve: Serve, connect: Connect) -> None:
+    server = serve(depending_on(POISON, refuses(429, "busy"), answers()))
+    assert fails_with(connect(server), POISON).retryable
+    assert len(server.received) == 3
+
+
+def test_many_calls_share_a_probe(serve: Serve, connect: Connect) -> None:
+    server = serve(refuses(500, "out of order"))
+    engine = connect(server, max_attempts=1)
+    calls = [engine.submit(ask(seed=seed)) for seed in range(8)]
+    for call in calls:
+        with pytest.raises(EngineError):
+            call.result(20)
+    probes = [each for each in server.received if each.body["max_tokens"] == 1]
+    assert len(server.received) - len(probes) == 8 and 1 <= len(probes) < 8
+
+
+# -- errors after a status of 200 --------------------------------------------------------------------------------------
+
+TOO_LONG = "The input (12345 tokens) is longer than the model's context length (8192 tokens)."
+CALL_ERRORS: dict[str, Any] = {
+    "SGLang": {"error": {"object": "error", "message": TOO_LONG, "type": "BadRequestError", "code": 400}},
+    "SGLang, bare": {"object": "error", "message": TOO_LONG, "type": "BadRequestError", "code": 400},
+    "LightLLM": {"error": {"message": TOO_LONG, "code": "400"}},
+    "OpenAI": {"error": {"message": TOO_LONG, "type": "invalid_request_error", "code": "context_length_exceeded"}},
+    "llama.cpp": {"error": {"message": TOO_LONG, "type": "exceed_context_size_error", "code": 400}},
+    "TGI": {"error": TOO_LONG, "error_type": "validation"},
+    "Gemini": [{"error": {"message": TOO_LONG, "code": 400, "status": "INVALID_ARGUMENT"}}],
+}
+
+
+@pytest.mark.parametrize("error", CALL_ERRORS.values(), ids=CALL_ERRORS.keys())
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_a_refusal_after_a_status_of_200_is_about_the_call(
+    serve: Serve, connect: Connect, error: Any, is_stream: bool
+) -> None:
+    text = json.dumps(error).encode()
+    server = serve(sends(b"data: " + text + b"\n\n" + DONE if is_stream else text))
+    found = fails_with(connect(server))
+    assert isinstance(found, CallRefused) and TOO_LONG in found.problem
+    assert len(server.received) == 1
+
+
+def test_an_old_llama_cpp_sends_errors_in_a_field_of_their_own(serve: Serve, connect: Connect) -> None:
+    server = serve(sends(b'error: {"code": 400, "message": "too long"}\n\n'))
+    error = fails_with(connect(server))
+    assert isinstance(error, CallRefused) and "too long" in error.problem
+
+
+def test_a_rate_limit_in_an_event_is_waited_for(serve: Serve, connect: Connect) -> None:
+    event = b'data: {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}\n\n'
+    assert connect(serve(sends(event), answers("Now."))).submit(ask()).result(10).text == "Now."
+
+
+# -- errors that help --------------------------------------------------------------------------------------------------
+
+
+def test_a_web_page_in_place_of_an_answer_is_described(serve: Serve, connect: Connect) -> None:
+    server = serve(sends(b"<!DOCTYPE html><html>Please sign in</html>", "text/html"))
+    error = fails_with(connect(server))
+    assert not error.retryable
+    assert "status 200, content type text/html, and it begins with: <!DOCTYPE html><html>Please" in error.problem
+    assert "sign-in page or a proxy" in error.hint
+    assert len(server.received) == 1
+
+
+def test_JSON_that_is_no_completion_is_described(serve: Serve, connect: Connect) -> None:
+    server = serve(sends(b'{"status": "ok"}', "application/json"))
+    error = fails_with(connect(server, base_url=server.base_url.removesuffix("/v1")))
+    assert not error.retryable and '{"status": "ok"}' in error.problem
+    assert "has no /v1: try base_url = 'http://127.0.0.1:" in error.hint
+
+
+def test_a_redirect_names_where_it_leads(serve: Serve, connect: Connect) -> None:
+    server = serve(refuses(307, "", Location="https://host/api/v1/chat/completions?token=secret"))
+    error = fails_with(connect(server))
+    assert not error.retryable and "status 307" in error.problem
+    assert "set base_url = 'https://host/api/v1'" in error.hint and "secret" not in str(error)
+
+
+def test_an_address_without_v1_is_named(serve: Serve, connect: Connect) -> None:
+    server = serve(refuses(404, {"detail": "Not Found"}), models=["prover-7"])
+    error = fails_with(connect(server, base_url=server.base_url.removesuffix("/v1")))
+    assert f"try base_url = {server.base_url!r}" in error.hint
+
+
+@pytest.mark.parametrize(("status", "code"), [(404, "model_not_found"), (400, None)])
+def test_a_wrong_model_lists_those_of_the_server(serve: Serve, connect: Connect, status: int, code: str | None) -> None:
+    body = {"error": {"message": "The model `prover-7` does not exist.", "code": code}}
+    error = fails_with(connect(serve(refuses(status, body), models=["small", "large"])))
+    assert not error.retryable
+    assert "'prover-7' was asked for, the server has: large, small" in error.hint
+
+
+def test_a_key_that_is_missing_or_wrong_is_named_by_its_variable(serve: Serve, connect: Connect) -> None:
+    server = serve(refuses(401, {"error": {"message": "No key."}}))
+    missing, wrong = fails_with(connect(server)), fails_with(connect(server, api_key="sk-1"))
+    assert isinstance(missing, AccessRefused) and isinstance(wrong, AccessRefused)
+    assert missing.hint == "set PROOFLOOP_OPENAI_API_KEY to a key of this server"
+    assert wrong.hint == "the server does not accept the key in PROOFLOOP_OPENAI_API_KEY: correct it"
+
+
+VLLM_SEED = {"error": {"message": "[{'loc': ('body', 'seed'), 'msg': 'less than or equal to 2147483647'}]"}}
+FASTAPI_SEED = {"detail": [{"loc": ["body", "seed"], "msg": "Input should be less than 2147483648"}]}
+OTHER_FIELD = {"detail": [{"loc": ["body", "messages"], "msg": "too long", "input": {"seed": 5}}]}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_named"), [(400, VLLM_SEED, True), (422, FASTAPI_SEED, True), (422, OTHER_FIELD, False)]
+)
+def test_a_server_that_refuses_large_seeds_is_told_from_others(
+    serve: Serve, connect: Connect, status: int, body: object, is_named: bool
+) -> None:
+    error = fails_with(connect(serve(refuses(status, body))))
+    assert ("set seed_bits = 31" in error.hint) == is_named
+
+
+def test_a_seed_of_31_bits_is_sent(serve: Serve, connect: Connect) -> None:
+    server = serve(answers())
+    connect(server, seed_bits=31).submit(ask(seed=2**63 - 1)).result(10)
+    assert server.received[0].body["seed"] == 2**31 - 1
+
+
+def test_a_long_complaint_hides_neither_the_attempt_nor_the_way_out(serve: Serve, connect: Connect) -> None:
+    error = fails_with(connect(serve(refuses(500, "x" * 5000)), max_attempts=1))
+    assert error.problem.endswith("attempt 1 of max_attempts = 1") and len(error.problem) < 400
+
+
+def test_an_error_cannot_write_to_the_terminal(serve: Serve, connect: Connect) -> None:
+    error = fails_with(connect(serve(refuses(400, {"message": "\x1b[31mred \ud800"}))))
+    assert "\x1b" not in str(error) and "red" in str(error)
+    str(error).encode()
+
+
+def test_a_response_format_is_sent(serve: Serve, connect: Connect) -> None:
+    server = serve(answers())
+    connect(server, response_format={"type": "json_object"}).submit(ask()).result(10)
+    assert server.received[0].body["response_format"] == {"type": "json_object"}
+
+
+def test_a_prompt_with_half_a_character_is_sent(serve: Serve, connect: Connect) -> None:
+    server = serve(answers("Fine."))
+    assert connect(server).submit(ask("half \ud835")).result(10).text == "Fine."
+
+
+# -- bytes that are no HTTP -------------------------------------------------------------------------------------------
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+NO_HTTP = {
+    "nothing": b"",
+    "an unknown version": b"HTTP/9.9 banana\r\n\r\n",
+    "another protocol": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "binary": bytes(range(256)),
+    "a body that is shorter than its length": HEAD + b"Content-Length: 999\r\n\r\n" + chunk({"content": "x"}),
+    "a chunk without a size": HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "a length that is no number": HEAD + b"Content-Length: many\r\n\r\n",
+    "a broken gzip": HEAD + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd",
+    "an unknown encoding": HEAD + b"Content-Encoding: rot13\r\nContent-Length: 4\r\n\r\nabcd",
+    "a header without end": HEAD + b"X: " + b"y" * 200_000,
+    "another protocol from now on": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+    "no content": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "a status that is none": b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n",
+    "a redirect to nowhere": b"HTTP/1.1 302 Found\r\nLocation: http://[\r\nContent-Length: 0\r\n\r\n",
+    "headers of odd letters": HEAD
+    + b"Retry-After: \xff\r\nx-ratelimit-reset-tokens: \xfe\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("data", NO_HTTP.values(), ids=NO_HTTP.keys())
+def test_bytes_that_are_no_HTTP_are_an_error_of_ours(serve: Serve, connect: Connect, data: bytes) -> None:
+    error = fails_with(connect(serve(sends_raw(data)), max_attempts=1))
+    assert type(error) is EngineError and error.problem.startswith("127.0.0.1:")
+
+
+def test_a_last_event_counts_though_the_connection_breaks_right_after_it(serve: Serve, connect: Connect) -> None:
+    last = (chunk({"content": "Done."}) + STOP).rstrip(b"\n")
+    data = HEAD + b"Content-Length: 9999\r\n\r\n" + last
+    assert connect(serve(sends_raw(data)), max_attempts=1).submit(ask()).result(10).text == "Done."
+
+
+# -- brakes ------------------------------------------------------------------------------------------------------------
+
+
+def test_requests_are_held_to_so_many_a_minute(serve: Serve, connect: Connect) -> None:
+    server = serve(answers())
+    engine = connect(server, requests_per_minute=300)  # one every 0.2 s, after a burst of five
+    for call in [engine.submit(ask(seed=seed)) for seed in range(8)]:
+        call.result(20)
+    took_s = server.received[-1].at_s - server.received[0].at_s
+    assert 1.3 <= took_s < 10
+
+
+def test_a_server_that_asks_to_wait_holds_back_all_calls(serve: Serve, connect: Connect) -> None:
+    refused = threading.Event()
+
+    def refuse_once(exchange: Exchange) -> None:
+        exchange.refuse(429, "slow down", Retry_After="0.6")
+        refused.set()
+
+    server = serve(refuse_once, answers())
+    engine = connect(server)
+    first = engine.submit(ask())
+    assert refused.wait(5)
+    time.sleep(0.1)  # so that the engine has read it
+    engine.submit(ask("Another.")).result(10)
+    first.result(10)
+    assert server.received[1].at_s - server.received[0].at_s >= 0.6
+
+
+def test_a_server_that_has_no_requests_left_is_waited_for(serve: Serve, connect: Connect) -> None:
+    def last_one(exchange: Exchange) -> None:
+        exchange.begin(x_ratelimit_remaining_requests="0", x_ratelimit_reset_requests="500ms")
+        exchange.say("Yes.")
+        exchange.finish()
+
+    server = serve(last_one, answers())
+    engine = connect(server)
+    for seed in range(2):
+        engine.submit(ask(seed=seed)).result(10)
+    assert server.received[1].at_s - server.received[0].at_s >= 0.5
+
+
+# -- proxies and certificates ------------------------------------------------------------------------------------------
+
+VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+@pytest.fixture
+def without_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.mark.usefixtures("without_proxies")
+@pytest.mark.parametrize(
+    ("variable", "value", "problem"),
+    [
+        ("all_proxy", "socks5://me:secret@127.0.0.1:1080", "all_proxy = socks5://127.0.0.1:1080 is a SOCKS proxy"),
+        ("ALL_PROXY", "socks4://h:1", "ALL_PROXY = socks4://h:1 is no proxy's address"),
+        ("HTTP_PROXY", "http://h:x", "HTTP_PROXY is no proxy's address: Invalid port: 'x'"),
+        ("HTTP_PROXY", "http://", "HTTP_PROXY = http:// is no proxy's address"),
+        ("HTTP_PROXY", "http://h:99999", "HTTP_PROXY = http://h:99999 is no proxy's address"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_named(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, problem: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError) as caught:
+        connect(serve(answers()))
+    assert problem in caught.value.problem and "127.0.0.1 in NO_PROXY" in caught.value.hint
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("without_proxies")
+@pytest.mark.parametrize("exempt", ["127.0.0.1", "[::1],127.0.0.1", "*", "10.0.0.0/8, 127.0.0.1"])
+def test_a_proxy_that_the_server_is_exempt_from_does_not_matter(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, exempt: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", exempt)
+    assert connect(serve(answers("Direct."))).submit(ask()).result(10).text == "Direct."
+
+
+@pytest.mark.usefixtures("without_proxies")
+def test_a_list_of_exempt_hosts_that_httpx_cannot_read_does_not_matter(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "[::1]")
+    assert connect(serve(answers("Direct."))).submit(ask()).result(10).text == "Direct."
+
+
+@pytest.mark.usefixtures("without_proxies")
+def test_a_proxy_is_asked_where_there_is_one(serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = serve(answers("By way of the proxy."))
+    monkeypatch.setenv("HTTP_PROXY", proxy.base_url.removesuffix("/v1"))
+    engine = connect(serve(), base_url="http://model-server.example/v1")
+    assert engine.submit(ask()).result(10).text == "By way of the proxy."
+    assert proxy.received[0].headers["host"] == "model-server.example"
+
+
+@pytest.mark.usefixtures("without_proxies")
+def test_a_proxy_that_is_away_is_blamed(serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    error = fails_with(connect(serve(), base_url="http://model-server.example/v1"))
+    assert error.retryable and "HTTP_PROXY" in error.hint
+
+
+def test_a_file_of_authorities_that_is_not_there_is_named(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/none.pem")
+    with pytest.raises(ConfigError, match=r"SSL_CERT_FILE = '/none.pem' cannot be read: No such file"):
+        connect(serve(answers()))
