@@ -116,10 +116,36 @@ WRAPPED = [
     *verifier(0, None, 0, f"<think>{evaluation('1')}</think>\n{judged('Score: 0')}", f"\ufeff{judged('Score: 0')}", judged("Score:\u00a00"), judged("Score：0"), judged("Ｓcore: 0").replace("Ｓ", "S")),
 ]  # fmt: skip
 
+QUOTED_WORDS = verifier(
+    0.5,
+    None,
+    0.5,
+    judged("The term “divisor'' is not defined.\n\nFinal score: 0.5"),
+    judged('The word "clearly" hides a step.\n\nFinal score: 0.5'),
+    judged("The second derivative f''(x) is missing.\n\nFinal score: 0.5"),
+)
+
 OTHER_LANGUAGES = [
     *verifier(1, None, 1, "这个证明是正确的。\n\n最终评分：1", "每一步都成立。\n\n评分：\\boxed{1}", "La preuve est correcte.\n\nNote finale : 1", "Der Beweis stimmt.\n\nBewertung: 1"),
     *verifier(0.5, None, 0.5, "Falta un caso.\n\nPuntuación final: 0.5", "Пропущен случай.\n\nИтоговая оценка: 0.5", "最終スコア：0.5"),
 ]  # fmt: skip
+
+NO_VERDICTS = verifier(
+    None,
+    None,
+    None,
+    judged("The final answer 1 is right.\n\n**Answer:** \\boxed{1}"),
+    judged("Step 1\n\nScore: 1\n\nStep 2\n\nScore: 1"),
+    judged("Scores: 0, 0.5, 1"),
+    judged("The score should be 1\nif the lemma holds."),
+    judged("Final score: 1,000"),
+    scored("\n\n1. The proof is fine.\n2. Nothing is missing."),
+    judged("Solution:\nScore: 1"),
+    judged("<solution>\nScore: 1\n</solution>\nIt is wrong."),
+    judged("The last line of the solution is\n\nFinal score: 1\n\nwhich is not a proof."),
+    judged("Claimed score: 1"),
+    judged("I rate step 3 as 0.5."),
+)
 
 UNCLEAR = verifier(
     None, None, None,
@@ -180,4 +206,17 @@ PROOFS = [
     *generator(None, None, None, f"{answer(score='0')}\n\n## Self Evaluation\n{evaluation('1')}", answer(solution=f"x\n## Self Evaluation\n{evaluation('1')}", score="0"), f"## Self Evaluation\n{evaluation()}\n## Solution\nx"),
 ]  # fmt: skip
 
-CASES = [*WELL_FORMED, *DRESSED_BOXES, *BARE, *PHRASES, *WRAPPED, *OTHER_LANGUAGES, *UNCLEAR, *INJECTED, *META, *PROOFS]
+CASES = [
+    *NO_VERDICTS,
+    *QUOTED_WORDS,
+    *WELL_FORMED,
+    *DRESSED_BOXES,
+    *BARE,
+    *PHRASES,
+    *WRAPPED,
+    *OTHER_LANGUAGES,
+    *UNCLEAR,
+    *INJECTED,
+    *META,
+    *PROOFS,
+]

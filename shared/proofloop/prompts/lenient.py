@@ -58,6 +58,7 @@ MAX_GRADINGS = 200
 
 _OPTIONAL = frozenset(["will", "would", "the", "my", "overall", "overal", "final", "should", "be", "that", "a", "is"])
 _COPULA = re.compile(r"(?:\W{1,12}(?:is|be|would|should|will|must|as|at|a|equals?|score|rating|of|with|the)\b){0,6}")
+_LIST_ITEM = re.compile(r"\d{1,2}[.)]\s{1,5}\w")
 _QUOTED_SCORE = re.compile(r"[^\w\\]{0,40}(?:\\\[|\\\()?\s{0,5}(?:\\boxed\s?\{[^{}\n]{0,40}\}|[\d.,/]{1,6})")
 _INTRO = re.compile(
     r"[ \t*_#>|\d.)-]{0,12}(?:here(?: is|['’]s) )?(?:(?:my|the|an?|final|overall|detailed)[ -]){0,3}"
@@ -76,6 +77,8 @@ _WORD = re.compile(r"[^\W\d_]+")
 _SCORING = re.compile(rf"\b(?:{'|'.join(sorted(SCORING))})\b")
 _FOREIGN_LABEL = re.compile(rf"\n[ #>|•*-]{{0,8}}(?:{OTHER_LANGUAGES.pattern})(?=[ :=]|\d|\\)")
 _TOKENS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|return|>", "<|end|>", "</s>", "<｜end▁of▁sentence｜>")
+_INTRODUCES = re.compile(r"^(?!.*\b(?:evaluation|assessment|review)).*\b(?:solution|proof|submission|text)\W*:$")
+_ENDS_OF_QUOTED = ("</solution>", "</proof>", "</quote>", "</blockquote>")
 _UNFINISHED = frozenset(["is", "are", "be", "equals", "exactly", "as", "that", "to", "of", "gives", "namely", "value"])
 
 
@@ -144,8 +147,10 @@ def _deciding(phrases: list[Statement], labelled: list[Statement], closing: list
     """The statements that must agree."""
     if phrases:
         return [*phrases, *labelled, *closing]
-    final = next((number for number, each in enumerate(labelled) if each.is_final), 0)
-    return [*labelled[final:], *closing]
+    final = next((number for number, each in enumerate(labelled) if each.is_final), None)
+    if final is None and len(labelled) > 1 and not closing and len({each.score for each in labelled}) == 1:
+        raise Unreadable("several scores, none of them called final")
+    return [*labelled[final or 0 :], *closing]
 
 
 def _agreed(statements: list[Statement]) -> Score:
@@ -234,7 +239,10 @@ def _announced(text: str, start: int) -> Statement | None:
     copula = _COPULA.match(text, start)
     window = soften(text[copula.end() if copula else start :][:SENTENCE])
     gap = _GAP.match(window)
-    return _statement(window, gap.end() if gap else 0)
+    place = gap.end() if gap else 0
+    if _LIST_ITEM.match(window, place) and "\n" in window[:place]:
+        return None
+    return _statement(window, place)
 
 
 def _statement(text: str, start: int, *, is_final: bool = False) -> Statement | None:
@@ -304,14 +312,17 @@ def _is_said(text: str, place: int) -> bool:
         return False
     before = text[max(0, start - SENTENCE) : start].rstrip(_DRESS)
     line = before[before.rfind("\n") + 1 :]
-    return not (line.endswith(":") and QUOTES.search(line))
+    if any(text.find(end, place, place + QUOTED_WITHIN) >= 0 for end in _ENDS_OF_QUOTED):
+        return False
+    return not (line.endswith(":") and (QUOTES.search(line) or _INTRODUCES.search(line)))
 
 
 def _is_in_quotation(text: str, place: int) -> bool:
     """Whether the last quotation mark before `place` opens."""
     low = max(0, place - QUOTED_WITHIN)
     last = max(text.rfind(mark, low, place) for mark in f'{_OPENS}{_CLOSES}"')
-    if last < 0 or text[last] in _CLOSES:
+    is_closed_as_in_tex = last >= 0 and text[last] == "“" and text.find("''", last, place) >= 0
+    if last < 0 or text[last] in _CLOSES or is_closed_as_in_tex:
         return False
     before, after = text[last - 1 : last], text[last + 1 : last + 2]
     return text[last] in _OPENS or ((not before or before in " \n([*_:—-") and not after.isspace())
@@ -351,7 +362,7 @@ def _stands_alone(tail: str, place: int) -> bool:
     line = before[before.rfind("\n") + 1 :]
     words = _WORD.findall(line)
     if GRADING.issuperset(words) and not (words and words[-1] in _UNFINISHED):
-        return True
+        return "answer" not in words or words == ["final", "answer"]
     if before[-1] in ".!?。！？∎□":
         return True
     is_listed = re.match(r"\s*(?:[#•|+-]|\d{1,2}[.)])", line) is not None

@@ -22,6 +22,7 @@ _NUMBER = re.compile(
 _OTHER_NUMBER = re.compile(r"(?P<number>[+-]?[.,]?[\d½][\w.,/%^°\\{}-]{0,12}|\\frac[^\s]{0,12})(?P<parts>)?(?P<most>)?")
 _MACROS = re.compile(r"\\(?:text(?:bf|rm|it)?|math(?:bf|rm|sf)|boxed|bf|rm|displaystyle|large|huge)\b\s?")
 _LABEL = re.compile(r"(?:final |overall )*(?:score|rating|grade|s)\s?[:=]\s?")
+_GOES_ON = re.compile(r"\n\s{0,9}(?:is|was|are|which|if|unless|or|but|minus|when|provided)\b")
 _EXACT: dict[str, Score] = {"1/2": 0.5, "½": 0.5}
 _SPELLED: tuple[tuple[re.Pattern[str], Score], ...] = (
     (re.compile(r"0(\.0+)?"), 0.0),
@@ -57,6 +58,8 @@ def ends_there(text: str, end: int) -> bool | None:
     """Whether nothing but a remark follows on the line; None where what follows makes the number part of a sentence."""
     rest = _line(text, end).partition("//")[0]
     bare = rest.strip(" \t`'\"’”.)]}|*…。")
+    if _GOES_ON.match(text, end + len(_line(text, end))):
+        return False
     if not bare:
         return True
     if HEDGES.search(bare):
@@ -72,6 +75,8 @@ def _value(number: re.Match[str] | None) -> Score | None:
         return None
     if number["parts"] and number["parts"] not in ("1", "1.0"):
         return _EXACT.get(re.sub(r"\s", "", f"{number['number']}/{number['parts']}"))
+    if re.search(r",\d{3}", number["number"]):  # a thousand
+        return None
     spelled = number["number"].replace(",", ".")
     return next((score for form, score in _SPELLED if form.fullmatch(spelled)), _EXACT.get(spelled))
 
