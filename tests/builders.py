@@ -14,7 +14,7 @@ from proofloop.engine.base import Call, Engine, GenerationRequest
 from proofloop.engine.simulated import SimulatedEngine
 from proofloop.engine.simulated_answers import SimulatedSettings
 from proofloop.models import MANIFEST, publish_folder
-from proofloop.prompts.parsing import EVALUATION_INTRO, EVALUATION_SCORE, META_INTRO, META_SCORE
+from proofloop.prompts.phrases import EVALUATION_INTRO, EVALUATION_SCORE, META_INTRO, META_SCORE
 from proofloop.records import Critique, Judgement, Label, Problem, Proof, Provenance, Sampling, Verdict
 from proofloop.runspec import RunSpec, parse_runspec
 from proofloop.runtime import Tools

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from proofloop import keys
 from proofloop.domains import prompts_of
 from proofloop.errors import ConfigError, CorruptObject
+from proofloop.prompts import Reading
 from proofloop.records import MODEL_ROLES, TRAINED_ROLES, ModelRole, Sampling, TrainedRole
 from proofloop.rewards import PAPER_ALPHA, PAPER_BETA, RewardPreset
 
@@ -233,6 +234,9 @@ class RunSpec(Section):
     seed: int = 0
     problems: Problems
     prompts: str = Field(default_factory=_prompts)
+    reading: Reading | None = Field(
+        None, description="how answers are read: strict where they earn rewards and lenient elsewhere, unless said"
+    )
     engine: EngineSection = EngineSection()
     models: Models = Models()
     sampling: SamplingSection = SamplingSection()
@@ -272,6 +276,11 @@ class RunSpec(Section):
                 " a search refines what its models wrote, whatever it takes; train in a run of its own"
             )
         return self
+
+    @property
+    def how_to_read(self) -> Reading:
+        """The reading of every role's answers: in a run that trains, all of them are part of some reward."""
+        return self.reading or ("strict" if self.training.roles else "lenient")
 
     @property
     def most_proofs_per_problem(self) -> int:

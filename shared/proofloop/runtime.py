@@ -38,7 +38,7 @@ from proofloop.errors import (
 from proofloop.messages import Event, ModelPublished, decode
 from proofloop.metrics import Metrics
 from proofloop.models import is_adopted, last_served, put_in_service, served_log, verify_version
-from proofloop.prompts import PromptPack
+from proofloop.prompts import PromptPack, Reader
 from proofloop.records import Judgement, ModelRole, Problem
 from proofloop.runspec import RunSpec, read_frozen
 from proofloop.store import R, Store, get_record, put_record
@@ -138,6 +138,10 @@ class Tools:
         """When a run's role last had an answer, or it was last said that it has none."""
         self.unloaded: dict[tuple[str, ModelRole], float] = {}
         """Since when a run's role has a published version that nothing loads, or when that was last said."""
+
+    def reader(self, run_id: str) -> Reader:
+        """What reads the answers of the run's models."""
+        return self.pack(run_id).reader(self.spec(run_id).how_to_read)
 
     def engine(self, spec: RunSpec) -> Engine:
         """The run's engine. Raises EngineError where it cannot be opened here: that is a matter of this run alone."""

@@ -652,9 +652,9 @@ def test_dead_letters_on_the_broker_and_in_the_store_are_both_seen(
 def official(**changes: str) -> str:
     """A file in the form of the official one."""
     templates = {
-        "proof_generation": "Prove this, and end with \\\\boxed{{}}.\n\n{question}",
-        "proof_verification": "Grade {statement}: {proof}",
-        "meta_verification": "Rate {rating} of {proof} for {statement}",
+        "proof_generation": "## Solution\n...\n\n## Self Evaluation\n...\n\nMy score: \\\\boxed{{}}\n\n{question}",
+        "proof_verification": "My score: \\\\boxed{{}}\n\nGrade {statement}: {proof}",
+        "meta_verification": "My rating: \\\\boxed{{}}\n\nRate {rating} of {proof} for {statement}",
         "proof_refinement": "{instruction}\n\n{proofs_to_refine}",
         **changes,
     }
@@ -665,7 +665,7 @@ def official(**changes: str) -> str:
 def test_a_pack_is_imported_and_then_shown_and_used(tmp_path: Path) -> None:
     (tmp_path / "templates.py").write_text(official() + "raise SystemExit('it was executed')\n")
     made = call(tmp_path, "prompts", "import", "templates.py", "--out", "pack")
-    assert (made.code, made.err.startswith("note: ")) == (0, True)  # unlike ours it does not fence
+    assert (made.code, "\nnote: " in made.err) == (0, True)  # unlike ours it does not fence
     assert made.out.startswith("pack: ")
     (tmp_path / "elsewhere").mkdir()
     file = run_file(tmp_path / "elsewhere")
@@ -679,7 +679,9 @@ def test_a_pack_is_imported_and_then_shown_and_used(tmp_path: Path) -> None:
         "proof_verification",
         "meta_verification",
         "proof_refinement",
+        "phrases",
     ]
+    assert 'evaluation_score = "My score:"' in shown.out
 
 
 def test_nano_problems_are_posed_as_a_problem_file_and_proofs_are_checked(tmp_path: Path) -> None:

@@ -9,16 +9,35 @@ import pytest
 from proofloop.errors import ConfigError
 from proofloop.prompts import load_pack
 from proofloop.prompts.importer import MAX_FILE_BYTES, import_pack
+from proofloop.prompts.phrases import Phrases
+from tests.builders import answer
 
 GENERATION = r"""
-Your task is to solve a problem. Write \\boxed{{...}} where it says so.
+Your task is to solve a problem, in this form:
 
+## Solution // start with this heading
+... // the solution
+
+## Self Evaluation
+
+Here is my evaluation of the solution: // this phrase
+... // the evaluation
+
+Based on my evaluation, the final overal score should be:
+\\boxed{{...}} // 0, 0.5 or 1
+
+## Problem
 {question}
 """
 VERIFICATION = r"""
 ## Instruction
 
-Grade it; the score goes into \\boxed{{}}.
+Grade it. Your response has the following format:
+
+My review:
+... // each step
+
+My grade: \\boxed{{...}}
 
 {statement}
 
@@ -27,7 +46,14 @@ Grade it; the score goes into \\boxed{{}}.
 {proof}
 """
 META = r"""
-Rate the rating of {statement}, solved by {proof}:
+Rate the rating:
+
+(your reasons)
+
+**Final rating**
+$\\boxed{{}}$
+
+Of {statement}, solved by {proof}:
 
 {rating}
 """
@@ -61,16 +87,59 @@ def write(folder: Path, source: str | bytes) -> Path:
 def test_the_four_templates_become_a_pack_with_our_placeholders(tmp_path: Path) -> None:
     made = import_pack(write(tmp_path, official()), tmp_path / "pack")
     assert made.templates == {
-        "proof_generation": "Your task is to solve a problem. Write \\boxed{...} where it says so.\n\n{question}",
+        "proof_generation": GENERATION.strip().replace("\\\\boxed{{...}}", "\\boxed{...}"),
         "proof_verification": (
-            "## Instruction\n\nGrade it; the score goes into \\boxed{}.\n\n{question}\n\n## Solution\n\n{proof}"
+            "## Instruction\n\nGrade it. Your response has the following format:\n\nMy review:\n... // each step\n\n"
+            "My grade: \\boxed{...}\n\n{question}\n\n## Solution\n\n{proof}"
         ),
-        "meta_verification": "Rate the rating of {question}, solved by {proof}:\n\n{analysis}",
+        "meta_verification": (
+            "Rate the rating:\n\n(your reasons)\n\n**Final rating**\n$\\boxed{}$\n\n"
+            "Of {question}, solved by {proof}:\n\n{analysis}"
+        ),
         "proof_refinement": "{instruction}\n\n## Candidates\n\n{attempts}",
     }
     loaded = load_pack("pack", tmp_path)
-    assert (loaded.templates, loaded.fenced) == (made.templates, False)
+    assert (loaded.templates, loaded.fenced, loaded.phrases) == (made.templates, False, made.phrases)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["math_templates.py", "pack"]
+
+
+def test_the_phrases_are_those_of_the_sample_answers(tmp_path: Path) -> None:
+    pack = import_pack(write(tmp_path, official()), tmp_path / "pack")
+    assert pack.phrases == Phrases(
+        solution_heading="## Solution",
+        self_heading="## Self Evaluation",
+        self_intro="Here is my evaluation of the solution:",
+        self_score="Based on my evaluation, the final overal score should be:",
+        evaluation_intro="My review:",
+        evaluation_score="My grade:",
+        meta_intro="",
+        meta_score="**Final rating**",
+    )
+    for reading in ("strict", "lenient"):
+        reader = pack.reader(reading)
+        assert reader.evaluation("My review:\nA gap.\n\nMy grade: \\boxed{0.5}", "stop").verdict.score == 0.5
+        assert reader.meta_critique("Real.\n\n**Final rating**\n$\\boxed{1}$", "stop").verdict.score == 1
+        assert reader.proof(answer(score="0"), "stop").verdict.score == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (("proof_verification", "boxed", "box"), r"template proof_verification shows no score in \\boxed{...}"),
+        (("proof_verification", "My grade: ", "(as above)\n"), "template proof_verification shows no phrase before"),
+        (("proof_generation", "## Self", "The self"), "shows no heading like '## Solution' above it, for the solution"),
+        (("proof_generation", "## ", ""), "template proof_generation shows no heading above the evaluation"),
+    ],
+)
+def test_templates_whose_answers_could_not_be_read_are_refused(
+    tmp_path: Path, changes: tuple[str, str, str], problem: str
+) -> None:
+    name, old, new = changes
+    template = {"proof_verification": VERIFICATION, "proof_generation": GENERATION}[name].replace(old, new)
+    file = write(tmp_path, official(**{name: f'"""{template}"""'}))
+    with pytest.raises(ConfigError, match=problem):
+        import_pack(file, tmp_path / "pack")
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_an_imported_template_is_filled_as_its_model_was_trained(tmp_path: Path) -> None:
@@ -80,8 +149,9 @@ def test_an_imported_template_is_filled_as_its_model_was_trained(tmp_path: Path)
 
 
 def test_a_literal_is_stripped_however_often_the_file_says_so(tmp_path: Path) -> None:
-    source = official(proof_generation='" {question} "' + ".strip()" * 1100)
-    assert import_pack(write(tmp_path, source), tmp_path / "pack").templates["proof_generation"] == "{question}"
+    source = official(proof_refinement='" {instruction} {attempts} "' + ".strip()" * 1100)
+    made = import_pack(write(tmp_path, source), tmp_path / "pack")
+    assert made.templates["proof_refinement"] == "{instruction} {attempts}"
 
 
 def test_nothing_in_the_file_is_executed(tmp_path: Path) -> None:
@@ -92,11 +162,11 @@ def test_nothing_in_the_file_is_executed(tmp_path: Path) -> None:
 
 
 def test_other_statements_and_odd_backslashes_do_not_disturb(tmp_path: Path) -> None:
-    text = '"Solve \\o/ {question}"'
+    text = '"Solve \\o/ {instruction} {attempts}"'
     head = '# -*- coding: utf-8 -*-\n"""About."""\nCOLORS = {"a": 1, **{}}\n'
-    source = f"{head}\n{official(proof_generation=text)}\ndef f(): ...\n"
+    source = f"{head}\n{official(proof_refinement=text)}\ndef f(): ...\n"
     pack = import_pack(write(tmp_path, b"\xef\xbb\xbf" + source.encode()), tmp_path / "pack")
-    assert pack.templates["proof_generation"] == "Solve \\o/ {question}"
+    assert pack.templates["proof_refinement"] == "Solve \\o/ {instruction} {attempts}"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from proofloop.cli.nano import train
 from proofloop.domains.nano import FLAW_KINDS, LABELS, NanoDomain, parse_question, render_proof, true_lines
 from proofloop.errors import ConfigError
-from proofloop.prompts.parsing import parse_evaluation, parse_meta_critique, parse_proof
+from proofloop.prompts import Reader
 from proofloop_serving.loading import load_model
 from proofloop_trainer.nano import BASE_FOLDER
 from proofloop_trainer.nano.by_flaw import FLAWS, by_flaw
@@ -74,7 +74,13 @@ def test_answers_are_short():
 
 
 def test_demonstrations_are_in_format_and_show_every_flaw_kind():
-    parsers = {"Prove": parse_proof, "Improve": parse_proof, "Evaluate": parse_evaluation, "Judge": parse_meta_critique}
+    reader = Reader()
+    parsers = {
+        "Prove": reader.proof,
+        "Improve": reader.proof,
+        "Evaluate": reader.evaluation,
+        "Judge": reader.meta_critique,
+    }
     for shown in SHOWN:
         assert parsers[shown.prompt.split(maxsplit=1)[0]](shown.answer, "stop").verdict.outcome == "valid"
     critiques = " ".join(shown.answer for shown in SHOWN if shown.prompt.startswith("Evaluate"))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from proofloop.errors import ConfigError
 from proofloop.prompts import PromptPack, load_pack
 from proofloop.prompts.packs import BUILT_IN, PLACEHOLDERS
-from proofloop.records import digest
+from proofloop.prompts.phrases import Phrases
 
 TEMPLATES = {
     "proof_generation": "Solve:\n{question}",
@@ -42,7 +42,26 @@ def test_the_packs_that_come_with_proofloop_are_complete(name: str) -> None:
 def test_a_prompt_is_its_template_filled_and_carries_the_templates_digest() -> None:
     prompt = PLAIN.verify("2 + 2 = 4", "Count.")
     assert prompt.text == "Grade:\n2 + 2 = 4\nThe proof:\nCount.\nEnd."
-    assert prompt.digest == digest(TEMPLATES["proof_verification"])
+    assert prompt.digest == PLAIN.digest("proof_verification") != PLAIN.digest("proof_generation")
+
+
+def test_the_digest_of_a_prompt_is_that_of_its_template_and_of_the_phrases_that_its_answers_are_read_by() -> None:
+    other = PLAIN.model_copy(update={"phrases": Phrases(evaluation_score="My grade:")})
+    assert other.digest("proof_verification") != PLAIN.digest("proof_verification")
+    assert other.digest("meta_verification") == PLAIN.digest("meta_verification")
+
+
+def test_a_pack_says_its_phrases_and_leaves_out_those_of_the_method(tmp_path: Path) -> None:
+    toml = 'fenced = true\n[phrases]\nevaluation_intro = ""\nevaluation_score = "My grade:"\n'
+    pack = load_pack(str(write_pack(tmp_path / "mine", pack_toml=toml)))
+    assert pack.phrases == Phrases(evaluation_intro="", evaluation_score="My grade:")
+    assert pack.reader().evaluation("Fine.\nMy grade: \\boxed{1}", "stop").verdict.score == 1
+
+
+def test_a_template_that_asks_for_other_phrases_than_its_answers_are_read_by_is_refused(tmp_path: Path) -> None:
+    shown = {"proof_verification.txt": "{question}\n{proof}\nMy grade: \\boxed{...}"}
+    with pytest.raises(ConfigError, match=r"proof_verification of .* lacks 'Here is my .*\nhint: write .* \[phrases\]"):
+        load_pack(str(write_pack(tmp_path / "bad", **shown)))
 
 
 @pytest.mark.parametrize("pack", [PLAIN, FENCED])
@@ -154,6 +173,13 @@ def test_loading_says_what_is_missing_and_what_there_is(tmp_path: Path) -> None:
             {"pack.toml": 'fenced = "no"'},
             r"fenced = 'no' in pack.toml of prompt pack '.*'\nhint: true or false, without quotes",
         ),
+        ({"pack.toml": "phrases = 1"}, r"phrases = 1 in pack.toml of .*\nhint: \[phrases\] is a section"),
+        (
+            {"pack.toml": '[phrases]\nscore = "x"'},
+            r"\[phrases\] score = 'x' .*: unknown key\nhint: known here: solution_h",
+        ),
+        ({"pack.toml": "[phrases]\nmeta_score = 1"}, r"\[phrases\] meta_score = 1 .* is no text"),
+        ({"pack.toml": '[phrases]\nmeta_score = ""'}, r"\[phrases\] meta_score = '' .* has no word"),
     ],
 )
 def test_a_wrong_pack_is_refused_with_what_is_wrong_and_the_way_out(

@@ -8,18 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proofloop.prompts.parsing import (
+from proofloop.prompts.fences import MAX_FENCES
+from proofloop.prompts.parsing import MAX_ANSWER_CHARS, ParsedProof, Reader
+from proofloop.prompts.phrases import (
     EVALUATION_INTRO,
     EVALUATION_SCORE,
-    MAX_ANSWER_CHARS,
-    MAX_FENCES,
     META_SCORE,
     SELF_HEADING,
     SOLUTION_HEADING,
-    ParsedProof,
-    parse_evaluation,
-    parse_meta_critique,
-    parse_proof,
 )
 from proofloop.records import Verdict
 from tests.builders import answer, evaluation, meta_evaluation, valid
@@ -30,6 +26,10 @@ HALVES = [
     r"\text{0.5}", r"\mathbf{0.5}", "$0.5$", r"\,0.5\,", r"\frac{1}2", r"\frac1{2}",
 ]  # fmt: skip
 ONES = ["1", "1.0", "1.00", " 1", r"\mathrm{1}", r"\text{1}", "$1$"]
+
+
+READER = Reader()
+parse_proof, parse_evaluation, parse_meta_critique = READER.proof, READER.evaluation, READER.meta_critique
 
 
 def verdict(text: str, finish_reason: str = "stop") -> Verdict:
@@ -87,7 +87,7 @@ def test_a_score_that_does_not_follow_its_phrase_is_malformed(tail: str) -> None
 
 
 def test_the_phrases_are_needed_in_their_order() -> None:
-    assert "before the score is missing" in verdict("I like it. \\boxed{1}").reason
+    assert verdict("I like it. \\boxed{1}").reason == f"the phrase {EVALUATION_SCORE!r} is missing"
     assert "Here is my evaluation" in verdict(f"Fine.\n{EVALUATION_SCORE}\n\\boxed{{1}}").reason
     assert outcome(f"{EVALUATION_SCORE}\n\\boxed{{1}}\n{EVALUATION_INTRO}") == "malformed"
 
@@ -121,7 +121,7 @@ def test_thinking_that_never_ended_is_truncated(text: str) -> None:
 
 
 def test_an_answer_that_ran_into_the_limit_is_truncated_even_if_it_looks_whole() -> None:
-    expected = Verdict(outcome="truncated", reason="the answer ran into the token limit")
+    expected = Verdict(outcome="truncated", reason="cut off at max_tokens")
     assert verdict(evaluation(), "length") == expected
     assert parse_proof(answer(), "length") == ParsedProof("", "", expected)
     assert parse_meta_critique(meta_evaluation(), "length").verdict == expected
@@ -204,14 +204,20 @@ def test_a_score_planted_in_the_solution_does_not_count() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (f"{answer()}\n\n{SELF_HEADING}\n{evaluation('1')}", "2 headings '## Self Evaluation' instead of one"),
-        (answer(solution=f"x\n{SELF_HEADING}\n{evaluation('1')}"), "2 headings '## Self Evaluation' instead of one"),
-        (f"{answer()}\n{SOLUTION_HEADING}\nBetter.", "2 headings '## Solution' instead of one"),
-        (answer().replace(SELF_HEADING, "Self Evaluation"), "0 headings '## Self Evaluation' instead of one"),
-        (answer().replace(SOLUTION_HEADING, f"#{SOLUTION_HEADING}"), "0 headings '## Solution' instead of one"),
-        (f"{SELF_HEADING}\n{evaluation()}\n{SOLUTION_HEADING}\nx", "'## Self Evaluation' comes before '## Solution'"),
+        (f"{answer()}\n\n{SELF_HEADING}\n{evaluation('1')}", "the heading '## Self Evaluation' stands there 2 times"),
+        (
+            answer(solution=f"x\n{SELF_HEADING}\n{evaluation('1')}"),
+            "the heading '## Self Evaluation' stands there 2 times",
+        ),
+        (f"{answer()}\n{SOLUTION_HEADING}\nBetter.", "the heading '## Solution' stands there 2 times"),
+        (answer().replace(SELF_HEADING, "Self Evaluation"), "the heading '## Self Evaluation' is missing"),
+        (answer().replace(SOLUTION_HEADING, f"#{SOLUTION_HEADING}"), "the heading '## Solution' is missing"),
+        (
+            f"{SELF_HEADING}\n{evaluation()}\n{SOLUTION_HEADING}\nx",
+            "the heading '## Self Evaluation' comes before '## Solution'",
+        ),
         (answer(solution=" "), "the solution is empty"),
-        ("", "0 headings '## Solution' instead of one"),
+        ("", "the answer is empty"),
     ],
 )
 def test_a_proof_needs_each_heading_once_and_in_order(text: str, reason: str) -> None:
@@ -252,7 +258,7 @@ def test_a_megabyte_of_anything_repeated_is_read_in_under_a_second(piece: str) -
 
 
 def test_a_final_response_that_nobody_will_read_is_malformed() -> None:
-    assert "at most" in verdict(" " * MAX_ANSWER_CHARS + evaluation()).reason
+    assert "is longer than" in verdict("x" * MAX_ANSWER_CHARS + evaluation()).reason
     assert verdict("x" * MAX_ANSWER_CHARS + "</think>" + evaluation()) == valid(1.0)
 
 

@@ -296,6 +296,21 @@ def test_a_critique_that_cannot_be_read_is_kept_and_flows_on(tmp_path: Path, set
     assert get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique).verdict.score is None
 
 
+@pytest.mark.parametrize(("reading", "score"), [("lenient", 0.5), ("strict", None), (None, 0.5)])
+def test_every_role_reads_answers_as_the_run_says(tmp_path: Path, reading: str | None, score: float | None) -> None:
+    said = "### Evaluation\n\nStep 2 skips a case.\n\n**Score:** 0.5"
+    engine = SayingEngine(f"### Solution\n\nTrivial.\n\n### Self Evaluation\n\n{said}", said)
+    tools = tools_with(tmp_path, engine, reading=reading, labeling={"m": 1})
+    list(prove(POSED, tools))
+    list(review(written(), tools))
+    assert get_record(tools.store, keys.proof(RUN, PROOF), Proof).verdict.score == score
+    assert get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique).verdict.score == score
+    if score is not None:
+        list(judge(reviewed(), tools))
+        found = get_record(tools.store, keys.meta_critiques(RUN, PROOF, 0), MetaCritiques)
+        assert [each.verdict.score for each in found.assessments] == [score]
+
+
 def test_verifier_skips_a_proof_that_is_decided(tmp_path: Path) -> None:
     engine = CountingEngine()
     assert list(review(written(), tools_with(tmp_path, engine, proof(), label()))) == []

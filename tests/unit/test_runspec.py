@@ -84,6 +84,24 @@ def test_problems_have_the_prompts_that_fit_them_unless_others_are_named(
     assert load(tmp_path, text).prompts == prompts
 
 
+TRAINS = SMALLEST + "[labeling]\nstop_early = false\n[training.verifier]\nsteps = 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "reading"),
+    [
+        (SMALLEST, "lenient"),
+        (TRAINS, "strict"),
+        ('reading = "strict"\n' + SMALLEST, "strict"),
+        ('reading = "lenient"\n' + TRAINS, "lenient"),
+    ],
+)
+def test_answers_are_read_strictly_where_they_earn_rewards_unless_the_run_says_how(
+    tmp_path: Path, text: str, reading: str
+) -> None:
+    assert load(tmp_path, text).how_to_read == reading
+
+
 def test_a_run_is_the_same_after_its_stay_in_the_store(tmp_path: Path) -> None:
     spec = load(tmp_path, SMALLEST + "[sampling.generator]\nmax_tokens = 9\n[engine]\nsettings = { seed = 1 }\n")
     assert RunSpec.model_validate_json(spec.model_dump_json()) == spec
@@ -106,6 +124,7 @@ BAD = [
     (SMALLEST + "[flow]\ntrainer = 1\n", r"^unknown key \[flow\] trainer in "),
     (SMALLEST + "[sampling.verifier]\ntemprature = 1\n", r"^unknown key \[sampling.verifier\] temprature in .*\nhint: known here: max_tokens, temp"),
     (SMALLEST + "[labeling]\nn = 8\nk = 9\n", r"^\[labeling\] in .*: k = 9 is more than n = 8: .*\nhint: lower k to 8 or less, or raise n to 9 or more$"),
+    ('reading = "loose"\n' + SMALLEST, r"^reading = 'loose' in .*: Input should be 'strict' or 'lenient'"),
     (SMALLEST + "[labeling]\nn = 0\n", r"^\[labeling\] n = 0 in .*: Input should be greater than or equal to 1$"),
     (SMALLEST + '[labeling]\nn = "8"\n', r"^\[labeling\] n = '8' in .*: Input should be a valid integer.*\nhint: numbers, true and false stand without quotes$"),
     (SMALLEST + "[labeling]\nn = true\n", r"^\[labeling\] n = True in .*: Input should be a valid integer$"),

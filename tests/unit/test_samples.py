@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from proofloop import keys
-from proofloop.prompts.parsing import parse_evaluation
+from proofloop.prompts import Reader
 from proofloop.records import Label, Provenance, Tokens, TrainingSample, Verdict
 from proofloop.runtime import Tools
 from proofloop.store import LocalStore, put_record
@@ -31,7 +31,7 @@ from tests.builders import (
 )
 
 TRUNCATED = Verdict(outcome="truncated", reason="cut off")
-ENDLESS = parse_evaluation("<think>and so on", "stop").verdict
+ENDLESS = Reader().evaluation("<think>and so on", "stop").verdict
 FAILED = Verdict(outcome="engine_failed", reason="away")
 
 

@@ -17,7 +17,7 @@ from proofloop.engine.base import ChatMessage, GenerationRequest
 from proofloop.engine.simulated import SimulatedEngine
 from proofloop.engine.simulated_answers import SimulatedSettings, answer
 from proofloop.errors import EngineError
-from proofloop.prompts.parsing import parse_evaluation, parse_meta_critique, parse_proof
+from proofloop.prompts import Reader
 from proofloop.records import Sampling, Verdict
 
 ROLES = ("generator", "verifier", "meta_verifier")
@@ -34,8 +34,8 @@ def request(
 
 def verdict(role: str, text: str, finish_reason: str = "stop") -> Verdict:
     if role == "generator":
-        return parse_proof(text, finish_reason).verdict
-    parse = parse_evaluation if role == "verifier" else parse_meta_critique
+        return Reader().proof(text, finish_reason).verdict
+    parse = Reader().evaluation if role == "verifier" else Reader().meta_critique
     return parse(text, finish_reason).verdict
 
 
@@ -84,11 +84,11 @@ def test_the_meta_verifier_compares_the_claim_with_the_proof(quality: str, claim
 
 def test_a_generated_proof_carries_its_quality_through_all_three_roles() -> None:
     for seed in range(30):
-        proof = parse_proof(answer(EXACT, request("generator", seed)).text, "stop")
-        review = parse_evaluation(answer(EXACT, request("verifier", seed, proof.solution)).text, "stop")
+        proof = Reader().proof(answer(EXACT, request("generator", seed)).text, "stop")
+        review = Reader().evaluation(answer(EXACT, request("verifier", seed, proof.solution)).text, "stop")
         judged = answer(EXACT, request("meta_verifier", seed, f"{proof.solution}\n{review.text}"))
         assert review.verdict == proof.verdict
-        assert parse_meta_critique(judged.text, "stop").verdict.score == 1
+        assert Reader().meta_critique(judged.text, "stop").verdict.score == 1
 
 
 def test_a_refined_proof_is_never_worse_than_what_it_was_shown() -> None:

@@ -24,7 +24,6 @@ from proofloop.messages import (
     ReviewJudged,
 )
 from proofloop.prompts import Prompt
-from proofloop.prompts.parsing import parse_proof
 from proofloop.records import Critique, Proof
 from proofloop.runtime import Tools
 from proofloop.store import find_record, get_record
@@ -64,7 +63,7 @@ def _write(event: ProblemPosed, tools: Tools) -> Proof:
 
 
 def _read(event: ProblemPosed, answer: Answer, tools: Tools) -> Proof:
-    parsed = parse_proof(answer.text, answer.finish_reason)
+    parsed = tools.reader(event.run_id).proof(answer.text, answer.finish_reason)
     return Proof(
         id=event.proof_id,
         run_id=event.run_id,

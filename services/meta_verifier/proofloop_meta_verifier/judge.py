@@ -15,7 +15,6 @@ from proofloop.asking import Answer, Asked, Cancelled, Question
 from proofloop.labeling import majority
 from proofloop.messages import SELF_CRITIQUE, Event, ProofReviewed, ReviewJudged
 from proofloop.prompts import Prompt
-from proofloop.prompts.parsing import parse_meta_critique
 from proofloop.records import Critique, Judgement, MetaCritique, MetaCritiques, Proof, Verdict
 from proofloop.runspec import Labeling
 from proofloop.runtime import Tools
@@ -92,15 +91,15 @@ def _ask(event: ProofReviewed, prompt: Prompt, version: str, numbers: range, too
         for number in numbers
     ]
     try:
-        return [_read(one.answer(unneeded=lambda: _is_decided(event, tools)), tools) for one in asked]
+        return [_read(one.answer(unneeded=lambda: _is_decided(event, tools)), event.run_id, tools) for one in asked]
     except BaseException:
         for one in asked:
             one.cancel()
         raise
 
 
-def _read(answer: Answer, tools: Tools) -> MetaCritique:
-    parsed = parse_meta_critique(answer.text, answer.finish_reason)
+def _read(answer: Answer, run_id: str, tools: Tools) -> MetaCritique:
+    parsed = tools.reader(run_id).meta_critique(answer.text, answer.finish_reason)
     verdict = answer.verdict(parsed.verdict, "meta_verifier", tools)
     return MetaCritique(analysis=parsed.text, verdict=verdict, provenance=answer.provenance)
 

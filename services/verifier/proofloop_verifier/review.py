@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from proofloop import keys
 from proofloop.asking import Asked, Cancelled, Question
 from proofloop.messages import Event, ProofReviewed, ProofWritten
-from proofloop.prompts.parsing import parse_evaluation
 from proofloop.records import Critique, Proof
 from proofloop.runtime import Tools
 from proofloop.store import find_record, get_record
@@ -37,7 +36,7 @@ def _write(event: ProofWritten, tools: Tools) -> Critique:
         event.run_id, "verifier", event.verifier_version, prompt, event.proof_id, f"critique-{event.index}"
     )
     answer = Asked(question, tools).answer(unneeded=lambda: _is_decided(event, tools))
-    parsed = parse_evaluation(answer.text, answer.finish_reason)
+    parsed = tools.reader(event.run_id).evaluation(answer.text, answer.finish_reason)
     return Critique(
         proof_id=event.proof_id,
         index=event.index,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -16,10 +17,13 @@ app = typer.Typer(help="Prompt packs: four templates each.", no_args_is_help=Tru
 
 @app.command("show")
 def show(pack: Annotated[str, typer.Argument(help="math, nano, or the folder of a pack.")] = "math") -> None:
-    """Print the templates of a pack with their digests."""
+    """Print the templates of a pack with their digests, and the phrases that its answers are read by."""
     loaded = load_pack(pack)
     for name, text in loaded.templates.items():
         print(f"=== {name} ({loaded.digest(name)})\n{text}\n")
+    print("=== phrases")
+    for name, phrase in loaded.phrases:
+        print(f"{name} = {json.dumps(phrase, ensure_ascii=False)}")
 
 
 @app.command("import")
@@ -27,7 +31,11 @@ def import_file(
     file: Annotated[Path, typer.Argument(help="A Python file with the official dictionary of four templates.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the new pack.")] = Path("prompt-pack"),
 ) -> None:
-    """Make a pack of an official math_templates.py: parsed, never executed; its placeholders are checked."""
+    """Make a pack of an official math_templates.py: parsed, never executed.
+
+    Its placeholders are checked, and the phrases of its answers are taken from its sample answers.
+    """
     pack = import_pack(file, out)
     print(f'{out}: {", ".join(pack.templates)}; use it with prompts = "{out.absolute()}" in a run file')
+    print(f"answers are read by: {', '.join(repr(phrase) for _, phrase in pack.phrases if phrase)}", file=sys.stderr)
     print("note: its templates say where a proof ends, no fence does: a proof may close its section", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from proofloop.prompts.parsing import (
+from proofloop.prompts.phrases import (
     EVALUATION_INTRO,
     EVALUATION_SCORE,
     META_INTRO,

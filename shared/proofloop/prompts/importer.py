@@ -6,6 +6,7 @@ The file assigns a dictionary of four template strings written for `str.format`:
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shutil
 import string
@@ -16,6 +17,7 @@ from typing import Any
 
 from proofloop.errors import ConfigError
 from proofloop.prompts.packs import ALL_PLACEHOLDERS, PLACEHOLDERS, PromptPack, check_placeholders, found_placeholders
+from proofloop.prompts.phrases import Phrases, find_phrases
 
 _OURS = {"statement": "question", "rating": "analysis", "proofs_to_refine": "attempts"}
 """The official names of placeholders, where they differ from ours."""
@@ -58,10 +60,21 @@ def import_pack(file: Path, folder: Path) -> PromptPack:
         raise ConfigError(f"{folder} is already there", "choose another --out or remove it")
     templates = read_templates(_read(file), file.name)
     ours = {name: to_ours(text, name) for name, text in templates.items()}
-    pack = PromptPack(name=folder.name, templates=ours, fenced=False)
-    check_placeholders(pack)
+    check_placeholders(PromptPack(name=folder.name, templates=ours, fenced=False))
+    pack = PromptPack(name=folder.name, templates=ours, fenced=False, phrases=_phrases(ours, file.name))
     _write(pack, folder, file.name)
     return pack
+
+
+def _phrases(templates: Mapping[str, str], file_name: str) -> Phrases:
+    """Those in the sample answers that the templates show. Raises ConfigError for what cannot be found."""
+    try:
+        return find_phrases(templates)
+    except LookupError as error:
+        raise ConfigError(
+            f"{file_name}: {error.args[0]}",
+            "show the model a sample answer in the template: answers are read by its headings and phrases",
+        ) from error
 
 
 def _read(file: Path) -> str:
@@ -140,4 +153,6 @@ def _write_files(pack: PromptPack, partial: Path, source: str) -> None:
     for name, text in pack.templates.items():
         (partial / f"{name}.txt").write_text(text + "\n", "utf-8")
     safe_source = re.sub(r"[^A-Za-z0-9._-]", "_", source)
-    (partial / "pack.toml").write_text(f"# Imported from {safe_source}\nfenced = false\n", "utf-8")
+    phrases = "".join(f"{name} = {json.dumps(phrase, ensure_ascii=False)}\n" for name, phrase in pack.phrases)
+    text = f"# Imported from {safe_source}\nfenced = false\n\n[phrases]\n{phrases}"
+    (partial / "pack.toml").write_text(text, "utf-8")

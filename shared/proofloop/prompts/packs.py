@@ -15,6 +15,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from proofloop.errors import ConfigError
+from proofloop.prompts.parsing import Reader, Reading
+from proofloop.prompts.phrases import MAY_BE_EMPTY, PHRASES_OF, Phrases, shows_format
 from proofloop.records import Record, digest
 
 PLACEHOLDERS: Mapping[str, tuple[frozenset[str], ...]] = {
@@ -43,14 +45,24 @@ class Prompt:
 
 
 class PromptPack(Record):
-    """Four templates by name. It is stored with the run: a pack edited later changes no run that began."""
+    """Four templates by name, and the phrases by which their answers are read.
+
+    It is stored with the run: a pack edited later changes no run that began.
+    """
 
     name: str
     templates: dict[str, str]
     fenced: bool = True
+    phrases: Phrases = Phrases()
 
     def digest(self, template: str) -> str:
-        return digest(self.templates[template])
+        """Of the template and of the phrases that its answers are read by."""
+        read_by = [getattr(self.phrases, name) for name in PHRASES_OF[template]]
+        return digest("\n".join([self.templates[template], *read_by]))
+
+    def reader(self, reading: Reading = "strict") -> Reader:
+        """What reads the answers to these prompts."""
+        return Reader(self.phrases, reading)
 
     def prove(self, question: str) -> Prompt:
         return self._render("proof_generation", question=question)
@@ -101,15 +113,16 @@ def load_pack(name: str, base: Path | None = None) -> PromptPack:
             f"there is no prompt pack {name!r}: {Path(str(folder)).absolute()} has no pack.toml",
             f"one of {', '.join(BUILT_IN)}, or a folder made by `proofloop prompts import`",
         )
-    fenced = _fences(_read(folder.joinpath("pack.toml"), name), name)
+    fenced, phrases = _settings(_read(folder.joinpath("pack.toml"), name), name)
     templates = {}
     for template in PLACEHOLDERS:
         path = folder.joinpath(f"{template}.txt")
         if not path.is_file():
             raise ConfigError(f"prompt pack {name!r} lacks {template}.txt", f"a pack has {', '.join(PLACEHOLDERS)}")
         templates[template] = _read(path, name).strip()
-    pack = PromptPack(name=name, templates=templates, fenced=fenced)
+    pack = PromptPack(name=name, templates=templates, fenced=fenced, phrases=phrases)
     check_placeholders(pack)
+    check_phrases(pack)
     return pack
 
 
@@ -122,17 +135,46 @@ def _read(path: Traversable, name: str) -> str:
         ) from error
 
 
-def _fences(text: str, name: str) -> bool:
-    """Whether the pack fences, the one thing that pack.toml says."""
+def _settings(text: str, name: str) -> tuple[bool, Phrases]:
+    """What pack.toml says: whether the pack fences, and its phrases; those it leaves out are the method's."""
     try:
-        fenced = tomllib.loads(text).get("fenced", True)
+        said = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
-            f"pack.toml of prompt pack {name!r} is not TOML: {error}", "it holds `fenced = true` or `fenced = false`"
+            f"pack.toml of prompt pack {name!r} is not TOML: {error}",
+            "it holds `fenced = true` or `fenced = false`, and [phrases] where they are not the method's",
         ) from error
+    fenced, phrases = said.get("fenced", True), said.get("phrases", {})
     if not isinstance(fenced, bool):
         raise ConfigError(f"fenced = {fenced!r} in pack.toml of prompt pack {name!r}", "true or false, without quotes")
-    return fenced
+    if not isinstance(phrases, dict):
+        raise ConfigError(f"phrases = {phrases!r} in pack.toml of prompt pack {name!r}", "[phrases] is a section")
+    return fenced, _phrases(phrases, name)
+
+
+def _phrases(said: Mapping[str, object], pack: str) -> Phrases:
+    for name, phrase in said.items():
+        where = f"[phrases] {name} = {phrase!r} in pack.toml of prompt pack {pack!r}"
+        if name not in Phrases.model_fields:
+            raise ConfigError(f"{where}: unknown key", f"known here: {', '.join(Phrases.model_fields)}")
+        if not isinstance(phrase, str):
+            raise ConfigError(f"{where} is no text", "a text stands in quotes")
+        if not re.search(r"[^\W\d_]", phrase) and not (phrase == "" and name in MAY_BE_EMPTY):
+            raise ConfigError(f"{where} has no word", "write the line that the template asks for")
+    return Phrases.model_validate(said)
+
+
+def check_phrases(pack: PromptPack) -> None:
+    """Raises ConfigError for the first template that shows a sample answer without the phrases it would be read by."""
+    for template, names in PHRASES_OF.items():
+        shown = " ".join(pack.templates[template].split())
+        for name in names if shows_format(shown) else ():
+            phrase = getattr(pack.phrases, name)
+            if phrase not in shown:
+                raise ConfigError(
+                    f"template {template} of prompt pack {pack.name!r} lacks {phrase!r}, which its answers are read by",
+                    f"write the template's own words as {name} under [phrases] in pack.toml",
+                )
 
 
 def found_placeholders(template: str) -> list[str]:

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from proofloop.domains import Domain
 from proofloop.prompts import PromptPack
-from proofloop.prompts.parsing import parse_evaluation, parse_proof
 from proofloop.records import Record
 from proofloop_trainer.curriculum.asking import Asker
 from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof
@@ -41,7 +40,7 @@ def draw_proofs(
         drawn = generator.ask(prompts, temperature=temperature, first=number)
         for question, answers in zip(questions, drawn, strict=True):
             for answer in answers:
-                parsed = parse_proof(answer.text, answer.finish_reason)
+                parsed = pack.reader().proof(answer.text, answer.finish_reason)
                 if parsed.verdict.outcome == "valid":
                     found[question, parsed.solution] = None
     return list(found)
@@ -65,7 +64,7 @@ def draw_analyses(
         drawn = verifier.ask(prompts, EACH, temperature, first=number * EACH)
         for proof, answers in zip(proofs, drawn, strict=True):
             for answer in answers:
-                parsed = parse_evaluation(answer.text, answer.finish_reason)
+                parsed = pack.reader().evaluation(answer.text, answer.finish_reason)
                 if parsed.verdict.score in (0.0, 0.5):
                     found[proof, parsed.text] = None
     return list(found)

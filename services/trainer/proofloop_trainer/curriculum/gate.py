@@ -11,7 +11,7 @@ from statistics import fmean
 
 from proofloop.errors import ProofloopError
 from proofloop.measure import Clusters
-from proofloop.prompts.parsing import ParsedEvaluation, parse_evaluation, parse_meta_critique, parse_proof
+from proofloop.prompts.parsing import ParsedEvaluation
 from proofloop.records import ModelRole
 from proofloop.rewards import score_reward
 from proofloop.standing import GateReport
@@ -93,7 +93,7 @@ def _verifier(work: Work, version: str, cases: CaseFile, judges: Judges) -> list
     """R_score times the quality of the analysis: a right score for a wrong reason is worth nothing."""
     prompts = [work.pack.verify(case.question, case.solution).text for case in cases.proofs]
     answers = work.asker("verifier", version, "gate").ask(prompts, ANSWERS)
-    read = answered(cases.proofs, answers, parse_evaluation)
+    read = answered(cases.proofs, answers, work.pack.reader().evaluation)
     qualities = _qualities(work, read, judges)
     return _means(
         score_reward(each.verdict.score, case.score) * quality if each.verdict.score is not None else 0.0
@@ -123,7 +123,7 @@ def _meta_verifier(work: Work, version: str, cases: CaseFile, judges: Judges) ->
     answers = work.asker("meta_verifier", version, "gate").ask(prompts, ANSWERS)
     return _means(
         score_reward(each.verdict.score, case.quality) if each.verdict.score is not None else 0.0
-        for case, each in answered(cases.analyses, answers, parse_meta_critique)
+        for case, each in answered(cases.analyses, answers, work.pack.reader().meta_critique)
     )
 
 
@@ -133,7 +133,7 @@ def _generator(work: Work, version: str, cases: CaseFile, judges: Judges) -> lis
     answers = work.asker("generator", version, "gate").ask([work.pack.prove(each).text for each in questions], ANSWERS)
     proofs = [
         (question, each.solution) if each.verdict.score is not None else None
-        for question, each in answered(questions, answers, parse_proof)
+        for question, each in answered(questions, answers, work.pack.reader().proof)
     ]
     if work.grades is None:
         scores = [float(proof is not None and work.domain.check_proof(*proof).score == 1) for proof in proofs]

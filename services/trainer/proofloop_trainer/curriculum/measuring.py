@@ -15,13 +15,7 @@ from statistics import fmean
 from proofloop.curriculum import Stage
 from proofloop.domains import Domain
 from proofloop.measure import Clusters, Figure, evaluate_run
-from proofloop.prompts.parsing import (
-    ParsedEvaluation,
-    ParsedProof,
-    parse_evaluation,
-    parse_meta_critique,
-    parse_proof,
-)
+from proofloop.prompts.parsing import ParsedEvaluation, ParsedProof
 from proofloop.records import ModelRole
 from proofloop.standing import StageManifest, find_figures, manifests, put_figures, serving_before
 from proofloop_trainer.curriculum.asking import Count
@@ -161,7 +155,9 @@ def graded_verifier_figures(work: Work, version: str, proofs: Sequence[GradedPro
 
 def _critiques(work: Work, version: str, proofs: Sequence[GradedProof]) -> list[Reviewed]:
     prompts = [work.pack.verify(proof.question, proof.solution).text for proof in proofs]
-    return answered(proofs, work.asker("verifier", version, "measure").ask(prompts, VOTES), parse_evaluation)
+    return answered(
+        proofs, work.asker("verifier", version, "measure").ask(prompts, VOTES), work.pack.reader().evaluation
+    )
 
 
 def _accuracies(read: Sequence[Reviewed]) -> dict[str, Clusters]:
@@ -188,7 +184,7 @@ def meta_figures(work: Work, version: str, proofs: Sequence[GradedProof], verifi
 def _meta_accuracy(work: Work, version: str, cases: Sequence[GradedAnalysis]) -> Figures:
     prompts = [work.pack.judge(case.question, case.solution, case.analysis).text for case in cases]
     answers, found = work.asker("meta_verifier", version, "measure").ask(prompts), Clusters()
-    for case, each in answered(cases, answers, parse_meta_critique):
+    for case, each in answered(cases, answers, work.pack.reader().meta_critique):
         found.add(case.question, each.verdict.score == case.quality)
     return _figures({"accuracy": found})
 
@@ -224,7 +220,9 @@ def judged_generator_figures(work: Work, version: str, questions: Sequence[str],
 
 def _written(work: Work, version: str, questions: Sequence[str]) -> list[tuple[str, ParsedProof]]:
     prompts = [work.pack.prove(question).text for question in questions]
-    return answered(questions, work.asker("generator", version, "measure").ask(prompts, PROOFS), parse_proof)
+    return answered(
+        questions, work.asker("generator", version, "measure").ask(prompts, PROOFS), work.pack.reader().proof
+    )
 
 
 def refinement_figures(work: Work, version: str, questions: Sequence[str]) -> Figures:
@@ -237,7 +235,7 @@ def refinement_figures(work: Work, version: str, questions: Sequence[str]) -> Fi
         prompts = [_prompt(work, chain[0], latest.get(chain)) for chain in open_chains]
         round_asker = work.asker("generator", version, "refinement", number)
         for chain, (answer,) in zip(open_chains, round_asker.ask(prompts), strict=True):
-            proof = parse_proof(answer.text, answer.finish_reason)
+            proof = work.pack.reader().proof(answer.text, answer.finish_reason)
             if proof.verdict.score is not None or chain not in latest:
                 latest[chain] = proof
         right = {chain: _truth(work, chain[0], proof) == 1 for chain, proof in latest.items()}

@@ -16,7 +16,7 @@ from typing import TypeVar
 from proofloop.engine.base import Generation
 from proofloop.errors import ConfigError
 from proofloop.prompts import PromptPack
-from proofloop.prompts.parsing import ParsedEvaluation, ParsedProof, parse_evaluation, parse_meta_critique, parse_proof
+from proofloop.prompts.parsing import ParsedEvaluation, ParsedProof, Reader
 from proofloop.records import ModelRole, TrainingSample
 from proofloop.rewards import Reward, generator_reward, meta_verifier_reward, verifier_reward
 from proofloop_trainer.curriculum.asking import Asker
@@ -51,7 +51,9 @@ class Judges:
             return [None] * len(analyses)
         asked = list(dict.fromkeys(analysis for analysis in analyses if analysis is not None))
         answers = self.meta.ask([self.pack.judge(*analysis).text for analysis in asked], times=self.metas)
-        found = {analysis: _mean_score(group) for analysis, group in zip(asked, answers, strict=True)}
+        found = {
+            analysis: _mean_score(group, self.pack.reader()) for analysis, group in zip(asked, answers, strict=True)
+        }
         return [1.0 if analysis is None else found[analysis] for analysis in analyses]
 
     def scores(self, proofs: Sequence[tuple[str, str] | None]) -> list[float]:
@@ -59,9 +61,9 @@ class Judges:
         assert self.verifier is not None
         asked = list(dict.fromkeys(proof for proof in proofs if proof is not None))
         answers = self.verifier.ask([self.pack.verify(*proof).text for proof in asked], times=self.critiques)
-        found = {}
+        found, read = {}, self.pack.reader().evaluation
         for proof, group in zip(asked, answers, strict=True):
-            parsed = [parse_evaluation(answer.text, answer.finish_reason).verdict.score for answer in group]
+            parsed = [read(answer.text, answer.finish_reason).verdict.score for answer in group]
             readable = [score for score in parsed if score is not None]
             found[proof] = fmean(readable) if readable else 0.0
         return [0.0 if proof is None else found[proof] for proof in proofs]
@@ -70,7 +72,7 @@ class Judges:
 def verify(cases: Sequence[GradedProof], verifier: Asker, times: int, judges: Judges) -> list[TrainingSample]:
     """Groups of critiques on D_v, rewarded by the experts' score and, with a meta-verifier, by its word on them."""
     groups = verifier.ask([judges.pack.verify(case.question, case.solution).text for case in cases], times)
-    read = answered(cases, groups, parse_evaluation)
+    read = answered(cases, groups, judges.pack.reader().evaluation)
     qualities = judges.qualities(
         [(case.question, case.solution, each.text) if each.verdict.score in (0.0, 0.5) else None for case, each in read]
     )
@@ -84,7 +86,7 @@ def verify(cases: Sequence[GradedProof], verifier: Asker, times: int, judges: Ju
 def meta_verify(cases: Sequence[GradedAnalysis], meta: Asker, times: int, pack: PromptPack) -> list[TrainingSample]:
     """Groups of meta-critiques on D_mv, rewarded by the experts' quality score of the analysis."""
     groups = meta.ask([pack.judge(case.question, case.solution, case.analysis).text for case in cases], times)
-    read = answered(cases, groups, parse_meta_critique)
+    read = answered(cases, groups, pack.reader().meta_critique)
     rewards = [meta_verifier_reward(predicted=each.verdict.score, actual=case.quality) for case, each in read]
     return _samples("meta_verifier", groups, [each.verdict.score for _, each in read], rewards)
 
@@ -94,7 +96,7 @@ def prove(
 ) -> list[TrainingSample]:
     """Groups of proofs with their self-evaluations, rewarded by the learned judges alone."""
     groups = generator.ask([judges.pack.prove(question).text for question in questions], times)
-    read = answered(questions, groups, parse_proof)
+    read = answered(questions, groups, judges.pack.reader().proof)
     scores = judges.scores(
         [(question, each.solution) if each.verdict.score is not None else None for question, each in read]
     )
@@ -162,7 +164,7 @@ def _sample(group: str, number: int, answer: Generation, reward: Reward, said: f
     )
 
 
-def _mean_score(answers: Sequence[Generation]) -> float:
-    scores = [parse_meta_critique(answer.text, answer.finish_reason).verdict.score for answer in answers]
+def _mean_score(answers: Sequence[Generation], reader: Reader) -> float:
+    scores = [reader.meta_critique(answer.text, answer.finish_reason).verdict.score for answer in answers]
     readable = [score for score in scores if score is not None]
     return fmean(readable) if readable else 0.0

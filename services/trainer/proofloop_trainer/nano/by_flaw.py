@@ -17,11 +17,10 @@ from statistics import fmean
 
 from proofloop.domains.nano import Chain, Defect, Line, NanoDomain, find_defects, parse_question, render_proof, score_of
 from proofloop.errors import ProofloopError
-from proofloop.prompts.parsing import parse_evaluation, parse_meta_critique
 from proofloop_serving.loading import LoadedModel, load_model
 from proofloop_trainer.nano.claims import misstate, near_miss
 from proofloop_trainer.nano.demonstrations import render_critique
-from proofloop_trainer.nano.evaluate import PACK, ask
+from proofloop_trainer.nano.evaluate import PACK, READER, ask
 from proofloop_trainer.nano.flaws import gap, lines_with_flaws
 
 PROBLEMS, CRITIQUES, JUDGEMENTS = 80, 8, 4
@@ -89,7 +88,7 @@ def _row(model: LoadedModel, domain: NanoDomain, flaw: str, cases: list[Case]) -
     answers = ask(model, [PACK.verify(case.question, case.proof).text for case in asked])
     right, faithful = list[bool](), list[bool]()
     for case, answer in zip(asked, answers, strict=True):
-        parsed = parse_evaluation(*answer)
+        parsed = READER.evaluation(*answer)
         right.append(parsed.verdict.score == case.score)
         if right[-1]:
             faithful.append(domain.check_critique(case.question, case.proof, parsed.text).faithful)
@@ -105,7 +104,7 @@ def _judged(model: LoadedModel, domain: NanoDomain, analyses: list[tuple[str, st
     asked = [each for each in analyses for _ in range(JUDGEMENTS)]
     answers = ask(model, [PACK.judge(*each).text for each in asked])
     return [
-        parse_meta_critique(*answer).verdict.score == domain.check_critique(*each).quality
+        READER.meta_critique(*answer).verdict.score == domain.check_critique(*each).quality
         for each, answer in zip(asked, answers, strict=True)
     ]
 

@@ -12,13 +12,7 @@ from proofloop.domains.base import ProofFinding
 from proofloop.domains.nano import NanoDomain
 from proofloop.engine.base import ChatMessage
 from proofloop.prompts.packs import load_pack
-from proofloop.prompts.parsing import (
-    ParsedEvaluation,
-    ParsedProof,
-    parse_evaluation,
-    parse_meta_critique,
-    parse_proof,
-)
+from proofloop.prompts.parsing import ParsedEvaluation, ParsedProof
 from proofloop.records import Sampling, derive_seed
 from proofloop_serving.decoding import Row, decode
 from proofloop_serving.loading import LoadedModel, load_model
@@ -28,6 +22,7 @@ MAX_TOKENS = 96
 MAX_BATCH = 256
 DOMAIN = NanoDomain()
 PACK = load_pack("nano")
+READER = PACK.reader()
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ def measure(folder: Path, problems: int = 200, seed: int = 0) -> Figures:
     """One proof a problem, eight critiques a proof, one meta-critique for each critique that names a defect."""
     model = load_model(folder)
     questions = [DOMAIN.pose(index, split="test", seed=seed).question for index in range(problems)]
-    proofs = [parse_proof(*answer) for answer in ask(model, [PACK.prove(question).text for question in questions])]
+    proofs = [READER.proof(*answer) for answer in ask(model, [PACK.prove(question).text for question in questions])]
     reviewed = _review(
         model, [(q, proof) for q, proof in zip(questions, proofs, strict=True) if proof.verdict.outcome == "valid"]
     )
@@ -75,7 +70,7 @@ def measure(folder: Path, problems: int = 200, seed: int = 0) -> Figures:
 
 def _review(model: LoadedModel, proofs: Sequence[tuple[str, ParsedProof]]) -> list[Reviewed]:
     prompts = [PACK.verify(question, proof.solution).text for question, proof in proofs for _ in range(VOTES)]
-    answers = [parse_evaluation(*answer) for answer in ask(model, prompts)]
+    answers = [READER.evaluation(*answer) for answer in ask(model, prompts)]
     return [
         Reviewed(
             question,
@@ -96,7 +91,7 @@ def _judge(model: LoadedModel, reviewed: Sequence[Reviewed]) -> tuple[list[Parse
         if critique.verdict.score in (0.0, 0.5)
     ]
     answers = ask(model, [PACK.judge(*case).text for case in cases])
-    return [parse_meta_critique(*answer) for answer in answers], [
+    return [READER.meta_critique(*answer) for answer in answers], [
         DOMAIN.check_critique(*case).quality for case in cases
     ]
 
