@@ -16,7 +16,7 @@ from kombu.message import Message
 
 from proofloop.bus import Delivery, Outcome
 from proofloop.bus.celery_bus import CeleryBus, Served, make_celery
-from proofloop.bus.celery_worker import HandlerThreads, ServiceStep, Tasks, consumer_state
+from proofloop.bus.celery_worker import HandlerThreads, ServiceStep, Tasks
 from proofloop.bus.task_message import AS_IT_CAME
 from proofloop.messages import Event
 
@@ -48,7 +48,6 @@ class EmbeddedStep(ServiceStep):
 
     def create(self, worker: WorkController) -> None:
         self.service = worker.app.service = EmbeddedService(worker.app.bus)
-        worker.app.bus.consumer_state = lambda: consumer_state(worker)
 
 
 class EmbeddedService:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,23 @@ import structlog
 from celery import Celery
 from pika import BasicProperties, BlockingConnection, URLParameters
 
+from proofloop import keys
 from proofloop.bus import ACK, DeadLetter, Delivery, Outcome
 from proofloop.bus.celery_worker import EventConsumer
 from proofloop.bus.dead_letters import DeadLetters
 from proofloop.bus.link import LONGEST_PAUSE_S
+from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.bus.task_message import FAILURES
 from proofloop.errors import Reject
-from proofloop.messages import ReviewJudged, decode, encode
+from proofloop.messages import ProblemPosed, ReviewJudged, decode, encode
+from proofloop.records import Problem
+from proofloop.store import LocalStore, put_record
+from proofloop.walk import create_run
+from tests.builders import RUN, runspec
 from tests.integration.embedded_worker import EmbeddedBus
 from tests.integration.installation import Installation, wait_until
+from tests.integration.processes import folder
+from tests.integration.rabbitmq import running_rabbitmq
 from tests.integration.servers import Broker, cut_connections, delete_namespace
 
 CELERY = Path(sys.executable).with_name("celery")
@@ -295,3 +305,46 @@ def test_celerys_command_starts_the_same_service(installation: Installation) -> 
     assert [queue["name"] for queue in json.loads(asked.stdout)["one@test"]] == [f"{namespace}.labeler"]
     worker.terminate()
     assert worker.wait(60) == 0, installation.log()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("away", ["killed", "frozen"])
+def test_a_worker_stops_in_time_while_the_broker_is_away(tmp_path: Path, away: str) -> None:
+    """With a call that runs for an hour, and a broker that does not even refuse a connection."""
+    with folder("proofloop-away-") as place, running_rabbitmq(place) as broker:
+        where = {"BROKER": broker.url, "STORE": str(tmp_path), "NAMESPACE": "away", "GRACE_S": "5"}
+        environment = {**os.environ, **{f"PROOFLOOP_{name}": value for name, value in where.items()}}
+        store = LocalStore(tmp_path)
+        calls = {"latency_s": 3600, "latency_sigma": 0}
+        create_run(store, runspec(engine={"kind": "simulated", "settings": calls}), resume=False)
+        put_record(store, keys.problem(RUN, "p1"), Problem(id="p1", question="Prove it."))
+        command = [CELERY.with_name("proofloop"), "serve", "generator"]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as worker:
+            assert worker.stdout is not None
+            assert json.loads(worker.stdout.readline())["ready"] == "generator"
+            bus = RabbitBus(broker.url, namespace="away", roles=["generator"])
+            bus.publish([ProblemPosed(run_id=RUN, problem_id="p1", proof_id="p", group="p1")])
+            bus.close()
+            letters = DeadLetters(broker.url, namespace="away")
+            assert wait_until(lambda: letters.depths()[0].ready == 0, 30)
+            time.sleep(1)
+            server = [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _serves(entry, place)]
+            for process in server:
+                os.kill(process, signal.SIGKILL if away == "killed" else signal.SIGSTOP)
+            try:
+                began = time.monotonic()
+                worker.terminate()
+                assert worker.wait(60) == 0
+                assert time.monotonic() - began < 5 + 15, "grace, and what silent sockets are waited for"
+            finally:
+                for process in server:
+                    with suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGCONT)
+
+
+def _serves(process: str, place: Path) -> bool:
+    """Whether it is the Erlang machine of the broker in that folder."""
+    with suppress(OSError):
+        command = Path(f"/proc/{process}/cmdline").read_bytes()
+        return b"beam.smp" in command and str(place).encode() in Path(f"/proc/{process}/environ").read_bytes()
+    return False

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from proofloop.bus import open_bus
 from proofloop.bus.link import parse_url, where
-from proofloop.bus.tls import kombu_tls, tls_of
+from proofloop.bus.tls import tls_of
 from proofloop.errors import ConfigError
 from proofloop.settings import Settings, load_settings
 from proofloop.store import LocalStore, open_store
 from tests.integration.certificates import Certificates, make_certificates
+
+TLS = SecretStr("amqps://user:word@host/")
 
 
 def test_a_secret_can_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,16 +124,13 @@ def test_a_client_certificate_asks_for_an_encrypted_connection(
     assert load_settings().broker_key == certificates.client_key
 
 
-@pytest.mark.parametrize("make", [tls_of, kombu_tls])
-def test_a_file_of_certificates_that_cannot_be_used_is_named(
-    make: Callable[[Settings], object], certificates: Certificates
-) -> None:
-    wrong_authority = Settings(broker_ca=certificates.client_key)
-    wrong_key = Settings(broker_cert=certificates.client_certificate, broker_key=certificates.key)
+def test_a_file_of_certificates_that_cannot_be_used_is_named(certificates: Certificates) -> None:
+    wrong_authority = Settings(broker=TLS, broker_ca=certificates.client_key)
+    wrong_key = Settings(broker=TLS, broker_cert=certificates.client_certificate, broker_key=certificates.key)
     with pytest.raises(ConfigError, match="PROOFLOOP_BROKER_CA"):
-        make(wrong_authority)
+        tls_of(wrong_authority)
     with pytest.raises(ConfigError, match="PROOFLOOP_BROKER_CERT and PROOFLOOP_BROKER_KEY cannot be used"):
-        make(wrong_key)
+        tls_of(wrong_key)
 
 
 def test_a_key_with_a_password_is_an_error_and_no_question(certificates: Certificates, tmp_path: Path) -> None:
@@ -139,4 +138,4 @@ def test_a_key_with_a_password_is_an_error_and_no_question(certificates: Certifi
     lock = ["openssl", "pkey", "-in", certificates.client_key, "-aes256", "-passout", "pass:word", "-out", locked]
     subprocess.run(lock, check=True)
     with pytest.raises(ConfigError, match=r"cannot be used(.|\n)*without a password"):
-        tls_of(Settings(broker_cert=certificates.client_certificate, broker_key=locked))
+        tls_of(Settings(broker=TLS, broker_cert=certificates.client_certificate, broker_key=locked))

@@ -46,24 +46,17 @@ REASON_CHARACTERS = 2000
 """The longest reason that a dead letter carries."""
 
 SETTINGS = {
-    "accept_content": ["json"],
     "broker_channel_error_retry": True,  # the worker goes on when the broker closes its channel at consumer_timeout
-    "broker_connection_max_retries": None,
-    "broker_connection_retry": True,
-    "broker_connection_retry_on_startup": True,
     "broker_heartbeat": HEARTBEAT_S,
     # an exclusive queue stays locked until the broker notices that a connection was cut: no reconnect for a minute
     "control_queue_durable": True,
     "control_queue_exclusive": False,
     "control_queue_expires": 60.0,
-    "event_queue_expires": 60.0,
     "task_acks_late": True,
     "task_acks_on_failure_or_timeout": True,  # a failed message has a confirmed copy before its task raises
     "task_create_missing_queues": False,
     "task_ignore_result": True,
     "task_reject_on_worker_lost": True,
-    "task_send_sent_event": False,
-    "worker_cancel_long_running_tasks_on_connection_loss": False,
     "worker_consumer": "proofloop.bus.celery_worker:EventConsumer",
     "worker_detect_quorum_queues": True,  # RabbitMQ closes connections that ask for a global QoS on a quorum queue
     "worker_disable_rate_limits": True,
@@ -169,7 +162,7 @@ class CeleryBus(RabbitBus):
         super().__init__(url, namespace=namespace, **options)
         self.app = app
         self.stopping = threading.Event()
-        self.consumer_state: Callable[[], BusState] = BusState
+        self.consumer_state: Callable[[], BusState] = lambda: BusState(away="the worker starts")
         self.lost_connections = 0
         self._served: Served | None = None
 

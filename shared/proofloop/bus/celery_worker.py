@@ -1,6 +1,6 @@
 """Celery's worker as a role's service: what is different from the worker that Celery ships.
 
-`make_app` names the consumer and the pool by import path, because Sentry must patch Celery before
+`make_celery` names the consumer and the pool by import path, because Sentry must patch Celery before
 `celery.worker.consumer` is imported. The worker's main thread runs the loop: it alone reads from and writes to the
 broker, also acknowledgements. Handlers run in the pool's threads.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import structlog
-from amqp.exceptions import RecoverableConnectionError
+from amqp.exceptions import AMQPError, RecoverableConnectionError
 from celery import bootsteps
 from celery.concurrency.base import BasePool, apply_target
 from celery.platforms import EX_OK
@@ -56,7 +56,6 @@ CONTROL_REFUSED = {
     "terminate": "an event belongs to a run that waits for it",
 }
 """Celery's control commands that would lose events or do nothing here, and what to do instead."""
-
 
 Tasks = queues.SimpleQueue[tuple[Callable[..., Any], Any, Any, Any] | None]
 
@@ -260,9 +259,9 @@ class ServiceStep(bootsteps.StartStopStep):  # type: ignore[misc]
         except ProofloopError as error:
             raise SystemExit(f"error: {error}") from error
         worker.app.bus = self.service.bus
-        worker.app.bus.consumer_state = lambda: consumer_state(worker)
 
     def start(self, worker: WorkController) -> None:
+        worker.app.bus.consumer_state = lambda: _consumer_state(worker)
         ready = worker.consumer.init_callback
 
         def tell(consumer: EventConsumer) -> None:
@@ -301,7 +300,7 @@ class ServiceStep(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def _drain(self, pool: HandlerThreads, limit_s: float) -> None:
         """Wait for the handlers, and turn the loop meanwhile: it acknowledges and sends heartbeats."""
-        deadline, turns = time.monotonic() + limit_s, _turns(self._hub)
+        deadline, turns = time.monotonic() + limit_s, _turns(self._hub, pool.app.bus)
         while pool.busy and time.monotonic() < deadline:
             next(turns)
         next(turns)  # acknowledges the last ones
@@ -314,16 +313,16 @@ class ServiceStep(bootsteps.StartStopStep):  # type: ignore[misc]
 def _role_of(worker: WorkController) -> str:
     """The one role that the worker is started for. Raises ConfigError."""
     app = worker.app
-    names = {queue.name: role for queue in app.conf.task_queues for role in (queue.name.rpartition(".")[2],)}
+    names: dict[str, str] = {queue.name: queue.name.rpartition(".")[2] for queue in app.conf.task_queues}
     wanted = [names[name] for name in app.amqp.queues.consume_from if name in names]
     if len(wanted) != 1:
         raise ConfigError("a worker process serves one role", f"add -Q with one of {', '.join(names)}")
     if not issubclass(worker.pool_cls, HandlerThreads):
         raise ConfigError("handlers wait for engines in threads of their own", "leave out -P / --pool")
-    return str(wanted[0])
+    return wanted[0]
 
 
-def consumer_state(worker: WorkController) -> BusState:
+def _consumer_state(worker: WorkController) -> BusState:
     """Whether the worker delivers; asked from other threads."""
     consumer, pool = worker.consumer, worker.pool
     silent_s = time.monotonic() - consumer.beat_s
@@ -333,10 +332,12 @@ def consumer_state(worker: WorkController) -> BusState:
         return BusState(broken=f"the thread {pool.ended} ended")
     if not consumer.is_consuming:
         return BusState(away="the queue is not consumed: the broker is away")
+    if not consumer.app.amqp.queues.consume_from:
+        return BusState(away="the queue is not consumed: `celery control cancel_consumer` was called")
     return BusState()
 
 
-def _turns(hub: Hub | None) -> Iterator[None]:
+def _turns(hub: Hub | None, bus: CeleryBus) -> Iterator[None]:
     """Each step is one turn of the loop, a beat long at most; without a connection it only waits."""
     loop = hub.create_loop() if hub else None
     while hub and loop:
@@ -344,7 +345,8 @@ def _turns(hub: Hub | None) -> Iterator[None]:
             next(loop)
         except StopIteration:
             loop = hub.create_loop()
-        except Exception as error:
+        except (AMQPError, OSError) as error:
+            bus.lost_connections += 1
             log.warning("broker_lost", reason=str(error) or type(error).__name__)
             break
         yield
