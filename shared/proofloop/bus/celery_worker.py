@@ -38,8 +38,8 @@ log = structlog.get_logger()
 BEAT_S = 0.2
 """How often the loop shows that it runs and looks whether it should stop."""
 
-AWAY_S = 5.0
-"""How long a stopping worker waits for an answer of a broker that is silent."""
+ANSWER_S, GOODBYE_S = 2.0, 0.5
+"""How long a stopping worker waits for each answer of a silent broker: before its handlers end, and after that."""
 
 NOTHING = b"[[], {}, {}]"
 """The body of a task without arguments."""
@@ -281,16 +281,18 @@ class ServiceStep(bootsteps.StartStopStep):  # type: ignore[misc]
         timer = threading.Timer(self.service.drain_s, self.service.cancelling.set)
         timer.daemon = True
         timer.start()
-        if worker.consumer.connection:
-            bound_open_broker_sockets(worker.consumer.connection, AWAY_S)
+        _limit_waits(worker.consumer, ANSWER_S)
 
     def stop(self, worker: WorkController) -> None:
-        self._drain(worker.pool, self.service.drain_s + self.service.grace_s)
-        self.service.close()
+        self._end(worker, self.service.drain_s + self.service.grace_s)
 
     def terminate(self, worker: WorkController) -> None:
         self.service.cancelling.set()
-        self._drain(worker.pool, self.service.grace_s)
+        self._end(worker, self.service.grace_s)
+
+    def _end(self, worker: WorkController, limit_s: float) -> None:
+        self._drain(worker.pool, limit_s)
+        _limit_waits(worker.consumer, GOODBYE_S)
         self.service.close()
 
     def _beat(self, worker: WorkController) -> None:
@@ -308,6 +310,14 @@ class ServiceStep(bootsteps.StartStopStep):  # type: ignore[misc]
             log.warning(
                 "handlers_left", running=pool.busy, reason="they did not end in time; the broker delivers again"
             )
+
+
+def _limit_waits(consumer: EventConsumer, limit_s: float) -> None:
+    """A broker that is frozen, and not gone, would be waited for without end."""
+    dispatcher = consumer.event_dispatcher
+    for connection in (consumer.connection, dispatcher and dispatcher.connection):
+        if connection:
+            bound_open_broker_sockets(connection, limit_s)
 
 
 def _role_of(worker: WorkController) -> str:
