@@ -14,6 +14,9 @@ import structlog
 LIBRARIES = logging.WARNING
 """What libraries log is shown from this level on, whatever our own."""
 
+QUIET = ("pika.channel",)
+"""Libraries whose warnings tell nothing new: pika warns when we look for a queue that is not there."""
+
 
 def configure_logging(level: str) -> None:
     """Send our events to stderr from this level on, and the warnings of libraries with them."""
@@ -33,6 +36,8 @@ def configure_logging(level: str) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_FromLibraries()], level=LIBRARIES, force=True)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 class _Stderr:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import logging
@@ -30,3 +31,28 @@ def test_a_logger_that_was_used_before_stderr_was_replaced_writes_to_the_new_one
         logging.root.handlers[:] = handlers
         structlog.reset_defaults()
     assert [json.loads(line)["event"] for line in now.getvalue().splitlines()] == ["second", "library_said"]
+
+
+def test_a_queue_that_pika_does_not_find_is_no_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    handlers = logging.root.handlers[:]
+    try:
+        configure_logging("warning")
+        logging.getLogger("pika.channel").warning("Received remote Channel.Close (404)")
+        logging.getLogger("pika.channel").error("another matter")
+    finally:
+        logging.root.handlers[:] = handlers
+        structlog.reset_defaults()
+    assert [json.loads(line)["said"] for line in capsys.readouterr().err.splitlines()] == ["another matter"]
+
+
+@pytest.mark.parametrize(("given", "shown"), [("WARNING", "info"), ("DEBUG", "debug"), ("ERROR", "error")])
+def test_celerys_level_counts_where_it_is_not_its_default(
+    given: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROOFLOOP_BROKER", "amqp://guest:guest@127.0.0.1:1/")
+    monkeypatch.setenv("PROOFLOOP_LOG_LEVEL", "info")
+    service = importlib.import_module("proofloop.service")
+    levels: list[str] = []
+    monkeypatch.setattr(service, "configure_logging", levels.append)
+    service._set_up_logging(logging.getLevelNamesMapping()[given])
+    assert levels == [shown]

@@ -9,6 +9,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import Annotated
 
+import structlog
 import typer
 
 from proofloop.bus import broker_url
@@ -48,6 +49,7 @@ def serve(
             queues=[f"{app.conf.task_default_exchange}.{loaded.name}"],
             concurrency=checked_concurrency(loaded, concurrency),
             hostname=f"{loaded.name}.{os.getpid()}@{socket.gethostname()}",
+            loglevel=structlog.get_logger().bind().get_effective_level(),  # of -v or the settings
             quiet=True,
         )
     except SystemExit as refusal:
