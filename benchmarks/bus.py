@@ -1,9 +1,12 @@
 """How fast the bus is beside bare pika and a plain Celery task, on one and the same durable quorum queue.
 
-The broker is PROOFLOOP_TEST_BROKER or one of our own. All three are measured in turn, several times, and the medians
-reported: messages a second, CPU seconds a message of this process (and of Celery's worker; the broker's own are not in
-it), and the 99th percentile of the time from publishing to handling at a rate that all three can keep. The last line is
-JSON. `--small`: few messages, 2 KB, one round.
+The broker is PROOFLOOP_TEST_BROKER or one of our own. The contenders are measured in turn, several times, and the
+medians reported: messages a second, CPU seconds a message of the client's process (not the broker's), and the 99th
+percentile of the time from publishing to handling at a rate that all can keep. All but bare pika consume in a process
+of their own (bus_worker.py), with as many threads and messages ahead: `ours` is the worker of `proofloop serve` with a
+handler that only counts, `ours_events` the same with task events on, `celery` a plain task. `--old PATH` adds
+`pika_bus`, the bus of commit 22b4b18, from a checkout of it. The last line is JSON. `--small`: few messages, 2 KB, one
+round.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ import os
 import statistics
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -23,29 +25,25 @@ from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
-import celery
-from kombu import Queue
 from pika import BasicProperties, SelectConnection, URLParameters
 from pika.channel import Channel
 
-from proofloop.bus import ACK, Delivery, Outcome
 from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.bus.topology import Topology
-from proofloop.messages import ReviewJudged, encode
+from proofloop.messages import encode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.bus_worker import PACE_S, PREFETCH, ROLE, celery_app, event, sent_at, timed
 from tests.integration.processes import folder
 from tests.integration.servers import RABBITMQ, delete_namespace, running_rabbitmq
 
-PREFETCH, THREADS, WINDOW = 200, 4, 500
-ROLE, TOPIC = "labeler", "ReviewJudged"
-PACE_S = 0.005
-"""Between two messages whose latency is measured."""
+WINDOW = 500
+"""Unconfirmed messages of bare pika: as many as our publisher has."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """The load: messages of that many bytes for the rates, and for the latency; Celery gets a tenth of the first."""
+    """The load: messages of that many bytes for the rates, and for the latency; Celery gets half of the first."""
 
     size: int
     count: int
@@ -56,8 +54,8 @@ class Work:
 class Figures:
     """What one contender did in one round. CPU in seconds a message, latency in seconds."""
 
-    publish: float
-    consume: float
+    publish_per_second: float
+    consume_per_second: float
     publish_cpu: float
     consume_cpu: float
     latency_p99: float
@@ -75,46 +73,68 @@ class Place:
         return Topology(self.namespace).queue(ROLE).name
 
 
+Measure = Callable[[Place, Work], Figures]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="under a minute")
-    small = parser.parse_args().small
-    sizes, count, paced, rounds = ((2_000,), 3_000, 200, 1) if small else ((2_000, 20_000), 20_000, 1_000, 5)
+    parser.add_argument("--old", type=Path, help="a checkout of commit 22b4b18, whose bus is measured too")
+    asked = parser.parse_args()
+    sizes, count, paced, rounds = ((2_000,), 2_000, 200, 1) if asked.small else ((2_000, 20_000), 8_000, 400, 5)
+    measures = contenders(asked.old)
     results: dict[str, float] = {}
     with broker() as url:
         for size in sizes:
-            found = compare(url, Work(size, count, paced), rounds)
+            found = compare(url, Work(size, count, paced), rounds, measures)
             results |= {f"{name}_{size // 1000}kb": value for name, value in found.items()}
     print(json.dumps(results))
 
 
-def compare(url: str, work: Work, rounds: int) -> dict[str, float]:
-    """Medians of each contender, and the ratios of those medians."""
-    contenders = {"ours": ours, "pika": bare_pika, "celery": celery_task}
-    seen: dict[str, list[Figures]] = {name: [] for name in contenders}
+def contenders(old: Path | None) -> dict[str, Measure]:
+    """By name, in the order of a round."""
+    found: dict[str, Measure] = {
+        "ours": partial(ours, "ours"),
+        "pika": bare_pika,
+        "celery": celery_task,
+        "ours_events": partial(ours, "ours_events"),
+    }
+    return found | ({"pika_bus": partial(pika_bus, old)} if old else {})
+
+
+def compare(url: str, work: Work, rounds: int, measures: dict[str, Measure]) -> dict[str, float]:
+    """The ratios of the medians, then the medians of each contender; ours without its name."""
+    seen: dict[str, list[Figures]] = {name: [] for name in measures}
     for number in range(rounds):
-        for name, measure in contenders.items():
+        for name, measure in measures.items():
             with queue(url) as place:
                 seen[name].append(measure(place, work))
             print(f"round {number + 1} of {rounds}, {work.size} bytes, {name}: {seen[name][-1]}", file=sys.stderr)
     median = {name: medians(found) for name, found in seen.items()}
-    us, pika, task = median["ours"], median["pika"], median["celery"]
-    ratios = {
-        "publish_ratio_to_pika": us.publish / pika.publish,
-        "consume_ratio_to_pika": us.consume / pika.consume,
-        "ratio_to_celery": end_to_end(us) / end_to_end(task),
+    figures = ratios(median)
+    for who, one in median.items():
+        prefix = "" if who == "ours" else f"{who}_"
+        figures |= {f"{prefix}{what.name}": getattr(one, what.name) for what in fields(one)}
+    return {name: float(f"{value:.3g}") for name, value in figures.items()}
+
+
+def ratios(median: dict[str, Figures]) -> dict[str, float]:
+    """How our rates compare with the others'."""
+    us, pika, task, old = median["ours"], median["pika"], median["celery"], median.get("pika_bus")
+    found = {
+        "publish_ratio_to_pika": us.publish_per_second / pika.publish_per_second,
+        "publish_ratio_to_celery": us.publish_per_second / task.publish_per_second,
+        "consume_ratio_to_pika": us.consume_per_second / pika.consume_per_second,
+        "consume_ratio_to_celery": us.consume_per_second / task.consume_per_second,
     }
-    rates = {f"{who}_{what.name}": getattr(one, what.name) for who, one in median.items() for what in fields(one)}
-    return {name: float(f"{value:.3g}") for name, value in {**ratios, **rates}.items()}
+    if old:
+        found["publish_ratio_to_pika_bus"] = us.publish_per_second / old.publish_per_second
+        found["consume_ratio_to_pika_bus"] = us.consume_per_second / old.consume_per_second
+    return found
 
 
 def medians(rounds: Sequence[Figures]) -> Figures:
     return Figures(*(statistics.median(getattr(one, what.name) for one in rounds) for what in fields(Figures)))
-
-
-def end_to_end(figures: Figures) -> float:
-    """Messages a second when publishing and consuming follow one another."""
-    return 1 / (1 / figures.publish + 1 / figures.consume)
 
 
 @contextmanager
@@ -137,79 +157,76 @@ def queue(url: str) -> Iterator[Place]:
     delete_namespace(url, place.namespace)
 
 
-class Padded(ReviewJudged):
-    """An event of any size: what is not known is ignored by who reads it."""
-
-    padding: str
-    sent: float = 0.0
-
-    @property
-    def name(self) -> str:
-        return TOPIC
-
-
-def event(number: int, size: int, sent: float = 0.0) -> Padded:
-    bare = Padded(run_id="r", proof_id="p", index=number, padding="", sent=sent)
-    return bare.model_copy(update={"padding": "x" * (size - len(encode(bare)))})
-
-
-def ours(place: Place, work: Work) -> Figures:
-    """Events through `RabbitBus`: published in one call, JSON and all; then consumed with an acknowledgement each."""
+def ours(kind: str, place: Place, work: Work) -> Figures:
+    """Events published in one call, JSON and all; consumed by our worker, with an acknowledgement each."""
     events = [event(number, work.size) for number in range(work.count)]
-    open_bus = partial(RabbitBus, place.url, namespace=place.namespace, roles=[ROLE])
-    sender, receiver = open_bus(), open_bus(prefetch=PREFETCH)
-    publish_s, publish_cpu = timed(lambda: sender.publish(events))
-    arrived = Arrivals(work.count)
-    begin = partial(receiver.serve, ROLE, [TOPIC], arrived, concurrency=THREADS)
-    consume_s, consume_cpu = timed(lambda: (begin(), arrived.all.wait()))
-    arrived.expect(work.paced)
-    for number in range(work.paced):
-        sender.publish([event(number, work.size, time.monotonic())])
-        time.sleep(PACE_S)
-    arrived.all.wait()
-    for bus in (receiver, sender):
-        bus.close()
+    bus = RabbitBus(place.url, namespace=place.namespace, roles=[ROLE])
+    published = timed(lambda: bus.publish(events))
+
+    def send(number: int) -> None:
+        bus.publish([event(number, work.size, time.monotonic())])
+
+    figures = consumed(kind, place, work, published, send)
+    bus.close()
+    return figures
+
+
+def celery_task(place: Place, work: Work) -> Figures:
+    """Empty tasks sent one by one and worked off by Celery's pool of threads."""
+    work = Work(work.size, work.count // 2, work.paced)
+    app, padding = celery_app(place.url, place.queue), "x" * work.size
+    send = partial(app.send_task, "review", routing_key=place.queue)
+    published = timed(lambda: [send([padding, 0.0]) for _ in range(work.count)])
+    figures = consumed("celery", place, work, published, lambda _: send([padding, time.monotonic()]))
+    app.close()
+    return figures
+
+
+def pika_bus(old: Path, place: Place, work: Work) -> Figures:
+    """The bus before Celery; it publishes and consumes in one process, which has its own package."""
+    with worker("pika_bus", place, work, PYTHONPATH=str(old / "shared")) as read:
+        published, taken, latencies = read(), read(), read()
+    return figures_of(work, published, taken, latencies)
+
+
+def consumed(kind: str, place: Place, work: Work, published: Sequence[float], send: Callable[[int], object]) -> Figures:
+    """Let a worker take what was published, then send the paced messages."""
+    with worker(kind, place, work) as read:
+        taken = read()
+        for number in range(work.paced):
+            send(number)
+            time.sleep(PACE_S)
+        latencies = read()
+    return figures_of(work, published, taken, latencies)
+
+
+@contextmanager
+def worker(kind: str, place: Place, work: Work, **environment: str) -> Iterator[Callable[[], list[float]]]:
+    """A process of bus_worker.py; yields what reads its next line."""
+    script, amounts = Path(__file__).with_name("bus_worker.py"), map(str, (work.size, work.count, work.paced))
+    command = [sys.executable, str(script), kind, place.url, place.namespace, *amounts]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | environment) as process:
+        output = process.stdout
+        assert output is not None
+        yield lambda: json.loads(output.readline())
+        process.terminate()
+
+
+def figures_of(work: Work, published: Sequence[float], taken: Sequence[float], latencies: Sequence[float]) -> Figures:
+    """From [seconds, CPU seconds] of publishing and of consuming."""
+    (publish_s, publish_cpu), (consume_s, consume_cpu) = published, taken
     count = work.count
-    return Figures(
-        count / publish_s, count / consume_s, publish_cpu / count, consume_cpu / count, p99(arrived.latencies)
-    )
-
-
-class Arrivals:
-    """The handler: counts what comes and notes when."""
-
-    def __init__(self, count: int) -> None:
-        self._lock = threading.Lock()
-        self.expect(count)
-
-    def expect(self, count: int) -> None:
-        self._left, self.latencies, self.all = count, list[float](), threading.Event()
-
-    def __call__(self, delivery: Delivery) -> Outcome:
-        sent = sent_at(delivery.body)
-        with self._lock:
-            if sent:
-                self.latencies.append(time.monotonic() - sent)
-            self._left -= 1
-            if not self._left:
-                self.all.set()
-        return ACK
-
-
-def sent_at(body: bytes) -> float:
-    """The last field of an event of this benchmark, without reading all of its JSON."""
-    return float(body[body.rindex(b":") + 1 : -1])
+    return Figures(count / publish_s, count / consume_s, publish_cpu / count, consume_cpu / count, p99(latencies))
 
 
 def bare_pika(place: Place, work: Work) -> Figures:
     """The least that can be done by pika: bytes that are ready, a window of confirms, then an acknowledgement each."""
     body = encode(event(0, work.size))
-    publish_s, publish_cpu = timed(lambda: on_channel(place.url, partial(pika_publish, place.queue, body, work.count)))
-    consume_s, consume_cpu = timed(lambda: on_channel(place.url, partial(pika_consume, place.queue, work.count, [])))
+    published = timed(lambda: on_channel(place.url, partial(pika_publish, place.queue, body, work.count)))
+    taken = timed(lambda: on_channel(place.url, partial(pika_consume, place.queue, work.count, [])))
     latencies: list[float] = []
     on_channel(place.url, partial(pika_paced, place.queue, work, latencies))
-    count = work.count
-    return Figures(count / publish_s, count / consume_s, publish_cpu / count, consume_cpu / count, p99(latencies))
+    return figures_of(work, published, taken, latencies)
 
 
 PERSISTENT = BasicProperties(delivery_mode=2)
@@ -269,73 +286,9 @@ def on_channel(url: str, work: Callable[[Channel], None]) -> None:
     connection.ioloop.start()
 
 
-def celery_app(url: str, queue: str) -> celery.Celery:
-    """Settings as for anything that matters: late acknowledgements, confirms, no results."""
-    app = celery.Celery(broker=url)
-    app.conf.update(
-        task_acks_late=True,
-        task_ignore_result=True,
-        worker_redirect_stdouts=False,
-        worker_prefetch_multiplier=PREFETCH // THREADS,
-        worker_detect_quorum_queues=True,
-        broker_transport_options={"confirm_publish": True},
-        task_default_queue=queue,
-        task_queues=[Queue(queue, no_declare=True, queue_arguments={"x-queue-type": "quorum"})],
-    )
-    return app
-
-
-def celery_task(place: Place, work: Work) -> Figures:
-    """Empty tasks sent one by one and worked off by a pool of threads; starting the worker is not counted."""
-    count = work.count // 10
-    app, padding = celery_app(place.url, place.queue), "x" * work.size
-    send = partial(app.send_task, "review", routing_key=place.queue)
-    publish_s, publish_cpu = timed(lambda: [send([padding, 0.0]) for _ in range(count)])
-    command = [sys.executable, __file__, "--celery-worker", place.url, place.queue, str(count), str(work.paced)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
-        assert worker.stdout is not None
-        consume_s, consume_cpu = json.loads(worker.stdout.readline())
-        for _ in range(work.paced):
-            send([padding, time.monotonic()])
-            time.sleep(PACE_S)
-        latencies = json.loads(worker.stdout.readline())
-        worker.terminate()
-    app.close()
-    return Figures(count / publish_s, count / consume_s, publish_cpu / count, consume_cpu / count, p99(latencies))
-
-
-def celery_worker(url: str, queue: str, count: int, paced: int) -> None:
-    """In a process of its own: prints [seconds, CPU seconds] of the first `count` tasks, then the latencies."""
-    app, lock, clocks, latencies = celery_app(url, queue), threading.Lock(), list[tuple[float, float]](), list[float]()
-
-    @app.task(name="review")  # type: ignore[untyped-decorator]
-    def review(padding: str, sent: float) -> None:
-        with lock:
-            if sent:
-                latencies.append(time.monotonic() - sent)
-            else:
-                clocks.append((time.perf_counter(), time.process_time()))
-            if not sent and len(clocks) == count:
-                print(json.dumps([last - first for first, last in zip(clocks[0], clocks[-1], strict=True)]), flush=True)
-            if len(latencies) == paced:
-                print(json.dumps(latencies), flush=True)
-
-    app.Worker(pool="threads", concurrency=THREADS, loglevel="ERROR", quiet=True).start()
-
-
 def p99(latencies: Sequence[float]) -> float:
     return sorted(latencies)[int(0.99 * len(latencies))]
 
 
-def timed(action: Callable[[], object]) -> tuple[float, float]:
-    """Seconds, and CPU seconds of this process."""
-    began, cpu = time.perf_counter(), time.process_time()
-    action()
-    return time.perf_counter() - began, time.process_time() - cpu
-
-
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--celery-worker"]:
-        celery_worker(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
-    else:
-        main()
+    main()

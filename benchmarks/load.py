@@ -1,11 +1,12 @@
 """A full verifier deployment: 5,000 critiques in flight on four processes, 25,000 queued, on a real broker and store.
 
-The engine is simulated: long calls that end one after another. What is looked at each second: the memory of the four
-processes, and what the broker says of their queue. Beside them one meta-verifier and one labeler get what the verifiers
-finish, and short messages at a steady pace: how long those wait while the verifiers are full is taken from
-`proofloop_queue_wait_seconds`, so `short_wait_p99_s` is the end of a bucket of that histogram. The run ends when all
-is handled or `--seconds` after the verifiers are full. The last line is JSON; memory is that of all four processes,
-at a quarter, half, three quarters and all of what was handled. `--small`: 200 in flight, 400 queued.
+The engine is simulated: long calls that end one after another. Each second the benchmark reads the memory of the four
+processes and the broker's figures of their queue. Beside them one meta-verifier and one labeler get what the verifiers
+finish, and short messages at a steady pace: `short_wait_p99_s` is how long those wait while the verifiers are full, as
+the end of a bucket of `proofloop_queue_wait_seconds`. The run ends when all messages are handled, or `--seconds` after
+the verifiers are full. The last line is JSON; memory is that of all four processes, at a quarter, half, three quarters
+and all of the handled messages, and at most. `--latency` sets how long the median call takes. `--small`: 200 in flight,
+400 queued.
 """
 
 from __future__ import annotations
@@ -54,7 +55,11 @@ prompts = "math"
 domain = "nano"
 [engine]
 kind = "simulated"
-settings = {{ latency_s = {latency_s}, max_concurrency = {concurrency}, verifier_noise = 0.0 }}
+[engine.settings]
+latency_s = {latency_s}
+latency_sigma = 0.2 # else the longest call takes ten times the median, and the end of the run waits for it
+max_concurrency = {concurrency}
+verifier_noise = 0.0
 [labeling]
 n = 100
 m = 1
@@ -65,12 +70,12 @@ stop_early = {stop_early}
 
 @dataclass(frozen=True)
 class Plan:
-    """The load. `latency_s`: of the median call; `seconds`: how long is looked on once the verifiers are full."""
+    """The load. `latency_s`: of the median call; `seconds`: the longest time to watch full verifiers."""
 
     messages: int = 30_000
     concurrency: int = 1250
-    latency_s: float = 120.0
-    seconds: float = 180.0
+    latency_s: float = 40.0
+    seconds: float = 720.0
     fill_limit_s: float = 120.0
     stop_early: bool = False
 
@@ -93,6 +98,7 @@ class Sample:
 class Result:
     """What was seen."""
 
+    messages: int
     handled: int
     in_flight_max: int
     queued_max: int
@@ -100,6 +106,7 @@ class Result:
     memory_mb_full: int
     memory_mb_quarters: tuple[int, ...]
     memory_mb_end: int
+    memory_mb_max: int
     consumers_lost: int
     messages_failed: int
     short_messages: int
@@ -110,11 +117,13 @@ class Result:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="less than a minute")
-    parser.add_argument("--seconds", type=float, help="how long to look on once the verifiers are full")
+    parser.add_argument("--seconds", type=float, help="the longest time to watch full verifiers")
+    parser.add_argument("--latency", type=float, help="seconds of the median call")
     parser.add_argument("--stop-early", action="store_true", help="each running call looks for its proof's label, too")
     asked = parser.parse_args()
     plan = SMALL if asked.small else Plan()
-    plan = replace(plan, seconds=asked.seconds or plan.seconds, stop_early=asked.stop_early)
+    seconds, latency_s = asked.seconds or plan.seconds, asked.latency or plan.latency_s
+    plan = replace(plan, seconds=seconds, latency_s=latency_s, stop_early=asked.stop_early)
     with ExitStack() as stack:
         place = stack.enter_context(folder("proofloop-load-"))
         broker = stack.enter_context(running_rabbitmq(stack.enter_context(folder("proofloop-rabbitmq-"))))
@@ -145,6 +154,7 @@ def load(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
         bus.close()
         failed = fleet.log.read_text().count("delivery_failed")
         return Result(
+            messages=plan.messages,
             handled=watch.samples[-1].handled,
             in_flight_max=max(sample.in_flight for sample in watch.samples),
             queued_max=max(sample.queued for sample in watch.samples),
@@ -152,6 +162,7 @@ def load(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
             memory_mb_full=round(full.memory_mb),
             memory_mb_quarters=watch.memory_at_quarters(),
             memory_mb_end=round(watch.samples[-1].memory_mb),
+            memory_mb_max=round(max(sample.memory_mb for sample in watch.samples)),
             consumers_lost=watch.consumers_lost(),
             messages_failed=failed,
             short_messages=round(max(waits.values(), default=0)),

@@ -109,6 +109,7 @@ class MinioStore:
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         pool = urllib3.PoolManager(
             maxsize=CONNECTIONS,
+            block=True,  # more threads than connections wait their turn: opening another costs more than the wait
             retries=False,  # `_call` tries again, and knows that a try may have worked
             timeout=urllib3.Timeout(connect=CONNECT_S, read=READ_S),
             cert_reqs="CERT_REQUIRED",

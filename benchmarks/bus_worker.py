@@ -1,0 +1,192 @@
+"""The consuming processes that benchmarks/bus.py compares; it starts them, nobody else does.
+
+Each prints [seconds, CPU seconds] of the first COUNT messages as a line of JSON, then the latencies of the next PACED.
+The clocks run from the first message to the last, so starting the worker is not in them.
+`ours`, `ours_events`: the worker that `proofloop serve` starts, with a handler that only counts. `celery`: a plain
+Celery task. `pika_bus`: the bus of commit 22b4b18, before Celery; PYTHONPATH must name its package. It is one process
+that publishes too, so it prints [seconds, CPU seconds] of publishing first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import celery
+from kombu import Queue
+
+from proofloop.bus import ACK, Delivery, Outcome
+from proofloop.messages import ReviewJudged, encode
+
+PREFETCH, THREADS = 200, 4
+"""The same for all: messages that the broker sends ahead, and threads that handle them."""
+
+ROLE, TOPIC = "labeler", "ReviewJudged"
+PACE_S = 0.005
+"""Between two messages whose latency is measured."""
+
+
+class Padded(ReviewJudged):
+    """An event of any size; a reader ignores the unknown fields."""
+
+    padding: str
+    sent: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return TOPIC
+
+
+def event(number: int, size: int, sent: float = 0.0) -> Padded:
+    bare = Padded(run_id="r", proof_id="p", index=number, padding="", sent=sent)
+    return bare.model_copy(update={"padding": "x" * (size - len(encode(bare)))})
+
+
+def sent_at(body: bytes) -> float:
+    """The last field of an event of this benchmark, without reading all of its JSON."""
+    return float(body[body.rindex(b":") + 1 : -1])
+
+
+class Counter:
+    """Counts messages from all threads, and prints what the benchmark wants to know of them."""
+
+    def __init__(self, count: int, paced: int) -> None:
+        self._count, self._paced, self._seen = count, paced, 0
+        self._lock, self._latencies = threading.Lock(), list[float]()
+        self.is_counted, self.is_over = threading.Event(), threading.Event()
+
+    def take(self, sent: float) -> None:
+        """One message; `sent` is 0 when only the rate is measured."""
+        with self._lock:
+            if sent:
+                self._latencies.append(time.monotonic() - sent)
+                self._tell_latencies()
+            else:
+                self._tell_rate()
+
+    def handle(self, delivery: Delivery) -> Outcome:
+        self.take(sent_at(delivery.body))
+        return ACK
+
+    def _tell_rate(self) -> None:
+        self._seen += 1
+        if self._seen == 1:
+            self._began = time.perf_counter(), time.process_time()
+        if self._seen == self._count:
+            tell([time.perf_counter() - self._began[0], time.process_time() - self._began[1]])
+            self.is_counted.set()
+
+    def _tell_latencies(self) -> None:
+        if len(self._latencies) == self._paced:
+            tell(self._latencies)
+            self.is_over.set()
+
+
+def tell(figures: list[float]) -> None:
+    print(json.dumps(figures), flush=True)
+
+
+def timed(action: Callable[[], object]) -> tuple[float, float]:
+    """Seconds, and CPU seconds of this process."""
+    began, cpu = time.perf_counter(), time.process_time()
+    action()
+    return time.perf_counter() - began, time.process_time() - cpu
+
+
+class CountingService:
+    """What a worker process opens in place of a role: its bus, and a handler that counts."""
+
+    drain_s, grace_s = 0.0, 5.0
+
+    def __init__(self, counter: Counter, app: celery.Celery, role: str, concurrency: int) -> None:
+        from proofloop.bus import open_worker_bus
+        from proofloop.settings import load_settings
+
+        self.stopping, self.cancelling = threading.Event(), threading.Event()
+        self.bus = open_worker_bus(load_settings(), app, roles=[role], connect_s=15.0)
+        self.bus.serve(role, [TOPIC], counter.handle, concurrency=concurrency)
+
+    def ready(self) -> None:
+        """Nobody waits for it."""
+
+    def close(self) -> None:
+        self.bus.close()
+
+
+def ours(url: str, namespace: str, counter: Counter, *, events: bool) -> None:
+    """The application and the worker of `proofloop serve`, settings from the environment."""
+    os.environ |= {"PROOFLOOP_BROKER": url, "PROOFLOOP_NAMESPACE": namespace, "PROOFLOOP_TASK_EVENTS": str(events)}
+    from proofloop.bus import make_app
+    from proofloop.settings import load_settings
+    from proofloop.telemetry import configure_logging
+
+    settings = load_settings()
+    app = make_app(settings, partial(CountingService, counter), lambda **_: configure_logging(settings.log_level))
+    queues, prefetch = [f"{namespace}.{ROLE}"], PREFETCH // THREADS
+    app.Worker(queues=queues, concurrency=THREADS, prefetch_multiplier=prefetch, quiet=True).start()
+
+
+def celery_app(url: str, queue: str) -> celery.Celery:
+    """Settings as for anything that matters: late acknowledgements, confirms, no results."""
+    app = celery.Celery(broker=url)
+    app.conf.update(
+        task_acks_late=True,
+        task_ignore_result=True,
+        worker_redirect_stdouts=False,
+        worker_prefetch_multiplier=PREFETCH // THREADS,
+        worker_detect_quorum_queues=True,
+        broker_transport_options={"confirm_publish": True},
+        task_default_queue=queue,
+        task_queues=[Queue(queue, no_declare=True, queue_arguments={"x-queue-type": "quorum"})],
+    )
+    return app
+
+
+def plain_celery(url: str, namespace: str, counter: Counter) -> None:
+    """An empty task, worked off by Celery's own pool of threads."""
+    app = celery_app(url, f"{namespace}.{ROLE}")
+
+    @app.task(name="review")  # type: ignore[untyped-decorator]
+    def review(padding: str, sent: float) -> None:
+        counter.take(sent)
+
+    app.Worker(pool="threads", concurrency=THREADS, loglevel="ERROR", quiet=True).start()
+
+
+def pika_bus(url: str, namespace: str, counter: Counter, *, size: int, count: int, paced: int) -> None:
+    """Publish, consume, and then the paced messages, as the benchmark of that commit did."""
+    from proofloop.bus.rabbitmq import RabbitBus
+
+    open_bus: Callable[..., Any] = partial(RabbitBus, url, namespace=namespace, roles=[ROLE])
+    sender, receiver = open_bus(), open_bus(prefetch=PREFETCH)
+    events = [event(number, size) for number in range(count)]
+    tell(list(timed(lambda: sender.publish(events))))
+    receiver.serve(ROLE, [TOPIC], counter.handle, concurrency=THREADS)
+    counter.is_counted.wait()
+    for number in range(paced):
+        sender.publish([event(number, size, time.monotonic())])
+        time.sleep(PACE_S)
+    counter.is_over.wait()
+    for bus in (receiver, sender):
+        bus.close()
+
+
+def main(kind: str, url: str, namespace: str, size: int, count: int, paced: int) -> None:
+    counter = Counter(count, paced)
+    match kind:
+        case "celery":
+            plain_celery(url, namespace, counter)
+        case "pika_bus":
+            pika_bus(url, namespace, counter, size=size, count=count, paced=paced)
+        case _:
+            ours(url, namespace, counter, events=kind == "ours_events")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4], *map(int, sys.argv[4:]))  # type: ignore[arg-type]
