@@ -185,6 +185,8 @@ class EventRequest(Request):  # type: ignore[misc]
     def __init__(self, message: Message, **options: Any) -> None:
         super().__init__(message, **options)
         self._request_dict["taken"] = message
+        self._body = NOTHING  # the pool would decode the arguments once more; the task reads the message
+        self._content_type, self._content_encoding = "application/json", "utf-8"
 
     def revoked(self) -> bool:
         """Never: Celery acknowledges what is revoked or has expired."""
