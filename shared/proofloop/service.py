@@ -103,8 +103,10 @@ def checked_concurrency(role: Role, wanted: int | None) -> int:
 
 def _set_up_logging(loglevel: int | None = None, **_: object) -> None:
     """Celery's logs go where ours go. Celery says WARNING where no `-l` is given: then the setting counts."""
-    is_chosen = loglevel not in (None, logging.WARNING)
-    configure_logging(logging.getLevelName(loglevel).lower() if is_chosen else load_settings().log_level)
+    if loglevel is None or loglevel == logging.WARNING:
+        configure_logging(load_settings().log_level)
+    else:
+        configure_logging(logging.getLevelName(loglevel).lower())
 
 
 try:

@@ -288,6 +288,34 @@ def test_without_a_broker_celerys_command_says_what_to_set() -> None:
     assert "error: no broker is set" in done.stderr and "Traceback" not in done.stderr
 
 
+LABELER = ["celery", "-A", "proofloop.service", "worker", "-Q", "proofloop.labeler", "-c", "1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "level"),
+    [
+        (["proofloop", "-v", "serve", "labeler"], "warning"),
+        (["proofloop", "serve", "labeler"], "info"),
+        (LABELER, "info"),
+        (
+            ["celery", "-A", "proofloop.service", "worker", "-Q", "proofloop.labeler", "-c", "1", "-l", "info"],
+            "warning",
+        ),
+    ],
+)
+def test_a_worker_logs_from_the_level_that_was_asked_for(words: list[str], level: str, tmp_path: Path) -> None:
+    away = {"BROKER": "amqp://guest:guest@127.0.0.1:1/", "LOG_LEVEL": level, "STORE": str(tmp_path / "store")}
+    environment = os.environ | {f"PROOFLOOP_{name}": value for name, value in away.items()}
+    command = [CELERY.with_name(words[0]), *words[1:]]
+    with open(tmp_path / "log.txt", "wb") as log:
+        worker = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        assert wait_until(lambda: b"broker_awaited" in (tmp_path / "log.txt").read_bytes(), 60)
+    finally:
+        worker.kill()
+        worker.wait()
+
+
 def test_celerys_command_starts_the_same_service(installation: Installation) -> None:
     """It answers `inspect`, works off its queue, and ends with 0 when asked to."""
     namespace = installation.environment["PROOFLOOP_NAMESPACE"]
