@@ -315,7 +315,7 @@ class Worker:
             return self._dead(refusal)
         except Exception as error:  # a bug: the delivery limit decides how often it is tried again
             log.exception("handler_failed")
-            return Outcome("failed", f"{type(error).__name__}: {error}")
+            return Outcome("failed", f"{type(error).__name__}: {error}", error=error)
         return ACK
 
     def _events(self, event: Event) -> tuple[Event, ...]:
