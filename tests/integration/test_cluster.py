@@ -118,4 +118,4 @@ def labelled() -> list[str]:
 
 def leaders(node: Node) -> set[str]:
     """The nodes that lead a quorum queue."""
-    return {queue["leader"] for queue in ask(node, "queues")}
+    return {queue["leader"] for queue in ask(node, "queues") if queue["type"] == "quorum"}

@@ -14,6 +14,7 @@ with it: the broker delivers them again, and the next handler finds what this on
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from typing import Any, Protocol
 import structlog
 from celery import Celery, Task
 from celery.exceptions import Reject, Retry
+from celery.platforms import SecurityWarning
 from kombu.message import Message as TakenMessage
 
 from proofloop.bus.base import DELIVERY_LIMIT, BusState, Delivery, Outcome
@@ -107,6 +109,7 @@ OpenService = Callable[[Celery, str, int], Service]
 def make_celery(url: str, namespace: str, open_service: OpenService, **settings: Any) -> Celery:
     """A Celery application that knows the queues of all roles and no task yet: `CeleryBus.serve` adds a role's."""
     topology = Topology(namespace)
+    warnings.simplefilter("ignore", SecurityWarning)  # it warns root of pickle, which is not accepted here
     app = Celery("proofloop", broker=url, set_as_current=False)
     app.conf.update(
         SETTINGS,

@@ -97,12 +97,14 @@ class RabbitBus:
             raise explained(error, self._nodes) from error
 
     def _declare_patiently(self, limit_s: float) -> None:
-        deadline = time.monotonic() + limit_s
+        deadline, is_told = time.monotonic() + limit_s, False
         while True:
             try:
                 return self._declare()
             except BusError as error:
                 if time.monotonic() > deadline:
                     raise
-                log.info("broker_awaited", reason=str(error))
+                if not is_told:
+                    log.warning("broker_awaited", reason=str(error), for_at_most_s=limit_s)
+                is_told = True
                 time.sleep(0.5)
