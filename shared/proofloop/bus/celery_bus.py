@@ -14,6 +14,7 @@ with it: the broker delivers them again, and the next handler finds what this on
 from __future__ import annotations
 
 import threading
+import uuid
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,8 +22,11 @@ from typing import Any, Protocol
 
 import structlog
 from celery import Celery, Task
-from celery.exceptions import Reject, Retry
+from celery.app.control import Control
+from celery.exceptions import CPendingDeprecationWarning, Reject, Retry
 from celery.platforms import SecurityWarning
+from kombu import pidbox
+from kombu.entity import Queue
 from kombu.message import Message as TakenMessage
 
 from proofloop.bus.base import DELIVERY_LIMIT, BusState, Delivery, Outcome
@@ -50,10 +54,6 @@ REASON_CHARACTERS = 2000
 SETTINGS = {
     "broker_channel_error_retry": True,  # the worker goes on when the broker closes its channel at consumer_timeout
     "broker_heartbeat": HEARTBEAT_S,
-    # an exclusive queue stays locked until the broker notices that a connection was cut: no reconnect for a minute
-    "control_queue_durable": True,
-    "control_queue_exclusive": False,
-    "control_queue_expires": 60.0,
     "task_acks_late": True,
     "task_acks_on_failure_or_timeout": True,  # a failed message has a confirmed copy before its task raises
     "task_create_missing_queues": False,
@@ -68,6 +68,19 @@ SETTINGS = {
     "worker_prefetch_multiplier": 1,
     "worker_redirect_stdouts": False,
 }
+
+
+class ControlCommands(Control):  # type: ignore[misc]
+    """Celery's `inspect` and `control`, with a queue for each connection of a worker.
+
+    Under one name a worker could not come back: an exclusive queue stays locked until the broker notices that the old
+    connection is gone, a durable one is out of reach while its node of a cluster is down.
+    """
+
+    class Mailbox(pidbox.Mailbox):
+        def get_queue(self, hostname: str) -> Queue:
+            queue: Queue = super().get_queue(f"{hostname}.{uuid.uuid4().hex[:8]}")  # type: ignore[no-untyped-call]
+            return queue
 
 
 class Service(Protocol):
@@ -109,8 +122,9 @@ OpenService = Callable[[Celery, str, int], Service]
 def make_celery(url: str, namespace: str, open_service: OpenService, **settings: Any) -> Celery:
     """A Celery application that knows the queues of all roles and no task yet: `CeleryBus.serve` adds a role's."""
     topology = Topology(namespace)
-    warnings.simplefilter("ignore", SecurityWarning)  # it warns root of pickle, which is not accepted here
-    app = Celery("proofloop", broker=url, set_as_current=False)
+    for known in (SecurityWarning, CPendingDeprecationWarning):  # of pickle, refused here; of a default that we keep
+        warnings.simplefilter("ignore", known)
+    app = Celery("proofloop", broker=url, control=ControlCommands, set_as_current=False)
     app.conf.update(
         SETTINGS,
         broker_url=url,

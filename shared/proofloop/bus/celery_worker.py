@@ -99,7 +99,7 @@ class EventConsumer(Consumer):  # type: ignore[misc]
         """Wait for the broker, with a pause that grows and differs from worker to worker."""
 
         def tell(error: Exception, pause_s: float) -> None:
-            log.warning("broker_away", broker=connection.as_uri(), reason=str(error), again_in_s=round(pause_s, 1))
+            log.warning("broker_away", broker=connection.host, reason=str(error), again_in_s=round(pause_s, 1))
 
         def look() -> None:
             self.beat()
