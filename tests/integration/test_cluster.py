@@ -25,6 +25,9 @@ SERVED = (*WALK_ROLES, "verifier")
 SETTLED_S = 4.0
 """A quorum queue that was declared less than about a second before its leader is killed can be lost."""
 
+LEASE_S = 60
+"""How long a message waits whose call runs in a process that lost its connection."""
+
 PART = 25
 """So many labels before the node is killed, and again before it comes back."""
 
@@ -99,13 +102,15 @@ def work_off(installation: Installation, killed: Node, cluster: list[Node]) -> N
     assert wait_until(lambda: len(labelled()) >= PART, 60), installation.log()
     killed.kill()
     before = len(labelled())
-    assert wait_until(lambda: len(labelled()) >= before + PART, 60), installation.log()
+    assert wait_until(lambda: len(labelled()) >= before + PART, LEASE_S + 60), installation.log()
     assert posing.poll() is None
     killed.start()
-    assert posing.wait(60) == 0, installation.log()
+    assert posing.wait(LEASE_S + 60) == 0, installation.log()
     store = open_store(load_settings())
     assert sorted(labelled()) == sorted(event.proof_id for event in planned(load_runspec(run), store))
-    assert wait_until(lambda: not any(depth.ready + depth.later for depth in installation.letters.depths()), 10)
+    assert wait_until(
+        lambda: not any(depth.ready + depth.later for depth in installation.letters.depths()), LEASE_S + 10
+    )
     assert not list(installation.letters.letters())
     wait_joined(cluster)
 
