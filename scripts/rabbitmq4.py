@@ -77,10 +77,11 @@ def make_system(root: Path) -> None:
 
 
 def find_mirror() -> str:
-    """The Debian mirror that apt uses here, or Debian's own where apt uses another distribution's."""
+    """The Debian mirror that apt uses here."""
     command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Identifier: Packages", "Origin: Debian"]
     found = subprocess.run(command, capture_output=True, text=True).stdout.split()
-    return next((uri for uri in found if "security" not in uri), "http://deb.debian.org/debian")
+    mirror = next((uri for uri in found if "security" not in uri), None)
+    return mirror or sys.exit("error: apt uses no Debian mirror here (hint: apt-get update, or run a rabbitmq image)")
 
 
 if __name__ == "__main__":
