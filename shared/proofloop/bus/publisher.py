@@ -124,8 +124,10 @@ class Publisher:
                 continue
             if isinstance(answer, Basic.Ack):
                 batch.confirm()
-            else:
-                batch.fail("the broker refused a message: a queue is full or its disk is")
+            else:  # also where a queue's leader is gone: a new channel finds the next one
+                batch.fail("the broker refused a message: a queue is full, its disk is, or its leader is gone")
+                self._link.reopen("the broker refused a message")
+                return
         self._fill()
 
     def _tags(self, last: int, multiple: bool) -> Iterable[int]:
