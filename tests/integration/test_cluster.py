@@ -74,7 +74,7 @@ def test_nothing_is_lost_when_a_node_is_killed_that_leads_the_queues_and_has_no_
 ) -> None:
     killed, connected, _ = cluster
     on_cluster.environment["PROOFLOOP_BROKER"] = killed.url
-    on_cluster.start("labeler")  # whoever declares the queues has their leaders beside it
+    on_cluster.start("labeler")  # the leaders of queues lie on the node that declared them
     on_cluster.wait_ready("labeler")
     on_cluster.kill("labeler")
     on_cluster.environment["PROOFLOOP_BROKER"] = connected.url

@@ -122,8 +122,8 @@ OpenService = Callable[[Celery, str, int], Service]
 def make_celery(url: str, namespace: str, open_service: OpenService, **settings: Any) -> Celery:
     """A Celery application that knows the queues of all roles and no task yet: `CeleryBus.serve` adds a role's."""
     topology = Topology(namespace)
-    for known in (SecurityWarning, CPendingDeprecationWarning):  # of pickle, refused here; of a default that we keep
-        warnings.simplefilter("ignore", known)
+    warnings.simplefilter("ignore", SecurityWarning)  # root must not accept pickle; only JSON is accepted here
+    warnings.simplefilter("ignore", CPendingDeprecationWarning)  # running calls survive a lost connection on purpose
     app = Celery("proofloop", broker=url, control=ControlCommands, set_as_current=False)
     app.conf.update(
         SETTINGS,

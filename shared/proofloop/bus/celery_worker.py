@@ -144,7 +144,7 @@ class EventConsumer(Consumer):  # type: ignore[misc]
                 receive(message)
             except self.connection_errors:
                 raise
-            except Exception as error:  # a payload that is no list of arguments, a header of another type
+            except Exception as error:  # for example a payload that is a number
                 log.warning("message_is_no_task", reason=repr(error))
                 self._as_it_came(message)
 

@@ -33,7 +33,7 @@ CONNECT_S = 5.0
 
 
 class RabbitBus:
-    """Declares the queues and publishes; whoever serves a queue uses `CeleryBus`."""
+    """Declares the queues and publishes; a process that serves a queue uses `CeleryBus`."""
 
     def __init__(
         self,
