@@ -33,7 +33,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 import httpx
-from pika import BlockingConnection, URLParameters
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.chaos import count_calls
@@ -42,11 +41,12 @@ from tests.helm.autoscaler import Memory, Rule, decide, ideal_s, rule_of
 from tests.helm.chart import Object, render
 from tests.integration.fleet import Fleet, installation
 from tests.integration.processes import folder
-from tests.integration.servers import S3, Broker, own_s3, running_rabbitmq
+from tests.integration.servers import S3, Broker, own_s3, running_rabbitmq, taken_from
 
 from proofloop import keys
 from proofloop.bus.dead_letters import DeadLetters
 from proofloop.bus.rabbitmq import RabbitBus
+from proofloop.bus.task_message import event_of
 from proofloop.bus.topology import Topology
 from proofloop.messages import OfProof, ProofWritten, decode
 from proofloop.runspec import load_runspec
@@ -316,13 +316,11 @@ class Trial:
 
     def _announced(self) -> Iterator[OfProof]:
         """Every review that the verifiers announced."""
-        connection = BlockingConnection(URLParameters(self.broker.url))
-        channel, queue = connection.channel(), Topology(self.fleet.namespace).queue("meta_verifier").name
-        while (body := channel.basic_get(queue)[2]) is not None:
-            event = decode(body)
+        queue = Topology(self.fleet.namespace).queue("meta_verifier").name
+        for _, body in taken_from(self.broker.url, queue):
+            event = decode(event_of(body))
             assert isinstance(event, OfProof)
             yield event
-        connection.close()
 
     def _at_capacity(self) -> float:
         """From when all pods have been there for a whole call until less waits than they can take; 0 if never so."""

@@ -110,6 +110,14 @@ def publish(url: str, queue: str, *bodies: bytes) -> None:
             channel.basic_publish("", queue, body, BasicProperties(delivery_mode=2), mandatory=True)
 
 
+def taken_from(url: str, queue: str) -> Iterator[tuple[BasicProperties, bytes]]:
+    """Each message that is ready in a queue, once; they stay there when the last was taken."""
+    with BlockingConnection(URLParameters(url)) as connection:
+        channel = connection.channel()
+        while (message := channel.basic_get(queue))[0] is not None:
+            yield message[1], message[2]
+
+
 def cut_connections(broker: Broker) -> int:
     """Close every connection that the broker's management knows of; how many there were. Skips without its API."""
     if not broker.api:

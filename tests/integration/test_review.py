@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from pika import BlockingConnection, URLParameters
 
 from proofloop import keys
 from proofloop.bus import NEEDED_BY_ALL, open_bus
+from proofloop.bus.task_message import event_of
 from proofloop.bus.topology import Topology
 from proofloop.messages import ProofLabeled, decode
 from proofloop.records import Grade
@@ -22,6 +22,7 @@ from proofloop.store import Store, find_record, get_record, open_store
 from proofloop.walk import create_run
 from tests.builders import PROOF, RUN, put_case, runspec
 from tests.integration.installation import Installation, wait_until
+from tests.integration.servers import taken_from
 
 FORM = {"score": "0.5", "by": "Emmy Noether", "comment": "Step 2 is missing."}
 
@@ -121,12 +122,8 @@ def is_announced(store: Store) -> bool:
 
 def waiting_for_trainer(installation: Installation) -> list[ProofLabeled]:
     """Every message in the trainer's queue; they stay there."""
-    connection = BlockingConnection(URLParameters(installation.environment["PROOFLOOP_BROKER"]))
-    channel = connection.channel()
     queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue("trainer").name
-    found = []
-    while (taken := channel.basic_get(queue))[0] is not None:
-        found.append(decode(taken[2]))
-    connection.close()
+    bodies = [body for _, body in taken_from(installation.environment["PROOFLOOP_BROKER"], queue)]
+    found = [decode(event_of(body)) for body in bodies]
     assert all(isinstance(event, ProofLabeled) for event in found)
     return found  # type: ignore[return-value]

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pika import BlockingConnection, URLParameters
 
 from proofloop import keys
 from proofloop.bus import NEEDED_BY_ALL, open_bus, open_dead_letters
@@ -30,7 +29,7 @@ from proofloop.store import Store, get_record, open_store, put_record
 from proofloop.walk import WALK_ROLES, create_run, planned
 from tests.builders import label, model_folder, runspec
 from tests.integration.installation import Installation, wait_until
-from tests.integration.servers import publish
+from tests.integration.servers import publish, taken_from
 
 RUN = """
 name = "chaos"
@@ -253,12 +252,7 @@ def _began(ledger: Path) -> int:
 
 def _counted(installation: Installation, role: str) -> list[tuple[int, int]]:
     """How often every message ready in a role's queue failed, and how often its worker died."""
-    connection = BlockingConnection(URLParameters(installation.environment["PROOFLOOP_BROKER"]))
-    channel = connection.channel()
     queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue(role).name
-    found = []
-    while (taken := channel.basic_get(queue))[0] is not None:
-        headers = taken[1].headers or {}
-        found.append((headers.get(FAILURES, 0), headers.get("x-delivery-count", 0)))
-    connection.close()
-    return found
+    messages = taken_from(installation.environment["PROOFLOOP_BROKER"], queue)
+    headers = [properties.headers or {} for properties, _ in messages]
+    return [(each.get(FAILURES, 0), each.get("x-delivery-count", 0)) for each in headers]

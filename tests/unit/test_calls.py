@@ -142,9 +142,11 @@ def process(root: Path, engine: Engine, times: LeaseTimes | None = QUICK) -> Ite
     store, losses = WatchedStore(root), Losses()
     with calls_of(store, losses, times) as calls, ThreadPoolExecutor(16) as pool:
         tools = Tools(store, lambda _: engine, calls=calls)
-        yield Process(tools, store, losses, pool, [])
-        tools.stop("the test is over")
-        store.away.clear()
+        try:
+            yield Process(tools, store, losses, pool, [])
+        finally:
+            tools.stop("the test is over")
+            store.away.clear()
 
 
 @contextmanager
@@ -167,8 +169,8 @@ def wait_until(is_so: Callable[[], bool], limit_s: float = 10.0) -> bool:
 
 def joined(one: Process, messages: int) -> bool:
     """Whether so many messages wait for the call."""
-    running = one.tools.calls._running.get(CALL)
-    return wait_until(lambda: running is not None and running.users == messages)
+    running = one.tools.calls._running
+    return wait_until(lambda: CALL in running and running[CALL].users == messages)
 
 
 def counted(one: Process, metric: str) -> float:

@@ -76,6 +76,7 @@ class EventConsumer(Consumer):  # type: ignore[misc]
         self.beat_s = time.monotonic()
         self.is_consuming = False
         self._late = 0
+        self._swallowed: AMQPError | None = None
 
     @property
     def bus(self) -> CeleryBus:
@@ -83,17 +84,26 @@ class EventConsumer(Consumer):  # type: ignore[misc]
         return bus
 
     def beat(self) -> None:
-        """Show that the loop runs, and reconnect when the broker closed the channel and Celery missed it.
-
-        Celery reads once right after it began to consume, and swallows the error of a channel that closes just then.
-        """
+        """Show that the loop runs. Raises the channel's error that Celery swallowed: Celery connects again."""
         self.beat_s = time.monotonic()
-        if self.is_consuming and self.task_consumer and not self.task_consumer.channel.is_open:
-            raise RecoverableConnectionError("the broker closed the channel")
+        if self._swallowed is not None:
+            raise RecoverableConnectionError(str(self._swallowed))
 
     def on_ready(self) -> None:
-        self.is_consuming, self._late = True, 0
+        self.is_consuming, self._late, self._swallowed = True, 0, None
+        self.connection.drain_events = self._first_read
         super().on_ready()
+
+    def _first_read(self, **options: Any) -> Any:
+        """Celery reads once when it begins to consume and swallows what the broker then says of a closed channel.
+
+        py-amqp opens the channel again at once, without its consumers: the worker would wait for ever.
+        """
+        try:
+            return type(self.connection).drain_events(self.connection, **options)
+        except AMQPError as error:
+            self._swallowed = error
+            raise
 
     def ensure_connected(self, connection: Any) -> Any:
         """Wait for the broker, with a pause that grows and differs from worker to worker."""
@@ -114,7 +124,7 @@ class EventConsumer(Consumer):  # type: ignore[misc]
 
     def on_connection_error_after_connected(self, error: Exception) -> None:
         """The broker delivers again what this process works on."""
-        self.is_consuming = False
+        self.is_consuming, self._swallowed = False, None
         self.bus.lost_connections += bool(self.pool.busy)
         log.warning("broker_lost", reason=str(error) or type(error).__name__, running=self.pool.busy)
         super().on_connection_error_after_connected(error)
