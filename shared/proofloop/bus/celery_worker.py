@@ -22,15 +22,15 @@ from celery.platforms import EX_OK
 from celery.utils.threads import bound_open_broker_sockets
 from celery.worker import WorkController, state
 from celery.worker.consumer import Consumer
-from celery.worker.control import Panel, nok, ok
 from celery.worker.request import Request
 from kombu.asynchronous import Hub
 from kombu.message import Message
 
+from proofloop.bus import celery_control
 from proofloop.bus.base import BusState
-from proofloop.bus.celery_bus import CeleryBus, EventTask
+from proofloop.bus.celery_bus import CeleryBus, EventTask, raw
 from proofloop.bus.link import FIRST_PAUSE_S, LONGEST_PAUSE_S, STALLED_S
-from proofloop.bus.task_message import AS_IT_CAME, RAW, counts
+from proofloop.bus.task_message import AS_IT_CAME, RAW, counts, is_ours
 from proofloop.errors import ConfigError, ProofloopError
 
 log = structlog.get_logger()
@@ -41,21 +41,11 @@ BEAT_S = 0.2
 ANSWER_S, GOODBYE_S = 2.0, 0.5
 """How long a stopping worker waits for each answer of a silent broker: before its handlers end, and after that."""
 
-NOTHING = b"[[], {}, {}]"
-"""The body of a task without arguments."""
+NO_ARGUMENTS: tuple[list[object], dict[str, object], dict[str, object]] = [], {}, {}
+"""A decoded body: positional arguments, keyword arguments, Celery's canvas."""
 
-CONTROL_REFUSED = {
-    "pool_grow": "a role grows by processes: start another one, or let KEDA or the HPA do it",
-    "pool_shrink": "a role shrinks by processes: stop one, or let KEDA or the HPA do it",
-    "pool_restart": "stop the process and start it again",
-    "autoscale": "a role scales by processes: KEDA or the HPA starts and stops them",
-    "rate_limit": "the engine's settings in the run file limit its calls",
-    "time_limit": "threads cannot be interrupted; the engine's settings in the run file limit its calls",
-    "revoke": "an event belongs to a run that waits for it; stop the run, or drop its dead letters",
-    "revoke_by_stamped_headers": "an event belongs to a run that waits for it",
-    "terminate": "an event belongs to a run that waits for it",
-}
-"""Celery's control commands that would lose events or do nothing here, and what to do instead."""
+NOTHING = b"[[], {}, {}]"
+"""The same as a body."""
 
 Tasks = queues.SimpleQueue[tuple[Callable[..., Any], Any, Any, Any] | None]
 
@@ -73,6 +63,7 @@ class EventConsumer(Consumer):  # type: ignore[misc]
     def __init__(self, *arguments: Any, worker_options: dict[str, Any] | None = None, **options: Any) -> None:
         alone = {"without_mingle": True, "without_gossip": True}  # workers need not know of each other
         super().__init__(*arguments, worker_options={**(worker_options or {}), **alone}, **options)
+        celery_control.install()
         self.beat_s = time.monotonic()
         self.is_consuming = False
         self._late = 0
@@ -150,6 +141,8 @@ class EventConsumer(Consumer):  # type: ignore[misc]
         receive = super().create_task_handler(*arguments, **options)
 
         def receive_anything(message: Message) -> None:
+            if is_ours(raw(message)):  # Celery would decode the event, and the role decodes it again
+                message._decoded_cache = NO_ARGUMENTS
             try:
                 receive(message)
             except self.connection_errors:
@@ -375,27 +368,3 @@ def _turns(hub: Hub | None, bus: CeleryBus) -> Iterator[None]:
     while True:
         time.sleep(BEAT_S)
         yield
-
-
-def _refuse(why: str) -> Callable[..., dict[str, str]]:
-    def command(state: object, **_: object) -> dict[str, str]:
-        reply: dict[str, str] = nok(why)
-        return reply
-
-    return command
-
-
-Panel.data.update({name: _refuse(why) for name, why in CONTROL_REFUSED.items()})
-
-
-def _add_consumer(state: Any, queue: str, **_: object) -> dict[str, str]:
-    """Consume again after `cancel_consumer`. The messages of another role would become dead letters here."""
-    consumer: EventConsumer = state.consumer
-    own = consumer.bus.queue_name
-    if queue != own:
-        return nok(f"this worker serves {own} only; start another process")  # type: ignore[no-any-return]
-    consumer.call_soon(consumer.add_task_queue, queue)
-    return ok(f"add consumer {queue}")  # type: ignore[no-any-return]
-
-
-Panel.data["add_consumer"] = _add_consumer

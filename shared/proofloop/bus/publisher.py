@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import structlog
 from pika import BasicProperties, URLParameters
@@ -37,16 +38,21 @@ class Message:
 
 
 class _Batch:
-    """The messages of one `publish`: how many the broker does not have yet."""
+    """The messages of one `publish`. Only its caller counts what is sent, only the link's thread what is confirmed."""
 
-    def __init__(self, count: int) -> None:
-        self.missing = count
+    def __init__(self) -> None:
+        self.sent = self.confirmed = 0
+        self.is_whole = False
         self.error: BusError | None = None
         self.is_over = threading.Event()
 
     def confirm(self) -> None:
-        self.missing -= 1
-        if self.missing == 0:
+        self.confirmed += 1
+        self.look()
+
+    def look(self) -> None:
+        """Both threads look after their own last step, so one of them sees the end."""
+        if self.is_whole and self.confirmed == self.sent:
             self.is_over.set()
 
     def fail(self, reason: str) -> None:
@@ -69,11 +75,18 @@ class Publisher:
         self._is_closed = False
         self._link = Link("publisher", nodes, prepare=prepare, opened=self._opened, lost=self._lost)
 
-    def publish(self, messages: Sequence[Message], *, timeout_s: float) -> None:
-        """Return when the broker has all of them. Raises BusError."""
-        batch = _Batch(len(messages))
-        self._waiting.extend([(batch, message) for message in messages])
-        self._link.call(self._fill)
+    def publish(self, messages: Iterable[Message], *, timeout_s: float) -> None:
+        """Return when the broker has all of them. Raises BusError, and what making a message raises.
+
+        The first are on their way while the rest is made.
+        """
+        batch, source = _Batch(), iter(messages)
+        while part := list(islice(source, WINDOW)):
+            batch.sent += len(part)
+            self._waiting.extend([(batch, message) for message in part])
+            self._link.call(self._fill)
+        batch.is_whole = True
+        batch.look()
         if self._is_closed or not batch.is_over.wait(timeout_s):
             batch.fail("the broker did not confirm in time: it is away, or blocked because it lacks memory or disk")
         if batch.error:

@@ -55,17 +55,16 @@ class RabbitBus:
         self._publisher = Publisher(self._nodes, self._declare)
 
     def publish(self, events: Iterable[Event]) -> None:
-        self.send([self._message(event) for event in events])
+        self.send(map(self._message, events))
 
     def serve(
         self, queue: str, topics: Iterable[str], process: Callable[[Delivery], Outcome], *, concurrency: int
     ) -> None:
         raise BusError(f"this process only publishes; `proofloop serve {queue}` starts the role")
 
-    def send(self, messages: list[Message]) -> None:
+    def send(self, messages: Iterable[Message]) -> None:
         """Return when the broker has all of them. Raises BusError."""
-        if messages:
-            self._publisher.publish(messages, timeout_s=PUBLISH_S)
+        self._publisher.publish(messages, timeout_s=PUBLISH_S)
 
     def state(self) -> BusState:
         return BusState(broken=self._publisher.broken)

@@ -64,9 +64,14 @@ def task_message(
     return Message(exchange, routing_key, BEFORE + event + AFTER, properties, must_arrive)
 
 
+def is_ours(body: bytes) -> bool:
+    """Whether the body is one that `task_message` makes, whatever the event in it is."""
+    return body.startswith(BEFORE) and body.endswith(AFTER)
+
+
 def event_of(body: bytes) -> bytes:
     """The event in a body: of our messages byte for byte, of another Celery client's encoded anew, else the body."""
-    if body.startswith(BEFORE) and body.endswith(AFTER):
+    if is_ours(body):
         return body[len(BEFORE) : -len(AFTER)]
     if not body.startswith(b"[") or len(body) > 2 * MAX_BODY_BYTES:
         return body
