@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from proofloop import keys
-from proofloop.errors import ConfigError, NotFound
+from proofloop.errors import ConfigError
 from proofloop.labels import find_label
 from proofloop.records import MODEL_ROLES, Label, ModelRole, Provenance, Record, Verdict
-from proofloop.runspec import Prices, RunSpec, read_frozen
+from proofloop.resuming import find_spec
+from proofloop.runspec import Prices, RunSpec
 from proofloop.store import Store, find_record, get_record
 
 MILLION, HOUR_S = 1e6, 3600.0
@@ -131,11 +132,11 @@ def costs(store: Store, run_id: str) -> Costs:
 
 
 def spec_of(store: Store, run_id: str) -> RunSpec:
-    """The spec that was frozen with the run. Raises ConfigError if there is no such run."""
-    try:
-        return read_frozen(store.get(keys.run_spec(run_id)), RunSpec)
-    except NotFound as error:
-        raise ConfigError(f"there is no run {run_id!r} in the store", "see `proofloop runs list`") from error
+    """The spec of a run. Raises ConfigError if there is no such run."""
+    spec = find_spec(store, run_id)
+    if spec is None:
+        raise ConfigError(f"there is no run {run_id!r} in the store", "see `proofloop runs list`")
+    return spec
 
 
 def bills(store: Store, run_id: str) -> Iterator[Bill]:

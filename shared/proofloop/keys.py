@@ -38,6 +38,15 @@ def run_spec(run_id: str) -> str:
     return f"{SPECS}{run_id}.json"
 
 
+def spec_changes(run_id: str) -> str:
+    """The run's spec as it was resumed with, each time it had changed; the last one holds."""
+    return f"runs/{run_id}/specs/"
+
+
+def spec_change(run_id: str, number: int) -> str:
+    return f"{spec_changes(run_id)}{number:06d}.json"
+
+
 def prompts(run_id: str) -> str:
     return f"runs/{run_id}/prompts.json"
 
@@ -45,6 +54,15 @@ def prompts(run_id: str) -> str:
 def problem_file(run_id: str) -> str:
     """The digest of the problems that a run's file held as it began."""
     return f"runs/{run_id}/problem_file.json"
+
+
+def problem_file_growths(run_id: str) -> str:
+    """The digests of the problems each time there were more of them."""
+    return f"runs/{run_id}/problem_file_growths/"
+
+
+def problem_file_growth(run_id: str, number: int) -> str:
+    return f"{problem_file_growths(run_id)}{number:06d}.json"
 
 
 def problem(run_id: str, problem_id: str) -> str:

@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -370,22 +370,41 @@ def read_frozen(body: bytes, kind: type[S]) -> S:
         ) from error
 
 
-def first_difference(now: Section, begun: Section, *, apart_from: Mapping[str, Any]) -> str | None:
-    """The first key in which a file is not as it was, with both values: `[flow] verifier = 8, was 4`.
+class Difference(NamedTuple):
+    """A key that has another value than before. As text: `[flow] verifier = 8, was 4`; secrets are withheld."""
+
+    path: tuple[str, ...]
+    now: Any
+    before: Any
+
+    def __str__(self) -> str:
+        name = self.path[-1]
+        return f"{_place(list(self.path))} = {_shown(name, self.now)}, was {_shown(name, self.before)}"
+
+
+def first_difference(now: Section, begun: Section, *, apart_from: Mapping[str, Any]) -> Difference | None:
+    """The first key in which a file is not as it was.
 
     `apart_from` are the keys that count as no difference, as those that say only where files lie.
     """
-    fields, before = (spec.model_dump(mode="json", exclude=apart_from) for spec in (now, begun))
-    return next(_differences(fields, before, ()), None)
+    return next(differences(now, begun, apart_from=apart_from), None)
 
 
-def _differences(now: Mapping[str, Any], begun: Mapping[str, Any], sections: tuple[str, ...]) -> Iterator[str]:
+def differences(
+    now: Section, begun: Section | None, *, apart_from: Mapping[str, Any] | None = None
+) -> Iterator[Difference]:
+    """All keys in which a file is not as it was; begun as None: all that are set."""
+    fields, before = (spec.model_dump(mode="json", exclude=apart_from) if spec else {} for spec in (now, begun))
+    yield from _differences(fields, before, ())
+
+
+def _differences(now: Mapping[str, Any], begun: Mapping[str, Any], sections: tuple[str, ...]) -> Iterator[Difference]:
     for name in {**now, **begun}:
         value, before = now.get(name), begun.get(name)
         if isinstance(value, Mapping) or isinstance(before, Mapping):
             yield from _differences(_table(value), _table(before), (*sections, name))
         elif value != before:
-            yield f"{_place([*sections, name])} = {_shown(name, value)}, was {_shown(name, before)}"
+            yield Difference((*sections, name), value, before)
 
 
 def _table(value: Any) -> Mapping[str, Any]:

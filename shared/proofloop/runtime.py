@@ -40,7 +40,8 @@ from proofloop.metrics import Metrics
 from proofloop.models import is_adopted, last_served, put_in_service, served_log, verify_version
 from proofloop.prompts import PromptPack, Reader
 from proofloop.records import Judgement, ModelRole, Problem
-from proofloop.runspec import RunSpec, read_frozen
+from proofloop.resuming import get_spec
+from proofloop.runspec import RunSpec
 from proofloop.store import R, Store, get_record, put_record
 from proofloop.tracing import Span, no_span
 
@@ -51,6 +52,12 @@ Handler = Callable[[Any, "Tools"], Iterator[Event]]
 
 SERVED_CACHE_S = 0.5
 """How long a worker may go on using a version after another was put in service."""
+
+SPEC_CACHE_S = 5.0
+"""How long a worker may go on with a run's spec after the run was resumed with another."""
+
+RUNS_KEPT = 64
+"""Runs whose specs a worker remembers."""
 
 PREPARE_AGAIN_S = 5.0
 """How long a published version waits before an engine that is away is asked again to load it."""
@@ -126,7 +133,8 @@ class Tools:
     calls: RunningCalls = field(default_factory=RunningCalls)
 
     def __post_init__(self) -> None:
-        self.spec = lru_cache(maxsize=64)(self._load_spec)
+        self._specs: dict[str, tuple[float, RunSpec]] = {}
+        self._reading = threading.Lock()  # as `_looking`, of specs
         self.pack = lru_cache(maxsize=64)(self._load_pack)
         self.problem = lru_cache(maxsize=1024)(self._load_problem)
         self.judgement = lru_cache(maxsize=4096)(self._load_judgement)
@@ -138,6 +146,38 @@ class Tools:
         """When a run's role last had an answer, or it was last said that it has none."""
         self.unloaded: dict[tuple[str, ModelRole], float] = {}
         """Since when a run's role has a published version that nothing loads, or when that was last said."""
+
+    def spec(self, run_id: str) -> RunSpec:
+        """The run's spec, which a resumed run may have changed a moment ago.
+
+        While the store is away it is the known one: an answer that was paid for is read by it.
+        """
+        known = self._specs.get(run_id)
+        if known is not None and time.monotonic() - known[0] < SPEC_CACHE_S:
+            return known[1]
+        if self._reading.acquire(blocking=known is None):
+            try:
+                self._read_spec(run_id)
+            finally:
+                self._reading.release()
+        return self._specs[run_id][1]
+
+    def _read_spec(self, run_id: str) -> None:
+        known = self._specs.get(run_id)
+        if known is not None and time.monotonic() - known[0] < SPEC_CACHE_S:
+            return
+        try:
+            spec = get_spec(self.store, run_id)
+        except StoreError:
+            if known is None:
+                raise
+            spec = known[1]
+        if known is not None and spec.engine != known[1].engine:
+            log.info("engine_moved", run=run_id)
+            self.taken.difference_update([one for one in tuple(self.taken) if one[0] == run_id])
+        elif known is None and len(self._specs) >= RUNS_KEPT:
+            self._specs.pop(next(iter(self._specs)))
+        self._specs[run_id] = (time.monotonic(), spec)
 
     def reader(self, run_id: str) -> Reader:
         """What reads the answers of the run's models."""
@@ -200,9 +240,6 @@ class Tools:
         """Ask the process to end, because of `reason`."""
         self.stop_reason = self.stop_reason or reason
         self.stopping.set()
-
-    def _load_spec(self, run_id: str) -> RunSpec:
-        return read_frozen(self.store.get(keys.run_spec(run_id)), RunSpec)
 
     def _load_pack(self, run_id: str) -> PromptPack:
         return get_record(self.store, keys.prompts(run_id), PromptPack)

@@ -72,9 +72,9 @@ def freeze(store: Store, spec: CurriculumSpec) -> PromptPack:
 
 def changed(store: Store, spec: CurriculumSpec) -> str | None:
     """What is allowed to differ from the curriculum as it began, and does: the first key, with both values."""
-    return first_difference(
-        spec, read_frozen(store.get(keys.curriculum(spec.name)), CurriculumSpec), apart_from={"base": True}
-    )
+    begun = read_frozen(store.get(keys.curriculum(spec.name)), CurriculumSpec)
+    change = first_difference(spec, begun, apart_from={"base": True})
+    return str(change) if change else None
 
 
 def _freeze_files(store: Store, spec: CurriculumSpec, files: Files) -> None:

@@ -17,7 +17,7 @@ from proofloop import keys
 from proofloop.bus import DeadLetter, LocalBus
 from proofloop.engine.base import Engine
 from proofloop.engine.pool import Engines
-from proofloop.errors import ConfigError, ProofloopError
+from proofloop.errors import ProofloopError
 from proofloop.labels import find_label
 from proofloop.ledger import Ledger, Progress
 from proofloop.messages import Event, ModelPublished, ProblemPosed, ProofLabeled, read_event
@@ -25,8 +25,9 @@ from proofloop.models import published_versions, verify_version
 from proofloop.problems import count_problems, problems_of
 from proofloop.prompts import PromptPack, load_pack
 from proofloop.records import Record, Role, digest
+from proofloop.resuming import check_run, find_spec, keep_change, keep_problems
 from proofloop.rounds import proof_id
-from proofloop.runspec import RunSpec, first_difference, read_frozen
+from proofloop.runspec import RunSpec
 from proofloop.runtime import Tools, Worker, load_role
 from proofloop.store import LocalStore, Store, get_record, put_record
 
@@ -79,12 +80,6 @@ def proof_named(event: Event | None) -> str | None:
     return getattr(event, "proof_id", None)
 
 
-class ProblemsDigest(Record):
-    """Names the problems that a run's file held as it began: their ids and questions, in order."""
-
-    digest: str
-
-
 class Interrupted(ProofloopError):
     """The walk was asked to stop; it can be resumed."""
 
@@ -92,46 +87,17 @@ class Interrupted(ProofloopError):
 def create_run(store: Store, spec: RunSpec, *, resume: bool, pack: PromptPack | None = None) -> RunSpec:
     """Freeze the spec and its prompts (`pack`, or what it names) with the run, or find them there when resuming.
 
-    Raises ConfigError, or CorruptObject when its training cannot go on.
+    A resumed run keeps what has changed and may. Raises ConfigError, or CorruptObject when its training cannot go on.
     """
-    stored = find_spec(store, spec.name)
-    if stored is None:
-        put_record(store, keys.prompts(spec.name), pack or load_pack(spec.prompts, spec.base), durable=True)
-        if store.put_if_absent(keys.run_spec(spec.name), spec.model_dump_json().encode(), durable=True):
-            _freeze_problems(store, spec)
+    while True:
+        if find_spec(store, spec.name) is None:
+            put_record(store, keys.prompts(spec.name), pack or load_pack(spec.prompts, spec.base), durable=True)
+            if store.put_if_absent(keys.run_spec(spec.name), spec.model_dump_json().encode(), durable=True):
+                return spec if keep_problems(store, spec) else create_run(store, spec, resume=True, pack=pack)
+        check_run(store, spec, resume=resume)  # another process may have been first
+        check_training(store, spec)
+        if keep_change(store, spec):
             return spec
-        return create_run(store, spec, resume=resume, pack=pack)  # another process was first
-    if not resume:
-        raise ConfigError(
-            f"run {spec.name!r} is already in the store", "give --resume to go on with it, or another name"
-        )
-    if change := first_difference(spec, stored, apart_from={"base": True, "problems": {"file"}}):
-        raise ConfigError(
-            f"run {spec.name!r} was begun with another run file: {change}",
-            "a run's spec is frozen; give the new one another name",
-        )
-    _freeze_problems(store, spec)
-    check_training(store, spec)
-    return spec
-
-
-def _freeze_problems(store: Store, spec: RunSpec) -> None:
-    """Keep a digest of a problem file's problems with the run. Raises ConfigError where they are others by now."""
-    if spec.problems.file is None:
-        return
-    now = digest("".join(f"{problem.id} {problem.question}\n" for problem in problems_of(spec)))
-    begun = put_record(store, keys.problem_file(spec.name), ProblemsDigest(digest=now), durable=True).digest
-    if begun != now:
-        raise ConfigError(
-            f"{spec.problems.file} holds other problems than as run {spec.name!r} began: digest {now}, then {begun}",
-            "put the old file back, or give a run on the new one another name",
-        )
-
-
-def find_spec(store: Store, run_id: str) -> RunSpec | None:
-    """The spec of a run, or None if there is no such run."""
-    key = keys.run_spec(run_id)
-    return read_frozen(store.get(key), RunSpec) if store.exists(key) else None
 
 
 def planned(spec: RunSpec, store: Store) -> Iterator[ProblemPosed]:

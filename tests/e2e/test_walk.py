@@ -495,6 +495,15 @@ def test_a_run_is_not_resumed_on_a_problem_file_that_changed(tmp_path: Path) -> 
         create_run(store, moved, resume=True)
 
 
+def test_a_run_that_grew_pays_for_what_is_new_alone(tmp_path: Path) -> None:
+    store, began, grew = LocalStore(tmp_path), CountingEngine(), CountingEngine()
+    run(store, runspec(), began)
+    more = runspec(problems={"domain": "nano", "count": 3, "proofs_per_problem": 3}, flow={"verifier": 2})
+    check_every_proof_is_labelled_once(store, more, run(store, more, grew))
+    assert not {*began.names()} & {*grew.names()}
+    assert sum(name.startswith("generator") for name in grew.names()) == 3 * 3 - 2 * 2
+
+
 def test_of_racing_creators_of_a_run_with_different_specs_one_wins(tmp_path: Path) -> None:
     for turn in range(20):
         store, gate = LocalStore(tmp_path / str(turn)), threading.Barrier(4)

@@ -27,10 +27,10 @@ from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError, ProofloopError
 from proofloop.prompts import PromptPack, load_pack
 from proofloop.records import MODEL_ROLES, TrainingBatch, TrainingSample
+from proofloop.resuming import find_spec
 from proofloop.runspec import RunSpec
 from proofloop.standing import all_figures, manifests
 from proofloop.store import LocalStore, get_record
-from proofloop.walk import find_spec
 
 pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 

@@ -23,10 +23,10 @@ from proofloop import keys, store
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError
 from proofloop.ledger import Progress
+from proofloop.resuming import find_spec
 from proofloop.runspec import RunSpec
 from proofloop.settings import load_settings
 from proofloop.store import Store
-from proofloop.walk import find_spec
 
 StoreOption = Annotated[
     Path | None,

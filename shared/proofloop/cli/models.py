@@ -13,9 +13,9 @@ from proofloop import models as registry
 from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_engines, open_store
 from proofloop.errors import ConfigError
 from proofloop.records import MODEL_ROLES, ModelRole
+from proofloop.resuming import find_spec
 from proofloop.runspec import RunSpec
 from proofloop.store import Store
-from proofloop.walk import find_spec
 
 app = typer.Typer(help="Model versions of a run, one role at a time.", no_args_is_help=True)
 

@@ -19,6 +19,7 @@ from proofloop.labels import find_label
 from proofloop.measure import critiques_of, proofs_of
 from proofloop.records import Judgement, Proof, digest
 from proofloop.report.samples import printable
+from proofloop.resuming import what_decides
 from proofloop.rounds import searches_of
 from proofloop.runspec import RunSpec, parse_runspec
 from proofloop.settings import load_settings
@@ -108,8 +109,7 @@ def _spec(question: str, using: Path | None, proofs: int, store: Store) -> RunSp
     else:
         base = read_run(using)
         spec = parse_runspec({**base.model_dump(exclude={"problems", "training"}), "problems": problems}, str(using))
-    settings = spec.model_dump_json(exclude={"name": True, "base": True, "problems": {"file"}})
-    return spec.model_copy(update={"name": f"prove-{digest(question + settings)}"})
+    return spec.model_copy(update={"name": f"prove-{digest(question + what_decides(spec))}"})
 
 
 def _proofs(store: Store, spec: RunSpec) -> Iterator[Proof]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from proofloop.engine.pool import Engines
 from proofloop.errors import AccessRefused, ConfigError, EngineError
 from proofloop.ledger import Progress
 from proofloop.remote import RemoteWalk
+from proofloop.resuming import check_run
 from proofloop.runspec import RunSpec
 from proofloop.runtime import load_role
 from proofloop.settings import load_settings
@@ -54,6 +56,8 @@ def run(
     spec = read_run(file)
     settings = load_settings()
     data = open_store(store)
+    for change in check_run(data, spec, resume=resume):
+        print(f"{spec.name}: changed: {change}", file=sys.stderr)
     with stopping_on_signal() as stopping, ProgressLine() as line:
         go = _here if local or settings.broker is None else _on_services
         progress = go(data, spec, resume, stopping, lambda progress: line.show(spec.name, progress))

@@ -1,0 +1,175 @@
+"""What of a run is frozen, and what may change when it is resumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proofloop import keys
+from proofloop.engine import openai_settings, triton_settings
+from proofloop.engine.simulated_answers import SimulatedSettings
+from proofloop.errors import ConfigError, StoreError
+from proofloop.records import Record
+from proofloop.resuming import REACHED_BY, check_run, find_spec, may_change, what_decides
+from proofloop.runspec import RunSpec
+from proofloop.runtime import SPEC_CACHE_S, Tools
+from proofloop.store import LocalStore, put_record
+from proofloop.walk import create_run
+from tests.builders import RUN, CountingEngine, runspec
+
+SERVER = {"kind": "openai", "settings": {"base_url": "http://one:8000/v1", "max_concurrency": 4}}
+
+
+def served(**settings: Any) -> RunSpec:
+    return runspec(engine={"kind": "openai", "settings": {**SERVER["settings"], **settings}})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (served(base_url="http://two:8000/v1"), '[engine.settings] base_url = "http://two:8000/v1", was'),
+        (served(max_concurrency=8), "[engine.settings] max_concurrency = 8, was 4"),
+        (served(tokens_per_minute=9), "[engine.settings] tokens_per_minute = 9, was unset"),
+        (runspec(engine=SERVER, flow={"verifier": 9}), "[flow] verifier = 9, was 8"),
+        (runspec(engine=SERVER, prices={"per_engine_hour": 2.5}), "[prices] per_engine_hour = 2.5, was 0.0"),
+        (runspec(engine=SERVER, problems={"domain": "nano", "count": 3, "proofs_per_problem": 2}), "count = 3, was 2"),
+        (runspec(engine=SERVER, problems={"domain": "nano", "count": 2, "proofs_per_problem": 6}), "= 6, was 2"),
+    ],
+)
+def test_a_resumed_run_may_move_and_grow(tmp_path: Path, changed: RunSpec, said: str) -> None:
+    store = LocalStore(tmp_path)
+    create_run(store, runspec(engine=SERVER), resume=False)
+    (change,) = check_run(store, changed, resume=True)
+    assert said in str(change)
+    assert create_run(store, changed, resume=True) == find_spec(store, RUN) == changed
+    assert check_run(store, changed, resume=True) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (served(extra_body={"top_k": 1}), "[engine.settings.extra_body] top_k = 1, was unset"),
+        (served(extra_body={"max_concurrency": 1}), "[engine.settings.extra_body] max_concurrency = 1, was unset"),
+        (served(model="other"), '[engine.settings] model = "other", was unset'),
+        (served(seed_bits=31), "[engine.settings] seed_bits = 31, was unset"),
+        (runspec(), '[engine] kind = "simulated", was "openai"'),
+        (runspec(engine=SERVER, models={"verifier": "m-2"}), '[models] verifier = "m-2", was "m-1"'),
+        (runspec(engine=SERVER, labeling={"n": 5}), "[labeling] n = 5, was 4"),
+        (runspec(engine=SERVER, seed=1), "seed = 1, was 0"),
+        (runspec(engine=SERVER, prompts="nano"), 'prompts = "nano", was "math"'),
+        (runspec(engine=SERVER, sampling={"verifier": {"temperature": 0.5}}), "[sampling.verifier] temperature = 0.5"),
+        (
+            runspec(engine=SERVER, problems={"domain": "nano", "count": 1}),
+            "[problems] count = 1, was 2: it may only gr",
+        ),
+        (
+            runspec(engine=SERVER, problems={"domain": "nano", "count": 2, "proofs_per_problem": 1}),
+            "[problems] proofs_per_problem = 1, was 2: it may only grow",
+        ),
+    ],
+)
+def test_what_decides_an_answer_stays(tmp_path: Path, changed: RunSpec, said: str) -> None:
+    store, spec = LocalStore(tmp_path), runspec(engine=SERVER)
+    create_run(store, spec, resume=False)
+    with pytest.raises(ConfigError, match="hint: ") as refusal:
+        create_run(store, changed, resume=True)
+    assert said in str(refusal.value) and "name" in refusal.value.hint
+    assert find_spec(store, RUN) == spec
+
+
+def test_every_setting_that_may_move_is_one_of_an_engine() -> None:
+    known = {
+        *openai_settings.OpenAISettings.model_fields,
+        *triton_settings.TritonSettings.model_fields,
+        *SimulatedSettings.model_fields,
+        *("max_batch", "models_kept", "prompt_tokens_kept", "threads", "tokens_per_pass"),  # of `local`, in serving
+    }
+    assert known >= REACHED_BY
+
+
+def test_the_table_of_a_role_moves_as_that_of_all() -> None:
+    assert may_change(("engine", "verifier", "settings", "base_url"))
+    assert may_change(("engine", "verifier", "base_url"))
+    assert not may_change(("engine", "verifier", "settings", "model"))
+    assert not may_change(("engine", "verifier", "kind"))
+
+
+def of_file(file: Path, rows: list[str], **wanted: Any) -> RunSpec:
+    file.write_text(json.dumps([{"id": row, "question": f"Prove {row}."} for row in rows]))
+    return runspec(problems={"file": file, "proofs_per_problem": 1, **wanted})
+
+
+def test_problems_may_be_appended_and_are_frozen_from_then_on(tmp_path: Path) -> None:
+    store, file = LocalStore(tmp_path / "store"), tmp_path / "problems.json"
+    create_run(store, of_file(file, ["a", "b"]), resume=False)
+    create_run(store, of_file(file, ["a", "b", "c"]), resume=True)
+    for others in (["a", "b", "d"], ["b", "a", "c"], ["a", "x", "b", "c"]):
+        with pytest.raises(ConfigError, match=r"holds other problems than as run .*\nhint: put the old rows"):
+            create_run(store, of_file(file, others), resume=True)
+    with pytest.raises(ConfigError, match="gives 2 problems, run 'r1' has 3: they may only grow"):
+        create_run(store, of_file(file, ["a", "b"]), resume=True)
+    create_run(store, of_file(file, ["a", "b", "c", "d"]), resume=True)
+
+
+def test_a_count_of_a_file_may_grow(tmp_path: Path) -> None:
+    store, file = LocalStore(tmp_path / "store"), tmp_path / "problems.json"
+    create_run(store, of_file(file, ["a", "b", "c"], count=1), resume=False)
+    create_run(store, of_file(file, ["a", "b", "c"], count=2), resume=True)
+    create_run(store, of_file(file, ["a", "b", "c"]), resume=True)
+    with pytest.raises(ConfigError, match="gives 2 problems, run 'r1' has 3"):
+        create_run(store, of_file(file, ["a", "b", "c"], count=2), resume=True)
+
+
+def test_a_problem_file_of_an_earlier_version_may_grow(tmp_path: Path) -> None:
+    class OldDigest(Record):
+        digest: str
+
+    store, file = LocalStore(tmp_path / "store"), tmp_path / "problems.json"
+    spec = of_file(file, ["a", "b"])
+    create_run(LocalStore(tmp_path / "other"), spec, resume=False)
+    digest = json.loads(LocalStore(tmp_path / "other").get(keys.problem_file(RUN)))["digest"]
+    store.put_if_absent(keys.run_spec(RUN), spec.model_dump_json().encode())
+    put_record(store, keys.problem_file(RUN), OldDigest(digest=digest))
+    create_run(store, of_file(file, ["a", "b", "c"]), resume=True)
+
+
+def test_a_group_that_trains_does_not_grow(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    training = {"generator": {"steps": 1}}
+    engine = {"kind": "simulated", "settings": {"want_tokens": True}}
+    create_run(store, runspec(training=training, engine=engine), resume=False)
+    grown = runspec(training=training, engine=engine, problems={"domain": "nano", "count": 2, "proofs_per_problem": 3})
+    with pytest.raises(ConfigError, match="proofs_per_problem = 3, was 2: the proofs of a problem are a group"):
+        create_run(store, grown, resume=True)
+
+
+def test_a_worker_takes_the_new_address_and_keeps_the_known_spec_while_the_store_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, clock = LocalStore(tmp_path), [0.0]
+    create_run(store, runspec(engine=SERVER), resume=False)
+    tools = Tools(store, lambda _: CountingEngine())
+    monkeypatch.setattr("proofloop.runtime.time.monotonic", lambda: clock[0])
+    tools.taken.add((RUN, "verifier", "m-1"))
+    assert tools.spec(RUN) == runspec(engine=SERVER)
+    moved = served(base_url="http://two:8000/v1")
+    create_run(store, moved, resume=True)
+    clock[0] += SPEC_CACHE_S
+    with monkeypatch.context() as away:
+        away.setattr(tools, "store", Away())
+        assert tools.spec(RUN) == runspec(engine=SERVER)
+    clock[0] += SPEC_CACHE_S
+    assert (tools.spec(RUN), tools.taken) == (moved, set())
+
+
+class Away:
+    def list(self, prefix: str) -> list[str]:
+        raise StoreError("away")
+
+
+def test_what_decides_leaves_out_where_the_engine_is() -> None:
+    here, there, other = served(), served(base_url="http://two:8000/v1"), served(seed_bits=31)
+    assert what_decides(here) == what_decides(there) != what_decides(other)
