@@ -18,6 +18,7 @@ from proofloop.runspec import Difference, RunSpec, differences, read_frozen
 from proofloop.store import Store, find_record, get_record
 
 SECTIONS_THAT_MOVE = ("flow", "prices")
+FILES = (("base",), ("problems", "file"))
 GROWING = (("problems", "count"), ("problems", "proofs_per_problem"))
 
 REACHED_BY = frozenset(
@@ -60,7 +61,7 @@ def get_spec(store: Store, run_id: str) -> RunSpec:
 
 
 def check_run(store: Store, spec: RunSpec, *, resume: bool) -> list[Difference]:
-    """What resuming with this spec changes; nothing for a new run. Writes nothing.
+    """What resuming with this spec changes, apart from where files lie; nothing for a new run. Writes nothing.
 
     Raises ConfigError for a run that is there and is not to be resumed, and for a change of what is frozen.
     """
@@ -77,7 +78,7 @@ def check_run(store: Store, spec: RunSpec, *, resume: bool) -> list[Difference]:
             raise ConfigError(f"run {spec.name!r} was begun with another run file: {change}", FROZEN_HINT)
     _check_growth(store, spec, stored)
     _check_problems(store, spec)
-    return changes
+    return [change for change in changes if change.path not in FILES]
 
 
 def keep_change(store: Store, spec: RunSpec) -> bool:
@@ -112,10 +113,8 @@ def what_decides(spec: RunSpec) -> str:
 def may_change(path: tuple[str, ...]) -> bool:
     """Whether a key may have another value when the run is resumed; [problems] may grow, which is checked apart."""
     match path:
-        case ("base",) | ("problems", "file"):
-            return True
-        case ("problems", _):
-            return path in GROWING
+        case ("base",) | ("problems", _):
+            return path in FILES or path in GROWING
         case ("engine", *names):
             return next((name in REACHED_BY for name in names if name not in ENGINE_TABLES), False)
         case (section, *_):
