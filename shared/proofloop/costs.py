@@ -123,9 +123,9 @@ class _Proof(Record):
     provenance: Provenance
 
 
-def costs(store: Store, run_id: str) -> Costs:
-    """What the run cost so far. Raises ConfigError if there is no such run."""
-    tally = Tally(spec_of(store, run_id).prices)
+def costs(store: Store, run_id: str, prices: Prices | None = None) -> Costs:
+    """What the run cost so far, at its own prices unless others are given. Raises ConfigError without such a run."""
+    tally = Tally(prices or spec_of(store, run_id).prices)
     for bill in bills(store, run_id):
         tally.add(bill)
     return tally.costs

@@ -302,6 +302,25 @@ def load_runspec(file: Path) -> RunSpec:
     return parse_runspec(read_fields(file, RunSpec), str(file))
 
 
+class _PricesFile(Section):
+    prices: Prices
+
+
+def load_prices(file: Path) -> Prices:
+    """The [prices] of a TOML file, whose other tables are not looked at: a run file will do. Raises ConfigError."""
+    fields = read_fields(file, RunSpec, "a TOML file with [prices]")
+    known = f"known there: {', '.join(Prices.model_fields)}"
+    if "prices" not in fields:
+        raise ConfigError(f"{file} has no [prices]", known)
+    try:
+        prices = _PricesFile.model_validate({"prices": fields["prices"]}).prices
+    except ValidationError as error:
+        raise explain(error, str(file), _PricesFile) from error
+    if prices == Prices():
+        raise ConfigError(f"[prices] in {file} has no price above 0", known)
+    return prices
+
+
 def read_fields(file: Path, root: type[BaseModel], wanted: str = "a run.toml") -> dict[str, Any]:
     """The fields of a TOML file that describes a `root`, with the folder it lies in as `base`. Raises ConfigError.
 

@@ -26,7 +26,7 @@ from proofloop.problems import count_problems, problems_of
 from proofloop.prompts import PromptPack, load_pack
 from proofloop.records import Record, Role, digest
 from proofloop.resuming import check_run, find_spec, keep_change, keep_problems
-from proofloop.rounds import proof_id
+from proofloop.rounds import proof_id, refinements_posed, searches_of
 from proofloop.runspec import RunSpec
 from proofloop.runtime import Tools, Worker, load_role
 from proofloop.store import LocalStore, Store, get_record, put_record
@@ -112,6 +112,14 @@ def planned(spec: RunSpec, store: Store) -> Iterator[ProblemPosed]:
 def planned_proofs(spec: RunSpec) -> int:
     """How many proofs the run will have, before any search."""
     return count_problems(spec) * spec.problems.proofs_per_problem
+
+
+def is_complete(store: Store, spec: RunSpec) -> bool:
+    """Whether every proof has its label and every search has ended. Raises ConfigError without its problem file."""
+    if spec.search.rounds and sum(1 for _ in searches_of(store, spec.name)) < count_problems(spec):
+        return False
+    labeled = sum(1 for _ in store.list(keys.labels(spec.name)))
+    return labeled >= planned_proofs(spec) + refinements_posed(store, spec)
 
 
 def steps_taken(store: Store, spec: RunSpec) -> dict[str, int]:

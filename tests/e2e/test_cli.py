@@ -503,7 +503,8 @@ def test_a_person_grades_what_a_run_left_undecided_and_every_look_at_it_says_so(
 
 
 def test_a_problem_is_proved_once_and_read_from_the_store_after_that(tmp_path: Path) -> None:
-    file = run_file(tmp_path)
+    asked = tmp_path / "asked"
+    file = run_file(tmp_path, settings=f'ledger = "{asked}"')
     (tmp_path / "problem.txt").write_text("Prove that 1 < 2.\n")
     arguments = ("prove", "problem.txt", "--using", str(file), "--proofs", "2", "--json")
     first = call(tmp_path, *arguments)
@@ -514,7 +515,9 @@ def test_a_problem_is_proved_once_and_read_from_the_store_after_that(tmp_path: P
         assert proof["outcome"] in ("label", "perfect", "undecided")
         assert proof["critiques"] and {"score", "outcome", "confirmed", "analysis"} == set(proof["critiques"][0])
     again, other = call_together(tmp_path, arguments, ("prove", "Prove that 2 < 3.", "--using", str(file), "--json"))
+    calls = files_in(asked)
     page = call(tmp_path, "prove", "Prove that 1 < 2.", "--using", str(file), "--proofs", "2")
+    assert files_in(asked) == calls  # no engine is opened
     assert again.data() == found
     assert len(other.data()) == 1
     assert page.code == 0
@@ -767,7 +770,7 @@ HELP = {
     "runs list": "--store --json",
     "runs show": "RUN --store --json",
     "runs report": "RUN --out --store",
-    "runs cost": "RUN --store --json",
+    "runs cost": "RUN --prices --store --json",
     "models": "list promote rollback",
     "models list": "--run --store --json",
     "models promote": "ROLE VERSION --run --if-run-exists --store",

@@ -19,12 +19,12 @@ from proofloop.labels import find_label
 from proofloop.measure import critiques_of, proofs_of
 from proofloop.records import Judgement, Proof, digest
 from proofloop.report.samples import printable
-from proofloop.resuming import what_decides
+from proofloop.resuming import find_spec, what_decides
 from proofloop.rounds import searches_of
 from proofloop.runspec import RunSpec, parse_runspec
 from proofloop.settings import load_settings
 from proofloop.store import LocalStore, Store, find_record, get_record
-from proofloop.walk import LocalWalk, create_run, planned_proofs
+from proofloop.walk import LocalWalk, create_run, is_complete, planned_proofs
 
 
 def prove(
@@ -47,24 +47,29 @@ def prove(
     if using is None:
         _check(question, "")
     spec = _spec(question, using, proofs, data)
-    engines = open_engines(data)
-    try:
-        engines.check(spec)
-        create_run(data, spec, resume=True)
-        with (
-            stopping_on_signal() as stopping,
-            ProgressLine() as line,
-            LocalWalk(data, engines, spec, stopping=stopping) as walk,
-        ):
-            walk.run(planned_proofs(spec), lambda progress: line.show("proving", progress))
-    finally:
-        engines.close()
+    if find_spec(data, spec.name) is None or not is_complete(data, spec):
+        _walk(data, spec)
     found = [_found(data, proof) for proof in _proofs(data, spec)]
     if using is None:
         found = [{**one, "exact_checker": _check(question, one["proof"])} for one in found]
     print(json.dumps(found, indent=2) if as_json else printable("\n\n".join(map(_page, found))))
     if not any(one["proof"] for one in found):
         raise typer.Exit(1)
+
+
+def _walk(store: Store, spec: RunSpec) -> None:
+    engines = open_engines(store)
+    try:
+        engines.check(spec)
+        create_run(store, spec, resume=True)
+        with (
+            stopping_on_signal() as stopping,
+            ProgressLine() as line,
+            LocalWalk(store, engines, spec, stopping=stopping) as walk,
+        ):
+            walk.run(planned_proofs(spec), lambda progress: line.show("proving", progress))
+    finally:
+        engines.close()
 
 
 def _text(problem: str) -> str:

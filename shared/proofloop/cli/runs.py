@@ -24,12 +24,11 @@ from proofloop.evals import find_summary
 from proofloop.labels import analysis_rows, labels_of, proof_rows
 from proofloop.measure import Figure, evaluate_run, refinement_figures, search_figures
 from proofloop.models import published_versions
-from proofloop.problems import count_problems
 from proofloop.rounds import refinements_posed, searches_of
-from proofloop.runspec import RunSpec
+from proofloop.runspec import RunSpec, load_prices
 from proofloop.standing import StageManifest, Standing, all_figures, find_curriculum, manifests, standing
 from proofloop.store import Store
-from proofloop.walk import planned_proofs
+from proofloop.walk import is_complete, planned_proofs
 
 app = typer.Typer(
     help="Runs and curricula in the store: list, show, steps, report; of runs alone: measure, search, cost, export.",
@@ -189,11 +188,19 @@ def report(
 
 
 @app.command("cost")
-def cost(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Calls, tokens, engine seconds and, at the run's prices, money: by role, by problem and by solved problem."""
+def cost(
+    run: RunArgument,
+    prices: Annotated[
+        Path | None,
+        typer.Option("--prices", help="A TOML file with [prices], such as a run file; default: the run's own."),
+    ] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Calls, tokens, engine seconds and, at its prices, money of a run: by role, by problem and by solved problem."""
     data = open_store(store, must_exist=True)
     need_run(data, run)
-    found = costs(data, run)
+    found = costs(data, run, load_prices(prices) if prices else None)
     rows = [{"of": role, **asdict(spent)} for role, spent in found.by_role.items()]
     for name in ("total", "per_problem", "per_solved_problem"):
         spent = getattr(found, name)
@@ -201,6 +208,8 @@ def cost(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fals
             rows.append({"of": name, **asdict(spent)})
     if not found.priced:
         rows = [{**row, "money": None} for row in rows]
+        if not as_json:
+            print(f"no money: run {run} has no [prices]; name a file that has by --prices", file=sys.stderr)
     emit(rows, as_json=as_json, title=f"cost of {run}: {found.problems} problems, {found.solved_problems} solved")
 
 
@@ -237,24 +246,19 @@ def _line(store: Store, spec: RunSpec) -> dict[str, Any]:
     labeled = sum(1 for _ in store.list(keys.labels(spec.name)))
     planned: int | None
     try:
-        posed = planned_proofs(spec) + refinements_posed(store, spec)
-        planned, is_complete = posed, labeled >= posed and _searched(store, spec)
+        planned = planned_proofs(spec) + refinements_posed(store, spec)
+        state = "complete" if is_complete(store, spec) else f"{labeled} of {planned}"
     except ConfigError:  # its problem file is not here: it may have moved, or lie on another machine
-        planned, is_complete = None, False
+        planned, state = None, f"{labeled} of ?"
     return {
         "run": spec.name,
         "type": "run",
-        "state": "complete" if is_complete else f"{labeled} of {'?' if planned is None else planned}",
+        "state": state,
         "proofs": planned,
         "labeled": labeled,
         "engine": spec.engine.kind,
         "problems": str(spec.problems.domain or spec.problems.file),
     }
-
-
-def _searched(store: Store, spec: RunSpec) -> bool:
-    """Whether no search of the run goes on."""
-    return not spec.search.rounds or sum(1 for _ in searches_of(store, spec.name)) == count_problems(spec)
 
 
 def _curriculum_line(store: Store, spec: CurriculumSpec) -> dict[str, Any]:

@@ -1,0 +1,43 @@
+"""What a past run costs by the prices of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from proofloop import keys
+from proofloop.costs import costs
+from proofloop.errors import ConfigError
+from proofloop.runspec import load_prices
+from proofloop.store import LocalStore, put_record
+from proofloop.walk import create_run
+from tests.builders import PROOF, RUN, proof, runspec
+
+
+def test_a_past_run_is_counted_by_other_prices(tmp_path: Path) -> None:
+    store, file = LocalStore(tmp_path / "store"), tmp_path / "prices.toml"
+    create_run(store, runspec(), resume=False)
+    put_record(store, keys.proof(RUN, PROOF), proof())  # 10 tokens of a prompt, 20 of an answer
+    assert costs(store, RUN).priced is False
+    file.write_text("[prices]\nper_million_prompt_tokens = 1e5\nper_million_completion_tokens = 1e6\n")
+    found = costs(store, RUN, load_prices(file))
+    assert (found.total.money, found.priced) == (pytest.approx(1 + 20), True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[flow]\nverifier = 4\n", "has no .prices."),
+        ("[prices]\nper_engine_hour = 0\n", "no price above 0"),
+        ("[prices]\nper_million_tokens = 3\n", "unknown key .prices. per_million_tokens"),
+        ("[prices]\nper_engine_hour = -1\n", "per_engine_hour = -1"),
+        ("prices = 3\n", "prices = 3"),
+        ("[prices", "is not TOML"),
+    ],
+)
+def test_a_file_of_prices_is_checked(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "prices.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        load_prices(file)
