@@ -85,9 +85,9 @@ def publish_versions(store: Store, folder: Path) -> None:
 
 def measure(store: LocalStore, spec: RunSpec, cache: Path, pause_s: float) -> dict[str, float]:
     engines, seen = Engines(store, cache), Seen()
-    engine = engines.of(spec)
-    engines.prepare(spec, FIRST)
-    tools = Tools(store, engine_for=lambda _: engine)
+    engine = engines.of(spec, "verifier")
+    engines.prepare(spec, "verifier", FIRST)
+    tools = Tools(store, engine_for=lambda *_: engine)
     callers = [threading.Thread(target=ask, args=(engine, tools, seen)) for _ in range(STREAMS)]
     for caller in callers:
         caller.start()

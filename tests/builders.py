@@ -189,4 +189,4 @@ def workplace(root: Path, engine: Engine, spec: RunSpec | None = None, problems:
     for name in problems:
         problem = Problem(id=name, question=f"Prove {name}.")
         store.put_if_absent(keys.problem(spec.name, name), problem.model_dump_json().encode())
-    return Tools(store, lambda _: engine)
+    return Tools(store, lambda *_: engine)

@@ -96,9 +96,9 @@ class Refused:
         """There is nothing to cancel."""
 
 
-def _submit(tools: Tools, spec: RunSpec, request: GenerationRequest) -> Call:
+def _submit(tools: Tools, spec: RunSpec, role: ModelRole, request: GenerationRequest) -> Call:
     try:
-        return tools.engine(spec).submit(request)
+        return tools.engine(spec, role).submit(request)
     except EngineError as error:
         return Refused(error)
 
@@ -118,7 +118,7 @@ class Asked:
         self._version = (question.run_id, question.role, question.version)
         self._sampling = spec.sampling_of(question.role)
         self._seed = derive_seed(spec.seed, question.run_id, question.proof_id, question.name)
-        self._call = tools.calls.join(question.key, lambda: _submit(tools, spec, self._request()))
+        self._call = tools.calls.join(question.key, lambda: _submit(tools, spec, question.role, self._request()))
 
     def answer(self, unneeded: Callable[[], bool] = lambda: False) -> Answer:
         """Wait for the answer.
@@ -165,7 +165,8 @@ class Asked:
         if isinstance(error, CallRefused) and self._version not in tools.taken:
             try:
                 pack = tools.pack(question.run_id)
-                check_taken(tools.engine(self._spec), self._spec, pack, question.role, question.version)
+                engine = tools.engine(self._spec, question.role)
+                check_taken(engine, self._spec, pack, question.role, question.version)
             except CallRefused as refusal:
                 return EngineError(f"it refuses every call: {refusal}", retryable=False)
             except EngineError as away:
@@ -198,7 +199,8 @@ class Asked:
         heard, about, now = self._tools.heard, (self._question.run_id, self._question.role), time.monotonic()
         if now - heard.setdefault(about, now) >= SILENCE_S:
             heard[about] = now
-            log.warning("engine_away", engine=self._spec.engine.kind, role=self._question.role, reason=str(error))
+            kind = self._spec.engine.of(self._question.role).kind
+            log.warning("engine_away", engine=kind, role=self._question.role, reason=str(error))
 
     def _stop_if_asked(self) -> None:
         if self._tools.must_cancel:
@@ -248,6 +250,7 @@ class Asked:
             generation.model_version,
             tokens_key,
             generation.finish_reason,
+            generation.served_by,
         )
         return Answer(storable(generation.text), generation.finish_reason, provenance)
 
@@ -267,6 +270,7 @@ class Asked:
         version: str,
         tokens_key: str = "",
         finish_reason: str = "",
+        served_by: str = "",
     ) -> Provenance:
         return Provenance(
             model_version=version,
@@ -278,4 +282,5 @@ class Asked:
             engine_seconds=engine_seconds,
             tokens_key=tokens_key,
             finish_reason=finish_reason,
+            served_by=served_by,
         )

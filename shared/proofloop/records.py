@@ -51,7 +51,7 @@ class Provenance(Record):
     """Where an answer came from and what it cost; costs add up from these.
 
     `tokens_key` says where its sampled tokens lie, if they were kept; `finish_reason` is the engine's: "length" is an
-    answer that was cut off.
+    answer that was cut off. `served_by`: the model's name at which server, where it was asked of one.
     """
 
     model_version: str
@@ -63,6 +63,7 @@ class Provenance(Record):
     engine_seconds: float
     tokens_key: str = ""
     finish_reason: str = ""
+    served_by: str = ""
 
 
 class Verdict(Record):

@@ -19,10 +19,11 @@ from proofloop.errors import BusError, CorruptObject, NotFound, ProofloopError, 
 from proofloop.labels import find_label
 from proofloop.ledger import Ledger, Progress
 from proofloop.messages import Event, ProblemPosed, ProofLabeled, read_event_of
-from proofloop.records import Label
+from proofloop.records import Label, Role
 from proofloop.runspec import RunSpec
 from proofloop.store import Store
 from proofloop.walk import (
+    WALK_ROLES,
     Interrupted,
     forget_letters_of_proofs,
     is_training,
@@ -50,8 +51,16 @@ TRAINER_S = 600.0
 Where it begins none, a step's worth of problems is posed.
 """
 
+STARTING_S, WORKERS_S = 3.0, 10.0
+"""When the broker is first asked which roles have workers, and how often afterwards."""
+
 AWAY_S = 2.0
 """The pause while the store or the broker is away; its absence does not end the run."""
+
+
+def roles_of(spec: RunSpec) -> tuple[Role, ...]:
+    """The roles that the run needs workers of."""
+    return (*WALK_ROLES, "trainer") if spec.training.roles else WALK_ROLES
 
 
 class RemoteWalk:
@@ -70,6 +79,8 @@ class RemoteWalk:
         self._ledger = Ledger(spec, store, 0, {})
         self._report: Callable[[Progress], None] = lambda progress: None
         self._last_news_s = time.monotonic()
+        self._unserved: tuple[str, ...] = ()
+        self._look_for_workers_s = time.monotonic() + STARTING_S
 
     def run(self, planned_proofs: int, report: Callable[[Progress], None] = lambda progress: None) -> Progress:
         """Pose everything that has no label and wait until all of it has one.
@@ -159,6 +170,8 @@ class RemoteWalk:
         """Wait a moment, then count the labels that came."""
         self._report(self._ledger.progress())
         self._stopping.wait(POLL_S)
+        if time.monotonic() >= self._look_for_workers_s:
+            self._warn_of_unserved_roles()
         for proof_id in sorted(self._ledger.waiting):
             self._check_stopping()
             label = self._patiently(partial(find_label, self._store, self._spec.name, proof_id))
@@ -168,6 +181,17 @@ class RemoteWalk:
             self._last_news_s = time.monotonic()
         if self._ledger.num_open and self._quiet_s > QUIET_S:
             self._set_stuck_aside()
+
+    def _warn_of_unserved_roles(self) -> None:
+        """Name the roles that no worker serves, each time that they are others."""
+        unserved = self._patiently(lambda: self._letters.unserved(roles_of(self._spec)))
+        self._look_for_workers_s = time.monotonic() + WORKERS_S
+        if unserved and unserved != self._unserved:
+            start = "; ".join(f"proofloop serve {role}" for role in unserved)
+            log.warning("roles_without_workers", roles=list(unserved), hint=f"the run waits for them: {start}")
+        elif self._unserved and not unserved:
+            log.warning("all_roles_have_workers", roles=list(roles_of(self._spec)))
+        self._unserved = unserved
 
     def _set_stuck_aside(self) -> None:
         """Give the places of proofs with a dead letter to others; should a label come all the same, it counts."""

@@ -66,6 +66,17 @@ SECRET = re.compile(r"(^|_)(key|secret|password)$")
 """Names of engine settings that are secret: each engine's own are SecretStr, and are called so."""
 
 
+def _check_no_secret(settings: Mapping[str, Any]) -> None:
+    """Raises ValueError for a secret among an engine's settings, or among those of one of its endpoints."""
+    endpoints = settings.get("endpoints")
+    tables = [table for table in endpoints if isinstance(table, Mapping)] if isinstance(endpoints, list) else []
+    for name in filter(SECRET.search, [name for table in (settings, *tables) for name in table]):
+        raise ValueError(
+            f"settings has {name}, but a run file is stored with the run and holds no secret"
+            f"{HINT}set PROOFLOOP_OPENAI_API_KEY or PROOFLOOP_TRITON_KEY instead"
+        )
+
+
 class EngineSection(Section):
     """Which engine answers."""
 
@@ -74,12 +85,47 @@ class EngineSection(Section):
 
     @model_validator(mode="after")
     def _no_secret(self) -> EngineSection:
-        for name in filter(SECRET.search, self.settings):
-            raise ValueError(
-                f"settings has {name}, but a run file is stored with the run and holds no secret"
-                f"{HINT}set PROOFLOOP_OPENAI_API_KEY or PROOFLOOP_TRITON_KEY instead"
-            )
+        _check_no_secret(self.settings)
         return self
+
+
+class RoleEngine(Section):
+    """What differs from [engine] for one role."""
+
+    kind: str | None = Field(None, description="another engine, which has none of the settings of [engine]")
+    settings: dict[str, Any] = Field(default_factory=dict, description="each takes the place of the same one there")
+
+    @model_validator(mode="after")
+    def _no_secret(self) -> RoleEngine:
+        _check_no_secret(self.settings)
+        return self
+
+
+ADDRESSES = ("base_url", "endpoints")
+"""Settings that say where an engine is: a role that gives one of them inherits none."""
+
+
+class RunEngine(EngineSection):
+    """The engine of all roles, and what differs for some of them."""
+
+    generator: RoleEngine = RoleEngine()
+    verifier: RoleEngine = RoleEngine()
+    meta_verifier: RoleEngine = RoleEngine()
+
+    def of(self, role: ModelRole) -> EngineSection:
+        """The engine of one role."""
+        own: RoleEngine = getattr(self, role)
+        if own.kind not in (None, self.kind):
+            return EngineSection(kind=own.kind, settings=own.settings)
+        has_address = any(name in own.settings for name in ADDRESSES)
+        shared = {name: value for name, value in self.settings.items() if not has_address or name not in ADDRESSES}
+        return EngineSection(kind=self.kind, settings={**shared, **own.settings})
+
+    @property
+    def kinds(self) -> str:
+        """For people: `openai`, or `openai, verifier triton`."""
+        others = [f"{role} {self.of(role).kind}" for role in MODEL_ROLES if self.of(role).kind != self.kind]
+        return ", ".join([self.kind, *others])
 
 
 OWN_MODELS = ("local", "simulated")
@@ -237,7 +283,7 @@ class RunSpec(Section):
     reading: Reading | None = Field(
         None, description="how answers are read: strict where they earn rewards and lenient elsewhere, unless said"
     )
-    engine: EngineSection = EngineSection()
+    engine: RunEngine = RunEngine()
     models: Models = Models()
     sampling: SamplingSection = SamplingSection()
     refinement: Refinement = Refinement()
@@ -252,11 +298,10 @@ class RunSpec(Section):
 
     @model_validator(mode="after")
     def _models_named(self) -> RunSpec:
-        missing = [role for role in MODEL_ROLES if role not in self.models.model_fields_set]
-        if missing and self.engine.kind not in OWN_MODELS:
-            raise ValueError(
-                f"[models] {missing[0]} is missing: name the model that engine {self.engine.kind!r} serves"
-            )
+        for role in MODEL_ROLES:
+            kind = self.engine.of(role).kind
+            if role not in self.models.model_fields_set and kind not in OWN_MODELS:
+                raise ValueError(f"[models] {role} is missing: name the model that engine {kind!r} serves")
         return self
 
     @model_validator(mode="after")
@@ -350,8 +395,10 @@ def parse_runspec(fields: dict[str, Any], origin: str) -> RunSpec:
             " that is decided early lacks critiques and meta-critiques, and the verifier learns from groups of them",
             "set stop_early = false",
         )
-    if spec.training.roles:
-        check_loads_versions(spec.engine, f"[training.{spec.training.roles[0]}]", origin)
+    for role in spec.training.roles:
+        own: RoleEngine = getattr(spec.engine, role)
+        table = f"engine.{role}" if own != RoleEngine() else "engine"
+        check_loads_versions(spec.engine.of(role), f"[training.{role}]", origin, table)
     return spec
 
 
@@ -359,12 +406,15 @@ NEVER_TRAINED_ON = ("openai",)
 """Engines that have no answers by the versions that training makes, whatever their settings."""
 
 
-def check_loads_versions(engine: EngineSection, trained: str, origin: str) -> None:
-    """Raise ConfigError for an engine that has no answers by the versions that training makes."""
+def check_loads_versions(engine: EngineSection, trained: str, origin: str, table: str = "engine") -> None:
+    """Raise ConfigError for an engine that has no answers by the versions that training makes.
+
+    `table` is where the file describes the engine.
+    """
     name = engine.settings.get("model")
     if engine.kind not in NEVER_TRAINED_ON and (engine.kind != "triton" or not name):
         return
-    setting = f"[engine.settings] model = {json.dumps(name)}" if name else f'[engine] kind = "{engine.kind}"'
+    setting = f"[{table}.settings] model = {json.dumps(name)}" if name else f'[{table}] kind = "{engine.kind}"'
     why = "such a server has the models that it was started with, and none of the versions that training makes"
     if name:
         why = "every version that training makes would be asked by that name, and the model of the start would answer"

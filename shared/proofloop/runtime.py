@@ -123,7 +123,7 @@ class Tools:
     """
 
     store: Store
-    engine_for: Callable[[RunSpec], Engine]
+    engine_for: Callable[[RunSpec, ModelRole], Engine]
     metrics: Metrics = field(default_factory=Metrics)
     span: Span = no_span
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -183,10 +183,10 @@ class Tools:
         """What reads the answers of the run's models."""
         return self.pack(run_id).reader(self.spec(run_id).how_to_read)
 
-    def engine(self, spec: RunSpec) -> Engine:
-        """The run's engine. Raises EngineError where it cannot be opened here: that is a matter of this run alone."""
+    def engine(self, spec: RunSpec, role: ModelRole) -> Engine:
+        """The role's engine. Raises EngineError where it cannot be opened here: that is a matter of this run alone."""
         try:
-            return self.engine_for(spec)
+            return self.engine_for(spec, role)
         except ConfigError as error:
             raise EngineError(str(error).replace("\nhint: ", "; "), retryable=False) from error
 
@@ -260,7 +260,7 @@ def adopt(event: ModelPublished, tools: Tools) -> Iterator[Event]:
         return
     verify_version(tools.store, event.version)  # a damaged one leaves the old one serving
     try:
-        prepare(tools.engine(tools.spec(event.run_id)), event.version)
+        prepare(tools.engine(tools.spec(event.run_id), event.role), event.version)
     except EngineError as error:
         problem = f"the engine cannot load {event.version!r}, the old version goes on serving: {error}"
         if not error.retryable:

@@ -105,6 +105,14 @@ def load_settings() -> Settings:
     return settings
 
 
+def read_secret(variable: str) -> SecretStr | None:
+    """A secret under a name that a run file chose: of the environment, else a file in PROOFLOOP_SECRETS."""
+    folder = os.environ.get("PROOFLOOP_SECRETS")
+    file = Path(folder, variable.lower()) if folder else None
+    value = os.environ.get(variable) or (file.read_text() if file and file.is_file() else "")
+    return SecretStr(value.strip()) if value.strip() else None
+
+
 def _shown(value: object) -> str:
     """A value without its secrets: an address may hold a password, and a file's name may be mistaken for its text."""
     return re.sub(r".*@", "***@", str(value).partition("\n")[0])

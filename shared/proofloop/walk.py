@@ -167,7 +167,7 @@ class LocalWalk:
     ) -> None:
         self._locks = ExitStack()
         self._spec, self._store = spec, store
-        engine_for = engines.of if engine is None else lambda _: engine
+        engine_for = engines.of if engine is None else lambda *_: engine
         self._tools = Tools(store, engine_for, stopping=stopping or threading.Event(), has_one_run=True)
         self._bus = LocalBus(on_dead=self._bury, on_publish=self._observe)
         self._slots = threading.Semaphore(spec.flow.max_waiting_proofs)

@@ -760,7 +760,7 @@ HELP = {
     "review": "[RUN] --host --port --spot-checks --store",
     "prove": "PROBLEM --using --proofs --store --json",
     "plan": "[FILE] --from --problems-per-hour --tokens-per-second --gpus --values --json",
-    "doctor": "[FILE] --store --json",
+    "doctor": "[FILE] --wait --store --json",
     "runs": "list show steps measure report cost export search",
     "runs search": "RUN --store --json",
     "runs steps": "RUN [STAGE] --store --json",

@@ -195,7 +195,7 @@ class Handler:
         if not store.exists(keys.run_spec(RUN)):
             create_run(store, spec, resume=False)
         self.store, self.spec, self._trainer = store, spec, Trainer()
-        self._tools = Tools(store, lambda _: pytest.fail("the trainer asks no engine"))
+        self._tools = Tools(store, lambda *_: pytest.fail("the trainer asks no engine"))
 
     def deliver(self, labels: Sequence[Label]) -> list[tuple[str, int]]:
         """What was published: the role and the step."""

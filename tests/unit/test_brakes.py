@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proofloop.engine.brakes import Brakes, duration_s
+from proofloop.engine.brakes import Brakes, brakes_of, duration_s
 
 
 class Clock:
@@ -70,6 +70,18 @@ def test_a_pause_holds_and_a_shorter_one_does_not_end_it() -> None:
     brakes.pause(1)
     clock.now_s += 2
     assert brakes.wait_s() == pytest.approx(3)
+
+
+def test_a_request_that_has_to_wait_is_not_counted() -> None:
+    clock = Clock()
+    brakes = Brakes(60, None, clock)
+    assert [brakes.take(1) for _ in range(3)] == [0, 1, 1]
+
+
+def test_brakes_are_one_for_an_account_and_its_limits() -> None:
+    one = brakes_of("http://a", 60, None)
+    assert brakes_of("http://a", 60, None) is one
+    assert brakes_of("http://b", 60, None) is not one and brakes_of("http://a", 61, None) is not one
 
 
 @pytest.mark.parametrize(

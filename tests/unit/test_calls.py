@@ -141,7 +141,7 @@ def process(root: Path, engine: Engine, times: LeaseTimes | None = QUICK) -> Ite
         put_record(workplace(root, engine, runspec()).store, keys.proof(RUN, PROOF), proof())
     store, losses = WatchedStore(root), Losses()
     with calls_of(store, losses, times) as calls, ThreadPoolExecutor(16) as pool:
-        tools = Tools(store, lambda _: engine, calls=calls)
+        tools = Tools(store, lambda *_: engine, calls=calls)
         try:
             yield Process(tools, store, losses, pool, [])
         finally:

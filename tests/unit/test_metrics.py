@@ -101,7 +101,7 @@ def test_every_outcome_is_counted(tmp_path: Path) -> None:
             raise error
         yield from ()
 
-    tools = Tools(LocalStore(tmp_path), lambda _: pytest.fail(), metrics)
+    tools = Tools(LocalStore(tmp_path), lambda *_: pytest.fail(), metrics)
     worker = Worker(Role("labeler", {"ReviewJudged": handler}), LocalBus(), tools)
     for attempt in (1, 1, 1, DELIVERY_LIMIT, 1):
         worker.process(Delivery(encode(EVENT), attempt, published_s=time.time() - 3))

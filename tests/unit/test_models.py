@@ -52,7 +52,7 @@ def deliver(store: LocalStore, version: str) -> None:
 def publish_event(store: LocalStore, version: str, engine: Engine) -> None:
     store.put_if_absent(keys.run_spec(RUN), runspec().model_dump_json().encode())
     event = ModelPublished(run_id=RUN, role="verifier", version=version, digest="d")
-    assert list(adopt(event, Tools(store, engine_for=lambda _: engine))) == []
+    assert list(adopt(event, Tools(store, engine_for=lambda *_: engine))) == []
 
 
 class LoadingEngine(CountingEngine):
@@ -76,10 +76,10 @@ def serving(store: LocalStore) -> list[str]:
 def test_a_role_serves_its_first_version_until_another_is_published(store: LocalStore) -> None:
     spec = runspec(models={"verifier": "base"})
     store.put_if_absent(keys.run_spec(RUN), spec.model_dump_json().encode())
-    assert Tools(store, lambda _: pytest.fail()).serving(RUN, "verifier") == "base"
+    assert Tools(store, lambda *_: pytest.fail()).serving(RUN, "verifier") == "base"
     deliver(store, V1)
-    assert Tools(store, lambda _: pytest.fail()).serving(RUN, "verifier") == V1
-    assert Tools(store, lambda _: pytest.fail()).serving(RUN, "generator") == "m-1"
+    assert Tools(store, lambda *_: pytest.fail()).serving(RUN, "verifier") == V1
+    assert Tools(store, lambda *_: pytest.fail()).serving(RUN, "generator") == "m-1"
 
 
 def test_a_version_can_be_named_by_its_number_and_the_first_one_promoted_again(
@@ -97,7 +97,7 @@ def test_a_damaged_version_leaves_the_old_one_serving(store: LocalStore) -> None
     store.path(f"{V2}/model.bin").write_bytes(b"damaged")
     event = ModelPublished(run_id=RUN, role="verifier", version=V2, digest="d")
     with pytest.raises(CorruptObject, match=r"model\.bin has digest"):
-        list(adopt(event, Tools(store, engine_for=lambda _: pytest.fail("no engine is needed"))))
+        list(adopt(event, Tools(store, engine_for=lambda *_: pytest.fail("no engine is needed"))))
     assert [line.version for line in served_log(store, RUN, "verifier")] == [V1]
 
 
@@ -128,7 +128,7 @@ def test_a_version_that_nothing_loads_for_long_is_warned_of(
     store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(store, tmp_path, V1)
-    tools = Tools(store, engine_for=lambda _: LoadingEngine(EngineError("no Triton has it", retryable=True)))
+    tools = Tools(store, engine_for=lambda *_: LoadingEngine(EngineError("no Triton has it", retryable=True)))
     store.put_if_absent(keys.run_spec(RUN), runspec().model_dump_json().encode())
     said: list[list[str]] = []
     for after_s in (1.0, 0.0):  # soon, and after a while
@@ -292,7 +292,7 @@ def test_one_thread_looks_for_all_which_version_serves_and_reads_one_line(store:
     for version in (V1, V2, V3):
         deliver(store, version)
     slow = SlowStore(store.root)
-    tools = Tools(slow, lambda _: pytest.fail())
+    tools = Tools(slow, lambda *_: pytest.fail())
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(lambda _: tools.serving(RUN, "verifier"), range(8))) == {V3}
     assert slow.listed == [keys.served(RUN, "verifier")]

@@ -142,7 +142,7 @@ def key_of(record: Record) -> str:
 
 def check_second_run_asks_nothing(handler: Callable[[Any, Tools], Iterator[Event]], event: Event, tools: Tools) -> None:
     """The handler stores before it yields, and finds what it stored."""
-    engine = tools.engine_for(tools.spec(RUN))
+    engine = tools.engine_for(tools.spec(RUN), "verifier")
     assert isinstance(engine, CountingEngine)
     first = list(handler(event, tools))
     asked, kept = len(engine.requests), sorted(tools.store.list(keys.run(RUN)))
@@ -501,7 +501,7 @@ def test_racing_labelers_announce_a_label_once(tmp_path: Path) -> None:
         gate = threading.Barrier(3)
 
         def announce(index: int, store: LocalStore = tools.store, gate: threading.Barrier = gate) -> list[Event]:  # type: ignore[assignment]
-            replica = Tools(store, engine_for=lambda _: pytest.fail("a labeler asks no engine"))
+            replica = Tools(store, engine_for=lambda *_: pytest.fail("a labeler asks no engine"))
             gate.wait()
             return list(label_proof(judged(index), replica))
 
@@ -643,7 +643,7 @@ def test_a_paid_answer_is_waited_for_and_kept_though_the_store_is_away(
     tools_with(tmp_path, CountingEngine(), *records)
     store = LeavingStore(tmp_path)
     engine = OutlivingEngine(store, away_s, verifier_noise=0, latency_s=latency_s, latency_sigma=0)
-    tools = Tools(store, lambda _: engine)
+    tools = Tools(store, lambda *_: engine)
     events = list(handler(event, tools))
     asked = engine.names()
     assert events and asked == list(dict.fromkeys(asked))  # nothing was paid twice
@@ -655,13 +655,13 @@ def test_what_another_stored_during_the_absence_is_what_is_kept(tmp_path: Path) 
     store, key = LeavingStore(tmp_path), keys.critique(RUN, PROOF, 0)
     put_record(store, key, critique(0, valid(1.0)))
     store.leave(0.2)
-    kept = Tools(store, lambda _: CountingEngine()).keep(key, critique(0, valid(0.0)))
+    kept = Tools(store, lambda *_: CountingEngine()).keep(key, critique(0, valid(0.0)))
     assert kept == critique(0, valid(1.0))
 
 
 def test_an_answer_is_given_up_only_when_the_time_to_drain_is_over(tmp_path: Path) -> None:
     store, cancelling = LeavingStore(tmp_path), threading.Event()
-    tools = Tools(store, lambda _: CountingEngine(), cancelling=cancelling)
+    tools = Tools(store, lambda *_: CountingEngine(), cancelling=cancelling)
     store.away.set()
     tools.stop("asked to")
     threading.Timer(0.3, cancelling.set).start()
@@ -674,7 +674,7 @@ def test_an_answer_whose_place_is_taken_by_something_else_is_not_waited_for(tmp_
     store, key = LocalStore(tmp_path), keys.critique(RUN, PROOF, 0)
     store.put_if_absent(key, b"not a record")
     with pytest.raises(CorruptObject, match="is no Critique"):
-        Tools(store, lambda _: CountingEngine()).keep(key, critique(0, valid(0.0)))
+        Tools(store, lambda *_: CountingEngine()).keep(key, critique(0, valid(0.0)))
 
 
 def test_a_process_that_stops_asks_for_its_message_again(tmp_path: Path) -> None:
@@ -770,7 +770,7 @@ def test_a_run_that_no_engine_can_answer_dies_and_its_worker_goes_on_with_the_ot
     tools = tools_with(tmp_path, answering)
     create_run(tools.store, runspec(name="wrong"), resume=False)
     put_record(tools.store, keys.problem("wrong", "p1"), tools.problem(RUN, "p1"))
-    tools.engine_for = lambda spec: answering if spec.name == RUN else opened()
+    tools.engine_for = lambda spec, role: answering if spec.name == RUN else opened()
     worker = Worker(Role("generator", {"ProblemPosed": prove}), bus, tools)
     for number in range(30):
         posed = POSED.model_copy(update={"run_id": "wrong", "proof_id": f"p1-{number}"})

@@ -132,6 +132,12 @@ BAD = [
     (SMALLEST + "[labeling]\nstop_early = 1\n", r"^\[labeling\] stop_early = 1 in .*: Input should be a valid boolean"),
     (SMALLEST + "[training.verifier]\nsteps = 1\n", r"^\[labeling\] stop_early = true and \[training.verifier\] in .*small.toml do not .*\nhint: set stop_early = false$"),
     (SMALLEST + "[labeling]\nconfirm_at = 0.7\n", r"^\[labeling\] confirm_at = 0.7 in .*: Input should be 0.5 or 1"),
+    (SMALLEST + "[engine.critic]\nkind = 'local'\n", r"^unknown key \[engine\] critic in .*\nhint: known here: generator, kind, meta_verifier, settings, verifier$"),
+    (SMALLEST + "[engine.verifier]\nbase_url = 'http://a'\n", r"^unknown key \[engine.verifier\] base_url in .*\nhint: known here: kind, settings$"),
+    (SMALLEST + "[engine.verifier.settings]\napi_key = 's3cret'\n", r"^\[engine.verifier\] in .*: settings has api_key, .*\nhint: set PROOFLOOP_OPENAI"),
+    (SMALLEST + "[engine.settings]\nendpoints = [{ api_key = 's3cret' }]\n", r"^\[engine\] in .*: settings has api_key, "),
+    (SMALLEST + "[engine.verifier]\nkind = 'openai'\n", r"^\[models\] verifier is missing: name the model that engine 'openai' serves"),
+    (TRAINS + "[engine.verifier]\nkind = 'openai'\n[models]\nverifier = 'v'\n", r"""^\[engine.verifier\] kind = "openai" and \[training.verifier\] in .* do not go together"""),
     (SMALLEST + '[reward]\npreset = "papers"\n', r"^\[reward\] preset = 'papers' in .*: Input should be 'paper' or 'weighted'"),
     (SMALLEST + "[reward]\nalpha = nan\n", r"^\[reward\] alpha = nan in "),
     (SMALLEST + "[prices]\nper_engine_hour = inf\n", r"^\[prices\] per_engine_hour = inf in "),
@@ -189,6 +195,39 @@ def test_the_first_key_in_which_two_run_files_differ_is_named(tmp_path: Path, mo
 def test_a_file_name_that_is_no_name_for_a_run_asks_for_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'my run' cannot be part of a key"):
         load(tmp_path, SMALLEST, "my run.toml")
+
+
+def test_a_role_has_the_settings_of_all_but_for_its_own(tmp_path: Path) -> None:
+    roles = """
+[engine]
+kind = "openai"
+[engine.settings]
+base_url = "http://a/v1"
+extra_body = { top_k = 5 }
+seed_bits = 31
+[engine.generator]
+kind = "simulated"
+[engine.verifier.settings]
+endpoints = [{ base_url = "http://b/v1" }]
+extra_body = { min_p = 0.1 }
+[models]
+verifier = "v"
+meta_verifier = "m"
+"""
+    engine = load(tmp_path, SMALLEST + roles).engine
+    assert engine.of("meta_verifier").settings == engine.settings
+    assert engine.of("verifier").settings == {
+        "endpoints": [{"base_url": "http://b/v1"}],
+        "extra_body": {"min_p": 0.1},
+        "seed_bits": 31,
+    }
+    assert (engine.of("generator").kind, engine.of("generator").settings) == ("simulated", {})
+    assert engine.kinds == "openai, generator simulated"
+
+
+def test_a_role_that_is_not_trained_may_have_an_engine_that_loads_no_versions(tmp_path: Path) -> None:
+    text = TRAINS + "[engine.generator]\nkind = 'openai'\n[models]\ngenerator = 'g'\n"
+    assert load(tmp_path, text).engine.of("generator").kind == "openai"
 
 
 def test_an_engine_of_others_needs_every_model_named() -> None:

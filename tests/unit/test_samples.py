@@ -83,7 +83,7 @@ def test_a_grade_that_comes_while_its_problem_waits_for_a_step_is_trained_on(sto
         add_critique(store, index, valid(score))
     open_label = undecided_label(proof_id="p1-000")
     put_record(store, keys.label(RUN, "p1-000"), open_label)
-    run = RunInTraining(RUN, Tools(store, lambda _: CountingEngine()))
+    run = RunInTraining(RUN, Tools(store, lambda *_: CountingEngine()))
     run.add(open_label)
     (learning,) = run.roles
     grade_proof(store, open_label, 0.5, by="Emmy Noether", comment="")

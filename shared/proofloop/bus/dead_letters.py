@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -26,12 +26,13 @@ GIVEN_UP = {
 
 @dataclass(frozen=True)
 class Depth:
-    """Messages ready in a role's queue, those that wait for another try, and its dead letters."""
+    """Messages ready in a role's queue, those that wait for another try, its dead letters, and the workers it has."""
 
     role: str
     ready: int
     later: int
     dead: int
+    consumers: int
 
 
 class DeadLetters:
@@ -45,6 +46,11 @@ class DeadLetters:
         with self._connection() as connection:
             found = [self._depth(connection.channel(), role) for role in ROUTES]
         return [depth for depth in found if depth is not None]
+
+    def unserved(self, roles: Iterable[str]) -> tuple[str, ...]:
+        """Those of the roles that no worker consumes."""
+        served = {depth.role for depth in self.depths() if depth.consumers}
+        return tuple(role for role in roles if role not in served)
 
     def letters(self) -> Iterator[DeadLetter]:
         """Every dead letter; each stays where it is."""
@@ -102,8 +108,9 @@ class DeadLetters:
         """None if there are no such queues; the broker then closes the channel."""
         queues = (self._topology.queue(role), self._topology.later_queue(role), self._topology.dead_queue(role))
         try:
-            counts = [channel.queue_declare(queue.name, passive=True).method.message_count for queue in queues]
-            return Depth(role, *counts)
+            found = [channel.queue_declare(queue.name, passive=True).method for queue in queues]
+            ready, later, dead = (queue.message_count for queue in found)
+            return Depth(role, ready, later, dead, found[0].consumer_count)
         except ChannelClosedByBroker:
             return None
 

@@ -6,9 +6,10 @@ import importlib.util
 import os
 import platform
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -21,14 +22,21 @@ from proofloop.cli.common import JsonOption, StoreOption, emit, open_engines, op
 from proofloop.cli.files import is_curriculum, read_curriculum, read_run
 from proofloop.curriculum import CurriculumSpec
 from proofloop.engine import installed_engines
+from proofloop.engine.base import ALL_IN_REASONING, Generation
+from proofloop.engine.pool import Engines
+from proofloop.engine.trial_answers import TrialAnswer, ask_roles
 from proofloop.errors import ProofloopError, install_hint
+from proofloop.problems import problems_of
 from proofloop.prompts import BUILT_IN, load_pack
 from proofloop.records import MODEL_ROLES
-from proofloop.runspec import Models, Problems, RoleTraining, RunSpec, Training
+from proofloop.runspec import Models, Problems, RoleTraining, RunEngine, RunSpec, Training
 from proofloop.runtime import load_role
 from proofloop.settings import load_settings
 from proofloop.store import LocalStore
 from proofloop.walk import WALK_ROLES, planned_proofs
+
+SHOWN_CHARACTERS = 200
+"""Of an answer that cannot be read."""
 
 ENOUGH_DISK_GB = 2.0
 """What the demo's store and a CPU build of torch need, roughly."""
@@ -46,18 +54,22 @@ class Finding:
 
 def doctor(
     file: Annotated[
-        Path | None, typer.Argument(help="A run.toml or a curriculum to check as well, by a real call to its engine.")
+        Path | None, typer.Argument(help="A run.toml or a curriculum to check as well, by real calls to its engine.")
     ] = None,
+    wait_s: Annotated[
+        float, typer.Option("--wait", min=1, max=86400, help="Seconds that the roles of a run may take to answer.")
+    ] = 300.0,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check Python, the installed services and engines, torch and its GPUs, the store, the broker and the disk.
 
-    With a run's or a curriculum's file also its engine and models.
+    With a run's file also its engine and models: each role is asked a real question about the first problem, sampled as
+    in the run, and its answer is read as in the run. With a curriculum's file its engine is asked for one token.
     """
     findings = [*_machine(), *_packages(), _store(store), *_broker()]
     if file is not None:
-        findings += list(_file(file, store))
+        findings += list(_file(file, store, wait_s))
     emit([asdict(finding) for finding in findings], as_json=as_json)
     if any(finding.state == "broken" for finding in findings):
         raise typer.Exit(1)
@@ -142,14 +154,26 @@ def _broker() -> Iterator[Finding]:
     yield Finding(
         "broker", "ok", "; ".join(f"{d.role} {d.ready} ready, {d.later} later" for d in depths) or "no queues yet"
     )
+    yield workers_found({depth.role: depth.consumers for depth in depths})
     dead = sum(depth.dead for depth in depths)
     yield Finding("dead letters", "warning" if dead else "ok", str(dead), "see `proofloop dead list`" if dead else "")
 
 
-def _file(file: Path, folder: Path | None) -> Iterator[Finding]:
+def workers_found(consumers: Mapping[str, int]) -> Finding:
+    """How many workers the broker knows of each role; the trainer is needed by some runs only."""
+    found = ", ".join(f"{role} {consumers.get(role, 0)}" for role in (*WALK_ROLES, "trainer"))
+    missing = [role for role in WALK_ROLES if not consumers.get(role)]
+    if not missing:
+        return Finding("workers", "ok", found)
+    start = "; ".join(f"proofloop serve {role}" for role in missing)
+    return Finding("workers", "warning", found, f"a run waits until these are started: {start}")
+
+
+def _file(file: Path, folder: Path | None, wait_s: float) -> Iterator[Finding]:
     what = "run file"
     try:
-        if is_curriculum(file):
+        is_run = not is_curriculum(file)
+        if not is_run:
             what = "curriculum"
             curriculum = read_curriculum(file)
             for point in entry_points(group="proofloop.commands", name="check-curriculum"):
@@ -162,18 +186,70 @@ def _file(file: Path, folder: Path | None) -> Iterator[Finding]:
             if spec.training.roles:
                 load_role("trainer").check(spec)
         load_pack(spec.prompts, spec.base)
-        yield Finding(what, "ok", f"{spec.name}: engine {spec.engine.kind}, {found}")
+        yield Finding(what, "ok", f"{spec.name}: engine {spec.engine.kinds}, {found}")
         what = "engine"
         engines = open_engines(open_store(folder))
         try:
             began = time.perf_counter()
             engines.check(spec)
             yield Finding("engine", "ok", f"every model answered within {time.perf_counter() - began:.1f} s")
+            if is_run:
+                what = "answers"
+                yield from _answers(engines, spec, wait_s)
         finally:
             engines.close()
     except ProofloopError as error:
         problem, _, hint = str(error).partition("\nhint: ")
         yield Finding(what, "broken", problem, hint)
+
+
+def _answers(engines: Engines, spec: RunSpec, wait_s: float) -> Iterator[Finding]:
+    """What each role answers to a real question."""
+    print(f"doctor asks each role a real question and waits {wait_s:g} s at most (--wait)", file=sys.stderr)
+    question = next(problems_of(spec)).question
+    for answer in ask_roles(engines, spec, question, wait_s):
+        yield found_of(answer, spec, wait_s)
+
+
+def found_of(answer: TrialAnswer, spec: RunSpec, wait_s: float) -> Finding:
+    """What a role's answer says of the run."""
+    came, verdict, most = answer.generation, answer.verdict, spec.sampling_of(answer.role).max_tokens
+    if came is None or (verdict is None and not came.completion_tokens):
+        if answer.error is None:
+            hint = "give it more time by --wait, or see why the server is so slow"
+            return Finding(answer.role, "broken", f"nothing came within {wait_s:g} s", hint)
+        return Finding(answer.role, "broken", answer.error.problem, answer.error.hint)
+    cost = f"{came.completion_tokens} tokens in {answer.seconds:.1f} s, after a prompt of {came.prompt_tokens}"
+    if came.served_by:
+        cost += f", by {came.served_by}"
+    if verdict is None:
+        longest_min = answer.seconds * most / came.completion_tokens / 60
+        found = f"not at its end after {cost}; max_tokens = {most} would take {longest_min:.0f} min"
+        return Finding(answer.role, "warning", found, "raise --wait to see whether the answer can be read")
+    if verdict.outcome == "valid":
+        found = f"readable, score {verdict.score:g}: {cost}"
+        if not answer.unreadable:
+            return Finding(answer.role, "ok", found)
+        return Finding(answer.role, "warning", f"{found}; another answer could not be read", _way_out(spec, answer))
+    found = f"{verdict.outcome}: {verdict.reason}: {cost}; the answer begins: {_beginning(came)}"
+    return Finding(answer.role, "broken", found, _way_out(spec, answer))
+
+
+def _beginning(answer: Generation) -> str:
+    text = " ".join((answer.text or answer.reasoning).split())
+    return repr(text[:SHOWN_CHARACTERS]) if text else "nothing"
+
+
+def _way_out(spec: RunSpec, answer: TrialAnswer) -> str:
+    """What helps against answers that cannot be read."""
+    if answer.verdict is not None and answer.verdict.outcome == "truncated":
+        return f"raise max_tokens under [sampling.{answer.role}], or have the model think less"
+    if answer.generation is not None and answer.generation.reasoning and not answer.generation.text.strip():
+        return ALL_IN_REASONING
+    ways = ["use a model that keeps to the format", "a prompt pack that says it in the model's way (docs/reading.md)"]
+    if spec.how_to_read == "strict":
+        ways.insert(0, 'set reading = "lenient" unless the answers train a model')
+    return "; or ".join(ways)
 
 
 def _first_calls(spec: CurriculumSpec) -> RunSpec:
@@ -182,7 +258,7 @@ def _first_calls(spec: CurriculumSpec) -> RunSpec:
         name=spec.name,
         problems=Problems(file=spec.files.problems) if spec.files else Problems(domain=spec.domain),
         prompts=spec.prompts,
-        engine=spec.engine,
+        engine=RunEngine(**dict(spec.engine)),
         sampling=spec.sampling,
         models=Models(**dict.fromkeys(MODEL_ROLES, spec.start)),
         training=Training(verifier=RoleTraining(steps=1)),

@@ -12,6 +12,7 @@ from typing import Any
 from proofloop.curriculum import CURRICULUM_FILE, CurriculumSpec, load_curriculum
 from proofloop.engine import check_kind
 from proofloop.errors import ConfigError
+from proofloop.records import MODEL_ROLES
 from proofloop.runspec import NEVER_TRAINED_ON, RunSpec, load_runspec, read_fields
 
 OF_RUNS = RunSpec.model_fields.keys() - CurriculumSpec.model_fields.keys()
@@ -49,6 +50,7 @@ def _has_only(fields: Mapping[str, Any], own: set[str], others: set[str]) -> boo
 def _check_engine(fields: Mapping[str, Any], without: Collection[str] = ()) -> None:
     """Before the models: which ones are to be named depends on the engine. None `without` is proposed."""
     engine = fields.get("engine")
-    kind = engine.get("kind") if isinstance(engine, dict) else None
-    if isinstance(kind, str):
-        check_kind(kind, without)
+    for table in [engine, *(engine.get(role) for role in MODEL_ROLES)] if isinstance(engine, dict) else []:
+        kind = table.get("kind") if isinstance(table, dict) else None
+        if isinstance(kind, str):
+            check_kind(kind, without)

@@ -58,7 +58,7 @@ def promote(
         print(f"nothing to promote: there is no run {run!r} in {data} yet; {begins}", file=sys.stderr)
         return
     spec = need_run(data, run)
-    with _preparing(data, spec) as prepare:
+    with _preparing(data, spec, checked) as prepare:
         served = registry.promote(data, run, checked, version, spec.model_of(checked), prepare)
     print(f"{role} of {run} serves {served}")
 
@@ -69,16 +69,16 @@ def rollback(role: RoleArgument, run: RunOption, store: StoreOption = None) -> N
     data = open_store(store, must_exist=True)
     spec = need_run(data, run)
     checked = _role(role)
-    with _preparing(data, spec) as prepare:
+    with _preparing(data, spec, checked) as prepare:
         served = registry.rollback(data, run, checked, spec.model_of(checked), prepare)
     print(f"{role} of {run} serves {served}")
 
 
 @contextmanager
-def _preparing(store: Store, spec: RunSpec) -> Iterator[registry.Prepare]:
+def _preparing(store: Store, spec: RunSpec, role: ModelRole) -> Iterator[registry.Prepare]:
     engines = open_engines(store)
     try:
-        yield lambda version: engines.prepare(spec, version)
+        yield lambda version: engines.prepare(spec, role, version)
     finally:
         engines.close()
 

@@ -18,6 +18,7 @@ from proofloop.engine import ON_SERVERS
 from proofloop.engine.pool import Engines
 from proofloop.errors import AccessRefused, ConfigError, EngineError
 from proofloop.ledger import Progress
+from proofloop.records import MODEL_ROLES
 from proofloop.remote import RemoteWalk
 from proofloop.resuming import check_run
 from proofloop.runspec import RunSpec
@@ -101,10 +102,11 @@ def check_from_here(engines: Engines, spec: RunSpec) -> None:
 
     Raises ConfigError for a run that no worker could do either.
     """
-    if spec.engine.kind not in ON_SERVERS:
+    roles = [role for role in MODEL_ROLES if spec.engine.of(role).kind in ON_SERVERS]
+    if not roles:
         return
     try:
-        engines.check(spec, patience_s=FROM_HERE_S)
+        engines.check(spec, patience_s=FROM_HERE_S, roles=roles)
     except (ConfigError, OSError) as error:  # OSError: a certificate or template that only the workers have
         if _is_about_the_run(error):
             raise

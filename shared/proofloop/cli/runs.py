@@ -256,7 +256,7 @@ def _line(store: Store, spec: RunSpec) -> dict[str, Any]:
         "state": state,
         "proofs": planned,
         "labeled": labeled,
-        "engine": spec.engine.kind,
+        "engine": spec.engine.kinds,
         "problems": str(spec.problems.domain or spec.problems.file),
     }
 

@@ -52,6 +52,22 @@ class CritiqueFinding:
     faithful: bool
 
 
+@dataclass(frozen=True)
+class Sample:
+    """A flawed proof, and an analysis that says so with its score: to ask a model about, to see how it answers."""
+
+    proof: str
+    analysis: str
+    score: Score
+
+
+PLAIN_SAMPLE = Sample(
+    proof="The claim is true, since everything in it holds. This is what was to be shown.",
+    analysis="The proof only asserts the claim. No step of it is justified, so nothing is proved.",
+    score=0.0,
+)
+
+
 class Domain(Protocol):
     """A source of problems; `check_*` raise `LookupError` where the domain has no exact checker."""
 
@@ -59,6 +75,10 @@ class Domain(Protocol):
 
     def pose(self, index: int, *, split: str, seed: int) -> Problem:
         """Problem number `index` of a split ("train", "validation", "test"): always the same; splits share none."""
+        ...
+
+    def sample(self, question: str) -> Sample:
+        """A flawed proof of one of its questions with an analysis of it, in the words of the domain."""
         ...
 
     def check_proof(self, question: str, solution: str) -> ProofFinding: ...

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from proofloop.domains.base import CritiqueFinding, Defect, ProofFinding, is_in_split
+from proofloop.domains.base import CritiqueFinding, Defect, ProofFinding, Sample, is_in_split
 from proofloop.records import Problem, Score, digest
 
 MODULUS = 10
@@ -227,6 +227,13 @@ class NanoDomain:
             if is_in_split(question, split):
                 name = f"nano-{digest(question)}"
                 return Problem(id=name, question=question, answer=str(chain.result), source=self.name)
+
+    def sample(self, question: str) -> Sample:
+        """A proof without its last line."""
+        chain = parse_question(question)
+        lines = true_lines(chain)[:-1]
+        defects = find_defects(chain, lines)
+        return Sample(render_proof(lines), render_analysis(defects), score_of(defects))
 
     def check_proof(self, question: str, solution: str) -> ProofFinding:
         """The true score of a proof and why; of an unreadable one 0."""

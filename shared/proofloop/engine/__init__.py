@@ -45,14 +45,9 @@ def check_kind(kind: str, without: Collection[str] = ()) -> None:
 
 
 def _open_openai(settings: Mapping[str, object], _: ResolveModel) -> Engine:
-    from proofloop.engine.openai import OpenAIEngine
-    from proofloop.engine.openai_settings import OpenAISettings
-    from proofloop.settings import load_settings
+    from proofloop.engine.openai_endpoints import open_openai
 
-    key = load_settings().openai_api_key
-    if key is not None:
-        settings = {**settings, "api_key": key}
-    return OpenAIEngine(read_settings(OpenAISettings, settings, "openai"))
+    return open_openai(settings)
 
 
 def _open_simulated(settings: Mapping[str, object], _: ResolveModel) -> Engine:

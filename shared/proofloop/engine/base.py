@@ -52,7 +52,8 @@ class Generation:
 
     `text` is the final response after any thinking, `reasoning` the thinking; some servers leave the text empty and put
     everything there. `tokens` only where the engine offers ids and log-probabilities;
-    `cached_tokens` of the prompt were not computed again, 0 where the engine does not say.
+    `cached_tokens` of the prompt were not computed again, 0 where the engine does not say. `served_by`: the server and
+    the model's name there, where the engine asks one.
     """
 
     text: str
@@ -64,6 +65,7 @@ class Generation:
     reasoning: str = ""
     tokens: Tokens | None = field(default=None, repr=False)
     cached_tokens: int = 0
+    served_by: str = ""
 
 
 class Call(Protocol):

@@ -1,10 +1,12 @@
-"""How fast an engine may ask: limits that the user sets, and pauses that the server asks for. No I/O."""
+"""How fast an address may be asked: limits that the user sets, and pauses that the server asks for. No I/O."""
 
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping
+from weakref import WeakValueDictionary
 
 Clock = Callable[[], float]
 
@@ -42,7 +44,7 @@ class Bucket:
 
 
 class Brakes:
-    """One for all calls of an engine. Used on one thread only."""
+    """One for all calls to an address. Safe to use from many threads."""
 
     def __init__(
         self, requests_per_minute: float | None, tokens_per_minute: float | None, clock: Clock = time.monotonic
@@ -51,22 +53,36 @@ class Brakes:
         self._tokens = Bucket(tokens_per_minute, clock)
         self._clock = clock
         self._paused_until = clock()
+        self._lock = threading.Lock()
 
     def wait_s(self) -> float:
         """Seconds until the next request may be sent."""
-        return max(0.0, self._paused_until - self._clock(), self._requests.wait_s(), self._tokens.wait_s())
+        with self._lock:
+            return self._wait_s()
 
-    def take(self, tokens: int) -> None:
-        """A request of about so many tokens, prompt and answer, is sent."""
-        self._requests.take(1)
-        self._tokens.take(tokens)
+    def take(self, tokens: int) -> float:
+        """If this returns 0, a request of about so many tokens (prompt and answer) may be sent, and is counted.
+
+        Else nothing is counted: ask again after so many seconds.
+        """
+        with self._lock:
+            if wait_s := self._wait_s():
+                return wait_s
+            self._requests.take(1)
+            self._tokens.take(tokens)
+            return 0.0
+
+    def _wait_s(self) -> float:
+        return max(0.0, self._paused_until - self._clock(), self._requests.wait_s(), self._tokens.wait_s())
 
     def correct(self, expected_tokens: int, tokens: int) -> None:
         """The request cost so many tokens in truth."""
-        self._tokens.take(tokens - expected_tokens)
+        with self._lock:
+            self._tokens.take(tokens - expected_tokens)
 
     def pause(self, seconds: float) -> None:
-        self._paused_until = max(self._paused_until, self._clock() + seconds)
+        with self._lock:
+            self._paused_until = max(self._paused_until, self._clock() + seconds)
 
     def heed(self, headers: Mapping[str, str], longest_s: float) -> None:
         """Pause where the server's x-ratelimit headers say that nothing is left, but no longer than `longest_s`."""
@@ -74,6 +90,19 @@ class Brakes:
             if headers.get(f"x-ratelimit-remaining-{what}", "").strip() == "0":
                 reset_s = duration_s(headers.get(f"x-ratelimit-reset-{what}", ""))
                 self.pause(min(reset_s or 0.0, longest_s))
+
+
+_shared: WeakValueDictionary[tuple[str, float | None, float | None], Brakes] = WeakValueDictionary()
+_shared_lock = threading.Lock()
+
+
+def brakes_of(account: str, requests_per_minute: float | None, tokens_per_minute: float | None) -> Brakes:
+    """The brakes of all engines of this process that ask with the same account under the same limits."""
+    name = account, requests_per_minute, tokens_per_minute
+    with _shared_lock:
+        if (found := _shared.get(name)) is None:
+            found = _shared[name] = Brakes(requests_per_minute, tokens_per_minute)
+        return found
 
 
 def duration_s(text: str) -> float | None:

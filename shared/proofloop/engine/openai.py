@@ -18,7 +18,7 @@ import httpx
 import structlog
 
 from proofloop.engine.base import ALL_IN_REASONING, Call, ChatMessage, GenerationRequest
-from proofloop.engine.brakes import Brakes
+from proofloop.engine.brakes import brakes_of
 from proofloop.engine.openai_attempt import Attempt, FieldRefused
 from proofloop.engine.openai_call import OpenAICall
 from proofloop.engine.openai_connection import Connection
@@ -46,7 +46,7 @@ class OpenAIEngine:
         """Raises ConfigError for proxies and certificates of the environment that cannot be used."""
         self._settings = settings
         self._connection = Connection(settings)
-        self._brakes = Brakes(settings.requests_per_minute, settings.tokens_per_minute)
+        self._brakes = brakes_of(settings.account, settings.requests_per_minute, settings.tokens_per_minute)
         self._starting = asyncio.Lock()
         self._probing = asyncio.Lock()
         self._answered_at, self._unanswered_at = -1.0, -1.0
@@ -135,12 +135,13 @@ class OpenAIEngine:
     async def _start_when_allowed(self, call: OpenAICall) -> int:
         """Wait for the brakes, in the order of the calls. Returns the tokens that the call is expected to cost."""
         async with self._starting:
-            while (wait_s := self._brakes.wait_s()) > 0:
+            while (wait_s := self._brakes.take(expected := self._expected_tokens(call))) > 0:
                 await asyncio.sleep(min(wait_s, BRAKES_POLL_S))
-            answer_tokens = round(call.request.sampling.max_tokens * self._share_used)
-            expected = call.answer.prompt_tokens(call.request) + answer_tokens
-            self._brakes.take(expected)
             return expected
+
+    def _expected_tokens(self, call: OpenAICall) -> int:
+        answer_tokens = round(call.request.sampling.max_tokens * self._share_used)
+        return call.answer.prompt_tokens(call.request) + answer_tokens
 
     def _settle(self, call: OpenAICall, expected: int) -> None:
         """Tell the brakes what an attempt cost. One that brought nothing is taken to have cost nothing."""

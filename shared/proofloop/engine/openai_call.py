@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from proofloop.engine.base import Generation, GenerationRequest
 from proofloop.engine.loop_call import LoopCall
@@ -31,10 +32,12 @@ class OpenAICall(LoopCall):
         return self.answer
 
     def _generation(self, *, cancelled: bool) -> Generation:
-        return self.answer.generation(
+        generation = self.answer.generation(
             self.request,
             engine_seconds=self.engine_seconds,
             cancelled=cancelled,
             think_end=self._settings.think_end,
             keep_tokens=self._settings.trusts_logprobs(self.request.sampling),
         )
+        model = self._settings.served_name(self.request.model)
+        return replace(generation, served_by=f"{model} at {self._settings.where}")

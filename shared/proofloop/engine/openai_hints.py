@@ -9,7 +9,6 @@ import httpx
 from proofloop.engine.openai_failure import Refusal
 from proofloop.engine.openai_settings import OpenAISettings
 
-KEY = "PROOFLOOP_OPENAI_API_KEY"
 MODELS_SHOWN = 20
 WEB_PAGE = "a web page came: a sign-in page or a proxy may answer in place of the model server"
 NO_FINISH_REASON = "set needs_finish_reason = false under [engine.settings] if this server never sends one"
@@ -18,7 +17,7 @@ NO_FINISH_REASON = "set needs_finish_reason = false under [engine.settings] if t
 def about_refusal(refusal: Refusal, settings: OpenAISettings, location: str) -> str:
     """What to do about a status that is not 200; empty where nothing is known."""
     if refusal.kind == "access":
-        return _about_access(refusal.status, has_key=settings.api_key is not None)
+        return _about_access(refusal.status, settings)
     if location and 300 <= refusal.status < 400:
         target = location.removesuffix("/chat/completions")
         return f"it redirects: set base_url = {target!r} if that is the API, or see to the sign-in that it may ask for"
@@ -60,12 +59,15 @@ def about_model(name: str, served: Collection[str], settings: OpenAISettings) ->
     )
 
 
-def _about_access(status: int, *, has_key: bool) -> str:
-    if not has_key:
-        return f"set {KEY} to a key of this server"
+def _about_access(status: int, settings: OpenAISettings) -> str:
+    variable = settings.api_key_env
+    if not variable:
+        return "the server wants a key: name its variable by api_key_env under [engine.settings]"
+    if settings.api_key is None:
+        return f"set {variable} to a key of this server"
     if status == httpx.codes.UNAUTHORIZED:
-        return f"the server does not accept the key in {KEY}: correct it"
-    return f"the key in {KEY} may not do this: use another, or see to the account's rights and balance"
+        return f"the server does not accept the key in {variable}: correct it"
+    return f"the key in {variable} may not do this: use another, or see to the account's rights and balance"
 
 
 def _about_fields(refusal: Refusal, settings: OpenAISettings) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Literal
 
@@ -14,10 +15,16 @@ from proofloop.records import Sampling
 
 MiB = 1024 * 1024
 ERROR_TEXT_LENGTH = 300
+KEY = "PROOFLOOP_OPENAI_API_KEY"
 OWN_FIELDS = frozenset(
     {"model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed"}
     | {"stream", "stream_options", "logprobs", "return_token_ids", "n", "response_format"}
 )
+
+
+def names_a_key(variable: object) -> bool:
+    """A run file may come from another person: it may have no other variable sent to a server."""
+    return isinstance(variable, str) and re.fullmatch(rf"{KEY}(_[A-Z0-9_]+)?", variable) is not None
 
 
 class OpenAISettings(BaseModel):
@@ -26,6 +33,7 @@ class OpenAISettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     base_url: str
+    api_key_env: str = Field(KEY, description="the variable that holds the key; empty: no key is sent")
     api_key: SecretStr | None = None
     model: str | None = Field(None, description="one served name for every version")
     models: dict[str, str] = Field({}, description="served name by version; a version not named is sent as it is")
@@ -65,6 +73,13 @@ class OpenAISettings(BaseModel):
             raise ValueError("should end before /chat/completions and hold no query")
         return value
 
+    @field_validator("api_key_env")
+    @classmethod
+    def _names_a_key(cls, value: str) -> str:
+        if value and not names_a_key(value):
+            raise ValueError(f"should be {KEY} or a variable whose name begins with {KEY}_")
+        return value
+
     @field_validator("api_key")
     @classmethod
     def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
@@ -84,6 +99,11 @@ class OpenAISettings(BaseModel):
     def where(self) -> str:
         """The server, for people: no path, no query."""
         return httpx.URL(self.base_url).netloc.decode()
+
+    @property
+    def account(self) -> str:
+        """What a server counts requests by: its address and the key."""
+        return f"{self.base_url.rstrip('/')} {self.api_key_env}"
 
     def served_name(self, version: str) -> str:
         """What the server calls a version."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeVar
 
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -23,13 +23,16 @@ def doubling_wait_s(attempt: int, chance: float, *, first_s: float, longest_s: f
     return longest * (1 + chance) / 2
 
 
-def read_settings(settings_type: type[Settings], values: Mapping[str, object], kind: str) -> Settings:
-    """The checked settings. Raises ConfigError; secrets are never repeated."""
+def read_settings(
+    settings_type: type[Settings], values: Mapping[str, object], kind: str, *, also: Collection[str] = ()
+) -> Settings:
+    """The checked settings. Raises ConfigError; secrets are never repeated. `also` names keys read elsewhere."""
     try:
         return settings_type.model_validate(dict(values))
     except ValidationError as error:
         problems = [_problem(settings_type, values, details) for details in error.errors()]
-    raise ConfigError(f"[engine] {kind}: {'; '.join(problems)}", f"known keys: {', '.join(settings_type.model_fields)}")
+    known = ", ".join([*settings_type.model_fields, *also])
+    raise ConfigError(f"[engine] {kind}: {'; '.join(problems)}", f"known keys: {known}")
 
 
 def _problem(settings_type: type[BaseModel], values: Mapping[str, object], details: ErrorDetails) -> str:
@@ -47,7 +50,7 @@ def _closest(settings_type: type[BaseModel], key: str) -> str:
 
 
 def _shown(settings_type: type[BaseModel], key: str, values: Mapping[str, object]) -> str:
-    """The value, unless it is a secret or an address that may hold one."""
+    """The value, unless it is a secret, may be one by mistake, or is an address that may hold one."""
     field = settings_type.model_fields[key]
-    is_secret = SecretStr in (field.annotation, *getattr(field.annotation, "__args__", ()))
+    is_secret = SecretStr in (field.annotation, *getattr(field.annotation, "__args__", ())) or "key" in key
     return "" if is_secret or "@" in str(values[key]) else f" = {values[key]!r}"

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import date
 
 from proofloop.domains import Defect
-from proofloop.records import LabelKind
+from proofloop.records import MODEL_ROLES, LabelKind
 from proofloop.report.data import Measured, ReportData, Summary
+from proofloop.runspec import RunSpec
 
 NBSP = "\N{NO-BREAK SPACE}"
 MINUTE_S, HOUR_S = 60, 3600
@@ -134,10 +135,16 @@ def verdict(data: ReportData) -> str:
     """What came of the run, in one sentence made from its numbers."""
     if data.summary and (moved := headline(data.summary)):
         return sentence(moved)
-    rehearsal = (
-        "a rehearsal, its answers made up by the simulated engine: " if data.spec.engine.kind == "simulated" else ""
-    )
-    return sentence(rehearsal + _labels_clause(data))
+    return sentence(_rehearsal(data.spec) + _labels_clause(data))
+
+
+def _rehearsal(spec: RunSpec) -> str:
+    """Says whose answers are made up; empty where all come from models."""
+    simulated = [role for role in MODEL_ROLES if spec.engine.of(role).kind == "simulated"]
+    if not simulated:
+        return ""
+    whose = "its answers" if len(simulated) == len(MODEL_ROLES) else f"the answers of the {_join(simulated)}"
+    return f"a rehearsal, {whose} made up by the simulated engine: "
 
 
 def headline(summary: Summary) -> str:

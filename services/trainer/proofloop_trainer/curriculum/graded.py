@@ -14,8 +14,8 @@ from pydantic import AliasChoices, Field, StringConstraints, ValidationError
 
 from proofloop.domains.base import is_in_split
 from proofloop.errors import ConfigError
-from proofloop.problems import read_rows
 from proofloop.records import Record, Score
+from proofloop.row_files import read_rows
 
 Question = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 """Without white space about it, as in a problem file: its digest says which split it falls into."""

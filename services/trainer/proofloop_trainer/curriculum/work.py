@@ -17,7 +17,7 @@ from proofloop.engine.pool import Engines
 from proofloop.models import MANIFEST, version_folder
 from proofloop.prompts import PromptPack
 from proofloop.records import ModelRole, Sampling, derive_seed
-from proofloop.runspec import Models, Problems, RoleTraining, RunSpec, Split, Training
+from proofloop.runspec import Models, Problems, RoleTraining, RunEngine, RunSpec, Split, Training
 from proofloop.store import R, Store, find_record, put_record
 from proofloop.walk import Interrupted
 from proofloop_trainer.curriculum.asking import Asker
@@ -80,7 +80,7 @@ class Work:
             name=self.spec.name,
             problems=self.problems(self.domain, TRAIN, 1),
             prompts=self.spec.prompts,
-            engine=self.spec.engine,
+            engine=RunEngine(**dict(self.spec.engine)),
             sampling=self.spec.sampling,
             models=Models(generator=start, verifier=start, meta_verifier=start),
             training=Training(verifier=RoleTraining(steps=1)),
@@ -89,7 +89,7 @@ class Work:
 
     @property
     def engine(self) -> Engine:
-        return self.engines.of(self.run_spec)
+        return self.engines.of(self.run_spec, "verifier")
 
     def problems(self, domain: Domain, split: Split, count: int, proofs: int = 1) -> Problems:
         """A run's section for problems of this domain, which may be the file's."""
