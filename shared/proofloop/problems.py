@@ -1,11 +1,10 @@
-"""A run's problems: posed by a domain, or read from a JSON or JSONL file; all of a file's, or some of a split.
+"""A run's problems: posed by a domain, or read from a file of rows; all of a file's, or some of a split.
 
 A bad row is named with its number before anything runs.
 """
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Iterator
@@ -13,12 +12,31 @@ from pathlib import Path
 from typing import Any
 
 from proofloop.domains import CritiqueFinding, Domain, ProofFinding, load_domain
-from proofloop.domains.base import SPLIT_BUCKETS, is_in_split
+from proofloop.domains.base import PLAIN_SAMPLE, SPLIT_BUCKETS, Sample, is_in_split
 from proofloop.errors import ConfigError
 from proofloop.records import Problem, digest
+from proofloop.row_files import DOUBLE_IT, read_rows
 from proofloop.runspec import Problems, RunSpec
 
 MAX_QUESTION_CHARS = 100_000
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
+"""Characters that no question holds; tabs and line breaks are white space."""
+
+ESCAPES = {
+    "\b": ("backspace", "b"),
+    "\f": ("form feed", "f"),
+    "\n": ("line break", "n"),
+    "\r": ("carriage return", "r"),
+    "\t": ("tab", "t"),
+}
+"""What JSON makes of a backslash and a letter."""
+
+UNDOUBLED = re.compile(
+    r"\t(?:ext(?:bf|it|rm)?|heta|imes|au|an|anh|frac|ilde|op|riangle|herefore|hinspace|o)(?![a-z])"
+    r"|\n(?:abla|eq|otin|leq|geq|subseteq|cong|rightarrow|leftarrow|ewline)(?![a-z])"
+)
+"""A tab or a line break and the rest of a LaTeX command, as \\text and \\neq become in JSON with one backslash."""
+
 SPLIT_HINT = "a question's digest decides: 8 of 10 are for training, 1 for validation, 1 for test; give more rows"
 
 
@@ -57,6 +75,9 @@ class ProblemFile:
 
     def count(self, split: str) -> int:
         return len(self._splits[split])
+
+    def sample(self, question: str) -> Sample:
+        return PLAIN_SAMPLE
 
     def check_proof(self, question: str, solution: str) -> ProofFinding:
         raise LookupError("a problem file has no exact checker")
@@ -99,13 +120,13 @@ def count_problems(spec: RunSpec) -> int:
 
 
 def read_problems(file: Path) -> list[Problem]:
-    """The problems of a JSON list or JSONL file. Raises ConfigError.
+    """The problems of a JSON, JSONL, CSV, TSV or Parquet file. Raises ConfigError.
 
-    Each has `question` or `problem`, and may have `problem_idx` or `id`, `answer`, `source`.
+    Each row has `question` or `problem`, and may have `problem_idx` or `id`, `answer`, `source`.
     """
     problems = [_problem(row, number, file) for number, row in enumerate(read_rows(file), 1)]
     if not problems:
-        raise ConfigError(f"{file} has no problems", "give a JSON list or a JSONL file with a `question` in each row")
+        raise ConfigError(f"{file} has no problems", "give rows with a `question` each, as JSON, JSONL, CSV or Parquet")
     seen: dict[str, int] = {}
     for number, problem in enumerate(problems, 1):
         if (first := seen.setdefault(problem.id, number)) != number:
@@ -116,46 +137,21 @@ def read_problems(file: Path) -> list[Problem]:
     return problems
 
 
-def read_rows(file: Path) -> list[Any]:
-    """What a JSON list or a JSONL file holds. Raises ConfigError."""
-    try:
-        text = file.read_text("utf-8-sig")
-    except FileNotFoundError as error:
-        hint = "check the path: it counts from the folder of the TOML file that names it"
-        raise ConfigError(f"there is no file {file}", hint) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}", "give a JSON list or a JSONL file in UTF-8") from error
-    try:
-        if text.lstrip().startswith("["):
-            return list(json.loads(text))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{file} is no JSON list: {error}", "each row is an object with a `question`") from error
-    lines = [
-        line for line in text.split("\n") if line.strip()
-    ]  # not splitlines(): a JSON string may hold other line separators
-    return [_row(line, number, file) for number, line in enumerate(lines, 1)]
-
-
-def _row(line: str, number: int, file: Path) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"row {number} of {file} is no JSON: {error}", "give a JSON list, or JSONL with one object a line"
-        ) from error
-
-
 def _problem(row: Any, number: int, file: Path) -> Problem:
     place = f"row {number} of {file}"
     if not isinstance(row, dict):
         raise ConfigError(f"{place} is no object", "each row is an object with a `question`")
     question = row.get("question") or row.get("problem")
     if not isinstance(question, str) or not question.strip():
-        raise ConfigError(f"{place} has no text under `question` or `problem`", "each row needs one of them")
+        names = ", ".join(f"`{name}`" for name in row) or "none"
+        raise ConfigError(
+            f"{place} has no text under `question` or `problem`", f"each row needs one of them; this one has: {names}"
+        )
     if len(question) > MAX_QUESTION_CHARS:
         raise ConfigError(
             f"the question in {place} has {len(question)} characters; at most {MAX_QUESTION_CHARS}", "shorten it"
         )
+    _check_characters(question, place)
     problem = Problem(
         id=_problem_id(row, question),
         question=question.strip(),
@@ -167,6 +163,21 @@ def _problem(row: Any, number: int, file: Path) -> Problem:
             f"{place} has half of a surrogate pair in a text", "write the character itself, or both halves"
         )
     return problem
+
+
+def _check_characters(question: str, place: str) -> None:
+    """Raise ConfigError for control characters: mostly JSON made them of LaTeX with one backslash."""
+    found = UNDOUBLED.search(question) or CONTROL.search(question)
+    if found is None:
+        return
+    character = found[0][0]
+    kind, letter = ESCAPES.get(character, (f"control character U+{ord(character):04X}", ""))
+    where = f"{place}, column {found.start() + 1} of its question: a {kind}"
+    rest = re.compile("[a-zA-Z]+").match(question, found.start() + 1)
+    if letter and rest:
+        name = letter + rest[0]
+        raise ConfigError(rf"{where}, probably \{name} with one backslash", DOUBLE_IT.format(name))
+    raise ConfigError(where, "remove it")
 
 
 def _problem_id(row: dict[str, Any], question: str) -> str:

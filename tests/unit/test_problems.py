@@ -1,8 +1,12 @@
 """A run's problems: what people's files look like, and what is wrong with them, by row."""
 
+# ruff: noqa: E501  (one line a case)
+
 from __future__ import annotations
 
+import csv
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,7 +58,7 @@ def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path, text: str) -> 
 
 
 def test_odd_line_separators_within_a_question_do_not_end_its_row(tmp_path: Path) -> None:
-    question = "One\u2028two\x85three\x0cfour"
+    question = "One\u2028two\x85three\tfour\nfive\r\nsix"
     assert read_problems(write(tmp_path, jsonl([{"question": question}])))[0].question == question
 
 
@@ -65,7 +69,7 @@ def test_a_question_without_an_id_keeps_its_name_when_rows_are_added(tmp_path: P
 
 GOOD = '{"question": "a"}\n'
 BAD = [
-    ("", r"has no problems\nhint: give a JSON list"),
+    ("", r"has no problems\nhint: give rows with a `question` each"),
     ("[]", "has no problems"),
     ("[1", r"is no JSON list: .*\nhint: each row"),
     ("[" * 100_000, "is no JSON list: "),
@@ -81,6 +85,17 @@ BAD = [
     (GOOD + '{"question": " a\\n"}\n', r"^row 2 of .* is the same question as row 1\n"),
     ('{"question": "a", "id": "x-1"}\n{"question": "b", "id": "x-1"}\n', r"^row 2 of .* has the id 'x-1' of row 1\n"),
     (jsonl([{"question": "x" * (MAX_QUESTION_CHARS + 1)}]), r"^the question in row 1 of .* has 100001 characters"),
+    (GOOD + r'{"question": "Show $\sum_n 1$."}', r"^row 2 of .*, column 21: \\sum is no escape of JSON\nhint: double the backslash: JSON needs \"\\\\sum\" for \\sum$"),
+    (GOOD + r'{"question": "$\underline{a}$"}', r"^row 2 of .*, column 16: \\underline is no escape"),
+    ('[\n {"question": "' + r"A $\alpha$" + '"}]', r"^line 2 of .*, column 19: \\alpha is no escape"),
+    (GOOD + r'{"question": "Let $\frac12$"}', r"^row 2 of .*, column 6 of its question: a form feed, probably \\frac with one backslash\nhint: double the backslash: .*\\frac$"),
+    (GOOD + r'{"question": "$x \to 0$"}', r"^row 2 of .*, column 4 of its question: a tab, probably \\to with"),
+    (GOOD + r'{"question": "$a_\text{max}$"}', r"a tab, probably \\text with one backslash"),
+    (GOOD + r'{"question": "$a \neq b$"}', r"a line break, probably \\neq with one backslash"),
+    (GOOD + r'{"question": "$\beta$ and $\rho$"}', r"column 2 of its question: a backspace, probably \\beta with"),
+    (GOOD + r'{"question": "over $\rho$"}', r"a carriage return, probably \\rho with one backslash"),
+    (GOOD + r'{"question": "a\u0000"}', r"^row 2 of .*, column 2 of its question: a control character U\+0000\nhint: remove it$"),
+    (GOOD + '{"text": "a", "n": 1}\n', r"^row 2 of .* has no text .*\nhint: each row needs one of them; this one has: `text`, `n`$"),
     (b"\xff\xfe\x00", r"^.*problems.json cannot be read: .*\nhint: give .* in UTF-8"),
 ]  # fmt: skip
 
@@ -89,6 +104,59 @@ BAD = [
 def test_a_bad_row_is_named_with_its_number(tmp_path: Path, text: str | bytes, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         read_problems(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(("suffix", "delimiter"), [(".csv", ","), (".CSV", ";"), (".tsv", "\t")])
+def test_a_table_with_quoted_texts_is_read(tmp_path: Path, suffix: str, delimiter: str) -> None:
+    file = tmp_path / f"problems{suffix}"
+    with file.open("w", newline="", encoding="utf-8-sig") as opened:
+        writer = csv.writer(opened, delimiter=delimiter)
+        writer.writerows(
+            [["id", "question"], ["one", 'Let $\\frac12$, "x";\n\tor\ty.'], ["two", "Why?"], ["", "No id."]]
+        )
+    assert [(one.id, one.question) for one in read_problems(file)] == [
+        ("one", 'Let $\\frac12$, "x";\n\tor\ty.'),
+        ("two", "Why?"),
+        (f"p{digest('No id.')}", "No id."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("id,text\n1,a\n", r"^row 1 of .* has no text .*\nhint: .*; this one has: `id`, `text`$"),
+        ("id,question\n1,a,b\n", r"^row 1 of .*, line 2 has not as many fields as there are columns: id, question"),
+        ("id,question\n1\n", r"^row 1 of .*, line 2 has not as many fields"),
+        ('id,question\n1,"a"b\n', r"after line 1: .*\nhint: double a quotation mark"),
+        ('id,question\n1,"a\n', r"after line 1: unexpected end of data"),
+        ("id,question\n", "has no problems"),
+        ("", "has no problems"),
+    ],
+)
+def test_a_bad_table_is_named_with_its_line(tmp_path: Path, text: str, problem: str) -> None:
+    file = tmp_path / "problems.csv"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=problem):
+        read_problems(file)
+
+
+def test_parquet_is_read_and_what_is_none_is_named(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    file = tmp_path / "problems.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist([{"problem": "Why?", "id": 7}, {"problem": "How?", "id": 8}]), file)
+    assert read_problems(file) == [Problem(id="7", question="Why?"), Problem(id="8", question="How?")]
+    file.write_text("no parquet")
+    with pytest.raises(ConfigError, match=r"problems.parquet is no Parquet file: .*\nhint: give a JSON list"):
+        read_problems(file)
+    with pytest.raises(ConfigError, match="there is no file"):
+        read_problems(tmp_path / "none.parquet")
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "problems.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ConfigError, match=r"Parquet needs the package pyarrow\nhint: .*'./shared\[parquet\]'"):
+        read_problems(tmp_path / "problems.parquet")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
