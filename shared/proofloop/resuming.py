@@ -23,7 +23,17 @@ GROWING = (("problems", "count"), ("problems", "proofs_per_problem"))
 
 REACHED_BY = frozenset(
     {
-        *("base_url", "endpoints", "tls", "ca_file", "api_key", "admin_key", "admin_header", "resolve_every_s"),
+        *(
+            "base_url",
+            "endpoints",
+            "tls",
+            "ca_file",
+            "api_key",
+            "api_key_env",
+            "admin_key",
+            "admin_header",
+            "resolve_every_s",
+        ),
         *("max_concurrency", "load_factor", "requests_per_minute", "tokens_per_minute"),
         *("connect_timeout_s", "idle_timeout_s", "content_timeout_s", "load_timeout_s"),
         *("max_attempts", "first_wait_s", "longest_wait_s", "max_tokens_field", "keep_versions"),

@@ -23,7 +23,7 @@ from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError, EngineError, ProofloopError
 from proofloop.ledger import Progress
 from proofloop.messages import Event, ModelPublished, ProofLabeled, ProofReviewed, ProofWritten, decode, encode
-from proofloop.records import Critique, Label, MetaCritiques, Proof
+from proofloop.records import Critique, Label, MetaCritiques, ModelRole, Proof
 from proofloop.rounds import searches_of
 from proofloop.runspec import RunSpec
 from proofloop.runtime import Role, load_role
@@ -43,7 +43,7 @@ class OneEngine(Engines):
         super().__init__(store, store.root / "cache")
         self._engine = engine
 
-    def of(self, spec: RunSpec) -> Engine:
+    def of(self, spec: RunSpec, role: ModelRole) -> Engine:
         return self._engine
 
 

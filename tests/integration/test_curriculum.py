@@ -26,7 +26,7 @@ from proofloop.engine.base import Call, GenerationRequest
 from proofloop.engine.pool import Engines
 from proofloop.errors import ConfigError, ProofloopError
 from proofloop.prompts import PromptPack, load_pack
-from proofloop.records import MODEL_ROLES, TrainingBatch, TrainingSample
+from proofloop.records import MODEL_ROLES, ModelRole, TrainingBatch, TrainingSample
 from proofloop.resuming import find_spec
 from proofloop.runspec import RunSpec
 from proofloop.standing import all_figures, manifests
@@ -205,8 +205,8 @@ class Counted(Engines):
         super().__init__(*arguments)
         self.asked: list[str] = []
 
-    def of(self, spec: RunSpec) -> Counted:
-        self._engine = super().of(spec)
+    def of(self, spec: RunSpec, role: ModelRole) -> Counted:
+        self._engine = super().of(spec, role)
         return self
 
     def submit(self, request: GenerationRequest) -> Call:

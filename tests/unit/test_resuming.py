@@ -151,7 +151,7 @@ def test_a_worker_takes_the_new_address_and_keeps_the_known_spec_while_the_store
 ) -> None:
     store, clock = LocalStore(tmp_path), [0.0]
     create_run(store, runspec(engine=SERVER), resume=False)
-    tools = Tools(store, lambda _: CountingEngine())
+    tools = Tools(store, lambda *_: CountingEngine())
     monkeypatch.setattr("proofloop.runtime.time.monotonic", lambda: clock[0])
     tools.taken.add((RUN, "verifier", "m-1"))
     assert tools.spec(RUN) == runspec(engine=SERVER)
