@@ -15,7 +15,7 @@ from proofloop.errors import ConfigError
 from proofloop.labels import find_label
 from proofloop.records import MODEL_ROLES, Label, ModelRole, Provenance, Record, Verdict
 from proofloop.resuming import find_spec
-from proofloop.runspec import Prices, RunSpec
+from proofloop.runspec import EnginePrices, Prices, RunSpec
 from proofloop.store import Store, find_record, get_record
 
 MILLION, HOUR_S = 1e6, 3600.0
@@ -189,7 +189,7 @@ class Tally:
 
     def add(self, bill: Bill) -> None:
         for role, provenance in bill.calls:
-            self._by_role[role] += spent(provenance, self._prices)
+            self._by_role[role] += spent(provenance, self._prices.of(role))
         self._seen.add(bill.problem_id)
         self._proofs += 1
         if bill.label is None:
@@ -213,13 +213,13 @@ class Tally:
         )
 
 
-def spent(provenance: Provenance, prices: Prices) -> Spent:
+def spent(provenance: Provenance, prices: EnginePrices) -> Spent:
     """What one call cost; one that the engine failed counts as a call."""
     used = (provenance.prompt_tokens, provenance.completion_tokens, provenance.engine_seconds)
     return Spent(1, *used, money(prices, *used))
 
 
-def money(prices: Prices, prompt_tokens: float, completion_tokens: float, engine_seconds: float) -> float:
+def money(prices: EnginePrices, prompt_tokens: float, completion_tokens: float, engine_seconds: float) -> float:
     """What so much costs at these prices."""
     return (
         prompt_tokens / MILLION * prices.per_million_prompt_tokens

@@ -19,9 +19,9 @@ from proofloop.errors import ConfigError
 from proofloop.records import ModelRole
 from proofloop.rewards import PAPER_ALPHA, PAPER_BETA
 from proofloop.runspec import (
+    EnginePrices,
     EngineSection,
     Labeling,
-    Prices,
     RoleSampling,
     SamplingSection,
     Section,
@@ -248,7 +248,7 @@ class CurriculumSpec(Section):
     consolidate: Consolidate = Consolidate()
     gate: Gate = Gate()
     watch: Watch = Watch()
-    prices: Prices = Prices()
+    prices: EnginePrices = EnginePrices()
     measured: int = Field(
         256,
         ge=0,

@@ -16,7 +16,7 @@ from proofloop.costs import HOUR_S, Spent, Tally, bills, money, spec_of
 from proofloop.errors import ConfigError
 from proofloop.records import MODEL_ROLES, ModelRole, Role
 from proofloop.rounds import searches_of
-from proofloop.runspec import Labeling, Prices, RunSpec
+from proofloop.runspec import EnginePrices, Labeling, Prices, RunSpec
 from proofloop.store import Store
 
 LABELER_S = 0.1
@@ -156,7 +156,7 @@ def _row(role: Role, work: Work, model: Served, proofs_per_hour: float, load: Lo
     replicas, busy = _replicas(calls / HOUR_S * model.answer_tokens, model.tokens_per_second, load.busy)
     slots = load.concurrency[role]
     gpus = replicas * model.gpus
-    cost, priced_by = _cost(calls, model, gpus * load.gpu_hour, prices)
+    cost, priced_by = _cost(calls, model, gpus * load.gpu_hour, prices.of(role))
     return RolePlan(
         role=role,
         messages_per_hour=proofs_per_hour * work.messages,
@@ -177,13 +177,13 @@ def _row(role: Role, work: Work, model: Served, proofs_per_hour: float, load: Lo
     )
 
 
-def _cost(calls: float, model: Served, gpu_hours: float, prices: Prices) -> tuple[float | None, PricedBy | None]:
+def _cost(calls: float, model: Served, gpu_hours: float, prices: EnginePrices) -> tuple[float | None, PricedBy | None]:
     """What an hour's calls cost, and by whose price: that of the GPUs, where somebody said one, or the run's."""
     if gpu_hours:
         return gpu_hours, "--gpu-hour"
     if not calls:
         return 0.0, None
-    if prices == Prices():
+    if prices == EnginePrices():
         return None, None
     used = calls * model.prompt_tokens, calls * model.answer_tokens, calls * model.call_seconds
     return money(prices, *used), "[prices]"

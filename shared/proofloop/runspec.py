@@ -18,7 +18,7 @@ from proofloop import keys
 from proofloop.domains import prompts_of
 from proofloop.errors import ConfigError, CorruptObject
 from proofloop.prompts import Reading
-from proofloop.records import MODEL_ROLES, TRAINED_ROLES, ModelRole, Sampling, TrainedRole
+from proofloop.records import MODEL_ROLES, TRAINED_ROLES, ModelRole, Role, Sampling, TrainedRole
 from proofloop.rewards import PAPER_ALPHA, PAPER_BETA, RewardPreset
 
 
@@ -259,12 +259,33 @@ class Flow(Section):
     labeler: int = Field(2, ge=1, le=64)
 
 
-class Prices(Section):
-    """What things cost, in one currency; zero where nobody pays."""
+class EnginePrices(Section):
+    """What an engine costs, in one currency; zero where nobody pays."""
 
     per_million_prompt_tokens: float = Field(0.0, ge=0, description="of runs alone, not of a curriculum")
     per_million_completion_tokens: float = Field(0.0, ge=0, description="of runs alone, not of a curriculum")
     per_engine_hour: float = Field(0.0, ge=0, description="an hour of the engine; of a curriculum, of its stages")
+
+
+class RolePrices(Section):
+    """What differs for the engine of one role."""
+
+    per_million_prompt_tokens: float | None = Field(None, ge=0)
+    per_million_completion_tokens: float | None = Field(None, ge=0)
+    per_engine_hour: float | None = Field(None, ge=0)
+
+
+class Prices(EnginePrices):
+    """What the engines of a run cost: that of all roles, and what differs for some."""
+
+    generator: RolePrices = RolePrices()
+    verifier: RolePrices = RolePrices()
+    meta_verifier: RolePrices = RolePrices()
+
+    def of(self, role: Role) -> EnginePrices:
+        own: RolePrices = getattr(self, role, RolePrices())
+        shared = {name: getattr(self, name) for name in EnginePrices.model_fields}
+        return EnginePrices(**{**shared, **own.model_dump(exclude_none=True)})
 
 
 def _prompts(checked: dict[str, Any]) -> str:

@@ -219,6 +219,29 @@ def test_what_is_no_event_is_dead_and_can_be_looked_at_replayed_and_dropped(inst
     assert list(installation.letters.letters()) == []
 
 
+def test_roles_without_workers_are_named_until_they_are_there(installation: Installation) -> None:
+    run = installation.folder / "alone.toml"
+    run.write_text(RUN.replace("chaos", "alone").replace("count = 25", "count = 1"))
+    posing = installation.call("run", str(run))
+    assert wait_until(lambda: _named_absent(installation) == [[*WALK_ROLES]], 30), installation.log()
+    findings = {finding["what"]: finding for finding in json.loads(_output(installation, "doctor", "--json"))}
+    assert (findings["workers"]["state"], findings["workers"]["found"]) == (
+        "warning",
+        "generator 0, verifier 0, meta_verifier 0, labeler 0, trainer 0",
+    )
+    for role in WALK_ROLES:
+        installation.start(role)
+    assert posing.wait(90) == 0, installation.log()
+    findings = {finding["what"]: finding for finding in json.loads(_output(installation, "doctor", "--json"))}
+    assert findings["workers"]["state"] == "ok"
+
+
+def _named_absent(installation: Installation) -> list[list[str]]:
+    """The roles that a run named as without workers, each time it did."""
+    lines = (installation.folder / "log.txt").read_text().splitlines()
+    return [json.loads(line)["roles"] for line in lines if "roles_without_workers" in line]
+
+
 def test_doctor_names_broker_and_store(installation: Installation) -> None:
     findings = {finding["what"]: finding for finding in json.loads(_output(installation, "doctor", "--json"))}
     assert findings["broker"]["state"] == findings["store"]["state"] == "ok"

@@ -12,7 +12,7 @@ from proofloop.errors import ConfigError
 from proofloop.runspec import load_prices
 from proofloop.store import LocalStore, put_record
 from proofloop.walk import create_run
-from tests.builders import PROOF, RUN, proof, runspec
+from tests.builders import PROOF, RUN, critique, proof, runspec, valid
 
 
 def test_a_past_run_is_counted_by_other_prices(tmp_path: Path) -> None:
@@ -25,6 +25,16 @@ def test_a_past_run_is_counted_by_other_prices(tmp_path: Path) -> None:
     assert (found.total.money, found.priced) == (pytest.approx(1 + 20), True)
 
 
+def test_a_role_with_prices_of_its_own_is_counted_by_them(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    prices = {"per_million_completion_tokens": 1e6, "verifier": {"per_million_completion_tokens": 5e6}}
+    create_run(store, runspec(prices=prices), resume=False)
+    put_record(store, keys.proof(RUN, PROOF), proof())
+    put_record(store, keys.critique(RUN, PROOF, 0), critique(0, valid(1.0)))
+    found = costs(store, RUN).by_role
+    assert (found["generator"].money, found["verifier"].money) == (pytest.approx(20), pytest.approx(100))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -32,6 +42,7 @@ def test_a_past_run_is_counted_by_other_prices(tmp_path: Path) -> None:
         ("[prices]\nper_engine_hour = 0\n", "no price above 0"),
         ("[prices]\nper_million_tokens = 3\n", "unknown key .prices. per_million_tokens"),
         ("[prices]\nper_engine_hour = -1\n", "per_engine_hour = -1"),
+        ("[prices.verifier]\nper_engine_hour = -1\n", ".prices.verifier. per_engine_hour = -1"),
         ("prices = 3\n", "prices = 3"),
         ("[prices", "is not TOML"),
     ],
