@@ -52,7 +52,7 @@ def task_message(
     must_arrive: bool = True,
 ) -> Message:
     """A message that makes Celery run `task` with this event; it expires after `after_s` if that is set."""
-    of_celery = {"lang": "py", "task": task, "id": id, "root_id": id, "argsrepr": id, "kwargsrepr": "{}"}
+    of_celery = {"lang": "py", "task": task, "id": id, "argsrepr": id}
     properties = _properties(
         of_celery | dict(headers),
         after_s,
