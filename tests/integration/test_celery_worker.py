@@ -162,6 +162,8 @@ def test_celery_control_loses_no_event(place: Place) -> None:
     place.bus.publish([EVENT, ReviewJudged(run_id="r1", proof_id="p2", index=0)])
     assert wait_until(lambda: len(place.seen) == 1, 30)
     control = place.bus.app.control
+    [[active]] = control.inspect(timeout=10, limit=1).active().values()
+    assert active["args"] == [json.loads(encode(EVENT))]
     for command, arguments in {
         "revoke": {"task_id": EVENT.id, "terminate": True},
         "add_consumer": {"queue": f"{place.namespace}.verifier"},

@@ -7,6 +7,7 @@ broker, also acknowledgements. Handlers run in the pool's threads.
 
 from __future__ import annotations
 
+import json
 import queue as queues
 import random
 import sys
@@ -31,8 +32,9 @@ from proofloop.bus import celery_control
 from proofloop.bus.base import BusState
 from proofloop.bus.celery_bus import CeleryBus, EventTask, raw
 from proofloop.bus.link import FIRST_PAUSE_S, LONGEST_PAUSE_S, STALLED_S
-from proofloop.bus.task_message import AS_IT_CAME, RAW, counts, is_ours
+from proofloop.bus.task_message import AS_IT_CAME, RAW, counts, event_of, is_ours
 from proofloop.errors import ConfigError, ProofloopError
+from proofloop.messages import encode, read_event
 
 log = structlog.get_logger()
 
@@ -202,6 +204,12 @@ class EventRequest(Request):  # type: ignore[misc]
     def revoked(self) -> bool:
         """Never: Celery acknowledges what is revoked or has expired."""
         return False
+
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """What `inspect` shows: the event is decoded only here."""
+        fields: dict[str, Any] = super().info(safe)
+        event = None if safe else read_event(event_of(raw(self.message)))
+        return fields | {"args": [json.loads(encode(event))]} if event else fields
 
     def cancel(self, pool: HandlerThreads, *_: object, **__: object) -> None:
         """Called at a cold shutdown (SIGQUIT, or Ctrl-C twice): the handlers give their messages back."""
