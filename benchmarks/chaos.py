@@ -284,8 +284,9 @@ def key_of(question: str) -> str:
     match name.split("-"):
         case ["critique", index]:
             return keys.critique("chaos", proof_id, int(index))
-        case ["meta", index, _]:
-            return keys.meta_critiques("chaos", proof_id, SELF_CRITIQUE if index == "self" else int(index))
+        case ["meta", index, number]:
+            of = SELF_CRITIQUE if index == "self" else int(index)
+            return keys.meta_critique("chaos", proof_id, of, int(number))
         case _:
             return keys.proof("chaos", proof_id)
 

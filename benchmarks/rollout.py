@@ -43,7 +43,7 @@ from proofloop.bus.dead_letters import DeadLetters
 from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.engine.triton_contract import triton_name
 from proofloop.models import served_log
-from proofloop.records import Critique, MetaCritiques, Proof
+from proofloop.records import Critique, MetaCritique, Proof
 from proofloop.runspec import load_runspec
 from proofloop.store import Store, find_record, get_record
 from proofloop.walk import create_run, planned
@@ -306,8 +306,8 @@ class Rollout:
         found = {proof.id: self._critiques(proof) for proof in proofs}
         metas = [meta for proof in proofs for meta in self._meta_critiques(proof)]
         others = [proof.provenance.model_version for proof in proofs]
-        others += [one.provenance.model_version for meta in metas for one in meta.assessments]
-        verdicts = [proof.verdict for proof in proofs] + [one.verdict for meta in metas for one in meta.assessments]
+        others += [meta.provenance.model_version for meta in metas]
+        verdicts = [proof.verdict for proof in proofs] + [meta.verdict for meta in metas]
         verdicts += [critique.verdict for critiques in found.values() for critique in critiques]
         asked = [proof for proof in proofs if proof.verdict.outcome == "valid"]
         versions = {name: [one.provenance.model_version for one in critiques] for name, critiques in found.items()}
@@ -329,9 +329,9 @@ class Rollout:
     def _critiques(self, proof: Proof) -> list[Critique]:
         return [get_record(self.store, key, Critique) for key in self.store.list(keys.critiques(RUN, proof.id))]
 
-    def _meta_critiques(self, proof: Proof) -> list[MetaCritiques]:
+    def _meta_critiques(self, proof: Proof) -> list[MetaCritique]:
         listed = self.store.list(f"runs/{RUN}/proofs/{proof.id}/meta_critiques/")
-        return [get_record(self.store, key, MetaCritiques) for key in listed]
+        return [get_record(self.store, key, MetaCritique) for key in listed]
 
 
 if __name__ == "__main__":

@@ -5,9 +5,8 @@ An answer that nobody needs any more is cancelled.
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NoReturn
@@ -16,10 +15,11 @@ import structlog
 
 from proofloop import keys
 from proofloop.engine.base import Call, ChatMessage, Generation, GenerationRequest
-from proofloop.engine.trial import check_taken
+from proofloop.engine.trial import check_taken, is_answered
 from proofloop.errors import AccessRefused, CallRefused, EngineError, Reject, Retry, StoreError
+from proofloop.failing import MOST_ROUNDS
 from proofloop.prompts import Prompt
-from proofloop.records import ModelRole, Provenance, Tokens, Verdict, derive_seed, digest
+from proofloop.records import ModelRole, Provenance, RawAnswer, Tokens, Verdict, derive_seed, digest
 from proofloop.runspec import RunSpec
 from proofloop.runtime import MODEL, Tools
 
@@ -32,13 +32,13 @@ RARELY = 16
 """A long call looks in the store whether it is still needed at every 16th poll: thousands of them wait at once."""
 
 ENGINE_AWAY_S, LONGEST_AWAY_S = 2.0, 300.0
-"""How long a message waits before an engine that failed is asked again; as long as the engine says, up to the second.
+"""How long a message waits before an engine that failed is asked again: as long as the engine says, up to the second.
 
-On a broker the others that wait may have to wait behind it.
+It doubles with each round in which others are answered. On a broker the others that wait may have to wait behind it.
 """
 
-SILENCE_S = 30.0
-"""A run that had no answer for so long while its engine fails is warned of, and again after as long."""
+
+MAX_REASON_CHARS = 500
 
 
 class Cancelled(Exception):
@@ -61,25 +61,32 @@ class Question:
         """The same for every message that needs this answer; the version in service may have changed meanwhile."""
         return f"{self.run_id}/{self.role}/{self.proof_id}/{self.name}"
 
+    @property
+    def answer_name(self) -> str:
+        """The name by which `proofloop proof` prints the answer (see `answers`)."""
+        return self.proof_id if self.role == "generator" else f"{self.proof_id}/{self.name}"
+
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back. `failure` is set when the engine says that this call can never work; the text is then empty.
+    """What came back. `failure` is set when the engine has no answer to this call; the text is then empty.
 
-    `is_counted`: another message got this answer too and counts its verdict.
+    `raw` is all that the model wrote. `is_counted`: another message got this answer too and counts its verdict.
     """
 
     text: str
     finish_reason: str
     provenance: Provenance
-    failure: str = ""
+    raw: RawAnswer
+    failure: Verdict | None = None
     is_counted: bool = field(default=False, compare=False)
 
-    def verdict(self, parsed: Verdict, role: ModelRole, tools: Tools) -> Verdict:
+    def verdict(self, parsed: Verdict, question: Question, tools: Tools) -> Verdict:
         """The parser's verdict, unless the engine failed; counted."""
-        verdict = Verdict(outcome="engine_failed", reason=self.failure) if self.failure else parsed
+        verdict, role = self.failure or parsed, question.role
         if not self.is_counted:
             tools.metrics.count_verdict(role, self.provenance.model_version, verdict.outcome)
+            tools.early_warnings.add(tools.spec(question.run_id), role, question.answer_name, verdict)
         return verdict
 
 
@@ -121,27 +128,22 @@ class Asked:
         self._call = tools.calls.join(question.key, lambda: _submit(tools, spec, question.role, self._request()))
 
     def answer(self, unneeded: Callable[[], bool] = lambda: False) -> Answer:
-        """Wait for the answer.
+        """Wait for the answer. Raises what `answers_of` raises."""
+        [(_, answer)] = answers_of([self], unneeded)
+        return answer
 
-        Raises Retry when the engine is away or the process stops, Reject when the engine has no answer for the run,
-        Cancelled when `unneeded` became true.
+    def poll(self, timeout_s: float) -> Answer | None:
+        """The answer; None when it has not come by then.
+
+        Raises Retry when the call must be made again later, Reject when the engine has no answer for the run.
         """
-        question = self._question
-        with self._tools.span(f"engine {question.role}", question.run_id, question.proof_id, model=question.version):
-            return self._wait(unneeded)
-
-    def _wait(self, unneeded: Callable[[], bool]) -> Answer:
-        poll = 0
-        while True:
-            poll += 1
-            try:
-                return self._once(partial(self._answer, self._call.result(POLL_S)))
-            except TimeoutError:
-                self._stop_if_asked()
-                if poll in (1, 2, 4, 8) or poll % RARELY == 0:
-                    self._stop_if(unneeded)
-            except EngineError as failure:
-                return self._once(partial(self._failed, failure))
+        try:
+            generation = self._call.result(timeout_s)
+        except TimeoutError:
+            return None
+        except EngineError as failure:
+            return self._once(partial(self._failed, failure))
+        return self._once(partial(self._answer, generation))
 
     def _once(self, make: Callable[[], Answer]) -> Answer:
         """Count the answer and keep its tokens once, however many messages share it."""
@@ -149,12 +151,34 @@ class Asked:
         return answer if self._call.is_first else replace(answer, is_counted=True)
 
     def _failed(self, failure: EngineError) -> Answer:
-        error = self._weighed(failure)
+        error, rounds = self._weighed(failure), 1
+        if error.retryable:
+            rounds = self._rounds_failed()
+            if rounds >= MOST_ROUNDS:
+                error = self._refused(error, rounds)
         self._count_failure(error)
         if not isinstance(error, CallRefused):
-            self._give_up(error)
+            self._give_up(error, rounds)
         provenance = self._provenance(0, 0, 0.0, self._question.version)
-        return Answer("", "failed", provenance, failure=storable(str(error)[:500]))
+        raw = RawAnswer.of(storable(failure.partial), storable(failure.partial_reasoning))
+        reason = storable(str(error)[:MAX_REASON_CHARS])
+        return Answer("", "failed", provenance, raw, Verdict(outcome="engine_failed", reason=reason, cause=error.cause))
+
+    def _rounds_failed(self) -> int:
+        question, tools = self._question, self._tools
+
+        def try_another() -> bool:
+            engine, pack = tools.engine(self._spec, question.role), tools.pack(question.run_id)
+            return is_answered(engine, self._spec, pack, question.role, question.version, lambda: tools.must_cancel)
+
+        return tools.failing.failed(question.run_id, question.role, question.key, try_another)
+
+    def _refused(self, error: EngineError, rounds: int) -> CallRefused:
+        """The error of a call that failed once too often, while others were answered."""
+        self._tools.failing.given_up(self._question.key)
+        others = f"in {rounds} rounds, while other calls of the {self._question.role} were answered"
+        log.warning("engine_call_given_up", call=self._question.key, problem=error.problem, rounds=rounds)
+        return CallRefused(f"{error.problem}; {others}", hint=error.hint, cause=error.cause)
 
     def cancel(self) -> None:
         self._call.cancel()
@@ -178,7 +202,7 @@ class Asked:
         reason = "refused" if isinstance(error, CallRefused) else "away" if error.retryable else "unusable"
         self._tools.metrics.engine_failures.labels(self._question.role, reason).inc()
 
-    def _give_up(self, error: EngineError) -> NoReturn:
+    def _give_up(self, error: EngineError, rounds: int) -> NoReturn:
         """Try again later; where that cannot help (no such model, no access) fail no proof.
 
         A process of one run then stops, and one without access that no engine ever answered: others may handle the
@@ -191,31 +215,15 @@ class Asked:
                 raise Reject(problem) from error
             self._tools.stop(problem)
         self._warn_of_silence(error)
-        after_s = min(max(ENGINE_AWAY_S, error.after_s or 0.0), LONGEST_AWAY_S)
+        after_s = min(max(ENGINE_AWAY_S * 2 ** (rounds - 1), error.after_s or 0.0), LONGEST_AWAY_S)
         raise Retry(f"engine: {error}", after_s=after_s) from error
 
     def _warn_of_silence(self, error: EngineError) -> None:
-        """One message says what all meet."""
-        heard, about, now = self._tools.heard, (self._question.run_id, self._question.role), time.monotonic()
-        if now - heard.setdefault(about, now) >= SILENCE_S:
-            heard[about] = now
-            kind = self._spec.engine.of(self._question.role).kind
-            log.warning("engine_away", engine=kind, role=self._question.role, reason=str(error))
-
-    def _stop_if_asked(self) -> None:
-        if self._tools.must_cancel:
-            self._call.cancel()
-            raise Retry("the process is stopping", after_s=0.0)
-
-    def _stop_if(self, unneeded: Callable[[], bool]) -> None:
-        try:
-            is_unneeded = unneeded()
-        except StoreError as error:  # nobody can say: the answer is paid for, so it is waited for
-            log.warning("store_away", reason=str(error))
-            return
-        if is_unneeded:
-            self._call.cancel()
-            raise Cancelled
+        """Warn once per outage and half minute, not once per message."""
+        role = self._question.role
+        if since := self._tools.failing.silence(self._question.run_id, role):
+            kind = self._spec.engine.of(role).kind
+            log.warning("engine_away", engine=kind, role=role, since=since, reason=str(error))
 
     def _request(self) -> GenerationRequest:
         question = self._question
@@ -233,7 +241,7 @@ class Asked:
         if generation.finish_reason == "cancelled":
             raise Retry("the engine cancelled the call", after_s=ENGINE_AWAY_S)
         self._tools.taken.add(self._version)
-        self._tools.heard[self._question.run_id, role] = time.monotonic()
+        self._tools.failing.answered(self._question.run_id, role, self._question.key)
         self._tools.metrics.count_answer(
             role,
             generation.model_version,
@@ -252,7 +260,8 @@ class Asked:
             generation.finish_reason,
             generation.served_by,
         )
-        return Answer(storable(generation.text), generation.finish_reason, provenance)
+        text, reasoning = storable(generation.text), storable(generation.reasoning)
+        return Answer(text, generation.finish_reason, provenance, RawAnswer.of(text, reasoning))
 
     def _keep(self, tokens: Tokens) -> str:
         """Store the tokens as sampled, before the record that names them."""
@@ -284,3 +293,57 @@ class Asked:
             finish_reason=finish_reason,
             served_by=served_by,
         )
+
+
+def answers_of(asked: Sequence[Asked], unneeded: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, Answer]]:
+    """The answers as they come, each with the position of its question, so that each can be stored at once.
+
+    Raises Retry when the engine is away or the process stops, Reject when the engine has no answer for the run,
+    Cancelled when `unneeded` became true. A call that must be made again later does not end the others: Retry is then
+    raised after their answers. Whatever else ends this cancels the calls that still run.
+    """
+    if not asked:
+        return
+    waiting, polls = dict(enumerate(asked)), 0
+    later: Retry | None = None
+    tools, question = asked[0]._tools, asked[0]._question
+    span = tools.span(f"engine {question.role}", question.run_id, question.proof_id, model=question.version)
+    try:
+        with span:
+            while waiting:
+                first = next(iter(waiting))
+                for position, one in list(waiting.items()):
+                    try:
+                        answer = one.poll(POLL_S if position == first else 0.0)
+                    except Retry as wish:
+                        later = later or wish
+                        del waiting[position]
+                        continue
+                    if answer is not None:
+                        del waiting[position]
+                        yield position, answer
+                if first in waiting:
+                    polls += 1
+                    _stop_if_asked(tools)
+                    if polls in (1, 2, 4, 8) or polls % RARELY == 0:
+                        _stop_if(unneeded)
+    finally:
+        for one in waiting.values():
+            one.cancel()
+    if later:
+        raise later
+
+
+def _stop_if_asked(tools: Tools) -> None:
+    if tools.must_cancel:
+        raise Retry("the process is stopping", after_s=0.0)
+
+
+def _stop_if(unneeded: Callable[[], bool]) -> None:
+    try:
+        is_unneeded = unneeded()
+    except StoreError as error:  # nobody can say: the answer is paid for, so it is waited for
+        log.warning("store_away", reason=str(error))
+        return
+    if is_unneeded:
+        raise Cancelled

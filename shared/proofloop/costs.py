@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from proofloop import keys
+from proofloop.answers import ROLE_OF_KIND
 from proofloop.errors import ConfigError
 from proofloop.labels import find_label
 from proofloop.records import MODEL_ROLES, Label, ModelRole, Provenance, Record, Verdict
@@ -112,10 +113,6 @@ class _Call(Record):
     provenance: Provenance
 
 
-class _Assessments(Record):
-    assessments: tuple[_Call, ...]
-
-
 class _Proof(Record):
     id: str
     problem_id: str
@@ -157,23 +154,18 @@ def _bill(store: Store, run_id: str, proof_id: str, found: Iterable[str]) -> Bil
         return None
     writing: tuple[ModelRole, Provenance] = ("generator", proof.provenance)
     label = find_label(store, run_id, proof_id)
-    judged = sum(_folder(name) == "meta_critiques" for name in names)
+    judged = len({name.rsplit("/", 1)[0] for name in names if _kind(name) == "meta_critiques"})
     return Bill(proof_id, proof.problem_id, proof.verdict, (writing, *before), label, judged)
 
 
-def _folder(key: str) -> str:
-    return key.rsplit("/", 2)[1]
+def _kind(key: str) -> str:
+    """The folder of a proof that a key lies in: `runs/RUN/proofs/PROOF/KIND/...`."""
+    return key.split("/")[4]
 
 
 def _before_the_label(store: Store, key: str) -> Iterator[tuple[ModelRole, Provenance]]:
-    folder = _folder(key)
-    if folder == "attempts":
-        yield "generator", get_record(store, key, _Call).provenance
-    elif folder == "critiques":
-        yield "verifier", get_record(store, key, _Call).provenance
-    elif folder == "meta_critiques":
-        for assessment in get_record(store, key, _Assessments).assessments:
-            yield "meta_verifier", assessment.provenance
+    if (role := ROLE_OF_KIND.get(_kind(key))) is not None:
+        yield role, get_record(store, key, _Call).provenance
 
 
 class Tally:

@@ -73,13 +73,17 @@ class BusError(ProofloopError):
 class EngineError(ProofloopError):
     """A model call failed. `retryable` is true when the same call may work later: in `after_s`, if the engine says.
 
-    `hint` is the way out, where the engine knows one.
+    `hint` is the way out, where the engine knows one. `cause` is the problem without what differs from call to call,
+    so that it can be counted. `partial` and `partial_reasoning` are what had come of the answer.
     """
 
-    def __init__(self, problem: str, *, retryable: bool, after_s: float | None = None, hint: str = "") -> None:
+    def __init__(
+        self, problem: str, *, retryable: bool, after_s: float | None = None, hint: str = "", cause: str = ""
+    ) -> None:
         super().__init__(problem)
-        self.problem, self.hint = problem, hint
+        self.problem, self.hint, self.cause = problem, hint, cause
         self.retryable, self.after_s = retryable, after_s
+        self.partial = self.partial_reasoning = ""
 
     def __str__(self) -> str:
         return f"{self.problem}; {self.hint}" if self.hint else self.problem
@@ -88,15 +92,15 @@ class EngineError(ProofloopError):
 class CallRefused(EngineError):
     """The engine works and will never answer this call: too long a prompt, a filtered answer."""
 
-    def __init__(self, problem: str, *, hint: str = "") -> None:
-        super().__init__(problem, retryable=False, hint=hint)
+    def __init__(self, problem: str, *, hint: str = "", cause: str = "") -> None:
+        super().__init__(problem, retryable=False, hint=hint, cause=cause)
 
 
 class AccessRefused(EngineError):
     """The engine does not let this process ask."""
 
-    def __init__(self, problem: str, *, hint: str = "") -> None:
-        super().__init__(problem, retryable=False, hint=hint)
+    def __init__(self, problem: str, *, hint: str = "", cause: str = "") -> None:
+        super().__init__(problem, retryable=False, hint=hint, cause=cause)
 
 
 class Retry(ProofloopError):

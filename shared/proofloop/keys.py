@@ -104,8 +104,18 @@ def judgement(run_id: str, proof_id: str, index: int) -> str:
 
 
 def meta_critiques(run_id: str, proof_id: str, index: int) -> str:
+    """Each lies there by itself: one that was paid for is kept whatever becomes of its siblings."""
     name = "self" if index < 0 else f"{index:05d}"
-    return f"runs/{run_id}/proofs/{proof_id}/meta_critiques/{name}.json"
+    return f"runs/{run_id}/proofs/{proof_id}/meta_critiques/{name}/"
+
+
+def meta_critique(run_id: str, proof_id: str, index: int, number: int) -> str:
+    return f"{meta_critiques(run_id, proof_id, index)}{number:03d}.json"
+
+
+def raw_answer(run_id: str, proof_id: str, answer: str, content_digest: str) -> str:
+    """What the generator wrote; named by its content for the same reason as tokens."""
+    return f"runs/{run_id}/proofs/{proof_id}/raw/{answer}-{content_digest}.json"
 
 
 def tokens(run_id: str, proof_id: str, answer: str, content_digest: str) -> str:
@@ -147,6 +157,15 @@ def evaluation(run_id: str) -> str:
 def summary(run_id: str) -> str:
     """Before and after of a run with training."""
     return f"runs/{run_id}/summary.json"
+
+
+def early_warnings(run_id: str) -> str:
+    """Of roles most of whose first answers could not be read, one each."""
+    return f"runs/{run_id}/early_warnings/"
+
+
+def early_warning(run_id: str, role: str) -> str:
+    return f"{early_warnings(run_id)}{role}.json"
 
 
 def rounds(run_id: str) -> str:

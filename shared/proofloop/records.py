@@ -67,11 +67,20 @@ class Provenance(Record):
 
 
 class Verdict(Record):
-    """What a parser made of an answer. Only a valid verdict has a score; the others say why they have none."""
+    """What a parser made of an answer. Only a valid verdict has a score; the others say why they have none.
+
+    `cause` is the reason in words that many answers share, without what each has of its own; empty where the reason
+    is such already.
+    """
 
     outcome: Literal["valid", "malformed", "truncated", "engine_failed"]
     score: Score | None = None
     reason: str = ""
+    cause: str = ""
+
+    @property
+    def shared_reason(self) -> str:
+        return self.cause or self.reason
 
 
 class Tokens(Record):
@@ -88,6 +97,41 @@ class Tokens(Record):
     routed_experts: tuple[tuple[int, ...], ...] | None = None
 
 
+MAX_RAW_CHARS = 500_000
+"""Characters of an answer, and as many of its reasoning, that are kept: about 128,000 tokens each."""
+
+
+class RawAnswer(Record):
+    """What a model wrote, before anything was read from it.
+
+    `text` is the final response, None where the record that holds this has it as `analysis`; `reasoning` is the
+    thinking. Of a longer one the middle is missing, `left_out` characters in all.
+    """
+
+    text: str | None = ""
+    reasoning: str = ""
+    left_out: int = 0
+
+    @classmethod
+    def of(cls, text: str, reasoning: str = "") -> RawAnswer:
+        """Cut to MAX_RAW_CHARS."""
+        left_out = sum(max(0, len(each) - MAX_RAW_CHARS) for each in (text, reasoning))
+        return cls(text=_without_middle(text), reasoning=_without_middle(reasoning), left_out=left_out)
+
+    def beside(self, analysis: str) -> RawAnswer:
+        """To be stored in a record with this analysis: a text that differs by white space alone is not held twice."""
+        is_held = self.text is not None and self.text.strip() == analysis
+        return self.model_copy(update={"text": None}) if is_held else self
+
+
+def _without_middle(text: str) -> str:
+    """Both ends count: a solution begins the answer, its score ends it."""
+    if len(text) <= MAX_RAW_CHARS:
+        return text
+    half = MAX_RAW_CHARS // 2
+    return f"{text[:half]}\n[... {len(text) - MAX_RAW_CHARS} characters are left out here ...]\n{text[-half:]}"
+
+
 class Critique(Record):
     """One analysis of one proof. `index` is i of n, or -1 for the generator's own."""
 
@@ -96,6 +140,7 @@ class Critique(Record):
     analysis: str
     verdict: Verdict
     provenance: Provenance
+    raw: RawAnswer | None = None
 
 
 class Proof(Record):
@@ -103,7 +148,8 @@ class Proof(Record):
 
     `group` names the proofs sampled for the same prompt. `verdict` is that of the whole answer: the format and the
     self-evaluation's score s'. `provenance` covers both parts. `verifier_version` will review it, the same for all its
-    critiques.
+    critiques. `raw_key` says where its raw answer lies: not in here, since n verifiers and as many meta-verifiers read
+    this record, and the reasoning may be fifty times as long as the proof.
     """
 
     id: str
@@ -116,6 +162,7 @@ class Proof(Record):
     provenance: Provenance
     verifier_version: str
     parents: tuple[str, ...] = ()
+    raw_key: str = ""
 
 
 class MetaCritique(Record):
@@ -124,14 +171,7 @@ class MetaCritique(Record):
     analysis: str
     verdict: Verdict
     provenance: Provenance
-
-
-class MetaCritiques(Record):
-    """The assessments of critique `index`: m of them, or as many as fixed the majority."""
-
-    proof_id: str
-    index: int
-    assessments: tuple[MetaCritique, ...]
+    raw: RawAnswer | None = None
 
 
 class Judgement(Record):

@@ -22,6 +22,7 @@ import structlog
 from proofloop import keys
 from proofloop.bus import ACK, DELIVERY_LIMIT, Bus, BusState, Delivery, Outcome
 from proofloop.calls import LookAgain, RunningCalls
+from proofloop.early_warning import EarlyWarnings
 from proofloop.engine.base import Engine, prepare
 from proofloop.errors import (
     BusError,
@@ -35,6 +36,7 @@ from proofloop.errors import (
     StoreError,
     install_hint,
 )
+from proofloop.failing import Failing
 from proofloop.messages import Event, ModelPublished, decode
 from proofloop.metrics import Metrics
 from proofloop.models import is_adopted, last_served, put_in_service, served_log, verify_version
@@ -142,8 +144,8 @@ class Tools:
         self._looking = threading.Lock()  # one thread asks the store, the others go on with what they know
         self.taken: set[tuple[str, ModelRole, str]] = set()
         """The versions, by run and role, of which the engine took a call: it refuses some, not all."""
-        self.heard: dict[tuple[str, ModelRole], float] = {}
-        """When a run's role last had an answer, or it was last said that it has none."""
+        self.failing = Failing()
+        self.early_warnings = EarlyWarnings(self.store, is_shown=self.has_one_run)
         self.unloaded: dict[tuple[str, ModelRole], float] = {}
         """Since when a run's role has a published version that nothing loads, or when that was last said."""
 

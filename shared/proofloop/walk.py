@@ -172,6 +172,7 @@ class LocalWalk:
         self._bus = LocalBus(on_dead=self._bury, on_publish=self._observe)
         self._slots = threading.Semaphore(spec.flow.max_waiting_proofs)
         self._ledger = Ledger(spec, store, 0, {})
+        self._report: Callable[[Progress], None] = lambda progress: None
         self._untrained = ""
         self._buried: list[DeadLetterRecord] = []
 
@@ -201,9 +202,10 @@ class LocalWalk:
         Raises Interrupted when asked to stop, ProofloopError when proofs got stuck.
         """
         self._ledger = Ledger(self._spec, self._store, planned_proofs, steps_taken(self._store, self._spec))
+        self._report = report
         forget_letters_of_proofs(self._store, self._spec.name)
         for position, event in enumerate(planned(self._spec, self._store)):
-            self._wait_for_trainer(position // self._spec.problems.proofs_per_problem, report)
+            self._wait_for_trainer(position // self._spec.problems.proofs_per_problem)
             self._pose(event)
             self._pose_refinements()
             report(self._ledger.progress())
@@ -223,14 +225,14 @@ class LocalWalk:
         self._check_stopping()
         return self._buried
 
-    def _wait_for_trainer(self, problem: int, report: Callable[[Progress], None]) -> None:
+    def _wait_for_trainer(self, problem: int) -> None:
         """Do not run further ahead of the trainer than the run allows.
 
         Where it has handled all labels and took no step, they were nothing to learn from: a step's problems more.
         """
         while not self._ledger.may_pose(problem):
             self._check_stopping()
-            report(self._ledger.progress())
+            self._report(self._ledger.progress())
             if self._bus.wait_idle(0.2) and not self._ledger.may_pose(problem):
                 self._ledger.expect_no_step()
 
@@ -252,6 +254,7 @@ class LocalWalk:
             return
         while not self._slots.acquire(timeout=0.5):
             self._check_stopping()
+            self._report(self._ledger.progress())
         self._check_stopping()
         self._ledger.posed(event)
         self._bus.publish([event])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -206,10 +208,65 @@ def test_a_server_that_answers_nothing_any_more_is_away(serve: Serve, connect: C
     assert error.retryable and "attempt 3 of max_attempts = 3" in error.problem
 
 
-def test_a_busy_server_fails_no_call(serve: Serve, connect: Connect) -> None:
-    server = serve(depending_on(POISON, refuses(429, "busy"), answers()))
-    assert fails_with(connect(server), POISON).retryable
-    assert len(server.received) == 3
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_that_answers_others_meanwhile_fails_the_call(
+    serve: Serve, connect: Connect, status: int
+) -> None:
+    def busy(exchange: Exchange) -> None:
+        engine.submit(ask("Another."))
+        exchange.refuse(status, "busy")
+
+    server = serve(depending_on(POISON, busy, answers()))
+    engine = connect(server, first_wait_s=0.2)
+    error = fails_with(engine, POISON)
+    assert isinstance(error, CallRefused) and error.cause == f"the server answered with status {status}"
+    assert sum(POISON in asked.body["messages"][0]["content"] for asked in server.received) == 3
+
+
+def test_the_last_attempt_at_a_server_that_is_busy_for_one_call_comes_late(serve: Serve, connect: Connect) -> None:
+    server = serve(depending_on(POISON, refuses(503, "busy"), answers()))
+    assert isinstance(fails_with(connect(server, longest_wait_s=1.0), POISON), CallRefused)
+    poisoned = [asked.at_s for asked in server.received if POISON in asked.body["messages"][0]["content"]]
+    assert len(poisoned) == 3 and poisoned[2] - poisoned[1] >= 1.0
+
+
+def test_load_fails_no_call(serve: Serve, connect: Connect) -> None:
+    """Another call was refused as busy too, and then answered: so may this one."""
+    turns = itertools.count()
+    other = sends_in_turn(turns, refuses(503, "busy"), answers("Fine."))
+    server = serve(depending_on(POISON, refuses(503, "busy"), other))
+    engine = connect(server, first_wait_s=0.3, longest_wait_s=1.0)
+    poisoned, fine = engine.submit(ask(POISON)), engine.submit(ask("Another."))
+    assert fine.result(20).text == "Fine."
+    with pytest.raises(EngineError) as caught:
+        poisoned.result(20)
+    assert caught.value.retryable
+
+
+def sends_in_turn(turns: Iterator[int], *scripts: Script) -> Script:
+    """One script after the other, the last for ever."""
+    return lambda exchange: scripts[min(next(turns), len(scripts) - 1)](exchange)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refusal_of_one_call_alone_fails_no_other(serve: Serve, connect: Connect, status: int) -> None:
+    """A gateway's moderation answers 403, for one prompt, while it takes the key."""
+    server = serve(depending_on(POISON, refuses(status, "flagged"), answers("Fine.")))
+    engine = connect(server)
+    engine.submit(ask()).result(10)
+    assert isinstance(fails_with(engine, POISON), CallRefused)
+    assert engine.submit(ask()).result(10).text == "Fine."
+
+
+def test_what_had_come_of_a_call_that_always_fails_is_handed_over(serve: Serve, connect: Connect) -> None:
+    def cut(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.say("## Solution\n\nLet ")
+        exchange.hang_up()
+
+    error = fails_with(connect(serve(depending_on(POISON, cut, answers()))), POISON)
+    assert isinstance(error, CallRefused) and error.partial == "## Solution\n\nLet "
+    assert error.cause == "the stream was cut"
 
 
 def test_many_calls_share_a_probe(serve: Serve, connect: Connect) -> None:

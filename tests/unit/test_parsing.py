@@ -221,7 +221,8 @@ def test_a_score_planted_in_the_solution_does_not_count() -> None:
     ],
 )
 def test_a_proof_needs_each_heading_once_and_in_order(text: str, reason: str) -> None:
-    assert parse_proof(text, "stop").verdict == Verdict(outcome="malformed", reason=reason)
+    found = parse_proof(text, "stop").verdict
+    assert (found.outcome, found.reason) == ("malformed", reason)
 
 
 def test_headings_in_a_closed_fence_do_not_count() -> None:

@@ -20,7 +20,7 @@ from proofloop.planning import (
     values_snippet,
     work_of_a_proof,
 )
-from proofloop.records import MetaCritique, MetaCritiques
+from proofloop.records import MetaCritique
 from proofloop.rounds import Found
 from proofloop.runspec import Labeling
 from proofloop.store import LocalStore, put_record
@@ -98,6 +98,9 @@ def test_a_replica_of_two_nodes_is_a_leader_worker_set() -> None:
     assert serving in values_snippet(rows, LOAD)
 
 
+ASSESSMENT = MetaCritique(analysis="", verdict=valid(1.0), provenance=PROVENANCE)
+
+
 def test_a_run_shows_what_of_its_budgets_was_used(tmp_path: Path) -> None:
     """Two proofs: one unreadable, one with 3 of 4 critiques, of which one was judged by 2 of 3, and its own by 3."""
     store = LocalStore(tmp_path)
@@ -108,7 +111,8 @@ def test_a_run_shows_what_of_its_budgets_was_used(tmp_path: Path) -> None:
     for index in range(3):
         put_record(store, keys.critique(RUN, PROOF, index), critique(index, valid(0.0)))
     for index, size in ((0, 2), (-1, 3)):
-        put_record(store, keys.meta_critiques(RUN, PROOF, index), assessments(index, size))
+        for number in range(size):
+            put_record(store, keys.meta_critique(RUN, PROOF, index, number), ASSESSMENT)
     put_record(store, keys.label(RUN, PROOF), label())
     put_record(store, keys.label(RUN, "p1-001"), label(None, proof_id="p1-001", outcome="unreadable"))
     seen = observed(store, RUN)
@@ -135,8 +139,3 @@ def test_a_run_without_a_label_is_refused(tmp_path: Path) -> None:
     create_run(store, runspec(), resume=False)
     with pytest.raises(ConfigError, match="none of its proofs has a label yet"):
         observed(store, RUN)
-
-
-def assessments(index: int, size: int) -> MetaCritiques:
-    one = MetaCritique(analysis="", verdict=valid(1.0), provenance=PROVENANCE)
-    return MetaCritiques(proof_id=PROOF, index=index, assessments=(one,) * size)

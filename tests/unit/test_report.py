@@ -22,7 +22,6 @@ from proofloop.records import (
     Judgement,
     Label,
     MetaCritique,
-    MetaCritiques,
     Problem,
     Proof,
     Provenance,
@@ -124,13 +123,10 @@ def criticise(store: Store, proof: Proof, index: int, score: float, body: str, m
     confirmed = sum(metas) > len(metas) / 2 if metas else None
     judgement = Judgement(proof_id=proof.id, index=index, verdict=scored(score), confirmed=confirmed, quality=1.0)
     put_record(store, keys.judgement("tried", proof.id, index), judgement)
-    if metas:
-        assessments = tuple(
-            MetaCritique(analysis="meta says so", verdict=scored(meta), provenance=called(prompt=200, completion=8))
-            for meta in metas
-        )
-        record = MetaCritiques(proof_id=proof.id, index=index, assessments=assessments)
-        put_record(store, keys.meta_critiques("tried", proof.id, index), record)
+    for number, meta in enumerate(metas):
+        called_for = called(prompt=200, completion=8)
+        record = MetaCritique(analysis="meta says so", verdict=scored(meta), provenance=called_for)
+        put_record(store, keys.meta_critique("tried", proof.id, index, number), record)
 
 
 def give_label(

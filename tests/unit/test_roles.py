@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,9 @@ import pytest
 import structlog
 
 from proofloop import keys
+from proofloop.answers import meta_critiques_of
 from proofloop.bus import ACK, Delivery, LocalBus, Outcome
-from proofloop.engine.base import Call, Engine, Generation, GenerationRequest
+from proofloop.engine.base import Call, Engine, FinishReason, Generation, GenerationRequest
 from proofloop.engine.simulated import AnsweredCall
 from proofloop.errors import (
     AccessRefused,
@@ -39,12 +43,13 @@ from proofloop.messages import (
 )
 from proofloop.models import put_in_service
 from proofloop.records import (
+    MAX_RAW_CHARS,
     Critique,
     Judgement,
     Label,
     MetaCritique,
-    MetaCritiques,
     Proof,
+    RawAnswer,
     Record,
     Tokens,
     Verdict,
@@ -105,6 +110,18 @@ class SayingEngine:
     def close(self) -> None: ...
 
 
+class WritingEngine:
+    """Writes the same thing whatever it is asked."""
+
+    def __init__(self, written: Generation) -> None:
+        self._written = written
+
+    def submit(self, request: GenerationRequest) -> Call:
+        return AnsweredCall(self._written)
+
+    def close(self) -> None: ...
+
+
 class RefusingEngine:
     """Takes no call about `topic`; by default none at all."""
 
@@ -138,6 +155,10 @@ def key_of(record: Record) -> str:
         case Label():
             return keys.label(RUN, PROOF)
     raise TypeError(record)
+
+
+def metas_of(tools: Tools, index: int = 0) -> list[MetaCritique]:
+    return list(meta_critiques_of(tools.store, RUN, PROOF, index).values())
 
 
 def check_second_run_asks_nothing(handler: Callable[[Any, Tools], Iterator[Event]], event: Event, tools: Tools) -> None:
@@ -263,6 +284,44 @@ def test_an_answer_that_no_record_can_hold_is_data_all_the_same(tmp_path: Path) 
     assert (stored.solution, stored.verdict) == ("Half a pair: ?.", valid(0.0))
 
 
+UNREADABLE = "I could not think of a proof."
+
+
+@pytest.mark.parametrize("reason", ["stop", "length"])
+def test_what_a_model_wrote_is_kept_though_it_cannot_be_read(tmp_path: Path, reason: FinishReason) -> None:
+    engine = WritingEngine(Generation(UNREADABLE, reason, 10, 20, 0.5, "m-1", reasoning="Let me think."))
+    tools = tools_with(tmp_path, engine, critique(1, valid(0.0), CLAIMS))
+    list(prove(POSED, tools))
+    stored = get_record(tools.store, keys.proof(RUN, PROOF), Proof)
+    assert (stored.solution, stored.verdict.score) == ("", None)
+    wrote = RawAnswer(text=UNREADABLE, reasoning="Let me think.")
+    assert get_record(tools.store, stored.raw_key, RawAnswer) == wrote
+    list(review(written(), tools))
+    assert get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique).raw in (
+        wrote,
+        wrote.model_copy(update={"text": None}),  # its analysis is the same
+    )
+    list(judge(reviewed(1), tools))
+    assert [each.raw and each.raw.reasoning for each in metas_of(tools, 1)] == ["Let me think."] * 2
+
+
+def test_what_had_come_of_a_failed_call_is_kept(tmp_path: Path) -> None:
+    error = CallRefused("the stream was cut")
+    error.partial = "## Solution\n\nLet $n"
+    tools = tools_with(tmp_path, RefusingEngine(error, "Prove p1."))
+    list(prove(POSED, tools))
+    stored = get_record(tools.store, keys.proof(RUN, PROOF), Proof)
+    assert stored.verdict.outcome == "engine_failed"
+    assert get_record(tools.store, stored.raw_key, RawAnswer) == RawAnswer(text=error.partial)
+
+
+def test_a_long_answer_is_kept_without_its_middle() -> None:
+    found = RawAnswer.of("a" * MAX_RAW_CHARS + "b" * 10, "short")
+    assert found.left_out == 10 and found.reasoning == "short" and found.text is not None
+    assert found.text.startswith("a" * 1000) and found.text.endswith("a" * 1000 + "b" * 10)
+    assert "10 characters are left out here" in found.text and len(found.text) < MAX_RAW_CHARS + 100
+
+
 def test_sampled_tokens_are_kept_for_roles_that_are_trained(tmp_path: Path) -> None:
     tools = tools_with(tmp_path, CountingEngine(want_tokens=True), training={"generator": {"steps": 1}})
     list(prove(POSED, tools))
@@ -307,8 +366,7 @@ def test_every_role_reads_answers_as_the_run_says(tmp_path: Path, reading: str |
     assert get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique).verdict.score == score
     if score is not None:
         list(judge(reviewed(), tools))
-        found = get_record(tools.store, keys.meta_critiques(RUN, PROOF, 0), MetaCritiques)
-        assert [each.verdict.score for each in found.assessments] == [score]
+        assert [each.verdict.score for each in metas_of(tools)] == [score]
 
 
 def test_verifier_skips_a_proof_that_is_decided(tmp_path: Path) -> None:
@@ -367,8 +425,7 @@ def test_meta_verifier_stores_assessments_and_judgement_before_it_yields(tmp_pat
     assert next(events) == judged(2)
     stored = get_record(tools.store, keys.judgement(RUN, PROOF, 2), Judgement)
     assert stored == judgement(2, 0.0, confirmed=True, quality=1.0)
-    assessments = get_record(tools.store, keys.meta_critiques(RUN, PROOF, 2), MetaCritiques).assessments
-    assert [one.verdict for one in assessments] == [valid(1.0)] * 2
+    assert [one.verdict for one in metas_of(tools, 2)] == [valid(1.0)] * 2
 
 
 def test_meta_verifier_asks_nothing_when_the_judgement_is_there(tmp_path: Path) -> None:
@@ -405,13 +462,78 @@ def test_a_majority_is_asked_first_and_the_rest_only_if_it_disagrees(tmp_path: P
         engine = CountingEngine(verifier_noise=0.5, seed=number)
         tools = tools_with(tmp_path / str(number), engine, proof(), critique(0, valid(0.0), CLAIMS), labeling={"m": 5})
         list(judge(reviewed(), tools))
-        found = get_record(tools.store, keys.meta_critiques(RUN, PROOF, 0), MetaCritiques)
-        confirms = [(one.verdict.score or 0.0) >= 0.5 for one in found.assessments]
+        confirms = [(one.verdict.score or 0.0) >= 0.5 for one in metas_of(tools)]
         assert len(confirms) == (3 if len(set(confirms[:3])) == 1 else 5)
         assert get_record(tools.store, keys.judgement(RUN, PROOF, 0), Judgement).confirmed == (2 * sum(confirms) > 5)
         assert engine.names() == [f"meta_verifier:{PROOF}:meta-0-{one}" for one in range(len(confirms))]
         asked.add(len(confirms))
     assert asked == {3, 5}
+
+
+class FailingFor:
+    """Answers all calls but the one of this name, which it refuses while `fails` is set."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.engine, self.fails = name, CountingEngine(verifier_noise=0), True
+
+    def submit(self, request: GenerationRequest) -> Call:
+        call = self.engine.submit(request)
+        if self.fails and f":{self.name}:" in request.id:
+            raise EngineError("status 503", retryable=True)
+        return call
+
+    def close(self) -> None: ...
+
+
+def test_a_meta_critique_that_must_be_asked_again_costs_its_siblings_nothing(tmp_path: Path) -> None:
+    engine = FailingFor("meta-0-1")
+    tools = tools_with(tmp_path, engine, FLAWED, critique(0, valid(0.0), CLAIMS), labeling={"stop_early": False})
+    with pytest.raises(Retry, match="503"):
+        list(judge(reviewed(), tools))
+    assert sorted(meta_critiques_of(tools.store, RUN, PROOF, 0)) == [0, 2]
+    engine.fails = False
+    assert list(judge(reviewed(), tools)) == [judged()]
+    assert Counter(engine.engine.names()) == {f"meta_verifier:{PROOF}:meta-0-{n}": 1 + (n == 1) for n in range(3)}
+
+
+def test_a_meta_critique_is_stored_while_its_siblings_still_run(tmp_path: Path) -> None:
+    slow = threading.Event()
+    engine = HoldingEngine("meta-0-0", slow)
+    tools = tools_with(tmp_path, engine, FLAWED, critique(0, valid(0.0), CLAIMS), labeling={"stop_early": False})
+    with ThreadPoolExecutor(1) as pool:
+        handled = pool.submit(lambda: list(judge(reviewed(), tools)))
+        deadline_s = time.monotonic() + 20
+        while len(meta_critiques_of(tools.store, RUN, PROOF, 0)) < 2 and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        stored = sorted(meta_critiques_of(tools.store, RUN, PROOF, 0))
+        slow.set()
+        assert (stored, handled.result(20)) == ([1, 2], [judged()])
+
+
+class HoldingEngine(CountingEngine):
+    """Holds the answer to the call of this name back until it may come."""
+
+    def __init__(self, name: str, may_come: threading.Event) -> None:
+        super().__init__(verifier_noise=0)
+        self._name, self._may_come = name, may_come
+
+    def submit(self, request: GenerationRequest) -> Call:
+        call = super().submit(request)
+        return HeldCall(call, self._may_come) if f":{self._name}:" in request.id else call
+
+
+@dataclass
+class HeldCall:
+    call: Call
+    may_come: threading.Event
+
+    def result(self, timeout_s: float | None = None) -> Generation:
+        if not self.may_come.wait(timeout_s):
+            raise TimeoutError
+        return self.call.result(timeout_s)
+
+    def cancel(self) -> None:
+        self.call.cancel()
 
 
 def test_all_m_are_asked_without_early_stop(tmp_path: Path) -> None:
@@ -431,10 +553,9 @@ def test_meta_verifier_skips_a_decided_proof_but_judges_the_self_critique(tmp_pa
     assert get_record(tools.store, keys.judgement(RUN, PROOF, -1), Judgement) == judgement(-1, 0.0, True, 1.0)
 
 
-def assessed(*scores: float | None) -> MetaCritiques:
+def assessed(*scores: float | None) -> list[MetaCritique]:
     verdicts = [MALFORMED if score is None else valid(score) for score in scores]
-    assessments = tuple(MetaCritique(analysis="", verdict=verdict, provenance=PROVENANCE) for verdict in verdicts)
-    return MetaCritiques(proof_id=PROOF, index=0, assessments=assessments)
+    return [MetaCritique(analysis="", verdict=verdict, provenance=PROVENANCE) for verdict in verdicts]
 
 
 @pytest.mark.parametrize(
@@ -451,8 +572,7 @@ def test_an_assessment_that_cannot_be_read_confirms_nothing_and_enters_no_mean(
     scores: tuple[float | None, ...], confirm_at: float, confirmed: bool, quality: float
 ) -> None:
     rule = runspec(labeling={"confirm_at": confirm_at}).labeling
-    found = summarise(assessed(*scores), valid(0.0), rule)
-    assert (found.confirmed, found.quality) == (confirmed, pytest.approx(quality))
+    assert summarise(assessed(*scores), rule) == (confirmed, pytest.approx(quality))
 
 
 # -- labeler -----------------------------------------------------------------------------------------------------------
@@ -542,7 +662,7 @@ def test_a_message_waits_as_long_as_the_engine_asks_for(tmp_path: Path, asked_s:
 
 
 def test_an_engine_that_stays_away_is_warned_of_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proofloop.asking.SILENCE_S", 0.2)
+    monkeypatch.setattr("proofloop.failing.SILENCE_S", 0.2)
     tools = tools_with(tmp_path, RefusingEngine(EngineError("no route to gpu-7", retryable=True)))
     began = time.monotonic()
     with structlog.testing.capture_logs() as lines:
@@ -551,7 +671,9 @@ def test_an_engine_that_stays_away_is_warned_of_now_and_then(tmp_path: Path, mon
                 list(prove(POSED, tools))
     expected = {"engine": "simulated", "role": "generator", "reason": "no route to gpu-7"}
     warnings = [line for line in lines if line["log_level"] == "warning"]
+    since = warnings[0].pop("since")
     assert warnings[0] == {**expected, "event": "engine_away", "log_level": "warning"}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, for \d+ s", since)
     assert len(warnings) == 2 <= (time.monotonic() - began) / 0.2
 
 

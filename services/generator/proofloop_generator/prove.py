@@ -24,7 +24,7 @@ from proofloop.messages import (
     ReviewJudged,
 )
 from proofloop.prompts import Prompt
-from proofloop.records import Critique, Proof
+from proofloop.records import Critique, Proof, RawAnswer, digest
 from proofloop.runtime import Tools
 from proofloop.store import find_record, get_record
 
@@ -59,10 +59,21 @@ def _write(event: ProblemPosed, tools: Tools) -> Proof:
         event.proof_id,
         f"proof-{event.attempt}" if event.attempt else "proof",
     )
-    return _read(event, Asked(question, tools).answer(), tools)
+    answer = Asked(question, tools).answer()
+    return _read(event, question, answer, tools)
 
 
-def _read(event: ProblemPosed, answer: Answer, tools: Tools) -> Proof:
+def _keep_raw(question: Question, raw: RawAnswer, tools: Tools) -> str:
+    """Store what the model wrote, before the proof that names it; "" for a failed call that brought nothing."""
+    if raw == RawAnswer():
+        return ""
+    content = digest(f"{raw.text}\0{raw.reasoning}")
+    key = keys.raw_answer(question.run_id, question.proof_id, question.name, content)
+    tools.keep(key, raw)
+    return key
+
+
+def _read(event: ProblemPosed, question: Question, answer: Answer, tools: Tools) -> Proof:
     parsed = tools.reader(event.run_id).proof(answer.text, answer.finish_reason)
     return Proof(
         id=event.proof_id,
@@ -71,10 +82,11 @@ def _read(event: ProblemPosed, answer: Answer, tools: Tools) -> Proof:
         group=event.group,
         solution=parsed.solution,
         self_analysis=parsed.self_analysis,
-        verdict=answer.verdict(parsed.verdict, "generator", tools),
+        verdict=answer.verdict(parsed.verdict, question, tools),
         provenance=answer.provenance,
         verifier_version=tools.patiently(lambda: tools.serving(event.run_id, "verifier")),
         parents=tuple(parent.proof_id for parent in event.parents),
+        raw_key=_keep_raw(question, answer.raw, tools),
     )
 
 

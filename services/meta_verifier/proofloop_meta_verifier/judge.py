@@ -1,6 +1,7 @@
 """Judges critiques.
 
-From `ProofReviewed` come the meta-critiques of critique i and their sum in the store; out goes `ReviewJudged`.
+From `ProofReviewed` come the meta-critiques of critique i, each stored as it comes, and their sum in the store; out
+goes `ReviewJudged`.
 
 Only a critique that reports an issue costs anything: silence claims nothing, and what cannot be read cannot be
 confirmed.
@@ -8,17 +9,18 @@ confirmed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping
 
 from proofloop import keys
-from proofloop.asking import Answer, Asked, Cancelled, Question
+from proofloop.answers import meta_critiques_of
+from proofloop.asking import Answer, Asked, Cancelled, Question, answers_of
 from proofloop.labeling import majority
 from proofloop.messages import SELF_CRITIQUE, Event, ProofReviewed, ReviewJudged
 from proofloop.prompts import Prompt
-from proofloop.records import Critique, Judgement, MetaCritique, MetaCritiques, Proof, Verdict
+from proofloop.records import Critique, Judgement, MetaCritique, Proof, Verdict
 from proofloop.runspec import Labeling
 from proofloop.runtime import Tools
-from proofloop.store import find_record, get_record, put_record
+from proofloop.store import get_record, put_record
 
 
 def judge(event: ProofReviewed, tools: Tools) -> Iterator[Event]:
@@ -40,19 +42,14 @@ def _judgement(event: ProofReviewed, tools: Tools) -> Judgement:
     if verdict.score is None or verdict.score == 1.0:
         quality = 0.0 if verdict.score is None else 1.0
         return Judgement(proof_id=proof.id, index=event.index, verdict=verdict, confirmed=None, quality=quality)
-    key = keys.meta_critiques(event.run_id, event.proof_id, event.index)
-    found = find_record(tools.store, key, MetaCritiques) or tools.keep(key, _assess(event, proof, analysis, tools))
-    return summarise(found, verdict, tools.spec(event.run_id).labeling)
+    confirmed, quality = summarise(_assess(event, proof, analysis, tools), tools.spec(event.run_id).labeling)
+    return Judgement(proof_id=proof.id, index=event.index, verdict=verdict, confirmed=confirmed, quality=quality)
 
 
-def summarise(found: MetaCritiques, verdict: Verdict, rule: Labeling) -> Judgement:
+def summarise(found: Collection[MetaCritique], rule: Labeling) -> tuple[bool, float]:
     """The majority and the mean of the meta-critiques; one that cannot be read confirms nothing and enters no mean."""
-    scores = [assessment.verdict.score for assessment in found.assessments if assessment.verdict.score is not None]
-    confirmed = majority(sum(score >= rule.confirm_at for score in scores), len(found.assessments), rule.m)
-    quality = sum(scores) / len(scores) if scores else 0.0
-    return Judgement(
-        proof_id=found.proof_id, index=found.index, verdict=verdict, confirmed=bool(confirmed), quality=quality
-    )
+    scores = [assessment.verdict.score for assessment in found if assessment.verdict.score is not None]
+    return bool(_majority(found, rule)), sum(scores) / len(scores) if scores else 0.0
 
 
 def _critique(event: ProofReviewed, proof: Proof, tools: Tools) -> tuple[str, Verdict]:
@@ -62,7 +59,7 @@ def _critique(event: ProofReviewed, proof: Proof, tools: Tools) -> tuple[str, Ve
     return critique.analysis, critique.verdict
 
 
-def _assess(event: ProofReviewed, proof: Proof, analysis: str, tools: Tools) -> MetaCritiques:
+def _assess(event: ProofReviewed, proof: Proof, analysis: str, tools: Tools) -> list[MetaCritique]:
     """m meta-critiques; with early stop first as few as can be a majority, then the rest only if they disagree.
 
     Of the self-critique always all m: their mean enters the generator's reward, and stopping early must change nothing.
@@ -72,36 +69,46 @@ def _assess(event: ProofReviewed, proof: Proof, analysis: str, tools: Tools) -> 
     prompt = tools.pack(event.run_id).judge(question, proof.solution, analysis)
     version = tools.serving(event.run_id, "meta_verifier")
     first = rule.m // 2 + 1 if rule.stop_early and event.index != SELF_CRITIQUE else rule.m
-    assessments = _ask(event, prompt, version, range(first), tools)
+    there = meta_critiques_of(tools.store, event.run_id, event.proof_id, event.index)
+    assessments = _ask(event, prompt, version, range(first), there, tools)
     if _majority(assessments, rule) is None:
-        assessments += _ask(event, prompt, version, range(first, rule.m), tools)
-    return MetaCritiques(proof_id=proof.id, index=event.index, assessments=tuple(assessments))
+        assessments += _ask(event, prompt, version, range(first, rule.m), there, tools)
+    return assessments
 
 
-def _majority(assessments: Sequence[MetaCritique], rule: Labeling) -> bool | None:
+def _majority(assessments: Collection[MetaCritique], rule: Labeling) -> bool | None:
     confirms = sum((assessment.verdict.score or 0.0) >= rule.confirm_at for assessment in assessments)
     return majority(confirms, len(assessments), rule.m)
 
 
-def _ask(event: ProofReviewed, prompt: Prompt, version: str, numbers: range, tools: Tools) -> list[MetaCritique]:
-    """These meta-critiques, asked for all at once."""
+def _ask(
+    event: ProofReviewed,
+    prompt: Prompt,
+    version: str,
+    numbers: range,
+    there: Mapping[int, MetaCritique],
+    tools: Tools,
+) -> list[MetaCritique]:
+    """These meta-critiques: those that are not `there` are asked for all at once, and each is stored as it comes."""
+    missing = [number for number in numbers if number not in there]
     name = "self" if event.index == SELF_CRITIQUE else str(event.index)
-    asked = [
-        Asked(Question(event.run_id, "meta_verifier", version, prompt, event.proof_id, f"meta-{name}-{number}"), tools)
-        for number in numbers
+    questions = [
+        Question(event.run_id, "meta_verifier", version, prompt, event.proof_id, f"meta-{name}-{number}")
+        for number in missing
     ]
-    try:
-        return [_read(one.answer(unneeded=lambda: _is_decided(event, tools)), event.run_id, tools) for one in asked]
-    except BaseException:
-        for one in asked:
-            one.cancel()
-        raise
+    asked = [Asked(question, tools) for question in questions]
+    found = dict(there)
+    for position, answer in answers_of(asked, unneeded=lambda: _is_decided(event, tools)):
+        key = keys.meta_critique(event.run_id, event.proof_id, event.index, missing[position])
+        found[missing[position]] = tools.keep(key, _read(answer, questions[position], tools))
+    return [found[number] for number in numbers]
 
 
-def _read(answer: Answer, run_id: str, tools: Tools) -> MetaCritique:
-    parsed = tools.reader(run_id).meta_critique(answer.text, answer.finish_reason)
-    verdict = answer.verdict(parsed.verdict, "meta_verifier", tools)
-    return MetaCritique(analysis=parsed.text, verdict=verdict, provenance=answer.provenance)
+def _read(answer: Answer, question: Question, tools: Tools) -> MetaCritique:
+    parsed = tools.reader(question.run_id).meta_critique(answer.text, answer.finish_reason)
+    verdict = answer.verdict(parsed.verdict, question, tools)
+    raw = answer.raw.beside(parsed.text)
+    return MetaCritique(analysis=parsed.text, verdict=verdict, provenance=answer.provenance, raw=raw)
 
 
 def _is_decided(event: ProofReviewed, tools: Tools) -> bool:

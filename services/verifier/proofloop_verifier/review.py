@@ -41,8 +41,9 @@ def _write(event: ProofWritten, tools: Tools) -> Critique:
         proof_id=event.proof_id,
         index=event.index,
         analysis=parsed.text,
-        verdict=answer.verdict(parsed.verdict, "verifier", tools),
+        verdict=answer.verdict(parsed.verdict, question, tools),
         provenance=answer.provenance,
+        raw=answer.raw.beside(parsed.text),
     )
 
 

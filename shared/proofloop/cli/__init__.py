@@ -1,6 +1,7 @@
 """The command line. stdout is data, stderr is everything else.
 
-Exit codes: 0 done, 1 failed, 2 bad input, 130 stopped.
+Exit codes: 0 done, 1 failed, 2 bad input, 3 a run is done and none of its proofs or critiques could be read, 130
+stopped.
 """
 
 from __future__ import annotations

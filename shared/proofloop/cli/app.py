@@ -16,6 +16,7 @@ from proofloop.cli import (
     nano,
     plan,
     prompts,
+    proof,
     prove,
     review,
     run,
@@ -43,6 +44,7 @@ app.command("iterate")(iterate.iterate)
 app.command("serve")(serve.serve)
 app.command("review")(review.review)
 app.command("prove")(prove.prove)
+app.command("proof")(proof.proof)
 app.command("plan")(plan.plan_command)
 app.command("doctor")(doctor.doctor)
 app.add_typer(runs.app, name="runs")

@@ -11,9 +11,11 @@ from typing import Annotated
 import structlog
 import typer
 
+from proofloop.answers import Readability, readability
 from proofloop.bus import NEEDED_BY_ALL, open_bus, open_dead_letters
 from proofloop.cli.common import ProgressLine, StoreOption, open_engines, open_store, stopping_on_signal
 from proofloop.cli.files import read_run
+from proofloop.early_warning import NewWarnings
 from proofloop.engine import ON_SERVERS
 from proofloop.engine.pool import Engines
 from proofloop.errors import AccessRefused, ConfigError, EngineError
@@ -30,6 +32,11 @@ from proofloop.walk import LocalWalk, create_run, planned_proofs
 log = structlog.get_logger()
 
 Report = Callable[[Progress], None]
+
+NOTHING_READ = 3
+"""The exit code of a run that is done, but none of whose proofs, or critiques, could be read."""
+
+REASONS_SAID = 3
 
 FROM_HERE_S = 20.0
 """How long an engine that the workers ask may take to answer this process, which need not reach it."""
@@ -53,20 +60,46 @@ def run(
     With PROOFLOOP_BROKER set the services behind that broker do the work (`proofloop serve`), else all five run in this
     process. The run's name is that of the file unless it gives one. Look at it afterwards with `proofloop runs show
     NAME` and `proofloop runs report NAME`.
+
+    Exit code 3: the run is done, but not one answer of the generator, or of the verifier, could be read.
     """
     spec = read_run(file)
     settings = load_settings()
     data = open_store(store)
     for change in check_run(data, spec, resume=resume):
         print(f"{spec.name}: changed: {change}", file=sys.stderr)
+    warnings = NewWarnings(data, spec.name)
     with stopping_on_signal() as stopping, ProgressLine() as line:
+
+        def report(progress: Progress) -> None:
+            line.show(spec.name, progress)
+            for warning in warnings.look():
+                line.say(warning.line(spec.name))
+
         go = _here if local or settings.broker is None else _on_services
-        progress = go(data, spec, resume, stopping, lambda progress: line.show(spec.name, progress))
+        progress = go(data, spec, resume, stopping, report)
+        for warning in warnings.look(every_s=0.0):
+            line.say(warning.line(spec.name))
     outcomes = ", ".join(f"{name} {count}" for name, count in sorted(progress.outcomes.items()))
     steps = "".join(
         f"; {role} step {progress.steps.get(role, 0)} of {spec.training.of(role).steps}" for role in spec.training.roles
     )
     print(f"{spec.name}: {progress.labeled} proofs done: {outcomes}{steps}")
+    found = readability(data, spec.name)
+    say_unread(spec.name, found)
+    if not {"generator", "verifier"}.isdisjoint(found.roles_without_any):
+        raise typer.Exit(NOTHING_READ)
+
+
+def say_unread(run: str, found: Readability) -> None:
+    """Print the commonest reasons why answers were not read."""
+    of = "" if found.is_whole else f" of the first {sum(found.seen.values())} answers"
+    for unread in found.unread[:REASONS_SAID]:
+        print(f"unread{of}: {unread.words}", file=sys.stderr)
+    if found.unread:
+        print(f"`proofloop proof {run} {found.unread[0].example}` prints one; all: `runs show {run}`", file=sys.stderr)
+    for role in found.roles_without_any:
+        print(f"error: no answer of the {role} could be read, of {found.seen[role]}", file=sys.stderr)
 
 
 def _here(store: Store, spec: RunSpec, resume: bool, stopping: threading.Event, report: Report) -> Progress:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from proofloop import keys
+from proofloop.answers import Readability, Unread, readability
 from proofloop.cli.common import JsonOption, StoreOption, emit, names, need_run, open_store
 from proofloop.cli.dead import find_letters
 from proofloop.cli.steps import steps
@@ -65,15 +66,39 @@ def show(run: EitherArgument, store: StoreOption = None, as_json: JsonOption = F
         "versions": {role: len(published_versions(data, run, role)) for role in spec.training.roles},
         "dead_letters": _count_dead(data, run),
     }
+    found = readability(data, run)
     summary = find_summary(data, run)
     if as_json:
-        print(json.dumps({**shown, "summary": summary.model_dump() if summary else None}, indent=2))
+        unread = [asdict(each) for each in found.unread]
+        print(json.dumps({**shown, "unread": unread, "summary": summary.model_dump() if summary else None}, indent=2))
         return
+    shown |= {f"{role}_answers": f"{seen}, {found.read[role]} readable" for role, seen in found.seen.items()}
     emit([{"what": name.replace("_", " "), "value": _short(value)} for name, value in shown.items()], as_json=False)
+    if found.unread:
+        reasons = [_unread_row(each) for each in found.unread[:MOST_REASONS]]
+        emit(reasons, as_json=False, title=_unread_title(run, found))
     if summary:
         before, after = dict(summary.before), dict(summary.after)
         rows = [{"measured": name, "before": before[name], "after": after[name]} for name in before]
         emit(rows, as_json=False)
+
+
+MOST_REASONS = 10
+
+
+def _unread_row(unread: Unread) -> dict[str, Any]:
+    return {
+        "answers": unread.count,
+        "of": unread.role,
+        "outcome": unread.outcome,
+        "why": unread.cause,
+        "example": unread.example,
+    }
+
+
+def _unread_title(run: str, found: Readability) -> str:
+    of = "" if found.is_whole else f" of the first {sum(found.seen.values())} answers"
+    return f"unreadable or failed{of}; `proofloop proof {run} EXAMPLE` prints one"
 
 
 def _show_curriculum(store: Store, spec: CurriculumSpec, *, as_json: bool) -> None:

@@ -11,8 +11,10 @@ import asyncio
 import random
 import threading
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
 import httpx
 import structlog
@@ -35,8 +37,24 @@ PROBE_WITHIN_S = 30.0
 BRAKES_POLL_S = 1.0
 """How often a call that waits for the brakes looks whether others cost less than was thought."""
 
+WHILE_OTHERS = "while the server answers other calls"
+
 MEAN_OVER = 50
 """Answers whose share of max_tokens tells what the next one may cost."""
+
+
+@dataclass
+class Heard:
+    """When one of the server's models last did something, on the monotonic clock; -1 for never.
+
+    `called`: it answered a call. `answered`: it answered a call or a probe. `unanswered`: it did not answer a probe.
+    `recovered`: it answered a call that it had refused as busy before.
+    """
+
+    called: float = -1.0
+    answered: float = -1.0
+    unanswered: float = -1.0
+    recovered: float = -1.0
 
 
 class OpenAIEngine:
@@ -49,7 +67,7 @@ class OpenAIEngine:
         self._brakes = brakes_of(settings.account, settings.requests_per_minute, settings.tokens_per_minute)
         self._starting = asyncio.Lock()
         self._probing = asyncio.Lock()
-        self._answered_at, self._unanswered_at = -1.0, -1.0
+        self._heard: defaultdict[str, Heard] = defaultdict(Heard)
         self._answers, self._share_used = 0, 1.0
         self._slots = asyncio.Semaphore(settings.max_concurrency)
         self._idle_clients: list[httpx.AsyncClient] = []
@@ -98,9 +116,20 @@ class OpenAIEngine:
     async def _run(self, call: OpenAICall) -> None:
         """Attempt until whole. The slot is kept while waiting: a busy server is not to be asked more."""
         async with self._slots, self._borrow_client() as client:
-            while (failure := await self._attempt(call, client)) is not None:
-                await asyncio.sleep(await self._wait_after(failure, call, client))
+            try:
+                while (failure := await self._attempt(call, client)) is not None:
+                    await asyncio.sleep(await self._wait_after(failure, call, client))
+            except EngineError as error:
+                call.keep_partial(error)
+                raise
+        self._note_answer(call)
         self._warn_of_oddities(call)
+
+    def _note_answer(self, call: OpenAICall) -> None:
+        heard = self._heard[call.request.model]
+        heard.called = time.monotonic()
+        if call.refusals:
+            heard.recovered = heard.called
 
     @asynccontextmanager
     async def _borrow_client(self) -> AsyncIterator[httpx.AsyncClient]:
@@ -124,7 +153,7 @@ class OpenAIEngine:
                     attempt = Attempt(call, client, self._connection, self._settings, self._brakes)
                     await attempt.run(self._refused_fields | call.left_out)
                     self._remember_refused(call.left_out)
-                    self._answered_at = time.monotonic()
+                    self._heard[call.request.model].answered = time.monotonic()
                     return None
         except AttemptFailed as failure:
             return failure
@@ -157,7 +186,7 @@ class OpenAIEngine:
 
     async def _wait_after(self, failure: AttemptFailed, call: OpenAICall, client: httpx.AsyncClient) -> float:
         """The seconds before the next attempt. Raises EngineError when there is to be none."""
-        if (final := self._final_error(failure)) is not None:
+        if (final := await self._final_error(failure, call, client)) is not None:
             raise final
         attempts, problem = self._count(failure, call), self._say(failure.problem)
         limit = self._settings.max_attempts
@@ -165,15 +194,19 @@ class OpenAIEngine:
         wait_s, longest_s = failure.wait_s, self._settings.longest_wait_s
         if wait_s is not None and wait_s > longest_s:
             problem += f"; asks to wait {wait_s:.0f} s, over longest_wait_s = {longest_s:g}"
-            raise EngineError(problem, retryable=True, after_s=wait_s, hint=failure.hint)
+            raise self._away(problem, failure)
         if attempts >= limit or failure.kind == "silent":
             await self._give_up(failure, call, client, problem, is_last=attempts >= limit)
+        if attempts == limit - 1 and wait_s is None and await self._seems_refused_alone(failure, call, client):
+            log.info("engine_attempt_failed", request_id=call.request.id, problem=problem, wait_s=longest_s)
+            return longest_s
         return self._announced(problem, call, wait_s)
 
     def _count(self, failure: AttemptFailed, call: OpenAICall) -> int:
         """The attempts of this kind so far: a busy or absent server is the same for all calls, so it counts apart."""
         if failure.kind == "busy":
             call.refusals += 1
+            call.refused_at = min(call.refused_at, time.monotonic())
             return call.refusals
         call.failures += 1
         return call.failures
@@ -185,24 +218,51 @@ class OpenAIEngine:
 
         Returns after a silence of a server that answers others, where another attempt is left.
         """
-        if failure.kind == "busy" or not await self._answers_others(call, client):
-            raise EngineError(problem, retryable=True, after_s=failure.wait_s, hint=failure.hint)
+        if not await self._fails_alone(failure, call, client):
+            raise self._away(problem, failure)
         if is_last:
-            problem += ", while the server answers other calls"
             log.warning("engine_call_given_up", request_id=call.request.id, problem=problem)
-            raise CallRefused(problem, hint=failure.hint)
+            raise CallRefused(f"{problem}, {WHILE_OTHERS}", hint=failure.hint, cause=failure.cause)
 
-    def _final_error(self, failure: AttemptFailed) -> EngineError | None:
+    async def _fails_alone(self, failure: AttemptFailed, call: OpenAICall, client: httpx.AsyncClient) -> bool:
+        """Whether the model answers others, and none of them after it refused them as busy: that would be its load."""
+        if failure.kind != "busy":
+            return await self._answers_others(call, client)
+        heard = self._heard[call.request.model]
+        if call.refusals < 2 or heard.recovered >= call.refused_at:
+            return False
+        return heard.called >= call.refused_at or await self._answers_others(call, client)
+
+    async def _seems_refused_alone(self, failure: AttemptFailed, call: OpenAICall, client: httpx.AsyncClient) -> bool:
+        """Whether a model that is busy for this call answers a probe, and no call was answered meanwhile.
+
+        Then the last attempt comes late: by then a limit by the minute, which the probe is too small for, is over.
+        """
+        heard = self._heard[call.request.model]
+        if failure.kind != "busy" or heard.called >= call.refused_at:
+            return False
+        return await self._answers_others(call, client)
+
+    async def _final_error(
+        self, failure: AttemptFailed, call: OpenAICall, client: httpx.AsyncClient
+    ) -> EngineError | None:
         """The error of a failure that another attempt cannot mend."""
-        problem = self._say(failure.problem)
+        problem, hint, cause = self._say(failure.problem), failure.hint, failure.cause
         if failure.kind == "call":
-            return CallRefused(problem, hint=failure.hint)
+            return CallRefused(problem, hint=hint, cause=cause)
+        if failure.kind not in ("access", "unusable", "address"):
+            return None
+        if any(heard.answered >= 0 for heard in self._heard.values()):
+            if failure.kind == "address":
+                return None
+            if await self._answers_others(call, client):
+                return CallRefused(f"{problem}, {WHILE_OTHERS}", hint=hint, cause=cause)
         if failure.kind == "access":
-            return AccessRefused(problem, hint=failure.hint)
-        never_worked = failure.kind == "address" and self._answered_at < 0
-        if failure.kind == "unusable" or never_worked:
-            return EngineError(problem, retryable=False, hint=failure.hint)
-        return None
+            return AccessRefused(problem, hint=hint, cause=cause)
+        return EngineError(problem, retryable=False, hint=hint, cause=cause)
+
+    def _away(self, problem: str, failure: AttemptFailed) -> EngineError:
+        return EngineError(problem, retryable=True, after_s=failure.wait_s, hint=failure.hint, cause=failure.cause)
 
     def _announced(self, problem: str, call: OpenAICall, asked_s: float | None) -> float:
         """The wait before the next attempt: the one that the server asked for holds for all calls."""
@@ -217,11 +277,11 @@ class OpenAIEngine:
 
     async def _answers_others(self, call: OpenAICall, client: httpx.AsyncClient) -> bool:
         """Whether the server answers another call from now on, or else a probe, one of which serves all who wait."""
-        since = time.monotonic()
+        since, heard = time.monotonic(), self._heard[call.request.model]
         async with self._probing:
-            if max(self._answered_at, self._unanswered_at) < since:
+            if max(heard.answered, heard.unanswered) < since:
                 await self._probe(call, client)
-            return self._answered_at >= since
+            return heard.answered >= since
 
     async def _probe(self, call: OpenAICall, client: httpx.AsyncClient) -> None:
         """Ask for one token."""
@@ -236,7 +296,7 @@ class OpenAIEngine:
             async with asyncio.timeout(PROBE_WITHIN_S):
                 if await self._attempt(OpenAICall(request, self._settings, self._loop), client) is None:
                     return
-        self._unanswered_at = time.monotonic()
+        self._heard[call.request.model].unanswered = time.monotonic()
 
     # -- what is said ------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from proofloop.engine.brakes import Brakes
 from proofloop.engine.openai_body import BodyReader
 from proofloop.engine.openai_call import OpenAICall
 from proofloop.engine.openai_connection import Connection, read_start, served_models
-from proofloop.engine.openai_failure import BAD_REQUEST, AttemptFailed, Refusal
+from proofloop.engine.openai_failure import BAD_REQUEST, STREAM_CUT, AttemptFailed, Refusal
 from proofloop.engine.openai_settings import OpenAISettings
 from proofloop.engine.openai_stream import GAVE_UP, Patience
 
@@ -111,7 +111,8 @@ class Attempt:
             served = await served_models(self._client)
             hint = hints.about_model(self._settings.served_name(self._call.request.model), served, self._settings)
         problem = f"status {refusal.status}: {refusal.message() or 'without a message'}"
-        return AttemptFailed(refusal.kind, problem, wait_s=refusal.wait_s(), hint=hint)
+        cause = f"the server answered with status {refusal.status}"
+        return AttemptFailed(refusal.kind, problem, wait_s=refusal.wait_s(), hint=hint, cause=cause)
 
     def _may_lack_the_model(self, refusal: Refusal) -> bool:
         name = self._settings.served_name(self._call.request.model)
@@ -125,14 +126,15 @@ class Attempt:
         shown = reader.start.decode(errors="replace")
         hint = hints.about_address(self._settings, is_web_page=shown.lstrip().startswith("<"))
         problem = f"no chat completion came: status 200, content type {kind}, and it begins with: {shown}"
-        return AttemptFailed("address", problem, hint=hint)
+        return AttemptFailed("address", problem, hint=hint, cause="no chat completion came")
 
     def _unfinished(self) -> AttemptFailed:
         """The response ended, and not every part of the answer can have come."""
         if self._answer.done:
             return AttemptFailed("failed", "the answer ended without a finish reason", hint=hints.NO_FINISH_REASON)
         came = sum(map(len, self._answer.text + self._answer.reasoning))
-        return AttemptFailed("failed", f"the stream was cut after {came} characters, without a finish reason")
+        problem = f"{STREAM_CUT} after {came} characters, without a finish reason"
+        return AttemptFailed("failed", problem, cause=STREAM_CUT)
 
 
 def _without_query(location: str) -> str:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import replace
 
 from proofloop.engine.base import Generation, GenerationRequest
 from proofloop.engine.loop_call import LoopCall
 from proofloop.engine.openai_settings import OpenAISettings
-from proofloop.engine.openai_stream import StreamedAnswer
+from proofloop.engine.openai_stream import StreamedAnswer, joined
+from proofloop.errors import EngineError
 
 
 class OpenAICall(LoopCall):
     """A running call.
 
     `left_out` names the fields that the server seems not to know; `engine_seconds` counts attempts, not waits;
-    `refusals` counts the attempts at a server that was busy or absent, `failures` those that failed otherwise.
+    `refusals` counts the attempts at a server that was busy or absent, since `refused_at`; `failures` those that failed
+    otherwise.
     """
 
     def __init__(self, request: GenerationRequest, settings: OpenAISettings, loop: asyncio.AbstractEventLoop) -> None:
@@ -24,6 +27,7 @@ class OpenAICall(LoopCall):
         self.engine_seconds = 0.0
         self.left_out: set[str] = set()
         self.refusals = 0
+        self.refused_at = math.inf
         self.failures = 0
         self._settings = settings
 
@@ -31,13 +35,21 @@ class OpenAICall(LoopCall):
         self.answer = StreamedAnswer(self._settings.max_answer_bytes)
         return self.answer
 
+    def keep_partial(self, error: EngineError) -> None:
+        """Give the error what the last attempt had brought."""
+        error.partial, error.partial_reasoning = joined(self.answer.text), joined(self.answer.reasoning)
+
     def _generation(self, *, cancelled: bool) -> Generation:
-        generation = self.answer.generation(
-            self.request,
-            engine_seconds=self.engine_seconds,
-            cancelled=cancelled,
-            think_end=self._settings.think_end,
-            keep_tokens=self._settings.trusts_logprobs(self.request.sampling),
-        )
+        try:
+            generation = self.answer.generation(
+                self.request,
+                engine_seconds=self.engine_seconds,
+                cancelled=cancelled,
+                think_end=self._settings.think_end,
+                keep_tokens=self._settings.trusts_logprobs(self.request.sampling),
+            )
+        except EngineError as error:
+            self.keep_partial(error)
+            raise
         model = self._settings.served_name(self.request.model)
         return replace(generation, served_by=f"{model} at {self._settings.where}")

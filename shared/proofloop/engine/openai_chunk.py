@@ -17,6 +17,7 @@ from proofloop.engine.openai_failure import AttemptFailed, find_message, kind_of
 LARGEST_COUNT = 2**53
 LARGEST_NUMBER = 1e300
 THINKING_PARTS = ("thinking", "reasoning")
+NO_CHUNK, SENT_ERROR = "this is no chat completion", "the server sent an error, not an answer"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def read_chunk(event: bytes) -> Chunk:
         body = body[0]
     if not isinstance(body, dict):
         shown = event[:SHOWN_BYTES].decode(errors="replace")
-        raise AttemptFailed("failed", f"this is no chat completion: {shown}")
+        raise AttemptFailed("failed", f"{NO_CHUNK}: {shown}", cause=NO_CHUNK)
     _raise_error(body)
     choices, prompt_ids = body.get("choices"), body.get("prompt_token_ids")
     choice = _dict(next(iter(_list(choices)), None))
@@ -83,7 +84,7 @@ def _raise_error(body: dict[str, object]) -> None:
     if isinstance(error, str):  # text-generation-inference puts the kind beside the text
         error = {**body, "message": error}
     words = find_message(error) or str(error)
-    raise AttemptFailed(kind_of_failure(httpx.codes.OK, error), f"the server sent an error, not an answer: {words}")
+    raise AttemptFailed(kind_of_failure(httpx.codes.OK, error), f"{SENT_ERROR}: {words}", cause=SENT_ERROR)
 
 
 def _read_content(content: object) -> tuple[str, str]:

@@ -8,7 +8,7 @@ import ssl
 
 import httpx
 
-from proofloop.engine.openai_failure import AttemptFailed, read_json
+from proofloop.engine.openai_failure import STREAM_CUT, AttemptFailed, read_json
 from proofloop.engine.openai_settings import OpenAISettings
 from proofloop.engine.proxies import proxy_of
 from proofloop.errors import TRUST_HINT, ConfigError
@@ -16,6 +16,7 @@ from proofloop.errors import TRUST_HINT, ConfigError
 MODELS_WITHIN_S = 10.0
 MODELS_BYTES = 1024 * 1024
 CANNOT_CONNECT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
+NO_CONNECTION = "the server cannot be reached"
 PROXY_HINT = "the proxy is that of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY: correct it, or name the server in NO_PROXY"
 
 
@@ -44,12 +45,12 @@ class Connection:
         """A server that cannot be reached is absent; one that breaks off an answer may do so because of the call."""
         problem = f"{type(error).__name__}: {error}"
         if not isinstance(error, CANNOT_CONNECT):
-            return AttemptFailed("failed", f"the stream was cut: {problem}")
+            return AttemptFailed("failed", f"{STREAM_CUT}: {problem}", cause=STREAM_CUT)
         if "CERTIFICATE_VERIFY_FAILED" in problem:
-            return AttemptFailed("busy", problem, hint=TRUST_HINT)
+            return AttemptFailed("busy", problem, hint=TRUST_HINT, cause=NO_CONNECTION)
         direct = f"start the server, or correct base_url = {self._settings.base_url!r}"
         hint = PROXY_HINT if self._proxy else direct
-        return AttemptFailed("busy", problem, hint=hint)
+        return AttemptFailed("busy", problem, hint=hint, cause=NO_CONNECTION)
 
 
 def _trusted_authorities() -> ssl.SSLContext:

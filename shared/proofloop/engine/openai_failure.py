@@ -31,6 +31,7 @@ CALL_STATUS = BAD_REQUEST | {413}  # mostly a prompt that is too long
 ACCESS_STATUS = frozenset({401, 402, 403})
 ANY_ERROR_STATUS = range(400, 600)
 DROPPABLE_FIELDS = ("stream_options", "return_token_ids")  # an answer without them is still an answer
+STREAM_CUT = "the stream was cut"
 DEEPEST_MESSAGE = 4  # objects inside each other in which the server's own words are looked for
 
 KIND_OF_WORD: Mapping[str, FailureKind] = {
@@ -109,11 +110,17 @@ def _field(error: object, name: str) -> object:
 
 
 class AttemptFailed(Exception):
-    """One attempt failed; `wait_s` is what the server asked for, `hint` the way out where one is known."""
+    """One attempt failed; `wait_s` is what the server asked for, `hint` the way out where one is known.
 
-    def __init__(self, kind: FailureKind, problem: str, *, wait_s: float | None = None, hint: str = "") -> None:
+    `cause` is the problem without what differs from call to call; the problem itself, unless said.
+    """
+
+    def __init__(
+        self, kind: FailureKind, problem: str, *, wait_s: float | None = None, hint: str = "", cause: str = ""
+    ) -> None:
         super().__init__(problem)
         self.kind, self.problem, self.wait_s, self.hint = kind, problem, wait_s, hint
+        self.cause = cause or problem
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 
 from proofloop.engine.base import LARGEST_SEED, ChatMessage, Engine, Generation, GenerationRequest
-from proofloop.errors import CallRefused
+from proofloop.errors import CallRefused, EngineError
 from proofloop.prompts import PromptPack
 from proofloop.records import ModelRole
 from proofloop.runspec import RunSpec
 
 REFUSED_WITHIN_S = 2.0
 """A server that refuses a call says so before it begins to answer. One that has said nothing by then has taken it."""
+
+
+ANSWERED_WITHIN_S = 30.0
+"""The longest that one token is waited for, to see whether an engine answers a role at all."""
 
 
 def check_taken(engine: Engine, spec: RunSpec, pack: PromptPack, role: ModelRole, version: str) -> Generation | None:
@@ -35,6 +41,29 @@ def check_taken(engine: Engine, spec: RunSpec, pack: PromptPack, role: ModelRole
     except CallRefused as error:
         raise CallRefused(f"{error.problem} (asked with {_sampling(spec, role)})", hint=error.hint) from error
     return None
+
+
+def is_answered(
+    engine: Engine, spec: RunSpec, pack: PromptPack, role: ModelRole, version: str, must_stop: Callable[[], bool]
+) -> bool:
+    """Whether the engine answers one token to the role's shortest prompt."""
+    request = GenerationRequest(
+        id=f"{role}:check:{uuid.uuid4().hex[:8]}",
+        model=version,
+        messages=(ChatMessage("user", _shortest_prompt(pack, role)),),
+        sampling=spec.sampling_of(role).model_copy(update={"max_tokens": 1}),
+        seed=0,
+    )
+    deadline_s = time.monotonic() + ANSWERED_WITHIN_S
+    try:
+        call = engine.submit(request)
+        while time.monotonic() < deadline_s and not must_stop():
+            with suppress(TimeoutError):
+                return call.result(1.0).finish_reason != "cancelled"
+        call.cancel()
+    except EngineError:
+        pass
+    return False
 
 
 def _shortest_prompt(pack: PromptPack, role: ModelRole) -> str:

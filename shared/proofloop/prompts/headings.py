@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from proofloop.prompts.rules import Unreadable
+from proofloop.prompts.rules import REPEATS, Unreadable
 from proofloop.prompts.soft import lower
 
 LONGEST_MARKS = 40
@@ -46,7 +46,7 @@ def _lines_with(text: str, heading: str) -> Iterator[re.Match[str]]:
         if start >= 0:
             tries += 1
             if tries > MAX_TRIES:
-                raise Unreadable(f"the answer repeats {first!r} more than {MAX_TRIES} times")
+                raise Unreadable(f"the answer repeats {first!r} more than {MAX_TRIES} times", cause=REPEATS)
             if found := pattern.match(text, start):
                 yield found
 

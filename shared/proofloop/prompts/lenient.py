@@ -36,7 +36,16 @@ from proofloop.prompts.grading_words import (
 )
 from proofloop.prompts.headings import find_headings
 from proofloop.prompts.phrases import Phrases
-from proofloop.prompts.rules import Asked, Rules, Unreadable, between, no_legal_score, one_heading
+from proofloop.prompts.rules import (
+    REPEATS,
+    Asked,
+    Rules,
+    Unreadable,
+    between,
+    no_legal_score,
+    one_heading,
+    two_scores,
+)
 from proofloop.prompts.scores import BEGINS, ends_there, read_score
 from proofloop.prompts.soft import lower, soften
 from proofloop.records import Score
@@ -159,7 +168,7 @@ def _agreed(statements: list[Statement]) -> Score:
     last = statements[-1]
     for other in statements:
         if other.score != last.score:
-            raise Unreadable(f"two different scores: {other.shown} and {last.shown}")
+            raise two_scores(other.shown, last.shown)
     if last.score is None:
         raise no_legal_score(last.shown)
     return last.score
@@ -194,7 +203,7 @@ def _places(text: str, word: str) -> Iterator[int]:
         yield place
         place = text.find(word, place + len(word))
     if place >= 0:
-        raise Unreadable(f"the answer repeats {word!r} more than {MAX_HITS} times")
+        raise Unreadable(f"the answer repeats {word!r} more than {MAX_HITS} times", cause=REPEATS)
 
 
 def _without_others(text: str, asked: Asked) -> str:

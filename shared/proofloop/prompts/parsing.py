@@ -12,7 +12,7 @@ from typing import Literal
 from proofloop.prompts.fences import MAX_FENCES, has_too_many_fences
 from proofloop.prompts.lenient import LENIENT
 from proofloop.prompts.phrases import METHOD, Phrases
-from proofloop.prompts.rules import Asked, Rules, Unreadable
+from proofloop.prompts.rules import Asked, Rules, Unreadable, two_scores
 from proofloop.prompts.strict import STRICT
 from proofloop.records import Score, Verdict
 
@@ -118,7 +118,7 @@ def _undisputed(lenient: Verdict, strict: Verdict) -> Verdict:
     """The lenient verdict, unless the method's own reading finds another score: then nobody can be sure."""
     if strict.score is None or strict.score == lenient.score:
         return lenient
-    return _verdict(Unreadable(f"two different scores: {lenient.score:g} and {strict.score:g}"))
+    return _verdict(two_scores(f"{lenient.score:g}", f"{strict.score:g}"))
 
 
 def valid(score: Score) -> Verdict:
@@ -127,7 +127,9 @@ def valid(score: Score) -> Verdict:
 
 def _verdict(reason: Unreadable | Truncated) -> Verdict:
     """A verdict without a score: the answer has no end, or is there and breaks the format."""
-    return Verdict(outcome="truncated" if isinstance(reason, Truncated) else "malformed", reason=str(reason))
+    if isinstance(reason, Truncated):
+        return Verdict(outcome="truncated", reason=str(reason))
+    return Verdict(outcome="malformed", reason=str(reason), cause=reason.cause)
 
 
 def final_response(answer: str, finish_reason: str) -> str:

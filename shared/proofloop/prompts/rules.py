@@ -8,9 +8,15 @@ from dataclasses import dataclass
 from proofloop.prompts.phrases import Phrases
 from proofloop.records import Score
 
+REPEATS = "the answer repeats a word too often"
+
 
 class Unreadable(Exception):
-    """Why an answer has no score, in words that can be counted."""
+    """Why an answer has no score. `cause` says it without the answer's own words, so that it can be counted."""
+
+    def __init__(self, reason: str, cause: str = "") -> None:
+        super().__init__(reason)
+        self.cause = cause
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,8 @@ def one_heading(found: list[slice], heading: str) -> slice:
     if not found:
         raise Unreadable(f"the heading '{heading}' is missing")
     if len(found) > 1:
-        raise Unreadable(f"the heading '{heading}' stands there {len(found)} times")
+        reason = f"the heading '{heading}' stands there {{}} times"
+        raise Unreadable(reason.format(len(found)), cause=reason.format("several"))
     return found[0]
 
 
@@ -60,4 +67,8 @@ def between(solution: slice, own: slice, phrases: Phrases) -> tuple[slice, slice
 
 
 def no_legal_score(shown: str) -> Unreadable:
-    return Unreadable(f"the score {shown!r} is none of 0, 0.5, 1")
+    return Unreadable(f"the score {shown!r} is none of 0, 0.5, 1", cause="the score is none of 0, 0.5, 1")
+
+
+def two_scores(one: str, other: str) -> Unreadable:
+    return Unreadable(f"two different scores: {one} and {other}", cause="two different scores")

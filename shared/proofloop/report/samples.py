@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from proofloop import keys
+from proofloop.answers import meta_critiques_of, raw_of_proof
 from proofloop.costs import Bill
 from proofloop.domains import CritiqueFinding, Domain, ProofFinding, load_domain
 from proofloop.labels import find_label
-from proofloop.records import Critique, Judgement, Label, MetaCritiques, Problem, Proof, digest
+from proofloop.records import Critique, Judgement, Label, MetaCritique, Problem, Proof, RawAnswer, digest
 from proofloop.runspec import RunSpec
 from proofloop.store import Store, find_record, get_record
 
@@ -74,7 +75,10 @@ class SampleAssessment:
 
 @dataclass(frozen=True)
 class SampleCritique:
-    """One critique with what the meta-verifier, and the exact checker if there is one, make of it."""
+    """One critique with what the meta-verifier, and the exact checker if there is one, make of it.
+
+    `raw`: what the model wrote, where it could not be read.
+    """
 
     index: int
     score: float | None
@@ -84,11 +88,16 @@ class SampleCritique:
     carries_label: bool
     assessments: tuple[SampleAssessment, ...]
     finding: CritiqueFinding | None
+    reason: str = ""
+    raw: Text | None = None
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One proof to read. `critiques_left_out` more are in the store; `self_finding` is of its own evaluation."""
+    """One proof to read. `critiques_left_out` more are in the store; `self_finding` is of its own evaluation.
+
+    `raw`: what the model wrote, where it could not be read.
+    """
 
     proof_id: str
     question: Text
@@ -104,6 +113,7 @@ class Sample:
     critiques_left_out: int
     finding: ProofFinding | None
     self_finding: CritiqueFinding | None
+    raw: Text | None = None
 
 
 class SampleChoice:
@@ -184,6 +194,7 @@ def _sample(store: Store, spec: RunSpec, proof_id: str, domain: Domain | None) -
         critiques_left_out=len(critiques) - len(shown),
         finding=check.proof() if proof.verdict.outcome == "valid" else None,
         self_finding=check.critique(proof.self_analysis) if proof.verdict.outcome == "valid" else None,
+        raw=_raw(raw_of_proof(store, proof), "", SOLUTION_BYTES) if proof.verdict.outcome != "valid" else None,
     )
 
 
@@ -202,7 +213,7 @@ def _sample_critique(
     store: Store, run_id: str, critique: Critique, label: Label | None, check: Checker
 ) -> SampleCritique:
     judgement = find_record(store, keys.judgement(run_id, critique.proof_id, critique.index), Judgement)
-    metas = find_record(store, keys.meta_critiques(run_id, critique.proof_id, critique.index), MetaCritiques)
+    metas = meta_critiques_of(store, run_id, critique.proof_id, critique.index)
     return SampleCritique(
         index=critique.index,
         score=critique.verdict.score,
@@ -210,15 +221,24 @@ def _sample_critique(
         analysis=clip(critique.analysis, CRITIQUE_BYTES),
         confirmed=judgement.confirmed if judgement else None,
         carries_label=bool(label and critique.index in label.critiques),
-        assessments=_assessments(metas),
+        assessments=_assessments(list(metas.values())),
         finding=check.critique(critique.analysis) if critique.verdict.outcome == "valid" else None,
+        reason=critique.verdict.reason,
+        raw=_raw(critique.raw, critique.analysis, CRITIQUE_BYTES) if critique.verdict.outcome != "valid" else None,
     )
 
 
-def _assessments(metas: MetaCritiques | None) -> tuple[SampleAssessment, ...]:
+def _raw(raw: RawAnswer | None, analysis: str, limit: int) -> Text | None:
+    """The answer, else its reasoning; None where nothing is kept of it, or where what was read is the same."""
+    if raw is None or (raw.text is None and analysis):
+        return None
+    return clip(raw.text or raw.reasoning, limit) if raw.text or raw.reasoning else None
+
+
+def _assessments(metas: Sequence[MetaCritique]) -> tuple[SampleAssessment, ...]:
     return tuple(
         SampleAssessment(meta.verdict.score, meta.verdict.outcome, clip(meta.analysis, ASSESSMENT_BYTES))
-        for meta in (metas.assessments if metas else ())[:MAX_ASSESSMENTS]
+        for meta in metas[:MAX_ASSESSMENTS]
     )
 
 

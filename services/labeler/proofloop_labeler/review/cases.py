@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from proofloop import keys
+from proofloop.answers import meta_critiques_of
 from proofloop.measure import Clusters, Figure, critiques_of
 from proofloop.records import (
     Critique,
@@ -23,7 +24,6 @@ from proofloop.records import (
     Label,
     LabelOutcome,
     MetaCritique,
-    MetaCritiques,
     Problem,
     Proof,
     Record,
@@ -155,8 +155,8 @@ class Cases:
     def _critique(self, run: str, critique: Critique) -> ReadCritique:
         where = run, critique.proof_id, critique.index
         judgement = find_record(self._store, keys.judgement(*where), Judgement)
-        metas = find_record(self._store, keys.meta_critiques(*where), MetaCritiques)
-        return ReadCritique(critique, judgement.confirmed if judgement else None, metas.assessments if metas else ())
+        metas = tuple(meta_critiques_of(self._store, *where).values())
+        return ReadCritique(critique, judgement.confirmed if judgement else None, metas)
 
     def _sample(self, decided: Sequence[Kept]) -> list[Kept]:
         """In the order of the store."""
