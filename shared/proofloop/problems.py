@@ -34,6 +34,7 @@ ESCAPES = {
 UNDOUBLED = re.compile(
     r"\t(?:ext(?:bf|it|rm)?|heta|imes|au|an|anh|frac|ilde|op|riangle|herefore|hinspace|o)(?![a-z])"
     r"|\n(?:abla|eq|otin|leq|geq|subseteq|cong|rightarrow|leftarrow|ewline)(?![a-z])"
+    r"|(?<=[${(_^=+*/-])\nu(?![a-z])|\nu(?=[$})_^])"
 )
 """A tab or a line break and the rest of a LaTeX command, as \\text and \\neq become in JSON with one backslash."""
 

@@ -121,6 +121,10 @@ class RunEngine(EngineSection):
         shared = {name: value for name, value in self.settings.items() if not has_address or name not in ADDRESSES}
         return EngineSection(kind=self.kind, settings={**shared, **own.settings})
 
+    def table_of(self, role: ModelRole) -> str:
+        """Where the file describes a role's engine."""
+        return "engine" if getattr(self, role) == RoleEngine() else f"engine.{role}"
+
     @property
     def kinds(self) -> str:
         """For people: `openai`, or `openai, verifier triton`."""
@@ -417,8 +421,7 @@ def parse_runspec(fields: dict[str, Any], origin: str) -> RunSpec:
             "set stop_early = false",
         )
     for role in spec.training.roles:
-        own: RoleEngine = getattr(spec.engine, role)
-        table = f"engine.{role}" if own != RoleEngine() else "engine"
+        table = spec.engine.table_of(role)
         check_loads_versions(spec.engine.of(role), f"[training.{role}]", origin, table)
     return spec
 
@@ -522,12 +525,16 @@ def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> Confi
     *sections, key = names = _names(first["loc"])
     place = _place(names)
     if first["type"] == "extra_forbidden":
-        known = _known_keys(sections, root)
-        return ConfigError(f"unknown key {place} in {origin}", f"known here: {', '.join(known)}")
+        hint = f"known here: {', '.join(_known_keys(sections, root))}"
+        if "settings" in _known_keys(sections, root):
+            hint += f"; settings of its own stand under [{'.'.join([*sections, 'settings'])}]"
+        return ConfigError(f"unknown key {place} in {origin}", hint)
     if first["type"] == "missing":
         return ConfigError(f"{place} is missing in {origin}", "see examples/ for files that work")
     if first["type"] == "value_error" and _section_class([*sections, key], root) is not _section_class(sections, root):
         place = f"[{'.'.join([*sections, key])}]"  # its keys do not go together
+    if first["type"] == "model_type":
+        said = f"should be a table: write its keys under [{'.'.join(names)}]"
     shown = f" = {first['input']!r}" if isinstance(first["input"], str | int | float | bool) else ""
     return ConfigError(f"{place}{shown} in {origin}: {said}", hint or _quotes(first["type"], first["input"]))
 

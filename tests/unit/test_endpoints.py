@@ -224,6 +224,13 @@ def test_engines_of_one_account_share_its_brakes(engines: Engines) -> None:
     assert times[-1] - times[0] > 0.9  # the first second's worth goes at once
 
 
+def test_a_wrong_setting_of_a_role_is_named_with_its_table(engines: Engines) -> None:
+    spec = runspec(engine={"kind": "simulated", "verifier": {"settings": {"good_share": 2}}})
+    engines.of(spec, "generator")
+    with pytest.raises(ConfigError, match=r"^\[engine.verifier\] simulated: good_share = 2: "):
+        engines.of(spec, "verifier")
+
+
 def test_a_check_asks_each_role_at_its_own_server(engines: Engines) -> None:
     with ScriptedServer(answers()) as common, ScriptedServer(refuses(404, "no such model")) as other:
         spec = by_role(common, {"settings": {"base_url": other.base_url}})

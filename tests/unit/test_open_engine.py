@@ -89,7 +89,17 @@ def test_a_bad_value_is_named_with_its_limit() -> None:
     assert "good_share = 1.5: Input should be less than or equal to 1" in refusal("simulated", good_share=1.5)
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://host/v1", "http://host/v1/chat/completions", "http://h:x/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8000",
+        "http://host:99999/v1",
+        "http://host:0/v1",
+        "ftp://host/v1",
+        "http://host/v1/chat/completions",
+        "http://h:x/",
+    ],
+)
 def test_an_address_that_cannot_work_is_refused(url: str) -> None:
     assert f"base_url = {url!r}" in refusal("openai", base_url=url)
 

@@ -92,6 +92,7 @@ BAD = [
     (GOOD + r'{"question": "$x \to 0$"}', r"^row 2 of .*, column 4 of its question: a tab, probably \\to with"),
     (GOOD + r'{"question": "$a_\text{max}$"}', r"a tab, probably \\text with one backslash"),
     (GOOD + r'{"question": "$a \neq b$"}', r"a line break, probably \\neq with one backslash"),
+    (GOOD + r'{"question": "$\nu = 1$ and $2\nu$"}', r"^row 2 of .*, column 2 of its question: a line break, probably \\nu with"),
     (GOOD + r'{"question": "$\beta$ and $\rho$"}', r"column 2 of its question: a backspace, probably \\beta with"),
     (GOOD + r'{"question": "over $\rho$"}', r"a carriage return, probably \\rho with one backslash"),
     (GOOD + r'{"question": "a\u0000"}', r"^row 2 of .*, column 2 of its question: a control character U\+0000\nhint: remove it$"),

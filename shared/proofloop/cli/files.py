@@ -50,7 +50,9 @@ def _has_only(fields: Mapping[str, Any], own: set[str], others: set[str]) -> boo
 def _check_engine(fields: Mapping[str, Any], without: Collection[str] = ()) -> None:
     """Before the models: which ones are to be named depends on the engine. None `without` is proposed."""
     engine = fields.get("engine")
-    for table in [engine, *(engine.get(role) for role in MODEL_ROLES)] if isinstance(engine, dict) else []:
+    if not isinstance(engine, dict):
+        return
+    for name, table in {"engine": engine, **{f"engine.{role}": engine.get(role) for role in MODEL_ROLES}}.items():
         kind = table.get("kind") if isinstance(table, dict) else None
         if isinstance(kind, str):
-            check_kind(kind, without)
+            check_kind(kind, without, name)

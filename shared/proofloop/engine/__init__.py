@@ -35,13 +35,13 @@ def installed_engines() -> tuple[str, ...]:
     return tuple(sorted({*BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))}))
 
 
-def check_kind(kind: str, without: Collection[str] = ()) -> None:
+def check_kind(kind: str, without: Collection[str] = (), table: str = "engine") -> None:
     """Raises ConfigError for an engine that is neither installed here nor one of ours that is installed apart.
 
-    Its hint names those that are installed, `without` some that are no way out.
+    Its hint names those that are installed, `without` some that are no way out; `table` is where the file names it.
     """
     if kind not in {*installed_engines(), *PARTS}:
-        raise _unknown(kind, without)
+        raise _unknown(kind, without, table)
 
 
 def _open_openai(settings: Mapping[str, object], _: ResolveModel) -> Engine:
@@ -81,11 +81,11 @@ def _find(kind: str) -> OpenEngine:
     raise _unknown(kind)
 
 
-def _unknown(kind: str, without: Collection[str] = ()) -> ConfigError:
+def _unknown(kind: str, without: Collection[str] = (), table: str = "engine") -> ConfigError:
     other = f"use one of {', '.join(name for name in installed_engines() if name not in without)}"
     if kind in PARTS:
         return ConfigError(f'engine "{kind}" is not installed', f"{install_hint(PARTS[kind])}; or {other}")
-    return ConfigError(f'unknown engine "{kind}" in [engine] kind', other)
+    return ConfigError(f'unknown engine "{kind}" in [{table}] kind', other)
 
 
 def _load(point: EntryPoint) -> OpenEngine:

@@ -65,6 +65,8 @@ class OpenAISettings(BaseModel):
             url = httpx.URL(value)
         except httpx.InvalidURL as error:
             raise ValueError(str(error)) from None
+        if url.port is not None and not 0 < url.port < 65536:
+            raise ValueError("should have a port between 1 and 65535")
         if url.scheme not in ("http", "https") or not url.host:
             raise ValueError("should start with http:// or https:// and name a host")
         if url.userinfo:

@@ -52,11 +52,15 @@ class Engines:
             name += str(spec.base)
         with self._lock:
             if name not in self._open:
-                self._open[name] = open_engine(
-                    section.kind,
-                    section.settings,
-                    lambda version: version_folder(self._store, self._cache, version, spec.base),
-                )
+                try:
+                    self._open[name] = open_engine(
+                        section.kind,
+                        section.settings,
+                        lambda version: version_folder(self._store, self._cache, version, spec.base),
+                    )
+                except ConfigError as error:
+                    problem = error.problem.replace("[engine]", f"[{spec.engine.table_of(role)}]", 1)
+                    raise ConfigError(problem, error.hint) from error.__cause__
             return self._open[name]
 
     def prepare(self, spec: RunSpec, role: ModelRole, version: str) -> None:

@@ -31,8 +31,10 @@ def read_settings(
         return settings_type.model_validate(dict(values))
     except ValidationError as error:
         problems = [_problem(settings_type, values, details) for details in error.errors()]
+    is_about_keys = any("key" in problem.partition('"')[0] for problem in problems)
     known = ", ".join([*settings_type.model_fields, *also])
-    raise ConfigError(f"[engine] {kind}: {'; '.join(problems)}", f"known keys: {known}")
+    hint = f"known keys: {known}" if is_about_keys else "docs/services.md says what each setting means"
+    raise ConfigError(f"[engine] {kind}: {'; '.join(problems)}", hint)
 
 
 def _problem(settings_type: type[BaseModel], values: Mapping[str, object], details: ErrorDetails) -> str:
