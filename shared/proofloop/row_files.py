@@ -77,11 +77,14 @@ def _read_table(text: str, file: Path) -> Iterator[dict[str, str]]:
     csv.field_size_limit(LONGEST_FIELD)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
+        names = [name.strip() for name in reader.fieldnames or ()]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ConfigError(f"{file} has two columns {twice[0]!r}", "give each column a name of its own")
         for number, row in enumerate(reader, 1):
             if None in row or None in row.values():
                 place = f"row {number} of {file}, line {reader.line_num}"
                 raise ConfigError(
-                    f"{place} has not as many fields as there are columns: {', '.join(reader.fieldnames or ())}",
+                    f"{place} has not as many fields as there are columns: {', '.join(names)}",
                     'put a text that holds a comma, a quotation mark or a line break in quotation marks: "a, b"',
                 )
             yield {name.strip(): value for name, value in row.items()}

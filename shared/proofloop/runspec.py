@@ -533,7 +533,7 @@ def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> Confi
         return ConfigError(f"{place} is missing in {origin}", "see examples/ for files that work")
     if first["type"] == "value_error" and _section_class([*sections, key], root) is not _section_class(sections, root):
         place = f"[{'.'.join([*sections, key])}]"  # its keys do not go together
-    if first["type"] == "model_type":
+    if first["type"] in ("model_type", "dict_type"):
         said = f"should be a table: write its keys under [{'.'.join(names)}]"
     shown = f" = {first['input']!r}" if isinstance(first["input"], str | int | float | bool) else ""
     return ConfigError(f"{place}{shown} in {origin}: {said}", hint or _quotes(first["type"], first["input"]))

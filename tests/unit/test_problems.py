@@ -130,6 +130,7 @@ def test_a_table_with_quoted_texts_is_read(tmp_path: Path, suffix: str, delimite
         ("id,question\n1\n", r"^row 1 of .*, line 2 has not as many fields"),
         ('id,question\n1,"a"b\n', r"after line 1: .*\nhint: double a quotation mark"),
         ('id,question\n1,"a\n', r"after line 1: unexpected end of data"),
+        ("question,id, question\na,1,b\n", r"has two columns 'question'\nhint: give each"),
         ("id,question\n", "has no problems"),
         ("", "has no problems"),
     ],
