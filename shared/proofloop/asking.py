@@ -234,7 +234,6 @@ class Asked:
             sampling=self._sampling,
             seed=self._seed,
             affinity=question.proof_id,
-            schema=question.prompt.schema,
         )
 
     def _answer(self, generation: Generation) -> Answer:
@@ -250,6 +249,13 @@ class Asked:
             prompt=generation.prompt_tokens,
             cached=generation.cached_tokens,
             completion=generation.completion_tokens,
+        )
+        self._tools.usage.add(
+            self._question.run_id,
+            role,
+            generation.prompt_tokens,
+            generation.completion_tokens,
+            generation.engine_seconds,
         )
         tokens_key = self._keep(generation.tokens) if generation.tokens and role in self._spec.training.roles else ""
         provenance = self._provenance(

@@ -41,12 +41,29 @@ class Spent:
             self.money + other.money,
         )
 
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(
+            self.calls - other.calls,
+            self.prompt_tokens - other.prompt_tokens,
+            self.completion_tokens - other.completion_tokens,
+            self.engine_seconds - other.engine_seconds,
+            self.money - other.money,
+        )
+
     def over(self, number: int) -> Spent | None:
         """The mean over that many; None over none."""
         if number == 0:
             return None
         values = (self.calls, self.prompt_tokens, self.completion_tokens, self.engine_seconds, self.money)
         return Spent(*(_mean(value, number) for value in values))
+
+
+ByRole = Mapping[ModelRole, Spent]
+
+
+def summed(some: ByRole, others: ByRole) -> ByRole:
+    """Both together, by role."""
+    return {role: some.get(role, Spent()) + others.get(role, Spent()) for role in {**some, **others}}
 
 
 def _mean(value: float, number: int) -> float:

@@ -9,6 +9,7 @@ ProofloopError
 ├── EngineError          a model call failed; says whether trying again can help
 │   ├── CallRefused      this one call can never work, others can: its proof or critique is recorded as failed
 │   └── AccessRefused    no call of this process can work: its key is missing or wrong
+├── BudgetUsedUp         a run has used what its [budget] allows: it can be resumed with more, exit code 4
 ├── Retry                a handler asks for the message again, later
 └── Reject               a handler says that this message can never work: dead letter
 
@@ -101,6 +102,17 @@ class AccessRefused(EngineError):
 
     def __init__(self, problem: str, *, hint: str = "", cause: str = "") -> None:
         super().__init__(problem, retryable=False, hint=hint, cause=cause)
+
+
+class BudgetUsedUp(ProofloopError):
+    """The run's [budget] is used up; `hint` is the way on."""
+
+    def __init__(self, problem: str, hint: str = "") -> None:
+        super().__init__(problem)
+        self.problem, self.hint = problem, hint
+
+    def __str__(self) -> str:
+        return f"{self.problem}\nhint: {self.hint}" if self.hint else self.problem
 
 
 class Retry(ProofloopError):

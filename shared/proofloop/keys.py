@@ -186,6 +186,42 @@ def found(run_id: str, problem_id: str) -> str:
     return f"{searches(run_id)}{problem_id}.json"
 
 
+def usages(run_id: str) -> str:
+    """What the services counted of the run: calls, tokens, calls in flight, by process."""
+    return f"runs/{run_id}/usage/"
+
+
+def usage_folder(run_id: str, process: str, number: int) -> str:
+    """A folder for each count: the store deletes by prefix."""
+    return f"{usages(run_id)}{process}/{number:09d}/"
+
+
+def usage(run_id: str, process: str, number: int) -> str:
+    return f"{usage_folder(run_id, process, number)}usage.json"
+
+
+def times(run_id: str) -> str:
+    """How long `run` has worked on a run that has a budget, by process."""
+    return f"runs/{run_id}/times/"
+
+
+def time_folder(run_id: str, process: str, number: int) -> str:
+    return f"{times(run_id)}{process}/{number:09d}/"
+
+
+def time_taken(run_id: str, process: str, number: int) -> str:
+    return f"{time_folder(run_id, process, number)}time.json"
+
+
+def budget_marks(run_id: str) -> str:
+    return f"runs/{run_id}/budget/"
+
+
+def budget_mark(run_id: str) -> str:
+    """Lies there while the run's budget is used up: services drop its messages."""
+    return f"{budget_marks(run_id)}used_up.json"
+
+
 def dead_letters(run_id: str) -> str:
     return f"runs/{run_id}/dead/"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field, replace
 
@@ -12,16 +13,35 @@ from proofloop.rounds import Rounds
 from proofloop.runspec import RunSpec
 from proofloop.store import Store
 
+OUTLOOK_S = 1.0
+"""How often the searches' outlook is worked out anew: it looks at every problem."""
+
 
 @dataclass(frozen=True)
 class Progress:
-    """True counts of a running walk."""
+    """True counts of a running walk.
+
+    `planned`: the proofs that are asked for by now. Searches may ask for more: `expected` is an estimate of all,
+    `most` their limit, both 0 without a search. `stored` of the labels lay in the store as they were posed. `calls` are
+    in flight, by role; `tokens` and `answered` count this process, or the services since it began; `most_calls` is the
+    limit for a proof. `money`: what the run cost so far, None without prices.
+    """
 
     planned: int
     labeled: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
     waiting: int = 0
+    stored: int = 0
+    searches: int = 0
+    searches_ended: int = 0
+    expected: int = 0
+    most: int = 0
+    calls: dict[str, int] = field(default_factory=dict)
+    answered: int = 0
+    most_calls: int = 0
+    tokens: int = 0
+    money: float | None = None
 
 
 class Ledger:
@@ -32,7 +52,7 @@ class Ledger:
     """
 
     def __init__(self, spec: RunSpec, store: Store, planned: int, steps: dict[str, int]) -> None:
-        self._training, self._rounds = spec.training, Rounds(spec, store)
+        self._spec, self._training, self._rounds = spec, spec.training, Rounds(spec, store)
         self._lock = threading.Lock()
         self._open: set[str] = set()
         self._stuck: set[str] = set()
@@ -40,6 +60,7 @@ class Ledger:
         self._done: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()  # proofs, whether solved, for the poser
         self._asked: deque[ProblemPosed] = deque()
         self._more = 0
+        self._outlook, self._looked_ahead_s = self._rounds.outlook(planned), 0.0
 
     def posed(self, event: ProblemPosed) -> None:
         """The poser: this proof is open from now on."""
@@ -47,8 +68,8 @@ class Ledger:
         with self._lock:
             self._open.add(event.proof_id)
 
-    def labelled(self, proof_id: str, outcome: str, *, solved: bool) -> bool:
-        """A label was seen; whether its proof was open until now."""
+    def labelled(self, proof_id: str, outcome: str, *, solved: bool, was_stored: bool = False) -> bool:
+        """A label was seen, that `was_stored` before its proof was posed; whether the proof was open until now."""
         with self._lock:
             is_open, is_stuck = proof_id in self._open, proof_id in self._stuck
             if not is_open and not is_stuck:
@@ -56,7 +77,12 @@ class Ledger:
             self._open.discard(proof_id)
             self._stuck.discard(proof_id)
             outcomes = {**self._progress.outcomes, outcome: self._progress.outcomes.get(outcome, 0) + 1}
-            self._progress = replace(self._progress, labeled=self._progress.labeled + 1, outcomes=outcomes)
+            self._progress = replace(
+                self._progress,
+                labeled=self._progress.labeled + 1,
+                outcomes=outcomes,
+                stored=self._progress.stored + was_stored,
+            )
         self._done.put((proof_id, solved))
         return is_open
 
@@ -121,5 +147,15 @@ class Ledger:
             return self._open | self._stuck
 
     def progress(self) -> Progress:
+        """The poser: the counts by now, with an outlook on the searches."""
         with self._lock:
-            return replace(self._progress, waiting=len(self._open) + len(self._stuck))
+            now = replace(self._progress, waiting=len(self._open) + len(self._stuck))
+        now = replace(now, most_calls=self._spec.most_calls_per_proof)
+        if not self._spec.search.rounds:
+            return now
+        if not self.num_open or time.monotonic() - self._looked_ahead_s > OUTLOOK_S:
+            self._outlook, self._looked_ahead_s = self._rounds.outlook(now.planned), time.monotonic()
+        ahead = self._outlook
+        return replace(
+            now, searches=ahead.searches, searches_ended=ahead.ended, expected=ahead.expected, most=ahead.most
+        )

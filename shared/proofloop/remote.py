@@ -14,23 +14,29 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
+from proofloop import keys
+from proofloop.budget import MARK_S, Mark, Meter, RunClock
 from proofloop.bus import Bus, DeadLetter
 from proofloop.errors import BusError, CorruptObject, NotFound, ProofloopError, StoreError
 from proofloop.labels import find_label
 from proofloop.ledger import Ledger, Progress
 from proofloop.messages import Event, ProblemPosed, ProofLabeled, read_event_of
 from proofloop.records import Label, Role
-from proofloop.runspec import RunSpec
-from proofloop.store import Store
+from proofloop.runspec import Budget, RunSpec
+from proofloop.store import Store, put_record
+from proofloop.usage import WRITE_S, ServicesUsage
 from proofloop.walk import (
     WALK_ROLES,
     Interrupted,
     forget_letters_of_proofs,
+    is_complete,
     is_training,
     planned,
     proof_named,
     steps_taken,
     stuck,
+    used_up,
+    with_usage,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +59,9 @@ Where it begins none, a step's worth of problems is posed.
 
 STARTING_S, WORKERS_S = 3.0, 10.0
 """When the broker is first asked which roles have workers, and how often afterwards."""
+
+CALLS_END_S = 20.0
+"""How long the run waits for running calls once its budget is used up."""
 
 AWAY_S = 2.0
 """The pause while the store or the broker is away; its absence does not end the run."""
@@ -81,15 +90,29 @@ class RemoteWalk:
         self._last_news_s = time.monotonic()
         self._unserved: tuple[str, ...] = ()
         self._look_for_workers_s = time.monotonic() + STARTING_S
+        self._usage = ServicesUsage(store, spec)
+        self._counted_s = float("-inf")
+        self._clock: RunClock | None = None
+        self._meter = Meter(spec, self._usage.used, lambda: self._clock.seconds if self._clock else 0.0)
 
     def run(self, planned_proofs: int, report: Callable[[Progress], None] = lambda progress: None) -> Progress:
         """Pose everything that has no label and wait until all of it has one.
 
-        Raises Interrupted when asked to stop, ProofloopError when proofs got stuck.
+        Raises Interrupted when asked to stop, BudgetUsedUp, ProofloopError when proofs got stuck.
         """
         self._ledger = Ledger(self._spec, self._store, planned_proofs, steps_taken(self._store, self._spec))
         self._report = report
+        self._begin_budget()
         self._forget_letters()
+        try:
+            self._go()
+        finally:
+            if self._clock:
+                self._clock.keep(now=True)
+        self._report(self._progress())
+        return self._progress()
+
+    def _go(self) -> None:
         for position, event in enumerate(self._planned()):
             while not self._may_pose(position // self._spec.problems.proofs_per_problem):
                 self._look()
@@ -99,8 +122,49 @@ class RemoteWalk:
             self._look()
             if not self._ledger.num_open and self._quiet_s > QUIET_S:
                 raise stuck(self._spec, self._ledger.progress().planned, waiting)
-        self._report(self._ledger.progress())
-        return self._ledger.progress()
+
+    def _begin_budget(self) -> None:
+        """Count what was spent before, and have the services take messages of this run again."""
+        self._patiently(self._usage.begin)
+        if self._spec.budget != Budget():
+            self._clock = RunClock(self._store, self._spec.name)
+        if self._meter.over():
+            raise used_up(self._meter, self._store, self._spec)
+        if self._patiently(lambda: self._store.delete_prefix(keys.budget_marks(self._spec.name))):
+            self._stopping.wait(MARK_S + POLL_S)  # until then a service may take the mark to be there
+
+    def _progress(self) -> Progress:
+        usage = self._usage
+        return with_usage(self._ledger.progress(), self._meter, self._spec, usage.since_begin, usage.in_flight)
+
+    def _count_usage(self) -> None:
+        """Read what the services counted. Raises BudgetUsedUp."""
+        if time.monotonic() - self._counted_s < WRITE_S:
+            return
+        self._counted_s = time.monotonic()
+        self._patiently(self._usage.read)
+        if self._clock:
+            self._clock.keep()
+        if limit := self._meter.over():
+            self._patiently(lambda: self._mark(limit))
+            self._wait_for_calls()
+            if self._patiently(lambda: is_complete(self._store, self._spec)):
+                return
+            raise used_up(self._meter, self._store, self._spec, sum(self._usage.in_flight.values()))
+
+    def _mark(self, limit: str) -> None:
+        put_record(self._store, keys.budget_mark(self._spec.name), Mark(reason=limit))
+
+    def _wait_for_calls(self) -> None:
+        """Wait a little for the calls that run; the services keep their answers, however long they take."""
+        end_s = time.monotonic() + CALLS_END_S
+        while time.monotonic() < end_s:
+            self._stopping.wait(WRITE_S / 2)
+            self._check_stopping()
+            self._patiently(self._usage.read)
+            self._report(self._progress())
+            if not self._usage.in_flight and time.monotonic() > end_s - CALLS_END_S + MARK_S + WRITE_S:
+                return
 
     def _forget_letters(self) -> None:
         """Drop the dead letters of what is posed again: they would say that it has died."""
@@ -161,14 +225,15 @@ class RemoteWalk:
         if label is None:
             self._patiently(lambda: self._bus.publish([event]))
             return
-        self._count(label)
+        self._count(label, was_stored=True)
         if self._spec.training.roles:
             announced: Event = ProofLabeled.of(label)
             self._patiently(lambda: self._bus.publish([announced]))
 
     def _look(self) -> None:
         """Wait a moment, then count the labels that came."""
-        self._report(self._ledger.progress())
+        self._count_usage()
+        self._report(self._progress())
         self._stopping.wait(POLL_S)
         if time.monotonic() >= self._look_for_workers_s:
             self._warn_of_unserved_roles()
@@ -204,8 +269,8 @@ class RemoteWalk:
         """The proof of this run that the letter names."""
         return proof_named(read_event_of(self._spec.name, letter.body))
 
-    def _count(self, label: Label) -> None:
-        self._ledger.labelled(label.proof_id, label.outcome, solved=label.solved)
+    def _count(self, label: Label, *, was_stored: bool = False) -> None:
+        self._ledger.labelled(label.proof_id, label.outcome, solved=label.solved, was_stored=was_stored)
         self._last_news_s = time.monotonic()
 
     @property

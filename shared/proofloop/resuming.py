@@ -17,7 +17,7 @@ from proofloop.records import MODEL_ROLES, Problem, Record
 from proofloop.runspec import Difference, RunSpec, differences, read_frozen
 from proofloop.store import Store, find_record, get_record
 
-SECTIONS_THAT_MOVE = ("flow", "prices")
+SECTIONS_THAT_MOVE = ("flow", "prices", "budget")
 FILES = (("base",), ("problems", "file"))
 GROWING = (("problems", "count"), ("problems", "proofs_per_problem"))
 

@@ -52,6 +52,19 @@ class _Problem:
     solved: str | None = None
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """How many searches there are, how many of them ended, and how many proofs all may come to.
+
+    `expected`: those that go on come to as many as the ended ones in the mean; while none ended, to the most.
+    """
+
+    searches: int
+    ended: int
+    expected: int
+    most: int
+
+
 def proof_id(problem_id: str, number: int) -> str:
     return f"{problem_id}-{number:03d}"
 
@@ -63,6 +76,7 @@ class Rounds:
         self._spec, self._store = spec, store
         self._problems: dict[str, _Problem] = {}
         self._due: deque[str] = deque()
+        self._ended, self._proofs_of_ended = 0, 0
 
     def posed(self, event: ProblemPosed) -> None:
         """A first proof is being posed."""
@@ -70,6 +84,26 @@ class Rounds:
             count = self._spec.problems.proofs_per_problem
             names = {proof_id(event.problem_id, number) for number in range(count)}
             self._problems[event.problem_id] = _Problem(names, count)
+
+    def outlook(self, planned: int) -> Outlook:
+        """How far the searches are, when so many proofs are asked for by now: of problems not posed yet the first."""
+        first, rounds = self._spec.problems.proofs_per_problem, self._spec.search.rounds
+        going_on = [(each.posed, len(each.best_by_round), each.solved) for each in self._problems.values()]
+        posed = self._proofs_of_ended + sum(proofs for proofs, _, _ in going_on)
+        not_posed = max(0, planned - posed) // first
+        going_on += [(first, 0, None)] * not_posed
+        most = [
+            proofs if solved else self._spec.most_proofs_after(proofs, rounds - drawn)
+            for proofs, drawn, solved in going_on
+        ]
+        mean = self._proofs_of_ended / self._ended if self._ended else float("inf")
+        likely = [min(limit, max(proofs, mean)) for limit, (proofs, _, _) in zip(most, going_on, strict=True)]
+        return Outlook(
+            searches=self._ended + len(going_on),
+            ended=self._ended,
+            expected=round(self._proofs_of_ended + sum(likely)),
+            most=self._proofs_of_ended + sum(most),
+        )
 
     def is_wanted(self, event: ProblemPosed) -> bool:
         """Whether a refinement is still to be posed: not once its problem is solved, unless its label is there."""
@@ -111,7 +145,8 @@ class Rounds:
             if events:
                 self._problems[name].waiting = {event.proof_id for event in events}
                 return events
-            del self._problems[name]
+            self._ended += 1
+            self._proofs_of_ended += self._problems.pop(name).posed
         return []
 
     def _round(self, name: str, problem: _Problem) -> list[ProblemPosed]:

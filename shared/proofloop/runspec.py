@@ -292,6 +292,17 @@ class Prices(EnginePrices):
         return EnginePrices(**{**shared, **own.model_dump(exclude_none=True)})
 
 
+class Budget(Section):
+    """What a run may use in all, however often it is resumed; without a limit as much as it takes.
+
+    The run ends when a limit is reached, and goes on with --resume once the file allows more.
+    """
+
+    tokens: int | None = Field(None, ge=1, description="of prompts and answers together")
+    money: float | None = Field(None, gt=0, description="in the currency of [prices]")
+    hours: float | None = Field(None, gt=0, description="for which `proofloop run` works on it")
+
+
 def _prompts(checked: dict[str, Any]) -> str:
     """The pack that fits the problems; of wrong ones, which are not among what is checked, any."""
     problems = checked.get("problems")
@@ -318,6 +329,7 @@ class RunSpec(Section):
     training: Training = Training()
     flow: Flow = Flow()
     prices: Prices = Prices()
+    budget: Budget = Budget()
     base: Path = Field(Path(), strict=False)
     """The folder that relative paths mean: that of the file."""
 
@@ -347,6 +359,15 @@ class RunSpec(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _money_has_prices(self) -> RunSpec:
+        if self.budget.money is not None and self.prices == Prices():
+            raise ValueError(
+                f"[budget] money = {self.budget.money:g} without [prices]: nothing costs anything"
+                f"{HINT}set [prices] per_million_prompt_tokens and per_million_completion_tokens, or per_engine_hour"
+            )
+        return self
+
     @property
     def how_to_read(self) -> Reading:
         """The reading of every role's answers: in a run that trains, all of them are part of some reward."""
@@ -355,8 +376,19 @@ class RunSpec(Section):
     @property
     def most_proofs_per_problem(self) -> int:
         """With as many rounds of search as there may be."""
-        search = self.search
-        return self.problems.proofs_per_problem + search.rounds * search.keep * min(search.analyses, self.labeling.n)
+        return self.most_proofs_after(self.problems.proofs_per_problem, self.search.rounds)
+
+    def most_proofs_after(self, proofs: int, rounds: int) -> int:
+        """Of a problem that has so many proofs, when its search takes so many rounds more."""
+        refinements = min(self.search.analyses, self.labeling.n)
+        for _ in range(rounds):
+            proofs += min(self.search.keep, proofs) * refinements
+        return proofs
+
+    @property
+    def most_calls_per_proof(self) -> int:
+        """Of the generator, the verifier and the meta-verifier."""
+        return self.refinement.iterations + self.labeling.n + (self.labeling.n + 1) * self.labeling.m
 
     def model_of(self, role: ModelRole) -> str:
         name: str = getattr(self.models, role)

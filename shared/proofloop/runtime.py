@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import structlog
 
 from proofloop import keys
+from proofloop.budget import Gate, OpenGate
 from proofloop.bus import ACK, DELIVERY_LIMIT, Bus, BusState, Delivery, Outcome
 from proofloop.calls import LookAgain, RunningCalls
 from proofloop.early_warning import EarlyWarnings
@@ -46,6 +47,7 @@ from proofloop.resuming import get_spec
 from proofloop.runspec import RunSpec
 from proofloop.store import R, Store, get_record, put_record
 from proofloop.tracing import Span, no_span
+from proofloop.usage import Usage
 
 log = structlog.get_logger()
 
@@ -121,7 +123,7 @@ class Tools:
 
     `stopping` is set when the process is asked to end; when `cancelling` is set, the same event unless another is
     given, running engine calls are cancelled and their messages requeued. `has_one_run`: the process is there for a
-    single run, so what ends the run ends the process.
+    single run, so what ends the run ends the process. `gate`: drops the messages of runs whose budget is used up.
     """
 
     store: Store
@@ -133,8 +135,10 @@ class Tools:
     stop_reason: str = ""
     has_one_run: bool = False
     calls: RunningCalls = field(default_factory=RunningCalls)
+    gate: Gate = field(default_factory=OpenGate)
 
     def __post_init__(self) -> None:
+        self.usage = Usage(self.calls)
         self._specs: dict[str, tuple[float, RunSpec]] = {}
         self._reading = threading.Lock()  # as `_looking`, of specs
         self.pack = lru_cache(maxsize=64)(self._load_pack)
@@ -338,7 +342,11 @@ class Worker:
 
     def _handle(self, event: Event) -> Outcome:
         try:
-            self._bus.publish(self._events(event))
+            with self._tools.gate.message(event, self.role.name) as is_wanted:
+                if is_wanted:
+                    self._bus.publish(self._events(event))
+                else:
+                    log.info("message_dropped", reason="the run's budget is used up")
         except Retry as wish:
             log.info("message_postponed", reason=str(wish), after_s=wish.after_s)
             return self._later("asked", wish, wish.after_s)

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from proofloop.budget import MarkGate
 from proofloop.bus import NEEDED_BY_ALL, START_S, check_broker, make_app, open_worker_bus
 from proofloop.calls import leased_calls
 from proofloop.endpoint import Endpoint, Health
@@ -28,6 +29,7 @@ from proofloop.settings import Settings, load_settings
 from proofloop.store import open_store
 from proofloop.telemetry import configure_logging
 from proofloop.tracing import tracing
+from proofloop.usage import written_usage
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -56,6 +58,8 @@ class RoleService:
         self._closing.callback(engines.close)
         calls = self._closing.enter_context(leased_calls(self.store, self.bus.losses))
         self.tools = Tools(self.store, engines.of, metrics=metrics, span=span, cancelling=self.cancelling, calls=calls)
+        self.tools.gate = MarkGate(self.store, self.tools.spec)
+        self._closing.enter_context(written_usage(self.store, self.tools.usage))
         Worker(role, self.bus, self.tools).start(concurrency=concurrency)
         health.watch(self.bus, self.store, self.stopping)
 

@@ -7,17 +7,21 @@ what has no label yet; every step finds what it already stored, and nothing that
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 
 import structlog
 
 from proofloop import keys
+from proofloop.budget import BudgetGate, Meter, RunClock
 from proofloop.bus import DeadLetter, LocalBus
+from proofloop.costs import ByRole, Spent, summed
 from proofloop.engine.base import Engine
 from proofloop.engine.pool import Engines
-from proofloop.errors import ProofloopError
+from proofloop.errors import BudgetUsedUp, ProofloopError
 from proofloop.labels import find_label
 from proofloop.ledger import Ledger, Progress
 from proofloop.messages import Event, ModelPublished, ProblemPosed, ProofLabeled, read_event
@@ -27,9 +31,10 @@ from proofloop.prompts import PromptPack, load_pack
 from proofloop.records import Record, Role, digest
 from proofloop.resuming import check_run, find_spec, keep_change, keep_problems
 from proofloop.rounds import proof_id, refinements_posed, searches_of
-from proofloop.runspec import RunSpec
+from proofloop.runspec import Budget, Prices, RunSpec
 from proofloop.runtime import Tools, Worker, load_role
 from proofloop.store import LocalStore, Store, get_record, put_record
+from proofloop.usage import spent_before
 
 log = structlog.get_logger()
 
@@ -78,6 +83,10 @@ def forget_letters_of_proofs(store: Store, run_id: str) -> None:
 
 def proof_named(event: Event | None) -> str | None:
     return getattr(event, "proof_id", None)
+
+
+class _NoBudget(Exception):
+    """The budget is used up: what runs is still waited for."""
 
 
 class Interrupted(ProofloopError):
@@ -141,6 +150,12 @@ def check_training(store: Store, spec: RunSpec) -> None:
             verify_version(store, keys.checkpoint(spec.name, role, steps))
 
 
+def used_up(meter: Meter, store: Store, spec: RunSpec, running: int = 0) -> BudgetUsedUp:
+    """What to say when the budget is used up; `running` calls end without this process."""
+    labeled = sum(1 for _ in store.list(keys.labels(spec.name)))
+    return meter.used_up(labeled, planned_proofs(spec) + refinements_posed(store, spec), running)
+
+
 def stuck(spec: RunSpec, planned: int, unlabelled: Collection[str]) -> ProofloopError:
     """What to say when these proofs will get no label."""
     some = ", ".join(sorted(unlabelled)[:3])
@@ -148,6 +163,22 @@ def stuck(spec: RunSpec, planned: int, unlabelled: Collection[str]) -> Proofloop
         f"{len(unlabelled)} of {planned} proofs have no label because a message of theirs died: {some}\n"
         f"hint: `proofloop dead list --run {spec.name}` says why; `--resume` tries them again"
     )
+
+
+def with_usage(progress: Progress, meter: Meter, spec: RunSpec, by_role: ByRole, calls: dict[str, int]) -> Progress:
+    """The progress with what the calls cost: `by_role` since the run was taken up, `calls` in flight."""
+    now = sum(by_role.values(), start=Spent())
+    return replace(
+        progress,
+        calls=calls,
+        answered=int(now.calls),
+        tokens=int(now.prompt_tokens + now.completion_tokens),
+        money=None if spec.prices == Prices() else meter.money,
+    )
+
+
+USAGE_S = 0.5
+"""How often the calls in flight are counted for the progress."""
 
 
 class LocalWalk:
@@ -173,12 +204,20 @@ class LocalWalk:
         self._slots = threading.Semaphore(spec.flow.max_waiting_proofs)
         self._ledger = Ledger(spec, store, 0, {})
         self._report: Callable[[Progress], None] = lambda progress: None
+        self._before: ByRole = {}
+        self._clock: RunClock | None = None
+        self._meter = Meter(spec, self._used, lambda: self._clock.seconds if self._clock else 0.0)
+        self._counted: tuple[float, ByRole, dict[str, int]] = 0.0, {}, {}
         self._untrained = ""
         self._buried: list[DeadLetterRecord] = []
 
     def __enter__(self) -> LocalWalk:
         if isinstance(self._store, LocalStore):
             self._locks.enter_context(self._store.only_here(self._spec.name))
+        self._before = spent_before(self._store, self._spec)
+        if self._spec.budget != Budget():
+            self._clock = RunClock(self._store, self._spec.name)
+            self._tools.gate = BudgetGate(self._meter, self._tools.stopping)
         roles = [*WALK_ROLES, *(["trainer"] if self._spec.training.roles else [])]
         for name in roles:
             Worker(load_role(name), self._bus, self._tools).start(concurrency=getattr(self._spec.flow, name, 1))
@@ -190,6 +229,8 @@ class LocalWalk:
         if kind is not None:
             self._tools.stop("the walk was interrupted")
         self._bus.close(grace_s=30.0)
+        if self._clock:
+            self._clock.keep(now=True)
         self._locks.close()
 
     @property
@@ -199,23 +240,52 @@ class LocalWalk:
     def run(self, planned_proofs: int, report: Callable[[Progress], None] = lambda progress: None) -> Progress:
         """Pose everything that has no label and wait until all is done.
 
-        Raises Interrupted when asked to stop, ProofloopError when proofs got stuck.
+        Raises Interrupted when asked to stop, BudgetUsedUp, ProofloopError when proofs got stuck.
         """
         self._ledger = Ledger(self._spec, self._store, planned_proofs, steps_taken(self._store, self._spec))
         self._report = report
         forget_letters_of_proofs(self._store, self._spec.name)
+        try:
+            self._go()
+        except _NoBudget:
+            self._end_calls()
+        self._check_complete()
+        self._counted = 0.0, {}, {}
+        return self._progress()
+
+    def _go(self) -> None:
         for position, event in enumerate(planned(self._spec, self._store)):
             self._wait_for_trainer(position // self._spec.problems.proofs_per_problem)
             self._pose(event)
             self._pose_refinements()
-            report(self._ledger.progress())
+            self._report(self._progress())
         is_idle = False
         while self._pose_refinements() or not is_idle:
             is_idle = self._bus.wait_idle(0.5)
+            self._check_going_on()
+            self._report(self._progress())
+
+    def _end_calls(self) -> None:
+        """Wait for the calls that run when the budget is used up. Raises BudgetUsedUp unless they complete the run."""
+        while not self._bus.wait_idle(0.5):
             self._check_stopping()
-            report(self._ledger.progress())
-        self._check_complete()
-        return self._ledger.progress()
+            self._report(self._progress())
+        self._report(self._progress())
+        if self._ledger.refinement() is not None or not is_complete(self._store, self._spec):
+            raise used_up(self._meter, self._store, self._spec)
+
+    def _used(self) -> ByRole:
+        return summed(self._before, self._tools.usage.spent(self._spec.name))
+
+    def _progress(self) -> Progress:
+        at, now, calls = self._counted
+        if time.monotonic() - at > USAGE_S:
+            usage, name = self._tools.usage, self._spec.name
+            now, calls = usage.spent(name), usage.in_flight(name)
+            self._counted = time.monotonic(), now, calls
+            if self._clock:
+                self._clock.keep()
+        return with_usage(self._ledger.progress(), self._meter, self._spec, now, calls)
 
     def replay(self, events: Sequence[Event]) -> list[DeadLetterRecord]:
         """Deliver events once more and wait until all that follows from them is done; what died of it."""
@@ -231,8 +301,8 @@ class LocalWalk:
         Where it has handled all labels and took no step, they were nothing to learn from: a step's problems more.
         """
         while not self._ledger.may_pose(problem):
-            self._check_stopping()
-            self._report(self._ledger.progress())
+            self._check_going_on()
+            self._report(self._progress())
             if self._bus.wait_idle(0.2) and not self._ledger.may_pose(problem):
                 self._ledger.expect_no_step()
 
@@ -248,14 +318,14 @@ class LocalWalk:
         label = find_label(self._store, event.run_id, event.proof_id)
         if label is not None:
             self._ledger.posed(event)
-            self._ledger.labelled(label.proof_id, label.outcome, solved=label.solved)
+            self._ledger.labelled(label.proof_id, label.outcome, solved=label.solved, was_stored=True)
             if self._spec.training.roles:
                 self._bus.publish([ProofLabeled.of(label)])
             return
         while not self._slots.acquire(timeout=0.5):
-            self._check_stopping()
-            self._report(self._ledger.progress())
-        self._check_stopping()
+            self._check_going_on()
+            self._report(self._progress())
+        self._check_going_on()
         self._ledger.posed(event)
         self._bus.publish([event])
 
@@ -282,6 +352,11 @@ class LocalWalk:
         proof_id = proof_named(read_event(body))
         if proof_id is not None and self._ledger.died(proof_id):
             self._slots.release()
+
+    def _check_going_on(self) -> None:
+        self._check_stopping()
+        if self._meter.over():
+            raise _NoBudget
 
     def _check_stopping(self) -> None:
         if self._tools.stopping.is_set():

@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from proofloop import keys
+from proofloop.costs import costs
 from proofloop.engine.base import Call, Engine, GenerationRequest
 from proofloop.engine.pool import Engines
-from proofloop.errors import ConfigError, EngineError, ProofloopError
+from proofloop.errors import BudgetUsedUp, ConfigError, EngineError, ProofloopError
 from proofloop.ledger import Progress
 from proofloop.messages import Event, ModelPublished, ProofLabeled, ProofReviewed, ProofWritten, decode, encode
 from proofloop.records import Label, ModelRole, Proof
@@ -112,17 +113,6 @@ def test_problems_of_a_file_are_walked_to_labels(tmp_path: Path) -> None:
     assert sorted(labels) == [f"Q-{n}-{number:03d}" for n in range(3) for number in range(3)]
 
 
-@pytest.mark.parametrize("reading", ["strict", "lenient"])
-def test_answers_as_json_give_the_labels_of_answers_as_text(tmp_path: Path, reading: str) -> None:
-    labels = []
-    for prompts in ("math", "math-json"):
-        store, spec = LocalStore(tmp_path / prompts), runspec(prompts=prompts, reading=reading, engine=NOISY)
-        found = check_every_proof_is_labelled_once(store, spec, run(store, spec))
-        labels.append({proof_id: said(label) for proof_id, label in found.items()})
-    assert labels[0] == labels[1]
-    assert any(score is not None for _, _, score in labels[1].values())
-
-
 def test_every_answer_is_paid_once_and_kept(tmp_path: Path) -> None:
     store, engine = LocalStore(tmp_path), CountingEngine(verifier_noise=0.3)
     spec = runspec(problems={"domain": "nano", "count": 4, "proofs_per_problem": 3}, labeling={"stop_early": False})
@@ -204,7 +194,9 @@ def test_a_walk_that_is_done_is_taken_up_at_no_cost(tmp_path: Path) -> None:
     store, engine, spec = LocalStore(tmp_path), CountingEngine(), runspec()
     first = run(store, spec, engine)
     asked, before = len(engine.requests), paid(store, spec)
-    assert run(store, spec, engine) == first
+    again = run(store, spec, engine)
+    assert (again.planned, again.labeled, again.outcomes) == (first.planned, first.labeled, first.outcomes)
+    assert (first.stored, again.stored) == (0, 4)
     assert (len(engine.requests), paid(store, spec)) == (asked, before)
 
 
@@ -510,6 +502,27 @@ def test_a_run_that_grew_pays_for_what_is_new_alone(tmp_path: Path) -> None:
     check_every_proof_is_labelled_once(store, more, run(store, more, grew))
     assert not {*began.names()} & {*grew.names()}
     assert sum(name.startswith("generator") for name in grew.names()) == 3 * 3 - 2 * 2
+
+
+def test_a_run_ends_when_its_budget_is_used_up_and_goes_on_with_more(tmp_path: Path) -> None:
+    store, engine = LocalStore(tmp_path), CountingEngine(latency_s=0.02, tokens=100)
+    problems = {"domain": "nano", "count": 6, "proofs_per_problem": 2}
+    least, all_names = 0.0, set[str]()
+    for tokens in (5_000, 15_000, 10_000_000):
+        spec = runspec(problems=problems, budget={"tokens": tokens})
+        with walking(store, spec, engine) as walk:
+            if tokens < 1_000_000:
+                with pytest.raises(BudgetUsedUp, match=rf"tokens = {tokens} is used up.* of 12 proofs have a label"):
+                    walk.run(planned_proofs(spec))
+            else:
+                check_every_proof_is_labelled_once(store, spec, walk.run(planned_proofs(spec)))
+        spent = costs(store, spec.name).total
+        used = spent.prompt_tokens + spent.completion_tokens
+        assert used > least
+        assert tokens <= used <= 1.4 * tokens or tokens == 10_000_000
+        least = used
+        assert spent.calls == len(engine.names()) == len({*engine.names()} | all_names)  # none lost, none paid twice
+        all_names |= {*engine.names()}
 
 
 def test_of_racing_creators_of_a_run_with_different_specs_one_wins(tmp_path: Path) -> None:

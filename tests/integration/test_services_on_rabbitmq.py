@@ -17,6 +17,7 @@ from proofloop import keys
 from proofloop.bus import NEEDED_BY_ALL, open_bus, open_dead_letters
 from proofloop.bus.task_message import FAILURES
 from proofloop.bus.topology import Topology
+from proofloop.costs import costs
 from proofloop.ledger import Progress
 from proofloop.messages import Event, ProofLabeled, encode
 from proofloop.models import publish_folder
@@ -279,3 +280,25 @@ def _counted(installation: Installation, role: str) -> list[tuple[int, int]]:
     messages = taken_from(installation.environment["PROOFLOOP_BROKER"], queue)
     headers = [properties.headers or {} for properties, _ in messages]
     return [(each.get(FAILURES, 0), each.get("x-delivery-count", 0)) for each in headers]
+
+
+def test_a_budget_ends_a_run_on_services_and_more_of_it_completes_the_run(installation: Installation) -> None:
+    ledger, run = installation.folder / "ledger", installation.folder / "thrifty.toml"
+    text = RUN.replace("latency_s = 0.1, failure_share = 0.02", f'latency_s = 1.5, ledger = "{ledger}"')
+    text = text.replace("chaos", "thrifty").replace("count = 25", "count = 6")
+    run.write_text(text + "[budget]\ntokens = 20_000\n")
+    for role in WALK_ROLES:
+        installation.start(role)
+    assert installation.call("run", str(run)).wait(240) == 4, installation.log()
+    assert wait_until(lambda: all(_ready(installation, role) == 0 for role in WALK_ROLES), 60)
+    store, began = open_store(load_settings()), _began(ledger)
+    assert sum(1 for _ in store.list(keys.labels("thrifty"))) < 24
+    time.sleep(3)
+    assert _began(ledger) == began, "calls begin though the budget is used up"
+    assert installation.call("run", str(run), "--resume").wait(240) == 4, installation.log()
+    run.write_text(text + "[budget]\ntokens = 10_000_000\n")
+    assert installation.call("run", str(run), "--resume").wait(240) == 0, installation.log()
+    spent = costs(store, "thrifty").total
+    assert sum(1 for _ in store.list(keys.labels("thrifty"))) == 24
+    assert spent.calls <= _began(ledger) <= spent.calls + 24  # stopped early: critiques that no label needs
+    assert not list(installation.letters.letters())

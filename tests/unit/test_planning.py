@@ -122,7 +122,7 @@ def test_a_run_shows_what_of_its_budgets_was_used(tmp_path: Path) -> None:
 
 
 def test_a_search_that_ended_early_shows_how_many_proofs_it_takes(tmp_path: Path) -> None:
-    """Of 2 first proofs and 16 that two rounds may write, the two searches wrote 2 + 2 and 2 + 6: a quarter."""
+    """Of 2 first proofs and 12 that two rounds may write, the two searches wrote 2 + 2 and 2 + 6: a third."""
     store, spec = LocalStore(tmp_path), runspec(search={"rounds": 2, "keep": 4, "analyses": 2})
     create_run(store, spec, resume=False)
     put_record(store, keys.proof(RUN, PROOF), proof())
@@ -131,7 +131,7 @@ def test_a_search_that_ended_early_shows_how_many_proofs_it_takes(tmp_path: Path
         end = Found(problem_id=name, proofs=proofs, best=None, score=None, solved=False, best_by_round=())
         put_record(store, keys.found(RUN, name), end)
     habits = observed(store, RUN).habits
-    assert (habits.searched, proofs_per_problem(spec, habits), proofs_per_problem(spec, Habits(1))) == (0.25, 6, 18)
+    assert (habits.searched, proofs_per_problem(spec, habits), proofs_per_problem(spec, Habits(1))) == (1 / 3, 6, 14)
 
 
 def test_a_run_without_a_label_is_refused(tmp_path: Path) -> None:

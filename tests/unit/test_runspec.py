@@ -113,8 +113,8 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
 
 
 BAD = [
-    ("sed = 1\n" + SMALLEST, r"^unknown key sed in .*small.toml\nhint: known here: engine, flow, labeling, models, name, "),
-    ('base = "/"\n' + SMALLEST, r"^unknown key base in .*small.toml\nhint: known here: engine, flow"),
+    ("sed = 1\n" + SMALLEST, r"^unknown key sed in .*small.toml\nhint: known here: budget, engine, flow, labeling, models, name, "),
+    ('base = "/"\n' + SMALLEST, r"^unknown key base in .*small.toml\nhint: known here: budget, engine, flow"),
     ('[problem]\ndomain = "nano"\n', r"^unknown key problem in .*\nhint: known here: .*problems"),
     (SMALLEST + "[labelling]\nn = 1\n", r"^unknown key labelling in .*\nhint: known here: .*labeling"),
     (SMALLEST + "[labeling]\nnn = 1\n", r"^unknown key \[labeling\] nn in .*\nhint: known here: confirm_at, k, m, n, stop_early$"),

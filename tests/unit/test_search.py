@@ -11,7 +11,7 @@ import pytest
 from proofloop import keys
 from proofloop.errors import ConfigError
 from proofloop.messages import ParentProof, ProblemPosed
-from proofloop.rounds import Rounds, refinements_posed, searches_of
+from proofloop.rounds import Outlook, Rounds, refinements_posed, searches_of
 from proofloop.runspec import RunSpec
 from proofloop.search import Candidate, best, candidate, refinements
 from proofloop.store import LocalStore, put_record
@@ -117,6 +117,17 @@ def test_rounds_follow_each_other_until_there_are_no_more(tmp_path: Path) -> Non
     assert refinements_posed(store, spec) == 4
 
 
+def test_the_outlook_narrows_as_searches_end(tmp_path: Path) -> None:
+    store, spec = LocalStore(tmp_path), searching()
+    rounds, first = begun(spec, store)
+    most = spec.most_proofs_per_problem
+    assert rounds.outlook(4) == Outlook(searches=2, ended=0, expected=2 * most, most=2 * most)  # one is not posed yet
+    label(rounds, store, first[0], 1.0, solved=True)
+    label(rounds, store, first[1], 1.0, solved=True)
+    assert rounds.next_round() == []
+    assert rounds.outlook(4) == Outlook(searches=2, ended=1, expected=4, most=2 + most)
+
+
 def test_a_solved_problem_asks_for_nothing_more_and_what_is_not_posed_yet_is_not(tmp_path: Path) -> None:
     store, spec = LocalStore(tmp_path), searching()
     rounds, _, second = after_first_proofs(spec, store, 0.5)
@@ -182,4 +193,6 @@ def test_a_search_does_not_train() -> None:
 
 
 def test_a_plan_counts_every_round_there_may_be() -> None:
-    assert runspec(search={"rounds": 3, "keep": 4, "analyses": 8}).most_proofs_per_problem == 2 + 3 * 4 * 4  # n = 4
+    assert (
+        runspec(search={"rounds": 3, "keep": 4, "analyses": 8}).most_proofs_per_problem == 2 + (2 + 4 + 4) * 4
+    )  # n = 4

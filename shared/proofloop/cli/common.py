@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,12 @@ MetricsPortOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+ENOUGH_PROOFS, ENOUGH_CALLS = 10, 20
+"""From so many on there is a time left: by the proofs done, and before that by the calls that there can be at most."""
+
+RATE_S = 30.0
+"""Over how long tokens a second are counted."""
 
 PLAIN_INTERVAL_S = 15.0
 """How often progress is printed where there is no terminal to draw on."""
@@ -112,12 +119,12 @@ def stopping_on_signal() -> Iterator[threading.Event]:
 
 
 class ProgressLine:
-    """One line a stage: what is done of how much, how it came out, what the trainer reached, and the time left."""
+    """One line a stage: what is done of how much, how it came out, calls in flight, tokens, money, the time left."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._live = Live(console=self._console, refresh_per_second=4, transient=False)
-        self._stage, self._began, self._first = "", 0.0, 0
+        self._stage, self._began, self._tokens = "", 0.0, Rate()
         self._last: dict[str, int] | None = None
         self._due = 0.0
 
@@ -133,7 +140,7 @@ class ProgressLine:
     def show(self, stage: str, progress: Progress) -> None:
         """Draw the line, or print it now and then where there is no terminal."""
         if stage != self._stage:
-            self._stage, self._began, self._first = stage, time.monotonic(), progress.labeled
+            self._stage, self._began, self._tokens = stage, time.monotonic(), Rate()
             self._last, self._due = None, 0.0
         line = f"{stage}: {self._describe(progress)}"
         if self._console.is_terminal:
@@ -150,17 +157,56 @@ class ProgressLine:
 
     def _describe(self, progress: Progress) -> str:
         outcomes = ", ".join(f"{name} {count}" for name, count in sorted(progress.outcomes.items()))
-        steps = "".join(f"; {role} step {step}" for role, step in sorted(progress.steps.items()))
-        labeled = f"{progress.labeled}/{progress.planned} proofs done ({outcomes or 'none yet'})"
-        return f"{labeled}{steps}; {self._time_left(progress)}"
+        parts = [f"{progress.labeled}/{progress.planned} proofs done ({outcomes or 'none yet'})"]
+        if progress.searches:
+            parts.append(f"{progress.searches_ended}/{progress.searches} searches ended")
+        parts += [f"{role} step {step}" for role, step in sorted(progress.steps.items())]
+        is_done = progress.labeled >= progress.planned and not progress.calls
+        if progress.calls and not is_done:
+            parts.append(f"calls in flight: {', '.join(f'{role} {n}' for role, n in sorted(progress.calls.items()))}")
+        if (rate := self._tokens.per_second(progress.tokens)) and not is_done:
+            parts.append(f"{rate:,.0f} tokens/s")
+        if progress.money is not None:
+            parts.append(f"cost so far {progress.money:,.2f}")
+        return "; ".join([*parts, self._time_left(progress)])
 
     def _time_left(self, progress: Progress) -> str:
-        elapsed, done = time.monotonic() - self._began, progress.labeled - self._first
-        if progress.labeled >= progress.planned:
+        elapsed, done = time.monotonic() - self._began, progress.labeled - progress.stored
+        if progress.labeled >= progress.planned and progress.searches_ended >= progress.searches:
             return f"took {elapsed:.0f} s"
-        if done < 10 or elapsed < 2:
-            return "time left: not known yet"
-        return f"about {elapsed / done * (progress.planned - progress.labeled):.0f} s left"
+        expected, most = max(progress.planned, progress.expected), max(progress.planned, progress.most)
+        if done >= ENOUGH_PROOFS and elapsed >= 2:
+            left = f"about {span(elapsed / done * (expected - progress.labeled))} left"
+            limit = span(elapsed / done * (most - progress.labeled))
+            return f"{left}, at most {limit}" if most > expected else left
+        calls = (most - progress.stored) * progress.most_calls
+        if progress.answered >= ENOUGH_CALLS and elapsed >= 2 and calls > progress.answered:
+            return f"at most {span(elapsed / progress.answered * (calls - progress.answered))} left"
+        return "time left: not known yet"
+
+
+class Rate:
+    """How many tokens came a second, over the last half minute."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def per_second(self, tokens: int) -> float:
+        """Note how many there are by now."""
+        now = time.monotonic()
+        if not self._seen or now - self._seen[-1][0] >= 1 or tokens < self._seen[-1][1]:
+            self._seen.append((now, tokens))
+        while len(self._seen) > 2 and now - self._seen[0][0] > RATE_S:
+            self._seen.popleft()
+        at, before = self._seen[0]
+        return max(0, tokens - before) / (now - at) if now - at >= 1 else 0.0
+
+
+def span(seconds: float) -> str:
+    """A time in the unit that a person would use."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} hours"
 
 
 WIDE = 1000

@@ -1,0 +1,58 @@
+"""What calls cost, counted where they are made and added up over processes."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from proofloop.calls import RunningCalls
+from proofloop.costs import Spent
+from proofloop.engine.base import GenerationRequest
+from proofloop.records import Sampling
+from proofloop.store import LocalStore
+from proofloop.usage import FRESH_S, KEPT, ServicesUsage, Usage, UsageWriter, added_up, written
+from tests.builders import RUN, CountingEngine, runspec
+
+
+def test_each_process_counts_its_own_and_the_run_adds_up(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    for number in (1, 2):
+        usage = Usage(RunningCalls())
+        writer = UsageWriter(store, usage)
+        for _ in range(number + KEPT):
+            usage.add(RUN, "verifier", 10, 5, 0.5)
+            writer.write()
+            writer.write()  # nothing changed: nothing is written
+        usage.add("other", "verifier", 10, 5, 0.5)
+        writer.write()
+    spent, flying = added_up(written(store, RUN))
+    assert (dict(spent), flying) == ({"verifier": Spent(7, 70, 35, 3.5)}, {})
+    assert len(list(store.list(f"runs/{RUN}/usage/"))) == 2 * KEPT
+
+
+def test_calls_in_flight_of_a_process_that_died_count_no_more(tmp_path: Path) -> None:
+    store, calls, engine = LocalStore(tmp_path), RunningCalls(), CountingEngine(latency_s=60)
+    usage = Usage(calls)
+    request = GenerationRequest("verifier:p", "m", (), Sampling(), 0)
+    with calls.message(redelivered=False, attempt=1, stopping=threading.Event()):
+        calls.join(f"{RUN}/verifier/p1-000/critique-0", lambda: engine.submit(request))
+        assert usage.in_flight(RUN) == {"verifier": 1}
+        UsageWriter(store, usage).write()
+    engine.close()
+    assert usage.in_flight(RUN) == {}
+    (record,) = written(store, RUN)
+    assert added_up([record], clock=lambda: record.at_s + 1)[1] == {"verifier": 1}
+    assert added_up([record], clock=lambda: record.at_s + FRESH_S + 1)[1] == {}
+
+
+def test_a_run_that_is_taken_up_counts_what_services_do_since(tmp_path: Path) -> None:
+    store, usage = LocalStore(tmp_path), Usage(RunningCalls())
+    writer = UsageWriter(store, usage)
+    usage.add(RUN, "generator", 1, 1, 1.0)
+    writer.write()
+    found = ServicesUsage(store, runspec())
+    found.begin()
+    usage.add(RUN, "generator", 10, 20, 2.0)
+    writer.write()
+    found.read()
+    assert found.since_begin == {"generator": Spent(1, 10, 20, 2.0)}
