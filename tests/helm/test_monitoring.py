@@ -52,7 +52,7 @@ def test_every_alert_has_a_paragraph_in_the_runbook_and_points_to_it() -> None:
     for rule in rules():
         heading, paragraph = f"### {rule['alert']}\n", docs.partition(f"### {rule['alert']}\n")[2]
         assert heading in docs
-        assert "Change it" in paragraph.partition("### ")[0], rule["alert"]
+        assert "Raise the" in paragraph.partition("### ")[0], rule["alert"]
         assert rule["annotations"]["runbook_url"] == f"docs/operations.md#{rule['alert'].lower()}"
 
 

@@ -1,4 +1,4 @@
-"""The page to grade on: there when it is wanted, told what it needs to know, reached only by whom the values name."""
+"""The review page in the chart: off by default, with its settings, reachable only as the values allow."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-{{/* Names, labels, and what pods of every kind have in common. */}}
+{{/* Names, labels, and templates that all pods share. */}}
 
 {{/* At most 20 characters: a model server's name, with what Kubernetes appends to it, has 63. */}}
 {{- define "proofloop.fullname" -}}
 {{- default .Release.Name .Values.nameOverride | trunc 20 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* meta_verifier is meta-verifier to Kubernetes. Takes a role. */}}
+{{/* The role's name for Kubernetes: meta_verifier becomes meta-verifier. Takes a role. */}}
 {{- define "proofloop.kebab" -}}
 {{- . | replace "_" "-" -}}
 {{- end -}}
@@ -36,7 +36,7 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- include "proofloop.image" (dict "root" .root "repository" $repository "tag" .worker.image.tag) -}}
 {{- end -}}
 
-{{/* The roles that run, each with what `worker` says and what is its own, as YAML. */}}
+{{/* The enabled roles, each with the values of `worker` and its own merged, as YAML. */}}
 {{- define "proofloop.workers" -}}
 {{- range $role, $own := .Values.roles }}
 {{- $worker := mergeOverwrite (deepCopy $.Values.worker) (deepCopy $own) }}
@@ -48,7 +48,7 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- end }}
 {{- end -}}
 
-{{/* The versions that have servers here: a list of role, version, its settings and its name, as YAML. */}}
+{{/* The versions with servers in this release: a list of role, version, settings and name, as YAML. */}}
 {{- define "proofloop.servers" -}}
 servers:
 {{- range $role, $own := .Values.roles }}
@@ -62,7 +62,7 @@ servers:
 {{- end }}
 {{- end -}}
 
-{{/* Restricted, as Kubernetes' strictest pod security standard asks for, and a read-only root besides. */}}
+{{/* Kubernetes' pod security standard `restricted`, with a read-only root. */}}
 {{- define "proofloop.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 10001
@@ -90,7 +90,7 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
-{{/* Where things are, the same for every process that talks to broker and store. */}}
+{{/* Addresses of broker and store, the same for every process that uses them. */}}
 {{- define "proofloop.settings" -}}
 PROOFLOOP_SECRETS: /run/secrets/proofloop
 PROOFLOOP_NAMESPACE: {{ .Values.broker.namespace | quote }}
@@ -111,7 +111,7 @@ PROOFLOOP_BROKER_KEY: /etc/proofloop/client/tls.key
 {{- end }}
 {{- end -}}
 
-{{/* What one role is told. Takes (dict "root" $ "worker" w). */}}
+{{/* The environment of one role. Takes (dict "root" $ "worker" w). */}}
 {{- define "proofloop.workerSettings" -}}
 {{ include "proofloop.settings" .root }}
 PROOFLOOP_METRICS_PORT: "9464"
@@ -139,7 +139,7 @@ PROOFLOOP_TASK_EVENTS: {{ .worker.taskEvents | quote }}
 {{- end }}
 {{- end -}}
 
-{{/* The secrets as files; the operator's broker brings its own address with user and password. */}}
+{{/* The secrets as files. RabbitMQ's operator makes the secret with its broker's address, user and password. */}}
 {{- define "proofloop.volumes" -}}
 - name: secrets
   projected:
@@ -189,7 +189,7 @@ PROOFLOOP_TASK_EVENTS: {{ .worker.taskEvents | quote }}
 {{- end }}
 {{- end -}}
 
-{{/* What an autoscaler aims at: messages, waiting and running, for each pod. */}}
+{{/* An autoscaler's target: messages, waiting and running, for each pod. */}}
 {{- define "proofloop.messagesPerPod" -}}
 {{- max 1 (mulf .concurrency .scaling.backlogRounds | ceil | int) -}}
 {{- end -}}

@@ -18,7 +18,7 @@ spec:
   enableServiceLinks: false
   {{- include "proofloop.pullSecrets" .root | nindent 2 }}
   securityContext: {{- include "proofloop.podSecurity" .root | nindent 4 }}
-  # Above the longest call, for which start.sh lets Triton finish what runs.
+  # Above the longest call: start.sh waits that long for running calls.
   terminationGracePeriodSeconds: {{ add (int .root.Values.broker.longestCallSeconds) 60 }}
   {{- with $serving.priorityClassName }}
   priorityClassName: {{ . }}
@@ -44,15 +44,15 @@ spec:
       {{- end }}
       env:
         {{- include "proofloop.env" (merge (deepCopy $serving.env) (include "proofloop.serverSettings" . | fromYaml)) | nindent 8 }}
-        - name: PROOFLOOP_TRITON_KEY # where the secret has one, nobody loads or unloads models without it
+        - name: PROOFLOOP_TRITON_KEY # if the secret has one, loading and unloading models needs it
           valueFrom:
             secretKeyRef: { name: {{ .root.Values.secrets.existingSecret }}, key: proofloop_triton_key, optional: true }
       {{- if .leads }}
       ports:
         - { name: grpc, containerPort: 8001 }
         - { name: metrics, containerPort: 8002 }
-      # Triton opens its ports once the model is loaded. The probes ask for metrics: its HTTP interface is off, and
-      # Kubernetes' gRPC probes know no TLS.
+      # Triton opens its ports once the model is loaded. The probes use the metrics page: its HTTP interface is off, and
+      # Kubernetes' gRPC probes have no TLS.
       startupProbe: # the first load of a large model can take an hour
         httpGet: { path: /metrics, port: metrics }
         periodSeconds: 10
@@ -64,13 +64,13 @@ spec:
         periodSeconds: 20
         timeoutSeconds: 10
         failureThreshold: 6
-        terminationGracePeriodSeconds: 60 # what hangs would hang on for as long as the longest call
+        terminationGracePeriodSeconds: 60 # else a hanging server would hang for as long as the longest call
       readinessProbe:
         httpGet: { path: /metrics, port: metrics }
         periodSeconds: 10
         timeoutSeconds: 5
       lifecycle:
-        preStop: # clients forget its address before it stops to listen
+        preStop: # clients drop its address before it stops listening
           sleep: { seconds: 15 }
       {{- end }}
       resources:
@@ -92,7 +92,7 @@ spec:
         - { name: shared-memory, mountPath: /dev/shm }
         - { name: scratch, mountPath: /scratch }
         {{- if or $serving.weights.existingClaim $serving.weights.hostPath }}
-        - { name: weights, mountPath: /models, readOnly: true } # where the image looks for a version that is a folder
+        - { name: weights, mountPath: /models, readOnly: true } # the image looks here for a version that is a folder
         {{- end }}
         {{- if $serving.tls.secret }}
         - { name: certificate, mountPath: /etc/proofloop/tls, readOnly: true }
@@ -100,7 +100,7 @@ spec:
   volumes:
     {{- include "proofloop.volumes" .root | nindent 4 }}
     {{- $triton := include "proofloop.tritonName" .server.version }}
-    - name: models # the model repository: one model, named for its version
+    - name: models # the model repository: one model, named after its version
       configMap:
         name: {{ .server.name }}
         items:
@@ -150,7 +150,7 @@ spec:
 proofloop/server: {{ .server.name }}
 {{- end }}
 
-{{/* What a server is told by environment. */}}
+{{/* The environment of a server. */}}
 {{- define "proofloop.serverSettings" -}}
 {{ include "proofloop.settings" .root }}
 PROOFLOOP_MODELS: /etc/proofloop/models
@@ -159,7 +159,7 @@ PROOFLOOP_CACHE: /scratch
 HF_HOME: /scratch/huggingface
 {{- end }}
 
-{{/* What it reads: the engine's settings, and a Triton model that says which version it serves. */}}
+{{/* A server's files: the engine's settings, and a Triton model that names its version. */}}
 {{- define "proofloop.serverFiles" -}}
 model.yaml: |
   engine: {{ .server.serving.engine }}
@@ -168,14 +168,14 @@ model.yaml: |
   {{- end }}
 config.pbtxt: |
   backend: "python"
-  instance_group [ { kind: KIND_CPU } ] # else Triton loads the model once for each GPU; the engine inside finds them all
+  instance_group [ { kind: KIND_CPU } ] # else Triton loads the model once for each GPU; the engine itself uses all GPUs
   parameters { key: "version" value { string_value: {{ .server.version | quote }} } }
   parameters { key: "settings" value { string_value: "model.yaml" } }
 model.py: |
   from proofloop_serving.triton_model import TritonPythonModel as TritonPythonModel
 {{- end }}
 
-{{/* As the engine `triton` names the model of a version. */}}
+{{/* The Triton model name of a version, as the engine `triton` computes it. */}}
 {{- define "proofloop.tritonName" -}}
 {{ . | replace "/" "." }}
 {{- end }}
