@@ -209,9 +209,10 @@ def _whole_raw(page: Page) -> dict[str, Any] | None:
 
 def _as_text(page: Page, *, raw: bool) -> str:
     made = page.provenance
+    served = f", served as {made.served_by}" if made.served_by else ""
     lines = [
         f"{page.name}: {_verdict(page.verdict)}",
-        f"model: {made.model_version}; finish reason {made.finish_reason or 'none'}; seed {made.seed}",
+        f"model: {made.model_version}{served}; finish reason {made.finish_reason or 'none'}; seed {made.seed}",
         f"tokens: {made.prompt_tokens} prompt, {made.completion_tokens} answer; {made.engine_seconds:.1f} s",
         *(f"{name}: {_score(value)}" for name, value in page.fields.items()),
     ]

@@ -113,7 +113,7 @@ class Engines:
 
 def _check_answers(engine: Engine, spec: RunSpec, role: ModelRole, patience_s: float) -> None:
     """Ask the role's model for one token."""
-    kind, version = spec.engine.of(role).kind, spec.model_of(role)
+    engine_name, version = _name(spec, role), spec.model_of(role)
     request = GenerationRequest(
         id=f"{role}:check:{version}",
         model=version,
@@ -124,14 +124,20 @@ def _check_answers(engine: Engine, spec: RunSpec, role: ModelRole, patience_s: f
     try:
         answer = engine.submit(request).result(patience_s)
     except TimeoutError as error:
-        where = f"engine {kind!r} has not answered with model {version!r} within {patience_s:g} s"
+        where = f"{engine_name} has not answered with model {version!r} within {patience_s:g} s"
         raise ConfigError(where, "is the model still loading?") from error
     except EngineError as error:
-        where = f"engine {kind!r} cannot answer with model {version!r}: {error.problem}"
+        where = f"{engine_name} cannot answer with model {version!r}: {error.problem}"
         raise ConfigError(where, error.hint or "see [engine] and [models] in the run file") from error
     if answer.tokens is None and any(_share_model(spec, role, trained) for trained in spec.training.roles):
-        where = f"engine {kind!r} gives no token ids with log-probabilities for model {version!r}"
+        where = f"{engine_name} gives no token ids with log-probabilities for model {version!r}"
         raise ConfigError(where, "training needs both: ask the engine for them, or leave out [training]")
+
+
+def _name(spec: RunSpec, role: ModelRole) -> str:
+    """The engine, with its role where that has one of its own."""
+    whose = "" if spec.engine.table_of(role) == "engine" else f" of the {role}"
+    return f"engine {spec.engine.of(role).kind!r}{whose}"
 
 
 def _share_model(spec: RunSpec, role: ModelRole, other: ModelRole) -> bool:
@@ -142,7 +148,7 @@ def _check_takes_calls(engine: Engine, spec: RunSpec, pack: PromptPack, role: Mo
     try:
         taken = check_taken(engine, spec, pack, role, spec.model_of(role))
     except CallRefused as error:
-        where = f"engine {spec.engine.of(role).kind!r} refuses the calls of the {role}: {error.problem}"
+        where = f"{_name(spec, role)} refuses the calls of the {role}: {error.problem}"
         raise ConfigError(where, error.hint or "change what it complains of") from error
     except EngineError:
         return  # it has answered just now: this will pass
