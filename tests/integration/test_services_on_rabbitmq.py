@@ -230,6 +230,8 @@ def test_roles_without_workers_are_named_until_they_are_there(installation: Inst
         "warning",
         "generator 0, verifier 0, meta_verifier 0, labeler 0, trainer 0",
     )
+    findings = {finding["what"]: finding for finding in json.loads(_output(installation, "doctor", str(run), "--json"))}
+    assert findings["run's workers"]["hint"].startswith("start them: proofloop serve generator; ")
     for role in WALK_ROLES:
         installation.start(role)
     assert posing.wait(90) == 0, installation.log()
@@ -247,6 +249,7 @@ def test_doctor_names_broker_and_store(installation: Installation) -> None:
     findings = {finding["what"]: finding for finding in json.loads(_output(installation, "doctor", "--json"))}
     assert findings["broker"]["state"] == findings["store"]["state"] == "ok"
     assert "s3://" in findings["store"]["found"]
+    assert installation.log() == ""  # no queue is there yet, which is no reason to warn
 
 
 def test_a_broker_that_refuses_the_password_is_named_without_it(installation: Installation) -> None:

@@ -25,10 +25,11 @@ from proofloop.engine import installed_engines
 from proofloop.engine.base import ALL_IN_REASONING, Generation
 from proofloop.engine.pool import Engines
 from proofloop.engine.trial_answers import TrialAnswer, ask_roles
-from proofloop.errors import ProofloopError, install_hint
+from proofloop.errors import BusError, ProofloopError, install_hint
 from proofloop.problems import problems_of
 from proofloop.prompts import BUILT_IN, load_pack
 from proofloop.records import MODEL_ROLES
+from proofloop.remote import roles_of
 from proofloop.runspec import Models, Problems, RoleTraining, RunEngine, RunSpec, Training
 from proofloop.runtime import load_role
 from proofloop.settings import load_settings
@@ -169,6 +170,21 @@ def workers_found(consumers: Mapping[str, int]) -> Finding:
     return Finding("workers", "warning", found, f"a run waits until these are started: {start}")
 
 
+def _run_workers(spec: RunSpec) -> Iterator[Finding]:
+    """The roles that the run needs and no worker of the broker serves."""
+    settings = load_settings()
+    if settings.broker is None:
+        return
+    try:
+        unserved = open_dead_letters(settings).unserved(roles_of(spec))
+    except BusError:
+        return  # the finding about the broker says so
+    if unserved:
+        start = "; ".join(f"proofloop serve {role}" for role in unserved)
+        found = f"{spec.name} would wait for {', '.join(unserved)}: no worker serves them"
+        yield Finding("run's workers", "warning", found, f"start them: {start}")
+
+
 def _file(file: Path, folder: Path | None, wait_s: float) -> Iterator[Finding]:
     what = "run file"
     try:
@@ -187,6 +203,8 @@ def _file(file: Path, folder: Path | None, wait_s: float) -> Iterator[Finding]:
                 load_role("trainer").check(spec)
         load_pack(spec.prompts, spec.base)
         yield Finding(what, "ok", f"{spec.name}: engine {spec.engine.kinds}, {found}")
+        if is_run:
+            yield from _run_workers(spec)
         what = "engine"
         engines = open_engines(open_store(folder))
         try:

@@ -60,12 +60,14 @@ class VersionInService:
     """A model version, why it was put in service, the calls it answered, and the first problem it was asked about.
 
     `reason` is empty for a name that answered and was never put in service: some servers have names of their own.
+    `servers`: which model at which server gave how many of the answers, where one was asked.
     """
 
     version: str
     reason: str
     calls: int
     first_problem: int | None
+    servers: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -204,12 +206,15 @@ class VersionUse:
     def __init__(self) -> None:
         self._calls: Counter[tuple[ModelRole, str]] = Counter()
         self._first: dict[tuple[ModelRole, str], int] = {}
+        self._servers: dict[tuple[ModelRole, str], Counter[str]] = defaultdict(Counter)
 
     def add(self, number: int, bill: Bill) -> None:
         for role, provenance in bill.calls:
             name = (role, provenance.model_version)
             self._calls[name] += 1
             self._first[name] = min(number, self._first.get(name, number))
+            if provenance.served_by:
+                self._servers[name][provenance.served_by] += 1
 
     def of(self, role: ModelRole, log: Sequence[Served]) -> tuple[VersionInService, ...]:
         """The log with its use; then what answered under a name that is not in the log."""
@@ -217,6 +222,12 @@ class VersionUse:
         others = sorted(version for known, version in self._calls if known == role and version not in logged)
         lines = [(line.version, line.reason) for line in log] + [(name, "") for name in others]
         return tuple(
-            VersionInService(version, reason, self._calls[role, version], self._first.get((role, version)))
+            VersionInService(
+                version,
+                reason,
+                self._calls[role, version],
+                self._first.get((role, version)),
+                tuple(self._servers[role, version].most_common()),
+            )
             for version, reason in lines
         )
