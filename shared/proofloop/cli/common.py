@@ -161,7 +161,7 @@ class ProgressLine:
         if progress.searches:
             parts.append(f"{progress.searches_ended}/{progress.searches} searches ended")
         parts += [f"{role} step {step}" for role, step in sorted(progress.steps.items())]
-        is_done = progress.labeled >= progress.planned and not progress.calls
+        is_done = self._is_done(progress)
         if progress.calls and not is_done:
             parts.append(f"calls in flight: {', '.join(f'{role} {n}' for role, n in sorted(progress.calls.items()))}")
         if (rate := self._tokens.per_second(progress.tokens)) and not is_done:
@@ -170,9 +170,13 @@ class ProgressLine:
             parts.append(f"cost so far {progress.money:,.2f}")
         return "; ".join([*parts, self._time_left(progress)])
 
+    def _is_done(self, progress: Progress) -> bool:
+        """Calls are counted now and then: what the last count says may be over."""
+        return progress.labeled >= progress.planned and progress.searches_ended >= progress.searches
+
     def _time_left(self, progress: Progress) -> str:
         elapsed, done = time.monotonic() - self._began, progress.labeled - progress.stored
-        if progress.labeled >= progress.planned and progress.searches_ended >= progress.searches:
+        if self._is_done(progress):
             return f"took {elapsed:.0f} s"
         expected, most = max(progress.planned, progress.expected), max(progress.planned, progress.most)
         if done >= ENOUGH_PROOFS and elapsed >= 2:
