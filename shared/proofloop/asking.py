@@ -5,6 +5,7 @@ An answer that nobody needs any more is cancelled.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from proofloop.engine.trial import check_taken, is_answered
 from proofloop.errors import AccessRefused, CallRefused, EngineError, Reject, Retry, StoreError
 from proofloop.failing import MOST_ROUNDS
 from proofloop.prompts import Prompt
+from proofloop.prompts.parsing import EMPTY
 from proofloop.records import ModelRole, Provenance, RawAnswer, Tokens, Verdict, derive_seed, digest
 from proofloop.runspec import RunSpec
 from proofloop.runtime import MODEL, Tools
@@ -39,6 +41,7 @@ It doubles with each round in which others are answered. On a broker the others 
 
 
 MAX_REASON_CHARS = 500
+ALL_REASONING = f"{EMPTY}: all of it is reasoning"
 
 
 class Cancelled(Exception):
@@ -83,11 +86,18 @@ class Answer:
 
     def verdict(self, parsed: Verdict, question: Question, tools: Tools) -> Verdict:
         """The parser's verdict, unless the engine failed; counted."""
-        verdict, role = self.failure or parsed, question.role
+        verdict, role = self.failure or self._with_reasoning(parsed), question.role
         if not self.is_counted:
             tools.metrics.count_verdict(role, self.provenance.model_version, verdict.outcome)
             tools.early_warnings.add(tools.spec(question.run_id), role, question.answer_name, verdict)
         return verdict
+
+    def _with_reasoning(self, verdict: Verdict) -> Verdict:
+        """Of an empty answer the reason says that there is reasoning: the server may have put all into it."""
+        if verdict.reason != EMPTY or not self.raw.reasoning:
+            return verdict
+        reason = f"{ALL_REASONING}, {len(self.raw.reasoning)} characters"
+        return verdict.model_copy(update={"reason": reason, "cause": ALL_REASONING})
 
 
 @dataclass(frozen=True)
@@ -311,7 +321,7 @@ def answers_of(asked: Sequence[Asked], unneeded: Callable[[], bool] = lambda: Fa
     """
     if not asked:
         return
-    waiting, polls = dict(enumerate(asked)), 0
+    waiting, polls, began_s = dict(enumerate(asked)), 0, time.monotonic()
     later: Retry | None = None
     tools, question = asked[0]._tools, asked[0]._question
     span = tools.span(f"engine {question.role}", question.run_id, question.proof_id, model=question.version)
@@ -321,7 +331,7 @@ def answers_of(asked: Sequence[Asked], unneeded: Callable[[], bool] = lambda: Fa
                 first = next(iter(waiting))
                 for position, one in list(waiting.items()):
                     try:
-                        answer = one.poll(POLL_S if position == first else 0.0)
+                        answer = one.poll(_poll_s(began_s, len(waiting)) if position == first else 0.0)
                     except Retry as wish:
                         later = later or wish
                         del waiting[position]
@@ -329,9 +339,10 @@ def answers_of(asked: Sequence[Asked], unneeded: Callable[[], bool] = lambda: Fa
                     if answer is not None:
                         del waiting[position]
                         yield position, answer
-                if first in waiting:
-                    polls += 1
+                if waiting:
                     _stop_if_asked(tools)
+                if first in waiting and time.monotonic() - began_s >= (polls + 1) * POLL_S:
+                    polls += 1
                     if polls in (1, 2, 4, 8) or polls % RARELY == 0:
                         _stop_if(unneeded)
     finally:
@@ -339,6 +350,11 @@ def answers_of(asked: Sequence[Asked], unneeded: Callable[[], bool] = lambda: Fa
             one.cancel()
     if later:
         raise later
+
+
+def _poll_s(began_s: float, waiting: int) -> float:
+    """How long the first call is waited for. An answer to another one is found after a twentieth of its time."""
+    return POLL_S if waiting == 1 else min(POLL_S, max(0.02, (time.monotonic() - began_s) / 20))
 
 
 def _stop_if_asked(tools: Tools) -> None:

@@ -15,6 +15,7 @@ import structlog
 
 from proofloop import keys
 from proofloop.errors import StoreError
+from proofloop.prompts.parsing import EMPTY
 from proofloop.records import MODEL_ROLES, ModelRole, Record, Verdict
 from proofloop.runspec import RunSpec
 from proofloop.store import Store, get_record
@@ -122,7 +123,7 @@ def _ways_out(spec: RunSpec, role: ModelRole, outcome: str, reason: str) -> tupl
         return raise_tokens, "let the model think less (extra_body)", doctor
     if outcome == "engine_failed":
         return "see to the server, or to the engine's settings", doctor
-    if reason == "the answer is empty":
+    if reason.startswith(EMPTY):
         return "turn off the server's reasoning parser, which may have put all into the reasoning", raise_tokens, doctor
     lenient = ('reading = "lenient"',) if spec.how_to_read == "strict" and not spec.training.roles else ()
     return *lenient, f"another prompt pack than {spec.prompts!r}", doctor

@@ -753,11 +753,12 @@ def test_doctor_misses_no_role_where_a_broker_has_the_others_and_installs_from_a
 
 
 HELP = {
-    "": "demo run iterate serve review prove plan doctor runs models dead prompts train nano --verbose --version",
+    "": "demo run iterate serve review prove proof plan doctor runs models dead prompts train nano --verbose --version",
     "demo": "--out --seed --quick",
     "run": "FILE --store --resume --local",
     "serve": "ROLE --concurrency --store --check",
     "review": "[RUN] --host --port --spot-checks --store",
+    "proof": "RUN [ID] --raw --store --json",
     "prove": "PROBLEM --using --proofs --store --json",
     "plan": "[FILE] --from --problems-per-hour --tokens-per-second --gpus --values --json",
     "doctor": "[FILE] --wait --store --json",

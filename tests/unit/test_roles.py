@@ -305,6 +305,15 @@ def test_what_a_model_wrote_is_kept_though_it_cannot_be_read(tmp_path: Path, rea
     assert [each.raw and each.raw.reasoning for each in metas_of(tools, 1)] == ["Let me think."] * 2
 
 
+def test_an_empty_answer_with_reasoning_says_so(tmp_path: Path) -> None:
+    engine = WritingEngine(Generation("", "stop", 10, 20, 0.5, "m-1", reasoning="Let me think."))
+    tools = tools_with(tmp_path, engine)
+    list(prove(POSED, tools))
+    verdict = get_record(tools.store, keys.proof(RUN, PROOF), Proof).verdict
+    assert verdict.reason == "the answer is empty: all of it is reasoning, 13 characters"
+    assert verdict.cause == "the answer is empty: all of it is reasoning"
+
+
 def test_what_had_come_of_a_failed_call_is_kept(tmp_path: Path) -> None:
     error = CallRefused("the stream was cut")
     error.partial = "## Solution\n\nLet $n"

@@ -31,6 +31,9 @@ THINKING = (
 """How models begin and end their thinking, where the server leaves it in the text."""
 
 
+EMPTY = "the answer is empty"
+
+
 class Truncated(Exception):
     """Why an answer has no end."""
 
@@ -143,7 +146,7 @@ def final_response(answer: str, finish_reason: str) -> str:
     if text.startswith(tuple(begin for begin, _ in THINKING)):
         raise Truncated("the thinking never ended")
     if not text:
-        raise Unreadable("the answer is empty")
+        raise Unreadable(EMPTY)
     if len(text) > MAX_ANSWER_CHARS:
         raise Unreadable(f"the final response is longer than {MAX_ANSWER_CHARS} characters")
     if has_too_many_fences(text):
