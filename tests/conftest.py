@@ -12,13 +12,14 @@ import structlog
 from tests.integration.installation import installation
 from tests.integration.servers import broker, s3
 from tests.integration.triton_server import triton
+from tests.smollm2 import smollm2
 
 hypothesis.settings.register_profile("busy", deadline=None)  # how long a case takes says how busy the machine is
 hypothesis.settings.load_profile("busy")
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what tests expect to the last digit is a CPU's; those of GPUs start processes
 
-__all__ = ["broker", "installation", "quiet_log", "s3", "triton"]
+__all__ = ["broker", "installation", "quiet_log", "s3", "smollm2", "triton"]
 
 
 MAY_BE_SKIPPED = ("custom resources are NOT checked", "no container: ", "has no stub for Python", "no GPU: ")

@@ -244,6 +244,7 @@ class Asked:
             sampling=self._sampling,
             seed=self._seed,
             affinity=question.proof_id,
+            schema=question.prompt.schema,
         )
 
     def _answer(self, generation: Generation) -> Answer:

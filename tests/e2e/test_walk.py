@@ -113,6 +113,17 @@ def test_problems_of_a_file_are_walked_to_labels(tmp_path: Path) -> None:
     assert sorted(labels) == [f"Q-{n}-{number:03d}" for n in range(3) for number in range(3)]
 
 
+@pytest.mark.parametrize("reading", ["strict", "lenient"])
+def test_answers_as_json_give_the_labels_of_answers_as_text(tmp_path: Path, reading: str) -> None:
+    labels = []
+    for prompts in ("math", "math-json"):
+        store, spec = LocalStore(tmp_path / prompts), runspec(prompts=prompts, reading=reading, engine=NOISY)
+        found = check_every_proof_is_labelled_once(store, spec, run(store, spec))
+        labels.append({proof_id: said(label) for proof_id, label in found.items()})
+    assert labels[0] == labels[1]
+    assert any(score is not None for _, _, score in labels[1].values())
+
+
 def test_every_answer_is_paid_once_and_kept(tmp_path: Path) -> None:
     store, engine = LocalStore(tmp_path), CountingEngine(verifier_noise=0.3)
     spec = runspec(problems={"domain": "nano", "count": 4, "proofs_per_problem": 3}, labeling={"stop_early": False})

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
-import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -18,8 +14,8 @@ import pytest
 pytest.importorskip("proofloop_serving", reason="proofloop-serving is not installed")
 
 import numpy as np
-from tritonclient.grpc import InferenceServerClient, InferInput
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from proofloop.domains.nano import NanoDomain
 from proofloop.engine.base import ChatMessage, Generation, GenerationRequest
@@ -28,107 +24,22 @@ from proofloop.engine.triton_contract import (
     LLMAPI_OUTPUTS,
     OUR_INPUTS,
     OUR_OUTPUTS,
-    SETTINGS,
-    VERSION,
     triton_name,
 )
-from proofloop.models import publish_folder
 from proofloop.prompts.packs import load_pack
 from proofloop.records import Sampling
 from proofloop.store import LocalStore
 from proofloop_serving.engine import LocalEngine
-from tests.integration.triton_server import Triton, own_triton
+from tests.integration.triton_asking import FIRST, Server, ask
+from tests.integration.triton_server import own_triton
 from tests.nano_base import nano_base_folder
 
-STUB = b"from proofloop_serving.triton_model import TritonPythonModel as TritonPythonModel\n"
-FIRST, SECOND, BROKEN, ENDLESS = (f"runs/serving/models/verifier/{number:06d}" for number in (1, 2, 3, 4))
+SECOND, BROKEN, ENDLESS = (f"runs/serving/models/verifier/{number:06d}" for number in (2, 3, 4))
 QUESTION = NanoDomain().pose(0, split="test", seed=0).question
 PROMPT = load_pack("nano").prove(QUESTION).text
 MESSAGES = json.dumps([{"role": "user", "content": PROMPT}])
 WORDS = {"sampling_param_max_tokens": 96, "sampling_param_temperature": 1.0}
 LONG = {"text_input": "a=", "sampling_param_max_tokens": 50_000, "return_finish_reason": True}
-TYPES = {"TYPE_STRING": object, "TYPE_BOOL": bool, "TYPE_INT32": np.int32, "TYPE_FP32": np.float32}
-TYPES["TYPE_UINT64"] = np.uint64
-
-
-@dataclass
-class Server:
-    """A Triton whose models read versions from `store`."""
-
-    triton: Triton
-    store: LocalStore
-
-    def publish(self, version: str, folder: Path, into: Path) -> None:
-        """Put a copy of a model's folder into the store as a version."""
-        shutil.copytree(folder, into)
-        files = [
-            {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-            for path in into.iterdir()
-            if path.is_file()
-        ]
-        (into / "manifest.json").write_text(json.dumps({"files": files}))
-        publish_folder(self.store, into, version)
-
-    def publish_endless(self, version: str, folder: Path) -> None:
-        """A version that has room for 100,000 tokens and never ends by itself."""
-        shutil.copytree(nano_base_folder(), folder / "model")
-        for name, changes in {
-            "config.json": {"max_position_embeddings": 100_000, "eos_token_id": None},
-            "generation_config.json": {"eos_token_id": None},
-            "tokenizer_config.json": {"eos_token": "<user>"},
-        }.items():
-            path = folder / "model" / name
-            path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-        self.publish(version, folder / "model", folder / "published")
-
-    def load(self, version: str, settings: str = "nano-cpu.yaml") -> None:
-        parameters = {VERSION: version, SETTINGS: settings}
-        config = {
-            "backend": "python",
-            "parameters": {name: {"string_value": value} for name, value in parameters.items()},
-        }
-        with InferenceServerClient(self.triton.endpoint) as client:
-            client.load_model(triton_name(version), config=json.dumps(config), files={"file:1/model.py": STUB})
-
-    def figure(self, name: str, version: str = FIRST) -> float:
-        """One of our metrics, after the server's next look."""
-        with urllib.request.urlopen(self.triton.metrics) as answer:
-            lines = answer.read().decode().splitlines()
-        (line,) = [line for line in lines if line.startswith(f"proofloop_serving_{name}{{") and f'"{version}"' in line]
-        return float(line.split()[-1])
-
-
-@dataclass
-class Asked:
-    """A request on a stream of its own: the chunks that came, and the error if one did."""
-
-    client: InferenceServerClient
-    chunks: list[dict[str, np.ndarray]] = field(default_factory=list)
-    error: InferenceServerException | None = None
-    ended: threading.Event = field(default_factory=threading.Event)
-    began: threading.Event = field(default_factory=threading.Event)
-
-    def take(self, result: object, error: InferenceServerException | None) -> None:
-        if error is None:
-            response = result.get_response()
-            if response.outputs:
-                self.chunks.append({output.name: result.as_numpy(output.name) for output in response.outputs})
-                self.began.set()
-            is_final = response.parameters["triton_final_response"].bool_param
-        self.error = error
-        if error is not None or is_final:
-            self.ended.set()
-
-    def last(self) -> dict[str, np.ndarray]:
-        assert self.ended.wait(60), "no answer within a minute"
-        self.client.stop_stream()
-        self.client.close()
-        if self.error:
-            raise self.error
-        return self.chunks[-1]
-
-    def text(self) -> str:
-        return self.last()["text_output"][0].decode()
 
 
 @pytest.fixture(scope="module")
@@ -139,20 +50,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         with own_triton() as triton:
             own = Server(triton, LocalStore(folder / "store"))
             own.publish(FIRST, nano_base_folder(), folder / "first")
-            own.publish_endless(ENDLESS, folder)
+            publish_endless(own, ENDLESS, folder)
             own.load(FIRST)
             own.load(ENDLESS)
             yield own
 
 
-def ask(server: Server, request_id: str = "", version: str = FIRST, /, **values: object) -> Asked:
-    """Send a request; `values` are the tensors of the contract by name."""
-    asked = Asked(InferenceServerClient(server.triton.endpoint))
-    asked.client.start_stream(asked.take)
-    asked.client.async_stream_infer(
-        triton_name(version), inputs_of(values), request_id=request_id, enable_empty_final_response=True
-    )
-    return asked
+def publish_endless(server: Server, version: str, folder: Path) -> None:
+    """A version that has room for 100,000 tokens and never ends by itself."""
+    shutil.copytree(nano_base_folder(), folder / "model")
+    for name, changes in {
+        "config.json": {"max_position_embeddings": 100_000, "eos_token_id": None},
+        "generation_config.json": {"eos_token_id": None},
+        "tokenizer_config.json": {"eos_token": "<user>"},
+    }.items():
+        path = folder / "model" / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    server.publish(version, folder / "model", folder / "published")
 
 
 def stop(server: Server, request_id: str) -> None:
@@ -161,17 +75,6 @@ def stop(server: Server, request_id: str) -> None:
     assert asked.ended.wait(60)
     asked.client.stop_stream()
     asked.client.close()
-
-
-def inputs_of(values: dict[str, object]) -> list[InferInput]:
-    inputs = []
-    for name, value in values.items():
-        kind = TYPES[(LLMAPI_INPUTS | OUR_INPUTS)[name]]
-        listed = value if isinstance(value, list) else [value]
-        array = np.array([each.encode() if isinstance(each, str) else each for each in listed], dtype=kind)
-        inputs.append(InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype)))
-        inputs[-1].set_data_from_numpy(array)
-    return inputs
 
 
 def in_process(seed: int, **sampling: float) -> Generation:
@@ -368,7 +271,7 @@ def test_two_versions_serve_side_by_side_and_a_broken_one_is_refused(server: Ser
 
 def test_unloading_lets_running_calls_end(server: Server, tmp_path: Path) -> None:
     version = FIRST.replace("000001", "000005")
-    server.publish_endless(version, tmp_path)
+    publish_endless(server, version, tmp_path)
     server.load(version)
     words = {"sampling_param_max_tokens": 500, "streaming": True, "return_finish_reason": True}
     asked = [ask(server, "", version, text_input="a=", **words) for _ in range(16)]

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -401,6 +402,22 @@ def test_a_response_format_is_sent(serve: Serve, connect: Connect) -> None:
     server = serve(answers())
     connect(server, response_format={"type": "json_object"}).submit(ask()).result(10)
     assert server.received[0].body["response_format"] == {"type": "json_object"}
+
+
+def test_the_schema_of_a_request_is_sent_unless_a_setting_says_otherwise(serve: Serve, connect: Connect) -> None:
+    schema = {"type": "object", "properties": {"score": {"type": "number"}}}
+    with_schema, server = replace(ask(), schema=schema), serve(answers())
+    plain = {"type": "json_object"}
+    for settings in ({}, {"response_format": plain}, {"send_schema": False}):
+        connect(server, **settings).submit(with_schema).result(10)
+    connect(server).submit(ask()).result(10)
+    strict = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+    assert [each.body.get("response_format") for each in server.received] == [strict, plain, None, None]
+
+
+def test_a_server_that_takes_no_schema_is_answered_with_the_way_out(serve: Serve, connect: Connect) -> None:
+    error = fails_with(connect(serve(refuses(400, {"message": "response_format: json_schema is not supported"}))))
+    assert "send_schema = false" in (error.hint or "")
 
 
 def test_a_prompt_with_half_a_character_is_sent(serve: Serve, connect: Connect) -> None:

@@ -144,7 +144,7 @@ def test_a_byte_order_mark_is_no_part_of_a_pack(tmp_path: Path) -> None:
 
 
 def test_loading_says_what_is_missing_and_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"hint: one of math, nano, or a folder") as refusal:
+    with pytest.raises(ConfigError, match=r"hint: one of math, math-json, nano, or a folder") as refusal:
         load_pack("maths", tmp_path)
     assert f"{tmp_path / 'maths'} has no pack.toml" in refusal.value.problem
 
@@ -172,6 +172,15 @@ def test_loading_says_what_is_missing_and_what_there_is(tmp_path: Path) -> None:
         (
             {"pack.toml": 'fenced = "no"'},
             r"fenced = 'no' in pack.toml of prompt pack '.*'\nhint: true or false, without quotes",
+        ),
+        ({"pack.toml": 'answers = "xml"'}, r"answers = 'xml' in pack.toml of .*\nhint: one of 'text', 'json'"),
+        (
+            {"pack.toml": 'answers = "json"\n[phrases]\nmeta_score = "x"'},
+            r"\[phrases\] and answers = 'json' .* do not go",
+        ),
+        (
+            {"pack.toml": 'answers = "json"'},
+            r'template proof_generation of .* lacks "solution", a field of its answers\nhint: ask for a JSON',
         ),
         ({"pack.toml": "phrases = 1"}, r"phrases = 1 in pack.toml of .*\nhint: \[phrases\] is a section"),
         (

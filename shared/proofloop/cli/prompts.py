@@ -16,11 +16,15 @@ app = typer.Typer(help="Prompt packs: four templates each.", no_args_is_help=Tru
 
 
 @app.command("show")
-def show(pack: Annotated[str, typer.Argument(help="math, nano, or the folder of a pack.")] = "math") -> None:
-    """Print the templates of a pack with their digests, and the phrases that its answers are read by."""
+def show(pack: Annotated[str, typer.Argument(help="math, math-json, nano, or the folder of a pack.")] = "math") -> None:
+    """Print the templates of a pack with their digests, and the phrases or JSON schemas of its answers."""
     loaded = load_pack(pack)
     for name, text in loaded.templates.items():
         print(f"=== {name} ({loaded.digest(name)})\n{text}\n")
+    if loaded.answers == "json":
+        for name in loaded.templates:
+            print(f"=== JSON schema of {name}\n{json.dumps(loaded.answer_schema(name))}")
+        return
     print("=== phrases")
     for name, phrase in loaded.phrases:
         print(f"{name} = {json.dumps(phrase, ensure_ascii=False)}")

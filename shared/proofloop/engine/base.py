@@ -6,8 +6,9 @@ began, or that a cancelled call stops at once. A call that failed raises EngineE
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from proofloop.records import Sampling, Tokens
 
@@ -36,6 +37,7 @@ class GenerationRequest:
     """One call.
 
     `id` is unique per attempt; `model` names a version in service; `affinity` groups calls that share a prompt prefix.
+    `schema` is the JSON schema of the answer, for engines whose server can hold the model to it; others ignore it.
     """
 
     id: str
@@ -44,6 +46,7 @@ class GenerationRequest:
     sampling: Sampling
     seed: int
     affinity: str = ""
+    schema: Mapping[str, Any] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

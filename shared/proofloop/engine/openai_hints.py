@@ -76,6 +76,15 @@ def _about_fields(refusal: Refusal, settings: OpenAISettings) -> str:
         return "set seed_bits = 31 under [engine.settings]: this server refuses large seeds"
     if refusal.names("max_completion_tokens") and settings.max_tokens_field == "max_tokens":
         return 'set max_tokens_field = "max_completion_tokens" under [engine.settings]'
-    if refusal.names("response_format") and settings.response_format:
-        return "change response_format under [engine.settings], or leave it out"
+    if refusal.names("response_format") or refusal.names("json_schema"):
+        return _about_response_format(settings)
     return ""
+
+
+def _about_response_format(settings: OpenAISettings) -> str:
+    if settings.response_format:
+        return "change response_format under [engine.settings], or leave it out"
+    return (
+        'set send_schema = false under [engine.settings], or response_format = { type = "json_object" }:'
+        " this server takes no JSON schema"
+    )

@@ -54,6 +54,7 @@ class OpenAISettings(BaseModel):
     max_answer_bytes: int = Field(64 * MiB, ge=1024, le=1024 * MiB)
     needs_finish_reason: bool = Field(True, description="false: an answer may end without one")
     response_format: dict[str, JsonValue] | None = Field(None, description='as OpenAI\'s: { type = "json_object" }')
+    send_schema: bool = Field(True, description="send the JSON schema of a prompt pack that has one")
     requests_per_minute: float | None = Field(None, gt=0)
     tokens_per_minute: float | None = Field(None, gt=0, description="of prompts and answers together")
     extra_body: dict[str, JsonValue] = Field({}, description="sent as it is: top_k, chat_template_kwargs ...")
@@ -125,9 +126,18 @@ class OpenAISettings(BaseModel):
         }
         if self.want_logprobs:
             fields |= {"logprobs": True, "return_token_ids": True}
-        if self.response_format is not None:
-            fields |= {"response_format": self.response_format}
+        if (answer_format := self._response_format(request)) is not None:
+            fields |= {"response_format": answer_format}
         return {name: value for name, value in (fields | self.extra_body).items() if name not in without}
+
+    def _response_format(self, request: GenerationRequest) -> dict[str, JsonValue] | None:
+        """The setting, else the schema of the request."""
+        if self.response_format is not None or request.schema is None or not self.send_schema:
+            return self.response_format
+        return {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "strict": True, "schema": dict(request.schema)},
+        }
 
     def trusts_logprobs(self, sampling: Sampling) -> bool:
         """Are they those of the sampling distribution? Raw ones only where temperature and top_p reshape nothing."""

@@ -13,9 +13,10 @@ import os
 import random
 import re
 import struct
+from collections.abc import Mapping
 from functools import lru_cache
 from statistics import NormalDist
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -85,7 +86,7 @@ def answer(settings: SimulatedSettings, request: GenerationRequest) -> Generatio
     role = request.id.partition(":")[0]
     draw = chances(settings.seed, request.seed, role)
     parts = _parts(settings, request, role, draw)
-    text, is_cut = _spoil(settings, parts, draw)
+    text, is_cut = _spoil(settings, parts, request.schema, draw)
     num_tokens = request.sampling.max_tokens if is_cut else _num_tokens(settings, request, draw)
     return Generation(
         text=text,
@@ -101,7 +102,7 @@ def answer(settings: SimulatedSettings, request: GenerationRequest) -> Generatio
 def cancelled(settings: SimulatedSettings, request: GenerationRequest, share: float) -> Generation:
     """What had come of the answer when `share` [0, 1] of its time was over."""
     role = request.id.partition(":")[0]
-    text = _parts(settings, request, role, chances(settings.seed, request.seed, role)).whole()
+    text = _whole(_parts(settings, request, role, chances(settings.seed, request.seed, role)), request.schema)
     return Generation(
         text=text[: int(share * len(text))],
         finish_reason="cancelled",
@@ -195,14 +196,20 @@ def _noisy(settings: SimulatedSettings, truth: str, draw: Chances) -> str:
     return pick(others, draw.score / settings.verifier_noise)
 
 
-def _spoil(settings: SimulatedSettings, parts: Parts, draw: Chances) -> tuple[str, bool]:
+def _whole(parts: Parts, schema: Mapping[str, Any] | None) -> str:
+    return parts.as_json(schema) if schema else parts.whole()
+
+
+def _spoil(
+    settings: SimulatedSettings, parts: Parts, schema: Mapping[str, Any] | None, draw: Chances
+) -> tuple[str, bool]:
     """The text, malformed or cut off as often as the settings say, and whether it was cut off."""
     if draw.cut < settings.truncated_share:
-        text = parts.whole()
+        text = _whole(parts, schema)
         return text[: int(draw.cut / settings.truncated_share * len(text))], True
     if draw.shape < settings.malformed_share:
         return pick(MALFORMED, draw.shape / settings.malformed_share)(parts), False
-    return parts.whole(), False
+    return _whole(parts, schema), False
 
 
 def _num_tokens(settings: SimulatedSettings, request: GenerationRequest, draw: Chances) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from proofloop.prompts.phrases import (
     EVALUATION_INTRO,
@@ -21,7 +23,7 @@ LONG_GARBAGE = "and therefore, by symmetry, " * 4_000  # one string shared by al
 class Parts:
     """A well-formed answer in its parts, so that each can go wrong by itself."""
 
-    before: str
+    solution: str
     opening: str
     analysis: str
     anchor: str
@@ -31,12 +33,17 @@ class Parts:
         return f"{self.unscored()}\n\n{self.anchor}\n\\boxed{{{self.score}}}"
 
     def unscored(self) -> str:
-        return f"{self.before}{self.opening}\n{self.analysis}"
+        before = f"{SOLUTION_HEADING}\n\n{self.solution}\n\n{SELF_HEADING}\n\n" if self.solution else ""
+        return f"{before}{self.opening}\n{self.analysis}"
+
+    def as_json(self, schema: Mapping[str, Any]) -> str:
+        """The answer as an object with the fields of the schema: a solution if there is one, an analysis, a score."""
+        texts = [self.solution, self.analysis] if self.solution else [self.analysis]
+        return json.dumps(dict(zip(schema["properties"], [*texts, float(self.score)], strict=True)))
 
 
 def proof(solution: str, evaluation: Parts) -> Parts:
-    before = f"{SOLUTION_HEADING}\n\n{solution}\n\n{SELF_HEADING}\n\n"
-    return Parts(before, evaluation.opening, evaluation.analysis, evaluation.anchor, evaluation.score)
+    return replace(evaluation, solution=solution)
 
 
 def evaluation(analysis: str, score: str) -> Parts:

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from proofloop.engine.base import LARGEST_SEED, ChatMessage, Engine, Generation, GenerationRequest
 from proofloop.errors import CallRefused, EngineError
-from proofloop.prompts import PromptPack
+from proofloop.prompts import Prompt, PromptPack
 from proofloop.records import ModelRole
 from proofloop.runspec import RunSpec
 
@@ -26,12 +26,14 @@ def check_taken(engine: Engine, spec: RunSpec, pack: PromptPack, role: ModelRole
 
     Returns the answer of a server that is so quick.
     """
+    prompt = _shortest_prompt(pack, role)
     request = GenerationRequest(
         id=f"{role}:check:{uuid.uuid4().hex[:8]}",
         model=version,
-        messages=(ChatMessage("user", _shortest_prompt(pack, role)),),
+        messages=(ChatMessage("user", prompt.text),),
         sampling=spec.sampling_of(role),
         seed=LARGEST_SEED,
+        schema=prompt.schema,
     )
     try:
         call = engine.submit(request)
@@ -47,12 +49,14 @@ def is_answered(
     engine: Engine, spec: RunSpec, pack: PromptPack, role: ModelRole, version: str, must_stop: Callable[[], bool]
 ) -> bool:
     """Whether the engine answers one token to the role's shortest prompt."""
+    prompt = _shortest_prompt(pack, role)
     request = GenerationRequest(
         id=f"{role}:check:{uuid.uuid4().hex[:8]}",
         model=version,
-        messages=(ChatMessage("user", _shortest_prompt(pack, role)),),
+        messages=(ChatMessage("user", prompt.text),),
         sampling=spec.sampling_of(role).model_copy(update={"max_tokens": 1}),
         seed=0,
+        schema=prompt.schema,
     )
     deadline_s = time.monotonic() + ANSWERED_WITHIN_S
     try:
@@ -66,11 +70,11 @@ def is_answered(
     return False
 
 
-def _shortest_prompt(pack: PromptPack, role: ModelRole) -> str:
+def _shortest_prompt(pack: PromptPack, role: ModelRole) -> Prompt:
     question, proof, analysis = "Prove that 1 = 1.", "Trivial.", "Sound."
     if role == "generator":
-        return pack.prove(question).text
-    return (pack.verify(question, proof) if role == "verifier" else pack.judge(question, proof, analysis)).text
+        return pack.prove(question)
+    return pack.verify(question, proof) if role == "verifier" else pack.judge(question, proof, analysis)
 
 
 def _sampling(spec: RunSpec, role: ModelRole) -> str:

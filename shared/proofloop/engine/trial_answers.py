@@ -15,7 +15,7 @@ from proofloop.engine.base import LARGEST_SEED, Call, ChatMessage, Engine, Gener
 from proofloop.engine.endpoints import members
 from proofloop.engine.pool import Engines
 from proofloop.errors import EngineError
-from proofloop.prompts import PromptPack, load_pack
+from proofloop.prompts import Prompt, PromptPack, load_pack
 from proofloop.records import MODEL_ROLES, ModelRole, Verdict
 from proofloop.runspec import RunSpec
 
@@ -108,9 +108,10 @@ class _Trial:
         request = GenerationRequest(
             id=f"{self._role}:trial:{uuid.uuid4().hex[:8]}",
             model=self._spec.model_of(self._role),
-            messages=(ChatMessage("user", self._prompt),),
+            messages=(ChatMessage("user", self._prompt.text),),
             sampling=self._spec.sampling_of(self._role),
             seed=self._seed,
+            schema=self._prompt.schema,
         )
         try:
             self._call = self._engine.submit(request)
@@ -118,17 +119,13 @@ class _Trial:
             self._error = error
 
 
-def _prompt(spec: RunSpec, pack: PromptPack, role: ModelRole, question: str) -> str:
+def _prompt(spec: RunSpec, pack: PromptPack, role: ModelRole, question: str) -> Prompt:
     sample = load_domain(spec.problems.domain).sample(question) if spec.problems.domain else PLAIN_SAMPLE
     if role == "generator":
-        return pack.prove(question).text
+        return pack.prove(question)
     if role == "verifier":
-        return pack.verify(question, sample.proof).text
-    phrases = pack.phrases
-    critique = (
-        f"{phrases.evaluation_intro}\n{sample.analysis}\n\n{phrases.evaluation_score}\n\\boxed{{{sample.score:g}}}"
-    )
-    return pack.judge(question, sample.proof, critique).text
+        return pack.verify(question, sample.proof)
+    return pack.judge(question, sample.proof, pack.evaluation(sample.analysis, sample.score))
 
 
 def _read(spec: RunSpec, pack: PromptPack, role: ModelRole, answer: Generation) -> Verdict:

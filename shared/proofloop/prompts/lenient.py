@@ -323,7 +323,12 @@ def _is_said(text: str, place: int) -> bool:
     line = before[before.rfind("\n") + 1 :]
     if any(text.find(end, place, place + QUOTED_WITHIN) >= 0 for end in _ENDS_OF_QUOTED):
         return False
-    return not (line.endswith(":") and (QUOTES.search(line) or _INTRODUCES.search(line)))
+    return not introduces_quotation(line)
+
+
+def introduces_quotation(line: str) -> bool:
+    """Whether a line in lower case says that somebody else's words follow: "the solution says:", "the proof:"."""
+    return line.endswith(":") and bool(QUOTES.search(line) or _INTRODUCES.search(line))
 
 
 def _is_in_quotation(text: str, place: int) -> bool:

@@ -6,18 +6,21 @@ section.
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any, get_args
 
 from proofloop.errors import ConfigError
+from proofloop.prompts.json_format import FIELDS_OF, SCORE, AnswerFormat, schema_of, score_line
 from proofloop.prompts.parsing import Reader, Reading
 from proofloop.prompts.phrases import MAY_BE_EMPTY, PHRASES_OF, Phrases, shows_format
-from proofloop.records import Record, digest
+from proofloop.records import Record, Score, digest
 
 PLACEHOLDERS: Mapping[str, tuple[frozenset[str], ...]] = {
     "proof_generation": (frozenset({"question"}),),
@@ -31,17 +34,21 @@ PLACEHOLDERS: Mapping[str, tuple[frozenset[str], ...]] = {
 for that sees the first attempt and its first analysis.
 """
 
-BUILT_IN = ("math", "nano")
+BUILT_IN = ("math", "math-json", "nano")
 _PLACEHOLDER = re.compile(r"\{(question|proof|analysis|instruction|attempts)\}")
 ALL_PLACEHOLDERS = frozenset({"{question}", "{proof}", "{analysis}", "{instruction}", "{attempts}"})
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A rendered prompt and the digest of the template it came from."""
+    """A rendered prompt and the digest of the template it came from.
+
+    `schema`: the JSON schema of its answers, where the pack asks for JSON.
+    """
 
     text: str
     digest: str
+    schema: dict[str, Any] | None = field(default=None, compare=False)
 
 
 class PromptPack(Record):
@@ -54,15 +61,29 @@ class PromptPack(Record):
     templates: dict[str, str]
     fenced: bool = True
     phrases: Phrases = Phrases()
+    answers: AnswerFormat = "text"
 
     def digest(self, template: str) -> str:
-        """Of the template and of the phrases that its answers are read by."""
+        """Of the template and of the phrases, or the schema, that its answers are read by."""
         read_by = [getattr(self.phrases, name) for name in PHRASES_OF[template]]
+        if schema := self.answer_schema(template):
+            read_by = [json.dumps(schema)]
         return digest("\n".join([self.templates[template], *read_by]))
+
+    def answer_schema(self, template: str) -> dict[str, Any] | None:
+        """The JSON schema of the answers to a template; None for a pack whose answers are text."""
+        return schema_of(template) if self.answers == "json" else None
 
     def reader(self, reading: Reading = "strict") -> Reader:
         """What reads the answers to these prompts."""
-        return Reader(self.phrases, reading)
+        return Reader(self.phrases, reading, self.answers)
+
+    def evaluation(self, analysis: str, score: Score) -> str:
+        """An evaluation with its score, as a meta-verifier is shown it."""
+        if self.answers == "json":
+            return f"{analysis}\n\n{score_line(score)}"
+        phrases = self.phrases
+        return f"{phrases.evaluation_intro}\n{analysis}\n\n{phrases.evaluation_score}\n\\boxed{{{score:g}}}"
 
     def prove(self, question: str) -> Prompt:
         return self._render("proof_generation", question=question)
@@ -83,11 +104,15 @@ class PromptPack(Record):
             reviews = "\n\n".join(f"### Evaluation {i}\n{self._fence(text)}" for i, text in enumerate(analyses, 1))
             blocks.append(f"## Attempt {number}\n{self._fence(proof)}\n\n{reviews}")
         values = {"instruction": self.prove(question).text, "attempts": "\n\n".join(blocks)}
-        return Prompt(_substitute(self.templates["proof_refinement"], values), self.digest("proof_refinement"))
+        return self._prompt("proof_refinement", values)
 
     def _render(self, template: str, **untrusted: str) -> Prompt:
         values = {name: self._fence(text) for name, text in untrusted.items()}
-        return Prompt(_substitute(self.templates[template], values), self.digest(template))
+        return self._prompt(template, values)
+
+    def _prompt(self, template: str, values: Mapping[str, str]) -> Prompt:
+        text = _substitute(self.templates[template], values)
+        return Prompt(text, self.digest(template), self.answer_schema(template))
 
     def _fence(self, text: str) -> str:
         text = text.strip()
@@ -113,14 +138,14 @@ def load_pack(name: str, base: Path | None = None) -> PromptPack:
             f"there is no prompt pack {name!r}: {Path(str(folder)).absolute()} has no pack.toml",
             f"one of {', '.join(BUILT_IN)}, or a folder made by `proofloop prompts import`",
         )
-    fenced, phrases = _settings(_read(folder.joinpath("pack.toml"), name), name)
+    settings = _settings(_read(folder.joinpath("pack.toml"), name), name)
     templates = {}
     for template in PLACEHOLDERS:
         path = folder.joinpath(f"{template}.txt")
         if not path.is_file():
             raise ConfigError(f"prompt pack {name!r} lacks {template}.txt", f"a pack has {', '.join(PLACEHOLDERS)}")
         templates[template] = _read(path, name).strip()
-    pack = PromptPack(name=name, templates=templates, fenced=fenced, phrases=phrases)
+    pack = PromptPack(name=name, templates=templates, **settings)
     check_placeholders(pack)
     check_phrases(pack)
     return pack
@@ -135,8 +160,8 @@ def _read(path: Traversable, name: str) -> str:
         ) from error
 
 
-def _settings(text: str, name: str) -> tuple[bool, Phrases]:
-    """What pack.toml says: whether the pack fences, and its phrases; those it leaves out are the method's."""
+def _settings(text: str, name: str) -> dict[str, Any]:
+    """What pack.toml says: whether the pack fences, the form of its answers, its phrases; else the defaults."""
     try:
         said = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -144,12 +169,17 @@ def _settings(text: str, name: str) -> tuple[bool, Phrases]:
             f"pack.toml of prompt pack {name!r} is not TOML: {error}",
             "it holds `fenced = true` or `fenced = false`, and [phrases] where they are not the method's",
         ) from error
-    fenced, phrases = said.get("fenced", True), said.get("phrases", {})
+    fenced, answers, phrases = said.get("fenced", True), said.get("answers", "text"), said.get("phrases", {})
+    where = f"in pack.toml of prompt pack {name!r}"
     if not isinstance(fenced, bool):
-        raise ConfigError(f"fenced = {fenced!r} in pack.toml of prompt pack {name!r}", "true or false, without quotes")
+        raise ConfigError(f"fenced = {fenced!r} {where}", "true or false, without quotes")
+    if answers not in get_args(AnswerFormat):
+        raise ConfigError(f"answers = {answers!r} {where}", f"one of {', '.join(map(repr, get_args(AnswerFormat)))}")
     if not isinstance(phrases, dict):
-        raise ConfigError(f"phrases = {phrases!r} in pack.toml of prompt pack {name!r}", "[phrases] is a section")
-    return fenced, _phrases(phrases, name)
+        raise ConfigError(f"phrases = {phrases!r} {where}", "[phrases] is a section")
+    if phrases and answers == "json":
+        raise ConfigError(f"[phrases] and answers = 'json' {where} do not go together", "leave one of them out")
+    return {"fenced": fenced, "answers": answers, "phrases": _phrases(phrases, name)}
 
 
 def _phrases(said: Mapping[str, object], pack: str) -> Phrases:
@@ -165,7 +195,12 @@ def _phrases(said: Mapping[str, object], pack: str) -> Phrases:
 
 
 def check_phrases(pack: PromptPack) -> None:
-    """Raises ConfigError for the first template that shows a sample answer without the phrases it would be read by."""
+    """Raises ConfigError for the first template that shows a sample answer without the phrases it would be read by.
+
+    A template of a pack that asks for JSON names the fields.
+    """
+    if pack.answers == "json":
+        return _check_fields(pack)
     for template, names in PHRASES_OF.items():
         shown = " ".join(pack.templates[template].split())
         for name in names if shows_format(shown) else ():
@@ -174,6 +209,17 @@ def check_phrases(pack: PromptPack) -> None:
                 raise ConfigError(
                     f"template {template} of prompt pack {pack.name!r} lacks {phrase!r}, which its answers are read by",
                     f"write the template's own words as {name} under [phrases] in pack.toml",
+                )
+
+
+def _check_fields(pack: PromptPack) -> None:
+    for template, names in FIELDS_OF.items():
+        text = pack.templates[template]
+        for name in () if "{instruction}" in text else (*names, SCORE):
+            if f'"{name}"' not in text:
+                raise ConfigError(
+                    f'template {template} of prompt pack {pack.name!r} lacks "{name}", a field of its answers',
+                    f"ask for a JSON object with the fields {', '.join((*names, SCORE))}",
                 )
 
 

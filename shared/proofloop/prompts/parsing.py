@@ -1,7 +1,9 @@
 """Reads the three kinds of answers. Model output is untrusted: nothing here raises on any text, every pass is linear.
 
 Only the final response counts: what follows the end of thinking. Two readings: `strict` is the method's, and the one
-where answers earn rewards; `lenient` reads what a careful person would (lenient.py says how, and never guesses).
+where answers earn rewards; `lenient` reads what a careful person would (lenient.py says how, and never guesses). A pack
+that asks for JSON has its answers read as objects (json_answers.py); the lenient reading takes one without an object as
+text.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from proofloop.prompts.fences import MAX_FENCES, has_too_many_fences
+from proofloop.prompts.json_answers import Said, lenient_answer, strict_answer
+from proofloop.prompts.json_format import EVALUATION_FIELDS, META_FIELDS, PROOF_FIELDS, AnswerFormat
 from proofloop.prompts.lenient import LENIENT
 from proofloop.prompts.phrases import METHOD, Phrases
 from proofloop.prompts.rules import Asked, Rules, Unreadable, two_scores
@@ -57,13 +61,16 @@ class ParsedProof:
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads the answers to a pack's prompts, which ask for these phrases."""
+    """Reads the answers to a pack's prompts, which ask for these phrases, or for JSON objects."""
 
     phrases: Phrases = METHOD
     reading: Reading = "strict"
+    answers: AnswerFormat = "text"
 
     def proof(self, answer: str, finish_reason: str) -> ParsedProof:
         """A generator's answer (appendix A.1)."""
+        if self.answers == "json" and (parsed := self._json_proof(answer, finish_reason)) is not None:
+            return parsed
         parsed = _proof(answer, finish_reason, self._rules, self.phrases)
         if self._rules is STRICT or parsed.verdict.score is None:
             return parsed
@@ -74,27 +81,77 @@ class Reader:
         """A verifier's answer (section 2.1.1)."""
         others = (self.phrases.meta_score,)
         asked = Asked(self.phrases.evaluation_intro, self.phrases.evaluation_score, others)
-        return self._scored(answer, finish_reason, asked)
+        return self._scored(answer, finish_reason, asked, EVALUATION_FIELDS)
 
     def meta_critique(self, answer: str, finish_reason: str) -> ParsedEvaluation:
         """A meta-verifier's answer (appendix A.3); it may quote the score of the evaluation that it rates."""
         others = (self.phrases.evaluation_score, self.phrases.self_score)
-        return self._scored(answer, finish_reason, Asked(self.phrases.meta_intro, self.phrases.meta_score, others))
+        asked = Asked(self.phrases.meta_intro, self.phrases.meta_score, others)
+        return self._scored(answer, finish_reason, asked, META_FIELDS)
 
     @property
     def _rules(self) -> Rules:
         return STRICT if self.reading == "strict" else LENIENT
 
-    def _scored(self, answer: str, finish_reason: str, asked: Asked) -> ParsedEvaluation:
+    def _scored(self, answer: str, finish_reason: str, asked: Asked, fields: tuple[str, ...]) -> ParsedEvaluation:
+        if self.answers == "json" and (read := self._json_evaluation(answer, finish_reason, asked, fields)) is not None:
+            return read
         parsed = _evaluation(answer, finish_reason, self._rules, asked)
         if self._rules is STRICT or parsed.verdict.score is None:
             return parsed
         exactly = _evaluation(answer, finish_reason, STRICT, asked)
         return replace(parsed, verdict=_undisputed(parsed.verdict, exactly.verdict))
 
+    def _json_proof(self, answer: str, finish_reason: str) -> ParsedProof | None:
+        solution = own = ""
+        try:
+            text = self._rules.unwrapped(final_response(answer, finish_reason))
+            said = self._said(text, PROOF_FIELDS, _own_evaluation(self.phrases))
+            if said is None:
+                return None
+            solution, own = (said.texts[name] for name in PROOF_FIELDS)
+            if not solution:
+                raise Unreadable("the solution is empty")
+            own = said.evaluation(PROOF_FIELDS[1])
+            return ParsedProof(solution, own, valid(said.score))
+        except (Unreadable, Truncated) as reason:
+            return ParsedProof(solution, own, _verdict(reason))
+
+    def _json_evaluation(
+        self, answer: str, finish_reason: str, asked: Asked, fields: tuple[str, ...]
+    ) -> ParsedEvaluation | None:
+        text = ""
+        try:
+            text = self._rules.unwrapped(final_response(answer, finish_reason))
+            said = self._said(text, fields, asked)
+            return None if said is None else ParsedEvaluation(said.evaluation(fields[0]), valid(said.score))
+        except (Unreadable, Truncated) as reason:
+            return ParsedEvaluation(text, _verdict(reason))
+
+    def _said(self, text: str, fields: tuple[str, ...], asked: Asked) -> Said | None:
+        """What the answer's object says; None where the lenient reading finds no object. Raises Unreadable."""
+        if self._rules is STRICT:
+            return strict_answer(text, fields)
+        said, rest = lenient_answer(text, fields)
+        if said is not None and (stated := _stated(rest, asked)) not in (None, said.score):
+            raise two_scores(f"{said.score:g}", f"{stated:g}")
+        return said
+
+
+def _own_evaluation(phrases: Phrases) -> Asked:
+    return Asked(phrases.self_intro, phrases.self_score, (phrases.meta_score,), has_begun=True)
+
+
+def _stated(text: str, asked: Asked) -> Score | None:
+    """The score that the text around an object states."""
+    try:
+        return LENIENT.score(LENIENT.visible(text), asked)
+    except Unreadable:
+        return None
+
 
 def _proof(answer: str, finish_reason: str, rules: Rules, phrases: Phrases) -> ParsedProof:
-    asked = Asked(phrases.self_intro, phrases.self_score, (phrases.meta_score,), has_begun=True)
+    asked = _own_evaluation(phrases)
     solution = own = ""
     try:
         text = rules.unwrapped(final_response(answer, finish_reason))
