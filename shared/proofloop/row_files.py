@@ -45,7 +45,23 @@ def _read_json(text: str, file: Path) -> list[Any]:
         raise ConfigError(f"{file} is no JSON list: {error}", "each row is an object with a `question`") from error
     # not splitlines(): a JSON string may hold other line separators
     lines = [line for line in text.split("\n") if line.strip()]
+    if text.lstrip().startswith("{"):
+        _check_is_row(text, lines, file)
     return [_json_row(line, number, file) for number, line in enumerate(lines, 1)]
+
+
+def _check_is_row(text: str, lines: list[str], file: Path) -> None:
+    """Raises ConfigError for a file that is one object around its rows, or one row over several lines."""
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    lists = [name for name, value in said.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    problem = f"{file} is a JSON object, not a list"
+    if len(lists) == 1:
+        raise ConfigError(problem, f"take the list under {json.dumps(lists[0])} out of it: the file begins with [")
+    if len(lines) > 1:
+        raise ConfigError(problem, "put [ and ] around it, or write each row on one line")
 
 
 def _json_row(line: str, number: int, file: Path) -> Any:

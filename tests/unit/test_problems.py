@@ -71,6 +71,9 @@ GOOD = '{"question": "a"}\n'
 BAD = [
     ("", r"has no problems\nhint: give rows with a `question` each"),
     ("[]", "has no problems"),
+    ('{"problems": [{"question": "a"}]}', r'is a JSON object, not a list\nhint: take the list under "problems" out of it'),
+    ('{\n "data": [\n  {"question": "a"}\n ]\n}', r'is a JSON object, not a list\nhint: take the list under "data" out'),
+    ('{\n "question": "a"\n}\n', r"is a JSON object, not a list\nhint: put \[ and \] around it, or write each row on"),
     ("[1", r"is no JSON list: .*\nhint: each row"),
     ("[" * 100_000, "is no JSON list: "),
     (GOOD + "{oops}\n", r"^row 2 of .* is no JSON: .*\nhint: give a JSON list, or JSONL with one object a line"),
