@@ -7,6 +7,7 @@ load; what a burst needs is a matter of how long it may take.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
@@ -212,21 +213,24 @@ def _up(number: float) -> int:
 class Observed:
     """What a run showed: its proofs' habits, and the mean call of each role that was asked.
 
-    `has_searched`: it has searches that ended, which say how much is searched.
+    `has_searched`: it has searches that ended, which say how much is searched. `tokens_by_problem`: of all its calls.
     """
 
     habits: Habits
     calls: Mapping[ModelRole, Spent]
     has_searched: bool
+    tokens_by_problem: tuple[float, ...] = ()
 
 
 def observed(store: Store, run_id: str) -> Observed:
     """The means over a run's labelled proofs. Raises ConfigError if there are none."""
     spec = spec_of(store, run_id)
     tally, judged, readable = Tally(spec.prices), 0, 0
+    tokens: Counter[str] = Counter()
     for bill in bills(store, run_id):
         if bill.label is not None:
             tally.add(bill)
+            tokens[bill.problem_id] += sum(call.prompt_tokens + call.completion_tokens for _, call in bill.calls)
             judged += bill.judged
             readable += bill.verdict.outcome == "valid"
     found, rule = tally.costs, spec.labeling
@@ -244,7 +248,8 @@ def observed(store: Store, run_id: str) -> Observed:
         searched=fmean(refined) / (spec.most_proofs_per_problem - first) if refined else 1.0,
     )
     means = {role: found.by_role[role].over(int(calls[role])) for role in MODEL_ROLES}
-    return Observed(habits, {role: mean for role, mean in means.items() if mean is not None}, bool(refined))
+    known = {role: mean for role, mean in means.items() if mean is not None}
+    return Observed(habits, known, bool(refined), tuple(map(float, tokens.values())))
 
 
 def _share(part: float, whole: float) -> float:

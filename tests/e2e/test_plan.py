@@ -79,11 +79,32 @@ def test_a_plan_says_by_whose_prices_it_counts(
     assert " 0.00 " not in shown
 
 
+def test_the_run_itself_comes_first_and_needs_no_option(here: Here, tmp_path: Path) -> None:
+    command = here(tmp_path)
+    settings = "latency_s = 0.01, tokens = 300"
+    (tmp_path / "small.toml").write_text(SMALL.format(count=6, settings=settings) + "[budget]\ntokens = 100\n")
+    said = command("plan", "small.toml")
+    assert (said.code, said.err.count("no pods and GPUs planned: nobody says how long a call")) == (0, 1)
+    assert "the run itself" in said.out and "[budget] tokens = 100 is used up before the end" in said.out
+    guessed = command("plan", "small.toml", "--json").data()["run"]
+    (tmp_path / "small.toml").write_text(SMALL.format(count=6, settings=settings))
+    assert command("run", "small.toml").code == 0
+    cost = {row["of"]: row for row in command("runs", "cost", "small", "--json").data()}
+    measured = command("plan", "--from", "small", "--json").data()["run"]
+    for run in (guessed, measured):
+        assert (run["problems"], run["proofs"], run["money"]) == (6, {"low": 12, "high": 12}, None)
+        for of, ends in [(role["role"], role["calls"]) for role in run["roles"]]:
+            assert ends["low"] <= cost[of]["calls"] <= ends["high"]
+        assert run["tokens"]["high"] > cost["total"]["prompt_tokens"] + cost["total"]["completion_tokens"]
+    assert measured["tokens"]["low"] < cost["total"]["prompt_tokens"] + cost["total"]["completion_tokens"]
+    assert measured["tokens"]["high"] < guessed["tokens"]["high"]
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
         ((), "error: nothing to plan for (hint: name a run.toml, or a run in the store by --from)"),
-        ((OLYMPIAD,), "nobody says how long a call of the generator takes (hint: give --tokens-per-second"),
+        ((OLYMPIAD, "--values"), "nobody says how long a call of the generator takes (hint: give --tokens-per-second"),
         ((OLYMPIAD, "--gpus", "verifyer=8"), "--gpus verifyer=8: unknown role 'verifyer' (hint: one of: generator, "),
         ((OLYMPIAD, "--streams", "many"), "--streams many: 'many' is no number (hint: write --streams 5, or --streams"),
         ((OLYMPIAD, "--streams", "0"), "--streams 0: must be a number from 1 to 1e+09"),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_store
+from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_store, span
 from proofloop.cli.files import read_run
 from proofloop.costs import HOUR_S
 from proofloop.errors import ConfigError
+from proofloop.estimate import Range, RunEstimate, estimate
 from proofloop.planning import (
     GPUS_A_NODE,
     LABELER_S,
@@ -44,6 +46,10 @@ JUDGED, ASSESSED = "share of analyses with an issue", "share of m judgements"
 ANSWER, PROMPT, SECONDS = "tokens of an answer", "tokens of a prompt", "seconds of a call"
 
 ByRole = dict[str, float]
+
+
+class Unsaid(ConfigError):
+    """A number that a plan needs and that neither an option nor a run says."""
 
 
 @dataclass
@@ -87,7 +93,7 @@ class Inputs:
             seconds, option = answer * streams / rate, f"{streams:g} streams at {rate:g} tokens/s"
         seconds = self.pick(f"{role}: {SECONDS}", seconds, option, 0.0, "nobody")
         if not seconds:
-            raise ConfigError(
+            raise Unsaid(
                 f"nobody says how long a call of the {role} takes",
                 "give --tokens-per-second for model servers of your own, --call-seconds for hosted ones, or --from RUN",
             )
@@ -182,7 +188,7 @@ def plan_command(
     values: Annotated[bool, typer.Option("--values", help="Print only the chart's values, for a file.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """How many pods, model servers and GPUs for so many problems an hour, what they cost, and the chart's values.
+    """What a run takes: calls, tokens, hours, money, low and high. Then pods, servers and GPUs for problems an hour.
 
     Budgets (n, m, proofs a problem, refinement) come from the run.toml, or from the run that --from names. Options
     that differ by role are given again and again: a number for all roles, ROLE=NUMBER for one.
@@ -209,11 +215,85 @@ def plan_command(
     pods: dict[Role, int] = {role: int(slots.get(role, getattr(spec.flow, role))) for role in WALK_ROLES}
     inputs = Inputs(measured or "", _seen(seen) if seen else {})
     habits = inputs.habits(spec, issue_share)
-    served: dict[Role, Served] = {role: inputs.served(role, spec, options) for role in MODEL_ROLES}
+    given: dict[str, ByRole] = {**options, "--issue-share": {} if issue_share is None else {"all": issue_share}}
+    try:
+        served: dict[ModelRole, Served] = {role: inputs.served(role, spec, options) for role in MODEL_ROLES}
+    except Unsaid as unsaid:
+        if values:
+            raise
+        _show_run(_estimated(spec, seen, habits, {}, given, file), spec, as_json=as_json, more={})
+        print(f"no pods and GPUs planned: {unsaid.problem} (hint: {unsaid.hint})", file=sys.stderr)
+        return
     inputs.pick("labeler: seconds of a message", None, "", LABELER_S, "a guess")
     load = Load(problems_per_hour, busy, backlog_rounds, gpu_hour, pods)
     proofs = load.problems_per_hour * proofs_per_problem(spec, habits)
-    _show(plan(spec, habits, served, load), proofs, load, inputs, values=values, as_json=as_json)
+    rows = plan(spec, habits, {role: served[role] for role in MODEL_ROLES}, load)
+    if values:
+        print(values_snippet(rows, load))
+        return
+    own = _estimated(spec, seen, habits, served, given, file)
+    _show_run(own, spec, as_json=as_json, more=_fields(rows, proofs, load, inputs))
+    if not as_json:
+        _show(rows, proofs, load, inputs)
+
+
+def _estimated(
+    spec: RunSpec,
+    seen: Observed | None,
+    habits: Habits,
+    served: Mapping[ModelRole, Served],
+    given: Mapping[str, ByRole],
+    file: Path | None,
+) -> RunEstimate | None:
+    """What the run itself takes. Raises ConfigError, but for a measured run whose problem file is not here."""
+    try:
+        return estimate(spec, seen, habits, served, given)
+    except ConfigError:
+        if file is None:
+            return None
+        raise
+
+
+def _show_run(own: RunEstimate | None, spec: RunSpec, *, as_json: bool, more: Mapping[str, Any]) -> None:
+    """The run itself, before what a load of problems needs."""
+    if as_json:
+        run = {**asdict(own), "tokens": asdict(own.tokens)} if own else None
+        print(json.dumps({"run": run, **more}, indent=2))
+        return
+    if own is None:
+        return
+    rows = [_range("proofs", own.proofs)]
+    rows += [_range(f"calls of the {role.role}", role.calls) for role in own.roles]
+    rows += [_range("tokens of prompts", _sum(role.prompt_tokens for role in own.roles))]
+    rows.append(_range("tokens of answers", _sum(role.answer_tokens for role in own.roles)))
+    rows.append(_range("time", own.hours, lambda hours: span(hours * HOUR_S)))
+    rows += [_range("money, by [prices]", own.money, lambda money: f"{money:,.2f}")] if own.money else []
+    emit(rows, as_json=False, title=f"{spec.name}: {own.problems} problems")
+    for reason in own.rests_on:
+        print(f"- {reason}")
+    if own.money is None:
+        print("- no money: the file has no [prices]")
+    for limit in _too_small(spec, own):
+        print(f"- {limit}")
+    print()
+
+
+def _range(what: str, ends: Range, shown: Callable[[float], str] = lambda value: f"{value:,.0f}") -> dict[str, str]:
+    return {"the run itself": what, "low": shown(ends.low), "high": shown(ends.high)}
+
+
+def _sum(ranges: Iterable[Range]) -> Range:
+    found = list(ranges)
+    return Range(sum(each.low for each in found), sum(each.high for each in found))
+
+
+def _too_small(spec: RunSpec, own: RunEstimate) -> Iterator[str]:
+    """The limits of [budget] that the run may reach before its end."""
+    for name, ends in (("tokens", own.tokens), ("money", own.money), ("hours", own.hours)):
+        limit = getattr(spec.budget, name)
+        if limit is not None and ends is not None and ends.high > limit:
+            certainly = "is" if ends.low > limit else "may be"
+            yield f"[budget] {name} = {limit:g} {certainly} used up before the end"
 
 
 def _budgets(file: Path | None, run: str | None, folder: Path | None) -> tuple[Observed | None, RunSpec]:
@@ -228,11 +308,8 @@ def _budgets(file: Path | None, run: str | None, folder: Path | None) -> tuple[O
     return observed(store, run), read_run(file) if file else spec
 
 
-def _show(rows: list[RolePlan], proofs: float, load: Load, inputs: Inputs, *, values: bool, as_json: bool) -> None:
-    snippet = values_snippet(rows, load)
-    if values:
-        print(snippet)
-        return
+def _fields(rows: list[RolePlan], proofs: float, load: Load, inputs: Inputs) -> dict[str, Any]:
+    """The plan of a load as JSON."""
     cost = cost_of(rows)
     total = {
         "problems_per_hour": load.problems_per_hour,
@@ -242,18 +319,20 @@ def _show(rows: list[RolePlan], proofs: float, load: Load, inputs: Inputs, *, va
         "cost_per_hour": cost,
         "cost_per_problem": None if cost is None else cost / load.problems_per_hour,
     }
-    if as_json:
-        shown = {"total": total, "roles": [asdict(row) for row in rows], "assumed": inputs.assumed, "values": snippet}
-        print(json.dumps(shown, indent=2))
-        return
+    roles = [asdict(row) for row in rows]
+    return {"total": total, "roles": roles, "assumed": inputs.assumed, "values": values_snippet(rows, load)}
+
+
+def _show(rows: list[RolePlan], proofs: float, load: Load, inputs: Inputs) -> None:
     emit([{**one, "value": f"{one['value']:,.5g}"} for one in inputs.assumed], as_json=False)
     emit(
         [_work(row) for row in rows],
         as_json=False,
         title=f"{load.problems_per_hour:g} problems, {proofs:g} proofs an hour",
     )
-    emit([_machines(row) for row in rows], as_json=False, title=f"{total['gpus']} GPUs; {_price(rows, load)}")
-    print(snippet)
+    gpus = sum(row.gpus for row in rows)
+    emit([_machines(row) for row in rows], as_json=False, title=f"{gpus} GPUs; {_price(rows, load)}")
+    print(values_snippet(rows, load))
 
 
 def _price(rows: list[RolePlan], load: Load) -> str:

@@ -1,0 +1,89 @@
+"""What a run will take, as a range: arithmetic on its budgets, options and what an earlier run showed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from proofloop.costs import Spent
+from proofloop.estimate import Range, RunEstimate, estimate
+from proofloop.planning import Habits, Observed, Served
+from proofloop.records import MODEL_ROLES
+from proofloop.runspec import RunSpec
+from tests.builders import runspec
+
+SAMPLING = {role: {"max_tokens": 1000} for role in MODEL_ROLES}
+ALL_USED = Habits(attempts=1.0)
+GIVEN = ("--answer-tokens", "--prompt-tokens", "--call-seconds", "--tokens-per-second", "--streams", "--issue-share")
+
+
+def guessed(spec: RunSpec, **options: dict[str, float]) -> RunEstimate:
+    given = {name: options.get(name.strip("-").replace("-", "_"), {}) for name in GIVEN}
+    return estimate(spec, None, ALL_USED, {}, given)
+
+
+def small(**sections: Any) -> RunSpec:
+    """Two problems of two proofs; n = 4, m = 3, k = 2."""
+    return runspec(sampling=SAMPLING, **sections)
+
+
+def test_without_a_measured_run_the_high_end_is_the_most_there_can_be() -> None:
+    found = guessed(small())
+    calls = {role.role: role.calls for role in found.roles}
+    assert (found.problems, found.proofs) == (2, Range(4, 4))
+    assert calls == {
+        "generator": Range(4, 4),
+        "verifier": Range(8, 16),
+        "meta_verifier": Range(pytest.approx(4 * 3 * 0.2 * 2), 4 * 5 * 3),
+    }
+    assert {role.role: role.answer_tokens.high for role in found.roles} == {
+        role: ends.high * 1000 for role, ends in calls.items()
+    }
+    assert found.money is None
+
+
+def test_a_search_ranges_from_its_first_proofs_to_its_last_round() -> None:
+    found = guessed(small(search={"rounds": 2, "keep": 4, "analyses": 2}))
+    assert found.proofs == Range(4, 2 * 14)
+
+
+def test_options_take_the_place_of_guesses() -> None:
+    same = dict.fromkeys(MODEL_ROLES, 500.0)
+    found = guessed(small(), answer_tokens=same, prompt_tokens=same, issue_share={"all": 0.5})
+    for role in found.roles:
+        assert role.answer_tokens == role.prompt_tokens
+    assert not any("max_tokens" in reason for reason in found.rests_on)
+
+
+@pytest.mark.parametrize(
+    ("settings", "least_s"),
+    [({"requests_per_minute": 1}, 80 * 60), ({"tokens_per_minute": 1000}, 80 * 60), ({"max_concurrency": 1}, 80 * 50)],
+)
+def test_brakes_and_calls_at_once_take_their_time(settings: dict[str, float], least_s: float) -> None:
+    engine = {"kind": "openai", "settings": {"base_url": "http://one/v1", **settings}}
+    assert guessed(small()).hours.high * 3600 < 1000
+    assert guessed(small(engine=engine)).hours.high * 3600 >= least_s
+
+
+def test_money_is_that_of_each_role() -> None:
+    prices = {"per_million_completion_tokens": 1e6, "verifier": {"per_million_completion_tokens": 0}}
+    found = guessed(small(prices=prices))
+    assert found.money is not None
+    assert found.money.high == sum(role.answer_tokens.high for role in found.roles if role.role != "verifier")
+
+
+def test_a_measured_run_gives_means_and_how_far_its_problems_differ() -> None:
+    served = dict.fromkeys(MODEL_ROLES, Served(prompt_tokens=100, answer_tokens=50, call_seconds=2))
+    given: dict[str, dict[str, float]] = {name: {} for name in GIVEN}
+    habits = Habits(attempts=1.0, critiqued=0.75, judged=0.0)
+    calls = dict.fromkeys(MODEL_ROLES, Spent(1, 100, 50, 2))
+    alike = Observed(habits, calls, has_searched=False, tokens_by_problem=(600.0, 600.0, 600.0))
+    exact = estimate(small(), alike, habits, served, given)
+    assert exact.tokens == Range(4 * 4 * 150, 4 * 4 * 150)
+    differ = Observed(habits, calls, has_searched=False, tokens_by_problem=(300.0, 600.0, 900.0))
+    wide = estimate(small(), differ, habits, served, given)
+    assert wide.tokens.low < exact.tokens.low < wide.tokens.high
+    assert {role.role: role.calls for role in wide.roles}["generator"] == Range(4, 4)  # one a proof, whatever happens
+    one = Observed(habits, calls, has_searched=False, tokens_by_problem=(600.0,))
+    assert estimate(small(), one, habits, served, given).tokens.low == 0  # one problem says little
