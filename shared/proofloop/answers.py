@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 
 from proofloop import keys
 from proofloop.records import MetaCritique, ModelRole, Proof, RawAnswer, Record, Verdict
 from proofloop.store import Store, find_record, get_record
 
 MOST_SCANNED = 20_000
-"""Answers that are looked through for reasons: seconds in a folder, minutes on S3."""
+"""Answers that are looked through for reasons: seconds in a folder, one or two minutes on S3."""
 
 ROLE_OF_KIND: Mapping[str, ModelRole] = {
     "attempts": "generator",
@@ -56,7 +55,7 @@ class Unread:
 class Readability:
     """How many answers of each role there are and could be read; `unread` by reason, the commonest first.
 
-    `is_whole`: all answers of the run were looked through.
+    `is_whole`: all answers of the run were looked through. Those of a role without a readable answer always are.
     """
 
     seen: Mapping[ModelRole, int]
@@ -93,11 +92,13 @@ def answer_name(proof_id: str, kind: str, file: list[str]) -> str:
 
 
 def readability(store: Store, run_id: str, limit: int = MOST_SCANNED) -> Readability:
-    """Look through at most `limit` answers of a run."""
+    """Look through `limit` answers of a run, and on until every role that was met has a readable one."""
     seen, read = Counter[ModelRole](), Counter[ModelRole]()
     found: dict[tuple[ModelRole, str, str], tuple[int, NamedVerdict]] = {}
-    verdicts = verdicts_of(store, run_id)
-    for each in islice(verdicts, limit):
+    number = 0
+    for number, each in enumerate(verdicts_of(store, run_id), 1):
+        if number > limit and all(read[role] for role in seen):
+            break
         seen[each.role] += 1
         if each.verdict.score is not None:
             read[each.role] += 1
@@ -110,7 +111,7 @@ def readability(store: Store, run_id: str, limit: int = MOST_SCANNED) -> Readabi
         for (role, outcome, cause), (count, first) in found.items()
     ]
     ordered = tuple(sorted(unread, key=lambda each: (-each.count, each.role, each.cause)))
-    return Readability(seen, read, ordered, is_whole=next(verdicts, None) is None)
+    return Readability(seen, read, ordered, is_whole=number == seen.total())
 
 
 def meta_critiques_of(store: Store, run_id: str, proof_id: str, index: int) -> dict[int, MetaCritique]:

@@ -480,14 +480,14 @@ def test_a_majority_is_asked_first_and_the_rest_only_if_it_disagrees(tmp_path: P
 
 
 class FailingFor:
-    """Answers all calls but the one of this name, which it refuses while `fails` is set."""
+    """Answers all calls but the one of this name, or none for "", while `fails` is set."""
 
     def __init__(self, name: str) -> None:
         self.name, self.engine, self.fails = name, CountingEngine(verifier_noise=0), True
 
     def submit(self, request: GenerationRequest) -> Call:
         call = self.engine.submit(request)
-        if self.fails and f":{self.name}:" in request.id:
+        if self.fails and (not self.name or f":{self.name}:" in request.id):
             raise EngineError("status 503", retryable=True)
         return call
 
@@ -684,6 +684,53 @@ def test_an_engine_that_stays_away_is_warned_of_now_and_then(tmp_path: Path, mon
     assert warnings[0] == {**expected, "event": "engine_away", "log_level": "warning"}
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, for \d+ s", since)
     assert len(warnings) == 2 <= (time.monotonic() - began) / 0.2
+
+
+def failing_rounds(tools: Tools, answered_between: bool, rounds: int) -> list[float]:
+    """How long critique 0 must wait after each round, until it is stored; another one is answered before each."""
+    waits = []
+    for number in range(1, rounds + 1):
+        if answered_between or number == 1:
+            list(review(written(number), tools))
+        try:
+            list(review(written(0), tools))
+        except Retry as wish:
+            waits.append(wish.after_s)
+    return waits
+
+
+def test_a_call_that_fails_while_others_are_answered_is_given_up_after_growing_waits(tmp_path: Path) -> None:
+    engine = FailingFor("critique-0")
+    tools = tools_with(tmp_path, engine, FLAWED, labeling={"n": 8})
+    assert failing_rounds(tools, answered_between=True, rounds=6) == [2.0, 4.0, 8.0, 16.0]
+    found = get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique).verdict
+    assert found.outcome == "engine_failed"
+    assert found.reason == "status 503; in 5 rounds, while other calls of the verifier were answered"
+    assert Counter(engine.engine.names())[f"verifier:{PROOF}:critique-0"] == 5
+
+
+@pytest.mark.parametrize("is_alive", [True, False])
+def test_the_last_call_of_a_role_is_given_up_where_the_engine_answers_a_trial_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_alive: bool
+) -> None:
+    monkeypatch.setattr("proofloop.failing.TRIED_S", 0.0)
+    engine = FailingFor("critique-0" if is_alive else "")
+    tools = tools_with(tmp_path, engine, FLAWED, labeling={"n": 8})
+    engine.fails = False
+    list(review(written(1), tools))
+    engine.fails = True
+    waits = failing_rounds(tools, answered_between=False, rounds=6) if is_alive else failing_alone(tools, rounds=6)
+    assert waits == ([2.0, 4.0, 8.0, 16.0] if is_alive else [2.0] * 6)
+    assert (find_record(tools.store, keys.critique(RUN, PROOF, 0), Critique) is not None) == is_alive
+
+
+def failing_alone(tools: Tools, rounds: int) -> list[float]:
+    waits = []
+    for _ in range(rounds):
+        with pytest.raises(Retry) as caught:
+            list(review(written(0), tools))
+        waits.append(caught.value.after_s)
+    return waits
 
 
 def test_a_call_that_can_never_work_is_data_of_its_own_kind(tmp_path: Path) -> None:

@@ -38,6 +38,9 @@ NOTHING_READ = 3
 
 REASONS_SAID = 3
 
+SCANNED_AT_THE_END = 5_000
+"""Answers that are looked through for the commonest reasons: the end of a run should not take long, on S3 too."""
+
 FROM_HERE_S = 20.0
 """How long an engine that the workers ask may take to answer this process, which need not reach it."""
 
@@ -85,7 +88,7 @@ def run(
         f"; {role} step {progress.steps.get(role, 0)} of {spec.training.of(role).steps}" for role in spec.training.roles
     )
     print(f"{spec.name}: {progress.labeled} proofs done: {outcomes}{steps}")
-    found = readability(data, spec.name)
+    found = readability(data, spec.name, limit=SCANNED_AT_THE_END)
     say_unread(spec.name, found)
     if not {"generator", "verifier"}.isdisjoint(found.roles_without_any):
         raise typer.Exit(NOTHING_READ)
