@@ -87,6 +87,7 @@ class Meter:
 
     def __init__(self, spec: RunSpec, used: Callable[[], ByRole], seconds: Callable[[], float]):
         self._spec, self._seconds = spec, seconds
+        self._prices = {role: spec.prices.of(role) for role in MODEL_ROLES}
         self.used = used
 
     @property
@@ -119,7 +120,7 @@ class Meter:
 
     def _money_of(self, by_role: ByRole) -> float:
         return sum(
-            money(self._spec.prices.of(role), of.prompt_tokens, of.completion_tokens, of.engine_seconds)
+            money(self._prices[role], of.prompt_tokens, of.completion_tokens, of.engine_seconds)
             for role, of in by_role.items()
         )
 

@@ -8,7 +8,9 @@ first spec, and the last one holds: read a spec through `find_spec`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from proofloop import keys
 from proofloop.errors import ConfigError, NotFound
@@ -84,7 +86,7 @@ def check_run(store: Store, spec: RunSpec, *, resume: bool) -> list[Difference]:
         )
     changes = list(differences(spec, stored))
     for change in changes:
-        if not may_change(change.path):
+        if not is_free(change):
             raise ConfigError(f"run {spec.name!r} was begun with another run file: {change}", FROZEN_HINT)
     _check_growth(store, spec, stored)
     _check_problems(store, spec)
@@ -117,7 +119,25 @@ def keep_problems(store: Store, spec: RunSpec) -> bool:
 def what_decides(spec: RunSpec) -> str:
     """All that decides a run's answers apart from its name and the questions: equal where the answers are equal."""
     decisive = (each for each in differences(spec, None) if each.path != ("name",))
-    return "\n".join(str(each) for each in decisive if not may_change(each.path) or each.path in GROWING)
+    return "\n".join(str(each) for each in decisive if not is_free(each) or each.path in GROWING)
+
+
+def is_free(change: Difference) -> bool:
+    """Whether a resumed run may have this change; endpoints may move, but not what each says that decides an answer."""
+    if change.path[0] == "engine" and change.path[-1] == "endpoints":
+        return _what_endpoints_decide(change.now) == _what_endpoints_decide(change.before)
+    return may_change(change.path)
+
+
+def _what_endpoints_decide(endpoints: Any) -> set[str]:
+    """The settings of each endpoint that decide answers; without endpoints there is one address that says nothing."""
+    tables = endpoints if isinstance(endpoints, list) and endpoints else [None]
+    return {_decisive(table) for table in tables}
+
+
+def _decisive(table: Any) -> str:
+    own = table if isinstance(table, Mapping) else {}  # of Triton an endpoint is its address
+    return json.dumps({name: own[name] for name in sorted(own) if name not in REACHED_BY and name != "weight"})
 
 
 def may_change(path: tuple[str, ...]) -> bool:

@@ -212,9 +212,9 @@ class LocalWalk:
         self._buried: list[DeadLetterRecord] = []
 
     def __enter__(self) -> LocalWalk:
+        self._before = spent_before(self._store, self._spec)
         if isinstance(self._store, LocalStore):
             self._locks.enter_context(self._store.only_here(self._spec.name))
-        self._before = spent_before(self._store, self._spec)
         if self._spec.budget != Budget():
             self._clock = RunClock(self._store, self._spec.name)
             self._tools.gate = BudgetGate(self._meter, self._tools.stopping)

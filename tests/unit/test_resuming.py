@@ -97,6 +97,20 @@ def test_the_table_of_a_role_moves_as_that_of_all() -> None:
     assert not may_change(("engine", "verifier", "kind"))
 
 
+def test_endpoints_may_move_and_say_no_other_model(tmp_path: Path) -> None:
+    def at(*endpoints: dict[str, Any]) -> RunSpec:
+        return runspec(engine={"kind": "openai", "settings": {"endpoints": list(endpoints)}})
+
+    store, one, two = LocalStore(tmp_path), {"base_url": "http://one/v1"}, {"base_url": "http://two/v1", "weight": 2}
+    create_run(store, runspec(engine={"kind": "openai", "settings": one}), resume=False)
+    create_run(store, at(one, two), resume=True)
+    create_run(store, at(two), resume=True)
+    other = {**two, "model": "other"}
+    with pytest.raises(ConfigError, match=r"begun with another run file: \[engine.settings\] endpoints = .*other"):
+        create_run(store, at(one, other), resume=True)
+    assert what_decides(at(one)) == what_decides(at(one, two)) != what_decides(at(other))
+
+
 def of_file(file: Path, rows: list[str], **wanted: Any) -> RunSpec:
     file.write_text(json.dumps([{"id": row, "question": f"Prove {row}."} for row in rows]))
     return runspec(problems={"file": file, "proofs_per_problem": 1, **wanted})
