@@ -106,10 +106,18 @@ def load_settings() -> Settings:
 
 
 def read_secret(variable: str) -> SecretStr | None:
-    """A secret under a name that a run file chose: of the environment, else a file in PROOFLOOP_SECRETS."""
+    """A secret under a name that a run file chose: of the environment, else a file in PROOFLOOP_SECRETS.
+
+    Raises ConfigError for a file that cannot be read.
+    """
     folder = os.environ.get("PROOFLOOP_SECRETS")
     file = Path(folder, variable.lower()) if folder else None
-    value = os.environ.get(variable) or (file.read_text() if file and file.is_file() else "")
+    try:
+        value = os.environ.get(variable) or (file.read_text() if file and file.is_file() else "")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"the secret in {file} cannot be read: {type(error).__name__}", "see to its rights"
+        ) from error
     return SecretStr(value.strip()) if value.strip() else None
 
 

@@ -173,6 +173,13 @@ def test_an_endpoint_sends_the_key_that_it_names(monkeypatch: pytest.MonkeyPatch
     assert sent == ["Bearer sk-all", "Bearer sk-b", "Bearer sk-c", None]
 
 
+def test_a_file_with_a_key_that_is_no_text_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "proofloop_openai_api_key_b").write_bytes(b"sk-1\xff")
+    monkeypatch.setenv("PROOFLOOP_SECRETS", str(tmp_path))
+    said = refusal(base_url="http://a/v1", api_key_env="PROOFLOOP_OPENAI_API_KEY_B")
+    assert "proofloop_openai_api_key_b cannot be read" in said and "sk-1" not in said
+
+
 def test_no_other_variable_is_sent_and_a_key_in_its_place_is_not_repeated() -> None:
     said = refusal(base_url="http://a/v1", api_key_env="PROOFLOOP_S3_SECRET_KEY")
     assert "api_key_env: should be PROOFLOOP_OPENAI_API_KEY or a variable" in said

@@ -25,7 +25,7 @@ from proofloop.engine import installed_engines
 from proofloop.engine.base import ALL_IN_REASONING, Generation
 from proofloop.engine.pool import Engines
 from proofloop.engine.trial_answers import TrialAnswer, ask_roles
-from proofloop.errors import BusError, ProofloopError, install_hint
+from proofloop.errors import BusError, ConfigError, ProofloopError, install_hint
 from proofloop.problems import problems_of
 from proofloop.prompts import BUILT_IN, load_pack
 from proofloop.records import MODEL_ROLES
@@ -177,7 +177,7 @@ def _run_workers(spec: RunSpec) -> Iterator[Finding]:
         return
     try:
         unserved = open_dead_letters(settings).unserved(roles_of(spec))
-    except BusError:
+    except (BusError, ConfigError):
         return  # the finding about the broker says so
     if unserved:
         start = "; ".join(f"proofloop serve {role}" for role in unserved)
