@@ -26,7 +26,8 @@ from proofloop.bus.dead_letters import DeadLetters
 from proofloop.bus.topology import Topology
 from proofloop.cli import main
 from proofloop.cli.app import app
-from proofloop.cli.doctor import Finding, roles_found
+from proofloop.cli.doctor import roles_found
+from proofloop.cli.findings import Finding
 from proofloop.curriculum import CurriculumSpec
 from proofloop.errors import install_hint
 from proofloop.labels import find_label

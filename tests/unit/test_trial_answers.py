@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proofloop.cli.doctor import Finding, found_of
+from proofloop.cli.findings import Finding, found_of
 from proofloop.domains import load_domain
 from proofloop.engine.base import LARGEST_SEED
 from proofloop.engine.pool import Engines

@@ -10,21 +10,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from proofloop.bus import open_dead_letters
 from proofloop.cli.common import JsonOption, StoreOption, emit, open_engines, open_store
 from proofloop.cli.files import is_curriculum, read_curriculum, read_run
+from proofloop.cli.findings import Finding, found_of
 from proofloop.curriculum import CurriculumSpec
 from proofloop.engine import installed_engines
-from proofloop.engine.base import ALL_IN_REASONING, Generation
 from proofloop.engine.pool import Engines
-from proofloop.engine.trial_answers import TrialAnswer, ask_roles
+from proofloop.engine.trial_answers import ask_roles
 from proofloop.errors import BusError, ConfigError, ProofloopError, install_hint
 from proofloop.problems import problems_of
 from proofloop.prompts import BUILT_IN, load_pack
@@ -36,21 +36,8 @@ from proofloop.settings import load_settings
 from proofloop.store import LocalStore
 from proofloop.walk import WALK_ROLES, planned_proofs
 
-SHOWN_CHARACTERS = 200
-"""Of an answer that cannot be read."""
-
 ENOUGH_DISK_GB = 2.0
 """What the demo's store and a CPU build of torch need, roughly."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at; `hint` says what to do unless the state is ok."""
-
-    what: str
-    state: Literal["ok", "warning", "broken"]
-    found: str
-    hint: str = ""
 
 
 def doctor(
@@ -227,47 +214,6 @@ def _answers(engines: Engines, spec: RunSpec, wait_s: float) -> Iterator[Finding
     question = next(problems_of(spec)).question
     for answer in ask_roles(engines, spec, question, wait_s):
         yield found_of(answer, spec, wait_s)
-
-
-def found_of(answer: TrialAnswer, spec: RunSpec, wait_s: float) -> Finding:
-    """What a role's answer says of the run."""
-    came, verdict, most = answer.generation, answer.verdict, spec.sampling_of(answer.role).max_tokens
-    if came is None or (verdict is None and not came.completion_tokens):
-        if answer.error is None:
-            hint = "give it more time by --wait, or see why the server is so slow"
-            return Finding(answer.role, "broken", f"nothing came within {wait_s:g} s", hint)
-        return Finding(answer.role, "broken", answer.error.problem, answer.error.hint)
-    cost = f"{came.completion_tokens} tokens in {answer.seconds:.1f} s, after a prompt of {came.prompt_tokens}"
-    if came.served_by:
-        cost += f", by {came.served_by}"
-    if verdict is None:
-        longest_min = answer.seconds * most / came.completion_tokens / 60
-        found = f"not at its end after {cost}; max_tokens = {most} would take {longest_min:.0f} min"
-        return Finding(answer.role, "warning", found, "raise --wait to see whether the answer can be read")
-    if verdict.outcome == "valid":
-        found = f"readable, score {verdict.score:g}: {cost}"
-        if not answer.unreadable:
-            return Finding(answer.role, "ok", found)
-        return Finding(answer.role, "warning", f"{found}; another answer could not be read", _way_out(spec, answer))
-    found = f"{verdict.outcome}: {verdict.reason}: {cost}; the answer begins: {_beginning(came)}"
-    return Finding(answer.role, "broken", found, _way_out(spec, answer))
-
-
-def _beginning(answer: Generation) -> str:
-    text = " ".join((answer.text or answer.reasoning).split())
-    return repr(text[:SHOWN_CHARACTERS]) if text else "nothing"
-
-
-def _way_out(spec: RunSpec, answer: TrialAnswer) -> str:
-    """What helps against answers that cannot be read."""
-    if answer.verdict is not None and answer.verdict.outcome == "truncated":
-        return f"raise max_tokens under [sampling.{answer.role}], or have the model think less"
-    if answer.generation is not None and answer.generation.reasoning and not answer.generation.text.strip():
-        return ALL_IN_REASONING
-    ways = ["use a model that keeps to the format", "a prompt pack that says it in the model's way (docs/reading.md)"]
-    if spec.how_to_read == "strict":
-        ways.insert(0, 'set reading = "lenient" unless the answers train a model')
-    return "; or ".join(ways)
 
 
 def _first_calls(spec: CurriculumSpec) -> RunSpec:
