@@ -28,9 +28,10 @@ from proofloop.runspec import RunSpec
 from proofloop.settings import load_settings
 from proofloop.store import Store, get_record, open_store, put_record
 from proofloop.walk import WALK_ROLES, create_run, planned
-from tests.builders import label, model_folder, runspec
+from tests.builders import answer, evaluation, label, model_folder, runspec
 from tests.integration.installation import Installation, wait_until
 from tests.integration.servers import publish, taken_from
+from tests.scripted_openai import Exchange, ScriptedServer
 
 RUN = """
 name = "chaos"
@@ -305,3 +306,32 @@ def test_a_budget_ends_a_run_on_services_and_more_of_it_completes_the_run(instal
     assert sum(1 for _ in store.list(keys.labels("thrifty"))) == 24
     assert spent.calls <= _began(ledger) <= spent.calls + 24  # stopped early: critiques that no label needs
     assert not list(installation.letters.letters())
+
+
+def test_services_follow_a_run_whose_server_moved(installation: Installation) -> None:
+    with ScriptedServer() as gone:
+        old = gone.base_url  # nothing answers there any more
+    text = RUN.replace('name = "chaos"', 'name = "moved"\nprompts = "math"')
+    text = text.replace("count = 25\nproofs_per_problem = 4", "count = 3\nproofs_per_problem = 2")
+    text = text.replace('kind = "simulated"', 'kind = "openai"')
+    reached = 'settings = { base_url = "%s", max_attempts = 1, first_wait_s = 0.1, longest_wait_s = 0.5 }'
+    text = text.replace("settings = { latency_s = 0.1, failure_share = 0.02 }", reached)
+    run, store = installation.folder / "moved.toml", open_store(load_settings())
+    run.write_text(text % old)
+    for role in WALK_ROLES:
+        installation.start(role)
+    posing = installation.call("run", str(run))
+    assert wait_until(lambda: any(depth.later for depth in installation.letters.depths()), 120), installation.log()
+    posing.send_signal(signal.SIGINT)
+    assert posing.wait(60) == 130
+    with ScriptedServer(lambda exchange: _written(exchange).finish()) as server:
+        run.write_text(text % server.base_url)
+        assert installation.call("run", str(run), "--resume").wait(240) == 0, installation.log()
+    assert sum(1 for _ in store.list(keys.labels("moved"))) == 6
+
+
+def _written(exchange: Exchange) -> Exchange:
+    exchange.begin()
+    asks_for_a_proof = "Self Evaluation" in exchange.body["messages"][0]["content"]
+    exchange.say(answer() if asks_for_a_proof else evaluation())
+    return exchange
