@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -791,6 +792,20 @@ HELP = {
     "nano check": "QUESTION SOLUTION",
     "nano train": "--out --seed --threads",
 }
+
+
+def test_a_run_of_which_nothing_can_be_read_says_so_early_and_ends_with_code_3(tmp_path: Path) -> None:
+    file = run_file(tmp_path, count=6, settings="malformed_share = 1.0")
+    said = call(tmp_path, "run", file.name)
+    assert said.code == 3
+    assert "warning: 10 of the first 10 answers of the generator were not read" in said.err
+    assert "error: no answer of the generator could be read, of 12" in said.err
+    again = call(tmp_path, "run", file.name, "--resume")
+    assert again.code == 3 and "warning:" not in again.err  # once a role and run
+    example = re.search(r"`proofloop proof small (\S+)`", said.err)
+    assert example is not None
+    printed = call(tmp_path, "proof", "small", example[1])
+    assert printed.code == 0 and "--- What the model wrote" in printed.out
 
 
 @pytest.mark.usefixtures("quiet_log")
