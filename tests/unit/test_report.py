@@ -25,6 +25,7 @@ from proofloop.records import (
     Problem,
     Proof,
     Provenance,
+    RawAnswer,
     Sampling,
     TrainingStep,
     Verdict,
@@ -325,6 +326,22 @@ def test_report_says_how_many_proofs_the_engine_never_answered(store: Store, tmp
     seen = visible(page_of(store, tmp_path))
     assert "The engine failed to answer for 1 of 1 proofs" in seen
     assert "Answer: engine failed the engine is gone" in seen
+
+
+def test_report_shows_what_a_model_wrote_where_it_cannot_be_read(store: Store, tmp_path: Path) -> None:
+    begin(store)
+    key = keys.raw_answer("tried", "p1-000", "proof", "ab")
+    put_record(store, key, RawAnswer(text="<script>alert(1)</script> I give up.", reasoning="Hm."))
+    unreadable = write_proof(store, "p2-000", outcome="malformed").model_copy(update={"id": "p1-000", "raw_key": key})
+    put_record(store, keys.proof("tried", "p1-000"), unreadable)
+    give_label(store, unreadable, "unreadable", None)
+    page = page_of(store, tmp_path)
+    assert '<details class="critique"><summary>What the model wrote</summary>' in page
+    assert "<script>alert(1)" not in page
+    seen = visible(page)
+    assert "<script>alert(1)</script> I give up." in seen
+    assert "Unreadable and failed answers" in seen
+    assert "the engine is gone generator 2 2 p1-000" in seen
 
 
 def test_report_draws_the_learning_curves(store: Store, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from datetime import date
 from typing import Any, get_args
 
 from proofloop import keys
+from proofloop.answers import Readability, readability
 from proofloop.costs import Bill, Costs, Tally, bills, spec_of
 from proofloop.errors import ConfigError
 from proofloop.models import Served, served_log
@@ -90,6 +91,7 @@ class ReportData:
     samples: tuple[Sample, ...]
     failed_proofs: int
     dead_letters: int
+    readability: Readability
 
 
 def read_report(
@@ -132,6 +134,7 @@ def read_report(
         samples=read_samples(store, spec, choice.chosen()),
         failed_proofs=failed_proofs,
         dead_letters=sum(1 for _ in store.list(keys.dead_letters(run_id))) if dead_letters is None else dead_letters,
+        readability=readability(store, run_id),
     )
 
 
