@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from proofloop.engine.base import ChatMessage, GenerationRequest
 from proofloop.engine.openai import OpenAIEngine
 from proofloop.engine.openai_settings import OpenAISettings
 from proofloop.errors import EngineError
+from proofloop.prompts.json_format import schema_of
 from proofloop.records import Sampling
 from tests.integration.processes import answers, free_ports, wait_until
 from tests.nano_base import nano_base_folder
@@ -112,6 +114,11 @@ def test_eight_calls_at_once(connect: Connect) -> None:
 def test_log_probabilities_are_not_offered_and_not_made_up(connect: Connect) -> None:
     generation = connect(want_logprobs=True).submit(ask()).result(30)  # its 422 names return_token_ids
     assert generation.text and generation.tokens is None
+
+
+def test_a_schema_that_the_server_ignores_does_no_harm(connect: Connect) -> None:
+    with_schema = replace(ask(), schema=schema_of("proof_verification"))
+    assert connect().submit(with_schema).result(30).text
 
 
 def test_another_model_is_refused_for_good(connect: Connect) -> None:
