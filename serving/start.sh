@@ -1,7 +1,7 @@
 #!/bin/sh
-# Starts Triton: models only by request, gRPC on 8001, metrics on 8002. More options may follow.
-# TRITONSERVER is the folder with bin/ and backends/; PROOFLOOP_TRITON_KEY, if set, is asked of who loads models.
-# SIGTERM lets running calls finish for PROOFLOOP_LONGEST_CALL_S (7200); Triton alone would give them 30 seconds.
+# Starts Triton: models are loaded by request only; gRPC on 8001, metrics on 8002. Arguments are passed on to Triton.
+# TRITONSERVER is the folder with bin/ and backends/. If PROOFLOOP_TRITON_KEY is set, loading models requires that key.
+# After SIGTERM, running calls have PROOFLOOP_LONGEST_CALL_S (7200) seconds to finish; Triton's default is 30.
 set -eu
 if [ -n "${PROOFLOOP_TRITON_KEY:-}" ]; then
     set -- "--grpc-restricted-protocol=model-repository:admin-key=$PROOFLOOP_TRITON_KEY" "$@"
@@ -17,15 +17,15 @@ longest_call_s=${PROOFLOOP_LONGEST_CALL_S:-7200}
     --exit-timeout-secs="${longest_call_s%.*}" \
     "$@" &
 triton=$!
-# Not by exec: Triton hears SIGTERM once its models are loaded, and as the first process of a container not before.
+# Not by exec: as the first process of a container, Triton would ignore SIGTERM until its models are loaded.
 trap 'kill -TERM "$triton"' TERM INT
-# A model whose process died is never started again, and Triton looks healthy all the same: whoever runs it shall start
-# it anew. Of a model that is unloaded such a process is gone by the second look.
+# Triton never restarts the process of a model that died, and still reports that it is healthy. This watch ends Triton, so
+# that its supervisor restarts it. The process of a model that is being unloaded is gone by the second check.
 dead=
 while sleep 5; do
     found=$(grep -ls "^[0-9]* (triton_python_b) Z $triton " /proc/[0-9]*/stat || true)
     if [ -n "$found" ] && [ "$found" = "$dead" ]; then
-        echo "the process of a model died, which Triton does not start again: ending" >&2
+        echo "the process of a model died, and Triton does not restart it: stopping Triton" >&2
         kill -KILL "$triton"
     fi
     dead=$found
@@ -33,7 +33,7 @@ done &
 watch=$!
 status=0
 wait "$triton" || status=$?
-while kill -0 "$triton" 2>/dev/null; do # the signal ended the wait, not Triton
+while kill -0 "$triton" 2>/dev/null; do # a signal ended the wait, but Triton still runs
     status=0
     wait "$triton" || status=$?
 done

@@ -1,1 +1,1 @@
-"""Serves models of proofloop: one continuous decoder, in this process (`engine`) or in Triton (`triton_model`)."""
+"""Serves models by one decoder with continuous batching, in this process (`engine`) or in Triton (`triton_model`)."""

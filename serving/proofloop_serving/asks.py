@@ -1,4 +1,4 @@
-"""What the Triton model asks of the engine inside it, whichever that is."""
+"""The protocol between the Triton model and the engine inside it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from proofloop.records import Sampling
 def encode(
     tokenizer: Any, prompt: str | Sequence[ChatMessage], template_values: Mapping[str, Any] = MappingProxyType({})
 ) -> list[int]:
-    """The prompt's tokens: raw text as it is, messages in the model's chat template. Raises CallRefused."""
+    """The token ids of a prompt: raw text unchanged, messages in the model's chat template. Raises CallRefused."""
     try:
         if isinstance(prompt, str):
             return list(tokenizer.encode(prompt))
         turns = [{"role": message.role, "content": message.content} for message in prompt]
-        said = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False, **template_values)
-        # TensorRT-LLM's tokenizer of DeepSeek-V3.2 gives text, which has all special tokens in it
-        return list(tokenizer.encode(said, add_special_tokens=False) if isinstance(said, str) else said)
-    except Exception as error:  # there is no template, or it refuses these turns by any error it likes
+        filled = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False, **template_values)
+        # TensorRT-LLM's tokenizer of DeepSeek-V3.2 returns text that contains all special tokens
+        return list(tokenizer.encode(filled, add_special_tokens=False) if isinstance(filled, str) else filled)
+    except Exception as error:  # without a template, or for turns that it refuses, any error may be raised
         raise CallRefused(f"the tokenizer cannot read the prompt: {type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One call. `prompt` is raw text, or messages for the model's chat template; `top_k` 0 means all tokens."""
+    """One call. `prompt` is raw text, or messages for the model's chat template; `top_k` = 0 means all tokens."""
 
     id: str
     prompt: str | tuple[ChatMessage, ...]
@@ -41,9 +41,9 @@ class Ask:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a call is. It has ended where there is a finish reason.
+    """The state of a call. It has ended if there is a finish reason.
 
-    `prompt` is the text that was read; `cached_tokens` of it were not read again; `seconds` of the engine's time.
+    `cached_tokens`: how many prompt tokens came from the prompt cache. `seconds`: the engine's time for the call.
     """
 
     text: str = ""
@@ -58,26 +58,29 @@ class Progress:
 
 
 class RunningCall(Protocol):
-    """A call that was begun."""
+    """A call that was submitted to an engine."""
 
     def progress(self, want_text: bool) -> Progress:
-        """Raises EngineError once the call has failed. Text costs time: a call that has ended always has it."""
+        """The current state. `want_text` adds the text, which costs time; a call that has ended always has it.
+
+        Raises EngineError if the call failed.
+        """
         ...
 
     def cancel(self) -> None: ...
 
 
 class ServingEngine(Protocol):
-    """One model version, ready; begins calls from any thread."""
+    """A loaded model version. `begin` may be called from any thread."""
 
     def begin(self, ask: Ask, when_done: Callable[[], None]) -> RunningCall: ...
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text of these tokens, special ones left out."""
+        """The text of these tokens without special tokens."""
         ...
 
     def counts(self) -> tuple[int, int]:
-        """How many calls run and how many wait."""
+        """The numbers of running and of waiting calls."""
         ...
 
     def close(self) -> None: ...

@@ -1,7 +1,9 @@
-"""Samples many answers at once from a Hugging Face causal language model: rows join a running batch and leave it.
+"""Samples many answers at once from a Hugging Face causal language model by continuous batching.
 
-A row's answer does not depend on what else is in the batch: it has its own stream of uniforms. Prompts that occur
-several times are read once. Shapes: B rows, T columns of the cache, V vocabulary, S steps drawn ahead.
+Rows join a running batch and leave it when they end. Each row has its own stream of random numbers, so its answer does
+not depend on the other rows. Identical prompts are read once.
+
+Shapes: B rows, T columns of the cache, V vocabulary, S steps of random numbers drawn ahead.
 """
 
 from __future__ import annotations
@@ -16,20 +18,20 @@ from transformers import DynamicCache, PreTrainedModel
 
 from proofloop.engine.base import FinishReason
 from proofloop.records import Sampling
-from proofloop_serving.growing_cache import can_join, growing_cache, joined, trim_left
+from proofloop_serving.kv_cache import can_join, joined, new_cache, trim_left
 from proofloop_serving.prompt_cache import PromptCache, ReadPrompts
 from proofloop_serving.routing import Recorder
 
-GREEDY_TEMPERATURE = 1e-5  # what temperature 0 means: all mass on the best token
-STEPS_AHEAD = 64  # how many uniforms are drawn at once
-STEPS_BETWEEN_JOINS = 8  # joining copies the whole cache, so a few rows wait this long to join a large batch
+GREEDY_TEMPERATURE = 1e-5  # used for temperature 0: all probability on the best token
+STEPS_AHEAD = 64  # steps for which random numbers are drawn at once
+STEPS_BETWEEN_JOINS = 8  # joining copies the whole cache, so a few rows wait this many steps to join a large batch
 
 
 @dataclass(eq=False)
 class Row:
-    """One answer in the making. `seconds` is its share of the wall time of its steps.
+    """One answer in progress. `seconds` is its share of the wall time of its steps.
 
-    `ends` looks at each new token and gives the stop string that is now complete, if any.
+    `ends` is called with each new token and returns the stop string that it completes, if any.
     """
 
     prompt_ids: tuple[int, ...]
@@ -39,10 +41,10 @@ class Row:
     is_cancelled: Callable[[], bool] = lambda: False
     top_k: int = 0  # 0: all tokens
     ends: Callable[[int], str | None] = lambda token: None
-    cached_tokens: int = 0  # of the prompt, read before for another row
+    cached_tokens: int = 0  # prompt tokens that were read before for another row
     completion_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    experts: list[tuple[int, ...]] = field(default_factory=list)  # of each token but the last, which nothing read
+    experts: list[tuple[int, ...]] = field(default_factory=list)  # of all tokens but the last, which was never read
     finish_reason: FinishReason | None = None
     stop_reason: str = ""
     seconds: float = 0.0
@@ -51,11 +53,11 @@ class Row:
         self._uniforms = np.random.Generator(np.random.Philox(self.seed))
 
     def draw(self, steps: int) -> np.ndarray:
-        """The next uniforms of this row [steps]."""
+        """The row's next random numbers in [0, 1), shape [steps]."""
         return self._uniforms.random(steps)
 
     def take(self, token: int, logprob: float, eos_ids: frozenset[int]) -> None:
-        """Add a token, and end where there is reason to; an ended row takes no more."""
+        """Add a token and end the row if there is a reason to. Does nothing if the row has ended."""
         if self.finish_reason:
             return
         self.completion_ids.append(token)
@@ -63,7 +65,8 @@ class Row:
         if token in eos_ids:
             self.finish_reason = "stop"
         elif stop := self.ends(token):
-            self.finish_reason, self.stop_reason = "stop", stop
+            self.finish_reason = "stop"
+            self.stop_reason = stop
         elif len(self.completion_ids) >= self.max_tokens:
             self.finish_reason = "length"
         elif self.is_cancelled():
@@ -72,7 +75,7 @@ class Row:
 
 @dataclass
 class _State:
-    """What the model has read of the rows; ended rows stay until it pays to drop them."""
+    """The model's state of the rows. Ended rows stay until dropping them is worth the copy of the cache."""
 
     rows: list[Row]
     cache: DynamicCache
@@ -101,18 +104,20 @@ class Batch:
         prompt_tokens_kept: int = 0,
         tokens_per_pass: int | None = None,
     ) -> None:
-        self._model, self._eos_ids = model, eos_ids
+        """`prompt_tokens_kept`: size of the prompt cache. `tokens_per_pass`: limit of a forward pass over prompts."""
+        self._model = model
+        self._eos_ids = eos_ids
         self._recorder = Recorder(model)
-        self._can_join = can_join(growing_cache(model.config))
-        self._tokens_per_pass = tokens_per_pass if self._can_join else None  # what is read apart has to join
+        self._can_join = can_join(new_cache(model.config))
+        self._tokens_per_pass = tokens_per_pass if self._can_join else None  # prompts read apart have to be joined
         self.prompts = PromptCache(prompt_tokens_kept if self._can_join else 0)
         self._state: _State | None = None
-        self._step = 0  # of the uniforms drawn ahead
+        self._step = 0  # in the random numbers drawn ahead
         self._steps_since_join = 0
 
     @property
     def rows(self) -> list[Row]:
-        """Those that go on."""
+        """The rows that have not ended."""
         return [row for row in self._state.rows if row.finish_reason is None] if self._state else []
 
     def clear(self) -> None:
@@ -120,7 +125,7 @@ class Batch:
         self._recorder.forget()
 
     def wants(self, waiting: int) -> bool:
-        """Whether it pays to let so many rows join now."""
+        """Whether joining this many waiting rows now is worth the copy of the cache."""
         running = len(self.rows)
         if not running:
             return True
@@ -130,7 +135,7 @@ class Batch:
 
     @torch.inference_mode()
     def join(self, rows: Sequence[Row]) -> None:
-        """Read the prompts of these rows and let them go on with the others; each distinct prompt is read once."""
+        """Read the prompts of these rows, each distinct prompt once, and add the rows to the batch."""
         began = time.perf_counter()
         state = self._state if self.rows else None
         if state is None:
@@ -139,19 +144,23 @@ class Batch:
         for places, read in parts:
             new = self._state_of([rows[place] for place in places], read)
             state = new if state is None else self._merged(state, new)
-        self._state, self._steps_since_join = state, 0
+        self._state = state
+        self._steps_since_join = 0
         seconds = (time.perf_counter() - began) / len(rows)
         for row in rows:
             row.seconds += seconds
 
     @torch.inference_mode()
     def step(self) -> list[Row]:
-        """Sample a token for every row and read it; the rows that ended with it."""
+        """Sample a token for each row and read it. Returns the rows that ended with it."""
         if self._state is None:
             return []
-        began, state, running = time.perf_counter(), self._state, self.rows
+        began = time.perf_counter()
+        state = self._state
+        running = self.rows
         if self._step == STEPS_AHEAD:
-            state.uniforms_BS, self._step = _uniforms(state.rows, STEPS_AHEAD, self._model.device), 0
+            state.uniforms_BS = _uniforms(state.rows, STEPS_AHEAD, self._model.device)
+            self._step = 0
         tokens_B, logprobs_B = sample(
             state.logits_BV, state.temperature_B, state.top_p_B, state.uniforms_BS[:, self._step], state.top_k_B
         )
@@ -166,7 +175,7 @@ class Batch:
         return [row for row in running if row.finish_reason]
 
     def _advance(self, state: _State, tokens_B: torch.Tensor) -> None:
-        """Read one more token of every row, after dropping the ended ones where they are half of all."""
+        """Read one more token of each row. Drops the ended rows first if they are at least half of all."""
         running = [place for place, row in enumerate(state.rows) if row.finish_reason is None]
         if not running:
             self._state = None
@@ -182,7 +191,7 @@ class Batch:
                     row.experts.append(tuple(experts))
 
     def _read(self, rows: Sequence[Row]) -> list[tuple[list[int], ReadPrompts]]:
-        """The places of the rows by the reading that has their prompts; what is new is read now."""
+        """Read the new prompts. Returns the readings with the places of the rows whose prompts they hold."""
         fresh = dict.fromkeys(row.prompt_ids for row in rows if self.prompts.find(row.prompt_ids) is None)
         newly_read = [
             read_prompts(self._model, prompts, self._recorder) for prompts in passes(list(fresh), self._tokens_per_pass)
@@ -199,7 +208,7 @@ class Batch:
         return list(parts.values())
 
     def _state_of(self, rows: Sequence[Row], read: ReadPrompts) -> _State:
-        """The rows just after their prompts; `read` stays as it is."""
+        """The state of the rows just after their prompts; does not change `read`."""
         device = self._model.device
         index = torch.tensor([read.places[row.prompt_ids] for row in rows], device=device)
         uniforms_BS = _uniforms(rows, STEPS_AHEAD - self._step, device)
@@ -221,8 +230,9 @@ class Batch:
         )
 
     def _merged(self, old: _State, new: _State) -> _State:
-        """Both, without the ended rows and without the columns that no row uses any more."""
-        if len(running := [place for place, row in enumerate(old.rows) if row.finish_reason is None]) < len(old.rows):
+        """Both states together, without ended rows and unused columns."""
+        running = [place for place, row in enumerate(old.rows) if row.finish_reason is None]
+        if len(running) < len(old.rows):
             old.keep(running)
             unused = int(old.mask_BT.any(0).to(torch.int8).argmax())
             trim_left(old.cache, unused)
@@ -235,7 +245,7 @@ class Batch:
 
 
 def decode(model: PreTrainedModel, rows: Sequence[Row], eos_ids: frozenset[int]) -> None:
-    """Complete every row in place."""
+    """Complete all rows in place."""
     batch = Batch(model, eos_ids)
     if rows:
         batch.join(rows)
@@ -250,7 +260,10 @@ def sample(
     uniforms_B: torch.Tensor,
     top_k_B: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens [B] by inverting the distribution function, and their log-probabilities [B] as sampled."""
+    """Sample a token for each row by inverting the cumulative distribution at `uniforms_B`.
+
+    Returns the tokens [B] and their log-probabilities [B] under the distribution that was sampled.
+    """
     logits_BV = logits_BV.double() / temperature_B[:, None]
     if top_k_B is not None and bool((top_k_B > 0).any()):
         logits_BV = _likeliest(logits_BV, top_k_B)
@@ -264,7 +277,7 @@ def sample(
 
 
 def _likeliest(logits_BV: torch.Tensor, top_k_B: torch.Tensor) -> torch.Tensor:
-    """Keep the k best of each row that has a k; among equals the first."""
+    """Keep the k best tokens of each row with a k; among equals, the first."""
     order_BV = logits_BV.argsort(dim=-1, descending=True, stable=True)
     limit_B1 = torch.where(top_k_B > 0, top_k_B, logits_BV.shape[1])[:, None]
     ranks_V = torch.arange(logits_BV.shape[1], device=logits_BV.device)
@@ -273,7 +286,7 @@ def _likeliest(logits_BV: torch.Tensor, top_k_B: torch.Tensor) -> torch.Tensor:
 
 
 def _nucleus(probabilities_BV: torch.Tensor, top_p_B: torch.Tensor) -> torch.Tensor:
-    """Keep the fewest likeliest tokens that together have top_p, and renormalise."""
+    """Keep the smallest set of the likeliest tokens whose probability reaches top_p, and renormalise."""
     ordered_BV, order_BV = probabilities_BV.sort(dim=-1, descending=True, stable=True)
     before_BV = ordered_BV.cumsum(-1) - ordered_BV
     ordered_BV = ordered_BV.masked_fill(before_BV >= top_p_B[:, None], 0.0)
@@ -282,7 +295,7 @@ def _nucleus(probabilities_BV: torch.Tensor, top_p_B: torch.Tensor) -> torch.Ten
 
 
 def passes(prompts: Sequence[tuple[int, ...]], tokens: int | None) -> list[list[tuple[int, ...]]]:
-    """The prompts in groups of like length, each with no more tokens than that after padding, or of one prompt."""
+    """Group prompts of similar length so that each group has at most `tokens` padded tokens, or a single prompt."""
     groups: list[list[tuple[int, ...]]] = []
     for prompt in sorted(prompts, key=len, reverse=True):
         if groups and (tokens is None or (len(groups[-1]) + 1) * len(groups[-1][0]) <= tokens):
@@ -293,11 +306,11 @@ def passes(prompts: Sequence[tuple[int, ...]], tokens: int | None) -> list[list[
 
 
 def read_prompts(model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], recorder: Recorder) -> ReadPrompts:
-    """Read distinct prompts, padded on the left."""
+    """Read distinct prompts in one forward pass, padded on the left."""
     width = max(map(len, prompts))
     tokens = torch.tensor([(0,) * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
     mask = torch.tensor([(0,) * (width - len(each)) + (1,) * len(each) for each in prompts], device=model.device)
-    cache = growing_cache(model.config)
+    cache = new_cache(model.config)
     logits = _forward(model, tokens, mask, cache)
     places = {prompt: place for place, prompt in enumerate(prompts)}
     return ReadPrompts(places, cache, mask, logits, recorder.take(len(prompts)))
@@ -308,7 +321,7 @@ def _uniforms(rows: Sequence[Row], steps: int, device: torch.device) -> torch.Te
 
 
 def _forward(model: PreTrainedModel, tokens: torch.Tensor, mask_BT: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
-    """The last position's logits [B, V]; positions count real tokens only."""
+    """The logits [B, V] of the last position. Positions count only real tokens."""
     positions = (mask_BT.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
     output = model(
         input_ids=tokens,

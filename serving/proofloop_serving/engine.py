@@ -1,7 +1,7 @@
-"""The in-process engine: any Hugging Face causal language model from a local folder, sampled in batches by one thread.
+"""The in-process engine: samples any Hugging Face causal language model from a local folder in batches, in one thread.
 
-Calls join the running batch of their model and leave it as they end. Nothing is loaded before the first call of a model
-version. A call that cannot work fails alone; the engine goes on.
+Calls join the running batch of their model and leave it when they end. A model version is loaded at its first call. An
+invalid call fails alone, and the engine continues.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from proofloop_serving.loading import LoadedModel, load_model
 from proofloop_serving.settings import LocalSettings
 from proofloop_serving.text import StopStrings
 
-LINGER_S = 0.004  # how long the first calls of a batch wait for company
+LINGER_S = 0.004  # how long the first calls of a batch wait for more calls
 THINKING_ENDS = "</think>"
 
 log = structlog.get_logger()
@@ -37,9 +37,10 @@ Resolve = Callable[[str], Path]
 
 @dataclass(frozen=True)
 class Options:
-    """What a call may ask of this engine beyond a GenerationRequest.
+    """Further options of a call to this engine beyond a GenerationRequest.
 
-    `prompt` is raw text in place of messages; `top_k` 0 means all tokens; `when_done` is called once there is a result.
+    `prompt` is raw text that replaces the messages; `top_k` = 0 means all tokens; `when_done` is called when the call
+    ends.
     """
 
     prompt: str = ""
@@ -50,7 +51,7 @@ class Options:
 
 @dataclass(eq=False)
 class LocalCall:
-    """A call of the in-process engine. `row` is there once the call runs: another thread may read how far it is."""
+    """A call of the in-process engine. `row` is set when the call starts; other threads may read its progress."""
 
     request: GenerationRequest
     options: Options
@@ -70,7 +71,7 @@ class LocalCall:
 
 @dataclass(eq=False)
 class _Served:
-    """A model with the calls it is answering."""
+    """A loaded model and its running calls."""
 
     loaded: LoadedModel
     batch: Batch
@@ -78,13 +79,14 @@ class _Served:
 
 
 class LocalEngine:
-    """Answers by a model in this process; `resolve` gives the folder of a model version."""
+    """Answers calls by models in this process; `resolve` returns the folder of a model version."""
 
     def __init__(self, resolve: Resolve, settings: LocalSettings | None = None) -> None:
-        self._resolve, self._settings = resolve, settings or LocalSettings()
+        self._resolve = resolve
+        self._settings = settings or LocalSettings()
         self._max_batch = self._settings.max_batch
         self._models: OrderedDict[str, _Served] = OrderedDict()
-        self._waiting: dict[str, deque[LocalCall]] = {}  # by model, the longest waiting first
+        self._waiting: dict[str, deque[LocalCall]] = {}  # by model, the oldest call first
         self._changed = threading.Condition()
         self._is_closed = False
         self._thread = threading.Thread(target=self._work, name="local-engine", daemon=True)
@@ -105,12 +107,12 @@ class LocalEngine:
         return self._model(name).loaded
 
     def counts(self) -> tuple[int, int]:
-        """How many calls run and how many wait."""
+        """The numbers of running and of waiting calls."""
         with self._changed:
             return sum(len(served.calls) for served in list(self._models.values())), self._num_waiting()
 
     def close(self) -> None:
-        """Fail what waits, cancel what runs, and end the thread."""
+        """Fail the waiting calls, cancel the running ones, and end the thread."""
         with self._changed:
             self._is_closed = True
             for calls in self._waiting.values():
@@ -126,10 +128,10 @@ class LocalEngine:
                 self._guarded(name, calls, lambda name=name, calls=calls: self._begin(name, calls))
             for name in list(self._models):
                 if self._models[name].calls:
-                    self._guarded(name, [], lambda name=name: _go_on(self._models[name]))
+                    self._guarded(name, [], lambda name=name: _step(self._models[name]))
 
     def _guarded(self, name: str, calls: Sequence[LocalCall], work: Callable[[], None]) -> None:
-        """Do a step of one model; if it fails, so do these calls and those that the model is answering."""
+        """Do some work for one model. If it fails, these calls and the model's running calls fail too."""
         try:
             work()
             return
@@ -137,9 +139,9 @@ class LocalEngine:
             failure = error
         except torch.OutOfMemoryError as error:
             failure = EngineError(f"out of memory: {error}", retryable=True)
-            self._max_batch = max(1, self._max_batch // 2)  # or the calls would come again in the same number
+            self._max_batch = max(1, self._max_batch // 2)  # otherwise the retries would fail in the same way
             log.warning("out_of_memory", model=name, max_batch=self._max_batch)
-        except Exception as error:  # a model's own code may raise anything, and the thread must outlive it
+        except Exception as error:  # a model's code may raise anything, and the thread must survive it
             failure = EngineError(f"{type(error).__name__}: {error}", retryable=False)
         running = []
         if served := self._models.get(name):
@@ -152,7 +154,7 @@ class LocalEngine:
         return any(served.calls for served in self._models.values())
 
     def _wait(self) -> bool:
-        """Wait for calls, and a moment for their company; false once the engine is closed."""
+        """Wait for calls, then LINGER_S for more; false if the engine was closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_closed)
             deadline = time.monotonic() + LINGER_S
@@ -165,7 +167,7 @@ class LocalEngine:
         return sum(map(len, self._waiting.values()))
 
     def _gather(self) -> dict[str, list[LocalCall]]:
-        """The waiting calls that may begin now, by model: as many as there is room for, where joining pays."""
+        """The waiting calls that can start now, by model: as many as fit, if the batch wants them."""
         with self._changed:
             chosen: dict[str, list[LocalCall]] = {}
             for name, waiting in list(self._waiting.items()):
@@ -178,7 +180,7 @@ class LocalEngine:
             return chosen
 
     def _begin(self, name: str, calls: Sequence[LocalCall]) -> None:
-        """Let calls join the batch of their model; those that cannot work fail here."""
+        """Add calls to the batch of their model; invalid calls fail here."""
         wanted = [call for call in calls if not call.cancel_asked.is_set()]
         for call in calls:
             if call not in wanted:
@@ -194,7 +196,7 @@ class LocalEngine:
             self._forget_prompts()
 
     def _model(self, name: str) -> _Served:
-        """Raises EngineError: worth a retry only where the store is away or memory is short."""
+        """The loaded model. Raises EngineError, retryable if the store is unavailable or memory is short."""
         if name not in self._models:
             self._make_room(self._settings.models_kept - 1)
             self._models[name] = self._load(name)
@@ -202,27 +204,29 @@ class LocalEngine:
         return self._models[name]
 
     def _load(self, name: str) -> _Served:
-        """Raises EngineError, for want of memory only after a second try without the idle models."""
-        folder, kept, problem = self._find(name), self._settings, ""
+        """Load a model; if memory is short, unload the idle models and try once more. Raises EngineError."""
+        folder = self._find(name)
+        settings = self._settings
+        problem = ""
         for _ in range(2):
             try:
                 loaded = load_model(folder)
-                batch = Batch(loaded.model, loaded.eos_ids, kept.prompt_tokens_kept, kept.tokens_per_pass)
+                batch = Batch(loaded.model, loaded.eos_ids, settings.prompt_tokens_kept, settings.tokens_per_pass)
                 return _Served(loaded, batch)
             except torch.OutOfMemoryError as error:
                 problem = str(error)
-            self._make_room(0)  # not in the handler: the error's frames hold what was loaded
+            self._make_room(0)  # not in the handler: the error's frames still hold the loaded tensors
         raise EngineError(f"no memory for {name!r} beside {len(self._models)} busy models: {problem}", retryable=True)
 
     def _make_room(self, kept: int) -> None:
-        """Let go of the idle models asked longest ago, until so many models are left or none is idle."""
+        """Unload the least recently used idle models until `kept` models are left or none is idle."""
         idle = [name for name, served in self._models.items() if not served.calls]
         for name in idle[: max(0, len(self._models) - kept)]:
             del self._models[name]
         torch.cuda.empty_cache()
 
     def _forget_prompts(self) -> None:
-        """Keep no more prompts of all models than one may: those of the model longest not asked go first."""
+        """Limit the cached prompts of all models together; those of the least recently used model go first."""
         kept = [served.batch.prompts for served in self._models.values()]
         excess = sum(prompts.tokens for prompts in kept) - self._settings.prompt_tokens_kept
         for prompts in kept:
@@ -232,11 +236,11 @@ class LocalEngine:
         try:
             return self._resolve(name)
         except StoreError as error:
-            is_away = not isinstance(error, NotFound)
-            raise EngineError(f"model {name!r} cannot be fetched: {error}", retryable=is_away) from error
+            is_retryable = not isinstance(error, NotFound)
+            raise EngineError(f"cannot fetch model {name!r}: {error}", retryable=is_retryable) from error
 
     def _row(self, call: LocalCall, loaded: LoadedModel, prompt_ids: tuple[int, ...]) -> Row:
-        sampling, stop = call.request.sampling, call.options.stop
+        sampling = call.request.sampling
         call.row = Row(
             prompt_ids,
             sampling,
@@ -245,13 +249,13 @@ class LocalEngine:
             is_cancelled=lambda: self._is_closed or call.cancel_asked.is_set(),
             top_k=call.options.top_k,
         )
-        if stop:
-            call.row.ends = StopStrings(loaded.tokenizer, stop).ends
+        if call.options.stop:
+            call.row.ends = StopStrings(loaded.tokenizer, call.options.stop).ends
         return call.row
 
 
 def open_engine(settings: Mapping[str, Any], resolve: Resolve) -> LocalEngine:
-    """The entry point `local`. Raises ConfigError for settings that it does not know."""
+    """Open the engine, for the entry point `local`. Raises ConfigError for invalid settings."""
     return LocalEngine(resolve, read_settings(LocalSettings, settings, "local"))
 
 
@@ -260,7 +264,7 @@ def _prompt(call: LocalCall) -> str | tuple[Any, ...]:
 
 
 def _encoded(calls: Sequence[LocalCall], loaded: LoadedModel) -> Iterator[tuple[LocalCall, tuple[int, ...]]]:
-    """Each call with its prompt's tokens, each prompt read once; those that the tokenizer refuses fail here."""
+    """Each call with its prompt's token ids; identical prompts are encoded once. Fails calls with invalid prompts."""
     known: dict[str | tuple[Any, ...], tuple[int, ...]] = {}
     for call in calls:
         prompt = _prompt(call)
@@ -272,11 +276,11 @@ def _encoded(calls: Sequence[LocalCall], loaded: LoadedModel) -> Iterator[tuple[
             yield call, known[prompt]
 
 
-def _go_on(served: _Served) -> None:
-    """One more token for every call of a model; answers those that ended with it."""
+def _step(served: _Served) -> None:
+    """Sample one more token for each call of a model, and answer the calls that ended with it."""
     ended = served.batch.step()
     for row in ended:
-        answer = _generation(served.calls[row], served.loaded, row)  # first: _guarded fails the calls that are left
+        answer = _generation(served.calls[row], served.loaded, row)  # before `pop`: _guarded fails the calls in `calls`
         served.calls.pop(row).future.set_result(answer)
 
 
@@ -287,16 +291,17 @@ def _fail(calls: Sequence[LocalCall], error: EngineError) -> None:
 
 
 def _fail_oversized(rows: dict[Row, LocalCall], loaded: LoadedModel) -> None:
-    """Take out the calls whose prompt leaves no room for an answer."""
+    """Fail and remove the calls whose prompt leaves no room for an answer."""
     for row, call in list(rows.items()):
         if row.max_tokens < 1:
-            problem = f"a prompt of {len(row.prompt_ids)} tokens leaves no room: the model takes {loaded.max_length}"
+            context = f"the model's context has {loaded.max_length}"
+            problem = f"a prompt of {len(row.prompt_ids)} tokens leaves no room for an answer: {context}"
             _fail([call], CallRefused(problem))
             del rows[row]
 
 
 def answer_text(loaded: LoadedModel, row: Row) -> str:
-    """All that the model said, up to the stop string if one ended it."""
+    """The text of the answer, up to the stop string if one ended it."""
     text = str(loaded.tokenizer.decode(row.completion_ids, skip_special_tokens=True))
     return text[: text.find(row.stop_reason)] if row.stop_reason else text
 

@@ -17,7 +17,7 @@ from proofloop_serving.asks import encode
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model version ready to be sampled; `max_length` counts prompt and answer."""
+    """A loaded model version; `max_length` is the context length in tokens, prompt and answer together."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -25,7 +25,7 @@ class LoadedModel:
     max_length: int
 
     def encode(self, prompt: str | Sequence[ChatMessage]) -> tuple[int, ...]:
-        """The prompt's tokens: raw text as it is, messages in the model's chat template. Raises CallRefused."""
+        """The token ids of a prompt: raw text unchanged, messages in the model's chat template. Raises CallRefused."""
         return tuple(encode(self.tokenizer, prompt))
 
 
@@ -36,8 +36,8 @@ def load_model(folder: Path) -> LoadedModel:
     """
     if not (folder / "config.json").is_file():
         raise EngineError(
-            f"{folder} is no model folder: it has no config.json (from the Hugging Face hub: hf download OWNER/NAME"
-            " --local-dir FOLDER)",
+            f"{folder} is not a model folder: it has no config.json (to download a model from the Hugging Face hub:"
+            " hf download OWNER/NAME --local-dir FOLDER)",
             retryable=False,
         )
     disable_progress_bar()
@@ -48,14 +48,14 @@ def load_model(folder: Path) -> LoadedModel:
         )
     except Exception as error:  # a corrupt file can make the loaders raise anything
         raise EngineError(f"model folder {folder} cannot be loaded: {error}", retryable=False) from error
-    if report["missing_keys"]:
-        raise EngineError(f"model folder {folder} lacks weights: {sorted(report['missing_keys'])[:3]}", retryable=False)
+    if missing := sorted(report["missing_keys"]):
+        raise EngineError(f"weights are missing in model folder {folder}: {missing[:3]}", retryable=False)
     model.eval().to(_device())
     return LoadedModel(model, tokenizer, _eos_ids(model, tokenizer), _max_length(model))
 
 
 def _device() -> torch.device:
-    """Models that are served side by side, each in a process of its own, spread over the GPUs."""
+    """The GPU with the most free memory, so that models in separate processes spread over the GPUs; else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     gpus = range(torch.cuda.device_count())
@@ -63,7 +63,7 @@ def _device() -> torch.device:
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """A chat model may end with another token than its tokenizer says: take both."""
+    """The end tokens of model and tokenizer: in a chat model they may differ."""
     named = model.generation_config.eos_token_id
     named = named if isinstance(named, list) else [named]
     return frozenset(token for token in (*named, tokenizer.eos_token_id) if token is not None)

@@ -1,4 +1,4 @@
-"""Finds the files of a version, reads the settings, and opens the engine that they name."""
+"""Opens a version for serving: finds its files, reads the settings, and loads the engine that they name."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from proofloop.store import LocalStore, open_store
 from proofloop_serving.asks import ServingEngine
 from proofloop_serving.settings import TransformersSettings, load_settings
 
-MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")  # never a pickle, never code
+MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")  # no pickles and no code
 
 
 def open_serving(version: str, settings_name: str) -> ServingEngine:
-    """The engine for a version, loaded. Raises ConfigError, StoreError, EngineError."""
+    """Load the engine for a version. Raises ConfigError, StoreError, EngineError."""
     settings = load_settings(settings_name)
     folder = _model_folder(version)
     if isinstance(settings, TransformersSettings):
@@ -31,15 +31,17 @@ def open_serving(version: str, settings_name: str) -> ServingEngine:
 
 
 def _model_folder(version: str) -> Path:
-    """A version of a run from the store, an installed model, a folder, or a name on the Hugging Face hub."""
+    """The folder of a version: a run's version in the store, an installed model, a folder, or a model on the hub."""
     places = load_places()
     store = open_store(places)
     if version.startswith("runs/") and isinstance(store, LocalStore):
-        verify_version(store, version)  # it is read where it lies; what comes from S3 is verified as it is fetched
+        verify_version(
+            store, version
+        )  # a local store's files are read in place; those from S3 are verified when copied
     folder = version_folder(store, places.cache, version)
     if folder.is_dir() or version.count("/") != 1:
         return folder
     try:
         return Path(snapshot_download(version, allow_patterns=list(MODEL_FILES)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ConfigError(f"{version!r} is no folder here, and the hub does not give it: {error}") from error
+        raise ConfigError(f"{version!r} is not a folder here and cannot be loaded from the hub: {error}") from error

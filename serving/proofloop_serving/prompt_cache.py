@@ -1,4 +1,4 @@
-"""What a model has read lately: a prompt that comes again, as for n critiques of one proof, is not read again."""
+"""A cache of the prompts that a model has read, so that the n critiques of a proof read their common prompt once."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from transformers import DynamicCache
 
 @dataclass(frozen=True, eq=False)
 class ReadPrompts:
-    """Prompts that were read together, by their places in the tensors. Nobody writes into these."""
+    """Prompts that were read together, with their places in the tensors. The tensors are never written to."""
 
     places: dict[tuple[int, ...], int]
     cache: DynamicCache
     mask_BT: torch.Tensor
     logits_BV: torch.Tensor  # after the last token
-    experts_BTE: torch.Tensor | None = None  # of a mixture of experts: see routing
+    experts_BTE: torch.Tensor | None = None  # for a mixture of experts: see routing
 
     def cache_of(self, index: torch.Tensor) -> DynamicCache:
-        """A cache of its own with the rows of `index`."""
-        own = copy.copy(self.cache)
-        own.layers = [copy.copy(layer) for layer in self.cache.layers]
-        own.batch_select_indices(index)
-        return own
+        """A copy of the cache with the rows of `index`."""
+        selected = copy.copy(self.cache)
+        selected.layers = [copy.copy(layer) for layer in self.cache.layers]
+        selected.batch_select_indices(index)
+        return selected
 
 
 class PromptCache:
-    """Keeps readings up to `tokens_kept` tokens, padding included, and drops the oldest. For one thread."""
+    """Keeps up to `tokens_kept` tokens of prompts, padding included, and drops the oldest. For one thread."""
 
     def __init__(self, tokens_kept: int) -> None:
         self._tokens_kept = tokens_kept
@@ -40,7 +40,7 @@ class PromptCache:
         return self._by_prompt.get(prompt_ids)
 
     def add(self, read: ReadPrompts) -> None:
-        """Keep a reading of new prompts, unless it alone is too large."""
+        """Keep the prompts of one pass, unless they alone are too large."""
         if read.mask_BT.numel() > self._tokens_kept:
             return
         self._kept.append(read)
@@ -49,11 +49,11 @@ class PromptCache:
 
     @property
     def tokens(self) -> int:
-        """How many are kept, padding included."""
+        """The number of tokens kept, padding included."""
         return sum(read.mask_BT.numel() for read in self._kept)
 
     def forget(self, tokens: int) -> int:
-        """Drop the oldest readings until so many tokens are gone, or all; how many went."""
+        """Drop the oldest prompts until at least `tokens` tokens are gone or none is left; returns how many went."""
         gone = 0
         while gone < tokens and self._kept:
             oldest = self._kept.popleft()

@@ -1,8 +1,9 @@
-"""Which experts a mixture of experts sends each token to, kept while it is sampled so that training can do the same.
+"""Records the experts that a mixture of experts chooses for each token in sampling, so that training can replay them.
 
-Two programs that differ by a rounding error choose other experts now and then, and the token's probability jumps.
+Rounding differences between sampler and trainer sometimes change the choice of experts, and then the token's
+probability jumps.
 
-Legend: B rows, T positions, E = L * K: the K experts of each of the L layers that have a router.
+Legend: B rows, T positions, E = L * K (K experts in each of the L layers with a router).
 """
 
 from __future__ import annotations
@@ -17,21 +18,22 @@ def routers(model: nn.Module) -> list[nn.Module]:
 
 
 class Recorder:
-    """What the routers of a model chose in its last forward pass; nothing for a dense model."""
+    """Records the choices of a model's routers in its last forward pass; a dense model has none."""
 
     def __init__(self, model: nn.Module) -> None:
         self._chosen: list[torch.Tensor] = []
         for router in routers(model):
-            router.register_forward_hook(self._see)
+            router.register_forward_hook(self._record)
 
-    def _see(self, router: nn.Module, inputs: object, output: tuple[torch.Tensor, ...]) -> None:
+    def _record(self, router: nn.Module, inputs: object, output: tuple[torch.Tensor, ...]) -> None:
         self._chosen.append(output[-1])  # logits, weights, choice
 
     def take(self, rows: int) -> torch.Tensor | None:
-        """The choices [B, T, E], once; None where there are no routers."""
-        chosen, self._chosen = self._chosen, []
+        """The recorded choices [B, T, E], which are then cleared; None for a model without routers."""
+        chosen = self._chosen
+        self._chosen = []
         return torch.cat([each.view(rows, -1, each.shape[-1]) for each in chosen], dim=-1) if chosen else None
 
     def forget(self) -> None:
-        """After a forward pass that failed."""
+        """Drop the choices of a forward pass that failed."""
         self._chosen.clear()

@@ -1,4 +1,4 @@
-"""The settings file of a served model: which engine, and how much of the machine it may use."""
+"""The settings file of a served model: its engine, and how much of the machine it may use."""
 
 from __future__ import annotations
 
@@ -19,36 +19,40 @@ DEFAULT = "nano-cpu.yaml"
 
 
 class DecoderSettings(BaseModel):
-    """Our own decoder: small models, on a CPU or one GPU."""
+    """Settings of our decoder, for small models on a CPU or one GPU."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_batch: int = Field(256, ge=1, description="calls of one model answered at once")
-    threads: int = Field(1, ge=1)
-    tokens_per_pass: int = Field(16_384, ge=1, description="of prompts, padded; a longer prompt goes alone")
-    prompt_tokens_kept: int = Field(32_768, ge=0, description="of all models together")
+    max_batch: int = Field(256, ge=1, description="the most calls of a model in one batch")
+    threads: int = Field(1, ge=1, description="CPU threads of torch")
+    tokens_per_pass: int = Field(
+        16_384, ge=1, description="the most padded prompt tokens in a forward pass; a longer prompt is a pass alone"
+    )
+    prompt_tokens_kept: int = Field(32_768, ge=0, description="the prompt cache's size in tokens, over all models")
 
 
 class LocalSettings(DecoderSettings):
-    """In this process, which may serve several models."""
+    """Settings of the engine `local`, which may serve several models in this process."""
 
-    models_kept: int = Field(4, ge=1, description="loaded; those asked longest ago go first, none that is answering")
+    models_kept: int = Field(4, ge=1, description="the most loaded models; the least recently used idle one goes first")
 
 
 class TransformersSettings(DecoderSettings):
-    """One model, inside Triton."""
+    """Settings of one model inside Triton on our decoder."""
 
     engine: Literal["transformers"]
 
 
 class TensorRTSettings(BaseModel):
-    """TensorRT-LLM; `llm` goes to `tensorrt_llm.LLM(model=..., **llm)` as it is."""
+    """Settings of TensorRT-LLM; `llm` is passed to `tensorrt_llm.LLM(model=..., **llm)` unchanged."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     engine: Literal["tensorrt_llm"]
     llm: dict[str, Any] = Field(default_factory=dict)
-    chat_template_values: dict[str, Any] = Field(default_factory=dict, description="what it sees besides the messages")
+    chat_template_values: dict[str, Any] = Field(
+        default_factory=dict, description="inputs of the chat template besides the messages"
+    )
 
 
 Settings = TransformersSettings | TensorRTSettings
@@ -56,7 +60,7 @@ _ADAPTER: TypeAdapter[Settings] = TypeAdapter(Annotated[Settings, Field(discrimi
 
 
 def load_settings(name: str) -> Settings:
-    """The settings in a file of the settings folder. Raises ConfigError in one line."""
+    """Read a file of the settings folder. Raises ConfigError with a one-line message."""
     folder = Path(os.environ.get(FOLDER_VARIABLE) or CHECKOUT_FOLDER)
     if Path(name).name != name:
         raise ConfigError(f"settings {name!r} must be the name of a file in {folder}")
@@ -64,9 +68,10 @@ def load_settings(name: str) -> Settings:
         return _ADAPTER.validate_python(yaml.safe_load((folder / name).read_text("utf-8")))
     except FileNotFoundError:
         known = ", ".join(sorted(path.name for path in folder.glob("*.yaml")))
-        raise ConfigError(f"there are no settings {name!r} in {folder}: known are {known or 'none'}") from None
+        found = f"it has {known}" if known else "it has no settings files"
+        raise ConfigError(f"no settings file {name!r} in {folder}: {found}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"settings {name!r} are no YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"settings file {name!r} is not valid YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"][1:])) or "engine"

@@ -21,7 +21,7 @@ from proofloop_serving.settings import TensorRTSettings
 
 
 class TensorRTCall:
-    """A call of the LLM API; the engine's event loop writes `latest`, the reader takes it whole."""
+    """A call of the LLM API. The engine's event loop replaces `latest` as a whole, so any thread can read it."""
 
     def __init__(self, when_done: Callable[[], None]) -> None:
         self.when_done = when_done
@@ -40,14 +40,14 @@ class TensorRTCall:
     def cancel(self) -> None:
         self.cancel_asked = True
         if self.output is not None and not self.latest.finish_reason:
-            self.output.abort()  # RequestOutput.abort: frees the slot; the last output then says "cancelled"
+            self.output.abort()  # RequestOutput.abort frees the slot; the last output has the finish reason "cancelled"
 
 
 class TensorRTEngine:
-    """One model version on TensorRT-LLM, with its outputs read by one event loop in a thread."""
+    """A model version on TensorRT-LLM. One event loop in a thread reads the outputs of all calls."""
 
     def __init__(self, folder: Path, settings: TensorRTSettings) -> None:
-        # Imported here: this starts MPI and CUDA, which only this engine needs.
+        # Imported here because the import starts MPI and CUDA, which only this engine needs.
         from tensorrt_llm import LLM, SamplingParams
 
         self._sampling_params = SamplingParams
@@ -72,7 +72,7 @@ class TensorRTEngine:
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
     def counts(self) -> tuple[int, int]:
-        """All count as running: the LLM API does not say which of them its scheduler holds back."""
+        """All calls count as running: the LLM API does not tell which ones wait in its scheduler."""
         return self._running, 0
 
     def close(self) -> None:
@@ -90,12 +90,15 @@ class TensorRTEngine:
             top_k=1 if is_greedy else ask.top_k or None,
             seed=ask.seed,
             stop=list(ask.stop) or None,
-            logprobs=1 if self._gives_logprobs(ask) else None,  # with 1 both samplers give the sampled token's own
+            logprobs=1 if self._gives_logprobs(ask) else None,  # with 1, both samplers include the sampled token
         )
 
     def _gives_logprobs(self, ask: Ask) -> bool:
-        """TensorRT-LLM's default sampler gives those before temperature, top_p and top_k: with any of these they are
-        not what was sampled from. With speculation it has none, and the engine dies of a call that asks for them."""
+        """Whether to request log-probabilities.
+
+        TensorRT-LLM's default sampler computes them before temperature, top_p and top_k; with any of these, they are
+        not those of the sampled distribution. With speculation, a call that requests them crashes the engine.
+        """
         is_plain = ask.sampling.temperature == 1 and ask.sampling.top_p == 1 and not ask.top_k
         return is_plain and not self._settings.llm.get("speculative_config")
 
@@ -108,7 +111,7 @@ class TensorRTEngine:
                 call.output.abort()
             async for output in call.output:
                 call.latest = _progress(call, output, prompt_ids, time.monotonic() - began)
-        except ValueError as error:  # what LLM._check_arguments raises for too long a prompt and the like
+        except ValueError as error:  # from LLM._check_arguments, for example for a prompt that is too long
             call.failure = CallRefused(str(error))
         except Exception as error:  # the engine died or was shut down under the call
             call.failure = EngineError(f"TensorRT-LLM: {type(error).__name__}: {error}", retryable=True)
@@ -118,10 +121,11 @@ class TensorRTEngine:
 
 
 def _progress(call: TensorRTCall, output: Any, prompt_ids: Sequence[int], seconds: float) -> Progress:
-    """`output` is a RequestOutput: its one sequence holds all tokens and all text so far; only what is new is read."""
+    """The progress in a RequestOutput. Its only sequence holds all tokens and text so far; only new tokens are read."""
     sequence = output.outputs[0]
-    if sequence.finish_reason:  # the tokens of a stop string are taken off again: read all once more
-        call.token_ids, call.logprobs = [], []
+    if sequence.finish_reason:  # the tokens of a stop string were removed: read all tokens again
+        call.token_ids = []
+        call.logprobs = []
     call.token_ids += sequence.token_ids[len(call.token_ids) :]
     known = len(call.logprobs)
     pairs = zip((sequence.logprobs or [])[known:], call.token_ids[known:], strict=False)
@@ -139,7 +143,7 @@ def _progress(call: TensorRTCall, output: Any, prompt_ids: Sequence[int], second
 
 
 def _logprob(entry: Any, token: int) -> float:
-    """The sampled token's log-probability: a float, or a Logprob by token id, perhaps of likelier tokens alone."""
+    """The sampled token's log-probability. `entry` is a float, or maps token ids to Logprobs, perhaps without it."""
     if not isinstance(entry, dict):
         return float(entry)
     return float(entry[token].logprob) if token in entry else math.nan

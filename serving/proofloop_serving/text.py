@@ -1,4 +1,4 @@
-"""Text from tokens as they come: a token may be half a character, so a text is only what can no longer change."""
+"""Decodes tokens as they come. A token may be half a character, so only text that can no longer change is shown."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ HALF_A_CHARACTER = "\ufffd"
 
 
 class TextStream:
-    """The text of one answer, token by token."""
+    """Decodes one answer token by token."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
-        self._said, self._shown = 0, 0
+        self._context = 0  # from here on, tokens are decoded again with the new ones
+        self._decoded = 0  # the tokens before this are in `text`
         self.text = ""
 
     def add(self, token: int) -> str:
-        """Take a token; the whole text so far.
+        """Add a token; returns the whole text so far.
 
-        Decodes the last few tokens only, once with and once without the new ones: what a token says may depend on its
-        neighbour.
+        Decodes only the last few tokens, once with and once without the new ones, since a token's text may depend on
+        the token before.
         """
         self._ids.append(token)
-        before = self._decode(self._ids[self._said : self._shown])
-        after = self._decode(self._ids[self._said :])
+        before = self._decode(self._ids[self._context : self._decoded])
+        after = self._decode(self._ids[self._context :])
         if len(after) > len(before) and not after.endswith(HALF_A_CHARACTER):
             self.text += after[len(before) :]
-            self._said, self._shown = self._shown, len(self._ids)
+            self._context = self._decoded
+            self._decoded = len(self._ids)
         return self.text
 
     def _decode(self, ids: list[int]) -> str:
@@ -35,13 +37,14 @@ class TextStream:
 
 
 class StopStrings:
-    """Says when one of some strings is complete in an answer."""
+    """Finds the first complete stop string in an answer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: tuple[str, ...]) -> None:
-        self._stream, self._stop = TextStream(tokenizer), stop
+        self._stream = TextStream(tokenizer)
+        self._stop = stop
 
     def ends(self, token: int) -> str | None:
-        """Take a token; the stop string that stands first in the text, if any does."""
+        """Add a token; returns the stop string that comes first in the text, if any is complete."""
         seen = len(self._stream.text)
         text = self._stream.add(token)
         found = {text.find(each, max(0, seen - len(each) + 1)): each for each in self._stop}

@@ -1,4 +1,4 @@
-"""The engine `transformers` inside Triton: the in-process engine, with the text of a call while it runs."""
+"""The engine `transformers` inside Triton: the in-process engine, plus the text of running calls."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from proofloop_serving.text import TextStream
 
 
 class TransformersCall:
-    """A call of the in-process engine. For one reader."""
+    """A call of the in-process engine. Only one thread may read its progress."""
 
     def __init__(self, call: LocalCall, loaded: LoadedModel) -> None:
-        self._call, self._loaded = call, loaded
+        self._call = call
+        self._loaded = loaded
         self._stream = TextStream(loaded.tokenizer)
         self._streamed = 0
 
@@ -27,11 +28,11 @@ class TransformersCall:
     def progress(self, want_text: bool) -> Progress:
         has_ended = self._call.future.done()
         if has_ended:
-            reason = self._call.result().finish_reason  # raises what made it fail
+            reason = self._call.result().finish_reason  # raises if the call failed
         row = self._call.row
         if row is None:
             return Progress(finish_reason="cancelled" if has_ended else None)
-        count = len(row.logprobs)  # the engine's thread goes on meanwhile, and adds the token first
+        count = len(row.logprobs)  # the engine's thread runs on and adds a token before its log-probability
         if has_ended:
             text = answer_text(self._loaded, row)
         else:
@@ -56,7 +57,7 @@ class TransformersCall:
 
 
 class TransformersEngine:
-    """One model version on our own decoder."""
+    """A model version on our decoder."""
 
     def __init__(self, folder: Path, version: str, settings: TransformersSettings) -> None:
         self._version = version

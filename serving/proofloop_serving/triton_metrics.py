@@ -1,4 +1,4 @@
-"""What a served model counts, beside Triton's own metrics on its metrics port. For one thread: see `triton_model`."""
+"""The metrics of a served model on Triton's metrics port. For one thread: see `triton_model`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from proofloop_serving.asks import Progress
 
 COUNTERS = {
     "prompt_tokens": "Prompt tokens of answered calls",
-    "cached_tokens": "Prompt tokens that had been read before",
+    "cached_tokens": "Prompt tokens that came from the prompt cache",
     "completion_tokens": "Tokens sampled for answered calls",
 }
-GAUGES = {"running": "Calls being answered", "waiting": "Calls that wait for a place in the batch"}
+GAUGES = {"running": "Running calls", "waiting": "Calls waiting for a place in the batch"}
 
 
 class Metrics:
-    """Metrics named proofloop_serving_..., labelled with the version. The families must outlive their metrics."""
+    """Metrics named proofloop_serving_..., labelled with the version. Triton requires families to outlive metrics."""
 
     def __init__(self, version: str) -> None:
         kinds = {name: (text, pb_utils.MetricFamily.COUNTER) for name, text in COUNTERS.items()}

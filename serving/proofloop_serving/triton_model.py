@@ -1,7 +1,7 @@
-"""The Triton Python-backend model: answers the tensors of `proofloop.engine.triton_contract` by the engine inside.
+"""The Triton Python-backend model: serves the tensors of `proofloop.engine.triton_contract` through an engine.
 
-One thread, the pump, sends everything: it looks at the running calls some fifty times a second, so a slow client gets
-fewer and larger chunks and never holds the engine up. It alone touches Triton's metrics, which are not safe to share.
+One thread, the pump, sends all responses. It polls the running calls about fifty times a second, so a slow client gets
+fewer and larger chunks and never delays the engine. Only the pump uses Triton's metrics, which are not thread-safe.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from proofloop_serving.settings import DEFAULT
 from proofloop_serving.triton_metrics import Metrics
 from proofloop_serving.triton_request import Wish, read_wish
 
-LOOK_S = 0.02  # between two looks at the running calls
-CANCEL_LOOK_S = 0.1  # between two questions whether a client went away: each costs a round trip to the server
-ALIVE_S = 5.0  # a stream without news says this often that its call is alive
+POLL_S = 0.02  # between two polls of the running calls
+CANCEL_POLL_S = 0.1  # between two checks for disconnected clients: each check is a round trip to the server
+KEEP_ALIVE_S = 5.0  # a stream without new tokens sends a chunk this often, to show that its call is alive
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
@@ -48,7 +48,7 @@ class TritonPythonModel:
 
     @staticmethod
     def auto_complete_config(config: Any) -> Any:
-        """Declare the contract, so that a load request needs to name backend and parameters only."""
+        """Declare the contract, so that a load request needs only the backend and the parameters."""
         for name, data_type in (LLMAPI_INPUTS | OUR_INPUTS).items():
             config.add_input({"name": name, "data_type": data_type, "dims": [-1], "optional": True})
         for name, data_type in (LLMAPI_OUTPUTS | OUR_OUTPUTS).items():
@@ -58,25 +58,25 @@ class TritonPythonModel:
         return config
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Fetch and load the version. Whatever is wrong makes Triton refuse the load, with one line that says it."""
+        """Fetch and load the version. Raises TritonModelException with a one-line reason; Triton then refuses it."""
         parameters = json.loads(args["model_config"]).get("parameters", {})
-        said = {name: value["string_value"] for name, value in parameters.items()}
-        self._version = said.get(VERSION) or args["model_name"]
+        given = {name: value["string_value"] for name, value in parameters.items()}
+        self._version = given.get(VERSION) or args["model_name"]
         try:
-            self._engine: ServingEngine = open_serving(self._version, said.get(SETTINGS) or DEFAULT)
+            self._engine: ServingEngine = open_serving(self._version, given.get(SETTINGS) or DEFAULT)
         except ProofloopError as error:
             problem = " ".join(str(error).split())
             raise pb_utils.TritonModelException(f"{self._version} cannot be served: {problem}") from error
         self._metrics = Metrics(self._version)
         self._new: queue.SimpleQueue[Stream] = queue.SimpleQueue()
-        self._running: dict[str, RunningCall] = {}  # by request id, those that have one
+        self._running: dict[str, RunningCall] = {}  # the running calls with a request id, by that id
         self._woken = threading.Event()
         self._is_ending = False
         self._pump = threading.Thread(target=self._run_pump, name="pump")
         self._pump.start()
 
     def execute(self, requests: list[Any]) -> None:
-        """Begin every request and return at once; a bad one is answered alone."""
+        """Start all requests and return at once. An invalid request gets its own error."""
         for request in requests:
             sender = request.get_response_sender()
             try:
@@ -85,7 +85,7 @@ class TritonPythonModel:
                 _send_error(sender, error)
 
     def finalize(self) -> None:
-        """Let what runs end: Triton sends nothing new to a model that it unloads."""
+        """Wait for the running calls. Triton sends no new requests to a model that it unloads."""
         self._is_ending = True
         self._woken.set()
         self._pump.join()
@@ -100,7 +100,7 @@ class TritonPythonModel:
             return
         assert wish.ask is not None
         if wish.ask.id and wish.ask.id in self._running:
-            raise CallRefused(f"request id {wish.ask.id!r} is running already: ids are unique per attempt")
+            raise CallRefused(f"request id {wish.ask.id!r} is running already; use a new id for each attempt")
         call = self._engine.begin(wish.ask, self._woken.set)
         if wish.ask.id:
             self._running[wish.ask.id] = call
@@ -110,21 +110,21 @@ class TritonPythonModel:
     def _run_pump(self) -> None:
         try:
             self._send_all()
-        except BaseException:  # a bug: without the pump nobody is answered; start.sh sees it, and Triton ends
+        except BaseException:  # a bug: without the pump no call is answered; start.sh notices and ends Triton
             traceback.print_exc()
             os._exit(1)
 
     def _send_all(self) -> None:
-        """The pump: goes on until the model is unloaded and the last answer is out."""
+        """Send responses until the model is unloaded and the last answer is sent."""
         streams: list[Stream] = []
-        cancel_look = 0.0
+        cancel_polled_s = 0.0
         while streams or not self._new.empty() or not self._is_ending:
-            self._woken.wait(LOOK_S if streams else None)
+            self._woken.wait(POLL_S if streams else None)
             self._woken.clear()
             while not self._new.empty():
                 streams.append(self._new.get())
-            if time.monotonic() - cancel_look > CANCEL_LOOK_S:
-                cancel_look = time.monotonic()
+            if time.monotonic() - cancel_polled_s > CANCEL_POLL_S:
+                cancel_polled_s = time.monotonic()
                 for stream in streams:
                     if stream.sender.is_cancelled():
                         stream.call.cancel()
@@ -132,7 +132,7 @@ class TritonPythonModel:
             self._metrics.show_load(*self._engine.counts())
 
     def _sent_last(self, stream: Stream) -> bool:
-        """Send what is new of a stream; whether that was the last."""
+        """Send the new part of a stream; true if it was the last."""
         try:
             progress = stream.call.progress(want_text=stream.wish.streaming)
         except EngineError as error:
@@ -144,9 +144,11 @@ class TritonPythonModel:
             self._metrics.count(progress)
             stream.sender.send(self._chunk(stream.wish, progress), flags=FINAL)
             return True
-        is_news = len(progress.token_ids) > stream.sent_tokens or time.monotonic() - stream.sent_at > ALIVE_S
-        if stream.wish.streaming and progress.token_ids and is_news:
-            stream.sent_tokens, stream.sent_at = len(progress.token_ids), time.monotonic()
+        has_new_tokens = len(progress.token_ids) > stream.sent_tokens
+        is_due = has_new_tokens or time.monotonic() - stream.sent_at > KEEP_ALIVE_S
+        if stream.wish.streaming and progress.token_ids and is_due:
+            stream.sent_tokens = len(progress.token_ids)
+            stream.sent_at = time.monotonic()
             stream.sender.send(self._chunk(stream.wish, progress))
         return False
 
@@ -155,7 +157,7 @@ class TritonPythonModel:
         self._running.pop(stream.wish.ask.id, None)
 
     def _chunk(self, wish: Wish, progress: Progress) -> Any:
-        """Text, counts and version always; the rest where it was asked for, tokens with the last chunk."""
+        """A response with text, counts and version, and the requested optional outputs; tokens only in the last one."""
         assert wish.ask is not None
         text = progress.text
         if wish.want_echo:
@@ -202,9 +204,10 @@ def _floats(name: str, values: Any) -> Any:
 
 
 def _send_error(sender: Any, error: EngineError) -> None:
-    """A call that can never work is the caller's mistake; anything else may work elsewhere or later.
+    """Send an error with a code by its kind.
 
-    What the model itself could not do, a sick GPU's error say, meets all that it is answering: no proof failed by it.
+    INVALID_ARG: this call can never succeed. UNAVAILABLE: a retry may succeed. INTERNAL: the engine failed, for example
+    by a GPU error, and all its running calls with it; the clients retry elsewhere.
     """
     codes = pb_utils.TritonError
     if isinstance(error, CallRefused):

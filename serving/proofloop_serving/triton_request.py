@@ -1,4 +1,4 @@
-"""Reads one Triton request into what the engine is asked; whatever is wrong is said by name, value and limit."""
+"""Reads a Triton request into a call of the engine. Errors name the input, its value and the limit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from proofloop.errors import CallRefused
 from proofloop.records import Sampling
 from proofloop_serving.asks import Ask
 
-DEFAULT_MAX_TOKENS = 32  # as TensorRT-LLM's SamplingParams has it
+DEFAULT_MAX_TOKENS = 32  # the default of TensorRT-LLM's SamplingParams
 MOST_STOP_STRINGS = 16
 _MESSAGES = TypeAdapter(tuple[ChatMessage, ...])
 
@@ -26,18 +26,18 @@ Read = Callable[[str], "np.ndarray | None"]
 
 @dataclass(frozen=True)
 class Wish:
-    """A request: to cancel the running one of the same id, or to answer `ask` in the form that the flags say."""
+    """A request: to cancel the running call with the same id, or to answer `ask` in the form set by the flags."""
 
     is_stop: bool = False
     ask: Ask | None = None
     streaming: bool = False
     want_echo: bool = True
     want_tokens: bool = False
-    wanted: frozenset[str] = frozenset()  # of the optional outputs
+    wanted: frozenset[str] = frozenset()  # the requested optional outputs
 
 
 def read_wish(request_id: str, read: Read) -> Wish:
-    """Read the tensors of the contract by `read(name)`. Raises CallRefused."""
+    """Read the contract's tensors by `read(name)`. Raises CallRefused for an invalid request."""
     values = {name: array for name in (*LLMAPI_INPUTS, *OUR_INPUTS) if (array := read(name)) is not None}
     if _scalar(values, "stop", False):
         return Wish(is_stop=True)
@@ -54,7 +54,7 @@ def read_wish(request_id: str, read: Read) -> Wish:
 def _ask(request_id: str, values: dict[str, np.ndarray]) -> Ask:
     top_k = _scalar(values, "sampling_param_top_k", 0)
     if top_k < 0:
-        raise CallRefused(f"sampling_param_top_k = {top_k}: must be 0 (all tokens) or more")
+        raise CallRefused(f"sampling_param_top_k = {top_k}: it must be 0 (all tokens) or more")
     seed = _scalar(values, "sampling_param_seed", None)
     return Ask(
         id=request_id,
@@ -80,19 +80,18 @@ def _prompt(values: dict[str, np.ndarray]) -> str | tuple[ChatMessage, ...]:
         where = ".".join(map(str, first["loc"])) or "messages"
         raise CallRefused(f"messages: {where}: {first['msg']}: {str(first['input'])[:80]!r}") from error
     if not messages:
-        raise CallRefused("messages is an empty list: it needs one turn at least")
+        raise CallRefused("messages is an empty list: it needs at least one turn")
     return messages
 
 
 def _sampling(values: dict[str, np.ndarray]) -> Sampling:
-    """Greedy where nothing about sampling is said, as in TensorRT-LLM."""
-    is_said = any(f"sampling_param_{name}" in values for name in ("top_p", "top_k"))
+    """The sampling parameters. Without any, decoding is greedy, as in TensorRT-LLM."""
+    samples = any(f"sampling_param_{name}" in values for name in ("top_p", "top_k"))
     wanted = {
         "max_tokens": _scalar(values, "sampling_param_max_tokens", DEFAULT_MAX_TOKENS),
-        "temperature": _scalar(values, "sampling_param_temperature", 1.0 if is_said else 0.0),
-        "top_p": _scalar(values, "sampling_param_top_p", 1.0),
+        "temperature": _decimal(_scalar(values, "sampling_param_temperature", 1.0 if samples else 0.0)),
+        "top_p": _decimal(_scalar(values, "sampling_param_top_p", 1.0)),
     }
-    wanted["temperature"], wanted["top_p"] = _decimal(wanted["temperature"]), _decimal(wanted["top_p"])
     try:
         return Sampling(**wanted)
     except ValidationError as error:
@@ -101,14 +100,14 @@ def _sampling(values: dict[str, np.ndarray]) -> Sampling:
 
 
 def _decimal(value: float) -> float:
-    """The decimal that was meant: 0.9 travels as 0.89999998."""
+    """The decimal that the client meant: a float32 turns 0.9 into 0.89999998."""
     return float(np.format_float_positional(np.float32(value), unique=True))
 
 
 def _stop(values: dict[str, np.ndarray]) -> tuple[str, ...]:
     found = tuple(_text("sampling_param_stop", each) for each in values.get("sampling_param_stop", np.array([])).flat)
     if "" in found or len(found) > MOST_STOP_STRINGS:
-        raise CallRefused(f"sampling_param_stop = {json.dumps(found)}: up to {MOST_STOP_STRINGS}, none of them empty")
+        raise CallRefused(f"sampling_param_stop = {json.dumps(found)}: at most {MOST_STOP_STRINGS}, none of them empty")
     return found
 
 
@@ -124,4 +123,4 @@ def _text(name: str, value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError as error:
-        raise CallRefused(f"{name} is no UTF-8: {error}") from error
+        raise CallRefused(f"{name} is not UTF-8: {error}") from error

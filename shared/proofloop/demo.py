@@ -1,4 +1,4 @@
-"""The demo's run: what `proofloop demo` does is demo.toml beside this file, nothing hidden."""
+"""The run of `proofloop demo`: demo.toml beside this file, with the seed filled in."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUICK_STEPS = 2
 
 
 def demo_spec(seed: int, *, quick: bool = False) -> RunSpec:
-    """The run with this seed; the quick one takes two steps a role and shows that it runs, not that it learns."""
+    """The demo's run with this seed. `quick` trains only two steps a role: a smoke test that shows no learning."""
     fields = tomllib.loads(files("proofloop").joinpath("demo.toml").read_text("utf-8"))
     fields |= {"name": f"demo-{seed}" + ("-quick" if quick else ""), "seed": seed}
     for role in TRAINED_ROLES:

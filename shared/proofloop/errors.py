@@ -4,16 +4,17 @@ ProofloopError
 ├── ConfigError          the user's input is wrong: one line, exit code 2
 ├── StoreError           the object store did not do what was asked
 │   ├── NotFound         no object under that key
-│   └── CorruptObject    an object is there and cannot be read as what it should be
-├── BusError             the message broker is away or refuses
-├── EngineError          a model call failed; says whether trying again can help
-│   ├── CallRefused      this one call can never work, others can: its proof or critique is recorded as failed
-│   └── AccessRefused    no call of this process can work: its key is missing or wrong
-├── BudgetUsedUp         a run has used what its [budget] allows: it can be resumed with more, exit code 4
-├── Retry                a handler asks for the message again, later
-└── Reject               a handler says that this message can never work: dead letter
+│   └── CorruptObject    an object exists but its content is damaged or has the wrong form
+├── BusError             the message broker is unavailable or refuses
+├── EngineError          a model call failed; `retryable` tells whether a retry can succeed
+│   ├── CallRefused      this call can never succeed, others can: its proof or critique is recorded as failed
+│   └── AccessRefused    no call of this process can succeed: its key is missing or wrong
+├── BudgetUsedUp         a run has used up its [budget]; it can be resumed with a larger one, exit code 4
+├── Retry                a handler asks for a later redelivery of its message
+└── Reject               a handler cannot ever handle this message: it becomes a dead letter
 
-Anything else that leaves a handler is a bug: redelivered up to the delivery limit, then a dead letter.
+Any other exception that leaves a handler is a bug. The bus redelivers the message up to the delivery limit and then
+makes it a dead letter.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from __future__ import annotations
 import shlex
 
 TRUST_HINT = "set SSL_CERT_FILE to the certificate of the authority that signed it"
-"""The way out for whoever runs broker or store with an authority of their own."""
+"""The hint for a broker or store whose certificate comes from a private authority."""
 
 
 def install_hint(*parts: str) -> str:
-    """The way out where parts are missing: roles, `serving`, or extras of the core as `[cluster]`.
+    """The command that installs missing parts: roles, `serving`, or extras of the core such as `[cluster]`.
 
-    By folder, not by name: PyPI's `proofloop` is another project.
+    It names folders, not packages: PyPI's `proofloop` is another project.
     """
     needed = ("serving", *parts) if "trainer" in parts else parts
     return f"in a clone of proofloop: pip install {' '.join(shlex.quote(_folder_of(part)) for part in needed)}"
@@ -40,11 +41,11 @@ def _folder_of(part: str) -> str:
 
 
 class ProofloopError(Exception):
-    """The root: catch this to catch whatever proofloop says on purpose."""
+    """The root of all errors that proofloop raises on purpose."""
 
 
 class ConfigError(ProofloopError):
-    """A value the user gave cannot be used; `hint` is the way out."""
+    """A value that the user gave cannot be used; `hint` tells how to fix it."""
 
     def __init__(self, problem: str, hint: str = "") -> None:
         super().__init__(problem)
@@ -56,7 +57,7 @@ class ConfigError(ProofloopError):
 
 
 class StoreError(ProofloopError):
-    """The object store is away, full, or refuses."""
+    """The object store is unavailable, full, or refuses."""
 
 
 class NotFound(StoreError):
@@ -64,26 +65,30 @@ class NotFound(StoreError):
 
 
 class CorruptObject(StoreError):
-    """The object under this key is not what it should be."""
+    """The object under this key is damaged or has the wrong form."""
 
 
 class BusError(ProofloopError):
-    """The message broker is away, blocked, or refuses."""
+    """The message broker is unavailable, blocked, or refuses."""
 
 
 class EngineError(ProofloopError):
-    """A model call failed. `retryable` is true when the same call may work later: in `after_s`, if the engine says.
+    """A model call failed.
 
-    `hint` is the way out, where the engine knows one. `cause` is the problem without what differs from call to call,
-    so that it can be counted. `partial` and `partial_reasoning` are what had come of the answer.
+    `retryable` is true if the same call may succeed later. `after_s` is the wait in seconds, if the engine named one.
+    `hint` tells how to fix it, if the engine knows. `cause` is the problem without details of the single call, so that
+    equal problems can be counted. `partial` and `partial_reasoning` are the received parts of the answer.
     """
 
     def __init__(
         self, problem: str, *, retryable: bool, after_s: float | None = None, hint: str = "", cause: str = ""
     ) -> None:
         super().__init__(problem)
-        self.problem, self.hint, self.cause = problem, hint, cause
-        self.retryable, self.after_s = retryable, after_s
+        self.problem = problem
+        self.hint = hint
+        self.cause = cause
+        self.retryable = retryable
+        self.after_s = after_s
         self.partial = self.partial_reasoning = ""
 
     def __str__(self) -> str:
@@ -91,32 +96,33 @@ class EngineError(ProofloopError):
 
 
 class CallRefused(EngineError):
-    """The engine works and will never answer this call: too long a prompt, a filtered answer."""
+    """The engine works but will never answer this call: the prompt is too long, or the answer was filtered."""
 
     def __init__(self, problem: str, *, hint: str = "", cause: str = "") -> None:
         super().__init__(problem, retryable=False, hint=hint, cause=cause)
 
 
 class AccessRefused(EngineError):
-    """The engine does not let this process ask."""
+    """The engine denies access to this process."""
 
     def __init__(self, problem: str, *, hint: str = "", cause: str = "") -> None:
         super().__init__(problem, retryable=False, hint=hint, cause=cause)
 
 
 class BudgetUsedUp(ProofloopError):
-    """The run's [budget] is used up; `hint` is the way on."""
+    """The run's [budget] is used up; `hint` tells how to continue."""
 
     def __init__(self, problem: str, hint: str = "") -> None:
         super().__init__(problem)
-        self.problem, self.hint = problem, hint
+        self.problem = problem
+        self.hint = hint
 
     def __str__(self) -> str:
         return f"{self.problem}\nhint: {self.hint}" if self.hint else self.problem
 
 
 class Retry(ProofloopError):
-    """Deliver this message again after `after_s` seconds; it counts as no failure of the message."""
+    """Deliver this message again after `after_s` seconds. The delivery does not count as a failure."""
 
     def __init__(self, reason: str, *, after_s: float = 1.0) -> None:
         super().__init__(reason)
@@ -124,4 +130,4 @@ class Retry(ProofloopError):
 
 
 class Reject(ProofloopError):
-    """This message can never be handled: send it to the dead letters with this reason."""
+    """This message can never be handled. The bus moves it to the dead letters with this reason."""

@@ -1,6 +1,6 @@
-"""Evaluations are small runs of the same walk on the test split: the same code proves and labels, the checker measures.
+"""Evaluation before and after training: small runs on the test split, measured by the domain's exact checker.
 
-Verifiers are compared on the *same* proofs: those that the first generator wrote before any training.
+The verifiers before and after are compared on the *same* proofs, which the first generator wrote before any training.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from proofloop.walk import LocalWalk, create_run, planned_proofs
 
 
 class Summary(Record):
-    """What a run with training comes to."""
+    """The figures of a run with training before and after it, and the whole run's duration in seconds."""
 
     run_id: str
     seconds: float
@@ -32,7 +32,7 @@ class Summary(Record):
 
 
 class EvalSize(Record):
-    """How much an evaluation measures: each figure's interval narrows with the root of it."""
+    """The size of an evaluation. The figures' intervals narrow with the square root of `problems`."""
 
     problems: int = 256
     proofs_per_problem: int = 2
@@ -47,14 +47,17 @@ Report = Callable[[str, Progress], None]
 def evaluate_before(
     spec: RunSpec, store: Store, engines: Engines, size: EvalSize, report: Report, stopping: threading.Event
 ) -> Evaluation:
-    """The figures of the models that the run begins with."""
+    """Measure the models that the run begins with. Raises ConfigError if the problems have no exact checker."""
     return _evaluate(_eval_spec(spec, "before", spec.models, size), store, engines, report, stopping)
 
 
 def evaluate_after(
     spec: RunSpec, store: Store, engines: Engines, size: EvalSize, report: Report, stopping: threading.Event
 ) -> Evaluation:
-    """The figures of the models in service at the end: the generator's own new proofs, the verifier on `before`'s."""
+    """Measure the models in service at the end: the generator on new proofs, the verifier on those of `before`.
+
+    Raises ConfigError if the problems have no exact checker.
+    """
     tools = Tools(store, engines.of)
     served = Models(**{role: tools.serving(spec.name, role) for role in ("generator", "verifier", "meta_verifier")})
     judging = _eval_spec(spec, "after-verifier", served, size)
@@ -62,19 +65,19 @@ def evaluate_after(
     verifier = _evaluate(judging, store, engines, report, stopping)
     proving = _eval_spec(spec, "after-generator", served, size.model_copy(update={"n": 1, "m": 1, "k": 1}))
     generator = _evaluate(proving, store, engines, report, stopping)
-    own = {name: getattr(generator, name) for name in ("pass_at_1", "self_eval_error")}
-    return verifier.model_copy(update=own)
+    return verifier.model_copy(update={"pass_at_1": generator.pass_at_1, "self_eval_error": generator.self_eval_error})
 
 
 def find_summary(store: Store, run_id: str) -> Summary | None:
-    """The summary of a run that was evaluated before and after."""
+    """The summary of a run that was evaluated before and after training; None if there is none."""
     return find_record(store, keys.summary(run_id), Summary)
 
 
 def _eval_spec(spec: RunSpec, name: str, models: Models, size: EvalSize) -> RunSpec:
     if spec.problems.domain is None:
         raise ConfigError(
-            f"run {spec.name!r} has problems without an exact checker", "evaluate by people's grades instead"
+            f"run {spec.name!r} has problems without an exact checker",
+            "grade proofs with `proofloop review` and compare the labels with the grades",
         )
     problems = Problems(
         domain=spec.problems.domain, split="test", count=size.problems, proofs_per_problem=size.proofs_per_problem
@@ -103,7 +106,7 @@ def _evaluate(spec: RunSpec, store: Store, engines: Engines, report: Report, sto
 
 
 def _copy_proofs(store: Store, source: str, target: str, verifier_version: str) -> None:
-    """Give a run the proofs of another: its generator finds them written and only asks for their reviews."""
+    """Copy the proofs of one run to another, whose generator then finds them in the store and writes none."""
     for proof in proofs_of(store, source):
         copy = proof.model_copy(update={"run_id": target, "verifier_version": verifier_version})
         put_record(store, keys.proof(target, proof.id), copy)

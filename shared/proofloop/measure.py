@@ -1,7 +1,8 @@
-"""How good the models really are: the exact checker's word on a run's records. It measures; it never rewards.
+"""Measures models by the exact checker, on the records of a run. The figures never reward a model.
 
-Intervals are 95 %, normal, with problems as clusters: proofs of one problem, and critiques of one proof, are alike.
-Where all clusters are 0 or all are 1 the bound is the exact one for so many; one cluster alone bounds nothing.
+Intervals are 95 % normal intervals with problems as clusters, since proofs of one problem, and critiques of one proof,
+are correlated. If all values are 0 or all are 1, the bound is Clopper and Pearson's exact one for the number of
+clusters. A single cluster gives the interval [0, 1].
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Z95 = 1.96
 
 
 class Figure(Record):
-    """A measured mean with its 95 % interval; None where there was no case to measure."""
+    """A measured mean with its 95 % interval; value, low and high are None if there were no cases."""
 
     value: float | None
     low: float | None
@@ -38,10 +39,12 @@ class Figure(Record):
 class Evaluation(Record):
     """The six figures of a run against the exact checker.
 
-    pass_at_1: share of proofs that are right. self_eval_error: mean |s' - s| of readable proofs. verifier_accuracy:
-    share of critiques with the right score. verifier_faithfulness: share of the flawed proofs scored right whose named
-    step and kind are the checker's. label_agreement: share of decided labels that are right. label_undecided: share of
-    readable proofs left undecided.
+    - pass_at_1: share of proofs that are right
+    - self_eval_error: mean |s' - s| of readable proofs (s': the generator's own score, s: the true score)
+    - verifier_accuracy: share of critiques with the right score
+    - verifier_faithfulness: share of right-scored critiques of flawed proofs that name the checker's step and kind
+    - label_agreement: share of decided labels that are right
+    - label_undecided: share of readable proofs left undecided
     """
 
     pass_at_1: Figure
@@ -53,10 +56,10 @@ class Evaluation(Record):
 
 
 class RefinementFigures(Record):
-    """What refinement brings, section 3.3.2.
+    """The gain from sequential refinement, section 3.3.2.
 
-    pass_at_1: share of right proofs after 1, 2, ... iterations. best_by_self_score: share of problems where the proof
-    that rates itself highest is right; of several that do, their mean counts.
+    - pass_at_1: share of right proofs after 1, 2, ... iterations
+    - best_by_self_score: share of problems whose proof with the highest self-score is right; ties count by their mean
     """
 
     pass_at_1: tuple[Figure, ...]
@@ -64,7 +67,7 @@ class RefinementFigures(Record):
 
 
 class Clusters:
-    """A running mean over clustered values: two sums a cluster, whatever the number of values."""
+    """A running mean over clustered values. It keeps only a sum and a count for each cluster."""
 
     def __init__(self) -> None:
         self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
@@ -91,8 +94,9 @@ class Clusters:
 
     @property
     def error(self) -> float:
-        """The mean's standard error, robust to clusters; 0 for one cluster."""
-        mean, clusters = self.mean, len(self._sums)
+        """The cluster-robust standard error of the mean; 0 for one cluster."""
+        mean = self.mean
+        clusters = len(self._sums)
         squares = sum((total - mean * count) ** 2 for total, count in self._sums.values())
         return math.sqrt(squares * clusters / max(1, clusters - 1)) / self.cases
 
@@ -100,7 +104,7 @@ class Clusters:
 def _interval(mean: float, error: float, clusters: int) -> tuple[float, float]:
     if clusters == 1:
         return 0.0, 1.0
-    if mean in (0.0, 1.0):  # Clopper and Pearson's, for no failure or no success
+    if mean in (0.0, 1.0):  # Clopper and Pearson's bound for no success or no failure
         bound = 0.025 ** (1 / clusters)
         return (bound, 1.0) if mean else (0.0, 1 - bound)
     return max(0.0, mean - Z95 * error), min(1.0, mean + Z95 * error)
@@ -114,13 +118,13 @@ def proofs_of(store: Store, run_id: str) -> Iterator[Proof]:
 
 
 def critiques_of(store: Store, run_id: str, proof_id: str) -> Iterator[Critique]:
-    """The verifier's critiques of a proof that are in the store."""
+    """The stored critiques of a proof."""
     for key in store.list(keys.critiques(run_id, proof_id)):
         yield get_record(store, key, Critique)
 
 
 def evaluate_run(store: Store, run_id: str, domain: Domain) -> Evaluation:
-    """The figures of a run, in one pass over its records."""
+    """Measure a run in one pass over its records. Raises LookupError for a question that the checker cannot read."""
     found: dict[str, Clusters] = {name: Clusters() for name in Evaluation.model_fields}
     for proof in proofs_of(store, run_id):
         question = get_record(store, keys.problem(run_id, proof.problem_id), Problem).question
@@ -129,27 +133,28 @@ def evaluate_run(store: Store, run_id: str, domain: Domain) -> Evaluation:
 
 
 def refinement_figures(store: Store, run_id: str, domain: Domain, iterations: int) -> RefinementFigures:
-    """How a run's proofs grew better from attempt to attempt."""
+    """Measure how a run's proofs improved over the attempts of sequential refinement."""
     by_iteration = [Clusters() for _ in range(iterations)]
-    rated: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    rated: dict[str, list[tuple[float, float]]] = defaultdict(list)  # by problem: self-score, is right
     for proof in proofs_of(store, run_id):
         question = get_record(store, keys.problem(run_id, proof.problem_id), Problem).question
         attempts = [get_record(store, key, Proof) for key in store.list(keys.attempts(run_id, proof.id))]
         rights = [_is_right(attempt, question, domain) for attempt in (*attempts, proof)]
         for number, clusters in enumerate(by_iteration):
             clusters.add(proof.problem_id, rights[min(number, len(rights) - 1)])
-        rated[proof.problem_id].append((-1.0 if proof.verdict.score is None else proof.verdict.score, rights[-1]))
+        self_score = -1.0 if proof.verdict.score is None else proof.verdict.score
+        rated[proof.problem_id].append((self_score, rights[-1]))
     best = Clusters()
     for problem, pairs in rated.items():
         highest = max(pairs)[0]
-        best.add(problem, fmean(right for own, right in pairs if own == highest))
+        best.add(problem, fmean(right for self_score, right in pairs if self_score == highest))
     return RefinementFigures(
         pass_at_1=tuple(clusters.figure() for clusters in by_iteration), best_by_self_score=best.figure()
     )
 
 
 def search_figures(store: Store, run_id: str, domain: Domain) -> tuple[Figure, ...]:
-    """What a search brings: the share of problems whose best proof is right, after the first proofs and each round."""
+    """The share of problems whose best proof is right: after the first proofs, then after each round of a search."""
     ended = list(searches_of(store, run_id))
     by_round = [Clusters() for _ in range(max((len(found.best_by_round) for found in ended), default=0))]
     for found in ended:

@@ -1,7 +1,7 @@
-"""Every metric there is: name, unit, labels and help. docs/operations.md has the same table, and a test compares them.
+"""All metrics: name, unit, labels and help. docs/operations.md has the same table, and a test compares the two.
 
-No label ever names a run, a problem or a proof: the series of a process stay few, whatever it works on. Model versions
-are labels, the last used ones of each role only.
+No label names a run, a problem or a proof, so a process has few series however much it handles. Model versions are
+labels, but only the most recently used ones of each role.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 VERSIONS_KEPT = 8
-"""Model versions of a role that have series; those of the version unused for longest are dropped."""
+"""How many model versions of a role have series. The series of the least recently used version are dropped."""
 
 SECONDS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0)
-"""Upper ends of the histograms' buckets: from a lookup in the store to the longest proof."""
+"""Upper bounds of the histogram buckets in seconds: from a store lookup to the longest proof."""
 
 OUTCOMES = ("acked", "requeued", "failed", "dead")
 RETRIES = ("asked", "store", "broker", "failure")
@@ -31,17 +31,18 @@ LABELS = (
     ("undecided", "undecided"),
     ("unreadable", "unreadable"),
 )
-"""The values of the labels, known beforehand: their series begin at 0."""
+"""All values of the metrics' labels, so that their series can start at 0."""
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # it would double the number of series
 
 
 class Metrics:
-    """The metrics of one process, in a registry of their own. Safe to share between threads."""
+    """The metrics of one process, in a separate registry. Safe to share between threads."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
         seconds = partial(Histogram, registry=registry, buckets=SECONDS)
         of_version = ("role", "model_version")
         self.queue_wait = seconds(
@@ -58,7 +59,7 @@ class Metrics:
             ("role", "outcome"),
         )
         self.retries = counter(
-            "proofloop_retries_total", "Messages put back; reason: asked, store, broker or failure", ("role", "reason")
+            "proofloop_retries_total", "Messages put back; reason: asked (the handler asked for a later delivery), store, broker or failure", ("role", "reason")
         )
         self.dead_letters = counter("proofloop_dead_letters_total", "Messages given up", ("role",))
         self.in_work = gauge("proofloop_messages_in_work", "Messages being handled now", ("role",))
@@ -69,7 +70,7 @@ class Metrics:
         self.engine_calls = counter("proofloop_engine_calls_total", "Answered engine calls", of_version)
         self.engine_failures = counter(
             "proofloop_engine_failures_total",
-            "Engine calls without an answer; reason: refused (this call), away or unusable (all calls)",
+            "Engine calls without an answer; reason: refused (this call); away or unusable (all calls)",
             ("role", "reason"),
         )
         self.prompt_tokens = counter("proofloop_prompt_tokens_total", "Tokens of the prompts", of_version)
@@ -79,14 +80,14 @@ class Metrics:
         self.completion_tokens = counter("proofloop_completion_tokens_total", "Tokens of the answers", of_version)
         self.verdicts = counter(
             "proofloop_verdicts_total",
-            "Answers by what they turned out to be: valid, malformed, truncated or engine_failed",
+            "Answers by outcome: valid, malformed, truncated or engine_failed",
             (*of_version, "outcome"),
         )
         self.labels = counter(
             "proofloop_labels_total", "Labels written, each once in all processes", ("outcome", "kind")
         )
         self.model = gauge(
-            "proofloop_model_info", "1 for the version that the role asked last, 0 for those before", of_version
+            "proofloop_model_info", "1 for the version that the role used last, 0 for earlier ones", of_version
         )
         build = gauge("proofloop_build_info", "Always 1", ("version", "python"))
         build.labels(version("proofloop"), platform.python_version()).set(1)
@@ -102,7 +103,7 @@ class Metrics:
         self._versions: dict[str, list[str]] = defaultdict(list)
 
     def begin(self, role: str) -> None:
-        """Show what the role counts at 0: a counter that first appears with its first event never increased."""
+        """Create the role's counters at 0: Prometheus sees no increase in a counter that first appears as 1."""
         for outcome in OUTCOMES:
             self.messages.labels(role, outcome)
         for reason in RETRIES:
@@ -131,12 +132,12 @@ class Metrics:
         self.completion_tokens.labels(role, version).inc(completion)
 
     def total(self, counter: Counter, **labels: str) -> int:
-        """What a counter has counted under these labels."""
+        """The sum of a counter over all series with these labels."""
         samples = (sample for metric in counter.collect() for sample in metric.samples)
         return int(sum(sample.value for sample in samples if labels.items() <= sample.labels.items()))
 
     def _use(self, role: str, version: str) -> None:
-        """Note the version that a role asked last; forget the one unused for longest when they are too many."""
+        """Mark the version as the role's current one; drop the least recently used version if there are too many."""
         with self._lock:
             versions = self._versions[role]
             if versions and versions[-1] == version:

@@ -1,8 +1,8 @@
-"""Which model version each role serves in a run.
+"""The model versions of a run: which are published, and which each role serves.
 
-It is a log that only grows: promote, rollback and an event that comes twice or late are all safe.
+The served versions are an append-only log, so promotion, rollback and duplicate or late events are all safe.
 
-A version is named by the key prefix of its files in the store ("runs/demo/models/verifier/000003"), or by any name the
+A version's name is the key prefix of its files in the store ("runs/demo/models/verifier/000003"), or any name that the
 engine knows.
 """
 
@@ -23,49 +23,49 @@ from proofloop.records import ModelRole, Record
 from proofloop.store import LocalStore, Store, get_record
 
 MANIFEST = "manifest.json"
-"""Written last: a version without it was never finished and is never served."""
+"""The version's list of files, written last. A version without it is incomplete and never served."""
 
 PUBLISHED = "published"
-"""How the reason of a version begins that the trainer brought."""
+"""The prefix of the log reason for a version that the trainer published."""
 
 ROLLED_BACK = "rolled back after"
-"""How the reason of a rollback begins; what follows makes it unique."""
+"""The prefix of the log reason for a rollback; the rest makes the reason unique."""
 
 
 class Served(Record):
-    """One line of the log: this version went into service because of that."""
+    """One line of the log: a version that went into service, and the reason."""
 
     version: str
     reason: str
 
 
 def served_log(store: Store, run_id: str, role: ModelRole) -> list[Served]:
-    """The versions that were put in service, oldest first."""
+    """The log of a role: every version that went into service, oldest first."""
     return [get_record(store, key, Served) for key in store.list(keys.served(run_id, role))]
 
 
 def last_served(store: Store, run_id: str, role: ModelRole) -> str | None:
-    """The version in service, by the log's last line alone; None while there is no line."""
+    """The version in service, read from the log's last line; None if the log is empty."""
     last = deque(store.list(keys.served(run_id, role)), maxlen=1)
     return get_record(store, last[0], Served).version if last else None
 
 
 def put_in_service(store: Store, run_id: str, role: ModelRole, version: str) -> None:
-    """Append a published version to the log, unless it was adopted before, even if it was rolled back since."""
+    """Append a published version to the log, unless it was adopted before. A version rolled back since stays out."""
     while not is_adopted(log := served_log(store, run_id, role), version):
         _append(store, run_id, role, version, f"{PUBLISHED} {version}", place=len(log))
 
 
 def is_adopted(log: Iterable[Served], version: str) -> bool:
-    """Whether this published version, or a later one, went into service: its event came twice, or late.
+    """Whether this published version or a later one went into service already: its event is a duplicate or late.
 
-    The names of a role's versions sort as their numbers do, which have zeros in front.
+    A role's version names sort like their zero-padded numbers.
     """
     return any(line.reason.startswith(PUBLISHED) and line.version >= version for line in log)
 
 
 def _append(store: Store, run_id: str, role: ModelRole, version: str, reason: str, *, place: int) -> bool:
-    """Write the line at this place; false if another writer was first."""
+    """Write the log's line number `place`; false if another writer was first."""
     line = Served(version=version, reason=reason)
     key = f"{keys.served(run_id, role)}{place:06d}.json"
     return store.put_if_absent(key, line.model_dump_json().encode(), durable=True)
@@ -78,15 +78,15 @@ def published_versions(store: Store, run_id: str, role: ModelRole) -> list[str]:
 
 
 Prepare = Callable[[str], None]
-"""Makes a version ready in the run's engine, or raises: then what served goes on serving."""
+"""Loads a version into the run's engine. If it raises, the present version stays in service."""
 
 
 def promote(
     store: Store, run_id: str, role: ModelRole, version: str, first: str, prepare: Prepare = lambda version: None
 ) -> str:
-    """Put a complete version in service by hand, once it is ready; its name.
+    """Put a complete version in service on a user's request, after `prepare`. Returns the version's name.
 
-    `version` may be its number; `first` is the one that the run began with.
+    `version` is a name or a number. `first` is the version in the run file, which the run began with.
     Raises ConfigError if there is no such version, CorruptObject if it is damaged.
     """
     published = published_versions(store, run_id, role)
@@ -104,27 +104,29 @@ def promote(
 
 
 def rollback(store: Store, run_id: str, role: ModelRole, first: str, prepare: Prepare = lambda version: None) -> str:
-    """Take the present version back: the one that stood before it serves again, `first` at last; its name.
+    """Take the present version out of service and serve its predecessor again, after `prepare`.
 
-    Raises ConfigError.
+    `first` is the version in the run file, which the run began with. Returns the predecessor's name. Raises ConfigError
+    if there is none, or if another version went into service meanwhile.
     """
     log = served_log(store, run_id, role)
-    standing = _standing(first, log)
-    if len(standing) < 2:
+    history = _history(first, log)
+    if len(history) < 2:
         raise ConfigError(
             f"{role} in run {run_id} serves its first version {first!r}", "there is nothing to roll back to"
         )
-    prepare(standing[-2])
-    if not _append(store, run_id, role, standing[-2], f"{ROLLED_BACK} {len(log)}", place=len(log)):
+    previous = history[-2]
+    prepare(previous)
+    if not _append(store, run_id, role, previous, f"{ROLLED_BACK} {len(log)}", place=len(log)):
         raise ConfigError(
-            f"{role} in run {run_id}: another version went into service meanwhile, nothing was rolled back",
-            "see `proofloop models list`, and call again if it is still to go",
+            f"{role} in run {run_id}: another version went into service meanwhile; nothing was rolled back",
+            "see `proofloop models list`, then run the command again if the rollback is still needed",
         )
-    return standing[-2]
+    return previous
 
 
-def _standing(first: str, log: list[Served]) -> list[str]:
-    """The versions that nobody took back, oldest first; the last is in service. Rolling back twice goes back two."""
+def _history(first: str, log: list[Served]) -> list[str]:
+    """The versions that were not rolled back, oldest first; the last is in service. Two rollbacks go back by two."""
     versions = [first]
     for line in log:
         if line.reason.startswith(ROLLED_BACK):
@@ -135,7 +137,7 @@ def _standing(first: str, log: list[Served]) -> list[str]:
 
 
 def manifest_files(store: Store, version: str) -> dict[str, str]:
-    """SHA-256 by file name, from the version's manifest."""
+    """The SHA-256 digests of a version's files by name, from its manifest. Raises NotFound, CorruptObject."""
     try:
         manifest = json.loads(store.get(f"{version}/{MANIFEST}"))
         return {str(entry["name"]): str(entry["sha256"]) for entry in manifest["files"]}
@@ -144,14 +146,14 @@ def manifest_files(store: Store, version: str) -> dict[str, str]:
 
 
 def verify_version(store: Store, version: str) -> None:
-    """Raises CorruptObject naming the file whose digest is not the manifest's."""
+    """Compare all files with the manifest. Raises CorruptObject that names the first file that differs."""
     for name, expected in manifest_files(store, version).items():
         for _ in _verified(store, f"{version}/{name}", expected):
             pass
 
 
 def _verified(store: Store, key: str, expected: str) -> Iterator[bytes]:
-    """A file of a version, piece by piece: a shard may be larger than memory. Raises CorruptObject at the end."""
+    """A file in chunks, since a shard may be larger than memory. Raises CorruptObject after the last if it differs."""
     found = hashlib.sha256()
     try:
         for chunk in store.chunks(key):
@@ -163,24 +165,24 @@ def _verified(store: Store, key: str, expected: str) -> Iterator[bytes]:
         raise CorruptObject(f"{key} has digest {found.hexdigest()[:12]}, its manifest says {expected[:12]}")
 
 
-@lru_cache(maxsize=1024)  # it reads what is installed, and is asked at every call of a model
+@lru_cache(maxsize=1024)  # runs at every model call, and entry_points() reads the disk
 def is_beside_run_file(version: str) -> bool:
-    """Whether `version_folder` looks for it in the folder of the run file."""
+    """Whether the version is a relative path, which `version_folder` resolves against the run file's folder."""
     is_known = version.startswith("runs/") or entry_points(group="proofloop.models", name=version)
     return not is_known and not Path(version).is_absolute()
 
 
 def named_folder(name: str, base: Path) -> Path:
-    """A model that comes with an installed package (entry points `proofloop.models`), or a folder, from `base` on."""
+    """The folder of a model: from an installed package (entry point `proofloop.models`), else the path below `base`."""
     for point in entry_points(group="proofloop.models", name=name):
         return Path(point.load()())
     return base / name
 
 
 def version_folder(store: Store, cache: Path, version: str, base: Path = Path()) -> Path:
-    """A local folder with the version's files: where they lie already, or a verified copy in `cache`.
+    """A local folder with the version's files: the files of a local store, or a verified copy in `cache`.
 
-    A name that is no version of a run is that of a `named_folder`.
+    A name that does not begin with "runs/" is resolved by `named_folder`. Raises NotFound, CorruptObject, StoreError.
     """
     if not version.startswith("runs/"):
         return named_folder(version, base)
@@ -193,7 +195,7 @@ def version_folder(store: Store, cache: Path, version: str, base: Path = Path())
 
 
 def _fetch(store: Store, version: str, target: Path) -> None:
-    """Copy a version's files, verified, to a folder that appears whole: other processes look there too."""
+    """Copy and verify a version's files. The rename at the end makes the folder appear complete to other processes."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{target.name}.", dir=target.parent) as scratch:
         whole = Path(scratch, target.name)
@@ -210,9 +212,9 @@ def _fetch(store: Store, version: str, target: Path) -> None:
 
 
 def publish_folder(store: Store, folder: Path, version: str) -> str:
-    """Copy a finished folder into the store, manifest last, unless it is there; the manifest's digest."""
+    """Copy a finished folder into the store, manifest last, unless the version exists. Returns `manifest_digest`."""
     if not store.exists(f"{version}/{MANIFEST}"):
-        store.delete_prefix(f"{version}/")  # what a killed trainer began
+        store.delete_prefix(f"{version}/")  # the incomplete copy of a killed trainer
         names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
         for name in [*names, MANIFEST]:
             store.put_if_absent(f"{version}/{name}", (folder / name).read_bytes(), durable=True)
@@ -220,5 +222,5 @@ def publish_folder(store: Store, folder: Path, version: str) -> str:
 
 
 def manifest_digest(store: Store, version: str) -> str:
-    """The SHA-256 of a complete version's manifest: it names the digests of all the version's files."""
+    """The SHA-256 of a complete version's manifest, which holds the digests of all its files. Raises NotFound."""
     return hashlib.sha256(store.get(f"{version}/{MANIFEST}")).hexdigest()

@@ -1,4 +1,4 @@
-"""The method's rewards as pure functions, each with its equation in arXiv 2511.22570; every factor is kept by name."""
+"""The rewards of DeepSeekMath-V2 (arXiv 2511.22570) as pure functions, each with its equation; factors have names."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Literal
 RewardPreset = Literal["paper", "weighted"]
 
 PAPER_ALPHA, PAPER_BETA = 0.76, 0.24
-"""Weights of proof and self-evaluation in eq. (5)."""
+"""The weights of proof score and self-evaluation in eq. (5)."""
 
 PROOF_WEIGHT, SELF_WEIGHT, FORMAT_WEIGHT = 0.6, 0.3, 0.1
-"""The preset "weighted": proof correctness, accuracy of the self-evaluation, format; a wrong format vetoes all."""
+"""The weights of the preset "weighted": proof score, accuracy of the self-score, format. A wrong format gives 0."""
 
 
 @dataclass(frozen=True)
 class Reward:
-    """A reward in [0, 1] and the factors that made it."""
+    """A reward in [0, 1] and its factors by name."""
 
     total: float
     parts: dict[str, float]
 
 
 def score_reward(predicted: float, actual: float) -> float:
-    """R_score(s', s) = 1 - |s' - s|, eq. (1)."""
+    """R_score(s', s) = 1 - |s' - s|, eq. (1), of two scores in [0, 1]."""
     return 1.0 - abs(predicted - actual)
 
 
 def verifier_reward(*, predicted: float | None, actual: float, meta_quality: float | None = None) -> Reward:
-    """R_format * R_score, eq. (2); with `meta_quality` also * R_meta, eq. (3).
+    """R_format * R_score, eq. (2); with `meta_quality`, R_format * R_score * R_meta, eq. (3).
 
-    `predicted` is None when the format is wrong.
+    `predicted` is the verifier's score of the proof, None if its format is wrong; `actual` is the label.
     """
     if predicted is None:
         return Reward(0.0, {"format": 0.0})
@@ -44,7 +44,7 @@ def verifier_reward(*, predicted: float | None, actual: float, meta_quality: flo
 
 
 def meta_verifier_reward(*, predicted: float | None, actual: float) -> Reward:
-    """R_format * R_score against the quality score ms of the analysis, section 2.1.2."""
+    """R_format * R_score against the quality score `ms` of the critique, section 2.1.2."""
     return verifier_reward(predicted=predicted, actual=actual)
 
 
@@ -59,8 +59,8 @@ def generator_reward(
 ) -> Reward:
     """R_format(Y, Z) * (alpha * R_Y + beta * R_Z), eq. (5), with R_Z = R_score(s', s) * R_meta(Z), eq. (6).
 
-    `proof_score` is the verifier's s (R_Y); `self_score` is s', None when the format is wrong; `self_quality` is
-    R_meta(Z).
+    `proof_score` is the verifier's score s (R_Y). `self_score` is s', the proof's self-evaluation; None if the format
+    is wrong. `self_quality` is R_meta(Z).
     """
     if self_score is None:
         return Reward(0.0, {"format": 0.0})

@@ -1,9 +1,9 @@
-"""Where things are: addresses, secrets and log level, from the environment (PROOFLOOP_*).
+"""The settings of a process: addresses, secrets and log level, from environment variables (PROOFLOOP_*).
 
-Any of them can also be a file: PROOFLOOP_SECRETS names a folder, and in it the file proofloop_broker holds
+A setting may also be a file: PROOFLOOP_SECRETS names a folder, and its file proofloop_broker holds the value of
 PROOFLOOP_BROKER.
 
-What a run does is its run.toml.
+What a run does is not set here but in its run.toml.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from proofloop.errors import ConfigError
 
 
 class Settings(BaseSettings):
-    """One class, few fields, all optional: a laptop needs none of them."""
+    """All settings. Each is optional; a laptop needs none."""
 
     model_config = SettingsConfigDict(env_prefix="PROOFLOOP_", frozen=True, extra="ignore", env_ignore_empty=True)
 
@@ -30,52 +30,52 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
     openai_api_key: SecretStr | None = None
-    """The key of the engine `openai`."""
+    """The API key for the engine `openai`."""
 
     triton_key: SecretStr | None = None
-    """What a Triton server asks of those who load and unload its models."""
+    """The key that a Triton server requires from clients that load and unload models."""
 
     broker: SecretStr | None = None
-    """The broker as amqp://user:password@host:5672/vhost; amqps:// for TLS."""
+    """The broker's address as amqp://user:password@host:5672/vhost; amqps:// for TLS."""
 
     broker_ca: FilePath | None = None
-    """Who signed the broker's certificate: a PEM file; without it those of SSL_CERT_FILE or the system are trusted."""
+    """A PEM file with the authority that signed the broker's certificate. Default: SSL_CERT_FILE or the system's."""
 
     broker_cert: FilePath | None = None
-    """The certificate by which a broker that asks for one knows this process: a PEM file."""
+    """A PEM file with this process's client certificate, for a broker that requires one."""
 
     broker_key: FilePath | None = None
-    """The private key of that certificate: a PEM file without a password."""
+    """A PEM file with the private key of `broker_cert`, without a password."""
 
     broker_api: SecretStr | None = None
-    """The broker's management API as http://user:password@host:15672, if a service may look at its settings there."""
+    """The broker's management API as http://user:password@host:15672. Services read the broker's settings there."""
 
     namespace: str = Field("proofloop", pattern=r"^[A-Za-z0-9._-]{1,100}\z")
-    """How the names of all queues begin: two installations on one vhost need two."""
+    """The prefix of all queue names. Two installations on one vhost need different ones."""
 
     longest_call_s: float = Field(7200.0, gt=0)
-    """The longest that one message may be worked on; the broker's consumer_timeout must be longer."""
+    """The longest time for handling one message. The broker's consumer_timeout must be longer."""
 
     grace_s: float = Field(30.0, ge=0)
-    """How long a service that is asked to stop waits for what it cannot cancel."""
+    """How long a stopping service waits for work that it cannot cancel."""
 
     drain_s: float = Field(0.0, ge=0)
-    """How long a service that is asked to stop lets its running calls finish before it cancels them."""
+    """How long a stopping service lets its running model calls finish before it cancels them."""
 
     task_events: bool = False
-    """Whether a service sends Celery's task events, which Flower shows, from its start on."""
+    """Whether a service sends Celery's task events from its start on. Flower shows them."""
 
     metrics_port: int = Field(0, ge=0, le=65535)
-    """Where a service answers /metrics, /healthz and /readyz; 0: nowhere."""
+    """The port of /metrics, /healthz and /readyz; 0 turns them off."""
 
     metrics_host: str = "0.0.0.0"
-    """The address it listens on for them; no secret is shown there."""
+    """The address that /metrics, /healthz and /readyz listen on. They show no secrets."""
 
     review_token: SecretStr | None = None
-    """The password of the page to grade on; without one it answers on this machine only."""
+    """The password of the review page. Without one the page is reachable from this machine only."""
 
     s3_endpoint: str | None = Field(None, pattern=r"^https?://[^/@]+/?\z")
-    """The object store as https://host:port; without it the store is a local folder."""
+    """The address of an S3 server as https://host:port. Without it the store is a local folder."""
 
     s3_bucket: str = "proofloop"
     s3_prefix: str = ""
@@ -84,14 +84,14 @@ class Settings(BaseSettings):
     s3_secret_key: SecretStr | None = None
 
     cache: Path = Path.home() / ".cache" / "proofloop"
-    """Where a service keeps the model versions it fetched."""
+    """The folder in which a service keeps the model versions that it downloaded."""
 
 
 def load_settings() -> Settings:
-    """The settings of this process. Raises ConfigError naming the variable."""
+    """Read this process's settings. Raises ConfigError that names the variable."""
     secrets = os.environ.get("PROOFLOOP_SECRETS")
     if secrets and not Path(secrets).is_dir():
-        raise ConfigError(f"PROOFLOOP_SECRETS={secrets!r} is no folder", "name the folder with the secret files")
+        raise ConfigError(f"PROOFLOOP_SECRETS={secrets!r} is not a folder", "name the folder with the secret files")
     try:
         settings = Settings(_secrets_dir=secrets)
     except ValidationError as error:
@@ -106,9 +106,9 @@ def load_settings() -> Settings:
 
 
 def read_secret(variable: str) -> SecretStr | None:
-    """A secret under a name that a run file chose: of the environment, else a file in PROOFLOOP_SECRETS.
+    """Read the secret whose variable a run file names: from the environment, else from a file in PROOFLOOP_SECRETS.
 
-    Raises ConfigError for a file that cannot be read.
+    None if neither exists or the value is blank. Raises ConfigError if the file cannot be read.
     """
     folder = os.environ.get("PROOFLOOP_SECRETS")
     file = Path(folder, variable.lower()) if folder else None
@@ -122,7 +122,7 @@ def read_secret(variable: str) -> SecretStr | None:
 
 
 def _shown(value: object) -> str:
-    """A value without its secrets: an address may hold a password, and a file's name may be mistaken for its text."""
+    """A value without secrets: an address may hold a password, and a PEM text may stand where its file name belongs."""
     return re.sub(r".*@", "***@", str(value).partition("\n")[0])
 
 

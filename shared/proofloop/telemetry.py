@@ -1,7 +1,4 @@
-"""Logs.
-
-They are events with fields, pretty on a terminal and JSON otherwise, always on stderr; stdout is data.
-"""
+"""Logging: events with fields, coloured on a terminal and JSON otherwise, always on stderr. stdout is data."""
 
 from __future__ import annotations
 
@@ -12,14 +9,14 @@ from typing import TextIO, cast
 import structlog
 
 LIBRARIES = logging.WARNING
-"""What libraries log is shown from this level on, whatever our own."""
+"""Messages of libraries are shown from this level on, whatever our own level."""
 
 QUIET = ("pika.channel",)
-"""Libraries whose warnings tell nothing new: pika warns when we look for a queue that is not there."""
+"""Loggers whose warnings are hidden: pika warns when we check for a queue that does not exist."""
 
 
 def configure_logging(level: str) -> None:
-    """Send our events to stderr from this level on, and the warnings of libraries with them."""
+    """Send our events from this level on, and the warnings of libraries, to stderr."""
     pretty = sys.stderr.isatty()
     structlog.configure(
         processors=[
@@ -41,7 +38,7 @@ def configure_logging(level: str) -> None:
 
 
 class _Stderr:
-    """Whatever stderr is when something is said: the one of now may be closed by then, and a logger is kept."""
+    """The stderr at the time of writing: loggers are cached, and the stderr of their creation may be closed by then."""
 
     def write(self, text: str) -> int:
         return sys.stderr.write(text)
@@ -51,10 +48,13 @@ class _Stderr:
 
 
 class _FromLibraries(logging.Handler):
-    """Makes an event of what a library logs by the standard library's `logging`."""
+    """Turns what libraries log through the standard `logging` module into events."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        said = record.getMessage()
         structlog.get_logger().log(
-            record.levelno, "library_said", library=record.name, said=said, exc_info=record.exc_info
+            record.levelno,
+            "library_message",
+            library=record.name,
+            message=record.getMessage(),
+            exc_info=record.exc_info,
         )

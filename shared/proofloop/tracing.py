@@ -1,8 +1,8 @@
-"""Traces by OpenTelemetry: one trace a proof, in it a span for each message, below it one for each model call.
+"""OpenTelemetry traces: one trace for a proof, in it a span for each message, below that a span for each model call.
 
-Off unless OTEL_EXPORTER_OTLP_ENDPOINT is set. A proof's trace id is computed from the names of run and proof, so it is
-the same in every process, and a replayed dead letter is in the same trace. Messages carry it as `traceparent` for
-Celery's instrumentation, whose span for a task then stands in the proof's trace, above ours.
+Off unless OTEL_EXPORTER_OTLP_ENDPOINT is set. A proof's trace id is computed from the ids of run and proof: it is the
+same in every process, and a replayed dead letter joins the same trace. Messages carry the id as `traceparent`, so that
+the task spans of Celery's instrumentation join the proof's trace above our spans.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
-"""Where spans go, by HTTP; the other variables of OpenTelemetry's exporter hold as well."""
+"""The HTTP address that receives spans. The exporter's other standard variables work too."""
 
 
 class Span(Protocol):
-    """Makes a span of a proof's trace around a block, below the span that is already around it."""
+    """Opens a span in a proof's trace for a block of code, as a child of the current span."""
 
     def __call__(
         self, name: str, run_id: str, proof_id: str, **attributes: str | int
@@ -34,22 +34,22 @@ class Span(Protocol):
 
 
 def no_span(name: str, run_id: str, proof_id: str, **attributes: str | int) -> AbstractContextManager[None]:
-    """What makes spans where nobody wants any."""
+    """The `Span` used when tracing is off: it does nothing."""
     return nullcontext()
 
 
 def traceparent(run_id: str, proof_id: str) -> str:
-    """The header `traceparent` of a message about this proof, as the W3C defines it: sampled."""
+    """The W3C header `traceparent` of a message about this proof, with the flag "sampled"."""
     trace, parent = _ids(run_id, proof_id)
     return f"00-{trace:032x}-{parent:016x}-01"
 
 
 @contextmanager
 def tracing(service: str) -> Iterator[Span]:
-    """What makes spans while the block runs, and Celery's spans with them; they are sent at its end at the latest.
+    """Trace while the block runs, Celery's tasks included. The last spans are sent when the block ends.
 
-    In a Celery worker enter it before the worker consumes. Raises ConfigError if an endpoint is set and the library is
-    missing.
+    In a Celery worker, enter the block before the worker consumes. Raises ConfigError if an endpoint is set but the
+    library is missing.
     """
     if not os.environ.get(ENDPOINT):
         yield no_span
@@ -60,7 +60,7 @@ def tracing(service: str) -> Iterator[Span]:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise ConfigError(f"{ENDPOINT} is set without OpenTelemetry", install_hint("[tracing]")) from error
+        raise ConfigError(f"{ENDPOINT} is set but OpenTelemetry is missing", install_hint("[tracing]")) from error
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     try:
@@ -72,14 +72,16 @@ def tracing(service: str) -> Iterator[Span]:
 
 @contextmanager
 def _celery_spans(provider: TracerProvider) -> Iterator[None]:
-    """A span around each task while the block runs; nothing in a process that does not use Celery."""
+    """Open a span for each Celery task while the block runs; does nothing in a process without Celery."""
     if "celery" not in sys.modules:
         yield
         return
     try:
         from opentelemetry.instrumentation.celery import CeleryInstrumentor
     except ImportError as error:
-        raise ConfigError(f"{ENDPOINT} is set without Celery's instrumentation", install_hint("[tracing]")) from error
+        raise ConfigError(
+            f"{ENDPOINT} is set but OpenTelemetry's instrumentation of Celery is missing", install_hint("[tracing]")
+        ) from error
     instrumentor = CeleryInstrumentor()  # type: ignore[no-untyped-call]
     instrumentor.instrument(tracer_provider=provider)
     try:
@@ -102,7 +104,7 @@ def _spans_of(tracer: Tracer) -> Span:
 
 
 def _root(run_id: str, proof_id: str) -> Context:
-    """The parent of a proof's topmost spans; no process sends it."""
+    """The parent of a proof's topmost spans. It exists only as an id; no process sends it."""
     from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
     trace, parent = _ids(run_id, proof_id)

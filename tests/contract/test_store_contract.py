@@ -103,7 +103,7 @@ class TestStoreContract:
                 read(key)
 
     def test_an_object_without_bytes_cannot_be_written(self, store: Store) -> None:
-        with pytest.raises(ValueError, match="a/k: an object without bytes"):
+        with pytest.raises(ValueError, match="a/k: an empty object"):
             store.put_if_absent("a/k", b"")
         assert list(store.list("a/")) == []
 
@@ -112,7 +112,7 @@ class TestStoreContract:
     )
     def test_what_is_no_key_is_refused(self, store: Store, key: str) -> None:
         for call in (lambda: store.put_if_absent(key, b"x"), lambda: store.get(key), lambda: store.exists(key)):
-            with pytest.raises(StoreError, match="is no key") as caught:
+            with pytest.raises(StoreError, match="is not a valid key") as caught:
                 call()
             assert not isinstance(caught.value, NotFound)
 
@@ -204,7 +204,7 @@ class TestStoreContract:
     def test_a_record_of_another_kind_is_corrupt_and_not_absent(self, store: Store) -> None:
         store.put_if_absent("l/1", b'{"id": 3}')
         for read in (get_record, find_record):
-            with pytest.raises(CorruptObject, match="l/1 is no Problem: "):
+            with pytest.raises(CorruptObject, match="l/1 is not a valid Problem: "):
                 read(store, "l/1", Problem)
 
 
@@ -250,7 +250,7 @@ def test_nothing_is_left_where_objects_are_being_written(tmp_path: Path) -> None
     for n in range(5):
         store.put_if_absent(f"r/{n % 2}", b"x", durable=True)
     assert list((tmp_path / ".tmp").iterdir()) == []
-    with pytest.raises(StoreError, match="is no key"):
+    with pytest.raises(StoreError, match="is not a valid key"):
         store.put_if_absent(".tmp/x", b"x")
 
 
@@ -265,7 +265,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path: Path) -> None:
         "    except StoreError as error: print(error)\n"
     )
     writer = start(Subject(LocalStore(tmp_path), f"LocalStore(Path({str(tmp_path)!r}))"), code)
-    assert writer.communicate(timeout=30)[0].count("a/k cannot be written: [Errno 27] File too large") == 3
+    assert writer.communicate(timeout=30)[0].count("cannot write a/k: [Errno 27] File too large") == 3
     assert list((tmp_path / ".tmp").iterdir()) == []
 
 
@@ -325,14 +325,14 @@ def test_a_forked_child_does_not_write_into_its_parents_files(tmp_path: Path) ->
 def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for root in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nothing")):
-        with pytest.raises(ConfigError, match=rf"^the store {root} cannot be written: .+\nhint: choose a folder"):
+        with pytest.raises(ConfigError, match=rf"^cannot write to the store {root}: .+\nhint: choose a folder"):
             LocalStore(root)
 
 
 def test_a_store_whose_folder_went_away_says_so(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
     (tmp_path / "store" / ".tmp").rmdir()
-    with pytest.raises(StoreError, match="a/k cannot be written: "):
+    with pytest.raises(StoreError, match="cannot write a/k: "):
         store.put_if_absent("a/k", b"x")
 
 
@@ -340,7 +340,7 @@ def test_a_folder_that_cannot_be_looked_into_is_an_error_and_not_empty(tmp_path:
     store = LocalStore(tmp_path)
     (tmp_path / "loop").symlink_to("loop")
     for look in (store.exists, lambda key: list(store.list(f"{key}/"))):
-        with pytest.raises(StoreError, match="loop/k cannot be l"):
+        with pytest.raises(StoreError, match=r"cannot (read the size of|list) .*loop/k"):
             look("loop/k")
 
 
@@ -410,7 +410,7 @@ class S3Server(ThreadingHTTPServer):
 def test_a_server_that_is_not_ready_yet_is_away_and_its_keys_are_not_blamed() -> None:
     with (
         S3Server((503, "XMinioServerNotInitialized"), for_ever=True) as server,
-        pytest.raises(StoreError, match="is away: XMinioServerNotInitialized"),
+        pytest.raises(StoreError, match="is unavailable: XMinioServerNotInitialized"),
     ):
         server.store()
 
@@ -426,7 +426,7 @@ def test_a_server_that_asks_to_slow_down_is_asked_again(refusal: tuple[int, str]
 def test_a_server_that_never_stops_asking_to_slow_down_is_away() -> None:
     with (
         S3Server((429, "SlowDown"), for_ever=True) as server,
-        pytest.raises(StoreError, match="is away: SlowDown") as caught,
+        pytest.raises(StoreError, match="is unavailable: SlowDown") as caught,
     ):
         server.store()
     assert not isinstance(caught.value, ConfigError)
@@ -434,7 +434,7 @@ def test_a_server_that_never_stops_asking_to_slow_down_is_away() -> None:
 
 @pytest.mark.parametrize("refusal", [(501, "NotImplemented"), (400, "InvalidArgument")])
 def test_a_server_without_conditional_writes_is_called_so(refusal: tuple[int, str]) -> None:
-    problem = rf"cannot do conditional writes: it refuses If-None-Match on PUT: {refusal[1]} no\nhint: use .*Ceph RGW"
+    problem = rf"has no conditional writes: it refuses If-None-Match on PUT: {refusal[1]} no\nhint: use .*Ceph RGW"
     with S3Server(refusal, for_ever=True, only_conditions=True) as server, pytest.raises(ConfigError, match=problem):
         server.store()
 
@@ -457,6 +457,6 @@ def test_a_name_that_no_bucket_can_have_is_refused_by_its_variable(bucket: str) 
 
 @pytest.mark.parametrize("listing", [b"<html>Sign in", b"<ListBucketResult></ListBucketResult>", b""])
 def test_a_server_whose_answer_is_none_of_S3_is_away(listing: bytes) -> None:
-    with S3Server() as server, pytest.raises(StoreError, match="is away: its answer cannot be read: "):
+    with S3Server() as server, pytest.raises(StoreError, match="is unavailable: its answer cannot be read: "):
         server.listing = listing
         server.store()

@@ -289,7 +289,7 @@ def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         ("run", str(file), "--store", "/proc/store"),
     )
     for refused, place in zip(said, ("a-file/store", "a-file", "/proc/store"), strict=True):
-        check_is_refused(refused, f"the store {place} cannot be written", "choose a folder that you may write to")
+        check_is_refused(refused, f"cannot write to the store {place}", "choose a folder that you may write to")
     assert files_in(tmp_path) == ["a-file", "small.toml"]
 
 
@@ -346,7 +346,9 @@ def test_a_damaged_record_is_made_again_once_it_is_removed(copied: Path) -> None
     label = min((copied / "data" / "runs" / "small" / "labels").iterdir())
     label.unlink()
     label.write_text("{")
-    check_is_refused(call(copied, "runs", "show", "small"), f"labels/{label.name} is no Label", "or remove it,")
+    check_is_refused(
+        call(copied, "runs", "show", "small"), f"labels/{label.name} is not a valid Label", "or remove it,"
+    )
     label.unlink()
     assert call(copied, "run", "small.toml", "--resume").out.startswith("small: 4 proofs done: ")
 
@@ -642,7 +644,7 @@ def test_dead_letters_on_the_broker_and_in_the_store_are_both_seen(
         assert call_here("dead", "list", "--run", "none", "--json").data() == []
         assert call_here("runs", "show", "small", "--json").data()["dead_letters"] == 2
         assert call_here("runs", "report", "small", "--out", "page").code == 0
-        assert "2 messages died" in (copied / "page" / "report.html").read_text()
+        assert "2 dead letters" in (copied / "page" / "report.html").read_text()
         assert call_here("dead", "drop", "--run", "small").out == "2 dead letters dropped\n"
         monkeypatch.setenv("PROOFLOOP_BROKER", "amqp://127.0.0.1:1")
         shown = call_here("runs", "show", "small", "--json")

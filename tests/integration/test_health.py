@@ -132,11 +132,11 @@ def answers(port: int) -> bool:
 def test_a_store_whose_folder_cannot_be_looked_at_is_away_until_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proofloop.endpoint.LOOK_S", 0.05)
+    monkeypatch.setattr("proofloop.endpoint.CHECK_INTERVAL_S", 0.05)
     health, stopping, specs = Health(), threading.Event(), tmp_path / keys.SPECS.rstrip("/")
     specs.symlink_to(specs.name)
     health.watch(LocalBus(), LocalStore(tmp_path), stopping)
-    assert wait_until(lambda: "cannot be looked at" in health.unready(), 60), health.unready()
+    assert wait_until(lambda: "cannot read the size of" in health.unready(), 60), health.unready()
     assert health.broken() == ""
     specs.unlink()
     assert wait_until(lambda: health.unready() == "", 60), health.unready()

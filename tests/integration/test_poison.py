@@ -101,7 +101,7 @@ def test_each_message_that_can_never_work_is_dead_with_its_reason_and_the_next_i
         "ProofFormalised": 1,
     }
     assert f"the store lacks what the message names: {keys.proof(RUN, 'gone')}" in found["gone"].reason
-    assert f"{keys.proof(RUN, 'corrupt')} is no Proof" in found["corrupt"].reason
+    assert f"{keys.proof(RUN, 'corrupt')} is not a valid Proof" in found["corrupt"].reason
     assert "unknown event 'ProofFormalised'" in found["ProofFormalised"].reason
 
 

@@ -441,7 +441,7 @@ def test_a_loss_that_is_not_finite_publishes_nothing_and_the_role_goes_on_from_i
     put_record(store, keys.batch(RUN, "generator", 1), sound.model_copy(update={"samples": tuple(samples)}))
     handler = Handler(store, spec)
     for _ in range(2):
-        with pytest.raises(ProofloopError, match=r"step 2: loss .* the last checkpoint stands"):
+        with pytest.raises(ProofloopError, match=r"step 2: loss .* the last checkpoint is unchanged"):
             handler.deliver(labels[:1])
     assert published_versions(store, RUN, "generator") == [keys.model(RUN, "generator", 1)]
     store.path(keys.batch(RUN, "generator", 1)).write_text(sound.model_dump_json())

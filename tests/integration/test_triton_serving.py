@@ -225,7 +225,7 @@ BAD = {
     "sampling_param_top_k = -3": {"messages": MESSAGES, "sampling_param_top_k": -3},
     "none of them empty": {"messages": MESSAGES, "sampling_param_stop": [""]},
     r"shape \[2\]": {"messages": MESSAGES, "sampling_param_seed": [1, 2]},
-    "leaves no room: the model takes 512": {"text_input": "\n" * 600},
+    "leaves no room for an answer: the model.s context has 512": {"text_input": "\n" * 600},
     "no UTF-8": {"text_input": b"\xff\xfe"},
 }
 
@@ -259,7 +259,7 @@ def test_two_versions_serve_side_by_side_and_a_broken_one_is_refused(server: Ser
     server.load(SECOND)
     with pytest.raises(InferenceServerException, match=r"000003/model.safetensors has digest \w+, its manifest says"):
         server.load(BROKEN)
-    with pytest.raises(InferenceServerException, match=r"there are no settings 'none\.yaml'"):
+    with pytest.raises(InferenceServerException, match=r"no settings file .none\.yaml."):
         server.load(SECOND, "none.yaml")
     answers = {version: ask(server, "", version, messages=MESSAGES).last() for version in (FIRST, SECOND)}
     assert {version: answer["model_version"][0].decode() for version, answer in answers.items()} == {

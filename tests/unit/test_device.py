@@ -16,7 +16,7 @@ from proofloop_trainer.launch import follow
 from proofloop_trainer.memory import enough_for
 from proofloop_trainer.ranks import Order
 
-IN_32_BITS = "in 32 bits unless behind `accelerate launch`"
+IN_32_BITS = "in 32 bits unless started by `accelerate launch`"
 
 
 @pytest.mark.parametrize(

@@ -335,7 +335,7 @@ def test_a_model_beside_its_run_file_is_that_of_the_run_and_others_are_shared(tm
 
     engines = Engines(LocalStore(tmp_path / "store"), tmp_path / "cache")
     for folder in ("mine", "yours"):
-        with pytest.raises(EngineError, match=f"{folder}/model is no model folder"):
+        with pytest.raises(EngineError, match=f"{folder}/model is not a model folder"):
             engines.of(run(folder, "model"), "verifier").submit(request(0, "model")).result(60)
     assert engines.of(run("mine", "nano-base"), "verifier") is engines.of(run("yours", "nano-base"), "generator")
     engines.close()

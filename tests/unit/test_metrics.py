@@ -145,7 +145,7 @@ def test_what_a_library_warns_of_is_a_line_like_any_other() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     (line,) = done.stderr.splitlines()
-    assert '"said": "lost it"' in line and '"library": "pika.x"' in line and '"level": "warning"' in line
+    assert '"message": "lost it"' in line and '"library": "pika.x"' in line and '"level": "warning"' in line
     assert logging.getLogger().level == logging.WARNING
 
 
@@ -170,7 +170,7 @@ class Shelf(LocalStore):
 
 
 def test_health_tells_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proofloop.endpoint.LOOK_S", 0.02)
+    monkeypatch.setattr("proofloop.endpoint.CHECK_INTERVAL_S", 0.02)
     health, bus, store, stopping = Health(), LocalBus(), Shelf(tmp_path), threading.Event()
     assert (health.broken(), health.unready()) == ("", "starting")
     bus.serve("labeler", ["ReviewJudged"], lambda delivery: ACK, concurrency=1)
@@ -190,8 +190,8 @@ def test_health_tells_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_store_that_says_nothing_at_all_is_no_reason_to_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proofloop.endpoint.LOOK_S", 0.02)
-    monkeypatch.setattr("proofloop.endpoint.SLOW_S", 0.2)
+    monkeypatch.setattr("proofloop.endpoint.CHECK_INTERVAL_S", 0.02)
+    monkeypatch.setattr("proofloop.endpoint.CHECK_TIMEOUT_S", 0.2)
     health, store = Health(), Shelf(tmp_path)
     health.watch(LocalBus(), store, threading.Event())
     wait_for(health, "")
@@ -206,7 +206,7 @@ def test_a_store_that_says_nothing_at_all_is_no_reason_to_restart(
 def test_when_nobody_looks_at_the_store_any_more_only_a_restart_helps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proofloop.endpoint.LOOK_S", 0.02)
+    monkeypatch.setattr("proofloop.endpoint.CHECK_INTERVAL_S", 0.02)
     health, store = Health(), Shelf(tmp_path)
     health.watch(LocalBus(), store, threading.Event())
     wait_for(health, "")

@@ -266,7 +266,7 @@ def test_racing_promotions_all_happen(store: LocalStore, tmp_path: Path) -> None
 def test_a_rollback_that_another_change_overtakes_says_that_it_did_nothing(store: LocalStore) -> None:
     deliver(store, V1)
     deliver(store, V2)
-    with pytest.raises(ConfigError, match="another version went into service meanwhile, nothing was rolled back"):
+    with pytest.raises(ConfigError, match="another version went into service meanwhile; nothing was rolled back"):
         rollback(store, RUN, "verifier", "m-1", lambda _: deliver(store, V3))
     assert serving(store) == [V1, V2, V3]
 

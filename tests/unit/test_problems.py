@@ -228,5 +228,5 @@ def test_a_file_with_too_few_rows_for_a_split_is_refused(tmp_path: Path) -> None
 
 
 def test_an_unknown_domain_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"unknown domain 'geometry'\nhint: one of: nano"):
+    with pytest.raises(ConfigError, match=r"unknown domain 'geometry'\nhint: use one of: nano"):
         list(problems_of(runspec(problems={"domain": "geometry"})))

@@ -33,9 +33,9 @@ from proofloop.records import (
 from proofloop.report import read_report, write_report
 from proofloop.report.axes import smooth, spread, thin, ticks
 from proofloop.report.data import Windows, read_summary
+from proofloop.report.formatting import changes, count, duration, money, share, verdict, version
 from proofloop.report.runfile import run_file
 from proofloop.report.samples import MAX_SAMPLES, clip
-from proofloop.report.wording import changes, count, duration, money, share, verdict, version
 from proofloop.runspec import RunSpec, parse_runspec
 from proofloop.store import LocalStore, Store, put_record
 from tests.builders import visible
@@ -310,7 +310,7 @@ def test_report_of_proofs_without_labels(store: Store, tmp_path: Path) -> None:
     write_proof(store)
     seen = visible(page_of(store, tmp_path))
     assert "No label yet: 1 of 8 proofs are written." in seen
-    assert "no label yet own score 1" in seen
+    assert "no label yet self-score 1" in seen
 
 
 def test_report_works_without_the_problem_file(store: Store, tmp_path: Path) -> None:
@@ -390,7 +390,7 @@ def test_report_counts_answers_under_a_name_of_the_servers_own(store: Store, tmp
     begin(store, models={"generator": "big"})
     write_proof(store, model="big-2026-11")
     seen = visible(page_of(store, tmp_path))
-    assert "big the run began with it; no call yet big-2026-11 a name of the server's own; 1 call" in seen
+    assert "big the run began with it; no call yet big-2026-11 named so by the server; 1 call" in seen
     assert "by big-2026-11" in seen
 
 

@@ -851,7 +851,7 @@ def test_an_answer_is_given_up_only_when_the_time_to_drain_is_over(tmp_path: Pat
 def test_an_answer_whose_place_is_taken_by_something_else_is_not_waited_for(tmp_path: Path) -> None:
     store, key = LocalStore(tmp_path), keys.critique(RUN, PROOF, 0)
     store.put_if_absent(key, b"not a record")
-    with pytest.raises(CorruptObject, match="is no Critique"):
+    with pytest.raises(CorruptObject, match="is not a valid Critique"):
         Tools(store, lambda *_: CountingEngine()).keep(key, critique(0, valid(0.0)))
 
 

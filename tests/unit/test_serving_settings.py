@@ -52,8 +52,8 @@ def test_the_large_models_settings_leave_answers_sampled_by_their_seeds_with_log
         ("engine: vllm", "vllm"),
         ("engine: transformers\nmax_batch: 0", "max_batch = 0: Input should be greater than or equal to 1"),
         ("engine: transformers\nbatch: 3", "batch = 3: Extra inputs are not permitted"),
-        ("engine: [", "are no YAML"),
-        (None, "there are no settings 'mine.yaml' in .*: known are none"),
+        ("engine: [", "is not valid YAML"),
+        (None, "no settings file 'mine.yaml' in .*: it has no settings files"),
     ],
 )
 def test_unreadable_settings_are_refused_in_one_line(

@@ -29,7 +29,7 @@ def test_a_secret_can_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_folder_of_secrets_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROOFLOOP_SECRETS", "/nowhere")
-    with pytest.raises(ConfigError, match="PROOFLOOP_SECRETS='/nowhere' is no folder"):
+    with pytest.raises(ConfigError, match="PROOFLOOP_SECRETS='/nowhere' is not a folder"):
         load_settings()
 
 

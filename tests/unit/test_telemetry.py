@@ -30,7 +30,7 @@ def test_a_logger_that_was_used_before_stderr_was_replaced_writes_to_the_new_one
     finally:
         logging.root.handlers[:] = handlers
         structlog.reset_defaults()
-    assert [json.loads(line)["event"] for line in now.getvalue().splitlines()] == ["second", "library_said"]
+    assert [json.loads(line)["event"] for line in now.getvalue().splitlines()] == ["second", "library_message"]
 
 
 def test_a_queue_that_pika_does_not_find_is_no_warning(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,7 +42,7 @@ def test_a_queue_that_pika_does_not_find_is_no_warning(capsys: pytest.CaptureFix
     finally:
         logging.root.handlers[:] = handlers
         structlog.reset_defaults()
-    assert [json.loads(line)["said"] for line in capsys.readouterr().err.splitlines()] == ["another matter"]
+    assert [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()] == ["another matter"]
 
 
 @pytest.mark.parametrize(("given", "shown"), [("WARNING", "info"), ("DEBUG", "debug"), ("ERROR", "error")])

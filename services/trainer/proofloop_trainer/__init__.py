@@ -1,10 +1,10 @@
-"""The trainer: labelled proofs come in, better model versions go out. The only service that knows torch."""
+"""The trainer: takes labelled proofs and publishes better model versions. The only service that imports torch."""
 
 from proofloop.runtime import Role
 
 
 def role() -> Role:
-    """The role as the runtime finds it."""
+    """The trainer's role: the runtime finds it by its entry point."""
     from proofloop_trainer.train import Trainer, check_settings
 
     return Role("trainer", {"ProofLabeled": Trainer().train}, check_settings)

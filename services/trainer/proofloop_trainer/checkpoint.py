@@ -1,7 +1,7 @@
-"""A checkpoint: a folder in Hugging Face format that also knows how to go on training, and can be checked.
+"""Checkpoints: folders in Hugging Face format with the optimizer's state and a manifest of digests.
 
-`manifest.json` is written last, under a temporary name and then renamed: a folder without one is not a checkpoint.
-Nothing is pickled. No random state is stored: what a step draws is derived from the seed and the step's number.
+`manifest.json` is written last and atomically: a folder without it is not a checkpoint. Nothing is pickled. No random
+state is stored, since each step derives its randomness from the seed and the step number.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ MANIFEST = "manifest.json"
 WEIGHTS = "model*.safetensors"
 OPTIMIZER = "optimizer{suffix}.safetensors"
 SHARD_BYTES = 2 * 10**9
-"""Files of a model are not much longer: a store is given each in one piece."""
+"""The approximate maximum size of a model file: each file is written to the store as one object."""
 
 
 class FileEntry(Record):
-    """One file of a checkpoint. A name is one plain file name: a manifest cannot point outside its folder."""
+    """One file of a checkpoint. `name` is a plain file name, so a manifest cannot point outside its folder."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
     size: int
@@ -44,10 +44,10 @@ class FileEntry(Record):
 
 
 class Manifest(Record):
-    """What a checkpoint is and what it consists of.
+    """The origin and the files of a checkpoint.
 
-    `version` names the weights: the step and the first digits of their digest. `reference_digest` is that of the
-    weights the KL term pulled towards.
+    `version` consists of the step and the first digits of the weights' digest. `reference_digest` is the digest of the
+    reference weights in the KL term.
     """
 
     schema_version: int = 1
@@ -61,7 +61,7 @@ class Manifest(Record):
 
 
 def save_checkpoint(learner: GrpoLearner, folder: Path) -> Manifest:
-    """Write the learner to `folder`. Safe to run again after a failure."""
+    """Write the learner to `folder`. Safe to repeat after a failure."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
@@ -86,20 +86,20 @@ def _save_optimizer(tensors: Mapping[str, Tensor], folder: Path) -> None:
 
 
 def optimizer_files(folder: Path) -> list[Path]:
-    """Where the optimizer's state lies in a checkpoint: one file, or several of a large model."""
+    """The files with the optimizer's state in a checkpoint: one, or several for a large model."""
     return sorted(folder.glob(OPTIMIZER.format(suffix="*")))
 
 
 def write_model_manifest(folder: Path, steps: int, **origin: Any) -> Manifest:
-    """Make a folder that holds a model a version that can be served; `origin` is what its manifest says beside that."""
+    """Write the manifest of a model folder, so that it can be served; `origin` are further fields of the manifest."""
     files = tuple(_entry(path) for path in sorted(folder.iterdir()) if path.is_file())
-    digest = _together([file.sha256 for file in files if fnmatch(file.name, WEIGHTS)])
+    digest = _combined([file.sha256 for file in files if fnmatch(file.name, WEIGHTS)])
     manifest = Manifest(version=f"{steps:06d}-{digest[:12]}", step=steps, files=files, **origin)
-    _write_last(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+    _write_atomically(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
     return manifest
 
 
-def _write_last(path: Path, text: str) -> None:
+def _write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
@@ -116,24 +116,24 @@ def file_digest(path: Path) -> str:
 
 
 def weights_digest(folder: Path) -> str:
-    """One digest for the weights in a model folder, whatever lies beside them."""
-    return _together([file_digest(path) for path in sorted(Path(folder).glob(WEIGHTS))])
+    """One digest of all weight files in a model folder; other files do not count."""
+    return _combined([file_digest(path) for path in sorted(Path(folder).glob(WEIGHTS))])
 
 
-def _together(digests: Sequence[str]) -> str:
+def _combined(digests: Sequence[str]) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def has_manifest(folder: Path) -> bool:
-    """Is this folder a checkpoint of ours, completely written?"""
+    """Whether the folder is a complete checkpoint."""
     return (Path(folder) / MANIFEST).is_file()
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest, without a look at the files it names. Raises ConfigError or CorruptObject."""
+    """Read the manifest without checking its files. Raises ConfigError if it is missing, CorruptObject if damaged."""
     path = Path(folder) / MANIFEST
     if not path.is_file():
-        raise ConfigError(f"{folder} is not a checkpoint: it has no {MANIFEST}", "it was not completely written")
+        raise ConfigError(f"{folder} is not a checkpoint: it has no {MANIFEST}", "name a completely written checkpoint")
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -141,7 +141,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def verify_checkpoint(folder: Path) -> Manifest:
-    """The manifest, after every file was found to be what it says. Raises ConfigError or CorruptObject."""
+    """Compare all files with the manifest and return it. Raises ConfigError or CorruptObject."""
     manifest = read_manifest(folder)
     for entry in manifest.files:
         _verify(Path(folder), entry)
@@ -161,14 +161,16 @@ def _verify(folder: Path, expected: FileEntry) -> None:
 
 
 def check_reference(manifest: Manifest, reference_folder: Path | None) -> None:
-    """Raise ConfigError unless `reference_folder` holds the reference that the checkpoint was trained with."""
+    """Raise ConfigError unless `reference_folder` holds the reference model that the checkpoint was trained with."""
     if manifest.reference_digest is None:
         return
     hint = f"give the folder whose weights have sha256 {manifest.reference_digest}"
     if reference_folder is None:
-        raise ConfigError("this checkpoint was trained with a KL term and no reference model is given", hint)
+        raise ConfigError("this checkpoint was trained with a KL term, but no reference model is given", hint)
     if (found := weights_digest(reference_folder)) != manifest.reference_digest:
-        raise ConfigError(f"{reference_folder} is another reference model: its weights have sha256 {found}", hint)
+        raise ConfigError(
+            f"{reference_folder} is not the checkpoint's reference model: its weights have sha256 {found}", hint
+        )
 
 
 def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:
@@ -183,8 +185,9 @@ def load_optimizer(model: nn.Module, optimizer: Optimizer, folder: Path) -> None
     parameters = dict(model.named_parameters())
     for path in optimizer_files(Path(folder)):
         with safe_open(path, "pt") as file:
-            for place in file.keys():  # noqa: SIM118 - it is no dictionary
-                name, key = place.rsplit("/", 1)
-                parameter, tensor = parameters[name], file.get_tensor(place)
-                # Adam keeps its step counter on the CPU and its moments beside the weights.
+            for entry in file.keys():  # noqa: SIM118 - it is not a dictionary
+                name, key = entry.rsplit("/", 1)
+                parameter = parameters[name]
+                tensor = file.get_tensor(entry)
+                # Adam keeps its step counter on the CPU and its moments on the device of the weights.
                 optimizer.state[parameter][key] = tensor if key == "step" else cut_like(tensor, parameter)

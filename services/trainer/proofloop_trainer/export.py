@@ -1,6 +1,6 @@
-"""A model to serve, made of a checkpoint to go on from: without the optimizer's state, in the precision that serves.
+"""Exports a checkpoint as a model to serve: without the optimizer's state and in the precision of the start model.
 
-Weights are trained and kept in 32 bits. A model that began in 16 is served in 16: see `dtype_of`.
+Weights are trained and stored in 32 bits. A model that started in 16 bits is served in 16: see `dtype_of`.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from proofloop_trainer.checkpoint import (
 )
 
 WEIGHTS_WITH_INDEX = "model*.safetensors*"
-"""One file, or several with their index."""
+"""The weights: one file, or several with an index."""
 
 
 def dtype_of(folder: Path) -> torch.dtype:
-    """What the weights of a model are, as its configuration says."""
+    """The type of a model's weights according to its configuration."""
     return AutoConfig.from_pretrained(folder).dtype or torch.float32
 
 
 def export_model(checkpoint: Path, folder: Path, dtype: torch.dtype) -> Manifest:
-    """Copy what a server needs to a new folder, manifest last."""
+    """Copy the files that a server needs to a new folder, manifest last."""
     made = read_manifest(checkpoint)
     copy_model(checkpoint, folder, dtype)
     return write_model_manifest(folder, made.step, **made.model_dump(exclude={"version", "step", "files"}))
 
 
 def copy_model(whole: Path, folder: Path, dtype: torch.dtype) -> None:
-    """Copy a model whose weights are of 32 bits; the copy's are of `dtype`."""
+    """Copy a model with 32-bit weights; the copy's weights have type `dtype`."""
     folder.mkdir(parents=True, exist_ok=True)
     left_out = {MANIFEST, *(path.name for path in optimizer_files(whole))}
     if dtype != torch.float32:
@@ -45,7 +45,7 @@ def copy_model(whole: Path, folder: Path, dtype: torch.dtype) -> None:
     for path in whole.iterdir():
         if path.is_file() and path.name not in left_out:
             shutil.copyfile(path, folder / path.name)
-    if dtype != torch.float32:  # by transformers: some weights must stay in 32 bits, which their class says
+    if dtype != torch.float32:  # transformers knows which weights of a model class must stay in 32 bits
         AutoModelForCausalLM.from_pretrained(whole, dtype=dtype, use_safetensors=True).save_pretrained(
             folder, max_shard_size=SHARD_BYTES
         )

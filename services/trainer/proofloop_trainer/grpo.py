@@ -1,7 +1,7 @@
-"""One GRPO step: a batch of rewarded answers goes in, the model changes, a report comes out.
+"""GRPO steps: a learner trains its model on a batch of rewarded answers and reports the step.
 
-What a stranger would get wrong: the old log-probabilities are the sampler's, from the record. Recomputing them would
-hide that the model has moved on since the answers were sampled.
+The old log-probabilities are the sampler's, from the records. Recomputing them would hide that the model has changed
+since the answers were sampled.
 """
 
 from __future__ import annotations
@@ -57,26 +57,26 @@ __all__ = ["GrpoLearner", "GrpoSettings", "StepReport", "advantages"]
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step saw and did. Losses, ratio and shares of tokens are means over all its epochs."""
+    """The figures of one step. Losses, ratio and shares of tokens are means over all its epochs."""
 
     step: int  # counted from 1
     loss: float  # policy_loss + kl_coefficient * kl
     policy_loss: float
     kl: float  # to the reference: mean over a sequence's tokens, then over sequences, as in the loss
-    entropy: float  # nats a token
+    entropy: float  # nats per token
     mean_ratio: float
-    clip_share: float  # of tokens whose gradient was clipped away
+    clip_share: float  # of tokens whose gradient was removed by clipping
     off_policy_share: float  # of sequences dropped by the off-policy mask
     grad_norm: float  # before clipping, mean over updates
     updates: int  # 0 when no group had a signal: the model is unchanged and the figures above are 0
     mean_reward: float
     reward_std: float
-    advantage_share: float  # of samples with an advantage other than 0
+    advantage_share: float  # of samples with a nonzero advantage
     groups: int
     groups_without_signal: int
     truncated_share: float
     completion_length: float  # mean, in tokens
-    tokens: int  # completion tokens trained on; once an epoch
+    tokens: int  # completion tokens trained on, counted once per epoch
     seconds: float
 
 
@@ -92,21 +92,21 @@ _numbers = itertools.count(1)
 
 
 class GrpoLearner:
-    """A model that learns batch by batch. `steps` counts them; `parent_version` is the version it began from.
+    """A model in training. `steps` counts the batches; `parent_version` is the version that training started from.
 
-    Where several processes train together (`ranks`), each has a part of the weights and takes a part of each step.
+    If several processes train together (`ranks`), each holds a part of the weights and computes a part of each step.
     """
 
     def __init__(self, model_folder: Path, settings: GrpoSettings, reference_folder: Path | None = None) -> None:
-        """Without a `reference_folder` the KL term pulls towards the weights in `model_folder`."""
+        """`reference_folder` is the reference model of the KL term; by default `model_folder`."""
         reference = Path(reference_folder or model_folder)
         self.number = next(_numbers)
         weakref.finalize(self, ranks.closed.append, self.number)
-        said = {"model": str(model_folder), "settings": settings.model_dump(), "reference": str(reference)}
-        self._tell("open", **said)
+        self._tell("open", model=str(model_folder), settings=settings.model_dump(), reference=str(reference))
         self.settings = settings
         self.trainer = open_trainer(Path(model_folder), settings, reference)
-        self.model, self.tokenizer = self.trainer.model, self.trainer.processing_class
+        self.model = self.trainer.model
+        self.tokenizer = self.trainer.processing_class
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -120,37 +120,39 @@ class GrpoLearner:
     def restore(
         cls, folder: Path, reference_folder: Path | None = None, tokens_per_pass: int | None = None
     ) -> GrpoLearner:
-        """Continue from a checkpoint as if never stopped. With a KL term the same reference must be given again.
+        """Continue from a checkpoint with the result of an uninterrupted training.
 
-        `tokens_per_pass` may be another than before: it decides about memory, and changes a step by rounding only.
+        With a KL term, the same reference must be given. `tokens_per_pass` may change: it limits memory and changes a
+        step only by rounding. Raises ConfigError, CorruptObject.
         """
         manifest: Manifest = verify_checkpoint(folder)
         check_reference(manifest, reference_folder)
-        cut = {} if tokens_per_pass is None else {"tokens_per_pass": tokens_per_pass}
-        learner = cls(folder, manifest.settings.model_copy(update=cut), reference_folder)
+        changed = {} if tokens_per_pass is None else {"tokens_per_pass": tokens_per_pass}
+        learner = cls(folder, manifest.settings.model_copy(update=changed), reference_folder)
         learner.resume(folder)
         return learner
 
     def resume(self, folder: Path) -> None:
-        """Go on where the checkpoint stands whose weights these are."""
+        """Load the step count and the optimizer's state of the checkpoint that the weights came from."""
         self._tell("resume", folder=str(folder))
         manifest = read_manifest(folder)
-        self.steps, self.role = manifest.step, manifest.role
+        self.steps = manifest.step
+        self.role = manifest.role
         with enough_for(f"resuming {folder}"):
             load_optimizer(self.model, self.optimizer, folder)
         ranks.meet()
 
     def whole(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The weights and the optimizer's state, to be saved: nothing of either where others lead."""
+        """The complete weights and optimizer state in the leading process; both are empty in the others."""
         self._tell("gather")
         weights = ranks.whole(self.model.state_dict().items())
         return weights, ranks.whole(optimizer_tensors(self.model, self.optimizer))
 
     def step(self, batch: TrainingBatch) -> StepReport:
-        """Train on one batch. Raises ProofloopError when it cannot be learned from.
+        """Train on one batch. Raises ProofloopError if the batch is invalid or the loss is not finite.
 
-        A batch that is refused as it enters changes nothing. After any other error this learner is not to be used on:
-        some minibatches may have moved its weights. Open it again from its last checkpoint.
+        An invalid batch changes nothing. After any other error, open the learner again from its last checkpoint: some
+        minibatches may have changed its weights.
         """
         started = time.perf_counter()
         check_samples(batch.samples, self.model.config.vocab_size)
@@ -160,12 +162,13 @@ class GrpoLearner:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.settings.step_size(self.steps + 1)
             updates = [self._update(minibatch) for minibatch in self._minibatches(answers)]
-        self.optimizer.zero_grad()  # a model that waits for its next batch holds no gradients
-        self.steps, self.role = self.steps + 1, batch.role
+        self.optimizer.zero_grad()  # free the gradients while the model waits for its next batch
+        self.steps += 1
+        self.role = batch.role
         return self._report(batch, updates, time.perf_counter() - started)
 
     def _tell(self, call: Any, **arguments: Any) -> None:
-        """The other processes do the same to their part of this learner."""
+        """Make the other processes do the same call on their parts of this learner."""
         if ranks.count() > 1:
             ranks.tell(Order(call=call, learner=self.number, arguments=arguments))
 
@@ -178,7 +181,9 @@ class GrpoLearner:
         if not self.settings.kl_coefficient:
             return list(answers)
         ordered = by_length(answers)
-        mine = [row_C for part in self._share(ordered) for row_C in self._reference(part or ordered[:1])[: len(part)]]
+        mine: list[Tensor] = []
+        for part in self._share(ordered):
+            mine += self._reference(part or ordered[:1])[: len(part)]  # every process takes part in every pass
         rows = ranks.collected(mine, [len(answer.completion_ids_C) for answer in ordered])
         return [replace(answer, reference_logprobs_C=row_C) for answer, row_C in zip(ordered, rows, strict=True)]
 
@@ -201,21 +206,23 @@ class GrpoLearner:
         if not (isfinite(tally.loss) and isfinite(grad_norm)):
             raise ProofloopError(
                 f"step {self.steps + 1}: loss {tally.loss / len(minibatch)} and gradient norm {grad_norm} "
-                f"over {len(minibatch)} sequences; the last checkpoint stands"
+                f"over {len(minibatch)} sequences; training stops, and the last checkpoint is unchanged"
             )
         self.optimizer.step()
         return Update(tally, grad_norm)
 
     def _backward(self, part: Sequence[Answer], minibatch: Sequence[Answer]) -> Tally:
         loss, tally = self.trainer.pass_loss(self._collate(part or by_length(minibatch)[:1]))
-        # The pass's mean times its share: together the passes give the minibatch's mean, wherever it was cut. Between
-        # processes gradients are averaged; an empty pass takes part in the others' and adds nothing.
+        # A pass's mean loss times its share of the sequences: the sum over the passes is the minibatch's mean, however
+        # it was split. FSDP averages gradients over processes. An empty pass joins the collective calls and adds 0.
         (loss * (len(part) / len(minibatch) * ranks.count())).backward()
         return tally if part else Tally()
 
     def _report(self, batch: TrainingBatch, updates: Sequence[Update], seconds: float) -> StepReport:
-        samples, tally = batch.samples, sum((update.tally for update in updates), start=Tally())
-        sequences, tokens = max(tally.sequences, 1), max(tally.tokens, 1)
+        samples = batch.samples
+        tally = sum((update.tally for update in updates), start=Tally())
+        sequences = max(tally.sequences, 1)
+        tokens = max(tally.tokens, 1)
         return StepReport(
             step=self.steps,
             loss=tally.loss / sequences,

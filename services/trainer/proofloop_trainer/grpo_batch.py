@@ -1,10 +1,9 @@
-"""From records to padded tensors: advantages, which answers train, and how a minibatch is cut into passes.
+"""From training samples to padded tensors: advantages, the choice of answers, and the split of minibatches into passes.
 
-The traps: an answer that trains nothing still counts in its group's mean, and how a minibatch is cut into passes never
-changes its loss.
+An answer without a loss still counts in its group's mean. The split into passes never changes a minibatch's loss.
 
-Legend: B sequences, P prompt positions (padded on the left), C completion positions (padded on the right), T both, E a
-token's experts over all layers.
+Legend: B sequences, P prompt positions (padded on the left), C completion positions (padded on the right), T = P + C,
+E a token's experts over all layers.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer that trains. `sampler_logprobs_C` is what the sampler reported, never recomputed."""
+    """One answer with a loss. `sampler_logprobs_C` are the sampler's log-probabilities, never recomputed."""
 
     prompt_ids_P: Tensor
     completion_ids_C: Tensor
     sampler_logprobs_C: Tensor
     advantage: float
     reference_logprobs_C: Tensor | None = None
-    experts_TE: Tensor | None = None  # of each token but the last
+    experts_TE: Tensor | None = None  # of all tokens but the last
 
     @property
     def length(self) -> int:
@@ -46,7 +45,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Pass:
-    """Answers that go through the model together. Masks are 1 on real tokens."""
+    """A padded batch for one forward pass. Masks are 1 on real tokens."""
 
     prompt_ids_BP: Tensor
     prompt_mask_BP: Tensor
@@ -59,7 +58,7 @@ class Pass:
 
 
 def advantages(samples: Sequence[TrainingSample]) -> list[float]:
-    """A = R - mean(R) over the sample's group, not divided by the deviation; exactly 0 where a group agrees."""
+    """A = R - mean(R) over the sample's group, not divided by the standard deviation; exactly 0 if all R are equal."""
     baselines = {group: _baseline(rewards) for group, rewards in rewards_by_group(samples).items()}
     return [sample.reward - baselines[sample.group] for sample in samples]
 
@@ -73,17 +72,17 @@ def rewards_by_group(samples: Iterable[TrainingSample]) -> dict[str, list[float]
 
 
 def _baseline(rewards: list[float]) -> float:
-    # The mean of equal floats need not equal them.
+    # The mean of equal floats may differ from them by rounding.
     return rewards[0] if min(rewards) == max(rewards) else fmean(rewards)
 
 
 def groups_without_signal(samples: Iterable[TrainingSample]) -> set[str]:
-    """The groups whose rewards are all equal: nothing in them is better than anything else."""
+    """The groups whose rewards are all equal, so that all advantages are 0."""
     return {group for group, rewards in rewards_by_group(samples).items() if min(rewards) == max(rewards)}
 
 
 def answers_to_train(samples: Sequence[TrainingSample], truncated: Literal["train", "mask"]) -> list[Answer]:
-    """The answers that give a loss: of groups with a signal, not empty, and not masked for being truncated."""
+    """The answers with a loss: in a group with a signal, not empty, and not masked as truncated."""
     silent = groups_without_signal(samples)
     return [
         answer_of(sample.tokens, advantage)
@@ -95,9 +94,9 @@ def answers_to_train(samples: Sequence[TrainingSample], truncated: Literal["trai
 
 
 def check_samples(samples: Sequence[TrainingSample], vocabulary: int) -> None:
-    """Raise ProofloopError for a batch or a sample that no step could learn from."""
+    """Raise ProofloopError for an empty batch or an invalid sample. `vocabulary`: the model's number of token ids."""
     if not samples:
-        raise ProofloopError("the training batch holds no samples")
+        raise ProofloopError("the training batch has no samples")
     for sample in samples:
         if problem := _problem(sample, vocabulary):
             raise ProofloopError(f"training sample {sample.key!r} {problem}")
@@ -112,13 +111,13 @@ def _problem(sample: TrainingSample, vocabulary: int) -> str | None:
     if not all(map(math.isfinite, (sample.reward, *tokens.logprobs))):
         return "has a reward or a log-probability that is not a finite number"
     if tokens.routed_experts and len(tokens.routed_experts) != len(tokens.prompt_ids) + len(tokens.completion_ids) - 1:
-        return f"has routed experts of {len(tokens.routed_experts)} tokens: all tokens but the last should have them"
+        return f"has routed experts of {len(tokens.routed_experts)} tokens; all tokens but the last must have them"
     highest = max((*tokens.prompt_ids, *tokens.completion_ids))
-    return f"has token id {highest}; the model knows {vocabulary}" if highest >= vocabulary else None
+    return f"has token id {highest}, but the model has {vocabulary} tokens" if highest >= vocabulary else None
 
 
 def answer_of(tokens: Tokens, advantage: float = 0.0) -> Answer:
-    """Tokens as sampled, as tensors. The advantage counts in a GRPO step only."""
+    """The sampled tokens as tensors. Only GRPO steps use the advantage."""
     return Answer(
         prompt_ids_P=torch.tensor(tokens.prompt_ids),
         completion_ids_C=torch.tensor(tokens.completion_ids),
@@ -129,23 +128,23 @@ def answer_of(tokens: Tokens, advantage: float = 0.0) -> Answer:
 
 
 def minibatches(answers: Sequence[T], most: int, *seed_parts: object) -> list[list[T]]:
-    """The answers in a seeded order, cut into parts of at most `most` whose sizes differ by one at most."""
+    """Shuffle the answers by seed and split them into parts of at most `most`, whose sizes differ by at most one."""
     if not answers:
         return []
     generator = torch.Generator().manual_seed(derive_seed(*seed_parts))
     order = torch.randperm(len(answers), generator=generator)
-    # A small remainder would move the weights as far as a full part, on far less evidence.
+    # A small last part would change the weights as much as a full one, from far fewer answers.
     parts = order.tensor_split(math.ceil(len(answers) / most))
     return [[answers[i] for i in part.tolist()] for part in parts]
 
 
 def by_length(answers: Iterable[Answer]) -> list[Answer]:
-    """The shortest first; equally long ones in their order."""
+    """The answers sorted by length, shortest first; the sort is stable."""
     return sorted(answers, key=lambda answer: answer.length)
 
 
 def share(answers: Iterable[Answer], most_tokens: int) -> list[list[Answer]]:
-    """The passes that this process makes. Each makes as many, for all take part in each: some are then empty."""
+    """The passes of this process. All processes have the same number, since all join in each; some may be empty."""
     ordered = by_length(answers)
     cuts = [passes(ranks.dealt(ordered, to), most_tokens) for to in range(ranks.count())]
     mine = cuts[ranks.rank()]
@@ -153,21 +152,23 @@ def share(answers: Iterable[Answer], most_tokens: int) -> list[list[Answer]]:
 
 
 def passes(answers: Iterable[Answer], most_tokens: int) -> list[list[Answer]]:
-    """The answers by length, cut so that no padded pass exceeds `most_tokens`; one longer answer goes alone."""
+    """Split the answers by length so that no padded pass exceeds `most_tokens`; a longer answer is a pass alone."""
     cut: list[list[Answer]] = []
     prompt = completion = 0
     for answer in by_length(answers):
-        prompt, completion = max(prompt, len(answer.prompt_ids_P)), max(completion, len(answer.completion_ids_C))
+        prompt = max(prompt, len(answer.prompt_ids_P))
+        completion = max(completion, len(answer.completion_ids_C))
         if cut and (len(cut[-1]) + 1) * (prompt + completion) <= most_tokens:
             cut[-1].append(answer)
         else:
             cut.append([answer])
-            prompt, completion = len(answer.prompt_ids_P), len(answer.completion_ids_C)
+            prompt = len(answer.prompt_ids_P)
+            completion = len(answer.completion_ids_C)
     return cut
 
 
 def collate(answers: Sequence[Answer], pad_id: int, device: torch.device) -> Pass:
-    """Pad the answers to one Pass on `device`."""
+    """Pad the answers and move them to `device` as one Pass."""
     prompts = [answer.prompt_ids_P for answer in answers]
     completions = [answer.completion_ids_C for answer in answers]
     references = [a.reference_logprobs_C for a in answers if a.reference_logprobs_C is not None]
@@ -184,9 +185,9 @@ def collate(answers: Sequence[Answer], pad_id: int, device: torch.device) -> Pas
 
 
 def _experts(answers: Sequence[Answer], prompt: int, completion: int, device: torch.device) -> Tensor | None:
-    """The recorded experts where their tokens stand: prompts end together, at position `prompt`."""
+    """The recorded experts at the positions of their tokens; all prompts end at position `prompt`."""
     widths = {answer.experts_TE.size(1) for answer in answers if answer.experts_TE is not None}
-    if len(widths) != 1:  # nothing was recorded, or by models that differ
+    if len(widths) != 1:  # no experts were recorded, or different models recorded them
         return None
     experts_BTE = torch.full((len(answers), prompt + completion, widths.pop()), FREE)
     for row_TE, answer in zip(experts_BTE, answers, strict=True):

@@ -1,8 +1,8 @@
-"""TRL's GRPO loss, fed with answers that were sampled elsewhere.
+"""TRL's GRPO loss for answers that were sampled elsewhere.
 
-The traps: left to itself TRL recomputes the old log-probabilities (the ratio is then 1 and stale answers get no
-correction), reports each construction over the network, and seeds every global generator.
-docs/decisions/grpo-on-trl.md says more.
+By default, TRL recomputes the old log-probabilities (the ratio is then 1, and stale answers get no correction), reports
+each construction over the network, and seeds all global random generators. This module prevents all three; see
+docs/decisions/grpo-on-trl.md.
 
 Legend: B sequences, C completion positions.
 """
@@ -37,7 +37,7 @@ from proofloop_trainer.replay import Replay
 
 @dataclass(frozen=True)
 class Tally:
-    """Sums over sequences or tokens, divided only when reported: no cut of a minibatch changes a figure."""
+    """Sums over sequences or tokens. Only the report divides them, so no split of a minibatch changes a figure."""
 
     sequences: float = 0.0
     tokens: float = 0.0
@@ -53,7 +53,7 @@ class Tally:
 
 
 class RecordedGrpoTrainer(GRPOTrainer):
-    """GRPOTrainer as a loss function: it never samples, loops, logs or phones home."""
+    """GRPOTrainer as a loss function: it does not sample, loop, log or send telemetry."""
 
     args: GRPOConfig
     model: PreTrainedModel
@@ -62,23 +62,23 @@ class RecordedGrpoTrainer(GRPOTrainer):
     replays_routing: bool
 
     def use_reference(self, reference: PreTrainedModel, coefficient: float) -> None:
-        """Pull towards this model. TRL would load its own, whole, and leave it whole in every process."""
+        """Set the reference model of the KL term. TRL itself would load an unsharded copy in each process."""
         add_fused_lm_head(reference, temperature=self.temperature)
         self.ref_model = reference.eval().requires_grad_(False)
         ranks.place(self.ref_model)
         self.beta = coefficient
 
     def pass_loss(self, inputs: Pass) -> tuple[Tensor, Tally]:
-        """The mean loss of the pass's sequences, with what it is made of."""
+        """The mean loss of the pass's sequences, and its tally."""
         self.replay.use(inputs.experts_BTE if self.replays_routing else None)
         loss = self.compute_loss(self.model, _trl_inputs(inputs))
-        # TRL keeps a metric of every call until `log`, which nobody calls here.
+        # TRL keeps the metrics of all calls until `log`, which is never called here.
         self._metrics["train"].clear()
         return loss, self._tally(inputs, loss.item())
 
     @torch.no_grad()
     def reference_logprobs_BC(self, inputs: Pass) -> Tensor:
-        """What the frozen reference gives the completions' tokens."""
+        """The frozen reference model's log-probabilities of the completion tokens."""
         ids_BT = torch.cat([inputs.prompt_ids_BP, inputs.completion_ids_BC], dim=1)
         mask_BT = torch.cat([inputs.prompt_mask_BP, inputs.completion_mask_BC], dim=1)
         completion = inputs.completion_ids_BC.size(1)
@@ -86,11 +86,13 @@ class RecordedGrpoTrainer(GRPOTrainer):
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         outputs = super()._get_per_token_logps_and_entropies(*args, **kwargs)
-        self._policy_logprobs_BC, self._entropies_BC = outputs[0].detach(), outputs[1].detach()
+        self._policy_logprobs_BC = outputs[0].detach()
+        self._entropies_BC = outputs[1].detach()
         return outputs
 
     def _tally(self, inputs: Pass, loss: float) -> Tally:
-        mask_BC, count = inputs.completion_mask_BC, len(inputs.advantages_B)
+        mask_BC = inputs.completion_mask_BC
+        count = len(inputs.advantages_B)
         ratio_BC = (self._policy_logprobs_BC - inputs.sampler_logprobs_BC).exp()
         return Tally(
             sequences=count,
@@ -129,7 +131,7 @@ class RecordedGrpoTrainer(GRPOTrainer):
         raise NotImplementedError("answers come from training batches: call pass_loss")
 
     def _send_telemetry(self) -> None:
-        """TRL reports every construction to Hugging Face; a training pod reports nothing."""
+        """Do nothing: TRL would report each construction to Hugging Face."""
 
 
 def _sum_of_means(values_BC: Tensor, mask_BC: Tensor) -> float:
@@ -149,7 +151,10 @@ def _trl_inputs(inputs: Pass) -> dict[str, Tensor | None]:
 
 
 def open_trainer(model_folder: Path, settings: GrpoSettings, reference_folder: Path) -> RecordedGrpoTrainer:
-    """The model of `model_folder` under TRL's loss; the reference is loaded only when the KL term needs it."""
+    """Load the model in `model_folder` under TRL's loss, and the reference if there is a KL term.
+
+    Raises ConfigError if a folder holds no model, ProofloopError if the memory is too small.
+    """
     ranks.check_launch()
     require_model(model_folder)
     require_model(reference_folder)
@@ -170,14 +175,15 @@ def _opened(model_folder: Path, settings: GrpoSettings, reference_folder: Path) 
             train_dataset=Dataset.from_dict({"prompt": ["unused"]}),
             processing_class=AutoTokenizer.from_pretrained(model_folder),
         )
-    trainer.current_gradient_accumulation_steps = 1  # `train` would set it: the loss is divided by it
-    model.config.use_cache = use_cache  # the Trainer turns it off, and a checkpoint would be sampled from without it
+    trainer.current_gradient_accumulation_steps = 1  # the loss is divided by it; normally `train` sets it
+    model.config.use_cache = use_cache  # the Trainer turns it off, and checkpoints would inherit that
     trainer.model.train()
-    trainer.replay, trainer.replays_routing = Replay(trainer.model), settings.replay_routing
-    ranks.place(trainer.model)  # before the reference comes: each process holds one whole model at a time
+    trainer.replay = Replay(trainer.model)
+    trainer.replays_routing = settings.replay_routing
+    ranks.place(trainer.model)  # before the reference is loaded: each process holds one unsharded model at a time
     if settings.kl_coefficient:
         trainer.use_reference(_load(reference_folder), settings.kl_coefficient)
-    _keep_to_itself(trainer.accelerator)
+    _disable_metric_collection(trainer.accelerator)
     return trainer
 
 
@@ -185,14 +191,14 @@ def _load(folder: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
 
 
-def _keep_to_itself(accelerator: Accelerator) -> None:
-    """TRL collects metrics that nobody reads from all processes in every pass, and hangs where passes differ."""
+def _disable_metric_collection(accelerator: Accelerator) -> None:
+    """Keep TRL from gathering unused metrics in each pass: it hangs if the processes' passes differ."""
     for collect in ("gather", "gather_for_metrics", "reduce"):
         setattr(accelerator, collect, lambda tensor, **_: tensor)
 
 
 def require_model(folder: Path) -> None:
-    """Raise ConfigError for what is no folder of a model, such as a name on the Hugging Face hub."""
+    """Raise ConfigError unless the folder holds a model; a name on the Hugging Face hub is not enough."""
     if not (folder / "config.json").is_file():
         raise ConfigError(
             f"no model in {folder}: config.json is missing",
@@ -209,7 +215,7 @@ def _arguments(settings: GrpoSettings, folder: str) -> GRPOConfig:
         **_loss_arguments(settings),
         output_dir=folder,
         per_device_train_batch_size=2,
-        num_generations=2,  # the least TRL accepts; neither is used
+        num_generations=2,  # the least that TRL accepts; this and the batch size are not used
         use_cpu=not torch.cuda.is_available(),
         bf16=False,
         activation_checkpointing=False,  # TRL's default is on and costs a second forward pass
@@ -228,18 +234,19 @@ def _loss_arguments(settings: GrpoSettings) -> dict[str, Any]:
         "importance_sampling_level": "token",
         "epsilon": settings.clip_low,
         "epsilon_high": settings.clip_high,
-        "beta": 0.0,  # or TRL loads a reference: see use_reference
+        "beta": 0.0,  # otherwise TRL loads a reference: see use_reference
         "use_bias_correction_kl": settings.unbiased_kl,
         "off_policy_mask_threshold": settings.off_policy_mask_threshold,
         "temperature": settings.temperature,
-        "router_aux_loss_coef": 0.0,  # None: TRL adds what the model's config says, pass by pass
+        "router_aux_loss_coef": 0.0,  # with None, TRL adds the auxiliary loss of the model's configuration
     }
 
 
 @contextmanager
 def _global_generators_kept() -> Iterator[None]:
-    # TRL seeds them when built: whoever samples beside a learner would draw the same numbers after each build.
-    python, numpy = random.getstate(), np.random.get_state()
+    # TRL seeds them when it is built: an engine in the same process would then sample the same numbers again.
+    python = random.getstate()
+    numpy = np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         yield
     random.setstate(python)

@@ -1,8 +1,8 @@
-"""`proofloop` in several processes that train one model together, by FSDP2.
+"""`proofloop` in several processes that train one model together by FSDP2.
 
     accelerate launch --config_file FILE -m proofloop_trainer.launch iterate CURRICULUM.toml
 
-The first process is the command; the others take part in each of its training steps, and know nothing else.
+The first process runs the command; the others only join its training steps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 
 def main() -> None:
-    """Lead or follow, by this process's rank."""
+    """Lead if this process has rank 0, else follow."""
     ranks.join()
     if ranks.rank() > 0:
         follow()
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def lead() -> None:
-    """The command line. If it fails, the others may wait in the midst of a step: the launcher ends them."""
+    """Run the command line. If it fails, the launcher ends the other processes, which may be waiting in a step."""
     try:
         command_line()
     except SystemExit as end:
@@ -45,7 +45,7 @@ def lead() -> None:
 
 
 def follow() -> None:
-    """Do what the first process does to a model, until it has ended."""
+    """Repeat the first process's model calls until it ends."""
     learners: dict[int, GrpoLearner] = {}
     while (order := ranks.hear()).call != "end":
         for number in order.closed:
@@ -54,26 +54,27 @@ def follow() -> None:
             repeat(order, learners)
         except ProofloopError as error:
             if order.call != "step":
-                raise  # of this process alone: it ends, and the launcher ends those who would wait for it
-            # A step is refused in all of them alike, and somebody reads it where the first one raises.
+                raise  # only this process failed: it ends, and the launcher ends those that would wait for it
+            # All processes refuse a bad batch alike; the first one raises the error to the user.
             log.warning("step_refused", rank=ranks.rank(), error=str(error))
 
 
 def repeat(order: Order, learners: dict[int, GrpoLearner]) -> None:
-    """Make the call of an order."""
-    said, learner = order.arguments, learners.get(order.learner)
+    """Make the call that an order names."""
+    given = order.arguments
+    learner = learners.get(order.learner)
     if order.call == "open":
-        settings = GrpoSettings.model_validate(said["settings"])
-        learners[order.learner] = GrpoLearner(Path(said["model"]), settings, Path(said["reference"]))
+        settings = GrpoSettings.model_validate(given["settings"])
+        learners[order.learner] = GrpoLearner(Path(given["model"]), settings, Path(given["reference"]))
     elif order.call == "fine_tune":
-        answers = [Tokens.model_validate(answer) for answer in said["answers"]]
-        fine_tune(Path(said["start"]), Path(said["out"]), answers, Consolidate(**said["how"]), said["seed"])
+        answers = [Tokens.model_validate(answer) for answer in given["answers"]]
+        fine_tune(Path(given["start"]), Path(given["out"]), answers, Consolidate(**given["how"]), given["seed"])
     elif learner is None:
         raise RuntimeError(f"order {order.call!r} for learner {order.learner}, which was never opened")
     elif order.call == "resume":
-        learner.resume(Path(said["folder"]))
+        learner.resume(Path(given["folder"]))
     elif order.call == "step":
-        learner.step(TrainingBatch.model_validate(said["batch"]))
+        learner.step(TrainingBatch.model_validate(given["batch"]))
     else:
         learner.whole()
 

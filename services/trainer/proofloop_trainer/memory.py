@@ -1,4 +1,4 @@
-"""Memory that models take: given back when they are done with, and a clear word where there is too little of it."""
+"""The memory of models: frees unused models, and turns a lack of GPU memory into a clear error."""
 
 from __future__ import annotations
 
@@ -12,34 +12,35 @@ from proofloop.errors import ProofloopError
 from proofloop_trainer import ranks
 
 WAYS_OUT = (
-    "a smaller tokens_per_pass; an engine beside it that keeps less (models_kept, max_batch); or `accelerate launch`"
-    " with activation checkpointing or offloading: docs/training.md"
+    "lower tokens_per_pass; lower the engine's models_kept or max_batch; or use `accelerate launch` with activation"
+    " checkpointing or offloading (docs/training.md)"
 )
+"""Hints for a GPU with too little memory."""
 
 
 def make_room() -> None:
-    """Free the models that nobody has any more.
+    """Free the memory of unreferenced models.
 
-    TRL's fused head and FSDP2's hooks refer back to their model, and a GPU that fills up is nothing to Python's own
-    search for such cycles: it counts objects on the CPU.
+    TRL's fused head and FSDP2's hooks form reference cycles with their model. Python's garbage collector starts by the
+    number of objects, so it does not notice a full GPU.
     """
     gc.collect()
 
 
 @contextmanager
 def enough_for(what: str) -> Iterator[None]:
-    """Raise ProofloopError with the ways out where a GPU has too little memory for this.
+    """Raise ProofloopError with hints if the GPU runs out of memory in the block. `what` describes the block.
 
-    Not in a process that follows: there the error stays, and ends the process, so that the others wait for nothing.
-    The first one tells them nothing more after an error of its own.
+    In a following process the original error ends the process, so that no other waits for it. After an error in the
+    first process alone, it sends no more orders.
     """
     try:
         yield
     except ProofloopError:
-        raise  # in all processes alike
+        raise  # all processes raise it alike
     except BaseException as error:
         ranks.part()
         if ranks.rank() > 0 or not isinstance(error, torch.OutOfMemoryError):
             raise
         seen = str(error).partition(" Of the allocated")[0]
-        raise ProofloopError(f"{what}: {seen} Ways out: {WAYS_OUT}") from error
+        raise ProofloopError(f"{what}: {seen} To reduce memory: {WAYS_OUT}") from error

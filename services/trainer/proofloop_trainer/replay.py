@@ -1,8 +1,8 @@
-"""Routing replay: in training a token goes to the experts that it went to when it was sampled.
+"""Routing replay: in training, a token goes to the experts that it went to in sampling.
 
-Only the choice is taken over: what a chosen expert counts for, and what the router learns, is this forward pass's own.
+Only the choice of experts is replayed. The experts' weights and the router's gradient are those of the training pass.
 
-Legend: B sequences, T positions, N = B * T tokens, E = L * K: the K experts of each of L layers, X experts in all.
+Legend: B sequences, T positions, N = B * T tokens, E = L * K (K experts in each of L layers), X experts in a layer.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from torch.overrides import TorchFunctionMode
 from proofloop_serving.routing import routers
 
 FREE = -1
-"""Stands for a choice that nobody recorded: the router makes its own."""
+"""Marks a choice that was not recorded: the router chooses itself."""
 
 
 class Replay:
-    """Makes the routers of a model choose as `use` says; a dense model has none, and nothing changes."""
+    """Makes the routers of a model choose the experts given to `use`. A dense model has no routers and is unchanged."""
 
     def __init__(self, model: nn.Module) -> None:
         self._experts_BTE: Tensor | None = None
         self._width = 0
         for router in routers(model):
-            begin, self._width = self._width, self._width + int(router.top_k)
+            begin = self._width
+            self._width += int(router.top_k)
             router.forward = partial(self._route, router.forward, slice(begin, self._width), int(router.num_experts))
 
     def use(self, experts_BTE: Tensor | None) -> None:
-        """From now on, also where the backward pass computes a layer again. None: the routers choose freely."""
+        """Replay these experts from now on, also when the backward pass recomputes a layer; None: choose freely."""
         fits = experts_BTE is not None and experts_BTE.size(-1) == self._width
         self._experts_BTE = experts_BTE if fits else None
 
@@ -44,14 +45,15 @@ class Replay:
 
 
 class Chosen(TorchFunctionMode):
-    """Within it, the best K of X experts for each token [N, X] are those given [N, K].
+    """A context in which `topk` over scores [N, X] chooses the given experts [N, K].
 
-    All routers of transformers choose by `topk`, after whatever they do to the scores first.
+    All routers of transformers choose by `topk` as their last step.
     """
 
     def __init__(self, chosen_NK: Tensor, experts: int) -> None:
         super().__init__()
-        self._chosen_NK, self._experts = chosen_NK, experts
+        self._chosen_NK = chosen_NK
+        self._experts = experts
 
     def __torch_function__(
         self, function: Any, types: Any, args: Iterable[Any] = (), kwargs: dict[str, Any] | None = None

@@ -1,8 +1,8 @@
-"""Turns labelled proofs into rewarded samples, as the store holds them: pure reading, no torch.
+"""Turns labelled proofs in the store into rewarded training samples. Only reads the store; imports no torch.
 
-A generator's group are the proofs of one problem; a verifier's group are the critiques of one proof. What has no reward
-(an undecided proof, a call the engine failed) is left out; what broke the format stays in with reward 0, so that it is
-unlearned.
+A group of the generator holds the proofs of one problem; a group of the verifier, the critiques of one proof. Answers
+without a reward (undecided proofs, failed model calls) are left out. Answers in a wrong format stay with reward 0, so
+that the model unlearns them.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from proofloop.runspec import RunSpec
 from proofloop.store import Store, find_record, get_record
 
 SIGNAL = 1e-6
-"""Rewards closer than this are the same."""
+"""A group has a signal if its rewards differ by more than this."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Samples for one prompt; `is_flawed`: the label calls the proof they criticise flawed (no generator's group)."""
+    """The samples for one prompt. `is_flawed`: they are critiques of a proof with a label below 1."""
 
     samples: tuple[TrainingSample, ...]
     is_flawed: bool = False
 
     @property
     def has_signal(self) -> bool:
-        """Whether some earned more than others: without that there is nothing to learn."""
+        """Whether the rewards differ: otherwise all advantages are 0."""
         rewards = [sample.reward for sample in self.samples]
         return max(rewards) - min(rewards) > SIGNAL
 
 
 def groups_of(role: TrainedRole, labels: Iterable[Label], spec: RunSpec, store: Store) -> list[Group]:
-    """The groups that the labelled proofs of one problem give this role to learn from."""
+    """The role's groups from the labelled proofs of one problem; groups of fewer than two samples are left out."""
     if role == "generator":
         groups = [Group(tuple(filter(None, (_proof_sample(label, spec, store) for label in labels))))]
     else:
@@ -45,9 +45,9 @@ def groups_of(role: TrainedRole, labels: Iterable[Label], spec: RunSpec, store: 
 
 
 def choose_groups(groups: Sequence[Group], most: int) -> list[Group]:
-    """At most so many groups with a signal, in order, half of them about flawed proofs where both kinds suffice.
+    """At most `most` groups with a signal, in order; half of them are about flawed proofs if there are enough.
 
-    A judge that sees mostly good proofs learns to nod.
+    A verifier that sees mostly sound proofs learns to accept all.
     """
     flawed = [group for group in groups if group.has_signal and group.is_flawed]
     sound = [group for group in groups if group.has_signal and not group.is_flawed]
@@ -77,7 +77,7 @@ def _critiques(label: Label, spec: RunSpec, store: Store) -> Group:
 
 
 def _critique_sample(label: Label, index: int, spec: RunSpec, store: Store) -> TrainingSample | None:
-    """None for a critique that was never written or judged because its proof was decided before."""
+    """The sample of one critique; None if it was skipped because its proof was decided before."""
     key = keys.critique(label.run_id, label.proof_id, index)
     critique = find_record(store, key, Critique)
     judgement = find_record(store, keys.judgement(label.run_id, label.proof_id, index), Judgement)
@@ -104,7 +104,7 @@ def _sample(key: str, group: str, reward: Reward, provenance: Provenance, store:
 
 
 def mean_parts(samples: Sequence[TrainingSample]) -> dict[str, float]:
-    """The mean of each factor of the reward, over the samples that have it."""
+    """The mean of each reward factor over the samples that have it."""
     names = sorted({name for sample in samples for name in sample.reward_parts})
     return {
         name: fmean(sample.reward_parts[name] for sample in samples if name in sample.reward_parts) for name in names

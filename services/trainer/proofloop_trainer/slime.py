@@ -1,11 +1,11 @@
-"""Our batches in slime's sample format: what trains the 671B mixture of experts, which TRL cannot.
+"""Exports training batches in slime's sample format, to train the 671B mixture of experts, which TRL cannot train.
 
-slime (https://github.com/THUDM/slime) reads one dictionary a sample, as its `Sample.to_dict` writes it. Its fields were
-read in slime/utils/types.py at commit 0d234f3e; nothing here was run by slime itself.
+slime (https://github.com/THUDM/slime) reads one dictionary for each sample, as its `Sample.to_dict` writes it. The
+fields are those of slime/utils/types.py at commit 0d234f3e. The export was not run with slime.
 
-What a stranger would get wrong: slime counts optimizer updates where we count steps, a step being a batch. And where
-groups differ in size, as ours do, which undecided proofs are left out of, slime takes the whole batch for one group: so
-it is given each reward less its own group's mean, and told to leave that as it is.
+slime counts optimizer updates; proofloop counts steps, one for each batch. proofloop's groups differ in size, since
+undecided proofs are left out, and slime would then treat the whole batch as one group. The exported reward is therefore
+the advantage (the reward minus its group's mean), and the arguments turn off slime's own normalisation.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ from proofloop_trainer.grpo_settings import GrpoSettings
 
 
 def slime_samples(batch: TrainingBatch, settings: GrpoSettings) -> Iterator[dict[str, Any]]:
-    """The batch's samples in order. Truncated ones are kept or masked, as the settings say."""
+    """The batch's samples in order as slime's dictionaries; `settings.truncated` decides on truncated ones."""
     groups = {group: place for place, group in enumerate(dict.fromkeys(sample.group for sample in batch.samples))}
     for index, (sample, advantage) in enumerate(zip(batch.samples, advantages(batch.samples), strict=True)):
         yield _sample(sample, advantage, groups[sample.group], index, settings)
 
 
 def slime_lines(batch: TrainingBatch, settings: GrpoSettings) -> str:
-    """The same as JSON lines, to be read by a function given as --rollout-function-path."""
+    """The samples as JSON lines, for a function that is given to slime as --rollout-function-path."""
     return "".join(json.dumps(sample) + "\n" for sample in slime_samples(batch, settings))
 
 
 def export(store: Store, run: str, stage: str, settings: Mapping[str, object], out: Path) -> int:
-    """Write every batch of a stage to `out` as slime's samples, slime's arguments last; how many batches there are.
+    """Write all batches of a stage to the new folder `out` as slime's samples; returns the number of batches.
 
-    notes.txt says what of the settings slime's arguments cannot say.
+    notes.txt lists the settings that slime's arguments cannot express; arguments.txt is written last.
     """
     checked = GrpoSettings.model_validate(settings)
     out.mkdir(parents=True)
-    found, samples = list(store.list(keys.batches(run, stage))), 1
+    found = list(store.list(keys.batches(run, stage)))
+    samples = 1
     for key in found:
         batch = get_record(store, key, TrainingBatch)
         (out / f"{batch.step:06d}.jsonl").write_text(slime_lines(batch, checked), "utf-8")
@@ -54,24 +55,24 @@ def export(store: Store, run: str, stage: str, settings: Mapping[str, object], o
 
 
 def notes(settings: GrpoSettings) -> str:
-    """What of the settings has no counterpart among slime's arguments, or another meaning."""
+    """The settings that have no counterpart among slime's arguments, or a different meaning."""
     lines = [
-        f"epochs = {settings.epochs}: slime goes through a batch once; its --num-epoch counts passes over the prompts",
-        f"minibatch_sequences = {settings.minibatch_sequences}: --num-steps-per-rollout, by the largest batch; set "
-        "--rollout-batch-size and --n-samples-per-prompt so that their product is the samples of a batch: batches "
-        "differ in size, and slime leaves out the samples beyond a multiple",
-        f"decay_steps = {settings.decay_steps}: --lr-decay-iters counts updates, and the step size falls with each",
-        f"tokens_per_pass = {settings.tokens_per_pass}: memory alone, see --max-tokens-per-gpu",
-        f"max_staleness = {settings.max_staleness}: was kept to when the batches were written",
-        f"seed = {settings.seed}: slime has its own order of samples",
+        f"epochs = {settings.epochs}: slime passes over a batch once; its --num-epoch counts passes over the prompts",
+        f"minibatch_sequences = {settings.minibatch_sequences}: set as --num-steps-per-rollout, by the largest batch; "
+        "set --rollout-batch-size and --n-samples-per-prompt so that their product is the samples of a batch: "
+        "batches differ in size, and slime drops the samples beyond a multiple",
+        f"decay_steps = {settings.decay_steps}: --lr-decay-iters counts updates; the learning rate falls at each",
+        f"tokens_per_pass = {settings.tokens_per_pass}: affects only memory; see --max-tokens-per-gpu",
+        f"max_staleness = {settings.max_staleness}: was applied when the batches were written",
+        f"seed = {settings.seed}: slime shuffles the samples differently",
     ]
     return "\n".join(lines) + "\n"
 
 
 def launch_arguments(settings: GrpoSettings, samples: int = 1) -> list[str]:
-    """slime's arguments for the objective that these settings describe, with the stabilisers of this model family.
+    """slime's arguments for the objective of these settings, with the stabilisers of the DeepSeek-V3 models.
 
-    `samples`: how many the largest batch has.
+    `samples`: the number of samples in the largest batch.
     """
     updates = math.ceil(samples / settings.minibatch_sequences)
     arguments = [

@@ -1,7 +1,7 @@
-"""A GRPO step from the last checkpoint to the next version, `name` being a role of a run or a stage of a curriculum.
+"""Takes a GRPO step from the last checkpoint to the next version. `name` is a run's role or a curriculum's stage.
 
-What a stranger would get wrong is the order: the batch lies in the store before its step, and a version counts once its
-manifest does, which is written when the checkpoint to go on from is complete.
+The order of writing makes steps safe to repeat: the batch is stored before its step; then the checkpoint is published;
+then the version, whose manifest comes last and completes the step.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from proofloop_trainer.grpo_settings import GrpoSettings
 def open_learner(
     store: Store, run: str, name: str, steps: int, settings: GrpoSettings, first: Path, reference: Path
 ) -> GrpoLearner:
-    """The learner where the last of the published steps left it, or at the first model."""
+    """The learner after the last published step, or with the model `first` if `steps` is 0."""
     if steps == 0:
         return GrpoLearner(first, settings, reference)
     with tempfile.TemporaryDirectory() as scratch:
@@ -39,15 +39,16 @@ def open_learner(
 def take_step(
     store: Store, run: str, name: str, learner: GrpoLearner, batch: TrainingBatch, first: Path
 ) -> TrainingStep:
-    """Train on the batch and publish what came of it, in the precision of the first model; what the step did.
+    """Train on the batch and publish the new version in the precision of the model `first`. Returns the step's record.
 
-    After an error the learner may have learnt what was never published: open it again.
+    After an error, open the learner again: it may have changes that were not published.
     """
     report = learner.step(batch)
     version = keys.model(run, name, report.step)
     taken = put_record(store, keys.step(run, name, report.step), _record(run, version, batch, report))
     with tempfile.TemporaryDirectory() as scratch:
-        full, model = Path(scratch, "checkpoint"), Path(scratch, "model")
+        full = Path(scratch, "checkpoint")
+        model = Path(scratch, "model")
         save_checkpoint(learner, full)
         publish_folder(store, full, keys.checkpoint(run, name, report.step))
         export_model(full, model, dtype_of(first))
@@ -57,28 +58,30 @@ def take_step(
 
 
 def keep_weights(store: Store, run: str, name: str, step: int, dtype: torch.dtype) -> None:
-    """Keep the last step's weights as they were before rounding, for a training that goes on from this version.
+    """Keep the last step's weights in 32 bits for a later stage that trains from this version.
 
-    40 updates of 1e-6 move a weight by 4e-5 at most, and bf16 has nothing within 6e-5 of 0.02: what was learnt of such
-    a weight would be gone where the next stage begins.
+    40 updates of 1e-6 change a weight by at most 4e-5, but bf16 has no other number within 6e-5 of 0.02: rounding would
+    lose what such a weight has learnt.
     """
-    checkpoint, kept = keys.checkpoint(run, name, step), keys.weights(keys.model(run, name, step))
+    checkpoint = keys.checkpoint(run, name, step)
+    kept = keys.weights(keys.model(run, name, step))
     if dtype == torch.float32 or store.exists(f"{kept}/{MANIFEST}") or not store.exists(f"{checkpoint}/{MANIFEST}"):
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = version_folder(store, Path(scratch), checkpoint)
-        verify_checkpoint(folder)  # what was damaged since would get a digest of its own
+        verify_checkpoint(folder)  # otherwise the export would give damaged files a valid digest
         export_model(folder, Path(scratch, "weights"), torch.float32)
         publish_folder(store, Path(scratch, "weights"), kept)
 
 
 def publish_made(store: Store, version: str, step: int, make: Callable[[Path], object], dtype: torch.dtype) -> None:
-    """Publish a model that is made without steps to resume, in 32 bits: its weights, then the version in `dtype`.
+    """Make a 32-bit model that needs no checkpoint; publish its weights, then the version in `dtype`.
 
-    A process killed between the two made the weights already.
+    If the process is killed between the two, the next call finds the weights and does not make them again.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        whole, served = Path(scratch, "whole"), Path(scratch, "served")
+        whole = Path(scratch, "whole")
+        served = Path(scratch, "served")
         kept = version if dtype == torch.float32 else keys.weights(version)
         if store.exists(f"{kept}/{MANIFEST}"):
             whole = version_folder(store, Path(scratch), kept)
@@ -93,9 +96,9 @@ def publish_made(store: Store, version: str, step: int, make: Callable[[Path], o
 
 
 def drop_older(store: Store, newest: str, cache: Path | None = None) -> None:
-    """Delete the checkpoints, or versions, that are older than this one beside them, whoever left them there.
+    """Delete the checkpoints or versions in the folder of `newest` that are older than it.
 
-    `cache`: where this machine has copies of what lies in a store elsewhere.
+    `cache`: the folder with this machine's copies of a remote store's versions; older copies are deleted too.
     """
     for copy in (cache / newest).parent.glob("*") if cache else ():
         if copy.name < newest.rpartition("/")[2]:

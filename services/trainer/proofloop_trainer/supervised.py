@@ -1,4 +1,4 @@
-"""Supervised steps on answers as they were sampled: what rejection fine-tuning does with those that earned the most.
+"""Supervised steps on sampled answers, for rejection fine-tuning on the answers with the highest rewards.
 
 Shapes: B sequences, T tokens (padded on the right).
 """
@@ -35,14 +35,20 @@ def fine_tune(
     seed: int,
     before_step: Callable[[], None] = lambda: None,
 ) -> int:
-    """Train the model of `start` on the answers and write it to `out`, in 32 bits; how many updates that took.
+    """Train the model in `start` on the answers and write it to `out` in 32 bits; returns the number of updates.
 
-    `before_step` may raise to end it. The step size falls to a tenth in a straight line. The same input gives the same
-    weights.
+    `before_step` may raise to stop the training. The learning rate falls linearly to a tenth. The same input gives the
+    same weights.
     """
     ranks.check_launch()
-    said = {"start": str(start), "out": str(out), "answers": [answer.model_dump() for answer in answers]}
-    ranks.tell(Order(call="fine_tune", arguments={**said, "how": how.model_dump(), "seed": seed}))
+    arguments = {
+        "start": str(start),
+        "out": str(out),
+        "answers": [answer.model_dump() for answer in answers],
+        "how": how.model_dump(),
+        "seed": seed,
+    }
+    ranks.tell(Order(call="fine_tune", arguments=arguments))
     disable_progress_bar()
     make_room()
     with enough_for(f"supervised steps from {start}, passes of {how.tokens_per_pass} tokens"):
@@ -57,7 +63,7 @@ def fine_tune(
 def _tuned(
     start: Path, answers: Sequence[Tokens], how: Consolidate, seed: int, before_step: Callable[[], None]
 ) -> tuple[PreTrainedModel, int]:
-    """The model after its updates, and how many these were."""
+    """The trained model and the number of updates."""
     model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, use_safetensors=True)
     add_fused_lm_head(model)
     ranks.place(model.train())
@@ -76,7 +82,7 @@ def _tuned(
 
 
 def _backward(model: PreTrainedModel, part: Sequence[Answer], cut: Sequence[Answer]) -> None:
-    """A pass's part of the cut's loss. An empty pass takes part in the others' all the same, with a loss of nothing."""
+    """Backpropagate a pass's part of the minibatch's loss. An empty pass joins the collective calls with weight 0."""
     weight = _tokens(part) / _tokens(cut) * ranks.count()  # gradients are averaged over the processes
     (supervised_loss(model, part or cut[:1]) * weight).backward()
 
@@ -86,12 +92,12 @@ def _tokens(answers: Sequence[Answer]) -> int:
 
 
 def supervised_loss(model: PreTrainedModel, answers: Sequence[Answer]) -> Tensor:
-    """Mean cross entropy of the answers' tokens; prompts give no loss.
+    """The mean cross entropy of the answers' tokens; prompts have no loss.
 
-    The model has TRL's fused head: the logits of a pass, tokens times vocabulary, are never all there at once.
+    The model has TRL's fused head, which never holds all logits (tokens times vocabulary) of a pass at once.
     """
     rows = [torch.cat((answer.prompt_ids_P, answer.completion_ids_C)) for answer in answers]
-    tokens_BT = pad_sequence(rows, batch_first=True)  # with any token: the mask covers it
+    tokens_BT = pad_sequence(rows, batch_first=True)  # the padding token does not matter: it is masked
     targets_BT = torch.full_like(tokens_BT, IGNORED)
     for row, answer in enumerate(answers):
         answered = slice(len(answer.prompt_ids_P), answer.length)

@@ -1,7 +1,7 @@
-"""The trainer's handler: gathers complete groups, takes a GRPO step when it has enough, publishes the new version.
+"""The trainer's handler: collects complete groups, takes a GRPO step when it has enough, and publishes the new version.
 
-A step's batch is written before the step and names the groups it uses up; its model is published after it (`steps`).
-Killed in between, the trainer finds the batch without its model and takes the same step again.
+A step's batch is stored before the step and names the problems that it uses up; the model is published after the step
+(`steps`). If the trainer is killed in between, it finds the batch without its model and repeats the step.
 """
 
 from __future__ import annotations
@@ -32,35 +32,35 @@ log = structlog.get_logger()
 
 
 class Trainer:
-    """One process's trainer. It handles one message at a time: run it with concurrency 1."""
+    """The trainer of one process. It handles one message at a time: run it with concurrency 1."""
 
     def __init__(self) -> None:
         self._runs: dict[str, RunInTraining] = {}
 
     def train(self, event: ProofLabeled, tools: Tools) -> Iterator[Event]:
-        """Count the label; take every step that is due. A redelivered label says again what it said before."""
+        """Count the label and take all steps that are due. A redelivered label announces the same versions again."""
         run = self._runs.get(event.run_id)
         if run is None:
             run = RunInTraining(event.run_id, tools)
-            run.said[event.proof_id] = [
+            run.announced[event.proof_id] = [
                 learning.announcement(learning.steps) for learning in run.roles if learning.steps
             ]
             self._runs[event.run_id] = run
-        yield from run.said.get(event.proof_id, ())
+        yield from run.announced.get(event.proof_id, ())
         label = get_record(tools.store, keys.label(event.run_id, event.proof_id), Label)
-        run.untold.append(in_force(tools.store, label))
-        while run.untold:  # one after the other: which problems a role begins with depends on the steps taken by then
-            run.add(run.untold[0])
+        run.uncounted.append(in_force(tools.store, label))
+        while run.uncounted:  # in order: a role's first problems depend on the steps taken by then
+            run.add(run.uncounted[0])
             for learning in run.roles:
                 while (batch := learning.next_batch()) is not None:
                     published = learning.take_step(batch)
-                    run.said.setdefault(event.proof_id, []).append(published)
+                    run.announced.setdefault(event.proof_id, []).append(published)
                     yield published
-            run.untold.popleft()
+            run.uncounted.popleft()
 
 
 class RunInTraining:
-    """What the trainer knows of a run: the labels of problems not complete yet, and what each role is learning."""
+    """The trainer's state of a run: the labels of incomplete problems, and the roles in training."""
 
     def __init__(self, run_id: str, tools: Tools) -> None:
         self._spec = tools.spec(run_id)
@@ -68,13 +68,13 @@ class RunInTraining:
         self._incomplete: dict[str, dict[str, Label]] = defaultdict(dict)
         self._complete: set[str] = set()
         self.roles = [RoleInTraining(run_id, role, tools) for role in self._spec.training.roles]
-        self.said: dict[str, list[ModelPublished]] = {}
-        """What the messages of these proofs' labels led to: one entry a step."""
-        self.untold = deque(labels_of(self._store, run_id))
-        """Labels to be counted yet; first those that were announced to a trainer that is gone."""
+        self.announced: dict[str, list[ModelPublished]] = {}
+        """The versions that a proof's label led to, by proof: one for each step."""
+        self.uncounted = deque(labels_of(self._store, run_id))
+        """Labels that are not counted yet; first those in the store, which an earlier trainer received."""
 
     def add(self, label: Label) -> None:
-        """Count a label; a problem whose proofs are all labelled is offered to every role that is learning by now."""
+        """Count a label. Once all proofs of a problem are labelled, offer the problem to all roles."""
         if label.group in self._complete:
             return
         group = self._incomplete[label.group]
@@ -85,52 +85,54 @@ class RunInTraining:
             for learning in self.roles:
                 others = [taken for role, taken in steps.items() if role != learning.role]
                 learning.offer(label.group, labels, sum(others))
-            self._complete.add(label.group)  # only now: while the store is away nobody was offered it
+            self._complete.add(label.group)  # last, so that a store error above repeats the offers
             del self._incomplete[label.group]
 
 
 class _Problems(Record):
-    """What a batch used up, read from it: its tokens would fill the memory of a long run."""
+    """The problems that a batch used up. Reads only this field: the tokens of all batches would fill the memory."""
 
     problems: tuple[str, ...]
 
 
 class RoleInTraining:
-    """One role's model, the labelled problems that wait for its next step, and the steps taken."""
+    """One role in training: its model, the labelled problems that wait for the next step, and the steps taken."""
 
     def __init__(self, run_id: str, role: TrainedRole, tools: Tools) -> None:
         self.role = role
-        self._run_id, self._tools, self._store = run_id, tools, tools.store
+        self._run_id = run_id
+        self._tools = tools
+        self._store = tools.store
         self._spec = tools.spec(run_id)
         self._wanted = self._spec.training.of(role)
         self._settings = role_settings(self._spec, role)
         self._waiting: dict[str, list[Label]] = {}
         batches = [get_record(self._store, key, _Problems) for key in self._store.list(keys.batches(run_id, role))]
-        passed_over = self._store.list(keys.all_passed_over(run_id, role))
+        skipped = self._store.list(keys.all_passed_over(run_id, role))
         self._used = {problem for batch in batches for problem in batch.problems}
         self._begun = len(batches)
-        self._used |= {key.rpartition("/")[2].removesuffix(".json") for key in passed_over}
+        self._used |= {key.rpartition("/")[2].removesuffix(".json") for key in skipped}
         self.steps = len(published_versions(self._store, run_id, role))
         drop_older(self._store, keys.checkpoint(run_id, role, self.steps))  # a killed trainer may have left them
         self._learner: GrpoLearner | None = None
 
     def offer(self, problem: str, labels: list[Label], steps_of_others: int) -> None:
-        """Take in a complete problem, once, when this role's training is not over; too early, and it never will be."""
+        """Accept a complete problem once, unless the training is over. Before `begin`, it is skipped for good."""
         if self.steps >= self._wanted.steps or problem in self._used:
             return
         if self._wanted.begin <= steps_of_others:
             self._waiting[problem] = labels
         else:
-            self._pass_over(problem)
+            self._skip(problem)
 
-    def _pass_over(self, *problems: str) -> None:
-        """In the store: to a trainer that begins later all labels look alike."""
+    def _skip(self, *problems: str) -> None:
+        """Mark problems as skipped in the store, so that a restarted trainer skips them too."""
         for problem in problems:
             self._store.put_if_absent(keys.passed_over(self._run_id, self.role, problem), b"{}", durable=True)
         self._used.update(problems)
 
     def next_batch(self) -> TrainingBatch | None:
-        """The batch of the next step: one that was begun before, or a new one when enough problems wait."""
+        """The batch of the next step: a stored one whose step is not done, or a new one if enough problems wait."""
         if self.steps >= self._wanted.steps:
             return None
         key = keys.batch(self._run_id, self.role, self.steps)
@@ -145,8 +147,8 @@ class RoleInTraining:
             self._begun += 1
             self._used.update(problems)
         else:
-            self._pass_over(*problems)
-        for problem in problems:  # only now: while the store is away they go on waiting
+            self._skip(*problems)
+        for problem in problems:  # last, so that they still wait after a store error above
             del self._waiting[problem]
         if not batch.samples:
             log.warning("nothing_to_learn", role=self.role, problems=problems)
@@ -154,11 +156,13 @@ class RoleInTraining:
         return batch
 
     def _batch(self, problems: tuple[str, ...], labels: list[list[Label]]) -> TrainingBatch:
-        known = [[in_force(self._store, label) for label in of_problem] for of_problem in labels]  # a person decided
-        groups = [group for of_problem in known for group in groups_of(self.role, of_problem, self._spec, self._store)]
+        groups: list[Group] = []
+        for of_problem in labels:
+            current = [in_force(self._store, label) for label in of_problem]  # a person may have graded since
+            groups += groups_of(self.role, current, self._spec, self._store)
         everything = [sample for group in groups for sample in group.samples]
         fresh = self._fresh(groups)
-        chosen = choose_groups(fresh, self._wanted.groups) or fresh[:1]  # all agree: a step that changes nothing
+        chosen = choose_groups(fresh, self._wanted.groups) or fresh[:1]  # without a signal, a step without changes
         return TrainingBatch(
             run_id=self._run_id,
             role=self.role,
@@ -170,7 +174,7 @@ class RoleInTraining:
         )
 
     def _fresh(self, groups: list[Group]) -> list[Group]:
-        """Without the groups that have an answer of too old a model: no group is trained on in part."""
+        """Leave out the groups that have an answer of a model older than `max_staleness` steps."""
         most = self._settings.max_staleness
         if most is None:
             return groups
@@ -181,29 +185,30 @@ class RoleInTraining:
         return [group for group, age in zip(groups, ages, strict=True) if age <= most]
 
     def announcement(self, step: int) -> ModelPublished:
-        """What is said of a version. Of the last one after a restart too: its maker may have been killed before."""
+        """The event that announces a version. It may be repeated: a killed trainer may not have sent it."""
         version = keys.model(self._run_id, self.role, step)
         digest = manifest_digest(self._store, version)
         return ModelPublished(run_id=self._run_id, role=self.role, version=version, digest=digest)
 
     def take_step(self, batch: TrainingBatch) -> ModelPublished:
-        """Train on the batch and publish what came of it; what to say of that. After an error it is called again."""
+        """Train on the batch, publish the new version, and return its announcement. Safe to repeat after an error."""
         version = keys.model(self._run_id, self.role, self.steps + 1)
-        if not self._store.exists(f"{version}/{MANIFEST}"):  # the store may have gone away after the last write
+        if not self._store.exists(f"{version}/{MANIFEST}"):  # it exists if only the last store call failed before
             self._learn(batch)
         else:
             drop_older(self._store, keys.checkpoint(self._run_id, self.role, self.steps + 1))
         published = self.announcement(self.steps + 1)
         self.steps += 1
         if self.steps == self._wanted.steps:
-            self._learner = None  # a trainer that goes from run to run would fill its memory with the models of all
+            self._learner = None  # a trainer may handle many runs, and their models would fill its memory
             make_room()
         log.info("model_published", role=self.role, version=version, reward=round(batch.mean_reward, 3))
         return published
 
     def _learn(self, batch: TrainingBatch) -> None:
-        """An error leaves no learner behind: it may have learnt what was never published."""
-        learner, self._learner = self._learner or self._open(), None
+        """Take the step. After an error, the learner is dropped, since it may have changes that were not published."""
+        learner = self._learner or self._open()
+        self._learner = None
         take_step(self._store, self._run_id, self.role, learner, batch, self._first())
         self._learner = learner
 
@@ -216,12 +221,12 @@ class RoleInTraining:
 
 
 def check_settings(spec: RunSpec) -> None:
-    """Raise ConfigError for a run whose settings GRPO does not know."""
+    """Raise ConfigError if the GRPO settings of a run are invalid."""
     for role in spec.training.roles:
         role_settings(spec, role)
 
 
 def role_settings(spec: RunSpec, role: TrainedRole) -> GrpoSettings:
     """The GRPO settings of a role in a run. Raises ConfigError."""
-    settings, origin = spec.training.of(role).settings, f"run {spec.name!r}"
-    return grpo_settings(settings, f"training.{role}", origin, spec.sampling_of(role))
+    settings = spec.training.of(role).settings
+    return grpo_settings(settings, f"training.{role}", f"run {spec.name!r}", spec.sampling_of(role))

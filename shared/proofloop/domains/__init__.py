@@ -1,4 +1,4 @@
-"""Problem domains."""
+"""The built-in problem domains, by name."""
 
 from proofloop.domains.base import CritiqueFinding, Defect, Domain, ProofFinding
 from proofloop.errors import ConfigError
@@ -7,21 +7,21 @@ __all__ = ["CritiqueFinding", "Defect", "Domain", "ProofFinding", "domain_names"
 
 
 def load_domain(name: str) -> Domain:
-    """The domain of that name. Raises ConfigError."""
+    """The domain of that name. Raises ConfigError if there is none."""
     from proofloop.domains.nano import NanoDomain
 
     if name in domain_names():
         return NanoDomain(name)
-    raise ConfigError(f"unknown domain {name!r}", f"one of: {', '.join(domain_names())}; or give problems.file")
+    raise ConfigError(f"unknown domain {name!r}", f"use one of: {', '.join(domain_names())}; or set problems.file")
 
 
 def domain_names() -> tuple[str, ...]:
-    """The domains there are."""
+    """The names of all domains."""
     from proofloop.domains.nano import LENGTHS
 
     return tuple(LENGTHS)
 
 
 def prompts_of(name: str | None) -> str:
-    """The prompt pack in whose form a domain's problems are answered; without a domain that of people's problems."""
+    """The name of the prompt pack for a domain's problems; without a domain, the pack for problems from a file."""
     return "nano" if name in domain_names() else "math"

@@ -1,6 +1,6 @@
-"""What a problem domain offers: it poses problems, and where it has an exact checker, it measures.
+"""The protocol of a problem domain: it poses problems and, if it has an exact checker, checks proofs and critiques.
 
-The checker never rewards a model: it stands beside the loop and says how good the learned judges really are.
+The checker never rewards a model. It only measures how good the learned verifier and meta-verifier are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ SPLIT_BUCKETS = {"train": range(0, 8), "validation": range(8, 9), "test": range(
 
 
 def is_in_split(question: str, split: str) -> bool:
-    """Whether a question falls into a split: its digest decides, so that splits share none. Raises ConfigError."""
+    """Whether a question belongs to a split. Its digest decides, so splits are disjoint.
+
+    Raises ConfigError for an unknown split.
+    """
     if split not in SPLIT_BUCKETS:
         raise ConfigError(f'unknown split "{split}"', hint=f"one of {', '.join(SPLIT_BUCKETS)}")
     return int(digest(question), 16) % 10 in SPLIT_BUCKETS[split]
@@ -23,7 +26,7 @@ def is_in_split(question: str, split: str) -> bool:
 
 @dataclass(frozen=True)
 class Defect:
-    """One flaw of a proof, in the domain's words: the step's label, the kind of flaw, and what shows it if need be."""
+    """A flaw of a proof in the domain's terms: the step's label, the kind, and evidence if the kind needs it."""
 
     step: str
     kind: str
@@ -32,7 +35,7 @@ class Defect:
 
 @dataclass(frozen=True)
 class ProofFinding:
-    """What the exact checker says of a proof: its true score and every defect that explains it."""
+    """The exact checker's result for a proof: the true score and all defects behind it."""
 
     score: Score
     defects: tuple[Defect, ...]
@@ -40,11 +43,11 @@ class ProofFinding:
 
 @dataclass(frozen=True)
 class CritiqueFinding:
-    """What the exact checker says of an analysis.
+    """The exact checker's result for a critique's analysis.
 
-    `claims`: the defects it names. `quality`: the meta rubric's score (0: all claims false, 0.5: some, 1: all real or
-    none claimed). `faithful`: it names a real defect with its step and kind and claims no false one; of a flawless
-    proof, claims none.
+    `claims`: the defects that the analysis names. `quality`: the score by the meta-verifier's rubric (0 if all claims
+    are false, 0.5 if some are, 1 if all are real or there are none). `faithful`: it names at least one real defect with
+    step and kind, and no false one; for a flawless proof it names none.
     """
 
     claims: tuple[Defect, ...]
@@ -54,7 +57,7 @@ class CritiqueFinding:
 
 @dataclass(frozen=True)
 class Sample:
-    """A flawed proof, and an analysis that says so with its score: to ask a model about, to see how it answers."""
+    """A flawed proof with an analysis and score: the material of a test question to a verifier or meta-verifier."""
 
     proof: str
     analysis: str
@@ -69,18 +72,22 @@ PLAIN_SAMPLE = Sample(
 
 
 class Domain(Protocol):
-    """A source of problems; `check_*` raise `LookupError` where the domain has no exact checker."""
+    """A source of problems. `check_*` raise `LookupError` if the domain has no exact checker for the question."""
 
     name: str
 
     def pose(self, index: int, *, split: str, seed: int) -> Problem:
-        """Problem number `index` of a split ("train", "validation", "test"): always the same; splits share none."""
+        """Problem number `index` of a split ("train", "validation", "test"); deterministic, and splits are disjoint."""
         ...
 
     def sample(self, question: str) -> Sample:
-        """A flawed proof of one of its questions with an analysis of it, in the words of the domain."""
+        """A flawed proof of the question with its analysis, in the domain's terms."""
         ...
 
-    def check_proof(self, question: str, solution: str) -> ProofFinding: ...
+    def check_proof(self, question: str, solution: str) -> ProofFinding:
+        """Find the true score and the defects of a proof. Raises LookupError."""
+        ...
 
-    def check_critique(self, question: str, solution: str, analysis: str) -> CritiqueFinding: ...
+    def check_critique(self, question: str, solution: str, analysis: str) -> CritiqueFinding:
+        """Compare the claims of an analysis with the proof's real defects. Raises LookupError."""
+        ...

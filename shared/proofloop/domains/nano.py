@@ -1,10 +1,10 @@
 """The nano domain: chains of `+ - *` modulo 10, small enough for a CPU, with an exact checker.
 
 A question reads `Modulo 10, start at 7. a + 3. b * 4. Show that the result is 0.` and its proof has one line a step,
-`a 7 + 3 = 0`. A line is judged by the result its predecessor *states*: an error carried on consistently is one defect.
-A claim that a step is missing shows its line and, where the next step is there, what the proof goes on with, by which
-anyone can tell whether the value was kept: `Step a is missing: 7 + 3 = 0, then b 5.`
-`nano` poses two to six steps, `nano-long` seven or eight: what is learnt on the one can be asked of the other.
+`a 7 + 3 = 0`. The checker judges a line by the result that the line before it *states*, so an error that is carried on
+consistently is one defect. A claim that a step is missing shows the missing line and, if the next step is there, that
+step's label and value, so that a reader can check the value: `Step a is missing: 7 + 3 = 0, then b 5.`
+`nano` poses two to six steps and `nano-long` seven or eight, to test on long problems what was learnt on short ones.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OPERATORS = "+-*"
 FLAW_KINDS = ("miscalculated", "miscopied", "missing")
 UNREADABLE = Defect(step="", kind="unreadable")
 NO_ISSUE = "No issue was found."
-MAX_CHARACTERS = 4096  # a whole proof has at most 110: what is longer is no proof and costs no time
+MAX_CHARACTERS = 4096  # a complete proof has at most 110; a longer text is rejected without parsing
 
 _QUESTION = re.compile(
     r"Modulo 10, start at (\d)\. ((?:[a-h] [-+*] \d\. ){1,8})Show that the result is (\d)\.", flags=re.ASCII
@@ -51,13 +51,13 @@ class Step:
         return calculate(value, self.operator, self.operand)
 
     def line(self, value: int) -> Line:
-        """The line that shows it, after this value."""
+        """The proof's line for this step, applied to `value`."""
         return Line(self.label, value, self.operator, self.operand, self.apply(value))
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A problem as the checker sees it."""
+    """A parsed problem."""
 
     start: int
     steps: tuple[Step, ...]
@@ -72,7 +72,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a proof: what it carries over, what it does, and what it states."""
+    """One line of a proof: the value carried over, the operation, and the stated result."""
 
     label: str
     value: int
@@ -83,7 +83,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Analysis:
-    """An analysis as the checker sees it; `score` is None where the text holds none."""
+    """A parsed analysis; `score` is None if the text has none."""
 
     claims: tuple[Defect, ...]
     score: Score | None
@@ -100,7 +100,7 @@ def calculate(value: int, operator: str, operand: int) -> int:
 
 
 def score_of(defects: Iterable[Defect]) -> Score:
-    """The score that follows from the defects: one omission is minor, anything more is fatal."""
+    """The score that follows from the defects: 1 for none, 0.5 for a single omission, 0 otherwise."""
     kinds = [defect.kind for defect in defects]
     if not kinds:
         return 1.0
@@ -117,20 +117,25 @@ def render_proof(lines: Iterable[Line]) -> str:
 
 
 def render_analysis(defects: Iterable[Defect]) -> str:
-    """The lines of an analysis that names these defects; without its frame and score."""
-    claims = ((each.step, f"{each.kind}: {each.detail}" if each.detail else each.kind) for each in defects)
-    return "\n".join(f"Step {step} is {claim}." for step, claim in claims) or NO_ISSUE
+    """The lines of an analysis that names these defects, without its frame and score."""
+    return "\n".join(_render_claim(defect) for defect in defects) or NO_ISSUE
+
+
+def _render_claim(defect: Defect) -> str:
+    detail = f": {defect.detail}" if defect.detail else ""
+    return f"Step {defect.step} is {defect.kind}{detail}."
 
 
 def omission(line: Line, after: tuple[str, int] | None = None) -> Defect:
-    """The defect of a proof that lacks this line. `after`: label and value of the next one, where the proof has it."""
-    goes_on = f", then {after[0]} {after[1]}" if after else ""
-    return Defect(line.label, "missing", f"{line.value} {line.operator} {line.operand} = {line.result}{goes_on}")
+    """The defect of a proof that lacks this line. `after`: label and value of the next line, if the proof has it."""
+    then = f", then {after[0]} {after[1]}" if after else ""
+    return Defect(line.label, "missing", f"{line.value} {line.operator} {line.operand} = {line.result}{then}")
 
 
 def true_lines(chain: Chain) -> tuple[Line, ...]:
     """The complete and correct proof."""
-    lines, value = [], chain.start
+    lines = []
+    value = chain.start
     for step in chain.steps:
         lines.append(step.line(value))
         value = lines[-1].result
@@ -138,14 +143,14 @@ def true_lines(chain: Chain) -> tuple[Line, ...]:
 
 
 def parse_question(question: str) -> Chain:
-    """Read a question; LookupError for one that is not of this domain."""
+    """Read a question. Raises LookupError for one that is not of this domain."""
     match = _QUESTION.fullmatch(" ".join(question.split())) if len(question) <= MAX_CHARACTERS else None
     if match is None:
         raise LookupError("not a nano question: the exact checker cannot read it")
     steps = tuple(Step(label, operator, int(operand)) for label, operator, operand in _STEP.findall(match[2]))
     chain = Chain(int(match[1]), steps)
     if chain.result != int(match[3]) or "".join(step.label for step in steps) != LABELS[: len(steps)]:
-        raise LookupError("not a nano question: its result or its labels are wrong")
+        raise LookupError("not a nano question: its result or its step labels are wrong")
     return chain
 
 
@@ -160,7 +165,7 @@ def parse_proof(solution: str) -> tuple[Line, ...] | None:
 
 
 def parse_analysis(analysis: str) -> Analysis:
-    """Read an analysis with or without its frame and score; a line that claims nothing readable is badly expressed."""
+    """Read an analysis with or without its frame and score. A line that is not a claim makes it badly expressed."""
     if len(analysis) > MAX_CHARACTERS:
         return Analysis((), None, False)
     texts = [text.strip() for text in analysis.splitlines() if text.strip()]
@@ -175,10 +180,11 @@ def parse_analysis(analysis: str) -> Analysis:
 def find_defects(chain: Chain, lines: Iterable[Line]) -> tuple[Defect, ...]:
     """Every defect of a readable proof, in the order of its lines."""
     defects: list[Defect] = []
-    waiting, value = list(chain.steps), chain.start
+    waiting = list(chain.steps)
+    value = chain.start
     for line in lines:
         if line.label not in [step.label for step in waiting]:
-            defects.append(Defect(line.label, "miscopied"))  # a line twice, out of order, or of no step
+            defects.append(Defect(line.label, "miscopied"))  # repeated, out of order, or not a step of the problem
             continue
         while (step := waiting.pop(0)).label != line.label:
             is_next = waiting[0].label == line.label
@@ -212,14 +218,14 @@ def _as_score(text: str) -> Score:
 
 
 class NanoDomain:
-    """The domain protocol for nano chains. All of them read each other's problems and proofs."""
+    """The nano domains. Each can check the other's problems and proofs."""
 
     def __init__(self, name: str = "nano") -> None:
         self.name = name
         self._lengths = LENGTHS[name]
 
     def pose(self, index: int, *, split: str, seed: int) -> Problem:
-        """Draw until a problem falls into the split."""
+        """Draw problems until one belongs to the split."""
         rng = random.Random(f"{self.name}/{seed}/{split}/{index}")
         while True:
             chain = draw_chain(rng, *self._lengths)
@@ -229,22 +235,23 @@ class NanoDomain:
                 return Problem(id=name, question=question, answer=str(chain.result), source=self.name)
 
     def sample(self, question: str) -> Sample:
-        """A proof without its last line."""
+        """The correct proof without its last line, and the analysis that names the omission."""
         chain = parse_question(question)
         lines = true_lines(chain)[:-1]
         defects = find_defects(chain, lines)
         return Sample(render_proof(lines), render_analysis(defects), score_of(defects))
 
     def check_proof(self, question: str, solution: str) -> ProofFinding:
-        """The true score of a proof and why; of an unreadable one 0."""
-        chain, lines = parse_question(question), parse_proof(solution)
+        """The true score of a proof and its defects; an unreadable proof has score 0."""
+        chain = parse_question(question)
+        lines = parse_proof(solution)
         if lines is None:
             return ProofFinding(0.0, (UNREADABLE,))
         defects = find_defects(chain, lines)
         return ProofFinding(score_of(defects), defects)
 
     def check_critique(self, question: str, solution: str, analysis: str) -> CritiqueFinding:
-        """The meta rubric, exactly. An analysis may be given with or without its frame and score."""
+        """Apply the meta-verifier's rubric exactly. The analysis may have its frame and score or not."""
         real = self.check_proof(question, solution).defects
         read = parse_analysis(analysis)
         found = [claim in real for claim in read.claims]
@@ -255,7 +262,7 @@ class NanoDomain:
 
 
 def draw_chain(rng: random.Random, fewest: int, most: int) -> Chain:
-    """That many operations, each length equally often; operands 1 to 9."""
+    """A random chain. All lengths from `fewest` to `most` are equally likely; operands are 1 to 9."""
     labels = LABELS[: rng.randint(fewest, most)]
     steps = tuple(Step(label, rng.choice(OPERATORS), rng.randint(1, 9)) for label in labels)
     return Chain(rng.randrange(MODULUS), steps)

@@ -1,4 +1,4 @@
-"""The report of a run or a curriculum: one HTML file that needs no network, made from what the store holds."""
+"""The report of a run or a curriculum: one HTML file that needs no network, made from the store's records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["CurriculumData", "ReportData", "read_curriculum", "read_report", "wr
 
 
 def write_report(data: ReportData | CurriculumData, file: Path) -> None:
-    """Write the report, whole or not at all. Raises ConfigError without the extra `report`."""
+    """Write the report to `file` atomically. Raises ConfigError if the extra `report` is not installed."""
     from proofloop.report.page import render
 
     page = render(data).encode("utf-8", "replace")

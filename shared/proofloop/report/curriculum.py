@@ -1,7 +1,7 @@
-"""Gathers what the page of a curriculum shows: its stages, what each training step saw, and what was measured.
+"""Reads the data of a curriculum's report from the store: its stages, training steps and measured figures.
 
-What a stranger would get wrong: an enhanced stage trains two models. Its meta-verifier's refreshes are steps under
-names of their own, and stand here beside the verifier's steps that they came between.
+An enhanced stage trains two models. The steps that refresh its meta-verifier have separate names in the store; the
+report draws them beside the verifier's steps that they came between.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from proofloop.curriculum import SAMPLED, CurriculumSpec, GrpoStage
 from proofloop.measure import Figure
 from proofloop.records import ModelRole, TrainingStep
 from proofloop.report.data import Measured, Summary
-from proofloop.report.wording import FIGURES, count, headline, sentence
-from proofloop.report.wording import Figure as Meaning
+from proofloop.report.formatting import FIGURES, count, headline, sentence
+from proofloop.report.formatting import Figure as Meaning
 from proofloop.standing import StageManifest, Standing, all_figures, manifests, standing
 from proofloop.store import Store, get_record
 
@@ -27,21 +27,28 @@ CHARTED: dict[tuple[str, str], Meaning] = {
     ("generator", "self_error"): _NAMED["self_eval_error"],
     ("verifier", "accuracy"): _NAMED["verifier_accuracy"],
     ("verifier", "faithfulness"): _NAMED["verifier_faithfulness"],
-    ("meta", "accuracy"): Meaning("", "Meta-verifier accuracy", "", "analyses that get their true quality"),
+    ("meta", "accuracy"): Meaning("", "Meta-verifier accuracy", "", "share of analyses that get their true quality"),
     ("labels", "agreement"): _NAMED["label_agreement"],
     ("labels", "undecided"): _NAMED["label_undecided"],
-    ("generator", "judged_score"): Meaning("", "Judged score", "", "mean score that the last judges give its proofs"),
+    ("generator", "judged_score"): Meaning("", "Judged score", "", "mean score of its proofs by the last judges"),
     ("generator", "judged_self_error"): Meaning(
-        "", "Judged self-evaluation error", "", "mean distance of its own scores from theirs", lower_is_better=True
+        "",
+        "Judged self-evaluation error",
+        "",
+        "mean distance of its self-scores from the last judges' scores",
+        lower_is_better=True,
     ),
     ("verifier", "judged_quality"): Meaning("", "Judged quality", "", "R_meta of critiques that report an issue"),
 }
-"""The measured figures that get a chart, by what was measured and the figure's name there; the tables have them all."""
+"""The measured figures that get a chart, by measured role and figure name. The tables show all figures."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """Steps of one model, each at its place among those of its stage. `name`: empty, an ablation's, or "refresh"."""
+    """The training steps of one model in a stage, each with its position on the stage's axis.
+
+    `name`: empty, an ablation's name, or "refresh". `wanted`: the stage's planned steps.
+    """
 
     stage: str
     name: str
@@ -56,9 +63,10 @@ class Track:
 
 @dataclass(frozen=True)
 class CurriculumData:
-    """Everything the page shows. `figures`: by version and what was measured, as in all_figures, in stages' order.
+    """All data of the page.
 
-    `walks`: the runs in which the labelling stages' proofs, critiques and labels lie.
+    `figures`: by version and measured role, as in all_figures, in the order of the stages. `walks`: the runs that hold
+    the proofs, critiques and labels of the labelling stages.
     """
 
     spec: CurriculumSpec
@@ -71,7 +79,7 @@ class CurriculumData:
 
 
 def read_curriculum(store: Store, spec: CurriculumSpec, *, written: date | None = None) -> CurriculumData:
-    """Read a curriculum, however far it is."""
+    """Read a curriculum, finished or not."""
     return CurriculumData(
         spec=spec,
         written=written or date.today(),
@@ -84,16 +92,16 @@ def read_curriculum(store: Store, spec: CurriculumSpec, *, written: date | None 
 
 
 def _tracks(store: Store, spec: CurriculumSpec) -> Iterator[Track]:
+    prefix = keys.all_steps(spec.name)
     taken: dict[str, list[TrainingStep]] = defaultdict(list)
-    for key in store.list(keys.all_steps(spec.name)):
-        taken[key.removeprefix(keys.all_steps(spec.name)).rpartition("/")[0]].append(
-            get_record(store, key, TrainingStep)
-        )
+    for key in store.list(prefix):
+        name = key.removeprefix(prefix).rpartition("/")[0]
+        taken[name].append(get_record(store, key, TrainingStep))
     for stage in spec.stages:
         if stage.kind in SAMPLED:
             section: GrpoStage = getattr(spec, stage.kind)
-            name, steps = f"{stage.iteration}-{stage.kind}", taken[stage.name]
-            placed = tuple((float(step.step), step) for step in steps)
+            name = f"{stage.iteration}-{stage.kind}"
+            placed = tuple((float(step.step), step) for step in taken[stage.name])
             yield Track(name, stage.ablation or "", SAMPLED[stage.kind], placed, section.steps)
             if refreshes := tuple(_refreshes(spec, f"{stage.name}-refresh-", taken)):
                 yield Track(name, "refresh", "meta_verifier", refreshes, section.steps)
@@ -102,8 +110,9 @@ def _tracks(store: Store, spec: CurriculumSpec) -> Iterator[Track]:
 def _refreshes(
     spec: CurriculumSpec, prefix: str, taken: Mapping[str, Sequence[TrainingStep]]
 ) -> Iterator[tuple[float, TrainingStep]]:
-    """Round r comes after the stage's step r * refresh; its steps are spread over those to the next round."""
-    every, wanted = spec.enhanced.refresh, max(1, spec.enhanced.refresh_steps)
+    """Refresh round r starts at the stage's step r * refresh; its steps are spread evenly up to the next round."""
+    every = spec.enhanced.refresh
+    wanted = max(1, spec.enhanced.refresh_steps)
     rounds = sorted(int(name.removeprefix(prefix)) for name in taken if name.startswith(prefix))
     for number in rounds:
         for step in taken[f"{prefix}{number}"]:
@@ -113,10 +122,17 @@ def _refreshes(
 def _in_order(
     spec: CurriculumSpec, found: Mapping[str, Mapping[str, Figure]]
 ) -> dict[tuple[str, str], Mapping[str, Figure]]:
-    """A refreshed meta-verifier after its stage; the model that all began with first, whether it was trained or not."""
+    """Sort figures by stage: the start model first, a refreshed meta-verifier after its stage's own versions."""
     places = {stage.name: place for place, stage in enumerate(spec.stages)}
-    named = {(name.rpartition("/")[0], name.rpartition("/")[2]): figures for name, figures in found.items()}
-    return dict(sorted(named.items(), key=lambda each: (places.get(_stage_of(each[0][0]), -1), each[0])))
+    by_name: dict[tuple[str, str], Mapping[str, Figure]] = {}
+    for name, figures in found.items():
+        version, _, measured = name.rpartition("/")
+        by_name[version, measured] = figures
+
+    def stage_place(name: tuple[str, str]) -> tuple[int, tuple[str, str]]:
+        return places.get(_stage_of(name[0]), -1), name
+
+    return {name: by_name[name] for name in sorted(by_name, key=stage_place)}
 
 
 def _stage_of(version: str) -> str:
@@ -131,12 +147,12 @@ def _walks(store: Store, spec: CurriculumSpec) -> Iterator[str]:
 
 
 def ablated(spec: CurriculumSpec) -> set[str]:
-    """The stages that stand beside what they ablate and never serve."""
+    """The names of the ablation stages, whose versions never serve."""
     return {stage.name for stage in spec.stages if stage.ablation}
 
 
 def curriculum_verdict(data: CurriculumData) -> str:
-    """What came of it in one sentence: how the first and the last measured version differ, else how far it is."""
+    """The result in one sentence: how the first and last measured versions differ, or else the progress."""
     if moved := headline(_summary(data)):
         return sentence(moved)
     now = data.now
@@ -147,8 +163,9 @@ def curriculum_verdict(data: CurriculumData) -> str:
 
 
 def _summary(data: CurriculumData) -> Summary:
-    """The first and the last version that a figure was measured of; a figure of one version says nothing."""
-    before, after = dict[str, Measured](), dict[str, Measured]()
+    """Each figure of the first and the last version that have it. Figures of a single version are left out."""
+    before: dict[str, Measured] = {}
+    after: dict[str, Measured] = {}
     for (what, name), meaning in CHARTED.items():
         lasting = [
             Measured(**found[name].model_dump())
@@ -156,5 +173,6 @@ def _summary(data: CurriculumData) -> Summary:
             if of == what and name in found and version not in ablated(data.spec)
         ]
         if len(lasting) > 1 and meaning.name:
-            before[meaning.name], after[meaning.name] = lasting[0], lasting[-1]
+            before[meaning.name] = lasting[0]
+            after[meaning.name] = lasting[-1]
     return Summary(None, before, after)

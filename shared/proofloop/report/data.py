@@ -1,6 +1,6 @@
-"""Gathers what a report shows from the store, in one pass over the proofs; how it looks is decided elsewhere.
+"""Reads the data of a run's report from the store, in one pass over the proofs. `page.py` renders it.
 
-What a stranger would get wrong: the store lists proofs by name, not by time. A run's order is that of its problems.
+The store lists proofs by name, not by time. Where the report shows a run's course, it uses the order of the problems.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from proofloop.store import Store, get_record
 
 KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
 MAX_WINDOWS = 40
-"""Bars in the chart of label outcomes: as many as fit on a phone."""
+"""The most bars in the chart of label outcomes: more do not fit on a phone."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One measured figure with its 95 % interval; None where there was nothing to measure."""
+    """One measured figure with its 95 % interval; value, low and high are None if there were no cases."""
 
     value: float | None
     low: float | None
@@ -40,7 +40,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Summary:
-    """The evaluation before and after a run, by the names of its figures."""
+    """The figures before and after a run, by name, and the run's duration."""
 
     seconds: float | None
     before: Mapping[str, Measured]
@@ -49,7 +49,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Window:
-    """The label kinds of the problems number `first` to `last` of the run, counted from 1."""
+    """The counts of each label kind for the run's problems number `first` to `last`, counted from 1."""
 
     first: int
     last: int
@@ -58,10 +58,10 @@ class Window:
 
 @dataclass(frozen=True)
 class VersionInService:
-    """A model version, why it was put in service, the calls it answered, and the first problem it was asked about.
+    """A model version: why it went into service, how many calls it answered, and the number of its first problem.
 
-    `reason` is empty for a name that answered and was never put in service: some servers have names of their own.
-    `servers`: which model at which server gave how many of the answers, where one was asked.
+    `reason` is empty for a version that is not in the log: some servers answer under a different model name.
+    `servers`: how many answers each model at each server gave, if known.
     """
 
     version: str
@@ -73,9 +73,10 @@ class VersionInService:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything a report shows.
+    """All data of a run's report.
 
-    `planned` proofs: None where the run's problem file is not at hand. `failed_proofs`: not one answer.
+    `planned`: the number of planned proofs, None if the run's problem file cannot be read. `failed_proofs`: the number
+    of proofs for which the engine never answered.
     """
 
     run_id: str
@@ -102,15 +103,18 @@ def read_report(
     written: date | None = None,
     dead_letters: int | None = None,
 ) -> ReportData:
-    """Read a run, finished or not; `summary` as in `summary.json`. Raises ConfigError if there is no such run.
+    """Read a run, finished or not. Raises ConfigError if there is no such run.
 
-    `dead_letters`: how many there are, where somebody knows of more than the store's.
+    `summary` has the form of `summary.json`. `dead_letters` is their number if the caller knows it, for example from
+    the broker; by default those in the store are counted.
     """
     spec = spec_of(store, run_id)
     order = _order(spec)
     planned = len(order) * spec.problems.proofs_per_problem + refinements_posed(store, spec) if order else None
     served = {role: _served(store, spec, role) for role in MODEL_ROLES}
-    tally, windows, use = Tally(spec.prices), Windows(), VersionUse()
+    tally = Tally(spec.prices)
+    windows = Windows()
+    use = VersionUse()
     choice = SampleChoice([line.version for line in served["generator"]])
     failed_proofs = 0
     for bill in bills(store, run_id):
@@ -139,7 +143,7 @@ def read_report(
 
 
 def read_summary(fields: Mapping[str, Any]) -> Summary:
-    """Read the mapping of `summary.json`; a figure that is not there is not shown."""
+    """Read the mapping of `summary.json`; missing figures are left out."""
     before, after = (_measured(fields.get(side) or {}) for side in ("before", "after"))
     return Summary(fields.get("seconds"), before, after)
 
@@ -155,7 +159,7 @@ def _measured(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Measured]:
 def _order(spec: RunSpec) -> dict[str, int]:
     """The number of each problem in the run, from 1.
 
-    Empty where its problem file is not at hand: then the store's order stands in.
+    Empty if the problem file cannot be read; the caller then numbers the problems in the store's order.
     """
     try:
         return {problem.id: number for number, problem in enumerate(problems_of(spec), 1)}
@@ -168,12 +172,12 @@ def _steps(store: Store, run_id: str, role: TrainedRole) -> tuple[TrainingStep, 
 
 
 def _served(store: Store, spec: RunSpec, role: ModelRole) -> list[Served]:
-    """The versions that were put in service, after the one that the run began with."""
+    """The version in the run file, then all versions that went into service."""
     return [Served(version=spec.model_of(role), reason="the run began with it"), *served_log(store, spec.name, role)]
 
 
 class Windows:
-    """Counts label kinds over stretches of the run, which double in width whenever there would be too many."""
+    """Counts label kinds in windows of consecutive problems. The width doubles whenever there are too many windows."""
 
     def __init__(self) -> None:
         self._width = 1
@@ -191,20 +195,22 @@ class Windows:
         return {kind: sum(counts[kind] for counts in self._counts.values()) for kind in KINDS}
 
     def read(self) -> tuple[Window, ...]:
-        return tuple(
-            Window(index * self._width + 1, (index + 1) * self._width, {kind: counts[kind] for kind in KINDS})
-            for index, counts in sorted(self._counts.items())
-        )
+        return tuple(self._window(index) for index in sorted(self._counts))
+
+    def _window(self, index: int) -> Window:
+        counts = {kind: self._counts[index][kind] for kind in KINDS}
+        return Window(index * self._width + 1, (index + 1) * self._width, counts)
 
     def _double(self) -> None:
         merged: dict[int, Counter[LabelKind]] = defaultdict(Counter)
         for index, counts in self._counts.items():
             merged[index // 2] += counts
-        self._width, self._counts = self._width * 2, merged
+        self._width *= 2
+        self._counts = merged
 
 
 class VersionUse:
-    """How many calls each model version answered, and the lowest number of a problem it was asked about."""
+    """Counts the calls that each model version answered, and keeps the number of its first problem."""
 
     def __init__(self) -> None:
         self._calls: Counter[tuple[ModelRole, str]] = Counter()
@@ -220,7 +226,7 @@ class VersionUse:
                 self._servers[name][provenance.served_by] += 1
 
     def of(self, role: ModelRole, log: Sequence[Served]) -> tuple[VersionInService, ...]:
-        """The log with its use; then what answered under a name that is not in the log."""
+        """The role's logged versions with their use, then the versions that answered but are not in the log."""
         logged = {line.version for line in log}
         others = sorted(version for known, version in self._calls if known == role and version not in logged)
         lines = [(line.version, line.reason) for line in log] + [(name, "") for name in others]

@@ -1,7 +1,7 @@
 """The geometry of the report's charts: numbers in, coordinates out. `charts.svg.jinja` draws, `page.css` colours them.
 
-No chart knows a colour: lines carry a class each, so that one SVG serves the light and the dark theme, and a dash each
-for readers who do not tell colours apart.
+Charts contain no colours. Each line has a CSS class, so that one SVG serves the light and the dark theme, and a dash
+pattern for readers who cannot tell the colours apart.
 """
 
 from __future__ import annotations
@@ -13,20 +13,23 @@ from dataclasses import dataclass
 from proofloop.records import TrainedRole, TrainingStep
 from proofloop.report.axes import SMOOTH_FROM, Point, scale, smooth, spread, thin, ticks
 from proofloop.report.data import KINDS, Measured, Window
-from proofloop.report.wording import KIND_TITLES, PART_TITLES, count, share
+from proofloop.report.formatting import KIND_TITLES, PART_TITLES, count, share
 
 WIDTH, HEIGHT = 360.0, 200.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 112.0, 10.0, 26.0
 WIDE, WIDE_HEIGHT = 760.0, 230.0
+"""The sizes and margins of a chart and of a wide chart, in SVG units."""
+
 PART_STYLES = 7
-"""How many looks of lines `page.css` tells apart."""
+"""The number of line styles in `page.css`."""
+
 LABEL_APART = 13.0
-"""Least distance between the names at the ends of two lines, in the chart's units."""
+"""The least distance between the labels at the ends of two lines, in SVG units."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line: a name, a class for its looks, and its points."""
+    """The data of one line: its name, its CSS class and its points."""
 
     name: str
     style: str
@@ -35,13 +38,15 @@ class Series:
 
 @dataclass(frozen=True)
 class Tick:
+    """A mark on an axis: its coordinate and its text."""
+
     at: float
     label: str
 
 
 @dataclass(frozen=True)
 class Line:
-    """A drawn series: `raw` is the faint path below a moving mean; without one, `dots` mark the values."""
+    """A drawn series: a moving mean over `raw`, the faint path of the single values, or `dots` without a mean."""
 
     name: str
     style: str
@@ -54,7 +59,7 @@ class Line:
 
 @dataclass(frozen=True)
 class LineChart:
-    """`description` says in words what the eye would see."""
+    """A chart of lines. `description` gives the content in words for screen readers; `by` names the horizontal axis."""
 
     id: str
     title: str
@@ -80,6 +85,8 @@ class Block:
 
 @dataclass(frozen=True)
 class StackedBars:
+    """A bar chart of shares that add up to 1. `description` gives the content in words for screen readers."""
+
     description: str
     blocks: tuple[Block, ...]
     x_ticks: tuple[Tick, ...]
@@ -97,24 +104,24 @@ class Whisker:
 
 
 def learning_charts(steps: Mapping[TrainedRole, Sequence[TrainingStep]]) -> list[LineChart]:
-    """The curves of a run's training, those without a point left out."""
+    """The learning curves of a run; charts without data are left out."""
     charts = [
-        _by_role("reward", "Mean reward", "what a sampled answer earned, 0 to 1", steps, "mean_reward"),
+        _by_role("reward", "Mean reward", "mean reward of the sampled answers, 0 to 1", steps, "mean_reward"),
         *(_parts(role, steps.get(role, ())) for role in ("verifier", "generator")),
         _by_role(
             "advantage",
             "Samples with an advantage",
-            "answers that earned other than their group's mean: only they teach",
+            "answers whose reward differs from their group's mean: only these train the model",
             steps,
             "advantage_share",
             share,
         ),
-        _by_role("length", "Completion length", "mean tokens an answer", steps, "completion_length", count),
-        _by_role("kl", "KL", "how far the model has moved from the one it began as, nats a token", steps, "kl"),
+        _by_role("length", "Completion length", "mean tokens per answer", steps, "completion_length", count),
+        _by_role("kl", "KL", "divergence from the model at the start, nats per token", steps, "kl"),
         _by_role(
             "clip",
             "Clip share",
-            "tokens whose step was cut off because the model moved too far",
+            "tokens whose update was clipped because the probability ratio left its range",
             steps,
             "clip_share",
             fine_share,
@@ -145,7 +152,7 @@ def _parts(role: TrainedRole, steps: Sequence[TrainingStep]) -> LineChart:
 
 
 def part_names(steps: Iterable[TrainingStep]) -> list[str]:
-    """The factors of these steps' rewards, in the order in which they are drawn."""
+    """The names of these steps' reward factors, in drawing order."""
     found = {name for step in steps for name in step.reward_parts}
     return [name for name in PART_TITLES if name in found] + sorted(found - PART_TITLES.keys())
 
@@ -158,7 +165,7 @@ def _part(steps: Sequence[TrainingStep], name: str, position: int) -> Series:
 def points_of(
     steps: Iterable[tuple[float, TrainingStep]], value_of: Callable[[TrainingStep], float | None]
 ) -> tuple[Point, ...]:
-    """What these steps have of a figure, each at its place; numbers that are none are left out."""
+    """The points (position, value) of a figure; steps without it or with a non-finite value are left out."""
     found = ((at, value_of(step)) for at, step in steps)
     return tuple((at, value) for at, value in found if value is not None and math.isfinite(value))
 
@@ -175,11 +182,12 @@ def line_chart(
     write: Callable[[float], str],
     by: str = "training step",
 ) -> LineChart:
-    """Place the series on common axes, `by` what runs from left to right. Series without a point are left out."""
+    """Place the series on common axes; `by` names the horizontal one. Series without a point are left out."""
     kept = [Series(one.name, one.style, thin(one.points)) for one in series if one.points]
     xs = [x for one in kept for x, _ in one.points] or [0.0]
     ys = [y for one in kept for _, y in one.points] or [0.0]
-    x_marks, y_marks = ticks(min(xs), max(xs), 4, whole=True), ticks(min(ys), max(ys), 4)
+    x_marks = ticks(min(xs), max(xs), 4, whole=True)
+    y_marks = ticks(min(ys), max(ys), 4)
     across = scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
     up = scale(y_marks[0], y_marks[-1], HEIGHT - BOTTOM, TOP)
     ends = spread([up(smooth(one.points)[-1][1]) for one in kept], LABEL_APART, TOP, HEIGHT - BOTTOM)
@@ -202,7 +210,7 @@ def drawn(
     end: float,
     write: Callable[[float], str],
 ) -> Line:
-    """A series as it is drawn: the moving mean over its faint raw values, or dots where there are few."""
+    """Draw a series: a moving mean over the faint raw values, or dots if there are few points."""
     smoothed = smooth(one.points)
     is_smooth = len(one.points) >= SMOOTH_FROM
     return Line(
@@ -217,16 +225,20 @@ def drawn(
 
 
 def described(one: Series, write: Callable[[float], str], by: str = "step") -> str:
-    first, last, what = one.points[0], one.points[-1], by.rpartition(" ")[2]
-    return f"{one.name}: {write(first[1])} at {what} {first[0]:g}, {write(last[1])} at {what} {last[0]:g}"
+    """The first and last point of a series in words, for screen readers."""
+    first = one.points[0]
+    last = one.points[-1]
+    unit = by.rpartition(" ")[2]
+    return f"{one.name}: {write(first[1])} at {unit} {first[0]:g}, {write(last[1])} at {unit} {last[0]:g}"
 
 
 def path(points: Sequence[Point], across: Callable[[float], float], up: Callable[[float], float]) -> str:
+    """The SVG path through the points."""
     return "M" + "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in points)
 
 
 def outcome_bars(windows: Sequence[Window]) -> StackedBars:
-    """Stacked shares of the label kinds, one bar a stretch of the run."""
+    """Stacked shares of the label kinds, one bar for each window of problems."""
     last = windows[-1].last if windows else 1
     across = scale(windows[0].first - 1 if windows else 0, last, LEFT, WIDE - 4)
     blocks = [block for window in windows for block in _stack(window, across)]
@@ -244,13 +256,17 @@ def _up(value: float) -> float:
 
 
 def _stack(window: Window, across: Callable[[float], float]) -> list[Block]:
-    total, below, blocks = sum(window.counts.values()), 0.0, []
-    x, width = across(window.first - 1), across(window.last) - across(window.first - 1)
+    total = sum(window.counts.values())
+    x = across(window.first - 1)
+    width = across(window.last) - x
+    below = 0.0
+    blocks = []
     for kind in KINDS:
         part = window.counts[kind] / total
         if part:
             tooltip = f"problems {window.first} to {window.last}: {KIND_TITLES[kind]} {share(part)} of {total}"
-            top, height = round(_up(below + part), 1), round(_up(below) - _up(below + part), 1)
+            top = round(_up(below + part), 1)
+            height = round(_up(below) - _up(below + part), 1)
             blocks.append(Block(kind, round(x, 1), top, round(max(width - 1.5, 1), 1), height, tooltip))
             below += part
     return blocks
@@ -259,8 +275,7 @@ def _stack(window: Window, across: Callable[[float], float]) -> list[Block]:
 def _outcomes_described(windows: Sequence[Window]) -> str:
     if not windows:
         return "no label yet"
-    first, last = windows[0], windows[-1]
-    return f"{_window_described(first)}; {_window_described(last)}"
+    return f"{_window_described(windows[0])}; {_window_described(windows[-1])}"
 
 
 def _window_described(window: Window) -> str:
@@ -270,7 +285,7 @@ def _window_described(window: Window) -> str:
 
 
 def whiskers(before: Measured, after: Measured) -> list[Whisker]:
-    """Both values with their intervals, on a scale of 0 to 100."""
+    """The values that were measured, with their intervals, on a scale of 0 to 100."""
     return [_whisker(side, one) for side, one in (("before", before), ("after", after)) if one.value is not None]
 
 
@@ -282,15 +297,17 @@ def _whisker(side: str, measured: Measured) -> Whisker:
 
 
 def short(value: float) -> str:
+    """Two decimals; two significant digits for values below 0.1."""
     return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
 
 
 def fine_share(value: float) -> str:
+    """A share in per cent; two significant digits for values below 10 %."""
     return share(value) if value >= 0.1 or value == 0 else f"{100 * value:.2g}\N{NO-BREAK SPACE}%"
 
 
 def tick_label(mark: float, marks: Sequence[float], write: Callable[[float], str]) -> str:
-    """Plain numbers with as many digits as the distance between the marks needs; shares as per cent."""
+    """A mark's text, with as many digits as the distance between the marks needs; shares are in per cent."""
     step = marks[1] - marks[0]
     if write in (share, fine_share):
         return f"{100 * mark:.{max(0, -math.floor(math.log10(step) + 2 + 1e-9))}f}\N{NO-BREAK SPACE}%"

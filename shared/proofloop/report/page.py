@@ -1,4 +1,4 @@
-"""Fills the page's template. Everything is escaped by default: proofs and critiques are untrusted text."""
+"""Renders a report's HTML page. Jinja escapes everything by default, since proofs and critiques are untrusted text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from proofloop.errors import ConfigError, install_hint
-from proofloop.report import figures, strips, wording
+from proofloop.report import curriculum_charts, figures, formatting
 from proofloop.report.curriculum import CurriculumData, curriculum_verdict
 from proofloop.report.data import KINDS, ReportData
 from proofloop.report.runfile import run_file
@@ -17,31 +17,34 @@ if TYPE_CHECKING:
     import jinja2
 
 FILTERS = {
-    "count": wording.count,
-    "share": wording.share,
-    "money": wording.money,
-    "duration": wording.duration,
-    "day": wording.day,
-    "score": wording.score,
-    "version": wording.version,
-    "defects": wording.defects,
+    "count": formatting.count,
+    "share": formatting.share,
+    "money": formatting.money,
+    "duration": formatting.duration,
+    "day": formatting.day,
+    "score": formatting.score,
+    "version": formatting.version,
+    "defects": formatting.defects,
 }
 
 
 def render(data: ReportData | CurriculumData) -> str:
-    """The whole page. Raises ConfigError where Jinja is not installed."""
+    """The report's page as HTML. Raises ConfigError if Jinja is not installed."""
     if isinstance(data, CurriculumData):
         return environment().get_template("curriculum.html.jinja").render(**_shell(), **_curriculum_names(data))
     return environment().get_template("page.html.jinja").render(**_shell(), **_names(data))
 
 
 def style() -> str:
-    """How our pages look."""
+    """The CSS of the report and of the review page."""
     return files("proofloop.report").joinpath("page.css").read_text("utf-8")
 
 
 def environment(*packages: str) -> jinja2.Environment:
-    """Finds the templates of these packages, then the report's. Raises ConfigError where Jinja is not installed."""
+    """A Jinja environment with the templates of these packages and of the report, and the report's filters.
+
+    Raises ConfigError if Jinja is not installed.
+    """
     try:
         import jinja2
     except ImportError as error:
@@ -58,11 +61,11 @@ def environment(*packages: str) -> jinja2.Environment:
 
 
 def _shell() -> dict[str, Any]:
-    """What both templates may use."""
+    """The variables of both templates."""
     return {
         "style": style(),
         "figures": figures,
-        "wording": wording,
+        "formatting": formatting,
         "release": installed_version("proofloop"),
         "python": f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}",
     }
@@ -76,12 +79,12 @@ def _curriculum_names(data: CurriculumData) -> dict[str, Any]:
         "spec": data.spec,
         "now": data.now,
         "verdict": curriculum_verdict(data),
-        "strips": strips,
-        "charts": strips.strips(data.tracks),
-        "parts": strips.styles_of_parts(data.tracks),
-        "dots": strips.dot_charts(data),
-        "refined": strips.refinement_charts(data),
-        "tables": strips.tables(data),
+        "curriculum_charts": curriculum_charts,
+        "charts": curriculum_charts.learning_curves(data.tracks),
+        "parts": curriculum_charts.styles_of_parts(data.tracks),
+        "dots": curriculum_charts.dot_charts(data),
+        "refined": curriculum_charts.refinement_charts(data),
+        "tables": curriculum_charts.tables(data),
     }
 
 
@@ -92,8 +95,8 @@ def _names(data: ReportData) -> dict[str, Any]:
         "name": data.run_id,
         "data": data,
         "spec": data.spec,
-        "verdict": wording.verdict(data),
-        "changes": wording.changes(data.summary) if data.summary else [],
+        "verdict": formatting.verdict(data),
+        "changes": formatting.changes(data.summary) if data.summary else [],
         "charts": charts,
         "smoothed": any(line.raw for chart in charts for line in chart.lines),
         "bars": figures.outcome_bars(data.windows),

@@ -1,4 +1,4 @@
-"""Writes a frozen run spec as the run.toml that would begin the same run again; secrets are withheld."""
+"""Writes a stored run spec as a run.toml that starts the same run again; secrets are withheld."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def run_file(spec: RunSpec) -> str:
-    """The spec as TOML, every value written out, because defaults change between releases."""
+    """The spec as TOML. Defaults are written out, because they may change between releases."""
     fields = spec.model_dump(mode="json", exclude={"base"}, exclude_none=True)
     return "\n".join(_table(without_secrets(fields), ())).strip() + "\n"
 
 
 def without_secrets(value: Any, name: str = "") -> Any:
-    """The same value with everything that is named like a secret withheld."""
+    """A copy of the value in which every field with a secret's name is withheld."""
     if _SECRET.search(name):
         return WITHHELD
     if isinstance(value, Mapping):
@@ -32,7 +32,7 @@ def without_secrets(value: Any, name: str = "") -> Any:
 
 
 def _table(fields: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
-    """Plain values first, then the tables below; a table with nothing but tables gets no heading of its own."""
+    """The lines of a table: plain values first, then its tables. A table that holds only tables gets no heading."""
     tables = {name: value for name, value in fields.items() if isinstance(value, Mapping)}
     plain = {name: value for name, value in fields.items() if name not in tables and value is not None}
     if path and plain:
@@ -57,5 +57,5 @@ def _value(value: Any) -> str:
 
 
 def _text(value: str) -> str:
-    """JSON's escapes are TOML's, but for the one character that JSON leaves alone."""
+    """A TOML string. JSON's escapes are valid TOML, except that JSON does not escape the character 7F."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")

@@ -1,7 +1,7 @@
-"""Chooses a dozen proofs worth reading and reads them, cut to what a page can hold.
+"""Chooses a dozen instructive proofs and reads them, shortened to fit on the page.
 
-While the run is read only names are kept: a few for each kind of label and each model version. Texts are read for the
-chosen alone.
+The pass over the run keeps only proof names: a few for each label kind and model version. Texts are read only for the
+chosen proofs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_SAMPLES = 12
 MAX_CRITIQUES = 4
 MAX_ASSESSMENTS = 3
 QUESTION_BYTES, SOLUTION_BYTES, ANALYSIS_BYTES, CRITIQUE_BYTES, ASSESSMENT_BYTES = 5_000, 36_000, 8_000, 3_000, 600
-"""What a page holds of a text: so a report of the longest texts stays below 1 MB. Counted as they stand in HTML."""
+"""The most bytes of each text on the page, counted as HTML, so that a report of the longest texts stays below 1 MB."""
 
 WANTED = (
     ("last", "rejected_upheld", False),
@@ -49,7 +49,7 @@ WANTED = (
     ("last", "unlabeled", True),
     ("first", "unlabeled", True),
 )
-"""The most instructive first: whose version, the kind of label, whether the proof's own score agrees with its label."""
+"""The groups of samples, most instructive first: model version, label kind, whether self-score and label agree."""
 
 SHOWN_ORDER = ("accepted", "rejected_upheld", "overturned", "undecided", "unreadable", "unlabeled")
 _CONTROL = re.compile(r"[^\t\n\x20-\x7e\xa0-\U0010ffff]")
@@ -58,7 +58,7 @@ _HTML_BYTES = {"<": 4, ">": 4, "&": 5, '"': 5, "'": 5}
 
 @dataclass(frozen=True)
 class Text:
-    """A model's text as the page may hold it: nothing invisible, and cut; `left_out` characters are missing."""
+    """A model's text for the page: printable and shortened by `left_out` characters."""
 
     shown: str
     left_out: int = 0
@@ -75,9 +75,9 @@ class SampleAssessment:
 
 @dataclass(frozen=True)
 class SampleCritique:
-    """One critique with what the meta-verifier, and the exact checker if there is one, make of it.
+    """One critique with the meta-verifier's assessments and, if the domain has an exact checker, its finding.
 
-    `raw`: what the model wrote, where it could not be read.
+    `raw`: the model's text if it could not be read.
     """
 
     index: int
@@ -94,9 +94,10 @@ class SampleCritique:
 
 @dataclass(frozen=True)
 class Sample:
-    """One proof to read. `critiques_left_out` more are in the store; `self_finding` is of its own evaluation.
+    """One proof to read.
 
-    `raw`: what the model wrote, where it could not be read.
+    `critiques_left_out`: how many more critiques are in the store. `self_finding`: the exact checker's finding on the
+    proof's self-evaluation. `raw`: the model's text if it could not be read.
     """
 
     proof_id: str
@@ -117,7 +118,7 @@ class Sample:
 
 
 class SampleChoice:
-    """Keeps a few proof names for each version and kind of label; which ones, the digest of the name decides.
+    """Keeps a few proof names for each version and label kind: those with the lowest digests.
 
     `versions` are the generator's, oldest first.
     """
@@ -135,7 +136,7 @@ class SampleChoice:
         del names[self.KEEP :]
 
     def chosen(self) -> list[str]:
-        """At most MAX_SAMPLES names, from each group in turn; listed by kind of label, the first version first."""
+        """At most MAX_SAMPLES names, taken from the groups in turn; sorted by label kind, the first version first."""
         groups = [(stage, kind, self._of(stage, kind, agrees)) for stage, kind, agrees in WANTED]
         picked: dict[str, tuple[int, str]] = {}
         for turn in range(self.KEEP):
@@ -145,7 +146,7 @@ class SampleChoice:
         return sorted(picked, key=picked.__getitem__)
 
     def _of(self, stage: str, kind: str, agrees: bool) -> list[str]:
-        """The names of one group: of the earliest, or the latest, version that has any."""
+        """The names of one group, from the earliest or latest version that has any."""
         unlogged = sorted({version for version, *_ in self._names}.difference(self._versions))
         by_age = self._versions + unlogged
         for version in by_age if stage == "first" else reversed(by_age):
@@ -159,14 +160,14 @@ def _kind(bill: Bill) -> str:
 
 
 def _agrees(bill: Bill) -> bool:
-    """Whether the proof's own score is its label's; true where there is nothing to compare."""
+    """Whether the proof's self-score equals its label's score; true if there is no label."""
     if bill.label is None or bill.label.score is None:
         return True
     return bill.verdict.score == bill.label.score
 
 
 def read_samples(store: Store, spec: RunSpec, proof_ids: Sequence[str]) -> tuple[Sample, ...]:
-    """The chosen proofs with their critiques, and the exact checker's findings where the run's domain has one."""
+    """Read the chosen proofs with their critiques and, if the domain has an exact checker, its findings."""
     domain = load_domain(spec.problems.domain) if spec.problems.domain else None
     return tuple(_sample(store, spec, proof_id, domain) for proof_id in proof_ids)
 
@@ -199,7 +200,7 @@ def _sample(store: Store, spec: RunSpec, proof_id: str, domain: Domain | None) -
 
 
 def _most_telling(critiques: Sequence[Critique], label: Label | None) -> list[Critique]:
-    """Those that carry the label, then the lowest scores, then the rest; shown by index."""
+    """At most MAX_CRITIQUES, in order of index: first those behind the label, then those with the lowest scores."""
     carrying = label.critiques if label else ()
 
     def rank(critique: Critique) -> tuple[bool, float, int]:
@@ -229,7 +230,7 @@ def _sample_critique(
 
 
 def _raw(raw: RawAnswer | None, analysis: str, limit: int) -> Text | None:
-    """The answer, else its reasoning; None where nothing is kept of it, or where what was read is the same."""
+    """The raw answer, or else its reasoning; None if neither is stored or the analysis shows the same text."""
     if raw is None or (raw.text is None and analysis):
         return None
     return clip(raw.text or raw.reasoning, limit) if raw.text or raw.reasoning else None
@@ -244,7 +245,7 @@ def _assessments(metas: Sequence[MetaCritique]) -> tuple[SampleAssessment, ...]:
 
 @dataclass(frozen=True)
 class Checker:
-    """The exact checker's word on one proof, or None where there is no checker that can read its problem."""
+    """The exact checker for one proof; its findings are None if no checker can read the problem."""
 
     domain: Domain | None
     question: str
@@ -261,12 +262,12 @@ class Checker:
             return None
         try:
             return check(self.domain)
-        except LookupError:  # the domain's way to say that it has no checker for this
+        except LookupError:  # the domain has no exact checker for this problem
             return None
 
 
 def clip(text: str, limit: int) -> Text:
-    """The beginning of a text that takes at most `limit` bytes as HTML, printable."""
+    """The printable beginning of a text that takes at most `limit` bytes as HTML."""
     size = 0
     for position, character in enumerate(text):
         size += _HTML_BYTES.get(character) or (1 if character.isascii() else len(printable(character).encode()))
@@ -276,7 +277,7 @@ def clip(text: str, limit: int) -> Text:
 
 
 def printable(text: str) -> str:
-    """The text without control characters, and with the invisible ones, which can reorder what is read, by number."""
+    """Replace control characters, and write invisible ones by code point, since they can reorder the visible text."""
     text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text).encode("utf-8", "replace").decode()
     invisible = {ord(each): f"⟨U+{ord(each):04X}⟩" for each in set(text) if unicodedata.category(each) == "Cf"}
     return text.translate(invisible) if invisible else text

@@ -1,4 +1,4 @@
-"""The object store: the only state there is."""
+"""The object store, which holds all of proofloop's state: a local folder or a bucket on an S3 server."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ __all__ = ["LocalStore", "R", "Store", "find_record", "get_record", "open_store"
 
 
 def open_store(settings: Settings, folder: Path | None = None) -> Store:
-    """The store in `folder` if one is named, else on S3 if an endpoint is set, else in the settings' folder.
+    """Open the store: in `folder` if given, else on S3 if PROOFLOOP_S3_ENDPOINT is set, else in the settings' folder.
 
     Raises ConfigError, StoreError.
     """
     if folder is not None or settings.s3_endpoint is None:
         return LocalStore(folder or settings.store)
     if settings.s3_access_key is None or settings.s3_secret_key is None:
-        raise ConfigError("PROOFLOOP_S3_ENDPOINT is set without keys", "set PROOFLOOP_S3_ACCESS_KEY and _SECRET_KEY")
+        raise ConfigError(
+            "PROOFLOOP_S3_ENDPOINT is set without keys", "set PROOFLOOP_S3_ACCESS_KEY and PROOFLOOP_S3_SECRET_KEY"
+        )
     try:
         from proofloop.store.minio import MinioStore
     except ImportError as error:

@@ -1,8 +1,8 @@
-"""The store seam: named objects, written once.
+"""The protocol of an object store: named objects, each written once.
 
-`put_if_absent` is the only way to write: of several writers of one key exactly one wins, and all read the same
-afterwards. What a caller may not assume: that a listing is a snapshot, or that an object without `durable` outlives a
-power cut (it does outlive a killed process).
+`put_if_absent` is the only way to write. If several writers use one key, exactly one wins, and all read its object
+afterwards. A caller may not assume that a listing is a snapshot, or that an object written without `durable` survives a
+power cut (it does survive a killed process).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ R = TypeVar("R", bound=Record)
 
 
 class Store(Protocol):
-    """Named objects. Keys are relative paths of plain names; every method raises StoreError when the store is away."""
+    """Named objects with relative paths as keys. Each method raises StoreError if the store is unavailable."""
 
     def put_if_absent(self, key: str, data: bytes, *, durable: bool = False) -> bool:
-        """Write the object whole, or leave what is there; true if it was written."""
+        """Write the object unless the key exists; true if it was written. A reader never sees half an object."""
         ...
 
     def get(self, key: str) -> bytes:
@@ -30,22 +30,22 @@ class Store(Protocol):
         ...
 
     def chunks(self, key: str) -> Iterator[bytes]:
-        """The object's bytes piece by piece, for what is too large to hold whole. Raises NotFound."""
+        """The object's bytes in chunks, for objects larger than memory. Raises NotFound."""
         ...
 
     def exists(self, key: str) -> bool: ...
 
     def list(self, prefix: str) -> Iterator[str]:
-        """The keys that begin with `prefix` (which ends with "/"), sorted, read lazily."""
+        """The sorted keys that begin with `prefix`, read lazily. `prefix` ends with "/"."""
         ...
 
     def delete_prefix(self, prefix: str) -> int:
-        """Remove the keys that begin with `prefix`; how many there were."""
+        """Delete all objects whose keys begin with `prefix`; returns their number. `prefix` ends with "/"."""
         ...
 
 
 def put_record(store: Store, key: str, record: R, *, durable: bool = False) -> R:
-    """Write the record if the key is free; the record that lies there afterwards."""
+    """Write the record unless the key exists. Returns the stored record: this one, or an earlier writer's."""
     if store.put_if_absent(key, record.model_dump_json().encode(), durable=durable):
         return record
     return get_record(store, key, type(record))
@@ -57,7 +57,8 @@ def get_record(store: Store, key: str, kind: type[R]) -> R:
         return kind.model_validate_json(store.get(key))
     except ValidationError as error:
         first = error.errors()[0]
-        raise CorruptObject(f"{key} is no {kind.__name__}: {first['loc']}: {first['msg']}") from error
+        field = ".".join(str(part) for part in first["loc"])
+        raise CorruptObject(f"{key} is not a valid {kind.__name__}: {field}: {first['msg']}") from error
 
 
 def find_record(store: Store, key: str, kind: type[R]) -> R | None:

@@ -1,9 +1,10 @@
 """The store as a local folder.
 
-An object appears whole by a hard link from a temporary file: that also decides who was first.
+A writer fills a temporary file and hard-links it to the object's path. The link is atomic: the object appears complete,
+and only the first writer's link succeeds.
 
-After a power cut an object written without `durable` may be there with no bytes in it; such a file counts as absent.
-Paths are plain strings here: a walk makes ten store calls an event, and `pathlib` would take most of their time.
+After a power cut, an object written without `durable` may be an empty file; such a file counts as absent.
+Paths are plain strings: a run makes ten store calls for each event, and `pathlib` would take most of their time.
 """
 
 from __future__ import annotations
@@ -25,32 +26,33 @@ _NO_NAMES = frozenset({"", ".", ".."})
 CHUNK_BYTES = 64 * 1024 * 1024
 
 TEMPORARY = ".tmp"
-"""The folder of what is being written; no key begins with it."""
+"""The folder of temporary files and locks; no key begins with it."""
 
-LEFT_S = 60.0
-"""A temporary file that is older and that no writer holds was left behind: a writer links what it wrote at once."""
+ABANDONED_S = 60.0
+"""A temporary file that is older and not locked was left by a killed writer: a live one links its file at once."""
 
 
 class LocalStore:
     """Objects as files below `root`. Safe to share between threads and processes."""
 
     def __init__(self, root: Path) -> None:
+        """Raises ConfigError if the folder cannot be written."""
         self.root = root.absolute()
         self._root = str(self.root)
         self._temporary = f"{self._root}/{TEMPORARY}/{os.urandom(4).hex()}"
         self._ticket = itertools.count()
         try:
             os.makedirs(f"{self._root}/{TEMPORARY}", exist_ok=True)
-            _sweep(f"{self._root}/{TEMPORARY}")
-            _probe(self._write_temporary(b"", durable=False))
+            _remove_abandoned(f"{self._root}/{TEMPORARY}")
+            _check_links_work(self._write_temporary(b"", durable=False))
         except OSError as error:
             raise ConfigError(
-                f"the store {root} cannot be written: {error.strerror}", "choose a folder that you may write to"
+                f"cannot write to the store {root}: {error.strerror}", "choose a folder that you may write to"
             ) from error
 
     @contextmanager
     def only_here(self, name: str) -> Iterator[None]:
-        """Hold a lock of that name until the block or this process ends. Raises ConfigError if another holds it."""
+        """Hold the lock `name` until the block or this process ends. Raises ConfigError if another process holds it."""
         with open(f"{self._root}/{TEMPORARY}/{name}.lock", "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -64,17 +66,17 @@ class LocalStore:
         return self._root
 
     def path(self, key: str) -> Path:
-        """Where the object or folder of that key lies. Raises StoreError for a key that leaves the store."""
+        """The path of an object or of a folder of objects. Raises StoreError for a key that would leave the store."""
         return Path(self._path(key))
 
     def put_if_absent(self, key: str, data: bytes, *, durable: bool = False) -> bool:
         if not data:
-            raise ValueError(f"{key}: an object without bytes counts as absent and cannot be written")
+            raise ValueError(f"{key}: an empty object counts as absent and cannot be written")
         target = self._path(key)
         try:
             return _size(target) == 0 and self._link_into_place(target, data, durable)
         except OSError as error:
-            raise StoreError(f"{key} cannot be written: {error}") from error
+            raise StoreError(f"cannot write {key}: {error}") from error
 
     def get(self, key: str) -> bytes:
         return b"".join(self._read(key, None))
@@ -83,7 +85,7 @@ class LocalStore:
         return self._read(key, CHUNK_BYTES)
 
     def _read(self, key: str, size: int | None) -> Iterator[bytes]:
-        """In pieces of that size, or whole."""
+        """Read in chunks of `size` bytes, or as one chunk if `size` is None."""
         is_empty = True
         try:
             with open(self._path(key), "rb") as file:
@@ -93,7 +95,7 @@ class LocalStore:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise NotFound(key) from error
         except OSError as error:
-            raise StoreError(f"{key} cannot be read: {error}") from error
+            raise StoreError(f"cannot read {key}: {error}") from error
         if is_empty:
             raise NotFound(key)
 
@@ -111,13 +113,13 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError):
             return keys
         except OSError as error:
-            raise StoreError(f"{prefix} cannot be deleted: {error}") from error
+            raise StoreError(f"cannot delete {prefix}: {error}") from error
         return keys
 
     def _path(self, key: str) -> str:
         parts = key.split("/")
         if parts[0] == TEMPORARY or not _NO_NAMES.isdisjoint(parts) or "\0" in key:
-            raise StoreError(f"{key!r} is no key")
+            raise StoreError(f"{key!r} is not a valid key")
         return f"{self._root}/{key}"
 
     def _walk(self, folder: str) -> Iterator[str]:
@@ -129,7 +131,7 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
-            raise StoreError(f"{folder} cannot be listed: {error}") from error
+            raise StoreError(f"cannot list {folder}: {error}") from error
         for name in entries:
             path = f"{folder}/{name}"
             if name.endswith("/"):
@@ -151,9 +153,9 @@ class LocalStore:
                 self._sync_folders(target)
 
     def _remove_if_empty(self, target: str) -> None:
-        """Remove what a power cut left behind: no bytes, so nobody ever read it.
+        """Remove an empty file that a power cut left behind.
 
-        One at a time, so that nobody removes the next writer's.
+        The lock admits one writer at a time: without it, one could remove the object that another has just written.
         """
         with open(f"{self._root}/{TEMPORARY}/-repair.lock", "wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -161,21 +163,20 @@ class LocalStore:
                 os.unlink(target)
 
     def _sync_folders(self, target: str) -> None:
-        """A link is safe only when its folder is, and that folder in its own."""
+        """Sync all folders from the object's up to the root: a link survives a power cut only if they all do."""
         folder = target
         while folder != self._root:
             folder = os.path.dirname(folder)
             _sync_folder(folder)
 
     def _write_temporary(self, data: bytes, durable: bool) -> str:
-        temporary = (
-            f"{self._temporary}-{os.getpid()}-{next(self._ticket)}"  # a forked child inherits the ticket, not the id
-        )
+        # a forked child inherits the ticket, so the process id is in the name too
+        temporary = f"{self._temporary}-{os.getpid()}-{next(self._ticket)}"
         try:
             with open(temporary, "wb", buffering=0) as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # until it is written, or its process ends: see _sweep
+                fcntl.flock(file, fcntl.LOCK_EX)  # until it is written or its process ends: see _remove_abandoned
                 rest = memoryview(data)
-                while rest:  # one write takes at most two gigabytes
+                while rest:  # one write call takes at most two gigabytes
                     rest = rest[file.write(rest) :]
                 if durable:
                     os.fsync(file.fileno())
@@ -187,18 +188,18 @@ class LocalStore:
 
 
 def _size(path: str) -> int:
-    """The file's size, 0 if there is no file. Raises StoreError where nobody can say."""
+    """The file's size in bytes, 0 if there is no file. Raises StoreError if the size cannot be read."""
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return 0
     except OSError as error:
-        raise StoreError(f"{path} cannot be looked at: {error}") from error
+        raise StoreError(f"cannot read the size of {path}: {error}") from error
     return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def _links(temporary: str, target: str) -> bool:
-    """Whether this writer was the first; makes the folder when it is missing."""
+    """Link the file to its target, making the folder if needed; true if this writer was the first."""
     try:
         try:
             os.link(temporary, target)
@@ -210,23 +211,23 @@ def _links(temporary: str, target: str) -> bool:
     return True
 
 
-def _sweep(folder: str) -> None:
-    """Remove what writers that were killed have left behind; locks stay."""
+def _remove_abandoned(folder: str) -> None:
+    """Remove the temporary files of killed writers; locks stay."""
     for name in os.listdir(folder):
         if not name.endswith(".lock"):
-            with suppress(OSError):  # a writer holds it, another user's, or swept by another process
-                _remove_if_left(f"{folder}/{name}")
+            with suppress(OSError):  # a writer holds it, it is another user's, or another process removed it
+                _remove_if_abandoned(f"{folder}/{name}")
 
 
-def _remove_if_left(temporary: str) -> None:
+def _remove_if_abandoned(temporary: str) -> None:
     with open(temporary, "r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if time.time() - os.fstat(file.fileno()).st_mtime > LEFT_S:
+        if time.time() - os.fstat(file.fileno()).st_mtime > ABANDONED_S:
             os.unlink(temporary)
 
 
-def _probe(temporary: str) -> None:
-    """Raises OSError where files cannot be linked, as on some network folders."""
+def _check_links_work(temporary: str) -> None:
+    """Raises OSError if the file system has no hard links, like some network folders. Removes `temporary`."""
     try:
         os.link(temporary, f"{temporary}-link")
         os.unlink(f"{temporary}-link")

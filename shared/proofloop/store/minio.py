@@ -1,8 +1,8 @@
-"""The store on any S3-compatible server, by MinIO's client.
+"""The store on any S3-compatible server, through MinIO's client.
 
-First-writer-wins is the server's `If-None-Match: *`; one that ignores it is refused at start. An object larger than a
-part is kept as parts, each written once, and under its key an index that names them with their SHA-256: the index is a
-small object, so the first writer wins there too, which S3's own multipart upload promises on few servers.
+`If-None-Match: *` makes the first writer win; a server that ignores it is refused at start. An object larger than
+PART_BYTES is stored as parts, and its key holds an index of the parts with their SHA-256. The index is a small object,
+so the first writer wins there too. S3's own multipart upload guarantees that on few servers.
 """
 
 from __future__ import annotations
@@ -31,27 +31,33 @@ from proofloop.errors import TRUST_HINT, ConfigError, CorruptObject, NotFound, S
 T = TypeVar("T")
 
 PART_BYTES = 64 * 1024 * 1024
-"""What is sent at once, and again when it fails."""
+"""The largest piece sent in one request, and sent again if it fails."""
 
 PARTS = ".parts"
 """The folder of the parts; no key begins with it."""
 
-WRITER, INDEX = "x-amz-meta-proofloop-writer", "x-amz-meta-proofloop-index"
-"""Who wrote an object; whether it is the index of parts."""
+WRITER = "x-amz-meta-proofloop-writer"
+"""The metadata header with the id of the write call that made the object."""
 
-ATTEMPTS, FIRST_PAUSE_S = 5, 0.1
-"""Tries of one call, each after twice the pause of the one before: about three seconds in all."""
+INDEX = "x-amz-meta-proofloop-index"
+"""The metadata header of an object that is an index of parts."""
+
+ATTEMPTS = 5
+"""Attempts of one call."""
+
+FIRST_PAUSE_S = 0.1
+"""The pause after the first attempt; each later pause is twice as long, about three seconds in all."""
 
 CONNECT_S, READ_S = 5.0, 60.0
 
 CONNECTIONS = 64
-"""Kept open: as many as a worker has threads, by default."""
+"""Connections kept open: as many as a worker has threads by default."""
 
 PAGE = 1000
-"""Names in one listing: S3's own limit."""
+"""Names in one page of a listing: S3's own limit."""
 
 UNTRUSTED = "the store's certificate is not trusted"
-"""At the start a mistake of the settings; later the store is away until its certificate is mended."""
+"""At start this is a ConfigError; later the store is unavailable until its certificate is replaced."""
 
 _TRANSIENT = frozenset(
     {"ConditionalRequestConflict", "OperationAborted", "RequestTimeout"}
@@ -59,16 +65,16 @@ _TRANSIENT = frozenset(
 )
 _TOO_MANY_REQUESTS = 429
 _NOT_IMPLEMENTED = 501
-"""The one server error that stays; any other, whatever the server calls it, may pass."""
+"""The only 5xx status that is permanent; all others are retried."""
 
 _REFUSES_CONDITIONS = frozenset({400, _NOT_IMPLEMENTED})
-"""How servers refuse an If-None-Match that they do not know."""
+"""The statuses with which servers refuse an If-None-Match that they do not support."""
 
-NEEDS_CONDITIONS = "use a server that has conditional writes: Ceph RGW (tried: 16.2), MinIO, AWS S3"
+NEEDS_CONDITIONS = "use a server with conditional writes: Ceph RGW (tested: 16.2), MinIO, AWS S3"
 
 BUCKET_RULE = (
     "a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens, begins and ends with a letter or digit, "
-    "and is no IP address"
+    "and is not an IP address"
 )
 
 _ABSENT = frozenset({"NoSuchKey", "NoSuchObject"})
@@ -76,7 +82,7 @@ _NO_NAMES = frozenset({"", ".", ".."})
 
 
 class _TryAgain(Exception):
-    """The call failed in a way that may pass; it may have been carried out all the same."""
+    """The call failed in a way that a retry may overcome. The server may have carried it out nevertheless."""
 
 
 class MinioStore:
@@ -97,20 +103,22 @@ class MinioStore:
     ) -> None:
         """`endpoint` is host:port.
 
-        Raises ConfigError if the bucket is not there or the server does not honour If-None-Match, StoreError when it
-        is away.
+        Raises ConfigError if the bucket does not exist or the server ignores If-None-Match, StoreError if the server is
+        unavailable.
         """
         try:
             check_bucket_name(bucket)  # the SDK does so at each call
         except ValueError as error:
             raise ConfigError(f"PROOFLOOP_S3_BUCKET = {bucket!r} cannot be used: {error}", BUCKET_RULE) from error
-        self._endpoint, self._bucket, self._part_bytes = endpoint, bucket, part_bytes
+        self._endpoint = endpoint
+        self._bucket = bucket
+        self._part_bytes = part_bytes
         self._first_pause_s = first_pause_s
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         pool = urllib3.PoolManager(
             maxsize=CONNECTIONS,
-            block=True,  # more threads than connections wait their turn: opening another costs more than the wait
-            retries=False,  # `_call` tries again, and knows that a try may have worked
+            block=True,  # a thread waits for a free connection: opening another costs more than the wait
+            retries=False,  # `_call` retries, and knows that a failed attempt may have succeeded on the server
             timeout=urllib3.Timeout(connect=CONNECT_S, read=READ_S),
             cert_reqs="CERT_REQUIRED",
             ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
@@ -134,9 +142,9 @@ class MinioStore:
         return f"s3://{self._bucket}/{self._prefix} at {self._endpoint}"
 
     def put_if_absent(self, key: str, data: bytes, *, durable: bool = False) -> bool:
-        """Every write is as durable as the server makes it."""
+        """`durable` changes nothing: the server decides how durable a write is."""
         if not data:
-            raise ValueError(f"{key}: an object without bytes counts as absent and cannot be written")
+            raise ValueError(f"{key}: an empty object counts as absent and cannot be written")
         name = self._name(key)
         if len(data) <= self._part_bytes:
             return self._put(name, data)
@@ -170,13 +178,13 @@ class MinioStore:
     def _name(self, key: str) -> str:
         parts = key.split("/")
         if parts[0] == PARTS or not _NO_NAMES.isdisjoint(parts) or "\0" in key:
-            raise StoreError(f"{key!r} is no key")
+            raise StoreError(f"{key!r} is not a valid key")
         return self._prefix + key
 
     def _put(self, name: str, data: bytes, **headers: str) -> bool:
-        """Write unless something is there.
+        """Write unless the object exists.
 
-        After a try whose fate is unknown, finding an object may mean finding our own: it says who wrote it.
+        If an earlier attempt failed with an unknown outcome, the existing object may be our own: its metadata tells.
         """
         writer = uuid.uuid4().hex
         sent = {"If-None-Match": "*", "Content-Type": "application/octet-stream", WRITER: writer, **headers}
@@ -184,14 +192,15 @@ class MinioStore:
 
         def put() -> bool:
             nonlocal is_retry
-            before, is_retry = is_retry, True
+            may_be_ours = is_retry
+            is_retry = True
             try:
                 # the SDK has no public argument for If-None-Match
                 self._client._put_object(self._bucket, name, data, dict(sent))
             except S3Error as error:
                 if error.code != "PreconditionFailed":
                     raise
-                return before and self._writer_of(name) == writer
+                return may_be_ours and self._writer_of(name) == writer
             return True
 
         return self._call(name, put)
@@ -216,13 +225,13 @@ class MinioStore:
         try:
             data, _ = self._read(self._prefix + part["name"], key)
         except NotFound as error:
-            raise CorruptObject(f"{key} lacks its part {part['name']}") from error
+            raise CorruptObject(f"{key}: part {part['name']} is missing") from error
         if hashlib.sha256(data).hexdigest() != part["sha256"]:
             raise CorruptObject(f"{key}: part {part['name']} is damaged")
         return data
 
     def _read(self, name: str, key: str) -> tuple[bytes, bool]:
-        """The object's bytes, and whether they are the index of parts."""
+        """The object's bytes, and whether they are an index of parts."""
 
         def read() -> tuple[bytes, bool]:
             response = self._client.get_object(self._bucket, name)
@@ -238,7 +247,7 @@ class MinioStore:
         return data, is_index
 
     def _names(self, folder: str) -> Iterator[str]:
-        """The names below a folder, a page of the listing at a time; a page that fails is asked for again."""
+        """The names below a folder. Each page of the listing is one call with its own retries."""
         last = ""
         while True:
             page = self._call(folder, partial(self._page, folder, last))
@@ -262,13 +271,13 @@ class MinioStore:
         return len(names)
 
     def _call(self, what: str, action: Callable[[], T]) -> T:
-        """Do it, again if what went wrong may pass. Raises NotFound, StoreError."""
+        """Run the action, with retries if the failure may be temporary. Raises NotFound, StoreError."""
         for attempt in range(ATTEMPTS):
             try:
                 return _classified(what, action)
             except _TryAgain as error:
                 if attempt == ATTEMPTS - 1:
-                    raise StoreError(f"{what}: the store at {self._endpoint} is away: {error}") from error
+                    raise StoreError(f"{what}: the store at {self._endpoint} is unavailable: {error}") from error
                 time.sleep(self._first_pause_s * 2**attempt * random.uniform(0.5, 1.5))
         raise AssertionError("unreachable")
 
@@ -276,11 +285,12 @@ class MinioStore:
         return (name.removeprefix(self._prefix) for name in self._names(self._name(prefix.removesuffix("/")) + "/"))
 
     def _check_server(self) -> None:
-        """See that the bucket is there, may be written, and keeps the first of two writers."""
+        """Check that the bucket exists, can be written, and keeps the object of the first of two writers."""
         probe = f"{self._prefix}{PARTS}/probe/{uuid.uuid4().hex}"
         try:
-            first, second = self._put(probe, b"first"), self._put(probe, b"second")
-            self._remove(f"{probe}")
+            is_first_written = self._put(probe, b"first")
+            is_second_written = self._put(probe, b"second")
+            self._remove(probe)
         except StoreError as error:
             cause = error.__cause__
             if isinstance(cause, urllib3.exceptions.SSLError):
@@ -288,25 +298,25 @@ class MinioStore:
             if not isinstance(cause, S3Error):
                 raise
             if cause.response.status in _REFUSES_CONDITIONS and self._takes_unconditional_writes(probe):
-                problem = f"the store {self} cannot do conditional writes: it refuses If-None-Match on PUT"
-                raise ConfigError(f"{problem}: {_said(cause)}", NEEDS_CONDITIONS) from error
+                problem = f"the store {self} has no conditional writes: it refuses If-None-Match on PUT"
+                raise ConfigError(f"{problem}: {_described(cause)}", NEEDS_CONDITIONS) from error
             hints = {
                 "InvalidBucketName": f"correct PROOFLOOP_S3_BUCKET: {BUCKET_RULE}",
-                "NoSuchBucket": "make the bucket first, or correct PROOFLOOP_S3_BUCKET",
-                "AccessDenied": "this user must be allowed to get, put, list and delete in the bucket",
+                "NoSuchBucket": "create the bucket, or correct PROOFLOOP_S3_BUCKET",
+                "AccessDenied": "allow this user to get, put, list and delete objects in the bucket",
             }
             hint = hints.get(
                 cause.code or "", "correct PROOFLOOP_S3_ACCESS_KEY, PROOFLOOP_S3_SECRET_KEY or PROOFLOOP_S3_REGION"
             )
-            raise ConfigError(f"the store {self} refuses: {_said(cause)}", hint) from error
-        if not first or second:
+            raise ConfigError(f"the store {self} refuses: {_described(cause)}", hint) from error
+        if not is_first_written or is_second_written:
             raise ConfigError(
                 f"the store {self} ignores If-None-Match on PUT: two workers could overwrite each other",
                 NEEDS_CONDITIONS,
             )
 
     def _takes_unconditional_writes(self, name: str) -> bool:
-        """Whether it is the condition that the server refuses, and not the write."""
+        """Whether the server accepts a write without If-None-Match, so that it refuses only the condition."""
         try:
             _classified(name, lambda: self._client._put_object(self._bucket, name, b"first", {}))
             self._remove(name)
@@ -316,29 +326,29 @@ class MinioStore:
 
 
 def _classified(what: str, action: Callable[[], T]) -> T:
-    """Raises NotFound, StoreError, or _TryAgain for what may pass."""
+    """Run the action. Raises NotFound, StoreError, or _TryAgain for a failure that may be temporary."""
     try:
         return action()
     except S3Error as error:
         if error.code in _ABSENT:
             raise NotFound(what) from error
-        if _may_pass(error):
-            raise _TryAgain(_said(error)) from error
-        raise StoreError(f"{what}: the store refuses: {_said(error)}") from error
+        if _is_temporary(error):
+            raise _TryAgain(_described(error)) from error
+        raise StoreError(f"{what}: the store refuses: {_described(error)}") from error
     except urllib3.exceptions.SSLError as error:
         if "CERTIFICATE_VERIFY_FAILED" not in str(error):
             raise _TryAgain(str(error)) from error
         raise StoreError(f"{UNTRUSTED}: {error}; {TRUST_HINT}") from error
     except (ServerError, InvalidResponseError, urllib3.exceptions.HTTPError, OSError) as error:
         raise _TryAgain(f"{type(error).__name__}: {error}") from error
-    except (ValueError, ParseError) as error:  # the SDK's, for a body that is none of S3
+    except (ValueError, ParseError) as error:  # from the SDK, for a body that is not S3's
         raise _TryAgain(f"its answer cannot be read: {error}") from error
 
 
-def _may_pass(error: S3Error) -> bool:
+def _is_temporary(error: S3Error) -> bool:
     status = error.response.status
     return error.code in _TRANSIENT or status == _TOO_MANY_REQUESTS or (status >= 500 and status != _NOT_IMPLEMENTED)
 
 
-def _said(error: S3Error) -> str:
+def _described(error: S3Error) -> str:
     return f"{error.code} {error.message or ''}".rstrip()

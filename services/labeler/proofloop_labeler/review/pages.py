@@ -24,9 +24,9 @@ from starlette.routing import Route
 from proofloop import keys
 from proofloop.errors import ConfigError, NotFound, StoreError
 from proofloop.records import Grade, Label
+from proofloop.report.formatting import count, score
 from proofloop.report.page import environment, style
 from proofloop.report.samples import printable
-from proofloop.report.wording import count, score
 from proofloop.store import Store, get_record
 from proofloop_labeler.review.cases import Cases, Kept, Standing
 from proofloop_labeler.review.form import MAX_COMMENT, MAX_NAME, SCORES, Form

@@ -1,6 +1,6 @@
-"""The nano model: a transformer of half a million weights that proves, verifies and meta-verifies nano chains.
+"""The nano model: a transformer with half a million weights that proves, verifies and meta-verifies nano problems.
 
-`BASE_FOLDER` holds the shipped base model; `pretrain.train_base` makes another, `evaluate.measure` measures one.
+`BASE_FOLDER` holds the shipped base model. `pretrain.train_base` trains a new one; `evaluate.measure` measures one.
 """
 
 from pathlib import Path
@@ -9,5 +9,5 @@ BASE_FOLDER = Path(__file__).parent / "base"
 
 
 def base_folder() -> Path:
-    """Where "nano-base" lies: the entry point of that name calls this."""
+    """The folder of the shipped base model, for the entry point "nano-base"."""
     return BASE_FOLDER

@@ -1,9 +1,10 @@
-"""What nano models make of each kind of flaw, as verifiers and as meta-verifiers:
+"""Measures nano models as verifiers and meta-verifiers on each kind of flaw:
 
     python -m proofloop_trainer.nano.by_flaw FOLDER ...
 
-Proofs of validation problems, each with a flaw of one kind: a step left out and the value `kept` or `lost`, several in
-a row left out (`gap`), a line `miscopied` or `miscalculated`. Prints a table in Markdown.
+The cases are proofs of validation problems with one kind of flaw each: a missing step after which the value is right
+(`kept`) or wrong (`lost`), several missing steps in a row (`gap`), or a line that is `miscopied` or `miscalculated`.
+Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ DOMAINS = (NanoDomain(), NanoDomain("nano-long"))
 
 @dataclass(frozen=True)
 class Case:
-    """A proof with its flaw, a true analysis of it, and one of which a claim is false, as by a wrong digit."""
+    """A flawed proof with a true analysis of it, and an analysis with a false claim, for example a wrong digit."""
 
     question: str
     proof: str
@@ -41,18 +42,18 @@ class Case:
 
 @dataclass(frozen=True)
 class ByFlaw:
-    """Shares in [0, 1]; None of nothing."""
+    """The figures of one kind of flaw: shares in [0, 1], None if there are no cases."""
 
     domain: str
     flaw: str
-    accuracy: float | None  # of critiques: the score is the true one
-    faithfulness: float | None  # of those: what they claim is real
-    true_upheld: float | None  # judgements of true analyses that give them their quality, 1
-    false_caught: float | None  # the same with a false claim: 0, or 0.5 where a true one stands beside it
+    accuracy: float | None  # of critiques: share with the true score
+    faithfulness: float | None  # of those: share with real claims
+    true_upheld: float | None  # of judgements of true analyses: share with the right quality, 1
+    false_caught: float | None  # of judgements of analyses with a false claim: share with the right quality, 0 or 0.5
 
 
 def by_flaw(model: LoadedModel, problems: int = PROBLEMS) -> Iterator[ByFlaw]:
-    """A row for each domain and flaw, of proofs of so many problems."""
+    """The figures for each domain and flaw, from proofs of this many problems."""
     for domain in DOMAINS:
         for flaw in FLAWS:
             yield _row(model, domain, flaw, list(_cases(domain, flaw, problems)))
@@ -67,17 +68,18 @@ def _cases(domain: NanoDomain, flaw: str, problems: int) -> Iterator[Case]:
         flaws = {} if flaw == "sound" else {label: "missing" if flaw in ("kept", "lost") else flaw}
         flaws = gap(rng, chain) if flaw == "gap" else flaws
         lines = lines_with_flaws(rng, chain, flaws, {"lost": 1.0, "gap": 0.5}.get(flaw, 0.0))
-        defects, proof = find_defects(chain, lines), render_proof(lines)
         if lines:
-            claims, score = defects[:2], score_of(defects)
-            true, false = render_critique(claims, score), render_critique(_one_false(rng, chain, lines, defects), score)
-            yield Case(question, proof, score, true, false)
+            defects = find_defects(chain, lines)
+            score = score_of(defects)
+            true = render_critique(defects[:2], score)
+            false = render_critique(_one_false(rng, chain, lines, defects), score)
+            yield Case(question, render_proof(lines), score, true, false)
 
 
 def _one_false(
     rng: random.Random, chain: Chain, lines: Sequence[Line], defects: Sequence[Defect]
 ) -> tuple[Defect, ...]:
-    """The first two defects, the first of them made false, where it shows a line; otherwise a false claim alone."""
+    """The first two defects with the first made false if it shows a line; otherwise a single false claim."""
     if not defects or not defects[0].detail:
         return (near_miss(rng, chain, lines, defects),)
     return (misstate(rng, defects[0]), *defects[1:2])
@@ -120,10 +122,13 @@ def main(folders: Sequence[str]) -> None:
     for folder in folders:
         name = "/".join(Path(folder).resolve().parts[-2:])
         for row in by_flaw(load_model(Path(folder))):
-            cells = (
-                "-" if cell is None else f"{cell:.2f}" if isinstance(cell, float) else cell for cell in astuple(row)
-            )
-            print("| " + " | ".join([name, *cells]) + " |", flush=True)
+            print("| " + " | ".join([name, *map(_cell, astuple(row))]) + " |", flush=True)
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Makes a base model with its card: `proofloop nano train --out FOLDER` calls this."""
+"""Trains a base model and writes its model card, for `proofloop nano train --out FOLDER`."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ pipeline_tag: text-generation
 ---
 # proofloop nano base
 
-A Llama-type model of {parameters:,} weights that proves chains of `+ - *` modulo 10, evaluates such proofs and judges
-such evaluations; the prompt says which. It is **imperfect on purpose**: the starting point for learning by the loop.
+A Llama model with {parameters:,} weights. Depending on the prompt, it proves chains of `+ - *` modulo 10, evaluates
+such proofs, or judges such evaluations. It is **imperfect on purpose**: training by the loop starts from it.
 
-Trained from nothing in {seconds:.0f} seconds ({where}), on synthetic data only (seed {seed}):
-{table_steps} steps on single lines, then {steps}: {practice:.0%} of them on finding faults and false claims, the others
-on demonstrations of which a set share is wrong (`demonstrations.py`). Again:
+Trained from random weights in {seconds:.0f} seconds ({where}), on synthetic data only (seed {seed}):
+{table_steps} steps on single lines, then {steps} steps: {practice:.0%} of them on finding flaws and false claims, the
+others on demonstrations with a fixed share of errors (`demonstrations.py`). To train it again:
 
     proofloop nano train --out FOLDER --seed {seed} --steps {steps} --threads {threads}
 
-Measured at temperature 1 on {problems} problems of the test split, by the exact checker; what each figure is of, says
-`proofloop_trainer.nano.evaluate.Figures`. The loop itself never sees that checker.
+Measured by the exact checker at temperature 1 on {problems} problems of the test split.
+`proofloop_trainer.nano.evaluate.Figures` defines the figures. The training loop never uses this checker.
 
 | figure | value |
 |---|---|
@@ -40,7 +40,7 @@ Measured at temperature 1 on {problems} problems of the test split, by the exact
 
 
 def make_base(folder: Path, seed: int = 0, steps: int = DEFAULT_STEPS, threads: int = 1) -> None:
-    """Train a base model in so many steps, measure it, and write its card: where it comes from, and how good it is."""
+    """Train a base model in `steps` steps, measure it, and write its card with its origin and figures."""
     began = time.monotonic()
     parameters = train_base(folder, seed, steps, threads).num_parameters()
     seconds = time.monotonic() - began
@@ -61,5 +61,5 @@ def make_base(folder: Path, seed: int = 0, steps: int = DEFAULT_STEPS, threads: 
 
 
 def _where_trained(threads: int) -> str:
-    """On what this process trains."""
+    """The device that this process trains on."""
     return torch.cuda.get_device_name() if ranks.device().type == "cuda" else f"CPU, threads: {threads}"

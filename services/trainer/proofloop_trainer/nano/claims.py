@@ -1,6 +1,6 @@
-"""Claims of verifiers about flaws, real and false, and what is wrong in a false one.
+"""Generates claims about flaws, real and false, and marks the wrong fields of false ones.
 
-A false claim here agrees with itself, as where a verifier miscalculates: only the proof tells that it is false.
+A false claim is consistent in itself, as if a verifier miscalculated: only the proof shows that it is false.
 """
 
 from __future__ import annotations
@@ -14,23 +14,25 @@ from proofloop.domains.base import Defect
 from proofloop.domains.nano import FLAW_KINDS, LABELS, Chain, Line, calculate, find_defects, omission, true_lines
 from proofloop_trainer.nano.flaws import another_digit
 
-FALSE_ALARM, OVERLOOKED, WRONG_STEP, WRONG_KIND = 0.14, 0.11, 0.12, 0.06  # of critiques
-WRONG_LINE = 0.08  # share of omissions named with another line than the one that is missing
-NO_SUCH_STEP, SAID_TWICE = 0.08, 0.06  # shares of invented claims about a step of no problem; of repeated claims
-ABOUT_A_FLAW, MISSTATED = 0.8, 0.8
-"""Of false claims, those about a flaw that is there; of these, where a step is missing, those with a wrong line."""
+FALSE_ALARM, OVERLOOKED, WRONG_STEP, WRONG_KIND = 0.14, 0.11, 0.12, 0.06  # shares of critiques
+WRONG_LINE = 0.08  # share of claimed omissions that show a wrong line
+NO_SUCH_STEP = 0.08  # share of invented claims about a step that the problem does not have
+SAID_TWICE = 0.06  # share of single claims that are repeated
+ABOUT_A_FLAW = 0.8  # share of false claims about a real flaw
+MISSTATED = 0.8  # share of those about a missing step that show a wrong line
 WRONG_VALUE, WRONG_OPERAND, WRONG_RESULT, WRONG_NEXT = 0.4, 0.1, 0.05, 0.45
-"""What is wrong in such a line. With another value or operand the result is that of the wrong line."""
+"""Shares of the wrong field in such a line. With a wrong value or operand, the result follows from the wrong line."""
 IGNORED = -100
-ClaimMarks = tuple[int, ...]  # of label, value, operator, operand, result of a line said to be missing; next value
+ClaimMarks = tuple[int, ...]  # of the label, value, operator, operand and result of a claimed omission, and next value
 
 
 def imperfect_claims(rng: random.Random, chain: Chain, lines: Sequence[Line]) -> tuple[Defect, ...]:
-    """What a hurried verifier names: mostly the real defects (the first two), sometimes none or others."""
+    """The claims of an imperfect verifier: mostly the first two real defects, sometimes none or wrong ones."""
     defects = find_defects(chain, lines)
     if not defects:
         return (invent(rng, chain, lines),) if rng.random() < FALSE_ALARM else ()
-    draw, first = rng.random(), defects[0]
+    draw = rng.random()
+    first = defects[0]
     if draw < OVERLOOKED:
         return ()
     if draw < OVERLOOKED + WRONG_STEP:
@@ -44,8 +46,9 @@ def imperfect_claims(rng: random.Random, chain: Chain, lines: Sequence[Line]) ->
 def partly_real(
     rng: random.Random, chain: Chain, lines: Sequence[Line], defects: Sequence[Defect], real_share: float
 ) -> tuple[Defect, ...]:
-    """No, one or two claims, of which this share is real where there is something to find."""
-    remaining, claims = list(defects), list[Defect]()
+    """Up to two claims; with the probability `real_share`, a claim is real as long as there are defects left."""
+    remaining = list(defects)
+    claims: list[Defect] = []
     for _ in range(rng.choices((0, 1, 2), (0.1, 0.55, 0.35))[0]):
         is_real = bool(remaining) and rng.random() < real_share
         claim = remaining.pop(0) if is_real else near_miss(rng, chain, lines, defects)
@@ -57,7 +60,7 @@ def partly_real(
 
 
 def near_miss(rng: random.Random, chain: Chain, lines: Sequence[Line], defects: Sequence[Defect]) -> Defect:
-    """A false claim, mostly about a flaw that is there: with a wrong line, or of another kind or the step beside."""
+    """A false claim, mostly about a real flaw with a wrong line, kind or neighbouring step."""
     claim = invent(rng, chain, lines)
     if defects and rng.random() < ABOUT_A_FLAW:
         defect = rng.choice([defect for defect in defects[:2] if defect.detail] or defects)
@@ -72,11 +75,12 @@ def near_miss(rng: random.Random, chain: Chain, lines: Sequence[Line], defects: 
 
 
 def misstate(rng: random.Random, claim: Defect) -> Defect:
-    """An omission shown with another line, wrong as `WRONG_VALUE` and the others say; any other claim stays."""
+    """A claimed omission with one wrong field, drawn by `WRONG_VALUE` and the other shares; other claims unchanged."""
     places = [place for place, character in enumerate(claim.detail) if character.isdigit()]
     if not places:
         return claim
-    text, (value, operand, result, *_) = list(claim.detail), places
+    text = list(claim.detail)
+    value, operand, result, *_ = places
     shares = (WRONG_VALUE, WRONG_OPERAND, WRONG_RESULT, WRONG_NEXT)[: len(places)]
     wrong = rng.choices(places, shares)[0]
     text[wrong] = str(another_digit(rng, int(text[wrong])))
@@ -86,18 +90,19 @@ def misstate(rng: random.Random, claim: Defect) -> Defect:
 
 
 def mark_claims(claims: Sequence[Defect], defects: Sequence[Defect]) -> tuple[ClaimMarks, ...]:
-    """For each claim of an omission, which of its fields is wrong, by the number (from 1) of the step; 0 where right.
+    """The marks of each claimed omission: for a wrong field the number (from 1) of the step, for a right one 0.
 
-    Of a step that is not missing the label is wrong, and nothing is said of the rest.
+    If the step is not missing, the label is wrong and the other fields are IGNORED.
     """
     missing = {defect.step: _fields(defect) for defect in defects if defect.kind == "missing"}
     marks = list[ClaimMarks]()
     for claim in claims:
         if claim.kind != "missing":
             continue
-        shown, at_fault = _fields(claim), 1 + LABELS.index(claim.step)
+        shown = _fields(claim)
+        at_fault = 1 + LABELS.index(claim.step)
         if claim.step in missing:
-            right = [*missing[claim.step], ""]  # where nothing is gone on with, a claim of it is wrong
+            right = [*missing[claim.step], ""]  # if the proof ends there, a claimed next value is wrong
             marks.append((0, *(at_fault * (field != true) for field, true in zip(shown, right, strict=False))))
         else:
             marks.append((at_fault, *(IGNORED for _ in shown)))
@@ -105,13 +110,13 @@ def mark_claims(claims: Sequence[Defect], defects: Sequence[Defect]) -> tuple[Cl
 
 
 def invent(rng: random.Random, chain: Chain, lines: Sequence[Line]) -> Defect:
-    """A claim about any step, of any kind; it may happen to be real."""
+    """A random claim about any step and kind, which may happen to be real."""
     labels = LABELS if rng.random() < NO_SUCH_STEP else [step.label for step in chain.steps]
     return _claim(chain, lines, rng.choice(labels), rng.choice(FLAW_KINDS))
 
 
 def _claim(chain: Chain, lines: Sequence[Line], label: str, kind: str) -> Defect:
-    """A claim in its wording: an omission shows lines of the proof, or right ones; of no such step the last one."""
+    """A claim with its detail: an omission shows the proof's line or the right one; for no such step, the last one."""
     if kind != "missing":
         return Defect(label, kind)
     shown = {line.label: line for line in (*true_lines(chain), *lines)}
@@ -122,5 +127,5 @@ def _claim(chain: Chain, lines: Sequence[Line], label: str, kind: str) -> Defect
 
 
 def _fields(claim: Defect) -> list[str]:
-    """Value, operator, operand and result that an omission shows, and the value that is gone on with, if it is."""
+    """The value, operator, operand and result of a claimed omission, and the next value if it shows one."""
     return re.findall(r"[-+*]|\d", claim.detail)

@@ -1,8 +1,7 @@
-"""Demonstrations for the cold start, deliberately imperfect, so that there is something left to learn by the loop; and
-practice for the base model, whose answers are true.
+"""Training data for nano models: imperfect demonstrations for the cold start, and practice with true answers.
 
-The rates below are what makes a base model that proves six tenths of its problems and judges about four fifths of its
-proofs.
+The demonstrations have errors on purpose, so that the loop has something to improve. With the rates below, the base
+model proves about 60 % of its problems and scores about 80 % of its proofs right.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from proofloop_trainer.nano.tokenizer import (
 
 @dataclass(frozen=True)
 class Mix:
-    """Shares of the tasks, and the habits of those who write the proofs."""
+    """The shares of the tasks, and the habits of the proofs' writer."""
 
     tasks: Mapping[str, float]
     habits: Habits
@@ -52,29 +51,31 @@ COLD_START = Mix(
     {"proof_generation": 0.15, "proof_refinement": 0.05, "proof_verification": 0.3, "meta_verification": 0.5},
     Habits(second_flaw=0.3, lost_carry=0.6),
 )
-"""Half of it is about judging critiques: a weak meta-verifier is the first thing that a verifier outwits. A model that
-leaves out a step mostly carries on a wrong value too, and two flaws are what its verifier overlooks longest.
+"""Half of the mix is about judging critiques, since a verifier first learns to deceive a weak meta-verifier. Proofs
+often have two flaws, or a wrong value after a missing step, since verifiers overlook these longest.
 """
 
 FLAWED_PROOF, FLAWED_UNDER_REVIEW, FLAWED_UNDER_JUDGEMENT = 0.42, 0.6, 0.75
 FLAWED_BEFORE_REFINEMENT, FLAWED_REFINEMENT = 0.8, 0.25
-HONEST_SELF_EVALUATION = 0.45  # share of flawed proofs whose own evaluation looks at all
-HARSH_SELF_EVALUATION = 0.04  # share of good proofs whose own evaluation invents a flaw
-WRONG_SCORE, WRONG_SCORE_JUDGED = 0.02, 0.12  # shares of critiques with any score
-REAL_CLAIMS = 0.7  # of judged claims, where there is something to find
-HASTY_JUDGEMENT = 0.03  # share of meta-critiques with one wrong word
-DOMAIN, LONG_DOMAIN = NanoDomain(), NanoDomain("nano-long")
-LONG = 0.15  # share of demonstrations about chains that are longer than those of `nano`
+HONEST_SELF_EVALUATION = 0.45  # share of flawed proofs with an honest self-evaluation
+HARSH_SELF_EVALUATION = 0.04  # share of sound proofs whose self-evaluation invents a flaw
+WRONG_SCORE, WRONG_SCORE_JUDGED = 0.02, 0.12  # shares of critiques with a random score
+REAL_CLAIMS = 0.7  # share of real claims among judged ones, if the proof is flawed
+HASTY_JUDGEMENT = 0.03  # share of claims that a meta-verifier judges wrong
+DOMAIN = NanoDomain()
+LONG_DOMAIN = NanoDomain("nano-long")
+LONG = 0.15  # share of demonstrations from `nano-long`
 LONG_PRACTICE, FLAWED_LINES, PRACTISED_JUDGEMENT, PRACTISED_REAL = 0.35, 0.25, 0.5, 0.5
-CRITICISED_GAP, JUDGED_GAP = 0.15, 0.35  # shares of practised proofs with several steps left out in a row
+CRITICISED_GAP, JUDGED_GAP = 0.15, 0.35  # shares of practised proofs with several missing steps in a row
 PACK = load_pack("nano")
 
 
 @dataclass(frozen=True)
 class Demonstration:
-    """One prompt with its answer. `marks`: of each proof line, in the order of the text.
+    """One prompt with its answer.
 
-    `claims`: of each omission that the prompt's analysis claims, in a prompt that asks for a judgement.
+    `marks`: the marks of each proof line, in the order of the text. `claims`: the marks of each omission that a judged
+    analysis claims.
     """
 
     prompt: str
@@ -84,7 +85,7 @@ class Demonstration:
 
 
 def demonstrate(seed: int, mix: Mix = BASE) -> Iterator[Demonstration]:
-    """Endless demonstrations of all four tasks, from the training split's problems."""
+    """An endless sequence of demonstrations of all four tasks on problems of the training split."""
     rng = random.Random(f"demonstrations/{seed}")
     tasks = {
         "proof_generation": _generation,
@@ -100,15 +101,17 @@ def demonstrate(seed: int, mix: Mix = BASE) -> Iterator[Demonstration]:
 
 
 def practise(seed: int) -> Iterator[Demonstration]:
-    """Endless proofs with many flaws: with true critiques, or with half false ones and true judgements of these.
+    """An endless sequence of proofs with many flaws: half with true critiques, half with true judgements of claims.
 
-    Mostly what is hardest to see: wrong copies for critiques, and for judgements omissions claimed with a wrong digit.
+    The hardest cases are the most frequent: miscopied lines for critiques, and for judgements omissions that are
+    claimed with a wrong digit.
     """
     rng = random.Random(f"practice/{seed}")
     for index in range(2**62):
         domain = LONG_DOMAIN if rng.random() < LONG_PRACTICE else DOMAIN
         question = domain.pose(index, split="train", seed=seed).question
-        chain, is_judged = parse_question(question), rng.random() < PRACTISED_JUDGEMENT
+        chain = parse_question(question)
+        is_judged = rng.random() < PRACTISED_JUDGEMENT
         kinds = (*FLAW_KINDS, "missing", "missing") if is_judged else (*FLAW_KINDS, "miscopied")
         flaws = {step.label: rng.choice(kinds) for step in chain.steps if rng.random() < FLAWED_LINES}
         if rng.random() < (JUDGED_GAP if is_judged else CRITICISED_GAP):
@@ -121,17 +124,17 @@ def practise(seed: int) -> Iterator[Demonstration]:
 
 
 def render_critique(claims: Sequence[Defect], score: float) -> str:
-    """A verifier's whole answer."""
+    """A verifier's complete answer."""
     return f"{EVALUATION}{render_analysis(claims)}{EVALUATION_SCORE}\\boxed{{{score:g}}}"
 
 
 def render_answer(lines: Sequence[Line], critique: str) -> str:
-    """A generator's whole answer: the proof and its own critique."""
+    """A generator's complete answer: the proof and its self-evaluation."""
     return f"{SOLUTION}{render_proof(lines)}{SELF_EVALUATION}{critique}"
 
 
 def render_judgement(claims: Sequence[Defect], real: Sequence[bool], quality: float) -> str:
-    """A meta-verifier's whole answer."""
+    """A meta-verifier's complete answer."""
     words = [
         f"Step {claim.step}: {'real' if is_real else 'fake'}." for claim, is_real in zip(claims, real, strict=True)
     ]
@@ -165,7 +168,7 @@ def _meta_verification(rng: random.Random, question: str, chain: Chain, habits: 
 
 
 def _criticised(question: str, chain: Chain, lines: tuple[Line, ...]) -> Demonstration:
-    """By a perfect verifier."""
+    """A proof with a perfect verifier's critique."""
     defects = find_defects(chain, lines)
     critique = render_critique(defects[:2], score_of(defects))
     return Demonstration(PACK.verify(question, render_proof(lines)).text, critique, mark_lines(chain, lines))
@@ -174,8 +177,9 @@ def _criticised(question: str, chain: Chain, lines: tuple[Line, ...]) -> Demonst
 def _judged(
     rng: random.Random, question: str, chain: Chain, lines: tuple[Line, ...], *, real_share: float, hasty: float
 ) -> Demonstration:
-    """A critique with false claims, judged by a meta-verifier that mistakes the share `hasty` of the claims."""
-    defects, proof = find_defects(chain, lines), render_proof(lines)
+    """A critique with false claims, judged by a meta-verifier that is wrong about the share `hasty` of the claims."""
+    defects = find_defects(chain, lines)
+    proof = render_proof(lines)
     claims = partly_real(rng, chain, lines, defects, real_share)
     analysis = render_critique(claims, _score(rng, claims, wrong_share=WRONG_SCORE_JUDGED))
     quality = DOMAIN.check_critique(question, proof, analysis).quality
@@ -191,7 +195,7 @@ def _critique(rng: random.Random, chain: Chain, lines: Sequence[Line]) -> str:
 
 
 def _self_critique(rng: random.Random, chain: Chain, lines: Sequence[Line]) -> str:
-    """Of a flawed proof, honest in less than half of the cases; of a good one, nearly always."""
+    """A self-evaluation: honest about less than half of the flawed proofs, and nearly always about sound ones."""
     defects = find_defects(chain, lines)
     if defects and rng.random() >= HONEST_SELF_EVALUATION:
         return render_critique((), 1.0)

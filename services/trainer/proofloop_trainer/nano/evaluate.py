@@ -1,4 +1,4 @@
-"""Measure a nano model with the exact checker, on problems of the test split. Its judges never see the checker."""
+"""Measures a nano model by the exact checker on problems of the test split. The model never learns from the checker."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ READER = PACK.reader()
 
 @dataclass(frozen=True)
 class Figures:
-    """Shares in [0, 1] over single samples, unless said otherwise. A share of nothing is 0."""
+    """Shares in [0, 1] over single samples, except where a comment says otherwise; 0 if there are no samples."""
 
     pass_at_1: float
     format_valid: float  # of all answers
-    verifier_accuracy: float  # a critique's score is the true one
-    verifier_accuracy_majority: float  # the score given most often of 8 is the true one
-    verifier_accuracy_flawed: float  # the same as verifier_accuracy, flawed proofs only
-    faithfulness: float  # of critiques that score a flawed proof right: the defects named are real
-    meta_accuracy: float  # a meta-critique's score is the exact rubric's
-    self_accuracy_flawed: float  # of flawed proofs, those whose own score is the true one
-    self_score_error: float  # mean absolute difference of own and true score
+    verifier_accuracy: float  # of critiques: the score is true
+    verifier_accuracy_majority: float  # of proofs: the most frequent score of 8 critiques is true
+    verifier_accuracy_flawed: float  # verifier_accuracy on flawed proofs
+    faithfulness: float  # of critiques that score a flawed proof right: the named defects are real
+    meta_accuracy: float  # of meta-critiques: the score is that of the exact rubric
+    self_accuracy_flawed: float  # of flawed proofs: the self-score is true
+    self_score_error: float  # mean absolute difference between self-score and true score
 
 
 @dataclass(frozen=True)
 class Reviewed:
-    """A proof with what is true of it and its critiques."""
+    """A proof with the checker's finding and its critiques."""
 
     question: str
     proof: ParsedProof
@@ -51,7 +51,11 @@ class Reviewed:
 
 
 def measure(folder: Path, problems: int = 200, seed: int = 0) -> Figures:
-    """One proof a problem, eight critiques a proof, one meta-critique for each critique that names a defect."""
+    """Measure the model in `folder`.
+
+    It writes one proof for each problem, VOTES critiques of each proof, and one meta-critique of each critique that
+    names a defect.
+    """
     model = load_model(folder)
     questions = [DOMAIN.pose(index, split="test", seed=seed).question for index in range(problems)]
     proofs = [READER.proof(*answer) for answer in ask(model, [PACK.prove(question).text for question in questions])]
@@ -83,7 +87,7 @@ def _review(model: LoadedModel, proofs: Sequence[tuple[str, ParsedProof]]) -> li
 
 
 def _judge(model: LoadedModel, reviewed: Sequence[Reviewed]) -> tuple[list[ParsedEvaluation], list[float]]:
-    """Meta-critiques of the critiques that score below 1, with the scores they should have."""
+    """Meta-critiques of the critiques with a score below 1, and their true quality scores."""
     cases = [
         (each.question, each.proof.solution, critique.text)
         for each in reviewed
@@ -91,13 +95,13 @@ def _judge(model: LoadedModel, reviewed: Sequence[Reviewed]) -> tuple[list[Parse
         if critique.verdict.score in (0.0, 0.5)
     ]
     answers = ask(model, [PACK.judge(*case).text for case in cases])
-    return [READER.meta_critique(*answer) for answer in answers], [
-        DOMAIN.check_critique(*case).quality for case in cases
-    ]
+    metas = [READER.meta_critique(*answer) for answer in answers]
+    true_qualities: list[float] = [DOMAIN.check_critique(*case).quality for case in cases]
+    return metas, true_qualities
 
 
 def ask(model: LoadedModel, prompts: Sequence[str]) -> list[tuple[str, str]]:
-    """Texts and finish reasons at temperature 1."""
+    """The answers to the prompts at temperature 1, each as text and finish reason."""
     sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=MAX_TOKENS)
     rows = [
         Row(model.encode((ChatMessage("user", prompt),)), sampling, derive_seed(prompt, number), MAX_TOKENS)

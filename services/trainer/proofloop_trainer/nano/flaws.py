@@ -1,4 +1,4 @@
-"""Proofs with flaws of every kind: a judge that never saw a kind is what a generator finds first."""
+"""Writes proofs with flaws of all kinds. A generator soon exploits a kind that its verifier has never seen."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass, replace
 from proofloop.domains.nano import FLAW_KINDS, LABELS, MODULUS, OPERATORS, Chain, Line, calculate, true_lines
 
 ODD_ORDER, GAP = 0.06, 0.08  # shares of flawed proofs
-LineMarks = tuple[int, ...]  # of label, value, operator, operand, result
+LineMarks = tuple[int, ...]  # of a line's label, value, operator, operand and result
 
 
 @dataclass(frozen=True)
 class Habits:
-    """Of who writes: shares of flawed proofs with a second flaw; of omitted steps after which a wrong value goes on."""
+    """The habits of a proofs' writer, as shares."""
 
-    second_flaw: float = 0.2
-    lost_carry: float = 0.5
+    second_flaw: float = 0.2  # of flawed proofs: those with a second flaw
+    lost_carry: float = 0.5  # of missing steps: those after which the proof continues with a wrong value
 
 
 ORDINARY = Habits()
 
 
 def write_proof(rng: random.Random, chain: Chain, flawed_share: float, habits: Habits = ORDINARY) -> tuple[Line, ...]:
-    """A proof that is flawed with this probability."""
+    """A random proof that is flawed with the probability `flawed_share`."""
     if rng.random() >= flawed_share:
         return true_lines(chain)
     draw = rng.random()
@@ -38,8 +38,9 @@ def write_proof(rng: random.Random, chain: Chain, flawed_share: float, habits: H
 
 
 def lines_with_flaws(rng: random.Random, chain: Chain, flaws: dict[str, str], lost_carry: float) -> tuple[Line, ...]:
-    """Write the proof step by step; what a wrong line states is carried on."""
-    lines, value = list[Line](), chain.start
+    """The proof with these flaws by step label. A line's stated result is carried on, right or wrong."""
+    lines: list[Line] = []
+    value = chain.start
     for step in chain.steps:
         line = step.line(value)
         flaw = flaws.get(step.label)
@@ -55,27 +56,31 @@ def lines_with_flaws(rng: random.Random, chain: Chain, flaws: dict[str, str], lo
 
 
 def gap(rng: random.Random, chain: Chain) -> dict[str, str]:
-    """Two or more steps in a row left out, wherever: a generator that saves itself work ends so. Never all of them."""
+    """Two or more missing steps in a row, but never all. Generators that avoid work write such proofs."""
     length = rng.randint(min(2, len(chain.steps) - 1), len(chain.steps) - 1)
     start = rng.randint(0, len(chain.steps) - length)
     return {step.label: "missing" for step in chain.steps[start : start + length]}
 
 
 def mark_lines(chain: Chain, lines: Sequence[Line]) -> tuple[LineMarks, ...]:
-    """For each line, which of its five fields is wrong, by the number (from 1) of the step at fault; 0 where right.
+    """The marks of each line: for a wrong field the number (from 1) of the step at fault, for a right one 0.
 
-    A label is wrong if it does not come next: then the step left out is at fault, or the one that comes again.
+    A label is wrong if it is not the next one; the step at fault is then the missing or the repeated one.
     """
-    marks, value, place = list[LineMarks](), chain.start, 0
+    marks: list[LineMarks] = []
+    value = chain.start
+    place = 0
     for line in lines:
         index = LABELS.index(line.label)
         for step in chain.steps[place:index]:
             value = step.apply(value)
-        step, right = chain.steps[index], calculate(line.value, line.operator, line.operand)
+        step = chain.steps[index]
+        right = calculate(line.value, line.operator, line.operand)
         copied = (line.value != value, line.operator != step.operator, line.operand != step.operand)
         at_fault = 1 + min(place, index) if index != place else 0
         marks.append((at_fault, *((1 + index) * is_wrong for is_wrong in (*copied, line.result != right))))
-        value, place = line.result, index + 1
+        value = line.result
+        place = index + 1
     return tuple(marks)
 
 

@@ -1,13 +1,15 @@
-"""Train the nano base model from nothing, in an hour on two cores at most: tables, practice, then skills, then habits.
+"""Trains the nano base model from random weights, in at most an hour on two cores, in four stages.
 
-Practice is finding faults: proofs with many of them, true critiques, judgements of false ones. Skills and habits both
-come from imperfect demonstrations. For skills the right steps of every proof count, also of those in prompts, and what
-is right of an omission under judgement: it learns to calculate and to look up. For habits only the answers count,
-flaws and all.
+- tables: single lines.
+- practice: proofs with many flaws, with true critiques or with true judgements of false claims.
+- skills: imperfect demonstrations with a loss on all right tokens of proofs and judged omissions, those in prompts too:
+  the model learns to calculate and to look up values.
+- habits: imperfect demonstrations with a loss on the answers only, flaws included.
 
-Shapes: B sequences, T tokens, V vocabulary. Two things make it fast: embeddings with a large standard
-deviation (digits are told apart from the first step), and an auxiliary head that names, at each wrong
-token of a proof or of an omission under judgement, the step at fault (dropped afterwards).
+Two things make the training fast: embeddings with a large standard deviation, which separate the digits from the first
+step on, and an auxiliary head (dropped after training) that predicts the step at fault at each wrong token.
+
+Shapes: B sequences, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -33,24 +35,24 @@ from proofloop_trainer.nano.flaws import LineMarks
 from proofloop_trainer.nano.tokenizer import build_tokenizer
 
 WIDTH, LAYERS, HEADS, INNER = 96, 4, 4, 256
-MARKED_LAYER = 3  # not the last: what an answer shall use must be there before its last look back
+MARKED_LAYER = 3  # not the last, so that the last attention layer can use the marks
 EMBEDDING_STD, LINEAR_STD = 0.4, 0.1
 TABLE_STEPS, TABLE_BATCH, TABLE_LINES = 500, 64, 2
 PRACTICE_BATCH = 64
-BATCH, POOLED_BATCHES = 32, 16  # batches are cut from a sorted pool, so that little is padding
-TABLE_RATES, PRACTICE_RATES = (4e-3, 1e-3), (1.5e-3, 6e-4)  # fall in a straight line
+BATCH, POOLED_BATCHES = 32, 16  # batches are cut from a sorted pool, so that there is little padding
+TABLE_RATES, PRACTICE_RATES = (4e-3, 1e-3), (1.5e-3, 6e-4)  # first and last learning rate, linear in between
 SKILL_RATES, HABIT_RATES = (1e-3, 2e-4), (5e-4, 5e-5)
-COLD_START_SEED = 1_000_000  # other demonstrations than those of the base model
+COLD_START_SEED = 1_000_000  # so that the demonstrations differ from the base model's
 WARM_UP_STEPS, DEFAULT_STEPS, PRACTICE_SHARE, SKILL_SHARE = 30, 11000, 0.7, 0.75
 STEP_WEIGHT, MARK_WEIGHT = 0.5, 2.0
 EQUALS, MISSING = " =", " is missing:"
 LINE_PLACES, CLAIM_PLACES = (-4, -3, -2, -1, 1), (-5, -3, -2, -1, 1, 4)
-"""Where marks stand, seen from the equals sign: of a proof's line, and of an omission (`Step a is missing: ...`)."""
+"""The positions of marked tokens relative to the equals sign: in a proof line, and in a claimed omission."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One sequence, whose answer begins after `prompt_length` tokens, with its marks in the order of the text."""
+    """One sequence with its marks in the order of the text. The answer begins after `prompt_length` tokens."""
 
     tokens: list[int]
     prompt_length: int
@@ -60,9 +62,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded on the right. `marks_BT`: of a marked token, 0 if right, else the number of the step at fault.
+    """A batch padded on the right.
 
-    IGNORED stands where nothing is to be learnt.
+    `marks_BT`: 0 for a right marked token, the number of the step at fault for a wrong one, IGNORED for other tokens.
+    `targets_BT`: the tokens to predict, else IGNORED.
     """
 
     tokens_BT: torch.Tensor
@@ -70,13 +73,13 @@ class Batch:
     marks_BT: torch.Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The same there."""
+        """The batch on another device."""
         return Batch(self.tokens_BT.to(device), self.targets_BT.to(device), self.marks_BT.to(device))
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Of the answers; of every token marked as right, also in prompts; and of the marks on right and wrong ones."""
+    """The losses: of the answers, of all tokens marked as right (in prompts too), and of the predicted marks."""
 
     answers: torch.Tensor
     steps: torch.Tensor
@@ -90,7 +93,10 @@ class Losses:
 
 
 def train_base(out_dir: Path, seed: int = 0, steps: int = DEFAULT_STEPS, threads: int = 1) -> LlamaForCausalLM:
-    """Train, report on stderr, and write a Hugging Face folder (without its card) to `out_dir`."""
+    """Train a base model and write it to `out_dir` in Hugging Face format, without a model card.
+
+    Progress goes to stderr. `threads`: CPU threads of torch.
+    """
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
@@ -119,23 +125,24 @@ def cold_start(
     learning_rate: float,
     before_step: Callable[[], None] = lambda: None,
 ) -> None:
-    """Go on from a nano model with demonstrations that are half about judging critiques; skills first, then habits.
+    """Train a nano model further on the COLD_START demonstrations: skills first, then habits.
 
-    `before_step` may raise to end it. Raises ConfigError for another model than nano.
+    `before_step` may raise to stop the training. Raises ConfigError if `start` is not a nano model.
     """
     tokenizer = build_tokenizer()
     if not _is_nano(start, tokenizer):
         raise ConfigError(
-            f"[cold_start] steps = {steps}: {start} is no nano model, with its {len(tokenizer)} tokens and a width of"
-            f" {WIDTH}: there are demonstrations for no other",
-            "name a start that follows instructions, and give [cold_start] steps = 0",
+            f"[cold_start] steps = {steps}: {start} is not a nano model ({len(tokenizer)} tokens, width {WIDTH}), and"
+            " there are demonstrations for nano models only",
+            "set [cold_start] steps = 0 and a `start` model that follows instructions",
         )
     torch.manual_seed(seed)
     model = LlamaForCausalLM.from_pretrained(start)
     model.train()
     shown = demonstration_batches(tokenizer, COLD_START_SEED + seed, batch, COLD_START)
-    skills, head = round(steps * SKILL_SHARE), build_mark_head()
-    turn = learning_rate / 4
+    skills = round(steps * SKILL_SHARE)
+    head = build_mark_head()
+    turn = learning_rate / 4  # where the skills end and the habits begin
     _learn("skills", model, head, shown, skills, (learning_rate, turn), STEP_WEIGHT, before_step)
     _learn("habits", model, head, shown, steps - skills, (turn, turn / 5), 0.0, before_step)
     model.save_pretrained(out_dir)
@@ -146,18 +153,18 @@ def _is_nano(start: Path, tokenizer: PreTrainedTokenizerFast) -> bool:
     try:
         config = AutoConfig.from_pretrained(start, local_files_only=True)
         words = AutoTokenizer.from_pretrained(start, local_files_only=True).get_vocab()
-    except (OSError, ValueError):  # a name that only the engine knows, or a kind of model that transformers does not
+    except (OSError, ValueError):  # a name that only the engine knows, or a model type that transformers does not know
         return False
     return bool(words == tokenizer.get_vocab() and getattr(config, "hidden_size", None) == WIDTH)
 
 
 def build_mark_head() -> torch.nn.Module:
-    """Names the step at fault at each wrong token; dropped after training."""
+    """The auxiliary head that predicts the step at fault at each wrong token; dropped after training."""
     return torch.nn.Sequential(torch.nn.RMSNorm(WIDTH), torch.nn.Linear(WIDTH, 1 + len(LABELS)))
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A tiny Llama; its embeddings also read out."""
+    """A small Llama model with random weights."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=WIDTH,
@@ -178,7 +185,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 
 def table_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
-    """Lines without context, half of them wrong: right ones are to be completed, all are to be marked."""
+    """Single lines, half of them wrong: the targets are the right lines' tokens and the marks of all lines."""
     rng = random.Random(f"tables/{seed}")
     while True:
         rows = list[Row]()
@@ -190,21 +197,21 @@ def table_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Bat
 
 
 def practice_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
-    """Proofs to be verified, a quarter of their lines wrong, or critiques of them to be judged; with true answers."""
+    """Batches of `practise`: proofs to verify, a quarter of whose lines are wrong, or critiques to judge."""
     return _pooled(tokenizer, practise(seed), PRACTICE_BATCH, seed)
 
 
 def demonstration_batches(
     tokenizer: PreTrainedTokenizerFast, seed: int, size: int = BATCH, mix: Mix = BASE
 ) -> Iterator[Batch]:
-    """Demonstrations of all tasks."""
+    """Batches of `demonstrate`: demonstrations of all tasks."""
     return _pooled(tokenizer, demonstrate(seed, mix), size, seed)
 
 
 def _pooled(
     tokenizer: PreTrainedTokenizerFast, source: Iterator[Demonstration], size: int, seed: int
 ) -> Iterator[Batch]:
-    """Batches of similar length."""
+    """Batches of sequences with similar lengths."""
     rng = random.Random(f"batches/{seed}")
     while True:
         rows = _encode(tokenizer, list(itertools.islice(source, size * POOLED_BATCHES)))
@@ -215,7 +222,7 @@ def _pooled(
 
 
 def _right_lines(batch: Batch) -> Batch:
-    """What is to be foretold is every right proof token, and nothing else."""
+    """The batch with all right proof tokens as targets, and no others."""
     return replace(batch, targets_BT=torch.where(batch.marks_BT == 0, batch.tokens_BT, IGNORED))
 
 
@@ -235,7 +242,7 @@ def loss_of(model: LlamaForCausalLM, mark_head: torch.nn.Module, batch: Batch) -
 
 
 def _answer_loss(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
-    """A mean in which a long answer counts as the root of its length, so that proofs do not drown critiques."""
+    """A mean in which an answer has the weight of the root of its length, so that long proofs do not dominate."""
     losses_BT = functional.cross_entropy(logits_BTV.mT, targets_BT, ignore_index=IGNORED, reduction="none")
     lengths_B = (targets_BT != IGNORED).sum(-1)
     weights_B = lengths_B.clamp(min=1).rsqrt()
@@ -269,12 +276,12 @@ def _learn(
 
 
 def _rate(step: int, steps: int, peak: float, final: float) -> float:
-    """Warm up, then fall in a straight line."""
+    """The learning rate at a step: a warm-up, then a linear decay."""
     return min(step / WARM_UP_STEPS, 1.0) * (peak + (final - peak) * step / steps)
 
 
 def _encode(tokenizer: PreTrainedTokenizerFast, shown: Sequence[Demonstration]) -> list[Row]:
-    """Prompt and answer of each in one row."""
+    """The rows of the demonstrations, each with prompt and answer."""
     asked = [[{"role": "user", "content": each.prompt}] for each in shown]
     prompts = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
     answers = tokenizer([each.answer for each in shown]).input_ids
@@ -285,9 +292,10 @@ def _encode(tokenizer: PreTrainedTokenizerFast, shown: Sequence[Demonstration]) 
 
 
 def _pad(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> Batch:
-    """Put rows together."""
+    """Pad rows to a batch."""
     tokens_BT = torch.full((len(rows), max(len(row.tokens) for row in rows)), tokenizer.pad_token_id)
-    targets_BT, marks_BT = torch.full_like(tokens_BT, IGNORED), torch.full_like(tokens_BT, IGNORED)
+    targets_BT = torch.full_like(tokens_BT, IGNORED)
+    marks_BT = torch.full_like(tokens_BT, IGNORED)
     for number, row in enumerate(rows):
         end = len(row.tokens)
         tokens_BT[number, :end] = torch.tensor(row.tokens)
@@ -298,8 +306,9 @@ def _pad(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> Batch:
 
 
 def _marked(tokenizer: PreTrainedTokenizerFast, row: Row) -> Iterator[tuple[int, int]]:
-    """Places and marks. A proof's line has its label four tokens before the equals sign, an omission's has none."""
-    labels, (equals, missing) = (tokenizer.convert_tokens_to_ids(list(each)) for each in (LABELS, (EQUALS, MISSING)))
+    """Positions with their marks. Four tokens before its equals sign, a proof line has a label, an omission MISSING."""
+    labels = tokenizer.convert_tokens_to_ids(list(LABELS))
+    equals, missing = tokenizer.convert_tokens_to_ids([EQUALS, MISSING])
     signs = [place for place, token in enumerate(row.tokens) if token == equals]
     lines = [place for place in signs if row.tokens[place - 4] in labels]
     claims = [place for place in signs if row.tokens[place - 4] == missing] if row.claims else []
@@ -309,8 +318,12 @@ def _marked(tokenizer: PreTrainedTokenizerFast, row: Row) -> Iterator[tuple[int,
 
 
 def _table_line(rng: random.Random) -> tuple[Line, int]:
-    """A line of its own, right or wrong, with its result's mark."""
-    value, operator, operand = rng.randrange(MODULUS), rng.choice(OPERATORS), rng.randrange(MODULUS)
-    result, is_right, index = calculate(value, operator, operand), rng.random() < 0.5, rng.randrange(len(LABELS))
+    """A random line, right or wrong, with its result's mark."""
+    value = rng.randrange(MODULUS)
+    operator = rng.choice(OPERATORS)
+    operand = rng.randrange(MODULUS)
+    result = calculate(value, operator, operand)
+    is_right = rng.random() < 0.5
+    index = rng.randrange(len(LABELS))
     shown = result if is_right else (result + rng.randrange(1, MODULUS)) % MODULUS
     return Line(LABELS[index], value, operator, operand, shown), 0 if is_right else 1 + index

@@ -1,6 +1,6 @@
-"""The nano tokenizer: one token for each fixed phrase, digit, label, operator and kind, so that answers stay short.
+"""The nano tokenizer: one token for each fixed phrase, digit, label, operator and flaw kind, so that answers are short.
 
-Spaces belong to tokens (" 7", ". "): a text decodes to itself once `normalise` has put its blanks in order.
+Tokens include spaces (" 7", ". "). A text that `normalise` does not change decodes to itself.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _BLANKS = (("\r\n?", "\n"), (r"[^\S\n]+", " "), (" ?\n ?", "\n"))
 
 
 def normalise(text: str) -> str:
-    """Runs of blanks become one, none beside a newline: what `decode(encode(text))` gives for a known text."""
+    """Reduce runs of blanks to one, and to none beside a newline, as `decode(encode(text))` does."""
     for pattern, replacement in _BLANKS:
         text = re.sub(pattern, replacement, text)
     return text
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The whole tokenizer, from nothing; a stretch of unknown text becomes one `<unk>`."""
+    """Build the tokenizer. A run of unknown text becomes one `<unk>`."""
     vocabulary = {token: number for number, token in enumerate((*SPECIAL_TOKENS, *PHRASES))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Replace(Regex(a), b) for a, b in _BLANKS])
@@ -67,5 +67,5 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _quote(text: str) -> str:
-    """Escape for the tokenizer's regular expressions, where only these characters mean something."""
+    """Escape the characters that are special in the tokenizer's regular expressions."""
     return re.sub(r"([\\.*+?()\[\]{}|^$-])", r"\\\1", text)

@@ -1,4 +1,4 @@
-"""The geometry of a curriculum's charts: learning curves with the stages side by side, and measured figures as dots."""
+"""The geometry of a curriculum's charts: learning curves with the stages side by side, and dot plots of figures."""
 
 from __future__ import annotations
 
@@ -27,23 +27,25 @@ from proofloop.report.figures import (
     short,
     tick_label,
 )
-from proofloop.report.wording import PART_TITLES, count
+from proofloop.report.formatting import PART_TITLES, count
 
-STRIP_WIDTH, STRIP_HEIGHT, HEAD = 1000.0, 190.0, 36.0
-LANE_LEAST = 105.0
-"""Width of a lane that its stage's name fits into; a strip of many lanes is wider, and scrolls."""
-DOTS_WIDTH, DOTS_LEFT, VALUE_WIDTH, ROW, APART = 480.0, 134.0, 42.0, 22.0, 4.0
-KL_LEAST = 1e-4
-"""KL is drawn by its logarithm, from here on: it lies a thousandfold apart, and single steps leap."""
+CURVES_WIDTH, CURVES_HEIGHT, HEAD = 1000.0, 190.0, 36.0
+MIN_LANE_WIDTH = 105.0
+"""The least width of a lane, so that its stage's name fits. A chart with many lanes is wider and scrolls."""
+
+DOTS_WIDTH, DOTS_LEFT, VALUE_WIDTH, ROW, MARK_OFFSET = 480.0, 134.0, 42.0, 22.0, 4.0
+MIN_KL = 1e-4
+"""The lower end of the logarithmic KL axis. KL spans a factor of a thousand, and single steps jump."""
+
 ROUND = re.compile(r"(.+)_round_(\d+)")
 
-Wanted = tuple[str, str | None, int, Sequence[Series]]
-"""What goes into a lane: its title, a second line (None: the first series' ends), its stage's steps, the series."""
+LaneData = tuple[str, str | None, int, Sequence[Series]]
+"""A lane's title, its second line (None: the ends of the first series), its stage's planned steps, and its series."""
 
 
 @dataclass(frozen=True)
 class Lane:
-    """One stage's part of a strip, from `left` on."""
+    """One stage's part of a chart; it begins at the x coordinate `left`."""
 
     title: str
     note: str
@@ -52,8 +54,8 @@ class Lane:
 
 
 @dataclass(frozen=True)
-class Strip:
-    """A figure of the training over the whole curriculum, from left to right."""
+class LearningCurves:
+    """One training figure over the whole curriculum, with a lane for each stage."""
 
     id: str
     title: str
@@ -67,7 +69,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Mark:
-    """A value with its interval; `kind`: "ordinary" or "hard" problems."""
+    """A value with its interval in a dot plot; `kind`: "ordinary" or "hard" problems."""
 
     kind: str
     at: float
@@ -80,6 +82,8 @@ class Mark:
 
 @dataclass(frozen=True)
 class Row:
+    """One model version in a dot plot."""
+
     version: str
     is_ablation: bool
     at: float
@@ -87,8 +91,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Dots:
-    """One measured figure of every version."""
+class DotPlot:
+    """One measured figure of all versions, a row each."""
 
     id: str
     title: str
@@ -101,36 +105,37 @@ class Dots:
 
 @dataclass(frozen=True)
 class Table:
-    """All figures of one kind: a row a version, for refinement a column a round."""
+    """All figures of one kind, with a row for each version; for refinement, a column for each round."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Figure | None, ...]], ...]
 
 
-def strips(tracks: Sequence[Track]) -> list[Strip]:
-    """The curves of a curriculum's training; without figures that no step has, and cut-off shares that are all 0."""
-    is_cut = any(step.figures.get("truncated_share") for track in tracks for _, step in track.steps)
-    entropy = "of the next token, nats: near 0 all answers are the same"
+def learning_curves(tracks: Sequence[Track]) -> list[LearningCurves]:
+    """The learning curves of a curriculum; figures without data and a truncated share of 0 throughout are left out."""
+    entropy = "of the next token, nats; near 0, all answers are the same"
     shown = [
-        _strip("reward", "Mean reward", "what a sampled answer earned, 0 to 1", _lanes(tracks, "mean_reward")),
-        _strip("parts", "Parts of the reward", "means of its factors, and the score given", _part_lanes(tracks)),
-        _strip("kl", "KL", "to the stage's reference, nats a token, logarithmic", _lanes(tracks, "kl", _log), _unlog),
-        _strip("entropy", "Entropy", entropy, _lanes(tracks, "entropy")),
-        _strip("length", "Length", "mean tokens an answer", _lanes(tracks, "completion_length"), count),
-        _strip("cut", "Cut off", "share of answers", _lanes(tracks, "truncated_share"), fine_share) if is_cut else None,
+        _curves("reward", "Mean reward", "mean reward of the sampled answers, 0 to 1", _lanes(tracks, "mean_reward")),
+        _curves("parts", "Parts of the reward", "means of its factors and the predicted score", _part_lanes(tracks)),
+        _curves("kl", "KL", "to the stage's reference, nats per token, log scale", _lanes(tracks, "kl", _log), _unlog),
+        _curves("entropy", "Entropy", entropy, _lanes(tracks, "entropy")),
+        _curves("length", "Length", "mean tokens per answer", _lanes(tracks, "completion_length"), count),
     ]
-    return [strip for strip in shown if strip]
+    if any(step.figures.get("truncated_share") for track in tracks for _, step in track.steps):
+        truncated = _lanes(tracks, "truncated_share")
+        shown.append(_curves("cut", "Truncated", "share of answers cut off at max_tokens", truncated, fine_share))
+    return [curves for curves in shown if curves]
 
 
 def styles_of_parts(tracks: Sequence[Track]) -> dict[str, str]:
-    """The class of each factor of the reward, by its name: the same in every stage."""
+    """The CSS class of each reward factor by name, the same in all stages."""
     names = part_names(step for track in tracks for _, step in track.steps)
     return {name: f"part{position % PART_STYLES}" for position, name in enumerate(names)}
 
 
 def _log(value: float) -> float:
-    return math.log10(max(value, KL_LEAST))
+    return math.log10(max(value, MIN_KL))
 
 
 def _unlog(power: float) -> str:
@@ -139,9 +144,9 @@ def _unlog(power: float) -> str:
 
 def _lanes(
     tracks: Sequence[Track], figure: str, drawn_at: Callable[[float], float] = lambda value: value
-) -> list[Wanted]:
-    """A lane a stage: its ablation and its refreshes are drawn over it."""
-    lanes = dict[str, Wanted]()
+) -> list[LaneData]:
+    """One lane for each stage; its ablation and its refreshes are drawn in the same lane."""
+    lanes = dict[str, LaneData]()
     for track in tracks:
         found = points_of(track.steps, lambda step: step.figures.get(figure))
         points = tuple((at, drawn_at(value)) for at, value in found)
@@ -152,12 +157,14 @@ def _lanes(
     return list(lanes.values())
 
 
-def _part_lanes(tracks: Sequence[Track]) -> list[Wanted]:
-    """A lane for everything that was trained, for each has several lines."""
+def _part_lanes(tracks: Sequence[Track]) -> list[LaneData]:
+    """One lane for each track, since each has several lines."""
     styles = styles_of_parts(tracks)
-    return [
-        (track.stage, track.name, track.wanted, [_part(track, *each) for each in styles.items()]) for track in tracks
-    ]
+    lanes: list[LaneData] = []
+    for track in tracks:
+        series = [_part(track, name, style) for name, style in styles.items()]
+        lanes.append((track.stage, track.name, track.wanted, series))
+    return lanes
 
 
 def _part(track: Track, name: str, style: str) -> Series:
@@ -165,24 +172,25 @@ def _part(track: Track, name: str, style: str) -> Series:
     return Series(f"{track.title}: {PART_TITLES.get(name, name)}", style, points)
 
 
-def _strip(
-    chart_id: str, title: str, meaning: str, wanted: Sequence[Wanted], write: Callable[[float], str] = short
-) -> Strip | None:
-    """Place the lanes beside each other on one vertical axis; None without a point."""
-    ys = [y for *_, series in wanted for one in series for _, y in one.points]
+def _curves(
+    chart_id: str, title: str, meaning: str, wanted: Sequence[LaneData], write: Callable[[float], str] = short
+) -> LearningCurves | None:
+    """Place the lanes beside each other on one vertical axis; None if there is no point."""
+    drawn_series = [one for *_, series in wanted for one in series if one.points]
+    ys = [y for one in drawn_series for _, y in one.points]
     if not ys:
         return None
-    width = max(STRIP_WIDTH, LEFT + LANE_LEAST * len(wanted))
+    width = max(CURVES_WIDTH, LEFT + MIN_LANE_WIDTH * len(wanted))
     apart = (width - LEFT) / len(wanted)
     is_log = write is _unlog
     marks = ticks(min(ys), max(ys), 6 if is_log else 4, whole=is_log)
-    up = scale(marks[0], marks[-1], STRIP_HEIGHT - BOTTOM, HEAD)
+    up = scale(marks[0], marks[-1], CURVES_HEIGHT - BOTTOM, HEAD)
     lefts = [LEFT + apart * place for place in range(len(wanted))]
-    return Strip(
+    return LearningCurves(
         id=chart_id,
         title=title,
         meaning=meaning,
-        description="; ".join(described(one, write) for *_, series in wanted for one in series if one.points),
+        description="; ".join(described(one, write) for one in drawn_series),
         width=width,
         lanes=tuple(_lane(each, left, apart, up, write) for each, left in zip(wanted, lefts, strict=True)),
         x_ticks=tuple(Tick(left + apart / 2, _extent(each)) for each, left in zip(wanted, lefts, strict=True)),
@@ -191,7 +199,7 @@ def _strip(
 
 
 def _lane(
-    wanted: Wanted, left: float, width: float, up: Callable[[float], float], write: Callable[[float], str]
+    wanted: LaneData, left: float, width: float, up: Callable[[float], float], write: Callable[[float], str]
 ) -> Lane:
     title, note, steps, series = wanted
     kept = [Series(one.name, one.style, thin(one.points)) for one in series if one.points]
@@ -201,35 +209,40 @@ def _lane(
 
 
 def _ends(series: Sequence[Series], write: Callable[[float], str]) -> str:
-    """Where the first line begins and where it ends, as it is drawn."""
+    """The first and the last drawn value of the first line."""
     if not series:
         return ""
     smoothed = smooth(series[0].points)
     return f"{write(smoothed[0][1])} \N{RIGHTWARDS ARROW} {write(smoothed[-1][1])}"
 
 
-def _extent(wanted: Wanted) -> str:
-    """How many steps there are of how many."""
+def _extent(wanted: LaneData) -> str:
+    """How many of the planned steps were taken."""
     _, _, steps, series = wanted
     taken = max((one.points[-1][0] for one in series if one.points), default=0.0)
     if not taken:
-        return "not begun"
+        return "not started"
     return f"{count(steps)} steps" if taken >= steps else f"{taken:.0f} of {count(steps)} steps"
 
 
-def dot_charts(data: CurriculumData) -> list[Dots]:
-    """The figures of CHARTED that were measured, a row a version."""
+def dot_charts(data: CurriculumData) -> list[DotPlot]:
+    """A dot plot for each figure of CHARTED that was measured."""
     found = [_dots(data, what, name) for what, name in CHARTED]
     return [chart for chart in found if chart.rows]
 
 
-def _dots(data: CurriculumData, what: str, name: str) -> Dots:
-    meaning, measured = CHARTED[what, name], _by_version(data, what, name)
-    ends = [end for of in measured.values() for one in of.values() for end in (one.low, one.high) if end is not None]
+def _dots(data: CurriculumData, what: str, name: str) -> DotPlot:
+    meaning = CHARTED[what, name]
+    measured = _by_version(data, what, name)
+    ends: list[float] = []
+    words: list[str] = []
+    for version, by_kind in measured.items():
+        for kind, figure in by_kind.items():
+            ends += [end for end in (figure.low, figure.high) if end is not None]
+            words.append(f"{version}, {kind}: {figure}")
     marks = ticks(min(ends, default=0), max(ends, default=1), 4)
     across = scale(marks[0], marks[-1], DOTS_LEFT, DOTS_WIDTH - 2 * VALUE_WIDTH - 16)
-    words = (f"{version}, {kind}: {one}" for version, of in measured.items() for kind, one in of.items())
-    return Dots(
+    return DotPlot(
         id=f"{what}-{name}",
         title=meaning.title,
         meaning=meaning.meaning + ("; lower is better" if meaning.lower_is_better else ""),
@@ -244,17 +257,18 @@ def _dots(data: CurriculumData, what: str, name: str) -> Dots:
 
 
 def _by_version(data: CurriculumData, what: str, name: str) -> dict[str, dict[str, Figure]]:
-    """A figure that has a value, by version and by the kind of problems."""
-    found = dict[str, dict[str, Figure]]()
+    """The measured values of a figure by version and by kind of problems."""
+    found: dict[str, dict[str, Figure]] = {}
     for (version, of), figures in data.figures.items():
         if of.removesuffix("-hard") == what and name in figures and figures[name].value is not None:
-            found.setdefault(version, {})["hard" if of.endswith("-hard") else "ordinary"] = figures[name]
+            kind = "hard" if of.endswith("-hard") else "ordinary"
+            found.setdefault(version, {})[kind] = figures[name]
     return found
 
 
 def _marks(measured: Mapping[str, Figure], at: float, across: Callable[[float], float]) -> tuple[Mark, ...]:
-    """Ordinary problems above hard ones; alone, on the line of the version's name."""
-    apart = APART if len(measured) > 1 else 0.0
+    """The marks of a row: ordinary problems above hard ones; a single mark is level with the version's name."""
+    apart = MARK_OFFSET if len(measured) > 1 else 0.0
     return tuple(_mark(kind, one, at, apart, across) for kind, one in measured.items())
 
 
@@ -266,9 +280,10 @@ def _mark(kind: str, one: Figure, at: float, apart: float, across: Callable[[flo
 
 
 def refinement_charts(data: CurriculumData) -> list[LineChart]:
-    """What refining brings, round by round; a line a version."""
+    """The gain from refinement by round, with a line for each version."""
     found = [(version, figures) for (version, what), figures in data.figures.items() if what == "refinement"]
-    kinds = dict.fromkeys(match[1] for _, figures in found for match in map(ROUND.fullmatch, figures) if match)
+    names = [name for _, figures in found for name in figures]
+    kinds = dict.fromkeys(match[1] for name in names if (match := ROUND.fullmatch(name)))
     return [_refined(kind, found) for kind in kinds]
 
 
@@ -277,9 +292,11 @@ def _refined(kind: str, found: Sequence[tuple[str, Mapping[str, Figure]]]) -> Li
         Series(version, f"part{(place + 1) % PART_STYLES}", _rounds(kind, figures))
         for place, (version, figures) in enumerate(found)
     ]
-    title, meaning = "Pass@1", "share of right proofs"
+    title = "Pass@1"
+    meaning = "share of right proofs"
     if kind != "pass_at_1":
-        title, meaning = kind.replace("_", " ").capitalize(), "a problem's proof that rates itself highest is right"
+        title = kind.replace("_", " ").capitalize()
+        meaning = "share of problems whose proof with the highest self-score is right"
     return line_chart(f"refined-{kind}", title, meaning, series, short, by="round")
 
 
@@ -289,18 +306,24 @@ def _rounds(kind: str, figures: Mapping[str, Figure]) -> tuple[tuple[float, floa
 
 
 def tables(data: CurriculumData) -> list[Table]:
-    """All that was measured."""
+    """All measured figures, in a table for each measured role."""
     titles = dict.fromkeys(what.removesuffix("-hard") for _, what in data.figures)
     return [_table(title, data) for title in titles]
 
 
 def _table(title: str, data: CurriculumData) -> Table:
-    rows = dict[str, dict[str, Figure]]()
+    rows: dict[str, dict[str, Figure]] = {}
     for (version, what), figures in data.figures.items():
         if what.removesuffix("-hard") == title:
-            for name, one in figures.items():
-                kind, column = ROUND.sub(r"\1", name), ROUND.sub(r"round \2", name)
-                which = f", {kind.replace('_', ' ')}" if column != kind else ", hard" if what.endswith("-hard") else ""
-                rows.setdefault(f"{version}{which}", {})[column] = one
-    columns = tuple(dict.fromkeys(name for of in rows.values() for name in of))
-    return Table(title, columns, tuple((name, tuple(map(of.get, columns))) for name, of in rows.items()))
+            for name, figure in figures.items():
+                row, column = _place_in_table(version, what, name)
+                rows.setdefault(row, {})[column] = figure
+    columns = tuple(dict.fromkeys(name for cells in rows.values() for name in cells))
+    return Table(title, columns, tuple((name, tuple(map(cells.get, columns))) for name, cells in rows.items()))
+
+
+def _place_in_table(version: str, what: str, name: str) -> tuple[str, str]:
+    """The row and the column of a figure: `best_of_32_round_2` is in a row for best_of_32, in the column "round 2"."""
+    if match := ROUND.fullmatch(name):
+        return f"{version}, {match[1].replace('_', ' ')}", f"round {match[2]}"
+    return f"{version}, hard" if what.endswith("-hard") else version, name

@@ -1,4 +1,4 @@
-"""A cache of keys and values with room to spare: on a CPU, copying all of it for each token takes most of the time."""
+"""A KV cache with spare room. Without it, the cache is copied for each token, which takes most of the time on a CPU."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from transformers.cache_utils import DynamicLayer
 SPARE_TOKENS = 64
 
 
-def growing_cache(config: PretrainedConfig) -> DynamicCache:
-    """The cache this model wants, its plain layers replaced by growing ones."""
+def new_cache(config: PretrainedConfig) -> DynamicCache:
+    """An empty cache for this model, with its plain layers replaced by growing ones."""
     cache = DynamicCache(config=config)
     cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
@@ -26,11 +26,14 @@ class GrowingLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        filled, added = self.get_seq_length(), key_states.shape[-2]
+        filled = self.get_seq_length()
+        added = key_states.shape[-2]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         if self._buffers is None or self._buffers[0].shape[-2] < filled + added:
-            spare = SPARE_TOKENS if filled else 0  # what is read first is a prompt: kept as it is, and copied to go on
+            spare = (
+                SPARE_TOKENS if filled else 0
+            )  # the first read is a prompt: it is kept in the prompt cache and copied
             self._buffers = (
                 _enlarged(self.keys, key_states, filled + added + spare),
                 _enlarged(self.values, value_states, filled + added + spare),
@@ -42,11 +45,13 @@ class GrowingLayer(DynamicLayer):
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         super().batch_select_indices(indices)
-        self._buffers = None  # the selection is a copy of its own
+        self._buffers = None  # the selection is a copy
 
     def replace(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Hold these from now on; they may be views of what others hold."""
-        self.keys, self.values, self._buffers = keys, values, None
+        """Use these keys and values from now on; they may be views of tensors that others use."""
+        self.keys = keys
+        self.values = values
+        self._buffers = None
 
 
 def _enlarged(past: torch.Tensor, states: torch.Tensor, tokens: int) -> torch.Tensor:
@@ -57,21 +62,23 @@ def _enlarged(past: torch.Tensor, states: torch.Tensor, tokens: int) -> torch.Te
 
 
 def can_join(cache: DynamicCache) -> bool:
-    """Whether rows of another cache may be put beside these: not where a layer keeps a window or a state."""
+    """Whether rows of another cache can be joined to this one: not if a layer keeps a window or a state."""
     return all(type(layer) is GrowingLayer for layer in cache.layers)
 
 
 def trim_left(cache: DynamicCache, tokens: int) -> None:
-    """Forget the first tokens of every row."""
+    """Drop the first `tokens` columns of all rows."""
     for layer in cache.layers:
         layer.replace(layer.keys[..., tokens:, :], layer.values[..., tokens:, :])
 
 
 def joined(first: DynamicCache, second: DynamicCache) -> DynamicCache:
-    """The rows of both in `first`, the shorter ones padded on the left."""
+    """Append the rows of `second` to `first`; the shorter ones are padded on the left."""
     width = max(first.get_seq_length(), second.get_seq_length())
     for layer, other in zip(first.layers, second.layers, strict=True):
-        layer.replace(*(_stacked(*pair, width) for pair in ((layer.keys, other.keys), (layer.values, other.values))))
+        keys = _stacked(layer.keys, other.keys, width)
+        values = _stacked(layer.values, other.values, width)
+        layer.replace(keys, values)
     return first
 
 

@@ -1,4 +1,7 @@
-"""The words of the report: its figures, numbers and verdict. Sentences are made from numbers; none of them praises."""
+"""The texts of the report: titles and meanings of its figures, formatted numbers, and the verdict.
+
+Sentences are built from numbers and state no opinion.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ MINUTE_S, HOUR_S = 60, 3600
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured figure: its name in a table, as the subject of a sentence, and what it means."""
+    """A measured figure: its name in records, its title in tables, its name as a sentence's subject, its meaning."""
 
     name: str
     title: str
@@ -29,12 +32,12 @@ class Figure:
 
 
 FIGURES = (
-    Figure("pass_at_1", "Pass@1", "Pass@1", "proofs that the exact checker finds complete and right"),
+    Figure("pass_at_1", "Pass@1", "Pass@1", "share of proofs that are complete and right by the exact checker"),
     Figure(
         "self_eval_error",
         "Self-evaluation error",
         "the self-evaluation's error",
-        "mean distance between the score a proof gives itself and its true score, from 0 to 1",
+        "mean distance between a proof's self-score and its true score, from 0 to 1",
         lower_is_better=True,
         is_share=False,
     ),
@@ -42,27 +45,25 @@ FIGURES = (
         "verifier_accuracy",
         "Verifier accuracy",
         "the verifier's accuracy",
-        "critiques that give a proof its true score",
+        "share of critiques that give a proof its true score",
     ),
     Figure(
         "verifier_faithfulness",
         "Verifier faithfulness",
         "the verifier's faithfulness",
-        "critiques scoring a flawed proof right that also name the true step and kind of flaw",
+        "share of right-scored critiques of flawed proofs that name the true step and kind of flaw",
     ),
-    Figure(
-        "label_agreement", "Label agreement", "label agreement", "labels, where there is one, that are the true score"
-    ),
+    Figure("label_agreement", "Label agreement", "label agreement", "share of labels that equal the true score"),
     Figure(
         "label_undecided",
         "Labels undecided",
         "the share of undecided labels",
-        "proofs on which the labelling rule could not decide",
+        "share of proofs that the labelling rule could not decide",
         lower_is_better=True,
     ),
 )
 HEADLINE = ("pass_at_1", "verifier_accuracy")
-"""The figures that the verdict names; others only where they got clearly worse."""
+"""The figures that the verdict always names; it names others only if they became clearly worse."""
 
 KIND_TITLES: dict[LabelKind, str] = {
     "accepted": "accepted",
@@ -75,8 +76,8 @@ KIND_MEANINGS: dict[LabelKind, str] = {
     "accepted": "no critique found an issue: label 1",
     "rejected_upheld": "enough critiques found an issue and the meta-verifier confirmed them: label 0 or 0.5",
     "overturned": "critiques found issues, but the meta-verifier confirmed none of them: label 1",
-    "undecided": "the critiques contradict each other: no label, or a person decides",
-    "unreadable": "the answer broke the required format and was never reviewed",
+    "undecided": "the critiques contradict each other: no label until a person decides",
+    "unreadable": "the answer does not have the required format and was not reviewed",
 }
 PART_TITLES = {
     "format": "format",
@@ -85,13 +86,13 @@ PART_TITLES = {
     "proof": "proof score",
     "self_score": "self-score",
     "self_meta": "self-quality",
-    "said": "score given",
+    "said": "predicted score",
 }
 
 
 @dataclass(frozen=True)
 class Change:
-    """How one figure moved. `clear`: the 95 % intervals do not overlap."""
+    """The change of one figure. `clear`: the 95 % intervals do not overlap."""
 
     figure: Figure
     before: Measured
@@ -116,14 +117,14 @@ class Change:
 
     @property
     def judgement(self) -> str:
-        """ "better", "worse" or "same" where it is clear, else "unclear"."""
+        """ "better" or "worse" if the change is clear, else "unclear"."""
         if self.difference is None or not self.clear:
             return "unclear"
         return "better" if (self.difference < 0) == self.figure.lower_is_better else "worse"
 
 
 def changes(summary: Summary) -> list[Change]:
-    """The figures that were measured on both sides, in the order of the table."""
+    """The figures that were measured before and after, in the order of FIGURES."""
     return [
         Change(figure, summary.before[figure.name], summary.after[figure.name])
         for figure in FIGURES
@@ -132,14 +133,14 @@ def changes(summary: Summary) -> list[Change]:
 
 
 def verdict(data: ReportData) -> str:
-    """What came of the run, in one sentence made from its numbers."""
+    """The result of the run in one sentence, built from its numbers."""
     if data.summary and (moved := headline(data.summary)):
         return sentence(moved)
     return sentence(_rehearsal(data.spec) + _labels_clause(data))
 
 
 def _rehearsal(spec: RunSpec) -> str:
-    """Says whose answers are made up; empty where all come from models."""
+    """A clause that names the roles with a simulated engine; empty if there are none."""
     simulated = [role for role in MODEL_ROLES if spec.engine.of(role).kind == "simulated"]
     if not simulated:
         return ""
@@ -148,23 +149,25 @@ def _rehearsal(spec: RunSpec) -> str:
 
 
 def headline(summary: Summary) -> str:
-    """How the figures of HEADLINE moved, and what got clearly worse; empty where neither was measured."""
-    moved = [change for change in changes(summary) if change.difference is not None]
-    told = [change for change in moved if change.figure.name in HEADLINE]
-    told += [change for change in moved if change not in told and change.judgement == "worse"]
-    return _join([_clause(change) for change in told]) if told else ""
+    """A clause with the changes of the HEADLINE figures and of those clearly worse; empty if there are none."""
+    measured = [change for change in changes(summary) if change.difference is not None]
+    named = [change for change in measured if change.figure.name in HEADLINE]
+    named += [change for change in measured if change not in named and change.judgement == "worse"]
+    return _join([_clause(change) for change in named]) if named else ""
 
 
 def _clause(change: Change) -> str:
-    before, after = show(change.figure, change.before.value), show(change.figure, change.after.value)
+    before = show(change.figure, change.before.value)
+    after = show(change.figure, change.after.value)
     if change.verb == "stayed":
         return f"{change.figure.subject} stayed at {after}"
-    doubt = "" if change.clear else " (their 95 % intervals overlap)".replace(" %", f"{NBSP}%")
-    return f"{change.figure.subject} {change.verb} from {before} to {after}{doubt}"
+    overlap = "" if change.clear else f" (their 95{NBSP}% intervals overlap)"
+    return f"{change.figure.subject} {change.verb} from {before} to {after}{overlap}"
 
 
 def _labels_clause(data: ReportData) -> str:
-    labeled, proofs = data.costs.labeled_proofs, data.costs.proofs
+    labeled = data.costs.labeled_proofs
+    proofs = data.costs.proofs
     if proofs == 0:
         return "nothing has happened yet"
     if labeled == 0:
@@ -180,37 +183,38 @@ def _planned(data: ReportData) -> str:
 
 
 def _join(clauses: Sequence[str]) -> str:
-    """a, b and c."""
+    """The clauses as a list in a sentence: "a, b and c"."""
     return " and ".join([", ".join(clauses[:-1]), clauses[-1]] if len(clauses) > 1 else clauses)
 
 
 def sentence(clause: str) -> str:
+    """The clause with a capital letter and a full stop."""
     return f"{clause[:1].upper()}{clause[1:]}."
 
 
 def show(figure: Figure, value: float | None) -> str:
-    """A figure's value as the report writes it."""
+    """A figure's value: a share in per cent, another figure with two decimals."""
     if value is None:
         return "not measured"
     return share(value) if figure.is_share else f"{value:.2f}"
 
 
 def interval(figure: Figure, measured: Measured) -> str:
-    """`48 to 56 %`; empty where there is none."""
+    """The figure's interval as `48 to 56 %`; empty if there is none."""
     if measured.low is None or measured.high is None:
         return ""
     return f"{show(figure, measured.low).removesuffix(f'{NBSP}%')} to {show(figure, measured.high)}"
 
 
 def share(value: float) -> str:
-    """`52 %`; `0.4 %` where a rounded number would say none or all."""
+    """A share as `52 %`; with one decimal if it would otherwise be rounded to 0 or 100 %."""
     percent = 100 * value
     digits = 1 if 0 < percent < 1 or 99 < percent < 100 else 0
     return f"{percent:.{digits}f}{NBSP}%"
 
 
 def count(value: float) -> str:
-    """Thousands apart; large numbers as 1.23 million; means with as many digits as they bear."""
+    """A number with separated thousands; from a million on as `1.23 million`; a small mean with one decimal."""
     if value >= 1e6:
         return f"{value / 1e6:,.2f}{NBSP}million" if value < 1e9 else f"{value / 1e9:,.2f}{NBSP}billion"
     if value == int(value) or value >= 100:
@@ -219,14 +223,14 @@ def count(value: float) -> str:
 
 
 def money(value: float) -> str:
-    """Cents; two significant digits of what is less than one."""
+    """An amount with two decimals; an amount below one with two significant digits."""
     if value >= 1 or value == 0:
         return f"{value:,.2f}"
     return f"{value:.{max(2, 1 - math.floor(math.log10(value)))}f}"
 
 
 def duration(seconds: float) -> str:
-    """`7 min 12 s`."""
+    """A duration as `7 min 12 s`."""
     if seconds < MINUTE_S:
         return f"{seconds:.0f}{NBSP}s" if seconds >= 10 else f"{seconds:.1f}{NBSP}s"
     whole = round(seconds)
@@ -236,21 +240,23 @@ def duration(seconds: float) -> str:
 
 
 def day(value: date) -> str:
+    """A date as `7 November 2026`."""
     return f"{value.day}{NBSP}{value:%B}{NBSP}{value.year}"
 
 
 def score(value: float | None) -> str:
+    """A score as `0.5`, or `none`."""
     return "none" if value is None else f"{value:g}"
 
 
 def version(name: str) -> str:
-    """`runs/demo/models/verifier/000003` is step 3; any other name stays."""
+    """`runs/demo/models/verifier/000003` as `step 3`; any other name unchanged."""
     parts = name.split("/")
     return f"step {int(parts[-1])}" if parts[0] == "runs" and parts[-1].isdigit() else name
 
 
 def defects(found: Sequence[Defect]) -> str:
-    """The checker's defects in words; one that concerns no single step names none."""
+    """The checker's defects as text. A defect of the whole proof names no step."""
     return ", ".join(map(_defect, found))
 
 
