@@ -1,12 +1,13 @@
-"""How fast the bus is beside bare pika and a plain Celery task, on one and the same durable quorum queue.
+"""Compares the bus with bare pika and a plain Celery task on the same durable quorum queue.
 
-The broker is PROOFLOOP_TEST_BROKER or one of our own. The contenders are measured in turn, several times, and the
-medians reported: messages a second, CPU seconds a message of the client's process (not the broker's), and the 99th
-percentile of the time from publishing to handling at a rate that all can keep. All but bare pika consume in a process
-of their own (bus_worker.py), with as many threads and messages ahead: `ours` is the worker of `proofloop serve` with a
-handler that only counts, `ours_events` the same with task events on, `celery` a plain task. `--old PATH` adds
-`pika_bus`, the bus of commit 22b4b18, from a checkout of it. The last line is JSON. `--small`: few messages, 2 KB, one
-round.
+The broker is PROOFLOOP_TEST_BROKER, or one that the benchmark starts. The contenders are measured in turn, in several
+rounds. The figures are medians: messages per second, CPU seconds per message in the client's process (without the
+broker), and the 99th percentile of the time from publishing to handling, at a rate that all contenders can sustain.
+
+All contenders but bare pika consume in a separate process (bus_worker.py) with the same numbers of threads and
+prefetched messages. `ours` is the worker of `proofloop serve` with a handler that only counts; `ours_events` also sends
+task events; `celery` is a plain task. `--old PATH` adds `pika_bus`, the bus of commit 22b4b18, from a checkout of it.
+The last line is JSON. `--small`: few messages, 2 KB, one round.
 """
 
 from __future__ import annotations
@@ -38,12 +39,15 @@ from tests.integration.processes import folder
 from tests.integration.servers import RABBITMQ, delete_namespace, running_rabbitmq
 
 WINDOW = 500
-"""Unconfirmed messages of bare pika: as many as our publisher has."""
+"""The most unconfirmed messages of bare pika, the same as in our publisher."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """The load: messages of that many bytes for the rates, and for the latency; Celery gets half of the first."""
+    """The load: the numbers of messages for the rates and for the latency, and their size in bytes.
+
+    Celery gets half of the messages for the rates.
+    """
 
     size: int
     count: int
@@ -52,7 +56,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Figures:
-    """What one contender did in one round. CPU in seconds a message, latency in seconds."""
+    """The figures of one contender in one round; CPU in seconds per message, latency in seconds."""
 
     publish_per_second: float
     consume_per_second: float
@@ -79,7 +83,7 @@ Measure = Callable[[Place, Work], Figures]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="under a minute")
-    parser.add_argument("--old", type=Path, help="a checkout of commit 22b4b18, whose bus is measured too")
+    parser.add_argument("--old", type=Path, help="a checkout of commit 22b4b18, to measure its bus too")
     asked = parser.parse_args()
     sizes, count, paced, rounds = ((2_000,), 2_000, 200, 1) if asked.small else ((2_000, 20_000), 8_000, 400, 5)
     measures = contenders(asked.old)
@@ -92,7 +96,7 @@ def main() -> None:
 
 
 def contenders(old: Path | None) -> dict[str, Measure]:
-    """By name, in the order of a round."""
+    """The contenders by name, in the order of a round."""
     found: dict[str, Measure] = {
         "ours": partial(ours, "ours"),
         "pika": bare_pika,
@@ -103,7 +107,7 @@ def contenders(old: Path | None) -> dict[str, Measure]:
 
 
 def compare(url: str, work: Work, rounds: int, measures: dict[str, Measure]) -> dict[str, float]:
-    """The ratios of the medians, then the medians of each contender; ours without its name."""
+    """The ratios of the medians, then each contender's medians; those of `ours` have no prefix."""
     seen: dict[str, list[Figures]] = {name: [] for name in measures}
     for number in range(rounds):
         for name, measure in measures.items():
@@ -119,7 +123,7 @@ def compare(url: str, work: Work, rounds: int, measures: dict[str, Measure]) -> 
 
 
 def ratios(median: dict[str, Figures]) -> dict[str, float]:
-    """How our rates compare with the others'."""
+    """The ratios of our rates to the others'."""
     us, pika, task, old = median["ours"], median["pika"], median["celery"], median.get("pika_bus")
     found = {
         "publish_ratio_to_pika": us.publish_per_second / pika.publish_per_second,
@@ -150,7 +154,7 @@ def broker() -> Iterator[str]:
 
 @contextmanager
 def queue(url: str) -> Iterator[Place]:
-    """A role's queue, empty, gone at the end."""
+    """An empty queue of a role, deleted at the end."""
     place = Place(url, f"bench-{uuid.uuid4().hex[:8]}")
     RabbitBus(url, namespace=place.namespace, roles=[ROLE]).close()
     yield place
@@ -158,7 +162,7 @@ def queue(url: str) -> Iterator[Place]:
 
 
 def ours(kind: str, place: Place, work: Work) -> Figures:
-    """Events published in one call, JSON and all; consumed by our worker, with an acknowledgement each."""
+    """Our bus: events are published as JSON in one call; our worker consumes and acknowledges each."""
     events = [event(number, work.size) for number in range(work.count)]
     bus = RabbitBus(place.url, namespace=place.namespace, roles=[ROLE])
     published = timed(lambda: bus.publish(events))
@@ -172,7 +176,7 @@ def ours(kind: str, place: Place, work: Work) -> Figures:
 
 
 def celery_task(place: Place, work: Work) -> Figures:
-    """Empty tasks sent one by one and worked off by Celery's pool of threads."""
+    """Plain Celery: empty tasks are sent one by one and handled by Celery's thread pool."""
     work = Work(work.size, work.count // 2, work.paced)
     app, padding = celery_app(place.url, place.queue), "x" * work.size
     send = partial(app.send_task, "review", routing_key=place.queue)
@@ -183,14 +187,14 @@ def celery_task(place: Place, work: Work) -> Figures:
 
 
 def pika_bus(old: Path, place: Place, work: Work) -> Figures:
-    """The bus before Celery; it publishes and consumes in one process, which has its own package."""
+    """The bus before Celery. It publishes and consumes in one process, which imports its own package."""
     with worker("pika_bus", place, work, PYTHONPATH=str(old / "shared")) as read:
         published, taken, latencies = read(), read(), read()
     return figures_of(work, published, taken, latencies)
 
 
 def consumed(kind: str, place: Place, work: Work, published: Sequence[float], send: Callable[[int], object]) -> Figures:
-    """Let a worker take what was published, then send the paced messages."""
+    """Let a worker consume the published messages, then send the paced ones."""
     with worker(kind, place, work) as read:
         taken = read()
         for number in range(work.paced):
@@ -202,7 +206,7 @@ def consumed(kind: str, place: Place, work: Work, published: Sequence[float], se
 
 @contextmanager
 def worker(kind: str, place: Place, work: Work, **environment: str) -> Iterator[Callable[[], list[float]]]:
-    """A process of bus_worker.py; yields what reads its next line."""
+    """Run a process of bus_worker.py; yields a function that reads its next line."""
     script, amounts = Path(__file__).with_name("bus_worker.py"), map(str, (work.size, work.count, work.paced))
     command = [sys.executable, str(script), kind, place.url, place.namespace, *amounts]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | environment) as process:
@@ -213,14 +217,14 @@ def worker(kind: str, place: Place, work: Work, **environment: str) -> Iterator[
 
 
 def figures_of(work: Work, published: Sequence[float], taken: Sequence[float], latencies: Sequence[float]) -> Figures:
-    """From [seconds, CPU seconds] of publishing and of consuming."""
+    """The figures from [seconds, CPU seconds] of publishing and of consuming."""
     (publish_s, publish_cpu), (consume_s, consume_cpu) = published, taken
     count = work.count
     return Figures(count / publish_s, count / consume_s, publish_cpu / count, consume_cpu / count, p99(latencies))
 
 
 def bare_pika(place: Place, work: Work) -> Figures:
-    """The least that can be done by pika: bytes that are ready, a window of confirms, then an acknowledgement each."""
+    """Bare pika with the least work: prepared bytes, a window of confirms, and an acknowledgement for each message."""
     body = encode(event(0, work.size))
     published = timed(lambda: on_channel(place.url, partial(pika_publish, place.queue, body, work.count)))
     taken = timed(lambda: on_channel(place.url, partial(pika_consume, place.queue, work.count, [])))
@@ -277,7 +281,7 @@ def pika_paced(queue: str, work: Work, latencies: list[float], channel: Channel)
 
 
 def on_channel(url: str, work: Callable[[Channel], None]) -> None:
-    """Do this on a channel, until its connection is closed."""
+    """Run `work` on a channel until it closes the connection."""
     connection = SelectConnection(
         URLParameters(url),
         lambda connection: connection.channel(on_open_callback=work),

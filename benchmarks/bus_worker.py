@@ -1,10 +1,12 @@
-"""The consuming processes that benchmarks/bus.py compares; it starts them, nobody else does.
+"""The consuming processes that benchmarks/bus.py starts and compares.
 
 Each prints [seconds, CPU seconds] of the first COUNT messages as a line of JSON, then the latencies of the next PACED.
-The clocks run from the first message to the last, so starting the worker is not in them.
-`ours`, `ours_events`: the worker that `proofloop serve` starts, with a handler that only counts. `celery`: a plain
-Celery task. `pika_bus`: the bus of commit 22b4b18, before Celery; PYTHONPATH must name its package. It is one process
-that publishes too, so it prints [seconds, CPU seconds] of publishing first.
+The times run from the first message to the last, without the start of the worker.
+
+- `ours`, `ours_events`: the worker that `proofloop serve` starts, with a handler that only counts.
+- `celery`: a plain Celery task.
+- `pika_bus`: the bus of commit 22b4b18, before Celery. PYTHONPATH must contain its package. The process publishes too,
+  so it first prints [seconds, CPU seconds] of publishing.
 """
 
 from __future__ import annotations
@@ -25,15 +27,15 @@ from proofloop.bus import ACK, Delivery, Outcome
 from proofloop.messages import ReviewJudged, encode
 
 PREFETCH, THREADS = 200, 4
-"""The same for all: messages that the broker sends ahead, and threads that handle them."""
+"""The same for all contenders: prefetched messages, and threads that handle them."""
 
 ROLE, TOPIC = "labeler", "ReviewJudged"
 PACE_S = 0.005
-"""Between two messages whose latency is measured."""
+"""The pause between two messages whose latency is measured."""
 
 
 class Padded(ReviewJudged):
-    """An event of any size; a reader ignores the unknown fields."""
+    """An event of any size: readers ignore the unknown field."""
 
     padding: str
     sent: float = 0.0
@@ -49,12 +51,12 @@ def event(number: int, size: int, sent: float = 0.0) -> Padded:
 
 
 def sent_at(body: bytes) -> float:
-    """The last field of an event of this benchmark, without reading all of its JSON."""
+    """Read the last field of a benchmark event without parsing all of its JSON."""
     return float(body[body.rindex(b":") + 1 : -1])
 
 
 class Counter:
-    """Counts messages from all threads, and prints what the benchmark wants to know of them."""
+    """Counts the messages of all threads and prints the figures for the benchmark."""
 
     def __init__(self, count: int, paced: int) -> None:
         self._count, self._paced, self._seen = count, paced, 0
@@ -62,7 +64,7 @@ class Counter:
         self.is_counted, self.is_over = threading.Event(), threading.Event()
 
     def take(self, sent: float) -> None:
-        """One message; `sent` is 0 when only the rate is measured."""
+        """Count one message; `sent` is 0 if only the rate is measured."""
         with self._lock:
             if sent:
                 self._latencies.append(time.monotonic() - sent)
@@ -93,14 +95,14 @@ def tell(figures: list[float]) -> None:
 
 
 def timed(action: Callable[[], object]) -> tuple[float, float]:
-    """Seconds, and CPU seconds of this process."""
+    """The time in seconds, and this process's CPU time in seconds."""
     began, cpu = time.perf_counter(), time.process_time()
     action()
     return time.perf_counter() - began, time.process_time() - cpu
 
 
 class CountingService:
-    """What a worker process opens in place of a role: its bus, and a handler that counts."""
+    """Replaces the role of a worker process: opens its bus with a handler that only counts."""
 
     drain_s, grace_s = 0.0, 5.0
 
@@ -113,14 +115,14 @@ class CountingService:
         self.bus.serve(role, [TOPIC], counter.handle, concurrency=concurrency)
 
     def ready(self) -> None:
-        """Nobody waits for it."""
+        """Do nothing: the benchmark does not wait for it."""
 
     def close(self) -> None:
         self.bus.close()
 
 
 def ours(url: str, namespace: str, counter: Counter, *, events: bool) -> None:
-    """The application and the worker of `proofloop serve`, settings from the environment."""
+    """The application and worker of `proofloop serve`, with settings from the environment."""
     os.environ |= {"PROOFLOOP_BROKER": url, "PROOFLOOP_NAMESPACE": namespace, "PROOFLOOP_TASK_EVENTS": str(events)}
     from proofloop.bus import make_app
     from proofloop.settings import load_settings
@@ -133,7 +135,7 @@ def ours(url: str, namespace: str, counter: Counter, *, events: bool) -> None:
 
 
 def celery_app(url: str, queue: str) -> celery.Celery:
-    """Settings as for anything that matters: late acknowledgements, confirms, no results."""
+    """The settings of a reliable application: late acknowledgements, publisher confirms, no results."""
     app = celery.Celery(broker=url)
     app.conf.update(
         task_acks_late=True,
@@ -149,7 +151,7 @@ def celery_app(url: str, queue: str) -> celery.Celery:
 
 
 def plain_celery(url: str, namespace: str, counter: Counter) -> None:
-    """An empty task, worked off by Celery's own pool of threads."""
+    """An empty task, handled by Celery's thread pool."""
     app = celery_app(url, f"{namespace}.{ROLE}")
 
     @app.task(name="review")  # type: ignore[untyped-decorator]
@@ -160,7 +162,7 @@ def plain_celery(url: str, namespace: str, counter: Counter) -> None:
 
 
 def pika_bus(url: str, namespace: str, counter: Counter, *, size: int, count: int, paced: int) -> None:
-    """Publish, consume, and then the paced messages, as the benchmark of that commit did."""
+    """Publish, consume, then handle the paced messages, like the benchmark of that commit."""
     from proofloop.bus.rabbitmq import RabbitBus
 
     open_bus: Callable[..., Any] = partial(RabbitBus, url, namespace=namespace, roles=[ROLE])

@@ -1,13 +1,14 @@
-"""Our GRPO step against TRL's own `GRPOTrainer.train`, with the same model, prompts and length of answers.
+"""Compares our GRPO step with TRL's `GRPOTrainer.train` for the same model, prompts and answer lengths.
 
-Both get the same answers: TRL's trainer by a `rollout_func` that hands out recorded tokens instead of sampling, ours as
-training batches. So neither time holds any sampling. Each side is a process of its own, and they take their steps in
-turn: whatever else the machine does, it does to both. Prints one JSON object as the last line of stdout:
-`ratio_tokens_per_second` (ours to TRL's, from the medians of the wall time), `ratio_tokens_per_cpu_second` (of the CPU
-time: the one to look at on a busy machine), seconds a step, tokens a second and peak memory of each.
+Both get the same answers: TRL's trainer by a `rollout_func` that returns recorded tokens, ours as training batches. So
+neither time includes sampling. Each side runs in a separate process, and they take their steps in turn, so that other
+load on the machine affects both. The last line of stdout is JSON: `ratio_tokens_per_second` (ours to TRL's, by the
+medians of the wall time), `ratio_tokens_per_cpu_second` (by CPU time; use it on a busy machine), and for each side
+seconds per step, tokens per second and peak memory.
 
-Then the share of sampling and of the update in a step of the whole loop: on a GPU for a dense model and a mixture of
-experts of about 300 M weights; without one for tiny models, and "gpu" says that it was not run. `--small`: fewer steps.
+Then it measures the shares of sampling and of the update in a step of the whole loop: on a GPU, for a dense model and a
+mixture of experts with about 300 M weights; without a GPU, for tiny models, and "gpu" is "not run". `--small`: fewer
+steps.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ Turn = Callable[[], None]
 
 
 def answers(step: int) -> list[Answer]:
-    """Prompt, answer, log-probabilities and reward of each sequence of a step; random, and the same for both."""
+    """Random prompts, answers, log-probabilities and rewards of a step's sequences, the same for both sides."""
     rng = random.Random(step)
     rows = []
     for _ in range(GROUPS):
@@ -70,7 +71,7 @@ def answers(step: int) -> list[Answer]:
 
 
 class Clock:
-    """Lets a step begin when the other side has ended its own, and says what it took."""
+    """Starts a step when the other side has ended its own, and prints the step's time and memory."""
 
     def begin(self) -> None:
         sys.stdin.readline()
@@ -78,13 +79,13 @@ class Clock:
 
     def end(self) -> None:
         if torch.cuda.is_available():
-            torch.cuda.synchronize()  # the optimizer's update may still run there
+            torch.cuda.synchronize()  # the optimizer's update may still run on the GPU
         wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
         print(json.dumps({"wall": wall, "cpu": cpu, "memory_mb": peak_memory_mb()}), flush=True)
 
 
 def peak_memory_mb() -> float:
-    """Of a GPU's where there is one, else of this process."""
+    """The peak memory of the GPU if there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -110,7 +111,7 @@ def batch_of(rows: list[Answer], step: int) -> TrainingBatch:
 
 
 def ours(steps: int) -> None:
-    """The steps of our learner."""
+    """Take the steps of our learner."""
     settings = GrpoSettings(
         learning_rate=RATE,
         kl_coefficient=KL,
@@ -127,7 +128,7 @@ def ours(steps: int) -> None:
 
 
 class TrlClock(TrainerCallback):  # type: ignore[misc]
-    """When each of TRL's steps begins and ends."""
+    """Times each of TRL's steps."""
 
     def __init__(self) -> None:
         self._clock = Clock()
@@ -140,14 +141,14 @@ class TrlClock(TrainerCallback):  # type: ignore[misc]
 
 
 class QuietTrainer(GRPOTrainer):  # type: ignore[misc]
-    """TRL's trainer without its report to its makers."""
+    """TRL's trainer without telemetry."""
 
     def _send_telemetry(self) -> None:
-        """A benchmark reports nothing."""
+        """Do nothing: TRL would report to Hugging Face."""
 
 
 def theirs(steps: int) -> None:
-    """The steps of TRL's trainer; what it does with the handed-out answers is part of its step."""
+    """Take the steps of TRL's trainer, including its processing of the given answers."""
     done = iter(range(steps + 1))
     current: list[Answer] = []
 
@@ -198,7 +199,7 @@ def theirs(steps: int) -> None:
 
 @contextmanager
 def side(name: str, steps: int) -> Iterator[subprocess.Popen[str]]:
-    """One side in a process of its own, which takes a step for each line that it is sent."""
+    """Start one side in a separate process that takes a step for each line that it receives."""
     command = [sys.executable, __file__, "--side", name, "--steps", str(steps)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -208,19 +209,19 @@ def side(name: str, steps: int) -> Iterator[subprocess.Popen[str]]:
 
 
 def step_of(process: subprocess.Popen[str]) -> dict[str, float]:
-    """Let it take its next step."""
+    """Let a side take its next step."""
     assert process.stdin and process.stdout
     process.stdin.write("go\n")
     process.stdin.flush()
     while not (line := process.stdout.readline()).startswith('{"wall"'):
         if not line:
-            raise RuntimeError(f"a side ended before its time: {process.args}")
+            raise RuntimeError(f"a side ended too early: {process.args}")
     found: dict[str, float] = json.loads(line)
     return found
 
 
 def compared(steps: int) -> dict[str, float]:
-    """Both sides, step by step in turn."""
+    """Run both sides, step by step in turn."""
     taken: dict[str, list[dict[str, float]]] = {"ours": [], "trl": []}
     with side("ours", steps) as our, side("trl", steps) as their:
         for _ in range(steps):
@@ -240,7 +241,7 @@ def compared(steps: int) -> dict[str, float]:
 
 
 def models(vocabulary: int, is_large: bool) -> dict[str, PreTrainedModel]:
-    """A dense model and a mixture of experts with random weights: about 300 M each, or tiny."""
+    """A dense model and a mixture of experts with random weights: about 300 M weights each, or tiny ones."""
     width, layers, experts = (1024, 16, 16) if is_large else (64, 2, 4)
     same = {"vocab_size": vocabulary, "hidden_size": width, "num_hidden_layers": layers, "bos_token_id": None}
     dense = LlamaConfig(**same, intermediate_size=4 * width, num_attention_heads=8, max_position_embeddings=4096)
@@ -267,7 +268,7 @@ def models(vocabulary: int, is_large: bool) -> dict[str, PreTrainedModel]:
 
 
 def shares(answer_tokens: int, is_large: bool) -> dict[str, float]:
-    """Sampling and update of one step of the loop, for both kinds of model."""
+    """Measure sampling and update in one step of the loop, for both kinds of model."""
     figures: dict[str, float] = {}
     tokenizer = AutoTokenizer.from_pretrained(BASE_FOLDER)
     for name, model in models(32_000 if is_large else len(tokenizer), is_large).items():
@@ -282,7 +283,7 @@ def shares(answer_tokens: int, is_large: bool) -> dict[str, float]:
 
 
 def loop(folder: Path, answer_tokens: int) -> dict[str, float]:
-    """Sample a batch and take a step on it, the second time around."""
+    """Sample a batch and take a step on it; measures the second of two rounds."""
     engine = LocalEngine(lambda _: folder)
     learner = GrpoLearner(folder, GrpoSettings(kl_coefficient=KL, epochs=1, tokens_per_pass=32_768))
     try:

@@ -1,12 +1,13 @@
-"""A full verifier deployment: 5,000 critiques in flight on four processes, 25,000 queued, on a real broker and store.
+"""Loads a full verifier deployment: 5,000 critiques in flight on four processes and 25,000 queued, on a real broker.
 
-The engine is simulated: long calls that end one after another. Each second the benchmark reads the memory of the four
-processes and the broker's figures of their queue. Beside them one meta-verifier and one labeler get what the verifiers
-finish, and short messages at a steady pace: `short_wait_p99_s` is how long those wait while the verifiers are full, as
-the end of a bucket of `proofloop_queue_wait_seconds`. The run ends when all messages are handled, or `--seconds` after
-the verifiers are full. The last line is JSON; memory is that of all four processes, at a quarter, half, three quarters
-and all of the handled messages, and at most. `--latency` sets how long the median call takes. `--small`: 200 in flight,
-400 queued.
+The engine is simulated, with long calls that end one after another; the store is a real S3 server. Each second the
+benchmark reads the memory of the four processes and the broker's figures of their queue. One meta-verifier and one
+labeler receive the verifiers' results, and short messages at a steady pace. `short_wait_p99_s` is the wait of those
+while the verifiers are full, as the upper bound of a bucket of `proofloop_queue_wait_seconds`.
+
+The run ends when all messages are handled, or `--seconds` after the verifiers are full. The last line is JSON. Memory
+is that of all four processes after a quarter, half, three quarters and all of the messages, and its maximum.
+`--latency` sets the duration of the median call. `--small`: 200 in flight, 400 queued.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ from tests.integration.servers import S3, Broker, own_s3, running_rabbitmq
 
 PROCESSES, CRITIQUES_PER_PROOF, SHORT_ROLES = 4, 100, ("meta_verifier", "labeler")
 PACE_S = 0.1
-"""Between two short messages."""
+"""The pause between two short messages."""
 
 FULL = 0.95
-"""The share of the places that must be taken for the verifiers to count as full: some calls always just end."""
+"""The share of slots in use from which the verifiers count as full: some calls are always just ending."""
 
 RUN = """
 name = "load"
@@ -57,7 +58,7 @@ domain = "nano"
 kind = "simulated"
 [engine.settings]
 latency_s = {latency_s}
-latency_sigma = 0.2 # else the longest call takes ten times the median, and the end of the run waits for it
+latency_sigma = 0.2 # with the default, the longest call takes ten times the median and delays the end of the run
 max_concurrency = {concurrency}
 verifier_noise = 0.0
 [labeling]
@@ -70,7 +71,7 @@ stop_early = {stop_early}
 
 @dataclass(frozen=True)
 class Plan:
-    """The load. `latency_s`: of the median call; `seconds`: the longest time to watch full verifiers."""
+    """The load. `latency_s`: duration of the median call; `seconds`: the longest time to watch full verifiers."""
 
     messages: int = 30_000
     concurrency: int = 1250
@@ -85,7 +86,7 @@ SMALL = Plan(messages=600, concurrency=50, latency_s=4.0, seconds=15.0, fill_lim
 
 @dataclass(frozen=True)
 class Sample:
-    """One moment: messages at the verifiers, messages that wait for them, and the four processes' memory."""
+    """A sample: messages in flight at the verifiers, messages waiting for them, and the four processes' memory."""
 
     in_flight: int
     queued: int
@@ -96,7 +97,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Result:
-    """What was seen."""
+    """The figures of the run."""
 
     messages: int
     handled: int
@@ -118,8 +119,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="less than a minute")
     parser.add_argument("--seconds", type=float, help="the longest time to watch full verifiers")
-    parser.add_argument("--latency", type=float, help="seconds of the median call")
-    parser.add_argument("--stop-early", action="store_true", help="each running call looks for its proof's label, too")
+    parser.add_argument("--latency", type=float, help="duration of the median call in seconds")
+    parser.add_argument("--stop-early", action="store_true", help="running calls also check for their proof's label")
     asked = parser.parse_args()
     plan = SMALL if asked.small else Plan()
     seconds, latency_s = asked.seconds or plan.seconds, asked.latency or plan.latency_s
@@ -132,7 +133,7 @@ def main() -> None:
 
 
 def load(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
-    """Fill the verifiers by the plan and look on; `place` gets the log."""
+    """Fill the verifiers by the plan and sample them; the log goes to `place`."""
     run = place / "load.toml"
     fields = {"latency_s": plan.latency_s, "concurrency": plan.concurrency, "stop_early": str(plan.stop_early).lower()}
     run.write_text(RUN.format(**fields))
@@ -172,7 +173,7 @@ def load(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
 
 
 def put_proofs(store: Store, run_id: str, proofs: list[str]) -> None:
-    """Perfect proofs: what the verifiers write of them claims no issue, so the roles after them ask no model."""
+    """Write perfect proofs: their critiques claim no issue, so the later roles make no model calls."""
     put_record(store, keys.problem(run_id, "problem"), Problem(id="problem", question="What is 1 + 1?"))
     origin = Provenance(
         model_version="load",
@@ -199,7 +200,7 @@ def put_proofs(store: Store, run_id: str, proofs: list[str]) -> None:
 
 
 def start(fleet: Fleet, plan: Plan) -> list[int]:
-    """Start all processes; the metrics ports of the short roles."""
+    """Start all processes; returns the metrics ports of the roles with short messages."""
     for replica in range(PROCESSES):
         fleet.start("verifier", replica, "--concurrency", str(plan.concurrency))
     ports = free_ports(len(SHORT_ROLES))
@@ -222,7 +223,7 @@ def publish(bus: RabbitBus, plan: Plan, proofs: list[str]) -> None:
 
 @contextmanager
 def short_messages(bus: RabbitBus, proofs: list[str]) -> Iterator[None]:
-    """Ask for the judgement of self-critiques at a steady pace meanwhile."""
+    """Send short messages, which ask to judge self-evaluations, at a steady pace while the block runs."""
     over = threading.Event()
 
     def send() -> None:
@@ -242,7 +243,7 @@ def short_messages(bus: RabbitBus, proofs: list[str]) -> Iterator[None]:
 
 @dataclass
 class Watch:
-    """Looks each second and keeps what it saw."""
+    """Takes and keeps a sample each second."""
 
     fleet: Fleet
     queue: str
@@ -252,7 +253,7 @@ class Watch:
         self._began = time.monotonic()
 
     def look(self) -> Sample:
-        """The broker's own figures may be five seconds old."""
+        """Take a sample. The broker's figures may be five seconds old."""
         seen = httpx.get(self.queue, timeout=30.0).json()
         settled = seen.get("message_stats", {}).get("ack", 0)
         pids = [worker.pid for (role, _), worker in self.fleet.workers.items() if role == "verifier"]
@@ -267,7 +268,7 @@ class Watch:
         return sample
 
     def until(self, what: str, least: int, limit_s: float) -> Sample:
-        """Look until there are so many. Raises RuntimeError with the end of the log."""
+        """Sample until the figure reaches its least value. Raises RuntimeError with the end of the log."""
         deadline = time.monotonic() + limit_s
         while getattr(sample := self.look(), what) < least:
             self._tell()
@@ -278,7 +279,7 @@ class Watch:
         return sample
 
     def stay(self, plan: Plan) -> None:
-        """Look on until everything is handled or the time is over."""
+        """Sample until all messages are handled or the time is over."""
         deadline = time.monotonic() + plan.seconds
         while self.look().handled < plan.messages and time.monotonic() < deadline:
             self._tell()
@@ -290,7 +291,7 @@ class Watch:
         return tuple(round(next(one.memory_mb for one in self.samples if one.handled >= share)) for share in shares)
 
     def consumers_lost(self) -> int:
-        """Connections that a verifier lost, or verifiers that ended, or consumers that the broker missed."""
+        """The numbers of lost connections, ended verifiers and consumers that the broker missed."""
         lost = self.fleet.log.read_text().count("broker_lost")
         ended = sum(worker.poll() is not None for worker in self.fleet.workers.values())
         there = [sample.consumers for sample in self.samples]
@@ -311,7 +312,7 @@ def resident_mb(process: int) -> float:
 
 
 def short_waits(ports: list[int]) -> Counter[float]:
-    """Messages by the upper end of the bucket that their wait fell into and by all buckets above, over the roles."""
+    """Cumulative counts of messages by the upper bound of their wait's bucket, over the roles."""
     waits: Counter[float] = Counter()
     for port in ports:
         text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30.0).text
@@ -323,7 +324,7 @@ def short_waits(ports: list[int]) -> Counter[float]:
 
 
 def p99(waits: Counter[float]) -> float:
-    """The end of the bucket below which 99 of 100 lie."""
+    """The upper bound of the bucket that contains the 99th percentile."""
     total = max(waits.values(), default=0)
     return min((end for end, seen in waits.items() if seen >= 0.99 * total), default=math.nan)
 

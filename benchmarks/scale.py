@@ -1,16 +1,16 @@
-"""The chart's autoscaling, tried: real verifier processes follow a real queue by the rendered ScaledObject's rule.
+"""Tests the chart's autoscaling: real verifier processes follow a real queue by the rule of the rendered ScaledObject.
 
-A burst of 5,000 critiques comes to one verifier; the rule of tests/helm/autoscaler.py, with the numbers that the chart
-renders, starts more of them and ends them again with SIGTERM, draining and grace, as the rendered Deployment says.
-Messages are counted as KEDA does, by the broker's management API, those in work included. While the pods go, critiques
-keep coming, so that those which go have work. The engine is simulated; its ledger says what was asked twice. All times
-of the chart, and the broker's own of counting, pass `faster` times as fast. The last line is JSON:
+A burst of 5,000 critiques arrives at one verifier. The rule of tests/helm/autoscaler.py, with the chart's numbers,
+starts more verifiers and stops them by SIGTERM with the Deployment's drain and grace times. Messages are counted
+like KEDA does, by the broker's management API and including those in flight. While pods stop, critiques keep coming, so
+that the stopping pods have work. The engine is simulated; its ledger shows calls that were made twice. All times of the
+chart, and the broker's interval of counting, are shortened by the factor `faster`. The last line is JSON:
 
-drain_ratio_to_ideal   time from the burst to its last critique, to the ideal: the work (critiques times the mean call)
-                       on as many pods as the rule allows at each moment, there at once, no slot ever idle
-at_capacity            critiques a second with all pods and a full queue, to what their slots can do
-lost, duplicates       critiques without record or announcement; announced twice or asked of the engine twice
-calls_in_work_at_stop  calls that ran in pods which were asked to end; `killed`: pods that did not end within their time
+drain_ratio_to_ideal   time from the burst to its last critique, relative to the ideal time: the work (critiques times
+                       the mean call) on as many pods as the rule allows at each moment, without start-up and idle slots
+at_capacity            critiques per second with all pods and a full queue, relative to the maximum of their slots
+lost, duplicates       critiques without record or announcement; critiques announced or requested twice
+calls_in_work_at_stop  calls that ran in stopping pods; `killed`: pods that did not end in time
 `--small`: less than a minute, 3 pods.
 """
 
@@ -55,10 +55,10 @@ from proofloop.walk import create_run
 
 NAME, CRITIQUES_PER_PROOF, LATENCY_SIGMA = "scale", 100, 0.2
 COUNTS_S = 5.0
-"""How old the broker's counts may be, unless it is told otherwise."""
+"""The broker's default interval of counting: its counts may be this old."""
 
 TRICKLE = 1.0
-"""While pods go, as many calls run as one pod has slots, times this."""
+"""While pods stop, the number of running calls is one pod's slots times this."""
 
 RUN = """
 name = "scale"
@@ -83,7 +83,7 @@ stop_early = false
 
 @dataclass(frozen=True)
 class Plan:
-    """The burst, the most pods, and the slots of each; `latency_s`: of the median call, in real seconds."""
+    """The burst, the most pods, and the slots of each. `latency_s`: duration of the median call in real seconds."""
 
     critiques: int = 5000
     most: int = 6
@@ -102,7 +102,7 @@ SMALL = Plan(critiques=250, most=3, concurrency=8, latency_s=1.0, faster=60.0, l
 
 @dataclass(frozen=True)
 class Result:
-    """What was seen; seconds are real ones."""
+    """The figures of the run, in real seconds."""
 
     drain_ratio_to_ideal: float
     max_workers: int
@@ -131,7 +131,7 @@ def main() -> None:
 
 
 def scale(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
-    """Send the burst by the plan and let the rule follow it; `place` gets the log and the ledger."""
+    """Send the burst by the plan and let the rule follow it; log and ledger go to `place`."""
     run = place / "scale.toml"
     fields = {"latency_s": plan.latency_s, "latency_sigma": LATENCY_SIGMA, "concurrency": plan.concurrency}
     run.write_text(RUN.format(**fields, ledger=place / "ledger"))
@@ -144,14 +144,14 @@ def scale(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
 
 
 def values(plan: Plan, namespace: str) -> Object:
-    """The chart's values: its own but for the number of pods and slots."""
+    """The chart's values: the defaults except for the numbers of pods and slots."""
     scaling = {"kind": "keda", "maxReplicas": plan.most}
     verifier = {"concurrency": plan.concurrency, "scaling": scaling}
     return {"broker": {"namespace": namespace}, "roles": {"verifier": verifier}}
 
 
 class Pods:
-    """The processes of a rendered Deployment; those that are asked to end have its time for that."""
+    """The processes of a rendered Deployment. A stopping process has the Deployment's time to end."""
 
     def __init__(self, fleet: Fleet, objects: Object, faster: float, ledger: Path) -> None:
         pod = objects["Deployment/proofloop-verifier"]["spec"]["template"]["spec"]
@@ -167,7 +167,7 @@ class Pods:
         self._started = 0
 
     def become(self, wanted: int) -> None:
-        """Start what is missing, or ask any that are too many to end; which, nobody can say beforehand."""
+        """Start missing pods, or stop surplus ones in random order, as Kubernetes does."""
         while len(self.running) < wanted:
             program, serve, role, *options = self._command
             assert (program, serve, role) == ("proofloop", "serve", "verifier"), self._command
@@ -181,7 +181,10 @@ class Pods:
             self._ending[number] = time.monotonic() + self._end_s
 
     def look(self) -> bool:
-        """Kill those whose time is over; are any still ending? Raises RuntimeError if one ended unasked or badly."""
+        """Kill the stopping pods whose time is over; true if some are still stopping.
+
+        Raises RuntimeError if a pod ended by itself or with an error.
+        """
         for number in self._started_numbers():
             code = self._process(number).poll()
             if code is not None and (number in self.running or code != 0):
@@ -199,7 +202,7 @@ class Pods:
         return self._fleet.workers["verifier", number]
 
     def _in_work(self, number: int) -> int:
-        """Calls that run in the process, by its page of the ledger."""
+        """The running calls of a process, by its file of the ledger."""
         pages = self._ledger.glob(f"{self._process(number).pid}-*")
         words = Counter(line.split()[0] for page in pages for line in page.read_text().splitlines())
         return words["began"] - words["ended"]
@@ -207,7 +210,7 @@ class Pods:
 
 @dataclass(frozen=True)
 class Sample:
-    """One moment: pods, and critiques that were written."""
+    """A sample: the numbers of pods and of stored critiques."""
 
     at_s: float
     pods: int
@@ -216,7 +219,7 @@ class Sample:
 
 @dataclass
 class Trial:
-    """The burst, the rule that follows it, and what is seen."""
+    """Sends the burst, applies the rule, and takes samples."""
 
     plan: Plan
     broker: Broker
@@ -238,7 +241,7 @@ class Trial:
         self._critiques = critiques(proofs)
 
     def follow(self) -> None:
-        """From one pod to the most and back, and until nothing is left to do."""
+        """Scale from one pod to the maximum and back, until no work is left."""
         self.pods.become(self.rule.least)
         bus = RabbitBus(self.broker.url, namespace=self.fleet.namespace)
         self._wait(lambda: self._counts().get("consumers", 0) == self.rule.least, "the first verifier is ready")
@@ -277,7 +280,7 @@ class Trial:
         self.asked += count
 
     def _step(self) -> int:
-        """Let the rule look if it is time; the critiques that were written."""
+        """Apply the rule if it is due; returns the number of stored critiques."""
         now_s = time.monotonic() - self.began
         if now_s >= self._next_look:
             messages = self._counts()[messages_field(self._counted)]
@@ -290,14 +293,14 @@ class Trial:
         return done
 
     def _trickle(self, bus: RabbitBus) -> int:
-        """Keep some critiques coming; the pods that there are."""
+        """Send some more critiques if needed; returns the number of pods."""
         self._step()
         due = TRICKLE * self.plan.concurrency / self.plan.mean_call_s * (time.monotonic() - self.drained)
         self._publish(bus, math.floor(due) - (self.asked - self.plan.critiques))
         return len(self.pods.running)
 
     def _wait(self, is_so: Callable[[], bool], what: str) -> None:
-        """Until it is so. Raises RuntimeError with the end of the log."""
+        """Wait for a condition. Raises RuntimeError with the end of the log."""
         deadline, told = time.monotonic() + self.plan.limit_s, 0.0
         while not is_so():
             if time.monotonic() > deadline:
@@ -309,13 +312,13 @@ class Trial:
             time.sleep(0.2)
 
     def _counts(self) -> Object:
-        """The queue as KEDA asks for it."""
+        """The queue's figures, requested like KEDA does."""
         vhost, queue = (quote(self._counted[name], safe="") for name in ("vhostName", "queueName"))
         counts: Object = httpx.get(f"{self.broker.api}/api/queues/{vhost}/{queue}", timeout=30.0).json()
         return counts
 
     def _announced(self) -> Iterator[OfProof]:
-        """Every review that the verifiers announced."""
+        """All reviews that the verifiers announced."""
         queue = Topology(self.fleet.namespace).queue("meta_verifier").name
         for _, body in taken_from(self.broker.url, queue):
             event = decode(event_of(body))
@@ -323,7 +326,10 @@ class Trial:
             yield event
 
     def _at_capacity(self) -> float:
-        """From when all pods have been there for a whole call until less waits than they can take; 0 if never so."""
+        """The rate with all pods and a long queue, relative to the slots' maximum; 0 if there was no such time.
+
+        The first samples are left out, until all pods have run for the duration of a call.
+        """
         slots = self.rule.most * self.plan.concurrency
         full = [
             one for one in self.samples if one.pods == self.rule.most and self.plan.critiques - one.done > 2 * slots
@@ -336,7 +342,7 @@ class Trial:
 
 
 def messages_field(counted: Object) -> str:
-    """Which of the queue's figures KEDA's trigger takes."""
+    """The queue's figure that KEDA's trigger uses."""
     assert (counted["protocol"], counted["mode"]) == ("http", "QueueLength"), counted
     return "messages" if counted["excludeUnacknowledged"] == "false" else "messages_ready"
 

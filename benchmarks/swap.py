@@ -1,9 +1,10 @@
-"""Another version goes into service under 48 running streams: who fails, who is mixed, and who waits longer.
+"""Promotes and rolls back model versions under 48 running streams; counts failed calls, mixed proofs and added waits.
 
-A real Triton serves nano-base, published as two versions of a verifier and a third whose weights are cut off. 48
-callers ask eight questions a proof, all of one version, as critiques are; meanwhile `proofloop models` promotes the
-second, then the broken one, then rolls back. The last line is JSON. A wait is a whole call's; added is its 99th
-percentile from the promotion's begin to two seconds after its end, less that of before. `--small`: shorter.
+A real Triton serves nano-base, published as two versions of a verifier and a third with truncated weights. 48 callers
+make eight calls for each proof, all to one version, like a proof's critiques. Meanwhile `proofloop models` promotes the
+second version, then the broken one, then rolls back. The last line is JSON. A wait is the duration of a call. The added
+wait is the 99th percentile from the promotion's start to two seconds after its end, minus the one before. `--small`:
+shorter.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ FIRST, SECOND, BROKEN = (keys.model(RUN, "verifier", step) for step in (1, 2, 3)
 
 @dataclass
 class Seen:
-    """What became of the calls: when each began, how long it took, who failed, which proofs were mixed."""
+    """The results of the calls: start and duration of each, failures, and proofs answered by two versions."""
 
     waits: list[tuple[float, float]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -49,7 +50,7 @@ class Seen:
     done: threading.Event = field(default_factory=threading.Event)
 
     def p99(self, begin: float, end: float) -> float:
-        """Of the calls that were running at any time between the two."""
+        """The 99th percentile of the waits of all calls that ran between the two times."""
         waits = sorted(wait for began, wait in self.waits if began < end and began + wait > begin)
         return waits[int(0.99 * (len(waits) - 1))]
 
@@ -120,7 +121,7 @@ def measure(store: LocalStore, spec: RunSpec, cache: Path, pause_s: float) -> di
 
 
 def ask(engine: Engine, tools: Tools, seen: Seen) -> None:
-    """One caller: proof after proof, its critiques one after the other."""
+    """One caller: makes the critiques of one proof after the other."""
     while not seen.done.is_set():
         proof, version = uuid.uuid4().hex[:8], tools.serving(RUN, "verifier")
         versions = {answered_by(engine, proof, index, version, seen) for index in range(CRITIQUES)} - {""}

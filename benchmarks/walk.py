@@ -1,8 +1,7 @@
-"""What the machinery alone costs: the whole walk with a simulated engine that answers at once.
+"""Measures the pipeline's own cost, with a simulated engine that answers at once.
 
-Prints one JSON object as the last line of stdout: `events_per_second` of the larger walk, and the peak resident memory
-of a walk of 1,000 and of 100,000 proofs (each in a process of its own), which must not differ. `--small` walks 200 and
-2,000 proofs.
+The last line of stdout is JSON: `events_per_second` of the larger run, and the peak resident memory of a run with 1,000
+and of one with 100,000 proofs (each in a separate process), which must not differ. `--small`: 200 and 2,000 proofs.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ PROOFS_PER_PROBLEM = 4
 
 
 def walk_spec(proofs: int) -> RunSpec:
-    """A run of so many proofs: 4 critiques each, up to 3 meta-critiques an issue."""
+    """A run of this many proofs, with 4 critiques each and up to 3 meta-critiques for each issue."""
     return parse_runspec(
         {
             "name": "walk",
@@ -44,7 +43,7 @@ def walk_spec(proofs: int) -> RunSpec:
 
 
 def walk(proofs: int) -> dict[str, float]:
-    """Walk once; events a second and peak memory of this process."""
+    """Run once; returns events per second and the peak memory of this process."""
     with tempfile.TemporaryDirectory() as folder:
         store = LocalStore(Path(folder))
         spec = create_run(store, walk_spec(proofs), resume=False)
@@ -56,24 +55,24 @@ def walk(proofs: int) -> dict[str, float]:
             metrics = running.tools.metrics
             events = metrics.total(metrics.messages, outcome="acked")
         engines.close()
-        memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # before clearing up
+        memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # before the clean-up
     assert progress.labeled == proofs
     return {"events_per_second": events / seconds, "memory_mb": memory_mb}
 
 
 def walk_in_process(proofs: int) -> dict[str, float]:
-    """The same in a process of its own, so that its peak memory is its own."""
-    print(f"walking {proofs} proofs", file=sys.stderr)
+    """Run in a separate process, so that the peak memory is that of this run."""
+    print(f"running {proofs} proofs", file=sys.stderr)
     done = subprocess.run([sys.executable, __file__, "--proofs", str(proofs)], check=True, stdout=subprocess.PIPE)
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return figures
 
 
 def main() -> None:
-    """Both walks, or the one that --proofs asks for."""
+    """Run both sizes, or only the one given by --proofs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="under a minute")
-    parser.add_argument("--proofs", type=int, help="one walk of so many proofs in this process")
+    parser.add_argument("--proofs", type=int, help="one run with this many proofs in this process")
     asked = parser.parse_args()
     if asked.proofs:
         print(json.dumps(walk(asked.proofs)))

@@ -1,4 +1,4 @@
-"""Writes docs/curriculum-keys.md: every key of a curriculum's file, from the classes that check it."""
+"""Generates docs/curriculum-keys.md, the reference of a curriculum file's keys, from the classes that check it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ here is refused. [examples/nano-iterate](../examples/nano-iterate/curriculum.tom
 SETTINGS = "`settings` of `[verifier]`, `[meta_verifier]`, `[enhanced]`, `[generator]`"
 ELSEWHERE = {
     ("Top level", "name"): "the file's name without `.toml`",
-    ("Top level", "prompts"): "that of the problems",
+    ("Top level", "prompts"): "the problems' pack",
     (SETTINGS, "decay_steps"): "the stage's `steps`",
-    (SETTINGS, "temperature"): "that of `[sampling]`",
-    (SETTINGS, "seed"): "the curriculum's",
+    (SETTINGS, "temperature"): "the temperature in `[sampling]`",
+    (SETTINGS, "seed"): "the curriculum's seed",
 }
-"""Defaults that follow from something else."""
+"""Defaults that depend on other keys."""
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
@@ -39,13 +39,13 @@ def main() -> None:
 
 
 def page() -> str:
-    """The whole file."""
+    """The text of the page."""
     sections = {"Top level": CurriculumSpec, **_sections(CurriculumSpec, ""), SETTINGS: GrpoSettings}
     return "\n".join([HEAD, *(_table(title, kind) for title, kind in sections.items())])
 
 
 def _sections(kind: type[BaseModel], prefix: str) -> dict[str, type[BaseModel]]:
-    """The tables of TOML under a class by their title; those of one class share it."""
+    """The TOML tables below a class, by title. Tables with the same class share one title."""
     found: dict[type[BaseModel], list[str]] = {}
     for name, field in kind.model_fields.items():
         if inner := _section(field):
@@ -86,7 +86,7 @@ def _bounds(field: FieldInfo) -> Iterator[str]:
     for limit in field.metadata:
         yield from (f"{sign} {getattr(limit, name)}" for name, sign in SIGNS.items() if hasattr(limit, name))
         if hasattr(limit, "min_length"):
-            yield f"{limit.min_length} or more of them"
+            yield f"at least {limit.min_length}"
     yield from (f"`{json.dumps(choice)}`" for choice in _choices(field.annotation))
 
 

@@ -44,67 +44,70 @@ ABLATED: dict[Ablation, StageKind] = {"no-meta": "enhanced", "no-self": "generat
 
 
 class Files(Section):
-    """Your problems, and D_v and D_mv as people graded them, where no domain poses and no checker grades.
+    """Your own problems, and the proofs and analyses that people graded (D_v, D_mv), instead of a domain.
 
-    JSON or JSONL, relative to the curriculum's file. Of all questions 8 in 10 are for training, one for the gate, one
-    for measuring: a question's digest says which.
+    JSON or JSONL, with paths relative to the curriculum's file. 8 of 10 questions are for training, one for the gate,
+    one for measuring; the digest of a question decides.
     """
 
-    problems: Path = Field(strict=False, description="problems, in rows as a run file's")
+    problems: Path = Field(strict=False, description="problems, in the rows of a run's problem file")
     proofs: Path = Field(strict=False, description="D_v: rows of question, solution and score")
     analyses: Path | None = Field(
         None,
         strict=False,
-        description="D_mv: rows of question, solution, analysis and quality; left out: nobody graded any",
+        description="D_mv: rows of question, solution, analysis and quality; unset: there are no graded analyses",
     )
 
 
 class ColdStart(Section):
-    """Supervised steps on the domain's demonstrations, before anything is learnt by reward."""
+    """Supervised steps on the domain's demonstrations, before the training by rewards."""
 
-    steps: int = Field(600, ge=0, description="supervised steps; 0: no such stage")
-    batch: int = Field(48, ge=1, description="demonstrations a step")
-    learning_rate: float = Field(1.5e-3, gt=0, description="AdamW's largest step size: warmed up, then falling")
+    steps: int = Field(600, ge=0, description="supervised steps; 0 leaves the stage out")
+    batch: int = Field(48, ge=1, description="demonstrations in a step")
+    learning_rate: float = Field(
+        1.5e-3, gt=0, description="AdamW's largest learning rate, after a warm-up; then it falls"
+    )
 
 
 class Data(Section):
-    """How large D_v and D_mv are at most, and what they are sampled at.
+    """The sizes of D_v and D_mv, and their sampling temperatures.
 
-    Of files only `proofs`, `analyses` and `validation` count.
+    With [files], only `proofs`, `analyses` and `validation` are used.
     """
 
-    problems: int = Field(2000, ge=2, description="problems that D_v's proofs are written of, one a temperature")
-    proofs: int = Field(2000, ge=2, description="the most proofs of D_v; half of them flawed")
-    analyses: int = Field(2400, ge=2, description="the most analyses of D_mv; qualities balanced")
+    problems: int = Field(2000, ge=2, description="problems for D_v; each gets one proof for each temperature")
+    proofs: int = Field(2000, ge=2, description="the most proofs in D_v, half of them flawed")
+    analyses: int = Field(2400, ge=2, description="the most analyses in D_mv, balanced by quality")
     temperatures: tuple[float, ...] = Field(
-        (1.0, 1.25), min_length=1, strict=False, description="what D_v's proofs are sampled at, each in turn"
+        (1.0, 1.25), min_length=1, strict=False, description="sampling temperatures of D_v's proofs, used in turn"
     )
     analysis_temperatures: tuple[float, ...] = Field(
-        (1.0, 1.5), min_length=1, strict=False, description="what D_mv's analyses are sampled at, each in turn"
+        (1.0, 1.5), min_length=1, strict=False, description="sampling temperatures of D_mv's analyses, used in turn"
     )
-    validation: int = Field(300, ge=2, description="the most cases of the validation split that the gate compares on")
+    validation: int = Field(300, ge=2, description="the most validation cases on which the gate compares versions")
 
 
-STEPS, GROUPS = "GRPO steps; 0: no such stage", "prompts a step"
+STEPS = "GRPO steps; 0 leaves the stage out"
+GROUPS = "prompts in a step"
 
 
 class GrpoStage(Section):
-    """One stage of GRPO. The step size falls to a tenth until its end, unless `settings` have another `decay_steps`."""
+    """One GRPO stage. The learning rate falls to a tenth until its end, unless `settings` set `decay_steps`."""
 
     steps: int = Field(ge=0, description=STEPS)
     groups: int = Field(32, ge=1, description=GROUPS)
-    samples: int = Field(8, ge=2, description="answers a prompt: a group")
-    settings: dict[str, Any] = Field(default_factory=dict, description="GRPO's own, checked by the trainer")
+    samples: int = Field(8, ge=2, description="answers to each prompt: the group size")
+    settings: dict[str, Any] = Field(default_factory=dict, description="GRPO's settings, checked by the trainer")
 
 
 class VerifierStage(GrpoStage):
-    """The verifier, by its score alone."""
+    """The verifier, rewarded by its scores only."""
 
     steps: int = Field(24, ge=0, description=STEPS)
 
 
 class MetaVerifierStage(GrpoStage):
-    """The meta-verifier, by the quality it gives."""
+    """The meta-verifier, rewarded by its quality scores."""
 
     steps: int = Field(20, ge=0, description=STEPS)
     groups: int = Field(48, ge=1, description=GROUPS)
@@ -113,71 +116,73 @@ class MetaVerifierStage(GrpoStage):
 class EnhancedStage(GrpoStage):
     """The verifier with R_meta, on D_v and D_mv together.
 
-    Where [files] hold the grades nothing is refreshed, for nobody is there to grade new analyses.
+    With [files] there are no refreshes, because no checker can grade new analyses.
     """
 
     steps: int = Field(50, ge=0, description=STEPS)
     groups: int = Field(36, ge=1, description=GROUPS)
-    meta_groups: int = Field(12, ge=0, description="how many of the groups are of D_mv: fewer than `groups`")
-    refresh: int = Field(8, ge=1, description="every so many steps D_mv gets analyses of the newest verifier")
-    refresh_steps: int = Field(8, ge=0, description="steps that the meta-verifier then takes on it")
+    meta_groups: int = Field(12, ge=0, description="how many of the groups are from D_mv; fewer than `groups`")
+    refresh: int = Field(
+        8, ge=1, description="steps between two refreshes, which add the newest verifier's analyses to D_mv"
+    )
+    refresh_steps: int = Field(8, ge=0, description="the meta-verifier's steps in a refresh")
 
     @model_validator(mode="after")
     def _both_kinds(self) -> EnhancedStage:
         if self.steps and self.meta_groups >= self.groups:
-            raise ValueError(f"meta_groups = {self.meta_groups} leaves none of groups = {self.groups} to D_v")
+            raise ValueError(f"meta_groups = {self.meta_groups} leaves none of groups = {self.groups} for D_v")
         return self
 
 
 class GeneratorStage(GrpoStage):
-    """The generator, rewarded by the judges alone, eq. (5)."""
+    """The generator, rewarded only by the verifier and the meta-verifier, eq. (5)."""
 
     steps: int = Field(40, ge=0, description=STEPS)
-    critiques: int = Field(4, ge=1, description="critiques a proof: their mean score is R_Y")
-    metas: int = Field(3, ge=1, description="meta-critiques a self-evaluation that reports an issue")
-    alpha: float = Field(PAPER_ALPHA, ge=0, le=1, description="weight of R_Y, what the judges say of the proof")
-    beta: float = Field(PAPER_BETA, ge=0, le=1, description="weight of R_Z, what its self-evaluation is worth")
+    critiques: int = Field(4, ge=1, description="critiques of each proof; their mean score is R_Y")
+    metas: int = Field(3, ge=1, description="meta-critiques of each self-evaluation that reports an issue")
+    alpha: float = Field(PAPER_ALPHA, ge=0, le=1, description="weight of R_Y, the proof's score by the verifier")
+    beta: float = Field(PAPER_BETA, ge=0, le=1, description="weight of R_Z, the reward of the self-evaluation")
 
 
 class Labels(Section):
-    """New proofs get labels from the judges alone.
+    """New proofs, labelled only by the verifier and the meta-verifier.
 
-    The generator that served before writes some, too, for the newest one makes few mistakes to learn from.
+    The previous generator writes some of them, because the newest makes few mistakes to learn from.
     """
 
-    problems: int = Field(256, ge=1, description="new problems; of `harder` as many")
-    earlier: bool = Field(True, description="the generator that served before writes as many proofs")
-    proofs_per_problem: int = Field(2, ge=1, description="proofs a problem and generator")
+    problems: int = Field(256, ge=1, description="new problems, and as many of `harder`")
+    earlier: bool = Field(True, description="whether the previous generator writes as many proofs")
+    proofs_per_problem: int = Field(2, ge=1, description="proofs for each problem and generator")
     rule: Labeling = Labeling(n=8, m=3, k=2)
 
 
 class Consolidate(Section):
-    """Rejection fine-tuning on the best answers of every role."""
+    """Rejection fine-tuning on the best answers of all roles."""
 
-    prompts: int = Field(600, ge=1, description="the most prompts of each role")
-    samples: int = Field(4, ge=1, description="answers a prompt")
-    keep: float = Field(0.99, ge=0, le=1, description="the reward that an answer must have earned")
-    epochs: int = Field(1, ge=1, description="how often it goes through the answers")
-    batch: int = Field(64, ge=1, description="answers an optimizer update")
-    learning_rate: float = Field(2e-4, gt=0, description="AdamW's step size; falls to a tenth")
+    prompts: int = Field(600, ge=1, description="the most prompts for each role")
+    samples: int = Field(4, ge=1, description="answers to each prompt")
+    keep: float = Field(0.99, ge=0, le=1, description="the least reward of an answer to train on")
+    epochs: int = Field(1, ge=1, description="passes over the answers")
+    batch: int = Field(64, ge=1, description="answers in an optimizer update")
+    learning_rate: float = Field(2e-4, gt=0, description="AdamW's learning rate; falls to a tenth")
     tokens_per_pass: int = Field(
-        16384, ge=1, description="padded tokens in one forward pass: memory and speed, not the loss"
+        16384, ge=1, description="padded tokens in a forward pass: sets memory and speed, not the loss"
     )
 
 
 class Gate(Section):
-    """A version is promoted unless it is worse than the one before on the validation split by more than the noise."""
+    """A version is promoted unless it is worse than its predecessor on the validation split by more than the noise."""
 
-    z: float = Field(1.96, ge=0, description="how many standard errors of the paired difference count as noise")
+    z: float = Field(1.96, ge=0, description="the noise, in standard errors of the paired difference")
 
 
 class Watch(Section):
-    """What stops a stage: signs that a reward is gamed and not earned."""
+    """The limits that stop a stage, since exceeding them is a sign of reward hacking."""
 
-    window: int = Field(5, ge=1, description="the limits hold for means over so many last steps")
+    window: int = Field(5, ge=1, description="the last steps over whose means the limits hold")
     format: float = Field(0.8, ge=0, le=1, description="the least share of readable answers")
-    shorter: float = Field(0.4, gt=0, le=1, description="the least length of answers, by that of the first steps")
-    longer: float = Field(2.5, ge=1, description="the largest length of answers, by that of the first steps")
+    shorter: float = Field(0.4, gt=0, le=1, description="the least length of answers, relative to the first steps")
+    longer: float = Field(2.5, ge=1, description="the largest length of answers, relative to the first steps")
     same_score: float = Field(0.9, gt=0, le=1, description="the largest share of one score among a judge's answers")
 
 
@@ -187,7 +192,7 @@ SAMPLED: dict[StageKind, ModelRole] = {
     "enhanced": "verifier",
     "generator": "generator",
 }
-"""The stages of GRPO, and whose answers they train on."""
+"""The GRPO stages, and the role whose answers each trains on."""
 
 ENGINE_MEMORY = {"max_batch", "models_kept", "prompt_tokens_kept", "threads", "tokens_per_pass"}
 CHANGEABLE: dict[str, Any] = {
@@ -197,8 +202,8 @@ CHANGEABLE: dict[str, Any] = {
     "consolidate": True,
     "watch": True,
 }
-"""What may be said anew of a curriculum that began, for days of work hang on it: where files lie, what memory is used,
-what stops a stage, and how a consolidation is done. All else that is learnt by is frozen.
+"""The settings that may change after a curriculum was started: file locations, memory, the limits that stop a stage,
+and the consolidation. All other settings that affect learning are frozen.
 """
 
 
@@ -212,29 +217,29 @@ class Stage(Section):
 
 
 def _prompts(checked: dict[str, Any]) -> str:
-    """The pack that fits the problems; of a wrong domain, which is not among what is checked, any."""
+    """The prompt pack for the problems; for an invalid domain, which is reported elsewhere, any."""
     return prompts_of(None if checked.get("files") else checked.get("domain"))
 
 
 class CurriculumSpec(Section):
-    """A whole curriculum."""
+    """The whole curriculum."""
 
-    name: str = Field(description="what the store and `proofloop runs` call it")
-    seed: int = Field(0, description="of everything that is drawn; `--seed` sets another")
-    domain: str = Field("nano", description="whose problems, and whose checker in the place of graders")
-    files: Files | None = Field(None, description="in the place of a domain")
+    name: str = Field(description="the curriculum's name in the store and for `proofloop runs`")
+    seed: int = Field(0, description="the random seed; `--seed` overrides it")
+    domain: str = Field("nano", description="the domain that poses problems and whose checker replaces graders")
+    files: Files | None = Field(None, description="your own problems and grades, instead of a domain")
     harder: str | None = Field(
         None,
-        description="a domain of harder problems: labels from iteration 1 on, half of the generator's from 2 on",
+        description="a domain of hard problems: labels from iteration 1 on, half of the generator's problems from 2 on",
     )
     prompts: str = Field(
         default_factory=_prompts,
         description="the prompt pack; a domain has its own, and files have `math`",
     )
-    start: str = Field("nano-base", description="the model that every role begins with; with [files] to be said")
-    iterations: int = Field(2, ge=1, le=16, description="how often the stages are gone through")
+    start: str = Field("nano-base", description="the model that all roles start with; required with [files]")
+    iterations: int = Field(2, ge=1, le=16, description="how many times the stages are repeated")
     ablations: tuple[Ablation, ...] = Field(
-        (), strict=False, description="stages beside those of iteration 1, for comparison; they never serve"
+        (), strict=False, description="additional stages in iteration 1 for comparison; their versions never serve"
     )
     engine: EngineSection = EngineSection()
     sampling: SamplingSection = SamplingSection()
@@ -252,14 +257,14 @@ class CurriculumSpec(Section):
     measured: int = Field(
         256,
         ge=0,
-        description="problems of the test split to measure every version on in the end, of `harder` as many; 0: none",
+        description="test problems on which all versions are measured at the end, and as many of `harder`; 0: none",
     )
     base: Path = Field(Path(), strict=False)
 
     @model_validator(mode="after")
     def _ablations_are_stages(self) -> CurriculumSpec:
         if len(set(self.ablations)) < len(self.ablations):
-            raise ValueError(f"ablations = {list(self.ablations)} names one twice: each is one stage")
+            raise ValueError(f"ablations = {list(self.ablations)} names one twice; name each once")
         if "no-meta" in self.ablations and not self.enhanced.steps:
             raise ValueError("ablation no-meta needs steps in [enhanced]: it is that stage without R_meta")
         return self
@@ -332,7 +337,9 @@ def load_curriculum(file: Path) -> CurriculumSpec:
     keys.check_id(spec.name, f"name in {file}")
     for key, domain in (("domain", spec.domain), ("harder", spec.harder)):
         if domain is not None and domain not in domain_names():
-            raise ConfigError(f"{key} = {domain!r} in {file}: unknown domain", f"one of: {', '.join(domain_names())}")
+            raise ConfigError(
+                f"{key} = {domain!r} in {file}: unknown domain", f"use one of: {', '.join(domain_names())}"
+            )
     if spec.files:
         _check_beside_files(spec.model_fields_set, file)
     check_loads_versions(spec.engine, "a curriculum", str(file))
@@ -343,13 +350,16 @@ def load_curriculum(file: Path) -> CurriculumSpec:
 def _check_beside_files(given: set[str], file: Path) -> None:
     """Raise ConfigError for keys that files make meaningless, or necessary."""
     if "domain" in given:
-        raise ConfigError(f"domain and [files] in {file}: problems come from one of them", "leave one of them out")
+        raise ConfigError(f"domain and [files] in {file}: problems come from only one of them", "leave one of them out")
     if "cold_start" in given:
-        raise ConfigError(f"[cold_start] in {file}: [files] have no demonstrations", "start with an instructed model")
+        raise ConfigError(
+            f"[cold_start] in {file}: there are no demonstrations for [files]",
+            "leave [cold_start] out, and set start to a model that follows instructions",
+        )
     if "start" not in given:
         raise ConfigError(
-            f"start is missing in {file}: with [files] the first model is yours",
-            "name one that follows instructions, as the engine knows it",
+            f"start is missing in {file}: a curriculum with [files] has no default model",
+            "set start to a model that follows instructions, by the name that the engine uses",
         )
 
 
@@ -358,7 +368,7 @@ def _check_keep(spec: CurriculumSpec, file: Path) -> None:
     keep, most = spec.consolidate.keep, spec.generator.alpha + spec.generator.beta
     if keep > most:
         raise ConfigError(
-            f"[consolidate] keep = {keep:g} in {file} is more than any proof can earn: [generator] alpha + beta ="
+            f"[consolidate] keep = {keep:g} in {file} is above a proof's largest reward, [generator] alpha + beta ="
             f" {most:g}",
             f"lower keep to less than {most:g}, or let alpha and beta add up to 1",
         )

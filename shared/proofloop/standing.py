@@ -60,8 +60,8 @@ def freeze(store: Store, spec: CurriculumSpec) -> PromptPack:
     begun = spec if is_new else read_frozen(store.get(keys.curriculum(spec.name)), CurriculumSpec)
     if change := first_difference(spec, begun, apart_from=CHANGEABLE):
         raise ConfigError(
-            f"curriculum {spec.name!r} was begun with another file: {change}",
-            "it is frozen; give the new one another name",
+            f"curriculum {spec.name!r} was started with different settings: {change}",
+            "a started curriculum cannot be changed; give the new one a different name",
         )
     if spec.files:
         _freeze_files(store, spec, spec.files)
@@ -84,9 +84,9 @@ def _freeze_files(store: Store, spec: CurriculumSpec, files: Files) -> None:
     for path, digest in now.items():
         if begun[path] != digest:
             raise ConfigError(
-                f"{path} is not as it was when curriculum {spec.name!r} began: SHA-256 {digest[:12]}, then"
+                f"{path} has changed since curriculum {spec.name!r} was started: its SHA-256 is {digest[:12]}, and was"
                 f" {begun[path][:12]}",
-                "put the old file back, or give a curriculum on the new one another name",
+                "restore the old file, or start a curriculum with a different name on the new one",
             )
 
 

@@ -376,7 +376,7 @@ def test_an_engine_that_cannot_train_is_refused_before_anything_runs(tmp_path: P
 
 
 def test_a_consolidation_without_a_good_answer_is_no_version(tmp_path: Path):
-    with pytest.raises(ProofloopError, match=r"no answer earned \[consolidate\] keep = 0.99; the best earned 0\n"):
+    with pytest.raises(ProofloopError, match=r"no answer reaches \[consolidate\] keep = 0.99; the best reward is 0\n"):
         run(small(**NO_TRAINING, sampling=ALL_TOO_SHORT), tmp_path)
 
 
@@ -392,7 +392,7 @@ def test_a_consolidation_that_kept_nothing_goes_on_with_a_lower_keep(tmp_path: P
         run(strict, tmp_path)
     said: list[str] = []
     assert "1-consolidate" in manifests(run(lower, tmp_path, say=said.append), lower)
-    assert "from here on not as it was begun: [consolidate] keep = 0.5, was 0.9" in said
+    assert "changed since the curriculum began: [consolidate] keep = 0.5, was 0.9" in said
 
 
 def test_a_second_process_on_the_same_curriculum_is_refused(tmp_path: Path):

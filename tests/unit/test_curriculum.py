@@ -202,7 +202,7 @@ def test_an_engine_that_is_away_is_asked_again_until_it_stays_away(monkeypatch: 
     monkeypatch.setattr("proofloop_trainer.curriculum.asking.PAUSES_S", (0.0, 0.0))
     away = EngineError("no route", retryable=True)
     assert [each.text for each in asker("verifier", away, away, "a").ask(["p"])[0]] == ["a"]
-    with pytest.raises(ProofloopError, match="the engine cannot answer: no route; call again to go on"):
+    with pytest.raises(ProofloopError, match="the engine cannot answer: no route; run the command again to continue"):
         asker("verifier", away, away, away).ask(["p"])
     with pytest.raises(ProofloopError, match="no such model"):
         asker("verifier", EngineError("no such model", retryable=False), "a").ask(["p"])
@@ -219,7 +219,7 @@ def test_what_came_before_the_engine_went_away_is_not_asked_for_again(tmp_path: 
     again = asker("verifier", "b", "c", kept=kept)
     assert [[answer.text for answer in group] for group in again.ask(["p", "q"], 2)] == [["a", "b"], ["c", "d?"]]
     assert [request.id for request in again.engine.requests] == [each.id for each in first.engine.requests[1:3]]
-    assert said == ["verifier answers 2/4 are there already"]
+    assert said == ["verifier answers: 2/4 are stored already"]
     kept.clear()
     assert list(store.list("answers/")) == []
 
@@ -358,7 +358,7 @@ HONEST = look([sample(0.0), sample(1.0), sample(0.5)])
         ([sample(0.0)] * 8, "always-0 verifier: 100%"),
         ([sample(1.0)] * 8 + [sample(said, role="meta_verifier") for said in (0.0, 0.5, 1.0)], "always-1 verifier"),
         ([sample(None), sample(None), sample(0.0), sample(1.0)], "format drift: 50%"),
-        ([sample(0.0, tokens=40), sample(1.0, tokens=40)], "length drift: 40 tokens an answer, 10 at the beginning"),
+        ([sample(0.0, tokens=40), sample(1.0, tokens=40)], "length drift: 40 tokens per answer, 10 at the beginning"),
         ([sample(0.0, tokens=2), sample(1.0, tokens=2)], "length drift: 2 tokens"),
     ],
 )
@@ -425,8 +425,14 @@ def test_a_wrong_key_is_named_with_what_is_known(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('harder = "nano-lng"\n', r"^harder = 'nano-lng' in .*c.toml: unknown domain\nhint: one of: nano, nano-long$"),
-        ('domain = "geometry"\n', r"^domain = 'geometry' in .*c.toml: unknown domain\nhint: one of: nano, nano-long$"),
+        (
+            'harder = "nano-lng"\n',
+            r"^harder = 'nano-lng' in .*c.toml: unknown domain\nhint: use one of: nano, nano-long$",
+        ),
+        (
+            'domain = "geometry"\n',
+            r"^domain = 'geometry' in .*c.toml: unknown domain\nhint: use one of: nano, nano-long$",
+        ),
         ('ablations = ["no-self", "no-mta"]\n', r"^ablations\[1\] = 'no-mta' in .*c.toml: Input should be 'no-meta'"),
         ('[data]\ntemperatures = ["1"]\n', r"^\[data\] temperatures\[0\] = '1' in .*c.toml: Input should be a valid"),
     ],
@@ -458,7 +464,7 @@ def test_a_stage_that_is_given_something_else_keeps_its_steps(tmp_path: Path):
 
 def test_an_enhanced_stage_has_groups_of_both_data_sets(tmp_path: Path):
     (tmp_path / "c.toml").write_text("[enhanced]\ngroups = 12\n")
-    with pytest.raises(ConfigError, match="meta_groups = 12 leaves none of groups = 12 to D_v"):
+    with pytest.raises(ConfigError, match="meta_groups = 12 leaves none of groups = 12 for D_v"):
         load_curriculum(tmp_path / "c.toml")
 
 
@@ -514,7 +520,7 @@ def test_a_curriculum_is_not_begun_with_a_server_that_goes_on_with_its_first_mod
 
 def test_a_consolidation_that_could_keep_no_proof_is_refused(tmp_path: Path):
     (tmp_path / "c.toml").write_text("[generator]\nbeta = 0.0\n")
-    said = r"keep = 0.99 in .* is more than any proof can earn: \[generator\] alpha \+ beta = 0.76\nhint: "
+    said = r"keep = 0.99 in .* is above a proof.s largest reward, \[generator\] alpha \+ beta = 0.76\nhint: "
     with pytest.raises(ConfigError, match=said):
         load_curriculum(tmp_path / "c.toml")
     (tmp_path / "c.toml").write_text("[generator]\nbeta = 0.0\n[consolidate]\nkeep = 0.75\n")
@@ -532,7 +538,7 @@ FILES = 'start = "mine"\n[files]\nproblems = "p.jsonl"\nproofs = "v.jsonl"\nanal
         (FILES + "[cold_start]\nsteps = 5\n", r"\[cold_start\] in .*: \[files\] have no demonstrations"),
         (FILES.replace("analyses", "#"), r"\[files\] analyses is missing: give it, or meta_verifier.steps = 0"),
         (FILES.replace("proofs", "#"), r"\[files\] proofs is missing"),
-        (FILES.replace("start", "#"), r"start is missing in .*: with \[files\] the first model is yours"),
+        (FILES.replace("start", "#"), r"start is missing in .*: a curriculum with \[files\] has no default model"),
     ],
 )
 def test_files_that_do_not_go_with_the_rest_are_refused(tmp_path: Path, text: str, said: str):
@@ -564,7 +570,9 @@ def test_a_file_that_changed_since_the_curriculum_began_is_refused_until_it_is_p
     freeze(store, spec)
     with (tmp_path / f"{name}.jsonl").open("a") as file:
         file.write('{"question": "more"}\n')
-    said = rf"^{name}.jsonl is not as it was when curriculum 'c' began: SHA-256 \w+, then \w+\nhint: put the old file"
+    said = (
+        rf"^{name}.jsonl has changed since curriculum 'c' was started: its SHA-256 is \w+, and was \w+\nhint: restore"
+    )
     with pytest.raises(ConfigError, match=said):
         freeze(store, spec)
     freeze(store, spec.model_copy(update={"name": "d"}))
@@ -580,7 +588,7 @@ ROW = {"problem": QUESTION, "proof": SOLUTION, "score": 0.5}
     [
         (
             {**ROW, "score": 0.7},
-            r"^row 2 of .*: score = 0.7: Input should be 0.0, 0.5 or 1.0\nhint: each has",
+            r"^row 2 of .*: score = 0.7: Input should be 0.0, 0.5 or 1.0\nhint: each row has",
         ),
         ({**ROW, "proof": ""}, r"^row 2 of .*: proof = '': String should have at least 1 character"),
         ({"proof": "x", "score": 1}, r"^row 2 of .*: question: Field required"),
@@ -612,7 +620,7 @@ def test_another_curriculum_of_the_same_name_is_refused(tmp_path: Path):
         "verifier": {"settings": {"tokens_per_pass": 99}},
     }
     freeze(store, CurriculumSpec.model_validate({"name": "c", "base": tmp_path, **less_memory}))
-    with pytest.raises(ConfigError, match=r"begun with another file: .* = .*, was "):
+    with pytest.raises(ConfigError, match=r"was started with different settings: .* = .*, was "):
         freeze(store, CurriculumSpec(name="c", seed=1))
 
 

@@ -55,7 +55,7 @@ def test_nothing_is_told_to_processes_that_wait_in_a_step_which_the_first_broke_
     monkeypatch.setattr(ranks, "rank", lambda: 0)
     with pytest.raises(ZeroDivisionError), enough_for("a step"):
         raise ZeroDivisionError
-    with pytest.raises(ProofloopError, match="left the others waiting"):
+    with pytest.raises(ProofloopError, match="left the other processes waiting"):
         ranks.tell(Order(call="step"))
 
 

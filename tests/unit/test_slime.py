@@ -121,7 +121,7 @@ def test_a_stages_batches_are_written_with_the_arguments_of_its_settings(root: P
     assert [each["reward"] for each in first] == [-0.5, 0.5]
     arguments = (tmp_path / "out" / "arguments.txt").read_text().split()
     assert arguments[arguments.index("--eps-clip-high") + 1] == "0.28" and "--use-kl-loss" not in arguments
-    assert (tmp_path / "out" / "notes.txt").read_text().startswith("epochs = 2: slime goes through a batch once")
+    assert (tmp_path / "out" / "notes.txt").read_text().startswith("epochs = 2: slime passes over a batch once")
 
 
 def test_a_stage_that_is_not_there_and_a_folder_that_is_are_named(root: Path, tmp_path: Path):

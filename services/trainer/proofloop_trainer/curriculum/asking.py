@@ -104,7 +104,8 @@ class Asker:
         refused, seen = sum(answer is None for answer in asked.answers.values()), len(asked.answers)
         if refused > REFUSED_SHARE * seen:
             raise ProofloopError(
-                f"the engine refused {refused} of {seen} calls of the {self.role}, more than {REFUSED_SHARE:.0%}"
+                f"the engine refused {refused} of {seen} calls of the {self.role}, more than {REFUSED_SHARE:.0%}\n"
+                "hint: the prompts may be too long for the model; see the engine's log, then run the command again"
             )
 
     def _answer(self, request: GenerationRequest, asked: Asked) -> Generation | None:
@@ -116,7 +117,9 @@ class Asker:
                 return None
             except EngineError as error:
                 if not error.retryable or pause_s is None:
-                    raise ProofloopError(f"the engine cannot answer: {error}; call again to go on") from error
+                    raise ProofloopError(
+                        f"the engine cannot answer: {error}; run the command again to continue"
+                    ) from error
                 if self.stopping.wait(pause_s):
                     raise Interrupted("asked to stop") from None
                 asked.running[request.id] = self.engine.submit(request)
@@ -156,7 +159,7 @@ class Asked:
         self._kept, self._what = kept, f"{role.replace('_', '-')} answers"
         self._count = Count(len(requests), len(self.answers))
         if self.answers:
-            kept.say(f"{self._what} {self._count.at(len(self.answers))} are there already")
+            kept.say(f"{self._what}: {self._count.at(len(self.answers))} are stored already")
 
     def add(self, request: GenerationRequest, answer: Generation | None) -> None:
         """What the engine refused or broke off is asked for again by the next process."""
@@ -170,9 +173,9 @@ class Asked:
             return
         try:
             self.keep()
-            self._kept.say(f"{self._what} {self._count.at(len(self.answers))}")
-        except StoreError as error:  # a store that is away for a moment ends no rollout
-            self._kept.say(f"{self._what} {self._count.at(len(self.answers))}, and cannot be kept yet: {error}")
+            self._kept.say(f"{self._what}: {self._count.at(len(self.answers))}")
+        except StoreError as error:  # a store that is unavailable for a moment ends no rollout
+            self._kept.say(f"{self._what}: {self._count.at(len(self.answers))}, not stored yet: {error}")
 
     def keep(self) -> None:
         """Store what came, in turn or not."""

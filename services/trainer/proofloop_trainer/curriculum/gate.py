@@ -63,9 +63,9 @@ def compare(
     judges, questions = work.judges(served, "gate"), asked(cases)
     if not questions:
         raise ProofloopError(
-            f"nothing is held out to compare versions of the {role} by: {len(cases.proofs)} graded proofs, and"
+            f"there are no validation cases to compare versions of the {role}: {len(cases.proofs)} graded proofs and"
             f" {len(cases.analyses)} analyses that report an issue\n"
-            "hint: a higher [data] validation, or a longer cold start"
+            "hint: raise [data] validation, or train the cold start longer"
         )
     values = [value(work, version, cases, judges) for version in (before, after)]
     name = figure if work.grades is None or role == "meta_verifier" else f"{figure}, by the judges in service"

@@ -55,7 +55,7 @@ def read_graded(file: Path, kind: type[Graded]) -> tuple[Graded, ...]:
     """The rows of a file, the same one once. Raises ConfigError that names the first bad row."""
     rows = dict.fromkeys(_read(row, f"row {number} of {file}", kind) for number, row in enumerate(read_rows(file), 1))
     if not rows:
-        raise ConfigError(f"{file} has no rows", f"each has {_fields(kind)}")
+        raise ConfigError(f"{file} has no rows", f"give rows with {_fields(kind)}")
     return tuple(rows)
 
 
@@ -71,7 +71,7 @@ def _read(row: Any, place: str, kind: type[Graded]) -> Graded:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "it"
         shown = f" = {first['input']!r:.60}" if first["type"] not in ("missing", "model_type") else ""
-        raise ConfigError(f"{place}: {key}{shown}: {first['msg']}", f"each has {_fields(kind)}") from error
+        raise ConfigError(f"{place}: {key}{shown}: {first['msg']}", f"each row has {_fields(kind)}") from error
 
 
 def _fields(kind: type[Graded]) -> str:

@@ -83,7 +83,7 @@ def _teller(work: Work, name: str) -> Callable[[Progress], None]:
         nonlocal said
         if time.monotonic() - said > EVERY_S:
             said = time.monotonic()
-            work.say(f"{name}: {progress.labeled}/{progress.planned} proofs have their label")
+            work.say(f"{name}: {progress.labeled}/{progress.planned} proofs labelled")
 
     return tell
 

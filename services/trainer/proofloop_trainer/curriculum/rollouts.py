@@ -152,7 +152,10 @@ def _samples(
 def _sample(group: str, number: int, answer: Generation, reward: Reward, said: float | None) -> TrainingSample:
     """`said` is kept beside the reward's parts: what an answer claims, whatever it earned, is what is watched."""
     if answer.tokens is None:
-        raise ConfigError("the engine gives no token ids with log-probabilities", "training needs both")
+        raise ConfigError(
+            "the engine returns no token ids with log-probabilities, which training needs",
+            'use an engine that returns both, such as "local"',
+        )
     return TrainingSample(
         key=f"{group}/{number:03d}",
         group=group,

@@ -244,8 +244,9 @@ def _best_answers(work: Work, stage: Stage, served: Served, wanted: Consolidate)
         if not any(best.values()):
             most = max((each.reward for samples in asked.values() for each in samples), default=0.0)
             raise ProofloopError(
-                f"stage {stage.name}: no answer earned [consolidate] keep = {wanted.keep:g}; the best earned {most:g}\n"
-                "hint: a lower keep in the file, and call again: it goes on here"
+                f"stage {stage.name}: no answer reaches [consolidate] keep = {wanted.keep:g}; the best reward is"
+                f" {most:g}\n"
+                "hint: lower keep in the file and run the command again; it continues with this stage"
             )
         return BestAnswers(
             tokens=[sample.tokens for samples in best.values() for sample in samples],
@@ -262,8 +263,9 @@ def _say_kept(work: Work, stage: Stage, kept: dict[ModelRole, int]) -> None:
     )
     for role in (role for role, count in kept.items() if not count):
         work.say(
-            f"warning: {stage.name}: no answer of the {role} earned [consolidate] keep = {work.spec.consolidate.keep}:"
-            " the new model learns nothing of this role, and serves it only if the gate finds it no worse"
+            f"warning: {stage.name}: no answer of the {role} has the reward [consolidate] keep ="
+            f" {work.spec.consolidate.keep}: the new model learns nothing for this role, and serves it only if the gate"
+            " finds it no worse"
         )
 
 

@@ -77,7 +77,9 @@ def _batch(work: Work, name: str, role: ModelRole, step: int, version: str, roll
         return found
     samples = tuple(rollout(step, version))
     if not samples:
-        raise ProofloopError(f"{name}: step {step + 1} has no cases to learn from; see its groups and data")
+        raise ProofloopError(
+            f"{name}: step {step + 1} has no cases to learn from\nhint: raise the stage's groups, or give more data"
+        )
     batch = TrainingBatch(
         run_id=work.spec.name,
         role=role,

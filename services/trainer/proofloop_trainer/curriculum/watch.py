@@ -57,16 +57,16 @@ def check(stage: str, sights: Sequence[Sight], limits: Watch) -> None:
         _stop(stage, f"format drift: {readable:.0%} of the answers are readable", f"format = {limits.format}")
     if not limits.shorter * usual <= length <= limits.longer * usual:
         limit = f"shorter = {limits.shorter}, longer = {limits.longer}"
-        _stop(stage, f"length drift: {length:.0f} tokens an answer, {usual:.0f} at the beginning", limit)
+        _stop(stage, f"length drift: {length:.0f} tokens per answer, {usual:.0f} at the beginning", limit)
     for said in last[-1].said:
         if (same := fmean(each.said.get(said, 0.0) for each in last)) > limits.same_score:
-            found = f"{said}: {same:.0%} of its answers say so on balanced cases"
+            found = f"{said}: {same:.0%} of its answers give this score on balanced cases"
             _stop(stage, found, f"same_score = {limits.same_score}")
 
 
 def _stop(stage: str, found: str, limit: str) -> None:
     raise ProofloopError(
         f"stage {stage} was stopped: {found} ([watch] {limit})\n"
-        "hint: read the batches of its last steps; then fewer steps, a smaller learning rate or a larger "
-        "kl_coefficient under a new name; where nothing is wrong, wider limits in [watch], and it goes on"
+        "hint: read the batches of its last steps. Then start a curriculum under a new name with fewer steps, a smaller"
+        " learning rate or a larger kl_coefficient. If nothing is wrong, widen the limits in [watch] and run it again"
     )

@@ -57,10 +57,10 @@ def _iterate(
 ) -> dict[str, StageManifest]:
     pack = freeze(store, spec)
     if change := changed(store, spec):
-        say(f"from here on not as it was begun: {change}")
+        say(f"changed since the curriculum began: {change}")
     work = Work(spec, store, engines, *sources, pack, load_settings().cache, stopping, say, stage="")
     done = manifests(store, spec)
-    drop_unused(spec, store, done)  # whoever wrote the last manifest may have been killed before it could
+    drop_unused(spec, store, done)  # the process that wrote the last manifest may have been killed before its clean-up
     if len(done) < len(spec.stages):
         engines.check(work.run_spec)
     for number, stage in enumerate(spec.stages, start=1):
@@ -80,7 +80,7 @@ def _iterate(
             say(
                 f"{stage.name}: {report.figure} {report.before:.3f} -> {report.after:.3f}, "
                 f"{'promoted' if report.promoted else 'not promoted'}"
-                f"{'' if report.before or report.after else ': nothing was right on either side'}"
+                f"{'' if report.before or report.after else ': no answer was right before or after'}"
             )
     return done
 
