@@ -59,7 +59,9 @@ class Metrics:
             ("role", "outcome"),
         )
         self.retries = counter(
-            "proofloop_retries_total", "Messages put back; reason: asked (the handler asked for a later delivery), store, broker or failure", ("role", "reason")
+            "proofloop_retries_total",
+            "Messages put back; reason: asked (the handler asked for a later delivery), store, broker or failure",
+            ("role", "reason"),
         )
         self.dead_letters = counter("proofloop_dead_letters_total", "Messages given up", ("role",))
         self.in_work = gauge("proofloop_messages_in_work", "Messages being handled now", ("role",))
