@@ -1,15 +1,15 @@
-"""Nothing is lost: services on a real broker and a real store, while workers are killed and both servers go away.
+"""Checks that nothing is lost when workers are killed and the broker and store fail, on a real broker and store.
 
-Every 2 seconds one worker of a random role is killed with SIGKILL and started again. Once each: the broker is killed,
-the broker closes all its connections, the store is away for 20 seconds. The engine is simulated and keeps a ledger of
-its calls. The last line is JSON: `lost`, `duplicates`, `stuck` and `answers_asked_again` must be 0: nothing pays again
-for an answer in the store. `calls_paid_again` must be at most the calls that ran in killed workers and the answers
-that these had not stored (`answers_lost_in_killed_workers`); `calls_paid_again_otherwise` is the part that neither
-explains: a message that its publisher sent twice, because it was not confirmed, may be worked on in two processes.
-`--small`: 60 proofs x 4 critiques, shorter absences. `--engine triton`: 32 proofs x 4 critiques of nano-base on a real
-Triton, which is killed once too; no ledger there.
+Every 2 seconds, one worker of a random role is killed with SIGKILL and started again. Once each, the broker is killed,
+the broker closes all its connections, and the store is unavailable for 20 seconds. The engine is simulated and keeps a
+ledger of its calls. The last line is JSON. `lost`, `duplicates`, `stuck` and `answers_asked_again` must be 0: no
+stored answer is paid again. `calls_paid_again` must be at most the calls that ran in killed workers plus the answers
+that these had not stored (`answers_lost_in_killed_workers`). `calls_paid_again_otherwise` is the rest: a message that
+was published twice, because it was not confirmed, may be handled in two processes.
 
-The servers are those of the tests, started here. `--keep DIR` keeps the logs and the ledger.
+`--small`: 60 proofs x 4 critiques, shorter outages. `--engine triton`: 32 proofs x 4 critiques of nano-base on a real
+Triton, which is killed once too; without a ledger.
+The benchmark starts the test servers itself. `--keep DIR` keeps the logs and the ledger.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ meta_verifier = "nano-base"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is walked and what is done to it. Times in seconds; a server goes when that share is done."""
+    """The size of the run and its failures. Times are in seconds; a server fails when its share of the run is done."""
 
     proofs: int = 2000
     critiques: int = 8
@@ -102,7 +102,7 @@ ON_TRITON = Plan(proofs=32, critiques=4, waiting=8, kill_every_s=2.5, store_away
 
 @dataclass(frozen=True)
 class Paid:
-    """What the ledger says; a call is paid again when its question was asked before.
+    """The figures of the ledger. A call is paid again if the same call was made before.
 
     `answers_lost_in_killed_workers`: calls that ended in a worker that was killed, and whose question was asked again.
     `answers_asked_again`: calls that began when their answer had been in the store for `SEEN_S` seconds.
@@ -118,7 +118,7 @@ class Paid:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of it. `kills` counts workers; `paid` is known of the simulated engine only."""
+    """The results. `kills` counts killed workers; `paid` exists only for the simulated engine."""
 
     proofs: int
     labeled: int
@@ -134,7 +134,7 @@ class Result:
     seconds: float
 
     def figures(self) -> dict[str, float]:
-        """All of it by name."""
+        """All figures by name."""
         figures = asdict(self)
         return figures | (figures.pop("paid") or {})
 
@@ -143,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="about a minute")
     parser.add_argument("--engine", choices=("simulated", "triton"), default="simulated")
-    parser.add_argument("--proofs", type=int, help="another number of proofs")
+    parser.add_argument("--proofs", type=int, help="the number of proofs")
     parser.add_argument("--keep", type=Path, help="keep logs and ledger in this folder")
     asked = parser.parse_args()
     plan = ON_TRITON if asked.engine == "triton" else SMALL if asked.small else Plan()
@@ -157,7 +157,7 @@ def main() -> None:
 
 
 def chaos(plan: Plan, broker: Broker, s3: S3, place: Path, triton: Triton | None = None) -> Result:
-    """Walk by the plan, on Triton if there is one; `place` gets the logs and the ledger."""
+    """Run by the plan, on Triton if one is given; logs and ledger go to `place`."""
     place.mkdir(parents=True, exist_ok=True)
     run = place / "chaos.toml"
     fields = {"problems": plan.proofs // PROOFS_PER_PROBLEM, "per_problem": PROOFS_PER_PROBLEM}
@@ -207,7 +207,7 @@ def break_things(
     posing: subprocess.Popen[bytes],
     triton: Triton | None = None,
 ) -> list[str]:
-    """Kill by the plan until the run is over; which servers were taken away."""
+    """Kill workers and servers by the plan until the run is over; returns the servers that were stopped."""
     dice, began, broken = random.Random(11), time.monotonic(), list[str]()
     absences: list[threading.Thread] = []
     outages: list[tuple[str, float, Callable[[], object]]] = [
@@ -236,7 +236,7 @@ def break_things(
 
 
 def restart(server: Broker | S3 | Triton, away_s: float) -> None:
-    """Kill the server and start it again after so long."""
+    """Kill the server and start it again after the outage."""
     assert server.kill is not None and server.start is not None  # main and the test only pass their own
     server.kill()
     time.sleep(away_s)
@@ -250,7 +250,7 @@ def tell(labeled: int, proofs: int, kills: int, broken: list[str], seconds: floa
 
 
 def count_calls(ledger: Path, killed: list[int], stored: dict[str, float]) -> Paid:
-    """What the ledger's files say; `stored`: when each key was written, in seconds of Unix time."""
+    """The figures from the ledger's files. `stored`: the Unix time in seconds at which each key was written."""
     asked: dict[str, list[float]] = defaultdict(list)
     running, finished = Counter[str](), Counter[str]()
     for file in ledger.iterdir():
@@ -279,7 +279,7 @@ def count_calls(ledger: Path, killed: list[int], stored: dict[str, float]) -> Pa
 
 
 def key_of(question: str) -> str:
-    """Where the answer to a question of the ledger lies: `verifier:<proof>:critique-2` and the like."""
+    """The key of the answer to a call of the ledger, which is named like `verifier:<proof>:critique-2`."""
     _, proof_id, name = question.split(":")
     match name.split("-"):
         case ["critique", index]:
@@ -292,7 +292,7 @@ def key_of(question: str) -> str:
 
 
 def times_stored(s3: S3, fleet: Fleet) -> dict[str, float]:
-    """When each of the run's objects was written, in seconds of Unix time."""
+    """The Unix time in seconds at which each of the run's objects was written."""
     bucket, prefix = (fleet.environment[f"PROOFLOOP_S3_{name}"] for name in ("BUCKET", "PREFIX"))
     found = client_of(s3).list_objects(bucket, f"{prefix}/{keys.run('chaos')}", recursive=True)
     return {each.object_name.removeprefix(f"{prefix}/"): each.last_modified.timestamp() for each in found}

@@ -1,10 +1,10 @@
-"""One role's model changes under load, in the whole system: there, back, and nobody else is touched.
+"""Changes one role's model under load in the whole system, and back; checks that no other role is affected.
 
-Services as processes, a real broker and store, and a Triton for each version of the verifier as the chart renders it:
-its files, and the command of its job. Proofs are posed all the while. Version 1 serves; an upgrade brings the server of
-2 beside it and promotes 2; when nothing asks for 1 any more, its server ends. Then 1 comes back beside 2, `proofloop
-models rollback` puts it in service, and when nothing asks for 2 any more, `helm rollback` renders 1 alone. Afterwards
-the records are read. The last line is JSON:
+Services run as processes on a real broker and store, with a Triton for each version of the verifier as the chart
+renders it: its files, and the command of its job. Proofs are posed all the time. Version 1 serves first. An upgrade
+adds the server of version 2 and promotes 2; when no proof uses 1 any more, its server ends. Then 1 is added again,
+`proofloop models rollback` puts it in service, and when no proof uses 2 any more, `helm rollback` renders 1 alone.
+Finally the benchmark reads the records. The last line is JSON:
 
 failed    answers that the engine gave up, and messages that died
 lost      proofs without a label, and critiques that are not there
@@ -51,7 +51,7 @@ from proofloop.walk import create_run, planned
 BASE, CRITIQUES = "nano-base", 4
 REPLICAS = {"generator": 1, "verifier": 2, "meta_verifier": 1, "labeler": 1}
 CALL_S = 300.0
-"""How long `proofloop models` may take on a busy machine; it is usually under ten seconds."""
+"""The time limit of `proofloop models` on a busy machine; it usually takes less than ten seconds."""
 
 SERVED_S = 1.0
 """After a promotion a generator may give its next proofs to the old version for half a second."""
@@ -83,7 +83,7 @@ stop_early = false
 
 @dataclass(frozen=True)
 class Plan:
-    """Proofs in flight, and those that are labelled between two changes, at least."""
+    """The load: proofs in flight, and the least number of proofs labelled between two changes."""
 
     in_flight: int = 48
     between: int = 150
@@ -121,7 +121,7 @@ def main() -> None:
 
 
 def rollout(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
-    """Change the verifier's model and change it back while proofs are posed; `place` gets the log."""
+    """Change the verifier's model and change it back while proofs are posed; the log goes to `place`."""
     with ExitStack() as stack:
         fleet, store, letters = stack.enter_context(installation(broker, s3, place))
         publish_versions(store, place)
@@ -138,7 +138,7 @@ def rollout(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
 
 @dataclass
 class Release:
-    """The chart's model servers as processes: those that a rendering names run, the others do not."""
+    """The chart's model servers as processes: exactly the rendered ones run."""
 
     fleet: Fleet
     place: Path
@@ -151,7 +151,7 @@ class Release:
             triton.stop()
 
     def apply(self, version: str, keep: list[str]) -> None:
-        """`helm upgrade --wait`, `helm rollback --wait`: the servers, then the job."""
+        """Do the work of `helm upgrade --wait` or `helm rollback --wait`: the servers, then the job."""
         objects = render(values(version, keep))
         servers = {one["metadata"]["annotations"]["proofloop/version"]: name for name, one in models(objects)}
         for gone in self.running - set(servers):
@@ -162,12 +162,12 @@ class Release:
         self.call(*job[1:])
 
     def call(self, *words: str) -> None:
-        """`proofloop ...`. Raises RuntimeError with the end of the log."""
+        """Run `proofloop ...`. Raises RuntimeError with the end of the log if it fails."""
         if self.fleet.call(*words).wait(CALL_S) != 0:
             raise RuntimeError(f"{' '.join(words)} failed: {self.fleet.log.read_text()[-2000:]}")
 
     def _start(self, version: str, files: dict[str, str]) -> None:
-        """A server with the files of its ConfigMap, ready once its model is."""
+        """Start a server with the files of its ConfigMap, and wait until its model is ready."""
         triton, name = self.tritons[version], triton_name(version)
         assert triton.repository and triton.start
         for path in ("config.pbtxt", "1/model.py"):
@@ -193,7 +193,7 @@ class Release:
 
 
 def values(version: str, keep: list[str]) -> Object:
-    """The chart's values of this release; generator and meta-verifier share one server here."""
+    """The chart's values for this release; generator and meta-verifier share one server."""
     verifier = {"model": {"version": version, "keep": keep, "promoteIn": RUN}}
     return {"roles": {"generator": {"model": {"version": BASE}}, "verifier": verifier}}
 
@@ -207,7 +207,7 @@ def models(objects: Object) -> Iterator[tuple[str, Object]]:
 
 @dataclass
 class Rollout:
-    """The run: what is posed, what changes, what the records say afterwards."""
+    """The run: poses proofs, changes the model, and reads the records afterwards."""
 
     plan: Plan
     fleet: Fleet
@@ -240,7 +240,7 @@ class Rollout:
 
     @contextmanager
     def _posing(self, bus: RabbitBus) -> Iterator[None]:
-        """Keep so many proofs in flight meanwhile."""
+        """Keep the planned number of proofs in flight while the block runs."""
         over, events = threading.Event(), planned(load_runspec(self.release.place / "rollout.toml"), self.store)
 
         def pose() -> None:
@@ -266,7 +266,7 @@ class Rollout:
         self._wait(lambda: self._labeled() >= wanted, f"{self.plan.between} more labels {when}")
 
     def _drain(self, version: str) -> None:
-        """Wait until nothing asks for the version any more; it serves no new proof."""
+        """Wait until no proof uses the version, which no longer serves new proofs."""
         began = time.monotonic()
         time.sleep(SERVED_S)
         unfinished = {proof_id for proof_id in self.posed if not self._is_labeled(proof_id)}
@@ -279,7 +279,7 @@ class Rollout:
         self.drains.append(round(time.monotonic() - began, 1))
 
     def _asks(self, proof_id: str, version: str) -> bool:
-        """May this proof, or what becomes of it, still ask for the version?"""
+        """Whether this proof or its critiques may still use the version."""
         proof = find_record(self.store, keys.proof(RUN, proof_id), Proof)
         return proof is not None and proof.verifier_version == version
 
@@ -290,7 +290,7 @@ class Rollout:
         return sum(1 for _ in self.store.list(keys.labels(RUN)))
 
     def _wait(self, is_so: Callable[[], bool], what: str) -> None:
-        """Until it is so. Raises RuntimeError with the end of the log."""
+        """Wait for a condition. Raises RuntimeError with the end of the log."""
         deadline = time.monotonic() + self.plan.limit_s
         print(f"{len(self.posed)} proofs posed; now: {what}", file=sys.stderr)
         while not is_so():
@@ -301,7 +301,7 @@ class Rollout:
             time.sleep(0.3)
 
     def _result(self, seconds: float) -> Result:
-        """Read every record of the run."""
+        """Read all records of the run."""
         proofs = [get_record(self.store, keys.proof(RUN, proof_id), Proof) for proof_id in self.posed]
         found = {proof.id: self._critiques(proof) for proof in proofs}
         metas = [meta for proof in proofs for meta in self._meta_critiques(proof)]

@@ -1,8 +1,8 @@
-"""Draws docs/dashboard.svg: the panels of the chart's dashboard, from five minutes of real services.
+"""Draws docs/dashboard.svg: the panels of the chart's dashboard, recorded from five minutes of real services.
 
 RabbitMQ, Ceph's gateway and Prometheus are started as in the tests; engines are simulated. One run keeps the services
-busy; then comes a burst of another with another model version, two more verifiers, and one of them is killed. Every
-panel's own queries give the lines. `--keep FILE` keeps what was recorded, `--draw FILE` draws it again.
+busy. Then a second run with another model version adds a burst, two more verifiers start, and one of them is killed.
+The lines come from the panels' own queries. `--keep FILE` saves the recording; `--draw FILE` draws a saved one.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ Recorded = dict[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keep", type=Path, help="also write what was recorded to this file")
-    parser.add_argument("--draw", type=Path, help="record nothing: draw this file")
+    parser.add_argument("--keep", type=Path, help="also write the recording to this file")
+    parser.add_argument("--draw", type=Path, help="draw this recording instead of making a new one")
     arguments = parser.parse_args()
     recorded = json.loads(arguments.draw.read_text()) if arguments.draw else record()
     if arguments.keep:
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def record() -> Recorded:
-    """Everything the dashboard shows of the five minutes; times count from the first message."""
+    """Record all panels for five minutes; times are in seconds from the start of the first run."""
     with ExitStack() as stack:
         place = stack.enter_context(folder("proofloop-dashboard-"))
         for name in ("broker", "store", "prometheus"):
@@ -107,8 +107,9 @@ def wait_for_pods(prometheus: Prometheus, count: int) -> None:
 
 
 def play(fleet: Fleet, ports: dict[str, int], place: Path, began: float) -> list[tuple[float, str]]:
-    """What is done to the services, and when."""
-    posing, events = [], []
+    """Run the scenario; returns its events with their times in seconds."""
+    posing = []
+    events = []
 
     def do(at_s: float, what: str) -> None:
         time.sleep(max(0.0, began + at_s - time.time()))
@@ -140,7 +141,7 @@ def play(fleet: Fleet, ports: dict[str, int], place: Path, began: float) -> list
 
 
 def read(prometheus: Prometheus, namespace: str, began: float, end: float) -> Recorded:
-    """Every panel with the series of its queries."""
+    """All panels with the series of their queries."""
     panels = []
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
         series = [
@@ -173,8 +174,10 @@ CSS = """text{font:11px system-ui,sans-serif;fill:#333}.t{font-weight:600}.row{f
 
 
 def picture(recorded: Recorded) -> str:
-    """One SVG: the panels in two columns below the title of their row."""
-    parts, y, column = [], 52, 0
+    """The SVG: the panels in two columns below the title of their row."""
+    parts = []
+    y = 52
+    column = 0
     for panel in recorded["panels"]:
         if panel["type"] == "row":
             y, column = y + column * (HEIGHT + 10), 0
@@ -219,7 +222,7 @@ def panel_of(panel: Recorded, events: list[tuple[float, str]]) -> Iterator[str]:
 
 
 def order(one: Recorded) -> tuple[int, str]:
-    """The lines of one role beside each other, in the order of the walk."""
+    """The sort key of a line: by role in the order of the pipeline, then by name."""
     name = str(one["name"])
     return next((at for at, role in enumerate(ROLES) if role in name), len(ROLES)), name
 

@@ -1,6 +1,6 @@
-"""Makes the tables of docs/experiments.md and its plot from the kept results: python scripts/experiments.py
+"""Generates the tables and the plot of docs/experiments.md from stored results: python scripts/experiments.py
 
-A result is what `proofloop runs show NAME --json` prints of a finished curriculum, kept as
+A result is the output of `proofloop runs show NAME --json` for a finished curriculum, stored as
 examples/nano-iterate/results/seed-N.json.
 """
 
@@ -16,12 +16,12 @@ RESULTS = ROOT / "examples" / "nano-iterate" / "results"
 PAGE = ROOT / "docs" / "experiments.md"
 PLOT = ROOT / "docs" / "experiments.svg"
 MARK = "<!-- below: made by scripts/experiments.py -->"
-Result = dict[str, Any]  # of one seed
+Result = dict[str, Any]  # the result of one seed
 Figure = dict[str, Any]
 
 COLD, VERIFIER, NO_META, ENHANCED = "0-cold_start", "1-verifier", "1-enhanced-no-meta", "1-enhanced"
 NO_SELF, GENERATOR, ENHANCED_2, GENERATOR_2 = "1-generator-no-self", "1-generator", "2-enhanced", "2-generator"
-SERVED, SERVED_2 = "1-consolidate", "2-consolidate"  # serve every role that the gate lets them
+SERVED, SERVED_2 = "1-consolidate", "2-consolidate"  # serve all roles for which the gate promoted them
 JUDGES = (COLD, VERIFIER, NO_META, ENHANCED, SERVED, ENHANCED_2, SERVED_2)
 REFRESHED, REFRESHED_2 = "1-enhanced-refreshed", "2-enhanced-refreshed"
 METAS = (COLD, "1-meta_verifier", REFRESHED, ENHANCED, SERVED, REFRESHED_2, ENHANCED_2, SERVED_2)
@@ -46,11 +46,11 @@ SHOWN: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("Left undecided on hard problems", "labels-hard", "undecided", (COLD, GENERATOR, GENERATOR_2)),
 )
 ROUNDS = (1, 2, 4, 8)
-COLOURS = ("#1b6ca8", "#c0392b", "#2e8b57")  # of the seeds
+COLOURS = ("#1b6ca8", "#c0392b", "#2e8b57")  # one for each seed
 
 
 def value(result: Result, version: str, kind: str, name: str) -> float:
-    """A figure's mean; not a number where it was not measured."""
+    """A figure's mean; NaN if it was not measured."""
     found = _find(result, version, kind, name)
     return float("nan") if found is None or found["value"] is None else float(found["value"])
 
@@ -70,7 +70,7 @@ def _figure(version: str, kind: str, name: str) -> Callable[[Result], float]:
 def _each(
     title: str, kind: str, name: str, versions: tuple[str, ...], holds: Callable[[float], bool]
 ) -> Iterator[tuple[str, Callable[[Result], float], Callable[[float], bool]]]:
-    """The same figure of several versions."""
+    """Claims about the same figure of several versions."""
     for version in versions:
         yield f"{title}, {version}", _figure(version, kind, name), holds
 
@@ -182,7 +182,7 @@ def main() -> None:
 
 
 def _claims(results: dict[str, Result]) -> list[str]:
-    """Every claim with what each seed saw; bold where it holds."""
+    """The table of claims with each seed's value, which is bold if the claim holds."""
     rows = [
         "## Claims",
         "",
@@ -259,7 +259,7 @@ def _shown(figure: Figure | None) -> str:
 
 
 def _plot(results: dict[str, Result]) -> str:
-    """One line a figure and version, one dot with its interval a seed."""
+    """The plot: a line for each figure and version, with a dot and an interval for each seed."""
     lines = [(title, version, kind, name) for title, kind, name, versions in SHOWN for version in versions]
     height = 26 + 17 * len(lines)
     parts = [

@@ -1,10 +1,10 @@
-"""Run a command, mostly pytest, against RabbitMQ 4 on a Debian machine that has an older RabbitMQ.
+"""Runs a command, usually pytest, against RabbitMQ 4 on a Debian machine with an older RabbitMQ.
 
     .venv/bin/python scripts/rabbitmq4.py .venv/bin/pytest tests/contract/test_bus_contract.py
 
-The first call makes a small Debian 13 below --root by debootstrap, from the mirror that apt uses on this machine, with
-RabbitMQ 4.0 in it (400 MB). Each call starts that RabbitMQ on loopback, sets PROOFLOOP_TEST_BROKER for the command,
-and ends the broker after it. Needs root. Where Docker runs, `docker run` of a rabbitmq image is simpler.
+The first call installs a small Debian 13 with RabbitMQ 4.0 (400 MB) into --root by debootstrap, from this machine's apt
+mirror. Each call starts that RabbitMQ on loopback, sets PROOFLOOP_TEST_BROKER for the command, and stops the broker
+afterwards. Needs root. With Docker, `docker run` of a rabbitmq image is simpler.
 """
 
 from __future__ import annotations
@@ -36,23 +36,25 @@ mount --bind "{TEMPORARY}" "$0{TEMPORARY}"
 mount -t proc proc "$0/proc"
 exec chroot "$0" "$@"
 """
-"""Enters the other system; in a mount namespace of its own, so that both mounts end with the process."""
+"""Enters the other system. It runs in a new mount namespace, so that both mounts end with the process."""
 
 STRICT = """
 deprecated_features.permit.global_qos = false
 deprecated_features.permit.transient_nonexcl_queues = false
 """
-"""Features that clients use, that RabbitMQ 4 still permits, and that a later version will not."""
+"""Turns off features that clients use and RabbitMQ 4 still permits, but later versions will not."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=DEFAULT_ROOT, help=f"where Debian 13 lies ({DEFAULT_ROOT})")
-    parser.add_argument("--strict", action="store_true", help="permit no deprecated features")
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="what to run; without one nothing is run")
+    parser.add_argument("--root", type=Path, default=DEFAULT_ROOT, help=f"the folder of Debian 13 ({DEFAULT_ROOT})")
+    parser.add_argument("--strict", action="store_true", help="turn deprecated features off")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="the command to run; without one, none is run")
     asked = parser.parse_args()
     if os.geteuid() != 0:
-        sys.exit("error: only root may make and enter another system\nhint: run it with sudo, or in a container")
+        sys.exit(
+            "error: this script needs root to install and enter another system\nhint: run it with sudo or in a container"
+        )
     if not (asked.root / RABBITMQ.relative_to("/")).exists():
         make_system(asked.root)
     inside = ("unshare", "--mount", "sh", "-c", ENTER, str(asked.root))
@@ -64,13 +66,15 @@ def main() -> int:
 
 
 def make_system(root: Path) -> None:
-    """Put Debian 13 with RabbitMQ into `root`, whole or not at all."""
+    """Install Debian 13 with RabbitMQ into `root`; the folder appears only when it is complete."""
     if not shutil.which("debootstrap") and not install("debootstrap"):
         sys.exit("error: debootstrap is not installed\nhint: start a broker yourself and set PROOFLOOP_TEST_BROKER")
     part = root.with_name(f"{root.name}.part")
-    subprocess.run(["rm", "-rf", "--one-file-system", part])  # /proc may still be mounted in what was broken off
+    subprocess.run(
+        ["rm", "-rf", "--one-file-system", part]
+    )  # /proc may still be mounted in an interrupted installation
     command = ["debootstrap", "--variant=minbase", "--include=rabbitmq-server", RELEASE, str(part), find_mirror()]
-    print(f"making Debian 13 with RabbitMQ in {root}; this takes some minutes", file=sys.stderr)
+    print(f"installing Debian 13 with RabbitMQ in {root}; this takes some minutes", file=sys.stderr)
     if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
         sys.exit(f"error: debootstrap failed; see {part}/debootstrap/debootstrap.log")
     part.rename(root)
@@ -81,7 +85,7 @@ def find_mirror() -> str:
     command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Identifier: Packages", "Origin: Debian"]
     found = subprocess.run(command, capture_output=True, text=True).stdout.split()
     mirror = next((uri for uri in found if "security" not in uri), None)
-    return mirror or sys.exit("error: apt uses no Debian mirror here (hint: apt-get update, or run a rabbitmq image)")
+    return mirror or sys.exit("error: apt has no Debian mirror\nhint: run apt-get update, or use a rabbitmq image")
 
 
 if __name__ == "__main__":
