@@ -52,9 +52,7 @@ def main() -> int:
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the command to run; without one, none is run")
     asked = parser.parse_args()
     if os.geteuid() != 0:
-        sys.exit(
-            "error: this script needs root to install and enter another system\nhint: run it with sudo or in a container"
-        )
+        sys.exit("error: installing and entering another system needs root\nhint: run it with sudo or in a container")
     if not (asked.root / RABBITMQ.relative_to("/")).exists():
         make_system(asked.root)
     inside = ("unshare", "--mount", "sh", "-c", ENTER, str(asked.root))
