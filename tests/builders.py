@@ -117,7 +117,7 @@ def put_case(
     solution: str = "Let $n = 2k$.",
     scores: Sequence[float | None] = (0.5, 0.0, 1.0),
 ) -> None:
-    """A proof of the run that nobody could decide, with its problem and its critiques; only the first is confirmed."""
+    """An undecided proof of the run with its problem and critiques, of which only the first is confirmed."""
     put_record(store, keys.problem(RUN, "p1"), Problem(id="p1", question="Prove that $2n$ is even."))
     put_record(store, keys.proof(RUN, proof_id), proof(id=proof_id, solution=solution))
     for index, score in enumerate(scores):
@@ -158,7 +158,7 @@ def model_folder(folder: Path, weights: bytes = b"weights") -> Path:
 
 
 def publish(store: LocalStore, folder: Path, *versions: str) -> None:
-    """Put such versions into the store, each with weights of its own."""
+    """Put these versions into the store, each with different weights."""
     for version in versions:
         publish_folder(store, model_folder(folder / version, version.encode()), version)
 

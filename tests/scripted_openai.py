@@ -167,7 +167,7 @@ def answers(text: str = "It holds.", **finish: Any) -> Script:
 
 
 def refuses(status: int, body: object = "", **headers: str) -> Script:
-    """Answer with a status that is no success."""
+    """Answer with an error status."""
     return lambda exchange: exchange.refuse(status, body, **headers)
 
 

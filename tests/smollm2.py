@@ -43,7 +43,7 @@ def _cache() -> Path:
 
 
 def _make(folder: Path) -> None:
-    """In a process of its own: torch keeps the memory that it once had."""
+    """Run in a separate process: torch keeps the memory that it once allocated."""
     command = [sys.executable, "-m", "tests.smollm2", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:

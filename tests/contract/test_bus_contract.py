@@ -45,7 +45,7 @@ def local() -> Iterator[Subject]:
 
 
 class DeadOnBroker(list[DeadLetter]):
-    """Reads the broker's dead letters whenever somebody looks."""
+    """Reads the broker's dead letters at each access."""
 
     def __init__(self, letters: DeadLetters) -> None:
         self.letters = letters
@@ -186,7 +186,7 @@ class TestBusContract:
         assert subject.wait_idle(20)
         assert subject.bus.state() == BusState()
 
-    def test_a_requeued_delivery_holds_nobody_up(self, subject: Subject) -> None:
+    def test_a_requeued_delivery_does_not_delay_others(self, subject: Subject) -> None:
         consumer = Consumer(lambda event: [Outcome("requeue", "away", after_s=2.0)] if event == judged(0) else [])
         subject.bus.serve("labeler", ["ReviewJudged"], consumer, concurrency=1)
         subject.bus.publish(judged(number) for number in range(5))
@@ -347,7 +347,7 @@ class TestBusContract:
 # -- the local bus -----------------------------------------------------------------------------------------------------
 
 
-def test_a_dead_letter_that_cannot_be_kept_stops_nobody() -> None:
+def test_a_dead_letter_that_cannot_be_stored_does_not_stop_the_bus() -> None:
     def refuse(letter: DeadLetter) -> None:
         raise OSError("disk full")
 

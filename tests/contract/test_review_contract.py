@@ -54,7 +54,7 @@ class HearingBus(LocalBus):
 
 @dataclass
 class Open:
-    """A store with one undecided proof, a bus that hears, and the browser of somebody at this machine."""
+    """A store with one undecided proof, a bus that records messages, and a browser on this machine."""
 
     store: Store
     bus: HearingBus = field(default_factory=HearingBus)
@@ -125,7 +125,7 @@ def test_the_same_form_sent_twice_is_no_quarrel(page: Open) -> None:
     assert page.settle() == [ProofLabeled.of(PERSONS)]
 
 
-def test_a_grade_that_nobody_announced_is_announced_by_whoever_starts_next(page: Open) -> None:
+def test_an_unannounced_grade_is_announced_at_the_next_start(page: Open) -> None:
     put_record(page.store, keys.grade(RUN, PROOF), Grade(score=0.5, by="E", comment="", label=PERSONS))
     for _ in range(2):
         page.announcers.append(next_one := Announcer(page.store, page.bus))

@@ -1,4 +1,4 @@
-"""A whole run against a real HTTP server that fails one call in a hundred for ever, each in a form of its own."""
+"""A whole run against a real HTTP server that always fails one call in a hundred, each in a different way."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def said(prompt: str, lot: int) -> str:
 
 
 def start(folder: Path, base_url: str, concurrency: int, *options: str) -> subprocess.Popen[str]:
-    """`proofloop run` in a process of its own."""
+    """`proofloop run` in a separate process."""
     problems = [{"question": f"Prove that {number} < {number + 1}."} for number in range(PROOFS // 4)]
     (folder / "problems.json").write_text(json.dumps(problems))
     fields = {"base_url": base_url, "attempts": ATTEMPTS, "concurrency": concurrency, "n": N, "m": M}

@@ -409,7 +409,7 @@ def dead_letters(store: LocalStore) -> list[DeadLetterRecord]:
     return [get_record(store, key, DeadLetterRecord) for key in store.list(keys.dead_letters(RUN))]
 
 
-def test_an_event_of_a_proof_that_is_gone_dies_and_holds_nobody_up(tmp_path: Path) -> None:
+def test_an_event_of_a_deleted_proof_becomes_a_dead_letter_and_delays_no_other(tmp_path: Path) -> None:
     store, spec = LocalStore(tmp_path), runspec()
     run(store, spec)
     gone, *_ = labels_of(store, spec)

@@ -129,7 +129,7 @@ def test_the_plain_autoscaler_looks_at_the_processor_or_at_the_queue() -> None:
     }
 
 
-def test_there_is_one_trainer_which_nobody_scales() -> None:
+def test_there_is_one_trainer_without_autoscaling() -> None:
     objects = render({"roles": {"trainer": {"enabled": True}}, "worker": {"scaling": {"kind": "keda"}}})
     assert "ScaledObject/proofloop-trainer" not in objects
     assert objects["Deployment/proofloop-trainer"]["spec"]["strategy"] == {"type": "Recreate"}

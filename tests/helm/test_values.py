@@ -100,7 +100,7 @@ def test_the_name_stays_within_what_kubernetes_takes() -> None:
 
 
 def leaves_of(node: yaml.MappingNode, path: str = "") -> Iterator[tuple[str, int]]:
-    """Every value that is no mapping of others, by its path, with the number of its line."""
+    """All values that are not mappings, by path, with their line numbers."""
     for key, value in node.value:
         if isinstance(value, yaml.MappingNode) and value.value:
             yield from leaves_of(value, f"{path}{key.value}.")

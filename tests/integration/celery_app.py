@@ -59,7 +59,7 @@ def proof_reviewed(proof: str) -> None:
 
 @contextmanager
 def worker(url: str, queue: str, log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker of this app in a process of its own, ended by SIGTERM as a service is."""
+    """A worker of this app in a separate process, stopped by SIGTERM like a service."""
     command: Sequence[str] = (
         *(sys.executable, "-m", "celery", "-A", "tests.integration.celery_app", "worker"),
         *("--pool", "solo", "--without-mingle", "--without-gossip", "--without-heartbeat"),

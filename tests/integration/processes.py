@@ -32,11 +32,11 @@ def folder(prefix: str) -> Iterator[Path]:
 
 
 PORTS = range(15_000, 30_000)
-"""Below those that the system gives to whoever connects or asks for any: a server that was away gets its own again."""
+"""Below the system's range of automatic ports, so that a restarted server gets its port again."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, and nobody takes who does not ask for them."""
+    """Unused ports outside the range that the system assigns automatically."""
     drawn = random.SystemRandom().sample(PORTS, len(PORTS))  # training seeds `random` alike in every process
     return list(itertools.islice(filter(_is_free, drawn), count))
 
@@ -58,7 +58,7 @@ def wait_until(what: str, is_ready: Callable[[], bool], process: subprocess.Pope
 
 
 CONTAINER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc")
-"""Makes what follows the first process of its own: it hears only the signals that it asks for."""
+"""Runs the command as the first process of a new namespace: it receives only signals that it handles."""
 
 
 @contextmanager

@@ -30,7 +30,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Series:
-    """What a query gave: labels, and points of time and value; those that are no numbers are left out."""
+    """The series of a query: labels, and points of time and value without those that are not numbers."""
 
     labels: Mapping[str, str]
     points: tuple[Point, ...]

@@ -144,7 +144,7 @@ def delete_namespace(url: str, namespace: str) -> None:
 
 @contextmanager
 def bucket_folder(s3: S3) -> Iterator[tuple[str, str]]:
-    """A bucket, and a prefix in it that nobody else uses; what lies there is removed at the end."""
+    """A bucket with an unused prefix, whose objects are deleted at the end."""
     client = client_of(s3)
     bucket, prefix = "proofloop-test", f"test-{uuid.uuid4().hex[:8]}"
     if not client.bucket_exists(bucket):

@@ -1,4 +1,4 @@
-"""The curriculum on the shipped nano model: stopped anywhere, it goes on with the identical next step."""
+"""The curriculum on the shipped nano model: stopped anywhere, it continues with the identical next step."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def has_critique(store: Store, proof_id: str) -> bool:
 
 
 def about(letter: DeadLetter) -> str:
-    """The proof that a letter is about, or the event that nobody knows."""
+    """The proof that a dead letter is about, or the unknown event."""
     fields = json.loads(letter.body)
     return str(fields["event"] if fields["event"] != "ProofWritten" else fields["proof_id"])
 

@@ -134,7 +134,7 @@ def closure(wheels: list[Path]) -> set[str]:
 
 
 def needs(requirements: list[str], extras: frozenset[str]) -> Iterator[tuple[str, frozenset[str]]]:
-    """Name and extras of each requirement that counts on this machine, for these extras of whoever has it."""
+    """Name and extras of each requirement that applies on this machine with these extras."""
     for requirement in map(Requirement, requirements):
         marker = requirement.marker
         if marker is None or any(marker.evaluate({"extra": extra}) for extra in {"", *extras}):

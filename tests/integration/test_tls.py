@@ -1,4 +1,4 @@
-"""Broker and store by TLS, with an authority of one's own; whoever does not trust it is told how to."""
+"""Broker and store by TLS with a private authority; a client that does not trust it gets a hint."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_broker_whose_authority_is_not_trusted_is_refused_with_the_way_out(
 
 @pytest.fixture(scope="module")
 def asking() -> Iterator[Node]:
-    """A broker that lets nobody in without a client certificate."""
+    """A broker that requires a client certificate."""
     if not RABBITMQ.exists() and not install("rabbitmq-server"):
         pytest.skip("no real server: apt could not install RabbitMQ, whose TLS this test sets up")
     configuration = ASKING + f"listeners.ssl.2 = {UNNAMED}:{{ports.tls}}\n"

@@ -259,7 +259,7 @@ def test_a_problem_that_was_used_is_not_used_by_a_new_trainer(store: LocalStore,
     first = Handler(store, nano_spec(training=training(2, 0)))
     assert first.deliver(labels[:8]) == [("generator", 1)]
     again = Handler(store, first.spec)
-    assert again.deliver(labels[:12]) == [("generator", 1)]  # said again, in case nobody heard
+    assert again.deliver(labels[:12]) == [("generator", 1)]  # announced again, in case the first announcement was lost
     assert again.deliver(labels[12:]) == [("generator", 2)]
     problems = [problem for batch in batches(store, "generator") for problem in batch.problems]
     assert len(problems) == len(set(problems)) == 4
@@ -310,7 +310,7 @@ def test_labels_that_no_trainer_was_told_of_are_counted_one_after_the_other(
 
 
 class Killed(BaseException):
-    """The process ends here: nobody catches this."""
+    """Ends the process: it is never caught."""
 
 
 class DyingStore(LocalStore):

@@ -226,7 +226,7 @@ def test_many_callers_load_a_version_once(opened: OpenTriton, triton: Triton) ->
     assert {call.result(30).text for call in calls} == {"7 7 7 7 "}
 
 
-def test_a_model_that_nobody_may_load_is_not_found(opened: OpenTriton) -> None:
+def test_a_model_that_may_not_be_loaded_is_not_found(opened: OpenTriton) -> None:
     with pytest.raises(EngineError, match="has 'nano'") as caught:
         opened(load_models=False, max_attempts=2).submit(ask()).result(30)
     assert caught.value.retryable

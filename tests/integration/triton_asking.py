@@ -62,7 +62,7 @@ class Server:
 
 @dataclass
 class Asked:
-    """A request on a stream of its own: the chunks that came, and the error if one did."""
+    """A request on a separate stream: its chunks, and its error if it failed."""
 
     client: InferenceServerClient
     chunks: list[dict[str, np.ndarray]] = field(default_factory=list)

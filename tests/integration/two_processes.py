@@ -22,7 +22,7 @@ from proofloop_trainer.ranks import Order
 from proofloop_trainer.supervised import fine_tune
 from tests.unit.grpo_examples import batch, changed, overflowing, ragged_samples, sample
 
-# One update a step: AdamW makes much of a rounding error in a gradient of nearly 0, which is no error of a step.
+# One update per step: AdamW amplifies rounding errors in gradients near 0, which would look like an error of a step.
 SETTINGS = GrpoSettings(epochs=1, minibatch_sequences=32, tokens_per_pass=40, kl_coefficient=0.1, learning_rate=1e-3)
 
 

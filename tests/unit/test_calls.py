@@ -204,7 +204,7 @@ def test_a_message_that_comes_again_joins_the_running_call(tmp_path: Path, again
 
 
 def ask(one: Process, unneeded: Callable[[], bool] = lambda: False) -> Future[Answer]:
-    """Ask the verifier's question within a message of its own."""
+    """Make the verifier's call within a new message."""
 
     def asking() -> Answer:
         with one.tools.calls.message(redelivered=False, attempt=1, stopping=one.tools.stopping):

@@ -134,7 +134,7 @@ def test_with_a_meta_verifier_it_earns_that_times_the_mean_quality_of_what_it_cl
     answers = evaluation(0, "Step a is miscopied."), evaluation(0.5, "Step b is miscopied."), evaluation(1)
     meta = asker("meta_verifier", judgement(1), judgement(0.5), judgement(0), judgement(0))
     samples = verify([case], asker("verifier", *answers), 3, Judges(None, meta, PACK, metas=2))
-    # 1 * (1 + 0.5) / 2; 0.5 * 0; 0 * 1, and nobody is asked about a critique that claims nothing
+    # 1 * (1 + 0.5) / 2; 0.5 * 0; 0 * 1, and no call for a critique that claims nothing
     assert rewards(samples) == [0.75, 0.0, 0.0]
     assert len(meta.engine.requests) == 4
 
@@ -313,7 +313,7 @@ def test_a_gate_without_a_case_says_what_is_held_out_and_what_to_do(tmp_path: Pa
         spec, store, engines, load_domain("nano"), None, None, PACK, tmp_path, threading.Event(), lambda text: None, "s"
     )
     served: dict[Any, str] = dict.fromkeys(("generator", "verifier", "meta_verifier"), "v")
-    with pytest.raises(ProofloopError, match=r"meta_verifier by: 0 graded proofs, and 0 analyses.*\nhint: "):
+    with pytest.raises(ProofloopError, match=r"meta_verifier: 0 graded proofs and 0 analyses.*\nhint: "):
         compare(work, "meta_verifier", "v", "w", CaseFile(), served)
     engines.close()
 
@@ -533,9 +533,9 @@ FILES = 'start = "mine"\n[files]\nproblems = "p.jsonl"\nproofs = "v.jsonl"\nanal
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('domain = "nano"\n' + FILES, r"domain and \[files\] in .*: problems come from one"),
+        ('domain = "nano"\n' + FILES, r"domain and \[files\] in .*: problems come from only one"),
         ('harder = "nano-long"\n' + FILES, r"\[files\] and harder do not go together"),
-        (FILES + "[cold_start]\nsteps = 5\n", r"\[cold_start\] in .*: \[files\] have no demonstrations"),
+        (FILES + "[cold_start]\nsteps = 5\n", r"\[cold_start\] in .*: there are no demonstrations for"),
         (FILES.replace("analyses", "#"), r"\[files\] analyses is missing: give it, or meta_verifier.steps = 0"),
         (FILES.replace("proofs", "#"), r"\[files\] proofs is missing"),
         (FILES.replace("start", "#"), r"start is missing in .*: a curriculum with \[files\] has no default model"),

@@ -153,7 +153,7 @@ def test_measured_figures_have_charts_with_intervals_tables_and_a_sentence(store
     put_figures(store, "course", "0-cold_start/refinement", rounds)
     page = page_of(store)
     seen, charts = visible(page), drawings(page)
-    assert "Pass@1 rose from 50 % to 90 %." in seen  # of an ablation nobody is told
+    assert "Pass@1 rose from 50 % to 90 %." in seen  # ablations are left out
     assert list(charts) == ["Pass@1 by version", "Pass@1 by round", "Best of 32 by round"]
     assert words(charts["Pass@1 by version"])[-9:] == [
         "0-cold_start", "0.500", "0.375", "1-generator", "0.900", "0.775", "1-generator-no-self", "0.970", "0.845",

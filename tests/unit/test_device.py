@@ -39,9 +39,7 @@ def test_more_processes_than_gpus_are_refused_with_the_ways_out(monkeypatch: pyt
     assert "start 1 here" in refused.value.hint and "CUDA_VISIBLE_DEVICES=" in refused.value.hint
 
 
-def test_a_process_that_alone_cannot_open_a_model_ends_and_keeps_nobody_waiting(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+def test_a_process_that_alone_cannot_open_a_model_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     said = {"model": str(tmp_path / "not-here"), "reference": str(tmp_path / "not-here"), "settings": {}}
     orders: Iterator[Order] = iter([Order(call="open", learner=1, arguments=said), Order(call="end")])
     monkeypatch.setattr(ranks, "hear", lambda: next(orders))

@@ -268,7 +268,7 @@ def test_a_gpu_that_is_full_is_an_error_with_the_ways_out(model_folder, monkeypa
         learner.step(batch(*ragged_samples(4)))
 
 
-def test_building_a_learner_tells_nobody(model_folder, monkeypatch):
+def test_building_a_learner_sends_no_telemetry(model_folder, monkeypatch):
     for name in ("CI", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
         monkeypatch.delenv(name, raising=False)
     sent = []

@@ -53,7 +53,7 @@ def test_the_first_k_confirmed_critiques_carry_the_label() -> None:
     assert rule(ZERO, ZERO_REFUTED, ZERO, ZERO) == rejected(0.0, 0, 2)
 
 
-def test_label_is_one_when_nobody_reports_an_issue() -> None:
+def test_label_is_one_if_no_critique_reports_an_issue() -> None:
     assert rule(PRAISE, PRAISE, PRAISE) == Decision("perfect", "accepted", 1.0, (0, 1, 2), solved=True)
 
 
@@ -61,7 +61,7 @@ def test_label_is_one_when_no_issue_is_confirmed() -> None:
     assert rule(ZERO_REFUTED, PRAISE, HALF_REFUTED, PRAISE) == Decision("perfect", "overturned", 1.0, (1, 3))
 
 
-def test_nobody_can_say_when_too_few_critiques_of_the_lowest_score_are_confirmed() -> None:
+def test_label_is_undecided_if_too_few_critiques_of_the_lowest_score_are_confirmed() -> None:
     assert rule(ZERO, PRAISE, PRAISE, PRAISE) == UNDECIDED
     assert rule(ZERO_REFUTED, HALF, HALF, HALF) == UNDECIDED
     assert rule(ZERO, HALF, HALF, HALF) == UNDECIDED

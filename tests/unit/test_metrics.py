@@ -203,9 +203,7 @@ def test_a_store_that_says_nothing_at_all_is_no_reason_to_restart(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_when_nobody_looks_at_the_store_any_more_only_a_restart_helps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_whose_store_check_ended_needs_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proofloop.endpoint.CHECK_INTERVAL_S", 0.02)
     health, store = Health(), Shelf(tmp_path)
     health.watch(LocalBus(), store, threading.Event())

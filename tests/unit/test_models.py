@@ -305,7 +305,7 @@ def test_a_model_lies_in_the_store_or_beside_the_run_file(store: LocalStore, tmp
 
 
 class Elsewhere:
-    """A store that is no folder of this machine; it calls `watch` before each read."""
+    """A store that is not a local folder; it calls `watch` before each read."""
 
     def __init__(self, store: LocalStore, watch: Callable[[str], None]) -> None:
         self._store, self._watch = store, watch

@@ -339,7 +339,7 @@ def test_a_bad_request_found_out_in_the_stream_is_final(serve: Serve, connect: C
     assert len(server.received) == 1
 
 
-def test_nobody_listening_is_a_retryable_error(connect: Connect) -> None:
+def test_a_refused_connection_is_a_retryable_error(connect: Connect) -> None:
     with ScriptedServer(answers()) as server:
         pass
     error = fails_with(connect(server, max_attempts=2))

@@ -258,7 +258,7 @@ def test_a_megabyte_of_anything_repeated_is_read_in_under_a_second(piece: str) -
             assert time.process_time() - began < 1.0
 
 
-def test_a_final_response_that_nobody_will_read_is_malformed() -> None:
+def test_an_oversized_final_response_is_malformed() -> None:
     assert "is longer than" in verdict("x" * MAX_ANSWER_CHARS + evaluation()).reason
     assert verdict("x" * MAX_ANSWER_CHARS + "</think>" + evaluation()) == valid(1.0)
 

@@ -761,7 +761,7 @@ def test_a_version_that_refuses_whatever_it_is_asked_fails_no_proof(
     assert tools.stopping.is_set() == has_one_run
 
 
-def test_an_engine_that_nobody_can_ask_stops_the_process_of_its_run_and_fails_no_proof(tmp_path: Path) -> None:
+def test_an_unusable_engine_stops_the_process_and_fails_no_proof(tmp_path: Path) -> None:
     tools = tools_with(tmp_path, RefusingEngine(EngineError("no such model", retryable=False)))
     tools.has_one_run = True
     with pytest.raises(Retry, match="engine: no such model"):

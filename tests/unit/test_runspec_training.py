@@ -93,7 +93,7 @@ def run_on(kind: str, settings: dict[str, Any], **training: Any) -> dict[str, An
         ("triton", SERVED, r'^\[engine.settings\] model = "served" and .*\nhint: .*kind = "triton" without `model`$'),
     ],
 )
-def test_a_server_that_would_go_on_with_the_first_model_trains_nobody(
+def test_an_engine_that_cannot_load_versions_is_refused_for_training(
     kind: str, settings: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ConfigError, match=said):

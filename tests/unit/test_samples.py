@@ -214,7 +214,7 @@ def test_critiques_that_were_never_written_or_judged_or_failed_are_left_out(stor
     add_critique(store, 2, FAILED, quality=0.0, kept=False)
     add_critique(store, 3, valid(1.0))
     assert critique_rewards(store, labels) == [[1.0, 0.0]]
-    assert critique_rewards(store, labels, labeling={"n": 3}) == []  # one is no group
+    assert critique_rewards(store, labels, labeling={"n": 3}) == []  # a single sample is not a group
 
 
 def test_no_critique_of_an_undecided_or_unreadable_proof_trains(store: LocalStore) -> None:

@@ -1,4 +1,4 @@
-"""The search over proofs: which are refined, when a round is due, and that whoever goes on poses the same."""
+"""The search over proofs: which are refined, when a round is due, and that a resumed search poses the same."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_a_solved_proof_has_a_score_though_another_one_that_is_solved_was_kept(t
     assert (found.best, found.score) == (first[1].proof_id, 1.0)
 
 
-def test_whoever_goes_on_poses_the_same_round_though_more_critiques_came_meanwhile(tmp_path: Path) -> None:
+def test_a_resumed_search_poses_the_same_round_after_more_critiques(tmp_path: Path) -> None:
     store, spec = LocalStore(tmp_path), searching()
     _, first, second = after_first_proofs(spec, store, 0.0)
     late = judgement(1, 1.0).model_copy(update={"proof_id": first[1].proof_id})
@@ -161,7 +161,7 @@ def test_whoever_goes_on_poses_the_same_round_though_more_critiques_came_meanwhi
     assert again.next_round() == second
 
 
-def test_proofs_that_nobody_can_read_end_the_search(tmp_path: Path) -> None:
+def test_unreadable_proofs_end_the_search(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     rounds, first = begun(searching(), store)
     label(rounds, store, first[0], None)

@@ -1,4 +1,4 @@
-"""Supervised steps: what is learnt, and that memory is no matter of the loss."""
+"""Supervised steps: what is learnt, and that memory settings do not change the loss."""
 
 from __future__ import annotations
 
