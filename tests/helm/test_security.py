@@ -1,4 +1,4 @@
-"""Every pod of every set-up obeys the strictest rules; no pod has API rights; traffic is limited to what a pod needs."""
+"""Every pod of every set-up obeys the strictest rules; no pod has API rights; policies allow only needed traffic."""
 
 from __future__ import annotations
 

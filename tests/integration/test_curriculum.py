@@ -217,7 +217,7 @@ class Counted(Engines):
 @pytest.mark.parametrize(
     ("stage", "step", "last_words"),
     [
-        ("1-verifier", 1, ("1-verifier: step 1/3", "1-verifier: verifier answers 8/12")),
+        ("1-verifier", 1, ("1-verifier: step 1/3", "1-verifier: verifier answers: 8/12")),
         ("1-generator", 0, ("1-generator: meta-verifier answers",)),  # the proofs and their scores are there
     ],
 )

@@ -224,7 +224,7 @@ def test_what_came_before_the_engine_went_away_is_not_asked_for_again(tmp_path: 
     assert list(store.list("answers/")) == []
 
 
-def test_long_asking_says_how_far_it_is_and_keeps_what_came_in_turn_or_not_and_short_asking_does_neither(
+def test_long_sampling_reports_progress_and_stores_answers_and_short_sampling_does_neither(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     store, said = LocalStore(tmp_path), list[str]()
@@ -232,7 +232,7 @@ def test_long_asking_says_how_far_it_is_and_keeps_what_came_in_turn_or_not_and_s
     assert (list(store.list("answers/")), said) == ([], [])
     monkeypatch.setattr(keeping, "EVERY_S", 0.0)
     asker("meta_verifier", LATE, "b", kept=Kept(store, "answers/", said.append)).ask(["p"], 2)
-    assert [line.partition(",")[0] for line in said] == [f"meta-verifier answers {count}/2" for count in (1, 2, 2)]
+    assert [line.partition(",")[0] for line in said] == [f"meta-verifier answers: {count}/2" for count in (1, 2, 2)]
     objects = [get_record(store, key, KeptAnswers).answers.values() for key in store.list("answers/")]
     assert sorted([answer.text for answer in each] for each in objects) == [["b"], [LATE]]
 
