@@ -60,7 +60,7 @@ class Metrics:
         )
         self.retries = counter(
             "proofloop_retries_total",
-            "Messages put back; reason: asked (the handler asked for a later delivery), store, broker or failure",
+            "Messages put back; reason: asked, store, broker or failure",
             ("role", "reason"),
         )
         self.dead_letters = counter("proofloop_dead_letters_total", "Messages given up", ("role",))
@@ -72,7 +72,7 @@ class Metrics:
         self.engine_calls = counter("proofloop_engine_calls_total", "Answered engine calls", of_version)
         self.engine_failures = counter(
             "proofloop_engine_failures_total",
-            "Engine calls without an answer; reason: refused (this call); away or unusable (all calls)",
+            "Engine calls without an answer; reason: refused (this call), away or unusable (all calls)",
             ("role", "reason"),
         )
         self.prompt_tokens = counter("proofloop_prompt_tokens_total", "Tokens of the prompts", of_version)
