@@ -226,7 +226,7 @@ BAD = {
     "none of them empty": {"messages": MESSAGES, "sampling_param_stop": [""]},
     r"shape \[2\]": {"messages": MESSAGES, "sampling_param_seed": [1, 2]},
     "leaves no room for an answer: the model.s context has 512": {"text_input": "\n" * 600},
-    "no UTF-8": {"text_input": b"\xff\xfe"},
+    "is not UTF-8": {"text_input": b"\xff\xfe"},
 }
 
 
