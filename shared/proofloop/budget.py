@@ -69,10 +69,11 @@ class MarkGate:
     def _is_marked(self, run_id: str) -> bool:
         if self._spec_of(run_id).budget == Budget():
             return False
-        at, is_marked = self._seen.get(run_id, (float("-inf"), False))
-        if time.monotonic() - at > MARK_S:
+        asked_s, is_marked = self._seen.get(run_id, (float("-inf"), False))
+        now = time.monotonic()  # before the store is asked: its answer is as old as the question
+        if now - asked_s > MARK_S:
             is_marked = self._store.exists(keys.budget_mark(run_id))
-            self._seen[run_id] = time.monotonic(), is_marked
+            self._seen[run_id] = now, is_marked
         return is_marked
 
 

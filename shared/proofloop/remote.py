@@ -129,9 +129,13 @@ class RemoteWalk:
         if self._spec.budget != Budget():
             self._clock = RunClock(self._store, self._spec.name)
         if self._meter.over():
+            if self._patiently(lambda: is_complete(self._store, self._spec)):
+                return
             raise used_up(self._meter, self._store, self._spec)
         if self._patiently(lambda: self._store.delete_prefix(keys.budget_marks(self._spec.name))):
-            self._stopping.wait(MARK_S + POLL_S)  # until then a service may take the mark to be there
+            self._stopping.wait(
+                2 * MARK_S + POLL_S
+            )  # until then a service may take the mark to be there, at a slow store too
 
     def _progress(self) -> Progress:
         usage = self._usage

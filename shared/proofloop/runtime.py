@@ -161,17 +161,18 @@ class Tools:
         known = self._specs.get(run_id)
         if known is not None and time.monotonic() - known[0] < SPEC_CACHE_S:
             return known[1]
-        if self._reading.acquire(blocking=known is None):
-            try:
-                self._read_spec(run_id)
-            finally:
-                self._reading.release()
-        return self._specs[run_id][1]
+        if not self._reading.acquire(blocking=known is None):
+            assert known is not None
+            return known[1]  # another thread reads the new one
+        try:
+            return self._read_spec(run_id)
+        finally:
+            self._reading.release()
 
-    def _read_spec(self, run_id: str) -> None:
+    def _read_spec(self, run_id: str) -> RunSpec:
         known = self._specs.get(run_id)
         if known is not None and time.monotonic() - known[0] < SPEC_CACHE_S:
-            return
+            return known[1]
         try:
             spec = get_spec(self.store, run_id)
         except StoreError:
@@ -181,9 +182,11 @@ class Tools:
         if known is not None and spec.engine != known[1].engine:
             log.info("engine_moved", run=run_id)
             self.taken.difference_update([one for one in tuple(self.taken) if one[0] == run_id])
-        elif known is None and len(self._specs) >= RUNS_KEPT:
-            self._specs.pop(next(iter(self._specs)))
+        self._specs.pop(run_id, None)  # the runs that are worked on stand last
         self._specs[run_id] = (time.monotonic(), spec)
+        if len(self._specs) > RUNS_KEPT:
+            self._specs.pop(next(iter(self._specs)))
+        return spec
 
     def reader(self, run_id: str) -> Reader:
         """What reads the answers of the run's models."""
@@ -346,7 +349,7 @@ class Worker:
                 if is_wanted:
                     self._bus.publish(self._events(event))
                 else:
-                    log.info("message_dropped", reason="the run's budget is used up")
+                    log.info("message_dropped", reason="the run's budget is used up, or the run was stopped")
         except Retry as wish:
             log.info("message_postponed", reason=str(wish), after_s=wish.after_s)
             return self._later("asked", wish, wish.after_s)
