@@ -133,9 +133,8 @@ class RemoteWalk:
                 return
             raise used_up(self._meter, self._store, self._spec)
         if self._patiently(lambda: self._store.delete_prefix(keys.budget_marks(self._spec.name))):
-            self._stopping.wait(
-                2 * MARK_S + POLL_S
-            )  # until then a service may take the mark to be there, at a slow store too
+            # until then a service may take the mark to be there, even with a slow store
+            self._stopping.wait(2 * MARK_S + POLL_S)
 
     def _progress(self) -> Progress:
         usage = self._usage
