@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from proofloop import keys
 from proofloop.errors import ConfigError, NotFound
 from proofloop.problems import problems_of
-from proofloop.records import MODEL_ROLES, Problem, Record
+from proofloop.records import MODEL_ROLES, ModelRole, Problem, Record
 from proofloop.runspec import Difference, RunSpec, differences, read_frozen
 from proofloop.store import Store, find_record, get_record
 
@@ -85,9 +85,12 @@ def check_run(store: Store, spec: RunSpec, *, resume: bool) -> list[Difference]:
             f"run {spec.name!r} is already in the store", "give --resume to go on with it, or another name"
         )
     changes = list(differences(spec, stored))
+    others = [role for role in MODEL_ROLES if _engine_decides(spec, role) != _engine_decides(stored, role)]
     for change in changes:
-        if not is_free(change):
+        if not is_free(change) and (others or not _is_engine_setting(change)):
             raise ConfigError(f"run {spec.name!r} was begun with another run file: {change}", FROZEN_HINT)
+    if others:
+        _refuse_engine(spec, stored, others[0])
     _check_growth(store, spec, stored)
     _check_problems(store, spec)
     return [change for change in changes if change.path not in FILES]
@@ -118,8 +121,9 @@ def keep_problems(store: Store, spec: RunSpec) -> bool:
 
 def what_decides(spec: RunSpec) -> str:
     """All that decides a run's answers apart from its name and the questions: equal where the answers are equal."""
-    decisive = (each for each in differences(spec, None) if each.path != ("name",))
-    return "\n".join(str(each) for each in decisive if not is_free(each) or each.path in GROWING)
+    all_set = (each for each in differences(spec, None) if each.path != ("name",) and not _is_engine_setting(each))
+    decisive = [str(each) for each in all_set if not is_free(each) or each.path in GROWING]
+    return "\n".join([*decisive, *(str(_engine_decides(spec, role)) for role in MODEL_ROLES)])
 
 
 def is_free(change: Difference) -> bool:
@@ -129,15 +133,37 @@ def is_free(change: Difference) -> bool:
     return may_change(change.path)
 
 
-def _what_endpoints_decide(endpoints: Any) -> set[str]:
+def _what_endpoints_decide(endpoints: Any) -> list[str]:
     """The settings of each endpoint that decide answers; without endpoints there is one address that says nothing."""
     tables = endpoints if isinstance(endpoints, list) and endpoints else [None]
-    return {_decisive(table) for table in tables}
+    return sorted({_decisive(table) for table in tables})
 
 
 def _decisive(table: Any) -> str:
-    own = table if isinstance(table, Mapping) else {}  # of Triton an endpoint is its address
+    own = table if isinstance(table, Mapping) else {}  # Triton's endpoints are addresses, not tables
     return json.dumps({name: own[name] for name in sorted(own) if name not in REACHED_BY and name != "weight"})
+
+
+def _engine_decides(spec: RunSpec, role: ModelRole) -> list[str]:
+    """The settings that decide a role's answers, at each of its endpoints."""
+    settings = spec.engine.of(role).settings
+    shared = {name: value for name, value in settings.items() if name != "endpoints"}
+    endpoints = settings.get("endpoints")
+    tables = [own for own in endpoints if isinstance(own, Mapping)] if isinstance(endpoints, list) else []
+    return _what_endpoints_decide([{**shared, **own} for own in tables or [{}]])
+
+
+def _is_engine_setting(change: Difference) -> bool:
+    return change.path[0] == "engine" and "settings" in change.path[1:3]
+
+
+def _refuse_engine(spec: RunSpec, stored: RunSpec, role: ModelRole) -> NoReturn:
+    """For a role that was given an address of its own: it then inherits no endpoints, nor what they set."""
+    now, before = (", ".join(_engine_decides(each, role)) for each in (spec, stored))
+    raise ConfigError(
+        f"run {spec.name!r} was begun with other settings of the {role}'s engine: {now}, was {before}",
+        f"repeat what the endpoints set under [engine.{role}.settings], or give the run another name",
+    )
 
 
 def may_change(path: tuple[str, ...]) -> bool:

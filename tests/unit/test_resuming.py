@@ -111,6 +111,24 @@ def test_endpoints_may_move_and_say_no_other_model(tmp_path: Path) -> None:
     assert what_decides(at(one)) == what_decides(at(one, two)) != what_decides(at(other))
 
 
+@pytest.mark.parametrize("decisive", [{"model": "m-awq"}, {"seed_bits": 31}, {"extra_body": {"top_k": 1}}])
+def test_a_role_with_an_address_of_its_own_keeps_what_the_endpoints_set(
+    tmp_path: Path, decisive: dict[str, Any]
+) -> None:
+    def with_verifier(**settings: Any) -> RunSpec:
+        verifier = {"verifier": {"settings": settings}} if settings else {}
+        endpoints = [{"base_url": "http://one/v1", "weight": 2, **decisive}]
+        return runspec(engine={"kind": "openai", "settings": {"endpoints": endpoints}, **verifier})
+
+    store, without = LocalStore(tmp_path), with_verifier(base_url="http://two/v1")
+    create_run(store, with_verifier(), resume=False)
+    with pytest.raises(ConfigError, match=r"other settings of the verifier's engine: \{\}, was .*\nhint: repeat"):
+        create_run(store, without, resume=True)
+    kept = with_verifier(base_url="http://two/v1", **decisive)
+    create_run(store, kept, resume=True)
+    assert what_decides(with_verifier()) == what_decides(kept) != what_decides(without)
+
+
 def of_file(file: Path, rows: list[str], **wanted: Any) -> RunSpec:
     file.write_text(json.dumps([{"id": row, "question": f"Prove {row}."} for row in rows]))
     return runspec(problems={"file": file, "proofs_per_problem": 1, **wanted})
