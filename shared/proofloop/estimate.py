@@ -117,6 +117,8 @@ def estimate(
         ends = _guessed(spec, questions, habits, given)
         why = _reasons(spec, given)
     low, high = (_totals(spec, len(questions), end) for end in ends)
+    if measured:
+        why += _untimed(high, served)
     return RunEstimate(
         problems=len(questions),
         proofs=Range(low.proofs, high.proofs),
@@ -133,6 +135,12 @@ def estimate(
         money=None if spec.prices == Prices() else Range(low.money, high.money),
         rests_on=(*why, "one process with the calls at once of [flow] and the engine's max_concurrency, alone on it"),
     )
+
+
+def _untimed(totals: _Totals, served: Mapping[ModelRole, Served]) -> list[str]:
+    """In words, whose calls took no time in the measured run, if there are such."""
+    roles = [role for role in MODEL_ROLES if totals.calls[role] and not served[role].call_seconds]
+    return [f"the time is without calls of the {', '.join(roles)}: they took 0 s when measured"] if roles else []
 
 
 def _of(role: RoleEstimate, end: str) -> float:

@@ -49,6 +49,40 @@ def test_a_measured_run_takes_the_place_of_the_limits(here: Here, tmp_path: Path
     assert seconds == pytest.approx(cost["verifier"]["engine_seconds"] / cost["verifier"]["calls"])
 
 
+def test_a_role_that_the_measured_run_never_called_has_no_calls(here: Here, tmp_path: Path) -> None:
+    command = here(tmp_path)
+    settings = "latency_s = 0.01, tokens = 300, good_share = 1.0, verifier_noise = 0.0"
+    perfect = SMALL.format(count=2, settings=settings).replace("n = 4", "n = 1")
+    (tmp_path / "small.toml").write_text(perfect.replace("k = 2", "k = 1"))
+    assert command("run", "small.toml").code == 0
+    cost = {row["of"]: row for row in command("runs", "cost", "small", "--json").data()}
+    assert (cost["verifier"]["calls"], cost["meta_verifier"]["calls"]) == (4, 0)
+    shown = command("plan", "--from", "small", "--problems-per-hour", "2", "--json").data()
+    calls = {row["role"]: row["calls_per_hour"] for row in shown["roles"]}
+    assert calls == {"generator": 4, "verifier": 4, "meta_verifier": 0, "labeler": 0}
+    assert {row["role"]: row["calls"]["high"] for row in shown["run"]["roles"]}["meta_verifier"] == 0
+    asked = command(
+        "plan", "--from", "small", "--issue-share", "0.5", *OURS, "--problems-per-hour", "2", "--json"
+    ).data()
+    assert asked["roles"][2]["calls_per_hour"] == pytest.approx(4 * 2 * 0.5 * 3)
+
+
+def test_a_measured_run_whose_calls_took_no_time_says_so(here: Here, tmp_path: Path) -> None:
+    command = here(tmp_path)
+    (tmp_path / "small.toml").write_text(SMALL.format(count=2, settings="tokens = 300"))
+    assert command("run", "small.toml").code == 0
+    shown = command("plan", "--from", "small")
+    assert (shown.code, shown.err.count("no pods and GPUs planned: calls of the generator took 0 s in run small")) == (
+        0,
+        1,
+    )
+    assert "the time is without calls of the generator, verifier, meta_verifier" in " ".join(shown.out.split())
+    timed = ("--call-seconds", "generator=2", "--call-seconds", "verifier=1")
+    run = command("plan", "--from", "small", *timed, "--json").data()["run"]
+    assert run["hours"]["low"] > 0
+    assert run["rests_on"][1] == "the time is without calls of the meta_verifier: they took 0 s when measured"
+
+
 def test_a_number_for_all_roles_and_one_for_a_role(here: Here, tmp_path: Path) -> None:
     said = here(tmp_path)(
         *("plan", OLYMPIAD, *OURS, "--json", "--gpus", "verifier=16", "--gpus", "8", "--call-seconds", "generator=7"),

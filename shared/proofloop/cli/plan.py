@@ -29,6 +29,7 @@ from proofloop.planning import (
     plan,
     proofs_per_problem,
     values_snippet,
+    work_of_a_proof,
 )
 from proofloop.records import MODEL_ROLES, ModelRole, Role
 from proofloop.runspec import RunSpec
@@ -44,6 +45,8 @@ ATTEMPTS, READABLE, CRITIQUED = "attempts at a proof", "share of proofs in the r
 SEARCHED = "share of the proofs that a search may write"
 JUDGED, ASSESSED = "share of analyses with an issue", "share of m judgements"
 ANSWER, PROMPT, SECONDS = "tokens of an answer", "tokens of a prompt", "seconds of a call"
+
+NEVER_CALLED = Served(prompt_tokens=0, answer_tokens=0, call_seconds=0)
 
 ByRole = dict[str, float]
 
@@ -82,6 +85,7 @@ class Inputs:
         )
 
     def served(self, role: ModelRole, spec: RunSpec, options: Mapping[str, ByRole]) -> Served:
+        """How the role is asked and served; calls take 0 s where neither an option nor the run says a time."""
         given = {option: of.get(role) for option, of in options.items()}
         most, option = float(spec.sampling_of(role).max_tokens), "--answer-tokens"
         answer = self.pick(f"{role}: {ANSWER}", given[option], option, most, "max_tokens")
@@ -92,19 +96,27 @@ class Inputs:
             streams = given["--streams"] or STREAMS
             seconds, option = answer * streams / rate, f"{streams:g} streams at {rate:g} tokens/s"
         seconds = self.pick(f"{role}: {SECONDS}", seconds, option, 0.0, "nobody")
-        if not seconds:
-            raise Unsaid(
-                f"nobody says how long a call of the {role} takes",
-                "give --tokens-per-second for model servers of your own, --call-seconds for hosted ones, or --from RUN",
-            )
         return Served(prompt, answer, seconds, rate, int(given["--gpus"] or 1))
+
+
+def _need_times(roles: Iterable[ModelRole], served: Mapping[ModelRole, Served], run: str) -> None:
+    """Raises Unsaid for the first of the roles whose calls have no time."""
+    for role in roles:
+        if not served[role].call_seconds:
+            hint = "give --tokens-per-second for model servers of your own, --call-seconds for hosted ones"
+            if run:
+                raise Unsaid(f"calls of the {role} took 0 s in run {run}", hint)
+            raise Unsaid(f"nobody says how long a call of the {role} takes", f"{hint}, or --from RUN")
 
 
 def _seen(found: Observed) -> dict[str, float]:
     """What a run showed, under the names of the numbers."""
     habits = found.habits
-    names = (ATTEMPTS, READABLE, CRITIQUED, JUDGED, ASSESSED)
-    values = (habits.attempts, habits.readable, habits.critiqued, habits.judged, habits.assessed)
+    shares = {ATTEMPTS: habits.attempts, READABLE: habits.readable, JUDGED: habits.judged}
+    if "verifier" in found.calls:
+        shares[CRITIQUED] = habits.critiqued
+    if "meta_verifier" in found.calls:
+        shares[ASSESSED] = habits.assessed
     calls = {
         f"{role}: {name}": value
         for role, mean in found.calls.items()
@@ -115,7 +127,7 @@ def _seen(found: Observed) -> dict[str, float]:
         )
     }
     searched = {SEARCHED: habits.searched} if found.has_searched else {}
-    return dict(zip(names, values, strict=True)) | searched | calls
+    return shares | searched | calls
 
 
 def by_role(option: str, given: list[str] | None, least: float, roles: tuple[str, ...] = MODEL_ROLES) -> ByRole:
@@ -216,12 +228,16 @@ def plan_command(
     inputs = Inputs(measured or "", _seen(seen) if seen else {})
     habits = inputs.habits(spec, issue_share)
     given: dict[str, ByRole] = {**options, "--issue-share": {} if issue_share is None else {"all": issue_share}}
+    work = work_of_a_proof(habits, spec.labeling)
+    called: list[ModelRole] = [role for role in MODEL_ROLES if work[role].calls]
+    served: dict[ModelRole, Served] = dict.fromkeys(MODEL_ROLES, NEVER_CALLED)
+    served |= {role: inputs.served(role, spec, options) for role in called}
     try:
-        served: dict[ModelRole, Served] = {role: inputs.served(role, spec, options) for role in MODEL_ROLES}
+        _need_times(called, served, measured or "")
     except Unsaid as unsaid:
         if values:
             raise
-        _show_run(_estimated(spec, seen, habits, {}, given, file), spec, as_json=as_json, more={})
+        _show_run(_estimated(spec, seen, habits, served, given, file), spec, as_json=as_json, more={})
         print(f"no pods and GPUs planned: {unsaid.problem} (hint: {unsaid.hint})", file=sys.stderr)
         return
     inputs.pick("labeler: seconds of a message", None, "", LABELER_S, "a guess")
