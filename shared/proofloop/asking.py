@@ -50,7 +50,10 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True)
 class Question:
-    """One question to a model. Proof and `name` (unique within the proof) make its seed."""
+    """One question to a model. Proof and `name` (unique within the proof) make its seed.
+
+    `attempt`: the name of a generator's attempt that is refined if it is not accepted; "" for the last one.
+    """
 
     run_id: str
     role: ModelRole
@@ -58,6 +61,7 @@ class Question:
     prompt: Prompt
     proof_id: str
     name: str
+    attempt: str = ""
 
     @property
     def key(self) -> str:
@@ -66,8 +70,9 @@ class Question:
 
     @property
     def answer_name(self) -> str:
-        """The name by which `proofloop proof` prints the answer (see `answers`)."""
-        return self.proof_id if self.role == "generator" else f"{self.proof_id}/{self.name}"
+        """The name by which `proofloop proof` prints the answer (see `answers`), if it is not accepted."""
+        name = self.attempt if self.role == "generator" else self.name
+        return f"{self.proof_id}/{name}" if name else self.proof_id
 
 
 @dataclass(frozen=True)

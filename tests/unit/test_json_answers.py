@@ -29,7 +29,7 @@ def read(role: str, text: str, reading: Reading, finish_reason: str = "stop") ->
     return parse(text, finish_reason).verdict
 
 
-def judged(score: object = 1, text: str = "Every step holds.") -> str:
+def judged(score: object = 1, text: object = "Every step holds.") -> str:
     return json.dumps({"evaluation": text, "score": score})
 
 
@@ -58,12 +58,14 @@ TABLE: list[tuple[str, float | None, float | None]] = [
     (judged("0.5"), None, 0.5),
     (judged("1/2"), None, 0.5),
     (judged("\\boxed{1}"), None, 1),
-    (json.dumps({"score": 1}), None, 1),
     (json.dumps({"Evaluation": "Fine.", "Final Score": 1}), None, 1),
     (json.dumps({"evaluation": ["Step 1 holds.", "Step 2 fails."], "score": 0}), None, 0),
     (json.dumps({"evaluation": {"step 1": "holds"}, "score": 1}), None, 1),
     (json.dumps({"evaluation": "Fine.", "confidence": 0.9, "score": 1}), None, 1),
     (json.dumps({"result": {"evaluation": "Fine.", "score": 1}}), None, 1),
+    (json.dumps({"evaluation": {"step 1": {"text": "Fine.", "score": 1}}, "score": 1}), None, 1),
+    (json.dumps({"evaluation": ["Step 1 holds.", None], "score": 1}), None, 1),
+    (f'{{"evaluation": {"[" * 40}"Fine."{"]" * 40}, "score": 1}}', None, 1),
     (json.dumps([{"evaluation": "Fine.", "score": 1}]), None, None),
     ('{"evaluation": "Two\nlines.", "score": 1}', None, 1),
     (r'{"evaluation": "By \(a\) it holds.", "score": 1}', None, 1),
@@ -90,6 +92,17 @@ TABLE: list[tuple[str, float | None, float | None]] = [
     ('{"evaluation": "Fine.", "score": 1, "score": 0}', None, None),
     (json.dumps({"evaluation": "Fine.", "score": 1, "rating": 0}), None, None),
     (json.dumps({"evaluation": "Fine."}), None, None),
+    # a score without an evaluation
+    (json.dumps({"score": 1}), None, None),
+    (f"Here is my evaluation:\n\n{json.dumps({'score': 1})}", None, None),
+    *((judged(1, nothing), None, None) for nothing in ("", " \n", None, [], {}, [None, ""], {"step 1": ""})),
+    # another score inside a field
+    (json.dumps({"result": {"evaluation": "Fine.", "score": 0}, "score": 1}), None, None),
+    (json.dumps({"evaluation": {"summary": "Fine.", "score": 0}, "score": 1}), None, None),
+    (json.dumps({"evaluation": "Fine.", "score": 1, "steps": [[{"Final Score": 0.5}]]}), None, None),
+    (f"{json.dumps({'steps': [{'score': 0}]})}\n\n{judged(1)}", None, None),
+    (json.dumps({"result": {"evaluation": "Fine.", "score": 1}, "comment": "I disagree."}), None, None),
+    (f"Final score: 1\n\n{json.dumps({'steps': [{'score': 0}]})}", None, None),
     (f"{judged(0)}\n\n{judged(1)}", None, None),
     (f"{judged(1)}\n\nFinal score: 0", None, None),
     (f"Final score: 0\n\n{judged(1)}", None, None),
@@ -146,11 +159,33 @@ def test_a_strict_reading_says_what_is_wrong_with_an_object(text: str, reason: s
         (f"{judged(1)} No.", "text follows the JSON object"),
         (f"The proof:\n{judged(1)}", "the JSON object is a quotation"),
         ('{"a": 1} ' * 30, "the answer has more than 20 objects"),
+        ('{"score": 1}', "the field 'evaluation' is empty or missing"),
+        ('{"score": 1, "steps": [{"score": 0}]}', "two different scores: 0 and 1"),
+        ('{"steps": [{"score": 1}]}', "the only score stands in a nested object"),
     ],
 )
 def test_a_lenient_reading_says_why_it_reads_no_object(text: str, reason: str) -> None:
     verdict = read("verifier", text, "lenient")
     assert (verdict.outcome, verdict.reason) == ("malformed", reason)
+
+
+@pytest.mark.parametrize("reading", ["strict", "lenient"])
+@pytest.mark.parametrize("depth", [60, 300, 900, 985, 2_000, 100_000])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a": ', "}"), ('[{"score": ', "}]")])
+def test_deep_nesting_is_unreadable(reading: Reading, depth: int, opening: str, closing: str) -> None:
+    nested = f"{opening * depth}1{closing * depth}"
+    for fields in (f'"evaluation": {nested}, "score": 1', f'"evaluation": "Fine.", "score": {nested}'):
+        assert read("verifier", f"{{{fields}}}", reading).reason == "the answer is nested too deeply"
+    fields = f'"solution": {nested}, "self_evaluation": {nested}, "score": 1'
+    assert read("generator", f"{{{fields}}}", reading).reason == "the answer is nested too deeply"
+
+
+@pytest.mark.parametrize("reading", ["strict", "lenient"])
+def test_a_score_without_an_evaluation_is_no_critique(reading: Reading) -> None:
+    assert read("verifier", judged(1, " "), reading).reason == "the field 'evaluation' is empty or missing"
+    meta = '{"analysis": "", "score": 1}'
+    assert read("meta_verifier", meta, reading).reason == "the field 'analysis' is empty or missing"
+    assert read("generator", proved(1, own=""), reading) == valid(1.0)  # only its score is needed
 
 
 def test_reasons_are_counted_without_what_each_answer_has_of_its_own() -> None:
@@ -218,7 +253,8 @@ def test_what_the_schema_allows_is_what_the_strict_reading_reads(score: object, 
     except ValueError:
         return
     has_control = any((character < " " and character not in "\n\t") or character == "\x7f" for character in text)
-    assert (read("verifier", answer, "strict").outcome == "valid") == (fits and not has_control)
+    is_valid = read("verifier", answer, "strict").outcome == "valid"
+    assert is_valid == (fits and not has_control and bool(text.strip()))
 
 
 PIECES = [judged(0), judged(1), proved(0), "{", "}", '"', '"score": 1', '"score": 0', ",", ":", "\n", "```json\n", "```\n", '{"evaluation": "', "Score: 0", "\\", "\\n", "1", "</think>", "The proof says:"]  # fmt: skip

@@ -168,6 +168,7 @@ def test_loading_says_what_is_missing_and_what_there_is(tmp_path: Path) -> None:
             {"proof_refinement.txt": "{question} {proof}"},
             r"lacks {analysis}\nhint: it has exactly {analysis}, {proof}, {question}",
         ),
+        ({"pack.toml": f"a = {'[' * 5_000}"}, r"pack.toml of prompt pack '.*' is not TOML: maximum recursion"),
         ({"pack.toml": "fenced = "}, r"pack.toml of prompt pack '.*' is not TOML: .*\nhint: it holds `fenced = true`"),
         (
             {"pack.toml": 'fenced = "no"'},

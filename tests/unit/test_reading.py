@@ -142,7 +142,7 @@ CHARACTERS = 200_000
 REPEATED = [
     "Every step of this argument is checked in turn, and holds.\n", "偶数之和为偶数。\n", "é∀𝔸", "```\n", "```\ncode\n```\n", "> \n", "> x\n\n", "\n", "a\n", "- ",
     "\\boxed{", "\\boxed{1} ", "\\[\\boxed{1}\\]\n", "score ", "score: 1\n", "Score: 1. ", "based on my ", f"{EVALUATION_SCORE}\n", f"{EVALUATION_SCORE}\\boxed{{1}}\n",
-    f"{EVALUATION_INTRO}\n", "evaluation\n", "## Solution\n", "solution ", "**", "* ", '"x ', "“", "1 ", "{", "\\frac", "İ", "评分：", "</think>", " ", "the ", "`",
+    f"{EVALUATION_INTRO}\n", "evaluation\n", "## Solution\n", "solution ", "**", "* ", '"x ', "“", "1 ", "{", "\\frac", "İ", "评分：", "</think>", "</s>", " ", "the ", "`",
 ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import structlog
 from proofloop import keys
 from proofloop.answers import meta_critiques_of
 from proofloop.bus import ACK, Delivery, LocalBus, Outcome
+from proofloop.early_warning import EarlyWarning
 from proofloop.engine.base import Call, Engine, FinishReason, Generation, GenerationRequest
 from proofloop.engine.simulated import AnsweredCall
 from proofloop.errors import (
@@ -266,6 +267,36 @@ def test_refinement_goes_on_from_the_last_readable_attempt(tmp_path: Path) -> No
     tools = tools_with(tmp_path, engine, refinement={"iterations": 3})
     attempts_with(tools)
     assert "Try 0." in engine.asked[2]
+
+
+@pytest.mark.parametrize(
+    ("iterations", "name", "key"),
+    [
+        (1, f"{PROOF}", keys.proof(RUN, PROOF)),
+        (2, f"{PROOF}/attempt-0", keys.attempt(RUN, PROOF, 0)),
+        (64, f"{PROOF}/attempt-0", keys.attempt(RUN, PROOF, 0)),
+    ],
+)
+def test_an_early_warning_names_an_attempt_as_it_is_stored(
+    tmp_path: Path, iterations: int, name: str, key: str
+) -> None:
+    tools = tools_with(tmp_path, SayingEngine(*["no proof at all"] * 10), refinement={"iterations": iterations})
+    posed = [POSED, *(POSED.model_copy(update={"proof_id": f"p1-{number:03d}"}) for number in range(1, 10))]
+    for event in posed:
+        list(prove(event, tools))
+    warning = get_record(tools.store, keys.early_warning(RUN, "generator"), EarlyWarning)
+    assert warning.example == name
+    assert get_record(tools.store, key, Proof).verdict.outcome == "malformed"
+
+
+def test_an_early_warning_names_a_last_attempt_by_its_proof(tmp_path: Path) -> None:
+    engine = SayingEngine(*[answer("Try.", "0"), "no proof at all"] * 4, "no proof at all", "no proof at all")
+    tools = tools_with(tmp_path, engine, refinement={"iterations": 2})
+    for number in range(5):
+        [second] = prove(POSED.model_copy(update={"proof_id": f"p1-{number:03d}"}), tools)
+        list(prove(second, tools))
+    assert get_record(tools.store, keys.early_warning(RUN, "generator"), EarlyWarning).example == PROOF
+    assert get_record(tools.store, keys.proof(RUN, PROOF), Proof).verdict.outcome == "malformed"
 
 
 def test_a_redelivered_attempt_is_not_paid_again(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def prove(event: ProblemPosed, tools: Tools) -> Iterator[Event]:
     if proof is None:
         attempt_key = keys.attempt(event.run_id, event.proof_id, event.attempt)
         attempt = find_record(tools.store, attempt_key, Proof) or _write(event, tools)
-        if attempt.verdict.score != 1.0 and event.attempt + 1 < tools.spec(event.run_id).refinement.iterations:
+        if attempt.verdict.score != 1.0 and _has_another(event, tools):
             tools.keep(attempt_key, attempt)
             yield event.model_copy(update={"attempt": event.attempt + 1})
             return
@@ -50,6 +50,11 @@ def prove(event: ProblemPosed, tools: Tools) -> Iterator[Event]:
         yield ProofWritten(**about, index=index, verifier_version=proof.verifier_version)
 
 
+def _has_another(event: ProblemPosed, tools: Tools) -> bool:
+    """Whether another attempt may follow this one."""
+    return event.attempt + 1 < tools.spec(event.run_id).refinement.iterations
+
+
 def _write(event: ProblemPosed, tools: Tools) -> Proof:
     question = Question(
         event.run_id,
@@ -58,6 +63,7 @@ def _write(event: ProblemPosed, tools: Tools) -> Proof:
         _prompt(event, tools),
         event.proof_id,
         f"proof-{event.attempt}" if event.attempt else "proof",
+        attempt=f"attempt-{event.attempt}" if _has_another(event, tools) else "",
     )
     answer = Asked(question, tools).answer()
     return _read(event, question, answer, tools)

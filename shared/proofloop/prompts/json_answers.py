@@ -3,7 +3,7 @@
 Strict: the answer is the object and nothing else, with exactly the fields that the schema has. Lenient: the object ends
 the answer, in a code fence or behind other text, its fields may have other names, and its LaTeX may lack the second
 backslash that JSON wants. Lenient never guesses: a score field outside the objects that can be read, two different
-scores, or words that introduce the object as somebody else's make the answer unreadable.
+scores at any depth, or words that introduce the object as somebody else's make the answer unreadable.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ from proofloop.records import Score
 
 MAX_OBJECTS = 20
 """More places where an object may begin than any answer has; each is read to its end."""
+
+MAX_DEPTH = 50
+"""Objects and lists inside each other: more than any answer has, and far fewer than Python can recurse into."""
+
+TOO_DEEP = "the answer is nested too deeply"
 
 SCORE_NAMES = frozenset([SCORE, "final_score", "overall_score", "self_score", "rating", "grade"])
 """What models call the score, in lower case and with underscores."""
@@ -71,9 +76,10 @@ def strict_answer(text: str, names: Sequence[str]) -> Said:
     except ValueError as error:
         raise _not_json(error) from None
     except RecursionError:
-        raise Unreadable("the answer is nested too deeply") from None
+        raise Unreadable(TOO_DEEP) from None
     if not isinstance(said, dict):
         raise Unreadable("the answer is no JSON object")
+    _fields(said)  # raises Unreadable for deep nesting
     for name in (*names, SCORE):
         if name not in said:
             raise Unreadable(f"the field {name!r} is missing")
@@ -92,31 +98,34 @@ def lenient_answer(text: str, names: Sequence[str]) -> tuple[Said | None, str]:
     Raises Unreadable.
     """
     text = _ESCAPE.sub(_doubled, text)
-    around, answers, done = [], [], 0
+    around, scores, answer, done = [], [], None, 0
     for start, end, said in _objects(text):
         around.append(text[done:start])
         done = end
-        if _score_names(said):
-            answers.append(_said(said, names))
+        scores += [Said({}, value) for name, value in _fields(said) if _is_score(name)]
+        if any(map(_is_score, said)):
+            answer = _said(said, names)
     rest = "\n".join([*around, text[done:]])
     if _SCORE_FIELD.search(rest):
         raise Unreadable("a score stands in an object that is not JSON")
-    if not answers:
+    if answer is None:
+        if scores:
+            raise Unreadable("the only score stands in a nested object")
         return None, rest
-    for other in answers[:-1]:
-        _check_same(other, answers[-1])
+    for other in scores:
+        _check_same(other, answer)
     if _CLOSERS.fullmatch(text, done) is None:
         raise Unreadable("text follows the JSON object")
     before = _FENCE_BEGINS.sub("", around[-1]).rstrip(_DRESS)
     if introduces_quotation(lower(before[before.rfind("\n") + 1 :])):
         raise Unreadable("the JSON object is a quotation")
-    return answers[-1], rest
+    return answer, rest
 
 
 def _objects(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """The objects that can be read, each with where it begins and ends; the only field of an object may hold another.
 
-    Raises Unreadable for a text with more braces than anybody reads.
+    Raises Unreadable for too many objects, and for deep nesting.
     """
     begin, tries = _BEGINS.search(text), 0
     while begin is not None:
@@ -126,8 +135,10 @@ def _objects(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
         end = begin.end()
         try:
             said, end = _FORGIVING.raw_decode(text, begin.start())
-        except (ValueError, RecursionError):
+        except ValueError:
             pass
+        except RecursionError:
+            raise Unreadable(TOO_DEEP) from None
         else:
             yield begin.start(), end, _unwrapped(said)
         begin = _BEGINS.search(text, end)
@@ -141,11 +152,22 @@ def _unwrapped(said: dict[str, Any]) -> dict[str, Any]:
 
 def _said(said: dict[str, Any], names: Sequence[str]) -> Said:
     by_name = {_plain(name): value for name, value in said.items()}
-    scores = [said[name] for name in _score_names(said)]
-    answer = Said({name: _lenient_text(by_name.get(name, "")) for name in names}, scores[-1])
-    for other in scores[:-1]:
-        _check_same(Said({}, other), answer)
-    return answer
+    *_, score = (value for name, value in said.items() if _is_score(name))
+    return Said({name: _lenient_text(by_name.get(name)) for name in names}, score)
+
+
+def _fields(said: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The fields of the object and of all objects inside it, outermost first. Raises Unreadable for deep nesting."""
+    found: list[tuple[str, Any]] = []
+    level: list[Any] = [said]
+    for _ in range(MAX_DEPTH + 1):
+        if not level:
+            return found
+        fields = [field for value in level if isinstance(value, dict) for field in value.items()]
+        items = [item for value in level if isinstance(value, list) for item in value]
+        found += fields
+        level = [value for value in (*(value for _, value in fields), *items) if isinstance(value, dict | list)]
+    raise Unreadable(TOO_DEEP)
 
 
 def _check_same(one: Said, other: Said) -> None:
@@ -153,8 +175,8 @@ def _check_same(one: Said, other: Said) -> None:
         raise two_scores(_show(one.shown), _show(other.shown))
 
 
-def _score_names(said: dict[str, Any]) -> list[str]:
-    return [name for name in said if _plain(name) in SCORE_NAMES]
+def _is_score(name: str) -> bool:
+    return _plain(name) in SCORE_NAMES
 
 
 def _plain(name: str) -> str:
@@ -170,11 +192,14 @@ def _strict_text(value: Any, name: str) -> str:
 
 
 def _lenient_text(value: Any) -> str:
-    """A text, or the texts of a list or an object line by line."""
+    """A text, or the texts of a list or an object line by line; "" for null."""
+    if value is None:
+        return ""
     if isinstance(value, dict):
-        return "\n".join(f"{name}: {_lenient_text(inner)}" for name, inner in value.items())
+        lines = ((name, _lenient_text(inner)) for name, inner in value.items())
+        return _whole("\n".join(f"{name}: {line}" for name, line in lines if line))
     if isinstance(value, list):
-        return "\n".join(map(_lenient_text, value))
+        return _whole("\n".join(map(_lenient_text, value)))
     return _whole(_CONTROL.sub("", value if isinstance(value, str) else json.dumps(value)))
 
 

@@ -86,6 +86,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 _SCORING = re.compile(rf"\b(?:{'|'.join(sorted(SCORING))})\b")
 _FOREIGN_LABEL = re.compile(rf"\n[ #>|•*-]{{0,8}}(?:{OTHER_LANGUAGES.pattern})(?=[ :=]|\d|\\)")
 _TOKENS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|return|>", "<|end|>", "</s>", "<｜end▁of▁sentence｜>")
+_TOKENS_BACKWARDS = re.compile(rf"(?:(?:{'|'.join(re.escape(token[::-1]) for token in _TOKENS)})\s*+)++")
 _INTRODUCES = re.compile(r"^(?!.*\b(?:evaluation|assessment|review)).*\b(?:solution|proof|submission|text)\W*:$")
 _ENDS_OF_QUOTED = ("</solution>", "</proof>", "</quote>", "</blockquote>")
 _UNFINISHED = frozenset(["is", "are", "be", "equals", "exactly", "as", "that", "to", "of", "gives", "namely", "value"])
@@ -103,12 +104,16 @@ class Statement:
 
 def _unwrapped(text: str) -> str:
     """The answer without tokens of the chat template, and without a fence or block quote around the whole of it."""
-    while text.endswith(_TOKENS):
-        text = text[: text.rindex("<")].rstrip()
-    text = unwrap(text)
+    text = unwrap(_without_tokens(text))
     if text.startswith(">") and text.count("\n>") == text.count("\n"):
         text = f"\n{text}".replace("\n> ", "\n").replace("\n>", "\n").strip()
     return text
+
+
+def _without_tokens(text: str) -> str:
+    """The text, without tokens of the chat template at its end. It is matched backwards: that is linear."""
+    tokens = _TOKENS_BACKWARDS.match(text[::-1]) if text.endswith(_TOKENS) else None
+    return text[: len(text) - tokens.end()] if tokens else text
 
 
 def _visible(text: str) -> str:

@@ -164,7 +164,7 @@ def _settings(text: str, name: str) -> dict[str, Any]:
     """What pack.toml says: whether the pack fences, the form of its answers, its phrases; else the defaults."""
     try:
         said = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(
             f"pack.toml of prompt pack {name!r} is not TOML: {error}",
             "it holds `fenced = true` or `fenced = false`, and [phrases] where they are not the method's",

@@ -124,7 +124,11 @@ class Reader:
         try:
             text = self._rules.unwrapped(final_response(answer, finish_reason))
             said = self._said(text, fields, asked)
-            return None if said is None else ParsedEvaluation(said.evaluation(fields[0]), valid(said.score))
+            if said is None:
+                return None
+            if not said.texts[fields[0]]:
+                raise Unreadable(f"the field {fields[0]!r} is empty or missing")
+            return ParsedEvaluation(said.evaluation(fields[0]), valid(said.score))
         except (Unreadable, Truncated) as reason:
             return ParsedEvaluation(text, _verdict(reason))
 
