@@ -109,7 +109,8 @@ class Costs:
 class Bill:
     """What the store holds of one proof, without its texts: its calls, the generator's own verdict, and its label.
 
-    `judged`: how many analyses of it, its own included, were given to the meta-verifier.
+    `judged`: how many analyses of it, its own included, were given to the meta-verifier. `is_written`: false while the
+    proof is refined: the verdict and the first call are then those of its newest attempt.
     """
 
     proof_id: str
@@ -118,6 +119,7 @@ class Bill:
     calls: tuple[tuple[ModelRole, Provenance], ...]
     label: Label | None
     judged: int = 0
+    is_written: bool = True
 
     @property
     def generator_version(self) -> str:
@@ -154,7 +156,7 @@ def spec_of(store: Store, run_id: str) -> RunSpec:
 
 
 def bills(store: Store, run_id: str) -> Iterator[Bill]:
-    """One bill a proof that is written, in the order of the store, from a single listing."""
+    """One bill a proof with an answer, in the order of the store, from a single listing."""
     root = keys.proofs(run_id)
     for proof_id, found in groupby(store.list(root), key=lambda key: key.removeprefix(root).split("/", 1)[0]):
         bill = _bill(store, run_id, proof_id, found)
@@ -163,16 +165,21 @@ def bills(store: Store, run_id: str) -> Iterator[Bill]:
 
 
 def _bill(store: Store, run_id: str, proof_id: str, found: Iterable[str]) -> Bill | None:
-    """None for a proof that is not written yet. `found` are the keys below it; its tokens are never read."""
-    key, names = keys.proof(run_id, proof_id), list(found)
-    before = [call for name in names for call in _before_the_label(store, name)]
-    proof = find_record(store, key, _Proof)
-    if proof is None:
+    """None for a proof without an answer. `found` are the keys below it, sorted; its tokens are never read."""
+    names = list(found)
+    attempts = [name for name in names if _kind(name) == "attempts"]
+    proof = find_record(store, keys.proof(run_id, proof_id), _Proof)
+    if is_written := proof is not None:
+        label = find_label(store, run_id, proof_id)
+    elif attempts:
+        proof, label = get_record(store, attempts[-1], _Proof), None
+        names.remove(attempts[-1])
+    else:
         return None
     writing: tuple[ModelRole, Provenance] = ("generator", proof.provenance)
-    label = find_label(store, run_id, proof_id)
+    others = [call for name in names for call in _before_the_label(store, name)]
     judged = len({name.rsplit("/", 1)[0] for name in names if _kind(name) == "meta_critiques"})
-    return Bill(proof_id, proof.problem_id, proof.verdict, (writing, *before), label, judged)
+    return Bill(proof_id, proof.problem_id, proof.verdict, (writing, *others), label, judged, is_written)
 
 
 def _kind(key: str) -> str:
@@ -200,7 +207,7 @@ class Tally:
         for role, provenance in bill.calls:
             self._by_role[role] += spent(provenance, self._prices.of(role))
         self._seen.add(bill.problem_id)
-        self._proofs += 1
+        self._proofs += bill.is_written
         if bill.label is None:
             return
         self._labeled += 1

@@ -140,7 +140,7 @@ def estimate(
 def _untimed(totals: _Totals, served: Mapping[ModelRole, Served]) -> list[str]:
     """In words, whose calls took no time in the measured run, if there are such."""
     roles = [role for role in MODEL_ROLES if totals.calls[role] and not served[role].call_seconds]
-    return [f"the time is without calls of the {', '.join(roles)}: they took 0 s when measured"] if roles else []
+    return [f"the measured run has no time for calls of the {', '.join(roles)}: they count as 0 s"] if roles else []
 
 
 def _of(role: RoleEstimate, end: str) -> float:

@@ -515,12 +515,13 @@ def test_a_run_that_grew_pays_for_what_is_new_alone(tmp_path: Path) -> None:
     assert sum(name.startswith("generator") for name in grew.names()) == 3 * 3 - 2 * 2
 
 
-def test_a_run_ends_when_its_budget_is_used_up_and_goes_on_with_more(tmp_path: Path) -> None:
-    store, engine = LocalStore(tmp_path), CountingEngine(latency_s=0.02, tokens=100)
+@pytest.mark.parametrize("iterations", [1, 8])
+def test_a_run_ends_when_its_budget_is_used_up_and_goes_on_with_more(tmp_path: Path, iterations: int) -> None:
+    store, engine = LocalStore(tmp_path), CountingEngine(latency_s=0.02, tokens=100, good_share=0.4 / iterations)
     problems = {"domain": "nano", "count": 6, "proofs_per_problem": 2}
     least, all_names = 0.0, set[str]()
     for tokens in (5_000, 15_000, 10_000_000):
-        spec = runspec(problems=problems, budget={"tokens": tokens})
+        spec = runspec(problems=problems, budget={"tokens": tokens}, refinement={"iterations": iterations})
         with walking(store, spec, engine) as walk:
             if tokens < 1_000_000:
                 with pytest.raises(BudgetUsedUp, match=rf"tokens = {tokens} is used up.* of 12 proofs have a label"):

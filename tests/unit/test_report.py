@@ -466,6 +466,21 @@ def test_summary_stands_at_the_top_of_the_page(store: Store, tmp_path: Path) -> 
     assert "52 % 50 to 54 % 100 cases" in seen
 
 
+def test_a_proof_that_is_still_refined_costs_its_attempts_and_is_no_proof_yet(store: LocalStore) -> None:
+    begin(store)
+    give_label(store, write_proof(store, "p1-000"), "accepted", 1.0)
+    attempt = write_proof(store, "p2-000", own=0.0, model="newer")
+    for number, verdict in enumerate((scored(0.0), Verdict(outcome="engine_failed", reason="gone"))):
+        record = attempt.model_copy(update={"verdict": verdict})
+        put_record(store, keys.attempt("tried", "p2-000", number), record)
+    store.path(keys.proof("tried", "p2-000")).unlink()
+    data = read_report(store, "tried")
+    assert data.costs.by_role["generator"] == Spent(3, 30, 60, 1.5)
+    assert (data.costs.problems, data.costs.proofs, data.costs.labeled_proofs, data.failed_proofs) == (2, 1, 1, 0)
+    assert {line.version: line.calls for line in data.versions["generator"]}["newer"] == 2
+    assert [sample.proof_id for sample in data.samples] == ["p1-000"]
+
+
 # The parts
 
 

@@ -105,7 +105,7 @@ def _need_times(roles: Iterable[ModelRole], served: Mapping[ModelRole, Served], 
         if not served[role].call_seconds:
             hint = "give --tokens-per-second for model servers of your own, --call-seconds for hosted ones"
             if run:
-                raise Unsaid(f"calls of the {role} took 0 s in run {run}", hint)
+                raise Unsaid(f"run {run} has no time for calls of the {role}", hint)
             raise Unsaid(f"nobody says how long a call of the {role} takes", f"{hint}, or --from RUN")
 
 

@@ -122,8 +122,9 @@ def read_report(
         tally.add(bill)
         windows.add(number, bill)
         use.add(number, bill)
-        choice.add(bill)
-        failed_proofs += bill.verdict.outcome == "engine_failed"
+        if bill.is_written:
+            choice.add(bill)
+            failed_proofs += bill.verdict.outcome == "engine_failed"
     return ReportData(
         run_id=run_id,
         written=written or date.today(),
