@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from proofloop import keys
 from proofloop.errors import ConfigError, NotFound
 from proofloop.problems import problems_of
+from proofloop.prompts import BUILT_IN, PromptPack, find_pack, load_pack
 from proofloop.records import MODEL_ROLES, ModelRole, Problem, Record
 from proofloop.runspec import Difference, RunSpec, differences, read_frozen
 from proofloop.store import Store, find_record, get_record
@@ -72,10 +73,11 @@ def get_spec(store: Store, run_id: str) -> RunSpec:
     return read_frozen(store.get(changes[-1] if changes else keys.run_spec(run_id)), RunSpec)
 
 
-def check_run(store: Store, spec: RunSpec, *, resume: bool) -> list[Difference]:
+def check_run(store: Store, spec: RunSpec, *, resume: bool, pack: PromptPack | None = None) -> list[Difference]:
     """What resuming with this spec changes, apart from where files lie; nothing for a new run. Writes nothing.
 
-    Raises ConfigError for a run that is there and is not to be resumed, and for a change of what is frozen.
+    `pack`: the prompts, where the spec's are not meant. Raises ConfigError for a run that is there and is not to be
+    resumed, and for a change of what is frozen.
     """
     stored = find_spec(store, spec.name)
     if stored is None:
@@ -91,9 +93,27 @@ def check_run(store: Store, spec: RunSpec, *, resume: bool) -> list[Difference]:
             raise ConfigError(f"run {spec.name!r} was begun with another run file: {change}", FROZEN_HINT)
     if others:
         _refuse_engine(spec, stored, others[0])
+    check_prompts(store, spec, pack)
     _check_growth(store, spec, stored)
     _check_problems(store, spec)
     return [change for change in changes if change.path not in FILES]
+
+
+def check_prompts(store: Store, spec: RunSpec, pack: PromptPack | None = None) -> None:
+    """Raise ConfigError if the pack was edited since the run began.
+
+    A run continues with its stored pack if the folder is gone, or if a newer proofloop brings other prompts.
+    """
+    now = pack or (None if spec.prompts in BUILT_IN else find_pack(spec.prompts, spec.base))
+    kept = find_record(store, keys.prompts(spec.name), PromptPack) if now else None
+    if now is None or kept is None or now == kept:
+        return
+    edited = [name for name in now.templates if now.digest(name) != kept.digest(name)]
+    what = f": {', '.join(edited)}" if edited else ""
+    raise ConfigError(
+        f"prompt pack {spec.prompts!r} was edited since run {spec.name!r} began{what}",
+        "give the run another name, or restore the pack: a run keeps the prompts it began with",
+    )
 
 
 def keep_change(store: Store, spec: RunSpec) -> bool:
@@ -120,10 +140,14 @@ def keep_problems(store: Store, spec: RunSpec) -> bool:
 
 
 def what_decides(spec: RunSpec) -> str:
-    """All that decides a run's answers apart from its name and the questions: equal where the answers are equal."""
+    """All that decides a run's answers apart from its name and the questions: equal where the answers are equal.
+
+    Raises ConfigError for a prompt pack that cannot be used.
+    """
     all_set = (each for each in differences(spec, None) if each.path != ("name",) and not _is_engine_setting(each))
     decisive = [str(each) for each in all_set if not is_free(each) or each.path in GROWING]
-    return "\n".join([*decisive, *(str(_engine_decides(spec, role)) for role in MODEL_ROLES)])
+    prompts = load_pack(spec.prompts, spec.base).model_dump_json()
+    return "\n".join([*decisive, *(str(_engine_decides(spec, role)) for role in MODEL_ROLES), prompts])
 
 
 def is_free(change: Difference) -> bool:

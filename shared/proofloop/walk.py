@@ -29,7 +29,7 @@ from proofloop.models import published_versions, verify_version
 from proofloop.problems import count_problems, problems_of
 from proofloop.prompts import PromptPack, load_pack
 from proofloop.records import Record, Role, digest
-from proofloop.resuming import check_run, find_spec, keep_change, keep_problems
+from proofloop.resuming import check_prompts, check_run, find_spec, keep_change, keep_problems
 from proofloop.rounds import proof_id, refinements_posed, searches_of
 from proofloop.runspec import Budget, Prices, RunSpec
 from proofloop.runtime import Tools, Worker, load_role
@@ -101,9 +101,10 @@ def create_run(store: Store, spec: RunSpec, *, resume: bool, pack: PromptPack | 
     while True:
         if find_spec(store, spec.name) is None:
             put_record(store, keys.prompts(spec.name), pack or load_pack(spec.prompts, spec.base), durable=True)
+            check_prompts(store, spec, pack)  # a process that died here may have left those of before
             if store.put_if_absent(keys.run_spec(spec.name), spec.model_dump_json().encode(), durable=True):
                 return spec if keep_problems(store, spec) else create_run(store, spec, resume=True, pack=pack)
-        check_run(store, spec, resume=resume)  # another process may have been first
+        check_run(store, spec, resume=resume, pack=pack)  # another process may have been first
         check_training(store, spec)
         if keep_change(store, spec):
             return spec

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from proofloop import keys
 from proofloop.engine import openai_settings, triton_settings
 from proofloop.engine.simulated_answers import SimulatedSettings
 from proofloop.errors import ConfigError, StoreError
+from proofloop.prompts import load_pack
 from proofloop.records import Record
 from proofloop.resuming import REACHED_BY, check_run, find_spec, may_change, what_decides
 from proofloop.runspec import RunSpec
@@ -127,6 +130,43 @@ def test_a_role_with_an_address_of_its_own_keeps_what_the_endpoints_set(
     kept = with_verifier(base_url="http://two/v1", **decisive)
     create_run(store, kept, resume=True)
     assert what_decides(with_verifier()) == what_decides(kept) != what_decides(without)
+
+
+def with_pack(folder: Path) -> RunSpec:
+    shutil.copytree(str(files("proofloop.prompts") / "packs" / "nano"), folder / "mine", dirs_exist_ok=True)
+    return runspec(prompts="mine", base=folder)
+
+
+def edit(template: Path) -> None:
+    template.write_text(template.read_text() + "\nThink twice.\n")
+
+
+def test_an_edited_prompt_pack_is_refused_and_a_lost_one_is_in_the_store(tmp_path: Path) -> None:
+    store, spec, folder = LocalStore(tmp_path / "store"), with_pack(tmp_path), tmp_path / "mine"
+    create_run(store, spec, resume=False)
+    create_run(store, spec, resume=True)
+    edit(folder / "proof_verification.txt")
+    refused = r"prompt pack 'mine' was edited since run 'r1' began: proof_verification\nhint: give the run another name"
+    with pytest.raises(ConfigError, match=refused):
+        create_run(store, spec, resume=True)
+    shutil.rmtree(folder)
+    create_run(store, spec, resume=True)
+
+
+def test_a_new_run_is_not_begun_with_the_prompts_of_a_process_that_died(tmp_path: Path) -> None:
+    store, spec = LocalStore(tmp_path / "store"), with_pack(tmp_path)
+    put_record(store, keys.prompts(RUN), load_pack("mine", tmp_path))
+    edit(tmp_path / "mine" / "proof_generation.txt")
+    with pytest.raises(ConfigError, match="was edited since run 'r1' began: proof_generation"):
+        create_run(store, spec, resume=False)
+    assert find_spec(store, RUN) is None
+
+
+def test_prompts_decide_an_answer(tmp_path: Path) -> None:
+    spec = with_pack(tmp_path)
+    before = what_decides(spec)
+    edit(tmp_path / "mine" / "meta_verification.txt")
+    assert what_decides(spec) != before
 
 
 def of_file(file: Path, rows: list[str], **wanted: Any) -> RunSpec:

@@ -127,12 +127,17 @@ def _substitute(template: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), template)
 
 
+def find_pack(name: str, base: Path | None = None) -> PromptPack | None:
+    """As load_pack, but None if there is no such pack."""
+    return load_pack(name, base) if _folder(name, base).joinpath("pack.toml").is_file() else None
+
+
 def load_pack(name: str, base: Path | None = None) -> PromptPack:
     """The pack called `name` that comes with proofloop, or the one in that folder (relative to `base`).
 
     Raises ConfigError.
     """
-    folder = files("proofloop.prompts").joinpath("packs", name) if name in BUILT_IN else (base or Path()) / name
+    folder = _folder(name, base)
     if not folder.joinpath("pack.toml").is_file():
         raise ConfigError(
             f"there is no prompt pack {name!r}: {Path(str(folder)).absolute()} has no pack.toml",
@@ -149,6 +154,10 @@ def load_pack(name: str, base: Path | None = None) -> PromptPack:
     check_placeholders(pack)
     check_phrases(pack)
     return pack
+
+
+def _folder(name: str, base: Path | None) -> Traversable:
+    return files("proofloop.prompts").joinpath("packs", name) if name in BUILT_IN else (base or Path()) / name
 
 
 def _read(path: Traversable, name: str) -> str:
