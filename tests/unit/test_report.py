@@ -470,8 +470,8 @@ def test_a_proof_that_is_still_refined_costs_its_attempts_and_is_no_proof_yet(st
     begin(store)
     give_label(store, write_proof(store, "p1-000"), "accepted", 1.0)
     attempt = write_proof(store, "p2-000", own=0.0, model="newer")
-    for number, verdict in enumerate((scored(0.0), Verdict(outcome="engine_failed", reason="gone"))):
-        record = attempt.model_copy(update={"verdict": verdict})
+    for number, given in enumerate((scored(0.0), Verdict(outcome="engine_failed", reason="gone"))):
+        record = attempt.model_copy(update={"verdict": given})
         put_record(store, keys.attempt("tried", "p2-000", number), record)
     store.path(keys.proof("tried", "p2-000")).unlink()
     data = read_report(store, "tried")
