@@ -18,7 +18,7 @@ from proofloop import keys
 from proofloop.engine.base import Call, ChatMessage, Generation, GenerationRequest
 from proofloop.engine.trial import check_taken, is_answered
 from proofloop.errors import AccessRefused, CallRefused, EngineError, Reject, Retry, StoreError
-from proofloop.failing import MOST_ROUNDS
+from proofloop.failing import LONGEST_BUSY_S, MOST_ROUNDS
 from proofloop.prompts import Prompt
 from proofloop.prompts.parsing import EMPTY
 from proofloop.records import ModelRole, Provenance, RawAnswer, Tokens, Verdict, derive_seed, digest
@@ -167,10 +167,12 @@ class Asked:
 
     def _failed(self, failure: EngineError) -> Answer:
         error, rounds = self._weighed(failure), 1
-        if error.retryable:
+        if error.is_load:
+            error = self._unless_too_long_busy(error)
+        elif error.retryable:
             rounds = self._rounds_failed()
             if rounds >= MOST_ROUNDS:
-                error = self._refused(error, rounds)
+                error = self._refused(error, f"in {rounds} rounds")
         self._count_failure(error)
         if not isinstance(error, CallRefused):
             self._give_up(error, rounds)
@@ -188,11 +190,16 @@ class Asked:
 
         return tools.failing.failed(question.run_id, question.role, question.key, try_another)
 
-    def _refused(self, error: EngineError, rounds: int) -> CallRefused:
-        """The error of a call that failed once too often, while others were answered."""
+    def _unless_too_long_busy(self, error: EngineError) -> EngineError:
+        question = self._question
+        busy_s = self._tools.failing.refused_as_busy(question.run_id, question.role, question.key)
+        return self._refused(error, f"for {busy_s / 3600:.1f} h") if busy_s >= LONGEST_BUSY_S else error
+
+    def _refused(self, error: EngineError, failed: str) -> CallRefused:
+        """The error of a call that failed too often, or for too long, while others were answered."""
         self._tools.failing.given_up(self._question.key)
-        others = f"in {rounds} rounds, while other calls of the {self._question.role} were answered"
-        log.warning("engine_call_given_up", call=self._question.key, problem=error.problem, rounds=rounds)
+        others = f"{failed}, while other calls of the {self._question.role} were answered"
+        log.warning("engine_call_given_up", call=self._question.key, problem=error.problem, failed=failed)
         return CallRefused(f"{error.problem}; {others}", hint=error.hint, cause=error.cause)
 
     def cancel(self) -> None:

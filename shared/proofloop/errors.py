@@ -77,11 +77,19 @@ class EngineError(ProofloopError):
 
     `retryable` is true if the same call may succeed later. `after_s` is the wait in seconds, if the engine named one.
     `hint` tells how to fix it, if the engine knows. `cause` is the problem without details of the single call, so that
-    equal problems can be counted. `partial` and `partial_reasoning` are the received parts of the answer.
+    equal problems can be counted. `is_load`: the server is overloaded or absent, which is no fault of the call.
+    `partial` and `partial_reasoning` are the received parts of the answer.
     """
 
     def __init__(
-        self, problem: str, *, retryable: bool, after_s: float | None = None, hint: str = "", cause: str = ""
+        self,
+        problem: str,
+        *,
+        retryable: bool,
+        after_s: float | None = None,
+        hint: str = "",
+        cause: str = "",
+        is_load: bool = False,
     ) -> None:
         super().__init__(problem)
         self.problem = problem
@@ -89,6 +97,7 @@ class EngineError(ProofloopError):
         self.cause = cause
         self.retryable = retryable
         self.after_s = after_s
+        self.is_load = is_load
         self.partial = self.partial_reasoning = ""
 
     def __str__(self) -> str:

@@ -23,6 +23,12 @@ In each round the engine attempts it as often as its own settings say.
 SILENCE_S = 30.0
 """A run whose role had no answer for so long while its engine fails is warned of, and again after as long."""
 
+LONGEST_BUSY_S = 86400.0
+"""A call is given up that a busy server refused for so long, while other calls of its role were answered."""
+
+FORGET_S = 6 * 3600.0
+"""A call that has not failed here for so long is forgotten: another process may have got its answer."""
+
 TRIED_S = 30.0
 """How long it counts that a trial call was, or was not, answered."""
 
@@ -42,10 +48,14 @@ class _Role:
 
 @dataclass
 class _Failing:
-    """A call that failed: in how many rounds in which others were answered, and when it last did."""
+    """A call that failed: in how many rounds in which others were answered, and when it last did.
+
+    `busy_s`: for how long a busy server refused it while others were answered.
+    """
 
     rounds: int
     last: float
+    busy_s: float = 0.0
 
 
 class Failing:
@@ -70,16 +80,39 @@ class Failing:
         the call's last failure, and others were before.
         """
         with self._lock:
-            of_role = self._roles.setdefault((run_id, role), _Role())
-            if of_role.silent is None:
-                of_role.silent = time.monotonic()
-            failing = self._calls.setdefault(call, _Failing(0, time.monotonic()))
-            is_first, since = failing.rounds == 0, failing.last
+            of_role, failing, since = self._noted(run_id, role, call)
+            is_first = failing.rounds == 0
         are_others = is_first or of_role.answered > since or self._is_tried(of_role, since, try_another)
         with self._lock:
             failing.rounds += are_others
             failing.last = time.monotonic()
             return failing.rounds
+
+    def refused_as_busy(self, run_id: str, role: ModelRole, call: str) -> float:
+        """The seconds for which this call was refused as busy by now, while others were answered.
+
+        Load is no fault of a call, so this is no round.
+        """
+        with self._lock:
+            of_role, failing, since = self._noted(run_id, role, call)
+            if of_role.answered > since:
+                failing.busy_s += failing.last - since
+            return failing.busy_s
+
+    def _noted(self, run_id: str, role: ModelRole, call: str) -> tuple[_Role, _Failing, float]:
+        """Note a failure. Returns what is known of role and call, and when the call last failed.
+
+        The calls are in the order of their last failure, so that the oldest are found at once.
+        """
+        now = time.monotonic()
+        of_role = self._roles.setdefault((run_id, role), _Role())
+        of_role.silent = now if of_role.silent is None else of_role.silent
+        failing = self._calls.pop(call, None) or _Failing(0, now)
+        while self._calls and (oldest := next(iter(self._calls.items())))[1].last < now - FORGET_S:
+            del self._calls[oldest[0]]
+        self._calls[call] = failing
+        since, failing.last = failing.last, now
+        return of_role, failing, since
 
     def given_up(self, call: str) -> None:
         with self._lock:
@@ -100,8 +133,9 @@ class Failing:
             return False
         with self._trying:
             if time.monotonic() - of_role.tried > TRIED_S:
-                of_role.tried = time.monotonic()
-                if try_another():
+                is_answered = try_another()
+                of_role.tried = time.monotonic()  # after the trial: those that waited for it need no trial of their own
+                if is_answered:
                     with self._lock:
-                        of_role.answered, of_role.silent = time.monotonic(), None
+                        of_role.answered, of_role.silent = of_role.tried, None
         return of_role.answered > since

@@ -39,7 +39,7 @@ REACHED_BY = frozenset(
         ),
         *("max_concurrency", "load_factor", "requests_per_minute", "tokens_per_minute"),
         *("connect_timeout_s", "idle_timeout_s", "content_timeout_s", "load_timeout_s"),
-        *("max_attempts", "first_wait_s", "longest_wait_s", "max_tokens_field", "keep_versions"),
+        *("max_attempts", "first_wait_s", "longest_wait_s", "longest_busy_s", "max_tokens_field", "keep_versions"),
         *("max_batch", "threads", "tokens_per_pass", "prompt_tokens_kept", "models_kept"),
         *("latency_s", "latency_sigma", "ledger"),
     }

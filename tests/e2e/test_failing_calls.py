@@ -53,6 +53,7 @@ base_url = "{base_url}"
 max_attempts = {attempts}
 first_wait_s = 0.05
 longest_wait_s = 1.0
+longest_busy_s = 1.5
 max_concurrency = {concurrency}
 [models]
 generator = "m"
@@ -101,7 +102,8 @@ class FailingServer:
         return sum(count - 1 for count in self.answered.values())
 
     def most_attempts(self) -> int:
-        return max(self.asked[call] for call in self.failures)
+        """Of calls that fail otherwise than by a busy server, which is asked as long as it has other calls."""
+        return max(self.asked[call] for call, name in self.failures.items() if name not in ("429", "503"))
 
 
 def said(prompt: str, lot: int) -> str:

@@ -15,7 +15,7 @@ KINDS: list[tuple[int, Any, FailureKind]] = [
     # the status alone
     (400, None, "call"),
     (401, None, "access"),
-    (402, None, "access"),
+    (402, None, "balance"),
     (403, None, "access"),
     (404, None, "unusable"),
     (405, None, "unusable"),
@@ -40,6 +40,9 @@ KINDS: list[tuple[int, Any, FailureKind]] = [
     (400, {"code": "rate_limit_exceeded"}, "busy"),
     (429, {"code": "insufficient_quota", "type": "insufficient_quota"}, "busy"),
     (401, {"code": "invalid_api_key", "type": "invalid_request_error"}, "access"),
+    (401, {"code": "invalid_request_error", "type": "authentication_error"}, "access"),
+    (402, {"code": "invalid_request_error", "type": "unknown_error"}, "balance"),
+    (OK, {"code": 402}, "balance"),
     (400, {"code": "invalid_value", "type": "invalid_request_error"}, "call"),
     (500, {"code": "invalid_value", "type": "invalid_request_error"}, "failed"),
     # after a status of 200: a number, the same as text, a word, a type, a status in words

@@ -513,13 +513,13 @@ def test_a_majority_is_asked_first_and_the_rest_only_if_it_disagrees(tmp_path: P
 class FailingFor:
     """Answers all calls but the one of this name, or none for "", while `fails` is set."""
 
-    def __init__(self, name: str) -> None:
-        self.name, self.engine, self.fails = name, CountingEngine(verifier_noise=0), True
+    def __init__(self, name: str, is_load: bool = False) -> None:
+        self.name, self.engine, self.fails, self.is_load = name, CountingEngine(verifier_noise=0), True, is_load
 
     def submit(self, request: GenerationRequest) -> Call:
         call = self.engine.submit(request)
         if self.fails and (not self.name or f":{self.name}:" in request.id):
-            raise EngineError("status 503", retryable=True)
+            raise EngineError("status 503", retryable=True, is_load=self.is_load)
         return call
 
     def close(self) -> None: ...
@@ -738,6 +738,17 @@ def test_a_call_that_fails_while_others_are_answered_is_given_up_after_growing_w
     assert found.outcome == "engine_failed"
     assert found.reason == "status 503; in 5 rounds, while other calls of the verifier were answered"
     assert Counter(engine.engine.names())[f"verifier:{PROOF}:critique-0"] == 5
+
+
+@pytest.mark.parametrize(("longest_s", "rounds"), [(86400.0, 8), (0.0001, 1)])
+def test_a_call_that_a_busy_server_refuses_is_given_up_after_a_day_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest_s: float, rounds: int
+) -> None:
+    monkeypatch.setattr("proofloop.asking.LONGEST_BUSY_S", longest_s)
+    tools = tools_with(tmp_path, FailingFor("critique-0", is_load=True), FLAWED, labeling={"n": 16})
+    assert failing_rounds(tools, answered_between=True, rounds=rounds + 1)[:rounds] == [2.0] * rounds
+    stored = find_record(tools.store, keys.critique(RUN, PROOF, 0), Critique)
+    assert (stored is not None) == (longest_s < 1)
 
 
 @pytest.mark.parametrize("is_alive", [True, False])

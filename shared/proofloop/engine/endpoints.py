@@ -143,5 +143,7 @@ class _RoutedCall:
 
 
 def _worth_a_retry(errors: list[EngineError]) -> EngineError:
-    """The error to raise for all: one after which another attempt may help, where there is one."""
-    return next((error for error in errors if error.retryable), errors[0])
+    """The error to raise for all: one of load, else one after which another attempt may help, where there is one."""
+    return next((error for error in errors if error.is_load), None) or next(
+        (error for error in errors if error.retryable), errors[0]
+    )

@@ -8,6 +8,7 @@ The key never enters a log line or an error.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import threading
 import time
@@ -47,14 +48,13 @@ MEAN_OVER = 50
 class Heard:
     """When one of the server's models last did something, on the monotonic clock; -1 for never.
 
-    `called`: it answered a call. `answered`: it answered a call or a probe. `unanswered`: it did not answer a probe.
-    `recovered`: it answered a call that it had refused as busy before.
+    `answered`: the latest start of an attempt, a probe's too, that it answered. `unanswered`: it did not answer a
+    probe. `in_flight` counts the attempts that run now, less probes.
     """
 
-    called: float = -1.0
     answered: float = -1.0
     unanswered: float = -1.0
-    recovered: float = -1.0
+    in_flight: int = 0
 
 
 class OpenAIEngine:
@@ -122,14 +122,7 @@ class OpenAIEngine:
             except EngineError as error:
                 call.keep_partial(error)
                 raise
-        self._note_answer(call)
         self._warn_of_oddities(call)
-
-    def _note_answer(self, call: OpenAICall) -> None:
-        heard = self._heard[call.request.model]
-        heard.called = time.monotonic()
-        if call.refusals:
-            heard.recovered = heard.called
 
     @asynccontextmanager
     async def _borrow_client(self) -> AsyncIterator[httpx.AsyncClient]:
@@ -146,18 +139,22 @@ class OpenAIEngine:
     async def _attempt(self, call: OpenAICall, client: httpx.AsyncClient) -> AttemptFailed | None:
         """Send the request, again if the server refuses a field, and time it. Returns what went wrong."""
         expected = await self._start_when_allowed(call)
-        started = time.monotonic()
+        started, heard = time.monotonic(), self._heard[call.request.model]
+        call.was_alone = heard.in_flight == 0
+        heard.in_flight += not call.is_probe
         try:
             while True:
                 with suppress(FieldRefused):
                     attempt = Attempt(call, client, self._connection, self._settings, self._brakes)
                     await attempt.run(self._refused_fields | call.left_out)
                     self._remember_refused(call.left_out)
-                    self._heard[call.request.model].answered = time.monotonic()
+                    heard.answered = max(heard.answered, started)
                     return None
         except AttemptFailed as failure:
             return failure
         finally:
+            heard.in_flight -= not call.is_probe
+            call.was_alone = call.was_alone and heard.in_flight == 0
             call.engine_seconds += time.monotonic() - started
             self._settle(call, expected)
 
@@ -190,23 +187,23 @@ class OpenAIEngine:
             raise final
         attempts, problem = self._count(failure, call), self._say(failure.problem)
         limit = self._settings.max_attempts
-        problem += f"; attempt {attempts} of max_attempts = {limit}"
+        problem += f"; attempt {attempts}" + (f" of max_attempts = {limit}" if attempts <= limit else "")
         wait_s, longest_s = failure.wait_s, self._settings.longest_wait_s
         if wait_s is not None and wait_s > longest_s:
             problem += f"; asks to wait {wait_s:.0f} s, over longest_wait_s = {longest_s:g}"
             raise self._away(problem, failure)
-        if attempts >= limit or failure.kind == "silent":
-            await self._give_up(failure, call, client, problem, is_last=attempts >= limit)
-        if attempts == limit - 1 and wait_s is None and await self._seems_refused_alone(failure, call, client):
-            log.info("engine_attempt_failed", request_id=call.request.id, problem=problem, wait_s=longest_s)
-            return longest_s
+        is_last = attempts >= limit
+        if is_last and failure.kind == "busy":
+            await self._give_up_busy(failure, call, client, problem)
+        elif is_last or failure.kind == "silent":
+            await self._give_up(failure, call, client, problem, is_last=is_last)
         return self._announced(problem, call, wait_s)
 
     def _count(self, failure: AttemptFailed, call: OpenAICall) -> int:
         """The attempts of this kind so far: a busy or absent server is the same for all calls, so it counts apart."""
         if failure.kind == "busy":
             call.refusals += 1
-            call.refused_at = min(call.refused_at, time.monotonic())
+            call.refused_alone_at = min(call.refused_alone_at, time.monotonic()) if call.was_alone else math.inf
             return call.refusals
         call.failures += 1
         return call.failures
@@ -218,30 +215,27 @@ class OpenAIEngine:
 
         Returns after a silence of a server that answers others, where another attempt is left.
         """
-        if not await self._fails_alone(failure, call, client):
+        if not await self._answers_others(call, client):
             raise self._away(problem, failure)
         if is_last:
             log.warning("engine_call_given_up", request_id=call.request.id, problem=problem)
             raise CallRefused(f"{problem}, {WHILE_OTHERS}", hint=failure.hint, cause=failure.cause)
 
-    async def _fails_alone(self, failure: AttemptFailed, call: OpenAICall, client: httpx.AsyncClient) -> bool:
-        """Whether the model answers others, and none of them after it refused them as busy: that would be its load."""
-        if failure.kind != "busy":
-            return await self._answers_others(call, client)
-        heard = self._heard[call.request.model]
-        if call.refusals < 2 or heard.recovered >= call.refused_at:
-            return False
-        return heard.called >= call.refused_at or await self._answers_others(call, client)
+    async def _give_up_busy(
+        self, failure: AttemptFailed, call: OpenAICall, client: httpx.AsyncClient, problem: str
+    ) -> None:
+        """Raise an EngineError: a server that is busy while it has other calls, or for a probe, is overloaded.
 
-    async def _seems_refused_alone(self, failure: AttemptFailed, call: OpenAICall, client: httpx.AsyncClient) -> bool:
-        """Whether a model that is busy for this call answers a probe, and no call was answered meanwhile.
-
-        Then the last attempt comes late: by then a limit by the minute, which the probe is too small for, is over.
+        Returns while it is busy for this call alone: a limit of tokens a minute, which a probe is too small for, would
+        do that too. After `longest_busy_s` the call is refused.
         """
-        heard = self._heard[call.request.model]
-        if failure.kind != "busy" or heard.called >= call.refused_at:
-            return False
-        return await self._answers_others(call, client)
+        if not call.was_alone or not await self._answers_others(call, client):
+            raise self._away(problem, failure)
+        busy_s = time.monotonic() - call.refused_alone_at
+        if busy_s >= self._settings.longest_busy_s:
+            problem += f", refused for {busy_s:.0f} s while no other call was in flight and the server answered a probe"
+            log.warning("engine_call_given_up", request_id=call.request.id, problem=problem)
+            raise CallRefused(problem, hint=failure.hint, cause=failure.cause)
 
     async def _final_error(
         self, failure: AttemptFailed, call: OpenAICall, client: httpx.AsyncClient
@@ -250,6 +244,8 @@ class OpenAIEngine:
         problem, hint, cause = self._say(failure.problem), failure.hint, failure.cause
         if failure.kind == "call":
             return CallRefused(problem, hint=hint, cause=cause)
+        if failure.kind == "balance":  # a probe of one token may be answered still
+            return EngineError(problem, retryable=False, hint=hint, cause=cause)
         if failure.kind not in ("access", "unusable", "address"):
             return None
         if any(heard.answered >= 0 for heard in self._heard.values()):
@@ -262,7 +258,14 @@ class OpenAIEngine:
         return EngineError(problem, retryable=False, hint=hint, cause=cause)
 
     def _away(self, problem: str, failure: AttemptFailed) -> EngineError:
-        return EngineError(problem, retryable=True, after_s=failure.wait_s, hint=failure.hint, cause=failure.cause)
+        return EngineError(
+            problem,
+            retryable=True,
+            after_s=failure.wait_s,
+            hint=failure.hint,
+            cause=failure.cause,
+            is_load=failure.kind == "busy",
+        )
 
     def _announced(self, problem: str, call: OpenAICall, asked_s: float | None) -> float:
         """The wait before the next attempt: the one that the server asked for holds for all calls."""
@@ -294,7 +297,8 @@ class OpenAIEngine:
         )
         with suppress(TimeoutError, EngineError):
             async with asyncio.timeout(PROBE_WITHIN_S):
-                if await self._attempt(OpenAICall(request, self._settings, self._loop), client) is None:
+                probe = OpenAICall(request, self._settings, self._loop, is_probe=True)
+                if await self._attempt(probe, client) is None:
                     return
         self._heard[call.request.model].unanswered = time.monotonic()
 

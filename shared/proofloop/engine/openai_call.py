@@ -17,18 +17,28 @@ class OpenAICall(LoopCall):
     """A running call.
 
     `left_out` names the fields that the server seems not to know; `engine_seconds` counts attempts, not waits;
-    `refusals` counts the attempts at a server that was busy or absent, since `refused_at`; `failures` those that failed
-    otherwise.
+    `refusals` counts the attempts at a server that was busy or absent; `failures` those that failed otherwise.
+    `was_alone`: no other call was in flight when the last attempt began or ended; `refused_alone_at`: since when all
+    attempts were so, and were refused as busy.
     """
 
-    def __init__(self, request: GenerationRequest, settings: OpenAISettings, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        request: GenerationRequest,
+        settings: OpenAISettings,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        is_probe: bool = False,
+    ) -> None:
         super().__init__(request, loop)
         self.answer = StreamedAnswer(settings.max_answer_bytes)
         self.engine_seconds = 0.0
         self.left_out: set[str] = set()
         self.refusals = 0
-        self.refused_at = math.inf
         self.failures = 0
+        self.was_alone = False
+        self.refused_alone_at = math.inf
+        self.is_probe = is_probe
         self._settings = settings
 
     def begin_attempt(self) -> StreamedAnswer:

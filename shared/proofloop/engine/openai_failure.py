@@ -16,19 +16,20 @@ from typing import Literal
 
 import httpx
 
-FailureKind = Literal["busy", "failed", "silent", "address", "call", "access", "unusable"]
+FailureKind = Literal["busy", "failed", "silent", "address", "call", "access", "balance", "unusable"]
 """busy: the server is overloaded, loading or absent; nothing is wrong with the call.
 failed: this attempt failed, perhaps because of the call itself: a status of 500, a cut stream.
 silent: nothing came for too long.
 address: something other than a chat completions server answered: a web page, a redirect.
 call: the server will never answer this call, and answers others.
 access: the server does not accept the key.
+balance: the account's balance does not suffice.
 unusable: the server can answer no call of this run: a wrong model."""
 
 BUSY_STATUS = frozenset({408, 409, 425, 429, 503, 529})
 BAD_REQUEST = frozenset({400, 422})  # how servers refuse a field they do not know
 CALL_STATUS = BAD_REQUEST | {413}  # mostly a prompt that is too long
-ACCESS_STATUS = frozenset({401, 402, 403})
+ACCESS_STATUS = frozenset({401, 403})
 ANY_ERROR_STATUS = range(400, 600)
 DROPPABLE_FIELDS = ("stream_options", "return_token_ids")  # an answer without them is still an answer
 STREAM_CUT = "the stream was cut"
@@ -63,6 +64,9 @@ KIND_OF_WORD: Mapping[str, FailureKind] = {
     "unauthenticated": "access",
     "permission": "access",
     "permissiondenied": "access",
+    "insufficientbalance": "balance",
+    "insufficientcredits": "balance",
+    "paymentrequired": "balance",
     "modelnotfound": "unusable",
     "notfound": "unusable",
 }
@@ -70,7 +74,12 @@ KIND_OF_WORD: Mapping[str, FailureKind] = {
 
 
 def kind_of_failure(status: int, error: object = None) -> FailureKind:
-    """`status` is HTTP's; `error` is the server's error object. A word under `code` is more exact than the status."""
+    """`status` is HTTP's; `error` is the server's error object. A word under `code` is more exact than the status.
+
+    Not so for 401 and 402: DeepSeek sends `invalid_request_error` with both.
+    """
+    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.PAYMENT_REQUIRED):
+        return _kind_of_status(status)
     code, kind = _field(error, "code"), _field(error, "type") or _field(error, "error_type")
     if known := _kind_of_word(code):
         return known
@@ -90,6 +99,8 @@ def _kind_of_status(status: int) -> FailureKind:
         return "call"
     if status in ACCESS_STATUS:
         return "access"
+    if status == httpx.codes.PAYMENT_REQUIRED:
+        return "balance"
     return "failed" if status >= httpx.codes.INTERNAL_SERVER_ERROR else "unusable"
 
 

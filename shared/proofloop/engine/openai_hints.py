@@ -11,6 +11,7 @@ from proofloop.engine.openai_settings import OpenAISettings
 
 MODELS_SHOWN = 20
 WEB_PAGE = "a web page came: a sign-in page or a proxy may answer in place of the model server"
+BALANCE = "the account's balance does not suffice: top it up, then continue with --resume"
 NO_FINISH_REASON = "set needs_finish_reason = false under [engine.settings] if this server never sends one"
 
 
@@ -18,6 +19,8 @@ def about_refusal(refusal: Refusal, settings: OpenAISettings, location: str) -> 
     """What to do about a status that is not 200; empty where nothing is known."""
     if refusal.kind == "access":
         return _about_access(refusal.status, settings)
+    if refusal.kind == "balance":
+        return BALANCE
     if location and 300 <= refusal.status < 400:
         target = location.removesuffix("/chat/completions")
         return f"it redirects: set base_url = {target!r} if that is the API, or see to the sign-in that it may ask for"
@@ -67,7 +70,7 @@ def _about_access(status: int, settings: OpenAISettings) -> str:
         return f"set {variable} to a key of this server"
     if status == httpx.codes.UNAUTHORIZED:
         return f"the server does not accept the key in {variable}: correct it"
-    return f"the key in {variable} may not do this: use another, or see to the account's rights and balance"
+    return f"the key in {variable} may not do this: use another, or check the account's rights"
 
 
 def _about_fields(refusal: Refusal, settings: OpenAISettings) -> str:

@@ -46,6 +46,9 @@ class OpenAISettings(BaseModel):
     max_attempts: int = Field(5, ge=1, le=20, description="of one call; at a busy or absent server as many again")
     first_wait_s: float = Field(0.5, gt=0, le=60)
     longest_wait_s: float = Field(60, gt=0, le=3600, description="a server that asks for more is not waited for")
+    longest_busy_s: float = Field(
+        600, gt=0, le=86400, description="a call that the server refuses as busy for so long, and no other, is given up"
+    )
     want_logprobs: bool = False
     logprobs_are: Literal["raw", "processed"] = Field("raw", description="vLLM's --logprobs-mode; raw: before top_p")
     seed_bits: Literal[31, 32, 63] = 63
