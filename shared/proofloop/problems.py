@@ -14,29 +14,14 @@ from typing import Any
 from proofloop.domains import CritiqueFinding, Domain, ProofFinding, load_domain
 from proofloop.domains.base import PLAIN_SAMPLE, SPLIT_BUCKETS, Sample, is_in_split
 from proofloop.errors import ConfigError
+from proofloop.latex_in_json import command_at, find_undoubled, name_of
 from proofloop.records import Problem, digest
-from proofloop.row_files import DOUBLE_IT, read_rows
+from proofloop.row_files import DOUBLE_IT, holds_json, read_rows
 from proofloop.runspec import Problems, RunSpec
 
 MAX_QUESTION_CHARS = 100_000
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 """Characters that no question holds; tabs and line breaks are white space."""
-
-ESCAPES = {
-    "\b": ("backspace", "b"),
-    "\f": ("form feed", "f"),
-    "\n": ("line break", "n"),
-    "\r": ("carriage return", "r"),
-    "\t": ("tab", "t"),
-}
-"""What JSON makes of a backslash and a letter."""
-
-UNDOUBLED = re.compile(
-    r"\t(?:ext(?:bf|it|rm)?|heta|imes|au|an|anh|frac|ilde|op|riangle|herefore|hinspace|o)(?![a-z])"
-    r"|\n(?:abla|eq|otin|leq|geq|subseteq|cong|rightarrow|leftarrow|ewline)(?![a-z])"
-    r"|(?<=[${(_^=+*/-])\nu(?![a-z])|\nu(?=[$})_^])"
-)
-"""A tab or a line break and the rest of a LaTeX command, as \\text and \\neq become in JSON with one backslash."""
 
 SPLIT_HINT = "a question's digest decides: 8 of 10 are for training, 1 for validation, 1 for test; give more rows"
 
@@ -125,7 +110,8 @@ def read_problems(file: Path) -> list[Problem]:
 
     Each row has `question` or `problem`, and may have `problem_idx` or `id`, `answer`, `source`.
     """
-    problems = [_problem(row, number, file) for number, row in enumerate(read_rows(file), 1)]
+    rows, is_json = read_rows(file), holds_json(file)
+    problems = [_problem(row, f"row {number} of {file}", is_json) for number, row in enumerate(rows, 1)]
     if not problems:
         raise ConfigError(f"{file} has no problems", "give rows with a `question` each, as JSON, JSONL, CSV or Parquet")
     seen: dict[str, int] = {}
@@ -138,8 +124,7 @@ def read_problems(file: Path) -> list[Problem]:
     return problems
 
 
-def _problem(row: Any, number: int, file: Path) -> Problem:
-    place = f"row {number} of {file}"
+def _problem(row: Any, place: str, is_json: bool) -> Problem:
     if not isinstance(row, dict):
         raise ConfigError(f"{place} is no object", "each row is an object with a `question`")
     question = row.get("question") or row.get("problem")
@@ -152,7 +137,7 @@ def _problem(row: Any, number: int, file: Path) -> Problem:
         raise ConfigError(
             f"the question in {place} has {len(question)} characters; at most {MAX_QUESTION_CHARS}", "shorten it"
         )
-    _check_characters(question, place)
+    _check_characters(question, place, is_json)
     problem = Problem(
         id=_problem_id(row, question),
         question=question.strip(),
@@ -166,18 +151,15 @@ def _problem(row: Any, number: int, file: Path) -> Problem:
     return problem
 
 
-def _check_characters(question: str, place: str) -> None:
-    """Raise ConfigError for control characters: mostly JSON made them of LaTeX with one backslash."""
-    found = UNDOUBLED.search(question) or CONTROL.search(question)
+def _check_characters(question: str, place: str, is_json: bool) -> None:
+    """Raise ConfigError for control characters, and in JSON for LaTeX commands written with one backslash."""
+    undoubled = find_undoubled(question) if is_json else None
+    found = undoubled or CONTROL.search(question)
     if found is None:
         return
-    character = found[0][0]
-    kind, letter = ESCAPES.get(character, (f"control character U+{ord(character):04X}", ""))
-    where = f"{place}, column {found.start() + 1} of its question: a {kind}"
-    rest = re.compile("[a-zA-Z]+").match(question, found.start() + 1)
-    if letter and rest:
-        name = letter + rest[0]
-        raise ConfigError(rf"{where}, probably \{name} with one backslash", DOUBLE_IT.format(name))
+    where = f"{place}, column {found.start() + 1} of its question: a {name_of(found[0][0])}"
+    if is_json and (command := command_at(question, found.start())):
+        raise ConfigError(rf"{where}, probably \{command} with one backslash", DOUBLE_IT.format(command))
     raise ConfigError(where, "remove it")
 
 

@@ -13,6 +13,10 @@ from typing import Any
 from proofloop.errors import ConfigError, install_hint
 
 FORMS = "give a JSON list, JSONL, CSV or TSV in UTF-8, or Parquet"
+TABLES, PARQUET = (".csv", ".tsv"), (".parquet", ".pq")
+QUESTION = frozenset({"question", "problem"})
+"""A row has its question under one of these."""
+
 LONGEST_FIELD = 16 * 1024 * 1024
 """Characters of one CSV field."""
 
@@ -22,7 +26,7 @@ DOUBLE_IT = r'double the backslash: JSON needs "\\{0}" for \{0}'
 def read_rows(file: Path) -> list[Any]:
     """The rows, with the columns' names where they are tables. Raises ConfigError."""
     try:
-        if file.suffix.lower() in (".parquet", ".pq"):
+        if file.suffix.lower() in PARQUET:
             return _read_parquet(file)
         text = file.read_text("utf-8-sig")
     except FileNotFoundError as error:
@@ -30,9 +34,14 @@ def read_rows(file: Path) -> list[Any]:
         raise ConfigError(f"there is no file {file}", hint) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}", FORMS) from error
-    if file.suffix.lower() in (".csv", ".tsv"):
+    if file.suffix.lower() in TABLES:
         return list(_read_table(text, file))
     return _read_json(text, file)
+
+
+def holds_json(file: Path) -> bool:
+    """Whether the file's texts are JSON strings, in which a backslash is an escape."""
+    return file.suffix.lower() not in (*TABLES, *PARQUET)
 
 
 def _read_json(text: str, file: Path) -> list[Any]:
@@ -55,6 +64,8 @@ def _check_is_row(text: str, lines: list[str], file: Path) -> None:
     try:
         said = json.loads(text)
     except (ValueError, RecursionError):
+        return
+    if len(lines) == 1 and not QUESTION.isdisjoint(said):
         return
     lists = [name for name, value in said.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
     problem = f"{file} is a JSON object, not a list"

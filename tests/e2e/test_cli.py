@@ -509,7 +509,8 @@ def test_a_person_grades_what_a_run_left_undecided_and_every_look_at_it_says_so(
 def test_a_problem_is_proved_once_and_read_from_the_store_after_that(tmp_path: Path) -> None:
     asked = tmp_path / "asked"
     file = run_file(tmp_path, settings=f'ledger = "{asked}"')
-    (tmp_path / "problem.txt").write_text("Prove that 1 < 2.\n")
+    text = "Prove that $1 <\n\to 2$."  # in JSON it would be \\to with one backslash
+    (tmp_path / "problem.txt").write_text(f"{text}\n")
     arguments = ("prove", "problem.txt", "--using", str(file), "--proofs", "2", "--json")
     first = call(tmp_path, *arguments)
     found = first.data()
@@ -520,7 +521,7 @@ def test_a_problem_is_proved_once_and_read_from_the_store_after_that(tmp_path: P
         assert proof["critiques"] and {"score", "outcome", "confirmed", "analysis"} == set(proof["critiques"][0])
     again, other = call_together(tmp_path, arguments, ("prove", "Prove that 2 < 3.", "--using", str(file), "--json"))
     calls = files_in(asked)
-    page = call(tmp_path, "prove", "Prove that 1 < 2.", "--using", str(file), "--proofs", "2")
+    page = call(tmp_path, "prove", text, "--using", str(file), "--proofs", "2")
     assert files_in(asked) == calls  # no engine is opened
     assert again.data() == found
     assert len(other.data()) == 1

@@ -94,6 +94,10 @@ BAD = [
     (GOOD + r'{"question": "Let $\frac12$"}', r"^row 2 of .*, column 6 of its question: a form feed, probably \\frac with one backslash\nhint: double the backslash: .*\\frac$"),
     (GOOD + r'{"question": "$x \to 0$"}', r"^row 2 of .*, column 4 of its question: a tab, probably \\to with"),
     (GOOD + r'{"question": "$a_\text{max}$"}', r"a tab, probably \\text with one backslash"),
+    (GOOD + r'{"question": "$$a \neq b$$"}', r"a line break, probably \\neq with one backslash"),
+    (GOOD + r'{"question": "\\( a \neq b \\)"}', r"a line break, probably \\neq with one backslash"),
+    (GOOD + r'{"question": "$x$\n\tan angle with $\tan a = 1$"}', r"^row 2 of .*, column 21 of its question: a tab, probably \\tan"),
+    (GOOD + r'{"question": "2 \times 3"}', r"a tab, probably \\times with one backslash"),
     (GOOD + r'{"question": "$a \neq b$"}', r"a line break, probably \\neq with one backslash"),
     (GOOD + r'{"question": "$\nu = 1$ and $2\nu$"}', r"^row 2 of .*, column 2 of its question: a line break, probably \\nu with"),
     (GOOD + r'{"question": "$\beta$ and $\rho$"}', r"column 2 of its question: a backspace, probably \\beta with"),
@@ -108,6 +112,27 @@ BAD = [
 def test_a_bad_row_is_named_with_its_number(tmp_path: Path, text: str | bytes, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         read_problems(write(tmp_path, text))
+
+
+INDENTED = "Let $n$ be\n\tan integer,\n\top or \\(m\\), as in the equation\neq. (2)\n\to $5."
+
+
+def test_new_and_indented_lines_of_a_text_are_no_latex(tmp_path: Path) -> None:
+    assert read_problems(write(tmp_path, jsonl([{"question": INDENTED}])))[0].question == INDENTED
+
+
+def test_a_table_may_hold_tabs_and_line_breaks_before_anything_and_no_other_control_character(tmp_path: Path) -> None:
+    file, text = tmp_path / "problems.csv", "Let $n be\n\tan $ integer, 2\times 3"
+    file.write_text(f'question\n"{text}"\n')
+    assert read_problems(file)[0].question == text
+    file.write_text('question\n"the\frac"\n')
+    with pytest.raises(ConfigError, match=r"column 4 of its question: a form feed\nhint: remove it$"):
+        read_problems(file)
+
+
+def test_one_row_of_jsonl_may_hold_a_list_of_objects(tmp_path: Path) -> None:
+    row = {"question": "Prove.", "parts": [{"a": 1}]}
+    assert [one.question for one in read_problems(write(tmp_path, jsonl([row])))] == ["Prove."]
 
 
 @pytest.mark.parametrize(("suffix", "delimiter"), [(".csv", ","), (".CSV", ";"), (".tsv", "\t")])

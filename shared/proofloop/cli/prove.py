@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Iterator
@@ -103,9 +104,7 @@ def _check(question: str, proof: str) -> float:
 def _spec(question: str, using: Path | None, proofs: int, store: Store) -> RunSpec:
     """The run of this one problem; its name is a digest of everything that can change the answer."""
     folder = store.root if isinstance(store, LocalStore) else load_settings().cache
-    file = folder / "problems" / f"{digest(question)}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps([{"question": question}]), "utf-8")
+    file = _problem_file(question, folder / "problems")
     problems: dict[str, Any] = {"file": file, "proofs_per_problem": proofs}
     if using is None:
         answer = {"max_tokens": 96}
@@ -115,6 +114,18 @@ def _spec(question: str, using: Path | None, proofs: int, store: Store) -> RunSp
         base = read_run(using)
         spec = parse_runspec({**base.model_dump(exclude={"problems", "training"}), "problems": problems}, str(using))
     return spec.model_copy(update={"name": f"prove-{digest(question + what_decides(spec))}"})
+
+
+def _problem_file(question: str, folder: Path) -> Path:
+    """A table of one row: JSON would be searched for LaTeX with one backslash. Raises ConfigError."""
+    file = folder / f"{digest(question)}.csv"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with file.open("w", encoding="utf-8", newline="") as opened:
+            csv.writer(opened).writerows([["question"], [question]])
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"the problem is not Unicode text: {error}", "give a text file in UTF-8") from error
+    return file
 
 
 def _proofs(store: Store, spec: RunSpec) -> Iterator[Proof]:
