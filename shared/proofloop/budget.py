@@ -135,7 +135,7 @@ class Meter:
         return BudgetUsedUp(
             f"{self._spec.name}: [budget] {limit} is used up, after {', '.join(parts)}: {labeled} of {planned} proofs"
             f" have a label, {planned - labeled} are missing{going_on}",
-            "raise [budget] in the file and go on with --resume: what is stored is not paid again",
+            "raise [budget] in the file, then `run` it with --resume, or `prove` again: nothing stored is paid again",
         )
 
 
@@ -151,6 +151,8 @@ class BudgetGate:
         self._changed = threading.Condition()
         self._running: Counter[ModelRole] = Counter()
         self._waiting: Counter[ModelRole] = Counter()
+        self.has_dropped = False
+        """Whether a message was dropped because the budget is used up."""
 
     @contextmanager
     def message(self, event: Event, role: str) -> Iterator[bool]:
@@ -178,6 +180,7 @@ class BudgetGate:
                         self._running[role] += 1
                         return True
                     self._changed.wait(ROOM_S)
+                self.has_dropped |= not self._stopping.is_set()
             finally:
                 self._waiting[role] -= 1
         return False

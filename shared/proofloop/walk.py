@@ -207,6 +207,7 @@ class LocalWalk:
         self._report: Callable[[Progress], None] = lambda progress: None
         self._before: ByRole = {}
         self._clock: RunClock | None = None
+        self._gate: BudgetGate | None = None
         self._meter = Meter(spec, self._used, lambda: self._clock.seconds if self._clock else 0.0)
         self._counted: tuple[float, ByRole, dict[str, int]] = 0.0, {}, {}
         self._untrained = ""
@@ -218,7 +219,7 @@ class LocalWalk:
             self._locks.enter_context(self._store.only_here(self._spec.name))
         if self._spec.budget != Budget():
             self._clock = RunClock(self._store, self._spec.name)
-            self._tools.gate = BudgetGate(self._meter, self._tools.stopping)
+            self._tools.gate = self._gate = BudgetGate(self._meter, self._tools.stopping)
         roles = [*WALK_ROLES, *(["trainer"] if self._spec.training.roles else [])]
         for name in roles:
             Worker(load_role(name), self._bus, self._tools).start(concurrency=getattr(self._spec.flow, name, 1))
@@ -289,11 +290,16 @@ class LocalWalk:
         return with_usage(self._ledger.progress(), self._meter, self._spec, now, calls)
 
     def replay(self, events: Sequence[Event]) -> list[DeadLetterRecord]:
-        """Deliver events once more and wait until all that follows from them is done; what died of it."""
+        """Deliver events once more and wait until all that follows from them is done; what died of it.
+
+        Raises Interrupted when asked to stop, and BudgetUsedUp when something was left undone for want of budget.
+        """
         self._bus.publish(events)
         while not self._bus.wait_idle(0.5):
             self._check_stopping()
         self._check_stopping()
+        if self._gate and self._gate.has_dropped:
+            raise used_up(self._meter, self._store, self._spec)
         return self._buried
 
     def _wait_for_trainer(self, problem: int) -> None:

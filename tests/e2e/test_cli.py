@@ -32,7 +32,7 @@ from proofloop.cli.findings import Finding
 from proofloop.curriculum import CurriculumSpec
 from proofloop.errors import install_hint
 from proofloop.labels import find_label
-from proofloop.messages import ProofReviewed, encode
+from proofloop.messages import ProblemPosed, ProofReviewed, encode
 from proofloop.models import MANIFEST, publish_folder
 from proofloop.records import Label, Proof
 from proofloop.runspec import load_runspec
@@ -623,6 +623,32 @@ def test_dead_letters_are_listed_replayed_and_dropped(copied: Path) -> None:
     dropped = call(copied, "dead", "drop", "--run", "small")
     assert (dropped.code, dropped.out) == (0, "2 dead letters dropped\n")
     assert call(copied, "dead", "list", "--run", "small", "--json").data() == []
+
+
+def test_letters_that_the_budget_left_undelivered_stay(tmp_path: Path, here: Callable[[Path], Here]) -> None:
+    command, file = here(tmp_path), run_file(tmp_path, more="[budget]\ntokens = 1\n")
+    assert command("run", str(file)).code == 4
+    event = encode(ProblemPosed(run_id="small", problem_id="0", proof_id="0-000", group="0")).decode()
+    letter = DeadLetterRecord(queue="generator", reason="a bug", body=event, deliveries=4)
+    letter.keep(LocalStore(tmp_path / "data"), "small")
+    said = command("dead", "replay", "--run", "small")
+    assert (said.code, said.out) == (4, "")
+    assert "stopped: small: [budget] tokens = 1 is used up" in said.err and "--resume" in said.err
+    assert [each["body"] for each in command("dead", "list", "--run", "small", "--json").data()] == [event]
+
+
+def test_a_problem_whose_budget_is_used_up_is_proved_again_with_more(
+    tmp_path: Path, here: Callable[[Path], Here]
+) -> None:
+    command = here(tmp_path)
+    file = run_file(tmp_path, more="[budget]\ntokens = 1\n")
+    arguments = ("prove", "Prove that 1 < 2.", "--using", str(file))
+    said = command(*arguments)
+    assert (said.code, said.out) == (4, "")
+    assert "or `prove` again" in said.err
+    run_file(tmp_path, more="[budget]\ntokens = 1_000_000\n")
+    assert command(*arguments).code == 0
+    assert len(list((tmp_path / "data" / "runs").iterdir())) == 1
 
 
 def test_dead_letters_on_the_broker_and_in_the_store_are_both_seen(

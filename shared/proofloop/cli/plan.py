@@ -210,9 +210,10 @@ def plan_command(
         --streams 128 --gpus 8 --gpu-hour 2.5 \\
         --answer-tokens 30000 --answer-tokens verifier=12000
 
-    Without --from every budget is used up: n critiques, m judgements of an issue, answers of max_tokens. That is the
-    most it can take. Let a small run go with your models and name it by --from, and means take the place of limits.
-    The load is a steady one; "How many" in docs/operations.md explains each number.
+    Without --from the run's low end is a guess, and its high end the most calls and answers that its budgets allow.
+    The load is a steady one: n critiques, m judgements of an issue, answers of max_tokens, but prompts of 2000 tokens
+    and an issue in half of the analyses; both may be higher. Make a small run with your models and name it by --from:
+    its means take the place of all of these. "Capacity" in docs/operations.md explains each number.
     """
     seen, spec = _budgets(file, measured, store)
     options = {

@@ -59,7 +59,7 @@ def proof(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read one answer of a run: a proof with its critiques, or a critique with its judgements.
+    """Read one answer of a run: a proof with a line for each critique, or a critique with its judgements.
 
     What the model wrote is printed with --raw, and without it for an answer that could not be read.
     """
