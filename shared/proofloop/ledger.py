@@ -60,7 +60,7 @@ class Ledger:
         self._done: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()  # proofs, whether solved, for the poser
         self._asked: deque[ProblemPosed] = deque()
         self._more = 0
-        self._outlook, self._looked_ahead_s = self._rounds.outlook(planned), 0.0
+        self._outlook, self._looked_ahead_s = self._rounds.outlook(planned), time.monotonic()
 
     def posed(self, event: ProblemPosed) -> None:
         """The poser: this proof is open from now on."""
@@ -146,14 +146,14 @@ class Ledger:
         with self._lock:
             return self._open | self._stuck
 
-    def progress(self) -> Progress:
-        """The poser: the counts by now, with an outlook on the searches."""
+    def progress(self, *, at_end: bool = False) -> Progress:
+        """The poser: the counts by now, with an outlook on the searches, at the end of the run a new one."""
         with self._lock:
             now = replace(self._progress, waiting=len(self._open) + len(self._stuck))
         now = replace(now, most_calls=self._spec.most_calls_per_proof)
         if not self._spec.search.rounds:
             return now
-        if not self.num_open or time.monotonic() - self._looked_ahead_s > OUTLOOK_S:
+        if at_end or time.monotonic() - self._looked_ahead_s > OUTLOOK_S:
             self._outlook, self._looked_ahead_s = self._rounds.outlook(now.planned), time.monotonic()
         ahead = self._outlook
         return replace(

@@ -109,8 +109,9 @@ class RemoteWalk:
         finally:
             if self._clock:
                 self._clock.keep(now=True)
-        self._report(self._progress())
-        return self._progress()
+        at_end = self._progress(at_end=True)
+        self._report(at_end)
+        return at_end
 
     def _go(self) -> None:
         for position, event in enumerate(self._planned()):
@@ -136,9 +137,9 @@ class RemoteWalk:
             # until then a service may take the mark to be there, even with a slow store
             self._stopping.wait(2 * MARK_S + POLL_S)
 
-    def _progress(self) -> Progress:
-        usage = self._usage
-        return with_usage(self._ledger.progress(), self._meter, self._spec, usage.since_begin, usage.in_flight)
+    def _progress(self, *, at_end: bool = False) -> Progress:
+        usage, now = self._usage, self._ledger.progress(at_end=at_end)
+        return with_usage(now, self._meter, self._spec, usage.since_begin, usage.in_flight)
 
     def _count_usage(self) -> None:
         """Read what the services counted. Raises BudgetUsedUp."""

@@ -252,8 +252,7 @@ class LocalWalk:
         except _NoBudget:
             self._end_calls()
         self._check_complete()
-        self._counted = 0.0, {}, {}
-        return self._progress()
+        return self._progress(at_end=True)
 
     def _go(self) -> None:
         for position, event in enumerate(planned(self._spec, self._store)):
@@ -272,22 +271,22 @@ class LocalWalk:
         while not self._bus.wait_idle(0.5):
             self._check_stopping()
             self._report(self._progress())
-        self._report(self._progress())
+        self._report(self._progress(at_end=True))
         if self._ledger.refinement() is not None or not is_complete(self._store, self._spec):
             raise used_up(self._meter, self._store, self._spec)
 
     def _used(self) -> ByRole:
         return summed(self._before, self._tools.usage.spent(self._spec.name))
 
-    def _progress(self) -> Progress:
+    def _progress(self, *, at_end: bool = False) -> Progress:
         at, now, calls = self._counted
-        if time.monotonic() - at > USAGE_S:
+        if at_end or time.monotonic() - at > USAGE_S:
             usage, name = self._tools.usage, self._spec.name
             now, calls = usage.spent(name), usage.in_flight(name)
             self._counted = time.monotonic(), now, calls
             if self._clock:
                 self._clock.keep()
-        return with_usage(self._ledger.progress(), self._meter, self._spec, now, calls)
+        return with_usage(self._ledger.progress(at_end=at_end), self._meter, self._spec, now, calls)
 
     def replay(self, events: Sequence[Event]) -> list[DeadLetterRecord]:
         """Deliver events once more and wait until all that follows from them is done; what died of it.

@@ -10,6 +10,7 @@ import pytest
 
 from proofloop import keys
 from proofloop.errors import ConfigError
+from proofloop.ledger import Ledger
 from proofloop.messages import ParentProof, ProblemPosed
 from proofloop.rounds import Outlook, Rounds, refinements_posed, searches_of
 from proofloop.runspec import RunSpec
@@ -126,6 +127,22 @@ def test_the_outlook_narrows_as_searches_end(tmp_path: Path) -> None:
     label(rounds, store, first[1], 1.0, solved=True)
     assert rounds.next_round() == []
     assert rounds.outlook(4) == Outlook(searches=2, ended=1, expected=4, most=2 + most)
+
+
+def test_stored_labels_do_not_each_cost_an_outlook_and_the_last_one_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proofloop.ledger.OUTLOOK_S", 3600.0)
+    store, spec = LocalStore(tmp_path), searching()
+    ledger = Ledger(spec, store, 4, {})
+    before = ledger.progress()
+    for event in planned(spec, store):
+        ledger.posed(event)
+        ledger.labelled(event.proof_id, "unreadable", solved=False, was_stored=True)
+        assert ledger.refinement() is None
+        assert ledger.progress().most == before.most
+    assert ledger.progress(at_end=True).searches_ended == 2
+    assert ledger.progress(at_end=True).most == 4 < before.most
 
 
 def test_a_solved_problem_asks_for_nothing_more_and_what_is_not_posed_yet_is_not(tmp_path: Path) -> None:
