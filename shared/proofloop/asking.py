@@ -166,6 +166,7 @@ class Asked:
         return answer if self._call.is_first else replace(answer, is_counted=True)
 
     def _failed(self, failure: EngineError) -> Answer:
+        self._tools.usage.add_failed(self._question.run_id, self._question.role, failure)
         error, rounds = self._weighed(failure), 1
         if error.is_load:
             error = self._unless_too_long_busy(error)
@@ -176,7 +177,9 @@ class Asked:
         self._count_failure(error)
         if not isinstance(error, CallRefused):
             self._give_up(error, rounds)
-        provenance = self._provenance(0, 0, 0.0, self._question.version)
+        provenance = self._provenance(
+            failure.prompt_tokens, failure.completion_tokens, failure.engine_seconds, self._question.version
+        )
         raw = RawAnswer.of(storable(failure.partial), storable(failure.partial_reasoning))
         reason = storable(str(error)[:MAX_REASON_CHARS])
         return Answer("", "failed", provenance, raw, Verdict(outcome="engine_failed", reason=reason, cause=error.cause))

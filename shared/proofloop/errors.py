@@ -78,7 +78,8 @@ class EngineError(ProofloopError):
     `retryable` is true if the same call may succeed later. `after_s` is the wait in seconds, if the engine named one.
     `hint` tells how to fix it, if the engine knows. `cause` is the problem without details of the single call, so that
     equal problems can be counted. `is_load`: the server is overloaded or absent, which is no fault of the call.
-    `partial` and `partial_reasoning` are the received parts of the answer.
+    `partial` and `partial_reasoning` are the received parts of the answer. `prompt_tokens`, `completion_tokens` and
+    `engine_seconds` are the cost of the attempts that brought a part of an answer, as far as the server counted tokens.
     """
 
     def __init__(
@@ -99,6 +100,8 @@ class EngineError(ProofloopError):
         self.after_s = after_s
         self.is_load = is_load
         self.partial = self.partial_reasoning = ""
+        self.prompt_tokens = self.completion_tokens = 0
+        self.engine_seconds = 0.0
 
     def __str__(self) -> str:
         return f"{self.problem}; {self.hint}" if self.hint else self.problem

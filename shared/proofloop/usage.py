@@ -18,7 +18,7 @@ import structlog
 from proofloop import keys
 from proofloop.calls import RunningCalls
 from proofloop.costs import ByRole, Spent, costs, summed
-from proofloop.errors import ProofloopError
+from proofloop.errors import EngineError, ProofloopError
 from proofloop.records import ModelRole, Record
 from proofloop.runspec import Budget, Prices, RunSpec
 from proofloop.store import Store, find_record, put_record
@@ -62,9 +62,16 @@ class Usage:
 
     def add(self, run_id: str, role: ModelRole, prompt_tokens: int, completion_tokens: int, seconds: float) -> None:
         """An answer came."""
+        self._add(run_id, role, Spent(1, prompt_tokens, completion_tokens, seconds))
+
+    def add_failed(self, run_id: str, role: ModelRole, error: EngineError) -> None:
+        """A call failed after attempts that the server may charge."""
+        self._add(run_id, role, Spent(0, error.prompt_tokens, error.completion_tokens, error.engine_seconds))
+
+    def _add(self, run_id: str, role: ModelRole, spent: Spent) -> None:
         with self._lock:
             of_run = self._spent[run_id]
-            of_run[role] = of_run.get(role, Spent()) + Spent(1, prompt_tokens, completion_tokens, seconds)
+            of_run[role] = of_run.get(role, Spent()) + spent
 
     def spent(self, run_id: str) -> dict[ModelRole, Spent]:
         with self._lock:

@@ -328,6 +328,24 @@ def test_what_had_come_of_a_call_that_always_fails_is_handed_over(serve: Serve, 
     assert error.cause == "the stream was cut"
 
 
+def test_a_call_that_always_fails_costs_what_the_server_counted_of_all_attempts(serve: Serve, connect: Connect) -> None:
+    usage = {"prompt_tokens": 7, "completion_tokens": 3}
+    aborted = sends(chunk({"content": "Done."}) + chunk({}, "abort", usage=usage))
+    error = fails_with(connect(serve(depending_on(POISON, aborted, answers()))), POISON)
+    assert (error.prompt_tokens, error.completion_tokens) == (21, 9)
+    assert error.engine_seconds > 0
+
+
+def test_attempts_without_a_piece_of_an_answer_cost_nothing(serve: Serve, connect: Connect) -> None:
+    error = fails_with(connect(serve(refuses(500, "out of order"))))
+    assert (error.prompt_tokens, error.completion_tokens, error.engine_seconds) == (0, 0, 0.0)
+
+
+def test_a_filtered_answer_costs_its_tokens(serve: Serve, connect: Connect) -> None:
+    error = fails_with(connect(serve(answers(reason="content_filter"))))
+    assert isinstance(error, CallRefused) and error.completion_tokens == 3 and error.engine_seconds > 0
+
+
 def test_many_calls_share_a_probe(serve: Serve, connect: Connect) -> None:
     server = serve(refuses(500, "out of order"))
     engine = connect(server, max_attempts=1)

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import structlog
 from proofloop import keys
 from proofloop.answers import meta_critiques_of
 from proofloop.bus import ACK, Delivery, LocalBus, Outcome
+from proofloop.costs import Spent
 from proofloop.early_warning import EarlyWarning
 from proofloop.engine.base import Call, Engine, FinishReason, Generation, GenerationRequest
 from proofloop.engine.simulated import AnsweredCall
@@ -773,6 +775,19 @@ def failing_alone(tools: Tools, rounds: int) -> list[float]:
             list(review(written(0), tools))
         waits.append(caught.value.after_s)
     return waits
+
+
+@pytest.mark.parametrize("error", [CallRefused("filtered"), EngineError("cut", retryable=True)])
+def test_a_failed_call_costs_its_attempts(tmp_path: Path, error: EngineError) -> None:
+    error.prompt_tokens, error.completion_tokens, error.engine_seconds = 30, 400, 5.0
+    tools = tools_with(tmp_path, RefusingEngine(error, "Prove p1."))
+    with suppress(Retry):
+        list(prove(POSED, tools))
+    assert tools.usage.spent(RUN) == {"generator": Spent(0, 30, 400, 5.0)}
+    if (stored := find_record(tools.store, keys.proof(RUN, PROOF), Proof)) is not None:
+        made = stored.provenance
+        assert (made.prompt_tokens, made.completion_tokens, made.engine_seconds) == (30, 400, 5.0)
+    assert (stored is None) == error.retryable
 
 
 def test_a_call_that_can_never_work_is_data_of_its_own_kind(tmp_path: Path) -> None:

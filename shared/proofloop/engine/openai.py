@@ -155,7 +155,7 @@ class OpenAIEngine:
         finally:
             heard.in_flight -= not call.is_probe
             call.was_alone = call.was_alone and heard.in_flight == 0
-            call.engine_seconds += time.monotonic() - started
+            call.end_attempt(time.monotonic() - started)
             self._settle(call, expected)
 
     async def _start_when_allowed(self, call: OpenAICall) -> int:

@@ -33,6 +33,8 @@ class OpenAICall(LoopCall):
         super().__init__(request, loop)
         self.answer = StreamedAnswer(settings.max_answer_bytes)
         self.engine_seconds = 0.0
+        self._begun_seconds = 0.0
+        self._failed_prompt_tokens = self._failed_completion_tokens = 0
         self.left_out: set[str] = set()
         self.refusals = 0
         self.failures = 0
@@ -42,12 +44,23 @@ class OpenAICall(LoopCall):
         self._settings = settings
 
     def begin_attempt(self) -> StreamedAnswer:
+        if usage := self.answer.usage:
+            self._failed_prompt_tokens += usage.prompt_tokens
+            self._failed_completion_tokens += usage.completion_tokens
         self.answer = StreamedAnswer(self._settings.max_answer_bytes)
         return self.answer
 
+    def end_attempt(self, seconds: float) -> None:
+        self.engine_seconds += seconds
+        self._begun_seconds += seconds if self.answer.began else 0.0
+
     def keep_partial(self, error: EngineError) -> None:
-        """Give the error what the last attempt had brought."""
+        """Give the error what the last attempt had brought, and what all cost."""
         error.partial, error.partial_reasoning = joined(self.answer.text), joined(self.answer.reasoning)
+        usage = self.answer.usage
+        error.prompt_tokens = self._failed_prompt_tokens + (usage.prompt_tokens if usage else 0)
+        error.completion_tokens = self._failed_completion_tokens + (usage.completion_tokens if usage else 0)
+        error.engine_seconds = self._begun_seconds
 
     def _generation(self, *, cancelled: bool) -> Generation:
         try:
