@@ -22,7 +22,7 @@ from proofloop.labels import find_label
 from proofloop.ledger import Ledger, Progress
 from proofloop.messages import Event, ProblemPosed, ProofLabeled, read_event_of
 from proofloop.records import Label, Role
-from proofloop.runspec import Budget, RunSpec
+from proofloop.runspec import RunSpec
 from proofloop.store import Store, put_record
 from proofloop.usage import WRITE_S, ServicesUsage
 from proofloop.walk import (
@@ -91,7 +91,7 @@ class RemoteWalk:
         self._unserved: tuple[str, ...] = ()
         self._look_for_workers_s = time.monotonic() + STARTING_S
         self._usage = ServicesUsage(store, spec)
-        self._counted_s = float("-inf")
+        self._counted_s = self._reported_s = float("-inf")
         self._clock: RunClock | None = None
         self._meter = Meter(spec, self._usage.used, lambda: self._clock.seconds if self._clock else 0.0)
 
@@ -119,6 +119,7 @@ class RemoteWalk:
                 self._look()
             self._pose(event)
             self._pose_refinements()
+            self._watch()
         while waiting := self._waiting():
             self._look()
             if not self._ledger.num_open and self._quiet_s > QUIET_S:
@@ -127,8 +128,7 @@ class RemoteWalk:
     def _begin_budget(self) -> None:
         """Count what was spent before, and have the services take messages of this run again."""
         self._patiently(self._usage.begin)
-        if self._spec.budget != Budget():
-            self._clock = RunClock(self._store, self._spec.name)
+        self._clock = self._patiently(lambda: RunClock(self._store, self._spec.name))
         if self._meter.over():
             if self._patiently(lambda: is_complete(self._store, self._spec)):
                 return
@@ -222,6 +222,7 @@ class RemoteWalk:
             while self._is_full():
                 self._look()
             self._pose(event)
+            self._watch()
 
     def _pose(self, event: ProblemPosed) -> None:
         label = self._patiently(lambda: find_label(self._store, event.run_id, event.proof_id))
@@ -234,10 +235,16 @@ class RemoteWalk:
             announced: Event = ProofLabeled.of(label)
             self._patiently(lambda: self._bus.publish([announced]))
 
+    def _watch(self) -> None:
+        """Look at the budget and show the progress now and then, also while everything posed has its label already."""
+        self._count_usage()
+        if time.monotonic() - self._reported_s > POLL_S:
+            self._reported_s = time.monotonic()
+            self._report(self._progress())
+
     def _look(self) -> None:
         """Wait a moment, then count the labels that came."""
-        self._count_usage()
-        self._report(self._progress())
+        self._watch()
         self._stopping.wait(POLL_S)
         if time.monotonic() >= self._look_for_workers_s:
             self._warn_of_unserved_roles()

@@ -217,8 +217,8 @@ class LocalWalk:
         self._before = spent_before(self._store, self._spec)
         if isinstance(self._store, LocalStore):
             self._locks.enter_context(self._store.only_here(self._spec.name))
+        self._clock = RunClock(self._store, self._spec.name)
         if self._spec.budget != Budget():
-            self._clock = RunClock(self._store, self._spec.name)
             self._tools.gate = self._gate = BudgetGate(self._meter, self._tools.stopping)
         roles = [*WALK_ROLES, *(["trainer"] if self._spec.training.roles else [])]
         for name in roles:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from proofloop import keys
+from proofloop.budget import Taken
 from proofloop.costs import costs
 from proofloop.engine.base import Call, Engine, GenerationRequest
 from proofloop.engine.pool import Engines
@@ -513,6 +514,17 @@ def test_a_run_that_grew_pays_for_what_is_new_alone(tmp_path: Path) -> None:
     check_every_proof_is_labelled_once(store, more, run(store, more, grew))
     assert not {*began.names()} & {*grew.names()}
     assert sum(name.startswith("generator") for name in grew.names()) == 3 * 3 - 2 * 2
+
+
+def test_the_hours_before_there_was_a_budget_count(tmp_path: Path) -> None:
+    store, engine = LocalStore(tmp_path), CountingEngine(latency_s=0.05)
+    run(store, runspec(), engine)
+    (taken,) = (get_record(store, key, Taken) for key in store.list(keys.times(RUN)))
+    assert taken.seconds > 0.15  # of a proof, a critique and a judgement at least
+    budget = {"hours": taken.seconds / 3600}
+    more = runspec(problems={"domain": "nano", "count": 3, "proofs_per_problem": 2}, budget=budget)
+    with walking(store, more, engine) as walk, pytest.raises(BudgetUsedUp, match=r"hours = .* is used up"):
+        walk.run(planned_proofs(more))
 
 
 @pytest.mark.parametrize("iterations", [1, 8])

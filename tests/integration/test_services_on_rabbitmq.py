@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from proofloop import keys
+from proofloop.budget import Taken
 from proofloop.bus import NEEDED_BY_ALL, open_bus, open_dead_letters
 from proofloop.bus.task_message import FAILURES
 from proofloop.bus.topology import Topology
@@ -179,6 +180,23 @@ def test_problems_wait_for_a_step_under_way_unless_it_died(
         else:
             bury(installation, "trainer", ProofLabeled.of(labels[0]))
         assert running.result(60).labeled == 3
+
+
+def test_stored_labels_are_skipped_in_view_and_the_time_counts_without_a_budget(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proofloop.remote.POLL_S", 0.0)
+    store, spec = open_store(load_settings()), runspec("stored")
+    create_run(store, spec, resume=False)
+    posed = list(planned(spec, store))
+    for event in posed:
+        put_record(store, keys.label("stored", event.proof_id), label(run_id="stored", proof_id=event.proof_id))
+    seen: list[Progress] = []
+    with remote_walk(store, spec) as walk:
+        walk.run(len(posed), seen.append)
+    assert [each.labeled for each in seen] == [1, 2, 3, 4, 4]
+    (time_taken,) = store.list(keys.times("stored"))
+    assert get_record(store, time_taken, Taken).seconds > 0
 
 
 @contextmanager
