@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 from proofloop.costs import HOUR_S, money
+from proofloop.engine_limits import OfRoles, braked, one_after_another, side_by_side
 from proofloop.planning import Habits, Observed, Served, proofs_per_problem, work_of_a_proof
 from proofloop.problems import problems_of
 from proofloop.prompts import load_pack
 from proofloop.records import MODEL_ROLES, ModelRole, Role
 from proofloop.runspec import Prices, RunSpec
 
-MINUTE_S = 60.0
 CHARACTERS_A_TOKEN = 4.0
 """Of English with formulas, roughly; only for prompts."""
 
@@ -29,11 +29,11 @@ SHORT_ANSWERS, FEW_CRITIQUES, FEW_ISSUES = 0.25, 0.5, 0.2
 TOKENS_A_SECOND = (20.0, 100.0)
 """Of one stream, where nothing was measured."""
 
-MAX_CONCURRENCY = {"openai": 64, "triton": 512}
-"""What an engine's setting of that name is where the file does not set it."""
-
 SURE = 1.96
 """Standard errors to both sides: 95 of 100 runs lie between, if problems are of the same kind."""
+
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""The same by Student's t where the spread is that of 2, 3, ... 10 measured problems."""
 
 UNKNOWN_SPREAD = 1.0
 """The relative spread between problems where fewer than two were measured."""
@@ -81,15 +81,12 @@ class _End:
     factor: float = 1.0
 
 
-_OfRoles = Mapping[ModelRole, float]
-
-
 @dataclass(frozen=True)
 class _Totals:
     proofs: float
-    calls: _OfRoles
-    prompt_tokens: _OfRoles
-    answer_tokens: _OfRoles
+    calls: OfRoles
+    prompt_tokens: OfRoles
+    answer_tokens: OfRoles
     seconds: float
     money: float
 
@@ -107,12 +104,9 @@ def estimate(
     """
     questions = [problem.question for problem in problems_of(spec)]
     if measured:
-        spread = _spread(measured.tokens_by_problem, len(questions))
-        ends = [_End(habits, served, True, max(0.0, 1 - spread)), _End(habits, served, False, 1 + spread)]
-        why = [
-            f"means of {len(measured.tokens_by_problem)} measured problems; their tokens differ so much that"
-            f" {len(questions)} problems take {100 * spread:.0f} % less or more in 95 of 100 runs, if they are alike"
-        ]
+        most = 1 + _spread(measured.tokens_by_problem, len(questions))
+        ends = [_End(habits, served, True, 1 / most), _End(habits, served, False, most)]
+        why = [_differing(len(measured.tokens_by_problem), len(questions), most)]
     else:
         ends = _guessed(spec, questions, habits, given)
         why = _reasons(spec, given)
@@ -149,10 +143,26 @@ def _of(role: RoleEstimate, end: str) -> float:
 
 
 def _spread(tokens: tuple[float, ...], problems: int) -> float:
-    """How far the total of so many problems may be from their number times the measured mean, relative to that."""
+    """How far the total of so many problems may be above their number times the measured mean, relative to that."""
     mean = fmean(tokens)
     relative = stdev(tokens) / mean if len(tokens) > 1 and mean else UNKNOWN_SPREAD
-    return SURE * relative * math.sqrt(1 / problems + 1 / len(tokens))
+    return _standard_errors(len(tokens)) * relative * math.sqrt(1 / problems + 1 / len(tokens))
+
+
+def _standard_errors(measured: int) -> float:
+    """To both sides, for 95 of 100 runs: Student's t, from 11 problems on by the first terms of its expansion."""
+    if measured < 2:
+        return SURE  # the spread is a guess
+    free = measured - 1
+    return STUDENT[free - 1] if free <= len(STUDENT) else SURE + 2.37 / free + 2.82 / free**2
+
+
+def _differing(measured: int, problems: int, most: float) -> str:
+    """In words, how far the ends lie from the means. The low one is as many times less as the high one is more."""
+    ends = f"{problems} problem{'s' if problems > 1 else ''}: {100 / most:.0f} to {100 * most:.0f} % of the mean"
+    if measured < 2:
+        return f"one problem was measured: its spread is a guess; {ends}"
+    return f"means of {measured} measured problems, whose tokens differ; {ends} in 95 of 100 runs, if they are alike"
 
 
 def _guessed(spec: RunSpec, questions: list[str], habits: Habits, given: Given) -> list[_End]:
@@ -241,40 +251,11 @@ def _calls_a_proof(spec: RunSpec) -> list[tuple[ModelRole, tuple[int, int]]]:
     return [("generator", (1, spec.refinement.iterations)), ("verifier", (0, n)), ("meta_verifier", (0, (n + 1) * m))]
 
 
-def _seconds(spec: RunSpec, end: _End, calls: _OfRoles, prompt: _OfRoles, answer: _OfRoles) -> float:
+def _seconds(spec: RunSpec, end: _End, calls: OfRoles, prompt: OfRoles, answer: OfRoles) -> float:
     """The work over the calls at once, beside the chain of calls that one proof waits for; brakes may take longer."""
     waits: dict[Role, float] = {role: work.waits for role, work in work_of_a_proof(end.habits, spec.labeling).items()}
-    busy = [calls[role] * end.served[role].call_seconds / _at_once(spec, role) for role in MODEL_ROLES]
     rounds = 1 + (spec.search.rounds if end.habits.searched else 0)
     chain = rounds * sum(end.served[role].call_seconds * min(1.0, waits[role]) for role in MODEL_ROLES)
-    work = max(chain, *busy) if end.overlaps else chain + sum(busy)
-    return max(work, *_braked(spec, calls, prompt, answer))
-
-
-def _at_once(spec: RunSpec, role: ModelRole) -> float:
-    slots = float(getattr(spec.flow, role)) * (spec.labeling.m if role == "meta_verifier" else 1)
-    engine = spec.engine.of(role)
-    most = engine.settings.get("max_concurrency", MAX_CONCURRENCY.get(engine.kind))
-    return min(slots, float(most)) if isinstance(most, int | float) and most > 0 else slots
-
-
-def _braked(
-    spec: RunSpec,
-    calls: Mapping[ModelRole, float],
-    prompt: Mapping[ModelRole, float],
-    answer: Mapping[ModelRole, float],
-) -> list[float]:
-    """How long requests and tokens a minute make it take, by engine."""
-    engines: dict[str, list[ModelRole]] = {}
-    for role in MODEL_ROLES:
-        engines.setdefault(spec.engine.of(role).model_dump_json(), []).append(role)
-    found = [0.0]
-    for roles in engines.values():
-        settings = spec.engine.of(roles[0]).settings
-        uses = {
-            "requests_per_minute": sum(calls[role] for role in roles),
-            "tokens_per_minute": sum(prompt[role] + answer[role] for role in roles),
-        }
-        limits = ((used, settings.get(name)) for name, used in uses.items())
-        found += [used / most * MINUTE_S for used, most in limits if isinstance(most, int | float) and most > 0]
-    return found
+    work = {role: calls[role] * end.served[role].call_seconds for role in MODEL_ROLES}
+    busy = max(chain, *side_by_side(spec, work)) if end.overlaps else chain + one_after_another(spec, work)
+    return max(busy, *braked(spec, calls, prompt, answer))

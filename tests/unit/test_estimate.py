@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -86,4 +87,66 @@ def test_a_measured_run_gives_means_and_how_far_its_problems_differ() -> None:
     assert wide.tokens.low < exact.tokens.low < wide.tokens.high
     assert {role.role: role.calls for role in wide.roles}["generator"] == Range(4, 4)  # one a proof, whatever happens
     one = Observed(habits, calls, has_searched=False, tokens_by_problem=(600.0,))
-    assert estimate(small(), one, habits, served, given).tokens.low == 0  # one problem says little
+    guessed_spread = estimate(small(), one, habits, served, given)
+    assert 0 < guessed_spread.tokens.low < 0.5 * exact.tokens.low  # one problem says little
+    assert (
+        guessed_spread.rests_on[0]
+        == "one problem was measured: its spread is a guess; 2 problems: 29 to 340 % of the mean"
+    )
+
+
+def test_few_measured_problems_say_less_than_many_of_the_same_spread() -> None:
+    served = dict.fromkeys(MODEL_ROLES, Served(prompt_tokens=100, answer_tokens=50, call_seconds=2))
+    given: dict[str, dict[str, float]] = {name: {} for name in GIVEN}
+
+    def most(tokens: tuple[float, ...]) -> float:
+        seen = Observed(Habits(attempts=1.0, critiqued=0.5), {}, has_searched=False, tokens_by_problem=tokens)
+        ends = estimate(small(), seen, seen.habits, served, given).tokens
+        mean = estimate(small(), replace(seen, tokens_by_problem=(1.0, 1.0)), seen.habits, served, given).tokens.high
+        assert ends.low * ends.high == pytest.approx(mean**2)
+        return ends.high / mean - 1
+
+    # relative spreads of sqrt(2)/3 and sqrt(20/19)/3; 97.5 % of Student's t with 1 and with 19 degrees of freedom
+    assert most((2.0, 4.0)) == pytest.approx(12.706 * 2**0.5 / 3 * (1 / 2 + 1 / 2) ** 0.5)
+    assert most((2.0, 4.0) * 10) == pytest.approx(2.093 * (20 / 19) ** 0.5 / 3 * (1 / 2 + 1 / 20) ** 0.5, rel=1e-3)
+
+
+OPENAI = {"kind": "openai", "settings": {"base_url": "http://one/v1", "max_concurrency": 1}}
+
+
+def hours(spec: RunSpec) -> Range:
+    same = dict.fromkeys(MODEL_ROLES, 100.0)
+    return guessed(spec, call_seconds=same, answer_tokens=same, prompt_tokens=same, issue_share={"all": 0.5}).hours
+
+
+def test_roles_of_one_engine_share_its_calls_at_once() -> None:
+    shared = hours(small(engine=OPENAI, labeling={"stop_early": False}))
+    other = {"settings": {"base_url": "http://two/v1"}}
+    apart = hours(small(engine={**OPENAI, "verifier": other, "meta_verifier": other}, labeling={"stop_early": False}))
+    calls = {"generator": 4, "verifier": 16, "meta_verifier": 20 * 0.5 * 3}
+    assert shared.low * 3600 == pytest.approx(100 * sum(calls.values()))
+    assert apart.low * 3600 == pytest.approx(100 * (calls["verifier"] + calls["meta_verifier"]))
+
+
+@pytest.mark.parametrize(
+    ("common", "own", "faster"),
+    [
+        ({"max_concurrency": 1}, [{}, {}], 2),
+        ({"max_concurrency": 1}, [{}, {"max_concurrency": 3, "weight": 3}], 4),
+        ({}, [{"max_concurrency": 1}, {"max_concurrency": 1}], 2),
+        ({"requests_per_minute": 0.1}, [{}, {}], 2),
+        ({"tokens_per_minute": 10}, [{}, {"tokens_per_minute": 20, "weight": 2}], 3),
+        (
+            {},
+            [{"requests_per_minute": 0.1}, {"weight": 4}],
+            5,
+        ),  # the other one has no limit: a fifth of the calls waits
+        ({"requests_per_minute": 0.1}, [{"base_url": "http://0/v1"}, {"base_url": "http://0/v1", "model": "b"}], 1),
+    ],
+)
+def test_limits_are_those_of_each_endpoint(common: dict[str, float], own: list[dict[str, Any]], faster: float) -> None:
+    tables = [{"base_url": f"http://{place}/v1", **each} for place, each in enumerate(own)]
+    several = hours(small(engine={"kind": "openai", "settings": {**common, "endpoints": tables}}))
+    limits = common or {name: value for name, value in own[0].items() if name != "weight"}
+    one = hours(small(engine={"kind": "openai", "settings": {**limits, "base_url": "http://0/v1"}}))
+    assert several.low == pytest.approx(one.low / faster)
