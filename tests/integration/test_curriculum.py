@@ -386,7 +386,7 @@ def test_a_consolidation_that_kept_nothing_goes_on_with_a_lower_keep(tmp_path: P
     )
     with (
         monkeypatch.context() as patch,
-        pytest.raises(ProofloopError, match=r"a lower keep in the file, and call again"),
+        pytest.raises(ProofloopError, match=r"lower keep in the file and run the command again"),
     ):
         patch.setattr(stages, "_asked", lambda *_: [])
         run(strict, tmp_path)
@@ -416,7 +416,7 @@ def test_a_consolidation_counts_what_it_learns_of_each_role_and_warns_of_one_wit
     figures = manifests(run(spec, tmp_path, say=told.append), spec)["1-consolidate"].figures
     kept = {role: figures[f"answers {role}"] for role in MODEL_ROLES}
     assert sum(kept.values()) == figures["answers"] > 0 == kept["meta_verifier"]
-    warned = [text.partition(" earned")[0] for text in told if text.startswith("warning: ")]
+    warned = [text.partition(" has the reward")[0] for text in told if text.startswith("warning: ")]
     assert warned[-1] == "warning: 1-consolidate: no answer of the meta_verifier"
 
 
