@@ -313,7 +313,7 @@ def test_a_killed_walk_is_taken_up_and_pays_nothing_twice(tmp_path: Path) -> Non
 
 
 def test_an_engine_that_ends_the_process_is_survived_by_taking_the_run_up(tmp_path: Path) -> None:
-    engine_section = {"kind": "simulated", "settings": {"crash_share": 0.02}}
+    engine_section = {"kind": "simulated", "settings": {"crash_share": 0.04}}
     spec = runspec(problems={"domain": "nano", "count": 6, "proofs_per_problem": 3}, engine=engine_section)
     store, body, codes = LocalStore(tmp_path), spec.model_dump_json().encode(), list[int]()
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
