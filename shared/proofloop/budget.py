@@ -7,12 +7,11 @@ find what is stored. On services the run writes a mark into the store, and the s
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol
 
 from proofloop import keys
@@ -21,7 +20,8 @@ from proofloop.errors import BudgetUsedUp, StoreError
 from proofloop.messages import Event, ProblemPosed, ProofReviewed, ProofWritten
 from proofloop.records import MODEL_ROLES, ModelRole, Record
 from proofloop.runspec import Budget, RunSpec
-from proofloop.store import Store, find_record, put_record
+from proofloop.store import Store
+from proofloop.store.renewed import Renewed, newest
 
 ROOM_S = 0.2
 """How often a message that waits for room looks whether there is some, should nothing wake it."""
@@ -204,12 +204,9 @@ class RunClock:
     """The time that a run has taken, this process's and that of those before: written every minute."""
 
     def __init__(self, store: Store, run_id: str) -> None:
-        self._store, self._run_id = store, run_id
-        self._id = f"{os.getpid()}-{os.urandom(4).hex()}"
-        self._began, self._number = time.monotonic(), 0
-        newest = {key.split("/")[3]: key for key in store.list(keys.times(run_id))}
-        found = (find_record(store, key, Taken) for key in newest.values())
-        self._before = sum(each.seconds for each in found if each)
+        self._own = Renewed(store, keys.times(run_id), "time", kept=1)
+        self._began, self._due_s = time.monotonic(), MINUTE_S
+        self._before = sum(each.seconds for _, each in newest(store, keys.times(run_id), Taken))
 
     @property
     def seconds(self) -> float:
@@ -218,12 +215,8 @@ class RunClock:
     def keep(self, *, now: bool = False) -> None:
         """Write it when a minute has passed, or at once; a store that is away gets it next time."""
         seconds = time.monotonic() - self._began
-        if not now and seconds < (self._number + 1) * MINUTE_S:
+        if not now and seconds < self._due_s:
             return
-        try:
-            put_record(self._store, keys.time_taken(self._run_id, self._id, self._number), Taken(seconds=seconds))
-            if self._number:
-                self._store.delete_prefix(keys.time_folder(self._run_id, self._id, self._number - 1))
-        except StoreError:
-            return
-        self._number += 1
+        with suppress(StoreError):
+            self._own.write(Taken(seconds=seconds))
+            self._due_s += MINUTE_S

@@ -14,7 +14,6 @@ import os
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -28,7 +27,8 @@ from proofloop import keys
 from proofloop.engine.base import Call, Generation
 from proofloop.errors import Retry, StoreError
 from proofloop.records import Record
-from proofloop.store import Store, find_record, put_record
+from proofloop.store import Store
+from proofloop.store.renewed import Renewed, newest
 
 log = structlog.get_logger()
 
@@ -70,7 +70,7 @@ LONGEST_END_S = 5.0
 """How long the end of a process waits until its lease is given up; else the lease runs out by itself."""
 
 KEPT = 2
-"""A process keeps this many of its leases in the store."""
+"""A process keeps this many of its leases in the store: another may be about to read the last but one."""
 
 
 class LookAgain(Exception):
@@ -228,12 +228,11 @@ class Leases:
 
     def __init__(self, store: Store, losses: Callable[[], int], times: LeaseTimes = DEFAULT_TIMES) -> None:
         self.times = times
-        self._id = uuid.uuid4().hex[:12]
         self._store, self._losses = store, losses
+        self._own = Renewed(store, keys.LEASES, "lease", kept=KEPT)
         self._seen_losses = losses()
         self._lost_s = -1.0
         """When the connection was last lost: calls that began before are in the lease."""
-        self._next = 0
         self._held: tuple[str, ...] = ()
         self._due_s = time.monotonic() + times.renew_s
         self._is_away = False
@@ -275,13 +274,11 @@ class Leases:
         return found
 
     def _read(self) -> dict[str, Lease]:
-        newest = {key.split("/")[1]: key for key in self._store.list(keys.LEASES)}
         calls: dict[str, Lease] = {}
-        for holder, key in newest.items():
-            lease = find_record(self._store, key, Lease) if holder != self._id else None
-            if lease and lease.until_s + self.times.forget_s < time.time():
-                self._store.delete_prefix(keys.leases_of(holder))
-            elif lease:
+        for process, lease in newest(self._store, keys.LEASES, Lease, but=self._own.process):
+            if lease.until_s + self.times.forget_s < time.time():
+                self._store.delete_prefix(keys.renewed_by(keys.LEASES, process))
+            else:
                 calls.update(dict.fromkeys(lease.calls, lease))
         return calls
 
@@ -292,7 +289,7 @@ class Leases:
         while not ending.wait(self.times.watch_s):
             self._try(lambda: self._renew(calls))
         if self._held:
-            self._try(self._give_up)
+            self._try(self._own.delete)
 
     def _try(self, action: Callable[[], object]) -> None:
         """A call goes on while the store is away; what else can fail must not end the watch either."""
@@ -315,20 +312,12 @@ class Leases:
         if held:
             self._write(held)
         elif self._held:
-            self._give_up()
+            self._own.delete()
         self._held, self._is_away, self._due_s = held, False, now_s + self.times.renew_s
 
     def _write(self, held: tuple[str, ...]) -> None:
-        """Write the next lease. The one before stays, because another process may be about to read it."""
-        number, self._next = self._next, self._next + 1
         holder = f"process {os.getpid()} on {socket.gethostname()}"
-        lease = Lease(holder=holder, until_s=time.time() + self.times.last_s, calls=held)
-        put_record(self._store, keys.lease(self._id, number), lease)
-        if number >= KEPT:
-            self._store.delete_prefix(keys.lease_folder(self._id, number - KEPT))
-
-    def _give_up(self) -> None:
-        self._store.delete_prefix(keys.leases_of(self._id))
+        self._own.write(Lease(holder=holder, until_s=time.time() + self.times.last_s, calls=held))
 
 
 @contextmanager

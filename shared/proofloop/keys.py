@@ -191,26 +191,9 @@ def usages(run_id: str) -> str:
     return f"runs/{run_id}/usage/"
 
 
-def usage_folder(run_id: str, process: str, number: int) -> str:
-    """A folder for each count: the store deletes by prefix."""
-    return f"{usages(run_id)}{process}/{number:09d}/"
-
-
-def usage(run_id: str, process: str, number: int) -> str:
-    return f"{usage_folder(run_id, process, number)}usage.json"
-
-
 def times(run_id: str) -> str:
-    """How long `run` has worked on a run that has a budget, by process."""
+    """How long `run` has worked on the run, by process."""
     return f"runs/{run_id}/times/"
-
-
-def time_folder(run_id: str, process: str, number: int) -> str:
-    return f"{times(run_id)}{process}/{number:09d}/"
-
-
-def time_taken(run_id: str, process: str, number: int) -> str:
-    return f"{time_folder(run_id, process, number)}time.json"
 
 
 def budget_marks(run_id: str) -> str:
@@ -230,18 +213,17 @@ LEASES = "leases/"
 """Which process waits for which answers: the only keys that do not belong to a run."""
 
 
-def leases_of(holder: str) -> str:
-    return f"{LEASES}{holder}/"
+def renewed_by(prefix: str, process: str) -> str:
+    """All that a process wrote below `prefix`, the prefix of records that are renewed (see `store.renewed`)."""
+    return f"{prefix}{process}/"
 
 
-def lease_folder(holder: str, number: int) -> str:
-    """A folder for each lease: the store deletes by prefix."""
-    return f"{leases_of(holder)}{number:09d}/"
+def renewed_folder(prefix: str, process: str, number: int) -> str:
+    return f"{renewed_by(prefix, process)}{number:09d}/"
 
 
-def lease(holder: str, number: int) -> str:
-    """A lease is renewed by writing the next number."""
-    return f"{lease_folder(holder, number)}lease.json"
+def renewed(prefix: str, process: str, number: int, name: str) -> str:
+    return f"{renewed_folder(prefix, process, number)}{name}.json"
 
 
 CURRICULA = "curricula/"

@@ -6,7 +6,6 @@ services: so money and calls in flight are known before a proof has its label.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import Counter, defaultdict
@@ -21,7 +20,8 @@ from proofloop.costs import ByRole, Spent, costs, summed
 from proofloop.errors import EngineError, ProofloopError
 from proofloop.records import ModelRole, Record
 from proofloop.runspec import Budget, Prices, RunSpec
-from proofloop.store import Store, find_record, put_record
+from proofloop.store import Store
+from proofloop.store.renewed import Renewed, newest
 
 log = structlog.get_logger()
 
@@ -115,20 +115,20 @@ class UsageWriter:
 
     def __init__(self, store: Store, usage: Usage) -> None:
         self._store, self._usage = store, usage
-        self._id = f"{os.getpid()}-{os.urandom(4).hex()}"
-        self._written: dict[str, tuple[float, int, dict[ModelRole, RoleUsage]]] = {}
+        self._own: dict[str, Renewed] = {}
+        self._written: dict[str, tuple[float, dict[ModelRole, RoleUsage]]] = {}
 
     def write(self) -> None:
         """Write what changed, and what has calls in flight now and then."""
         now = time.monotonic()
         for run, roles in self._usage.records().items():
-            at, number, before = self._written.get(run, (0.0, 0, {}))
+            at, before = self._written.get(run, (0.0, {}))
             is_old = now - at > RENEW_S and any(role.in_flight for role in roles.values())
             if roles != before or is_old:
-                put_record(self._store, keys.usage(run, self._id, number), UsageRecord(at_s=time.time(), roles=roles))
-                self._written[run] = now, number + 1, roles
-                if number >= KEPT:
-                    self._store.delete_prefix(keys.usage_folder(run, self._id, number - KEPT))
+                if run not in self._own:
+                    self._own[run] = Renewed(self._store, keys.usages(run), "usage", kept=KEPT)
+                self._own[run].write(UsageRecord(at_s=time.time(), roles=roles))
+                self._written[run] = now, roles
 
 
 @contextmanager
@@ -156,11 +156,8 @@ def written_usage(store: Store, usage: Usage, every_s: float = WRITE_S) -> Itera
 
 def written(store: Store, run_id: str) -> Iterator[UsageRecord]:
     """What each process that worked on the run wrote last."""
-    newest = {key.split("/")[3]: key for key in store.list(keys.usages(run_id))}
-    for key in newest.values():
-        record = find_record(store, key, UsageRecord)  # None: a newer one is there
-        if record is not None:
-            yield record
+    for _, record in newest(store, keys.usages(run_id), UsageRecord):
+        yield record
 
 
 def added_up(records: Iterable[UsageRecord], clock: Callable[[], float] = time.time) -> tuple[ByRole, dict[str, int]]:

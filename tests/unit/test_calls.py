@@ -415,7 +415,7 @@ def test_what_killed_processes_left_is_deleted_some_time_after(tmp_path: Path) -
     with process(tmp_path, CountingEngine()) as one:
         for holder, ended_s in (("long-ago", 60.0), ("just-now", 0.0)):
             lease = Lease(holder=holder, until_s=time.time() - ended_s, calls=(CALL,))
-            put_record(one.store, keys.lease(holder, 7), lease)
+            put_record(one.store, keys.renewed(keys.LEASES, holder, 7, "lease"), lease)
         assert one.deliver(WRITTEN, redelivered=True, attempt=2).result(5) == ACK
         assert [lease.holder for lease in one.leases()] == ["just-now"]
 
