@@ -44,8 +44,8 @@ class ProofloopError(Exception):
     """The root of all errors that proofloop raises on purpose."""
 
 
-class ConfigError(ProofloopError):
-    """A value that the user gave cannot be used; `hint` tells how to fix it."""
+class HintedError(ProofloopError):
+    """An error with a way out: `hint` tells what to do."""
 
     def __init__(self, problem: str, hint: str = "") -> None:
         super().__init__(problem)
@@ -54,6 +54,10 @@ class ConfigError(ProofloopError):
 
     def __str__(self) -> str:
         return f"{self.problem}\nhint: {self.hint}" if self.hint else self.problem
+
+
+class ConfigError(HintedError):
+    """A value that the user gave cannot be used."""
 
 
 class StoreError(ProofloopError):
@@ -107,30 +111,23 @@ class EngineError(ProofloopError):
         return f"{self.problem}; {self.hint}" if self.hint else self.problem
 
 
-class CallRefused(EngineError):
+class RefusedError(EngineError):
+    """A repetition of the same call changes nothing."""
+
+    def __init__(self, problem: str, *, hint: str = "", cause: str = "") -> None:
+        super().__init__(problem, retryable=False, hint=hint, cause=cause)
+
+
+class CallRefused(RefusedError):
     """The engine works but will never answer this call: the prompt is too long, or the answer was filtered."""
 
-    def __init__(self, problem: str, *, hint: str = "", cause: str = "") -> None:
-        super().__init__(problem, retryable=False, hint=hint, cause=cause)
 
-
-class AccessRefused(EngineError):
+class AccessRefused(RefusedError):
     """The engine denies access to this process."""
 
-    def __init__(self, problem: str, *, hint: str = "", cause: str = "") -> None:
-        super().__init__(problem, retryable=False, hint=hint, cause=cause)
 
-
-class BudgetUsedUp(ProofloopError):
-    """The run's [budget] is used up; `hint` tells how to continue."""
-
-    def __init__(self, problem: str, hint: str = "") -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.hint = hint
-
-    def __str__(self) -> str:
-        return f"{self.problem}\nhint: {self.hint}" if self.hint else self.problem
+class BudgetUsedUp(HintedError):
+    """The run's [budget] is used up."""
 
 
 class Retry(ProofloopError):
