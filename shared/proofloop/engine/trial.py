@@ -10,7 +10,7 @@ from contextlib import suppress
 from proofloop.engine.base import LARGEST_SEED, ChatMessage, Engine, Generation, GenerationRequest
 from proofloop.errors import CallRefused, EngineError
 from proofloop.prompts import Prompt, PromptPack
-from proofloop.records import ModelRole
+from proofloop.records import ModelRole, Sampling
 from proofloop.runspec import RunSpec
 
 REFUSED_WITHIN_S = 2.0
@@ -26,15 +26,7 @@ def check_taken(engine: Engine, spec: RunSpec, pack: PromptPack, role: ModelRole
 
     Returns the answer of a server that is so quick.
     """
-    prompt = _shortest_prompt(pack, role)
-    request = GenerationRequest(
-        id=f"{role}:check:{uuid.uuid4().hex[:8]}",
-        model=version,
-        messages=(ChatMessage("user", prompt.text),),
-        sampling=spec.sampling_of(role),
-        seed=LARGEST_SEED,
-        schema=prompt.schema,
-    )
+    request = _request(pack, role, version, spec.sampling_of(role), LARGEST_SEED)
     try:
         call = engine.submit(request)
         with suppress(TimeoutError):
@@ -49,15 +41,8 @@ def is_answered(
     engine: Engine, spec: RunSpec, pack: PromptPack, role: ModelRole, version: str, must_stop: Callable[[], bool]
 ) -> bool:
     """Whether the engine answers one token to the role's shortest prompt."""
-    prompt = _shortest_prompt(pack, role)
-    request = GenerationRequest(
-        id=f"{role}:check:{uuid.uuid4().hex[:8]}",
-        model=version,
-        messages=(ChatMessage("user", prompt.text),),
-        sampling=spec.sampling_of(role).model_copy(update={"max_tokens": 1}),
-        seed=0,
-        schema=prompt.schema,
-    )
+    one_token = spec.sampling_of(role).model_copy(update={"max_tokens": 1})
+    request = _request(pack, role, version, one_token, seed=0)
     deadline_s = time.monotonic() + ANSWERED_WITHIN_S
     try:
         call = engine.submit(request)
@@ -68,6 +53,18 @@ def is_answered(
     except EngineError:
         pass
     return False
+
+
+def _request(pack: PromptPack, role: ModelRole, version: str, sampling: Sampling, seed: int) -> GenerationRequest:
+    prompt = _shortest_prompt(pack, role)
+    return GenerationRequest(
+        id=f"{role}:check:{uuid.uuid4().hex[:8]}",
+        model=version,
+        messages=(ChatMessage("user", prompt.text),),
+        sampling=sampling,
+        seed=seed,
+        schema=prompt.schema,
+    )
 
 
 def _shortest_prompt(pack: PromptPack, role: ModelRole) -> Prompt:
