@@ -381,7 +381,7 @@ def _stop_if_asked(tools: Tools) -> None:
 def _stop_if(unneeded: Callable[[], bool]) -> None:
     try:
         is_unneeded = unneeded()
-    except StoreError as error:  # nobody can say: the answer is paid for, so it is waited for
+    except StoreError as error:  # unknown: the answer is paid for, so wait for it
         log.warning("store_away", reason=str(error))
         return
     if is_unneeded:

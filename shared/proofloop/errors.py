@@ -81,7 +81,7 @@ class EngineError(ProofloopError):
 
     `retryable` is true if the same call may succeed later. `after_s` is the wait in seconds, if the engine named one.
     `hint` tells how to fix it, if the engine knows. `cause` is the problem without details of the single call, so that
-    equal problems can be counted. `is_load`: the server is overloaded or absent, which is no fault of the call.
+    equal problems can be counted. `is_load`: the server is overloaded or absent; the call is not to blame.
     `partial` and `partial_reasoning` are the received parts of the answer. `prompt_tokens`, `completion_tokens` and
     `engine_seconds` are the cost of the attempts that brought a part of an answer, as far as the server counted tokens.
     """

@@ -91,7 +91,7 @@ class Failing:
     def refused_as_busy(self, run_id: str, role: ModelRole, call: str) -> float:
         """The seconds for which this call was refused as busy by now, while others were answered.
 
-        Load is no fault of a call, so this is no round.
+        A call is not to blame for load, so this does not count as a round.
         """
         with self._lock:
             of_role, failing, since = self._noted(run_id, role, call)

@@ -19,7 +19,7 @@ UNDOUBLED = re.compile(
     r"|\n(?:abla|otin|subseteq|rightarrow|leftarrow|ewline)(?![a-z])"
     r"|(?<=[${(_^=+*/-])\nu(?![a-z])|\nu(?=[$})_^])"
 )
-"""A tab or a line break and the rest of a LaTeX command that is no word of a text."""
+"""A tab or a line break, then the rest of a LaTeX command. The rest is not an ordinary word."""
 
 UNDOUBLED_IN_MATH = re.compile(r"\t(?:ext|au|an|op|o)(?![a-z])|\n(?:eq|leq|geq|cong)(?![a-z])")
 """Also begins an indented or a new line of a text: "an integer", "eq. (2)". A command only within a formula."""

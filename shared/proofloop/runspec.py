@@ -264,7 +264,7 @@ class Flow(Section):
 
 
 class EnginePrices(Section):
-    """What an engine costs, in one currency; zero where nobody pays."""
+    """What an engine costs, in one currency; by default nothing."""
 
     per_million_prompt_tokens: float = Field(0.0, ge=0, description="of runs alone, not of a curriculum")
     per_million_completion_tokens: float = Field(0.0, ge=0, description="of runs alone, not of a curriculum")
@@ -295,7 +295,7 @@ class Prices(EnginePrices):
 class Budget(Section):
     """What a run may use in all, however often it is resumed; without a limit as much as it takes.
 
-    The run ends when a limit is reached, and goes on with --resume once the file allows more.
+    The run ends when a limit is reached, and --resume continues it once the file allows more.
     """
 
     tokens: int | None = Field(None, ge=1, description="of prompts and answers together")

@@ -291,7 +291,7 @@ class LocalWalk:
     def replay(self, events: Sequence[Event]) -> list[DeadLetterRecord]:
         """Deliver events once more and wait until all that follows from them is done; what died of it.
 
-        Raises Interrupted when asked to stop, and BudgetUsedUp when something was left undone for want of budget.
+        Raises Interrupted when asked to stop, and BudgetUsedUp if the budget ended before all of it was done.
         """
         self._bus.publish(events)
         while not self._bus.wait_idle(0.5):

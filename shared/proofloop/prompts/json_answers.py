@@ -3,7 +3,7 @@
 Strict: the answer is the object and nothing else, with exactly the fields that the schema has. Lenient: the object ends
 the answer, in a code fence or behind other text, its fields may have other names, and its LaTeX may lack the second
 backslash that JSON wants. Lenient never guesses: a score field outside the objects that can be read, two different
-scores at any depth, or words that introduce the object as somebody else's make the answer unreadable.
+scores at any depth, or words that introduce the object as a quotation make the answer unreadable.
 """
 
 from __future__ import annotations

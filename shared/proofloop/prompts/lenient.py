@@ -332,7 +332,7 @@ def _is_said(text: str, place: int) -> bool:
 
 
 def introduces_quotation(line: str) -> bool:
-    """Whether a line in lower case says that somebody else's words follow: "the solution says:", "the proof:"."""
+    """Whether a line in lower case introduces a quotation: "the solution says:", "the proof:"."""
     return line.endswith(":") and bool(QUOTES.search(line) or _INTRODUCES.search(line))
 
 
