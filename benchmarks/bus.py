@@ -1,13 +1,15 @@
 """Compares the bus with bare pika and a plain Celery task on the same durable quorum queue.
 
-The broker is PROOFLOOP_TEST_BROKER, or one that the benchmark starts. The contenders are measured in turn, in several
-rounds. The figures are medians: messages per second, CPU seconds per message in the client's process (without the
-broker), and the 99th percentile of the time from publishing to handling, at a rate that all contenders can sustain.
+The broker is PROOFLOOP_TEST_BROKER, or one that the benchmark starts. The contenders are measured
+in turn, in several rounds. The figures are medians: messages per second, CPU seconds per message in
+the client's process (without the broker), and the 99th percentile of the time from publishing to
+handling, at a rate that all contenders can sustain.
 
-All contenders but bare pika consume in a separate process (bus_worker.py) with the same numbers of threads and
-prefetched messages. `ours` is the worker of `proofloop serve` with a handler that only counts; `ours_events` also sends
-task events; `celery` is a plain task. `--old PATH` adds `pika_bus`, the bus of commit 22b4b18, from a checkout of it.
-The last line is JSON. `--small`: few messages, 2 KB, one round.
+All contenders but bare pika consume in a separate process (bus_worker.py) with the same numbers of
+threads and prefetched messages. `ours` is the worker of `proofloop serve` with a handler that only
+counts; `ours_events` also sends task events; `celery` is a plain task. `--old PATH` adds
+`pika_bus`, the bus of commit 22b4b18, from a checkout of it. The last line is JSON. `--small`: few
+messages, 2 KB, one round.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from pika.channel import Channel
 
 from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.bus.topology import Topology
-from proofloop.messages import encode
+from proofloop.schema.events import encode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.bus_worker import PACE_S, PREFETCH, ROLE, celery_app, event, sent_at, timed
@@ -83,9 +85,13 @@ Measure = Callable[[Place, Work], Figures]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="under a minute")
-    parser.add_argument("--old", type=Path, help="a checkout of commit 22b4b18, to measure its bus too")
+    parser.add_argument(
+        "--old", type=Path, help="a checkout of commit 22b4b18, to measure its bus too"
+    )
     asked = parser.parse_args()
-    sizes, count, paced, rounds = ((2_000,), 2_000, 200, 1) if asked.small else ((2_000, 20_000), 8_000, 400, 5)
+    sizes, count, paced, rounds = (
+        ((2_000,), 2_000, 200, 1) if asked.small else ((2_000, 20_000), 8_000, 400, 5)
+    )
     measures = contenders(asked.old)
     results: dict[str, float] = {}
     with broker() as url:
@@ -113,7 +119,10 @@ def compare(url: str, work: Work, rounds: int, measures: dict[str, Measure]) -> 
         for name, measure in measures.items():
             with queue(url) as place:
                 seen[name].append(measure(place, work))
-            print(f"round {number + 1} of {rounds}, {work.size} bytes, {name}: {seen[name][-1]}", file=sys.stderr)
+            print(
+                f"round {number + 1} of {rounds}, {work.size} bytes, {name}: {seen[name][-1]}",
+                file=sys.stderr,
+            )
     median = {name: medians(found) for name, found in seen.items()}
     figures = ratios(median)
     for who, one in median.items():
@@ -138,7 +147,9 @@ def ratios(median: dict[str, Figures]) -> dict[str, float]:
 
 
 def medians(rounds: Sequence[Figures]) -> Figures:
-    return Figures(*(statistics.median(getattr(one, what.name) for one in rounds) for what in fields(Figures)))
+    return Figures(
+        *(statistics.median(getattr(one, what.name) for one in rounds) for what in fields(Figures))
+    )
 
 
 @contextmanager
@@ -162,7 +173,9 @@ def queue(url: str) -> Iterator[Place]:
 
 
 def ours(kind: str, place: Place, work: Work) -> Figures:
-    """Our bus: events are published as JSON in one call; our worker consumes and acknowledges each."""
+    """Our bus: events are published as JSON in one call; our worker consumes and acknowledges
+    each.
+    """
     events = [event(number, work.size) for number in range(work.count)]
     bus = RabbitBus(place.url, namespace=place.namespace, roles=[ROLE])
     published = timed(lambda: bus.publish(events))
@@ -181,19 +194,25 @@ def celery_task(place: Place, work: Work) -> Figures:
     app, padding = celery_app(place.url, place.queue), "x" * work.size
     send = partial(app.send_task, "review", routing_key=place.queue)
     published = timed(lambda: [send([padding, 0.0]) for _ in range(work.count)])
-    figures = consumed("celery", place, work, published, lambda _: send([padding, time.monotonic()]))
+    figures = consumed(
+        "celery", place, work, published, lambda _: send([padding, time.monotonic()])
+    )
     app.close()
     return figures
 
 
 def pika_bus(old: Path, place: Place, work: Work) -> Figures:
-    """The bus before Celery. It publishes and consumes in one process, which imports its own package."""
+    """The bus before Celery. It publishes and consumes in one process, which imports its own
+    package.
+    """
     with worker("pika_bus", place, work, PYTHONPATH=str(old / "shared")) as read:
         published, taken, latencies = read(), read(), read()
     return figures_of(work, published, taken, latencies)
 
 
-def consumed(kind: str, place: Place, work: Work, published: Sequence[float], send: Callable[[int], object]) -> Figures:
+def consumed(
+    kind: str, place: Place, work: Work, published: Sequence[float], send: Callable[[int], object]
+) -> Figures:
     """Let a worker consume the published messages, then send the paced ones."""
     with worker(kind, place, work) as read:
         taken = read()
@@ -205,28 +224,47 @@ def consumed(kind: str, place: Place, work: Work, published: Sequence[float], se
 
 
 @contextmanager
-def worker(kind: str, place: Place, work: Work, **environment: str) -> Iterator[Callable[[], list[float]]]:
+def worker(
+    kind: str, place: Place, work: Work, **environment: str
+) -> Iterator[Callable[[], list[float]]]:
     """Run a process of bus_worker.py; yields a function that reads its next line."""
-    script, amounts = Path(__file__).with_name("bus_worker.py"), map(str, (work.size, work.count, work.paced))
+    script, amounts = (
+        Path(__file__).with_name("bus_worker.py"),
+        map(str, (work.size, work.count, work.paced)),
+    )
     command = [sys.executable, str(script), kind, place.url, place.namespace, *amounts]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | environment) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | environment
+    ) as process:
         output = process.stdout
         assert output is not None
         yield lambda: json.loads(output.readline())
         process.terminate()
 
 
-def figures_of(work: Work, published: Sequence[float], taken: Sequence[float], latencies: Sequence[float]) -> Figures:
+def figures_of(
+    work: Work, published: Sequence[float], taken: Sequence[float], latencies: Sequence[float]
+) -> Figures:
     """The figures from [seconds, CPU seconds] of publishing and of consuming."""
     (publish_s, publish_cpu), (consume_s, consume_cpu) = published, taken
     count = work.count
-    return Figures(count / publish_s, count / consume_s, publish_cpu / count, consume_cpu / count, p99(latencies))
+    return Figures(
+        count / publish_s,
+        count / consume_s,
+        publish_cpu / count,
+        consume_cpu / count,
+        p99(latencies),
+    )
 
 
 def bare_pika(place: Place, work: Work) -> Figures:
-    """Bare pika with the least work: prepared bytes, a window of confirms, and an acknowledgement for each message."""
+    """Bare pika with the least work: prepared bytes, a window of confirms, and an acknowledgement
+    for each message.
+    """
     body = encode(event(0, work.size))
-    published = timed(lambda: on_channel(place.url, partial(pika_publish, place.queue, body, work.count)))
+    published = timed(
+        lambda: on_channel(place.url, partial(pika_publish, place.queue, body, work.count))
+    )
     taken = timed(lambda: on_channel(place.url, partial(pika_consume, place.queue, work.count, [])))
     latencies: list[float] = []
     on_channel(place.url, partial(pika_paced, place.queue, work, latencies))
@@ -273,7 +311,9 @@ def pika_paced(queue: str, work: Work, latencies: list[float], channel: Channel)
     pika_consume(queue, work.paced, latencies, channel)
 
     def send(number: int) -> None:
-        channel.basic_publish("", queue, encode(event(number, work.size, time.monotonic())), PERSISTENT)
+        channel.basic_publish(
+            "", queue, encode(event(number, work.size, time.monotonic())), PERSISTENT
+        )
         if number + 1 < work.paced:
             channel.connection.ioloop.call_later(PACE_S, partial(send, number + 1))
 

@@ -1,12 +1,13 @@
 """The consuming processes that benchmarks/bus.py starts and compares.
 
-Each prints [seconds, CPU seconds] of the first COUNT messages as a line of JSON, then the latencies of the next PACED.
-The times run from the first message to the last, without the start of the worker.
+Each prints [seconds, CPU seconds] of the first COUNT messages as a line of JSON, then the latencies
+of the next PACED. The times run from the first message to the last, without the start of the
+worker.
 
 - `ours`, `ours_events`: the worker that `proofloop serve` starts, with a handler that only counts.
 - `celery`: a plain Celery task.
-- `pika_bus`: the bus of commit 22b4b18, before Celery. PYTHONPATH must contain its package. The process publishes too,
-  so it first prints [seconds, CPU seconds] of publishing.
+- `pika_bus`: the bus of commit 22b4b18, before Celery. PYTHONPATH must contain its package. The
+  process publishes too, so it first prints [seconds, CPU seconds] of publishing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import celery
 from kombu import Queue
 
 from proofloop.bus import ACK, Delivery, Outcome
-from proofloop.messages import ReviewJudged, encode
+from proofloop.schema.events import ReviewJudged, encode
 
 PREFETCH, THREADS = 200, 4
 """The same for all contenders: prefetched messages, and threads that handle them."""
@@ -108,7 +109,7 @@ class CountingService:
 
     def __init__(self, counter: Counter, app: celery.Celery, role: str, concurrency: int) -> None:
         from proofloop.bus import open_worker_bus
-        from proofloop.settings import load_settings
+        from proofloop.config.settings import load_settings
 
         self.stopping, self.cancelling = threading.Event(), threading.Event()
         self.bus = open_worker_bus(load_settings(), app, roles=[role], connect_s=15.0)
@@ -123,19 +124,29 @@ class CountingService:
 
 def ours(url: str, namespace: str, counter: Counter, *, events: bool) -> None:
     """The application and worker of `proofloop serve`, with settings from the environment."""
-    os.environ |= {"PROOFLOOP_BROKER": url, "PROOFLOOP_NAMESPACE": namespace, "PROOFLOOP_TASK_EVENTS": str(events)}
+    os.environ |= {
+        "PROOFLOOP_BROKER": url,
+        "PROOFLOOP_NAMESPACE": namespace,
+        "PROOFLOOP_TASK_EVENTS": str(events),
+    }
     from proofloop.bus import make_app
-    from proofloop.settings import load_settings
-    from proofloop.telemetry import configure_logging
+    from proofloop.config.settings import load_settings
+    from proofloop.worker.logs import configure_logging
 
     settings = load_settings()
-    app = make_app(settings, partial(CountingService, counter), lambda **_: configure_logging(settings.log_level))
+    app = make_app(
+        settings,
+        partial(CountingService, counter),
+        lambda **_: configure_logging(settings.log_level),
+    )
     queues, prefetch = [f"{namespace}.{ROLE}"], PREFETCH // THREADS
     app.Worker(queues=queues, concurrency=THREADS, prefetch_multiplier=prefetch, quiet=True).start()
 
 
 def celery_app(url: str, queue: str) -> celery.Celery:
-    """The settings of a reliable application: late acknowledgements, publisher confirms, no results."""
+    """The settings of a reliable application: late acknowledgements, publisher confirms, no
+    results.
+    """
     app = celery.Celery(broker=url)
     app.conf.update(
         task_acks_late=True,
@@ -161,7 +172,9 @@ def plain_celery(url: str, namespace: str, counter: Counter) -> None:
     app.Worker(pool="threads", concurrency=THREADS, loglevel="ERROR", quiet=True).start()
 
 
-def pika_bus(url: str, namespace: str, counter: Counter, *, size: int, count: int, paced: int) -> None:
+def pika_bus(
+    url: str, namespace: str, counter: Counter, *, size: int, count: int, paced: int
+) -> None:
     """Publish, consume, then handle the paced messages, like the benchmark of that commit."""
     from proofloop.bus.rabbitmq import RabbitBus
 

@@ -1,15 +1,17 @@
-"""Checks that nothing is lost when workers are killed and the broker and store fail, on a real broker and store.
+"""Checks that nothing is lost when workers are killed and the broker and store fail, on a real
+broker and store.
 
-Every 2 seconds, one worker of a random role is killed with SIGKILL and started again. Once each, the broker is killed,
-the broker closes all its connections, and the store is unavailable for 20 seconds. The engine is simulated and keeps a
-ledger of its calls. The last line is JSON. `lost`, `duplicates`, `stuck` and `answers_asked_again` must be 0: no
-stored answer is paid again. `calls_paid_again` must be at most the calls that ran in killed workers plus the answers
-that these had not stored (`answers_lost_in_killed_workers`). `calls_paid_again_otherwise` is the rest: a message that
-was published twice, because it was not confirmed, may be handled in two processes.
+Every 2 seconds, one worker of a random role is killed with SIGKILL and started again. Once each,
+the broker is killed, the broker closes all its connections, and the store is unavailable for 20
+seconds. The engine is simulated and keeps a ledger of its calls. The last line is JSON. `lost`,
+`duplicates`, `stuck` and `answers_asked_again` must be 0: no stored answer is paid again.
+`calls_paid_again` must be at most the calls that ran in killed workers plus the answers that these
+had not stored (`answers_lost_in_killed_workers`). `calls_paid_again_otherwise` is the rest: a
+message that was published twice, because it was not confirmed, may be handled in two processes.
 
-`--small`: 60 proofs x 4 critiques, shorter outages. `--engine triton`: 32 proofs x 4 critiques of nano-base on a real
-Triton, which is killed once too; without a ledger.
-The benchmark starts the test servers itself. `--keep DIR` keeps the logs and the ledger.
+`--small`: 60 proofs x 4 critiques, shorter outages. `--engine triton`: 32 proofs x 4 critiques of
+  nano-base on a real Triton, which is killed once too; without a ledger. The benchmark starts the
+  test servers itself. `--keep DIR` keeps the logs and the ledger.
 """
 
 from __future__ import annotations
@@ -29,22 +31,31 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from proofloop import keys
-from proofloop.messages import SELF_CRITIQUE
-from proofloop.records import Label
+from proofloop.pipeline.embedded import WALK_ROLES
+from proofloop.schema import keys
+from proofloop.schema.events import SELF_CRITIQUE
+from proofloop.schema.records import Label
 from proofloop.store import Store, get_record
-from proofloop.walk import WALK_ROLES
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.integration.fleet import Fleet, installation
 from tests.integration.processes import folder
-from tests.integration.servers import S3, Broker, client_of, cut_connections, own_s3, running_rabbitmq
+from tests.integration.servers import (
+    S3,
+    Broker,
+    client_of,
+    cut_connections,
+    own_s3,
+    running_rabbitmq,
+)
 from tests.integration.triton_server import Triton, own_triton
 
 REPLICAS, OPTIONS = 2, ("--concurrency", "16")
 PROOFS_PER_PROBLEM = 4
 SEEN_S = 5.0
-"""A worker that found no answer reads what it asks with: seconds on a busy machine, or while the store is away."""
+"""A worker that found no answer reads what it asks with: seconds on a busy machine, or while the
+store is away.
+"""
 
 RUN = """
 name = "chaos"
@@ -81,7 +92,9 @@ meta_verifier = "nano-base"
 
 @dataclass(frozen=True)
 class Plan:
-    """The size of the run and its failures. Times are in seconds; a server fails when its share of the run is done."""
+    """The size of the run and its failures. Times are in seconds; a server fails when its share of
+    the run is done.
+    """
 
     proofs: int = 2000
     critiques: int = 8
@@ -96,16 +109,22 @@ class Plan:
     limit_s: float = 3600.0
 
 
-SMALL = Plan(proofs=60, critiques=4, latency_s=0.1, kill_every_s=2.0, store_away_s=5.0, limit_s=150.0)
-ON_TRITON = Plan(proofs=32, critiques=4, waiting=8, kill_every_s=2.5, store_away_s=5.0, limit_s=600.0)
+SMALL = Plan(
+    proofs=60, critiques=4, latency_s=0.1, kill_every_s=2.0, store_away_s=5.0, limit_s=150.0
+)
+ON_TRITON = Plan(
+    proofs=32, critiques=4, waiting=8, kill_every_s=2.5, store_away_s=5.0, limit_s=600.0
+)
 
 
 @dataclass(frozen=True)
 class Paid:
     """The figures of the ledger. A call is paid again if the same call was made before.
 
-    `answers_lost_in_killed_workers`: calls that ended in a worker that was killed, and whose question was asked again.
-    `answers_asked_again`: calls that began when their answer had been in the store for `SEEN_S` seconds.
+    `answers_lost_in_killed_workers`: calls that ended in a worker that was killed, and whose
+      question was asked again.
+    `answers_asked_again`: calls that began when their answer had been in the store for `SEEN_S`
+      seconds.
     """
 
     calls: int
@@ -149,7 +168,9 @@ def main() -> None:
     plan = ON_TRITON if asked.engine == "triton" else SMALL if asked.small else Plan()
     with ExitStack() as stack:
         place = asked.keep or stack.enter_context(folder("proofloop-chaos-"))
-        broker = stack.enter_context(running_rabbitmq(stack.enter_context(folder("proofloop-rabbitmq-"))))
+        broker = stack.enter_context(
+            running_rabbitmq(stack.enter_context(folder("proofloop-rabbitmq-")))
+        )
         s3 = stack.enter_context(own_s3(stack.enter_context(folder("proofloop-ceph-"))))
         triton = stack.enter_context(own_triton()) if asked.engine == "triton" else None
         plan = replace(plan, proofs=asked.proofs or plan.proofs)
@@ -165,7 +186,10 @@ def chaos(plan: Plan, broker: Broker, s3: S3, place: Path, triton: Triton | None
     if triton:
         engine, prompts = TRITON.format(endpoint=triton.endpoint), "nano"
     else:
-        engine, prompts = SIMULATED.format(latency_s=plan.latency_s, ledger=place / "ledger"), "math"
+        engine, prompts = (
+            SIMULATED.format(latency_s=plan.latency_s, ledger=place / "ledger"),
+            "math",
+        )
     run.write_text(RUN.format(**fields, engine=engine, prompts=prompts))
     with installation(broker, s3, place) as (fleet, store, letters):
         for role, replica in product(WALK_ROLES, range(REPLICAS)):
@@ -177,9 +201,13 @@ def chaos(plan: Plan, broker: Broker, s3: S3, place: Path, triton: Triton | None
         finally:
             posing.kill()
             posing.wait()
-        calm = wait_for(lambda: not any(depth.ready + depth.later for depth in letters.depths()), 30)
+        calm = wait_for(
+            lambda: not any(depth.ready + depth.later for depth in letters.depths()), 30
+        )
         seconds = time.monotonic() - began
-        stuck = sum(1 for _ in letters.letters()) + (0 if calm else sum(d.ready + d.later for d in letters.depths()))
+        stuck = sum(1 for _ in letters.letters()) + (
+            0 if calm else sum(d.ready + d.later for d in letters.depths())
+        )
         labels = [get_record(store, key, Label) for key in store.list(keys.labels("chaos"))]
         proofs = len({label.proof_id for label in labels})
         return Result(
@@ -189,7 +217,9 @@ def chaos(plan: Plan, broker: Broker, s3: S3, place: Path, triton: Triton | None
             duplicates=len(labels) - proofs,
             stuck=stuck,
             kills=len(fleet.killed),
-            paid=None if triton else count_calls(place / "ledger", fleet.killed, times_stored(s3, fleet)),
+            paid=None
+            if triton
+            else count_calls(place / "ledger", fleet.killed, times_stored(s3, fleet)),
             broker_restarts=broken.count("broker"),
             connection_cuts=broken.count("connections"),
             store_absences=broken.count("store"),
@@ -207,7 +237,9 @@ def break_things(
     posing: subprocess.Popen[bytes],
     triton: Triton | None = None,
 ) -> list[str]:
-    """Kill workers and servers by the plan until the run is over; returns the servers that were stopped."""
+    """Kill workers and servers by the plan until the run is over; returns the servers that were
+    stopped.
+    """
     dice, began, broken = random.Random(11), time.monotonic(), list[str]()
     absences: list[threading.Thread] = []
     outages: list[tuple[str, float, Callable[[], object]]] = [
@@ -237,20 +269,29 @@ def break_things(
 
 def restart(server: Broker | S3 | Triton, away_s: float) -> None:
     """Kill the server and start it again after the outage."""
-    assert server.kill is not None and server.start is not None  # main and the test only pass their own
+    assert (
+        server.kill is not None and server.start is not None
+    )  # main and the test only pass their own
     server.kill()
     time.sleep(away_s)
     server.start()
 
 
 def tell(labeled: int, proofs: int, kills: int, broken: list[str], seconds: float) -> None:
-    left = f"{seconds * (proofs - labeled) / labeled:.0f} s left" if labeled else "time left unknown"
+    left = (
+        f"{seconds * (proofs - labeled) / labeled:.0f} s left" if labeled else "time left unknown"
+    )
     gone = f", taken away: {' and '.join(broken)}" if broken else ""
-    print(f"{seconds:.0f} s: {labeled} of {proofs} proofs labelled, {kills} kills{gone}; {left}", file=sys.stderr)
+    print(
+        f"{seconds:.0f} s: {labeled} of {proofs} proofs labelled, {kills} kills{gone}; {left}",
+        file=sys.stderr,
+    )
 
 
 def count_calls(ledger: Path, killed: list[int], stored: dict[str, float]) -> Paid:
-    """The figures from the ledger's files. `stored`: the Unix time in seconds at which each key was written."""
+    """The figures from the ledger's files. `stored`: the Unix time in seconds at which each key was
+    written.
+    """
     asked: dict[str, list[float]] = defaultdict(list)
     running, finished = Counter[str](), Counter[str]()
     for file in ledger.iterdir():
@@ -263,23 +304,31 @@ def count_calls(ledger: Path, killed: list[int], stored: dict[str, float]) -> Pa
             if int(file.name.partition("-")[0]) in killed:
                 (finished if request in ended else running)[question] += 1
     again = {question: len(times) - 1 for question, times in asked.items()}
-    late = sum(at_s > stored.get(key_of(asks), at_s) + SEEN_S for asks, times in asked.items() for at_s in times)
+    late = sum(
+        at_s > stored.get(key_of(asks), at_s) + SEEN_S
+        for asks, times in asked.items()
+        for at_s in times
+    )
     return Paid(
         calls=sum(map(len, asked.values())),
         calls_paid_again=sum(again.values()),
         calls_running_in_killed_workers=running.total(),
         answers_lost_in_killed_workers=sum(
-            min(max(0, more - running[question]), finished[question]) for question, more in again.items()
+            min(max(0, more - running[question]), finished[question])
+            for question, more in again.items()
         ),
         calls_paid_again_otherwise=sum(
-            max(0, more - running[question] - finished[question]) for question, more in again.items()
+            max(0, more - running[question] - finished[question])
+            for question, more in again.items()
         ),
         answers_asked_again=late,
     )
 
 
 def key_of(question: str) -> str:
-    """The key of the answer to a call of the ledger, which is named like `verifier:<proof>:critique-2`."""
+    """The key of the answer to a call of the ledger, which is named like
+    `verifier:<proof>:critique-2`.
+    """
     _, proof_id, name = question.split(":")
     match name.split("-"):
         case ["critique", index]:
@@ -295,7 +344,10 @@ def times_stored(s3: S3, fleet: Fleet) -> dict[str, float]:
     """The Unix time in seconds at which each of the run's objects was written."""
     bucket, prefix = (fleet.environment[f"PROOFLOOP_S3_{name}"] for name in ("BUCKET", "PREFIX"))
     found = client_of(s3).list_objects(bucket, f"{prefix}/{keys.run('chaos')}", recursive=True)
-    return {each.object_name.removeprefix(f"{prefix}/"): each.last_modified.timestamp() for each in found}
+    return {
+        each.object_name.removeprefix(f"{prefix}/"): each.last_modified.timestamp()
+        for each in found
+    }
 
 
 def wait_for(is_so: Callable[[], bool], limit_s: float) -> bool:

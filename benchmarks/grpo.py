@@ -1,14 +1,16 @@
-"""Compares our GRPO step with TRL's `GRPOTrainer.train` for the same model, prompts and answer lengths.
+"""Compares our GRPO step with TRL's `GRPOTrainer.train` for the same model, prompts and answer
+lengths.
 
-Both get the same answers: TRL's trainer by a `rollout_func` that returns recorded tokens, ours as training batches. So
-neither time includes sampling. Each side runs in a separate process, and they take their steps in turn, so that other
-load on the machine affects both. The last line of stdout is JSON: `ratio_tokens_per_second` (ours to TRL's, by the
-medians of the wall time), `ratio_tokens_per_cpu_second` (by CPU time; use it on a busy machine), and for each side
-seconds per step, tokens per second and peak memory.
+Both get the same answers: TRL's trainer by a `rollout_func` that returns recorded tokens, ours as
+training batches. So neither time includes sampling. Each side runs in a separate process, and they
+take their steps in turn, so that other load on the machine affects both. The last line of stdout is
+JSON: `ratio_tokens_per_second` (ours to TRL's, by the medians of the wall time),
+`ratio_tokens_per_cpu_second` (by CPU time; use it on a busy machine), and for each side seconds per
+step, tokens per second and peak memory.
 
-Then it measures the shares of sampling and of the update in a step of the whole loop: on a GPU, for a dense model and a
-mixture of experts with about 300 M weights; without a GPU, for tiny models, and "gpu" is "not run". `--small`: fewer
-steps.
+Then it measures the shares of sampling and of the update in a step of the whole loop: on a GPU, for
+a dense model and a mixture of experts with about 300 M weights; without a GPU, for tiny models, and
+"gpu" is "not run". `--small`: fewer steps.
 """
 
 from __future__ import annotations
@@ -41,9 +43,9 @@ from transformers import (
 from trl import GRPOConfig, GRPOTrainer
 
 from proofloop.engine.base import ChatMessage, GenerationRequest
-from proofloop.records import Sampling, Tokens, TrainingBatch, TrainingSample
+from proofloop.schema.records import Sampling, Tokens, TrainingBatch, TrainingSample
 from proofloop_serving.engine import LocalEngine
-from proofloop_trainer.grpo import GrpoLearner, GrpoSettings
+from proofloop_trainer.grpo.trainer import GrpoLearner, GrpoSettings
 from proofloop_trainer.nano import BASE_FOLDER
 
 GROUPS, SAMPLES = 8, 8
@@ -58,20 +60,29 @@ Turn = Callable[[], None]
 
 
 def answers(step: int) -> list[Answer]:
-    """Random prompts, answers, log-probabilities and rewards of a step's sequences, the same for both sides."""
+    """Random prompts, answers, log-probabilities and rewards of a step's sequences, the same for
+    both sides.
+    """
     rng = random.Random(step)
     rows = []
     for _ in range(GROUPS):
         prompt = [rng.randrange(5, 50) for _ in range(PROMPT_TOKENS)]
         rows += [
-            (prompt, [rng.randrange(5, 50) for _ in range(ANSWER_TOKENS)], [-4.0] * ANSWER_TOKENS, rng.random())
+            (
+                prompt,
+                [rng.randrange(5, 50) for _ in range(ANSWER_TOKENS)],
+                [-4.0] * ANSWER_TOKENS,
+                rng.random(),
+            )
             for _ in range(SAMPLES)
         ]
     return rows
 
 
 class Clock:
-    """Starts a step when the other side has ended its own, and prints the step's time and memory."""
+    """Starts a step when the other side has ended its own, and prints the step's time and
+    memory.
+    """
 
     def begin(self) -> None:
         sys.stdin.readline()
@@ -100,7 +111,9 @@ def batch_of(rows: list[Answer], step: int) -> TrainingBatch:
             TrainingSample(
                 key=str(number),
                 group=str(number // SAMPLES),
-                tokens=Tokens(prompt_ids=tuple(prompt), completion_ids=tuple(answer), logprobs=tuple(logprobs)),
+                tokens=Tokens(
+                    prompt_ids=tuple(prompt), completion_ids=tuple(answer), logprobs=tuple(logprobs)
+                ),
                 reward=reward,
                 reward_parts={},
                 model_version="v",
@@ -189,7 +202,9 @@ def theirs(steps: int) -> None:
             model=str(BASE_FOLDER),
             reward_funcs=reward,
             args=arguments,
-            train_dataset=Dataset.from_dict({"prompt": ["Modulo 10, start at 7."] * SEQUENCES * (steps + 1)}),
+            train_dataset=Dataset.from_dict(
+                {"prompt": ["Modulo 10, start at 7."] * SEQUENCES * (steps + 1)}
+            ),
             processing_class=AutoTokenizer.from_pretrained(BASE_FOLDER),
             rollout_func=rollout,
             callbacks=[TrlClock()],
@@ -201,7 +216,9 @@ def theirs(steps: int) -> None:
 def side(name: str, steps: int) -> Iterator[subprocess.Popen[str]]:
     """Start one side in a separate process that takes a step for each line that it receives."""
     command = [sys.executable, __file__, "--side", name, "--steps", str(steps)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             yield process
         finally:
@@ -229,22 +246,35 @@ def compared(steps: int) -> dict[str, float]:
             taken["trl"].append(step_of(their))
     figures: dict[str, float] = {}
     for name, found in taken.items():
-        wall, cpu = (statistics.median(step[kind] for step in found[WARM_UP:]) for kind in ("wall", "cpu"))
+        wall, cpu = (
+            statistics.median(step[kind] for step in found[WARM_UP:]) for kind in ("wall", "cpu")
+        )
         figures |= {f"{name}_seconds_per_step": wall, f"{name}_cpu_seconds_per_step": cpu}
         figures[f"{name}_tokens_per_second"] = SEQUENCES * ANSWER_TOKENS / wall
         figures[f"{name}_memory_mb"] = found[-1]["memory_mb"]
     ratios = {
-        "ratio_tokens_per_second": figures["trl_seconds_per_step"] / figures["ours_seconds_per_step"],
-        "ratio_tokens_per_cpu_second": figures["trl_cpu_seconds_per_step"] / figures["ours_cpu_seconds_per_step"],
+        "ratio_tokens_per_second": figures["trl_seconds_per_step"]
+        / figures["ours_seconds_per_step"],
+        "ratio_tokens_per_cpu_second": figures["trl_cpu_seconds_per_step"]
+        / figures["ours_cpu_seconds_per_step"],
     }
     return ratios | figures
 
 
 def models(vocabulary: int, is_large: bool) -> dict[str, PreTrainedModel]:
-    """A dense model and a mixture of experts with random weights: about 300 M weights each, or tiny ones."""
+    """A dense model and a mixture of experts with random weights: about 300 M weights each, or tiny
+    ones.
+    """
     width, layers, experts = (1024, 16, 16) if is_large else (64, 2, 4)
-    same = {"vocab_size": vocabulary, "hidden_size": width, "num_hidden_layers": layers, "bos_token_id": None}
-    dense = LlamaConfig(**same, intermediate_size=4 * width, num_attention_heads=8, max_position_embeddings=4096)
+    same = {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "bos_token_id": None,
+    }
+    dense = LlamaConfig(
+        **same, intermediate_size=4 * width, num_attention_heads=8, max_position_embeddings=4096
+    )
     moe = DeepseekV3Config(
         **same,
         intermediate_size=2 * width,
@@ -319,7 +349,12 @@ def sampled(engine: LocalEngine, answer_tokens: int, turn: int) -> TrainingBatch
     ]
     found = [call.result(600).tokens for call in asked]
     rows = [
-        (list(tokens.prompt_ids), list(tokens.completion_ids), list(tokens.logprobs), float(number % 2))
+        (
+            list(tokens.prompt_ids),
+            list(tokens.completion_ids),
+            list(tokens.logprobs),
+            float(number % 2),
+        )
         for number, tokens in enumerate(found)
         if tokens is not None
     ]

@@ -1,13 +1,16 @@
-"""Loads a full verifier deployment: 5,000 critiques in flight on four processes and 25,000 queued, on a real broker.
+"""Loads a full verifier deployment: 5,000 critiques in flight on four processes and 25,000 queued,
+on a real broker.
 
-The engine is simulated, with long calls that end one after another; the store is a real S3 server. Each second the
-benchmark reads the memory of the four processes and the broker's figures of their queue. One meta-verifier and one
-labeler receive the verifiers' results, and short messages at a steady pace. `short_wait_p99_s` is the wait of those
-while the verifiers are full, as the upper bound of a bucket of `proofloop_queue_wait_seconds`.
+The engine is simulated, with long calls that end one after another; the store is a real S3 server.
+Each second the benchmark reads the memory of the four processes and the broker's figures of their
+queue. One meta-verifier and one labeler receive the verifiers' results, and short messages at a
+steady pace. `short_wait_p99_s` is the wait of those while the verifiers are full, as the upper
+bound of a bucket of `proofloop_queue_wait_seconds`.
 
-The run ends when all messages are handled, or `--seconds` after the verifiers are full. The last line is JSON. Memory
-is that of all four processes after a quarter, half, three quarters and all of the messages, and its maximum.
-`--latency` sets the duration of the median call. `--small`: 200 in flight, 400 queued.
+The run ends when all messages are handled, or `--seconds` after the verifiers are full. The last
+line is JSON. Memory is that of all four processes after a quarter, half, three quarters and all of
+the messages, and its maximum. `--latency` sets the duration of the median call. `--small`: 200 in
+flight, 400 queued.
 """
 
 from __future__ import annotations
@@ -28,14 +31,14 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from proofloop import keys
 from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.bus.topology import Topology
-from proofloop.messages import SELF_CRITIQUE, ProofReviewed, ProofWritten
-from proofloop.records import Problem, Proof, Provenance, Sampling, Verdict
-from proofloop.runspec import load_runspec
+from proofloop.config.run_file import load_runspec
+from proofloop.pipeline.embedded import create_run
+from proofloop.schema import keys
+from proofloop.schema.events import SELF_CRITIQUE, ProofReviewed, ProofWritten
+from proofloop.schema.records import Problem, Proof, Provenance, Sampling, Verdict
 from proofloop.store import Store, put_record
-from proofloop.walk import create_run
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.integration.fleet import Fleet, installation
@@ -47,7 +50,9 @@ PACE_S = 0.1
 """The pause between two short messages."""
 
 FULL = 0.95
-"""The share of slots in use from which the verifiers count as full: some calls are always just ending."""
+"""The share of slots in use from which the verifiers count as full: some calls are always just
+ending.
+"""
 
 RUN = """
 name = "load"
@@ -58,7 +63,8 @@ domain = "nano"
 kind = "simulated"
 [engine.settings]
 latency_s = {latency_s}
-latency_sigma = 0.2 # with the default, the longest call takes ten times the median and delays the end of the run
+# With the default, the longest call takes ten times the median and delays the end of the run.
+latency_sigma = 0.2
 max_concurrency = {concurrency}
 verifier_noise = 0.0
 [labeling]
@@ -71,7 +77,9 @@ stop_early = {stop_early}
 
 @dataclass(frozen=True)
 class Plan:
-    """The load. `latency_s`: duration of the median call; `seconds`: the longest time to watch full verifiers."""
+    """The load. `latency_s`: duration of the median call; `seconds`: the longest time to watch full
+    verifiers.
+    """
 
     messages: int = 30_000
     concurrency: int = 1250
@@ -86,7 +94,9 @@ SMALL = Plan(messages=600, concurrency=50, latency_s=4.0, seconds=15.0, fill_lim
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample: messages in flight at the verifiers, messages waiting for them, and the four processes' memory."""
+    """A sample: messages in flight at the verifiers, messages waiting for them, and the four
+    processes' memory.
+    """
 
     in_flight: int
     queued: int
@@ -120,14 +130,18 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="less than a minute")
     parser.add_argument("--seconds", type=float, help="the longest time to watch full verifiers")
     parser.add_argument("--latency", type=float, help="duration of the median call in seconds")
-    parser.add_argument("--stop-early", action="store_true", help="running calls also check for their proof's label")
+    parser.add_argument(
+        "--stop-early", action="store_true", help="running calls also check for their proof's label"
+    )
     asked = parser.parse_args()
     plan = SMALL if asked.small else Plan()
     seconds, latency_s = asked.seconds or plan.seconds, asked.latency or plan.latency_s
     plan = replace(plan, seconds=seconds, latency_s=latency_s, stop_early=asked.stop_early)
     with ExitStack() as stack:
         place = stack.enter_context(folder("proofloop-load-"))
-        broker = stack.enter_context(running_rabbitmq(stack.enter_context(folder("proofloop-rabbitmq-"))))
+        broker = stack.enter_context(
+            running_rabbitmq(stack.enter_context(folder("proofloop-rabbitmq-")))
+        )
         s3 = stack.enter_context(own_s3(stack.enter_context(folder("proofloop-ceph-"))))
         print(json.dumps(asdict(load(plan, broker, s3, place))))
 
@@ -135,20 +149,28 @@ def main() -> None:
 def load(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
     """Fill the verifiers by the plan and sample them; the log goes to `place`."""
     run = place / "load.toml"
-    fields = {"latency_s": plan.latency_s, "concurrency": plan.concurrency, "stop_early": str(plan.stop_early).lower()}
+    fields = {
+        "latency_s": plan.latency_s,
+        "concurrency": plan.concurrency,
+        "stop_early": str(plan.stop_early).lower(),
+    }
     run.write_text(RUN.format(**fields))
     with installation(broker, s3, place) as (fleet, store, _):
         create_run(store, load_runspec(run), resume=False)
         proofs = [f"proof-{number:03d}" for number in range(plan.messages // CRITIQUES_PER_PROOF)]
         put_proofs(store, "load", proofs)
         ports = start(fleet, plan)
-        watch = Watch(fleet, f"{broker.api}/api/queues/%2F/{Topology(fleet.namespace).queue('verifier').name}")
+        watch = Watch(
+            fleet, f"{broker.api}/api/queues/%2F/{Topology(fleet.namespace).queue('verifier').name}"
+        )
         watch.until("consumers", PROCESSES, plan.fill_limit_s)
         began, first = time.monotonic(), watch.look()
         bus = RabbitBus(broker.url, namespace=fleet.namespace, roles=["verifier", *SHORT_ROLES])
         with short_messages(bus, proofs):
             publish(bus, plan, proofs)
-            full = watch.until("in_flight", math.ceil(FULL * PROCESSES * plan.concurrency), plan.fill_limit_s)
+            full = watch.until(
+                "in_flight", math.ceil(FULL * PROCESSES * plan.concurrency), plan.fill_limit_s
+            )
             waits = short_waits(ports)
             watch.stay(plan)
             waits = short_waits(ports) - waits
@@ -173,8 +195,12 @@ def load(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
 
 
 def put_proofs(store: Store, run_id: str, proofs: list[str]) -> None:
-    """Write perfect proofs: their critiques claim no issue, so the later roles make no model calls."""
-    put_record(store, keys.problem(run_id, "problem"), Problem(id="problem", question="What is 1 + 1?"))
+    """Write perfect proofs: their critiques claim no issue, so the later roles make no model
+    calls.
+    """
+    put_record(
+        store, keys.problem(run_id, "problem"), Problem(id="problem", question="What is 1 + 1?")
+    )
     origin = Provenance(
         model_version="load",
         prompt_digest="",
@@ -223,7 +249,9 @@ def publish(bus: RabbitBus, plan: Plan, proofs: list[str]) -> None:
 
 @contextmanager
 def short_messages(bus: RabbitBus, proofs: list[str]) -> Iterator[None]:
-    """Send short messages, which ask to judge self-evaluations, at a steady pace while the block runs."""
+    """Send short messages, which ask to judge self-evaluations, at a steady pace while the block
+    runs.
+    """
     over = threading.Event()
 
     def send() -> None:
@@ -256,7 +284,9 @@ class Watch:
         """Take a sample. The broker's figures may be five seconds old."""
         seen = httpx.get(self.queue, timeout=30.0).json()
         settled = seen.get("message_stats", {}).get("ack", 0)
-        pids = [worker.pid for (role, _), worker in self.fleet.workers.items() if role == "verifier"]
+        pids = [
+            worker.pid for (role, _), worker in self.fleet.workers.items() if role == "verifier"
+        ]
         sample = Sample(
             in_flight=seen.get("messages_unacknowledged", 0),
             queued=seen.get("messages_ready", 0),
@@ -268,13 +298,17 @@ class Watch:
         return sample
 
     def until(self, what: str, least: int, limit_s: float) -> Sample:
-        """Sample until the figure reaches its least value. Raises RuntimeError with the end of the log."""
+        """Sample until the figure reaches its least value. Raises RuntimeError with the end of the
+        log.
+        """
         deadline = time.monotonic() + limit_s
         while getattr(sample := self.look(), what) < least:
             self._tell()
             if time.monotonic() > deadline:
                 log = self.fleet.log.read_text()[-2000:]
-                raise RuntimeError(f"{what} is {getattr(sample, what)} after {limit_s:.0f} s, not {least}: {log}")
+                raise RuntimeError(
+                    f"{what} is {getattr(sample, what)} after {limit_s:.0f} s, not {least}: {log}"
+                )
             time.sleep(1)
         return sample
 
@@ -288,7 +322,10 @@ class Watch:
     def memory_at_quarters(self) -> tuple[int, ...]:
         handled = self.samples[-1].handled
         shares = (handled * quarter / 4 for quarter in range(1, 5))
-        return tuple(round(next(one.memory_mb for one in self.samples if one.handled >= share)) for share in shares)
+        return tuple(
+            round(next(one.memory_mb for one in self.samples if one.handled >= share))
+            for share in shares
+        )
 
     def consumers_lost(self) -> int:
         """The numbers of lost connections, ended verifiers and consumers that the broker missed."""
@@ -300,7 +337,8 @@ class Watch:
     def _tell(self) -> None:
         one = self.samples[-1]
         print(
-            f"{time.monotonic() - self._began:.0f} s: {one.in_flight} in flight, {one.queued} queued, {one.handled}"
+            f"{time.monotonic() - self._began:.0f} s: {one.in_flight} in flight, {one.queued}"
+            f" queued, {one.handled}"
             f" handled, {one.consumers} consumers, {one.memory_mb:.0f} MB",
             file=sys.stderr,
         )

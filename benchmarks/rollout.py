@@ -1,15 +1,17 @@
-"""Changes one role's model under load in the whole system, and back; checks that no other role is affected.
+"""Changes one role's model under load in the whole system, and back; checks that no other role is
+affected.
 
-Services run as processes on a real broker and store, with a Triton for each version of the verifier as the chart
-renders it: its files, and the command of its job. Proofs are posed all the time. Version 1 serves first. An upgrade
-adds the server of version 2 and promotes 2; when no proof uses 1 any more, its server ends. Then 1 is added again,
-`proofloop models rollback` puts it in service, and when no proof uses 2 any more, `helm rollback` renders 1 alone.
-Finally the benchmark reads the records. The last line is JSON:
+Services run as processes on a real broker and store, with a Triton for each version of the verifier
+as the chart renders it: its files, and the command of its job. Proofs are posed all the time.
+Version 1 serves first. An upgrade adds the server of version 2 and promotes 2; when no proof uses 1
+any more, its server ends. Then 1 is added again, `proofloop models rollback` puts it in service,
+and when no proof uses 2 any more, `helm rollback` renders 1 alone. Finally the benchmark reads the
+records. The last line is JSON:
 
-failed    answers that the engine gave up, and messages that died
-lost      proofs without a label, and critiques that are not there
-mixed     proofs with critiques of two versions, and critiques by another version than the proof asked for
-others    answers of generator and meta-verifier by another model than theirs
+failed    answers that the engine gave up, and messages that died lost      proofs without a label,
+and critiques that are not there mixed     proofs with critiques of two versions, and critiques by
+another version than the proof asked for others    answers of generator and meta-verifier by another
+model than theirs
 `--small`: a shorter run.
 """
 
@@ -38,20 +40,22 @@ from tests.integration.processes import folder
 from tests.integration.servers import S3, Broker, own_s3, running_rabbitmq
 from tests.integration.triton_server import Triton, own_triton
 
-from proofloop import keys
 from proofloop.bus.dead_letters import DeadLetters
 from proofloop.bus.rabbitmq import RabbitBus
-from proofloop.engine.triton_contract import triton_name
-from proofloop.models import served_log
-from proofloop.records import Critique, MetaCritique, Proof
-from proofloop.runspec import load_runspec
+from proofloop.config.run_file import load_runspec
+from proofloop.engine.triton.contract import triton_name
+from proofloop.pipeline.embedded import create_run, planned
+from proofloop.runs.model_registry import served_log
+from proofloop.schema import keys
+from proofloop.schema.records import Critique, MetaCritique, Proof
 from proofloop.store import Store, find_record, get_record
-from proofloop.walk import create_run, planned
 
 BASE, CRITIQUES = "nano-base", 4
 REPLICAS = {"generator": 1, "verifier": 2, "meta_verifier": 1, "labeler": 1}
 CALL_S = 300.0
-"""The time limit of `proofloop models` on a busy machine; it usually takes less than ten seconds."""
+"""The time limit of `proofloop models` on a busy machine; it usually takes less than ten
+seconds.
+"""
 
 SERVED_S = 1.0
 """After a promotion a generator may give its next proofs to the old version for half a second."""
@@ -95,7 +99,9 @@ SMALL = Plan(in_flight=16, between=20, limit_s=500.0)
 
 @dataclass(frozen=True)
 class Result:
-    """What the records say. `drain_s`: how long proofs asked for a version after another was put in service."""
+    """What the records say. `drain_s`: how long proofs asked for a version after another was put in
+    service.
+    """
 
     proofs: int
     critiques: int
@@ -111,17 +117,27 @@ class Result:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--small", action="store_true", help="a shorter run")
     plan = SMALL if parser.parse_args().small else Plan()
     with ExitStack() as stack:
-        places = [stack.enter_context(folder(f"proofloop-{name}-")) for name in ("rollout", "rabbitmq", "ceph")]
-        broker, s3 = stack.enter_context(running_rabbitmq(places[1])), stack.enter_context(own_s3(places[2]))
+        places = [
+            stack.enter_context(folder(f"proofloop-{name}-"))
+            for name in ("rollout", "rabbitmq", "ceph")
+        ]
+        broker, s3 = (
+            stack.enter_context(running_rabbitmq(places[1])),
+            stack.enter_context(own_s3(places[2])),
+        )
         print(json.dumps(asdict(rollout(plan, broker, s3, places[0]))))
 
 
 def rollout(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
-    """Change the verifier's model and change it back while proofs are posed; the log goes to `place`."""
+    """Change the verifier's model and change it back while proofs are posed; the log goes to
+    `place`.
+    """
     with ExitStack() as stack:
         fleet, store, letters = stack.enter_context(installation(broker, s3, place))
         publish_versions(store, place)
@@ -131,7 +147,9 @@ def rollout(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
         endpoints = json.dumps([triton.endpoint for triton in tritons])
         run.write_text(RUN_FILE.format(name=RUN, endpoints=endpoints, version=FIRST))
         create_run(store, load_runspec(run), resume=False)
-        bus = RabbitBus(broker.url, namespace=fleet.namespace, roles=REPLICAS)  # its queues, before anybody serves them
+        bus = RabbitBus(
+            broker.url, namespace=fleet.namespace, roles=REPLICAS
+        )  # its queues, before anybody serves them
         stack.callback(bus.close)
         return Rollout(plan, fleet, store, letters, release).walk(bus)
 
@@ -151,14 +169,21 @@ class Release:
             triton.stop()
 
     def apply(self, version: str, keep: list[str]) -> None:
-        """Do the work of `helm upgrade --wait` or `helm rollback --wait`: the servers, then the job."""
+        """Do the work of `helm upgrade --wait` or `helm rollback --wait`: the servers, then the
+        job.
+        """
         objects = render(values(version, keep))
-        servers = {one["metadata"]["annotations"]["proofloop/version"]: name for name, one in models(objects)}
+        servers = {
+            one["metadata"]["annotations"]["proofloop/version"]: name
+            for name, one in models(objects)
+        }
         for gone in self.running - set(servers):
             self._stop(gone)
         for new in sorted(set(servers) - self.running):
             self._start(new, objects[servers[new].replace("Deployment/", "ConfigMap/")]["data"])
-        job = objects["Job/proofloop-verifier-promote"]["spec"]["template"]["spec"]["containers"][0]["command"]
+        job = objects["Job/proofloop-verifier-promote"]["spec"]["template"]["spec"]["containers"][
+            0
+        ]["command"]
         self.call(*job[1:])
 
     def call(self, *words: str) -> None:
@@ -177,8 +202,15 @@ class Release:
         settings = self.place / name
         settings.mkdir(exist_ok=True)
         (settings / "model.yaml").write_text(files["model.yaml"])
-        where = {"PROOFLOOP_SERVING_SETTINGS": str(settings), "PROOFLOOP_CACHE": str(settings / "cache")}
-        ours = {name: value for name, value in self.fleet.environment.items() if name.startswith("PROOFLOOP_")}
+        where = {
+            "PROOFLOOP_SERVING_SETTINGS": str(settings),
+            "PROOFLOOP_CACHE": str(settings / "cache"),
+        }
+        ours = {
+            name: value
+            for name, value in self.fleet.environment.items()
+            if name.startswith("PROOFLOOP_")
+        }
         triton.environment.update({**ours, **where})
         triton.start()
         with InferenceServerClient(triton.endpoint) as client:
@@ -201,7 +233,9 @@ def values(version: str, keep: list[str]) -> Object:
 def models(objects: Object) -> Iterator[tuple[str, Object]]:
     """The deployments of model servers."""
     for name, one in objects.items():
-        if one["kind"] == "Deployment" and "proofloop/version" in one["metadata"].get("annotations", {}):
+        if one["kind"] == "Deployment" and "proofloop/version" in one["metadata"].get(
+            "annotations", {}
+        ):
             yield name, one
 
 
@@ -241,7 +275,10 @@ class Rollout:
     @contextmanager
     def _posing(self, bus: RabbitBus) -> Iterator[None]:
         """Keep the planned number of proofs in flight while the block runs."""
-        over, events = threading.Event(), planned(load_runspec(self.release.place / "rollout.toml"), self.store)
+        over, events = (
+            threading.Event(),
+            planned(load_runspec(self.release.place / "rollout.toml"), self.store),
+        )
 
         def pose() -> None:
             while not over.wait(0.3):
@@ -272,7 +309,9 @@ class Rollout:
         unfinished = {proof_id for proof_id in self.posed if not self._is_labeled(proof_id)}
 
         def is_drained() -> bool:
-            unfinished.difference_update([proof_id for proof_id in unfinished if self._is_labeled(proof_id)])
+            unfinished.difference_update(
+                [proof_id for proof_id in unfinished if self._is_labeled(proof_id)]
+            )
             return not any(self._asks(proof_id, version) for proof_id in unfinished)
 
         self._wait(is_drained, f"nothing asks for {version}")
@@ -294,15 +333,21 @@ class Rollout:
         deadline = time.monotonic() + self.plan.limit_s
         print(f"{len(self.posed)} proofs posed; now: {what}", file=sys.stderr)
         while not is_so():
-            ended = [name for name, worker in self.fleet.workers.items() if worker.poll() is not None]
+            ended = [
+                name for name, worker in self.fleet.workers.items() if worker.poll() is not None
+            ]
             if ended or time.monotonic() > deadline:
                 log = self.fleet.log.read_text()[-2000:]
-                raise RuntimeError(f"not within {self.plan.limit_s:.0f} s: {what}; ended: {ended}; {log}")
+                raise RuntimeError(
+                    f"not within {self.plan.limit_s:.0f} s: {what}; ended: {ended}; {log}"
+                )
             time.sleep(0.3)
 
     def _result(self, seconds: float) -> Result:
         """Read all records of the run."""
-        proofs = [get_record(self.store, keys.proof(RUN, proof_id), Proof) for proof_id in self.posed]
+        proofs = [
+            get_record(self.store, keys.proof(RUN, proof_id), Proof) for proof_id in self.posed
+        ]
         found = {proof.id: self._critiques(proof) for proof in proofs}
         metas = [meta for proof in proofs for meta in self._meta_critiques(proof)]
         others = [proof.provenance.model_version for proof in proofs]
@@ -310,15 +355,24 @@ class Rollout:
         verdicts = [proof.verdict for proof in proofs] + [meta.verdict for meta in metas]
         verdicts += [critique.verdict for critiques in found.values() for critique in critiques]
         asked = [proof for proof in proofs if proof.verdict.outcome == "valid"]
-        versions = {name: [one.provenance.model_version for one in critiques] for name, critiques in found.items()}
+        versions = {
+            name: [one.provenance.model_version for one in critiques]
+            for name, critiques in found.items()
+        }
         return Result(
             proofs=len(proofs),
             critiques=sum(map(len, found.values())),
-            critiques_by_version=dict(Counter(version for each in versions.values() for version in each)),
+            critiques_by_version=dict(
+                Counter(version for each in versions.values() for version in each)
+            ),
             failed=sum(verdict.outcome == "engine_failed" for verdict in verdicts)
             + sum(1 for _ in self.letters.letters()),
-            lost=len(self.posed) - self._labeled() + sum(CRITIQUES - len(found[proof.id]) for proof in asked),
-            mixed=sum(set(versions[proof.id]) - {proof.verifier_version} != set() for proof in proofs),
+            lost=len(self.posed)
+            - self._labeled()
+            + sum(CRITIQUES - len(found[proof.id]) for proof in asked),
+            mixed=sum(
+                set(versions[proof.id]) - {proof.verifier_version} != set() for proof in proofs
+            ),
             others=sum(version != BASE for version in others),
             served=[line.version for line in served_log(self.store, RUN, "verifier")],
             in_flight_at_change=self.waiting,
@@ -327,7 +381,10 @@ class Rollout:
         )
 
     def _critiques(self, proof: Proof) -> list[Critique]:
-        return [get_record(self.store, key, Critique) for key in self.store.list(keys.critiques(RUN, proof.id))]
+        return [
+            get_record(self.store, key, Critique)
+            for key in self.store.list(keys.critiques(RUN, proof.id))
+        ]
 
     def _meta_critiques(self, proof: Proof) -> list[MetaCritique]:
         listed = self.store.list(f"runs/{RUN}/proofs/{proof.id}/meta_critiques/")

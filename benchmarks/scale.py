@@ -1,16 +1,21 @@
-"""Tests the chart's autoscaling: real verifier processes follow a real queue by the rule of the rendered ScaledObject.
+"""Tests the chart's autoscaling: real verifier processes follow a real queue by the rule of the
+rendered ScaledObject.
 
-A burst of 5,000 critiques arrives at one verifier. The rule of tests/helm/autoscaler.py, with the chart's numbers,
-starts more verifiers and stops them by SIGTERM with the Deployment's drain and grace times. Messages are counted
-like KEDA does, by the broker's management API and including those in flight. While pods stop, critiques keep coming, so
-that the stopping pods have work. The engine is simulated; its ledger shows calls that were made twice. All times of the
-chart, and the broker's interval of counting, are shortened by the factor `faster`. The last line is JSON:
+A burst of 5,000 critiques arrives at one verifier. The rule of tests/helm/autoscaler.py, with the
+chart's numbers, starts more verifiers and stops them by SIGTERM with the Deployment's drain and
+grace times. Messages are counted like KEDA does, by the broker's management API and including those
+in flight. While pods stop, critiques keep coming, so that the stopping pods have work. The engine
+is simulated; its ledger shows calls that were made twice. All times of the chart, and the broker's
+interval of counting, are shortened by the factor `faster`. The last line is JSON:
 
-drain_ratio_to_ideal   time from the burst to its last critique, relative to the ideal time: the work (critiques times
-                       the mean call) on as many pods as the rule allows at each moment, without start-up and idle slots
-at_capacity            critiques per second with all pods and a full queue, relative to the maximum of their slots
-lost, duplicates       critiques without record or announcement; critiques announced or requested twice
-calls_in_work_at_stop  calls that ran in stopping pods; `killed`: pods that did not end in time
+drain_ratio_to_ideal   time from the burst to its last critique, relative to the ideal time: the
+work (critiques times
+                       the mean call) on as many pods as the rule allows at each moment, without
+                       start-up and idle slots at_capacity            critiques per second with all
+                       pods and a full queue, relative to the maximum of their slots lost,
+                       duplicates       critiques without record or announcement; critiques
+                       announced or requested twice calls_in_work_at_stop  calls that ran in
+                       stopping pods; `killed`: pods that did not end in time
 `--small`: less than a minute, 3 pods.
 """
 
@@ -43,15 +48,15 @@ from tests.integration.fleet import Fleet, installation
 from tests.integration.processes import folder
 from tests.integration.servers import S3, Broker, own_s3, running_rabbitmq, taken_from
 
-from proofloop import keys
 from proofloop.bus.dead_letters import DeadLetters
 from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.bus.task_message import event_of
 from proofloop.bus.topology import Topology
-from proofloop.messages import OfProof, ProofWritten, decode
-from proofloop.runspec import load_runspec
+from proofloop.config.run_file import load_runspec
+from proofloop.pipeline.embedded import create_run
+from proofloop.schema import keys
+from proofloop.schema.events import OfProof, ProofWritten, decode
 from proofloop.store import Store
-from proofloop.walk import create_run
 
 NAME, CRITIQUES_PER_PROOF, LATENCY_SIGMA = "scale", 100, 0.2
 COUNTS_S = 5.0
@@ -83,7 +88,9 @@ stop_early = false
 
 @dataclass(frozen=True)
 class Plan:
-    """The burst, the most pods, and the slots of each. `latency_s`: duration of the median call in real seconds."""
+    """The burst, the most pods, and the slots of each. `latency_s`: duration of the median call in
+    real seconds.
+    """
 
     critiques: int = 5000
     most: int = 6
@@ -121,19 +128,32 @@ class Result:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--small", action="store_true", help="less than a minute")
     plan = SMALL if parser.parse_args().small else Plan()
     with ExitStack() as stack:
-        places = [stack.enter_context(folder(f"proofloop-{name}-")) for name in ("scale", "rabbitmq", "ceph")]
+        places = [
+            stack.enter_context(folder(f"proofloop-{name}-"))
+            for name in ("scale", "rabbitmq", "ceph")
+        ]
         broker = stack.enter_context(running_rabbitmq(places[1], look_s=COUNTS_S / plan.faster))
-        print(json.dumps(asdict(scale(plan, broker, stack.enter_context(own_s3(places[2])), places[0]))))
+        print(
+            json.dumps(
+                asdict(scale(plan, broker, stack.enter_context(own_s3(places[2])), places[0]))
+            )
+        )
 
 
 def scale(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
     """Send the burst by the plan and let the rule follow it; log and ledger go to `place`."""
     run = place / "scale.toml"
-    fields = {"latency_s": plan.latency_s, "latency_sigma": LATENCY_SIGMA, "concurrency": plan.concurrency}
+    fields = {
+        "latency_s": plan.latency_s,
+        "latency_sigma": LATENCY_SIGMA,
+        "concurrency": plan.concurrency,
+    }
     run.write_text(RUN.format(**fields, ledger=place / "ledger"))
     with installation(broker, s3, place) as (fleet, store, letters):
         create_run(store, load_runspec(run), resume=False)
@@ -151,7 +171,9 @@ def values(plan: Plan, namespace: str) -> Object:
 
 
 class Pods:
-    """The processes of a rendered Deployment. A stopping process has the Deployment's time to end."""
+    """The processes of a rendered Deployment. A stopping process has the Deployment's time to
+    end.
+    """
 
     def __init__(self, fleet: Fleet, objects: Object, faster: float, ledger: Path) -> None:
         pod = objects["Deployment/proofloop-verifier"]["spec"]["template"]["spec"]
@@ -188,7 +210,9 @@ class Pods:
         for number in self._started_numbers():
             code = self._process(number).poll()
             if code is not None and (number in self.running or code != 0):
-                raise RuntimeError(f"verifier {number} ended with {code}: {self._fleet.log.read_text()[-2000:]}")
+                raise RuntimeError(
+                    f"verifier {number} ended with {code}: {self._fleet.log.read_text()[-2000:]}"
+                )
             if code is None and time.monotonic() > self._ending.get(number, math.inf):
                 self._fleet.kill("verifier", number)
             if code is not None or self._process(number).poll() is not None:
@@ -235,8 +259,13 @@ class Trial:
         self.rule: Rule = rule_of(scaled).faster(self.plan.faster)
         self._counted = scaled["spec"]["triggers"][0]["metadata"]
         self._memory, self._next_look = Memory(), 0.0
-        self.pods = Pods(self.fleet, self.objects, self.plan.faster, self.fleet.log.parent / "ledger")
-        proofs = [f"proof-{number:03d}" for number in range(2 * math.ceil(self.plan.critiques / CRITIQUES_PER_PROOF))]
+        self.pods = Pods(
+            self.fleet, self.objects, self.plan.faster, self.fleet.log.parent / "ledger"
+        )
+        proofs = [
+            f"proof-{number:03d}"
+            for number in range(2 * math.ceil(self.plan.critiques / CRITIQUES_PER_PROOF))
+        ]
         put_proofs(self.store, NAME, proofs)
         self._critiques = critiques(proofs)
 
@@ -244,7 +273,10 @@ class Trial:
         """Scale from one pod to the maximum and back, until no work is left."""
         self.pods.become(self.rule.least)
         bus = RabbitBus(self.broker.url, namespace=self.fleet.namespace)
-        self._wait(lambda: self._counts().get("consumers", 0) == self.rule.least, "the first verifier is ready")
+        self._wait(
+            lambda: self._counts().get("consumers", 0) == self.rule.least,
+            "the first verifier is ready",
+        )
         self.began = time.monotonic()
         self._publish(bus, self.plan.critiques)
         self._wait(lambda: self._step() >= self.plan.critiques, "the burst is done")
@@ -257,7 +289,9 @@ class Trial:
     def result(self, asked_again: int) -> Result:
         seen = Counter((event.proof_id, event.index) for event in self._announced())
         stored = set(self.store.list(keys.proofs(NAME)))
-        best_s = ideal_s(self.rule, self.plan.concurrency, self.plan.critiques * self.plan.mean_call_s)
+        best_s = ideal_s(
+            self.rule, self.plan.concurrency, self.plan.critiques * self.plan.mean_call_s
+        )
         return Result(
             drain_ratio_to_ideal=round((self.drained - self.began) / best_s, 3),
             max_workers=max(sample.pods for sample in self.samples),
@@ -284,7 +318,9 @@ class Trial:
         now_s = time.monotonic() - self.began
         if now_s >= self._next_look:
             messages = self._counts()[messages_field(self._counted)]
-            wanted, self._memory = decide(self.rule, self._memory, now_s, len(self.pods.running), messages)
+            wanted, self._memory = decide(
+                self.rule, self._memory, now_s, len(self.pods.running), messages
+            )
             self.pods.become(wanted)
             self._next_look = now_s + self.rule.polling_s
         self.pods.look()
@@ -295,7 +331,12 @@ class Trial:
     def _trickle(self, bus: RabbitBus) -> int:
         """Send some more critiques if needed; returns the number of pods."""
         self._step()
-        due = TRICKLE * self.plan.concurrency / self.plan.mean_call_s * (time.monotonic() - self.drained)
+        due = (
+            TRICKLE
+            * self.plan.concurrency
+            / self.plan.mean_call_s
+            * (time.monotonic() - self.drained)
+        )
         self._publish(bus, math.floor(due) - (self.asked - self.plan.critiques))
         return len(self.pods.running)
 
@@ -305,16 +346,23 @@ class Trial:
         while not is_so():
             if time.monotonic() > deadline:
                 log = self.fleet.log.read_text()[-2000:]
-                raise RuntimeError(f"not within {self.plan.limit_s:.0f} s: {what}; {self.samples[-1:]} {log}")
+                raise RuntimeError(
+                    f"not within {self.plan.limit_s:.0f} s: {what}; {self.samples[-1:]} {log}"
+                )
             if self.samples and time.monotonic() > told + 5:
                 told, last = time.monotonic(), self.samples[-1]
-                print(f"{last.at_s:.0f} s: {last.pods} pods, {last.done} of {self.asked} critiques", file=sys.stderr)
+                print(
+                    f"{last.at_s:.0f} s: {last.pods} pods, {last.done} of {self.asked} critiques",
+                    file=sys.stderr,
+                )
             time.sleep(0.2)
 
     def _counts(self) -> Object:
         """The queue's figures, requested like KEDA does."""
         vhost, queue = (quote(self._counted[name], safe="") for name in ("vhostName", "queueName"))
-        counts: Object = httpx.get(f"{self.broker.api}/api/queues/{vhost}/{queue}", timeout=30.0).json()
+        counts: Object = httpx.get(
+            f"{self.broker.api}/api/queues/{vhost}/{queue}", timeout=30.0
+        ).json()
         return counts
 
     def _announced(self) -> Iterator[OfProof]:
@@ -326,13 +374,16 @@ class Trial:
             yield event
 
     def _at_capacity(self) -> float:
-        """The rate with all pods and a long queue, relative to the slots' maximum; 0 if there was no such time.
+        """The rate with all pods and a long queue, relative to the slots' maximum; 0 if there was
+        no such time.
 
         The first samples are left out, until all pods have run for the duration of a call.
         """
         slots = self.rule.most * self.plan.concurrency
         full = [
-            one for one in self.samples if one.pods == self.rule.most and self.plan.critiques - one.done > 2 * slots
+            one
+            for one in self.samples
+            if one.pods == self.rule.most and self.plan.critiques - one.done > 2 * slots
         ]
         settled = [one for one in full if one.at_s > full[0].at_s + self.plan.latency_s]
         if len(settled) < 2:

@@ -1,10 +1,11 @@
-"""Promotes and rolls back model versions under 48 running streams; counts failed calls, mixed proofs and added waits.
+"""Promotes and rolls back model versions under 48 running streams; counts failed calls, mixed
+proofs and added waits.
 
-A real Triton serves nano-base, published as two versions of a verifier and a third with truncated weights. 48 callers
-make eight calls for each proof, all to one version, like a proof's critiques. Meanwhile `proofloop models` promotes the
-second version, then the broken one, then rolls back. The last line is JSON. A wait is the duration of a call. The added
-wait is the 99th percentile from the promotion's start to two seconds after its end, minus the one before. `--small`:
-shorter.
+A real Triton serves nano-base, published as two versions of a verifier and a third with truncated
+weights. 48 callers make eight calls for each proof, all to one version, like a proof's critiques.
+Meanwhile `proofloop models` promotes the second version, then the broken one, then rolls back. The
+last line is JSON. A wait is the duration of a call. The added wait is the 99th percentile from the
+promotion's start to two seconds after its end, minus the one before. `--small`: shorter.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from tests.builders import RUN, runspec
 from tests.integration.triton_server import own_triton
 from tests.nano_base import nano_base_folder
 
-from proofloop import keys
+from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import ChatMessage, Engine, GenerationRequest
-from proofloop.engine.pool import Engines
 from proofloop.errors import EngineError
-from proofloop.models import publish_folder, served_log
-from proofloop.records import Sampling
-from proofloop.runspec import RunSpec
-from proofloop.runtime import Tools
+from proofloop.runs.model_registry import publish_folder, served_log
+from proofloop.schema import keys
+from proofloop.schema.records import Sampling
 from proofloop.store import LocalStore, Store
+from proofloop.worker.engine_pool import Engines
+from proofloop.worker.runtime import Tools
 
 STREAMS, CRITIQUES, AFTER_S, ANSWER_S = 48, 8, 2.0, 120.0
 FIRST, SECOND, BROKEN = (keys.model(RUN, "verifier", step) for step in (1, 2, 3))
@@ -42,7 +43,9 @@ FIRST, SECOND, BROKEN = (keys.model(RUN, "verifier", step) for step in (1, 2, 3)
 
 @dataclass
 class Seen:
-    """The results of the calls: start and duration of each, failures, and proofs answered by two versions."""
+    """The results of the calls: start and duration of each, failures, and proofs answered by two
+    versions.
+    """
 
     waits: list[tuple[float, float]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -71,15 +74,23 @@ def main() -> None:
 
 
 def publish_versions(store: Store, folder: Path) -> None:
-    files = {path.name: path.read_bytes() for path in nano_base_folder().iterdir() if path.is_file()}
+    files = {
+        path.name: path.read_bytes() for path in nano_base_folder().iterdir() if path.is_file()
+    }
     files.pop("manifest.json", None)
-    cut = {name: data[: len(data) // 2] if name.endswith(".safetensors") else data for name, data in files.items()}
+    cut = {
+        name: data[: len(data) // 2] if name.endswith(".safetensors") else data
+        for name, data in files.items()
+    }
     for number, (version, content) in enumerate(((FIRST, files), (SECOND, files), (BROKEN, cut))):
         model = folder / str(number)
         model.mkdir()
         for name, data in content.items():
             (model / name).write_bytes(data)
-        entries = [{"name": name, "sha256": hashlib.sha256(data).hexdigest()} for name, data in content.items()]
+        entries = [
+            {"name": name, "sha256": hashlib.sha256(data).hexdigest()}
+            for name, data in content.items()
+        ]
         (model / "manifest.json").write_text(json.dumps({"files": entries}))
         publish_folder(store, model, version)
 
@@ -124,7 +135,9 @@ def ask(engine: Engine, tools: Tools, seen: Seen) -> None:
     """One caller: makes the critiques of one proof after the other."""
     while not seen.done.is_set():
         proof, version = uuid.uuid4().hex[:8], tools.serving(RUN, "verifier")
-        versions = {answered_by(engine, proof, index, version, seen) for index in range(CRITIQUES)} - {""}
+        versions = {
+            answered_by(engine, proof, index, version, seen) for index in range(CRITIQUES)
+        } - {""}
         if versions - {version}:
             seen.mixed.append(proof)
 
@@ -155,7 +168,10 @@ def proofloop(store: LocalStore, *words: str) -> int:
     program = Path(sys.executable).parent / "proofloop"
     command = [program, "models", *words, "--run", RUN, "--store", store.root]
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True)
-    print(f"{' '.join(words)}: exit code {done.returncode}: {(done.stdout + done.stderr).strip()}", file=sys.stderr)
+    print(
+        f"{' '.join(words)}: exit code {done.returncode}: {(done.stdout + done.stderr).strip()}",
+        file=sys.stderr,
+    )
     return done.returncode
 
 

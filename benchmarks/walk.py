@@ -1,7 +1,8 @@
 """Measures the pipeline's own cost, with a simulated engine that answers at once.
 
-The last line of stdout is JSON: `events_per_second` of the larger run, and the peak resident memory of a run with 1,000
-and of one with 100,000 proofs (each in a separate process), which must not differ. `--small`: 200 and 2,000 proofs.
+The last line of stdout is JSON: `events_per_second` of the larger run, and the peak resident memory
+of a run with 1,000 and of one with 100,000 proofs (each in a separate process), which must not
+differ. `--small`: 200 and 2,000 proofs.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ import tempfile
 import time
 from pathlib import Path
 
-from proofloop.engine.pool import Engines
-from proofloop.runspec import RunSpec, parse_runspec
+from proofloop.config.run_file import RunSpec, parse_runspec
+from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
 from proofloop.store import LocalStore
-from proofloop.walk import LocalWalk, create_run, planned_proofs
+from proofloop.worker.engine_pool import Engines
 
 PROOFS_PER_PROBLEM = 4
 
 
 def walk_spec(proofs: int) -> RunSpec:
-    """A run of this many proofs, with 4 critiques each and up to 3 meta-critiques for each issue."""
+    """A run of this many proofs, with 4 critiques each and up to 3 meta-critiques for each
+    issue.
+    """
     return parse_runspec(
         {
             "name": "walk",
@@ -63,7 +66,9 @@ def walk(proofs: int) -> dict[str, float]:
 def walk_in_process(proofs: int) -> dict[str, float]:
     """Run in a separate process, so that the peak memory is that of this run."""
     print(f"running {proofs} proofs", file=sys.stderr)
-    done = subprocess.run([sys.executable, __file__, "--proofs", str(proofs)], check=True, stdout=subprocess.PIPE)
+    done = subprocess.run(
+        [sys.executable, __file__, "--proofs", str(proofs)], check=True, stdout=subprocess.PIPE
+    )
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return figures
 

@@ -1,4 +1,6 @@
-"""Generates docs/curriculum-keys.md, the reference of a curriculum file's keys, from the classes that check it."""
+"""Generates docs/curriculum-keys.md, the reference of a curriculum file's keys, from the classes
+that check it.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +13,17 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from proofloop.curriculum import CurriculumSpec
-from proofloop_trainer.grpo_settings import GrpoSettings
+from proofloop.config.curriculum_file import CurriculumSpec
+from proofloop_trainer.grpo.settings import GrpoSettings
 
 PAGE = Path(__file__).parents[1] / "docs" / "curriculum-keys.md"
 HEAD = """\
 # The keys of a curriculum's file
 
 Made by `python scripts/curriculum_keys.py` from the classes that check the file; change those.
-What the stages do with them: [training.md](training.md). A key that is left out has its default, and one that is not
-here is refused. [examples/nano-iterate](../examples/nano-iterate/curriculum.toml) is a whole file.
+What the stages do with them: [training.md](training.md). A key that is left out has its default,
+and one that is not here is refused. A whole file:
+[examples/nano-iterate](../examples/nano-iterate/curriculum.toml).
 """
 SETTINGS = "`settings` of `[verifier]`, `[meta_verifier]`, `[enhanced]`, `[generator]`"
 ELSEWHERE = {
@@ -40,7 +43,11 @@ def main() -> None:
 
 def page() -> str:
     """The text of the page."""
-    sections = {"Top level": CurriculumSpec, **_sections(CurriculumSpec, ""), SETTINGS: GrpoSettings}
+    sections = {
+        "Top level": CurriculumSpec,
+        **_sections(CurriculumSpec, ""),
+        SETTINGS: GrpoSettings,
+    }
     return "\n".join([HEAD, *(_table(title, kind) for title, kind in sections.items())])
 
 
@@ -60,17 +67,30 @@ def _sections(kind: type[BaseModel], prefix: str) -> dict[str, type[BaseModel]]:
 
 def _section(field: FieldInfo) -> type[BaseModel] | None:
     kinds = (field.annotation, *get_args(field.annotation))
-    return next((kind for kind in kinds if inspect.isclass(kind) and issubclass(kind, BaseModel)), None)
+    return next(
+        (kind for kind in kinds if inspect.isclass(kind) and issubclass(kind, BaseModel)), None
+    )
 
 
 def _table(title: str, kind: type[BaseModel]) -> str:
     rows = [
-        f"| `{name}` | {_default(title, name, field)} | {', '.join(_bounds(field))} | {field.description} |"
+        f"| `{name}` | {_default(title, name, field)} | {', '.join(_bounds(field))} |"
+        f" {field.description} |"
         for name, field in kind.model_fields.items()
         if name != "base" and not _section(field)
     ]
     about = " ".join(inspect.cleandoc(kind.__doc__ or "").split())
-    return "\n".join([f"## {title}", about, "", "| key | default | bounds | meaning |", "|---|---|---|---|", *rows, ""])
+    return "\n".join(
+        [
+            f"## {title}",
+            about,
+            "",
+            "| key | default | bounds | meaning |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
 
 
 def _default(title: str, name: str, field: FieldInfo) -> str:
@@ -84,7 +104,9 @@ def _default(title: str, name: str, field: FieldInfo) -> str:
 
 def _bounds(field: FieldInfo) -> Iterator[str]:
     for limit in field.metadata:
-        yield from (f"{sign} {getattr(limit, name)}" for name, sign in SIGNS.items() if hasattr(limit, name))
+        yield from (
+            f"{sign} {getattr(limit, name)}" for name, sign in SIGNS.items() if hasattr(limit, name)
+        )
         if hasattr(limit, "min_length"):
             yield f"at least {limit.min_length}"
     yield from (f"`{json.dumps(choice)}`" for choice in _choices(field.annotation))

@@ -1,8 +1,10 @@
-"""Draws docs/dashboard.svg: the panels of the chart's dashboard, recorded from five minutes of real services.
+"""Draws docs/dashboard.svg: the panels of the chart's dashboard, recorded from five minutes of real
+services.
 
-RabbitMQ, Ceph's gateway and Prometheus are started as in the tests; engines are simulated. One run keeps the services
-busy. Then a second run with another model version adds a burst, two more verifiers start, and one of them is killed.
-The lines come from the panels' own queries. `--keep FILE` saves the recording; `--draw FILE` draws a saved one.
+RabbitMQ, Ceph's gateway and Prometheus are started as in the tests; engines are simulated. One run
+keeps the services busy. Then a second run with another model version adds a burst, two more
+verifiers start, and one of them is killed. The lines come from the panels' own queries. `--keep
+FILE` saves the recording; `--draw FILE` draws a saved one.
 """
 
 from __future__ import annotations
@@ -41,7 +43,12 @@ count = 5000
 proofs_per_problem = 4
 [engine]
 kind = "simulated"
-settings = {{ latency_s = 2.0, tokens = 900, malformed_share = 0.06, truncated_share = 0.03, failure_share = 0.02 }}
+[engine.settings]
+latency_s = 2.0
+tokens = 900
+malformed_share = 0.06
+truncated_share = 0.03
+failure_share = 0.02
 [flow]
 max_waiting_proofs = {waiting}
 [models]
@@ -58,7 +65,9 @@ Recorded = dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--keep", type=Path, help="also write the recording to this file")
     parser.add_argument("--draw", type=Path, help="draw this recording instead of making a new one")
     arguments = parser.parse_args()
@@ -79,7 +88,9 @@ def record() -> Recorded:
         store = stack.enter_context(own_s3(place / "store"))
         fleet, _, _ = stack.enter_context(installation(broker, store, place))
         ports = dict(zip(PODS, free_ports(len(PODS)), strict=True))
-        pages = {pod: f"http://127.0.0.1:{port}/metrics" for pod, port in ports.items()} | {"broker": broker.metrics}
+        pages = {pod: f"http://127.0.0.1:{port}/metrics" for pod, port in ports.items()} | {
+            "broker": broker.metrics
+        }
         prometheus = stack.enter_context(running_prometheus(place / "prometheus", pages))
         for pod in PODS:
             if pod not in ("verifier-1", "verifier-2"):
@@ -125,7 +136,11 @@ def play(fleet: Fleet, ports: dict[str, int], place: Path, began: float) -> list
     do(100, "a burst for version 12")
     pose("burst", "v12", 60)
     do(130, "no event in a queue")
-    publish(fleet.environment["PROOFLOOP_BROKER"], Topology(fleet.namespace).queue("meta_verifier").name, b"no event")
+    publish(
+        fleet.environment["PROOFLOOP_BROKER"],
+        Topology(fleet.namespace).queue("meta_verifier").name,
+        b"no event",
+    )
     do(160, "two more verifiers")
     for pod in ("verifier-1", "verifier-2"):
         serve(fleet, pod, ports[pod])
@@ -145,12 +160,19 @@ def read(prometheus: Prometheus, namespace: str, began: float, end: float) -> Re
     panels = []
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
         series = [
-            {"name": named(target["legendFormat"], one, namespace), "points": since(began, one.points)}
+            {
+                "name": named(target["legendFormat"], one, namespace),
+                "points": since(began, one.points),
+            }
             for target in panel.get("targets", ())
-            for one in prometheus.series(filled_in(target["expr"], namespace, WINDOW_S), began, end, STEP_S)
+            for one in prometheus.series(
+                filled_in(target["expr"], namespace, WINDOW_S), began, end, STEP_S
+            )
         ]
         unit = panel.get("fieldConfig", {}).get("defaults", {}).get("unit", "")
-        panels.append({"title": panel["title"], "type": panel["type"], "unit": unit, "series": series})
+        panels.append(
+            {"title": panel["title"], "type": panel["type"], "unit": unit, "series": series}
+        )
     machine = f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.0f}"
     date = time.strftime("%Y-%m-%d", time.gmtime(began))
     return {"panels": panels, "machine": machine, "date": date}
@@ -167,10 +189,22 @@ def since(began: float, points: tuple[Point, ...]) -> list[Point]:
 
 WIDTH, COLUMN, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 1100, 540, 168, 46, 172, 26, 20
 MOST_NAMES, NAME_APART, LAST_S = 9, 13.0, 300.0
-COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#c98a00", "#7b4ea3", "#3aa6a6", "#7d5a3c", "#8a8a8a", "#e377c2")
+COLOURS = (
+    "#1b6ca8",
+    "#d1495b",
+    "#2e8b57",
+    "#c98a00",
+    "#7b4ea3",
+    "#3aa6a6",
+    "#7d5a3c",
+    "#8a8a8a",
+    "#e377c2",
+)
 ROLES = ("generator", "meta_verifier", "verifier", "labeler")
-CSS = """text{font:11px system-ui,sans-serif;fill:#333}.t{font-weight:600}.row{font-weight:600;font-size:14px}
-.a{fill:#777;font-size:10px}.g{stroke:#eee}.e{stroke:#bbb;stroke-dasharray:2 3}path.l{fill:none;stroke-width:1.5}"""
+CSS = """text{font:11px system-ui,sans-serif;fill:#333}.t{font-weight:600}
+.row{font-weight:600;font-size:14px}
+.a{fill:#777;font-size:10px}.g{stroke:#eee}.e{stroke:#bbb;stroke-dasharray:2 3}
+path.l{fill:none;stroke-width:1.5}"""
 
 
 def picture(recorded: Recorded) -> str:
@@ -193,7 +227,8 @@ def picture(recorded: Recorded) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
         f"<title>The dashboard of proofloop, drawn from a recorded run</title><style>{CSS}</style>",
         '<rect width="100%" height="100%" fill="#f4f5f7"/>',
-        f'<text class="row" x="10" y="22">The panels of the dashboard over five minutes, {recorded["date"]}, '
+        '<text class="row" x="10" y="22">The panels of the dashboard over five minutes,'
+        f" {recorded['date']}, "
         f"{escape(recorded['machine'])}</text>",
         f'<text class="a" x="10" y="40">{escape(events)}</text>',
     ]
@@ -201,7 +236,9 @@ def picture(recorded: Recorded) -> str:
 
 
 def panel_of(panel: Recorded, events: list[tuple[float, str]]) -> Iterator[str]:
-    drawn = sorted((one for one in panel["series"] if any(value for _, value in one["points"])), key=order)
+    drawn = sorted(
+        (one for one in panel["series"] if any(value for _, value in one["points"])), key=order
+    )
     shown = sorted(drawn, key=lambda one: -max(value for _, value in one["points"]))[:MOST_NAMES]
     shown = [one for one in drawn if one in shown]
     more = f" ({len(shown)} of {len(drawn)} lines)" if len(shown) < len(drawn) else ""
@@ -209,13 +246,22 @@ def panel_of(panel: Recorded, events: list[tuple[float, str]]) -> Iterator[str]:
     marks = ticks(0, highest, 3)
     across, up = scale(0, LAST_S, LEFT, COLUMN - RIGHT), scale(0, marks[-1], HEIGHT - BOTTOM, TOP)
     yield f'<rect width="{COLUMN}" height="{HEIGHT}" rx="3" fill="white" stroke="#ddd"/>'
-    yield f'<text class="t" x="10" y="17">{escape(panel["title"])}<tspan class="a">{more}</tspan></text>'
+    yield (
+        f'<text class="t" x="10" y="17">{escape(panel["title"])}<tspan'
+        f' class="a">{more}</tspan></text>'
+    )
     for mark in marks:
         yield f'<path class="g" d="M{LEFT} {up(mark):.1f}H{COLUMN - RIGHT}"/>'
         label = written(mark, panel["unit"])
-        yield f'<text class="a" x="{LEFT - 5}" y="{up(mark) + 3:.1f}" text-anchor="end">{label}</text>'
+        yield (
+            f'<text class="a" x="{LEFT - 5}" y="{up(mark) + 3:.1f}"'
+            f' text-anchor="end">{label}</text>'
+        )
     for at in range(0, 301, 60):
-        yield f'<text class="a" x="{across(at):.0f}" y="{HEIGHT - 6}" text-anchor="middle">{at // 60} min</text>'
+        yield (
+            f'<text class="a" x="{across(at):.0f}" y="{HEIGHT - 6}" text-anchor="middle">{at // 60}'
+            " min</text>"
+        )
     for at, _ in events[1:]:
         yield f'<path class="e" d="M{across(at):.1f} {TOP}V{HEIGHT - BOTTOM}"/>'
     yield from lines(shown, across, up)
@@ -236,7 +282,10 @@ def lines(shown: list[Recorded], across: Any, up: Any) -> Iterator[str]:
         path = "L".join(f"{across(x):.0f} {up(value):.1f}" for x, value in one["points"])
         yield f'<path class="l" stroke="{colour}" d="M{path}"/>'
         name = escape(one["name"])
-        yield f'<text x="{COLUMN - RIGHT + 6}" y="{end + 3.5:.1f}" style="fill:{colour}">{name}</text>'
+        yield (
+            f'<text x="{COLUMN - RIGHT + 6}" y="{end + 3.5:.1f}"'
+            f' style="fill:{colour}">{name}</text>'
+        )
 
 
 def written(value: float, unit: str) -> str:

@@ -1,4 +1,5 @@
-"""Generates the tables and the plot of docs/experiments.md from stored results: python scripts/experiments.py
+"""Generates the tables and the plot of docs/experiments.md from stored results: python
+scripts/experiments.py
 
 A result is the output of `proofloop runs show NAME --json` for a finished curriculum, stored as
 examples/nano-iterate/results/seed-N.json.
@@ -20,8 +21,16 @@ Result = dict[str, Any]  # the result of one seed
 Figure = dict[str, Any]
 
 COLD, VERIFIER, NO_META, ENHANCED = "0-cold_start", "1-verifier", "1-enhanced-no-meta", "1-enhanced"
-NO_SELF, GENERATOR, ENHANCED_2, GENERATOR_2 = "1-generator-no-self", "1-generator", "2-enhanced", "2-generator"
-SERVED, SERVED_2 = "1-consolidate", "2-consolidate"  # serve all roles for which the gate promoted them
+NO_SELF, GENERATOR, ENHANCED_2, GENERATOR_2 = (
+    "1-generator-no-self",
+    "1-generator",
+    "2-enhanced",
+    "2-generator",
+)
+SERVED, SERVED_2 = (
+    "1-consolidate",
+    "2-consolidate",
+)  # serve all roles for which the gate promoted them
 JUDGES = (COLD, VERIFIER, NO_META, ENHANCED, SERVED, ENHANCED_2, SERVED_2)
 REFRESHED, REFRESHED_2 = "1-enhanced-refreshed", "2-enhanced-refreshed"
 METAS = (COLD, "1-meta_verifier", REFRESHED, ENHANCED, SERVED, REFRESHED_2, ENHANCED_2, SERVED_2)
@@ -39,8 +48,18 @@ SHOWN: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("Self-evaluation, mean abs(s' - s)", "generator", "self_error", PROVERS),
     ("... on hard problems", "generator-hard", "self_error", PROVERS),
     ("... of flawed proofs there", "generator-hard", "self_error_flawed", PROVERS),
-    ("Flawed proofs there whose own score is right", "generator-hard", "self_accuracy_flawed", PROVERS),
-    ("Auto-labels: agreement of the decided", "labels", "agreement", (COLD, GENERATOR, GENERATOR_2)),
+    (
+        "Flawed proofs there whose own score is right",
+        "generator-hard",
+        "self_accuracy_flawed",
+        PROVERS,
+    ),
+    (
+        "Auto-labels: agreement of the decided",
+        "labels",
+        "agreement",
+        (COLD, GENERATOR, GENERATOR_2),
+    ),
     ("Auto-labels: left undecided", "labels", "undecided", (COLD, GENERATOR, GENERATOR_2)),
     ("Agreement on hard problems", "labels-hard", "agreement", (COLD, GENERATOR, GENERATOR_2)),
     ("Left undecided on hard problems", "labels-hard", "undecided", (COLD, GENERATOR, GENERATOR_2)),
@@ -75,16 +94,34 @@ def _each(
         yield f"{title}, {version}", _figure(version, kind, name), holds
 
 
-CLAIMS: tuple[tuple[str, tuple[tuple[str, Callable[[Result], float], Callable[[float], bool]], ...]], ...] = (
+CLAIMS: tuple[
+    tuple[str, tuple[tuple[str, Callable[[Result], float], Callable[[float], bool]], ...]], ...
+] = (
     (
         "Verifier RL",
-        (("accuracy, gained", lambda r: gain(r, COLD, VERIFIER, "verifier", "accuracy"), lambda x: x >= 0.10),),
+        (
+            (
+                "accuracy, gained",
+                lambda r: gain(r, COLD, VERIFIER, "verifier", "accuracy"),
+                lambda x: x >= 0.10,
+            ),
+        ),
     ),
     (
         "R_meta keeps critiques honest",
         (
-            ("faithfulness, gained", lambda r: gain(r, COLD, ENHANCED, "verifier", "faithfulness"), lambda x: x > 0),
-            *_each("faithfulness", "verifier", "faithfulness", (ENHANCED, SERVED, SERVED_2), lambda x: x >= 0.95),
+            (
+                "faithfulness, gained",
+                lambda r: gain(r, COLD, ENHANCED, "verifier", "faithfulness"),
+                lambda x: x > 0,
+            ),
+            *_each(
+                "faithfulness",
+                "verifier",
+                "faithfulness",
+                (ENHANCED, SERVED, SERVED_2),
+                lambda x: x >= 0.95,
+            ),
             *(
                 (
                     f"accuracy, {version} against no R_meta",
@@ -103,8 +140,18 @@ CLAIMS: tuple[tuple[str, tuple[tuple[str, Callable[[Result], float], Callable[[f
     (
         "Generator RL from learned judges",
         (
-            ("Pass@1, gained", lambda r: gain(r, COLD, GENERATOR, "generator", "pass_at_1"), lambda x: x >= 0.20),
-            *_each("Pass@1", "generator", "pass_at_1", (GENERATOR, SERVED, GENERATOR_2), lambda x: x >= 0.90),
+            (
+                "Pass@1, gained",
+                lambda r: gain(r, COLD, GENERATOR, "generator", "pass_at_1"),
+                lambda x: x >= 0.20,
+            ),
+            *_each(
+                "Pass@1",
+                "generator",
+                "pass_at_1",
+                (GENERATOR, SERVED, GENERATOR_2),
+                lambda x: x >= 0.90,
+            ),
         ),
     ),
     (
@@ -112,7 +159,9 @@ CLAIMS: tuple[tuple[str, tuple[tuple[str, Callable[[Result], float], Callable[[f
         tuple(
             (
                 f"error{where}, {version}, as a share of the cold start's",
-                lambda r, v=version, k=kind: value(r, v, k, "self_error") / value(r, COLD, k, "self_error"),
+                lambda r, v=version, k=kind: (
+                    value(r, v, k, "self_error") / value(r, COLD, k, "self_error")
+                ),
                 lambda x: x <= 0.5,
             )
             for where, kind in (("", "generator"), (" on hard problems", "generator-hard"))
@@ -138,9 +187,21 @@ CLAIMS: tuple[tuple[str, tuple[tuple[str, Callable[[Result], float], Callable[[f
     (
         "Flywheel on hard problems, the consolidated model of iteration 2 against that of 1",
         (
-            ("accuracy", lambda r: gain(r, SERVED, SERVED_2, "verifier-hard", "accuracy"), lambda x: x > 0),
-            ("faithfulness", lambda r: gain(r, SERVED, SERVED_2, "verifier-hard", "faithfulness"), lambda x: x > 0),
-            ("Pass@1", lambda r: gain(r, SERVED, SERVED_2, "generator-hard", "pass_at_1"), lambda x: x > 0),
+            (
+                "accuracy",
+                lambda r: gain(r, SERVED, SERVED_2, "verifier-hard", "accuracy"),
+                lambda x: x > 0,
+            ),
+            (
+                "faithfulness",
+                lambda r: gain(r, SERVED, SERVED_2, "verifier-hard", "faithfulness"),
+                lambda x: x > 0,
+            ),
+            (
+                "Pass@1",
+                lambda r: gain(r, SERVED, SERVED_2, "generator-hard", "pass_at_1"),
+                lambda x: x > 0,
+            ),
             (
                 "Pass@1, before consolidation",
                 lambda r: gain(r, GENERATOR, GENERATOR_2, "generator-hard", "pass_at_1"),
@@ -156,13 +217,17 @@ CLAIMS: tuple[tuple[str, tuple[tuple[str, Callable[[Result], float], Callable[[f
             for part in (
                 (
                     f"Pass@1, 8 rounds against 1, {version}",
-                    lambda r, v=version: refined(r, v, "pass_at_1", 8) - refined(r, v, "pass_at_1", 1),
+                    lambda r, v=version: (
+                        refined(r, v, "pass_at_1", 8) - refined(r, v, "pass_at_1", 1)
+                    ),
                     lambda x: x > 0,
                 ),
                 *(
                     (
                         f"Best@32 against Pass@1, round {number}, {version}",
-                        lambda r, v=version, n=number: refined(r, v, "best_of_32", n) - refined(r, v, "pass_at_1", n),
+                        lambda r, v=version, n=number: (
+                            refined(r, v, "best_of_32", n) - refined(r, v, "pass_at_1", n)
+                        ),
                         lambda x: x >= 0.05,
                     )
                     for number in (1, 8)
@@ -174,10 +239,15 @@ CLAIMS: tuple[tuple[str, tuple[tuple[str, Callable[[Result], float], Callable[[f
 
 
 def main() -> None:
-    results = {path.stem.removeprefix("seed-"): json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    results = {
+        path.stem.removeprefix("seed-"): json.loads(path.read_text())
+        for path in sorted(RESULTS.glob("*.json"))
+    }
     head = PAGE.read_text("utf-8").partition(MARK)[0].rstrip()
     sections = [_claims(results), _figures(results), _refinement(results), _stages(results)]
-    PAGE.write_text("\n\n".join([head, MARK, *("\n".join(rows) for rows in sections)]) + "\n", "utf-8")
+    PAGE.write_text(
+        "\n\n".join([head, MARK, *("\n".join(rows) for rows in sections)]) + "\n", "utf-8"
+    )
     PLOT.write_text(_plot(results), "utf-8")
 
 
@@ -199,7 +269,12 @@ def _claims(results: dict[str, Result]) -> list[str]:
 
 
 def _figures(results: dict[str, Result]) -> list[str]:
-    rows = ["## Every figure", "", f"| figure | version | {_seeds(results)} |", "|---|---|" + "---|" * len(results)]
+    rows = [
+        "## Every figure",
+        "",
+        f"| figure | version | {_seeds(results)} |",
+        "|---|---|" + "---|" * len(results),
+    ]
     for title, kind, name, versions in SHOWN:
         for number, version in enumerate(versions):
             shown = [_shown(_find(result, version, kind, name)) for result in results.values()]
@@ -218,7 +293,10 @@ def _refinement(results: dict[str, Result]) -> list[str]:
     for version in (COLD, GENERATOR, GENERATOR_2):
         for seed, result in results.items():
             for title, name in (("Pass@1", "pass_at_1"), ("Best@32", "best_of_32")):
-                shown = [_shown(_find(result, version, "refinement", f"{name}_round_{number}")) for number in ROUNDS]
+                shown = [
+                    _shown(_find(result, version, "refinement", f"{name}_round_{number}"))
+                    for number in ROUNDS
+                ]
                 rows.append(f"| {version} | {seed} | {title} | {' | '.join(shown)} |")
     return rows
 
@@ -233,12 +311,17 @@ def _stages(results: dict[str, Result]) -> list[str]:
     for seed, result in results.items():
         stages = result["stages"]
         for name, stage in stages.items():
-            gates = "; ".join(f"{each['before']:.3f} → {each['after']:.3f}" for each in stage["gates"])
+            gates = "; ".join(
+                f"{each['before']:.3f} → {each['after']:.3f}" for each in stage["gates"]
+            )
             serves = ", ".join(sorted(stage["serves"]))
             rows.append(
-                f"| {name} | {seed} | {stage['seconds']:.0f} | {stage['cpu_seconds']:.0f} | {gates} | {serves} |"
+                f"| {name} | {seed} | {stage['seconds']:.0f} | {stage['cpu_seconds']:.0f} | {gates}"
+                f" | {serves} |"
             )
-        wall, cpu = (sum(stage[name] for stage in stages.values()) for name in ("seconds", "cpu_seconds"))
+        wall, cpu = (
+            sum(stage[name] for stage in stages.values()) for name in ("seconds", "cpu_seconds")
+        )
         rows.append(f"| **all** | {seed} | **{wall:.0f}** | **{cpu:.0f}** | | |")
     return rows
 
@@ -260,12 +343,20 @@ def _shown(figure: Figure | None) -> str:
 
 def _plot(results: dict[str, Result]) -> str:
     """The plot: a line for each figure and version, with a dot and an interval for each seed."""
-    lines = [(title, version, kind, name) for title, kind, name, versions in SHOWN for version in versions]
+    lines = [
+        (title, version, kind, name)
+        for title, kind, name, versions in SHOWN
+        for version in versions
+    ]
     height = 26 + 17 * len(lines)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 {height}" font-family="sans-serif" font-size="11">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 {height}"'
+        ' font-family="sans-serif" font-size="11">',
         '<rect width="100%" height="100%" fill="white"/>',
-        *(f'<text x="{_x(tick)}" y="12" text-anchor="middle">{tick:g}</text>' for tick in (0, 0.25, 0.5, 0.75, 1)),
+        *(
+            f'<text x="{_x(tick)}" y="12" text-anchor="middle">{tick:g}</text>'
+            for tick in (0, 0.25, 0.5, 0.75, 1)
+        ),
     ]
     parts += [
         f'<text x="{4 + 60 * place}" y="12" fill="{COLOURS[place]}">seed {seed}</text>'
@@ -276,7 +367,8 @@ def _plot(results: dict[str, Result]) -> str:
         y = 30 + 17 * number
         if title != before:
             parts.append(
-                f'<line x1="0" x2="900" y1="{y - 12}" y2="{y - 12}" stroke="#ddd"/><text x="4" y="{y}">{title}</text>'
+                f'<line x1="0" x2="900" y1="{y - 12}" y2="{y - 12}" stroke="#ddd"/><text x="4"'
+                f' y="{y}">{title}</text>'
             )
         before = title
         parts.append(f'<text x="480" y="{y}" text-anchor="end">{version}</text>')

@@ -1,4 +1,5 @@
-"""Makes .venv: the pinned requirements and the seven packages, editable. `make setup` runs it; a second run only looks.
+"""Makes .venv: the pinned requirements and the seven packages, editable. `make setup` runs it; a
+second run only looks.
 
 Standard library only, and readable by old Pythons, so that they can be told what they lack.
 """
@@ -26,7 +27,10 @@ LOCK = ROOT / "requirements" / "test.txt"
 PACKAGES = [
     "shared",
     "serving",
-    *(f"services/{role}" for role in ("generator", "verifier", "meta_verifier", "labeler", "trainer")),
+    *(
+        f"services/{role}"
+        for role in ("generator", "verifier", "meta_verifier", "labeler", "trainer")
+    ),
 ]
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -34,7 +38,8 @@ ANSWER_S = 3
 """How long the index of CPU builds may take to answer before it counts as out of reach."""
 
 HOW_TO_AVOID_CUDA = (
-    "warning: PyPI's CUDA build of about 3 GB comes. To avoid that, stop here (Ctrl-C) and set PIP_FIND_LINKS to a\n"
+    "warning: PyPI's CUDA build of about 3 GB comes. To avoid that, stop here (Ctrl-C) and set"
+    " PIP_FIND_LINKS to a\n"
     "folder with torch's CPU wheel, or PIP_EXTRA_INDEX_URL to an index that has it"
 )
 
@@ -74,7 +79,10 @@ def set_up() -> None:
     version = pinned("torch")
     build, options, why = choose_torch(version)
     say(f"torch {version}, {build} build: {why}")
-    say(f"downloads about {DOWNLOAD_MB[build] + OTHER_DOWNLOAD_MB} MB in all, unless pip has them already")
+    say(
+        f"downloads about {DOWNLOAD_MB[build] + OTHER_DOWNLOAD_MB} MB in all, unless pip has them"
+        " already"
+    )
     check_disk(DISK_GB[build])
     step(f"torch (about {DOWNLOAD_MB[build]} MB)", *options)
     step(f"all other packages (about {OTHER_DOWNLOAD_MB} MB)", "--requirement", str(LOCK))
@@ -101,7 +109,8 @@ def check_disk(needed_gb: float) -> None:
     free_gb = shutil.disk_usage(ROOT).free / 1e9
     if free_gb < needed_gb:
         raise SetupError(
-            f"{free_gb:.1f} GB are free on the disk of {ROOT}, the set-up needs {needed_gb:.1f} GB\n"
+            f"{free_gb:.1f} GB are free on the disk of {ROOT}, the set-up needs {needed_gb:.1f}"
+            " GB\n"
             "hint: free some, or clone elsewhere"
         )
 
@@ -114,7 +123,9 @@ def make_venv() -> None:
         if found.stdout.split() == [str(part) for part in sys.version_info[:3]]:
             return
         say("the old .venv is of another Python: making it new")
-    made = subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], capture_output=True, text=True)
+    made = subprocess.run(
+        [sys.executable, "-m", "venv", "--clear", VENV], capture_output=True, text=True
+    )
     if made.returncode:
         raise SetupError(f"making {VENV} failed: {(made.stderr or made.stdout).strip()}")
 
@@ -131,18 +142,28 @@ def choose_torch(version: str) -> tuple[str, list[str], str]:
         return CUDA, as_pip_is, "there is an NVIDIA GPU"
     if answers(f"{CPU_INDEX}/torch/"):
         return CPU, from_cpu_index, f"there is no NVIDIA GPU; from {CPU_INDEX}"
-    return CUDA, as_pip_is, f"there is no NVIDIA GPU, but {CPU_INDEX} does not answer\n{HOW_TO_AVOID_CUDA}"
+    return (
+        CUDA,
+        as_pip_is,
+        f"there is no NVIDIA GPU, but {CPU_INDEX} does not answer\n{HOW_TO_AVOID_CUDA}",
+    )
 
 
 def cpu_build_is_offered(version: str) -> bool:
-    """Whether pip, as it is set up here, sees the CPU build. It then prefers it: 2.13.0+cpu sorts above 2.13.0."""
+    """Whether pip, as it is set up here, sees the CPU build. It then prefers it: 2.13.0+cpu sorts
+    above 2.13.0.
+    """
     command = [PYTHON, "-m", "pip", "index", "versions", "torch"]
     found = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     return re.search(rf"(?<![\w.]){re.escape(version)}\+cpu\b", found.stdout) is not None
 
 
 def has_nvidia_gpu() -> bool:
-    return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists() or Path("/dev/dxg").exists()
+    return (
+        Path("/proc/driver/nvidia/version").exists()
+        or Path("/dev/nvidia0").exists()
+        or Path("/dev/dxg").exists()
+    )
 
 
 def answers(address: str) -> bool:
@@ -151,7 +172,9 @@ def answers(address: str) -> bool:
 
     def ask() -> None:
         try:
-            with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=ANSWER_S):
+            with urllib.request.urlopen(
+                urllib.request.Request(address, method="HEAD"), timeout=ANSWER_S
+            ):
                 answered.set()
         except OSError:
             pass
@@ -165,10 +188,20 @@ def step(what: str, *options: str) -> None:
     say(f"  installing {what} ...")
     began = time.monotonic()
     quiet = [] if sys.stderr.isatty() else ["-qq"]  # errors alone
-    command = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *quiet, *options]
+    command = [
+        PYTHON,
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--no-input",
+        *quiet,
+        *options,
+    ]
     if subprocess.run(command, cwd=ROOT, stdout=sys.stderr).returncode:
         raise SetupError(
-            f"pip could not install {what}; see above\nhint: `make setup` tries again, keeping what is there"
+            f"pip could not install {what}; see above\nhint: `make setup` tries again, keeping what"
+            " is there"
         )
     say(f"  installed {what} in {time.monotonic() - began:.0f} s")
 
@@ -187,7 +220,9 @@ def pinned(name: str) -> str:
 
 
 def digest_of_inputs() -> str:
-    """What a set-up depends on: this file, the lock, the seven packages' metadata, the place and the Python."""
+    """What a set-up depends on: this file, the lock, the seven packages' metadata, the place and
+    the Python.
+    """
     files = [Path(__file__), LOCK, *(ROOT / package / "pyproject.toml" for package in PACKAGES)]
     parts = [str(ROOT).encode(), sys.version.encode(), *(file.read_bytes() for file in files)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()

@@ -9,17 +9,31 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from proofloop import keys
+from proofloop.config.run_file import RunSpec, parse_runspec
 from proofloop.engine.base import Call, Engine, GenerationRequest
-from proofloop.engine.simulated import SimulatedEngine
-from proofloop.engine.simulated_answers import SimulatedSettings
-from proofloop.models import MANIFEST, publish_folder
-from proofloop.prompts.phrases import EVALUATION_INTRO, EVALUATION_SCORE, META_INTRO, META_SCORE
-from proofloop.records import Critique, Judgement, Label, Problem, Proof, Provenance, Sampling, Verdict
-from proofloop.runspec import RunSpec, parse_runspec
-from proofloop.runtime import Tools
+from proofloop.engine.simulated.answers import SimulatedSettings
+from proofloop.engine.simulated.engine import SimulatedEngine
+from proofloop.method.prompts.phrases import (
+    EVALUATION_INTRO,
+    EVALUATION_SCORE,
+    META_INTRO,
+    META_SCORE,
+)
+from proofloop.pipeline.embedded import create_run
+from proofloop.runs.model_registry import MANIFEST, publish_folder
+from proofloop.schema import keys
+from proofloop.schema.records import (
+    Critique,
+    Judgement,
+    Label,
+    Problem,
+    Proof,
+    Provenance,
+    Sampling,
+    Verdict,
+)
 from proofloop.store import LocalStore, Store, put_record
-from proofloop.walk import create_run
+from proofloop.worker.runtime import Tools
 
 RUN = "r1"
 PROOF = "p1-000"
@@ -49,7 +63,9 @@ def meta_evaluation(score: str = "1", analysis: str = "What it claims is there."
     return f"{META_INTRO}\n{analysis}\n\n{META_SCORE}\n\\boxed{{{score}}}"
 
 
-def answer(solution: str = "Let $n = 2k$.", score: str = "1", analysis: str = "Every step holds.") -> str:
+def answer(
+    solution: str = "Let $n = 2k$.", score: str = "1", analysis: str = "Every step holds."
+) -> str:
     """A generator's answer in its format."""
     return f"## Solution\n\n{solution}\n\n## Self Evaluation\n\n{evaluation(score, analysis)}"
 
@@ -63,9 +79,13 @@ def visible(page: str) -> str:
     return " ".join(" ".join(words).split())
 
 
-def judgement(index: int, score: float | None = 1.0, confirmed: bool | None = None, quality: float = 1.0) -> Judgement:
+def judgement(
+    index: int, score: float | None = 1.0, confirmed: bool | None = None, quality: float = 1.0
+) -> Judgement:
     verdict = MALFORMED if score is None else valid(score)
-    return Judgement(proof_id=PROOF, index=index, verdict=verdict, confirmed=confirmed, quality=quality)
+    return Judgement(
+        proof_id=PROOF, index=index, verdict=verdict, confirmed=confirmed, quality=quality
+    )
 
 
 PRAISED = valid(1.0)
@@ -88,7 +108,9 @@ def proof(verdict: Verdict = PRAISED, **changes: Any) -> Proof:
 
 def critique(index: int, verdict: Verdict, analysis: str = "") -> Critique:
     text = analysis or evaluation(f"{verdict.score:g}" if verdict.score is not None else "?")
-    return Critique(proof_id=PROOF, index=index, analysis=text, verdict=verdict, provenance=PROVENANCE)
+    return Critique(
+        proof_id=PROOF, index=index, analysis=text, verdict=verdict, provenance=PROVENANCE
+    )
 
 
 def label(score: float | None = 1.0, **changes: Any) -> Label:
@@ -117,20 +139,30 @@ def put_case(
     solution: str = "Let $n = 2k$.",
     scores: Sequence[float | None] = (0.5, 0.0, 1.0),
 ) -> None:
-    """An undecided proof of the run with its problem and critiques, of which only the first is confirmed."""
-    put_record(store, keys.problem(RUN, "p1"), Problem(id="p1", question="Prove that $2n$ is even."))
+    """An undecided proof of the run with its problem and critiques, of which only the first is
+    confirmed.
+    """
+    put_record(
+        store, keys.problem(RUN, "p1"), Problem(id="p1", question="Prove that $2n$ is even.")
+    )
     put_record(store, keys.proof(RUN, proof_id), proof(id=proof_id, solution=solution))
     for index, score in enumerate(scores):
         verdict = MALFORMED if score is None else valid(score)
         of_this = {"proof_id": proof_id}
-        put_record(store, keys.critique(RUN, proof_id, index), critique(index, verdict).model_copy(update=of_this))
+        put_record(
+            store,
+            keys.critique(RUN, proof_id, index),
+            critique(index, verdict).model_copy(update=of_this),
+        )
         judged = judgement(index, score, confirmed=index == 0 if score in (0.0, 0.5) else None)
         put_record(store, keys.judgement(RUN, proof_id, index), judged.model_copy(update=of_this))
     put_record(store, keys.label(RUN, proof_id), undecided_label(proof_id=proof_id))
 
 
 def runspec(name: str = RUN, **sections: Any) -> RunSpec:
-    """A run on the simulated engine: two nano problems with two proofs each, n = 4, m = 3, k = 2."""
+    """A run on the simulated engine: two nano problems with two proofs each, n = 4, m = 3, k =
+    2.
+    """
     fields: dict[str, Any] = {
         "name": name,
         "prompts": "math",
@@ -152,7 +184,9 @@ def model_folder(folder: Path, weights: bytes = b"weights") -> Path:
     folder.mkdir(parents=True)
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    entries = [{"name": name, "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()]
+    entries = [
+        {"name": name, "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
+    ]
     (folder / MANIFEST).write_text(json.dumps({"files": entries}))
     return folder
 
@@ -182,7 +216,9 @@ class CountingEngine:
         return [request.id.rpartition(":")[0] for request in self.requests]
 
 
-def workplace(root: Path, engine: Engine, spec: RunSpec | None = None, problems: Sequence[str] = ("p1",)) -> Tools:
+def workplace(
+    root: Path, engine: Engine, spec: RunSpec | None = None, problems: Sequence[str] = ("p1",)
+) -> Tools:
     """Tools over a fresh store that holds the run and its problems."""
     store, spec = LocalStore(root), spec or runspec()
     create_run(store, spec, resume=False)

@@ -14,35 +14,56 @@ from tests.integration.servers import broker, s3
 from tests.integration.triton_server import triton
 from tests.smollm2 import smollm2
 
-hypothesis.settings.register_profile("busy", deadline=None)  # how long a case takes says how busy the machine is
+hypothesis.settings.register_profile(
+    "busy", deadline=None
+)  # how long a case takes says how busy the machine is
 hypothesis.settings.load_profile("busy")
 
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what tests expect to the last digit is a CPU's; those of GPUs start processes
+os.environ["CUDA_VISIBLE_DEVICES"] = (
+    ""  # what tests expect to the last digit is a CPU's; those of GPUs start processes
+)
 
 __all__ = ["broker", "installation", "quiet_log", "s3", "smollm2", "triton"]
 
 
-MAY_BE_SKIPPED = ("custom resources are NOT checked", "no container: ", "has no stub for Python", "no GPU: ")
-"""What no package can mend: others' schemas, no right to make a namespace, a Python newer than Triton's, no GPU."""
+MAY_BE_SKIPPED = (
+    "custom resources are NOT checked",
+    "no container: ",
+    "has no stub for Python",
+    "no GPU: ",
+)
+"""What no package can mend: others' schemas, no right to make a namespace, a Python newer than
+Triton's, no GPU.
+"""
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """With PROOFLOOP_TEST_SKIPS=fail, as in CI, a green run means that every server was there and every test ran."""
+    """With PROOFLOOP_TEST_SKIPS=fail, as in CI, a green run means that every server was there and
+    every test ran.
+    """
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or os.environ.get("PROOFLOOP_TEST_SKIPS") != "fail":
         return
     skipped = [str(report.longrepr[2]) for report in reporter.stats.get("skipped", ())]
     if not all(any(reason in why for reason in MAY_BE_SKIPPED) for why in skipped):
-        reporter.write_line("PROOFLOOP_TEST_SKIPS=fail: this run fails for what was skipped, see below", red=True)
+        reporter.write_line(
+            "PROOFLOOP_TEST_SKIPS=fail: this run fails for what was skipped, see below", red=True
+        )
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(autouse=True, scope="session")
 def loggers_follow_their_settings() -> Iterator[None]:
-    """A logger that is cached keeps the settings of the first command that a test ran, and later ones see nothing."""
+    """A logger that is cached keeps the settings of the first command that a test ran, and later
+    ones see nothing.
+    """
     configure = structlog.configure
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(structlog, "configure", lambda **said: configure(**{**said, "cache_logger_on_first_use": False}))
+        patch.setattr(
+            structlog,
+            "configure",
+            lambda **said: configure(**{**said, "cache_logger_on_first_use": False}),
+        )
         yield
 
 
@@ -54,5 +75,7 @@ def quiet_log() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def _drop(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+def _drop(
+    logger: object, method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
     raise structlog.DropEvent

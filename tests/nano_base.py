@@ -1,4 +1,6 @@
-"""Where the nano base model lies, for tests that need a real model; they are skipped without the trainer's package."""
+"""Where the nano base model lies, for tests that need a real model; they are skipped without the
+trainer's package.
+"""
 
 from __future__ import annotations
 

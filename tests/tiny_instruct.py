@@ -1,6 +1,8 @@
-"""A tiny model of today's instruct architectures that answers each role's prompt in its format, with any score.
+"""A tiny model of today's instruct architectures that answers each role's prompt in its format,
+with any score.
 
-Random weights would never earn a reward. Each answer is one token of its vocabulary: that much is soon learnt.
+Random weights would never earn a reward. Each answer is one token of its vocabulary: that much is
+soon learnt.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
-from proofloop.curriculum import Consolidate
-from proofloop.prompts import load_pack
-from proofloop.records import Tokens
+from proofloop.config.curriculum_file import Consolidate
+from proofloop.method.prompts import load_pack
+from proofloop.schema.records import Tokens
 from proofloop_trainer.export import copy_model
 from proofloop_trainer.supervised import fine_tune
 from tests.builders import answer, evaluation, meta_evaluation
@@ -22,7 +24,8 @@ from tests.builders import answer, evaluation, meta_evaluation
 PACK = load_pack("math")
 PAD, TURN, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content']"
+    " }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 PROOF, CLAIM, SCORES = "Trivial.", "Step 1 is wrong.", ("0", "0.5", "1")
@@ -32,7 +35,9 @@ META_CRITIQUES = [meta_evaluation(score) for score in SCORES]
 
 
 def save_tiny_instruct(folder: Path, config_type: type[PretrainedConfig], **fields: object) -> Path:
-    """The model in bf16, as such models are published: it is trained in 32 bits, and its versions serve in 16."""
+    """The model in bf16, as such models are published: it is trained in 32 bits, and its versions
+    serve in 16.
+    """
     tokenizer = _tokenizer()
     config = config_type(
         vocab_size=len(tokenizer),
@@ -50,7 +55,9 @@ def save_tiny_instruct(folder: Path, config_type: type[PretrainedConfig], **fiel
     disable_progress_bar()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder / "random")
+        AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(
+            folder / "random"
+        )
     tokenizer.save_pretrained(folder / "random")
     how = Consolidate(batch=8, learning_rate=1e-2, epochs=10)
     fine_tune(folder / "random", folder / "taught", _lessons(tokenizer), how, 0)
@@ -63,7 +70,10 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     tokenizer, pieces = Tokenizer(models.BPE()), pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.pre_tokenizer, tokenizer.decoder = pieces, decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=1500, special_tokens=[PAD, TURN, END], initial_alphabet=pieces.alphabet(), show_progress=False
+        vocab_size=1500,
+        special_tokens=[PAD, TURN, END],
+        initial_alphabet=pieces.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator([prompt for prompt, _ in _exchanges("")], trainer)
     answers = [*PROOFS, *CRITIQUES, *META_CRITIQUES]
@@ -76,12 +86,16 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 def _lessons(tokenizer: PreTrainedTokenizerFast) -> list[Tokens]:
     """Every answer to every role's prompt, of a few problems."""
     lessons = []
-    for prompt, answers in (each for number in range(4) for each in _exchanges(f"Prove that {number} = {number}.")):
+    for prompt, answers in (
+        each for number in range(4) for each in _exchanges(f"Prove that {number} = {number}.")
+    ):
         turns = [{"role": "user", "content": prompt}]
         read = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
         for text in answers:
             said = (*tokenizer.encode(text), tokenizer.eos_token_id)
-            lessons.append(Tokens(prompt_ids=tuple(read), completion_ids=said, logprobs=(0.0,) * len(said)))
+            lessons.append(
+                Tokens(prompt_ids=tuple(read), completion_ids=said, logprobs=(0.0,) * len(said))
+            )
     return lessons
 
 

@@ -1,4 +1,5 @@
-"""Nano problems and grades as files, as if people had graded; and afterwards, what the exact checker says.
+"""Nano problems and grades as files, as if people had graded; and afterwards, what the exact
+checker says.
 
     python examples/iterate-files/nano_files.py make
     proofloop iterate examples/iterate-files/curriculum.toml
@@ -18,11 +19,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from proofloop.curriculum import load_curriculum
-from proofloop.domains.nano import NanoDomain, find_defects, parse_question, render_proof, score_of
-from proofloop.models import version_folder
-from proofloop.settings import load_settings
-from proofloop.standing import manifests
+from proofloop.config.curriculum_file import load_curriculum
+from proofloop.config.settings import load_settings
+from proofloop.curriculum.status import manifests
+from proofloop.method.domains.nano import (
+    NanoDomain,
+    find_defects,
+    parse_question,
+    render_proof,
+    score_of,
+)
+from proofloop.runs.model_registry import version_folder
 from proofloop.store import open_store
 from proofloop_trainer.nano.claims import imperfect_claims
 from proofloop_trainer.nano.demonstrations import render_critique
@@ -33,7 +40,9 @@ HERE = Path(__file__).parent
 SPLITS = ("train",) * 8 + ("validation", "test")
 
 
-def make(folder: Path = HERE, *, problems: int = 3000, proofs: int = 2000, analyses: int = 2000) -> None:
+def make(
+    folder: Path = HERE, *, problems: int = 3000, proofs: int = 2000, analyses: int = 2000
+) -> None:
     """Write problems.jsonl, proofs.jsonl and analyses.jsonl."""
     rows = {
         "problems": _problems(problems),
@@ -41,7 +50,9 @@ def make(folder: Path = HERE, *, problems: int = 3000, proofs: int = 2000, analy
         "analyses": itertools.islice(_analyses(), analyses),
     }
     for name, each in rows.items():
-        (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in each), "utf-8")
+        (folder / f"{name}.jsonl").write_text(
+            "".join(f"{json.dumps(row)}\n" for row in each), "utf-8"
+        )
 
 
 def _problems(count: int) -> Iterator[dict[str, Any]]:
@@ -92,7 +103,10 @@ def check() -> None:
     with tempfile.TemporaryDirectory() as cache:
         for name, version in versions.items():
             figures = measure(version_folder(store, Path(cache), version), problems=500)
-            print(f"{name:14} Pass@1 {figures.pass_at_1:.3f}  error of its own scores {figures.self_score_error:.3f}")
+            print(
+                f"{name:14} Pass@1 {figures.pass_at_1:.3f}  error of its own scores"
+                f" {figures.self_score_error:.3f}"
+            )
 
 
 if __name__ == "__main__":

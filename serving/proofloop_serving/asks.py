@@ -9,27 +9,43 @@ from typing import Any, Protocol
 
 from proofloop.engine.base import ChatMessage, FinishReason
 from proofloop.errors import CallRefused
-from proofloop.records import Sampling
+from proofloop.schema.records import Sampling
 
 
 def encode(
-    tokenizer: Any, prompt: str | Sequence[ChatMessage], template_values: Mapping[str, Any] = MappingProxyType({})
+    tokenizer: Any,
+    prompt: str | Sequence[ChatMessage],
+    template_values: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[int]:
-    """The token ids of a prompt: raw text unchanged, messages in the model's chat template. Raises CallRefused."""
+    """The token ids of a prompt: raw text unchanged, messages in the model's chat template. Raises
+    CallRefused.
+    """
     try:
         if isinstance(prompt, str):
             return list(tokenizer.encode(prompt))
         turns = [{"role": message.role, "content": message.content} for message in prompt]
-        filled = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False, **template_values)
+        filled = tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, return_dict=False, **template_values
+        )
         # TensorRT-LLM's tokenizer of DeepSeek-V3.2 returns text that contains all special tokens
-        return list(tokenizer.encode(filled, add_special_tokens=False) if isinstance(filled, str) else filled)
-    except Exception as error:  # without a template, or for turns that it refuses, any error may be raised
-        raise CallRefused(f"the tokenizer cannot read the prompt: {type(error).__name__}: {error}") from error
+        return list(
+            tokenizer.encode(filled, add_special_tokens=False)
+            if isinstance(filled, str)
+            else filled
+        )
+    except (
+        Exception
+    ) as error:  # without a template, or for turns that it refuses, any error may be raised
+        raise CallRefused(
+            f"the tokenizer cannot read the prompt: {type(error).__name__}: {error}"
+        ) from error
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One call. `prompt` is raw text, or messages for the model's chat template; `top_k` = 0 means all tokens."""
+    """One call. `prompt` is raw text, or messages for the model's chat template; `top_k` = 0 means
+    all tokens.
+    """
 
     id: str
     prompt: str | tuple[ChatMessage, ...]
@@ -43,7 +59,8 @@ class Ask:
 class Progress:
     """The state of a call. It has ended if there is a finish reason.
 
-    `cached_tokens`: how many prompt tokens came from the prompt cache. `seconds`: the engine's time for the call.
+    `cached_tokens`: how many prompt tokens came from the prompt cache. `seconds`: the engine's time
+      for the call.
     """
 
     text: str = ""
@@ -61,7 +78,8 @@ class RunningCall(Protocol):
     """A call that was submitted to an engine."""
 
     def progress(self, want_text: bool) -> Progress:
-        """The current state. `want_text` adds the text, which costs time; a call that has ended always has it.
+        """The current state. `want_text` adds the text, which costs time; a call that has ended
+        always has it.
 
         Raises EngineError if the call failed.
         """

@@ -1,7 +1,7 @@
 """Samples many answers at once from a Hugging Face causal language model by continuous batching.
 
-Rows join a running batch and leave it when they end. Each row has its own stream of random numbers, so its answer does
-not depend on the other rows. Identical prompts are read once.
+Rows join a running batch and leave it when they end. Each row has its own stream of random numbers,
+so its answer does not depend on the other rows. Identical prompts are read once.
 
 Shapes: B rows, T columns of the cache, V vocabulary, S steps of random numbers drawn ahead.
 """
@@ -17,14 +17,16 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from proofloop.engine.base import FinishReason
-from proofloop.records import Sampling
+from proofloop.schema.records import Sampling
 from proofloop_serving.kv_cache import can_join, joined, new_cache, trim_left
 from proofloop_serving.prompt_cache import PromptCache, ReadPrompts
 from proofloop_serving.routing import Recorder
 
 GREEDY_TEMPERATURE = 1e-5  # used for temperature 0: all probability on the best token
 STEPS_AHEAD = 64  # steps for which random numbers are drawn at once
-STEPS_BETWEEN_JOINS = 8  # joining copies the whole cache, so a few rows wait this many steps to join a large batch
+STEPS_BETWEEN_JOINS = (
+    8  # joining copies the whole cache, so a few rows wait this many steps to join a large batch
+)
 
 
 @dataclass(eq=False)
@@ -44,7 +46,9 @@ class Row:
     cached_tokens: int = 0  # prompt tokens that were read before for another row
     completion_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    experts: list[tuple[int, ...]] = field(default_factory=list)  # of all tokens but the last, which was never read
+    experts: list[tuple[int, ...]] = field(
+        default_factory=list
+    )  # of all tokens but the last, which was never read
     finish_reason: FinishReason | None = None
     stop_reason: str = ""
     seconds: float = 0.0
@@ -57,7 +61,9 @@ class Row:
         return self._uniforms.random(steps)
 
     def take(self, token: int, logprob: float, eos_ids: frozenset[int]) -> None:
-        """Add a token and end the row if there is a reason to. Does nothing if the row has ended."""
+        """Add a token and end the row if there is a reason to. Does nothing if the row has
+        ended.
+        """
         if self.finish_reason:
             return
         self.completion_ids.append(token)
@@ -75,7 +81,9 @@ class Row:
 
 @dataclass
 class _State:
-    """The model's state of the rows. Ended rows stay until dropping them is worth the copy of the cache."""
+    """The model's state of the rows. Ended rows stay until dropping them is worth the copy of the
+    cache.
+    """
 
     rows: list[Row]
     cache: DynamicCache
@@ -104,12 +112,16 @@ class Batch:
         prompt_tokens_kept: int = 0,
         tokens_per_pass: int | None = None,
     ) -> None:
-        """`prompt_tokens_kept`: size of the prompt cache. `tokens_per_pass`: limit of a forward pass over prompts."""
+        """`prompt_tokens_kept`: size of the prompt cache. `tokens_per_pass`: limit of a forward
+        pass over prompts.
+        """
         self._model = model
         self._eos_ids = eos_ids
         self._recorder = Recorder(model)
         self._can_join = can_join(new_cache(model.config))
-        self._tokens_per_pass = tokens_per_pass if self._can_join else None  # prompts read apart have to be joined
+        self._tokens_per_pass = (
+            tokens_per_pass if self._can_join else None
+        )  # prompts read apart have to be joined
         self.prompts = PromptCache(prompt_tokens_kept if self._can_join else 0)
         self._state: _State | None = None
         self._step = 0  # in the random numbers drawn ahead
@@ -131,11 +143,16 @@ class Batch:
             return True
         if not self._can_join:
             return False
-        return waiting * STEPS_BETWEEN_JOINS >= running or self._steps_since_join >= STEPS_BETWEEN_JOINS
+        return (
+            waiting * STEPS_BETWEEN_JOINS >= running
+            or self._steps_since_join >= STEPS_BETWEEN_JOINS
+        )
 
     @torch.inference_mode()
     def join(self, rows: Sequence[Row]) -> None:
-        """Read the prompts of these rows, each distinct prompt once, and add the rows to the batch."""
+        """Read the prompts of these rows, each distinct prompt once, and add the rows to the
+        batch.
+        """
         began = time.perf_counter()
         state = self._state if self.rows else None
         if state is None:
@@ -162,11 +179,17 @@ class Batch:
             state.uniforms_BS = _uniforms(state.rows, STEPS_AHEAD, self._model.device)
             self._step = 0
         tokens_B, logprobs_B = sample(
-            state.logits_BV, state.temperature_B, state.top_p_B, state.uniforms_BS[:, self._step], state.top_k_B
+            state.logits_BV,
+            state.temperature_B,
+            state.top_p_B,
+            state.uniforms_BS[:, self._step],
+            state.top_k_B,
         )
         self._step += 1
         self._steps_since_join += 1
-        for row, token, logprob in zip(state.rows, tokens_B.tolist(), logprobs_B.tolist(), strict=True):
+        for row, token, logprob in zip(
+            state.rows, tokens_B.tolist(), logprobs_B.tolist(), strict=True
+        ):
             row.take(token, logprob, self._eos_ids)
         self._advance(state, tokens_B)
         seconds = (time.perf_counter() - began) / len(running)
@@ -175,7 +198,9 @@ class Batch:
         return [row for row in running if row.finish_reason]
 
     def _advance(self, state: _State, tokens_B: torch.Tensor) -> None:
-        """Read one more token of each row. Drops the ended rows first if they are at least half of all."""
+        """Read one more token of each row. Drops the ended rows first if they are at least half of
+        all.
+        """
         running = [place for place, row in enumerate(state.rows) if row.finish_reason is None]
         if not running:
             self._state = None
@@ -191,10 +216,15 @@ class Batch:
                     row.experts.append(tuple(experts))
 
     def _read(self, rows: Sequence[Row]) -> list[tuple[list[int], ReadPrompts]]:
-        """Read the new prompts. Returns the readings with the places of the rows whose prompts they hold."""
-        fresh = dict.fromkeys(row.prompt_ids for row in rows if self.prompts.find(row.prompt_ids) is None)
+        """Read the new prompts. Returns the readings with the places of the rows whose prompts they
+        hold.
+        """
+        fresh = dict.fromkeys(
+            row.prompt_ids for row in rows if self.prompts.find(row.prompt_ids) is None
+        )
         newly_read = [
-            read_prompts(self._model, prompts, self._recorder) for prompts in passes(list(fresh), self._tokens_per_pass)
+            read_prompts(self._model, prompts, self._recorder)
+            for prompts in passes(list(fresh), self._tokens_per_pass)
         ]
         new = {prompt: read for read in newly_read for prompt in read.places}
         parts: dict[int, tuple[list[int], ReadPrompts]] = {}
@@ -224,7 +254,9 @@ class Batch:
             temperature_B=torch.tensor(
                 [max(row.sampling.temperature, GREEDY_TEMPERATURE) for row in rows], device=device
             ),
-            top_p_B=torch.tensor([row.sampling.top_p for row in rows], device=device, dtype=torch.float64),
+            top_p_B=torch.tensor(
+                [row.sampling.top_p for row in rows], device=device, dtype=torch.float64
+            ),
             top_k_B=torch.tensor([row.top_k for row in rows], device=device),
             uniforms_BS=torch.nn.functional.pad(uniforms_BS, (self._step, 0)),
         )
@@ -238,10 +270,15 @@ class Batch:
             trim_left(old.cache, unused)
             old.mask_BT = old.mask_BT[:, unused:]
         width = max(old.mask_BT.shape[1], new.mask_BT.shape[1])
-        masks = [torch.nn.functional.pad(each.mask_BT, (width - each.mask_BT.shape[1], 0)) for each in (old, new)]
+        masks = [
+            torch.nn.functional.pad(each.mask_BT, (width - each.mask_BT.shape[1], 0))
+            for each in (old, new)
+        ]
         names = ("logits_BV", "temperature_B", "top_p_B", "top_k_B", "uniforms_BS")
         tensors = {name: torch.cat([getattr(old, name), getattr(new, name)]) for name in names}
-        return _State(old.rows + new.rows, joined(old.cache, new.cache), torch.cat(masks), **tensors)
+        return _State(
+            old.rows + new.rows, joined(old.cache, new.cache), torch.cat(masks), **tensors
+        )
 
 
 def decode(model: PreTrainedModel, rows: Sequence[Row], eos_ids: frozenset[int]) -> None:
@@ -272,7 +309,9 @@ def sample(
         probabilities_BV = _nucleus(probabilities_BV, top_p_B)
     cumulative_BV = probabilities_BV.cumsum(-1)
     reached_B1 = uniforms_B[:, None] * cumulative_BV[:, -1:]
-    tokens_B1 = torch.searchsorted(cumulative_BV, reached_B1, right=True).clamp(max=logits_BV.shape[1] - 1)
+    tokens_B1 = torch.searchsorted(cumulative_BV, reached_B1, right=True).clamp(
+        max=logits_BV.shape[1] - 1
+    )
     return tokens_B1[:, 0], probabilities_BV.gather(1, tokens_B1)[:, 0].log()
 
 
@@ -281,12 +320,16 @@ def _likeliest(logits_BV: torch.Tensor, top_k_B: torch.Tensor) -> torch.Tensor:
     order_BV = logits_BV.argsort(dim=-1, descending=True, stable=True)
     limit_B1 = torch.where(top_k_B > 0, top_k_B, logits_BV.shape[1])[:, None]
     ranks_V = torch.arange(logits_BV.shape[1], device=logits_BV.device)
-    is_out_BV = torch.zeros_like(logits_BV, dtype=torch.bool).scatter_(1, order_BV, ranks_V >= limit_B1)
+    is_out_BV = torch.zeros_like(logits_BV, dtype=torch.bool).scatter_(
+        1, order_BV, ranks_V >= limit_B1
+    )
     return logits_BV.masked_fill(is_out_BV, -torch.inf)
 
 
 def _nucleus(probabilities_BV: torch.Tensor, top_p_B: torch.Tensor) -> torch.Tensor:
-    """Keep the smallest set of the likeliest tokens whose probability reaches top_p, and renormalise."""
+    """Keep the smallest set of the likeliest tokens whose probability reaches top_p, and
+    renormalise.
+    """
     ordered_BV, order_BV = probabilities_BV.sort(dim=-1, descending=True, stable=True)
     before_BV = ordered_BV.cumsum(-1) - ordered_BV
     ordered_BV = ordered_BV.masked_fill(before_BV >= top_p_B[:, None], 0.0)
@@ -295,7 +338,9 @@ def _nucleus(probabilities_BV: torch.Tensor, top_p_B: torch.Tensor) -> torch.Ten
 
 
 def passes(prompts: Sequence[tuple[int, ...]], tokens: int | None) -> list[list[tuple[int, ...]]]:
-    """Group prompts of similar length so that each group has at most `tokens` padded tokens, or a single prompt."""
+    """Group prompts of similar length so that each group has at most `tokens` padded tokens, or a
+    single prompt.
+    """
     groups: list[list[tuple[int, ...]]] = []
     for prompt in sorted(prompts, key=len, reverse=True):
         if groups and (tokens is None or (len(groups[-1]) + 1) * len(groups[-1][0]) <= tokens):
@@ -305,11 +350,17 @@ def passes(prompts: Sequence[tuple[int, ...]], tokens: int | None) -> list[list[
     return groups
 
 
-def read_prompts(model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], recorder: Recorder) -> ReadPrompts:
+def read_prompts(
+    model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], recorder: Recorder
+) -> ReadPrompts:
     """Read distinct prompts in one forward pass, padded on the left."""
     width = max(map(len, prompts))
-    tokens = torch.tensor([(0,) * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
-    mask = torch.tensor([(0,) * (width - len(each)) + (1,) * len(each) for each in prompts], device=model.device)
+    tokens = torch.tensor(
+        [(0,) * (width - len(prompt)) + prompt for prompt in prompts], device=model.device
+    )
+    mask = torch.tensor(
+        [(0,) * (width - len(each)) + (1,) * len(each) for each in prompts], device=model.device
+    )
     cache = new_cache(model.config)
     logits = _forward(model, tokens, mask, cache)
     places = {prompt: place for place, prompt in enumerate(prompts)}
@@ -320,7 +371,9 @@ def _uniforms(rows: Sequence[Row], steps: int, device: torch.device) -> torch.Te
     return torch.from_numpy(np.stack([row.draw(steps) for row in rows])).to(device)
 
 
-def _forward(model: PreTrainedModel, tokens: torch.Tensor, mask_BT: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
+def _forward(
+    model: PreTrainedModel, tokens: torch.Tensor, mask_BT: torch.Tensor, cache: DynamicCache
+) -> torch.Tensor:
     """The logits [B, V] of the last position. Positions count only real tokens."""
     positions = (mask_BT.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
     output = model(

@@ -1,7 +1,8 @@
-"""The in-process engine: samples any Hugging Face causal language model from a local folder in batches, in one thread.
+"""The in-process engine: samples any Hugging Face causal language model from a local folder in
+batches, in one thread.
 
-Calls join the running batch of their model and leave it when they end. A model version is loaded at its first call. An
-invalid call fails alone, and the engine continues.
+Calls join the running batch of their model and leave it when they end. A model version is loaded at
+its first call. An invalid call fails alone, and the engine continues.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from proofloop.engine.base import Generation, GenerationRequest
 from proofloop.engine.settings import read_settings
 from proofloop.errors import CallRefused, EngineError, NotFound, StoreError
-from proofloop.records import Tokens
+from proofloop.schema.records import Tokens
 from proofloop_serving.decoding import Batch, Row
 from proofloop_serving.loading import LoadedModel, load_model
 from proofloop_serving.settings import LocalSettings
@@ -39,8 +40,8 @@ Resolve = Callable[[str], Path]
 class Options:
     """Further options of a call to this engine beyond a GenerationRequest.
 
-    `prompt` is raw text that replaces the messages; `top_k` = 0 means all tokens; `when_done` is called when the call
-    ends.
+    `prompt` is raw text that replaces the messages; `top_k` = 0 means all tokens; `when_done` is
+    called when the call ends.
     """
 
     prompt: str = ""
@@ -51,7 +52,9 @@ class Options:
 
 @dataclass(eq=False)
 class LocalCall:
-    """A call of the in-process engine. `row` is set when the call starts; other threads may read its progress."""
+    """A call of the in-process engine. `row` is set when the call starts; other threads may read
+    its progress.
+    """
 
     request: GenerationRequest
     options: Options
@@ -103,13 +106,17 @@ class LocalEngine:
         return call
 
     def load(self, name: str) -> LoadedModel:
-        """Load a model now. Only before the first call: models belong to the engine's thread. Raises EngineError."""
+        """Load a model now. Only before the first call: models belong to the engine's thread.
+        Raises EngineError.
+        """
         return self._model(name).loaded
 
     def counts(self) -> tuple[int, int]:
         """The numbers of running and of waiting calls."""
         with self._changed:
-            return sum(len(served.calls) for served in list(self._models.values())), self._num_waiting()
+            return sum(
+                len(served.calls) for served in list(self._models.values())
+            ), self._num_waiting()
 
     def close(self) -> None:
         """Fail the waiting calls, cancel the running ones, and end the thread."""
@@ -131,7 +138,9 @@ class LocalEngine:
                     self._guarded(name, [], lambda name=name: _step(self._models[name]))
 
     def _guarded(self, name: str, calls: Sequence[LocalCall], work: Callable[[], None]) -> None:
-        """Do some work for one model. If it fails, these calls and the model's running calls fail too."""
+        """Do some work for one model. If it fails, these calls and the model's running calls fail
+        too.
+        """
         try:
             work()
             return
@@ -139,9 +148,13 @@ class LocalEngine:
             failure = error
         except torch.OutOfMemoryError as error:
             failure = EngineError(f"out of memory: {error}", retryable=True)
-            self._max_batch = max(1, self._max_batch // 2)  # otherwise the retries would fail in the same way
+            self._max_batch = max(
+                1, self._max_batch // 2
+            )  # otherwise the retries would fail in the same way
             log.warning("out_of_memory", model=name, max_batch=self._max_batch)
-        except Exception as error:  # a model's code may raise anything, and the thread must survive it
+        except (
+            Exception
+        ) as error:  # a model's code may raise anything, and the thread must survive it
             failure = EngineError(f"{type(error).__name__}: {error}", retryable=False)
         running = []
         if served := self._models.get(name):
@@ -167,7 +180,9 @@ class LocalEngine:
         return sum(map(len, self._waiting.values()))
 
     def _gather(self) -> dict[str, list[LocalCall]]:
-        """The waiting calls that can start now, by model: as many as fit, if the batch wants them."""
+        """The waiting calls that can start now, by model: as many as fit, if the batch wants
+        them.
+        """
         with self._changed:
             chosen: dict[str, list[LocalCall]] = {}
             for name, waiting in list(self._waiting.items()):
@@ -188,7 +203,10 @@ class LocalEngine:
         if not wanted:
             return
         served = self._model(name)
-        rows = {self._row(call, served.loaded, prompt): call for call, prompt in _encoded(wanted, served.loaded)}
+        rows = {
+            self._row(call, served.loaded, prompt): call
+            for call, prompt in _encoded(wanted, served.loaded)
+        }
         _fail_oversized(rows, served.loaded)
         if rows:
             served.batch.join(list(rows))
@@ -196,7 +214,9 @@ class LocalEngine:
             self._forget_prompts()
 
     def _model(self, name: str) -> _Served:
-        """The loaded model. Raises EngineError, retryable if the store is unavailable or memory is short."""
+        """The loaded model. Raises EngineError, retryable if the store is unavailable or memory is
+        short.
+        """
         if name not in self._models:
             self._make_room(self._settings.models_kept - 1)
             self._models[name] = self._load(name)
@@ -204,29 +224,45 @@ class LocalEngine:
         return self._models[name]
 
     def _load(self, name: str) -> _Served:
-        """Load a model; if memory is short, unload the idle models and try once more. Raises EngineError."""
+        """Load a model; if memory is short, unload the idle models and try once more. Raises
+        EngineError.
+        """
         folder = self._find(name)
         settings = self._settings
         problem = ""
         for _ in range(2):
             try:
                 loaded = load_model(folder)
-                batch = Batch(loaded.model, loaded.eos_ids, settings.prompt_tokens_kept, settings.tokens_per_pass)
+                batch = Batch(
+                    loaded.model,
+                    loaded.eos_ids,
+                    settings.prompt_tokens_kept,
+                    settings.tokens_per_pass,
+                )
                 return _Served(loaded, batch)
             except torch.OutOfMemoryError as error:
                 problem = str(error)
-            self._make_room(0)  # not in the handler: the error's frames still hold the loaded tensors
-        raise EngineError(f"no memory for {name!r} beside {len(self._models)} busy models: {problem}", retryable=True)
+            self._make_room(
+                0
+            )  # not in the handler: the error's frames still hold the loaded tensors
+        raise EngineError(
+            f"no memory for {name!r} beside {len(self._models)} busy models: {problem}",
+            retryable=True,
+        )
 
     def _make_room(self, kept: int) -> None:
-        """Unload the least recently used idle models until `kept` models are left or none is idle."""
+        """Unload the least recently used idle models until `kept` models are left or none is
+        idle.
+        """
         idle = [name for name, served in self._models.items() if not served.calls]
         for name in idle[: max(0, len(self._models) - kept)]:
             del self._models[name]
         torch.cuda.empty_cache()
 
     def _forget_prompts(self) -> None:
-        """Limit the cached prompts of all models together; those of the least recently used model go first."""
+        """Limit the cached prompts of all models together; those of the least recently used model
+        go first.
+        """
         kept = [served.batch.prompts for served in self._models.values()]
         excess = sum(prompts.tokens for prompts in kept) - self._settings.prompt_tokens_kept
         for prompts in kept:
@@ -237,7 +273,9 @@ class LocalEngine:
             return self._resolve(name)
         except StoreError as error:
             is_retryable = not isinstance(error, NotFound)
-            raise EngineError(f"cannot fetch model {name!r}: {error}", retryable=is_retryable) from error
+            raise EngineError(
+                f"cannot fetch model {name!r}: {error}", retryable=is_retryable
+            ) from error
 
     def _row(self, call: LocalCall, loaded: LoadedModel, prompt_ids: tuple[int, ...]) -> Row:
         sampling = call.request.sampling
@@ -263,8 +301,12 @@ def _prompt(call: LocalCall) -> str | tuple[Any, ...]:
     return call.options.prompt or call.request.messages
 
 
-def _encoded(calls: Sequence[LocalCall], loaded: LoadedModel) -> Iterator[tuple[LocalCall, tuple[int, ...]]]:
-    """Each call with its prompt's token ids; identical prompts are encoded once. Fails calls with invalid prompts."""
+def _encoded(
+    calls: Sequence[LocalCall], loaded: LoadedModel
+) -> Iterator[tuple[LocalCall, tuple[int, ...]]]:
+    """Each call with its prompt's token ids; identical prompts are encoded once. Fails calls with
+    invalid prompts.
+    """
     known: dict[str | tuple[Any, ...], tuple[int, ...]] = {}
     for call in calls:
         prompt = _prompt(call)
@@ -280,7 +322,9 @@ def _step(served: _Served) -> None:
     """Sample one more token for each call of a model, and answer the calls that ended with it."""
     ended = served.batch.step()
     for row in ended:
-        answer = _generation(served.calls[row], served.loaded, row)  # before `pop`: _guarded fails the calls in `calls`
+        answer = _generation(
+            served.calls[row], served.loaded, row
+        )  # before `pop`: _guarded fails the calls in `calls`
         served.calls.pop(row).future.set_result(answer)
 
 
@@ -295,7 +339,9 @@ def _fail_oversized(rows: dict[Row, LocalCall], loaded: LoadedModel) -> None:
     for row, call in list(rows.items()):
         if row.max_tokens < 1:
             context = f"the model's context has {loaded.max_length}"
-            problem = f"a prompt of {len(row.prompt_ids)} tokens leaves no room for an answer: {context}"
+            problem = (
+                f"a prompt of {len(row.prompt_ids)} tokens leaves no room for an answer: {context}"
+            )
             _fail([call], CallRefused(problem))
             del rows[row]
 

@@ -1,4 +1,6 @@
-"""A KV cache with spare room. Without it, the cache is copied for each token, which takes most of the time on a CPU."""
+"""A KV cache with spare room. Without it, the cache is copied for each token, which takes most of
+the time on a CPU.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,16 @@ SPARE_TOKENS = 64
 def new_cache(config: PretrainedConfig) -> DynamicCache:
     """An empty cache for this model, with its plain layers replaced by growing ones."""
     cache = DynamicCache(config=config)
-    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [
+        GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
+    ]
     return cache
 
 
 class GrowingLayer(DynamicLayer):
-    """`keys` and `values` are views of the filled part of two buffers [batch, heads, tokens, width]."""
+    """`keys` and `values` are views of the filled part of two buffers [batch, heads, tokens,
+    width].
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +68,9 @@ def _enlarged(past: torch.Tensor, states: torch.Tensor, tokens: int) -> torch.Te
 
 
 def can_join(cache: DynamicCache) -> bool:
-    """Whether rows of another cache can be joined to this one: not if a layer keeps a window or a state."""
+    """Whether rows of another cache can be joined to this one: not if a layer keeps a window or a
+    state.
+    """
     return all(type(layer) is GrowingLayer for layer in cache.layers)
 
 
@@ -83,7 +91,9 @@ def joined(first: DynamicCache, second: DynamicCache) -> DynamicCache:
 
 
 def _stacked(upper: torch.Tensor, lower: torch.Tensor, width: int) -> torch.Tensor:
-    stacked = upper.new_zeros(upper.shape[0] + lower.shape[0], upper.shape[1], width, upper.shape[3])
+    stacked = upper.new_zeros(
+        upper.shape[0] + lower.shape[0], upper.shape[1], width, upper.shape[3]
+    )
     stacked[: upper.shape[0], :, width - upper.shape[2] :] = upper
     stacked[upper.shape[0] :, :, width - lower.shape[2] :] = lower
     return stacked

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from proofloop.engine.base import ChatMessage
@@ -17,7 +22,9 @@ from proofloop_serving.asks import encode
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A loaded model version; `max_length` is the context length in tokens, prompt and answer together."""
+    """A loaded model version; `max_length` is the context length in tokens, prompt and answer
+    together.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -25,7 +32,9 @@ class LoadedModel:
     max_length: int
 
     def encode(self, prompt: str | Sequence[ChatMessage]) -> tuple[int, ...]:
-        """The token ids of a prompt: raw text unchanged, messages in the model's chat template. Raises CallRefused."""
+        """The token ids of a prompt: raw text unchanged, messages in the model's chat template.
+        Raises CallRefused.
+        """
         return tuple(encode(self.tokenizer, prompt))
 
 
@@ -36,7 +45,8 @@ def load_model(folder: Path) -> LoadedModel:
     """
     if not (folder / "config.json").is_file():
         raise EngineError(
-            f"{folder} is not a model folder: it has no config.json (to download a model from the Hugging Face hub:"
+            f"{folder} is not a model folder: it has no config.json (to download a model from the"
+            " Hugging Face hub:"
             " hf download OWNER/NAME --local-dir FOLDER)",
             retryable=False,
         )
@@ -47,15 +57,21 @@ def load_model(folder: Path) -> LoadedModel:
             folder, local_files_only=True, dtype="auto", output_loading_info=True
         )
     except Exception as error:  # a corrupt file can make the loaders raise anything
-        raise EngineError(f"model folder {folder} cannot be loaded: {error}", retryable=False) from error
+        raise EngineError(
+            f"model folder {folder} cannot be loaded: {error}", retryable=False
+        ) from error
     if missing := sorted(report["missing_keys"]):
-        raise EngineError(f"weights are missing in model folder {folder}: {missing[:3]}", retryable=False)
+        raise EngineError(
+            f"weights are missing in model folder {folder}: {missing[:3]}", retryable=False
+        )
     model.eval().to(_device())
     return LoadedModel(model, tokenizer, _eos_ids(model, tokenizer), _max_length(model))
 
 
 def _device() -> torch.device:
-    """The GPU with the most free memory, so that models in separate processes spread over the GPUs; else the CPU."""
+    """The GPU with the most free memory, so that models in separate processes spread over the GPUs;
+    else the CPU.
+    """
     if not torch.cuda.is_available():
         return torch.device("cpu")
     gpus = range(torch.cuda.device_count())

@@ -1,4 +1,6 @@
-"""Opens a version for serving: finds its files, reads the settings, and loads the engine that they name."""
+"""Opens a version for serving: finds its files, reads the settings, and loads the engine that they
+name.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,9 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from proofloop.config.settings import load_settings as load_places
 from proofloop.errors import ConfigError
-from proofloop.models import verify_version, version_folder
-from proofloop.settings import load_settings as load_places
+from proofloop.runs.model_registry import verify_version, version_folder
 from proofloop.store import LocalStore, open_store
 from proofloop_serving.asks import ServingEngine
 from proofloop_serving.settings import TransformersSettings, load_settings
@@ -31,7 +33,9 @@ def open_serving(version: str, settings_name: str) -> ServingEngine:
 
 
 def _model_folder(version: str) -> Path:
-    """The folder of a version: a run's version in the store, an installed model, a folder, or a model on the hub."""
+    """The folder of a version: a run's version in the store, an installed model, a folder, or a
+    model on the hub.
+    """
     places = load_places()
     store = open_store(places)
     if version.startswith("runs/") and isinstance(store, LocalStore):
@@ -44,4 +48,6 @@ def _model_folder(version: str) -> Path:
     try:
         return Path(snapshot_download(version, allow_patterns=list(MODEL_FILES)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ConfigError(f"{version!r} is not a folder here and cannot be loaded from the hub: {error}") from error
+        raise ConfigError(
+            f"{version!r} is not a folder here and cannot be loaded from the hub: {error}"
+        ) from error

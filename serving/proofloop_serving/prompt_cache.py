@@ -1,4 +1,6 @@
-"""A cache of the prompts that a model has read, so that the n critiques of a proof read their common prompt once."""
+"""A cache of the prompts that a model has read, so that the n critiques of a proof read their
+common prompt once.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from transformers import DynamicCache
 
 @dataclass(frozen=True, eq=False)
 class ReadPrompts:
-    """Prompts that were read together, with their places in the tensors. The tensors are never written to."""
+    """Prompts that were read together, with their places in the tensors. The tensors are never
+    written to.
+    """
 
     places: dict[tuple[int, ...], int]
     cache: DynamicCache
@@ -29,7 +33,9 @@ class ReadPrompts:
 
 
 class PromptCache:
-    """Keeps up to `tokens_kept` tokens of prompts, padding included, and drops the oldest. For one thread."""
+    """Keeps up to `tokens_kept` tokens of prompts, padding included, and drops the oldest. For one
+    thread.
+    """
 
     def __init__(self, tokens_kept: int) -> None:
         self._tokens_kept = tokens_kept
@@ -53,7 +59,9 @@ class PromptCache:
         return sum(read.mask_BT.numel() for read in self._kept)
 
     def forget(self, tokens: int) -> int:
-        """Drop the oldest prompts until at least `tokens` tokens are gone or none is left; returns how many went."""
+        """Drop the oldest prompts until at least `tokens` tokens are gone or none is left; returns
+        how many went.
+        """
         gone = 0
         while gone < tokens and self._kept:
             oldest = self._kept.popleft()

@@ -1,7 +1,8 @@
-"""Records the experts that a mixture of experts chooses for each token in sampling, so that training can replay them.
+"""Records the experts that a mixture of experts chooses for each token in sampling, so that
+training can replay them.
 
-Rounding differences between sampler and trainer sometimes change the choice of experts, and then the token's
-probability jumps.
+Rounding differences between sampler and trainer sometimes change the choice of experts, and then
+the token's probability jumps.
 
 Legend: B rows, T positions, E = L * K (K experts in each of the L layers with a router).
 """
@@ -14,7 +15,11 @@ from torch import nn
 
 def routers(model: nn.Module) -> list[nn.Module]:
     """The modules of a transformers model that choose experts, in the order of its layers."""
-    return [module for module in model.modules() if hasattr(module, "top_k") and "Router" in type(module).__name__]
+    return [
+        module
+        for module in model.modules()
+        if hasattr(module, "top_k") and "Router" in type(module).__name__
+    ]
 
 
 class Recorder:
@@ -29,10 +34,16 @@ class Recorder:
         self._chosen.append(output[-1])  # logits, weights, choice
 
     def take(self, rows: int) -> torch.Tensor | None:
-        """The recorded choices [B, T, E], which are then cleared; None for a model without routers."""
+        """The recorded choices [B, T, E], which are then cleared; None for a model without
+        routers.
+        """
         chosen = self._chosen
         self._chosen = []
-        return torch.cat([each.view(rows, -1, each.shape[-1]) for each in chosen], dim=-1) if chosen else None
+        return (
+            torch.cat([each.view(rows, -1, each.shape[-1]) for each in chosen], dim=-1)
+            if chosen
+            else None
+        )
 
     def forget(self) -> None:
         """Drop the choices of a forward pass that failed."""

@@ -26,15 +26,22 @@ class DecoderSettings(BaseModel):
     max_batch: int = Field(256, ge=1, description="the most calls of a model in one batch")
     threads: int = Field(1, ge=1, description="CPU threads of torch")
     tokens_per_pass: int = Field(
-        16_384, ge=1, description="the most padded prompt tokens in a forward pass; a longer prompt is a pass alone"
+        16_384,
+        ge=1,
+        description="the most padded prompt tokens in a forward pass; a longer prompt is a"
+        " pass alone",
     )
-    prompt_tokens_kept: int = Field(32_768, ge=0, description="the prompt cache's size in tokens, over all models")
+    prompt_tokens_kept: int = Field(
+        32_768, ge=0, description="the prompt cache's size in tokens, over all models"
+    )
 
 
 class LocalSettings(DecoderSettings):
     """Settings of the engine `local`, which may serve several models in this process."""
 
-    models_kept: int = Field(4, ge=1, description="the most loaded models; the least recently used idle one goes first")
+    models_kept: int = Field(
+        4, ge=1, description="the most loaded models; the least recently used idle one goes first"
+    )
 
 
 class TransformersSettings(DecoderSettings):
@@ -44,7 +51,9 @@ class TransformersSettings(DecoderSettings):
 
 
 class TensorRTSettings(BaseModel):
-    """Settings of TensorRT-LLM; `llm` is passed to `tensorrt_llm.LLM(model=..., **llm)` unchanged."""
+    """Settings of TensorRT-LLM; `llm` is passed to `tensorrt_llm.LLM(model=..., **llm)`
+    unchanged.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -71,8 +80,12 @@ def load_settings(name: str) -> Settings:
         found = f"it has {known}" if known else "it has no settings files"
         raise ConfigError(f"no settings file {name!r} in {folder}: {found}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"settings file {name!r} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(
+            f"settings file {name!r} is not valid YAML: {' '.join(str(error).split())}"
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"][1:])) or "engine"
-        raise ConfigError(f"settings {name!r}: {where} = {first['input']!r}: {first['msg']}") from error
+        raise ConfigError(
+            f"settings {name!r}: {where} = {first['input']!r}: {first['msg']}"
+        ) from error

@@ -1,8 +1,9 @@
 """The engine `tensorrt_llm` inside Triton: the LLM API of TensorRT-LLM 1.2 (PyTorch workflow).
 
-Written against the published sources of NVIDIA/TensorRT-LLM, release 1.2: tensorrt_llm/llmapi/llm.py (LLM,
-RequestOutput), tensorrt_llm/sampling_params.py, tensorrt_llm/executor/result.py (CompletionOutput), and
-triton_backend/all_models/llmapi. It has not run on a GPU yet.
+Written against the published sources of NVIDIA/TensorRT-LLM, release 1.2:
+tensorrt_llm/llmapi/llm.py (LLM, RequestOutput), tensorrt_llm/sampling_params.py,
+tensorrt_llm/executor/result.py (CompletionOutput), and triton_backend/all_models/llmapi. It has not
+run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from proofloop_serving.settings import TensorRTSettings
 
 
 class TensorRTCall:
-    """A call of the LLM API. The engine's event loop replaces `latest` as a whole, so any thread can read it."""
+    """A call of the LLM API. The engine's event loop replaces `latest` as a whole, so any thread
+    can read it.
+    """
 
     def __init__(self, when_done: Callable[[], None]) -> None:
         self.when_done = when_done
@@ -40,11 +43,14 @@ class TensorRTCall:
     def cancel(self) -> None:
         self.cancel_asked = True
         if self.output is not None and not self.latest.finish_reason:
-            self.output.abort()  # RequestOutput.abort frees the slot; the last output has the finish reason "cancelled"
+            # RequestOutput.abort frees the slot; the last output has the finish reason "cancelled"
+            self.output.abort()
 
 
 class TensorRTEngine:
-    """A model version on TensorRT-LLM. One event loop in a thread reads the outputs of all calls."""
+    """A model version on TensorRT-LLM. One event loop in a thread reads the outputs of all
+    calls.
+    """
 
     def __init__(self, folder: Path, settings: TensorRTSettings) -> None:
         # Imported here because the import starts MPI and CUDA, which only this engine needs.
@@ -53,13 +59,19 @@ class TensorRTEngine:
         self._sampling_params = SamplingParams
         try:
             self._llm = LLM(model=str(folder), **settings.llm)
-        except Exception as error:  # a bad setting or checkpoint can make the loaders raise anything
-            raise EngineError(f"TensorRT-LLM cannot load {folder}: {error}", retryable=False) from error
+        except (
+            Exception
+        ) as error:  # a bad setting or checkpoint can make the loaders raise anything
+            raise EngineError(
+                f"TensorRT-LLM cannot load {folder}: {error}", retryable=False
+            ) from error
         self._tokenizer = self._llm.tokenizer
         self._settings = settings
         self._running = 0
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="tensorrt-outputs", daemon=True)
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="tensorrt-outputs", daemon=True
+        )
         self._thread.start()
 
     def begin(self, ask: Ask, when_done: Callable[[], None]) -> TensorRTCall:
@@ -72,7 +84,9 @@ class TensorRTEngine:
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
     def counts(self) -> tuple[int, int]:
-        """All calls count as running: the LLM API does not tell which ones wait in its scheduler."""
+        """All calls count as running: the LLM API does not tell which ones wait in its
+        scheduler.
+        """
         return self._running, 0
 
     def close(self) -> None:
@@ -90,14 +104,17 @@ class TensorRTEngine:
             top_k=1 if is_greedy else ask.top_k or None,
             seed=ask.seed,
             stop=list(ask.stop) or None,
-            logprobs=1 if self._gives_logprobs(ask) else None,  # with 1, both samplers include the sampled token
+            logprobs=1
+            if self._gives_logprobs(ask)
+            else None,  # with 1, both samplers include the sampled token
         )
 
     def _gives_logprobs(self, ask: Ask) -> bool:
         """Whether to request log-probabilities.
 
-        TensorRT-LLM's default sampler computes them before temperature, top_p and top_k; with any of these, they are
-        not those of the sampled distribution. With speculation, a call that requests them crashes the engine.
+        TensorRT-LLM's default sampler computes them before temperature, top_p and top_k; with any
+        of these, they are not those of the sampled distribution. With speculation, a call that
+        requests them crashes the engine.
         """
         is_plain = ask.sampling.temperature == 1 and ask.sampling.top_p == 1 and not ask.top_k
         return is_plain and not self._settings.llm.get("speculative_config")
@@ -111,17 +128,25 @@ class TensorRTEngine:
                 call.output.abort()
             async for output in call.output:
                 call.latest = _progress(call, output, prompt_ids, time.monotonic() - began)
-        except ValueError as error:  # from LLM._check_arguments, for example for a prompt that is too long
+        except (
+            ValueError
+        ) as error:  # from LLM._check_arguments, for example for a prompt that is too long
             call.failure = CallRefused(str(error))
         except Exception as error:  # the engine died or was shut down under the call
-            call.failure = EngineError(f"TensorRT-LLM: {type(error).__name__}: {error}", retryable=True)
+            call.failure = EngineError(
+                f"TensorRT-LLM: {type(error).__name__}: {error}", retryable=True
+            )
         finally:
             self._running -= 1
             call.when_done()
 
 
-def _progress(call: TensorRTCall, output: Any, prompt_ids: Sequence[int], seconds: float) -> Progress:
-    """The progress in a RequestOutput. Its only sequence holds all tokens and text so far; only new tokens are read."""
+def _progress(
+    call: TensorRTCall, output: Any, prompt_ids: Sequence[int], seconds: float
+) -> Progress:
+    """The progress in a RequestOutput. Its only sequence holds all tokens and text so far; only new
+    tokens are read.
+    """
     sequence = output.outputs[0]
     if sequence.finish_reason:  # the tokens of a stop string were removed: read all tokens again
         call.token_ids = []
@@ -143,7 +168,9 @@ def _progress(call: TensorRTCall, output: Any, prompt_ids: Sequence[int], second
 
 
 def _logprob(entry: Any, token: int) -> float:
-    """The sampled token's log-probability. `entry` is a float, or maps token ids to Logprobs, perhaps without it."""
+    """The sampled token's log-probability. `entry` is a float, or maps token ids to Logprobs,
+    perhaps without it.
+    """
     if not isinstance(entry, dict):
         return float(entry)
     return float(entry[token].logprob) if token in entry else math.nan

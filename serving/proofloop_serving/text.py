@@ -1,4 +1,6 @@
-"""Decodes tokens as they come. A token may be half a character, so only text that can no longer change is shown."""
+"""Decodes tokens as they come. A token may be half a character, so only text that can no longer
+change is shown.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ class TextStream:
     def add(self, token: int) -> str:
         """Add a token; returns the whole text so far.
 
-        Decodes only the last few tokens, once with and once without the new ones, since a token's text may depend on
-        the token before.
+        Decodes only the last few tokens, once with and once without the new ones, since a token's
+        text may depend on the token before.
         """
         self._ids.append(token)
         before = self._decode(self._ids[self._context : self._decoded])

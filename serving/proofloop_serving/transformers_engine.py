@@ -1,4 +1,6 @@
-"""The engine `transformers` inside Triton: the in-process engine, plus the text of running calls."""
+"""The engine `transformers` inside Triton: the in-process engine, plus the text of running
+calls.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class TransformersCall:
         row = self._call.row
         if row is None:
             return Progress(finish_reason="cancelled" if has_ended else None)
-        count = len(row.logprobs)  # the engine's thread runs on and adds a token before its log-probability
+        count = len(
+            row.logprobs
+        )  # the engine's thread runs on and adds a token before its log-probability
         if has_ended:
             text = answer_text(self._loaded, row)
         else:
@@ -61,7 +65,9 @@ class TransformersEngine:
 
     def __init__(self, folder: Path, version: str, settings: TransformersSettings) -> None:
         self._version = version
-        self._engine = LocalEngine(lambda _: folder, LocalSettings(**settings.model_dump(exclude={"engine"})))
+        self._engine = LocalEngine(
+            lambda _: folder, LocalSettings(**settings.model_dump(exclude={"engine"}))
+        )
         self._loaded = self._engine.load(version)
 
     def begin(self, ask: Ask, when_done: Callable[[], None]) -> TransformersCall:

@@ -17,19 +17,24 @@ GAUGES = {"running": "Running calls", "waiting": "Calls waiting for a place in t
 
 
 class Metrics:
-    """Metrics named proofloop_serving_..., labelled with the version. Triton requires families to outlive metrics."""
+    """Metrics named proofloop_serving_..., labelled with the version. Triton requires families to
+    outlive metrics.
+    """
 
     def __init__(self, version: str) -> None:
         kinds = {name: (text, pb_utils.MetricFamily.COUNTER) for name, text in COUNTERS.items()}
         kinds |= {name: (text, pb_utils.MetricFamily.GAUGE) for name, text in GAUGES.items()}
         self._families = {
             name: pb_utils.MetricFamily(
-                name=f"proofloop_serving_{name}{'_total' if name in COUNTERS else ''}", description=text, kind=kind
+                name=f"proofloop_serving_{name}{'_total' if name in COUNTERS else ''}",
+                description=text,
+                kind=kind,
             )
             for name, (text, kind) in kinds.items()
         }
         self._metrics: dict[str, Any] = {
-            name: family.Metric(labels={"model_version": version}) for name, family in self._families.items()
+            name: family.Metric(labels={"model_version": version})
+            for name, family in self._families.items()
         }
         self._load = (-1, -1)
 

@@ -1,7 +1,9 @@
-"""The Triton Python-backend model: serves the tensors of `proofloop.engine.triton_contract` through an engine.
+"""The Triton Python-backend model: serves the tensors of `proofloop.engine.triton.contract` through
+an engine.
 
-One thread, the pump, sends all responses. It polls the running calls about fifty times a second, so a slow client gets
-fewer and larger chunks and never delays the engine. Only the pump uses Triton's metrics, which are not thread-safe.
+One thread, the pump, sends all responses. It polls the running calls about fifty times a second, so
+a slow client gets fewer and larger chunks and never delays the engine. Only the pump uses Triton's
+metrics, which are not thread-safe.
 """
 
 from __future__ import annotations
@@ -18,7 +20,14 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from proofloop.engine.triton_contract import LLMAPI_INPUTS, LLMAPI_OUTPUTS, OUR_INPUTS, OUR_OUTPUTS, SETTINGS, VERSION
+from proofloop.engine.triton.contract import (
+    LLMAPI_INPUTS,
+    LLMAPI_OUTPUTS,
+    OUR_INPUTS,
+    OUR_OUTPUTS,
+    SETTINGS,
+    VERSION,
+)
 from proofloop.errors import CallRefused, EngineError, ProofloopError
 from proofloop_serving.asks import Progress, RunningCall, ServingEngine
 from proofloop_serving.opening import open_serving
@@ -27,8 +36,12 @@ from proofloop_serving.triton_metrics import Metrics
 from proofloop_serving.triton_request import Wish, read_wish
 
 POLL_S = 0.02  # between two polls of the running calls
-CANCEL_POLL_S = 0.1  # between two checks for disconnected clients: each check is a round trip to the server
-KEEP_ALIVE_S = 5.0  # a stream without new tokens sends a chunk this often, to show that its call is alive
+CANCEL_POLL_S = (
+    0.1  # between two checks for disconnected clients: each check is a round trip to the server
+)
+KEEP_ALIVE_S = (
+    5.0  # a stream without new tokens sends a chunk this often, to show that its call is alive
+)
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
@@ -48,7 +61,9 @@ class TritonPythonModel:
 
     @staticmethod
     def auto_complete_config(config: Any) -> Any:
-        """Declare the contract, so that a load request needs only the backend and the parameters."""
+        """Declare the contract, so that a load request needs only the backend and the
+        parameters.
+        """
         for name, data_type in (LLMAPI_INPUTS | OUR_INPUTS).items():
             config.add_input({"name": name, "data_type": data_type, "dims": [-1], "optional": True})
         for name, data_type in (LLMAPI_OUTPUTS | OUR_OUTPUTS).items():
@@ -58,18 +73,26 @@ class TritonPythonModel:
         return config
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Fetch and load the version. Raises TritonModelException with a one-line reason; Triton then refuses it."""
+        """Fetch and load the version. Raises TritonModelException with a one-line reason; Triton
+        then refuses it.
+        """
         parameters = json.loads(args["model_config"]).get("parameters", {})
         given = {name: value["string_value"] for name, value in parameters.items()}
         self._version = given.get(VERSION) or args["model_name"]
         try:
-            self._engine: ServingEngine = open_serving(self._version, given.get(SETTINGS) or DEFAULT)
+            self._engine: ServingEngine = open_serving(
+                self._version, given.get(SETTINGS) or DEFAULT
+            )
         except ProofloopError as error:
             problem = " ".join(str(error).split())
-            raise pb_utils.TritonModelException(f"{self._version} cannot be served: {problem}") from error
+            raise pb_utils.TritonModelException(
+                f"{self._version} cannot be served: {problem}"
+            ) from error
         self._metrics = Metrics(self._version)
         self._new: queue.SimpleQueue[Stream] = queue.SimpleQueue()
-        self._running: dict[str, RunningCall] = {}  # the running calls with a request id, by that id
+        self._running: dict[
+            str, RunningCall
+        ] = {}  # the running calls with a request id, by that id
         self._woken = threading.Event()
         self._is_ending = False
         self._pump = threading.Thread(target=self._run_pump, name="pump")
@@ -100,7 +123,9 @@ class TritonPythonModel:
             return
         assert wish.ask is not None
         if wish.ask.id and wish.ask.id in self._running:
-            raise CallRefused(f"request id {wish.ask.id!r} is running already; use a new id for each attempt")
+            raise CallRefused(
+                f"request id {wish.ask.id!r} is running already; use a new id for each attempt"
+            )
         call = self._engine.begin(wish.ask, self._woken.set)
         if wish.ask.id:
             self._running[wish.ask.id] = call
@@ -110,7 +135,9 @@ class TritonPythonModel:
     def _run_pump(self) -> None:
         try:
             self._send_all()
-        except BaseException:  # a bug: without the pump no call is answered; start.sh notices and ends Triton
+        except (
+            BaseException
+        ):  # a bug: without the pump no call is answered; start.sh notices and ends Triton
             traceback.print_exc()
             os._exit(1)
 
@@ -157,11 +184,17 @@ class TritonPythonModel:
         self._running.pop(stream.wish.ask.id, None)
 
     def _chunk(self, wish: Wish, progress: Progress) -> Any:
-        """A response with text, counts and version, and the requested optional outputs; tokens only in the last one."""
+        """A response with text, counts and version, and the requested optional outputs; tokens only
+        in the last one.
+        """
         assert wish.ask is not None
         text = progress.text
         if wish.want_echo:
-            prompt = wish.ask.prompt if isinstance(wish.ask.prompt, str) else self._engine.decode(progress.prompt_ids)
+            prompt = (
+                wish.ask.prompt
+                if isinstance(wish.ask.prompt, str)
+                else self._engine.decode(progress.prompt_ids)
+            )
             text = prompt + text
         tensors = [
             _strings("text_output", text),
@@ -175,14 +208,20 @@ class TritonPythonModel:
             tensors.append(_strings("finish_reason", progress.finish_reason or ""))
         if "stop_reason" in wish.wanted:
             tensors.append(_strings("stop_reason", progress.stop_reason))
-        if "cumulative_logprob" in wish.wanted and len(progress.logprobs) == len(progress.token_ids):
+        if "cumulative_logprob" in wish.wanted and len(progress.logprobs) == len(
+            progress.token_ids
+        ):
             tensors.append(_floats("cumulative_logprob", [sum(progress.logprobs)]))
         if wish.want_tokens and progress.finish_reason:
             tensors.append(_integers("prompt_token_ids", progress.prompt_ids))
             tensors.append(_integers("token_ids", progress.token_ids))
             tensors.append(_floats("logprobs", progress.logprobs))
             if progress.experts:
-                tensors.append(_integers("routed_experts", [each for token in progress.experts for each in token]))
+                tensors.append(
+                    _integers(
+                        "routed_experts", [each for token in progress.experts for each in token]
+                    )
+                )
         return pb_utils.InferenceResponse(output_tensors=tensors)
 
 
@@ -206,12 +245,15 @@ def _floats(name: str, values: Any) -> Any:
 def _send_error(sender: Any, error: EngineError) -> None:
     """Send an error with a code by its kind.
 
-    INVALID_ARG: this call can never succeed. UNAVAILABLE: a retry may succeed. INTERNAL: the engine failed, for example
-    by a GPU error, and all its running calls with it; the clients retry elsewhere.
+    INVALID_ARG: this call can never succeed. UNAVAILABLE: a retry may succeed. INTERNAL: the engine
+    failed, for example by a GPU error, and all its running calls with it; the clients retry
+    elsewhere.
     """
     codes = pb_utils.TritonError
     if isinstance(error, CallRefused):
         code = codes.INVALID_ARG
     else:
         code = codes.UNAVAILABLE if error.retryable else codes.INTERNAL
-    sender.send(pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code)), flags=FINAL)
+    sender.send(
+        pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code)), flags=FINAL
+    )

@@ -1,4 +1,6 @@
-"""Reads a Triton request into a call of the engine. Errors name the input, its value and the limit."""
+"""Reads a Triton request into a call of the engine. Errors name the input, its value and the
+limit.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,9 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from proofloop.engine.base import ChatMessage
-from proofloop.engine.triton_contract import LLMAPI_INPUTS, OUR_INPUTS
+from proofloop.engine.triton.contract import LLMAPI_INPUTS, OUR_INPUTS
 from proofloop.errors import CallRefused
-from proofloop.records import Sampling
+from proofloop.schema.records import Sampling
 from proofloop_serving.asks import Ask
 
 DEFAULT_MAX_TOKENS = 32  # the default of TensorRT-LLM's SamplingParams
@@ -26,7 +28,9 @@ Read = Callable[[str], "np.ndarray | None"]
 
 @dataclass(frozen=True)
 class Wish:
-    """A request: to cancel the running call with the same id, or to answer `ask` in the form set by the flags."""
+    """A request: to cancel the running call with the same id, or to answer `ask` in the form set by
+    the flags.
+    """
 
     is_stop: bool = False
     ask: Ask | None = None
@@ -38,7 +42,9 @@ class Wish:
 
 def read_wish(request_id: str, read: Read) -> Wish:
     """Read the contract's tensors by `read(name)`. Raises CallRefused for an invalid request."""
-    values = {name: array for name in (*LLMAPI_INPUTS, *OUR_INPUTS) if (array := read(name)) is not None}
+    values = {
+        name: array for name in (*LLMAPI_INPUTS, *OUR_INPUTS) if (array := read(name)) is not None
+    }
     if _scalar(values, "stop", False):
         return Wish(is_stop=True)
     outputs = ("finish_reason", "stop_reason", "cumulative_logprob")
@@ -70,7 +76,9 @@ def _prompt(values: dict[str, np.ndarray]) -> str | tuple[ChatMessage, ...]:
     if ("messages" in values) == ("text_input" in values):
         raise CallRefused("send either text_input or messages")
     if "text_input" in values:
-        if text := _text("text_input", values["text_input"].flat[0] if values["text_input"].size else b""):
+        if text := _text(
+            "text_input", values["text_input"].flat[0] if values["text_input"].size else b""
+        ):
             return text
         raise CallRefused("text_input is empty")
     try:
@@ -78,7 +86,9 @@ def _prompt(values: dict[str, np.ndarray]) -> str | tuple[ChatMessage, ...]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "messages"
-        raise CallRefused(f"messages: {where}: {first['msg']}: {str(first['input'])[:80]!r}") from error
+        raise CallRefused(
+            f"messages: {where}: {first['msg']}: {str(first['input'])[:80]!r}"
+        ) from error
     if not messages:
         raise CallRefused("messages is an empty list: it needs at least one turn")
     return messages
@@ -89,14 +99,18 @@ def _sampling(values: dict[str, np.ndarray]) -> Sampling:
     samples = any(f"sampling_param_{name}" in values for name in ("top_p", "top_k"))
     wanted = {
         "max_tokens": _scalar(values, "sampling_param_max_tokens", DEFAULT_MAX_TOKENS),
-        "temperature": _decimal(_scalar(values, "sampling_param_temperature", 1.0 if samples else 0.0)),
+        "temperature": _decimal(
+            _scalar(values, "sampling_param_temperature", 1.0 if samples else 0.0)
+        ),
         "top_p": _decimal(_scalar(values, "sampling_param_top_p", 1.0)),
     }
     try:
         return Sampling(**wanted)
     except ValidationError as error:
         first = error.errors()[0]
-        raise CallRefused(f"sampling_param_{first['loc'][0]} = {first['input']}: {first['msg']}") from error
+        raise CallRefused(
+            f"sampling_param_{first['loc'][0]} = {first['input']}: {first['msg']}"
+        ) from error
 
 
 def _decimal(value: float) -> float:
@@ -105,9 +119,15 @@ def _decimal(value: float) -> float:
 
 
 def _stop(values: dict[str, np.ndarray]) -> tuple[str, ...]:
-    found = tuple(_text("sampling_param_stop", each) for each in values.get("sampling_param_stop", np.array([])).flat)
+    found = tuple(
+        _text("sampling_param_stop", each)
+        for each in values.get("sampling_param_stop", np.array([])).flat
+    )
     if "" in found or len(found) > MOST_STOP_STRINGS:
-        raise CallRefused(f"sampling_param_stop = {json.dumps(found)}: at most {MOST_STOP_STRINGS}, none of them empty")
+        raise CallRefused(
+            f"sampling_param_stop = {json.dumps(found)}: at most {MOST_STOP_STRINGS}, none of them"
+            " empty"
+        )
     return found
 
 

@@ -1,20 +1,18 @@
 """Every error proofloop raises, drawn as a tree.
 
-ProofloopError
-├── ConfigError          the user's input is wrong: one line, exit code 2
-├── StoreError           the object store did not do what was asked
-│   ├── NotFound         no object under that key
-│   └── CorruptObject    an object exists but its content is damaged or has the wrong form
-├── BusError             the message broker is unavailable or refuses
-├── EngineError          a model call failed; `retryable` tells whether a retry can succeed
-│   ├── CallRefused      this call can never succeed, others can: its proof or critique is recorded as failed
-│   └── AccessRefused    no call of this process can succeed: its key is missing or wrong
-├── BudgetUsedUp         a run has used up its [budget]; it can be resumed with a larger one, exit code 4
-├── Retry                a handler asks for a later redelivery of its message
-└── Reject               a handler cannot ever handle this message: it becomes a dead letter
+ProofloopError ├── ConfigError          the user's input is wrong: one line, exit code 2 ├──
+StoreError           the object store did not do what was asked │   ├── NotFound         no object
+under that key │   └── CorruptObject    an object exists but its content is damaged or has the wrong
+form ├── BusError             the message broker is unavailable or refuses ├── EngineError
+a model call failed; `retryable` tells whether a retry can succeed │   ├── CallRefused      this
+call can never succeed, others can: its proof or critique is recorded as failed │   └──
+AccessRefused    no call of this process can succeed: its key is missing or wrong ├── BudgetUsedUp
+a run has used up its [budget]; it can be resumed with a larger one, exit code 4 ├── Retry
+a handler asks for a later redelivery of its message └── Reject               a handler cannot ever
+handle this message: it becomes a dead letter
 
-Any other exception that leaves a handler is a bug. The bus redelivers the message up to the delivery limit and then
-makes it a dead letter.
+Any other exception that leaves a handler is a bug. The bus redelivers the message up to the
+delivery limit and then makes it a dead letter.
 """
 
 from __future__ import annotations
@@ -26,12 +24,16 @@ TRUST_HINT = "set SSL_CERT_FILE to the certificate of the authority that signed 
 
 
 def install_hint(*parts: str) -> str:
-    """The command that installs missing parts: roles, `serving`, or extras of the core such as `[cluster]`.
+    """The command that installs missing parts: roles, `serving`, or extras of the core such as
+    `[cluster]`.
 
     It names folders, not packages: PyPI's `proofloop` is another project.
     """
     needed = ("serving", *parts) if "trainer" in parts else parts
-    return f"in a clone of proofloop: pip install {' '.join(shlex.quote(_folder_of(part)) for part in needed)}"
+    return (
+        "in a clone of proofloop: pip install"
+        f" {' '.join(shlex.quote(_folder_of(part)) for part in needed)}"
+    )
 
 
 def _folder_of(part: str) -> str:
@@ -79,11 +81,12 @@ class BusError(ProofloopError):
 class EngineError(ProofloopError):
     """A model call failed.
 
-    `retryable` is true if the same call may succeed later. `after_s` is the wait in seconds, if the engine named one.
-    `hint` tells how to fix it, if the engine knows. `cause` is the problem without details of the single call, so that
-    equal problems can be counted. `is_load`: the server is overloaded or absent; the call is not to blame.
-    `partial` and `partial_reasoning` are the received parts of the answer. `prompt_tokens`, `completion_tokens` and
-    `engine_seconds` are the cost of the attempts that brought a part of an answer, as far as the server counted tokens.
+    `retryable` is true if the same call may succeed later. `after_s` is the wait in seconds, if the
+    engine named one. `hint` tells how to fix it, if the engine knows. `cause` is the problem
+    without details of the single call, so that equal problems can be counted. `is_load`: the server
+    is overloaded or absent; the call is not to blame. `partial` and `partial_reasoning` are the
+    received parts of the answer. `prompt_tokens`, `completion_tokens` and `engine_seconds` are the
+    cost of the attempts that brought a part of an answer, as far as the server counted tokens.
     """
 
     def __init__(
@@ -119,7 +122,9 @@ class RefusedError(EngineError):
 
 
 class CallRefused(RefusedError):
-    """The engine works but will never answer this call: the prompt is too long, or the answer was filtered."""
+    """The engine works but will never answer this call: the prompt is too long, or the answer was
+    filtered.
+    """
 
 
 class AccessRefused(RefusedError):
@@ -131,7 +136,9 @@ class BudgetUsedUp(HintedError):
 
 
 class Retry(ProofloopError):
-    """Deliver this message again after `after_s` seconds. The delivery does not count as a failure."""
+    """Deliver this message again after `after_s` seconds. The delivery does not count as a
+    failure.
+    """
 
     def __init__(self, reason: str, *, after_s: float = 1.0) -> None:
         super().__init__(reason)

@@ -1,4 +1,6 @@
-"""What every bus promises, run on each: nothing is lost, what fails comes again, what cannot work is put aside."""
+"""What every bus promises, run on each: nothing is lost, what fails comes again, what cannot work
+is put aside.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,14 @@ import pytest
 
 from proofloop.bus import ACK, Bus, BusState, DeadLetter, Delivery, LocalBus, Outcome
 from proofloop.bus.dead_letters import DeadLetters
-from proofloop.messages import Event, ModelPublished, ProofReviewed, ReviewJudged, decode, encode
+from proofloop.schema.events import (
+    Event,
+    ModelPublished,
+    ProofReviewed,
+    ReviewJudged,
+    decode,
+    encode,
+)
 from tests.integration.embedded_worker import EmbeddedBus
 from tests.integration.installation import wait_until
 from tests.integration.servers import Broker, cut_connections, delete_namespace
@@ -63,13 +72,20 @@ class DeadOnBroker(list[DeadLetter]):
 @contextmanager
 def rabbitmq(broker: Broker) -> Iterator[Subject]:
     namespace = f"test-{uuid.uuid4().hex[:8]}"
-    bus, letters = EmbeddedBus(broker.url, namespace=namespace), DeadLetters(broker.url, namespace=namespace)
+    bus, letters = (
+        EmbeddedBus(broker.url, namespace=namespace),
+        DeadLetters(broker.url, namespace=namespace),
+    )
 
     def wait_idle(timeout_s: float) -> bool:
-        """Nothing ready, nothing later, nothing here, several times in a row: what travels is in none of them."""
+        """Nothing ready, nothing later, nothing here, several times in a row: what travels is in
+        none of them.
+        """
         deadline, quiet = time.monotonic() + timeout_s, 0
         while quiet < 3 and time.monotonic() < deadline:
-            is_idle = not bus.unsettled and not any(depth.ready + depth.later for depth in letters.depths())
+            is_idle = not bus.unsettled and not any(
+                depth.ready + depth.later for depth in letters.depths()
+            )
             quiet = quiet + 1 if is_idle else 0
             time.sleep(0.02)
         return quiet == 3
@@ -96,7 +112,9 @@ def judged(number: int) -> ReviewJudged:
 
 
 class Consumer:
-    """Remembers what came and answers by the plan: the outcomes of each event's first deliveries, then ack."""
+    """Remembers what came and answers by the plan: the outcomes of each event's first deliveries,
+    then ack.
+    """
 
     def __init__(self, plan: Callable[[Event], list[Outcome]] = lambda event: []) -> None:
         self.seen: list[tuple[str, int]] = []
@@ -127,18 +145,26 @@ class TestBusContract:
     def test_events_go_to_the_queues_that_want_their_routing_key(self, subject: Subject) -> None:
         consumers = {name: Consumer() for name in ("generator", "verifier", "audit", "nobody")}
         published = [
-            ModelPublished(run_id="r1", role=role, version=role, digest="d") for role in ("generator", "verifier")
+            ModelPublished(run_id="r1", role=role, version=role, digest="d")
+            for role in ("generator", "verifier")
         ]
         reviewed = ProofReviewed(run_id="r1", proof_id="p", index=1)
-        subject.bus.serve("generator", ["ModelPublished.generator"], consumers["generator"], concurrency=1)
         subject.bus.serve(
-            "verifier", ["ModelPublished.verifier", "ProofReviewed"], consumers["verifier"], concurrency=1
+            "generator", ["ModelPublished.generator"], consumers["generator"], concurrency=1
+        )
+        subject.bus.serve(
+            "verifier",
+            ["ModelPublished.verifier", "ProofReviewed"],
+            consumers["verifier"],
+            concurrency=1,
         )
         subject.bus.serve("audit", ["ProofReviewed"], consumers["audit"], concurrency=1)
         subject.bus.serve("nobody", ["ModelPublished"], consumers["nobody"], concurrency=1)
         subject.bus.publish([*published, reviewed, judged(0)])
         assert subject.wait_idle(10)
-        assert {name: [one for one, _ in consumer.seen] for name, consumer in consumers.items()} == {
+        assert {
+            name: [one for one, _ in consumer.seen] for name, consumer in consumers.items()
+        } == {
             "generator": [published[0].id],
             "verifier": [published[1].id, reviewed.id],
             "audit": [reviewed.id],
@@ -153,8 +179,12 @@ class TestBusContract:
         assert consumer.seen == [(judged(0).id, attempt) for attempt in range(1, LIMIT + 1)]
         assert subject.dead == []
 
-    def test_what_failed_as_often_as_the_limit_is_dead_with_its_last_reason(self, subject: Subject) -> None:
-        consumer = Consumer(lambda event: [Outcome("failed", f"oops {number}") for number in range(1, 99)])
+    def test_what_failed_as_often_as_the_limit_is_dead_with_its_last_reason(
+        self, subject: Subject
+    ) -> None:
+        consumer = Consumer(
+            lambda event: [Outcome("failed", f"oops {number}") for number in range(1, 99)]
+        )
         subject.bus.serve("labeler", ["ReviewJudged"], consumer, concurrency=2)
         subject.bus.publish([judged(0)])
         assert subject.wait_idle(10)
@@ -169,14 +199,22 @@ class TestBusContract:
         assert [one for one, _ in consumer.seen] == [judged(number).id for number in range(3)]
         assert subject.dead == [DeadLetter("labeler", "never", encode(judged(1)), 1)]
 
-    def test_a_requeued_delivery_comes_after_its_delay_and_counts_as_no_failure(self, subject: Subject) -> None:
+    def test_a_requeued_delivery_comes_after_its_delay_and_counts_as_no_failure(
+        self, subject: Subject
+    ) -> None:
         wish = Outcome("requeue", "away", after_s=0.05)
         consumer = Consumer(lambda event: [wish] * (2 * LIMIT))
         subject.bus.serve("labeler", ["ReviewJudged"], consumer, concurrency=1)
         subject.bus.publish([judged(0)])
         assert subject.wait_idle(10)
         assert consumer.seen == [(judged(0).id, 1)] * (2 * LIMIT + 1)
-        assert min(later - earlier for earlier, later in zip(consumer.at, consumer.at[1:], strict=False)) >= 0.05
+        assert (
+            min(
+                later - earlier
+                for earlier, later in zip(consumer.at, consumer.at[1:], strict=False)
+            )
+            >= 0.05
+        )
         assert subject.dead == []
 
     def test_a_bus_that_delivers_says_so(self, subject: Subject) -> None:
@@ -187,7 +225,9 @@ class TestBusContract:
         assert subject.bus.state() == BusState()
 
     def test_a_requeued_delivery_does_not_delay_others(self, subject: Subject) -> None:
-        consumer = Consumer(lambda event: [Outcome("requeue", "away", after_s=2.0)] if event == judged(0) else [])
+        consumer = Consumer(
+            lambda event: [Outcome("requeue", "away", after_s=2.0)] if event == judged(0) else []
+        )
         subject.bus.serve("labeler", ["ReviewJudged"], consumer, concurrency=1)
         subject.bus.publish(judged(number) for number in range(5))
         assert subject.wait_idle(20)
@@ -243,7 +283,9 @@ class TestBusContract:
         subject.bus.publish([judged(0), judged(1)])
         assert subject.wait_idle(10)
         assert sorted(seen) == sorted([encode(judged(0))] * LIMIT + [encode(judged(1))])
-        assert subject.dead == [DeadLetter("labeler", "RuntimeError: a bug", encode(judged(0)), LIMIT)]
+        assert subject.dead == [
+            DeadLetter("labeler", "RuntimeError: a bug", encode(judged(0)), LIMIT)
+        ]
 
     def test_closing_waits_for_what_runs_and_begins_nothing_new(self, subject: Subject) -> None:
         begun, finished, may_end = threading.Event(), [], threading.Event()
@@ -279,7 +321,9 @@ class TestBusContract:
         assert 0.1 <= time.monotonic() - began < 8
         may_end.set()
 
-    def test_the_bus_is_idle_only_when_what_follows_from_its_events_is_done(self, subject: Subject) -> None:
+    def test_the_bus_is_idle_only_when_what_follows_from_its_events_is_done(
+        self, subject: Subject
+    ) -> None:
         """Each event of the first queue makes one of the second, slowly."""
         done: list[str] = []
 
@@ -298,12 +342,16 @@ class TestBusContract:
         subject.bus.serve("meta_verifier", ["ProofReviewed"], first, concurrency=2)
         subject.bus.serve("labeler", ["ReviewJudged"], second, concurrency=2)
         for turn in range(10):
-            subject.bus.publish(ProofReviewed(run_id="r1", proof_id=f"p{turn}", index=index) for index in range(3))
+            subject.bus.publish(
+                ProofReviewed(run_id="r1", proof_id=f"p{turn}", index=index) for index in range(3)
+            )
             assert subject.wait_idle(10)
             assert len(done) == 3 * (turn + 1)
 
     def test_who_waits_for_an_idle_bus_finds_the_dead_letters(self, subject: Subject) -> None:
-        subject.bus.serve("labeler", ["ReviewJudged"], lambda delivery: Outcome("dead", "never"), concurrency=4)
+        subject.bus.serve(
+            "labeler", ["ReviewJudged"], lambda delivery: Outcome("dead", "never"), concurrency=4
+        )
         for turn in range(subject.many // 200):
             subject.bus.publish([judged(turn)])
             assert subject.wait_idle(10)
@@ -330,7 +378,10 @@ class TestBusContract:
 
         subject.bus.serve("labeler", ["ReviewJudged"], consume, concurrency=8)
         publishers = [
-            threading.Thread(target=subject.bus.publish, args=([judged(number) for number in range(part, count, 4)],))
+            threading.Thread(
+                target=subject.bus.publish,
+                args=([judged(number) for number in range(part, count, 4)],),
+            )
             for part in range(4)
         ]
         for publisher in publishers:
@@ -341,10 +392,15 @@ class TestBusContract:
         dead = list(subject.dead)
         ends = acknowledged + Counter(letter.body for letter in dead)
         assert ends == Counter(encode(judged(number)) for number in range(count))
-        assert {letter.reason for letter in dead} == {"never", "bad luck", "RuntimeError: worse luck"}
+        assert {letter.reason for letter in dead} == {
+            "never",
+            "bad luck",
+            "RuntimeError: worse luck",
+        }
 
 
-# -- the local bus -----------------------------------------------------------------------------------------------------
+# -- the local bus
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_dead_letter_that_cannot_be_stored_does_not_stop_the_bus() -> None:
@@ -371,7 +427,10 @@ def test_a_queue_is_served_once() -> None:
 def test_depths_tell_what_waits_and_runs() -> None:
     bus, may_end = LocalBus(), threading.Event()
     bus.serve(
-        "labeler", ["ReviewJudged"], lambda delivery: (may_end.wait(5) and ACK) or Outcome("failed"), concurrency=1
+        "labeler",
+        ["ReviewJudged"],
+        lambda delivery: (may_end.wait(5) and ACK) or Outcome("failed"),
+        concurrency=1,
     )
     bus.publish(judged(number) for number in range(3))
     assert bus.depths() == {"labeler": 3}
@@ -384,7 +443,9 @@ def test_depths_tell_what_waits_and_runs() -> None:
 def test_a_replay_ends_though_what_it_delivers_dies_again(broker: Broker) -> None:
     with rabbitmq(broker) as subject:
         assert isinstance(subject.dead, DeadOnBroker)
-        subject.bus.serve("labeler", ["ReviewJudged"], lambda delivery: Outcome("dead", "never"), concurrency=1)
+        subject.bus.serve(
+            "labeler", ["ReviewJudged"], lambda delivery: Outcome("dead", "never"), concurrency=1
+        )
         subject.bus.publish(map(judged, range(3)))
         assert subject.wait_idle(10)
         chosen: list[bytes] = []
@@ -401,7 +462,9 @@ def test_a_replay_ends_though_what_it_delivers_dies_again(broker: Broker) -> Non
 
 
 def test_a_broker_says_since_when_a_message_could_be_delivered(broker: Broker) -> None:
-    """A message that was put off could not be delivered before its delay was over: that is no wait of the queue."""
+    """A message that was put off could not be delivered before its delay was over: that is no wait
+    of the queue.
+    """
     seen: list[tuple[float | None, float]] = []
 
     def process(delivery: Delivery) -> Outcome:
@@ -419,8 +482,12 @@ def test_a_broker_says_since_when_a_message_could_be_delivered(broker: Broker) -
     assert first_seen + 0.498 <= second <= second_seen + 0.1
 
 
-def test_a_lost_connection_is_counted_and_what_it_had_comes_again_as_redelivered(broker: Broker) -> None:
-    """What was delivered before, and the copy of it that was put off, can be told from a first delivery."""
+def test_a_lost_connection_is_counted_and_what_it_had_comes_again_as_redelivered(
+    broker: Broker,
+) -> None:
+    """What was delivered before, and the copy of it that was put off, can be told from a first
+    delivery.
+    """
     seen: list[tuple[bool, int]] = []
     lost = threading.Event()
 

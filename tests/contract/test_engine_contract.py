@@ -1,4 +1,6 @@
-"""What every engine promises, run on each: OpenAI-compatible (on a scripted server), simulated, local, and Triton."""
+"""What every engine promises, run on each: OpenAI-compatible (on a scripted server), simulated,
+local, and Triton.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ import pytest
 from proofloop.engine import open_engine
 from proofloop.engine.base import ChatMessage, Engine, Generation, GenerationRequest
 from proofloop.errors import EngineError
-from proofloop.records import Sampling
+from proofloop.schema.records import Sampling
 from tests.integration.triton_server import Triton
 from tests.nano_base import nano_base_folder
 from tests.scripted_openai import Exchange, ScriptedServer
@@ -32,7 +34,9 @@ class Subject:
 
     def ask(self, seed: int = 1, max_tokens: int = 8) -> GenerationRequest:
         messages = (ChatMessage("user", "Prove that 2 + 2 = 4."),)
-        return GenerationRequest(f"verifier:p:{seed}", self.model, messages, Sampling(max_tokens=max_tokens), seed)
+        return GenerationRequest(
+            f"verifier:p:{seed}", self.model, messages, Sampling(max_tokens=max_tokens), seed
+        )
 
 
 def speak(exchange: Exchange) -> None:
@@ -76,10 +80,18 @@ def local() -> Iterator[Subject]:
 
 @contextmanager
 def on_triton(server: Triton) -> Iterator[Subject]:
-    settings = {"endpoints": [server.endpoint], "model_file": scripted_model(), "idle_timeout_s": 20}
+    settings = {
+        "endpoints": [server.endpoint],
+        "model_file": scripted_model(),
+        "idle_timeout_s": 20,
+    }
     engine = open_engine("triton", settings, no_models)
     refused = (ChatMessage("user", "refuse"),)
-    yield Subject(engine, "runs/contract/models/verifier/000001", lambda request: replace(request, messages=refused))
+    yield Subject(
+        engine,
+        "runs/contract/models/verifier/000001",
+        lambda request: replace(request, messages=refused),
+    )
     engine.close()
 
 
@@ -92,7 +104,11 @@ SUBJECTS = {"openai": openai, "simulated": simulated, "local": local}
 
 @pytest.fixture(params=[*SUBJECTS, "triton"])
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
-    opened = on_triton(request.getfixturevalue("triton")) if request.param == "triton" else SUBJECTS[request.param]()
+    opened = (
+        on_triton(request.getfixturevalue("triton"))
+        if request.param == "triton"
+        else SUBJECTS[request.param]()
+    )
     with opened as one:
         yield one
 
@@ -109,7 +125,9 @@ class TestEngineContract:
         generation = subject.engine.submit(subject.ask()).result(30)
         if tokens := generation.tokens:
             assert len(tokens.prompt_ids) > 0
-            assert len(tokens.completion_ids) == len(tokens.logprobs) == generation.completion_tokens
+            assert (
+                len(tokens.completion_ids) == len(tokens.logprobs) == generation.completion_tokens
+            )
             assert all(math.isfinite(logprob) and logprob <= 1e-6 for logprob in tokens.logprobs)
 
     def test_the_same_call_gives_the_same_answer(self, subject: Subject) -> None:
@@ -121,7 +139,9 @@ class TestEngineContract:
         assert call.result(30) == call.result()
 
     def test_calls_from_many_threads_each_get_their_own_answer(self, subject: Subject) -> None:
-        alone = {seed: subject.engine.submit(subject.ask(seed)).result(30).text for seed in range(4)}
+        alone = {
+            seed: subject.engine.submit(subject.ask(seed)).result(30).text for seed in range(4)
+        }
         found: dict[int, str] = {}
 
         def work(seed: int) -> None:
@@ -150,7 +170,10 @@ class TestEngineContract:
         assert call.result() == generation
 
     def test_a_call_that_can_never_work_fails_alone(self, subject: Subject) -> None:
-        bad, good = subject.engine.submit(subject.spoil(subject.ask())), subject.engine.submit(subject.ask())
+        bad, good = (
+            subject.engine.submit(subject.spoil(subject.ask())),
+            subject.engine.submit(subject.ask()),
+        )
         with pytest.raises(EngineError) as caught:
             bad.result(30)
         assert not caught.value.retryable

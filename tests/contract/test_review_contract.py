@@ -1,4 +1,6 @@
-"""What grading promises on every store: one grade a proof, the first; announced once; the label that everybody sees."""
+"""What grading promises on every store: one grade a proof, the first; announced once; the label
+that everybody sees.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,16 @@ from dataclasses import dataclass, field
 import pytest
 from starlette.testclient import TestClient
 
-from proofloop import keys
 from proofloop.bus import LocalBus
-from proofloop.costs import bills
 from proofloop.errors import BusError, StoreError
-from proofloop.labels import find_label, labels_of, proof_rows
-from proofloop.messages import Event, ProofLabeled
-from proofloop.records import Grade, Problem, derive_seed
+from proofloop.pipeline.embedded import create_run
 from proofloop.report.samples import read_samples
+from proofloop.runs.costs import bills
+from proofloop.runs.labels import find_label, labels_of, proof_rows
+from proofloop.schema import keys
+from proofloop.schema.events import Event, ProofLabeled
+from proofloop.schema.records import Grade, Problem, derive_seed
 from proofloop.store import Store, find_record, get_record, put_record
-from proofloop.walk import create_run
 from proofloop_labeler.review import cases, grading
 from proofloop_labeler.review.cases import Cases
 from proofloop_labeler.review.grading import Announcer
@@ -54,17 +56,23 @@ class HearingBus(LocalBus):
 
 @dataclass
 class Open:
-    """A store with one undecided proof, a bus that records messages, and a browser on this machine."""
+    """A store with one undecided proof, a bus that records messages, and a browser on this
+    machine.
+    """
 
     store: Store
     bus: HearingBus = field(default_factory=HearingBus)
     announcers: list[Announcer] = field(default_factory=list)
 
-    def browser(self, token: str | None = None, only: str | None = None, spot_checks: int = 0) -> TestClient:
+    def browser(
+        self, token: str | None = None, only: str | None = None, spot_checks: int = 0
+    ) -> TestClient:
         """Each has a process of its own, as far as pages and announcer are concerned."""
         self.announcers.append(announcer := Announcer(self.store, self.bus))
         pages = Pages(self.store, Cases(self.store, spot_checks), announcer.look, only=only)
-        return TestClient(pages.app(token), base_url="http://localhost", headers=HERE, follow_redirects=False)
+        return TestClient(
+            pages.app(token), base_url="http://localhost", headers=HERE, follow_redirects=False
+        )
 
     def settle(self) -> list[Event]:
         """Let every announcer finish; what was heard."""
@@ -85,7 +93,10 @@ def page(store: Store) -> Iterator[Open]:
 def test_a_grade_becomes_the_label_that_everybody_sees_and_is_announced_once(page: Open) -> None:
     browser = page.browser()
     answer = browser.post(CASE, data=FORM)
-    assert (answer.status_code, answer.headers["location"]) == (303, f"/runs/{RUN}/next?after={PROOF}&saved={PROOF}")
+    assert (answer.status_code, answer.headers["location"]) == (
+        303,
+        f"/runs/{RUN}/next?after={PROOF}&saved={PROOF}",
+    )
     grade = get_record(page.store, keys.grade(RUN, PROOF), Grade)
     assert grade == Grade(score=0.5, by="Emmy Noether", comment="Step 2 is missing.", label=PERSONS)
     assert find_label(page.store, RUN, PROOF) == PERSONS
@@ -97,7 +108,9 @@ def test_a_grade_becomes_the_label_that_everybody_sees_and_is_announced_once(pag
 
 def test_of_two_graders_the_first_is_heard_and_the_second_sees_why_not(page: Open) -> None:
     page.browser().post(CASE, data=FORM)
-    late = page.browser().post(CASE, data={"score": "1", "by": "Emil", "comment": "All <b>fine</b>."})
+    late = page.browser().post(
+        CASE, data={"score": "1", "by": "Emil", "comment": "All <b>fine</b>."}
+    )
     assert late.status_code == 409
     assert "Emmy Noether graded this proof before you, so yours (1) was not saved" in late.text
     assert "Step 2 is missing." in late.text and "All &lt;b&gt;fine&lt;/b&gt;." in late.text
@@ -126,7 +139,9 @@ def test_the_same_form_sent_twice_is_no_quarrel(page: Open) -> None:
 
 
 def test_an_unannounced_grade_is_announced_at_the_next_start(page: Open) -> None:
-    put_record(page.store, keys.grade(RUN, PROOF), Grade(score=0.5, by="E", comment="", label=PERSONS))
+    put_record(
+        page.store, keys.grade(RUN, PROOF), Grade(score=0.5, by="E", comment="", label=PERSONS)
+    )
     for _ in range(2):
         page.announcers.append(next_one := Announcer(page.store, page.bus))
         next_one.look(RUN)
@@ -134,7 +149,9 @@ def test_an_unannounced_grade_is_announced_at_the_next_start(page: Open) -> None
     assert page.bus.heard == [ProofLabeled.of(PERSONS)]
 
 
-def test_a_grade_waits_for_a_broker_that_is_away(page: Open, monkeypatch: pytest.MonkeyPatch, quiet_log: None) -> None:
+def test_a_grade_waits_for_a_broker_that_is_away(
+    page: Open, monkeypatch: pytest.MonkeyPatch, quiet_log: None
+) -> None:
     monkeypatch.setattr(grading, "AWAY_S", 0.05)
     page.bus.away = True
     assert page.browser().post(CASE, data=FORM).status_code == 303
@@ -150,11 +167,14 @@ def test_a_check_of_a_label_changes_and_announces_nothing_and_is_counted(page: O
         put_decided(page.store, f"p2-{number:03d}", score)
     browser = page.browser(spot_checks=2)
     offered = [
-        f"p2-{number:03d}" for number in (1, 2, 3) if f"/proofs/p2-{number:03d}" in browser.get(f"/runs/{RUN}").text
+        f"p2-{number:03d}"
+        for number in (1, 2, 3)
+        if f"/proofs/p2-{number:03d}" in browser.get(f"/runs/{RUN}").text
     ]
     assert len(offered) == 2
     assert [
-        browser.post(f"/runs/{RUN}/proofs/{name}", data={**FORM, "score": "1"}).status_code for name in offered
+        browser.post(f"/runs/{RUN}/proofs/{name}", data={**FORM, "score": "1"}).status_code
+        for name in offered
     ] == [
         303,
         303,
@@ -163,7 +183,9 @@ def test_a_check_of_a_label_changes_and_announces_nothing_and_is_counted(page: O
     assert all(labels[name].by == "labeler" for name in offered)
     agreeing = sum(labels[name].score == 1.0 for name in offered)
     assert f"<dd>{agreeing} of 2" in browser.get(f"/runs/{RUN}").text
-    put_record(page.store, keys.problem(RUN, "p2"), Problem(id="p2", question="Prove that $2n$ is even."))
+    put_record(
+        page.store, keys.problem(RUN, "p2"), Problem(id="p2", question="Prove that $2n$ is even.")
+    )
     scores = {row["by"]: row["score"] for row in proof_rows(page.store, RUN, people=False)}
     assert scores == {
         "Emmy Noether": 1.0,
@@ -172,11 +194,15 @@ def test_a_check_of_a_label_changes_and_announces_nothing_and_is_counted(page: O
     assert page.settle() == []
 
 
-def test_lots_are_drawn_once_however_often_a_page_is_asked_for(page: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lots_are_drawn_once_however_often_a_page_is_asked_for(
+    page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(3):
         put_decided(page.store, f"p2-{number:03d}", 1.0)
     drawn: list[object] = []
-    monkeypatch.setattr(cases, "derive_seed", lambda *parts: drawn.append(parts) or derive_seed(*parts))
+    monkeypatch.setattr(
+        cases, "derive_seed", lambda *parts: drawn.append(parts) or derive_seed(*parts)
+    )
     for spot_checks in (0, 2):
         browser = page.browser(spot_checks=spot_checks)
         for _ in range(3):
@@ -187,7 +213,10 @@ def test_lots_are_drawn_once_however_often_a_page_is_asked_for(page: Open, monke
 def test_a_label_that_is_decided_and_not_drawn_is_not_graded(page: Open) -> None:
     put_decided(page.store, "p2-001", 1.0)
     answer = page.browser().post(f"/runs/{RUN}/proofs/p2-001", data=FORM)
-    assert (answer.status_code, find_record(page.store, keys.grade(RUN, "p2-001"), Grade)) == (409, None)
+    assert (answer.status_code, find_record(page.store, keys.grade(RUN, "p2-001"), Grade)) == (
+        409,
+        None,
+    )
     assert "is decided and is not to be checked. Nothing was saved." in answer.text
 
 
@@ -226,7 +255,9 @@ def test_a_form_that_is_wrong_says_so_and_keeps_what_was_written(
         ({"Origin": "http://evil.example", "Host": "evil.example"}, 400),
     ],
 )
-def test_a_form_is_taken_from_this_page_only(page: Open, headers: dict[str, str], status: int) -> None:
+def test_a_form_is_taken_from_this_page_only(
+    page: Open, headers: dict[str, str], status: int
+) -> None:
     assert page.browser().post(CASE, data=FORM, headers=headers).status_code == status
     assert (find_record(page.store, keys.grade(RUN, PROOF), Grade) is not None) == (status == 303)
 
@@ -241,7 +272,9 @@ def test_a_form_is_taken_from_this_page_only(page: Open, headers: dict[str, str]
         ("127.0.0.1.evil.example", 400),
     ],
 )
-def test_without_a_password_only_this_machines_own_names_are_answered(page: Open, host: str, status: int) -> None:
+def test_without_a_password_only_this_machines_own_names_are_answered(
+    page: Open, host: str, status: int
+) -> None:
     assert page.browser().get(CASE, headers={"Host": host}).status_code == status
 
 
@@ -252,17 +285,25 @@ def test_with_a_password_nothing_is_seen_without_it(page: Open) -> None:
         assert browser.get(where, headers=basic("Emmy", "another word")).status_code == 401
         assert PROOF not in browser.get(where, headers=basic("Emmy", "")).text
     assert browser.post(CASE, data=FORM).status_code == 401
-    welcome = browser.get(CASE, headers={**basic("Emmy", "a long word"), "Host": "review.example.org"})
+    welcome = browser.get(
+        CASE, headers={**basic("Emmy", "a long word"), "Host": "review.example.org"}
+    )
     assert welcome.status_code == 200
     assert 'value="Emmy"' in welcome.text
 
 
 def test_every_answer_forbids_scripts(page: Open) -> None:
-    put_case(page.store, "p1-001", solution="</div><script>alert(1)</script> $\\text{<script>alert(1)</script>}$")
+    put_case(
+        page.store,
+        "p1-001",
+        solution="</div><script>alert(1)</script> $\\text{<script>alert(1)</script>}$",
+    )
     browser = page.browser()
     for where in (f"/runs/{RUN}", f"/runs/{RUN}/proofs/p1-001", "/none", "/style.css"):
         answer = browser.get(where)
-        assert answer.headers["content-security-policy"].startswith("default-src 'none'; style-src 'self';")
+        assert answer.headers["content-security-policy"].startswith(
+            "default-src 'none'; style-src 'self';"
+        )
         assert "<script" not in answer.text
         assert ' style="' not in answer.text
 
@@ -290,13 +331,17 @@ def test_skipping_goes_through_all_that_waits_and_begins_again(page: Open) -> No
     assert seen == ["p1-000", "p1-001", "p1-002", "p1-000"]
 
 
-def test_who_skips_and_grades_comes_to_the_checks_after_the_open_proofs_and_then_to_what_was_skipped(
+def test_the_order_is_open_proofs_then_checks_then_skipped_proofs(
     page: Open,
 ) -> None:
     put_case(page.store, "p1-001")
     for name in ("p0-000", "p2-000"):
         put_decided(page.store, name, 1.0)
-    browser, seen, where = page.browser(spot_checks=2), list[str](), f"/runs/{RUN}/next?after={PROOF}"
+    browser, seen, where = (
+        page.browser(spot_checks=2),
+        list[str](),
+        f"/runs/{RUN}/next?after={PROOF}",
+    )
     for _ in range(3):  # the first is skipped, the others are graded
         where = browser.get(where).headers["location"].partition("?")[0]
         seen.append(where.rpartition("/")[2])
@@ -356,7 +401,11 @@ def test_while_the_store_is_away_the_grader_is_told_to_send_it_again(
 
 def put_decided(store: Store, proof_id: str, score: float) -> None:
     put_record(store, keys.proof(RUN, proof_id), proof(id=proof_id, problem_id="p2", group="p2"))
-    put_record(store, keys.label(RUN, proof_id), label(score, proof_id=proof_id, problem_id="p2", group="p2"))
+    put_record(
+        store,
+        keys.label(RUN, proof_id),
+        label(score, proof_id=proof_id, problem_id="p2", group="p2"),
+    )
 
 
 def away(key: str, data: bytes, *, durable: bool = False) -> bool:

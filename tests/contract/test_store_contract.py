@@ -1,4 +1,6 @@
-"""What every store promises, run on each; a store joins by saying how this process and another one open it."""
+"""What every store promises, run on each; a store joins by saying how this process and another one
+open it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from threading import Barrier, Thread
 import pytest
 
 from proofloop.errors import ConfigError, CorruptObject, NotFound, StoreError
-from proofloop.records import Problem
+from proofloop.schema.records import Problem
 from proofloop.store import LocalStore, Store, find_record, get_record, put_record
 from proofloop.store.minio import MinioStore
 from tests.builders import label
@@ -45,7 +47,12 @@ def minio(s3: S3) -> Iterator[Subject]:
     """Parts of 100 kB, so that the larger objects of these tests have some."""
     with bucket_folder(s3) as (bucket, prefix):
         secure, host = s3.endpoint.startswith("https"), s3.endpoint.partition("://")[2]
-        options = {"access_key": s3.access_key, "secret_key": s3.secret_key, "secure": secure, "part_bytes": 100_000}
+        options = {
+            "access_key": s3.access_key,
+            "secret_key": s3.secret_key,
+            "secure": secure,
+            "part_bytes": 100_000,
+        }
         store = MinioStore(host, bucket, prefix, **options)
         yield Subject(store, f"MinioStore({host!r}, {bucket!r}, {prefix!r}, **{options!r})")
 
@@ -72,7 +79,9 @@ def start(subject: Subject, code: str, *arguments: str) -> subprocess.Popen[str]
         "from proofloop.store import LocalStore\nfrom proofloop.store.minio import MinioStore\n"
     )
     program = f"{head}store = {subject.expression}\n{code}"
-    return subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True
+    )
 
 
 class TestStoreContract:
@@ -108,16 +117,32 @@ class TestStoreContract:
         assert list(store.list("a/")) == []
 
     @pytest.mark.parametrize(
-        "key", ["", "/", "/etc/passwd", "../x", "a/../../x", "a/..", "a//b", "a/", ".", "a/./b", "a\0b"]
+        "key",
+        ["", "/", "/etc/passwd", "../x", "a/../../x", "a/..", "a//b", "a/", ".", "a/./b", "a\0b"],
     )
     def test_what_is_no_key_is_refused(self, store: Store, key: str) -> None:
-        for call in (lambda: store.put_if_absent(key, b"x"), lambda: store.get(key), lambda: store.exists(key)):
+        for call in (
+            lambda: store.put_if_absent(key, b"x"),
+            lambda: store.get(key),
+            lambda: store.exists(key),
+        ):
             with pytest.raises(StoreError, match="is not a valid key") as caught:
                 call()
             assert not isinstance(caught.value, NotFound)
 
     def test_a_listing_is_sorted_by_whole_keys_and_has_its_prefix_only(self, store: Store) -> None:
-        keys = ["r/a.json", "r/a/1", "r/a-1/x", "r/a/b/c", "r/B", "r/a0", "r/10", "r/9", "r2/a", "r"]
+        keys = [
+            "r/a.json",
+            "r/a/1",
+            "r/a-1/x",
+            "r/a/b/c",
+            "r/B",
+            "r/a0",
+            "r/10",
+            "r/9",
+            "r2/a",
+            "r",
+        ]
         for key in keys[:-1]:
             store.put_if_absent(key, b"x")
         assert list(store.list("r/")) == sorted(key for key in keys if key.startswith("r/"))
@@ -126,12 +151,16 @@ class TestStoreContract:
 
     def test_a_listing_holds_nothing_that_cannot_be_got(self, store: Store) -> None:
         with ThreadPoolExecutor(4) as pool:
-            puts = [pool.submit(store.put_if_absent, f"r/{n:04d}", b"x" * 10_000) for n in range(400)]
+            puts = [
+                pool.submit(store.put_if_absent, f"r/{n:04d}", b"x" * 10_000) for n in range(400)
+            ]
             while not all(put.done() for put in puts):
                 assert {len(store.get(key)) for key in store.list("r/")} <= {10_000}
         assert list(store.list("r/")) == [f"r/{n:04d}" for n in range(400)]
 
-    def test_deleting_a_prefix_removes_what_is_below_it_and_nothing_else(self, store: Store) -> None:
+    def test_deleting_a_prefix_removes_what_is_below_it_and_nothing_else(
+        self, store: Store
+    ) -> None:
         for key in ("r/a/1", "r/a/b/2", "r/ab", "r/a.json"):
             store.put_if_absent(key, b"x")
         assert store.delete_prefix("r/a/") == 2
@@ -166,14 +195,20 @@ class TestStoreContract:
             "print([n for n in range(100) if store.put_if_absent(f'race/{n}', me * 500)])"
         )
         racers = {name: start(subject, code, name) for name in "ABCD"}
-        assert [racer.stdout.readline() for racer in racers.values() if racer.stdout] == ["ready\n"] * 4
+        assert [racer.stdout.readline() for racer in racers.values() if racer.stdout] == [
+            "ready\n"
+        ] * 4
         subject.store.put_if_absent("go", b"!")
         won = {name: json.loads(racer.communicate(timeout=60)[0]) for name, racer in racers.items()}
         assert sorted(number for numbers in won.values() for number in numbers) == list(range(100))
         for name, numbers in won.items():
-            assert all(subject.store.get(f"race/{number}") == name.encode() * 500 for number in numbers)
+            assert all(
+                subject.store.get(f"race/{number}") == name.encode() * 500 for number in numbers
+            )
 
-    def test_a_process_killed_while_it_writes_leaves_only_whole_objects(self, subject: Subject) -> None:
+    def test_a_process_killed_while_it_writes_leaves_only_whole_objects(
+        self, subject: Subject
+    ) -> None:
         code = (
             "from itertools import count\n"
             "for n in count():\n"
@@ -198,7 +233,9 @@ class TestStoreContract:
         first, second = label(1.0), label(0.0, outcome="label", kind="rejected_upheld")
         assert put_record(store, "l/1", first) == first
         assert put_record(store, "l/1", second) == first
-        assert get_record(store, "l/1", type(first)) == find_record(store, "l/1", type(first)) == first
+        assert (
+            get_record(store, "l/1", type(first)) == find_record(store, "l/1", type(first)) == first
+        )
         assert find_record(store, "l/2", type(first)) is None
 
     def test_a_record_of_another_kind_is_corrupt_and_not_absent(self, store: Store) -> None:
@@ -208,7 +245,8 @@ class TestStoreContract:
                 read(store, "l/1", Problem)
 
 
-# -- the local folder --------------------------------------------------------------------------------------------------
+# -- the local folder
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_file_without_bytes_counts_as_absent(tmp_path: Path) -> None:
@@ -265,11 +303,15 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path: Path) -> None:
         "    except StoreError as error: print(error)\n"
     )
     writer = start(Subject(LocalStore(tmp_path), f"LocalStore(Path({str(tmp_path)!r}))"), code)
-    assert writer.communicate(timeout=30)[0].count("cannot write a/k: [Errno 27] File too large") == 3
+    assert (
+        writer.communicate(timeout=30)[0].count("cannot write a/k: [Errno 27] File too large") == 3
+    )
     assert list((tmp_path / ".tmp").iterdir()) == []
 
 
-def test_what_a_killed_writer_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+def test_what_a_killed_writer_left_is_swept_and_what_a_living_one_writes_is_not(
+    tmp_path: Path,
+) -> None:
     store = LocalStore(tmp_path)
     code = (
         "import os, time\n"
@@ -315,17 +357,26 @@ def test_a_forked_child_does_not_write_into_its_parents_files(tmp_path: Path) ->
     for number in range(3):
         child = os.fork()
         if child == 0:
-            wins = all(store.put_if_absent(f"r/{number}/{n}", bytes([number + 1]) * 20_000) for n in range(100))
+            wins = all(
+                store.put_if_absent(f"r/{number}/{n}", bytes([number + 1]) * 20_000)
+                for n in range(100)
+            )
             os._exit(0 if wins else 1)
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
-    assert all(store.get(f"r/{number}/{n}") == bytes([number + 1]) * 20_000 for number in range(3) for n in range(100))
+    assert all(
+        store.get(f"r/{number}/{n}") == bytes([number + 1]) * 20_000
+        for number in range(3)
+        for n in range(100)
+    )
 
 
 def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for root in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nothing")):
-        with pytest.raises(ConfigError, match=rf"^cannot write to the store {root}: .+\nhint: choose a folder"):
+        with pytest.raises(
+            ConfigError, match=rf"^cannot write to the store {root}: .+\nhint: choose a folder"
+        ):
             LocalStore(root)
 
 
@@ -344,11 +395,14 @@ def test_a_folder_that_cannot_be_looked_into_is_an_error_and_not_empty(tmp_path:
             look("loop/k")
 
 
-# -- S3 ----------------------------------------------------------------------------------------------------------------
+# -- S3
+# --------------------------------------------------------------------------------------------------
 
 
 class S3Double(BaseHTTPRequestHandler):
-    """An S3 server of a few lines that misbehaves as its owner says; what works is tested on a real one."""
+    """An S3 server of a few lines that misbehaves as its owner says; what works is tested on a real
+    one.
+    """
 
     server: S3Server
 
@@ -384,13 +438,23 @@ class S3Double(BaseHTTPRequestHandler):
 
 
 class S3Server(ThreadingHTTPServer):
-    """`refusals` are the first answers to PUT, status and code; the last one is repeated if `for_ever`."""
+    """`refusals` are the first answers to PUT, status and code; the last one is repeated if
+    `for_ever`.
+    """
 
-    def __init__(self, *refusals: tuple[int, str], for_ever: bool = False, only_conditions: bool = False) -> None:
+    def __init__(
+        self, *refusals: tuple[int, str], for_ever: bool = False, only_conditions: bool = False
+    ) -> None:
         super().__init__(("127.0.0.1", 0), S3Double)
         self.objects: dict[str, bytes] = {}
-        self.listing = b"<ListBucketResult><Name>b</Name><IsTruncated>false</IsTruncated></ListBucketResult>"
-        self._refusals, self._for_ever, self._only_conditions = list(refusals), for_ever, only_conditions
+        self.listing = (
+            b"<ListBucketResult><Name>b</Name><IsTruncated>false</IsTruncated></ListBucketResult>"
+        )
+        self._refusals, self._for_ever, self._only_conditions = (
+            list(refusals),
+            for_ever,
+            only_conditions,
+        )
         Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def refusal(self, request: BaseHTTPRequestHandler) -> tuple[int, str] | None:
@@ -400,7 +464,9 @@ class S3Server(ThreadingHTTPServer):
 
     def store(self, bucket: str = "bucket") -> MinioStore:
         host = f"127.0.0.1:{self.server_port}"
-        return MinioStore(host, bucket, access_key="a", secret_key="s", secure=False, first_pause_s=0.01)
+        return MinioStore(
+            host, bucket, access_key="a", secret_key="s", secure=False, first_pause_s=0.01
+        )
 
     def __exit__(self, *_: object) -> None:
         self.shutdown()
@@ -416,7 +482,14 @@ def test_a_server_that_is_not_ready_yet_is_away_and_its_keys_are_not_blamed() ->
 
 
 @pytest.mark.parametrize(
-    "refusal", [(429, "TooManyRequests"), (429, "SlowDown"), (503, "SlowDown"), (400, "SlowDown"), (429, "Anything")]
+    "refusal",
+    [
+        (429, "TooManyRequests"),
+        (429, "SlowDown"),
+        (503, "SlowDown"),
+        (400, "SlowDown"),
+        (429, "Anything"),
+    ],
 )
 def test_a_server_that_asks_to_slow_down_is_asked_again(refusal: tuple[int, str]) -> None:
     with S3Server(refusal, refusal) as server:
@@ -434,20 +507,30 @@ def test_a_server_that_never_stops_asking_to_slow_down_is_away() -> None:
 
 @pytest.mark.parametrize("refusal", [(501, "NotImplemented"), (400, "InvalidArgument")])
 def test_a_server_without_conditional_writes_is_called_so(refusal: tuple[int, str]) -> None:
-    problem = rf"has no conditional writes: it refuses If-None-Match on PUT: {refusal[1]} no\nhint: use .*Ceph RGW"
-    with S3Server(refusal, for_ever=True, only_conditions=True) as server, pytest.raises(ConfigError, match=problem):
+    problem = (
+        rf"has no conditional writes: it refuses If-None-Match on PUT: {refusal[1]} no\nhint: use"
+        r" .*Ceph RGW"
+    )
+    with (
+        S3Server(refusal, for_ever=True, only_conditions=True) as server,
+        pytest.raises(ConfigError, match=problem),
+    ):
         server.store()
 
 
 def test_a_server_that_refuses_every_write_is_not_blamed_for_conditions() -> None:
     with (
         S3Server((400, "InvalidArgument"), for_ever=True) as server,
-        pytest.raises(ConfigError, match="refuses: InvalidArgument no\nhint: correct PROOFLOOP_S3_ACCESS_KEY"),
+        pytest.raises(
+            ConfigError, match="refuses: InvalidArgument no\nhint: correct PROOFLOOP_S3_ACCESS_KEY"
+        ),
     ):
         server.store()
 
 
-@pytest.mark.parametrize("bucket", ["", "a", "a/b", "with space", "x" * 64, "10.0.0.1", "a..b", "a_b/"])
+@pytest.mark.parametrize(
+    "bucket", ["", "a", "a/b", "with space", "x" * 64, "10.0.0.1", "a..b", "a_b/"]
+)
 def test_a_name_that_no_bucket_can_have_is_refused_by_its_variable(bucket: str) -> None:
     with S3Server() as server, pytest.raises(ConfigError) as caught:
         server.store(bucket)
@@ -455,8 +538,13 @@ def test_a_name_that_no_bucket_can_have_is_refused_by_its_variable(bucket: str) 
     assert "3 to 63 lower-case letters, digits, dots and hyphens" in caught.value.hint
 
 
-@pytest.mark.parametrize("listing", [b"<html>Sign in", b"<ListBucketResult></ListBucketResult>", b""])
+@pytest.mark.parametrize(
+    "listing", [b"<html>Sign in", b"<ListBucketResult></ListBucketResult>", b""]
+)
 def test_a_server_whose_answer_is_none_of_S3_is_away(listing: bytes) -> None:
-    with S3Server() as server, pytest.raises(StoreError, match="is unavailable: its answer cannot be read: "):
+    with (
+        S3Server() as server,
+        pytest.raises(StoreError, match="is unavailable: its answer cannot be read: "),
+    ):
         server.listing = listing
         server.store()

@@ -1,4 +1,6 @@
-"""The command as a user has it: exit codes, one line on stderr for what is wrong, nothing but data on stdout."""
+"""The command as a user has it: exit codes, one line on stderr for what is wrong, nothing but data
+on stdout.
+"""
 
 from __future__ import annotations
 
@@ -21,25 +23,25 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from proofloop import keys
 from proofloop.bus import open_bus
 from proofloop.bus.dead_letters import DeadLetters
 from proofloop.bus.topology import Topology
 from proofloop.cli import main
 from proofloop.cli.app import app
-from proofloop.cli.doctor import roles_found
-from proofloop.cli.findings import Finding
-from proofloop.curriculum import CurriculumSpec
+from proofloop.cli.doctor.command import roles_found
+from proofloop.cli.doctor.findings import Finding
+from proofloop.config.curriculum_file import CurriculumSpec
+from proofloop.config.run_file import load_runspec
+from proofloop.config.settings import load_settings
+from proofloop.curriculum.status import freeze
 from proofloop.errors import install_hint
-from proofloop.labels import find_label
-from proofloop.messages import ProblemPosed, ProofReviewed, encode
-from proofloop.models import MANIFEST, publish_folder
-from proofloop.records import Label, Proof
-from proofloop.runspec import load_runspec
-from proofloop.settings import load_settings
-from proofloop.standing import freeze
+from proofloop.pipeline.embedded import DeadLetterRecord, create_run
+from proofloop.runs.labels import find_label
+from proofloop.runs.model_registry import MANIFEST, publish_folder
+from proofloop.schema import keys
+from proofloop.schema.events import ProblemPosed, ProofReviewed, encode
+from proofloop.schema.records import Label, Proof
 from proofloop.store import LocalStore, get_record, put_record
-from proofloop.walk import DeadLetterRecord, create_run
 from tests.integration.installation import wait_until
 from tests.integration.servers import Broker, delete_namespace, publish
 
@@ -82,7 +84,12 @@ class Said(NamedTuple):
 def environment(folder: Path) -> dict[str, str]:
     """Nothing of the machine's own settings, and a store in the test's folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PROOFLOOP_")}
-    return {**kept, "PROOFLOOP_STORE": str(folder / "data"), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return {
+        **kept,
+        "PROOFLOOP_STORE": str(folder / "data"),
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
+    }
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -117,7 +124,9 @@ Here = Callable[..., Said]
 def here(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], quiet_log: None
 ) -> Callable[[Path], Here]:
-    """`here(folder)(*arguments)` is the command in this process, for what ends at once: no interpreter to start."""
+    """`here(folder)(*arguments)` is the command in this process, for what ends at once: no
+    interpreter to start.
+    """
 
     def at(folder: Path) -> Here:
         monkeypatch.chdir(folder)
@@ -134,7 +143,9 @@ def here(
     return at
 
 
-def run_file(folder: Path, name: str = "small.toml", count: int = 2, settings: str = "", more: str = "") -> Path:
+def run_file(
+    folder: Path, name: str = "small.toml", count: int = 2, settings: str = "", more: str = ""
+) -> Path:
     file = folder / name
     file.write_text(SMALL.format(count=count, settings=settings) + more)
     return file
@@ -142,7 +153,9 @@ def run_file(folder: Path, name: str = "small.toml", count: int = 2, settings: s
 
 def files_in(folder: Path) -> list[str]:
     """Everything below a folder, but for the store's own room for what is being written."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if ".tmp" not in path.parts)
+    return sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*") if ".tmp" not in path.parts
+    )
 
 
 def check_is_refused(said: Said, *words: str, hint: bool = True) -> None:
@@ -175,7 +188,8 @@ def copied(done: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-# -- bad input ---------------------------------------------------------------------------------------------------------
+# -- bad input
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_run_file_that_is_wrong_is_refused_in_one_line_and_nothing_is_written(
@@ -183,26 +197,45 @@ def test_a_run_file_that_is_wrong_is_refused_in_one_line_and_nothing_is_written(
 ) -> None:
     good = SMALL.format(count=2, settings="")
     cases: dict[str, tuple[str, tuple[str, ...]]] = {
-        "key": ("colour = 3\n" + good, ("unknown key colour", "key.toml", "known here: ", "labeling")),
-        "role": (good + "[training.labeler]\nsteps = 1\n", ("unknown key [training] labeler", "generator, ")),
+        "key": (
+            "colour = 3\n" + good,
+            ("unknown key colour", "key.toml", "known here: ", "labeling"),
+        ),
+        "role": (
+            good + "[training.labeler]\nsteps = 1\n",
+            ("unknown key [training] labeler", "generator, "),
+        ),
         "kind": (
             good.replace('"simulated"', '"tritn"').replace('\nverifier = "m-1"', ""),
             ('unknown engine "tritn"', "triton"),
         ),
-        "quorum": (good.replace("k = 2", "k = 5"), ("[labeling]", "k = 5 is more than n = 4", "quorum")),
-        "engine": (good.replace('"simulated"', '"tritn"'), ('unknown engine "tritn"', "[engine] kind", "simulated")),
+        "quorum": (
+            good.replace("k = 2", "k = 5"),
+            ("[labeling]", "k = 5 is more than n = 4", "quorum"),
+        ),
+        "engine": (
+            good.replace('"simulated"', '"tritn"'),
+            ('unknown engine "tritn"', "[engine] kind", "simulated"),
+        ),
         "setting": (SMALL.format(count=2, settings="latncy_s = 1"), ("latncy_s", "latency_s")),
         "toml": (good + "[", ("is not TOML", "examples/")),
         "domain": (good.replace('"nano"', '"pico"'), ("pico", "nano")),
         "pack": ('prompts = "nowhere"\n' + good, ("nowhere", "math, math-json, nano")),
-        "count": (good.replace("count = 2", "count = 0"), ("[problems] count = 0", "greater than or equal to 1")),
+        "count": (
+            good.replace("count = 2", "count = 0"),
+            ("[problems] count = 0", "greater than or equal to 1"),
+        ),
     }
     for name, (text, _) in cases.items():
         (tmp_path / f"{name}.toml").write_text(text)
     for name, (_, words) in cases.items():
         check_is_refused(here(tmp_path)("run", f"{name}.toml"), *words, hint=name != "count")
-    check_is_refused(call(tmp_path, "run", "none.toml"), "none.toml cannot be read: No such file", "run.toml")
-    assert [name for name in files_in(tmp_path) if name != "data"] == sorted(f"{name}.toml" for name in cases)
+    check_is_refused(
+        call(tmp_path, "run", "none.toml"), "none.toml cannot be read: No such file", "run.toml"
+    )
+    assert [name for name in files_in(tmp_path) if name != "data"] == sorted(
+        f"{name}.toml" for name in cases
+    )
 
 
 def test_a_file_of_the_other_kind_is_refused_with_the_command_that_takes_it(
@@ -212,15 +245,25 @@ def test_a_file_of_the_other_kind_is_refused_with_the_command_that_takes_it(
     (tmp_path / "c.toml").write_text('iterations = 1\n[engine]\nkind = "simulated"\n')
     (tmp_path / "kind.toml").write_text('iterations = 1\n[engine]\nkind = "tritn"\n')
     command = here(tmp_path)
-    check_is_refused(command("run", "c.toml"), "c.toml is a curriculum's file", "`proofloop iterate c.toml`")
-    check_is_refused(command("iterate", "small.toml"), "small.toml is a run's file", "`proofloop run small.toml`")
+    check_is_refused(
+        command("run", "c.toml"), "c.toml is a curriculum's file", "`proofloop iterate c.toml`"
+    )
+    check_is_refused(
+        command("iterate", "small.toml"), "small.toml is a run's file", "`proofloop run small.toml`"
+    )
     refused = command("iterate", "kind.toml")
     check_is_refused(refused, 'unknown engine "tritn"', "simulated, triton")
     assert "openai" not in refused.err
     check_is_refused(
-        command("iterate", "none.toml"), "none.toml cannot be read", "the path of a curriculum's TOML file"
+        command("iterate", "none.toml"),
+        "none.toml cannot be read",
+        "the path of a curriculum's TOML file",
     )
-    assert [name for name in files_in(tmp_path) if name != "data"] == ["c.toml", "kind.toml", "small.toml"]
+    assert [name for name in files_in(tmp_path) if name != "data"] == [
+        "c.toml",
+        "kind.toml",
+        "small.toml",
+    ]
 
 
 def test_a_setting_that_the_trainer_does_not_know_is_refused_before_the_run_begins(
@@ -228,10 +271,14 @@ def test_a_setting_that_the_trainer_does_not_know_is_refused_before_the_run_begi
 ) -> None:
     pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
     run_file(
-        tmp_path, more="[training.generator]\nsteps = 1\nsettings = { epohcs = 2 }\n", settings="want_tokens = true"
+        tmp_path,
+        more="[training.generator]\nsteps = 1\nsettings = { epohcs = 2 }\n",
+        settings="want_tokens = true",
     )
     refused = here(tmp_path)("run", "small.toml")
-    check_is_refused(refused, "unknown key epohcs in [training.generator.settings]", "known here: ", "epochs")
+    check_is_refused(
+        refused, "unknown key epohcs in [training.generator.settings]", "known here: ", "epochs"
+    )
     assert files_in(tmp_path) == ["data", "small.toml"]
 
 
@@ -245,7 +292,11 @@ def test_a_missing_or_damaged_model_is_refused_and_nothing_is_written(
     weights = tmp_path / "broken" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     for name, model in (("missing", "no-such-model"), ("damaged", "broken")):
-        text = SMALL.format(count=2, settings="").replace('"simulated"', '"local"').replace('"m-1"', f'"{model}"')
+        text = (
+            SMALL.format(count=2, settings="")
+            .replace('"simulated"', '"local"')
+            .replace('"m-1"', f'"{model}"')
+        )
         (tmp_path / f"{name}.toml").write_text(text)
     missing, damaged = (here(tmp_path)("run", f"{name}.toml") for name in ("missing", "damaged"))
     check_is_refused(missing, "no-such-model", "has no config.json", "[models]")
@@ -254,9 +305,13 @@ def test_a_missing_or_damaged_model_is_refused_and_nothing_is_written(
     assert list(LocalStore(tmp_path / "data").list("specs/")) == []
 
 
-def test_a_damaged_checkpoint_is_refused_when_a_run_is_resumed(tmp_path: Path, here: Callable[[Path], Here]) -> None:
+def test_a_damaged_checkpoint_is_refused_when_a_run_is_resumed(
+    tmp_path: Path, here: Callable[[Path], Here]
+) -> None:
     pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
-    file = run_file(tmp_path, more="[training.generator]\nsteps = 2\n", settings="want_tokens = true")
+    file = run_file(
+        tmp_path, more="[training.generator]\nsteps = 2\n", settings="want_tokens = true"
+    )
     store, run = LocalStore(tmp_path / "data"), "small"
     create_run(store, load_runspec(file), resume=False)
     for version in (keys.model(run, "generator", 1), keys.checkpoint(run, "generator", 1)):
@@ -271,10 +326,14 @@ def test_a_damaged_checkpoint_is_refused_when_a_run_is_resumed(tmp_path: Path, h
     assert files_in(tmp_path) == before
 
 
-def test_a_prompt_pack_that_lacks_a_placeholder_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+def test_a_prompt_pack_that_lacks_a_placeholder_is_refused_and_nothing_is_written(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "templates.py").write_text(official(proof_verification="Grade {statement}."))
     check_is_refused(
-        call(tmp_path, "prompts", "import", "templates.py", "--out", "pack"), "proof_verification", "{proof}"
+        call(tmp_path, "prompts", "import", "templates.py", "--out", "pack"),
+        "proof_verification",
+        "{proof}",
     )
     assert files_in(tmp_path) == ["templates.py"]
 
@@ -289,18 +348,24 @@ def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         ("run", str(file), "--store", "/proc/store"),
     )
     for refused, place in zip(said, ("a-file/store", "a-file", "/proc/store"), strict=True):
-        check_is_refused(refused, f"cannot write to the store {place}", "choose a folder that you may write to")
+        check_is_refused(
+            refused, f"cannot write to the store {place}", "choose a folder that you may write to"
+        )
     assert files_in(tmp_path) == ["a-file", "small.toml"]
 
 
 def test_a_command_that_only_looks_makes_no_store(tmp_path: Path) -> None:
     looks = (("runs", "list"), ("models", "list", "--run", "r"), ("dead", "list", "--run", "r"))
     for refused in call_together(tmp_path, *((*look, "--store", "nowhere") for look in looks)):
-        check_is_refused(refused, f"there is no store at {tmp_path / 'nowhere'}", "--store or PROOFLOOP_STORE")
+        check_is_refused(
+            refused, f"there is no store at {tmp_path / 'nowhere'}", "--store or PROOFLOOP_STORE"
+        )
     assert files_in(tmp_path) == []
 
 
-def test_what_is_not_there_is_refused_with_what_there_is(done: Path, here: Callable[[Path], Here]) -> None:
+def test_what_is_not_there_is_refused_with_what_there_is(
+    done: Path, here: Callable[[Path], Here]
+) -> None:
     before = files_in(done)
     commands = (
         ("runs", "show", "none"),
@@ -339,7 +404,8 @@ def test_what_is_not_there_is_refused_with_what_there_is(done: Path, here: Calla
     assert files_in(done) == before
 
 
-# -- run and what there is to see of it --------------------------------------------------------------------------------
+# -- run and what there is to see of it
+# --------------------------------------------------------------------------------
 
 
 def test_a_damaged_record_is_made_again_once_it_is_removed(copied: Path) -> None:
@@ -347,7 +413,9 @@ def test_a_damaged_record_is_made_again_once_it_is_removed(copied: Path) -> None
     label.unlink()
     label.write_text("{")
     check_is_refused(
-        call(copied, "runs", "show", "small"), f"labels/{label.name} is not a valid Label", "or remove it,"
+        call(copied, "runs", "show", "small"),
+        f"labels/{label.name} is not a valid Label",
+        "or remove it,",
     )
     label.unlink()
     assert call(copied, "run", "small.toml", "--resume").out.startswith("small: 4 proofs done: ")
@@ -391,9 +459,12 @@ def test_stdout_of_every_look_at_a_run_is_data(done: Path) -> None:
     assert {"generator", "verifier", "meta_verifier", "total", "per_problem"} <= set(spent)
     assert spent["generator"]["calls"] == 4
     assert {row["money"] for row in spent.values()} == {None}  # the run has no prices
-    assert spent["total"]["calls"] == sum(spent[role]["calls"] for role in ("generator", "verifier", "meta_verifier"))
+    assert spent["total"]["calls"] == sum(
+        spent[role]["calls"] for role in ("generator", "verifier", "meta_verifier")
+    )
     assert models.data() == [
-        {"role": role, "version": "m-1", "serves": True} for role in ("generator", "verifier", "meta_verifier")
+        {"role": role, "version": "m-1", "serves": True}
+        for role in ("generator", "verifier", "meta_verifier")
     ]
     assert dead.data() == []
     assert (report.code, report.out) == (0, "seen/report.html\n")
@@ -410,7 +481,11 @@ def test_a_curriculum_is_listed_among_the_runs_and_what_is_for_runs_alone_says_w
     freeze(LocalStore(copied / "data"), spec := CurriculumSpec(name="course"))
     command = here(copied)
     for name in ("cost", "measure", "export"):
-        check_is_refused(command("runs", name, "course"), "'course' is a curriculum", "`proofloop runs show course`")
+        check_is_refused(
+            command("runs", name, "course"),
+            "'course' is a curriculum",
+            "`proofloop runs show course`",
+        )
     check_is_refused(command("runs", "cost", "none"), "there are: small, course (a curriculum)")
     runs = call(copied, "runs", "list", "--json").data()
     assert [(row["run"], row["type"], row["state"]) for row in runs] == [
@@ -419,19 +494,26 @@ def test_a_curriculum_is_listed_among_the_runs_and_what_is_for_runs_alone_says_w
     ]
 
 
-def test_a_run_of_a_problem_file_beside_the_run_file_is_walked_from_anywhere(tmp_path: Path) -> None:
+def test_a_run_of_a_problem_file_beside_the_run_file_is_walked_from_anywhere(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "files"
     folder.mkdir()
-    (folder / "mine.jsonl").write_text('{"question": "Prove that 1 < 2.", "id": "one"}\n{"problem": "Is 2 < 3?"}\n')
+    (folder / "mine.jsonl").write_text(
+        '{"question": "Prove that 1 < 2.", "id": "one"}\n{"problem": "Is 2 < 3?"}\n'
+    )
     file = run_file(folder)
     file.write_text(file.read_text().replace('domain = "nano"\ncount = 2', 'file = "mine.jsonl"'))
     said = call(tmp_path, "run", str(file.relative_to(tmp_path)))
     assert (said.code, said.out.partition(":")[0]) == (0, "small")
-    labels = {key.rpartition("/")[2] for key in LocalStore(tmp_path / "data").list(keys.labels("small"))}
+    labels = {
+        key.rpartition("/")[2] for key in LocalStore(tmp_path / "data").list(keys.labels("small"))
+    }
     assert len(labels) == 4 and {"one-000.json", "one-001.json"} < labels
 
 
-# -- Ctrl-C ------------------------------------------------------------------------------------------------------------
+# -- Ctrl-C
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_run_that_is_interrupted_ends_cleanly_and_goes_on_where_it_stood(tmp_path: Path) -> None:
@@ -466,14 +548,23 @@ def labels_written(store: LocalStore) -> dict[str, int]:
     return {key: store.path(key).stat().st_mtime_ns for key in store.list(keys.labels("small"))}
 
 
-# -- prove -------------------------------------------------------------------------------------------------------------
+# -- prove
+# --------------------------------------------------------------------------------------------------
 
 
-def test_a_person_grades_what_a_run_left_undecided_and_every_look_at_it_says_so(copied: Path) -> None:
+def test_a_person_grades_what_a_run_left_undecided_and_every_look_at_it_says_so(
+    copied: Path,
+) -> None:
     store = LocalStore(copied / "data")
     label = get_record(store, next(store.list(keys.labels("small"))), Label)
     proof = "nobody-000"
-    undecided = {"proof_id": proof, "outcome": "undecided", "kind": "undecided", "score": None, "critiques": ()}
+    undecided = {
+        "proof_id": proof,
+        "outcome": "undecided",
+        "kind": "undecided",
+        "score": None,
+        "critiques": (),
+    }
     put_record(store, keys.label("small", proof), label.model_copy(update=undecided))
     written = get_record(store, keys.proof("small", label.proof_id), Proof)
     put_record(store, keys.proof("small", proof), written.model_copy(update={"id": proof}))
@@ -483,12 +574,23 @@ def test_a_person_grades_what_a_run_left_undecided_and_every_look_at_it_says_so(
     assert (ready["ready"], ready["store"]) == ("review", str(store))
     form = {"score": "0", "by": "Emmy Noether", "comment": ""}
     headers = {"Origin": ready["url"].rstrip("/")}
-    assert httpx.post(f"{ready['url']}runs/small/proofs/{proof}", data=form, headers=headers).status_code == 303
+    assert (
+        httpx.post(
+            f"{ready['url']}runs/small/proofs/{proof}", data=form, headers=headers
+        ).status_code
+        == 303
+    )
     page.send_signal(signal.SIGINT)
     _, err = page.communicate(timeout=60)
     assert page.returncode == 0, err
     assert find_label(store, "small", proof) == label.model_copy(
-        update={**undecided, "outcome": "label", "kind": "rejected_upheld", "score": 0.0, "by": "Emmy Noether"}
+        update={
+            **undecided,
+            "outcome": "label",
+            "kind": "rejected_upheld",
+            "score": 0.0,
+            "by": "Emmy Noether",
+        }
     )
     shown, reported, exported, alone, analyses = call_together(
         copied,
@@ -506,7 +608,9 @@ def test_a_person_grades_what_a_run_left_undecided_and_every_look_at_it_says_so(
     assert (row["solution"], row["score"], row["by"]) == (written.solution, 0.0, "Emmy Noether")
     assert row in rows and len(rows) > 1
     assert {each["quality"] for each in critiques} <= {None}
-    check_is_refused(call(copied, "runs", "export", "small", "--people", "--analyses"), "give one of them")
+    check_is_refused(
+        call(copied, "runs", "export", "small", "--people", "--analyses"), "give one of them"
+    )
 
 
 def test_a_problem_is_proved_once_and_read_from_the_store_after_that(tmp_path: Path) -> None:
@@ -521,8 +625,12 @@ def test_a_problem_is_proved_once_and_read_from_the_store_after_that(tmp_path: P
     for proof in found:
         assert proof["proof"].startswith("Simulated proof")
         assert proof["outcome"] in ("label", "perfect", "undecided")
-        assert proof["critiques"] and {"score", "outcome", "confirmed", "analysis"} == set(proof["critiques"][0])
-    again, other = call_together(tmp_path, arguments, ("prove", "Prove that 2 < 3.", "--using", str(file), "--json"))
+        assert proof["critiques"] and {"score", "outcome", "confirmed", "analysis"} == set(
+            proof["critiques"][0]
+        )
+    again, other = call_together(
+        tmp_path, arguments, ("prove", "Prove that 2 < 3.", "--using", str(file), "--json")
+    )
     calls = files_in(asked)
     page = call(tmp_path, "prove", text, "--using", str(file), "--proofs", "2")
     assert files_in(asked) == calls  # no engine is opened
@@ -536,10 +644,17 @@ def test_a_problem_is_proved_once_and_read_from_the_store_after_that(tmp_path: P
 def test_a_problem_of_any_length_is_proved_and_no_escape_of_a_model_reaches_the_terminal(
     tmp_path: Path, here: Callable[[Path], Here]
 ) -> None:
-    arguments = ("prove", "Prove that 1 < 2, " + "and that 1 < 2, " * 20, "--using", str(run_file(tmp_path)))
+    arguments = (
+        "prove",
+        "Prove that 1 < 2, " + "and that 1 < 2, " * 20,
+        "--using",
+        str(run_file(tmp_path)),
+    )
     assert here(tmp_path)(*arguments).code == 0
     (written,) = (tmp_path / "data").rglob("proof.json")
-    written.write_text(written.read_text().replace("Simulated proof", "Simulated \\u001b[2J\\u202eproof"))
+    written.write_text(
+        written.read_text().replace("Simulated proof", "Simulated \\u001b[2J\\u202eproof")
+    )
     page = here(tmp_path)(*arguments)
     assert page.code == 0, page.err
     assert page.out.startswith("Simulated \ufffd[2J⟨U+202E⟩proof")
@@ -547,7 +662,10 @@ def test_a_problem_of_any_length_is_proved_and_no_escape_of_a_model_reaches_the_
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("x" * 300, f"there is no file '{'x' * 60}'"), ("latin-1.txt", "latin-1.txt cannot be read: 'utf-8' codec")],
+    [
+        ("x" * 300, f"there is no file '{'x' * 60}'"),
+        ("latin-1.txt", "latin-1.txt cannot be read: 'utf-8' codec"),
+    ],
 )
 def test_a_problem_that_cannot_be_read_is_refused(
     tmp_path: Path, here: Callable[[Path], Here], text: str, words: str
@@ -556,7 +674,8 @@ def test_a_problem_that_cannot_be_read_is_refused(
     check_is_refused(here(tmp_path)("prove", text), words)
 
 
-# -- models ------------------------------------------------------------------------------------------------------------
+# -- models
+# --------------------------------------------------------------------------------------------------
 
 
 def model_folder(folder: Path) -> Path:
@@ -586,24 +705,32 @@ def test_versions_are_listed_promoted_and_rolled_back(copied: Path) -> None:
     ]
     for version in (one, two):
         promoted = call(copied, "models", "promote", "verifier", version, "--run", "small")
-        assert (promoted.code, promoted.out, promoted.err) == (0, f"verifier of small serves {version}\n", "")
+        assert (promoted.code, promoted.out, promoted.err) == (
+            0,
+            f"verifier of small serves {version}\n",
+            "",
+        )
     assert serving(copied) == two
     back = call(copied, "models", "rollback", "verifier", "--run", "small")
     assert (back.code, back.out) == (0, f"verifier of small serves {one}\n")
     assert serving(copied) == one
     store.path(f"{two}/model.bin").write_bytes(b"damaged")
     check_is_refused(
-        call(copied, "models", "promote", "verifier", two, "--run", "small"), f"{two}/model.bin has digest"
+        call(copied, "models", "promote", "verifier", two, "--run", "small"),
+        f"{two}/model.bin has digest",
     )
     assert serving(copied) == one
 
 
-# -- dead letters ------------------------------------------------------------------------------------------------------
+# -- dead letters
+# --------------------------------------------------------------------------------------------------
 
 
 def test_dead_letters_are_listed_replayed_and_dropped(copied: Path) -> None:
     store = LocalStore(copied / "data")
-    (proof_key, *_) = [key for key in store.list(keys.proofs("small")) if key.endswith("/proof.json")]
+    (proof_key, *_) = [
+        key for key in store.list(keys.proofs("small")) if key.endswith("/proof.json")
+    ]
     proof_id = proof_key.split("/")[-2]
     event = encode(ProofReviewed(run_id="small", proof_id=proof_id, index=-1)).decode()
     for queue, body in (("meta_verifier", event), ("verifier", "no event")):
@@ -615,11 +742,18 @@ def test_dead_letters_are_listed_replayed_and_dropped(copied: Path) -> None:
         ("verifier", "a bug in verifier"),
     ]
     gone = encode(ProofReviewed(run_id="small", proof_id="gone", index=-1)).decode()
-    DeadLetterRecord(queue="meta_verifier", reason="it was not there yet", body=gone, deliveries=4).keep(store, "small")
+    DeadLetterRecord(
+        queue="meta_verifier", reason="it was not there yet", body=gone, deliveries=4
+    ).keep(store, "small")
     with store.only_here("small"):
-        check_is_refused(call(copied, "dead", "replay", "--run", "small"), "another process is working on 'small'")
+        check_is_refused(
+            call(copied, "dead", "replay", "--run", "small"),
+            "another process is working on 'small'",
+        )
     replayed = call(copied, "dead", "replay", "--run", "small")
-    assert (replayed.code, replayed.out) == (0, "2 messages delivered again, 1 died again\n"), replayed.err
+    assert (replayed.code, replayed.out) == (0, "2 messages delivered again, 1 died again\n"), (
+        replayed.err
+    )
     left = call(copied, "dead", "list", "--run", "small", "--json").data()
     assert [letter["body"] for letter in left] == [gone, "no event"]
     assert "the store lacks" in left[0]["reason"]
@@ -628,16 +762,22 @@ def test_dead_letters_are_listed_replayed_and_dropped(copied: Path) -> None:
     assert call(copied, "dead", "list", "--run", "small", "--json").data() == []
 
 
-def test_letters_that_the_budget_left_undelivered_stay(tmp_path: Path, here: Callable[[Path], Here]) -> None:
+def test_letters_that_the_budget_left_undelivered_stay(
+    tmp_path: Path, here: Callable[[Path], Here]
+) -> None:
     command, file = here(tmp_path), run_file(tmp_path, more="[budget]\ntokens = 1\n")
     assert command("run", str(file)).code == 4
-    event = encode(ProblemPosed(run_id="small", problem_id="0", proof_id="0-000", group="0")).decode()
+    event = encode(
+        ProblemPosed(run_id="small", problem_id="0", proof_id="0-000", group="0")
+    ).decode()
     letter = DeadLetterRecord(queue="generator", reason="a bug", body=event, deliveries=4)
     letter.keep(LocalStore(tmp_path / "data"), "small")
     said = command("dead", "replay", "--run", "small")
     assert (said.code, said.out) == (4, "")
     assert "stopped: small: [budget] tokens = 1 is used up" in said.err and "--resume" in said.err
-    assert [each["body"] for each in command("dead", "list", "--run", "small", "--json").data()] == [event]
+    assert [
+        each["body"] for each in command("dead", "list", "--run", "small", "--json").data()
+    ] == [event]
 
 
 def test_a_problem_whose_budget_is_used_up_is_proved_again_with_more(
@@ -661,9 +801,9 @@ def test_dead_letters_on_the_broker_and_in_the_store_are_both_seen(
     monkeypatch.setenv("PROOFLOOP_BROKER", broker.url)
     monkeypatch.setenv("PROOFLOOP_NAMESPACE", namespace)
     event = ProofReviewed(run_id="small", proof_id="gone", index=-1)
-    DeadLetterRecord(queue="verifier", reason="a bug", body=encode(event).decode(), deliveries=4).keep(
-        LocalStore(copied / "data"), "small"
-    )
+    DeadLetterRecord(
+        queue="verifier", reason="a bug", body=encode(event).decode(), deliveries=4
+    ).keep(LocalStore(copied / "data"), "small")
     open_bus(load_settings()).close(grace_s=5)  # makes the queues
     publish(broker.url, Topology(namespace).dead_queue("meta_verifier").name, encode(event))
     try:
@@ -684,13 +824,15 @@ def test_dead_letters_on_the_broker_and_in_the_store_are_both_seen(
         delete_namespace(broker.url, namespace)
 
 
-# -- prompts, nano, doctor, serve --------------------------------------------------------------------------------------
+# -- prompts, nano, doctor, serve
+# --------------------------------------------------------------------------------------
 
 
 def official(**changes: str) -> str:
     """A file in the form of the official one."""
     templates = {
-        "proof_generation": "## Solution\n...\n\n## Self Evaluation\n...\n\nMy score: \\\\boxed{{}}\n\n{question}",
+        "proof_generation": "## Solution\n...\n\n## Self Evaluation\n...\n\nMy score:"
+        " \\\\boxed{{}}\n\n{question}",
         "proof_verification": "My score: \\\\boxed{{}}\n\nGrade {statement}: {proof}",
         "meta_verification": "My rating: \\\\boxed{{}}\n\nRate {rating} of {proof} for {statement}",
         "proof_refinement": "{instruction}\n\n{proofs_to_refine}",
@@ -709,7 +851,9 @@ def test_a_pack_is_imported_and_then_shown_and_used(tmp_path: Path) -> None:
     file = run_file(tmp_path / "elsewhere")
     said = made.out.partition("use it with ")[2].partition(" in a run file")[0]
     file.write_text(f"{said}\n" + file.read_text())
-    shown, built_in, ran = call_together(tmp_path, ("prompts", "show", "pack"), ("prompts", "show"), ("run", str(file)))
+    shown, built_in, ran = call_together(
+        tmp_path, ("prompts", "show", "pack"), ("prompts", "show"), ("run", str(file))
+    )
     assert shown.code == built_in.code == ran.code == 0, ran.err
     assert "Grade {question}: {proof}" in shown.out
     assert [line.split()[1] for line in built_in.out.splitlines() if line.startswith("=== ")] == [
@@ -734,9 +878,14 @@ def test_nano_problems_are_posed_as_a_problem_file_and_proofs_are_checked(tmp_pa
     )
     problems = [json.loads(line) for line in posed.out.splitlines()]
     assert len({problem["id"] for problem in problems}) == 2000
-    assert not {problem["id"] for problem in problems} & {json.loads(line)["id"] for line in test.out.splitlines()}
+    assert not {problem["id"] for problem in problems} & {
+        json.loads(line)["id"] for line in test.out.splitlines()
+    }
     assert right.data() == {"score": 1.0, "defects": []}
-    assert wrong.data() == {"score": 0.0, "defects": [{"step": "a", "kind": "miscalculated", "detail": ""}]}
+    assert wrong.data() == {
+        "score": 0.0,
+        "defects": [{"step": "a", "kind": "miscalculated", "detail": ""}],
+    }
     omission = {"step": "a", "kind": "missing", "detail": "2 + 3 = 5, then b 5"}
     assert short.data() == {"score": 0.5, "defects": [omission]}
     assert {said.err for said in (posed, test, right, wrong, short)} == {""}
@@ -748,12 +897,17 @@ def test_doctor_looks_at_the_machine_and_at_a_run_file_or_a_curriculum(
     good, bad = run_file(tmp_path), run_file(tmp_path, "bad.toml")
     bad.write_text(bad.read_text().replace("k = 2", "k = 9"))
     (tmp_path / "c.toml").write_text(
-        'start = "nano-base"\niterations = 1\n[engine]\nkind = "simulated"\nsettings = { want_tokens = true }\n'
+        'start = "nano-base"\niterations = 1\n[engine]\nkind = "simulated"\nsettings = {'
+        " want_tokens = true }\n"
     )
-    (tmp_path / "wrong.toml").write_text((tmp_path / "c.toml").read_text() + "[verifier]\nsettings = { speed = 1 }\n")
+    (tmp_path / "wrong.toml").write_text(
+        (tmp_path / "c.toml").read_text() + "[verifier]\nsettings = { speed = 1 }\n"
+    )
     away = run_file(tmp_path, "away.toml", settings="failure_share = 1.0")
     files = ([], [str(good)], [str(bad)], ["c.toml"], ["wrong.toml"], [str(away)])
-    machine, healthy, broken, course, wrong, silent = (here(tmp_path)("doctor", *file, "--json") for file in files)
+    machine, healthy, broken, course, wrong, silent = (
+        here(tmp_path)("doctor", *file, "--json") for file in files
+    )
     found = {finding["what"]: finding for finding in machine.data()}
     if find_spec("proofloop_trainer"):
         assert ": training uses the " in found["torch"]["found"]
@@ -761,7 +915,9 @@ def test_doctor_looks_at_the_machine_and_at_a_run_file_or_a_curriculum(
     assert found["engines"]["found"].startswith("local, openai, simulated")
     checked = {finding["what"]: finding["state"] for finding in healthy.data()}
     assert (checked["run file"], checked["engine"]) == ("ok", "ok")
-    checked = {finding["what"]: finding["found"] for finding in course.data() if finding["state"] == "ok"}
+    checked = {
+        finding["what"]: finding["found"] for finding in course.data() if finding["state"] == "ok"
+    }
     assert checked["curriculum"] == "c: engine simulated, 8 stages from nano-base"
     assert checked["engine"].startswith("every model answered")
     if find_spec("proofloop_trainer"):  # it knows what a step of GRPO can be told
@@ -777,9 +933,11 @@ def test_doctor_looks_at_the_machine_and_at_a_run_file_or_a_curriculum(
     assert [*store.list("runs/"), *store.list("specs/")] == []
 
 
-def test_doctor_misses_no_role_where_a_broker_has_the_others_and_installs_from_a_clone_what_is_missing() -> None:
+def test_doctor_asks_for_no_role_that_a_broker_may_serve() -> None:
     assert roles_found(["verifier"], has_broker=True) == Finding("roles", "ok", "verifier")
-    hint = "in a clone of proofloop: pip install ./serving ./services/meta_verifier ./services/trainer"
+    hint = (
+        "in a clone of proofloop: pip install ./serving ./services/meta_verifier ./services/trainer"
+    )
     alone = roles_found(["generator", "labeler", "verifier"], has_broker=False)
     assert alone == Finding("roles", "warning", "generator, labeler, verifier", hint)
     assert roles_found([], has_broker=True).state == "warning"
@@ -787,7 +945,8 @@ def test_doctor_misses_no_role_where_a_broker_has_the_others_and_installs_from_a
 
 
 HELP = {
-    "": "demo run iterate serve review prove proof plan doctor runs models dead prompts train nano --verbose --version",
+    "": "demo run iterate serve review prove proof plan doctor runs models dead prompts train nano"
+    " --verbose --version",
     "demo": "--out --seed --quick",
     "run": "FILE --store --resume --local",
     "serve": "ROLE --concurrency --store --check",
@@ -826,7 +985,9 @@ HELP = {
 }
 
 
-def test_a_run_of_which_nothing_can_be_read_says_so_early_and_ends_with_code_3(tmp_path: Path) -> None:
+def test_a_run_of_which_nothing_can_be_read_says_so_early_and_ends_with_code_3(
+    tmp_path: Path,
+) -> None:
     file = run_file(tmp_path, count=6, settings="malformed_share = 1.0")
     said = call(tmp_path, "run", file.name)
     assert said.code == 3
@@ -842,7 +1003,9 @@ def test_a_run_of_which_nothing_can_be_read_says_so_early_and_ends_with_code_3(t
 
 @pytest.mark.usefixtures("quiet_log")
 def test_help_of_every_command_names_its_arguments_and_options() -> None:
-    """In this process: what is asked of is the tree of commands, not the start of an interpreter."""
+    """In this process: what is asked of is the tree of commands, not the start of an
+    interpreter.
+    """
     assert sorted(HELP) == sorted(names_in(typer.main.get_command(app)))
     for command, words in HELP.items():
         result = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"})
@@ -858,8 +1021,12 @@ def names_in(command: Any, *path: str) -> Iterator[str]:
         yield from names_in(below, *path, name)
 
 
-def test_a_command_that_does_not_exist_is_exit_code_2_and_no_command_shows_the_help(tmp_path: Path) -> None:
-    unknown, none, option = call_together(tmp_path, ("fly",), ("--help",), ("run", "--colour", "x.toml"))
+def test_a_command_that_does_not_exist_is_exit_code_2_and_no_command_shows_the_help(
+    tmp_path: Path,
+) -> None:
+    unknown, none, option = call_together(
+        tmp_path, ("fly",), ("--help",), ("run", "--colour", "x.toml")
+    )
     assert (unknown.code, none.code, option.code) == (2, 0, 2)
     assert "fly" in unknown.err and "--colour" in option.err
     assert "Begin with `proofloop demo`" in none.out

@@ -1,4 +1,6 @@
-"""`proofloop demo --quick`: the whole loop from a base model to published versions, measured before and after."""
+"""`proofloop demo --quick`: the whole loop from a base model to published versions, measured before
+and after.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from proofloop import keys
-from proofloop.demo import QUICK_EVAL_SIZE, QUICK_STEPS
-from proofloop.measure import Evaluation
-from proofloop.models import published_versions, verify_version
+from proofloop.cli.demo_spec import QUICK_EVAL_SIZE, QUICK_STEPS
+from proofloop.runs.figures import Evaluation
+from proofloop.runs.model_registry import published_versions, verify_version
+from proofloop.schema import keys
 from proofloop.store import LocalStore
 
 COMMAND = str(Path(sys.executable).parent / "proofloop")
@@ -23,7 +25,9 @@ CASES = QUICK_EVAL_SIZE.problems * QUICK_EVAL_SIZE.proofs_per_problem
 
 
 def demo(folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PROOFLOOP_")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PROOFLOOP_")
+    }
     return subprocess.run(
         [COMMAND, "demo", "--quick", "--out", "out"],
         cwd=folder,

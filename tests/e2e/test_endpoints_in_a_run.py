@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from proofloop.engine.pool import Engines
-from proofloop.labels import labels_of
-from proofloop.measure import critiques_of
+from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
 from proofloop.report.data import read_report
 from proofloop.report.page import render
+from proofloop.runs.figures import critiques_of
+from proofloop.runs.labels import labels_of
 from proofloop.store import LocalStore
-from proofloop.walk import LocalWalk, create_run, planned_proofs
+from proofloop.worker.engine_pool import Engines
 from tests.builders import answer, evaluation, runspec, visible
 from tests.scripted_openai import Exchange, Script, ScriptedServer, chunk, refuses, sends
 
@@ -46,11 +46,18 @@ def test_the_other_endpoint_takes_over_and_no_answer_is_lost_or_paid_twice(tmp_p
             walk.run(planned_proofs(spec))
         engines.close()
     labels = list(labels_of(store, spec.name))
-    critiques = [critique for label in labels for critique in critiques_of(store, spec.name, label.proof_id)]
-    by_server = Counter(critique.provenance.served_by for critique in critiques if critique.index >= 0)
+    critiques = [
+        critique for label in labels for critique in critiques_of(store, spec.name, label.proof_id)
+    ]
+    by_server = Counter(
+        critique.provenance.served_by for critique in critiques if critique.index >= 0
+    )
     names = [f"m-1 at {server.base_url.split('/')[2]}" for server in (first, second)]
     assert (len(labels), {label.outcome for label in labels}) == (PROOFS, {"perfect"})
     assert by_server == {names[0]: HEALTHY, names[1]: PROOFS * N - HEALTHY}
-    assert len([each for each in second.received if each.body["max_tokens"] > 1]) == PROOFS * N - HEALTHY
+    assert (
+        len([each for each in second.received if each.body["max_tokens"] > 1])
+        == PROOFS * N - HEALTHY
+    )
     page = visible(render(read_report(store, spec.name)))
     assert f"{HEALTHY} by {names[0]}" in page and f"{PROOFS * N - HEALTHY} by {names[1]}" in page

@@ -1,4 +1,6 @@
-"""A whole run against a real HTTP server that always fails one call in a hundred, each in a different way."""
+"""A whole run against a real HTTP server that always fails one call in a hundred, each in a
+different way.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from proofloop import keys
-from proofloop.answers import verdicts_of
-from proofloop.records import Label
+from proofloop.runs.answers import verdicts_of
+from proofloop.schema import keys
+from proofloop.schema.records import Label
 from proofloop.store import LocalStore, get_record
 from tests.builders import answer, evaluation, meta_evaluation
 from tests.scripted_openai import Exchange, Script, ScriptedServer, chunk, refuses, sends
@@ -36,7 +38,9 @@ FAILURES: dict[str, Script] = {
     "404": refuses(404, {"detail": "Not Found"}),
     "400": refuses(400, "too long"),
     "an error of code 400 after 200": sends(f"data: {json.dumps(LONG)}\n\n".encode()),
-    "an error with a word as its code": sends(b'data: {"error": {"message": "no", "code": "internal_failure"}}\n\n'),
+    "an error with a word as its code": sends(
+        b'data: {"error": {"message": "no", "code": "internal_failure"}}\n\n'
+    ),
     "a cut stream": sends(chunk({"content": "## Solution"})),
     "no finish reason": sends(chunk({"content": "Done."}) + b"data: [DONE]\n\n"),
     "a web page": sends(b"<html>sign in</html>", "text/html"),
@@ -68,7 +72,9 @@ stop_early = false
 
 
 class FailingServer:
-    """Counts what it was asked and what it answered, by prompt and seed. `latency_s` passes before each answer."""
+    """Counts what it was asked and what it answered, by prompt and seed. `latency_s` passes before
+    each answer.
+    """
 
     def __init__(self, latency_s: float = 0.0) -> None:
         self._latency_s, self._lock = latency_s, threading.Lock()
@@ -80,7 +86,9 @@ class FailingServer:
         prompt, seed = exchange.body["messages"][0]["content"], exchange.body["seed"]
         call = hashlib.sha256(f"{seed} {prompt}".encode()).hexdigest()
         lot = int(call[:8], 16)
-        is_check = exchange.body["max_tokens"] == 1 or seed == 2**63 - 1  # probes, and the check before the run
+        is_check = (
+            exchange.body["max_tokens"] == 1 or seed == 2**63 - 1
+        )  # probes, and the check before the run
         name = list(FAILURES)[lot // FAILING_SHARE % len(FAILURES)]
         if not is_check:
             with self._lock:
@@ -92,7 +100,9 @@ class FailingServer:
         time.sleep(self._latency_s)
         message = {"role": "assistant", "content": said(prompt, lot)}
         usage = {"prompt_tokens": 100, "completion_tokens": 50}
-        exchange.refuse(200, {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage})
+        exchange.refuse(
+            200, {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
+        )
         if not is_check:
             with self._lock:
                 self.answered[call] += 1
@@ -102,8 +112,12 @@ class FailingServer:
         return sum(count - 1 for count in self.answered.values())
 
     def most_attempts(self) -> int:
-        """Of calls that fail otherwise than by a busy server, which is asked as long as it has other calls."""
-        return max(self.asked[call] for call, name in self.failures.items() if name not in ("429", "503"))
+        """Of calls that fail otherwise than by a busy server, which is asked as long as it has
+        other calls.
+        """
+        return max(
+            self.asked[call] for call, name in self.failures.items() if name not in ("429", "503")
+        )
 
 
 def said(prompt: str, lot: int) -> str:
@@ -117,11 +131,25 @@ def said(prompt: str, lot: int) -> str:
 
 def start(folder: Path, base_url: str, concurrency: int, *options: str) -> subprocess.Popen[str]:
     """`proofloop run` in a separate process."""
-    problems = [{"question": f"Prove that {number} < {number + 1}."} for number in range(PROOFS // 4)]
+    problems = [
+        {"question": f"Prove that {number} < {number + 1}."} for number in range(PROOFS // 4)
+    ]
     (folder / "problems.json").write_text(json.dumps(problems))
-    fields = {"base_url": base_url, "attempts": ATTEMPTS, "concurrency": concurrency, "n": N, "m": M}
+    fields = {
+        "base_url": base_url,
+        "attempts": ATTEMPTS,
+        "concurrency": concurrency,
+        "n": N,
+        "m": M,
+    }
     (folder / "run.toml").write_text(RUN_FILE.format(**fields))
-    command = [sys.executable, "-c", "from proofloop.cli import main; main()", "run", str(folder / "run.toml")]
+    command = [
+        sys.executable,
+        "-c",
+        "from proofloop.cli import main; main()",
+        "run",
+        str(folder / "run.toml"),
+    ]
     return subprocess.Popen(
         [*command, "--store", str(folder / "store"), *options],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -149,7 +177,9 @@ def check_complete(store: LocalStore, server: FailingServer) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_run_with_calls_that_always_fail_completes_and_pays_no_answer_twice(tmp_path: Path) -> None:
+def test_a_run_with_calls_that_always_fail_completes_and_pays_no_answer_twice(
+    tmp_path: Path,
+) -> None:
     server = FailingServer()
     with server.server:
         printed = finish(start(tmp_path, server.server.base_url, 32), 280)
@@ -165,7 +195,11 @@ def test_a_run_that_is_killed_pays_almost_nothing_again(tmp_path: Path) -> None:
     server, store = FailingServer(latency_s=0.2), LocalStore(tmp_path / "store")
     with server.server:
         first = start(tmp_path, server.server.base_url, 16)
-        metas = wait_for(lambda: sum("/meta_critiques/" in key for key in store.list("runs/failing/proofs/")), 200, 120)
+        metas = wait_for(
+            lambda: sum("/meta_critiques/" in key for key in store.list("runs/failing/proofs/")),
+            200,
+            120,
+        )
         first.send_signal(signal.SIGKILL)
         answered = set(server.answered)
         first.communicate()

@@ -1,4 +1,6 @@
-"""`proofloop plan` as a user has it: the example of the documentation, a measured run, what it refuses."""
+"""`proofloop plan` as a user has it: the example of the documentation, a measured run, what it
+refuses.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def test_the_example_of_the_documentation_is_what_the_command_prints(
     found = re.search(r"```\n(proofloop plan [^`]*)\n```\n\n```\n([^`]*)```", text)
     assert found
     words = shlex.split(found[1].replace("\\\n", ""))[1:]
-    said = here(tmp_path)(*[str(ROOT / word) if word.startswith("examples/") else word for word in words])
+    said = here(tmp_path)(
+        *[str(ROOT / word) if word.startswith("examples/") else word for word in words]
+    )
     assert said.code == 0, said.err
     assert "\n".join(line.rstrip() for line in said.out.splitlines()) + "\n" == found[2]
 
@@ -38,12 +42,24 @@ def test_a_measured_run_takes_the_place_of_the_limits(here: Here, tmp_path: Path
     cost = {row["of"]: row for row in command("runs", "cost", "small", "--json").data()}
     shown = command("plan", "--from", "small", "--problems-per-hour", "6", *OURS, "--json").data()
     rows = {row["role"]: row for row in shown["roles"]}
-    for role in ("generator", "verifier", "meta_verifier"):  # six problems again: the same calls again
+    for role in (
+        "generator",
+        "verifier",
+        "meta_verifier",
+    ):  # six problems again: the same calls again
         assert rows[role]["calls_per_hour"] == pytest.approx(cost[role]["calls"])
-        assert rows[role]["answer_tokens"] == pytest.approx(cost[role]["completion_tokens"] / cost[role]["calls"])
+        assert rows[role]["answer_tokens"] == pytest.approx(
+            cost[role]["completion_tokens"] / cost[role]["calls"]
+        )
     assert rows["verifier"]["calls_per_hour"] < 6 * 2 * 4
-    assert [one["assumed"] for one in shown["assumed"] if one["by"] == "a guess"] == ["labeler: seconds of a message"]
-    assert {one["by"] for one in shown["assumed"]} == {"run small", "64 streams at 4000 tokens/s", "a guess"}
+    assert [one["assumed"] for one in shown["assumed"] if one["by"] == "a guess"] == [
+        "labeler: seconds of a message"
+    ]
+    assert {one["by"] for one in shown["assumed"]} == {
+        "run small",
+        "64 streams at 4000 tokens/s",
+        "a guess",
+    }
     timed = command("plan", "--from", "small", "small.toml", "--json").data()
     seconds = timed["roles"][1]["call_seconds"]
     assert seconds == pytest.approx(cost["verifier"]["engine_seconds"] / cost["verifier"]["calls"])
@@ -60,9 +76,19 @@ def test_a_role_that_the_measured_run_never_called_has_no_calls(here: Here, tmp_
     shown = command("plan", "--from", "small", "--problems-per-hour", "2", "--json").data()
     calls = {row["role"]: row["calls_per_hour"] for row in shown["roles"]}
     assert calls == {"generator": 4, "verifier": 4, "meta_verifier": 0, "labeler": 0}
-    assert {row["role"]: row["calls"]["high"] for row in shown["run"]["roles"]}["meta_verifier"] == 0
+    assert {row["role"]: row["calls"]["high"] for row in shown["run"]["roles"]}[
+        "meta_verifier"
+    ] == 0
     asked = command(
-        "plan", "--from", "small", "--issue-share", "0.5", *OURS, "--problems-per-hour", "2", "--json"
+        "plan",
+        "--from",
+        "small",
+        "--issue-share",
+        "0.5",
+        *OURS,
+        "--problems-per-hour",
+        "2",
+        "--json",
     ).data()
     assert asked["roles"][2]["calls_per_hour"] == pytest.approx(4 * 2 * 0.5 * 3)
 
@@ -74,27 +100,48 @@ def test_a_measured_run_whose_calls_took_no_time_says_so(here: Here, tmp_path: P
     shown = command("plan", "--from", "small")
     assert (
         shown.code,
-        shown.err.count("no pods and GPUs planned: run small has no time for calls of the generator"),
+        shown.err.count(
+            "no pods and GPUs planned: run small has no time for calls of the generator"
+        ),
     ) == (
         0,
         1,
     )
-    assert "no time for calls of the generator, verifier, meta_verifier" in " ".join(shown.out.split())
+    assert "no time for calls of the generator, verifier, meta_verifier" in " ".join(
+        shown.out.split()
+    )
     timed = ("--call-seconds", "generator=2", "--call-seconds", "verifier=1")
     run = command("plan", "--from", "small", *timed, "--json").data()["run"]
     assert run["hours"]["low"] > 0
-    assert run["rests_on"][1] == "the measured run has no time for calls of the meta_verifier: they count as 0 s"
+    assert (
+        run["rests_on"][1]
+        == "the measured run has no time for calls of the meta_verifier: they count as 0 s"
+    )
 
 
 def test_a_number_for_all_roles_and_one_for_a_role(here: Here, tmp_path: Path) -> None:
     said = here(tmp_path)(
-        *("plan", OLYMPIAD, *OURS, "--json", "--gpus", "verifier=16", "--gpus", "8", "--call-seconds", "generator=7"),
+        *(
+            "plan",
+            OLYMPIAD,
+            *OURS,
+            "--json",
+            "--gpus",
+            "verifier=16",
+            "--gpus",
+            "8",
+            "--call-seconds",
+            "generator=7",
+        ),
         *("--concurrency", "labeler=9", "--issue-share", "0.25"),
     )
     rows = {row["role"]: row for row in said.data()["roles"]}
     assert rows["generator"]["call_seconds"] == 7
     assert rows["labeler"]["concurrency"] == 9
-    assert [rows[role]["gpus"] / rows[role]["replicas"] for role in ("generator", "verifier")] == [8, 16]
+    assert [rows[role]["gpus"] / rows[role]["replicas"] for role in ("generator", "verifier")] == [
+        8,
+        16,
+    ]
     assert rows["meta_verifier"]["calls_per_hour"] == pytest.approx(1600 * 17 * 0.25 * 5)
 
 
@@ -119,10 +166,18 @@ def test_a_plan_says_by_whose_prices_it_counts(
 def test_the_run_itself_comes_first_and_needs_no_option(here: Here, tmp_path: Path) -> None:
     command = here(tmp_path)
     settings = "latency_s = 0.01, tokens = 300"
-    (tmp_path / "small.toml").write_text(SMALL.format(count=6, settings=settings) + "[budget]\ntokens = 100\n")
+    (tmp_path / "small.toml").write_text(
+        SMALL.format(count=6, settings=settings) + "[budget]\ntokens = 100\n"
+    )
     said = command("plan", "small.toml")
-    assert (said.code, said.err.count("no pods and GPUs planned: nobody says how long a call")) == (0, 1)
-    assert "the run itself" in said.out and "[budget] tokens = 100 is used up before the end" in said.out
+    assert (said.code, said.err.count("no pods and GPUs planned: nobody says how long a call")) == (
+        0,
+        1,
+    )
+    assert (
+        "the run itself" in said.out
+        and "[budget] tokens = 100 is used up before the end" in said.out
+    )
     guessed = command("plan", "small.toml", "--json").data()["run"]
     (tmp_path / "small.toml").write_text(SMALL.format(count=6, settings=settings))
     assert command("run", "small.toml").code == 0
@@ -132,8 +187,14 @@ def test_the_run_itself_comes_first_and_needs_no_option(here: Here, tmp_path: Pa
         assert (run["problems"], run["proofs"], run["money"]) == (6, {"low": 12, "high": 12}, None)
         for of, ends in [(role["role"], role["calls"]) for role in run["roles"]]:
             assert ends["low"] <= cost[of]["calls"] <= ends["high"]
-        assert run["tokens"]["high"] > cost["total"]["prompt_tokens"] + cost["total"]["completion_tokens"]
-    assert measured["tokens"]["low"] < cost["total"]["prompt_tokens"] + cost["total"]["completion_tokens"]
+        assert (
+            run["tokens"]["high"]
+            > cost["total"]["prompt_tokens"] + cost["total"]["completion_tokens"]
+        )
+    assert (
+        measured["tokens"]["low"]
+        < cost["total"]["prompt_tokens"] + cost["total"]["completion_tokens"]
+    )
     assert measured["tokens"]["high"] < guessed["tokens"]["high"]
 
 
@@ -141,14 +202,32 @@ def test_the_run_itself_comes_first_and_needs_no_option(here: Here, tmp_path: Pa
     ("words", "complaint"),
     [
         ((), "error: nothing to plan for (hint: name a run.toml, or a run in the store by --from)"),
-        ((OLYMPIAD, "--values"), "nobody says how long a call of the generator takes (hint: give --tokens-per-second"),
-        ((OLYMPIAD, "--gpus", "verifyer=8"), "--gpus verifyer=8: unknown role 'verifyer' (hint: one of: generator, "),
-        ((OLYMPIAD, "--streams", "many"), "--streams many: 'many' is no number (hint: write --streams 5, or --streams"),
+        (
+            (OLYMPIAD, "--values"),
+            "nobody says how long a call of the generator takes (hint: give --tokens-per-second",
+        ),
+        (
+            (OLYMPIAD, "--gpus", "verifyer=8"),
+            "--gpus verifyer=8: unknown role 'verifyer' (hint: one of: generator, ",
+        ),
+        (
+            (OLYMPIAD, "--streams", "many"),
+            "--streams many: 'many' is no number (hint: write --streams 5, or --streams",
+        ),
         ((OLYMPIAD, "--streams", "0"), "--streams 0: must be a number from 1 to 1e+09"),
         ((OLYMPIAD, "--gpus", "1.5"), "--gpus 1.5: must be a whole number"),
-        ((OLYMPIAD, "--gpus", "12"), "--gpus 12: more than 8 are several nodes (hint: give a multiple of 8)"),
-        ((OLYMPIAD, "--answer-tokens", "nan"), "--answer-tokens nan: must be a number from 1 to 1e+09"),
-        ((OLYMPIAD, "--call-seconds", "1e308"), "--call-seconds 1e308: must be a number from 0.001 to 1e+09"),
+        (
+            (OLYMPIAD, "--gpus", "12"),
+            "--gpus 12: more than 8 are several nodes (hint: give a multiple of 8)",
+        ),
+        (
+            (OLYMPIAD, "--answer-tokens", "nan"),
+            "--answer-tokens nan: must be a number from 1 to 1e+09",
+        ),
+        (
+            (OLYMPIAD, "--call-seconds", "1e308"),
+            "--call-seconds 1e308: must be a number from 0.001 to 1e+09",
+        ),
         (("--from", "none"), "there is no store at"),
     ],
 )
@@ -162,6 +241,8 @@ def test_what_cannot_be_planned_is_refused_in_one_line(
 
 def test_values_can_go_to_a_file_and_help_teaches(tmp_path: Path) -> None:
     said = call(tmp_path, "plan", OLYMPIAD, *OURS, "--values")
-    assert said.code == 0 and said.out.startswith("# helm/proofloop, for 100 problems an hour\nroles:\n")
+    assert said.code == 0 and said.out.startswith(
+        "# helm/proofloop, for 100 problems an hour\nroles:\n"
+    )
     shown = call(tmp_path, "plan", "--help").out
     assert "--answer-tokens verifier=12000" in shown and "Capacity" in shown

@@ -1,4 +1,6 @@
-"""The whole walk in one process: from problems to labels, with everything that can go wrong on the way."""
+"""The whole walk in one process: from problems to labels, with everything that can go wrong on the
+way.
+"""
 
 from __future__ import annotations
 
@@ -17,25 +19,43 @@ from typing import Any
 
 import pytest
 
-from proofloop import keys
-from proofloop.budget import Taken
-from proofloop.costs import costs
+from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import Call, Engine, GenerationRequest
-from proofloop.engine.pool import Engines
 from proofloop.errors import BudgetUsedUp, ConfigError, EngineError, ProofloopError
-from proofloop.ledger import Progress
-from proofloop.messages import Event, ModelPublished, ProofLabeled, ProofReviewed, ProofWritten, decode, encode
-from proofloop.records import Label, ModelRole, Proof
-from proofloop.rounds import searches_of
-from proofloop.runspec import RunSpec
-from proofloop.runtime import Role, load_role
+from proofloop.pipeline.embedded import (
+    DeadLetterRecord,
+    Interrupted,
+    LocalWalk,
+    create_run,
+    planned,
+    planned_proofs,
+)
+from proofloop.runs.budget import Taken
+from proofloop.runs.costs import costs
+from proofloop.runs.progress import Progress
+from proofloop.runs.search_driver import searches_of
+from proofloop.schema import keys
+from proofloop.schema.events import (
+    Event,
+    ModelPublished,
+    ProofLabeled,
+    ProofReviewed,
+    ProofWritten,
+    decode,
+    encode,
+)
+from proofloop.schema.records import Label, ModelRole, Proof
 from proofloop.store import LocalStore, get_record
-from proofloop.walk import DeadLetterRecord, Interrupted, LocalWalk, create_run, planned, planned_proofs
+from proofloop.worker.engine_pool import Engines
+from proofloop.worker.runtime import Role, load_role
 from tests.builders import RUN, CountingEngine, runspec
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
 
-NOISY = {"kind": "simulated", "settings": {"malformed_share": 0.1, "truncated_share": 0.05, "verifier_noise": 0.3}}
+NOISY = {
+    "kind": "simulated",
+    "settings": {"malformed_share": 0.1, "truncated_share": 0.05, "verifier_noise": 0.3},
+}
 
 
 class OneEngine(Engines):
@@ -50,7 +70,9 @@ class OneEngine(Engines):
 
 
 @contextmanager
-def walking(store: LocalStore, spec: RunSpec, engine: Engine | None = None, **options: Any) -> Iterator[LocalWalk]:
+def walking(
+    store: LocalStore, spec: RunSpec, engine: Engine | None = None, **options: Any
+) -> Iterator[LocalWalk]:
     create_run(store, spec, resume=True)
     engines = OneEngine(store, engine) if engine else Engines(store, store.root / "cache")
     try:
@@ -70,7 +92,9 @@ def labels_of(store: LocalStore, spec: RunSpec) -> dict[str, Label]:
     return {label.proof_id: label for label in found}
 
 
-def check_every_proof_is_labelled_once(store: LocalStore, spec: RunSpec, progress: Progress) -> dict[str, Label]:
+def check_every_proof_is_labelled_once(
+    store: LocalStore, spec: RunSpec, progress: Progress
+) -> dict[str, Label]:
     labels, wanted = labels_of(store, spec), [event.proof_id for event in planned(spec, store)]
     assert sorted(labels) == sorted(wanted)
     assert progress.planned == progress.labeled == len(wanted)
@@ -106,7 +130,10 @@ def test_nano_problems_are_walked_to_labels(tmp_path: Path) -> None:
 
 
 def test_problems_of_a_file_are_walked_to_labels(tmp_path: Path) -> None:
-    rows = [{"question": f"Prove that {n} < {n + 1}.", "problem_idx": f"Q-{n}", "answer": n} for n in range(3)]
+    rows = [
+        {"question": f"Prove that {n} < {n + 1}.", "problem_idx": f"Q-{n}", "answer": n}
+        for n in range(3)
+    ]
     (tmp_path / "problems.json").write_text(json.dumps(rows))
     store = LocalStore(tmp_path / "store")
     spec = runspec(problems={"file": "problems.json", "proofs_per_problem": 3}, base=tmp_path)
@@ -118,7 +145,10 @@ def test_problems_of_a_file_are_walked_to_labels(tmp_path: Path) -> None:
 def test_answers_as_json_give_the_labels_of_answers_as_text(tmp_path: Path, reading: str) -> None:
     labels = []
     for prompts in ("math", "math-json"):
-        store, spec = LocalStore(tmp_path / prompts), runspec(prompts=prompts, reading=reading, engine=NOISY)
+        store, spec = (
+            LocalStore(tmp_path / prompts),
+            runspec(prompts=prompts, reading=reading, engine=NOISY),
+        )
         found = check_every_proof_is_labelled_once(store, spec, run(store, spec))
         labels.append({proof_id: said(label) for proof_id, label in found.items()})
     assert labels[0] == labels[1]
@@ -127,7 +157,10 @@ def test_answers_as_json_give_the_labels_of_answers_as_text(tmp_path: Path, read
 
 def test_every_answer_is_paid_once_and_kept(tmp_path: Path) -> None:
     store, engine = LocalStore(tmp_path), CountingEngine(verifier_noise=0.3)
-    spec = runspec(problems={"domain": "nano", "count": 4, "proofs_per_problem": 3}, labeling={"stop_early": False})
+    spec = runspec(
+        problems={"domain": "nano", "count": 4, "proofs_per_problem": 3},
+        labeling={"stop_early": False},
+    )
     run(store, spec, engine)
     asked = Counter(engine.names())
     assert set(asked.values()) == {1}
@@ -137,12 +170,21 @@ def test_every_answer_is_paid_once_and_kept(tmp_path: Path) -> None:
 def test_a_walk_through_bad_answers_and_a_failing_engine_labels_every_proof(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proofloop.asking.ENGINE_AWAY_S", 0.02)  # a pause, not a behaviour
+    monkeypatch.setattr(
+        "proofloop.worker.model_call.ENGINE_AWAY_S", 0.02
+    )  # a pause, not a behaviour
     store = LocalStore(tmp_path)
-    engine = CountingEngine(malformed_share=0.1, truncated_share=0.1, failure_share=0.1, verifier_noise=0.2)
+    engine = CountingEngine(
+        malformed_share=0.1, truncated_share=0.1, failure_share=0.1, verifier_noise=0.2
+    )
     spec = runspec(problems={"domain": "nano", "count": 8, "proofs_per_problem": 5})
     labels = check_every_proof_is_labelled_once(store, spec, run(store, spec, engine))
-    assert {label.outcome for label in labels.values()} == {"label", "perfect", "undecided", "unreadable"}
+    assert {label.outcome for label in labels.values()} == {
+        "label",
+        "perfect",
+        "undecided",
+        "unreadable",
+    }
     assert max(Counter(engine.names()).values()) > 1  # some failed and were asked again
     for proof_id, label in labels.items():
         proof = get_record(store, keys.proof(RUN, proof_id), Proof)
@@ -187,19 +229,26 @@ def test_a_walk_on_a_bus_that_says_everything_twice_gives_the_same_labels(tmp_pa
     }
 
 
-@pytest.mark.parametrize("rule", [{"n": 4, "m": 3, "k": 2}, {"n": 7, "m": 4, "k": 3}, {"n": 3, "m": 1, "k": 1}])
-def test_early_stop_changes_no_label_and_asks_no_more_than_a_majority(tmp_path: Path, rule: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "rule", [{"n": 4, "m": 3, "k": 2}, {"n": 7, "m": 4, "k": 3}, {"n": 3, "m": 1, "k": 1}]
+)
+def test_early_stop_changes_no_label_and_asks_no_more_than_a_majority(
+    tmp_path: Path, rule: dict[str, int]
+) -> None:
     found, asked = [], []
     for early in (True, False):
         store, engine = LocalStore(tmp_path / str(early)), CountingEngine(**NOISY["settings"])
         spec = runspec(
-            problems={"domain": "nano", "count": 6, "proofs_per_problem": 4}, labeling={**rule, "stop_early": early}
+            problems={"domain": "nano", "count": 6, "proofs_per_problem": 4},
+            labeling={**rule, "stop_early": early},
         )
         labels = check_every_proof_is_labelled_once(store, spec, run(store, spec, engine))
         found.append({name: said(label) for name, label in labels.items()})
         asked.append(len(engine.requests))
     assert found[0] == found[1]
-    assert asked[0] + (rule["m"] > 1) <= asked[1]  # a majority of one is all; when critiques are saved depends on time
+    assert (
+        asked[0] + (rule["m"] > 1) <= asked[1]
+    )  # a majority of one is all; when critiques are saved depends on time
 
 
 def test_a_walk_that_is_done_is_taken_up_at_no_cost(tmp_path: Path) -> None:
@@ -207,7 +256,11 @@ def test_a_walk_that_is_done_is_taken_up_at_no_cost(tmp_path: Path) -> None:
     first = run(store, spec, engine)
     asked, before = len(engine.requests), paid(store, spec)
     again = run(store, spec, engine)
-    assert (again.planned, again.labeled, again.outcomes) == (first.planned, first.labeled, first.outcomes)
+    assert (again.planned, again.labeled, again.outcomes) == (
+        first.planned,
+        first.labeled,
+        first.outcomes,
+    )
     assert (first.stored, again.stored) == (0, 4)
     assert (len(engine.requests), paid(store, spec)) == (asked, before)
 
@@ -227,7 +280,9 @@ class StoppingEngine(CountingEngine):
 
 def test_a_walk_that_is_stopped_says_so_and_goes_on_where_it_stood(tmp_path: Path) -> None:
     spec = runspec(
-        problems={"domain": "nano", "count": 6, "proofs_per_problem": 4}, engine=NOISY, flow={"max_waiting_proofs": 4}
+        problems={"domain": "nano", "count": 6, "proofs_per_problem": 4},
+        engine=NOISY,
+        flow={"max_waiting_proofs": 4},
     )
     whole = LocalStore(tmp_path / "whole")
     run(whole, spec)
@@ -257,17 +312,19 @@ def name_of_question(key: str) -> str:
         return f"generator:{proof_id}:proof"
     numbers = "-".join(part if part == "self" else str(int(part)) for part in file)
     return (
-        f"verifier:{proof_id}:critique-{numbers}" if kind == "critiques" else f"meta_verifier:{proof_id}:meta-{numbers}"
+        f"verifier:{proof_id}:critique-{numbers}"
+        if kind == "critiques"
+        else f"meta_verifier:{proof_id}:meta-{numbers}"
     )
 
 
 KILLED = """
 import sys
 from pathlib import Path
-from proofloop.engine.pool import Engines
-from proofloop.runspec import RunSpec
+from proofloop.worker.engine_pool import Engines
+from proofloop.config.run_file import RunSpec
 from proofloop.store import LocalStore
-from proofloop.walk import LocalWalk, create_run, planned_proofs
+from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
 store = LocalStore(Path(sys.argv[1]))
 spec = create_run(store, RunSpec.model_validate_json(sys.stdin.read()), resume=True)
 with LocalWalk(store, Engines(store, Path(sys.argv[1]) / "cache"), spec) as walk:
@@ -293,14 +350,18 @@ def kill_in_the_middle(store: LocalStore, spec: RunSpec, labels: int) -> None:
 def test_a_killed_walk_is_taken_up_and_pays_nothing_twice(tmp_path: Path) -> None:
     slow = {"kind": "simulated", "settings": {**NOISY["settings"], "latency_s": 0.05}}
     spec = runspec(
-        problems={"domain": "nano", "count": 10, "proofs_per_problem": 4}, engine=slow, flow={"max_waiting_proofs": 8}
+        problems={"domain": "nano", "count": 10, "proofs_per_problem": 4},
+        engine=slow,
+        flow={"max_waiting_proofs": 8},
     )
     whole, store = LocalStore(tmp_path / "whole"), LocalStore(tmp_path / "killed")
     run(whole, spec, CountingEngine(**NOISY["settings"]))
     for wanted in (4, 12, 20):
         before, labelled = paid(store, spec), labels_of(store, spec)
         kill_in_the_middle(store, spec, wanted)
-        assert paid(store, spec).items() >= before.items()  # nothing that was there is written again
+        assert (
+            paid(store, spec).items() >= before.items()
+        )  # nothing that was there is written again
         assert labels_of(store, spec).items() >= labelled.items()
     assert len(labels_of(store, spec)) < 40
     before, engine = paid(store, spec), CountingEngine(**NOISY["settings"])
@@ -314,16 +375,21 @@ def test_a_killed_walk_is_taken_up_and_pays_nothing_twice(tmp_path: Path) -> Non
 
 def test_an_engine_that_ends_the_process_is_survived_by_taking_the_run_up(tmp_path: Path) -> None:
     engine_section = {"kind": "simulated", "settings": {"crash_share": 0.04}}
-    spec = runspec(problems={"domain": "nano", "count": 6, "proofs_per_problem": 3}, engine=engine_section)
+    spec = runspec(
+        problems={"domain": "nano", "count": 6, "proofs_per_problem": 3}, engine=engine_section
+    )
     store, body, codes = LocalStore(tmp_path), spec.model_dump_json().encode(), list[int]()
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
     while 0 not in codes and len(codes) < 30:
-        codes.append(subprocess.run(command, input=body, stdout=subprocess.DEVNULL, timeout=60).returncode)
+        codes.append(
+            subprocess.run(command, input=body, stdout=subprocess.DEVNULL, timeout=60).returncode
+        )
     assert set(codes) == {137, 0}
     check_every_proof_is_labelled_once(store, spec, run(store, spec))
 
 
-# -- search ------------------------------------------------------------------------------------------------------------
+# -- search
+# --------------------------------------------------------------------------------------------------
 
 SEARCH = {
     "problems": {"domain": "nano", "count": 6, "proofs_per_problem": 2},
@@ -338,7 +404,9 @@ def check_searches(store: LocalStore, spec: RunSpec, progress: Progress) -> None
     assert len(found) == spec.problems.count
     assert sum(each.proofs for each in found) == len(labels) == progress.labeled == progress.planned
     for each in found:
-        assert each.solved == any(label.solved for label in labels.values() if label.problem_id == each.problem_id)
+        assert each.solved == any(
+            label.solved for label in labels.values() if label.problem_id == each.problem_id
+        )
         assert each.solved or len(each.best_by_round) == 1 + spec.search.rounds
 
 
@@ -347,8 +415,12 @@ def test_a_search_refines_the_best_proofs_until_one_passes_every_critique(tmp_pa
     spec = runspec(**SEARCH)
     check_searches(store, spec, run(store, spec, engine))
     found = list(searches_of(store, RUN))
-    assert {len(each.best_by_round) for each in found} > {1}, "no problem was searched for, or all were"
-    refined = [get_record(store, key, Proof) for key in paid(store, spec) if key.endswith("/proof.json")]
+    assert {len(each.best_by_round) for each in found} > {1}, (
+        "no problem was searched for, or all were"
+    )
+    refined = [
+        get_record(store, key, Proof) for key in paid(store, spec) if key.endswith("/proof.json")
+    ]
     asked = (request for request in engine.requests if request.id.startswith("generator:"))
     shown = {request.id.split(":")[1]: request.messages[0].content for request in asked}
     for proof in refined:
@@ -376,7 +448,10 @@ def test_a_trainer_that_takes_no_step_holds_a_run_up_a_step_s_worth_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     idle = Role("trainer", {"ProofLabeled": lambda event, tools: iter(())})
-    monkeypatch.setattr("proofloop.walk.load_role", lambda name: idle if name == "trainer" else load_role(name))
+    monkeypatch.setattr(
+        "proofloop.pipeline.embedded.load_role",
+        lambda name: idle if name == "trainer" else load_role(name),
+    )
     spec = runspec(
         problems={"domain": "nano", "count": 12, "proofs_per_problem": 1},
         training={"problems": 4, "ahead": 1.0, "generator": {"steps": 2}},
@@ -384,7 +459,11 @@ def test_a_trainer_that_takes_no_step_holds_a_run_up_a_step_s_worth_at_a_time(
     store, waits = LocalStore(tmp_path), []
     with walking(store, spec, CountingEngine()) as walk:
         wait = walk._bus.wait_idle
-        monkeypatch.setattr(walk._bus, "wait_idle", lambda timeout_s: waits.append(found := wait(timeout_s)) or found)
+        monkeypatch.setattr(
+            walk._bus,
+            "wait_idle",
+            lambda timeout_s: waits.append(found := wait(timeout_s)) or found,
+        )
         check_every_proof_is_labelled_once(store, spec, walk.run(planned_proofs(spec)))
     assert waits.count(True) == 3  # twice for the trainer, and at the end
 
@@ -398,19 +477,24 @@ class GoneEngine(CountingEngine):
 
 def test_a_run_that_its_engine_cannot_answer_says_how_to_go_on(tmp_path: Path) -> None:
     store, spec = LocalStore(tmp_path), runspec()
-    said = pytest.raises(ProofloopError, match=r"no such model\nhint: what is stored stays; .*--resume")
+    said = pytest.raises(
+        ProofloopError, match=r"no such model\nhint: what is stored stays; .*--resume"
+    )
     with walking(store, spec, GoneEngine()) as walk, said:
         walk.run(planned_proofs(spec))
 
 
-# -- dead letters ------------------------------------------------------------------------------------------------------
+# -- dead letters
+# --------------------------------------------------------------------------------------------------
 
 
 def dead_letters(store: LocalStore) -> list[DeadLetterRecord]:
     return [get_record(store, key, DeadLetterRecord) for key in store.list(keys.dead_letters(RUN))]
 
 
-def test_an_event_of_a_deleted_proof_becomes_a_dead_letter_and_delays_no_other(tmp_path: Path) -> None:
+def test_an_event_of_a_deleted_proof_becomes_a_dead_letter_and_delays_no_other(
+    tmp_path: Path,
+) -> None:
     store, spec = LocalStore(tmp_path), runspec()
     run(store, spec)
     gone, *_ = labels_of(store, spec)
@@ -422,7 +506,10 @@ def test_an_event_of_a_deleted_proof_becomes_a_dead_letter_and_delays_no_other(t
     with walking(store, spec) as walk:
         walk.replay([event, other])
         dead = dead_letters(store)
-        assert {(letter.queue, letter.deliveries) for letter in dead} == {("meta_verifier", 4), ("verifier", 4)}
+        assert {(letter.queue, letter.deliveries) for letter in dead} == {
+            ("meta_verifier", 4),
+            ("verifier", 4),
+        }
         assert {decode(letter.body.encode()) for letter in dead} == {event, other}
         assert all(gone in letter.reason and "the store lacks" in letter.reason for letter in dead)
         check_every_proof_is_labelled_once(store, spec, walk.run(planned_proofs(spec)))
@@ -437,7 +524,9 @@ class CursedEngine(CountingEngine):
         return super().submit(request)
 
 
-def test_proofs_that_die_give_their_place_to_the_next_and_are_named_in_the_end(tmp_path: Path) -> None:
+def test_proofs_that_die_give_their_place_to_the_next_and_are_named_in_the_end(
+    tmp_path: Path,
+) -> None:
     store = LocalStore(tmp_path)
     spec = runspec(
         problems={"domain": "nano", "count": 10, "proofs_per_problem": 2},
@@ -448,24 +537,40 @@ def test_proofs_that_die_give_their_place_to_the_next_and_are_named_in_the_end(t
     dead = dead_letters(store)
     assert 0 < len(dead) < 20
     assert len(labels_of(store, spec)) + len(dead) == 20
-    assert str(caught.value).startswith(f"{len(dead)} of 20 proofs have no label because a message of theirs died: ")
+    assert str(caught.value).startswith(
+        f"{len(dead)} of 20 proofs have no label because a message of theirs died: "
+    )
     assert {letter.reason for letter in dead} == {"RuntimeError: a bug"}
-    check_every_proof_is_labelled_once(store, spec, run(store, spec, CountingEngine()))  # and --resume tries them again
+    check_every_proof_is_labelled_once(
+        store, spec, run(store, spec, CountingEngine())
+    )  # and --resume tries them again
     assert dead_letters(store) == []
 
 
 def test_a_letter_of_no_proof_outlives_the_resumed_run(tmp_path: Path) -> None:
     store, spec = LocalStore(tmp_path), runspec()
     published = ModelPublished(run_id=RUN, role="verifier", version="gone", digest="0" * 64)
-    for body in (encode(published), encode(ProofReviewed(run_id=RUN, proof_id="p", index=0)), b"no event"):
-        DeadLetterRecord(queue="verifier", reason="a bug", body=body.decode(), deliveries=4).keep(store, RUN)
+    for body in (
+        encode(published),
+        encode(ProofReviewed(run_id=RUN, proof_id="p", index=0)),
+        b"no event",
+    ):
+        DeadLetterRecord(queue="verifier", reason="a bug", body=body.decode(), deliveries=4).keep(
+            store, RUN
+        )
     run(store, spec)
-    assert sorted(letter.body for letter in dead_letters(store)) == sorted([encode(published).decode(), "no event"])
+    assert sorted(letter.body for letter in dead_letters(store)) == sorted(
+        [encode(published).decode(), "no event"]
+    )
 
 
-def test_a_dead_letter_that_cannot_be_stored_gives_its_place_to_the_next_all_the_same(tmp_path: Path) -> None:
+def test_a_dead_letter_that_cannot_be_stored_gives_its_place_to_the_next_all_the_same(
+    tmp_path: Path,
+) -> None:
     store, stopping = LocalStore(tmp_path), threading.Event()
-    store.put_if_absent(keys.dead_letters(RUN).removesuffix("/"), b"a file where their folder would be")
+    store.put_if_absent(
+        keys.dead_letters(RUN).removesuffix("/"), b"a file where their folder would be"
+    )
     spec = runspec(
         problems={"domain": "nano", "count": 10, "proofs_per_problem": 2},
         flow={"max_waiting_proofs": 2, "generator": 2, "verifier": 2, "meta_verifier": 2},
@@ -474,13 +579,16 @@ def test_a_dead_letter_that_cannot_be_stored_gives_its_place_to_the_next_all_the
     patience.start()
     with (
         walking(store, spec, CursedEngine(), stopping=stopping) as walk,
-        pytest.raises(ProofloopError, match="of 20 proofs have no label because a message of theirs died"),
+        pytest.raises(
+            ProofloopError, match="of 20 proofs have no label because a message of theirs died"
+        ),
     ):
         walk.run(planned_proofs(spec))
     patience.cancel()
 
 
-# -- the run's spec ----------------------------------------------------------------------------------------------------
+# -- the run's spec
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_run_is_begun_once_and_resumed_only_with_its_own_spec(tmp_path: Path) -> None:
@@ -489,7 +597,9 @@ def test_a_run_is_begun_once_and_resumed_only_with_its_own_spec(tmp_path: Path) 
     with pytest.raises(ConfigError, match=r"run 'r1' is already in the store\nhint: give --resume"):
         create_run(store, spec, resume=False)
     assert create_run(store, spec, resume=True) == spec
-    with pytest.raises(ConfigError, match=r"run 'r1' was begun with another run file: seed = 1, was 0\nhint: "):
+    with pytest.raises(
+        ConfigError, match=r"run 'r1' was begun with another run file: seed = 1, was 0\nhint: "
+    ):
         create_run(store, runspec(seed=1), resume=True)
 
 
@@ -510,7 +620,9 @@ def test_a_run_is_not_resumed_on_a_problem_file_that_changed(tmp_path: Path) -> 
 def test_a_run_that_grew_pays_for_what_is_new_alone(tmp_path: Path) -> None:
     store, began, grew = LocalStore(tmp_path), CountingEngine(), CountingEngine()
     run(store, runspec(), began)
-    more = runspec(problems={"domain": "nano", "count": 3, "proofs_per_problem": 3}, flow={"verifier": 2})
+    more = runspec(
+        problems={"domain": "nano", "count": 3, "proofs_per_problem": 3}, flow={"verifier": 2}
+    )
     check_every_proof_is_labelled_once(store, more, run(store, more, grew))
     assert not {*began.names()} & {*grew.names()}
     assert sum(name.startswith("generator") for name in grew.names()) == 3 * 3 - 2 * 2
@@ -523,20 +635,32 @@ def test_the_hours_before_there_was_a_budget_count(tmp_path: Path) -> None:
     assert taken.seconds > 0.15  # of a proof, a critique and a judgement at least
     budget = {"hours": taken.seconds / 3600}
     more = runspec(problems={"domain": "nano", "count": 3, "proofs_per_problem": 2}, budget=budget)
-    with walking(store, more, engine) as walk, pytest.raises(BudgetUsedUp, match=r"hours = .* is used up"):
+    with (
+        walking(store, more, engine) as walk,
+        pytest.raises(BudgetUsedUp, match=r"hours = .* is used up"),
+    ):
         walk.run(planned_proofs(more))
 
 
 @pytest.mark.parametrize("iterations", [1, 8])
-def test_a_run_ends_when_its_budget_is_used_up_and_goes_on_with_more(tmp_path: Path, iterations: int) -> None:
-    store, engine = LocalStore(tmp_path), CountingEngine(latency_s=0.02, tokens=100, good_share=0.4 / iterations)
+def test_a_run_ends_when_its_budget_is_used_up_and_goes_on_with_more(
+    tmp_path: Path, iterations: int
+) -> None:
+    store, engine = (
+        LocalStore(tmp_path),
+        CountingEngine(latency_s=0.02, tokens=100, good_share=0.4 / iterations),
+    )
     problems = {"domain": "nano", "count": 6, "proofs_per_problem": 2}
     least, all_names = 0.0, set[str]()
     for tokens in (5_000, 15_000, 10_000_000):
-        spec = runspec(problems=problems, budget={"tokens": tokens}, refinement={"iterations": iterations})
+        spec = runspec(
+            problems=problems, budget={"tokens": tokens}, refinement={"iterations": iterations}
+        )
         with walking(store, spec, engine) as walk:
             if tokens < 1_000_000:
-                with pytest.raises(BudgetUsedUp, match=rf"tokens = {tokens} is used up.* of 12 proofs have a label"):
+                with pytest.raises(
+                    BudgetUsedUp, match=rf"tokens = {tokens} is used up.* of 12 proofs have a label"
+                ):
                     walk.run(planned_proofs(spec))
             else:
                 check_every_proof_is_labelled_once(store, spec, walk.run(planned_proofs(spec)))
@@ -545,7 +669,9 @@ def test_a_run_ends_when_its_budget_is_used_up_and_goes_on_with_more(tmp_path: P
         assert used > least
         assert tokens <= used <= 1.4 * tokens or tokens == 10_000_000
         least = used
-        assert spent.calls == len(engine.names()) == len({*engine.names()} | all_names)  # none lost, none paid twice
+        assert (
+            spent.calls == len(engine.names()) == len({*engine.names()} | all_names)
+        )  # none lost, none paid twice
         all_names |= {*engine.names()}
 
 
@@ -553,7 +679,9 @@ def test_of_racing_creators_of_a_run_with_different_specs_one_wins(tmp_path: Pat
     for turn in range(20):
         store, gate = LocalStore(tmp_path / str(turn)), threading.Barrier(4)
         with ThreadPoolExecutor(4) as pool:
-            outcomes = list(pool.map(lambda seed, store=store, gate=gate: _begin(store, seed, gate), range(4)))
+            outcomes = list(
+                pool.map(lambda seed, store=store, gate=gate: _begin(store, seed, gate), range(4))
+            )
         winner = json.loads(store.get(keys.run_spec(RUN)))["seed"]
         assert sorted(outcomes) == [-1, -1, -1, winner]
 

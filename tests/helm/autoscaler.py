@@ -1,7 +1,9 @@
-"""What KEDA and the HorizontalPodAutoscaler that it makes do with a rendered ScaledObject, as a pure function.
+"""What KEDA and the HorizontalPodAutoscaler that it makes do with a rendered ScaledObject, as a
+pure function.
 
-Written after KEDA 2.21's executor and Kubernetes' `horizontal.go`: from none and to none KEDA decides, at once and by
-activity alone; between one and the maximum the autoscaler does, by the messages a pod, with windows and policies.
+Written after KEDA 2.21's executor and Kubernetes' `horizontal.go`: from none and to none KEDA
+decides, at once and by activity alone; between one and the maximum the autoscaler does, by the
+messages a pod, with windows and policies.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class Pace:
-    """One direction: the mildest wish of the last `window_s` counts, and at most `pods` change within `period_s`."""
+    """One direction: the mildest wish of the last `window_s` counts, and at most `pods` change
+    within `period_s`.
+    """
 
     window_s: float
     pods: int
@@ -49,7 +53,9 @@ class Rule:
 
 @dataclass(frozen=True)
 class Memory:
-    """What the autoscaler remembers: what it wanted when, what it changed when, and when there was last a message."""
+    """What the autoscaler remembers: what it wanted when, what it changed when, and when there was
+    last a message.
+    """
 
     wishes: tuple[tuple[float, int], ...] = ()
     changes: tuple[tuple[float, int], ...] = ()
@@ -57,7 +63,9 @@ class Memory:
 
 
 def rule_of(scaled: Object) -> Rule:
-    """The rule of a rendered ScaledObject with one queue; a policy other than pods a period is refused."""
+    """The rule of a rendered ScaledObject with one queue; a policy other than pods a period is
+    refused.
+    """
     spec = scaled["spec"]
     [trigger] = spec["triggers"]
     behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
@@ -76,11 +84,15 @@ def rule_of(scaled: Object) -> Rule:
 def _pace(behavior: Object) -> Pace:
     [policy] = behavior["policies"]
     if policy["type"] != "Pods":
-        raise ValueError(f"a policy of type {policy['type']} is not known here: the chart writes Pods")
+        raise ValueError(
+            f"a policy of type {policy['type']} is not known here: the chart writes Pods"
+        )
     return Pace(behavior["stabilizationWindowSeconds"], policy["value"], policy["periodSeconds"])
 
 
-def decide(rule: Rule, memory: Memory, now_s: float, pods: int, messages: int) -> tuple[int, Memory]:
+def decide(
+    rule: Rule, memory: Memory, now_s: float, pods: int, messages: int
+) -> tuple[int, Memory]:
     """How many pods there shall be from now on, and what to remember until the next look."""
     active = messages > rule.activation
     memory = replace(memory, active_at=now_s if active else memory.active_at)
@@ -104,7 +116,9 @@ def _wish(rule: Rule, pods: int, messages: int) -> int:
 
 
 def _calmed(rule: Rule, memory: Memory, now_s: float, pods: int) -> int:
-    """Up to the lowest wish of the one window, down to the highest of the other; the newest is in both."""
+    """Up to the lowest wish of the one window, down to the highest of the other; the newest is in
+    both.
+    """
     *before, (_, newest) = memory.wishes
     lowest = min([newest, *(wish for at, wish in before if at > now_s - rule.up.window_s)])
     highest = max([newest, *(wish for at, wish in before if at > now_s - rule.down.window_s)])
@@ -126,16 +140,20 @@ def _net(memory: Memory, since_s: float) -> int:
 
 def _recent(rule: Rule, memory: Memory, now_s: float) -> Memory:
     """Without what no window and no period looks back to."""
-    since_s = now_s - max(rule.up.window_s, rule.down.window_s, rule.up.period_s, rule.down.period_s)
+    since_s = now_s - max(
+        rule.up.window_s, rule.down.window_s, rule.up.period_s, rule.down.period_s
+    )
     wishes = tuple(each for each in memory.wishes if each[0] >= since_s)
-    return replace(memory, wishes=wishes, changes=tuple(each for each in memory.changes if each[0] >= since_s))
+    return replace(
+        memory, wishes=wishes, changes=tuple(each for each in memory.changes if each[0] >= since_s)
+    )
 
 
 def ideal_s(rule: Rule, concurrency: int, work_s: float) -> float:
     """How long calls of `work_s` seconds together take at best.
 
-    With as many pods as the rule allows at each moment, there at once and seen from the first moment on, and no slot of
-    theirs ever idle, not even at the end.
+    With as many pods as the rule allows at each moment, there at once and seen from the first
+    moment on, and no slot of theirs ever idle, not even at the end.
     """
     memory, pods, now_s = Memory(), max(1, rule.least), 0.0
     while True:

@@ -13,7 +13,9 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "proofloop"
-SET_UPS = sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "ci").glob("*-values.yaml"))
+SET_UPS = sorted(
+    path.name.removesuffix("-values.yaml") for path in (CHART / "ci").glob("*-values.yaml")
+)
 """The supported set-ups, each with a file of values."""
 
 Object = dict[str, Any]

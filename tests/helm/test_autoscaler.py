@@ -10,7 +10,14 @@ from tests.helm.autoscaler import Memory, Pace, Rule, decide, ideal_s, rule_of
 from tests.helm.chart import render, values_of
 
 RULE = Rule(
-    value=100, activation=0, least=1, most=8, polling_s=15, cooldown_s=600, up=Pace(0, 4, 60), down=Pace(600, 1, 120)
+    value=100,
+    activation=0,
+    least=1,
+    most=8,
+    polling_s=15,
+    cooldown_s=600,
+    up=Pace(0, 4, 60),
+    down=Pace(600, 1, 120),
 )
 
 
@@ -31,13 +38,18 @@ def test_the_numbers_are_those_of_the_rendered_object() -> None:
 def test_a_policy_that_counts_no_pods_is_refused() -> None:
     scaled = render(values_of("production"))["ScaledObject/proofloop-verifier"]
     behavior = scaled["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
-    behavior = {**behavior, "scaleUp": {**behavior["scaleUp"], "policies": [{"type": "Percent", "value": 100}]}}
+    behavior = {
+        **behavior,
+        "scaleUp": {**behavior["scaleUp"], "policies": [{"type": "Percent", "value": 100}]},
+    }
     advanced = {"horizontalPodAutoscalerConfig": {"behavior": behavior}}
     with pytest.raises(ValueError, match="Percent"):
         rule_of({**scaled, "spec": {**scaled["spec"], "advanced": advanced}})
 
 
-@pytest.mark.parametrize(("messages", "expected"), [(0, 1), (109, 1), (111, 2), (201, 3), (450, 5), (10_000, 5)])
+@pytest.mark.parametrize(
+    ("messages", "expected"), [(0, 1), (109, 1), (111, 2), (201, 3), (450, 5), (10_000, 5)]
+)
 def test_the_backlog_decides_within_what_a_period_allows(messages: int, expected: int) -> None:
     assert followed(RULE, 1, [messages]) == [expected]
 
@@ -80,7 +92,9 @@ def test_the_same_rule_can_run_faster() -> None:
 
 
 def test_the_ideal_is_what_the_rule_allows_without_any_idle_slot() -> None:
-    assert ideal_s(RULE, 10, 5 * 10 * 60) == 60  # five pods from the first moment on, for a whole period
+    assert (
+        ideal_s(RULE, 10, 5 * 10 * 60) == 60
+    )  # five pods from the first moment on, for a whole period
     assert ideal_s(RULE, 10, 5 * 10 * 60 + 8 * 10 * 7) == 67
 
 

@@ -7,7 +7,11 @@ from tests.helm.chart import Object, notes, render, values_of
 
 def flower(values: Object) -> dict[str, Object]:
     """Flower's objects, by kind."""
-    return {key.split("/")[0]: one for key, one in render(values).items() if key.endswith("/proofloop-flower")}
+    return {
+        key.split("/")[0]: one
+        for key, one in render(values).items()
+        if key.endswith("/proofloop-flower")
+    }
 
 
 def environment(values: Object) -> dict[str, object]:
@@ -17,7 +21,12 @@ def environment(values: Object) -> dict[str, object]:
 
 def test_flower_is_there_only_when_it_is_enabled() -> None:
     assert flower({}) == {}
-    assert set(flower({"flower": {"enabled": True}})) == {"Deployment", "NetworkPolicy", "Service", "ServiceAccount"}
+    assert set(flower({"flower": {"enabled": True}})) == {
+        "Deployment",
+        "NetworkPolicy",
+        "Service",
+        "ServiceAccount",
+    }
 
 
 def test_enabling_it_changes_nothing_else() -> None:
@@ -26,16 +35,22 @@ def test_enabling_it_changes_nothing_else() -> None:
 
 
 def test_it_runs_from_the_labelers_image_and_asks_for_a_password() -> None:
-    (container,) = flower(values_of("production"))["Deployment"]["spec"]["template"]["spec"]["containers"]
-    assert container["command"] == ["celery", "-A", "proofloop.service", "flower"]
+    (container,) = flower(values_of("production"))["Deployment"]["spec"]["template"]["spec"][
+        "containers"
+    ]
+    assert container["command"] == ["celery", "-A", "proofloop.worker.service", "flower"]
     assert container["image"] == "registry.example.org/maths/proofloop-labeler:0.1.0"
-    password = {"secretKeyRef": {"name": "proofloop", "key": "proofloop_flower_auth"}}  # not optional: no pod without
+    password = {
+        "secretKeyRef": {"name": "proofloop", "key": "proofloop_flower_auth"}
+    }  # not optional: no pod without
     assert environment(values_of("production"))["FLOWER_BASIC_AUTH"] == password
 
 
 def test_it_only_shows_unless_the_values_say_otherwise() -> None:
     assert environment({"flower": {"enabled": True}})["FLOWER_READ_ONLY"] == "true"
-    changing = {"flower": {"enabled": True, "readOnly": False, "taskEvents": False, "maxTasks": 2000000}}
+    changing = {
+        "flower": {"enabled": True, "readOnly": False, "taskEvents": False, "maxTasks": 2000000}
+    }
     told = environment(changing)
     assert (told["FLOWER_READ_ONLY"], told["FLOWER_ENABLE_EVENTS"], told["FLOWER_MAX_TASKS"]) == (
         *("false", "false"),
@@ -45,7 +60,9 @@ def test_it_only_shows_unless_the_values_say_otherwise() -> None:
 
 def test_it_talks_to_the_broker_and_has_no_secret_but_the_brokers_address() -> None:
     found = flower({"flower": {"enabled": True}})
-    ports = [port["port"] for rule in found["NetworkPolicy"]["spec"]["egress"] for port in rule["ports"]]
+    ports = [
+        port["port"] for rule in found["NetworkPolicy"]["spec"]["egress"] for port in rule["ports"]
+    ]
     assert ports == [53, 53, 5672, 5671, 15672, 15671]
     (source,) = secrets_of(found)
     key = {"key": "proofloop_broker", "path": "proofloop_broker"}
@@ -53,14 +70,18 @@ def test_it_talks_to_the_broker_and_has_no_secret_but_the_brokers_address() -> N
 
 
 def test_it_finds_the_operators_broker() -> None:
-    (source,) = secrets_of(flower({"flower": {"enabled": True}, "rabbitmqCluster": {"enabled": True}}))
+    (source,) = secrets_of(
+        flower({"flower": {"enabled": True}, "rabbitmqCluster": {"enabled": True}})
+    )
     key = {"key": "connection_string", "path": "proofloop_broker"}
     assert source == {"secret": {"name": "proofloop-rabbitmq-default-user", "items": [key]}}
 
 
 def test_only_the_named_namespace_opens_it_in_production() -> None:
     policy = flower(values_of("production"))["NetworkPolicy"]
-    controller = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}
+    controller = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}
+    }
     assert policy["spec"]["ingress"] == [{"ports": [{"port": 5555}], "from": [controller]}]
 
 
@@ -70,6 +91,8 @@ def test_the_notes_say_how_to_open_it() -> None:
 
 
 def secrets_of(found: dict[str, Object]) -> list[Object]:
-    volumes = {one["name"]: one for one in found["Deployment"]["spec"]["template"]["spec"]["volumes"]}
+    volumes = {
+        one["name"]: one for one in found["Deployment"]["spec"]["template"]["spec"]["volumes"]
+    }
     sources: list[Object] = volumes["secrets"]["projected"]["sources"]
     return sources

@@ -1,4 +1,6 @@
-"""Dashboard and alerts ask for metrics that exist, by labels they have; every alert has a line in the runbook."""
+"""Dashboard and alerts ask for metrics that exist, by labels they have; every alert has a line in
+the runbook.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from proofloop.metrics import Metrics
+from proofloop.worker.metrics import Metrics
 from tests.helm.chart import ROOT, Object, render, values_of
 
-FOREIGN = {f"rabbitmq_queue_{figure}": {"queue"} for figure in ("messages", "messages_ready", "consumers")}
+FOREIGN = {
+    f"rabbitmq_queue_{figure}": {"queue"} for figure in ("messages", "messages_ready", "consumers")
+}
 """Metrics of others: RabbitMQ's Prometheus plugin, per object."""
 
 SCRAPED = {"namespace", "pod"}
@@ -30,13 +34,24 @@ def test_every_query_names_metrics_and_labels_that_exist() -> None:
 
 
 def test_a_query_for_a_metric_that_is_gone_would_be_found() -> None:
-    metrics, labels = names_in('sum by (colour) (rate(proofloop_gone_total{namespace="n", shade=~"x"}[5m])) / 2')
+    metrics, labels = names_in(
+        'sum by (colour) (rate(proofloop_gone_total{namespace="n", shade=~"x"}[5m])) / 2'
+    )
     assert metrics == {"proofloop_gone_total"} and labels == {"colour", "namespace", "shade"}
 
 
 def test_the_dashboard_covers_what_an_operator_asks() -> None:
     titles = " ".join(panel["title"].lower() for panel in dashboard()["panels"])
-    for word in ("queues", "wait", "engine", "tokens", "labels", "cost", "dead letters", "versions"):
+    for word in (
+        "queues",
+        "wait",
+        "engine",
+        "tokens",
+        "labels",
+        "cost",
+        "dead letters",
+        "versions",
+    ):
         assert word in titles
     places = [tuple(panel["gridPos"].values()) for panel in dashboard()["panels"]]
     assert len(set(places)) == len(places)
@@ -44,7 +59,9 @@ def test_the_dashboard_covers_what_an_operator_asks() -> None:
 
 def test_the_picture_in_the_documentation_shows_every_panel() -> None:
     picture = (ROOT / "docs" / "dashboard.svg").read_text("utf-8")
-    assert [panel["title"] for panel in dashboard()["panels"] if f">{panel['title']}<" not in picture] == []
+    assert [
+        panel["title"] for panel in dashboard()["panels"] if f">{panel['title']}<" not in picture
+    ] == []
 
 
 def test_every_alert_has_a_paragraph_in_the_runbook_and_points_to_it() -> None:
@@ -57,16 +74,26 @@ def test_every_alert_has_a_paragraph_in_the_runbook_and_points_to_it() -> None:
 
 
 def test_the_runbook_names_no_alert_that_is_gone() -> None:
-    documented = re.findall(r"^### (Proofloop\w+)$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+    documented = re.findall(
+        r"^### (Proofloop\w+)$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE
+    )
     assert documented == [rule["alert"] for rule in rules()]
 
 
-@pytest.mark.parametrize(("set_up", "port"), [("production", "prometheus"), ("tls", "prometheus-tls")])
-def test_the_broker_of_the_chart_is_scraped_with_a_series_for_each_queue(set_up: str, port: str) -> None:
+@pytest.mark.parametrize(
+    ("set_up", "port"), [("production", "prometheus"), ("tls", "prometheus-tls")]
+)
+def test_the_broker_of_the_chart_is_scraped_with_a_series_for_each_queue(
+    set_up: str, port: str
+) -> None:
     objects = render(values_of(set_up))
-    [broker] = [one["metadata"]["name"] for one in objects.values() if one["kind"] == "RabbitmqCluster"]
+    [broker] = [
+        one["metadata"]["name"] for one in objects.values() if one["kind"] == "RabbitmqCluster"
+    ]
     spec = objects[f"ServiceMonitor/{broker}"]["spec"]
-    assert spec["selector"]["matchLabels"]["app.kubernetes.io/name"] == broker  # what the operator calls its Service
+    assert (
+        spec["selector"]["matchLabels"]["app.kubernetes.io/name"] == broker
+    )  # what the operator calls its Service
     [endpoint] = spec["endpoints"]
     assert (endpoint["port"], endpoint["path"]) == (port, "/metrics/per-object")
 
@@ -86,19 +113,23 @@ def test_a_role_that_may_sleep_while_some_messages_wait_is_not_away_with_so_few(
 
 
 def rules(values: Object | None = None) -> list[Any]:
-    found: list[Any] = render(values or values_of("production"))["PrometheusRule/proofloop"]["spec"]["groups"][0][
-        "rules"
-    ]
+    found: list[Any] = render(values or values_of("production"))["PrometheusRule/proofloop"][
+        "spec"
+    ]["groups"][0]["rules"]
     return found
 
 
 def dashboard() -> Any:
-    text = render(values_of("production"))["ConfigMap/proofloop-dashboard"]["data"]["proofloop.json"]
+    text = render(values_of("production"))["ConfigMap/proofloop-dashboard"]["data"][
+        "proofloop.json"
+    ]
     return json.loads(text)
 
 
 def dashboard_queries() -> list[str]:
-    return [target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", ())]
+    return [
+        target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", ())
+    ]
 
 
 def labels_of() -> dict[str, set[str]]:

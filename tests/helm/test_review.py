@@ -1,4 +1,6 @@
-"""The review page in the chart: off by default, with its settings, reachable only as the values allow."""
+"""The review page in the chart: off by default, with its settings, reachable only as the values
+allow.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,21 @@ from tests.helm.chart import Object, notes, render, values_of
 
 def page(values: Object) -> dict[str, Object]:
     """The page's objects, by kind."""
-    return {key.split("/")[0]: one for key, one in render(values).items() if key.endswith("/proofloop-review")}
+    return {
+        key.split("/")[0]: one
+        for key, one in render(values).items()
+        if key.endswith("/proofloop-review")
+    }
 
 
 def test_the_page_is_there_only_when_it_is_enabled() -> None:
     assert page({}) == {}
-    assert set(page({"review": {"enabled": True}})) == {"Deployment", "NetworkPolicy", "Service", "ServiceAccount"}
+    assert set(page({"review": {"enabled": True}})) == {
+        "Deployment",
+        "NetworkPolicy",
+        "Service",
+        "ServiceAccount",
+    }
 
 
 def test_enabling_it_changes_nothing_else() -> None:
@@ -21,7 +32,9 @@ def test_enabling_it_changes_nothing_else() -> None:
 
 
 def test_it_answers_with_the_run_and_the_checks_of_the_values_from_the_labelers_image() -> None:
-    (container,) = page(values_of("production"))["Deployment"]["spec"]["template"]["spec"]["containers"]
+    (container,) = page(values_of("production"))["Deployment"]["spec"]["template"]["spec"][
+        "containers"
+    ]
     assert container["command"] == [
         *("proofloop", "review", "--host", "0.0.0.0", "--port", "8321", "--spot-checks", "50"),
         "olympiad",
@@ -34,8 +47,12 @@ def test_it_answers_with_the_run_and_the_checks_of_the_values_from_the_labelers_
 
 def test_only_the_ingress_controller_opens_it_in_production() -> None:
     found = page(values_of("production"))
-    controller = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}
-    assert found["NetworkPolicy"]["spec"]["ingress"] == [{"ports": [{"port": 8321}], "from": [controller]}]
+    controller = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}
+    }
+    assert found["NetworkPolicy"]["spec"]["ingress"] == [
+        {"ports": [{"port": 8321}], "from": [controller]}
+    ]
     (rule,), (tls,) = found["Ingress"]["spec"]["rules"], found["Ingress"]["spec"]["tls"]
     (path,) = rule["http"]["paths"]
     assert (rule["host"], tls) == (

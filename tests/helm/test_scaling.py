@@ -1,4 +1,6 @@
-"""The autoscaler's numbers follow from the role's; what is scaled down is given the time to finish."""
+"""The autoscaler's numbers follow from the role's; what is scaled down is given the time to
+finish.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,23 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from proofloop.bus.topology import Topology
-from proofloop.planning import Habits, Load, Served, plan, values_snippet
-from proofloop.records import MODEL_ROLES, Role
-from proofloop.walk import WALK_ROLES
+from proofloop.pipeline.embedded import WALK_ROLES
+from proofloop.runs.planning.capacity import Habits, Load, Served, plan, values_snippet
+from proofloop.schema.records import MODEL_ROLES, Role
 from tests.builders import runspec
 from tests.helm.chart import CHART, SET_UPS, Object, pods, render, values_of
 
 
 @pytest.mark.parametrize(
-    ("rounds", "concurrency", "expected"), [(1, 64, "64"), (2, 64, "128"), (0.5, 5, "3"), (0.01, 2, "1")]
+    ("rounds", "concurrency", "expected"),
+    [(1, 64, "64"), (2, 64, "128"), (0.5, 5, "3"), (0.01, 2, "1")],
 )
-def test_the_target_is_the_concurrency_in_rounds(rounds: float, concurrency: int, expected: str) -> None:
-    trigger = trigger_of({"concurrency": concurrency, "scaling": {"kind": "keda", "backlogRounds": rounds}})
+def test_the_target_is_the_concurrency_in_rounds(
+    rounds: float, concurrency: int, expected: str
+) -> None:
+    trigger = trigger_of(
+        {"concurrency": concurrency, "scaling": {"kind": "keda", "backlogRounds": rounds}}
+    )
     assert trigger["metadata"]["value"] == expected
 
 
@@ -39,7 +46,9 @@ def test_the_queue_is_counted_by_http_with_what_is_being_worked_on() -> None:
 
 
 def test_the_brokers_address_comes_from_the_secret() -> None:
-    authentication = render(values_of("tls") | {"rabbitmqCluster": {}})["TriggerAuthentication/proofloop-broker"]
+    authentication = render(values_of("tls") | {"rabbitmqCluster": {}})[
+        "TriggerAuthentication/proofloop-broker"
+    ]
     assert authentication["spec"]["secretTargetRef"] == [
         {"parameter": "host", "name": "proofloop", "key": "proofloop_broker_api"}
     ]
@@ -68,7 +77,9 @@ def test_the_autoscaler_trusts_ones_own_authority_as_the_workers_do() -> None:
 
 def test_the_operators_broker_keeps_messages_longer_than_the_longest_call() -> None:
     values = values_of("nano") | {"broker": {"longestCallSeconds": 5000}}
-    config = render(values)["RabbitmqCluster/proofloop-rabbitmq"]["spec"]["rabbitmq"]["additionalConfig"]
+    config = render(values)["RabbitmqCluster/proofloop-rabbitmq"]["spec"]["rabbitmq"][
+        "additionalConfig"
+    ]
     assert "consumer_timeout = 10000000\n" in config
 
 
@@ -86,7 +97,12 @@ def test_a_pod_has_longer_to_end_than_the_longest_call(set_up: str) -> None:
 def test_draining_can_be_cut_short_for_one_role() -> None:
     objects = render({"roles": {"verifier": {"drainSeconds": 0}}})
     assert objects["ConfigMap/proofloop-verifier"]["data"]["PROOFLOOP_DRAIN_S"] == "0"
-    assert objects["Deployment/proofloop-verifier"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 60
+    assert (
+        objects["Deployment/proofloop-verifier"]["spec"]["template"]["spec"][
+            "terminationGracePeriodSeconds"
+        ]
+        == 60
+    )
 
 
 def test_task_events_are_sent_by_the_roles_that_the_values_name() -> None:
@@ -121,16 +137,26 @@ def test_the_plain_autoscaler_looks_at_the_processor_or_at_the_queue() -> None:
     cpu = render({"worker": {"scaling": {"kind": "hpa", "minReplicas": 0}}})
     spec = cpu["HorizontalPodAutoscaler/proofloop-verifier"]["spec"]
     assert spec["minReplicas"] == 1  # it cannot scale to none
-    assert spec["metrics"][0]["resource"]["target"] == {"type": "Utilization", "averageUtilization": 60}
-    queue = render(values_of("single-role"))["HorizontalPodAutoscaler/proofloop-judges-verifier"]["spec"]
+    assert spec["metrics"][0]["resource"]["target"] == {
+        "type": "Utilization",
+        "averageUtilization": 60,
+    }
+    queue = render(values_of("single-role"))["HorizontalPodAutoscaler/proofloop-judges-verifier"][
+        "spec"
+    ]
     assert queue["metrics"][0]["external"] == {
-        "metric": {"name": "rabbitmq_queue_messages", "selector": {"matchLabels": {"queue": "proofloop.verifier"}}},
+        "metric": {
+            "name": "rabbitmq_queue_messages",
+            "selector": {"matchLabels": {"queue": "proofloop.verifier"}},
+        },
         "target": {"type": "AverageValue", "averageValue": "128"},
     }
 
 
 def test_there_is_one_trainer_without_autoscaling() -> None:
-    objects = render({"roles": {"trainer": {"enabled": True}}, "worker": {"scaling": {"kind": "keda"}}})
+    objects = render(
+        {"roles": {"trainer": {"enabled": True}}, "worker": {"scaling": {"kind": "keda"}}}
+    )
     assert "ScaledObject/proofloop-trainer" not in objects
     assert objects["Deployment/proofloop-trainer"]["spec"]["strategy"] == {"type": "Recreate"}
 
@@ -142,12 +168,21 @@ def test_a_model_may_take_an_hour_to_load() -> None:
         for container in containers
         if container["name"] == "triton" and "startupProbe" in container
     ]
-    assert sorted(patience) == [3600, 3600, 10800, 10800]  # the verifier's versions are fetched before
+    assert sorted(patience) == [
+        3600,
+        3600,
+        10800,
+        10800,
+    ]  # the verifier's versions are fetched before
 
 
 def test_a_server_that_hangs_is_restarted_without_waiting_for_its_calls() -> None:
     containers = [pod["spec"]["containers"][0] for _, pod in pods(render(values_of("production")))]
-    servers = [container for container in containers if container["name"] == "triton" and "livenessProbe" in container]
+    servers = [
+        container
+        for container in containers
+        if container["name"] == "triton" and "livenessProbe" in container
+    ]
     grace = [
         server[probe]["terminationGracePeriodSeconds"]
         for server in servers
@@ -164,9 +199,17 @@ def test_a_rollout_may_wait_for_the_gpus_of_the_pod_that_goes() -> None:
 
 
 def test_the_large_models_settings_are_those_of_the_shipped_file() -> None:
-    file = yaml.safe_load((CHART.parents[1] / "serving/settings/deepseek-v3.2-8xh200.yaml").read_text())
-    servers = [one for name, one in render(values_of("production")).items() if name.startswith("ConfigMap/")]
-    found = [yaml.safe_load(one["data"]["model.yaml"]) for one in servers if "model.yaml" in one["data"]]
+    file = yaml.safe_load(
+        (CHART.parents[1] / "serving/settings/deepseek-v3.2-8xh200.yaml").read_text()
+    )
+    servers = [
+        one
+        for name, one in render(values_of("production")).items()
+        if name.startswith("ConfigMap/")
+    ]
+    found = [
+        yaml.safe_load(one["data"]["model.yaml"]) for one in servers if "model.yaml" in one["data"]
+    ]
     assert found.count(file) == 3
     others = {"tensor_parallel_size": 16, "moe_expert_parallel_size": 16, "max_batch_size": 16}
     assert [one for one in found if one != file] == [file | {"llm": file["llm"] | others}]
@@ -174,7 +217,8 @@ def test_the_large_models_settings_are_those_of_the_shipped_file() -> None:
 
 def test_what_plan_prints_is_accepted_and_gives_the_numbers_it_says() -> None:
     served: dict[Role, Served] = {
-        role: Served(1000, 8000, 200, 2000, gpus=16 if role == "verifier" else 8) for role in MODEL_ROLES
+        role: Served(1000, 8000, 200, 2000, gpus=16 if role == "verifier" else 8)
+        for role in MODEL_ROLES
     }
     concurrency: dict[Role, int] = dict(zip(WALK_ROLES, (32, 48, 64, 3), strict=True))
     load = Load(500, busy=0.8, backlog_rounds=1.5, gpu_hour=2, concurrency=concurrency)
@@ -184,7 +228,10 @@ def test_what_plan_prints_is_accepted_and_gives_the_numbers_it_says() -> None:
     assert [error.message for error in Draft202012Validator(schema).iter_errors(values)] == []
     for role in MODEL_ROLES:
         values["roles"][role]["model"] = {"version": "m-1"}
-    values["roles"]["verifier"]["serving"] |= {"command": ["mpirun"], "workerCommand": ["sshd"]}  # of one's own image
+    values["roles"]["verifier"]["serving"] |= {
+        "command": ["mpirun"],
+        "workerCommand": ["sshd"],
+    }  # of one's own image
     objects = render(values)
     for row in rows:
         name = f"proofloop-{row.role.replace('_', '-')}"
@@ -208,4 +255,6 @@ def gpus_of(one: Object) -> int:
 
 
 def trigger_of(role: Object) -> Any:
-    return render({"roles": {"verifier": role}})["ScaledObject/proofloop-verifier"]["spec"]["triggers"][0]
+    return render({"roles": {"verifier": role}})["ScaledObject/proofloop-verifier"]["spec"][
+        "triggers"
+    ][0]

@@ -1,4 +1,6 @@
-"""Every pod of every set-up obeys the strictest rules; no pod has API rights; policies allow only needed traffic."""
+"""Every pod of every set-up obeys the strictest rules; no pod has API rights; policies allow only
+needed traffic.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def test_every_pod_is_restricted(set_up: str) -> None:
     assert found
     for name, pod in found.items():
         spec, rules = pod["spec"], pod["spec"]["securityContext"]
-        assert rules["runAsNonRoot"] and rules["runAsUser"] == 10001 and rules["runAsGroup"] == 10001, name
+        assert (
+            rules["runAsNonRoot"] and rules["runAsUser"] == 10001 and rules["runAsGroup"] == 10001
+        ), name
         assert rules["seccompProfile"] == {"type": "RuntimeDefault"}, name
         assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(spec), name
         for container in spec["containers"]:
@@ -34,7 +38,9 @@ def test_every_pod_is_restricted(set_up: str) -> None:
 @pytest.mark.parametrize("set_up", SET_UPS)
 def test_no_pod_can_talk_to_kubernetes(set_up: str) -> None:
     objects = render(values_of(set_up))
-    assert not {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"} & {one["kind"] for one in objects.values()}
+    assert not {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"} & {
+        one["kind"] for one in objects.values()
+    }
     for name, pod in pods(objects):
         assert pod["spec"]["automountServiceAccountToken"] is False, name
         account = objects[f"ServiceAccount/{pod['spec']['serviceAccountName']}"]
@@ -42,13 +48,19 @@ def test_no_pod_can_talk_to_kubernetes(set_up: str) -> None:
 
 
 @pytest.mark.parametrize("set_up", SET_UPS)
-def test_a_secret_reaches_a_pod_as_files_but_for_tritons_key_and_flowers_password(set_up: str) -> None:
+def test_a_secret_reaches_a_pod_as_files_but_for_tritons_key_and_flowers_password(
+    set_up: str,
+) -> None:
     allowed = {"triton": {"PROOFLOOP_TRITON_KEY"}, "flower": {"FLOWER_BASIC_AUTH"}}
     for name, pod in pods(render(values_of(set_up))):
         for container in pod["spec"]["containers"]:
-            from_elsewhere = {entry["name"] for entry in container.get("env", []) if "valueFrom" in entry}
+            from_elsewhere = {
+                entry["name"] for entry in container.get("env", []) if "valueFrom" in entry
+            }
             assert from_elsewhere <= allowed.get(container["name"], set()), name
-            assert not [source for source in container.get("envFrom", []) if "secretRef" in source], name
+            assert not [
+                source for source in container.get("envFrom", []) if "secretRef" in source
+            ], name
 
 
 def test_every_pod_that_knows_the_broker_shows_it_the_client_certificate() -> None:
@@ -58,11 +70,17 @@ def test_every_pod_that_knows_the_broker_shows_it_the_client_certificate() -> No
         data = objects[f"ConfigMap/proofloop-{role}"]["data"]
         assert data["PROOFLOOP_BROKER_CERT"] == "/etc/proofloop/client/tls.crt"
         assert data["PROOFLOOP_BROKER_KEY"] == "/etc/proofloop/client/tls.key"
-    volume = {"name": "client", "secret": {"secretName": values["broker"]["clientSecret"], "defaultMode": 0o440}}
+    volume = {
+        "name": "client",
+        "secret": {"secretName": values["broker"]["clientSecret"], "defaultMode": 0o440},
+    }
     for name, pod in pods(objects):
         if "secrets" in [one["name"] for one in pod["spec"]["volumes"]]:
             assert volume in pod["spec"]["volumes"], name
-            mounts = {one["name"]: one["mountPath"] for one in pod["spec"]["containers"][0]["volumeMounts"]}
+            mounts = {
+                one["name"]: one["mountPath"]
+                for one in pod["spec"]["containers"][0]["volumeMounts"]
+            }
             assert mounts["client"] == "/etc/proofloop/client", name
 
 
@@ -72,14 +90,19 @@ def test_every_pod_has_a_policy_that_limits_both_directions(set_up: str) -> None
     policies = [one["spec"] for one in objects.values() if one["kind"] == "NetworkPolicy"]
     for name, pod in pods(objects):
         mine = [policy for policy in policies if selects(policy["podSelector"]["matchLabels"], pod)]
-        assert {direction for policy in mine for direction in policy["policyTypes"]} == {"Ingress", "Egress"}, name
+        assert {direction for policy in mine for direction in policy["policyTypes"]} == {
+            "Ingress",
+            "Egress",
+        }, name
 
 
 def test_a_model_server_answers_the_pods_of_its_release_only() -> None:
     policy = render(values_of("production"))["NetworkPolicy/proofloop-verifier-model"]
     calls = [rule for rule in policy["spec"]["ingress"] if rule.get("ports") == [{"port": 8001}]]
     labels = {"app.kubernetes.io/name": "proofloop", "app.kubernetes.io/instance": "proofloop"}
-    assert calls == [{"ports": [{"port": 8001}], "from": [{"podSelector": {"matchLabels": labels}}]}]
+    assert calls == [
+        {"ports": [{"port": 8001}], "from": [{"podSelector": {"matchLabels": labels}}]}
+    ]
 
 
 def test_the_job_that_promotes_a_version_may_ask_the_servers_that_load_it() -> None:
@@ -87,8 +110,15 @@ def test_the_job_that_promotes_a_version_may_ask_the_servers_that_load_it() -> N
     job = objects["Job/proofloop-verifier-promote"]["spec"]["template"]
     policies = [one["spec"] for one in objects.values() if one["kind"] == "NetworkPolicy"]
     mine = [policy for policy in policies if selects(policy["podSelector"]["matchLabels"], job)]
-    [there] = [rule["to"] for one in mine for rule in one["egress"] if rule.get("ports") == [{"port": 8001}]]
-    servers = [pod for name, pod in pods(objects) if name.startswith("Deployment/proofloop-verifier-0000")]
+    [there] = [
+        rule["to"]
+        for one in mine
+        for rule in one["egress"]
+        if rule.get("ports") == [{"port": 8001}]
+    ]
+    servers = [
+        pod for name, pod in pods(objects) if name.startswith("Deployment/proofloop-verifier-0000")
+    ]
     assert len(servers) == 2
     for pod in servers:
         assert selects(there[0]["podSelector"]["matchLabels"], pod)
@@ -96,13 +126,20 @@ def test_the_job_that_promotes_a_version_may_ask_the_servers_that_load_it() -> N
 
 def test_a_pod_that_runs_one_command_runs_where_and_as_the_workers_do() -> None:
     values = values_of("production")
-    values["worker"] |= {"tolerations": [{"key": "cpu", "operator": "Exists"}], "env": {"HTTPS_PROXY": "http://p:3128"}}
-    found = {name: pod["spec"] for name, pod in pods(render(values)) if name.startswith(("Job/", "Pod/"))}
+    values["worker"] |= {
+        "tolerations": [{"key": "cpu", "operator": "Exists"}],
+        "env": {"HTTPS_PROXY": "http://p:3128"},
+    }
+    found = {
+        name: pod["spec"] for name, pod in pods(render(values)) if name.startswith(("Job/", "Pod/"))
+    }
     assert len(found) == 2
     for name, spec in found.items():
         assert spec["nodeSelector"] == {"pool": "cpu"}, name
         assert spec["tolerations"] == [{"key": "cpu", "operator": "Exists"}], name
-        assert {"name": "HTTPS_PROXY", "value": "http://p:3128"} in spec["containers"][0]["env"], name
+        assert {"name": "HTTPS_PROXY", "value": "http://p:3128"} in spec["containers"][0]["env"], (
+            name
+        )
 
 
 def test_only_the_named_namespace_reads_metrics_in_production() -> None:
@@ -110,7 +147,13 @@ def test_only_the_named_namespace_reads_metrics_in_production() -> None:
     assert policy["spec"]["ingress"] == [
         {
             "ports": [{"port": 9464}],
-            "from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+            "from": [
+                {
+                    "namespaceSelector": {
+                        "matchLabels": {"kubernetes.io/metadata.name": "monitoring"}
+                    }
+                }
+            ],
         }
     ]
 

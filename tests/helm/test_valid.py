@@ -1,4 +1,6 @@
-"""What the chart renders is what Kubernetes and the operators accept: strictly, in every supported set-up."""
+"""What the chart renders is what Kubernetes and the operators accept: strictly, in every supported
+set-up.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from tests.helm.chart import CHART, SET_UPS, Object, render, values_of
 KUBERNETES = [f"1.{minor}" for minor in range(34, 38)]
 """The last four minor versions."""
 
-kubernetes_validate.utils.schema_contents = cache(kubernetes_validate.utils.schema_contents)  # megabytes an object
+kubernetes_validate.utils.schema_contents = cache(
+    kubernetes_validate.utils.schema_contents
+)  # megabytes an object
 
 WARNING = 2
 """Helm's severity of what `helm lint --strict` fails on."""
@@ -40,7 +44,10 @@ def test_a_set_up_is_valid_for_kubernetes(set_up: str, version: str) -> None:
 
 
 def test_the_versions_are_the_last_four_that_can_be_checked() -> None:
-    known = {kubernetes_validate.utils.major_minor(version) for version in kubernetes_validate.utils.all_versions()}
+    known = {
+        kubernetes_validate.utils.major_minor(version)
+        for version in kubernetes_validate.utils.all_versions()
+    }
     assert sorted(known, key=lambda version: int(version.partition(".")[2]))[-4:] == KUBERNETES
 
 
@@ -56,7 +63,9 @@ def test_custom_resources_have_only_fields_their_operators_know(set_up: str) -> 
     for one in filter(is_custom, render(values_of(set_up)).values()):
         group, _, version = one["apiVersion"].partition("/")
         schema = custom_schemas()[group, one["kind"], version]
-        assert [error.message for error in Draft202012Validator(schema).iter_errors(one)] == [], one["metadata"]["name"]
+        assert [error.message for error in Draft202012Validator(schema).iter_errors(one)] == [], (
+            one["metadata"]["name"]
+        )
 
 
 def test_a_misspelt_field_of_a_custom_resource_would_be_found() -> None:
@@ -67,7 +76,12 @@ def test_a_misspelt_field_of_a_custom_resource_would_be_found() -> None:
 
 
 def test_every_kind_of_custom_resource_is_rendered_in_some_set_up() -> None:
-    rendered = {one["kind"] for set_up in SET_UPS for one in render(values_of(set_up)).values() if is_custom(one)}
+    rendered = {
+        one["kind"]
+        for set_up in SET_UPS
+        for one in render(values_of(set_up)).values()
+        if is_custom(one)
+    }
     assert rendered == {
         "LeaderWorkerSet",
         "PrometheusRule",
@@ -85,13 +99,17 @@ def is_custom(one: Object) -> bool:
 
 @cache
 def custom_schemas() -> dict[tuple[str, str, str], Object]:
-    """Closed schemas by group, kind and version from the folder PROOFLOOP_CRD_SCHEMAS; skips loudly without it.
+    """Closed schemas by group, kind and version from the folder PROOFLOOP_CRD_SCHEMAS; skips loudly
+    without it.
 
     A file holds one kind: {"group": ..., "kind": ..., "versions": {version: OpenAPI v3 schema}}.
     """
     folder = os.environ.get("PROOFLOOP_CRD_SCHEMAS")
     if not folder:
-        pytest.skip("custom resources are NOT checked: set PROOFLOOP_CRD_SCHEMAS to a folder with their schemas")
+        pytest.skip(
+            "custom resources are NOT checked: set PROOFLOOP_CRD_SCHEMAS to a folder with their"
+            " schemas"
+        )
     found = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
     return {
         (crd["group"], crd["kind"], version): closed(schema)
@@ -101,7 +119,9 @@ def custom_schemas() -> dict[tuple[str, str, str], Object]:
 
 
 def closed(schema: Any) -> Any:
-    """The schema with every object closed that names its properties, unless it says that it keeps unknown ones."""
+    """The schema with every object closed that names its properties, unless it says that it keeps
+    unknown ones.
+    """
     if isinstance(schema, list):
         return [closed(one) for one in schema]
     if not isinstance(schema, dict):

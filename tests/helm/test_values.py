@@ -1,4 +1,6 @@
-"""What a person may set: every value says when to change it, and what is misspelt or impossible is refused."""
+"""What a person may set: every value says when to change it, and what is misspelt or impossible is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from proofloop.settings import Settings
+from proofloop.config.settings import Settings
 from tests.helm.chart import CHART, SET_UPS, Object, render, values_of
 
 WHEN = re.compile(r"^(Set|Change|Raise|Lower|Leave)\b.*\b(when|where|unless|while|at)\b")
@@ -22,14 +24,21 @@ def test_every_value_has_one_line_that_says_when_to_change_it() -> None:
     text = (CHART / "values.yaml").read_text()
     lines, leaves = text.splitlines(), dict(leaves_of(yaml.compose(text)))
     assert len(leaves) > 100
-    assert [path for path, number in leaves.items() if not WHEN.match(comment_above(lines, number))] == []
+    assert [
+        path for path, number in leaves.items() if not WHEN.match(comment_above(lines, number))
+    ] == []
 
 
 def test_a_key_that_is_nowhere_is_refused_below_every_other() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     validator = Draft202012Validator(schema)
-    paths = {path.rpartition(".")[0] for path, _ in leaves_of(yaml.compose((CHART / "values.yaml").read_text()))}
-    taken = {path for path in paths if validator.is_valid(below(path.split("."), {"colour": "red"}))}
+    paths = {
+        path.rpartition(".")[0]
+        for path, _ in leaves_of(yaml.compose((CHART / "values.yaml").read_text()))
+    }
+    taken = {
+        path for path in paths if validator.is_valid(below(path.split("."), {"colour": "red"}))
+    }
     assert taken == {"monitoring.dashboardLabels"}  # these keys are the user's own
     assert len(paths) > 30
 
@@ -59,10 +68,16 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
         ({"serving": {"weights": {"existingClaim": "a", "hostPath": "/b"}}}, "not"),
         ({"serving": {"settings": {"engine": "vllm"}}}, "not"),
         (
-            {"serving": {"kind": "LeaderWorkerSet"}, "roles": {"verifier": {"model": {"version": "m"}}}},
+            {
+                "serving": {"kind": "LeaderWorkerSet"},
+                "roles": {"verifier": {"model": {"version": "m"}}},
+            },
             "of verifier: set command and workerCommand",
         ),
-        ({"rabbitmqCluster": {"enabled": True}, "broker": {"vhost": "maths"}}, 'broker.vhost "maths"'),
+        (
+            {"rabbitmqCluster": {"enabled": True}, "broker": {"vhost": "maths"}},
+            'broker.vhost "maths"',
+        ),
         ({"review": {"enable": True}}, "'enable' not allowed"),
         ({"review": {"run": "../other"}}, "does not match pattern"),
         ({"review": {"ingress": {"enabled": True}}}, "minLength"),
@@ -95,8 +110,13 @@ def test_a_role_that_is_switched_off_leaves_nothing_behind() -> None:
 
 def test_the_name_stays_within_what_kubernetes_takes() -> None:
     values: Object = values_of("production")
-    names = [key.split("/")[1] for key in render(values, name="a-release-with-a-name-that-is-much-too-long-for-us")]
-    assert max(map(len, names)) <= 52  # a LeaderWorkerSet's pods get up to 11 more, and 63 is the end
+    names = [
+        key.split("/")[1]
+        for key in render(values, name="a-release-with-a-name-that-is-much-too-long-for-us")
+    ]
+    assert (
+        max(map(len, names)) <= 52
+    )  # a LeaderWorkerSet's pods get up to 11 more, and 63 is the end
 
 
 def leaves_of(node: yaml.MappingNode, path: str = "") -> Iterator[tuple[str, int]]:

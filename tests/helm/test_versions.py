@@ -1,4 +1,6 @@
-"""One role's version changes that role's model servers and nothing else; the old ones can stay beside the new."""
+"""One role's version changes that role's model servers and nothing else; the old ones can stay
+beside the new.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from proofloop import keys
 from proofloop.cli.app import app
-from proofloop.engine.triton_contract import triton_name
+from proofloop.engine.triton.contract import triton_name
 from proofloop.errors import ConfigError
-from proofloop.models import served_log
+from proofloop.runs.model_registry import served_log
+from proofloop.schema import keys
 from proofloop.store import LocalStore
 from tests.builders import publish, runspec
 from tests.helm.chart import Object, notes, render, values_of
@@ -44,7 +46,9 @@ def test_old_and_new_servers_answer_under_the_same_address() -> None:
         assert selector.items() <= labels.items()
 
 
-def test_where_a_trainer_runs_its_versions_are_loaded_with_the_settings_that_each_server_has() -> None:
+def test_where_a_trainer_runs_its_versions_are_loaded_with_the_settings_that_each_server_has() -> (
+    None
+):
     values = production(OLD)
     values["roles"]["trainer"] = {"enabled": False}
     assert "load_models = false" in notes(values)
@@ -95,8 +99,19 @@ def test_a_chart_of_another_version_restarts_nothing_by_itself() -> None:
 
 
 def test_two_versions_with_like_names_get_servers_of_their_own() -> None:
-    values: Object = {"roles": {"verifier": {"model": {"version": "team/a/model", "keep": ["team/b/model"]}}}}
-    assert len([name for name in render(values) if name.startswith("Deployment/proofloop-verifier-model-")]) == 2
+    values: Object = {
+        "roles": {"verifier": {"model": {"version": "team/a/model", "keep": ["team/b/model"]}}}
+    }
+    assert (
+        len(
+            [
+                name
+                for name in render(values)
+                if name.startswith("Deployment/proofloop-verifier-model-")
+            ]
+        )
+        == 2
+    )
 
 
 def test_a_server_loads_its_version_under_the_name_that_clients_ask_for() -> None:
@@ -112,11 +127,16 @@ def test_a_server_loads_its_version_under_the_name_that_clients_ask_for() -> Non
 
 def test_a_model_is_loaded_once_however_many_gpus_the_pod_has() -> None:
     config = render(production(NEW))[f"ConfigMap/{NEW_NAME}"]["data"]["config.pbtxt"]
-    assert "instance_group [ { kind: KIND_CPU } ]" in config  # by default Triton makes an instance for each GPU
+    assert (
+        "instance_group [ { kind: KIND_CPU } ]" in config
+    )  # by default Triton makes an instance for each GPU
 
 
 def test_the_job_has_time_to_read_the_largest_model() -> None:
-    assert render(production(NEW))["Job/proofloop-verifier-promote"]["spec"]["activeDeadlineSeconds"] == 10800
+    assert (
+        render(production(NEW))["Job/proofloop-verifier-promote"]["spec"]["activeDeadlineSeconds"]
+        == 10800
+    )
 
 
 def test_the_notes_say_that_the_servers_speak_tls() -> None:
@@ -126,14 +146,17 @@ def test_the_notes_say_that_the_servers_speak_tls() -> None:
 
 def test_the_notes_name_the_addresses_for_the_run_file() -> None:
     assert (
-        'endpoints = ["proofloop-generator-model.maths.svc:8001", "proofloop-meta-verifier-model.maths.svc:8001", '
+        'endpoints = ["proofloop-generator-model.maths.svc:8001",'
+        ' "proofloop-meta-verifier-model.maths.svc:8001", '
         '"proofloop-verifier-model.maths.svc:8001"]'
     ) in notes(values_of("production"))
 
 
 @pytest.mark.usefixtures("quiet_log")
 @pytest.mark.parametrize("first", ["models rollback", "helm rollback"])
-def test_the_charts_job_and_a_rollback_by_hand_agree_on_what_serves(tmp_path: Path, first: str) -> None:
+def test_the_charts_job_and_a_rollback_by_hand_agree_on_what_serves(
+    tmp_path: Path, first: str
+) -> None:
     store = LocalStore(tmp_path / "store")
     publish(store, tmp_path, OLD, NEW)
     spec = runspec(name="olympiad", models={"verifier": OLD})
@@ -141,7 +164,8 @@ def test_the_charts_job_and_a_rollback_by_hand_agree_on_what_serves(tmp_path: Pa
     assert call(store, *job(production(NEW, keep=[OLD]))) == f"verifier of olympiad serves {NEW}\n"
     if first == "models rollback":
         assert (
-            call(store, "models", "rollback", "verifier", "--run", "olympiad") == f"verifier of olympiad serves {OLD}\n"
+            call(store, "models", "rollback", "verifier", "--run", "olympiad")
+            == f"verifier of olympiad serves {OLD}\n"
         )
     assert call(store, *job(production(OLD))) == f"verifier of olympiad serves {OLD}\n"
     assert served_log(store, "olympiad", "verifier")[-1].version == OLD
@@ -170,7 +194,9 @@ def job(values: Object) -> list[str]:
 
 
 def call(store: LocalStore, *words: str) -> str:
-    result = CliRunner().invoke(app, [*words, "--store", str(store.root)], env=dict(os.environ), catch_exceptions=False)
+    result = CliRunner().invoke(
+        app, [*words, "--store", str(store.root)], env=dict(os.environ), catch_exceptions=False
+    )
     assert result.exit_code == 0, result.output
     return result.output
 

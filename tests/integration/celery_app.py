@@ -1,4 +1,6 @@
-"""A small Celery app for tests that start a real worker of it: `celery -A tests.integration.celery_app worker`."""
+"""A small Celery app for tests that start a real worker of it: `celery -A
+tests.integration.celery_app worker`.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ from pathlib import Path
 from celery import Celery, signals
 from kombu import Queue
 
-from proofloop.sentry import start_sentry
-from proofloop.tracing import Span, no_span, tracing
+from proofloop.bus.tracing import Span, no_span, tracing
+from proofloop.worker.sentry import start_sentry
 from tests.integration.processes import end
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +25,11 @@ SPAN: Span = no_span
 
 def make_app(url: str, queue: str) -> Celery:
     app = Celery("tests", broker=url, set_as_current=False)
-    app.conf.update(task_queues=[Queue(queue, auto_delete=True)], task_default_queue=queue, task_ignore_result=True)
+    app.conf.update(
+        task_queues=[Queue(queue, auto_delete=True)],
+        task_default_queue=queue,
+        task_ignore_result=True,
+    )
     return app
 
 
@@ -58,7 +64,9 @@ def proof_reviewed(proof: str) -> None:
 
 
 @contextmanager
-def worker(url: str, queue: str, log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def worker(
+    url: str, queue: str, log: Path, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """A worker of this app in a separate process, stopped by SIGTERM like a service."""
     command: Sequence[str] = (
         *(sys.executable, "-m", "celery", "-A", "tests.integration.celery_app", "worker"),
@@ -66,7 +74,9 @@ def worker(url: str, queue: str, log: Path, **environment: str) -> Iterator[subp
     )
     told = os.environ | {"TEST_BROKER": url, "TEST_QUEUE": queue} | environment
     with log.open("wb") as file:
-        process = subprocess.Popen(command, cwd=ROOT, env=told, stdout=file, stderr=file, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=told, stdout=file, stderr=file, start_new_session=True
+        )
     try:
         yield process
     finally:

@@ -1,4 +1,6 @@
-"""Ceph's gateway as an S3 store for tests: a monitor, a storage daemon on a file, and the gateway, all on loopback."""
+"""Ceph's gateway as an S3 store for tests: a monitor, a storage daemon on a file, and the gateway,
+all on loopback.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,8 @@ mon_addr = 127.0.0.1:{mon}
 keyring = {folder}/keyring
 [client.rgw]
 keyring = {folder}/keyring
-rgw_frontends = beast endpoint=127.0.0.1:{rgw} ssl_endpoint=127.0.0.1:{tls} ssl_certificate={pem} tcp_nodelay=1
+rgw_frontends = beast endpoint=127.0.0.1:{rgw} ssl_endpoint=127.0.0.1:{tls} \
+    ssl_certificate={pem} tcp_nodelay=1
 rgw_thread_pool_size = 64
 [osd]
 keyring = {folder}/osd/keyring
@@ -81,7 +84,13 @@ class Ceph:
 
     def set_up(self) -> None:
         """Write the configuration, and the keys of the three who talk to the monitor."""
-        values = {"fsid": FSID, "mon": self.mon, "rgw": self.rgw, "tls": self.tls, "pem": self.certificates.pem}
+        values = {
+            "fsid": FSID,
+            "mon": self.mon,
+            "rgw": self.rgw,
+            "tls": self.tls,
+            "pem": self.certificates.pem,
+        }
         self.conf.write_text(CEPH_CONF.format(folder=self.folder, **values))
         for name in ("mon", "osd"):
             (self.folder / name).mkdir()
@@ -101,7 +110,9 @@ class Ceph:
         words = ("ceph", "-c", self.conf, "--connect-timeout", "30", "osd", "new", FSID, "-i", "-")
         number = call(*words, text=f'{{"cephx_secret": "{secret}"}}').strip()
         keyring = self.folder / "osd" / "keyring"
-        call("ceph-authtool", "--create-keyring", keyring, "-n", f"osd.{number}", "--add-key", secret)
+        call(
+            "ceph-authtool", "--create-keyring", keyring, "-n", f"osd.{number}", "--add-key", secret
+        )
         call("ceph-osd", "-i", number, "-c", self.conf, "--mkfs", "--osd-uuid", FSID)
         self._start("ceph-osd", "-i", number)
 

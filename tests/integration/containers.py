@@ -1,4 +1,6 @@
-"""The last way to a real server: its image in Docker or podman, on private ports, removed at the end."""
+"""The last way to a real server: its image in Docker or podman, on private ports, removed at the
+end.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +32,19 @@ class Container:
 
     def log(self) -> str:
         """The end of what it printed."""
-        done = subprocess.run([self.tool, "logs", "--tail", "40", self.id], capture_output=True, text=True)
+        done = subprocess.run(
+            [self.tool, "logs", "--tail", "40", self.id], capture_output=True, text=True
+        )
         return done.stdout + done.stderr
 
 
 def container_tool() -> str | None:
     """docker or podman, if its engine answers."""
     for tool in ("docker", "podman"):
-        if shutil.which(tool) and subprocess.run([tool, "info"], capture_output=True).returncode == 0:
+        if (
+            shutil.which(tool)
+            and subprocess.run([tool, "info"], capture_output=True).returncode == 0
+        ):
             return tool
     return None
 
@@ -47,9 +54,13 @@ def running(
     tool: str, image: str, *command: str, ports: Mapping[int, int], environment: Mapping[str, str]
 ) -> Iterator[Container]:
     """Run an image; `ports` are ports of 127.0.0.1 by the container's own."""
-    publish = [word for own, inside in ports.items() for word in ("-p", f"127.0.0.1:{own}:{inside}")]
+    publish = [
+        word for own, inside in ports.items() for word in ("-p", f"127.0.0.1:{own}:{inside}")
+    ]
     settings = [word for name, value in environment.items() for word in ("-e", f"{name}={value}")]
-    container = Container(tool, call(tool, "run", "-d", *publish, *settings, image, *command).strip())
+    container = Container(
+        tool, call(tool, "run", "-d", *publish, *settings, image, *command).strip()
+    )
     try:
         yield container
     finally:

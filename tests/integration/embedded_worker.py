@@ -1,6 +1,8 @@
-"""Celery's worker in a thread of this process, for tests of the bus whose handlers are functions of the test.
+"""Celery's worker in a thread of this process, for tests of the bus whose handlers are functions of
+the test.
 
-A service serves one role from its main thread; here one worker serves all queues of a test, each with its own threads.
+A service serves one role from its main thread; here one worker serves all queues of a test, each
+with its own threads.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from proofloop.bus import Delivery, Outcome
 from proofloop.bus.celery_bus import CeleryBus, Served, make_celery
 from proofloop.bus.celery_worker import HandlerThreads, ServiceStep, Tasks
 from proofloop.bus.task_message import AS_IT_CAME
-from proofloop.messages import Event
+from proofloop.schema.events import Event
 
 START_S = 60.0
 
@@ -30,7 +32,8 @@ class RoleThreads(HandlerThreads):
         super().on_start()
         bus: EmbeddedBus = self.app.bus
         self._of_queue: dict[str, Tasks] = {
-            served.role: self._begin(served.role, threads) for served, threads in bus.queues.values()
+            served.role: self._begin(served.role, threads)
+            for served, threads in bus.queues.values()
         }
 
     def on_apply(self, target: Any, args: Any, kwargs: Any, **options: Any) -> None:
@@ -67,7 +70,9 @@ class EmbeddedService:
 
 
 class EmbeddedBus(CeleryBus):
-    """A bus with the worker that delivers its messages; the worker starts with the first `publish`."""
+    """A bus with the worker that delivers its messages; the worker starts with the first
+    `publish`.
+    """
 
     grace_s = 5.0
 
@@ -81,7 +86,12 @@ class EmbeddedBus(CeleryBus):
         self.worker: WorkController | None = None
 
     def serve(
-        self, queue: str, topics: Iterable[str], process: Callable[[Delivery], Outcome], *, concurrency: int
+        self,
+        queue: str,
+        topics: Iterable[str],
+        process: Callable[[Delivery], Outcome],
+        *,
+        concurrency: int,
     ) -> None:
         self._routes[queue] = tuple(topics)
         self._declare()
@@ -89,10 +99,14 @@ class EmbeddedBus(CeleryBus):
         self.register({*topics, AS_IT_CAME} - {*self.app.tasks})
 
     def served_by(self, message: Message) -> Served:
-        """By the queue that the message came from: two queues of a test may have one routing key."""
+        """By the queue that the message came from: two queues of a test may have one routing
+        key.
+        """
         assert self.worker is not None
         tags = self.worker.consumer.task_consumer._active_tags
-        name = next(name for name, tag in tags.items() if tag == message.delivery_info["consumer_tag"])
+        name = next(
+            name for name, tag in tags.items() if tag == message.delivery_info["consumer_tag"]
+        )
         return self.queues[name][0]
 
     def publish(self, events: Iterable[Event]) -> None:
@@ -107,9 +121,15 @@ class EmbeddedBus(CeleryBus):
         state.should_stop = state.should_terminate = None
         state.reset_state()
         set_event_loop(None)
-        self.app.conf.task_queues = [self.topology.queue(served.role) for served, _ in self.queues.values()]
-        self.app.conf.worker_prefetch_multiplier = max(threads for _, threads in self.queues.values())
-        self.worker = self.app.WorkController(hostname="worker@test", concurrency=1, queues=list(self.queues))
+        self.app.conf.task_queues = [
+            self.topology.queue(served.role) for served, _ in self.queues.values()
+        ]
+        self.app.conf.worker_prefetch_multiplier = max(
+            threads for _, threads in self.queues.values()
+        )
+        self.worker = self.app.WorkController(
+            hostname="worker@test", concurrency=1, queues=list(self.queues)
+        )
         trace.setup_worker_optimizations(self.app, "worker@test")
         self._thread = threading.Thread(target=self.worker.start, daemon=True)
         self._thread.start()

@@ -1,4 +1,6 @@
-"""Services as processes on a namespace and a bucket folder of their own, for the benchmarks that need real servers."""
+"""Services as processes on a namespace and a bucket folder of their own, for the benchmarks that
+need real servers.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from proofloop.bus.dead_letters import DeadLetters
-from proofloop.settings import Settings
+from proofloop.config.settings import Settings
 from proofloop.store import Store, open_store
 from tests.integration.servers import S3, Broker, bucket_folder, delete_namespace
 
@@ -33,7 +35,9 @@ class Fleet:
 
     def call(self, *words: str) -> subprocess.Popen[bytes]:
         with open(self.log, "ab") as log:
-            return subprocess.Popen([PROOFLOOP, *words], env=self.environment, stdout=log, stderr=log)
+            return subprocess.Popen(
+                [PROOFLOOP, *words], env=self.environment, stdout=log, stderr=log
+            )
 
     def kill(self, role: str, replica: int) -> None:
         worker = self.workers[role, replica]
@@ -52,12 +56,28 @@ def installation(broker: Broker, s3: S3, place: Path) -> Iterator[tuple[Fleet, S
     """No worker yet; those that are started are killed at the end. The log goes to `place`."""
     namespace = f"fleet-{os.urandom(4).hex()}"
     with bucket_folder(s3) as (bucket, prefix):
-        where = {"broker": broker.url, "namespace": namespace, "s3_endpoint": s3.endpoint, "s3_bucket": bucket}
-        where |= {"s3_prefix": prefix, "s3_access_key": s3.access_key, "s3_secret_key": s3.secret_key}
-        environment = {**os.environ, **{f"PROOFLOOP_{name.upper()}": value for name, value in where.items()}}
+        where = {
+            "broker": broker.url,
+            "namespace": namespace,
+            "s3_endpoint": s3.endpoint,
+            "s3_bucket": bucket,
+        }
+        where |= {
+            "s3_prefix": prefix,
+            "s3_access_key": s3.access_key,
+            "s3_secret_key": s3.secret_key,
+        }
+        environment = {
+            **os.environ,
+            **{f"PROOFLOOP_{name.upper()}": value for name, value in where.items()},
+        }
         fleet = Fleet(environment, namespace, place / "log.txt")
         try:
-            yield fleet, open_store(Settings.model_validate(where)), DeadLetters(broker.url, namespace=namespace)
+            yield (
+                fleet,
+                open_store(Settings.model_validate(where)),
+                DeadLetters(broker.url, namespace=namespace),
+            )
         finally:
             fleet.end()
             delete_namespace(broker.url, namespace)

@@ -1,4 +1,6 @@
-"""Services as real processes on a real broker and a real S3 store, with a namespace and a folder of their own."""
+"""Services as real processes on a real broker and a real S3 store, with a namespace and a folder of
+their own.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class Installation:
     def call(self, *words: str) -> subprocess.Popen[str]:
         with open(self.folder / "log.txt", "a") as log:
             command = [str(PROOFLOOP), *words]
-            process = subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, stderr=log, text=True)
+            process = subprocess.Popen(
+                command, env=self.environment, stdout=subprocess.PIPE, stderr=log, text=True
+            )
         self.processes.append(process)
         return process
 

@@ -37,7 +37,9 @@ PORTS = range(15_000, 30_000)
 
 def free_ports(count: int) -> list[int]:
     """Unused ports outside the range that the system assigns automatically."""
-    drawn = random.SystemRandom().sample(PORTS, len(PORTS))  # training seeds `random` alike in every process
+    drawn = random.SystemRandom().sample(
+        PORTS, len(PORTS)
+    )  # training seeds `random` alike in every process
     return list(itertools.islice(filter(_is_free, drawn), count))
 
 
@@ -48,7 +50,9 @@ def _is_free(port: int) -> bool:
     return False
 
 
-def wait_until(what: str, is_ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until(
+    what: str, is_ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path
+) -> None:
     """Wait for a server; raises with the end of its log if it ends or takes too long."""
     deadline = time.monotonic() + START_S
     while not is_ready():
@@ -57,17 +61,31 @@ def wait_until(what: str, is_ready: Callable[[], bool], process: subprocess.Pope
         time.sleep(0.1)
 
 
-CONTAINER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc")
-"""Runs the command as the first process of a new namespace: it receives only signals that it handles."""
+CONTAINER = (
+    "unshare",
+    "--user",
+    "--map-root-user",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+)
+"""Runs the command as the first process of a new namespace: it receives only signals that it
+handles.
+"""
 
 
 @contextmanager
 def in_container(command: Sequence[str], environment: dict[str, str], log: Path) -> Iterator[int]:
-    """A command as the first process of a container; its id as seen from outside. Skips where none may be made."""
+    """A command as the first process of a container; its id as seen from outside. Skips where none
+    may be made.
+    """
     if shutil.which(CONTAINER[0]) is None or subprocess.run([*CONTAINER, "true"]).returncode:
         pytest.skip("no container: unshare (util-linux) is not installed, or not allowed")
     with log.open("wb") as file:
-        process = subprocess.Popen([*CONTAINER, *command], env=environment, stdout=file, stderr=file)
+        process = subprocess.Popen(
+            [*CONTAINER, *command], env=environment, stdout=file, stderr=file
+        )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     try:
         wait_until("a container", lambda: bool(children.read_text()), process, log)
@@ -90,7 +108,9 @@ def until(is_so: Callable[[], bool], log: Path) -> None:
 
 def answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=2.0, verify=False).status_code < 500  # a TLS context takes 0.1 s to make
+        return (
+            httpx.get(url, timeout=2.0, verify=False).status_code < 500
+        )  # a TLS context takes 0.1 s to make
     except httpx.HTTPError:
         return False
 

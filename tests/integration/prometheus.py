@@ -23,14 +23,18 @@ SCRAPE_S = 1
 """How often the targets are scraped and the rules evaluated."""
 
 NAMESPACE = "maths"
-"""Every target gets it as label `namespace`, as from the Prometheus Operator; it is the one of the charts in tests."""
+"""Every target gets it as label `namespace`, as from the Prometheus Operator; it is the one of the
+charts in tests.
+"""
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Series:
-    """The series of a query: labels, and points of time and value without those that are not numbers."""
+    """The series of a query: labels, and points of time and value without those that are not
+    numbers.
+    """
 
     labels: Mapping[str, str]
     points: tuple[Point, ...]
@@ -41,13 +45,17 @@ class Prometheus:
     url: str
 
     def series(self, query: str, start: float, end: float, step: float = SCRAPE_S) -> list[Series]:
-        """The query over a stretch of time. Raises with Prometheus' words if it cannot be evaluated."""
+        """The query over a stretch of time. Raises with Prometheus' words if it cannot be
+        evaluated.
+        """
         found = self._get("query_range", query=query, start=start, end=end, step=step)["result"]
         return [Series(one["metric"], _numbers(one["values"])) for one in found]
 
     def rules(self) -> dict[str, Any]:
         """Every alert rule by its name, with its state and health."""
-        return {rule["name"]: rule for group in self._get("rules")["groups"] for rule in group["rules"]}
+        return {
+            rule["name"]: rule for group in self._get("rules")["groups"] for rule in group["rules"]
+        }
 
     def are_up(self) -> bool:
         targets = self._get("targets")["activeTargets"]
@@ -71,7 +79,9 @@ def promtool() -> str:
 
 
 @contextmanager
-def running_prometheus(folder: Path, targets: Mapping[str, str], rules: object = None) -> Iterator[Prometheus]:
+def running_prometheus(
+    folder: Path, targets: Mapping[str, str], rules: object = None
+) -> Iterator[Prometheus]:
     """Scrapes `targets`, URLs by the label `pod`. Rules are groups as in a PrometheusRule."""
     promtool()
     [port] = free_ports(1)
@@ -90,7 +100,9 @@ def running_prometheus(folder: Path, targets: Mapping[str, str], rules: object =
         f"--web.listen-address=127.0.0.1:{port}",
     ]
     with open(log, "ab") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=folder, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=file, stderr=file, cwd=folder, start_new_session=True
+        )
     try:
         own = Prometheus(f"http://127.0.0.1:{port}")
         wait_until("Prometheus", lambda: answers(f"{own.url}/-/ready"), process, log)
@@ -101,12 +113,17 @@ def running_prometheus(folder: Path, targets: Mapping[str, str], rules: object =
 
 def _job(pod: str, url: str) -> dict[str, Any]:
     place = httpx.URL(url)
-    target = {"targets": [f"{place.host}:{place.port}"], "labels": {"namespace": NAMESPACE, "pod": pod}}
+    target = {
+        "targets": [f"{place.host}:{place.port}"],
+        "labels": {"namespace": NAMESPACE, "pod": pod},
+    }
     return {"job_name": pod, "metrics_path": place.path, "static_configs": [target]}
 
 
 def filled_in(query: str, namespace: str, window_s: float = 15) -> str:
-    """A query of the dashboard with its variables: the broker's namespace, a window for rates, prices."""
+    """A query of the dashboard with its variables: the broker's namespace, a window for rates,
+    prices.
+    """
     names = {
         "$namespace": NAMESPACE,
         "$queues": namespace,
@@ -124,6 +141,8 @@ def filled_in(query: str, namespace: str, window_s: float = 15) -> str:
 def wait_for_alert(prometheus: Prometheus, alert: str, states: set[str], limit_s: float) -> str:
     """The state of an alert once it is one of these, or at the end of the patience."""
     deadline = time.monotonic() + limit_s
-    while (state := str(prometheus.rules()[alert]["state"])) not in states and time.monotonic() < deadline:
+    while (
+        state := str(prometheus.rules()[alert]["state"])
+    ) not in states and time.monotonic() < deadline:
         time.sleep(0.2)
     return state

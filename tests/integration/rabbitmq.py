@@ -1,7 +1,7 @@
 """RabbitMQ nodes of our own, started without systemd: one, or three as a cluster.
 
-A node listens on loopback only and lives in a folder of its own. A test may kill it and start it again; at the end it
-is gone.
+A node listens on loopback only and lives in a folder of its own. A test may kill it and start it
+again; at the end it is gone.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ class Broker:
     """Where it answers Prometheus, with a series for each queue; empty if we know of none."""
 
     tls_url: str = ""
-    """The same broker by TLS, and the authority that its certificate is from; empty if we know of none."""
+    """The same broker by TLS, and the authority that its certificate is from; empty if we know of
+    none.
+    """
 
     authority: str = ""
     kill: Callable[[], None] | None = None
@@ -70,7 +72,9 @@ class Broker:
 
 @dataclass(frozen=True)
 class Ports:
-    """Where a node listens, and where Erlang's port mapper does, which the nodes of a cluster share."""
+    """Where a node listens, and where Erlang's port mapper does, which the nodes of a cluster
+    share.
+    """
 
     amqp: int
     tls: int
@@ -128,7 +132,9 @@ class Node:
             self.process = None
 
     def end_port_mapper(self) -> None:
-        """Erlang's port mapper outlives its nodes, and refuses to end while it takes one for living."""
+        """Erlang's port mapper outlives its nodes, and refuses to end while it takes one for
+        living.
+        """
         command = [*self.inside, "epmd", "-port", str(self.ports.epmd), "-kill"]
         for _ in range(PORT_MAPPER_TRIES):
             if subprocess.run(command, env=self.environment, capture_output=True).returncode == 0:
@@ -186,14 +192,26 @@ class Node:
 
 @contextmanager
 def running_node(
-    folder: Path, configuration: str = CONFIGURATION, *, look_s: float = 5.0, inside: Sequence[str] = ()
+    folder: Path,
+    configuration: str = CONFIGURATION,
+    *,
+    look_s: float = 5.0,
+    inside: Sequence[str] = (),
 ) -> Iterator[Node]:
     """A node of our own, listening with and without TLS.
 
     `look_s`: how often it counts its messages for the management API; the default is its own.
     """
     ports = draw_ports(*free_ports(1))
-    node = Node(folder, f"test{ports.amqp}@localhost", ports, make_certificates(folder), configuration, look_s, inside)
+    node = Node(
+        folder,
+        f"test{ports.amqp}@localhost",
+        ports,
+        make_certificates(folder),
+        configuration,
+        look_s,
+        inside,
+    )
     try:
         node.start()
         yield node
@@ -216,7 +234,9 @@ def running_cluster(folder: Path) -> Iterator[list[Node]]:
     [epmd] = free_ports(1)
     names = [f"node{number}-{epmd}@localhost" for number in range(CLUSTER_SIZE)]
     configuration = CONFIGURATION + peers(names)
-    nodes = [Node(folder / name, name, draw_ports(epmd), certificates, configuration) for name in names]
+    nodes = [
+        Node(folder / name, name, draw_ports(epmd), certificates, configuration) for name in names
+    ]
     try:
         for node in nodes:
             write_cookie(node.folder)
@@ -238,8 +258,13 @@ def draw_ports(epmd: int) -> Ports:
 
 
 def peers(names: Sequence[str]) -> str:
-    """The part of the configuration by which each node finds the others when it starts for the first time."""
-    lines = [f"cluster_formation.classic_config.nodes.{number} = {name}" for number, name in enumerate(names, 1)]
+    """The part of the configuration by which each node finds the others when it starts for the
+    first time.
+    """
+    lines = [
+        f"cluster_formation.classic_config.nodes.{number} = {name}"
+        for number, name in enumerate(names, 1)
+    ]
     return "\n".join(["cluster_formation.peer_discovery_backend = classic_config", *lines, ""])
 
 
@@ -255,7 +280,9 @@ def wait_joined(nodes: Sequence[Node]) -> None:
     """Wait until each node sees all of them running."""
     deadline = time.monotonic() + START_S
     while not all(count_running(node) == len(nodes) for node in nodes):
-        assert time.monotonic() < deadline, [node.log.read_text(errors="replace")[-1000:] for node in nodes]
+        assert time.monotonic() < deadline, [
+            node.log.read_text(errors="replace")[-1000:] for node in nodes
+        ]
         time.sleep(0.2)
 
 

@@ -1,11 +1,11 @@
 """Real servers for tests: a RabbitMQ broker and an S3 store.
 
-Taken from the environment if it names them, else started from installed programs, else installed by apt (as root on
-Debian or Ubuntu), else run by Docker or podman, else the test is skipped with the reason. Own servers listen on private
-ports, live in a temporary folder, and are gone at the end.
+Taken from the environment if it names them, else started from installed programs, else installed by
+apt (as root on Debian or Ubuntu), else run by Docker or podman, else the test is skipped with the
+reason. Own servers listen on private ports, live in a temporary folder, and are gone at the end.
 
-PROOFLOOP_TEST_BROKER=amqp://...  PROOFLOOP_TEST_S3=http://host:port with PROOFLOOP_TEST_S3_ACCESS_KEY and
-PROOFLOOP_TEST_S3_SECRET_KEY.
+PROOFLOOP_TEST_BROKER=amqp://...  PROOFLOOP_TEST_S3=http://host:port with
+PROOFLOOP_TEST_S3_ACCESS_KEY and PROOFLOOP_TEST_S3_SECRET_KEY.
 """
 
 from __future__ import annotations
@@ -32,11 +32,25 @@ from pika import BasicProperties, BlockingConnection, URLParameters
 
 from proofloop.bus.topology import ROUTES, Topology
 from tests.integration.ceph import ACCESS_KEY, SECRET_KEY, running_ceph
-from tests.integration.containers import MINIO_IMAGE, RABBITMQ_IMAGE, Container, container_tool, running
+from tests.integration.containers import (
+    MINIO_IMAGE,
+    RABBITMQ_IMAGE,
+    Container,
+    container_tool,
+    running,
+)
 from tests.integration.processes import START_S, answers, folder, free_ports
 from tests.integration.rabbitmq import RABBITMQ, Broker, running_rabbitmq
 
-CEPH_PROGRAMS = ("ceph", "ceph-mon", "ceph-osd", "ceph-authtool", "monmaptool", "radosgw", "radosgw-admin")
+CEPH_PROGRAMS = (
+    "ceph",
+    "ceph-mon",
+    "ceph-osd",
+    "ceph-authtool",
+    "monmaptool",
+    "radosgw",
+    "radosgw-admin",
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +61,9 @@ class S3:
     access_key: str
     secret_key: str
     tls_endpoint: str = ""
-    """The same store by TLS, and the authority that its certificate is from; empty if we know of none."""
+    """The same store by TLS, and the authority that its certificate is from; empty if we know of
+    none.
+    """
 
     authority: str = ""
     kill: Callable[[], None] | None = None
@@ -72,7 +88,11 @@ def broker() -> Iterator[Broker]:
 def s3() -> Iterator[S3]:
     """An S3 store: Ceph's gateway, which remembers, checks signatures and honours If-None-Match."""
     if endpoint := os.environ.get("PROOFLOOP_TEST_S3"):
-        yield S3(endpoint, os.environ["PROOFLOOP_TEST_S3_ACCESS_KEY"], os.environ["PROOFLOOP_TEST_S3_SECRET_KEY"])
+        yield S3(
+            endpoint,
+            os.environ["PROOFLOOP_TEST_S3_ACCESS_KEY"],
+            os.environ["PROOFLOOP_TEST_S3_SECRET_KEY"],
+        )
         return
     packages = ("radosgw", "ceph-mon", "ceph-osd", "ceph-common")
     if all(map(shutil.which, CEPH_PROGRAMS)) or install(*packages):
@@ -101,7 +121,8 @@ def own_s3(place: Path) -> Iterator[S3]:
 def publish(url: str, queue: str, *bodies: bytes) -> None:
     """Put messages straight into a queue; they are there when it returns.
 
-    Confirmed: RabbitMQ 3.10 was seen to lose what it took for a quorum queue from a channel that was then closed.
+    Confirmed: RabbitMQ 3.10 was seen to lose what it took for a quorum queue from a channel that
+    was then closed.
     """
     with BlockingConnection(URLParameters(url)) as connection:
         channel = connection.channel()
@@ -119,12 +140,16 @@ def taken_from(url: str, queue: str) -> Iterator[tuple[BasicProperties, bytes]]:
 
 
 def cut_connections(broker: Broker) -> int:
-    """Close every connection that the broker's management knows of; how many there were. Skips without its API."""
+    """Close every connection that the broker's management knows of; how many there were. Skips
+    without its API.
+    """
     if not broker.api:
         pytest.skip("the broker's management API is not known")
     connections = httpx.get(f"{broker.api}/api/connections", timeout=30.0).json()
     for connection in connections:
-        httpx.delete(f"{broker.api}/api/connections/{quote(connection['name'], safe='')}", timeout=30.0)
+        httpx.delete(
+            f"{broker.api}/api/connections/{quote(connection['name'], safe='')}", timeout=30.0
+        )
     return len(connections)
 
 
@@ -150,14 +175,23 @@ def bucket_folder(s3: S3) -> Iterator[tuple[str, str]]:
     if not client.bucket_exists(bucket):
         client.make_bucket(bucket)
     yield bucket, prefix
-    names = [DeleteObject(found.object_name) for found in client.list_objects(bucket, f"{prefix}/", recursive=True)]
+    names = [
+        DeleteObject(found.object_name)
+        for found in client.list_objects(bucket, f"{prefix}/", recursive=True)
+    ]
     assert list(client.remove_objects(bucket, names)) == []
 
 
 def client_of(s3: S3) -> Minio:
     """A client of the server itself, without the store's ways."""
     host = s3.endpoint.partition("://")[2]
-    return Minio(host, s3.access_key, s3.secret_key, secure=s3.endpoint.startswith("https"), region="us-east-1")
+    return Minio(
+        host,
+        s3.access_key,
+        s3.secret_key,
+        secure=s3.endpoint.startswith("https"),
+        region="us-east-1",
+    )
 
 
 def install(*packages: str) -> bool:
@@ -180,7 +214,10 @@ def _container_tool(variable: str) -> str:
     """docker or podman; skips the test where there is neither."""
     tool = container_tool()
     if tool is None:
-        pytest.skip(f"no real server: apt could not install one, no docker or podman answers, {variable} is not set")
+        pytest.skip(
+            f"no real server: apt could not install one, no docker or podman answers, {variable} is"
+            " not set"
+        )
     return tool
 
 
@@ -198,7 +235,9 @@ def _rabbitmq_in_container(tool: str) -> Iterator[Broker]:
 
         start()
         user = "guest:guest@127.0.0.1"
-        yield Broker(f"amqp://{user}:{amqp}/%2F", f"http://{user}:{api}", kill=container.kill, start=start)
+        yield Broker(
+            f"amqp://{user}:{amqp}/%2F", f"http://{user}:{api}", kill=container.kill, start=start
+        )
 
 
 @contextmanager
@@ -206,7 +245,9 @@ def _minio_in_container(tool: str) -> Iterator[S3]:
     [port] = free_ports(1)
     own = S3(f"http://127.0.0.1:{port}", ACCESS_KEY, SECRET_KEY)
     environment = {"MINIO_ROOT_USER": own.access_key, "MINIO_ROOT_PASSWORD": own.secret_key}
-    with running(tool, MINIO_IMAGE, "server", "/data", ports={port: 9000}, environment=environment) as container:
+    with running(
+        tool, MINIO_IMAGE, "server", "/data", ports={port: 9000}, environment=environment
+    ) as container:
         wait_for_container("MinIO", container, f"{own.endpoint}/minio/health/live")
         yield own
 

@@ -1,4 +1,6 @@
-"""Where Celery's own worker would lose, repeat or hold up an event: each test fails without our handling of it."""
+"""Where Celery's own worker would lose, repeat or hold up an event: each test fails without our
+handling of it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,6 @@ import structlog
 from celery import Celery
 from pika import BasicProperties, BlockingConnection, URLParameters
 
-from proofloop import keys
 from proofloop.bus import ACK, DeadLetter, Delivery, Outcome
 from proofloop.bus.celery_worker import EventConsumer
 from proofloop.bus.dead_letters import DeadLetters
@@ -31,10 +32,11 @@ from proofloop.bus.link import LONGEST_PAUSE_S
 from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.bus.task_message import FAILURES
 from proofloop.errors import Reject
-from proofloop.messages import ProblemPosed, ReviewJudged, decode, encode
-from proofloop.records import Problem
+from proofloop.pipeline.embedded import create_run
+from proofloop.schema import keys
+from proofloop.schema.events import ProblemPosed, ReviewJudged, decode, encode
+from proofloop.schema.records import Problem
 from proofloop.store import LocalStore, put_record
-from proofloop.walk import create_run
 from tests.builders import RUN, runspec
 from tests.integration.embedded_worker import EmbeddedBus
 from tests.integration.installation import Installation, wait_until
@@ -77,7 +79,9 @@ class Place:
         with BlockingConnection(URLParameters(self.broker.url)) as connection:
             channel = connection.channel()
             channel.confirm_delivery()
-            channel.basic_publish("", self.queue, body, BasicProperties(**properties), mandatory=True)
+            channel.basic_publish(
+                "", self.queue, body, BasicProperties(**properties), mandatory=True
+            )
 
     def dead(self) -> list[DeadLetter]:
         return list(self.letters.letters())
@@ -112,10 +116,16 @@ UNREADABLE: dict[str, tuple[bytes, dict[str, Any]]] = {
     "no three parts": (b"[[1]]", {**JSON, "headers": TASK}),
     "no event": (b"[[7], {}, {}]", {**JSON, "headers": TASK}),
     "another task": (b"[[], {}, {}]", {**JSON, "headers": {"task": "ProofFormalised", "id": "1"}}),
-    "a task of Celery's": (b"[[], {}, {}]", {**JSON, "headers": {"task": "celery.backend_cleanup", "id": "1"}}),
+    "a task of Celery's": (
+        b"[[], {}, {}]",
+        {**JSON, "headers": {"task": "celery.backend_cleanup", "id": "1"}},
+    ),
     "no task, no type": (b"x", {}),
     "protocol 1": (b'{"task": "ReviewJudged", "id": "1", "args": [1]}', JSON),
-    "pickle": (b"cos\nsystem\n", {"content_type": "application/x-python-serialize", "headers": TASK}),
+    "pickle": (
+        b"cos\nsystem\n",
+        {"content_type": "application/x-python-serialize", "headers": TASK},
+    ),
     "bad compression": (b"x", {**JSON, "headers": {**TASK, "compression": "application/x-gzip"}}),
     "a time that is none": (b"[[], {}, {}]", {**JSON, "headers": {**TASK, "eta": "soon"}}),
     "an id that is none": (b"[[], {}, {}]", {**JSON, "headers": {"task": "ReviewJudged"}}),
@@ -139,7 +149,9 @@ def test_what_celery_cannot_read_is_a_dead_letter_with_its_reason(
 def test_events_of_the_earlier_bus_are_understood(place: Place) -> None:
     """It published bare events, and counted failures in the same header."""
     place.start()
-    place.publish(encode(EVENT), content_type="application/json", headers={FAILURES: 2}, type="ReviewJudged")
+    place.publish(
+        encode(EVENT), content_type="application/json", headers={FAILURES: 2}, type="ReviewJudged"
+    )
     assert wait_until(lambda: len(place.seen) == 1, 30)
     assert (place.seen[0].body, place.seen[0].attempt) == (encode(EVENT), 3)
     place.ends_calmly()
@@ -152,7 +164,9 @@ def test_any_celery_client_can_send_an_event(place: Place) -> None:
     fields = json.loads(encode(EVENT))
     client.send_task("ReviewJudged", args=[fields], queue=place.queue, expires=-60)
     client.close()
-    assert wait_until(lambda: len(place.seen) == 1, 30), "also what has expired: its run waits for it"
+    assert wait_until(lambda: len(place.seen) == 1, 30), (
+        "also what has expired: its run waits for it"
+    )
     assert json.loads(place.seen[0].body) == fields
 
 
@@ -179,7 +193,9 @@ def test_celery_control_loses_no_event(place: Place) -> None:
 
 
 def test_a_draining_worker_sends_heartbeats(place: Place) -> None:
-    """A broker that misses them takes the message back after two seconds, and it is handled twice."""
+    """A broker that misses them takes the message back after two seconds, and it is handled
+    twice.
+    """
     place.gate.clear()
     place.start(broker_heartbeat=1)
     place.bus.publish([EVENT])
@@ -195,7 +211,9 @@ def test_a_channel_that_the_broker_closes_ends_no_worker(place: Place) -> None:
     worker = place.bus.worker
     assert worker is not None
     worker.hub.call_soon(lambda: worker.consumer.task_consumer.channel.basic_ack(999_999))
-    assert wait_until(lambda: worker.consumer.restart_count > 0 and worker.consumer.is_consuming, 30)
+    assert wait_until(
+        lambda: worker.consumer.restart_count > 0 and worker.consumer.is_consuming, 30
+    )
     place.ends_calmly()
 
 
@@ -203,17 +221,23 @@ def test_what_is_acknowledged_too_late_is_said_once(
     place: Place, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    structlog.configure(processors=[lambda logger, method, event: said.append(event["event"]) or _drop()])
+    structlog.configure(
+        processors=[lambda logger, method, event: said.append(event["event"]) or _drop()]
+    )
     monkeypatch.setattr("proofloop.bus.celery_worker.log", structlog.get_logger())
     place.gate.clear()
     place.start(concurrency=4)
-    place.bus.publish(ReviewJudged(run_id="r1", proof_id=f"p{number}", index=0) for number in range(4))
+    place.bus.publish(
+        ReviewJudged(run_id="r1", proof_id=f"p{number}", index=0) for number in range(4)
+    )
     assert wait_until(lambda: len(place.seen) == 4, 30)
     time.sleep(6)  # the management learns of new connections every five seconds
     cut_connections(place.broker)
     assert wait_until(lambda: place.bus.losses() == 1, 30)
     place.gate.set()
-    assert wait_until(lambda: len(place.seen) == 8 and not place.bus.unsettled, 30), "delivered again"
+    assert wait_until(lambda: len(place.seen) == 8 and not place.bus.unsettled, 30), (
+        "delivered again"
+    )
     assert place.ready() == 0
     assert said.count("acknowledged_too_late") == 1
     assert not [record for record in caplog.records if "Couldn't ack" in record.getMessage()]
@@ -245,22 +269,29 @@ def test_only_the_loops_thread_settles(place: Place, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(amqp.Channel, "basic_ack", noting)
     place.start(concurrency=4)
-    place.bus.publish(ReviewJudged(run_id="r1", proof_id=f"p{number}", index=0) for number in range(50))
+    place.bus.publish(
+        ReviewJudged(run_id="r1", proof_id=f"p{number}", index=0) for number in range(50)
+    )
     assert wait_until(lambda: len(place.seen) == 50 and not place.bus.unsettled, 30)
     assert threads == {place.bus._thread.name}
 
 
 def test_no_delay_queues_and_no_global_prefetch(place: Place) -> None:
-    """Celery would declare 28 queues. RabbitMQ closes a connection that asks for a global prefetch of quorum queues."""
+    """Celery would declare 28 queues. RabbitMQ closes a connection that asks for a global prefetch
+    of quorum queues.
+    """
     place.start()
     assert place.bus.worker is not None and place.bus.worker.consumer.qos_global is False
     if not place.broker.api:
         pytest.skip("this broker's management API is not known")
-    names = [queue["name"] for queue in httpx.get(f"{place.broker.api}/api/queues", timeout=30).json()]
+    names = [
+        queue["name"] for queue in httpx.get(f"{place.broker.api}/api/queues", timeout=30).json()
+    ]
     assert [name for name in names if "delay" in name] == []
 
 
-# -- the worker as a process -------------------------------------------------------------------------------------------
+# -- the worker as a process
+# -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -276,21 +307,38 @@ def test_a_worker_that_could_lose_events_is_refused(
     installation: Installation, options: list[str], problem: str
 ) -> None:
     namespace = installation.environment["PROOFLOOP_NAMESPACE"]
-    command = [CELERY, "-A", "proofloop.service", "worker", *(word.format(namespace) for word in options)]
-    done = subprocess.run(command, env=installation.environment, capture_output=True, text=True, timeout=120)
+    command = [
+        CELERY,
+        "-A",
+        "proofloop.worker.service",
+        "worker",
+        *(word.format(namespace) for word in options),
+    ]
+    done = subprocess.run(
+        command, env=installation.environment, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 1
     assert problem in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
 def test_without_a_broker_celerys_command_says_what_to_set() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PROOFLOOP_BROKER"}
-    command = [CELERY, "-A", "proofloop.service", "status"]
+    command = [CELERY, "-A", "proofloop.worker.service", "status"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "error: no broker is set" in done.stderr and "Traceback" not in done.stderr
 
 
-LABELER = ["celery", "-A", "proofloop.service", "worker", "-Q", "proofloop.labeler", "-c", "1"]
+LABELER = [
+    "celery",
+    "-A",
+    "proofloop.worker.service",
+    "worker",
+    "-Q",
+    "proofloop.labeler",
+    "-c",
+    "1",
+]
 
 
 @pytest.mark.parametrize(
@@ -300,13 +348,30 @@ LABELER = ["celery", "-A", "proofloop.service", "worker", "-Q", "proofloop.label
         (["proofloop", "serve", "labeler"], "info"),
         (LABELER, "info"),
         (
-            ["celery", "-A", "proofloop.service", "worker", "-Q", "proofloop.labeler", "-c", "1", "-l", "info"],
+            [
+                "celery",
+                "-A",
+                "proofloop.worker.service",
+                "worker",
+                "-Q",
+                "proofloop.labeler",
+                "-c",
+                "1",
+                "-l",
+                "info",
+            ],
             "warning",
         ),
     ],
 )
-def test_a_worker_logs_from_the_level_that_was_asked_for(words: list[str], level: str, tmp_path: Path) -> None:
-    away = {"BROKER": "amqp://guest:guest@127.0.0.1:1/", "LOG_LEVEL": level, "STORE": str(tmp_path / "store")}
+def test_a_worker_logs_from_the_level_that_was_asked_for(
+    words: list[str], level: str, tmp_path: Path
+) -> None:
+    away = {
+        "BROKER": "amqp://guest:guest@127.0.0.1:1/",
+        "LOG_LEVEL": level,
+        "STORE": str(tmp_path / "store"),
+    }
     environment = os.environ | {f"PROOFLOOP_{name}": value for name, value in away.items()}
     command = [CELERY.with_name(words[0]), *words[1:]]
     with open(tmp_path / "log.txt", "wb") as log:
@@ -321,18 +386,46 @@ def test_a_worker_logs_from_the_level_that_was_asked_for(words: list[str], level
 def test_celerys_command_starts_the_same_service(installation: Installation) -> None:
     """It answers `inspect`, works off its queue, and ends with 0 when asked to."""
     namespace = installation.environment["PROOFLOOP_NAMESPACE"]
-    words = ["-q", "-A", "proofloop.service", "worker", "-Q", f"{namespace}.labeler", "-c", "3", "-n", "one@test"]
+    words = [
+        "-q",
+        "-A",
+        "proofloop.worker.service",
+        "worker",
+        "-Q",
+        f"{namespace}.labeler",
+        "-c",
+        "3",
+        "-n",
+        "one@test",
+    ]
     with open(installation.folder / "log.txt", "a") as log:
         worker = subprocess.Popen(
-            [CELERY, *words], env=installation.environment, stdout=subprocess.PIPE, stderr=log, text=True
+            [CELERY, *words],
+            env=installation.environment,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
         )
     installation.processes.append(worker)
     assert worker.stdout is not None
     ready = json.loads(worker.stdout.readline())
     assert (ready["ready"], ready["concurrency"]) == ("labeler", 3), installation.log()
-    command = [CELERY, "-A", "proofloop.service", "inspect", "-j", "-t", "10", "active_queues"]
-    asked = subprocess.run(command, env=installation.environment, capture_output=True, text=True, timeout=120)
-    assert [queue["name"] for queue in json.loads(asked.stdout)["one@test"]] == [f"{namespace}.labeler"]
+    command = [
+        CELERY,
+        "-A",
+        "proofloop.worker.service",
+        "inspect",
+        "-j",
+        "-t",
+        "10",
+        "active_queues",
+    ]
+    asked = subprocess.run(
+        command, env=installation.environment, capture_output=True, text=True, timeout=120
+    )
+    assert [queue["name"] for queue in json.loads(asked.stdout)["one@test"]] == [
+        f"{namespace}.labeler"
+    ]
     worker.terminate()
     assert worker.wait(60) == 0, installation.log()
 
@@ -343,13 +436,18 @@ def test_a_worker_stops_in_time_while_the_broker_is_away(tmp_path: Path, away: s
     """With a call that runs for an hour, and a broker that does not even refuse a connection."""
     with folder("proofloop-away-") as place, running_rabbitmq(place) as broker:
         where = {"BROKER": broker.url, "STORE": str(tmp_path), "NAMESPACE": "away", "GRACE_S": "5"}
-        environment = {**os.environ, **{f"PROOFLOOP_{name}": value for name, value in where.items()}}
+        environment = {
+            **os.environ,
+            **{f"PROOFLOOP_{name}": value for name, value in where.items()},
+        }
         store = LocalStore(tmp_path)
         calls = {"latency_s": 3600, "latency_sigma": 0}
         create_run(store, runspec(engine={"kind": "simulated", "settings": calls}), resume=False)
         put_record(store, keys.problem(RUN, "p1"), Problem(id="p1", question="Prove it."))
         command = [CELERY.with_name("proofloop"), "serve", "generator"]
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as worker:
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, text=True
+        ) as worker:
             assert worker.stdout is not None
             assert json.loads(worker.stdout.readline())["ready"] == "generator"
             bus = RabbitBus(broker.url, namespace="away", roles=["generator"])
@@ -358,14 +456,20 @@ def test_a_worker_stops_in_time_while_the_broker_is_away(tmp_path: Path, away: s
             letters = DeadLetters(broker.url, namespace="away")
             assert wait_until(lambda: letters.depths()[0].ready == 0, 30)
             time.sleep(1)
-            server = [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _serves(entry, place)]
+            server = [
+                int(entry)
+                for entry in os.listdir("/proc")
+                if entry.isdigit() and _serves(entry, place)
+            ]
             for process in server:
                 os.kill(process, signal.SIGKILL if away == "killed" else signal.SIGSTOP)
             try:
                 began = time.monotonic()
                 worker.terminate()
                 assert worker.wait(60) == 0
-                assert time.monotonic() - began < 5 + 30, "grace, and what silent sockets are waited for"
+                assert time.monotonic() - began < 5 + 30, (
+                    "grace, and what silent sockets are waited for"
+                )
             finally:
                 for process in server:
                     with suppress(ProcessLookupError):
@@ -376,5 +480,8 @@ def _serves(process: str, place: Path) -> bool:
     """Whether it is the Erlang machine of the broker in that folder."""
     with suppress(OSError):
         command = Path(f"/proc/{process}/cmdline").read_bytes()
-        return b"beam.smp" in command and str(place).encode() in Path(f"/proc/{process}/environ").read_bytes()
+        return (
+            b"beam.smp" in command
+            and str(place).encode() in Path(f"/proc/{process}/environ").read_bytes()
+        )
     return False

@@ -1,4 +1,6 @@
-"""Services on three RabbitMQ nodes, one of which is killed while they work: the others have what it had."""
+"""Services on three RabbitMQ nodes, one of which is killed while they work: the others have what it
+had.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from proofloop import keys
-from proofloop.records import Label
-from proofloop.runspec import load_runspec
-from proofloop.settings import load_settings
+from proofloop.config.run_file import load_runspec
+from proofloop.config.settings import load_settings
+from proofloop.pipeline.embedded import WALK_ROLES, planned
+from proofloop.schema import keys
+from proofloop.schema.records import Label
 from proofloop.store import get_record, open_store
-from proofloop.walk import WALK_ROLES, planned
 from tests.integration.installation import Installation, installed, wait_until
 from tests.integration.processes import folder
 from tests.integration.rabbitmq import RABBITMQ, Node, ask, running_cluster, wait_joined
@@ -23,7 +25,9 @@ SERVED = (*WALK_ROLES, "verifier")
 """Two verifiers, and one of each other role."""
 
 SETTLED_S = 4.0
-"""A quorum queue that was declared less than about a second before its leader is killed can be lost."""
+"""A quorum queue that was declared less than about a second before its leader is killed can be
+lost.
+"""
 
 LEASE_S = 60
 """How long a message waits whose call runs in a process that lost its connection."""
@@ -56,14 +60,18 @@ k = 2
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[list[Node]]:
     if not RABBITMQ.exists() and not install("rabbitmq-server"):
-        pytest.skip("no real server: apt could not install RabbitMQ, of which a cluster needs three")
+        pytest.skip(
+            "no real server: apt could not install RabbitMQ, of which a cluster needs three"
+        )
     with folder("proofloop-cluster-") as place, running_cluster(place) as nodes:
         yield nodes
 
 
 @pytest.fixture
 def on_cluster(cluster: list[Node], tmp_path: Path) -> Iterator[Installation]:
-    """Services with a store on this machine; the node that looks at queues and cleans up is never killed."""
+    """Services with a store on this machine; the node that looks at queues and cleans up is never
+    killed.
+    """
     with installed({"STORE": str(tmp_path / "store")}, cluster[-1].url, tmp_path) as one:
         yield one
 
@@ -90,7 +98,9 @@ def test_nothing_is_lost_when_the_node_is_killed_that_the_clients_are_connected_
 
 
 def work_off(installation: Installation, killed: Node, cluster: list[Node]) -> None:
-    """Let services work off a run while a node is killed and comes back; checks that nothing is lost or twice."""
+    """Let services work off a run while a node is killed and comes back; checks that nothing is
+    lost or twice.
+    """
     run, witness = installation.folder / "run.toml", cluster[-1]
     run.write_text(RUN)
     for role in SERVED:
@@ -107,9 +117,12 @@ def work_off(installation: Installation, killed: Node, cluster: list[Node]) -> N
     killed.start()
     assert posing.wait(LEASE_S + 60) == 0, installation.log()
     store = open_store(load_settings())
-    assert sorted(labelled()) == sorted(event.proof_id for event in planned(load_runspec(run), store))
+    assert sorted(labelled()) == sorted(
+        event.proof_id for event in planned(load_runspec(run), store)
+    )
     assert wait_until(
-        lambda: not any(depth.ready + depth.later for depth in installation.letters.depths()), LEASE_S + 10
+        lambda: not any(depth.ready + depth.later for depth in installation.letters.depths()),
+        LEASE_S + 10,
     )
     assert not list(installation.letters.letters())
     wait_joined(cluster)

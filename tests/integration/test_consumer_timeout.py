@@ -1,4 +1,6 @@
-"""A worker refuses to start where the broker can be seen to take messages back before the longest call is over."""
+"""A worker refuses to start where the broker can be seen to take messages back before the longest
+call is over.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def test_a_longer_one_passes_and_so_does_what_cannot_be_seen(broker: Broker, que
     check_consumer_timeout(None, "/", queue, 601)
 
 
-def test_a_management_api_that_refuses_or_is_away_is_named_without_its_password(broker: Broker, queue: str) -> None:
+def test_a_management_api_that_refuses_or_is_away_is_named_without_its_password(
+    broker: Broker, queue: str
+) -> None:
     with pytest.raises(ConfigError, match="refuses: status 401") as refused:
         check_consumer_timeout(broker.api.replace("guest@", "wrong-word@"), "/", queue, 1)
     with pytest.raises(BusError, match="does not answer") as away:

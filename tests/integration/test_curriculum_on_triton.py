@@ -1,4 +1,6 @@
-"""The curriculum with a real Triton in the place of the engine in this process: each step's version is loaded there."""
+"""The curriculum with a real Triton in the place of the engine in this process: each step's version
+is loaded there.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,12 @@ from tritonclient.grpc import InferenceServerClient
 
 pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
-from proofloop import keys
-from proofloop.curriculum import CurriculumSpec
-from proofloop.engine.pool import Engines
-from proofloop.records import TrainingBatch
-from proofloop.standing import manifests
+from proofloop.config.curriculum_file import CurriculumSpec
+from proofloop.curriculum.status import manifests
+from proofloop.schema import keys
+from proofloop.schema.records import TrainingBatch
 from proofloop.store import LocalStore, get_record
+from proofloop.worker.engine_pool import Engines
 from proofloop_trainer.curriculum.workflow import iterate
 from tests.integration.triton_server import own_triton
 from tests.nano_base import nano_base_folder
@@ -24,7 +26,9 @@ pytestmark = pytest.mark.usefixtures("quiet_log")
 ANSWER = {"max_tokens": 96}
 
 
-def test_every_step_is_sampled_by_the_version_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_every_step_is_sampled_by_the_version_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("PROOFLOOP_STORE", str(tmp_path))  # the server reads the versions there
     with own_triton() as triton:
         settings = {"endpoints": [triton.endpoint], "server_settings": "nano-cpu.yaml"}
@@ -42,7 +46,11 @@ def test_every_step_is_sampled_by_the_version_before_it(tmp_path: Path, monkeypa
                 "meta_verifier": {"steps": 0},
                 "enhanced": {"steps": 0},
                 "generator": {"steps": 2, "groups": 2, "samples": 4, "critiques": 2, "metas": 1},
-                "labels": {"problems": 2, "proofs_per_problem": 1, "rule": {"n": 2, "m": 1, "k": 1}},
+                "labels": {
+                    "problems": 2,
+                    "proofs_per_problem": 1,
+                    "rule": {"n": 2, "m": 1, "k": 1},
+                },
                 "consolidate": {"prompts": 4, "samples": 2},
             }
         )
@@ -60,4 +68,7 @@ def test_every_step_is_sampled_by_the_version_before_it(tmp_path: Path, monkeypa
         batch = get_record(store, keys.batch("small", "1-verifier", step), TrainingBatch)
         before = keys.model("small", "1-verifier", step) if step else spec.start
         assert {sample.model_version for sample in batch.samples} == {before}
-        assert all(len(sample.tokens.logprobs) == len(sample.tokens.completion_ids) for sample in batch.samples)
+        assert all(
+            len(sample.tokens.logprobs) == len(sample.tokens.completion_ids)
+            for sample in batch.samples
+        )

@@ -1,4 +1,6 @@
-"""What services say of themselves, asked over HTTP while the broker goes and comes; and what they never say."""
+"""What services say of themselves, asked over HTTP while the broker goes and comes; and what they
+never say.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,11 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from proofloop import keys
-from proofloop.records import Label, Proof
-from proofloop.settings import load_settings
+from proofloop.config.settings import load_settings
+from proofloop.pipeline.embedded import WALK_ROLES
+from proofloop.schema import keys
+from proofloop.schema.records import Label, Proof
 from proofloop.store import get_record, open_store
-from proofloop.walk import WALK_ROLES
 from tests.integration.installation import PROOFLOOP, Installation, wait_until
 from tests.integration.servers import S3, Broker, free_ports
 
@@ -49,7 +51,9 @@ Samples = dict[str, dict[tuple[tuple[str, str], ...], float]]
 def scrape(port: int) -> Samples:
     """Every sample by name and labels."""
     found: Samples = defaultdict(dict)
-    for family in text_string_to_metric_families(httpx.get(f"http://127.0.0.1:{port}/metrics").text):
+    for family in text_string_to_metric_families(
+        httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    ):
         for sample in family.samples:
             found[sample.name][tuple(sorted(sample.labels.items()))] = sample.value
     return found
@@ -61,13 +65,17 @@ def probe(port: int, page: str) -> tuple[int, str]:
 
 
 @pytest.mark.slow
-def test_metrics_are_what_was_handled_and_health_is_what_is(installation: Installation, broker: Broker, s3: S3) -> None:
+def test_metrics_are_what_was_handled_and_health_is_what_is(
+    installation: Installation, broker: Broker, s3: S3
+) -> None:
     ports = dict(zip(WALK_ROLES, free_ports(len(WALK_ROLES)), strict=True))
     for role, port in ports.items():
         installation.start(role, "--metrics-port", str(port))
     for role in ports:
         installation.wait_ready(role)
-    assert wait_until(lambda: all(probe(port, "readyz") == (200, "") for port in ports.values()), 60)
+    assert wait_until(
+        lambda: all(probe(port, "readyz") == (200, "") for port in ports.values()), 60
+    )
     run = installation.folder / "counted.toml"
     run.write_text(RUN)
     assert installation.call("run", str(run)).wait(100) == 0, installation.log()
@@ -91,7 +99,9 @@ def check_counts(seen: dict[str, Samples]) -> None:
     proofs = [get_record(store, keys.proof("counted", label.proof_id), Proof) for label in labels()]
     generator, verifier, labeler = seen["generator"], seen["verifier"], seen["labeler"]
     version = (("model_version", "rehearsal"), ("role", "generator"))
-    assert counted_by(generator, "proofloop_messages_total") == {(("outcome", "acked"), ("role", "generator")): PROOFS}
+    assert counted_by(generator, "proofloop_messages_total") == {
+        (("outcome", "acked"), ("role", "generator")): PROOFS
+    }
     assert generator["proofloop_engine_calls_total"] == {version: PROOFS}
     assert generator["proofloop_completion_tokens_total"] == {
         version: sum(proof.provenance.completion_tokens for proof in proofs)
@@ -142,7 +152,9 @@ SECRETS = {
 }
 """Every one of them holds the word that must not be seen."""
 
-ENGINE = '[engine]\nkind = "openai"\nsettings = {{ base_url = "http://{host}/v1", max_attempts = 1 }}\n'
+ENGINE = (
+    '[engine]\nkind = "openai"\nsettings = {{ base_url = "http://{host}/v1", max_attempts = 1 }}\n'
+)
 
 
 @pytest.mark.parametrize(
@@ -164,16 +176,25 @@ def test_no_secret_is_shown_when_servers_are_wrong(wrong: dict[str, str], tmp_pa
     run.write_text(re.sub(r"\[engine\]\n.*\n.*\n", ENGINE.format(host=host), RUN))
     settings = {**SECRETS, "S3_ACCESS_KEY": "user", **wrong}
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    environment |= {f"PROOFLOOP_{name}": value.format(host=host) for name, value in settings.items()}
-    for shown in shown_by((["doctor", str(run)], ["run", str(run)], ["serve", "verifier"]), environment, tmp_path):
+    environment |= {
+        f"PROOFLOOP_{name}": value.format(host=host) for name, value in settings.items()
+    }
+    for shown in shown_by(
+        (["doctor", str(run)], ["run", str(run)], ["serve", "verifier"]), environment, tmp_path
+    ):
         assert shown and "Secret" not in shown
 
 
-def test_no_secret_is_shown_by_servers_that_refuse(installation: Installation, broker: Broker, s3: S3) -> None:
+def test_no_secret_is_shown_by_servers_that_refuse(
+    installation: Installation, broker: Broker, s3: S3
+) -> None:
     """The right addresses with wrong words, and a management API that is not told who asks."""
     right = installation.environment
     wrong_store = {**right, "PROOFLOOP_S3_SECRET_KEY": "Secret-s3"}
-    wrong_broker = {**right, "PROOFLOOP_BROKER": right["PROOFLOOP_BROKER"].replace("guest@", "Secret-broker@")}
+    wrong_broker = {
+        **right,
+        "PROOFLOOP_BROKER": right["PROOFLOOP_BROKER"].replace("guest@", "Secret-broker@"),
+    }
     wrong_api = {**right, "PROOFLOOP_BROKER_API": broker.api.replace("guest@", "Secret-api@")}
     for environment in (wrong_store, wrong_broker, wrong_api):
         installation.environment = environment
@@ -185,13 +206,17 @@ def test_no_secret_is_shown_by_servers_that_refuse(installation: Installation, b
 
 
 def shown_by(commands: Iterable[list[str]], environment: dict[str, str], folder: Path) -> list[str]:
-    """What these commands print until each has ended or has said something and had two more seconds, side by side."""
+    """What these commands print until each has ended or has said something and had two more
+    seconds, side by side.
+    """
     pairs = []
     for words in commands:
         file = folder / f"shown-{uuid.uuid4().hex}"
         with open(file, "wb") as output:
             command = [PROOFLOOP, "-v", *words]
-            process = subprocess.Popen(command, env=environment, cwd=folder, stdout=output, stderr=output)
+            process = subprocess.Popen(
+                command, env=environment, cwd=folder, stdout=output, stderr=output
+            )
         pairs.append((process, file))
     deadline = time.monotonic() + 60
     while any(process.poll() is None and not file.stat().st_size for process, file in pairs):

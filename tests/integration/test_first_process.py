@@ -1,4 +1,6 @@
-"""A service as the first process of its container, where SIGTERM does nothing unless it is asked for."""
+"""A service as the first process of its container, where SIGTERM does nothing unless it is asked
+for.
+"""
 
 from __future__ import annotations
 

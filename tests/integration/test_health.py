@@ -1,4 +1,6 @@
-"""/healthz and /readyz tell the truth when a thread is wedged or gone, the store is away, or the service stops."""
+"""/healthz and /readyz tell the truth when a thread is wedged or gone, the store is away, or the
+service stops.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,10 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from proofloop import keys
 from proofloop.bus import ACK, LocalBus
-from proofloop.endpoint import Endpoint, Health
+from proofloop.schema import keys
 from proofloop.store import LocalStore
+from proofloop.worker.health import Endpoint, Health
 from tests.integration.embedded_worker import EmbeddedBus
 from tests.integration.installation import Installation, wait_until
 from tests.integration.servers import S3, Broker, delete_namespace, free_ports
@@ -27,7 +29,9 @@ HEALTHY = (200, "")
 
 @dataclass(frozen=True)
 class Process:
-    """What `proofloop serve` puts together, in this process; `handle` is asked for every message."""
+    """What `proofloop serve` puts together, in this process; `handle` is asked for every
+    message.
+    """
 
     bus: EmbeddedBus
     port: int
@@ -132,7 +136,7 @@ def answers(port: int) -> bool:
 def test_a_store_whose_folder_cannot_be_looked_at_is_away_until_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proofloop.endpoint.CHECK_INTERVAL_S", 0.05)
+    monkeypatch.setattr("proofloop.worker.health.CHECK_INTERVAL_S", 0.05)
     health, stopping, specs = Health(), threading.Event(), tmp_path / keys.SPECS.rstrip("/")
     specs.symlink_to(specs.name)
     health.watch(LocalBus(), LocalStore(tmp_path), stopping)

@@ -1,4 +1,5 @@
-"""A real language model, SmolLM2-135M-Instruct, through engines, servers, the trainer and a whole run.
+"""A real language model, SmolLM2-135M-Instruct, through engines, servers, the trainer and a whole
+run.
 
 It knows nothing of the formats: what is trained here is one lesson a role, learnt by heart.
 """
@@ -20,21 +21,21 @@ import torch
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
-from proofloop import keys
 from proofloop.cli.app import app
-from proofloop.curriculum import Consolidate
+from proofloop.config.curriculum_file import Consolidate
 from proofloop.engine.base import ChatMessage, Generation, GenerationRequest
-from proofloop.engine.openai import OpenAIEngine
-from proofloop.engine.openai_settings import OpenAISettings
-from proofloop.prompts import load_pack
-from proofloop.records import Label, Proof, Sampling, Tokens, TrainingBatch, TrainingSample
+from proofloop.engine.openai.engine import OpenAIEngine
+from proofloop.engine.openai.settings import OpenAISettings
+from proofloop.method.prompts import load_pack
+from proofloop.schema import keys
+from proofloop.schema.records import Label, Proof, Sampling, Tokens, TrainingBatch, TrainingSample
 from proofloop.store import LocalStore, get_record
 from proofloop_serving.asks import encode
 from proofloop_serving.engine import LocalEngine
 from proofloop_serving.loading import LoadedModel, load_model
 from proofloop_serving.text import TextStream
-from proofloop_trainer.grpo import GrpoLearner, GrpoSettings
-from proofloop_trainer.grpo_batch import answer_of
+from proofloop_trainer.grpo.batch import answer_of
+from proofloop_trainer.grpo.trainer import GrpoLearner, GrpoSettings
 from proofloop_trainer.supervised import fine_tune
 from tests.builders import answer, evaluation, meta_evaluation
 from tests.integration.processes import answers, free_ports, wait_until
@@ -66,7 +67,11 @@ def engine(smollm2: Path) -> Iterator[LocalEngine]:
 def sampled(engine: LocalEngine) -> list[Generation]:
     """Four answers to two prompts of different lengths, sampled in one batch."""
     prompts = [FOXES, PACK.prove(QUESTIONS[0]).text]
-    calls = [engine.submit(request(prompt, seed, temperature=1.0)) for prompt in prompts for seed in (1, 2)]
+    calls = [
+        engine.submit(request(prompt, seed, temperature=1.0))
+        for prompt in prompts
+        for seed in (1, 2)
+    ]
     return [call.result(120) for call in calls]
 
 
@@ -80,18 +85,25 @@ def taught(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def request(prompt: str, seed: int = 1, temperature: float = 0.0, max_tokens: int = 24) -> GenerationRequest:
+def request(
+    prompt: str, seed: int = 1, temperature: float = 0.0, max_tokens: int = 24
+) -> GenerationRequest:
     sampling = Sampling(max_tokens=max_tokens, temperature=temperature)
-    return GenerationRequest(f"generator:{seed}", "smollm2", (ChatMessage("user", prompt),), sampling, seed)
+    return GenerationRequest(
+        f"generator:{seed}", "smollm2", (ChatMessage("user", prompt),), sampling, seed
+    )
 
 
 def _tokens(loaded: LoadedModel, prompt: str, said: str) -> Tokens:
     prompt_ids = encode(loaded.tokenizer, [ChatMessage("user", prompt)])
     completion = (*loaded.tokenizer.encode(said), loaded.tokenizer.eos_token_id)
-    return Tokens(prompt_ids=prompt_ids, completion_ids=completion, logprobs=(0.0,) * len(completion))
+    return Tokens(
+        prompt_ids=prompt_ids, completion_ids=completion, logprobs=(0.0,) * len(completion)
+    )
 
 
-# -- characters that are several tokens --------------------------------------------------------------------------------
+# -- characters that are several tokens
+# --------------------------------------------------------------------------------
 
 
 def test_an_answer_of_characters_that_are_several_tokens_each_is_whole(engine: LocalEngine) -> None:
@@ -112,7 +124,9 @@ def test_an_answer_of_characters_that_are_several_tokens_each_is_whole(engine: L
         "e\u0301",
     ],
 )
-def test_a_stream_shows_no_half_of_a_character_and_ends_with_the_whole_text(smollm2: Path, text: str) -> None:
+def test_a_stream_shows_no_half_of_a_character_and_ends_with_the_whole_text(
+    smollm2: Path, text: str
+) -> None:
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     stream, shown = TextStream(tokenizer), [""]
     for token in tokenizer.encode(text):
@@ -121,7 +135,8 @@ def test_a_stream_shows_no_half_of_a_character_and_ends_with_the_whole_text(smol
     assert all(text.startswith(each) for each in shown) and len(set(shown)) > 2
 
 
-# -- the trainer -------------------------------------------------------------------------------------------------------
+# -- the trainer
+# --------------------------------------------------------------------------------------------------
 
 
 def test_the_trainer_finds_the_samplers_log_probabilities_and_a_grpo_step_moves_the_model(
@@ -129,12 +144,18 @@ def test_the_trainer_finds_the_samplers_log_probabilities_and_a_grpo_step_moves_
 ) -> None:
     learner = GrpoLearner(smollm2, GrpoSettings(epochs=1, kl_coefficient=0.1, learning_rate=1e-5))
     for found in sampled:
-        trained_on = learner.trainer.reference_logprobs_BC(learner._collate([answer_of(found.tokens)]))
+        trained_on = learner.trainer.reference_logprobs_BC(
+            learner._collate([answer_of(found.tokens)])
+        )
         assert trained_on[0].tolist() == pytest.approx(found.tokens.logprobs, abs=1e-3)
     before = learner.model.model.norm.weight.detach().clone()
-    report = learner.step(TrainingBatch(run_id="r", role="generator", step=0, samples=samples_of(sampled)))
+    report = learner.step(
+        TrainingBatch(run_id="r", role="generator", step=0, samples=samples_of(sampled))
+    )
     assert (report.updates, report.groups, report.groups_without_signal) == (1, 2, 0)
-    assert report.mean_ratio == pytest.approx(1, abs=1e-3) and report.kl == pytest.approx(0, abs=1e-4)
+    assert report.mean_ratio == pytest.approx(1, abs=1e-3) and report.kl == pytest.approx(
+        0, abs=1e-4
+    )
     assert report.grad_norm > 0 and not torch.equal(learner.model.model.norm.weight, before)
 
 
@@ -153,14 +174,18 @@ def samples_of(sampled: list[Generation]) -> tuple[TrainingSample, ...]:
     )
 
 
-@pytest.mark.timeout(900)  # 45 s of processor time for the eight steps, on a machine that may be busy
+@pytest.mark.timeout(
+    900
+)  # 45 s of processor time for the eight steps, on a machine that may be busy
 def test_supervised_steps_teach_the_formats_and_a_run_on_three_problems_reads_every_answer(
     taught: Path, tmp_path: Path
 ) -> None:
     rows = [{"id": f"p{number}", "question": question} for number, question in enumerate(QUESTIONS)]
     (tmp_path / "problems.json").write_text(json.dumps(rows))
     (tmp_path / "run.toml").write_text(RUN.format(model=taught))
-    done = CliRunner().invoke(app, ["run", str(tmp_path / "run.toml"), "--store", str(tmp_path / "store")])
+    done = CliRunner().invoke(
+        app, ["run", str(tmp_path / "run.toml"), "--store", str(tmp_path / "store")]
+    )
     assert done.exit_code == 0, done.output
     store = LocalStore(tmp_path / "store")
     labels = [get_record(store, key, Label) for key in store.list(keys.labels("three"))]
@@ -189,20 +214,39 @@ m = 1
 k = 1
 """
 
-# -- servers -----------------------------------------------------------------------------------------------------------
+# -- servers
+# --------------------------------------------------------------------------------------------------
 
 
 def test_transformers_serve_gives_the_engine_openai_the_answers_of_the_engine_local(
     smollm2: Path, engine: LocalEngine, tmp_path: Path
 ) -> None:
     [port], log = free_ports(1), tmp_path / "log"
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(smollm2), "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "transformers.cli.transformers",
+        "serve",
+        str(smollm2),
+        "--device",
+        "cpu",
+    ]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    settings = OpenAISettings(base_url=f"http://127.0.0.1:{port}/v1", model=str(smollm2), max_attempts=1)
-    with log.open("w") as out, subprocess.Popen(command, env=os.environ | offline, stdout=out, stderr=out) as server:
+    settings = OpenAISettings(
+        base_url=f"http://127.0.0.1:{port}/v1", model=str(smollm2), max_attempts=1
+    )
+    with (
+        log.open("w") as out,
+        subprocess.Popen(command, env=os.environ | offline, stdout=out, stderr=out) as server,
+    ):
         try:
-            wait_until("transformers serve", lambda: answers(f"http://127.0.0.1:{port}/health"), server, log)
+            wait_until(
+                "transformers serve",
+                lambda: answers(f"http://127.0.0.1:{port}/health"),
+                server,
+                log,
+            )
             served = OpenAIEngine(settings)
             for prompt in (FOXES, CHINESE):
                 found = served.submit(request(prompt)).result(120)
@@ -236,9 +280,14 @@ def test_triton_streams_the_answers_of_the_engine_local_in_whole_characters(
         for prompt, temperature in ((FOXES, 0.0), (CHINESE, 0.0), (CHINESE, 1.0)):
             messages = json.dumps([{"role": "user", "content": prompt}])
             asked = ask(server, messages=messages, sampling_param_temperature=temperature, **wanted)
-            last, expected = asked.last(), engine.submit(request(prompt, temperature=temperature)).result(120)
+            last, expected = (
+                asked.last(),
+                engine.submit(request(prompt, temperature=temperature)).result(120),
+            )
             assert last["text_output"][0].decode() == expected.text
             assert tuple(last["token_ids"]) == expected.tokens.completion_ids
             assert last["logprobs"].tolist() == pytest.approx(expected.tokens.logprobs, abs=1e-4)
             pieces = [chunk["text_output"][0].decode() for chunk in asked.chunks[:-1]]
-            assert pieces and all(expected.text.startswith(piece) and "\ufffd" not in piece for piece in pieces)
+            assert pieces and all(
+                expected.text.startswith(piece) and "\ufffd" not in piece for piece in pieces
+            )

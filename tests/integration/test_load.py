@@ -1,4 +1,6 @@
-"""The small load benchmark: four verifier processes that are full, with more queued, on a real broker and store."""
+"""The small load benchmark: four verifier processes that are full, with more queued, on a real
+broker and store.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""A tiny model of DeepSeek-V3's architecture (latent attention, routed and shared experts) through the whole loop.
+"""A tiny model of DeepSeek-V3's architecture (latent attention, routed and shared experts) through
+the whole loop.
 
-Its weights are random: what is tested is that step, checkpoint, engine and a real Triton take the architecture, and
-that training takes the experts that were sampled.
+Its weights are random: what is tested is that step, checkpoint, engine and a real Triton take the
+architecture, and that training takes the experts that were sampled.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from transformers.utils.logging import disable_progress_bar
 from proofloop.engine import open_engine
 from proofloop.engine.base import ChatMessage, Engine, GenerationRequest, prepare
 from proofloop.errors import ProofloopError
-from proofloop.models import publish_folder
-from proofloop.records import Sampling, TrainingBatch, TrainingSample
+from proofloop.runs.model_registry import publish_folder
+from proofloop.schema.records import Sampling, TrainingBatch, TrainingSample
 from proofloop.store import LocalStore
 from proofloop_serving.engine import LocalEngine
 from proofloop_trainer.checkpoint import save_checkpoint, verify_checkpoint
 from proofloop_trainer.export import export_model
-from proofloop_trainer.grpo import GrpoLearner
-from proofloop_trainer.grpo_batch import answers_to_train, collate
-from proofloop_trainer.grpo_settings import GrpoSettings
+from proofloop_trainer.grpo.batch import answers_to_train, collate
+from proofloop_trainer.grpo.settings import GrpoSettings
+from proofloop_trainer.grpo.trainer import GrpoLearner
 from proofloop_trainer.nano.tokenizer import build_tokenizer
 from tests.integration.triton_server import own_triton
 
@@ -80,7 +81,9 @@ def save_tiny_mixture(folder: Path) -> Path:
 def sampled(engine: Engine, count: int) -> tuple[TrainingSample, ...]:
     """What an engine samples from the model it calls MODEL, rewarded at random."""
     asked = [
-        engine.submit(GenerationRequest(str(seed), MODEL, (ChatMessage("user", QUESTION),), SAMPLING, seed))
+        engine.submit(
+            GenerationRequest(str(seed), MODEL, (ChatMessage("user", QUESTION),), SAMPLING, seed)
+        )
         for seed in range(count)
     ]
     generations = [call.result(60) for call in asked]
@@ -115,7 +118,8 @@ def test_sample_train_checkpoint_restore_and_sample_again(model_folder: Path, tm
     first = batch(answers(model_folder, 6))
     learner = GrpoLearner(model_folder, GrpoSettings(learning_rate=1e-2, kl_coefficient=0.02))
     report = learner.step(first)
-    # The engine's log-probabilities are the trainer's own: on the first pass the ratio would be exactly 1.
+    # The engine's log-probabilities are the trainer's own: on the first pass the ratio would be
+    # exactly 1.
     assert report.updates == 2 and abs(report.mean_ratio - 1) < 0.2
     save_checkpoint(learner, tmp_path / "checkpoint")
     verify_checkpoint(tmp_path / "checkpoint")
@@ -127,10 +131,16 @@ def test_sample_train_checkpoint_restore_and_sample_again(model_folder: Path, tm
 
 
 def test_every_routed_expert_and_the_router_learn(model_folder: Path):
-    learner = GrpoLearner(model_folder, GrpoSettings(learning_rate=1e-2, epochs=1, kl_coefficient=0.0))
+    learner = GrpoLearner(
+        model_folder, GrpoSettings(learning_rate=1e-2, epochs=1, kl_coefficient=0.0)
+    )
     before = {name: weight.detach().clone() for name, weight in learner.model.named_parameters()}
     learner.step(batch(answers(model_folder, 8)))
-    moved = {name for name, weight in learner.model.named_parameters() if not torch.equal(weight, before[name])}
+    moved = {
+        name
+        for name, weight in learner.model.named_parameters()
+        if not torch.equal(weight, before[name])
+    }
     assert any("experts" in name and "shared" not in name for name in moved)
     assert any(name.endswith("mlp.gate.weight") for name in moved)
 
@@ -143,7 +153,9 @@ ONE_PASS = GrpoSettings(learning_rate=1e-2, epochs=1, kl_coefficient=0.0)
 
 @pytest.fixture(scope="module")
 def sharp_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model with experts that matter: large enough for another choice to be seen in the log-probabilities."""
+    """The model with experts that matter: large enough for another choice to be seen in the
+    log-probabilities.
+    """
     folder = tmp_path_factory.mktemp("sharp")
     shutil.copytree(model_folder, folder, dirs_exist_ok=True)
     model = DeepseekV3ForCausalLM.from_pretrained(folder)
@@ -156,7 +168,9 @@ def sharp_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def other_choices(folder: Path, into: Path) -> Path:
-    """The model with a router that prefers other experts: the same weights, so the same answer by the same experts."""
+    """The model with a router that prefers other experts: the same weights, so the same answer by
+    the same experts.
+    """
     shutil.copytree(folder, into)
     model = DeepseekV3ForCausalLM.from_pretrained(into)
     for name, bias in model.named_buffers():
@@ -171,7 +185,10 @@ def test_an_answer_keeps_the_experts_of_every_token_that_was_read(sharp_folder: 
         tokens = sample.tokens
         assert tokens.routed_experts is not None
         assert len(tokens.routed_experts) == len(tokens.prompt_ids) + len(tokens.completion_ids) - 1
-        assert all(len(set(experts)) == 2 and set(experts) <= {0, 1, 2, 3} for experts in tokens.routed_experts)
+        assert all(
+            len(set(experts)) == 2 and set(experts) <= {0, 1, 2, 3}
+            for experts in tokens.routed_experts
+        )
 
 
 def test_replayed_routing_gives_the_samplers_log_probabilities_where_free_routing_does_not(
@@ -194,14 +211,18 @@ def test_a_sample_whose_experts_are_not_of_all_tokens_is_refused(sharp_folder: P
     one, *others = answers(sharp_folder, 2)
     cut = one.tokens.model_copy(update={"routed_experts": one.tokens.routed_experts[1:]})
     with pytest.raises(ProofloopError, match="routed experts of"):
-        GrpoLearner(sharp_folder, ONE_PASS).step(batch((one.model_copy(update={"tokens": cut}), *others)))
+        GrpoLearner(sharp_folder, ONE_PASS).step(
+            batch((one.model_copy(update={"tokens": cut}), *others))
+        )
 
 
 # Serving
 
 
 @pytest.mark.timeout(600)
-def test_a_real_triton_serves_what_was_trained_and_gives_what_training_needs(sharp_folder: Path, tmp_path: Path):
+def test_a_real_triton_serves_what_was_trained_and_gives_what_training_needs(
+    sharp_folder: Path, tmp_path: Path
+):
     learner = GrpoLearner(sharp_folder, ONE_PASS)
     learner.step(batch(answers(sharp_folder, 4)))
     save_checkpoint(learner, tmp_path / "checkpoint")

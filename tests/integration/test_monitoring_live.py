@@ -1,4 +1,6 @@
-"""The dashboard's queries and the alerts on what real services and a real broker expose, by a real Prometheus."""
+"""The dashboard's queries and the alerts on what real services and a real broker expose, by a real
+Prometheus.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proofloop.bus import open_bus
 from proofloop.bus.topology import Topology
-from proofloop.settings import load_settings
+from proofloop.config.settings import load_settings
 from tests.helm.chart import Object, values_of
 from tests.helm.test_monitoring import SCRAPED, dashboard_queries, names_in, rules
 from tests.integration.installation import Installation, wait_until
@@ -57,7 +59,10 @@ class Watched:
 def watched(installation: Installation, broker: Broker, tmp_path: Path) -> Iterator[Watched]:
     if not broker.metrics:
         pytest.skip("this broker's page for Prometheus is not known")
-    pages = {role: f"http://127.0.0.1:{port}/metrics" for role, port in zip(ROLES, free_ports(5), strict=True)}
+    pages = {
+        role: f"http://127.0.0.1:{port}/metrics"
+        for role, port in zip(ROLES, free_ports(5), strict=True)
+    }
     for role, page in pages.items():
         port = page.split(":")[2].removesuffix("/metrics")
         installation.start(role, "--metrics-port", port, concurrency=1 if role == "trainer" else 16)
@@ -70,11 +75,15 @@ def watched(installation: Installation, broker: Broker, tmp_path: Path) -> Itera
 
 
 @pytest.mark.slow
-def test_every_query_finds_what_it_asks_for_and_every_alert_can_be_evaluated(watched: Watched) -> None:
+def test_every_query_finds_what_it_asks_for_and_every_alert_can_be_evaluated(
+    watched: Watched,
+) -> None:
     installation, prometheus = watched.installation, watched.prometheus
     put_no_event_in_the_queue_of_the_verifier(installation)
     (installation.folder / "watched.toml").write_text(RUN)
-    assert installation.call("run", str(installation.folder / "watched.toml")).wait(120) == 0, installation.log()
+    assert installation.call("run", str(installation.folder / "watched.toml")).wait(120) == 0, (
+        installation.log()
+    )
 
     exposed = labels_of(watched.pages)
     [group] = groups(installation)["groups"]
@@ -90,7 +99,12 @@ def test_every_query_finds_what_it_asks_for_and_every_alert_can_be_evaluated(wat
     assert wait_for_alert(prometheus, "ProofloopAnswersUnreadable", {"pending"}, 20) == "pending"
     states = {name: (rule["health"], rule["state"]) for name, rule in prometheus.rules().items()}
     assert {health for health, _ in states.values()} == {"ok"}
-    quiet = ("ProofloopBrokerAway", "ProofloopQueueWaits", "ProofloopRoleAway", "ProofloopDeadLettersWait")
+    quiet = (
+        "ProofloopBrokerAway",
+        "ProofloopQueueWaits",
+        "ProofloopRoleAway",
+        "ProofloopDeadLettersWait",
+    )
     assert {states[name] for name in quiet} == {("ok", "inactive")}, states
 
 
@@ -102,7 +116,9 @@ def test_a_role_without_pods_is_told_and_so_is_what_the_broker_gave_up(
         pytest.skip("this broker's page for Prometheus is not known")
     open_bus(load_settings()).close(grace_s=5)  # makes the queues
     put_no_event_in_the_queue_of_the_verifier(installation)
-    with running_prometheus(tmp_path, {"broker": broker.metrics}, groups(installation)) as prometheus:
+    with running_prometheus(
+        tmp_path, {"broker": broker.metrics}, groups(installation)
+    ) as prometheus:
         assert wait_for_alert(prometheus, "ProofloopRoleAway", {"pending"}, 40) == "pending"
         [alert] = prometheus.rules()["ProofloopRoleAway"]["alerts"]
         assert (alert["labels"]["role"], alert["value"]) == ("verifier", "1e+00")
@@ -117,7 +133,11 @@ def test_a_role_without_pods_is_told_and_so_is_what_the_broker_gave_up(
 def groups(installation: Installation) -> Object:
     """The rules of a chart whose queues are named as those of this installation."""
     broker = {"namespace": installation.environment["PROOFLOOP_NAMESPACE"]}
-    return {"groups": [{"name": "proofloop", "rules": rules(values_of("production") | {"broker": broker})}]}
+    return {
+        "groups": [
+            {"name": "proofloop", "rules": rules(values_of("production") | {"broker": broker})}
+        ]
+    }
 
 
 def empty(watched: Watched, namespace: str) -> list[str]:
@@ -146,8 +166,12 @@ def put_no_event_in_the_queue_of_the_verifier(installation: Installation) -> Non
 
 
 def died_with_a_message_of_the_verifier(installation: Installation) -> bool:
-    """Take a message and go away without a word, as a worker does that is killed; whether the broker gave one up."""
+    """Take a message and go away without a word, as a worker does that is killed; whether the
+    broker gave one up.
+    """
     queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue("verifier").name
-    with BlockingConnection(URLParameters(installation.environment["PROOFLOOP_BROKER"])) as connection:
+    with BlockingConnection(
+        URLParameters(installation.environment["PROOFLOOP_BROKER"])
+    ) as connection:
         connection.channel().basic_get(queue)
     return sum(depth.dead for depth in installation.letters.depths()) > 0

@@ -1,4 +1,6 @@
-"""The example for one GPU, as it is but for its numbers, on a CPU with tiny models of today's architectures."""
+"""The example for one GPU, as it is but for its numbers, on a CPU with tiny models of today's
+architectures.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,16 @@ pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not instal
 
 from transformers import LlamaConfig, PretrainedConfig, Qwen3Config
 
-from proofloop import keys
 from proofloop.cli.app import app
-from proofloop.curriculum import CurriculumSpec, load_curriculum
-from proofloop.engine.pool import Engines
-from proofloop.records import TrainingBatch, TrainingStep
-from proofloop.standing import manifests
+from proofloop.config.curriculum_file import CurriculumSpec, load_curriculum
+from proofloop.curriculum.status import manifests
+from proofloop.schema import keys
+from proofloop.schema.records import TrainingBatch, TrainingStep
 from proofloop.store import LocalStore, get_record
+from proofloop.worker.engine_pool import Engines
 from proofloop_trainer.curriculum.stages import settings_of
 from proofloop_trainer.curriculum.workflow import iterate
-from proofloop_trainer.grpo import GrpoLearner
+from proofloop_trainer.grpo.trainer import GrpoLearner
 from tests.tiny_instruct import save_tiny_instruct
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
@@ -56,7 +58,9 @@ def with_few_steps(file: Path) -> CurriculumSpec:
     return CurriculumSpec.model_validate({**fields, "measured": 2, "watch": {}})
 
 
-@pytest.mark.parametrize(("config_type", "fields"), [(Qwen3Config, {"tie_word_embeddings": True}), (LlamaConfig, {})])
+@pytest.mark.parametrize(
+    ("config_type", "fields"), [(Qwen3Config, {"tie_word_embeddings": True}), (LlamaConfig, {})]
+)
 def test_a_real_models_architecture_goes_through_every_stage(
     tmp_path: Path, config_type: type[PretrainedConfig], fields: dict[str, object]
 ) -> None:
@@ -70,7 +74,9 @@ def test_a_real_models_architecture_goes_through_every_stage(
     done = manifests(store, spec)
     assert list(done) == [*GRPO, "1-label", "1-consolidate", "measure"]
     for name in GRPO:
-        steps = [get_record(store, key, TrainingStep) for key in store.list(keys.steps(spec.name, name))]
+        steps = [
+            get_record(store, key, TrainingStep) for key in store.list(keys.steps(spec.name, name))
+        ]
         assert len(steps) == 2 and sum(step.figures["updates"] for step in steps) > 0, name
     for place, dtype in ((str, "bfloat16"), (keys.weights, "float32")):
         kept = json.loads(store.get(f"{place(done['1-consolidate'].version)}/config.json"))
@@ -81,19 +87,28 @@ def test_a_real_models_architecture_goes_through_every_stage(
 
 
 def first_step_from(folder: str, spec: CurriculumSpec, store: LocalStore) -> bool:
-    """Whether the enhanced stage began with these weights: a step from them on its first batch is the same."""
+    """Whether the enhanced stage began with these weights: a step from them on its first batch is
+    the same.
+    """
     taken = get_record(store, keys.step(spec.name, "1-enhanced", 1), TrainingStep)
     learner = GrpoLearner(store.path(folder), settings_of(spec, "enhanced"), spec.base / spec.start)
     batch = get_record(store, keys.batch(spec.name, "1-enhanced", 0), TrainingBatch)
     return learner.step(batch).grad_norm == taken.figures["grad_norm"]
 
 
-def test_doctor_finds_the_example_sound_and_says_where_a_model_of_the_hub_comes_from(tmp_path: Path) -> None:
+def test_doctor_finds_the_example_sound_and_says_where_a_model_of_the_hub_comes_from(
+    tmp_path: Path,
+) -> None:
     file = example(tmp_path, Qwen3Config)
     asked = ["doctor", str(file), "--store", str(tmp_path / "store"), "--json"]
     found = {each["what"]: each for each in json.loads(CliRunner().invoke(app, asked).stdout)}
     assert (found["curriculum"]["state"], found["engine"]["state"]) == ("ok", "ok"), found
-    file.write_text(file.read_text("utf-8").replace('start = "start"', 'start = "Qwen/Qwen3-0.6B"'), "utf-8")
+    file.write_text(
+        file.read_text("utf-8").replace('start = "start"', 'start = "Qwen/Qwen3-0.6B"'), "utf-8"
+    )
     found = {each["what"]: each for each in json.loads(CliRunner().invoke(app, asked).stdout)}
-    assert found["curriculum"]["found"] == f"no model in {tmp_path}/Qwen/Qwen3-0.6B: config.json is missing"
+    assert (
+        found["curriculum"]["found"]
+        == f"no model in {tmp_path}/Qwen/Qwen3-0.6B: config.json is missing"
+    )
     assert "hf download" in found["curriculum"]["hint"]

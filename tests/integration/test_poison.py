@@ -1,4 +1,6 @@
-"""Messages that can never work, on a real broker: each ends in the dead letters with its reason, the others flow on."""
+"""Messages that can never work, on a real broker: each ends in the dead letters with its reason,
+the others flow on.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +10,23 @@ from typing import Any
 
 import pytest
 
-from proofloop import keys
 from proofloop.bus import DELIVERY_LIMIT, DeadLetter, open_bus
 from proofloop.bus.topology import Topology
-from proofloop.messages import MAX_BODY_BYTES, ProofWritten, encode
-from proofloop.records import Problem
-from proofloop.settings import load_settings
+from proofloop.config.settings import load_settings
+from proofloop.pipeline.embedded import WALK_ROLES, create_run, planned
+from proofloop.schema import keys
+from proofloop.schema.events import MAX_BODY_BYTES, ProofWritten, encode
+from proofloop.schema.records import Problem
 from proofloop.store import Store, open_store, put_record
-from proofloop.walk import WALK_ROLES, create_run, planned
 from tests.builders import RUN, proof, runspec
 from tests.integration.installation import Installation, wait_until
 from tests.integration.servers import publish
 
 LARGE_BYTES, LARGE_COUNT = 15_000_000, 10  # RabbitMQ 4 takes no more than 16 MiB
 MAY_GROW_KB = 100_000
-"""glibc keeps twice the largest piece that was freed, 30 MB; a worker that kept the bodies would grow by 150 MB."""
+"""glibc keeps twice the largest piece that was freed, 30 MB; a worker that kept the bodies would
+grow by 150 MB.
+"""
 
 
 @pytest.mark.slow
@@ -44,13 +48,17 @@ def test_a_message_that_ends_its_worker_each_time_is_dead_and_the_others_are_lab
     assert (letter.queue, letter.deliveries) == ("generator", DELIVERY_LIMIT + 1)
     assert "each time its worker died" in letter.reason
     pose(store, "after", problems=2)
-    assert wait_until(lambda: (count_labels(store, "beside"), count_labels(store, "after")) == (20, 2), 60)
+    assert wait_until(
+        lambda: (count_labels(store, "beside"), count_labels(store, "after")) == (20, 2), 60
+    )
 
 
 def pose(store: Store, run_id: str, *, problems: int, **engine: Any) -> None:
     """Pose a run of one proof a problem, as `proofloop run` does."""
     problem_section = {"domain": "nano", "count": problems, "proofs_per_problem": 1}
-    spec = runspec(run_id, problems=problem_section, engine={"kind": "simulated", "settings": engine})
+    spec = runspec(
+        run_id, problems=problem_section, engine={"kind": "simulated", "settings": engine}
+    )
     create_run(store, spec, resume=False)
     bus = open_bus(load_settings())
     bus.publish(planned(spec, store))
@@ -87,12 +95,19 @@ def test_each_message_that_can_never_work_is_dead_with_its_reason_and_the_next_i
     store.put_if_absent(keys.proof(RUN, "corrupt"), b'{"id": "corrupt", "solution": 7}')
     newer = json.loads(encode(written("newer"))) | {"priority": "high", "hints": [{"lemma": 3}]}
     unknown = b'{"event":"ProofFormalised","run_id":"r1","proof_id":"good"}'
-    bodies = [encode(written("gone")), encode(written("corrupt")), unknown, json.dumps(newer).encode()]
+    bodies = [
+        encode(written("gone")),
+        encode(written("corrupt")),
+        unknown,
+        json.dumps(newer).encode(),
+    ]
     for body in [*bodies, encode(written("good"))]:
         send(installation, body)
     store.delete_prefix(f"{keys.proofs(RUN)}gone/")
     installation.start("verifier")
-    assert wait_until(lambda: len(list(installation.letters.letters())) == 3, 60), installation.log()
+    assert wait_until(lambda: len(list(installation.letters.letters())) == 3, 60), (
+        installation.log()
+    )
     assert wait_until(lambda: has_critique(store, "good") and has_critique(store, "newer"), 60)
     found = {about(letter): letter for letter in installation.letters.letters()}
     assert {name: letter.deliveries for name, letter in found.items()} == {
@@ -100,12 +115,16 @@ def test_each_message_that_can_never_work_is_dead_with_its_reason_and_the_next_i
         "corrupt": DELIVERY_LIMIT,
         "ProofFormalised": 1,
     }
-    assert f"the store lacks what the message names: {keys.proof(RUN, 'gone')}" in found["gone"].reason
+    assert (
+        f"the store lacks what the message names: {keys.proof(RUN, 'gone')}" in found["gone"].reason
+    )
     assert f"{keys.proof(RUN, 'corrupt')} is not a valid Proof" in found["corrupt"].reason
     assert "unknown event 'ProofFormalised'" in found["ProofFormalised"].reason
 
 
-def test_huge_bodies_are_dead_cut_short_and_leave_their_worker_small(installation: Installation) -> None:
+def test_huge_bodies_are_dead_cut_short_and_leave_their_worker_small(
+    installation: Installation,
+) -> None:
     store = stored_run()
     names = [f"good-{number}" for number in range(4)]
     for name in names:

@@ -1,4 +1,6 @@
-"""The page to grade on as real processes on a real broker and store: killed at its worst moment, and raced."""
+"""The page to grade on as real processes on a real broker and store: killed at its worst moment,
+and raced.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from proofloop import keys
 from proofloop.bus import NEEDED_BY_ALL, open_bus
 from proofloop.bus.task_message import event_of
 from proofloop.bus.topology import Topology
-from proofloop.messages import ProofLabeled, decode
-from proofloop.records import Grade
-from proofloop.settings import load_settings
+from proofloop.config.settings import load_settings
+from proofloop.pipeline.embedded import create_run
+from proofloop.schema import keys
+from proofloop.schema.events import ProofLabeled, decode
+from proofloop.schema.records import Grade
 from proofloop.store import Store, find_record, get_record, open_store
-from proofloop.walk import create_run
 from tests.builders import PROOF, RUN, put_case, runspec
 from tests.integration.installation import Installation, wait_until
 from tests.integration.servers import taken_from
@@ -37,7 +39,9 @@ main()
 
 @pytest.fixture
 def data(installation: Installation) -> Store:
-    """The installation's store with one undecided proof; the queue of a trainer that does not run yet is there."""
+    """The installation's store with one undecided proof; the queue of a trainer that does not run
+    yet is there.
+    """
     settings = load_settings()
     bus = open_bus(settings, roles=[*NEEDED_BY_ALL, "trainer"])
     bus.close(grace_s=5)
@@ -52,7 +56,9 @@ def test_a_grade_reaches_the_trainer_once_though_the_page_was_killed_before_it_c
 ) -> None:
     with open(installation.folder / "log.txt", "a") as log:
         command = [sys.executable, "-c", KILLED_WHEN_PUBLISHING, "review", RUN, "--port", "0"]
-        doomed = subprocess.Popen(command, env=installation.environment, stdout=subprocess.PIPE, stderr=log, text=True)
+        doomed = subprocess.Popen(
+            command, env=installation.environment, stdout=subprocess.PIPE, stderr=log, text=True
+        )
     installation.processes.append(doomed)
     grade(address(doomed))
     assert doomed.wait(60) == -signal.SIGKILL, installation.log()
@@ -88,10 +94,14 @@ def test_two_graders_on_two_pages_at_once_make_one_label_and_one_announcement(
     assert waiting_for_trainer(installation) == [ProofLabeled.of(first.label)]
 
 
-def test_an_address_that_others_reach_needs_a_password(installation: Installation, data: Store) -> None:
+def test_an_address_that_others_reach_needs_a_password(
+    installation: Installation, data: Store
+) -> None:
     refused = installation.call("review", "--host", "0.0.0.0", "--port", "0")
     assert refused.wait(60) == 2
-    assert "--host 0.0.0.0: others could reach the page, and it has no password" in installation.log()
+    assert (
+        "--host 0.0.0.0: others could reach the page, and it has no password" in installation.log()
+    )
     installation.environment["PROOFLOOP_REVIEW_TOKEN"] = "a long word"
     page = address(installation.call("review", "--host", "0.0.0.0", "--port", "0"))
     assert httpx.get(page).status_code == 401
@@ -113,7 +123,9 @@ def address(process: subprocess.Popen[str]) -> str:
 
 def grade(page: str, **changes: str) -> httpx.Response:
     origin = {"Origin": page.rstrip("/")}
-    return httpx.post(f"{page}runs/{RUN}/proofs/{PROOF}", data={**FORM, **changes}, headers=origin, timeout=30)
+    return httpx.post(
+        f"{page}runs/{RUN}/proofs/{PROOF}", data={**FORM, **changes}, headers=origin, timeout=30
+    )
 
 
 def is_announced(store: Store) -> bool:

@@ -1,4 +1,6 @@
-"""Connections are cut while long calls run, on a real broker and a real store: no call is paid twice."""
+"""Connections are cut while long calls run, on a real broker and a real store: no call is paid
+twice.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from proofloop import keys
 from proofloop.bus import open_bus
-from proofloop.messages import ProofWritten
-from proofloop.records import Problem
-from proofloop.settings import load_settings
+from proofloop.config.settings import load_settings
+from proofloop.pipeline.embedded import create_run
+from proofloop.schema import keys
+from proofloop.schema.events import ProofWritten
+from proofloop.schema.records import Problem
 from proofloop.store import Store, open_store, put_record
-from proofloop.walk import create_run
 from tests.builders import RUN, proof, runspec
 from tests.integration.installation import Installation, wait_until
 from tests.integration.servers import Broker, cut_connections
@@ -33,18 +35,26 @@ def test_no_call_is_paid_twice_when_all_workers_lose_their_connections(
     pose(store, ledger)
     installation.environment["PROOFLOOP_LOG_LEVEL"] = "info"
     for _ in range(2):
-        installation.start("verifier", concurrency=CRITIQUES)  # both have free threads for what comes again
+        installation.start(
+            "verifier", concurrency=CRITIQUES
+        )  # both have free threads for what comes again
         installation.wait_ready("verifier")
     publish()
-    assert wait_until(lambda: sum(asked(ledger).values()) == CRITIQUES, 30), installation.letters.depths()
+    assert wait_until(lambda: sum(asked(ledger).values()) == CRITIQUES, 30), (
+        installation.letters.depths()
+    )
     assert len(list(ledger.iterdir())) == 2, "one worker took all of it"
     time.sleep(6)  # the management learns of new connections every five seconds
     cut_connections(broker)
     assert wait_until(lambda: count_critiques(store) == CRITIQUES, CALL_S + 10), installation.log()
-    assert wait_until(lambda: not unsettled(installation), LEASE_S + 20), installation.letters.depths()
+    assert wait_until(lambda: not unsettled(installation), LEASE_S + 20), (
+        installation.letters.depths()
+    )
     log = (installation.folder / "log.txt").read_text()
     assert log.count("broker_lost") >= 4, "each worker has two connections"
-    assert "call_joined" in log or "waits for this answer" in log, "nothing was redelivered while its call ran"
+    assert "call_joined" in log or "waits for this answer" in log, (
+        "nothing was redelivered while its call ran"
+    )
     assert set(asked(ledger).values()) == {1}, asked(ledger)
     assert not list(installation.letters.letters())
 
@@ -76,4 +86,8 @@ def count_critiques(store: Store) -> int:
 
 def unsettled(installation: Installation) -> int:
     """What still waits in the verifiers' queues."""
-    return sum(depth.ready + depth.later for depth in installation.letters.depths() if depth.role == "verifier")
+    return sum(
+        depth.ready + depth.later
+        for depth in installation.letters.depths()
+        if depth.role == "verifier"
+    )

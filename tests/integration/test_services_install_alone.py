@@ -1,6 +1,8 @@
-"""Each service installs and starts alone: its wheel, in a virtual environment with what it asks for and nothing else.
+"""Each service installs and starts alone: its wheel, in a virtual environment with what it asks for
+and nothing else.
 
-That is linked over from this environment, distribution by distribution, so that no network is needed.
+That is linked over from this environment, distribution by distribution, so that no network is
+needed.
 """
 
 from __future__ import annotations
@@ -41,7 +43,14 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     def wheel_of(folder: str) -> Path:
         if folder not in wheels:
             into = tmp_path_factory.mktemp("wheel")
-            pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(into), str(ROOT / folder))
+            pip(
+                "wheel",
+                "--no-deps",
+                "--no-build-isolation",
+                "--wheel-dir",
+                str(into),
+                str(ROOT / folder),
+            )
             (wheels[folder],) = into.glob("*.whl")
         return wheels[folder]
 
@@ -60,13 +69,19 @@ def test_a_service_installs_and_starts_alone(role: str, build: Build, tmp_path: 
 
     started = environment.run("proofloop", "serve", role, "--check")
     assert (started.returncode, started.stderr) == (0, "")
-    expected = {"role": role, "handles": HANDLES[role], "proofloop": metadata_of(wheels[0])["Version"]}
+    expected = {
+        "role": role,
+        "handles": HANDLES[role],
+        "proofloop": metadata_of(wheels[0])["Version"],
+    }
     assert json.loads(started.stdout) == expected
     assert not (tmp_path / "venv" / "proofloop-data").exists()  # it only looks
 
     imported = environment.run("python", "-c", "import torch")
     assert imported.returncode == (0 if role == "trainer" else 1), imported.stderr
-    other = environment.run("proofloop", "serve", "labeler" if role == "trainer" else "trainer", "--check")
+    other = environment.run(
+        "proofloop", "serve", "labeler" if role == "trainer" else "trainer", "--check"
+    )
     assert (other.returncode, other.stdout) == (2, "")
     assert f"installed: {role}" in other.stderr
 
@@ -98,13 +113,23 @@ class Environment:
 
     def install(self, wheels: list[Path]) -> None:
         """Install the wheels; pip fails if anything they ask for is not here."""
-        pip("--python", str(self._folder / "bin" / "python"), "install", "--no-index", *map(str, wheels))
+        pip(
+            "--python",
+            str(self._folder / "bin" / "python"),
+            "install",
+            "--no-index",
+            *map(str, wheels),
+        )
 
     def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a program of this environment in its folder, with nothing of this process's surroundings."""
+        """Run a program of this environment in its folder, with nothing of this process's
+        surroundings.
+        """
         surroundings = {"PATH": os.defpath, "HOME": str(self._folder)}
         command = [str(self._folder / "bin" / program), *arguments]
-        return subprocess.run(command, cwd=self._folder, env=surroundings, capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            command, cwd=self._folder, env=surroundings, capture_output=True, text=True, timeout=60
+        )
 
 
 def pip(*arguments: str) -> None:
@@ -120,10 +145,14 @@ def metadata_of(wheel: Path) -> Message:
 
 
 def closure(wheels: list[Path]) -> set[str]:
-    """The distributions that these wheels need here, and what those need, without the wheels themselves."""
+    """The distributions that these wheels need here, and what those need, without the wheels
+    themselves.
+    """
     metadata = [metadata_of(wheel) for wheel in wheels]
     own = {canonicalize_name(one["Name"]) for one in metadata}
-    waiting = [need for one in metadata for need in needs(one.get_all("Requires-Dist", []), frozenset())]
+    waiting = [
+        need for one in metadata for need in needs(one.get_all("Requires-Dist", []), frozenset())
+    ]
     seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:
         name, extras = need = waiting.pop()

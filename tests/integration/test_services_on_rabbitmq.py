@@ -1,4 +1,6 @@
-"""Services as real processes on a real broker and a real S3 store: killed, cut off, asked to stop; nothing is lost."""
+"""Services as real processes on a real broker and a real S3 store: killed, cut off, asked to stop;
+nothing is lost.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +15,22 @@ from pathlib import Path
 
 import pytest
 
-from proofloop import keys
-from proofloop.budget import Taken
 from proofloop.bus import NEEDED_BY_ALL, open_bus, open_dead_letters
 from proofloop.bus.task_message import FAILURES
 from proofloop.bus.topology import Topology
-from proofloop.costs import costs
-from proofloop.ledger import Progress
-from proofloop.messages import Event, ProofLabeled, encode
-from proofloop.models import publish_folder
-from proofloop.records import Label
-from proofloop.remote import RemoteWalk
-from proofloop.rounds import searches_of
-from proofloop.runspec import RunSpec
-from proofloop.settings import load_settings
+from proofloop.config.run_file import RunSpec
+from proofloop.config.settings import load_settings
+from proofloop.pipeline.embedded import WALK_ROLES, create_run, planned
+from proofloop.pipeline.services import RemoteWalk
+from proofloop.runs.budget import Taken
+from proofloop.runs.costs import costs
+from proofloop.runs.model_registry import publish_folder
+from proofloop.runs.progress import Progress
+from proofloop.runs.search_driver import searches_of
+from proofloop.schema import keys
+from proofloop.schema.events import Event, ProofLabeled, encode
+from proofloop.schema.records import Label
 from proofloop.store import Store, get_record, open_store, put_record
-from proofloop.walk import WALK_ROLES, create_run, planned
 from tests.builders import answer, evaluation, label, model_folder, runspec
 from tests.integration.installation import Installation, wait_until
 from tests.integration.servers import publish, taken_from
@@ -56,8 +58,12 @@ k = 2
 """
 
 
-def test_a_service_asked_to_stop_gives_its_messages_back_uncounted(installation: Installation) -> None:
-    slow = RUN.replace("latency_s = 0.1, failure_share = 0.02", "latency_s = 3600, latency_sigma = 0")
+def test_a_service_asked_to_stop_gives_its_messages_back_uncounted(
+    installation: Installation,
+) -> None:
+    slow = RUN.replace(
+        "latency_s = 0.1, failure_share = 0.02", "latency_s = 3600, latency_sigma = 0"
+    )
     run = installation.folder / "slow.toml"
     run.write_text(slow.replace("chaos", "slow").replace("count = 25", "count = 2"))
     posing = installation.call("run", str(run))
@@ -68,13 +74,17 @@ def test_a_service_asked_to_stop_gives_its_messages_back_uncounted(installation:
         time.sleep(0.5)
         installation.services["generator"].send_signal(signal.SIGTERM)
         assert installation.services["generator"].wait(60) == 0, installation.log()
-        assert wait_until(lambda: _ready(installation, "generator") == 8, 5), installation.letters.depths()
+        assert wait_until(lambda: _ready(installation, "generator") == 8, 5), (
+            installation.letters.depths()
+        )
     posing.send_signal(signal.SIGINT)
     assert posing.wait(60) == 130
     assert [sum(counts) for counts in _counted(installation, "generator")] == [0] * 8
 
 
-def test_a_service_with_time_to_drain_finishes_what_runs_and_begins_nothing_new(installation: Installation) -> None:
+def test_a_service_with_time_to_drain_finishes_what_runs_and_begins_nothing_new(
+    installation: Installation,
+) -> None:
     run, ledger = installation.folder / "drain.toml", installation.folder / "ledger"
     calls = f'latency_s = 5, latency_sigma = 0, ledger = "{ledger}"'
     text = RUN.replace("latency_s = 0.1, failure_share = 0.02", calls)
@@ -92,9 +102,13 @@ def test_a_service_with_time_to_drain_finishes_what_runs_and_begins_nothing_new(
     assert posing.wait(60) == 130
 
 
-def test_what_a_service_cannot_finish_within_its_drain_another_finishes_once(installation: Installation) -> None:
+def test_what_a_service_cannot_finish_within_its_drain_another_finishes_once(
+    installation: Installation,
+) -> None:
     run, ledger = installation.folder / "handed.toml", installation.folder / "ledger"
-    text = RUN.replace("latency_s = 0.1, failure_share = 0.02", f'latency_s = 4, ledger = "{ledger}"')
+    text = RUN.replace(
+        "latency_s = 0.1, failure_share = 0.02", f'latency_s = 4, ledger = "{ledger}"'
+    )
     run.write_text(text.replace("chaos", "handed").replace("count = 25", "count = 6"))
     installation.environment["PROOFLOOP_DRAIN_S"] = "3"  # some calls are shorter, some longer
     posing = installation.call("run", str(run))
@@ -119,11 +133,17 @@ def test_what_a_service_cannot_finish_within_its_drain_another_finishes_once(ins
     assert posing.wait(60) == 130
 
 
-def test_a_search_goes_on_where_the_process_that_posed_it_was_killed(installation: Installation) -> None:
-    text = RUN.replace("latency_s = 0.1, failure_share = 0.02", "latency_s = 0.05, verifier_noise = 0.3")
+def test_a_search_goes_on_where_the_process_that_posed_it_was_killed(
+    installation: Installation,
+) -> None:
+    text = RUN.replace(
+        "latency_s = 0.1, failure_share = 0.02", "latency_s = 0.05, verifier_noise = 0.3"
+    )
     text = text.replace("count = 25\nproofs_per_problem = 4", "count = 4\nproofs_per_problem = 2")
     run = installation.folder / "searched.toml"
-    run.write_text(text.replace("chaos", "searched") + "[search]\nrounds = 2\nkeep = 2\nanalyses = 2\n")
+    run.write_text(
+        text.replace("chaos", "searched") + "[search]\nrounds = 2\nkeep = 2\nanalyses = 2\n"
+    )
     for role in WALK_ROLES:
         installation.start(role)
     posing, store = installation.call("run", str(run)), open_store(load_settings())
@@ -135,14 +155,16 @@ def test_a_search_goes_on_where_the_process_that_posed_it_was_killed(installatio
     assert len(found) == 4 and max(len(each.best_by_round) for each in found) > 1
     assert sum(each.proofs for each in found) == len(labels)
     for each in found:
-        assert each.solved == any(label.solved for label in labels if label.problem_id == each.problem_id)
+        assert each.solved == any(
+            label.solved for label in labels if label.problem_id == each.problem_id
+        )
     assert not list(installation.letters.letters())
 
 
 def test_letters_of_before_give_up_no_proof_of_a_run_that_is_taken_up(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proofloop.remote.QUIET_S", 0.5)
+    monkeypatch.setattr("proofloop.pipeline.services.QUIET_S", 0.5)
     slow = {"kind": "simulated", "settings": {"latency_s": 1.5, "latency_sigma": 0}}
     store, spec = open_store(load_settings()), runspec("again", engine=slow)
     create_run(store, spec, resume=False)
@@ -160,9 +182,11 @@ def test_letters_of_before_give_up_no_proof_of_a_run_that_is_taken_up(
 def test_problems_wait_for_a_step_under_way_unless_it_died(
     installation: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: str
 ) -> None:
-    monkeypatch.setattr("proofloop.remote.TRAINER_S", 0.5)
+    monkeypatch.setattr("proofloop.pipeline.services.TRAINER_S", 0.5)
     problems = {"domain": "nano", "count": 3, "proofs_per_problem": 1}
-    spec = runspec("step", problems=problems, training={"problems": 1, "ahead": 1, "generator": {"steps": 2}})
+    spec = runspec(
+        "step", problems=problems, training={"problems": 1, "ahead": 1, "generator": {"steps": 2}}
+    )
     store = open_store(load_settings())
     create_run(store, spec, resume=False)
     labels = [label(run_id="step", proof_id=event.proof_id) for event in planned(spec, store)]
@@ -185,12 +209,16 @@ def test_problems_wait_for_a_step_under_way_unless_it_died(
 def test_stored_labels_are_skipped_in_view_and_the_time_counts_without_a_budget(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proofloop.remote.POLL_S", 0.0)
+    monkeypatch.setattr("proofloop.pipeline.services.POLL_S", 0.0)
     store, spec = open_store(load_settings()), runspec("stored")
     create_run(store, spec, resume=False)
     posed = list(planned(spec, store))
     for event in posed:
-        put_record(store, keys.label("stored", event.proof_id), label(run_id="stored", proof_id=event.proof_id))
+        put_record(
+            store,
+            keys.label("stored", event.proof_id),
+            label(run_id="stored", proof_id=event.proof_id),
+        )
     seen: list[Progress] = []
     with remote_walk(store, spec) as walk:
         walk.run(len(posed), seen.append)
@@ -217,23 +245,32 @@ def bury(installation: Installation, role: str, *events: Event) -> None:
     publish(installation.environment["PROOFLOOP_BROKER"], queue, *map(encode, events))
 
 
-def test_what_is_no_event_is_dead_and_can_be_looked_at_replayed_and_dropped(installation: Installation) -> None:
+def test_what_is_no_event_is_dead_and_can_be_looked_at_replayed_and_dropped(
+    installation: Installation,
+) -> None:
     installation.start("verifier")
     installation.wait_ready("verifier")
     bodies = [b"not json", b'{"event":"ProofRefuted","run_id":"r"}', b"x" * 5_000_000]
-    missing = b'{"event":"ProofWritten","run_id":"none","proof_id":"p","index":0,"verifier_version":"v","colour":"red"}'
+    missing = (
+        b'{"event":"ProofWritten","run_id":"none","proof_id":"p","index":0,'
+        b'"verifier_version":"v","colour":"red"}'
+    )
     queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).queue("verifier").name
     publish(installation.environment["PROOFLOOP_BROKER"], queue, *bodies, missing)
-    assert wait_until(lambda: len(list(installation.letters.letters())) == 4, 60), installation.log()
+    assert wait_until(lambda: len(list(installation.letters.letters())) == 4, 60), (
+        installation.log()
+    )
     listed = json.loads(_output(installation, "dead", "list", "--json"))
-    assert sorted((letter["queue"], letter["deliveries"]) for letter in listed) == [("verifier", 1)] * 3 + [
-        ("verifier", 4)
-    ]
+    assert sorted((letter["queue"], letter["deliveries"]) for letter in listed) == [
+        ("verifier", 1)
+    ] * 3 + [("verifier", 4)]
     reasons = " | ".join(letter["reason"] for letter in listed)
     for part in ("no event", "unknown event 'ProofRefuted'", "5000000 bytes", "the store lacks"):
         assert part in reasons.replace("is not an event", "no event")
     assert max(len(letter["body"]) for letter in listed) == 64 * 1024
-    assert _output(installation, "dead", "replay", "--run", "none") == "1 messages delivered again\n"
+    assert (
+        _output(installation, "dead", "replay", "--run", "none") == "1 messages delivered again\n"
+    )
     assert wait_until(lambda: len(list(installation.letters.letters())) == 4, 60)
     assert _output(installation, "dead", "drop") == "4 dead letters dropped\n"
     assert list(installation.letters.letters()) == []
@@ -243,18 +280,29 @@ def test_roles_without_workers_are_named_until_they_are_there(installation: Inst
     run = installation.folder / "alone.toml"
     run.write_text(RUN.replace("chaos", "alone").replace("count = 25", "count = 1"))
     posing = installation.call("run", str(run))
-    assert wait_until(lambda: _named_absent(installation) == [[*WALK_ROLES]], 30), installation.log()
-    findings = {finding["what"]: finding for finding in json.loads(_output(installation, "doctor", "--json"))}
+    assert wait_until(lambda: _named_absent(installation) == [[*WALK_ROLES]], 30), (
+        installation.log()
+    )
+    findings = {
+        finding["what"]: finding
+        for finding in json.loads(_output(installation, "doctor", "--json"))
+    }
     assert (findings["workers"]["state"], findings["workers"]["found"]) == (
         "warning",
         "generator 0, verifier 0, meta_verifier 0, labeler 0, trainer 0",
     )
-    findings = {finding["what"]: finding for finding in json.loads(_output(installation, "doctor", str(run), "--json"))}
+    findings = {
+        finding["what"]: finding
+        for finding in json.loads(_output(installation, "doctor", str(run), "--json"))
+    }
     assert findings["run's workers"]["hint"].startswith("start them: proofloop serve generator; ")
     for role in WALK_ROLES:
         installation.start(role)
     assert posing.wait(90) == 0, installation.log()
-    findings = {finding["what"]: finding for finding in json.loads(_output(installation, "doctor", "--json"))}
+    findings = {
+        finding["what"]: finding
+        for finding in json.loads(_output(installation, "doctor", "--json"))
+    }
     assert findings["workers"]["state"] == "ok"
 
 
@@ -265,16 +313,19 @@ def _named_absent(installation: Installation) -> list[list[str]]:
 
 
 def test_doctor_names_broker_and_store(installation: Installation) -> None:
-    findings = {finding["what"]: finding for finding in json.loads(_output(installation, "doctor", "--json"))}
+    findings = {
+        finding["what"]: finding
+        for finding in json.loads(_output(installation, "doctor", "--json"))
+    }
     assert findings["broker"]["state"] == findings["store"]["state"] == "ok"
     assert "s3://" in findings["store"]["found"]
     assert installation.log() == ""  # no queue is there yet, which is no reason to warn
 
 
 def test_a_broker_that_refuses_the_password_is_named_without_it(installation: Installation) -> None:
-    installation.environment["PROOFLOOP_BROKER"] = installation.environment["PROOFLOOP_BROKER"].replace(
-        "guest@", "wrong-word@"
-    )
+    installation.environment["PROOFLOOP_BROKER"] = installation.environment[
+        "PROOFLOOP_BROKER"
+    ].replace("guest@", "wrong-word@")
     assert installation.call("serve", "labeler").wait(60) == 2
     assert "refuses this user" in installation.log()
     assert "wrong-word" not in installation.log()
@@ -304,9 +355,13 @@ def _counted(installation: Installation, role: str) -> list[tuple[int, int]]:
     return [(each.get(FAILURES, 0), each.get("x-delivery-count", 0)) for each in headers]
 
 
-def test_a_budget_ends_a_run_on_services_and_more_of_it_completes_the_run(installation: Installation) -> None:
+def test_a_budget_ends_a_run_on_services_and_more_of_it_completes_the_run(
+    installation: Installation,
+) -> None:
     ledger, run = installation.folder / "ledger", installation.folder / "thrifty.toml"
-    text = RUN.replace("latency_s = 0.1, failure_share = 0.02", f'latency_s = 1.5, ledger = "{ledger}"')
+    text = RUN.replace(
+        "latency_s = 0.1, failure_share = 0.02", f'latency_s = 1.5, ledger = "{ledger}"'
+    )
     text = text.replace("chaos", "thrifty").replace("count = 25", "count = 6")
     run.write_text(text + "[budget]\ntokens = 20_000\n")
     for role in WALK_ROLES:
@@ -322,7 +377,9 @@ def test_a_budget_ends_a_run_on_services_and_more_of_it_completes_the_run(instal
     assert installation.call("run", str(run), "--resume").wait(240) == 0, installation.log()
     spent = costs(store, "thrifty").total
     assert sum(1 for _ in store.list(keys.labels("thrifty"))) == 24
-    assert spent.calls <= _began(ledger) <= spent.calls + 24  # stopped early: critiques that no label needs
+    assert (
+        spent.calls <= _began(ledger) <= spent.calls + 24
+    )  # stopped early: critiques that no label needs
     assert not list(installation.letters.letters())
 
 
@@ -332,14 +389,18 @@ def test_services_follow_a_run_whose_server_moved(installation: Installation) ->
     text = RUN.replace('name = "chaos"', 'name = "moved"\nprompts = "math"')
     text = text.replace("count = 25\nproofs_per_problem = 4", "count = 3\nproofs_per_problem = 2")
     text = text.replace('kind = "simulated"', 'kind = "openai"')
-    reached = 'settings = { base_url = "%s", max_attempts = 1, first_wait_s = 0.1, longest_wait_s = 0.5 }'
+    reached = (
+        'settings = { base_url = "%s", max_attempts = 1, first_wait_s = 0.1, longest_wait_s = 0.5 }'
+    )
     text = text.replace("settings = { latency_s = 0.1, failure_share = 0.02 }", reached)
     run, store = installation.folder / "moved.toml", open_store(load_settings())
     run.write_text(text % old)
     for role in WALK_ROLES:
         installation.start(role)
     posing = installation.call("run", str(run))
-    assert wait_until(lambda: any(depth.later for depth in installation.letters.depths()), 120), installation.log()
+    assert wait_until(lambda: any(depth.later for depth in installation.letters.depths()), 120), (
+        installation.log()
+    )
     posing.send_signal(signal.SIGINT)
     assert posing.wait(60) == 130
     with ScriptedServer(lambda exchange: _written(exchange).finish()) as server:

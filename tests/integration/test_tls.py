@@ -19,9 +19,9 @@ from proofloop.bus import open_bus
 from proofloop.bus.link import connect, parse_url
 from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.bus.tls import refusal, tls_of
+from proofloop.config.settings import Settings
 from proofloop.errors import BusError, ConfigError, StoreError
-from proofloop.messages import ReviewJudged
-from proofloop.settings import Settings
+from proofloop.schema.events import ReviewJudged
 from proofloop.store import open_store
 from proofloop.store.minio import MinioStore
 from tests.integration.certificates import Certificates, make_certificates
@@ -34,7 +34,9 @@ UNNAMED = "127.0.0.2"
 """An address of this machine that no certificate of ours names."""
 
 TRIES = 20
-"""With TLS 1.3 the broker refuses after the handshake; a client that writes meanwhile may miss why, but not always."""
+"""With TLS 1.3 the broker refuses after the handshake; a client that writes meanwhile may miss why,
+but not always.
+"""
 
 
 @pytest.fixture
@@ -87,7 +89,9 @@ def connect_pika(settings: Settings) -> None:
 def connect_kombu(settings: Settings) -> None:
     assert settings.broker is not None
     tls = tls_of(settings)
-    with Connection(settings.broker.get_secret_value(), ssl=tls.for_kombu, transport=tls.transport) as connection:
+    with Connection(
+        settings.broker.get_secret_value(), ssl=tls.for_kombu, transport=tls.transport
+    ) as connection:
         try:
             connection.transport.establish_connection().close()
         except OSError as error:
@@ -99,14 +103,21 @@ each_client = pytest.mark.parametrize("connect_by", [connect_pika, connect_kombu
 
 
 @each_client
-def test_a_client_certificate_opens_a_broker_that_asks_for_one(asking: Node, connect_by: Connect) -> None:
+def test_a_client_certificate_opens_a_broker_that_asks_for_one(
+    asking: Node, connect_by: Connect
+) -> None:
     connect_by(settings_for(asking, asking.certificates))
 
 
 @each_client
-def test_who_has_no_client_certificate_is_refused_with_the_way_out(asking: Node, connect_by: Connect) -> None:
+def test_who_has_no_client_certificate_is_refused_with_the_way_out(
+    asking: Node, connect_by: Connect
+) -> None:
     refused = refused_by(connect_by, settings_for(asking))
-    assert "asks for a client certificate" in refused.problem and "PROOFLOOP_BROKER_CERT" in refused.hint
+    assert (
+        "asks for a client certificate" in refused.problem
+        and "PROOFLOOP_BROKER_CERT" in refused.hint
+    )
 
 
 @each_client
@@ -118,13 +129,17 @@ def test_a_client_certificate_of_another_authority_is_refused(
 
 
 @each_client
-def test_a_broker_whose_certificate_names_another_host_is_refused(asking: Node, connect_by: Connect) -> None:
+def test_a_broker_whose_certificate_names_another_host_is_refused(
+    asking: Node, connect_by: Connect
+) -> None:
     refused = refused_by(connect_by, settings_for(asking, asking.certificates, host=UNNAMED))
     assert f"not valid for '{UNNAMED}'" in refused.problem and "PROOFLOOP_BROKER" in refused.hint
 
 
 @each_client
-def test_a_broker_of_an_unknown_authority_is_refused(asking: Node, connect_by: Connect, tmp_path: Path) -> None:
+def test_a_broker_of_an_unknown_authority_is_refused(
+    asking: Node, connect_by: Connect, tmp_path: Path
+) -> None:
     settings = settings_for(asking, asking.certificates)
     for other in (None, make_certificates(tmp_path).ca):
         refused = refused_by(connect_by, settings.model_copy(update={"broker_ca": other}))
@@ -132,11 +147,15 @@ def test_a_broker_of_an_unknown_authority_is_refused(asking: Node, connect_by: C
 
 
 def test_each_node_of_a_cluster_is_checked_under_its_own_name(asking: Node) -> None:
-    """The first address is refused, for its certificate does not name it; the second one is used."""
+    """The first address is refused, for its certificate does not name it; the second one is
+    used.
+    """
     settings = settings_for(asking, asking.certificates)
     assert settings.broker is not None
     one = settings.broker.get_secret_value()
-    two = settings.model_copy(update={"broker": SecretStr(f"{one.replace('127.0.0.1', UNNAMED)};{one}")})
+    two = settings.model_copy(
+        update={"broker": SecretStr(f"{one.replace('127.0.0.1', UNNAMED)};{one}")}
+    )
     bus = open_bus(two.model_copy(update={"namespace": "tls-nodes"}))
     bus.publish([ReviewJudged(run_id="r", proof_id="p", index=0)])
     bus.close(grace_s=5)
@@ -147,21 +166,40 @@ def test_a_worker_serves_by_tls(asking: Node, tmp_path: Path, command: str) -> N
     """The consuming side, control commands and events too."""
     settings = settings_for(asking, asking.certificates)
     assert settings.broker is not None
-    where = {"BROKER": settings.broker.get_secret_value(), "BROKER_CA": settings.broker_ca, "STORE": tmp_path}
-    where |= {"BROKER_CERT": settings.broker_cert, "BROKER_KEY": settings.broker_key, "NAMESPACE": f"tls-{command}"}
-    environment = {**os.environ, **{f"PROOFLOOP_{name}": str(value) for name, value in where.items()}}
-    of_celery = "-q -A proofloop.service worker -c 1 -Q tls-celery.labeler"
+    where = {
+        "BROKER": settings.broker.get_secret_value(),
+        "BROKER_CA": settings.broker_ca,
+        "STORE": tmp_path,
+    }
+    where |= {
+        "BROKER_CERT": settings.broker_cert,
+        "BROKER_KEY": settings.broker_key,
+        "NAMESPACE": f"tls-{command}",
+    }
+    environment = {
+        **os.environ,
+        **{f"PROOFLOOP_{name}": str(value) for name, value in where.items()},
+    }
+    of_celery = "-q -A proofloop.worker.service worker -c 1 -Q tls-celery.labeler"
     words = {"proofloop": "serve labeler", "celery": of_celery}[command].split()
     program = Path(sys.executable).with_name(command)
-    with subprocess.Popen([program, *words], env=environment, stdout=subprocess.PIPE, text=True) as worker:
+    with subprocess.Popen(
+        [program, *words], env=environment, stdout=subprocess.PIPE, text=True
+    ) as worker:
         assert worker.stdout is not None
         assert json.loads(worker.stdout.readline())["ready"] == "labeler"
         worker.terminate()
     assert worker.returncode == 0
 
 
-def settings_for(node: Node, client: Certificates | None = None, host: str = "127.0.0.1") -> Settings:
-    files = {"broker_cert": client.client_certificate, "broker_key": client.client_key} if client else {}
+def settings_for(
+    node: Node, client: Certificates | None = None, host: str = "127.0.0.1"
+) -> Settings:
+    files = (
+        {"broker_cert": client.client_certificate, "broker_key": client.client_key}
+        if client
+        else {}
+    )
     url = node.tls_url.replace("127.0.0.1", host)
     return Settings.model_validate({"broker": url, "broker_ca": node.certificates.ca, **files})
 
@@ -203,11 +241,15 @@ def test_a_certificate_that_goes_wrong_later_means_that_the_store_is_away(
     with bucket_folder(tls_s3) as (bucket, prefix):
         store = open_store(_settings(tls_s3, bucket, prefix))
         assert isinstance(store, MinioStore)
-        store._client._http = urllib3.PoolManager(cert_reqs="CERT_REQUIRED", ca_certs=certifi.where(), retries=False)
+        store._client._http = urllib3.PoolManager(
+            cert_reqs="CERT_REQUIRED", ca_certs=certifi.where(), retries=False
+        )
         with pytest.raises(StoreError, match=r"certificate.*; set SSL_CERT_FILE"):
             store.put_if_absent("a/k", b"x")
 
 
 def _settings(s3: S3, bucket: str, prefix: str) -> Settings:
     keys = {"s3_access_key": s3.access_key, "s3_secret_key": s3.secret_key}
-    return Settings.model_validate({"s3_endpoint": s3.tls_endpoint, "s3_bucket": bucket, "s3_prefix": prefix, **keys})
+    return Settings.model_validate(
+        {"s3_endpoint": s3.tls_endpoint, "s3_bucket": bucket, "s3_prefix": prefix, **keys}
+    )

@@ -11,9 +11,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from proofloop.bus import ACK, Delivery, LocalBus
-from proofloop.messages import ProblemPosed, ProofWritten, encode
-from proofloop.runtime import Worker, load_role
-from proofloop.tracing import ENDPOINT, no_span, traceparent, tracing
+from proofloop.bus.tracing import ENDPOINT, no_span, traceparent, tracing
+from proofloop.schema.events import ProblemPosed, ProofWritten, encode
+from proofloop.worker.runtime import Worker, load_role
 from tests.builders import PROOF, RUN, CountingEngine, runspec, workplace
 from tests.integration.celery_app import make_app, worker
 from tests.integration.processes import until
@@ -68,7 +68,9 @@ def test_celerys_span_of_a_task_is_in_the_trace_of_its_proof_and_above_our_spans
 ) -> None:
     queue, log = f"traced-{uuid.uuid4().hex[:8]}", tmp_path / "worker.log"
     with make_app(broker.url, queue) as sender:
-        sender.send_task("ProofWritten", [RUN, PROOF], headers={"traceparent": traceparent(RUN, PROOF)})
+        sender.send_task(
+            "ProofWritten", [RUN, PROOF], headers={"traceparent": traceparent(RUN, PROOF)}
+        )
     with worker(broker.url, queue, log, OTEL_BSP_SCHEDULE_DELAY="100"):
         until(lambda: len(collector.spans) == 2, log)
     by_name = {span.name: span for span in collector.spans}

@@ -1,4 +1,6 @@
-"""The trainer on a real store and the shipped nano base: what it publishes, and what it survives."""
+"""The trainer on a real store and the shipped nano base: what it publishes, and what it
+survives.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +14,24 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from proofloop import keys
-from proofloop.domains.nano import NanoDomain
-from proofloop.engine.pool import Engines
+from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError, CorruptObject, ProofloopError, StoreError
-from proofloop.ledger import Progress
-from proofloop.messages import ModelPublished, ProblemPosed, ProofLabeled
-from proofloop.models import published_versions, served_log, verify_version
-from proofloop.records import Critique, Label, Proof, TrainingBatch, TrainingStep, Verdict
-from proofloop.runspec import RunSpec
-from proofloop.runtime import Tools
+from proofloop.method.domains.nano import NanoDomain
+from proofloop.pipeline.embedded import (
+    LocalWalk,
+    check_training,
+    create_run,
+    planned,
+    planned_proofs,
+)
+from proofloop.runs.model_registry import published_versions, served_log, verify_version
+from proofloop.runs.progress import Progress
+from proofloop.schema import keys
+from proofloop.schema.events import ModelPublished, ProblemPosed, ProofLabeled
+from proofloop.schema.records import Critique, Label, Proof, TrainingBatch, TrainingStep, Verdict
 from proofloop.store import LocalStore, get_record, put_record
-from proofloop.walk import LocalWalk, check_training, create_run, planned, planned_proofs
+from proofloop.worker.engine_pool import Engines
+from proofloop.worker.runtime import Tools
 from tests.builders import MALFORMED, RUN, runspec
 
 pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
@@ -38,7 +46,16 @@ from proofloop_trainer.train import Trainer
 pytestmark = pytest.mark.usefixtures("quiet_log")
 
 ROLES = ("generator", "verifier")
-MADE_LATER = ("labels", "batches", "passed_over", "steps", "checkpoints", "models", "served", "late-000*")
+MADE_LATER = (
+    "labels",
+    "batches",
+    "passed_over",
+    "steps",
+    "checkpoints",
+    "models",
+    "served",
+    "late-000*",
+)
 """What the labeler, the trainer and the roles that adopt its versions leave in a run's folder."""
 
 
@@ -83,7 +100,9 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Walked:
     with LocalWalk(store, engines, spec) as walk:
         progress = walk.run(planned_proofs(spec))
         time.sleep(0.6)  # longer than a worker may go on using the version it knows
-        walk.replay([ProblemPosed(run_id=RUN, problem_id=problem.id, proof_id=late, group=problem.id)])
+        walk.replay(
+            [ProblemPosed(run_id=RUN, problem_id=problem.id, proof_id=late, group=problem.id)]
+        )
     engines.close()
     return Walked(store, spec, progress, late)
 
@@ -115,7 +134,8 @@ def steps(store: LocalStore, role: str) -> list[TrainingStep]:
     return [get_record(store, key, TrainingStep) for key in store.list(keys.steps(RUN, role))]
 
 
-# -- a run with training, from end to end ------------------------------------------------------------------------------
+# -- a run with training, from end to end
+# ------------------------------------------------------------------------------
 
 
 def test_versions_are_published_whole_and_put_in_service(walked: Walked) -> None:
@@ -158,9 +178,13 @@ def test_a_role_uses_each_problem_in_one_batch(walked: Walked) -> None:
 def test_a_step_is_recorded_with_what_explains_it(walked: Walked) -> None:
     for role, count in (("generator", 2), ("verifier", 1)):
         found = steps(walked.store, role)
-        assert [step.version for step in found] == [keys.model(RUN, role, n) for n in range(1, count + 1)]
+        assert [step.version for step in found] == [
+            keys.model(RUN, role, n) for n in range(1, count + 1)
+        ]
         for step, batch in zip(found, batches(walked.store, role), strict=True):
-            assert step.sampled_by == tuple(sorted({sample.model_version for sample in batch.samples}))
+            assert step.sampled_by == tuple(
+                sorted({sample.model_version for sample in batch.samples})
+            )
             assert step.reward_parts == batch.reward_parts
             assert "format" in step.reward_parts
             assert step.figures["mean_reward"] == batch.mean_reward
@@ -172,20 +196,31 @@ def test_what_is_asked_for_after_a_step_is_answered_by_the_new_version(walked: W
     proof = get_record(walked.store, keys.proof(RUN, walked.late), Proof)
     assert proof.provenance.model_version == keys.model(RUN, "generator", 2)
     assert proof.verifier_version == keys.model(RUN, "verifier", 1)
-    critiques = [get_record(walked.store, key, Critique) for key in walked.store.list(keys.critiques(RUN, walked.late))]
-    assert {critique.provenance.model_version for critique in critiques} <= {keys.model(RUN, "verifier", 1)}
+    critiques = [
+        get_record(walked.store, key, Critique)
+        for key in walked.store.list(keys.critiques(RUN, walked.late))
+    ]
+    assert {critique.provenance.model_version for critique in critiques} <= {
+        keys.model(RUN, "verifier", 1)
+    }
     assert bool(critiques) == (proof.verdict.score is not None)
 
 
 def test_no_proof_is_posed_before_the_trainer_may_have_used_those_before(walked: Walked) -> None:
     """With ahead = 1 the second pair of problems waits for the first step of both roles."""
     order = list(dict.fromkeys(event.problem_id for event in planned(walked.spec, walked.store)))
-    first = max(walked.store.path(f"{keys.model(RUN, role, 1)}/manifest.json").stat().st_mtime_ns for role in ROLES)
-    written = [walked.store.path(keys.proof(RUN, f"{problem}-000")).stat().st_mtime_ns for problem in order]
+    first = max(
+        walked.store.path(f"{keys.model(RUN, role, 1)}/manifest.json").stat().st_mtime_ns
+        for role in ROLES
+    )
+    written = [
+        walked.store.path(keys.proof(RUN, f"{problem}-000")).stat().st_mtime_ns for problem in order
+    ]
     assert [moment < first for moment in written] == [True, True, False, False]
 
 
-# -- the handler alone, on labels that are there -----------------------------------------------------------------------
+# -- the handler alone, on labels that are there
+# -----------------------------------------------------------------------
 
 
 class Handler:
@@ -204,7 +239,11 @@ class Handler:
             put_record(self.store, keys.label(RUN, label.proof_id), label)
             events = list(self._trainer.train(ProofLabeled.of(label), self._tools))
             assert all(isinstance(event, ModelPublished) for event in events)
-            found += [(event.role, int(event.version[-6:])) for event in events if isinstance(event, ModelPublished)]
+            found += [
+                (event.role, int(event.version[-6:]))
+                for event in events
+                if isinstance(event, ModelPublished)
+            ]
         return found
 
 
@@ -214,7 +253,9 @@ def learned(store: LocalStore) -> dict[str, str]:
     for role in ROLES:
         for version in published_versions(store, RUN, role):  # type: ignore[arg-type]
             manifest = json.loads(store.get(f"{version}/manifest.json"))
-            found.update({f"{version}/{entry['name']}": entry["sha256"] for entry in manifest["files"]})
+            found.update(
+                {f"{version}/{entry['name']}": entry["sha256"] for entry in manifest["files"]}
+            )
     return found
 
 
@@ -227,7 +268,9 @@ def figures(store: LocalStore) -> list[dict[str, float]]:
     ]
 
 
-def test_labels_that_are_delivered_again_train_nothing_again(store: LocalStore, labels: tuple[Label, ...]) -> None:
+def test_labels_that_are_delivered_again_train_nothing_again(
+    store: LocalStore, labels: tuple[Label, ...]
+) -> None:
     handler = Handler(store, nano_spec(training=training(1, 0)))
     assert handler.deliver(labels[:8]) == [("generator", 1)]
     before, batch = learned(store), batches(store, "generator")
@@ -238,7 +281,9 @@ def test_labels_that_are_delivered_again_train_nothing_again(store: LocalStore, 
     assert len(batch) == len(steps(store, "generator")) == 1
 
 
-def test_a_role_whose_training_is_over_keeps_no_model_in_memory(store: LocalStore, labels: tuple[Label, ...]) -> None:
+def test_a_role_whose_training_is_over_keeps_no_model_in_memory(
+    store: LocalStore, labels: tuple[Label, ...]
+) -> None:
     """Python's own search for cycles is off: it would not come in time for a GPU."""
     gc.collect()
     before = num_models()
@@ -255,11 +300,15 @@ def num_models() -> int:
     return sum(issubclass(type(one), PreTrainedModel) for one in gc.get_objects())
 
 
-def test_a_problem_that_was_used_is_not_used_by_a_new_trainer(store: LocalStore, labels: tuple[Label, ...]) -> None:
+def test_a_problem_that_was_used_is_not_used_by_a_new_trainer(
+    store: LocalStore, labels: tuple[Label, ...]
+) -> None:
     first = Handler(store, nano_spec(training=training(2, 0)))
     assert first.deliver(labels[:8]) == [("generator", 1)]
     again = Handler(store, first.spec)
-    assert again.deliver(labels[:12]) == [("generator", 1)]  # announced again, in case the first announcement was lost
+    assert again.deliver(labels[:12]) == [
+        ("generator", 1)
+    ]  # announced again, in case the first announcement was lost
     assert again.deliver(labels[12:]) == [("generator", 2)]
     problems = [problem for batch in batches(store, "generator") for problem in batch.problems]
     assert len(problems) == len(set(problems)) == 4
@@ -314,7 +363,9 @@ class Killed(BaseException):
 
 
 class DyingStore(LocalStore):
-    """Ends its process at `moment`: just before it would read, write or delete what is named, or just after."""
+    """Ends its process at `moment`: just before it would read, write or delete what is named, or
+    just after.
+    """
 
     def __init__(self, root: Path, moment: str) -> None:
         super().__init__(root)
@@ -372,7 +423,9 @@ DELETED = f"{keys.checkpoint(RUN, 'generator', 1)}/"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(walked: Walked, labels: tuple[Label, ...], tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
+def undisturbed(
+    walked: Walked, labels: tuple[Label, ...], tmp_path_factory: pytest.TempPathFactory
+) -> LocalStore:
     """Two steps of the generator that nothing interrupts."""
     store = copy_untrained(walked, tmp_path_factory.mktemp("undisturbed"))
     handler = Handler(store, nano_spec(training=training(2, 0)))
@@ -436,12 +489,22 @@ def test_a_loss_that_is_not_finite_publishes_nothing_and_the_role_goes_on_from_i
     spec = nano_spec(training=training(2, 0))
     Handler(store, spec).deliver(labels[:8])
     sound = get_record(undisturbed, keys.batch(RUN, "generator", 1), TrainingBatch)
-    low = [one.tokens.model_copy(update={"logprobs": (-1000.0,) * len(one.tokens.logprobs)}) for one in sound.samples]
-    samples = (one.model_copy(update={"tokens": tokens}) for one, tokens in zip(sound.samples, low, strict=True))
-    put_record(store, keys.batch(RUN, "generator", 1), sound.model_copy(update={"samples": tuple(samples)}))
+    low = [
+        one.tokens.model_copy(update={"logprobs": (-1000.0,) * len(one.tokens.logprobs)})
+        for one in sound.samples
+    ]
+    samples = (
+        one.model_copy(update={"tokens": tokens})
+        for one, tokens in zip(sound.samples, low, strict=True)
+    )
+    put_record(
+        store, keys.batch(RUN, "generator", 1), sound.model_copy(update={"samples": tuple(samples)})
+    )
     handler = Handler(store, spec)
     for _ in range(2):
-        with pytest.raises(ProofloopError, match=r"step 2: loss .* the last checkpoint is unchanged"):
+        with pytest.raises(
+            ProofloopError, match=r"step 2: loss .* the last checkpoint is unchanged"
+        ):
             handler.deliver(labels[:1])
     assert published_versions(store, RUN, "generator") == [keys.model(RUN, "generator", 1)]
     store.path(keys.batch(RUN, "generator", 1)).write_text(sound.model_dump_json())
@@ -468,7 +531,9 @@ def test_a_version_is_announced_though_the_store_was_away_when_a_new_trainer_beg
     assert again.deliver(labels[:1]) == [("generator", 1)]
 
 
-def test_a_damaged_checkpoint_is_named_before_anything_is_done(store: LocalStore, labels: tuple[Label, ...]) -> None:
+def test_a_damaged_checkpoint_is_named_before_anything_is_done(
+    store: LocalStore, labels: tuple[Label, ...]
+) -> None:
     spec = nano_spec(training=training(2, 0))
     Handler(store, spec).deliver(labels[:8])
     check_training(store, spec)
@@ -476,9 +541,14 @@ def test_a_damaged_checkpoint_is_named_before_anything_is_done(store: LocalStore
     file = store.path(f"{checkpoint}/optimizer.safetensors")
     data = file.read_bytes()
     file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(CorruptObject, match=rf"{checkpoint}/optimizer\.safetensors has digest .*, its manifest says"):
+    with pytest.raises(
+        CorruptObject,
+        match=rf"{checkpoint}/optimizer\.safetensors has digest .*, its manifest says",
+    ):
         check_training(store, spec)
-    with pytest.raises(CorruptObject, match=r"optimizer\.safetensors has changed: expected \d+ bytes, sha256"):
+    with pytest.raises(
+        CorruptObject, match=r"optimizer\.safetensors has changed: expected \d+ bytes, sha256"
+    ):
         Handler(store, spec).deliver(labels)
     assert published_versions(store, RUN, "generator") == [keys.model(RUN, "generator", 1)]
     before = sorted(store.list(keys.run(RUN)))
@@ -493,7 +563,9 @@ def test_a_damaged_checkpoint_is_named_before_anything_is_done(store: LocalStore
 def test_a_walk_whose_trainer_gave_up_says_so_in_the_end(
     walked: Walked, store: LocalStore, labels: tuple[Label, ...]
 ) -> None:
-    """All proofs have labels, and no step could be taken: the run did not do what it was asked to."""
+    """All proofs have labels, and no step could be taken: the run did not do what it was asked
+    to.
+    """
     wrong = {"steps": 1, "settings": {"epohcs": 2}}
     spec = nano_spec(training={"problems": 2, "generator": wrong}, engine={"kind": "simulated"})
     create_run(store, spec, resume=False)
@@ -510,7 +582,9 @@ def test_a_setting_that_grpo_does_not_know_is_named_with_its_place(
 ) -> None:
     wrong = {"steps": 1, "settings": {"epohcs": 2}}
     handler = Handler(store, nano_spec(training={"problems": 2, "generator": wrong}))
-    with pytest.raises(ConfigError, match=r"unknown key epohcs in \[training\.generator\.settings\]") as caught:
+    with pytest.raises(
+        ConfigError, match=r"unknown key epohcs in \[training\.generator\.settings\]"
+    ) as caught:
         handler.deliver(labels[:1])
     assert "known here: " in caught.value.hint and "epochs" in caught.value.hint
 
@@ -524,7 +598,9 @@ def test_problems_whose_proofs_all_earned_the_same_make_a_step_that_changes_noth
             unread = get_record(store, key, Proof).model_copy(update={"verdict": MALFORMED})
             store.path(key).write_text(unread.model_dump_json())
     handler = Handler(store, nano_spec(training=training(1, 0)))
-    assert handler.deliver([label.model_copy(update=failed) for label in labels]) == [("generator", 1)]
+    assert handler.deliver([label.model_copy(update=failed) for label in labels]) == [
+        ("generator", 1)
+    ]
     (step,) = steps(store, "generator")
     assert (step.figures["updates"], step.figures["mean_reward"]) == (0, 0.0)
     served = load_file(store.path(f"{step.version}/model.safetensors"))
@@ -532,7 +608,9 @@ def test_problems_whose_proofs_all_earned_the_same_make_a_step_that_changes_noth
     assert all(torch.equal(served[name], weights) for name, weights in base.items())
 
 
-def test_problems_without_a_single_group_are_passed_over(store: LocalStore, labels: tuple[Label, ...]) -> None:
+def test_problems_without_a_single_group_are_passed_over(
+    store: LocalStore, labels: tuple[Label, ...]
+) -> None:
     open_question = {"score": None, "outcome": "undecided", "kind": "undecided"}
     undecided = [label.model_copy(update=open_question) for label in labels[:8]]
     handler = Handler(store, nano_spec(training=training(1, 0)))
@@ -560,21 +638,28 @@ def test_no_step_learns_from_answers_of_a_model_that_is_too_old(
     """All answers are the first model's: at the second step it is one step old."""
     settings = {"max_staleness": most}
     wanted = training(2, 0)
-    wanted["generator"] = {**wanted["generator"], "settings": {**wanted["generator"].get("settings", {}), **settings}}
+    wanted["generator"] = {
+        **wanted["generator"],
+        "settings": {**wanted["generator"].get("settings", {}), **settings},
+    }
     handler = Handler(store, nano_spec(training=wanted))
     handler.deliver(labels)
     assert [step.step for step in steps(store, "generator")] == list(range(1, taken + 1))
     assert len(batches(store, "generator")) == taken
 
 
-def test_what_a_wrong_format_earned_is_in_the_mean_though_its_group_is_silent(walked: Walked) -> None:
+def test_what_a_wrong_format_earned_is_in_the_mean_though_its_group_is_silent(
+    walked: Walked,
+) -> None:
     """A batch's mean is over all samples of its problems, not over those that train."""
     batch = batches(walked.store, "generator")[0]
     rewards = []
     for problem in batch.problems:
         for number in range(walked.spec.problems.proofs_per_problem):
             label = get_record(walked.store, keys.label(RUN, f"{problem}-{number:03d}"), Label)
-            verdict: Verdict = get_record(walked.store, keys.proof(RUN, label.proof_id), Proof).verdict
+            verdict: Verdict = get_record(
+                walked.store, keys.proof(RUN, label.proof_id), Proof
+            ).verdict
             if label.outcome == "undecided":
                 continue
             if verdict.score is None or label.score is None:

@@ -1,4 +1,5 @@
-"""The OpenAI-compatible engine against `transformers serve` with the nano model: a real server, offline, on the CPU.
+"""The OpenAI-compatible engine against `transformers serve` with the nano model: a real server,
+offline, on the CPU.
 
 Needs the packages of `transformers[serving]`: fastapi, uvicorn, openai.
 """
@@ -18,17 +19,18 @@ from typing import Any
 import pytest
 
 from proofloop.engine.base import ChatMessage, GenerationRequest
-from proofloop.engine.openai import OpenAIEngine
-from proofloop.engine.openai_settings import OpenAISettings
+from proofloop.engine.openai.engine import OpenAIEngine
+from proofloop.engine.openai.settings import OpenAISettings
 from proofloop.errors import EngineError
-from proofloop.prompts.json_format import schema_of
-from proofloop.records import Sampling
+from proofloop.method.prompts.json_format import schema_of
+from proofloop.schema.records import Sampling
 from tests.integration.processes import answers, free_ports, wait_until
 from tests.nano_base import nano_base_folder
 
 LONG = 450  # tokens; the nano model takes 512 with the prompt
 WITHOUT_END = {"logit_bias": {"2": -100.0}}  # 2 is the nano model's <eos>
-# A model whose generation_config.json does not say do_sample is served greedily, whatever temperature is asked for.
+# A model whose generation_config.json does not say do_sample is served greedily, whatever
+# temperature is asked for.
 SAMPLING_ON = {"do_sample": True, "eos_token_id": 2, "pad_token_id": 0}
 
 Connect = Callable[..., OpenAIEngine]
@@ -42,14 +44,33 @@ def folder() -> Path:
 @pytest.fixture(scope="module")
 def base_url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for package in ("fastapi", "uvicorn", "openai"):
-        pytest.importorskip(package, reason=f"transformers serve needs {package}: pip install 'transformers[serving]'")
+        pytest.importorskip(
+            package,
+            reason=f"transformers serve needs {package}: pip install 'transformers[serving]'",
+        )
     [port], log = free_ports(1), tmp_path_factory.mktemp("serve") / "log"
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder), "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "transformers.cli.transformers",
+        "serve",
+        str(folder),
+        "--device",
+        "cpu",
+    ]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    with log.open("w") as out, subprocess.Popen(command, env=os.environ | offline, stdout=out, stderr=out) as server:
+    with (
+        log.open("w") as out,
+        subprocess.Popen(command, env=os.environ | offline, stdout=out, stderr=out) as server,
+    ):
         try:
-            wait_until("transformers serve", lambda: answers(f"http://127.0.0.1:{port}/health"), server, log)
+            wait_until(
+                "transformers serve",
+                lambda: answers(f"http://127.0.0.1:{port}/health"),
+                server,
+                log,
+            )
             yield f"http://127.0.0.1:{port}/v1"
         finally:
             server.kill()
@@ -60,7 +81,12 @@ def connect(base_url: str, folder: Path) -> Iterator[Connect]:
     engines: list[OpenAIEngine] = []
 
     def open_one(**settings: Any) -> OpenAIEngine:
-        usual: dict[str, Any] = {"base_url": base_url, "model": str(folder), "idle_timeout_s": 30, "max_attempts": 1}
+        usual: dict[str, Any] = {
+            "base_url": base_url,
+            "model": str(folder),
+            "idle_timeout_s": 30,
+            "max_attempts": 1,
+        }
         engines.append(OpenAIEngine(OpenAISettings(**(usual | settings))))
         return engines[-1]
 
@@ -98,7 +124,9 @@ def test_cancelling_frees_the_server(connect: Connect) -> None:
     engine = connect(extra_body=WITHOUT_END)
     whole = engine.submit(ask(max_tokens=LONG)).result(30)
     calls = [engine.submit(ask(max_tokens=LONG)) for _ in range(8)]
-    time.sleep(whole.engine_seconds / 4)  # the server takes one after the other: all would be 8 times as long as one
+    time.sleep(
+        whole.engine_seconds / 4
+    )  # the server takes one after the other: all would be 8 times as long as one
     for call in calls:
         call.cancel()
     assert [call.result(5).finish_reason for call in calls] == ["cancelled"] * 8
@@ -112,7 +140,9 @@ def test_eight_calls_at_once(connect: Connect) -> None:
 
 
 def test_log_probabilities_are_not_offered_and_not_made_up(connect: Connect) -> None:
-    generation = connect(want_logprobs=True).submit(ask()).result(30)  # its 422 names return_token_ids
+    generation = (
+        connect(want_logprobs=True).submit(ask()).result(30)
+    )  # its 422 names return_token_ids
     assert generation.text and generation.tokens is None
 
 

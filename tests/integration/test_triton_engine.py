@@ -1,4 +1,6 @@
-"""The engine `triton` on a real Triton server, with a model that the prompt scripts: ours, and a double of `llmapi`."""
+"""The engine `triton` on a real Triton server, with a model that the prompt scripts: ours, and a
+double of `llmapi`.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,14 @@ from tritonclient.grpc import InferenceServerClient
 
 from proofloop.engine import open_engine
 from proofloop.engine.base import ChatMessage, GenerationRequest
-from proofloop.engine.triton import TritonEngine
-from proofloop.engine.triton_answer import read_tensor
-from proofloop.engine.triton_call import TritonCall
-from proofloop.engine.triton_contract import triton_name
-from proofloop.engine.triton_replicas import Replicas
-from proofloop.engine.triton_settings import TritonSettings
+from proofloop.engine.triton.answer import read_tensor
+from proofloop.engine.triton.call import TritonCall
+from proofloop.engine.triton.contract import triton_name
+from proofloop.engine.triton.engine import TritonEngine
+from proofloop.engine.triton.replicas import Replicas
+from proofloop.engine.triton.settings import TritonSettings
 from proofloop.errors import CallRefused, EngineError
-from proofloop.records import Sampling
+from proofloop.schema.records import Sampling
 from tests.integration.installation import wait_until
 from tests.integration.triton_server import Triton, own_triton
 from tests.scripted_triton import lay_model, scripted_model
@@ -41,7 +43,12 @@ def opened(triton: Triton) -> Iterator[OpenTriton]:
 
         def open_one(**settings: object) -> TritonEngine:
             model_file = settings.pop("model_file", scripted_model())
-            settings = {"endpoints": [triton.endpoint], "model_file": model_file, "idle_timeout_s": 20.0, **settings}
+            settings = {
+                "endpoints": [triton.endpoint],
+                "model_file": model_file,
+                "idle_timeout_s": 20.0,
+                **settings,
+            }
             engine = open_engine("triton", settings, lambda version: Path())
             assert isinstance(engine, TritonEngine)
             stack.callback(engine.close)
@@ -67,7 +74,12 @@ def of_run_a(triton: Triton) -> list[str]:
 
 
 def ask(
-    text: str = "Prove it.", *, model: str = "", seed: int = 7, max_tokens: int = 4, affinity: str = ""
+    text: str = "Prove it.",
+    *,
+    model: str = "",
+    seed: int = 7,
+    max_tokens: int = 4,
+    affinity: str = "",
 ) -> GenerationRequest:
     return GenerationRequest(
         id=f"verifier:p:{uuid.uuid4().hex[:8]}",
@@ -85,16 +97,25 @@ def test_an_answer_brings_its_tokens_counts_and_version(opened: OpenTriton) -> N
     assert (answer.prompt_tokens, answer.completion_tokens, answer.engine_seconds) == (3, 4, 0.5)
     assert answer.cached_tokens == 2
     assert answer.model_version == "runs/a/models/verifier/000001"
-    assert answer.tokens and answer.tokens.completion_ids == (5, 5, 5, 5) and answer.tokens.logprobs == (-0.25,) * 4
+    assert (
+        answer.tokens
+        and answer.tokens.completion_ids == (5, 5, 5, 5)
+        and answer.tokens.logprobs == (-0.25,) * 4
+    )
 
 
-def test_a_foreign_model_is_given_a_rendered_prompt(opened: OpenTriton, triton: Triton, tmp_path: Path) -> None:
+def test_a_foreign_model_is_given_a_rendered_prompt(
+    opened: OpenTriton, triton: Triton, tmp_path: Path
+) -> None:
     assert triton.repository
     lay_model(triton.repository, "tensorrt_llm", scripted_model(is_ours=False))
     with InferenceServerClient(triton.endpoint) as client:
         client.load_model("tensorrt_llm")
     template = tmp_path / "template.jinja"
-    template.write_text("{{ bos }}{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}")
+    template.write_text(
+        "{{ bos }}{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor"
+        " %}"
+    )
     foreign = {"model": "tensorrt_llm", "chat_template_values": {"bos": "!"}}
     engine = opened(**foreign, chat_template=str(template))
     answer = engine.submit(ask("Prove it.")).result(30)
@@ -124,7 +145,9 @@ def test_a_tensor_of_another_kind_or_cut_short_is_no_answer(datatype: str, raw: 
         read_tensor(datatype, raw)
 
 
-def test_known_servers_are_asked_while_their_name_cannot_be_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_servers_are_asked_while_their_name_cannot_be_looked_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     lookups: list[str] = []
 
     async def no_such_name(self: object, host: str, *_: object, **__: object) -> None:
@@ -134,11 +157,15 @@ def test_known_servers_are_asked_while_their_name_cannot_be_looked_up(monkeypatc
     async def use() -> None:
         settings = TritonSettings(endpoints=["localhost:1", "127.0.0.1:2"], resolve_every_s=0.2)
         replicas = Replicas(settings)
-        known = {(await replicas.choose(f"proof-{number}", "nano", ())).address for number in range(50)}
+        known = {
+            (await replicas.choose(f"proof-{number}", "nano", ())).address for number in range(50)
+        }
         assert len(known) == 2
         await asyncio.sleep(0.3)
         monkeypatch.setattr("asyncio.base_events.BaseEventLoop.getaddrinfo", no_such_name)
-        found = await asyncio.gather(*(replicas.choose(f"proof-{number}", "nano", ()) for number in range(50)))
+        found = await asyncio.gather(
+            *(replicas.choose(f"proof-{number}", "nano", ()) for number in range(50))
+        )
         assert {replica.address for replica in found} == known
         await replicas.close()
 
@@ -146,7 +173,9 @@ def test_known_servers_are_asked_while_their_name_cannot_be_looked_up(monkeypatc
     assert lookups == ["localhost", "127.0.0.1"]
 
 
-def test_a_version_that_another_process_unloaded_is_loaded_again(opened: OpenTriton, triton: Triton) -> None:
+def test_a_version_that_another_process_unloaded_is_loaded_again(
+    opened: OpenTriton, triton: Triton
+) -> None:
     version = "runs/a/models/verifier/000001"
     engine = opened(max_attempts=2, first_wait_s=0.01)
     engine.prepare(version)
@@ -162,7 +191,9 @@ def test_silence_ends_a_call_and_frees_its_slot(opened: OpenTriton) -> None:
         with pytest.raises(EngineError, match="idle_timeout_s") as caught:
             engine.submit(ask(words)).result(30)
         assert caught.value.retryable
-    long_answer = engine.submit(ask(max_tokens=300)).result(30)  # takes longer than the time-out, but is never silent
+    long_answer = engine.submit(ask(max_tokens=300)).result(
+        30
+    )  # takes longer than the time-out, but is never silent
     assert long_answer.completion_tokens == 300
 
 
@@ -175,7 +206,9 @@ def test_a_cancelled_call_frees_its_slot(opened: OpenTriton) -> None:
     call.cancel()
     answer = call.result(10)
     assert (answer.finish_reason, answer.text, answer.tokens) == ("cancelled", "7 ", None)
-    assert engine.submit(ask()).result(10).finish_reason == "length"  # idle_timeout_s = 20 would free the slot too
+    assert (
+        engine.submit(ask()).result(10).finish_reason == "length"
+    )  # idle_timeout_s = 20 would free the slot too
 
 
 def test_what_began_to_come_is_not_asked_again(opened: OpenTriton) -> None:
@@ -193,13 +226,17 @@ def test_a_version_that_cannot_be_loaded_leaves_the_others(opened: OpenTriton) -
     engine = opened()
     good, broken = "runs/a/models/verifier/000001", "runs/a/models/verifier/broken"
     engine.prepare(good)
-    with pytest.raises(EngineError, match="the weights of runs/a/models/verifier/broken are damaged") as caught:
+    with pytest.raises(
+        EngineError, match="the weights of runs/a/models/verifier/broken are damaged"
+    ) as caught:
         engine.prepare(broken)
     assert not caught.value.retryable
     assert engine.submit(ask(model=good)).result(30).model_version == good
 
 
-def test_versions_of_a_run_asked_longest_ago_are_unloaded_and_come_back(opened: OpenTriton, triton: Triton) -> None:
+def test_versions_of_a_run_asked_longest_ago_are_unloaded_and_come_back(
+    opened: OpenTriton, triton: Triton
+) -> None:
     v1, v2, v3 = (f"runs/a/models/1-verifier/{number:06d}" for number in range(1, 4))
     g1, g2 = (f"runs/a/models/1-generator/{number:06d}" for number in range(1, 3))
     others = ["nano", "runs/b/models/1-verifier/000001"]
@@ -289,7 +326,9 @@ def test_calls_of_one_proof_share_a_server_until_it_has_too_many(triton: Triton)
 
 def answered(triton: Triton) -> int:
     with InferenceServerClient(triton.endpoint) as client:
-        return sum(each.execution_count for each in client.get_inference_statistics("nano").model_stats)
+        return sum(
+            each.execution_count for each in client.get_inference_statistics("nano").model_stats
+        )
 
 
 def test_a_restricted_server_asks_for_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,6 @@
-"""The Triton that tests start: its models run on the Python of the tests, and nothing of it is left behind."""
+"""The Triton that tests start: its models run on the Python of the tests, and nothing of it is left
+behind.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +105,9 @@ def children(process: int) -> list[int]:
     return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
-def test_a_container_that_ends_waits_for_its_calls_as_long_as_the_longest_takes(tmp_path: Path) -> None:
+def test_a_container_that_ends_waits_for_its_calls_as_long_as_the_longest_takes(
+    tmp_path: Path,
+) -> None:
     log = tmp_path / "log"
     with as_first_process(tmp_path, log) as process:
         until(lambda: says(log, "Started Metrics Service"), log)

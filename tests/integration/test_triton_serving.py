@@ -1,4 +1,6 @@
-"""The Triton model on a real server: what it answers, whom a bad request harms, what a cancel frees."""
+"""The Triton model on a real server: what it answers, whom a bad request harms, what a cancel
+frees.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,17 @@ import numpy as np
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from proofloop.domains.nano import NanoDomain
 from proofloop.engine.base import ChatMessage, Generation, GenerationRequest
-from proofloop.engine.triton_contract import (
+from proofloop.engine.triton.contract import (
     LLMAPI_INPUTS,
     LLMAPI_OUTPUTS,
     OUR_INPUTS,
     OUR_OUTPUTS,
     triton_name,
 )
-from proofloop.prompts.packs import load_pack
-from proofloop.records import Sampling
+from proofloop.method.domains.nano import NanoDomain
+from proofloop.method.prompts.packs import load_pack
+from proofloop.schema.records import Sampling
 from proofloop.store import LocalStore
 from proofloop_serving.engine import LocalEngine
 from tests.integration.triton_asking import FIRST, Server, ask
@@ -80,7 +82,9 @@ def stop(server: Server, request_id: str) -> None:
 def in_process(seed: int, **sampling: float) -> Generation:
     engine = LocalEngine(lambda _: nano_base_folder())
     wanted = Sampling(**{"max_tokens": 96, **sampling})
-    answer = engine.submit(GenerationRequest("one", "m", (ChatMessage("user", PROMPT),), wanted, seed)).result(60)
+    answer = engine.submit(
+        GenerationRequest("one", "m", (ChatMessage("user", PROMPT),), wanted, seed)
+    ).result(60)
     engine.close()
     return answer
 
@@ -95,8 +99,12 @@ def until(is_so: Callable[[], bool]) -> None:
 def test_the_model_declares_the_contract(server: Server) -> None:
     with InferenceServerClient(server.triton.endpoint) as client:
         config = client.get_model_config(triton_name(FIRST), as_json=True)["config"]
-    assert {each["name"]: each["data_type"] for each in config["input"]} == LLMAPI_INPUTS | OUR_INPUTS
-    assert {each["name"]: each["data_type"] for each in config["output"]} == LLMAPI_OUTPUTS | OUR_OUTPUTS
+    assert {
+        each["name"]: each["data_type"] for each in config["input"]
+    } == LLMAPI_INPUTS | OUR_INPUTS
+    assert {
+        each["name"]: each["data_type"] for each in config["output"]
+    } == LLMAPI_OUTPUTS | OUR_OUTPUTS
     assert all(each["optional"] for each in config["input"])
     assert config["model_transaction_policy"] == {"decoupled": True}
 
@@ -134,33 +142,48 @@ def test_an_answer_is_the_one_of_the_in_process_engine(
 def test_each_chunk_of_a_stream_carries_the_text_so_far(server: Server) -> None:
     words = WORDS | {"sampling_param_max_tokens": 500}  # an answer of a few tokens may come whole
     asked = ask(
-        server, "", ENDLESS, messages=MESSAGES, streaming=True, sampling_param_seed=3, return_finish_reason=True,
-        return_tokens=True, sampling_param_exclude_input_from_output=True, **words,
+        server, "", ENDLESS, messages=MESSAGES, streaming=True, sampling_param_seed=3,
+        return_finish_reason=True, return_tokens=True,
+        sampling_param_exclude_input_from_output=True, **words,
     )  # fmt: skip
     whole = asked.text()
     texts = [chunk["text_output"][0].decode() for chunk in asked.chunks]
     counts = [int(chunk["num_output_tokens"][0]) for chunk in asked.chunks]
     assert len(texts) > 1 and all(whole.startswith(text) for text in texts)
     assert counts == sorted(counts)
-    assert [chunk["finish_reason"][0] for chunk in asked.chunks] == [b""] * (len(texts) - 1) + [b"length"]
+    assert [chunk["finish_reason"][0] for chunk in asked.chunks] == [b""] * (len(texts) - 1) + [
+        b"length"
+    ]
     assert ["token_ids" in chunk for chunk in asked.chunks] == [False] * (len(texts) - 1) + [True]
 
 
 def test_sixteen_streams_at_once_each_get_their_own_answer(server: Server) -> None:
     asked = [
-        ask(server, f"many-{seed}", messages=MESSAGES, streaming=True, sampling_param_seed=seed, return_tokens=True,
-            **WORDS)
+        ask(
+            server,
+            f"many-{seed}",
+            messages=MESSAGES,
+            streaming=True,
+            sampling_param_seed=seed,
+            return_tokens=True,
+            **WORDS,
+        )
         for seed in range(16)
-    ]  # fmt: skip
+    ]
     engine = LocalEngine(lambda _: nano_base_folder())
     message = (ChatMessage("user", PROMPT),)
-    calls = [engine.submit(GenerationRequest("", "m", message, Sampling(max_tokens=96), seed)) for seed in range(16)]
+    calls = [
+        engine.submit(GenerationRequest("", "m", message, Sampling(max_tokens=96), seed))
+        for seed in range(16)
+    ]
     expected = [call.result(60).tokens.completion_ids for call in calls]
     engine.close()
     assert [tuple(each.last()["token_ids"]) for each in asked] == expected
 
 
-def test_without_sampling_parameters_it_is_greedy_and_brief_as_in_tensorrt_llm(server: Server) -> None:
+def test_without_sampling_parameters_it_is_greedy_and_brief_as_in_tensorrt_llm(
+    server: Server,
+) -> None:
     answer = ask(server, messages=MESSAGES, return_tokens=True).last()
     assert tuple(answer["token_ids"]) == in_process(1, temperature=0).tokens.completion_ids
     babble = ask(server, "", ENDLESS, text_input="a=", return_finish_reason=True).last()
@@ -176,15 +199,19 @@ def test_the_prompt_is_echoed_unless_excluded(server: Server, tensor: str) -> No
 
 def test_top_k_one_is_greedy(server: Server) -> None:
     greedy = ask(server, messages=MESSAGES).text()
-    assert ask(server, messages=MESSAGES, sampling_param_top_k=1, sampling_param_seed=5).text() == greedy
+    assert (
+        ask(server, messages=MESSAGES, sampling_param_top_k=1, sampling_param_seed=5).text()
+        == greedy
+    )
 
 
 def test_a_stop_string_ends_the_answer_before_it(server: Server) -> None:
     whole = in_process(7).text
     ending = whole[40:46]
     asked = ask(
-        server, messages=MESSAGES, sampling_param_seed=7, sampling_param_stop=["never said", ending],
-        return_finish_reason=True, return_stop_reason=True, sampling_param_exclude_input_from_output=True, **WORDS,
+        server, messages=MESSAGES, sampling_param_seed=7,
+        sampling_param_stop=["never said", ending], return_finish_reason=True,
+        return_stop_reason=True, sampling_param_exclude_input_from_output=True, **WORDS,
     )  # fmt: skip
     assert asked.text().strip() == whole[: whole.index(ending)].strip()
     assert asked.chunks[-1]["finish_reason"][0] == b"stop"
@@ -220,7 +247,10 @@ BAD = {
     "0.role": {"messages": '[{"role": "judge", "content": "1"}]'},
     "sampling_param_max_tokens = 0": {"messages": MESSAGES, "sampling_param_max_tokens": 0},
     "sampling_param_temperature = -1.0": {"messages": MESSAGES, "sampling_param_temperature": -1.0},
-    "sampling_param_temperature = nan": {"messages": MESSAGES, "sampling_param_temperature": math.nan},
+    "sampling_param_temperature = nan": {
+        "messages": MESSAGES,
+        "sampling_param_temperature": math.nan,
+    },
     "sampling_param_top_p = 1.5": {"messages": MESSAGES, "sampling_param_top_p": 1.5},
     "sampling_param_top_k = -3": {"messages": MESSAGES, "sampling_param_top_k": -3},
     "none of them empty": {"messages": MESSAGES, "sampling_param_stop": [""]},
@@ -231,7 +261,10 @@ BAD = {
 
 
 def test_bad_requests_fail_alone_and_say_why(server: Server) -> None:
-    good = [ask(server, messages=MESSAGES, sampling_param_seed=7, return_tokens=True, **WORDS) for _ in range(4)]
+    good = [
+        ask(server, messages=MESSAGES, sampling_param_seed=7, return_tokens=True, **WORDS)
+        for _ in range(4)
+    ]
     bad = {said: ask(server, **values) for said, values in BAD.items()}
     for said, asked in bad.items():
         with pytest.raises(InferenceServerException, match=said):
@@ -249,7 +282,9 @@ def test_an_id_that_is_running_is_refused(server: Server) -> None:
     assert first.last()["finish_reason"][0] == b"cancelled"
 
 
-def test_two_versions_serve_side_by_side_and_a_broken_one_is_refused(server: Server, tmp_path: Path) -> None:
+def test_two_versions_serve_side_by_side_and_a_broken_one_is_refused(
+    server: Server, tmp_path: Path
+) -> None:
     server.publish(SECOND, nano_base_folder(), tmp_path / "second")
     server.publish(BROKEN, nano_base_folder(), tmp_path / "third")
     weights = server.store.path(BROKEN) / "model.safetensors"
@@ -257,16 +292,28 @@ def test_two_versions_serve_side_by_side_and_a_broken_one_is_refused(server: Ser
     data = weights.read_bytes()
     weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     server.load(SECOND)
-    with pytest.raises(InferenceServerException, match=r"000003/model.safetensors has digest \w+, its manifest says"):
+    with pytest.raises(
+        InferenceServerException,
+        match=r"000003/model.safetensors has digest \w+, its manifest says",
+    ):
         server.load(BROKEN)
     with pytest.raises(InferenceServerException, match=r"no settings file .none\.yaml."):
         server.load(SECOND, "none.yaml")
-    answers = {version: ask(server, "", version, messages=MESSAGES).last() for version in (FIRST, SECOND)}
-    assert {version: answer["model_version"][0].decode() for version, answer in answers.items()} == {
+    answers = {
+        version: ask(server, "", version, messages=MESSAGES).last() for version in (FIRST, SECOND)
+    }
+    assert {
+        version: answer["model_version"][0].decode() for version, answer in answers.items()
+    } == {
         FIRST: FIRST,
         SECOND: SECOND,
     }
-    until(lambda: server.figure("completion_tokens_total", SECOND) == answers[SECOND]["num_output_tokens"][0])
+    until(
+        lambda: (
+            server.figure("completion_tokens_total", SECOND)
+            == answers[SECOND]["num_output_tokens"][0]
+        )
+    )
 
 
 def test_unloading_lets_running_calls_end(server: Server, tmp_path: Path) -> None:
@@ -275,10 +322,14 @@ def test_unloading_lets_running_calls_end(server: Server, tmp_path: Path) -> Non
     server.load(version)
     words = {"sampling_param_max_tokens": 500, "streaming": True, "return_finish_reason": True}
     asked = [ask(server, "", version, text_input="a=", **words) for _ in range(16)]
-    assert all(each.began.wait(60) for each in asked)  # a request that is still on its way finds no model
+    assert all(
+        each.began.wait(60) for each in asked
+    )  # a request that is still on its way finds no model
     with InferenceServerClient(server.triton.endpoint) as client:
         client.unload_model(triton_name(version))
         assert not client.is_model_ready(triton_name(version))
     assert not all(each.ended.is_set() for each in asked)
     answers = [each.last() for each in asked]
-    assert {(answer["num_output_tokens"][0], answer["finish_reason"][0]) for answer in answers} == {(500, b"length")}
+    assert {(answer["num_output_tokens"][0], answer["finish_reason"][0]) for answer in answers} == {
+        (500, b"length")
+    }

@@ -14,8 +14,14 @@ import numpy as np
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from proofloop.engine.triton_contract import LLMAPI_INPUTS, OUR_INPUTS, SETTINGS, VERSION, triton_name
-from proofloop.models import publish_folder
+from proofloop.engine.triton.contract import (
+    LLMAPI_INPUTS,
+    OUR_INPUTS,
+    SETTINGS,
+    VERSION,
+    triton_name,
+)
+from proofloop.runs.model_registry import publish_folder
 from proofloop.store import LocalStore
 from tests.integration.triton_server import Triton
 
@@ -50,13 +56,19 @@ class Server:
             "parameters": {name: {"string_value": value} for name, value in parameters.items()},
         }
         with InferenceServerClient(self.triton.endpoint) as client:
-            client.load_model(triton_name(version), config=json.dumps(config), files={"file:1/model.py": STUB})
+            client.load_model(
+                triton_name(version), config=json.dumps(config), files={"file:1/model.py": STUB}
+            )
 
     def figure(self, name: str, version: str = FIRST) -> float:
         """One of our metrics, after the server's next look."""
         with urllib.request.urlopen(self.triton.metrics) as answer:
             lines = answer.read().decode().splitlines()
-        (line,) = [line for line in lines if line.startswith(f"proofloop_serving_{name}{{") and f'"{version}"' in line]
+        (line,) = [
+            line
+            for line in lines
+            if line.startswith(f"proofloop_serving_{name}{{") and f'"{version}"' in line
+        ]
         return float(line.split()[-1])
 
 
@@ -74,7 +86,9 @@ class Asked:
         if error is None:
             response = result.get_response()
             if response.outputs:
-                self.chunks.append({output.name: result.as_numpy(output.name) for output in response.outputs})
+                self.chunks.append(
+                    {output.name: result.as_numpy(output.name) for output in response.outputs}
+                )
                 self.began.set()
             is_final = response.parameters["triton_final_response"].bool_param
         self.error = error
@@ -98,7 +112,10 @@ def ask(server: Server, request_id: str = "", version: str = FIRST, /, **values:
     asked = Asked(InferenceServerClient(server.triton.endpoint))
     asked.client.start_stream(asked.take)
     asked.client.async_stream_infer(
-        triton_name(version), inputs_of(values), request_id=request_id, enable_empty_final_response=True
+        triton_name(version),
+        inputs_of(values),
+        request_id=request_id,
+        enable_empty_final_response=True,
     )
     return asked
 
@@ -108,7 +125,9 @@ def inputs_of(values: dict[str, object]) -> list[InferInput]:
     for name, value in values.items():
         kind = TYPES[(LLMAPI_INPUTS | OUR_INPUTS)[name]]
         listed = value if isinstance(value, list) else [value]
-        array = np.array([each.encode() if isinstance(each, str) else each for each in listed], dtype=kind)
+        array = np.array(
+            [each.encode() if isinstance(each, str) else each for each in listed], dtype=kind
+        )
         inputs.append(InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype)))
         inputs[-1].set_data_from_numpy(array)
     return inputs

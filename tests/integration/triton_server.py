@@ -1,7 +1,8 @@
-"""A real Triton server for tests, CPU only: the one PROOFLOOP_TEST_TRITON names (gRPC host:port), else our own.
+"""A real Triton server for tests, CPU only: the one PROOFLOOP_TEST_TRITON names (gRPC host:port),
+else our own.
 
-Our own comes from the wheel of nvidia-pytriton, in an environment of its own inside this one; its models run on that,
-and see this one's packages behind its own. Models are loaded by request only.
+Our own comes from the wheel of nvidia-pytriton, in an environment of its own inside this one; its
+models run on that, and see this one's packages behind its own. Models are loaded by request only.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 class Triton:
     """A running Triton; what stands below `endpoint` is empty for one that is not ours.
 
-    `repository` holds the models; `environment` is what the server and its models see, from the next `start` on;
-    `start` waits until the server answers, on the same ports.
+    `repository` holds the models; `environment` is what the server and its models see, from the
+    next `start` on; `start` waits until the server answers, on the same ports.
     """
 
     endpoint: str
@@ -68,14 +69,18 @@ def triton() -> Iterator[Triton]:
 
 @contextmanager
 def own_triton(*options: str) -> Iterator[Triton]:
-    """A server of our own with more command line options; skips the test where there is none to be had."""
+    """A server of our own with more command line options; skips the test where there is none to be
+    had.
+    """
     installed = _installed()
     with processes.folder("proofloop-triton-") as folder:
         yield from _run(installed, folder, options)
 
 
 def _installed() -> Path:
-    """The environment with tritonserver and the stub's numpy, made by the first process that asks."""
+    """The environment with tritonserver and the stub's numpy, made by the first process that
+    asks.
+    """
     target = Path(sys.prefix, WHEEL.replace("==", "-"))
     with open(Path(tempfile.gettempdir(), "proofloop-triton.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -85,17 +90,26 @@ def _installed() -> Path:
 
 
 def _install(target: Path) -> None:
-    """Make an environment on top of this one, and put this Python's stub where the backend looks for it."""
+    """Make an environment on top of this one, and put this Python's stub where the backend looks
+    for it.
+    """
     half = target.with_suffix(".half")
     venv.create(half, clear=True, symlinks=True)
     pip = [sys.executable, "-m", "pip", "--python", str(half / "bin" / "python")]
-    done = subprocess.run([*pip, "install", "--quiet", "--no-deps", WHEEL, NUMPY], capture_output=True, text=True)
+    done = subprocess.run(
+        [*pip, "install", "--quiet", "--no-deps", WHEEL, NUMPY], capture_output=True, text=True
+    )
     if done.returncode != 0:
-        pytest.skip(f"no real Triton: set PROOFLOOP_TEST_TRITON, or see why pip failed: {done.stderr[-500:]}")
+        pytest.skip(
+            "no real Triton: set PROOFLOOP_TEST_TRITON, or see why pip failed:"
+            f" {done.stderr[-500:]}"
+        )
     server = _server(half)
     stub = server / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
     if not stub.exists():
-        pytest.skip(f"no real Triton: {WHEEL} has no stub for Python {PYTHON}; set PROOFLOOP_TEST_TRITON")
+        pytest.skip(
+            f"no real Triton: {WHEEL} has no stub for Python {PYTHON}; set PROOFLOOP_TEST_TRITON"
+        )
     shutil.copy2(stub, server / "backends" / "python")
     (server / "bin" / "tritonserver").chmod(0o755)
     ours = sysconfig.get_path("purelib")
@@ -135,7 +149,12 @@ def _run(installed: Path, folder: Path, options: tuple[str, ...]) -> Iterator[Tr
     def start() -> None:
         with open(log, "ab") as file:
             process = subprocess.Popen(
-                command, env=environment, stdout=file, stderr=file, cwd=folder, start_new_session=True
+                command,
+                env=environment,
+                stdout=file,
+                stderr=file,
+                cwd=folder,
+                start_new_session=True,
             )
         running.append(process)
         wait_until("Triton", lambda: is_ready(f"127.0.0.1:{grpc}"), process, log)
@@ -151,7 +170,9 @@ def _run(installed: Path, folder: Path, options: tuple[str, ...]) -> Iterator[Tr
         where = (f"127.0.0.1:{grpc}", f"http://127.0.0.1:{metrics}/metrics")
         yield Triton(*where, repository, environment, kill, start, stop)
         for process in running:
-            assert process.poll() is None, f"Triton ended by itself: {log.read_text(errors='replace')[-3000:]}"
+            assert process.poll() is None, (
+                f"Triton ended by itself: {log.read_text(errors='replace')[-3000:]}"
+            )
     finally:
         for process in running:
             _end_with_stubs(process, signal.SIGTERM, shared_memory)
@@ -162,14 +183,18 @@ def _environment(installed: Path) -> dict[str, str]:
         **os.environ,
         # the models' Python is found by the first python3 on PATH, its library by the linker
         "PATH": f"{installed / 'bin'}:{os.environ['PATH']}",
-        "LD_LIBRARY_PATH": f"{sysconfig.get_config_var('LIBDIR')}:{os.environ.get('LD_LIBRARY_PATH', '')}",
+        "LD_LIBRARY_PATH": ":".join(
+            [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH", "")]
+        ),
         "OMP_NUM_THREADS": "1",
     }
 
 
 @contextmanager
 def as_first_process(repository: Path, log: Path, *options: str) -> Iterator[int]:
-    """The server as its image starts it, the first process of a container; its id as seen from outside."""
+    """The server as its image starts it, the first process of a container; its id as seen from
+    outside.
+    """
     installed, (grpc, metrics) = _installed(), free_ports(2)
     environment = {
         **_environment(installed),
@@ -179,7 +204,13 @@ def as_first_process(repository: Path, log: Path, *options: str) -> Iterator[int
     }
     shared_memory = f"proofloop-{grpc}-"
     ports = (f"--grpc-port={grpc}", f"--metrics-port={metrics}")
-    start = ["sh", str(START), *ports, f"--backend-config=python,shm-region-prefix-name={shared_memory}", *options]
+    start = [
+        "sh",
+        str(START),
+        *ports,
+        f"--backend-config=python,shm-region-prefix-name={shared_memory}",
+        *options,
+    ]
     try:
         with processes.in_container(start, environment, log) as process:
             yield process
@@ -188,7 +219,9 @@ def as_first_process(repository: Path, log: Path, *options: str) -> Iterator[int
 
 
 def _end_with_stubs(process: subprocess.Popen[bytes], number: int, shared_memory: str) -> None:
-    """End a server, the stubs of its models that outlive a crash, and what they leave in shared memory."""
+    """End a server, the stubs of its models that outlive a crash, and what they leave in shared
+    memory.
+    """
     processes.end(process, number)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,6 @@
-"""What `test_fsdp` starts: steps on tiny models, in one process or as one of several. Prints what it saw as JSON."""
+"""What `test_fsdp` starts: steps on tiny models, in one process or as one of several. Prints what
+it saw as JSON.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +13,28 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
-from proofloop.curriculum import Consolidate
+from proofloop.config.curriculum_file import Consolidate
 from proofloop.errors import ProofloopError
 from proofloop_trainer import ranks
 from proofloop_trainer.checkpoint import save_checkpoint
-from proofloop_trainer.grpo import GrpoLearner
-from proofloop_trainer.grpo_settings import GrpoSettings
+from proofloop_trainer.grpo.settings import GrpoSettings
+from proofloop_trainer.grpo.trainer import GrpoLearner
 from proofloop_trainer.launch import follow
 from proofloop_trainer.ranks import Order
 from proofloop_trainer.supervised import fine_tune
 from tests.unit.grpo_examples import batch, changed, overflowing, ragged_samples, sample
 
-# One update per step: AdamW amplifies rounding errors in gradients near 0, which would look like an error of a step.
-SETTINGS = GrpoSettings(epochs=1, minibatch_sequences=32, tokens_per_pass=40, kl_coefficient=0.1, learning_rate=1e-3)
+# One update per step: AdamW amplifies rounding errors in gradients near 0, which would look like an
+# error of a step.
+SETTINGS = GrpoSettings(
+    epochs=1, minibatch_sequences=32, tokens_per_pass=40, kl_coefficient=0.1, learning_rate=1e-3
+)
 
 
 def train(out: Path, models: list[Path]) -> dict[str, Any]:
-    """Two steps of each model, side by side; the second again from the checkpoint of the first; supervised steps."""
+    """Two steps of each model, side by side; the second again from the checkpoint of the first;
+    supervised steps.
+    """
     learners = [GrpoLearner(model, SETTINGS) for model in models]
     seen: dict[str, list[float]] = {}
     for model, learner in zip(models, learners, strict=True):
@@ -44,7 +51,9 @@ def train(out: Path, models: list[Path]) -> dict[str, Any]:
         seen[f"{model.name} held"] = [held(learner)]
         seen[f"{model.name} after an error"] = [after_an_error(out / f"{model.name}-0", model)]
     silent = learners[0].step(batch(sample(0.5), sample(0.5)))
-    single = learners[0].step(batch(sample(0.0), sample(1.0, completion=())))  # fewer answers than processes
+    single = learners[0].step(
+        batch(sample(0.0), sample(1.0, completion=()))
+    )  # fewer answers than processes
     seen["silent, single"] = [silent.updates, silent.loss, single.updates, single.loss]
     answers = [one.tokens for one in ragged_samples(9)]
     how = Consolidate(batch=4, learning_rate=1e-3, tokens_per_pass=64)
@@ -55,33 +64,45 @@ def train(out: Path, models: list[Path]) -> dict[str, Any]:
 def train_in_16_bits(out: Path, model: Path) -> dict[str, object]:
     """A step in bf16 with offloaded weights, again from its checkpoint, and supervised steps.
 
-    What is seen are the log-probabilities of this process's answer, the shorter one, and its part of the gradients.
+    What is seen are the log-probabilities of this process's answer, the shorter one, and its part
+    of the gradients.
     """
     gradients: list[torch.Tensor] = []
     unclipped = {"max_grad_norm": 1e9, "clip_low": 0.99, "clip_high": 10.0}
     learner = GrpoLearner(model, changed(SETTINGS, **unclipped))
     learner.optimizer.register_step_pre_hook(
-        lambda optimizer, *_: gradients.extend(each.grad.to_local() for each in optimizer.param_groups[0]["params"])
+        lambda optimizer, *_: gradients.extend(
+            each.grad.to_local() for each in optimizer.param_groups[0]["params"]
+        )
     )
     samples = sample(0.0, completion=(8, 9)), sample(1.0, completion=(10, 11, 12))
     learner.step(batch(*samples))
     logprobs_BC = learner.trainer._policy_logprobs_BC
     save_checkpoint(learner, out / "16-bits")
     gradient = torch.cat([each.flatten() for each in gradients])
-    again, through = (one.step(batch(*samples)).loss for one in (GrpoLearner.restore(out / "16-bits", model), learner))
+    again, through = (
+        one.step(batch(*samples)).loss
+        for one in (GrpoLearner.restore(out / "16-bits", model), learner)
+    )
     fine_tune(model, out / "tuned", [one.tokens for one in samples], Consolidate(batch=2), seed=0)
     return {
         "offloads": os.environ["FSDP_OFFLOAD_PARAMS"],
         "recomputes": learner.model.is_activation_checkpointing,
         "logprobs": logprobs_BC[0].tolist(),
-        "types": [str(logprobs_BC.dtype), str(gradient.dtype), *{str(p.dtype) for p in learner.model.parameters()}],
+        "types": [
+            str(logprobs_BC.dtype),
+            str(gradient.dtype),
+            *{str(p.dtype) for p in learner.model.parameters()},
+        ],
         "gradients beyond 16 bits": (gradient != gradient.bfloat16()).float().mean().item(),
         "losses": [through, again],
     }
 
 
 def after_an_error(checkpoint: Path, model: Path) -> float:
-    """The loss of the step from the checkpoint, after an attempt at another that failed in every process."""
+    """The loss of the step from the checkpoint, after an attempt at another that failed in every
+    process.
+    """
     try:
         GrpoLearner.restore(checkpoint, model).step(batch(*ragged_samples(4), overflowing("0")))
     except ProofloopError:
@@ -92,7 +113,9 @@ def after_an_error(checkpoint: Path, model: Path) -> float:
 def held(learner: GrpoLearner) -> float:
     """The share of the weights that this process has."""
     weights = list(learner.model.parameters())
-    mine = sum(each.to_local().numel() if isinstance(each, DTensor) else each.numel() for each in weights)
+    mine = sum(
+        each.to_local().numel() if isinstance(each, DTensor) else each.numel() for each in weights
+    )
     return mine / sum(each.numel() for each in weights)
 
 
@@ -108,7 +131,9 @@ def main() -> None:
         ranks.tell(Order(call="end"))
     carrying = gloo_threads()
     ranks.leave()
-    assert gloo_threads() < carrying, "the threads of the orders outlive their group, and may outlive the interpreter"
+    assert gloo_threads() < carrying, (
+        "the threads of the orders outlive their group, and may outlive the interpreter"
+    )
 
 
 def gloo_threads() -> int:

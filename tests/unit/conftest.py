@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from proofloop.engine.openai import OpenAIEngine
-from proofloop.engine.openai_settings import OpenAISettings
+from proofloop.engine.openai.engine import OpenAIEngine
+from proofloop.engine.openai.settings import OpenAISettings
 from tests.scripted_openai import Script, ScriptedServer
 
 Connect = Callable[..., OpenAIEngine]
@@ -34,7 +34,9 @@ def connect() -> Iterator[Connect]:
 
     def open_one(server: ScriptedServer, **settings: Any) -> OpenAIEngine:
         quick = {"first_wait_s": 0.01, "idle_timeout_s": 5.0, "max_attempts": 3}
-        engines.append(OpenAIEngine(OpenAISettings(**({"base_url": server.base_url} | quick | settings))))
+        engines.append(
+            OpenAIEngine(OpenAISettings(**({"base_url": server.base_url} | quick | settings)))
+        )
         return engines[-1]
 
     yield open_one

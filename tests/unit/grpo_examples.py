@@ -10,8 +10,8 @@ from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
-from proofloop.records import Tokens, TrainingBatch, TrainingSample
-from proofloop_trainer.grpo_settings import GrpoSettings
+from proofloop.schema.records import Tokens, TrainingBatch, TrainingSample
+from proofloop_trainer.grpo.settings import GrpoSettings
 
 VOCABULARY = 48
 PAD, END = 0, 1
@@ -19,7 +19,9 @@ ONE_UPDATE = GrpoSettings(epochs=1, kl_coefficient=0, minibatch_sequences=1000)
 
 
 def save_tiny_model(folder: Path, seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
-    """A Llama of 2 layers, width 32 and random weights, with its tokenizer, in Hugging Face format."""
+    """A Llama of 2 layers, width 32 and random weights, with its tokenizer, in Hugging Face
+    format.
+    """
     disable_progress_bar()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -47,7 +49,9 @@ def _config() -> LlamaConfig:
 def _tokenizer() -> PreTrainedTokenizerFast:
     words = {"<pad>": PAD, "<end>": END} | {f"w{i}": i for i in range(2, VOCABULARY)}
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(WordLevel(words, unk_token="w2")), pad_token="<pad>", eos_token="<end>"
+        tokenizer_object=Tokenizer(WordLevel(words, unk_token="w2")),
+        pad_token="<pad>",
+        eos_token="<end>",
     )
 
 
@@ -64,7 +68,11 @@ def sample(
     return TrainingSample(
         key=f"{group}/{reward}",
         group=group,
-        tokens=Tokens(prompt_ids=prompt, completion_ids=completion, logprobs=logprobs or (-3.9,) * len(completion)),
+        tokens=Tokens(
+            prompt_ids=prompt,
+            completion_ids=completion,
+            logprobs=logprobs or (-3.9,) * len(completion),
+        ),
         reward=reward,
         reward_parts={"score": reward},
         model_version="v0",

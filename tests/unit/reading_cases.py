@@ -1,7 +1,8 @@
-"""Answers as models write them, and what a careful person reads in each. A table of data: test_reading.py reads it.
+"""Answers as models write them, and what a careful person reads in each. A table of data:
+test_reading.py reads it.
 
-`person` is None where a careful person would not be sure. `lenient` may say None where a person is sure, never another
-score; where it does, the line stands under its own heading.
+`person` is None where a careful person would not be sure. `lenient` may say None where a person is
+sure, never another score; where it does, the line stands under its own heading.
 """
 
 # ruff: noqa: E501  (one line a case)
@@ -10,7 +11,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from proofloop.prompts.phrases import EVALUATION_INTRO, EVALUATION_SCORE, META_INTRO, META_SCORE
+from proofloop.method.prompts.phrases import (
+    EVALUATION_INTRO,
+    EVALUATION_SCORE,
+    META_INTRO,
+    META_SCORE,
+)
 from tests.builders import answer, evaluation, meta_evaluation
 
 INTRO, PHRASE = EVALUATION_INTRO, EVALUATION_SCORE
@@ -39,7 +45,9 @@ def proof_with(solution_heading: str, self_heading: str, score: str = "1") -> st
     return f"{solution_heading}\n\nLet $n = 2k$.\n\n{self_heading}\n\n{evaluation(score)}"
 
 
-def verifier(person: float | None, strict: float | None, lenient: float | None, *texts: str) -> list[Case]:
+def verifier(
+    person: float | None, strict: float | None, lenient: float | None, *texts: str
+) -> list[Case]:
     return [Case("verifier", text, person, strict, lenient) for text in texts]
 
 
@@ -54,7 +62,12 @@ WELL_FORMED = [
         f"**{INTRO}**\nFine.\n\n**{PHRASE}**\n\\boxed{{1}}",
     ),
     *verifier(
-        1, 1, 1, evaluation().replace("overall", "overal"), scored("\n$$\\boxed{1}$$"), scored("\n\\[\\boxed{1}\\]")
+        1,
+        1,
+        1,
+        evaluation().replace("overall", "overal"),
+        scored("\n$$\\boxed{1}$$"),
+        scored("\n\\[\\boxed{1}\\]"),
     ),
     *verifier(
         0.5,
@@ -175,13 +188,16 @@ INJECTED = [
 ]  # fmt: skip
 
 
-def meta(person: float | None, strict: float | None, lenient: float | None, *texts: str) -> list[Case]:
+def meta(
+    person: float | None, strict: float | None, lenient: float | None, *texts: str
+) -> list[Case]:
     return [Case("meta_verifier", text, person, strict, lenient) for text in texts]
 
 
 META = [
     *meta(1, 1, 1, meta_evaluation(), meta_evaluation().replace("\n", "\r\n")),
-    *meta(0.5, None, 0.5, f"{META_INTRO}\nFine.\n\nBased on my analysis, I rate the \"solution evaluation\" as:\n\\boxed{{0.5}}", meta_evaluation("0.5").replace('"', "”").replace("”solution", "“solution")),
+    *meta(0.5, None, 0.5, f"{META_INTRO}\nFine.\n\nBased on my analysis, I rate the \"solution evaluation\""
+        f" as:\n\\boxed{{0.5}}", meta_evaluation("0.5").replace('"', "”").replace("”solution", "“solution")),
     *meta(0.5, None, 0.5, f"{META_INTRO}\nFine.\n\nI will rate the solution evaluation as \\boxed{{0.5}}.", f"{META_INTRO}\nFine.\n\nRating: 0.5", f"{META_INTRO}\nFine.\n\n\\boxed{{0.5}}"),
     *meta(0.5, None, 0.5, meta_evaluation("0.5").replace("will rate", "will\nrate"), meta_evaluation("0.5").replace('"', ""), meta_evaluation("0.5").replace('"', "'")),
     *meta(None, None, None, f"{META_INTRO}\nThe evaluation ends so.\n\n{PHRASE}\n\\boxed{{0}}", f"{META_INTRO}\n{evaluation('0')}", f"{META_INTRO}\nFine.\n\n{META_SCORE}", evaluation()),
@@ -189,7 +205,9 @@ META = [
 ]  # fmt: skip
 
 
-def generator(person: float | None, strict: float | None, lenient: float | None, *texts: str) -> list[Case]:
+def generator(
+    person: float | None, strict: float | None, lenient: float | None, *texts: str
+) -> list[Case]:
     return [Case("generator", text, person, strict, lenient) for text in texts]
 
 

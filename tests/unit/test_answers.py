@@ -1,4 +1,6 @@
-"""What a run's answers can be read by: `proofloop proof`, and the reasons why some could not be read."""
+"""What a run's answers can be read by: `proofloop proof`, and the reasons why some could not be
+read.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +9,44 @@ from pathlib import Path
 
 import pytest
 
-from proofloop import keys
-from proofloop.answers import Unread, readability
-from proofloop.cli.proof import proof as print_proof
 from proofloop.cli.run import say_unread
-from proofloop.cli.runs import show
+from proofloop.cli.runs.command import show
+from proofloop.cli.runs.proof import proof as print_proof
 from proofloop.errors import ConfigError
-from proofloop.records import Critique, MetaCritique, RawAnswer, Verdict
+from proofloop.pipeline.embedded import create_run
+from proofloop.runs.answers import Unread, readability
+from proofloop.schema import keys
+from proofloop.schema.records import Critique, MetaCritique, RawAnswer, Verdict
 from proofloop.store import LocalStore, put_record
-from proofloop.walk import create_run
-from tests.builders import PROOF, PROVENANCE, RUN, critique, judgement, proof, runspec, undecided_label, valid
+from tests.builders import (
+    PROOF,
+    PROVENANCE,
+    RUN,
+    critique,
+    judgement,
+    proof,
+    runspec,
+    undecided_label,
+    valid,
+)
 
-NO_SCORE = Verdict(outcome="malformed", reason="the score '0.7' is none of 0, 0.5, 1", cause="the score is none")
+NO_SCORE = Verdict(
+    outcome="malformed", reason="the score '0.7' is none of 0, 0.5, 1", cause="the score is none"
+)
 OTHER_SCORE = NO_SCORE.model_copy(update={"reason": "the score '7' is none of 0, 0.5, 1"})
-CUT = Verdict(outcome="engine_failed", reason="the stream was cut after 7 characters", cause="the stream was cut")
+CUT = Verdict(
+    outcome="engine_failed",
+    reason="the stream was cut after 7 characters",
+    cause="the stream was cut",
+)
 WROTE = RawAnswer(text="I rate it 0.7.", reasoning="Hm\x1b[2J.")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A proof with four critiques, of which one can be read, and one whose generator wrote nothing to be read."""
+    """A proof with four critiques, of which one can be read, and one whose generator wrote nothing
+    to be read.
+    """
     store = LocalStore(tmp_path)
     create_run(store, runspec(), resume=False)
     put_record(store, keys.proof(RUN, PROOF), proof(valid(0.5)))
@@ -36,9 +56,18 @@ def folder(tmp_path: Path) -> Path:
     put_record(store, keys.proof(RUN, "p1-001"), unreadable)
     put_record(store, keys.critique(RUN, PROOF, 0), critique(0, valid(0.0), "Step 2 is wrong."))
     for index, verdict in enumerate((NO_SCORE, OTHER_SCORE, CUT), 1):
-        unread = Critique(proof_id=PROOF, index=index, analysis="", verdict=verdict, provenance=PROVENANCE, raw=WROTE)
+        unread = Critique(
+            proof_id=PROOF,
+            index=index,
+            analysis="",
+            verdict=verdict,
+            provenance=PROVENANCE,
+            raw=WROTE,
+        )
         put_record(store, keys.critique(RUN, PROOF, index), unread)
-    meta = MetaCritique(analysis="It is real.", verdict=valid(1.0), provenance=PROVENANCE, raw=RawAnswer(text=None))
+    meta = MetaCritique(
+        analysis="It is real.", verdict=valid(1.0), provenance=PROVENANCE, raw=RawAnswer(text=None)
+    )
     put_record(store, keys.meta_critique(RUN, PROOF, 0, 1), meta)
     put_record(store, keys.judgement(RUN, PROOF, 0), judgement(0, 0.0, True))
     put_record(store, keys.label(RUN, PROOF), undecided_label())
@@ -50,21 +79,29 @@ def test_answers_that_were_not_read_are_counted_by_what_they_share(folder: Path)
     assert dict(found.seen) == {"generator": 2, "verifier": 4, "meta_verifier": 1}
     assert dict(found.read) == {"generator": 1, "verifier": 1, "meta_verifier": 1}
     assert found.unread == (
-        Unread("verifier", "malformed", "the score is none", 2, f"{PROOF}/critique-1", NO_SCORE.reason),
+        Unread(
+            "verifier", "malformed", "the score is none", 2, f"{PROOF}/critique-1", NO_SCORE.reason
+        ),
         Unread("generator", "engine_failed", "the stream was cut", 1, "p1-001", CUT.reason),
-        Unread("verifier", "engine_failed", "the stream was cut", 1, f"{PROOF}/critique-3", CUT.reason),
+        Unread(
+            "verifier", "engine_failed", "the stream was cut", 1, f"{PROOF}/critique-3", CUT.reason
+        ),
     )
     assert found.is_whole and found.roles_without_any == ()
 
 
-def test_a_long_run_is_looked_through_in_part_and_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_long_run_is_looked_through_in_part_and_says_so(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = readability(LocalStore(folder), RUN, limit=4)
     assert not found.is_whole and sum(found.seen.values()) == 4
     say_unread(RUN, found)
     assert "of the first 4 answers" in capsys.readouterr().err
 
 
-def test_show_and_the_end_of_a_run_name_the_commonest_reasons(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_and_the_end_of_a_run_name_the_commonest_reasons(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     show(RUN, folder, as_json=True)
     shown = json.loads(capsys.readouterr().out)["unread"]
     assert [(each["count"], each["cause"]) for each in shown] == [
@@ -83,8 +120,16 @@ def test_show_and_the_end_of_a_run_name_the_commonest_reasons(folder: Path, caps
 @pytest.mark.parametrize(
     ("name", "raw", "wanted"),
     [
-        (PROOF, False, ["own score: 0.5", "undecided", "quality 1", f"{PROOF}/critique-0: score 0, confirmed"]),
-        (PROOF, False, [f"{PROOF}/critique-1: malformed: {NO_SCORE.reason}", "model: m-1", "20 answer"]),
+        (
+            PROOF,
+            False,
+            ["own score: 0.5", "undecided", "quality 1", f"{PROOF}/critique-0: score 0, confirmed"],
+        ),
+        (
+            PROOF,
+            False,
+            [f"{PROOF}/critique-1: malformed: {NO_SCORE.reason}", "model: m-1", "20 answer"],
+        ),
         (
             f"{PROOF}/critique-0",
             False,
@@ -105,14 +150,18 @@ def test_an_answer_is_printed_with_what_belongs_to_it(
     assert "\x1b" not in printed
 
 
-def test_an_answer_is_printed_as_json_with_its_raw_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_answer_is_printed_as_json_with_its_raw_text(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     print_proof(RUN, f"{PROOF}/meta-0-1", True, folder, as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert found["raw"] == {"text": "It is real.", "reasoning": "", "left_out": 0}
     assert found["provenance"]["model_version"] == "m-1"
 
 
-def test_proofs_are_listed_where_none_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_proofs_are_listed_where_none_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     print_proof(RUN, None, False, folder, as_json=True)
     rows = json.loads(capsys.readouterr().out)
     assert [(row["proof"], row["outcome"], row["unread_because"]) for row in rows] == [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proofloop.engine.brakes import Brakes, brakes_of, duration_s
+from proofloop.engine.rate_limits import Brakes, brakes_of, duration_s
 
 
 class Clock:
@@ -95,7 +95,9 @@ def test_brakes_are_one_for_an_account_and_its_limits() -> None:
         ({}, 0),
     ],
 )
-def test_a_server_without_anything_left_is_waited_for(headers: dict[str, str], expected: float) -> None:
+def test_a_server_without_anything_left_is_waited_for(
+    headers: dict[str, str], expected: float
+) -> None:
     brakes = Brakes(None, None, Clock())
     brakes.heed(headers, longest_s=60)
     assert brakes.wait_s() == pytest.approx(expected)
@@ -109,6 +111,8 @@ def test_durations_are_read(text: str, expected: float) -> None:
     assert duration_s(text) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("text", ["", "1764432000", "2026-11-29T18:00:00Z", "s", "-1s", "1d", "9" * 400, "nan"])
+@pytest.mark.parametrize(
+    "text", ["", "1764432000", "2026-11-29T18:00:00Z", "s", "-1s", "1d", "9" * 400, "nan"]
+)
 def test_what_is_no_duration_is_not_read(text: str) -> None:
     assert duration_s(text) is None

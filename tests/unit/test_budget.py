@@ -12,13 +12,20 @@ from typing import Any
 
 import pytest
 
-from proofloop import keys
-from proofloop.budget import MARK_S, BudgetGate, Mark, MarkGate, Meter, RunClock
-from proofloop.costs import Spent
+from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
-from proofloop.messages import Event, ModelPublished, ProblemPosed, ProofReviewed, ProofWritten, ReviewJudged
-from proofloop.records import ModelRole
-from proofloop.runspec import RunSpec
+from proofloop.runs.budget import MARK_S, BudgetGate, Mark, MarkGate, Meter, RunClock
+from proofloop.runs.costs import Spent
+from proofloop.schema import keys
+from proofloop.schema.events import (
+    Event,
+    ModelPublished,
+    ProblemPosed,
+    ProofReviewed,
+    ProofWritten,
+    ReviewJudged,
+)
+from proofloop.schema.records import ModelRole
 from proofloop.store import LocalStore, put_record
 from tests.builders import RUN, runspec
 
@@ -69,7 +76,10 @@ def inside(gate: BudgetGate, event: Event, role: str) -> Iterator[None]:
 )
 def test_a_budget_is_used_up_when_a_limit_is_reached(budget: dict[str, float], limit: str) -> None:
     run = Counted(limited(**budget))
-    run.spent, run.seconds = {"generator": Spent(1, 60, 300, 1), "verifier": Spent(2, 40, 600, 2)}, 7200
+    run.spent, run.seconds = (
+        {"generator": Spent(1, 60, 300, 1), "verifier": Spent(2, 40, 600, 2)},
+        7200,
+    )
     assert run.meter.over() == limit
 
 
@@ -78,7 +88,8 @@ def test_what_is_used_and_what_is_missing_is_said(tmp_path: Path) -> None:
     run.spent, run.seconds = {"generator": Spent(1, 100, 900, 1)}, 1800
     end = run.meter.used_up(3, 8, running=2)
     assert end.problem == (
-        "r1: [budget] money = 900 is used up, after 1,000 tokens, 900.00 of money, 0.50 hours: 3 of 8 proofs have a"
+        "r1: [budget] money = 900 is used up, after 1,000 tokens, 900.00 of money, 0.50 hours: 3 of"
+        " 8 proofs have a"
         " label, 5 are missing; 2 calls that run end in the services, and are kept"
     )
     assert "--resume" in end.hint
@@ -87,7 +98,10 @@ def test_what_is_used_and_what_is_missing_is_said(tmp_path: Path) -> None:
 def test_used_up_only_what_asks_a_model_is_dropped() -> None:
     run = Counted(limited(tokens=10))
     run.spent = {"generator": Spent(1, 5, 5, 1)}
-    entered = [run.entered(e, r) for e, r in ((POSED, "generator"), (WRITTEN, "verifier"), (PUBLISHED, "verifier"))]
+    entered = [
+        run.entered(e, r)
+        for e, r in ((POSED, "generator"), (WRITTEN, "verifier"), (PUBLISHED, "verifier"))
+    ]
     assert entered == [False, False, True]
     assert run.entered(JUDGED, "labeler")
 
@@ -113,7 +127,11 @@ def test_of_those_that_wait_a_later_role_goes_first() -> None:
 
     with ThreadPoolExecutor(3) as pool, inside(run.gate, POSED, "generator"):
         reviewed = ProofReviewed(run_id=RUN, proof_id="p1-000", index=0)
-        for event, role in ((POSED, "generator"), (WRITTEN, "verifier"), (reviewed, "meta_verifier")):
+        for event, role in (
+            (POSED, "generator"),
+            (WRITTEN, "verifier"),
+            (reviewed, "meta_verifier"),
+        ):
             pool.submit(enter, event, role)
             time.sleep(0.1)
     assert order == ["meta_verifier", "verifier", "generator"]
@@ -127,9 +145,15 @@ def test_a_run_that_is_stopped_waits_for_no_room() -> None:
         assert waiting.result(5) is False
 
 
-def test_a_service_drops_the_messages_of_a_run_with_the_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, clock, specs = LocalStore(tmp_path), [100.0], {RUN: limited(tokens=1), "free": runspec("free")}
-    monkeypatch.setattr("proofloop.budget.time.monotonic", lambda: clock[0])
+def test_a_service_drops_the_messages_of_a_run_with_the_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, clock, specs = (
+        LocalStore(tmp_path),
+        [100.0],
+        {RUN: limited(tokens=1), "free": runspec("free")},
+    )
+    monkeypatch.setattr("proofloop.runs.budget.time.monotonic", lambda: clock[0])
     gate = MarkGate(store, specs.__getitem__)
 
     def entered(event: Event, role: str = "generator") -> bool:
@@ -150,7 +174,7 @@ def test_a_service_drops_the_messages_of_a_run_with_the_mark(tmp_path: Path, mon
 
 def test_the_hours_of_all_processes_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, clock = LocalStore(tmp_path), [0.0]
-    monkeypatch.setattr("proofloop.budget.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("proofloop.runs.budget.time.monotonic", lambda: clock[0])
     first = RunClock(store, RUN)
     for _ in range(5):
         clock[0] += 30
@@ -164,5 +188,7 @@ def test_the_hours_of_all_processes_count(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_money_needs_prices() -> None:
-    with pytest.raises(ConfigError, match=r"\[budget\] money = 5 without \[prices\].*\nhint: set \[prices\]"):
+    with pytest.raises(
+        ConfigError, match=r"\[budget\] money = 5 without \[prices\].*\nhint: set \[prices\]"
+    ):
         runspec(budget={"money": 5.0})

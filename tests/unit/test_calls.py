@@ -1,4 +1,6 @@
-"""No call is paid twice while it runs: messages that come again join it, other processes wait for its lease."""
+"""No call is paid twice while it runs: messages that come again join it, other processes wait for
+its lease.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +17,31 @@ from typing import Any
 import pytest
 import structlog
 
-from proofloop import keys
-from proofloop.asking import Answer, Asked, Cancelled, Question
 from proofloop.bus import ACK, DELIVERY_LIMIT, Delivery, LocalBus, Outcome
-from proofloop.calls import Lease, LeaseTimes, RunningCalls, leased_calls
 from proofloop.engine.base import Call, Engine, Generation, GenerationRequest
 from proofloop.errors import EngineError, StoreError
-from proofloop.messages import Event, ProblemPosed, ProofReviewed, ProofWritten, encode
-from proofloop.prompts import Prompt
-from proofloop.records import Critique
-from proofloop.runtime import Role, Tools, Worker
+from proofloop.method.prompts import Prompt
+from proofloop.schema import keys
+from proofloop.schema.events import Event, ProblemPosed, ProofReviewed, ProofWritten, encode
+from proofloop.schema.records import Critique
 from proofloop.store import LocalStore, get_record, put_record
+from proofloop.worker.model_call import Answer, Asked, Cancelled, Question
+from proofloop.worker.running_calls import Lease, LeaseTimes, RunningCalls, leased_calls
+from proofloop.worker.runtime import Role, Tools, Worker
 from proofloop_generator.prove import prove
 from proofloop_meta_verifier.judge import judge
 from proofloop_verifier.review import review
-from tests.builders import PROOF, RUN, CountingEngine, critique, evaluation, proof, runspec, valid, workplace
+from tests.builders import (
+    PROOF,
+    RUN,
+    CountingEngine,
+    critique,
+    evaluation,
+    proof,
+    runspec,
+    valid,
+    workplace,
+)
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
 
@@ -42,7 +54,14 @@ ROLES = {
     "meta_verifier": Role("meta_verifier", {"ProofReviewed": judge}),
 }
 QUICK = LeaseTimes(
-    begin_s=0.2, last_s=1.0, renew_s=0.1, watch_s=0.02, look_s=0.3, look_every_s=0.02, away_s=0.05, forget_s=0.5
+    begin_s=0.2,
+    last_s=1.0,
+    renew_s=0.1,
+    watch_s=0.02,
+    look_s=0.3,
+    look_every_s=0.02,
+    away_s=0.05,
+    forget_s=0.5,
 )
 PATIENT = replace(QUICK, begin_s=60.0)
 """A lease only when the connection was lost."""
@@ -122,8 +141,12 @@ class Process:
     pool: ThreadPoolExecutor
     published: list[Event]
 
-    def deliver(self, event: Event, *, redelivered: bool = False, attempt: int = 1) -> Future[Outcome]:
-        role = {"ProblemPosed": "generator", "ProofWritten": "verifier"}.get(event.name, "meta_verifier")
+    def deliver(
+        self, event: Event, *, redelivered: bool = False, attempt: int = 1
+    ) -> Future[Outcome]:
+        role = {"ProblemPosed": "generator", "ProofWritten": "verifier"}.get(
+            event.name, "meta_verifier"
+        )
         worker = Worker(ROLES[role], LocalBus(on_publish=self.published.append), self.tools)
         return self.pool.submit(worker.process, Delivery(encode(event), attempt, None, redelivered))
 
@@ -136,7 +159,9 @@ class Process:
 
 @contextmanager
 def process(root: Path, engine: Engine, times: LeaseTimes | None = QUICK) -> Iterator[Process]:
-    """A process on the store in that folder, which holds the proof; without `times` it is the only one."""
+    """A process on the store in that folder, which holds the proof; without `times` it is the only
+    one.
+    """
     if not list(LocalStore(root).list("specs/")):
         put_record(workplace(root, engine, runspec()).store, keys.proof(RUN, PROOF), proof())
     store, losses = WatchedStore(root), Losses()
@@ -182,11 +207,16 @@ def counted(one: Process, metric: str) -> float:
     )
 
 
-# -- in one process ----------------------------------------------------------------------------------------------------
+# -- in one process
+# --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("again", [{"redelivered": True, "attempt": 2}, {}], ids=["redelivered", "posed again"])
-def test_a_message_that_comes_again_joins_the_running_call(tmp_path: Path, again: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "again", [{"redelivered": True, "attempt": 2}, {}], ids=["redelivered", "posed again"]
+)
+def test_a_message_that_comes_again_joins_the_running_call(
+    tmp_path: Path, again: dict[str, Any]
+) -> None:
     engine = HeldEngine()
     with process(tmp_path, engine) as one:
         first = one.deliver(WRITTEN)
@@ -208,7 +238,9 @@ def ask(one: Process, unneeded: Callable[[], bool] = lambda: False) -> Future[An
 
     def asking() -> Answer:
         with one.tools.calls.message(redelivered=False, attempt=1, stopping=one.tools.stopping):
-            question = Question(RUN, "verifier", "v-1", Prompt(text="Check it.", digest="0"), PROOF, "critique-0")
+            question = Question(
+                RUN, "verifier", "v-1", Prompt(text="Check it.", digest="0"), PROOF, "critique-0"
+            )
             return Asked(question, one.tools).answer(unneeded)
 
     return one.pool.submit(asking)
@@ -238,7 +270,9 @@ def test_one_message_that_needs_the_answer_no_more_leaves_it_to_the_other(tmp_pa
         assert not call.is_cancelled
 
 
-def test_a_call_that_no_message_needs_is_cancelled_and_the_next_message_asks_anew(tmp_path: Path) -> None:
+def test_a_call_that_no_message_needs_is_cancelled_and_the_next_message_asks_anew(
+    tmp_path: Path,
+) -> None:
     engine = HeldEngine()
     with process(tmp_path, engine) as one:
         both = [ask(one, lambda: True), ask(one, lambda: True)]
@@ -257,7 +291,9 @@ def test_a_process_that_stops_gives_all_messages_of_a_call_back(tmp_path: Path) 
         both = [one.deliver(WRITTEN), one.deliver(WRITTEN)]
         assert wait_until(lambda: bool(engine.calls)) and joined(one, 2)
         one.tools.stop("asked to")
-        assert [each.result(5) for each in both] == [Outcome("requeue", "the process is stopping", 0.0)] * 2
+        assert [each.result(5) for each in both] == [
+            Outcome("requeue", "the process is stopping", 0.0)
+        ] * 2
         assert engine.wait().is_cancelled
         assert not list(one.store.list(keys.critiques(RUN, PROOF)))
 
@@ -268,18 +304,26 @@ def test_a_failure_is_every_messages_and_counted_once(tmp_path: Path) -> None:
         both = [one.deliver(WRITTEN), one.deliver(WRITTEN)]
         assert wait_until(lambda: bool(engine.calls)) and joined(one, 2)
         engine.wait().fail(EngineError("no answer", retryable=True))
-        assert [each.result(5) for each in both] == [Outcome("requeue", "engine: no answer", 2.0)] * 2
+        assert [each.result(5) for each in both] == [
+            Outcome("requeue", "engine: no answer", 2.0)
+        ] * 2
         assert counted(one, "proofloop_engine_failures_total") == 1
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_each_question_is_asked_once_however_often_and_whenever_its_message_comes(tmp_path: Path, seed: int) -> None:
+def test_each_question_is_asked_once_however_often_and_whenever_its_message_comes(
+    tmp_path: Path, seed: int
+) -> None:
     """Two processes lose their connections again and again; the messages go to either."""
     dice, deliveries = random.Random(seed), list[Future[Outcome]]()
     engine = CountingEngine(latency_s=0.15, latency_sigma=0.5, seed=seed)
     claim = critique(0, valid(0.0), "It claims a gap.\n" + evaluation("0"))
     posed = ProblemPosed(run_id=RUN, problem_id="p1", proof_id="p1-001", group="p1")
-    events = [posed, REVIEWED, *(WRITTEN.model_copy(update={"index": index}) for index in range(1, 5))]
+    events = [
+        posed,
+        REVIEWED,
+        *(WRITTEN.model_copy(update={"index": index}) for index in range(1, 5)),
+    ]
     with process(tmp_path, engine, PATIENT) as one, process(tmp_path, engine, PATIENT) as two:
         put_record(one.store, keys.critique(RUN, PROOF, 0), claim)
         deliveries += [dice.choice([one, two]).deliver(event) for event in events]
@@ -287,7 +331,10 @@ def test_each_question_is_asked_once_however_often_and_whenever_its_message_come
             time.sleep(dice.uniform(0, 0.1))
             one.losses.count += 1
             two.losses.count += 1
-            again = [dice.choice([one, two]).deliver(event, redelivered=True, attempt=2) for event in events]
+            again = [
+                dice.choice([one, two]).deliver(event, redelivered=True, attempt=2)
+                for event in events
+            ]
             deliveries += again
         kinds = {each.result(10).kind for each in deliveries}
     assert kinds <= {"ack", "requeue"}
@@ -296,7 +343,8 @@ def test_each_question_is_asked_once_however_often_and_whenever_its_message_come
     engine.close()
 
 
-# -- between processes -------------------------------------------------------------------------------------------------
+# -- between processes
+# -------------------------------------------------------------------------------------------------
 
 
 def test_a_short_call_costs_no_store_request_more(tmp_path: Path) -> None:
@@ -316,7 +364,9 @@ def test_a_process_alone_takes_no_lease_and_looks_for_none(tmp_path: Path) -> No
         assert not [key for key in one.store.requests if key.startswith(keys.LEASES)]
 
 
-def test_a_call_that_has_run_for_a_while_has_a_lease_that_is_renewed_until_its_answer_is_stored(tmp_path: Path) -> None:
+def test_a_call_that_has_run_for_a_while_has_a_lease_that_is_renewed_until_its_answer_is_stored(
+    tmp_path: Path,
+) -> None:
     engine = HeldEngine()
     with process(tmp_path, engine) as one:
         began_s = time.monotonic()
@@ -324,7 +374,9 @@ def test_a_call_that_has_run_for_a_while_has_a_lease_that_is_renewed_until_its_a
         assert wait_until(one.has_lease)
         assert time.monotonic() - began_s >= QUICK.begin_s
         first = max(lease.until_s for lease in one.leases())
-        assert wait_until(lambda: max((lease.until_s for lease in one.leases()), default=0.0) > first + 0.5)
+        assert wait_until(
+            lambda: max((lease.until_s for lease in one.leases()), default=0.0) > first + 0.5
+        )
         assert len(one.leases()) <= 3
         engine.wait().answer(evaluation("1"))
         assert outcome.result(5) == ACK
@@ -343,11 +395,15 @@ def test_a_lost_connection_puts_every_call_into_the_lease_at_once(tmp_path: Path
         one.deliver(WRITTEN.model_copy(update={"index": 1}))
         engine.wait(2)
         time.sleep(0.3)
-        assert {call for lease in one.leases() for call in lease.calls} == {CALL}, "its message was not lost"
+        assert {call for lease in one.leases() for call in lease.calls} == {CALL}, (
+            "its message was not lost"
+        )
 
 
 @pytest.mark.parametrize("losing", [False, True], ids=["a long call", "a lost connection"])
-def test_another_process_waits_for_the_lease_and_uses_the_stored_answer(tmp_path: Path, losing: bool) -> None:
+def test_another_process_waits_for_the_lease_and_uses_the_stored_answer(
+    tmp_path: Path, losing: bool
+) -> None:
     engine = HeldEngine()
     times = PATIENT if losing else QUICK
     with process(tmp_path, engine, times) as one, process(tmp_path, engine, times) as two:
@@ -355,7 +411,11 @@ def test_another_process_waits_for_the_lease_and_uses_the_stored_answer(tmp_path
         engine.wait()
         one.losses.count += losing
         assert wait_until(one.has_lease)
-        for redelivered in (True, False, False):  # the copies that a bus makes of it are not redelivered
+        for redelivered in (
+            True,
+            False,
+            False,
+        ):  # the copies that a bus makes of it are not redelivered
             outcome = two.deliver(WRITTEN, redelivered=redelivered, attempt=2).result(5)
             assert outcome.kind == "requeue" and 0 < outcome.after_s <= times.last_s
             assert "waits for this answer" in outcome.reason
@@ -366,7 +426,9 @@ def test_another_process_waits_for_the_lease_and_uses_the_stored_answer(tmp_path
         assert len(engine.calls) == 1
 
 
-def test_a_redelivered_message_looks_for_so_long_that_the_loser_can_take_its_lease(tmp_path: Path) -> None:
+def test_a_redelivered_message_looks_for_so_long_that_the_loser_can_take_its_lease(
+    tmp_path: Path,
+) -> None:
     engine = HeldEngine()
     with process(tmp_path, engine, PATIENT) as one, process(tmp_path, engine, PATIENT) as two:
         one.deliver(WRITTEN)
@@ -420,7 +482,9 @@ def test_what_killed_processes_left_is_deleted_some_time_after(tmp_path: Path) -
         assert [lease.holder for lease in one.leases()] == ["just-now"]
 
 
-def test_a_call_goes_on_while_the_store_is_away_and_its_lease_is_renewed_afterwards(tmp_path: Path) -> None:
+def test_a_call_goes_on_while_the_store_is_away_and_its_lease_is_renewed_afterwards(
+    tmp_path: Path,
+) -> None:
     engine = HeldEngine()
     with structlog.testing.capture_logs() as logs, process(tmp_path, engine) as one:
         outcome = one.deliver(WRITTEN)
@@ -450,11 +514,16 @@ def test_many_redelivered_messages_read_the_leases_together(tmp_path: Path) -> N
         assert len([key for key in one.store.requests if key == "leases"]) <= 8
 
 
-def test_a_message_whose_worker_died_each_time_is_dead_though_it_was_put_off_meanwhile(tmp_path: Path) -> None:
+def test_a_message_whose_worker_died_each_time_is_dead_though_it_was_put_off_meanwhile(
+    tmp_path: Path,
+) -> None:
     engine = CountingEngine()
     with process(tmp_path, engine) as one:
         last = one.deliver(WRITTEN, attempt=DELIVERY_LIMIT + 1)
         assert last.result(5) == ACK
         dead = one.deliver(WRITTEN, redelivered=True, attempt=DELIVERY_LIMIT + 2).result(5)
-    assert (dead.kind, dead.reason) == ("dead", "delivered 5 times; each time its worker died, or lost it")
+    assert (dead.kind, dead.reason) == (
+        "dead",
+        "delivered 5 times; each time its worker died, or lost it",
+    )
     assert engine.names() == [f"verifier:{PROOF}:critique-0"]

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from proofloop.errors import ConfigError, CorruptObject
 from proofloop_trainer.checkpoint import Manifest, read_manifest, save_checkpoint, verify_checkpoint
 from proofloop_trainer.export import export_model
-from proofloop_trainer.grpo import GrpoLearner, GrpoSettings
+from proofloop_trainer.grpo.trainer import GrpoLearner, GrpoSettings
 from tests.unit.grpo_examples import batch, ragged_samples, save_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -54,11 +54,15 @@ def test_restored_learner_takes_the_steps_of_the_uninterrupted_one(model_folder,
     losses += [restored.step(one).loss for one in steps[2:]]
 
     assert losses == expected
-    for one, other in zip(restored.model.parameters(), uninterrupted.model.parameters(), strict=True):
+    for one, other in zip(
+        restored.model.parameters(), uninterrupted.model.parameters(), strict=True
+    ):
         assert torch.equal(one, other)
 
 
-def test_a_large_model_is_kept_in_several_files_and_goes_on_with_the_same_step(model_folder, tmp_path, monkeypatch):
+def test_a_large_model_is_kept_in_several_files_and_goes_on_with_the_same_step(
+    model_folder, tmp_path, monkeypatch
+):
     for module in ("checkpoint", "export"):
         monkeypatch.setattr(f"proofloop_trainer.{module}.SHARD_BYTES", 10_000)
     through = GrpoLearner(model_folder, SETTINGS)
@@ -84,7 +88,9 @@ def test_manifest_says_what_the_checkpoint_is(trained, checkpoint):
     assert (manifest.role, manifest.step, manifest.settings) == ("verifier", 1, SETTINGS)
     assert manifest.parent_version is None
     assert manifest.version == f"000001-{digest_of(manifest, 'model.safetensors')[:12]}"
-    assert {entry.name for entry in manifest.files} | {"manifest.json"} == {path.name for path in checkpoint.iterdir()}
+    assert {entry.name for entry in manifest.files} | {"manifest.json"} == {
+        path.name for path in checkpoint.iterdir()
+    }
 
 
 def test_checkpoint_is_a_plain_hugging_face_folder(trained, checkpoint):
@@ -100,7 +106,10 @@ def test_nothing_in_a_checkpoint_is_pickled(checkpoint):
 
 def test_model_trained_from_a_checkpoint_names_it_as_its_parent(checkpoint, tmp_path):
     child = GrpoLearner(checkpoint, SETTINGS)
-    assert save_checkpoint(child, tmp_path / "child").parent_version == read_manifest(checkpoint).version
+    assert (
+        save_checkpoint(child, tmp_path / "child").parent_version
+        == read_manifest(checkpoint).version
+    )
 
 
 def test_saving_twice_gives_the_same_checkpoint(trained, checkpoint):
@@ -121,7 +130,9 @@ def test_changed_file_is_named_with_both_digests(checkpoint):
     data = bytearray((checkpoint / "optimizer.safetensors").read_bytes())
     data[-1] ^= 1
     (checkpoint / "optimizer.safetensors").write_bytes(data)
-    with pytest.raises(CorruptObject, match=rf"optimizer\.safetensors has changed: .*{expected}; found .* sha256 "):
+    with pytest.raises(
+        CorruptObject, match=rf"optimizer\.safetensors has changed: .*{expected}; found .* sha256 "
+    ):
         GrpoLearner.restore(checkpoint)
 
 

@@ -1,4 +1,6 @@
-"""docker-compose.yml as far as it can be checked without an engine: who is in it, and how each of them is fenced in."""
+"""docker-compose.yml as far as it can be checked without an engine: who is in it, and how each of
+them is fenced in.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,13 @@ import yaml
 from tests.integration.containers import MINIO_IMAGE, RABBITMQ_IMAGE
 
 ROOT = Path(__file__).parents[2]
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())[
+    "services"
+]
 ROLES = ("generator", "verifier", "meta_verifier", "labeler", "trainer")
-OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("proofloop-")}
+OURS = {
+    name: service for name, service in SERVICES.items() if service["image"].startswith("proofloop-")
+}
 
 
 def test_one_command_starts_broker_store_five_roles_page_and_triton() -> None:
@@ -45,9 +51,13 @@ def test_no_port_is_open_to_the_network(name: str) -> None:
 def test_flower_starts_with_a_password_only_and_shows_without_changing() -> None:
     flower = SERVICES["flower"]
     without = subprocess.run(
-        [*flower["entrypoint"], *map(as_the_shell_sees_it, flower["command"])], env={}, capture_output=True
+        [*flower["entrypoint"], *map(as_the_shell_sees_it, flower["command"])],
+        env={},
+        capture_output=True,
     )
-    assert without.returncode != 0 and b"FLOWER_BASIC_AUTH: set it to user:password" in without.stderr
+    assert (
+        without.returncode != 0 and b"FLOWER_BASIC_AUTH: set it to user:password" in without.stderr
+    )
     assert flower["environment"]["FLOWER_READ_ONLY"] == "${FLOWER_READ_ONLY:-true}"
 
 
@@ -67,5 +77,8 @@ def as_the_shell_sees_it(word: str) -> str:
 
 
 def test_the_tests_use_the_servers_of_the_compose_file() -> None:
-    ours = {image.removeprefix("docker.io/").removeprefix("library/") for image in (RABBITMQ_IMAGE, MINIO_IMAGE)}
+    ours = {
+        image.removeprefix("docker.io/").removeprefix("library/")
+        for image in (RABBITMQ_IMAGE, MINIO_IMAGE)
+    }
     assert ours == {SERVICES["rabbitmq"]["image"], SERVICES["minio"]["image"]}

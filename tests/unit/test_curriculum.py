@@ -1,4 +1,6 @@
-"""The curriculum without a model: its stages, its gate, its watch, its data, and what each answer earns."""
+"""The curriculum without a model: its stages, its gate, its watch, its data, and what each answer
+earns.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +15,9 @@ from typing import Any
 
 import pytest
 
-from proofloop import keys
-from proofloop.curriculum import CurriculumSpec, Stage, Watch, load_curriculum
-from proofloop.domains import load_domain
-from proofloop.engine.base import Generation, GenerationRequest
-from proofloop.engine.pool import Engines
-from proofloop.errors import CallRefused, ConfigError, EngineError, ProofloopError
-from proofloop.prompts import load_pack
-from proofloop.records import Sampling, Tokens, TrainingSample, TrainingStep
-from proofloop.runspec import Prices
-from proofloop.standing import (
+from proofloop.config.curriculum_file import CurriculumSpec, Stage, Watch, load_curriculum
+from proofloop.config.run_file import Prices
+from proofloop.curriculum.status import (
     StageManifest,
     find_curriculum,
     finish,
@@ -32,8 +27,15 @@ from proofloop.standing import (
     serving_before,
     standing,
 )
+from proofloop.engine.base import Generation, GenerationRequest
+from proofloop.errors import CallRefused, ConfigError, EngineError, ProofloopError
+from proofloop.method.domains import load_domain
+from proofloop.method.prompts import load_pack
+from proofloop.pipeline.embedded import Interrupted
+from proofloop.schema import keys
+from proofloop.schema.records import Sampling, Tokens, TrainingSample, TrainingStep
 from proofloop.store import LocalStore, get_record, put_record
-from proofloop.walk import Interrupted
+from proofloop.worker.engine_pool import Engines
 
 pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
@@ -73,7 +75,9 @@ LATE = "late"
 
 
 class Scripted:
-    """An engine that says what it was told to, in turn; an error is raised, a late answer waited for twice."""
+    """An engine that says what it was told to, in turn; an error is raised, a late answer waited
+    for twice.
+    """
 
     def __init__(self, *texts: str | EngineError) -> None:
         self._texts = list(texts)
@@ -123,7 +127,12 @@ def rewards(samples: list[TrainingSample]) -> list[float]:
 
 def test_a_verifier_earns_format_times_score():
     case = GradedProof(question=QUESTION, solution=SOLUTION, score=0.5)
-    answers = evaluation(0.5, "Step a is miscopied."), evaluation(0, "Step a is miscopied."), evaluation(1), "no format"
+    answers = (
+        evaluation(0.5, "Step a is miscopied."),
+        evaluation(0, "Step a is miscopied."),
+        evaluation(1),
+        "no format",
+    )
     samples = verify([case], asker("verifier", *answers), 4, Judges(None, None, PACK))
     assert rewards(samples) == [1.0, 0.5, 0.5, 0.0]
     assert {sample.group for sample in samples} == {"verifier-0000"}
@@ -131,7 +140,11 @@ def test_a_verifier_earns_format_times_score():
 
 def test_with_a_meta_verifier_it_earns_that_times_the_mean_quality_of_what_it_claims():
     case = GradedProof(question=QUESTION, solution=SOLUTION, score=0.0)
-    answers = evaluation(0, "Step a is miscopied."), evaluation(0.5, "Step b is miscopied."), evaluation(1)
+    answers = (
+        evaluation(0, "Step a is miscopied."),
+        evaluation(0.5, "Step b is miscopied."),
+        evaluation(1),
+    )
     meta = asker("meta_verifier", judgement(1), judgement(0.5), judgement(0), judgement(0))
     samples = verify([case], asker("verifier", *answers), 3, Judges(None, meta, PACK, metas=2))
     # 1 * (1 + 0.5) / 2; 0.5 * 0; 0 * 1, and no call for a critique that claims nothing
@@ -141,17 +154,33 @@ def test_with_a_meta_verifier_it_earns_that_times_the_mean_quality_of_what_it_cl
 
 def test_a_meta_verifier_earns_its_distance_to_the_experts_quality():
     case = GradedAnalysis(question=QUESTION, solution=SOLUTION, analysis=evaluation(0), quality=0.5)
-    samples = meta_verify([case], asker("meta_verifier", judgement(0.5), judgement(1), "?"), 3, PACK)
+    samples = meta_verify(
+        [case], asker("meta_verifier", judgement(0.5), judgement(1), "?"), 3, PACK
+    )
     assert rewards(samples) == [1.0, 0.5, 0.0]
 
 
 def test_a_generator_earns_alpha_times_the_proof_and_beta_times_its_honesty():
     good = f"## Solution\n{SOLUTION}\n\n## Self Evaluation\n\n{evaluation(1)}"
-    humble = f"## Solution\na 7 + 3 = 1\n\n## Self Evaluation\n\n{evaluation(0, 'Step a is miscalculated.')}"
-    verifier = asker("verifier", evaluation(1), evaluation(0, "Step a is miscalculated."), evaluation(0), evaluation(0))
-    judges = Judges(verifier, asker("meta_verifier", judgement(1), judgement(0)), PACK, critiques=2, metas=2)
-    samples = prove([QUESTION], asker("generator", good, humble, "?"), 3, judges, alpha=0.76, beta=0.24)
-    # the verifier's mean of the first is 0.5: 0.76 * 0.5 + 0.24 * (1 - 0.5); of the second 0, its R_meta 0.5
+    humble = (
+        "## Solution\na 7 + 3 = 1\n\n## Self"
+        f" Evaluation\n\n{evaluation(0, 'Step a is miscalculated.')}"
+    )
+    verifier = asker(
+        "verifier",
+        evaluation(1),
+        evaluation(0, "Step a is miscalculated."),
+        evaluation(0),
+        evaluation(0),
+    )
+    judges = Judges(
+        verifier, asker("meta_verifier", judgement(1), judgement(0)), PACK, critiques=2, metas=2
+    )
+    samples = prove(
+        [QUESTION], asker("generator", good, humble, "?"), 3, judges, alpha=0.76, beta=0.24
+    )
+    # the verifier's mean of the first is 0.5: 0.76 * 0.5 + 0.24 * (1 - 0.5); of the second 0, its
+    # R_meta 0.5
     assert rewards(samples) == [0.5, 0.12, 0.0]
 
 
@@ -160,7 +189,9 @@ def test_an_answer_that_the_engine_refuses_is_no_sample():
     answers = [evaluation(1)] * 19 + [CallRefused("too long")]
     samples = verify([case], asker("verifier", *answers), 20, Judges(None, None, PACK))
     assert rewards(samples) == [1.0] * 19
-    with pytest.raises(ProofloopError, match="the engine refused 1 of 2 calls of the verifier, more than 5%"):
+    with pytest.raises(
+        ProofloopError, match="the engine refused 1 of 2 calls of the verifier, more than 5%"
+    ):
         asker("verifier", "a", CallRefused("too long")).ask(["p"], 2)
 
 
@@ -171,10 +202,17 @@ def test_a_refused_answer_moves_no_reward_to_another():
     answers = [CallRefused("too long"), false, real, *[evaluation(1)] * 17]
     samples = verify([case], asker("verifier", *answers), 20, Judges(None, meta, PACK, metas=1))
     assert rewards(samples) == [0.0, *[0.5] * 18]
-    good, bad = (f"## Solution\n{text}\n\n## Self Evaluation\n\n{evaluation(1)}" for text in (SOLUTION, "a 7 + 3 = 1"))
-    judges = Judges(asker("verifier", evaluation(1), evaluation(0)), asker("meta_verifier"), PACK, critiques=1)
+    good, bad = (
+        f"## Solution\n{text}\n\n## Self Evaluation\n\n{evaluation(1)}"
+        for text in (SOLUTION, "a 7 + 3 = 1")
+    )
+    judges = Judges(
+        asker("verifier", evaluation(1), evaluation(0)), asker("meta_verifier"), PACK, critiques=1
+    )
     answers = [CallRefused("too long"), good, bad, *["?"] * 17]
-    assert rewards(prove([QUESTION], asker("generator", *answers), 20, judges, alpha=1.0, beta=0.0))[:2] == [1.0, 0.0]
+    assert rewards(
+        prove([QUESTION], asker("generator", *answers), 20, judges, alpha=1.0, beta=0.0)
+    )[:2] == [1.0, 0.0]
 
 
 def test_the_best_by_self_score_counts_once_a_problem_however_many_say_the_same(
@@ -191,34 +229,64 @@ def test_the_best_by_self_score_counts_once_a_problem_however_many_say_the_same(
     monkeypatch.setattr(Work, "engine", Scripted(*said))
     spec, store, domain = CurriculumSpec(name="c"), LocalStore(tmp_path), load_domain("nano")
     work = Work(
-        spec, store, Engines(store, tmp_path), domain, None, None, PACK, tmp_path, threading.Event(), print, "s"
+        spec,
+        store,
+        Engines(store, tmp_path),
+        domain,
+        None,
+        None,
+        PACK,
+        tmp_path,
+        threading.Event(),
+        print,
+        "s",
     )
     other = "Modulo 10, start at 7. a + 3. b * 4. c + 1. Show that the result is 1."
     best = measuring.refinement_figures(work, "v", [QUESTION, other])["best_of_2_round_1"]
-    assert (best.value, best.cases) == (0.25, 2)  # half of the first, where two say 1; nothing of the second
+    assert (best.value, best.cases) == (
+        0.25,
+        2,
+    )  # half of the first, where two say 1; nothing of the second
 
 
 def test_an_engine_that_is_away_is_asked_again_until_it_stays_away(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("proofloop_trainer.curriculum.asking.PAUSES_S", (0.0, 0.0))
     away = EngineError("no route", retryable=True)
     assert [each.text for each in asker("verifier", away, away, "a").ask(["p"])[0]] == ["a"]
-    with pytest.raises(ProofloopError, match="the engine cannot answer: no route; run the command again to continue"):
+    with pytest.raises(
+        ProofloopError,
+        match="the engine cannot answer: no route; run the command again to continue",
+    ):
         asker("verifier", away, away, away).ask(["p"])
     with pytest.raises(ProofloopError, match="no such model"):
         asker("verifier", EngineError("no such model", retryable=False), "a").ask(["p"])
 
 
 def test_what_came_before_the_engine_went_away_is_not_asked_for_again(tmp_path: Path):
-    """Also what came out of turn; what it refused is asked again, a text that JSON cannot hold is kept."""
+    """Also what came out of turn; what it refused is asked again, a text that JSON cannot hold is
+    kept.
+    """
     gone, said = EngineError("no such model", retryable=False), list[str]()
     store = LocalStore(tmp_path)
-    first = asker("verifier", "a", CallRefused("too long"), gone, "d\ud800", kept=Kept(store, "answers/", said.append))
+    first = asker(
+        "verifier",
+        "a",
+        CallRefused("too long"),
+        gone,
+        "d\ud800",
+        kept=Kept(store, "answers/", said.append),
+    )
     with pytest.raises(ProofloopError, match="no such model"):
         first.ask(["p", "q"], 2)
     kept = Kept(store, "answers/", said.append)
     again = asker("verifier", "b", "c", kept=kept)
-    assert [[answer.text for answer in group] for group in again.ask(["p", "q"], 2)] == [["a", "b"], ["c", "d?"]]
-    assert [request.id for request in again.engine.requests] == [each.id for each in first.engine.requests[1:3]]
+    assert [[answer.text for answer in group] for group in again.ask(["p", "q"], 2)] == [
+        ["a", "b"],
+        ["c", "d?"],
+    ]
+    assert [request.id for request in again.engine.requests] == [
+        each.id for each in first.engine.requests[1:3]
+    ]
     assert said == ["verifier answers: 2/4 are stored already"]
     kept.clear()
     assert list(store.list("answers/")) == []
@@ -232,8 +300,12 @@ def test_long_sampling_reports_progress_and_stores_answers_and_short_sampling_do
     assert (list(store.list("answers/")), said) == ([], [])
     monkeypatch.setattr(keeping, "EVERY_S", 0.0)
     asker("meta_verifier", LATE, "b", kept=Kept(store, "answers/", said.append)).ask(["p"], 2)
-    assert [line.partition(",")[0] for line in said] == [f"meta-verifier answers: {count}/2" for count in (1, 2, 2)]
-    objects = [get_record(store, key, KeptAnswers).answers.values() for key in store.list("answers/")]
+    assert [line.partition(",")[0] for line in said] == [
+        f"meta-verifier answers: {count}/2" for count in (1, 2, 2)
+    ]
+    objects = [
+        get_record(store, key, KeptAnswers).answers.values() for key in store.list("answers/")
+    ]
     assert sorted([answer.text for answer in each] for each in objects) == [["b"], [LATE]]
 
 
@@ -244,7 +316,11 @@ def test_a_stop_waits_for_no_further_answer_and_keeps_what_came(tmp_path: Path):
     with pytest.raises(Interrupted):
         stopped.ask(["p"], 3)
     again = Kept(LocalStore(tmp_path), "answers/", lambda text: None)
-    assert [answer.text for answer in asker("verifier", kept=again).ask(["p"], 3)[0]] == ["a", "b", "c"]
+    assert [answer.text for answer in asker("verifier", kept=again).ask(["p"], 3)[0]] == [
+        "a",
+        "b",
+        "c",
+    ]
 
 
 def test_another_version_and_another_temperature_have_answers_of_their_own(
@@ -276,13 +352,19 @@ def test_each_pass_over_the_same_questions_draws_other_proofs():
 @pytest.mark.parametrize(
     ("there", "most", "taken"),
     [
-        ({0: 3, 1: 50, 2: 50}, 43, {0: 3, 1: 20, 2: 20}),  # what a rare kind lacks, the others share
+        (
+            {0: 3, 1: 50, 2: 50},
+            43,
+            {0: 3, 1: 20, 2: 20},
+        ),  # what a rare kind lacks, the others share
         ({0: 5, 1: 95}, 100, {0: 5, 1: 5}),  # a judge that sees mostly one kind learns to say it
         ({0: 5, 1: 10, 2: 95}, 100, {0: 5, 1: 10, 2: 15}),
         ({1: 9}, 5, {1: 5}),
     ],
 )
-def test_balanced_takes_evenly_and_no_kind_is_over_half(there: dict[int, int], most: int, taken: dict[int, int]):
+def test_balanced_takes_evenly_and_no_kind_is_over_half(
+    there: dict[int, int], most: int, taken: dict[int, int]
+):
     cases = [kind for kind, count in there.items() for _ in range(count)]
     assert Counter(balanced(cases, lambda case: case, most, random.Random(0))) == taken
 
@@ -291,14 +373,17 @@ def test_the_gate_lets_noise_pass_and_stops_a_loss():
     each = [str(number) for number in range(40)]
     assert paired("f", each[:4], [0.5, 0.5, 0.5, 0.5], [0.4, 0.6, 0.5, 0.4], z=1.96).promoted
     assert not paired("f", each, [0.9] * 40, [0.6, 0.7] * 20, z=1.96).promoted
-    assert not paired("f", each[:1], [1.0], [0.0], z=1.96).promoted  # one case has no noise to hide in
+    assert not paired(
+        "f", each[:1], [1.0], [0.0], z=1.96
+    ).promoted  # one case has no noise to hide in
     report = paired("f", each[:2], [0.0, 1.0], [1.0, 1.0], z=2.0)
     # differences 1 and 0: mean 0.5, deviation sqrt(0.5), standard error 0.5
     assert (report.difference, round(report.noise, 9)) == (0.5, 1.0)
 
 
 def test_cases_of_one_question_are_one_case_to_the_gate():
-    # of two questions one got worse in all its four cases: as sets of four that says no more than two cases do
+    # of two questions one got worse in all its four cases: as sets of four that says no more than
+    # two cases do
     before, after = [1.0] * 8, [0.0] * 4 + [1.0] * 4
     alike = paired("f", ["p"] * 4 + ["q"] * 4, before, after, z=1.96)
     assert (alike.difference, round(alike.noise, 9)) == (-0.5, 0.98)
@@ -310,10 +395,22 @@ def test_a_gate_without_a_case_says_what_is_held_out_and_what_to_do(tmp_path: Pa
     spec, store = CurriculumSpec(name="c"), LocalStore(tmp_path)
     engines = Engines(store, tmp_path)
     work = Work(
-        spec, store, engines, load_domain("nano"), None, None, PACK, tmp_path, threading.Event(), lambda text: None, "s"
+        spec,
+        store,
+        engines,
+        load_domain("nano"),
+        None,
+        None,
+        PACK,
+        tmp_path,
+        threading.Event(),
+        lambda text: None,
+        "s",
     )
     served: dict[Any, str] = dict.fromkeys(("generator", "verifier", "meta_verifier"), "v")
-    with pytest.raises(ProofloopError, match=r"meta_verifier: 0 graded proofs and 0 analyses.*\nhint: "):
+    with pytest.raises(
+        ProofloopError, match=r"meta_verifier: 0 graded proofs and 0 analyses.*\nhint: "
+    ):
         compare(work, "meta_verifier", "v", "w", CaseFile(), served)
     engines.close()
 
@@ -332,12 +429,18 @@ def test_a_gate_without_a_case_says_what_is_held_out_and_what_to_do(tmp_path: Pa
 def test_an_iteration_goes_on_from_the_consolidated_model_whichever_role_it_serves(
     iteration: int, verifier: str, generator: str, start: str
 ):
-    served: dict[Any, str] = {"verifier": verifier, "generator": generator, "meta_verifier": verifier}
+    served: dict[Any, str] = {
+        "verifier": verifier,
+        "generator": generator,
+        "meta_verifier": verifier,
+    }
     stage = Stage(name=f"{iteration}-generator", kind="generator", iteration=iteration)
     assert stages.start_of("c", stage, served) == served.get(start, start)
 
 
-def sample(said: float | None = 1.0, tokens: int = 10, role: str = "verifier", number: int = 0) -> TrainingSample:
+def sample(
+    said: float | None = 1.0, tokens: int = 10, role: str = "verifier", number: int = 0
+) -> TrainingSample:
     return TrainingSample(
         key=str(number),
         group=f"{role}-0000",
@@ -356,9 +459,15 @@ HONEST = look([sample(0.0), sample(1.0), sample(0.5)])
     [
         ([sample(1.0)] * 8, "always-1 verifier: 100%"),
         ([sample(0.0)] * 8, "always-0 verifier: 100%"),
-        ([sample(1.0)] * 8 + [sample(said, role="meta_verifier") for said in (0.0, 0.5, 1.0)], "always-1 verifier"),
+        (
+            [sample(1.0)] * 8 + [sample(said, role="meta_verifier") for said in (0.0, 0.5, 1.0)],
+            "always-1 verifier",
+        ),
         ([sample(None), sample(None), sample(0.0), sample(1.0)], "format drift: 50%"),
-        ([sample(0.0, tokens=40), sample(1.0, tokens=40)], "length drift: 40 tokens per answer, 10 at the beginning"),
+        (
+            [sample(0.0, tokens=40), sample(1.0, tokens=40)],
+            "length drift: 40 tokens per answer, 10 at the beginning",
+        ),
         ([sample(0.0, tokens=2), sample(1.0, tokens=2)], "length drift: 2 tokens"),
     ],
 )
@@ -376,7 +485,8 @@ def test_the_watch_lets_an_honest_stage_and_a_generator_that_is_right_go_on():
 def test_the_watch_sees_each_of_two_judges_that_say_the_same_whichever_says_it_more():
     nods = [sample(1.0 if number else 0.0, role="meta_verifier") for number in range(24)]  # 0.96
     sights = [
-        look([sample(1.0 if number else 0.0) for number in range(count)] + nods) for count in (40, 20, 40, 20, 40)
+        look([sample(1.0 if number else 0.0) for number in range(count)] + nods)
+        for count in (40, 20, 40, 20, 40)
     ]
     with pytest.raises(ProofloopError, match="always-1 verifier"):
         check("1-enhanced", sights, Watch())
@@ -404,7 +514,18 @@ def test_an_ablation_begins_where_the_stage_began_that_it_is_compared_with():
 def test_harder_problems_come_from_the_second_iteration_on_in_turn_with_the_others(tmp_path: Path):
     spec, store = CurriculumSpec(name="c", harder="nano-long"), LocalStore(tmp_path)
     domains = load_domain("nano"), load_domain("nano-long")
-    work = Work(spec, store, Engines(store, tmp_path), *domains, None, PACK, tmp_path, threading.Event(), print, "s")
+    work = Work(
+        spec,
+        store,
+        Engines(store, tmp_path),
+        *domains,
+        None,
+        PACK,
+        tmp_path,
+        threading.Event(),
+        print,
+        "s",
+    )
     steps = [question.count(". ") - 1 for question in work.questions(100, domains=work.domains(1))]
     assert set(steps) == {2, 3, 4, 5, 6}
     steps = [question.count(". ") - 1 for question in work.questions(100, domains=work.domains(2))]
@@ -433,8 +554,14 @@ def test_a_wrong_key_is_named_with_what_is_known(tmp_path: Path):
             'domain = "geometry"\n',
             r"^domain = 'geometry' in .*c.toml: unknown domain\nhint: use one of: nano, nano-long$",
         ),
-        ('ablations = ["no-self", "no-mta"]\n', r"^ablations\[1\] = 'no-mta' in .*c.toml: Input should be 'no-meta'"),
-        ('[data]\ntemperatures = ["1"]\n', r"^\[data\] temperatures\[0\] = '1' in .*c.toml: Input should be a valid"),
+        (
+            'ablations = ["no-self", "no-mta"]\n',
+            r"^ablations\[1\] = 'no-mta' in .*c.toml: Input should be 'no-meta'",
+        ),
+        (
+            '[data]\ntemperatures = ["1"]\n',
+            r"^\[data\] temperatures\[0\] = '1' in .*c.toml: Input should be a valid",
+        ),
     ],
 )
 def test_a_wrong_value_is_named_with_its_key_and_its_file(tmp_path: Path, text: str, said: str):
@@ -446,15 +573,24 @@ def test_a_wrong_value_is_named_with_its_key_and_its_file(tmp_path: Path, text: 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"minibatch_seqs": 3}, r"^unknown key minibatch_seqs in \[verifier.settings\] of curriculum 'c'\nhint: known"),
-        ({"kl_coefficient": -1}, r"^kl_coefficient = -1 in \[verifier.settings\] of curriculum 'c': Input should be"),
+        (
+            {"minibatch_seqs": 3},
+            r"^unknown key minibatch_seqs in \[verifier.settings\] of curriculum 'c'\nhint: known",
+        ),
+        (
+            {"kl_coefficient": -1},
+            r"^kl_coefficient = -1 in \[verifier.settings\] of curriculum 'c': Input should be",
+        ),
     ],
 )
 def test_a_wrong_setting_of_a_stage_is_named_with_its_section_and_its_curriculum(
     settings: dict[str, object], said: str
 ):
     with pytest.raises(ConfigError, match=said):
-        stages.settings_of(CurriculumSpec.model_validate({"name": "c", "verifier": {"settings": settings}}), "verifier")
+        stages.settings_of(
+            CurriculumSpec.model_validate({"name": "c", "verifier": {"settings": settings}}),
+            "verifier",
+        )
 
 
 def test_a_stage_that_is_given_something_else_keeps_its_steps(tmp_path: Path):
@@ -468,7 +604,9 @@ def test_an_enhanced_stage_has_groups_of_both_data_sets(tmp_path: Path):
         load_curriculum(tmp_path / "c.toml")
 
 
-def test_the_time_left_is_guessed_from_stages_of_the_kind_and_the_steps_that_are_left(tmp_path: Path):
+def test_the_time_left_is_guessed_from_stages_of_the_kind_and_the_steps_that_are_left(
+    tmp_path: Path,
+):
     spec, store = CurriculumSpec(name="c", measured=0, ablations=("no-meta",)), LocalStore(tmp_path)
     for stage in spec.stages:
         if stage.iteration < 2:
@@ -476,8 +614,18 @@ def test_the_time_left_is_guessed_from_stages_of_the_kind_and_the_steps_that_are
             finish(store, spec, StageManifest(stage=stage.name, seconds=seconds))
     assert standing(store, spec).seconds_left == 500 + 3 * 10
     for step in range(spec.enhanced.steps // 2):
-        figures = {"run_id": "c", "role": "verifier", "step": step, "version": "v", "sampled_by": ()}
-        put_record(store, keys.step("c", "2-enhanced", step), TrainingStep(**figures, figures={}, reward_parts={}))
+        figures = {
+            "run_id": "c",
+            "role": "verifier",
+            "step": step,
+            "version": "v",
+            "sampled_by": (),
+        }
+        put_record(
+            store,
+            keys.step("c", "2-enhanced", step),
+            TrainingStep(**figures, figures={}, reward_parts={}),
+        )
     assert standing(store, spec).seconds_left == 250 + 3 * 10
 
 
@@ -507,20 +655,31 @@ def test_a_curriculum_costs_its_engines_hours_and_counts_the_tokens_it_trained_o
 
 def test_judges_that_learn_together_are_sampled_at_one_temperature(tmp_path: Path):
     (tmp_path / "c.toml").write_text("[sampling.verifier]\ntemperature = 0.8\n")
-    with pytest.raises(ConfigError, match=r"temperatures 0.8 and 1: \[enhanced\] trains on answers of both"):
+    with pytest.raises(
+        ConfigError, match=r"temperatures 0.8 and 1: \[enhanced\] trains on answers of both"
+    ):
         load_curriculum(tmp_path / "c.toml")
 
 
 @pytest.mark.parametrize("kind", ["openai", "triton"])
-def test_a_curriculum_is_not_begun_with_a_server_that_goes_on_with_its_first_model(tmp_path: Path, kind: str):
-    (tmp_path / "c.toml").write_text(f'[engine]\nkind = "{kind}"\nsettings = {{ model = "served" }}\n')
-    with pytest.raises(ConfigError, match=r'^\[engine.settings\] model = "served" and a curriculum in .* do not go'):
+def test_a_curriculum_is_not_begun_with_a_server_that_goes_on_with_its_first_model(
+    tmp_path: Path, kind: str
+):
+    (tmp_path / "c.toml").write_text(
+        f'[engine]\nkind = "{kind}"\nsettings = {{ model = "served" }}\n'
+    )
+    with pytest.raises(
+        ConfigError, match=r'^\[engine.settings\] model = "served" and a curriculum in .* do not go'
+    ):
         load_curriculum(tmp_path / "c.toml")
 
 
 def test_a_consolidation_that_could_keep_no_proof_is_refused(tmp_path: Path):
     (tmp_path / "c.toml").write_text("[generator]\nbeta = 0.0\n")
-    said = r"keep = 0.99 in .* is above a proof.s largest reward, \[generator\] alpha \+ beta = 0.76\nhint: "
+    said = (
+        r"keep = 0.99 in .* is above a proof.s largest reward, \[generator\] alpha \+ beta ="
+        r" 0.76\nhint: "
+    )
     with pytest.raises(ConfigError, match=said):
         load_curriculum(tmp_path / "c.toml")
     (tmp_path / "c.toml").write_text("[generator]\nbeta = 0.0\n[consolidate]\nkeep = 0.75\n")
@@ -535,10 +694,19 @@ FILES = 'start = "mine"\n[files]\nproblems = "p.jsonl"\nproofs = "v.jsonl"\nanal
     [
         ('domain = "nano"\n' + FILES, r"domain and \[files\] in .*: problems come from only one"),
         ('harder = "nano-long"\n' + FILES, r"\[files\] and harder do not go together"),
-        (FILES + "[cold_start]\nsteps = 5\n", r"\[cold_start\] in .*: there are no demonstrations for"),
-        (FILES.replace("analyses", "#"), r"\[files\] analyses is missing: give it, or meta_verifier.steps = 0"),
+        (
+            FILES + "[cold_start]\nsteps = 5\n",
+            r"\[cold_start\] in .*: there are no demonstrations for",
+        ),
+        (
+            FILES.replace("analyses", "#"),
+            r"\[files\] analyses is missing: give it, or meta_verifier.steps = 0",
+        ),
         (FILES.replace("proofs", "#"), r"\[files\] proofs is missing"),
-        (FILES.replace("start", "#"), r"start is missing in .*: a curriculum with \[files\] has no default model"),
+        (
+            FILES.replace("start", "#"),
+            r"start is missing in .*: a curriculum with \[files\] has no default model",
+        ),
     ],
 )
 def test_files_that_do_not_go_with_the_rest_are_refused(tmp_path: Path, text: str, said: str):
@@ -563,7 +731,9 @@ def test_files_begin_without_a_cold_start_and_are_frozen_like_a_domain(tmp_path:
 
 
 @pytest.mark.parametrize("name", ["p", "v", "a"])
-def test_a_file_that_changed_since_the_curriculum_began_is_refused_until_it_is_put_back(tmp_path: Path, name: str):
+def test_a_file_that_changed_since_the_curriculum_began_is_refused_until_it_is_put_back(
+    tmp_path: Path, name: str
+):
     (tmp_path / "c.toml").write_text(FILES)
     write_rows(tmp_path)
     spec, store = load_curriculum(tmp_path / "c.toml"), LocalStore(tmp_path)
@@ -571,7 +741,8 @@ def test_a_file_that_changed_since_the_curriculum_began_is_refused_until_it_is_p
     with (tmp_path / f"{name}.jsonl").open("a") as file:
         file.write('{"question": "more"}\n')
     said = (
-        rf"^{name}.jsonl has changed since curriculum 'c' was started: its SHA-256 is \w+, and was \w+\nhint: restore"
+        rf"^{name}.jsonl has changed since curriculum 'c' was started: its SHA-256 is \w+, and was"
+        r" \w+\nhint: restore"
     )
     with pytest.raises(ConfigError, match=said):
         freeze(store, spec)
@@ -590,7 +761,10 @@ ROW = {"problem": QUESTION, "proof": SOLUTION, "score": 0.5}
             {**ROW, "score": 0.7},
             r"^row 2 of .*: score = 0.7: Input should be 0.0, 0.5 or 1.0\nhint: each row has",
         ),
-        ({**ROW, "proof": ""}, r"^row 2 of .*: proof = '': String should have at least 1 character"),
+        (
+            {**ROW, "proof": ""},
+            r"^row 2 of .*: proof = '': String should have at least 1 character",
+        ),
         ({"proof": "x", "score": 1}, r"^row 2 of .*: question: Field required"),
         (3, r"^row 2 of .*: it: Input should be a valid dictionary"),
     ],
@@ -626,7 +800,13 @@ def test_another_curriculum_of_the_same_name_is_refused(tmp_path: Path):
 
 def test_a_version_serves_from_the_manifest_on_that_says_so(tmp_path: Path):
     store, spec = LocalStore(tmp_path), CurriculumSpec(name="c", measured=0)
-    finish(store, spec, StageManifest(stage="0-cold_start", version="m0", serves=dict.fromkeys(("verifier",), "m0")))
+    finish(
+        store,
+        spec,
+        StageManifest(
+            stage="0-cold_start", version="m0", serves=dict.fromkeys(("verifier",), "m0")
+        ),
+    )
     finish(store, spec, StageManifest(stage="1-verifier", version="m1", serves={}, seconds=30.0))
     assert serving(spec, manifests(store, spec)) == {
         "generator": "nano-base",
@@ -634,5 +814,10 @@ def test_a_version_serves_from_the_manifest_on_that_says_so(tmp_path: Path):
         "meta_verifier": "nano-base",
     }
     now = standing(store, spec)
-    assert (now.done, now.running, now.next, now.seconds) == (2, "1-meta_verifier", "1-enhanced", 30.0)
+    assert (now.done, now.running, now.next, now.seconds) == (
+        2,
+        "1-meta_verifier",
+        "1-enhanced",
+        30.0,
+    )
     assert store.exists(keys.stage("c", "1-verifier"))

@@ -1,4 +1,6 @@
-"""The page of a curriculum: its stages, its learning curves and what was measured, however far it is."""
+"""The page of a curriculum: its stages, its learning curves and what was measured, however far it
+is.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,14 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from proofloop import keys
 from proofloop.cli.app import app
-from proofloop.curriculum import CurriculumSpec, EnhancedStage, Files, VerifierStage
+from proofloop.config.curriculum_file import CurriculumSpec, EnhancedStage, Files, VerifierStage
+from proofloop.config.run_file import Prices
+from proofloop.curriculum.status import GateReport, StageManifest, finish, freeze, put_figures
 from proofloop.errors import ConfigError
-from proofloop.measure import Figure
-from proofloop.records import ModelRole, TrainingStep
-from proofloop.runspec import Prices
-from proofloop.standing import GateReport, StageManifest, finish, freeze, put_figures
+from proofloop.runs.figures import Figure
+from proofloop.schema import keys
+from proofloop.schema.records import ModelRole, TrainingStep
 from proofloop.store import LocalStore, put_record
 from tests.builders import visible
 
@@ -37,9 +39,17 @@ def begin(store: LocalStore, **fields: object) -> CurriculumSpec:
     return spec
 
 
-def put_steps(store: LocalStore, stage: str, role: ModelRole = "verifier", number: int = STEPS) -> None:
+def put_steps(
+    store: LocalStore, stage: str, role: ModelRole = "verifier", number: int = STEPS
+) -> None:
     for step in range(1, number + 1):
-        figures = {"mean_reward": step / 20, "kl": step / 1000, "entropy": 0.5, "completion_length": 9.0, "samples": 8}
+        figures = {
+            "mean_reward": step / 20,
+            "kl": step / 1000,
+            "entropy": 0.5,
+            "completion_length": 9.0,
+            "samples": 8,
+        }
         record = TrainingStep(
             run_id="course",
             role=role,
@@ -52,11 +62,24 @@ def put_steps(store: LocalStore, stage: str, role: ModelRole = "verifier", numbe
         put_record(store, keys.step("course", stage, step), record)
 
 
-def end(store: LocalStore, spec: CurriculumSpec, stage: str, *, promoted: bool = True, figure: str = "Pass@1") -> None:
-    gate = GateReport(figure=figure, before=0.75, after=0.9, difference=-0.15, noise=0.0375, promoted=promoted)
+def end(
+    store: LocalStore,
+    spec: CurriculumSpec,
+    stage: str,
+    *,
+    promoted: bool = True,
+    figure: str = "Pass@1",
+) -> None:
+    gate = GateReport(
+        figure=figure, before=0.75, after=0.9, difference=-0.15, noise=0.0375, promoted=promoted
+    )
     version = keys.model("course", stage, STEPS)
     serves: dict[ModelRole, str] = {"meta_verifier": version} if promoted else {}
-    finish(store, spec, StageManifest(stage=stage, version=version, serves=serves, gates=(gate,), seconds=75))
+    finish(
+        store,
+        spec,
+        StageManifest(stage=stage, version=version, serves=serves, gates=(gate,), seconds=75),
+    )
 
 
 def figure(value: float) -> Figure:
@@ -64,7 +87,9 @@ def figure(value: float) -> Figure:
 
 
 def report(store: LocalStore, name: str = "course") -> Result:
-    return CliRunner().invoke(app, ["runs", "report", name, "--store", str(store.root), "--out", str(out(store))])
+    return CliRunner().invoke(
+        app, ["runs", "report", name, "--store", str(store.root), "--out", str(out(store))]
+    )
 
 
 def out(store: LocalStore) -> Path:
@@ -126,7 +151,9 @@ def test_gates_say_the_difference_with_its_noise_and_what_was_kept_out(store: Lo
 
 
 def test_refreshes_and_ablations_lie_over_the_stage_that_they_belong_to(store: LocalStore) -> None:
-    begin(store, ablations=("no-meta",), enhanced=EnhancedStage(steps=32, refresh=8, refresh_steps=4))
+    begin(
+        store, ablations=("no-meta",), enhanced=EnhancedStage(steps=32, refresh=8, refresh_steps=4)
+    )
     put_steps(store, "1-enhanced", number=32)
     put_steps(store, "1-enhanced-no-meta", number=32)
     put_steps(store, "1-enhanced-refresh-1", "meta_verifier", 4)
@@ -134,7 +161,8 @@ def test_refreshes_and_ablations_lie_over_the_stage_that_they_belong_to(store: L
     charts = drawings(page_of(store))
     reward = charts["Mean reward by training step, stage after stage"]
     assert words(reward).count("1-enhanced") == 1
-    assert [group.get("class") for group in reward.iter("g") if group.find("title") is not None] == [
+    titled = [group for group in reward.iter("g") if group.find("title") is not None]
+    assert [group.get("class") for group in titled] == [
         "line verifier", "line meta_verifier", "line verifier ablation",
     ]  # fmt: skip
     assert "1-enhanced refresh: 0.05 at step 10, 0.20 at step 24" in (reward.findtext("desc") or "")
@@ -142,23 +170,43 @@ def test_refreshes_and_ablations_lie_over_the_stage_that_they_belong_to(store: L
     assert parts.count("1-enhanced") == 3 and {"refresh", "no-meta"} <= set(parts)
 
 
-def test_measured_figures_have_charts_with_intervals_tables_and_a_sentence(store: LocalStore) -> None:
+def test_measured_figures_have_charts_with_intervals_tables_and_a_sentence(
+    store: LocalStore,
+) -> None:
     spec = begin(store, harder="nano-long", ablations=("no-self",))
     for stage in spec.stages:
         end(store, spec, stage.name)
-    for version, value in (("0-cold_start", 0.5), ("1-generator", 0.9), ("1-generator-no-self", 0.97)):
-        put_figures(store, "course", f"{version}/generator", {"pass_at_1": figure(value), "new_one": figure(0.25)})
-        put_figures(store, "course", f"{version}/generator-hard", {"pass_at_1": figure(value - 0.125)})
-    rounds = {f"{kind}_round_{number}": figure(0.5) for number in (1, 2) for kind in ("pass_at_1", "best_of_32")}
+    for version, value in (
+        ("0-cold_start", 0.5),
+        ("1-generator", 0.9),
+        ("1-generator-no-self", 0.97),
+    ):
+        put_figures(
+            store,
+            "course",
+            f"{version}/generator",
+            {"pass_at_1": figure(value), "new_one": figure(0.25)},
+        )
+        put_figures(
+            store, "course", f"{version}/generator-hard", {"pass_at_1": figure(value - 0.125)}
+        )
+    rounds = {
+        f"{kind}_round_{number}": figure(0.5)
+        for number in (1, 2)
+        for kind in ("pass_at_1", "best_of_32")
+    }
     put_figures(store, "course", "0-cold_start/refinement", rounds)
     page = page_of(store)
     seen, charts = visible(page), drawings(page)
     assert "Pass@1 rose from 50 % to 90 %." in seen  # ablations are left out
     assert list(charts) == ["Pass@1 by version", "Pass@1 by round", "Best of 32 by round"]
     assert words(charts["Pass@1 by version"])[-9:] == [
-        "0-cold_start", "0.500", "0.375", "1-generator", "0.900", "0.775", "1-generator-no-self", "0.970", "0.845",
+        "0-cold_start", "0.500", "0.375", "1-generator", "0.900", "0.775", "1-generator-no-self",
+        "0.970", "0.845",
     ]  # fmt: skip
-    assert "0-cold_start: 0.50 at round 1, 0.50 at round 2" in (charts["Best of 32 by round"].findtext("desc") or "")
+    assert "0-cold_start: 0.50 at round 1, 0.50 at round 2" in (
+        charts["Best of 32 by round"].findtext("desc") or ""
+    )
     assert "new one" in seen and "1-generator, hard 0.775 0.755 to 0.795 of 512 none" in seen
     assert "0-cold_start, best of 32 0.500 0.480 to 0.520 of 512 0.500" in seen
     summary = json.loads((out(store) / "summary.json").read_text())
@@ -168,7 +216,11 @@ def test_measured_figures_have_charts_with_intervals_tables_and_a_sentence(store
 def test_a_curriculum_on_files_shows_what_its_judges_say(store: LocalStore, tmp_path: Path) -> None:
     for name in ("problems", "proofs", "analyses"):
         (tmp_path / f"{name}.jsonl").write_text("")
-    files = Files(problems=Path("problems.jsonl"), proofs=Path("proofs.jsonl"), analyses=Path("analyses.jsonl"))
+    files = Files(
+        problems=Path("problems.jsonl"),
+        proofs=Path("proofs.jsonl"),
+        analyses=Path("analyses.jsonl"),
+    )
     spec = begin(store, files=files, base=tmp_path)
     put_figures(store, "course", "0-cold_start/generator", {"judged_score": figure(0.5)})
     put_figures(store, "course", "1-generator/generator", {"judged_score": figure(0.75)})
@@ -186,7 +238,13 @@ def test_names_and_texts_become_no_markup(store: LocalStore) -> None:
     end(store, spec, "1-verifier", figure=attack)
     put_figures(store, "course", "0-cold_start/verifier", {attack.replace("/", ""): figure(0.5)})
     record = TrainingStep(
-        run_id="course", role="verifier", step=1, version="v", sampled_by=(), figures={}, reward_parts={attack: 1.0}
+        run_id="course",
+        role="verifier",
+        step=1,
+        version="v",
+        sampled_by=(),
+        figures={},
+        reward_parts={attack: 1.0},
     )
     put_record(store, keys.step("course", "1-verifier", 1), record)
     page = page_of(store)
@@ -198,7 +256,11 @@ def test_the_page_names_the_runs_that_hold_the_labelled_proofs(store: LocalStore
     for name in ("course-1-label-nano", "course-2-label-nano", "other-1-label-nano"):
         store.put_if_absent(keys.run_spec(name), b"{}")
     seen = visible(page_of(store))
-    assert "course-1-label-nano" in seen and "other-1-label" not in seen and "course-2-label" not in seen
+    assert (
+        "course-1-label-nano" in seen
+        and "other-1-label" not in seen
+        and "course-2-label" not in seen
+    )
 
 
 def test_a_name_that_is_neither_run_nor_curriculum_is_refused(store: LocalStore) -> None:

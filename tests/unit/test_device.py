@@ -1,4 +1,6 @@
-"""What `proofloop doctor` says of torch's devices, and how the processes that train on them begin and end."""
+"""What `proofloop doctor` says of torch's devices, and how the processes that train on them begin
+and end.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,15 @@ IN_32_BITS = "in 32 bits unless started by `accelerate launch`"
     [
         ([], "no GPU: training uses the CPU"),
         ([("H100", 79 * GIB)], f"H100 (79 GiB): training uses the GPU, {IN_32_BITS}"),
-        ([("H100", 79 * GIB)] * 2, f"H100 (79 GiB), H100 (79 GiB): training uses the first GPU, {IN_32_BITS}"),
+        (
+            [("H100", 79 * GIB)] * 2,
+            f"H100 (79 GiB), H100 (79 GiB): training uses the first GPU, {IN_32_BITS}",
+        ),
     ],
 )
-def test_every_gpu_is_named_with_its_memory_and_what_training_uses(gpus: list[tuple[str, int]], said: str):
+def test_every_gpu_is_named_with_its_memory_and_what_training_uses(
+    gpus: list[tuple[str, int]], said: str
+):
     assert in_words("2.9", gpus) == f"2.9 sees {said}"
 
 
@@ -39,15 +46,25 @@ def test_more_processes_than_gpus_are_refused_with_the_ways_out(monkeypatch: pyt
     assert "start 1 here" in refused.value.hint and "CUDA_VISIBLE_DEVICES=" in refused.value.hint
 
 
-def test_a_process_that_alone_cannot_open_a_model_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    said = {"model": str(tmp_path / "not-here"), "reference": str(tmp_path / "not-here"), "settings": {}}
-    orders: Iterator[Order] = iter([Order(call="open", learner=1, arguments=said), Order(call="end")])
+def test_a_process_that_alone_cannot_open_a_model_ends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    said = {
+        "model": str(tmp_path / "not-here"),
+        "reference": str(tmp_path / "not-here"),
+        "settings": {},
+    }
+    orders: Iterator[Order] = iter(
+        [Order(call="open", learner=1, arguments=said), Order(call="end")]
+    )
     monkeypatch.setattr(ranks, "hear", lambda: next(orders))
     with pytest.raises(ConfigError, match=r"no model in .*not-here"):
         follow()
 
 
-def test_nothing_is_told_to_processes_that_wait_in_a_step_which_the_first_broke_off(monkeypatch: pytest.MonkeyPatch):
+def test_nothing_is_told_to_processes_that_wait_in_a_step_which_the_first_broke_off(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setattr(ranks, "_orders", object())
     monkeypatch.setattr(ranks, "_is_parted", False)
     monkeypatch.setattr(ranks, "rank", lambda: 0)

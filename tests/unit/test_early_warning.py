@@ -9,15 +9,19 @@ from typing import Any
 import pytest
 import structlog
 
-from proofloop.early_warning import EarlyWarnings, NewWarnings
-from proofloop.records import Verdict
+from proofloop.schema.records import Verdict
 from proofloop.store import LocalStore
+from proofloop.worker.early_warning import EarlyWarnings, NewWarnings
 from tests.builders import RUN, runspec, valid
 
 CUT = Verdict(outcome="truncated", reason="cut off at max_tokens")
 NO_SCORE = Verdict(outcome="malformed", reason="the score '0.7' is none", cause="the score is none")
 EMPTY = Verdict(outcome="malformed", reason="the answer is empty")
-FAILED = Verdict(outcome="engine_failed", reason="status 500: boom 17", cause="the server answered with status 500")
+FAILED = Verdict(
+    outcome="engine_failed",
+    reason="status 500: boom 17",
+    cause="the server answered with status 500",
+)
 
 
 def warned(folder: Path, *verdicts: Verdict, **sections: Any) -> list[str]:
@@ -31,15 +35,22 @@ def warned(folder: Path, *verdicts: Verdict, **sections: Any) -> list[str]:
 
 
 def test_ten_answers_of_which_most_are_unreadable_are_warned_of_once(tmp_path: Path) -> None:
-    [line] = warned(tmp_path, valid(1.0), *[NO_SCORE] * 4, *[CUT] * 2, *[valid(0.0)] * 3, *[NO_SCORE] * 50)
+    [line] = warned(
+        tmp_path, valid(1.0), *[NO_SCORE] * 4, *[CUT] * 2, *[valid(0.0)] * 3, *[NO_SCORE] * 50
+    )
     assert line.startswith(
-        "warning: 6 of the first 10 answers of the verifier were not read, most often because: the score is none. "
+        "warning: 6 of the first 10 answers of the verifier were not read, most often because: the"
+        " score is none. "
         f"See one: `proofloop proof {RUN} p1-000/critique-1`. Ways out: "
     )
 
 
-@pytest.mark.parametrize("verdicts", [[NO_SCORE] * 9, [*[NO_SCORE] * 5, *[valid(1.0)] * 5, *[NO_SCORE] * 50]])
-def test_fewer_than_ten_or_half_of_them_are_no_reason_to_warn(tmp_path: Path, verdicts: list[Verdict]) -> None:
+@pytest.mark.parametrize(
+    "verdicts", [[NO_SCORE] * 9, [*[NO_SCORE] * 5, *[valid(1.0)] * 5, *[NO_SCORE] * 50]]
+)
+def test_fewer_than_ten_or_half_of_them_are_no_reason_to_warn(
+    tmp_path: Path, verdicts: list[Verdict]
+) -> None:
     assert warned(tmp_path, *verdicts) == []
 
 
@@ -53,7 +64,9 @@ def test_fewer_than_ten_or_half_of_them_are_no_reason_to_warn(tmp_path: Path, ve
         (FAILED, {}, "see to the server"),
     ],
 )
-def test_the_ways_out_fit_the_reason(tmp_path: Path, verdict: Verdict, sections: dict[str, Any], ways: str) -> None:
+def test_the_ways_out_fit_the_reason(
+    tmp_path: Path, verdict: Verdict, sections: dict[str, Any], ways: str
+) -> None:
     [line] = warned(tmp_path, *[verdict] * 10, **sections)
     assert ways in line and "`proofloop doctor FILE`" in line
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import ChatMessage, Engine, Generation, GenerationRequest
 from proofloop.engine.endpoints import AWAY_S, Absences, Endpoint, EndpointsEngine, in_order
-from proofloop.engine.openai_endpoints import open_openai
-from proofloop.engine.pool import Engines
-from proofloop.engine.simulated import SimulatedEngine
-from proofloop.engine.simulated_answers import SimulatedSettings
+from proofloop.engine.openai.endpoints import open_openai
+from proofloop.engine.simulated.answers import SimulatedSettings
+from proofloop.engine.simulated.engine import SimulatedEngine
 from proofloop.errors import AccessRefused, CallRefused, ConfigError, EngineError
-from proofloop.records import Sampling
-from proofloop.runspec import RunSpec
+from proofloop.schema.records import Sampling
 from proofloop.store import LocalStore
+from proofloop.worker.engine_pool import Engines
 from tests.builders import runspec
 from tests.scripted_openai import Script, ScriptedServer, answers, refuses
 from tests.unit.test_brakes import Clock
@@ -29,7 +29,9 @@ def endpoints(**weights: float) -> tuple[Endpoint, ...]:
 
 
 def request(seed: int = 7) -> GenerationRequest:
-    return GenerationRequest("r", "m", (ChatMessage("user", "Prove it."),), Sampling(max_tokens=10), seed)
+    return GenerationRequest(
+        "r", "m", (ChatMessage("user", "Prove it."),), Sampling(max_tokens=10), seed
+    )
 
 
 def test_calls_are_shared_by_weight() -> None:
@@ -62,7 +64,8 @@ def test_an_absent_endpoint_comes_last_for_a_while_and_longer_each_time() -> Non
     assert absences.last([a, b]) == [a, b]
 
 
-# -- with servers ------------------------------------------------------------------------------------------------------
+# -- with servers
+# --------------------------------------------------------------------------------------------------
 
 
 def ask(engine: Engine, seed: int) -> Generation:
@@ -71,7 +74,9 @@ def ask(engine: Engine, seed: int) -> Generation:
 
 def open_both(first: ScriptedServer, second: ScriptedServer, **settings: object) -> Engine:
     common = {"max_attempts": 1, "first_wait_s": 0.01, **settings}
-    return open_openai({**common, "endpoints": [{"base_url": server.base_url} for server in (first, second)]})
+    return open_openai(
+        {**common, "endpoints": [{"base_url": server.base_url} for server in (first, second)]}
+    )
 
 
 def test_the_same_call_goes_to_the_same_endpoint_and_says_which() -> None:
@@ -82,10 +87,14 @@ def test_the_same_call_goes_to_the_same_endpoint_and_says_which() -> None:
             engine.close()
     names = [f"m at {server.base_url.split('/')[2]}" for server in (first, second)]
     assert set(served) == {*names}
-    assert [len(server.received) for server in (first, second)] == [2 * served.count(name) for name in names]
+    assert [len(server.received) for server in (first, second)] == [
+        2 * served.count(name) for name in names
+    ]
 
 
-@pytest.mark.parametrize("failing", [refuses(503, "loading"), refuses(401, "no"), refuses(404, "no such model")])
+@pytest.mark.parametrize(
+    "failing", [refuses(503, "loading"), refuses(401, "no"), refuses(404, "no such model")]
+)
 def test_another_endpoint_answers_while_one_is_away(failing: Script) -> None:
     with ScriptedServer(failing) as absent, ScriptedServer(answers()) as present:
         engine = open_both(absent, present)
@@ -106,7 +115,10 @@ def test_a_refused_call_is_not_asked_elsewhere() -> None:
 
 
 def test_where_all_endpoints_fail_the_error_that_passes_is_raised() -> None:
-    with ScriptedServer(refuses(401, "no")) as first, ScriptedServer(refuses(503, "loading")) as second:
+    with (
+        ScriptedServer(refuses(401, "no")) as first,
+        ScriptedServer(refuses(503, "loading")) as second,
+    ):
         engine = open_both(first, second)
         for seed in range(4):
             with pytest.raises(EngineError, match="loading") as caught:
@@ -135,7 +147,8 @@ def test_a_cancelled_call_is_not_asked_elsewhere() -> None:
     assert len(first.received) == 1
 
 
-# -- settings ----------------------------------------------------------------------------------------------------------
+# -- settings
+# --------------------------------------------------------------------------------------------------
 
 
 def refusal(**settings: object) -> str:
@@ -146,16 +159,24 @@ def refusal(**settings: object) -> str:
 
 def test_endpoints_are_checked_where_they_enter() -> None:
     one = {"base_url": "http://a/v1"}
-    assert "base_url and endpoints do not go together" in refusal(base_url="http://a/v1", endpoints=[one])
+    assert "base_url and endpoints do not go together" in refusal(
+        base_url="http://a/v1", endpoints=[one]
+    )
     assert "endpoints is no list of tables" in refusal(endpoints=["http://a/v1"])
     assert "endpoints is no list of tables" in refusal(endpoints=[])
-    assert "endpoints[1]: weight = 0: should be a number above 0" in refusal(endpoints=[one, {**one, "weight": 0}])
-    assert "endpoints[1] and endpoints[0] are the same" in refusal(endpoints=[one, {**one, "weight": 2}])
+    assert "endpoints[1]: weight = 0: should be a number above 0" in refusal(
+        endpoints=[one, {**one, "weight": 0}]
+    )
+    assert "endpoints[1] and endpoints[0] are the same" in refusal(
+        endpoints=[one, {**one, "weight": 2}]
+    )
     assert 'openai: endpoints[0]: unknown key "wieght"' in refusal(endpoints=[{**one, "wieght": 1}])
     assert 'endpoints[0]: missing key "base_url"' in refusal(endpoints=[{"weight": 1}])
 
 
-def test_an_endpoint_sends_the_key_that_it_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_endpoint_sends_the_key_that_it_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "proofloop_openai_api_key_c").write_text("sk-c\n")
     monkeypatch.setenv("PROOFLOOP_SECRETS", str(tmp_path))
     monkeypatch.setenv("PROOFLOOP_OPENAI_API_KEY", "sk-all")
@@ -163,7 +184,10 @@ def test_an_endpoint_sends_the_key_that_it_names(monkeypatch: pytest.MonkeyPatch
     sent = []
     for named in (
         {},
-        *({"api_key_env": name} for name in ("PROOFLOOP_OPENAI_API_KEY_B", "PROOFLOOP_OPENAI_API_KEY_C", "")),
+        *(
+            {"api_key_env": name}
+            for name in ("PROOFLOOP_OPENAI_API_KEY_B", "PROOFLOOP_OPENAI_API_KEY_C", "")
+        ),
     ):
         with ScriptedServer(answers()) as server:
             engine = open_openai({"base_url": server.base_url, **named})
@@ -173,7 +197,9 @@ def test_an_endpoint_sends_the_key_that_it_names(monkeypatch: pytest.MonkeyPatch
     assert sent == ["Bearer sk-all", "Bearer sk-b", "Bearer sk-c", None]
 
 
-def test_a_file_with_a_key_that_is_no_text_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_file_with_a_key_that_is_no_text_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "proofloop_openai_api_key_b").write_bytes(b"sk-1\xff")
     monkeypatch.setenv("PROOFLOOP_SECRETS", str(tmp_path))
     said = refusal(base_url="http://a/v1", api_key_env="PROOFLOOP_OPENAI_API_KEY_B")
@@ -188,14 +214,17 @@ def test_no_other_variable_is_sent_and_a_key_in_its_place_is_not_repeated() -> N
 
 def test_a_server_that_wants_a_key_names_the_variable_of_the_setting() -> None:
     with ScriptedServer(refuses(401, "no")) as server:
-        engine = open_openai({"base_url": server.base_url, "api_key_env": "PROOFLOOP_OPENAI_API_KEY_B"})
+        engine = open_openai(
+            {"base_url": server.base_url, "api_key_env": "PROOFLOOP_OPENAI_API_KEY_B"}
+        )
         with pytest.raises(AccessRefused) as caught:
             ask(engine, 1)
         engine.close()
     assert caught.value.hint == "set PROOFLOOP_OPENAI_API_KEY_B to a key of this server"
 
 
-# -- an engine a role --------------------------------------------------------------------------------------------------
+# -- an engine a role
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -239,14 +268,21 @@ def test_a_wrong_setting_of_a_role_is_named_with_its_table(engines: Engines) -> 
 
 
 def test_a_check_asks_each_role_at_its_own_server(engines: Engines) -> None:
-    with ScriptedServer(answers()) as common, ScriptedServer(refuses(404, "no such model")) as other:
+    with (
+        ScriptedServer(answers()) as common,
+        ScriptedServer(refuses(404, "no such model")) as other,
+    ):
         spec = by_role(common, {"settings": {"base_url": other.base_url}})
-        with pytest.raises(ConfigError, match=r"engine 'openai' of the verifier cannot answer with .*no such model"):
+        with pytest.raises(
+            ConfigError, match=r"engine 'openai' of the verifier cannot answer with .*no such model"
+        ):
             engines.check(spec)
         engines.check(spec, roles=["generator", "meta_verifier"])
 
 
-def test_a_check_passes_while_one_endpoint_answers_and_fails_where_one_refuses(engines: Engines) -> None:
+def test_a_check_passes_while_one_endpoint_answers_and_fails_where_one_refuses(
+    engines: Engines,
+) -> None:
     def spec(second: ScriptedServer) -> RunSpec:
         both = [{"base_url": server.base_url} for server in (here, second)]
         return by_role(here, {"settings": {"endpoints": both}})

@@ -1,4 +1,6 @@
-"""What a run will take, as a range: arithmetic on its budgets, options and what an earlier run showed."""
+"""What a run will take, as a range: arithmetic on its budgets, options and what an earlier run
+showed.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +9,23 @@ from typing import Any
 
 import pytest
 
-from proofloop.costs import Spent
-from proofloop.estimate import Range, RunEstimate, estimate
-from proofloop.planning import Habits, Observed, Served
-from proofloop.records import MODEL_ROLES
-from proofloop.runspec import RunSpec
+from proofloop.config.run_file import RunSpec
+from proofloop.runs.costs import Spent
+from proofloop.runs.planning.capacity import Habits, Observed, Served
+from proofloop.runs.planning.estimate import Range, RunEstimate, estimate
+from proofloop.schema.records import MODEL_ROLES
 from tests.builders import runspec
 
 SAMPLING = {role: {"max_tokens": 1000} for role in MODEL_ROLES}
 ALL_USED = Habits(attempts=1.0)
-GIVEN = ("--answer-tokens", "--prompt-tokens", "--call-seconds", "--tokens-per-second", "--streams", "--issue-share")
+GIVEN = (
+    "--answer-tokens",
+    "--prompt-tokens",
+    "--call-seconds",
+    "--tokens-per-second",
+    "--streams",
+    "--issue-share",
+)
 
 
 def guessed(spec: RunSpec, **options: dict[str, float]) -> RunEstimate:
@@ -59,19 +68,30 @@ def test_options_take_the_place_of_guesses() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "least_s"),
-    [({"requests_per_minute": 1}, 80 * 60), ({"tokens_per_minute": 1000}, 80 * 60), ({"max_concurrency": 1}, 80 * 50)],
+    [
+        ({"requests_per_minute": 1}, 80 * 60),
+        ({"tokens_per_minute": 1000}, 80 * 60),
+        ({"max_concurrency": 1}, 80 * 50),
+    ],
 )
-def test_brakes_and_calls_at_once_take_their_time(settings: dict[str, float], least_s: float) -> None:
+def test_brakes_and_calls_at_once_take_their_time(
+    settings: dict[str, float], least_s: float
+) -> None:
     engine = {"kind": "openai", "settings": {"base_url": "http://one/v1", **settings}}
     assert guessed(small()).hours.high * 3600 < 1000
     assert guessed(small(engine=engine)).hours.high * 3600 >= least_s
 
 
 def test_money_is_that_of_each_role() -> None:
-    prices = {"per_million_completion_tokens": 1e6, "verifier": {"per_million_completion_tokens": 0}}
+    prices = {
+        "per_million_completion_tokens": 1e6,
+        "verifier": {"per_million_completion_tokens": 0},
+    }
     found = guessed(small(prices=prices))
     assert found.money is not None
-    assert found.money.high == sum(role.answer_tokens.high for role in found.roles if role.role != "verifier")
+    assert found.money.high == sum(
+        role.answer_tokens.high for role in found.roles if role.role != "verifier"
+    )
 
 
 def test_a_measured_run_gives_means_and_how_far_its_problems_differ() -> None:
@@ -85,7 +105,9 @@ def test_a_measured_run_gives_means_and_how_far_its_problems_differ() -> None:
     differ = Observed(habits, calls, has_searched=False, tokens_by_problem=(300.0, 600.0, 900.0))
     wide = estimate(small(), differ, habits, served, given)
     assert wide.tokens.low < exact.tokens.low < wide.tokens.high
-    assert {role.role: role.calls for role in wide.roles}["generator"] == Range(4, 4)  # one a proof, whatever happens
+    assert {role.role: role.calls for role in wide.roles}["generator"] == Range(
+        4, 4
+    )  # one a proof, whatever happens
     one = Observed(habits, calls, has_searched=False, tokens_by_problem=(600.0,))
     guessed_spread = estimate(small(), one, habits, served, given)
     assert 0 < guessed_spread.tokens.low < 0.5 * exact.tokens.low  # one problem says little
@@ -100,15 +122,22 @@ def test_few_measured_problems_say_less_than_many_of_the_same_spread() -> None:
     given: dict[str, dict[str, float]] = {name: {} for name in GIVEN}
 
     def most(tokens: tuple[float, ...]) -> float:
-        seen = Observed(Habits(attempts=1.0, critiqued=0.5), {}, has_searched=False, tokens_by_problem=tokens)
+        seen = Observed(
+            Habits(attempts=1.0, critiqued=0.5), {}, has_searched=False, tokens_by_problem=tokens
+        )
         ends = estimate(small(), seen, seen.habits, served, given).tokens
-        mean = estimate(small(), replace(seen, tokens_by_problem=(1.0, 1.0)), seen.habits, served, given).tokens.high
+        mean = estimate(
+            small(), replace(seen, tokens_by_problem=(1.0, 1.0)), seen.habits, served, given
+        ).tokens.high
         assert ends.low * ends.high == pytest.approx(mean**2)
         return ends.high / mean - 1
 
-    # relative spreads of sqrt(2)/3 and sqrt(20/19)/3; 97.5 % of Student's t with 1 and with 19 degrees of freedom
+    # relative spreads of sqrt(2)/3 and sqrt(20/19)/3; 97.5 % of Student's t with 1 and with 19
+    # degrees of freedom
     assert most((2.0, 4.0)) == pytest.approx(12.706 * 2**0.5 / 3 * (1 / 2 + 1 / 2) ** 0.5)
-    assert most((2.0, 4.0) * 10) == pytest.approx(2.093 * (20 / 19) ** 0.5 / 3 * (1 / 2 + 1 / 20) ** 0.5, rel=1e-3)
+    assert most((2.0, 4.0) * 10) == pytest.approx(
+        2.093 * (20 / 19) ** 0.5 / 3 * (1 / 2 + 1 / 20) ** 0.5, rel=1e-3
+    )
 
 
 OPENAI = {"kind": "openai", "settings": {"base_url": "http://one/v1", "max_concurrency": 1}}
@@ -116,13 +145,20 @@ OPENAI = {"kind": "openai", "settings": {"base_url": "http://one/v1", "max_concu
 
 def hours(spec: RunSpec) -> Range:
     same = dict.fromkeys(MODEL_ROLES, 100.0)
-    return guessed(spec, call_seconds=same, answer_tokens=same, prompt_tokens=same, issue_share={"all": 0.5}).hours
+    return guessed(
+        spec, call_seconds=same, answer_tokens=same, prompt_tokens=same, issue_share={"all": 0.5}
+    ).hours
 
 
 def test_roles_of_one_engine_share_its_calls_at_once() -> None:
     shared = hours(small(engine=OPENAI, labeling={"stop_early": False}))
     other = {"settings": {"base_url": "http://two/v1"}}
-    apart = hours(small(engine={**OPENAI, "verifier": other, "meta_verifier": other}, labeling={"stop_early": False}))
+    apart = hours(
+        small(
+            engine={**OPENAI, "verifier": other, "meta_verifier": other},
+            labeling={"stop_early": False},
+        )
+    )
     calls = {"generator": 4, "verifier": 16, "meta_verifier": 20 * 0.5 * 3}
     assert shared.low * 3600 == pytest.approx(100 * sum(calls.values()))
     assert apart.low * 3600 == pytest.approx(100 * (calls["verifier"] + calls["meta_verifier"]))
@@ -141,10 +177,16 @@ def test_roles_of_one_engine_share_its_calls_at_once() -> None:
             [{"requests_per_minute": 0.1}, {"weight": 4}],
             5,
         ),  # the other one has no limit: a fifth of the calls waits
-        ({"requests_per_minute": 0.1}, [{"base_url": "http://0/v1"}, {"base_url": "http://0/v1", "model": "b"}], 1),
+        (
+            {"requests_per_minute": 0.1},
+            [{"base_url": "http://0/v1"}, {"base_url": "http://0/v1", "model": "b"}],
+            1,
+        ),
     ],
 )
-def test_limits_are_those_of_each_endpoint(common: dict[str, float], own: list[dict[str, Any]], faster: float) -> None:
+def test_limits_are_those_of_each_endpoint(
+    common: dict[str, float], own: list[dict[str, Any]], faster: float
+) -> None:
     tables = [{"base_url": f"http://{place}/v1", **each} for place, each in enumerate(own)]
     several = hours(small(engine={"kind": "openai", "settings": {**common, "endpoints": tables}}))
     limits = common or {name: value for name, value in own[0].items() if name != "weight"}

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from proofloop import failing
-from proofloop.failing import Failing
+from proofloop.worker import failing_calls as failing
+from proofloop.worker.failing_calls import Failing
 
 RUN = "r"
 
@@ -70,7 +70,9 @@ def test_a_call_that_keeps_failing_is_not_forgotten(clock: list[float]) -> None:
     assert rounds == [1, 2, 3]
 
 
-def test_one_trial_of_a_silent_server_serves_all_who_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_trial_of_a_silent_server_serves_all_who_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The trial takes longer than its result counts for, as both last 30 s."""
     monkeypatch.setattr(failing, "TRIED_S", 1.5)
     calls, trials, ready = Failing(), [], threading.Barrier(8)

@@ -1,4 +1,6 @@
-"""What a GRPO step trains on, what it reports, and what it refuses. The loss itself: test_grpo_loss.py."""
+"""What a GRPO step trains on, what it reports, and what it refuses. The loss itself:
+test_grpo_loss.py.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from proofloop.errors import ConfigError, ProofloopError
-from proofloop.records import Sampling
-from proofloop_trainer.grpo import GrpoLearner, GrpoSettings, advantages
-from proofloop_trainer.grpo_batch import answers_to_train, minibatches, passes
-from proofloop_trainer.grpo_settings import grpo_settings
+from proofloop.schema.records import Sampling
+from proofloop_trainer.grpo.batch import answers_to_train, minibatches, passes
+from proofloop_trainer.grpo.settings import grpo_settings
+from proofloop_trainer.grpo.trainer import GrpoLearner, GrpoSettings, advantages
 from tests.unit.grpo_examples import (
     END,
     ONE_UPDATE,
@@ -51,7 +53,12 @@ def same(some: list[Tensor], others: list[Tensor]) -> bool:
 
 
 def test_advantage_is_the_distance_to_the_group_mean_and_is_not_divided_by_the_deviation():
-    samples = [sample(1.0, group="a"), sample(0.25, group="b"), sample(0.0, group="a"), sample(0.75, group="b")]
+    samples = [
+        sample(1.0, group="a"),
+        sample(0.25, group="b"),
+        sample(0.0, group="a"),
+        sample(0.75, group="b"),
+    ]
     assert advantages(samples) == [0.5, -0.25, -0.5, 0.25]
 
 
@@ -66,14 +73,18 @@ def test_masked_truncated_answer_counts_in_its_groups_mean_and_does_not_train():
 
 
 def test_empty_answer_counts_in_its_groups_mean_and_does_not_train():
-    assert [a.advantage for a in answers_to_train([sample(1.0), sample(0.0, completion=())], "train")] == [0.5]
+    assert [
+        a.advantage for a in answers_to_train([sample(1.0), sample(0.0, completion=())], "train")
+    ] == [0.5]
 
 
 def test_a_pass_lies_where_it_is_computed_though_the_weights_wait_elsewhere(tmp_path: Path):
     learner = GrpoLearner(save_tiny_model(tmp_path), ONE_UPDATE)
     learner.model.to("meta")  # as offloaded weights wait on the CPU of a machine with a GPU
     inputs = learner._collate(answers_to_train(ragged_samples(8), "train"))
-    assert {tensor.device for tensor in vars(inputs).values() if tensor is not None} == {torch.device("cpu")}
+    assert {tensor.device for tensor in vars(inputs).values() if tensor is not None} == {
+        torch.device("cpu")
+    }
 
 
 # How a batch is cut
@@ -87,7 +98,11 @@ def test_minibatches_hold_every_answer_once_in_nearly_equal_parts():
 
 
 def test_passes_go_by_length_so_that_little_is_padding():
-    lengths = [answer.length for part in passes(answers_to_train(ragged_samples(20), "train"), 30) for answer in part]
+    lengths = [
+        answer.length
+        for part in passes(answers_to_train(ragged_samples(20), "train"), 30)
+        for answer in part
+    ]
     assert lengths == sorted(lengths)
 
 
@@ -110,7 +125,9 @@ def test_report_describes_the_batch(model_folder):
         sample(0.5, group="b"),
     )
     report = GrpoLearner(model_folder, changed(ONE_UPDATE, epochs=3)).step(batch(*samples))
-    assert replace(report, loss=0, policy_loss=0, entropy=0, mean_ratio=0, clip_share=0, grad_norm=0, seconds=0) == (
+    assert replace(
+        report, loss=0, policy_loss=0, entropy=0, mean_ratio=0, clip_share=0, grad_norm=0, seconds=0
+    ) == (
         type(report)(
             step=1,
             loss=0,
@@ -153,7 +170,9 @@ def test_group_without_signal_leaves_the_other_groups_step_as_it_was(model_folde
 
 def test_the_step_size_falls_to_a_tenth_and_stays_there(model_folder):
     settings = changed(ONE_UPDATE, learning_rate=1.0, decay_steps=4)
-    assert [settings.step_size(step) for step in (1, 2, 4, 9)] == pytest.approx([0.775, 0.55, 0.1, 0.1])
+    assert [settings.step_size(step) for step in (1, 2, 4, 9)] == pytest.approx(
+        [0.775, 0.55, 0.1, 0.1]
+    )
     learner = GrpoLearner(model_folder, changed(ONE_UPDATE, learning_rate=1e-3, decay_steps=2))
     sizes = []
     for _ in range(2):
@@ -191,12 +210,20 @@ def test_a_loss_that_is_not_finite_is_refused(model_folder):
         (sample(1.0, completion=(8, VOCABULARY)), f"token id {VOCABULARY}"),
     ],
 )
-def test_sample_that_cannot_be_learned_from_is_named_and_changes_nothing(broken, problem, model_folder):
-    learner, untouched = GrpoLearner(model_folder, ONE_UPDATE), GrpoLearner(model_folder, ONE_UPDATE)
+def test_sample_that_cannot_be_learned_from_is_named_and_changes_nothing(
+    broken, problem, model_folder
+):
+    learner, untouched = (
+        GrpoLearner(model_folder, ONE_UPDATE),
+        GrpoLearner(model_folder, ONE_UPDATE),
+    )
     with pytest.raises(ProofloopError, match=problem):
         learner.step(batch(sample(0.0), broken))
     assert same(weights(learner), weights(untouched))
-    assert learner.step(batch(*ragged_samples(8))).loss == untouched.step(batch(*ragged_samples(8))).loss
+    assert (
+        learner.step(batch(*ragged_samples(8))).loss
+        == untouched.step(batch(*ragged_samples(8))).loss
+    )
     assert same(weights(learner), weights(untouched))
 
 
@@ -212,10 +239,14 @@ def test_folder_without_a_model_is_refused(tmp_path):
 
 def test_a_step_trains_at_the_temperature_that_its_answers_were_sampled_at():
     assert grpo_settings({}, "generator", "run", Sampling(temperature=0.7)).temperature == 0.7
-    with pytest.raises(ConfigError, match=r"\[generator.settings\] temperature = 1: its answers are sampled at 0.7"):
+    with pytest.raises(
+        ConfigError, match=r"\[generator.settings\] temperature = 1: its answers are sampled at 0.7"
+    ):
         grpo_settings({"temperature": 1.0}, "generator", "run", Sampling(temperature=0.7))
     for sampled in (Sampling(top_p=0.9), Sampling(temperature=0.0)):
-        with pytest.raises(ConfigError, match=r"top_p .*\nhint: set top_p = 1 and a temperature above 0"):
+        with pytest.raises(
+            ConfigError, match=r"top_p .*\nhint: set top_p = 1 and a temperature above 0"
+        ):
             grpo_settings({}, "generator", "run", sampled)
 
 
@@ -263,7 +294,8 @@ def test_a_gpu_that_is_full_is_an_error_with_the_ways_out(model_folder, monkeypa
 
     monkeypatch.setattr(learner.trainer, "pass_loss", full)
     with pytest.raises(
-        ProofloopError, match=r"step 1, passes of 77 tokens: .*allocate 2 GiB\. To reduce memory: .*models_kept"
+        ProofloopError,
+        match=r"step 1, passes of 77 tokens: .*allocate 2 GiB\. To reduce memory: .*models_kept",
     ):
         learner.step(batch(*ragged_samples(4)))
 
@@ -272,7 +304,9 @@ def test_building_a_learner_sends_no_telemetry(model_folder, monkeypatch):
     for name in ("CI", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
         monkeypatch.delenv(name, raising=False)
     sent = []
-    monkeypatch.setattr("trl.trainer.base_trainer.send_telemetry", lambda **report: sent.append(report))
+    monkeypatch.setattr(
+        "trl.trainer.base_trainer.send_telemetry", lambda **report: sent.append(report)
+    )
     GrpoLearner(model_folder, ONE_UPDATE)
     assert sent == []
 
@@ -285,13 +319,18 @@ WANTED = 7
 def rollout(learner: GrpoLearner, step: int, prompts: int = 16, group: int = 8, length: int = 5):
     """Answers sampled from the model itself; the reward is the share of one wanted token."""
     generator = torch.Generator().manual_seed(step)
-    ids = torch.randint(2, VOCABULARY, (prompts, 3), generator=generator).repeat_interleave(group, 0)
+    ids = torch.randint(2, VOCABULARY, (prompts, 3), generator=generator).repeat_interleave(
+        group, 0
+    )
     logprobs = torch.empty(len(ids), 0)
     for _ in range(length):
         with torch.no_grad():
             next_logprobs = learner.model(ids).logits[:, -1].log_softmax(-1)
         token = torch.multinomial(next_logprobs.exp(), 1, generator=generator)
-        ids, logprobs = torch.cat([ids, token], 1), torch.cat([logprobs, next_logprobs.gather(1, token)], 1)
+        ids, logprobs = (
+            torch.cat([ids, token], 1),
+            torch.cat([logprobs, next_logprobs.gather(1, token)], 1),
+        )
     return batch(
         *(
             sample(
@@ -301,7 +340,9 @@ def rollout(learner: GrpoLearner, step: int, prompts: int = 16, group: int = 8, 
                 completion=tuple(row[3:]),
                 logprobs=tuple(row_logprobs),
             )
-            for index, (row, row_logprobs) in enumerate(zip(ids.tolist(), logprobs.tolist(), strict=True))
+            for index, (row, row_logprobs) in enumerate(
+                zip(ids.tolist(), logprobs.tolist(), strict=True)
+            )
         )
     )
 

@@ -1,4 +1,5 @@
-"""The loss of a GRPO step, term by term, against numbers worked out by hand and against a plain loss without TRL.
+"""The loss of a GRPO step, term by term, against numbers worked out by hand and against a plain
+loss without TRL.
 
 Legend: T tokens of one completion.
 """
@@ -12,9 +13,18 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from proofloop.records import TrainingSample
-from proofloop_trainer.grpo import GrpoLearner, GrpoSettings, advantages
-from tests.unit.grpo_examples import END, ONE_UPDATE, PAD, batch, changed, ragged_samples, sample, save_tiny_model
+from proofloop.schema.records import TrainingSample
+from proofloop_trainer.grpo.trainer import GrpoLearner, GrpoSettings, advantages
+from tests.unit.grpo_examples import (
+    END,
+    ONE_UPDATE,
+    PAD,
+    batch,
+    changed,
+    ragged_samples,
+    sample,
+    save_tiny_model,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -29,7 +39,8 @@ def reference_folder(tmp_path_factory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("reference"), seed=1)
 
 
-# The reference: the whole loss again, sequence by sequence, without padding, TRL or any code of ours.
+# The reference: the whole loss again, sequence by sequence, without padding, TRL or any code of
+# ours.
 
 
 def logprobs_T(folder: Path, sample: TrainingSample, temperature: float = 1.0) -> Tensor:
@@ -41,7 +52,9 @@ def logprobs_T(folder: Path, sample: TrainingSample, temperature: float = 1.0) -
     return logits.log_softmax(-1).gather(-1, ids[0, start:, None])[:, 0]
 
 
-def expected_loss(samples, settings: GrpoSettings, folder: Path, reference: Path | None = None) -> float:
+def expected_loss(
+    samples, settings: GrpoSettings, folder: Path, reference: Path | None = None
+) -> float:
     losses = []
     for one, advantage in zip(samples, advantages(samples), strict=True):
         new, old = logprobs_T(folder, one, settings.temperature), torch.tensor(one.tokens.logprobs)
@@ -66,7 +79,8 @@ def test_loss_of_one_token_is_the_ratio_times_the_advantage(model_folder):
     samples = [sample(reward, completion=(8,)) for reward in (1.0, 0.0)]
     new = logprobs_T(model_folder, samples[0]).item()
     good, bad = (
-        sample(reward, completion=(8,), logprobs=(new - shift,)) for reward, shift in ((1.0, 0.1), (0.0, -0.1))
+        sample(reward, completion=(8,), logprobs=(new - shift,))
+        for reward, shift in ((1.0, 0.1), (0.0, -0.1))
     )
     report = GrpoLearner(model_folder, ONE_UPDATE).step(batch(good, bad))
     # Both inside the clip range: -(e^0.1 * 0.5 + e^-0.1 * -0.5) / 2
@@ -86,10 +100,16 @@ def test_ratio_is_cut_where_it_would_pay_and_only_there(model_folder):
 
 def test_samplers_logprobs_enter_the_ratio(model_folder):
     one, other = sample(1.0), sample(0.0, completion=(10, 11, 12))
-    shifted = sample(1.0, logprobs=tuple(value + 0.05 for value in logprobs_T(model_folder, one).tolist()))
-    losses = [GrpoLearner(model_folder, ONE_UPDATE).step(batch(first, other)).loss for first in (one, shifted)]
+    shifted = sample(
+        1.0, logprobs=tuple(value + 0.05 for value in logprobs_T(model_folder, one).tolist())
+    )
+    losses = [
+        GrpoLearner(model_folder, ONE_UPDATE).step(batch(first, other)).loss
+        for first in (one, shifted)
+    ]
     assert losses == pytest.approx(
-        [expected_loss([first, other], ONE_UPDATE, model_folder) for first in (one, shifted)], abs=1e-6
+        [expected_loss([first, other], ONE_UPDATE, model_folder) for first in (one, shifted)],
+        abs=1e-6,
     )
     assert abs(losses[0] - losses[1]) > 1e-2
 
@@ -99,7 +119,12 @@ TERMS = {
     "unbiased KL": {"kl_coefficient": 0.3, "unbiased_kl": True},
     "plain KL": {"kl_coefficient": 0.3, "unbiased_kl": False},
     "off-policy mask": {"kl_coefficient": 0, "off_policy_mask_threshold": 0.2},
-    "everything": {"kl_coefficient": 0.3, "off_policy_mask_threshold": 0.2, "temperature": 1.3, "clip_high": 0.28},
+    "everything": {
+        "kl_coefficient": 0.3,
+        "off_policy_mask_threshold": 0.2,
+        "temperature": 1.3,
+        "clip_high": 0.28,
+    },
 }
 
 
@@ -109,7 +134,9 @@ def test_trl_computes_the_loss_of_the_method(name, model_folder, reference_folde
     settings, samples = changed(ONE_UPDATE, **TERMS[name]), ragged_samples(24)
     report = GrpoLearner(model_folder, settings, reference_folder).step(batch(*samples))
     reference = reference_folder if settings.kl_coefficient else None
-    assert report.loss == pytest.approx(expected_loss(samples, settings, model_folder, reference), abs=2e-6)
+    assert report.loss == pytest.approx(
+        expected_loss(samples, settings, model_folder, reference), abs=2e-6
+    )
     assert report.policy_loss + settings.kl_coefficient * report.kl == pytest.approx(report.loss)
 
 
@@ -131,28 +158,51 @@ def test_bad_answer_that_the_model_has_left_behind_is_dropped(model_folder):
     assert report.off_policy_share == 0.5
 
 
-def test_kl_pulls_towards_the_given_reference_and_is_zero_at_the_reference(model_folder, reference_folder):
+def test_kl_pulls_towards_the_given_reference_and_is_zero_at_the_reference(
+    model_folder, reference_folder
+):
     settings, samples = changed(ONE_UPDATE, kl_coefficient=1.0), ragged_samples(8)
-    assert GrpoLearner(model_folder, settings).step(batch(*samples)).kl == pytest.approx(0, abs=1e-6)
+    assert GrpoLearner(model_folder, settings).step(batch(*samples)).kl == pytest.approx(
+        0, abs=1e-6
+    )
     assert GrpoLearner(model_folder, settings, reference_folder).step(batch(*samples)).kl > 0.01
 
 
-def test_the_balance_loss_that_a_mixtures_config_asks_for_is_no_part_of_the_step(model_folder, tmp_path):
+def test_the_balance_loss_that_a_mixtures_config_asks_for_is_no_part_of_the_step(
+    model_folder, tmp_path
+):
     """TRL takes it from the config; of each pass it is another one."""
-    sizes = {"vocab_size": 64, "hidden_size": 32, "moe_intermediate_size": 16, "num_hidden_layers": 2, "head_dim": 16}
-    few = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_experts": 4, "num_experts_per_tok": 2}
-    config = Qwen3MoeConfig(**sizes, **few, router_aux_loss_coef=0.5, pad_token_id=PAD, eos_token_id=END)
+    sizes = {
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "moe_intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "head_dim": 16,
+    }
+    few = {
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+    }
+    config = Qwen3MoeConfig(
+        **sizes, **few, router_aux_loss_coef=0.5, pad_token_id=PAD, eos_token_id=END
+    )
     Qwen3MoeForCausalLM(config).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(model_folder).save_pretrained(tmp_path)
     reports = [
-        GrpoLearner(tmp_path, changed(ONE_UPDATE, tokens_per_pass=tokens)).step(batch(*ragged_samples(24)))
+        GrpoLearner(tmp_path, changed(ONE_UPDATE, tokens_per_pass=tokens)).step(
+            batch(*ragged_samples(24))
+        )
         for tokens in (40, 10_000)
     ]
     assert reports[0].loss == pytest.approx(reports[1].loss, abs=1e-6)
 
 
 @pytest.mark.parametrize("tokens_per_pass", [1, 40, 100])
-def test_cutting_a_minibatch_into_passes_changes_neither_loss_nor_update(tokens_per_pass, model_folder):
+def test_cutting_a_minibatch_into_passes_changes_neither_loss_nor_update(
+    tokens_per_pass, model_folder
+):
     whole, cut = (
         GrpoLearner(model_folder, changed(ONE_UPDATE, kl_coefficient=0.1, tokens_per_pass=tokens))
         for tokens in (10_000, tokens_per_pass)

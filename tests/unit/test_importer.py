@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from proofloop.errors import ConfigError
-from proofloop.prompts import load_pack
-from proofloop.prompts.importer import MAX_FILE_BYTES, import_pack
-from proofloop.prompts.phrases import Phrases
+from proofloop.method.prompts import load_pack
+from proofloop.method.prompts.importer import MAX_FILE_BYTES, import_pack
+from proofloop.method.prompts.phrases import Phrases
 from tests.builders import answer
 
 GENERATION = r"""
@@ -74,7 +74,9 @@ def official(**changes: str) -> str:
         "meta_verification": f'"""{META}""".strip()',
         "proof_refinement": f'"""{REFINEMENT}""".strip()',
     }
-    entries = "\n".join(f'    "{name}": {text},' for name, text in {**templates, **changes}.items() if text)
+    entries = "\n".join(
+        f'    "{name}": {text},' for name, text in {**templates, **changes}.items() if text
+    )
     return f"math_templates = {{\n{entries}\n}}\n"
 
 
@@ -89,7 +91,8 @@ def test_the_four_templates_become_a_pack_with_our_placeholders(tmp_path: Path) 
     assert made.templates == {
         "proof_generation": GENERATION.strip().replace("\\\\boxed{{...}}", "\\boxed{...}"),
         "proof_verification": (
-            "## Instruction\n\nGrade it. Your response has the following format:\n\nMy review:\n... // each step\n\n"
+            "## Instruction\n\nGrade it. Your response has the following format:\n\nMy review:\n..."
+            " // each step\n\n"
             "My grade: \\boxed{...}\n\n{question}\n\n## Solution\n\n{proof}"
         ),
         "meta_verification": (
@@ -99,7 +102,11 @@ def test_the_four_templates_become_a_pack_with_our_placeholders(tmp_path: Path) 
         "proof_refinement": "{instruction}\n\n## Candidates\n\n{attempts}",
     }
     loaded = load_pack("pack", tmp_path)
-    assert (loaded.templates, loaded.fenced, loaded.phrases) == (made.templates, False, made.phrases)
+    assert (loaded.templates, loaded.fenced, loaded.phrases) == (
+        made.templates,
+        False,
+        made.phrases,
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["math_templates.py", "pack"]
 
 
@@ -117,25 +124,45 @@ def test_the_phrases_are_those_of_the_sample_answers(tmp_path: Path) -> None:
     )
     for reading in ("strict", "lenient"):
         reader = pack.reader(reading)
-        assert reader.evaluation("My review:\nA gap.\n\nMy grade: \\boxed{0.5}", "stop").verdict.score == 0.5
-        assert reader.meta_critique("Real.\n\n**Final rating**\n$\\boxed{1}$", "stop").verdict.score == 1
+        assert (
+            reader.evaluation("My review:\nA gap.\n\nMy grade: \\boxed{0.5}", "stop").verdict.score
+            == 0.5
+        )
+        assert (
+            reader.meta_critique("Real.\n\n**Final rating**\n$\\boxed{1}$", "stop").verdict.score
+            == 1
+        )
         assert reader.proof(answer(score="0"), "stop").verdict.score == 0
 
 
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        (("proof_verification", "boxed", "box"), r"template proof_verification shows no score in \\boxed{...}"),
-        (("proof_verification", "My grade: ", "(as above)\n"), "template proof_verification shows no phrase before"),
-        (("proof_generation", "## Self", "The self"), "shows no heading like '## Solution' above it, for the solution"),
-        (("proof_generation", "## ", ""), "template proof_generation shows no heading above the evaluation"),
+        (
+            ("proof_verification", "boxed", "box"),
+            r"template proof_verification shows no score in \\boxed{...}",
+        ),
+        (
+            ("proof_verification", "My grade: ", "(as above)\n"),
+            "template proof_verification shows no phrase before",
+        ),
+        (
+            ("proof_generation", "## Self", "The self"),
+            "shows no heading like '## Solution' above it, for the solution",
+        ),
+        (
+            ("proof_generation", "## ", ""),
+            "template proof_generation shows no heading above the evaluation",
+        ),
     ],
 )
 def test_templates_whose_answers_could_not_be_read_are_refused(
     tmp_path: Path, changes: tuple[str, str, str], problem: str
 ) -> None:
     name, old, new = changes
-    template = {"proof_verification": VERIFICATION, "proof_generation": GENERATION}[name].replace(old, new)
+    template = {"proof_verification": VERIFICATION, "proof_generation": GENERATION}[name].replace(
+        old, new
+    )
     file = write(tmp_path, official(**{name: f'"""{template}"""'}))
     with pytest.raises(ConfigError, match=problem):
         import_pack(file, tmp_path / "pack")
@@ -144,7 +171,9 @@ def test_templates_whose_answers_could_not_be_read_are_refused(
 
 def test_an_imported_template_is_filled_as_its_model_was_trained(tmp_path: Path) -> None:
     pack = import_pack(write(tmp_path, official()), tmp_path / "pack")
-    expected = VERIFICATION.replace("\\\\", "\\").strip().format(statement="Is 1 < 2?", proof="Yes {so}.")
+    expected = (
+        VERIFICATION.replace("\\\\", "\\").strip().format(statement="Is 1 < 2?", proof="Yes {so}.")
+    )
     assert pack.verify("Is 1 < 2?", "Yes {so}.").text == expected
 
 
@@ -172,10 +201,22 @@ def test_other_statements_and_odd_backslashes_do_not_disturb(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("source", "problem"),
     [
-        (official(meta_verification=""), r"no string literal 'meta_verification'\nhint: it needs proof_generation, "),
-        (official(meta_verification='f"{statement}{proof}{rating}"'), "no string literal 'meta_verification'"),
-        (official(meta_verification='"{statement}{proof}" + "{rating}"'), "no string literal 'meta_verification'"),
-        (official(meta_verification="open('/etc/passwd').read()"), "no string literal 'meta_verification'"),
+        (
+            official(meta_verification=""),
+            r"no string literal 'meta_verification'\nhint: it needs proof_generation, ",
+        ),
+        (
+            official(meta_verification='f"{statement}{proof}{rating}"'),
+            "no string literal 'meta_verification'",
+        ),
+        (
+            official(meta_verification='"{statement}{proof}" + "{rating}"'),
+            "no string literal 'meta_verification'",
+        ),
+        (
+            official(meta_verification="open('/etc/passwd').read()"),
+            "no string literal 'meta_verification'",
+        ),
         (
             official(meta_verification='"{statement} {proof}".strip()'),
             r"meta_verification of prompt pack 'pack' lacks {analysis}",
@@ -189,7 +230,10 @@ def test_other_statements_and_odd_backslashes_do_not_disturb(tmp_path: Path) -> 
             official(proof_generation='"{question} {hint}"'),
             r"template proof_generation has {hint}, which nothing fills",
         ),
-        (official(proof_generation='"{question} {}"'), r"template proof_generation has {}, which nothing fills"),
+        (
+            official(proof_generation='"{question} {}"'),
+            r"template proof_generation has {}, which nothing fills",
+        ),
         (
             official(proof_generation='"{question} {{proof}}"'),
             "a literal in the form of a placeholder, which nothing fills",
@@ -202,16 +246,26 @@ def test_other_statements_and_odd_backslashes_do_not_disturb(tmp_path: Path) -> 
         ),
         (
             official(proof_generation='"{question} \\ud83d"'),
-            r"template proof_generation has half of a surrogate pair\nhint: write the character itself",
+            r"template proof_generation has half of a surrogate pair\nhint: write the character"
+            r" itself",
         ),
-        ("templates = 3\n", r"has no dictionary of templates\nhint: it needs the keys proof_generation"),
+        (
+            "templates = 3\n",
+            r"has no dictionary of templates\nhint: it needs the keys proof_generation",
+        ),
         ("", "has no dictionary of templates"),
-        ("this is no Python", r"math_templates.py is not a Python file: .*\nhint: give the official"),
+        (
+            "this is no Python",
+            r"math_templates.py is not a Python file: .*\nhint: give the official",
+        ),
         ("x = " + "(" * 50_000, "is not a Python file"),
         ("x = " + "-" * 100_000 + "1", "is not a Python file|has no dictionary"),
         ("a\0b", "is not a Python file"),
         (b"\xff\xfe\x00", r"cannot be read: .*\nhint: give a Python file in UTF-8"),
-        ("#" * (MAX_FILE_BYTES + 1), f"has {MAX_FILE_BYTES + 1} bytes; at most {MAX_FILE_BYTES} are read"),
+        (
+            "#" * (MAX_FILE_BYTES + 1),
+            f"has {MAX_FILE_BYTES + 1} bytes; at most {MAX_FILE_BYTES} are read",
+        ),
     ],
     ids=range(22),
 )
@@ -235,6 +289,8 @@ def test_a_missing_file_and_a_taken_folder_are_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path, official())
-    with pytest.raises(ConfigError, match=r"cannot be written: Not a directory\nhint: choose another --out"):
+    with pytest.raises(
+        ConfigError, match=r"cannot be written: Not a directory\nhint: choose another --out"
+    ):
         import_pack(file, file / "pack")
     assert list(tmp_path.iterdir()) == [file]

@@ -1,4 +1,6 @@
-"""Answers as JSON objects: the two readings, the schema, and what a proof may not do to its judge's object."""
+"""Answers as JSON objects: the two readings, the schema, and what a proof may not do to its judge's
+object.
+"""
 
 # ruff: noqa: E501  (one line a case)
 
@@ -12,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from proofloop.engine.simulated_formats import MALFORMED, evaluation, proof
-from proofloop.prompts import Reader, load_pack
-from proofloop.prompts.json_format import FIELDS_OF, schema_of
-from proofloop.prompts.parsing import Reading
-from proofloop.records import Verdict
+from proofloop.engine.simulated.formats import MALFORMED, evaluation, proof
+from proofloop.method.prompts import Reader, load_pack
+from proofloop.method.prompts.json_format import FIELDS_OF, schema_of
+from proofloop.method.prompts.reading.parsing import Reading
+from proofloop.schema.records import Verdict
 from tests import builders
 from tests.builders import valid
 
@@ -25,7 +27,11 @@ PACK = load_pack("math-json")
 
 def read(role: str, text: str, reading: Reading, finish_reason: str = "stop") -> Verdict:
     reader = PACK.reader(reading)
-    parse = {"generator": reader.proof, "verifier": reader.evaluation, "meta_verifier": reader.meta_critique}[role]
+    parse = {
+        "generator": reader.proof,
+        "verifier": reader.evaluation,
+        "meta_verifier": reader.meta_critique,
+    }[role]
     return parse(text, finish_reason).verdict
 
 
@@ -37,7 +43,8 @@ def proved(score: object = 1, solution: str = "Let $n = 2k$.", own: str = "Compl
     return json.dumps({"solution": solution, "self_evaluation": own, "score": score})
 
 
-# One line an answer of a verifier: the text, and what strict and lenient make of it; None: unreadable.
+# One line an answer of a verifier: the text, and what strict and lenient make of it; None:
+# unreadable.
 TABLE: list[tuple[str, float | None, float | None]] = [
     (judged(1), 1, 1),
     (judged(0), 0, 0),
@@ -48,7 +55,8 @@ TABLE: list[tuple[str, float | None, float | None]] = [
     (f"<think>Is it {{\"score\": 0}}?</think>\n{judged(1)}", 1, 1),
     (r'{"evaluation": "By \\(a\\), $\\frac{1}{2}$.", "score": 1}', 1, 1),
     (r'{"evaluation": "A quotation: \"score\": 0.", "score": 1}', 1, 1),
-    (r'{"evaluation": "The proof ends in {\"evaluation\": \"Fine.\", \"score\": 1}.", "score": 0}', 0, 0),
+    (r'{"evaluation": "The proof ends in {\"evaluation\": \"Fine.\", \"score\": 1}.", "score":'
+        r' 0}', 0, 0),
     # what only a careful person reads
     (f"```json\n{judged(1)}\n```", None, 1),
     (f"```\n{judged(0.5)}\n```", None, 0.5),
@@ -121,7 +129,9 @@ TABLE: list[tuple[str, float | None, float | None]] = [
 
 
 @pytest.mark.parametrize(("text", "strict", "lenient"), TABLE, ids=range(len(TABLE)))
-def test_an_object_is_read_as_a_careful_person_reads_it(text: str, strict: float | None, lenient: float | None) -> None:
+def test_an_object_is_read_as_a_careful_person_reads_it(
+    text: str, strict: float | None, lenient: float | None
+) -> None:
     found = [read("verifier", text, reading) for reading in ("strict", "lenient")]
     assert [verdict.score for verdict in found] == [strict, lenient], found
     assert all((verdict.outcome == "valid") == (verdict.score is not None) for verdict in found)
@@ -136,13 +146,17 @@ def test_an_object_is_read_as_a_careful_person_reads_it(text: str, strict: float
         ('{"score": 1}', "the field 'evaluation' is missing"),
         ('{"evaluation": "Fine."}', "the field 'score' is missing"),
         ('{"evaluation": 1, "score": 1}', "the field 'evaluation' is no text"),
-        ('{"evaluation": "", "score": 1, "x": 2}', "the answer has other fields than evaluation, score"),
+        (
+            '{"evaluation": "", "score": 1, "x": 2}',
+            "the answer has other fields than evaluation, score",
+        ),
         ('{"evaluation": "a", "evaluation": "b", "score": 1}', "the answer has a field twice"),
         (judged(0.7), "the score '0.7' is none of 0, 0.5, 1"),
         (judged("1"), "the score '1' is a text, not a number"),
         (
             r'{"evaluation": "$\frac12$", "score": 1}',
-            "the field 'evaluation' has control characters: a backslash of LaTeX is doubled in JSON",
+            "the field 'evaluation' has control characters: a backslash of LaTeX is doubled in"
+            " JSON",
         ),
     ],
 )
@@ -171,18 +185,30 @@ def test_a_lenient_reading_says_why_it_reads_no_object(text: str, reason: str) -
 
 @pytest.mark.parametrize("reading", ["strict", "lenient"])
 @pytest.mark.parametrize("depth", [60, 300, 900, 985, 2_000, 100_000])
-@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a": ', "}"), ('[{"score": ', "}]")])
-def test_deep_nesting_is_unreadable(reading: Reading, depth: int, opening: str, closing: str) -> None:
+@pytest.mark.parametrize(
+    ("opening", "closing"), [("[", "]"), ('{"a": ', "}"), ('[{"score": ', "}]")]
+)
+def test_deep_nesting_is_unreadable(
+    reading: Reading, depth: int, opening: str, closing: str
+) -> None:
     nested = f"{opening * depth}1{closing * depth}"
-    for fields in (f'"evaluation": {nested}, "score": 1', f'"evaluation": "Fine.", "score": {nested}'):
-        assert read("verifier", f"{{{fields}}}", reading).reason == "the answer is nested too deeply"
+    for fields in (
+        f'"evaluation": {nested}, "score": 1',
+        f'"evaluation": "Fine.", "score": {nested}',
+    ):
+        assert (
+            read("verifier", f"{{{fields}}}", reading).reason == "the answer is nested too deeply"
+        )
     fields = f'"solution": {nested}, "self_evaluation": {nested}, "score": 1'
     assert read("generator", f"{{{fields}}}", reading).reason == "the answer is nested too deeply"
 
 
 @pytest.mark.parametrize("reading", ["strict", "lenient"])
 def test_a_score_without_an_evaluation_is_no_critique(reading: Reading) -> None:
-    assert read("verifier", judged(1, " "), reading).reason == "the field 'evaluation' is empty or missing"
+    assert (
+        read("verifier", judged(1, " "), reading).reason
+        == "the field 'evaluation' is empty or missing"
+    )
     meta = '{"analysis": "", "score": 1}'
     assert read("meta_verifier", meta, reading).reason == "the field 'analysis' is empty or missing"
     assert read("generator", proved(1, own=""), reading) == valid(1.0)  # only its score is needed
@@ -199,21 +225,32 @@ def test_reasons_are_counted_without_what_each_answer_has_of_its_own() -> None:
 
 @pytest.mark.parametrize("reading", ["strict", "lenient"])
 def test_the_texts_of_a_proof_are_those_of_its_fields(reading: Reading) -> None:
-    parsed = PACK.reader(reading).proof(proved(0.5, "Let\n$x = \\frac12$.", "A gap in step 1."), "stop")
-    assert (parsed.solution, parsed.self_analysis) == ("Let\n$x = \\frac12$.", "A gap in step 1.\n\nScore: 0.5")
+    parsed = PACK.reader(reading).proof(
+        proved(0.5, "Let\n$x = \\frac12$.", "A gap in step 1."), "stop"
+    )
+    assert (parsed.solution, parsed.self_analysis) == (
+        "Let\n$x = \\frac12$.",
+        "A gap in step 1.\n\nScore: 0.5",
+    )
     assert parsed.verdict == valid(0.5)
     assert read("generator", proved(1, " "), reading).reason == "the solution is empty"
     assert read("generator", proved(1), reading, "length").outcome == "truncated"
 
 
 def test_a_lenient_proof_keeps_its_latex_where_backslashes_were_not_doubled() -> None:
-    text = r'{"solution": "$\frac{1}{2} \neq \theta \times \rho$ by \(a\).\nDone.", "self_evaluation": "Fine.", "score": 1}'
+    text = (
+        r'{"solution": "$\frac{1}{2} \neq \theta \times \rho$ by \(a\).\nDone.", "self_evaluation":'
+        r' "Fine.", "score": 1}'
+    )
     parsed = PACK.reader("lenient").proof(text, "stop")
     assert parsed.solution == "$\\frac{1}{2} \\neq \\theta \\times \\rho$ by \\(a\\).\nDone."
 
 
 def test_what_a_judge_says_carries_its_score_to_those_who_judge_it() -> None:
-    assert PACK.reader().evaluation(judged(0, "Step 2 fails."), "stop").text == "Step 2 fails.\n\nScore: 0"
+    assert (
+        PACK.reader().evaluation(judged(0, "Step 2 fails."), "stop").text
+        == "Step 2 fails.\n\nScore: 0"
+    )
     meta = PACK.reader().meta_critique('{"analysis": "It does.", "score": 1}', "stop")
     assert (meta.text, meta.verdict) == ("It does.\n\nScore: 1", valid(1.0))
     assert read("meta_verifier", judged(1), "strict").reason == "the field 'analysis' is missing"
@@ -224,7 +261,9 @@ def test_an_unreadable_answer_is_kept_as_it_was() -> None:
 
 
 def test_half_a_character_becomes_a_question_mark() -> None:
-    parsed = PACK.reader().proof('{"solution": "\\ud835 n", "self_evaluation": "", "score": 1}', "stop")
+    parsed = PACK.reader().proof(
+        '{"solution": "\\ud835 n", "self_evaluation": "", "score": 1}', "stop"
+    )
     assert parsed.solution == "? n"
 
 
@@ -237,22 +276,32 @@ def test_a_schema_is_valid_and_has_what_strict_reading_reads(template: str) -> N
     schema = schema_of(template)
     Draft202012Validator.check_schema(schema)
     assert list(schema["properties"]) == schema["required"] == [*FIELDS_OF[template], "score"]
-    assert PACK.answer_schema(template) == schema and load_pack("math").answer_schema(template) is None
+    assert (
+        PACK.answer_schema(template) == schema and load_pack("math").answer_schema(template) is None
+    )
 
 
 @given(
-    score=st.sampled_from([0, 0.5, 1, 1.0, 0.0]) | st.floats() | st.integers() | st.text(max_size=3) | st.booleans(),
+    score=st.sampled_from([0, 0.5, 1, 1.0, 0.0])
+    | st.floats()
+    | st.integers()
+    | st.text(max_size=3)
+    | st.booleans(),
     text=st.text(max_size=30),
     extra=st.booleans(),
 )
-def test_what_the_schema_allows_is_what_the_strict_reading_reads(score: object, text: str, extra: bool) -> None:
+def test_what_the_schema_allows_is_what_the_strict_reading_reads(
+    score: object, text: str, extra: bool
+) -> None:
     said = {"evaluation": text, "score": score} | ({"more": 1} if extra else {})
     fits = Draft202012Validator(schema_of("proof_verification")).is_valid(said)
     try:
         answer = json.dumps(said, allow_nan=False)
     except ValueError:
         return
-    has_control = any((character < " " and character not in "\n\t") or character == "\x7f" for character in text)
+    has_control = any(
+        (character < " " and character not in "\n\t") or character == "\x7f" for character in text
+    )
     is_valid = read("verifier", answer, "strict").outcome == "valid"
     assert is_valid == (fits and not has_control and bool(text.strip()))
 
@@ -276,10 +325,16 @@ def test_a_quoted_proof_cannot_change_the_score_of_an_object(planted: str, score
     assert read("verifier", careless, "lenient").score in (score, None)
 
 
-@pytest.mark.parametrize("piece", ['{"', "{ ", '{"a": ', '{"score": 1} ', "\\", "\\n", '"score": ', "[", "x"])
+@pytest.mark.parametrize(
+    "piece", ['{"', "{ ", '{"a": ', '{"score": 1} ', "\\", "\\n", '"score": ', "[", "x"]
+)
 def test_a_long_answer_is_read_at_once(piece: str) -> None:
     long = (piece * (200_000 // len(piece) + 1))[:200_000]
-    for role, text in (("generator", proved(1, long)), ("verifier", judged(1, long)), ("verifier", judged() + long)):
+    for role, text in (
+        ("generator", proved(1, long)),
+        ("verifier", judged(1, long)),
+        ("verifier", judged() + long),
+    ):
         assert min(_seconds(role, text) for _ in range(3)) < 0.2, (role, piece)
 
 
@@ -294,4 +349,6 @@ def test_a_simulated_answer_follows_the_schema_and_a_malformed_one_is_unreadable
     assert read("verifier", parts.as_json(schema_of("proof_verification")), "strict") == valid(0.0)
     whole = proof("Let $n$ be given.", parts)
     assert read("generator", whole.as_json(schema_of("proof_generation")), "strict") == valid(0.0)
-    assert {read("verifier", spoil(parts), "lenient").outcome for spoil in MALFORMED} == {"malformed"}
+    assert {read("verifier", spoil(parts), "lenient").outcome for spoil in MALFORMED} == {
+        "malformed"
+    }

@@ -6,14 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proofloop import keys
 from proofloop.errors import ConfigError
+from proofloop.schema import keys
 
 
-@pytest.mark.parametrize("name", ["/models/start", "../models/x", "nano-base", "runs/models", "/runs/r/models/x"])
+@pytest.mark.parametrize(
+    "name", ["/models/start", "../models/x", "nano-base", "runs/models", "/runs/r/models/x"]
+)
 def test_only_a_version_has_weights_of_its_own(name: str) -> None:
     assert keys.weights(name) == name
-    assert keys.weights(keys.model("models", "1-verifier", 3)) == "runs/models/weights/1-verifier/000003"
+    assert (
+        keys.weights(keys.model("models", "1-verifier", 3))
+        == "runs/models/weights/1-verifier/000003"
+    )
 
 
 def test_everything_of_a_run_but_its_spec_lies_below_one_prefix() -> None:
@@ -66,9 +71,13 @@ def test_plain_names_are_ids(name: str) -> None:
     assert keys.check_id(name, "name") == name
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-a", "_a", "a b", "é", "a\n", "x" * 101, "a\0", "../a"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "-a", "_a", "a b", "é", "a\n", "x" * 101, "a\0", "../a"]
+)
 def test_other_names_are_refused_with_the_rule(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"^run name .* cannot be part of a key\nhint: use 1 to 100 letters"):
+    with pytest.raises(
+        ConfigError, match=r"^run name .* cannot be part of a key\nhint: use 1 to 100 letters"
+    ):
         keys.check_id(name, "run name")
 
 

@@ -1,4 +1,6 @@
-"""The auto-labelling rule, case by case, and that it decides as early as it can and never too early."""
+"""The auto-labelling rule, case by case, and that it decides as early as it can and never too
+early.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proofloop.labeling import UNDECIDED, Decision, decide, decide_by_person, majority
-from proofloop.records import Judgement, Label
+from proofloop.method.label_rule import UNDECIDED, Decision, decide, decide_by_person, majority
+from proofloop.schema.records import Judgement, Label
 from tests.builders import judgement, label, undecided_label
 
 Kind = tuple[float | None, bool | None]
@@ -41,7 +43,8 @@ def persons(score: float, outcome: str, kind: str, *critiques: int) -> Label:
     return label(score, outcome=outcome, kind=kind, critiques=critiques, by="Emmy Noether")
 
 
-# -- complete ----------------------------------------------------------------------------------------------------------
+# -- complete
+# --------------------------------------------------------------------------------------------------
 
 
 def test_label_is_the_lowest_score_when_k_critiques_of_it_are_confirmed() -> None:
@@ -54,11 +57,15 @@ def test_the_first_k_confirmed_critiques_carry_the_label() -> None:
 
 
 def test_label_is_one_if_no_critique_reports_an_issue() -> None:
-    assert rule(PRAISE, PRAISE, PRAISE) == Decision("perfect", "accepted", 1.0, (0, 1, 2), solved=True)
+    assert rule(PRAISE, PRAISE, PRAISE) == Decision(
+        "perfect", "accepted", 1.0, (0, 1, 2), solved=True
+    )
 
 
 def test_label_is_one_when_no_issue_is_confirmed() -> None:
-    assert rule(ZERO_REFUTED, PRAISE, HALF_REFUTED, PRAISE) == Decision("perfect", "overturned", 1.0, (1, 3))
+    assert rule(ZERO_REFUTED, PRAISE, HALF_REFUTED, PRAISE) == Decision(
+        "perfect", "overturned", 1.0, (1, 3)
+    )
 
 
 def test_label_is_undecided_if_too_few_critiques_of_the_lowest_score_are_confirmed() -> None:
@@ -86,7 +93,9 @@ def test_a_single_critique_may_be_the_quorum() -> None:
 
 
 @given(st.lists(st.sampled_from(KINDS), min_size=1, max_size=6), st.integers(1, 6))
-def test_a_complete_set_is_always_decided_and_solved_means_n_valid_ones(kinds: list[Kind], k: int) -> None:
+def test_a_complete_set_is_always_decided_and_solved_means_n_valid_ones(
+    kinds: list[Kind], k: int
+) -> None:
     decision = rule(*kinds, k=min(k, len(kinds)))
     assert decision is not None
     assert decision.solved == all(kind == PRAISE for kind in kinds)
@@ -97,7 +106,8 @@ def test_the_order_of_arrival_does_not_matter(arrived: list[Judgement]) -> None:
     assert decide(arrived, n=6, k=2) == rejected(0.0, 0, 2)
 
 
-# -- early -------------------------------------------------------------------------------------------------------------
+# -- early
+# --------------------------------------------------------------------------------------------------
 
 
 def test_k_confirmed_zeros_fix_the_label_at_once() -> None:
@@ -134,7 +144,8 @@ def test_a_decision_is_made_exactly_when_nothing_that_may_come_can_change_it(
         assert possible == {said(early)}
 
 
-# -- majority ----------------------------------------------------------------------------------------------------------
+# -- majority
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -162,7 +173,8 @@ def test_a_majority_is_fixed_exactly_when_the_rest_cannot_change_it(m: int) -> N
             assert majority(confirms, seen, m) == (ends.pop() if len(ends) == 1 else None)
 
 
-# -- a person ----------------------------------------------------------------------------------------------------------
+# -- a person
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -178,7 +190,10 @@ def test_a_majority_is_fixed_exactly_when_the_rest_cannot_change_it(m: int) -> N
 def test_a_persons_label_is_carried_by_the_critiques_that_gave_the_same_score(
     kinds: tuple[Kind, ...], score: float, expected: Label
 ) -> None:
-    assert decide_by_person(undecided_label(), judged(*kinds), score=score, by="Emmy Noether") == expected
+    assert (
+        decide_by_person(undecided_label(), judged(*kinds), score=score, by="Emmy Noether")
+        == expected
+    )
 
 
 def test_the_generators_own_critique_carries_no_label() -> None:

@@ -7,14 +7,14 @@ import time
 import pytest
 import torch
 
-from proofloop.domains.nano import NanoDomain
+from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import ChatMessage, Generation, GenerationRequest
-from proofloop.engine.pool import Engines
 from proofloop.errors import CallRefused, ConfigError, EngineError, NotFound, StoreError
-from proofloop.prompts.packs import load_pack
-from proofloop.records import Sampling
-from proofloop.runspec import RunSpec
+from proofloop.method.domains.nano import NanoDomain
+from proofloop.method.prompts.packs import load_pack
+from proofloop.schema.records import Sampling
 from proofloop.store import LocalStore
+from proofloop.worker.engine_pool import Engines
 from proofloop_serving.decoding import passes, sample
 from proofloop_serving.engine import LocalEngine, open_engine
 from proofloop_serving.loading import LoadedModel, load_model
@@ -25,7 +25,9 @@ from tests.builders import runspec
 
 torch.set_num_threads(1)
 DOMAIN, PACK = NanoDomain(), load_pack("nano")
-PROMPTS = [PACK.prove(DOMAIN.pose(index, split="test", seed=0).question).text for index in range(24)]
+PROMPTS = [
+    PACK.prove(DOMAIN.pose(index, split="test", seed=0).question).text for index in range(24)
+]
 
 
 @pytest.fixture
@@ -38,7 +40,9 @@ def engine():
 def request(number: int, model: str = "base", **sampling: float) -> GenerationRequest:
     wanted = Sampling(**{"max_tokens": 96, **sampling})
     prompt = PROMPTS[number % len(PROMPTS)]
-    return GenerationRequest(str(number), model, (ChatMessage("user", prompt),), wanted, seed=number)
+    return GenerationRequest(
+        str(number), model, (ChatMessage("user", prompt),), wanted, seed=number
+    )
 
 
 def ask(engine: LocalEngine, requests: list[GenerationRequest]) -> list[Generation]:
@@ -53,7 +57,9 @@ def completions(generations: list[Generation]) -> list[tuple[int, ...]]:
 def test_an_answer_depends_on_its_seed_and_not_on_its_batch(engine):
     requests = [request(number) for number in range(48)]
     together = completions(ask(engine, requests))
-    few_at_once = LocalEngine(lambda name: BASE_FOLDER, LocalSettings(max_batch=5, tokens_per_pass=200))
+    few_at_once = LocalEngine(
+        lambda name: BASE_FOLDER, LocalSettings(max_batch=5, tokens_per_pass=200)
+    )
     assert completions(ask(few_at_once, requests[::-1]))[::-1] == together
     few_at_once.close()
     assert together[:24] != together[24:]  # the same prompts under other seeds
@@ -66,7 +72,9 @@ def test_log_probabilities_are_those_of_a_fresh_forward_pass(engine, sampling):
         tokens, wanted = generation.tokens, Sampling(**sampling)
         with torch.inference_mode():
             logits = model(torch.tensor([tokens.prompt_ids + tokens.completion_ids])).logits[0]
-        probabilities = torch.softmax(logits[len(tokens.prompt_ids) - 1 : -1].double() / wanted.temperature, -1)
+        probabilities = torch.softmax(
+            logits[len(tokens.prompt_ids) - 1 : -1].double() / wanted.temperature, -1
+        )
         if wanted.top_p < 1:
             ordered, order = probabilities.sort(-1, descending=True)
             ordered[ordered.cumsum(-1) - ordered >= wanted.top_p] = 0
@@ -94,7 +102,10 @@ def test_temperature_zero_takes_the_likeliest_token(engine):
 def test_shares_of_engine_seconds_add_up_to_wall_time(engine):
     ask(engine, [request(0)])
     began = time.perf_counter()
-    total = sum(generation.engine_seconds for generation in ask(engine, [request(number) for number in range(64)]))
+    total = sum(
+        generation.engine_seconds
+        for generation in ask(engine, [request(number) for number in range(64)])
+    )
     took = time.perf_counter() - began
     assert took / 2 < total <= took
 
@@ -121,7 +132,9 @@ def test_a_cancelled_call_returns_and_its_neighbours_finish(engine):
     assert {call.result(60).finish_reason for call in calls[:3] + calls[4:]} == {"stop"}
 
 
-@pytest.mark.parametrize("damage", ["missing", "no config", "cut weights", "no tokenizer", "too few weights"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "no config", "cut weights", "no tokenizer", "too few weights"]
+)
 def test_a_bad_model_folder_fails_its_own_call_only(tmp_path, damage):
     folder = tmp_path / "bad"
     if damage != "missing":
@@ -129,12 +142,16 @@ def test_a_bad_model_folder_fails_its_own_call_only(tmp_path, damage):
     if damage == "no config":
         (folder / "config.json").unlink()
     if damage == "cut weights":
-        (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:1000])
+        (folder / "model.safetensors").write_bytes(
+            (folder / "model.safetensors").read_bytes()[:1000]
+        )
     if damage == "no tokenizer":
         (folder / "tokenizer.json").write_text("{")
     if damage == "too few weights":
         config = (folder / "config.json").read_text()
-        (folder / "config.json").write_text(config.replace('"num_hidden_layers": ', '"num_hidden_layers": 1'))
+        (folder / "config.json").write_text(
+            config.replace('"num_hidden_layers": ', '"num_hidden_layers": 1')
+        )
     engine = LocalEngine(lambda name: BASE_FOLDER if name == "base" else folder)
     bad, good = engine.submit(request(0, model="bad")), engine.submit(request(0))
     with pytest.raises(EngineError, match=str(folder)) as caught:
@@ -144,7 +161,9 @@ def test_a_bad_model_folder_fails_its_own_call_only(tmp_path, damage):
     engine.close()
 
 
-@pytest.mark.parametrize(("error", "retryable"), [(NotFound("gone"), False), (StoreError("away"), True)])
+@pytest.mark.parametrize(
+    ("error", "retryable"), [(NotFound("gone"), False), (StoreError("away"), True)]
+)
 def test_a_store_that_is_away_is_worth_a_retry_and_a_missing_model_is_not(error, retryable):
     def resolve(name):
         raise error
@@ -166,7 +185,9 @@ def test_a_prompt_without_room_for_an_answer_fails_alone(engine):
 def test_a_prompt_that_the_chat_template_refuses_fails_alone(engine):
     engine.load(
         "base"
-    ).tokenizer.chat_template = "{{ messages[0].content }}{{ 'x' / 2 if 'bad' in messages[0].content }}"
+    ).tokenizer.chat_template = (
+        "{{ messages[0].content }}{{ 'x' / 2 if 'bad' in messages[0].content }}"
+    )
     bad = GenerationRequest("bad", "base", (ChatMessage("user", "bad"),), Sampling(), seed=0)
     calls = [engine.submit(each) for each in (request(0), bad, request(1))]
     with pytest.raises(CallRefused, match="the tokenizer cannot read the prompt: TypeError"):
@@ -187,7 +208,9 @@ def test_out_of_memory_halves_the_batch_until_the_calls_have_room():
     waiting, rounds = list(range(8)), 0
     while waiting and rounds < 5:
         calls = {number: engine.submit(request(number)) for number in waiting}
-        failed = {number: error for number, call in calls.items() if (error := call.future.exception(60))}
+        failed = {
+            number: error for number, call in calls.items() if (error := call.future.exception(60))
+        }
         assert all(isinstance(error, EngineError) and error.retryable for error in failed.values())
         waiting, rounds = list(failed), rounds + 1
     assert not waiting and rounds > 1
@@ -197,9 +220,18 @@ def test_out_of_memory_halves_the_batch_until_the_calls_have_room():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"max_batc": 1}, r'\[engine\] local: unknown key "max_batc" \(did you mean "max_batch"\?\)\nhint: known'),
-        ({"max_batch": "many"}, r"\[engine\] local: max_batch = 'many': Input should be a valid integer"),
-        ({"models_kept": 0}, r"\[engine\] local: models_kept = 0: Input should be greater than or equal to 1"),
+        (
+            {"max_batc": 1},
+            r'\[engine\] local: unknown key "max_batc" \(did you mean "max_batch"\?\)\nhint: known',
+        ),
+        (
+            {"max_batch": "many"},
+            r"\[engine\] local: max_batch = 'many': Input should be a valid integer",
+        ),
+        (
+            {"models_kept": 0},
+            r"\[engine\] local: models_kept = 0: Input should be greater than or equal to 1",
+        ),
     ],
 )
 def test_wrong_settings_are_named(settings, said):
@@ -227,7 +259,9 @@ def test_the_model_asked_longest_ago_is_let_go_before_another_is_loaded():
 
 
 @pytest.mark.usefixtures("quiet_log")
-def test_a_model_without_room_is_loaded_in_the_place_of_idle_ones_or_fails_its_own_calls(monkeypatch):
+def test_a_model_without_room_is_loaded_in_the_place_of_idle_ones_or_fails_its_own_calls(
+    monkeypatch,
+):
     """The loader stands for a GPU on which two models have room."""
     gc.collect()
     others, rows = models_in_memory(), []
@@ -246,7 +280,9 @@ def test_a_model_without_room_is_loaded_in_the_place_of_idle_ones_or_fails_its_o
     ask(engine, [request(number, "c", max_tokens=2) for number in range(8)])
     assert rows[-1] == 8
     busy = [engine.submit(request(0, name, max_tokens=400)) for name in ("c", "d")]
-    with pytest.raises(EngineError, match="no memory for 'e' beside 2 busy models: no room") as caught:
+    with pytest.raises(
+        EngineError, match="no memory for 'e' beside 2 busy models: no room"
+    ) as caught:
         engine.submit(request(0, "e")).result(60)
     assert caught.value.retryable
     for call in busy:
@@ -276,7 +312,11 @@ def test_prompts_are_read_in_passes_of_so_many_padded_tokens():
 
 
 def test_a_prompt_larger_than_a_pass_is_read_alone():
-    assert passes([(1,) * 3, (2,) * 9, (3,) * 4, (4,) * 4], 8) == [[(2,) * 9], [(3,) * 4, (4,) * 4], [(1,) * 3]]
+    assert passes([(1,) * 3, (2,) * 9, (3,) * 4, (4,) * 4], 8) == [
+        [(2,) * 9],
+        [(3,) * 4, (4,) * 4],
+        [(1,) * 3],
+    ]
     assert passes([(1,) * 3, (2,) * 9], None) == [[(2,) * 9, (1,) * 3]]
     assert passes([], 8) == []
 
@@ -308,22 +348,37 @@ def test_all_models_together_keep_no_more_than_their_prompts_allowance():
         ask(engine, [request(number, f"version-{version}", max_tokens=2) for number in range(24)])
     kept = prompt_bytes()
     engine.close()
-    bytes_of_a_token = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    bytes_of_a_token = (
+        2 * 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    )
     assert 2000 * bytes_of_a_token < kept <= 3000 * bytes_of_a_token
 
 
 def prompt_bytes() -> int:
-    """What the keys and values of all prompts take that were read and are still held, room to spare included."""
+    """What the keys and values of all prompts take that were read and are still held, room to spare
+    included.
+    """
     gc.collect()
-    layers = [layer for each in gc.get_objects() if type(each) is ReadPrompts for layer in each.cache.layers]
-    return sum(tensor.untyped_storage().nbytes() for layer in layers for tensor in (layer.keys, layer.values))
+    layers = [
+        layer
+        for each in gc.get_objects()
+        if type(each) is ReadPrompts
+        for layer in each.cache.layers
+    ]
+    return sum(
+        tensor.untyped_storage().nbytes()
+        for layer in layers
+        for tensor in (layer.keys, layer.values)
+    )
 
 
 def test_sampling_follows_the_distribution():
     rows = 20_000
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(rows, 4)
     uniforms = (torch.arange(rows, dtype=torch.float64) + 0.5) / rows
-    tokens, logprobs = sample(logits, torch.ones(rows), torch.full((rows,), 0.7, dtype=torch.float64), uniforms)
+    tokens, logprobs = sample(
+        logits, torch.ones(rows), torch.full((rows,), 0.7, dtype=torch.float64), uniforms
+    )
     assert torch.bincount(tokens, minlength=4).tolist() == pytest.approx([12500, 7500, 0, 0], abs=2)
     assert logprobs.exp().unique().tolist() == pytest.approx([0.375, 0.625], abs=1e-6)
 
@@ -337,5 +392,7 @@ def test_a_model_beside_its_run_file_is_that_of_the_run_and_others_are_shared(tm
     for folder in ("mine", "yours"):
         with pytest.raises(EngineError, match=f"{folder}/model is not a model folder"):
             engines.of(run(folder, "model"), "verifier").submit(request(0, "model")).result(60)
-    assert engines.of(run("mine", "nano-base"), "verifier") is engines.of(run("yours", "nano-base"), "generator")
+    assert engines.of(run("mine", "nano-base"), "verifier") is engines.of(
+        run("yours", "nano-base"), "generator"
+    )
     engines.close()

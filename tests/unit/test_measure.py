@@ -1,4 +1,6 @@
-"""The exact checker's figures of a run: hand-written proofs and critiques, hand-computed numbers."""
+"""The exact checker's figures of a run: hand-written proofs and critiques, hand-computed
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from proofloop import keys
-from proofloop.domains.nano import (
+from proofloop.method.domains.nano import (
     Defect,
     NanoDomain,
     parse_question,
@@ -18,21 +19,25 @@ from proofloop.domains.nano import (
     render_question,
     true_lines,
 )
-from proofloop.measure import Clusters, Evaluation, Figure, evaluate_run, refinement_figures
-from proofloop.records import Problem, Verdict
+from proofloop.runs.figures import Clusters, Evaluation, Figure, evaluate_run, refinement_figures
+from proofloop.schema import keys
+from proofloop.schema.records import Problem, Verdict
 from proofloop.store import LocalStore, put_record
 from tests.builders import MALFORMED, RUN, critique, evaluation, label, proof, valid
 
 TRUNCATED = Verdict(outcome="truncated", reason="cut off")
 NOTHING = Figure(value=None, low=None, high=None, cases=0)
 
-QUESTION = render_question(parse_question("Modulo 10, start at 2. a + 3. b * 4. Show that the result is 0."))
+QUESTION = render_question(
+    parse_question("Modulo 10, start at 2. a + 3. b * 4. Show that the result is 0.")
+)
 RIGHT = "a 2 + 3 = 5\nb 5 * 4 = 0"
 WRONG = "a 2 + 3 = 6\nb 6 * 4 = 4"  # step a is miscalculated, and carried on consistently
 SHORT = "b 5 * 4 = 0"  # step a is missing: a minor flaw
 
 
-# -- intervals ---------------------------------------------------------------------------------------------------------
+# -- intervals
+# --------------------------------------------------------------------------------------------------
 
 
 def figure(*values: tuple[str, float]) -> Figure:
@@ -47,7 +52,9 @@ def test_without_a_case_nothing_is_measured() -> None:
 
 
 def test_the_interval_is_robust_to_clusters() -> None:
-    """Three problems with residual sums 1 - 2/2, 2 - 2/2, 0 - 2/2: (0 + 1 + 1) * 3 / 2 = 3, and six cases."""
+    """Three problems with residual sums 1 - 2/2, 2 - 2/2, 0 - 2/2: (0 + 1 + 1) * 3 / 2 = 3, and six
+    cases.
+    """
     found = figure(("p", 1), ("p", 0), ("q", 1), ("q", 1), ("r", 0), ("r", 0))
     error = sqrt(3) / 6
     assert found.value == 0.5
@@ -89,13 +96,17 @@ def test_alike_cases_of_one_cluster_do_not_narrow_the_interval() -> None:
 def test_one_cluster_alone_bounds_nothing_and_agreement_only_as_far_as_it_goes() -> None:
     assert figure(("p", 1.0), ("p", 0.5)) == Figure(value=0.75, low=0.0, high=1.0, cases=2)
     agreed = figure(*((f"p{number}", 1.0) for number in range(3)))
-    assert (agreed.low, agreed.high) == (pytest.approx(0.2924, abs=1e-4), 1.0)  # Clopper and Pearson: 0.025 ** (1/3)
+    assert (agreed.low, agreed.high) == (
+        pytest.approx(0.2924, abs=1e-4),
+        1.0,
+    )  # Clopper and Pearson: 0.025 ** (1/3)
     failed = figure(*((f"p{number}", 0.0) for number in range(200)))
     assert (failed.low, failed.high) == (0.0, pytest.approx(0.0183, abs=1e-4))
     assert figure(("p", 0.5), ("q", 0.5)) == Figure(value=0.5, low=0.5, high=0.5, cases=2)
 
 
-# -- a run -------------------------------------------------------------------------------------------------------------
+# -- a run
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -106,15 +117,28 @@ def store(tmp_path: Path) -> LocalStore:
     return store
 
 
-def add_proof(store: LocalStore, name: str, solution: str, verdict: Verdict, problem: str = "p1", **judged: Any) -> str:
+def add_proof(
+    store: LocalStore,
+    name: str,
+    solution: str,
+    verdict: Verdict,
+    problem: str = "p1",
+    **judged: Any,
+) -> str:
     written = proof(verdict, id=name, problem_id=problem, group=problem, solution=solution)
     put_record(store, keys.proof(RUN, name), written)
     if judged:
-        put_record(store, keys.label(RUN, name), label(proof_id=name, problem_id=problem, group=problem, **judged))
+        put_record(
+            store,
+            keys.label(RUN, name),
+            label(proof_id=name, problem_id=problem, group=problem, **judged),
+        )
     return name
 
 
-def add_critiques(store: LocalStore, proof_id: str, *critiques: tuple[float | None, list[Defect]]) -> None:
+def add_critiques(
+    store: LocalStore, proof_id: str, *critiques: tuple[float | None, list[Defect]]
+) -> None:
     for index, (score, claims) in enumerate(critiques):
         text = evaluation("?" if score is None else f"{score:g}", render_analysis(claims))
         verdict = MALFORMED if score is None else valid(score)
@@ -128,7 +152,10 @@ def undecided() -> dict[str, Any]:
 
 def measured(store: LocalStore) -> dict[str, tuple[float | None, int]]:
     found = evaluate_run(store, RUN, NanoDomain())
-    return {name: (getattr(found, name).value, getattr(found, name).cases) for name in Evaluation.model_fields}
+    return {
+        name: (getattr(found, name).value, getattr(found, name).cases)
+        for name in Evaluation.model_fields
+    }
 
 
 def test_the_planted_proofs_are_what_they_are_meant_to_be() -> None:
@@ -142,7 +169,9 @@ def test_the_planted_proofs_are_what_they_are_meant_to_be() -> None:
 
 
 def test_a_run_without_proofs_has_no_figure(store: LocalStore) -> None:
-    assert evaluate_run(store, RUN, NanoDomain()) == Evaluation(**dict.fromkeys(Evaluation.model_fields, NOTHING))
+    assert evaluate_run(store, RUN, NanoDomain()) == Evaluation(
+        **dict.fromkeys(Evaluation.model_fields, NOTHING)
+    )
 
 
 def test_every_figure_of_a_small_run_is_exact(store: LocalStore) -> None:
@@ -150,7 +179,9 @@ def test_every_figure_of_a_small_run_is_exact(store: LocalStore) -> None:
     add_proof(store, "a", RIGHT, valid(1.0), score=1.0)
     add_critiques(store, "a", (1.0, []), (0.0, fatal), (None, []))
     add_proof(store, "b", WRONG, valid(1.0), score=0.0, outcome="label")
-    add_critiques(store, "b", (0.0, fatal), (0.0, [Defect("b", "miscalculated")]), (0.5, minor), (0.0, []))
+    add_critiques(
+        store, "b", (0.0, fatal), (0.0, [Defect("b", "miscalculated")]), (0.5, minor), (0.0, [])
+    )
     add_proof(store, "c", SHORT, valid(0.5), "p2", score=1.0)
     add_critiques(store, "c", (0.5, minor), (1.0, []))
     add_proof(store, "d", RIGHT, valid(0.5), "p2", **undecided())
@@ -164,7 +195,9 @@ def test_every_figure_of_a_small_run_is_exact(store: LocalStore) -> None:
     }
 
 
-def test_refinement_is_measured_by_iteration_and_by_the_proof_that_rates_itself_highest(store: LocalStore) -> None:
+def test_refinement_is_measured_by_iteration_and_by_the_proof_that_rates_itself_highest(
+    store: LocalStore,
+) -> None:
     add_proof(store, "a", RIGHT, valid(1.0))
     put_record(store, keys.attempt(RUN, "a", 0), proof(valid(0.0), id="a", solution=WRONG))
     put_record(store, keys.attempt(RUN, "a", 1), proof(MALFORMED, id="a", solution=RIGHT))
@@ -184,7 +217,9 @@ def test_problems_are_the_clusters_of_every_figure(store: LocalStore) -> None:
 
 
 @pytest.mark.parametrize("verdict", [MALFORMED, TRUNCATED])
-def test_an_unreadable_proof_fails_and_is_in_no_other_figure(store: LocalStore, verdict: Verdict) -> None:
+def test_an_unreadable_proof_fails_and_is_in_no_other_figure(
+    store: LocalStore, verdict: Verdict
+) -> None:
     add_proof(store, "a", RIGHT, verdict, score=None, outcome="unreadable", kind="unreadable")
     found = measured(store)
     assert found.pop("pass_at_1") == (0.0, 1)
@@ -208,10 +243,16 @@ def test_an_unreadable_critique_is_a_wrong_one(store: LocalStore) -> None:
 def test_a_garbled_solution_is_a_wrong_proof(store: LocalStore) -> None:
     add_proof(store, "a", "Clearly true.", valid(0.0), score=0.0, outcome="label")
     found = measured(store)
-    assert (found["pass_at_1"], found["self_eval_error"], found["label_agreement"]) == ((0.0, 1), (0.0, 1), (1.0, 1))
+    assert (found["pass_at_1"], found["self_eval_error"], found["label_agreement"]) == (
+        (0.0, 1),
+        (0.0, 1),
+        (1.0, 1),
+    )
 
 
 def test_another_run_s_proofs_are_not_counted(store: LocalStore) -> None:
     add_proof(store, "a", RIGHT, valid(1.0))
-    put_record(store, keys.proof("other", "b"), proof(valid(1.0), id="b", run_id="other", solution=WRONG))
+    put_record(
+        store, keys.proof("other", "b"), proof(valid(1.0), id="b", run_id="other", solution=WRONG)
+    )
     assert measured(store)["pass_at_1"] == (1.0, 1)

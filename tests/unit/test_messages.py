@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proofloop.errors import Reject
-from proofloop.messages import (
+from proofloop.schema.events import (
     EVENTS,
     MAX_BODY_BYTES,
     Event,
@@ -34,12 +34,17 @@ RELEASED: dict[str, Event] = {
         problem_id="nano-01",
         proof_id="nano-01-003",
         group="nano-01",
-        parents=(ParentProof(proof_id="nano-01-000", critiques=(-1, 4)), ParentProof(proof_id="nano-01-001")),
+        parents=(
+            ParentProof(proof_id="nano-01-000", critiques=(-1, 4)),
+            ParentProof(proof_id="nano-01-001"),
+        ),
     ),
     "ProblemPosed-2": ProblemPosed(
         run_id="demo-0", problem_id="nano-01", proof_id="nano-01-003", group="nano-01", attempt=2
     ),
-    "ProofWritten-1": ProofWritten(run_id="demo-0", proof_id="nano-01-003", index=7, verifier_version="nano-base"),
+    "ProofWritten-1": ProofWritten(
+        run_id="demo-0", proof_id="nano-01-003", index=7, verifier_version="nano-base"
+    ),
     "ProofReviewed-1": ProofReviewed(run_id="demo-0", proof_id="nano-01-003", index=-1),
     "ReviewJudged-1": ReviewJudged(run_id="demo-0", proof_id="nano-01-003", index=0),
     "ProofLabeled-1": ProofLabeled(
@@ -62,7 +67,10 @@ RELEASED: dict[str, Event] = {
         by="Emmy Noether",
     ),
     "ModelPublished-1": ModelPublished(
-        run_id="demo-0", role="verifier", version="runs/demo-0/models/verifier/000002", digest="ab" * 32
+        run_id="demo-0",
+        role="verifier",
+        version="runs/demo-0/models/verifier/000002",
+        digest="ab" * 32,
     ),
 }
 IDS = {
@@ -116,7 +124,13 @@ def test_events_are_routed_by_name_and_published_models_by_role_too() -> None:
 
 def test_the_event_of_a_label_says_what_the_label_says() -> None:
     expected = ProofLabeled(
-        run_id="r1", proof_id="p1-000", problem_id="p1", group="p1", outcome="perfect", kind="accepted", score=1.0
+        run_id="r1",
+        proof_id="p1-000",
+        problem_id="p1",
+        group="p1",
+        outcome="perfect",
+        kind="accepted",
+        score=1.0,
     )
     assert ProofLabeled.of(label()) == expected
 
@@ -133,13 +147,31 @@ def test_the_event_of_a_label_says_what_the_label_says() -> None:
         (b'["event"]', "no JSON object with the field 'event'"),
         (b"{}", "no JSON object with the field 'event'"),
         (b'{"event": ["ProofWritten"]}', r"unknown event \['ProofWritten'\]"),
-        (b'{"event": "ProofEaten"}', "unknown event 'ProofEaten'; this version knows ProblemPosed, ProofWritten"),
+        (
+            b'{"event": "ProofEaten"}',
+            "unknown event 'ProofEaten'; this version knows ProblemPosed, ProofWritten",
+        ),
         (b'{"event": "Event"}', "unknown event 'Event'"),
-        (b'{"event": "ReviewJudged", "run_id": "r", "proof_id": "p"}', "no ReviewJudged: index: Field required"),
-        (b'{"event": "ReviewJudged", "run_id": "r", "proof_id": "p", "index": -2}', "no ReviewJudged: index: "),
-        (b'{"event": "ReviewJudged", "run_id": "r", "proof_id": "../p", "index": 0}', "no ReviewJudged: proof_id: "),
-        (b'{"event": "ReviewJudged", "run_id": "a/b", "proof_id": "p", "index": 0}', "no ReviewJudged: run_id: "),
-        (b'{"event": "ReviewJudged", "run_id": "r\\n", "proof_id": "p", "index": 0}', "no ReviewJudged: run_id: "),
+        (
+            b'{"event": "ReviewJudged", "run_id": "r", "proof_id": "p"}',
+            "no ReviewJudged: index: Field required",
+        ),
+        (
+            b'{"event": "ReviewJudged", "run_id": "r", "proof_id": "p", "index": -2}',
+            "no ReviewJudged: index: ",
+        ),
+        (
+            b'{"event": "ReviewJudged", "run_id": "r", "proof_id": "../p", "index": 0}',
+            "no ReviewJudged: proof_id: ",
+        ),
+        (
+            b'{"event": "ReviewJudged", "run_id": "a/b", "proof_id": "p", "index": 0}',
+            "no ReviewJudged: run_id: ",
+        ),
+        (
+            b'{"event": "ReviewJudged", "run_id": "r\\n", "proof_id": "p", "index": 0}',
+            "no ReviewJudged: run_id: ",
+        ),
         (
             b"x" * (MAX_BODY_BYTES + 1),
             f"the body has {MAX_BODY_BYTES + 1} bytes; an event has at most {MAX_BODY_BYTES}",
@@ -158,7 +190,8 @@ JSON = st.recursive(
     max_leaves=8,
 )
 FIELDS = st.dictionaries(
-    st.sampled_from(["run_id", "proof_id", "index", "role", "parents", "score"]), JSON | st.integers()
+    st.sampled_from(["run_id", "proof_id", "index", "role", "parents", "score"]),
+    JSON | st.integers(),
 )
 
 

@@ -1,4 +1,6 @@
-"""Every metric is documented and bounded; health tells what is wrong; a log line says what it is about."""
+"""Every metric is documented and bounded; health tells what is wrong; a log line says what it is
+about.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,17 @@ import pytest
 import structlog
 from prometheus_client.metrics import MetricWrapperBase
 
-from proofloop.asking import Asked, Question
 from proofloop.bus import ACK, DELIVERY_LIMIT, Delivery, LocalBus
-from proofloop.endpoint import Health
 from proofloop.errors import Reject, Retry, StoreError
-from proofloop.messages import ReviewJudged, encode
-from proofloop.metrics import OUTCOMES, VERDICTS, VERSIONS_KEPT, Metrics
-from proofloop.prompts import Prompt
-from proofloop.records import LabelKind, LabelOutcome, Verdict
-from proofloop.records import Role as RoleName
-from proofloop.runtime import COUNTED_AS, Role, Tools, Worker
+from proofloop.method.prompts import Prompt
+from proofloop.schema.events import ReviewJudged, encode
+from proofloop.schema.records import LabelKind, LabelOutcome, Verdict
+from proofloop.schema.records import Role as RoleName
 from proofloop.store import LocalStore
+from proofloop.worker.health import Health
+from proofloop.worker.metrics import OUTCOMES, VERDICTS, VERSIONS_KEPT, Metrics
+from proofloop.worker.model_call import Asked, Question
+from proofloop.worker.runtime import COUNTED_AS, Role, Tools, Worker
 from tests.builders import PROOF, RUN, CountingEngine, workplace
 from tests.integration.installation import wait_until
 
@@ -34,7 +36,9 @@ EVENT = ReviewJudged(run_id=RUN, proof_id=PROOF, index=0)
 
 
 def test_the_table_in_the_documentation_is_what_is_exposed() -> None:
-    metrics = [metric for metric in vars(Metrics()).values() if isinstance(metric, MetricWrapperBase)]
+    metrics = [
+        metric for metric in vars(Metrics()).values() if isinstance(metric, MetricWrapperBase)
+    ]
     exposed = {
         metric._name + ("_total" if metric._type == "counter" else ""): (
             metric._type,
@@ -43,7 +47,11 @@ def test_the_table_in_the_documentation_is_what_is_exposed() -> None:
         )
         for metric in metrics
     }
-    rows = re.findall(r"^\| `(proofloop_\w+)` \| (\w+) \| ([\w, ]*) \| (.+) \|$", OPERATIONS.read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(proofloop_\w+)` \| (\w+) \| ([\w, ]*) \| (.+) \|$",
+        OPERATIONS.read_text(),
+        re.MULTILINE,
+    )
     assert {name: (kind, labels, text) for name, kind, labels, text in rows} == exposed | {
         "proofloop_build_info": ("gauge", "version, python", "Always 1")
     }
@@ -53,13 +61,15 @@ def test_the_table_in_the_documentation_is_what_is_exposed() -> None:
 def test_only_the_last_used_versions_of_a_role_have_series() -> None:
     metrics = Metrics()
     for number in range(VERSIONS_KEPT + 3):
-        metrics.count_answer("verifier", f"v{number}", seconds=1.0, prompt=5, cached=2, completion=3)
+        metrics.count_answer(
+            "verifier", f"v{number}", seconds=1.0, prompt=5, cached=2, completion=3
+        )
         metrics.count_answer("generator", "g", seconds=1.0, prompt=5, cached=2, completion=3)
     (family,) = metrics.model.collect()
     seen = {sample.labels["model_version"]: sample.value for sample in family.samples}
-    assert seen == {f"v{number}": float(number == VERSIONS_KEPT + 2) for number in range(3, VERSIONS_KEPT + 3)} | {
-        "g": 1.0
-    }
+    assert seen == {
+        f"v{number}": float(number == VERSIONS_KEPT + 2) for number in range(3, VERSIONS_KEPT + 3)
+    } | {"g": 1.0}
     assert metrics.total(metrics.prompt_tokens, role="verifier") == 5 * VERSIONS_KEPT
     assert metrics.total(metrics.cached_tokens, role="generator") == 2 * (VERSIONS_KEPT + 3)
 
@@ -68,7 +78,10 @@ def test_verdicts_are_counted_by_version_and_go_with_it() -> None:
     metrics = Metrics()
     for number in range(VERSIONS_KEPT + 1):
         metrics.count_verdict("verifier", f"v{number}", "truncated")
-    seen = {tuple(sample.labels.values()): sample.value for sample in metrics.verdicts.collect()[0].samples}
+    seen = {
+        tuple(sample.labels.values()): sample.value
+        for sample in metrics.verdicts.collect()[0].samples
+    }
     assert seen == {
         ("verifier", f"v{number}", outcome): float(outcome == "truncated")
         for number in range(1, VERSIONS_KEPT + 1)
@@ -77,12 +90,23 @@ def test_verdicts_are_counted_by_version_and_go_with_it() -> None:
 
 
 def test_every_series_that_is_known_beforehand_begins_at_zero() -> None:
-    """Otherwise its first event would be no increase, and no alert would see the first dead letter of a process."""
+    """Otherwise its first event would be no increase, and no alert would see the first dead letter
+    of a process.
+    """
     metrics = Metrics()
     for role in get_args(RoleName):
         metrics.begin(role)
-    counters = [metrics.messages, metrics.retries, metrics.dead_letters, metrics.labels, metrics.engine_failures]
-    seen = [{tuple(sample.labels.values()): sample.value for sample in one.collect()[0].samples} for one in counters]
+    counters = [
+        metrics.messages,
+        metrics.retries,
+        metrics.dead_letters,
+        metrics.labels,
+        metrics.engine_failures,
+    ]
+    seen = [
+        {tuple(sample.labels.values()): sample.value for sample in one.collect()[0].samples}
+        for one in counters
+    ]
     assert [set(values.values()) for values in seen] == [{0.0}] * 5
     assert [len(values) for values in seen] == [20, 20, 5, 5, 9]
     assert {outcome for outcome, _ in seen[3]} == set(get_args(LabelOutcome))
@@ -93,7 +117,13 @@ def test_every_series_that_is_known_beforehand_begins_at_zero() -> None:
 
 @pytest.mark.usefixtures("quiet_log")
 def test_every_outcome_is_counted(tmp_path: Path) -> None:
-    raised: list[Exception | None] = [None, Retry("away"), StoreError("away"), ValueError("bug"), Reject("never")]
+    raised: list[Exception | None] = [
+        None,
+        Retry("away"),
+        StoreError("away"),
+        ValueError("bug"),
+        Reject("never"),
+    ]
     metrics = Metrics()
 
     def handler(event: ReviewJudged, tools: Tools):  # type: ignore[no-untyped-def]
@@ -106,17 +136,26 @@ def test_every_outcome_is_counted(tmp_path: Path) -> None:
     for attempt in (1, 1, 1, DELIVERY_LIMIT, 1):
         worker.process(Delivery(encode(EVENT), attempt, published_s=time.time() - 3))
     worker.process(Delivery(b"no event"))
-    outcomes = {kind: metrics.total(metrics.messages, outcome=kind) for kind in ("acked", "requeued", "failed", "dead")}
+    outcomes = {
+        kind: metrics.total(metrics.messages, outcome=kind)
+        for kind in ("acked", "requeued", "failed", "dead")
+    }
     assert outcomes == {"acked": 1, "requeued": 2, "failed": 1, "dead": 2}
     assert metrics.total(metrics.dead_letters, role="labeler") == 3
-    assert metrics.total(metrics.retries, reason="asked") == metrics.total(metrics.retries, reason="store") == 1
+    assert (
+        metrics.total(metrics.retries, reason="asked")
+        == metrics.total(metrics.retries, reason="store")
+        == 1
+    )
     labels = {"role": "labeler", "event": "ReviewJudged"}
     assert metrics.registry.get_sample_value("proofloop_queue_wait_seconds_count", labels) == 5
     waited = metrics.registry.get_sample_value("proofloop_queue_wait_seconds_sum", labels)
     assert waited is not None and 15 <= waited < 16
 
 
-def test_a_line_of_the_log_says_what_it_is_about_and_the_next_message_begins_afresh(tmp_path: Path) -> None:
+def test_a_line_of_the_log_says_what_it_is_about_and_the_next_message_begins_afresh(
+    tmp_path: Path,
+) -> None:
     tools = workplace(tmp_path, CountingEngine())
     prompt = Prompt("Prove p1.", "0123456789ab")
 
@@ -127,7 +166,9 @@ def test_a_line_of_the_log_says_what_it_is_about_and_the_next_message_begins_afr
         yield
 
     worker = Worker(Role("labeler", {"ReviewJudged": handler}), LocalBus(), tools)
-    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
+    with structlog.testing.capture_logs(
+        processors=[structlog.contextvars.merge_contextvars]
+    ) as lines:
         worker.process(Delivery(encode(EVENT), 2))
         worker.process(Delivery(encode(EVENT.model_copy(update={"index": 1}))))
     about = {"run": RUN, "proof": PROOF, "role": "labeler", "event": "message_postponed"}
@@ -140,12 +181,18 @@ def test_a_line_of_the_log_says_what_it_is_about_and_the_next_message_begins_afr
 
 def test_what_a_library_warns_of_is_a_line_like_any_other() -> None:
     code = (
-        "import logging; from proofloop.telemetry import configure_logging; configure_logging('info');"
-        "logging.getLogger('urllib3').info('quiet'); logging.getLogger('pika.x').warning('lost %s', 'it')"
+        "import logging; from proofloop.worker.logs import configure_logging;"
+        " configure_logging('info');"
+        "logging.getLogger('urllib3').info('quiet'); logging.getLogger('pika.x').warning('lost %s',"
+        " 'it')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     (line,) = done.stderr.splitlines()
-    assert '"message": "lost it"' in line and '"library": "pika.x"' in line and '"level": "warning"' in line
+    assert (
+        '"message": "lost it"' in line
+        and '"library": "pika.x"' in line
+        and '"level": "warning"' in line
+    )
     assert logging.getLogger().level == logging.WARNING
 
 
@@ -170,7 +217,7 @@ class Shelf(LocalStore):
 
 
 def test_health_tells_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proofloop.endpoint.CHECK_INTERVAL_S", 0.02)
+    monkeypatch.setattr("proofloop.worker.health.CHECK_INTERVAL_S", 0.02)
     health, bus, store, stopping = Health(), LocalBus(), Shelf(tmp_path), threading.Event()
     assert (health.broken(), health.unready()) == ("", "starting")
     bus.serve("labeler", ["ReviewJudged"], lambda delivery: ACK, concurrency=1)
@@ -190,21 +237,25 @@ def test_health_tells_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_store_that_says_nothing_at_all_is_no_reason_to_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proofloop.endpoint.CHECK_INTERVAL_S", 0.02)
-    monkeypatch.setattr("proofloop.endpoint.CHECK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("proofloop.worker.health.CHECK_INTERVAL_S", 0.02)
+    monkeypatch.setattr("proofloop.worker.health.CHECK_TIMEOUT_S", 0.2)
     health, store = Health(), Shelf(tmp_path)
     health.watch(LocalBus(), store, threading.Event())
     wait_for(health, "")
     store.answers.clear()
-    assert wait_until(lambda: health.unready().startswith("the store has not answered for "), 10), health.unready()
+    assert wait_until(lambda: health.unready().startswith("the store has not answered for "), 10), (
+        health.unready()
+    )
     assert health.broken() == ""
     store.answers.set()
     wait_for(health, "")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_process_whose_store_check_ended_needs_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proofloop.endpoint.CHECK_INTERVAL_S", 0.02)
+def test_a_process_whose_store_check_ended_needs_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proofloop.worker.health.CHECK_INTERVAL_S", 0.02)
     health, store = Health(), Shelf(tmp_path)
     health.watch(LocalBus(), store, threading.Event())
     wait_for(health, "")

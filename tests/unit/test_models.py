@@ -14,11 +14,9 @@ from typing import Any
 import pytest
 import structlog
 
-from proofloop import keys, runtime
 from proofloop.engine.base import Engine
 from proofloop.errors import ConfigError, CorruptObject, EngineError, Reject, Retry, StoreError
-from proofloop.messages import ModelPublished
-from proofloop.models import (
+from proofloop.runs.model_registry import (
     MANIFEST,
     Served,
     promote,
@@ -30,8 +28,11 @@ from proofloop.models import (
     verify_version,
     version_folder,
 )
-from proofloop.runtime import Tools, adopt
+from proofloop.schema import keys
+from proofloop.schema.events import ModelPublished
 from proofloop.store import LocalStore
+from proofloop.worker import runtime
+from proofloop.worker.runtime import Tools, adopt
 from tests.builders import RUN, CountingEngine, model_folder, publish, runspec
 
 V1, V2, V3 = (keys.model(RUN, "verifier", step) for step in (1, 2, 3))
@@ -128,7 +129,9 @@ def test_a_version_that_nothing_loads_for_long_is_warned_of(
     store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(store, tmp_path, V1)
-    tools = Tools(store, engine_for=lambda *_: LoadingEngine(EngineError("no Triton has it", retryable=True)))
+    tools = Tools(
+        store, engine_for=lambda *_: LoadingEngine(EngineError("no Triton has it", retryable=True))
+    )
     store.put_if_absent(keys.run_spec(RUN), runspec().model_dump_json().encode())
     said: list[list[str]] = []
     for after_s in (1.0, 0.0):  # soon, and after a while
@@ -164,7 +167,8 @@ def test_rolling_back_twice_goes_back_two_and_then_there_is_nothing_left(store: 
     assert [rollback(store, RUN, "verifier", "base") for _ in range(2)] == [V1, "base"]
     assert serving(store) == [V1, V2, V1, "base"]
     with pytest.raises(
-        ConfigError, match=r"verifier in run r1 serves its first version 'base'\nhint: there is nothing to"
+        ConfigError,
+        match=r"verifier in run r1 serves its first version 'base'\nhint: there is nothing to",
     ):
         rollback(store, RUN, "verifier", "base")
 
@@ -177,7 +181,9 @@ def test_a_version_that_was_rolled_back_is_no_goal_of_a_later_rollback(store: Lo
     assert rollback(store, RUN, "verifier", "base") == V1
 
 
-def test_a_complete_version_can_be_promoted_again_and_again(store: LocalStore, tmp_path: Path) -> None:
+def test_a_complete_version_can_be_promoted_again_and_again(
+    store: LocalStore, tmp_path: Path
+) -> None:
     publish(store, tmp_path, V1, V2)
     assert published_versions(store, RUN, "verifier") == [V1, V2]
     for version in (V2, V1, V2):
@@ -186,12 +192,16 @@ def test_a_complete_version_can_be_promoted_again_and_again(store: LocalStore, t
     assert rollback(store, RUN, "verifier", "base") == V1
 
 
-def test_an_unknown_or_unfinished_version_is_not_promoted(store: LocalStore, tmp_path: Path) -> None:
+def test_an_unknown_or_unfinished_version_is_not_promoted(
+    store: LocalStore, tmp_path: Path
+) -> None:
     publish(store, tmp_path, V1)
     store.put_if_absent(f"{V2}/model.bin", b"a killed trainer's")
     for version in (V2, V3, "base"):
         with pytest.raises(
-            ConfigError, match=rf"verifier has no complete version '{version}' in run r1\nhint: one of m-1, {V1}$"
+            ConfigError,
+            match=rf"verifier has no complete version '{version}' in run r1\nhint: one of m-1,"
+            rf" {V1}$",
         ):
             promote(store, RUN, "verifier", version, "m-1")
     with pytest.raises(ConfigError, match=r"one of m-1$"):
@@ -202,15 +212,23 @@ def test_an_unknown_or_unfinished_version_is_not_promoted(store: LocalStore, tmp
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
-        (lambda folder: (folder / "model.bin").write_bytes(b"weightz"), "model.bin has digest .*, its manifest says"),
+        (
+            lambda folder: (folder / "model.bin").write_bytes(b"weightz"),
+            "model.bin has digest .*, its manifest says",
+        ),
         (lambda folder: (folder / "model.bin").unlink(), "model.bin is missing"),
         (lambda folder: (folder / "model.bin").write_bytes(b""), "model.bin is missing"),
         (lambda folder: (folder / MANIFEST).write_text("{"), "manifest.json cannot be read"),
-        (lambda folder: (folder / MANIFEST).write_text('{"files": [3]}'), "manifest.json cannot be read"),
+        (
+            lambda folder: (folder / MANIFEST).write_text('{"files": [3]}'),
+            "manifest.json cannot be read",
+        ),
         (lambda folder: (folder / MANIFEST).write_text("[]"), "manifest.json cannot be read"),
     ],
 )
-def test_a_damaged_version_is_refused(store: LocalStore, tmp_path: Path, damage: object, problem: str) -> None:
+def test_a_damaged_version_is_refused(
+    store: LocalStore, tmp_path: Path, damage: object, problem: str
+) -> None:
     publish(store, tmp_path, V1)
     verify_version(store, V1)
     damage(store.path(V1))  # type: ignore[operator]
@@ -231,7 +249,9 @@ def test_publishing_takes_up_what_a_killed_trainer_began_and_never_changes_what_
     assert not store.exists(f"{V1}/stray.bin")
 
 
-def test_a_published_version_that_comes_late_does_not_replace_a_later_one(store: LocalStore, tmp_path: Path) -> None:
+def test_a_published_version_that_comes_late_does_not_replace_a_later_one(
+    store: LocalStore, tmp_path: Path
+) -> None:
     deliver(store, V2)
     deliver(store, V1)
     assert serving(store) == [V2]
@@ -244,7 +264,9 @@ def test_a_published_version_that_comes_late_does_not_replace_a_later_one(store:
 def test_racing_writers_of_the_log_never_go_back(store: LocalStore) -> None:
     versions = [keys.model(RUN, "verifier", step) for step in range(20)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda version: put_in_service(store, RUN, "verifier", version), versions * 2))
+        list(
+            pool.map(lambda version: put_in_service(store, RUN, "verifier", version), versions * 2)
+        )
     assert serving(store) == sorted(set(serving(store)))
     assert serving(store)[-1] == versions[-1]
 
@@ -263,10 +285,14 @@ def test_racing_promotions_all_happen(store: LocalStore, tmp_path: Path) -> None
     assert sorted(serving(store)) == sorted([V1, V2, V3] * 10)
 
 
-def test_a_rollback_that_another_change_overtakes_says_that_it_did_nothing(store: LocalStore) -> None:
+def test_a_rollback_that_another_change_overtakes_says_that_it_did_nothing(
+    store: LocalStore,
+) -> None:
     deliver(store, V1)
     deliver(store, V2)
-    with pytest.raises(ConfigError, match="another version went into service meanwhile; nothing was rolled back"):
+    with pytest.raises(
+        ConfigError, match="another version went into service meanwhile; nothing was rolled back"
+    ):
         rollback(store, RUN, "verifier", "m-1", lambda _: deliver(store, V3))
     assert serving(store) == [V1, V2, V3]
 
@@ -288,7 +314,9 @@ class SlowStore(LocalStore):
         return super().get(key)
 
 
-def test_one_thread_looks_for_all_which_version_serves_and_reads_one_line(store: LocalStore, tmp_path: Path) -> None:
+def test_one_thread_looks_for_all_which_version_serves_and_reads_one_line(
+    store: LocalStore, tmp_path: Path
+) -> None:
     for version in (V1, V2, V3):
         deliver(store, version)
     slow = SlowStore(store.root)
@@ -299,7 +327,9 @@ def test_one_thread_looks_for_all_which_version_serves_and_reads_one_line(store:
     assert slow.read == [f"{keys.served(RUN, 'verifier')}000002.json"]
 
 
-def test_a_model_lies_in_the_store_or_beside_the_run_file(store: LocalStore, tmp_path: Path) -> None:
+def test_a_model_lies_in_the_store_or_beside_the_run_file(
+    store: LocalStore, tmp_path: Path
+) -> None:
     assert version_folder(store, tmp_path / "cache", V1) == store.path(V1)
     assert version_folder(store, tmp_path / "cache", "mine", tmp_path) == tmp_path / "mine"
 
@@ -339,12 +369,16 @@ def test_a_fetched_version_is_there_whole_or_not_at_all(store: LocalStore, tmp_p
     }
 
 
-def test_of_two_processes_that_fetch_a_version_the_first_one_s_stays(store: LocalStore, tmp_path: Path) -> None:
+def test_of_two_processes_that_fetch_a_version_the_first_one_s_stays(
+    store: LocalStore, tmp_path: Path
+) -> None:
     publish(store, tmp_path, V1)
     cache, others = tmp_path / "cache", []
 
     def watch(key: str) -> None:
-        if key.endswith("model.bin") and not others:  # another process fetches it in the midst of this
+        if (
+            key.endswith("model.bin") and not others
+        ):  # another process fetches it in the midst of this
             others.append(key)
             version_folder(remote, cache, V1)
 

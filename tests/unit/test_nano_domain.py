@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proofloop.domains import load_domain
-from proofloop.domains.base import CritiqueFinding, Defect, ProofFinding
-from proofloop.domains.nano import (
+from proofloop.errors import ConfigError
+from proofloop.method.domains import load_domain
+from proofloop.method.domains.base import CritiqueFinding, Defect, ProofFinding
+from proofloop.method.domains.nano import (
     FLAW_KINDS,
     Chain,
     NanoDomain,
@@ -25,7 +26,6 @@ from proofloop.domains.nano import (
     score_of,
     true_lines,
 )
-from proofloop.errors import ConfigError
 
 DOMAIN = NanoDomain()
 QUESTION = "Modulo 10, start at 7. a + 3. b * 4. c - 5. d + 9. Show that the result is 4."
@@ -52,12 +52,16 @@ def test_long_chains_are_of_the_same_domain():
 
 
 def test_blank_space_changes_nothing():
-    assert check("\r\n  a 7  +3=0 \n\nb 0 * 4 = 0\t\nc 0-5 = 5\nd 5 + 9 = 4\n\n") == ProofFinding(1.0, ())
+    assert check("\r\n  a 7  +3=0 \n\nb 0 * 4 = 0\t\nc 0-5 = 5\nd 5 + 9 = 4\n\n") == ProofFinding(
+        1.0, ()
+    )
 
 
 def test_one_omitted_step_scores_a_half_and_two_score_zero():
     a, b, c, d = PROOF.splitlines()
-    assert check("\n".join([a, c, d])) == ProofFinding(0.5, (Defect("b", "missing", "0 * 4 = 0, then c 0"),))
+    assert check("\n".join([a, c, d])) == ProofFinding(
+        0.5, (Defect("b", "missing", "0 * 4 = 0, then c 0"),)
+    )
     assert check("\n".join([a, b, c])) == ProofFinding(0.5, (Defect("d", "missing", "5 + 9 = 4"),))
     first, last = Defect("a", "missing", "7 + 3 = 0, then b 0"), Defect("d", "missing", "5 + 9 = 4")
     assert check("\n".join([b, c])) == ProofFinding(0.0, (first, last))
@@ -125,7 +129,11 @@ def test_a_megabyte_of_anything_is_refused_at_once():
 
 
 def test_a_foreign_question_has_no_exact_checker():
-    for question in ("Prove that 2 is even.", QUESTION.replace("result is 4", "result is 5"), "x" * 10**6):
+    for question in (
+        "Prove that 2 is even.",
+        QUESTION.replace("result is 4", "result is 5"),
+        "x" * 10**6,
+    ):
         with pytest.raises(LookupError):
             DOMAIN.check_proof(question, PROOF)
 
@@ -179,7 +187,9 @@ def test_posing_is_repeatable_and_the_splits_share_no_problem():
     ids = {split: {problem.id for problem in problems} for split, problems in posed.items()}
     assert again == posed["test"]
     assert (
-        not ids["train"] & ids["test"] and not ids["train"] & ids["validation"] and not ids["test"] & ids["validation"]
+        not ids["train"] & ids["test"]
+        and not ids["train"] & ids["validation"]
+        and not ids["test"] & ids["validation"]
     )
     assert len(ids["train"]) > 290
 
@@ -206,15 +216,21 @@ def test_one_inserted_flaw_is_found_where_it_is(chain: Chain, data: st.DataObjec
         lines.insert(place, replace(line, result=(line.result + shift) % 10))
     elif kind == "miscopied":
         wrong = (line.operand + shift) % 10
-        lines.insert(place, replace(line, operand=wrong, result=calculate(line.value, line.operator, wrong)))
+        lines.insert(
+            place, replace(line, operand=wrong, result=calculate(line.value, line.operator, wrong))
+        )
     defects = DOMAIN.check_proof(render_question(chain), render_proof(lines)).defects
     after = (lines[place].label, lines[place].value) if place < len(lines) else None
     assert defects[0] == (omission(line, after) if kind == "missing" else Defect(line.label, kind))
-    assert DOMAIN.check_critique(render_question(chain), render_proof(lines), render_analysis(defects[:1])).faithful
+    assert DOMAIN.check_critique(
+        render_question(chain), render_proof(lines), render_analysis(defects[:1])
+    ).faithful
 
 
 @given(CHAINS, st.text(max_size=200), st.text(max_size=200))
-def test_any_text_gets_a_finding_whose_score_follows_from_its_defects(chain: Chain, proof: str, analysis: str):
+def test_any_text_gets_a_finding_whose_score_follows_from_its_defects(
+    chain: Chain, proof: str, analysis: str
+):
     finding = DOMAIN.check_proof(render_question(chain), proof)
     assert finding.score == score_of(finding.defects)
     assert DOMAIN.check_critique(render_question(chain), proof, analysis).quality in (0.0, 0.5, 1.0)

@@ -15,9 +15,16 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from proofloop.cli.nano import train
-from proofloop.domains.nano import FLAW_KINDS, LABELS, NanoDomain, parse_question, render_proof, true_lines
 from proofloop.errors import ConfigError
-from proofloop.prompts import Reader
+from proofloop.method.domains.nano import (
+    FLAW_KINDS,
+    LABELS,
+    NanoDomain,
+    parse_question,
+    render_proof,
+    true_lines,
+)
+from proofloop.method.prompts import Reader
 from proofloop_serving.loading import load_model
 from proofloop_trainer.nano import BASE_FOLDER
 from proofloop_trainer.nano.by_flaw import FLAWS, by_flaw
@@ -37,7 +44,9 @@ from proofloop_trainer.nano.pretrain import (
 )
 from proofloop_trainer.nano.tokenizer import PHRASES, build_tokenizer, normalise
 
-torch.set_num_threads(1)  # threads that wait for one another cost more than a model this small gains
+torch.set_num_threads(
+    1
+)  # threads that wait for one another cost more than a model this small gains
 TOKENIZER = build_tokenizer()
 SHOWN = list(itertools.islice(demonstrate(1), 400))
 KNOWN_TEXTS = st.lists(st.sampled_from(PHRASES), max_size=40).map("".join).map(normalise)
@@ -67,7 +76,9 @@ def test_any_text_is_encoded(text):
 def test_answers_are_short():
     lengths = {}
     for shown in SHOWN:
-        lengths.setdefault(shown.prompt.split(maxsplit=1)[0], []).append(len(TOKENIZER(shown.answer).input_ids))
+        lengths.setdefault(shown.prompt.split(maxsplit=1)[0], []).append(
+            len(TOKENIZER(shown.answer).input_ids)
+        )
     assert max(lengths["Prove"]) <= 84
     assert max(lengths["Evaluate"]) <= 30
     assert max(lengths["Judge"]) <= 12
@@ -82,7 +93,10 @@ def test_demonstrations_are_in_format_and_show_every_flaw_kind():
         "Judge": reader.meta_critique,
     }
     for shown in SHOWN:
-        assert parsers[shown.prompt.split(maxsplit=1)[0]](shown.answer, "stop").verdict.outcome == "valid"
+        assert (
+            parsers[shown.prompt.split(maxsplit=1)[0]](shown.answer, "stop").verdict.outcome
+            == "valid"
+        )
     critiques = " ".join(shown.answer for shown in SHOWN if shown.prompt.startswith("Evaluate"))
     assert {kind for kind in FLAW_KINDS if kind in critiques} == set(FLAW_KINDS)
 
@@ -99,29 +113,52 @@ def test_a_proof_has_wrong_marks_exactly_if_a_step_shown_is_wrong():
         chain = parse_question(question)
         lines = write_proof(rng, chain, 0.7)
         defects = domain.check_proof(question, render_proof(lines)).defects
-        shown_later = any(defect.kind != "missing" or defect.step < lines[-1].label for defect in defects if lines)
+        shown_later = any(
+            defect.kind != "missing" or defect.step < lines[-1].label for defect in defects if lines
+        )
         assert any(any(marks) for marks in mark_lines(chain, lines)) == shown_later
     assert not any(any(marks) for marks in mark_lines(chain, true_lines(chain)))
 
 
 def test_each_field_of_an_omission_under_judgement_is_marked_as_the_checker_has_it():
-    """Marks of what is right are 0, others name the step; where the step is not missing its label is what is wrong."""
-    ids, seen = {phrase: TOKENIZER.convert_tokens_to_ids(phrase) for phrase in PHRASES}, Counter[str]()
+    """Marks of what is right are 0, others name the step; where the step is not missing its label
+    is what is wrong.
+    """
+    ids, seen = (
+        {phrase: TOKENIZER.convert_tokens_to_ids(phrase) for phrase in PHRASES},
+        Counter[str](),
+    )
     for batch in itertools.islice(practice_batches(TOKENIZER, seed=3), 8):
         for tokens, marks in zip(batch.tokens_BT.tolist(), batch.marks_BT.tolist(), strict=True):
             end = tokens.index(TOKENIZER.convert_tokens_to_ids("<assistant>"))
             question, proof, *analysis = TOKENIZER.decode(tokens[2:end]).split("\n\n", maxsplit=2)
             defects = NanoDomain().check_proof(question, proof.removeprefix("Proof:\n")).defects
             true = {defect.step: re.findall(r"[-+*]|\d", defect.detail) for defect in defects}
-            for place in (place for place in range(end) if analysis and tokens[place] == ids[" is missing:"]):
-                label, goes_on = TOKENIZER.decode(tokens[place - 1]), tokens[place + 6] == ids[", then "]
-                places = [place + offset for offset in ((1, 2, 3, 5, 8) if goes_on else (1, 2, 3, 5))]
+            for place in (
+                place for place in range(end) if analysis and tokens[place] == ids[" is missing:"]
+            ):
+                label, goes_on = (
+                    TOKENIZER.decode(tokens[place - 1]),
+                    tokens[place + 6] == ids[", then "],
+                )
+                places = [
+                    place + offset for offset in ((1, 2, 3, 5, 8) if goes_on else (1, 2, 3, 5))
+                ]
                 fields = [TOKENIZER.decode(tokens[each]).strip() for each in places]
                 at_fault, right = 1 + LABELS.index(label), true.get(label, [])
                 assert marks[place - 1] == (0 if right else at_fault)
-                wrong = [at_fault * (field != one) if right else IGNORED for field, one in zip_longest(fields, right)]
+                wrong = [
+                    at_fault * (field != one) if right else IGNORED
+                    for field, one in zip_longest(fields, right)
+                ]
                 assert [marks[each] for each in places] == wrong[: len(places)]
-                seen["last wrong" if right and wrong[4:] > [0] else "line wrong" if any(wrong) else "true"] += 1
+                seen[
+                    "last wrong"
+                    if right and wrong[4:] > [0]
+                    else "line wrong"
+                    if any(wrong)
+                    else "true"
+                ] += 1
                 seen["not missing"] += not right
     assert min(seen[each] for each in ("last wrong", "line wrong", "true", "not missing")) > 4, seen
 
@@ -154,7 +191,11 @@ def test_a_few_steps_lower_the_loss():
 
 def test_the_base_model_is_as_good_as_its_card_says():
     figures = vars(measure(BASE_FOLDER, problems=250, seed=1))
-    card = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", (BASE_FOLDER / "README.md").read_text(), re.MULTILINE))
+    card = dict(
+        re.findall(
+            r"^\| `(\w+)` \| ([\d.]+) \|", (BASE_FOLDER / "README.md").read_text(), re.MULTILINE
+        )
+    )
     assert card.keys() == figures.keys()
     for name, figure in figures.items():
         assert figure == pytest.approx(float(card[name]), abs=0.17), name
@@ -167,16 +208,28 @@ def test_the_base_model_is_small():
 @pytest.mark.parametrize("start", ["wider", "other words", "known to the engine alone"])
 def test_a_cold_start_of_another_model_is_refused_with_the_way_out(tmp_path, start):
     if start == "wider":
-        sizes = {"hidden_size": 128, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
-        LlamaForCausalLM(LlamaConfig(vocab_size=len(TOKENIZER), **sizes)).save_pretrained(tmp_path / start)
+        sizes = {
+            "hidden_size": 128,
+            "intermediate_size": 64,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+        }
+        LlamaForCausalLM(LlamaConfig(vocab_size=len(TOKENIZER), **sizes)).save_pretrained(
+            tmp_path / start
+        )
         TOKENIZER.save_pretrained(tmp_path / start)
     if start == "other words":
         shutil.copytree(BASE_FOLDER, tmp_path / start)
         file = tmp_path / start / "tokenizer.json"
         file.write_text(file.read_text().replace("Evaluation", "Appraisal"))
-    said = rf"^\[cold_start\] steps = 600: .*{start} is not a nano model .*\nhint: .*\[cold_start\] steps = 0"
+    said = (
+        rf"^\[cold_start\] steps = 600: .*{start} is not a nano model .*\nhint: .*\[cold_start\]"
+        r" steps = 0"
+    )
     with pytest.raises(ConfigError, match=said):
-        cold_start(tmp_path / start, tmp_path / "out", seed=0, steps=600, batch=48, learning_rate=1e-3)
+        cold_start(
+            tmp_path / start, tmp_path / "out", seed=0, steps=600, batch=48, learning_rate=1e-3
+        )
 
 
 def test_a_cold_start_goes_on_from_a_nano_model(tmp_path):
@@ -196,4 +249,6 @@ def test_a_judge_is_measured_on_each_kind_of_flaw():
         else:
             assert row.true_upheld > 1 / 3 and row.false_caught > 0
     of = {(row.domain, row.flaw): row for row in rows}
-    assert of["nano", "miscalculated"].false_caught > of["nano", "lost"].false_caught  # one needs no calculation
+    assert (
+        of["nano", "miscalculated"].false_caught > of["nano", "lost"].false_caught
+    )  # one needs no calculation

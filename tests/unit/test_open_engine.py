@@ -12,15 +12,15 @@ from pydantic import BaseModel
 
 import proofloop.engine
 from proofloop.cli.run import check_from_here
+from proofloop.config.run_file import RunSpec, parse_runspec
 from proofloop.engine import open_engine
-from proofloop.engine.openai import OpenAIEngine
-from proofloop.engine.openai_settings import OpenAISettings
-from proofloop.engine.pool import Engines
-from proofloop.engine.simulated import SimulatedEngine
-from proofloop.engine.triton_settings import TritonSettings
+from proofloop.engine.openai.engine import OpenAIEngine
+from proofloop.engine.openai.settings import OpenAISettings
+from proofloop.engine.simulated.engine import SimulatedEngine
+from proofloop.engine.triton.settings import TritonSettings
 from proofloop.errors import ConfigError
-from proofloop.runspec import RunSpec, parse_runspec
 from proofloop.store import LocalStore
+from proofloop.worker.engine_pool import Engines
 from tests.builders import runspec
 from tests.scripted_openai import Exchange, Script, ScriptedServer, answers, chunk, refuses, sends
 
@@ -52,12 +52,17 @@ def test_the_local_engine_is_in_another_package(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(proofloop.engine, "entry_points", lambda **_: ())
     assert refusal("local") == (
         'engine "local" is not installed\n'
-        "hint: in a clone of proofloop: pip install ./serving; or use one of openai, simulated, triton"
+        "hint: in a clone of proofloop: pip install ./serving; or use one of openai, simulated,"
+        " triton"
     )
 
 
-def test_an_engine_of_another_package_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = metadata.EntryPoint("mine", "tests.unit.test_open_engine:open_mine", proofloop.engine.ENTRY_POINT_GROUP)
+def test_an_engine_of_another_package_is_found_by_its_entry_point(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    point = metadata.EntryPoint(
+        "mine", "tests.unit.test_open_engine:open_mine", proofloop.engine.ENTRY_POINT_GROUP
+    )
     monkeypatch.setattr(proofloop.engine, "entry_points", lambda **_: (point,))
     engine = open_engine("mine", {"seed": 3}, resolve_model)
     assert isinstance(engine, SimulatedEngine)
@@ -69,7 +74,9 @@ def open_mine(settings: Any, resolve: Any) -> Any:
 
 
 def test_an_engine_that_cannot_be_imported_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = metadata.EntryPoint("local", "no_such_package:open_engine", proofloop.engine.ENTRY_POINT_GROUP)
+    point = metadata.EntryPoint(
+        "local", "no_such_package:open_engine", proofloop.engine.ENTRY_POINT_GROUP
+    )
     monkeypatch.setattr(proofloop.engine, "entry_points", lambda **_: (point,))
     assert refusal("local") == (
         "engine \"local\" cannot be loaded: No module named 'no_such_package'\n"
@@ -78,7 +85,9 @@ def test_an_engine_that_cannot_be_imported_says_so(monkeypatch: pytest.MonkeyPat
 
 
 def test_an_unknown_key_is_named_with_the_closest() -> None:
-    assert 'unknown key "good_shar" (did you mean "good_share"?)' in refusal("simulated", good_shar=1)
+    assert 'unknown key "good_shar" (did you mean "good_share"?)' in refusal(
+        "simulated", good_shar=1
+    )
 
 
 def test_a_missing_key_is_named() -> None:
@@ -86,7 +95,9 @@ def test_a_missing_key_is_named() -> None:
 
 
 def test_a_bad_value_is_named_with_its_limit() -> None:
-    assert "good_share = 1.5: Input should be less than or equal to 1" in refusal("simulated", good_share=1.5)
+    assert "good_share = 1.5: Input should be less than or equal to 1" in refusal(
+        "simulated", good_share=1.5
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,16 +116,21 @@ def test_an_address_that_cannot_work_is_refused(url: str) -> None:
 
 
 def test_a_field_of_our_own_cannot_be_overridden() -> None:
-    assert "should not set seed" in refusal("openai", base_url="http://h/v1", extra_body={"seed": 1})
+    assert "should not set seed" in refusal(
+        "openai", base_url="http://h/v1", extra_body={"seed": 1}
+    )
 
 
-@pytest.mark.parametrize("settings", [{"api_key": "sk-secret\nsk-secret"}, {"base_url": "http://me:sk-secret@host/v1"}])
+@pytest.mark.parametrize(
+    "settings", [{"api_key": "sk-secret\nsk-secret"}, {"base_url": "http://me:sk-secret@host/v1"}]
+)
 def test_secrets_are_not_repeated(settings: dict[str, Any]) -> None:
     said = refusal("openai", **({"base_url": "http://host/v1"} | settings))
     assert "sk-secret" not in said and ("api_key" in said or "base_url" in said)
 
 
-# -- the engines of a process ------------------------------------------------------------------------------------------
+# -- the engines of a process
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -172,7 +188,9 @@ def test_a_check_does_not_wait_until_a_model_has_thought(engines: Engines) -> No
 
 def takes_small_seeds(exchange: Exchange) -> None:
     if exchange.body["seed"] >= 2**31:
-        exchange.refuse(400, {"error": {"message": "seed: should be less than or equal to 2147483647"}})
+        exchange.refuse(
+            400, {"error": {"message": "seed: should be less than or equal to 2147483647"}}
+        )
     else:
         answers()(exchange)
 
@@ -189,8 +207,13 @@ def test_a_check_finds_a_server_whose_answers_are_reasoning_alone(engines: Engin
     script = sends(chunk({"content": None, "reasoning_content": "All of it."}, "stop"))
     with ScriptedServer(script) as server, pytest.raises(ConfigError) as caught:
         engines.check(served_by(server))
-    assert caught.value.problem == "the generator's answer has 10 characters of reasoning and no content"
-    assert "turn off its reasoning parser" in caught.value.hint and "max_tokens" in caught.value.hint
+    assert (
+        caught.value.problem
+        == "the generator's answer has 10 characters of reasoning and no content"
+    )
+    assert (
+        "turn off its reasoning parser" in caught.value.hint and "max_tokens" in caught.value.hint
+    )
 
 
 def test_a_check_lets_a_model_think_until_it_is_cut_off(engines: Engines) -> None:
@@ -205,26 +228,43 @@ def test_a_check_passes_on_the_way_out(engines: Engines) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404])
-def test_a_run_for_services_that_its_server_refuses_is_not_posed(engines: Engines, status: int) -> None:
-    with ScriptedServer(refuses(status, "no such model")) as server, pytest.raises(ConfigError, match="no such model"):
+def test_a_run_for_services_that_its_server_refuses_is_not_posed(
+    engines: Engines, status: int
+) -> None:
+    with (
+        ScriptedServer(refuses(status, "no such model")) as server,
+        pytest.raises(ConfigError, match="no such model"),
+    ):
         check_from_here(engines, served_by(server))
 
 
 @pytest.mark.parametrize(
     "script", [refuses(401, "no key"), refuses(503, "loading"), lambda exchange: exchange.hang_up()]
 )
-def test_a_run_for_services_whose_engine_only_they_can_ask_is_posed(engines: Engines, script: Script) -> None:
+def test_a_run_for_services_whose_engine_only_they_can_ask_is_posed(
+    engines: Engines, script: Script
+) -> None:
     with ScriptedServer(script) as server:
         check_from_here(engines, served_by(server))
 
 
 @pytest.mark.parametrize("settings", [OpenAISettings, TritonSettings])
 def test_no_secret_of_an_engine_is_taken_from_a_run_file(settings: type[BaseModel]) -> None:
-    secrets = [name for name, field in settings.model_fields.items() if "SecretStr" in str(field.annotation)]
+    secrets = [
+        name
+        for name, field in settings.model_fields.items()
+        if "SecretStr" in str(field.annotation)
+    ]
     assert secrets
     for name in secrets:
-        fields = {"name": "r", "problems": {"domain": "nano"}, "engine": {"settings": {name: "s3cret"}}}
-        with pytest.raises(ConfigError, match=rf"settings has {name}, .*\nhint: set PROOFLOOP_OPENAI") as caught:
+        fields = {
+            "name": "r",
+            "problems": {"domain": "nano"},
+            "engine": {"settings": {name: "s3cret"}},
+        }
+        with pytest.raises(
+            ConfigError, match=rf"settings has {name}, .*\nhint: set PROOFLOOP_OPENAI"
+        ) as caught:
             parse_runspec(fields, "run.toml")
         assert "s3cret" not in str(caught.value)
 
@@ -235,4 +275,6 @@ def test_a_server_that_was_away_for_days_is_waited_for_as_long_as_any() -> None:
 
 
 def test_an_authority_that_is_not_here_is_named() -> None:
-    assert "ca_file = '/none' cannot be read: No such file" in refusal("triton", endpoints=["h:8001"], ca_file="/none")
+    assert "ca_file = '/none' cannot be read: No such file" in refusal(
+        "triton", endpoints=["h:8001"], ca_file="/none"
+    )

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from proofloop.engine.base import ChatMessage, GenerationRequest
-from proofloop.engine.openai import OpenAIEngine
-from proofloop.engine.openai_body import BodyReader
-from proofloop.engine.openai_call import OpenAICall
-from proofloop.engine.openai_settings import OpenAISettings
-from proofloop.engine.openai_stream import split_thinking
+from proofloop.engine.openai.body import BodyReader
+from proofloop.engine.openai.call import OpenAICall
+from proofloop.engine.openai.engine import OpenAIEngine
+from proofloop.engine.openai.settings import OpenAISettings
+from proofloop.engine.openai.stream import split_thinking
 from proofloop.errors import EngineError
-from proofloop.records import Sampling, Tokens
+from proofloop.schema.records import Sampling, Tokens
 from tests.integration.installation import wait_until
 from tests.scripted_openai import Exchange, Script, ScriptedServer, answers, refuses
 from tests.unit.conftest import Connect, Serve
@@ -46,7 +46,8 @@ def fails_with(engine: OpenAIEngine) -> EngineError:
     return caught.value
 
 
-# -- the answer --------------------------------------------------------------------------------------------------------
+# -- the answer
+# --------------------------------------------------------------------------------------------------
 
 
 def test_an_answer_is_gathered_from_its_pieces(serve: Serve, connect: Connect) -> None:
@@ -58,13 +59,18 @@ def test_an_answer_is_gathered_from_its_pieces(serve: Serve, connect: Connect) -
     assert 0 < generation.engine_seconds < 5
 
 
-def test_the_request_carries_the_sampling_and_asks_for_usage(serve: Serve, connect: Connect) -> None:
+def test_the_request_carries_the_sampling_and_asks_for_usage(
+    serve: Serve, connect: Connect
+) -> None:
     server = serve(answers())
     sampling = Sampling(temperature=0.5, top_p=0.9, max_tokens=12)
     connect(server, extra_body={"top_k": -1}).submit(ask(5, sampling)).result(10)
     assert server.received[0].body == {
         "model": "prover-7",
-        "messages": [{"role": "system", "content": "You prove."}, {"role": "user", "content": "Prove it."}],
+        "messages": [
+            {"role": "system", "content": "You prove."},
+            {"role": "user", "content": "Prove it."},
+        ],
         "temperature": 0.5,
         "top_p": 0.9,
         "max_tokens": 12,
@@ -93,7 +99,9 @@ def test_a_version_is_sent_under_its_served_name(
 
 
 @pytest.mark.parametrize(("bits", "expected"), [(63, 2**62 + 5), (32, 5)])
-def test_seeds_are_cut_to_what_the_server_takes(serve: Serve, connect: Connect, bits: int, expected: int) -> None:
+def test_seeds_are_cut_to_what_the_server_takes(
+    serve: Serve, connect: Connect, bits: int, expected: int
+) -> None:
     server = serve(answers())
     connect(server, seed_bits=bits).submit(ask(2**62 + 5)).result(10)
     assert server.received[0].body["seed"] == expected
@@ -128,7 +136,10 @@ def test_thinking_left_in_the_text_is_moved(text: str, expected: tuple[str, str]
 def test_a_line_separator_inside_the_text_ends_no_event(serve: Serve, connect: Connect) -> None:
     def script(exchange: Exchange) -> None:
         exchange.begin()
-        exchange.raw(f'data: {{"choices": [{{"delta": {{"content": "{text}"}}, "finish_reason": "stop"}}]}}\n\n')
+        exchange.raw(
+            f'data: {{"choices": [{{"delta": {{"content": "{text}"}}, "finish_reason":'
+            f' "stop"}}]}}\n\n'
+        )
         exchange.end()
 
     text = "\u2200\u03b5 \u2028 \u2203\u03b4"
@@ -137,18 +148,36 @@ def test_a_line_separator_inside_the_text_ends_no_event(serve: Serve, connect: C
 
 def test_a_server_that_answers_in_one_piece_is_understood(serve: Serve, connect: Connect) -> None:
     body = {
-        "choices": [{"message": {"role": "assistant", "content": "Done."}, "finish_reason": "length"}],
-        "usage": {"prompt_tokens": 2, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 1}},
+        "choices": [
+            {"message": {"role": "assistant", "content": "Done."}, "finish_reason": "length"}
+        ],
+        "usage": {
+            "prompt_tokens": 2,
+            "completion_tokens": 1,
+            "prompt_tokens_details": {"cached_tokens": 1},
+        },
     }
-    generation = connect(serve(refuses(200, body, Content_Type="application/json"))).submit(ask()).result(10)
-    assert (generation.text, generation.finish_reason, generation.completion_tokens) == ("Done.", "length", 1)
+    generation = (
+        connect(serve(refuses(200, body, Content_Type="application/json"))).submit(ask()).result(10)
+    )
+    assert (generation.text, generation.finish_reason, generation.completion_tokens) == (
+        "Done.",
+        "length",
+        1,
+    )
     assert (generation.prompt_tokens, generation.cached_tokens) == (2, 1)
 
 
 @pytest.mark.parametrize(("pieces", "tokens"), [(("a ", "b"), 2), (("", 100 * "word "), 125)])
-@pytest.mark.parametrize("usage", [None, {}, {"input_tokens": 3}, {"prompt_tokens": 3, "completion_tokens": None}])
+@pytest.mark.parametrize(
+    "usage", [None, {}, {"input_tokens": 3}, {"prompt_tokens": 3, "completion_tokens": None}]
+)
 def test_token_counts_are_estimated_where_the_server_reports_none(
-    serve: Serve, connect: Connect, pieces: tuple[str, str], tokens: int, usage: dict[str, int] | None
+    serve: Serve,
+    connect: Connect,
+    pieces: tuple[str, str],
+    tokens: int,
+    usage: dict[str, int] | None,
 ) -> None:
     def script(exchange: Exchange) -> None:
         exchange.begin()
@@ -161,13 +190,16 @@ def test_token_counts_are_estimated_where_the_server_reports_none(
     assert (generation.prompt_tokens, generation.completion_tokens) == (5, tokens)
 
 
-@pytest.mark.parametrize("pieces", [[b"data: a\n", b"\ndata: b\n\n"], [b"dat", b"a: a\r\n\r\n: ping\n\ndata:b\n"]])
+@pytest.mark.parametrize(
+    "pieces", [[b"data: a\n", b"\ndata: b\n\n"], [b"dat", b"a: a\r\n\r\n: ping\n\ndata:b\n"]]
+)
 def test_events_are_found_however_the_bytes_are_cut(pieces: list[bytes]) -> None:
     reader = BodyReader(100)
     assert [event for piece in pieces for event in reader.feed(piece)] == [b"a", b"b"]
 
 
-# -- tokens ------------------------------------------------------------------------------------------------------------
+# -- tokens
+# --------------------------------------------------------------------------------------------------
 
 
 def with_tokens(ids: list[int], logprobs: list[float], prompt_ids: list[int] | None) -> Script:
@@ -175,7 +207,11 @@ def with_tokens(ids: list[int], logprobs: list[float], prompt_ids: list[int] | N
         exchange.begin()
         exchange.event(choices=[], prompt_token_ids=prompt_ids)
         for token_id, logprob in zip(ids, logprobs, strict=False):
-            exchange.say("x", token_ids=[token_id], logprobs={"content": [{"token": "x", "logprob": logprob}]})
+            exchange.say(
+                "x",
+                token_ids=[token_id],
+                logprobs={"content": [{"token": "x", "logprob": logprob}]},
+            )
         exchange.finish(completion_tokens=max(len(ids), len(logprobs)))
 
     return script
@@ -184,32 +220,51 @@ def with_tokens(ids: list[int], logprobs: list[float], prompt_ids: list[int] | N
 def test_tokens_are_kept_as_sampled(serve: Serve, connect: Connect) -> None:
     server = serve(with_tokens([4, 5], [-0.5, -1.25], [1, 2]))
     generation = connect(server, want_logprobs=True).submit(ask()).result(10)
-    assert generation.tokens == Tokens(prompt_ids=(1, 2), completion_ids=(4, 5), logprobs=(-0.5, -1.25))
+    assert generation.tokens == Tokens(
+        prompt_ids=(1, 2), completion_ids=(4, 5), logprobs=(-0.5, -1.25)
+    )
     assert server.received[0].body["logprobs"] and server.received[0].body["return_token_ids"]
 
 
 @pytest.mark.parametrize(
     ("ids", "logprobs", "prompt_ids"),
-    [([4, 5, 6], [-0.5, -1.0], [1]), ([4], [-0.5], None), ([4], [float("nan")], [1]), ([], [], [1])],
+    [
+        ([4, 5, 6], [-0.5, -1.0], [1]),
+        ([4], [-0.5], None),
+        ([4], [float("nan")], [1]),
+        ([], [], [1]),
+    ],
 )
 def test_no_tokens_unless_every_one_came(
-    serve: Serve, connect: Connect, ids: list[int], logprobs: list[float], prompt_ids: list[int] | None
+    serve: Serve,
+    connect: Connect,
+    ids: list[int],
+    logprobs: list[float],
+    prompt_ids: list[int] | None,
 ) -> None:
     engine = connect(serve(with_tokens(ids, logprobs, prompt_ids)), want_logprobs=True)
     assert engine.submit(ask()).result(10).tokens is None
 
 
-def test_raw_logprobs_are_not_taken_for_those_of_a_reshaped_distribution(serve: Serve, connect: Connect) -> None:
+def test_raw_logprobs_are_not_taken_for_those_of_a_reshaped_distribution(
+    serve: Serve, connect: Connect
+) -> None:
     server = serve(with_tokens([4], [-0.5], [1]))
     cool = ask(sampling=Sampling(temperature=0.6))
     assert connect(server, want_logprobs=True).submit(cool).result(10).tokens is None
-    assert connect(server, want_logprobs=True, logprobs_are="processed").submit(cool).result(10).tokens is not None
+    assert (
+        connect(server, want_logprobs=True, logprobs_are="processed").submit(cool).result(10).tokens
+        is not None
+    )
 
 
-# -- time --------------------------------------------------------------------------------------------------------------
+# -- time
+# --------------------------------------------------------------------------------------------------
 
 
-def test_a_slow_answer_may_take_longer_than_the_idle_timeout(serve: Serve, connect: Connect) -> None:
+def test_a_slow_answer_may_take_longer_than_the_idle_timeout(
+    serve: Serve, connect: Connect
+) -> None:
     def trickle(exchange: Exchange) -> None:
         exchange.begin()
         for _ in range(8):
@@ -232,7 +287,10 @@ def test_silence_ends_a_call(serve: Serve, connect: Connect) -> None:
     error = fails_with(connect(server, idle_timeout_s=0.3))
     assert error.retryable and "idle_timeout_s = 0.3" in str(error)
     assert server.client_left.wait(5)
-    assert [each.body["max_tokens"] for each in server.received] == [64, 1]  # the call, then a probe
+    assert [each.body["max_tokens"] for each in server.received] == [
+        64,
+        1,
+    ]  # the call, then a probe
 
 
 def test_result_times_out_while_the_call_runs_on(serve: Serve, connect: Connect) -> None:
@@ -249,7 +307,8 @@ def test_result_times_out_while_the_call_runs_on(serve: Serve, connect: Connect)
     assert call.result(10).text == "late"
 
 
-# -- failures ----------------------------------------------------------------------------------------------------------
+# -- failures
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
@@ -278,11 +337,18 @@ def test_attempts_are_bounded(serve: Serve, connect: Connect) -> None:
     server = serve(refuses(500, {"error": {"message": "out of memory"}}))
     error = fails_with(connect(server))
     assert error.retryable and "out of memory" in str(error) and "max_attempts = 3" in str(error)
-    assert [each.body["max_tokens"] for each in server.received] == [64, 64, 64, 1]  # the last one is a probe
+    assert [each.body["max_tokens"] for each in server.received] == [
+        64,
+        64,
+        64,
+        1,
+    ]  # the last one is a probe
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
-def test_a_request_that_can_never_work_is_sent_once(serve: Serve, connect: Connect, status: int) -> None:
+def test_a_request_that_can_never_work_is_sent_once(
+    serve: Serve, connect: Connect, status: int
+) -> None:
     server = serve(refuses(status, {"error": {"message": "too many tokens " * 100}}))
     error = fails_with(connect(server))
     assert not error.retryable
@@ -319,7 +385,8 @@ def failed_inside(exchange: Exchange) -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", [cut_in_the_middle, cut_before_the_first_token, ended_without_a_reason, garbled, failed_inside]
+    "broken",
+    [cut_in_the_middle, cut_before_the_first_token, ended_without_a_reason, garbled, failed_inside],
 )
 def test_a_broken_stream_is_started_over(serve: Serve, connect: Connect, broken: Script) -> None:
     server = serve(broken, answers("Whole."))
@@ -346,13 +413,19 @@ def test_a_refused_connection_is_a_retryable_error(connect: Connect) -> None:
     assert error.retryable and "ConnectError" in str(error)
 
 
-@pytest.mark.parametrize(("reason", "retryable"), [("content_filter", False), ("abort", True), ("moon_phase", False)])
-def test_finish_reasons_that_are_no_answer(serve: Serve, connect: Connect, reason: str, retryable: bool) -> None:
+@pytest.mark.parametrize(
+    ("reason", "retryable"), [("content_filter", False), ("abort", True), ("moon_phase", False)]
+)
+def test_finish_reasons_that_are_no_answer(
+    serve: Serve, connect: Connect, reason: str, retryable: bool
+) -> None:
     error = fails_with(connect(serve(answers(reason=reason))))
     assert error.retryable == retryable and f'"{reason}"' in str(error)
 
 
-def test_fields_a_server_does_not_know_are_left_out_from_then_on(serve: Serve, connect: Connect) -> None:
+def test_fields_a_server_does_not_know_are_left_out_from_then_on(
+    serve: Serve, connect: Connect
+) -> None:
     def picky(exchange: Exchange) -> None:
         unknown = {"stream_options", "return_token_ids"} & exchange.body.keys()
         if unknown:
@@ -366,7 +439,9 @@ def test_fields_a_server_does_not_know_are_left_out_from_then_on(serve: Serve, c
     assert len(server.received) == 4  # two refusals, then two answers
 
 
-def test_a_complaint_that_only_quotes_the_request_costs_no_field(serve: Serve, connect: Connect) -> None:
+def test_a_complaint_that_only_quotes_the_request_costs_no_field(
+    serve: Serve, connect: Connect
+) -> None:
     def quoting(exchange: Exchange) -> None:
         exchange.refuse(422, {"detail": [{"msg": "too long", "input": list(exchange.body)}]})
 
@@ -398,7 +473,8 @@ def test_an_event_without_end_is_cut(serve: Serve, connect: Connect) -> None:
     assert "max_answer_bytes" in str(fails_with(connect(serve(endless), max_answer_bytes=20_000)))
 
 
-# -- secrets -----------------------------------------------------------------------------------------------------------
+# -- secrets
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [401, 500])
@@ -414,14 +490,17 @@ def test_the_key_is_sent_and_never_told(
     assert "Incorrect API key provided: ***" in str(error)
 
 
-@pytest.mark.parametrize("settings", [{"api_key": f"{SECRET}\n{SECRET}"}, {"base_url": f"http://me:{SECRET}@host/v1"}])
+@pytest.mark.parametrize(
+    "settings", [{"api_key": f"{SECRET}\n{SECRET}"}, {"base_url": f"http://me:{SECRET}@host/v1"}]
+)
 def test_settings_that_are_refused_are_not_repeated(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError) as caught:
         OpenAISettings(**({"base_url": "http://host/v1"} | settings))
     assert SECRET not in str(caught.value)
 
 
-# -- cancelling, many at once, closing ---------------------------------------------------------------------------------
+# -- cancelling, many at once, closing
+# ---------------------------------------------------------------------------------
 
 
 def talk_then_stall(exchange: Exchange) -> None:
@@ -432,10 +511,14 @@ def talk_then_stall(exchange: Exchange) -> None:
 
 
 def wait_for_requests(server: ScriptedServer, count: int) -> None:
-    assert wait_until(lambda: len(server.received) >= count, 30), f"{len(server.received)} of {count} requests came"
+    assert wait_until(lambda: len(server.received) >= count, 30), (
+        f"{len(server.received)} of {count} requests came"
+    )
 
 
-def test_cancelling_closes_the_connection_and_keeps_what_came(serve: Serve, connect: Connect) -> None:
+def test_cancelling_closes_the_connection_and_keeps_what_came(
+    serve: Serve, connect: Connect
+) -> None:
     server = serve(talk_then_stall)
     call = connect(server).submit(ask())
     assert isinstance(call, OpenAICall)
@@ -444,7 +527,11 @@ def test_cancelling_closes_the_connection_and_keeps_what_came(serve: Serve, conn
     call.cancel()
     generation = call.result(5)  # the server would stall for 10 s
     assert server.client_left.wait(5)
-    assert (generation.finish_reason, generation.text, generation.tokens) == ("cancelled", "The first words", None)
+    assert (generation.finish_reason, generation.text, generation.tokens) == (
+        "cancelled",
+        "The first words",
+        None,
+    )
     call.cancel()
     assert call.result() == generation
 

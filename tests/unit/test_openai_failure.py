@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proofloop.engine.openai_failure import FailureKind, Refusal, kind_of_failure
+from proofloop.engine.openai.failure import FailureKind, Refusal, kind_of_failure
 
 OK = 200
 
@@ -118,13 +118,23 @@ def test_the_words_of_the_server_are_found(body: str, expected: str | None) -> N
 
 @pytest.mark.parametrize(
     ("retry_after", "milliseconds", "expected"),
-    [("2", None, 2.0), ("-1", None, 0.0), ("9", "1500", 1.5), ("soon", None, None), ("5, 10", None, None)],
+    [
+        ("2", None, 2.0),
+        ("-1", None, 0.0),
+        ("9", "1500", 1.5),
+        ("soon", None, None),
+        ("5, 10", None, None),
+    ],
 )
-def test_retry_after_is_read(retry_after: str, milliseconds: str | None, expected: float | None) -> None:
+def test_retry_after_is_read(
+    retry_after: str, milliseconds: str | None, expected: float | None
+) -> None:
     assert Refusal(429, "", retry_after, milliseconds).wait_s() == expected
 
 
-@pytest.mark.parametrize("date", ["Wed, 21 Oct 99999 07:28:00 GMT", "Wed, 00 Foo 2026", "nan nan nan", "\udcff"])
+@pytest.mark.parametrize(
+    "date", ["Wed, 21 Oct 99999 07:28:00 GMT", "Wed, 00 Foo 2026", "nan nan nan", "\udcff"]
+)
 def test_a_date_that_is_none_asks_for_no_wait(date: str) -> None:
     assert Refusal(503, "", date).wait_s() is None
 

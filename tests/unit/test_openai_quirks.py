@@ -1,4 +1,6 @@
-"""What OpenAI-compatible servers do that OpenAI's does not, byte by byte, and what the engine makes of it."""
+"""What OpenAI-compatible servers do that OpenAI's does not, byte by byte, and what the engine makes
+of it.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,19 @@ from typing import Any
 import pytest
 
 from proofloop.engine.base import ChatMessage, GenerationRequest
-from proofloop.engine.openai import OpenAIEngine
+from proofloop.engine.openai.engine import OpenAIEngine
 from proofloop.errors import AccessRefused, CallRefused, ConfigError, EngineError
-from proofloop.records import Sampling
-from tests.scripted_openai import Exchange, Script, answers, chunk, depending_on, refuses, sends, sends_raw
+from proofloop.schema.records import Sampling
+from tests.scripted_openai import (
+    Exchange,
+    Script,
+    answers,
+    chunk,
+    depending_on,
+    refuses,
+    sends,
+    sends_raw,
+)
 from tests.unit.conftest import Connect, Serve
 
 STOP = chunk({}, "stop")
@@ -25,7 +36,9 @@ POISON = "POISON"
 
 def ask(prompt: str = "Prove it.", max_tokens: int = 64, seed: int = 1) -> GenerationRequest:
     messages = (ChatMessage("user", prompt),)
-    return GenerationRequest(f"generator:{prompt}", "prover-7", messages, Sampling(max_tokens=max_tokens), seed)
+    return GenerationRequest(
+        f"generator:{prompt}", "prover-7", messages, Sampling(max_tokens=max_tokens), seed
+    )
 
 
 def fails_with(engine: OpenAIEngine, prompt: str = "Prove it.") -> EngineError:
@@ -34,23 +47,30 @@ def fails_with(engine: OpenAIEngine, prompt: str = "Prove it.") -> EngineError:
     return caught.value
 
 
-# -- answers in other dialects -----------------------------------------------------------------------------------------
+# -- answers in other dialects
+# -----------------------------------------------------------------------------------------
 
-WHOLE = {"choices": [{"message": {"role": "assistant", "content": "Done."}, "finish_reason": "stop"}]}
+WHOLE = {
+    "choices": [{"message": {"role": "assistant", "content": "Done."}, "finish_reason": "stop"}]
+}
 EVENTS = chunk({"content": "Do"}) + chunk({"content": "ne."}) + STOP
 READABLE = {
     "last event without a line break": sends((chunk({"content": "Done."}) + STOP).rstrip(b"\n")),
     "carriage returns": sends((EVENTS + DONE).replace(b"\n", b"\r")),
     "both": sends((EVENTS + DONE).replace(b"\n", b"\r\n")),
     "byte order mark": sends(b"\xef\xbb\xbf" + EVENTS + DONE),
-    "comments and other fields": sends(b": hi\n\nevent: message\nid: 1\n" + EVENTS + b": bye\n" + DONE),
+    "comments and other fields": sends(
+        b": hi\n\nevent: message\nid: 1\n" + EVENTS + b": bye\n" + DONE
+    ),
     "events as JSON": sends(EVENTS + DONE, "application/json"),
     "events as text": sends(EVENTS + DONE, "text/plain"),
     "events without a type": sends(EVENTS + DONE, ""),
     "JSON": sends(json.dumps(WHOLE).encode(), "application/json"),
     "JSON as text": sends(b"\n " + json.dumps(WHOLE, indent=1).encode(), "text/plain"),
     "JSON as events": sends(json.dumps(WHOLE).encode()),
-    "parts": sends(chunk({"content": [{"type": "text", "text": "Do"}, {"type": "text", "text": "ne."}]}) + STOP),
+    "parts": sends(
+        chunk({"content": [{"type": "text", "text": "Do"}, {"type": "text", "text": "ne."}]}) + STOP
+    ),
     "refusal as text": sends(chunk({"content": None, "refusal": "Done."}) + STOP),
     "finish reason in capitals": sends(chunk({"content": "Done."}, "STOP")),
     "fields of odd types": sends(
@@ -61,7 +81,9 @@ READABLE = {
 
 
 @pytest.mark.parametrize("script", READABLE.values(), ids=READABLE.keys())
-def test_an_answer_in_another_dialect_is_read(serve: Serve, connect: Connect, script: Script) -> None:
+def test_an_answer_in_another_dialect_is_read(
+    serve: Serve, connect: Connect, script: Script
+) -> None:
     generation = connect(serve(script), max_attempts=1).submit(ask()).result(10)
     assert (generation.text, generation.finish_reason) == ("Done.", "stop")
 
@@ -100,7 +122,8 @@ def test_a_check_of_one_token_is_not_warned_of(
     assert "engine_answers_in_reasoning" not in capsys.readouterr().out
 
 
-# -- no finish reason --------------------------------------------------------------------------------------------------
+# -- no finish reason
+# --------------------------------------------------------------------------------------------------
 
 
 def test_an_answer_without_a_finish_reason_counts_as_cut(serve: Serve, connect: Connect) -> None:
@@ -119,12 +142,17 @@ def test_a_server_may_need_no_finish_reason(
     assert (generation.text, generation.finish_reason) == ("Done.", expected)
 
 
-def test_a_cut_stream_is_no_answer_though_no_finish_reason_is_needed(serve: Serve, connect: Connect) -> None:
-    error = fails_with(connect(serve(sends(chunk({"content": "Done."}))), needs_finish_reason=False))
+def test_a_cut_stream_is_no_answer_though_no_finish_reason_is_needed(
+    serve: Serve, connect: Connect
+) -> None:
+    error = fails_with(
+        connect(serve(sends(chunk({"content": "Done."}))), needs_finish_reason=False)
+    )
     assert error.retryable and "was cut after 5 characters" in error.problem
 
 
-# -- signs of life -----------------------------------------------------------------------------------------------------
+# -- signs of life
+# --------------------------------------------------------------------------------------------------
 
 
 def keeps_alive(seconds: float) -> Script:
@@ -162,7 +190,8 @@ def test_a_call_that_is_always_silent_fails_alone(serve: Serve, connect: Connect
     assert isinstance(error, CallRefused) and "idle_timeout_s = 1; attempt 2" in error.problem
 
 
-# -- a call that always fails ------------------------------------------------------------------------------------------
+# -- a call that always fails
+# ------------------------------------------------------------------------------------------
 
 
 def dies_in_the_middle(exchange: Exchange) -> None:
@@ -176,7 +205,9 @@ ALWAYS = {
     "502": refuses(502, "<html>Bad gateway</html>"),
     "cut": dies_in_the_middle,
     "cut early": lambda exchange: exchange.hang_up(),
-    "error event": sends(chunk({"content": "a"}) + b'data: {"error": {"message": "worker died", "code": "oops"}}\n\n'),
+    "error event": sends(
+        chunk({"content": "a"}) + b'data: {"error": {"message": "worker died", "code": "oops"}}\n\n'
+    ),
     "no finish reason": sends(chunk({"content": "Done."}) + DONE),
     "aborted": answers(reason="abort"),
     "web page": sends(b"<html>blocked</html>", "text/html"),
@@ -200,7 +231,9 @@ def test_a_call_that_always_fails_is_given_up_while_the_server_answers_others(
 
 
 @pytest.mark.parametrize("bad", [ALWAYS["500"], ALWAYS["cut"], ALWAYS["web page"]])
-def test_a_server_that_answers_nothing_any_more_is_away(serve: Serve, connect: Connect, bad: Script) -> None:
+def test_a_server_that_answers_nothing_any_more_is_away(
+    serve: Serve, connect: Connect, bad: Script
+) -> None:
     server = serve(answers("Fine."), bad)
     engine = connect(server)
     engine.submit(ask()).result(10)
@@ -214,13 +247,20 @@ def test_a_call_that_a_server_without_other_calls_refuses_as_busy_is_given_up_af
 ) -> None:
     server = serve(depending_on(POISON, refuses(status, "busy"), answers()))
     error = fails_with(connect(server, longest_wait_s=0.1, longest_busy_s=1.0), POISON)
-    assert isinstance(error, CallRefused) and error.cause == f"the server answered with status {status}"
-    poisoned = [asked.at_s for asked in server.received if POISON in asked.body["messages"][0]["content"]]
+    assert (
+        isinstance(error, CallRefused)
+        and error.cause == f"the server answered with status {status}"
+    )
+    poisoned = [
+        asked.at_s for asked in server.received if POISON in asked.body["messages"][0]["content"]
+    ]
     assert len(poisoned) > 3 and poisoned[-1] - poisoned[0] >= 0.8
 
 
 def test_load_fails_no_call(serve: Serve, connect: Connect) -> None:
-    """Most of these calls use up their attempts while those that the server took are answered one after another."""
+    """Most of these calls use up their attempts while those that the server took are answered one
+    after another.
+    """
     server = serve(takes_at_most(2, answer_s=0.5))
     engine = connect(server, max_concurrency=6, longest_wait_s=0.05, longest_busy_s=0.01)
     left, loads = {seed: engine.submit(ask(seed=seed)) for seed in range(16)}, 0
@@ -235,7 +275,9 @@ def test_load_fails_no_call(serve: Serve, connect: Connect) -> None:
     assert loads > 0
 
 
-def test_a_call_that_is_refused_as_busy_while_another_is_in_flight_is_load(serve: Serve, connect: Connect) -> None:
+def test_a_call_that_is_refused_as_busy_while_another_is_in_flight_is_load(
+    serve: Serve, connect: Connect
+) -> None:
     server = serve(depending_on(POISON, refuses(503, "busy"), takes_at_most(64, answer_s=3.0)))
     engine = connect(server, longest_busy_s=0.01)
     other = engine.submit(ask("Another."))
@@ -274,7 +316,9 @@ def sends_in_turn(turns: Iterator[int], *scripts: Script) -> Script:
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_refusal_of_one_call_alone_fails_no_other(serve: Serve, connect: Connect, status: int) -> None:
+def test_a_refusal_of_one_call_alone_fails_no_other(
+    serve: Serve, connect: Connect, status: int
+) -> None:
     """A gateway's moderation answers 403, for one prompt, while it takes the key."""
     server = serve(depending_on(POISON, refuses(status, "flagged"), answers("Fine.")))
     engine = connect(server)
@@ -283,7 +327,9 @@ def test_a_refusal_of_one_call_alone_fails_no_other(serve: Serve, connect: Conne
     assert engine.submit(ask()).result(10).text == "Fine."
 
 
-def test_a_used_up_balance_fails_no_call_though_a_probe_is_answered(serve: Serve, connect: Connect) -> None:
+def test_a_used_up_balance_fails_no_call_though_a_probe_is_answered(
+    serve: Serve, connect: Connect
+) -> None:
     insufficient = {"error": {"message": "Insufficient Balance", "code": "invalid_request_error"}}
     engine = connect(serve(depending_on(POISON, refuses(402, insufficient), answers("Fine."))))
     engine.submit(ask()).result(10)
@@ -292,8 +338,12 @@ def test_a_used_up_balance_fails_no_call_though_a_probe_is_answered(serve: Serve
     assert "Insufficient Balance" in error.problem and "--resume" in error.hint
 
 
-def test_the_end_of_an_old_stream_is_no_answer_to_another_call(serve: Serve, connect: Connect) -> None:
-    """The server has stopped taking calls, and its old streams end while others wait for a probe's answer."""
+def test_the_end_of_an_old_stream_is_no_answer_to_another_call(
+    serve: Serve, connect: Connect
+) -> None:
+    """The server has stopped taking calls, and its old streams end while others wait for a probe's
+    answer.
+    """
     old_ends = threading.Event()
 
     def old(exchange: Exchange) -> None:
@@ -317,7 +367,9 @@ def test_the_end_of_an_old_stream_is_no_answer_to_another_call(serve: Serve, con
     assert error.retryable
 
 
-def test_what_had_come_of_a_call_that_always_fails_is_handed_over(serve: Serve, connect: Connect) -> None:
+def test_what_had_come_of_a_call_that_always_fails_is_handed_over(
+    serve: Serve, connect: Connect
+) -> None:
     def cut(exchange: Exchange) -> None:
         exchange.begin()
         exchange.say("## Solution\n\nLet ")
@@ -328,7 +380,9 @@ def test_what_had_come_of_a_call_that_always_fails_is_handed_over(serve: Serve, 
     assert error.cause == "the stream was cut"
 
 
-def test_a_call_that_always_fails_costs_what_the_server_counted_of_all_attempts(serve: Serve, connect: Connect) -> None:
+def test_a_call_that_always_fails_costs_what_the_server_counted_of_all_attempts(
+    serve: Serve, connect: Connect
+) -> None:
     usage = {"prompt_tokens": 7, "completion_tokens": 3}
     aborted = sends(chunk({"content": "Done."}) + chunk({}, "abort", usage=usage))
     error = fails_with(connect(serve(depending_on(POISON, aborted, answers()))), POISON)
@@ -343,7 +397,9 @@ def test_attempts_without_a_piece_of_an_answer_cost_nothing(serve: Serve, connec
 
 def test_a_filtered_answer_costs_its_tokens(serve: Serve, connect: Connect) -> None:
     error = fails_with(connect(serve(answers(reason="content_filter"))))
-    assert isinstance(error, CallRefused) and error.completion_tokens == 3 and error.engine_seconds > 0
+    assert (
+        isinstance(error, CallRefused) and error.completion_tokens == 3 and error.engine_seconds > 0
+    )
 
 
 def test_many_calls_share_a_probe(serve: Serve, connect: Connect) -> None:
@@ -357,14 +413,28 @@ def test_many_calls_share_a_probe(serve: Serve, connect: Connect) -> None:
     assert len(server.received) - len(probes) == 8 and 1 <= len(probes) < 8
 
 
-# -- errors after a status of 200 --------------------------------------------------------------------------------------
+# -- errors after a status of 200
+# --------------------------------------------------------------------------------------
 
 TOO_LONG = "The input (12345 tokens) is longer than the model's context length (8192 tokens)."
 CALL_ERRORS: dict[str, Any] = {
-    "SGLang": {"error": {"object": "error", "message": TOO_LONG, "type": "BadRequestError", "code": 400}},
-    "SGLang, bare": {"object": "error", "message": TOO_LONG, "type": "BadRequestError", "code": 400},
+    "SGLang": {
+        "error": {"object": "error", "message": TOO_LONG, "type": "BadRequestError", "code": 400}
+    },
+    "SGLang, bare": {
+        "object": "error",
+        "message": TOO_LONG,
+        "type": "BadRequestError",
+        "code": 400,
+    },
     "LightLLM": {"error": {"message": TOO_LONG, "code": "400"}},
-    "OpenAI": {"error": {"message": TOO_LONG, "type": "invalid_request_error", "code": "context_length_exceeded"}},
+    "OpenAI": {
+        "error": {
+            "message": TOO_LONG,
+            "type": "invalid_request_error",
+            "code": "context_length_exceeded",
+        }
+    },
     "llama.cpp": {"error": {"message": TOO_LONG, "type": "exceed_context_size_error", "code": 400}},
     "TGI": {"error": TOO_LONG, "error_type": "validation"},
     "Gemini": [{"error": {"message": TOO_LONG, "code": 400, "status": "INVALID_ARGUMENT"}}],
@@ -383,7 +453,9 @@ def test_a_refusal_after_a_status_of_200_is_about_the_call(
     assert len(server.received) == 1
 
 
-def test_an_old_llama_cpp_sends_errors_in_a_field_of_their_own(serve: Serve, connect: Connect) -> None:
+def test_an_old_llama_cpp_sends_errors_in_a_field_of_their_own(
+    serve: Serve, connect: Connect
+) -> None:
     server = serve(sends(b'error: {"code": 400, "message": "too long"}\n\n'))
     error = fails_with(connect(server))
     assert isinstance(error, CallRefused) and "too long" in error.problem
@@ -394,14 +466,18 @@ def test_a_rate_limit_in_an_event_is_waited_for(serve: Serve, connect: Connect) 
     assert connect(serve(sends(event), answers("Now."))).submit(ask()).result(10).text == "Now."
 
 
-# -- errors that help --------------------------------------------------------------------------------------------------
+# -- errors that help
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_web_page_in_place_of_an_answer_is_described(serve: Serve, connect: Connect) -> None:
     server = serve(sends(b"<!DOCTYPE html><html>Please sign in</html>", "text/html"))
     error = fails_with(connect(server))
     assert not error.retryable
-    assert "status 200, content type text/html, and it begins with: <!DOCTYPE html><html>Please" in error.problem
+    assert (
+        "status 200, content type text/html, and it begins with: <!DOCTYPE html><html>Please"
+        in error.problem
+    )
     assert "sign-in page or a proxy" in error.hint
     assert len(server.received) == 1
 
@@ -427,28 +503,39 @@ def test_an_address_without_v1_is_named(serve: Serve, connect: Connect) -> None:
 
 
 @pytest.mark.parametrize(("status", "code"), [(404, "model_not_found"), (400, None)])
-def test_a_wrong_model_lists_those_of_the_server(serve: Serve, connect: Connect, status: int, code: str | None) -> None:
+def test_a_wrong_model_lists_those_of_the_server(
+    serve: Serve, connect: Connect, status: int, code: str | None
+) -> None:
     body = {"error": {"message": "The model `prover-7` does not exist.", "code": code}}
     error = fails_with(connect(serve(refuses(status, body), models=["small", "large"])))
     assert not error.retryable
     assert "'prover-7' was asked for, the server has: large, small" in error.hint
 
 
-def test_a_key_that_is_missing_or_wrong_is_named_by_its_variable(serve: Serve, connect: Connect) -> None:
+def test_a_key_that_is_missing_or_wrong_is_named_by_its_variable(
+    serve: Serve, connect: Connect
+) -> None:
     server = serve(refuses(401, {"error": {"message": "No key."}}))
     missing, wrong = fails_with(connect(server)), fails_with(connect(server, api_key="sk-1"))
     assert isinstance(missing, AccessRefused) and isinstance(wrong, AccessRefused)
     assert missing.hint == "set PROOFLOOP_OPENAI_API_KEY to a key of this server"
-    assert wrong.hint == "the server does not accept the key in PROOFLOOP_OPENAI_API_KEY: correct it"
+    assert (
+        wrong.hint == "the server does not accept the key in PROOFLOOP_OPENAI_API_KEY: correct it"
+    )
 
 
-VLLM_SEED = {"error": {"message": "[{'loc': ('body', 'seed'), 'msg': 'less than or equal to 2147483647'}]"}}
-FASTAPI_SEED = {"detail": [{"loc": ["body", "seed"], "msg": "Input should be less than 2147483648"}]}
+VLLM_SEED = {
+    "error": {"message": "[{'loc': ('body', 'seed'), 'msg': 'less than or equal to 2147483647'}]"}
+}
+FASTAPI_SEED = {
+    "detail": [{"loc": ["body", "seed"], "msg": "Input should be less than 2147483648"}]
+}
 OTHER_FIELD = {"detail": [{"loc": ["body", "messages"], "msg": "too long", "input": {"seed": 5}}]}
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "is_named"), [(400, VLLM_SEED, True), (422, FASTAPI_SEED, True), (422, OTHER_FIELD, False)]
+    ("status", "body", "is_named"),
+    [(400, VLLM_SEED, True), (422, FASTAPI_SEED, True), (422, OTHER_FIELD, False)],
 )
 def test_a_server_that_refuses_large_seeds_is_told_from_others(
     serve: Serve, connect: Connect, status: int, body: object, is_named: bool
@@ -463,7 +550,9 @@ def test_a_seed_of_31_bits_is_sent(serve: Serve, connect: Connect) -> None:
     assert server.received[0].body["seed"] == 2**31 - 1
 
 
-def test_a_long_complaint_hides_neither_the_attempt_nor_the_way_out(serve: Serve, connect: Connect) -> None:
+def test_a_long_complaint_hides_neither_the_attempt_nor_the_way_out(
+    serve: Serve, connect: Connect
+) -> None:
     error = fails_with(connect(serve(refuses(500, "x" * 5000)), max_attempts=1))
     assert error.problem.endswith("attempt 1 of max_attempts = 1") and len(error.problem) < 400
 
@@ -480,19 +569,33 @@ def test_a_response_format_is_sent(serve: Serve, connect: Connect) -> None:
     assert server.received[0].body["response_format"] == {"type": "json_object"}
 
 
-def test_the_schema_of_a_request_is_sent_unless_a_setting_says_otherwise(serve: Serve, connect: Connect) -> None:
+def test_the_schema_of_a_request_is_sent_unless_a_setting_says_otherwise(
+    serve: Serve, connect: Connect
+) -> None:
     schema = {"type": "object", "properties": {"score": {"type": "number"}}}
     with_schema, server = replace(ask(), schema=schema), serve(answers())
     plain = {"type": "json_object"}
     for settings in ({}, {"response_format": plain}, {"send_schema": False}):
         connect(server, **settings).submit(with_schema).result(10)
     connect(server).submit(ask()).result(10)
-    strict = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
-    assert [each.body.get("response_format") for each in server.received] == [strict, plain, None, None]
+    strict = {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "strict": True, "schema": schema},
+    }
+    assert [each.body.get("response_format") for each in server.received] == [
+        strict,
+        plain,
+        None,
+        None,
+    ]
 
 
-def test_a_server_that_takes_no_schema_is_answered_with_the_way_out(serve: Serve, connect: Connect) -> None:
-    error = fails_with(connect(serve(refuses(400, {"message": "response_format: json_schema is not supported"}))))
+def test_a_server_that_takes_no_schema_is_answered_with_the_way_out(
+    serve: Serve, connect: Connect
+) -> None:
+    error = fails_with(
+        connect(serve(refuses(400, {"message": "response_format: json_schema is not supported"})))
+    )
     assert "send_schema = false" in (error.hint or "")
 
 
@@ -501,7 +604,8 @@ def test_a_prompt_with_half_a_character_is_sent(serve: Serve, connect: Connect) 
     assert connect(server).submit(ask("half \ud835")).result(10).text == "Fine."
 
 
-# -- bytes that are no HTTP -------------------------------------------------------------------------------------------
+# -- bytes that are no HTTP
+# -------------------------------------------------------------------------------------------
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 NO_HTTP = {
@@ -509,34 +613,45 @@ NO_HTTP = {
     "an unknown version": b"HTTP/9.9 banana\r\n\r\n",
     "another protocol": b"SSH-2.0-OpenSSH_9.2\r\n",
     "binary": bytes(range(256)),
-    "a body that is shorter than its length": HEAD + b"Content-Length: 999\r\n\r\n" + chunk({"content": "x"}),
+    "a body that is shorter than its length": HEAD
+    + b"Content-Length: 999\r\n\r\n"
+    + chunk({"content": "x"}),
     "a chunk without a size": HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
     "a length that is no number": HEAD + b"Content-Length: many\r\n\r\n",
     "a broken gzip": HEAD + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd",
     "an unknown encoding": HEAD + b"Content-Encoding: rot13\r\nContent-Length: 4\r\n\r\nabcd",
     "a header without end": HEAD + b"X: " + b"y" * 200_000,
-    "another protocol from now on": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+    "another protocol from now on": (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
+    ),
     "no content": b"HTTP/1.1 204 No Content\r\n\r\n",
     "a status that is none": b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n",
-    "a redirect to nowhere": b"HTTP/1.1 302 Found\r\nLocation: http://[\r\nContent-Length: 0\r\n\r\n",
+    "a redirect to nowhere": (
+        b"HTTP/1.1 302 Found\r\nLocation: http://[\r\nContent-Length: 0\r\n\r\n"
+    ),
     "headers of odd letters": HEAD
     + b"Retry-After: \xff\r\nx-ratelimit-reset-tokens: \xfe\r\nContent-Length: 0\r\n\r\n",
 }
 
 
 @pytest.mark.parametrize("data", NO_HTTP.values(), ids=NO_HTTP.keys())
-def test_bytes_that_are_no_HTTP_are_an_error_of_ours(serve: Serve, connect: Connect, data: bytes) -> None:
+def test_bytes_that_are_no_HTTP_are_an_error_of_ours(
+    serve: Serve, connect: Connect, data: bytes
+) -> None:
     error = fails_with(connect(serve(sends_raw(data)), max_attempts=1))
     assert type(error) is EngineError and error.problem.startswith("127.0.0.1:")
 
 
-def test_a_last_event_counts_though_the_connection_breaks_right_after_it(serve: Serve, connect: Connect) -> None:
+def test_a_last_event_counts_though_the_connection_breaks_right_after_it(
+    serve: Serve, connect: Connect
+) -> None:
     last = (chunk({"content": "Done."}) + STOP).rstrip(b"\n")
     data = HEAD + b"Content-Length: 9999\r\n\r\n" + last
     assert connect(serve(sends_raw(data)), max_attempts=1).submit(ask()).result(10).text == "Done."
 
 
-# -- brakes ------------------------------------------------------------------------------------------------------------
+# -- brakes
+# --------------------------------------------------------------------------------------------------
 
 
 def test_requests_are_held_to_so_many_a_minute(serve: Serve, connect: Connect) -> None:
@@ -578,7 +693,8 @@ def test_a_server_that_has_no_requests_left_is_waited_for(serve: Serve, connect:
     assert server.received[1].at_s - server.received[0].at_s >= 0.5
 
 
-# -- proxies and certificates ------------------------------------------------------------------------------------------
+# -- proxies and certificates
+# ------------------------------------------------------------------------------------------
 
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
@@ -594,7 +710,11 @@ def without_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "problem"),
     [
-        ("all_proxy", "socks5://me:secret@127.0.0.1:1080", "all_proxy = socks5://127.0.0.1:1080 is a SOCKS proxy"),
+        (
+            "all_proxy",
+            "socks5://me:secret@127.0.0.1:1080",
+            "all_proxy = socks5://127.0.0.1:1080 is a SOCKS proxy",
+        ),
         ("ALL_PROXY", "socks4://h:1", "ALL_PROXY = socks4://h:1 is no proxy's address"),
         ("HTTP_PROXY", "http://h:x", "HTTP_PROXY is no proxy's address: Invalid port: 'x'"),
         ("HTTP_PROXY", "http://", "HTTP_PROXY = http:// is no proxy's address"),
@@ -602,7 +722,12 @@ def without_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_proxy_that_cannot_be_used_is_named(
-    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, problem: str
+    serve: Serve,
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+    problem: str,
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigError) as caught:
@@ -630,7 +755,9 @@ def test_a_list_of_exempt_hosts_that_httpx_cannot_read_does_not_matter(
 
 
 @pytest.mark.usefixtures("without_proxies")
-def test_a_proxy_is_asked_where_there_is_one(serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_is_asked_where_there_is_one(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     proxy = serve(answers("By way of the proxy."))
     monkeypatch.setenv("HTTP_PROXY", proxy.base_url.removesuffix("/v1"))
     engine = connect(serve(), base_url="http://model-server.example/v1")
@@ -639,7 +766,9 @@ def test_a_proxy_is_asked_where_there_is_one(serve: Serve, connect: Connect, mon
 
 
 @pytest.mark.usefixtures("without_proxies")
-def test_a_proxy_that_is_away_is_blamed(serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_is_away_is_blamed(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     error = fails_with(connect(serve(), base_url="http://model-server.example/v1"))
     assert error.retryable and "HTTP_PROXY" in error.hint
@@ -649,5 +778,7 @@ def test_a_file_of_authorities_that_is_not_there_is_named(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/none.pem")
-    with pytest.raises(ConfigError, match=r"SSL_CERT_FILE = '/none.pem' cannot be read: No such file"):
+    with pytest.raises(
+        ConfigError, match=r"SSL_CERT_FILE = '/none.pem' cannot be read: No such file"
+    ):
         connect(serve(answers()))

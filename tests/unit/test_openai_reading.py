@@ -1,4 +1,6 @@
-"""The stream reader against bytes of any kind, cut anywhere: an answer or an error of ours, the same each time."""
+"""The stream reader against bytes of any kind, cut anywhere: an answer or an error of ours, the
+same each time.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proofloop.engine.base import ChatMessage, Generation, GenerationRequest
-from proofloop.engine.openai_body import BodyReader
-from proofloop.engine.openai_failure import AttemptFailed, FailureKind, Refusal
-from proofloop.engine.openai_stream import AFTER_DONE_S, AFTER_FINISH_S, Patience, StreamedAnswer
+from proofloop.engine.openai.body import BodyReader
+from proofloop.engine.openai.failure import AttemptFailed, FailureKind, Refusal
+from proofloop.engine.openai.stream import AFTER_DONE_S, AFTER_FINISH_S, Patience, StreamedAnswer
 from proofloop.errors import EngineError
-from proofloop.records import Sampling, Tokens
+from proofloop.schema.records import Sampling, Tokens
 from tests.scripted_openai import chunk
 
-REQUEST = GenerationRequest("generator:1", "m", (ChatMessage("user", "Prove it."),), Sampling(), seed=1)
+REQUEST = GenerationRequest(
+    "generator:1", "m", (ChatMessage("user", "Prove it."),), Sampling(), seed=1
+)
 LIMIT_BYTES = 2000
 
 
@@ -40,7 +44,9 @@ def answer_to(*events: bytes) -> Generation | str:
     try:
         for event in events:
             answer.absorb(event)
-        return answer.generation(REQUEST, engine_seconds=1.0, cancelled=False, think_end="</think>", keep_tokens=True)
+        return answer.generation(
+            REQUEST, engine_seconds=1.0, cancelled=False, think_end="</think>", keep_tokens=True
+        )
     except (AttemptFailed, EngineError) as error:
         return f"{type(error).__name__}: {error}"
 
@@ -50,8 +56,16 @@ def without_finish(choice: dict[str, object]) -> dict[str, object]:
 
 
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("\ud835") | st.just(10**400),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.just("\ud835")
+    | st.just(10**400),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 DELTAS = st.fixed_dictionaries(
@@ -70,12 +84,16 @@ CHOICES = st.fixed_dictionaries(
         "message": DELTAS | JSON_VALUES,
         "finish_reason": st.sampled_from(["stop", "length", "abort", "odd", None]) | JSON_VALUES,
         "token_ids": st.lists(st.integers(), max_size=3) | JSON_VALUES,
-        "logprobs": st.fixed_dictionaries({"content": st.lists(st.fixed_dictionaries({"logprob": JSON_VALUES}))})
+        "logprobs": st.fixed_dictionaries(
+            {"content": st.lists(st.fixed_dictionaries({"logprob": JSON_VALUES}))}
+        )
         | JSON_VALUES,
     },
 )
 USAGES = st.fixed_dictionaries({"prompt_tokens": JSON_VALUES, "completion_tokens": JSON_VALUES})
-ERRORS = st.fixed_dictionaries({}, optional={"code": JSON_VALUES, "message": JSON_VALUES, "type": JSON_VALUES})
+ERRORS = st.fixed_dictionaries(
+    {}, optional={"code": JSON_VALUES, "message": JSON_VALUES, "type": JSON_VALUES}
+)
 CHUNKS = st.fixed_dictionaries(
     {},
     optional={
@@ -91,7 +109,9 @@ SOUND_CHUNKS = st.fixed_dictionaries(
     optional={"usage": USAGES, "prompt_token_ids": st.lists(st.integers(), max_size=3)},
 )
 LINE_ENDS = st.sampled_from([b"\n", b"\n\n", b"\r\n\r\n", b"\r", b""])
-FIELDS = st.sampled_from([b"data: ", b"data:", b": ", b"event: ", b"error: ", b"\xef\xbb\xbf", b" ", b""])
+FIELDS = st.sampled_from(
+    [b"data: ", b"data:", b": ", b"event: ", b"error: ", b"\xef\xbb\xbf", b" ", b""]
+)
 PAYLOADS = (
     CHUNKS.map(lambda value: json.dumps(value).encode())
     | st.just(b"[DONE]")
@@ -112,7 +132,9 @@ def cut_bodies(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
 
 
 def pieces_of(body: bytes, places: Sequence[int]) -> Iterator[bytes]:
-    yield from (body[start:end] for start, end in zip([0, *places], [*places, len(body)], strict=True))
+    yield from (
+        body[start:end] for start, end in zip([0, *places], [*places, len(body)], strict=True)
+    )
 
 
 @given(cut_bodies())
@@ -120,7 +142,9 @@ def pieces_of(body: bytes, places: Sequence[int]) -> Iterator[bytes]:
 @example((b" \n\xef\xbb\xbf{}", [b" ", b"\n\xef", b"\xbb\xbf{}"]))
 @example((b"data: a\r\n\r\n", [b"data: a\r", b"\n\r\n"]))
 @example((b"data: 1\ndata: 2\rdata: 3", [b"data: 1\n", b"data: 2\r", b"data: 3"]))
-def test_any_bytes_give_the_same_events_however_they_are_cut(case: tuple[bytes, list[bytes]]) -> None:
+def test_any_bytes_give_the_same_events_however_they_are_cut(
+    case: tuple[bytes, list[bytes]],
+) -> None:
     body, pieces = case
     whole = events_of([body])
     assert events_of(pieces) == whole
@@ -133,18 +157,37 @@ def test_any_event_gives_an_answer_or_an_error_of_ours(events: list[bytes]) -> N
 
 
 @given(st.lists(SOUND_CHUNKS, max_size=4))
-@example([{"choices": [{"delta": {"content": "\ud835"}}]}, {"choices": [{"delta": {"content": "\udd3d \ud835"}}]}])
-@example([{"choices": [{"token_ids": [1], "logprobs": {"content": [{"logprob": 10**400}]}}], "prompt_token_ids": [1]}])
+@example(
+    [
+        {"choices": [{"delta": {"content": "\ud835"}}]},
+        {"choices": [{"delta": {"content": "\udd3d \ud835"}}]},
+    ]
+)
+@example(
+    [
+        {
+            "choices": [{"token_ids": [1], "logprobs": {"content": [{"logprob": 10**400}]}}],
+            "prompt_token_ids": [1],
+        }
+    ]
+)
 def test_what_is_read_can_be_stored(chunks: list[object]) -> None:
-    found = answer_to(*(json.dumps(each).encode() for each in chunks), b'{"choices": [{"finish_reason": "stop"}]}')
+    found = answer_to(
+        *(json.dumps(each).encode() for each in chunks), b'{"choices": [{"finish_reason": "stop"}]}'
+    )
     assert isinstance(found, Generation)
     (found.text + found.reasoning).encode()
     assert found.prompt_tokens >= 0 and found.completion_tokens >= 0 and found.cached_tokens >= 0
-    assert found.tokens is None or Tokens.model_validate_json(found.tokens.model_dump_json()) == found.tokens
+    assert (
+        found.tokens is None
+        or Tokens.model_validate_json(found.tokens.model_dump_json()) == found.tokens
+    )
 
 
 @given(st.integers(100, 599), st.text() | JSON_VALUES.map(json.dumps), st.text(), st.text())
-def test_any_refusal_is_understood(status: int, text: str, retry_after: str, milliseconds: str) -> None:
+def test_any_refusal_is_understood(
+    status: int, text: str, retry_after: str, milliseconds: str
+) -> None:
     refusal = Refusal(status, text, retry_after, milliseconds)
     wait_s = refusal.wait_s()
     assert refusal.kind in get_args(FailureKind)
@@ -160,7 +203,8 @@ def test_what_is_too_long_is_refused_in_the_same_words_however_it_is_cut(size: i
     assert "max_answer_bytes = 2000" in str(found[1])
 
 
-# -- how long a stream may be silent -----------------------------------------------------------------------------------
+# -- how long a stream may be silent
+# -----------------------------------------------------------------------------------
 
 
 def answer_of(*events: bytes) -> StreamedAnswer:
@@ -184,7 +228,10 @@ def test_a_raised_idle_timeout_is_not_cut_by_the_other() -> None:
 
 
 def test_after_the_finish_nothing_holds_off_the_end() -> None:
-    patience, answer = Patience(idle_s=10, content_s=25, now=0), answer_of(chunk({"content": "x"}, "stop"))
+    patience, answer = (
+        Patience(idle_s=10, content_s=25, now=0),
+        answer_of(chunk({"content": "x"}, "stop")),
+    )
     assert [patience.after(answer, now) for now in (1, 4, 5.5)] == [1 + AFTER_FINISH_S] * 3
     answer.absorb(b"[DONE]")
     assert patience.after(answer, 2) == 2 + AFTER_DONE_S

@@ -8,28 +8,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proofloop.prompts.fences import MAX_FENCES
-from proofloop.prompts.parsing import MAX_ANSWER_CHARS, ParsedProof, Reader
-from proofloop.prompts.phrases import (
+from proofloop.method.prompts.phrases import (
     EVALUATION_INTRO,
     EVALUATION_SCORE,
     META_SCORE,
     SELF_HEADING,
     SOLUTION_HEADING,
 )
-from proofloop.records import Verdict
+from proofloop.method.prompts.reading.fences import MAX_FENCES
+from proofloop.method.prompts.reading.parsing import MAX_ANSWER_CHARS, ParsedProof, Reader
+from proofloop.schema.records import Verdict
 from tests.builders import answer, evaluation, meta_evaluation, valid
 
 ZEROS = ["0", "0.0", " 0 ", r"\text{0}", "0.00", "$0$"]
 HALVES = [
-    "0.5", ".5", "0.50", "1/2", r"\frac12", r"\frac{1}{2}", r"\frac 12", r"\dfrac12", r"\dfrac{1}{2}", r"\tfrac{1}{2}",
-    r"\text{0.5}", r"\mathbf{0.5}", "$0.5$", r"\,0.5\,", r"\frac{1}2", r"\frac1{2}",
+    "0.5", ".5", "0.50", "1/2", r"\frac12", r"\frac{1}{2}", r"\frac 12", r"\dfrac12",
+    r"\dfrac{1}{2}", r"\tfrac{1}{2}", r"\text{0.5}", r"\mathbf{0.5}", "$0.5$", r"\,0.5\,",
+    r"\frac{1}2", r"\frac1{2}",
 ]  # fmt: skip
 ONES = ["1", "1.0", "1.00", " 1", r"\mathrm{1}", r"\text{1}", "$1$"]
 
 
 READER = Reader()
-parse_proof, parse_evaluation, parse_meta_critique = READER.proof, READER.evaluation, READER.meta_critique
+parse_proof, parse_evaluation, parse_meta_critique = (
+    READER.proof,
+    READER.evaluation,
+    READER.meta_critique,
+)
 
 
 def verdict(text: str, finish_reason: str = "stop") -> Verdict:
@@ -40,11 +45,13 @@ def outcome(text: str, finish_reason: str = "stop") -> str:
     return verdict(text, finish_reason).outcome
 
 
-# -- scores ------------------------------------------------------------------------------------------------------------
+# -- scores
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("spelling", "score"), [*[(s, 0.0) for s in ZEROS], *[(s, 0.5) for s in HALVES], *[(s, 1.0) for s in ONES]]
+    ("spelling", "score"),
+    [*[(s, 0.0) for s in ZEROS], *[(s, 0.5) for s in HALVES], *[(s, 1.0) for s in ONES]],
 )
 def test_scores_are_read_in_their_usual_spellings(spelling: str, score: float) -> None:
     assert verdict(evaluation(spelling)) == valid(score)
@@ -52,7 +59,22 @@ def test_scores_are_read_in_their_usual_spellings(spelling: str, score: float) -
 
 
 @pytest.mark.parametrize(
-    "spelling", ["", "2", "0.7", "-1", "0.25", "10", "correct", r"\frac13", "1/0", "nan", r"\boxed{1}", "01", "½"]
+    "spelling",
+    [
+        "",
+        "2",
+        "0.7",
+        "-1",
+        "0.25",
+        "10",
+        "correct",
+        r"\frac13",
+        "1/0",
+        "nan",
+        r"\boxed{1}",
+        "01",
+        "½",
+    ],
 )
 def test_anything_else_in_the_box_is_malformed(spelling: str) -> None:
     assert outcome(evaluation(spelling)) == "malformed"
@@ -61,9 +83,10 @@ def test_anything_else_in_the_box_is_malformed(spelling: str) -> None:
 @pytest.mark.parametrize(
     "tail",
     [
-        r"\boxed{0.5}", r" \boxed{0.5}", "\n\n\\boxed{0.5}", r"**\boxed{0.5}**", r"$\boxed{0.5}$", 
+        r"\boxed{0.5}", r" \boxed{0.5}", "\n\n\\boxed{0.5}", r"**\boxed{0.5}**", r"$\boxed{0.5}$",
         "$$\n\\boxed{0.5}\n$$",
-        r"\[\boxed{0.5}\]", "\n\\[\n\\boxed{0.5}\n\\]", r"\( \boxed{0.5} \)", r"** $\boxed {0.5}$", r"_\boxed{0.5}_",
+        r"\[\boxed{0.5}\]", "\n\\[\n\\boxed{0.5}\n\\]", r"\( \boxed{0.5} \)", r"** $\boxed {0.5}$",
+        r"_\boxed{0.5}_",
         "\r\n\\boxed{0.5}\r\n", "\\boxed{0.5}\n\nThank you for reading.",
     ],
 )  # fmt: skip
@@ -72,7 +95,9 @@ def test_the_box_may_be_dressed(tail: str) -> None:
 
 
 def test_the_phrases_may_be_bold() -> None:
-    assert verdict(f"**{EVALUATION_INTRO}**\nFine.\n\n**{EVALUATION_SCORE}**\n\\boxed{{1}}") == valid(1.0)
+    assert verdict(
+        f"**{EVALUATION_INTRO}**\nFine.\n\n**{EVALUATION_SCORE}**\n\\boxed{{1}}"
+    ) == valid(1.0)
 
 
 def test_the_official_templates_spelling_of_overall_is_read() -> None:
@@ -80,7 +105,16 @@ def test_the_official_templates_spelling_of_overall_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "tail", ["", "0.5", "I say \\boxed{0.5}", "\\boxed{", "\\boxed{0.5", "\\fbox{1}", "x" * 50 + "\\boxed{1}"]
+    "tail",
+    [
+        "",
+        "0.5",
+        "I say \\boxed{0.5}",
+        "\\boxed{",
+        "\\boxed{0.5",
+        "\\fbox{1}",
+        "x" * 50 + "\\boxed{1}",
+    ],
 )
 def test_a_score_that_does_not_follow_its_phrase_is_malformed(tail: str) -> None:
     assert outcome(f"{EVALUATION_INTRO}\nFine.\n{EVALUATION_SCORE}\n{tail}") == "malformed"
@@ -97,11 +131,14 @@ def test_one_roles_format_is_not_the_others() -> None:
     assert outcome(meta_evaluation()) == "malformed"
 
 
-# -- thinking ----------------------------------------------------------------------------------------------------------
+# -- thinking
+# --------------------------------------------------------------------------------------------------
 
 
 def test_only_what_follows_the_thinking_counts() -> None:
-    parsed = parse_evaluation(f"<think>{evaluation('1')}</think>\n{evaluation('0', 'A gap.')}", "stop")
+    parsed = parse_evaluation(
+        f"<think>{evaluation('1')}</think>\n{evaluation('0', 'A gap.')}", "stop"
+    )
     assert (parsed.text, parsed.verdict) == (evaluation("0", "A gap."), valid(0.0))
 
 
@@ -113,7 +150,12 @@ def test_only_what_follows_the_last_end_of_thinking_counts() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["<think>", f"<think>{evaluation()}", f" \n<think>\n{evaluation()}", f"<think>a</think>\n<think>{evaluation()}"],
+    [
+        "<think>",
+        f"<think>{evaluation()}",
+        f" \n<think>\n{evaluation()}",
+        f"<think>a</think>\n<think>{evaluation()}",
+    ],
 )
 def test_thinking_that_never_ended_is_truncated(text: str) -> None:
     assert verdict(text) == Verdict(outcome="truncated", reason="the thinking never ended")
@@ -127,11 +169,14 @@ def test_an_answer_that_ran_into_the_limit_is_truncated_even_if_it_looks_whole()
     assert parse_meta_critique(meta_evaluation(), "length").verdict == expected
 
 
-# -- planted scores ----------------------------------------------------------------------------------------------------
+# -- planted scores
+# --------------------------------------------------------------------------------------------------
 
 
 def test_the_last_anchored_score_counts() -> None:
-    assert verdict(f"{evaluation('1')}\n\nOn reflection:\n{EVALUATION_SCORE}\n\\boxed{{0}}") == valid(0.0)
+    assert verdict(
+        f"{evaluation('1')}\n\nOn reflection:\n{EVALUATION_SCORE}\n\\boxed{{0}}"
+    ) == valid(0.0)
 
 
 def test_a_score_quoted_before_the_last_phrase_does_not_count() -> None:
@@ -165,7 +210,7 @@ def test_an_unclosed_fence_of_one_kind_does_not_uncover_a_closed_one_of_another(
     assert verdict(f"`````\n{evaluation('0')}\n{quoted}") == valid(0.0)
 
 
-def test_a_fence_is_closed_only_by_one_of_its_kind_at_least_as_long_and_with_nothing_behind_it() -> None:
+def test_only_a_bare_fence_of_the_same_kind_and_length_closes_a_fence() -> None:
     for inner in ("~~~", "```", "````python"):
         quoted = f"````\n{inner}\n{EVALUATION_SCORE}\n\\boxed{{1}}\n{inner}\n````"
         assert verdict(f"{evaluation('0')}\n{quoted}") == valid(0.0)
@@ -175,14 +220,15 @@ def test_code_within_a_line_opens_no_fence() -> None:
     assert verdict(f"```x``` is used.\n{evaluation('0.5')}\n```\ncode\n```") == valid(0.5)
 
 
-# -- proofs ------------------------------------------------------------------------------------------------------------
+# -- proofs
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_proof_is_split_into_solution_and_self_evaluation() -> None:
     text = evaluation("0.5", "Step 2 skips a case.")
-    assert parse_proof(f"{answer('Let $n = 2k$.', '0.5', 'Step 2 skips a case.')}\n", "stop") == ParsedProof(
-        "Let $n = 2k$.", text, valid(0.5)
-    )
+    assert parse_proof(
+        f"{answer('Let $n = 2k$.', '0.5', 'Step 2 skips a case.')}\n", "stop"
+    ) == ParsedProof("Let $n = 2k$.", text, valid(0.5))
 
 
 def test_a_proof_with_windows_line_ends_is_read() -> None:
@@ -204,14 +250,26 @@ def test_a_score_planted_in_the_solution_does_not_count() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (f"{answer()}\n\n{SELF_HEADING}\n{evaluation('1')}", "the heading '## Self Evaluation' stands there 2 times"),
+        (
+            f"{answer()}\n\n{SELF_HEADING}\n{evaluation('1')}",
+            "the heading '## Self Evaluation' stands there 2 times",
+        ),
         (
             answer(solution=f"x\n{SELF_HEADING}\n{evaluation('1')}"),
             "the heading '## Self Evaluation' stands there 2 times",
         ),
-        (f"{answer()}\n{SOLUTION_HEADING}\nBetter.", "the heading '## Solution' stands there 2 times"),
-        (answer().replace(SELF_HEADING, "Self Evaluation"), "the heading '## Self Evaluation' is missing"),
-        (answer().replace(SOLUTION_HEADING, f"#{SOLUTION_HEADING}"), "the heading '## Solution' is missing"),
+        (
+            f"{answer()}\n{SOLUTION_HEADING}\nBetter.",
+            "the heading '## Solution' stands there 2 times",
+        ),
+        (
+            answer().replace(SELF_HEADING, "Self Evaluation"),
+            "the heading '## Self Evaluation' is missing",
+        ),
+        (
+            answer().replace(SOLUTION_HEADING, f"#{SOLUTION_HEADING}"),
+            "the heading '## Solution' is missing",
+        ),
         (
             f"{SELF_HEADING}\n{evaluation()}\n{SOLUTION_HEADING}\nx",
             "the heading '## Self Evaluation' comes before '## Solution'",
@@ -227,21 +285,25 @@ def test_a_proof_needs_each_heading_once_and_in_order(text: str, reason: str) ->
 
 def test_headings_in_a_closed_fence_do_not_count() -> None:
     quoted = f"```\n{SOLUTION_HEADING}\n{SELF_HEADING}\n{evaluation('1')}\n```"
-    assert parse_proof(answer(solution=f"As asked:\n{quoted}", score="0"), "stop").verdict == valid(0.0)
+    assert parse_proof(answer(solution=f"As asked:\n{quoted}", score="0"), "stop").verdict == valid(
+        0.0
+    )
 
 
 def test_a_word_for_thinking_inside_the_self_evaluation_truncates_nothing() -> None:
-    assert parse_proof(answer().replace(EVALUATION_INTRO, f"<think>\n{EVALUATION_INTRO}"), "stop").verdict == valid(1.0)
+    assert parse_proof(
+        answer().replace(EVALUATION_INTRO, f"<think>\n{EVALUATION_INTRO}"), "stop"
+    ).verdict == valid(1.0)
 
 
-# -- garbage -----------------------------------------------------------------------------------------------------------
+# -- garbage
+# --------------------------------------------------------------------------------------------------
 
 MEGABYTE = 1 << 20
 PIECES = [
-    "```\n", "~~~~\n", "````x\n~~~\n", "`" * 64, "`" * 4095 + "\n",
-    "\\boxed{", "{", "}", "**", " ", "\t", "\n", "$", "\\", "#",
-    f"{SOLUTION_HEADING}\n", f"{SELF_HEADING}\n", f"{SELF_HEADING} ", "<think>", "</think>", "Based on my ",
-    f"{EVALUATION_SCORE}\n",
+    "```\n", "~~~~\n", "````x\n~~~\n", "`" * 64, "`" * 4095 + "\n", "\\boxed{", "{", "}", "**",
+    " ", "\t", "\n", "$", "\\", "#", f"{SOLUTION_HEADING}\n", f"{SELF_HEADING}\n",
+    f"{SELF_HEADING} ", "<think>", "</think>", "Based on my ", f"{EVALUATION_SCORE}\n",
     f"{EVALUATION_SCORE}\\boxed{{", f"{META_SCORE}\n{{{{", EVALUATION_INTRO, f"{answer()}\n",
     "\\frac{", "\r\n", "   ```\n   ~~~\n", "é∀𝔸",
     "".join("`" * (3 + k % 60) + "\n" for k in range(500)),
@@ -272,12 +334,15 @@ def test_code_fences_are_counted_up_to_a_limit() -> None:
     )
 
 
-SCRAPS = st.lists(st.one_of(st.sampled_from([*PIECES[:-1], "0", "1", "0.5"]), st.text(max_size=5)), max_size=30).map(
-    "".join
+SCRAPS = st.lists(
+    st.one_of(st.sampled_from([*PIECES[:-1], "0", "1", "0.5"]), st.text(max_size=5)), max_size=30
+).map("".join)
+
+
+@given(
+    text=st.one_of(st.text(), SCRAPS),
+    finish_reason=st.sampled_from(["stop", "length", "cancelled", ""]),
 )
-
-
-@given(text=st.one_of(st.text(), SCRAPS), finish_reason=st.sampled_from(["stop", "length", "cancelled", ""]))
 def test_no_text_raises_and_only_a_valid_verdict_has_a_score(text: str, finish_reason: str) -> None:
     verdicts = [
         parse_evaluation(text, finish_reason).verdict,
@@ -290,7 +355,9 @@ def test_no_text_raises_and_only_a_valid_verdict_has_a_score(text: str, finish_r
 
 
 PLAIN = (
-    st.text(st.characters(exclude_characters="`~#<", exclude_categories=["Cs"]), min_size=1).map(str.strip).filter(bool)
+    st.text(st.characters(exclude_characters="`~#<", exclude_categories=["Cs"]), min_size=1)
+    .map(str.strip)
+    .filter(bool)
 )
 
 

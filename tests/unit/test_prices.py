@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from proofloop import keys
-from proofloop.costs import costs
+from proofloop.config.run_file import load_prices
 from proofloop.errors import ConfigError
-from proofloop.runspec import load_prices
+from proofloop.pipeline.embedded import create_run
+from proofloop.runs.costs import costs
+from proofloop.schema import keys
 from proofloop.store import LocalStore, put_record
-from proofloop.walk import create_run
 from tests.builders import PROOF, RUN, critique, proof, runspec, valid
 
 
@@ -20,19 +20,27 @@ def test_a_past_run_is_counted_by_other_prices(tmp_path: Path) -> None:
     create_run(store, runspec(), resume=False)
     put_record(store, keys.proof(RUN, PROOF), proof())  # 10 tokens of a prompt, 20 of an answer
     assert costs(store, RUN).priced is False
-    file.write_text("[prices]\nper_million_prompt_tokens = 1e5\nper_million_completion_tokens = 1e6\n")
+    file.write_text(
+        "[prices]\nper_million_prompt_tokens = 1e5\nper_million_completion_tokens = 1e6\n"
+    )
     found = costs(store, RUN, load_prices(file))
     assert (found.total.money, found.priced) == (pytest.approx(1 + 20), True)
 
 
 def test_a_role_with_prices_of_its_own_is_counted_by_them(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
-    prices = {"per_million_completion_tokens": 1e6, "verifier": {"per_million_completion_tokens": 5e6}}
+    prices = {
+        "per_million_completion_tokens": 1e6,
+        "verifier": {"per_million_completion_tokens": 5e6},
+    }
     create_run(store, runspec(prices=prices), resume=False)
     put_record(store, keys.proof(RUN, PROOF), proof())
     put_record(store, keys.critique(RUN, PROOF, 0), critique(0, valid(1.0)))
     found = costs(store, RUN).by_role
-    assert (found["generator"].money, found["verifier"].money) == (pytest.approx(20), pytest.approx(100))
+    assert (found["generator"].money, found["verifier"].money) == (
+        pytest.approx(20),
+        pytest.approx(100),
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from proofloop import keys
-from proofloop.domains.base import SPLIT_BUCKETS
+from proofloop.config.problem_file import (
+    MAX_QUESTION_CHARS,
+    ProblemFile,
+    count_problems,
+    problems_of,
+    read_problems,
+)
 from proofloop.errors import ConfigError
-from proofloop.problems import MAX_QUESTION_CHARS, ProblemFile, count_problems, problems_of, read_problems
-from proofloop.records import Problem, digest
+from proofloop.method.domains.base import SPLIT_BUCKETS
+from proofloop.schema import keys
+from proofloop.schema.records import Problem, digest
 from tests.builders import runspec
 
 
@@ -88,10 +94,12 @@ BAD = [
     (GOOD + '{"question": " a\\n"}\n', r"^row 2 of .* is the same question as row 1\n"),
     ('{"question": "a", "id": "x-1"}\n{"question": "b", "id": "x-1"}\n', r"^row 2 of .* has the id 'x-1' of row 1\n"),
     (jsonl([{"question": "x" * (MAX_QUESTION_CHARS + 1)}]), r"^the question in row 1 of .* has 100001 characters"),
-    (GOOD + r'{"question": "Show $\sum_n 1$."}', r"^row 2 of .*, column 21: \\sum is no escape of JSON\nhint: double the backslash: JSON needs \"\\\\sum\" for \\sum$"),
+    (GOOD + r'{"question": "Show $\sum_n 1$."}', r"^row 2 of .*, column 21: \\sum is no escape of JSON\nhint: double the backslash: JSON"
+        r" needs \"\\\\sum\" for \\sum$"),
     (GOOD + r'{"question": "$\underline{a}$"}', r"^row 2 of .*, column 16: \\underline is no escape"),
     ('[\n {"question": "' + r"A $\alpha$" + '"}]', r"^line 2 of .*, column 19: \\alpha is no escape"),
-    (GOOD + r'{"question": "Let $\frac12$"}', r"^row 2 of .*, column 6 of its question: a form feed, probably \\frac with one backslash\nhint: double the backslash: .*\\frac$"),
+    (GOOD + r'{"question": "Let $\frac12$"}', r"^row 2 of .*, column 6 of its question: a form feed, probably \\frac with one"
+        r" backslash\nhint: double the backslash: .*\\frac$"),
     (GOOD + r'{"question": "$x \to 0$"}', r"^row 2 of .*, column 4 of its question: a tab, probably \\to with"),
     (GOOD + r'{"question": "$a_\text{max}$"}', r"a tab, probably \\text with one backslash"),
     (GOOD + r'{"question": "$$a \neq b$$"}', r"a line break, probably \\neq with one backslash"),
@@ -103,13 +111,16 @@ BAD = [
     (GOOD + r'{"question": "$\beta$ and $\rho$"}', r"column 2 of its question: a backspace, probably \\beta with"),
     (GOOD + r'{"question": "over $\rho$"}', r"a carriage return, probably \\rho with one backslash"),
     (GOOD + r'{"question": "a\u0000"}', r"^row 2 of .*, column 2 of its question: a control character U\+0000\nhint: remove it$"),
-    (GOOD + '{"text": "a", "n": 1}\n', r"^row 2 of .* has no text .*\nhint: each row needs one of them; this one has: `text`, `n`$"),
+    (GOOD + '{"text": "a", "n": 1}\n', r"^row 2 of .* has no text .*\nhint: each row needs one of them; this one has: `text`,"
+        r" `n`$"),
     (b"\xff\xfe\x00", r"^.*problems.json cannot be read: .*\nhint: give .* in UTF-8"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "problem"), BAD, ids=range(len(BAD)))
-def test_a_bad_row_is_named_with_its_number(tmp_path: Path, text: str | bytes, problem: str) -> None:
+def test_a_bad_row_is_named_with_its_number(
+    tmp_path: Path, text: str | bytes, problem: str
+) -> None:
     with pytest.raises(ConfigError, match=problem):
         read_problems(write(tmp_path, text))
 
@@ -121,12 +132,16 @@ def test_new_and_indented_lines_of_a_text_are_no_latex(tmp_path: Path) -> None:
     assert read_problems(write(tmp_path, jsonl([{"question": INDENTED}])))[0].question == INDENTED
 
 
-def test_a_table_may_hold_tabs_and_line_breaks_before_anything_and_no_other_control_character(tmp_path: Path) -> None:
+def test_a_table_may_hold_tabs_and_line_breaks_before_anything_and_no_other_control_character(
+    tmp_path: Path,
+) -> None:
     file, text = tmp_path / "problems.csv", "Let $n be\n\tan $ integer, 2\times 3"
     file.write_text(f'question\n"{text}"\n')
     assert read_problems(file)[0].question == text
     file.write_text('question\n"the\frac"\n')
-    with pytest.raises(ConfigError, match=r"column 4 of its question: a form feed\nhint: remove it$"):
+    with pytest.raises(
+        ConfigError, match=r"column 4 of its question: a form feed\nhint: remove it$"
+    ):
         read_problems(file)
 
 
@@ -141,7 +156,12 @@ def test_a_table_with_quoted_texts_is_read(tmp_path: Path, suffix: str, delimite
     with file.open("w", newline="", encoding="utf-8-sig") as opened:
         writer = csv.writer(opened, delimiter=delimiter)
         writer.writerows(
-            [["id", "question"], ["one", 'Let $\\frac12$, "x";\n\tor\ty.'], ["two", "Why?"], ["", "No id."]]
+            [
+                ["id", "question"],
+                ["one", 'Let $\\frac12$, "x";\n\tor\ty.'],
+                ["two", "Why?"],
+                ["", "No id."],
+            ]
         )
     assert [(one.id, one.question) for one in read_problems(file)] == [
         ("one", 'Let $\\frac12$, "x";\n\tor\ty.'),
@@ -154,7 +174,10 @@ def test_a_table_with_quoted_texts_is_read(tmp_path: Path, suffix: str, delimite
     ("text", "problem"),
     [
         ("id,text\n1,a\n", r"^row 1 of .* has no text .*\nhint: .*; this one has: `id`, `text`$"),
-        ("id,question\n1,a,b\n", r"^row 1 of .*, line 2 has not as many fields as there are columns: id, question"),
+        (
+            "id,question\n1,a,b\n",
+            r"^row 1 of .*, line 2 has not as many fields as there are columns: id, question",
+        ),
         ("id,question\n1\n", r"^row 1 of .*, line 2 has not as many fields"),
         ('id,question\n1,"a"b\n', r"after line 1: .*\nhint: double a quotation mark"),
         ('id,question\n1,"a\n', r"after line 1: unexpected end of data"),
@@ -173,19 +196,31 @@ def test_a_bad_table_is_named_with_its_line(tmp_path: Path, text: str, problem: 
 def test_parquet_is_read_and_what_is_none_is_named(tmp_path: Path) -> None:
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     file = tmp_path / "problems.parquet"
-    parquet.write_table(pyarrow.Table.from_pylist([{"problem": "Why?", "id": 7}, {"problem": "How?", "id": 8}]), file)
-    assert read_problems(file) == [Problem(id="7", question="Why?"), Problem(id="8", question="How?")]
+    parquet.write_table(
+        pyarrow.Table.from_pylist([{"problem": "Why?", "id": 7}, {"problem": "How?", "id": 8}]),
+        file,
+    )
+    assert read_problems(file) == [
+        Problem(id="7", question="Why?"),
+        Problem(id="8", question="How?"),
+    ]
     file.write_text("no parquet")
-    with pytest.raises(ConfigError, match=r"problems.parquet is no Parquet file: .*\nhint: give a JSON list"):
+    with pytest.raises(
+        ConfigError, match=r"problems.parquet is no Parquet file: .*\nhint: give a JSON list"
+    ):
         read_problems(file)
     with pytest.raises(ConfigError, match="there is no file"):
         read_problems(tmp_path / "none.parquet")
 
 
-def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "problems.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ConfigError, match=r"Parquet needs the package pyarrow\nhint: .*'./shared\[parquet\]'"):
+    with pytest.raises(
+        ConfigError, match=r"Parquet needs the package pyarrow\nhint: .*'./shared\[parquet\]'"
+    ):
         read_problems(tmp_path / "problems.parquet")
 
 
@@ -195,16 +230,29 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "ids", [("几何1", "代数1"), ("几何", "代数"), ("x/1", "x-1"), ("x" * 60 + "a", "x" * 60 + "b"), ("", " ")]
+    "ids",
+    [
+        ("几何1", "代数1"),
+        ("几何", "代数"),
+        ("x/1", "x-1"),
+        ("x" * 60 + "a", "x" * 60 + "b"),
+        ("", " "),
+    ],
 )
-def test_ids_that_differ_stay_different_whatever_a_key_can_hold(tmp_path: Path, ids: tuple[str, str]) -> None:
-    found = read_problems(write(tmp_path, jsonl([{"question": f"Prove {one!r}.", "id": one} for one in ids])))
+def test_ids_that_differ_stay_different_whatever_a_key_can_hold(
+    tmp_path: Path, ids: tuple[str, str]
+) -> None:
+    found = read_problems(
+        write(tmp_path, jsonl([{"question": f"Prove {one!r}.", "id": one} for one in ids]))
+    )
     assert len({problem.id for problem in found}) == 2
     assert all(keys.check_id(f"{problem.id}-000", "id") for problem in found)
 
 
 def test_ten_thousand_problems_are_read(tmp_path: Path) -> None:
-    found = read_problems(write(tmp_path, jsonl([{"question": f"Prove {n}.", "id": n} for n in range(10_000)])))
+    found = read_problems(
+        write(tmp_path, jsonl([{"question": f"Prove {n}.", "id": n} for n in range(10_000)]))
+    )
     assert (len(found), found[-1]) == (10_000, Problem(id="9999", question="Prove 9999."))
 
 
@@ -219,7 +267,9 @@ def test_a_domains_problems_are_the_same_each_time_and_differ_by_seed() -> None:
     problems = {"domain": "nano", "count": 20}
     first = list(problems_of(runspec(problems=problems)))
     assert first == list(problems_of(runspec(problems=problems)))
-    assert not {one.id for one in first} & {one.id for one in problems_of(runspec(problems=problems, seed=1))}
+    assert not {one.id for one in first} & {
+        one.id for one in problems_of(runspec(problems=problems, seed=1))
+    }
 
 
 def test_a_domains_problems_are_all_different_even_when_it_draws_one_twice() -> None:
@@ -228,7 +278,9 @@ def test_a_domains_problems_are_all_different_even_when_it_draws_one_twice() -> 
     assert len(found) == len(set(found)) == count_problems(spec) == 3000
 
 
-def test_a_split_of_a_file_is_so_many_of_its_rows_in_an_order_drawn_by_the_seed(tmp_path: Path) -> None:
+def test_a_split_of_a_file_is_so_many_of_its_rows_in_an_order_drawn_by_the_seed(
+    tmp_path: Path,
+) -> None:
     write(tmp_path, jsonl([{"question": f"Prove {n}."} for n in range(400)]))
     wanted = {"file": "problems.json", "count": 100}
     first = runspec(problems={**wanted, "split": "train"}, base=tmp_path)
@@ -237,7 +289,9 @@ def test_a_split_of_a_file_is_so_many_of_its_rows_in_an_order_drawn_by_the_seed(
     assert len(set(found)) == 100 == count_problems(again)
     assert [one.question for one in problems_of(again)] != found
     file = ProblemFile(tmp_path / "problems.json")
-    splits = [{file.pose(n, split=split, seed=0).question for n in range(400)} for split in SPLIT_BUCKETS]
+    splits = [
+        {file.pose(n, split=split, seed=0).question for n in range(400)} for split in SPLIT_BUCKETS
+    ]
     assert sum(map(len, splits)) == len(set.union(*splits)) == 400
     assert [round(len(one) / 400, 1) for one in splits] == [0.8, 0.1, 0.1]
     assert set(found) <= splits[0]
@@ -246,10 +300,26 @@ def test_a_split_of_a_file_is_so_many_of_its_rows_in_an_order_drawn_by_the_seed(
 def test_a_file_with_too_few_rows_for_a_split_is_refused(tmp_path: Path) -> None:
     write(tmp_path, jsonl([{"question": "Prove it."}]))
     for split in ("validation", "test"):  # this question's digest says train
-        with pytest.raises(ConfigError, match=rf"no problem in the {split} split\nhint: a question's digest decides"):
-            list(problems_of(runspec(problems={"file": "problems.json", "split": split, "count": 1}, base=tmp_path)))
+        with pytest.raises(
+            ConfigError,
+            match=rf"no problem in the {split} split\nhint: a question's digest decides",
+        ):
+            list(
+                problems_of(
+                    runspec(
+                        problems={"file": "problems.json", "split": split, "count": 1},
+                        base=tmp_path,
+                    )
+                )
+            )
     with pytest.raises(ConfigError, match=r"count = 2: domain 'file' has only 1 different"):
-        list(problems_of(runspec(problems={"file": "problems.json", "split": "train", "count": 2}, base=tmp_path)))
+        list(
+            problems_of(
+                runspec(
+                    problems={"file": "problems.json", "split": "train", "count": 2}, base=tmp_path
+                )
+            )
+        )
 
 
 def test_an_unknown_domain_is_refused() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from proofloop.cli import common
-from proofloop.ledger import Progress
+from proofloop.runs.progress import Progress
 
 
 def test_where_there_is_no_terminal_progress_is_a_line_now_and_then(
@@ -28,7 +28,9 @@ def test_where_there_is_no_terminal_progress_is_a_line_now_and_then(
 
 @pytest.fixture
 def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """`said(after_s, progress, ...)`: the last line when each progress is shown so long after the one before."""
+    """`said(after_s, progress, ...)`: the last line when each progress is shown so long after the
+    one before.
+    """
     clock = [100.0]
     monkeypatch.setattr(common.time, "monotonic", lambda: clock[0])
 
@@ -46,12 +48,15 @@ def test_the_line_tells_calls_tokens_and_money(said: Callable[..., str]) -> None
     begin = Progress(planned=40, labeled=12, stored=10, money=1.5)
     now = replace(begin, labeled=32, calls={"verifier": 3, "generator": 1}, tokens=6000, money=2.5)
     assert said(20, begin, now) == (
-        "32/40 proofs done (none yet); calls in flight: generator 1, verifier 3; 300 tokens/s; cost so far 2.50;"
+        "32/40 proofs done (none yet); calls in flight: generator 1, verifier 3; 300 tokens/s; cost"
+        " so far 2.50;"
         " about 7 s left"  # the ten that lay in the store took no time
     )
 
 
-def test_before_proofs_are_done_the_calls_that_there_can_be_limit_the_time(said: Callable[..., str]) -> None:
+def test_before_proofs_are_done_the_calls_that_there_can_be_limit_the_time(
+    said: Callable[..., str],
+) -> None:
     begin = Progress(planned=10, most_calls=20)
     assert said(20, begin, replace(begin, answered=50)).endswith("at most 60 s left")
     assert said(20, begin, replace(begin, answered=5)).endswith("time left: not known yet")
@@ -59,6 +64,8 @@ def test_before_proofs_are_done_the_calls_that_there_can_be_limit_the_time(said:
 
 def test_the_time_left_counts_what_searches_may_still_ask_for(said: Callable[..., str]) -> None:
     begin = Progress(planned=24, searches=6, most=140, expected=140)
-    assert said(20, begin, replace(begin, labeled=20)).endswith("0/6 searches ended; about 2 min left")
+    assert said(20, begin, replace(begin, labeled=20)).endswith(
+        "0/6 searches ended; about 2 min left"
+    )
     some = replace(begin, labeled=20, searches_ended=2, expected=60, most=100)
     assert said(20, begin, some).endswith("2/6 searches ended; about 40 s left, at most 80 s")

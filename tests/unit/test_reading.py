@@ -11,18 +11,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proofloop.prompts.parsing import Reader, Reading
-from proofloop.prompts.phrases import EVALUATION_INTRO, EVALUATION_SCORE, Phrases
-from proofloop.records import Verdict
+from proofloop.method.prompts.phrases import EVALUATION_INTRO, EVALUATION_SCORE, Phrases
+from proofloop.method.prompts.reading.parsing import Reader, Reading
+from proofloop.schema.records import Verdict
 from tests.builders import answer, evaluation, meta_evaluation, valid
 from tests.unit.reading_cases import CASES, Case
 
 
 def read(
-    role: str, text: str, reading: Reading, finish_reason: str = "stop", phrases: Phrases | None = None
+    role: str,
+    text: str,
+    reading: Reading,
+    finish_reason: str = "stop",
+    phrases: Phrases | None = None,
 ) -> Verdict:
     reader = Reader(phrases or Phrases(), reading)
-    parse = {"generator": reader.proof, "verifier": reader.evaluation, "meta_verifier": reader.meta_critique}[role]
+    parse = {
+        "generator": reader.proof,
+        "verifier": reader.evaluation,
+        "meta_verifier": reader.meta_critique,
+    }[role]
     return parse(text, finish_reason).verdict
 
 
@@ -32,7 +40,9 @@ def test_the_table_has_every_kind_of_answer() -> None:
     assert all(reading in (None, case.person) for case in CASES for reading in (case.lenient,))
 
 
-@pytest.mark.parametrize("case", CASES, ids=[f"{case.role}-{number}" for number, case in enumerate(CASES)])
+@pytest.mark.parametrize(
+    "case", CASES, ids=[f"{case.role}-{number}" for number, case in enumerate(CASES)]
+)
 def test_an_answer_is_read_as_a_careful_person_reads_it(case: Case) -> None:
     strict, lenient = (read(case.role, case.text, reading) for reading in ("strict", "lenient"))
     assert (strict.score, lenient.score) == (case.strict, case.lenient), (strict, lenient)
@@ -44,8 +54,14 @@ def test_an_answer_is_read_as_a_careful_person_reads_it(case: Case) -> None:
         ("", "the answer is empty"),
         (evaluation("0.7"), "the score '0.7' is none of 0, 0.5, 1"),
         (f"{EVALUATION_INTRO}\nFine.", "no score found"),
-        (f"{EVALUATION_INTRO}\nFine.\n{EVALUATION_SCORE}", f"no score follows {EVALUATION_SCORE!r}"),
-        (f"{evaluation('0')}\n\nNo. {EVALUATION_SCORE} \\boxed{{1}}", "two different scores: 0 and 1"),
+        (
+            f"{EVALUATION_INTRO}\nFine.\n{EVALUATION_SCORE}",
+            f"no score follows {EVALUATION_SCORE!r}",
+        ),
+        (
+            f"{evaluation('0')}\n\nNo. {EVALUATION_SCORE} \\boxed{{1}}",
+            "two different scores: 0 and 1",
+        ),
         ("Score: 1\n\nScore: 0.5", "two different scores: 1 and 0.5"),
         (
             f"{EVALUATION_INTRO} Fine.\n{'The score is good. ' * 500}",
@@ -78,15 +94,25 @@ def test_an_answer_that_was_cut_off_is_truncated_in_both_readings(reading: Readi
 
 
 def test_a_pack_is_read_by_its_own_phrases_in_both_readings() -> None:
-    phrases = Phrases(evaluation_intro="", evaluation_score="Endurteil:", solution_heading="## Beweis")
+    phrases = Phrases(
+        evaluation_intro="", evaluation_score="Endurteil:", solution_heading="## Beweis"
+    )
     for reading in ("strict", "lenient"):
-        assert read("verifier", "Es stimmt.\n\nEndurteil: \\boxed{1}", reading, phrases=phrases) == valid(1.0)
-        assert read("verifier", "Es stimmt.\n\nUrteil: \\boxed{1}", reading, phrases=phrases).outcome == "malformed"
-        assert read("generator", answer().replace("## Solution", "## Beweis"), reading, phrases=phrases) == valid(1.0)
+        assert read(
+            "verifier", "Es stimmt.\n\nEndurteil: \\boxed{1}", reading, phrases=phrases
+        ) == valid(1.0)
+        assert (
+            read("verifier", "Es stimmt.\n\nUrteil: \\boxed{1}", reading, phrases=phrases).outcome
+            == "malformed"
+        )
+        assert read(
+            "generator", answer().replace("## Solution", "## Beweis"), reading, phrases=phrases
+        ) == valid(1.0)
         assert read("generator", answer(), reading, phrases=phrases).outcome == "malformed"
 
 
-# -- properties --------------------------------------------------------------------------------------------------------
+# -- properties
+# --------------------------------------------------------------------------------------------------------
 
 DECORATIONS = st.lists(
     st.sampled_from(
@@ -101,7 +127,9 @@ DECORATIONS = st.lists(
             lambda text: text.replace("the final", "the  *final*"),
             lambda text: text.replace("should be", "is"),
             lambda text: text.replace("\\boxed{", "\\boxed{ ").replace("}", " }"),
-            lambda text: text.replace("\\boxed", "$\\boxed") + "$" if "$\\boxed" not in text else text,
+            lambda text: (
+                text.replace("\\boxed", "$\\boxed") + "$" if "$\\boxed" not in text else text
+            ),
             lambda text: f"Of course.\n\n{text}",
             lambda text: f"{text}\n",
             lambda text: f"<think>\\boxed{{0.5}} Score: 1</think>{text}",
@@ -114,7 +142,9 @@ DECORATIONS = st.lists(
 
 
 @given(decorations=DECORATIONS, score=st.sampled_from(["0", "0.5", "1"]))
-def test_harmless_formatting_never_changes_a_score(decorations: list[Callable[[str], str]], score: str) -> None:
+def test_harmless_formatting_never_changes_a_score(
+    decorations: list[Callable[[str], str]], score: str
+) -> None:
     for role, text in (("generator", answer(score=score)), ("verifier", evaluation(score))):
         for decorate in decorations:
             text = decorate(text)
@@ -136,7 +166,8 @@ def test_the_lenient_reading_never_contradicts_the_strict_one(text: str, role: s
     assert (lenient.outcome == "valid") == (lenient.score is not None) == (lenient.reason == "")
 
 
-# -- time --------------------------------------------------------------------------------------------------------------
+# -- time
+# --------------------------------------------------------------------------------------------------------------
 
 CHARACTERS = 200_000
 REPEATED = [
@@ -148,7 +179,9 @@ REPEATED = [
 
 @pytest.mark.parametrize("piece", REPEATED, ids=range(len(REPEATED)))
 def test_a_long_answer_is_read_at_once(piece: str) -> None:
-    """A tenth of a second a megabyte: 200,000 characters took at most 11 ms on two shared cores, mostly 5."""
+    """A tenth of a second a megabyte: 200,000 characters took at most 11 ms on two shared cores,
+    mostly 5.
+    """
     long = (piece * (CHARACTERS // len(piece) + 1))[:CHARACTERS]
     for role, text in (
         ("generator", answer(long)),

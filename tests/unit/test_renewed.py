@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from proofloop.budget import Taken
 from proofloop.errors import StoreError
+from proofloop.runs.budget import Taken
 from proofloop.store import LocalStore
 from proofloop.store.renewed import Renewed, newest
 
@@ -33,15 +33,22 @@ def test_others_read_what_each_process_wrote_last(tmp_path: Path) -> None:
         one.write(Taken(seconds=seconds))
     other.write(Taken(seconds=0.5))
     found = dict(newest(store, PREFIX, Taken))
-    assert {process: taken.seconds for process, taken in found.items()} == {one.process: 11, other.process: 0.5}
-    assert [process for process, _ in newest(store, PREFIX, Taken, but=one.process)] == [other.process]
+    assert {process: taken.seconds for process, taken in found.items()} == {
+        one.process: 11,
+        other.process: 0.5,
+    }
+    assert [process for process, _ in newest(store, PREFIX, Taken, but=one.process)] == [
+        other.process
+    ]
     assert len(list(store.list(PREFIX))) == 2 + 1
     one.delete()
     assert len(list(store.list(PREFIX))) == 1
 
 
 @pytest.mark.parametrize("kept", [1, 2])
-def test_a_write_whose_answer_was_lost_is_neither_read_again_nor_left_over(tmp_path: Path, kept: int) -> None:
+def test_a_write_whose_answer_was_lost_is_neither_read_again_nor_left_over(
+    tmp_path: Path, kept: int
+) -> None:
     store = CutStore(tmp_path)
     one = Renewed(store, PREFIX, "time", kept=kept)
     one.write(Taken(seconds=1))

@@ -1,4 +1,6 @@
-"""The report of a run and its costs: what is told, what is left out, and that no text of a model becomes markup."""
+"""The report of a run and its costs: what is told, what is left out, and that no text of a model
+becomes markup.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,18 @@ from xml.etree import ElementTree
 
 import pytest
 
-from proofloop import keys
-from proofloop.costs import Spent, costs
+from proofloop.config.run_file import RunSpec, parse_runspec
 from proofloop.errors import ConfigError
-from proofloop.models import put_in_service
-from proofloop.records import (
+from proofloop.report import read_report, write_report
+from proofloop.report.axes import smooth, spread, thin, ticks
+from proofloop.report.data import Windows, read_summary
+from proofloop.report.formatting import changes, count, duration, money, share, verdict, version
+from proofloop.report.runfile import run_file
+from proofloop.report.samples import MAX_SAMPLES, clip
+from proofloop.runs.costs import Spent, costs
+from proofloop.runs.model_registry import put_in_service
+from proofloop.schema import keys
+from proofloop.schema.records import (
     Critique,
     Judgement,
     Label,
@@ -30,13 +39,6 @@ from proofloop.records import (
     TrainingStep,
     Verdict,
 )
-from proofloop.report import read_report, write_report
-from proofloop.report.axes import smooth, spread, thin, ticks
-from proofloop.report.data import Windows, read_summary
-from proofloop.report.formatting import changes, count, duration, money, share, verdict, version
-from proofloop.report.runfile import run_file
-from proofloop.report.samples import MAX_SAMPLES, clip
-from proofloop.runspec import RunSpec, parse_runspec
 from proofloop.store import LocalStore, Store, put_record
 from tests.builders import visible
 
@@ -68,7 +70,9 @@ def begin(store: Store, **fields: Any) -> RunSpec:
     return spec
 
 
-def called(model: str = "base", prompt: int = 10, completion: int = 20, seconds: float = 0.5) -> Provenance:
+def called(
+    model: str = "base", prompt: int = 10, completion: int = 20, seconds: float = 0.5
+) -> Provenance:
     return Provenance(
         model_version=model,
         prompt_digest="d",
@@ -81,7 +85,11 @@ def called(model: str = "base", prompt: int = 10, completion: int = 20, seconds:
 
 
 def scored(score: float | None) -> Verdict:
-    return Verdict(outcome="malformed", reason="no score") if score is None else Verdict(outcome="valid", score=score)
+    return (
+        Verdict(outcome="malformed", reason="no score")
+        if score is None
+        else Verdict(outcome="valid", score=score)
+    )
 
 
 def write_proof(
@@ -111,7 +119,9 @@ def write_proof(
     return put_record(store, keys.proof("tried", proof_id), proof)
 
 
-def criticise(store: Store, proof: Proof, index: int, score: float, body: str, metas: Sequence[float] = ()) -> None:
+def criticise(
+    store: Store, proof: Proof, index: int, score: float, body: str, metas: Sequence[float] = ()
+) -> None:
     text = EVALUATION.format(body, f"{score:g}")
     critique = Critique(
         proof_id=proof.id,
@@ -122,7 +132,9 @@ def criticise(store: Store, proof: Proof, index: int, score: float, body: str, m
     )
     put_record(store, keys.critique("tried", proof.id, index), critique)
     confirmed = sum(metas) > len(metas) / 2 if metas else None
-    judgement = Judgement(proof_id=proof.id, index=index, verdict=scored(score), confirmed=confirmed, quality=1.0)
+    judgement = Judgement(
+        proof_id=proof.id, index=index, verdict=scored(score), confirmed=confirmed, quality=1.0
+    )
     put_record(store, keys.judgement("tried", proof.id, index), judgement)
     for number, meta in enumerate(metas):
         called_for = called(prompt=200, completion=8)
@@ -131,14 +143,22 @@ def criticise(store: Store, proof: Proof, index: int, score: float, body: str, m
 
 
 def give_label(
-    store: Store, proof: Proof, kind: str, score: float | None, *, carrying: tuple[int, ...] = (), solved: bool = False
+    store: Store,
+    proof: Proof,
+    kind: str,
+    score: float | None,
+    *,
+    carrying: tuple[int, ...] = (),
+    solved: bool = False,
 ) -> None:
     label = Label(
         run_id="tried",
         proof_id=proof.id,
         problem_id=proof.problem_id,
         group=proof.group,
-        outcome={"accepted": "perfect", "overturned": "perfect", "rejected_upheld": "label"}.get(kind, kind),
+        outcome={"accepted": "perfect", "overturned": "perfect", "rejected_upheld": "label"}.get(
+            kind, kind
+        ),
         kind=kind,
         score=score,
         self_quality=1.0,
@@ -175,13 +195,19 @@ def measured(value: float | None, half: float = 0.02, cases: int = 100) -> dict[
 def test_costs_add_up_by_role(store: Store) -> None:
     begin(
         store,
-        prices={"per_million_prompt_tokens": 1.0, "per_million_completion_tokens": 10.0, "per_engine_hour": 3600.0},
+        prices={
+            "per_million_prompt_tokens": 1.0,
+            "per_million_completion_tokens": 10.0,
+            "per_engine_hour": 3600.0,
+        },
     )
     rejected_proof(store)
     found = costs(store, "tried")
     assert found.by_role["generator"] == Spent(1, 10, 20, 0.5, pytest.approx(10e-6 + 200e-6 + 0.5))
     assert found.by_role["verifier"] == Spent(2, 200, 80, 1.0, pytest.approx(200e-6 + 800e-6 + 1.0))
-    assert found.by_role["meta_verifier"] == Spent(5, 1000, 40, 2.5, pytest.approx(1000e-6 + 400e-6 + 2.5))
+    assert found.by_role["meta_verifier"] == Spent(
+        5, 1000, 40, 2.5, pytest.approx(1000e-6 + 400e-6 + 2.5)
+    )
     assert found.total.calls == 8
     assert found.priced
 
@@ -201,7 +227,10 @@ def test_costs_share_everything_among_the_solved_problems(store: Store) -> None:
     assert (found.proofs, found.labeled_proofs, found.priced) == (5, 4, False)
     assert found.per_problem == Spent(1.25, 12.5, 25, 0.625)
     assert found.per_solved_problem == Spent(5, 50, 100, 2.5)
-    assert [type(each.calls) for each in (found.per_problem, found.per_solved_problem)] == [float, int]
+    assert [type(each.calls) for each in (found.per_problem, found.per_solved_problem)] == [
+        float,
+        int,
+    ]
     assert found.per_perfect_problem == Spent(2.5, 25, 50, 1.25)
 
 
@@ -243,7 +272,10 @@ def test_report_is_one_file_that_loads_nothing(store: Store, tmp_path: Path) -> 
 
 
 def test_report_shows_texts_of_models_as_text(store: Store, tmp_path: Path) -> None:
-    attack = "</pre></article><script>alert(1)</script><img src=x onerror=alert(1)> {{ 7 * 7 }} & \x00\x1b \u0085"
+    attack = (
+        "</pre></article><script>alert(1)</script><img src=x onerror=alert(1)> {{ 7 * 7 }} &"
+        " \x00\x1b \u0085"
+    )
     begin(store)
     proof = write_proof(store, solution=attack)
     criticise(store, proof, 0, 0.0, attack, metas=(1.0,))
@@ -251,7 +283,10 @@ def test_report_shows_texts_of_models_as_text(store: Store, tmp_path: Path) -> N
     page = page_of(store, tmp_path)
     assert "<script" not in page and "<img" not in page
     assert (
-        visible(page).count("</pre></article><script>alert(1)</script><img src=x onerror=alert(1)> {{ 7 * 7 }} &") == 2
+        visible(page).count(
+            "</pre></article><script>alert(1)</script><img src=x onerror=alert(1)> {{ 7 * 7 }} &"
+        )
+        == 2
     )
     assert not re.search("[\x00\x1b\x85]", page)
 
@@ -261,11 +296,16 @@ def test_report_puts_the_exact_checker_beside_the_loop(store: Store, tmp_path: P
     rejected_proof(store)
     seen = visible(page_of(store, tmp_path))
     assert "Exact checker, not used in training: true score 0 step a miscalculated" in seen
-    assert "Exact checker, not used in training: faithful; it claims step a miscalculated. Quality 1" in seen
+    assert (
+        "Exact checker, not used in training: faithful; it claims step a miscalculated. Quality 1"
+        in seen
+    )
     assert "not faithful; it claims step b missing (1 * 4 = 4). Quality 0" in seen
 
 
-def test_report_says_what_the_meta_verifier_made_of_a_critique(store: Store, tmp_path: Path) -> None:
+def test_report_says_what_the_meta_verifier_made_of_a_critique(
+    store: Store, tmp_path: Path
+) -> None:
     begin(store)
     rejected_proof(store)
     seen = visible(page_of(store, tmp_path))
@@ -274,7 +314,9 @@ def test_report_says_what_the_meta_verifier_made_of_a_critique(store: Store, tmp
     assert "meta says so" in seen
 
 
-def test_report_of_real_problems_has_no_checker_and_keeps_long_proofs(store: Store, tmp_path: Path) -> None:
+def test_report_of_real_problems_has_no_checker_and_keeps_long_proofs(
+    store: Store, tmp_path: Path
+) -> None:
     rows = tmp_path / "problems.json"
     rows.write_text('[{"id": "p1", "question": "Prove it."}]', "utf-8")
     begin(store, problems={"file": str(rows)}, base=str(tmp_path))
@@ -289,10 +331,17 @@ def test_report_stays_below_a_megabyte_with_the_longest_texts(store: Store, tmp_
     begin(store)
     long = "<&∀" * 15_000
     for number in range(MAX_SAMPLES * 2):
-        proof = write_proof(store, f"p{number}-000", solution=long, question=long, self_analysis=long)
+        proof = write_proof(
+            store, f"p{number}-000", solution=long, question=long, self_analysis=long
+        )
         for index in range(8):
             criticise(store, proof, index, 0.0, long, metas=(1.0, 1.0, 1.0))
-        give_label(store, proof, ("accepted", "rejected_upheld", "overturned", "undecided")[number % 4], 1.0)
+        give_label(
+            store,
+            proof,
+            ("accepted", "rejected_upheld", "overturned", "undecided")[number % 4],
+            1.0,
+        )
     page = page_of(store, tmp_path)
     assert len(page.encode()) < 1_000_000
     assert page.count("more characters are in the store") > MAX_SAMPLES
@@ -320,7 +369,9 @@ def test_report_works_without_the_problem_file(store: Store, tmp_path: Path) -> 
     assert (data.planned, data.kinds["accepted"], data.windows[0].first) == (None, 1, 1)
 
 
-def test_report_says_how_many_proofs_the_engine_never_answered(store: Store, tmp_path: Path) -> None:
+def test_report_says_how_many_proofs_the_engine_never_answered(
+    store: Store, tmp_path: Path
+) -> None:
     begin(store)
     give_label(store, write_proof(store, outcome="engine_failed"), "unreadable", None)
     seen = visible(page_of(store, tmp_path))
@@ -328,11 +379,15 @@ def test_report_says_how_many_proofs_the_engine_never_answered(store: Store, tmp
     assert "Answer: engine failed the engine is gone" in seen
 
 
-def test_report_shows_what_a_model_wrote_where_it_cannot_be_read(store: Store, tmp_path: Path) -> None:
+def test_report_shows_what_a_model_wrote_where_it_cannot_be_read(
+    store: Store, tmp_path: Path
+) -> None:
     begin(store)
     key = keys.raw_answer("tried", "p1-000", "proof", "ab")
     put_record(store, key, RawAnswer(text="<script>alert(1)</script> I give up.", reasoning="Hm."))
-    unreadable = write_proof(store, "p2-000", outcome="malformed").model_copy(update={"id": "p1-000", "raw_key": key})
+    unreadable = write_proof(store, "p2-000", outcome="malformed").model_copy(
+        update={"id": "p1-000", "raw_key": key}
+    )
     put_record(store, keys.proof("tried", "p1-000"), unreadable)
     give_label(store, unreadable, "unreadable", None)
     page = page_of(store, tmp_path)
@@ -360,7 +415,9 @@ def test_report_draws_the_learning_curves(store: Store, tmp_path: Path) -> None:
             )
             put_record(store, keys.step("tried", role, number), step)
     page = page_of(store, tmp_path)
-    drawings = [ElementTree.fromstring(text) for text in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
+    drawings = [
+        ElementTree.fromstring(text) for text in re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    ]
     titles = [drawing.findtext("title") for drawing in drawings]
     assert titles == [
         "Mean reward by training step",
@@ -386,11 +443,15 @@ def test_report_tells_which_version_served_and_why(store: Store, tmp_path: Path)
     assert "step 3 published by the trainer; 1 call from problem" in seen
 
 
-def test_report_counts_answers_under_a_name_of_the_servers_own(store: Store, tmp_path: Path) -> None:
+def test_report_counts_answers_under_a_name_of_the_servers_own(
+    store: Store, tmp_path: Path
+) -> None:
     begin(store, models={"generator": "big"})
     write_proof(store, model="big-2026-11")
     seen = visible(page_of(store, tmp_path))
-    assert "big the run began with it; no call yet big-2026-11 named so by the server; 1 call" in seen
+    assert (
+        "big the run began with it; no call yet big-2026-11 named so by the server; 1 call" in seen
+    )
     assert "by big-2026-11" in seen
 
 
@@ -424,11 +485,20 @@ def test_samples_show_every_kind_and_both_ends_of_the_run(store: Store) -> None:
 
 def test_verdict_says_what_rose_and_what_fell(store: Store) -> None:
     begin(store)
-    before = {"pass_at_1": measured(0.52), "verifier_accuracy": measured(0.9), "label_undecided": measured(0.1)}
-    after = {"pass_at_1": measured(0.81), "verifier_accuracy": measured(0.89), "label_undecided": measured(0.3)}
+    before = {
+        "pass_at_1": measured(0.52),
+        "verifier_accuracy": measured(0.9),
+        "label_undecided": measured(0.1),
+    }
+    after = {
+        "pass_at_1": measured(0.81),
+        "verifier_accuracy": measured(0.89),
+        "label_undecided": measured(0.3),
+    }
     data = read_report(store, "tried", {"seconds": 1.0, "before": before, "after": after})
     assert verdict(data).replace("\u00a0", " ") == (
-        "Pass@1 rose from 52 % to 81 %, the verifier's accuracy fell from 90 % to 89 % (their 95 % intervals overlap) "
+        "Pass@1 rose from 52 % to 81 %, the verifier's accuracy fell from 90 % to 89 % (their 95 %"
+        " intervals overlap) "
         "and the share of undecided labels rose from 10 % to 30 %."
     )
 
@@ -455,18 +525,29 @@ def test_a_figure_is_better_or_worse_only_when_its_intervals_do_not_overlap() ->
     before = {name: measured(0.5) for name in names}
     after = dict(zip(names, map(measured, (0.6, 0.6, 0.51, None)), strict=True))
     summary = read_summary({"before": before, "after": after})
-    assert [change.judgement for change in changes(summary)] == ["better", "worse", "unclear", "unclear"]
+    assert [change.judgement for change in changes(summary)] == [
+        "better",
+        "worse",
+        "unclear",
+        "unclear",
+    ]
 
 
 def test_summary_stands_at_the_top_of_the_page(store: Store, tmp_path: Path) -> None:
     begin(store)
-    summary = {"seconds": 432.3, "before": {"pass_at_1": measured(0.52)}, "after": {"pass_at_1": measured(0.81)}}
+    summary = {
+        "seconds": 432.3,
+        "before": {"pass_at_1": measured(0.52)},
+        "after": {"pass_at_1": measured(0.81)},
+    }
     seen = visible(page_of(store, tmp_path, summary))
     assert "duration 7 min 12 s" in seen
     assert "52 % 50 to 54 % 100 cases" in seen
 
 
-def test_a_proof_that_is_still_refined_costs_its_attempts_and_is_no_proof_yet(store: LocalStore) -> None:
+def test_a_proof_that_is_still_refined_costs_its_attempts_and_is_no_proof_yet(
+    store: LocalStore,
+) -> None:
     begin(store)
     give_label(store, write_proof(store, "p1-000"), "accepted", 1.0)
     attempt = write_proof(store, "p2-000", own=0.0, model="newer")
@@ -476,7 +557,12 @@ def test_a_proof_that_is_still_refined_costs_its_attempts_and_is_no_proof_yet(st
     store.path(keys.proof("tried", "p2-000")).unlink()
     data = read_report(store, "tried")
     assert data.costs.by_role["generator"] == Spent(3, 30, 60, 1.5)
-    assert (data.costs.problems, data.costs.proofs, data.costs.labeled_proofs, data.failed_proofs) == (2, 1, 1, 0)
+    assert (
+        data.costs.problems,
+        data.costs.proofs,
+        data.costs.labeled_proofs,
+        data.failed_proofs,
+    ) == (2, 1, 1, 0)
     assert {line.version: line.calls for line in data.versions["generator"]}["newer"] == 2
     assert [sample.proof_id for sample in data.samples] == ["p1-000"]
 
@@ -488,7 +574,7 @@ def test_windows_double_when_there_would_be_too_many(store: Store) -> None:
     windows = Windows()
     begin(store)
     give_label(store, write_proof(store), "accepted", 1.0)
-    from proofloop.costs import bills
+    from proofloop.runs.costs import bills
 
     (bill,) = bills(store, "tried")
     for number in range(1, 1001):
@@ -501,12 +587,18 @@ def test_windows_double_when_there_would_be_too_many(store: Store) -> None:
 def test_run_file_begins_the_same_run(store: Store, tmp_path: Path) -> None:
     spec = begin(
         store,
-        engine={"kind": "triton", "settings": {"chat_template": 'a/"quoted"\n', "extra": {"a b": [1, {"c": True}]}}},
+        engine={
+            "kind": "triton",
+            "settings": {"chat_template": 'a/"quoted"\n', "extra": {"a b": [1, {"c": True}]}},
+        },
         models={"generator": "g", "verifier": "v", "meta_verifier": "m"},
         training={"generator": {"steps": 2, "settings": {"clip_low": 0.1}}},
         base=str(tmp_path),
     )
-    assert parse_runspec({**tomllib.loads(run_file(spec)), "base": str(tmp_path)}, "the report") == spec
+    assert (
+        parse_runspec({**tomllib.loads(run_file(spec)), "base": str(tmp_path)}, "the report")
+        == spec
+    )
 
 
 def test_run_file_withholds_secrets(store: Store) -> None:
@@ -514,7 +606,11 @@ def test_run_file_withholds_secrets(store: Store) -> None:
         store,
         engine={
             "kind": "openai",
-            "settings": {"extra": {"auth_token": "s3cret"}, "headers": {"X": "s3cret"}, "tokens": 7},
+            "settings": {
+                "extra": {"auth_token": "s3cret"},
+                "headers": {"X": "s3cret"},
+                "tokens": 7,
+            },
         },
         models={"generator": "g", "verifier": "v", "meta_verifier": "m"},
     )

@@ -30,12 +30,18 @@ EXTRAS_OF = {
 @pytest.mark.parametrize("lock", PACKAGES_OF)
 def test_a_lock_has_every_requirement_in_a_version_that_fits(lock: str) -> None:
     pins = pinned(lock)
-    for requirement in (wanted for package in PACKAGES_OF[lock] for wanted in requirements_of(package)):
+    for requirement in (
+        wanted for package in PACKAGES_OF[lock] for wanted in requirements_of(package)
+    ):
         if requirement.name not in ("proofloop", "proofloop-serving"):
-            assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), str(requirement)
+            assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), str(
+                requirement
+            )
 
 
-@pytest.mark.parametrize(("lock", "extra"), [(lock, extra) for lock in EXTRAS_OF for extra in EXTRAS_OF[lock]])
+@pytest.mark.parametrize(
+    ("lock", "extra"), [(lock, extra) for lock in EXTRAS_OF for extra in EXTRAS_OF[lock]]
+)
 def test_a_lock_has_the_extras_of_the_core_that_its_image_uses(lock: str, extra: str) -> None:
     pins = pinned(lock)
     for requirement in extras_of("shared")[extra]:
@@ -51,7 +57,9 @@ def test_the_tests_have_every_extra_of_the_core() -> None:
 def test_a_lock_names_no_address_no_folder_and_nothing_of_cuda(lock: str) -> None:
     text = (ROOT / "requirements" / f"{lock}.txt").read_text()
     assert not [
-        word for word in ("://", "--index", "--find-links", " @ ", "nvidia", "\ntriton==", "cuda") if word in text
+        word
+        for word in ("://", "--index", "--find-links", " @ ", "nvidia", "\ntriton==", "cuda")
+        if word in text
     ]
 
 

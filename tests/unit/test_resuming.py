@@ -10,17 +10,18 @@ from typing import Any
 
 import pytest
 
-from proofloop import keys
-from proofloop.engine import openai_settings, triton_settings
-from proofloop.engine.simulated_answers import SimulatedSettings
+from proofloop.config.run_file import RunSpec
+from proofloop.engine.openai import settings as openai_settings
+from proofloop.engine.simulated.answers import SimulatedSettings
+from proofloop.engine.triton import settings as triton_settings
 from proofloop.errors import ConfigError, StoreError
-from proofloop.prompts import load_pack
-from proofloop.records import Record
-from proofloop.resuming import REACHED_BY, check_run, find_spec, may_change, what_decides
-from proofloop.runspec import RunSpec
-from proofloop.runtime import SPEC_CACHE_S, Tools
+from proofloop.method.prompts import load_pack
+from proofloop.pipeline.embedded import create_run
+from proofloop.runs.spec import REACHED_BY, check_run, find_spec, may_change, what_decides
+from proofloop.schema import keys
+from proofloop.schema.records import Record
 from proofloop.store import LocalStore, put_record
-from proofloop.walk import create_run
+from proofloop.worker.runtime import SPEC_CACHE_S, Tools
 from tests.builders import RUN, CountingEngine, runspec
 
 SERVER = {"kind": "openai", "settings": {"base_url": "http://one:8000/v1", "max_concurrency": 4}}
@@ -33,13 +34,29 @@ def served(**settings: Any) -> RunSpec:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        (served(base_url="http://two:8000/v1"), '[engine.settings] base_url = "http://two:8000/v1", was'),
+        (
+            served(base_url="http://two:8000/v1"),
+            '[engine.settings] base_url = "http://two:8000/v1", was',
+        ),
         (served(max_concurrency=8), "[engine.settings] max_concurrency = 8, was 4"),
         (served(tokens_per_minute=9), "[engine.settings] tokens_per_minute = 9, was unset"),
         (runspec(engine=SERVER, flow={"verifier": 9}), "[flow] verifier = 9, was 8"),
-        (runspec(engine=SERVER, prices={"per_engine_hour": 2.5}), "[prices] per_engine_hour = 2.5, was 0.0"),
-        (runspec(engine=SERVER, problems={"domain": "nano", "count": 3, "proofs_per_problem": 2}), "count = 3, was 2"),
-        (runspec(engine=SERVER, problems={"domain": "nano", "count": 2, "proofs_per_problem": 6}), "= 6, was 2"),
+        (
+            runspec(engine=SERVER, prices={"per_engine_hour": 2.5}),
+            "[prices] per_engine_hour = 2.5, was 0.0",
+        ),
+        (
+            runspec(
+                engine=SERVER, problems={"domain": "nano", "count": 3, "proofs_per_problem": 2}
+            ),
+            "count = 3, was 2",
+        ),
+        (
+            runspec(
+                engine=SERVER, problems={"domain": "nano", "count": 2, "proofs_per_problem": 6}
+            ),
+            "= 6, was 2",
+        ),
     ],
 )
 def test_a_resumed_run_may_move_and_grow(tmp_path: Path, changed: RunSpec, said: str) -> None:
@@ -55,21 +72,32 @@ def test_a_resumed_run_may_move_and_grow(tmp_path: Path, changed: RunSpec, said:
     ("changed", "said"),
     [
         (served(extra_body={"top_k": 1}), "[engine.settings.extra_body] top_k = 1, was unset"),
-        (served(extra_body={"max_concurrency": 1}), "[engine.settings.extra_body] max_concurrency = 1, was unset"),
+        (
+            served(extra_body={"max_concurrency": 1}),
+            "[engine.settings.extra_body] max_concurrency = 1, was unset",
+        ),
         (served(model="other"), '[engine.settings] model = "other", was unset'),
         (served(seed_bits=31), "[engine.settings] seed_bits = 31, was unset"),
         (runspec(), '[engine] kind = "simulated", was "openai"'),
-        (runspec(engine=SERVER, models={"verifier": "m-2"}), '[models] verifier = "m-2", was "m-1"'),
+        (
+            runspec(engine=SERVER, models={"verifier": "m-2"}),
+            '[models] verifier = "m-2", was "m-1"',
+        ),
         (runspec(engine=SERVER, labeling={"n": 5}), "[labeling] n = 5, was 4"),
         (runspec(engine=SERVER, seed=1), "seed = 1, was 0"),
         (runspec(engine=SERVER, prompts="nano"), 'prompts = "nano", was "math"'),
-        (runspec(engine=SERVER, sampling={"verifier": {"temperature": 0.5}}), "[sampling.verifier] temperature = 0.5"),
+        (
+            runspec(engine=SERVER, sampling={"verifier": {"temperature": 0.5}}),
+            "[sampling.verifier] temperature = 0.5",
+        ),
         (
             runspec(engine=SERVER, problems={"domain": "nano", "count": 1}),
             "[problems] count = 1, was 2: it may only gr",
         ),
         (
-            runspec(engine=SERVER, problems={"domain": "nano", "count": 2, "proofs_per_problem": 1}),
+            runspec(
+                engine=SERVER, problems={"domain": "nano", "count": 2, "proofs_per_problem": 1}
+            ),
             "[problems] proofs_per_problem = 1, was 2: it may only grow",
         ),
     ],
@@ -88,7 +116,13 @@ def test_every_setting_that_may_move_is_one_of_an_engine() -> None:
         *openai_settings.OpenAISettings.model_fields,
         *triton_settings.TritonSettings.model_fields,
         *SimulatedSettings.model_fields,
-        *("max_batch", "models_kept", "prompt_tokens_kept", "threads", "tokens_per_pass"),  # of `local`, in serving
+        *(
+            "max_batch",
+            "models_kept",
+            "prompt_tokens_kept",
+            "threads",
+            "tokens_per_pass",
+        ),  # of `local`, in serving
     }
     assert known >= REACHED_BY
 
@@ -104,17 +138,25 @@ def test_endpoints_may_move_and_say_no_other_model(tmp_path: Path) -> None:
     def at(*endpoints: dict[str, Any]) -> RunSpec:
         return runspec(engine={"kind": "openai", "settings": {"endpoints": list(endpoints)}})
 
-    store, one, two = LocalStore(tmp_path), {"base_url": "http://one/v1"}, {"base_url": "http://two/v1", "weight": 2}
+    store, one, two = (
+        LocalStore(tmp_path),
+        {"base_url": "http://one/v1"},
+        {"base_url": "http://two/v1", "weight": 2},
+    )
     create_run(store, runspec(engine={"kind": "openai", "settings": one}), resume=False)
     create_run(store, at(one, two), resume=True)
     create_run(store, at(two), resume=True)
     other = {**two, "model": "other"}
-    with pytest.raises(ConfigError, match=r"begun with another run file: \[engine.settings\] endpoints = .*other"):
+    with pytest.raises(
+        ConfigError, match=r"begun with another run file: \[engine.settings\] endpoints = .*other"
+    ):
         create_run(store, at(one, other), resume=True)
     assert what_decides(at(one)) == what_decides(at(one, two)) != what_decides(at(other))
 
 
-@pytest.mark.parametrize("decisive", [{"model": "m-awq"}, {"seed_bits": 31}, {"extra_body": {"top_k": 1}}])
+@pytest.mark.parametrize(
+    "decisive", [{"model": "m-awq"}, {"seed_bits": 31}, {"extra_body": {"top_k": 1}}]
+)
 def test_a_role_with_an_address_of_its_own_keeps_what_the_endpoints_set(
     tmp_path: Path, decisive: dict[str, Any]
 ) -> None:
@@ -125,7 +167,9 @@ def test_a_role_with_an_address_of_its_own_keeps_what_the_endpoints_set(
 
     store, without = LocalStore(tmp_path), with_verifier(base_url="http://two/v1")
     create_run(store, with_verifier(), resume=False)
-    with pytest.raises(ConfigError, match=r"other settings of the verifier's engine: \{\}, was .*\nhint: repeat"):
+    with pytest.raises(
+        ConfigError, match=r"other settings of the verifier's engine: \{\}, was .*\nhint: repeat"
+    ):
         create_run(store, without, resume=True)
     kept = with_verifier(base_url="http://two/v1", **decisive)
     create_run(store, kept, resume=True)
@@ -133,7 +177,11 @@ def test_a_role_with_an_address_of_its_own_keeps_what_the_endpoints_set(
 
 
 def with_pack(folder: Path) -> RunSpec:
-    shutil.copytree(str(files("proofloop.prompts") / "packs" / "nano"), folder / "mine", dirs_exist_ok=True)
+    shutil.copytree(
+        str(files("proofloop.method.prompts") / "packs" / "nano"),
+        folder / "mine",
+        dirs_exist_ok=True,
+    )
     return runspec(prompts="mine", base=folder)
 
 
@@ -146,7 +194,10 @@ def test_an_edited_prompt_pack_is_refused_and_a_lost_one_is_in_the_store(tmp_pat
     create_run(store, spec, resume=False)
     create_run(store, spec, resume=True)
     edit(folder / "proof_verification.txt")
-    refused = r"prompt pack 'mine' was edited since run 'r1' began: proof_verification\nhint: give the run another name"
+    refused = (
+        r"prompt pack 'mine' was edited since run 'r1' began: proof_verification\nhint: give the"
+        r" run another name"
+    )
     with pytest.raises(ConfigError, match=refused):
         create_run(store, spec, resume=True)
     shutil.rmtree(folder)
@@ -179,7 +230,9 @@ def test_problems_may_be_appended_and_are_frozen_from_then_on(tmp_path: Path) ->
     create_run(store, of_file(file, ["a", "b"]), resume=False)
     create_run(store, of_file(file, ["a", "b", "c"]), resume=True)
     for others in (["a", "b", "d"], ["b", "a", "c"], ["a", "x", "b", "c"]):
-        with pytest.raises(ConfigError, match=r"holds other problems than as run .*\nhint: put the old rows"):
+        with pytest.raises(
+            ConfigError, match=r"holds other problems than as run .*\nhint: put the old rows"
+        ):
             create_run(store, of_file(file, others), resume=True)
     with pytest.raises(ConfigError, match="gives 2 problems, run 'r1' has 3: they may only grow"):
         create_run(store, of_file(file, ["a", "b"]), resume=True)
@@ -213,8 +266,14 @@ def test_a_group_that_trains_does_not_grow(tmp_path: Path) -> None:
     training = {"generator": {"steps": 1}}
     engine = {"kind": "simulated", "settings": {"want_tokens": True}}
     create_run(store, runspec(training=training, engine=engine), resume=False)
-    grown = runspec(training=training, engine=engine, problems={"domain": "nano", "count": 2, "proofs_per_problem": 3})
-    with pytest.raises(ConfigError, match="proofs_per_problem = 3, was 2: the proofs of a problem are a group"):
+    grown = runspec(
+        training=training,
+        engine=engine,
+        problems={"domain": "nano", "count": 2, "proofs_per_problem": 3},
+    )
+    with pytest.raises(
+        ConfigError, match="proofs_per_problem = 3, was 2: the proofs of a problem are a group"
+    ):
         create_run(store, grown, resume=True)
 
 
@@ -224,7 +283,7 @@ def test_a_worker_takes_the_new_address_and_keeps_the_known_spec_while_the_store
     store, clock = LocalStore(tmp_path), [0.0]
     create_run(store, runspec(engine=SERVER), resume=False)
     tools = Tools(store, lambda *_: CountingEngine())
-    monkeypatch.setattr("proofloop.runtime.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("proofloop.worker.runtime.time.monotonic", lambda: clock[0])
     tools.taken.add((RUN, "verifier", "m-1"))
     assert tools.spec(RUN) == runspec(engine=SERVER)
     moved = served(base_url="http://two:8000/v1")

@@ -1,4 +1,6 @@
-"""How the page to grade on shows a model's text: formulas set, everything else as it was written, nothing hidden."""
+"""How the page to grade on shows a model's text: formulas set, everything else as it was written,
+nothing hidden.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,10 @@ from hypothesis import strategies as st
 from proofloop_labeler.review.formulas import ATTRIBUTES, ELEMENTS, Setter
 
 OF_FORMULAS, OURS = ATTRIBUTES | {"width"}, frozenset({"class"})
-ALLOWED = {**dict.fromkeys(ELEMENTS, OF_FORMULAS), **dict.fromkeys(("strong", "span", "code"), OURS)}
+ALLOWED = {
+    **dict.fromkeys(ELEMENTS, OF_FORMULAS),
+    **dict.fromkeys(("strong", "span", "code"), OURS),
+}
 
 
 class Shown(HTMLParser):
@@ -76,7 +81,9 @@ def test_what_is_no_formula_stands_as_written(text: str) -> None:
     assert (shown(text).text, shown(text).elements) == (text, [])
 
 
-@pytest.mark.parametrize("text", ["+ 5", "> 0", "1. a\n2. b", "a*b*c", "2**3**4", "__x__", "    x", "---\n===", "#5"])
+@pytest.mark.parametrize(
+    "text", ["+ 5", "> 0", "1. a\n2. b", "a*b*c", "2**3**4", "__x__", "    x", "---\n===", "#5"]
+)
 def test_no_character_of_a_calculation_is_taken_for_markdown(text: str) -> None:
     assert (shown(text).text, shown(text).elements) == (text, [])
 
@@ -126,7 +133,9 @@ HOSTILE = [
 def test_hostile_text_becomes_nothing_but_text_and_harmless_formulas(text: str) -> None:
     for tag, attributes in shown(text).elements:
         assert set(attributes) <= ALLOWED[tag], (tag, attributes)
-        assert not any(re.search(r"-\d|javascript|script", value or "") for value in attributes.values())
+        assert not any(
+            re.search(r"-\d|javascript|script", value or "") for value in attributes.values()
+        )
 
 
 @given(st.text(st.sampled_from("$\\()[]{}<>&\"'*#_^ \nabc1+=;:/") | st.characters(), max_size=200))
@@ -173,7 +182,9 @@ def test_a_text_of_100_kb_takes_seconds_at_most(unit: str) -> None:
     assert len(page) >= SIZE // 2
 
 
-@pytest.mark.parametrize("unit", ["\n", " ", "\\", "[", "(", "\\(", "\\\\$", "$a$\n\n\n", "# ", "** "])
+@pytest.mark.parametrize(
+    "unit", ["\n", " ", "\\", "[", "(", "\\(", "\\\\$", "$a$\n\n\n", "# ", "** "]
+)
 def test_a_text_of_marks_that_nothing_closes_takes_no_time(unit: str) -> None:
     text = unit * (SIZE // len(unit))
     began = time.process_time()

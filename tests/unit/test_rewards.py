@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from proofloop.rewards import Reward, generator_reward, meta_verifier_reward, score_reward, verifier_reward
+from proofloop.method.rewards import (
+    Reward,
+    generator_reward,
+    meta_verifier_reward,
+    score_reward,
+    verifier_reward,
+)
 
 
 def nearly(reward: Reward) -> tuple[float, dict[str, float]]:
@@ -23,7 +29,9 @@ def nearly(reward: Reward) -> tuple[float, dict[str, float]]:
         (0.5, 0.0, 0.5),
     ],
 )
-def test_score_reward_is_one_minus_the_distance(predicted: float, actual: float, expected: float) -> None:
+def test_score_reward_is_one_minus_the_distance(
+    predicted: float, actual: float, expected: float
+) -> None:
     assert score_reward(predicted, actual) == expected
 
 
@@ -42,7 +50,9 @@ def test_a_right_score_with_invented_defects_earns_nothing() -> None:
 
 
 def test_meta_verifier_reward_is_format_times_score() -> None:
-    assert meta_verifier_reward(predicted=0.0, actual=0.5) == Reward(0.5, {"format": 1.0, "score": 0.5})
+    assert meta_verifier_reward(predicted=0.0, actual=0.5) == Reward(
+        0.5, {"format": 1.0, "score": 0.5}
+    )
 
 
 def test_generator_reward_is_the_weighted_sum_of_proof_and_self_evaluation() -> None:
@@ -55,7 +65,13 @@ def test_generator_reward_is_the_weighted_sum_of_proof_and_self_evaluation() -> 
 
 @pytest.mark.parametrize(
     ("proof_score", "self_score", "quality", "expected"),
-    [(1.0, 1.0, 1.0, 1.0), (0.0, 0.0, 1.0, 0.24), (0.0, 1.0, 1.0, 0.0), (1.0, 0.0, 1.0, 0.76), (1.0, 1.0, 0.0, 0.76)],
+    [
+        (1.0, 1.0, 1.0, 1.0),
+        (0.0, 0.0, 1.0, 0.24),
+        (0.0, 1.0, 1.0, 0.0),
+        (1.0, 0.0, 1.0, 0.76),
+        (1.0, 1.0, 0.0, 0.76),
+    ],
 )
 def test_honesty_about_a_wrong_proof_earns_beta_and_boasting_nothing(
     proof_score: float, self_score: float, quality: float, expected: float
@@ -65,14 +81,18 @@ def test_honesty_about_a_wrong_proof_earns_beta_and_boasting_nothing(
 
 
 def test_generator_weights_can_be_chosen() -> None:
-    actual = generator_reward(proof_score=1.0, self_score=0.5, self_quality=0.5, alpha=0.5, beta=0.5)
+    actual = generator_reward(
+        proof_score=1.0, self_score=0.5, self_quality=0.5, alpha=0.5, beta=0.5
+    )
     assert actual.total == pytest.approx(0.5 * 1.0 + 0.5 * 0.5 * 0.5)
 
 
 def test_weighted_preset_adds_proof_self_evaluation_and_format() -> None:
     actual = generator_reward(proof_score=0.5, self_score=1.0, self_quality=0.0, preset="weighted")
     # 0.6 * 0.5 + 0.3 * 0.5 + 0.1
-    assert (actual.total, actual.parts) == nearly(Reward(0.55, {"format": 1.0, "proof": 0.5, "self_score": 0.5}))
+    assert (actual.total, actual.parts) == nearly(
+        Reward(0.55, {"format": 1.0, "proof": 0.5, "self_score": 0.5})
+    )
 
 
 def test_weighted_preset_is_one_for_a_perfect_and_honest_proof() -> None:

@@ -1,4 +1,6 @@
-"""The four light roles, each handler called directly over a real store: what it keeps, what it says, what it spends."""
+"""The four light roles, each handler called directly over a real store: what it keeps, what it
+says, what it spends.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,9 @@ from typing import Any
 import pytest
 import structlog
 
-from proofloop import keys
-from proofloop.answers import meta_critiques_of
 from proofloop.bus import ACK, Delivery, LocalBus, Outcome
-from proofloop.costs import Spent
-from proofloop.early_warning import EarlyWarning
 from proofloop.engine.base import Call, Engine, FinishReason, Generation, GenerationRequest
-from proofloop.engine.simulated import AnsweredCall
+from proofloop.engine.simulated.engine import AnsweredCall
 from proofloop.errors import (
     AccessRefused,
     CallRefused,
@@ -34,7 +32,12 @@ from proofloop.errors import (
     Retry,
     StoreError,
 )
-from proofloop.messages import (
+from proofloop.pipeline.embedded import create_run
+from proofloop.runs.answers import meta_critiques_of
+from proofloop.runs.costs import Spent
+from proofloop.runs.model_registry import put_in_service
+from proofloop.schema import keys
+from proofloop.schema.events import (
     Event,
     ParentProof,
     ProblemPosed,
@@ -44,8 +47,7 @@ from proofloop.messages import (
     ReviewJudged,
     encode,
 )
-from proofloop.models import put_in_service
-from proofloop.records import (
+from proofloop.schema.records import (
     MAX_RAW_CHARS,
     Critique,
     Judgement,
@@ -57,9 +59,9 @@ from proofloop.records import (
     Tokens,
     Verdict,
 )
-from proofloop.runtime import Role, Tools, Worker
 from proofloop.store import LocalStore, find_record, get_record, put_record
-from proofloop.walk import create_run
+from proofloop.worker.early_warning import EarlyWarning
+from proofloop.worker.runtime import Role, Tools, Worker
 from proofloop_generator.prove import prove
 from proofloop_labeler.label import label as label_proof
 from proofloop_meta_verifier.judge import judge, summarise
@@ -164,7 +166,9 @@ def metas_of(tools: Tools, index: int = 0) -> list[MetaCritique]:
     return list(meta_critiques_of(tools.store, RUN, PROOF, index).values())
 
 
-def check_second_run_asks_nothing(handler: Callable[[Any, Tools], Iterator[Event]], event: Event, tools: Tools) -> None:
+def check_second_run_asks_nothing(
+    handler: Callable[[Any, Tools], Iterator[Event]], event: Event, tools: Tools
+) -> None:
     """The handler stores before it yields, and finds what it stored."""
     engine = tools.engine_for(tools.spec(RUN), "verifier")
     assert isinstance(engine, CountingEngine)
@@ -175,7 +179,8 @@ def check_second_run_asks_nothing(handler: Callable[[Any, Tools], Iterator[Event
     assert (len(engine.requests), sorted(tools.store.list(keys.run(RUN)))) == (asked, kept)
 
 
-# -- generator ---------------------------------------------------------------------------------------------------------
+# -- generator
+# --------------------------------------------------------------------------------------------------
 
 
 def test_generator_stores_the_proof_before_it_asks_for_reviews(tmp_path: Path) -> None:
@@ -184,10 +189,17 @@ def test_generator_stores_the_proof_before_it_asks_for_reviews(tmp_path: Path) -
     assert next(events) == reviewed(-1)
     stored = get_record(tools.store, keys.proof(RUN, PROOF), Proof)
     assert list(events) == [
-        ProofWritten(run_id=RUN, proof_id=PROOF, index=index, verifier_version=stored.verifier_version)
+        ProofWritten(
+            run_id=RUN, proof_id=PROOF, index=index, verifier_version=stored.verifier_version
+        )
         for index in range(4)
     ]
-    assert (stored.id, stored.problem_id, stored.group, stored.verdict.outcome) == (PROOF, "p1", "p1", "valid")
+    assert (stored.id, stored.problem_id, stored.group, stored.verdict.outcome) == (
+        PROOF,
+        "p1",
+        "p1",
+        "valid",
+    )
     assert stored.provenance.model_version == "m-1"
     assert stored.provenance.completion_tokens > 0
 
@@ -196,25 +208,37 @@ def test_generator_asks_nothing_when_the_proof_is_there(tmp_path: Path) -> None:
     check_second_run_asks_nothing(prove, POSED, tools_with(tmp_path, CountingEngine()))
 
 
-@pytest.mark.parametrize(("setting", "outcome"), [("malformed_share", "malformed"), ("truncated_share", "truncated")])
-def test_a_proof_that_cannot_be_read_goes_straight_to_the_labeler(tmp_path: Path, setting: str, outcome: str) -> None:
+@pytest.mark.parametrize(
+    ("setting", "outcome"), [("malformed_share", "malformed"), ("truncated_share", "truncated")]
+)
+def test_a_proof_that_cannot_be_read_goes_straight_to_the_labeler(
+    tmp_path: Path, setting: str, outcome: str
+) -> None:
     tools = tools_with(tmp_path, CountingEngine(**{setting: 1.0}))
     assert list(prove(POSED, tools)) == [judged(-1)]
     stored = get_record(tools.store, keys.proof(RUN, PROOF), Proof)
     assert (stored.verdict.outcome, stored.verdict.score) == (outcome, None)
     assert stored.provenance.finish_reason == ("length" if outcome == "truncated" else "stop")
-    expected = label(None, outcome="unreadable", kind="unreadable", self_quality=0.0, critiques=(), trigger=-1)
+    expected = label(
+        None, outcome="unreadable", kind="unreadable", self_quality=0.0, critiques=(), trigger=-1
+    )
     assert list(label_proof(judged(-1), tools)) == [ProofLabeled.of(expected)]
     assert get_record(tools.store, keys.label(RUN, PROOF), Label) == expected
 
 
-def test_the_version_that_reviews_a_proof_is_chosen_once_for_all_its_critiques(tmp_path: Path) -> None:
+def test_the_version_that_reviews_a_proof_is_chosen_once_for_all_its_critiques(
+    tmp_path: Path,
+) -> None:
     tools = tools_with(tmp_path, CountingEngine())
     put_in_service(tools.store, RUN, "verifier", "v-2")
-    assert {event.verifier_version for event in prove(POSED, tools) if isinstance(event, ProofWritten)} == {"v-2"}
+    assert {
+        event.verifier_version for event in prove(POSED, tools) if isinstance(event, ProofWritten)
+    } == {"v-2"}
     put_in_service(tools.store, RUN, "verifier", "v-3")
     later = Tools(tools.store, tools.engine_for)
-    assert {event.verifier_version for event in prove(POSED, later) if isinstance(event, ProofWritten)} == {"v-2"}
+    assert {
+        event.verifier_version for event in prove(POSED, later) if isinstance(event, ProofWritten)
+    } == {"v-2"}
 
 
 def test_a_refinement_shows_its_parents_and_the_chosen_critiques(tmp_path: Path) -> None:
@@ -230,7 +254,9 @@ def test_a_refinement_shows_its_parents_and_the_chosen_critiques(tmp_path: Path)
     )
     list(prove(posed, tools))
     text = engine.requests[0].messages[0].content
-    assert all(part in text for part in ("Prove p1.", parent.solution, "MY OWN DOUBTS", "A REAL GAP"))
+    assert all(
+        part in text for part in ("Prove p1.", parent.solution, "MY OWN DOUBTS", "A REAL GAP")
+    )
     assert get_record(tools.store, keys.proof(RUN, "p1-r1"), Proof).parents == (PROOF,)
 
 
@@ -244,7 +270,10 @@ def attempts_with(tools: Tools) -> list[ProblemPosed]:
 
 def test_a_proof_is_refined_until_the_generator_finds_no_fault_with_it(tmp_path: Path) -> None:
     engine = SayingEngine(
-        *(answer(f"Try {number}.", score, f"Doubt {number}.") for number, score in enumerate(("0", "0.5", "1")))
+        *(
+            answer(f"Try {number}.", score, f"Doubt {number}.")
+            for number, score in enumerate(("0", "0.5", "1"))
+        )
     )
     tools = tools_with(tmp_path, engine, refinement={"iterations": 8})
     assert [event.attempt for event in attempts_with(tools)] == [0, 1, 2]
@@ -282,8 +311,13 @@ def test_refinement_goes_on_from_the_last_readable_attempt(tmp_path: Path) -> No
 def test_an_early_warning_names_an_attempt_as_it_is_stored(
     tmp_path: Path, iterations: int, name: str, key: str
 ) -> None:
-    tools = tools_with(tmp_path, SayingEngine(*["no proof at all"] * 10), refinement={"iterations": iterations})
-    posed = [POSED, *(POSED.model_copy(update={"proof_id": f"p1-{number:03d}"}) for number in range(1, 10))]
+    tools = tools_with(
+        tmp_path, SayingEngine(*["no proof at all"] * 10), refinement={"iterations": iterations}
+    )
+    posed = [
+        POSED,
+        *(POSED.model_copy(update={"proof_id": f"p1-{number:03d}"}) for number in range(1, 10)),
+    ]
     for event in posed:
         list(prove(event, tools))
     warning = get_record(tools.store, keys.early_warning(RUN, "generator"), EarlyWarning)
@@ -292,12 +326,16 @@ def test_an_early_warning_names_an_attempt_as_it_is_stored(
 
 
 def test_an_early_warning_names_a_last_attempt_by_its_proof(tmp_path: Path) -> None:
-    engine = SayingEngine(*[answer("Try.", "0"), "no proof at all"] * 4, "no proof at all", "no proof at all")
+    engine = SayingEngine(
+        *[answer("Try.", "0"), "no proof at all"] * 4, "no proof at all", "no proof at all"
+    )
     tools = tools_with(tmp_path, engine, refinement={"iterations": 2})
     for number in range(5):
         [second] = prove(POSED.model_copy(update={"proof_id": f"p1-{number:03d}"}), tools)
         list(prove(second, tools))
-    assert get_record(tools.store, keys.early_warning(RUN, "generator"), EarlyWarning).example == PROOF
+    assert (
+        get_record(tools.store, keys.early_warning(RUN, "generator"), EarlyWarning).example == PROOF
+    )
     assert get_record(tools.store, keys.proof(RUN, PROOF), Proof).verdict.outcome == "malformed"
 
 
@@ -307,7 +345,9 @@ def test_a_redelivered_attempt_is_not_paid_again(tmp_path: Path) -> None:
     [second] = prove(POSED, tools)
     assert list(prove(POSED, tools)) == [second]
     reviews = list(prove(second, tools))
-    assert list(prove(POSED, tools)) == reviews  # the proof is there: only its reviews are still of use
+    assert (
+        list(prove(POSED, tools)) == reviews
+    )  # the proof is there: only its reviews are still of use
 
 
 def test_an_answer_that_no_record_can_hold_is_data_all_the_same(tmp_path: Path) -> None:
@@ -321,8 +361,12 @@ UNREADABLE = "I could not think of a proof."
 
 
 @pytest.mark.parametrize("reason", ["stop", "length"])
-def test_what_a_model_wrote_is_kept_though_it_cannot_be_read(tmp_path: Path, reason: FinishReason) -> None:
-    engine = WritingEngine(Generation(UNREADABLE, reason, 10, 20, 0.5, "m-1", reasoning="Let me think."))
+def test_what_a_model_wrote_is_kept_though_it_cannot_be_read(
+    tmp_path: Path, reason: FinishReason
+) -> None:
+    engine = WritingEngine(
+        Generation(UNREADABLE, reason, 10, 20, 0.5, "m-1", reasoning="Let me think.")
+    )
     tools = tools_with(tmp_path, engine, critique(1, valid(0.0), CLAIMS))
     list(prove(POSED, tools))
     stored = get_record(tools.store, keys.proof(RUN, PROOF), Proof)
@@ -365,16 +409,24 @@ def test_a_long_answer_is_kept_without_its_middle() -> None:
 
 
 def test_sampled_tokens_are_kept_for_roles_that_are_trained(tmp_path: Path) -> None:
-    tools = tools_with(tmp_path, CountingEngine(want_tokens=True), training={"generator": {"steps": 1}})
+    tools = tools_with(
+        tmp_path, CountingEngine(want_tokens=True), training={"generator": {"steps": 1}}
+    )
     list(prove(POSED, tools))
     list(review(written(), tools))
     made = get_record(tools.store, keys.proof(RUN, PROOF), Proof).provenance
     kept = get_record(tools.store, made.tokens_key, Tokens)
-    assert (len(kept.prompt_ids), len(kept.completion_ids)) == (made.prompt_tokens, made.completion_tokens)
-    assert get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique).provenance.tokens_key == ""
+    assert (len(kept.prompt_ids), len(kept.completion_ids)) == (
+        made.prompt_tokens,
+        made.completion_tokens,
+    )
+    assert (
+        get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique).provenance.tokens_key == ""
+    )
 
 
-# -- verifier ----------------------------------------------------------------------------------------------------------
+# -- verifier
+# --------------------------------------------------------------------------------------------------
 
 
 def test_verifier_stores_its_critique_before_it_yields(tmp_path: Path) -> None:
@@ -387,7 +439,9 @@ def test_verifier_stores_its_critique_before_it_yields(tmp_path: Path) -> None:
 
 
 def test_verifier_asks_nothing_when_the_critique_is_there(tmp_path: Path) -> None:
-    check_second_run_asks_nothing(review, written(), tools_with(tmp_path, CountingEngine(), proof()))
+    check_second_run_asks_nothing(
+        review, written(), tools_with(tmp_path, CountingEngine(), proof())
+    )
 
 
 @pytest.mark.parametrize("setting", ["malformed_share", "truncated_share"])
@@ -398,7 +452,9 @@ def test_a_critique_that_cannot_be_read_is_kept_and_flows_on(tmp_path: Path, set
 
 
 @pytest.mark.parametrize(("reading", "score"), [("lenient", 0.5), ("strict", None), (None, 0.5)])
-def test_every_role_reads_answers_as_the_run_says(tmp_path: Path, reading: str | None, score: float | None) -> None:
+def test_every_role_reads_answers_as_the_run_says(
+    tmp_path: Path, reading: str | None, score: float | None
+) -> None:
     said = "### Evaluation\n\nStep 2 skips a case.\n\n**Score:** 0.5"
     engine = SayingEngine(f"### Solution\n\nTrivial.\n\n### Self Evaluation\n\n{said}", said)
     tools = tools_with(tmp_path, engine, reading=reading, labeling={"m": 1})
@@ -422,21 +478,29 @@ def test_verifier_reviews_a_decided_proof_all_the_same_without_early_stop(tmp_pa
     assert list(review(written(), tools)) == [reviewed()]
 
 
-def test_a_running_critique_is_cancelled_in_the_engine_when_its_proof_is_decided(tmp_path: Path) -> None:
+def test_a_running_critique_is_cancelled_in_the_engine_when_its_proof_is_decided(
+    tmp_path: Path,
+) -> None:
     engine = CountingEngine(latency_s=60, latency_sigma=0, max_concurrency=1)
     tools = tools_with(tmp_path, engine, proof())
-    put_label = threading.Timer(0.1, lambda: put_record(tools.store, keys.label(RUN, PROOF), label()))
+    put_label = threading.Timer(
+        0.1, lambda: put_record(tools.store, keys.label(RUN, PROOF), label())
+    )
     put_label.start()
     assert list(review(written(), tools)) == []
     assert list(tools.store.list(keys.critiques(RUN, PROOF))) == []
     put_label.join()
     later = engine.submit(engine.requests[0])
     later.cancel()
-    assert later.result(1).completion_tokens == 0  # it had the only slot at once, or it would have waited
+    assert (
+        later.result(1).completion_tokens == 0
+    )  # it had the only slot at once, or it would have waited
     engine.close()
 
 
-def test_each_critique_of_a_proof_has_its_own_seed_and_the_same_one_each_time(tmp_path: Path) -> None:
+def test_each_critique_of_a_proof_has_its_own_seed_and_the_same_one_each_time(
+    tmp_path: Path,
+) -> None:
     def seeds(folder: Path, run: str) -> list[int]:
         engine = CountingEngine()
         tools = (
@@ -446,7 +510,12 @@ def test_each_critique_of_a_proof_has_its_own_seed_and_the_same_one_each_time(tm
         )
         put_record(tools.store, keys.proof(run, PROOF), proof())
         for index in range(3):
-            list(review(ProofWritten(run_id=run, proof_id=PROOF, index=index, verifier_version="v-1"), tools))
+            list(
+                review(
+                    ProofWritten(run_id=run, proof_id=PROOF, index=index, verifier_version="v-1"),
+                    tools,
+                )
+            )
         return [request.seed for request in engine.requests]
 
     first = seeds(tmp_path / "a", RUN)
@@ -455,14 +524,17 @@ def test_each_critique_of_a_proof_has_its_own_seed_and_the_same_one_each_time(tm
     assert not set(seeds(tmp_path / "c", "r2")) & set(first)
 
 
-# -- meta-verifier -----------------------------------------------------------------------------------------------------
+# -- meta-verifier
+# --------------------------------------------------------------------------------------------------
 
 FLAWED = proof(solution="Simulated proof 8f3a of quality 0.")
 CLAIMS = "Simulated analysis claims quality 0.\n" + evaluation("0")
 
 
 def test_meta_verifier_stores_assessments_and_judgement_before_it_yields(tmp_path: Path) -> None:
-    tools = tools_with(tmp_path, CountingEngine(verifier_noise=0), FLAWED, critique(2, valid(0.0), CLAIMS))
+    tools = tools_with(
+        tmp_path, CountingEngine(verifier_noise=0), FLAWED, critique(2, valid(0.0), CLAIMS)
+    )
     events = judge(reviewed(2), tools)
     assert next(events) == judged(2)
     stored = get_record(tools.store, keys.judgement(RUN, PROOF, 2), Judgement)
@@ -472,11 +544,15 @@ def test_meta_verifier_stores_assessments_and_judgement_before_it_yields(tmp_pat
 
 def test_meta_verifier_asks_nothing_when_the_judgement_is_there(tmp_path: Path) -> None:
     check_second_run_asks_nothing(
-        judge, reviewed(), tools_with(tmp_path, CountingEngine(), FLAWED, critique(0, valid(0.0), CLAIMS))
+        judge,
+        reviewed(),
+        tools_with(tmp_path, CountingEngine(), FLAWED, critique(0, valid(0.0), CLAIMS)),
     )
 
 
-def test_meta_verifier_asks_nothing_again_when_it_was_killed_before_the_judgement(tmp_path: Path) -> None:
+def test_meta_verifier_asks_nothing_again_when_it_was_killed_before_the_judgement(
+    tmp_path: Path,
+) -> None:
     engine = CountingEngine()
     tools = tools_with(tmp_path, engine, FLAWED, critique(0, valid(0.0), CLAIMS))
     list(judge(reviewed(), tools))
@@ -490,7 +566,9 @@ def test_meta_verifier_asks_nothing_again_when_it_was_killed_before_the_judgemen
     ("verdict", "expected"),
     [(valid(1.0), judgement(0, 1.0, quality=1.0)), (MALFORMED, judgement(0, None, quality=0.0))],
 )
-def test_a_critique_that_claims_nothing_costs_nothing(tmp_path: Path, verdict: Verdict, expected: Judgement) -> None:
+def test_a_critique_that_claims_nothing_costs_nothing(
+    tmp_path: Path, verdict: Verdict, expected: Judgement
+) -> None:
     engine = CountingEngine()
     tools = tools_with(tmp_path, engine, FLAWED, critique(0, verdict))
     assert list(judge(reviewed(), tools)) == [judged()]
@@ -502,12 +580,22 @@ def test_a_majority_is_asked_first_and_the_rest_only_if_it_disagrees(tmp_path: P
     asked = set()
     for number in range(12):
         engine = CountingEngine(verifier_noise=0.5, seed=number)
-        tools = tools_with(tmp_path / str(number), engine, proof(), critique(0, valid(0.0), CLAIMS), labeling={"m": 5})
+        tools = tools_with(
+            tmp_path / str(number),
+            engine,
+            proof(),
+            critique(0, valid(0.0), CLAIMS),
+            labeling={"m": 5},
+        )
         list(judge(reviewed(), tools))
         confirms = [(one.verdict.score or 0.0) >= 0.5 for one in metas_of(tools)]
         assert len(confirms) == (3 if len(set(confirms[:3])) == 1 else 5)
-        assert get_record(tools.store, keys.judgement(RUN, PROOF, 0), Judgement).confirmed == (2 * sum(confirms) > 5)
-        assert engine.names() == [f"meta_verifier:{PROOF}:meta-0-{one}" for one in range(len(confirms))]
+        assert get_record(tools.store, keys.judgement(RUN, PROOF, 0), Judgement).confirmed == (
+            2 * sum(confirms) > 5
+        )
+        assert engine.names() == [
+            f"meta_verifier:{PROOF}:meta-0-{one}" for one in range(len(confirms))
+        ]
         asked.add(len(confirms))
     assert asked == {3, 5}
 
@@ -516,7 +604,12 @@ class FailingFor:
     """Answers all calls but the one of this name, or none for "", while `fails` is set."""
 
     def __init__(self, name: str, is_load: bool = False) -> None:
-        self.name, self.engine, self.fails, self.is_load = name, CountingEngine(verifier_noise=0), True, is_load
+        self.name, self.engine, self.fails, self.is_load = (
+            name,
+            CountingEngine(verifier_noise=0),
+            True,
+            is_load,
+        )
 
     def submit(self, request: GenerationRequest) -> Call:
         call = self.engine.submit(request)
@@ -527,25 +620,35 @@ class FailingFor:
     def close(self) -> None: ...
 
 
-def test_a_meta_critique_that_must_be_asked_again_costs_its_siblings_nothing(tmp_path: Path) -> None:
+def test_a_meta_critique_that_must_be_asked_again_costs_its_siblings_nothing(
+    tmp_path: Path,
+) -> None:
     engine = FailingFor("meta-0-1")
-    tools = tools_with(tmp_path, engine, FLAWED, critique(0, valid(0.0), CLAIMS), labeling={"stop_early": False})
+    tools = tools_with(
+        tmp_path, engine, FLAWED, critique(0, valid(0.0), CLAIMS), labeling={"stop_early": False}
+    )
     with pytest.raises(Retry, match="503"):
         list(judge(reviewed(), tools))
     assert sorted(meta_critiques_of(tools.store, RUN, PROOF, 0)) == [0, 2]
     engine.fails = False
     assert list(judge(reviewed(), tools)) == [judged()]
-    assert Counter(engine.engine.names()) == {f"meta_verifier:{PROOF}:meta-0-{n}": 1 + (n == 1) for n in range(3)}
+    assert Counter(engine.engine.names()) == {
+        f"meta_verifier:{PROOF}:meta-0-{n}": 1 + (n == 1) for n in range(3)
+    }
 
 
 def test_a_meta_critique_is_stored_while_its_siblings_still_run(tmp_path: Path) -> None:
     slow = threading.Event()
     engine = HoldingEngine("meta-0-0", slow)
-    tools = tools_with(tmp_path, engine, FLAWED, critique(0, valid(0.0), CLAIMS), labeling={"stop_early": False})
+    tools = tools_with(
+        tmp_path, engine, FLAWED, critique(0, valid(0.0), CLAIMS), labeling={"stop_early": False}
+    )
     with ThreadPoolExecutor(1) as pool:
         handled = pool.submit(lambda: list(judge(reviewed(), tools)))
         deadline_s = time.monotonic() + 20
-        while len(meta_critiques_of(tools.store, RUN, PROOF, 0)) < 2 and time.monotonic() < deadline_s:
+        while (
+            len(meta_critiques_of(tools.store, RUN, PROOF, 0)) < 2 and time.monotonic() < deadline_s
+        ):
             time.sleep(0.02)
         stored = sorted(meta_critiques_of(tools.store, RUN, PROOF, 0))
         slow.set()
@@ -580,7 +683,9 @@ class HeldCall:
 
 def test_all_m_are_asked_without_early_stop(tmp_path: Path) -> None:
     engine = CountingEngine(verifier_noise=0)
-    tools = tools_with(tmp_path, engine, FLAWED, critique(0, valid(0.0), CLAIMS), labeling={"stop_early": False})
+    tools = tools_with(
+        tmp_path, engine, FLAWED, critique(0, valid(0.0), CLAIMS), labeling={"stop_early": False}
+    )
     list(judge(reviewed(), tools))
     assert len(engine.requests) == 3
 
@@ -592,12 +697,16 @@ def test_meta_verifier_skips_a_decided_proof_but_judges_the_self_critique(tmp_pa
     assert list(judge(reviewed(0), tools)) == []
     assert list(judge(reviewed(-1), tools)) == [judged(-1)]
     assert engine.names() == [f"meta_verifier:{PROOF}:meta-self-{number}" for number in range(3)]
-    assert get_record(tools.store, keys.judgement(RUN, PROOF, -1), Judgement) == judgement(-1, 0.0, True, 1.0)
+    assert get_record(tools.store, keys.judgement(RUN, PROOF, -1), Judgement) == judgement(
+        -1, 0.0, True, 1.0
+    )
 
 
 def assessed(*scores: float | None) -> list[MetaCritique]:
     verdicts = [MALFORMED if score is None else valid(score) for score in scores]
-    return [MetaCritique(analysis="", verdict=verdict, provenance=PROVENANCE) for verdict in verdicts]
+    return [
+        MetaCritique(analysis="", verdict=verdict, provenance=PROVENANCE) for verdict in verdicts
+    ]
 
 
 @pytest.mark.parametrize(
@@ -617,10 +726,13 @@ def test_an_assessment_that_cannot_be_read_confirms_nothing_and_enters_no_mean(
     assert summarise(assessed(*scores), rule) == (confirmed, pytest.approx(quality))
 
 
-# -- labeler -----------------------------------------------------------------------------------------------------------
+# -- labeler
+# --------------------------------------------------------------------------------------------------
 
 
-def test_labeler_waits_until_the_label_is_decided_and_the_self_critique_is_judged(tmp_path: Path) -> None:
+def test_labeler_waits_until_the_label_is_decided_and_the_self_critique_is_judged(
+    tmp_path: Path,
+) -> None:
     tools = tools_with(tmp_path, CountingEngine(), proof())
     for index in range(4):
         put_record(tools.store, keys.judgement(RUN, PROOF, index), judgement(index))
@@ -642,7 +754,9 @@ def test_labeler_decides_early_when_nothing_can_change_the_label(tmp_path: Path)
 
 
 def test_labeler_waits_for_all_without_early_stop(tmp_path: Path) -> None:
-    tools = tools_with(tmp_path, CountingEngine(), proof(), *REJECTED, labeling={"stop_early": False})
+    tools = tools_with(
+        tmp_path, CountingEngine(), proof(), *REJECTED, labeling={"stop_early": False}
+    )
     assert list(label_proof(judged(2), tools)) == []
     for index in (1, 3):
         put_record(tools.store, keys.judgement(RUN, PROOF, index), judgement(index))
@@ -662,17 +776,22 @@ def test_racing_labelers_announce_a_label_once(tmp_path: Path) -> None:
         tools = tools_with(tmp_path / str(turn), CountingEngine(), proof(), *REJECTED)
         gate = threading.Barrier(3)
 
-        def announce(index: int, store: LocalStore = tools.store, gate: threading.Barrier = gate) -> list[Event]:  # type: ignore[assignment]
+        def announce(
+            index: int, store: LocalStore = tools.store, gate: threading.Barrier = gate
+        ) -> list[Event]:  # type: ignore[assignment]
             replica = Tools(store, engine_for=lambda *_: pytest.fail("a labeler asks no engine"))
             gate.wait()
             return list(label_proof(judged(index), replica))
 
         with ThreadPoolExecutor(3) as pool:
             announced = [event for events in pool.map(announce, (-1, 0, 2)) for event in events]
-        assert announced == [ProofLabeled.of(get_record(tools.store, keys.label(RUN, PROOF), Label))]
+        assert announced == [
+            ProofLabeled.of(get_record(tools.store, keys.label(RUN, PROOF), Label))
+        ]
 
 
-# -- what goes wrong ---------------------------------------------------------------------------------------------------
+# -- what goes wrong
+# --------------------------------------------------------------------------------------------------
 
 HANDLERS = [(prove, POSED), (review, written()), (judge, reviewed(0))]
 
@@ -686,7 +805,13 @@ HANDLERS = [(prove, POSED), (review, written()), (judge, reviewed(0))]
 def test_an_engine_that_is_away_means_later_and_nothing_is_stored(
     tmp_path: Path, handler: Any, event: Event, engine: Engine
 ) -> None:
-    records = [] if handler is prove else [FLAWED, critique(0, valid(0.0), CLAIMS)] if handler is judge else [FLAWED]
+    records = (
+        []
+        if handler is prove
+        else [FLAWED, critique(0, valid(0.0), CLAIMS)]
+        if handler is judge
+        else [FLAWED]
+    )
     tools = tools_with(tmp_path, engine, *records)
     before = list(tools.store.list(keys.run(RUN)))
     with pytest.raises(Retry) as caught:
@@ -695,20 +820,31 @@ def test_an_engine_that_is_away_means_later_and_nothing_is_stored(
     assert list(tools.store.list(keys.run(RUN))) == before
 
 
-@pytest.mark.parametrize(("asked_s", "after_s"), [(None, 2.0), (0.5, 2.0), (120.0, 120.0), (1e9, 300.0)])
-def test_a_message_waits_as_long_as_the_engine_asks_for(tmp_path: Path, asked_s: float | None, after_s: float) -> None:
-    tools = tools_with(tmp_path, RefusingEngine(EngineError("slow down", retryable=True, after_s=asked_s)))
+@pytest.mark.parametrize(
+    ("asked_s", "after_s"), [(None, 2.0), (0.5, 2.0), (120.0, 120.0), (1e9, 300.0)]
+)
+def test_a_message_waits_as_long_as_the_engine_asks_for(
+    tmp_path: Path, asked_s: float | None, after_s: float
+) -> None:
+    tools = tools_with(
+        tmp_path, RefusingEngine(EngineError("slow down", retryable=True, after_s=asked_s))
+    )
     with pytest.raises(Retry) as caught:
         list(prove(POSED, tools))
     assert caught.value.after_s == after_s
 
 
-def test_an_engine_that_stays_away_is_warned_of_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proofloop.failing.SILENCE_S", 0.2)
+def test_an_engine_that_stays_away_is_warned_of_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proofloop.worker.failing_calls.SILENCE_S", 0.2)
     tools = tools_with(tmp_path, RefusingEngine(EngineError("no route to gpu-7", retryable=True)))
     began = time.monotonic()
     with structlog.testing.capture_logs() as lines:
-        while sum(line["log_level"] == "warning" for line in lines) < 2 and time.monotonic() < began + 60:
+        while (
+            sum(line["log_level"] == "warning" for line in lines) < 2
+            and time.monotonic() < began + 60
+        ):
             with pytest.raises(Retry):
                 list(prove(POSED, tools))
     expected = {"engine": "simulated", "role": "generator", "reason": "no route to gpu-7"}
@@ -720,7 +856,9 @@ def test_an_engine_that_stays_away_is_warned_of_now_and_then(tmp_path: Path, mon
 
 
 def failing_rounds(tools: Tools, answered_between: bool, rounds: int) -> list[float]:
-    """How long critique 0 must wait after each round, until it is stored; another one is answered before each."""
+    """How long critique 0 must wait after each round, until it is stored; another one is answered
+    before each.
+    """
     waits = []
     for number in range(1, rounds + 1):
         if answered_between or number == 1:
@@ -732,13 +870,17 @@ def failing_rounds(tools: Tools, answered_between: bool, rounds: int) -> list[fl
     return waits
 
 
-def test_a_call_that_fails_while_others_are_answered_is_given_up_after_growing_waits(tmp_path: Path) -> None:
+def test_a_call_that_fails_while_others_are_answered_is_given_up_after_growing_waits(
+    tmp_path: Path,
+) -> None:
     engine = FailingFor("critique-0")
     tools = tools_with(tmp_path, engine, FLAWED, labeling={"n": 8})
     assert failing_rounds(tools, answered_between=True, rounds=6) == [2.0, 4.0, 8.0, 16.0]
     found = get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique).verdict
     assert found.outcome == "engine_failed"
-    assert found.reason == "status 503; in 5 rounds, while other calls of the verifier were answered"
+    assert (
+        found.reason == "status 503; in 5 rounds, while other calls of the verifier were answered"
+    )
     assert Counter(engine.engine.names())[f"verifier:{PROOF}:critique-0"] == 5
 
 
@@ -746,9 +888,11 @@ def test_a_call_that_fails_while_others_are_answered_is_given_up_after_growing_w
 def test_a_call_that_a_busy_server_refuses_is_given_up_after_a_day_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest_s: float, rounds: int
 ) -> None:
-    monkeypatch.setattr("proofloop.asking.LONGEST_BUSY_S", longest_s)
+    monkeypatch.setattr("proofloop.worker.model_call.LONGEST_BUSY_S", longest_s)
     tools = tools_with(tmp_path, FailingFor("critique-0", is_load=True), FLAWED, labeling={"n": 16})
-    assert failing_rounds(tools, answered_between=True, rounds=rounds + 1)[:rounds] == [2.0] * rounds
+    assert (
+        failing_rounds(tools, answered_between=True, rounds=rounds + 1)[:rounds] == [2.0] * rounds
+    )
     stored = find_record(tools.store, keys.critique(RUN, PROOF, 0), Critique)
     assert (stored is not None) == (longest_s < 1)
 
@@ -757,15 +901,21 @@ def test_a_call_that_a_busy_server_refuses_is_given_up_after_a_day_only(
 def test_the_last_call_of_a_role_is_given_up_where_the_engine_answers_a_trial_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_alive: bool
 ) -> None:
-    monkeypatch.setattr("proofloop.failing.TRIED_S", 0.0)
+    monkeypatch.setattr("proofloop.worker.failing_calls.TRIED_S", 0.0)
     engine = FailingFor("critique-0" if is_alive else "")
     tools = tools_with(tmp_path, engine, FLAWED, labeling={"n": 8})
     engine.fails = False
     list(review(written(1), tools))
     engine.fails = True
-    waits = failing_rounds(tools, answered_between=False, rounds=6) if is_alive else failing_alone(tools, rounds=6)
+    waits = (
+        failing_rounds(tools, answered_between=False, rounds=6)
+        if is_alive
+        else failing_alone(tools, rounds=6)
+    )
     assert waits == ([2.0, 4.0, 8.0, 16.0] if is_alive else [2.0] * 6)
-    assert (find_record(tools.store, keys.critique(RUN, PROOF, 0), Critique) is not None) == is_alive
+    assert (
+        find_record(tools.store, keys.critique(RUN, PROOF, 0), Critique) is not None
+    ) == is_alive
 
 
 def failing_alone(tools: Tools, rounds: int) -> list[float]:
@@ -800,7 +950,9 @@ def test_a_call_that_can_never_work_is_data_of_its_own_kind(tmp_path: Path) -> N
     assert list(review(written(0), tools)) == [reviewed(0)]
     assert get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique).verdict == expected
     assert list(judge(reviewed(1), tools)) == [judged(1)]
-    assert get_record(tools.store, keys.judgement(RUN, PROOF, 1), Judgement) == judgement(1, 0.0, False, 0.0)
+    assert get_record(tools.store, keys.judgement(RUN, PROOF, 1), Judgement) == judgement(
+        1, 0.0, False, 0.0
+    )
 
 
 @pytest.mark.parametrize("has_one_run", [True, False])
@@ -808,11 +960,15 @@ def test_a_call_that_can_never_work_is_data_of_its_own_kind(tmp_path: Path) -> N
 def test_a_version_that_refuses_whatever_it_is_asked_fails_no_proof(
     tmp_path: Path, handler: Any, event: Event, has_one_run: bool
 ) -> None:
-    records = {prove: [], review: [FLAWED], judge: [FLAWED, critique(0, valid(0.0), CLAIMS)]}[handler]
+    records = {prove: [], review: [FLAWED], judge: [FLAWED, critique(0, valid(0.0), CLAIMS)]}[
+        handler
+    ]
     tools = tools_with(tmp_path, RefusingEngine(CallRefused("max_tokens is too large")), *records)
     tools.has_one_run = has_one_run
     before = list(tools.store.list(keys.run(RUN)))
-    with pytest.raises(Retry if has_one_run else Reject, match="it refuses every call: max_tokens is too large"):
+    with pytest.raises(
+        Retry if has_one_run else Reject, match="it refuses every call: max_tokens is too large"
+    ):
         list(handler(event, tools))
     assert list(tools.store.list(keys.run(RUN))) == before
     assert tools.stopping.is_set() == has_one_run
@@ -829,7 +985,9 @@ def test_an_unusable_engine_stops_the_process_and_fails_no_proof(tmp_path: Path)
 
 
 @pytest.mark.parametrize("answered", [False, True])
-def test_a_service_without_access_stops_unless_an_engine_ever_answered_it(tmp_path: Path, answered: bool) -> None:
+def test_a_service_without_access_stops_unless_an_engine_ever_answered_it(
+    tmp_path: Path, answered: bool
+) -> None:
     tools = tools_with(tmp_path, RefusingEngine(AccessRefused("401")))
     if answered:  # its key is right: the run asks where it is not
         tools.taken.add(("another", "generator", "m"))
@@ -869,12 +1027,16 @@ class OutlivingEngine(CountingEngine):
 
 @pytest.mark.parametrize(("handler", "event"), HANDLERS)
 @pytest.mark.parametrize(
-    ("latency_s", "away_s"), [(0.0, 0.5), (1.6, 1.4)], ids=["when the answer comes", "while it is waited for"]
+    ("latency_s", "away_s"),
+    [(0.0, 0.5), (1.6, 1.4)],
+    ids=["when the answer comes", "while it is waited for"],
 )
 def test_a_paid_answer_is_waited_for_and_kept_though_the_store_is_away(
     tmp_path: Path, handler: Any, event: Event, latency_s: float, away_s: float
 ) -> None:
-    records = {prove: [], review: [FLAWED], judge: [FLAWED, critique(0, valid(0.0), CLAIMS)]}[handler]
+    records = {prove: [], review: [FLAWED], judge: [FLAWED, critique(0, valid(0.0), CLAIMS)]}[
+        handler
+    ]
     tools_with(tmp_path, CountingEngine(), *records)
     store = LeavingStore(tmp_path)
     engine = OutlivingEngine(store, away_s, verifier_noise=0, latency_s=latency_s, latency_sigma=0)
@@ -928,7 +1090,8 @@ def test_a_proof_that_is_gone_is_not_found(tmp_path: Path, handler: Any, event: 
         list(handler(event, tools_with(tmp_path, CountingEngine())))
 
 
-# -- the runtime around a handler --------------------------------------------------------------------------------------
+# -- the runtime around a handler
+# --------------------------------------------------------------------------------------
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
 
@@ -980,10 +1143,13 @@ def test_what_a_handler_yields_is_published_and_acknowledged(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[" * 60_000, b'{"event":"ReviewJudged","run_id":"../x","proof_id":"p","index":0}']
+    "body",
+    [b"", b"[" * 60_000, b'{"event":"ReviewJudged","run_id":"../x","proof_id":"p","index":0}'],
 )
 def test_a_body_that_is_no_event_is_dead_at_once(tmp_path: Path, body: bytes) -> None:
-    assert outcome_of(tmp_path, lambda event, tools: pytest.fail("never handled"), body).kind == "dead"
+    assert (
+        outcome_of(tmp_path, lambda event, tools: pytest.fail("never handled"), body).kind == "dead"
+    )
 
 
 def not_here() -> Engine:
@@ -1022,6 +1188,10 @@ def test_a_worker_whose_messages_mostly_fail_stops_and_says_why(tmp_path: Path) 
     worker = Worker(Role("labeler", {"ReviewJudged": label_proof}), LocalBus(), tools)
     for number in range(25):
         assert not tools.stopping.is_set()
-        worker.process(Delivery(encode(ReviewJudged(run_id=RUN, proof_id=f"gone-{number}", index=0))))
+        worker.process(
+            Delivery(encode(ReviewJudged(run_id=RUN, proof_id=f"gone-{number}", index=0)))
+        )
     assert tools.stopping.is_set()
-    assert tools.stop_reason.startswith("25 of 25 messages of the labeler failed, the last because: the store lacks")
+    assert tools.stop_reason.startswith(
+        "25 of 25 messages of the labeler failed, the last because: the store lacks"
+    )

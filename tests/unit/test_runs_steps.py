@@ -10,15 +10,15 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from proofloop import keys
 from proofloop.cli.app import app
-from proofloop.curriculum import CurriculumSpec
+from proofloop.config.curriculum_file import CurriculumSpec
+from proofloop.config.run_file import Models, Problems, RoleTraining, RunSpec, Training
+from proofloop.curriculum.status import freeze
 from proofloop.errors import ConfigError
-from proofloop.records import TrainingStep
-from proofloop.runspec import Models, Problems, RoleTraining, RunSpec, Training
-from proofloop.standing import freeze
+from proofloop.pipeline.embedded import create_run
+from proofloop.schema import keys
+from proofloop.schema.records import TrainingStep
 from proofloop.store import LocalStore, put_record
-from proofloop.walk import create_run
 
 pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
@@ -43,11 +43,22 @@ def put_step(store: LocalStore, stage: str, number: int, **figures: float) -> Tr
 
 @pytest.fixture
 def course(tmp_path: Path) -> LocalStore:
-    """A curriculum whose first stage took two steps, and whose enhanced one refreshed its meta-verifier."""
+    """A curriculum whose first stage took two steps, and whose enhanced one refreshed its
+    meta-verifier.
+    """
     store = LocalStore(tmp_path)
     freeze(store, CurriculumSpec(name="course"))
     for number in (1, 2):
-        put_step(store, "1-verifier", number, kl=0.0012, groups=8, groups_without_signal=3, tokens=900, seconds=3)
+        put_step(
+            store,
+            "1-verifier",
+            number,
+            kl=0.0012,
+            groups=8,
+            groups_without_signal=3,
+            tokens=900,
+            seconds=3,
+        )
     for stage in ("1-enhanced-refresh-10", "1-enhanced-refresh-2", "1-enhanced", "1-meta_verifier"):
         put_step(store, stage, 1)
     return store
@@ -61,7 +72,9 @@ def as_json(store: LocalStore, *words: str) -> list[dict[str, Any]]:
     return json.loads(ask(store, *words, "--json").stdout)
 
 
-def test_a_step_is_a_line_however_narrow_the_terminal(course: LocalStore, monkeypatch: pytest.MonkeyPatch):
+def test_a_step_is_a_line_however_narrow_the_terminal(
+    course: LocalStore, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("COLUMNS", "40")
     title, head, first, second = ask(course, "course", "1-verifier").stdout.splitlines()
     assert title.strip() == "steps of 1-verifier"
@@ -71,7 +84,13 @@ def test_a_step_is_a_line_however_narrow_the_terminal(course: LocalStore, monkey
 
 
 def test_without_a_stage_all_are_shown_in_the_order_in_which_they_are_trained(course: LocalStore):
-    order = ["1-verifier", "1-meta_verifier", "1-enhanced", "1-enhanced-refresh-2", "1-enhanced-refresh-10"]
+    order = [
+        "1-verifier",
+        "1-meta_verifier",
+        "1-enhanced",
+        "1-enhanced-refresh-2",
+        "1-enhanced-refresh-10",
+    ]
     assert list(dict.fromkeys(row["stage"] for row in as_json(course, "course"))) == order
     shown = ask(course, "course").stdout
     assert [line.split()[-1] for line in shown.splitlines() if line.startswith("steps of")] == order
@@ -81,11 +100,19 @@ def test_json_has_the_whole_records_of_what_the_trainer_took(tmp_path: Path):
     store, model = LocalStore(tmp_path / "store"), save_tiny_model(tmp_path / "model")
     nano = Models(generator="nano-base", verifier="nano-base", meta_verifier="nano-base")
     problems = Problems(domain="nano", count=1)
-    spec = RunSpec(name="run", problems=problems, models=nano, training=Training(verifier=RoleTraining(steps=2)))
+    spec = RunSpec(
+        name="run",
+        problems=problems,
+        models=nano,
+        training=Training(verifier=RoleTraining(steps=2)),
+    )
     create_run(store, spec, resume=False)
     assert as_json(store, "run") == []
     learner = open_learner(store, "run", "verifier", 0, ONE_UPDATE, model, model)
-    taken = [take_step(store, "run", "verifier", learner, batch(*ragged_samples(8)), model) for _ in range(2)]
+    taken = [
+        take_step(store, "run", "verifier", learner, batch(*ragged_samples(8)), model)
+        for _ in range(2)
+    ]
     records = [{"stage": "verifier", **step.model_dump(mode="json")} for step in taken]
     assert as_json(store, "run", "verifier") == records
     assert taken[1].version == keys.model("run", "verifier", 2)
@@ -96,7 +123,10 @@ def test_json_has_the_whole_records_of_what_the_trainer_took(tmp_path: Path):
     ("words", "said"),
     [
         (("cours",), "there are: course (a curriculum)"),
-        (("course", "verifier"), "those that do: 1-verifier, 1-meta_verifier, 1-enhanced, 1-enhanced-refresh-2,"),
+        (
+            ("course", "verifier"),
+            "those that do: 1-verifier, 1-meta_verifier, 1-enhanced, 1-enhanced-refresh-2,",
+        ),
     ],
 )
 def test_a_wrong_name_says_what_there_is(course: LocalStore, words: tuple[str, ...], said: str):
@@ -108,4 +138,8 @@ def test_a_wrong_name_says_what_there_is(course: LocalStore, words: tuple[str, .
 def test_a_stage_that_has_not_begun_has_no_steps_and_is_no_error(course: LocalStore):
     assert as_json(course, "course", "2-generator") == []
     result = ask(course, "course", "2-generator")
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "nothing: no steps of 2-generator\n")
+    assert (result.exit_code, result.stdout, result.stderr) == (
+        0,
+        "",
+        "nothing: no steps of 2-generator\n",
+    )

@@ -1,4 +1,6 @@
-"""run.toml: what is left out has its default, and whatever is wrong is named with its place, value and way out."""
+"""run.toml: what is left out has its default, and whatever is wrong is named with its place, value
+and way out.
+"""
 
 # ruff: noqa: E501  (one line a case)
 
@@ -8,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from proofloop.config.run_file import RunSpec, first_difference, load_runspec, parse_runspec
 from proofloop.errors import ConfigError
-from proofloop.records import Sampling
-from proofloop.runspec import RunSpec, first_difference, load_runspec, parse_runspec
+from proofloop.schema.records import Sampling
 
 SMALLEST = '[problems]\ndomain = "nano"\n'
 
@@ -24,7 +26,12 @@ def load(folder: Path, text: str | bytes, name: str = "small.toml") -> RunSpec:
 def test_the_smallest_run_has_the_defaults_of_the_paper(tmp_path: Path) -> None:
     spec = load(tmp_path, SMALLEST)
     assert (spec.name, spec.base, spec.prompts, spec.seed) == ("small", tmp_path, "nano", 0)
-    assert (spec.reward.preset, spec.reward.alpha, spec.reward.beta, spec.reward.meta) == ("paper", 0.76, 0.24, True)
+    assert (spec.reward.preset, spec.reward.alpha, spec.reward.beta, spec.reward.meta) == (
+        "paper",
+        0.76,
+        0.24,
+        True,
+    )
     assert spec.labeling.stop_early and spec.labeling.k <= spec.labeling.n
     assert spec.training.roles == ()
 
@@ -103,7 +110,10 @@ def test_answers_are_read_strictly_where_they_earn_rewards_unless_the_run_says_h
 
 
 def test_a_run_is_the_same_after_its_stay_in_the_store(tmp_path: Path) -> None:
-    spec = load(tmp_path, SMALLEST + "[sampling.generator]\nmax_tokens = 9\n[engine]\nsettings = { seed = 1 }\n")
+    spec = load(
+        tmp_path,
+        SMALLEST + "[sampling.generator]\nmax_tokens = 9\n[engine]\nsettings = { seed = 1 }\n",
+    )
     assert RunSpec.model_validate_json(spec.model_dump_json()) == spec
     assert parse_runspec(spec.model_dump(), "a test") == spec
 
@@ -113,28 +123,36 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
 
 
 BAD = [
-    ("sed = 1\n" + SMALLEST, r"^unknown key sed in .*small.toml\nhint: known here: budget, engine, flow, labeling, models, name, "),
+    ("sed = 1\n" + SMALLEST, r"^unknown key sed in .*small.toml\nhint: known here: budget, engine, flow, labeling,"
+        r" models, name, "),
     ('base = "/"\n' + SMALLEST, r"^unknown key base in .*small.toml\nhint: known here: budget, engine, flow"),
     ('[problem]\ndomain = "nano"\n', r"^unknown key problem in .*\nhint: known here: .*problems"),
     (SMALLEST + "[labelling]\nn = 1\n", r"^unknown key labelling in .*\nhint: known here: .*labeling"),
     (SMALLEST + "[labeling]\nnn = 1\n", r"^unknown key \[labeling\] nn in .*\nhint: known here: confirm_at, k, m, n, stop_early$"),
-    (SMALLEST + '[models]\ncritic = "x"\n', r"^unknown key \[models\] critic in .*\nhint: known here: generator, meta_verifier, verifier$"),
+    (SMALLEST + '[models]\ncritic = "x"\n', r"^unknown key \[models\] critic in .*\nhint: known here: generator, meta_verifier,"
+        r" verifier$"),
     (SMALLEST + "[sampling.critic]\ntop_p = 1\n", r"^unknown key \[sampling\] critic in .*\nhint: known here: generator, meta_"),
     (SMALLEST + "[training.labeler]\nsteps = 1\n", r"^unknown key \[training\] labeler in .*\nhint: known here: .*generator, .*verifier$"),
     (SMALLEST + "[flow]\ntrainer = 1\n", r"^unknown key \[flow\] trainer in "),
     (SMALLEST + "[sampling.verifier]\ntemprature = 1\n", r"^unknown key \[sampling.verifier\] temprature in .*\nhint: known here: max_tokens, temp"),
-    (SMALLEST + "[labeling]\nn = 8\nk = 9\n", r"^\[labeling\] in .*: k = 9 is more than n = 8: .*\nhint: lower k to 8 or less, or raise n to 9 or more$"),
+    (SMALLEST + "[labeling]\nn = 8\nk = 9\n", r"^\[labeling\] in .*: k = 9 is more than n = 8: .*\nhint: lower k to 8 or less, or raise"
+        r" n to 9 or more$"),
     ('reading = "loose"\n' + SMALLEST, r"^reading = 'loose' in .*: Input should be 'strict' or 'lenient'"),
     (SMALLEST + "[labeling]\nn = 0\n", r"^\[labeling\] n = 0 in .*: Input should be greater than or equal to 1$"),
-    (SMALLEST + '[labeling]\nn = "8"\n', r"^\[labeling\] n = '8' in .*: Input should be a valid integer.*\nhint: numbers, true and false stand without quotes$"),
+    (SMALLEST + '[labeling]\nn = "8"\n', r"^\[labeling\] n = '8' in .*: Input should be a valid integer.*\nhint: numbers, true and"
+        r" false stand without quotes$"),
     (SMALLEST + "[labeling]\nn = true\n", r"^\[labeling\] n = True in .*: Input should be a valid integer$"),
     (SMALLEST + "[labeling]\nn = 8.5\n", r"^\[labeling\] n = 8.5 in .*: Input should be a valid integer"),
     (SMALLEST + "[labeling]\nstop_early = 1\n", r"^\[labeling\] stop_early = 1 in .*: Input should be a valid boolean"),
-    (SMALLEST + "[training.verifier]\nsteps = 1\n", r"^\[labeling\] stop_early = true and \[training.verifier\] in .*small.toml do not .*\nhint: set stop_early = false$"),
+    (SMALLEST + "[training.verifier]\nsteps = 1\n", r"^\[labeling\] stop_early = true and \[training.verifier\] in .*small.toml do not"
+        r" .*\nhint: set stop_early = false$"),
     (SMALLEST + "[labeling]\nconfirm_at = 0.7\n", r"^\[labeling\] confirm_at = 0.7 in .*: Input should be 0.5 or 1"),
-    (SMALLEST + "[engine.critic]\nkind = 'local'\n", r"^unknown key \[engine\] critic in .*\nhint: known here: generator, kind, meta_verifier, settings, verifier; settings of"),
-    (SMALLEST + "[engine.verifier]\nbase_url = 'http://a'\n", r"^unknown key \[engine.verifier\] base_url in .*\nhint: known here: kind, settings; settings of its own stand under \[engine.verifier.settings\]$"),
-    (SMALLEST + "[engine]\nverifier = 'http://a/v1'\n", r"^\[engine\] verifier = 'http://a/v1' in .*: should be a table: write its keys under \[engine.verifier\]$"),
+    (SMALLEST + "[engine.critic]\nkind = 'local'\n", r"^unknown key \[engine\] critic in .*\nhint: known here: generator, kind, meta_verifier,"
+        r" settings, verifier; settings of"),
+    (SMALLEST + "[engine.verifier]\nbase_url = 'http://a'\n", r"^unknown key \[engine.verifier\] base_url in .*\nhint: known here: kind, settings;"
+        r" settings of its own stand under \[engine.verifier.settings\]$"),
+    (SMALLEST + "[engine]\nverifier = 'http://a/v1'\n", r"^\[engine\] verifier = 'http://a/v1' in .*: should be a table: write its keys under"
+        r" \[engine.verifier\]$"),
     (SMALLEST + "[engine.verifier.settings]\napi_key = 's3cret'\n", r"^\[engine.verifier\] in .*: settings has api_key, .*\nhint: set PROOFLOOP_OPENAI"),
     (SMALLEST + "[engine.settings]\nendpoints = [{ api_key = 's3cret' }]\n", r"^\[engine\] in .*: settings has api_key, "),
     (SMALLEST + "[engine.verifier]\nkind = 'openai'\n", r"^\[models\] verifier is missing: name the model that engine 'openai' serves"),
@@ -169,7 +187,10 @@ def test_what_is_wrong_is_named_with_its_place_value_and_way_out(
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none.toml cannot be read: No such file or directory\nhint: give the path"):
+    with pytest.raises(
+        ConfigError,
+        match=r"none.toml cannot be read: No such file or directory\nhint: give the path",
+    ):
         load_runspec(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load_runspec(tmp_path)
@@ -182,10 +203,15 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ("[flow]\nverifier = 8\n", "[flow] verifier = 8, was 64"),
         ("[training.generator]\nsteps = 2\n", "[training.generator] steps = 2, was 0"),
         ('[engine]\nsettings = { b = [1], a.x = "y" }\n', "[engine.settings] b = [1], was unset"),
-        ('[engine]\nsettings = { a.api_key = "s3cret" }\n', "[engine.settings.a] api_key = (withheld), was unset"),
+        (
+            '[engine]\nsettings = { a.api_key = "s3cret" }\n',
+            "[engine.settings.a] api_key = (withheld), was unset",
+        ),
     ],
 )
-def test_the_first_key_in_which_two_run_files_differ_is_named(tmp_path: Path, more: str, change: str | None) -> None:
+def test_the_first_key_in_which_two_run_files_differ_is_named(
+    tmp_path: Path, more: str, change: str | None
+) -> None:
     moved = tmp_path / "moved"
     moved.mkdir()
     begun, now = load(tmp_path, SMALLEST), load(moved, SMALLEST + more)
@@ -226,14 +252,22 @@ meta_verifier = "m"
     assert engine.kinds == "openai, generator simulated"
 
 
-def test_a_role_that_is_not_trained_may_have_an_engine_that_loads_no_versions(tmp_path: Path) -> None:
+def test_a_role_that_is_not_trained_may_have_an_engine_that_loads_no_versions(
+    tmp_path: Path,
+) -> None:
     text = TRAINS + "[engine.generator]\nkind = 'openai'\n[models]\ngenerator = 'g'\n"
     assert load(tmp_path, text).engine.of("generator").kind == "openai"
 
 
 def test_an_engine_of_others_needs_every_model_named() -> None:
-    fields = {"name": "r", "problems": {"domain": "nano"}, "engine": {"kind": "openai"}, "models": {"generator": "g"}}
+    fields = {
+        "name": "r",
+        "problems": {"domain": "nano"},
+        "engine": {"kind": "openai"},
+        "models": {"generator": "g"},
+    }
     with pytest.raises(
-        ConfigError, match=r"\[models\] verifier is missing: name the model that engine 'openai' serves"
+        ConfigError,
+        match=r"\[models\] verifier is missing: name the model that engine 'openai' serves",
     ):
         parse_runspec(fields, "a test")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from proofloop.config.run_file import Training, parse_runspec
 from proofloop.errors import ConfigError
-from proofloop.runspec import Training, parse_runspec
 from tests.builders import runspec
 
 
@@ -22,9 +22,19 @@ def test_a_run_without_training_may_pose_as_much_as_it_likes() -> None:
 
 @pytest.mark.parametrize(
     ("ahead", "steps", "allowed"),
-    [(2.0, 0, 32), (2.0, 1, 48), (1.0, 0, 16), (1.0, 3, 64), (1.5, 0, 24), (2.0, 4, None), (2.0, 5, None)],
+    [
+        (2.0, 0, 32),
+        (2.0, 1, 48),
+        (1.0, 0, 16),
+        (1.0, 3, 64),
+        (1.5, 0, 24),
+        (2.0, 4, None),
+        (2.0, 5, None),
+    ],
 )
-def test_a_run_may_be_so_many_steps_ahead_of_the_only_role(ahead: float, steps: int, allowed: int | None) -> None:
+def test_a_run_may_be_so_many_steps_ahead_of_the_only_role(
+    ahead: float, steps: int, allowed: int | None
+) -> None:
     wanted = training(problems=16, ahead=ahead, generator={"steps": 4})
     assert wanted.problems_allowed({"generator": steps}) == allowed
     assert wanted.roles == ("generator",)
@@ -50,9 +60,13 @@ def test_the_slower_role_holds_the_run_back_until_it_is_done(
     ("generator", "verifier", "allowed"),
     [(0, 0, 4), (0, 1, 8), (0, 2, 12), (1, 2, 16), (2, 2, None)],
 )
-def test_a_role_that_begins_later_is_not_waited_for_before(generator: int, verifier: int, allowed: int | None) -> None:
+def test_a_role_that_begins_later_is_not_waited_for_before(
+    generator: int, verifier: int, allowed: int | None
+) -> None:
     """The verifier takes two steps, then the generator two."""
-    wanted = training(problems=4, ahead=1.0, generator={"steps": 2, "begin": 2}, verifier={"steps": 2})
+    wanted = training(
+        problems=4, ahead=1.0, generator={"steps": 2, "begin": 2}, verifier={"steps": 2}
+    )
     assert wanted.problems_allowed({"generator": generator, "verifier": verifier}) == allowed
 
 
@@ -66,10 +80,14 @@ def test_a_role_that_begins_later_is_not_waited_for_before(generator: int, verif
         ({"generator": {"begin": -1}}, "[training.generator] begin = -1"),
     ],
 )
-def test_a_number_out_of_its_range_is_named_with_its_place(fields: dict[str, Any], place: str) -> None:
+def test_a_number_out_of_its_range_is_named_with_its_place(
+    fields: dict[str, Any], place: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         runspec(training=fields)
-    assert caught.value.problem.startswith(f"{place} in a test: Input should be greater than or equal to ")
+    assert caught.value.problem.startswith(
+        f"{place} in a test: Input should be greater than or equal to "
+    )
 
 
 NAMED = {role: "served" for role in ("generator", "verifier", "meta_verifier")}
@@ -78,19 +96,36 @@ SERVED = {"model": "served"}
 
 def run_on(kind: str, settings: dict[str, Any], **training: Any) -> dict[str, Any]:
     engine = {"kind": kind, "settings": settings}
-    return {"name": "r", "problems": {"domain": "nano"}, "engine": engine, "models": NAMED, "training": training}
+    return {
+        "name": "r",
+        "problems": {"domain": "nano"},
+        "engine": engine,
+        "models": NAMED,
+        "training": training,
+    }
 
 
 @pytest.mark.parametrize(
     ("kind", "settings", "said"),
     [
-        ("openai", {}, r'^\[engine\] kind = "openai" and \[training.generator\] in a test .*none of the versions'),
+        (
+            "openai",
+            {},
+            r'^\[engine\] kind = "openai" and \[training.generator\] in a test .*none of the'
+            r" versions",
+        ),
         (
             "openai",
             SERVED,
-            r'^\[engine.settings\] model = "served" and .*asked by that name, and the model of the start',
+            r'^\[engine.settings\] model = "served" and .*asked by that name, and the model of the'
+            r" start",
         ),
-        ("triton", SERVED, r'^\[engine.settings\] model = "served" and .*\nhint: .*kind = "triton" without `model`$'),
+        (
+            "triton",
+            SERVED,
+            r'^\[engine.settings\] model = "served" and .*\nhint: .*kind = "triton" without'
+            r" `model`$",
+        ),
     ],
 )
 def test_an_engine_that_cannot_load_versions_is_refused_for_training(
@@ -101,6 +136,10 @@ def test_an_engine_that_cannot_load_versions_is_refused_for_training(
     parse_runspec(run_on(kind, settings), "a test")  # without training it may
 
 
-@pytest.mark.parametrize(("kind", "settings"), [("triton", {"models": {"a": "b"}}), ("local", {}), ("mine", SERVED)])
-def test_an_engine_that_loads_versions_or_is_not_ours_may_train(kind: str, settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "settings"), [("triton", {"models": {"a": "b"}}), ("local", {}), ("mine", SERVED)]
+)
+def test_an_engine_that_loads_versions_or_is_not_ours_may_train(
+    kind: str, settings: dict[str, Any]
+) -> None:
     parse_runspec(run_on(kind, settings, generator={"steps": 1}), "a test")

@@ -1,4 +1,6 @@
-"""Labelled proofs become rewarded samples: what is in a group, what is left out, and what each earned."""
+"""Labelled proofs become rewarded samples: what is in a group, what is left out, and what each
+earned.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from proofloop import keys
-from proofloop.prompts import Reader
-from proofloop.records import Label, Provenance, Tokens, TrainingSample, Verdict
-from proofloop.runtime import Tools
+from proofloop.method.prompts import Reader
+from proofloop.pipeline.embedded import create_run
+from proofloop.schema import keys
+from proofloop.schema.records import Label, Provenance, Tokens, TrainingSample, Verdict
 from proofloop.store import LocalStore, put_record
-from proofloop.walk import create_run
+from proofloop.worker.runtime import Tools
 from proofloop_labeler.review.grading import grade_proof
 from proofloop_trainer.samples import Group, choose_groups, groups_of
 from proofloop_trainer.train import RunInTraining
@@ -49,10 +51,14 @@ def sampled(store: LocalStore, proof_id: str, name: str, verdict: Verdict) -> Pr
 
 
 def tokens_of(proof_id: str, name: str) -> Tokens:
-    return Tokens(prompt_ids=(1, 2), completion_ids=(len(name), len(proof_id)), logprobs=(-0.5, -1.0))
+    return Tokens(
+        prompt_ids=(1, 2), completion_ids=(len(name), len(proof_id)), logprobs=(-0.5, -1.0)
+    )
 
 
-def add_proof(store: LocalStore, number: int, verdict: Verdict, *, kept: bool = True, **fields: Any) -> Label:
+def add_proof(
+    store: LocalStore, number: int, verdict: Verdict, *, kept: bool = True, **fields: Any
+) -> Label:
     """A proof with this verdict and a label with these fields."""
     proof_id = f"p1-{number:03d}"
     provenance = sampled(store, proof_id, "proof", verdict) if kept else PROVENANCE
@@ -61,17 +67,28 @@ def add_proof(store: LocalStore, number: int, verdict: Verdict, *, kept: bool = 
 
 
 def add_critique(
-    store: LocalStore, index: int, verdict: Verdict, *, quality: float | None = 1.0, kept: bool = True
+    store: LocalStore,
+    index: int,
+    verdict: Verdict,
+    *,
+    quality: float | None = 1.0,
+    kept: bool = True,
 ) -> None:
     """Critique `index` of proof p1-000, and the judgement of it unless `quality` is None."""
     provenance = sampled(store, "p1-000", f"critique-{index}", verdict) if kept else PROVENANCE
     written = critique(index, verdict).model_copy(update={"provenance": provenance})
     put_record(store, keys.critique(RUN, "p1-000", index), written)
     if quality is not None:
-        put_record(store, keys.judgement(RUN, "p1-000", index), judgement(index, verdict.score, quality=quality))
+        put_record(
+            store,
+            keys.judgement(RUN, "p1-000", index),
+            judgement(index, verdict.score, quality=quality),
+        )
 
 
-def test_a_grade_that_comes_while_its_problem_waits_for_a_step_is_trained_on(store: LocalStore) -> None:
+def test_a_grade_that_comes_while_its_problem_waits_for_a_step_is_trained_on(
+    store: LocalStore,
+) -> None:
     spec = runspec(
         problems={"domain": "nano", "count": 1, "proofs_per_problem": 1},
         training={"problems": 1, "ahead": 1.0, "verifier": {"steps": 1}},
@@ -93,18 +110,28 @@ def test_a_grade_that_comes_while_its_problem_waits_for_a_step_is_trained_on(sto
 
 
 def unreadable(**fields: Any) -> dict[str, Any]:
-    return {"score": None, "outcome": "unreadable", "kind": "unreadable", "self_quality": 0.0, **fields}
+    return {
+        "score": None,
+        "outcome": "unreadable",
+        "kind": "unreadable",
+        "self_quality": 0.0,
+        **fields,
+    }
 
 
 def undecided() -> dict[str, Any]:
     return {"score": None, "outcome": "undecided", "kind": "undecided"}
 
 
-# -- the generator: the proofs of one problem --------------------------------------------------------------------------
+# -- the generator: the proofs of one problem
+# --------------------------------------------------------------------------
 
 
 def test_a_proof_earns_what_the_label_and_its_own_evaluation_give(store: LocalStore) -> None:
-    labels = [add_proof(store, 0, valid(1.0)), add_proof(store, 1, valid(1.0), score=0.5, self_quality=0.5)]
+    labels = [
+        add_proof(store, 0, valid(1.0)),
+        add_proof(store, 1, valid(1.0), score=0.5, self_quality=0.5),
+    ]
     (group,) = groups_of("generator", labels, runspec(), store)
     honest, boasting = group.samples
     assert honest == TrainingSample(
@@ -116,11 +143,18 @@ def test_a_proof_earns_what_the_label_and_its_own_evaluation_give(store: LocalSt
         model_version="m-1",
     )
     assert boasting.reward == pytest.approx(0.76 * 0.5 + 0.24 * 0.5 * 0.5)
-    assert boasting.reward_parts == {"format": 1.0, "proof": 0.5, "self_score": 0.5, "self_meta": 0.5}
+    assert boasting.reward_parts == {
+        "format": 1.0,
+        "proof": 0.5,
+        "self_score": 0.5,
+        "self_meta": 0.5,
+    }
     assert not group.is_flawed
 
 
-def test_an_undecided_proof_is_left_out_and_an_unreadable_one_earns_nothing(store: LocalStore) -> None:
+def test_an_undecided_proof_is_left_out_and_an_unreadable_one_earns_nothing(
+    store: LocalStore,
+) -> None:
     labels = [
         add_proof(store, 0, valid(1.0)),
         add_proof(store, 1, valid(0.0), **undecided()),
@@ -141,7 +175,10 @@ def test_a_proof_that_the_engine_failed_to_write_is_left_out(store: LocalStore) 
         add_proof(store, 2, valid(0.0), score=0.0),
     ]
     (group,) = groups_of("generator", labels, runspec(), store)
-    assert [sample.key for sample in group.samples] == [keys.proof(RUN, "p1-000"), keys.proof(RUN, "p1-002")]
+    assert [sample.key for sample in group.samples] == [
+        keys.proof(RUN, "p1-000"),
+        keys.proof(RUN, "p1-002"),
+    ]
 
 
 def test_only_an_answer_that_was_cut_off_is_marked_as_truncated(store: LocalStore) -> None:
@@ -149,7 +186,9 @@ def test_only_an_answer_that_was_cut_off_is_marked_as_truncated(store: LocalStor
         add_proof(store, 0, TRUNCATED, **unreadable()),
         add_proof(store, 1, MALFORMED, **unreadable()),
         add_proof(store, 2, valid(1.0)),
-        add_proof(store, 3, ENDLESS, **unreadable()),  # it ended by itself, in the midst of its thinking
+        add_proof(
+            store, 3, ENDLESS, **unreadable()
+        ),  # it ended by itself, in the midst of its thinking
     ]
     (group,) = groups_of("generator", labels, runspec(), store)
     found = [(sample.truncated, sample.reward) for sample in group.samples]
@@ -159,7 +198,11 @@ def test_only_an_answer_that_was_cut_off_is_marked_as_truncated(store: LocalStor
 @pytest.mark.parametrize(
     ("reward", "total", "parts"),
     [
-        ({"alpha": 0.5, "beta": 0.25}, 0.5 * 0.5 + 0.25 * 0.5 * 0.5, {"proof", "self_score", "self_meta", "format"}),
+        (
+            {"alpha": 0.5, "beta": 0.25},
+            0.5 * 0.5 + 0.25 * 0.5 * 0.5,
+            {"proof", "self_score", "self_meta", "format"},
+        ),
         ({"preset": "weighted"}, 0.6 * 0.5 + 0.3 * 0.5 + 0.1, {"proof", "self_score", "format"}),
     ],
 )
@@ -177,7 +220,8 @@ def test_one_proof_alone_is_no_group(store: LocalStore) -> None:
     assert groups_of("generator", labels, runspec(), store) == []
 
 
-# -- the verifier: the critiques of one proof --------------------------------------------------------------------------
+# -- the verifier: the critiques of one proof
+# --------------------------------------------------------------------------
 
 
 def critique_rewards(store: LocalStore, labels: list[Label], **spec: Any) -> list[list[float]]:
@@ -185,7 +229,9 @@ def critique_rewards(store: LocalStore, labels: list[Label], **spec: Any) -> lis
     return [[sample.reward for sample in group.samples] for group in groups]
 
 
-def test_a_critique_earns_by_its_score_and_by_what_the_meta_verifier_made_of_it(store: LocalStore) -> None:
+def test_a_critique_earns_by_its_score_and_by_what_the_meta_verifier_made_of_it(
+    store: LocalStore,
+) -> None:
     labels = [add_proof(store, 0, valid(1.0), score=0.5, outcome="label", kind="rejected_upheld")]
     for index, (score, quality) in enumerate([(0.5, 1.0), (0.0, 0.5), (1.0, 1.0), (0.5, 0.0)]):
         add_critique(store, index, valid(score), quality=quality)
@@ -193,7 +239,9 @@ def test_a_critique_earns_by_its_score_and_by_what_the_meta_verifier_made_of_it(
     assert [sample.reward for sample in group.samples] == [1.0, 0.25, 0.5, 0.0]
     assert group.samples[1].reward_parts == {"format": 1.0, "score": 0.5, "meta": 0.5}
     assert {sample.group for sample in group.samples} == {"p1-000"}
-    assert [sample.key for sample in group.samples] == [keys.critique(RUN, "p1-000", index) for index in range(4)]
+    assert [sample.key for sample in group.samples] == [
+        keys.critique(RUN, "p1-000", index) for index in range(4)
+    ]
     assert group.is_flawed
     assert critique_rewards(store, labels, reward={"meta": False}) == [[1.0, 0.5, 0.5, 1.0]]
 
@@ -203,18 +251,26 @@ def test_a_critique_that_broke_the_format_earns_nothing_and_stays(store: LocalSt
     for index, verdict in enumerate([valid(1.0), MALFORMED, TRUNCATED]):
         add_critique(store, index, verdict, quality=0.0 if verdict.score is None else 1.0)
     (group,) = groups_of("verifier", labels, runspec(), store)
-    assert [(sample.reward, sample.truncated) for sample in group.samples] == [(1.0, False), (0.0, False), (0.0, True)]
+    assert [(sample.reward, sample.truncated) for sample in group.samples] == [
+        (1.0, False),
+        (0.0, False),
+        (0.0, True),
+    ]
     assert not group.is_flawed
 
 
-def test_critiques_that_were_never_written_or_judged_or_failed_are_left_out(store: LocalStore) -> None:
+def test_critiques_that_were_never_written_or_judged_or_failed_are_left_out(
+    store: LocalStore,
+) -> None:
     labels = [add_proof(store, 0, valid(1.0), score=0.0)]
     add_critique(store, 0, valid(0.0))
     add_critique(store, 1, valid(0.0), quality=None)
     add_critique(store, 2, FAILED, quality=0.0, kept=False)
     add_critique(store, 3, valid(1.0))
     assert critique_rewards(store, labels) == [[1.0, 0.0]]
-    assert critique_rewards(store, labels, labeling={"n": 3}) == []  # a single sample is not a group
+    assert (
+        critique_rewards(store, labels, labeling={"n": 3}) == []
+    )  # a single sample is not a group
 
 
 def test_no_critique_of_an_undecided_or_unreadable_proof_trains(store: LocalStore) -> None:
@@ -233,7 +289,8 @@ def test_a_proof_without_critiques_does_not_hide_another_s(store: LocalStore) ->
     assert critique_rewards(store, labels) == [[1.0, 0.5]]
 
 
-# -- which groups a step sees ------------------------------------------------------------------------------------------
+# -- which groups a step sees
+# ------------------------------------------------------------------------------------------
 
 
 def group(name: str, rewards: tuple[float, ...] = (0.0, 1.0)) -> Group:
@@ -276,7 +333,9 @@ def chosen(names: str, most: int) -> str:
         ("", 4, ""),
     ],
 )
-def test_half_of_the_groups_are_flawed_where_both_kinds_suffice(names: str, most: int, expected: str) -> None:
+def test_half_of_the_groups_are_flawed_where_both_kinds_suffice(
+    names: str, most: int, expected: str
+) -> None:
     assert chosen(names, most) == expected
 
 

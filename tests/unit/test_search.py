@@ -1,4 +1,6 @@
-"""The search over proofs: which are refined, when a round is due, and that a resumed search poses the same."""
+"""The search over proofs: which are refined, when a round is due, and that a resumed search poses
+the same.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from proofloop import keys
+from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
-from proofloop.ledger import Ledger
-from proofloop.messages import ParentProof, ProblemPosed
-from proofloop.rounds import Outlook, Rounds, refinements_posed, searches_of
-from proofloop.runspec import RunSpec
-from proofloop.search import Candidate, best, candidate, refinements
+from proofloop.method.search_rule import Candidate, best, candidate, refinements
+from proofloop.pipeline.embedded import planned
+from proofloop.runs.progress import Ledger
+from proofloop.runs.search_driver import Outlook, Rounds, refinements_posed, searches_of
+from proofloop.schema import keys
+from proofloop.schema.events import ParentProof, ProblemPosed
 from proofloop.store import LocalStore, put_record
-from proofloop.walk import planned
 from tests import builders
 from tests.builders import MALFORMED, RUN, judgement, proof, runspec, valid
 
@@ -29,7 +31,9 @@ def test_a_candidate_is_worth_the_mean_of_its_critiques_and_an_unread_one_counts
         judgement(2, 0.0, confirmed=False),
         judgement(3, None),
     ]
-    assert candidate("p-000", judged) == Candidate("p-000", 0.375, issues=(1,), overturned=(2,), silent=(0,))
+    assert candidate("p-000", judged) == Candidate(
+        "p-000", 0.375, issues=(1,), overturned=(2,), silent=(0,)
+    )
     assert candidate("p-000", []).score == 0.0
 
 
@@ -40,7 +44,10 @@ def test_the_best_come_first_and_of_equals_the_older() -> None:
 
 
 def test_upheld_issues_are_shown_first_then_overturned_ones_each_alone() -> None:
-    kept = [Candidate("a", 0.5, issues=(4, 5), overturned=(2,), silent=(0, 1, 3)), Candidate("b", 0.4, (), (), (7,))]
+    kept = [
+        Candidate("a", 0.5, issues=(4, 5), overturned=(2,), silent=(0, 1, 3)),
+        Candidate("b", 0.4, (), (), (7,)),
+    ]
     drawn = refinements(kept, 4, random.Random(0))
     shown = [parent.critiques[0] for parent in drawn if parent.proof_id == "a"]
     assert (set(shown[:2]), shown[2], len(shown)) == ({4, 5}, 2, 4)
@@ -60,16 +67,29 @@ def searching(**search: Any) -> RunSpec:
 def write(store: LocalStore, name: str, score: float | None, *, labelled: bool = True) -> None:
     """A proof with one critique of that score; unreadable where it is None."""
     if labelled:
-        made = builders.label() if score is not None else builders.undecided_label(outcome="unreadable")
+        made = (
+            builders.label()
+            if score is not None
+            else builders.undecided_label(outcome="unreadable")
+        )
         put_record(store, keys.label(RUN, name), made.model_copy(update={"proof_id": name}))
     verdict = MALFORMED if score is None else valid(1.0)
     put_record(store, keys.proof(RUN, name), proof(verdict, id=name))
     if score is not None:
         judged = judgement(0, score, confirmed=True if score < 1 else None)
-        put_record(store, keys.judgement(RUN, name, 0), judged.model_copy(update={"proof_id": name}))
+        put_record(
+            store, keys.judgement(RUN, name, 0), judged.model_copy(update={"proof_id": name})
+        )
 
 
-def label(rounds: Rounds, store: LocalStore, event: ProblemPosed, score: float | None, *, solved: bool = False) -> None:
+def label(
+    rounds: Rounds,
+    store: LocalStore,
+    event: ProblemPosed,
+    score: float | None,
+    *,
+    solved: bool = False,
+) -> None:
     write(store, event.proof_id, score)
     rounds.labelled(event.proof_id, solved=solved)
 
@@ -84,7 +104,9 @@ def begun(spec: RunSpec, store: LocalStore) -> tuple[Rounds, list[ProblemPosed]]
 def after_first_proofs(
     spec: RunSpec, store: LocalStore, score: float
 ) -> tuple[Rounds, list[ProblemPosed], list[ProblemPosed]]:
-    """The rounds, the first proofs, each with one critique of that score, and what is posed next."""
+    """The rounds, the first proofs, each with one critique of that score, and what is posed
+    next.
+    """
     rounds, first = begun(spec, store)
     for event in first:
         label(rounds, store, event, score)
@@ -102,12 +124,17 @@ def test_rounds_follow_each_other_until_there_are_no_more(tmp_path: Path) -> Non
         ("-002", "-001"),
         ("-003", "-000"),
     ]
-    assert {event.group for event in second} == {event.proof_id for event in second}  # another prompt, another group
+    assert {event.group for event in second} == {
+        event.proof_id for event in second
+    }  # another prompt, another group
     label(rounds, store, second[0], 1.0)
     rounds.labelled(second[0].proof_id, solved=False)  # said twice
     label(rounds, store, second[1], None)
     third = rounds.next_round()
-    assert [event.parents[0].proof_id[-4:] for event in third] == ["-002", "-001"]  # the best of all rounds
+    assert [event.parents[0].proof_id[-4:] for event in third] == [
+        "-002",
+        "-001",
+    ]  # the best of all rounds
     assert refinements_posed(store, spec) == 4
     for event in third:
         label(rounds, store, event, 0.0)
@@ -122,7 +149,9 @@ def test_the_outlook_narrows_as_searches_end(tmp_path: Path) -> None:
     store, spec = LocalStore(tmp_path), searching()
     rounds, first = begun(spec, store)
     most = spec.most_proofs_per_problem
-    assert rounds.outlook(4) == Outlook(searches=2, ended=0, expected=2 * most, most=2 * most)  # one is not posed yet
+    assert rounds.outlook(4) == Outlook(
+        searches=2, ended=0, expected=2 * most, most=2 * most
+    )  # one is not posed yet
     label(rounds, store, first[0], 1.0, solved=True)
     label(rounds, store, first[1], 1.0, solved=True)
     assert rounds.next_round() == []
@@ -132,7 +161,7 @@ def test_the_outlook_narrows_as_searches_end(tmp_path: Path) -> None:
 def test_stored_labels_do_not_each_cost_an_outlook_and_the_last_one_is_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proofloop.ledger.OUTLOOK_S", 3600.0)
+    monkeypatch.setattr("proofloop.runs.progress.OUTLOOK_S", 3600.0)
     store, spec = LocalStore(tmp_path), searching()
     ledger = Ledger(spec, store, 2, {})
     before = ledger.progress()
@@ -145,7 +174,9 @@ def test_stored_labels_do_not_each_cost_an_outlook_and_the_last_one_is_new(
     assert ledger.progress(at_end=True).most == 2 < before.most
 
 
-def test_a_solved_problem_asks_for_nothing_more_and_what_is_not_posed_yet_is_not(tmp_path: Path) -> None:
+def test_a_solved_problem_asks_for_nothing_more_and_what_is_not_posed_yet_is_not(
+    tmp_path: Path,
+) -> None:
     store, spec = LocalStore(tmp_path), searching()
     rounds, _, second = after_first_proofs(spec, store, 0.5)
     assert rounds.is_wanted(second[0])
@@ -157,7 +188,9 @@ def test_a_solved_problem_asks_for_nothing_more_and_what_is_not_posed_yet_is_not
     assert refinements_posed(store, spec) == 1
 
 
-def test_a_solved_proof_has_a_score_though_another_one_that_is_solved_was_kept(tmp_path: Path) -> None:
+def test_a_solved_proof_has_a_score_though_another_one_that_is_solved_was_kept(
+    tmp_path: Path,
+) -> None:
     store, spec = LocalStore(tmp_path), searching(keep=1)
     rounds, first = begun(spec, store)
     label(rounds, store, first[1], 1.0, solved=True)
@@ -188,7 +221,9 @@ def test_unreadable_proofs_end_the_search(tmp_path: Path) -> None:
     assert (found.best, found.best_by_round, found.solved) == (None, (None,), False)
 
 
-def test_a_proof_that_lost_a_message_is_not_refined_however_well_its_few_critiques_speak_of_it(tmp_path: Path) -> None:
+def test_a_proof_that_lost_a_message_is_not_refined_however_well_its_few_critiques_speak_of_it(
+    tmp_path: Path,
+) -> None:
     store = LocalStore(tmp_path)
     rounds, first = begun(searching(), store)
     label(rounds, store, first[0], 0.5)
@@ -205,11 +240,14 @@ def test_without_a_search_nothing_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_search_does_not_train() -> None:
-    with pytest.raises(ConfigError, match=r"\[search\] rounds = 2 and \[training.verifier\] do not go together"):
+    with pytest.raises(
+        ConfigError, match=r"\[search\] rounds = 2 and \[training.verifier\] do not go together"
+    ):
         runspec(search={"rounds": 2}, training={"verifier": {"steps": 1}})
 
 
 def test_a_plan_counts_every_round_there_may_be() -> None:
     assert (
-        runspec(search={"rounds": 3, "keep": 4, "analyses": 8}).most_proofs_per_problem == 2 + (2 + 4 + 4) * 4
+        runspec(search={"rounds": 3, "keep": 4, "analyses": 8}).most_proofs_per_problem
+        == 2 + (2 + 4 + 4) * 4
     )  # n = 4

@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from proofloop.bus import open_bus
 from proofloop.bus.link import parse_url, where
 from proofloop.bus.tls import tls_of
+from proofloop.config.settings import Settings, load_settings
 from proofloop.errors import ConfigError
-from proofloop.settings import Settings, load_settings
 from proofloop.store import LocalStore, open_store
 from tests.integration.certificates import Certificates, make_certificates
 
@@ -39,13 +39,19 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(("value", "sent"), [("1", True), ("0", False), ("", False)])
-def test_task_events_are_sent_only_if_asked_for(value: str, sent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_task_events_are_sent_only_if_asked_for(
+    value: str, sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PROOFLOOP_TASK_EVENTS", value)
     assert load_settings().task_events is sent
 
 
-@pytest.mark.parametrize("endpoint", ["localhost:9000", "https://user:word@host", "https://host/bucket", "ftp://host"])
-def test_an_endpoint_is_an_address_and_nothing_else(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "endpoint", ["localhost:9000", "https://user:word@host", "https://host/bucket", "ftp://host"]
+)
+def test_an_endpoint_is_an_address_and_nothing_else(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PROOFLOOP_S3_ENDPOINT", endpoint)
     with pytest.raises(ConfigError, match="PROOFLOOP_S3_ENDPOINT"):
         load_settings()
@@ -65,7 +71,9 @@ def test_without_a_broker_the_way_out_is_named() -> None:
         open_bus(Settings())
 
 
-@pytest.mark.parametrize("url", ["http://user:hidden@host", "amqp://user:hidden@host:port/", "user:hidden"])
+@pytest.mark.parametrize(
+    "url", ["http://user:hidden@host", "amqp://user:hidden@host:port/", "user:hidden"]
+)
 def test_a_broker_url_that_cannot_be_read_is_not_shown(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_url(url)
@@ -81,12 +89,16 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
-@pytest.mark.parametrize("name", ["PROOFLOOP_BROKER_CA", "PROOFLOOP_BROKER_CERT", "PROOFLOOP_BROKER_KEY"])
+@pytest.mark.parametrize(
+    "name", ["PROOFLOOP_BROKER_CA", "PROOFLOOP_BROKER_CERT", "PROOFLOOP_BROKER_KEY"]
+)
 def test_a_file_that_is_not_there_is_an_error_that_names_its_variable(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, "/nowhere.pem")
-    with pytest.raises(ConfigError, match=f"{name}='/nowhere.pem' cannot be used: Path does not point to a file"):
+    with pytest.raises(
+        ConfigError, match=f"{name}='/nowhere.pem' cannot be used: Path does not point to a file"
+    ):
         load_settings()
 
 
@@ -107,7 +119,9 @@ def test_a_client_certificate_and_its_key_come_together(
     given: str, missing: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(f"PROOFLOOP_BROKER_{given}", str(certificates.client_certificate))
-    with pytest.raises(ConfigError, match=f"PROOFLOOP_BROKER_{given} is set and PROOFLOOP_BROKER_{missing} is not"):
+    with pytest.raises(
+        ConfigError, match=f"PROOFLOOP_BROKER_{given} is set and PROOFLOOP_BROKER_{missing} is not"
+    ):
         load_settings()
 
 
@@ -126,16 +140,32 @@ def test_a_client_certificate_asks_for_an_encrypted_connection(
 
 def test_a_file_of_certificates_that_cannot_be_used_is_named(certificates: Certificates) -> None:
     wrong_authority = Settings(broker=TLS, broker_ca=certificates.client_key)
-    wrong_key = Settings(broker=TLS, broker_cert=certificates.client_certificate, broker_key=certificates.key)
+    wrong_key = Settings(
+        broker=TLS, broker_cert=certificates.client_certificate, broker_key=certificates.key
+    )
     with pytest.raises(ConfigError, match="PROOFLOOP_BROKER_CA"):
         tls_of(wrong_authority)
-    with pytest.raises(ConfigError, match="PROOFLOOP_BROKER_CERT and PROOFLOOP_BROKER_KEY cannot be used"):
+    with pytest.raises(
+        ConfigError, match="PROOFLOOP_BROKER_CERT and PROOFLOOP_BROKER_KEY cannot be used"
+    ):
         tls_of(wrong_key)
 
 
-def test_a_key_with_a_password_is_an_error_and_no_question(certificates: Certificates, tmp_path: Path) -> None:
+def test_a_key_with_a_password_is_an_error_and_no_question(
+    certificates: Certificates, tmp_path: Path
+) -> None:
     locked = tmp_path / "locked.key"
-    lock = ["openssl", "pkey", "-in", certificates.client_key, "-aes256", "-passout", "pass:word", "-out", locked]
+    lock = [
+        "openssl",
+        "pkey",
+        "-in",
+        certificates.client_key,
+        "-aes256",
+        "-passout",
+        "pass:word",
+        "-out",
+        locked,
+    ]
     subprocess.run(lock, check=True)
     with pytest.raises(ConfigError, match=r"cannot be used(.|\n)*without a password"):
         tls_of(Settings(broker=TLS, broker_cert=certificates.client_certificate, broker_key=locked))

@@ -1,4 +1,6 @@
-"""The simulated engine: seeded answers in the right formats, with planted qualities, failures and latencies."""
+"""The simulated engine: seeded answers in the right formats, with planted qualities, failures and
+latencies.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proofloop.engine.base import ChatMessage, GenerationRequest
-from proofloop.engine.simulated import SimulatedEngine
-from proofloop.engine.simulated_answers import SimulatedSettings, answer
+from proofloop.engine.simulated.answers import SimulatedSettings, answer
+from proofloop.engine.simulated.engine import SimulatedEngine
 from proofloop.errors import EngineError
-from proofloop.prompts import Reader
-from proofloop.records import Sampling, Verdict
+from proofloop.method.prompts import Reader
+from proofloop.schema.records import Sampling, Verdict
 
 ROLES = ("generator", "verifier", "meta_verifier")
 EXACT = SimulatedSettings(verifier_noise=0)
@@ -29,7 +31,9 @@ def request(
     role: str, seed: int = 1, prompt: str = "Prove it.", attempt: str = "a", max_tokens: int = 4096
 ) -> GenerationRequest:
     sampling = Sampling(max_tokens=max_tokens)
-    return GenerationRequest(f"{role}:p1:0:{attempt}", "m-1", (ChatMessage("user", prompt),), sampling, seed)
+    return GenerationRequest(
+        f"{role}:p1:0:{attempt}", "m-1", (ChatMessage("user", prompt),), sampling, seed
+    )
 
 
 def verdict(role: str, text: str, finish_reason: str = "stop") -> Verdict:
@@ -39,7 +43,12 @@ def verdict(role: str, text: str, finish_reason: str = "stop") -> Verdict:
     return parse(text, finish_reason).verdict
 
 
-def share(settings: SimulatedSettings, role: str, is_so: Callable[[Verdict], bool], prompt: str = "Prove it.") -> float:
+def share(
+    settings: SimulatedSettings,
+    role: str,
+    is_so: Callable[[Verdict], bool],
+    prompt: str = "Prove it.",
+) -> float:
     generations = (answer(settings, request(role, seed, prompt)) for seed in range(MANY))
     return sum(is_so(verdict(role, one.text, one.finish_reason)) for one in generations) / MANY
 
@@ -69,23 +78,44 @@ def test_another_seed_in_the_settings_gives_other_answers() -> None:
 @pytest.mark.parametrize("quality", ["0", "0.5", "1"])
 def test_the_verifier_reads_the_hidden_quality(quality: str) -> None:
     prompt = f"Grade this.\n<proof>Simulated proof 8f3a of quality {quality}.</proof>"
-    scores = {verdict("verifier", answer(EXACT, request("verifier", seed, prompt)).text).score for seed in range(20)}
+    scores = {
+        verdict("verifier", answer(EXACT, request("verifier", seed, prompt)).text).score
+        for seed in range(20)
+    }
     assert scores == {float(quality)}
 
 
 @pytest.mark.parametrize(
     ("quality", "claim", "rating"),
-    [("1", "1", 1), ("1", "0", 0), ("1", "0.5", 0), ("0", "0", 1), ("0", "0.5", 0.5), ("0", "1", 1), ("0.5", "0", 0.5)],
+    [
+        ("1", "1", 1),
+        ("1", "0", 0),
+        ("1", "0.5", 0),
+        ("0", "0", 1),
+        ("0", "0.5", 0.5),
+        ("0", "1", 1),
+        ("0.5", "0", 0.5),
+    ],
 )
-def test_the_meta_verifier_compares_the_claim_with_the_proof(quality: str, claim: str, rating: float) -> None:
-    prompt = f"Simulated proof 8f3a of quality {quality}.\n---\nSimulated analysis claims quality {claim}."
-    assert verdict("meta_verifier", answer(EXACT, request("meta_verifier", prompt=prompt)).text).score == rating
+def test_the_meta_verifier_compares_the_claim_with_the_proof(
+    quality: str, claim: str, rating: float
+) -> None:
+    prompt = (
+        f"Simulated proof 8f3a of quality {quality}.\n---\nSimulated analysis claims quality"
+        f" {claim}."
+    )
+    assert (
+        verdict("meta_verifier", answer(EXACT, request("meta_verifier", prompt=prompt)).text).score
+        == rating
+    )
 
 
 def test_a_generated_proof_carries_its_quality_through_all_three_roles() -> None:
     for seed in range(30):
         proof = Reader().proof(answer(EXACT, request("generator", seed)).text, "stop")
-        review = Reader().evaluation(answer(EXACT, request("verifier", seed, proof.solution)).text, "stop")
+        review = Reader().evaluation(
+            answer(EXACT, request("verifier", seed, proof.solution)).text, "stop"
+        )
         judged = answer(EXACT, request("meta_verifier", seed, f"{proof.solution}\n{review.text}"))
         assert review.verdict == proof.verdict
         assert Reader().meta_critique(judged.text, "stop").verdict.score == 1
@@ -93,7 +123,10 @@ def test_a_generated_proof_carries_its_quality_through_all_three_roles() -> None
 
 def test_a_refined_proof_is_never_worse_than_what_it_was_shown() -> None:
     shown = "Simulated proof aa of quality 0.\nSimulated proof bb of quality 0.5."
-    scores = [verdict("generator", answer(EXACT, request("generator", seed, shown)).text).score for seed in range(50)]
+    scores = [
+        verdict("generator", answer(EXACT, request("generator", seed, shown)).text).score
+        for seed in range(50)
+    ]
     assert set(scores) == {0.5, 1.0}
 
 
@@ -104,7 +137,10 @@ def test_a_proof_that_says_nothing_of_itself_has_one_quality_for_all_verifiers()
 
 def test_shares_are_as_planted() -> None:
     good = "Simulated proof 8f3a of quality 1."
-    skilled, careless = SimulatedSettings(good_share=0.3, verifier_noise=0), SimulatedSettings(verifier_noise=0.2)
+    skilled, careless = (
+        SimulatedSettings(good_share=0.3, verifier_noise=0),
+        SimulatedSettings(verifier_noise=0.2),
+    )
     assert share(skilled, "generator", lambda v: v.score == 1) == pytest.approx(0.3, abs=0.04)
     assert share(careless, "verifier", lambda v: v.score != 1, good) == pytest.approx(0.2, abs=0.04)
 
@@ -113,7 +149,9 @@ def test_shares_are_as_planted() -> None:
 def test_malformed_and_truncated_answers_come_as_often_as_asked(role: str) -> None:
     settings = SimulatedSettings(malformed_share=0.2, truncated_share=0.1)
     assert share(settings, role, lambda v: v.outcome == "truncated") == pytest.approx(0.1, abs=0.03)
-    assert share(settings, role, lambda v: v.outcome == "malformed") == pytest.approx(0.2 * 0.9, abs=0.04)
+    assert share(settings, role, lambda v: v.outcome == "malformed") == pytest.approx(
+        0.2 * 0.9, abs=0.04
+    )
 
 
 def test_a_truncated_answer_fills_its_tokens() -> None:
@@ -123,7 +161,9 @@ def test_a_truncated_answer_fills_its_tokens() -> None:
 
 def test_a_failed_attempt_may_work_the_next_time() -> None:
     engine = SimulatedEngine(SimulatedSettings(failure_share=0.5))
-    outcomes = [_outcome(engine, request("verifier", attempt=str(attempt))) for attempt in range(200)]
+    outcomes = [
+        _outcome(engine, request("verifier", attempt=str(attempt))) for attempt in range(200)
+    ]
     assert len(set(outcomes) - {None}) == 1  # the attempts that work all give the one answer
     assert 60 < outcomes.count(None) < 140
 
@@ -144,8 +184,8 @@ def test_an_id_without_a_role_is_refused_with_the_way_out() -> None:
 
 def test_a_crash_ends_the_process() -> None:
     code = (
-        "from proofloop.engine.base import *; from proofloop.records import Sampling\n"
-        "from proofloop.engine.simulated import SimulatedEngine, SimulatedSettings\n"
+        "from proofloop.engine.base import *; from proofloop.schema.records import Sampling\n"
+        "from proofloop.engine.simulated.engine import SimulatedEngine, SimulatedSettings\n"
         "engine = SimulatedEngine(SimulatedSettings(crash_share=1))\n"
         "engine.submit(GenerationRequest('verifier:1', 'm', (), Sampling(), 1)).result()\n"
     )
@@ -156,15 +196,22 @@ def test_made_up_tokens_fit_the_counts() -> None:
     generation = answer(SimulatedSettings(want_tokens=True), request("verifier"))
     assert generation.tokens is not None
     assert len(generation.tokens.prompt_ids) == generation.prompt_tokens
-    assert len(generation.tokens.completion_ids) == len(generation.tokens.logprobs) == generation.completion_tokens
+    assert (
+        len(generation.tokens.completion_ids)
+        == len(generation.tokens.logprobs)
+        == generation.completion_tokens
+    )
     assert max(generation.tokens.logprobs) <= 0
 
 
-# -- latency -----------------------------------------------------------------------------------------------------------
+# -- latency
+# --------------------------------------------------------------------------------------------------
 
 
 def timed(**settings: Any) -> SimulatedEngine:
-    return SimulatedEngine(SimulatedSettings(**({"latency_s": 0.05, "latency_sigma": 0} | settings)))
+    return SimulatedEngine(
+        SimulatedSettings(**({"latency_s": 0.05, "latency_sigma": 0} | settings))
+    )
 
 
 def test_without_latency_there_is_no_thread() -> None:
@@ -181,7 +228,9 @@ def test_many_timed_calls_share_one_thread_and_answer_as_without_latency() -> No
     texts = [call.result(5).text for call in calls]
     assert 0.05 <= time.monotonic() - began < 5
     assert threading.active_count() == before
-    assert texts == [answer(SimulatedSettings(), request("verifier", seed)).text for seed in range(500)]
+    assert texts == [
+        answer(SimulatedSettings(), request("verifier", seed)).text for seed in range(500)
+    ]
     engine.close()
 
 
@@ -208,7 +257,9 @@ def test_a_cancelled_call_ends_at_once_and_frees_its_slot() -> None:
 
 def test_latencies_have_a_median_and_a_tail() -> None:
     settings = SimulatedSettings(latency_s=2.0, latency_sigma=0.6)
-    seconds = sorted(answer(settings, request("verifier", seed)).engine_seconds for seed in range(MANY))
+    seconds = sorted(
+        answer(settings, request("verifier", seed)).engine_seconds for seed in range(MANY)
+    )
     assert seconds[MANY // 2] == pytest.approx(2.0, rel=0.1)
     assert seconds[-MANY // 100] > 6.0
 

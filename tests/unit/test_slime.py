@@ -10,22 +10,50 @@ from typer.testing import CliRunner, Result
 
 pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
-from proofloop import keys
 from proofloop.cli.app import app
-from proofloop.curriculum import CurriculumSpec
+from proofloop.config.curriculum_file import CurriculumSpec
+from proofloop.curriculum.status import freeze
 from proofloop.errors import ConfigError
-from proofloop.standing import freeze
+from proofloop.schema import keys
 from proofloop.store import LocalStore, put_record
-from proofloop_trainer.grpo_settings import GrpoSettings
+from proofloop_trainer.grpo.settings import GrpoSettings
 from proofloop_trainer.slime import launch_arguments, slime_lines, slime_samples
 from tests.unit.grpo_examples import batch, sample
 
 SAMPLE_FIELDS = frozenset(
     {
-        *("group_index", "index", "prompt", "tokens", "multimodal_inputs", "multimodal_train_inputs", "response"),
-        *("response_length", "label", "reward", "loss_mask", "weight_versions", "rollout_log_probs"),
-        *("rollout_routed_experts", "remove_sample", "teacher_log_probs", "mopd_teacher_log_probs", "status"),
-        *("metadata", "generate_function_path", "train_metadata", "session_id", "non_generation_time", "spec_info"),
+        *(
+            "group_index",
+            "index",
+            "prompt",
+            "tokens",
+            "multimodal_inputs",
+            "multimodal_train_inputs",
+            "response",
+        ),
+        *(
+            "response_length",
+            "label",
+            "reward",
+            "loss_mask",
+            "weight_versions",
+            "rollout_log_probs",
+        ),
+        *(
+            "rollout_routed_experts",
+            "remove_sample",
+            "teacher_log_probs",
+            "mopd_teacher_log_probs",
+            "status",
+        ),
+        *(
+            "metadata",
+            "generate_function_path",
+            "train_metadata",
+            "session_id",
+            "non_generation_time",
+            "spec_info",
+        ),
         "prefix_cache_info",
     }
 )
@@ -37,7 +65,9 @@ def test_a_sample_has_slimes_fields_with_the_tokens_as_they_were_sampled():
     (found,) = slime_samples(batch(one), GrpoSettings())
     assert found.keys() <= SAMPLE_FIELDS
     assert found["tokens"] == [5, 6, 8, 9, 7]
-    assert found["response_length"] == len(found["loss_mask"]) == len(found["rollout_log_probs"]) == 3
+    assert (
+        found["response_length"] == len(found["loss_mask"]) == len(found["rollout_log_probs"]) == 3
+    )
     assert found["rollout_log_probs"] == [-1.0, -2.0, -3.0]
     assert (found["weight_versions"], found["status"]) == (["v0"], "completed")
 
@@ -67,7 +97,9 @@ def test_truncated_answers_follow_the_declared_rule(rule: str, mask: list[int]):
 def test_routed_experts_are_handed_on():
     one = sample(1.0)
     experts = ((0, 3), (1, 2))
-    routed = one.model_copy(update={"tokens": one.tokens.model_copy(update={"routed_experts": experts})})
+    routed = one.model_copy(
+        update={"tokens": one.tokens.model_copy(update={"routed_experts": experts})}
+    )
     (found,) = slime_samples(batch(routed), GrpoSettings())
     assert found["rollout_routed_experts"] == [[0, 3], [1, 2]]
 
@@ -76,17 +108,26 @@ def test_the_arguments_switch_every_term_that_the_settings_switch():
     plain = launch_arguments(GrpoSettings(kl_coefficient=0.0, replay_routing=False))
     assert not {"--use-kl-loss", "--use-opsm", "--use-rollout-routing-replay"} & set(plain)
     full = launch_arguments(GrpoSettings(kl_coefficient=0.02, off_policy_mask_threshold=0.1))
-    assert {"--use-unbiased-kl", "--use-opsm", "--use-rollout-routing-replay", "--use-rollout-logprobs"} <= set(full)
+    assert {
+        "--use-unbiased-kl",
+        "--use-opsm",
+        "--use-rollout-routing-replay",
+        "--use-rollout-logprobs",
+    } <= set(full)
     assert full[full.index("--opsm-delta") + 1] == "0.1"
     assert full[full.index("--lr-decay-style") + 1] == "constant"
     falling = launch_arguments(GrpoSettings(learning_rate=1e-6, decay_steps=40))
     expected = {"--lr-decay-style": "linear", "--min-lr": "1e-07", "--lr-decay-iters": "40"}
     assert {name: falling[falling.index(name) + 1] for name in expected} == expected
-    assert "--use-unbiased-kl" not in launch_arguments(GrpoSettings(kl_coefficient=0.02, unbiased_kl=False))
+    assert "--use-unbiased-kl" not in launch_arguments(
+        GrpoSettings(kl_coefficient=0.02, unbiased_kl=False)
+    )
 
 
 @pytest.mark.parametrize(("samples", "updates"), [(64, 1), (128, 1), (129, 2)])
-def test_slime_is_told_how_many_updates_a_batch_makes_and_decays_by_updates(samples: int, updates: int):
+def test_slime_is_told_how_many_updates_a_batch_makes_and_decays_by_updates(
+    samples: int, updates: int
+):
     found = launch_arguments(GrpoSettings(minibatch_sequences=128, decay_steps=40), samples)
     expected = {"--num-steps-per-rollout": str(updates), "--lr-decay-iters": str(40 * updates)}
     assert {name: found[found.index(name) + 1] for name in expected} == expected
@@ -101,14 +142,21 @@ def root(tmp_path: Path) -> Path:
     """A store with a curriculum of which the verifier has taken two steps."""
     store = LocalStore(tmp_path / "store")
     settings = {"kl_coefficient": 0.0, "clip_high": 0.28}
-    freeze(store, CurriculumSpec.model_validate({"name": "c", "verifier": {"steps": 2, "settings": settings}}))
+    freeze(
+        store,
+        CurriculumSpec.model_validate(
+            {"name": "c", "verifier": {"steps": 2, "settings": settings}}
+        ),
+    )
     for step in range(2):
         one = batch(sample(0.0), sample(1.0)).model_copy(update={"step": step})
         put_record(store, keys.batch("c", "1-verifier", step), one)
     return tmp_path / "store"
 
 
-def test_a_stages_batches_are_written_with_the_arguments_of_its_settings(root: Path, tmp_path: Path):
+def test_a_stages_batches_are_written_with_the_arguments_of_its_settings(
+    root: Path, tmp_path: Path
+):
     done = export(root, "c", "1-verifier", "--out", str(tmp_path / "out"))
     assert done.exit_code == 0 and done.stdout.startswith("2 batches of c 1-verifier")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -117,11 +165,20 @@ def test_a_stages_batches_are_written_with_the_arguments_of_its_settings(root: P
         "arguments.txt",
         "notes.txt",
     ]
-    first = [json.loads(line) for line in (tmp_path / "out" / "000000.jsonl").read_text().splitlines()]
+    first = [
+        json.loads(line) for line in (tmp_path / "out" / "000000.jsonl").read_text().splitlines()
+    ]
     assert [each["reward"] for each in first] == [-0.5, 0.5]
     arguments = (tmp_path / "out" / "arguments.txt").read_text().split()
-    assert arguments[arguments.index("--eps-clip-high") + 1] == "0.28" and "--use-kl-loss" not in arguments
-    assert (tmp_path / "out" / "notes.txt").read_text().startswith("epochs = 2: slime passes over a batch once")
+    assert (
+        arguments[arguments.index("--eps-clip-high") + 1] == "0.28"
+        and "--use-kl-loss" not in arguments
+    )
+    assert (
+        (tmp_path / "out" / "notes.txt")
+        .read_text()
+        .startswith("epochs = 2: slime passes over a batch once")
+    )
 
 
 def test_a_stage_that_is_not_there_and_a_folder_that_is_are_named(root: Path, tmp_path: Path):

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from proofloop import keys
 from proofloop.errors import CorruptObject
-from proofloop.models import MANIFEST, verify_version
+from proofloop.runs.model_registry import MANIFEST, verify_version
+from proofloop.schema import keys
 from proofloop.store import LocalStore
 from proofloop_serving.loading import load_model
 from proofloop_trainer.checkpoint import verify_checkpoint
@@ -20,11 +20,15 @@ from tests.unit.grpo_examples import ONE_UPDATE, batch, ragged_samples, save_tin
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_versions_are_served_in_the_precision_of_the_first_and_trained_in_32_bits(tmp_path: Path, dtype: torch.dtype):
+def test_versions_are_served_in_the_precision_of_the_first_and_trained_in_32_bits(
+    tmp_path: Path, dtype: torch.dtype
+):
     store, first = LocalStore(tmp_path / "store"), save_tiny_model(tmp_path / "first", dtype=dtype)
     for step in range(2):  # the second from the first one's checkpoint
         learner = open_learner(store, "run", "verifier", step, ONE_UPDATE, first, first)
-        version = take_step(store, "run", "verifier", learner, batch(*ragged_samples(8, seed=step)), first).version
+        version = take_step(
+            store, "run", "verifier", learner, batch(*ragged_samples(8, seed=step)), first
+        ).version
         served = weights(store, version)
         kept = weights(store, keys.checkpoint("run", "verifier", step + 1))
         assert {weight.dtype for weight in kept.values()} == {torch.float32}
@@ -41,18 +45,25 @@ def test_a_step_goes_on_with_smaller_passes_and_only_the_newest_versions_are_lef
         settings = ONE_UPDATE.model_copy(update={"tokens_per_pass": tokens})
         learner = open_learner(store, "run", "verifier", step, settings, first, first)
         assert (learner.steps, learner.settings.tokens_per_pass) == (step, tokens)
-        version = take_step(store, "run", "verifier", learner, batch(*ragged_samples(8, seed=step)), first).version
+        version = take_step(
+            store, "run", "verifier", learner, batch(*ragged_samples(8, seed=step)), first
+        ).version
     drop_older(store, version)
     for folder in (keys.models("run", "verifier"), keys.checkpoints("run", "verifier")):
         assert {key.split("/")[-2] for key in store.list(folder)} == {"000002"}
 
 
 def test_weights_before_rounding_are_kept_whatever_was_killed_when(tmp_path: Path):
-    store, first = LocalStore(tmp_path / "store"), save_tiny_model(tmp_path / "first", dtype=torch.bfloat16)
+    store, first = (
+        LocalStore(tmp_path / "store"),
+        save_tiny_model(tmp_path / "first", dtype=torch.bfloat16),
+    )
     learner = open_learner(store, "run", "verifier", 0, ONE_UPDATE, first, first)
     version = take_step(store, "run", "verifier", learner, batch(*ragged_samples(8)), first).version
     kept = keys.weights(version)
-    store.put_if_absent(f"{kept}/model.safetensors", b"half of a file")  # what a killed process left
+    store.put_if_absent(
+        f"{kept}/model.safetensors", b"half of a file"
+    )  # what a killed process left
     for _ in range(2):
         keep_weights(store, "run", "verifier", 1, torch.bfloat16)
         verify_version(store, kept)
@@ -65,7 +76,10 @@ def test_weights_before_rounding_are_kept_whatever_was_killed_when(tmp_path: Pat
 
 
 def test_a_damaged_checkpoint_gives_no_weights_to_go_on_from(tmp_path: Path):
-    store, first = LocalStore(tmp_path / "store"), save_tiny_model(tmp_path / "first", dtype=torch.bfloat16)
+    store, first = (
+        LocalStore(tmp_path / "store"),
+        save_tiny_model(tmp_path / "first", dtype=torch.bfloat16),
+    )
     learner = open_learner(store, "run", "verifier", 0, ONE_UPDATE, first, first)
     take_step(store, "run", "verifier", learner, batch(*ragged_samples(8)), first)
     file = store.path(f"{keys.checkpoint('run', 'verifier', 1)}/model.safetensors")
@@ -75,14 +89,22 @@ def test_a_damaged_checkpoint_gives_no_weights_to_go_on_from(tmp_path: Path):
         keep_weights(store, "run", "verifier", 1, torch.bfloat16)
 
 
-def test_a_model_that_was_made_is_not_made_again_for_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    store, made, version = LocalStore(tmp_path / "store"), list[Path](), keys.model("run", "1-consolidate", 9)
+def test_a_model_that_was_made_is_not_made_again_for_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store, made, version = (
+        LocalStore(tmp_path / "store"),
+        list[Path](),
+        keys.model("run", "1-consolidate", 9),
+    )
 
     def make(folder: Path) -> None:
         made.append(save_tiny_model(folder, seed=len(made)))
 
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr("proofloop_trainer.steps.copy_model", lambda *_: 1 / 0)  # killed between weights and version
+        patch.setattr(
+            "proofloop_trainer.steps.copy_model", lambda *_: 1 / 0
+        )  # killed between weights and version
         publish_made(store, version, 9, make, torch.bfloat16)
     publish_made(store, version, 9, make, torch.bfloat16)
     assert len(made) == 1

@@ -11,9 +11,9 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
-from proofloop.curriculum import Consolidate
+from proofloop.config.curriculum_file import Consolidate
 from proofloop_trainer.export import dtype_of
-from proofloop_trainer.grpo_batch import answer_of
+from proofloop_trainer.grpo.batch import answer_of
 from proofloop_trainer.supervised import fine_tune, supervised_loss
 from tests.unit.grpo_examples import ragged_samples, save_tiny_model
 
@@ -38,9 +38,14 @@ def test_the_loss_is_the_cross_entropy_of_logits_that_are_never_made_at_once(tmp
     plain, model = AutoModelForCausalLM.from_pretrained(folder), fused(folder)
     tokens = [torch.cat((answer.prompt_ids_P, answer.completion_ids_C)) for answer in answers]
     losses = [
-        functional.cross_entropy(plain(input_ids=row[None]).logits[0, :-1], row[1:], reduction="none") for row in tokens
+        functional.cross_entropy(
+            plain(input_ids=row[None]).logits[0, :-1], row[1:], reduction="none"
+        )
+        for row in tokens
     ]
-    answered = [loss[-len(answer.completion_ids_C) :] for loss, answer in zip(losses, answers, strict=True)]
+    answered = [
+        loss[-len(answer.completion_ids_C) :] for loss, answer in zip(losses, answers, strict=True)
+    ]
     torch.cat(answered).mean().backward()
     model.lm_head.register_forward_hook(lambda *_: pytest.fail("all logits were made"))
     found = supervised_loss(model, answers)
@@ -64,7 +69,9 @@ def test_a_tokenizer_without_a_padding_token_will_do(tmp_path: Path):
 def test_the_answers_become_likelier_and_how_passes_are_cut_changes_no_weight(tmp_path: Path):
     start = save_tiny_model(tmp_path / "start")
     assert fine_tune(start, tmp_path / "whole", ANSWERS, HOW, seed=0) == 9  # ceil(9 / 4) an epoch
-    fine_tune(start, tmp_path / "cut", ANSWERS, HOW.model_copy(update={"tokens_per_pass": 1}), seed=0)
+    fine_tune(
+        start, tmp_path / "cut", ANSWERS, HOW.model_copy(update={"tokens_per_pass": 1}), seed=0
+    )
     assert loss(tmp_path / "whole") < loss(start) - 0.5
     cut = load_file(tmp_path / "cut" / "model.safetensors")
     for name, weight in load_file(tmp_path / "whole" / "model.safetensors").items():

@@ -11,7 +11,10 @@ def test_a_table_is_not_folded_where_stdout_is_no_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    emit([{"what": "engines", "found": "local, openai, simulated, triton " * 5, "calls": 357}], as_json=False)
+    emit(
+        [{"what": "engines", "found": "local, openai, simulated, triton " * 5, "calls": 357}],
+        as_json=False,
+    )
     printed = capsys.readouterr().out
     assert "local, openai, simulated, triton " * 5 in printed
     assert " 357 " in printed

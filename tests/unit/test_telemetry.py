@@ -11,7 +11,7 @@ import sys
 import pytest
 import structlog
 
-from proofloop.telemetry import configure_logging
+from proofloop.worker.logs import configure_logging
 
 
 def test_a_logger_that_was_used_before_stderr_was_replaced_writes_to_the_new_one(
@@ -30,7 +30,10 @@ def test_a_logger_that_was_used_before_stderr_was_replaced_writes_to_the_new_one
     finally:
         logging.root.handlers[:] = handlers
         structlog.reset_defaults()
-    assert [json.loads(line)["event"] for line in now.getvalue().splitlines()] == ["second", "library_message"]
+    assert [json.loads(line)["event"] for line in now.getvalue().splitlines()] == [
+        "second",
+        "library_message",
+    ]
 
 
 def test_a_queue_that_pika_does_not_find_is_no_warning(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,16 +45,20 @@ def test_a_queue_that_pika_does_not_find_is_no_warning(capsys: pytest.CaptureFix
     finally:
         logging.root.handlers[:] = handlers
         structlog.reset_defaults()
-    assert [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()] == ["another matter"]
+    assert [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()] == [
+        "another matter"
+    ]
 
 
-@pytest.mark.parametrize(("given", "shown"), [("WARNING", "info"), ("DEBUG", "debug"), ("ERROR", "error")])
+@pytest.mark.parametrize(
+    ("given", "shown"), [("WARNING", "info"), ("DEBUG", "debug"), ("ERROR", "error")]
+)
 def test_celerys_level_counts_where_it_is_not_its_default(
     given: str, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PROOFLOOP_BROKER", "amqp://guest:guest@127.0.0.1:1/")
     monkeypatch.setenv("PROOFLOOP_LOG_LEVEL", "info")
-    service = importlib.import_module("proofloop.service")
+    service = importlib.import_module("proofloop.worker.service")
     levels: list[str] = []
     monkeypatch.setattr(service, "configure_logging", levels.append)
     service._set_up_logging(logging.getLevelNamesMapping()[given])

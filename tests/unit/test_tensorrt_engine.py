@@ -1,4 +1,6 @@
-"""The engine `tensorrt_llm` on a double of the LLM API, which needs a GPU: what it makes of a streamed answer."""
+"""The engine `tensorrt_llm` on a double of the LLM API, which needs a GPU: what it makes of a
+streamed answer.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ pytest.importorskip("proofloop_serving", reason="proofloop-serving is not instal
 
 from proofloop.engine.base import ChatMessage
 from proofloop.errors import CallRefused
-from proofloop.records import Sampling
+from proofloop.schema.records import Sampling
 from proofloop_serving.asks import Ask
 from proofloop_serving.settings import TensorRTSettings
 from proofloop_serving.tensorrt_engine import TensorRTEngine, _logprob
@@ -41,7 +43,9 @@ class Counted(list[Any]):
 
 
 class Answer:
-    """A RequestOutput and its one CompletionOutput: its lists grow, and the stop string's token goes at the end."""
+    """A RequestOutput and its one CompletionOutput: its lists grow, and the stop string's token
+    goes at the end.
+    """
 
     def __init__(self) -> None:
         self.outputs = [self]
@@ -64,13 +68,19 @@ class Answer:
             self.token_ids.append(token)
             self.logprobs.append({token: SimpleNamespace(logprob=-1.0)})
             if token == TOKENS - 1:
-                self.finish_reason, self.stop_reason, self.token_ids = "stop", "END", self.token_ids[:-1]
+                self.finish_reason, self.stop_reason, self.token_ids = (
+                    "stop",
+                    "END",
+                    self.token_ids[:-1],
+                )
             yield self
             self.seen.append((len(self.call.latest.token_ids), sum(self.call.latest.logprobs)))
 
 
 class Tokenizer:
-    """One without a chat template, or one of TensorRT-LLM's own, which gives text: `CustomTokenizer`."""
+    """One without a chat template, or one of TensorRT-LLM's own, which gives text:
+    `CustomTokenizer`.
+    """
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         return ([0] if add_special_tokens else []) + [len(word) for word in text.split()]
@@ -99,7 +109,10 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Answer:
 
 
 def test_a_streamed_answer_is_read_once_as_it_comes_and_once_at_its_end(answer: Answer) -> None:
-    engine, done = TensorRTEngine(Path(), TensorRTSettings(engine="tensorrt_llm")), threading.Event()
+    engine, done = (
+        TensorRTEngine(Path(), TensorRTSettings(engine="tensorrt_llm")),
+        threading.Event(),
+    )
     Counted.read = 0
     answer.call = engine.begin(Ask("a", "Prove it.", Sampling(), seed=0), done.set)
     answer.has_begun.set()
@@ -112,17 +125,28 @@ def test_a_streamed_answer_is_read_once_as_it_comes_and_once_at_its_end(answer: 
     assert Counted.read <= 6 * TOKENS
 
 
-def test_a_model_without_a_chat_template_refuses_the_call_and_harms_no_other(answer: Answer) -> None:
+def test_a_model_without_a_chat_template_refuses_the_call_and_harms_no_other(
+    answer: Answer,
+) -> None:
     engine = TensorRTEngine(Path(), TensorRTSettings(engine="tensorrt_llm"))
     with pytest.raises(CallRefused, match="cannot read the prompt: ValueError: tokenizer"):
-        engine.begin(Ask("a", (ChatMessage("user", "Prove it."),), Sampling(), seed=0), lambda: None)
+        engine.begin(
+            Ask("a", (ChatMessage("user", "Prove it."),), Sampling(), seed=0), lambda: None
+        )
     engine.close()
 
 
-def test_a_template_that_gives_text_is_read_once_with_its_own_special_tokens_and_values(answer: Answer) -> None:
+def test_a_template_that_gives_text_is_read_once_with_its_own_special_tokens_and_values(
+    answer: Answer,
+) -> None:
     answer.llm.tokenizer = CustomTokenizer()
     settings = TensorRTSettings(engine="tensorrt_llm", chat_template_values={"thinking": True})
-    assert asked_of(answer, settings, (ChatMessage("user", "Prove it."),), Sampling())[0] == [5, 5, 3, 7]
+    assert asked_of(answer, settings, (ChatMessage("user", "Prove it."),), Sampling())[0] == [
+        5,
+        5,
+        3,
+        7,
+    ]
 
 
 PLAIN = Sampling(temperature=1, top_p=1)
@@ -151,7 +175,9 @@ def test_a_token_whose_log_probability_is_missing_has_none_that_counts() -> None
     assert math.isnan(_logprob(likelier, 8))
 
 
-def asked_of(answer: Answer, settings: TensorRTSettings, prompt: Any, sampling: Sampling) -> tuple[Any, ...]:
+def asked_of(
+    answer: Answer, settings: TensorRTSettings, prompt: Any, sampling: Sampling
+) -> tuple[Any, ...]:
     """What the LLM API is given for a call: the prompt's tokens, and the sampling parameters."""
     engine, done = TensorRTEngine(Path(), settings), threading.Event()
     answer.call = engine.begin(Ask("a", prompt, sampling, seed=0), done.set)

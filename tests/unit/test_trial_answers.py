@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from proofloop.cli.findings import Finding, found_of
-from proofloop.domains import load_domain
+from proofloop.cli.doctor.findings import Finding, found_of
+from proofloop.cli.doctor.questions import ask_roles
+from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import LARGEST_SEED
-from proofloop.engine.pool import Engines
-from proofloop.engine.trial_answers import ask_roles
-from proofloop.prompts import load_pack
-from proofloop.runspec import RunSpec
+from proofloop.method.domains import load_domain
+from proofloop.method.prompts import load_pack
 from proofloop.store import LocalStore
+from proofloop.worker.engine_pool import Engines
 from tests.builders import answer, evaluation, meta_evaluation, runspec
 from tests.scripted_openai import Exchange, Script, ScriptedServer, chunk, refuses, sends
 
@@ -62,7 +62,9 @@ def findings(engines: Engines, spec: RunSpec, wait_s: float = 30) -> list[Findin
 def test_each_role_is_asked_as_in_the_run_and_its_answer_read(engines: Engines) -> None:
     with ScriptedServer(by_role(PROVES, REVIEWS, JUDGES)) as server:
         found = findings(engines, spec_of(server))
-        asked = sorted((each.body for each in server.received), key=lambda body: -body["max_tokens"])
+        asked = sorted(
+            (each.body for each in server.received), key=lambda body: -body["max_tokens"]
+        )
     assert [(each.what, each.state) for each in found] == [
         ("generator", "ok"),
         ("verifier", "ok"),
@@ -80,7 +82,9 @@ def test_each_role_is_asked_as_in_the_run_and_its_answer_read(engines: Engines) 
     assert "only asserts the claim" in prompts[2] and "\\boxed{0}" in prompts[2]
 
 
-def test_answers_that_cannot_be_read_are_shown_with_the_reason_and_asked_for_twice(engines: Engines) -> None:
+def test_answers_that_cannot_be_read_are_shown_with_the_reason_and_asked_for_twice(
+    engines: Engines,
+) -> None:
     with ScriptedServer(by_role(PROVES, says("I like this proof."), JUDGES)) as server:
         strict = spec_of(server, reading="strict")
         found = findings(engines, strict)[1]
@@ -127,7 +131,10 @@ def test_an_answer_that_takes_too_long_is_measured_and_given_up(engines: Engines
 
 
 def test_each_endpoint_of_a_role_is_asked(engines: Engines) -> None:
-    with ScriptedServer(by_role(PROVES, REVIEWS, JUDGES)) as good, ScriptedServer(says("No.")) as bad:
+    with (
+        ScriptedServer(by_role(PROVES, REVIEWS, JUDGES)) as good,
+        ScriptedServer(says("No.")) as bad,
+    ):
         both = [{"base_url": server.base_url} for server in (good, bad)]
         engine = {
             "kind": "openai",

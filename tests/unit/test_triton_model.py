@@ -1,4 +1,6 @@
-"""The Triton model on a double of the module that only Triton has: what it says of failures, and what it leaves out."""
+"""The Triton model on a double of the module that only Triton has: what it says of failures, and
+what it leaves out.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import pytest
 pytest.importorskip("proofloop_serving", reason="proofloop-serving is not installed")
 
 from proofloop.errors import CallRefused, EngineError
-from proofloop.records import Sampling
+from proofloop.schema.records import Sampling
 from proofloop_serving.asks import Ask, Progress
 from proofloop_serving.triton_request import Wish
 
@@ -29,7 +31,9 @@ def test_only_what_is_wrong_with_a_call_is_the_callers_mistake(
     error: EngineError, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = MagicMock(as_numpy=lambda: np.array([b"Prove it."], dtype=object))
-    triton = MagicMock(get_input_tensor_by_name=lambda request, name: text if name == "text_input" else None)
+    triton = MagicMock(
+        get_input_tensor_by_name=lambda request, name: text if name == "text_input" else None
+    )
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", triton)
     for name in ("triton_metrics", "triton_model"):
         monkeypatch.delitem(sys.modules, f"proofloop_serving.{name}", raising=False)
@@ -58,5 +62,7 @@ def test_a_sum_of_log_probabilities_is_sent_where_there_are_any(
     model._version = "m"
     ask = Ask("a", "Prove it.", Sampling(), seed=0)
     wish = Wish(ask=ask, want_echo=False, wanted=frozenset({"cumulative_logprob"}))
-    chunk = model._chunk(wish, Progress(text="Done.", finish_reason="stop", token_ids=[1, 2], logprobs=logprobs))
+    chunk = model._chunk(
+        wish, Progress(text="Done.", finish_reason="stop", token_ids=[1, 2], logprobs=logprobs)
+    )
     assert chunk.get("cumulative_logprob") == sent

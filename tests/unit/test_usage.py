@@ -5,12 +5,20 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from proofloop.calls import RunningCalls
-from proofloop.costs import Spent
 from proofloop.engine.base import GenerationRequest
-from proofloop.records import Sampling
+from proofloop.runs.costs import Spent
+from proofloop.schema.records import Sampling
 from proofloop.store import LocalStore
-from proofloop.usage import FRESH_S, KEPT, ServicesUsage, Usage, UsageWriter, added_up, written
+from proofloop.worker.running_calls import RunningCalls
+from proofloop.worker.usage import (
+    FRESH_S,
+    KEPT,
+    ServicesUsage,
+    Usage,
+    UsageWriter,
+    added_up,
+    written,
+)
 from tests.builders import RUN, CountingEngine, runspec
 
 

@@ -1,6 +1,8 @@
-"""The generator: a problem comes in, a proof with its own evaluation goes to the store, its reviews are asked for."""
+"""The generator: a problem comes in, a proof with its own evaluation goes to the store, its reviews
+are asked for.
+"""
 
-from proofloop.runtime import Role, adopt
+from proofloop.worker.runtime import Role, adopt
 from proofloop_generator.prove import prove
 
 

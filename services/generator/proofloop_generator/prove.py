@@ -1,20 +1,22 @@
 """Writes proofs.
 
-From `ProblemPosed` comes one proof in the store; out go n `ProofWritten`, and `ProofReviewed` for its own critique.
+From `ProblemPosed` comes one proof in the store; out go n `ProofWritten`, and `ProofReviewed` for
+its own critique.
 
-With [refinement] a message is one attempt: while the generator finds fault with it and attempts remain, out goes
-`ProblemPosed` for the next, which is shown this one. Only the last is the proof.
+With [refinement] a message is one attempt: while the generator finds fault with it and attempts
+remain, out goes `ProblemPosed` for the next, which is shown this one. Only the last is the proof.
 
-A proof whose format is wrong has nothing to review: it goes straight to the labeler, which closes it.
+A proof whose format is wrong has nothing to review: it goes straight to the labeler, which closes
+it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from proofloop import keys
-from proofloop.asking import Answer, Asked, Question
-from proofloop.messages import (
+from proofloop.method.prompts import Prompt
+from proofloop.schema import keys
+from proofloop.schema.events import (
     SELF_CRITIQUE,
     Event,
     ParentProof,
@@ -23,14 +25,16 @@ from proofloop.messages import (
     ProofWritten,
     ReviewJudged,
 )
-from proofloop.prompts import Prompt
-from proofloop.records import Critique, Proof, RawAnswer, digest
-from proofloop.runtime import Tools
+from proofloop.schema.records import Critique, Proof, RawAnswer, digest
 from proofloop.store import find_record, get_record
+from proofloop.worker.model_call import Answer, Asked, Question
+from proofloop.worker.runtime import Tools
 
 
 def prove(event: ProblemPosed, tools: Tools) -> Iterator[Event]:
-    """Write the proof, unless it is there, and ask for its reviews, or for another attempt at it."""
+    """Write the proof, unless it is there, and ask for its reviews, or for another attempt at
+    it.
+    """
     key = keys.proof(event.run_id, event.proof_id)
     proof = find_record(tools.store, key, Proof)
     if proof is None:
@@ -70,7 +74,9 @@ def _write(event: ProblemPosed, tools: Tools) -> Proof:
 
 
 def _keep_raw(question: Question, raw: RawAnswer, tools: Tools) -> str:
-    """Store what the model wrote, before the proof that names it; "" for a failed call that brought nothing."""
+    """Store what the model wrote, before the proof that names it; "" for a failed call that brought
+    nothing.
+    """
     if raw == RawAnswer():
         return ""
     content = digest(f"{raw.text}\0{raw.reasoning}")
@@ -103,7 +109,9 @@ def _prompt(event: ProblemPosed, tools: Tools) -> Prompt:
     if before is not None:
         return pack.refine(question, [(before.solution, [before.self_analysis])])
     if event.parents:
-        return pack.refine(question, [_with_critiques(event.run_id, parent, tools) for parent in event.parents])
+        return pack.refine(
+            question, [_with_critiques(event.run_id, parent, tools) for parent in event.parents]
+        )
     return pack.prove(question)
 
 

@@ -1,27 +1,30 @@
 """Labels proofs.
 
-From `ReviewJudged` comes the label once what the store holds decides it; out goes `ProofLabeled`, exactly once.
+From `ReviewJudged` comes the label once what the store holds decides it; out goes `ProofLabeled`,
+exactly once.
 
-Two replicas that both see the last critique write the same key; the label remembers whose message decided it, and only
-that one announces it.
+Two replicas that both see the last critique write the same key; the label remembers whose message
+decided it, and only that one announces it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from proofloop import keys
-from proofloop.labeling import Decision, decide
-from proofloop.messages import SELF_CRITIQUE, Event, ProofLabeled, ReviewJudged
-from proofloop.records import Judgement, Label, Proof
-from proofloop.runtime import Tools
+from proofloop.method.label_rule import Decision, decide
+from proofloop.schema import keys
+from proofloop.schema.events import SELF_CRITIQUE, Event, ProofLabeled, ReviewJudged
+from proofloop.schema.records import Judgement, Label, Proof
 from proofloop.store import find_record, get_record, put_record
+from proofloop.worker.runtime import Tools
 
 UNREADABLE = Decision("unreadable", "unreadable", None, ())
 
 
 def label(event: ReviewJudged, tools: Tools) -> Iterator[Event]:
-    """Write the label, if it is decided and not there yet, and announce it if this message decided it."""
+    """Write the label, if it is decided and not there yet, and announce it if this message decided
+    it.
+    """
     key = keys.label(event.run_id, event.proof_id)
     found = find_record(tools.store, key, Label)
     if found is None:
@@ -48,7 +51,9 @@ def _decide(event: ReviewJudged, tools: Tools) -> Label | None:
 
 
 def _judgements(event: ReviewJudged, tools: Tools) -> tuple[Judgement | None, list[Judgement]]:
-    """The judgement of the generator's own critique, if it is in, and those of the verifier's critiques that are in."""
+    """The judgement of the generator's own critique, if it is in, and those of the verifier's
+    critiques that are in.
+    """
     prefix = keys.judgements(event.run_id, event.proof_id)
     found = [tools.judgement(key) for key in tools.store.list(prefix)]
     own = next((judgement for judgement in found if judgement.index == SELF_CRITIQUE), None)

@@ -1,30 +1,32 @@
 """Judges critiques.
 
-From `ProofReviewed` come the meta-critiques of critique i, each stored as it comes, and their sum in the store; out
-goes `ReviewJudged`.
+From `ProofReviewed` come the meta-critiques of critique i, each stored as it comes, and their sum
+in the store; out goes `ReviewJudged`.
 
-Only a critique that reports an issue costs anything: silence claims nothing, and what cannot be read cannot be
-confirmed.
+Only a critique that reports an issue costs anything: silence claims nothing, and what cannot be
+read cannot be confirmed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from proofloop import keys
-from proofloop.answers import meta_critiques_of
-from proofloop.asking import Answer, Asked, Cancelled, Question, answers_of
-from proofloop.labeling import majority
-from proofloop.messages import SELF_CRITIQUE, Event, ProofReviewed, ReviewJudged
-from proofloop.prompts import Prompt
-from proofloop.records import Critique, Judgement, MetaCritique, Proof, Verdict
-from proofloop.runspec import Labeling
-from proofloop.runtime import Tools
+from proofloop.config.run_file import Labeling
+from proofloop.method.label_rule import majority
+from proofloop.method.prompts import Prompt
+from proofloop.runs.answers import meta_critiques_of
+from proofloop.schema import keys
+from proofloop.schema.events import SELF_CRITIQUE, Event, ProofReviewed, ReviewJudged
+from proofloop.schema.records import Critique, Judgement, MetaCritique, Proof, Verdict
 from proofloop.store import get_record, put_record
+from proofloop.worker.model_call import Answer, Asked, Cancelled, Question, answers_of
+from proofloop.worker.runtime import Tools
 
 
 def judge(event: ProofReviewed, tools: Tools) -> Iterator[Event]:
-    """Write what the meta-verifier thinks of critique `index`, unless it is there or the proof is decided."""
+    """Write what the meta-verifier thinks of critique `index`, unless it is there or the proof is
+    decided.
+    """
     if _is_decided(event, tools):
         return
     key = keys.judgement(event.run_id, event.proof_id, event.index)
@@ -41,28 +43,42 @@ def _judgement(event: ProofReviewed, tools: Tools) -> Judgement:
     analysis, verdict = _critique(event, proof, tools)
     if verdict.score is None or verdict.score == 1.0:
         quality = 0.0 if verdict.score is None else 1.0
-        return Judgement(proof_id=proof.id, index=event.index, verdict=verdict, confirmed=None, quality=quality)
-    confirmed, quality = summarise(_assess(event, proof, analysis, tools), tools.spec(event.run_id).labeling)
-    return Judgement(proof_id=proof.id, index=event.index, verdict=verdict, confirmed=confirmed, quality=quality)
+        return Judgement(
+            proof_id=proof.id, index=event.index, verdict=verdict, confirmed=None, quality=quality
+        )
+    confirmed, quality = summarise(
+        _assess(event, proof, analysis, tools), tools.spec(event.run_id).labeling
+    )
+    return Judgement(
+        proof_id=proof.id, index=event.index, verdict=verdict, confirmed=confirmed, quality=quality
+    )
 
 
 def summarise(found: Collection[MetaCritique], rule: Labeling) -> tuple[bool, float]:
-    """The majority and the mean of the meta-critiques; one that cannot be read confirms nothing and enters no mean."""
-    scores = [assessment.verdict.score for assessment in found if assessment.verdict.score is not None]
+    """The majority and the mean of the meta-critiques; one that cannot be read confirms nothing and
+    enters no mean.
+    """
+    scores = [
+        assessment.verdict.score for assessment in found if assessment.verdict.score is not None
+    ]
     return bool(_majority(found, rule)), sum(scores) / len(scores) if scores else 0.0
 
 
 def _critique(event: ProofReviewed, proof: Proof, tools: Tools) -> tuple[str, Verdict]:
     if event.index == SELF_CRITIQUE:
         return proof.self_analysis, proof.verdict
-    critique = get_record(tools.store, keys.critique(event.run_id, event.proof_id, event.index), Critique)
+    critique = get_record(
+        tools.store, keys.critique(event.run_id, event.proof_id, event.index), Critique
+    )
     return critique.analysis, critique.verdict
 
 
 def _assess(event: ProofReviewed, proof: Proof, analysis: str, tools: Tools) -> list[MetaCritique]:
-    """m meta-critiques; with early stop first as few as can be a majority, then the rest only if they disagree.
+    """m meta-critiques; with early stop first as few as can be a majority, then the rest only if
+    they disagree.
 
-    Of the self-critique always all m: their mean enters the generator's reward, and stopping early must change nothing.
+    Of the self-critique always all m: their mean enters the generator's reward, and stopping early
+    must change nothing.
     """
     rule = tools.spec(event.run_id).labeling
     question = tools.problem(event.run_id, proof.problem_id).question
@@ -77,7 +93,9 @@ def _assess(event: ProofReviewed, proof: Proof, analysis: str, tools: Tools) -> 
 
 
 def _majority(assessments: Collection[MetaCritique], rule: Labeling) -> bool | None:
-    confirms = sum((assessment.verdict.score or 0.0) >= rule.confirm_at for assessment in assessments)
+    confirms = sum(
+        (assessment.verdict.score or 0.0) >= rule.confirm_at for assessment in assessments
+    )
     return majority(confirms, len(assessments), rule.m)
 
 
@@ -89,11 +107,15 @@ def _ask(
     there: Mapping[int, MetaCritique],
     tools: Tools,
 ) -> list[MetaCritique]:
-    """These meta-critiques: those that are not `there` are asked for all at once, and each is stored as it comes."""
+    """These meta-critiques: those that are not `there` are asked for all at once, and each is
+    stored as it comes.
+    """
     missing = [number for number in numbers if number not in there]
     name = "self" if event.index == SELF_CRITIQUE else str(event.index)
     questions = [
-        Question(event.run_id, "meta_verifier", version, prompt, event.proof_id, f"meta-{name}-{number}")
+        Question(
+            event.run_id, "meta_verifier", version, prompt, event.proof_id, f"meta-{name}-{number}"
+        )
         for number in missing
     ]
     asked = [Asked(question, tools) for question in questions]
@@ -108,7 +130,9 @@ def _read(answer: Answer, question: Question, tools: Tools) -> MetaCritique:
     parsed = tools.reader(question.run_id).meta_critique(answer.text, answer.finish_reason)
     verdict = answer.verdict(parsed.verdict, question, tools)
     raw = answer.raw.beside(parsed.text)
-    return MetaCritique(analysis=parsed.text, verdict=verdict, provenance=answer.provenance, raw=raw)
+    return MetaCritique(
+        analysis=parsed.text, verdict=verdict, provenance=answer.provenance, raw=raw
+    )
 
 
 def _is_decided(event: ProofReviewed, tools: Tools) -> bool:

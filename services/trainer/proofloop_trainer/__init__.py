@@ -1,6 +1,8 @@
-"""The trainer: takes labelled proofs and publishes better model versions. The only service that imports torch."""
+"""The trainer: takes labelled proofs and publishes better model versions. The only service that
+imports torch.
+"""
 
-from proofloop.runtime import Role
+from proofloop.worker.runtime import Role
 
 
 def role() -> Role:

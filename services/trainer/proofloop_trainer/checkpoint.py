@@ -1,7 +1,8 @@
 """Checkpoints: folders in Hugging Face format with the optimizer's state and a manifest of digests.
 
-`manifest.json` is written last and atomically: a folder without it is not a checkpoint. Nothing is pickled. No random
-state is stored, since each step derives its randomness from the seed and the step number.
+`manifest.json` is written last and atomically: a folder without it is not a checkpoint. Nothing is
+pickled. No random state is stored, since each step derives its randomness from the seed and the
+step number.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from proofloop.errors import ConfigError, CorruptObject
-from proofloop.records import ModelRole, Record
-from proofloop_trainer.grpo_settings import GrpoSettings
+from proofloop.schema.records import ModelRole, Record
+from proofloop_trainer.grpo.settings import GrpoSettings
 from proofloop_trainer.ranks import cut_like
 
 if TYPE_CHECKING:
-    from proofloop_trainer.grpo import GrpoLearner
+    from proofloop_trainer.grpo.trainer import GrpoLearner
 
 MANIFEST = "manifest.json"
 WEIGHTS = "model*.safetensors"
@@ -36,7 +37,9 @@ SHARD_BYTES = 2 * 10**9
 
 
 class FileEntry(Record):
-    """One file of a checkpoint. `name` is a plain file name, so a manifest cannot point outside its folder."""
+    """One file of a checkpoint. `name` is a plain file name, so a manifest cannot point outside its
+    folder.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
     size: int
@@ -46,8 +49,8 @@ class FileEntry(Record):
 class Manifest(Record):
     """The origin and the files of a checkpoint.
 
-    `version` consists of the step and the first digits of the weights' digest. `reference_digest` is the digest of the
-    reference weights in the KL term.
+    `version` consists of the step and the first digits of the weights' digest. `reference_digest`
+    is the digest of the reference weights in the KL term.
     """
 
     schema_version: int = 1
@@ -80,7 +83,9 @@ def save_checkpoint(learner: GrpoLearner, folder: Path) -> Manifest:
 
 
 def _save_optimizer(tensors: Mapping[str, Tensor], folder: Path) -> None:
-    cut = split_torch_state_dict_into_shards(tensors, filename_pattern=OPTIMIZER, max_shard_size=SHARD_BYTES)
+    cut = split_torch_state_dict_into_shards(
+        tensors, filename_pattern=OPTIMIZER, max_shard_size=SHARD_BYTES
+    )
     for file, names in cut.filename_to_tensors.items():
         save_file({name: tensors[name] for name in names}, folder / file)
 
@@ -91,7 +96,9 @@ def optimizer_files(folder: Path) -> list[Path]:
 
 
 def write_model_manifest(folder: Path, steps: int, **origin: Any) -> Manifest:
-    """Write the manifest of a model folder, so that it can be served; `origin` are further fields of the manifest."""
+    """Write the manifest of a model folder, so that it can be served; `origin` are further fields
+    of the manifest.
+    """
     files = tuple(_entry(path) for path in sorted(folder.iterdir()) if path.is_file())
     digest = _combined([file.sha256 for file in files if fnmatch(file.name, WEIGHTS)])
     manifest = Manifest(version=f"{steps:06d}-{digest[:12]}", step=steps, files=files, **origin)
@@ -121,7 +128,9 @@ def weights_digest(folder: Path) -> str:
 
 
 def _combined(digests: Sequence[str]) -> str:
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
 
 
 def has_manifest(folder: Path) -> bool:
@@ -130,10 +139,15 @@ def has_manifest(folder: Path) -> bool:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest without checking its files. Raises ConfigError if it is missing, CorruptObject if damaged."""
+    """Read the manifest without checking its files. Raises ConfigError if it is missing,
+    CorruptObject if damaged.
+    """
     path = Path(folder) / MANIFEST
     if not path.is_file():
-        raise ConfigError(f"{folder} is not a checkpoint: it has no {MANIFEST}", "name a completely written checkpoint")
+        raise ConfigError(
+            f"{folder} is not a checkpoint: it has no {MANIFEST}",
+            "name a completely written checkpoint",
+        )
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -151,7 +165,9 @@ def verify_checkpoint(folder: Path) -> Manifest:
 def _verify(folder: Path, expected: FileEntry) -> None:
     path = folder / expected.name
     if not path.is_file():
-        raise CorruptObject(f"{path} is missing: expected {expected.size} bytes, sha256 {expected.sha256}")
+        raise CorruptObject(
+            f"{path} is missing: expected {expected.size} bytes, sha256 {expected.sha256}"
+        )
     found = _entry(path)
     if found != expected:
         raise CorruptObject(
@@ -161,15 +177,21 @@ def _verify(folder: Path, expected: FileEntry) -> None:
 
 
 def check_reference(manifest: Manifest, reference_folder: Path | None) -> None:
-    """Raise ConfigError unless `reference_folder` holds the reference model that the checkpoint was trained with."""
+    """Raise ConfigError unless `reference_folder` holds the reference model that the checkpoint was
+    trained with.
+    """
     if manifest.reference_digest is None:
         return
     hint = f"give the folder whose weights have sha256 {manifest.reference_digest}"
     if reference_folder is None:
-        raise ConfigError("this checkpoint was trained with a KL term, but no reference model is given", hint)
+        raise ConfigError(
+            "this checkpoint was trained with a KL term, but no reference model is given", hint
+        )
     if (found := weights_digest(reference_folder)) != manifest.reference_digest:
         raise ConfigError(
-            f"{reference_folder} is not the checkpoint's reference model: its weights have sha256 {found}", hint
+            f"{reference_folder} is not the checkpoint's reference model: its weights have sha256"
+            f" {found}",
+            hint,
         )
 
 
@@ -189,5 +211,8 @@ def load_optimizer(model: nn.Module, optimizer: Optimizer, folder: Path) -> None
                 name, key = entry.rsplit("/", 1)
                 parameter = parameters[name]
                 tensor = file.get_tensor(entry)
-                # Adam keeps its step counter on the CPU and its moments on the device of the weights.
-                optimizer.state[parameter][key] = tensor if key == "step" else cut_like(tensor, parameter)
+                # Adam keeps its step counter on the CPU and its moments on the device of the
+                # weights.
+                optimizer.state[parameter][key] = (
+                    tensor if key == "step" else cut_like(tensor, parameter)
+                )

@@ -24,4 +24,7 @@ def in_words(version: str, gpus: Sequence[tuple[str, int]]) -> str:
         return f"{version} sees no GPU: training uses the CPU"
     seen = ", ".join(f"{name} ({memory / GIB:.0f} GiB)" for name, memory in gpus)
     used = "the GPU" if len(gpus) == 1 else "the first GPU"
-    return f"{version} sees {seen}: training uses {used}, in 32 bits unless started by `accelerate launch`"
+    return (
+        f"{version} sees {seen}: training uses {used}, in 32 bits unless started by `accelerate"
+        " launch`"
+    )

@@ -1,6 +1,8 @@
-"""Exports a checkpoint as a model to serve: without the optimizer's state and in the precision of the start model.
+"""Exports a checkpoint as a model to serve: without the optimizer's state and in the precision of
+the start model.
 
-Weights are trained and stored in 32 bits. A model that started in 16 bits is served in 16: see `dtype_of`.
+Weights are trained and stored in 32 bits. A model that started in 16 bits is served in 16: see
+`dtype_of`.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ def export_model(checkpoint: Path, folder: Path, dtype: torch.dtype) -> Manifest
     """Copy the files that a server needs to a new folder, manifest last."""
     made = read_manifest(checkpoint)
     copy_model(checkpoint, folder, dtype)
-    return write_model_manifest(folder, made.step, **made.model_dump(exclude={"version", "step", "files"}))
+    return write_model_manifest(
+        folder, made.step, **made.model_dump(exclude={"version", "step", "files"})
+    )
 
 
 def copy_model(whole: Path, folder: Path, dtype: torch.dtype) -> None:
@@ -45,7 +49,9 @@ def copy_model(whole: Path, folder: Path, dtype: torch.dtype) -> None:
     for path in whole.iterdir():
         if path.is_file() and path.name not in left_out:
             shutil.copyfile(path, folder / path.name)
-    if dtype != torch.float32:  # transformers knows which weights of a model class must stay in 32 bits
-        AutoModelForCausalLM.from_pretrained(whole, dtype=dtype, use_safetensors=True).save_pretrained(
-            folder, max_shard_size=SHARD_BYTES
-        )
+    if (
+        dtype != torch.float32
+    ):  # transformers knows which weights of a model class must stay in 32 bits
+        AutoModelForCausalLM.from_pretrained(
+            whole, dtype=dtype, use_safetensors=True
+        ).save_pretrained(folder, max_shard_size=SHARD_BYTES)

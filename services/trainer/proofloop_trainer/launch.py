@@ -12,12 +12,12 @@ from pathlib import Path
 import structlog
 
 from proofloop.cli import main as command_line
-from proofloop.curriculum import Consolidate
+from proofloop.config.curriculum_file import Consolidate
 from proofloop.errors import ProofloopError
-from proofloop.records import Tokens, TrainingBatch
+from proofloop.schema.records import Tokens, TrainingBatch
 from proofloop_trainer import ranks
-from proofloop_trainer.grpo import GrpoLearner
-from proofloop_trainer.grpo_settings import GrpoSettings
+from proofloop_trainer.grpo.settings import GrpoSettings
+from proofloop_trainer.grpo.trainer import GrpoLearner
 from proofloop_trainer.ranks import Order
 from proofloop_trainer.supervised import fine_tune
 
@@ -35,7 +35,9 @@ def main() -> None:
 
 
 def lead() -> None:
-    """Run the command line. If it fails, the launcher ends the other processes, which may be waiting in a step."""
+    """Run the command line. If it fails, the launcher ends the other processes, which may be
+    waiting in a step.
+    """
     try:
         command_line()
     except SystemExit as end:
@@ -54,7 +56,9 @@ def follow() -> None:
             repeat(order, learners)
         except ProofloopError as error:
             if order.call != "step":
-                raise  # only this process failed: it ends, and the launcher ends those that would wait for it
+                # only this process failed: it ends, and the launcher ends those that would wait for
+                # it
+                raise
             # All processes refuse a bad batch alike; the first one raises the error to the user.
             log.warning("step_refused", rank=ranks.rank(), error=str(error))
 
@@ -65,12 +69,22 @@ def repeat(order: Order, learners: dict[int, GrpoLearner]) -> None:
     learner = learners.get(order.learner)
     if order.call == "open":
         settings = GrpoSettings.model_validate(given["settings"])
-        learners[order.learner] = GrpoLearner(Path(given["model"]), settings, Path(given["reference"]))
+        learners[order.learner] = GrpoLearner(
+            Path(given["model"]), settings, Path(given["reference"])
+        )
     elif order.call == "fine_tune":
         answers = [Tokens.model_validate(answer) for answer in given["answers"]]
-        fine_tune(Path(given["start"]), Path(given["out"]), answers, Consolidate(**given["how"]), given["seed"])
+        fine_tune(
+            Path(given["start"]),
+            Path(given["out"]),
+            answers,
+            Consolidate(**given["how"]),
+            given["seed"],
+        )
     elif learner is None:
-        raise RuntimeError(f"order {order.call!r} for learner {order.learner}, which was never opened")
+        raise RuntimeError(
+            f"order {order.call!r} for learner {order.learner}, which was never opened"
+        )
     elif order.call == "resume":
         learner.resume(Path(given["folder"]))
     elif order.call == "step":

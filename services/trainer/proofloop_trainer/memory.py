@@ -12,7 +12,8 @@ from proofloop.errors import ProofloopError
 from proofloop_trainer import ranks
 
 WAYS_OUT = (
-    "lower tokens_per_pass; lower the engine's models_kept or max_batch; or use `accelerate launch` with activation"
+    "lower tokens_per_pass; lower the engine's models_kept or max_batch; or use `accelerate launch`"
+    " with activation"
     " checkpointing or offloading (docs/training.md)"
 )
 """Hints for a GPU with too little memory."""
@@ -21,18 +22,19 @@ WAYS_OUT = (
 def make_room() -> None:
     """Free the memory of unreferenced models.
 
-    TRL's fused head and FSDP2's hooks form reference cycles with their model. Python's garbage collector starts by the
-    number of objects, so it does not notice a full GPU.
+    TRL's fused head and FSDP2's hooks form reference cycles with their model. Python's garbage
+    collector starts by the number of objects, so it does not notice a full GPU.
     """
     gc.collect()
 
 
 @contextmanager
 def enough_for(what: str) -> Iterator[None]:
-    """Raise ProofloopError with hints if the GPU runs out of memory in the block. `what` describes the block.
+    """Raise ProofloopError with hints if the GPU runs out of memory in the block. `what` describes
+    the block.
 
-    In a following process the original error ends the process, so that no other waits for it. After an error in the
-    first process alone, it sends no more orders.
+    In a following process the original error ends the process, so that no other waits for it. After
+    an error in the first process alone, it sends no more orders.
     """
     try:
         yield

@@ -1,8 +1,8 @@
 """Several processes that train one model together, with its weights sharded by FSDP2.
 
-The first process leads: only it has the store, the engine and the command line. It broadcasts each call that needs the
-others as an `Order`, and they make the same call on their own learners (`launch`). In a process that was started alone,
-all functions here do nothing at almost no cost.
+The first process leads: only it has the store, the engine and the command line. It broadcasts each
+call that needs the others as an `Order`, and they make the same call on their own learners
+(`launch`). In a process that was started alone, all functions here do nothing at almost no cost.
 """
 
 from __future__ import annotations
@@ -17,29 +17,40 @@ from accelerate import FullyShardedDataParallelPlugin
 from pydantic import Field
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from proofloop.errors import ConfigError, ProofloopError
-from proofloop.records import Record
+from proofloop.schema.records import Record
 
 T = TypeVar("T")
 
 BETWEEN_ORDERS = timedelta(days=30)
 """The longest wait for the next order: between orders, the first process may sample for hours."""
 
-_orders: Any = None  # the process group that carries orders; None in a process that was started alone
+_orders: Any = (
+    None  # the process group that carries orders; None in a process that was started alone
+)
 
 _is_parted = False  # true if this process broke off a step, so that the others wait for it
 
 closed: list[int] = []
-"""The numbers of learners that were closed since the last order. The next order carries them to the others."""
+"""The numbers of learners that were closed since the last order. The next order carries them to the
+others.
+"""
 
 
 class Order(Record):
-    """A call of the first process that the others make too. `closed`: the learners that the others can delete."""
+    """A call of the first process that the others make too. `closed`: the learners that the others
+    can delete.
+    """
 
     call: Literal["open", "resume", "step", "gather", "fine_tune", "end"]
     learner: int = 0
@@ -58,7 +69,8 @@ def join() -> None:
     if 0 < gpus < processes:
         raise ConfigError(
             f"{processes} processes on this machine, but torch sees {gpus} GPU(s)",
-            f"start {gpus} here (num_processes counts those of all machines), or use the CPU: CUDA_VISIBLE_DEVICES=",
+            f"start {gpus} here (num_processes counts those of all machines), or use the CPU:"
+            " CUDA_VISIBLE_DEVICES=",
         )
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -70,8 +82,9 @@ def join() -> None:
 def leave() -> None:
     """Disconnect from the other processes, and end the threads that carried orders.
 
-    A thread may still hold the last order and needs the interpreter to release it. If the interpreter ends first, the
-    process aborts ("terminate called without an active exception", pytorch/pytorch#179291).
+    A thread may still hold the last order and needs the interpreter to release it. If the
+    interpreter ends first, the process aborts ("terminate called without an active exception",
+    pytorch/pytorch#179291).
     """
     global _orders
     distributed.destroy_process_group()
@@ -89,28 +102,36 @@ def rank() -> int:
 
 
 def check_launch() -> None:
-    """Raise ConfigError if several processes were started without `launch`: each would publish its own model."""
+    """Raise ConfigError if several processes were started without `launch`: each would publish its
+    own model.
+    """
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started > 1 and _orders is None:
         raise ConfigError(
             f"this is one of {started} processes that were not started as one trainer",
-            "start them with: accelerate launch --config_file FILE -m proofloop_trainer.launch iterate CURRICULUM.toml",
+            "start them with: accelerate launch --config_file FILE -m proofloop_trainer.launch"
+            " iterate CURRICULUM.toml",
         )
 
 
 def part() -> None:
-    """Note an error in this process only: the others now wait in a step that it broke off, and receive no orders."""
+    """Note an error in this process only: the others now wait in a step that it broke off, and
+    receive no orders.
+    """
     global _is_parted
     _is_parted = _orders is not None
 
 
 def tell(order: Order) -> None:
-    """Broadcast an order from the first process; does nothing in the others. Raises ProofloopError after `part`."""
+    """Broadcast an order from the first process; does nothing in the others. Raises ProofloopError
+    after `part`.
+    """
     if _orders is None or rank() > 0:
         return
     if _is_parted:
         raise ProofloopError(
-            "an error in this process left the other processes waiting in a step; start the command again to continue"
+            "an error in this process left the other processes waiting in a step; start the command"
+            " again to continue"
             " from the last checkpoint"
         )
     sent = order.model_copy(update={"closed": tuple(closed)})
@@ -130,7 +151,9 @@ def hear() -> Order:
 
 
 def meet() -> None:
-    """Wait until all processes are here. Files that one of them then deletes have been read by all."""
+    """Wait until all processes are here. Files that one of them then deletes have been read by
+    all.
+    """
     if _orders is not None:
         distributed.barrier(group=_orders)
 
@@ -151,7 +174,9 @@ def summed(values: Iterable[float]) -> list[float]:
 
 
 def collected(rows: Sequence[Tensor], lengths: Sequence[int]) -> list[Tensor]:
-    """The rows of all processes in the order before `dealt` distributed them; `lengths` are the lengths of all rows."""
+    """The rows of all processes in the order before `dealt` distributed them; `lengths` are the
+    lengths of all rows.
+    """
     if _orders is None or not lengths:
         return list(rows)
     whole = pad_sequence([torch.zeros(length) for length in lengths], batch_first=True)
@@ -163,11 +188,17 @@ def collected(rows: Sequence[Tensor], lengths: Sequence[int]) -> list[Tensor]:
 
 def device() -> torch.device:
     """The device that this process computes on. Offloaded weights are on the CPU between uses."""
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
 
 
 def place(model: PreTrainedModel) -> None:
-    """Move the model to its device, sharded layer by layer over the processes as accelerate's configuration says."""
+    """Move the model to its device, sharded layer by layer over the processes as accelerate's
+    configuration says.
+    """
     if _orders is None:
         model.to(device())  # type: ignore[arg-type]  # torch's stubs and transformers' wrapper disagree
         return
@@ -178,7 +209,9 @@ def place(model: PreTrainedModel) -> None:
     options: dict[str, Any] = {
         "mesh": init_device_mesh(device().type, (count(),)),
         "mp_policy": _precision(os.environ.get("ACCELERATE_MIXED_PRECISION", "no")),
-        "offload_policy": CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if is_offloaded else OffloadPolicy(),
+        "offload_policy": CPUOffloadPolicy(pin_memory=torch.cuda.is_available())
+        if is_offloaded
+        else OffloadPolicy(),
     }
     for layer in _layers(model):
         fully_shard(layer, reshard_after_forward=plugin.reshard_after_forward, **options)
@@ -188,11 +221,16 @@ def place(model: PreTrainedModel) -> None:
 def _precision(name: str) -> MixedPrecisionPolicy:
     """The policy for accelerate's `mixed_precision`.
 
-    accelerate's own policy would round the log-probabilities and sum the processes' gradients in 16 bits.
+    accelerate's own policy would round the log-probabilities and sum the processes' gradients in 16
+    bits.
     """
     if name not in ("no", "bf16"):
-        hint = "use bf16, or no for 32 bits; fp16 needs loss scaling, which the trainer does not have"
-        raise ConfigError(f"mixed_precision {name!r} in accelerate's configuration is not supported", hint)
+        hint = (
+            "use bf16, or no for 32 bits; fp16 needs loss scaling, which the trainer does not have"
+        )
+        raise ConfigError(
+            f"mixed_precision {name!r} in accelerate's configuration is not supported", hint
+        )
     if name == "bf16":
         return MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32)
     return MixedPrecisionPolicy()
@@ -204,7 +242,9 @@ def _layers(model: PreTrainedModel) -> list[nn.Module]:
 
 
 def whole(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """Gather the complete tensors on the CPU of the first process; the result is empty in the others."""
+    """Gather the complete tensors on the CPU of the first process; the result is empty in the
+    others.
+    """
     kept = {}
     for name, tensor in tensors:
         together = tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
@@ -217,5 +257,7 @@ def cut_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     """Shard a complete tensor like the parameter and move it to the parameter's device."""
     if isinstance(parameter, DTensor):
         # The mesh is on the GPU, but offloaded weights and their moments are on the CPU.
-        return distribute_tensor(tensor, parameter.device_mesh, parameter.placements).to(parameter.device)
+        return distribute_tensor(tensor, parameter.device_mesh, parameter.placements).to(
+            parameter.device
+        )
     return tensor.to(parameter.device)

@@ -1,8 +1,10 @@
 """Routing replay: in training, a token goes to the experts that it went to in sampling.
 
-Only the choice of experts is replayed. The experts' weights and the router's gradient are those of the training pass.
+Only the choice of experts is replayed. The experts' weights and the router's gradient are those of
+the training pass.
 
-Legend: B sequences, T positions, N = B * T tokens, E = L * K (K experts in each of L layers), X experts in a layer.
+Legend: B sequences, T positions, N = B * T tokens, E = L * K (K experts in each of L layers), X
+experts in a layer.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ FREE = -1
 
 
 class Replay:
-    """Makes the routers of a model choose the experts given to `use`. A dense model has no routers and is unchanged."""
+    """Makes the routers of a model choose the experts given to `use`. A dense model has no routers
+    and is unchanged.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self._experts_BTE: Tensor | None = None
@@ -30,14 +34,20 @@ class Replay:
         for router in routers(model):
             begin = self._width
             self._width += int(router.top_k)
-            router.forward = partial(self._route, router.forward, slice(begin, self._width), int(router.num_experts))
+            router.forward = partial(
+                self._route, router.forward, slice(begin, self._width), int(router.num_experts)
+            )
 
     def use(self, experts_BTE: Tensor | None) -> None:
-        """Replay these experts from now on, also when the backward pass recomputes a layer; None: choose freely."""
+        """Replay these experts from now on, also when the backward pass recomputes a layer; None:
+        choose freely.
+        """
         fits = experts_BTE is not None and experts_BTE.size(-1) == self._width
         self._experts_BTE = experts_BTE if fits else None
 
-    def _route(self, forward: Callable[..., Any], own: slice, experts: int, *args: Any, **kwargs: Any) -> Any:
+    def _route(
+        self, forward: Callable[..., Any], own: slice, experts: int, *args: Any, **kwargs: Any
+    ) -> Any:
         if self._experts_BTE is None:
             return forward(*args, **kwargs)
         with Chosen(self._experts_BTE[..., own].flatten(0, 1), experts):
@@ -56,11 +66,19 @@ class Chosen(TorchFunctionMode):
         self._experts = experts
 
     def __torch_function__(
-        self, function: Any, types: Any, args: Iterable[Any] = (), kwargs: dict[str, Any] | None = None
+        self,
+        function: Any,
+        types: Any,
+        args: Iterable[Any] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         found = function(*args, **(kwargs or {}))
         scores = next(iter(args), None)
-        is_choice = function in (torch.topk, Tensor.topk) and scores.ndim == 2 and scores.size(1) == self._experts
+        is_choice = (
+            function in (torch.topk, Tensor.topk)
+            and scores.ndim == 2
+            and scores.size(1) == self._experts
+        )
         if not is_choice:
             return found
         chosen_NK = torch.where(self._chosen_NK == FREE, found[1], self._chosen_NK)

@@ -1,8 +1,9 @@
-"""Turns labelled proofs in the store into rewarded training samples. Only reads the store; imports no torch.
+"""Turns labelled proofs in the store into rewarded training samples. Only reads the store; imports
+no torch.
 
-A group of the generator holds the proofs of one problem; a group of the verifier, the critiques of one proof. Answers
-without a reward (undecided proofs, failed model calls) are left out. Answers in a wrong format stay with reward 0, so
-that the model unlearns them.
+A group of the generator holds the proofs of one problem; a group of the verifier, the critiques of
+one proof. Answers without a reward (undecided proofs, failed model calls) are left out. Answers in
+a wrong format stay with reward 0, so that the model unlearns them.
 """
 
 from __future__ import annotations
@@ -11,10 +12,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from proofloop import keys
-from proofloop.records import Critique, Judgement, Label, Proof, Provenance, Tokens, TrainedRole, TrainingSample
-from proofloop.rewards import Reward, generator_reward, verifier_reward
-from proofloop.runspec import RunSpec
+from proofloop.config.run_file import RunSpec
+from proofloop.method.rewards import Reward, generator_reward, verifier_reward
+from proofloop.schema import keys
+from proofloop.schema.records import (
+    Critique,
+    Judgement,
+    Label,
+    Proof,
+    Provenance,
+    Tokens,
+    TrainedRole,
+    TrainingSample,
+)
 from proofloop.store import Store, find_record, get_record
 
 SIGNAL = 1e-6
@@ -23,7 +33,9 @@ SIGNAL = 1e-6
 
 @dataclass(frozen=True)
 class Group:
-    """The samples for one prompt. `is_flawed`: they are critiques of a proof with a label below 1."""
+    """The samples for one prompt. `is_flawed`: they are critiques of a proof with a label below
+    1.
+    """
 
     samples: tuple[TrainingSample, ...]
     is_flawed: bool = False
@@ -35,17 +47,24 @@ class Group:
         return max(rewards) - min(rewards) > SIGNAL
 
 
-def groups_of(role: TrainedRole, labels: Iterable[Label], spec: RunSpec, store: Store) -> list[Group]:
-    """The role's groups from the labelled proofs of one problem; groups of fewer than two samples are left out."""
+def groups_of(
+    role: TrainedRole, labels: Iterable[Label], spec: RunSpec, store: Store
+) -> list[Group]:
+    """The role's groups from the labelled proofs of one problem; groups of fewer than two samples
+    are left out.
+    """
     if role == "generator":
-        groups = [Group(tuple(filter(None, (_proof_sample(label, spec, store) for label in labels))))]
+        groups = [
+            Group(tuple(filter(None, (_proof_sample(label, spec, store) for label in labels))))
+        ]
     else:
         groups = [_critiques(label, spec, store) for label in labels if label.score is not None]
     return [group for group in groups if len(group.samples) > 1]
 
 
 def choose_groups(groups: Sequence[Group], most: int) -> list[Group]:
-    """At most `most` groups with a signal, in order; half of them are about flawed proofs if there are enough.
+    """At most `most` groups with a signal, in order; half of them are about flawed proofs if there
+    are enough.
 
     A verifier that sees mostly sound proofs learns to accept all.
     """
@@ -76,12 +95,19 @@ def _critiques(label: Label, spec: RunSpec, store: Store) -> Group:
     return Group(tuple(filter(None, found)), is_flawed=label.score != 1.0)
 
 
-def _critique_sample(label: Label, index: int, spec: RunSpec, store: Store) -> TrainingSample | None:
+def _critique_sample(
+    label: Label, index: int, spec: RunSpec, store: Store
+) -> TrainingSample | None:
     """The sample of one critique; None if it was skipped because its proof was decided before."""
     key = keys.critique(label.run_id, label.proof_id, index)
     critique = find_record(store, key, Critique)
     judgement = find_record(store, keys.judgement(label.run_id, label.proof_id, index), Judgement)
-    if critique is None or judgement is None or label.score is None or not critique.provenance.tokens_key:
+    if (
+        critique is None
+        or judgement is None
+        or label.score is None
+        or not critique.provenance.tokens_key
+    ):
         return None
     reward = verifier_reward(
         predicted=critique.verdict.score,
@@ -91,7 +117,9 @@ def _critique_sample(label: Label, index: int, spec: RunSpec, store: Store) -> T
     return _sample(key, label.proof_id, reward, critique.provenance, store)
 
 
-def _sample(key: str, group: str, reward: Reward, provenance: Provenance, store: Store) -> TrainingSample:
+def _sample(
+    key: str, group: str, reward: Reward, provenance: Provenance, store: Store
+) -> TrainingSample:
     return TrainingSample(
         key=key,
         group=group,
@@ -107,5 +135,6 @@ def mean_parts(samples: Sequence[TrainingSample]) -> dict[str, float]:
     """The mean of each reward factor over the samples that have it."""
     names = sorted({name for sample in samples for name in sample.reward_parts})
     return {
-        name: fmean(sample.reward_parts[name] for sample in samples if name in sample.reward_parts) for name in names
+        name: fmean(sample.reward_parts[name] for sample in samples if name in sample.reward_parts)
+        for name in names
     }

@@ -1,7 +1,8 @@
-"""Takes a GRPO step from the last checkpoint to the next version. `name` is a run's role or a curriculum's stage.
+"""Takes a GRPO step from the last checkpoint to the next version. `name` is a run's role or a
+curriculum's stage.
 
-The order of writing makes steps safe to repeat: the batch is stored before its step; then the checkpoint is published;
-then the version, whose manifest comes last and completes the step.
+The order of writing makes steps safe to repeat: the batch is stored before its step; then the
+checkpoint is published; then the version, whose manifest comes last and completes the step.
 """
 
 from __future__ import annotations
@@ -14,18 +15,29 @@ from pathlib import Path
 
 import torch
 
-from proofloop import keys
-from proofloop.models import publish_folder, version_folder
-from proofloop.records import TrainingBatch, TrainingStep
+from proofloop.runs.model_registry import publish_folder, version_folder
+from proofloop.schema import keys
+from proofloop.schema.records import TrainingBatch, TrainingStep
 from proofloop.store import Store, put_record
-from proofloop_trainer.checkpoint import MANIFEST, save_checkpoint, verify_checkpoint, write_model_manifest
+from proofloop_trainer.checkpoint import (
+    MANIFEST,
+    save_checkpoint,
+    verify_checkpoint,
+    write_model_manifest,
+)
 from proofloop_trainer.export import copy_model, dtype_of, export_model
-from proofloop_trainer.grpo import GrpoLearner, StepReport
-from proofloop_trainer.grpo_settings import GrpoSettings
+from proofloop_trainer.grpo.settings import GrpoSettings
+from proofloop_trainer.grpo.trainer import GrpoLearner, StepReport
 
 
 def open_learner(
-    store: Store, run: str, name: str, steps: int, settings: GrpoSettings, first: Path, reference: Path
+    store: Store,
+    run: str,
+    name: str,
+    steps: int,
+    settings: GrpoSettings,
+    first: Path,
+    reference: Path,
 ) -> GrpoLearner:
     """The learner after the last published step, or with the model `first` if `steps` is 0."""
     if steps == 0:
@@ -39,13 +51,16 @@ def open_learner(
 def take_step(
     store: Store, run: str, name: str, learner: GrpoLearner, batch: TrainingBatch, first: Path
 ) -> TrainingStep:
-    """Train on the batch and publish the new version in the precision of the model `first`. Returns the step's record.
+    """Train on the batch and publish the new version in the precision of the model `first`. Returns
+    the step's record.
 
     After an error, open the learner again: it may have changes that were not published.
     """
     report = learner.step(batch)
     version = keys.model(run, name, report.step)
-    taken = put_record(store, keys.step(run, name, report.step), _record(run, version, batch, report))
+    taken = put_record(
+        store, keys.step(run, name, report.step), _record(run, version, batch, report)
+    )
     with tempfile.TemporaryDirectory() as scratch:
         full = Path(scratch, "checkpoint")
         model = Path(scratch, "model")
@@ -60,12 +75,16 @@ def take_step(
 def keep_weights(store: Store, run: str, name: str, step: int, dtype: torch.dtype) -> None:
     """Keep the last step's weights in 32 bits for a later stage that trains from this version.
 
-    40 updates of 1e-6 change a weight by at most 4e-5, but bf16 has no other number within 6e-5 of 0.02: rounding would
-    lose what such a weight has learnt.
+    40 updates of 1e-6 change a weight by at most 4e-5, but bf16 has no other number within 6e-5 of
+    0.02: rounding would lose what such a weight has learnt.
     """
     checkpoint = keys.checkpoint(run, name, step)
     kept = keys.weights(keys.model(run, name, step))
-    if dtype == torch.float32 or store.exists(f"{kept}/{MANIFEST}") or not store.exists(f"{checkpoint}/{MANIFEST}"):
+    if (
+        dtype == torch.float32
+        or store.exists(f"{kept}/{MANIFEST}")
+        or not store.exists(f"{checkpoint}/{MANIFEST}")
+    ):
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = version_folder(store, Path(scratch), checkpoint)
@@ -74,10 +93,14 @@ def keep_weights(store: Store, run: str, name: str, step: int, dtype: torch.dtyp
         publish_folder(store, Path(scratch, "weights"), kept)
 
 
-def publish_made(store: Store, version: str, step: int, make: Callable[[Path], object], dtype: torch.dtype) -> None:
-    """Make a 32-bit model that needs no checkpoint; publish its weights, then the version in `dtype`.
+def publish_made(
+    store: Store, version: str, step: int, make: Callable[[Path], object], dtype: torch.dtype
+) -> None:
+    """Make a 32-bit model that needs no checkpoint; publish its weights, then the version in
+    `dtype`.
 
-    If the process is killed between the two, the next call finds the weights and does not make them again.
+    If the process is killed between the two, the next call finds the weights and does not make them
+    again.
     """
     with tempfile.TemporaryDirectory() as scratch:
         whole = Path(scratch, "whole")
@@ -98,7 +121,8 @@ def publish_made(store: Store, version: str, step: int, make: Callable[[Path], o
 def drop_older(store: Store, newest: str, cache: Path | None = None) -> None:
     """Delete the checkpoints or versions in the folder of `newest` that are older than it.
 
-    `cache`: the folder with this machine's copies of a remote store's versions; older copies are deleted too.
+    `cache`: the folder with this machine's copies of a remote store's versions; older copies are
+      deleted too.
     """
     for copy in (cache / newest).parent.glob("*") if cache else ():
         if copy.name < newest.rpartition("/")[2]:

@@ -1,4 +1,5 @@
-"""Supervised steps on sampled answers, for rejection fine-tuning on the answers with the highest rewards.
+"""Supervised steps on sampled answers, for rejection fine-tuning on the answers with the highest
+rewards.
 
 Shapes: B sequences, T tokens (padded on the right).
 """
@@ -16,11 +17,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 from trl.trainer.utils import add_fused_lm_head
 
-from proofloop.curriculum import Consolidate
-from proofloop.records import Tokens
+from proofloop.config.curriculum_file import Consolidate
+from proofloop.schema.records import Tokens
 from proofloop_trainer import ranks
 from proofloop_trainer.checkpoint import SHARD_BYTES
-from proofloop_trainer.grpo_batch import Answer, answer_of, minibatches, share
+from proofloop_trainer.grpo.batch import Answer, answer_of, minibatches, share
 from proofloop_trainer.memory import enough_for, make_room
 from proofloop_trainer.ranks import Order
 
@@ -35,10 +36,11 @@ def fine_tune(
     seed: int,
     before_step: Callable[[], None] = lambda: None,
 ) -> int:
-    """Train the model in `start` on the answers and write it to `out` in 32 bits; returns the number of updates.
+    """Train the model in `start` on the answers and write it to `out` in 32 bits; returns the
+    number of updates.
 
-    `before_step` may raise to stop the training. The learning rate falls linearly to a tenth. The same input gives the
-    same weights.
+    `before_step` may raise to stop the training. The learning rate falls linearly to a tenth. The
+    same input gives the same weights.
     """
     ranks.check_launch()
     arguments = {
@@ -61,14 +63,22 @@ def fine_tune(
 
 
 def _tuned(
-    start: Path, answers: Sequence[Tokens], how: Consolidate, seed: int, before_step: Callable[[], None]
+    start: Path,
+    answers: Sequence[Tokens],
+    how: Consolidate,
+    seed: int,
+    before_step: Callable[[], None],
 ) -> tuple[PreTrainedModel, int]:
     """The trained model and the number of updates."""
     model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, use_safetensors=True)
     add_fused_lm_head(model)
     ranks.place(model.train())
     learnt = [answer_of(tokens) for tokens in answers]
-    cuts = [cut for epoch in range(how.epochs) for cut in minibatches(learnt, how.batch, seed, "supervised", epoch)]
+    cuts = [
+        cut
+        for epoch in range(how.epochs)
+        for cut in minibatches(learnt, how.batch, seed, "supervised", epoch)
+    ]
     optimizer = torch.optim.AdamW(model.parameters(), lr=how.learning_rate, weight_decay=0.0)
     for done, cut in enumerate(cuts):
         before_step()
@@ -82,8 +92,12 @@ def _tuned(
 
 
 def _backward(model: PreTrainedModel, part: Sequence[Answer], cut: Sequence[Answer]) -> None:
-    """Backpropagate a pass's part of the minibatch's loss. An empty pass joins the collective calls with weight 0."""
-    weight = _tokens(part) / _tokens(cut) * ranks.count()  # gradients are averaged over the processes
+    """Backpropagate a pass's part of the minibatch's loss. An empty pass joins the collective calls
+    with weight 0.
+    """
+    weight = (
+        _tokens(part) / _tokens(cut) * ranks.count()
+    )  # gradients are averaged over the processes
     (supervised_loss(model, part or cut[:1]) * weight).backward()
 
 
@@ -94,15 +108,22 @@ def _tokens(answers: Sequence[Answer]) -> int:
 def supervised_loss(model: PreTrainedModel, answers: Sequence[Answer]) -> Tensor:
     """The mean cross entropy of the answers' tokens; prompts have no loss.
 
-    The model has TRL's fused head, which never holds all logits (tokens times vocabulary) of a pass at once.
+    The model has TRL's fused head, which never holds all logits (tokens times vocabulary) of a pass
+    at once.
     """
     rows = [torch.cat((answer.prompt_ids_P, answer.completion_ids_C)) for answer in answers]
-    tokens_BT = pad_sequence(rows, batch_first=True)  # the padding token does not matter: it is masked
+    tokens_BT = pad_sequence(
+        rows, batch_first=True
+    )  # the padding token does not matter: it is masked
     targets_BT = torch.full_like(tokens_BT, IGNORED)
     for row, answer in enumerate(answers):
         answered = slice(len(answer.prompt_ids_P), answer.length)
         targets_BT[row, answered] = tokens_BT[row, answered]
     mask_BT = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-    tokens_BT, targets_BT, mask_BT = (tensor.to(ranks.device()) for tensor in (tokens_BT, targets_BT, mask_BT))
-    scored = model(input_ids=tokens_BT, attention_mask=mask_BT, labels=targets_BT, fused_lm_head=True)
+    tokens_BT, targets_BT, mask_BT = (
+        tensor.to(ranks.device()) for tensor in (tokens_BT, targets_BT, mask_BT)
+    )
+    scored = model(
+        input_ids=tokens_BT, attention_mask=mask_BT, labels=targets_BT, fused_lm_head=True
+    )
     return -scored.log_probs.sum() / _tokens(answers)

@@ -1,7 +1,9 @@
-"""The trainer's handler: collects complete groups, takes a GRPO step when it has enough, and publishes the new version.
+"""The trainer's handler: collects complete groups, takes a GRPO step when it has enough, and
+publishes the new version.
 
-A step's batch is stored before the step and names the problems that it uses up; the model is published after the step
-(`steps`). If the trainer is killed in between, it finds the batch without its model and repeats the step.
+A step's batch is stored before the step and names the problems that it uses up; the model is
+published after the step (`steps`). If the trainer is killed in between, it finds the batch without
+its model and repeats the step.
 """
 
 from __future__ import annotations
@@ -13,17 +15,22 @@ from statistics import fmean
 
 import structlog
 
-from proofloop import keys
-from proofloop.labels import in_force, labels_of
-from proofloop.messages import Event, ModelPublished, ProofLabeled
-from proofloop.models import MANIFEST, manifest_digest, published_versions, version_folder
-from proofloop.records import Label, Record, TrainedRole, TrainingBatch
-from proofloop.runspec import RunSpec
-from proofloop.runtime import Tools
-from proofloop.settings import load_settings
+from proofloop.config.run_file import RunSpec
+from proofloop.config.settings import load_settings
+from proofloop.runs.labels import in_force, labels_of
+from proofloop.runs.model_registry import (
+    MANIFEST,
+    manifest_digest,
+    published_versions,
+    version_folder,
+)
+from proofloop.schema import keys
+from proofloop.schema.events import Event, ModelPublished, ProofLabeled
+from proofloop.schema.records import Label, Record, TrainedRole, TrainingBatch
 from proofloop.store import get_record, put_record
-from proofloop_trainer.grpo import GrpoLearner
-from proofloop_trainer.grpo_settings import GrpoSettings, grpo_settings
+from proofloop.worker.runtime import Tools
+from proofloop_trainer.grpo.settings import GrpoSettings, grpo_settings
+from proofloop_trainer.grpo.trainer import GrpoLearner
 from proofloop_trainer.memory import make_room
 from proofloop_trainer.samples import Group, choose_groups, groups_of, mean_parts
 from proofloop_trainer.steps import drop_older, open_learner, take_step
@@ -38,7 +45,9 @@ class Trainer:
         self._runs: dict[str, RunInTraining] = {}
 
     def train(self, event: ProofLabeled, tools: Tools) -> Iterator[Event]:
-        """Count the label and take all steps that are due. A redelivered label announces the same versions again."""
+        """Count the label and take all steps that are due. A redelivered label announces the same
+        versions again.
+        """
         run = self._runs.get(event.run_id)
         if run is None:
             run = RunInTraining(event.run_id, tools)
@@ -60,7 +69,9 @@ class Trainer:
 
 
 class RunInTraining:
-    """The trainer's state of a run: the labels of incomplete problems, and the roles in training."""
+    """The trainer's state of a run: the labels of incomplete problems, and the roles in
+    training.
+    """
 
     def __init__(self, run_id: str, tools: Tools) -> None:
         self._spec = tools.spec(run_id)
@@ -71,10 +82,14 @@ class RunInTraining:
         self.announced: dict[str, list[ModelPublished]] = {}
         """The versions that a proof's label led to, by proof: one for each step."""
         self.uncounted = deque(labels_of(self._store, run_id))
-        """Labels that are not counted yet; first those in the store, which an earlier trainer received."""
+        """Labels that are not counted yet; first those in the store, which an earlier trainer
+        received.
+        """
 
     def add(self, label: Label) -> None:
-        """Count a label. Once all proofs of a problem are labelled, offer the problem to all roles."""
+        """Count a label. Once all proofs of a problem are labelled, offer the problem to all
+        roles.
+        """
         if label.group in self._complete:
             return
         group = self._incomplete[label.group]
@@ -90,13 +105,17 @@ class RunInTraining:
 
 
 class _Problems(Record):
-    """The problems that a batch used up. Reads only this field: the tokens of all batches would fill the memory."""
+    """The problems that a batch used up. Reads only this field: the tokens of all batches would
+    fill the memory.
+    """
 
     problems: tuple[str, ...]
 
 
 class RoleInTraining:
-    """One role in training: its model, the labelled problems that wait for the next step, and the steps taken."""
+    """One role in training: its model, the labelled problems that wait for the next step, and the
+    steps taken.
+    """
 
     def __init__(self, run_id: str, role: TrainedRole, tools: Tools) -> None:
         self.role = role
@@ -107,17 +126,24 @@ class RoleInTraining:
         self._wanted = self._spec.training.of(role)
         self._settings = role_settings(self._spec, role)
         self._waiting: dict[str, list[Label]] = {}
-        batches = [get_record(self._store, key, _Problems) for key in self._store.list(keys.batches(run_id, role))]
+        batches = [
+            get_record(self._store, key, _Problems)
+            for key in self._store.list(keys.batches(run_id, role))
+        ]
         skipped = self._store.list(keys.all_passed_over(run_id, role))
         self._used = {problem for batch in batches for problem in batch.problems}
         self._begun = len(batches)
         self._used |= {key.rpartition("/")[2].removesuffix(".json") for key in skipped}
         self.steps = len(published_versions(self._store, run_id, role))
-        drop_older(self._store, keys.checkpoint(run_id, role, self.steps))  # a killed trainer may have left them
+        drop_older(
+            self._store, keys.checkpoint(run_id, role, self.steps)
+        )  # a killed trainer may have left them
         self._learner: GrpoLearner | None = None
 
     def offer(self, problem: str, labels: list[Label], steps_of_others: int) -> None:
-        """Accept a complete problem once, unless the training is over. Before `begin`, it is skipped for good."""
+        """Accept a complete problem once, unless the training is over. Before `begin`, it is
+        skipped for good.
+        """
         if self.steps >= self._wanted.steps or problem in self._used:
             return
         if self._wanted.begin <= steps_of_others:
@@ -128,11 +154,15 @@ class RoleInTraining:
     def _skip(self, *problems: str) -> None:
         """Mark problems as skipped in the store, so that a restarted trainer skips them too."""
         for problem in problems:
-            self._store.put_if_absent(keys.passed_over(self._run_id, self.role, problem), b"{}", durable=True)
+            self._store.put_if_absent(
+                keys.passed_over(self._run_id, self.role, problem), b"{}", durable=True
+            )
         self._used.update(problems)
 
     def next_batch(self) -> TrainingBatch | None:
-        """The batch of the next step: a stored one whose step is not done, or a new one if enough problems wait."""
+        """The batch of the next step: a stored one whose step is not done, or a new one if enough
+        problems wait.
+        """
         if self.steps >= self._wanted.steps:
             return None
         key = keys.batch(self._run_id, self.role, self.steps)
@@ -158,11 +188,15 @@ class RoleInTraining:
     def _batch(self, problems: tuple[str, ...], labels: list[list[Label]]) -> TrainingBatch:
         groups: list[Group] = []
         for of_problem in labels:
-            current = [in_force(self._store, label) for label in of_problem]  # a person may have graded since
+            current = [
+                in_force(self._store, label) for label in of_problem
+            ]  # a person may have graded since
             groups += groups_of(self.role, current, self._spec, self._store)
         everything = [sample for group in groups for sample in group.samples]
         fresh = self._fresh(groups)
-        chosen = choose_groups(fresh, self._wanted.groups) or fresh[:1]  # without a signal, a step without changes
+        chosen = (
+            choose_groups(fresh, self._wanted.groups) or fresh[:1]
+        )  # without a signal, a step without changes
         return TrainingBatch(
             run_id=self._run_id,
             role=self.role,
@@ -178,35 +212,58 @@ class RoleInTraining:
         most = self._settings.max_staleness
         if most is None:
             return groups
-        made_at = {keys.model(self._run_id, self.role, step): step for step in range(1, self.steps + 1)}
-        ages = [max(self.steps - made_at.get(each.model_version, 0) for each in group.samples) for group in groups]
+        made_at = {
+            keys.model(self._run_id, self.role, step): step for step in range(1, self.steps + 1)
+        }
+        ages = [
+            max(self.steps - made_at.get(each.model_version, 0) for each in group.samples)
+            for group in groups
+        ]
         if stale := [age for age in ages if age > most]:
-            log.warning("stale_groups_dropped", role=self.role, groups=len(stale), oldest=max(stale), most=most)
+            log.warning(
+                "stale_groups_dropped",
+                role=self.role,
+                groups=len(stale),
+                oldest=max(stale),
+                most=most,
+            )
         return [group for group, age in zip(groups, ages, strict=True) if age <= most]
 
     def announcement(self, step: int) -> ModelPublished:
-        """The event that announces a version. It may be repeated: a killed trainer may not have sent it."""
+        """The event that announces a version. It may be repeated: a killed trainer may not have
+        sent it.
+        """
         version = keys.model(self._run_id, self.role, step)
         digest = manifest_digest(self._store, version)
         return ModelPublished(run_id=self._run_id, role=self.role, version=version, digest=digest)
 
     def take_step(self, batch: TrainingBatch) -> ModelPublished:
-        """Train on the batch, publish the new version, and return its announcement. Safe to repeat after an error."""
+        """Train on the batch, publish the new version, and return its announcement. Safe to repeat
+        after an error.
+        """
         version = keys.model(self._run_id, self.role, self.steps + 1)
-        if not self._store.exists(f"{version}/{MANIFEST}"):  # it exists if only the last store call failed before
+        if not self._store.exists(
+            f"{version}/{MANIFEST}"
+        ):  # it exists if only the last store call failed before
             self._learn(batch)
         else:
             drop_older(self._store, keys.checkpoint(self._run_id, self.role, self.steps + 1))
         published = self.announcement(self.steps + 1)
         self.steps += 1
         if self.steps == self._wanted.steps:
-            self._learner = None  # a trainer may handle many runs, and their models would fill its memory
+            self._learner = (
+                None  # a trainer may handle many runs, and their models would fill its memory
+            )
             make_room()
-        log.info("model_published", role=self.role, version=version, reward=round(batch.mean_reward, 3))
+        log.info(
+            "model_published", role=self.role, version=version, reward=round(batch.mean_reward, 3)
+        )
         return published
 
     def _learn(self, batch: TrainingBatch) -> None:
-        """Take the step. After an error, the learner is dropped, since it may have changes that were not published."""
+        """Take the step. After an error, the learner is dropped, since it may have changes that
+        were not published.
+        """
         learner = self._learner or self._open()
         self._learner = None
         take_step(self._store, self._run_id, self.role, learner, batch, self._first())
@@ -214,10 +271,14 @@ class RoleInTraining:
 
     def _open(self) -> GrpoLearner:
         first = self._first()
-        return open_learner(self._store, self._run_id, self.role, self.steps, self._settings, first, first)
+        return open_learner(
+            self._store, self._run_id, self.role, self.steps, self._settings, first, first
+        )
 
     def _first(self) -> Path:
-        return version_folder(self._store, load_settings().cache, self._spec.model_of(self.role), self._spec.base)
+        return version_folder(
+            self._store, load_settings().cache, self._spec.model_of(self.role), self._spec.base
+        )
 
 
 def check_settings(spec: RunSpec) -> None:

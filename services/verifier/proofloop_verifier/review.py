@@ -1,18 +1,20 @@
-"""Criticises proofs. From `ProofWritten` comes critique i of n in the store; out goes `ProofReviewed`.
+"""Criticises proofs. From `ProofWritten` comes critique i of n in the store; out goes
+`ProofReviewed`.
 
-A proof that has its label needs no more critiques: waiting ones are skipped, running ones cancelled in the engine.
+A proof that has its label needs no more critiques: waiting ones are skipped, running ones cancelled
+in the engine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from proofloop import keys
-from proofloop.asking import Asked, Cancelled, Question
-from proofloop.messages import Event, ProofReviewed, ProofWritten
-from proofloop.records import Critique, Proof
-from proofloop.runtime import Tools
+from proofloop.schema import keys
+from proofloop.schema.events import Event, ProofReviewed, ProofWritten
+from proofloop.schema.records import Critique, Proof
 from proofloop.store import find_record, get_record
+from proofloop.worker.model_call import Asked, Cancelled, Question
+from proofloop.worker.runtime import Tools
 
 
 def review(event: ProofWritten, tools: Tools) -> Iterator[Event]:
@@ -33,7 +35,12 @@ def _write(event: ProofWritten, tools: Tools) -> Critique:
     problem = tools.problem(event.run_id, proof.problem_id)
     prompt = tools.pack(event.run_id).verify(problem.question, proof.solution)
     question = Question(
-        event.run_id, "verifier", event.verifier_version, prompt, event.proof_id, f"critique-{event.index}"
+        event.run_id,
+        "verifier",
+        event.verifier_version,
+        prompt,
+        event.proof_id,
+        f"critique-{event.index}",
     )
     answer = Asked(question, tools).answer(unneeded=lambda: _is_decided(event, tools))
     parsed = tools.reader(event.run_id).evaluation(answer.text, answer.finish_reason)
@@ -48,4 +55,6 @@ def _write(event: ProofWritten, tools: Tools) -> Critique:
 
 
 def _is_decided(event: ProofWritten, tools: Tools) -> bool:
-    return tools.spec(event.run_id).labeling.stop_early and tools.store.exists(keys.label(event.run_id, event.proof_id))
+    return tools.spec(event.run_id).labeling.stop_early and tools.store.exists(
+        keys.label(event.run_id, event.proof_id)
+    )

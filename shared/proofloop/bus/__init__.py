@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from proofloop.bus.base import ACK, DELIVERY_LIMIT, Bus, BusState, DeadLetter, Delivery, Outcome
 from proofloop.bus.local import LocalBus
+from proofloop.config.settings import Settings
 from proofloop.errors import ConfigError, install_hint
-from proofloop.settings import Settings
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -41,7 +41,9 @@ START_S = 120.0
 """How long a starting service waits for its broker: they often start together."""
 
 
-def open_bus(settings: Settings, *, roles: Iterable[str] = NEEDED_BY_ALL, connect_s: float = 15.0) -> Bus:
+def open_bus(
+    settings: Settings, *, roles: Iterable[str] = NEEDED_BY_ALL, connect_s: float = 15.0
+) -> Bus:
     """A bus to publish on the broker, with the queues of these roles.
 
     Raises ConfigError, or BusError when the broker does not answer within `connect_s`.
@@ -50,20 +52,32 @@ def open_bus(settings: Settings, *, roles: Iterable[str] = NEEDED_BY_ALL, connec
     from proofloop.bus.rabbitmq import RabbitBus
     from proofloop.bus.tls import tls_of
 
-    return RabbitBus(url, namespace=settings.namespace, roles=roles, connect_s=connect_s, tls=tls_of(settings))
+    return RabbitBus(
+        url, namespace=settings.namespace, roles=roles, connect_s=connect_s, tls=tls_of(settings)
+    )
 
 
-def open_worker_bus(settings: Settings, app: Celery, *, roles: Iterable[str], connect_s: float) -> CeleryBus:
-    """The bus of a process that serves a role as a worker of this Celery application. Raises as `open_bus` does."""
+def open_worker_bus(
+    settings: Settings, app: Celery, *, roles: Iterable[str], connect_s: float
+) -> CeleryBus:
+    """The bus of a process that serves a role as a worker of this Celery application. Raises as
+    `open_bus` does.
+    """
     from proofloop.bus.celery_bus import CeleryBus
     from proofloop.bus.tls import tls_of
 
     url, tls = broker_url(settings), tls_of(settings)
-    return CeleryBus(url, app=app, namespace=settings.namespace, roles=roles, connect_s=connect_s, tls=tls)
+    return CeleryBus(
+        url, app=app, namespace=settings.namespace, roles=roles, connect_s=connect_s, tls=tls
+    )
 
 
-def make_app(settings: Settings, open_service: OpenService, set_up_logging: Callable[..., None]) -> Celery:
-    """The Celery application of this environment; a worker of it opens a role's service. Raises ConfigError."""
+def make_app(
+    settings: Settings, open_service: OpenService, set_up_logging: Callable[..., None]
+) -> Celery:
+    """The Celery application of this environment; a worker of it opens a role's service. Raises
+    ConfigError.
+    """
     url = broker_url(settings)
     from celery.signals import setup_logging
 
@@ -73,7 +87,13 @@ def make_app(settings: Settings, open_service: OpenService, set_up_logging: Call
     setup_logging.connect(set_up_logging, weak=False)
     tls = tls_of(settings)
     chosen = {"broker_transport": tls.transport, "broker_use_ssl": tls.for_kombu}
-    return make_celery(url, settings.namespace, open_service, worker_send_task_events=settings.task_events, **chosen)
+    return make_celery(
+        url,
+        settings.namespace,
+        open_service,
+        worker_send_task_events=settings.task_events,
+        **chosen,
+    )
 
 
 def open_dead_letters(settings: Settings) -> DeadLetters:
@@ -86,7 +106,9 @@ def open_dead_letters(settings: Settings) -> DeadLetters:
 
 
 def check_broker(settings: Settings, role: str) -> None:
-    """Raises ConfigError if the broker can be seen to take messages back before the longest call is over."""
+    """Raises ConfigError if the broker can be seen to take messages back before the longest call is
+    over.
+    """
     from proofloop.bus.link import parse_url
     from proofloop.bus.management import check_consumer_timeout
     from proofloop.bus.topology import Topology
@@ -102,7 +124,8 @@ def broker_url(settings: Settings) -> str:
     if settings.broker is None:
         raise ConfigError(
             "no broker is set",
-            "set PROOFLOOP_BROKER=amqp://user:password@host:5672/vhost, or run all roles in one process: "
+            "set PROOFLOOP_BROKER=amqp://user:password@host:5672/vhost, or run all roles in one"
+            " process: "
             "`proofloop run RUN.toml --local`",
         )
     if any(find_spec(client) is None for client in ("celery", "pika")):

@@ -1,7 +1,8 @@
-"""The bus seam: events go out in confirmed batches and come in one delivery at a time, at least once.
+"""The bus seam: events go out in confirmed batches and come in one delivery at a time, at least
+once.
 
-What a caller may not assume: that a delivery comes only once, that events arrive in order, or that a redelivered event
-comes to the same process.
+What a caller may not assume: that a delivery comes only once, that events arrive in order, or that
+a redelivered event comes to the same process.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from proofloop.messages import Event
+from proofloop.schema.events import Event
 
 
 @dataclass(frozen=True)
 class Delivery:
     """One message as it came: `attempt` counts from 1.
 
-    `published_s`: since when it could be delivered, as Unix time; None where the bus does not say. `redelivered`: it
-    was delivered before and not settled, so another process, or another thread of this one, may still work on it.
+    `published_s`: since when it could be delivered, as Unix time; None where the bus does not say.
+      `redelivered`: it was delivered before and not settled, so another process, or another thread
+      of this one, may still work on it.
     """
 
     body: bytes
@@ -31,8 +33,9 @@ class Delivery:
 class Outcome:
     """What becomes of a delivery.
 
-    ack: done. requeue: again after `after_s`, not counted as a failure: it keeps its `attempt`. failed: again, counted
-    against the delivery limit. dead: to the dead letters at once, with `reason`. `error`: the defect behind it, if any.
+    ack: done. requeue: again after `after_s`, not counted as a failure: it keeps its `attempt`.
+    failed: again, counted against the delivery limit. dead: to the dead letters at once, with
+    `reason`. `error`: the defect behind it, if any.
     """
 
     kind: Literal["ack", "requeue", "failed", "dead"]
@@ -74,9 +77,15 @@ class Bus(Protocol):
     def publish(self, events: Iterable[Event]) -> None: ...
 
     def serve(
-        self, queue: str, topics: Iterable[str], process: Callable[[Delivery], Outcome], *, concurrency: int
+        self,
+        queue: str,
+        topics: Iterable[str],
+        process: Callable[[Delivery], Outcome],
+        *,
+        concurrency: int,
     ) -> None:
-        """Begin to deliver what arrives under these routing keys to `process`, from `concurrency` threads.
+        """Begin to deliver what arrives under these routing keys to `process`, from `concurrency`
+        threads.
 
         Returns at once.
         """
@@ -87,9 +96,13 @@ class Bus(Protocol):
         ...
 
     def losses(self) -> int:
-        """How often this process lost its connection while it worked on deliveries, which are then delivered again."""
+        """How often this process lost its connection while it worked on deliveries, which are then
+        delivered again.
+        """
         ...
 
     def close(self, *, grace_s: float) -> None:
-        """Deliver nothing new, wait up to `grace_s` for what runs; what did not finish is delivered again later."""
+        """Deliver nothing new, wait up to `grace_s` for what runs; what did not finish is delivered
+        again later.
+        """
         ...

@@ -1,14 +1,17 @@
 """The consuming side of the bus: an event is a Celery task, and Celery's worker runs it.
 
-A delivery is settled in one of three ways, each safe at any moment of a crash:
-ack     Celery acknowledges it, on the channel it came by (SUCCESS);
-again   a copy goes to the end of the same queue, or first to the queue of messages that wait, confirmed; then Celery
-        acknowledges the original (RETRY). A negative acknowledgement would count a mere wait against the delivery
-        limit, would come back at once and to the front, and counts differently from one RabbitMQ to the next. The
-        copy carries its own count of failures;
-dead    a copy with the reason goes to the dead-letter exchange, confirmed, then Celery acknowledges (FAILURE).
-The broker's own delivery limit is for messages whose worker dies with them. A lost connection takes its deliveries
-with it: the broker delivers them again, and the next handler finds what this one still stores.
+A delivery is settled in one of three ways, each safe at any moment of a crash: ack     Celery
+acknowledges it, on the channel it came by (SUCCESS); again   a copy goes to the end of the same
+queue, or first to the queue of messages that wait, confirmed; then Celery
+        acknowledges the original (RETRY). A negative acknowledgement would count a mere wait
+        against the delivery
+        limit, would come back at once and to the front, and counts differently from one RabbitMQ to
+        the next. The
+        copy carries its own count of failures; dead    a copy with the reason goes to the
+        dead-letter exchange, confirmed, then Celery acknowledges (FAILURE). The broker's own
+        delivery limit is for messages whose worker dies with them. A lost connection takes its
+        deliveries with it: the broker delivers them again, and the next handler finds what this one
+        still stores.
 """
 
 from __future__ import annotations
@@ -52,15 +55,18 @@ REASON_CHARACTERS = 2000
 """The longest reason that a dead letter carries."""
 
 SETTINGS = {
-    "broker_channel_error_retry": True,  # the worker goes on when the broker closes its channel at consumer_timeout
+    # the worker goes on when the broker closes its channel at consumer_timeout
+    "broker_channel_error_retry": True,
     "broker_heartbeat": HEARTBEAT_S,
     "task_acks_late": True,
-    "task_acks_on_failure_or_timeout": True,  # a failed message has a confirmed copy before its task raises
+    # a failed message has a confirmed copy before its task raises
+    "task_acks_on_failure_or_timeout": True,
     "task_create_missing_queues": False,
     "task_ignore_result": True,
     "task_reject_on_worker_lost": True,
     "worker_consumer": "proofloop.bus.celery_worker:EventConsumer",
-    "worker_detect_quorum_queues": True,  # RabbitMQ closes connections that ask for a global QoS on a quorum queue
+    # RabbitMQ closes connections that ask for a global QoS on a quorum queue
+    "worker_detect_quorum_queues": True,
     "worker_disable_rate_limits": True,
     "worker_enable_prefetch_count_reduction": False,
     "worker_hijack_root_logger": False,
@@ -73,18 +79,22 @@ SETTINGS = {
 class ControlCommands(Control):  # type: ignore[misc]
     """Celery's `inspect` and `control`, with a queue for each connection of a worker.
 
-    Under one name a worker could not come back: an exclusive queue stays locked until the broker notices that the old
-    connection is gone, a durable one is out of reach while its node of a cluster is down.
+    Under one name a worker could not come back: an exclusive queue stays locked until the broker
+    notices that the old connection is gone, a durable one is out of reach while its node of a
+    cluster is down.
     """
 
     class Mailbox(pidbox.Mailbox):
         def get_queue(self, hostname: str) -> Queue:
-            queue: Queue = super().get_queue(f"{hostname}.{uuid.uuid4().hex[:8]}")  # type: ignore[no-untyped-call]
+            unique = f"{hostname}.{uuid.uuid4().hex[:8]}"
+            queue: Queue = super().get_queue(unique)  # type: ignore[no-untyped-call]
             return queue
 
 
 class Service(Protocol):
-    """What a worker process needs besides Celery: opened before the first delivery, closed after the last."""
+    """What a worker process needs besides Celery: opened before the first delivery, closed after
+    the last.
+    """
 
     @property
     def bus(self) -> CeleryBus: ...
@@ -120,10 +130,16 @@ OpenService = Callable[[Celery, str, int], Service]
 
 
 def make_celery(url: str, namespace: str, open_service: OpenService, **settings: Any) -> Celery:
-    """A Celery application that knows the queues of all roles and no task yet: `CeleryBus.serve` adds a role's."""
+    """A Celery application that knows the queues of all roles and no task yet: `CeleryBus.serve`
+    adds a role's.
+    """
     topology = Topology(namespace)
-    warnings.simplefilter("ignore", SecurityWarning)  # root must not accept pickle; only JSON is accepted here
-    warnings.simplefilter("ignore", CPendingDeprecationWarning)  # running calls survive a lost connection on purpose
+    warnings.simplefilter(
+        "ignore", SecurityWarning
+    )  # root must not accept pickle; only JSON is accepted here
+    warnings.simplefilter(
+        "ignore", CPendingDeprecationWarning
+    )  # running calls survive a lost connection on purpose
     app = Celery("proofloop", broker=url, control=ControlCommands, set_as_current=False)
     app.conf.update(
         SETTINGS,
@@ -150,7 +166,9 @@ class Failed(Exception):
 
 
 class EventTask(Task):  # type: ignore[misc]
-    """Runs one event in the role that serves its queue. Raises what makes Celery show RETRY or FAILURE."""
+    """Runs one event in the role that serves its queue. Raises what makes Celery show RETRY or
+    FAILURE.
+    """
 
     Request = "proofloop.bus.celery_worker:EventRequest"
     throws = (Refused,)
@@ -174,7 +192,9 @@ class Served:
 class CeleryBus(RabbitBus):
     """The bus of a worker process: one role, delivered by the Celery worker that `app` starts."""
 
-    def __init__(self, url: str, *, app: Celery, namespace: str = "proofloop", **options: Any) -> None:
+    def __init__(
+        self, url: str, *, app: Celery, namespace: str = "proofloop", **options: Any
+    ) -> None:
         """Declare what is missing and connect. Raises ConfigError, BusError."""
         super().__init__(url, namespace=namespace, **options)
         self.app = app
@@ -184,11 +204,20 @@ class CeleryBus(RabbitBus):
         self._served: Served | None = None
 
     def serve(
-        self, queue: str, topics: Iterable[str], process: Callable[[Delivery], Outcome], *, concurrency: int
+        self,
+        queue: str,
+        topics: Iterable[str],
+        process: Callable[[Delivery], Outcome],
+        *,
+        concurrency: int,
     ) -> None:
-        """Register the role's tasks; the worker delivers from its start on, with threads of its own."""
+        """Register the role's tasks; the worker delivers from its start on, with threads of its
+        own.
+        """
         if self._served is not None:
-            raise ConfigError(f"this process serves {self._served.role} already", "start a process for each role")
+            raise ConfigError(
+                f"this process serves {self._served.role} already", "start a process for each role"
+            )
         self._served = Served(queue, process)
         self.register((*topics, AS_IT_CAME))
 
@@ -211,12 +240,16 @@ class CeleryBus(RabbitBus):
         return self.lost_connections
 
     def handle(self, message: TakenMessage) -> None:
-        """Handle one delivery and put it where it belongs. Raises Retry, Refused or Failed after that."""
+        """Handle one delivery and put it where it belongs. Raises Retry, Refused or Failed after
+        that.
+        """
         role, attempt, outcome = self._processed(message)
         try:
             self._settle(role, message, attempt, outcome)
         finally:
-            message.__dict__[RAW] = b""  # the error's traceback keeps the message, whose body may be large
+            message.__dict__[RAW] = (
+                b""  # the error's traceback keeps the message, whose body may be large
+            )
 
     def _processed(self, message: TakenMessage) -> tuple[str, int, Outcome]:
         """The role that handled the delivery, the attempt that it was, and the outcome."""
@@ -250,14 +283,26 @@ class CeleryBus(RabbitBus):
                 self._replace(message, "", queue, {FAILURES: attempt})
                 raise Retry(outcome.reason, exc=outcome.error, when=0)
             case "failed" | "dead":
-                about: dict[str, str | int] = {REASON: outcome.reason[:REASON_CHARACTERS], DELIVERIES: attempt}
+                about: dict[str, str | int] = {
+                    REASON: outcome.reason[:REASON_CHARACTERS],
+                    DELIVERIES: attempt,
+                }
                 self._replace(message, self.topology.dead_exchange.name, role, about)
-                raise (Refused if outcome.kind == "dead" else Failed)(outcome.reason) from outcome.error
+                raise (Refused if outcome.kind == "dead" else Failed)(
+                    outcome.reason
+                ) from outcome.error
 
     def _replace(
-        self, message: TakenMessage, exchange: str, key: str, about: dict[str, str | int], after_s: float = 0.0
+        self,
+        message: TakenMessage,
+        exchange: str,
+        key: str,
+        about: dict[str, str | int],
+        after_s: float = 0.0,
     ) -> None:
-        """Publish a copy; while the broker is away wait for it, unless it took the delivery back. Raises Reject."""
+        """Publish a copy; while the broker is away wait for it, unless it took the delivery back.
+        Raises Reject.
+        """
         copy = again(exchange, key, message.headers, raw(message), about, after_s)
         while message.channel.is_open:
             try:
@@ -270,7 +315,9 @@ class CeleryBus(RabbitBus):
 
 
 def _delivery(message: TakenMessage) -> Delivery:
-    """What the role gets to see. The attempt counts deliveries that came to nothing, and this one."""
+    """What the role gets to see. The attempt counts deliveries that came to nothing, and this
+    one.
+    """
     counted = counts(message.headers)
     died = counted.get("x-delivery-count", 0)
     return Delivery(

@@ -1,4 +1,5 @@
-"""Celery's remote control of a worker: the commands that would lose events or do nothing here are refused.
+"""Celery's remote control of a worker: the commands that would lose events or do nothing here are
+refused.
 
 The reply says what to do instead. All others, `inspect` among them, work as Celery ships them.
 """
@@ -16,7 +17,9 @@ REFUSED = {
     "pool_restart": "stop the process and start it again",
     "autoscale": "a role scales by processes: KEDA or the HPA starts and stops them",
     "rate_limit": "the engine's settings in the run file limit its calls",
-    "time_limit": "threads cannot be interrupted; the engine's settings in the run file limit its calls",
+    "time_limit": (
+        "threads cannot be interrupted; the engine's settings in the run file limit its calls"
+    ),
     "revoke": "an event belongs to a run that waits for it; stop the run, or drop its dead letters",
     "revoke_by_stamped_headers": "an event belongs to a run that waits for it",
     "terminate": "an event belongs to a run that waits for it",
@@ -39,10 +42,13 @@ def _refuse(why: str) -> Callable[..., dict[str, str]]:
 
 
 def _add_consumer(state: Any, queue: str, **_: object) -> dict[str, str]:
-    """Consume again after `cancel_consumer`. The messages of another role would become dead letters here."""
+    """Consume again after `cancel_consumer`. The messages of another role would become dead letters
+    here.
+    """
     consumer = state.consumer
     own = consumer.bus.queue_name
     if queue != own:
-        return nok(f"this worker serves {own} only; start another process")  # type: ignore[no-any-return]
+        problem = f"this worker serves {own} only; start another process"
+        return nok(problem)  # type: ignore[no-any-return]
     consumer.call_soon(consumer.add_task_queue, queue)
     return ok(f"add consumer {queue}")  # type: ignore[no-any-return]

@@ -1,8 +1,8 @@
 """Celery's worker as a role's service: what is different from the worker that Celery ships.
 
-`make_celery` names the consumer and the pool by import path, because Sentry must patch Celery before
-`celery.worker.consumer` is imported. The worker's main thread runs the loop: it alone reads from and writes to the
-broker, also acknowledgements. Handlers run in the pool's threads.
+`make_celery` names the consumer and the pool by import path, because Sentry must patch Celery
+before `celery.worker.consumer` is imported. The worker's main thread runs the loop: it alone reads
+from and writes to the broker, also acknowledgements. Handlers run in the pool's threads.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from proofloop.bus.celery_bus import CeleryBus, EventTask, raw
 from proofloop.bus.link import FIRST_PAUSE_S, LONGEST_PAUSE_S, STALLED_S
 from proofloop.bus.task_message import AS_IT_CAME, RAW, counts, event_of, is_ours
 from proofloop.errors import ConfigError, ProofloopError
-from proofloop.messages import encode, read_event
+from proofloop.schema.events import encode, read_event
 
 log = structlog.get_logger()
 
@@ -42,13 +42,16 @@ BEAT_S = 0.2
 """How often the loop shows that it runs and looks whether it should stop."""
 
 ANSWER_S, GOODBYE_S = 2.0, 0.5
-"""How long a stopping worker waits for each answer of a silent broker: before its handlers end, and after that."""
+"""How long a stopping worker waits for each answer of a silent broker: before its handlers end, and
+after that.
+"""
 
 SWITCH_S = 0.05
-"""How long a thread may keep the interpreter's lock while others wait for it; Python's default is 0.005.
+"""How long a thread may keep the interpreter's lock while others wait for it; Python's default is
+0.005.
 
-Each thread that waits for the lock wakes up once in that time, in vain as a rule: with the default a worker of 1,250
-threads spent half of its processor time on that.
+Each thread that waits for the lock wakes up once in that time, in vain as a rule: with the default
+a worker of 1,250 threads spent half of its processor time on that.
 """
 
 NO_ARGUMENTS: tuple[list[object], dict[str, object], dict[str, object]] = [], {}, {}
@@ -61,17 +64,28 @@ Tasks = queues.SimpleQueue[tuple[Callable[..., Any], Any, Any, Any] | None]
 
 
 class EventConsumer(Consumer):  # type: ignore[misc]
-    """Consumes one role's queue. Every message reaches the role, also one that Celery cannot read."""
+    """Consumes one role's queue. Every message reaches the role, also one that Celery cannot
+    read.
+    """
 
     class Blueprint(Consumer.Blueprint):  # type: ignore[misc]
-        """Without `DelayedDelivery`, which would declare 28 delay queues: `.later` is the one for retries."""
+        """Without `DelayedDelivery`, which would declare 28 delay queues: `.later` is the one for
+        retries.
+        """
 
         default_steps: ClassVar = [
-            step for step in Consumer.Blueprint.default_steps if not step.endswith(":DelayedDelivery")
+            step
+            for step in Consumer.Blueprint.default_steps
+            if not step.endswith(":DelayedDelivery")
         ]
 
-    def __init__(self, *arguments: Any, worker_options: dict[str, Any] | None = None, **options: Any) -> None:
-        alone = {"without_mingle": True, "without_gossip": True}  # workers need not know of each other
+    def __init__(
+        self, *arguments: Any, worker_options: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        alone = {
+            "without_mingle": True,
+            "without_gossip": True,
+        }  # workers need not know of each other
         super().__init__(*arguments, worker_options={**(worker_options or {}), **alone}, **options)
         celery_control.install()
         self.beat_s = time.monotonic()
@@ -85,7 +99,9 @@ class EventConsumer(Consumer):  # type: ignore[misc]
         return bus
 
     def beat(self) -> None:
-        """Show that the loop runs. Raises the channel's error that Celery swallowed: Celery connects again."""
+        """Show that the loop runs. Raises the channel's error that Celery swallowed: Celery
+        connects again.
+        """
         self.beat_s = time.monotonic()
         if self._swallowed is not None:
             raise RecoverableConnectionError(str(self._swallowed))
@@ -96,9 +112,11 @@ class EventConsumer(Consumer):  # type: ignore[misc]
         super().on_ready()
 
     def _first_read(self, **options: Any) -> Any:
-        """Celery reads once when it begins to consume and swallows what the broker then says of a closed channel.
+        """Celery reads once when it begins to consume and swallows what the broker then says of a
+        closed channel.
 
-        py-amqp opens the channel again at once, without its consumers: the worker would wait for ever.
+        py-amqp opens the channel again at once, without its consumers: the worker would wait for
+        ever.
         """
         try:
             return type(self.connection).drain_events(self.connection, **options)
@@ -110,7 +128,12 @@ class EventConsumer(Consumer):  # type: ignore[misc]
         """Wait for the broker, with a pause that grows and differs from worker to worker."""
 
         def tell(error: Exception, pause_s: float) -> None:
-            log.warning("broker_away", broker=connection.host, reason=str(error), again_in_s=round(pause_s, 1))
+            log.warning(
+                "broker_away",
+                broker=connection.host,
+                reason=str(error),
+                again_in_s=round(pause_s, 1),
+            )
 
         def look() -> None:
             self.beat()
@@ -127,11 +150,15 @@ class EventConsumer(Consumer):  # type: ignore[misc]
         """The broker delivers again what this process works on."""
         self.is_consuming, self._swallowed = False, None
         self.bus.lost_connections += bool(self.pool.busy)
-        log.warning("broker_lost", reason=str(error) or type(error).__name__, running=self.pool.busy)
+        log.warning(
+            "broker_lost", reason=str(error) or type(error).__name__, running=self.pool.busy
+        )
         super().on_connection_error_after_connected(error)
 
     def call_soon_ack(self, settle: Callable[..., None], *arguments: Any, **options: Any) -> Any:
-        """Settle in the loop's thread; the broker took back what came by a connection that is gone."""
+        """Settle in the loop's thread; the broker took back what came by a connection that is
+        gone.
+        """
         return super().call_soon_ack(self._settle, settle, *arguments)
 
     def _settle(self, settle: Any, *arguments: Any) -> None:
@@ -140,18 +167,24 @@ class EventConsumer(Consumer):  # type: ignore[misc]
             return
         self._late += 1
         if self._late == 1:  # once a connection, not once a message
-            log.info("acknowledged_too_late", reason="the connection was lost; the broker delivers again")
+            log.info(
+                "acknowledged_too_late", reason="the connection was lost; the broker delivers again"
+            )
 
     def update_strategies(self) -> None:
         super().update_strategies()
-        for name in [name for name in self.strategies if not isinstance(self.app.tasks[name], EventTask)]:
+        for name in [
+            name for name in self.strategies if not isinstance(self.app.tasks[name], EventTask)
+        ]:
             del self.strategies[name]  # Celery's own tasks are no events
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Message], None]:
         receive = super().create_task_handler(*arguments, **options)
 
         def receive_anything(message: Message) -> None:
-            if is_ours(raw(message)):  # Celery would decode the event, and the role decodes it again
+            if is_ours(
+                raw(message)
+            ):  # Celery would decode the event, and the role decodes it again
                 message._decoded_cache = NO_ARGUMENTS
             try:
                 receive(message)
@@ -178,8 +211,8 @@ class EventConsumer(Consumer):  # type: ignore[misc]
     def _as_it_came(self, message: Message) -> None:
         """Hand the message to the role as a task without arguments.
 
-        An event of the earlier bus, which published bare events, is handled so; anything else becomes a dead letter
-        with its reason.
+        An event of the earlier bus, which published bare events, is handled so; anything else
+        becomes a dead letter with its reason.
         """
         if RAW in message.__dict__:  # a defect of ours; the broker makes it a dead letter
             message.reject()
@@ -187,7 +220,11 @@ class EventConsumer(Consumer):  # type: ignore[misc]
         message.__dict__[RAW] = message.body
         id = message.properties.get("message_id") or message.delivery_tag
         message.headers = {**counts(message.headers), "task": AS_IT_CAME, "id": str(id)}
-        message.body, message.content_type, message.content_encoding = NOTHING, "application/json", "utf-8"
+        message.body, message.content_type, message.content_encoding = (
+            NOTHING,
+            "application/json",
+            "utf-8",
+        )
         message.errors, message._decoded_cache = [], None
         self.task_consumer.on_message(message)
 
@@ -198,7 +235,9 @@ class EventRequest(Request):  # type: ignore[misc]
     def __init__(self, message: Message, **options: Any) -> None:
         super().__init__(message, **options)
         self._request_dict["taken"] = message
-        self._body = NOTHING  # the pool would decode the arguments once more; the task reads the message
+        self._body = (
+            NOTHING  # the pool would decode the arguments once more; the task reads the message
+        )
         self._content_type, self._content_encoding = "application/json", "utf-8"
 
     def revoked(self) -> bool:
@@ -212,7 +251,9 @@ class EventRequest(Request):  # type: ignore[misc]
         return fields | {"args": [json.loads(encode(event))]} if event else fields
 
     def cancel(self, pool: HandlerThreads, *_: object, **__: object) -> None:
-        """Called at a cold shutdown (SIGQUIT, or Ctrl-C twice): the handlers give their messages back."""
+        """Called at a cold shutdown (SIGQUIT, or Ctrl-C twice): the handlers give their messages
+        back.
+        """
         pool.app.service.cancelling.set()
 
 
@@ -248,7 +289,9 @@ class HandlerThreads(BasePool):  # type: ignore[misc]
         """Threads that take from one queue."""
         tasks: Tasks = queues.SimpleQueue()
         for number in range(count):
-            thread = threading.Thread(target=self._work, args=(tasks,), name=f"{name}-{number}", daemon=True)
+            thread = threading.Thread(
+                target=self._work, args=(tasks,), name=f"{name}-{number}", daemon=True
+            )
             thread.start()
             self._threads.append(thread)
         return tasks
@@ -260,7 +303,12 @@ class HandlerThreads(BasePool):  # type: ignore[misc]
                 apply_target(target, args, callback=callback, accept_callback=accept_callback)
             finally:
                 self._count(-1)
-            del task, args, callback, accept_callback  # an idle thread would keep the body, which may be large
+            del (
+                task,
+                args,
+                callback,
+                accept_callback,
+            )  # an idle thread would keep the body, which may be large
 
     def _count(self, change: int) -> None:
         with self._lock:
@@ -268,7 +316,9 @@ class HandlerThreads(BasePool):  # type: ignore[misc]
 
 
 class ServiceStep(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Opens what the role needs before the worker consumes. Stopping, it waits for running handlers, then closes it."""
+    """Opens what the role needs before the worker consumes. Stopping, it waits for running
+    handlers, then closes it.
+    """
 
     requires = ("celery.worker.components:Pool",)
     _hub: Hub | None = None
@@ -277,7 +327,9 @@ class ServiceStep(bootsteps.StartStopStep):  # type: ignore[misc]
         """Raises SystemExit with what is wrong, caused by the ProofloopError."""
         try:
             role = _role_of(worker)
-            self.service = worker.app.service = worker.app.open_service(worker.app, role, worker.concurrency)
+            self.service = worker.app.service = worker.app.open_service(
+                worker.app, role, worker.concurrency
+            )
         except ProofloopError as error:
             raise SystemExit(f"error: {error}") from error
         worker.app.bus = self.service.bus
@@ -323,14 +375,18 @@ class ServiceStep(bootsteps.StartStopStep):  # type: ignore[misc]
             state.should_stop = EX_OK
 
     def _drain(self, pool: HandlerThreads, limit_s: float) -> None:
-        """Wait for the handlers, and turn the loop meanwhile: it acknowledges and sends heartbeats."""
+        """Wait for the handlers, and turn the loop meanwhile: it acknowledges and sends
+        heartbeats.
+        """
         deadline, turns = time.monotonic() + limit_s, _turns(self._hub, pool.app.bus)
         while pool.busy and time.monotonic() < deadline:
             next(turns)
         next(turns)  # acknowledges the last ones
         if pool.busy:
             log.warning(
-                "handlers_left", running=pool.busy, reason="they did not end in time; the broker delivers again"
+                "handlers_left",
+                running=pool.busy,
+                reason="they did not end in time; the broker delivers again",
             )
 
 
@@ -345,12 +401,18 @@ def _limit_waits(consumer: EventConsumer, limit_s: float) -> None:
 def _role_of(worker: WorkController) -> str:
     """The one role that the worker is started for. Raises ConfigError."""
     app = worker.app
-    names: dict[str, str] = {queue.name: queue.name.rpartition(".")[2] for queue in app.conf.task_queues}
+    names: dict[str, str] = {
+        queue.name: queue.name.rpartition(".")[2] for queue in app.conf.task_queues
+    }
     wanted = [names[name] for name in app.amqp.queues.consume_from if name in names]
     if len(wanted) != 1:
-        raise ConfigError("a worker process serves one role", f"add -Q with one of {', '.join(names)}")
+        raise ConfigError(
+            "a worker process serves one role", f"add -Q with one of {', '.join(names)}"
+        )
     if not issubclass(worker.pool_cls, HandlerThreads):
-        raise ConfigError("handlers wait for engines in threads of their own", "leave out -P / --pool")
+        raise ConfigError(
+            "handlers wait for engines in threads of their own", "leave out -P / --pool"
+        )
     return wanted[0]
 
 
@@ -365,12 +427,16 @@ def _consumer_state(worker: WorkController) -> BusState:
     if not consumer.is_consuming:
         return BusState(away="the queue is not consumed: the broker is away")
     if not consumer.app.amqp.queues.consume_from:
-        return BusState(away="the queue is not consumed: `celery control cancel_consumer` was called")
+        return BusState(
+            away="the queue is not consumed: `celery control cancel_consumer` was called"
+        )
     return BusState()
 
 
 def _turns(hub: Hub | None, bus: CeleryBus) -> Iterator[None]:
-    """Each step is one turn of the loop, a beat long at most; without a connection it only waits."""
+    """Each step is one turn of the loop, a beat long at most; without a connection it only
+    waits.
+    """
     loop = hub.create_loop() if hub else None
     while hub and loop:
         try:

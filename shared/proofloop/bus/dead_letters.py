@@ -1,4 +1,6 @@
-"""The dead letters of a broker: look at them, try them again, or drop them; and how full the queues are."""
+"""The dead letters of a broker: look at them, try them again, or drop them; and how full the queues
+are.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ from proofloop.bus.tls import NO_TLS, Tls
 from proofloop.bus.topology import ROUTES, Topology
 
 GIVEN_UP = {
-    "delivery_limit": "given up by the broker: delivered again and again, and each time its worker died or was cut off",
+    "delivery_limit": (
+        "given up by the broker: delivered again and again, and each time its"
+        " worker died or was cut off"
+    ),
     "rejected": "rejected",
     "expired": "expired",
 }
@@ -26,7 +31,9 @@ GIVEN_UP = {
 
 @dataclass(frozen=True)
 class Depth:
-    """Messages ready in a role's queue, those that wait for another try, its dead letters, and the workers it has."""
+    """Messages ready in a role's queue, those that wait for another try, its dead letters, and the
+    workers it has.
+    """
 
     role: str
     ready: int
@@ -84,8 +91,11 @@ class DeadLetters:
                     count += 1
         return count
 
-    def _taken(self, channel: BlockingChannel, depth: Depth) -> Iterator[tuple[int, DeadLetter, BasicProperties]]:
-        """As many dead letters of a role as there were, not acknowledged: closing the channel puts them back.
+    def _taken(
+        self, channel: BlockingChannel, depth: Depth
+    ) -> Iterator[tuple[int, DeadLetter, BasicProperties]]:
+        """As many dead letters of a role as there were, not acknowledged: closing the channel puts
+        them back.
 
         Not until there are none: what is replayed may die again in the meantime, and come last.
         """
@@ -106,7 +116,11 @@ class DeadLetters:
 
     def _depth(self, channel: BlockingChannel, role: str) -> Depth | None:
         """None if there are no such queues; the broker then closes the channel."""
-        queues = (self._topology.queue(role), self._topology.later_queue(role), self._topology.dead_queue(role))
+        queues = (
+            self._topology.queue(role),
+            self._topology.later_queue(role),
+            self._topology.dead_queue(role),
+        )
         try:
             found = [channel.queue_declare(queue.name, passive=True).method for queue in queues]
             ready, later, dead = (queue.message_count for queue in found)

@@ -1,4 +1,5 @@
-"""Connections to the broker: how its address is read, what their errors mean, and one that its own thread keeps alive.
+"""Connections to the broker: how its address is read, what their errors mean, and one that its own
+thread keeps alive.
 
 pika's connections belong to one thread. Other threads hand a function to that thread: `call`.
 """
@@ -29,7 +30,9 @@ from proofloop.errors import BusError, ConfigError, ProofloopError
 log = structlog.get_logger()
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
-"""Between attempts to reconnect: doubled each time, with jitter, so that a hundred workers do not return at once."""
+"""Between attempts to reconnect: doubled each time, with jitter, so that a hundred workers do not
+return at once.
+"""
 
 BEAT_S = 1.0
 """How often a connected link shows that its thread runs."""
@@ -40,18 +43,28 @@ STALLED_S = 150.0
 HEARTBEAT_S = 30
 """A dead peer is noticed within twice this time."""
 
-REFUSED = (AuthenticationError, ProbableAuthenticationError, ProbableAccessDeniedError, AccessRefused, NotAllowed)
+REFUSED = (
+    AuthenticationError,
+    ProbableAuthenticationError,
+    ProbableAccessDeniedError,
+    AccessRefused,
+    NotAllowed,
+)
 """How the two clients say that the broker refuses the user or the vhost."""
 
 
 def parse_url(url: str, tls: ssl.SSLContext | None = None) -> list[URLParameters]:
-    """The parameters of each address in "amqp://...;amqp://...": the nodes of one cluster, tried in turn.
+    """The parameters of each address in "amqp://...;amqp://...": the nodes of one cluster, tried in
+    turn.
 
     `tls` is for amqps://; without it pika makes a context.
 
     Raises ConfigError, which never shows the URL: it has a password.
     """
-    hint = "write it as amqp://user:password@host:5672/vhost, or amqps:// for TLS; escape special characters as %2F"
+    hint = (
+        "write it as amqp://user:password@host:5672/vhost, or amqps:// for TLS; escape special"
+        " characters as %2F"
+    )
     return [_parse(one.strip(), tls, hint) for one in url.split(";")]
 
 
@@ -70,11 +83,15 @@ def _parse(url: str, tls: ssl.SSLContext | None, hint: str) -> URLParameters:
 
 def where(nodes: Sequence[URLParameters]) -> str:
     """The broker's place, without its secrets."""
-    return f"{', '.join(f'{node.host}:{node.port}' for node in nodes)}, vhost {nodes[0].virtual_host}"
+    return (
+        f"{', '.join(f'{node.host}:{node.port}' for node in nodes)}, vhost {nodes[0].virtual_host}"
+    )
 
 
 def connect(nodes: Sequence[URLParameters]) -> BlockingConnection:
-    """A connection for a short piece of work. Raises ConfigError when refused, BusError when the broker is away."""
+    """A connection for a short piece of work. Raises ConfigError when refused, BusError when the
+    broker is away.
+    """
     try:
         return BlockingConnection(list(nodes))
     except (AMQPError, OSError) as error:
@@ -82,10 +99,14 @@ def connect(nodes: Sequence[URLParameters]) -> BlockingConnection:
 
 
 def explained(error: Exception, nodes: Sequence[URLParameters]) -> ProofloopError:
-    """What an error of either client means: a ConfigError that a person must correct, else the broker is away."""
+    """What an error of either client means: a ConfigError that a person must correct, else the
+    broker is away.
+    """
     place = where(nodes)
     if isinstance(error, REFUSED):
-        return ConfigError(f"the broker at {place} refuses this user or vhost", "correct PROOFLOOP_BROKER")
+        return ConfigError(
+            f"the broker at {place} refuses this user or vhost", "correct PROOFLOOP_BROKER"
+        )
     if isinstance(error, PreconditionFailed):
         return ConfigError(
             f"the broker has a queue or exchange of ours with other settings: {error.reply_text}",
@@ -97,7 +118,8 @@ def explained(error: Exception, nodes: Sequence[URLParameters]) -> ProofloopErro
 
 
 class Link:
-    """Calls `prepare`, opens a channel and gives it to `opened`; when it is lost calls `lost` and begins again.
+    """Calls `prepare`, opens a channel and gives it to `opened`; when it is lost calls `lost` and
+    begins again.
 
     `opened` and everything given to `call` run on the link's own thread.
     """
@@ -129,7 +151,9 @@ class Link:
             if self._connection is None:
                 return False
             self._actions.append(action)
-            if len(self._actions) == 1:  # otherwise the thread has been woken already, which costs a system call
+            if (
+                len(self._actions) == 1
+            ):  # otherwise the thread has been woken already, which costs a system call
                 self._connection.ioloop.add_callback_threadsafe(self._act)
             return True
 
@@ -139,7 +163,11 @@ class Link:
         if not self._thread.is_alive():
             return f"the thread {self._thread.name} ended"
         silent_s = time.monotonic() - self._beat_s
-        return f"the thread {self._thread.name} has done nothing for {silent_s:.0f} s" if silent_s > STALLED_S else ""
+        return (
+            f"the thread {self._thread.name} has done nothing for {silent_s:.0f} s"
+            if silent_s > STALLED_S
+            else ""
+        )
 
     def _act(self) -> None:
         with self._lock:
@@ -169,13 +197,20 @@ class Link:
                 self._live()
             except (AMQPError, OSError, ProofloopError) as error:
                 self._reason = error
-            except Exception as error:  # a thread that ends here would leave a worker that hears nothing
+            except (
+                Exception
+            ) as error:  # a thread that ends here would leave a worker that hears nothing
                 log.exception("broker_link_failed")
                 self._reason = error
             pause_s = FIRST_PAUSE_S if self._was_up else min(2 * pause_s, LONGEST_PAUSE_S)
             if not self._closing.is_set():
                 wait_s = pause_s * random.uniform(0.5, 1.0)
-                log.warning("broker_lost", broker=where(self._nodes), reason=str(self._reason), again_in_s=wait_s)
+                log.warning(
+                    "broker_lost",
+                    broker=where(self._nodes),
+                    reason=str(self._reason),
+                    again_in_s=wait_s,
+                )
                 self._closing.wait(wait_s)
 
     def _live(self) -> None:

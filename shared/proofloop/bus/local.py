@@ -1,6 +1,8 @@
-"""The bus inside one process, with the real one's manners: redelivery, delivery limit, dead letters, delayed retries.
+"""The bus inside one process, with the real one's manners: redelivery, delivery limit, dead
+letters, delayed retries.
 
-Messages live in memory and die with the process: a run is taken up again from the store, not from here.
+Messages live in memory and die with the process: a run is taken up again from the store, not from
+here.
 """
 
 from __future__ import annotations
@@ -16,14 +18,16 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from proofloop.bus.base import DELIVERY_LIMIT, BusState, DeadLetter, Delivery, Outcome
-from proofloop.messages import Event, encode
+from proofloop.schema.events import Event, encode
 
 log = structlog.get_logger()
 
 
 @dataclass
 class _Queue:
-    """Messages of one role: `ready` in order of arrival, `delayed` as a heap by due time, `running` counted."""
+    """Messages of one role: `ready` in order of arrival, `delayed` as a heap by due time, `running`
+    counted.
+    """
 
     arrived: threading.Condition
     ready: deque[Delivery] = field(default_factory=deque)
@@ -70,7 +74,12 @@ class LocalBus:
                 self._on_publish(event)
 
     def serve(
-        self, queue: str, topics: Iterable[str], process: Callable[[Delivery], Outcome], *, concurrency: int
+        self,
+        queue: str,
+        topics: Iterable[str],
+        process: Callable[[Delivery], Outcome],
+        *,
+        concurrency: int,
     ) -> None:
         with self._lock:
             if queue in self._queues:
@@ -79,19 +88,25 @@ class LocalBus:
             for topic in topics:
                 self._topics[topic].append(queue)
         for number in range(concurrency):
-            thread = threading.Thread(target=self._work, args=(queue, process), name=f"{queue}-{number}", daemon=True)
+            thread = threading.Thread(
+                target=self._work, args=(queue, process), name=f"{queue}-{number}", daemon=True
+            )
             self._threads.append(thread)
             thread.start()
 
     def depths(self) -> dict[str, int]:
         """Messages waiting or running, by queue."""
         with self._lock:
-            return {name: len(q.ready) + len(q.delayed) + q.running for name, q in self._queues.items()}
+            return {
+                name: len(q.ready) + len(q.delayed) + q.running for name, q in self._queues.items()
+            }
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Whether nothing waits and nothing runs, waiting for that up to `timeout_s`."""
         with self._lock:
-            return self._became_idle.wait_for(lambda: all(queue.idle for queue in self._queues.values()), timeout_s)
+            return self._became_idle.wait_for(
+                lambda: all(queue.idle for queue in self._queues.values()), timeout_s
+            )
 
     def state(self) -> BusState:
         with self._lock:
@@ -114,20 +129,31 @@ class LocalBus:
         while (delivery := self._take(queue)) is not None:
             try:
                 outcome = process(delivery)
-            except Exception as error:  # a thread that dies here would take its message and its place with it
+            except (
+                Exception
+            ) as error:  # a thread that dies here would take its message and its place with it
                 log.exception("delivery_failed", queue=name)
                 outcome = Outcome("failed", f"{type(error).__name__}: {error}")
-            if outcome.kind == "dead" or (outcome.kind == "failed" and delivery.attempt >= self._limit):
+            if outcome.kind == "dead" or (
+                outcome.kind == "failed" and delivery.attempt >= self._limit
+            ):
                 self._bury(DeadLetter(name, outcome.reason, delivery.body, delivery.attempt))
             self._settle(queue, delivery, outcome)
 
     def _bury(self, letter: DeadLetter) -> None:
-        """Before the delivery counts as settled: who waits for the bus to be idle finds the letter."""
+        """Before the delivery counts as settled: who waits for the bus to be idle finds the
+        letter.
+        """
         try:
             if self._on_dead:
                 self._on_dead(letter)
         except Exception:  # the letter is lost and the log says so; the others go on
-            log.exception("dead_letter_lost", queue=letter.queue, reason=letter.reason, body=letter.body[:1000])
+            log.exception(
+                "dead_letter_lost",
+                queue=letter.queue,
+                reason=letter.reason,
+                body=letter.body[:1000],
+            )
 
     def _take(self, queue: _Queue) -> Delivery | None:
         """The next delivery, waiting for one; None when the bus is closed."""
@@ -148,7 +174,10 @@ class LocalBus:
             queue.running -= 1
             match outcome.kind:
                 case "requeue":
-                    heapq.heappush(queue.delayed, (time.monotonic() + outcome.after_s, next(self._ticket), delivery))
+                    heapq.heappush(
+                        queue.delayed,
+                        (time.monotonic() + outcome.after_s, next(self._ticket), delivery),
+                    )
                     queue.arrived.notify()
                 case "failed" if delivery.attempt < self._limit:
                     self._put(queue, replace(delivery, attempt=delivery.attempt + 1))

@@ -1,6 +1,8 @@
-"""Publishing with confirms: messages go out through a window, and `publish` returns when the broker has all of its own.
+"""Publishing with confirms: messages go out through a window, and `publish` returns when the broker
+has all of its own.
 
-A confirm for each message one at a time costs a round trip and a disk sync each; those in a window share them.
+A confirm for each message one at a time costs a round trip and a disk sync each; those in a window
+share them.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ class Message:
 
 
 class _Batch:
-    """The messages of one `publish`. Only its caller counts what is sent, only the link's thread what is confirmed."""
+    """The messages of one `publish`. Only its caller counts what is sent, only the link's thread
+    what is confirmed.
+    """
 
     def __init__(self) -> None:
         self.sent = self.confirmed = 0
@@ -61,10 +65,11 @@ class _Batch:
 
 
 class Publisher:
-    """Safe to share between threads: their batches follow one another through one window, which slides.
+    """Safe to share between threads: their batches follow one another through one window, which
+    slides.
 
-    What was sent when the connection was lost is sent again, so a message can arrive twice. Only the link's thread
-    touches what is under way; other threads append to what waits.
+    What was sent when the connection was lost is sent again, so a message can arrive twice. Only
+    the link's thread touches what is under way; other threads append to what waits.
     """
 
     def __init__(self, nodes: Sequence[URLParameters], prepare: Callable[[], None]) -> None:
@@ -76,7 +81,8 @@ class Publisher:
         self._link = Link("publisher", nodes, prepare=prepare, opened=self._opened, lost=self._lost)
 
     def publish(self, messages: Iterable[Message], *, timeout_s: float) -> None:
-        """Return when the broker has all of them. Raises BusError, and what making a message raises.
+        """Return when the broker has all of them. Raises BusError, and what making a message
+        raises.
 
         The first are on their way while the rest is made.
         """
@@ -88,7 +94,10 @@ class Publisher:
         batch.is_whole = True
         batch.look()
         if self._is_closed or not batch.is_over.wait(timeout_s):
-            batch.fail("the broker did not confirm in time: it is away, or blocked because it lacks memory or disk")
+            batch.fail(
+                "the broker did not confirm in time: it is away, or blocked because it lacks memory"
+                " or disk"
+            )
         if batch.error:
             raise batch.error
 
@@ -114,7 +123,11 @@ class Publisher:
             self._tag += 1
             self._under_way[self._tag] = batch, message
             self._channel.basic_publish(
-                message.exchange, message.routing_key, message.body, message.properties, message.mandatory
+                message.exchange,
+                message.routing_key,
+                message.body,
+                message.properties,
+                message.mandatory,
             )
 
     def _opened(self, channel: Channel) -> None:
@@ -138,7 +151,10 @@ class Publisher:
             if isinstance(answer, Basic.Ack):
                 batch.confirm()
             else:  # also where a queue's leader is gone: a new channel finds the next one
-                batch.fail("the broker refused a message: a queue is full, its disk is, or its leader is gone")
+                batch.fail(
+                    "the broker refused a message: a queue is full, its disk is, or its leader is"
+                    " gone"
+                )
                 self._link.reopen("the broker refused a message")
                 return
         self._fill()
@@ -148,8 +164,12 @@ class Publisher:
             return (last,)
         return range(next(iter(self._under_way), last + 1), last + 1)
 
-    def _returned(self, channel: Channel, method: Basic.Return, properties: BasicProperties, body: bytes) -> None:
-        """A queue that must be there is not: come back by a new connection, which declares everything first."""
+    def _returned(
+        self, channel: Channel, method: Basic.Return, properties: BasicProperties, body: bytes
+    ) -> None:
+        """A queue that must be there is not: come back by a new connection, which declares
+        everything first.
+        """
         log.warning("queue_missing", routing_key=method.routing_key)
         self._lost()
         self._link.reopen(f"no queue takes {method.routing_key}")

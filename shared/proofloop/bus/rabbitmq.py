@@ -19,9 +19,9 @@ from proofloop.bus.publisher import Message, Publisher
 from proofloop.bus.task_message import task_message
 from proofloop.bus.tls import NO_TLS, Tls
 from proofloop.bus.topology import ROUTES, Topology
+from proofloop.bus.tracing import traceparent
 from proofloop.errors import BusError
-from proofloop.messages import MAX_BODY_BYTES, Event, encode
-from proofloop.tracing import traceparent
+from proofloop.schema.events import MAX_BODY_BYTES, Event, encode
 
 log = structlog.get_logger()
 
@@ -58,7 +58,12 @@ class RabbitBus:
         self.send(map(self._message, events))
 
     def serve(
-        self, queue: str, topics: Iterable[str], process: Callable[[Delivery], Outcome], *, concurrency: int
+        self,
+        queue: str,
+        topics: Iterable[str],
+        process: Callable[[Delivery], Outcome],
+        *,
+        concurrency: int,
     ) -> None:
         raise BusError(f"this process only publishes; `proofloop serve {queue}` starts the role")
 
@@ -78,17 +83,30 @@ class RabbitBus:
     def _message(self, event: Event) -> Message:
         body = encode(event)
         if len(body) > MAX_BODY_BYTES:
-            raise ValueError(f"{event.id}: {len(body)} bytes; an event has at most {MAX_BODY_BYTES}")
+            raise ValueError(
+                f"{event.id}: {len(body)} bytes; an event has at most {MAX_BODY_BYTES}"
+            )
         key = event.routing_key
         must_arrive = any(key in topics for topics in self._routes.values())
         trace = {"traceparent": traceparent(event.run_id, getattr(event, "proof_id", event.id))}
         exchange = self.topology.exchange.name
-        return task_message(exchange, key, key, event.id, body, headers=trace, must_arrive=must_arrive)
+        return task_message(
+            exchange, key, key, event.id, body, headers=trace, must_arrive=must_arrive
+        )
 
     def _declare(self) -> None:
-        attempts = {"max_retries": len(self._nodes) - 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+        attempts = {
+            "max_retries": len(self._nodes) - 1,
+            "interval_start": 0,
+            "interval_step": 0,
+            "interval_max": 0,
+        }
         try:
-            options = {"connect_timeout": CONNECT_S, "ssl": self._tls.for_kombu, "transport": self._tls.transport}
+            options = {
+                "connect_timeout": CONNECT_S,
+                "ssl": self._tls.for_kombu,
+                "transport": self._tls.transport,
+            }
             with closing(Connection(self._url, **options)) as connection:
                 connection.ensure_connection(**attempts, reraise_as_library_errors=False)
                 self.topology.declare(connection, dict(self._routes))

@@ -1,7 +1,8 @@
-"""An event as a Celery task message (protocol 2): the task's name is the routing key, its one argument the event.
+"""An event as a Celery task message (protocol 2): the task's name is the routing key, its one
+argument the event.
 
-Any Celery client can read and write these messages, so Flower and the instrumentations know them. Messages go out by
-pika; `Taken` reads one that came in, also one that no Celery client wrote.
+Any Celery client can read and write these messages, so Flower and the instrumentations know them.
+Messages go out by pika; `Taken` reads one that came in, also one that no Celery client wrote.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from pika import BasicProperties, DeliveryMode
 
 from proofloop.bus.publisher import Message
-from proofloop.messages import MAX_BODY_BYTES
+from proofloop.schema.events import MAX_BODY_BYTES
 
 FAILURES = "x-proofloop-failures"
 """How often the message failed before this copy of it."""
@@ -36,8 +37,13 @@ KEPT = ("traceparent",)
 AS_IT_CAME, RAW = "message", "raw"
 """The task that stands for a message which is no event's task; where its body is kept meanwhile."""
 
-BEFORE, AFTER = b"[[", b'], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
-"""What stands around the event in a body: positional arguments, keyword arguments, and Celery's canvas, unused here."""
+BEFORE, AFTER = (
+    b"[[",
+    b'], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]',
+)
+"""What stands around the event in a body: positional arguments, keyword arguments, and Celery's
+canvas, unused here.
+"""
 
 
 def task_message(
@@ -51,7 +57,9 @@ def task_message(
     after_s: float = 0.0,
     must_arrive: bool = True,
 ) -> Message:
-    """A message that makes Celery run `task` with this event; it expires after `after_s` if that is set."""
+    """A message that makes Celery run `task` with this event; it expires after `after_s` if that is
+    set.
+    """
     of_celery = {"lang": "py", "task": task, "id": id, "argsrepr": id}
     properties = _properties(
         of_celery | dict(headers),
@@ -70,7 +78,9 @@ def is_ours(body: bytes) -> bool:
 
 
 def event_of(body: bytes) -> bytes:
-    """The event in a body: of our messages byte for byte, of another Celery client's encoded anew, else the body."""
+    """The event in a body: of our messages byte for byte, of another Celery client's encoded anew,
+    else the body.
+    """
     if is_ours(body):
         return body[len(BEFORE) : -len(AFTER)]
     if not body.startswith(b"[") or len(body) > 2 * MAX_BODY_BYTES:
@@ -90,15 +100,26 @@ def again(
     about: Mapping[str, str | int],
     after_s: float = 0.0,
 ) -> Message:
-    """The same message anew, with `about` in its headers in place of what an earlier copy had there.
+    """The same message anew, with `about` in its headers in place of what an earlier copy had
+    there.
 
-    What is no task, or longer than an event can be, goes as it came, cut at that length: the rest was never read.
+    What is no task, or longer than an event can be, goes as it came, cut at that length: the rest
+    was never read.
     """
     event, task, id = event_of(body), taken.get("task"), taken.get("id")
-    if task == AS_IT_CAME or not isinstance(task, str) or not isinstance(id, str) or len(event) > MAX_BODY_BYTES:
-        return Message(exchange, routing_key, body[:MAX_BODY_BYTES], _properties(about, after_s), True)
+    if (
+        task == AS_IT_CAME
+        or not isinstance(task, str)
+        or not isinstance(id, str)
+        or len(event) > MAX_BODY_BYTES
+    ):
+        return Message(
+            exchange, routing_key, body[:MAX_BODY_BYTES], _properties(about, after_s), True
+        )
     kept = {name: taken[name] for name in KEPT if name in taken}
-    return task_message(exchange, routing_key, task, id, event, headers=kept | dict(about), after_s=after_s)
+    return task_message(
+        exchange, routing_key, task, id, event, headers=kept | dict(about), after_s=after_s
+    )
 
 
 def counts(headers: Mapping[str, Any]) -> dict[str, int]:

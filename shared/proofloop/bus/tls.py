@@ -1,8 +1,9 @@
-"""TLS between this process and the broker, for both AMQP clients: pika takes a context, kombu a dict.
+"""TLS between this process and the broker, for both AMQP clients: pika takes a context, kombu a
+dict.
 
-Both check the broker's certificate against an authority and against the host name of the broker's address. A broker
-may ask for a client certificate too; one that misses it refuses the connection after the handshake (TLS 1.3), where
-each client reports it in its own way: `refusal` reads both.
+Both check the broker's certificate against an authority and against the host name of the broker's
+address. A broker may ask for a client certificate too; one that misses it refuses the connection
+after the handshake (TLS 1.3), where each client reports it in its own way: `refusal` reads both.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from typing import Any
 
 from kombu.transport.pyamqp import SSLTransport
 
+from proofloop.config.settings import Settings
 from proofloop.errors import ConfigError
-from proofloop.settings import Settings
 
-AUTHORITY_HINT = "set PROOFLOOP_BROKER_CA or SSL_CERT_FILE to the certificate of the authority that signed it"
+AUTHORITY_HINT = (
+    "set PROOFLOOP_BROKER_CA or SSL_CERT_FILE to the certificate of the authority that signed it"
+)
 NAME_HINT = "write the host in PROOFLOOP_BROKER as the broker's certificate names it"
 CLIENT_HINT = (
-    "set PROOFLOOP_BROKER_CERT and PROOFLOOP_BROKER_KEY to a client certificate that the broker trusts, and to its key"
+    "set PROOFLOOP_BROKER_CERT and PROOFLOOP_BROKER_KEY to a client certificate that the broker"
+    " trusts, and to its key"
 )
 
 NAME_MISMATCHES = (62, 64)
@@ -28,7 +32,9 @@ NAME_MISMATCHES = (62, 64)
 
 ALERTS = {
     "ALERT_CERTIFICATE_REQUIRED": "asks for a client certificate",
-    "ALERT_HANDSHAKE_FAILURE": "refuses the TLS handshake; perhaps it asks for a client certificate",
+    "ALERT_HANDSHAKE_FAILURE": (
+        "refuses the TLS handshake; perhaps it asks for a client certificate"
+    ),
     "ALERT_UNKNOWN_CA": "does not trust this client certificate",
     "ALERT_BAD_CERTIFICATE": "does not trust this client certificate",
     "ALERT_CERTIFICATE_EXPIRED": "does not trust this client certificate: it has expired",
@@ -41,7 +47,9 @@ A missing certificate is the first with TLS 1.3, the second with TLS 1.2.
 
 @dataclass(frozen=True)
 class Tls:
-    """What checks the broker's certificate and host name, and shows ours: `context` for pika, `for_kombu` for kombu."""
+    """What checks the broker's certificate and host name, and shows ours: `context` for pika,
+    `for_kombu` for kombu.
+    """
 
     context: ssl.SSLContext | None = None
     for_kombu: dict[str, Any] | None = None
@@ -72,30 +80,46 @@ def _context(settings: Settings) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=settings.broker_ca)
     except OSError as error:
-        problem = f"PROOFLOOP_BROKER_CA={str(settings.broker_ca)!r} cannot be read as certificates: {error}"
+        problem = (
+            f"PROOFLOOP_BROKER_CA={str(settings.broker_ca)!r} cannot be read as certificates:"
+            f" {error}"
+        )
         raise ConfigError(problem, "name a file with certificates in PEM form") from error
     if settings.broker_cert is not None:
         try:
-            context.load_cert_chain(settings.broker_cert, settings.broker_key, password=_no_password)
+            context.load_cert_chain(
+                settings.broker_cert, settings.broker_key, password=_no_password
+            )
         except OSError as error:
             problem = f"PROOFLOOP_BROKER_CERT and PROOFLOOP_BROKER_KEY cannot be used: {error}"
-            hint = "name a certificate and its own private key, both in PEM form and without a password"
+            hint = (
+                "name a certificate and its own private key, both in PEM form and without a"
+                " password"
+            )
             raise ConfigError(problem, hint) from error
     return context
 
 
 def _for_kombu(settings: Settings) -> dict[str, Any]:
-    files = {"ca_certs": settings.broker_ca, "certfile": settings.broker_cert, "keyfile": settings.broker_key}
+    files = {
+        "ca_certs": settings.broker_ca,
+        "certfile": settings.broker_cert,
+        "keyfile": settings.broker_key,
+    }
     named = {name: str(file) for name, file in files.items() if file is not None}
     return {"cert_reqs": ssl.CERT_REQUIRED, **named}
 
 
 def refusal(error: BaseException, place: str) -> ConfigError | None:
-    """What a failed connection says of certificates; None where it says nothing, and another try may help."""
+    """What a failed connection says of certificates; None where it says nothing, and another try
+    may help.
+    """
     for one in _chain(error):
         if isinstance(one, ssl.SSLCertVerificationError):
             hint = NAME_HINT if one.verify_code in NAME_MISMATCHES else AUTHORITY_HINT
-            problem = f"the certificate of the broker at {place} is not trusted: {one.verify_message}"
+            problem = (
+                f"the certificate of the broker at {place} is not trusted: {one.verify_message}"
+            )
             return ConfigError(problem, hint)
         for alert, meaning in ALERTS.items():
             if alert in repr(one):  # pika keeps the alert as text only

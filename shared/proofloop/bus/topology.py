@@ -1,10 +1,13 @@
-"""What exists in the broker, as kombu objects: worker, publisher, tests and tools declare the same ones.
+"""What exists in the broker, as kombu objects: worker, publisher, tests and tools declare the same
+ones.
 
-One topic exchange; for each role a quorum queue, one for messages that wait for a retry, and one for dead letters.
-Every process declares them alike: the first one makes them, the others find them. Nothing is deleted here.
+One topic exchange; for each role a quorum queue, one for messages that wait for a retry, and one
+for dead letters. Every process declares them alike: the first one makes them, the others find them.
+Nothing is deleted here.
 
-AMQP drops an event that no queue is bound to. So every process declares the queues of the four roles that every run
-needs. The trainer's queue is declared by the trainer and by the command that poses a run that trains.
+AMQP drops an event that no queue is bound to. So every process declares the queues of the four
+roles that every run needs. The trainer's queue is declared by the trainer and by the command that
+poses a run that trains.
 """
 
 from __future__ import annotations
@@ -24,10 +27,14 @@ ROUTES: Mapping[str, tuple[str, ...]] = {
     "labeler": ("ReviewJudged",),
     "trainer": ("ProofLabeled",),
 }
-"""The routing keys of each role, for processes that declare its queue without having the role installed."""
+"""The routing keys of each role, for processes that declare its queue without having the role
+installed.
+"""
 
 NEVER = 1_000_000
-"""A delivery limit that is never reached: to read a dead letter is to deliver it, and RabbitMQ 4 drops it after 20."""
+"""A delivery limit that is never reached: to read a dead letter is to deliver it, and RabbitMQ 4
+drops it after 20.
+"""
 
 
 class Topology:
@@ -55,7 +62,12 @@ class Topology:
         return Queue(f"{self.namespace}.{role}.later", queue_arguments=arguments)
 
     def dead_queue(self, role: str) -> Queue:
-        return Queue(f"{self.namespace}.{role}.dead", self.dead_exchange, role, queue_arguments=_quorum(NEVER))
+        return Queue(
+            f"{self.namespace}.{role}.dead",
+            self.dead_exchange,
+            role,
+            queue_arguments=_quorum(NEVER),
+        )
 
     def role_of(self, queue: str) -> str | None:
         """The role whose queue has this name."""

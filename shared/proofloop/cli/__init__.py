@@ -1,7 +1,7 @@
 """The command line. stdout is data, stderr is everything else.
 
-Exit codes: 0 done, 1 failed, 2 bad input, 3 a run is done and none of its proofs or critiques could be read, 4 a run's
-[budget] is used up, 130 stopped.
+Exit codes: 0 done, 1 failed, 2 bad input, 3 a run is done and none of its proofs or critiques could
+be read, 4 a run's [budget] is used up, 130 stopped.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from proofloop.errors import BudgetUsedUp, ConfigError, CorruptObject, ProofloopError
-from proofloop.walk import Interrupted
+from proofloop.pipeline.embedded import Interrupted
 
 
 def main() -> None:
@@ -21,13 +21,25 @@ def main() -> None:
     except ConfigError as error:
         _end(f"error: {error.problem}" + (f" (hint: {error.hint})" if error.hint else ""), 2)
     except CorruptObject as error:
-        _end(f"error: {error} (hint: restore that file, or remove it, of a model all its version, and go on)", 2)
+        _end(
+            f"error: {error} (hint: restore that file, or remove it, of a model all its version,"
+            " and go on)",
+            2,
+        )
     except Interrupted as error:
-        _end(f"stopped: {error}; what is stored stays, call it again to go on (`run`: with --resume)", 130)
+        _end(
+            f"stopped: {error}; what is stored stays, call it again to go on (`run`: with"
+            " --resume)",
+            130,
+        )
     except BudgetUsedUp as error:
         _end(f"stopped: {error}", 4)
     except OSError as error:  # a folder that cannot be written, a full disk
-        _end(f"error: {error.filename or 'this machine'}: {error.strerror or error} (hint: `proofloop doctor`)", 2)
+        _end(
+            f"error: {error.filename or 'this machine'}: {error.strerror or error} (hint:"
+            " `proofloop doctor`)",
+            2,
+        )
     except ProofloopError as error:
         _end(f"error: {error}", 1)
 

@@ -8,35 +8,38 @@ from typing import Annotated
 import typer
 
 from proofloop.cli import (
-    dead,
     demo,
-    doctor,
     iterate,
     models,
     nano,
     plan,
     prompts,
-    proof,
     prove,
     review,
     run,
-    runs,
     serve,
     train,
 )
-from proofloop.settings import load_settings
-from proofloop.telemetry import configure_logging
+from proofloop.cli.doctor import command as doctor
+from proofloop.cli.runs import command as runs
+from proofloop.cli.runs import dead, proof
+from proofloop.config.settings import load_settings
+from proofloop.worker.logs import configure_logging
 
 HELP = """
-Mathematical reasoning that checks itself: a generator proves, a verifier criticises, a meta-verifier checks the
-criticism, a labeler decides, a trainer improves the models.
+Mathematical reasoning that checks itself: a generator proves, a verifier criticises, a
+meta-verifier checks the criticism, a labeler decides, a trainer improves the models.
 
-Begin with `proofloop demo`: it needs no server and no GPU. Then write a run file (see examples/) for your own
-problems and engine.
+Begin with `proofloop demo`: it needs no server and no GPU. Then write a run file (see examples/)
+for your own problems and engine.
 """
 
 app = typer.Typer(
-    help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False
+    help=HELP,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
 )
 app.command("demo")(demo.demo)
 app.command("run")(run.run)
@@ -64,9 +67,14 @@ def print_version(wanted: bool) -> None:
 
 @app.callback()
 def configure(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what every service does.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log what every service does.")
+    ] = False,
     show_version: Annotated[
-        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and end.")
+        bool,
+        typer.Option(
+            "--version", callback=print_version, is_eager=True, help="Print the version and end."
+        ),
     ] = False,
 ) -> None:
     """Set up logging before any command."""

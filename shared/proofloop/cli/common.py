@@ -1,4 +1,6 @@
-"""What several commands share: the store option, clean stopping, progress with true counts, output as table or JSON."""
+"""What several commands share: the store option, clean stopping, progress with true counts, output
+as table or JSON.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +22,22 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from proofloop import keys, store
-from proofloop.engine.pool import Engines
+from proofloop import store
+from proofloop.config.run_file import RunSpec
+from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError
-from proofloop.ledger import Progress
-from proofloop.resuming import find_spec
-from proofloop.runspec import RunSpec
-from proofloop.settings import load_settings
+from proofloop.runs.progress import Progress
+from proofloop.runs.spec import find_spec
+from proofloop.schema import keys
 from proofloop.store import Store
+from proofloop.worker.engine_pool import Engines
 
 StoreOption = Annotated[
     Path | None,
     typer.Option(
         "--store",
-        help="The store's folder; default: S3 at PROOFLOOP_S3_ENDPOINT if set, else PROOFLOOP_STORE or proofloop-data.",
+        help="The store's folder; default: S3 at PROOFLOOP_S3_ENDPOINT if set, else PROOFLOOP_STORE"
+        " or proofloop-data.",
     ),
 ]
 MetricsPortOption = Annotated[
@@ -42,13 +46,16 @@ MetricsPortOption = Annotated[
         "--metrics-port",
         min=0,
         max=65535,
-        help="Answer /metrics, /healthz and /readyz there; default: PROOFLOOP_METRICS_PORT, else nowhere.",
+        help="Answer /metrics, /healthz and /readyz there; default: PROOFLOOP_METRICS_PORT, else"
+        " nowhere.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 ENOUGH_PROOFS, ENOUGH_CALLS = 10, 20
-"""From so many on there is a time left: by the proofs done, and before that by the calls that there can be at most."""
+"""From so many on there is a time left: by the proofs done, and before that by the calls that there
+can be at most.
+"""
 
 RATE_S = 30.0
 """Over how long tokens a second are counted."""
@@ -58,14 +65,17 @@ PLAIN_INTERVAL_S = 15.0
 
 
 def open_store(folder: Path | None, *, must_exist: bool = False) -> Store:
-    """The store that the command works on. Raises ConfigError if it cannot be written, StoreError if it is away.
+    """The store that the command works on. Raises ConfigError if it cannot be written, StoreError
+    if it is away.
 
     A command that only looks makes no folder: for it the store must exist.
     """
     settings = load_settings()
     local = folder if folder is not None or settings.s3_endpoint else settings.store
     if must_exist and local is not None and not local.exists():
-        raise ConfigError(f"there is no store at {local.absolute()}", "name one by --store or PROOFLOOP_STORE")
+        raise ConfigError(
+            f"there is no store at {local.absolute()}", "name one by --store or PROOFLOOP_STORE"
+        )
     return store.open_store(settings, folder)
 
 
@@ -74,14 +84,21 @@ def open_engines(store: Store) -> Engines:
 
 
 def need_run(store: Store, run_id: str) -> RunSpec:
-    """The spec of a run that must be there. Raises ConfigError; of a curriculum it names the command that shows it."""
+    """The spec of a run that must be there. Raises ConfigError; of a curriculum it names the
+    command that shows it.
+    """
     spec = find_spec(store, run_id)
     if spec is not None:
         return spec
     if run_id in (curricula := names(store, keys.CURRICULA)):
-        raise ConfigError(f"{run_id!r} is a curriculum, not a run", f"`proofloop runs show {run_id}` shows it")
+        raise ConfigError(
+            f"{run_id!r} is a curriculum, not a run", f"`proofloop runs show {run_id}` shows it"
+        )
     known = [*names(store, keys.SPECS), *(f"{name} (a curriculum)" for name in curricula)]
-    raise ConfigError(f"there is no run {run_id!r} in {store}", f"there are: {', '.join(known) or 'none'}; see --store")
+    raise ConfigError(
+        f"there is no run {run_id!r} in {store}",
+        f"there are: {', '.join(known) or 'none'}; see --store",
+    )
 
 
 def names(store: Store, prefix: str) -> list[str]:
@@ -91,7 +108,9 @@ def names(store: Store, prefix: str) -> list[str]:
 
 @contextmanager
 def ending_on_sigterm() -> Iterator[None]:
-    """SIGTERM ends the process, but for `stopping_on_signal`: a container's first process would not hear it."""
+    """SIGTERM ends the process, but for `stopping_on_signal`: a container's first process would not
+    hear it.
+    """
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     try:
         yield
@@ -107,7 +126,10 @@ def stopping_on_signal() -> Iterator[threading.Event]:
     def stop(number: int, frame: object) -> None:
         if stopping.is_set():
             sys.exit(130)
-        print("stopping: running calls are cancelled, what is stored stays (again: at once)", file=sys.stderr)
+        print(
+            "stopping: running calls are cancelled, what is stored stays (again: at once)",
+            file=sys.stderr,
+        )
         stopping.set()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -119,7 +141,9 @@ def stopping_on_signal() -> Iterator[threading.Event]:
 
 
 class ProgressLine:
-    """One line a stage: what is done of how much, how it came out, calls in flight, tokens, money, the time left."""
+    """One line a stage: what is done of how much, how it came out, calls in flight, tokens, money,
+    the time left.
+    """
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -146,8 +170,13 @@ class ProgressLine:
         if self._console.is_terminal:
             self._live.update(Text(line))
             return
-        now, last = time.monotonic(), dict(progress.steps) if progress.labeled >= progress.planned else None
-        if last != self._last or (last is None and now >= self._due):  # the trainer may go on after the last label
+        now, last = (
+            time.monotonic(),
+            dict(progress.steps) if progress.labeled >= progress.planned else None,
+        )
+        if last != self._last or (
+            last is None and now >= self._due
+        ):  # the trainer may go on after the last label
             self._last, self._due = last, now + PLAIN_INTERVAL_S
             print(line, file=sys.stderr, flush=True)
 
@@ -163,7 +192,10 @@ class ProgressLine:
         parts += [f"{role} step {step}" for role, step in sorted(progress.steps.items())]
         is_done = self._is_done(progress)
         if progress.calls and not is_done:
-            parts.append(f"calls in flight: {', '.join(f'{role} {n}' for role, n in sorted(progress.calls.items()))}")
+            parts.append(
+                "calls in flight:"
+                f" {', '.join(f'{role} {n}' for role, n in sorted(progress.calls.items()))}"
+            )
         if (rate := self._tokens.per_second(progress.tokens)) and not is_done:
             parts.append(f"{rate:,.0f} tokens/s")
         if progress.money is not None:
@@ -178,7 +210,10 @@ class ProgressLine:
         elapsed, done = time.monotonic() - self._began, progress.labeled - progress.stored
         if self._is_done(progress):
             return f"took {elapsed:.0f} s"
-        expected, most = max(progress.planned, progress.expected), max(progress.planned, progress.most)
+        expected, most = (
+            max(progress.planned, progress.expected),
+            max(progress.planned, progress.most),
+        )
         if done >= ENOUGH_PROOFS and elapsed >= 2:
             left = f"about {span(elapsed / done * (expected - progress.labeled))} left"
             limit = span(elapsed / done * (most - progress.labeled))
@@ -217,10 +252,14 @@ WIDE = 1000
 """Columns of a console that folds no table."""
 
 
-def emit(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = "", is_wide: bool = False) -> None:
-    """Rows on stdout: a JSON list, or a table; one of many numbers `is_wide`: without frames, and never folded.
+def emit(
+    rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = "", is_wide: bool = False
+) -> None:
+    """Rows on stdout: a JSON list, or a table; one of many numbers `is_wide`: without frames, and
+    never folded.
 
-    No table is folded where stdout is no terminal: who reads it there looks for whole words in whole lines.
+    No table is folded where stdout is no terminal: who reads it there looks for whole words in
+    whole lines.
     """
     if as_json:
         print(json.dumps(list(rows), indent=2))
@@ -229,10 +268,18 @@ def emit(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = "", i
         print(f"nothing{f': no {title}' if title else ''}", file=sys.stderr)
         return
     frame = None if is_wide else HEAVY_HEAD
-    table = Table(title=title or None, title_justify="left", box=frame, pad_edge=not is_wide, collapse_padding=is_wide)
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        box=frame,
+        pad_edge=not is_wide,
+        collapse_padding=is_wide,
+    )
     for position, name in enumerate(rows[0]):
         side: Literal["left", "right"] = "right" if is_wide else "left"
-        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=position == 0, justify=side)
+        table.add_column(
+            name.replace("_", " "), overflow="fold", no_wrap=position == 0, justify=side
+        )
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     Console(markup=False, width=WIDE if is_wide or not sys.stdout.isatty() else None).print(table)

@@ -18,18 +18,21 @@ def iterate(
     file: Annotated[
         Path,
         typer.Argument(
-            help="The curriculum's TOML file: docs/curriculum-keys.md lists its keys. See examples/nano-iterate."
+            help="The curriculum's TOML file: docs/curriculum-keys.md lists its keys. See"
+            " examples/nano-iterate."
         ),
     ],
     store: StoreOption = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Another seed than the file's; becomes part of the name.")
+        int | None,
+        typer.Option("--seed", help="Another seed than the file's; becomes part of the name."),
     ] = None,
 ) -> None:
-    """Train by the method's curriculum: cold start, verifier, meta-verifier, generator, labels, consolidation, again.
+    """Train by the method's curriculum: cold start, verifier, meta-verifier, generator, labels,
+    consolidation, again.
 
-    Stop or kill it and call it again: it goes on with the identical next step. `proofloop runs show NAME` tells where
-    it stands, `proofloop runs steps NAME` what its training steps saw.
+    Stop or kill it and call it again: it goes on with the identical next step. `proofloop runs show
+    NAME` tells where it stands, `proofloop runs steps NAME` what its training steps saw.
     """
     spec = read_curriculum(file)
     if seed is not None:

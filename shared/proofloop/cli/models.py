@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
-from proofloop import models as registry
 from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_engines, open_store
+from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
-from proofloop.records import MODEL_ROLES, ModelRole
-from proofloop.resuming import find_spec
-from proofloop.runspec import RunSpec
+from proofloop.runs import model_registry as registry
+from proofloop.runs.spec import find_spec
+from proofloop.schema.records import MODEL_ROLES, ModelRole
 from proofloop.store import Store
 
 app = typer.Typer(help="Model versions of a run, one role at a time.", no_args_is_help=True)
@@ -43,19 +43,26 @@ def promote(
     version: Annotated[str, typer.Argument(help="As `models list` shows it, or its number.")],
     run: RunOption,
     if_run_exists: Annotated[
-        bool, typer.Option("--if-run-exists", help="Succeed with a message where the run is not posed yet.")
+        bool,
+        typer.Option(
+            "--if-run-exists", help="Succeed with a message where the run is not posed yet."
+        ),
     ] = False,
     store: StoreOption = None,
 ) -> None:
-    """Put a version in service for one role: checked against its manifest, and loaded where the engine loads versions.
+    """Put a version in service for one role: checked against its manifest, and loaded where the
+    engine loads versions.
 
-    New proofs use it; running work ends on the old one, which goes on serving if the new one cannot be loaded.
+    New proofs use it; running work ends on the old one, which goes on serving if the new one cannot
+    be loaded.
     """
     data = open_store(store, must_exist=True)
     checked = _role(role)
     if if_run_exists and find_spec(data, run) is None:
         begins = f"it will begin with the {role} that its run file names"
-        print(f"nothing to promote: there is no run {run!r} in {data} yet; {begins}", file=sys.stderr)
+        print(
+            f"nothing to promote: there is no run {run!r} in {data} yet; {begins}", file=sys.stderr
+        )
         return
     spec = need_run(data, run)
     with _preparing(data, spec, checked) as prepare:

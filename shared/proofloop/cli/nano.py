@@ -9,11 +9,13 @@ from typing import Annotated
 
 import typer
 
-from proofloop.domains import load_domain
+from proofloop.config.problem_file import pose_distinct
 from proofloop.errors import ConfigError, install_hint
-from proofloop.problems import pose_distinct
+from proofloop.method.domains import load_domain
 
-app = typer.Typer(help="The nano domain: pose problems, check proofs, train the base model.", no_args_is_help=True)
+app = typer.Typer(
+    help="The nano domain: pose problems, check proofs, train the base model.", no_args_is_help=True
+)
 
 
 @app.command("pose")
@@ -21,7 +23,9 @@ def pose(
     count: Annotated[int, typer.Option("--count", min=1, help="How many.")] = 3,
     split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "train",
     seed: Annotated[int, typer.Option("--seed")] = 0,
-    name: Annotated[str, typer.Option("--domain", help="nano (2 to 6 steps) or nano-long (7 or 8).")] = "nano",
+    name: Annotated[
+        str, typer.Option("--domain", help="nano (2 to 6 steps) or nano-long (7 or 8).")
+    ] = "nano",
 ) -> None:
     """Print problems as JSONL, ready for a run file's problems.file."""
     for problem in pose_distinct(load_domain(name), count, split=split, seed=seed):
@@ -37,16 +41,28 @@ def check(
     try:
         finding = load_domain("nano").check_proof(question, solution)
     except LookupError as error:
-        raise ConfigError(f"{question[:60]!r} is {error}", "give it as `proofloop nano pose` prints it") from error
-    print(json.dumps({"score": finding.score, "defects": [vars(defect) for defect in finding.defects]}))
+        raise ConfigError(
+            f"{question[:60]!r} is {error}", "give it as `proofloop nano pose` prints it"
+        ) from error
+    print(
+        json.dumps(
+            {"score": finding.score, "defects": [vars(defect) for defect in finding.defects]}
+        )
+    )
 
 
 @app.command("train")
 def train(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the new model.")] = Path("nano-base"),
+    out: Annotated[Path, typer.Option("--out", help="Folder of the new model.")] = Path(
+        "nano-base"
+    ),
     seed: Annotated[int, typer.Option("--seed")] = 0,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of practice and demonstrations.")] = 11000,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Cores to use, where there is no GPU.")] = 1,
+    steps: Annotated[
+        int, typer.Option("--steps", min=1, help="Steps of practice and demonstrations.")
+    ] = 11000,
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, help="Cores to use, where there is no GPU.")
+    ] = 1,
 ) -> None:
     """Train a base model from nothing on imperfect demonstrations, as the shipped one was.
 

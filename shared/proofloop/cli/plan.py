@@ -1,4 +1,6 @@
-"""`proofloop plan`: how many pods and GPUs for so many problems an hour, with the chart's values that follow."""
+"""`proofloop plan`: how many pods and GPUs for so many problems an hour, with the chart's values
+that follow.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,11 @@ import typer
 
 from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_store, span
 from proofloop.cli.files import read_run
-from proofloop.costs import HOUR_S
+from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
-from proofloop.estimate import Range, RunEstimate, estimate
-from proofloop.planning import (
+from proofloop.pipeline.embedded import WALK_ROLES
+from proofloop.runs.costs import HOUR_S
+from proofloop.runs.planning.capacity import (
     GPUS_A_NODE,
     LABELER_S,
     Habits,
@@ -31,17 +34,22 @@ from proofloop.planning import (
     values_snippet,
     work_of_a_proof,
 )
-from proofloop.records import MODEL_ROLES, ModelRole, Role
-from proofloop.runspec import RunSpec
-from proofloop.walk import WALK_ROLES
+from proofloop.runs.planning.estimate import Range, RunEstimate, estimate
+from proofloop.schema.records import MODEL_ROLES, ModelRole, Role
 
 MOST = 1e9
-"""Of every number that is given: far more than any load, and what follows from it stays a number."""
+"""Of every number that is given: far more than any load, and what follows from it stays a
+number.
+"""
 
 PROMPT_TOKENS, STREAMS, ISSUE_SHARE = 2000.0, 64.0, 0.5
 """What is assumed where neither an option nor a run says better."""
 
-ATTEMPTS, READABLE, CRITIQUED = "attempts at a proof", "share of proofs in the right format", "share of n critiques"
+ATTEMPTS, READABLE, CRITIQUED = (
+    "attempts at a proof",
+    "share of proofs in the right format",
+    "share of n critiques",
+)
 SEARCHED = "share of the proofs that a search may write"
 JUDGED, ASSESSED = "share of analyses with an issue", "share of m judgements"
 ANSWER, PROMPT, SECONDS = "tokens of an answer", "tokens of a prompt", "seconds of a call"
@@ -57,13 +65,17 @@ class Unsaid(ConfigError):
 
 @dataclass
 class Inputs:
-    """Picks each number that the plan builds on, and remembers who said it: an option, else `run`, else a default."""
+    """Picks each number that the plan builds on, and remembers who said it: an option, else `run`,
+    else a default.
+    """
 
     run: str
     seen: Mapping[str, float]
     assumed: list[dict[str, Any]] = field(default_factory=list)
 
-    def pick(self, what: str, given: float | None, option: str, default: float, source: str) -> float:
+    def pick(
+        self, what: str, given: float | None, option: str, default: float, source: str
+    ) -> float:
         if given is not None:
             value, source = given, option
         elif what in self.seen:
@@ -81,17 +93,25 @@ class Inputs:
             critiqued=self.pick(CRITIQUED, None, "", 1.0, "the budget"),
             judged=self.pick(JUDGED, issue_share, "--issue-share", ISSUE_SHARE, "a guess"),
             assessed=self.pick(ASSESSED, None, "", 1.0, "the budget"),
-            searched=self.pick(SEARCHED, None, "", 1.0, "the budget") if spec.search.rounds else 1.0,
+            searched=self.pick(SEARCHED, None, "", 1.0, "the budget")
+            if spec.search.rounds
+            else 1.0,
         )
 
     def served(self, role: ModelRole, spec: RunSpec, options: Mapping[str, ByRole]) -> Served:
-        """How the role is asked and served; calls take 0 s where neither an option nor the run says a time."""
+        """How the role is asked and served; calls take 0 s where neither an option nor the run says
+        a time.
+        """
         given = {option: of.get(role) for option, of in options.items()}
         most, option = float(spec.sampling_of(role).max_tokens), "--answer-tokens"
         answer = self.pick(f"{role}: {ANSWER}", given[option], option, most, "max_tokens")
         option = "--prompt-tokens"
         prompt = self.pick(f"{role}: {PROMPT}", given[option], option, PROMPT_TOKENS, "a guess")
-        seconds, option, rate = given["--call-seconds"], "--call-seconds", given["--tokens-per-second"]
+        seconds, option, rate = (
+            given["--call-seconds"],
+            "--call-seconds",
+            given["--tokens-per-second"],
+        )
         if seconds is None and rate is not None:
             streams = given["--streams"] or STREAMS
             seconds, option = answer * streams / rate, f"{streams:g} streams at {rate:g} tokens/s"
@@ -103,10 +123,15 @@ def _need_times(roles: Iterable[ModelRole], served: Mapping[ModelRole, Served], 
     """Raises Unsaid for the first of the roles whose calls have no time."""
     for role in roles:
         if not served[role].call_seconds:
-            hint = "give --tokens-per-second for model servers of your own, --call-seconds for hosted ones"
+            hint = (
+                "give --tokens-per-second for model servers of your own, --call-seconds for hosted"
+                " ones"
+            )
             if run:
                 raise Unsaid(f"run {run} has no time for calls of the {role}", hint)
-            raise Unsaid(f"nobody says how long a call of the {role} takes", f"{hint}, or --from RUN")
+            raise Unsaid(
+                f"nobody says how long a call of the {role} takes", f"{hint}, or --from RUN"
+            )
 
 
 def _seen(found: Observed) -> dict[str, float]:
@@ -130,13 +155,19 @@ def _seen(found: Observed) -> dict[str, float]:
     return shares | searched | calls
 
 
-def by_role(option: str, given: list[str] | None, least: float, roles: tuple[str, ...] = MODEL_ROLES) -> ByRole:
+def by_role(
+    option: str, given: list[str] | None, least: float, roles: tuple[str, ...] = MODEL_ROLES
+) -> ByRole:
     """What `--option 5 --option verifier=7` says of each role. Raises ConfigError."""
     found: ByRole = {}
-    for text in sorted(given or (), key=lambda text: "=" in text):  # what is said of all roles first
+    for text in sorted(
+        given or (), key=lambda text: "=" in text
+    ):  # what is said of all roles first
         role, _, value = text.rpartition("=")
         if role and role not in roles:
-            raise ConfigError(f"{option} {text}: unknown role {role!r}", f"one of: {', '.join(roles)}")
+            raise ConfigError(
+                f"{option} {text}: unknown role {role!r}", f"one of: {', '.join(roles)}"
+            )
         found |= dict.fromkeys([role] if role else roles, _number(option, text, value, least))
     return found
 
@@ -152,7 +183,9 @@ def _number(option: str, text: str, value: str, least: float) -> float:
     if option in WHOLE and number % 1:
         raise ConfigError(f"{option} {text}: must be a whole number", hint)
     if option == "--gpus" and number > GPUS_A_NODE and number % GPUS_A_NODE:
-        raise ConfigError(f"{option} {text}: more than {GPUS_A_NODE} are several nodes", "give a multiple of 8")
+        raise ConfigError(
+            f"{option} {text}: more than {GPUS_A_NODE} are several nodes", "give a multiple of 8"
+        )
     return number
 
 
@@ -160,60 +193,92 @@ WHOLE = ("--gpus", "--concurrency")
 
 
 def plan_command(
-    file: Annotated[Path | None, typer.Argument(help="A run.toml: budgets, sampling, flow and prices.")] = None,
-    problems_per_hour: Annotated[float, typer.Option(min=0.001, max=MOST, help="The load.")] = 100.0,
+    file: Annotated[
+        Path | None, typer.Argument(help="A run.toml: budgets, sampling, flow and prices.")
+    ] = None,
+    problems_per_hour: Annotated[
+        float, typer.Option(min=0.001, max=MOST, help="The load.")
+    ] = 100.0,
     measured: Annotated[
         str | None,
-        typer.Option("--from", help="A run in the store: its mean tokens, call times, issues and early stops."),
+        typer.Option(
+            "--from",
+            help="A run in the store: its mean tokens, call times, issues and early stops.",
+        ),
     ] = None,
     tokens_per_second: Annotated[
         list[str] | None,
-        typer.Option(help="What one full replica of your model servers samples; leave it out for hosted models."),
+        typer.Option(
+            help="What one full replica of your model servers samples; leave it out for hosted"
+            " models."
+        ),
     ] = None,
     streams: Annotated[
-        list[str] | None, typer.Option(help="Calls that a replica answers at once at that rate (64).")
+        list[str] | None,
+        typer.Option(help="Calls that a replica answers at once at that rate (64)."),
     ] = None,
     gpus: Annotated[list[str] | None, typer.Option(help="GPUs of one replica (1).")] = None,
-    gpu_hour: Annotated[float, typer.Option(min=0, max=MOST, help="Price of a GPU for an hour.")] = 0.0,
+    gpu_hour: Annotated[
+        float, typer.Option(min=0, max=MOST, help="Price of a GPU for an hour.")
+    ] = 0.0,
     answer_tokens: Annotated[
-        list[str] | None, typer.Option(help="Tokens of an answer; default: of the run, else max_tokens, the most.")
+        list[str] | None,
+        typer.Option(help="Tokens of an answer; default: of the run, else max_tokens, the most."),
     ] = None,
     prompt_tokens: Annotated[
         list[str] | None, typer.Option(help="Tokens of a prompt; default: of the run, else 2000.")
     ] = None,
     call_seconds: Annotated[
         list[str] | None,
-        typer.Option(help="Time of a call; default: answer tokens x streams / tokens per second, else of the run."),
+        typer.Option(
+            help="Time of a call; default: answer tokens x streams / tokens per second, else of the"
+            " run."
+        ),
     ] = None,
     issue_share: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Analyses that report an issue and are judged; default: of the run, else 0.5."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Analyses that report an issue and are judged; default: of the run, else 0.5.",
+        ),
     ] = None,
-    busy: Annotated[float, typer.Option(min=0.05, max=1, help="The share of their time that replicas work.")] = 0.8,
+    busy: Annotated[
+        float, typer.Option(min=0.05, max=1, help="The share of their time that replicas work.")
+    ] = 0.8,
     concurrency: Annotated[
-        list[str] | None, typer.Option(help="Messages that a pod handles at once; default: [flow] of the run.toml.")
+        list[str] | None,
+        typer.Option(help="Messages that a pod handles at once; default: [flow] of the run.toml."),
     ] = None,
     backlog_rounds: Annotated[
-        float, typer.Option(min=0.1, max=MOST, help="Messages for each slot at which KEDA starts another pod.")
+        float,
+        typer.Option(
+            min=0.1, max=MOST, help="Messages for each slot at which KEDA starts another pod."
+        ),
     ] = 2.0,
     store: StoreOption = None,
-    values: Annotated[bool, typer.Option("--values", help="Print only the chart's values, for a file.")] = False,
+    values: Annotated[
+        bool, typer.Option("--values", help="Print only the chart's values, for a file.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """What a run takes: calls, tokens, hours, money, low and high. Then pods, servers and GPUs for problems an hour.
+    """What a run takes: calls, tokens, hours, money, low and high. Then pods, servers and GPUs for
+    problems an hour.
 
-    Budgets (n, m, proofs a problem, refinement) come from the run.toml, or from the run that --from names. Options
-    that differ by role are given again and again: a number for all roles, ROLE=NUMBER for one.
+    Budgets (n, m, proofs a problem, refinement) come from the run.toml, or from the run that --from
+    names. Options that differ by role are given again and again: a number for all roles,
+    ROLE=NUMBER for one.
 
     \b
     proofloop plan run.toml --problems-per-hour 100 --tokens-per-second 4000 \\
         --streams 128 --gpus 8 --gpu-hour 2.5 \\
         --answer-tokens 30000 --answer-tokens verifier=12000
 
-    Without --from the run's low end is a guess, and its high end the most calls and answers that its budgets allow.
-    The load is a steady one: n critiques, m judgements of an issue, answers of max_tokens, but prompts of 2000 tokens
-    and an issue in half of the analyses; both may be higher. Make a small run with your models and name it by --from:
-    its means take the place of all of these. "Capacity" in docs/operations.md explains each number.
+    Without --from the run's low end is a guess, and its high end the most calls and answers that
+    its budgets allow. The load is a steady one: n critiques, m judgements of an issue, answers of
+    max_tokens, but prompts of 2000 tokens and an issue in half of the analyses; both may be higher.
+    Make a small run with your models and name it by --from: its means take the place of all of
+    these. "Capacity" in docs/operations.md explains each number.
     """
     seen, spec = _budgets(file, measured, store)
     options = {
@@ -225,10 +290,15 @@ def plan_command(
         "--call-seconds": by_role("--call-seconds", call_seconds, 0.001),
     }
     slots = by_role("--concurrency", concurrency, 1, WALK_ROLES)
-    pods: dict[Role, int] = {role: int(slots.get(role, getattr(spec.flow, role))) for role in WALK_ROLES}
+    pods: dict[Role, int] = {
+        role: int(slots.get(role, getattr(spec.flow, role))) for role in WALK_ROLES
+    }
     inputs = Inputs(measured or "", _seen(seen) if seen else {})
     habits = inputs.habits(spec, issue_share)
-    given: dict[str, ByRole] = {**options, "--issue-share": {} if issue_share is None else {"all": issue_share}}
+    given: dict[str, ByRole] = {
+        **options,
+        "--issue-share": {} if issue_share is None else {"all": issue_share},
+    }
     work = work_of_a_proof(habits, spec.labeling)
     called: list[ModelRole] = [role for role in MODEL_ROLES if work[role].calls]
     served: dict[ModelRole, Served] = dict.fromkeys(MODEL_ROLES, NEVER_CALLED)
@@ -238,7 +308,9 @@ def plan_command(
     except Unsaid as unsaid:
         if values:
             raise
-        _show_run(_estimated(spec, seen, habits, served, given, file), spec, as_json=as_json, more={})
+        _show_run(
+            _estimated(spec, seen, habits, served, given, file), spec, as_json=as_json, more={}
+        )
         print(f"no pods and GPUs planned: {unsaid.problem} (hint: {unsaid.hint})", file=sys.stderr)
         return
     inputs.pick("labeler: seconds of a message", None, "", LABELER_S, "a guess")
@@ -262,7 +334,9 @@ def _estimated(
     given: Mapping[str, ByRole],
     file: Path | None,
 ) -> RunEstimate | None:
-    """What the run itself takes. Raises ConfigError, but for a measured run whose problem file is not here."""
+    """What the run itself takes. Raises ConfigError, but for a measured run whose problem file is
+    not here.
+    """
     try:
         return estimate(spec, seen, habits, served, given)
     except ConfigError:
@@ -271,7 +345,9 @@ def _estimated(
         raise
 
 
-def _show_run(own: RunEstimate | None, spec: RunSpec, *, as_json: bool, more: Mapping[str, Any]) -> None:
+def _show_run(
+    own: RunEstimate | None, spec: RunSpec, *, as_json: bool, more: Mapping[str, Any]
+) -> None:
     """The run itself, before what a load of problems needs."""
     if as_json:
         run = {**asdict(own), "tokens": asdict(own.tokens)} if own else None
@@ -284,7 +360,11 @@ def _show_run(own: RunEstimate | None, spec: RunSpec, *, as_json: bool, more: Ma
     rows += [_range("tokens of prompts", _sum(role.prompt_tokens for role in own.roles))]
     rows.append(_range("tokens of answers", _sum(role.answer_tokens for role in own.roles)))
     rows.append(_range("time", own.hours, lambda hours: span(hours * HOUR_S)))
-    rows += [_range("money, by [prices]", own.money, lambda money: f"{money:,.2f}")] if own.money else []
+    rows += (
+        [_range("money, by [prices]", own.money, lambda money: f"{money:,.2f}")]
+        if own.money
+        else []
+    )
     emit(rows, as_json=False, title=f"{spec.name}: {own.problems} problems")
     for reason in own.rests_on:
         print(f"- {reason}")
@@ -295,7 +375,9 @@ def _show_run(own: RunEstimate | None, spec: RunSpec, *, as_json: bool, more: Ma
     print()
 
 
-def _range(what: str, ends: Range, shown: Callable[[float], str] = lambda value: f"{value:,.0f}") -> dict[str, str]:
+def _range(
+    what: str, ends: Range, shown: Callable[[float], str] = lambda value: f"{value:,.0f}"
+) -> dict[str, str]:
     return {"the run itself": what, "low": shown(ends.low), "high": shown(ends.high)}
 
 
@@ -313,7 +395,9 @@ def _too_small(spec: RunSpec, own: RunEstimate) -> Iterator[str]:
             yield f"[budget] {name} = {limit:g} {certainly} used up before the end"
 
 
-def _budgets(file: Path | None, run: str | None, folder: Path | None) -> tuple[Observed | None, RunSpec]:
+def _budgets(
+    file: Path | None, run: str | None, folder: Path | None
+) -> tuple[Observed | None, RunSpec]:
     """What was measured, and the run that is planned for: the file's, else the measured one."""
     if file is None and run is None:
         raise ConfigError("nothing to plan for", "name a run.toml, or a run in the store by --from")
@@ -337,7 +421,12 @@ def _fields(rows: list[RolePlan], proofs: float, load: Load, inputs: Inputs) -> 
         "cost_per_problem": None if cost is None else cost / load.problems_per_hour,
     }
     roles = [asdict(row) for row in rows]
-    return {"total": total, "roles": roles, "assumed": inputs.assumed, "values": values_snippet(rows, load)}
+    return {
+        "total": total,
+        "roles": roles,
+        "assumed": inputs.assumed,
+        "values": values_snippet(rows, load),
+    }
 
 
 def _show(rows: list[RolePlan], proofs: float, load: Load, inputs: Inputs) -> None:
@@ -348,7 +437,9 @@ def _show(rows: list[RolePlan], proofs: float, load: Load, inputs: Inputs) -> No
         title=f"{load.problems_per_hour:g} problems, {proofs:g} proofs an hour",
     )
     gpus = sum(row.gpus for row in rows)
-    emit([_machines(row) for row in rows], as_json=False, title=f"{gpus} GPUs; {_price(rows, load)}")
+    emit(
+        [_machines(row) for row in rows], as_json=False, title=f"{gpus} GPUs; {_price(rows, load)}"
+    )
     print(values_snippet(rows, load))
 
 
@@ -359,7 +450,10 @@ def _price(rows: list[RolePlan], load: Load) -> str:
         return "no cost: neither --gpu-hour nor [prices] says one"
     by = " and ".join(sorted({row.priced_by for row in rows if row.priced_by}))
     unknown = "".join(f", without the {row.role}" for row in rows if row.cost_per_hour is None)
-    return f"cost {cost:,.2f} an hour, {cost / load.problems_per_hour:,.2f} a problem, by {by}{unknown}"
+    return (
+        f"cost {cost:,.2f} an hour, {cost / load.problems_per_hour:,.2f} a problem, by"
+        f" {by}{unknown}"
+    )
 
 
 def _work(row: RolePlan) -> dict[str, str]:

@@ -9,15 +9,21 @@ from typing import Annotated
 
 import typer
 
-from proofloop.prompts import load_pack
-from proofloop.prompts.importer import import_pack
+from proofloop.method.prompts import load_pack
+from proofloop.method.prompts.importer import import_pack
 
 app = typer.Typer(help="Prompt packs: four templates each.", no_args_is_help=True)
 
 
 @app.command("show")
-def show(pack: Annotated[str, typer.Argument(help="math, math-json, nano, or the folder of a pack.")] = "math") -> None:
-    """Print the templates of a pack with their digests, and the phrases or JSON schemas of its answers."""
+def show(
+    pack: Annotated[
+        str, typer.Argument(help="math, math-json, nano, or the folder of a pack.")
+    ] = "math",
+) -> None:
+    """Print the templates of a pack with their digests, and the phrases or JSON schemas of its
+    answers.
+    """
     loaded = load_pack(pack)
     for name, text in loaded.templates.items():
         print(f"=== {name} ({loaded.digest(name)})\n{text}\n")
@@ -32,14 +38,27 @@ def show(pack: Annotated[str, typer.Argument(help="math, math-json, nano, or the
 
 @app.command("import")
 def import_file(
-    file: Annotated[Path, typer.Argument(help="A Python file with the official dictionary of four templates.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the new pack.")] = Path("prompt-pack"),
+    file: Annotated[
+        Path, typer.Argument(help="A Python file with the official dictionary of four templates.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the new pack.")] = Path(
+        "prompt-pack"
+    ),
 ) -> None:
     """Make a pack of an official math_templates.py: parsed, never executed.
 
     Its placeholders are checked, and the phrases of its answers are taken from its sample answers.
     """
     pack = import_pack(file, out)
-    print(f'{out}: {", ".join(pack.templates)}; use it with prompts = "{out.absolute()}" in a run file')
-    print(f"answers are read by: {', '.join(repr(phrase) for _, phrase in pack.phrases if phrase)}", file=sys.stderr)
-    print("note: its templates say where a proof ends, no fence does: a proof may close its section", file=sys.stderr)
+    print(
+        f'{out}: {", ".join(pack.templates)}; use it with prompts = "{out.absolute()}" in a run'
+        " file"
+    )
+    print(
+        f"answers are read by: {', '.join(repr(phrase) for _, phrase in pack.phrases if phrase)}",
+        file=sys.stderr,
+    )
+    print(
+        "note: its templates say where a proof ends, no fence does: a proof may close its section",
+        file=sys.stderr,
+    )

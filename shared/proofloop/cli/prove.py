@@ -11,37 +11,50 @@ from typing import Annotated, Any
 
 import typer
 
-from proofloop import keys
-from proofloop.cli.common import ProgressLine, StoreOption, open_engines, open_store, stopping_on_signal
+from proofloop.cli.common import (
+    ProgressLine,
+    StoreOption,
+    open_engines,
+    open_store,
+    stopping_on_signal,
+)
 from proofloop.cli.files import read_run
-from proofloop.domains import load_domain
+from proofloop.config.run_file import RunSpec, parse_runspec
+from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError
-from proofloop.labels import find_label
-from proofloop.measure import critiques_of, proofs_of
-from proofloop.records import Judgement, Proof, digest
+from proofloop.method.domains import load_domain
+from proofloop.pipeline.embedded import LocalWalk, create_run, is_complete, planned_proofs
 from proofloop.report.samples import printable
-from proofloop.resuming import find_spec, what_decides
-from proofloop.rounds import searches_of
-from proofloop.runspec import RunSpec, parse_runspec
-from proofloop.settings import load_settings
+from proofloop.runs.figures import critiques_of, proofs_of
+from proofloop.runs.labels import find_label
+from proofloop.runs.search_driver import searches_of
+from proofloop.runs.spec import find_spec, what_decides
+from proofloop.schema import keys
+from proofloop.schema.records import Judgement, Proof, digest
 from proofloop.store import LocalStore, Store, find_record, get_record
-from proofloop.walk import LocalWalk, create_run, is_complete, planned_proofs
 
 
 def prove(
-    problem: Annotated[str, typer.Argument(help="The problem itself, or the path of a text file that holds it.")],
+    problem: Annotated[
+        str, typer.Argument(help="The problem itself, or the path of a text file that holds it.")
+    ],
     using: Annotated[
         Path | None,
-        typer.Option("--using", help="A run.toml whose engine, models, prompts, sampling and labeling to use."),
+        typer.Option(
+            "--using",
+            help="A run.toml whose engine, models, prompts, sampling and labeling to use.",
+        ),
     ] = None,
     proofs: Annotated[int, typer.Option("--proofs", min=1, help="How many proofs to write.")] = 1,
     store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Prove one problem: prints the proof, its score, and the critiques of it; with [search] in --using the best proof.
+    """Prove one problem: prints the proof, its score, and the critiques of it; with [search] in
+    --using the best proof.
 
-    Without --using the nano model answers; it knows only nano's problems: try `proofloop nano pose`. The same problem
-    with the same settings is not proved twice: what the store has is printed.
+    Without --using the nano model answers; it knows only nano's problems: try `proofloop nano
+    pose`. The same problem with the same settings is not proved twice: what the store has is
+    printed.
     """
     data = open_store(store)
     question = _text(problem)
@@ -77,10 +90,15 @@ def _text(problem: str) -> str:
     """The problem, read from a file where the argument names one."""
     is_file = os.path.isfile(problem)  # false also for what is too long to be a path
     if not is_file and len(problem.split()) == 1:
-        raise ConfigError(f"there is no file {problem[:60]!r}", "give the text of a problem, or a file that holds it")
+        raise ConfigError(
+            f"there is no file {problem[:60]!r}",
+            "give the text of a problem, or a file that holds it",
+        )
     text = _read(Path(problem)) if is_file else problem
     if not text.strip():
-        raise ConfigError("the problem is empty", "give its text, or the path of a file that holds it")
+        raise ConfigError(
+            "the problem is empty", "give its text, or the path of a file that holds it"
+        )
     return text.strip()
 
 
@@ -92,39 +110,53 @@ def _read(file: Path) -> str:
 
 
 def _check(question: str, proof: str) -> float:
-    """What nano's exact checker gives a proof. Raises ConfigError for a problem that the nano model cannot know."""
+    """What nano's exact checker gives a proof. Raises ConfigError for a problem that the nano model
+    cannot know.
+    """
     try:
         return load_domain("nano").check_proof(question, proof).score
     except LookupError as error:
         raise ConfigError(
-            f"the nano model cannot prove {question[:60]!r}: {error}", "name a run file with your own engine by --using"
+            f"the nano model cannot prove {question[:60]!r}: {error}",
+            "name a run file with your own engine by --using",
         ) from error
 
 
 def _spec(question: str, using: Path | None, proofs: int, store: Store) -> RunSpec:
-    """The run of this one problem; its name is a digest of everything that can change the answer."""
+    """The run of this one problem; its name is a digest of everything that can change the
+    answer.
+    """
     folder = store.root if isinstance(store, LocalStore) else load_settings().cache
     file = _problem_file(question, folder / "problems")
     problems: dict[str, Any] = {"file": file, "proofs_per_problem": proofs}
     if using is None:
         answer = {"max_tokens": 96}
-        fields = {"prompts": "nano", "sampling": dict.fromkeys(("generator", "verifier", "meta_verifier"), answer)}
+        fields = {
+            "prompts": "nano",
+            "sampling": dict.fromkeys(("generator", "verifier", "meta_verifier"), answer),
+        }
         spec = parse_runspec({"name": "prove", "problems": problems, **fields}, "proofloop prove")
     else:
         base = read_run(using)
-        spec = parse_runspec({**base.model_dump(exclude={"problems", "training"}), "problems": problems}, str(using))
+        spec = parse_runspec(
+            {**base.model_dump(exclude={"problems", "training"}), "problems": problems}, str(using)
+        )
     return spec.model_copy(update={"name": f"prove-{digest(question + what_decides(spec))}"})
 
 
 def _problem_file(question: str, folder: Path) -> Path:
-    """A table of one row: JSON would be searched for LaTeX with one backslash. Raises ConfigError."""
+    """A table of one row: JSON would be searched for LaTeX with one backslash. Raises
+    ConfigError.
+    """
     file = folder / f"{digest(question)}.csv"
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         with file.open("w", encoding="utf-8", newline="") as opened:
             csv.writer(opened).writerows([["question"], [question]])
     except UnicodeEncodeError as error:
-        raise ConfigError(f"the problem is not Unicode text: {error}", "give a text file in UTF-8") from error
+        raise ConfigError(
+            f"the problem is not Unicode text: {error}", "give a text file in UTF-8"
+        ) from error
     return file
 
 
@@ -141,7 +173,9 @@ def _found(store: Store, proof: Proof) -> dict[str, Any]:
     label = find_label(store, proof.run_id, proof.id)
     critiques = []
     for critique in critiques_of(store, proof.run_id, proof.id):
-        judgement = find_record(store, keys.judgement(proof.run_id, proof.id, critique.index), Judgement)
+        judgement = find_record(
+            store, keys.judgement(proof.run_id, proof.id, critique.index), Judgement
+        )
         critiques.append(
             {
                 "score": critique.verdict.score,
@@ -166,7 +200,9 @@ def _page(found: dict[str, Any]) -> str:
     """A proof for reading."""
     lines = [found["proof"] or f"(no readable proof: {found['format']['reason']})", ""]
     solved = ", solved" if found["solved"] else ""
-    lines.append(f"Score: {found['score']} ({found['outcome']}{solved}); its own: {found['self_score']}")
+    lines.append(
+        f"Score: {found['score']} ({found['outcome']}{solved}); its own: {found['self_score']}"
+    )
     if "exact_checker" in found:
         lines.append(f"The exact checker, which no model sees, gives {found['exact_checker']}")
     for number, critique in enumerate(found["critiques"], 1):

@@ -16,34 +16,45 @@ from proofloop.cli.common import (
     open_store,
     stopping_on_signal,
 )
-from proofloop.endpoint import Endpoint, Health
+from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError, install_hint
-from proofloop.metrics import Metrics
-from proofloop.settings import load_settings
+from proofloop.worker.health import Endpoint, Health
+from proofloop.worker.metrics import Metrics
 
 
 @ending_on_sigterm()
 def review(
     run: Annotated[
-        str | None, typer.Argument(help="The run whose proofs are graded; default: all in the store.")
+        str | None,
+        typer.Argument(help="The run whose proofs are graded; default: all in the store."),
     ] = None,
     host: Annotated[
-        str, typer.Option("--host", help="The address to answer on; any but this machine's own needs a password.")
+        str,
+        typer.Option(
+            "--host", help="The address to answer on; any but this machine's own needs a password."
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Its port; 0 takes one that is free.")] = 8321,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Its port; 0 takes one that is free.")
+    ] = 8321,
     spot_checks: Annotated[
         int,
-        typer.Option("--spot-checks", min=0, help="Labels of each run to check as well: how often do people agree?"),
+        typer.Option(
+            "--spot-checks",
+            min=0,
+            help="Labels of each run to check as well: how often do people agree?",
+        ),
     ] = 0,
     store: StoreOption = None,
     metrics_port: MetricsPortOption = None,
 ) -> None:
-    """Show the proofs that the labeler left undecided on a web page, with their critiques, and take people's grades.
+    """Show the proofs that the labeler left undecided on a web page, with their critiques, and take
+    people's grades.
 
-    Open the address that it prints. A grade (0, 0.5 or 1) becomes the proof's label: reports, costs and measurements
-    show it at once, and training uses it unless it used up the problem before. With PROOFLOOP_BROKER set the label is
-    announced to the services. PROOFLOOP_REVIEW_TOKEN is the password that the page asks for; without one it answers on
-    this machine only.
+    Open the address that it prints. A grade (0, 0.5 or 1) becomes the proof's label: reports, costs
+    and measurements show it at once, and training uses it unless it used up the problem before.
+    With PROOFLOOP_BROKER set the label is announced to the services. PROOFLOOP_REVIEW_TOKEN is the
+    password that the page asks for; without one it answers on this machine only.
     """
     settings = load_settings()
     data = open_store(store, must_exist=True)

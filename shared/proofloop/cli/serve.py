@@ -14,34 +14,52 @@ import typer
 
 from proofloop.bus import broker_url
 from proofloop.cli.common import MetricsPortOption, StoreOption, ending_on_sigterm
+from proofloop.config.settings import load_settings
 from proofloop.errors import ProofloopError
-from proofloop.runtime import load_role
-from proofloop.settings import load_settings
+from proofloop.worker.runtime import load_role
 
 
 @ending_on_sigterm()
 def serve(
-    role: Annotated[str, typer.Argument(help="generator, verifier, meta_verifier, labeler or trainer.")],
+    role: Annotated[
+        str, typer.Argument(help="generator, verifier, meta_verifier, labeler or trainer.")
+    ],
     concurrency: Annotated[
         int | None,
-        typer.Option("--concurrency", min=1, help="Messages at once; default: as in one process. The trainer takes 1."),
+        typer.Option(
+            "--concurrency",
+            min=1,
+            help="Messages at once; default: as in one process. The trainer takes 1.",
+        ),
     ] = None,
     store: StoreOption = None,
     metrics_port: MetricsPortOption = None,
-    check: Annotated[bool, typer.Option("--check", help="Load the role, print what it handles, and end.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Load the role, print what it handles, and end.")
+    ] = False,
 ) -> None:
-    """Run one role as a service: a Celery worker that takes its events from the broker (PROOFLOOP_BROKER).
+    """Run one role as a service: a Celery worker that takes its events from the broker
+    (PROOFLOOP_BROKER).
 
-    Prints one JSON line when it is ready. SIGTERM or Ctrl-C: nothing new is begun, running engine calls have
-    PROOFLOOP_DRAIN_S to finish, then they are cancelled and their messages go back to the queue; exit code 0. With
+    Prints one JSON line when it is ready. SIGTERM or Ctrl-C: nothing new is begun, running engine
+    calls have PROOFLOOP_DRAIN_S to finish, then they are cancelled and their messages go back to
+    the queue; exit code 0. With
     --metrics-port it answers Prometheus and health checks.
     """
     loaded = load_role(role)
     if check:
-        print(json.dumps({"role": loaded.name, "handles": sorted(loaded.handlers), "proofloop": version("proofloop")}))
+        print(
+            json.dumps(
+                {
+                    "role": loaded.name,
+                    "handles": sorted(loaded.handlers),
+                    "proofloop": version("proofloop"),
+                }
+            )
+        )
         return
     broker_url(load_settings())
-    from proofloop.service import app, checked_concurrency, open_service
+    from proofloop.worker.service import app, checked_concurrency, open_service
 
     app.open_service = partial(open_service, store=store, metrics_port=metrics_port)
     try:

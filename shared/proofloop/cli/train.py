@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from proofloop import keys
 from proofloop.cli.common import StoreOption, need_run, open_store
-from proofloop.curriculum import CurriculumSpec, grpo_fields
+from proofloop.config.curriculum_file import CurriculumSpec, grpo_fields
+from proofloop.curriculum.status import find_curriculum
 from proofloop.errors import ConfigError, install_hint
-from proofloop.records import TRAINED_ROLES
-from proofloop.standing import find_curriculum
+from proofloop.schema import keys
+from proofloop.schema.records import TRAINED_ROLES
 from proofloop.store import Store
 
 app = typer.Typer(help="Training batches for other trainers.", no_args_is_help=True)
@@ -27,21 +27,27 @@ def several() -> None:
 @app.command("export-slime")
 def export_slime(
     run: Annotated[str, typer.Argument(help="The name of a run or a curriculum.")],
-    stage: Annotated[str, typer.Argument(help="A curriculum's stage (1-verifier); of a run: generator or verifier.")],
+    stage: Annotated[
+        str,
+        typer.Argument(help="A curriculum's stage (1-verifier); of a run: generator or verifier."),
+    ],
     out: Annotated[Path, typer.Option("--out", help="A new folder.")],
     store: StoreOption = None,
 ) -> None:
-    """Write a stage's batches as slime's samples, one JSONL file a step, and the objective as slime's arguments.
+    """Write a stage's batches as slime's samples, one JSONL file a step, and the objective as
+    slime's arguments.
 
-    arguments.txt holds what clipping, KL, off-policy mask and routing replay are to be for the same objective,
-    notes.txt which settings slime has no argument for (epochs); model, cluster and parallelism are yours to add.
-    Nothing here was run by slime itself.
+    arguments.txt holds what clipping, KL, off-policy mask and routing replay are to be for the same
+    objective, notes.txt which settings slime has no argument for (epochs); model, cluster and
+    parallelism are yours to add. Nothing here was run by slime itself.
     """
     data = open_store(store, must_exist=True)
     curriculum = find_curriculum(data, run)
     stages = _stages(data, run, curriculum)
     if stage not in stages:
-        raise ConfigError(f"{run} has no stage {stage!r} with batches", f"it has: {', '.join(stages) or 'none'}")
+        raise ConfigError(
+            f"{run} has no stage {stage!r} with batches", f"it has: {', '.join(stages) or 'none'}"
+        )
     if out.exists():
         raise ConfigError(f"{out} is there already", "give the name of a new folder")
     for point in entry_points(group="proofloop.commands", name="export-slime"):
@@ -59,13 +65,20 @@ def _stages(store: Store, run: str, curriculum: CurriculumSpec | None) -> list[s
     return list(dict.fromkeys(key.removeprefix(prefix).split("/")[0] for key in store.list(prefix)))
 
 
-def _settings(store: Store, run: str, stage: str, curriculum: CurriculumSpec | None) -> dict[str, object]:
+def _settings(
+    store: Store, run: str, stage: str, curriculum: CurriculumSpec | None
+) -> dict[str, object]:
     """The GRPO settings that the stage was trained by."""
     if curriculum is None:
         (role,) = (role for role in TRAINED_ROLES if role == stage)
         spec = need_run(store, run)
-        return {"temperature": spec.sampling_of(role).temperature, **spec.training.of(role).settings}
+        return {
+            "temperature": spec.sampling_of(role).temperature,
+            **spec.training.of(role).settings,
+        }
     # What refreshes the meta-verifier during an enhanced stage is trained as the meta-verifier.
     if "-refresh-" in stage:
         return grpo_fields(curriculum, "meta_verifier", curriculum.enhanced.refresh_steps)
-    return grpo_fields(curriculum, next(each.kind for each in curriculum.stages if each.name == stage))
+    return grpo_fields(
+        curriculum, next(each.kind for each in curriculum.stages if each.name == stage)
+    )

@@ -1,6 +1,8 @@
-"""Several endpoints as one engine: a call's seed and the weights choose one; while that is away, another answers.
+"""Several endpoints as one engine: a call's seed and the weights choose one; while that is away,
+another answers.
 
-The choice needs no memory: the same call goes to the same endpoint again, in another process and after a restart too.
+The choice needs no memory: the same call goes to the same endpoint again, in another process and
+after a restart too.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from proofloop.errors import CallRefused, EngineError
 log = structlog.get_logger(__name__)
 
 AWAY_S, LONGEST_AWAY_S = 30.0, 480.0
-"""How long an endpoint that failed gets no new calls: at first, and at most, doubling from failure to failure."""
+"""How long an endpoint that failed gets no new calls: at first, and at most, doubling from failure
+to failure.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,9 @@ class EndpointsEngine:
         self._absences = Absences()
 
     def submit(self, request: GenerationRequest) -> Call:
-        return _RoutedCall(request, self._absences.last(in_order(self.endpoints, request.seed)), self._absences)
+        return _RoutedCall(
+            request, self._absences.last(in_order(self.endpoints, request.seed)), self._absences
+        )
 
     def close(self) -> None:
         for endpoint in self.endpoints:
@@ -99,7 +105,9 @@ class Absences:
 class _RoutedCall:
     """One call, at one endpoint after the other until one answers it or refuses it."""
 
-    def __init__(self, request: GenerationRequest, order: list[Endpoint], absences: Absences) -> None:
+    def __init__(
+        self, request: GenerationRequest, order: list[Endpoint], absences: Absences
+    ) -> None:
         self._request, self._order, self._absences = request, order, absences
         self._errors: list[EngineError] = []
         self._is_cancelled = False
@@ -112,7 +120,9 @@ class _RoutedCall:
             with self._lock:
                 call, endpoint = self._call, self._order[len(self._errors)]
             try:
-                answer = call.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
+                answer = call.result(
+                    None if deadline is None else max(0.0, deadline - time.monotonic())
+                )
             except CallRefused:
                 raise
             except EngineError as error:
@@ -128,7 +138,9 @@ class _RoutedCall:
             self._call.cancel()
 
     def _move(self, call: Call, endpoint: Endpoint, error: EngineError) -> None:
-        """Ask the next endpoint, unless another thread has. Raises EngineError where all have failed."""
+        """Ask the next endpoint, unless another thread has. Raises EngineError where all have
+        failed.
+        """
         with self._lock:
             if call is not self._call:
                 return
@@ -143,7 +155,9 @@ class _RoutedCall:
 
 
 def _worth_a_retry(errors: list[EngineError]) -> EngineError:
-    """The error to raise for all: one of load, else one after which another attempt may help, where there is one."""
+    """The error to raise for all: one of load, else one after which another attempt may help, where
+    there is one.
+    """
     return next((error for error in errors if error.is_load), None) or next(
         (error for error in errors if error.retryable), errors[0]
     )

@@ -1,4 +1,6 @@
-"""Reads an engine's settings from a run's `[engine]` table: whatever is wrong is said by key, value and limit."""
+"""Reads an engine's settings from a run's `[engine]` table: whatever is wrong is said by key, value
+and limit.
+"""
 
 from __future__ import annotations
 
@@ -18,32 +20,47 @@ MOST_DOUBLINGS = 32
 
 
 def doubling_wait_s(attempt: int, chance: float, *, first_s: float, longest_s: float) -> float:
-    """How long to wait after that many attempts: between half of it and all of it, by `chance` [0, 1)."""
+    """How long to wait after that many attempts: between half of it and all of it, by `chance` [0,
+    1).
+    """
     longest = min(longest_s, first_s * 2.0 ** min(attempt - 1, MOST_DOUBLINGS))
     return longest * (1 + chance) / 2
 
 
 def read_settings(
-    settings_type: type[Settings], values: Mapping[str, object], kind: str, *, also: Collection[str] = ()
+    settings_type: type[Settings],
+    values: Mapping[str, object],
+    kind: str,
+    *,
+    also: Collection[str] = (),
 ) -> Settings:
-    """The checked settings. Raises ConfigError; secrets are never repeated. `also` names keys read elsewhere."""
+    """The checked settings. Raises ConfigError; secrets are never repeated. `also` names keys read
+    elsewhere.
+    """
     try:
         return settings_type.model_validate(dict(values))
     except ValidationError as error:
         problems = [_problem(settings_type, values, details) for details in error.errors()]
     is_about_keys = any("key" in problem.partition('"')[0] for problem in problems)
     known = ", ".join([*settings_type.model_fields, *also])
-    hint = f"known keys: {known}" if is_about_keys else "docs/services.md says what each setting means"
+    hint = (
+        f"known keys: {known}" if is_about_keys else "docs/services.md says what each setting means"
+    )
     raise ConfigError(f"[engine] {kind}: {'; '.join(problems)}", hint)
 
 
-def _problem(settings_type: type[BaseModel], values: Mapping[str, object], details: ErrorDetails) -> str:
+def _problem(
+    settings_type: type[BaseModel], values: Mapping[str, object], details: ErrorDetails
+) -> str:
     key, path = str(details["loc"][0]), ".".join(map(str, details["loc"]))
     if details["type"] == "extra_forbidden":
         return f'unknown key "{path}"{_closest(settings_type, key)}'
     if details["type"] == "missing":
         return f'missing key "{path}"'
-    return f"{path}{_shown(settings_type, key, values)}: {details['msg'].removeprefix('Value error, ')}"
+    return (
+        f"{path}{_shown(settings_type, key, values)}:"
+        f" {details['msg'].removeprefix('Value error, ')}"
+    )
 
 
 def _closest(settings_type: type[BaseModel], key: str) -> str:
@@ -52,7 +69,11 @@ def _closest(settings_type: type[BaseModel], key: str) -> str:
 
 
 def _shown(settings_type: type[BaseModel], key: str, values: Mapping[str, object]) -> str:
-    """The value, unless it is a secret, may be one by mistake, or is an address that may hold one."""
+    """The value, unless it is a secret, may be one by mistake, or is an address that may hold
+    one.
+    """
     field = settings_type.model_fields[key]
-    is_secret = SecretStr in (field.annotation, *getattr(field.annotation, "__args__", ())) or "key" in key
+    is_secret = (
+        SecretStr in (field.annotation, *getattr(field.annotation, "__args__", ())) or "key" in key
+    )
     return "" if is_secret or "@" in str(values[key]) else f" = {values[key]!r}"

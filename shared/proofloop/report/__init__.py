@@ -1,4 +1,6 @@
-"""The report of a run or a curriculum: one HTML file that needs no network, made from the store's records."""
+"""The report of a run or a curriculum: one HTML file that needs no network, made from the store's
+records.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ __all__ = ["CurriculumData", "ReportData", "read_curriculum", "read_report", "wr
 
 
 def write_report(data: ReportData | CurriculumData, file: Path) -> None:
-    """Write the report to `file` atomically. Raises ConfigError if the extra `report` is not installed."""
+    """Write the report to `file` atomically. Raises ConfigError if the extra `report` is not
+    installed.
+    """
     from proofloop.report.page import render
 
     page = render(data).encode("utf-8", "replace")

@@ -23,7 +23,9 @@ def thin(points: Sequence[Point]) -> tuple[Point, ...]:
 
 
 def smooth(points: tuple[Point, ...]) -> tuple[Point, ...]:
-    """A centred moving mean over about an eighth of the points; fewer than SMOOTH_FROM stay as they are."""
+    """A centred moving mean over about an eighth of the points; fewer than SMOOTH_FROM stay as they
+    are.
+    """
     if len(points) < SMOOTH_FROM:
         return points
     half = max(1, len(points) // 16)
@@ -51,14 +53,18 @@ def ticks(low: float, high: float, wanted: int, *, whole: bool = False) -> list[
 
 
 def scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
-    """The linear map of [low, high] to [start, end]. If low equals high, all values go to the middle."""
+    """The linear map of [low, high] to [start, end]. If low equals high, all values go to the
+    middle.
+    """
     if high == low:
         return lambda value: (start + end) / 2
     return lambda value: start + (value - low) / (high - low) * (end - start)
 
 
 def spread(wanted: Sequence[float], apart: float, top: float, bottom: float) -> list[float]:
-    """Move positions as little as needed so that they are at least `apart` and in the same order."""
+    """Move positions as little as needed so that they are at least `apart` and in the same
+    order.
+    """
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])
     placed = [0.0] * len(wanted)
     above = top - apart

@@ -1,7 +1,8 @@
-"""Reads the data of a curriculum's report from the store: its stages, training steps and measured figures.
+"""Reads the data of a curriculum's report from the store: its stages, training steps and measured
+figures.
 
-An enhanced stage trains two models. The steps that refresh its meta-verifier have separate names in the store; the
-report draws them beside the verifier's steps that they came between.
+An enhanced stage trains two models. The steps that refresh its meta-verifier have separate names in
+the store; the report draws them beside the verifier's steps that they came between.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from proofloop import keys
-from proofloop.curriculum import SAMPLED, CurriculumSpec, GrpoStage
-from proofloop.measure import Figure
-from proofloop.records import ModelRole, TrainingStep
+from proofloop.config.curriculum_file import SAMPLED, CurriculumSpec, GrpoStage
+from proofloop.curriculum.status import StageManifest, Standing, all_figures, manifests, standing
 from proofloop.report.data import Measured, Summary
 from proofloop.report.formatting import FIGURES, count, headline, sentence
 from proofloop.report.formatting import Figure as Meaning
-from proofloop.standing import StageManifest, Standing, all_figures, manifests, standing
+from proofloop.runs.figures import Figure
+from proofloop.schema import keys
+from proofloop.schema.records import ModelRole, TrainingStep
 from proofloop.store import Store, get_record
 
 _NAMED = {figure.name: figure for figure in FIGURES}
@@ -27,10 +28,14 @@ CHARTED: dict[tuple[str, str], Meaning] = {
     ("generator", "self_error"): _NAMED["self_eval_error"],
     ("verifier", "accuracy"): _NAMED["verifier_accuracy"],
     ("verifier", "faithfulness"): _NAMED["verifier_faithfulness"],
-    ("meta", "accuracy"): Meaning("", "Meta-verifier accuracy", "", "share of analyses that get their true quality"),
+    ("meta", "accuracy"): Meaning(
+        "", "Meta-verifier accuracy", "", "share of analyses that get their true quality"
+    ),
     ("labels", "agreement"): _NAMED["label_agreement"],
     ("labels", "undecided"): _NAMED["label_undecided"],
-    ("generator", "judged_score"): Meaning("", "Judged score", "", "mean score of its proofs by the last judges"),
+    ("generator", "judged_score"): Meaning(
+        "", "Judged score", "", "mean score of its proofs by the last judges"
+    ),
     ("generator", "judged_self_error"): Meaning(
         "",
         "Judged self-evaluation error",
@@ -38,9 +43,13 @@ CHARTED: dict[tuple[str, str], Meaning] = {
         "mean distance of its self-scores from the last judges' scores",
         lower_is_better=True,
     ),
-    ("verifier", "judged_quality"): Meaning("", "Judged quality", "", "R_meta of critiques that report an issue"),
+    ("verifier", "judged_quality"): Meaning(
+        "", "Judged quality", "", "R_meta of critiques that report an issue"
+    ),
 }
-"""The measured figures that get a chart, by measured role and figure name. The tables show all figures."""
+"""The measured figures that get a chart, by measured role and figure name. The tables show all
+figures.
+"""
 
 
 @dataclass(frozen=True)
@@ -65,8 +74,8 @@ class Track:
 class CurriculumData:
     """All data of the page.
 
-    `figures`: by version and measured role, as in all_figures, in the order of the stages. `walks`: the runs that hold
-    the proofs, critiques and labels of the labelling stages.
+    `figures`: by version and measured role, as in all_figures, in the order of the stages. `walks`:
+      the runs that hold the proofs, critiques and labels of the labelling stages.
     """
 
     spec: CurriculumSpec
@@ -78,7 +87,9 @@ class CurriculumData:
     walks: tuple[str, ...]
 
 
-def read_curriculum(store: Store, spec: CurriculumSpec, *, written: date | None = None) -> CurriculumData:
+def read_curriculum(
+    store: Store, spec: CurriculumSpec, *, written: date | None = None
+) -> CurriculumData:
     """Read a curriculum, finished or not."""
     return CurriculumData(
         spec=spec,
@@ -110,7 +121,9 @@ def _tracks(store: Store, spec: CurriculumSpec) -> Iterator[Track]:
 def _refreshes(
     spec: CurriculumSpec, prefix: str, taken: Mapping[str, Sequence[TrainingStep]]
 ) -> Iterator[tuple[float, TrainingStep]]:
-    """Refresh round r starts at the stage's step r * refresh; its steps are spread evenly up to the next round."""
+    """Refresh round r starts at the stage's step r * refresh; its steps are spread evenly up to the
+    next round.
+    """
     every = spec.enhanced.refresh
     wanted = max(1, spec.enhanced.refresh_steps)
     rounds = sorted(int(name.removeprefix(prefix)) for name in taken if name.startswith(prefix))
@@ -122,7 +135,9 @@ def _refreshes(
 def _in_order(
     spec: CurriculumSpec, found: Mapping[str, Mapping[str, Figure]]
 ) -> dict[tuple[str, str], Mapping[str, Figure]]:
-    """Sort figures by stage: the start model first, a refreshed meta-verifier after its stage's own versions."""
+    """Sort figures by stage: the start model first, a refreshed meta-verifier after its stage's own
+    versions.
+    """
     places = {stage.name: place for place, stage in enumerate(spec.stages)}
     by_name: dict[tuple[str, str], Mapping[str, Figure]] = {}
     for name, figures in found.items():
@@ -140,7 +155,9 @@ def _stage_of(version: str) -> str:
 
 
 def _walks(store: Store, spec: CurriculumSpec) -> Iterator[str]:
-    begun = tuple(f"{keys.SPECS}{spec.name}-{stage.name}-" for stage in spec.stages if stage.kind == "label")
+    begun = tuple(
+        f"{keys.SPECS}{spec.name}-{stage.name}-" for stage in spec.stages if stage.kind == "label"
+    )
     for key in store.list(keys.SPECS):
         if begun and key.startswith(begun):
             yield key.removeprefix(keys.SPECS).removesuffix(".json")
@@ -152,18 +169,24 @@ def ablated(spec: CurriculumSpec) -> set[str]:
 
 
 def curriculum_verdict(data: CurriculumData) -> str:
-    """The result in one sentence: how the first and last measured versions differ, or else the progress."""
+    """The result in one sentence: how the first and last measured versions differ, or else the
+    progress.
+    """
     if moved := headline(_summary(data)):
         return sentence(moved)
     now = data.now
     if now.running is None:
         return sentence(f"all {now.stages} stages are done")
-    steps = f", {count(now.steps)} of its {count(now.steps_wanted)} steps taken" if now.steps else ""
+    steps = (
+        f", {count(now.steps)} of its {count(now.steps_wanted)} steps taken" if now.steps else ""
+    )
     return sentence(f"{now.done} of {now.stages} stages are done; {now.running} is next{steps}")
 
 
 def _summary(data: CurriculumData) -> Summary:
-    """Each figure of the first and the last version that have it. Figures of a single version are left out."""
+    """Each figure of the first and the last version that have it. Figures of a single version are
+    left out.
+    """
     before: dict[str, Measured] = {}
     after: dict[str, Measured] = {}
     for (what, name), meaning in CHARTED.items():

@@ -1,4 +1,6 @@
-"""The geometry of a curriculum's charts: learning curves with the stages side by side, and dot plots of figures."""
+"""The geometry of a curriculum's charts: learning curves with the stages side by side, and dot
+plots of figures.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from proofloop.measure import Figure
 from proofloop.report.axes import scale, smooth, thin, ticks
 from proofloop.report.curriculum import CHARTED, CurriculumData, Track, ablated
 from proofloop.report.figures import (
@@ -28,19 +29,26 @@ from proofloop.report.figures import (
     tick_label,
 )
 from proofloop.report.formatting import PART_TITLES, count
+from proofloop.runs.figures import Figure
 
 CURVES_WIDTH, CURVES_HEIGHT, HEAD = 1000.0, 190.0, 36.0
 MIN_LANE_WIDTH = 105.0
-"""The least width of a lane, so that its stage's name fits. A chart with many lanes is wider and scrolls."""
+"""The least width of a lane, so that its stage's name fits. A chart with many lanes is wider and
+scrolls.
+"""
 
 DOTS_WIDTH, DOTS_LEFT, VALUE_WIDTH, ROW, MARK_OFFSET = 480.0, 134.0, 42.0, 22.0, 4.0
 MIN_KL = 1e-4
-"""The lower end of the logarithmic KL axis. KL spans a factor of a thousand, and single steps jump."""
+"""The lower end of the logarithmic KL axis. KL spans a factor of a thousand, and single steps
+jump.
+"""
 
 ROUND = re.compile(r"(.+)_round_(\d+)")
 
 LaneData = tuple[str, str | None, int, Sequence[Series]]
-"""A lane's title, its second line (None: the ends of the first series), its stage's planned steps, and its series."""
+"""A lane's title, its second line (None: the ends of the first series), its stage's planned steps,
+and its series.
+"""
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,9 @@ class DotPlot:
 
 @dataclass(frozen=True)
 class Table:
-    """All figures of one kind, with a row for each version; for refinement, a column for each round."""
+    """All figures of one kind, with a row for each version; for refinement, a column for each
+    round.
+    """
 
     title: str
     columns: tuple[str, ...]
@@ -113,18 +123,42 @@ class Table:
 
 
 def learning_curves(tracks: Sequence[Track]) -> list[LearningCurves]:
-    """The learning curves of a curriculum; figures without data and a truncated share of 0 throughout are left out."""
+    """The learning curves of a curriculum; figures without data and a truncated share of 0
+    throughout are left out.
+    """
     entropy = "of the next token, nats; near 0, all answers are the same"
     shown = [
-        _curves("reward", "Mean reward", "mean reward of the sampled answers, 0 to 1", _lanes(tracks, "mean_reward")),
-        _curves("parts", "Parts of the reward", "means of its factors and the predicted score", _part_lanes(tracks)),
-        _curves("kl", "KL", "to the stage's reference, nats per token, log scale", _lanes(tracks, "kl", _log), _unlog),
+        _curves(
+            "reward",
+            "Mean reward",
+            "mean reward of the sampled answers, 0 to 1",
+            _lanes(tracks, "mean_reward"),
+        ),
+        _curves(
+            "parts",
+            "Parts of the reward",
+            "means of its factors and the predicted score",
+            _part_lanes(tracks),
+        ),
+        _curves(
+            "kl",
+            "KL",
+            "to the stage's reference, nats per token, log scale",
+            _lanes(tracks, "kl", _log),
+            _unlog,
+        ),
         _curves("entropy", "Entropy", entropy, _lanes(tracks, "entropy")),
-        _curves("length", "Length", "mean tokens per answer", _lanes(tracks, "completion_length"), count),
+        _curves(
+            "length", "Length", "mean tokens per answer", _lanes(tracks, "completion_length"), count
+        ),
     ]
     if any(step.figures.get("truncated_share") for track in tracks for _, step in track.steps):
         truncated = _lanes(tracks, "truncated_share")
-        shown.append(_curves("cut", "Truncated", "share of answers cut off at max_tokens", truncated, fine_share))
+        shown.append(
+            _curves(
+                "cut", "Truncated", "share of answers cut off at max_tokens", truncated, fine_share
+            )
+        )
     return [curves for curves in shown if curves]
 
 
@@ -173,7 +207,11 @@ def _part(track: Track, name: str, style: str) -> Series:
 
 
 def _curves(
-    chart_id: str, title: str, meaning: str, wanted: Sequence[LaneData], write: Callable[[float], str] = short
+    chart_id: str,
+    title: str,
+    meaning: str,
+    wanted: Sequence[LaneData],
+    write: Callable[[float], str] = short,
 ) -> LearningCurves | None:
     """Place the lanes beside each other on one vertical axis; None if there is no point."""
     drawn_series = [one for *_, series in wanted for one in series if one.points]
@@ -192,19 +230,35 @@ def _curves(
         meaning=meaning,
         description="; ".join(described(one, write) for one in drawn_series),
         width=width,
-        lanes=tuple(_lane(each, left, apart, up, write) for each, left in zip(wanted, lefts, strict=True)),
-        x_ticks=tuple(Tick(left + apart / 2, _extent(each)) for each, left in zip(wanted, lefts, strict=True)),
-        y_ticks=tuple(Tick(up(mark), f"{10**mark:g}" if is_log else tick_label(mark, marks, write)) for mark in marks),
+        lanes=tuple(
+            _lane(each, left, apart, up, write) for each, left in zip(wanted, lefts, strict=True)
+        ),
+        x_ticks=tuple(
+            Tick(left + apart / 2, _extent(each)) for each, left in zip(wanted, lefts, strict=True)
+        ),
+        y_ticks=tuple(
+            Tick(up(mark), f"{10**mark:g}" if is_log else tick_label(mark, marks, write))
+            for mark in marks
+        ),
     )
 
 
 def _lane(
-    wanted: LaneData, left: float, width: float, up: Callable[[float], float], write: Callable[[float], str]
+    wanted: LaneData,
+    left: float,
+    width: float,
+    up: Callable[[float], float],
+    write: Callable[[float], str],
 ) -> Lane:
     title, note, steps, series = wanted
     kept = [Series(one.name, one.style, thin(one.points)) for one in series if one.points]
-    across = scale(0, max([steps, *(one.points[-1][0] for one in kept)]), left + 4, left + width - 4)
-    lines = tuple(drawn(Series(described(one, write), one.style, one.points), across, up, 0, write) for one in kept)
+    across = scale(
+        0, max([steps, *(one.points[-1][0] for one in kept)]), left + 4, left + width - 4
+    )
+    lines = tuple(
+        drawn(Series(described(one, write), one.style, one.points), across, up, 0, write)
+        for one in kept
+    )
     return Lane(title, _ends(kept, write) if note is None else note, round(left, 1), lines)
 
 
@@ -249,7 +303,12 @@ def _dots(data: CurriculumData, what: str, name: str) -> DotPlot:
         description="; ".join(words),
         height=ROW * len(measured) + 34,
         rows=tuple(
-            Row(version, version in ablated(data.spec), ROW * (place + 0.5), _marks(of, ROW * (place + 0.5), across))
+            Row(
+                version,
+                version in ablated(data.spec),
+                ROW * (place + 0.5),
+                _marks(of, ROW * (place + 0.5), across),
+            )
             for place, (version, of) in enumerate(measured.items())
         ),
         x_ticks=tuple(Tick(across(mark), tick_label(mark, marks, short)) for mark in marks),
@@ -266,22 +325,34 @@ def _by_version(data: CurriculumData, what: str, name: str) -> dict[str, dict[st
     return found
 
 
-def _marks(measured: Mapping[str, Figure], at: float, across: Callable[[float], float]) -> tuple[Mark, ...]:
-    """The marks of a row: ordinary problems above hard ones; a single mark is level with the version's name."""
+def _marks(
+    measured: Mapping[str, Figure], at: float, across: Callable[[float], float]
+) -> tuple[Mark, ...]:
+    """The marks of a row: ordinary problems above hard ones; a single mark is level with the
+    version's name.
+    """
     apart = MARK_OFFSET if len(measured) > 1 else 0.0
     return tuple(_mark(kind, one, at, apart, across) for kind, one in measured.items())
 
 
-def _mark(kind: str, one: Figure, at: float, apart: float, across: Callable[[float], float]) -> Mark:
+def _mark(
+    kind: str, one: Figure, at: float, apart: float, across: Callable[[float], float]
+) -> Mark:
     value, low, high = (round(across(end or 0.0), 1) for end in (one.value, one.low, one.high))
     is_hard = kind == "hard"
     label_at = DOTS_WIDTH - (0 if is_hard else VALUE_WIDTH)
-    return Mark(kind, value, low, high, at + (apart if is_hard else -apart), f"{one.value:.3f}", label_at)
+    return Mark(
+        kind, value, low, high, at + (apart if is_hard else -apart), f"{one.value:.3f}", label_at
+    )
 
 
 def refinement_charts(data: CurriculumData) -> list[LineChart]:
     """The gain from refinement by round, with a line for each version."""
-    found = [(version, figures) for (version, what), figures in data.figures.items() if what == "refinement"]
+    found = [
+        (version, figures)
+        for (version, what), figures in data.figures.items()
+        if what == "refinement"
+    ]
     names = [name for _, figures in found for name in figures]
     kinds = dict.fromkeys(match[1] for name in names if (match := ROUND.fullmatch(name)))
     return [_refined(kind, found) for kind in kinds]
@@ -301,8 +372,14 @@ def _refined(kind: str, found: Sequence[tuple[str, Mapping[str, Figure]]]) -> Li
 
 
 def _rounds(kind: str, figures: Mapping[str, Figure]) -> tuple[tuple[float, float], ...]:
-    matches = [(match, one.value) for name, one in figures.items() if (match := ROUND.fullmatch(name))]
-    return tuple((float(match[2]), value) for match, value in matches if match[1] == kind and value is not None)
+    matches = [
+        (match, one.value) for name, one in figures.items() if (match := ROUND.fullmatch(name))
+    ]
+    return tuple(
+        (float(match[2]), value)
+        for match, value in matches
+        if match[1] == kind and value is not None
+    )
 
 
 def tables(data: CurriculumData) -> list[Table]:
@@ -319,11 +396,17 @@ def _table(title: str, data: CurriculumData) -> Table:
                 row, column = _place_in_table(version, what, name)
                 rows.setdefault(row, {})[column] = figure
     columns = tuple(dict.fromkeys(name for cells in rows.values() for name in cells))
-    return Table(title, columns, tuple((name, tuple(map(cells.get, columns))) for name, cells in rows.items()))
+    return Table(
+        title,
+        columns,
+        tuple((name, tuple(map(cells.get, columns))) for name, cells in rows.items()),
+    )
 
 
 def _place_in_table(version: str, what: str, name: str) -> tuple[str, str]:
-    """The row and the column of a figure: `best_of_32_round_2` is in a row for best_of_32, in the column "round 2"."""
+    """The row and the column of a figure: `best_of_32_round_2` is in a row for best_of_32, in the
+    column "round 2".
+    """
     if match := ROUND.fullmatch(name):
         return f"{version}, {match[1].replace('_', ' ')}", f"round {match[2]}"
     return f"{version}, hard" if what.endswith("-hard") else version, name

@@ -1,6 +1,8 @@
-"""Reads the data of a run's report from the store, in one pass over the proofs. `page.py` renders it.
+"""Reads the data of a run's report from the store, in one pass over the proofs. `page.py` renders
+it.
 
-The store lists proofs by name, not by time. Where the report shows a run's course, it uses the order of the problems.
+The store lists proofs by name, not by time. Where the report shows a run's course, it uses the
+order of the problems.
 """
 
 from __future__ import annotations
@@ -11,16 +13,16 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, get_args
 
-from proofloop import keys
-from proofloop.answers import Readability, readability
-from proofloop.costs import Bill, Costs, Tally, bills, spec_of
+from proofloop.config.problem_file import problems_of
+from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
-from proofloop.models import Served, served_log
-from proofloop.problems import problems_of
-from proofloop.records import MODEL_ROLES, LabelKind, ModelRole, TrainedRole, TrainingStep
 from proofloop.report.samples import Sample, SampleChoice, read_samples
-from proofloop.rounds import refinements_posed
-from proofloop.runspec import RunSpec
+from proofloop.runs.answers import Readability, readability
+from proofloop.runs.costs import Bill, Costs, Tally, bills, spec_of
+from proofloop.runs.model_registry import Served, served_log
+from proofloop.runs.search_driver import refinements_posed
+from proofloop.schema import keys
+from proofloop.schema.records import MODEL_ROLES, LabelKind, ModelRole, TrainedRole, TrainingStep
 from proofloop.store import Store, get_record
 
 KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
@@ -30,7 +32,9 @@ MAX_WINDOWS = 40
 
 @dataclass(frozen=True)
 class Measured:
-    """One measured figure with its 95 % interval; value, low and high are None if there were no cases."""
+    """One measured figure with its 95 % interval; value, low and high are None if there were no
+    cases.
+    """
 
     value: float | None
     low: float | None
@@ -49,7 +53,9 @@ class Summary:
 
 @dataclass(frozen=True)
 class Window:
-    """The counts of each label kind for the run's problems number `first` to `last`, counted from 1."""
+    """The counts of each label kind for the run's problems number `first` to `last`, counted from
+    1.
+    """
 
     first: int
     last: int
@@ -58,9 +64,11 @@ class Window:
 
 @dataclass(frozen=True)
 class VersionInService:
-    """A model version: why it went into service, how many calls it answered, and the number of its first problem.
+    """A model version: why it went into service, how many calls it answered, and the number of its
+    first problem.
 
-    `reason` is empty for a version that is not in the log: some servers answer under a different model name.
+    `reason` is empty for a version that is not in the log: some servers answer under a different
+    model name.
     `servers`: how many answers each model at each server gave, if known.
     """
 
@@ -75,8 +83,8 @@ class VersionInService:
 class ReportData:
     """All data of a run's report.
 
-    `planned`: the number of planned proofs, None if the run's problem file cannot be read. `failed_proofs`: the number
-    of proofs for which the engine never answered.
+    `planned`: the number of planned proofs, None if the run's problem file cannot be read.
+      `failed_proofs`: the number of proofs for which the engine never answered.
     """
 
     run_id: str
@@ -105,12 +113,16 @@ def read_report(
 ) -> ReportData:
     """Read a run, finished or not. Raises ConfigError if there is no such run.
 
-    `summary` has the form of `summary.json`. `dead_letters` is their number if the caller knows it, for example from
-    the broker; by default those in the store are counted.
+    `summary` has the form of `summary.json`. `dead_letters` is their number if the caller knows it,
+    for example from the broker; by default those in the store are counted.
     """
     spec = spec_of(store, run_id)
     order = _order(spec)
-    planned = len(order) * spec.problems.proofs_per_problem + refinements_posed(store, spec) if order else None
+    planned = (
+        len(order) * spec.problems.proofs_per_problem + refinements_posed(store, spec)
+        if order
+        else None
+    )
     served = {role: _served(store, spec, role) for role in MODEL_ROLES}
     tally = Tally(spec.prices)
     windows = Windows()
@@ -138,7 +150,9 @@ def read_report(
         versions={role: use.of(role, log) for role, log in served.items()},
         samples=read_samples(store, spec, choice.chosen()),
         failed_proofs=failed_proofs,
-        dead_letters=sum(1 for _ in store.list(keys.dead_letters(run_id))) if dead_letters is None else dead_letters,
+        dead_letters=sum(1 for _ in store.list(keys.dead_letters(run_id)))
+        if dead_letters is None
+        else dead_letters,
         readability=readability(store, run_id),
     )
 
@@ -151,7 +165,12 @@ def read_summary(fields: Mapping[str, Any]) -> Summary:
 
 def _measured(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Measured]:
     return {
-        name: Measured(figure.get("value"), figure.get("low"), figure.get("high"), int(figure.get("cases") or 0))
+        name: Measured(
+            figure.get("value"),
+            figure.get("low"),
+            figure.get("high"),
+            int(figure.get("cases") or 0),
+        )
         for name, figure in figures.items()
         if isinstance(figure, Mapping)
     }
@@ -160,7 +179,8 @@ def _measured(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Measured]:
 def _order(spec: RunSpec) -> dict[str, int]:
     """The number of each problem in the run, from 1.
 
-    Empty if the problem file cannot be read; the caller then numbers the problems in the store's order.
+    Empty if the problem file cannot be read; the caller then numbers the problems in the store's
+    order.
     """
     try:
         return {problem.id: number for number, problem in enumerate(problems_of(spec), 1)}
@@ -169,16 +189,23 @@ def _order(spec: RunSpec) -> dict[str, int]:
 
 
 def _steps(store: Store, run_id: str, role: TrainedRole) -> tuple[TrainingStep, ...]:
-    return tuple(get_record(store, key, TrainingStep) for key in store.list(keys.steps(run_id, role)))
+    return tuple(
+        get_record(store, key, TrainingStep) for key in store.list(keys.steps(run_id, role))
+    )
 
 
 def _served(store: Store, spec: RunSpec, role: ModelRole) -> list[Served]:
     """The version in the run file, then all versions that went into service."""
-    return [Served(version=spec.model_of(role), reason="the run began with it"), *served_log(store, spec.name, role)]
+    return [
+        Served(version=spec.model_of(role), reason="the run began with it"),
+        *served_log(store, spec.name, role),
+    ]
 
 
 class Windows:
-    """Counts label kinds in windows of consecutive problems. The width doubles whenever there are too many windows."""
+    """Counts label kinds in windows of consecutive problems. The width doubles whenever there are
+    too many windows.
+    """
 
     def __init__(self) -> None:
         self._width = 1
@@ -211,7 +238,9 @@ class Windows:
 
 
 class VersionUse:
-    """Counts the calls that each model version answered, and keeps the number of its first problem."""
+    """Counts the calls that each model version answered, and keeps the number of its first
+    problem.
+    """
 
     def __init__(self) -> None:
         self._calls: Counter[tuple[ModelRole, str]] = Counter()
@@ -227,9 +256,13 @@ class VersionUse:
                 self._servers[name][provenance.served_by] += 1
 
     def of(self, role: ModelRole, log: Sequence[Served]) -> tuple[VersionInService, ...]:
-        """The role's logged versions with their use, then the versions that answered but are not in the log."""
+        """The role's logged versions with their use, then the versions that answered but are not in
+        the log.
+        """
         logged = {line.version for line in log}
-        others = sorted(version for known, version in self._calls if known == role and version not in logged)
+        others = sorted(
+            version for known, version in self._calls if known == role and version not in logged
+        )
         lines = [(line.version, line.reason) for line in log] + [(name, "") for name in others]
         return tuple(
             VersionInService(

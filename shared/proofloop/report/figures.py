@@ -1,7 +1,8 @@
-"""The geometry of the report's charts: numbers in, coordinates out. `charts.svg.jinja` draws, `page.css` colours them.
+"""The geometry of the report's charts: numbers in, coordinates out. `charts.svg.jinja` draws,
+`page.css` colours them.
 
-Charts contain no colours. Each line has a CSS class, so that one SVG serves the light and the dark theme, and a dash
-pattern for readers who cannot tell the colours apart.
+Charts contain no colours. Each line has a CSS class, so that one SVG serves the light and the dark
+theme, and a dash pattern for readers who cannot tell the colours apart.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from proofloop.records import TrainedRole, TrainingStep
 from proofloop.report.axes import SMOOTH_FROM, Point, scale, smooth, spread, thin, ticks
 from proofloop.report.data import KINDS, Measured, Window
 from proofloop.report.formatting import KIND_TITLES, PART_TITLES, count, share
+from proofloop.schema.records import TrainedRole, TrainingStep
 
 WIDTH, HEIGHT = 360.0, 200.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 112.0, 10.0, 26.0
@@ -46,7 +47,9 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """A drawn series: a moving mean over `raw`, the faint path of the single values, or `dots` without a mean."""
+    """A drawn series: a moving mean over `raw`, the faint path of the single values, or `dots`
+    without a mean.
+    """
 
     name: str
     style: str
@@ -59,7 +62,9 @@ class Line:
 
 @dataclass(frozen=True)
 class LineChart:
-    """A chart of lines. `description` gives the content in words for screen readers; `by` names the horizontal axis."""
+    """A chart of lines. `description` gives the content in words for screen readers; `by` names the
+    horizontal axis.
+    """
 
     id: str
     title: str
@@ -85,7 +90,9 @@ class Block:
 
 @dataclass(frozen=True)
 class StackedBars:
-    """A bar chart of shares that add up to 1. `description` gives the content in words for screen readers."""
+    """A bar chart of shares that add up to 1. `description` gives the content in words for screen
+    readers.
+    """
 
     description: str
     blocks: tuple[Block, ...]
@@ -106,7 +113,13 @@ class Whisker:
 def learning_charts(steps: Mapping[TrainedRole, Sequence[TrainingStep]]) -> list[LineChart]:
     """The learning curves of a run; charts without data are left out."""
     charts = [
-        _by_role("reward", "Mean reward", "mean reward of the sampled answers, 0 to 1", steps, "mean_reward"),
+        _by_role(
+            "reward",
+            "Mean reward",
+            "mean reward of the sampled answers, 0 to 1",
+            steps,
+            "mean_reward",
+        ),
         *(_parts(role, steps.get(role, ())) for role in ("verifier", "generator")),
         _by_role(
             "advantage",
@@ -116,7 +129,14 @@ def learning_charts(steps: Mapping[TrainedRole, Sequence[TrainingStep]]) -> list
             "advantage_share",
             share,
         ),
-        _by_role("length", "Completion length", "mean tokens per answer", steps, "completion_length", count),
+        _by_role(
+            "length",
+            "Completion length",
+            "mean tokens per answer",
+            steps,
+            "completion_length",
+            count,
+        ),
         _by_role("kl", "KL", "divergence from the model at the start, nats per token", steps, "kl"),
         _by_role(
             "clip",
@@ -165,7 +185,9 @@ def _part(steps: Sequence[TrainingStep], name: str, position: int) -> Series:
 def points_of(
     steps: Iterable[tuple[float, TrainingStep]], value_of: Callable[[TrainingStep], float | None]
 ) -> tuple[Point, ...]:
-    """The points (position, value) of a figure; steps without it or with a non-finite value are left out."""
+    """The points (position, value) of a figure; steps without it or with a non-finite value are
+    left out.
+    """
     found = ((at, value_of(step)) for at, step in steps)
     return tuple((at, value) for at, value in found if value is not None and math.isfinite(value))
 
@@ -182,7 +204,9 @@ def line_chart(
     write: Callable[[float], str],
     by: str = "training step",
 ) -> LineChart:
-    """Place the series on common axes; `by` names the horizontal one. Series without a point are left out."""
+    """Place the series on common axes; `by` names the horizontal one. Series without a point are
+    left out.
+    """
     kept = [Series(one.name, one.style, thin(one.points)) for one in series if one.points]
     xs = [x for one in kept for x, _ in one.points] or [0.0]
     ys = [y for one in kept for _, y in one.points] or [0.0]
@@ -190,14 +214,20 @@ def line_chart(
     y_marks = ticks(min(ys), max(ys), 4)
     across = scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
     up = scale(y_marks[0], y_marks[-1], HEIGHT - BOTTOM, TOP)
-    ends = spread([up(smooth(one.points)[-1][1]) for one in kept], LABEL_APART, TOP, HEIGHT - BOTTOM)
+    ends = spread(
+        [up(smooth(one.points)[-1][1]) for one in kept], LABEL_APART, TOP, HEIGHT - BOTTOM
+    )
     return LineChart(
         id=chart_id,
         title=title,
         meaning=meaning,
         description="; ".join(described(one, write, by) for one in kept),
-        lines=tuple(drawn(one, across, up, end, write) for one, end in zip(kept, ends, strict=True)),
-        x_ticks=tuple(Tick(across(mark), count(mark)) for mark in x_marks if min(xs) <= mark <= max(xs)),
+        lines=tuple(
+            drawn(one, across, up, end, write) for one, end in zip(kept, ends, strict=True)
+        ),
+        x_ticks=tuple(
+            Tick(across(mark), count(mark)) for mark in x_marks if min(xs) <= mark <= max(xs)
+        ),
         y_ticks=tuple(Tick(up(mark), tick_label(mark, y_marks, write)) for mark in y_marks),
         by=by,
     )
@@ -218,7 +248,9 @@ def drawn(
         style=one.style,
         path=path(smoothed, across, up),
         raw=path(one.points, across, up) if is_smooth else "",
-        dots=() if is_smooth else tuple((round(across(x), 1), round(up(y), 1)) for x, y in one.points),
+        dots=()
+        if is_smooth
+        else tuple((round(across(x), 1), round(up(y), 1)) for x, y in one.points),
         label_at=round(end, 1),
         last=write(smoothed[-1][1]),
     )
@@ -229,10 +261,15 @@ def described(one: Series, write: Callable[[float], str], by: str = "step") -> s
     first = one.points[0]
     last = one.points[-1]
     unit = by.rpartition(" ")[2]
-    return f"{one.name}: {write(first[1])} at {unit} {first[0]:g}, {write(last[1])} at {unit} {last[0]:g}"
+    return (
+        f"{one.name}: {write(first[1])} at {unit} {first[0]:g}, {write(last[1])} at {unit}"
+        f" {last[0]:g}"
+    )
 
 
-def path(points: Sequence[Point], across: Callable[[float], float], up: Callable[[float], float]) -> str:
+def path(
+    points: Sequence[Point], across: Callable[[float], float], up: Callable[[float], float]
+) -> str:
     """The SVG path through the points."""
     return "M" + "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in points)
 
@@ -264,10 +301,15 @@ def _stack(window: Window, across: Callable[[float], float]) -> list[Block]:
     for kind in KINDS:
         part = window.counts[kind] / total
         if part:
-            tooltip = f"problems {window.first} to {window.last}: {KIND_TITLES[kind]} {share(part)} of {total}"
+            tooltip = (
+                f"problems {window.first} to {window.last}: {KIND_TITLES[kind]} {share(part)} of"
+                f" {total}"
+            )
             top = round(_up(below + part), 1)
             height = round(_up(below) - _up(below + part), 1)
-            blocks.append(Block(kind, round(x, 1), top, round(max(width - 1.5, 1), 1), height, tooltip))
+            blocks.append(
+                Block(kind, round(x, 1), top, round(max(width - 1.5, 1), 1), height, tooltip)
+            )
             below += part
     return blocks
 
@@ -280,13 +322,19 @@ def _outcomes_described(windows: Sequence[Window]) -> str:
 
 def _window_described(window: Window) -> str:
     total = sum(window.counts.values())
-    shares = ", ".join(f"{KIND_TITLES[kind]} {share(window.counts[kind] / total)}" for kind in KINDS)
+    shares = ", ".join(
+        f"{KIND_TITLES[kind]} {share(window.counts[kind] / total)}" for kind in KINDS
+    )
     return f"problems {window.first} to {window.last}: {shares}"
 
 
 def whiskers(before: Measured, after: Measured) -> list[Whisker]:
     """The values that were measured, with their intervals, on a scale of 0 to 100."""
-    return [_whisker(side, one) for side, one in (("before", before), ("after", after)) if one.value is not None]
+    return [
+        _whisker(side, one)
+        for side, one in (("before", before), ("after", after))
+        if one.value is not None
+    ]
 
 
 def _whisker(side: str, measured: Measured) -> Whisker:
@@ -307,8 +355,12 @@ def fine_share(value: float) -> str:
 
 
 def tick_label(mark: float, marks: Sequence[float], write: Callable[[float], str]) -> str:
-    """A mark's text, with as many digits as the distance between the marks needs; shares are in per cent."""
+    """A mark's text, with as many digits as the distance between the marks needs; shares are in per
+    cent.
+    """
     step = marks[1] - marks[0]
     if write in (share, fine_share):
-        return f"{100 * mark:.{max(0, -math.floor(math.log10(step) + 2 + 1e-9))}f}\N{NO-BREAK SPACE}%"
+        return (
+            f"{100 * mark:.{max(0, -math.floor(math.log10(step) + 2 + 1e-9))}f}\N{NO-BREAK SPACE}%"
+        )
     return f"{mark:,.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from proofloop.domains import Defect
-from proofloop.records import MODEL_ROLES, LabelKind
+from proofloop.config.run_file import RunSpec
+from proofloop.method.domains import Defect
 from proofloop.report.data import Measured, ReportData, Summary
-from proofloop.runspec import RunSpec
+from proofloop.schema.records import MODEL_ROLES, LabelKind
 
 NBSP = "\N{NO-BREAK SPACE}"
 MINUTE_S, HOUR_S = 60, 3600
@@ -21,7 +21,9 @@ MINUTE_S, HOUR_S = 60, 3600
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured figure: its name in records, its title in tables, its name as a sentence's subject, its meaning."""
+    """A measured figure: its name in records, its title in tables, its name as a sentence's
+    subject, its meaning.
+    """
 
     name: str
     title: str
@@ -32,7 +34,12 @@ class Figure:
 
 
 FIGURES = (
-    Figure("pass_at_1", "Pass@1", "Pass@1", "share of proofs that are complete and right by the exact checker"),
+    Figure(
+        "pass_at_1",
+        "Pass@1",
+        "Pass@1",
+        "share of proofs that are complete and right by the exact checker",
+    ),
     Figure(
         "self_eval_error",
         "Self-evaluation error",
@@ -53,7 +60,12 @@ FIGURES = (
         "the verifier's faithfulness",
         "share of right-scored critiques of flawed proofs that name the true step and kind of flaw",
     ),
-    Figure("label_agreement", "Label agreement", "label agreement", "share of labels that equal the true score"),
+    Figure(
+        "label_agreement",
+        "Label agreement",
+        "label agreement",
+        "share of labels that equal the true score",
+    ),
     Figure(
         "label_undecided",
         "Labels undecided",
@@ -74,7 +86,9 @@ KIND_TITLES: dict[LabelKind, str] = {
 }
 KIND_MEANINGS: dict[LabelKind, str] = {
     "accepted": "no critique found an issue: label 1",
-    "rejected_upheld": "enough critiques found an issue and the meta-verifier confirmed them: label 0 or 0.5",
+    "rejected_upheld": (
+        "enough critiques found an issue and the meta-verifier confirmed them: label 0 or 0.5"
+    ),
     "overturned": "critiques found issues, but the meta-verifier confirmed none of them: label 1",
     "undecided": "the critiques contradict each other: no label until a person decides",
     "unreadable": "the answer does not have the required format and was not reviewed",
@@ -144,12 +158,18 @@ def _rehearsal(spec: RunSpec) -> str:
     simulated = [role for role in MODEL_ROLES if spec.engine.of(role).kind == "simulated"]
     if not simulated:
         return ""
-    whose = "its answers" if len(simulated) == len(MODEL_ROLES) else f"the answers of the {_join(simulated)}"
+    whose = (
+        "its answers"
+        if len(simulated) == len(MODEL_ROLES)
+        else f"the answers of the {_join(simulated)}"
+    )
     return f"a rehearsal, {whose} made up by the simulated engine: "
 
 
 def headline(summary: Summary) -> str:
-    """A clause with the changes of the HEADLINE figures and of those clearly worse; empty if there are none."""
+    """A clause with the changes of the HEADLINE figures and of those clearly worse; empty if there
+    are none.
+    """
     measured = [change for change in changes(summary) if change.difference is not None]
     named = [change for change in measured if change.figure.name in HEADLINE]
     named += [change for change in measured if change not in named and change.judgement == "worse"]
@@ -173,8 +193,15 @@ def _labels_clause(data: ReportData) -> str:
     if labeled == 0:
         return f"no label yet: {count(proofs)} of {_planned(data)} are written"
     passed = data.kinds["accepted"] + data.kinds["overturned"]
-    progress = "" if data.planned == labeled else f", with {count(labeled)} of {_planned(data)} labelled so far"
-    problems = f"{count(data.costs.perfect_problems)} of {count(data.costs.problems)} problems have a proof labelled 1"
+    progress = (
+        ""
+        if data.planned == labeled
+        else f", with {count(labeled)} of {_planned(data)} labelled so far"
+    )
+    problems = (
+        f"{count(data.costs.perfect_problems)} of {count(data.costs.problems)} problems have a"
+        " proof labelled 1"
+    )
     return f"{problems}, and {share(passed / labeled)} of all labelled proofs passed{progress}"
 
 
@@ -214,9 +241,15 @@ def share(value: float) -> str:
 
 
 def count(value: float) -> str:
-    """A number with separated thousands; from a million on as `1.23 million`; a small mean with one decimal."""
+    """A number with separated thousands; from a million on as `1.23 million`; a small mean with one
+    decimal.
+    """
     if value >= 1e6:
-        return f"{value / 1e6:,.2f}{NBSP}million" if value < 1e9 else f"{value / 1e9:,.2f}{NBSP}billion"
+        return (
+            f"{value / 1e6:,.2f}{NBSP}million"
+            if value < 1e9
+            else f"{value / 1e9:,.2f}{NBSP}billion"
+        )
     if value == int(value) or value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}"

@@ -1,4 +1,6 @@
-"""Renders a report's HTML page. Jinja escapes everything by default, since proofs and critiques are untrusted text."""
+"""Renders a report's HTML page. Jinja escapes everything by default, since proofs and critiques are
+untrusted text.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,11 @@ FILTERS = {
 def render(data: ReportData | CurriculumData) -> str:
     """The report's page as HTML. Raises ConfigError if Jinja is not installed."""
     if isinstance(data, CurriculumData):
-        return environment().get_template("curriculum.html.jinja").render(**_shell(), **_curriculum_names(data))
+        return (
+            environment()
+            .get_template("curriculum.html.jinja")
+            .render(**_shell(), **_curriculum_names(data))
+        )
     return environment().get_template("page.html.jinja").render(**_shell(), **_names(data))
 
 
@@ -41,16 +47,21 @@ def style() -> str:
 
 
 def environment(*packages: str) -> jinja2.Environment:
-    """A Jinja environment with the templates of these packages and of the report, and the report's filters.
+    """A Jinja environment with the templates of these packages and of the report, and the report's
+    filters.
 
     Raises ConfigError if Jinja is not installed.
     """
     try:
         import jinja2
     except ImportError as error:
-        raise ConfigError("a report needs Jinja, which is not installed", install_hint("[report]")) from error
+        raise ConfigError(
+            "a report needs Jinja, which is not installed", install_hint("[report]")
+        ) from error
     environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name, ".") for name in (*packages, "proofloop.report")]),
+        loader=jinja2.ChoiceLoader(
+            [jinja2.PackageLoader(name, ".") for name in (*packages, "proofloop.report")]
+        ),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

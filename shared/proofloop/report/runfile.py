@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from proofloop.runspec import RunSpec
+from proofloop.config.run_file import RunSpec
 
 WITHHELD = "(withheld)"
 _SECRET = re.compile(r"(^|_)(key|token|secret|password|authorization|headers)$", re.IGNORECASE)
@@ -32,9 +32,13 @@ def without_secrets(value: Any, name: str = "") -> Any:
 
 
 def _table(fields: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
-    """The lines of a table: plain values first, then its tables. A table that holds only tables gets no heading."""
+    """The lines of a table: plain values first, then its tables. A table that holds only tables
+    gets no heading.
+    """
     tables = {name: value for name, value in fields.items() if isinstance(value, Mapping)}
-    plain = {name: value for name, value in fields.items() if name not in tables and value is not None}
+    plain = {
+        name: value for name, value in fields.items() if name not in tables and value is not None
+    }
     if path and plain:
         yield f"\n[{'.'.join(map(_key, path))}]"
     yield from (f"{_key(name)} = {_value(value)}" for name, value in plain.items())
@@ -52,10 +56,14 @@ def _value(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(_value(inner) for inner in value)}]"
     if isinstance(value, Mapping):
-        return f"{{ {', '.join(f'{_key(name)} = {_value(inner)}' for name, inner in value.items())} }}"
+        return (
+            f"{{ {', '.join(f'{_key(name)} = {_value(inner)}' for name, inner in value.items())} }}"
+        )
     return json.dumps(value)
 
 
 def _text(value: str) -> str:
-    """A TOML string. JSON's escapes are valid TOML, except that JSON does not escape the character 7F."""
+    """A TOML string. JSON's escapes are valid TOML, except that JSON does not escape the character
+    7F.
+    """
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")

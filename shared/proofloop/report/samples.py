@@ -1,7 +1,7 @@
 """Chooses a dozen instructive proofs and reads them, shortened to fit on the page.
 
-The pass over the run keeps only proof names: a few for each label kind and model version. Texts are read only for the
-chosen proofs.
+The pass over the run keeps only proof names: a few for each label kind and model version. Texts are
+read only for the chosen proofs.
 """
 
 from __future__ import annotations
@@ -13,13 +13,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from proofloop import keys
-from proofloop.answers import meta_critiques_of, raw_of_proof
-from proofloop.costs import Bill
-from proofloop.domains import CritiqueFinding, Domain, ProofFinding, load_domain
-from proofloop.labels import find_label
-from proofloop.records import Critique, Judgement, Label, MetaCritique, Problem, Proof, RawAnswer, digest
-from proofloop.runspec import RunSpec
+from proofloop.config.run_file import RunSpec
+from proofloop.method.domains import CritiqueFinding, Domain, ProofFinding, load_domain
+from proofloop.runs.answers import meta_critiques_of, raw_of_proof
+from proofloop.runs.costs import Bill
+from proofloop.runs.labels import find_label
+from proofloop.schema import keys
+from proofloop.schema.records import (
+    Critique,
+    Judgement,
+    Label,
+    MetaCritique,
+    Problem,
+    Proof,
+    RawAnswer,
+    digest,
+)
 from proofloop.store import Store, find_record, get_record
 
 T = TypeVar("T")
@@ -27,8 +36,16 @@ T = TypeVar("T")
 MAX_SAMPLES = 12
 MAX_CRITIQUES = 4
 MAX_ASSESSMENTS = 3
-QUESTION_BYTES, SOLUTION_BYTES, ANALYSIS_BYTES, CRITIQUE_BYTES, ASSESSMENT_BYTES = 5_000, 36_000, 8_000, 3_000, 600
-"""The most bytes of each text on the page, counted as HTML, so that a report of the longest texts stays below 1 MB."""
+QUESTION_BYTES, SOLUTION_BYTES, ANALYSIS_BYTES, CRITIQUE_BYTES, ASSESSMENT_BYTES = (
+    5_000,
+    36_000,
+    8_000,
+    3_000,
+    600,
+)
+"""The most bytes of each text on the page, counted as HTML, so that a report of the longest texts
+stays below 1 MB.
+"""
 
 WANTED = (
     ("last", "rejected_upheld", False),
@@ -49,7 +66,9 @@ WANTED = (
     ("last", "unlabeled", True),
     ("first", "unlabeled", True),
 )
-"""The groups of samples, most instructive first: model version, label kind, whether self-score and label agree."""
+"""The groups of samples, most instructive first: model version, label kind, whether self-score and
+label agree.
+"""
 
 SHOWN_ORDER = ("accepted", "rejected_upheld", "overturned", "undecided", "unreadable", "unlabeled")
 _CONTROL = re.compile(r"[^\t\n\x20-\x7e\xa0-\U0010ffff]")
@@ -75,7 +94,8 @@ class SampleAssessment:
 
 @dataclass(frozen=True)
 class SampleCritique:
-    """One critique with the meta-verifier's assessments and, if the domain has an exact checker, its finding.
+    """One critique with the meta-verifier's assessments and, if the domain has an exact checker,
+    its finding.
 
     `raw`: the model's text if it could not be read.
     """
@@ -96,8 +116,9 @@ class SampleCritique:
 class Sample:
     """One proof to read.
 
-    `critiques_left_out`: how many more critiques are in the store. `self_finding`: the exact checker's finding on the
-    proof's self-evaluation. `raw`: the model's text if it could not be read.
+    `critiques_left_out`: how many more critiques are in the store. `self_finding`: the exact
+      checker's finding on the proof's self-evaluation. `raw`: the model's text if it could not be
+      read.
     """
 
     proof_id: str
@@ -136,7 +157,9 @@ class SampleChoice:
         del names[self.KEEP :]
 
     def chosen(self) -> list[str]:
-        """At most MAX_SAMPLES names, taken from the groups in turn; sorted by label kind, the first version first."""
+        """At most MAX_SAMPLES names, taken from the groups in turn; sorted by label kind, the first
+        version first.
+        """
         groups = [(stage, kind, self._of(stage, kind, agrees)) for stage, kind, agrees in WANTED]
         picked: dict[str, tuple[int, str]] = {}
         for turn in range(self.KEEP):
@@ -167,7 +190,9 @@ def _agrees(bill: Bill) -> bool:
 
 
 def read_samples(store: Store, spec: RunSpec, proof_ids: Sequence[str]) -> tuple[Sample, ...]:
-    """Read the chosen proofs with their critiques and, if the domain has an exact checker, its findings."""
+    """Read the chosen proofs with their critiques and, if the domain has an exact checker, its
+    findings.
+    """
     domain = load_domain(spec.problems.domain) if spec.problems.domain else None
     return tuple(_sample(store, spec, proof_id, domain) for proof_id in proof_ids)
 
@@ -178,7 +203,9 @@ def _sample(store: Store, spec: RunSpec, proof_id: str, domain: Domain | None) -
     question = problem.question if problem else ""
     label = find_label(store, spec.name, proof_id)
     check = Checker(domain, question, proof.solution)
-    critiques = [get_record(store, key, Critique) for key in store.list(keys.critiques(spec.name, proof_id))]
+    critiques = [
+        get_record(store, key, Critique) for key in store.list(keys.critiques(spec.name, proof_id))
+    ]
     shown = _most_telling(critiques, label)
     return Sample(
         proof_id=proof_id,
@@ -191,16 +218,24 @@ def _sample(store: Store, spec: RunSpec, proof_id: str, domain: Domain | None) -
         self_analysis=clip(proof.self_analysis, ANALYSIS_BYTES),
         self_score=proof.verdict.score,
         label=label,
-        critiques=tuple(_sample_critique(store, spec.name, critique, label, check) for critique in shown),
+        critiques=tuple(
+            _sample_critique(store, spec.name, critique, label, check) for critique in shown
+        ),
         critiques_left_out=len(critiques) - len(shown),
         finding=check.proof() if proof.verdict.outcome == "valid" else None,
-        self_finding=check.critique(proof.self_analysis) if proof.verdict.outcome == "valid" else None,
-        raw=_raw(raw_of_proof(store, proof), "", SOLUTION_BYTES) if proof.verdict.outcome != "valid" else None,
+        self_finding=check.critique(proof.self_analysis)
+        if proof.verdict.outcome == "valid"
+        else None,
+        raw=_raw(raw_of_proof(store, proof), "", SOLUTION_BYTES)
+        if proof.verdict.outcome != "valid"
+        else None,
     )
 
 
 def _most_telling(critiques: Sequence[Critique], label: Label | None) -> list[Critique]:
-    """At most MAX_CRITIQUES, in order of index: first those behind the label, then those with the lowest scores."""
+    """At most MAX_CRITIQUES, in order of index: first those behind the label, then those with the
+    lowest scores.
+    """
     carrying = label.critiques if label else ()
 
     def rank(critique: Critique) -> tuple[bool, float, int]:
@@ -213,7 +248,9 @@ def _most_telling(critiques: Sequence[Critique], label: Label | None) -> list[Cr
 def _sample_critique(
     store: Store, run_id: str, critique: Critique, label: Label | None, check: Checker
 ) -> SampleCritique:
-    judgement = find_record(store, keys.judgement(run_id, critique.proof_id, critique.index), Judgement)
+    judgement = find_record(
+        store, keys.judgement(run_id, critique.proof_id, critique.index), Judgement
+    )
     metas = meta_critiques_of(store, run_id, critique.proof_id, critique.index)
     return SampleCritique(
         index=critique.index,
@@ -225,12 +262,16 @@ def _sample_critique(
         assessments=_assessments(list(metas.values())),
         finding=check.critique(critique.analysis) if critique.verdict.outcome == "valid" else None,
         reason=critique.verdict.reason,
-        raw=_raw(critique.raw, critique.analysis, CRITIQUE_BYTES) if critique.verdict.outcome != "valid" else None,
+        raw=_raw(critique.raw, critique.analysis, CRITIQUE_BYTES)
+        if critique.verdict.outcome != "valid"
+        else None,
     )
 
 
 def _raw(raw: RawAnswer | None, analysis: str, limit: int) -> Text | None:
-    """The raw answer, or else its reasoning; None if neither is stored or the analysis shows the same text."""
+    """The raw answer, or else its reasoning; None if neither is stored or the analysis shows the
+    same text.
+    """
     if raw is None or (raw.text is None and analysis):
         return None
     return clip(raw.text or raw.reasoning, limit) if raw.text or raw.reasoning else None
@@ -238,7 +279,9 @@ def _raw(raw: RawAnswer | None, analysis: str, limit: int) -> Text | None:
 
 def _assessments(metas: Sequence[MetaCritique]) -> tuple[SampleAssessment, ...]:
     return tuple(
-        SampleAssessment(meta.verdict.score, meta.verdict.outcome, clip(meta.analysis, ASSESSMENT_BYTES))
+        SampleAssessment(
+            meta.verdict.score, meta.verdict.outcome, clip(meta.analysis, ASSESSMENT_BYTES)
+        )
         for meta in metas[:MAX_ASSESSMENTS]
     )
 
@@ -255,7 +298,9 @@ class Checker:
         return self._ask(lambda domain: domain.check_proof(self.question, self.solution))
 
     def critique(self, analysis: str) -> CritiqueFinding | None:
-        return self._ask(lambda domain: domain.check_critique(self.question, self.solution, analysis))
+        return self._ask(
+            lambda domain: domain.check_critique(self.question, self.solution, analysis)
+        )
 
     def _ask(self, check: Callable[[Domain], T]) -> T | None:
         if self.domain is None:
@@ -270,14 +315,22 @@ def clip(text: str, limit: int) -> Text:
     """The printable beginning of a text that takes at most `limit` bytes as HTML."""
     size = 0
     for position, character in enumerate(text):
-        size += _HTML_BYTES.get(character) or (1 if character.isascii() else len(printable(character).encode()))
+        size += _HTML_BYTES.get(character) or (
+            1 if character.isascii() else len(printable(character).encode())
+        )
         if size > limit:
             return Text(printable(text[:position]), len(text) - position)
     return Text(printable(text))
 
 
 def printable(text: str) -> str:
-    """Replace control characters, and write invisible ones by code point, since they can reorder the visible text."""
+    """Replace control characters, and write invisible ones by code point, since they can reorder
+    the visible text.
+    """
     text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text).encode("utf-8", "replace").decode()
-    invisible = {ord(each): f"⟨U+{ord(each):04X}⟩" for each in set(text) if unicodedata.category(each) == "Cf"}
+    invisible = {
+        ord(each): f"⟨U+{ord(each):04X}⟩"
+        for each in set(text)
+        if unicodedata.category(each) == "Cf"
+    }
     return text.translate(invisible) if invisible else text

@@ -1,11 +1,13 @@
-"""The object store, which holds all of proofloop's state: a local folder or a bucket on an S3 server."""
+"""The object store, which holds all of proofloop's state: a local folder or a bucket on an S3
+server.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from proofloop.config.settings import Settings
 from proofloop.errors import ConfigError, install_hint
-from proofloop.settings import Settings
 from proofloop.store.base import R, Store, find_record, get_record, put_record
 from proofloop.store.local import LocalStore
 
@@ -13,7 +15,8 @@ __all__ = ["LocalStore", "R", "Store", "find_record", "get_record", "open_store"
 
 
 def open_store(settings: Settings, folder: Path | None = None) -> Store:
-    """Open the store: in `folder` if given, else on S3 if PROOFLOOP_S3_ENDPOINT is set, else in the settings' folder.
+    """Open the store: in `folder` if given, else on S3 if PROOFLOOP_S3_ENDPOINT is set, else in the
+    settings' folder.
 
     Raises ConfigError, StoreError.
     """
@@ -21,7 +24,8 @@ def open_store(settings: Settings, folder: Path | None = None) -> Store:
         return LocalStore(folder or settings.store)
     if settings.s3_access_key is None or settings.s3_secret_key is None:
         raise ConfigError(
-            "PROOFLOOP_S3_ENDPOINT is set without keys", "set PROOFLOOP_S3_ACCESS_KEY and PROOFLOOP_S3_SECRET_KEY"
+            "PROOFLOOP_S3_ENDPOINT is set without keys",
+            "set PROOFLOOP_S3_ACCESS_KEY and PROOFLOOP_S3_SECRET_KEY",
         )
     try:
         from proofloop.store.minio import MinioStore

@@ -1,8 +1,8 @@
 """The protocol of an object store: named objects, each written once.
 
-`put_if_absent` is the only way to write. If several writers use one key, exactly one wins, and all read its object
-afterwards. A caller may not assume that a listing is a snapshot, or that an object written without `durable` survives a
-power cut (it does survive a killed process).
+`put_if_absent` is the only way to write. If several writers use one key, exactly one wins, and all
+read its object afterwards. A caller may not assume that a listing is a snapshot, or that an object
+written without `durable` survives a power cut (it does survive a killed process).
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ from typing import Protocol, TypeVar
 from pydantic import ValidationError
 
 from proofloop.errors import CorruptObject, NotFound
-from proofloop.records import Record
+from proofloop.schema.records import Record
 
 R = TypeVar("R", bound=Record)
 
 
 class Store(Protocol):
-    """Named objects with relative paths as keys. Each method raises StoreError if the store is unavailable."""
+    """Named objects with relative paths as keys. Each method raises StoreError if the store is
+    unavailable.
+    """
 
     def put_if_absent(self, key: str, data: bytes, *, durable: bool = False) -> bool:
-        """Write the object unless the key exists; true if it was written. A reader never sees half an object."""
+        """Write the object unless the key exists; true if it was written. A reader never sees half
+        an object.
+        """
         ...
 
     def get(self, key: str) -> bytes:
@@ -40,12 +44,16 @@ class Store(Protocol):
         ...
 
     def delete_prefix(self, prefix: str) -> int:
-        """Delete all objects whose keys begin with `prefix`; returns their number. `prefix` ends with "/"."""
+        """Delete all objects whose keys begin with `prefix`; returns their number. `prefix` ends
+        with "/".
+        """
         ...
 
 
 def put_record(store: Store, key: str, record: R, *, durable: bool = False) -> R:
-    """Write the record unless the key exists. Returns the stored record: this one, or an earlier writer's."""
+    """Write the record unless the key exists. Returns the stored record: this one, or an earlier
+    writer's.
+    """
     if store.put_if_absent(key, record.model_dump_json().encode(), durable=durable):
         return record
     return get_record(store, key, type(record))
@@ -58,7 +66,9 @@ def get_record(store: Store, key: str, kind: type[R]) -> R:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise CorruptObject(f"{key} is not a valid {kind.__name__}: {field}: {first['msg']}") from error
+        raise CorruptObject(
+            f"{key} is not a valid {kind.__name__}: {field}: {first['msg']}"
+        ) from error
 
 
 def find_record(store: Store, key: str, kind: type[R]) -> R | None:

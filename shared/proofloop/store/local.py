@@ -1,10 +1,11 @@
 """The store as a local folder.
 
-A writer fills a temporary file and hard-links it to the object's path. The link is atomic: the object appears complete,
-and only the first writer's link succeeds.
+A writer fills a temporary file and hard-links it to the object's path. The link is atomic: the
+object appears complete, and only the first writer's link succeeds.
 
-After a power cut, an object written without `durable` may be an empty file; such a file counts as absent.
-Paths are plain strings: a run makes ten store calls for each event, and `pathlib` would take most of their time.
+After a power cut, an object written without `durable` may be an empty file; such a file counts as
+absent. Paths are plain strings: a run makes ten store calls for each event, and `pathlib` would
+take most of their time.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ TEMPORARY = ".tmp"
 """The folder of temporary files and locks; no key begins with it."""
 
 ABANDONED_S = 60.0
-"""A temporary file that is older and not locked was left by a killed writer: a live one links its file at once."""
+"""A temporary file that is older and not locked was left by a killed writer: a live one links its
+file at once.
+"""
 
 
 class LocalStore:
@@ -47,18 +50,22 @@ class LocalStore:
             _check_links_work(self._write_temporary(b"", durable=False))
         except OSError as error:
             raise ConfigError(
-                f"cannot write to the store {root}: {error.strerror}", "choose a folder that you may write to"
+                f"cannot write to the store {root}: {error.strerror}",
+                "choose a folder that you may write to",
             ) from error
 
     @contextmanager
     def only_here(self, name: str) -> Iterator[None]:
-        """Hold the lock `name` until the block or this process ends. Raises ConfigError if another process holds it."""
+        """Hold the lock `name` until the block or this process ends. Raises ConfigError if another
+        process holds it.
+        """
         with open(f"{self._root}/{TEMPORARY}/{name}.lock", "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise ConfigError(
-                    f"another process is working on {name!r} in {self._root}", "wait for it, or stop it"
+                    f"another process is working on {name!r} in {self._root}",
+                    "wait for it, or stop it",
                 ) from error
             yield
 
@@ -66,7 +73,9 @@ class LocalStore:
         return self._root
 
     def path(self, key: str) -> Path:
-        """The path of an object or of a folder of objects. Raises StoreError for a key that would leave the store."""
+        """The path of an object or of a folder of objects. Raises StoreError for a key that would
+        leave the store.
+        """
         return Path(self._path(key))
 
     def put_if_absent(self, key: str, data: bytes, *, durable: bool = False) -> bool:
@@ -126,7 +135,8 @@ class LocalStore:
         try:
             with os.scandir(folder) as found:
                 entries = sorted(
-                    f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name for entry in found
+                    f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
+                    for entry in found
                 )
         except (FileNotFoundError, NotADirectoryError):
             return
@@ -155,7 +165,8 @@ class LocalStore:
     def _remove_if_empty(self, target: str) -> None:
         """Remove an empty file that a power cut left behind.
 
-        The lock admits one writer at a time: without it, one could remove the object that another has just written.
+        The lock admits one writer at a time: without it, one could remove the object that another
+        has just written.
         """
         with open(f"{self._root}/{TEMPORARY}/-repair.lock", "wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -163,7 +174,9 @@ class LocalStore:
                 os.unlink(target)
 
     def _sync_folders(self, target: str) -> None:
-        """Sync all folders from the object's up to the root: a link survives a power cut only if they all do."""
+        """Sync all folders from the object's up to the root: a link survives a power cut only if
+        they all do.
+        """
         folder = target
         while folder != self._root:
             folder = os.path.dirname(folder)
@@ -174,7 +187,9 @@ class LocalStore:
         temporary = f"{self._temporary}-{os.getpid()}-{next(self._ticket)}"
         try:
             with open(temporary, "wb", buffering=0) as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # until it is written or its process ends: see _remove_abandoned
+                fcntl.flock(
+                    file, fcntl.LOCK_EX
+                )  # until it is written or its process ends: see _remove_abandoned
                 rest = memoryview(data)
                 while rest:  # one write call takes at most two gigabytes
                     rest = rest[file.write(rest) :]
@@ -188,7 +203,9 @@ class LocalStore:
 
 
 def _size(path: str) -> int:
-    """The file's size in bytes, 0 if there is no file. Raises StoreError if the size cannot be read."""
+    """The file's size in bytes, 0 if there is no file. Raises StoreError if the size cannot be
+    read.
+    """
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -199,7 +216,9 @@ def _size(path: str) -> int:
 
 
 def _links(temporary: str, target: str) -> bool:
-    """Link the file to its target, making the folder if needed; true if this writer was the first."""
+    """Link the file to its target, making the folder if needed; true if this writer was the
+    first.
+    """
     try:
         try:
             os.link(temporary, target)
@@ -215,7 +234,9 @@ def _remove_abandoned(folder: str) -> None:
     """Remove the temporary files of killed writers; locks stay."""
     for name in os.listdir(folder):
         if not name.endswith(".lock"):
-            with suppress(OSError):  # a writer holds it, it is another user's, or another process removed it
+            with suppress(
+                OSError
+            ):  # a writer holds it, it is another user's, or another process removed it
                 _remove_if_abandoned(f"{folder}/{name}")
 
 
@@ -227,7 +248,9 @@ def _remove_if_abandoned(temporary: str) -> None:
 
 
 def _check_links_work(temporary: str) -> None:
-    """Raises OSError if the file system has no hard links, like some network folders. Removes `temporary`."""
+    """Raises OSError if the file system has no hard links, like some network folders. Removes
+    `temporary`.
+    """
     try:
         os.link(temporary, f"{temporary}-link")
         os.unlink(f"{temporary}-link")

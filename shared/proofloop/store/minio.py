@@ -1,8 +1,9 @@
 """The store on any S3-compatible server, through MinIO's client.
 
-`If-None-Match: *` makes the first writer win; a server that ignores it is refused at start. An object larger than
-PART_BYTES is stored as parts, and its key holds an index of the parts with their SHA-256. The index is a small object,
-so the first writer wins there too. S3's own multipart upload guarantees that on few servers.
+`If-None-Match: *` makes the first writer win; a server that ignores it is refused at start. An
+object larger than PART_BYTES is stored as parts, and its key holds an index of the parts with their
+SHA-256. The index is a small object, so the first writer wins there too. S3's own multipart upload
+guarantees that on few servers.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ ATTEMPTS = 5
 """Attempts of one call."""
 
 FIRST_PAUSE_S = 0.1
-"""The pause after the first attempt; each later pause is twice as long, about three seconds in all."""
+"""The pause after the first attempt; each later pause is twice as long, about three seconds in
+all.
+"""
 
 CONNECT_S, READ_S = 5.0, 60.0
 
@@ -57,7 +60,9 @@ PAGE = 1000
 """Names in one page of a listing: S3's own limit."""
 
 UNTRUSTED = "the store's certificate is not trusted"
-"""At start this is a ConfigError; later the store is unavailable until its certificate is replaced."""
+"""At start this is a ConfigError; later the store is unavailable until its certificate is
+replaced.
+"""
 
 _TRANSIENT = frozenset(
     {"ConditionalRequestConflict", "OperationAborted", "RequestTimeout"}
@@ -73,7 +78,8 @@ _REFUSES_CONDITIONS = frozenset({400, _NOT_IMPLEMENTED})
 NEEDS_CONDITIONS = "use a server with conditional writes: Ceph RGW (tested: 16.2), MinIO, AWS S3"
 
 BUCKET_RULE = (
-    "a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens, begins and ends with a letter or digit, "
+    "a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens, begins and ends with"
+    " a letter or digit, "
     "and is not an IP address"
 )
 
@@ -82,7 +88,9 @@ _NO_NAMES = frozenset({"", ".", ".."})
 
 
 class _TryAgain(Exception):
-    """The call failed in a way that a retry may overcome. The server may have carried it out nevertheless."""
+    """The call failed in a way that a retry may overcome. The server may have carried it out
+    nevertheless.
+    """
 
 
 class MinioStore:
@@ -103,13 +111,15 @@ class MinioStore:
     ) -> None:
         """`endpoint` is host:port.
 
-        Raises ConfigError if the bucket does not exist or the server ignores If-None-Match, StoreError if the server is
-        unavailable.
+        Raises ConfigError if the bucket does not exist or the server ignores If-None-Match,
+        StoreError if the server is unavailable.
         """
         try:
             check_bucket_name(bucket)  # the SDK does so at each call
         except ValueError as error:
-            raise ConfigError(f"PROOFLOOP_S3_BUCKET = {bucket!r} cannot be used: {error}", BUCKET_RULE) from error
+            raise ConfigError(
+                f"PROOFLOOP_S3_BUCKET = {bucket!r} cannot be used: {error}", BUCKET_RULE
+            ) from error
         self._endpoint = endpoint
         self._bucket = bucket
         self._part_bytes = part_bytes
@@ -117,8 +127,10 @@ class MinioStore:
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         pool = urllib3.PoolManager(
             maxsize=CONNECTIONS,
-            block=True,  # a thread waits for a free connection: opening another costs more than the wait
-            retries=False,  # `_call` retries, and knows that a failed attempt may have succeeded on the server
+            # a thread waits for a free connection: opening another costs more than the wait
+            block=True,
+            # `_call` retries, and knows that a failed attempt may have succeeded on the server
+            retries=False,
             timeout=urllib3.Timeout(connect=CONNECT_S, read=READ_S),
             cert_reqs="CERT_REQUIRED",
             ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
@@ -184,10 +196,16 @@ class MinioStore:
     def _put(self, name: str, data: bytes, **headers: str) -> bool:
         """Write unless the object exists.
 
-        If an earlier attempt failed with an unknown outcome, the existing object may be our own: its metadata tells.
+        If an earlier attempt failed with an unknown outcome, the existing object may be our own:
+        its metadata tells.
         """
         writer = uuid.uuid4().hex
-        sent = {"If-None-Match": "*", "Content-Type": "application/octet-stream", WRITER: writer, **headers}
+        sent = {
+            "If-None-Match": "*",
+            "Content-Type": "application/octet-stream",
+            WRITER: writer,
+            **headers,
+        }
         is_retry = False
 
         def put() -> bool:
@@ -214,9 +232,13 @@ class MinioStore:
         parts: list[dict[str, str]] = []
         for start in range(0, len(data), self._part_bytes):
             part = data[start : start + self._part_bytes]
-            parts.append({"name": f"{folder}/{len(parts):06d}", "sha256": hashlib.sha256(part).hexdigest()})
+            parts.append(
+                {"name": f"{folder}/{len(parts):06d}", "sha256": hashlib.sha256(part).hexdigest()}
+            )
             self._put(self._prefix + parts[-1]["name"], part)
-        if self._put(name, json.dumps({"bytes": len(data), "parts": parts}).encode(), **{INDEX: "1"}):
+        if self._put(
+            name, json.dumps({"bytes": len(data), "parts": parts}).encode(), **{INDEX: "1"}
+        ):
             return True
         self._remove(f"{self._prefix}{folder}/")
         return False
@@ -257,35 +279,48 @@ class MinioStore:
             last = page[-1]
 
     def _page(self, folder: str, last: str) -> list[str]:
-        found = self._client.list_objects(self._bucket, folder, recursive=True, start_after=last or None)
+        found = self._client.list_objects(
+            self._bucket, folder, recursive=True, start_after=last or None
+        )
         return [str(item.object_name) for item in itertools.islice(found, PAGE)]
 
     def _remove(self, folder: str) -> int:
         names = list(self._names(folder))
 
         def remove() -> None:
-            for error in self._client.remove_objects(self._bucket, [DeleteObject(name) for name in names]):
+            for error in self._client.remove_objects(
+                self._bucket, [DeleteObject(name) for name in names]
+            ):
                 raise _TryAgain(f"{error.name}: {error.message}")
 
         self._call(folder, remove)
         return len(names)
 
     def _call(self, what: str, action: Callable[[], T]) -> T:
-        """Run the action, with retries if the failure may be temporary. Raises NotFound, StoreError."""
+        """Run the action, with retries if the failure may be temporary. Raises NotFound,
+        StoreError.
+        """
         for attempt in range(ATTEMPTS):
             try:
                 return _classified(what, action)
             except _TryAgain as error:
                 if attempt == ATTEMPTS - 1:
-                    raise StoreError(f"{what}: the store at {self._endpoint} is unavailable: {error}") from error
+                    raise StoreError(
+                        f"{what}: the store at {self._endpoint} is unavailable: {error}"
+                    ) from error
                 time.sleep(self._first_pause_s * 2**attempt * random.uniform(0.5, 1.5))
         raise AssertionError("unreachable")
 
     def list(self, prefix: str) -> Iterator[str]:
-        return (name.removeprefix(self._prefix) for name in self._names(self._name(prefix.removesuffix("/")) + "/"))
+        return (
+            name.removeprefix(self._prefix)
+            for name in self._names(self._name(prefix.removesuffix("/")) + "/")
+        )
 
     def _check_server(self) -> None:
-        """Check that the bucket exists, can be written, and keeps the object of the first of two writers."""
+        """Check that the bucket exists, can be written, and keeps the object of the first of two
+        writers.
+        """
         probe = f"{self._prefix}{PARTS}/probe/{uuid.uuid4().hex}"
         try:
             is_first_written = self._put(probe, b"first")
@@ -297,26 +332,36 @@ class MinioStore:
                 raise ConfigError(f"{UNTRUSTED}: {cause}", TRUST_HINT) from error
             if not isinstance(cause, S3Error):
                 raise
-            if cause.response.status in _REFUSES_CONDITIONS and self._takes_unconditional_writes(probe):
-                problem = f"the store {self} has no conditional writes: it refuses If-None-Match on PUT"
+            if cause.response.status in _REFUSES_CONDITIONS and self._takes_unconditional_writes(
+                probe
+            ):
+                problem = (
+                    f"the store {self} has no conditional writes: it refuses If-None-Match on PUT"
+                )
                 raise ConfigError(f"{problem}: {_described(cause)}", NEEDS_CONDITIONS) from error
             hints = {
                 "InvalidBucketName": f"correct PROOFLOOP_S3_BUCKET: {BUCKET_RULE}",
                 "NoSuchBucket": "create the bucket, or correct PROOFLOOP_S3_BUCKET",
-                "AccessDenied": "allow this user to get, put, list and delete objects in the bucket",
+                "AccessDenied": (
+                    "allow this user to get, put, list and delete objects in the bucket"
+                ),
             }
             hint = hints.get(
-                cause.code or "", "correct PROOFLOOP_S3_ACCESS_KEY, PROOFLOOP_S3_SECRET_KEY or PROOFLOOP_S3_REGION"
+                cause.code or "",
+                "correct PROOFLOOP_S3_ACCESS_KEY, PROOFLOOP_S3_SECRET_KEY or PROOFLOOP_S3_REGION",
             )
             raise ConfigError(f"the store {self} refuses: {_described(cause)}", hint) from error
         if not is_first_written or is_second_written:
             raise ConfigError(
-                f"the store {self} ignores If-None-Match on PUT: two workers could overwrite each other",
+                f"the store {self} ignores If-None-Match on PUT: two workers could overwrite each"
+                " other",
                 NEEDS_CONDITIONS,
             )
 
     def _takes_unconditional_writes(self, name: str) -> bool:
-        """Whether the server accepts a write without If-None-Match, so that it refuses only the condition."""
+        """Whether the server accepts a write without If-None-Match, so that it refuses only the
+        condition.
+        """
         try:
             _classified(name, lambda: self._client._put_object(self._bucket, name, b"first", {}))
             self._remove(name)
@@ -326,7 +371,9 @@ class MinioStore:
 
 
 def _classified(what: str, action: Callable[[], T]) -> T:
-    """Run the action. Raises NotFound, StoreError, or _TryAgain for a failure that may be temporary."""
+    """Run the action. Raises NotFound, StoreError, or _TryAgain for a failure that may be
+    temporary.
+    """
     try:
         return action()
     except S3Error as error:
@@ -347,7 +394,11 @@ def _classified(what: str, action: Callable[[], T]) -> T:
 
 def _is_temporary(error: S3Error) -> bool:
     status = error.response.status
-    return error.code in _TRANSIENT or status == _TOO_MANY_REQUESTS or (status >= 500 and status != _NOT_IMPLEMENTED)
+    return (
+        error.code in _TRANSIENT
+        or status == _TOO_MANY_REQUESTS
+        or (status >= 500 and status != _NOT_IMPLEMENTED)
+    )
 
 
 def _described(error: S3Error) -> str:

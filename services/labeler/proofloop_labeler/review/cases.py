@@ -1,6 +1,8 @@
-"""What the store holds for people: which proofs wait for a grade, and all there is to read about one of them.
+"""What the store holds for people: which proofs wait for a grade, and all there is to read about
+one of them.
 
-Labels and grades never change, so each is read once in the life of a process, however often a page is asked for.
+Labels and grades never change, so each is read once in the life of a process, however often a page
+is asked for.
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from proofloop import keys
-from proofloop.answers import meta_critiques_of
-from proofloop.measure import Clusters, Figure, critiques_of
-from proofloop.records import (
+from proofloop.runs.answers import meta_critiques_of
+from proofloop.runs.figures import Clusters, Figure, critiques_of
+from proofloop.schema import keys
+from proofloop.schema.records import (
     Critique,
     Grade,
     Judgement,
@@ -35,7 +37,9 @@ R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 
 READERS = 8
-"""Records read at once: an object store answers each in milliseconds, and a run may have a hundred thousand."""
+"""Records read at once: an object store answers each in milliseconds, and a run may have a hundred
+thousand.
+"""
 
 LISTED_S = 5.0
 """How old a list of labels may be: that of a large run takes seconds."""
@@ -43,7 +47,9 @@ LISTED_S = 5.0
 
 @dataclass(frozen=True)
 class Kept:
-    """What is kept of a label; those with the lowest `lot` are the random sample, the same one in every process."""
+    """What is kept of a label; those with the lowest `lot` are the random sample, the same one in
+    every process.
+    """
 
     proof_id: str
     problem_id: str
@@ -60,8 +66,8 @@ class Kept:
 class Standing:
     """How far the people are with a run, by proof.
 
-    `open`: nobody could decide them. `checks`: decided proofs whose label is still to be checked. `agreement`: the
-    share of checked labels that are the grader's score too.
+    `open`: nobody could decide them. `checks`: decided proofs whose label is still to be checked.
+      `agreement`: the share of checked labels that are the grader's score too.
     """
 
     open: tuple[Kept, ...]
@@ -78,15 +84,21 @@ class Standing:
         return proof_id in self.grades or any(kept.proof_id == proof_id for kept in self.waiting)
 
     def after(self, proof_id: str) -> str | None:
-        """The proof to grade after this one, which may be graded by now: the open ones, then the checks, then again."""
-        places = [(False, kept.proof_id) for kept in self.open] + [(True, kept.proof_id) for kept in self.checks]
+        """The proof to grade after this one, which may be graded by now: the open ones, then the
+        checks, then again.
+        """
+        places = [(False, kept.proof_id) for kept in self.open] + [
+            (True, kept.proof_id) for kept in self.checks
+        ]
         here = self._is_check(proof_id), proof_id
         later = [place for place in places if place > here]
         return next((name for _, name in later + places if name != proof_id), None)
 
     def _is_check(self, proof_id: str) -> bool:
         grade = self.grades.get(proof_id)
-        return grade.checks_label if grade else any(kept.proof_id == proof_id for kept in self.checks)
+        return (
+            grade.checks_label if grade else any(kept.proof_id == proof_id for kept in self.checks)
+        )
 
 
 @dataclass(frozen=True)
@@ -100,7 +112,9 @@ class ReadCritique:
 
 @dataclass(frozen=True)
 class Case:
-    """All there is to read about one proof. Critiques that are confirmed come first, then those with low scores."""
+    """All there is to read about one proof. Critiques that are confirmed come first, then those
+    with low scores.
+    """
 
     proof: Proof
     question: str
@@ -126,8 +140,12 @@ class Cases:
 
     def standing(self, run: str) -> Standing:
         with self._lock:
-            labels = self._labels.setdefault(run, ReadOnce(self._store, keys.labels(run), Label, Kept.of))
-            grades = self._grades.setdefault(run, ReadOnce(self._store, keys.grades(run), Grade, _itself))
+            labels = self._labels.setdefault(
+                run, ReadOnce(self._store, keys.labels(run), Label, Kept.of)
+            )
+            grades = self._grades.setdefault(
+                run, ReadOnce(self._store, keys.grades(run), Grade, _itself)
+            )
         kept, graded = labels.all(age_s=LISTED_S).values(), grades.all()
         undecided = [label for label in kept if label.outcome == "undecided"]
         decided = [label for label in kept if label.outcome in ("label", "perfect")]
@@ -145,7 +163,9 @@ class Cases:
     def read(self, run: str, proof_id: str) -> Case:
         """Raises NotFound if there is no such proof."""
         proof = get_record(self._store, keys.proof(run, proof_id), Proof)
-        critiques = [self._critique(run, critique) for critique in critiques_of(self._store, run, proof_id)]
+        critiques = [
+            self._critique(run, critique) for critique in critiques_of(self._store, run, proof_id)
+        ]
         return Case(
             proof=proof,
             question=self.question(run, proof.problem_id),
@@ -178,7 +198,10 @@ class ReadOnce(Generic[R, T]):
         with self._lock:
             if time.monotonic() - self._listed_s <= age_s:
                 return self._kept
-            names = [key.removeprefix(self._prefix).removesuffix(".json") for key in self._store.list(self._prefix)]
+            names = [
+                key.removeprefix(self._prefix).removesuffix(".json")
+                for key in self._store.list(self._prefix)
+            ]
             new = [name for name in names if name not in self._kept]
             with ThreadPoolExecutor(READERS) as pool:
                 known = self._kept | dict(zip(new, pool.map(self._read, new), strict=True))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qs
 
-from proofloop.records import LABELER, Score
+from proofloop.schema.records import LABELER, Score
 
 SCORES: dict[str, Score] = {"1": 1.0, "0.5": 0.5, "0": 0.0}
 MAX_NAME, MAX_COMMENT = 80, 10_000
 MAX_BODY_BYTES = 4 * MAX_COMMENT * 3
-"""Four bytes a character at most, each sent as three; so much for the comment leaves room for the rest."""
+"""Four bytes a character at most, each sent as three; so much for the comment leaves room for the
+rest.
+"""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class Form:
             sent = parse_qs(body.decode(), max_num_fields=10)
         except ValueError as error:
             return cls(problem=f"The form could not be read: {error}")
-        score, by, comment = (sent.get(name, [""])[0].strip() for name in ("score", "by", "comment"))
+        score, by, comment = (
+            sent.get(name, [""])[0].strip() for name in ("score", "by", "comment")
+        )
         form = cls(score, " ".join(by.split()), comment.replace("\r\n", "\n"))
         return replace(form, problem=_problem(form))
 

@@ -1,9 +1,9 @@
 """A model's text for reading: as it was written, with its LaTeX formulas set as MathML.
 
-The text is untrusted and a person decides by what it shows. So nothing of it becomes HTML, only elements and attributes
-named here leave this module, and nothing can be hidden: no colours, no phantoms, no negative space, no invisible
-characters. What cannot be set stands there as written. It is no Markdown: that would make a list of a line that begins
-with a plus.
+The text is untrusted and a person decides by what it shows. So nothing of it becomes HTML, only
+elements and attributes named here leave this module, and nothing can be hidden: no colours, no
+phantoms, no negative space, no invisible characters. What cannot be set stands there as written. It
+is no Markdown: that would make a list of a line that begins with a plus.
 """
 
 from __future__ import annotations
@@ -23,16 +23,20 @@ MAX_FORMULA = 5_000
 """Characters of one formula that is set; a longer one is no formula a person reads."""
 
 MAX_SET = 100_000
-"""Characters of formulas that are set on one page, a few seconds' work at worst. The rest stands as written."""
+"""Characters of formulas that are set on one page, a few seconds' work at worst. The rest stands as
+written.
+"""
 
 ELEMENTS = frozenset({
-    "math", "menclose", "mfrac", "mi", "mmultiscripts", "mn", "mo", "mover", "mprescripts", "mroot", "mrow", "mspace",
-    "msqrt", "mstyle", "msub", "msubsup", "msup", "mtable", "mtd", "mtext", "mtr", "munder", "munderover", "none",
+    "math", "menclose", "mfrac", "mi", "mmultiscripts", "mn", "mo", "mover", "mprescripts",
+    "mroot", "mrow", "mspace", "msqrt", "mstyle", "msub", "msubsup", "msup", "mtable", "mtd",
+    "mtext", "mtr", "munder", "munderover", "none",
 })  # fmt: skip
 ATTRIBUTES = frozenset({
-    "accent", "accentunder", "columnalign", "columnlines", "columnspacing", "display", "displaystyle", "fence", "form",
-    "largeop", "linethickness", "mathvariant", "maxsize", "minsize", "movablelimits", "notation", "rowlines",
-    "rowspacing", "scriptlevel", "separator", "stretchy", "symmetric",
+    "accent", "accentunder", "columnalign", "columnlines", "columnspacing", "display",
+    "displaystyle", "fence", "form", "largeop", "linethickness", "mathvariant", "maxsize",
+    "minsize", "movablelimits", "notation", "rowlines", "rowspacing", "scriptlevel", "separator",
+    "stretchy", "symmetric",
 })  # fmt: skip
 _WIDTH = re.compile(r"[0-2](\.\d{1,3})?em")
 _LENGTHS = {"linethickness", "maxsize", "minsize", "scriptlevel", "rowspacing", "columnspacing"}
@@ -51,21 +55,29 @@ class Formula:
 
 _OPENER = re.compile(r"\\\\|\\\$|\$\$|\$|\\\[|\\\(|\\begin\{(?P<environment>[A-Za-z]{1,20}\*?)\}")
 _CLOSERS = {"$$": "$$", "\\[": "\\]", "\\(": "\\)"}
-_ENVIRONMENTS = frozenset({"align", "alignat", "aligned", "array", "cases", "equation", "gather", "multline", "split"})
+_ENVIRONMENTS = frozenset(
+    {"align", "alignat", "aligned", "array", "cases", "equation", "gather", "multline", "split"}
+)
 _DOLLAR = r"(?<!\\)\$"
 _HEADING = re.compile(r"^#{1,6} +(.{1,300})$", re.MULTILINE)
 _BOLD = re.compile(r"(?<![\w*])\*\*(?=\S)([^*\n]{1,300})(?<=\S)\*\*(?![\w*])")
 _BEGIN, _END, _END_OF_BLOCK = "\ue000", "\ue001", "\ue002"
-"""Between these stands the number of a formula while the text around it is worked on; no text keeps them."""
+"""Between these stands the number of a formula while the text around it is worked on; no text keeps
+them.
+"""
 
 _NO_MARKS = dict.fromkeys(map(ord, (_BEGIN, _END, _END_OF_BLOCK)))
 _PLACE = re.compile(f"{_BEGIN}(\\d+){_END}([.,;:!?)\\]]{{0,4}})")
 _BLOCK = re.compile(f"(?:(?<!\n)\n+)?{_BEGIN}(\\d+){_END_OF_BLOCK}\n*")
-"""Only the first newline of many begins a match: begun at each of them, all searches would be quadratic."""
+"""Only the first newline of many begins a match: begun at each of them, all searches would be
+quadratic.
+"""
 
 
 class Setter:
-    """Sets the texts of one page, those that come first before the others, until so many characters are set."""
+    """Sets the texts of one page, those that come first before the others, until so many characters
+    are set.
+    """
 
     def __init__(self, limit: int = MAX_SET) -> None:
         self._left = limit
@@ -94,13 +106,19 @@ class Setter:
 
 
 def _emphasised(text: str) -> str:
-    """Headings and bold, the two marks that models write and that change no mathematics; all else is escaped."""
+    """Headings and bold, the two marks that models write and that change no mathematics; all else
+    is escaped.
+    """
     escaped = str(escape(text))
-    return _BOLD.sub(r"<strong>\1</strong>", _HEADING.sub(r'<strong class="heading">\1</strong>', escaped))
+    return _BOLD.sub(
+        r"<strong>\1</strong>", _HEADING.sub(r'<strong class="heading">\1</strong>', escaped)
+    )
 
 
 class Closers:
-    """Where a mark is closed next. Nothing is searched twice for one mark, so all searches in a text are linear."""
+    """Where a mark is closed next. Nothing is searched twice for one mark, so all searches in a
+    text are linear.
+    """
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -109,7 +127,9 @@ class Closers:
     def after(self, inside: int, closer: str) -> int:
         """The place of the first one from `inside` on, which only grows; -1 if it is too far."""
         if self._next.get(closer, -1) < inside:
-            found = re.compile(_DOLLAR if closer == "$" else re.escape(closer)).search(self._text, inside)
+            found = re.compile(_DOLLAR if closer == "$" else re.escape(closer)).search(
+                self._text, inside
+            )
             self._next[closer] = found.start() if found else len(self._text) + MAX_FORMULA
         place = self._next[closer]
         return place if place + len(closer) <= inside + MAX_FORMULA else -1
@@ -152,13 +172,19 @@ def mathml(latex: str, is_block: bool) -> str | None:
 
 
 def _harmless(element: Element) -> Element:
-    """A copy that has only what is named above. Unknown elements become rows, so that what they hold stays readable."""
+    """A copy that has only what is named above. Unknown elements become rows, so that what they
+    hold stays readable.
+    """
     tag = element.tag if element.tag in ELEMENTS else "mrow"
-    copy = Element(tag, {name: value for name, value in element.attrib.items() if _is_harmless(name, value)})
+    copy = Element(
+        tag, {name: value for name, value in element.attrib.items() if _is_harmless(name, value)}
+    )
     if tag == "mspace" and _WIDTH.fullmatch(element.get("width", "")):
         copy.set("width", element.get("width", ""))
     if element.text:
-        copy.text = printable(html.unescape(element.text))  # the library writes its symbols as entities
+        copy.text = printable(
+            html.unescape(element.text)
+        )  # the library writes its symbols as entities
     copy.extend([_harmless(child) for child in element])
     return copy
 

@@ -1,7 +1,7 @@
 """What a person says of a proof: written once, then announced, in this order.
 
-A process that is killed in between left a grade that nobody announced; whoever starts next announces it. Only one
-thread of a process announces, so that it says nothing twice.
+A process that is killed in between left a grade that nobody announced; whoever starts next
+announces it. Only one thread of a process announces, so that it says nothing twice.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from queue import SimpleQueue
 
 import structlog
 
-from proofloop import keys
 from proofloop.bus import Bus
 from proofloop.errors import BusError, StoreError
-from proofloop.labeling import decide_by_person
-from proofloop.messages import ProofLabeled, encode
-from proofloop.records import Grade, Judgement, Label, Score
+from proofloop.method.label_rule import decide_by_person
+from proofloop.schema import keys
+from proofloop.schema.events import ProofLabeled, encode
+from proofloop.schema.records import Grade, Judgement, Label, Score
 from proofloop.store import Store, get_record
 
 log = structlog.get_logger()
@@ -25,11 +25,16 @@ AWAY_S = 5.0
 """The pause while the broker or the store is away."""
 
 
-def grade_proof(store: Store, label: Label, score: Score, *, by: str, comment: str) -> tuple[Grade, bool]:
-    """The grade that the proof has from now on, and whether it is this one: of two graders the first is heard."""
+def grade_proof(
+    store: Store, label: Label, score: Score, *, by: str, comment: str
+) -> tuple[Grade, bool]:
+    """The grade that the proof has from now on, and whether it is this one: of two graders the
+    first is heard.
+    """
     if label.outcome == "undecided":
         judgements = (
-            get_record(store, key, Judgement) for key in store.list(keys.judgements(label.run_id, label.proof_id))
+            get_record(store, key, Judgement)
+            for key in store.list(keys.judgements(label.run_id, label.proof_id))
         )
         label = decide_by_person(label, judgements, score=score, by=by)
     grade = Grade(score=score, by=by, comment=comment, label=label)
@@ -41,7 +46,9 @@ def grade_proof(store: Store, label: Label, score: Score, *, by: str, comment: s
 
 
 class Announcer:
-    """Announces what people decided, from a thread of its own; it waits while the broker or the store is away."""
+    """Announces what people decided, from a thread of its own; it waits while the broker or the
+    store is away.
+    """
 
     def __init__(self, store: Store, bus: Bus) -> None:
         self._store, self._bus = store, bus
@@ -56,7 +63,9 @@ class Announcer:
         self._runs.put(run)
 
     def close(self, *, grace_s: float) -> None:
-        """Announce what waits, if that can be done in time; what is left is announced by whoever starts next."""
+        """Announce what waits, if that can be done in time; what is left is announced by whoever
+        starts next.
+        """
         self._stopping.set()
         self._runs.put(None)
         self._thread.join(grace_s)
@@ -78,13 +87,23 @@ class Announcer:
                 self._settled.add(key)
 
     def _announce_grade(self, grade: Grade) -> None:
-        """Say it, then note that it was said; a grade that only checks a label changes nothing and is not news."""
+        """Say it, then note that it was said; a grade that only checks a label changes nothing and
+        is not news.
+        """
         if grade.checks_label:
             return
         event = ProofLabeled.of(grade.label)
         self._bus.publish([event])
-        self._store.put_if_absent(keys.announcement(event.run_id, event.proof_id), encode(event), durable=True)
-        log.info("proof_labeled_by_person", run=event.run_id, proof=event.proof_id, score=event.score, by=event.by)
+        self._store.put_if_absent(
+            keys.announcement(event.run_id, event.proof_id), encode(event), durable=True
+        )
+        log.info(
+            "proof_labeled_by_person",
+            run=event.run_id,
+            proof=event.proof_id,
+            score=event.score,
+            by=event.by,
+        )
 
 
 def _name(key: str) -> str:

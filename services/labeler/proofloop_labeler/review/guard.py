@@ -1,4 +1,6 @@
-"""Who may see the pages, and what a browser may do with them: a password, no foreign forms, no scripts at all."""
+"""Who may see the pages, and what a browser may do with them: a password, no foreign forms, no
+scripts at all.
+"""
 
 from __future__ import annotations
 
@@ -44,15 +46,23 @@ def guarded(token: str | None) -> Callable[[Request, Next], Awaitable[Response]]
 def _refusal(request: Request, token: str | None) -> Response | None:
     name, password = _credentials(request)
     if token is not None and not hmac.compare_digest(password.encode(), token.encode()):
-        challenge = {"WWW-Authenticate": 'Basic realm="proofloop review: your name, and the password", charset="UTF-8"'}
+        challenge = {
+            "WWW-Authenticate": (
+                'Basic realm="proofloop review: your name, and the password", charset="UTF-8"'
+            )
+        }
         return PlainTextResponse(
-            "The password is asked for: give your name, and PROOFLOOP_REVIEW_TOKEN.\n", 401, challenge
+            "The password is asked for: give your name, and PROOFLOOP_REVIEW_TOKEN.\n",
+            401,
+            challenge,
         )
     request.state.name = name if token is not None else ""
     if request.method != "POST":
         return None
     if not _is_from_here(request):
-        return PlainTextResponse("This form was not sent from this page. Open the proof here and send it again.\n", 403)
+        return PlainTextResponse(
+            "This form was not sent from this page. Open the proof here and send it again.\n", 403
+        )
     length = request.headers.get("content-length", "")
     if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
         return PlainTextResponse(f"A form has at most {MAX_BODY_BYTES} bytes.\n", 413)
@@ -64,7 +74,9 @@ def _is_from_here(request: Request) -> bool:
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"
-    return urlsplit(request.headers.get("origin", "")).netloc == request.headers.get("host", "nowhere")
+    return urlsplit(request.headers.get("origin", "")).netloc == request.headers.get(
+        "host", "nowhere"
+    )
 
 
 def _credentials(request: Request) -> tuple[str, str]:

@@ -1,7 +1,8 @@
-"""The pages: a list of runs, a list of cases, a case with its form. They work without JavaScript; there is none.
+"""The pages: a list of runs, a list of cases, a case with its form. They work without JavaScript;
+there is none.
 
-A grade that is sent is written before anything is said about it; a second one for the same proof is refused and shows
-the first.
+A grade that is sent is written before anything is said about it; a second one for the same proof is
+refused and shows the first.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from proofloop import keys
 from proofloop.errors import ConfigError, NotFound, StoreError
-from proofloop.records import Grade, Label
 from proofloop.report.formatting import count, score
 from proofloop.report.page import environment, style
 from proofloop.report.samples import printable
+from proofloop.schema import keys
+from proofloop.schema.records import Grade, Label
 from proofloop.store import Store, get_record
 from proofloop_labeler.review.cases import Cases, Kept, Standing
 from proofloop_labeler.review.form import MAX_COMMENT, MAX_NAME, SCORES, Form
@@ -45,9 +46,13 @@ NAME_COOKIE, NAME_KEPT_S = "grader", 180 * 24 * 3600
 
 
 class Pages:
-    """The pages over one store, or over its one run `only`. `announce` is told of a run with, maybe, a new grade."""
+    """The pages over one store, or over its one run `only`. `announce` is told of a run with,
+    maybe, a new grade.
+    """
 
-    def __init__(self, store: Store, cases: Cases, announce: Callable[[str], None], *, only: str | None) -> None:
+    def __init__(
+        self, store: Store, cases: Cases, announce: Callable[[str], None], *, only: str | None
+    ) -> None:
         self._store, self._cases, self._announce, self._only = store, cases, announce, only
         self._templates = environment("proofloop_labeler.review")
         self._templates.filters.update(score=score, count=count, printable=printable)
@@ -69,7 +74,11 @@ class Pages:
                 Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
                 Middleware(BaseHTTPMiddleware, dispatch=guarded(token)),
             ],
-            exception_handlers={HTTPException: self._refuse, NotFound: self._refuse, StoreError: self._refuse},
+            exception_handlers={
+                HTTPException: self._refuse,
+                NotFound: self._refuse,
+                StoreError: self._refuse,
+            },
         )
 
     def runs(self, request: Request) -> Response:
@@ -91,7 +100,8 @@ class Pages:
             run=run,
             standing=standing,
             lists=[
-                (kind, found, found[:SHOWN]) for kind, found in (("open", standing.open), ("check", standing.checks))
+                (kind, found, found[:SHOWN])
+                for kind, found in (("open", standing.open), ("check", standing.checks))
             ],
             excerpt=lambda problem: set_formulas(_excerpt(self._cases.question(run, problem))),
             checked=[grade for grade in standing.grades.values() if grade.checks_label],
@@ -103,7 +113,8 @@ class Pages:
     def next(self, request: Request) -> Response:
         """To the proof that follows `after`, or back to the list when there is none.
 
-        Who begins, without `after`, goes to any: two people who begin together then read different proofs.
+        Who begins, without `after`, goes to any: two people who begin together then read different
+        proofs.
         """
         run = self._run(request)
         standing = self._cases.standing(run)
@@ -111,7 +122,9 @@ class Pages:
         follows = _any(standing.open or standing.checks) if after is None else standing.after(after)
         where = f"/runs/{run}/proofs/{follows}" if follows else f"/runs/{run}"
         saved = request.query_params.get("saved")
-        return RedirectResponse(f"{where}?saved={quote(saved)}" if saved else where, status_code=303)
+        return RedirectResponse(
+            f"{where}?saved={quote(saved)}" if saved else where, status_code=303
+        )
 
     def case(self, request: Request) -> Response:
         run, proof = self._run(request), _id(request, "proof")
@@ -129,17 +142,23 @@ class Pages:
         label = get_record(self._store, keys.label(run, proof), Label)
         if label.outcome != "undecided" and not self._cases.standing(run).may_grade(proof):
             raise HTTPException(
-                409, f"The label of proof {proof} is decided and is not to be checked. Nothing was saved."
+                409,
+                f"The label of proof {proof} is decided and is not to be checked. Nothing was"
+                " saved.",
             )
         try:
-            grade, is_heard = grade_proof(self._store, label, SCORES[form.score], by=form.by, comment=form.comment)
+            grade, is_heard = grade_proof(
+                self._store, label, SCORES[form.score], by=form.by, comment=form.comment
+            )
         except StoreError:  # the grade may be there all the same
             self._announce(run)
             raise
         if not is_heard:  # whoever was heard announces it
             return self._case(request, run, proof, form, first=grade, status=409)
         self._announce(run)
-        response = RedirectResponse(f"/runs/{run}/next?after={proof}&saved={proof}", status_code=303)
+        response = RedirectResponse(
+            f"/runs/{run}/next?after={proof}&saved={proof}", status_code=303
+        )
         response.set_cookie(
             NAME_COOKIE,
             quote(form.by),
@@ -151,9 +170,18 @@ class Pages:
         return response
 
     def _case(
-        self, request: Request, run: str, proof: str, form: Form, *, first: Grade | None = None, status: int = 200
+        self,
+        request: Request,
+        run: str,
+        proof: str,
+        form: Form,
+        *,
+        first: Grade | None = None,
+        status: int = 200,
     ) -> Response:
-        """A case with its form, or with the grade that it has; `first` is the one that was quicker than this form."""
+        """A case with its form, or with the grade that it has; `first` is the one that was quicker
+        than this form.
+        """
         standing = self._cases.standing(run)
         return self._page(
             "case",
@@ -172,8 +200,12 @@ class Pages:
             max_comment=MAX_COMMENT,
         )
 
-    def _page(self, template: str, request: Request, *, status: int = 200, **names: Any) -> Response:
-        page = self._templates.get_template(f"{template}.html.jinja").render(**names, only=self._only)
+    def _page(
+        self, template: str, request: Request, *, status: int = 200, **names: Any
+    ) -> Response:
+        page = self._templates.get_template(f"{template}.html.jinja").render(
+            **names, only=self._only
+        )
         return HTMLResponse(page.encode("utf-8", "replace"), status)
 
     def _run(self, request: Request) -> str:
@@ -185,10 +217,16 @@ class Pages:
     def _refuse(self, request: Request, error: Exception) -> Response:
         """What cannot be shown or saved, in words and with the way back."""
         if isinstance(error, HTTPException):
-            return self._page("refusal", request, status=error.status_code, text=error.detail, again=False)
+            return self._page(
+                "refusal", request, status=error.status_code, text=error.detail, again=False
+            )
         if isinstance(error, NotFound):
-            return self._page("refusal", request, status=404, text=f"The store has no {error}.", again=False)
-        return self._page("refusal", request, status=503, text=f"The store does not answer: {error}", again=True)
+            return self._page(
+                "refusal", request, status=404, text=f"The store has no {error}.", again=False
+            )
+        return self._page(
+            "refusal", request, status=503, text=f"The store does not answer: {error}", again=True
+        )
 
 
 def _id(request: Request, what: str) -> str:

@@ -39,7 +39,9 @@ def serve(
     stopping: threading.Event,
     grace_s: float,
 ) -> None:
-    """Answer until `stopping` is set. Prints one JSON line when it is ready. Raises ConfigError for a wrong address."""
+    """Answer until `stopping` is set. Prints one JSON line when it is ready. Raises ConfigError for
+    a wrong address.
+    """
     check_address(host, token)
     listening = _listen(host, port)
     announcer, cases = Announcer(store, bus), Cases(store, spot_checks)
@@ -52,9 +54,13 @@ def serve(
     announcer.close(grace_s=grace_s)
 
 
-def _answer_until(stopping: threading.Event, app: Starlette, listening: socket.socket, store: str) -> None:
+def _answer_until(
+    stopping: threading.Event, app: Starlette, listening: socket.socket, store: str
+) -> None:
     """Answer from another thread: in the main one the server would take the signals for itself."""
-    config = uvicorn.Config(app, log_config=None, server_header=False, timeout_graceful_shutdown=CLOSE_S)
+    config = uvicorn.Config(
+        app, log_config=None, server_header=False, timeout_graceful_shutdown=CLOSE_S
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=_answer, args=(server, listening, stopping), name="review")
     thread.start()
@@ -95,7 +101,9 @@ def _listen(host: str, port: int) -> socket.socket:
 def _say_ready(listening: socket.socket, store: str) -> None:
     host, port = listening.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-    print(json.dumps({"ready": "review", "url": url, "store": store, "pid": os.getpid()}), flush=True)
+    print(
+        json.dumps({"ready": "review", "url": url, "store": store, "pid": os.getpid()}), flush=True
+    )
     print(f"open {url} in a browser; Ctrl-C ends it", file=sys.stderr)
 
 

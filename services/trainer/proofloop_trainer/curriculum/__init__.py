@@ -1,1 +1,3 @@
-"""The method's curriculum as one workflow: cold start, judges, generator, labels, consolidation, and again."""
+"""The method's curriculum as one workflow: cold start, judges, generator, labels, consolidation,
+and again.
+"""

@@ -1,6 +1,8 @@
-"""Many prompts in, as many answers out: how the curriculum samples, from whatever engine the run names.
+"""Many prompts in, as many answers out: how the curriculum samples, from whatever engine the run
+names.
 
-What a stranger would get wrong: the seed of an answer comes from its prompt and number, so asking again is the same.
+What a stranger would get wrong: the seed of an answer comes from its prompt and number, so asking
+again is the same.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from itertools import islice
 
 from proofloop.engine.base import Call, ChatMessage, Engine, Generation, GenerationRequest
 from proofloop.errors import CallRefused, EngineError, ProofloopError, StoreError
-from proofloop.records import ModelRole, Sampling, derive_seed
-from proofloop.walk import Interrupted
+from proofloop.pipeline.embedded import Interrupted
+from proofloop.schema.records import ModelRole, Sampling, derive_seed
 from proofloop_trainer.curriculum.kept import Kept, keepable
 
 IN_FLIGHT = 2048
@@ -23,16 +25,20 @@ IN_FLIGHT = 2048
 
 POLL_S = 1.0
 REFUSED_SHARE = 0.05
-"""More refused calls than this among the answers that were asked for together, and the prompts are what is wrong."""
+"""More refused calls than this among the answers that were asked for together, and the prompts are
+what is wrong.
+"""
 
 PAUSES_S = (1.0, 5.0, 30.0, 120.0)
 """Before each further attempt at a call that failed for now."""
 
 
 class Count:
-    """How far something is, in words: `3/20, about 12 s left`. The time left goes by the pace since it was made.
+    """How far something is, in words: `3/20, about 12 s left`. The time left goes by the pace since
+    it was made.
 
-    It is not said before a twentieth is done, or 32: one of many that run at once says nothing of the pace.
+    It is not said before a twentieth is done, or 32: one of many that run at once says nothing of
+    the pace.
     """
 
     def __init__(self, total: int, done: int = 0) -> None:
@@ -48,7 +54,8 @@ class Count:
 
 @dataclass(frozen=True)
 class Asker:
-    """A model of one role: `version` as the engine knows it. `stopping` ends the wait with Interrupted.
+    """A model of one role: `version` as the engine knows it. `stopping` ends the wait with
+    Interrupted.
 
     Long asking leaves its answers in `kept`, and asks for none that lies there.
     """
@@ -62,14 +69,21 @@ class Asker:
     kept: Kept
 
     def ask(
-        self, prompts: Sequence[str], times: int = 1, temperature: float | None = None, first: int = 0
+        self,
+        prompts: Sequence[str],
+        times: int = 1,
+        temperature: float | None = None,
+        first: int = 0,
     ) -> list[list[Generation]]:
-        """`times` answers to each prompt, from number `first` on; one that the engine refuses is empty, without tokens.
+        """`times` answers to each prompt, from number `first` on; one that the engine refuses is
+        empty, without tokens.
 
         Raises ProofloopError when the engine stays away or refuses too much, Interrupted.
         """
         sampling = (
-            self.sampling if temperature is None else self.sampling.model_copy(update={"temperature": temperature})
+            self.sampling
+            if temperature is None
+            else self.sampling.model_copy(update={"temperature": temperature})
         )
         requests = [
             self._request(prompt, place, number, sampling)
@@ -84,7 +98,9 @@ class Asker:
         asked = Asked(requests, self.role, self.kept)
         try:
             self._collect(asked)
-        except BaseException:  # a stop, an engine that stays away or refuses too much: what came was paid for
+        except (
+            BaseException
+        ):  # a stop, an engine that stays away or refuses too much: what came was paid for
             with suppress(StoreError):  # what ended it is what is to be read
                 asked.keep()
             raise
@@ -92,7 +108,9 @@ class Asker:
         return [asked.answers[request.id] or nothing for request in requests]
 
     def _collect(self, asked: Asked) -> None:
-        waiting = iter([request for request in asked.requests.values() if request.id not in asked.answers])
+        waiting = iter(
+            [request for request in asked.requests.values() if request.id not in asked.answers]
+        )
         while some := list(islice(waiting, IN_FLIGHT)):
             asked.running = {request.id: self.engine.submit(request) for request in some}
             for request in some:
@@ -104,12 +122,16 @@ class Asker:
         refused, seen = sum(answer is None for answer in asked.answers.values()), len(asked.answers)
         if refused > REFUSED_SHARE * seen:
             raise ProofloopError(
-                f"the engine refused {refused} of {seen} calls of the {self.role}, more than {REFUSED_SHARE:.0%}\n"
-                "hint: the prompts may be too long for the model; see the engine's log, then run the command again"
+                f"the engine refused {refused} of {seen} calls of the {self.role}, more than"
+                f" {REFUSED_SHARE:.0%}\n"
+                "hint: the prompts may be too long for the model; see the engine's log, then run"
+                " the command again"
             )
 
     def _answer(self, request: GenerationRequest, asked: Asked) -> Generation | None:
-        """The answer, after as many attempts as there are pauses; None for a call that can never be answered."""
+        """The answer, after as many attempts as there are pauses; None for a call that can never be
+        answered.
+        """
         for pause_s in (*PAUSES_S, None):
             try:
                 return self._wait(request, asked)
@@ -134,7 +156,9 @@ class Asker:
                     raise Interrupted("asked to stop") from None
                 asked.look()
 
-    def _request(self, prompt: str, place: int, number: int, sampling: Sampling) -> GenerationRequest:
+    def _request(
+        self, prompt: str, place: int, number: int, sampling: Sampling
+    ) -> GenerationRequest:
         seed = derive_seed(self.seed, self.role, prompt, place, number)
         return GenerationRequest(
             id=f"{self.role}:{place}:{number}:{seed:x}",
@@ -175,7 +199,9 @@ class Asked:
             self.keep()
             self._kept.say(f"{self._what}: {self._count.at(len(self.answers))}")
         except StoreError as error:  # a store that is unavailable for a moment ends no rollout
-            self._kept.say(f"{self._what}: {self._count.at(len(self.answers))}, not stored yet: {error}")
+            self._kept.say(
+                f"{self._what}: {self._count.at(len(self.answers))}, not stored yet: {error}"
+            )
 
     def keep(self) -> None:
         """Store what came, in turn or not."""

@@ -1,7 +1,8 @@
 """The method's data sets: D_v and D_mv, graded by experts, and labelled proofs.
 
-Where a domain has an exact checker it plays the experts: it grades what a model drew. Elsewhere people graded files.
-Either grades what stands in D_v and D_mv and is held out, and none of the new proofs that later iterations learn from.
+Where a domain has an exact checker it plays the experts: it grades what a model drew. Elsewhere
+people graded files. Either grades what stands in D_v and D_mv and is held out, and none of the new
+proofs that later iterations learn from.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
-from proofloop.domains import Domain
-from proofloop.prompts import PromptPack
-from proofloop.records import Record
+from proofloop.method.domains import Domain
+from proofloop.method.prompts import PromptPack
+from proofloop.schema.records import Record
 from proofloop_trainer.curriculum.asking import Asker
 from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof
 
@@ -49,7 +50,9 @@ def draw_proofs(
 def grade_proofs(proofs: Iterable[tuple[str, str]], domain: Domain) -> list[GradedProof]:
     """What the experts say of these proofs."""
     return [
-        GradedProof(question=question, solution=solution, score=domain.check_proof(question, solution).score)
+        GradedProof(
+            question=question, solution=solution, score=domain.check_proof(question, solution).score
+        )
         for question, solution in proofs
     ]
 
@@ -70,7 +73,9 @@ def draw_analyses(
     return list(found)
 
 
-def grade_analyses(analyses: Iterable[tuple[GradedProof, str]], domain: Domain) -> list[GradedAnalysis]:
+def grade_analyses(
+    analyses: Iterable[tuple[GradedProof, str]], domain: Domain
+) -> list[GradedAnalysis]:
     """What the experts say of these analyses."""
     return [
         GradedAnalysis(
@@ -83,8 +88,12 @@ def grade_analyses(analyses: Iterable[tuple[GradedProof, str]], domain: Domain) 
     ]
 
 
-def balanced(cases: Sequence[T], kind: Callable[[T], Hashable], most: int, rng: random.Random) -> list[T]:
-    """At most so many cases in random order, as evenly from each kind as there are; of several no kind is over half."""
+def balanced(
+    cases: Sequence[T], kind: Callable[[T], Hashable], most: int, rng: random.Random
+) -> list[T]:
+    """At most so many cases in random order, as evenly from each kind as there are; of several no
+    kind is over half.
+    """
     shuffled = rng.sample(list(cases), len(cases))
     by_kind = defaultdict[Hashable, list[T]](list)
     for case in shuffled:

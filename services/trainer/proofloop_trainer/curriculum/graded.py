@@ -1,6 +1,8 @@
-"""Experts' grades: D_v, proofs with their scores, and D_mv, analyses of proofs with their quality (section 2.1).
+"""Experts' grades: D_v, proofs with their scores, and D_mv, analyses of proofs with their quality
+(section 2.1).
 
-They are drawn and graded where a domain has an exact checker, and read from JSON or JSONL files where people graded.
+They are drawn and graded where a domain has an exact checker, and read from JSON or JSONL files
+where people graded.
 """
 
 from __future__ import annotations
@@ -12,10 +14,10 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AliasChoices, Field, StringConstraints, ValidationError
 
-from proofloop.domains.base import is_in_split
+from proofloop.config.row_files import read_rows
 from proofloop.errors import ConfigError
-from proofloop.records import Record, Score
-from proofloop.row_files import read_rows
+from proofloop.method.domains.base import is_in_split
+from proofloop.schema.records import Record, Score
 
 Question = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 """Without white space about it, as in a problem file: its digest says which split it falls into."""
@@ -53,7 +55,9 @@ class Grades:
 
 def read_graded(file: Path, kind: type[Graded]) -> tuple[Graded, ...]:
     """The rows of a file, the same one once. Raises ConfigError that names the first bad row."""
-    rows = dict.fromkeys(_read(row, f"row {number} of {file}", kind) for number, row in enumerate(read_rows(file), 1))
+    rows = dict.fromkeys(
+        _read(row, f"row {number} of {file}", kind) for number, row in enumerate(read_rows(file), 1)
+    )
     if not rows:
         raise ConfigError(f"{file} has no rows", f"give rows with {_fields(kind)}")
     return tuple(rows)
@@ -70,11 +74,17 @@ def _read(row: Any, place: str, kind: type[Graded]) -> Graded:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "it"
-        shown = f" = {first['input']!r:.60}" if first["type"] not in ("missing", "model_type") else ""
-        raise ConfigError(f"{place}: {key}{shown}: {first['msg']}", f"each row has {_fields(kind)}") from error
+        shown = (
+            f" = {first['input']!r:.60}" if first["type"] not in ("missing", "model_type") else ""
+        )
+        raise ConfigError(
+            f"{place}: {key}{shown}: {first['msg']}", f"each row has {_fields(kind)}"
+        ) from error
 
 
 def _fields(kind: type[Graded]) -> str:
     about = "`question`, `solution`"
-    score = "`score` (0, 0.5 or 1)" if kind is GradedProof else "`analysis`, `quality` (0, 0.5 or 1)"
+    score = (
+        "`score` (0, 0.5 or 1)" if kind is GradedProof else "`analysis`, `quality` (0, 0.5 or 1)"
+    )
     return f"{about}, {score}"

@@ -1,7 +1,9 @@
-"""Answers of a stage that lie in no batch or data set yet: what a killed process was told is not asked for again.
+"""Answers of a stage that lie in no batch or data set yet: what a killed process was told is not
+asked for again.
 
-What a stranger would get wrong: short asking keeps nothing. Answers are written when asking has taken so long that
-losing them would hurt, many in one object, and dropped when what they were asked for is stored.
+What a stranger would get wrong: short asking keeps nothing. Answers are written when asking has
+taken so long that losing them would hurt, many in one object, and dropped when what they were asked
+for is stored.
 """
 
 from __future__ import annotations
@@ -10,13 +12,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from proofloop.asking import storable
 from proofloop.engine.base import Generation, GenerationRequest
-from proofloop.records import Record, digest
+from proofloop.schema.records import Record, digest
 from proofloop.store import Store, get_record, put_record
+from proofloop.worker.model_call import storable
 
 EVERY_S = 10.0
-"""How often long asking keeps what came and says how far it is: a kill costs the answers of so many seconds."""
+"""How often long asking keeps what came and says how far it is: a kill costs the answers of so many
+seconds.
+"""
 
 
 class KeptAnswers(Record):
@@ -26,7 +30,9 @@ class KeptAnswers(Record):
 
 
 class Kept:
-    """The answers of one stage, under a prefix of its own in the store; for one thread. `say` tells of them."""
+    """The answers of one stage, under a prefix of its own in the store; for one thread. `say` tells
+    of them.
+    """
 
     def __init__(self, store: Store, prefix: str, say: Callable[[str], None]) -> None:
         self.say = say
@@ -74,7 +80,9 @@ class Kept:
 
 
 def _name(request: GenerationRequest) -> str:
-    """What tells a call from the others of its stage: its id has the seed, and that the prompt, but not who answers."""
+    """What tells a call from the others of its stage: its id has the seed, and that the prompt, but
+    not who answers.
+    """
     return f"{request.model} {request.sampling.temperature} {request.id}"
 
 

@@ -1,4 +1,6 @@
-"""Labels for new proofs by the walk itself: the generator proves, the judges criticise, the labelling rule decides."""
+"""Labels for new proofs by the walk itself: the generator proves, the judges criticise, the
+labelling rule decides.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +8,16 @@ import time
 from collections.abc import Callable
 from itertools import product
 
-from proofloop import keys
-from proofloop.curriculum import ENGINE_MEMORY, Labels
-from proofloop.domains import Domain
-from proofloop.labels import labels_of
-from proofloop.ledger import Progress
-from proofloop.records import ModelRole, Problem, Proof
-from proofloop.runspec import Models, RunSpec, Split
-from proofloop.standing import manifests, serving_before
+from proofloop.config.curriculum_file import ENGINE_MEMORY, Labels
+from proofloop.config.run_file import Models, RunSpec, Split
+from proofloop.curriculum.status import manifests, serving_before
+from proofloop.method.domains import Domain
+from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
+from proofloop.runs.labels import labels_of
+from proofloop.runs.progress import Progress
+from proofloop.schema import keys
+from proofloop.schema.records import ModelRole, Problem, Proof
 from proofloop.store import get_record
-from proofloop.walk import LocalWalk, create_run, planned_proofs
 from proofloop_trainer.curriculum.cases import CaseFile
 from proofloop_trainer.curriculum.graded import GradedProof
 from proofloop_trainer.curriculum.kept import EVERY_S
@@ -25,17 +27,29 @@ Served = dict[ModelRole, str]
 
 
 def label_proofs(work: Work, iteration: int, served: Served) -> list[GradedProof]:
-    """Pose new problems of the kinds that come next, and keep the decided proofs with their labels; each once."""
+    """Pose new problems of the kinds that come next, and keep the decided proofs with their labels;
+    each once.
+    """
 
     def draw() -> CaseFile:
         writers = {served["generator"]: ""}
         if work.spec.labels.earlier:
-            before = serving_before(work.spec, manifests(work.store, work.spec), f"{iteration}-generator")
+            before = serving_before(
+                work.spec, manifests(work.store, work.spec), f"{iteration}-generator"
+            )
             writers.setdefault(before["generator"], "-earlier")
         found = dict[GradedProof, None]()
         for domain, (writer, which) in product(work.domains(iteration + 1), writers.items()):
             run = f"{work.spec.name}-{iteration}-label-{domain.name}{which}"
-            walk(work, run, {**served, "generator": writer}, work.spec.labels, domain, "train", 1_000 + iteration)
+            walk(
+                work,
+                run,
+                {**served, "generator": writer},
+                work.spec.labels,
+                domain,
+                "train",
+                1_000 + iteration,
+            )
             found |= dict.fromkeys(decided(work, run))
         return CaseFile(proofs=tuple(found))
 
@@ -48,13 +62,18 @@ def labelled_proofs(work: Work, iteration: int) -> list[GradedProof]:
     return [proof for file in files for proof in file.proofs]
 
 
-def walk(work: Work, name: str, served: Served, wanted: Labels, domain: Domain, split: Split, seed: int) -> None:
+def walk(
+    work: Work, name: str, served: Served, wanted: Labels, domain: Domain, split: Split, seed: int
+) -> None:
     """Take every proof of a small run through the whole walk. Taken up again, it goes on.
 
-    What memory the engine uses may have changed by then: it is the curriculum's engine, and not said in the run.
+    What memory the engine uses may have changed by then: it is the curriculum's engine, and not
+    said in the run.
     """
     engine = work.spec.engine.model_dump()
-    engine["settings"] = {name: value for name, value in engine["settings"].items() if name not in ENGINE_MEMORY}
+    engine["settings"] = {
+        name: value for name, value in engine["settings"].items() if name not in ENGINE_MEMORY
+    }
     spec = RunSpec.model_validate(
         {
             "name": name,
@@ -66,12 +85,19 @@ def walk(work: Work, name: str, served: Served, wanted: Labels, domain: Domain, 
             "models": Models(**served),
             "sampling": work.spec.sampling,
             "labeling": wanted.rule,
-            "flow": {"max_waiting_proofs": 256, "generator": 128, "verifier": 256, "meta_verifier": 192},
+            "flow": {
+                "max_waiting_proofs": 256,
+                "generator": 128,
+                "verifier": 256,
+                "meta_verifier": 192,
+            },
             "base": work.spec.base,
         }
     )
     create_run(work.store, spec, resume=True, pack=work.pack)
-    with LocalWalk(work.store, work.engines, spec, stopping=work.stopping, engine=work.engine) as running:
+    with LocalWalk(
+        work.store, work.engines, spec, stopping=work.stopping, engine=work.engine
+    ) as running:
         running.run(planned_proofs(spec), _teller(work, name))
 
 
@@ -95,7 +121,11 @@ def decided(work: Work, run: str) -> list[GradedProof]:
         if label.score is not None:
             proof = get_record(work.store, keys.proof(run, label.proof_id), Proof)
             question = get_record(work.store, keys.problem(run, label.problem_id), Problem).question
-            found.append(GradedProof(question=question, solution=proof.solution, score=label.score, by=label.by))
+            found.append(
+                GradedProof(
+                    question=question, solution=proof.solution, score=label.score, by=label.by
+                )
+            )
     return found
 
 

@@ -1,9 +1,12 @@
-"""Every version on problems of the test split, by the exact checker: nothing here rewards, chooses or stops anything.
+"""Every version on problems of the test split, by the exact checker: nothing here rewards, chooses
+or stops anything.
 
-Where people graded files, judges are measured by their grades; what nobody graded, by the last judges in service.
+Where people graded files, judges are measured by their grades; what nobody graded, by the last
+judges in service.
 
-Verifiers are compared on the same proofs. Hard problems are those of the harder domain; "hard proofs" are the cold
-start's and the first iteration's on them, as many flawed as sound. Without a harder domain there are neither.
+Verifiers are compared on the same proofs. Hard problems are those of the harder domain; "hard
+proofs" are the cold start's and the first iteration's on them, as many flawed as sound. Without a
+harder domain there are neither.
 """
 
 from __future__ import annotations
@@ -12,12 +15,18 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from statistics import fmean
 
-from proofloop.curriculum import Stage
-from proofloop.domains import Domain
-from proofloop.measure import Clusters, Figure, evaluate_run
-from proofloop.prompts.parsing import ParsedEvaluation, ParsedProof
-from proofloop.records import ModelRole
-from proofloop.standing import StageManifest, find_figures, manifests, put_figures, serving_before
+from proofloop.config.curriculum_file import Stage
+from proofloop.curriculum.status import (
+    StageManifest,
+    find_figures,
+    manifests,
+    put_figures,
+    serving_before,
+)
+from proofloop.method.domains import Domain
+from proofloop.method.prompts.reading.parsing import ParsedEvaluation, ParsedProof
+from proofloop.runs.figures import Clusters, Figure, evaluate_run
+from proofloop.schema.records import ModelRole
 from proofloop_trainer.curriculum.asking import Count
 from proofloop_trainer.curriculum.cases import (
     CaseFile,
@@ -40,7 +49,9 @@ Wanted = Iterator[tuple[str, Callable[[], Figures]]]
 
 VOTES, PROOFS = 4, 4
 ROUNDS, THREADS, REFINED = 8, 32, 48
-"""Sequential refinement: rounds, chains a problem, and on how many problems, hard ones where there are any."""
+"""Sequential refinement: rounds, chains a problem, and on how many problems, hard ones where there
+are any.
+"""
 
 
 def measure(work: Work, stage: Stage, served: Served) -> StageManifest:
@@ -57,14 +68,24 @@ def measure(work: Work, stage: Stage, served: Served) -> StageManifest:
 
 
 def _versions(work: Work) -> dict[str, str]:
-    """What every stage made, by the stage's name; the model that all began with is the cold start's."""
-    made = {name: manifest.version for name, manifest in manifests(work.store, work.spec).items() if manifest.version}
+    """What every stage made, by the stage's name; the model that all began with is the cold
+    start's.
+    """
+    made = {
+        name: manifest.version
+        for name, manifest in manifests(work.store, work.spec).items()
+        if manifest.version
+    }
     return {"0-cold_start": work.spec.start, **made}
 
 
 def _by_checker(work: Work, _: Served) -> Wanted:
     versions, done = _versions(work), manifests(work.store, work.spec)
-    metas = {name: each.serves["meta_verifier"] for name, each in done.items() if "meta_verifier" in each.serves}
+    metas = {
+        name: each.serves["meta_verifier"]
+        for name, each in done.items()
+        if "meta_verifier" in each.serves
+    }
     first = versions["0-cold_start"]
     ordinary = work.questions(work.spec.measured, TEST)
     hard = work.questions(work.spec.measured, TEST, domains=[work.harder]) if work.harder else []
@@ -73,7 +94,9 @@ def _by_checker(work: Work, _: Served) -> Wanted:
     hard_proofs = _once(work, "hard-proofs", lambda: _hard_proofs(work, hard, writers))
     # What takes longest comes first: the time left is guessed by the pace.
     refined = (hard or ordinary)[:REFINED]
-    iterations = {"0-cold_start": 1} | {f"{number}-generator": number for number in range(1, work.spec.iterations + 1)}
+    iterations = {"0-cold_start": 1} | {
+        f"{number}-generator": number for number in range(1, work.spec.iterations + 1)
+    }
     for name, iteration in iterations.items():
         if name in versions:
             yield f"{name}/refinement", partial(refinement_figures, work, versions[name], refined)
@@ -89,7 +112,10 @@ def _by_checker(work: Work, _: Served) -> Wanted:
                 yield f"{name}/verifier-hard", partial(verifier_figures, work, version, hard_proofs)
             yield f"{name}/meta", partial(meta_figures, work, version, proofs, first)
             if (refreshed := metas.get(name, version)) != version:
-                yield f"{name}-refreshed/meta", partial(meta_figures, work, refreshed, proofs, first)
+                yield (
+                    f"{name}-refreshed/meta",
+                    partial(meta_figures, work, refreshed, proofs, first),
+                )
         if _is_generator(name):
             yield f"{name}/generator", partial(generator_figures, work, version, ordinary)
             if hard:
@@ -102,11 +128,17 @@ def _by_grades(work: Work, served: Served) -> Wanted:
     questions, judges = work.questions(work.spec.measured, TEST), work.judges(served, "measure")
     for name, version in _versions(work).items():
         if _is_verifier(name):
-            yield f"{name}/verifier", partial(graded_verifier_figures, work, version, proofs, judges)
+            yield (
+                f"{name}/verifier",
+                partial(graded_verifier_figures, work, version, proofs, judges),
+            )
             if analyses:
                 yield f"{name}/meta", partial(_meta_accuracy, work, version, analyses)
         if _is_generator(name):
-            yield f"{name}/generator", partial(judged_generator_figures, work, version, questions, judges)
+            yield (
+                f"{name}/generator",
+                partial(judged_generator_figures, work, version, questions, judges),
+            )
 
 
 def _is_verifier(name: str) -> bool:
@@ -122,17 +154,25 @@ def _once(work: Work, name: str, draw: Callable[[], list[GradedProof]]) -> Seque
 
 
 def _proofs(work: Work, questions: Sequence[str], version: str) -> list[GradedProof]:
-    drawn = draw_proofs(questions, work.asker("generator", version, "measure"), work.pack, (1.0, 1.0))
+    drawn = draw_proofs(
+        questions, work.asker("generator", version, "measure"), work.pack, (1.0, 1.0)
+    )
     return grade_proofs(drawn, work.domain)
 
 
-def _hard_proofs(work: Work, questions: Sequence[str], versions: Sequence[str]) -> list[GradedProof]:
-    found = [proof for version in dict.fromkeys(versions) for proof in _proofs(work, questions, version)]
+def _hard_proofs(
+    work: Work, questions: Sequence[str], versions: Sequence[str]
+) -> list[GradedProof]:
+    found = [
+        proof for version in dict.fromkeys(versions) for proof in _proofs(work, questions, version)
+    ]
     return balanced(found, lambda proof: proof.score < 1, len(questions), work.rng("hard proofs"))
 
 
 def verifier_figures(work: Work, version: str, proofs: Sequence[GradedProof]) -> Figures:
-    """Accuracy of the score, by kind of proof; faithfulness of the right scores of flawed proofs; quality of claims."""
+    """Accuracy of the score, by kind of proof; faithfulness of the right scores of flawed proofs;
+    quality of claims.
+    """
     read = _critiques(work, version, proofs)
     found = _accuracies(read) | {name: Clusters() for name in ("faithfulness", "quality")}
     for proof, each in _claiming(read):
@@ -143,7 +183,9 @@ def verifier_figures(work: Work, version: str, proofs: Sequence[GradedProof]) ->
     return _figures(found)
 
 
-def graded_verifier_figures(work: Work, version: str, proofs: Sequence[GradedProof], judges: Judges) -> Figures:
+def graded_verifier_figures(
+    work: Work, version: str, proofs: Sequence[GradedProof], judges: Judges
+) -> Figures:
     """Accuracy of the score, by kind of proof; R_meta of the critiques that report an issue."""
     read = _critiques(work, version, proofs)
     found = _accuracies(read) | {"judged_quality": Clusters()}
@@ -156,7 +198,9 @@ def graded_verifier_figures(work: Work, version: str, proofs: Sequence[GradedPro
 def _critiques(work: Work, version: str, proofs: Sequence[GradedProof]) -> list[Reviewed]:
     prompts = [work.pack.verify(proof.question, proof.solution).text for proof in proofs]
     return answered(
-        proofs, work.asker("verifier", version, "measure").ask(prompts, VOTES), work.pack.reader().evaluation
+        proofs,
+        work.asker("verifier", version, "measure").ask(prompts, VOTES),
+        work.pack.reader().evaluation,
     )
 
 
@@ -177,7 +221,9 @@ def meta_figures(work: Work, version: str, proofs: Sequence[GradedProof], verifi
     """Accuracy of the quality score, on analyses of the first verifier."""
     asker = work.asker("verifier", verifier, "measure-meta")
     return _meta_accuracy(
-        work, version, grade_analyses(draw_analyses(proofs[::2], asker, work.pack, (1.0,)), work.domain)
+        work,
+        version,
+        grade_analyses(draw_analyses(proofs[::2], asker, work.pack, (1.0,)), work.domain),
     )
 
 
@@ -190,8 +236,13 @@ def _meta_accuracy(work: Work, version: str, cases: Sequence[GradedAnalysis]) ->
 
 
 def generator_figures(work: Work, version: str, questions: Sequence[str]) -> Figures:
-    """Pass@1, the self-evaluation's error, and the share of flawed proofs whose own score is the true one."""
-    found = {name: Clusters() for name in ("pass_at_1", "self_error", "self_accuracy_flawed", "self_error_flawed")}
+    """Pass@1, the self-evaluation's error, and the share of flawed proofs whose own score is the
+    true one.
+    """
+    found = {
+        name: Clusters()
+        for name in ("pass_at_1", "self_error", "self_accuracy_flawed", "self_error_flawed")
+    }
     for question, proof in _written(work, version, questions):
         truth = _truth(work, question, proof)
         found["pass_at_1"].add(question, truth == 1)
@@ -204,11 +255,18 @@ def generator_figures(work: Work, version: str, questions: Sequence[str]) -> Fig
     return _figures(found)
 
 
-def judged_generator_figures(work: Work, version: str, questions: Sequence[str], judges: Judges) -> Figures:
-    """The mean score that the judges give its proofs, and how far its own scores are from theirs."""
+def judged_generator_figures(
+    work: Work, version: str, questions: Sequence[str], judges: Judges
+) -> Figures:
+    """The mean score that the judges give its proofs, and how far its own scores are from
+    theirs.
+    """
     proofs = _written(work, version, questions)
     scores = judges.scores(
-        [(question, each.solution) if each.verdict.score is not None else None for question, each in proofs]
+        [
+            (question, each.solution) if each.verdict.score is not None else None
+            for question, each in proofs
+        ]
     )
     found = {name: Clusters() for name in ("judged_score", "judged_self_error")}
     for (question, each), score in zip(proofs, scores, strict=True):
@@ -221,17 +279,23 @@ def judged_generator_figures(work: Work, version: str, questions: Sequence[str],
 def _written(work: Work, version: str, questions: Sequence[str]) -> list[tuple[str, ParsedProof]]:
     prompts = [work.pack.prove(question).text for question in questions]
     return answered(
-        questions, work.asker("generator", version, "measure").ask(prompts, PROOFS), work.pack.reader().proof
+        questions,
+        work.asker("generator", version, "measure").ask(prompts, PROOFS),
+        work.pack.reader().proof,
     )
 
 
 def refinement_figures(work: Work, version: str, questions: Sequence[str]) -> Figures:
-    """Chains of proofs, each refining the last while its own score is below 1: Pass@1 by round, and the best of 32."""
+    """Chains of proofs, each refining the last while its own score is below 1: Pass@1 by round, and
+    the best of 32.
+    """
     chains = [(question, thread) for question in questions for thread in range(THREADS)]
     latest = dict[tuple[str, int], ParsedProof]()
     found = dict[str, Clusters]()
     for number in range(1, ROUNDS + 1):
-        open_chains = [chain for chain in chains if chain not in latest or latest[chain].verdict.score != 1.0]
+        open_chains = [
+            chain for chain in chains if chain not in latest or latest[chain].verdict.score != 1.0
+        ]
         prompts = [_prompt(work, chain[0], latest.get(chain)) for chain in open_chains]
         round_asker = work.asker("generator", version, "refinement", number)
         for chain, (answer,) in zip(open_chains, round_asker.ask(prompts), strict=True):
@@ -246,13 +310,17 @@ def refinement_figures(work: Work, version: str, questions: Sequence[str]) -> Fi
             highest = max(latest[chain].verdict.score or 0.0 for chain in threads)
             for chain in threads:
                 clusters.add(question, right[chain])
-            tied = [right[chain] for chain in threads if (latest[chain].verdict.score or 0.0) == highest]
+            tied = [
+                right[chain] for chain in threads if (latest[chain].verdict.score or 0.0) == highest
+            ]
             best.add(question, fmean(tied))  # ties are broken by lot: their mean is expected
     return _figures(found)
 
 
 def label_figures(work: Work, served: Served, name: str, domain: Domain) -> Figures:
-    """Agreement of decided labels with the checker, and the share left undecided, on a walk over test problems."""
+    """Agreement of decided labels with the checker, and the share left undecided, on a walk over
+    test problems.
+    """
     run = f"{work.spec.name}-{name}-labels-{domain.name}"
     walk(work, run, served, work.spec.labels, domain, TEST, 0)
     evaluation = evaluate_run(work.store, run, domain)
@@ -266,7 +334,11 @@ def _prompt(work: Work, question: str, before: ParsedProof | None) -> str:
 
 
 def _truth(work: Work, question: str, proof: ParsedProof) -> float:
-    return work.domain.check_proof(question, proof.solution).score if proof.verdict.score is not None else 0.0
+    return (
+        work.domain.check_proof(question, proof.solution).score
+        if proof.verdict.score is not None
+        else 0.0
+    )
 
 
 def _figures(found: dict[str, Clusters]) -> Figures:

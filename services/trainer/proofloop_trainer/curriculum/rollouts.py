@@ -1,4 +1,5 @@
-"""What a role's model answers, with what it earned: the four objectives of the method, from the judges to the samples.
+"""What a role's model answers, with what it earned: the four objectives of the method, from the
+judges to the samples.
 
 verifier         R_format * R_score               eq. (2)
 enhanced         R_format * R_score * R_meta      eq. (3), and the meta-verifier's on D_mv with it
@@ -15,10 +16,10 @@ from typing import TypeVar
 
 from proofloop.engine.base import Generation
 from proofloop.errors import ConfigError
-from proofloop.prompts import PromptPack
-from proofloop.prompts.parsing import ParsedEvaluation, ParsedProof, Reader
-from proofloop.records import ModelRole, TrainingSample
-from proofloop.rewards import Reward, generator_reward, meta_verifier_reward, verifier_reward
+from proofloop.method.prompts import PromptPack
+from proofloop.method.prompts.reading.parsing import ParsedEvaluation, ParsedProof, Reader
+from proofloop.method.rewards import Reward, generator_reward, meta_verifier_reward, verifier_reward
+from proofloop.schema.records import ModelRole, TrainingSample
 from proofloop_trainer.curriculum.asking import Asker
 from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof
 
@@ -34,7 +35,9 @@ Parsed = TypeVar("Parsed", ParsedEvaluation, ParsedProof)
 
 @dataclass(frozen=True)
 class Judges:
-    """The learned judges: `critiques` a proof, `metas` an analysis. No `meta`: nobody asks whether claims are real."""
+    """The learned judges: `critiques` a proof, `metas` an analysis. No `meta`: nobody asks whether
+    claims are real.
+    """
 
     verifier: Asker | None
     meta: Asker | None
@@ -43,16 +46,21 @@ class Judges:
     metas: int = 3
 
     def qualities(self, analyses: Sequence[Read | None]) -> list[float | None]:
-        """R_meta of each analysis that reports an issue: the mean of its meta-scores; 1 for None, which claims nothing.
+        """R_meta of each analysis that reports an issue: the mean of its meta-scores; 1 for None,
+        which claims nothing.
 
-        None for all when there is no meta-verifier. An analysis whose meta-critiques are all unreadable gets 0.
+        None for all when there is no meta-verifier. An analysis whose meta-critiques are all
+        unreadable gets 0.
         """
         if self.meta is None:
             return [None] * len(analyses)
         asked = list(dict.fromkeys(analysis for analysis in analyses if analysis is not None))
-        answers = self.meta.ask([self.pack.judge(*analysis).text for analysis in asked], times=self.metas)
+        answers = self.meta.ask(
+            [self.pack.judge(*analysis).text for analysis in asked], times=self.metas
+        )
         found = {
-            analysis: _mean_score(group, self.pack.reader()) for analysis, group in zip(asked, answers, strict=True)
+            analysis: _mean_score(group, self.pack.reader())
+            for analysis, group in zip(asked, answers, strict=True)
         }
         return [1.0 if analysis is None else found[analysis] for analysis in analyses]
 
@@ -60,7 +68,9 @@ class Judges:
         """R_Y of each proof: the mean score of its readable critiques, 0 if there is none."""
         assert self.verifier is not None
         asked = list(dict.fromkeys(proof for proof in proofs if proof is not None))
-        answers = self.verifier.ask([self.pack.verify(*proof).text for proof in asked], times=self.critiques)
+        answers = self.verifier.ask(
+            [self.pack.verify(*proof).text for proof in asked], times=self.critiques
+        )
         found, read = {}, self.pack.reader().evaluation
         for proof, group in zip(asked, answers, strict=True):
             parsed = [read(answer.text, answer.finish_reason).verdict.score for answer in group]
@@ -69,12 +79,21 @@ class Judges:
         return [0.0 if proof is None else found[proof] for proof in proofs]
 
 
-def verify(cases: Sequence[GradedProof], verifier: Asker, times: int, judges: Judges) -> list[TrainingSample]:
-    """Groups of critiques on D_v, rewarded by the experts' score and, with a meta-verifier, by its word on them."""
-    groups = verifier.ask([judges.pack.verify(case.question, case.solution).text for case in cases], times)
+def verify(
+    cases: Sequence[GradedProof], verifier: Asker, times: int, judges: Judges
+) -> list[TrainingSample]:
+    """Groups of critiques on D_v, rewarded by the experts' score and, with a meta-verifier, by its
+    word on them.
+    """
+    groups = verifier.ask(
+        [judges.pack.verify(case.question, case.solution).text for case in cases], times
+    )
     read = answered(cases, groups, judges.pack.reader().evaluation)
     qualities = judges.qualities(
-        [(case.question, case.solution, each.text) if each.verdict.score in (0.0, 0.5) else None for case, each in read]
+        [
+            (case.question, case.solution, each.text) if each.verdict.score in (0.0, 0.5) else None
+            for case, each in read
+        ]
     )
     rewards = [
         verifier_reward(predicted=each.verdict.score, actual=case.score, meta_quality=quality)
@@ -83,26 +102,44 @@ def verify(cases: Sequence[GradedProof], verifier: Asker, times: int, judges: Ju
     return _samples("verifier", groups, [each.verdict.score for _, each in read], rewards)
 
 
-def meta_verify(cases: Sequence[GradedAnalysis], meta: Asker, times: int, pack: PromptPack) -> list[TrainingSample]:
+def meta_verify(
+    cases: Sequence[GradedAnalysis], meta: Asker, times: int, pack: PromptPack
+) -> list[TrainingSample]:
     """Groups of meta-critiques on D_mv, rewarded by the experts' quality score of the analysis."""
-    groups = meta.ask([pack.judge(case.question, case.solution, case.analysis).text for case in cases], times)
+    groups = meta.ask(
+        [pack.judge(case.question, case.solution, case.analysis).text for case in cases], times
+    )
     read = answered(cases, groups, pack.reader().meta_critique)
-    rewards = [meta_verifier_reward(predicted=each.verdict.score, actual=case.quality) for case, each in read]
+    rewards = [
+        meta_verifier_reward(predicted=each.verdict.score, actual=case.quality)
+        for case, each in read
+    ]
     return _samples("meta_verifier", groups, [each.verdict.score for _, each in read], rewards)
 
 
 def prove(
-    questions: Sequence[str], generator: Asker, times: int, judges: Judges, *, alpha: float, beta: float
+    questions: Sequence[str],
+    generator: Asker,
+    times: int,
+    judges: Judges,
+    *,
+    alpha: float,
+    beta: float,
 ) -> list[TrainingSample]:
     """Groups of proofs with their self-evaluations, rewarded by the learned judges alone."""
     groups = generator.ask([judges.pack.prove(question).text for question in questions], times)
     read = answered(questions, groups, judges.pack.reader().proof)
     scores = judges.scores(
-        [(question, each.solution) if each.verdict.score is not None else None for question, each in read]
+        [
+            (question, each.solution) if each.verdict.score is not None else None
+            for question, each in read
+        ]
     )
     qualities = judges.qualities(
         [
-            (question, each.solution, each.self_analysis) if each.verdict.score in (0.0, 0.5) else None
+            (question, each.solution, each.self_analysis)
+            if each.verdict.score in (0.0, 0.5)
+            else None
             for question, each in read
         ]
     )
@@ -120,9 +157,13 @@ def prove(
 
 
 def answered(
-    cases: Sequence[Case], groups: Sequence[Sequence[Generation]], parse: Callable[[str, str], Parsed]
+    cases: Sequence[Case],
+    groups: Sequence[Sequence[Generation]],
+    parse: Callable[[str, str], Parsed],
 ) -> list[tuple[Case, Parsed]]:
-    """Every answer as it was read, with its case; also those that the engine refused, so that nothing shifts."""
+    """Every answer as it was read, with its case; also those that the engine refused, so that
+    nothing shifts.
+    """
     return [
         (case, parse(answer.text, answer.finish_reason))
         for case, group in zip(cases, groups, strict=True)
@@ -149,8 +190,12 @@ def _samples(
     ]
 
 
-def _sample(group: str, number: int, answer: Generation, reward: Reward, said: float | None) -> TrainingSample:
-    """`said` is kept beside the reward's parts: what an answer claims, whatever it earned, is what is watched."""
+def _sample(
+    group: str, number: int, answer: Generation, reward: Reward, said: float | None
+) -> TrainingSample:
+    """`said` is kept beside the reward's parts: what an answer claims, whatever it earned, is what
+    is watched.
+    """
     if answer.tokens is None:
         raise ConfigError(
             "the engine returns no token ids with log-probabilities, which training needs",
@@ -168,6 +213,8 @@ def _sample(group: str, number: int, answer: Generation, reward: Reward, said: f
 
 
 def _mean_score(answers: Sequence[Generation], reader: Reader) -> float:
-    scores = [reader.meta_critique(answer.text, answer.finish_reason).verdict.score for answer in answers]
+    scores = [
+        reader.meta_critique(answer.text, answer.finish_reason).verdict.score for answer in answers
+    ]
     readable = [score for score in scores if score is not None]
     return fmean(readable) if readable else 0.0

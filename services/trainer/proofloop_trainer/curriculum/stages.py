@@ -1,6 +1,7 @@
 """The stages of the curriculum, each from the versions in service to the manifest that it leaves.
 
-Every stage is safe to run again from its beginning: it finds its data, its batches and its steps in the store.
+Every stage is safe to run again from its beginning: it finds its data, its batches and its steps in
+the store.
 """
 
 from __future__ import annotations
@@ -11,13 +12,20 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from proofloop import keys
-from proofloop.curriculum import SAMPLED, Consolidate, CurriculumSpec, Stage, StageKind, grpo_fields
+from proofloop.config.curriculum_file import (
+    SAMPLED,
+    Consolidate,
+    CurriculumSpec,
+    Stage,
+    StageKind,
+    grpo_fields,
+)
+from proofloop.config.run_file import RoleSampling
+from proofloop.curriculum.status import GateReport, StageManifest
 from proofloop.errors import ProofloopError
-from proofloop.models import MANIFEST
-from proofloop.records import MODEL_ROLES, ModelRole, Record, Tokens, TrainingSample
-from proofloop.runspec import RoleSampling
-from proofloop.standing import GateReport, StageManifest
+from proofloop.runs.model_registry import MANIFEST
+from proofloop.schema import keys
+from proofloop.schema.records import MODEL_ROLES, ModelRole, Record, Tokens, TrainingSample
 from proofloop_trainer.curriculum import gate, labelling
 from proofloop_trainer.curriculum.cases import (
     CaseFile,
@@ -32,7 +40,7 @@ from proofloop_trainer.curriculum.rollouts import Judges, meta_verify, prove, ve
 from proofloop_trainer.curriculum.training import train
 from proofloop_trainer.curriculum.work import TRAIN, Work
 from proofloop_trainer.export import dtype_of
-from proofloop_trainer.grpo_settings import GrpoSettings, grpo_settings
+from proofloop_trainer.grpo.settings import GrpoSettings, grpo_settings
 from proofloop_trainer.steps import publish_made
 from proofloop_trainer.supervised import fine_tune
 
@@ -60,7 +68,9 @@ def cold_start(work: Work, stage: Stage, served: Served) -> StageManifest:
             before_step=work.check_stopping,
         ),
     )
-    return StageManifest(stage=stage.name, version=version, serves=dict.fromkeys(MODEL_ROLES, version))
+    return StageManifest(
+        stage=stage.name, version=version, serves=dict.fromkeys(MODEL_ROLES, version)
+    )
 
 
 def verifier(work: Work, stage: Stage, served: Served) -> StageManifest:
@@ -71,30 +81,56 @@ def verifier(work: Work, stage: Stage, served: Served) -> StageManifest:
 
     def rollout(step: int, version: str) -> list[TrainingSample]:
         chosen = _pick(work, stage, step, cases, wanted.groups)
-        return verify(chosen, work.asker("verifier", version, stage.name, step), wanted.samples, judges)
+        return verify(
+            chosen, work.asker("verifier", version, stage.name, step), wanted.samples, judges
+        )
 
-    version = train(work, stage.name, "verifier", start, wanted.steps, settings_of(work.spec, stage.kind), rollout)
+    version = train(
+        work,
+        stage.name,
+        "verifier",
+        start,
+        wanted.steps,
+        settings_of(work.spec, stage.kind),
+        rollout,
+    )
     return _gated(work, stage, "verifier", start, version, served)
 
 
 def meta_verifier(work: Work, stage: Stage, served: Served) -> StageManifest:
-    """R_format * R_score on D_mv, whose analyses come from the cold start's and the newest verifier."""
+    """R_format * R_score on D_mv, whose analyses come from the cold start's and the newest
+    verifier.
+    """
     wanted, start = work.spec.meta_verifier, served["meta_verifier"]
     cases = graded_analyses(work, served)
 
     def rollout(step: int, version: str) -> list[TrainingSample]:
         chosen = _pick(work, stage, step, cases, wanted.groups)
-        return meta_verify(chosen, work.asker("meta_verifier", version, stage.name, step), wanted.samples, work.pack)
+        return meta_verify(
+            chosen,
+            work.asker("meta_verifier", version, stage.name, step),
+            wanted.samples,
+            work.pack,
+        )
 
-    version = train(work, stage.name, "meta_verifier", start, wanted.steps, settings_of(work.spec, stage.kind), rollout)
+    version = train(
+        work,
+        stage.name,
+        "meta_verifier",
+        start,
+        wanted.steps,
+        settings_of(work.spec, stage.kind),
+        rollout,
+    )
     return _gated(work, stage, "meta_verifier", start, version, served)
 
 
 def enhanced(work: Work, stage: Stage, served: Served) -> StageManifest:
-    """R_format * R_score * R_meta on D_v together with D_mv, eq. (3); the meta-verifier is refreshed on the way.
+    """R_format * R_score * R_meta on D_v together with D_mv, eq. (3); the meta-verifier is
+    refreshed on the way.
 
-    Up to half of the proofs are those that got labels in earlier iterations. The ablation no-meta takes as many steps
-    with as many prompts of D_v and nothing of D_mv.
+    Up to half of the proofs are those that got labels in earlier iterations. The ablation no-meta
+    takes as many steps with as many prompts of D_v and nothing of D_mv.
     """
     wanted, start = work.spec.enhanced, start_of(work.spec.name, stage, served)
     proofs = graded_proofs(work, served["generator"])
@@ -114,7 +150,8 @@ def enhanced(work: Work, stage: Stage, served: Served) -> StageManifest:
         meta_asker = work.asker("meta_verifier", version, stage.name, step)
         return samples + (meta_verify(some, meta_asker, wanted.samples, work.pack) if some else [])
 
-    # The cold start names fewer false flaws than the verifier trained by score alone: pull back to it.
+    # The cold start names fewer false flaws than the verifier trained by score alone: pull back to
+    # it.
     reference = served["generator"] if stage.iteration == 1 else start
     settings = settings_of(work.spec, stage.kind)
     version = train(work, stage.name, "verifier", start, wanted.steps, settings, rollout, reference)
@@ -124,16 +161,21 @@ def enhanced(work: Work, stage: Stage, served: Served) -> StageManifest:
     before, meta = served["meta_verifier"], refreshed.at(wanted.steps - 1, version)[0]
     if meta == before:
         return manifest
-    report = gate.compare(work, "meta_verifier", before, meta, gate.held_out(work, served["generator"]), served)
+    report = gate.compare(
+        work, "meta_verifier", before, meta, gate.held_out(work, served["generator"]), served
+    )
     serves: Served = {"meta_verifier": meta} if report.promoted else {}
-    return manifest.model_copy(update={"serves": {**manifest.serves, **serves}, "gates": (*manifest.gates, report)})
+    return manifest.model_copy(
+        update={"serves": {**manifest.serves, **serves}, "gates": (*manifest.gates, report)}
+    )
 
 
 class Refreshed:
-    """The meta-verifier and D_mv of an enhanced stage: new analyses, and steps on them, every `refresh` steps.
+    """The meta-verifier and D_mv of an enhanced stage: new analyses, and steps on them, every
+    `refresh` steps.
 
-    A meta-verifier that stands still is outwitted by the verifier that it rewards. It does stand still where people
-    graded files: they are not there to grade what is new.
+    A meta-verifier that stands still is outwitted by the verifier that it rewards. It does stand
+    still where people graded files: they are not there to grade what is new.
     """
 
     def __init__(self, work: Work, stage: Stage, served: Served, proofs: list[GradedProof]) -> None:
@@ -159,7 +201,9 @@ class Refreshed:
 
         def rollout(step: int, meta: str) -> list[TrainingSample]:
             chosen = _some(work, f"{name}/{step}", self._analyses, wanted.groups)
-            return meta_verify(chosen, work.asker("meta_verifier", meta, name, step), wanted.samples, work.pack)
+            return meta_verify(
+                chosen, work.asker("meta_verifier", meta, name, step), wanted.samples, work.pack
+            )
 
         steps = work.spec.enhanced.refresh_steps
         settings = settings_of(work.spec, "meta_verifier", steps)
@@ -170,14 +214,21 @@ class Refreshed:
         work, most = self._work, self._work.spec.data.analyses // 2
         proofs = _some(work, name, self._proofs, most // 2)
         drawn = draw_analyses(
-            proofs, work.asker("verifier", version, name), work.pack, work.spec.data.analysis_temperatures
+            proofs,
+            work.asker("verifier", version, name),
+            work.pack,
+            work.spec.data.analysis_temperatures,
         )
         graded = grade_analyses(drawn, work.domain)
-        return CaseFile(analyses=tuple(balanced(graded, lambda case: case.quality, most, work.rng(name))))
+        return CaseFile(
+            analyses=tuple(balanced(graded, lambda case: case.quality, most, work.rng(name)))
+        )
 
 
 def generator(work: Work, stage: Stage, served: Served) -> StageManifest:
-    """R_format * (alpha R_Y + beta R_Z) from the verifier's checkpoint, eq. (5); judged by the learned judges alone."""
+    """R_format * (alpha R_Y + beta R_Z) from the verifier's checkpoint, eq. (5); judged by the
+    learned judges alone.
+    """
     wanted, start = work.spec.generator, start_of(work.spec.name, stage, served)
     is_plain = stage.ablation == "no-self"
     alpha, beta = (wanted.alpha + wanted.beta, 0.0) if is_plain else (wanted.alpha, wanted.beta)
@@ -185,24 +236,42 @@ def generator(work: Work, stage: Stage, served: Served) -> StageManifest:
     def rollout(step: int, version: str) -> list[TrainingSample]:
         first = work.rng(stage.iteration, "problems", step).randrange(2**40)
         problems = work.questions(wanted.groups, first=first, domains=work.domains(stage.iteration))
-        asker, judges = work.asker("generator", version, stage.name, step), work.judges(served, stage.name, step)
+        asker, judges = (
+            work.asker("generator", version, stage.name, step),
+            work.judges(served, stage.name, step),
+        )
         return prove(problems, asker, wanted.samples, judges, alpha=alpha, beta=beta)
 
-    version = train(work, stage.name, "generator", start, wanted.steps, settings_of(work.spec, stage.kind), rollout)
+    version = train(
+        work,
+        stage.name,
+        "generator",
+        start,
+        wanted.steps,
+        settings_of(work.spec, stage.kind),
+        rollout,
+    )
     return _gated(work, stage, "generator", served["generator"], version, served)
 
 
 def label(work: Work, stage: Stage, served: Served) -> StageManifest:
-    """Labels for the generator's proofs of new problems, by the learned judges and the labelling rule alone."""
+    """Labels for the generator's proofs of new problems, by the learned judges and the labelling
+    rule alone.
+    """
     labelled = labelling.label_proofs(work, stage.iteration, served)
-    counts = {f"score {score:g}": float(sum(case.score == score for case in labelled)) for score in (0.0, 0.5, 1.0)}
+    counts = {
+        f"score {score:g}": float(sum(case.score == score for case in labelled))
+        for score in (0.0, 0.5, 1.0)
+    }
     return StageManifest(stage=stage.name, figures=counts)
 
 
 def consolidate(work: Work, stage: Stage, served: Served) -> StageManifest:
-    """Rejection fine-tuning: one model learns what every role's model answered best. It starts from the generator's.
+    """Rejection fine-tuning: one model learns what every role's model answered best. It starts from
+    the generator's.
 
-    Where no analyses are graded nothing can say how well it judges critiques, and the old meta-verifier goes on.
+    Where no analyses are graded nothing can say how well it judges critiques, and the old
+    meta-verifier goes on.
     """
     wanted, start = work.spec.consolidate, served["generator"]
     best = _best_answers(work, stage, served, wanted)
@@ -216,14 +285,19 @@ def consolidate(work: Work, stage: Stage, served: Served) -> StageManifest:
     version = _made(work, stage, start, len(tokens), make)
     cases = gate.held_out(work, served["generator"])
     compared = [role for role in MODEL_ROLES if cases.analyses or role != "meta_verifier"]
-    gates = {role: gate.compare(work, role, served[role], version, cases, served) for role in compared}
+    gates = {
+        role: gate.compare(work, role, served[role], version, cases, served) for role in compared
+    }
     serves: Served = {role: version for role, report in gates.items() if report.promoted}
     return StageManifest(
         stage=stage.name,
         version=version,
         serves=serves,
         gates=tuple(gates.values()),
-        figures={"answers": float(len(tokens)), **{f"answers {role}": float(kept) for role, kept in best.kept.items()}},
+        figures={
+            "answers": float(len(tokens)),
+            **{f"answers {role}": float(kept) for role, kept in best.kept.items()},
+        },
     )
 
 
@@ -238,15 +312,22 @@ def _best_answers(work: Work, stage: Stage, served: Served, wanted: Consolidate)
     """Of every role; where no analyses are graded there is nothing to ask a meta-verifier about."""
 
     def ask() -> BestAnswers:
-        roles = [role for role in MODEL_ROLES if role != "meta_verifier" or graded_analyses(work, served)]
+        roles = [
+            role for role in MODEL_ROLES if role != "meta_verifier" or graded_analyses(work, served)
+        ]
         asked = {role: _asked(work, stage, role, served, wanted) for role in roles}
-        best = {role: [each for each in samples if each.reward >= wanted.keep] for role, samples in asked.items()}
+        best = {
+            role: [each for each in samples if each.reward >= wanted.keep]
+            for role, samples in asked.items()
+        }
         if not any(best.values()):
             most = max((each.reward for samples in asked.values() for each in samples), default=0.0)
             raise ProofloopError(
-                f"stage {stage.name}: no answer reaches [consolidate] keep = {wanted.keep:g}; the best reward is"
+                f"stage {stage.name}: no answer reaches [consolidate] keep = {wanted.keep:g}; the"
+                " best reward is"
                 f" {most:g}\n"
-                "hint: lower keep in the file and run the command again; it continues with this stage"
+                "hint: lower keep in the file and run the command again; it continues with this"
+                " stage"
             )
         return BestAnswers(
             tokens=[sample.tokens for samples in best.values() for sample in samples],
@@ -257,30 +338,46 @@ def _best_answers(work: Work, stage: Stage, served: Served, wanted: Consolidate)
 
 
 def _say_kept(work: Work, stage: Stage, kept: dict[ModelRole, int]) -> None:
-    """A role without a good answer is no error: the gate sees to it that the old model goes on if the new one lost."""
+    """A role without a good answer is no error: the gate sees to it that the old model goes on if
+    the new one lost.
+    """
     work.say(
-        f"{stage.name}: learns from " + ", ".join(f"{count} answers of the {role}" for role, count in kept.items())
+        f"{stage.name}: learns from "
+        + ", ".join(f"{count} answers of the {role}" for role, count in kept.items())
     )
     for role in (role for role, count in kept.items() if not count):
         work.say(
             f"warning: {stage.name}: no answer of the {role} has the reward [consolidate] keep ="
-            f" {work.spec.consolidate.keep}: the new model learns nothing for this role, and serves it only if the gate"
+            f" {work.spec.consolidate.keep}: the new model learns nothing for this role, and serves"
+            " it only if the gate"
             " finds it no worse"
         )
 
 
-def _asked(work: Work, stage: Stage, role: ModelRole, served: Served, wanted: Consolidate) -> list[TrainingSample]:
+def _asked(
+    work: Work, stage: Stage, role: ModelRole, served: Served, wanted: Consolidate
+) -> list[TrainingSample]:
     """The role's answers with what they earned; of a judge's, half about flawed things."""
     asker, name = work.asker(role, served[role], stage.name), f"{stage.name}/{role}"
     judges = work.judges(served, stage.name)
     if role == "generator":
         first = work.spec.data.problems + stage.iteration * wanted.prompts
-        questions = work.questions(wanted.prompts, first=first, domains=work.domains(stage.iteration))
+        questions = work.questions(
+            wanted.prompts, first=first, domains=work.domains(stage.iteration)
+        )
         return prove(
-            questions, asker, wanted.samples, judges, alpha=work.spec.generator.alpha, beta=work.spec.generator.beta
+            questions,
+            asker,
+            wanted.samples,
+            judges,
+            alpha=work.spec.generator.alpha,
+            beta=work.spec.generator.beta,
         )
     if role == "verifier":
-        proofs = [*graded_proofs(work, served["generator"]), *labelling.labelled_proofs(work, stage.iteration)]
+        proofs = [
+            *graded_proofs(work, served["generator"]),
+            *labelling.labelled_proofs(work, stage.iteration),
+        ]
         chosen = balanced(proofs, lambda case: case.score < 1, wanted.prompts, work.rng(name))
         return verify(chosen, asker, wanted.samples, judges)
     analyses = _some(work, name, graded_analyses(work, served), wanted.prompts)
@@ -288,7 +385,9 @@ def _asked(work: Work, stage: Stage, role: ModelRole, served: Served, wanted: Co
 
 
 def graded_proofs(work: Work, version: str) -> list[GradedProof]:
-    """D_v: proofs of the first generator, or of a file, graded by the experts; as many flawed as sound."""
+    """D_v: proofs of the first generator, or of a file, graded by the experts; as many flawed as
+    sound.
+    """
 
     def draw() -> CaseFile:
         data = work.spec.data
@@ -298,18 +397,30 @@ def graded_proofs(work: Work, version: str) -> list[GradedProof]:
             asker = work.asker("generator", version, "D_v")
             drawn = draw_proofs(work.questions(data.problems), asker, work.pack, data.temperatures)
             proofs = grade_proofs(drawn, work.domain)
-        return CaseFile(proofs=tuple(balanced(proofs, lambda proof: proof.score < 1, data.proofs, work.rng("D_v"))))
+        return CaseFile(
+            proofs=tuple(
+                balanced(proofs, lambda proof: proof.score < 1, data.proofs, work.rng("D_v"))
+            )
+        )
 
     return list(work.cases("D_v", draw).proofs)
 
 
 def graded_analyses(work: Work, served: Served) -> list[GradedAnalysis]:
-    """D_mv: analyses of the first model and of the verifier then, or of a file; graded by the experts."""
+    """D_mv: analyses of the first model and of the verifier then, or of a file; graded by the
+    experts.
+    """
 
     def draw() -> CaseFile:
         most = work.spec.data.analyses
-        graded = in_split(work.grades.analyses, TRAIN) if work.grades else _grade_drawn(work, served, most // 3)
-        return CaseFile(analyses=tuple(balanced(graded, lambda case: case.quality, most, work.rng("D_mv"))))
+        graded = (
+            in_split(work.grades.analyses, TRAIN)
+            if work.grades
+            else _grade_drawn(work, served, most // 3)
+        )
+        return CaseFile(
+            analyses=tuple(balanced(graded, lambda case: case.quality, most, work.rng("D_mv")))
+        )
 
     return list(work.cases("D_mv", draw).analyses)
 
@@ -346,32 +457,47 @@ def _some(work: Work, name: str, cases: list[T], most: int) -> list[T]:
 
 
 def settings_of(spec: CurriculumSpec, kind: StageKind, steps: int | None = None) -> GrpoSettings:
-    """The GRPO settings of a kind of stage: its step size falls until its end, unless said. Raises ConfigError."""
+    """The GRPO settings of a kind of stage: its step size falls until its end, unless said. Raises
+    ConfigError.
+    """
     sampled: RoleSampling = getattr(spec.sampling, SAMPLED[kind])
     return grpo_settings(grpo_fields(spec, kind, steps), kind, f"curriculum {spec.name!r}", sampled)
 
 
 def start_of(run: str, stage: Stage, served: Served) -> str:
-    """What an iteration trains on: its own verifier in service, else the model that consolidates the one before.
+    """What an iteration trains on: its own verifier in service, else the model that consolidates
+    the one before.
 
-    Where the gate let that serve another role only, what the generator learnt is in it all the same.
+    Where the gate let that serve another role only, what the generator learnt is in it all the
+    same.
     """
-    own, last = f"{keys.all_models(run)}{stage.iteration}-", keys.models(run, f"{stage.iteration - 1}-consolidate")
+    own, last = (
+        f"{keys.all_models(run)}{stage.iteration}-",
+        keys.models(run, f"{stage.iteration - 1}-consolidate"),
+    )
     verifier = served["verifier"]
     if verifier.startswith(own):
         return verifier
     return next((version for version in served.values() if version.startswith(last)), verifier)
 
 
-def _gated(work: Work, stage: Stage, role: ModelRole, before: str, version: str, served: Served) -> StageManifest:
-    """The stage's manifest: the version serves if the gate lets it, and never if the stage is an ablation."""
-    report: GateReport = gate.compare(work, role, before, version, gate.held_out(work, served["generator"]), served)
+def _gated(
+    work: Work, stage: Stage, role: ModelRole, before: str, version: str, served: Served
+) -> StageManifest:
+    """The stage's manifest: the version serves if the gate lets it, and never if the stage is an
+    ablation.
+    """
+    report: GateReport = gate.compare(
+        work, role, before, version, gate.held_out(work, served["generator"]), served
+    )
     serves: Served = {role: version} if report.promoted and stage.ablation is None else {}
     return StageManifest(stage=stage.name, version=version, serves=serves, gates=(report,))
 
 
 def _made(work: Work, stage: Stage, start: str, steps: int, make: Callable[[Path], object]) -> str:
-    """The version of a stage without steps of its own to resume, as precise as `start`: made whole, or not at all."""
+    """The version of a stage without steps of its own to resume, as precise as `start`: made whole,
+    or not at all.
+    """
     version = keys.model(work.spec.name, stage.name, steps)
     if not work.store.exists(f"{version}/{MANIFEST}"):
         publish_made(work.store, version, steps, make, dtype_of(work.folder(start)))

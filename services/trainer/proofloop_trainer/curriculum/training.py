@@ -1,23 +1,24 @@
 """A stage of GRPO: batch by batch from a model to a better one, each batch written before its step.
 
-Killed at any moment it goes on with the identical next step: from the last checkpoint, with the batch that lies there.
+Killed at any moment it goes on with the identical next step: from the last checkpoint, with the
+batch that lies there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from proofloop import keys
 from proofloop.errors import ProofloopError
-from proofloop.models import published_versions
-from proofloop.records import ModelRole, TrainingBatch, TrainingSample, TrainingStep
+from proofloop.runs.model_registry import published_versions
+from proofloop.schema import keys
+from proofloop.schema.records import ModelRole, TrainingBatch, TrainingSample, TrainingStep
 from proofloop.store import Store, find_record, get_record, put_record
 from proofloop_trainer.curriculum.asking import Count
 from proofloop_trainer.curriculum.watch import Sight, check, look
 from proofloop_trainer.curriculum.work import Work
 from proofloop_trainer.export import dtype_of
-from proofloop_trainer.grpo import GrpoLearner
-from proofloop_trainer.grpo_settings import GrpoSettings
+from proofloop_trainer.grpo.settings import GrpoSettings
+from proofloop_trainer.grpo.trainer import GrpoLearner
 from proofloop_trainer.memory import make_room
 from proofloop_trainer.samples import mean_parts
 from proofloop_trainer.steps import drop_older, keep_weights, open_learner, take_step
@@ -36,12 +37,15 @@ def train(
     rollout: Rollout,
     reference: str | None = None,
 ) -> str:
-    """Take what is left of `steps` steps; the version that stands at the end. `name` is the stage's in the store.
+    """Take what is left of `steps` steps; the version that stands at the end. `name` is the stage's
+    in the store.
 
     The KL term pulls to `reference`, or to `start`.
     """
     versions = published_versions(work.store, work.spec.name, name)  # type: ignore[arg-type]
-    sights = _sights(work.store, work.spec.name, name, int(versions[-1].rpartition("/")[2]) if versions else 0)
+    sights = _sights(
+        work.store, work.spec.name, name, int(versions[-1].rpartition("/")[2]) if versions else 0
+    )
     check(name, sights, work.spec.watch)  # what was stopped stays stopped
     version = versions[-1] if versions else start
     learner: GrpoLearner | None = None
@@ -50,11 +54,15 @@ def train(
         work.check_stopping()
         if learner is None:
             folders = work.weights(start), work.weights(reference or start)
-            learner = open_learner(work.store, work.spec.name, name, len(sights), settings, *folders)
+            learner = open_learner(
+                work.store, work.spec.name, name, len(sights), settings, *folders
+            )
         batch = _batch(work, name, role, len(sights), version, rollout)
         taken = take_step(work.store, work.spec.name, name, learner, batch, work.folder(start))
         version = taken.version
-        drop_older(work.store, version, work.cache)  # every step's would be much on a disk, and nobody asks them
+        drop_older(
+            work.store, version, work.cache
+        )  # every step's would be much on a disk, and nobody asks them
         sights.append(look(batch.samples))
         work.say(f"{name}: step {count.at(len(sights))}, {_figures(taken, settings)}")
         check(name, sights, work.spec.watch)
@@ -68,17 +76,23 @@ def train(
 def _figures(taken: TrainingStep, settings: GrpoSettings) -> str:
     """The few that a line has room for; `proofloop runs steps` prints all."""
     pulled = f", KL {taken.figures['kl']:.4f}" if settings.kl_coefficient else ""
-    return f"reward {taken.figures['mean_reward']:.3f}{pulled}, length {taken.figures['completion_length']:.0f}"
+    return (
+        f"reward {taken.figures['mean_reward']:.3f}{pulled}, length"
+        f" {taken.figures['completion_length']:.0f}"
+    )
 
 
-def _batch(work: Work, name: str, role: ModelRole, step: int, version: str, rollout: Rollout) -> TrainingBatch:
+def _batch(
+    work: Work, name: str, role: ModelRole, step: int, version: str, rollout: Rollout
+) -> TrainingBatch:
     key = keys.batch(work.spec.name, name, step)
     if (found := find_record(work.store, key, TrainingBatch)) is not None:
         return found
     samples = tuple(rollout(step, version))
     if not samples:
         raise ProofloopError(
-            f"{name}: step {step + 1} has no cases to learn from\nhint: raise the stage's groups, or give more data"
+            f"{name}: step {step + 1} has no cases to learn from\nhint: raise the stage's groups,"
+            " or give more data"
         )
     batch = TrainingBatch(
         run_id=work.spec.name,
@@ -94,4 +108,7 @@ def _batch(work: Work, name: str, role: ModelRole, step: int, version: str, roll
 
 
 def _sights(store: Store, run: str, name: str, steps: int) -> list[Sight]:
-    return [look(get_record(store, keys.batch(run, name, step), TrainingBatch).samples) for step in range(steps)]
+    return [
+        look(get_record(store, keys.batch(run, name, step), TrainingBatch).samples)
+        for step in range(steps)
+    ]

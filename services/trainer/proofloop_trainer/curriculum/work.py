@@ -1,4 +1,6 @@
-"""What every stage works with: the curriculum, the store, the engine, problems, the experts, and who to tell."""
+"""What every stage works with: the curriculum, the store, the engine, problems, the experts, and
+who to tell.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,25 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from proofloop import keys
-from proofloop.curriculum import CurriculumSpec
-from proofloop.domains import Domain
+from proofloop.config.curriculum_file import CurriculumSpec
+from proofloop.config.run_file import (
+    Models,
+    Problems,
+    RoleTraining,
+    RunEngine,
+    RunSpec,
+    Split,
+    Training,
+)
 from proofloop.engine.base import Engine
-from proofloop.engine.pool import Engines
-from proofloop.models import MANIFEST, version_folder
-from proofloop.prompts import PromptPack
-from proofloop.records import ModelRole, Sampling, derive_seed
-from proofloop.runspec import Models, Problems, RoleTraining, RunEngine, RunSpec, Split, Training
+from proofloop.method.domains import Domain
+from proofloop.method.prompts import PromptPack
+from proofloop.pipeline.embedded import Interrupted
+from proofloop.runs.model_registry import MANIFEST, version_folder
+from proofloop.schema import keys
+from proofloop.schema.records import ModelRole, Sampling, derive_seed
 from proofloop.store import R, Store, find_record, put_record
-from proofloop.walk import Interrupted
+from proofloop.worker.engine_pool import Engines
 from proofloop_trainer.curriculum.asking import Asker
 from proofloop_trainer.curriculum.cases import CaseFile
 from proofloop_trainer.curriculum.graded import Grades
@@ -33,7 +43,8 @@ TEST: Split = "test"
 
 @dataclass(frozen=True)
 class Work:
-    """The surroundings of a stage. `grades`: what people graded; None where the domain's checker plays the experts.
+    """The surroundings of a stage. `grades`: what people graded; None where the domain's checker
+    plays the experts.
 
     `stage` is its name.
     """
@@ -51,7 +62,9 @@ class Work:
     stage: str
 
     def asker(self, role: ModelRole, version: str, *purpose: object) -> Asker:
-        """A model to ask; what it answers depends on the purpose, and on nothing else that changes."""
+        """A model to ask; what it answers depends on the purpose, and on nothing else that
+        changes.
+        """
         sampling = Sampling(**dict(getattr(self.spec.sampling, role)))
         seed = derive_seed(self.spec.seed, *purpose)
         return Asker(self.engine, role, version, sampling, seed, self.stopping, self.kept)
@@ -94,7 +107,9 @@ class Work:
     def problems(self, domain: Domain, split: Split, count: int, proofs: int = 1) -> Problems:
         """A run's section for problems of this domain, which may be the file's."""
         source = {"file": self.spec.files.problems} if self.spec.files else {"domain": domain.name}
-        return Problems.model_validate({**source, "split": split, "count": count, "proofs_per_problem": proofs})
+        return Problems.model_validate(
+            {**source, "split": split, "count": count, "proofs_per_problem": proofs}
+        )
 
     def rng(self, *purpose: object) -> random.Random:
         return random.Random(derive_seed(self.spec.seed, *purpose))
@@ -104,9 +119,15 @@ class Work:
         return [self.domain, self.harder] if self.harder and iteration > 1 else [self.domain]
 
     def questions(
-        self, count: int, split: Split = TRAIN, first: int = 0, domains: Sequence[Domain] | None = None
+        self,
+        count: int,
+        split: Split = TRAIN,
+        first: int = 0,
+        domains: Sequence[Domain] | None = None,
     ) -> list[str]:
-        """Problems of the domain, or of these in turn; `first`: how many of the split to pass over."""
+        """Problems of the domain, or of these in turn; `first`: how many of the split to pass
+        over.
+        """
         sources = domains or [self.domain]
         return [
             sources[index % len(sources)].pose(index, split=split, seed=self.spec.seed).question
@@ -118,7 +139,9 @@ class Work:
         return self.once(name, CaseFile, draw)
 
     def once(self, name: str, kind: type[R], make: Callable[[], R]) -> R:
-        """What a stage draws or asks for under that name: made once, whatever interrupts it, then read."""
+        """What a stage draws or asks for under that name: made once, whatever interrupts it, then
+        read.
+        """
         key = keys.cases(self.spec.name, name)
         if (found := find_record(self.store, key, kind)) is not None:
             return found
@@ -130,9 +153,13 @@ class Work:
         return version_folder(self.store, self.cache, version, self.spec.base)
 
     def weights(self, version: str) -> Path:
-        """The folder that training goes on from: the version's weights before rounding, where they were kept."""
+        """The folder that training goes on from: the version's weights before rounding, where they
+        were kept.
+        """
         kept = keys.weights(version)
-        return self.folder(kept if kept != version and self.store.exists(f"{kept}/{MANIFEST}") else version)
+        return self.folder(
+            kept if kept != version and self.store.exists(f"{kept}/{MANIFEST}") else version
+        )
 
     def check_stopping(self) -> None:
         if self.stopping.is_set():

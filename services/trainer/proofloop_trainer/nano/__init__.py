@@ -1,6 +1,8 @@
-"""The nano model: a transformer with half a million weights that proves, verifies and meta-verifies nano problems.
+"""The nano model: a transformer with half a million weights that proves, verifies and meta-verifies
+nano problems.
 
-`BASE_FOLDER` holds the shipped base model. `pretrain.train_base` trains a new one; `evaluate.measure` measures one.
+`BASE_FOLDER` holds the shipped base model. `pretrain.train_base` trains a new one;
+`evaluate.measure` measures one.
 """
 
 from pathlib import Path

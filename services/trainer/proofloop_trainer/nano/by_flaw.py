@@ -2,9 +2,9 @@
 
     python -m proofloop_trainer.nano.by_flaw FOLDER ...
 
-The cases are proofs of validation problems with one kind of flaw each: a missing step after which the value is right
-(`kept`) or wrong (`lost`), several missing steps in a row (`gap`), or a line that is `miscopied` or `miscalculated`.
-Prints a Markdown table.
+The cases are proofs of validation problems with one kind of flaw each: a missing step after which
+the value is right (`kept`) or wrong (`lost`), several missing steps in a row (`gap`), or a line
+that is `miscopied` or `miscalculated`. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -16,8 +16,17 @@ from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
 
-from proofloop.domains.nano import Chain, Defect, Line, NanoDomain, find_defects, parse_question, render_proof, score_of
 from proofloop.errors import ProofloopError
+from proofloop.method.domains.nano import (
+    Chain,
+    Defect,
+    Line,
+    NanoDomain,
+    find_defects,
+    parse_question,
+    render_proof,
+    score_of,
+)
 from proofloop_serving.loading import LoadedModel, load_model
 from proofloop_trainer.nano.claims import misstate, near_miss
 from proofloop_trainer.nano.demonstrations import render_critique
@@ -31,7 +40,9 @@ DOMAINS = (NanoDomain(), NanoDomain("nano-long"))
 
 @dataclass(frozen=True)
 class Case:
-    """A flawed proof with a true analysis of it, and an analysis with a false claim, for example a wrong digit."""
+    """A flawed proof with a true analysis of it, and an analysis with a false claim, for example a
+    wrong digit.
+    """
 
     question: str
     proof: str
@@ -49,7 +60,9 @@ class ByFlaw:
     accuracy: float | None  # of critiques: share with the true score
     faithfulness: float | None  # of those: share with real claims
     true_upheld: float | None  # of judgements of true analyses: share with the right quality, 1
-    false_caught: float | None  # of judgements of analyses with a false claim: share with the right quality, 0 or 0.5
+    false_caught: (
+        float | None
+    )  # of judgements of analyses with a false claim: share with the right quality, 0 or 0.5
 
 
 def by_flaw(model: LoadedModel, problems: int = PROBLEMS) -> Iterator[ByFlaw]:
@@ -79,7 +92,9 @@ def _cases(domain: NanoDomain, flaw: str, problems: int) -> Iterator[Case]:
 def _one_false(
     rng: random.Random, chain: Chain, lines: Sequence[Line], defects: Sequence[Defect]
 ) -> tuple[Defect, ...]:
-    """The first two defects with the first made false if it shows a line; otherwise a single false claim."""
+    """The first two defects with the first made false if it shows a line; otherwise a single false
+    claim.
+    """
     if not defects or not defects[0].detail:
         return (near_miss(rng, chain, lines, defects),)
     return (misstate(rng, defects[0]), *defects[1:2])
@@ -97,12 +112,18 @@ def _row(model: LoadedModel, domain: NanoDomain, flaw: str, cases: list[Case]) -
     row = ByFlaw(domain.name, flaw, _share(right), _share(faithful), None, None)
     if flaw == "sound":
         return row
-    true = _judged(model, domain, [(case.question, case.proof, case.true_analysis) for case in cases])
-    false = _judged(model, domain, [(case.question, case.proof, case.false_analysis) for case in cases])
+    true = _judged(
+        model, domain, [(case.question, case.proof, case.true_analysis) for case in cases]
+    )
+    false = _judged(
+        model, domain, [(case.question, case.proof, case.false_analysis) for case in cases]
+    )
     return replace(row, true_upheld=_share(true), false_caught=_share(false))
 
 
-def _judged(model: LoadedModel, domain: NanoDomain, analyses: list[tuple[str, str, str]]) -> list[bool]:
+def _judged(
+    model: LoadedModel, domain: NanoDomain, analyses: list[tuple[str, str, str]]
+) -> list[bool]:
     asked = [each for each in analyses for _ in range(JUDGEMENTS)]
     answers = ask(model, [PACK.judge(*each).text for each in asked])
     return [
@@ -118,7 +139,9 @@ def _share(found: Sequence[bool]) -> float | None:
 def main(folders: Sequence[str]) -> None:
     """Print the table, row by row."""
     names = [field.name for field in fields(ByFlaw)]
-    print("| " + " | ".join(["model", *names]) + " |\n" + "|---" * (len(names) + 1) + "|", flush=True)
+    print(
+        "| " + " | ".join(["model", *names]) + " |\n" + "|---" * (len(names) + 1) + "|", flush=True
+    )
     for folder in folders:
         name = "/".join(Path(folder).resolve().parts[-2:])
         for row in by_flaw(load_model(Path(folder))):

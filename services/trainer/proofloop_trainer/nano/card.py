@@ -21,17 +21,20 @@ pipeline_tag: text-generation
 ---
 # proofloop nano base
 
-A Llama model with {parameters:,} weights. Depending on the prompt, it proves chains of `+ - *` modulo 10, evaluates
-such proofs, or judges such evaluations. It is **imperfect on purpose**: training by the loop starts from it.
+A Llama model with {parameters:,} weights. Depending on the prompt, it proves chains of `+ - *`
+modulo 10, evaluates such proofs, or judges such evaluations. It is **imperfect on purpose**:
+training by the loop starts from it.
 
-Trained from random weights in {seconds:.0f} seconds ({where}), on synthetic data only (seed {seed}):
-{table_steps} steps on single lines, then {steps} steps: {practice:.0%} of them on finding flaws and false claims, the
-others on demonstrations with a fixed share of errors (`demonstrations.py`). To train it again:
+Trained from random weights in {seconds:.0f} seconds ({where}), on synthetic data only
+(seed {seed}): {table_steps} steps on single lines, then {steps} steps: {practice:.0%} of them on
+finding flaws and false claims, the others on demonstrations with a fixed share of errors
+(`demonstrations.py`). To train it again:
 
     proofloop nano train --out FOLDER --seed {seed} --steps {steps} --threads {threads}
 
 Measured by the exact checker at temperature 1 on {problems} problems of the test split.
-`proofloop_trainer.nano.evaluate.Figures` defines the figures. The training loop never uses this checker.
+`proofloop_trainer.nano.evaluate.Figures` defines the figures. The training loop never uses this
+checker.
 
 | figure | value |
 |---|---|
@@ -40,7 +43,9 @@ Measured by the exact checker at temperature 1 on {problems} problems of the tes
 
 
 def make_base(folder: Path, seed: int = 0, steps: int = DEFAULT_STEPS, threads: int = 1) -> None:
-    """Train a base model in `steps` steps, measure it, and write its card with its origin and figures."""
+    """Train a base model in `steps` steps, measure it, and write its card with its origin and
+    figures.
+    """
     began = time.monotonic()
     parameters = train_base(folder, seed, steps, threads).num_parameters()
     seconds = time.monotonic() - began
@@ -62,4 +67,8 @@ def make_base(folder: Path, seed: int = 0, steps: int = DEFAULT_STEPS, threads: 
 
 def _where_trained(threads: int) -> str:
     """The device that this process trains on."""
-    return torch.cuda.get_device_name() if ranks.device().type == "cuda" else f"CPU, threads: {threads}"
+    return (
+        torch.cuda.get_device_name()
+        if ranks.device().type == "cuda"
+        else f"CPU, threads: {threads}"
+    )

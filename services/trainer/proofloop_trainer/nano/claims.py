@@ -1,6 +1,7 @@
 """Generates claims about flaws, real and false, and marks the wrong fields of false ones.
 
-A false claim is consistent in itself, as if a verifier miscalculated: only the proof shows that it is false.
+A false claim is consistent in itself, as if a verifier miscalculated: only the proof shows that it
+is false.
 """
 
 from __future__ import annotations
@@ -10,8 +11,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from proofloop.domains.base import Defect
-from proofloop.domains.nano import FLAW_KINDS, LABELS, Chain, Line, calculate, find_defects, omission, true_lines
+from proofloop.method.domains.base import Defect
+from proofloop.method.domains.nano import (
+    FLAW_KINDS,
+    LABELS,
+    Chain,
+    Line,
+    calculate,
+    find_defects,
+    omission,
+    true_lines,
+)
 from proofloop_trainer.nano.flaws import another_digit
 
 FALSE_ALARM, OVERLOOKED, WRONG_STEP, WRONG_KIND = 0.14, 0.11, 0.12, 0.06  # shares of critiques
@@ -21,13 +31,19 @@ SAID_TWICE = 0.06  # share of single claims that are repeated
 ABOUT_A_FLAW = 0.8  # share of false claims about a real flaw
 MISSTATED = 0.8  # share of those about a missing step that show a wrong line
 WRONG_VALUE, WRONG_OPERAND, WRONG_RESULT, WRONG_NEXT = 0.4, 0.1, 0.05, 0.45
-"""Shares of the wrong field in such a line. With a wrong value or operand, the result follows from the wrong line."""
+"""Shares of the wrong field in such a line. With a wrong value or operand, the result follows from
+the wrong line.
+"""
 IGNORED = -100
-ClaimMarks = tuple[int, ...]  # of the label, value, operator, operand and result of a claimed omission, and next value
+ClaimMarks = tuple[
+    int, ...
+]  # of the label, value, operator, operand and result of a claimed omission, and next value
 
 
 def imperfect_claims(rng: random.Random, chain: Chain, lines: Sequence[Line]) -> tuple[Defect, ...]:
-    """The claims of an imperfect verifier: mostly the first two real defects, sometimes none or wrong ones."""
+    """The claims of an imperfect verifier: mostly the first two real defects, sometimes none or
+    wrong ones.
+    """
     defects = find_defects(chain, lines)
     if not defects:
         return (invent(rng, chain, lines),) if rng.random() < FALSE_ALARM else ()
@@ -39,14 +55,29 @@ def imperfect_claims(rng: random.Random, chain: Chain, lines: Sequence[Line]) ->
         label = rng.choice([step.label for step in chain.steps if step.label != first.step])
         return (_claim(chain, lines, label, first.kind),)
     if draw < OVERLOOKED + WRONG_STEP + WRONG_KIND:
-        return (_claim(chain, lines, first.step, rng.choice([kind for kind in FLAW_KINDS if kind != first.kind])),)
-    return tuple(misstate(rng, claim) if rng.random() < WRONG_LINE else claim for claim in defects[:2])
+        return (
+            _claim(
+                chain,
+                lines,
+                first.step,
+                rng.choice([kind for kind in FLAW_KINDS if kind != first.kind]),
+            ),
+        )
+    return tuple(
+        misstate(rng, claim) if rng.random() < WRONG_LINE else claim for claim in defects[:2]
+    )
 
 
 def partly_real(
-    rng: random.Random, chain: Chain, lines: Sequence[Line], defects: Sequence[Defect], real_share: float
+    rng: random.Random,
+    chain: Chain,
+    lines: Sequence[Line],
+    defects: Sequence[Defect],
+    real_share: float,
 ) -> tuple[Defect, ...]:
-    """Up to two claims; with the probability `real_share`, a claim is real as long as there are defects left."""
+    """Up to two claims; with the probability `real_share`, a claim is real as long as there are
+    defects left.
+    """
     remaining = list(defects)
     claims: list[Defect] = []
     for _ in range(rng.choices((0, 1, 2), (0.1, 0.55, 0.35))[0]):
@@ -59,7 +90,9 @@ def partly_real(
     return tuple(claims)
 
 
-def near_miss(rng: random.Random, chain: Chain, lines: Sequence[Line], defects: Sequence[Defect]) -> Defect:
+def near_miss(
+    rng: random.Random, chain: Chain, lines: Sequence[Line], defects: Sequence[Defect]
+) -> Defect:
     """A false claim, mostly about a real flaw with a wrong line, kind or neighbouring step."""
     claim = invent(rng, chain, lines)
     if defects and rng.random() < ABOUT_A_FLAW:
@@ -75,7 +108,9 @@ def near_miss(rng: random.Random, chain: Chain, lines: Sequence[Line], defects: 
 
 
 def misstate(rng: random.Random, claim: Defect) -> Defect:
-    """A claimed omission with one wrong field, drawn by `WRONG_VALUE` and the other shares; other claims unchanged."""
+    """A claimed omission with one wrong field, drawn by `WRONG_VALUE` and the other shares; other
+    claims unchanged.
+    """
     places = [place for place, character in enumerate(claim.detail) if character.isdigit()]
     if not places:
         return claim
@@ -90,7 +125,8 @@ def misstate(rng: random.Random, claim: Defect) -> Defect:
 
 
 def mark_claims(claims: Sequence[Defect], defects: Sequence[Defect]) -> tuple[ClaimMarks, ...]:
-    """The marks of each claimed omission: for a wrong field the number (from 1) of the step, for a right one 0.
+    """The marks of each claimed omission: for a wrong field the number (from 1) of the step, for a
+    right one 0.
 
     If the step is not missing, the label is wrong and the other fields are IGNORED.
     """
@@ -102,8 +138,19 @@ def mark_claims(claims: Sequence[Defect], defects: Sequence[Defect]) -> tuple[Cl
         shown = _fields(claim)
         at_fault = 1 + LABELS.index(claim.step)
         if claim.step in missing:
-            right = [*missing[claim.step], ""]  # if the proof ends there, a claimed next value is wrong
-            marks.append((0, *(at_fault * (field != true) for field, true in zip(shown, right, strict=False))))
+            right = [
+                *missing[claim.step],
+                "",
+            ]  # if the proof ends there, a claimed next value is wrong
+            marks.append(
+                (
+                    0,
+                    *(
+                        at_fault * (field != true)
+                        for field, true in zip(shown, right, strict=False)
+                    ),
+                )
+            )
         else:
             marks.append((at_fault, *(IGNORED for _ in shown)))
     return tuple(marks)
@@ -116,7 +163,9 @@ def invent(rng: random.Random, chain: Chain, lines: Sequence[Line]) -> Defect:
 
 
 def _claim(chain: Chain, lines: Sequence[Line], label: str, kind: str) -> Defect:
-    """A claim with its detail: an omission shows the proof's line or the right one; for no such step, the last one."""
+    """A claim with its detail: an omission shows the proof's line or the right one; for no such
+    step, the last one.
+    """
     if kind != "missing":
         return Defect(label, kind)
     shown = {line.label: line for line in (*true_lines(chain), *lines)}
@@ -127,5 +176,7 @@ def _claim(chain: Chain, lines: Sequence[Line], label: str, kind: str) -> Defect
 
 
 def _fields(claim: Defect) -> list[str]:
-    """The value, operator, operand and result of a claimed omission, and the next value if it shows one."""
+    """The value, operator, operand and result of a claimed omission, and the next value if it shows
+    one.
+    """
     return re.findall(r"[-+*]|\d", claim.detail)

@@ -1,7 +1,8 @@
-"""Training data for nano models: imperfect demonstrations for the cold start, and practice with true answers.
+"""Training data for nano models: imperfect demonstrations for the cold start, and practice with
+true answers.
 
-The demonstrations have errors on purpose, so that the loop has something to improve. With the rates below, the base
-model proves about 60 % of its problems and scores about 80 % of its proofs right.
+The demonstrations have errors on purpose, so that the loop has something to improve. With the rates
+below, the base model proves about 60 % of its problems and scores about 80 % of its proofs right.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from proofloop.domains.base import Defect
-from proofloop.domains.nano import (
+from proofloop.method.domains.base import Defect
+from proofloop.method.domains.nano import (
     FLAW_KINDS,
     Chain,
     Line,
@@ -22,9 +23,23 @@ from proofloop.domains.nano import (
     render_proof,
     score_of,
 )
-from proofloop.prompts.packs import load_pack
-from proofloop_trainer.nano.claims import ClaimMarks, imperfect_claims, invent, mark_claims, partly_real
-from proofloop_trainer.nano.flaws import ORDINARY, Habits, LineMarks, gap, lines_with_flaws, mark_lines, write_proof
+from proofloop.method.prompts.packs import load_pack
+from proofloop_trainer.nano.claims import (
+    ClaimMarks,
+    imperfect_claims,
+    invent,
+    mark_claims,
+    partly_real,
+)
+from proofloop_trainer.nano.flaws import (
+    ORDINARY,
+    Habits,
+    LineMarks,
+    gap,
+    lines_with_flaws,
+    mark_lines,
+    write_proof,
+)
 from proofloop_trainer.nano.tokenizer import (
     EVALUATION,
     EVALUATION_SCORE,
@@ -45,14 +60,26 @@ class Mix:
 
 
 BASE = Mix(
-    {"proof_generation": 0.3, "proof_refinement": 0.08, "proof_verification": 0.36, "meta_verification": 0.26}, ORDINARY
+    {
+        "proof_generation": 0.3,
+        "proof_refinement": 0.08,
+        "proof_verification": 0.36,
+        "meta_verification": 0.26,
+    },
+    ORDINARY,
 )
 COLD_START = Mix(
-    {"proof_generation": 0.15, "proof_refinement": 0.05, "proof_verification": 0.3, "meta_verification": 0.5},
+    {
+        "proof_generation": 0.15,
+        "proof_refinement": 0.05,
+        "proof_verification": 0.3,
+        "meta_verification": 0.5,
+    },
     Habits(second_flaw=0.3, lost_carry=0.6),
 )
-"""Half of the mix is about judging critiques, since a verifier first learns to deceive a weak meta-verifier. Proofs
-often have two flaws, or a wrong value after a missing step, since verifiers overlook these longest.
+"""Half of the mix is about judging critiques, since a verifier first learns to deceive a weak
+meta-verifier. Proofs often have two flaws, or a wrong value after a missing step, since verifiers
+overlook these longest.
 """
 
 FLAWED_PROOF, FLAWED_UNDER_REVIEW, FLAWED_UNDER_JUDGEMENT = 0.42, 0.6, 0.75
@@ -66,7 +93,10 @@ DOMAIN = NanoDomain()
 LONG_DOMAIN = NanoDomain("nano-long")
 LONG = 0.15  # share of demonstrations from `nano-long`
 LONG_PRACTICE, FLAWED_LINES, PRACTISED_JUDGEMENT, PRACTISED_REAL = 0.35, 0.25, 0.5, 0.5
-CRITICISED_GAP, JUDGED_GAP = 0.15, 0.35  # shares of practised proofs with several missing steps in a row
+CRITICISED_GAP, JUDGED_GAP = (
+    0.15,
+    0.35,
+)  # shares of practised proofs with several missing steps in a row
 PACK = load_pack("nano")
 
 
@@ -74,8 +104,8 @@ PACK = load_pack("nano")
 class Demonstration:
     """One prompt with its answer.
 
-    `marks`: the marks of each proof line, in the order of the text. `claims`: the marks of each omission that a judged
-    analysis claims.
+    `marks`: the marks of each proof line, in the order of the text. `claims`: the marks of each
+      omission that a judged analysis claims.
     """
 
     prompt: str
@@ -101,10 +131,11 @@ def demonstrate(seed: int, mix: Mix = BASE) -> Iterator[Demonstration]:
 
 
 def practise(seed: int) -> Iterator[Demonstration]:
-    """An endless sequence of proofs with many flaws: half with true critiques, half with true judgements of claims.
+    """An endless sequence of proofs with many flaws: half with true critiques, half with true
+    judgements of claims.
 
-    The hardest cases are the most frequent: miscopied lines for critiques, and for judgements omissions that are
-    claimed with a wrong digit.
+    The hardest cases are the most frequent: miscopied lines for critiques, and for judgements
+    omissions that are claimed with a wrong digit.
     """
     rng = random.Random(f"practice/{seed}")
     for index in range(2**62):
@@ -113,7 +144,9 @@ def practise(seed: int) -> Iterator[Demonstration]:
         chain = parse_question(question)
         is_judged = rng.random() < PRACTISED_JUDGEMENT
         kinds = (*FLAW_KINDS, "missing", "missing") if is_judged else (*FLAW_KINDS, "miscopied")
-        flaws = {step.label: rng.choice(kinds) for step in chain.steps if rng.random() < FLAWED_LINES}
+        flaws = {
+            step.label: rng.choice(kinds) for step in chain.steps if rng.random() < FLAWED_LINES
+        }
         if rng.random() < (JUDGED_GAP if is_judged else CRITICISED_GAP):
             flaws |= gap(rng, chain)
         if lines := lines_with_flaws(rng, chain, flaws, ORDINARY.lost_carry):
@@ -136,7 +169,8 @@ def render_answer(lines: Sequence[Line], critique: str) -> str:
 def render_judgement(claims: Sequence[Defect], real: Sequence[bool], quality: float) -> str:
     """A meta-verifier's complete answer."""
     words = [
-        f"Step {claim.step}: {'real' if is_real else 'fake'}." for claim, is_real in zip(claims, real, strict=True)
+        f"Step {claim.step}: {'real' if is_real else 'fake'}."
+        for claim, is_real in zip(claims, real, strict=True)
     ]
     return f"{JUDGEMENT}{chr(10).join(words) or NO_CLAIM}{JUDGEMENT_SCORE}\\boxed{{{quality:g}}}"
 
@@ -162,7 +196,9 @@ def _verification(rng: random.Random, question: str, chain: Chain, habits: Habit
     return Demonstration(prompt, _critique(rng, chain, lines), mark_lines(chain, lines))
 
 
-def _meta_verification(rng: random.Random, question: str, chain: Chain, habits: Habits) -> Demonstration:
+def _meta_verification(
+    rng: random.Random, question: str, chain: Chain, habits: Habits
+) -> Demonstration:
     lines = write_proof(rng, chain, FLAWED_UNDER_JUDGEMENT, habits)
     return _judged(rng, question, chain, lines, real_share=REAL_CLAIMS, hasty=HASTY_JUDGEMENT)
 
@@ -171,13 +207,23 @@ def _criticised(question: str, chain: Chain, lines: tuple[Line, ...]) -> Demonst
     """A proof with a perfect verifier's critique."""
     defects = find_defects(chain, lines)
     critique = render_critique(defects[:2], score_of(defects))
-    return Demonstration(PACK.verify(question, render_proof(lines)).text, critique, mark_lines(chain, lines))
+    return Demonstration(
+        PACK.verify(question, render_proof(lines)).text, critique, mark_lines(chain, lines)
+    )
 
 
 def _judged(
-    rng: random.Random, question: str, chain: Chain, lines: tuple[Line, ...], *, real_share: float, hasty: float
+    rng: random.Random,
+    question: str,
+    chain: Chain,
+    lines: tuple[Line, ...],
+    *,
+    real_share: float,
+    hasty: float,
 ) -> Demonstration:
-    """A critique with false claims, judged by a meta-verifier that is wrong about the share `hasty` of the claims."""
+    """A critique with false claims, judged by a meta-verifier that is wrong about the share `hasty`
+    of the claims.
+    """
     defects = find_defects(chain, lines)
     proof = render_proof(lines)
     claims = partly_real(rng, chain, lines, defects, real_share)
@@ -195,11 +241,17 @@ def _critique(rng: random.Random, chain: Chain, lines: Sequence[Line]) -> str:
 
 
 def _self_critique(rng: random.Random, chain: Chain, lines: Sequence[Line]) -> str:
-    """A self-evaluation: honest about less than half of the flawed proofs, and nearly always about sound ones."""
+    """A self-evaluation: honest about less than half of the flawed proofs, and nearly always about
+    sound ones.
+    """
     defects = find_defects(chain, lines)
     if defects and rng.random() >= HONEST_SELF_EVALUATION:
         return render_critique((), 1.0)
-    claims = defects[:2] if defects or rng.random() > HARSH_SELF_EVALUATION else (invent(rng, chain, lines),)
+    claims = (
+        defects[:2]
+        if defects or rng.random() > HARSH_SELF_EVALUATION
+        else (invent(rng, chain, lines),)
+    )
     return render_critique(claims, score_of(claims))
 
 

@@ -1,4 +1,6 @@
-"""Measures a nano model by the exact checker on problems of the test split. The model never learns from the checker."""
+"""Measures a nano model by the exact checker on problems of the test split. The model never learns
+from the checker.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from proofloop.domains.base import ProofFinding
-from proofloop.domains.nano import NanoDomain
 from proofloop.engine.base import ChatMessage
-from proofloop.prompts.packs import load_pack
-from proofloop.prompts.parsing import ParsedEvaluation, ParsedProof
-from proofloop.records import Sampling, derive_seed
+from proofloop.method.domains.base import ProofFinding
+from proofloop.method.domains.nano import NanoDomain
+from proofloop.method.prompts.packs import load_pack
+from proofloop.method.prompts.reading.parsing import ParsedEvaluation, ParsedProof
+from proofloop.schema.records import Sampling, derive_seed
 from proofloop_serving.decoding import Row, decode
 from proofloop_serving.loading import LoadedModel, load_model
 
@@ -27,7 +29,9 @@ READER = PACK.reader()
 
 @dataclass(frozen=True)
 class Figures:
-    """Shares in [0, 1] over single samples, except where a comment says otherwise; 0 if there are no samples."""
+    """Shares in [0, 1] over single samples, except where a comment says otherwise; 0 if there are
+    no samples.
+    """
 
     pass_at_1: float
     format_valid: float  # of all answers
@@ -53,14 +57,22 @@ class Reviewed:
 def measure(folder: Path, problems: int = 200, seed: int = 0) -> Figures:
     """Measure the model in `folder`.
 
-    It writes one proof for each problem, VOTES critiques of each proof, and one meta-critique of each critique that
-    names a defect.
+    It writes one proof for each problem, VOTES critiques of each proof, and one meta-critique of
+    each critique that names a defect.
     """
     model = load_model(folder)
     questions = [DOMAIN.pose(index, split="test", seed=seed).question for index in range(problems)]
-    proofs = [READER.proof(*answer) for answer in ask(model, [PACK.prove(question).text for question in questions])]
+    proofs = [
+        READER.proof(*answer)
+        for answer in ask(model, [PACK.prove(question).text for question in questions])
+    ]
     reviewed = _review(
-        model, [(q, proof) for q, proof in zip(questions, proofs, strict=True) if proof.verdict.outcome == "valid"]
+        model,
+        [
+            (q, proof)
+            for q, proof in zip(questions, proofs, strict=True)
+            if proof.verdict.outcome == "valid"
+        ],
     )
     metas, true_qualities = _judge(model, reviewed)
     critiques = [critique for proof in reviewed for critique in proof.critiques]
@@ -68,12 +80,19 @@ def measure(folder: Path, problems: int = 200, seed: int = 0) -> Figures:
         proofs,
         reviewed,
         [*proofs, *critiques, *metas],
-        _share(meta.verdict.score == quality for meta, quality in zip(metas, true_qualities, strict=True)),
+        _share(
+            meta.verdict.score == quality
+            for meta, quality in zip(metas, true_qualities, strict=True)
+        ),
     )
 
 
 def _review(model: LoadedModel, proofs: Sequence[tuple[str, ParsedProof]]) -> list[Reviewed]:
-    prompts = [PACK.verify(question, proof.solution).text for question, proof in proofs for _ in range(VOTES)]
+    prompts = [
+        PACK.verify(question, proof.solution).text
+        for question, proof in proofs
+        for _ in range(VOTES)
+    ]
     answers = [READER.evaluation(*answer) for answer in ask(model, prompts)]
     return [
         Reviewed(
@@ -86,7 +105,9 @@ def _review(model: LoadedModel, proofs: Sequence[tuple[str, ParsedProof]]) -> li
     ]
 
 
-def _judge(model: LoadedModel, reviewed: Sequence[Reviewed]) -> tuple[list[ParsedEvaluation], list[float]]:
+def _judge(
+    model: LoadedModel, reviewed: Sequence[Reviewed]
+) -> tuple[list[ParsedEvaluation], list[float]]:
     """Meta-critiques of the critiques with a score below 1, and their true quality scores."""
     cases = [
         (each.question, each.proof.solution, critique.text)
@@ -104,13 +125,22 @@ def ask(model: LoadedModel, prompts: Sequence[str]) -> list[tuple[str, str]]:
     """The answers to the prompts at temperature 1, each as text and finish reason."""
     sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=MAX_TOKENS)
     rows = [
-        Row(model.encode((ChatMessage("user", prompt),)), sampling, derive_seed(prompt, number), MAX_TOKENS)
+        Row(
+            model.encode((ChatMessage("user", prompt),)),
+            sampling,
+            derive_seed(prompt, number),
+            MAX_TOKENS,
+        )
         for number, prompt in enumerate(prompts)
     ]
     for start in range(0, len(rows), MAX_BATCH):
         decode(model.model, rows[start : start + MAX_BATCH], model.eos_ids)
     return [
-        (model.tokenizer.decode(row.completion_ids, skip_special_tokens=True), str(row.finish_reason)) for row in rows
+        (
+            model.tokenizer.decode(row.completion_ids, skip_special_tokens=True),
+            str(row.finish_reason),
+        )
+        for row in rows
     ]
 
 
@@ -125,12 +155,18 @@ def _figures(
         pass_at_1=sum(each.finding.score == 1 for each in reviewed) / len(proofs),
         format_valid=_share(answer.verdict.outcome == "valid" for answer in answers),
         verifier_accuracy=_share(right for each in reviewed for right in _rightness(each)),
-        verifier_accuracy_majority=_share(_majority(each) == each.finding.score for each in reviewed),
+        verifier_accuracy_majority=_share(
+            _majority(each) == each.finding.score for each in reviewed
+        ),
         verifier_accuracy_flawed=_share(right for each in flawed for right in _rightness(each)),
         faithfulness=_share(faithful for each in flawed for faithful in _faithfulness(each)),
         meta_accuracy=meta_accuracy,
-        self_accuracy_flawed=_share(each.proof.verdict.score == each.finding.score for each in flawed),
-        self_score_error=fmean(abs((each.proof.verdict.score or 0.0) - each.finding.score) for each in reviewed),
+        self_accuracy_flawed=_share(
+            each.proof.verdict.score == each.finding.score for each in flawed
+        ),
+        self_score_error=fmean(
+            abs((each.proof.verdict.score or 0.0) - each.finding.score) for each in reviewed
+        ),
     )
 
 
@@ -139,8 +175,13 @@ def _rightness(each: Reviewed) -> Iterable[bool]:
 
 
 def _faithfulness(each: Reviewed) -> Iterable[bool]:
-    right = [critique for critique in each.critiques if critique.verdict.score == each.finding.score]
-    return (DOMAIN.check_critique(each.question, each.proof.solution, critique.text).faithful for critique in right)
+    right = [
+        critique for critique in each.critiques if critique.verdict.score == each.finding.score
+    ]
+    return (
+        DOMAIN.check_critique(each.question, each.proof.solution, critique.text).faithful
+        for critique in right
+    )
 
 
 def _majority(each: Reviewed) -> float | None:

@@ -1,4 +1,6 @@
-"""Writes proofs with flaws of all kinds. A generator soon exploits a kind that its verifier has never seen."""
+"""Writes proofs with flaws of all kinds. A generator soon exploits a kind that its verifier has
+never seen.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,16 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from proofloop.domains.nano import FLAW_KINDS, LABELS, MODULUS, OPERATORS, Chain, Line, calculate, true_lines
+from proofloop.method.domains.nano import (
+    FLAW_KINDS,
+    LABELS,
+    MODULUS,
+    OPERATORS,
+    Chain,
+    Line,
+    calculate,
+    true_lines,
+)
 
 ODD_ORDER, GAP = 0.06, 0.08  # shares of flawed proofs
 LineMarks = tuple[int, ...]  # of a line's label, value, operator, operand and result
@@ -17,13 +28,17 @@ class Habits:
     """The habits of a proofs' writer, as shares."""
 
     second_flaw: float = 0.2  # of flawed proofs: those with a second flaw
-    lost_carry: float = 0.5  # of missing steps: those after which the proof continues with a wrong value
+    lost_carry: float = (
+        0.5  # of missing steps: those after which the proof continues with a wrong value
+    )
 
 
 ORDINARY = Habits()
 
 
-def write_proof(rng: random.Random, chain: Chain, flawed_share: float, habits: Habits = ORDINARY) -> tuple[Line, ...]:
+def write_proof(
+    rng: random.Random, chain: Chain, flawed_share: float, habits: Habits = ORDINARY
+) -> tuple[Line, ...]:
     """A random proof that is flawed with the probability `flawed_share`."""
     if rng.random() >= flawed_share:
         return true_lines(chain)
@@ -34,11 +49,17 @@ def write_proof(rng: random.Random, chain: Chain, flawed_share: float, habits: H
         return lines_with_flaws(rng, chain, gap(rng, chain), habits.lost_carry)
     count = 2 if rng.random() < habits.second_flaw else 1
     labels = rng.sample([step.label for step in chain.steps], count)
-    return lines_with_flaws(rng, chain, {label: rng.choice(FLAW_KINDS) for label in labels}, habits.lost_carry)
+    return lines_with_flaws(
+        rng, chain, {label: rng.choice(FLAW_KINDS) for label in labels}, habits.lost_carry
+    )
 
 
-def lines_with_flaws(rng: random.Random, chain: Chain, flaws: dict[str, str], lost_carry: float) -> tuple[Line, ...]:
-    """The proof with these flaws by step label. A line's stated result is carried on, right or wrong."""
+def lines_with_flaws(
+    rng: random.Random, chain: Chain, flaws: dict[str, str], lost_carry: float
+) -> tuple[Line, ...]:
+    """The proof with these flaws by step label. A line's stated result is carried on, right or
+    wrong.
+    """
     lines: list[Line] = []
     value = chain.start
     for step in chain.steps:
@@ -56,16 +77,20 @@ def lines_with_flaws(rng: random.Random, chain: Chain, flaws: dict[str, str], lo
 
 
 def gap(rng: random.Random, chain: Chain) -> dict[str, str]:
-    """Two or more missing steps in a row, but never all. Generators that avoid work write such proofs."""
+    """Two or more missing steps in a row, but never all. Generators that avoid work write such
+    proofs.
+    """
     length = rng.randint(min(2, len(chain.steps) - 1), len(chain.steps) - 1)
     start = rng.randint(0, len(chain.steps) - length)
     return {step.label: "missing" for step in chain.steps[start : start + length]}
 
 
 def mark_lines(chain: Chain, lines: Sequence[Line]) -> tuple[LineMarks, ...]:
-    """The marks of each line: for a wrong field the number (from 1) of the step at fault, for a right one 0.
+    """The marks of each line: for a wrong field the number (from 1) of the step at fault, for a
+    right one 0.
 
-    A label is wrong if it is not the next one; the step at fault is then the missing or the repeated one.
+    A label is wrong if it is not the next one; the step at fault is then the missing or the
+    repeated one.
     """
     marks: list[LineMarks] = []
     value = chain.start
@@ -78,7 +103,9 @@ def mark_lines(chain: Chain, lines: Sequence[Line]) -> tuple[LineMarks, ...]:
         right = calculate(line.value, line.operator, line.operand)
         copied = (line.value != value, line.operator != step.operator, line.operand != step.operand)
         at_fault = 1 + min(place, index) if index != place else 0
-        marks.append((at_fault, *((1 + index) * is_wrong for is_wrong in (*copied, line.result != right))))
+        marks.append(
+            (at_fault, *((1 + index) * is_wrong for is_wrong in (*copied, line.result != right)))
+        )
         value = line.result
         place = index + 1
     return tuple(marks)
@@ -87,7 +114,10 @@ def mark_lines(chain: Chain, lines: Sequence[Line]) -> tuple[LineMarks, ...]:
 def _miscopy(rng: random.Random, line: Line) -> Line:
     field = rng.choice(("value", "operator", "operand"))
     if field == "operator":
-        line = replace(line, operator=rng.choice([operator for operator in OPERATORS if operator != line.operator]))
+        line = replace(
+            line,
+            operator=rng.choice([operator for operator in OPERATORS if operator != line.operator]),
+        )
     else:
         line = replace(line, **{field: another_digit(rng, getattr(line, field))})
     return replace(line, result=calculate(line.value, line.operator, line.operand))

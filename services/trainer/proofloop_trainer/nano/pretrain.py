@@ -2,12 +2,13 @@
 
 - tables: single lines.
 - practice: proofs with many flaws, with true critiques or with true judgements of false claims.
-- skills: imperfect demonstrations with a loss on all right tokens of proofs and judged omissions, those in prompts too:
-  the model learns to calculate and to look up values.
+- skills: imperfect demonstrations with a loss on all right tokens of proofs and judged omissions,
+  those in prompts too: the model learns to calculate and to look up values.
 - habits: imperfect demonstrations with a loss on the answers only, flaws included.
 
-Two things make the training fast: embeddings with a large standard deviation, which separate the digits from the first
-step on, and an auxiliary head (dropped after training) that predicts the step at fault at each wrong token.
+Two things make the training fast: embeddings with a large standard deviation, which separate the
+digits from the first step on, and an auxiliary head (dropped after training) that predicts the step
+at fault at each wrong token.
 
 Shapes: B sequences, T tokens, V vocabulary.
 """
@@ -24,13 +25,26 @@ from pathlib import Path
 
 import torch
 from torch.nn import functional
-from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
-from proofloop.domains.nano import LABELS, MODULUS, OPERATORS, Line, calculate, render_proof
 from proofloop.errors import ConfigError
+from proofloop.method.domains.nano import LABELS, MODULUS, OPERATORS, Line, calculate, render_proof
 from proofloop_trainer import ranks
 from proofloop_trainer.nano.claims import IGNORED, ClaimMarks
-from proofloop_trainer.nano.demonstrations import BASE, COLD_START, Demonstration, Mix, demonstrate, practise
+from proofloop_trainer.nano.demonstrations import (
+    BASE,
+    COLD_START,
+    Demonstration,
+    Mix,
+    demonstrate,
+    practise,
+)
 from proofloop_trainer.nano.flaws import LineMarks
 from proofloop_trainer.nano.tokenizer import build_tokenizer
 
@@ -39,20 +53,30 @@ MARKED_LAYER = 3  # not the last, so that the last attention layer can use the m
 EMBEDDING_STD, LINEAR_STD = 0.4, 0.1
 TABLE_STEPS, TABLE_BATCH, TABLE_LINES = 500, 64, 2
 PRACTICE_BATCH = 64
-BATCH, POOLED_BATCHES = 32, 16  # batches are cut from a sorted pool, so that there is little padding
-TABLE_RATES, PRACTICE_RATES = (4e-3, 1e-3), (1.5e-3, 6e-4)  # first and last learning rate, linear in between
+BATCH, POOLED_BATCHES = (
+    32,
+    16,
+)  # batches are cut from a sorted pool, so that there is little padding
+TABLE_RATES, PRACTICE_RATES = (
+    (4e-3, 1e-3),
+    (1.5e-3, 6e-4),
+)  # first and last learning rate, linear in between
 SKILL_RATES, HABIT_RATES = (1e-3, 2e-4), (5e-4, 5e-5)
 COLD_START_SEED = 1_000_000  # so that the demonstrations differ from the base model's
 WARM_UP_STEPS, DEFAULT_STEPS, PRACTICE_SHARE, SKILL_SHARE = 30, 11000, 0.7, 0.75
 STEP_WEIGHT, MARK_WEIGHT = 0.5, 2.0
 EQUALS, MISSING = " =", " is missing:"
 LINE_PLACES, CLAIM_PLACES = (-4, -3, -2, -1, 1), (-5, -3, -2, -1, 1, 4)
-"""The positions of marked tokens relative to the equals sign: in a proof line, and in a claimed omission."""
+"""The positions of marked tokens relative to the equals sign: in a proof line, and in a claimed
+omission.
+"""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One sequence with its marks in the order of the text. The answer begins after `prompt_length` tokens."""
+    """One sequence with its marks in the order of the text. The answer begins after `prompt_length`
+    tokens.
+    """
 
     tokens: list[int]
     prompt_length: int
@@ -64,7 +88,8 @@ class Row:
 class Batch:
     """A batch padded on the right.
 
-    `marks_BT`: 0 for a right marked token, the number of the step at fault for a wrong one, IGNORED for other tokens.
+    `marks_BT`: 0 for a right marked token, the number of the step at fault for a wrong one, IGNORED
+      for other tokens.
     `targets_BT`: the tokens to predict, else IGNORED.
     """
 
@@ -74,12 +99,16 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
-        return Batch(self.tokens_BT.to(device), self.targets_BT.to(device), self.marks_BT.to(device))
+        return Batch(
+            self.tokens_BT.to(device), self.targets_BT.to(device), self.marks_BT.to(device)
+        )
 
 
 @dataclass(frozen=True)
 class Losses:
-    """The losses: of the answers, of all tokens marked as right (in prompts too), and of the predicted marks."""
+    """The losses: of the answers, of all tokens marked as right (in prompts too), and of the
+    predicted marks.
+    """
 
     answers: torch.Tensor
     steps: torch.Tensor
@@ -89,10 +118,15 @@ class Losses:
         return self.answers + step_weight * self.steps + MARK_WEIGHT * self.marks
 
     def __str__(self) -> str:
-        return f"answers {self.answers.item():.3f}  steps {self.steps.item():.3f}  marks {self.marks.item():.3f}"
+        return (
+            f"answers {self.answers.item():.3f}  steps {self.steps.item():.3f}  marks"
+            f" {self.marks.item():.3f}"
+        )
 
 
-def train_base(out_dir: Path, seed: int = 0, steps: int = DEFAULT_STEPS, threads: int = 1) -> LlamaForCausalLM:
+def train_base(
+    out_dir: Path, seed: int = 0, steps: int = DEFAULT_STEPS, threads: int = 1
+) -> LlamaForCausalLM:
     """Train a base model and write it to `out_dir` in Hugging Face format, without a model card.
 
     Progress goes to stderr. `threads`: CPU threads of torch.
@@ -105,7 +139,15 @@ def train_base(out_dir: Path, seed: int = 0, steps: int = DEFAULT_STEPS, threads
     demonstrations = demonstration_batches(tokenizer, seed)
     practices = round(steps * PRACTICE_SHARE)
     skills = round((steps - practices) * SKILL_SHARE)
-    _learn("tables", model, mark_head, table_batches(tokenizer, seed), TABLE_STEPS, TABLE_RATES, STEP_WEIGHT)
+    _learn(
+        "tables",
+        model,
+        mark_head,
+        table_batches(tokenizer, seed),
+        TABLE_STEPS,
+        TABLE_RATES,
+        STEP_WEIGHT,
+    )
     practice = practice_batches(tokenizer, seed)
     _learn("practice", model, mark_head, practice, practices, PRACTICE_RATES, STEP_WEIGHT)
     _learn("skills", model, mark_head, demonstrations, skills, SKILL_RATES, STEP_WEIGHT)
@@ -132,7 +174,8 @@ def cold_start(
     tokenizer = build_tokenizer()
     if not _is_nano(start, tokenizer):
         raise ConfigError(
-            f"[cold_start] steps = {steps}: {start} is not a nano model ({len(tokenizer)} tokens, width {WIDTH}), and"
+            f"[cold_start] steps = {steps}: {start} is not a nano model ({len(tokenizer)} tokens,"
+            f" width {WIDTH}), and"
             " there are demonstrations for nano models only",
             "set [cold_start] steps = 0 and a `start` model that follows instructions",
         )
@@ -153,13 +196,18 @@ def _is_nano(start: Path, tokenizer: PreTrainedTokenizerFast) -> bool:
     try:
         config = AutoConfig.from_pretrained(start, local_files_only=True)
         words = AutoTokenizer.from_pretrained(start, local_files_only=True).get_vocab()
-    except (OSError, ValueError):  # a name that only the engine knows, or a model type that transformers does not know
+    except (
+        OSError,
+        ValueError,
+    ):  # a name that only the engine knows, or a model type that transformers does not know
         return False
     return bool(words == tokenizer.get_vocab() and getattr(config, "hidden_size", None) == WIDTH)
 
 
 def build_mark_head() -> torch.nn.Module:
-    """The auxiliary head that predicts the step at fault at each wrong token; dropped after training."""
+    """The auxiliary head that predicts the step at fault at each wrong token; dropped after
+    training.
+    """
     return torch.nn.Sequential(torch.nn.RMSNorm(WIDTH), torch.nn.Linear(WIDTH, 1 + len(LABELS)))
 
 
@@ -185,7 +233,9 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 
 def table_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
-    """Single lines, half of them wrong: the targets are the right lines' tokens and the marks of all lines."""
+    """Single lines, half of them wrong: the targets are the right lines' tokens and the marks of
+    all lines.
+    """
     rng = random.Random(f"tables/{seed}")
     while True:
         rows = list[Row]()
@@ -197,7 +247,9 @@ def table_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Bat
 
 
 def practice_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
-    """Batches of `practise`: proofs to verify, a quarter of whose lines are wrong, or critiques to judge."""
+    """Batches of `practise`: proofs to verify, a quarter of whose lines are wrong, or critiques to
+    judge.
+    """
     return _pooled(tokenizer, practise(seed), PRACTICE_BATCH, seed)
 
 
@@ -242,8 +294,12 @@ def loss_of(model: LlamaForCausalLM, mark_head: torch.nn.Module, batch: Batch) -
 
 
 def _answer_loss(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
-    """A mean in which an answer has the weight of the root of its length, so that long proofs do not dominate."""
-    losses_BT = functional.cross_entropy(logits_BTV.mT, targets_BT, ignore_index=IGNORED, reduction="none")
+    """A mean in which an answer has the weight of the root of its length, so that long proofs do
+    not dominate.
+    """
+    losses_BT = functional.cross_entropy(
+        logits_BTV.mT, targets_BT, ignore_index=IGNORED, reduction="none"
+    )
     lengths_B = (targets_BT != IGNORED).sum(-1)
     weights_B = lengths_B.clamp(min=1).rsqrt()
     return (losses_BT.sum(-1) * weights_B).sum() / (lengths_B * weights_B).sum()
@@ -259,7 +315,10 @@ def _learn(
     step_weight: float,
     before_step: Callable[[], None] = lambda: None,
 ) -> None:
-    parameters = [*model.to(ranks.device()).parameters(), *mark_head.to(ranks.device()).parameters()]
+    parameters = [
+        *model.to(ranks.device()).parameters(),
+        *mark_head.to(ranks.device()).parameters(),
+    ]
     optimizer = torch.optim.AdamW(parameters, lr=rates[0], betas=(0.9, 0.98), weight_decay=0.01)
     began = time.monotonic()
     for step, batch in enumerate(itertools.islice(batches, steps), start=1):
@@ -272,7 +331,9 @@ def _learn(
         optimizer.step()
         if step % 50 == 0 or step == steps:
             left = (time.monotonic() - began) / step * (steps - step)
-            print(f"{stage} {step}/{steps}  {losses}  {left:.0f} s left", file=sys.stderr, flush=True)
+            print(
+                f"{stage} {step}/{steps}  {losses}  {left:.0f} s left", file=sys.stderr, flush=True
+            )
 
 
 def _rate(step: int, steps: int, peak: float, final: float) -> float:
@@ -286,14 +347,21 @@ def _encode(tokenizer: PreTrainedTokenizerFast, shown: Sequence[Demonstration]) 
     prompts = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
     answers = tokenizer([each.answer for each in shown]).input_ids
     return [
-        Row([*prompt_ids, *answer_ids, tokenizer.eos_token_id], len(prompt_ids), each.marks, each.claims)
+        Row(
+            [*prompt_ids, *answer_ids, tokenizer.eos_token_id],
+            len(prompt_ids),
+            each.marks,
+            each.claims,
+        )
         for prompt_ids, answer_ids, each in zip(prompts, answers, shown, strict=True)
     ]
 
 
 def _pad(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> Batch:
     """Pad rows to a batch."""
-    tokens_BT = torch.full((len(rows), max(len(row.tokens) for row in rows)), tokenizer.pad_token_id)
+    tokens_BT = torch.full(
+        (len(rows), max(len(row.tokens) for row in rows)), tokenizer.pad_token_id
+    )
     targets_BT = torch.full_like(tokens_BT, IGNORED)
     marks_BT = torch.full_like(tokens_BT, IGNORED)
     for number, row in enumerate(rows):
@@ -306,15 +374,22 @@ def _pad(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> Batch:
 
 
 def _marked(tokenizer: PreTrainedTokenizerFast, row: Row) -> Iterator[tuple[int, int]]:
-    """Positions with their marks. Four tokens before its equals sign, a proof line has a label, an omission MISSING."""
+    """Positions with their marks. Four tokens before its equals sign, a proof line has a label, an
+    omission MISSING.
+    """
     labels = tokenizer.convert_tokens_to_ids(list(LABELS))
     equals, missing = tokenizer.convert_tokens_to_ids([EQUALS, MISSING])
     signs = [place for place, token in enumerate(row.tokens) if token == equals]
     lines = [place for place in signs if row.tokens[place - 4] in labels]
     claims = [place for place in signs if row.tokens[place - 4] == missing] if row.claims else []
-    for places, offsets, marked in ((lines, LINE_PLACES, row.lines), (claims, CLAIM_PLACES, row.claims)):
+    for places, offsets, marked in (
+        (lines, LINE_PLACES, row.lines),
+        (claims, CLAIM_PLACES, row.claims),
+    ):
         for place, marks in zip(places, marked, strict=True):
-            yield from ((place + offset, mark) for offset, mark in zip(offsets, marks, strict=False))
+            yield from (
+                (place + offset, mark) for offset, mark in zip(offsets, marks, strict=False)
+            )
 
 
 def _table_line(rng: random.Random) -> tuple[Line, int]:

@@ -1,4 +1,5 @@
-"""The nano tokenizer: one token for each fixed phrase, digit, label, operator and flaw kind, so that answers are short.
+"""The nano tokenizer: one token for each fixed phrase, digit, label, operator and flaw kind, so
+that answers are short.
 
 Tokens include spaces (" 7", ". "). A text that `normalise` does not change decodes to itself.
 """
@@ -10,7 +11,7 @@ import re
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from proofloop.domains.nano import LABELS, NO_ISSUE, OPERATORS
+from proofloop.method.domains.nano import LABELS, NO_ISSUE, OPERATORS
 
 SOLUTION = "## Solution\n"
 SELF_EVALUATION = "\n\n## Self Evaluation\n\n"
@@ -23,11 +24,47 @@ SCORES = ("\\boxed{0}", "\\boxed{0.5}", "\\boxed{1}")
 
 SPECIAL_TOKENS = ("<pad>", "<unk>", "<eos>", "<user>", "<assistant>")
 PHRASES = (
-    *("Prove the statement.\n", "Improve the proof.\n", "Evaluate the proof.\n", "Judge the evaluation.\n"),
-    *("Modulo 10, start at", ". Show that the result is", ". ", ".", "\n\nProof:\n", "\n\nEvaluation:\n", "\n"),
-    *(SOLUTION, SELF_EVALUATION, EVALUATION, EVALUATION_SCORE, JUDGEMENT, JUDGEMENT_SCORE, NO_ISSUE, NO_CLAIM),
-    *("Step ", " is miscalculated.", " is miscopied.", " is missing:", ", then ", ": real.", ": fake.", *SCORES),
-    *(*LABELS, " =", *(f" {operator}" for operator in OPERATORS), *(f" {digit}" for digit in range(10))),
+    *(
+        "Prove the statement.\n",
+        "Improve the proof.\n",
+        "Evaluate the proof.\n",
+        "Judge the evaluation.\n",
+    ),
+    *(
+        "Modulo 10, start at",
+        ". Show that the result is",
+        ". ",
+        ".",
+        "\n\nProof:\n",
+        "\n\nEvaluation:\n",
+        "\n",
+    ),
+    *(
+        SOLUTION,
+        SELF_EVALUATION,
+        EVALUATION,
+        EVALUATION_SCORE,
+        JUDGEMENT,
+        JUDGEMENT_SCORE,
+        NO_ISSUE,
+        NO_CLAIM,
+    ),
+    *(
+        "Step ",
+        " is miscalculated.",
+        " is miscopied.",
+        " is missing:",
+        ", then ",
+        ": real.",
+        ": fake.",
+        *SCORES,
+    ),
+    *(
+        *LABELS,
+        " =",
+        *(f" {operator}" for operator in OPERATORS),
+        *(f" {digit}" for digit in range(10)),
+    ),
 )
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -39,7 +76,9 @@ _BLANKS = (("\r\n?", "\n"), (r"[^\S\n]+", " "), (" ?\n ?", "\n"))
 
 
 def normalise(text: str) -> str:
-    """Reduce runs of blanks to one, and to none beside a newline, as `decode(encode(text))` does."""
+    """Reduce runs of blanks to one, and to none beside a newline, as `decode(encode(text))`
+    does.
+    """
     for pattern, replacement in _BLANKS:
         text = re.sub(pattern, replacement, text)
     return text
@@ -49,7 +88,9 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     """Build the tokenizer. A run of unknown text becomes one `<unk>`."""
     vocabulary = {token: number for number, token in enumerate((*SPECIAL_TOKENS, *PHRASES))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Replace(Regex(a), b) for a, b in _BLANKS])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Replace(Regex(a), b) for a, b in _BLANKS]
+    )
     longest_first = sorted(PHRASES, key=len, reverse=True)
     pattern = Regex("|".join(_quote(phrase) for phrase in longest_first))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(pattern, behavior="isolated")

@@ -1,0 +1,1 @@
+"""GRPO: settings, batches, the loss, the trainer."""

@@ -1,0 +1,289 @@
+"""`proofloop proof`: one answer of a run to read: a proof, a critique or a meta-critique."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+
+from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_store
+from proofloop.errors import ConfigError
+from proofloop.report.samples import printable
+from proofloop.runs.answers import meta_critiques_of, raw_of_proof
+from proofloop.runs.figures import critiques_of
+from proofloop.runs.labels import find_label
+from proofloop.schema import keys
+from proofloop.schema.records import (
+    Critique,
+    Judgement,
+    MetaCritique,
+    Problem,
+    Proof,
+    Provenance,
+    RawAnswer,
+    Verdict,
+)
+from proofloop.store import Store, find_record
+
+SELF, SELF_NAME = -1, "self"
+MOST_NAMES = 10_000
+"""Proofs among which a name like a wrong one is looked for."""
+
+_PART = re.compile(
+    r"attempt-(?P<attempt>\d{1,5})|meta-(?P<of>\d{1,5}|self)-(?P<number>\d{1,3})|(?:critique-)?(?P<critique>\d{1,5})"
+)
+
+
+@dataclass(frozen=True)
+class Page:
+    """An answer to read. `fields` are facts in one line each, `texts` what was read from it, by
+    heading.
+    """
+
+    name: str
+    verdict: Verdict
+    provenance: Provenance
+    raw: RawAnswer | None
+    fields: dict[str, Any]
+    texts: dict[str, str]
+
+
+def proof(
+    run: Annotated[str, typer.Argument(help="The run's name.")],
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ID]",
+            help="A proof (p1-000), its critique 3 (p1-000/critique-3), meta-critique 1 of that"
+            " (p1-000/meta-3-1; "
+            "meta-self-0 for its own critique), or an attempt before it (p1-000/attempt-0)."
+            " Without: a list of proofs.",
+        ),
+    ] = None,
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw", help="Print what the model wrote, reasoning first, instead of what was read."
+        ),
+    ] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read one answer of a run: a proof with a line for each critique, or a critique with its
+    judgements.
+
+    What the model wrote is printed with --raw, and without it for an answer that could not be read.
+    """
+    data = open_store(store, must_exist=True)
+    need_run(data, run)
+    if name is None:
+        emit(list(_rows(data, run)), as_json=as_json, title="proof")
+        return
+    page = _find(data, run, name)
+    print(
+        json.dumps(_as_json(page, raw=raw), indent=2, ensure_ascii=False)
+        if as_json
+        else _as_text(page, raw=raw)
+    )
+
+
+def _rows(store: Store, run: str) -> Iterator[dict[str, Any]]:
+    for proof_id in _names(store, run):
+        found = find_record(store, keys.proof(run, proof_id), Proof)
+        label = find_label(store, run, proof_id)
+        if found is not None:
+            yield {
+                "proof": proof_id,
+                "outcome": label.outcome if label else None,
+                "score": label.score if label else None,
+                "own_score": found.verdict.score,
+                "tokens": found.provenance.completion_tokens,
+                "unread_because": found.verdict.shared_reason or None,
+            }
+
+
+def _names(store: Store, run: str) -> Iterator[str]:
+    root = keys.proofs(run)
+    for key in store.list(root):
+        if key.endswith("/proof.json"):
+            yield key.removeprefix(root).split("/")[0]
+
+
+def _find(store: Store, run: str, name: str) -> Page:
+    """Raises ConfigError for a name that the run does not have."""
+    proof_id, slash, part = name.partition("/")
+    match = _PART.fullmatch(part)
+    if slash and match is None:
+        raise ConfigError(
+            f"{part!r} is no part of a proof", "give critique-3, meta-3-1, meta-self-0 or attempt-0"
+        )
+    keys.check_id(proof_id, "proof")
+    found = find_record(store, keys.proof(run, proof_id), Proof)
+    if match is not None and match["attempt"] is not None:
+        found = find_record(store, keys.attempt(run, proof_id, int(match["attempt"])), Proof)
+    if found is None:
+        raise _unknown(store, run, name, proof_id)
+    page: Page | None
+    if match is None or match["attempt"] is not None:
+        return _proof_page(store, found, name)
+    if match["critique"] is not None:
+        page = _critique_page(store, found, int(match["critique"]))
+    else:
+        page = _meta_page(
+            store,
+            found,
+            SELF if match["of"] == SELF_NAME else int(match["of"]),
+            int(match["number"]),
+        )
+    if page is None:
+        raise ConfigError(
+            f"{name!r} is not in the store",
+            f"`proofloop proof {run} {proof_id}` names what there is",
+        )
+    return page
+
+
+def _unknown(store: Store, run: str, name: str, proof_id: str) -> ConfigError:
+    near = difflib.get_close_matches(proof_id, list(islice(_names(store, run), MOST_NAMES)), n=3)
+    like = f"there are: {', '.join(near)}; " if near else ""
+    return ConfigError(
+        f"run {run!r} has no answer {name!r}", f"{like}`proofloop proof {run}` lists its proofs"
+    )
+
+
+def _proof_page(store: Store, proof: Proof, name: str) -> Page:
+    problem = find_record(store, keys.problem(proof.run_id, proof.problem_id), Problem)
+    label = find_label(store, proof.run_id, proof.id) if name == proof.id else None
+    fields: dict[str, Any] = {"problem": proof.problem_id, "own score": proof.verdict.score}
+    if label:
+        solved = ", solved" if label.solved else ""
+        fields["label"] = f"{label.outcome}, score {_score(label.score)} by {label.by}{solved}"
+    if proof.parents:
+        fields["refines"] = ", ".join(proof.parents)
+    if name == proof.id:
+        fields |= _belonging(store, proof)
+    texts = {"Problem": problem.question if problem else "", "Solution": proof.solution}
+    texts |= {"Self-evaluation": proof.self_analysis}
+    return Page(name, proof.verdict, proof.provenance, raw_of_proof(store, proof), fields, texts)
+
+
+def _belonging(store: Store, proof: Proof) -> dict[str, str]:
+    """A line for each answer about the proof: what it can be printed by, and what it says."""
+    lines = {}
+    for number, _ in enumerate(store.list(keys.attempts(proof.run_id, proof.id))):
+        lines[f"{proof.id}/attempt-{number}"] = "an attempt before"
+    own = _judged(store, proof, SELF)
+    if own:
+        lines[f"{proof.id}/meta-{SELF_NAME}-..."] = f"its own critique: {own}"
+    for critique in critiques_of(store, proof.run_id, proof.id):
+        verdict = critique.verdict
+        said = (
+            f"score {_score(verdict.score)}"
+            if verdict.score is not None
+            else f"{verdict.outcome}: {verdict.reason}"
+        )
+        judged = _judged(store, proof, critique.index)
+        lines[f"{proof.id}/critique-{critique.index}"] = f"{said}{', ' if judged else ''}{judged}"
+    return lines
+
+
+def _judged(store: Store, proof: Proof, index: int) -> str:
+    judgement = find_record(store, keys.judgement(proof.run_id, proof.id, index), Judgement)
+    if judgement is None or judgement.confirmed is None:
+        return ""
+    return "confirmed" if judgement.confirmed else "not confirmed"
+
+
+def _critique_page(store: Store, proof: Proof, index: int) -> Page | None:
+    critique = find_record(store, keys.critique(proof.run_id, proof.id, index), Critique)
+    if critique is None:
+        return None
+    fields: dict[str, Any] = {"proof": proof.id, "score": critique.verdict.score}
+    if judged := _judged(store, proof, index):
+        fields["judged"] = judged
+    texts = {"Critique": critique.analysis}
+    for number, meta in meta_critiques_of(store, proof.run_id, proof.id, index).items():
+        texts[f"meta-{index}-{number}: {_verdict(meta.verdict)}"] = meta.analysis
+    name = f"{proof.id}/critique-{index}"
+    return Page(name, critique.verdict, critique.provenance, critique.raw, fields, texts)
+
+
+def _meta_page(store: Store, proof: Proof, index: int, number: int) -> Page | None:
+    meta = find_record(
+        store, keys.meta_critique(proof.run_id, proof.id, index, number), MetaCritique
+    )
+    if meta is None:
+        return None
+    of = SELF_NAME if index == SELF else str(index)
+    fields = {"proof": proof.id, "of critique": of, "score": meta.verdict.score}
+    name = f"{proof.id}/meta-{of}-{number}"
+    return Page(
+        name, meta.verdict, meta.provenance, meta.raw, fields, {"Meta-critique": meta.analysis}
+    )
+
+
+def _as_json(page: Page, *, raw: bool) -> dict[str, Any]:
+    shown = {
+        "id": page.name,
+        "outcome": page.verdict.outcome,
+        "reason": page.verdict.reason,
+        **{name.replace(" ", "_"): value for name, value in page.fields.items()},
+        "texts": page.texts,
+        "provenance": page.provenance.model_dump(),
+    }
+    return {**shown, "raw": _whole_raw(page)} if raw else shown
+
+
+def _whole_raw(page: Page) -> dict[str, Any] | None:
+    """The raw answer with its text, which its record may hold as what was read."""
+    if page.raw is None:
+        return None
+    text = next(iter(page.texts.values())) if page.raw.text is None else page.raw.text
+    return {**page.raw.model_dump(), "text": text}
+
+
+def _as_text(page: Page, *, raw: bool) -> str:
+    made = page.provenance
+    served = f", served as {made.served_by}" if made.served_by else ""
+    lines = [
+        f"{page.name}: {_verdict(page.verdict)}",
+        f"model: {made.model_version}{served}; finish reason {made.finish_reason or 'none'}; seed"
+        f" {made.seed}",
+        f"tokens: {made.prompt_tokens} prompt, {made.completion_tokens} answer;"
+        f" {made.engine_seconds:.1f} s",
+        *(f"{name}: {_score(value)}" for name, value in page.fields.items()),
+    ]
+    texts = page.texts
+    if raw or page.verdict.score is None:
+        texts = {
+            **({"Problem": texts["Problem"]} if "Problem" in texts and not raw else {}),
+            **_raw_texts(page),
+        }
+    for heading, text in texts.items():
+        lines += ["", f"--- {heading}", text]
+    return printable("\n".join(lines))
+
+
+def _raw_texts(page: Page) -> dict[str, str]:
+    raw = _whole_raw(page)
+    if raw is None:
+        return {"What the model wrote": "(nothing is kept of this answer)"}
+    cut = f" ({raw['left_out']} characters are left out)" if raw["left_out"] else ""
+    reasoning = {f"Reasoning{cut}": raw["reasoning"]} if raw["reasoning"] else {}
+    return {**reasoning, f"What the model wrote{cut}": raw["text"] or "(nothing)"}
+
+
+def _verdict(verdict: Verdict) -> str:
+    if verdict.score is not None:
+        return f"score {_score(verdict.score)}"
+    return f"{verdict.outcome.replace('_', ' ')}: {verdict.reason}"
+
+
+def _score(value: Any) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""What people write: settings, run files, curriculum files, problem files."""

@@ -1,0 +1,154 @@
+"""Reads the rows of a file: a JSON list or JSONL, or by its extension CSV, TSV or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from proofloop.errors import ConfigError, install_hint
+
+FORMS = "give a JSON list, JSONL, CSV or TSV in UTF-8, or Parquet"
+TABLES, PARQUET = (".csv", ".tsv"), (".parquet", ".pq")
+QUESTION = frozenset({"question", "problem"})
+"""A row has its question under one of these."""
+
+LONGEST_FIELD = 16 * 1024 * 1024
+"""Characters of one CSV field."""
+
+DOUBLE_IT = r'double the backslash: JSON needs "\\{0}" for \{0}'
+
+
+def read_rows(file: Path) -> list[Any]:
+    """The rows, with the columns' names where they are tables. Raises ConfigError."""
+    try:
+        if file.suffix.lower() in PARQUET:
+            return _read_parquet(file)
+        text = file.read_text("utf-8-sig")
+    except FileNotFoundError as error:
+        hint = "check the path: it counts from the folder of the TOML file that names it"
+        raise ConfigError(f"there is no file {file}", hint) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}", FORMS) from error
+    if file.suffix.lower() in TABLES:
+        return list(_read_table(text, file))
+    return _read_json(text, file)
+
+
+def holds_json(file: Path) -> bool:
+    """Whether the file's texts are JSON strings, in which a backslash is an escape."""
+    return file.suffix.lower() not in (*TABLES, *PARQUET)
+
+
+def _read_json(text: str, file: Path) -> list[Any]:
+    try:
+        if text.lstrip().startswith("["):
+            return list(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        if problem := _undoubled(error, f"line {getattr(error, 'lineno', 0)} of {file}"):
+            raise problem from error
+        raise ConfigError(
+            f"{file} is no JSON list: {error}", "each row is an object with a `question`"
+        ) from error
+    # not splitlines(): a JSON string may hold other line separators
+    lines = [line for line in text.split("\n") if line.strip()]
+    if text.lstrip().startswith("{"):
+        _check_is_row(text, lines, file)
+    return [_json_row(line, number, file) for number, line in enumerate(lines, 1)]
+
+
+def _check_is_row(text: str, lines: list[str], file: Path) -> None:
+    """Raises ConfigError for a file that is one object around its rows, or one row over several
+    lines.
+    """
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    if len(lines) == 1 and not QUESTION.isdisjoint(said):
+        return
+    lists = [
+        name
+        for name, value in said.items()
+        if isinstance(value, list) and value and isinstance(value[0], dict)
+    ]
+    problem = f"{file} is a JSON object, not a list"
+    if len(lists) == 1:
+        raise ConfigError(
+            problem, f"take the list under {json.dumps(lists[0])} out of it: the file begins with ["
+        )
+    if len(lines) > 1:
+        raise ConfigError(problem, "put [ and ] around it, or write each row on one line")
+
+
+def _json_row(line: str, number: int, file: Path) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        if problem := _undoubled(error, f"row {number} of {file}"):
+            raise problem from error
+        raise ConfigError(
+            f"row {number} of {file} is no JSON: {error}",
+            "give a JSON list, or JSONL with one object a line",
+        ) from error
+
+
+def _undoubled(error: Exception, place: str) -> ConfigError | None:
+    r"""What is said of LaTeX whose backslash JSON takes as the begin of an escape: `\sum`,
+    `\underline`.
+    """
+    if not isinstance(error, json.JSONDecodeError) or "escape" not in error.msg:
+        return None
+    start = error.doc.rfind("\\", 0, error.pos + 1)
+    found = re.compile(r"\\([A-Za-z]+|.)").match(error.doc, start)
+    if start < 0 or found is None:
+        return None
+    column = start - error.doc.rfind("\n", 0, start)
+    return ConfigError(
+        f"{place}, column {column}: {found[0]} is no escape of JSON", DOUBLE_IT.format(found[1])
+    )
+
+
+def _read_table(text: str, file: Path) -> Iterator[dict[str, str]]:
+    header = text.partition("\n")[0]
+    delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
+    csv.field_size_limit(LONGEST_FIELD)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        names = [name.strip() for name in reader.fieldnames or ()]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ConfigError(
+                f"{file} has two columns {twice[0]!r}", "give each column a name of its own"
+            )
+        for number, row in enumerate(reader, 1):
+            if None in row or None in row.values():
+                place = f"row {number} of {file}, line {reader.line_num}"
+                raise ConfigError(
+                    f"{place} has not as many fields as there are columns: {', '.join(names)}",
+                    "put a text that holds a comma, a quotation mark or a line break in quotation"
+                    ' marks: "a, b"',
+                )
+            yield {name.strip(): value for name, value in row.items()}
+    except csv.Error as error:
+        hint = 'double a quotation mark within a text: "a ""b"""'
+        raise ConfigError(f"{file}, after line {reader.line_num}: {error}", hint) from error
+
+
+def _read_parquet(file: Path) -> list[Any]:
+    try:
+        from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ConfigError(
+            f"{file}: Parquet needs the package pyarrow", install_hint("[parquet]")
+        ) from error
+    try:
+        rows: list[Any] = parquet.read_table(file).to_pylist()
+        return rows
+    except FileNotFoundError:
+        raise
+    except (ArrowException, OSError) as error:
+        raise ConfigError(f"{file} is no Parquet file: {error}", FORMS) from error

@@ -1,0 +1,160 @@
+"""The settings of a process: addresses, secrets and log level, from environment variables
+(PROOFLOOP_*).
+
+A setting may also be a file: PROOFLOOP_SECRETS names a folder, and its file proofloop_broker holds
+the value of PROOFLOOP_BROKER.
+
+What a run does is not set here but in its run.toml.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, FilePath, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from proofloop.errors import ConfigError
+
+
+class Settings(BaseSettings):
+    """All settings. Each is optional; a laptop needs none."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PROOFLOOP_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    store: Path = Path("proofloop-data")
+    """Folder of the local store."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+
+    openai_api_key: SecretStr | None = None
+    """The API key for the engine `openai`."""
+
+    triton_key: SecretStr | None = None
+    """The key that a Triton server requires from clients that load and unload models."""
+
+    broker: SecretStr | None = None
+    """The broker's address as amqp://user:password@host:5672/vhost; amqps:// for TLS."""
+
+    broker_ca: FilePath | None = None
+    """A PEM file with the authority that signed the broker's certificate. Default: SSL_CERT_FILE or
+    the system's.
+    """
+
+    broker_cert: FilePath | None = None
+    """A PEM file with this process's client certificate, for a broker that requires one."""
+
+    broker_key: FilePath | None = None
+    """A PEM file with the private key of `broker_cert`, without a password."""
+
+    broker_api: SecretStr | None = None
+    """The broker's management API as http://user:password@host:15672. Services read the broker's
+    settings there.
+    """
+
+    namespace: str = Field("proofloop", pattern=r"^[A-Za-z0-9._-]{1,100}\z")
+    """The prefix of all queue names. Two installations on one vhost need different ones."""
+
+    longest_call_s: float = Field(7200.0, gt=0)
+    """The longest time for handling one message. The broker's consumer_timeout must be longer."""
+
+    grace_s: float = Field(30.0, ge=0)
+    """How long a stopping service waits for work that it cannot cancel."""
+
+    drain_s: float = Field(0.0, ge=0)
+    """How long a stopping service lets its running model calls finish before it cancels them."""
+
+    task_events: bool = False
+    """Whether a service sends Celery's task events from its start on. Flower shows them."""
+
+    metrics_port: int = Field(0, ge=0, le=65535)
+    """The port of /metrics, /healthz and /readyz; 0 turns them off."""
+
+    metrics_host: str = "0.0.0.0"
+    """The address that /metrics, /healthz and /readyz listen on. They show no secrets."""
+
+    review_token: SecretStr | None = None
+    """The password of the review page. Without one the page is reachable from this machine only."""
+
+    s3_endpoint: str | None = Field(None, pattern=r"^https?://[^/@]+/?\z")
+    """The address of an S3 server as https://host:port. Without it the store is a local folder."""
+
+    s3_bucket: str = "proofloop"
+    s3_prefix: str = ""
+    s3_region: str = "us-east-1"
+    s3_access_key: SecretStr | None = None
+    s3_secret_key: SecretStr | None = None
+
+    cache: Path = Path.home() / ".cache" / "proofloop"
+    """The folder in which a service keeps the model versions that it downloaded."""
+
+
+def load_settings() -> Settings:
+    """Read this process's settings. Raises ConfigError that names the variable."""
+    secrets = os.environ.get("PROOFLOOP_SECRETS")
+    if secrets and not Path(secrets).is_dir():
+        raise ConfigError(
+            f"PROOFLOOP_SECRETS={secrets!r} is not a folder",
+            "name the folder with the secret files",
+        )
+    try:
+        settings = Settings(_secrets_dir=secrets)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"PROOFLOOP_{str(first['loc'][0]).upper()}"
+        raise ConfigError(
+            f"environment variable {name}={_shown(first['input'])!r} cannot be used:"
+            f" {first['msg']}",
+            "correct or unset it",
+        ) from error
+    _check_client_certificate(settings)
+    return settings
+
+
+def read_secret(variable: str) -> SecretStr | None:
+    """Read the secret whose variable a run file names: from the environment, else from a file in
+    PROOFLOOP_SECRETS.
+
+    None if neither exists or the value is blank. Raises ConfigError if the file cannot be read.
+    """
+    folder = os.environ.get("PROOFLOOP_SECRETS")
+    file = Path(folder, variable.lower()) if folder else None
+    try:
+        value = os.environ.get(variable) or (file.read_text() if file and file.is_file() else "")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"the secret in {file} cannot be read: {type(error).__name__}", "see to its rights"
+        ) from error
+    return SecretStr(value.strip()) if value.strip() else None
+
+
+def _shown(value: object) -> str:
+    """A value without secrets: an address may hold a password, and a PEM text may stand where its
+    file name belongs.
+    """
+    return re.sub(r".*@", "***@", str(value).partition("\n")[0])
+
+
+def _check_client_certificate(settings: Settings) -> None:
+    if (
+        settings.broker_cert
+        and settings.broker
+        and settings.broker.get_secret_value().startswith("amqp://")
+    ):
+        raise ConfigError(
+            "PROOFLOOP_BROKER_CERT is set and PROOFLOOP_BROKER is an amqp:// address, which is not"
+            " encrypted",
+            "write the address as amqps://, with the port of the broker's TLS listener",
+        )
+    if (settings.broker_cert is None) == (settings.broker_key is None):
+        return
+    names = ["PROOFLOOP_BROKER_CERT", "PROOFLOOP_BROKER_KEY"]
+    given, missing = names if settings.broker_cert else reversed(names)
+    raise ConfigError(
+        f"{given} is set and {missing} is not", "set both to use a client certificate, or neither"
+    )

@@ -1,0 +1,1 @@
+"""A curriculum's stages and how far they are."""

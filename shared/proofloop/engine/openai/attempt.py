@@ -1,0 +1,175 @@
+"""One attempt at one call: a request, its streamed response, an answer. All that goes wrong is an
+AttemptFailed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Collection
+from contextlib import suppress
+
+import httpx
+
+from proofloop.engine.openai import hints
+from proofloop.engine.openai.body import BodyReader
+from proofloop.engine.openai.call import OpenAICall
+from proofloop.engine.openai.connection import Connection, read_start, served_models
+from proofloop.engine.openai.failure import BAD_REQUEST, STREAM_CUT, AttemptFailed, Refusal
+from proofloop.engine.openai.settings import OpenAISettings
+from proofloop.engine.openai.stream import GAVE_UP, Patience
+from proofloop.engine.rate_limits import Brakes
+
+REFUSAL_BYTES = 64 * 1024
+
+
+class FieldRefused(Exception):
+    """The server does not know a field we can do without: ask again without it."""
+
+
+class Attempt:
+    """Fills `call.answer`."""
+
+    def __init__(
+        self,
+        call: OpenAICall,
+        client: httpx.AsyncClient,
+        connection: Connection,
+        settings: OpenAISettings,
+        brakes: Brakes,
+    ) -> None:
+        self._call, self._answer = call, call.begin_attempt()
+        self._client, self._connection, self._settings, self._brakes = (
+            client,
+            connection,
+            settings,
+            brakes,
+        )
+
+    async def run(self, without: Collection[str]) -> None:
+        """Raises AttemptFailed, FieldRefused, CallRefused for an answer that is too long.
+
+        What goes wrong after the finish reason does not matter.
+        """
+        failure: AttemptFailed | None = None
+        try:
+            await self._stream_until_silent(without)
+        except httpx.RequestError as error:
+            failure = self._connection.failure(error)
+        except AttemptFailed as error:
+            failure = error
+        if (
+            self._answer.done
+            and not self._answer.is_whole
+            and not self._settings.needs_finish_reason
+        ):
+            self._answer.assume_finished(self._call.request.sampling.max_tokens)
+        if not self._answer.is_whole:
+            raise failure or self._unfinished()
+        if self._answer.finish_reason in GAVE_UP:
+            raise AttemptFailed(
+                "failed", f'the server ended the answer with "{self._answer.finish_reason}"'
+            )
+
+    async def _stream_until_silent(self, without: Collection[str]) -> None:
+        settings, loop = self._settings, asyncio.get_running_loop()
+        patience = Patience(settings.idle_timeout_s, settings.content_timeout_s, loop.time())
+        try:
+            async with asyncio.timeout(settings.idle_timeout_s) as timer:
+                await self._stream(without, patience, timer)
+        except TimeoutError:
+            if not self._answer.done:
+                raise AttemptFailed("silent", patience.problem(loop.time())) from None
+
+    async def _stream(
+        self, without: Collection[str], patience: Patience, timer: asyncio.Timeout
+    ) -> None:
+        body = self._settings.body(self._call.request, without=without)
+        sent, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
+        async with self._client.stream(
+            "POST", "chat/completions", content=sent, headers=headers
+        ) as response:
+            self._brakes.heed(response.headers, self._settings.longest_wait_s)
+            if response.status_code != httpx.codes.OK:
+                raise await self._refused(response, body)
+            reader = BodyReader(self._settings.max_answer_bytes)
+            try:
+                await self._read(response, reader, patience, timer)
+            except httpx.RequestError:
+                with suppress(AttemptFailed):
+                    self._finish(reader)
+                raise
+            self._finish(reader)
+            if not self._answer.began:
+                raise self._no_answer(response, reader)
+
+    async def _read(
+        self,
+        response: httpx.Response,
+        reader: BodyReader,
+        patience: Patience,
+        timer: asyncio.Timeout,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        async for data in response.aiter_bytes():
+            for event in reader.feed(data):
+                self._answer.absorb(event)
+            timer.reschedule(patience.after(self._answer, loop.time()))
+
+    def _finish(self, reader: BodyReader) -> None:
+        for event in reader.end():
+            self._answer.absorb(event)
+
+    async def _refused(self, response: httpx.Response, body: Collection[str]) -> Exception:
+        text = (await read_start(response, REFUSAL_BYTES)).decode(errors="replace")
+        headers = response.headers
+        refusal = Refusal(
+            response.status_code, text, headers.get("retry-after"), headers.get("retry-after-ms")
+        )
+        if unknown := refusal.unknown_fields(body):
+            self._call.left_out |= unknown
+            return FieldRefused()
+        hint = hints.about_refusal(
+            refusal, self._settings, _without_query(headers.get("location", ""))
+        )
+        if not hint and self._may_lack_the_model(refusal):
+            served = await served_models(self._client)
+            hint = hints.about_model(
+                self._settings.served_name(self._call.request.model), served, self._settings
+            )
+        problem = f"status {refusal.status}: {refusal.message() or 'without a message'}"
+        cause = f"the server answered with status {refusal.status}"
+        return AttemptFailed(refusal.kind, problem, wait_s=refusal.wait_s(), hint=hint, cause=cause)
+
+    def _may_lack_the_model(self, refusal: Refusal) -> bool:
+        name = self._settings.served_name(self._call.request.model)
+        return refusal.kind == "unusable" or (
+            refusal.status in BAD_REQUEST and name in refusal.message()
+        )
+
+    def _no_answer(self, response: httpx.Response, reader: BodyReader) -> AttemptFailed:
+        """The body of a status of 200 that holds no answer."""
+        if not reader.is_foreign:
+            return self._unfinished()
+        kind = response.headers.get("content-type", "none")
+        shown = reader.start.decode(errors="replace")
+        hint = hints.about_address(self._settings, is_web_page=shown.lstrip().startswith("<"))
+        problem = (
+            f"no chat completion came: status 200, content type {kind}, and it begins with: {shown}"
+        )
+        return AttemptFailed("address", problem, hint=hint, cause="no chat completion came")
+
+    def _unfinished(self) -> AttemptFailed:
+        """The response ended, and not every part of the answer can have come."""
+        if self._answer.done:
+            return AttemptFailed(
+                "failed", "the answer ended without a finish reason", hint=hints.NO_FINISH_REASON
+            )
+        came = sum(map(len, self._answer.text + self._answer.reasoning))
+        problem = f"{STREAM_CUT} after {came} characters, without a finish reason"
+        return AttemptFailed("failed", problem, cause=STREAM_CUT)
+
+
+def _without_query(location: str) -> str:
+    """Where a redirect leads; a query may hold a secret."""
+    return location.partition("?")[0][:200]

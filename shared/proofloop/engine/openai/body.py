@@ -1,0 +1,109 @@
+"""The body of a response, in whatever pieces it arrives, split into events. No I/O.
+
+The first character decides what the body is: `{` or `[` begin one JSON value, anything else is read
+as server-sent events. The content type does not count: gateways change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from proofloop.errors import CallRefused
+
+DONE = b"[DONE]"
+SHOWN_BYTES = 200
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+SPACE = b" \t\r\n"
+STREAM_BEGINS = (b"data:", b"event:", b"id:", b"retry:", b":")
+
+
+class BodyReader:
+    """Bytes in any pieces in, the payloads of the events out. The same bytes give the same events,
+    however cut.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.start = b""
+        self.events = 0
+        self.is_json = False
+        self._limit_bytes = limit_bytes
+        self._began = False
+        self._pending = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The events that this piece completes. Raises CallRefused for one that is too long."""
+        if len(self.start) < SHOWN_BYTES:
+            self.start = (self.start + data[:SHOWN_BYTES])[:SHOWN_BYTES]
+        self._pending += data
+        if not self._began and not self._begin():
+            return
+        if not self.is_json and (b"\n" in data or b"\r" in data):
+            yield from self._lines()
+        if len(self._pending) > self._limit_bytes:
+            raise too_long(self._limit_bytes)
+
+    def end(self) -> Iterator[bytes]:
+        """The events that the end of the body completes: one JSON value, or a last line without a
+        line break.
+        """
+        if self.is_json:
+            yield bytes(self._pending)
+            yield DONE
+        elif self._began and (payload := self._payload(bytes(self._pending))):
+            self.events += 1
+            yield payload
+        self._pending.clear()
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the body holds something other than a stream of events, a broken one included."""
+        start = self.start.removeprefix(BYTE_ORDER_MARK).lstrip(SPACE)
+        return bool(start) and not self.events and not start.startswith(STREAM_BEGINS)
+
+    def _begin(self) -> bool:
+        """Decide what the body is, once there is a character that tells. Space before it is
+        dropped.
+        """
+        text = bytes(self._pending)
+        if len(text) < len(BYTE_ORDER_MARK) and BYTE_ORDER_MARK.startswith(text):
+            return False
+        text = text.removeprefix(BYTE_ORDER_MARK).lstrip(SPACE)
+        if not text:
+            self._pending[:] = (
+                BYTE_ORDER_MARK if self._pending.startswith(BYTE_ORDER_MARK) else b" "
+            )
+            return False
+        self._pending[:] = text
+        self._began, self.is_json = True, text[:1] in (b"{", b"[")
+        return True
+
+    def _lines(self) -> Iterator[bytes]:
+        """Lines end in a line feed, a carriage return, or both; JSON holds neither inside a
+        text.
+        """
+        *lines, rest = bytes(self._pending).replace(b"\r", b"\n").split(b"\n")
+        self._pending[:] = rest
+        for line in lines:
+            if len(line) > self._limit_bytes:
+                raise too_long(self._limit_bytes)
+            if payload := self._payload(line):
+                self.events += 1
+                yield payload
+
+    @staticmethod
+    def _payload(line: bytes) -> bytes:
+        """What a line carries; nothing for a comment. Older llama.cpp sends its errors in a field
+        of their own.
+        """
+        if line.startswith(b"data:"):
+            return line.removeprefix(b"data:").strip()
+        if line.startswith(b"error:"):
+            return b'{"error": ' + line.removeprefix(b"error:").strip() + b"}"
+        return b""
+
+
+def too_long(limit_bytes: int) -> CallRefused:
+    return CallRefused(
+        f"the answer is longer than the engine keeps, max_answer_bytes = {limit_bytes}",
+        hint="raise it, or lower max_tokens",
+    )

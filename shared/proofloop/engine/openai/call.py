@@ -1,0 +1,86 @@
+"""A call to an OpenAI-compatible server: what the caller waits on, and what the engine gathers for
+it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import replace
+
+from proofloop.engine.base import Generation, GenerationRequest
+from proofloop.engine.loop_call import LoopCall
+from proofloop.engine.openai.settings import OpenAISettings
+from proofloop.engine.openai.stream import StreamedAnswer, joined
+from proofloop.errors import EngineError
+
+
+class OpenAICall(LoopCall):
+    """A running call.
+
+    `left_out` names the fields that the server seems not to know; `engine_seconds` counts attempts,
+    not waits; `refusals` counts the attempts at a server that was busy or absent; `failures` those
+    that failed otherwise.
+    `was_alone`: no other call was in flight when the last attempt began or ended;
+      `refused_alone_at`: since when all attempts were so, and were refused as busy.
+    """
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        settings: OpenAISettings,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        is_probe: bool = False,
+    ) -> None:
+        super().__init__(request, loop)
+        self.answer = StreamedAnswer(settings.max_answer_bytes)
+        self.engine_seconds = 0.0
+        self._begun_seconds = 0.0
+        self._failed_prompt_tokens = self._failed_completion_tokens = 0
+        self.left_out: set[str] = set()
+        self.refusals = 0
+        self.failures = 0
+        self.was_alone = False
+        self.refused_alone_at = math.inf
+        self.is_probe = is_probe
+        self._settings = settings
+
+    def begin_attempt(self) -> StreamedAnswer:
+        if usage := self.answer.usage:
+            self._failed_prompt_tokens += usage.prompt_tokens
+            self._failed_completion_tokens += usage.completion_tokens
+        self.answer = StreamedAnswer(self._settings.max_answer_bytes)
+        return self.answer
+
+    def end_attempt(self, seconds: float) -> None:
+        self.engine_seconds += seconds
+        self._begun_seconds += seconds if self.answer.began else 0.0
+
+    def keep_partial(self, error: EngineError) -> None:
+        """Give the error what the last attempt had brought, and what all cost."""
+        error.partial, error.partial_reasoning = (
+            joined(self.answer.text),
+            joined(self.answer.reasoning),
+        )
+        usage = self.answer.usage
+        error.prompt_tokens = self._failed_prompt_tokens + (usage.prompt_tokens if usage else 0)
+        error.completion_tokens = self._failed_completion_tokens + (
+            usage.completion_tokens if usage else 0
+        )
+        error.engine_seconds = self._begun_seconds
+
+    def _generation(self, *, cancelled: bool) -> Generation:
+        try:
+            generation = self.answer.generation(
+                self.request,
+                engine_seconds=self.engine_seconds,
+                cancelled=cancelled,
+                think_end=self._settings.think_end,
+                keep_tokens=self._settings.trusts_logprobs(self.request.sampling),
+            )
+        except EngineError as error:
+            self.keep_partial(error)
+            raise
+        model = self._settings.served_name(self.request.model)
+        return replace(generation, served_by=f"{model} at {self._settings.where}")

@@ -1,0 +1,94 @@
+"""Opens the engine `openai`: one server under `base_url`, or several under `endpoints` with
+weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from proofloop.config.settings import load_settings, read_secret
+from proofloop.engine.base import Engine
+from proofloop.engine.endpoints import Endpoint, EndpointsEngine
+from proofloop.engine.openai.engine import OpenAIEngine
+from proofloop.engine.openai.settings import KEY, OpenAISettings, names_a_key
+from proofloop.engine.settings import read_settings
+from proofloop.errors import ConfigError
+
+HEAVIEST = 1e6
+FORM = (
+    'write endpoints = [{ base_url = "http://a:8000/v1", weight = 2 }, { base_url ='
+    ' "http://b:8000/v1" }]'
+)
+
+
+def open_openai(settings: Mapping[str, object]) -> Engine:
+    """Raises ConfigError for settings that cannot be used."""
+    if "endpoints" not in settings:
+        return OpenAIEngine(_read(settings, "openai"))
+    found = read_endpoints(settings)
+    return EndpointsEngine(
+        tuple(Endpoint(_name(each), OpenAIEngine(each), weight) for each, weight in found)
+    )
+
+
+def read_endpoints(settings: Mapping[str, object]) -> list[tuple[OpenAISettings, float]]:
+    """The settings of each endpoint with its weight: what it says itself takes the place of what is
+    said for all.
+    """
+    if "base_url" in settings:
+        raise ConfigError(
+            "[engine] openai: base_url and endpoints do not go together", "give one of them"
+        )
+    tables = settings["endpoints"]
+    if (
+        not isinstance(tables, list)
+        or not tables
+        or not all(isinstance(table, Mapping) for table in tables)
+    ):
+        raise ConfigError("[engine] openai: endpoints is no list of tables", FORM)
+    common = {name: value for name, value in settings.items() if name != "endpoints"}
+    found = [
+        _endpoint(common, table, f"openai: endpoints[{place}]")
+        for place, table in enumerate(tables)
+    ]
+    names = [_name(each) for each, _ in found]
+    if twice := next((place for place, name in enumerate(names) if name in names[:place]), None):
+        problem = (
+            f"[engine] openai: endpoints[{twice}] and endpoints[{names.index(names[twice])}] are"
+            " the same"
+        )
+        raise ConfigError(problem, "leave one of them out, and raise the weight of the other")
+    return found
+
+
+def _endpoint(
+    common: Mapping[str, object], table: Mapping[str, object], place: str
+) -> tuple[OpenAISettings, float]:
+    weight = table.get("weight", 1)
+    if (
+        isinstance(weight, bool)
+        or not isinstance(weight, int | float)
+        or not 0 < weight <= HEAVIEST
+    ):
+        raise ConfigError(
+            f"[engine] {place}: weight = {weight!r}: should be a number above 0 and at most"
+            f" {HEAVIEST:g}",
+            "an endpoint of weight 2 gets twice the calls of one of weight 1",
+        )
+    own = {name: value for name, value in table.items() if name != "weight"}
+    return _read({**common, **own}, place), float(weight)
+
+
+def _read(settings: Mapping[str, object], place: str) -> OpenAISettings:
+    variable = settings.get("api_key_env", KEY)
+    key = load_settings().openai_api_key if variable == KEY else None
+    if variable != KEY and names_a_key(variable):
+        key = read_secret(str(variable))
+    secret = {} if key is None else {"api_key": key}
+    return read_settings(OpenAISettings, {**settings, **secret}, place, also=("endpoints",))
+
+
+def _name(settings: OpenAISettings) -> str:
+    """Two models of one server are two endpoints."""
+    models = "".join(f" {name}" for name in (settings.model, *settings.models.values()) if name)
+    return f"{settings.base_url}{models}"

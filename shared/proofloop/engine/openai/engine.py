@@ -1,0 +1,383 @@
+"""The engine for any OpenAI-compatible server: chat completions, always streamed, over httpx.
+
+All streams of one engine live on one event loop in a background thread (512 streams are 512 tasks,
+not threads), so build the engine after a fork. A running call has no time limit of its own: only
+silence (`idle_timeout_s`) ends it. The key never enters a log line or an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import threading
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import httpx
+import structlog
+
+from proofloop.engine.base import ALL_IN_REASONING, Call, ChatMessage, GenerationRequest
+from proofloop.engine.openai.attempt import Attempt, FieldRefused
+from proofloop.engine.openai.call import OpenAICall
+from proofloop.engine.openai.connection import Connection
+from proofloop.engine.openai.failure import AttemptFailed
+from proofloop.engine.openai.settings import OpenAISettings
+from proofloop.engine.rate_limits import brakes_of
+from proofloop.errors import AccessRefused, CallRefused, EngineError
+from proofloop.schema.records import Sampling
+
+log = structlog.get_logger(__name__)
+
+PROBE_WITHIN_S = 30.0
+"""The longest that one token is waited for, to see whether a server answers at all."""
+
+BRAKES_POLL_S = 1.0
+"""How often a call that waits for the brakes looks whether others cost less than was thought."""
+
+WHILE_OTHERS = "while the server answers other calls"
+
+MEAN_OVER = 50
+"""Answers whose share of max_tokens tells what the next one may cost."""
+
+
+@dataclass
+class Heard:
+    """When one of the server's models last did something, on the monotonic clock; -1 for never.
+
+    `answered`: the latest start of an attempt, a probe's too, that it answered. `unanswered`: it
+      did not answer a probe. `in_flight` counts the attempts that run now, less probes.
+    """
+
+    answered: float = -1.0
+    unanswered: float = -1.0
+    in_flight: int = 0
+
+
+class OpenAIEngine:
+    """Answers from an OpenAI-compatible server."""
+
+    def __init__(self, settings: OpenAISettings) -> None:
+        """Raises ConfigError for proxies and certificates of the environment that cannot be
+        used.
+        """
+        self._settings = settings
+        self._connection = Connection(settings)
+        self._brakes = brakes_of(
+            settings.account, settings.requests_per_minute, settings.tokens_per_minute
+        )
+        self._starting = asyncio.Lock()
+        self._probing = asyncio.Lock()
+        self._heard: defaultdict[str, Heard] = defaultdict(Heard)
+        self._answers, self._share_used = 0, 1.0
+        self._slots = asyncio.Semaphore(settings.max_concurrency)
+        self._idle_clients: list[httpx.AsyncClient] = []
+        self._refused_fields: set[str] = set()
+        self._warned: set[str] = set()
+        self._calls: set[OpenAICall] = set()
+        self._lifecycle = threading.Lock()
+        self._closed = False
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="openai-engine", daemon=True
+        )
+        self._thread.start()
+
+    def submit(self, request: GenerationRequest) -> Call:
+        call = OpenAICall(request, self._settings, self._loop)
+        with self._lifecycle:
+            if self._closed:
+                raise EngineError("the engine is closed", retryable=True)
+            self._loop.call_soon_threadsafe(self._start, call)
+        return call
+
+    def close(self) -> None:
+        """Cancel what runs, close the connections, end the thread. Safe to call twice."""
+        with self._lifecycle:
+            was_closed, self._closed = self._closed, True
+        if was_closed:
+            return
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _start(self, call: OpenAICall) -> None:
+        call.task = self._loop.create_task(self._run(call))
+        self._calls.add(call)
+        call.task.add_done_callback(call.settle)
+        call.task.add_done_callback(lambda _: self._calls.discard(call))
+
+    async def _stop(self) -> None:
+        tasks = [call.task for call in self._calls if call.task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for client in self._idle_clients:
+            await client.aclose()
+
+    async def _run(self, call: OpenAICall) -> None:
+        """Attempt until whole. The slot is kept while waiting: a busy server is not to be asked
+        more.
+        """
+        async with self._slots, self._borrow_client() as client:
+            try:
+                while (failure := await self._attempt(call, client)) is not None:
+                    await asyncio.sleep(await self._wait_after(failure, call, client))
+            except EngineError as error:
+                call.keep_partial(error)
+                raise
+        self._warn_of_oddities(call)
+
+    @asynccontextmanager
+    async def _borrow_client(self) -> AsyncIterator[httpx.AsyncClient]:
+        """A client and its connection for one call: httpx's pool goes through all of its
+        connections at every request, which at 2000 streams took longer than the answers.
+        """
+        client = self._idle_clients.pop() if self._idle_clients else self._connection.open_client()
+        try:
+            yield client
+        finally:
+            self._idle_clients.append(client)
+
+    # -- one attempt
+    # ----------------------------------------------------------------------------------------------
+
+    async def _attempt(self, call: OpenAICall, client: httpx.AsyncClient) -> AttemptFailed | None:
+        """Send the request, again if the server refuses a field, and time it. Returns what went
+        wrong.
+        """
+        expected = await self._start_when_allowed(call)
+        started, heard = time.monotonic(), self._heard[call.request.model]
+        call.was_alone = heard.in_flight == 0
+        heard.in_flight += not call.is_probe
+        try:
+            while True:
+                with suppress(FieldRefused):
+                    attempt = Attempt(call, client, self._connection, self._settings, self._brakes)
+                    await attempt.run(self._refused_fields | call.left_out)
+                    self._remember_refused(call.left_out)
+                    heard.answered = max(heard.answered, started)
+                    return None
+        except AttemptFailed as failure:
+            return failure
+        finally:
+            heard.in_flight -= not call.is_probe
+            call.was_alone = call.was_alone and heard.in_flight == 0
+            call.end_attempt(time.monotonic() - started)
+            self._settle(call, expected)
+
+    async def _start_when_allowed(self, call: OpenAICall) -> int:
+        """Wait for the brakes, in the order of the calls. Returns the tokens that the call is
+        expected to cost.
+        """
+        async with self._starting:
+            while (wait_s := self._brakes.take(expected := self._expected_tokens(call))) > 0:
+                await asyncio.sleep(min(wait_s, BRAKES_POLL_S))
+            return expected
+
+    def _expected_tokens(self, call: OpenAICall) -> int:
+        answer_tokens = round(call.request.sampling.max_tokens * self._share_used)
+        return call.answer.prompt_tokens(call.request) + answer_tokens
+
+    def _settle(self, call: OpenAICall, expected: int) -> None:
+        """Tell the brakes what an attempt cost. One that brought nothing is taken to have cost
+        nothing.
+        """
+        answer = call.answer
+        tokens = (
+            answer.prompt_tokens(call.request) + answer.completion_tokens() if answer.began else 0
+        )
+        self._brakes.correct(expected, tokens)
+        if answer.is_whole:
+            self._answers = min(self._answers + 1, MEAN_OVER)
+            share = answer.completion_tokens() / call.request.sampling.max_tokens
+            self._share_used += (share - self._share_used) / self._answers
+
+    # -- after a failed attempt
+    # --------------------------------------------------------------------------------------
+
+    async def _wait_after(
+        self, failure: AttemptFailed, call: OpenAICall, client: httpx.AsyncClient
+    ) -> float:
+        """The seconds before the next attempt. Raises EngineError when there is to be none."""
+        if (final := await self._final_error(failure, call, client)) is not None:
+            raise final
+        attempts, problem = self._count(failure, call), self._say(failure.problem)
+        limit = self._settings.max_attempts
+        problem += f"; attempt {attempts}" + (
+            f" of max_attempts = {limit}" if attempts <= limit else ""
+        )
+        wait_s, longest_s = failure.wait_s, self._settings.longest_wait_s
+        if wait_s is not None and wait_s > longest_s:
+            problem += f"; asks to wait {wait_s:.0f} s, over longest_wait_s = {longest_s:g}"
+            raise self._away(problem, failure)
+        is_last = attempts >= limit
+        if is_last and failure.kind == "busy":
+            await self._give_up_busy(failure, call, client, problem)
+        elif is_last or failure.kind == "silent":
+            await self._give_up(failure, call, client, problem, is_last=is_last)
+        return self._announced(problem, call, wait_s)
+
+    def _count(self, failure: AttemptFailed, call: OpenAICall) -> int:
+        """The attempts of this kind so far: a busy or absent server is the same for all calls, so
+        it counts apart.
+        """
+        if failure.kind == "busy":
+            call.refusals += 1
+            call.refused_alone_at = (
+                min(call.refused_alone_at, time.monotonic()) if call.was_alone else math.inf
+            )
+            return call.refusals
+        call.failures += 1
+        return call.failures
+
+    async def _give_up(
+        self,
+        failure: AttemptFailed,
+        call: OpenAICall,
+        client: httpx.AsyncClient,
+        problem: str,
+        *,
+        is_last: bool,
+    ) -> None:
+        """Raise an EngineError that says whether the server is away or this call alone fails.
+
+        Returns after a silence of a server that answers others, where another attempt is left.
+        """
+        if not await self._answers_others(call, client):
+            raise self._away(problem, failure)
+        if is_last:
+            log.warning("engine_call_given_up", request_id=call.request.id, problem=problem)
+            raise CallRefused(f"{problem}, {WHILE_OTHERS}", hint=failure.hint, cause=failure.cause)
+
+    async def _give_up_busy(
+        self, failure: AttemptFailed, call: OpenAICall, client: httpx.AsyncClient, problem: str
+    ) -> None:
+        """Raise an EngineError: a server that is busy while it has other calls, or for a probe, is
+        overloaded.
+
+        Returns while it is busy for this call alone: a limit of tokens a minute, which a probe is
+        too small for, would do that too. After `longest_busy_s` the call is refused.
+        """
+        if not call.was_alone or not await self._answers_others(call, client):
+            raise self._away(problem, failure)
+        busy_s = time.monotonic() - call.refused_alone_at
+        if busy_s >= self._settings.longest_busy_s:
+            problem += (
+                f", refused for {busy_s:.0f} s while no other call was in flight and the server"
+                " answered a probe"
+            )
+            log.warning("engine_call_given_up", request_id=call.request.id, problem=problem)
+            raise CallRefused(problem, hint=failure.hint, cause=failure.cause)
+
+    async def _final_error(
+        self, failure: AttemptFailed, call: OpenAICall, client: httpx.AsyncClient
+    ) -> EngineError | None:
+        """The error of a failure that another attempt cannot mend."""
+        problem, hint, cause = self._say(failure.problem), failure.hint, failure.cause
+        if failure.kind == "call":
+            return CallRefused(problem, hint=hint, cause=cause)
+        if failure.kind == "balance":  # a probe of one token may be answered still
+            return EngineError(problem, retryable=False, hint=hint, cause=cause)
+        if failure.kind not in ("access", "unusable", "address"):
+            return None
+        if any(heard.answered >= 0 for heard in self._heard.values()):
+            if failure.kind == "address":
+                return None
+            if await self._answers_others(call, client):
+                return CallRefused(f"{problem}, {WHILE_OTHERS}", hint=hint, cause=cause)
+        if failure.kind == "access":
+            return AccessRefused(problem, hint=hint, cause=cause)
+        return EngineError(problem, retryable=False, hint=hint, cause=cause)
+
+    def _away(self, problem: str, failure: AttemptFailed) -> EngineError:
+        return EngineError(
+            problem,
+            retryable=True,
+            after_s=failure.wait_s,
+            hint=failure.hint,
+            cause=failure.cause,
+            is_load=failure.kind == "busy",
+        )
+
+    def _announced(self, problem: str, call: OpenAICall, asked_s: float | None) -> float:
+        """The wait before the next attempt: the one that the server asked for holds for all
+        calls.
+        """
+        chance = random.random()
+        if asked_s is None:
+            wait_s = self._settings.backoff_s(call.failures + call.refusals, chance)
+        else:
+            self._brakes.pause(asked_s)
+            wait_s = asked_s * (1 + chance / 10)  # not all at once
+        log.info(
+            "engine_attempt_failed",
+            request_id=call.request.id,
+            problem=problem,
+            wait_s=round(wait_s, 3),
+        )
+        return wait_s
+
+    async def _answers_others(self, call: OpenAICall, client: httpx.AsyncClient) -> bool:
+        """Whether the server answers another call from now on, or else a probe, one of which serves
+        all who wait.
+        """
+        since, heard = time.monotonic(), self._heard[call.request.model]
+        async with self._probing:
+            if max(heard.answered, heard.unanswered) < since:
+                await self._probe(call, client)
+            return heard.answered >= since
+
+    async def _probe(self, call: OpenAICall, client: httpx.AsyncClient) -> None:
+        """Ask for one token."""
+        request = GenerationRequest(
+            id=f"{call.request.id}:probe",
+            model=call.request.model,
+            messages=(ChatMessage("user", "Say yes."),),
+            sampling=Sampling(max_tokens=1),
+            seed=0,
+        )
+        with suppress(TimeoutError, EngineError):
+            async with asyncio.timeout(PROBE_WITHIN_S):
+                probe = OpenAICall(request, self._settings, self._loop, is_probe=True)
+                if await self._attempt(probe, client) is None:
+                    return
+        self._heard[call.request.model].unanswered = time.monotonic()
+
+    # -- what is said
+    # ----------------------------------------------------------------------------------------------
+
+    def _remember_refused(self, fields: set[str]) -> None:
+        """Only once an answer came without them: a complaint may name a field that it merely
+        quotes.
+        """
+        if news := sorted(fields - self._refused_fields):
+            self._refused_fields |= fields
+            log.warning("engine_field_refused", fields=news, server=self._settings.where)
+
+    def _say(self, problem: str) -> str:
+        return self._settings.redact(f"{self._settings.where}: {problem}")
+
+    def _warn_of_oddities(self, call: OpenAICall) -> None:
+        answer = call.answer
+        if answer.usage is None:
+            self._warn_once("engine_reports_no_usage", token_counts="estimated")
+        if (
+            answer.reasoning and not answer.text and call.request.sampling.max_tokens > 1
+        ):  # one token is a check
+            characters = sum(map(len, answer.reasoning))
+            self._warn_once(
+                "engine_answers_in_reasoning",
+                characters=characters,
+                finish_reason=answer.finish_reason,
+                hint=ALL_IN_REASONING,
+            )
+
+    def _warn_once(self, event: str, **fields: object) -> None:
+        if event not in self._warned:
+            self._warned.add(event)
+            log.warning(event, server=self._settings.where, **fields)

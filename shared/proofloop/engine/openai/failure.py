@@ -1,0 +1,252 @@
+"""What a failed attempt means, decided in one place. No I/O: what the server sent goes in, one kind
+comes out.
+
+The kind alone decides what the engine does next. Servers say the same thing in many dialects: as an
+HTTP status, as a number or a word under `code`, or as a word under `type`, and some send it after a
+status of 200.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Literal
+
+import httpx
+
+FailureKind = Literal[
+    "busy", "failed", "silent", "address", "call", "access", "balance", "unusable"
+]
+"""busy: the server is overloaded, loading or absent; nothing is wrong with the call.
+failed: this attempt failed, perhaps because of the call itself: a status of 500, a cut stream.
+silent: nothing came for too long.
+address: something other than a chat completions server answered: a web page, a redirect.
+call: the server will never answer this call, and answers others.
+access: the server does not accept the key.
+balance: the account's balance does not suffice.
+unusable: the server can answer no call of this run: a wrong model.
+"""
+
+BUSY_STATUS = frozenset({408, 409, 425, 429, 503, 529})
+BAD_REQUEST = frozenset({400, 422})  # how servers refuse a field they do not know
+CALL_STATUS = BAD_REQUEST | {413}  # mostly a prompt that is too long
+ACCESS_STATUS = frozenset({401, 403})
+ANY_ERROR_STATUS = range(400, 600)
+DROPPABLE_FIELDS = (
+    "stream_options",
+    "return_token_ids",
+)  # an answer without them is still an answer
+STREAM_CUT = "the stream was cut"
+DEEPEST_MESSAGE = 4  # objects inside each other in which the server's own words are looked for
+
+KIND_OF_WORD: Mapping[str, FailureKind] = {
+    "contextlengthexceeded": "call",
+    "contextwindowexceeded": "call",
+    "exceedcontextsize": "call",
+    "stringabovemaxlength": "call",
+    "invalidprompt": "call",
+    "invalidrequest": "call",
+    "invalidargument": "call",
+    "invalidparameter": "call",
+    "badrequest": "call",
+    "unprocessableentity": "call",
+    "validation": "call",
+    "contentfilter": "call",
+    "contentpolicyviolation": "call",
+    "ratelimit": "busy",
+    "ratelimitexceeded": "busy",
+    "toomanyrequests": "busy",
+    "insufficientquota": "busy",
+    "overloaded": "busy",
+    "engineoverloaded": "busy",
+    "unavailable": "busy",
+    "serviceunavailable": "busy",
+    "resourceexhausted": "busy",
+    "invalidapikey": "access",
+    "authentication": "access",
+    "unauthorized": "access",
+    "unauthenticated": "access",
+    "permission": "access",
+    "permissiondenied": "access",
+    "insufficientbalance": "balance",
+    "insufficientcredits": "balance",
+    "paymentrequired": "balance",
+    "modelnotfound": "unusable",
+    "notfound": "unusable",
+}
+"""Codes and types of errors, less case, punctuation and a final "error"."""
+
+
+def kind_of_failure(status: int, error: object = None) -> FailureKind:
+    """`status` is HTTP's; `error` is the server's error object. A word under `code` is more exact
+    than the status.
+
+    Not so for 401 and 402: DeepSeek sends `invalid_request_error` with both.
+    """
+    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.PAYMENT_REQUIRED):
+        return _kind_of_status(status)
+    code, kind = _field(error, "code"), _field(error, "type") or _field(error, "error_type")
+    if known := _kind_of_word(code):
+        return known
+    if status == httpx.codes.OK:
+        status = _status(code) or _status(_field(error, "status")) or status
+    if status in ANY_ERROR_STATUS:
+        return _kind_of_status(status)
+    if 300 <= status < 400:
+        return "address"
+    return _kind_of_word(kind) or _kind_of_word(_field(error, "status")) or "failed"
+
+
+def _kind_of_status(status: int) -> FailureKind:
+    if status in BUSY_STATUS:
+        return "busy"
+    if status in CALL_STATUS:
+        return "call"
+    if status in ACCESS_STATUS:
+        return "access"
+    if status == httpx.codes.PAYMENT_REQUIRED:
+        return "balance"
+    return "failed" if status >= httpx.codes.INTERNAL_SERVER_ERROR else "unusable"
+
+
+def _kind_of_word(value: object) -> FailureKind | None:
+    if not isinstance(value, str):
+        return None
+    return KIND_OF_WORD.get(re.sub("[^a-z]", "", value.lower()).removesuffix("error"))
+
+
+def _status(value: object) -> int:
+    """The HTTP status that a server put into its error object, as a number or as text; 0 for
+    anything else.
+    """
+    text = str(value) if isinstance(value, int | str) else ""
+    return int(text) if re.fullmatch("[45][0-9][0-9]", text) else 0
+
+
+def _field(error: object, name: str) -> object:
+    return error.get(name) if isinstance(error, dict) else None
+
+
+class AttemptFailed(Exception):
+    """One attempt failed; `wait_s` is what the server asked for, `hint` the way out where one is
+    known.
+
+    `cause` is the problem without what differs from call to call; the problem itself, unless said.
+    """
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        problem: str,
+        *,
+        wait_s: float | None = None,
+        hint: str = "",
+        cause: str = "",
+    ) -> None:
+        super().__init__(problem)
+        self.kind, self.problem, self.wait_s, self.hint = kind, problem, wait_s, hint
+        self.cause = cause or problem
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A response whose status is not 200. `text` is what the server said, not yet redacted."""
+
+    status: int
+    text: str
+    retry_after: str | None = None
+    retry_after_ms: str | None = None
+
+    @property
+    def kind(self) -> FailureKind:
+        if self.status == httpx.codes.NOT_FOUND and self.text.lstrip().startswith("<"):
+            return "address"
+        return kind_of_failure(self.status, self._error())
+
+    def unknown_fields(self, sent: Collection[str]) -> set[str]:
+        """The fields that we sent, could do without, and find named in the complaint."""
+        if self.status not in BAD_REQUEST:
+            return set()
+        return {name for name in DROPPABLE_FIELDS if name in sent and name in self.text}
+
+    def names(self, field: str) -> bool:
+        """Whether the server complains of this field; it may quote others."""
+        complaint = (
+            f"{self.message()} {_places(_field(self._body(), 'detail'))}"
+            f" {_field(self._error(), 'param')}"
+        )
+        return self.status in BAD_REQUEST and re.search(rf"\b{field}\b", complaint) is not None
+
+    def wait_s(self) -> float | None:
+        """The seconds of Retry-After, which may also be a date; None where there is nothing of
+        use.
+        """
+        if (milliseconds := _number(self.retry_after_ms)) is not None:
+            return milliseconds / 1000
+        if (seconds := _number(self.retry_after)) is not None:
+            return seconds
+        return _seconds_until(self.retry_after) if self.retry_after else None
+
+    def message(self) -> str:
+        """The server's own words, wherever its dialect puts them."""
+        return find_message(self._body()) or self.text
+
+    def _body(self) -> object:
+        return _only(read_json(self.text))
+
+    def _error(self) -> object:
+        """The error object: under `error`, or the whole body."""
+        error = _field(self._body(), "error")
+        return error if isinstance(error, dict) else self._body()
+
+
+def read_json(text: str) -> object:
+    """The JSON value, None where the text holds none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _only(body: object) -> object:
+    """Gemini sends its error object in a list."""
+    return body[0] if isinstance(body, list) and body else body
+
+
+def find_message(body: object, depth: int = DEEPEST_MESSAGE) -> str:
+    """OpenAI says error.message, others error, message, detail or a list of msg."""
+    body = _only(body)
+    if isinstance(body, str):
+        return body
+    if not isinstance(body, dict) or depth == 0:
+        return ""
+    found = (
+        find_message(body.get(key), depth - 1) for key in ("error", "message", "detail", "msg")
+    )
+    return next(filter(None, found), "")
+
+
+def _places(detail: object) -> str:
+    """The fields that FastAPI complains of: a list of loc beside msg."""
+    return " ".join(str(_field(each, "loc")) for each in detail) if isinstance(detail, list) else ""
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        return max(0.0, float(value or ""))
+    except ValueError:
+        return None
+
+
+def _seconds_until(date: str) -> float | None:
+    try:
+        moment = parsedate_to_datetime(date)
+        return max(
+            0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+        )
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,226 @@
+"""What arrives on an OpenAI-compatible stream, gathered into one Generation. No I/O: events in, an
+answer out.
+
+An answer is whole once a finish reason came: not every server says `[DONE]`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from proofloop.engine.base import FinishReason, Generation, GenerationRequest
+from proofloop.engine.openai.body import DONE, too_long
+from proofloop.engine.openai.chunk import Chunk, Usage, read_chunk
+from proofloop.errors import CallRefused, EngineError
+from proofloop.schema.records import Tokens
+
+STOPPED = frozenset(
+    {"stop", "eos", "eos_token", "stop_sequence", "end_turn", "tool_calls", "function_call"}
+)
+CUT_OFF = frozenset({"length", "max_tokens", "model_length"})
+GAVE_UP = frozenset(  # the server's own trouble: worth another try
+    {"abort", "error", "cancelled", "timeout", "network_error", "insufficient_system_resource"}
+)
+
+CHARACTERS_PER_TOKEN = 4  # the usual rule of thumb for English, for servers that report no usage
+NUMBER_BYTES = 8  # what one token id or log-probability counts towards the limit
+
+AFTER_FINISH_S = 5.0  # after the finish reason: the usage may follow
+AFTER_DONE_S = 0.2  # after [DONE]: the end of the body, so that the connection can be used again
+
+
+@dataclass
+class StreamedAnswer:
+    """One answer while it arrives. `limit_bytes` bounds what is kept of it."""
+
+    limit_bytes: int
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    prompt_ids: tuple[int, ...] | None = None
+    completion_ids: list[int | None] = field(default_factory=list)
+    logprobs: list[float | None] = field(default_factory=list)
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    began: bool = False
+    done: bool = False
+    size_bytes: int = 0
+
+    def absorb(self, event: bytes) -> None:
+        """Take in one event. Raises AttemptFailed for what cannot be read or says that the server
+        failed.
+        """
+        if event == DONE:
+            self.done = True
+        else:
+            self._add(read_chunk(event))
+
+    def _add(self, chunk: Chunk) -> None:
+        self.began = self.began or chunk.has_choices
+        self.usage = chunk.usage or self.usage
+        self.prompt_ids = self.prompt_ids if chunk.prompt_ids is None else chunk.prompt_ids
+        self._add_text(self.text, chunk.text)
+        self._add_text(self.reasoning, chunk.reasoning)
+        self.logprobs += chunk.logprobs
+        self.completion_ids += chunk.token_ids
+        self.size_bytes += NUMBER_BYTES * (len(chunk.logprobs) + len(chunk.token_ids))
+        self.finish_reason = chunk.finish_reason.lower() or self.finish_reason
+        if self.size_bytes > self.limit_bytes:
+            raise too_long(self.limit_bytes)
+
+    def _add_text(self, pieces: list[str], piece: str) -> None:
+        if piece:
+            pieces.append(piece)
+            self.size_bytes += len(piece)
+
+    def assume_finished(self, max_tokens: int) -> None:
+        """Take the end of the answer for its finish: "length" where the server counted all the
+        tokens it may.
+        """
+        is_cut_off = self.usage is not None and self.usage.completion_tokens >= max_tokens
+        self.finish_reason = "length" if is_cut_off else "stop"
+
+    @property
+    def is_whole(self) -> bool:
+        return self.finish_reason is not None
+
+    def completion_tokens(self) -> int:
+        """As the server counted; else ids or log-probabilities; else an estimate: a piece may hold
+        many tokens.
+        """
+        if self.usage:
+            return self.usage.completion_tokens
+        pieces = self.reasoning + self.text
+        return (
+            len(self.completion_ids)
+            or len(self.logprobs)
+            or max(len(pieces), _estimate(sum(map(len, pieces))))
+        )
+
+    def prompt_tokens(self, request: GenerationRequest) -> int:
+        """As the server counted; else the prompt's ids; else an estimate from its length."""
+        if self.usage:
+            return self.usage.prompt_tokens
+        characters = sum(len(message.content) for message in request.messages)
+        return len(self.prompt_ids or ()) or _estimate(characters)
+
+    def cached_tokens(self) -> int:
+        """As the server counted, if it did."""
+        return self.usage.cached_tokens if self.usage else 0
+
+    def tokens(self) -> Tokens | None:
+        """Ids and log-probabilities, if every one of them came."""
+        ids = tuple(value for value in self.completion_ids if value is not None)
+        logprobs = tuple(
+            value for value in self.logprobs if value is not None and math.isfinite(value)
+        )
+        counts = {len(self.completion_ids), len(ids), len(logprobs), self.completion_tokens()}
+        if not self.prompt_ids or not logprobs or len(counts) > 1:
+            return None
+        return Tokens(prompt_ids=self.prompt_ids, completion_ids=ids, logprobs=logprobs)
+
+    def generation(
+        self,
+        request: GenerationRequest,
+        *,
+        engine_seconds: float,
+        cancelled: bool,
+        think_end: str,
+        keep_tokens: bool,
+    ) -> Generation:
+        """The answer as it stands; a cancelled one is kept with what came, without tokens to train
+        on.
+        """
+        reasoning, text = split_thinking(joined(self.reasoning), joined(self.text), think_end)
+        return Generation(
+            text=text,
+            reasoning=reasoning,
+            finish_reason="cancelled"
+            if cancelled
+            else read_finish_reason(self.finish_reason or ""),
+            prompt_tokens=self.prompt_tokens(request),
+            completion_tokens=self.completion_tokens(),
+            engine_seconds=engine_seconds,
+            model_version=request.model,
+            cached_tokens=self.cached_tokens(),
+            tokens=self.tokens() if keep_tokens and not cancelled else None,
+        )
+
+
+def _estimate(characters: int) -> int:
+    return math.ceil(characters / CHARACTERS_PER_TOKEN)
+
+
+def joined(pieces: list[str]) -> str:
+    """The text of the pieces. Halves of a surrogate pair find each other; one alone becomes a
+    replacement character.
+    """
+    text = "".join(pieces)
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def split_thinking(reasoning: str, text: str, think_end: str) -> tuple[str, str]:
+    """Move thinking that a server left in the text to the reasoning: what comes before the last
+    `think_end`.
+    """
+    if reasoning or not think_end:
+        return reasoning, text
+    thinking, mark, final = text.rpartition(think_end)
+    if mark:
+        return thinking.removeprefix(_opening(think_end)), final.lstrip()
+    is_cut_off = text.startswith(_opening(think_end))
+    return (text.removeprefix(_opening(think_end)), "") if is_cut_off else ("", text)
+
+
+def _opening(think_end: str) -> str:
+    return think_end.replace("/", "", 1)
+
+
+def read_finish_reason(name: str) -> FinishReason:
+    """The three reasons the seam knows. A filtered answer never comes; an aborted one may, next
+    time.
+    """
+    if name in STOPPED:
+        return "stop"
+    if name in CUT_OFF:
+        return "length"
+    problem = f'the server ended the answer with finish reason "{name}"'
+    raise EngineError(problem, retryable=True) if name in GAVE_UP else CallRefused(problem)
+
+
+class Patience:
+    """Until when a stream may stay silent. Times are seconds of one clock.
+
+    Any byte is a sign of life and holds off `idle_s`; only a piece of the answer holds off
+    `content_s`, so a server that sends comments for ever is given up too.
+    """
+
+    def __init__(self, idle_s: float, content_s: float, now: float) -> None:
+        self._idle_s, self._content_s = idle_s, max(idle_s, content_s)
+        self._size_bytes = 0
+        self._content_until = now + self._content_s
+        self._end_until = math.inf
+
+    def after(self, answer: StreamedAnswer, now: float) -> float:
+        """The next deadline, after some bytes came."""
+        if answer.size_bytes > self._size_bytes:
+            self._size_bytes, self._content_until = answer.size_bytes, now + self._content_s
+        if not answer.is_whole and not answer.done:
+            return min(now + self._idle_s, self._content_until)
+        self._end_until = min(
+            self._end_until, now + (AFTER_DONE_S if answer.done else AFTER_FINISH_S)
+        )
+        return self._end_until
+
+    def problem(self, now: float) -> str:
+        """Which of the two limits has passed."""
+        if now < self._content_until:
+            return f"nothing came for idle_timeout_s = {self._idle_s:g}"
+        return (
+            "only comments came, no piece of the answer, for content_timeout_s ="
+            f" {self._content_s:g}"
+        )

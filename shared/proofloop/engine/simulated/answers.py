@@ -1,0 +1,265 @@
+"""What the simulated engine answers: the right format for the role, with planted qualities. No
+state, no clock.
+
+The role is what stands before the first colon of the request's id: `verifier:<proof
+id>:<index>:<attempt>`. A simulated proof says its own hidden quality ("Simulated proof 8f3a of
+quality 0.5."); the verifier reads it from its prompt, with noise, and the meta-verifier compares it
+with what the analysis claims. A proof that says nothing gets one by hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import random
+import re
+import struct
+from collections.abc import Mapping
+from functools import lru_cache
+from statistics import NormalDist
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from proofloop.engine.base import Generation, GenerationRequest
+from proofloop.engine.simulated.formats import MALFORMED, Parts, evaluation, meta_evaluation, proof
+from proofloop.errors import EngineError
+from proofloop.schema.records import MODEL_ROLES, Tokens
+
+T = TypeVar("T")
+
+QUALITIES = ("0", "0.5", "1")
+PROOF = re.compile(r"Simulated proof [0-9a-f]+ of quality (0\.5|0|1)\.")
+CLAIM = re.compile(r"Simulated analysis claims quality (0\.5|0|1)\.")
+NORMAL = NormalDist()
+CHARACTERS_PER_TOKEN = 4
+VOCABULARY = 32_000
+
+
+class SimulatedSettings(BaseModel):
+    """Shares are probabilities. Times and tokens are lognormal: a median and a sigma for the
+    tail.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = 0
+    latency_s: float = Field(
+        0.0, ge=0, le=86400, description="median; 0 answers at once, without a thread"
+    )
+    latency_sigma: float = Field(0.6, ge=0, le=3)
+    tokens: int = Field(
+        800, ge=1, description="median length; never above the request's max_tokens"
+    )
+    tokens_sigma: float = Field(0.5, ge=0, le=3)
+    good_share: float = Field(
+        0.4, ge=0, le=1, description="proofs of quality 1; the others are 0 or 0.5"
+    )
+    verifier_noise: float = Field(
+        0.1, ge=0, le=1, description="scores that miss the hidden quality, of every role"
+    )
+    malformed_share: float = Field(0.0, ge=0, le=1)
+    truncated_share: float = Field(0.0, ge=0, le=1)
+    failure_share: float = Field(
+        0.0, ge=0, le=1, description="attempts that raise a retryable EngineError"
+    )
+    crash_share: float = Field(
+        0.0, ge=0, le=1, description="attempts that end the whole process, exit code 137"
+    )
+    max_concurrency: int = Field(256, ge=1, le=65536)
+    ledger: str = Field(
+        "", description="folder in which every process notes when its calls begin and end"
+    )
+    want_tokens: bool = Field(False, description="made-up token ids and log-probabilities")
+
+
+class Chances(NamedTuple):
+    """Independent uniform numbers in (0, 1), one for every decision."""
+
+    quality: float
+    score: float
+    flaw: float
+    shape: float
+    cut: float
+    tokens: float
+    latency: float
+    name: float
+
+
+def pick(options: tuple[T, ...], chance: float) -> T:
+    """One of the options, all equally likely; `chance` in [0, 1)."""
+    return options[int(chance * len(options))]
+
+
+def chances(*names: object) -> Chances:
+    """The same names give the same numbers, in any process and any order."""
+    digest = hashlib.blake2b("/".join(map(str, names)).encode(), digest_size=64).digest()
+    return Chances(*[((number >> 12) + 0.5) / 2.0**52 for number in struct.unpack("<8Q", digest)])
+
+
+def answer(settings: SimulatedSettings, request: GenerationRequest) -> Generation:
+    """The one answer to this request. Raises EngineError for attempts that fail; may end the
+    process.
+    """
+    _fail_sometimes(settings, request)
+    role = request.id.partition(":")[0]
+    draw = chances(settings.seed, request.seed, role)
+    parts = _parts(settings, request, role, draw)
+    text, is_cut = _spoil(settings, parts, request.schema, draw)
+    num_tokens = request.sampling.max_tokens if is_cut else _num_tokens(settings, request, draw)
+    return Generation(
+        text=text,
+        finish_reason="length" if is_cut else "stop",
+        prompt_tokens=_num_prompt_tokens(request),
+        completion_tokens=num_tokens,
+        engine_seconds=latency_s(settings, request),
+        model_version=request.model,
+        tokens=_made_up_tokens(request, num_tokens) if settings.want_tokens else None,
+    )
+
+
+def cancelled(settings: SimulatedSettings, request: GenerationRequest, share: float) -> Generation:
+    """What had come of the answer when `share` [0, 1] of its time was over."""
+    role = request.id.partition(":")[0]
+    text = _whole(
+        _parts(settings, request, role, chances(settings.seed, request.seed, role)), request.schema
+    )
+    return Generation(
+        text=text[: int(share * len(text))],
+        finish_reason="cancelled",
+        prompt_tokens=_num_prompt_tokens(request),
+        completion_tokens=int(share * settings.tokens),
+        engine_seconds=share * latency_s(settings, request),
+        model_version=request.model,
+    )
+
+
+def latency_s(settings: SimulatedSettings, request: GenerationRequest) -> float:
+    if not settings.latency_s:
+        return 0.0
+    chance = chances(settings.seed, request.seed, "latency").latency
+    return settings.latency_s * math.exp(settings.latency_sigma * NORMAL.inv_cdf(chance))
+
+
+def _fail_sometimes(settings: SimulatedSettings, request: GenerationRequest) -> None:
+    """By the attempt's own id, not by its seed: the next attempt of the same call may succeed."""
+    if not settings.failure_share and not settings.crash_share:
+        return
+    draw = chances(settings.seed, request.seed, request.id, "attempt")
+    if draw.quality < settings.crash_share:
+        os._exit(137)
+    if draw.score < settings.failure_share:
+        raise EngineError(f"simulated failure of {request.id}", retryable=True)
+
+
+def _parts(
+    settings: SimulatedSettings, request: GenerationRequest, role: str, draw: Chances
+) -> Parts:
+    prompt = "\n".join([message.content for message in request.messages])
+    if role == "generator":
+        return _proof(settings, prompt, draw)
+    if role == "verifier":
+        return _evaluation(_noisy(settings, _hidden_quality(prompt), draw))
+    if role == "meta_verifier":
+        return _assessment(_noisy(settings, _deserved_rating(prompt), draw))
+    hint = f"begin it with one of {', '.join(f'{name}:' for name in MODEL_ROLES)}"
+    raise EngineError(
+        f'the simulated engine knows no role in request id "{request.id}"; {hint}', retryable=False
+    )
+
+
+def _proof(settings: SimulatedSettings, prompt: str, draw: Chances) -> Parts:
+    """A new proof is as good as luck has it; a refined one never worse than the best of those it
+    was shown.
+    """
+    fresh = "1" if draw.quality < settings.good_share else pick(QUALITIES[:2], draw.flaw)
+    quality = max([fresh, *PROOF.findall(prompt)])
+    name = f"{int(draw.name * 2**32):08x}"
+    solution = (
+        f"Simulated proof {name} of quality {quality}.\n\nStep 1. Let $n$ be given.\nStep 2. Hence"
+        " the claim."
+    )
+    return proof(solution, _evaluation(_noisy(settings, quality, draw)))
+
+
+@lru_cache
+def _evaluation(score: str) -> Parts:
+    findings = {
+        "0": "Step 2 does not follow: the argument is circular. A fatal gap.",
+        "0.5": "Step 1 leaves out the case $n = 0$. A minor omission.",
+        "1": "Every step follows and no case is missing.",
+    }
+    return evaluation(f"Simulated analysis claims quality {score}.\n{findings[score]}", score)
+
+
+@lru_cache
+def _assessment(rating: str) -> Parts:
+    findings = {
+        "0": "The defects that the evaluation claims are not there.",
+        "0.5": "Some of what it claims is there, but the score does not follow from it.",
+        "1": "What it claims is reasonable.",
+    }
+    return meta_evaluation(findings[rating], rating)
+
+
+def _hidden_quality(prompt: str) -> str:
+    """What the last proof in the prompt says of itself; of a proof that says nothing, a hash of the
+    prompt.
+    """
+    said = PROOF.findall(prompt)
+    return said[-1] if said else pick(QUALITIES, chances(prompt).quality)
+
+
+def _deserved_rating(prompt: str) -> str:
+    """The meta rubric: claimed defects of a perfect proof are unreasonable; a wrong score does not
+    follow from them.
+    """
+    claims = CLAIM.findall(prompt)
+    if not claims:
+        return pick(QUALITIES, chances(prompt).score)
+    claim, quality = claims[-1], _hidden_quality(prompt)
+    if claim in ("1", quality):
+        return "1"
+    return "0" if quality == "1" else "0.5"
+
+
+def _noisy(settings: SimulatedSettings, truth: str, draw: Chances) -> str:
+    if draw.score >= settings.verifier_noise:
+        return truth
+    others = tuple(quality for quality in QUALITIES if quality != truth)
+    return pick(others, draw.score / settings.verifier_noise)
+
+
+def _whole(parts: Parts, schema: Mapping[str, Any] | None) -> str:
+    return parts.as_json(schema) if schema else parts.whole()
+
+
+def _spoil(
+    settings: SimulatedSettings, parts: Parts, schema: Mapping[str, Any] | None, draw: Chances
+) -> tuple[str, bool]:
+    """The text, malformed or cut off as often as the settings say, and whether it was cut off."""
+    if draw.cut < settings.truncated_share:
+        text = _whole(parts, schema)
+        return text[: int(draw.cut / settings.truncated_share * len(text))], True
+    if draw.shape < settings.malformed_share:
+        return pick(MALFORMED, draw.shape / settings.malformed_share)(parts), False
+    return _whole(parts, schema), False
+
+
+def _num_tokens(settings: SimulatedSettings, request: GenerationRequest, draw: Chances) -> int:
+    drawn = settings.tokens * math.exp(settings.tokens_sigma * NORMAL.inv_cdf(draw.tokens))
+    return min(request.sampling.max_tokens, max(1, round(drawn)))
+
+
+def _num_prompt_tokens(request: GenerationRequest) -> int:
+    return sum(len(message.content) for message in request.messages) // CHARACTERS_PER_TOKEN + 1
+
+
+def _made_up_tokens(request: GenerationRequest, num_tokens: int) -> Tokens:
+    source = random.Random(request.seed)
+    return Tokens(
+        prompt_ids=tuple(range(_num_prompt_tokens(request))),
+        completion_ids=tuple(source.choices(range(VOCABULARY), k=num_tokens)),
+        logprobs=tuple(-source.expovariate(1.0) for _ in range(num_tokens)),
+    )

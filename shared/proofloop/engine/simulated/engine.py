@@ -1,0 +1,199 @@
+"""The engine that needs no model: for tests and benchmarks of everything around the model.
+
+An answer depends on the settings' seed and the request's, never on order or time. Without latency
+`submit` answers at once; with latency one thread holds a heap of the moments at which answers are
+due.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from proofloop.engine.base import Call, Generation, GenerationRequest
+from proofloop.engine.simulated.answers import SimulatedSettings, answer, cancelled, latency_s
+from proofloop.errors import EngineError
+
+
+@dataclass(frozen=True)
+class AnsweredCall:
+    """A call that was over before it was returned."""
+
+    generation: Generation | None
+    error: EngineError | None = None
+
+    def result(self, timeout_s: float | None = None) -> Generation:
+        if self.generation is None:
+            raise self.error or AssertionError("an answered call has an answer or an error")
+        return self.generation
+
+    def cancel(self) -> None:
+        """Too late: the answer is there."""
+
+
+class TimedCall:
+    """A call that waits for a slot, then for its moment. `due_s` is on the monotonic clock, 0
+    before it has a slot.
+    """
+
+    def __init__(self, request: GenerationRequest, drop: Callable[[TimedCall], None]) -> None:
+        self.request = request
+        self.due_s = 0.0
+        self.future: Future[Generation] = Future()
+        self._drop = drop
+
+    def result(self, timeout_s: float | None = None) -> Generation:
+        return self.future.result(timeout_s)
+
+    def cancel(self) -> None:
+        self._drop(self)
+
+
+class Ledger:
+    """A line when a call begins and one when it is over, each with the time, in a file of this
+    process.
+
+    What was paid can be counted, also of a process that was killed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = folder / f"{os.getpid()}-{os.urandom(4).hex()}.txt"
+
+    def follow(self, request: GenerationRequest, call: Call) -> None:
+        self._note("began", request)
+        if isinstance(call, TimedCall):
+            call.future.add_done_callback(lambda _: self._note("ended", request))
+        else:
+            self._note("ended", request)
+
+    def _note(self, what: str, request: GenerationRequest) -> None:
+        with self._file.open("ab", buffering=0) as file:
+            file.write(f"{what} {request.id} {time.time():.3f}\n".encode())
+
+
+class SimulatedEngine:
+    """Answers made up from seeds, in the format of the role that the request's id begins with."""
+
+    def __init__(self, settings: SimulatedSettings) -> None:
+        self._settings = settings
+        self._closed = False
+        self._timer = Timer(settings) if settings.latency_s else None
+        self._ledger = Ledger(Path(settings.ledger)) if settings.ledger else None
+
+    def submit(self, request: GenerationRequest) -> Call:
+        if self._closed:
+            raise EngineError("the engine is closed", retryable=True)
+        call = self._timer.submit(request) if self._timer else self._answer_now(request)
+        if self._ledger:
+            self._ledger.follow(request, call)
+        return call
+
+    def close(self) -> None:
+        """Cancel what waits. Safe to call twice."""
+        self._closed = True
+        if self._timer:
+            self._timer.close()
+
+    def _answer_now(self, request: GenerationRequest) -> Call:
+        try:
+            return AnsweredCall(answer(self._settings, request))
+        except EngineError as error:
+            return AnsweredCall(None, error)
+
+
+class Timer:
+    """Runs at most `max_concurrency` calls, first come first served, and settles each when its
+    latency is over.
+    """
+
+    def __init__(self, settings: SimulatedSettings) -> None:
+        self._settings = settings
+        self._changed = threading.Condition()
+        self._waiting: OrderedDict[TimedCall, None] = OrderedDict()
+        self._running: set[TimedCall] = set()
+        self._due: list[
+            tuple[float, int, TimedCall]
+        ] = []  # cancelled calls stay until their moment and are skipped
+        self._order = itertools.count()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="simulated-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: GenerationRequest) -> TimedCall:
+        call = TimedCall(request, self._drop)
+        with self._changed:
+            if self._closed:
+                raise EngineError("the engine is closed", retryable=True)
+            self._waiting[call] = None
+            self._start_waiting()
+        return call
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            calls = [*self._waiting, *self._running]
+            self._changed.notify()
+        for call in calls:
+            call.cancel()
+        self._thread.join()
+
+    def _start_waiting(self) -> None:
+        """Give free slots to the calls that wait longest; the lock is held."""
+        while (
+            self._waiting
+            and len(self._running) < self._settings.max_concurrency
+            and not self._closed
+        ):
+            call, _ = self._waiting.popitem(last=False)
+            self._running.add(call)
+            call.due_s = time.monotonic() + latency_s(self._settings, call.request)
+            heapq.heappush(self._due, (call.due_s, next(self._order), call))
+            if self._due[0][2] is call:
+                self._changed.notify()
+
+    def _take(self, call: TimedCall) -> bool:
+        """Claim the right to settle this call: true once only."""
+        with self._changed:
+            was_waiting, was_running = call in self._waiting, call in self._running
+            self._waiting.pop(call, None)
+            self._running.discard(call)
+            self._start_waiting()
+        return was_waiting or was_running
+
+    def _drop(self, call: TimedCall) -> None:
+        if self._take(call):
+            latency = latency_s(self._settings, call.request)
+            left_s = call.due_s - time.monotonic() if call.due_s else latency
+            share = min(1.0, max(0.0, 1 - left_s / latency))
+            self._settle(call, partial(cancelled, self._settings, call.request, share))
+
+    def _work(self) -> None:
+        while call := self._next_due():
+            if self._take(call):
+                self._settle(call, partial(answer, self._settings, call.request))
+
+    def _next_due(self) -> TimedCall | None:
+        """Sleep until the next call is due; None once the engine is closed."""
+        with self._changed:
+            while not self._closed:
+                wait_s = self._due[0][0] - time.monotonic() if self._due else None
+                if wait_s is not None and wait_s <= 0:
+                    return heapq.heappop(self._due)[2]
+                self._changed.wait(wait_s)
+        return None
+
+    def _settle(self, call: TimedCall, generate: Callable[[], Generation]) -> None:
+        try:
+            call.future.set_result(generate())
+        except BaseException as error:  # whatever it is, it belongs to the caller who waits
+            call.future.set_exception(error)

@@ -1,0 +1,228 @@
+"""The engine for Triton servers: ours, or TensorRT-LLM's unmodified `llmapi` model, by gRPC.
+
+All calls of one engine live on one event loop in a background thread, each a stream of its own on
+its replica's connection, so build the engine after a fork. A running call has no time limit of its
+own: only silence (`idle_timeout_s`) ends it. A call whose answer began to come is not sent again
+from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+import uuid
+
+import structlog
+from tritonclient.grpc import service_pb2 as messages
+
+from proofloop.engine.base import Call, GenerationRequest
+from proofloop.engine.triton.answer import TritonAnswer
+from proofloop.engine.triton.call import TritonCall
+from proofloop.engine.triton.prompt import ChatTemplate, Inputs, common_inputs, our_prompt
+from proofloop.engine.triton.replica import Interface, Replica, TransientFailure
+from proofloop.engine.triton.replicas import Replicas
+from proofloop.engine.triton.settings import TritonSettings
+from proofloop.errors import ConfigError, EngineError
+
+log = structlog.get_logger(__name__)
+
+
+class TritonEngine:
+    """Answers from the models of one or more Triton servers."""
+
+    def __init__(self, settings: TritonSettings) -> None:
+        self._settings = settings
+        _check_authority(settings)
+        self._template: ChatTemplate | None = None
+        if settings.chat_template:
+            self._template = ChatTemplate(settings.chat_template, settings.chat_template_values)
+        self._slots = asyncio.Semaphore(settings.max_concurrency)
+        self._replicas = Replicas(settings)
+        self._calls: set[TritonCall] = set()
+        self._lifecycle = threading.Lock()
+        self._closed = False
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="triton-engine", daemon=True
+        )
+        self._thread.start()
+
+    def submit(self, request: GenerationRequest) -> Call:
+        call = TritonCall(request, self._settings, self._loop)
+        with self._lifecycle:
+            self._check_open()
+            self._loop.call_soon_threadsafe(self._start, call)
+        return call
+
+    def prepare(self, model: str) -> None:
+        """Load the version on every server that answers, beside what is there."""
+        with self._lifecycle:
+            self._check_open()
+            prepared = asyncio.run_coroutine_threadsafe(self._replicas.prepare(model), self._loop)
+        prepared.result()
+
+    def close(self) -> None:
+        """Cancel what runs, close the connections, end the thread. Safe to call twice."""
+        with self._lifecycle:
+            was_closed, self._closed = self._closed, True
+        if was_closed:
+            return
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError("the engine is closed", retryable=True)
+
+    def _start(self, call: TritonCall) -> None:
+        call.task = self._loop.create_task(self._run(call))
+        self._calls.add(call)
+        call.task.add_done_callback(call.settle)
+        call.task.add_done_callback(lambda _: self._calls.discard(call))
+
+    async def _stop(self) -> None:
+        tasks = [call.task for call in self._calls if call.task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._replicas.close()
+
+    async def _run(self, call: TritonCall) -> None:
+        """Attempt until whole. The slot is kept while waiting: a busy server is not to be asked
+        more.
+        """
+        async with self._slots:
+            attempt = 1
+            while (failure := await self._attempt(call)) is not None:
+                await asyncio.sleep(self._wait_after(failure, attempt, call))
+                attempt += 1
+
+    def _wait_after(self, failure: TransientFailure, attempt: int, call: TritonCall) -> float:
+        """The seconds before the next attempt. Raises EngineError when there is to be none."""
+        problem = f"{failure}; attempt {attempt} of max_attempts = {self._settings.max_attempts}"
+        if call.answer.began:
+            problem = f"{failure}; the answer had begun"
+        elif attempt < self._settings.max_attempts:
+            wait_s = self._settings.backoff_s(attempt, random.random())
+            log.info(
+                "engine_attempt_failed",
+                request_id=call.request.id,
+                problem=problem,
+                wait_s=round(wait_s, 3),
+            )
+            return wait_s
+        raise EngineError(problem, retryable=True)
+
+    async def _attempt(self, call: TritonCall) -> TransientFailure | None:
+        """Send the call to one replica. Returns what another attempt may mend."""
+        began = time.monotonic()
+        try:
+            affinity = call.request.affinity or call.request.id
+            replica = await self._replicas.choose(affinity, call.request.model, call.failed)
+            call.failed.add(replica.address)
+            await self._ask(call, replica)
+            return None
+        except TransientFailure as failure:
+            return failure
+        finally:
+            call.engine_seconds += time.monotonic() - began
+
+    async def _ask(self, call: TritonCall, replica: Replica) -> None:
+        name = self._settings.name_of(call.request.model)
+        with replica.use(name):
+            interface = await replica.interface(name, call.request.model)
+            if interface is None:
+                raise TransientFailure(f"{replica.address}: model {name!r} is not ready")
+            await self._stream_until_silent(call, replica, name, interface)
+
+    async def _stream_until_silent(
+        self, call: TritonCall, replica: Replica, name: str, interface: Interface
+    ) -> None:
+        try:
+            async with asyncio.timeout(self._settings.idle_timeout_s) as idle:
+                await self._stream(call, replica, name, interface, idle)
+        except TimeoutError:
+            problem = (
+                f"{replica.address}: nothing came for idle_timeout_s ="
+                f" {self._settings.idle_timeout_s}"
+            )
+            raise EngineError(problem, retryable=True) from None
+
+    async def _stream(
+        self,
+        call: TritonCall,
+        replica: Replica,
+        name: str,
+        interface: Interface,
+        idle: asyncio.Timeout,
+    ) -> None:
+        inputs, prompt = self._inputs(call.request, interface)
+        message = _message(name, call.request.id, inputs)
+        call.answer = answer = TritonAnswer(self._settings.max_answer_bytes, prompt)
+        try:
+            async for chunk in replica.stream(name, message):
+                answer.absorb(chunk)
+                idle.reschedule(self._loop.time() + self._settings.idle_timeout_s)
+        except ValueError as error:
+            problem = f"{replica.address}: the answer of {name!r} cannot be read: {error}"
+            raise EngineError(problem, retryable=False) from error
+        if not answer.finish_reason:
+            raise TransientFailure(f"{replica.address}: the stream ended without a finish reason")
+
+    def _inputs(self, request: GenerationRequest, interface: Interface) -> tuple[Inputs, str]:
+        """What the model is sent, and the prompt that it may echo. Raises EngineError where no
+        prompt can be made.
+        """
+        inputs, prompt = common_inputs(request, streaming=interface.decoupled), ""
+        if interface.is_ours:
+            inputs |= our_prompt(request.messages, want_tokens=self._settings.want_tokens)
+        elif self._template:
+            prompt = self._template.render(request.messages)
+            inputs |= {"text_input": ("BYTES", prompt)}
+        else:
+            problem = (
+                f"[engine] triton: model {request.model!r} has no `messages` input and"
+                " chat_template is not set"
+            )
+            raise EngineError(
+                f"{problem}; it is the Jinja file of the model's chat template", retryable=False
+            )
+        return {key: value for key, value in inputs.items() if key in interface.inputs}, prompt
+
+
+def _check_authority(settings: TritonSettings) -> None:
+    """Raises ConfigError for a `ca_file` that is not here."""
+    try:
+        if settings.ca_file:
+            settings.ca_file.read_bytes()
+    except OSError as error:
+        problem = (
+            f"[engine] triton: ca_file = {str(settings.ca_file)!r} cannot be read: {error.strerror}"
+        )
+        raise ConfigError(
+            problem, "it is looked for on every machine that asks the servers"
+        ) from error
+
+
+def _message(name: str, request_id: str, inputs: Inputs) -> messages.ModelInferRequest:
+    """The request on the wire, under an id of its own for each attempt."""
+    message = messages.ModelInferRequest(model_name=name, id=f"{request_id}:{uuid.uuid4().hex[:8]}")
+    for key, (datatype, value) in inputs.items():
+        tensor = message.inputs.add(name=key, datatype=datatype, shape=[1])
+        field, element = FIELDS[datatype], value.encode() if isinstance(value, str) else value
+        getattr(tensor.contents, field).append(element)
+    return message
+
+
+FIELDS = {
+    "BYTES": "bytes_contents",
+    "BOOL": "bool_contents",
+    "INT32": "int_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+}
+"""Where gRPC's message keeps the elements of each type."""

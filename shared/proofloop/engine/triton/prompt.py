@@ -1,0 +1,80 @@
+"""What a model is sent: the messages where it has a template of its own, else a prompt that we
+render from them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from proofloop.engine.base import ChatMessage, GenerationRequest
+from proofloop.errors import ConfigError, EngineError
+
+Inputs = dict[str, tuple[str, str | bool | int | float]]
+"""A value and its Triton type, by name; each goes as one element."""
+
+SEED_BITS = 63
+
+
+class ChatTemplate:
+    """A Jinja file that makes one prompt of the messages; it is not trusted. Raises ConfigError for
+    what is none.
+    """
+
+    def __init__(self, path: Path, values: Mapping[str, object]) -> None:
+        self._path, self._values = path, values
+        try:
+            environment = ImmutableSandboxedEnvironment(
+                trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+            )
+            environment.globals["raise_exception"] = _raise
+            self._template = environment.from_string(path.read_text())
+        except (OSError, TemplateError) as error:
+            raise self._problem(error) from error
+
+    def render(self, messages: Sequence[ChatMessage]) -> str:
+        """Raises EngineError."""
+        spoken = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            return self._template.render(
+                messages=spoken, add_generation_prompt=True, **self._values
+            )
+        except TemplateError as error:
+            raise EngineError(self._problem(error).problem, retryable=False) from error
+
+    def _problem(self, error: Exception) -> ConfigError:
+        return ConfigError(
+            f"[engine] triton: chat_template = {str(self._path)!r} cannot be used: {error}",
+            "a Jinja file as models on Hugging Face have it; bos_token and the like go to"
+            " chat_template_values",
+        )
+
+
+def _raise(problem: str) -> None:
+    """What chat templates call for roles they do not know."""
+    raise TemplateError(problem)
+
+
+def our_prompt(messages: Sequence[ChatMessage], *, want_tokens: bool) -> Inputs:
+    """For a model that has the template itself."""
+    spoken = [{"role": message.role, "content": message.content} for message in messages]
+    return {"messages": ("BYTES", json.dumps(spoken)), "return_tokens": ("BOOL", want_tokens)}
+
+
+def common_inputs(request: GenerationRequest, *, streaming: bool) -> Inputs:
+    """What every model takes: without sampling parameters it would decode greedily, and echo the
+    prompt.
+    """
+    return {
+        "streaming": ("BOOL", streaming),
+        "sampling_param_max_tokens": ("INT32", request.sampling.max_tokens),
+        "sampling_param_temperature": ("FP32", request.sampling.temperature),
+        "sampling_param_top_p": ("FP32", request.sampling.top_p),
+        "sampling_param_seed": ("UINT64", request.seed & ((1 << SEED_BITS) - 1)),
+        "sampling_param_exclude_input_from_output": ("BOOL", True),
+        "return_finish_reason": ("BOOL", True),
+    }

@@ -1,0 +1,120 @@
+"""How to reach Triton servers and what to ask of them. The key is a secret: no message here repeats
+it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, field_validator
+
+from proofloop.engine.settings import doubling_wait_s
+from proofloop.engine.triton.contract import MODEL_FILE, triton_name
+
+MiB = 1024 * 1024
+ERROR_TEXT_LENGTH = 500
+
+
+class TritonSettings(BaseModel):
+    """`endpoints` are gRPC addresses host:port; a host with several addresses counts as several
+    replicas.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    endpoints: list[str] = Field(min_length=1)
+    model: str | None = Field(
+        None, description="one Triton model for every version; never loaded by us"
+    )
+    models: dict[str, str] = Field(
+        {}, description="Triton model by version; those not named get a name of their own"
+    )
+    load_models: bool = Field(
+        True, description="load what is not ready; off where the deployment brings the models"
+    )
+    keep_versions: int = Field(
+        4, ge=1, le=100, description="of one run, loaded: three roles' and the one that comes"
+    )
+    server_settings: str = Field(
+        "", description="file on the server with the settings of its engine"
+    )
+    model_file: str = Field(MODEL_FILE, description="Python source of a model that is loaded")
+    load_timeout_s: float = Field(3600, gt=0, le=86400)
+    admin_header: str = Field("triton-grpc-protocol-admin-key", pattern=r"^[a-z0-9-]+\z")
+    admin_key: SecretStr | None = Field(
+        None, description="for a server with --grpc-restricted-protocol"
+    )
+    tls: bool = False
+    ca_file: Path | None = Field(
+        None, description="a certificate authority of your own; turns TLS on"
+    )
+    load_factor: float = Field(
+        1.25, ge=1, le=100, description="a replica above this times the mean load passes on"
+    )
+    max_concurrency: int = Field(512, ge=1, le=16384)
+    idle_timeout_s: float = Field(
+        600, gt=0, le=86400, description="silence that ends a call; queueing counts"
+    )
+    max_attempts: int = Field(5, ge=1, le=20)
+    first_wait_s: float = Field(0.2, gt=0, le=60)
+    longest_wait_s: float = Field(15, gt=0, le=3600)
+    resolve_every_s: float = Field(
+        30, gt=0, le=3600, description="how often hosts are looked up anew"
+    )
+    want_tokens: bool = True
+    chat_template: Path | None = Field(
+        None, description="Jinja file, for a model that has no `messages` input"
+    )
+    chat_template_values: dict[str, JsonValue] = Field(
+        {}, description="what the template sees: bos_token ..."
+    )
+    think_end: str = Field("</think>", description="ends thinking left in the text; empty: none is")
+    max_answer_bytes: int = Field(64 * MiB, ge=1024, le=1024 * MiB)
+
+    @field_validator("endpoints")
+    @classmethod
+    def _are_addresses(cls, values: list[str]) -> list[str]:
+        for value in values:
+            host, _, port = value.rpartition(":")
+            if not host or "/" in value or "@" in value or not port.isdecimal():
+                raise ValueError(
+                    f"{value!r} should be host:port of the gRPC service, 8001 by default"
+                )
+        return values
+
+    @field_validator("admin_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        key = (
+            value.get_secret_value().strip() if value else ""
+        )  # a key read from a file ends in a newline
+        if not key.isascii() or not key.isprintable():
+            raise ValueError("should be printable ASCII without line breaks")
+        return SecretStr(key) if key else None
+
+    @property
+    def uses_tls(self) -> bool:
+        return self.tls or self.ca_file is not None
+
+    def name_of(self, version: str) -> str:
+        """The Triton model that serves a version."""
+        return self.model or self.models.get(version) or triton_name(version)
+
+    def may_load(self, version: str) -> bool:
+        return self.load_models and not self.model and version not in self.models
+
+    def admin_metadata(self) -> tuple[tuple[str, str], ...]:
+        """The headers of a call that loads or unloads."""
+        return ((self.admin_header, self.admin_key.get_secret_value()),) if self.admin_key else ()
+
+    def backoff_s(self, attempt: int, chance: float) -> float:
+        """Doubling waits with jitter: between half of it and all of it, by `chance` [0, 1)."""
+        return doubling_wait_s(
+            attempt, chance, first_s=self.first_wait_s, longest_s=self.longest_wait_s
+        )
+
+    def redact(self, text: str) -> str:
+        """The text without the key, in one line, shortened: fit for a log."""
+        key = self.admin_key.get_secret_value() if self.admin_key else ""
+        line = " ".join((text.replace(key, "***") if key else text).split())
+        return line if len(line) <= ERROR_TEXT_LENGTH else line[:ERROR_TEXT_LENGTH] + " ..."

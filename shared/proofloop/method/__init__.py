@@ -1,0 +1,3 @@
+"""The paper's method as pure functions: rewards, the label rule, the search rule, prompts and
+domains.
+"""

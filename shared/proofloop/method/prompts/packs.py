@@ -1,0 +1,302 @@
+"""A prompt pack is a folder of four templates. Untrusted text is put in by one pass that never
+looks at what it put in.
+
+A pack with `fenced = true` puts every untrusted text into a code fence longer than any inside it:
+it cannot close its section.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, get_args
+
+from proofloop.errors import ConfigError
+from proofloop.method.prompts.json_format import (
+    FIELDS_OF,
+    SCORE,
+    AnswerFormat,
+    schema_of,
+    score_line,
+)
+from proofloop.method.prompts.phrases import MAY_BE_EMPTY, PHRASES_OF, Phrases, shows_format
+from proofloop.method.prompts.reading.parsing import Reader, Reading
+from proofloop.schema.records import Record, Score, digest
+
+PLACEHOLDERS: Mapping[str, tuple[frozenset[str], ...]] = {
+    "proof_generation": (frozenset({"question"}),),
+    "proof_verification": (frozenset({"question", "proof"}),),
+    "meta_verification": (frozenset({"question", "proof", "analysis"}),),
+    "proof_refinement": (
+        frozenset({"instruction", "attempts"}),
+        frozenset({"question", "proof", "analysis"}),
+    ),
+}
+"""Every template and the placeholders it must have (one of the sets).
+
+`instruction` is the rendered generation prompt, `attempts` the earlier proofs with their analyses;
+a model too small for that sees the first attempt and its first analysis.
+"""
+
+BUILT_IN = ("math", "math-json", "nano")
+_PLACEHOLDER = re.compile(r"\{(question|proof|analysis|instruction|attempts)\}")
+ALL_PLACEHOLDERS = frozenset({"{question}", "{proof}", "{analysis}", "{instruction}", "{attempts}"})
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered prompt and the digest of the template it came from.
+
+    `schema`: the JSON schema of its answers, where the pack asks for JSON.
+    """
+
+    text: str
+    digest: str
+    schema: dict[str, Any] | None = field(default=None, compare=False)
+
+
+class PromptPack(Record):
+    """Four templates by name, and the phrases by which their answers are read.
+
+    It is stored with the run: a pack edited later changes no run that began.
+    """
+
+    name: str
+    templates: dict[str, str]
+    fenced: bool = True
+    phrases: Phrases = Phrases()
+    answers: AnswerFormat = "text"
+
+    def digest(self, template: str) -> str:
+        """Of the template and of the phrases, or the schema, that its answers are read by."""
+        read_by = [getattr(self.phrases, name) for name in PHRASES_OF[template]]
+        if schema := self.answer_schema(template):
+            read_by = [json.dumps(schema)]
+        return digest("\n".join([self.templates[template], *read_by]))
+
+    def answer_schema(self, template: str) -> dict[str, Any] | None:
+        """The JSON schema of the answers to a template; None for a pack whose answers are text."""
+        return schema_of(template) if self.answers == "json" else None
+
+    def reader(self, reading: Reading = "strict") -> Reader:
+        """What reads the answers to these prompts."""
+        return Reader(self.phrases, reading, self.answers)
+
+    def evaluation(self, analysis: str, score: Score) -> str:
+        """An evaluation with its score, as a meta-verifier is shown it."""
+        if self.answers == "json":
+            return f"{analysis}\n\n{score_line(score)}"
+        phrases = self.phrases
+        boxed = f"{phrases.evaluation_score}\n\\boxed{{{score:g}}}"
+        return f"{phrases.evaluation_intro}\n{analysis}\n\n{boxed}"
+
+    def prove(self, question: str) -> Prompt:
+        return self._render("proof_generation", question=question)
+
+    def verify(self, question: str, proof: str) -> Prompt:
+        return self._render("proof_verification", question=question, proof=proof)
+
+    def judge(self, question: str, proof: str, analysis: str) -> Prompt:
+        return self._render("meta_verification", question=question, proof=proof, analysis=analysis)
+
+    def refine(self, question: str, attempts: list[tuple[str, list[str]]]) -> Prompt:
+        """`attempts`: earlier proofs, each with the analyses to show beside it; at least one of
+        each.
+        """
+        if "{attempts}" not in self.templates["proof_refinement"]:
+            proof, analyses = attempts[0]
+            return self._render(
+                "proof_refinement", question=question, proof=proof, analysis=analyses[0]
+            )
+        blocks = []
+        for number, (proof, analyses) in enumerate(attempts, 1):
+            reviews = "\n\n".join(
+                f"### Evaluation {i}\n{self._fence(text)}" for i, text in enumerate(analyses, 1)
+            )
+            blocks.append(f"## Attempt {number}\n{self._fence(proof)}\n\n{reviews}")
+        values = {"instruction": self.prove(question).text, "attempts": "\n\n".join(blocks)}
+        return self._prompt("proof_refinement", values)
+
+    def _render(self, template: str, **untrusted: str) -> Prompt:
+        values = {name: self._fence(text) for name, text in untrusted.items()}
+        return self._prompt(template, values)
+
+    def _prompt(self, template: str, values: Mapping[str, str]) -> Prompt:
+        text = _substitute(self.templates[template], values)
+        return Prompt(text, self.digest(template), self.answer_schema(template))
+
+    def _fence(self, text: str) -> str:
+        text = text.strip()
+        if not self.fenced:
+            return text
+        longest = max((len(run) for run in re.findall(r"~{3,}", text)), default=3)
+        fence = "~" * (longest + 1)
+        return f"{fence}\n{text}\n{fence}"
+
+
+def _substitute(template: str, values: Mapping[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), template)
+
+
+def find_pack(name: str, base: Path | None = None) -> PromptPack | None:
+    """As load_pack, but None if there is no such pack."""
+    return load_pack(name, base) if _folder(name, base).joinpath("pack.toml").is_file() else None
+
+
+def load_pack(name: str, base: Path | None = None) -> PromptPack:
+    """The pack called `name` that comes with proofloop, or the one in that folder (relative to
+    `base`).
+
+    Raises ConfigError.
+    """
+    folder = _folder(name, base)
+    if not folder.joinpath("pack.toml").is_file():
+        raise ConfigError(
+            f"there is no prompt pack {name!r}: {Path(str(folder)).absolute()} has no pack.toml",
+            f"one of {', '.join(BUILT_IN)}, or a folder made by `proofloop prompts import`",
+        )
+    settings = _settings(_read(folder.joinpath("pack.toml"), name), name)
+    templates = {}
+    for template in PLACEHOLDERS:
+        path = folder.joinpath(f"{template}.txt")
+        if not path.is_file():
+            raise ConfigError(
+                f"prompt pack {name!r} lacks {template}.txt",
+                f"a pack has {', '.join(PLACEHOLDERS)}",
+            )
+        templates[template] = _read(path, name).strip()
+    pack = PromptPack(name=name, templates=templates, **settings)
+    check_placeholders(pack)
+    check_phrases(pack)
+    return pack
+
+
+def _folder(name: str, base: Path | None) -> Traversable:
+    return (
+        files("proofloop.method.prompts").joinpath("packs", name)
+        if name in BUILT_IN
+        else (base or Path()) / name
+    )
+
+
+def _read(path: Traversable, name: str) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path.name} of prompt pack {name!r} cannot be read: {error}",
+            "a pack is text in UTF-8",
+        ) from error
+
+
+def _settings(text: str, name: str) -> dict[str, Any]:
+    """What pack.toml says: whether the pack fences, the form of its answers, its phrases; else the
+    defaults.
+    """
+    try:
+        said = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(
+            f"pack.toml of prompt pack {name!r} is not TOML: {error}",
+            "it holds `fenced = true` or `fenced = false`, and [phrases] where they are not the"
+            " method's",
+        ) from error
+    fenced, answers, phrases = (
+        said.get("fenced", True),
+        said.get("answers", "text"),
+        said.get("phrases", {}),
+    )
+    where = f"in pack.toml of prompt pack {name!r}"
+    if not isinstance(fenced, bool):
+        raise ConfigError(f"fenced = {fenced!r} {where}", "true or false, without quotes")
+    if answers not in get_args(AnswerFormat):
+        raise ConfigError(
+            f"answers = {answers!r} {where}",
+            f"one of {', '.join(map(repr, get_args(AnswerFormat)))}",
+        )
+    if not isinstance(phrases, dict):
+        raise ConfigError(f"phrases = {phrases!r} {where}", "[phrases] is a section")
+    if phrases and answers == "json":
+        raise ConfigError(
+            f"[phrases] and answers = 'json' {where} do not go together", "leave one of them out"
+        )
+    return {"fenced": fenced, "answers": answers, "phrases": _phrases(phrases, name)}
+
+
+def _phrases(said: Mapping[str, object], pack: str) -> Phrases:
+    for name, phrase in said.items():
+        where = f"[phrases] {name} = {phrase!r} in pack.toml of prompt pack {pack!r}"
+        if name not in Phrases.model_fields:
+            raise ConfigError(
+                f"{where}: unknown key", f"known here: {', '.join(Phrases.model_fields)}"
+            )
+        if not isinstance(phrase, str):
+            raise ConfigError(f"{where} is no text", "a text stands in quotes")
+        if not re.search(r"[^\W\d_]", phrase) and not (phrase == "" and name in MAY_BE_EMPTY):
+            raise ConfigError(f"{where} has no word", "write the line that the template asks for")
+    return Phrases.model_validate(said)
+
+
+def check_phrases(pack: PromptPack) -> None:
+    """Raises ConfigError for the first template that shows a sample answer without the phrases it
+    would be read by.
+
+    A template of a pack that asks for JSON names the fields.
+    """
+    if pack.answers == "json":
+        return _check_fields(pack)
+    for template, names in PHRASES_OF.items():
+        shown = " ".join(pack.templates[template].split())
+        for name in names if shows_format(shown) else ():
+            phrase = getattr(pack.phrases, name)
+            if phrase not in shown:
+                raise ConfigError(
+                    f"template {template} of prompt pack {pack.name!r} lacks {phrase!r}, which its"
+                    " answers are read by",
+                    f"write the template's own words as {name} under [phrases] in pack.toml",
+                )
+
+
+def _check_fields(pack: PromptPack) -> None:
+    for template, names in FIELDS_OF.items():
+        text = pack.templates[template]
+        for name in () if "{instruction}" in text else (*names, SCORE):
+            if f'"{name}"' not in text:
+                raise ConfigError(
+                    f'template {template} of prompt pack {pack.name!r} lacks "{name}", a field of'
+                    " its answers",
+                    f"ask for a JSON object with the fields {', '.join((*names, SCORE))}",
+                )
+
+
+def found_placeholders(template: str) -> list[str]:
+    """The placeholders of a template, in the order in which they stand."""
+    return _PLACEHOLDER.findall(template)
+
+
+def check_placeholders(pack: PromptPack) -> None:
+    """Raises ConfigError for the first template whose placeholders are not those it must have."""
+    for template, allowed in PLACEHOLDERS.items():
+        found = frozenset(found_placeholders(pack.templates[template]))
+        if found in allowed:
+            continue
+        needed = min(allowed, key=lambda names: len(names ^ found))
+        wrong = (
+            f"lacks {_listed(needed - found)}"
+            if needed - found
+            else f"has {_listed(found - needed)}, which nothing fills"
+        )
+        raise ConfigError(
+            f"template {template} of prompt pack {pack.name!r} {wrong}",
+            f"it has exactly {_listed(needed)}",
+        )
+
+
+def _listed(placeholders: frozenset[str]) -> str:
+    return ", ".join(f"{{{name}}}" for name in sorted(placeholders))

@@ -1,0 +1,145 @@
+"""The headings and phrases that a pack's answers are read by: what its templates ask for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from itertools import pairwise
+
+from proofloop.schema.records import Record
+
+EVALUATION_INTRO = "Here is my evaluation of the solution:"
+EVALUATION_SCORE = "Based on my evaluation, the final overall score should be:"
+META_INTRO = 'Here is my analysis of the "solution evaluation":'
+META_SCORE = 'Based on my analysis, I will rate the "solution evaluation" as:'
+SOLUTION_HEADING = "## Solution"
+SELF_HEADING = "## Self Evaluation"
+
+LONGEST_PHRASE = 200
+"""Characters. A longer line is an explanation, not a phrase."""
+
+_COMMENT = re.compile(r"\s*//.*")
+_HEADING = re.compile(r"#{1,6} +\S|\*\*[^*]+\*\*$")
+_SCORE_LINE = re.compile(r"^(.*?)[\s$]*(?:\\\[|\\\()?\s*\\boxed\s*\{")
+_PLACEHOLDER = re.compile(r"\.\.\.|…|\(|\[|<")
+
+
+class Phrases(Record):
+    """What an answer must hold: a proof two headings, an evaluation an intro ("" for none) and a
+    score phrase.
+
+    `self_intro` and `self_score` are those of the generator's evaluation of its own solution.
+    The defaults are the method's (section 2.1.1, appendices A.1 and A.3).
+    """
+
+    solution_heading: str = SOLUTION_HEADING
+    self_heading: str = SELF_HEADING
+    self_intro: str = EVALUATION_INTRO
+    self_score: str = EVALUATION_SCORE
+    evaluation_intro: str = EVALUATION_INTRO
+    evaluation_score: str = EVALUATION_SCORE
+    meta_intro: str = META_INTRO
+    meta_score: str = META_SCORE
+
+
+METHOD = Phrases()
+
+PHRASES_OF: Mapping[str, tuple[str, ...]] = {
+    "proof_generation": ("solution_heading", "self_heading", "self_intro", "self_score"),
+    "proof_verification": ("evaluation_intro", "evaluation_score"),
+    "meta_verification": ("meta_intro", "meta_score"),
+    "proof_refinement": ("solution_heading", "self_heading", "self_intro", "self_score"),
+}
+"""The fields of Phrases that the answers to each template are read by."""
+
+MAY_BE_EMPTY = frozenset({"self_intro", "evaluation_intro", "meta_intro"})
+
+
+def find_phrases(templates: Mapping[str, str]) -> Phrases:
+    """The phrases in the sample answers that the templates show. Raises LookupError with what a
+    template lacks.
+
+    The phrase before a score is the line before the last `\\boxed{`. The intro is the last line
+    above it that ends in a colon or is a heading, and has a placeholder such as `...` or `(your
+    evaluation)` directly below. The headings are the last two of one level above the
+    self-evaluation. `// comments` behind a line are no part of it.
+    """
+    solution, own, self_intro, self_score = _find_proof(templates["proof_generation"])
+    evaluation_intro, evaluation_score = _find_evaluation(
+        templates["proof_verification"], "proof_verification"
+    )
+    meta_intro, meta_score = _find_evaluation(templates["meta_verification"], "meta_verification")
+    return Phrases(
+        solution_heading=solution,
+        self_heading=own,
+        self_intro=self_intro,
+        self_score=self_score,
+        evaluation_intro=evaluation_intro,
+        evaluation_score=evaluation_score,
+        meta_intro=meta_intro,
+        meta_score=meta_score,
+    )
+
+
+def shows_format(template: str) -> bool:
+    """Whether a template shows a sample answer; a model that was trained on the format is shown
+    none.
+    """
+    return "\\boxed" in template
+
+
+def _find_proof(template: str) -> tuple[str, str, str, str]:
+    intro, score = _find_evaluation(template, "proof_generation")
+    intro = "" if _HEADING.match(intro) else intro  # then it is the heading of the self-evaluation
+    lines = _lines(template)
+    headings = [line for line in lines[: _last_line(lines, intro or score)] if _HEADING.match(line)]
+    if not headings:
+        raise LookupError(
+            "template proof_generation shows no heading above the evaluation of its own solution"
+        )
+    *before, own = headings
+    level = _level(own)
+    above = [heading for heading in before if _level(heading) == level]
+    if not above:
+        raise LookupError(
+            f"template proof_generation shows no heading like {own!r} above it, for the solution"
+        )
+    return above[-1], own, intro, score
+
+
+def _find_evaluation(template: str, name: str) -> tuple[str, str]:
+    """The intro, "" if there is none, and the phrase before the score."""
+    lines = _lines(template)
+    boxed = [number for number, line in enumerate(lines) if _SCORE_LINE.match(line)]
+    if not boxed:
+        raise LookupError(f"template {name} shows no score in \\boxed{{...}}")
+    number = boxed[-1]
+    found = _SCORE_LINE.match(lines[number])
+    assert found is not None
+    while not (phrase := found[1].strip() if found else lines[number]) and number > 0:
+        number, found = number - 1, None
+    has_word = re.search(r"[^\W\d_]", phrase) and not _PLACEHOLDER.match(phrase)
+    if not has_word or len(phrase) > LONGEST_PHRASE:
+        raise LookupError(f"template {name} shows no phrase before the score in \\boxed{{...}}")
+    return _find_intro(lines[:number]), phrase
+
+
+def _find_intro(lines: list[str]) -> str:
+    for line, below in reversed(list(pairwise(lines))):
+        is_intro = line.endswith(":") or _HEADING.match(line)
+        if is_intro and len(line) <= LONGEST_PHRASE and _PLACEHOLDER.match(below):
+            return line
+    return ""
+
+
+def _lines(template: str) -> list[str]:
+    return [_COMMENT.sub("", line).strip() for line in template.splitlines()]
+
+
+def _last_line(lines: list[str], text: str) -> int:
+    """Where the text stands for the last time: its line, or the one that begins with it."""
+    return max(number for number, line in enumerate(lines) if line.startswith(text))
+
+
+def _level(heading: str) -> str:
+    return heading.partition(" ")[0] if heading.startswith("#") else "bold"

@@ -1,0 +1,289 @@
+"""Reads the fields and the score of an answer that is a JSON object.
+
+Strict: the answer is the object and nothing else, with exactly the fields that the schema has.
+Lenient: the object ends the answer, in a code fence or behind other text, its fields may have other
+names, and its LaTeX may lack the second backslash that JSON wants. Lenient never guesses: a score
+field outside the objects that can be read, two different scores at any depth, or words that
+introduce the object as a quotation make the answer unreadable.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from json import JSONDecoder
+from typing import Any, NoReturn
+
+from proofloop.method.prompts.json_format import SCORE, SCORES, score_line
+from proofloop.method.prompts.reading.lenient import introduces_quotation
+from proofloop.method.prompts.reading.rules import Unreadable, no_legal_score, two_scores
+from proofloop.method.prompts.reading.scores import LONGEST_SHOWN, read_score
+from proofloop.method.prompts.reading.soft import lower, soften
+from proofloop.schema.records import Score
+
+MAX_OBJECTS = 20
+"""More places where an object may begin than any answer has; each is read to its end."""
+
+MAX_DEPTH = 50
+"""Objects and lists inside each other: more than any answer has, and far fewer than Python can
+recurse into.
+"""
+
+TOO_DEEP = "the answer is nested too deeply"
+
+SCORE_NAMES = frozenset([SCORE, "final_score", "overall_score", "self_score", "rating", "grade"])
+"""What models call the score, in lower case and with underscores."""
+
+_BEGINS = re.compile(r'\{(?=\s{0,50}")')
+_SCORE_FIELD = re.compile(
+    rf'\\?"\s?(?:{"|".join(sorted(SCORE_NAMES)).replace("_", "[ _-]?")})\s?\\?"\s{{0,20}}:',
+    re.IGNORECASE,
+)
+_CLOSERS = re.compile(r"[\s`~.]*")
+_FENCE_BEGINS = re.compile(r"(?:`{3,}|~{3,})\w{0,20}\s{0,20}\Z")
+_DRESS = " \t\n*_`~#>"
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_ESCAPE = re.compile(r'(?:\\["\\/])+|\\(?:u[0-9a-fA-F]{4}|[bfnrt](?P<rest>[A-Za-z]{0,12})|)')
+_LATEX_AFTER_N = frozenset(["abla", "eq", "eg", "ot", "otin", "mid", "exists", "leq", "geq"])
+_LATEX_AFTER_T = frozenset(
+    [
+        "heta",
+        "o",
+        "imes",
+        "ext",
+        "extbf",
+        "extit",
+        "frac",
+        "an",
+        "au",
+        "op",
+        "riangle",
+        "ilde",
+        "ag",
+        "herefore",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Said:
+    """The text fields of an answer by name, and its score as the model wrote it."""
+
+    texts: dict[str, str]
+    shown: Any
+
+    @property
+    def score(self) -> Score:
+        """Raises Unreadable for what is no score."""
+        if isinstance(self.shown, str):
+            return _spelled(self.shown)
+        if (
+            isinstance(self.shown, int | float)
+            and not isinstance(self.shown, bool)
+            and self.shown in SCORES
+        ):
+            return float(self.shown)
+        raise no_legal_score(_show(self.shown))
+
+    def evaluation(self, name: str) -> str:
+        """A text field with the score below it."""
+        return f"{self.texts[name]}\n\n{score_line(self.score)}".strip()
+
+
+def strict_answer(text: str, names: Sequence[str]) -> Said:
+    """The fields of the object that the text is. Raises Unreadable."""
+    try:
+        said = _DECODER.decode(text)
+    except ValueError as error:
+        raise _not_json(error) from None
+    except RecursionError:
+        raise Unreadable(TOO_DEEP) from None
+    if not isinstance(said, dict):
+        raise Unreadable("the answer is no JSON object")
+    _fields(said)  # raises Unreadable for deep nesting
+    for name in (*names, SCORE):
+        if name not in said:
+            raise Unreadable(f"the field {name!r} is missing")
+    if len(said) > len(names) + 1:
+        raise Unreadable(f"the answer has other fields than {', '.join((*names, SCORE))}")
+    if isinstance(said[SCORE], str):
+        raise Unreadable(
+            f"the score {_show(said[SCORE])!r} is a text, not a number",
+            cause="the score is a text, not a number",
+        )
+    return Said({name: _strict_text(said[name], name) for name in names}, said[SCORE])
+
+
+def lenient_answer(text: str, names: Sequence[str]) -> tuple[Said | None, str]:
+    """The fields of the last object with a score, and the text around all objects; None where none
+    has a score.
+
+    Raises Unreadable.
+    """
+    text = _ESCAPE.sub(_doubled, text)
+    around, scores, answer, done = [], [], None, 0
+    for start, end, said in _objects(text):
+        around.append(text[done:start])
+        done = end
+        scores += [Said({}, value) for name, value in _fields(said) if _is_score(name)]
+        if any(map(_is_score, said)):
+            answer = _said(said, names)
+    rest = "\n".join([*around, text[done:]])
+    if _SCORE_FIELD.search(rest):
+        raise Unreadable("a score stands in an object that is not JSON")
+    if answer is None:
+        if scores:
+            raise Unreadable("the only score stands in a nested object")
+        return None, rest
+    for other in scores:
+        _check_same(other, answer)
+    if _CLOSERS.fullmatch(text, done) is None:
+        raise Unreadable("text follows the JSON object")
+    before = _FENCE_BEGINS.sub("", around[-1]).rstrip(_DRESS)
+    if introduces_quotation(lower(before[before.rfind("\n") + 1 :])):
+        raise Unreadable("the JSON object is a quotation")
+    return answer, rest
+
+
+def _objects(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """The objects that can be read, each with where it begins and ends; the only field of an object
+    may hold another.
+
+    Raises Unreadable for too many objects, and for deep nesting.
+    """
+    begin, tries = _BEGINS.search(text), 0
+    while begin is not None:
+        tries += 1
+        if tries > MAX_OBJECTS:
+            raise Unreadable(f"the answer has more than {MAX_OBJECTS} objects")
+        end = begin.end()
+        try:
+            said, end = _FORGIVING.raw_decode(text, begin.start())
+        except ValueError:
+            pass
+        except RecursionError:
+            raise Unreadable(TOO_DEEP) from None
+        else:
+            yield begin.start(), end, _unwrapped(said)
+        begin = _BEGINS.search(text, end)
+
+
+def _unwrapped(said: dict[str, Any]) -> dict[str, Any]:
+    while len(said) == 1 and isinstance(inner := next(iter(said.values())), dict):
+        said = inner
+    return said
+
+
+def _said(said: dict[str, Any], names: Sequence[str]) -> Said:
+    by_name = {_plain(name): value for name, value in said.items()}
+    *_, score = (value for name, value in said.items() if _is_score(name))
+    return Said({name: _lenient_text(by_name.get(name)) for name in names}, score)
+
+
+def _fields(said: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The fields of the object and of all objects inside it, outermost first. Raises Unreadable for
+    deep nesting.
+    """
+    found: list[tuple[str, Any]] = []
+    level: list[Any] = [said]
+    for _ in range(MAX_DEPTH + 1):
+        if not level:
+            return found
+        fields = [field for value in level if isinstance(value, dict) for field in value.items()]
+        items = [item for value in level if isinstance(value, list) for item in value]
+        found += fields
+        level = [
+            value
+            for value in (*(value for _, value in fields), *items)
+            if isinstance(value, dict | list)
+        ]
+    raise Unreadable(TOO_DEEP)
+
+
+def _check_same(one: Said, other: Said) -> None:
+    if one.score != other.score:
+        raise two_scores(_show(one.shown), _show(other.shown))
+
+
+def _is_score(name: str) -> bool:
+    return _plain(name) in SCORE_NAMES
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s-]", "_", name.strip().lower())
+
+
+def _strict_text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise Unreadable(f"the field {name!r} is no text")
+    if _CONTROL.search(value):
+        raise Unreadable(
+            f"the field {name!r} has control characters: a backslash of LaTeX is doubled in JSON"
+        )
+    return _whole(value)
+
+
+def _lenient_text(value: Any) -> str:
+    """A text, or the texts of a list or an object line by line; "" for null."""
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        lines = ((name, _lenient_text(inner)) for name, inner in value.items())
+        return _whole("\n".join(f"{name}: {line}" for name, line in lines if line))
+    if isinstance(value, list):
+        return _whole("\n".join(map(_lenient_text, value)))
+    return _whole(_CONTROL.sub("", value if isinstance(value, str) else json.dumps(value)))
+
+
+def _whole(text: str) -> str:
+    """Without the halves of surrogate pairs, which JSON can write and no record holds."""
+    return text.encode("utf-8", "replace").decode().strip()
+
+
+def _spelled(text: str) -> Score:
+    soft = soften(text[: LONGEST_SHOWN + 1]).strip(" \n`.")
+    found = read_score(soft, 0)
+    if found is None or found.score is None or soft[found.end :].strip():
+        raise no_legal_score(text[:LONGEST_SHOWN])
+    return found.score
+
+
+def _show(value: Any) -> str:
+    return _whole(value if isinstance(value, str) else json.dumps(value))[:LONGEST_SHOWN]
+
+
+def _doubled(escape: re.Match[str]) -> str:
+    """The escape as JSON; with the backslash doubled where LaTeX was meant: `\\frac`, `\\(`,
+    `\\theta`.
+    """
+    mark, rest = escape[0][1:2], escape["rest"]
+    is_latex = (
+        not mark
+        or (mark in "bfr" and bool(rest))
+        or (mark == "n" and rest in _LATEX_AFTER_N)
+        or (mark == "t" and rest in _LATEX_AFTER_T)
+    )
+    return f"\\{escape[0]}" if is_latex else escape[0]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises Unreadable for a field that stands there twice: readers differ in which one counts."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise Unreadable("the answer has a field twice")
+    return fields
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _not_json(error: ValueError) -> Unreadable:
+    reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+    return Unreadable(f"the answer is not JSON: {reason[:60]}")
+
+
+_DECODER = JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_number)
+_FORGIVING = JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_number, strict=False)

@@ -1,0 +1,93 @@
+"""The method's reading: a pack's headings and phrases to the letter, and the boxed score directly
+behind its phrase.
+
+A planted heading cannot move the border of a solution: each heading stands there exactly once. A
+score that is quoted before the last phrase does not count.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from proofloop.method.prompts.phrases import Phrases
+from proofloop.method.prompts.reading.fences import blank_fences
+from proofloop.method.prompts.reading.rules import (
+    Asked,
+    Rules,
+    Unreadable,
+    between,
+    no_legal_score,
+    one_heading,
+)
+from proofloop.schema.records import Score
+
+LONGEST_SPELLING = 40
+SPELLINGS: dict[str, Score] = {
+    **dict.fromkeys(("0", "0.0", "0.00"), 0.0),
+    **dict.fromkeys(
+        ("0.5", ".5", "0.50", "1/2", r"\frac12", r"\frac{1}{2}", r"\frac1{2}", r"\frac{1}2"), 0.5
+    ),
+    **dict.fromkeys(("1", "1.0", "1.00"), 1.0),
+}
+_BOX = re.compile(r"[\s*_$]{0,20}(?:\\\[|\\\()?\s{0,5}\\boxed\s{0,5}\{")
+
+
+def _sections(visible: str, phrases: Phrases) -> tuple[slice, slice]:
+    solution = one_heading(_headings(visible, phrases.solution_heading), phrases.solution_heading)
+    own = one_heading(_headings(visible, phrases.self_heading), phrases.self_heading)
+    return between(solution, own, phrases)
+
+
+def _headings(text: str, heading: str) -> list[slice]:
+    """Where the heading stands alone on a line."""
+    found = re.finditer(rf"^{re.escape(heading)}(?=[ \t\r]*$)", text, re.MULTILINE)
+    return [slice(*match.span()) for match in found]
+
+
+def _score(visible: str, asked: Asked) -> Score:
+    anchors = list(_anchor(asked.score).finditer(visible))
+    if not anchors:
+        raise Unreadable(f"the phrase {asked.score!r} is missing")
+    if not 0 <= visible.find(asked.intro) < anchors[-1].start():
+        raise Unreadable(f"the phrase {asked.intro!r} is missing before the score")
+    box = _BOX.match(visible, anchors[-1].end())
+    if box is None:
+        raise Unreadable(f"no boxed score follows {asked.score!r}")
+    return _spelled(braced(visible, box.end()))
+
+
+@lru_cache
+def _anchor(phrase: str) -> re.Pattern[str]:
+    """The phrase, and with the other spelling of "overall": the released model's own template
+    spells it "overal".
+    """
+    return re.compile(re.sub(r"overall?", "overall?", re.escape(phrase)))
+
+
+def _spelled(content: str) -> Score:
+    spelled = (
+        re.sub(r"\s|\$|\\[,;!]", "", content)
+        .replace(r"\tfrac", r"\frac")
+        .replace(r"\dfrac", r"\frac")
+    )
+    text_macro = re.fullmatch(r"\\(?:text|mathbf|mathrm)\{(.*)\}", spelled)
+    score = SPELLINGS.get(text_macro[1] if text_macro else spelled)
+    if score is None:
+        raise no_legal_score(content[:LONGEST_SPELLING])
+    return score
+
+
+def braced(text: str, start: int) -> str:
+    """What stands between an opening brace that ends at `start` and its closing one, "" if that is
+    too far off.
+    """
+    depth = 1
+    for position in range(start, min(start + LONGEST_SPELLING, len(text))):
+        depth += {"{": 1, "}": -1}.get(text[position], 0)
+        if depth == 0:
+            return text[start:position]
+    return ""
+
+
+STRICT = Rules(unwrapped=lambda text: text, visible=blank_fences, sections=_sections, score=_score)

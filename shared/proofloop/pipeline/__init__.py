@@ -1,0 +1,1 @@
+"""Runs a whole run: with all roles in this process, or on services."""

@@ -1,0 +1,151 @@
+"""Evaluation before and after training: small runs on the test split, measured by the domain's
+exact checker.
+
+The verifiers before and after are compared on the *same* proofs, which the first generator wrote
+before any training.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from proofloop.config.run_file import Labeling, Models, Problems, RunSpec, Training
+from proofloop.errors import ConfigError
+from proofloop.method.domains import load_domain
+from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
+from proofloop.runs.figures import Evaluation, proofs_of
+from proofloop.runs.figures import evaluate_run as measure_run
+from proofloop.runs.progress import Progress
+from proofloop.schema import keys
+from proofloop.schema.records import Record
+from proofloop.store import Store, find_record, put_record
+from proofloop.worker.engine_pool import Engines
+from proofloop.worker.runtime import Tools
+
+
+class Summary(Record):
+    """The figures of a run with training before and after it, and the whole run's duration in
+    seconds.
+    """
+
+    run_id: str
+    seconds: float
+    before: Evaluation
+    after: Evaluation
+
+
+class EvalSize(Record):
+    """The size of an evaluation. The figures' intervals narrow with the square root of
+    `problems`.
+    """
+
+    problems: int = 256
+    proofs_per_problem: int = 2
+    n: int = 8
+    m: int = 3
+    k: int = 2
+
+
+Report = Callable[[str, Progress], None]
+
+
+def evaluate_before(
+    spec: RunSpec,
+    store: Store,
+    engines: Engines,
+    size: EvalSize,
+    report: Report,
+    stopping: threading.Event,
+) -> Evaluation:
+    """Measure the models that the run begins with. Raises ConfigError if the problems have no exact
+    checker.
+    """
+    return _evaluate(
+        _eval_spec(spec, "before", spec.models, size), store, engines, report, stopping
+    )
+
+
+def evaluate_after(
+    spec: RunSpec,
+    store: Store,
+    engines: Engines,
+    size: EvalSize,
+    report: Report,
+    stopping: threading.Event,
+) -> Evaluation:
+    """Measure the models in service at the end: the generator on new proofs, the verifier on those
+    of `before`.
+
+    Raises ConfigError if the problems have no exact checker.
+    """
+    tools = Tools(store, engines.of)
+    served = Models(
+        **{
+            role: tools.serving(spec.name, role)
+            for role in ("generator", "verifier", "meta_verifier")
+        }
+    )
+    judging = _eval_spec(spec, "after-verifier", served, size)
+    _copy_proofs(store, f"{spec.name}-before", judging.name, served.verifier)
+    verifier = _evaluate(judging, store, engines, report, stopping)
+    proving = _eval_spec(
+        spec, "after-generator", served, size.model_copy(update={"n": 1, "m": 1, "k": 1})
+    )
+    generator = _evaluate(proving, store, engines, report, stopping)
+    return verifier.model_copy(
+        update={"pass_at_1": generator.pass_at_1, "self_eval_error": generator.self_eval_error}
+    )
+
+
+def find_summary(store: Store, run_id: str) -> Summary | None:
+    """The summary of a run that was evaluated before and after training; None if there is none."""
+    return find_record(store, keys.summary(run_id), Summary)
+
+
+def _eval_spec(spec: RunSpec, name: str, models: Models, size: EvalSize) -> RunSpec:
+    if spec.problems.domain is None:
+        raise ConfigError(
+            f"run {spec.name!r} has problems without an exact checker",
+            "grade proofs with `proofloop review` and compare the labels with the grades",
+        )
+    problems = Problems(
+        domain=spec.problems.domain,
+        split="test",
+        count=size.problems,
+        proofs_per_problem=size.proofs_per_problem,
+    )
+    update = {
+        "name": f"{spec.name}-{name}",
+        "models": models,
+        "problems": problems,
+        "labeling": Labeling(n=size.n, m=size.m, k=size.k, stop_early=False),
+        "training": Training(),
+    }
+    return spec.model_copy(update=update)
+
+
+def _evaluate(
+    spec: RunSpec, store: Store, engines: Engines, report: Report, stopping: threading.Event
+) -> Evaluation:
+    found = find_record(store, keys.evaluation(spec.name), Evaluation)
+    if found is not None:
+        return found
+    create_run(store, spec, resume=True)
+    with LocalWalk(store, engines, spec, stopping=stopping) as walk:
+        walk.run(planned_proofs(spec), lambda progress: report(spec.name, progress))
+    assert spec.problems.domain is not None
+    return put_record(
+        store,
+        keys.evaluation(spec.name),
+        measure_run(store, spec.name, load_domain(spec.problems.domain)),
+    )
+
+
+def _copy_proofs(store: Store, source: str, target: str, verifier_version: str) -> None:
+    """Copy the proofs of one run to another, whose generator then finds them in the store and
+    writes none.
+    """
+    for proof in proofs_of(store, source):
+        copy = proof.model_copy(update={"run_id": target, "verifier_version": verifier_version})
+        put_record(store, keys.proof(target, proof.id), copy)

@@ -1,0 +1,1 @@
+"""A run in the store: its spec, answers, labels, costs, figures, model versions and progress."""

@@ -1,0 +1,267 @@
+"""What a run cost, added up from its records in one pass: calls, tokens, engine seconds and money.
+
+Memory grows with the number of problems, never with proofs or texts. A call that was cancelled, or
+whose answer another worker stored first, left no record and is not in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+from proofloop.config.run_file import EnginePrices, Prices, RunSpec
+from proofloop.errors import ConfigError
+from proofloop.runs.answers import ROLE_OF_KIND
+from proofloop.runs.labels import find_label
+from proofloop.runs.spec import find_spec
+from proofloop.schema import keys
+from proofloop.schema.records import MODEL_ROLES, Label, ModelRole, Provenance, Record, Verdict
+from proofloop.store import Store, find_record, get_record
+
+MILLION, HOUR_S = 1e6, 3600.0
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What some calls cost, or the means over some problems; `money` is in the currency of the
+    run's prices.
+    """
+
+    calls: float = 0
+    prompt_tokens: float = 0
+    completion_tokens: float = 0
+    engine_seconds: float = 0.0
+    money: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.engine_seconds + other.engine_seconds,
+            self.money + other.money,
+        )
+
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(
+            self.calls - other.calls,
+            self.prompt_tokens - other.prompt_tokens,
+            self.completion_tokens - other.completion_tokens,
+            self.engine_seconds - other.engine_seconds,
+            self.money - other.money,
+        )
+
+    def over(self, number: int) -> Spent | None:
+        """The mean over that many; None over none."""
+        if number == 0:
+            return None
+        values = (
+            self.calls,
+            self.prompt_tokens,
+            self.completion_tokens,
+            self.engine_seconds,
+            self.money,
+        )
+        return Spent(*(_mean(value, number) for value in values))
+
+
+ByRole = Mapping[ModelRole, Spent]
+
+
+def summed(some: ByRole, others: ByRole) -> ByRole:
+    """Both together, by role."""
+    return {
+        role: some.get(role, Spent()) + others.get(role, Spent()) for role in {**some, **others}
+    }
+
+
+def _mean(value: float, number: int) -> float:
+    """Of a count a count, if it is a whole one."""
+    return value // number if isinstance(value, int) and value % number == 0 else value / number
+
+
+@dataclass(frozen=True)
+class Costs:
+    """A run's costs. A problem is solved when all n critiques of one of its proofs are valid and 1;
+    it is perfect when one of them has a label of 1.
+
+    `priced` is false where the run names no prices: money is then 0 because nobody knows, not
+    because it was free.
+    """
+
+    by_role: Mapping[ModelRole, Spent]
+    problems: int
+    solved_problems: int
+    perfect_problems: int
+    proofs: int
+    labeled_proofs: int
+    priced: bool
+
+    @property
+    def total(self) -> Spent:
+        return sum(self.by_role.values(), start=Spent())
+
+    @property
+    def per_problem(self) -> Spent | None:
+        return self.total.over(self.problems)
+
+    @property
+    def per_solved_problem(self) -> Spent | None:
+        """Everything that was spent, over the problems solved: what was spent in vain counts."""
+        return self.total.over(self.solved_problems)
+
+    @property
+    def per_perfect_problem(self) -> Spent | None:
+        return self.total.over(self.perfect_problems)
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What the store holds of one proof, without its texts: its calls, the generator's own verdict,
+    and its label.
+
+    `judged`: how many analyses of it, its own included, were given to the meta-verifier.
+      `is_written`: false while the proof is refined: the verdict and the first call are then those
+      of its newest attempt.
+    """
+
+    proof_id: str
+    problem_id: str
+    verdict: Verdict
+    calls: tuple[tuple[ModelRole, Provenance], ...]
+    label: Label | None
+    judged: int = 0
+    is_written: bool = True
+
+    @property
+    def generator_version(self) -> str:
+        return self.calls[0][1].model_version
+
+
+class _Call(Record):
+    """Of a critique or a meta-critique only what it cost: its text is not even decoded."""
+
+    provenance: Provenance
+
+
+class _Proof(Record):
+    id: str
+    problem_id: str
+    verdict: Verdict
+    provenance: Provenance
+
+
+def costs(store: Store, run_id: str, prices: Prices | None = None) -> Costs:
+    """What the run cost so far, at its own prices unless others are given. Raises ConfigError
+    without such a run.
+    """
+    tally = Tally(prices or spec_of(store, run_id).prices)
+    for bill in bills(store, run_id):
+        tally.add(bill)
+    return tally.costs
+
+
+def spec_of(store: Store, run_id: str) -> RunSpec:
+    """The spec of a run. Raises ConfigError if there is no such run."""
+    spec = find_spec(store, run_id)
+    if spec is None:
+        raise ConfigError(f"there is no run {run_id!r} in the store", "see `proofloop runs list`")
+    return spec
+
+
+def bills(store: Store, run_id: str) -> Iterator[Bill]:
+    """One bill a proof with an answer, in the order of the store, from a single listing."""
+    root = keys.proofs(run_id)
+    for proof_id, found in groupby(
+        store.list(root), key=lambda key: key.removeprefix(root).split("/", 1)[0]
+    ):
+        bill = _bill(store, run_id, proof_id, found)
+        if bill is not None:
+            yield bill
+
+
+def _bill(store: Store, run_id: str, proof_id: str, found: Iterable[str]) -> Bill | None:
+    """None for a proof without an answer. `found` are the keys below it, sorted; its tokens are
+    never read.
+    """
+    names = list(found)
+    attempts = [name for name in names if _kind(name) == "attempts"]
+    proof = find_record(store, keys.proof(run_id, proof_id), _Proof)
+    if is_written := proof is not None:
+        label = find_label(store, run_id, proof_id)
+    elif attempts:
+        proof, label = get_record(store, attempts[-1], _Proof), None
+        names.remove(attempts[-1])
+    else:
+        return None
+    writing: tuple[ModelRole, Provenance] = ("generator", proof.provenance)
+    others = [call for name in names for call in _before_the_label(store, name)]
+    judged = len({name.rsplit("/", 1)[0] for name in names if _kind(name) == "meta_critiques"})
+    return Bill(
+        proof_id, proof.problem_id, proof.verdict, (writing, *others), label, judged, is_written
+    )
+
+
+def _kind(key: str) -> str:
+    """The folder of a proof that a key lies in: `runs/RUN/proofs/PROOF/KIND/...`."""
+    return key.split("/")[4]
+
+
+def _before_the_label(store: Store, key: str) -> Iterator[tuple[ModelRole, Provenance]]:
+    if (role := ROLE_OF_KIND.get(_kind(key))) is not None:
+        yield role, get_record(store, key, _Call).provenance
+
+
+class Tally:
+    """Adds bills up."""
+
+    def __init__(self, prices: Prices) -> None:
+        self._prices = prices
+        self._by_role: dict[ModelRole, Spent] = {role: Spent() for role in MODEL_ROLES}
+        self._seen: set[str] = set()
+        self._solved: set[str] = set()
+        self._perfect: set[str] = set()
+        self._proofs = self._labeled = 0
+
+    def add(self, bill: Bill) -> None:
+        for role, provenance in bill.calls:
+            self._by_role[role] += spent(provenance, self._prices.of(role))
+        self._seen.add(bill.problem_id)
+        self._proofs += bill.is_written
+        if bill.label is None:
+            return
+        self._labeled += 1
+        if bill.label.solved:
+            self._solved.add(bill.problem_id)
+        if bill.label.score == 1.0:
+            self._perfect.add(bill.problem_id)
+
+    @property
+    def costs(self) -> Costs:
+        return Costs(
+            by_role=dict(self._by_role),
+            problems=len(self._seen),
+            solved_problems=len(self._solved),
+            perfect_problems=len(self._perfect),
+            proofs=self._proofs,
+            labeled_proofs=self._labeled,
+            priced=self._prices != Prices(),
+        )
+
+
+def spent(provenance: Provenance, prices: EnginePrices) -> Spent:
+    """What one call cost; one that the engine failed counts as a call."""
+    used = (provenance.prompt_tokens, provenance.completion_tokens, provenance.engine_seconds)
+    return Spent(1, *used, money(prices, *used))
+
+
+def money(
+    prices: EnginePrices, prompt_tokens: float, completion_tokens: float, engine_seconds: float
+) -> float:
+    """What so much costs at these prices."""
+    return (
+        prompt_tokens / MILLION * prices.per_million_prompt_tokens
+        + completion_tokens / MILLION * prices.per_million_completion_tokens
+        + engine_seconds / HOUR_S * prices.per_engine_hour
+    )

@@ -1,0 +1,218 @@
+"""Measures models by the exact checker, on the records of a run. The figures never reward a model.
+
+Intervals are 95 % normal intervals with problems as clusters, since proofs of one problem, and
+critiques of one proof, are correlated. If all values are 0 or all are 1, the bound is Clopper and
+Pearson's exact one for the number of clusters. A single cluster gives the interval [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from statistics import fmean
+
+from proofloop.method.domains import Domain
+from proofloop.runs.labels import find_label
+from proofloop.runs.search_driver import searches_of
+from proofloop.schema import keys
+from proofloop.schema.records import Critique, Problem, Proof, Record
+from proofloop.store import Store, get_record
+
+Z95 = 1.96
+
+
+class Figure(Record):
+    """A measured mean with its 95 % interval; value, low and high are None if there were no
+    cases.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    cases: int
+
+    def __str__(self) -> str:
+        if self.value is None or self.low is None or self.high is None:
+            return "not measured"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] of {self.cases:5d}"
+
+
+class Evaluation(Record):
+    """The six figures of a run against the exact checker.
+
+    - pass_at_1: share of proofs that are right
+    - self_eval_error: mean |s' - s| of readable proofs (s': the generator's own score, s: the true
+      score)
+    - verifier_accuracy: share of critiques with the right score
+    - verifier_faithfulness: share of right-scored critiques of flawed proofs that name the
+      checker's step and kind
+    - label_agreement: share of decided labels that are right
+    - label_undecided: share of readable proofs left undecided
+    """
+
+    pass_at_1: Figure
+    self_eval_error: Figure
+    verifier_accuracy: Figure
+    verifier_faithfulness: Figure
+    label_agreement: Figure
+    label_undecided: Figure
+
+
+class RefinementFigures(Record):
+    """The gain from sequential refinement, section 3.3.2.
+
+    - pass_at_1: share of right proofs after 1, 2, ... iterations
+    - best_by_self_score: share of problems whose proof with the highest self-score is right; ties
+      count by their mean
+    """
+
+    pass_at_1: tuple[Figure, ...]
+    best_by_self_score: Figure
+
+
+class Clusters:
+    """A running mean over clustered values. It keeps only a sum and a count for each cluster."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+
+    def add(self, cluster: str, value: float) -> None:
+        pair = self._sums[cluster]
+        pair[0] += value
+        pair[1] += 1
+
+    def figure(self) -> Figure:
+        """The mean with its cluster-robust interval."""
+        if not self._sums:
+            return Figure(value=None, low=None, high=None, cases=0)
+        low, high = _interval(self.mean, self.error, len(self._sums))
+        return Figure(value=self.mean, low=low, high=high, cases=self.cases)
+
+    @property
+    def cases(self) -> int:
+        return int(sum(count for _, count in self._sums.values()))
+
+    @property
+    def mean(self) -> float:
+        return sum(total for total, _ in self._sums.values()) / self.cases
+
+    @property
+    def error(self) -> float:
+        """The cluster-robust standard error of the mean; 0 for one cluster."""
+        mean = self.mean
+        clusters = len(self._sums)
+        squares = sum((total - mean * count) ** 2 for total, count in self._sums.values())
+        return math.sqrt(squares * clusters / max(1, clusters - 1)) / self.cases
+
+
+def _interval(mean: float, error: float, clusters: int) -> tuple[float, float]:
+    if clusters == 1:
+        return 0.0, 1.0
+    if mean in (0.0, 1.0):  # Clopper and Pearson's bound for no success or no failure
+        bound = 0.025 ** (1 / clusters)
+        return (bound, 1.0) if mean else (0.0, 1 - bound)
+    return max(0.0, mean - Z95 * error), min(1.0, mean + Z95 * error)
+
+
+def proofs_of(store: Store, run_id: str) -> Iterator[Proof]:
+    """The run's proofs, one at a time."""
+    for key in store.list(keys.proofs(run_id)):
+        if key.endswith("/proof.json"):
+            yield get_record(store, key, Proof)
+
+
+def critiques_of(store: Store, run_id: str, proof_id: str) -> Iterator[Critique]:
+    """The stored critiques of a proof."""
+    for key in store.list(keys.critiques(run_id, proof_id)):
+        yield get_record(store, key, Critique)
+
+
+def evaluate_run(store: Store, run_id: str, domain: Domain) -> Evaluation:
+    """Measure a run in one pass over its records. Raises LookupError for a question that the
+    checker cannot read.
+    """
+    found: dict[str, Clusters] = {name: Clusters() for name in Evaluation.model_fields}
+    for proof in proofs_of(store, run_id):
+        question = get_record(store, keys.problem(run_id, proof.problem_id), Problem).question
+        _measure_proof(proof, question, store, domain, found)
+    return Evaluation(**{name: clusters.figure() for name, clusters in found.items()})
+
+
+def refinement_figures(
+    store: Store, run_id: str, domain: Domain, iterations: int
+) -> RefinementFigures:
+    """Measure how a run's proofs improved over the attempts of sequential refinement."""
+    by_iteration = [Clusters() for _ in range(iterations)]
+    rated: dict[str, list[tuple[float, float]]] = defaultdict(
+        list
+    )  # by problem: self-score, is right
+    for proof in proofs_of(store, run_id):
+        question = get_record(store, keys.problem(run_id, proof.problem_id), Problem).question
+        attempts = [
+            get_record(store, key, Proof) for key in store.list(keys.attempts(run_id, proof.id))
+        ]
+        rights = [_is_right(attempt, question, domain) for attempt in (*attempts, proof)]
+        for number, clusters in enumerate(by_iteration):
+            clusters.add(proof.problem_id, rights[min(number, len(rights) - 1)])
+        self_score = -1.0 if proof.verdict.score is None else proof.verdict.score
+        rated[proof.problem_id].append((self_score, rights[-1]))
+    best = Clusters()
+    for problem, pairs in rated.items():
+        highest = max(pairs)[0]
+        best.add(problem, fmean(right for self_score, right in pairs if self_score == highest))
+    return RefinementFigures(
+        pass_at_1=tuple(clusters.figure() for clusters in by_iteration),
+        best_by_self_score=best.figure(),
+    )
+
+
+def search_figures(store: Store, run_id: str, domain: Domain) -> tuple[Figure, ...]:
+    """The share of problems whose best proof is right: after the first proofs, then after each
+    round of a search.
+    """
+    ended = list(searches_of(store, run_id))
+    by_round = [
+        Clusters() for _ in range(max((len(found.best_by_round) for found in ended), default=0))
+    ]
+    for found in ended:
+        question = get_record(store, keys.problem(run_id, found.problem_id), Problem).question
+        rights = [
+            _is_right(get_record(store, keys.proof(run_id, name), Proof), question, domain)
+            if name
+            else 0.0
+            for name in found.best_by_round
+        ]
+        for number, clusters in enumerate(by_round):
+            clusters.add(found.problem_id, rights[min(number, len(rights) - 1)])
+    return tuple(clusters.figure() for clusters in by_round)
+
+
+def _is_right(proof: Proof, question: str, domain: Domain) -> float:
+    return float(
+        proof.verdict.score is not None
+        and domain.check_proof(question, proof.solution).score == 1.0
+    )
+
+
+def _measure_proof(
+    proof: Proof, question: str, store: Store, domain: Domain, found: dict[str, Clusters]
+) -> None:
+    cluster = proof.problem_id
+    if proof.verdict.score is None:
+        found["pass_at_1"].add(cluster, 0.0)
+        return
+    truth = domain.check_proof(question, proof.solution).score
+    found["pass_at_1"].add(cluster, float(truth == 1.0))
+    found["self_eval_error"].add(cluster, abs(proof.verdict.score - truth))
+    for critique in critiques_of(store, proof.run_id, proof.id):
+        right = critique.verdict.score == truth
+        found["verifier_accuracy"].add(cluster, float(right))
+        if right and truth < 1.0:
+            faithful = domain.check_critique(question, proof.solution, critique.analysis).faithful
+            found["verifier_faithfulness"].add(cluster, float(faithful))
+    label = find_label(store, proof.run_id, proof.id)
+    if label is not None:
+        found["label_undecided"].add(cluster, float(label.outcome == "undecided"))
+        if label.score is not None:
+            found["label_agreement"].add(cluster, float(label.score == truth))

@@ -1,0 +1,271 @@
+"""The model versions of a run: which are published, and which each role serves.
+
+The served versions are an append-only log, so promotion, rollback and duplicate or late events are
+all safe.
+
+A version's name is the key prefix of its files in the store ("runs/demo/models/verifier/000003"),
+or any name that the engine knows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from proofloop.errors import ConfigError, CorruptObject, NotFound
+from proofloop.schema import keys
+from proofloop.schema.records import ModelRole, Record
+from proofloop.store import LocalStore, Store, get_record
+
+MANIFEST = "manifest.json"
+"""The version's list of files, written last. A version without it is incomplete and never
+served.
+"""
+
+PUBLISHED = "published"
+"""The prefix of the log reason for a version that the trainer published."""
+
+ROLLED_BACK = "rolled back after"
+"""The prefix of the log reason for a rollback; the rest makes the reason unique."""
+
+
+class Served(Record):
+    """One line of the log: a version that went into service, and the reason."""
+
+    version: str
+    reason: str
+
+
+def served_log(store: Store, run_id: str, role: ModelRole) -> list[Served]:
+    """The log of a role: every version that went into service, oldest first."""
+    return [get_record(store, key, Served) for key in store.list(keys.served(run_id, role))]
+
+
+def last_served(store: Store, run_id: str, role: ModelRole) -> str | None:
+    """The version in service, read from the log's last line; None if the log is empty."""
+    last = deque(store.list(keys.served(run_id, role)), maxlen=1)
+    return get_record(store, last[0], Served).version if last else None
+
+
+def put_in_service(store: Store, run_id: str, role: ModelRole, version: str) -> None:
+    """Append a published version to the log, unless it was adopted before. A version rolled back
+    since stays out.
+    """
+    while not is_adopted(log := served_log(store, run_id, role), version):
+        _append(store, run_id, role, version, f"{PUBLISHED} {version}", place=len(log))
+
+
+def is_adopted(log: Iterable[Served], version: str) -> bool:
+    """Whether this published version or a later one went into service already: its event is a
+    duplicate or late.
+
+    A role's version names sort like their zero-padded numbers.
+    """
+    return any(line.reason.startswith(PUBLISHED) and line.version >= version for line in log)
+
+
+def _append(
+    store: Store, run_id: str, role: ModelRole, version: str, reason: str, *, place: int
+) -> bool:
+    """Write the log's line number `place`; false if another writer was first."""
+    line = Served(version=version, reason=reason)
+    key = f"{keys.served(run_id, role)}{place:06d}.json"
+    return store.put_if_absent(key, line.model_dump_json().encode(), durable=True)
+
+
+def published_versions(store: Store, run_id: str, role: ModelRole) -> list[str]:
+    """The complete versions of a role in the store, oldest first."""
+    listed = store.list(keys.models(run_id, role))
+    return [key.removesuffix(f"/{MANIFEST}") for key in listed if key.endswith(f"/{MANIFEST}")]
+
+
+Prepare = Callable[[str], None]
+"""Loads a version into the run's engine. If it raises, the present version stays in service."""
+
+
+def promote(
+    store: Store,
+    run_id: str,
+    role: ModelRole,
+    version: str,
+    first: str,
+    prepare: Prepare = lambda version: None,
+) -> str:
+    """Put a complete version in service on a user's request, after `prepare`. Returns the version's
+    name.
+
+    `version` is a name or a number. `first` is the version in the run file, which the run began
+    with. Raises ConfigError if there is no such version, CorruptObject if it is damaged.
+    """
+    published = published_versions(store, run_id, role)
+    numbered = keys.model(run_id, role, int(version)) if version.isdecimal() else version
+    if numbered not in [first, *published]:
+        known = ", ".join([first, *published])
+        raise ConfigError(
+            f"{role} has no complete version {version!r} in run {run_id}", f"one of {known}"
+        )
+    if numbered in published:
+        verify_version(store, numbered)
+    prepare(numbered)
+    while True:
+        place = len(served_log(store, run_id, role))
+        if _append(store, run_id, role, numbered, f"promoted after {place}", place=place):
+            return numbered
+
+
+def rollback(
+    store: Store, run_id: str, role: ModelRole, first: str, prepare: Prepare = lambda version: None
+) -> str:
+    """Take the present version out of service and serve its predecessor again, after `prepare`.
+
+    `first` is the version in the run file, which the run began with. Returns the predecessor's
+    name. Raises ConfigError if there is none, or if another version went into service meanwhile.
+    """
+    log = served_log(store, run_id, role)
+    history = _history(first, log)
+    if len(history) < 2:
+        raise ConfigError(
+            f"{role} in run {run_id} serves its first version {first!r}",
+            "there is nothing to roll back to",
+        )
+    previous = history[-2]
+    prepare(previous)
+    if not _append(store, run_id, role, previous, f"{ROLLED_BACK} {len(log)}", place=len(log)):
+        raise ConfigError(
+            f"{role} in run {run_id}: another version went into service meanwhile; nothing was"
+            " rolled back",
+            "see `proofloop models list`, then run the command again if the rollback is still"
+            " needed",
+        )
+    return previous
+
+
+def _history(first: str, log: list[Served]) -> list[str]:
+    """The versions that were not rolled back, oldest first; the last is in service. Two rollbacks
+    go back by two.
+    """
+    versions = [first]
+    for line in log:
+        if line.reason.startswith(ROLLED_BACK):
+            versions = versions[:-1] or [first]
+        elif line.version != versions[-1]:
+            versions.append(line.version)
+    return versions
+
+
+def manifest_files(store: Store, version: str) -> dict[str, str]:
+    """The SHA-256 digests of a version's files by name, from its manifest. Raises NotFound,
+    CorruptObject.
+    """
+    try:
+        manifest = json.loads(store.get(f"{version}/{MANIFEST}"))
+        return {str(entry["name"]): str(entry["sha256"]) for entry in manifest["files"]}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptObject(f"{version}/{MANIFEST} cannot be read: {error}") from error
+
+
+def verify_version(store: Store, version: str) -> None:
+    """Compare all files with the manifest. Raises CorruptObject that names the first file that
+    differs.
+    """
+    for name, expected in manifest_files(store, version).items():
+        for _ in _verified(store, f"{version}/{name}", expected):
+            pass
+
+
+def _verified(store: Store, key: str, expected: str) -> Iterator[bytes]:
+    """A file in chunks, since a shard may be larger than memory. Raises CorruptObject after the
+    last if it differs.
+    """
+    found = hashlib.sha256()
+    try:
+        for chunk in store.chunks(key):
+            found.update(chunk)
+            yield chunk
+    except NotFound as error:
+        raise CorruptObject(f"{key} is missing") from error
+    if found.hexdigest() != expected:
+        raise CorruptObject(
+            f"{key} has digest {found.hexdigest()[:12]}, its manifest says {expected[:12]}"
+        )
+
+
+@lru_cache(maxsize=1024)  # runs at every model call, and entry_points() reads the disk
+def is_beside_run_file(version: str) -> bool:
+    """Whether the version is a relative path, which `version_folder` resolves against the run
+    file's folder.
+    """
+    is_known = version.startswith("runs/") or entry_points(group="proofloop.models", name=version)
+    return not is_known and not Path(version).is_absolute()
+
+
+def named_folder(name: str, base: Path) -> Path:
+    """The folder of a model: from an installed package (entry point
+    `proofloop.runs.model_registry`), else the path below `base`.
+    """
+    for point in entry_points(group="proofloop.models", name=name):
+        return Path(point.load()())
+    return base / name
+
+
+def version_folder(store: Store, cache: Path, version: str, base: Path = Path()) -> Path:
+    """A local folder with the version's files: the files of a local store, or a verified copy in
+    `cache`.
+
+    A name that does not begin with "runs/" is resolved by `named_folder`. Raises NotFound,
+    CorruptObject, StoreError.
+    """
+    if not version.startswith("runs/"):
+        return named_folder(version, base)
+    if isinstance(store, LocalStore):
+        return store.path(version)
+    target = cache / version
+    if not (target / MANIFEST).exists():
+        _fetch(store, version, target)
+    return target
+
+
+def _fetch(store: Store, version: str, target: Path) -> None:
+    """Copy and verify a version's files. The rename at the end makes the folder appear complete to
+    other processes.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{target.name}.", dir=target.parent) as scratch:
+        whole = Path(scratch, target.name)
+        whole.mkdir()
+        for name, expected in manifest_files(store, version).items():
+            with (whole / name).open("wb") as file:
+                file.writelines(_verified(store, f"{version}/{name}", expected))
+        (whole / MANIFEST).write_bytes(store.get(f"{version}/{MANIFEST}"))
+        try:
+            whole.rename(target)
+        except OSError:
+            if not (target / MANIFEST).exists():  # no other process was first
+                raise
+
+
+def publish_folder(store: Store, folder: Path, version: str) -> str:
+    """Copy a finished folder into the store, manifest last, unless the version exists. Returns
+    `manifest_digest`.
+    """
+    if not store.exists(f"{version}/{MANIFEST}"):
+        store.delete_prefix(f"{version}/")  # the incomplete copy of a killed trainer
+        names = sorted(
+            path.name for path in folder.iterdir() if path.is_file() and path.name != MANIFEST
+        )
+        for name in [*names, MANIFEST]:
+            store.put_if_absent(f"{version}/{name}", (folder / name).read_bytes(), durable=True)
+    return manifest_digest(store, version)
+
+
+def manifest_digest(store: Store, version: str) -> str:
+    """The SHA-256 of a complete version's manifest, which holds the digests of all its files.
+    Raises NotFound.
+    """
+    return hashlib.sha256(store.get(f"{version}/{MANIFEST}")).hexdigest()

@@ -1,0 +1,318 @@
+"""How many pods, replicas and GPUs a load of problems needs, and what they cost: arithmetic on the
+means.
+
+What is under way follows from Little's law: calls a second times seconds a call. The numbers are
+those of a steady load; what a burst needs is a matter of how long it may take.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+from proofloop.config.run_file import EnginePrices, Labeling, Prices, RunSpec
+from proofloop.errors import ConfigError
+from proofloop.runs.costs import HOUR_S, Spent, Tally, bills, money, spec_of
+from proofloop.runs.search_driver import searches_of
+from proofloop.schema.records import MODEL_ROLES, ModelRole, Role
+from proofloop.store import Store
+
+LABELER_S = 0.1
+"""Assumed of the labeler's messages: it lists and reads a proof's judgements, so this is a few
+answers of the store.
+"""
+
+GPUS_A_NODE = 8
+"""A replica with more of them takes several pods, a LeaderWorkerSet."""
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What models make of the budgets, in the mean. Without a run to look at: they use all of them.
+
+    `searched`: of the proofs that a search may write, after the first ones, those that are written
+      until it ends.
+    `attempts`: of a proof. `readable`: proofs in the right format; the others are not reviewed.
+      `critiqued`: of the n critiques those that are written, the rest is stopped early. `judged`:
+      analyses, the proofs' own included, that report an issue. `assessed`: of the m meta-critiques
+      those that are written.
+    """
+
+    attempts: float
+    readable: float = 1.0
+    critiqued: float = 1.0
+    judged: float = 0.5
+    assessed: float = 1.0
+    searched: float = 1.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """How one role's model is asked and served.
+
+    `call_seconds`: of one call, among the others that its replica answers. `tokens_per_second`:
+      sampled by a whole replica, reading the prompts included; None when somebody else serves the
+      model.
+    """
+
+    prompt_tokens: float
+    answer_tokens: float
+    call_seconds: float
+    tokens_per_second: float | None = None
+    gpus: int = 1
+
+
+@dataclass(frozen=True)
+class Load:
+    """What comes in an hour, and how it is to be handled.
+
+    `busy`: the share of their time that replicas are planned to work. `concurrency`: messages that
+      a pod handles at once. `backlog_rounds`: messages for each slot, running and waiting, at which
+      another pod starts.
+    """
+
+    problems_per_hour: float
+    busy: float
+    backlog_rounds: float
+    gpu_hour: float
+    concurrency: Mapping[Role, int]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one proof asks of a role: messages, calls, and waits: calls one after another, for which
+    a slot is taken.
+    """
+
+    messages: float
+    waits: float
+    calls: float
+
+
+PricedBy = Literal["--gpu-hour", "[prices]"]
+
+
+@dataclass(frozen=True)
+class RolePlan:
+    """The row of one role. `at_once`: messages being worked on. `value`: messages a pod, at which
+    KEDA aims.
+
+    `pods` do the mean load, `max_pods` keep the replicas full. `replicas` and `gpus` are 0 where
+    nobody needs them. `cost_per_hour` is None where nobody says a price; `priced_by` says who did.
+    """
+
+    role: Role
+    messages_per_hour: float
+    calls_per_hour: float
+    prompt_tokens: float
+    answer_tokens: float
+    call_seconds: float
+    at_once: float
+    concurrency: int
+    pods: int
+    max_pods: int
+    value: int
+    replicas: int
+    busy: float
+    gpus: int
+    cost_per_hour: float | None
+    priced_by: PricedBy | None
+
+
+def work_of_a_proof(proofs: Habits, rule: Labeling) -> dict[Role, Work]:
+    """The messages and calls that follow from the budgets, as the roles' handlers spend them."""
+    asked = proofs.readable * rule.n
+    critiques = asked * proofs.critiqued
+    judged = (critiques + proofs.readable) * proofs.judged
+    assessments = proofs.assessed * rule.m
+    return {
+        "generator": Work(proofs.attempts, proofs.attempts, proofs.attempts),
+        "verifier": Work(asked, critiques, critiques),
+        "meta_verifier": Work(
+            critiques + proofs.readable,
+            judged * _rounds(assessments, rule),
+            judged * max(1.0, assessments),
+        ),
+        "labeler": Work(critiques + 1, critiques + 1, 0.0),
+    }
+
+
+def _rounds(assessments: float, rule: Labeling) -> float:
+    """With early stopping as few as can be a majority are asked for first, then the others
+    together.
+    """
+    first = rule.m // 2 + 1 if rule.stop_early else rule.m
+    return (
+        1.0 if first == rule.m else 1 + min(1.0, max(0.0, (assessments - first) / (rule.m - first)))
+    )
+
+
+def plan(
+    spec: RunSpec, proofs: Habits, served: Mapping[Role, Served], load: Load
+) -> list[RolePlan]:
+    """One row a role that a run needs; the trainer, one pod whatever the load, is none of them."""
+    proofs_per_hour = load.problems_per_hour * proofs_per_problem(spec, proofs)
+    labels = Served(0, 0, LABELER_S)
+    return [
+        _row(role, work, served.get(role, labels), proofs_per_hour, load, spec.prices)
+        for role, work in work_of_a_proof(proofs, spec.labeling).items()
+    ]
+
+
+def proofs_per_problem(spec: RunSpec, proofs: Habits) -> float:
+    """Its first ones, and what a search writes."""
+    first = spec.problems.proofs_per_problem
+    return first + proofs.searched * (spec.most_proofs_per_problem - first)
+
+
+def _row(
+    role: Role, work: Work, model: Served, proofs_per_hour: float, load: Load, prices: Prices
+) -> RolePlan:
+    calls = proofs_per_hour * work.calls
+    at_once = proofs_per_hour * work.waits / HOUR_S * model.call_seconds
+    replicas, busy = _replicas(
+        calls / HOUR_S * model.answer_tokens, model.tokens_per_second, load.busy
+    )
+    slots = load.concurrency[role]
+    gpus = replicas * model.gpus
+    cost, priced_by = _cost(calls, model, gpus * load.gpu_hour, prices.of(role))
+    return RolePlan(
+        role=role,
+        messages_per_hour=proofs_per_hour * work.messages,
+        calls_per_hour=calls,
+        prompt_tokens=model.prompt_tokens,
+        answer_tokens=model.answer_tokens,
+        call_seconds=model.call_seconds,
+        at_once=at_once,
+        concurrency=slots,
+        pods=_up(at_once / slots),
+        max_pods=_up(at_once / busy / slots),
+        value=_up(slots * load.backlog_rounds),
+        replicas=replicas,
+        busy=busy,
+        gpus=gpus,
+        cost_per_hour=cost,
+        priced_by=priced_by,
+    )
+
+
+def _cost(
+    calls: float, model: Served, gpu_hours: float, prices: EnginePrices
+) -> tuple[float | None, PricedBy | None]:
+    """What an hour's calls cost, and by whose price: that of the GPUs, where somebody said one, or
+    the run's.
+    """
+    if gpu_hours:
+        return gpu_hours, "--gpu-hour"
+    if not calls:
+        return 0.0, None
+    if prices == EnginePrices():
+        return None, None
+    used = calls * model.prompt_tokens, calls * model.answer_tokens, calls * model.call_seconds
+    return money(prices, *used), "[prices]"
+
+
+def cost_of(rows: list[RolePlan]) -> float | None:
+    """Of an hour, as far as somebody says a price; None where nobody does."""
+    known = [row.cost_per_hour for row in rows if row.priced_by and row.cost_per_hour is not None]
+    return sum(known) if known else None
+
+
+def _replicas(tokens_per_second: float, of_one: float | None, busy: float) -> tuple[int, float]:
+    """How many replicas, and how busy they are: no more than `busy`, and that where the model is
+    not ours.
+    """
+    if of_one is None or tokens_per_second == 0:
+        return 0, busy
+    replicas = _up(tokens_per_second / (of_one * busy))
+    return replicas, tokens_per_second / (of_one * replicas)
+
+
+def _up(number: float) -> int:
+    """The next whole number, at least 1; what a sum of fractions is too much does not count."""
+    return max(1, math.ceil(number - 1e-9))
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a run showed: its proofs' habits, and the mean call of each role that was asked.
+
+    `has_searched`: it has searches that ended, which say how much is searched. `tokens_by_problem`:
+      of all its calls.
+    """
+
+    habits: Habits
+    calls: Mapping[ModelRole, Spent]
+    has_searched: bool
+    tokens_by_problem: tuple[float, ...] = ()
+
+
+def observed(store: Store, run_id: str) -> Observed:
+    """The means over a run's labelled proofs. Raises ConfigError if there are none."""
+    spec = spec_of(store, run_id)
+    tally, judged, readable = Tally(spec.prices), 0, 0
+    tokens: Counter[str] = Counter()
+    for bill in bills(store, run_id):
+        if bill.label is not None:
+            tally.add(bill)
+            tokens[bill.problem_id] += sum(
+                call.prompt_tokens + call.completion_tokens for _, call in bill.calls
+            )
+            judged += bill.judged
+            readable += bill.verdict.outcome == "valid"
+    found, rule = tally.costs, spec.labeling
+    if not found.proofs:
+        raise ConfigError(
+            f"--from {run_id}: none of its proofs has a label yet", "name a run that has ended"
+        )
+    calls = {role: found.by_role[role].calls for role in MODEL_ROLES}
+    first = spec.problems.proofs_per_problem
+    refined = [search.proofs - first for search in searches_of(store, run_id)]
+    habits = Habits(
+        attempts=calls["generator"] / found.proofs,
+        readable=readable / found.proofs,
+        critiqued=_share(calls["verifier"], readable * rule.n),
+        judged=_share(judged, calls["verifier"] + readable),
+        assessed=_share(calls["meta_verifier"], judged * rule.m),
+        searched=fmean(refined) / (spec.most_proofs_per_problem - first) if refined else 1.0,
+    )
+    means = {role: found.by_role[role].over(int(calls[role])) for role in MODEL_ROLES}
+    known = {role: mean for role, mean in means.items() if mean is not None}
+    return Observed(habits, known, bool(refined), tuple(map(float, tokens.values())))
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def values_snippet(rows: list[RolePlan], load: Load) -> str:
+    """The rows as part of a values file of the chart, with the numbers that it computes from them
+    as comments.
+    """
+    lines = [f"# helm/proofloop, for {load.problems_per_hour:g} problems an hour", "roles:"]
+    for row in rows:
+        lines += [
+            f"  {row.role}:",
+            f"    concurrency: {row.concurrency}",
+            f"    replicas: {row.pods} # where nothing scales",
+            f"    scaling: {{ kind: keda, maxReplicas: {row.max_pods}, backlogRounds:"
+            f" {load.backlog_rounds:g} }}"
+            f" # {row.value} messages a pod",
+        ]
+        if row.replicas:
+            lines.append(f"    serving: {{ {_serving(row)} }}")
+    return "\n".join(lines)
+
+
+def _serving(row: RolePlan) -> str:
+    gpus = row.gpus // row.replicas
+    if gpus <= GPUS_A_NODE:
+        return f"replicas: {row.replicas}, gpus: {gpus}"
+    return (
+        f"kind: LeaderWorkerSet, groupSize: {gpus // GPUS_A_NODE}, replicas: {row.replicas}, gpus:"
+        f" {GPUS_A_NODE}"
+    )

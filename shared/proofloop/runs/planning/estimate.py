@@ -1,0 +1,332 @@
+"""What one run will take: calls, tokens, hours and money for its own problems, each as a range.
+
+Without a measured run the low end is a guess and the high end the most that the run's budgets
+allow: n critiques, m judgements of every analysis, answers of max_tokens. With one, both ends
+follow from its means and how much its problems differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+
+from proofloop.config.problem_file import problems_of
+from proofloop.config.run_file import Prices, RunSpec
+from proofloop.method.prompts import load_pack
+from proofloop.runs.costs import HOUR_S, money
+from proofloop.runs.planning.call_times import OfRoles, braked, one_after_another, side_by_side
+from proofloop.runs.planning.capacity import (
+    Habits,
+    Observed,
+    Served,
+    proofs_per_problem,
+    work_of_a_proof,
+)
+from proofloop.schema.records import MODEL_ROLES, ModelRole, Role
+
+CHARACTERS_A_TOKEN = 4.0
+"""Of English with formulas, roughly; only for prompts."""
+
+SHORT_ANSWERS, FEW_CRITIQUES, FEW_ISSUES = 0.25, 0.5, 0.2
+"""The low end where nothing was measured: of max_tokens, of n if a run stops early, of analyses
+those with an issue.
+"""
+
+TOKENS_A_SECOND = (20.0, 100.0)
+"""Of one stream, where nothing was measured."""
+
+SURE = 1.96
+"""Standard errors to both sides: 95 of 100 runs lie between, if problems are of the same kind."""
+
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""The same by Student's t where the spread is that of 2, 3, ... 10 measured problems."""
+
+UNKNOWN_SPREAD = 1.0
+"""The relative spread between problems where fewer than two were measured."""
+
+
+@dataclass(frozen=True)
+class Range:
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class RoleEstimate:
+    """All calls of a role in the run, and their tokens."""
+
+    role: ModelRole
+    calls: Range
+    prompt_tokens: Range
+    answer_tokens: Range
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """`money` is None without prices. `rests_on`: in words, why the ends are where they are."""
+
+    problems: int
+    proofs: Range
+    roles: tuple[RoleEstimate, ...]
+    hours: Range
+    money: Range | None
+    rests_on: tuple[str, ...]
+
+    @property
+    def tokens(self) -> Range:
+        return Range(*(sum(_of(role, end) for role in self.roles) for end in ("low", "high")))
+
+
+@dataclass(frozen=True)
+class _End:
+    """One end of the range: how proofs go, how calls go, and whether the roles' work overlaps
+    entirely.
+    """
+
+    habits: Habits
+    served: Mapping[ModelRole, Served]
+    overlaps: bool
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Totals:
+    proofs: float
+    calls: OfRoles
+    prompt_tokens: OfRoles
+    answer_tokens: OfRoles
+    seconds: float
+    money: float
+
+
+Given = Mapping[str, Mapping[str, float]]
+"""The command's options, by role."""
+
+
+def estimate(
+    spec: RunSpec,
+    measured: Observed | None,
+    habits: Habits,
+    served: Mapping[ModelRole, Served],
+    given: Given,
+) -> RunEstimate:
+    """The run's range. Raises ConfigError where its problems cannot be read.
+
+    `habits` and `served` are the means that an earlier run `measured`, else only what `given` says
+    of them counts.
+    """
+    questions = [problem.question for problem in problems_of(spec)]
+    if measured:
+        most = 1 + _spread(measured.tokens_by_problem, len(questions))
+        ends = [_End(habits, served, True, 1 / most), _End(habits, served, False, most)]
+        why = [_differing(len(measured.tokens_by_problem), len(questions), most)]
+    else:
+        ends = _guessed(spec, questions, habits, given)
+        why = _reasons(spec, given)
+    low, high = (_totals(spec, len(questions), end) for end in ends)
+    if measured:
+        why += _untimed(high, served)
+    return RunEstimate(
+        problems=len(questions),
+        proofs=Range(low.proofs, high.proofs),
+        roles=tuple(
+            RoleEstimate(
+                role,
+                Range(low.calls[role], high.calls[role]),
+                Range(low.prompt_tokens[role], high.prompt_tokens[role]),
+                Range(low.answer_tokens[role], high.answer_tokens[role]),
+            )
+            for role in MODEL_ROLES
+        ),
+        hours=Range(low.seconds / HOUR_S, high.seconds / HOUR_S),
+        money=None if spec.prices == Prices() else Range(low.money, high.money),
+        rests_on=(
+            *why,
+            "one process with the calls at once of [flow] and the engine's max_concurrency, alone"
+            " on it",
+        ),
+    )
+
+
+def _untimed(totals: _Totals, served: Mapping[ModelRole, Served]) -> list[str]:
+    """In words, whose calls took no time in the measured run, if there are such."""
+    roles = [role for role in MODEL_ROLES if totals.calls[role] and not served[role].call_seconds]
+    return (
+        [f"the measured run has no time for calls of the {', '.join(roles)}: they count as 0 s"]
+        if roles
+        else []
+    )
+
+
+def _of(role: RoleEstimate, end: str) -> float:
+    tokens: float = getattr(role.prompt_tokens, end) + getattr(role.answer_tokens, end)
+    return tokens
+
+
+def _spread(tokens: tuple[float, ...], problems: int) -> float:
+    """How far the total of so many problems may be above their number times the measured mean,
+    relative to that.
+    """
+    mean = fmean(tokens)
+    relative = stdev(tokens) / mean if len(tokens) > 1 and mean else UNKNOWN_SPREAD
+    return _standard_errors(len(tokens)) * relative * math.sqrt(1 / problems + 1 / len(tokens))
+
+
+def _standard_errors(measured: int) -> float:
+    """To both sides, for 95 of 100 runs: Student's t, from 11 problems on by the first terms of its
+    expansion.
+    """
+    if measured < 2:
+        return SURE  # the spread is a guess
+    free = measured - 1
+    return STUDENT[free - 1] if free <= len(STUDENT) else SURE + 2.37 / free + 2.82 / free**2
+
+
+def _differing(measured: int, problems: int, most: float) -> str:
+    """In words, how far the ends lie from the means. The low one is as many times less as the high
+    one is more.
+    """
+    ends = (
+        f"{problems} problem{'s' if problems > 1 else ''}: {100 / most:.0f} to {100 * most:.0f} %"
+        " of the mean"
+    )
+    if measured < 2:
+        return f"one problem was measured: its spread is a guess; {ends}"
+    return (
+        f"means of {measured} measured problems, whose tokens differ; {ends} in 95 of 100 runs, if"
+        " they are alike"
+    )
+
+
+def _guessed(spec: RunSpec, questions: list[str], habits: Habits, given: Given) -> list[_End]:
+    rule, issues = spec.labeling, given.get("--issue-share", {}).get("all")
+    few = Habits(
+        attempts=1.0,
+        critiqued=FEW_CRITIQUES if rule.stop_early else 1.0,
+        judged=FEW_ISSUES if issues is None else issues,
+        assessed=(rule.m // 2 + 1) / rule.m if rule.stop_early else 1.0,
+        searched=0.0,
+    )
+    all_used = replace(habits, judged=1.0 if issues is None else issues)
+    prompts = _prompt_tokens(spec, questions)
+    return [
+        _End(
+            few,
+            _calls(spec, prompts, given, SHORT_ANSWERS, TOKENS_A_SECOND[1], is_high=False),
+            True,
+        ),
+        _End(all_used, _calls(spec, prompts, given, 1.0, TOKENS_A_SECOND[0], is_high=True), False),
+    ]
+
+
+def _prompt_tokens(spec: RunSpec, questions: list[str]) -> dict[ModelRole, float]:
+    """Of the mean question, without the answers that a prompt quotes."""
+    pack, question = load_pack(spec.prompts, spec.base), max(questions, key=len, default="")
+    mean = fmean(len(each) for each in questions) - len(question) if questions else 0.0
+    texts: dict[ModelRole, str] = {
+        "generator": pack.prove(question).text,
+        "verifier": pack.verify(question, "").text,
+        "meta_verifier": pack.judge(question, "", "").text,
+    }
+    return {role: (len(text) + mean) / CHARACTERS_A_TOKEN for role, text in texts.items()}
+
+
+def _calls(
+    spec: RunSpec,
+    prompts: Mapping[ModelRole, float],
+    given: Given,
+    share: float,
+    speed: float,
+    *,
+    is_high: bool,
+) -> dict[ModelRole, Served]:
+    """How each role is called, with answers of that share of max_tokens from a stream of that
+    speed.
+    """
+    found: dict[ModelRole, Served] = {}
+    quoted = 0.0
+    for role in MODEL_ROLES:
+        answer = given["--answer-tokens"].get(role, share * spec.sampling_of(role).max_tokens)
+        prompt = given["--prompt-tokens"].get(role, prompts[role] + quoted)
+        rate = given["--tokens-per-second"].get(role)
+        streams = given["--streams"].get(role, 64.0)
+        seconds = answer * streams / rate if rate else answer / speed
+        found[role] = Served(prompt, answer, given["--call-seconds"].get(role, seconds), rate)
+        quoted += answer if is_high else answer / 2  # thinking is not quoted
+    return found
+
+
+def _reasons(spec: RunSpec, given: Given) -> list[str]:
+    """In words, what `_guessed` takes where no option says better."""
+    low, high = ["a guess"], ["the most there can be"]
+    if len(given["--answer-tokens"]) < len(MODEL_ROLES):
+        low.append(f"answers of {100 * SHORT_ANSWERS:.0f} % of max_tokens")
+        high.append("answers of max_tokens")
+    low.append(
+        f"{100 * FEW_CRITIQUES:.0f} % of n critiques" if spec.labeling.stop_early else "n critiques"
+    )
+    high.append("n critiques, m judgements of every analysis")
+    if not given["--issue-share"]:
+        low.append(f"{100 * FEW_ISSUES:.0f} % of analyses with an issue")
+    if spec.search.rounds:
+        low.append("every search solved by its first proofs")
+        high.append("every search to its last round")
+    if not given["--call-seconds"] and not given["--tokens-per-second"]:
+        slow, fast = TOKENS_A_SECOND
+        low.append(f"{fast:g} tokens/s a stream")
+        high.append(f"{slow:g} tokens/s a stream")
+    return [f"low: {', '.join(low)}", f"high: {', '.join(high)}"]
+
+
+def _totals(spec: RunSpec, problems: int, end: _End) -> _Totals:
+    proofs = problems * proofs_per_problem(spec, end.habits)
+    work = work_of_a_proof(end.habits, spec.labeling)
+    usual = {role: end.factor * proofs * work[role].calls for role in MODEL_ROLES}
+    prompt = {role: usual[role] * end.served[role].prompt_tokens for role in MODEL_ROLES}
+    answer = {role: usual[role] * end.served[role].answer_tokens for role in MODEL_ROLES}
+    calls = {
+        role: min(max(usual[role], least * proofs), most * proofs)
+        for role, (least, most) in _calls_a_proof(spec)
+    }
+    paid = sum(
+        money(
+            spec.prices.of(role),
+            prompt[role],
+            answer[role],
+            calls[role] * end.served[role].call_seconds,
+        )
+        for role in MODEL_ROLES
+    )
+    return _Totals(proofs, calls, prompt, answer, _seconds(spec, end, calls, prompt, answer), paid)
+
+
+def _calls_a_proof(spec: RunSpec) -> list[tuple[ModelRole, tuple[int, int]]]:
+    """The least and the most of each role."""
+    n, m = spec.labeling.n, spec.labeling.m
+    return [
+        ("generator", (1, spec.refinement.iterations)),
+        ("verifier", (0, n)),
+        ("meta_verifier", (0, (n + 1) * m)),
+    ]
+
+
+def _seconds(spec: RunSpec, end: _End, calls: OfRoles, prompt: OfRoles, answer: OfRoles) -> float:
+    """The work over the calls at once, beside the chain of calls that one proof waits for; brakes
+    may take longer.
+    """
+    waits: dict[Role, float] = {
+        role: work.waits for role, work in work_of_a_proof(end.habits, spec.labeling).items()
+    }
+    rounds = 1 + (spec.search.rounds if end.habits.searched else 0)
+    chain = rounds * sum(
+        end.served[role].call_seconds * min(1.0, waits[role]) for role in MODEL_ROLES
+    )
+    work = {role: calls[role] * end.served[role].call_seconds for role in MODEL_ROLES}
+    busy = (
+        max(chain, *side_by_side(spec, work))
+        if end.overlaps
+        else chain + one_after_another(spec, work)
+    )
+    return max(busy, *braked(spec, calls, prompt, answer))

@@ -1,0 +1,343 @@
+"""A run's spec in the store: what of it is frozen, and what may change when the run is resumed.
+
+What decides an answer is frozen as the run begins. How the engine is reached, how much goes on at
+once, prices and budgets may change, and there may be more problems and more proofs a problem. A
+change is one more object beside the first spec, and the last one holds: read a spec through
+`find_spec`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+from proofloop.config.problem_file import problems_of
+from proofloop.config.run_file import Difference, RunSpec, differences, read_frozen
+from proofloop.errors import ConfigError, NotFound
+from proofloop.method.prompts import BUILT_IN, PromptPack, find_pack, load_pack
+from proofloop.schema import keys
+from proofloop.schema.records import MODEL_ROLES, ModelRole, Problem, Record
+from proofloop.store import Store, find_record, get_record
+
+SECTIONS_THAT_MOVE = ("flow", "prices", "budget")
+FILES = (("base",), ("problems", "file"))
+GROWING = (("problems", "count"), ("problems", "proofs_per_problem"))
+
+REACHED_BY = frozenset(
+    {
+        *(
+            "base_url",
+            "endpoints",
+            "tls",
+            "ca_file",
+            "api_key",
+            "api_key_env",
+            "admin_key",
+            "admin_header",
+            "resolve_every_s",
+        ),
+        *("max_concurrency", "load_factor", "requests_per_minute", "tokens_per_minute"),
+        *("connect_timeout_s", "idle_timeout_s", "content_timeout_s", "load_timeout_s"),
+        *(
+            "max_attempts",
+            "first_wait_s",
+            "longest_wait_s",
+            "longest_busy_s",
+            "max_tokens_field",
+            "keep_versions",
+        ),
+        *("max_batch", "threads", "tokens_per_pass", "prompt_tokens_kept", "models_kept"),
+        *("latency_s", "latency_sigma", "ledger"),
+    }
+)
+"""Settings of the engines that say where an engine is, how it is reached and what memory it uses.
+Every other setting may decide an answer, and is frozen.
+"""
+
+ENGINE_TABLES = ("settings", *MODEL_ROLES)
+FROZEN_HINT = (
+    "a run keeps what decides its answers: take the stored value, or give the run another name"
+)
+
+
+class ProblemsDigest(Record):
+    """Names the problems of a run's file: their ids and questions, in order. Older ones lack their
+    number.
+    """
+
+    digest: str
+    problems: int | None = None
+
+
+def find_spec(store: Store, run_id: str) -> RunSpec | None:
+    """The spec of a run as it was last begun or resumed, or None if there is no such run."""
+    try:
+        return get_spec(store, run_id)
+    except NotFound:
+        return None
+
+
+def get_spec(store: Store, run_id: str) -> RunSpec:
+    """The spec of a run as it was last begun or resumed. Raises NotFound, CorruptObject."""
+    changes = list(store.list(keys.spec_changes(run_id)))
+    return read_frozen(store.get(changes[-1] if changes else keys.run_spec(run_id)), RunSpec)
+
+
+def check_run(
+    store: Store, spec: RunSpec, *, resume: bool, pack: PromptPack | None = None
+) -> list[Difference]:
+    """What resuming with this spec changes, apart from where files lie; nothing for a new run.
+    Writes nothing.
+
+    `pack`: the prompts, where the spec's are not meant. Raises ConfigError for a run that is there
+      and is not to be resumed, and for a change of what is frozen.
+    """
+    stored = find_spec(store, spec.name)
+    if stored is None:
+        return []
+    if not resume:
+        raise ConfigError(
+            f"run {spec.name!r} is already in the store",
+            "give --resume to go on with it, or another name",
+        )
+    changes = list(differences(spec, stored))
+    others = [
+        role for role in MODEL_ROLES if _engine_decides(spec, role) != _engine_decides(stored, role)
+    ]
+    for change in changes:
+        if not is_free(change) and (others or not _is_engine_setting(change)):
+            raise ConfigError(
+                f"run {spec.name!r} was begun with another run file: {change}", FROZEN_HINT
+            )
+    if others:
+        _refuse_engine(spec, stored, others[0])
+    check_prompts(store, spec, pack)
+    _check_growth(store, spec, stored)
+    _check_problems(store, spec)
+    return [change for change in changes if change.path not in FILES]
+
+
+def check_prompts(store: Store, spec: RunSpec, pack: PromptPack | None = None) -> None:
+    """Raise ConfigError if the pack was edited since the run began.
+
+    A run continues with its stored pack if the folder is gone, or if a newer proofloop brings other
+    prompts.
+    """
+    now = pack or (None if spec.prompts in BUILT_IN else find_pack(spec.prompts, spec.base))
+    kept = find_record(store, keys.prompts(spec.name), PromptPack) if now else None
+    if now is None or kept is None or now == kept:
+        return
+    edited = [name for name in now.templates if now.digest(name) != kept.digest(name)]
+    what = f": {', '.join(edited)}" if edited else ""
+    raise ConfigError(
+        f"prompt pack {spec.prompts!r} was edited since run {spec.name!r} began{what}",
+        "give the run another name, or restore the pack: a run keeps the prompts it began with",
+    )
+
+
+def keep_change(store: Store, spec: RunSpec) -> bool:
+    """Store a checked spec where it is not the one that holds; false if another process stored one
+    meanwhile.
+    """
+    if not keep_problems(store, spec):
+        return False
+    if find_spec(store, spec.name) == spec:
+        return True
+    number = sum(1 for _ in store.list(keys.spec_changes(spec.name)))
+    return store.put_if_absent(
+        keys.spec_change(spec.name, number), spec.model_dump_json().encode(), durable=True
+    )
+
+
+def keep_problems(store: Store, spec: RunSpec) -> bool:
+    """Store a digest of a file's problems, where they are new or more; false if another process was
+    first.
+
+    Raises ConfigError where they are others by now.
+    """
+    now, kept = _check_problems(store, spec)
+    if now is None or (kept and kept[-1].digest == now.digest):
+        return True
+    run = spec.name
+    key = keys.problem_file_growth(run, len(kept) - 1) if kept else keys.problem_file(run)
+    return store.put_if_absent(key, now.model_dump_json().encode(), durable=True)
+
+
+def what_decides(spec: RunSpec) -> str:
+    """All that decides a run's answers apart from its name and the questions: equal where the
+    answers are equal.
+
+    Raises ConfigError for a prompt pack that cannot be used.
+    """
+    all_set = (
+        each
+        for each in differences(spec, None)
+        if each.path != ("name",) and not _is_engine_setting(each)
+    )
+    decisive = [str(each) for each in all_set if not is_free(each) or each.path in GROWING]
+    prompts = load_pack(spec.prompts, spec.base).model_dump_json()
+    return "\n".join(
+        [*decisive, *(str(_engine_decides(spec, role)) for role in MODEL_ROLES), prompts]
+    )
+
+
+def is_free(change: Difference) -> bool:
+    """Whether a resumed run may have this change; endpoints may move, but not what each says that
+    decides an answer.
+    """
+    if change.path[0] == "engine" and change.path[-1] == "endpoints":
+        return _what_endpoints_decide(change.now) == _what_endpoints_decide(change.before)
+    return may_change(change.path)
+
+
+def _what_endpoints_decide(endpoints: Any) -> list[str]:
+    """The settings of each endpoint that decide answers; without endpoints there is one address
+    that says nothing.
+    """
+    tables = endpoints if isinstance(endpoints, list) and endpoints else [None]
+    return sorted({_decisive(table) for table in tables})
+
+
+def _decisive(table: Any) -> str:
+    own = (
+        table if isinstance(table, Mapping) else {}
+    )  # Triton's endpoints are addresses, not tables
+    return json.dumps(
+        {name: own[name] for name in sorted(own) if name not in REACHED_BY and name != "weight"}
+    )
+
+
+def _engine_decides(spec: RunSpec, role: ModelRole) -> list[str]:
+    """The settings that decide a role's answers, at each of its endpoints."""
+    settings = spec.engine.of(role).settings
+    shared = {name: value for name, value in settings.items() if name != "endpoints"}
+    endpoints = settings.get("endpoints")
+    tables = (
+        [own for own in endpoints if isinstance(own, Mapping)]
+        if isinstance(endpoints, list)
+        else []
+    )
+    return _what_endpoints_decide([{**shared, **own} for own in tables or [{}]])
+
+
+def _is_engine_setting(change: Difference) -> bool:
+    return change.path[0] == "engine" and "settings" in change.path[1:3]
+
+
+def _refuse_engine(spec: RunSpec, stored: RunSpec, role: ModelRole) -> NoReturn:
+    """For a role that was given an address of its own: it then inherits no endpoints, nor what they
+    set.
+    """
+    now, before = (", ".join(_engine_decides(each, role)) for each in (spec, stored))
+    raise ConfigError(
+        f"run {spec.name!r} was begun with other settings of the {role}'s engine: {now}, was"
+        f" {before}",
+        f"repeat what the endpoints set under [engine.{role}.settings], or give the run another"
+        " name",
+    )
+
+
+def may_change(path: tuple[str, ...]) -> bool:
+    """Whether a key may have another value when the run is resumed; [problems] may grow, which is
+    checked apart.
+    """
+    match path:
+        case ("base",) | ("problems", _):
+            return path in FILES or path in GROWING
+        case ("engine", *names):
+            return next((name in REACHED_BY for name in names if name not in ENGINE_TABLES), False)
+        case (section, *_):
+            return section in SECTIONS_THAT_MOVE
+    return False
+
+
+def _check_growth(store: Store, spec: RunSpec, stored: RunSpec) -> None:
+    now, before = spec.problems, stored.problems
+    if (now.domain or now.split) and now.drawn < before.drawn:
+        raise _shrunk("count", now.drawn, before.drawn)
+    if now.proofs_per_problem < before.proofs_per_problem:
+        raise _shrunk("proofs_per_problem", now.proofs_per_problem, before.proofs_per_problem)
+    if now.proofs_per_problem == before.proofs_per_problem:
+        return
+    problem = (
+        f"[problems] proofs_per_problem = {now.proofs_per_problem}, was {before.proofs_per_problem}"
+    )
+    if spec.training.roles:
+        raise ConfigError(
+            f"{problem}: the proofs of a problem are a group that training has learnt from",
+            FROZEN_HINT,
+        )
+    if spec.search.rounds and _has_searched(store, spec.name):
+        raise ConfigError(
+            f"{problem}: the search has refined the first proofs already", FROZEN_HINT
+        )
+
+
+def _has_searched(store: Store, run_id: str) -> bool:
+    return any(
+        True for prefix in (keys.rounds(run_id), keys.searches(run_id)) for _ in store.list(prefix)
+    )
+
+
+def _shrunk(key: str, now: int, before: int) -> ConfigError:
+    return ConfigError(
+        f"[problems] {key} = {now}, was {before}: it may only grow",
+        f"set it to {before} or more, or give another name",
+    )
+
+
+def _check_problems(
+    store: Store, spec: RunSpec
+) -> tuple[ProblemsDigest | None, list[ProblemsDigest]]:
+    """The digest of a file's problems, and those that are kept. Raises ConfigError unless they
+    begin with the kept.
+    """
+    if spec.problems.file is None:
+        return None, []
+    digests = list(_digests(problems_of(spec)))
+    kept = _kept(store, spec.name)
+    if kept and kept[-1].digest not in digests:
+        _refuse_problems(spec, len(digests), digests[-1], kept[-1])
+    return ProblemsDigest(digest=digests[-1], problems=len(digests)), kept
+
+
+def _kept(store: Store, run_id: str) -> list[ProblemsDigest]:
+    first = find_record(store, keys.problem_file(run_id), ProblemsDigest)
+    growths = (
+        get_record(store, key, ProblemsDigest)
+        for key in store.list(keys.problem_file_growths(run_id))
+    )
+    return [first, *growths] if first else []
+
+
+def _refuse_problems(spec: RunSpec, count: int, now: str, kept: ProblemsDigest) -> None:
+    if kept.problems is not None and count < kept.problems:
+        raise ConfigError(
+            f"{spec.problems.file} gives {count} problems, run {spec.name!r} has {kept.problems}:"
+            " they may only grow",
+            "put the missing rows back, raise or leave out [problems] count, or give the run"
+            " another name",
+        )
+    where = (
+        ""
+        if spec.problems.split is None
+        else "; with a split no row may be added, for the order is drawn anew"
+    )
+    raise ConfigError(
+        f"{spec.problems.file} holds other problems than as run {spec.name!r} began: digest {now},"
+        f" then {kept.digest}",
+        "put the old rows back in their order and new ones behind them, or give the run another"
+        f" name{where}",
+    )
+
+
+def _digests(problems: Iterator[Problem] | Sequence[Problem]) -> Iterator[str]:
+    """Of the first problem, of the first two, and so on; each as `records.digest` of their
+    lines.
+    """
+    running = hashlib.sha256()
+    for problem in problems:
+        running.update(f"{problem.id} {problem.question}\n".encode(errors="replace"))
+        yield running.hexdigest()[:12]

@@ -1,0 +1,204 @@
+"""The six events: they say what happened and carry keys; the things themselves lie in the store.
+
+Fields are only added, with a default; unknown fields are ignored; a changed meaning is a new event
+with a new name.
+"""
+
+from __future__ import annotations
+
+import json
+
+from pydantic import Field, ValidationError
+from pydantic_core import to_json
+
+from proofloop.errors import Reject
+from proofloop.schema.keys import Id
+from proofloop.schema.records import (
+    LABELER,
+    Label,
+    LabelKind,
+    LabelOutcome,
+    ModelRole,
+    Record,
+    Score,
+)
+
+SELF_CRITIQUE = -1
+"""The index under which the generator's own critique of its proof travels."""
+
+MAX_BODY_BYTES = 64 * 1024
+"""An event carries names, never texts; a larger body is not one of ours."""
+
+
+class Event(Record):
+    """The base of all events.
+
+    `id` is the same each time the same thing happens, so that a duplicate can be recognised.
+    """
+
+    run_id: Id
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    @property
+    def id(self) -> str:
+        raise TypeError(f"{self.name} has no id")
+
+    @property
+    def routing_key(self) -> str:
+        return self.name
+
+
+class ParentProof(Record):
+    """A proof to improve on, with the critiques chosen to be shown beside it."""
+
+    proof_id: Id
+    critiques: tuple[int, ...] = (SELF_CRITIQUE,)
+
+
+class ProblemPosed(Event):
+    """One proof of this problem is wanted, under this id.
+
+    `attempt` counts the earlier attempts at this proof: the next one is shown the last of them.
+    """
+
+    problem_id: Id
+    proof_id: Id
+    group: str
+    parents: tuple[ParentProof, ...] = ()
+    attempt: int = Field(0, ge=0)
+
+    @property
+    def id(self) -> str:
+        attempt = f"/{self.attempt}" if self.attempt else ""
+        return f"{self.name}/{self.run_id}/{self.proof_id}{attempt}"
+
+
+class OfProof(Event):
+    """An event about critique `index` of a proof."""
+
+    proof_id: Id
+    index: int = Field(ge=SELF_CRITIQUE)
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}/{self.run_id}/{self.proof_id}/{self.index}"
+
+
+class ProofWritten(OfProof):
+    """A proof lies in the store: critique `index` of it is wanted from this version of the
+    verifier.
+
+    Named here, so that one proof's critiques never mix versions.
+    """
+
+    verifier_version: str
+
+
+class ProofReviewed(OfProof):
+    """A critique lies in the store (or, for index -1, beside the proof)."""
+
+
+class ReviewJudged(OfProof):
+    """What the meta-verifier thinks of a critique lies in the store."""
+
+
+class ProofLabeled(Event):
+    """A proof has its label: the labeler's, and once more a person's if the labeler could not
+    decide.
+    """
+
+    proof_id: Id
+    problem_id: Id
+    group: str
+    outcome: LabelOutcome
+    kind: LabelKind
+    score: Score | None
+    by: str = LABELER
+    solved: bool = False
+
+    @classmethod
+    def of(cls, label: Label) -> ProofLabeled:
+        """The event that tells of a label."""
+        return cls(**label.model_dump(include=set(cls.model_fields)))
+
+    @property
+    def id(self) -> str:
+        person = "" if self.by == LABELER else "/person"
+        return f"{self.name}/{self.run_id}/{self.proof_id}{person}"
+
+
+class ModelPublished(Event):
+    """A new version of one role's model is complete in the store."""
+
+    role: ModelRole
+    version: str
+    digest: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}/{self.run_id}/{self.version}"
+
+    @property
+    def routing_key(self) -> str:
+        return f"{self.name}.{self.role}"
+
+
+EVENTS: dict[str, type[Event]] = {
+    event.__name__: event
+    for event in (
+        ProblemPosed,
+        ProofWritten,
+        ProofReviewed,
+        ReviewJudged,
+        ProofLabeled,
+        ModelPublished,
+    )
+}
+
+
+def encode(event: Event) -> bytes:
+    """The event as JSON, its name beside its fields."""
+    return (
+        b'{"event":"%b",' % event.name.encode() + to_json(event)[1:]
+    )  # every event has a field: run_id at least
+
+
+def decode(body: bytes) -> Event:
+    """The event in a message body. Raises Reject, naming what is wrong, if it is none that this
+    version knows.
+    """
+    if len(body) > MAX_BODY_BYTES:
+        raise Reject(f"the body has {len(body)} bytes; an event has at most {MAX_BODY_BYTES}")
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Reject(f"the body is not an event: {str(error)[:200]}") from error
+    if not isinstance(fields, dict) or "event" not in fields:
+        raise Reject("the body is not an event: it is no JSON object with the field 'event'")
+    name = fields.pop("event")
+    if not isinstance(name, str) or name not in EVENTS:
+        raise Reject(f"unknown event {name!r:.80}; this version knows {', '.join(EVENTS)}")
+    try:
+        return EVENTS[name].model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Reject(
+            f"the body is no {name}: {'.'.join(map(str, first['loc']))}: {first['msg'][:200]}"
+        ) from error
+
+
+def read_event(body: bytes) -> Event | None:
+    """The event in a message body, None for a body that can never be one."""
+    try:
+        return decode(body)
+    except Reject:
+        return None
+
+
+def read_event_of(run_id: str, body: bytes) -> Event | None:
+    """The event in a message body if it is of that run."""
+    event = read_event(body)
+    return event if event is not None and event.run_id == run_id else None

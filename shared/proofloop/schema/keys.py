@@ -1,0 +1,350 @@
+"""Where everything lies in the store: keys are computed from ids, so a repeated step finds what it
+already wrote.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+from proofloop.errors import ConfigError
+
+_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+_ID = re.compile(_PATTERN)
+
+Id = Annotated[str, StringConstraints(pattern=rf"^{_PATTERN}\z")]
+"""A name that can be part of a key: what comes in by a message is checked as it enters."""
+
+
+def check_id(value: str, what: str) -> str:
+    """The value, if it can be part of a key. Raises ConfigError otherwise."""
+    if not _ID.fullmatch(value):
+        raise ConfigError(
+            f"{what} {value[:60]!r} cannot be part of a key",
+            "use 1 to 100 letters, digits, dots, dashes or underscores, beginning with a letter or"
+            " digit",
+        )
+    return value
+
+
+def run(run_id: str) -> str:
+    return f"runs/{run_id}/"
+
+
+SPECS = "specs/"
+"""One object a run: a short listing tells which runs there are."""
+
+
+def run_spec(run_id: str) -> str:
+    return f"{SPECS}{run_id}.json"
+
+
+def spec_changes(run_id: str) -> str:
+    """The run's spec as it was resumed with, each time it had changed; the last one holds."""
+    return f"runs/{run_id}/specs/"
+
+
+def spec_change(run_id: str, number: int) -> str:
+    return f"{spec_changes(run_id)}{number:06d}.json"
+
+
+def prompts(run_id: str) -> str:
+    return f"runs/{run_id}/prompts.json"
+
+
+def problem_file(run_id: str) -> str:
+    """The digest of the problems that a run's file held as it began."""
+    return f"runs/{run_id}/problem_file.json"
+
+
+def problem_file_growths(run_id: str) -> str:
+    """The digests of the problems each time there were more of them."""
+    return f"runs/{run_id}/problem_file_growths/"
+
+
+def problem_file_growth(run_id: str, number: int) -> str:
+    return f"{problem_file_growths(run_id)}{number:06d}.json"
+
+
+def problem(run_id: str, problem_id: str) -> str:
+    return f"runs/{run_id}/problems/{problem_id}.json"
+
+
+def proofs(run_id: str) -> str:
+    return f"runs/{run_id}/proofs/"
+
+
+def proof(run_id: str, proof_id: str) -> str:
+    return f"runs/{run_id}/proofs/{proof_id}/proof.json"
+
+
+def attempts(run_id: str, proof_id: str) -> str:
+    """The attempts that were refined; the last one is the proof."""
+    return f"runs/{run_id}/proofs/{proof_id}/attempts/"
+
+
+def attempt(run_id: str, proof_id: str, number: int) -> str:
+    return f"{attempts(run_id, proof_id)}{number:05d}.json"
+
+
+def critiques(run_id: str, proof_id: str) -> str:
+    return f"runs/{run_id}/proofs/{proof_id}/critiques/"
+
+
+def critique(run_id: str, proof_id: str, index: int) -> str:
+    return f"{critiques(run_id, proof_id)}{index:05d}.json"
+
+
+def judgements(run_id: str, proof_id: str) -> str:
+    return f"runs/{run_id}/proofs/{proof_id}/judgements/"
+
+
+def judgement(run_id: str, proof_id: str, index: int) -> str:
+    name = "self" if index < 0 else f"{index:05d}"
+    return f"{judgements(run_id, proof_id)}{name}.json"
+
+
+def meta_critiques(run_id: str, proof_id: str, index: int) -> str:
+    """Each lies there by itself: one that was paid for is kept whatever becomes of its siblings."""
+    name = "self" if index < 0 else f"{index:05d}"
+    return f"runs/{run_id}/proofs/{proof_id}/meta_critiques/{name}/"
+
+
+def meta_critique(run_id: str, proof_id: str, index: int, number: int) -> str:
+    return f"{meta_critiques(run_id, proof_id, index)}{number:03d}.json"
+
+
+def raw_answer(run_id: str, proof_id: str, answer: str, content_digest: str) -> str:
+    """What the generator wrote; named by its content for the same reason as tokens."""
+    return f"runs/{run_id}/proofs/{proof_id}/raw/{answer}-{content_digest}.json"
+
+
+def tokens(run_id: str, proof_id: str, answer: str, content_digest: str) -> str:
+    """Two workers that answered the same question at once keep two token objects; the record that
+    won names its own.
+    """
+    return f"runs/{run_id}/proofs/{proof_id}/tokens/{answer}-{content_digest}.json"
+
+
+def labels(run_id: str) -> str:
+    return f"runs/{run_id}/labels/"
+
+
+def label(run_id: str, proof_id: str) -> str:
+    return f"runs/{run_id}/labels/{proof_id}.json"
+
+
+def grades(run_id: str) -> str:
+    """What people said of the run's proofs."""
+    return f"runs/{run_id}/grades/"
+
+
+def grade(run_id: str, proof_id: str) -> str:
+    return f"{grades(run_id)}{proof_id}.json"
+
+
+def announced(run_id: str) -> str:
+    """Which of the grades were announced: a copy of the event, written after it."""
+    return f"runs/{run_id}/announced/"
+
+
+def announcement(run_id: str, proof_id: str) -> str:
+    return f"{announced(run_id)}{proof_id}.json"
+
+
+def evaluation(run_id: str) -> str:
+    """The figures of an evaluation run."""
+    return f"runs/{run_id}/evaluation.json"
+
+
+def summary(run_id: str) -> str:
+    """Before and after of a run with training."""
+    return f"runs/{run_id}/summary.json"
+
+
+def early_warnings(run_id: str) -> str:
+    """Of roles most of whose first answers could not be read, one each."""
+    return f"runs/{run_id}/early_warnings/"
+
+
+def early_warning(run_id: str, role: str) -> str:
+    return f"{early_warnings(run_id)}{role}.json"
+
+
+def rounds(run_id: str) -> str:
+    """Which proofs the rounds of the search refine, by problem."""
+    return f"runs/{run_id}/rounds/"
+
+
+def search_round(run_id: str, problem_id: str, number: int) -> str:
+    return f"{rounds(run_id)}{problem_id}/{number:03d}.json"
+
+
+def searches(run_id: str) -> str:
+    """How the search ended, by problem."""
+    return f"runs/{run_id}/found/"
+
+
+def found(run_id: str, problem_id: str) -> str:
+    return f"{searches(run_id)}{problem_id}.json"
+
+
+def usages(run_id: str) -> str:
+    """What the services counted of the run: calls, tokens, calls in flight, by process."""
+    return f"runs/{run_id}/usage/"
+
+
+def times(run_id: str) -> str:
+    """How long `run` has worked on the run, by process."""
+    return f"runs/{run_id}/times/"
+
+
+def budget_marks(run_id: str) -> str:
+    return f"runs/{run_id}/budget/"
+
+
+def budget_mark(run_id: str) -> str:
+    """Lies there while the run's budget is used up: services drop its messages."""
+    return f"{budget_marks(run_id)}used_up.json"
+
+
+def dead_letters(run_id: str) -> str:
+    return f"runs/{run_id}/dead/"
+
+
+LEASES = "leases/"
+"""Which process waits for which answers: the only keys that do not belong to a run."""
+
+
+def renewed_by(prefix: str, process: str) -> str:
+    """All that a process wrote below `prefix`, the prefix of records that are renewed (see
+    `store.renewed`).
+    """
+    return f"{prefix}{process}/"
+
+
+def renewed_folder(prefix: str, process: str, number: int) -> str:
+    return f"{renewed_by(prefix, process)}{number:09d}/"
+
+
+def renewed(prefix: str, process: str, number: int, name: str) -> str:
+    return f"{renewed_folder(prefix, process, number)}{name}.json"
+
+
+CURRICULA = "curricula/"
+"""One object a curriculum, as with runs."""
+
+
+def curriculum(name: str) -> str:
+    return f"{CURRICULA}{name}.json"
+
+
+def curriculum_files(name: str) -> str:
+    """The digests of the files that a curriculum was begun with."""
+    return f"runs/{name}/files.json"
+
+
+def stage(name: str, stage: str) -> str:
+    """The manifest of a curriculum's stage."""
+    return f"runs/{name}/stages/{stage}.json"
+
+
+def cases(name: str, data: str) -> str:
+    """A data set that a curriculum drew."""
+    return f"runs/{name}/data/{data}.json"
+
+
+def all_answers(name: str) -> str:
+    return f"runs/{name}/answers/"
+
+
+def answers(name: str, stage: str) -> str:
+    """What a curriculum's stage was answered and has made nothing of yet."""
+    return f"{all_answers(name)}{stage}/"
+
+
+def all_figures(name: str) -> str:
+    return f"runs/{name}/figures/"
+
+
+def figures(name: str, what: str) -> str:
+    """What was measured of a curriculum's version."""
+    return f"{all_figures(name)}{what}.json"
+
+
+def all_batches(run_id: str) -> str:
+    return f"runs/{run_id}/batches/"
+
+
+def batches(run_id: str, role: str) -> str:
+    return f"{all_batches(run_id)}{role}/"
+
+
+def batch(run_id: str, role: str, step: int) -> str:
+    return f"{batches(run_id, role)}{step:06d}.json"
+
+
+def all_passed_over(run_id: str, role: str) -> str:
+    return f"runs/{run_id}/passed_over/{role}/"
+
+
+def passed_over(run_id: str, role: str, problem_id: str) -> str:
+    """A marker: the role will not learn from this problem, whoever trains it."""
+    return f"{all_passed_over(run_id, role)}{problem_id}.json"
+
+
+def all_steps(run_id: str) -> str:
+    return f"runs/{run_id}/steps/"
+
+
+def steps(run_id: str, role: str) -> str:
+    return f"{all_steps(run_id)}{role}/"
+
+
+def step(run_id: str, role: str, step: int) -> str:
+    return f"{steps(run_id, role)}{step:06d}.json"
+
+
+def all_checkpoints(run_id: str) -> str:
+    """Where the trainer keeps what it needs to go on: weights with the optimizer's state."""
+    return f"runs/{run_id}/checkpoints/"
+
+
+def checkpoints(run_id: str, role: str) -> str:
+    return f"{all_checkpoints(run_id)}{role}/"
+
+
+def checkpoint(run_id: str, role: str, step: int) -> str:
+    return f"{checkpoints(run_id, role)}{step:06d}"
+
+
+def all_models(run_id: str) -> str:
+    return f"runs/{run_id}/models/"
+
+
+def models(run_id: str, role: str) -> str:
+    return f"{all_models(run_id)}{role}/"
+
+
+def model(run_id: str, role: str, step: int) -> str:
+    """A model version is named by its key prefix: the name alone says where it lies."""
+    return f"{models(run_id, role)}{step:06d}"
+
+
+def all_weights(run_id: str) -> str:
+    return f"runs/{run_id}/weights/"
+
+
+def weights(version: str) -> str:
+    """What further training begins from where the version has fewer than 32 bits: its weights
+    before rounding.
+
+    Another name, as a folder's, stays as it is.
+    """
+    return re.sub(r"^(runs/[^/]+)/models/", r"\1/weights/", version)
+
+
+def served(run_id: str, role: str) -> str:
+    return f"runs/{run_id}/served/{role}/"

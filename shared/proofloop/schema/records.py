@@ -1,0 +1,321 @@
+"""What the store holds: frozen records, each with where it came from.
+
+A record written by a newer proofloop may have more fields; they are ignored. A record is written
+once and never changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    Score = float  # type checkers know no literal floats; pydantic does, and checks them
+else:
+    Score = Literal[0.0, 0.5, 1.0]
+Role = Literal["generator", "verifier", "meta_verifier", "labeler", "trainer"]
+ModelRole = Literal["generator", "verifier", "meta_verifier"]
+TrainedRole = Literal["generator", "verifier"]
+MODEL_ROLES: tuple[ModelRole, ...] = ("generator", "verifier", "meta_verifier")
+TRAINED_ROLES: tuple[TrainedRole, ...] = ("generator", "verifier")
+
+
+class Record(BaseModel):
+    """The base of all records and messages: immutable, unknown fields ignored."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", ser_json_inf_nan="constants"
+    )  # a loss that is not a number must be readable
+
+
+class Problem(Record):
+    """A problem to prove. `answer` is for people; no role is shown it."""
+
+    id: str
+    question: str
+    answer: str | None = None
+    source: str | None = None
+
+
+class Sampling(Record):
+    """How an answer is sampled."""
+
+    temperature: float = Field(
+        1.0, ge=0, le=100, description="divides the logits; where answers train, above 0"
+    )
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="tokens beyond this mass are cut; where answers train, 1"
+    )
+    max_tokens: int = Field(4096, ge=1, description="an answer is cut off after so many tokens")
+
+
+class Provenance(Record):
+    """Where an answer came from and what it cost; costs add up from these.
+
+    `tokens_key` says where its sampled tokens lie, if they were kept; `finish_reason` is the
+    engine's: "length" is an answer that was cut off. `served_by`: the model's name at which server,
+    where it was asked of one.
+    """
+
+    model_version: str
+    prompt_digest: str
+    seed: int
+    sampling: Sampling
+    prompt_tokens: int
+    completion_tokens: int
+    engine_seconds: float
+    tokens_key: str = ""
+    finish_reason: str = ""
+    served_by: str = ""
+
+
+class Verdict(Record):
+    """What a parser made of an answer. Only a valid verdict has a score; the others say why they
+    have none.
+
+    `cause` is the reason in words that many answers share, without what each has of its own; empty
+    where the reason is such already.
+    """
+
+    outcome: Literal["valid", "malformed", "truncated", "engine_failed"]
+    score: Score | None = None
+    reason: str = ""
+    cause: str = ""
+
+    @property
+    def shared_reason(self) -> str:
+        return self.cause or self.reason
+
+
+class Tokens(Record):
+    """One answer as it was sampled: never decoded and encoded again.
+
+    `prompt_ids` [P], `completion_ids` [C], `logprobs` [C]: natural logarithms under the sampling
+    distribution. `routed_experts` [P + C - 1]: the experts that a mixture of experts sent each
+    token to, layer by layer, where the engine says so; the last token was sent to none.
+    """
+
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    routed_experts: tuple[tuple[int, ...], ...] | None = None
+
+
+MAX_RAW_CHARS = 500_000
+"""Characters of an answer, and as many of its reasoning, that are kept: about 128,000 tokens
+each.
+"""
+
+
+class RawAnswer(Record):
+    """What a model wrote, before anything was read from it.
+
+    `text` is the final response, None where the record that holds this has it as `analysis`;
+    `reasoning` is the thinking. Of a longer one the middle is missing, `left_out` characters in
+    all.
+    """
+
+    text: str | None = ""
+    reasoning: str = ""
+    left_out: int = 0
+
+    @classmethod
+    def of(cls, text: str, reasoning: str = "") -> RawAnswer:
+        """Cut to MAX_RAW_CHARS."""
+        left_out = sum(max(0, len(each) - MAX_RAW_CHARS) for each in (text, reasoning))
+        return cls(
+            text=_without_middle(text), reasoning=_without_middle(reasoning), left_out=left_out
+        )
+
+    def beside(self, analysis: str) -> RawAnswer:
+        """To be stored in a record with this analysis: a text that differs by white space alone is
+        not held twice.
+        """
+        is_held = self.text is not None and self.text.strip() == analysis
+        return self.model_copy(update={"text": None}) if is_held else self
+
+
+def _without_middle(text: str) -> str:
+    """Both ends count: a solution begins the answer, its score ends it."""
+    if len(text) <= MAX_RAW_CHARS:
+        return text
+    half = MAX_RAW_CHARS // 2
+    return (
+        f"{text[:half]}\n[... {len(text) - MAX_RAW_CHARS} characters are left out here"
+        f" ...]\n{text[-half:]}"
+    )
+
+
+class Critique(Record):
+    """One analysis of one proof. `index` is i of n, or -1 for the generator's own."""
+
+    proof_id: str
+    index: int
+    analysis: str
+    verdict: Verdict
+    provenance: Provenance
+    raw: RawAnswer | None = None
+
+
+class Proof(Record):
+    """One proof with the generator's own evaluation of it.
+
+    `group` names the proofs sampled for the same prompt. `verdict` is that of the whole answer: the
+    format and the self-evaluation's score s'. `provenance` covers both parts. `verifier_version`
+    will review it, the same for all its critiques. `raw_key` says where its raw answer lies: not in
+    here, since n verifiers and as many meta-verifiers read this record, and the reasoning may be
+    fifty times as long as the proof.
+    """
+
+    id: str
+    run_id: str
+    problem_id: str
+    group: str
+    solution: str
+    self_analysis: str
+    verdict: Verdict
+    provenance: Provenance
+    verifier_version: str
+    parents: tuple[str, ...] = ()
+    raw_key: str = ""
+
+
+class MetaCritique(Record):
+    """One assessment of one analysis: does it hold up?"""
+
+    analysis: str
+    verdict: Verdict
+    provenance: Provenance
+    raw: RawAnswer | None = None
+
+
+class Judgement(Record):
+    """What the labeler needs to know of critique `index`, without its texts.
+
+    `confirmed`: the majority of m confirms the issues it reports; None when it reports none or
+      could not be read. `quality` in [0, 1]: the mean of the meta-scores, R_meta of eq. (3) and
+      (6); 1 when nothing was claimed, 0 when unreadable.
+    """
+
+    proof_id: str
+    index: int
+    verdict: Verdict
+    confirmed: bool | None
+    quality: float
+
+
+LabelOutcome = Literal["label", "perfect", "undecided", "unreadable"]
+"""What the labelling rule says; a proof whose format is wrong is unreadable and never reaches the
+rule.
+"""
+
+LabelKind = Literal["accepted", "rejected_upheld", "overturned", "undecided", "unreadable"]
+"""What self-play yields: (a) accepted, (b) rejected by an upheld critique, (c) by a critique that
+was overturned.
+"""
+
+
+LABELER = "labeler"
+"""Who a label is by when no person decided it."""
+
+
+class Label(Record):
+    """The one label of a proof. `score` is None when the outcome is undecided (a person may decide)
+    or unreadable.
+
+    `critiques` carry the label; `self_quality` is R_meta of the self-evaluation (eq. 6); `trigger`
+    is the index of the critique whose message decided it: only that message announces the label,
+    however often it is delivered.
+    """
+
+    run_id: str
+    proof_id: str
+    problem_id: str
+    group: str
+    outcome: LabelOutcome
+    kind: LabelKind
+    score: Score | None
+    self_quality: float
+    critiques: tuple[int, ...]
+    trigger: int
+    solved: bool = False
+    by: str = LABELER
+
+
+class Grade(Record):
+    """What a person said of a proof, once. `label` is the proof's label from then on.
+
+    That is this person's where the labeler could not decide; the labeler's own where the grade only
+    checks it.
+    """
+
+    score: Score
+    by: str
+    comment: str
+    label: Label
+
+    @property
+    def checks_label(self) -> bool:
+        return self.label.by == LABELER
+
+
+class TrainingSample(Record):
+    """One sampled answer with what it earned.
+
+    `group` names the samples that share a prompt: their mean is the baseline.
+
+    `reward_parts` keeps every factor of the reward by name, so that a number can be explained
+    later.
+    """
+
+    key: str
+    group: str
+    tokens: Tokens
+    reward: float
+    reward_parts: dict[str, float]
+    model_version: str
+    truncated: bool = False
+
+
+class TrainingBatch(Record):
+    """What one optimisation step sees: complete groups only. `role` is the model being trained.
+
+    `problems` are used up by the step, also those whose groups had no signal; `mean_reward` and
+    `reward_parts` are over all their samples, with a signal or without.
+    """
+
+    schema_version: int = 1
+    run_id: str
+    role: ModelRole
+    step: int
+    samples: tuple[TrainingSample, ...]
+    problems: tuple[str, ...] = ()
+    mean_reward: float = 0.0
+    reward_parts: dict[str, float] = Field(default_factory=dict)
+
+
+class TrainingStep(Record):
+    """What one optimisation step did.
+
+    `figures` are the trainer's numbers by name, `reward_parts` the means of the reward's factors.
+    """
+
+    run_id: str
+    role: ModelRole
+    step: int
+    version: str
+    sampled_by: tuple[str, ...]
+    figures: dict[str, float]
+    reward_parts: dict[str, float]
+
+
+def digest(text: str) -> str:
+    """A short, stable name for a text: 12 hex digits of its SHA-256."""
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:12]
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed from what names a call, so that a repeated call is the same call."""
+    return int(hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:16], 16) >> 1

@@ -1,0 +1,193 @@
+"""The engines of a process: one for each engine that its runs describe, opened when first
+needed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection
+from pathlib import Path
+
+import structlog
+
+from proofloop.config.run_file import RunSpec
+from proofloop.engine import ON_SERVERS, open_engine
+from proofloop.engine.base import (
+    ALL_IN_REASONING,
+    LARGEST_SEED,
+    ChatMessage,
+    Engine,
+    Generation,
+    GenerationRequest,
+    prepare,
+)
+from proofloop.engine.endpoints import members
+from proofloop.errors import CallRefused, ConfigError, EngineError
+from proofloop.method.prompts import PromptPack, load_pack
+from proofloop.runs.model_registry import is_beside_run_file, version_folder
+from proofloop.schema.records import MODEL_ROLES, ModelRole, Sampling
+from proofloop.store import Store
+from proofloop.worker.engine_trial import check_taken
+
+log = structlog.get_logger()
+
+FIRST_ANSWER_S = 600.0
+"""How long the first answer of a model may take: it may still be loading."""
+
+
+class Engines:
+    """Safe to share between threads. `close` ends them all."""
+
+    def __init__(self, store: Store, cache: Path) -> None:
+        self._store, self._cache = store, cache
+        self._lock = threading.Lock()
+        self._open: dict[str, Engine] = {}
+
+    def of(self, spec: RunSpec, role: ModelRole) -> Engine:
+        """The engine of a role. Roles and runs with equal ones share it, unless models lie beside
+        their run files.
+
+        Raises ConfigError.
+        """
+        section = spec.engine.of(role)
+        name = section.model_dump_json()
+        if section.kind not in ON_SERVERS and any(
+            is_beside_run_file(spec.model_of(role)) for role in MODEL_ROLES
+        ):
+            name += str(spec.base)
+        with self._lock:
+            if name not in self._open:
+                try:
+                    self._open[name] = open_engine(
+                        section.kind,
+                        section.settings,
+                        lambda version: version_folder(
+                            self._store, self._cache, version, spec.base
+                        ),
+                    )
+                except ConfigError as error:
+                    problem = error.problem.replace(
+                        "[engine]", f"[{spec.engine.table_of(role)}]", 1
+                    )
+                    raise ConfigError(problem, error.hint) from error.__cause__
+            return self._open[name]
+
+    def prepare(self, spec: RunSpec, role: ModelRole, version: str) -> None:
+        """Make a version ready in the role's engine. Raises ConfigError."""
+        try:
+            prepare(self.of(spec, role), version)
+        except EngineError as error:
+            where = f"engine {spec.engine.of(role).kind!r} cannot load {version!r}: {error}"
+            raise ConfigError(where, "the version that served before goes on serving") from error
+
+    def check(
+        self,
+        spec: RunSpec,
+        *,
+        patience_s: float = FIRST_ANSWER_S,
+        roles: Collection[ModelRole] = MODEL_ROLES,
+    ) -> None:
+        """Ask the models of these roles for one token, each waited for so long; then begin a call
+        as each role samples.
+
+        Raises ConfigError for a model that cannot answer, that refuses its role's sampling, or that
+        should be trained from answers without their tokens. Of several endpoints some may be away,
+        but not all.
+        """
+        asked = set[tuple[int, str]]()
+        for role in roles:
+            engine, version = self.of(spec, role), spec.model_of(role)
+            if (id(engine), version) not in asked:
+                asked.add((id(engine), version))
+                self._check_answers(spec, role, patience_s)
+        pack = load_pack(spec.prompts, spec.base)
+        for role in roles:
+            for endpoint in members(self.of(spec, role)):
+                _check_takes_calls(endpoint, spec, pack, role)
+
+    def _check_answers(self, spec: RunSpec, role: ModelRole, patience_s: float) -> None:
+        endpoints = members(self.of(spec, role))
+        away: list[ConfigError] = []
+        for endpoint in endpoints:
+            try:
+                _check_answers(endpoint, spec, role, patience_s)
+            except ConfigError as error:
+                cause = error.__cause__
+                if not isinstance(cause, TimeoutError) and not (
+                    isinstance(cause, EngineError) and cause.retryable
+                ):
+                    raise
+                away.append(error)
+        if len(away) == len(endpoints):
+            raise away[0]
+        for absence in away:
+            log.warning("endpoint_away", role=role, reason=absence.problem)
+
+    def close(self) -> None:
+        for engine in self._open.values():
+            engine.close()
+
+
+def _check_answers(engine: Engine, spec: RunSpec, role: ModelRole, patience_s: float) -> None:
+    """Ask the role's model for one token."""
+    engine_name, version = _name(spec, role), spec.model_of(role)
+    request = GenerationRequest(
+        id=f"{role}:check:{version}",
+        model=version,
+        messages=(ChatMessage("user", "Say yes."),),
+        sampling=Sampling(max_tokens=1),
+        seed=LARGEST_SEED,
+    )
+    try:
+        answer = engine.submit(request).result(patience_s)
+    except TimeoutError as error:
+        where = f"{engine_name} has not answered with model {version!r} within {patience_s:g} s"
+        raise ConfigError(where, "is the model still loading?") from error
+    except EngineError as error:
+        where = f"{engine_name} cannot answer with model {version!r}: {error.problem}"
+        raise ConfigError(
+            where, error.hint or "see [engine] and [models] in the run file"
+        ) from error
+    if answer.tokens is None and any(
+        _share_model(spec, role, trained) for trained in spec.training.roles
+    ):
+        where = f"{engine_name} gives no token ids with log-probabilities for model {version!r}"
+        raise ConfigError(
+            where, "training needs both: ask the engine for them, or leave out [training]"
+        )
+
+
+def _name(spec: RunSpec, role: ModelRole) -> str:
+    """The engine, with its role where that has one of its own."""
+    whose = "" if spec.engine.table_of(role) == "engine" else f" of the {role}"
+    return f"engine {spec.engine.of(role).kind!r}{whose}"
+
+
+def _share_model(spec: RunSpec, role: ModelRole, other: ModelRole) -> bool:
+    return spec.model_of(role) == spec.model_of(other) and spec.engine.of(role) == spec.engine.of(
+        other
+    )
+
+
+def _check_takes_calls(engine: Engine, spec: RunSpec, pack: PromptPack, role: ModelRole) -> None:
+    try:
+        taken = check_taken(engine, spec, pack, role, spec.model_of(role))
+    except CallRefused as error:
+        where = f"{_name(spec, role)} refuses the calls of the {role}: {error.problem}"
+        raise ConfigError(where, error.hint or "change what it complains of") from error
+    except EngineError:
+        return  # it has answered just now: this will pass
+    if taken is not None:
+        _check_has_text(taken, role)
+
+
+def _check_has_text(answer: Generation, role: str) -> None:
+    """Raises ConfigError for an answer that ended with thinking alone: no proof and no critique
+    could be read.
+    """
+    if answer.finish_reason == "stop" and answer.reasoning and not answer.text.strip():
+        problem = (
+            f"the {role}'s answer has {len(answer.reasoning)} characters of reasoning and no"
+            " content"
+        )
+        raise ConfigError(problem, ALL_IN_REASONING)

@@ -1,0 +1,159 @@
+"""What fails: an engine that answers nothing of a role, or one call while others of its role are
+answered.
+
+Only what is retryable comes here: what an engine itself knows to be this call's own fault, or every
+call's, is decided there. All times are of this process: another one that gets the message counts
+for itself.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from proofloop.schema.records import ModelRole
+
+MOST_ROUNDS = 5
+"""A call is given up when it failed in so many rounds, each after other calls of its role were
+answered.
+
+In each round the engine attempts it as often as its own settings say.
+"""
+
+SILENCE_S = 30.0
+"""A run whose role had no answer for so long while its engine fails is warned of, and again after
+as long.
+"""
+
+LONGEST_BUSY_S = 86400.0
+"""A call is given up that a busy server refused for so long, while other calls of its role were
+answered.
+"""
+
+FORGET_S = 6 * 3600.0
+"""A call that has not failed here for so long is forgotten: another process may have got its
+answer.
+"""
+
+TRIED_S = 30.0
+"""How long it counts that a trial call was, or was not, answered."""
+
+
+@dataclass
+class _Role:
+    """What is known of one role of a run, on the monotonic clock; -1 for never.
+
+    `silent`: when a call failed, where none was answered since.
+    """
+
+    answered: float = -1.0
+    silent: float | None = None
+    said: float = -1.0
+    tried: float = -1.0
+
+
+@dataclass
+class _Failing:
+    """A call that failed: in how many rounds in which others were answered, and when it last did.
+
+    `busy_s`: for how long a busy server refused it while others were answered.
+    """
+
+    rounds: int
+    last: float
+    busy_s: float = 0.0
+
+
+class Failing:
+    """Which calls and roles fail in this process. Any thread may tell."""
+
+    def __init__(self) -> None:
+        self._roles: dict[tuple[str, ModelRole], _Role] = {}
+        self._calls: dict[str, _Failing] = {}
+        self._lock = threading.Lock()
+        self._trying = threading.Lock()
+
+    def answered(self, run_id: str, role: ModelRole, call: str) -> None:
+        with self._lock:
+            of_role = self._roles.setdefault((run_id, role), _Role())
+            of_role.answered, of_role.silent = time.monotonic(), None
+            self._calls.pop(call, None)
+
+    def failed(
+        self, run_id: str, role: ModelRole, call: str, try_another: Callable[[], bool]
+    ) -> int:
+        """In how many rounds this call failed by now while others were answered; 1 for the first.
+
+        `try_another` says whether the engine answers a trial call: it is asked where no other call
+        was answered since the call's last failure, and others were before.
+        """
+        with self._lock:
+            of_role, failing, since = self._noted(run_id, role, call)
+            is_first = failing.rounds == 0
+        are_others = (
+            is_first or of_role.answered > since or self._is_tried(of_role, since, try_another)
+        )
+        with self._lock:
+            failing.rounds += are_others
+            failing.last = time.monotonic()
+            return failing.rounds
+
+    def refused_as_busy(self, run_id: str, role: ModelRole, call: str) -> float:
+        """The seconds for which this call was refused as busy by now, while others were answered.
+
+        A call is not to blame for load, so this does not count as a round.
+        """
+        with self._lock:
+            of_role, failing, since = self._noted(run_id, role, call)
+            if of_role.answered > since:
+                failing.busy_s += failing.last - since
+            return failing.busy_s
+
+    def _noted(self, run_id: str, role: ModelRole, call: str) -> tuple[_Role, _Failing, float]:
+        """Note a failure. Returns what is known of role and call, and when the call last failed.
+
+        The calls are in the order of their last failure, so that the oldest are found at once.
+        """
+        now = time.monotonic()
+        of_role = self._roles.setdefault((run_id, role), _Role())
+        of_role.silent = now if of_role.silent is None else of_role.silent
+        failing = self._calls.pop(call, None) or _Failing(0, now)
+        while self._calls and (oldest := next(iter(self._calls.items())))[1].last < now - FORGET_S:
+            del self._calls[oldest[0]]
+        self._calls[call] = failing
+        since, failing.last = failing.last, now
+        return of_role, failing, since
+
+    def given_up(self, call: str) -> None:
+        with self._lock:
+            self._calls.pop(call, None)
+
+    def silence(self, run_id: str, role: ModelRole) -> str | None:
+        """Since when nothing of the role is answered, in words, where it is time to say so."""
+        with self._lock:
+            of_role, now = self._roles.setdefault((run_id, role), _Role()), time.monotonic()
+            if of_role.silent is None or now - max(of_role.silent, of_role.said) < SILENCE_S:
+                return None
+            of_role.said, silent_s = now, now - of_role.silent
+        return (
+            f"{datetime.fromtimestamp(time.time() - silent_s, UTC):%Y-%m-%d %H:%M:%S} UTC, for"
+            f" {silent_s:.0f} s"
+        )
+
+    def _is_tried(self, of_role: _Role, since: float, try_another: Callable[[], bool]) -> bool:
+        """One trial call serves all calls that failed about then."""
+        if of_role.answered < 0:
+            return False
+        with self._trying:
+            if time.monotonic() - of_role.tried > TRIED_S:
+                is_answered = try_another()
+                of_role.tried = (
+                    time.monotonic()
+                )  # after the trial: those that waited for it need no trial of their own
+                if is_answered:
+                    with self._lock:
+                        of_role.answered, of_role.silent = of_role.tried, None
+        return of_role.answered > since

@@ -1,0 +1,68 @@
+"""Logging: events with fields, coloured on a terminal and JSON otherwise, always on stderr. stdout
+is data.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO, cast
+
+import structlog
+
+LIBRARIES = logging.WARNING
+"""Messages of libraries are shown from this level on, whatever our own level."""
+
+QUIET = ("pika.channel",)
+"""Loggers whose warnings are hidden: pika warns when we check for a queue that does not exist."""
+
+
+def configure_logging(level: str) -> None:
+    """Send our events from this level on, and the warnings of libraries, to stderr."""
+    pretty = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info
+            if not pretty
+            else structlog.processors.StackInfoRenderer(),
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+            if pretty
+            else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.upper()]
+        ),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Stderr())),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(handlers=[_FromLibraries()], level=LIBRARIES, force=True)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class _Stderr:
+    """The stderr at the time of writing: loggers are cached, and the stderr of their creation may
+    be closed by then.
+    """
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+class _FromLibraries(logging.Handler):
+    """Turns what libraries log through the standard `logging` module into events."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(
+            record.levelno,
+            "library_message",
+            library=record.name,
+            message=record.getMessage(),
+            exc_info=record.exc_info,
+        )

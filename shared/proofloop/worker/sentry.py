@@ -1,0 +1,74 @@
+"""Errors to Sentry, if SENTRY_DSN is set: failed tasks, and what ends a thread or the process.
+
+Proofs stay here: an error leaves as its type and stack trace, without its text, arguments or local
+variables. A text such as "input_value='Let n be odd ...'" would quote a proof.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from proofloop.errors import ConfigError, install_hint
+
+if TYPE_CHECKING:
+    from sentry_sdk.integrations import Integration
+    from sentry_sdk.types import Event, Hint
+
+DSN = "SENTRY_DSN"
+
+
+def start_sentry() -> None:
+    """Send errors to Sentry from now on, if SENTRY_DSN is set. Raises ConfigError if the library is
+    missing.
+
+    Call it before anything imports `celery.worker.consumer`, which keeps the function that Sentry
+    patches.
+    """
+    if not os.environ.get(DSN):
+        return
+    try:
+        import sentry_sdk
+    except ImportError as error:
+        raise ConfigError(
+            f"{DSN} is set without Sentry's library", install_hint("[sentry]")
+        ) from error
+    sentry_sdk.init(
+        release=os.environ.get("SENTRY_RELEASE") or f"proofloop@{version('proofloop')}",
+        # they would send log messages, HTTP calls and the prompts of AI clients
+        default_integrations=False,
+        auto_enabling_integrations=False,
+        integrations=_integrations(),
+        before_send=_without_texts,
+        include_local_variables=False,
+        send_default_pii=False,
+        max_request_body_size="never",
+        max_breadcrumbs=0,
+        auto_session_tracking=False,
+        send_client_reports=False,
+    )
+
+
+def _integrations() -> list[Integration]:
+    from sentry_sdk.integrations.atexit import AtexitIntegration
+    from sentry_sdk.integrations.celery import CeleryIntegration
+    from sentry_sdk.integrations.dedupe import DedupeIntegration
+    from sentry_sdk.integrations.excepthook import ExcepthookIntegration
+    from sentry_sdk.integrations.threading import ThreadingIntegration
+
+    return [
+        AtexitIntegration(
+            callback=lambda pending, timeout: None
+        ),  # it would print to stderr, where logs are JSON
+        CeleryIntegration(propagate_traces=False),
+        DedupeIntegration(),
+        ExcepthookIntegration(),
+        ThreadingIntegration(),
+    ]
+
+
+def _without_texts(event: Event, hint: Hint) -> Event:
+    for error in event.get("exception", {}).get("values", []):
+        error["value"] = ""
+    return event

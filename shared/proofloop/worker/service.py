@@ -1,0 +1,155 @@
+"""A role as a service: Celery's application, and what a worker process opens before it consumes.
+
+`proofloop serve ROLE` and `celery -A proofloop.worker.service worker -Q NAMESPACE.ROLE -c 64` start
+the same worker. Any other command of Celery takes the application too: `celery -A
+proofloop.worker.service inspect active`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proofloop.bus import NEEDED_BY_ALL, START_S, check_broker, make_app, open_worker_bus
+from proofloop.bus.tracing import tracing
+from proofloop.config.run_file import Flow
+from proofloop.config.settings import Settings, load_settings
+from proofloop.errors import ConfigError
+from proofloop.runs.budget import MarkGate
+from proofloop.store import open_store
+from proofloop.worker.engine_pool import Engines
+from proofloop.worker.health import Endpoint, Health
+from proofloop.worker.logs import configure_logging
+from proofloop.worker.metrics import Metrics
+from proofloop.worker.running_calls import leased_calls
+from proofloop.worker.runtime import Role, Tools, Worker, load_role
+from proofloop.worker.sentry import start_sentry
+from proofloop.worker.usage import written_usage
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+class RoleService:
+    """Store, engines, health page, metrics and traces of one role in this process."""
+
+    def __init__(
+        self,
+        app: Celery,
+        role: Role,
+        concurrency: int,
+        settings: Settings,
+        store: Path | None,
+        metrics_port: int,
+    ) -> None:
+        """Raises ConfigError, BusError, StoreError."""
+        self.role, self.concurrency = role, concurrency
+        self.grace_s, self._drain_s = settings.grace_s, settings.drain_s
+        self.cancelling = threading.Event()
+        self._closing = ExitStack()
+        metrics, health = Metrics(), Health()
+        if metrics_port:
+            Endpoint(settings.metrics_host, metrics_port, metrics.registry, health)
+        self.bus = open_worker_bus(
+            settings, app, roles=[*NEEDED_BY_ALL, role.name], connect_s=START_S
+        )
+        self._closing.callback(self.bus.close)
+        check_broker(settings, role.name)
+        span = self._closing.enter_context(tracing(f"proofloop-{role.name}"))
+        self.store = open_store(settings, store)
+        engines = Engines(self.store, settings.cache)
+        self._closing.callback(engines.close)
+        calls = self._closing.enter_context(leased_calls(self.store, self.bus.losses))
+        self.tools = Tools(
+            self.store,
+            engines.of,
+            metrics=metrics,
+            span=span,
+            cancelling=self.cancelling,
+            calls=calls,
+        )
+        self.tools.gate = MarkGate(self.store, self.tools.spec)
+        self._closing.enter_context(written_usage(self.store, self.tools.usage))
+        Worker(role, self.bus, self.tools).start(concurrency=concurrency)
+        health.watch(self.bus, self.store, self.stopping)
+
+    @property
+    def stopping(self) -> threading.Event:
+        return self.tools.stopping
+
+    @property
+    def drain_s(self) -> float:
+        """A process that stops by itself has no reason to wait for its calls."""
+        return 0.0 if self.stop_reason else self._drain_s
+
+    @property
+    def stop_reason(self) -> str:
+        """Why the process stopped by itself; empty if it was asked to."""
+        return self.tools.stop_reason
+
+    def ready(self) -> None:
+        """Print one line of JSON."""
+        about = {
+            "ready": self.role.name,
+            "concurrency": self.concurrency,
+            "store": str(self.store),
+            "pid": os.getpid(),
+        }
+        print(json.dumps(about), flush=True)
+
+    def close(self) -> None:
+        """What was opened last is closed first: engines before the bus, so that each call's end is
+        still published.
+        """
+        self._closing.close()
+
+
+def open_service(
+    app: Celery,
+    role: str,
+    concurrency: int,
+    *,
+    store: Path | None = None,
+    metrics_port: int | None = None,
+) -> RoleService:
+    """The service of an installed role; options come before settings. Raises ConfigError, BusError,
+    StoreError.
+    """
+    loaded, settings = load_role(role), load_settings()
+    port = settings.metrics_port if metrics_port is None else metrics_port
+    return RoleService(app, loaded, checked_concurrency(loaded, concurrency), settings, store, port)
+
+
+def checked_concurrency(role: Role, wanted: int | None) -> int:
+    """As wanted, or as in one process. Raises ConfigError for the trainer: its steps follow one
+    another.
+    """
+    if role.name == "trainer" and wanted not in (None, 1):
+        raise ConfigError(
+            f"--concurrency {wanted}: the trainer handles one message at a time",
+            "set --concurrency to 1",
+        )
+    return wanted or int(getattr(Flow(), role.name, 1))
+
+
+def _set_up_logging(loglevel: int | None = None, **_: object) -> None:
+    """Celery's logs go where ours go. Celery says WARNING where no `-l` is given: then the setting
+    counts.
+    """
+    if loglevel is None or loglevel == logging.WARNING:
+        configure_logging(load_settings().log_level)
+    else:
+        configure_logging(logging.getLevelName(loglevel).lower())
+
+
+try:
+    start_sentry()  # before Celery's consumer is imported
+    app = make_app(load_settings(), open_service, _set_up_logging)
+except ConfigError as error:
+    sys.exit(f"error: {error}")
