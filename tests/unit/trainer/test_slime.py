@@ -18,7 +18,7 @@ from proofloop.schema import keys
 from proofloop.store import LocalStore, put_record
 from proofloop_trainer.grpo.settings import GrpoSettings
 from proofloop_trainer.slime import launch_arguments, slime_lines, slime_samples
-from tests.unit.grpo_examples import batch, sample
+from tests.unit.trainer.grpo_examples import batch, sample
 
 SAMPLE_FIELDS = frozenset(
     {

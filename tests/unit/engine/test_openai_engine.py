@@ -22,14 +22,14 @@ from proofloop.errors import EngineError
 from proofloop.schema.records import Sampling, Tokens
 from tests.integration.installation import wait_until
 from tests.scripted_openai import Exchange, Script, ScriptedServer, answers, refuses
-from tests.unit.conftest import Connect, Serve
+from tests.unit.engine.conftest import Connect, Serve
 
 SHORT = Sampling(max_tokens=64)
 SECRET = "sk-very-secret-0123456789"
 
 
 def test_every_setting_stands_in_the_documentation() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "services.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "services.md").read_text()
     section = page.partition("## An OpenAI-compatible server")[2].partition("## Triton")[0]
     named = {*re.findall(r"`(\w+)`", section)}
     assert OpenAISettings.model_fields.keys() - {"api_key"} <= named

@@ -15,7 +15,7 @@ from proofloop.config.curriculum_file import Consolidate
 from proofloop_trainer.export import dtype_of
 from proofloop_trainer.grpo.batch import answer_of
 from proofloop_trainer.supervised import fine_tune, supervised_loss
-from tests.unit.grpo_examples import ragged_samples, save_tiny_model
+from tests.unit.trainer.grpo_examples import ragged_samples, save_tiny_model
 
 ANSWERS = [one.tokens for one in ragged_samples(9)]
 HOW = Consolidate(batch=4, learning_rate=1e-2, epochs=3)

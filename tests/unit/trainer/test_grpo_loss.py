@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM, Qwen3MoeConfig, Qwen3M
 
 from proofloop.schema.records import TrainingSample
 from proofloop_trainer.grpo.trainer import GrpoLearner, GrpoSettings, advantages
-from tests.unit.grpo_examples import (
+from tests.unit.trainer.grpo_examples import (
     END,
     ONE_UPDATE,
     PAD,

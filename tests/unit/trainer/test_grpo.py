@@ -21,7 +21,7 @@ from proofloop.schema.records import Sampling
 from proofloop_trainer.grpo.batch import answers_to_train, minibatches, passes
 from proofloop_trainer.grpo.settings import grpo_settings
 from proofloop_trainer.grpo.trainer import GrpoLearner, GrpoSettings, advantages
-from tests.unit.grpo_examples import (
+from tests.unit.trainer.grpo_examples import (
     END,
     ONE_UPDATE,
     VOCABULARY,

@@ -15,7 +15,7 @@ from proofloop.method.prompts.phrases import EVALUATION_INTRO, EVALUATION_SCORE,
 from proofloop.method.prompts.reading.parsing import Reader, Reading
 from proofloop.schema.records import Verdict
 from tests.builders import answer, evaluation, meta_evaluation, valid
-from tests.unit.reading_cases import CASES, Case
+from tests.unit.method.reading_cases import CASES, Case
 
 
 def read(

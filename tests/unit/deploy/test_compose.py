@@ -13,7 +13,7 @@ import yaml
 
 from tests.integration.containers import MINIO_IMAGE, RABBITMQ_IMAGE
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())[
     "services"
 ]

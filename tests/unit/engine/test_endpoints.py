@@ -20,7 +20,7 @@ from proofloop.store import LocalStore
 from proofloop.worker.engine_pool import Engines
 from tests.builders import runspec
 from tests.scripted_openai import Script, ScriptedServer, answers, refuses
-from tests.unit.test_brakes import Clock
+from tests.unit.engine.test_rate_limits import Clock
 
 
 def endpoints(**weights: float) -> tuple[Endpoint, ...]:

@@ -27,7 +27,7 @@ from tests.scripted_openai import (
     sends,
     sends_raw,
 )
-from tests.unit.conftest import Connect, Serve
+from tests.unit.engine.conftest import Connect, Serve
 
 STOP = chunk({}, "stop")
 DONE = b"data: [DONE]\n\n"

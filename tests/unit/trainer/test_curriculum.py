@@ -50,7 +50,7 @@ from proofloop_trainer.curriculum.rollouts import SAID, Judges, meta_verify, pro
 from proofloop_trainer.curriculum.watch import check, look
 from proofloop_trainer.curriculum.work import Work
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "nano-iterate" / "curriculum.toml"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "nano-iterate" / "curriculum.toml"
 PACK = load_pack("nano")
 QUESTION = "Modulo 10, start at 7. a + 3. b * 4. Show that the result is 0."
 SOLUTION = "a 7 + 3 = 0\nb 0 * 4 = 0"

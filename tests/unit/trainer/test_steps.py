@@ -16,7 +16,7 @@ from proofloop.store import LocalStore
 from proofloop_serving.loading import load_model
 from proofloop_trainer.checkpoint import verify_checkpoint
 from proofloop_trainer.steps import drop_older, keep_weights, open_learner, publish_made, take_step
-from tests.unit.grpo_examples import ONE_UPDATE, batch, ragged_samples, save_tiny_model
+from tests.unit.trainer.grpo_examples import ONE_UPDATE, batch, ragged_samples, save_tiny_model
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -16,7 +16,7 @@ from proofloop_trainer.curriculum import stages
 from proofloop_trainer.grpo.settings import grpo_settings
 from proofloop_trainer.train import check_settings
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 EXAMPLE = EXAMPLES / "train-fsdp2"
 
 

@@ -13,7 +13,7 @@ from proofloop.errors import ConfigError, CorruptObject
 from proofloop_trainer.checkpoint import Manifest, read_manifest, save_checkpoint, verify_checkpoint
 from proofloop_trainer.export import export_model
 from proofloop_trainer.grpo.trainer import GrpoLearner, GrpoSettings
-from tests.unit.grpo_examples import batch, ragged_samples, save_tiny_model
+from tests.unit.trainer.grpo_examples import batch, ragged_samples, save_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("error")
 

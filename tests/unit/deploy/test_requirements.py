@@ -9,7 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LIGHT = ["services/generator", "services/verifier", "services/meta_verifier", "services/labeler"]
 PACKAGES_OF = {
     "light": ["shared", *LIGHT],

@@ -61,7 +61,7 @@ def test_an_engine_of_another_package_is_found_by_its_entry_point(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     point = metadata.EntryPoint(
-        "mine", "tests.unit.test_open_engine:open_mine", proofloop.engine.ENTRY_POINT_GROUP
+        "mine", "tests.unit.engine.test_open_engine:open_mine", proofloop.engine.ENTRY_POINT_GROUP
     )
     monkeypatch.setattr(proofloop.engine, "entry_points", lambda **_: (point,))
     engine = open_engine("mine", {"seed": 3}, resolve_model)

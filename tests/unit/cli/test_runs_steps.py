@@ -23,7 +23,7 @@ from proofloop.store import LocalStore, put_record
 pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
 from proofloop_trainer.steps import open_learner, take_step
-from tests.unit.grpo_examples import ONE_UPDATE, batch, ragged_samples, save_tiny_model
+from tests.unit.trainer.grpo_examples import ONE_UPDATE, batch, ragged_samples, save_tiny_model
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
 

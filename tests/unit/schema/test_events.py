@@ -27,7 +27,7 @@ from proofloop.schema.events import (
 )
 from tests.builders import label
 
-GOLDEN = Path(__file__).parent.parent / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 RELEASED: dict[str, Event] = {
     "ProblemPosed-1": ProblemPosed(
         run_id="demo-0",
