@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from itertools import chain
 
 import structlog
 from amqp.exceptions import AMQPError
@@ -51,6 +52,7 @@ class RabbitBus:
         self.topology = Topology(namespace)
         self._url, self._tls, self._nodes = url, tls, parse_url(url, tls.context)
         self._routes: dict[str, tuple[str, ...]] = {role: ROUTES[role] for role in roles}
+        self._routed_keys = frozenset(chain.from_iterable(self._routes.values()))
         self._declare_patiently(connect_s)
         self._publisher = Publisher(self._nodes, self._declare)
 
@@ -87,11 +89,10 @@ class RabbitBus:
                 f"{event.id}: {len(body)} bytes; an event has at most {MAX_BODY_BYTES}"
             )
         key = event.routing_key
-        must_arrive = any(key in topics for topics in self._routes.values())
         trace = {"traceparent": traceparent(event.run_id, getattr(event, "proof_id", event.id))}
         exchange = self.topology.exchange.name
         return task_message(
-            exchange, key, key, event.id, body, headers=trace, must_arrive=must_arrive
+            exchange, key, key, event.id, body, headers=trace, must_arrive=key in self._routed_keys
         )
 
     def _declare(self) -> None:

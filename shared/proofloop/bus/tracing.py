@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
 
@@ -42,6 +43,7 @@ def no_span(
     return nullcontext()
 
 
+@lru_cache(maxsize=1024)  # a proof has many messages in a row
 def traceparent(run_id: str, proof_id: str) -> str:
     """The W3C header `traceparent` of a message about this proof, with the flag "sampled"."""
     trace, parent = _ids(run_id, proof_id)
