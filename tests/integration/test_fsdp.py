@@ -23,11 +23,11 @@ from transformers import AutoModelForCausalLM
 from proofloop.schema import keys
 from proofloop.schema.records import TrainingBatch, TrainingStep
 from proofloop.store import LocalStore, get_record
-from proofloop_trainer.grpo.trainer import GrpoLearner
+from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.nano import BASE_FOLDER
 from tests.integration.test_mixture_of_experts import save_tiny_mixture
 from tests.integration.two_processes import train
-from tests.unit.grpo_examples import save_tiny_model
+from tests.unit.trainer.grpo_examples import save_tiny_model
 
 pytestmark = pytest.mark.timeout(
     1200

@@ -35,7 +35,7 @@ from proofloop_serving.engine import LocalEngine
 from proofloop_serving.loading import LoadedModel, load_model
 from proofloop_serving.text import TextStream
 from proofloop_trainer.grpo.batch import answer_of
-from proofloop_trainer.grpo.trainer import GrpoLearner, GrpoSettings
+from proofloop_trainer.grpo.learner import GrpoLearner, GrpoSettings
 from proofloop_trainer.supervised import fine_tune
 from tests.builders import answer, evaluation, meta_evaluation
 from tests.integration.processes import answers, free_ports, wait_until

@@ -25,11 +25,11 @@ from proofloop.runs.model_registry import publish_folder
 from proofloop.schema.records import Sampling, TrainingBatch, TrainingSample
 from proofloop.store import LocalStore
 from proofloop_serving.engine import LocalEngine
-from proofloop_trainer.checkpoint import save_checkpoint, verify_checkpoint
+from proofloop_trainer.checkpoint import verify_checkpoint
 from proofloop_trainer.export import export_model
 from proofloop_trainer.grpo.batch import answers_to_train, collate
+from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.grpo.settings import GrpoSettings
-from proofloop_trainer.grpo.trainer import GrpoLearner
 from proofloop_trainer.nano.tokenizer import build_tokenizer
 from tests.integration.triton_server import own_triton
 
@@ -121,7 +121,7 @@ def test_sample_train_checkpoint_restore_and_sample_again(model_folder: Path, tm
     # The engine's log-probabilities are the trainer's own: on the first pass the ratio would be
     # exactly 1.
     assert report.updates == 2 and abs(report.mean_ratio - 1) < 0.2
-    save_checkpoint(learner, tmp_path / "checkpoint")
+    learner.save(tmp_path / "checkpoint")
     verify_checkpoint(tmp_path / "checkpoint")
     restored = GrpoLearner.restore(tmp_path / "checkpoint", model_folder)
     again, expected = restored.step(first), learner.step(first)
@@ -225,7 +225,7 @@ def test_a_real_triton_serves_what_was_trained_and_gives_what_training_needs(
 ):
     learner = GrpoLearner(sharp_folder, ONE_PASS)
     learner.step(batch(answers(sharp_folder, 4)))
-    save_checkpoint(learner, tmp_path / "checkpoint")
+    learner.save(tmp_path / "checkpoint")
     export_model(tmp_path / "checkpoint", tmp_path / "model", torch.float32)
     store = LocalStore(tmp_path / "store")
     publish_folder(store, tmp_path / "model", MODEL)

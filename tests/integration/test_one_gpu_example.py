@@ -26,7 +26,7 @@ from proofloop.store import LocalStore, get_record
 from proofloop.worker.engine_pool import Engines
 from proofloop_trainer.curriculum.stages import settings_of
 from proofloop_trainer.curriculum.workflow import iterate
-from proofloop_trainer.grpo.trainer import GrpoLearner
+from proofloop_trainer.grpo.learner import GrpoLearner
 from tests.tiny_instruct import save_tiny_instruct
 
 pytestmark = pytest.mark.usefixtures("quiet_log")

@@ -16,13 +16,12 @@ from torch.distributed.tensor import DTensor
 from proofloop.config.curriculum_file import Consolidate
 from proofloop.errors import ProofloopError
 from proofloop_trainer import ranks
-from proofloop_trainer.checkpoint import save_checkpoint
+from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.grpo.settings import GrpoSettings
-from proofloop_trainer.grpo.trainer import GrpoLearner
 from proofloop_trainer.launch import follow
 from proofloop_trainer.ranks import Order
 from proofloop_trainer.supervised import fine_tune
-from tests.unit.grpo_examples import batch, changed, overflowing, ragged_samples, sample
+from tests.unit.trainer.grpo_examples import batch, changed, overflowing, ragged_samples, sample
 
 # One update per step: AdamW amplifies rounding errors in gradients near 0, which would look like an
 # error of a step.
@@ -41,10 +40,10 @@ def train(out: Path, models: list[Path]) -> dict[str, Any]:
         reports = []
         for step in range(2):
             reports.append(learner.step(batch(*ragged_samples(20, seed=step))))
-            save_checkpoint(learner, out / f"{model.name}-{step}")
+            learner.save(out / f"{model.name}-{step}")
         restored = GrpoLearner.restore(out / f"{model.name}-0", model)
         reports.append(restored.step(batch(*ragged_samples(20, seed=1))))
-        save_checkpoint(restored, out / f"{model.name}-again")
+        restored.save(out / f"{model.name}-again")
         seen[model.name] = [report.loss for report in reports]
         seen[f"{model.name} gradients"] = [report.grad_norm for report in reports]
         seen[f"{model.name} kl"] = [report.kl for report in reports]
@@ -78,7 +77,7 @@ def train_in_16_bits(out: Path, model: Path) -> dict[str, object]:
     samples = sample(0.0, completion=(8, 9)), sample(1.0, completion=(10, 11, 12))
     learner.step(batch(*samples))
     logprobs_BC = learner.trainer._policy_logprobs_BC
-    save_checkpoint(learner, out / "16-bits")
+    learner.save(out / "16-bits")
     gradient = torch.cat([each.flatten() for each in gradients])
     again, through = (
         one.step(batch(*samples)).loss

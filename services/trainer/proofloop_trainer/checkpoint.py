@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import split_torch_state_dict_into_shards
 from pydantic import Field, ValidationError
@@ -20,14 +20,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proofloop.errors import ConfigError, CorruptObject
 from proofloop.schema.records import ModelRole, Record
 from proofloop_trainer.grpo.settings import GrpoSettings
 from proofloop_trainer.ranks import cut_like
-
-if TYPE_CHECKING:
-    from proofloop_trainer.grpo.trainer import GrpoLearner
 
 MANIFEST = "manifest.json"
 WEIGHTS = "model*.safetensors"
@@ -63,23 +61,26 @@ class Manifest(Record):
     files: tuple[FileEntry, ...]
 
 
-def save_checkpoint(learner: GrpoLearner, folder: Path) -> Manifest:
-    """Write the learner to `folder`. Safe to repeat after a failure."""
-    folder = Path(folder)
+def write_checkpoint(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    weights: Mapping[str, Tensor],
+    optimizer: Mapping[str, Tensor],
+    steps: int,
+    **origin: Any,
+) -> Manifest:
+    """Write a model in training to `folder`. Safe to repeat after a failure.
+
+    `weights` and `optimizer` are complete tensors by name; `origin` are further fields of the
+    manifest.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
-    weights, optimizer = learner.whole()
-    learner.model.save_pretrained(folder, state_dict=weights, max_shard_size=SHARD_BYTES)
-    learner.tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict=dict(weights), max_shard_size=SHARD_BYTES)
+    tokenizer.save_pretrained(folder)
     _save_optimizer(optimizer, folder)
-    return write_model_manifest(
-        folder,
-        learner.steps,
-        parent_version=learner.parent_version,
-        role=learner.role,
-        settings=learner.settings,
-        reference_digest=learner.reference_digest,
-    )
+    return write_model_manifest(folder, steps, **origin)
 
 
 def _save_optimizer(tensors: Mapping[str, Tensor], folder: Path) -> None:

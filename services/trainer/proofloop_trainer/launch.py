@@ -16,8 +16,8 @@ from proofloop.config.curriculum_file import Consolidate
 from proofloop.errors import ProofloopError
 from proofloop.schema.records import Tokens, TrainingBatch
 from proofloop_trainer import ranks
+from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.grpo.settings import GrpoSettings
-from proofloop_trainer.grpo.trainer import GrpoLearner
 from proofloop_trainer.ranks import Order
 from proofloop_trainer.supervised import fine_tune
 

@@ -21,13 +21,12 @@ from proofloop.schema.records import TrainingBatch, TrainingStep
 from proofloop.store import Store, put_record
 from proofloop_trainer.checkpoint import (
     MANIFEST,
-    save_checkpoint,
     verify_checkpoint,
     write_model_manifest,
 )
 from proofloop_trainer.export import copy_model, dtype_of, export_model
+from proofloop_trainer.grpo.learner import GrpoLearner, StepReport
 from proofloop_trainer.grpo.settings import GrpoSettings
-from proofloop_trainer.grpo.trainer import GrpoLearner, StepReport
 
 
 def open_learner(
@@ -64,7 +63,7 @@ def take_step(
     with tempfile.TemporaryDirectory() as scratch:
         full = Path(scratch, "checkpoint")
         model = Path(scratch, "model")
-        save_checkpoint(learner, full)
+        learner.save(full)
         publish_folder(store, full, keys.checkpoint(run, name, report.step))
         export_model(full, model, dtype_of(first))
         publish_folder(store, model, version)

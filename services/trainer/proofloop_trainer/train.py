@@ -29,8 +29,8 @@ from proofloop.schema.events import Event, ModelPublished, ProofLabeled
 from proofloop.schema.records import Label, Record, TrainedRole, TrainingBatch
 from proofloop.store import get_record, put_record
 from proofloop.worker.runtime import Tools
+from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.grpo.settings import GrpoSettings, grpo_settings
-from proofloop_trainer.grpo.trainer import GrpoLearner
 from proofloop_trainer.memory import make_room
 from proofloop_trainer.samples import Group, choose_groups, groups_of, mean_parts
 from proofloop_trainer.steps import drop_older, open_learner, take_step

@@ -10,9 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from proofloop.errors import ConfigError, CorruptObject
-from proofloop_trainer.checkpoint import Manifest, read_manifest, save_checkpoint, verify_checkpoint
+from proofloop_trainer.checkpoint import Manifest, read_manifest, verify_checkpoint
 from proofloop_trainer.export import export_model
-from proofloop_trainer.grpo.trainer import GrpoLearner, GrpoSettings
+from proofloop_trainer.grpo.learner import GrpoLearner, GrpoSettings
 from tests.unit.trainer.grpo_examples import batch, ragged_samples, save_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -34,7 +34,7 @@ def trained(model_folder) -> GrpoLearner:
 
 @pytest.fixture
 def checkpoint(trained, tmp_path) -> Path:
-    save_checkpoint(trained, tmp_path / "checkpoint")
+    trained.save(tmp_path / "checkpoint")
     return tmp_path / "checkpoint"
 
 
@@ -49,7 +49,7 @@ def test_restored_learner_takes_the_steps_of_the_uninterrupted_one(model_folder,
 
     interrupted = GrpoLearner(model_folder, SETTINGS)
     losses = [interrupted.step(one).loss for one in steps[:2]]
-    save_checkpoint(interrupted, tmp_path / "checkpoint")
+    interrupted.save(tmp_path / "checkpoint")
     restored = GrpoLearner.restore(tmp_path / "checkpoint", model_folder)
     losses += [restored.step(one).loss for one in steps[2:]]
 
@@ -67,7 +67,7 @@ def test_a_large_model_is_kept_in_several_files_and_goes_on_with_the_same_step(
         monkeypatch.setattr(f"proofloop_trainer.{module}.SHARD_BYTES", 10_000)
     through = GrpoLearner(model_folder, SETTINGS)
     through.step(batch(*ragged_samples(16)))
-    manifest = save_checkpoint(through, tmp_path / "cut")
+    manifest = through.save(tmp_path / "cut")
     for kind in ("model", "optimizer"):
         assert sum(file.name.startswith(f"{kind}-0000") for file in manifest.files) > 3
     assert max(file.size for file in manifest.files if file.name.endswith(".safetensors")) < 12_000
@@ -106,21 +106,18 @@ def test_nothing_in_a_checkpoint_is_pickled(checkpoint):
 
 def test_model_trained_from_a_checkpoint_names_it_as_its_parent(checkpoint, tmp_path):
     child = GrpoLearner(checkpoint, SETTINGS)
-    assert (
-        save_checkpoint(child, tmp_path / "child").parent_version
-        == read_manifest(checkpoint).version
-    )
+    assert child.save(tmp_path / "child").parent_version == read_manifest(checkpoint).version
 
 
 def test_saving_twice_gives_the_same_checkpoint(trained, checkpoint):
     first = read_manifest(checkpoint)
-    assert save_checkpoint(trained, checkpoint) == first
+    assert trained.save(checkpoint) == first
 
 
 def test_interrupted_save_leaves_no_checkpoint(trained, checkpoint, monkeypatch):
     monkeypatch.setattr(trained.tokenizer, "save_pretrained", lambda folder: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        save_checkpoint(trained, checkpoint)
+        trained.save(checkpoint)
     with pytest.raises(ConfigError, match="not a checkpoint"):
         verify_checkpoint(checkpoint)
 
@@ -159,5 +156,5 @@ def test_kl_term_needs_the_reference_it_was_trained_with(checkpoint, tmp_path):
 
 def test_checkpoint_before_the_first_step_can_be_restored(model_folder, tmp_path):
     settings = GrpoSettings(kl_coefficient=0)
-    save_checkpoint(GrpoLearner(model_folder, settings), tmp_path / "start")
+    GrpoLearner(model_folder, settings).save(tmp_path / "start")
     assert GrpoLearner.restore(tmp_path / "start").step(batch(*ragged_samples(8))).step == 1

@@ -19,8 +19,8 @@ from torch import Tensor
 from proofloop.errors import ConfigError, ProofloopError
 from proofloop.schema.records import Sampling
 from proofloop_trainer.grpo.batch import answers_to_train, minibatches, passes
+from proofloop_trainer.grpo.learner import GrpoLearner, GrpoSettings, advantages
 from proofloop_trainer.grpo.settings import grpo_settings
-from proofloop_trainer.grpo.trainer import GrpoLearner, GrpoSettings, advantages
 from tests.unit.trainer.grpo_examples import (
     END,
     ONE_UPDATE,

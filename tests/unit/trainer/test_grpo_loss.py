@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, LlamaForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from proofloop.schema.records import TrainingSample
-from proofloop_trainer.grpo.trainer import GrpoLearner, GrpoSettings, advantages
+from proofloop_trainer.grpo.learner import GrpoLearner, GrpoSettings, advantages
 from tests.unit.trainer.grpo_examples import (
     END,
     ONE_UPDATE,

@@ -17,8 +17,8 @@ from proofloop_trainer.curriculum.asking import Count
 from proofloop_trainer.curriculum.watch import Sight, check, look
 from proofloop_trainer.curriculum.work import Work
 from proofloop_trainer.export import dtype_of
+from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.grpo.settings import GrpoSettings
-from proofloop_trainer.grpo.trainer import GrpoLearner
 from proofloop_trainer.memory import make_room
 from proofloop_trainer.samples import mean_parts
 from proofloop_trainer.steps import drop_older, keep_weights, open_learner, take_step

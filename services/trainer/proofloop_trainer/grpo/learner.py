@@ -33,6 +33,7 @@ from proofloop_trainer.checkpoint import (
     read_manifest,
     verify_checkpoint,
     weights_digest,
+    write_checkpoint,
 )
 from proofloop_trainer.grpo.batch import (
     Answer,
@@ -163,6 +164,22 @@ class GrpoLearner:
         self._tell("gather")
         weights = ranks.whole(self.model.state_dict().items())
         return weights, ranks.whole(optimizer_tensors(self.model, self.optimizer))
+
+    def save(self, folder: Path) -> Manifest:
+        """Write a checkpoint to `folder`. Safe to repeat after a failure."""
+        weights, optimizer = self.whole()
+        return write_checkpoint(
+            folder,
+            self.model,
+            self.tokenizer,
+            weights,
+            optimizer,
+            self.steps,
+            parent_version=self.parent_version,
+            role=self.role,
+            settings=self.settings,
+            reference_digest=self.reference_digest,
+        )
 
     def step(self, batch: TrainingBatch) -> StepReport:
         """Train on one batch. Raises ProofloopError if the batch is invalid or the loss is not
