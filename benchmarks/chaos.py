@@ -33,7 +33,7 @@ from pathlib import Path
 
 from proofloop.pipeline.embedded import WALK_ROLES
 from proofloop.schema import keys
-from proofloop.schema.events import SELF_CRITIQUE
+from proofloop.schema.ids import PROOF, parse_answer_name
 from proofloop.schema.records import Label
 from proofloop.store import Store, get_record
 
@@ -330,14 +330,7 @@ def key_of(question: str) -> str:
     `verifier:<proof>:critique-2`.
     """
     _, proof_id, name = question.split(":")
-    match name.split("-"):
-        case ["critique", index]:
-            return keys.critique("chaos", proof_id, int(index))
-        case ["meta", index, number]:
-            of = SELF_CRITIQUE if index == "self" else int(index)
-            return keys.meta_critique("chaos", proof_id, of, int(number))
-        case _:
-            return keys.proof("chaos", proof_id)
+    return keys.answer("chaos", proof_id, parse_answer_name(name) or PROOF)
 
 
 def times_stored(s3: S3, fleet: Fleet) -> dict[str, float]:

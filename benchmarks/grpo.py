@@ -109,6 +109,7 @@ def batch_of(rows: list[Answer], step: int) -> TrainingBatch:
         step=step,
         samples=tuple(
             TrainingSample(
+                role="generator",
                 key=str(number),
                 group=str(number // SAMPLES),
                 tokens=Tokens(

@@ -36,7 +36,8 @@ from proofloop.bus.topology import Topology
 from proofloop.config.run_file import load_runspec
 from proofloop.pipeline.embedded import create_run
 from proofloop.schema import keys
-from proofloop.schema.events import SELF_CRITIQUE, ProofReviewed, ProofWritten
+from proofloop.schema.events import ProofReviewed, ProofWritten
+from proofloop.schema.ids import SELF_CRITIQUE
 from proofloop.schema.records import Problem, Proof, Provenance, Sampling, Verdict
 from proofloop.store import Store, put_record
 

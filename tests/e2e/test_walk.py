@@ -30,6 +30,7 @@ from proofloop.pipeline.embedded import (
     planned,
     planned_proofs,
 )
+from proofloop.runs.answers import ROLE_OF_KIND
 from proofloop.runs.budget import Taken
 from proofloop.runs.costs import costs
 from proofloop.runs.progress import Progress
@@ -307,15 +308,9 @@ def check_nothing_stored_was_asked_again(before: dict[str, int], engine: Countin
 
 def name_of_question(key: str) -> str:
     """The question that a stored record answers, as the engine was asked it."""
-    _, _, _, proof_id, kind, *file = key.removesuffix(".json").split("/")
-    if kind == "proof":
-        return f"generator:{proof_id}:proof"
-    numbers = "-".join(part if part == "self" else str(int(part)) for part in file)
-    return (
-        f"verifier:{proof_id}:critique-{numbers}"
-        if kind == "critiques"
-        else f"meta_verifier:{proof_id}:meta-{numbers}"
-    )
+    answer = keys.parse_answer(key)
+    assert answer is not None
+    return f"{ROLE_OF_KIND[answer.name.kind]}:{answer.proof_id}:{answer.name}"
 
 
 KILLED = """

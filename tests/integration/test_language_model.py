@@ -164,6 +164,7 @@ def samples_of(sampled: list[Generation]) -> tuple[TrainingSample, ...]:
     return tuple(
         TrainingSample(
             key=str(place),
+            role="generator",
             group=str(place // 2),
             tokens=found.tokens,
             reward=float(place % 2 == 0),

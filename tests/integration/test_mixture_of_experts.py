@@ -91,6 +91,7 @@ def sampled(engine: Engine, count: int) -> tuple[TrainingSample, ...]:
     return tuple(
         TrainingSample(
             key=str(number),
+            role="generator",
             group="g",
             tokens=generation.tokens,
             reward=float(number % 2),

@@ -49,7 +49,7 @@ ROLES = ("generator", "verifier")
 MADE_LATER = (
     "labels",
     "batches",
-    "passed_over",
+    "skipped",
     "steps",
     "checkpoints",
     "models",
@@ -608,7 +608,7 @@ def test_problems_whose_proofs_all_earned_the_same_make_a_step_that_changes_noth
     assert all(torch.equal(served[name], weights) for name, weights in base.items())
 
 
-def test_problems_without_a_single_group_are_passed_over(
+def test_problems_without_a_single_group_are_skipped(
     store: LocalStore, labels: tuple[Label, ...]
 ) -> None:
     open_question = {"score": None, "outcome": "undecided", "kind": "undecided"}
@@ -619,7 +619,7 @@ def test_problems_without_a_single_group_are_passed_over(
     assert set(batch.problems) == {label.group for label in labels[8:]}
 
 
-def test_problems_that_were_passed_over_are_not_waited_with_by_a_new_trainer(
+def test_problems_that_were_skipped_are_not_waited_for_by_a_new_trainer(
     store: LocalStore, labels: tuple[Label, ...]
 ) -> None:
     open_question = {"score": None, "outcome": "undecided", "kind": "undecided"}

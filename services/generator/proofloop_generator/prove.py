@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from proofloop.method.prompts import Prompt
 from proofloop.schema import keys
 from proofloop.schema.events import (
-    SELF_CRITIQUE,
     Event,
     ParentProof,
     ProblemPosed,
@@ -25,6 +24,7 @@ from proofloop.schema.events import (
     ProofWritten,
     ReviewJudged,
 )
+from proofloop.schema.ids import SELF_CRITIQUE, attempt_name, proof_name
 from proofloop.schema.records import Critique, Proof, RawAnswer, digest
 from proofloop.store import find_record, get_record
 from proofloop.worker.model_call import Answer, Asked, Question
@@ -66,8 +66,8 @@ def _write(event: ProblemPosed, tools: Tools) -> Proof:
         tools.serving(event.run_id, "generator"),
         _prompt(event, tools),
         event.proof_id,
-        f"proof-{event.attempt}" if event.attempt else "proof",
-        attempt=f"attempt-{event.attempt}" if _has_another(event, tools) else "",
+        proof_name(event.attempt),
+        shown_as=attempt_name(event.attempt) if _has_another(event, tools) else None,
     )
     answer = Asked(question, tools).answer()
     return _read(event, question, answer, tools)
@@ -80,7 +80,7 @@ def _keep_raw(question: Question, raw: RawAnswer, tools: Tools) -> str:
     if raw == RawAnswer():
         return ""
     content = digest(f"{raw.text}\0{raw.reasoning}")
-    key = keys.raw_answer(question.run_id, question.proof_id, question.name, content)
+    key = keys.raw_answer(question.run_id, question.proof_id, str(question.name), content)
     tools.keep(key, raw)
     return key
 

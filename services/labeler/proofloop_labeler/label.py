@@ -13,7 +13,8 @@ from collections.abc import Iterator
 
 from proofloop.method.label_rule import Decision, decide
 from proofloop.schema import keys
-from proofloop.schema.events import SELF_CRITIQUE, Event, ProofLabeled, ReviewJudged
+from proofloop.schema.events import Event, ProofLabeled, ReviewJudged
+from proofloop.schema.ids import SELF_CRITIQUE
 from proofloop.schema.records import Judgement, Label, Proof
 from proofloop.store import find_record, get_record, put_record
 from proofloop.worker.runtime import Tools

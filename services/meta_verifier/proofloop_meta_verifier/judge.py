@@ -16,7 +16,8 @@ from proofloop.method.label_rule import majority
 from proofloop.method.prompts import Prompt
 from proofloop.runs.answers import meta_critiques_of
 from proofloop.schema import keys
-from proofloop.schema.events import SELF_CRITIQUE, Event, ProofReviewed, ReviewJudged
+from proofloop.schema.events import Event, ProofReviewed, ReviewJudged
+from proofloop.schema.ids import SELF_CRITIQUE, meta_name
 from proofloop.schema.records import Critique, Judgement, MetaCritique, Proof, Verdict
 from proofloop.store import get_record, put_record
 from proofloop.worker.model_call import Answer, Asked, Cancelled, Question, answers_of
@@ -111,10 +112,14 @@ def _ask(
     stored as it comes.
     """
     missing = [number for number in numbers if number not in there]
-    name = "self" if event.index == SELF_CRITIQUE else str(event.index)
     questions = [
         Question(
-            event.run_id, "meta_verifier", version, prompt, event.proof_id, f"meta-{name}-{number}"
+            event.run_id,
+            "meta_verifier",
+            version,
+            prompt,
+            event.proof_id,
+            meta_name(event.index, number),
         )
         for number in missing
     ]

@@ -87,7 +87,7 @@ def _proof_sample(label: Label, spec: RunSpec, store: Store) -> TrainingSample |
         alpha=spec.reward.alpha,
         beta=spec.reward.beta,
     )
-    return _sample(key, label.group, reward, proof.provenance, store)
+    return _sample("generator", key, label.group, reward, proof.provenance, store)
 
 
 def _critiques(label: Label, spec: RunSpec, store: Store) -> Group:
@@ -114,14 +114,20 @@ def _critique_sample(
         actual=label.score,
         meta_quality=judgement.quality if spec.reward.meta else None,
     )
-    return _sample(key, label.proof_id, reward, critique.provenance, store)
+    return _sample("verifier", key, label.proof_id, reward, critique.provenance, store)
 
 
 def _sample(
-    key: str, group: str, reward: Reward, provenance: Provenance, store: Store
+    role: TrainedRole,
+    key: str,
+    group: str,
+    reward: Reward,
+    provenance: Provenance,
+    store: Store,
 ) -> TrainingSample:
     return TrainingSample(
         key=key,
+        role=role,
         group=group,
         tokens=get_record(store, provenance.tokens_key, Tokens),
         reward=reward.total,

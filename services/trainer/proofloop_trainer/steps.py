@@ -124,9 +124,10 @@ def drop_older(store: Store, newest: str, cache: Path | None = None) -> None:
       deleted too.
     """
     for copy in (cache / newest).parent.glob("*") if cache else ():
-        if copy.name < newest.rpartition("/")[2]:
+        if copy.name < keys.name_of(newest):
             shutil.rmtree(copy, ignore_errors=True)
-    for folder in {key.rpartition("/")[0] for key in store.list(f"{newest.rpartition('/')[0]}/")}:
+    siblings = store.list(f"{keys.folder_of(newest)}/")
+    for folder in {keys.folder_of(key) for key in siblings}:
         if folder < newest:
             store.delete_prefix(f"{folder}/")
 

@@ -130,10 +130,10 @@ class RoleInTraining:
             get_record(self._store, key, _Problems)
             for key in self._store.list(keys.batches(run_id, role))
         ]
-        skipped = self._store.list(keys.all_passed_over(run_id, role))
+        skipped = self._store.list(keys.skipped_problems(run_id, role))
         self._used = {problem for batch in batches for problem in batch.problems}
         self._begun = len(batches)
-        self._used |= {key.rpartition("/")[2].removesuffix(".json") for key in skipped}
+        self._used |= {keys.name_of(key) for key in skipped}
         self.steps = len(published_versions(self._store, run_id, role))
         drop_older(
             self._store, keys.checkpoint(run_id, role, self.steps)
@@ -155,7 +155,7 @@ class RoleInTraining:
         """Mark problems as skipped in the store, so that a restarted trainer skips them too."""
         for problem in problems:
             self._store.put_if_absent(
-                keys.passed_over(self._run_id, self.role, problem), b"{}", durable=True
+                keys.skipped_problem(self._run_id, self.role, problem), b"{}", durable=True
             )
         self._used.update(problems)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from proofloop.schema import keys
 from proofloop.schema.events import Event, ProofReviewed, ProofWritten
+from proofloop.schema.ids import critique_name
 from proofloop.schema.records import Critique, Proof
 from proofloop.store import find_record, get_record
 from proofloop.worker.model_call import Asked, Cancelled, Question
@@ -40,7 +41,7 @@ def _write(event: ProofWritten, tools: Tools) -> Critique:
         event.verifier_version,
         prompt,
         event.proof_id,
-        f"critique-{event.index}",
+        critique_name(event.index),
     )
     answer = Asked(question, tools).answer(unneeded=lambda: _is_decided(event, tools))
     parsed = tools.reader(event.run_id).evaluation(answer.text, answer.finish_reason)

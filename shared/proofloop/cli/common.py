@@ -103,7 +103,7 @@ def need_run(store: Store, run_id: str) -> RunSpec:
 
 def names(store: Store, prefix: str) -> list[str]:
     """The names of the runs (keys.SPECS) or the curricula (keys.CURRICULA) in the store."""
-    return [key.removeprefix(prefix).removesuffix(".json") for key in store.list(prefix)]
+    return [keys.name_of(key) for key in store.list(prefix)]
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def _stages(store: Store, run: str, curriculum: CurriculumSpec | None) -> list[s
     if curriculum is None:
         need_run(store, run)
     prefix = keys.all_batches(run)
-    return list(dict.fromkeys(key.removeprefix(prefix).split("/")[0] for key in store.list(prefix)))
+    return list(dict.fromkeys(keys.first_below(prefix, key) for key in store.list(prefix)))
 
 
 def _settings(

@@ -28,7 +28,7 @@ from proofloop.config.run_file import (
 from proofloop.errors import ConfigError
 from proofloop.method.domains import domain_names, prompts_of
 from proofloop.method.rewards import PAPER_ALPHA, PAPER_BETA
-from proofloop.schema import keys
+from proofloop.schema.ids import check_id
 from proofloop.schema.records import ModelRole
 
 StageKind = Literal[
@@ -414,7 +414,7 @@ def load_curriculum(file: Path) -> CurriculumSpec:
         spec = CurriculumSpec.model_validate(read_fields(file, CurriculumSpec, CURRICULUM_FILE))
     except ValidationError as error:
         raise explain(error, str(file), CurriculumSpec) from error
-    keys.check_id(spec.name, f"name in {file}")
+    check_id(spec.name, f"name in {file}")
     for key, domain in (("domain", spec.domain), ("harder", spec.harder)):
         if domain is not None and domain not in domain_names():
             raise ConfigError(

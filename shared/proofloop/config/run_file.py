@@ -19,7 +19,7 @@ from proofloop.errors import ConfigError, CorruptObject
 from proofloop.method.domains import prompts_of
 from proofloop.method.prompts import Reading
 from proofloop.method.rewards import PAPER_ALPHA, PAPER_BETA, RewardPreset
-from proofloop.schema import keys
+from proofloop.schema.ids import check_id
 from proofloop.schema.records import (
     MODEL_ROLES,
     TRAINED_ROLES,
@@ -517,7 +517,7 @@ def parse_runspec(fields: dict[str, Any], origin: str) -> RunSpec:
         spec = RunSpec.model_validate(fields)
     except ValidationError as error:
         raise explain(error, origin, RunSpec) from error
-    keys.check_id(spec.name, f"name in {origin}")
+    check_id(spec.name, f"name in {origin}")
     if (
         spec.labeling.stop_early and "verifier" in spec.training.roles
     ):  # not a validator: old runs stay readable

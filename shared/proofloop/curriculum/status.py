@@ -243,6 +243,6 @@ def all_figures(store: Store, name: str) -> dict[str, dict[str, Figure]]:
     """All that was measured, by "version/what"."""
     prefix = keys.all_figures(name)
     return {
-        key.removeprefix(prefix).removesuffix(".json"): get_record(store, key, FigureFile).figures
+        keys.name_below(prefix, key): get_record(store, key, FigureFile).figures
         for key in store.list(prefix)
     }

@@ -28,10 +28,11 @@ from proofloop.runs.costs import ByRole, Spent, summed
 from proofloop.runs.labels import find_label
 from proofloop.runs.model_registry import published_versions, verify_version
 from proofloop.runs.progress import Ledger, Progress
-from proofloop.runs.search_driver import proof_id, refinements_posed, searches_of
+from proofloop.runs.search_driver import refinements_posed, searches_of
 from proofloop.runs.spec import check_prompts, check_run, find_spec, keep_change, keep_problems
 from proofloop.schema import keys
 from proofloop.schema.events import Event, ModelPublished, ProblemPosed, ProofLabeled, read_event
+from proofloop.schema.ids import proof_id
 from proofloop.schema.records import Record, Role, digest
 from proofloop.store import LocalStore, Store, get_record, put_record
 from proofloop.worker.engine_pool import Engines
@@ -398,8 +399,8 @@ class LocalWalk:
 
     def _observe(self, event: Event) -> None:
         """Count a label once, however often it is announced, and let the next proof in."""
-        if isinstance(event, ModelPublished):
-            self._ledger.stepped({event.role: int(event.version[-6:])})
+        if isinstance(event, ModelPublished) and (version := keys.parse_numbered(event.version)):
+            self._ledger.stepped({event.role: version.number})
         if isinstance(event, ProofLabeled) and self._ledger.labelled(
             event.proof_id, event.outcome, solved=event.solved
         ):

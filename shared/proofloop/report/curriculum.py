@@ -106,7 +106,7 @@ def _tracks(store: Store, spec: CurriculumSpec) -> Iterator[Track]:
     prefix = keys.all_steps(spec.name)
     taken: dict[str, list[TrainingStep]] = defaultdict(list)
     for key in store.list(prefix):
-        name = key.removeprefix(prefix).rpartition("/")[0]
+        name = keys.first_below(prefix, key)
         taken[name].append(get_record(store, key, TrainingStep))
     for stage in spec.stages:
         if stage.kind in SAMPLED:
@@ -160,7 +160,7 @@ def _walks(store: Store, spec: CurriculumSpec) -> Iterator[str]:
     )
     for key in store.list(keys.SPECS):
         if begun and key.startswith(begun):
-            yield key.removeprefix(keys.SPECS).removesuffix(".json")
+            yield keys.name_of(key)
 
 
 def ablated(spec: CurriculumSpec) -> set[str]:

@@ -1,8 +1,7 @@
 """The answers that a run paid for, as they lie in the store: by name, raw, and why some of them
 could not be read.
 
-An answer's name is its proof's, with what it is of that proof: `p1-000`, `p1-000/attempt-2`,
-`p1-000/critique-3`, `p1-000/meta-3-1` (meta-critique 1 of critique 3), `p1-000/meta-self-0`.
+`schema.ids` describes the names of answers.
 """
 
 from __future__ import annotations
@@ -12,18 +11,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from proofloop.schema import keys
+from proofloop.schema.ids import AnswerKind
 from proofloop.schema.records import MetaCritique, ModelRole, Proof, RawAnswer, Record, Verdict
 from proofloop.store import Store, find_record, get_record
 
 MOST_SCANNED = 20_000
 """Answers that are looked through for reasons: seconds in a folder, one or two minutes on S3."""
 
-ROLE_OF_KIND: Mapping[str, ModelRole] = {
-    "attempts": "generator",
-    "critiques": "verifier",
-    "meta_critiques": "meta_verifier",
+ROLE_OF_KIND: Mapping[AnswerKind, ModelRole] = {
+    "proof": "generator",
+    "attempt": "generator",
+    "critique": "verifier",
+    "meta": "meta_verifier",
 }
-"""The folders of a proof that hold answers."""
+"""Which role gives which answers."""
 
 
 @dataclass(frozen=True)
@@ -74,26 +75,20 @@ class Readability:
         return tuple(role for role, seen in self.seen.items() if seen and not self.read[role])
 
 
-class _Answer(Record):
+class _VerdictOnly(Record):
+    """Reads an answer's verdict without its texts."""
+
     verdict: Verdict
 
 
 def verdicts_of(store: Store, run_id: str) -> Iterator[NamedVerdict]:
     """The verdicts of all answers of a run, in the order of the store. No text is decoded."""
-    root = keys.proofs(run_id)
-    for key in store.list(root):
-        proof_id, kind, *file = key.removeprefix(root).removesuffix(".json").split("/")
-        if kind == "proof":
-            yield NamedVerdict("generator", proof_id, get_record(store, key, _Answer).verdict)
-        elif role := ROLE_OF_KIND.get(kind):
-            name = answer_name(proof_id, kind, file)
-            yield NamedVerdict(role, name, get_record(store, key, _Answer).verdict)
-
-
-def answer_name(proof_id: str, kind: str, file: list[str]) -> str:
-    """The name of an answer from the parts of its key."""
-    numbers = "-".join(part if part == "self" else str(int(part)) for part in file)
-    return f"{proof_id}/{kind.removesuffix('s').removesuffix('_critique')}-{numbers}"
+    for key in store.list(keys.proofs(run_id)):
+        answer = keys.parse_answer(key)
+        if answer is not None:
+            verdict = get_record(store, key, _VerdictOnly).verdict
+            name = answer.name.of(answer.proof_id)
+            yield NamedVerdict(ROLE_OF_KIND[answer.name.kind], name, verdict)
 
 
 def readability(store: Store, run_id: str, limit: int = MOST_SCANNED) -> Readability:
@@ -128,7 +123,7 @@ def meta_critiques_of(
     majority.
     """
     listed = store.list(keys.meta_critiques(run_id, proof_id, index))
-    return {int(key[-8:-5]): get_record(store, key, MetaCritique) for key in listed}
+    return {int(keys.name_of(key)): get_record(store, key, MetaCritique) for key in listed}
 
 
 def raw_of_proof(store: Store, proof: Proof) -> RawAnswer | None:

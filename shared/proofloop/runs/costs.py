@@ -173,9 +173,7 @@ def spec_of(store: Store, run_id: str) -> RunSpec:
 def bills(store: Store, run_id: str) -> Iterator[Bill]:
     """One bill a proof with an answer, in the order of the store, from a single listing."""
     root = keys.proofs(run_id)
-    for proof_id, found in groupby(
-        store.list(root), key=lambda key: key.removeprefix(root).split("/", 1)[0]
-    ):
+    for proof_id, found in groupby(store.list(root), key=lambda key: keys.first_below(root, key)):
         bill = _bill(store, run_id, proof_id, found)
         if bill is not None:
             yield bill
@@ -185,32 +183,25 @@ def _bill(store: Store, run_id: str, proof_id: str, found: Iterable[str]) -> Bil
     """None for a proof without an answer. `found` are the keys below it, sorted; its tokens are
     never read.
     """
-    names = list(found)
-    attempts = [name for name in names if _kind(name) == "attempts"]
+    answers = [(key, at.name) for key in found if (at := keys.parse_answer(key))]
+    attempts = [key for key, answer in answers if answer.kind == "attempt"]
     proof = find_record(store, keys.proof(run_id, proof_id), _Proof)
     if is_written := proof is not None:
         label = find_label(store, run_id, proof_id)
+        counted = {keys.proof(run_id, proof_id)}
     elif attempts:
-        proof, label = get_record(store, attempts[-1], _Proof), None
-        names.remove(attempts[-1])
+        proof = get_record(store, attempts[-1], _Proof)
+        label = None
+        counted = {attempts[-1]}
     else:
         return None
-    writing: tuple[ModelRole, Provenance] = ("generator", proof.provenance)
-    others = [call for name in names for call in _before_the_label(store, name)]
-    judged = len({name.rsplit("/", 1)[0] for name in names if _kind(name) == "meta_critiques"})
-    return Bill(
-        proof_id, proof.problem_id, proof.verdict, (writing, *others), label, judged, is_written
-    )
-
-
-def _kind(key: str) -> str:
-    """The folder of a proof that a key lies in: `runs/RUN/proofs/PROOF/KIND/...`."""
-    return key.split("/")[4]
-
-
-def _before_the_label(store: Store, key: str) -> Iterator[tuple[ModelRole, Provenance]]:
-    if (role := ROLE_OF_KIND.get(_kind(key))) is not None:
-        yield role, get_record(store, key, _Call).provenance
+    calls: list[tuple[ModelRole, Provenance]] = [("generator", proof.provenance)]
+    for key, answer in answers:
+        if key not in counted:
+            provenance = get_record(store, key, _Call).provenance
+            calls.append((ROLE_OF_KIND[answer.kind], provenance))
+    judged = len({answer.index for _, answer in answers if answer.kind == "meta"})
+    return Bill(proof_id, proof.problem_id, proof.verdict, tuple(calls), label, judged, is_written)
 
 
 class Tally:

@@ -82,7 +82,7 @@ def _append(
 def published_versions(store: Store, run_id: str, role: ModelRole) -> list[str]:
     """The complete versions of a role in the store, oldest first."""
     listed = store.list(keys.models(run_id, role))
-    return [key.removesuffix(f"/{MANIFEST}") for key in listed if key.endswith(f"/{MANIFEST}")]
+    return [keys.folder_of(key) for key in listed if key.endswith(f"/{MANIFEST}")]
 
 
 Prepare = Callable[[str], None]

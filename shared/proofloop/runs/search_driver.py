@@ -17,6 +17,7 @@ from proofloop.config.run_file import RunSpec
 from proofloop.method.search_rule import Candidate, best, candidate, refinements
 from proofloop.schema import keys
 from proofloop.schema.events import ParentProof, ProblemPosed
+from proofloop.schema.ids import problem_of, proof_id
 from proofloop.schema.records import Judgement, Label, Record, derive_seed
 from proofloop.store import Store, find_record, get_record, put_record
 
@@ -70,10 +71,6 @@ class Outlook:
     ended: int
     expected: int
     most: int
-
-
-def proof_id(problem_id: str, number: int) -> str:
-    return f"{problem_id}-{number:03d}"
 
 
 class Rounds:
@@ -140,7 +137,7 @@ class Rounds:
 
     def labelled(self, name: str, *, solved: bool) -> None:
         """A proof has its label, or will never have one; that it comes twice does not matter."""
-        problem_id = name.rpartition("-")[0]
+        problem_id = problem_of(name)
         if (problem := self._problems.get(problem_id)) is None:
             return
         if solved and problem.solved is None:
@@ -234,10 +231,14 @@ def searches_of(store: Store, run_id: str) -> Iterator[Found]:
 
 def refinements_posed(store: Store, spec: RunSpec) -> int:
     """How many proofs the run's searches asked for by now."""
-    first, ended = (
-        spec.problems.proofs_per_problem,
-        {each.problem_id: each for each in searches_of(store, spec.name)},
-    )
-    rounds = (key for key in store.list(keys.rounds(spec.name)) if key.split("/")[-2] not in ended)
-    posed = sum(len(get_record(store, key, Round).parents) for key in rounds)
-    return posed + sum(each.proofs - first for each in ended.values())
+    first = spec.problems.proofs_per_problem
+    ended: set[str] = set()
+    posed = 0
+    for search in searches_of(store, spec.name):
+        ended.add(search.problem_id)
+        posed += search.proofs - first
+    prefix = keys.rounds(spec.name)
+    for key in store.list(prefix):
+        if keys.first_below(prefix, key) not in ended:
+            posed += len(get_record(store, key, Round).parents)
+    return posed

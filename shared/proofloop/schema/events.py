@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from pydantic_core import to_json
 
 from proofloop.errors import Reject
-from proofloop.schema.keys import Id
+from proofloop.schema.ids import SELF_CRITIQUE, Id
 from proofloop.schema.records import (
     LABELER,
     Label,
@@ -22,9 +22,6 @@ from proofloop.schema.records import (
     Record,
     Score,
 )
-
-SELF_CRITIQUE = -1
-"""The index under which the generator's own critique of its proof travels."""
 
 MAX_BODY_BYTES = 64 * 1024
 """An event carries names, never texts; a larger body is not one of ours."""

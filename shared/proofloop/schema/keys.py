@@ -5,28 +5,38 @@ already wrote.
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import NamedTuple
 
-from pydantic import StringConstraints
+from proofloop.schema.ids import (
+    ID_PATTERN,
+    PROOF,
+    AnswerName,
+    attempt_name,
+    critique_name,
+    index_name,
+    meta_name,
+    parse_index,
+)
 
-from proofloop.errors import ConfigError
 
-_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-_ID = re.compile(_PATTERN)
-
-Id = Annotated[str, StringConstraints(pattern=rf"^{_PATTERN}\z")]
-"""A name that can be part of a key: what comes in by a message is checked as it enters."""
+def name_of(key: str) -> str:
+    """The last part of a key, without the ending of a record."""
+    return key.rpartition("/")[2].removesuffix(".json")
 
 
-def check_id(value: str, what: str) -> str:
-    """The value, if it can be part of a key. Raises ConfigError otherwise."""
-    if not _ID.fullmatch(value):
-        raise ConfigError(
-            f"{what} {value[:60]!r} cannot be part of a key",
-            "use 1 to 100 letters, digits, dots, dashes or underscores, beginning with a letter or"
-            " digit",
-        )
-    return value
+def folder_of(key: str) -> str:
+    """A key without its last part."""
+    return key.rpartition("/")[0]
+
+
+def name_below(prefix: str, key: str) -> str:
+    """What follows the prefix in a key, without the ending of a record."""
+    return key.removeprefix(prefix).removesuffix(".json")
+
+
+def first_below(prefix: str, key: str) -> str:
+    """The part of a key that follows the prefix."""
+    return key.removeprefix(prefix).partition("/")[0]
 
 
 def run(run_id: str) -> str:
@@ -102,18 +112,61 @@ def judgements(run_id: str, proof_id: str) -> str:
 
 
 def judgement(run_id: str, proof_id: str, index: int) -> str:
-    name = "self" if index < 0 else f"{index:05d}"
-    return f"{judgements(run_id, proof_id)}{name}.json"
+    return f"{judgements(run_id, proof_id)}{index_name(index, digits=5)}.json"
 
 
 def meta_critiques(run_id: str, proof_id: str, index: int) -> str:
-    """Each lies there by itself: one that was paid for is kept whatever becomes of its siblings."""
-    name = "self" if index < 0 else f"{index:05d}"
-    return f"runs/{run_id}/proofs/{proof_id}/meta_critiques/{name}/"
+    """Each meta-critique is an object of its own: it is kept even if its siblings fail."""
+    return f"runs/{run_id}/proofs/{proof_id}/meta_critiques/{index_name(index, digits=5)}/"
 
 
 def meta_critique(run_id: str, proof_id: str, index: int, number: int) -> str:
     return f"{meta_critiques(run_id, proof_id, index)}{number:03d}.json"
+
+
+_ANSWER = re.compile(
+    r"runs/(?P<run_id>[^/]+)/proofs/(?P<proof_id>[^/]+)"
+    r"/(?:(?P<proof>proof)|attempts/(?P<attempt>\d+)|critiques/(?P<critique>\d+)"
+    r"|meta_critiques/(?P<of>\d+|self)/(?P<meta>\d+))\.json",
+    re.ASCII,
+)
+
+
+class AnswerKey(NamedTuple):
+    """The run, the proof and the name of an answer in the store."""
+
+    run_id: str
+    proof_id: str
+    name: AnswerName
+
+
+def answer(run_id: str, proof_id: str, name: AnswerName) -> str:
+    """The key of a proof, an attempt, a critique or a meta-critique."""
+    match name.kind:
+        case "proof":
+            return proof(run_id, proof_id)
+        case "attempt":
+            return attempt(run_id, proof_id, name.index)
+        case "critique":
+            return critique(run_id, proof_id, name.index)
+        case "meta":
+            return meta_critique(run_id, proof_id, name.index, name.number)
+
+
+def parse_answer(key: str) -> AnswerKey | None:
+    """The answer at a key; None for a key of something else."""
+    match = _ANSWER.fullmatch(key)
+    if match is None:
+        return None
+    if match["attempt"] is not None:
+        name = attempt_name(int(match["attempt"]))
+    elif match["critique"] is not None:
+        name = critique_name(int(match["critique"]))
+    elif match["meta"] is not None:
+        name = meta_name(parse_index(match["of"]), int(match["meta"]))
+    else:
+        name = PROOF
+    return AnswerKey(match["run_id"], match["proof_id"], name)
 
 
 def raw_answer(run_id: str, proof_id: str, answer: str, content_digest: str) -> str:
@@ -286,13 +339,13 @@ def batch(run_id: str, role: str, step: int) -> str:
     return f"{batches(run_id, role)}{step:06d}.json"
 
 
-def all_passed_over(run_id: str, role: str) -> str:
-    return f"runs/{run_id}/passed_over/{role}/"
+def skipped_problems(run_id: str, role: str) -> str:
+    return f"runs/{run_id}/skipped/{role}/"
 
 
-def passed_over(run_id: str, role: str, problem_id: str) -> str:
-    """A marker: the role will not learn from this problem, whoever trains it."""
-    return f"{all_passed_over(run_id, role)}{problem_id}.json"
+def skipped_problem(run_id: str, role: str, problem_id: str) -> str:
+    """A marker: no trainer of this role learns from this problem."""
+    return f"{skipped_problems(run_id, role)}{problem_id}.json"
 
 
 def all_steps(run_id: str) -> str:
@@ -331,6 +384,30 @@ def models(run_id: str, role: str) -> str:
 def model(run_id: str, role: str, step: int) -> str:
     """A model version is named by its key prefix: the name alone says where it lies."""
     return f"{models(run_id, role)}{step:06d}"
+
+
+_NUMBERED = re.compile(
+    rf"runs/(?P<run_id>{ID_PATTERN})/(?:batches|checkpoints|models|rounds|steps|weights)"
+    rf"/(?P<name>{ID_PATTERN})/(?P<number>\d+)(?:\.json|/[^/]+)?",
+    re.ASCII,
+)
+
+
+class Numbered(NamedTuple):
+    """The run, the name (a role, stage or problem) and the number in a key."""
+
+    run_id: str
+    name: str
+    number: int
+
+
+def parse_numbered(key: str) -> Numbered | None:
+    """What a batch, checkpoint, model version, search round or step is called; None for other keys.
+
+    A key of a file in a model version or checkpoint is parsed as that version.
+    """
+    match = _NUMBERED.fullmatch(key)
+    return Numbered(match["run_id"], match["name"], int(match["number"])) if match else None
 
 
 def all_weights(run_id: str) -> str:

@@ -262,7 +262,7 @@ class Grade(Record):
 
 
 class TrainingSample(Record):
-    """One sampled answer with what it earned.
+    """One answer that the `role` sampled, with what it earned.
 
     `group` names the samples that share a prompt: their mean is the baseline.
 
@@ -271,6 +271,7 @@ class TrainingSample(Record):
     """
 
     key: str
+    role: ModelRole
     group: str
     tokens: Tokens
     reward: float

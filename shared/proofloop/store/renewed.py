@@ -52,7 +52,7 @@ def newest(store: Store, prefix: str, kind: type[R], *, but: str = "") -> Iterat
     """What each process below `prefix` wrote last, by process, without the process `but`. Raises
     StoreError.
     """
-    found = {key.removeprefix(prefix).split("/")[0]: key for key in store.list(prefix)}
+    found = {keys.first_below(prefix, key): key for key in store.list(prefix)}
     for process, key in found.items():
         record = find_record(store, key, kind) if process != but else None
         if record is not None:  # else a newer one is there

@@ -20,6 +20,7 @@ from proofloop.errors import AccessRefused, CallRefused, EngineError, Reject, Re
 from proofloop.method.prompts import Prompt
 from proofloop.method.prompts.reading.parsing import EMPTY
 from proofloop.schema import keys
+from proofloop.schema.ids import AnswerName, CallId
 from proofloop.schema.records import (
     ModelRole,
     Provenance,
@@ -64,8 +65,7 @@ class Cancelled(Exception):
 class Question:
     """One question to a model. Proof and `name` (unique within the proof) make its seed.
 
-    `attempt`: the name of a generator's attempt that is refined if it is not accepted; "" for the
-      last one.
+    `shown_as`: the name of a generator's attempt while it is not accepted.
     """
 
     run_id: str
@@ -73,23 +73,20 @@ class Question:
     version: str
     prompt: Prompt
     proof_id: str
-    name: str
-    attempt: str = ""
+    name: AnswerName
+    shown_as: AnswerName | None = None
 
     @property
     def key(self) -> str:
         """The same for every message that needs this answer; the version in service may have
         changed meanwhile.
         """
-        return f"{self.run_id}/{self.role}/{self.proof_id}/{self.name}"
+        return str(CallId(self.run_id, self.role, self.proof_id, str(self.name)))
 
     @property
     def answer_name(self) -> str:
-        """The name by which `proofloop proof` prints the answer (see `answers`), if it is not
-        accepted.
-        """
-        name = self.attempt if self.role == "generator" else self.name
-        return f"{self.proof_id}/{name}" if name else self.proof_id
+        """The name by which `proofloop proof` prints the answer, if it is not accepted."""
+        return (self.shown_as or self.name).of(self.proof_id)
 
 
 @dataclass(frozen=True)
@@ -359,7 +356,7 @@ class Asked:
         """Store the tokens as sampled, before the record that names them."""
         question = self._question
         content = digest(f"{tokens.prompt_ids}{tokens.completion_ids}")
-        key = keys.tokens(question.run_id, question.proof_id, question.name, content)
+        key = keys.tokens(question.run_id, question.proof_id, str(question.name), content)
         self._tools.keep(key, tokens)
         return key
 

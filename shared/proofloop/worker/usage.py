@@ -19,6 +19,7 @@ from proofloop.config.run_file import Budget, Prices, RunSpec
 from proofloop.errors import EngineError, ProofloopError
 from proofloop.runs.costs import ByRole, Spent, costs, summed
 from proofloop.schema import keys
+from proofloop.schema.ids import parse_call_id
 from proofloop.schema.records import ModelRole, Record
 from proofloop.store import Store
 from proofloop.store.renewed import Renewed, newest
@@ -121,8 +122,8 @@ class Usage:
         """By run and role: a call's key begins with both."""
         found: dict[str, Counter[str]] = defaultdict(Counter)
         for key in self._calls.begun():
-            run, role, _ = key.split("/", 2)
-            found[run][role] += 1
+            call = parse_call_id(key)
+            found[call.run_id][call.role] += 1
         return found
 
 

@@ -20,7 +20,7 @@ from proofloop.config.problem_file import (
 )
 from proofloop.errors import ConfigError
 from proofloop.method.domains.base import SPLIT_BUCKETS
-from proofloop.schema import keys
+from proofloop.schema.ids import check_id
 from proofloop.schema.records import Problem, digest
 from tests.builders import runspec
 
@@ -246,7 +246,7 @@ def test_ids_that_differ_stay_different_whatever_a_key_can_hold(
         write(tmp_path, jsonl([{"question": f"Prove {one!r}.", "id": one} for one in ids]))
     )
     assert len({problem.id for problem in found}) == 2
-    assert all(keys.check_id(f"{problem.id}-000", "id") for problem in found)
+    assert all(check_id(f"{problem.id}-000", "id") for problem in found)
 
 
 def test_ten_thousand_problems_are_read(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proofloop.errors import ConfigError
 from proofloop.schema import keys
+from proofloop.schema.ids import ID_PATTERN, AnswerName
+from tests.unit.schema.names import answer_names
 
 
 @pytest.mark.parametrize(
@@ -33,7 +36,7 @@ def test_everything_of_a_run_but_its_spec_lies_below_one_prefix() -> None:
         keys.label("r", "p-000"),
         keys.early_warning("r", "verifier"),
         keys.batch("r", "verifier", 2),
-        keys.passed_over("r", "verifier", "p"),
+        keys.skipped_problem("r", "verifier", "p"),
         keys.step("r", "verifier", 2),
         keys.checkpoint("r", "verifier", 2),
         keys.model("r", "verifier", 2),
@@ -51,7 +54,7 @@ def test_everything_of_a_run_but_its_spec_lies_below_one_prefix() -> None:
         "runs/r/labels/p-000.json",
         "runs/r/early_warnings/verifier.json",
         "runs/r/batches/verifier/000002.json",
-        "runs/r/passed_over/verifier/p.json",
+        "runs/r/skipped/verifier/p.json",
         "runs/r/steps/verifier/000002.json",
         "runs/r/checkpoints/verifier/000002",
         "runs/r/models/verifier/000002",
@@ -66,27 +69,59 @@ def test_keys_of_a_proofs_parts_sort_in_order_of_their_index() -> None:
     assert found == sorted(found)
 
 
-@pytest.mark.parametrize("name", ["a", "imo-2025.1", "A_b", "0", "x" * 100])
-def test_plain_names_are_ids(name: str) -> None:
-    assert keys.check_id(name, "name") == name
+IDS = st.from_regex(ID_PATTERN, fullmatch=True)
+
+
+@given(IDS, IDS, answer_names)
+def test_an_answers_key_is_parsed_as_it_was_made(run: str, proof: str, name: AnswerName) -> None:
+    assert keys.parse_answer(keys.answer(run, proof, name)) == (run, proof, name)
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", "a/b", "-a", "_a", "a b", "é", "a\n", "x" * 101, "a\0", "../a"]
+    "key",
+    [
+        keys.judgement("r", "p-000", 3),
+        keys.raw_answer("r", "p-000", "proof", "ab"),
+        keys.tokens("r", "p-000", "critique-3", "ab"),
+        keys.label("r", "p-000"),
+        "runs/r/proofs/p-000/critiques/x.json",
+    ],
 )
-def test_other_names_are_refused_with_the_rule(name: str) -> None:
-    with pytest.raises(
-        ConfigError, match=r"^run name .* cannot be part of a key\nhint: use 1 to 100 letters"
-    ):
-        keys.check_id(name, "run name")
+def test_other_keys_are_no_answers(key: str) -> None:
+    assert keys.parse_answer(key) is None
 
 
-@given(st.text(max_size=120))
-def test_an_id_is_one_part_of_a_key(name: str) -> None:
-    try:
-        keys.check_id(name, "name")
-    except ConfigError:
-        return
-    parts = keys.label(name, name).split("/")
-    assert parts == ["runs", name, "labels", f"{name}.json"]
-    assert not {"", ".", ".."} & set(parts)
+@pytest.mark.parametrize(
+    "make",
+    [
+        keys.batch,
+        keys.checkpoint,
+        keys.model,
+        keys.search_round,
+        keys.step,
+        lambda *names: keys.weights(keys.model(*names)),
+    ],
+)
+@given(run=IDS, name=IDS, number=st.integers(0, 10**7))
+def test_a_numbered_key_is_parsed_as_it_was_made(
+    make: Callable[[str, str, int], str], run: str, name: str, number: int
+) -> None:
+    assert keys.parse_numbered(make(run, name, number)) == (run, name, number)
+
+
+def test_a_file_of_a_version_is_parsed_as_the_version() -> None:
+    version = keys.model("r", "verifier", 3)
+    assert keys.parse_numbered(f"{version}/model.safetensors") == keys.parse_numbered(version)
+
+
+@pytest.mark.parametrize("name", ["nano-base", "/models/x", "runs/r/models/x", "../000003"])
+def test_other_names_are_no_numbered_keys(name: str) -> None:
+    assert keys.parse_numbered(name) is None
+
+
+@given(IDS, IDS)
+def test_a_record_is_named_by_the_last_part_of_its_key(run: str, proof: str) -> None:
+    key = keys.label(run, proof)
+    assert keys.name_of(key) == keys.name_below(keys.labels(run), key)
+    assert keys.first_below(keys.proofs(run), keys.proof(run, proof)) == proof
+    assert f"{keys.folder_of(key)}/" == keys.labels(run)

@@ -67,6 +67,7 @@ def sample(
     """One answer; its log-probabilities are those of a uniform sampler unless given."""
     return TrainingSample(
         key=f"{group}/{reward}",
+        role="verifier",
         group=group,
         tokens=Tokens(
             prompt_ids=prompt,

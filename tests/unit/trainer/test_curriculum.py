@@ -33,7 +33,7 @@ from proofloop.method.domains import load_domain
 from proofloop.method.prompts import load_pack
 from proofloop.pipeline.embedded import Interrupted
 from proofloop.schema import keys
-from proofloop.schema.records import Sampling, Tokens, TrainingSample, TrainingStep
+from proofloop.schema.records import ModelRole, Sampling, Tokens, TrainingSample, TrainingStep
 from proofloop.store import LocalStore, get_record, put_record
 from proofloop.worker.engine_pool import Engines
 
@@ -439,10 +439,11 @@ def test_an_iteration_goes_on_from_the_consolidated_model_whichever_role_it_serv
 
 
 def sample(
-    said: float | None = 1.0, tokens: int = 10, role: str = "verifier", number: int = 0
+    said: float | None = 1.0, tokens: int = 10, role: ModelRole = "verifier", number: int = 0
 ) -> TrainingSample:
     return TrainingSample(
         key=str(number),
+        role=role,
         group=f"{role}-0000",
         tokens=Tokens(prompt_ids=(1,), completion_ids=(2,) * tokens, logprobs=(-1.0,) * tokens),
         reward=1.0,

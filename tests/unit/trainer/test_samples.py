@@ -136,6 +136,7 @@ def test_a_proof_earns_what_the_label_and_its_own_evaluation_give(store: LocalSt
     honest, boasting = group.samples
     assert honest == TrainingSample(
         key=keys.proof(RUN, "p1-000"),
+        role="generator",
         group="p1",
         tokens=tokens_of("p1-000", "proof"),
         reward=1.0,
@@ -298,6 +299,7 @@ def group(name: str, rewards: tuple[float, ...] = (0.0, 1.0)) -> Group:
     samples = tuple(
         TrainingSample(
             key=f"{name}/{number}",
+            role="verifier",
             group=name,
             tokens=Tokens(prompt_ids=(1,), completion_ids=(2,), logprobs=(-1.0,)),
             reward=reward,

@@ -133,7 +133,7 @@ class Cases:
     def runs(self) -> Iterator[str]:
         """The runs there are."""
         for key in self._store.list(keys.SPECS):
-            yield key.removeprefix(keys.SPECS).removesuffix(".json")
+            yield keys.name_of(key)
 
     def has_run(self, run: str) -> bool:
         return self._store.exists(keys.run_spec(run))
@@ -198,10 +198,7 @@ class ReadOnce(Generic[R, T]):
         with self._lock:
             if time.monotonic() - self._listed_s <= age_s:
                 return self._kept
-            names = [
-                key.removeprefix(self._prefix).removesuffix(".json")
-                for key in self._store.list(self._prefix)
-            ]
+            names = [keys.name_of(key) for key in self._store.list(self._prefix)]
             new = [name for name in names if name not in self._kept]
             with ThreadPoolExecutor(READERS) as pool:
                 known = self._kept | dict(zip(new, pool.map(self._read, new), strict=True))

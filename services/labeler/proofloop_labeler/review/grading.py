@@ -80,9 +80,9 @@ class Announcer:
                     self._runs.put(run)
 
     def _announce(self, run: str) -> None:
-        announced = {_name(key) for key in self._store.list(keys.announced(run))}
+        announced = {keys.name_of(key) for key in self._store.list(keys.announced(run))}
         for key in self._store.list(keys.grades(run)):
-            if _name(key) not in announced and key not in self._settled:
+            if keys.name_of(key) not in announced and key not in self._settled:
                 self._announce_grade(get_record(self._store, key, Grade))
                 self._settled.add(key)
 
@@ -104,7 +104,3 @@ class Announcer:
             score=event.score,
             by=event.by,
         )
-
-
-def _name(key: str) -> str:
-    return key.rpartition("/")[2]

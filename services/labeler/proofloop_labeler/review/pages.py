@@ -27,6 +27,7 @@ from proofloop.report.formatting import count, score
 from proofloop.report.page import environment, style
 from proofloop.report.samples import printable
 from proofloop.schema import keys
+from proofloop.schema.ids import check_id
 from proofloop.schema.records import Grade, Label
 from proofloop.store import Store, get_record
 from proofloop_labeler.review.cases import Cases, Kept, Standing
@@ -231,7 +232,7 @@ class Pages:
 
 def _id(request: Request, what: str) -> str:
     try:
-        return keys.check_id(request.path_params[what], what)
+        return check_id(request.path_params[what], what)
     except ConfigError as error:
         raise HTTPException(404, str(error)) from error
 

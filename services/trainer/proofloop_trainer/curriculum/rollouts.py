@@ -184,14 +184,14 @@ def _samples(
         for number, answer in enumerate(group)
     ]
     return [
-        _sample(group, number, answer, reward, score)
+        _sample(role, group, number, answer, reward, score)
         for (group, number, answer), score, reward in zip(answers, said, rewards, strict=True)
         if answer.finish_reason != "cancelled"
     ]
 
 
 def _sample(
-    group: str, number: int, answer: Generation, reward: Reward, said: float | None
+    role: ModelRole, group: str, number: int, answer: Generation, reward: Reward, said: float | None
 ) -> TrainingSample:
     """`said` is kept beside the reward's parts: what an answer claims, whatever it earned, is what
     is watched.
@@ -203,6 +203,7 @@ def _sample(
         )
     return TrainingSample(
         key=f"{group}/{number:03d}",
+        role=role,
         group=group,
         tokens=answer.tokens,
         reward=reward.total,

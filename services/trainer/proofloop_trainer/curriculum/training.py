@@ -43,9 +43,8 @@ def train(
     The KL term pulls to `reference`, or to `start`.
     """
     versions = published_versions(work.store, work.spec.name, name)  # type: ignore[arg-type]
-    sights = _sights(
-        work.store, work.spec.name, name, int(versions[-1].rpartition("/")[2]) if versions else 0
-    )
+    last = keys.parse_numbered(versions[-1]) if versions else None
+    sights = _sights(work.store, work.spec.name, name, last.number if last else 0)
     check(name, sights, work.spec.watch)  # what was stopped stays stopped
     version = versions[-1] if versions else start
     learner: GrpoLearner | None = None

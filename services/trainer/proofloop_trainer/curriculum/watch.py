@@ -43,7 +43,7 @@ def _said(samples: Sequence[TrainingSample], judge: str) -> dict[str, float]:
     scores = [
         sample.reward_parts[SAID]
         for sample in samples
-        if sample.group.rpartition("-")[0] == judge and SAID in sample.reward_parts
+        if sample.role == judge and SAID in sample.reward_parts
     ]
     name = judge.replace("_", "-")
     return {

@@ -120,9 +120,9 @@ def drop_unused(spec: CurriculumSpec, store: Store, done: dict[str, StageManifes
     """Delete what finished stages made on their way: answers, checkpoints, versions that are no
     result of theirs.
     """
-    for stage in {
-        key.split("/")[-2] for key in store.list(keys.all_answers(spec.name))
-    } & done.keys():
+    answers = keys.all_answers(spec.name)
+    answered = {keys.first_below(answers, key) for key in store.list(answers)}
+    for stage in answered & done.keys():
         store.delete_prefix(keys.answers(spec.name, stage))
     kept = {
         version
@@ -137,8 +137,8 @@ def drop_unused(spec: CurriculumSpec, store: Store, done: dict[str, StageManifes
         keys.all_models(spec.name),
         keys.all_weights(spec.name),
     ):
-        for folder in {key.rpartition("/")[0] for key in store.list(prefix)}:
-            stage = folder.split("/")[-2].partition("-refresh-")[0]
+        for folder in {keys.folder_of(key) for key in store.list(prefix)}:
+            stage = keys.first_below(prefix, folder).partition("-refresh-")[0]
             if stage in done and folder not in kept:
                 store.delete_prefix(f"{folder}/")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -19,6 +18,18 @@ from proofloop.runs.answers import meta_critiques_of, raw_of_proof
 from proofloop.runs.figures import critiques_of
 from proofloop.runs.labels import find_label
 from proofloop.schema import keys
+from proofloop.schema.ids import (
+    PROOF,
+    SELF,
+    SELF_CRITIQUE,
+    AnswerName,
+    attempt_name,
+    check_id,
+    critique_name,
+    index_name,
+    meta_name,
+    parse_answer_name,
+)
 from proofloop.schema.records import (
     Critique,
     Judgement,
@@ -31,13 +42,8 @@ from proofloop.schema.records import (
 )
 from proofloop.store import Store, find_record
 
-SELF, SELF_NAME = -1, "self"
 MOST_NAMES = 10_000
 """Proofs among which a name like a wrong one is looked for."""
-
-_PART = re.compile(
-    r"attempt-(?P<attempt>\d{1,5})|meta-(?P<of>\d{1,5}|self)-(?P<number>\d{1,3})|(?:critique-)?(?P<critique>\d{1,5})"
-)
 
 
 @dataclass(frozen=True)
@@ -109,44 +115,46 @@ def _rows(store: Store, run: str) -> Iterator[dict[str, Any]]:
 
 
 def _names(store: Store, run: str) -> Iterator[str]:
-    root = keys.proofs(run)
-    for key in store.list(root):
-        if key.endswith("/proof.json"):
-            yield key.removeprefix(root).split("/")[0]
+    for key in store.list(keys.proofs(run)):
+        answer = keys.parse_answer(key)
+        if answer is not None and answer.name == PROOF:
+            yield answer.proof_id
 
 
 def _find(store: Store, run: str, name: str) -> Page:
     """Raises ConfigError for a name that the run does not have."""
-    proof_id, slash, part = name.partition("/")
-    match = _PART.fullmatch(part)
-    if slash and match is None:
-        raise ConfigError(
-            f"{part!r} is no part of a proof", "give critique-3, meta-3-1, meta-self-0 or attempt-0"
-        )
-    keys.check_id(proof_id, "proof")
-    found = find_record(store, keys.proof(run, proof_id), Proof)
-    if match is not None and match["attempt"] is not None:
-        found = find_record(store, keys.attempt(run, proof_id, int(match["attempt"])), Proof)
+    proof_id, _, part = name.partition("/")
+    answer = _answer_name(part)
+    check_id(proof_id, "proof")
+    is_attempt = answer.kind == "attempt"
+    key = keys.answer(run, proof_id, answer if is_attempt else PROOF)
+    found = find_record(store, key, Proof)
     if found is None:
         raise _unknown(store, run, name, proof_id)
     page: Page | None
-    if match is None or match["attempt"] is not None:
-        return _proof_page(store, found, name)
-    if match["critique"] is not None:
-        page = _critique_page(store, found, int(match["critique"]))
-    else:
-        page = _meta_page(
-            store,
-            found,
-            SELF if match["of"] == SELF_NAME else int(match["of"]),
-            int(match["number"]),
-        )
+    match answer.kind:
+        case "proof" | "attempt":
+            return _proof_page(store, found, name)
+        case "critique":
+            page = _critique_page(store, found, answer.index)
+        case "meta":
+            page = _meta_page(store, found, answer.index, answer.number)
     if page is None:
         raise ConfigError(
             f"{name!r} is not in the store",
             f"`proofloop proof {run} {proof_id}` names what there is",
         )
     return page
+
+
+def _answer_name(part: str) -> AnswerName:
+    """What follows the proof's id; a number alone is a critique's. Raises ConfigError."""
+    answer = parse_answer_name(f"critique-{part}" if part.isdecimal() else part or str(PROOF))
+    if answer is None or (part and answer.kind == "proof"):
+        raise ConfigError(
+            f"{part!r} is no part of a proof", "give critique-3, meta-3-1, meta-self-0 or attempt-0"
+        )
+    return answer
 
 
 def _unknown(store: Store, run: str, name: str, proof_id: str) -> ConfigError:
@@ -177,10 +185,10 @@ def _belonging(store: Store, proof: Proof) -> dict[str, str]:
     """A line for each answer about the proof: what it can be printed by, and what it says."""
     lines = {}
     for number, _ in enumerate(store.list(keys.attempts(proof.run_id, proof.id))):
-        lines[f"{proof.id}/attempt-{number}"] = "an attempt before"
-    own = _judged(store, proof, SELF)
+        lines[attempt_name(number).of(proof.id)] = "an attempt before"
+    own = _judged(store, proof, SELF_CRITIQUE)
     if own:
-        lines[f"{proof.id}/meta-{SELF_NAME}-..."] = f"its own critique: {own}"
+        lines[f"{proof.id}/meta-{SELF}-..."] = f"its own critique: {own}"
     for critique in critiques_of(store, proof.run_id, proof.id):
         verdict = critique.verdict
         said = (
@@ -189,7 +197,9 @@ def _belonging(store: Store, proof: Proof) -> dict[str, str]:
             else f"{verdict.outcome}: {verdict.reason}"
         )
         judged = _judged(store, proof, critique.index)
-        lines[f"{proof.id}/critique-{critique.index}"] = f"{said}{', ' if judged else ''}{judged}"
+        lines[critique_name(critique.index).of(proof.id)] = (
+            f"{said}{', ' if judged else ''}{judged}"
+        )
     return lines
 
 
@@ -209,8 +219,8 @@ def _critique_page(store: Store, proof: Proof, index: int) -> Page | None:
         fields["judged"] = judged
     texts = {"Critique": critique.analysis}
     for number, meta in meta_critiques_of(store, proof.run_id, proof.id, index).items():
-        texts[f"meta-{index}-{number}: {_verdict(meta.verdict)}"] = meta.analysis
-    name = f"{proof.id}/critique-{index}"
+        texts[f"{meta_name(index, number)}: {_verdict(meta.verdict)}"] = meta.analysis
+    name = critique_name(index).of(proof.id)
     return Page(name, critique.verdict, critique.provenance, critique.raw, fields, texts)
 
 
@@ -220,9 +230,8 @@ def _meta_page(store: Store, proof: Proof, index: int, number: int) -> Page | No
     )
     if meta is None:
         return None
-    of = SELF_NAME if index == SELF else str(index)
-    fields = {"proof": proof.id, "of critique": of, "score": meta.verdict.score}
-    name = f"{proof.id}/meta-{of}-{number}"
+    fields = {"proof": proof.id, "of critique": index_name(index), "score": meta.verdict.score}
+    name = meta_name(index, number).of(proof.id)
     return Page(
         name, meta.verdict, meta.provenance, meta.raw, fields, {"Meta-critique": meta.analysis}
     )

@@ -80,10 +80,8 @@ def _choose(store: Store, run: str, stage: str | None) -> list[str]:
     exist.
     """
     known = _trained(store, run)
-    taken = {
-        key.removeprefix(keys.all_steps(run)).rpartition("/")[0]
-        for key in store.list(keys.all_steps(run))
-    }
+    steps = keys.all_steps(run)
+    taken = {keys.first_below(steps, key) for key in store.list(steps)}
     places = {name: place for place, name in enumerate(known)}
     names = sorted(
         {*known, *taken},
