@@ -48,18 +48,29 @@ Split = Literal["train", "validation", "test"]
 
 
 class Problems(Section):
-    """Which problems: `count` of a domain's split (train and 32, unless said), or those of a JSON
-    or JSONL file.
+    """The problems: those of a domain, or those of a file. Give exactly one of the two."""
 
-    Of a file `count` are the first ones, all unless said; with a `split` some of those that fall
-    into it, 32 unless said. Each gets `proofs_per_problem` proofs, a group.
-    """
-
-    domain: str | None = None
-    file: Path | None = Field(None, strict=False)
-    split: Split | None = None
-    count: int | None = Field(None, ge=1, le=10_000_000)
-    proofs_per_problem: int = Field(8, ge=1, le=4096)
+    domain: str | None = Field(None, description="the domain that poses the problems")
+    file: Path | None = Field(
+        None,
+        strict=False,
+        description="a JSON, JSONL, CSV, TSV or Parquet file, relative to the run file",
+    )
+    split: Split | None = Field(
+        None,
+        description="the part of the problems to draw from; default: `train` of a domain, and the"
+        " whole of a file",
+    )
+    count: int | None = Field(
+        None,
+        ge=1,
+        le=10_000_000,
+        description="the number of problems; default: 32 of a domain or a split, else all of the"
+        " file. Without a split these are the first of the file",
+    )
+    proofs_per_problem: int = Field(
+        8, ge=1, le=4096, description="proofs of each problem; they are one group in training"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Problems:
@@ -170,13 +181,13 @@ OWN_MODELS = ("local", "simulated")
 
 
 class Models(Section):
-    """The version each role begins with: a served model's name, a Hugging Face folder, or
-    "nano-base".
+    """The model that each role starts with: a name at the server, a Hugging Face folder, or
+    "nano-base". The engines `openai` and `triton` have no default.
     """
 
-    generator: str = "nano-base"
-    verifier: str = "nano-base"
-    meta_verifier: str = "nano-base"
+    generator: str = Field("nano-base", description="the model that writes proofs")
+    verifier: str = Field("nano-base", description="the model that criticises proofs")
+    meta_verifier: str = Field("nano-base", description="the model that judges critiques")
 
 
 class RoleSampling(Sampling, Section):
@@ -215,65 +226,80 @@ class Labeling(Section):
 
 
 class Refinement(Section):
-    """Sequential refinement, section 3.3.2: a proof is written at most `iterations` times.
-
-    Each time after the first it is shown the attempt before with its own evaluation, until it gives
-    itself a 1.
+    """Sequential refinement, section 3.3.2: the generator rewrites a proof until it scores its own
+    proof 1. Each prompt has the previous attempt and its evaluation.
     """
 
-    iterations: int = Field(1, ge=1, le=64)
+    iterations: int = Field(1, ge=1, le=64, description="the most attempts at a proof")
 
 
 class Search(Section):
-    """Search over the proofs of a problem, section 3.3.3: `rounds` rounds after its first proofs;
-    0: no search.
-
-    A round takes the `keep` proofs of the highest mean score, and refines each as often as
-    `analyses` says, each time shown another of its critiques, those that report an issue first. It
-    ends with a proof that passes all n.
+    """Search over the proofs of a problem, section 3.3.3. It ends with a proof that passes all n
+    critiques, or after the last round.
     """
 
-    rounds: int = Field(0, ge=0, le=64)
-    keep: int = Field(64, ge=1, le=1024)
-    analyses: int = Field(8, ge=1, le=1024)
+    rounds: int = Field(
+        0, ge=0, le=64, description="the most rounds after the first proofs; 0: no search"
+    )
+    keep: int = Field(
+        64, ge=1, le=1024, description="a round refines this many proofs, by highest mean score"
+    )
+    analyses: int = Field(
+        8,
+        ge=1,
+        le=1024,
+        description="refinements of each kept proof, each with another of its critiques",
+    )
 
 
 class RewardSection(Section):
-    """Which reward: the paper's eq. (5) with its weights, or the preset "weighted".
+    """The rewards of a run that trains."""
 
-    `meta`: whether R_meta enters the verifier's, eq. (3).
-    """
-
-    preset: RewardPreset = "paper"
-    alpha: float = Field(PAPER_ALPHA, ge=0, le=1)
-    beta: float = Field(PAPER_BETA, ge=0, le=1)
-    meta: bool = True
+    preset: RewardPreset = Field(
+        "paper",
+        description="`paper`: eq. (5); `weighted`: 0.6 proof score + 0.3 accuracy of the"
+        " self-score + 0.1 format",
+    )
+    alpha: float = Field(
+        PAPER_ALPHA, ge=0, le=1, description="`paper`: weight of R_Y, the proof's score"
+    )
+    beta: float = Field(
+        PAPER_BETA,
+        ge=0,
+        le=1,
+        description="`paper`: weight of R_Z, the reward of the self-evaluation",
+    )
+    meta: bool = Field(True, description="multiply the verifier's reward by R_meta, eq. (3)")
 
 
 class RoleTraining(Section):
-    """The training of one role: `steps` GRPO steps, the first when the other role has taken
-    `begin`; 0 steps: none.
+    """The training of one role."""
 
-    A step sees at most `groups` groups that have a signal, as evenly as there are of good and of
-    flawed proofs. `settings` are GRPO's own, checked by the trainer.
-    """
-
-    steps: int = Field(0, ge=0)
-    begin: int = Field(0, ge=0)
-    groups: int = Field(64, ge=1)
-    settings: dict[str, Any] = Field(default_factory=dict)
+    steps: int = Field(0, ge=0, description="GRPO steps; 0: the role does not learn")
+    begin: int = Field(
+        0, ge=0, description="steps of the other role before the first step of this one"
+    )
+    groups: int = Field(
+        64,
+        ge=1,
+        description="the most groups with a signal in a step; half of them are about flawed"
+        " proofs if there are enough",
+    )
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="GRPO's settings, checked by the trainer"
+    )
 
 
 class Training(Section):
-    """What the trainer does with the labels; nothing unless steps are asked for.
+    """Training on the run's labels. By default a run does not train."""
 
-    `problems`: how many completely labelled problems make a step. `ahead`: how many steps' worth of
-      problems may be posed that the trainer has not used: it bounds how many wait, not how stale
-      one that others overtook can be.
-    """
-
-    problems: int = Field(16, ge=1)
-    ahead: float = Field(2.0, ge=1.0)
+    problems: int = Field(16, ge=1, description="completely labelled problems in a step")
+    ahead: float = Field(
+        2.0,
+        ge=1.0,
+        description="problems of this many steps may wait for the trainer; this limits their"
+        " number, not their age",
+    )
     generator: RoleTraining = RoleTraining()
     verifier: RoleTraining = RoleTraining()
 
@@ -295,16 +321,15 @@ class Training(Section):
 
 
 class Flow(Section):
-    """How much goes on at once.
+    """How much is in work at once. Services take their concurrency from `--concurrency`."""
 
-    `max_waiting_proofs` bounds the proofs that are posed and not yet labelled: memory stays flat.
-    """
-
-    max_waiting_proofs: int = Field(256, ge=1)
-    generator: int = Field(32, ge=1, le=4096)
-    verifier: int = Field(64, ge=1, le=4096)
-    meta_verifier: int = Field(64, ge=1, le=4096)
-    labeler: int = Field(2, ge=1, le=64)
+    max_waiting_proofs: int = Field(
+        256, ge=1, description="the most proofs that are posed and have no label yet"
+    )
+    generator: int = Field(32, ge=1, le=4096, description="messages at once")
+    verifier: int = Field(64, ge=1, le=4096, description="messages at once")
+    meta_verifier: int = Field(64, ge=1, le=4096, description="messages at once")
+    labeler: int = Field(2, ge=1, le=64, description="messages at once")
 
 
 class EnginePrices(Section):
@@ -322,11 +347,15 @@ class EnginePrices(Section):
 
 
 class RolePrices(Section):
-    """What differs for the engine of one role."""
+    """The prices of one role's engine, where they differ from [prices]."""
 
-    per_million_prompt_tokens: float | None = Field(None, ge=0)
-    per_million_completion_tokens: float | None = Field(None, ge=0)
-    per_engine_hour: float | None = Field(None, ge=0)
+    per_million_prompt_tokens: float | None = Field(
+        None, ge=0, description="replaces the price of [prices]"
+    )
+    per_million_completion_tokens: float | None = Field(
+        None, ge=0, description="replaces the price of [prices]"
+    )
+    per_engine_hour: float | None = Field(None, ge=0, description="replaces the price of [prices]")
 
 
 class Prices(EnginePrices):
@@ -360,17 +389,18 @@ def _prompts(checked: dict[str, Any]) -> str:
 
 
 class RunSpec(Section):
-    """A whole run. Without `prompts` a domain has its own pack, and a file "math"."""
+    """The whole run."""
 
-    name: str
-    seed: int = 0
+    name: str = Field(description="the run's name in the store and for `proofloop runs`")
+    seed: int = Field(0, description="the random seed of problems, sampling and training")
     problems: Problems
-    prompts: str = Field(default_factory=_prompts)
+    prompts: str = Field(
+        default_factory=_prompts,
+        description="the prompt pack: a name, or a folder relative to the run file",
+    )
     reading: Reading | None = Field(
         None,
-        description="how answers are read: strict where they earn rewards and lenient"
-        " elsewhere, unless"
-        " said",
+        description="how answers are read; default: `strict` in a run that trains, else `lenient`",
     )
     engine: RunEngine = RunEngine()
     models: Models = Models()
