@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     """Folder of the local store."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    """The least important log events to print."""
 
     openai_api_key: SecretStr | None = None
     """The API key for the engine `openai`."""
@@ -85,10 +86,19 @@ class Settings(BaseSettings):
     """The address of an S3 server as https://host:port. Without it the store is a local folder."""
 
     s3_bucket: str = "proofloop"
+    """The bucket, which must exist."""
+
     s3_prefix: str = ""
+    """The beginning of all keys in the bucket."""
+
     s3_region: str = "us-east-1"
+    """The region that requests are signed for."""
+
     s3_access_key: SecretStr | None = None
+    """The access key of the S3 server."""
+
     s3_secret_key: SecretStr | None = None
+    """The secret key of the S3 server."""
 
     cache: Path = Path.home() / ".cache" / "proofloop"
     """The folder in which a service keeps the model versions that it downloaded."""
