@@ -24,6 +24,7 @@ from proofloop.config.settings import load_settings
 from proofloop.curriculum.status import manifests
 from proofloop.method.domains.nano import (
     NanoDomain,
+    check_critique,
     find_defects,
     parse_question,
     render_proof,
@@ -72,7 +73,7 @@ def _proofs(count: int) -> Iterator[dict[str, Any]]:
 
 def _analyses() -> Iterator[dict[str, Any]]:
     """Of hurried verifiers: some name what is not there, or give a score that does not follow."""
-    rng, domain = random.Random("analyses"), NanoDomain()
+    rng = random.Random("analyses")
     for number in itertools.count():
         question = _question(number, seed=3)
         chain = parse_question(question)
@@ -82,7 +83,7 @@ def _analyses() -> Iterator[dict[str, Any]]:
             continue
         score = rng.choice((0.0, 0.5)) if rng.random() < 0.25 else score_of(claims)
         solution, analysis = render_proof(lines), render_critique(claims, score)
-        quality = domain.check_critique(question, solution, analysis).quality
+        quality = check_critique(question, solution, analysis).quality
         if quality == 1 and rng.random() < 0.6:
             continue  # real claims are the most frequent
         yield {"question": question, "solution": solution, "analysis": analysis, "quality": quality}

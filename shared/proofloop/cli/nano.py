@@ -12,6 +12,7 @@ import typer
 from proofloop.config.problem_file import pose_distinct
 from proofloop.errors import ConfigError, install_hint
 from proofloop.method.domains import load_domain
+from proofloop.method.domains.nano import check_proof
 
 app = typer.Typer(
     help="The nano domain: pose problems, check proofs, train the base model.", no_args_is_help=True
@@ -39,7 +40,7 @@ def check(
 ) -> None:
     """Print what the exact checker says of a proof."""
     try:
-        finding = load_domain("nano").check_proof(question, solution)
+        finding = check_proof(question, solution)
     except LookupError as error:
         raise ConfigError(
             f"{question[:60]!r} is {error}", "give it as `proofloop nano pose` prints it"

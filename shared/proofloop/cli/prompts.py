@@ -18,7 +18,7 @@ app = typer.Typer(help="Prompt packs: four templates each.", no_args_is_help=Tru
 @app.command("show")
 def show(
     pack: Annotated[
-        str, typer.Argument(help="math, math-json, nano, or the folder of a pack.")
+        str, typer.Argument(help="An installed pack (math, math-json, nano), or the folder of one.")
     ] = "math",
 ) -> None:
     """Print the templates of a pack with their digests, and the phrases or JSON schemas of its

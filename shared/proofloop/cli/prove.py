@@ -22,7 +22,7 @@ from proofloop.cli.files import read_run
 from proofloop.config.run_file import RunSpec, parse_runspec
 from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError
-from proofloop.method.domains import load_domain
+from proofloop.method.domains.nano import check_proof
 from proofloop.pipeline.embedded import LocalWalk, create_run, is_complete, planned_proofs
 from proofloop.report.samples import printable
 from proofloop.runs.figures import critiques_of, proofs_of
@@ -114,7 +114,7 @@ def _check(question: str, proof: str) -> float:
     cannot know.
     """
     try:
-        return load_domain("nano").check_proof(question, proof).score
+        return check_proof(question, proof).score
     except LookupError as error:
         raise ConfigError(
             f"the nano model cannot prove {question[:60]!r}: {error}",

@@ -419,7 +419,7 @@ def load_curriculum(file: Path) -> CurriculumSpec:
         if domain is not None and domain not in domain_names():
             raise ConfigError(
                 f"{key} = {domain!r} in {file}: unknown domain",
-                f"use one of: {', '.join(domain_names())}",
+                f"use one of: {', '.join(domain_names())}; or install the package that has it",
             )
     if spec.files:
         _check_beside_files(spec.model_fields_set, file)

@@ -16,8 +16,8 @@ from proofloop.config.latex_in_json import command_at, find_undoubled, name_of
 from proofloop.config.row_files import DOUBLE_IT, holds_json, read_rows
 from proofloop.config.run_file import Problems, RunSpec
 from proofloop.errors import ConfigError
-from proofloop.method.domains import CritiqueFinding, Domain, ProofFinding, load_domain
-from proofloop.method.domains.base import PLAIN_SAMPLE, SPLIT_BUCKETS, Sample, is_in_split
+from proofloop.method.domains import Domain, load_domain
+from proofloop.method.domains.base import SPLIT_BUCKETS, is_in_split
 from proofloop.schema.records import Problem, digest
 
 MAX_QUESTION_CHARS = 100_000
@@ -41,7 +41,7 @@ def problems_of(spec: RunSpec) -> Iterator[Problem]:
         yield from _first(read_problems(spec.base / wanted.file), wanted)
 
 
-class ProblemFile:
+class ProblemFile(Domain):
     """The problems of a file as a domain that has no checker: in an order drawn by the seed, round
     after round.
     """
@@ -71,15 +71,6 @@ class ProblemFile:
 
     def count(self, split: str) -> int:
         return len(self._splits[split])
-
-    def sample(self, question: str) -> Sample:
-        return PLAIN_SAMPLE
-
-    def check_proof(self, question: str, solution: str) -> ProofFinding:
-        raise LookupError("a problem file has no exact checker")
-
-    def check_critique(self, question: str, solution: str, analysis: str) -> CritiqueFinding:
-        raise LookupError("a problem file has no exact checker")
 
 
 def _first(problems: list[Problem], wanted: Problems) -> list[Problem]:

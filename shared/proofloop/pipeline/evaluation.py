@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from proofloop.config.run_file import Labeling, Models, Problems, RunSpec, Training
 from proofloop.errors import ConfigError
-from proofloop.method.domains import load_domain
+from proofloop.method.domains import load_domain, need_checker
 from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
 from proofloop.runs.figures import Evaluation, proofs_of
 from proofloop.runs.figures import evaluate_run as measure_run
@@ -138,7 +138,7 @@ def _evaluate(
     return put_record(
         store,
         keys.evaluation(spec.name),
-        measure_run(store, spec.name, load_domain(spec.problems.domain)),
+        measure_run(store, spec.name, need_checker(load_domain(spec.problems.domain))),
     )
 
 

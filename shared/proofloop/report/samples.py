@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from proofloop.config.run_file import RunSpec
-from proofloop.method.domains import CritiqueFinding, Domain, ProofFinding, load_domain
+from proofloop.method.domains import Checker, CritiqueFinding, ProofFinding, find_domain
 from proofloop.runs.answers import meta_critiques_of, raw_of_proof
 from proofloop.runs.costs import Bill
 from proofloop.runs.labels import find_label
@@ -30,8 +29,6 @@ from proofloop.schema.records import (
     digest,
 )
 from proofloop.store import Store, find_record, get_record
-
-T = TypeVar("T")
 
 MAX_SAMPLES = 12
 MAX_CRITIQUES = 4
@@ -191,18 +188,19 @@ def _agrees(bill: Bill) -> bool:
 
 def read_samples(store: Store, spec: RunSpec, proof_ids: Sequence[str]) -> tuple[Sample, ...]:
     """Read the chosen proofs with their critiques and, if the domain has an exact checker, its
-    findings.
+    findings. There are none if the domain's package is not installed here.
     """
-    domain = load_domain(spec.problems.domain) if spec.problems.domain else None
-    return tuple(_sample(store, spec, proof_id, domain) for proof_id in proof_ids)
+    domain = find_domain(spec.problems.domain) if spec.problems.domain else None
+    checker = domain.checker if domain else None
+    return tuple(_sample(store, spec, proof_id, checker) for proof_id in proof_ids)
 
 
-def _sample(store: Store, spec: RunSpec, proof_id: str, domain: Domain | None) -> Sample:
+def _sample(store: Store, spec: RunSpec, proof_id: str, checker: Checker | None) -> Sample:
     proof = get_record(store, keys.proof(spec.name, proof_id), Proof)
     problem = find_record(store, keys.problem(spec.name, proof.problem_id), Problem)
     question = problem.question if problem else ""
     label = find_label(store, spec.name, proof_id)
-    check = Checker(domain, question, proof.solution)
+    check = ProofCheck(checker, question, proof.solution)
     critiques = [
         get_record(store, key, Critique) for key in store.list(keys.critiques(spec.name, proof_id))
     ]
@@ -246,7 +244,7 @@ def _most_telling(critiques: Sequence[Critique], label: Label | None) -> list[Cr
 
 
 def _sample_critique(
-    store: Store, run_id: str, critique: Critique, label: Label | None, check: Checker
+    store: Store, run_id: str, critique: Critique, label: Label | None, check: ProofCheck
 ) -> SampleCritique:
     judgement = find_record(
         store, keys.judgement(run_id, critique.proof_id, critique.index), Judgement
@@ -287,28 +285,22 @@ def _assessments(metas: Sequence[MetaCritique]) -> tuple[SampleAssessment, ...]:
 
 
 @dataclass(frozen=True)
-class Checker:
-    """The exact checker for one proof; its findings are None if no checker can read the problem."""
+class ProofCheck:
+    """The exact checks of one proof; the findings are None without a checker."""
 
-    domain: Domain | None
+    checker: Checker | None
     question: str
     solution: str
 
     def proof(self) -> ProofFinding | None:
-        return self._ask(lambda domain: domain.check_proof(self.question, self.solution))
+        if self.checker is None:
+            return None
+        return self.checker.check_proof(self.question, self.solution)
 
     def critique(self, analysis: str) -> CritiqueFinding | None:
-        return self._ask(
-            lambda domain: domain.check_critique(self.question, self.solution, analysis)
-        )
-
-    def _ask(self, check: Callable[[Domain], T]) -> T | None:
-        if self.domain is None:
+        if self.checker is None:
             return None
-        try:
-            return check(self.domain)
-        except LookupError:  # the domain has no exact checker for this problem
-            return None
+        return self.checker.check_critique(self.question, self.solution, analysis)
 
 
 def clip(text: str, limit: int) -> Text:

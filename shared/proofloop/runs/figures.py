@@ -12,7 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from statistics import fmean
 
-from proofloop.method.domains import Domain
+from proofloop.method.domains import Checker
+from proofloop.runs.answers import meta_critiques_of
 from proofloop.runs.labels import find_label
 from proofloop.runs.search_driver import searches_of
 from proofloop.schema import keys
@@ -128,19 +129,17 @@ def critiques_of(store: Store, run_id: str, proof_id: str) -> Iterator[Critique]
         yield get_record(store, key, Critique)
 
 
-def evaluate_run(store: Store, run_id: str, domain: Domain) -> Evaluation:
-    """Measure a run in one pass over its records. Raises LookupError for a question that the
-    checker cannot read.
-    """
+def evaluate_run(store: Store, run_id: str, checker: Checker) -> Evaluation:
+    """Measure a run in one pass over its records. Leaves out what the checker cannot check."""
     found: dict[str, Clusters] = {name: Clusters() for name in Evaluation.model_fields}
     for proof in proofs_of(store, run_id):
         question = get_record(store, keys.problem(run_id, proof.problem_id), Problem).question
-        _measure_proof(proof, question, store, domain, found)
+        _measure_proof(proof, question, store, checker, found)
     return Evaluation(**{name: clusters.figure() for name, clusters in found.items()})
 
 
 def refinement_figures(
-    store: Store, run_id: str, domain: Domain, iterations: int
+    store: Store, run_id: str, checker: Checker, iterations: int
 ) -> RefinementFigures:
     """Measure how a run's proofs improved over the attempts of sequential refinement."""
     by_iteration = [Clusters() for _ in range(iterations)]
@@ -152,7 +151,7 @@ def refinement_figures(
         attempts = [
             get_record(store, key, Proof) for key in store.list(keys.attempts(run_id, proof.id))
         ]
-        rights = [_is_right(attempt, question, domain) for attempt in (*attempts, proof)]
+        rights = [_is_right(attempt, question, checker) for attempt in (*attempts, proof)]
         for number, clusters in enumerate(by_iteration):
             clusters.add(proof.problem_id, rights[min(number, len(rights) - 1)])
         self_score = -1.0 if proof.verdict.score is None else proof.verdict.score
@@ -167,7 +166,7 @@ def refinement_figures(
     )
 
 
-def search_figures(store: Store, run_id: str, domain: Domain) -> tuple[Figure, ...]:
+def search_figures(store: Store, run_id: str, checker: Checker) -> tuple[Figure, ...]:
     """The share of problems whose best proof is right: after the first proofs, then after each
     round of a search.
     """
@@ -178,7 +177,7 @@ def search_figures(store: Store, run_id: str, domain: Domain) -> tuple[Figure, .
     for found in ended:
         question = get_record(store, keys.problem(run_id, found.problem_id), Problem).question
         rights = [
-            _is_right(get_record(store, keys.proof(run_id, name), Proof), question, domain)
+            _is_right(get_record(store, keys.proof(run_id, name), Proof), question, checker)
             if name
             else 0.0
             for name in found.best_by_round
@@ -188,29 +187,50 @@ def search_figures(store: Store, run_id: str, domain: Domain) -> tuple[Figure, .
     return tuple(clusters.figure() for clusters in by_round)
 
 
-def _is_right(proof: Proof, question: str, domain: Domain) -> float:
-    return float(
-        proof.verdict.score is not None
-        and domain.check_proof(question, proof.solution).score == 1.0
-    )
+def meta_verifier_accuracy(store: Store, run_id: str, checker: Checker) -> Figure:
+    """The share of readable meta-critiques with the right score."""
+    clusters = Clusters()
+    for proof in proofs_of(store, run_id):
+        question = get_record(store, keys.problem(run_id, proof.problem_id), Problem).question
+        for critique in critiques_of(store, run_id, proof.id):
+            for meta in meta_critiques_of(store, run_id, proof.id, critique.index).values():
+                if meta.verdict.score is None:
+                    continue
+                is_right = checker.check_meta_critique(
+                    question, proof.solution, critique.analysis, meta.verdict.score
+                )
+                if is_right is not None:
+                    clusters.add(proof.problem_id, float(is_right))
+    return clusters.figure()
+
+
+def _is_right(proof: Proof, question: str, checker: Checker) -> float:
+    if proof.verdict.score is None:
+        return 0.0
+    finding = checker.check_proof(question, proof.solution)
+    return float(finding is not None and finding.score == 1.0)
 
 
 def _measure_proof(
-    proof: Proof, question: str, store: Store, domain: Domain, found: dict[str, Clusters]
+    proof: Proof, question: str, store: Store, checker: Checker, found: dict[str, Clusters]
 ) -> None:
     cluster = proof.problem_id
+    finding = checker.check_proof(question, proof.solution)
+    if finding is None:
+        return
     if proof.verdict.score is None:
         found["pass_at_1"].add(cluster, 0.0)
         return
-    truth = domain.check_proof(question, proof.solution).score
+    truth = finding.score
     found["pass_at_1"].add(cluster, float(truth == 1.0))
     found["self_eval_error"].add(cluster, abs(proof.verdict.score - truth))
     for critique in critiques_of(store, proof.run_id, proof.id):
         right = critique.verdict.score == truth
         found["verifier_accuracy"].add(cluster, float(right))
         if right and truth < 1.0:
-            faithful = domain.check_critique(question, proof.solution, critique.analysis).faithful
-            found["verifier_faithfulness"].add(cluster, float(faithful))
+            claims = checker.check_critique(question, proof.solution, critique.analysis)
+            if claims is not None:
+                found["verifier_faithfulness"].add(cluster, float(claims.faithful))
     label = find_label(store, proof.run_id, proof.id)
     if label is not None:
         found["label_undecided"].add(cluster, float(label.outcome == "undecided"))

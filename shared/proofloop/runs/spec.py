@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from proofloop.config.problem_file import problems_of
 from proofloop.config.run_file import Difference, RunSpec, differences, read_frozen
 from proofloop.errors import ConfigError, NotFound
-from proofloop.method.prompts import BUILT_IN, PromptPack, find_pack, load_pack
+from proofloop.method.prompts import PromptPack, find_pack, load_pack, pack_names
 from proofloop.schema import keys
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Problem, Record
 from proofloop.store import Store, find_record, get_record
@@ -122,10 +122,10 @@ def check_run(
 def check_prompts(store: Store, spec: RunSpec, pack: PromptPack | None = None) -> None:
     """Raise ConfigError if the pack was edited since the run began.
 
-    A run continues with its stored pack if the folder is gone, or if a newer proofloop brings other
+    A run continues with its stored pack if the folder is gone, or if a newer package brings other
     prompts.
     """
-    now = pack or (None if spec.prompts in BUILT_IN else find_pack(spec.prompts, spec.base))
+    now = pack or (None if spec.prompts in pack_names() else find_pack(spec.prompts, spec.base))
     kept = find_record(store, keys.prompts(spec.name), PromptPack) if now else None
     if now is None or kept is None or now == kept:
         return

@@ -11,7 +11,7 @@ from proofloop.cli.doctor.findings import Finding, found_of
 from proofloop.cli.doctor.questions import ask_roles
 from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import LARGEST_SEED
-from proofloop.method.domains import load_domain
+from proofloop.method.domains import load_domain, need_critique_finding, need_proof_finding
 from proofloop.method.prompts import load_pack
 from proofloop.store import LocalStore
 from proofloop.worker.engine_pool import Engines
@@ -152,5 +152,5 @@ def test_a_sample_of_nano_is_what_its_checker_says() -> None:
     domain = load_domain("nano")
     question = domain.pose(0, split="test", seed=0).question
     sample = domain.sample(question)
-    assert domain.check_proof(question, sample.proof).score == sample.score < 1
-    assert domain.check_critique(question, sample.proof, sample.analysis).faithful
+    assert need_proof_finding(domain, question, sample.proof).score == sample.score < 1
+    assert need_critique_finding(domain, question, sample.proof, sample.analysis).faithful

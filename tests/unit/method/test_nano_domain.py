@@ -16,6 +16,8 @@ from proofloop.method.domains.nano import (
     Chain,
     NanoDomain,
     calculate,
+    check_critique,
+    check_proof,
     draw_chain,
     omission,
     parse_proof,
@@ -34,7 +36,7 @@ CHAINS = st.integers(0, 2**32).map(lambda seed: draw_chain(random.Random(seed), 
 
 
 def check(proof: str) -> ProofFinding:
-    return DOMAIN.check_proof(QUESTION, proof)
+    return check_proof(QUESTION, proof)
 
 
 def test_a_complete_and_correct_proof_scores_one():
@@ -45,7 +47,7 @@ def test_long_chains_are_of_the_same_domain():
     question = NanoDomain("nano-long").pose(0, split="test", seed=0).question
     chain = parse_question(question)
     assert len(chain.steps) in (7, 8)
-    assert DOMAIN.check_proof(question, render_proof(true_lines(chain))) == ProofFinding(1.0, ())
+    assert check_proof(question, render_proof(true_lines(chain))) == ProofFinding(1.0, ())
     with pytest.raises(ConfigError, match=r"nano-huge") as caught:
         load_domain("nano-huge")
     assert "nano, nano-long" in caught.value.hint
@@ -124,7 +126,7 @@ def test_a_megabyte_of_anything_is_refused_at_once():
         "Step a is missing: 1 + 1 = 2.\n" * 10**5,
     ):
         assert check(text).score == 0.0
-        assert not DOMAIN.check_critique(QUESTION, text, text).faithful
+        assert not check_critique(QUESTION, text, text).faithful
     assert time.perf_counter() - began < 1.0
 
 
@@ -135,7 +137,7 @@ def test_a_foreign_question_has_no_exact_checker():
         "x" * 10**6,
     ):
         with pytest.raises(LookupError):
-            DOMAIN.check_proof(question, PROOF)
+            check_proof(question, PROOF)
 
 
 GAP = PROOF.replace("c 0 - 5 = 5\n", "")
@@ -164,7 +166,7 @@ WRONG = PROOF.replace("c 0 - 5 = 5\nd 5 + 9 = 4", "c 0 - 5 = 6\nd 6 + 9 = 5")
     ],
 )
 def test_a_critique_is_as_good_as_its_claims(proof, analysis, quality, faithful):
-    finding = DOMAIN.check_critique(QUESTION, proof, analysis)
+    finding = check_critique(QUESTION, proof, analysis)
     assert (finding.quality, finding.faithful) == (quality, faithful)
 
 
@@ -174,8 +176,8 @@ def test_a_score_that_does_not_follow_from_the_defects_halves_the_quality():
         "Based on my evaluation, the final overall score should be:\n\\boxed{%s}"
     )
     claims = (Defect("c", "miscalculated"),)
-    assert DOMAIN.check_critique(QUESTION, WRONG, frame % "0") == CritiqueFinding(claims, 1.0, True)
-    assert DOMAIN.check_critique(QUESTION, WRONG, frame % "1") == CritiqueFinding(claims, 0.5, True)
+    assert check_critique(QUESTION, WRONG, frame % "0") == CritiqueFinding(claims, 1.0, True)
+    assert check_critique(QUESTION, WRONG, frame % "1") == CritiqueFinding(claims, 0.5, True)
 
 
 def test_posing_is_repeatable_and_the_splits_share_no_problem():
@@ -219,10 +221,10 @@ def test_one_inserted_flaw_is_found_where_it_is(chain: Chain, data: st.DataObjec
         lines.insert(
             place, replace(line, operand=wrong, result=calculate(line.value, line.operator, wrong))
         )
-    defects = DOMAIN.check_proof(render_question(chain), render_proof(lines)).defects
+    defects = check_proof(render_question(chain), render_proof(lines)).defects
     after = (lines[place].label, lines[place].value) if place < len(lines) else None
     assert defects[0] == (omission(line, after) if kind == "missing" else Defect(line.label, kind))
-    assert DOMAIN.check_critique(
+    assert check_critique(
         render_question(chain), render_proof(lines), render_analysis(defects[:1])
     ).faithful
 
@@ -231,6 +233,6 @@ def test_one_inserted_flaw_is_found_where_it_is(chain: Chain, data: st.DataObjec
 def test_any_text_gets_a_finding_whose_score_follows_from_its_defects(
     chain: Chain, proof: str, analysis: str
 ):
-    finding = DOMAIN.check_proof(render_question(chain), proof)
+    finding = check_proof(render_question(chain), proof)
     assert finding.score == score_of(finding.defects)
-    assert DOMAIN.check_critique(render_question(chain), proof, analysis).quality in (0.0, 0.5, 1.0)
+    assert check_critique(render_question(chain), proof, analysis).quality in (0.0, 0.5, 1.0)

@@ -10,24 +10,34 @@ from typing import Any
 
 import pytest
 
+from proofloop.method.domains import Checker
 from proofloop.method.domains.nano import (
     Defect,
-    NanoDomain,
+    NanoChecker,
+    check_proof,
     parse_question,
     render_analysis,
     render_proof,
     render_question,
     true_lines,
 )
-from proofloop.runs.figures import Clusters, Evaluation, Figure, evaluate_run, refinement_figures
+from proofloop.runs.figures import (
+    Clusters,
+    Evaluation,
+    Figure,
+    evaluate_run,
+    meta_verifier_accuracy,
+    refinement_figures,
+)
 from proofloop.schema import keys
-from proofloop.schema.records import Problem, Verdict
+from proofloop.schema.records import MetaCritique, Problem, Verdict
 from proofloop.store import LocalStore, put_record
-from tests.builders import MALFORMED, RUN, critique, evaluation, label, proof, valid
+from tests.builders import MALFORMED, PROVENANCE, RUN, critique, evaluation, label, proof, valid
 
 TRUNCATED = Verdict(outcome="truncated", reason="cut off")
 NOTHING = Figure(value=None, low=None, high=None, cases=0)
 
+NANO_CHECKER = NanoChecker()
 QUESTION = render_question(
     parse_question("Modulo 10, start at 2. a + 3. b * 4. Show that the result is 0.")
 )
@@ -150,8 +160,10 @@ def undecided() -> dict[str, Any]:
     return {"score": None, "outcome": "undecided", "kind": "undecided"}
 
 
-def measured(store: LocalStore) -> dict[str, tuple[float | None, int]]:
-    found = evaluate_run(store, RUN, NanoDomain())
+def measured(
+    store: LocalStore, checker: Checker = NANO_CHECKER
+) -> dict[str, tuple[float | None, int]]:
+    found = evaluate_run(store, RUN, checker)
     return {
         name: (getattr(found, name).value, getattr(found, name).cases)
         for name in Evaluation.model_fields
@@ -159,7 +171,7 @@ def measured(store: LocalStore) -> dict[str, tuple[float | None, int]]:
 
 
 def test_the_planted_proofs_are_what_they_are_meant_to_be() -> None:
-    checked = [NanoDomain().check_proof(QUESTION, text) for text in (RIGHT, WRONG, SHORT)]
+    checked = [check_proof(QUESTION, text) for text in (RIGHT, WRONG, SHORT)]
     assert [finding.score for finding in checked] == [1.0, 0.0, 0.5]
     assert [finding.defects for finding in checked[1:]] == [
         (Defect("a", "miscalculated"),),
@@ -169,7 +181,7 @@ def test_the_planted_proofs_are_what_they_are_meant_to_be() -> None:
 
 
 def test_a_run_without_proofs_has_no_figure(store: LocalStore) -> None:
-    assert evaluate_run(store, RUN, NanoDomain()) == Evaluation(
+    assert evaluate_run(store, RUN, NANO_CHECKER) == Evaluation(
         **dict.fromkeys(Evaluation.model_fields, NOTHING)
     )
 
@@ -195,6 +207,35 @@ def test_every_figure_of_a_small_run_is_exact(store: LocalStore) -> None:
     }
 
 
+def test_the_meta_verifier_is_measured_by_the_true_quality_of_critiques(
+    store: LocalStore,
+) -> None:
+    add_proof(store, "a", WRONG, valid(1.0))
+    add_critiques(
+        store,
+        "a",
+        (0.0, [Defect("a", "miscalculated")]),
+        (0.0, [Defect("b", "miscalculated")]),
+        (1.0, []),
+    )
+    for index, verdicts in enumerate(([valid(1.0), valid(0.0), MALFORMED], [valid(0.0)])):
+        for number, verdict in enumerate(verdicts):
+            meta = MetaCritique(analysis="", verdict=verdict, provenance=PROVENANCE)
+            put_record(store, keys.meta_critique(RUN, "a", index, number), meta)
+    found = meta_verifier_accuracy(store, RUN, NANO_CHECKER)
+    assert (found.value, found.cases) == (2 / 3, 3)
+
+
+def test_what_a_checker_cannot_check_is_left_out(store: LocalStore) -> None:
+    add_proof(store, "a", RIGHT, valid(1.0), score=1.0)
+    add_proof(store, "b", WRONG, MALFORMED)
+    assert set(measured(store, Unknowing()).values()) == {(None, 0)}
+
+
+class Unknowing(Checker):
+    """A checker without a check."""
+
+
 def test_refinement_is_measured_by_iteration_and_by_the_proof_that_rates_itself_highest(
     store: LocalStore,
 ) -> None:
@@ -204,7 +245,7 @@ def test_refinement_is_measured_by_iteration_and_by_the_proof_that_rates_itself_
     add_proof(store, "b", WRONG, valid(1.0))
     add_proof(store, "c", RIGHT, valid(0.5))
     add_proof(store, "d", WRONG, MALFORMED, "p2")
-    found = refinement_figures(store, RUN, NanoDomain(), iterations=4)
+    found = refinement_figures(store, RUN, NANO_CHECKER, iterations=4)
     assert [figure.value for figure in found.pass_at_1] == [1 / 4, 1 / 4, 2 / 4, 2 / 4]
     assert (found.best_by_self_score.value, found.best_by_self_score.cases) == ((0.5 + 0) / 2, 2)
 
@@ -213,7 +254,7 @@ def test_problems_are_the_clusters_of_every_figure(store: LocalStore) -> None:
     for name, problem, solution in (("a", "p1", RIGHT), ("b", "p1", RIGHT), ("c", "p2", WRONG)):
         add_proof(store, name, solution, valid(1.0), problem)
     expected = figure(("p1", 1), ("p1", 1), ("p2", 0))
-    assert evaluate_run(store, RUN, NanoDomain()).pass_at_1 == expected
+    assert evaluate_run(store, RUN, NANO_CHECKER).pass_at_1 == expected
 
 
 @pytest.mark.parametrize("verdict", [MALFORMED, TRUNCATED])

@@ -20,6 +20,7 @@ from proofloop.method.domains.nano import (
     FLAW_KINDS,
     LABELS,
     NanoDomain,
+    check_proof,
     parse_question,
     render_proof,
     true_lines,
@@ -112,7 +113,7 @@ def test_a_proof_has_wrong_marks_exactly_if_a_step_shown_is_wrong():
         question = domain.pose(index, split="train", seed=0).question
         chain = parse_question(question)
         lines = write_proof(rng, chain, 0.7)
-        defects = domain.check_proof(question, render_proof(lines)).defects
+        defects = check_proof(question, render_proof(lines)).defects
         shown_later = any(
             defect.kind != "missing" or defect.step < lines[-1].label for defect in defects if lines
         )
@@ -132,7 +133,7 @@ def test_each_field_of_an_omission_under_judgement_is_marked_as_the_checker_has_
         for tokens, marks in zip(batch.tokens_BT.tolist(), batch.marks_BT.tolist(), strict=True):
             end = tokens.index(TOKENIZER.convert_tokens_to_ids("<assistant>"))
             question, proof, *analysis = TOKENIZER.decode(tokens[2:end]).split("\n\n", maxsplit=2)
-            defects = NanoDomain().check_proof(question, proof.removeprefix("Proof:\n")).defects
+            defects = check_proof(question, proof.removeprefix("Proof:\n")).defects
             true = {defect.step: re.findall(r"[-+*]|\d", defect.detail) for defect in defects}
             for place in (
                 place for place in range(end) if analysis and tokens[place] == ids[" is missing:"]

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
-from proofloop.method.domains import Domain
+from proofloop.method.domains import Domain, need_critique_finding, need_proof_finding
 from proofloop.method.prompts import PromptPack
 from proofloop.schema.records import Record
 from proofloop_trainer.curriculum.asking import Asker
@@ -51,7 +51,9 @@ def grade_proofs(proofs: Iterable[tuple[str, str]], domain: Domain) -> list[Grad
     """What the experts say of these proofs."""
     return [
         GradedProof(
-            question=question, solution=solution, score=domain.check_proof(question, solution).score
+            question=question,
+            solution=solution,
+            score=need_proof_finding(domain, question, solution).score,
         )
         for question, solution in proofs
     ]
@@ -82,7 +84,7 @@ def grade_analyses(
             question=proof.question,
             solution=proof.solution,
             analysis=analysis,
-            quality=domain.check_critique(proof.question, proof.solution, analysis).quality,
+            quality=need_critique_finding(domain, proof.question, proof.solution, analysis).quality,
         )
         for proof, analysis in analyses
     ]

@@ -12,6 +12,7 @@ from statistics import fmean
 
 from proofloop.curriculum.status import GateReport
 from proofloop.errors import ProofloopError
+from proofloop.method.domains import need_critique_finding, need_proof_finding
 from proofloop.method.prompts.reading.parsing import ParsedEvaluation
 from proofloop.method.rewards import score_reward
 from proofloop.runs.figures import Clusters
@@ -138,7 +139,7 @@ def _qualities(
     """By the experts where they are there to grade, else by the meta-verifier in service."""
     if work.grades is None:
         return [
-            work.domain.check_critique(case.question, case.solution, each.text).quality
+            need_critique_finding(work.domain, case.question, case.solution, each.text).quality
             for case, each in read
         ]
     claiming = [
@@ -178,7 +179,7 @@ def _generator(work: Work, version: str, cases: CaseFile, judges: Judges) -> lis
     ]
     if work.grades is None:
         scores = [
-            float(proof is not None and work.domain.check_proof(*proof).score == 1)
+            float(proof is not None and need_proof_finding(work.domain, *proof).score == 1)
             for proof in proofs
         ]
     else:

@@ -23,7 +23,7 @@ from proofloop.curriculum.status import (
     put_figures,
     serving_before,
 )
-from proofloop.method.domains import Domain
+from proofloop.method.domains import Domain, need_checker, need_critique_finding, need_proof_finding
 from proofloop.method.prompts.reading.parsing import ParsedEvaluation, ParsedProof
 from proofloop.runs.figures import Clusters, Figure, evaluate_run
 from proofloop.schema.records import ModelRole
@@ -176,7 +176,7 @@ def verifier_figures(work: Work, version: str, proofs: Sequence[GradedProof]) ->
     read = _critiques(work, version, proofs)
     found = _accuracies(read) | {name: Clusters() for name in ("faithfulness", "quality")}
     for proof, each in _claiming(read):
-        finding = work.domain.check_critique(proof.question, proof.solution, each.text)
+        finding = need_critique_finding(work.domain, proof.question, proof.solution, each.text)
         found["quality"].add(proof.question, finding.quality)
         if proof.score == each.verdict.score:
             found["faithfulness"].add(proof.question, finding.faithful)
@@ -323,7 +323,7 @@ def label_figures(work: Work, served: Served, name: str, domain: Domain) -> Figu
     """
     run = f"{work.spec.name}-{name}-labels-{domain.name}"
     walk(work, run, served, work.spec.labels, domain, TEST, 0)
-    evaluation = evaluate_run(work.store, run, domain)
+    evaluation = evaluate_run(work.store, run, need_checker(domain))
     return {"agreement": evaluation.label_agreement, "undecided": evaluation.label_undecided}
 
 
@@ -335,7 +335,7 @@ def _prompt(work: Work, question: str, before: ParsedProof | None) -> str:
 
 def _truth(work: Work, question: str, proof: ParsedProof) -> float:
     return (
-        work.domain.check_proof(question, proof.solution).score
+        need_proof_finding(work.domain, question, proof.solution).score
         if proof.verdict.score is not None
         else 0.0
     )

@@ -21,7 +21,7 @@ from proofloop.curriculum.status import (
     serving_before,
 )
 from proofloop.errors import ConfigError
-from proofloop.method.domains import Domain, load_domain
+from proofloop.method.domains import Domain, load_domain, need_checker
 from proofloop.runs.model_registry import named_folder
 from proofloop.schema import keys
 from proofloop.store import LocalStore, Store
@@ -154,7 +154,9 @@ def check(spec: CurriculumSpec) -> tuple[Domain, Domain | None, Grades | None]:
     if not spec.start.startswith("runs/"):
         require_model(named_folder(spec.start, spec.base))
     if spec.files is None:
-        return load_domain(spec.domain), load_domain(spec.harder) if spec.harder else None, None
+        domain, harder = load_domain(spec.domain), load_domain(spec.harder) if spec.harder else None
+        need_checker(domain)
+        return domain, harder, None
     problems = ProblemFile(spec.base / spec.files.problems)
     proofs = read_graded(spec.base / spec.files.proofs, GradedProof)
     analyses = (

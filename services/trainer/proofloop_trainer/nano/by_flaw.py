@@ -22,6 +22,7 @@ from proofloop.method.domains.nano import (
     Defect,
     Line,
     NanoDomain,
+    check_critique,
     find_defects,
     parse_question,
     render_proof,
@@ -108,26 +109,20 @@ def _row(model: LoadedModel, domain: NanoDomain, flaw: str, cases: list[Case]) -
         parsed = READER.evaluation(*answer)
         right.append(parsed.verdict.score == case.score)
         if right[-1]:
-            faithful.append(domain.check_critique(case.question, case.proof, parsed.text).faithful)
+            faithful.append(check_critique(case.question, case.proof, parsed.text).faithful)
     row = ByFlaw(domain.name, flaw, _share(right), _share(faithful), None, None)
     if flaw == "sound":
         return row
-    true = _judged(
-        model, domain, [(case.question, case.proof, case.true_analysis) for case in cases]
-    )
-    false = _judged(
-        model, domain, [(case.question, case.proof, case.false_analysis) for case in cases]
-    )
+    true = _judged(model, [(case.question, case.proof, case.true_analysis) for case in cases])
+    false = _judged(model, [(case.question, case.proof, case.false_analysis) for case in cases])
     return replace(row, true_upheld=_share(true), false_caught=_share(false))
 
 
-def _judged(
-    model: LoadedModel, domain: NanoDomain, analyses: list[tuple[str, str, str]]
-) -> list[bool]:
+def _judged(model: LoadedModel, analyses: list[tuple[str, str, str]]) -> list[bool]:
     asked = [each for each in analyses for _ in range(JUDGEMENTS)]
     answers = ask(model, [PACK.judge(*each).text for each in asked])
     return [
-        READER.meta_critique(*answer).verdict.score == domain.check_critique(*each).quality
+        READER.meta_critique(*answer).verdict.score == check_critique(*each).quality
         for each, answer in zip(asked, answers, strict=True)
     ]
 

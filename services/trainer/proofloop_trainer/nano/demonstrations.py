@@ -17,6 +17,7 @@ from proofloop.method.domains.nano import (
     Chain,
     Line,
     NanoDomain,
+    check_critique,
     find_defects,
     parse_question,
     render_analysis,
@@ -228,7 +229,7 @@ def _judged(
     proof = render_proof(lines)
     claims = partly_real(rng, chain, lines, defects, real_share)
     analysis = render_critique(claims, _score(rng, claims, wrong_share=WRONG_SCORE_JUDGED))
-    quality = DOMAIN.check_critique(question, proof, analysis).quality
+    quality = check_critique(question, proof, analysis).quality
     real = [(claim in defects) != (rng.random() < hasty) for claim in claims]
     prompt = PACK.judge(question, proof, analysis).text
     answer = render_judgement(claims, real, quality)

@@ -12,7 +12,7 @@ from statistics import fmean
 
 from proofloop.engine.base import ChatMessage
 from proofloop.method.domains.base import ProofFinding
-from proofloop.method.domains.nano import NanoDomain
+from proofloop.method.domains.nano import NanoDomain, check_critique, check_proof
 from proofloop.method.prompts.packs import load_pack
 from proofloop.method.prompts.reading.parsing import ParsedEvaluation, ParsedProof
 from proofloop.schema.records import Sampling, derive_seed
@@ -98,7 +98,7 @@ def _review(model: LoadedModel, proofs: Sequence[tuple[str, ParsedProof]]) -> li
         Reviewed(
             question,
             proof,
-            DOMAIN.check_proof(question, proof.solution),
+            check_proof(question, proof.solution),
             tuple(answers[number * VOTES : (number + 1) * VOTES]),
         )
         for number, (question, proof) in enumerate(proofs)
@@ -117,7 +117,7 @@ def _judge(
     ]
     answers = ask(model, [PACK.judge(*case).text for case in cases])
     metas = [READER.meta_critique(*answer) for answer in answers]
-    true_qualities: list[float] = [DOMAIN.check_critique(*case).quality for case in cases]
+    true_qualities: list[float] = [check_critique(*case).quality for case in cases]
     return metas, true_qualities
 
 
@@ -179,7 +179,7 @@ def _faithfulness(each: Reviewed) -> Iterable[bool]:
         critique for critique in each.critiques if critique.verdict.score == each.finding.score
     ]
     return (
-        DOMAIN.check_critique(each.question, each.proof.solution, critique.text).faithful
+        check_critique(each.question, each.proof.solution, critique.text).faithful
         for critique in right
     )
 

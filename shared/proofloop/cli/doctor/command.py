@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -30,7 +30,8 @@ from proofloop.config.run_file import Models, Problems, RoleTraining, RunEngine,
 from proofloop.config.settings import load_settings
 from proofloop.engine import installed_engines
 from proofloop.errors import BusError, ConfigError, ProofloopError, install_hint
-from proofloop.method.prompts import BUILT_IN, load_pack
+from proofloop.method.domains import domain_names, load_domain
+from proofloop.method.prompts import load_pack, pack_names
 from proofloop.pipeline.embedded import WALK_ROLES, planned_proofs
 from proofloop.pipeline.services import roles_of
 from proofloop.schema.records import MODEL_ROLES
@@ -94,9 +95,18 @@ def _packages() -> Iterator[Finding]:
     yield roles_found(installed, has_broker=load_settings().broker is not None)
     yield Finding("engines", "ok", ", ".join(installed_engines()))
     yield _torch()
-    for pack in BUILT_IN:
-        load_pack(pack)
-    yield Finding("prompt packs", "ok", ", ".join(BUILT_IN))
+    yield _named("domains", domain_names(), load_domain)
+    yield _named("prompt packs", pack_names(), load_pack)
+
+
+def _named(what: str, names: Collection[str], load: Callable[[str], object]) -> Finding:
+    """What is installed by name, once each could be loaded."""
+    try:
+        for name in names:
+            load(name)
+    except ConfigError as error:
+        return Finding(what, "broken", error.problem, error.hint)
+    return Finding(what, "ok", ", ".join(names))
 
 
 def roles_found(installed: Collection[str], *, has_broker: bool) -> Finding:

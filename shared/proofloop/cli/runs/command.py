@@ -26,12 +26,18 @@ from proofloop.curriculum.status import (
     standing,
 )
 from proofloop.errors import BusError, ConfigError
-from proofloop.method.domains import load_domain
+from proofloop.method.domains import load_domain, need_checker
 from proofloop.pipeline.embedded import is_complete, planned_proofs
 from proofloop.pipeline.evaluation import find_summary
 from proofloop.runs.answers import Readability, Unread, readability
 from proofloop.runs.costs import costs
-from proofloop.runs.figures import Figure, evaluate_run, refinement_figures, search_figures
+from proofloop.runs.figures import (
+    Figure,
+    evaluate_run,
+    meta_verifier_accuracy,
+    refinement_figures,
+    search_figures,
+)
 from proofloop.runs.labels import analysis_rows, labels_of, proof_rows
 from proofloop.runs.model_registry import published_versions
 from proofloop.runs.search_driver import refinements_posed, searches_of
@@ -196,10 +202,11 @@ def measure(run: RunArgument, store: StoreOption = None, as_json: JsonOption = F
             f"the problems of {run!r} come from a file: nothing checks them exactly",
             "grade by people",
         )
-    domain = load_domain(spec.problems.domain)
-    found: dict[str, Figure] = dict(evaluate_run(data, run, domain))
+    checker = need_checker(load_domain(spec.problems.domain))
+    found: dict[str, Figure] = dict(evaluate_run(data, run, checker))
+    found["meta_verifier_accuracy"] = meta_verifier_accuracy(data, run, checker)
     if spec.refinement.iterations > 1:
-        refined = refinement_figures(data, run, domain, spec.refinement.iterations)
+        refined = refinement_figures(data, run, checker, spec.refinement.iterations)
         found |= {
             f"pass_at_1 after {number} attempts": f for number, f in enumerate(refined.pass_at_1, 1)
         }
@@ -207,7 +214,7 @@ def measure(run: RunArgument, store: StoreOption = None, as_json: JsonOption = F
             refined.best_by_self_score
         )
     if spec.search.rounds:
-        rounds = enumerate(search_figures(data, run, domain))
+        rounds = enumerate(search_figures(data, run, checker))
         found |= {
             f"best proof after {number} rounds of search": figure for number, figure in rounds
         }

@@ -1,39 +1,105 @@
-"""The built-in problem domains, by name."""
+"""Problem domains by name: those that come with proofloop, and those of other packages.
+
+A package adds a domain by an entry point of the group `proofloop.domains`: a callable without
+arguments that returns the Domain, such as its class.
+"""
 
 from proofloop.errors import ConfigError
-from proofloop.method.domains.base import CritiqueFinding, Defect, Domain, ProofFinding
+from proofloop.method.domains.base import (
+    Checker,
+    CritiqueFinding,
+    Defect,
+    Domain,
+    ProofFinding,
+    Sample,
+)
+from proofloop.plugins import load_plugin, plugin_names
 
 __all__ = [
+    "Checker",
     "CritiqueFinding",
     "Defect",
     "Domain",
     "ProofFinding",
+    "Sample",
     "domain_names",
+    "find_domain",
     "load_domain",
+    "need_checker",
+    "need_critique_finding",
+    "need_proof_finding",
     "prompts_of",
 ]
 
+ENTRY_POINT_GROUP = "proofloop.domains"
+BUILT_IN = ("nano", "nano-long")
+GRADE_HINT = "use a domain whose checker can, or grade proofs with `proofloop review`"
+
 
 def load_domain(name: str) -> Domain:
-    """The domain of that name. Raises ConfigError if there is none."""
-    from proofloop.method.domains.nano import NanoDomain
-
-    if name in domain_names():
-        return NanoDomain(name)
+    """The domain of that name. Raises ConfigError if there is none, or it cannot be imported."""
+    if (domain := find_domain(name)) is not None:
+        return domain
     raise ConfigError(
-        f"unknown domain {name!r}", f"use one of: {', '.join(domain_names())}; or set problems.file"
+        f"unknown domain {name!r}",
+        f"use one of: {', '.join(domain_names())}; or install the package that has it; or set"
+        " problems.file",
     )
 
 
-def domain_names() -> tuple[str, ...]:
-    """The names of all domains."""
-    from proofloop.method.domains.nano import LENGTHS
+def find_domain(name: str) -> Domain | None:
+    """The domain of that name, or None if it is not installed here. Raises ConfigError if it cannot
+    be imported.
+    """
+    if name in BUILT_IN:
+        from proofloop.method.domains.nano import NanoDomain
 
-    return tuple(LENGTHS)
+        return NanoDomain(name)
+    make = load_plugin(ENTRY_POINT_GROUP, name)
+    domain: Domain | None = make() if make is not None else None
+    return domain
+
+
+def domain_names() -> tuple[str, ...]:
+    """The names of all installed domains."""
+    return tuple(dict.fromkeys((*BUILT_IN, *plugin_names(ENTRY_POINT_GROUP))))
 
 
 def prompts_of(name: str | None) -> str:
-    """The name of the prompt pack for a domain's problems; without a domain, the pack for problems
-    from a file.
+    """The name of the prompt pack for a domain's problems; without an installed domain, the pack
+    for problems from a file.
     """
-    return "nano" if name in domain_names() else "math"
+    domain = find_domain(name) if name else None
+    return domain.prompt_pack if domain else "math"
+
+
+def need_checker(domain: Domain) -> Checker:
+    """The domain's exact checker. Raises ConfigError if it has none."""
+    if domain.checker is None:
+        raise ConfigError(f"domain {domain.name!r} has no exact checker", GRADE_HINT)
+    return domain.checker
+
+
+def need_proof_finding(domain: Domain, question: str, solution: str) -> ProofFinding:
+    """The exact finding on a proof. Raises ConfigError if the domain cannot check it."""
+    finding = need_checker(domain).check_proof(question, solution)
+    if finding is None:
+        raise _unchecked(domain, "proofs", question)
+    return finding
+
+
+def need_critique_finding(
+    domain: Domain, question: str, solution: str, analysis: str
+) -> CritiqueFinding:
+    """The exact finding on a critique. Raises ConfigError if the domain cannot check it."""
+    finding = need_checker(domain).check_critique(question, solution, analysis)
+    if finding is None:
+        raise _unchecked(domain, "critiques", question)
+    return finding
+
+
+def _unchecked(domain: Domain, what: str, question: str) -> ConfigError:
+    return ConfigError(
+        f"the checker of domain {domain.name!r} cannot check {what} of {question[:60]!r}",
+        GRADE_HINT,
+    )

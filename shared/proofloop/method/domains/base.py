@@ -1,8 +1,7 @@
-"""The protocol of a problem domain: it poses problems and, if it has an exact checker, checks
-proofs and critiques.
+"""The protocols of a problem domain and of its exact checker.
 
-The checker never rewards a model. It only measures how good the learned verifier and meta-verifier
-are.
+The checker never rewards a model. It measures models, and it may play the expert who grades the
+data sets of a curriculum.
 """
 
 from __future__ import annotations
@@ -82,27 +81,46 @@ PLAIN_SAMPLE = Sample(
 )
 
 
+class Checker(Protocol):
+    """A domain's exact checks. Subclass it, and write the checks that the domain has.
+
+    A check returns None if it cannot tell: the domain lacks this check, or the question is from
+    elsewhere.
+    """
+
+    def check_proof(self, question: str, solution: str) -> ProofFinding | None:
+        """Find the true score and the defects of a proof."""
+        return None
+
+    def check_critique(self, question: str, solution: str, analysis: str) -> CritiqueFinding | None:
+        """Compare the claims of an analysis with the proof's real defects."""
+        return None
+
+    def check_meta_critique(
+        self, question: str, solution: str, analysis: str, score: Score
+    ) -> bool | None:
+        """Whether `score` is the right meta-score of the analysis: by default, its true quality."""
+        finding = self.check_critique(question, solution, analysis)
+        return None if finding is None else finding.quality == score
+
+
 class Domain(Protocol):
-    """A source of problems. `check_*` raise `LookupError` if the domain has no exact checker for
-    the question.
+    """A source of problems. Subclass it to inherit the defaults.
+
+    `name`: the domain's name in run files, and that of its entry point. `prompt_pack`: the pack for
+    its problems. `checker`: None if the domain has no exact checks.
     """
 
     name: str
+    prompt_pack: str = "math"
+    checker: Checker | None = None
 
     def pose(self, index: int, *, split: str, seed: int) -> Problem:
         """Problem number `index` of a split ("train", "validation", "test"); deterministic, and
-        splits are disjoint.
+        splits are disjoint (see `is_in_split`).
         """
         ...
 
     def sample(self, question: str) -> Sample:
-        """A flawed proof of the question with its analysis, in the domain's terms."""
-        ...
-
-    def check_proof(self, question: str, solution: str) -> ProofFinding:
-        """Find the true score and the defects of a proof. Raises LookupError."""
-        ...
-
-    def check_critique(self, question: str, solution: str, analysis: str) -> CritiqueFinding:
-        """Compare the claims of an analysis with the proof's real defects. Raises LookupError."""
-        ...
+        """A flawed proof of the question with its analysis: `doctor` shows it to the models."""
+        return PLAIN_SAMPLE

@@ -13,9 +13,18 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
-from proofloop.method.domains.base import CritiqueFinding, Defect, ProofFinding, Sample, is_in_split
+from proofloop.method.domains.base import (
+    Checker,
+    CritiqueFinding,
+    Defect,
+    Domain,
+    ProofFinding,
+    Sample,
+    is_in_split,
+)
 from proofloop.schema.records import Problem, Score, digest
 
 MODULUS = 10
@@ -244,8 +253,50 @@ def _as_score(text: str) -> Score:
     return {"0": 0.0, "0.5": 0.5, "1": 1.0}[text]
 
 
-class NanoDomain:
-    """The nano domains. Each can check the other's problems and proofs."""
+def check_proof(question: str, solution: str) -> ProofFinding:
+    """The true score of a proof and its defects; an unreadable proof has score 0. Raises
+    LookupError for a question of another domain.
+    """
+    chain = parse_question(question)
+    lines = parse_proof(solution)
+    if lines is None:
+        return ProofFinding(0.0, (UNREADABLE,))
+    defects = find_defects(chain, lines)
+    return ProofFinding(score_of(defects), defects)
+
+
+def check_critique(question: str, solution: str, analysis: str) -> CritiqueFinding:
+    """Apply the meta-verifier's rubric exactly. The analysis may have its frame and score or not.
+    Raises LookupError for a question of another domain.
+    """
+    real = check_proof(question, solution).defects
+    read = parse_analysis(analysis)
+    found = [claim in real for claim in read.claims]
+    sound = read.well_expressed and read.score in (None, score_of(read.claims))
+    quality: Score = 1.0 if all(found) else 0.5 if any(found) else 0.0
+    faithful = read.well_expressed and all(found) and bool(found) == bool(real)
+    return CritiqueFinding(read.claims, quality if sound else min(quality, 0.5), faithful)
+
+
+class NanoChecker(Checker):
+    """Checks the problems of both nano domains."""
+
+    def check_proof(self, question: str, solution: str) -> ProofFinding | None:
+        with suppress(LookupError):
+            return check_proof(question, solution)
+        return None
+
+    def check_critique(self, question: str, solution: str, analysis: str) -> CritiqueFinding | None:
+        with suppress(LookupError):
+            return check_critique(question, solution, analysis)
+        return None
+
+
+class NanoDomain(Domain):
+    """The nano domains, `nano` and `nano-long`."""
+
+    prompt_pack = "nano"
+    checker = NanoChecker()
 
     def __init__(self, name: str = "nano") -> None:
         self.name = name
@@ -269,27 +320,6 @@ class NanoDomain:
         lines = true_lines(chain)[:-1]
         defects = find_defects(chain, lines)
         return Sample(render_proof(lines), render_analysis(defects), score_of(defects))
-
-    def check_proof(self, question: str, solution: str) -> ProofFinding:
-        """The true score of a proof and its defects; an unreadable proof has score 0."""
-        chain = parse_question(question)
-        lines = parse_proof(solution)
-        if lines is None:
-            return ProofFinding(0.0, (UNREADABLE,))
-        defects = find_defects(chain, lines)
-        return ProofFinding(score_of(defects), defects)
-
-    def check_critique(self, question: str, solution: str, analysis: str) -> CritiqueFinding:
-        """Apply the meta-verifier's rubric exactly. The analysis may have its frame and score or
-        not.
-        """
-        real = self.check_proof(question, solution).defects
-        read = parse_analysis(analysis)
-        found = [claim in real for claim in read.claims]
-        sound = read.well_expressed and read.score in (None, score_of(read.claims))
-        quality: Score = 1.0 if all(found) else 0.5 if any(found) else 0.0
-        faithful = read.well_expressed and all(found) and bool(found) == bool(real)
-        return CritiqueFinding(read.claims, quality if sound else min(quality, 0.5), faithful)
 
 
 def draw_chain(rng: random.Random, fewest: int, most: int) -> Chain:

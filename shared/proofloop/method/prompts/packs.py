@@ -27,6 +27,7 @@ from proofloop.method.prompts.json_format import (
 )
 from proofloop.method.prompts.phrases import MAY_BE_EMPTY, PHRASES_OF, Phrases, shows_format
 from proofloop.method.prompts.reading.parsing import Reader, Reading
+from proofloop.plugins import load_plugin, plugin_names
 from proofloop.schema.records import Record, Score, digest
 
 PLACEHOLDERS: Mapping[str, tuple[frozenset[str], ...]] = {
@@ -43,6 +44,9 @@ PLACEHOLDERS: Mapping[str, tuple[frozenset[str], ...]] = {
 `instruction` is the rendered generation prompt, `attempts` the earlier proofs with their analyses;
 a model too small for that sees the first attempt and its first analysis.
 """
+
+ENTRY_POINT_GROUP = "proofloop.prompt_packs"
+"""An entry point of this group names the package, a folder, that holds pack.toml and templates."""
 
 BUILT_IN = ("math", "math-json", "nano")
 _PLACEHOLDER = re.compile(r"\{(question|proof|analysis|instruction|attempts)\}")
@@ -150,16 +154,14 @@ def find_pack(name: str, base: Path | None = None) -> PromptPack | None:
 
 
 def load_pack(name: str, base: Path | None = None) -> PromptPack:
-    """The pack called `name` that comes with proofloop, or the one in that folder (relative to
-    `base`).
-
-    Raises ConfigError.
+    """The installed pack of that name, or the pack in that folder (relative to `base`). Raises
+    ConfigError.
     """
     folder = _folder(name, base)
     if not folder.joinpath("pack.toml").is_file():
         raise ConfigError(
             f"there is no prompt pack {name!r}: {Path(str(folder)).absolute()} has no pack.toml",
-            f"one of {', '.join(BUILT_IN)}, or a folder made by `proofloop prompts import`",
+            f"one of {', '.join(pack_names())}, or a folder made by `proofloop prompts import`",
         )
     settings = _settings(_read(folder.joinpath("pack.toml"), name), name)
     templates = {}
@@ -177,12 +179,16 @@ def load_pack(name: str, base: Path | None = None) -> PromptPack:
     return pack
 
 
+def pack_names() -> tuple[str, ...]:
+    """The names of all installed packs."""
+    return tuple(dict.fromkeys((*BUILT_IN, *plugin_names(ENTRY_POINT_GROUP))))
+
+
 def _folder(name: str, base: Path | None) -> Traversable:
-    return (
-        files("proofloop.method.prompts").joinpath("packs", name)
-        if name in BUILT_IN
-        else (base or Path()) / name
-    )
+    if name in BUILT_IN:
+        return files("proofloop.method.prompts").joinpath("packs", name)
+    package = load_plugin(ENTRY_POINT_GROUP, name)
+    return (base or Path()) / name if package is None else files(package)
 
 
 def _read(path: Traversable, name: str) -> str:

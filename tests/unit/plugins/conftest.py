@@ -1,0 +1,44 @@
+"""A package from outside, installed for one test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+
+import proofloop.method.prompts
+
+Install = Callable[[str], None]
+
+DOMAIN = """
+from proofloop.method.domains import Checker, Domain, ProofFinding
+from proofloop.schema.records import Problem
+
+class Parity(Domain):
+    name = "parity"
+    prompt_pack = "parity-prompts"
+
+    def pose(self, index, *, split, seed):
+        return Problem(id=f"parity-{index}", question=f"Is {index} even?")
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Installs a package `parity_plugin` with these lines as its entry points."""
+
+    def install(entry_points: str) -> None:
+        folder = tmp_path / "site"
+        package, info = folder / "parity_plugin", folder / "parity_plugin-1.dist-info"
+        package.mkdir(parents=True)
+        info.mkdir()
+        (package / "__init__.py").write_text(DOMAIN)
+        packs = Path(proofloop.method.prompts.__file__).parent / "packs"
+        copytree(packs / "math", package / "prompts")
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: parity-plugin\nVersion: 1\n")
+        (info / "entry_points.txt").write_text(entry_points)
+        monkeypatch.syspath_prepend(folder)
+
+    return install

@@ -1,0 +1,90 @@
+"""Domains and prompt packs of other packages, found by their entry points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from proofloop.config.problem_file import problems_of
+from proofloop.config.run_file import RunSpec, parse_runspec
+from proofloop.errors import ConfigError
+from proofloop.method.domains import (
+    domain_names,
+    find_domain,
+    load_domain,
+    need_checker,
+    need_proof_finding,
+)
+from proofloop.method.domains.base import PLAIN_SAMPLE
+from proofloop.method.prompts import find_pack, load_pack, pack_names
+from proofloop.report.samples import read_samples
+from proofloop.schema import keys
+from proofloop.store import LocalStore, put_record
+from tests.builders import PROOF, RUN, proof
+from tests.unit.plugins.conftest import Install
+
+DOMAIN = "[proofloop.domains]\nparity = parity_plugin:Parity\n"
+PACK = "[proofloop.prompt_packs]\nparity-prompts = parity_plugin.prompts\n"
+
+
+def run_spec() -> RunSpec:
+    fields = {"name": RUN, "problems": {"domain": "parity", "count": 2}}
+    return parse_runspec(fields, "run.toml")
+
+
+def test_a_domain_of_another_package_poses_problems(install: Install) -> None:
+    install(DOMAIN + PACK)
+    assert domain_names() == ("nano", "nano-long", "parity")
+    assert [each.question for each in problems_of(run_spec())] == ["Is 0 even?", "Is 1 even?"]
+
+
+def test_a_domain_names_its_prompt_pack(install: Install) -> None:
+    install(DOMAIN + PACK)
+    assert run_spec().prompts == "parity-prompts"
+    assert load_pack("parity-prompts").templates == load_pack("math").templates
+    assert "parity-prompts" in pack_names()
+
+
+def test_a_domain_inherits_a_sample_and_no_checks(install: Install) -> None:
+    install(DOMAIN)
+    domain = load_domain("parity")
+    assert domain.sample("Is 0 even?") == PLAIN_SAMPLE
+    with pytest.raises(ConfigError, match="domain 'parity' has no exact checker"):
+        need_checker(domain)
+
+
+def test_a_checker_that_cannot_tell_is_named() -> None:
+    with pytest.raises(ConfigError, match="checker of domain 'nano' cannot check proofs of 'Is 0"):
+        need_proof_finding(load_domain("nano"), "Is 0 even?", "Yes.")
+
+
+def test_an_unknown_domain_may_be_in_a_package_that_is_missing() -> None:
+    assert find_domain("parity") is None
+    with pytest.raises(ConfigError) as caught:
+        load_domain("parity")
+    assert str(caught.value) == (
+        "unknown domain 'parity'\nhint: use one of: nano, nano-long; or install the package that"
+        " has it; or set problems.file"
+    )
+
+
+@pytest.mark.parametrize("target", ["parity_plugin.missing:Parity", "parity_plugin:Missing"])
+def test_a_domain_that_cannot_be_imported_is_named_with_its_package(
+    install: Install, target: str
+) -> None:
+    install(f"[proofloop.domains]\nparity = {target}\n")
+    with pytest.raises(ConfigError, match="domain 'parity' cannot be loaded: ") as caught:
+        load_domain("parity")
+    assert caught.value.hint == "install parity-plugin again"
+
+
+def test_a_pack_that_is_not_installed_is_no_folder() -> None:
+    assert find_pack("parity-prompts") is None
+
+
+def test_a_report_lacks_the_findings_of_a_domain_that_is_not_installed(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    written = put_record(store, keys.proof(RUN, PROOF), proof())
+    (sample,) = read_samples(store, run_spec(), [written.id])
+    assert (sample.finding, sample.solution.shown) == (None, written.solution)
