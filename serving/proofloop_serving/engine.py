@@ -20,12 +20,12 @@ import structlog
 import torch
 
 from proofloop.engine.base import Generation, GenerationRequest
+from proofloop.engine.local import LocalSettings
 from proofloop.engine.settings import read_settings
 from proofloop.errors import CallRefused, EngineError, NotFound, StoreError
 from proofloop.schema.records import Tokens
 from proofloop_serving.decoding import Batch, Row
 from proofloop_serving.loading import LoadedModel, load_model
-from proofloop_serving.settings import LocalSettings
 from proofloop_serving.text import StopStrings
 
 LINGER_S = 0.004  # how long the first calls of a batch wait for more calls
@@ -293,7 +293,7 @@ class LocalEngine:
 
 
 def open_engine(settings: Mapping[str, Any], resolve: Resolve) -> LocalEngine:
-    """Open the engine, for the entry point `local`. Raises ConfigError for invalid settings."""
+    """Open the engine `local`. Raises ConfigError for invalid settings."""
     return LocalEngine(resolve, read_settings(LocalSettings, settings, "local"))
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from proofloop.engine.local import DecoderSettings
 from proofloop.errors import ConfigError
 
 FOLDER_VARIABLE = "PROOFLOOP_SERVING_SETTINGS"
@@ -16,32 +17,6 @@ FOLDER_VARIABLE = "PROOFLOOP_SERVING_SETTINGS"
 
 CHECKOUT_FOLDER = Path(__file__).parents[1] / "settings"
 DEFAULT = "nano-cpu.yaml"
-
-
-class DecoderSettings(BaseModel):
-    """Settings of our decoder, for small models on a CPU or one GPU."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    max_batch: int = Field(256, ge=1, description="the most calls of a model in one batch")
-    threads: int = Field(1, ge=1, description="CPU threads of torch")
-    tokens_per_pass: int = Field(
-        16_384,
-        ge=1,
-        description="the most padded prompt tokens in a forward pass; a longer prompt is a"
-        " pass alone",
-    )
-    prompt_tokens_kept: int = Field(
-        32_768, ge=0, description="the prompt cache's size in tokens, over all models"
-    )
-
-
-class LocalSettings(DecoderSettings):
-    """Settings of the engine `local`, which may serve several models in this process."""
-
-    models_kept: int = Field(
-        4, ge=1, description="the most loaded models; the least recently used idle one goes first"
-    )
 
 
 class TransformersSettings(DecoderSettings):

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from proofloop.engine.base import GenerationRequest
+from proofloop.engine.local import LocalSettings
 from proofloop_serving.asks import Ask, Progress
 from proofloop_serving.engine import LocalCall, LocalEngine, Options, answer_text
 from proofloop_serving.loading import LoadedModel
-from proofloop_serving.settings import LocalSettings, TransformersSettings
+from proofloop_serving.settings import TransformersSettings
 from proofloop_serving.text import TextStream
 
 

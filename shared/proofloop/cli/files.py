@@ -7,13 +7,13 @@ installed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from proofloop.config.curriculum_file import CURRICULUM_FILE, CurriculumSpec, load_curriculum
-from proofloop.config.run_file import NEVER_TRAINED_ON, RunSpec, load_runspec, read_fields
-from proofloop.engine import check_kind
+from proofloop.config.run_file import RunSpec, load_runspec, read_fields
+from proofloop.engine import get_engine
 from proofloop.errors import ConfigError
 from proofloop.schema.records import MODEL_ROLES
 
@@ -40,7 +40,7 @@ def read_curriculum(file: Path) -> CurriculumSpec:
         raise ConfigError(
             f"{file} is a run's file, not a curriculum's", f"it goes with `proofloop run {file}`"
         )
-    _check_engine(fields, without=NEVER_TRAINED_ON)
+    _check_engine(fields, trained=True)
     return load_curriculum(file)
 
 
@@ -56,9 +56,9 @@ def _has_only(fields: Mapping[str, Any], own: set[str], others: set[str]) -> boo
     return bool(fields.keys() & own) and not fields.keys() & others
 
 
-def _check_engine(fields: Mapping[str, Any], without: Collection[str] = ()) -> None:
-    """Before the models: which ones are to be named depends on the engine. None `without` is
-    proposed.
+def _check_engine(fields: Mapping[str, Any], *, trained: bool = False) -> None:
+    """Check the engines' names before the models, because the engine decides which models must be
+    named.
     """
     engine = fields.get("engine")
     if not isinstance(engine, dict):
@@ -69,4 +69,4 @@ def _check_engine(fields: Mapping[str, Any], without: Collection[str] = ()) -> N
     }.items():
         kind = table.get("kind") if isinstance(table, dict) else None
         if isinstance(kind, str):
-            check_kind(kind, without, name)
+            get_engine(kind, table=name, trainable=trained)

@@ -22,7 +22,7 @@ from proofloop.cli.common import (
 from proofloop.cli.files import read_run
 from proofloop.config.run_file import RunSpec
 from proofloop.config.settings import load_settings
-from proofloop.engine import ON_SERVERS
+from proofloop.engine import find_engine
 from proofloop.errors import AccessRefused, ConfigError, EngineError
 from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
 from proofloop.pipeline.services import RemoteWalk
@@ -170,7 +170,7 @@ def check_from_here(engines: Engines, spec: RunSpec) -> None:
 
     Raises ConfigError for a run that no worker could do either.
     """
-    roles = [role for role in MODEL_ROLES if spec.engine.of(role).kind in ON_SERVERS]
+    roles = [role for role in MODEL_ROLES if _is_on_server(spec.engine.of(role).kind)]
     if not roles:
         return
     try:
@@ -184,6 +184,11 @@ def check_from_here(engines: Engines, spec: RunSpec) -> None:
         log.warning("engine_not_checked", reason=str(error).partition("\n")[0])
     finally:
         engines.close()
+
+
+def _is_on_server(kind: str) -> bool:
+    info = find_engine(kind)
+    return info is not None and info.on_server
 
 
 def _is_about_the_run(error: Exception) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from proofloop.engine import find_engine
 from proofloop.errors import ConfigError, CorruptObject
 from proofloop.method.domains import prompts_of
 from proofloop.method.prompts import Reading
@@ -174,10 +175,6 @@ class RunEngine(EngineSection):
             if self.of(role).kind != self.kind
         ]
         return ", ".join([self.kind, *others])
-
-
-OWN_MODELS = ("local", "simulated")
-"""Engines that need no model to be named: one comes with nano-base, the other has none."""
 
 
 class Models(Section):
@@ -382,6 +379,11 @@ class Budget(Section):
     hours: float | None = Field(None, gt=0, description="for which `proofloop run` works on it")
 
 
+def _needs_model_name(kind: str) -> bool:
+    info = find_engine(kind)
+    return info is not None and info.needs_model_names
+
+
 def _prompts(checked: dict[str, Any]) -> str:
     """The pack that fits the problems; of wrong ones, which are not among what is checked, any."""
     problems = checked.get("problems")
@@ -420,7 +422,7 @@ class RunSpec(Section):
     def _models_named(self) -> RunSpec:
         for role in MODEL_ROLES:
             kind = self.engine.of(role).kind
-            if role not in self.models.model_fields_set and kind not in OWN_MODELS:
+            if role not in self.models.model_fields_set and _needs_model_name(kind):
                 raise ValueError(
                     f"[models] {role} is missing: name the model that engine {kind!r} serves"
                 )
@@ -564,10 +566,6 @@ def parse_runspec(fields: dict[str, Any], origin: str) -> RunSpec:
     return spec
 
 
-NEVER_TRAINED_ON = ("openai",)
-"""Engines that have no answers by the versions that training makes, whatever their settings."""
-
-
 def check_loads_versions(
     engine: EngineSection, trained: str, origin: str, table: str = "engine"
 ) -> None:
@@ -575,8 +573,11 @@ def check_loads_versions(
 
     `table` is where the file describes the engine.
     """
-    name = engine.settings.get("model")
-    if engine.kind not in NEVER_TRAINED_ON and (engine.kind != "triton" or not name):
+    info = find_engine(engine.kind)
+    if info is None:
+        return
+    name = engine.settings.get("model") if "model" in info.settings.model_fields else None
+    if info.loads_versions and not name:
         return
     setting = (
         f"[{table}.settings] model = {json.dumps(name)}"

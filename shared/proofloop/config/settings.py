@@ -33,12 +33,6 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     """The least important log events to print."""
 
-    openai_api_key: SecretStr | None = None
-    """The API key for the engine `openai`."""
-
-    triton_key: SecretStr | None = None
-    """The key that a Triton server requires from clients that load and unload models."""
-
     broker: SecretStr | None = None
     """The broker's address as amqp://user:password@host:5672/vhost; amqps:// for TLS."""
 
@@ -124,23 +118,6 @@ def load_settings() -> Settings:
         ) from error
     _check_client_certificate(settings)
     return settings
-
-
-def read_secret(variable: str) -> SecretStr | None:
-    """Read the secret whose variable a run file names: from the environment, else from a file in
-    PROOFLOOP_SECRETS.
-
-    None if neither exists or the value is blank. Raises ConfigError if the file cannot be read.
-    """
-    folder = os.environ.get("PROOFLOOP_SECRETS")
-    file = Path(folder, variable.lower()) if folder else None
-    try:
-        value = os.environ.get(variable) or (file.read_text() if file and file.is_file() else "")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"the secret in {file} cannot be read: {type(error).__name__}", "see to its rights"
-        ) from error
-    return SecretStr(value.strip()) if value.strip() else None
 
 
 def _shown(value: object) -> str:

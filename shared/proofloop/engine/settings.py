@@ -1,19 +1,48 @@
-"""Reads an engine's settings from a run's `[engine]` table: whatever is wrong is said by key, value
-and limit.
+"""An engine's settings: their base class, which of them a resumed run may change, and how they are
+read from a run file's `[engine.settings]`.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from proofloop.errors import ConfigError
 
-Settings = TypeVar("Settings", bound=BaseModel)
+
+class EngineSettings(BaseModel):
+    """The base of each engine's settings. Errors never repeat a value, which may be a secret."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class _Changeable:
+    """Marks a setting that decides no answer."""
+
+
+T = TypeVar("T")
+Settings = TypeVar("Settings", bound=EngineSettings)
+
+MayChange = Annotated[T, _Changeable()]
+"""The type of a setting that a resumed run may change, as in `max_attempts: MayChange[int] = 5`.
+
+It says where the engine is, how proofloop reaches it, or how much memory it uses. A run keeps all
+other settings.
+"""
+
+
+def changeable_fields(settings_type: type[EngineSettings]) -> frozenset[str]:
+    """The names of the settings marked `MayChange`."""
+    return frozenset(
+        name
+        for name, field in settings_type.model_fields.items()
+        if any(isinstance(mark, _Changeable) for mark in field.metadata)
+    )
+
 
 MOST_DOUBLINGS = 32
 """Of a wait: it is past any limit long before, and a server may be away for days."""

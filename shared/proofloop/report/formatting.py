@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from proofloop.config.run_file import RunSpec
+from proofloop.engine import find_engine
 from proofloop.method.domains import Defect
 from proofloop.report.data import Measured, ReportData, Summary
 from proofloop.schema.records import MODEL_ROLES, LabelKind
@@ -155,7 +156,7 @@ def verdict(data: ReportData) -> str:
 
 def _rehearsal(spec: RunSpec) -> str:
     """A clause that names the roles with a simulated engine; empty if there are none."""
-    simulated = [role for role in MODEL_ROLES if spec.engine.of(role).kind == "simulated"]
+    simulated = [role for role in MODEL_ROLES if _is_simulated(spec.engine.of(role).kind)]
     if not simulated:
         return ""
     whose = (
@@ -164,6 +165,11 @@ def _rehearsal(spec: RunSpec) -> str:
         else f"the answers of the {_join(simulated)}"
     )
     return f"a rehearsal, {whose} made up by the simulated engine: "
+
+
+def _is_simulated(kind: str) -> bool:
+    info = find_engine(kind)
+    return info is not None and info.is_simulated
 
 
 def headline(summary: Summary) -> str:

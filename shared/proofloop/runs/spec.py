@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from proofloop.config.problem_file import problems_of
 from proofloop.config.run_file import Difference, RunSpec, differences, read_frozen
+from proofloop.engine import find_engine
 from proofloop.errors import ConfigError, NotFound
 from proofloop.method.prompts import PromptPack, find_pack, load_pack, pack_names
 from proofloop.schema import keys
@@ -24,37 +25,6 @@ from proofloop.store import Store, find_record, get_record
 SECTIONS_THAT_MOVE = ("flow", "prices", "budget")
 FILES = (("base",), ("problems", "file"))
 GROWING = (("problems", "count"), ("problems", "proofs_per_problem"))
-
-REACHED_BY = frozenset(
-    {
-        *(
-            "base_url",
-            "endpoints",
-            "tls",
-            "ca_file",
-            "api_key",
-            "api_key_env",
-            "admin_key",
-            "admin_header",
-            "resolve_every_s",
-        ),
-        *("max_concurrency", "load_factor", "requests_per_minute", "tokens_per_minute"),
-        *("connect_timeout_s", "idle_timeout_s", "content_timeout_s", "load_timeout_s"),
-        *(
-            "max_attempts",
-            "first_wait_s",
-            "longest_wait_s",
-            "longest_busy_s",
-            "max_tokens_field",
-            "keep_versions",
-        ),
-        *("max_batch", "threads", "tokens_per_pass", "prompt_tokens_kept", "models_kept"),
-        *("latency_s", "latency_sigma", "ledger"),
-    }
-)
-"""Settings of the engines that say where an engine is, how it is reached and what memory it uses.
-Every other setting may decide an answer, and is frozen.
-"""
 
 ENGINE_TABLES = ("settings", *MODEL_ROLES)
 FROZEN_HINT = (
@@ -107,7 +77,7 @@ def check_run(
         role for role in MODEL_ROLES if _engine_decides(spec, role) != _engine_decides(stored, role)
     ]
     for change in changes:
-        if not is_free(change) and (others or not _is_engine_setting(change)):
+        if not is_free(change, spec) and (others or not _is_engine_setting(change)):
             raise ConfigError(
                 f"run {spec.name!r} was begun with another run file: {change}", FROZEN_HINT
             )
@@ -176,42 +146,53 @@ def what_decides(spec: RunSpec) -> str:
         for each in differences(spec, None)
         if each.path != ("name",) and not _is_engine_setting(each)
     )
-    decisive = [str(each) for each in all_set if not is_free(each) or each.path in GROWING]
+    decisive = [str(each) for each in all_set if not is_free(each, spec) or each.path in GROWING]
     prompts = load_pack(spec.prompts, spec.base).model_dump_json()
     return "\n".join(
         [*decisive, *(str(_engine_decides(spec, role)) for role in MODEL_ROLES), prompts]
     )
 
 
-def is_free(change: Difference) -> bool:
-    """Whether a resumed run may have this change; endpoints may move, but not what each says that
-    decides an answer.
+def is_free(change: Difference, spec: RunSpec) -> bool:
+    """Whether a resumed run may have this change. Endpoints may change, but not the settings of an
+    endpoint that decide answers.
     """
     if change.path[0] == "engine" and change.path[-1] == "endpoints":
-        return _what_endpoints_decide(change.now) == _what_endpoints_decide(change.before)
-    return may_change(change.path)
+        kind = _engine_of(spec, change.path)
+        return _decisive_settings(kind, change.now) == _decisive_settings(kind, change.before)
+    return may_change(change.path, spec)
 
 
-def _what_endpoints_decide(endpoints: Any) -> list[str]:
-    """The settings of each endpoint that decide answers; without endpoints there is one address
-    that says nothing.
+def _engine_of(spec: RunSpec, path: tuple[str, ...]) -> str:
+    """The engine whose table holds this key."""
+    role = next((role for role in MODEL_ROLES if role == path[1]), None)
+    return spec.engine.of(role).kind if role else spec.engine.kind
+
+
+def _changeable(kind: str) -> frozenset[str]:
+    """The settings that a resumed run may change; none of an engine that is not installed."""
+    info = find_engine(kind)
+    return info.changeable if info else frozenset()
+
+
+def _decisive_settings(kind: str, endpoints: Any) -> list[str]:
+    """The settings of each endpoint that decide answers, as JSON. Without endpoints there is one
+    without settings.
     """
     tables = endpoints if isinstance(endpoints, list) and endpoints else [None]
-    return sorted({_decisive(table) for table in tables})
+    return sorted({_decisive(kind, table) for table in tables})
 
 
-def _decisive(table: Any) -> str:
-    own = (
-        table if isinstance(table, Mapping) else {}
-    )  # Triton's endpoints are addresses, not tables
-    return json.dumps(
-        {name: own[name] for name in sorted(own) if name not in REACHED_BY and name != "weight"}
-    )
+def _decisive(kind: str, table: Any) -> str:
+    own = table if isinstance(table, Mapping) else {}  # Triton's endpoints are addresses
+    free = _changeable(kind) | {"weight"}
+    return json.dumps({name: own[name] for name in sorted(own) if name not in free})
 
 
 def _engine_decides(spec: RunSpec, role: ModelRole) -> list[str]:
     """The settings that decide a role's answers, at each of its endpoints."""
-    settings = spec.engine.of(role).settings
+    engine = spec.engine.of(role)
+    settings = engine.settings
     shared = {name: value for name, value in settings.items() if name != "endpoints"}
     endpoints = settings.get("endpoints")
     tables = (
@@ -219,7 +200,7 @@ def _engine_decides(spec: RunSpec, role: ModelRole) -> list[str]:
         if isinstance(endpoints, list)
         else []
     )
-    return _what_endpoints_decide([{**shared, **own} for own in tables or [{}]])
+    return _decisive_settings(engine.kind, [{**shared, **own} for own in tables or [{}]])
 
 
 def _is_engine_setting(change: Difference) -> bool:
@@ -239,15 +220,16 @@ def _refuse_engine(spec: RunSpec, stored: RunSpec, role: ModelRole) -> NoReturn:
     )
 
 
-def may_change(path: tuple[str, ...]) -> bool:
-    """Whether a key may have another value when the run is resumed; [problems] may grow, which is
-    checked apart.
+def may_change(path: tuple[str, ...], spec: RunSpec) -> bool:
+    """Whether a resumed run may have another value of this key. `_check_growth` checks that
+    [problems] only grows.
     """
     match path:
         case ("base",) | ("problems", _):
             return path in FILES or path in GROWING
         case ("engine", *names):
-            return next((name in REACHED_BY for name in names if name not in ENGINE_TABLES), False)
+            setting = next((name for name in names if name not in ENGINE_TABLES), "")
+            return setting in _changeable(_engine_of(spec, path))
         case (section, *_):
             return section in SECTIONS_THAT_MOVE
     return False

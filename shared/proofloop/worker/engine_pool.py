@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from proofloop.config.run_file import RunSpec
-from proofloop.engine import ON_SERVERS, open_engine
+from proofloop.engine import get_engine, open_engine
 from proofloop.engine.base import (
     ALL_IN_REASONING,
     LARGEST_SEED,
@@ -51,7 +51,7 @@ class Engines:
         """
         section = spec.engine.of(role)
         name = section.model_dump_json()
-        if section.kind not in ON_SERVERS and any(
+        if not get_engine(section.kind).on_server and any(
             is_beside_run_file(spec.model_of(role)) for role in MODEL_ROLES
         ):
             name += str(spec.base)

@@ -34,8 +34,8 @@ def test_a_folder_of_secrets_that_is_not_there_is_an_error(monkeypatch: pytest.M
 
 
 def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PROOFLOOP_OPENAI_API_KEY", "")
-    assert load_settings().openai_api_key is None
+    monkeypatch.setenv("PROOFLOOP_REVIEW_TOKEN", "")
+    assert load_settings().review_token is None
 
 
 @pytest.mark.parametrize(("value", "sent"), [("1", True), ("0", False), ("", False)])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-import proofloop.engine
+import proofloop.engine.info
 from proofloop.cli.run import check_from_here
 from proofloop.config.run_file import RunSpec, parse_runspec
-from proofloop.engine import open_engine
+from proofloop.engine import BUILT_IN, find_engine, get_engine, installed_engines, open_engine
+from proofloop.engine.info import EngineInfo
 from proofloop.engine.openai.engine import OpenAIEngine
 from proofloop.engine.openai.settings import OpenAISettings
+from proofloop.engine.settings import EngineSettings, MayChange
 from proofloop.engine.simulated.engine import SimulatedEngine
 from proofloop.engine.triton.settings import TritonSettings
 from proofloop.errors import ConfigError
@@ -49,23 +52,17 @@ def test_an_unknown_engine_is_named_with_those_there_are() -> None:
 
 
 def test_the_local_engine_is_in_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proofloop.engine, "entry_points", lambda **_: ())
+    monkeypatch.setattr(proofloop.engine.info, "find_spec", lambda _: None)
     assert refusal("local") == (
         'engine "local" is not installed\n'
-        "hint: in a clone of proofloop: pip install ./serving; or use one of openai, simulated,"
-        " triton"
+        "hint: in a clone of proofloop: pip install ./serving; or use one of openai, simulated"
     )
 
 
-def test_an_engine_of_another_package_is_found_by_its_entry_point(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    point = metadata.EntryPoint(
-        "mine", "tests.unit.engine.test_open_engine:open_mine", proofloop.engine.ENTRY_POINT_GROUP
-    )
-    monkeypatch.setattr(proofloop.engine, "entry_points", lambda **_: (point,))
-    engine = open_engine("mine", {"seed": 3}, resolve_model)
-    assert isinstance(engine, SimulatedEngine)
+class MySettings(EngineSettings):
+    base_url: MayChange[str] = "http://here"
+    max_concurrency: MayChange[int] = 7
+    style: str = "short"
 
 
 def open_mine(settings: Any, resolve: Any) -> Any:
@@ -73,15 +70,73 @@ def open_mine(settings: Any, resolve: Any) -> Any:
     return open_engine("simulated", settings, resolve)
 
 
-def test_an_engine_that_cannot_be_imported_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = metadata.EntryPoint(
-        "local", "no_such_package:open_engine", proofloop.engine.ENTRY_POINT_GROUP
-    )
-    monkeypatch.setattr(proofloop.engine, "entry_points", lambda **_: (point,))
-    assert refusal("local") == (
-        "engine \"local\" cannot be loaded: No module named 'no_such_package'\n"
-        "hint: in a clone of proofloop: pip install ./serving"
-    )
+MINE = EngineInfo(open=open_mine, settings=MySettings, on_server=True, loads_versions=False)
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Registers the engine `mine` with a value of its entry point."""
+
+    def register(value: str) -> None:
+        point = metadata.EntryPoint("mine", value, proofloop.engine.ENTRY_POINT_GROUP)
+        monkeypatch.setattr(proofloop.engine, "entry_points", lambda **_: (point,))
+
+    return register
+
+
+def test_another_package_can_bring_an_engine(registered: Callable[[str], None]) -> None:
+    registered(f"{__name__}:MINE")
+    assert isinstance(open_engine("mine", {"seed": 3}, resolve_model), SimulatedEngine)
+    assert find_engine("mine") is MINE and "mine" in installed_engines()
+    assert "mine" not in installed_engines(trainable=True)
+    assert (MINE.max_concurrency, MINE.changeable) == (7, {"base_url", "max_concurrency"})
+
+
+def test_a_run_with_an_engine_of_another_package_must_name_its_models(
+    registered: Callable[[str], None],
+) -> None:
+    fields = {"name": "r", "problems": {"domain": "nano"}, "engine": {"kind": "mine"}}
+    registered(f"{__name__}:MINE")
+    with pytest.raises(ConfigError, match="name the model that engine 'mine' serves"):
+        parse_runspec(fields, "run.toml")
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (
+            "no_such_package:ENGINE",
+            "No module named 'no_such_package'\nhint: install no_such_package",
+        ),
+        (
+            f"{__name__}:open_mine",
+            f"{__name__}:open_mine is not an EngineInfo\nhint: let the entry",
+        ),
+    ],
+)
+def test_an_engine_that_cannot_be_loaded_is_refused_and_not_proposed(
+    registered: Callable[[str], None], value: str, problem: str
+) -> None:
+    registered(value)
+    assert refusal("mine").startswith(f'engine "mine" cannot be loaded: {problem}')
+    assert "mine" not in installed_engines()
+
+
+def test_every_engine_of_this_package_is_described() -> None:
+    found = {name: get_engine(name) for name in BUILT_IN}
+    assert [name for name, info in found.items() if info.on_server] == ["openai", "triton"]
+    limits = {name: info.max_concurrency for name, info in found.items()}
+    assert limits == {"local": math.inf, "openai": 64, "simulated": 256, "triton": 512}
+    assert "temperature" not in found["openai"].changeable
+    assert {"base_url", "api_key_env", "max_tokens_field"} <= found["openai"].changeable
+    assert found["openai"].changeable.isdisjoint({"model", "models", "seed_bits", "extra_body"})
+    assert found["triton"].changeable.isdisjoint({"model", "models", "chat_template"})
+    assert found["simulated"].changeable == {
+        "latency_s",
+        "latency_sigma",
+        "ledger",
+        "max_concurrency",
+    }
 
 
 def test_an_unknown_key_is_named_with_the_closest() -> None:

@@ -9,6 +9,7 @@ import torch
 
 from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import ChatMessage, Generation, GenerationRequest
+from proofloop.engine.local import LocalSettings
 from proofloop.errors import CallRefused, ConfigError, EngineError, NotFound, StoreError
 from proofloop.method.domains.nano import NanoDomain
 from proofloop.method.prompts.packs import load_pack
@@ -19,7 +20,6 @@ from proofloop_serving.decoding import passes, sample
 from proofloop_serving.engine import LocalEngine, open_engine
 from proofloop_serving.loading import LoadedModel, load_model
 from proofloop_serving.prompt_cache import ReadPrompts
-from proofloop_serving.settings import LocalSettings
 from proofloop_trainer.nano import BASE_FOLDER
 from tests.builders import runspec
 

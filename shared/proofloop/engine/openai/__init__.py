@@ -1,1 +1,18 @@
-"""The engine for OpenAI-compatible servers."""
+"""The engine `openai`: models on servers with OpenAI's API for chat completions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from proofloop.engine.base import Engine
+from proofloop.engine.info import EngineInfo, ResolveModel
+from proofloop.engine.openai.settings import OpenAISettings
+
+
+def _open(settings: Mapping[str, object], _: ResolveModel) -> Engine:
+    from proofloop.engine.openai.endpoints import open_openai
+
+    return open_openai(settings)
+
+
+ENGINE = EngineInfo(open=_open, settings=OpenAISettings, on_server=True, loads_versions=False)

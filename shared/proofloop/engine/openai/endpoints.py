@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from proofloop.config.settings import load_settings, read_secret
+from proofloop.engine.api_keys import read_api_key
 from proofloop.engine.base import Engine
 from proofloop.engine.endpoints import Endpoint, EndpointsEngine
 from proofloop.engine.openai.engine import OpenAIEngine
@@ -81,9 +81,7 @@ def _endpoint(
 
 def _read(settings: Mapping[str, object], place: str) -> OpenAISettings:
     variable = settings.get("api_key_env", KEY)
-    key = load_settings().openai_api_key if variable == KEY else None
-    if variable != KEY and names_a_key(variable):
-        key = read_secret(str(variable))
+    key = read_api_key(str(variable)) if names_a_key(variable) else None
     secret = {} if key is None else {"api_key": key}
     return read_settings(OpenAISettings, {**settings, **secret}, place, also=("endpoints",))
 

@@ -9,10 +9,10 @@ from collections.abc import Collection
 from typing import Literal
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, field_validator
+from pydantic import Field, JsonValue, SecretStr, field_validator
 
 from proofloop.engine.base import GenerationRequest
-from proofloop.engine.settings import doubling_wait_s
+from proofloop.engine.settings import EngineSettings, MayChange, doubling_wait_s
 from proofloop.schema.records import Sampling
 
 MiB = 1024 * 1024
@@ -29,39 +29,37 @@ def names_a_key(variable: object) -> bool:
     return isinstance(variable, str) and re.fullmatch(rf"{KEY}(_[A-Z0-9_]+)?", variable) is not None
 
 
-class OpenAISettings(BaseModel):
+class OpenAISettings(EngineSettings):
     """`base_url` is what comes before `/chat/completions`, mostly `http://host:port/v1`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    base_url: str
-    api_key_env: str = Field(
+    base_url: MayChange[str]
+    api_key_env: MayChange[str] = Field(
         KEY, description="the variable that holds the key; empty: no key is sent"
     )
-    api_key: SecretStr | None = None
+    api_key: MayChange[SecretStr | None] = None
     model: str | None = Field(None, description="one served name for every version")
     models: dict[str, str] = Field(
         {}, description="served name by version; a version not named is sent as it is"
     )
-    max_concurrency: int = Field(64, ge=1, le=4096)
-    connect_timeout_s: float = Field(10, gt=0, le=300)
-    idle_timeout_s: float = Field(
+    max_concurrency: MayChange[int] = Field(64, ge=1, le=4096)
+    connect_timeout_s: MayChange[float] = Field(10, gt=0, le=300)
+    idle_timeout_s: MayChange[float] = Field(
         600, gt=0, le=86400, description="silence that ends a call; queueing counts"
     )
-    content_timeout_s: float = Field(
+    content_timeout_s: MayChange[float] = Field(
         3600,
         gt=0,
         le=604800,
         description="longest time without a piece of the answer while comments come",
     )
-    max_attempts: int = Field(
+    max_attempts: MayChange[int] = Field(
         5, ge=1, le=20, description="of one call; at a busy or absent server as many again"
     )
-    first_wait_s: float = Field(0.5, gt=0, le=60)
-    longest_wait_s: float = Field(
+    first_wait_s: MayChange[float] = Field(0.5, gt=0, le=60)
+    longest_wait_s: MayChange[float] = Field(
         60, gt=0, le=3600, description="a server that asks for more is not waited for"
     )
-    longest_busy_s: float = Field(
+    longest_busy_s: MayChange[float] = Field(
         600,
         gt=0,
         le=86400,
@@ -72,7 +70,7 @@ class OpenAISettings(BaseModel):
         "raw", description="vLLM's --logprobs-mode; raw: before top_p"
     )
     seed_bits: Literal[31, 32, 63] = 63
-    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    max_tokens_field: MayChange[Literal["max_tokens", "max_completion_tokens"]] = "max_tokens"
     think_end: str = Field("</think>", description="ends thinking left in the text; empty: none is")
     max_answer_bytes: int = Field(64 * MiB, ge=1024, le=1024 * MiB)
     needs_finish_reason: bool = Field(True, description="false: an answer may end without one")
@@ -82,8 +80,8 @@ class OpenAISettings(BaseModel):
     send_schema: bool = Field(
         True, description="send the JSON schema of a prompt pack that has one"
     )
-    requests_per_minute: float | None = Field(None, gt=0)
-    tokens_per_minute: float | None = Field(
+    requests_per_minute: MayChange[float | None] = Field(None, gt=0)
+    tokens_per_minute: MayChange[float | None] = Field(
         None, gt=0, description="of prompts and answers together"
     )
     extra_body: dict[str, JsonValue] = Field(

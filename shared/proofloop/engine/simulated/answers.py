@@ -20,9 +20,10 @@ from functools import lru_cache
 from statistics import NormalDist
 from typing import Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from proofloop.engine.base import Generation, GenerationRequest
+from proofloop.engine.settings import EngineSettings, MayChange
 from proofloop.engine.simulated.formats import MALFORMED, Parts, evaluation, meta_evaluation, proof
 from proofloop.errors import EngineError
 from proofloop.schema.records import MODEL_ROLES, Tokens
@@ -37,18 +38,16 @@ CHARACTERS_PER_TOKEN = 4
 VOCABULARY = 32_000
 
 
-class SimulatedSettings(BaseModel):
+class SimulatedSettings(EngineSettings):
     """Shares are probabilities. Times and tokens are lognormal: a median and a sigma for the
     tail.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     seed: int = 0
-    latency_s: float = Field(
+    latency_s: MayChange[float] = Field(
         0.0, ge=0, le=86400, description="median; 0 answers at once, without a thread"
     )
-    latency_sigma: float = Field(0.6, ge=0, le=3)
+    latency_sigma: MayChange[float] = Field(0.6, ge=0, le=3)
     tokens: int = Field(
         800, ge=1, description="median length; never above the request's max_tokens"
     )
@@ -67,8 +66,8 @@ class SimulatedSettings(BaseModel):
     crash_share: float = Field(
         0.0, ge=0, le=1, description="attempts that end the whole process, exit code 137"
     )
-    max_concurrency: int = Field(256, ge=1, le=65536)
-    ledger: str = Field(
+    max_concurrency: MayChange[int] = Field(256, ge=1, le=65536)
+    ledger: MayChange[str] = Field(
         "", description="folder in which every process notes when its calls begin and end"
     )
     want_tokens: bool = Field(False, description="made-up token ids and log-probabilities")

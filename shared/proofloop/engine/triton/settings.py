@@ -6,23 +6,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, field_validator
+from pydantic import Field, JsonValue, SecretStr, field_validator
 
-from proofloop.engine.settings import doubling_wait_s
+from proofloop.engine.settings import EngineSettings, MayChange, doubling_wait_s
 from proofloop.engine.triton.contract import MODEL_FILE, triton_name
 
 MiB = 1024 * 1024
 ERROR_TEXT_LENGTH = 500
 
 
-class TritonSettings(BaseModel):
+class TritonSettings(EngineSettings):
     """`endpoints` are gRPC addresses host:port; a host with several addresses counts as several
     replicas.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    endpoints: list[str] = Field(min_length=1)
+    endpoints: MayChange[list[str]] = Field(min_length=1)
     model: str | None = Field(
         None, description="one Triton model for every version; never loaded by us"
     )
@@ -32,33 +30,33 @@ class TritonSettings(BaseModel):
     load_models: bool = Field(
         True, description="load what is not ready; off where the deployment brings the models"
     )
-    keep_versions: int = Field(
+    keep_versions: MayChange[int] = Field(
         4, ge=1, le=100, description="of one run, loaded: three roles' and the one that comes"
     )
     server_settings: str = Field(
         "", description="file on the server with the settings of its engine"
     )
     model_file: str = Field(MODEL_FILE, description="Python source of a model that is loaded")
-    load_timeout_s: float = Field(3600, gt=0, le=86400)
-    admin_header: str = Field("triton-grpc-protocol-admin-key", pattern=r"^[a-z0-9-]+\z")
-    admin_key: SecretStr | None = Field(
+    load_timeout_s: MayChange[float] = Field(3600, gt=0, le=86400)
+    admin_header: MayChange[str] = Field("triton-grpc-protocol-admin-key", pattern=r"^[a-z0-9-]+\z")
+    admin_key: MayChange[SecretStr | None] = Field(
         None, description="for a server with --grpc-restricted-protocol"
     )
-    tls: bool = False
-    ca_file: Path | None = Field(
+    tls: MayChange[bool] = False
+    ca_file: MayChange[Path | None] = Field(
         None, description="a certificate authority of your own; turns TLS on"
     )
-    load_factor: float = Field(
+    load_factor: MayChange[float] = Field(
         1.25, ge=1, le=100, description="a replica above this times the mean load passes on"
     )
-    max_concurrency: int = Field(512, ge=1, le=16384)
-    idle_timeout_s: float = Field(
+    max_concurrency: MayChange[int] = Field(512, ge=1, le=16384)
+    idle_timeout_s: MayChange[float] = Field(
         600, gt=0, le=86400, description="silence that ends a call; queueing counts"
     )
-    max_attempts: int = Field(5, ge=1, le=20)
-    first_wait_s: float = Field(0.2, gt=0, le=60)
-    longest_wait_s: float = Field(15, gt=0, le=3600)
-    resolve_every_s: float = Field(
+    max_attempts: MayChange[int] = Field(5, ge=1, le=20)
+    first_wait_s: MayChange[float] = Field(0.2, gt=0, le=60)
+    longest_wait_s: MayChange[float] = Field(15, gt=0, le=3600)
+    resolve_every_s: MayChange[float] = Field(
         30, gt=0, le=3600, description="how often hosts are looked up anew"
     )
     want_tokens: bool = True

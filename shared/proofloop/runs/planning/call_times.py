@@ -13,12 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from proofloop.config.run_file import EngineSection, RunSpec
+from proofloop.engine import find_engine
 from proofloop.schema.records import MODEL_ROLES, ModelRole
 
 MINUTE_S = 60.0
-
-MAX_CONCURRENCY = {"openai": 64, "triton": 512, "simulated": 256}
-"""What an engine's setting of that name is where the file does not set it."""
 
 ACCOUNT = ("base_url", "api_key_env", "requests_per_minute", "tokens_per_minute")
 """Endpoints for which all of these are equal share their limits a minute."""
@@ -53,7 +51,8 @@ def _slots(spec: RunSpec, role: ModelRole) -> float:
 
 def _at_once(engine: EngineSection) -> float:
     """The calls that keep its fullest endpoint full."""
-    default = MAX_CONCURRENCY.get(engine.kind, math.inf)
+    info = find_engine(engine.kind)
+    default = info.max_concurrency if info else math.inf
     return min(
         _limit(settings, "max_concurrency", default) / share
         for settings, share in _endpoints(engine)
