@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 import structlog
 
-from tests.integration.installation import installation
-from tests.integration.servers import broker, s3
-from tests.integration.triton_server import triton
-from tests.smollm2 import smollm2
+if TYPE_CHECKING:
+    from tests.integration.rabbitmq import Broker
+    from tests.integration.servers import S3
+    from tests.integration.triton_server import Triton
 
 hypothesis.settings.register_profile(
     "busy", deadline=None
@@ -22,9 +24,6 @@ hypothesis.settings.load_profile("busy")
 os.environ["CUDA_VISIBLE_DEVICES"] = (
     ""  # what tests expect to the last digit is a CPU's; those of GPUs start processes
 )
-
-__all__ = ["broker", "installation", "quiet_log", "s3", "smollm2", "triton"]
-
 
 MAY_BE_SKIPPED = (
     "custom resources are NOT checked",
@@ -65,6 +64,45 @@ def loggers_follow_their_settings() -> Iterator[None]:
             lambda **said: configure(**{**said, "cache_logger_on_first_use": False}),
         )
         yield
+
+
+# Servers and models that a whole session shares. Each imports its helpers when the first test asks
+# for it, so unit tests load none of them.
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Broker]:
+    """A RabbitMQ broker."""
+    from tests.integration.servers import found_broker
+
+    with found_broker() as own:
+        yield own
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """An S3 store."""
+    from tests.integration.servers import found_s3
+
+    with found_s3() as own:
+        yield own
+
+
+@pytest.fixture(scope="session")
+def triton() -> Iterator[Triton]:
+    """A Triton server without models."""
+    from tests.integration.triton_server import found_triton
+
+    with found_triton() as own:
+        yield own
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The folder of SmolLM2-135M-Instruct."""
+    from tests.smollm2 import smollm2_folder
+
+    return smollm2_folder()
 
 
 @pytest.fixture

@@ -28,8 +28,7 @@ CACHED_AS = "smollm2-135m-instruct-1"
 """Raise the number when the folder is made differently."""
 
 
-@pytest.fixture(scope="session")
-def smollm2() -> Path:
+def smollm2_folder() -> Path:
     """The folder of the model: Llama, 134.5 million weights in 32 bits, with tokenizer and chat
     template; 540 MB.
     """

@@ -26,8 +26,8 @@ from proofloop.schema.events import (
     encode,
 )
 from tests.integration.embedded_worker import EmbeddedBus
-from tests.integration.installation import wait_until
 from tests.integration.servers import Broker, cut_connections, delete_namespace
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
 

@@ -30,7 +30,7 @@ from proofloop_labeler.review.grading import Announcer
 from proofloop_labeler.review.pages import Pages
 from tests.builders import PROOF, RUN, label, proof, put_case, runspec
 from tests.contract.test_store_contract import store, subject
-from tests.integration.installation import wait_until
+from tests.waiting import wait_until
 
 __all__ = ["store", "subject"]
 

@@ -42,8 +42,8 @@ from proofloop.schema import keys
 from proofloop.schema.events import ProblemPosed, ProofReviewed, encode
 from proofloop.schema.records import Label, Proof
 from proofloop.store import LocalStore, get_record, put_record
-from tests.integration.installation import wait_until
 from tests.integration.servers import Broker, delete_namespace, publish
+from tests.waiting import wait_until
 
 COMMAND = str(Path(sys.executable).parent / "proofloop")
 

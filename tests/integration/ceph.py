@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.integration.certificates import Certificates, make_certificates
-from tests.integration.processes import START_S, answers, end, free_ports, wait_until
+from tests.integration.processes import START_S, answers, end, free_ports, wait_for_server
 
 FSID = "5d3b8a6e-6d0f-4c0e-9c1b-3c6e0a1b2c3d"
 ACCESS_KEY, SECRET_KEY = "testaccesskey", "test-secret-key-0123456789"
@@ -118,7 +118,9 @@ class Ceph:
 
     def start_gateway(self) -> None:
         gateway = self._start("radosgw", "-n", "client.rgw")
-        wait_until("radosgw", lambda: answers(f"http://127.0.0.1:{self.rgw}/"), gateway, self._log)
+        wait_for_server(
+            "radosgw", lambda: answers(f"http://127.0.0.1:{self.rgw}/"), gateway, self._log
+        )
 
     def kill_gateway(self) -> None:
         end(self.processes.pop(), signal.SIGKILL)

@@ -8,8 +8,7 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from proofloop.bus.dead_letters import DeadLetters
-from tests.integration.servers import S3, Broker, bucket_folder, delete_namespace
+from tests.integration.servers import delete_namespace
 
 PROOFLOOP = Path(sys.executable).with_name("proofloop")
 
@@ -62,20 +61,6 @@ class Installation:
         return (self.folder / "log.txt").read_text()[-3000:]
 
 
-@pytest.fixture
-def installation(broker: Broker, s3: S3, tmp_path: Path) -> Iterator[Installation]:
-    with bucket_folder(s3) as (bucket, prefix):
-        settings = {
-            "S3_ENDPOINT": s3.endpoint,
-            "S3_BUCKET": bucket,
-            "S3_PREFIX": prefix,
-            "S3_ACCESS_KEY": s3.access_key,
-            "S3_SECRET_KEY": s3.secret_key,
-        }
-        with installed(settings, broker.url, tmp_path) as one:
-            yield one
-
-
 @contextmanager
 def installed(settings: dict[str, str], broker_url: str, folder: Path) -> Iterator[Installation]:
     """No process yet; those that are started have these settings, and are killed at the end."""
@@ -101,12 +86,3 @@ def _environment(environment: dict[str, str]) -> Iterator[None]:
         for name, value in environment.items():
             patch.setenv(name, value)
         yield
-
-
-def wait_until(is_so: Callable[[], bool], limit_s: float) -> bool:
-    deadline = time.monotonic() + limit_s
-    while not is_so():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.2)
-    return True

@@ -50,7 +50,7 @@ def _is_free(port: int) -> bool:
     return False
 
 
-def wait_until(
+def wait_for_server(
     what: str, is_ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path
 ) -> None:
     """Wait for a server; raises with the end of its log if it ends or takes too long."""
@@ -58,7 +58,7 @@ def wait_until(
     while not is_ready():
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"{what} did not start: {log.read_text(errors='replace')[-2000:]}")
-        time.sleep(0.1)
+        time.sleep(0.05)
 
 
 CONTAINER = (
@@ -88,7 +88,7 @@ def in_container(command: Sequence[str], environment: dict[str, str], log: Path)
         )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     try:
-        wait_until("a container", lambda: bool(children.read_text()), process, log)
+        wait_for_server("a container", lambda: bool(children.read_text()), process, log)
         yield int(children.read_text())
     finally:
         process.kill()
@@ -103,7 +103,7 @@ def until(is_so: Callable[[], bool], log: Path) -> None:
     deadline = time.monotonic() + START_S
     while not is_so():
         assert time.monotonic() < deadline, log.read_text(errors="replace")[-2000:]
-        time.sleep(0.1)
+        time.sleep(0.05)
 
 
 def answers(url: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.processes import answers, end, free_ports, wait_until
+from tests.integration.processes import answers, end, free_ports, wait_for_server
 from tests.integration.servers import install
 
 SCRAPE_S = 1
@@ -105,7 +105,7 @@ def running_prometheus(
         )
     try:
         own = Prometheus(f"http://127.0.0.1:{port}")
-        wait_until("Prometheus", lambda: answers(f"{own.url}/-/ready"), process, log)
+        wait_for_server("Prometheus", lambda: answers(f"{own.url}/-/ready"), process, log)
         yield own
     finally:
         end(process)

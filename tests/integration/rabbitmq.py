@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 
 from tests.integration.certificates import Certificates, make_certificates
-from tests.integration.processes import START_S, answers, end, free_ports, wait_until
+from tests.integration.processes import START_S, answers, end, free_ports, wait_for_server
 
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """The server itself; the one on PATH is a wrapper that changes the user."""
@@ -117,7 +117,9 @@ class Node:
 
     def wait_ready(self) -> None:
         assert self.process is not None
-        wait_until("RabbitMQ", lambda: answers(f"{self.api}/api/overview"), self.process, self.log)
+        wait_for_server(
+            "RabbitMQ", lambda: answers(f"{self.api}/api/overview"), self.process, self.log
+        )
 
     def start(self) -> None:
         self.launch()

@@ -70,8 +70,8 @@ class S3:
     start: Callable[[], None] | None = None
 
 
-@pytest.fixture(scope="session")
-def broker() -> Iterator[Broker]:
+@contextmanager
+def found_broker() -> Iterator[Broker]:
     """A RabbitMQ broker."""
     if url := os.environ.get("PROOFLOOP_TEST_BROKER"):
         yield Broker(url)
@@ -84,8 +84,8 @@ def broker() -> Iterator[Broker]:
             yield own
 
 
-@pytest.fixture(scope="session")
-def s3() -> Iterator[S3]:
+@contextmanager
+def found_s3() -> Iterator[S3]:
     """An S3 store: Ceph's gateway, which remembers, checks signatures and honours If-None-Match."""
     if endpoint := os.environ.get("PROOFLOOP_TEST_S3"):
         yield S3(

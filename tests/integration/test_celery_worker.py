@@ -39,10 +39,11 @@ from proofloop.schema.records import Problem
 from proofloop.store import LocalStore, put_record
 from tests.builders import RUN, runspec
 from tests.integration.embedded_worker import EmbeddedBus
-from tests.integration.installation import Installation, wait_until
+from tests.integration.installation import Installation
 from tests.integration.processes import folder
 from tests.integration.rabbitmq import running_rabbitmq
 from tests.integration.servers import Broker, cut_connections, delete_namespace
+from tests.waiting import wait_until
 
 CELERY = Path(sys.executable).with_name("celery")
 EVENT = ReviewJudged(run_id="r1", proof_id="p1", index=0)

@@ -16,10 +16,11 @@ from proofloop.pipeline.embedded import WALK_ROLES, planned
 from proofloop.schema import keys
 from proofloop.schema.records import Label
 from proofloop.store import get_record, open_store
-from tests.integration.installation import Installation, installed, wait_until
+from tests.integration.installation import Installation, installed
 from tests.integration.processes import folder
 from tests.integration.rabbitmq import RABBITMQ, Node, ask, running_cluster, wait_joined
 from tests.integration.servers import install
+from tests.waiting import wait_until
 
 SERVED = (*WALK_ROLES, "verifier")
 """Two verifiers, and one of each other role."""

@@ -21,8 +21,9 @@ from proofloop.pipeline.embedded import WALK_ROLES
 from proofloop.schema import keys
 from proofloop.schema.records import Label, Proof
 from proofloop.store import get_record, open_store
-from tests.integration.installation import PROOFLOOP, Installation, wait_until
+from tests.integration.installation import PROOFLOOP, Installation
 from tests.integration.servers import S3, Broker, free_ports
+from tests.waiting import wait_until
 
 RUN = """
 name = "counted"

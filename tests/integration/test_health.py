@@ -20,9 +20,10 @@ from proofloop.schema import keys
 from proofloop.store import LocalStore
 from proofloop.worker.health import Endpoint, Health
 from tests.integration.embedded_worker import EmbeddedBus
-from tests.integration.installation import Installation, wait_until
+from tests.integration.installation import Installation
 from tests.integration.servers import S3, Broker, delete_namespace, free_ports
 from tests.integration.test_endpoint import RUN, probe, scrape
+from tests.waiting import wait_until
 
 HEALTHY = (200, "")
 

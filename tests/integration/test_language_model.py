@@ -38,7 +38,7 @@ from proofloop_trainer.grpo.batch import answer_of
 from proofloop_trainer.grpo.learner import GrpoLearner, GrpoSettings
 from proofloop_trainer.supervised import fine_tune
 from tests.builders import answer, evaluation, meta_evaluation
-from tests.integration.processes import answers, free_ports, wait_until
+from tests.integration.processes import answers, free_ports, wait_for_server
 from tests.integration.triton_asking import FIRST, Server, ask
 from tests.integration.triton_server import own_triton
 
@@ -242,7 +242,7 @@ def test_transformers_serve_gives_the_engine_openai_the_answers_of_the_engine_lo
         subprocess.Popen(command, env=os.environ | offline, stdout=out, stderr=out) as server,
     ):
         try:
-            wait_until(
+            wait_for_server(
                 "transformers serve",
                 lambda: answers(f"http://127.0.0.1:{port}/health"),
                 server,

@@ -19,9 +19,10 @@ from proofloop.bus.topology import Topology
 from proofloop.config.settings import load_settings
 from tests.helm.chart import Object, values_of
 from tests.helm.test_monitoring import SCRAPED, dashboard_queries, names_in, rules
-from tests.integration.installation import Installation, wait_until
+from tests.integration.installation import Installation
 from tests.integration.prometheus import Prometheus, filled_in, running_prometheus, wait_for_alert
 from tests.integration.servers import Broker, free_ports, publish
+from tests.waiting import wait_until
 
 ROLES = ("generator", "verifier", "meta_verifier", "labeler", "trainer")
 

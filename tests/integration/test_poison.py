@@ -19,8 +19,9 @@ from proofloop.schema.events import MAX_BODY_BYTES, ProofWritten, encode
 from proofloop.schema.records import Problem
 from proofloop.store import Store, open_store, put_record
 from tests.builders import RUN, proof, runspec
-from tests.integration.installation import Installation, wait_until
+from tests.integration.installation import Installation
 from tests.integration.servers import publish
+from tests.waiting import wait_until
 
 LARGE_BYTES, LARGE_COUNT = 15_000_000, 10  # RabbitMQ 4 takes no more than 16 MiB
 MAY_GROW_KB = 100_000

@@ -23,8 +23,9 @@ from proofloop.schema.events import ProofLabeled, decode
 from proofloop.schema.records import Grade
 from proofloop.store import Store, find_record, get_record, open_store
 from tests.builders import PROOF, RUN, put_case, runspec
-from tests.integration.installation import Installation, wait_until
+from tests.integration.installation import Installation
 from tests.integration.servers import taken_from
+from tests.waiting import wait_until
 
 FORM = {"score": "0.5", "by": "Emmy Noether", "comment": "Step 2 is missing."}
 

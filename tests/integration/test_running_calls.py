@@ -18,8 +18,9 @@ from proofloop.schema.events import ProofWritten
 from proofloop.schema.records import Problem
 from proofloop.store import Store, open_store, put_record
 from tests.builders import RUN, proof, runspec
-from tests.integration.installation import Installation, wait_until
+from tests.integration.installation import Installation
 from tests.integration.servers import Broker, cut_connections
+from tests.waiting import wait_until
 
 CRITIQUES = 16
 CALL_S = 15.0

@@ -32,9 +32,10 @@ from proofloop.schema.events import Event, ProofLabeled, encode
 from proofloop.schema.records import Label
 from proofloop.store import Store, get_record, open_store, put_record
 from tests.builders import answer, evaluation, label, model_folder, runspec
-from tests.integration.installation import Installation, wait_until
+from tests.integration.installation import Installation
 from tests.integration.servers import publish, taken_from
 from tests.scripted_openai import Exchange, ScriptedServer
+from tests.waiting import wait_until
 
 RUN = """
 name = "chaos"

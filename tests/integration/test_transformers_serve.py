@@ -24,7 +24,7 @@ from proofloop.engine.openai.settings import OpenAISettings
 from proofloop.errors import EngineError
 from proofloop.method.prompts.json_format import schema_of
 from proofloop.schema.records import Sampling
-from tests.integration.processes import answers, free_ports, wait_until
+from tests.integration.processes import answers, free_ports, wait_for_server
 from tests.nano_base import nano_base_folder
 
 LONG = 450  # tokens; the nano model takes 512 with the prompt
@@ -65,7 +65,7 @@ def base_url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         subprocess.Popen(command, env=os.environ | offline, stdout=out, stderr=out) as server,
     ):
         try:
-            wait_until(
+            wait_for_server(
                 "transformers serve",
                 lambda: answers(f"http://127.0.0.1:{port}/health"),
                 server,

@@ -28,9 +28,9 @@ from proofloop.engine.triton.replicas import Replicas
 from proofloop.engine.triton.settings import TritonSettings
 from proofloop.errors import CallRefused, EngineError
 from proofloop.schema.records import Sampling
-from tests.integration.installation import wait_until
 from tests.integration.triton_server import Triton, own_triton
 from tests.scripted_triton import lay_model, scripted_model
+from tests.waiting import wait_until
 
 OpenTriton = Callable[..., TritonEngine]
 

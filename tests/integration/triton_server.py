@@ -26,7 +26,7 @@ from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from tests.integration import processes
-from tests.integration.processes import free_ports, wait_until
+from tests.integration.processes import free_ports, wait_for_server
 
 WHEEL = "nvidia-pytriton==0.7.0"
 """The newest that carries tritonserver, its Python backend and a stub for each CPython."""
@@ -57,8 +57,8 @@ class Triton:
     """Ends it as Kubernetes does, by SIGTERM: what runs is finished."""
 
 
-@pytest.fixture(scope="session")
-def triton() -> Iterator[Triton]:
+@contextmanager
+def found_triton() -> Iterator[Triton]:
     """A Triton server without models."""
     if endpoint := os.environ.get("PROOFLOOP_TEST_TRITON"):
         yield Triton(endpoint)
@@ -157,7 +157,7 @@ def _run(installed: Path, folder: Path, options: tuple[str, ...]) -> Iterator[Tr
                 start_new_session=True,
             )
         running.append(process)
-        wait_until("Triton", lambda: is_ready(f"127.0.0.1:{grpc}"), process, log)
+        wait_for_server("Triton", lambda: is_ready(f"127.0.0.1:{grpc}"), process, log)
 
     def kill() -> None:
         _end_with_stubs(running.pop(), signal.SIGKILL, shared_memory)

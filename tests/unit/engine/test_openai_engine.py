@@ -20,9 +20,9 @@ from proofloop.engine.openai.settings import OpenAISettings
 from proofloop.engine.openai.stream import split_thinking
 from proofloop.errors import EngineError
 from proofloop.schema.records import Sampling, Tokens
-from tests.integration.installation import wait_until
 from tests.scripted_openai import Exchange, Script, ScriptedServer, answers, refuses
 from tests.unit.engine.conftest import Connect, Serve
+from tests.waiting import wait_until
 
 SHORT = Sampling(max_tokens=64)
 SECRET = "sk-very-secret-0123456789"

@@ -29,7 +29,7 @@ from proofloop.worker.metrics import OUTCOMES, VERDICTS, VERSIONS_KEPT, Metrics
 from proofloop.worker.model_call import Asked, Question
 from proofloop.worker.runtime import COUNTED_AS, Role, Tools, Worker
 from tests.builders import PROOF, RUN, CountingEngine, workplace
-from tests.integration.installation import wait_until
+from tests.waiting import wait_until
 
 OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 EVENT = ReviewJudged(run_id=RUN, proof_id=PROOF, index=0)

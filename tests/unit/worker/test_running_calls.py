@@ -42,6 +42,7 @@ from tests.builders import (
     valid,
     workplace,
 )
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
 
@@ -181,15 +182,6 @@ def calls_of(store: LocalStore, losses: Losses, times: LeaseTimes | None) -> Ite
     else:
         with leased_calls(store, losses, times) as calls:
             yield calls
-
-
-def wait_until(is_so: Callable[[], bool], limit_s: float = 10.0) -> bool:
-    deadline = time.monotonic() + limit_s
-    while not is_so():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def joined(one: Process, messages: int) -> bool:

@@ -1,0 +1,16 @@
+"""Wait in a test until something is so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+def wait_until(is_so: Callable[[], bool], limit_s: float = 10.0) -> bool:
+    """Whether it became so within the limit."""
+    deadline = time.monotonic() + limit_s
+    while not is_so():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
