@@ -246,10 +246,10 @@ def test_a_file_of_the_other_kind_is_refused_with_the_command_that_takes_it(
     (tmp_path / "kind.toml").write_text('iterations = 1\n[engine]\nkind = "tritn"\n')
     command = here(tmp_path)
     check_is_refused(
-        command("run", "c.toml"), "c.toml is a curriculum's file", "`proofloop iterate c.toml`"
+        command("run", "c.toml"), "c.toml is a curriculum file", "`proofloop iterate c.toml`"
     )
     check_is_refused(
-        command("iterate", "small.toml"), "small.toml is a run's file", "`proofloop run small.toml`"
+        command("iterate", "small.toml"), "small.toml is a run file", "`proofloop run small.toml`"
     )
     refused = command("iterate", "kind.toml")
     check_is_refused(refused, 'unknown engine "tritn"', "simulated, triton")
@@ -358,7 +358,7 @@ def test_a_command_that_only_looks_makes_no_store(tmp_path: Path) -> None:
     looks = (("runs", "list"), ("models", "list", "--run", "r"), ("dead", "list", "--run", "r"))
     for refused in call_together(tmp_path, *((*look, "--store", "nowhere") for look in looks)):
         check_is_refused(
-            refused, f"there is no store at {tmp_path / 'nowhere'}", "--store or PROOFLOOP_STORE"
+            refused, f"no store at {tmp_path / 'nowhere'}", "--store or PROOFLOOP_STORE"
         )
     assert files_in(tmp_path) == []
 
@@ -384,18 +384,18 @@ def test_what_is_not_there_is_refused_with_what_there_is(
         ("nano", "check", "What is 1 + 1?", "2"),
     )
     expected = [
-        ("no run 'none'", "there are: small"),
-        ("role 'labeler' has no model", "one of generator, verifier, meta_verifier"),
+        ("no run named 'none'", "the store has: small"),
+        ("role 'labeler' has no model", "use one of: generator, verifier, meta_verifier"),
         ("verifier has no complete version 'v-9' in run small", "one of m-1"),
-        ("no run 'none'", "there are: small"),
+        ("no run named 'none'", "the store has: small"),
         ("verifier in run small serves its first version 'm-1'", "nothing to roll back to"),
-        ("no run 'none'", "there are: small"),
-        ("which run?", "--run NAME"),
+        ("no run named 'none'", "the store has: small"),
+        ("--run is missing", "--run NAME"),
         ("role 'planner' is not installed", "generator, labeler, meta_verifier"),
-        ("no run 'none'", "there are: small"),
+        ("no run named 'none'", "the store has: small"),
         ("--host 0.0.0.0: others could reach the page", "PROOFLOOP_REVIEW_TOKEN"),
         ("none", "math, math-json, nano"),
-        ("the problem is empty", "path of a file"),
+        ("the problem is empty", "path of a text file"),
         ('unknown split "none"', "one of train, validation, test"),
         ("'What is 1 + 1?' is not a nano question", "nano pose"),
     ]
@@ -415,7 +415,7 @@ def test_a_damaged_record_is_made_again_once_it_is_removed(copied: Path) -> None
     check_is_refused(
         call(copied, "runs", "show", "small"),
         f"labels/{label.name} is not a valid Label",
-        "or remove it,",
+        "or delete it",
     )
     label.unlink()
     assert call(copied, "run", "small.toml", "--resume").out.startswith("small: 4 proofs done: ")
@@ -486,7 +486,7 @@ def test_a_curriculum_is_listed_among_the_runs_and_what_is_for_runs_alone_says_w
             "'course' is a curriculum",
             "`proofloop runs show course`",
         )
-    check_is_refused(command("runs", "cost", "none"), "there are: small, course (a curriculum)")
+    check_is_refused(command("runs", "cost", "none"), "the store has: small, course (a curriculum)")
     runs = call(copied, "runs", "list", "--json").data()
     assert [(row["run"], row["type"], row["state"]) for row in runs] == [
         ("small", "run", "complete"),
@@ -609,7 +609,7 @@ def test_a_person_grades_what_a_run_left_undecided_and_every_look_at_it_says_so(
     assert row in rows and len(rows) > 1
     assert {each["quality"] for each in critiques} <= {None}
     check_is_refused(
-        call(copied, "runs", "export", "small", "--people", "--analyses"), "give one of them"
+        call(copied, "runs", "export", "small", "--people", "--analyses"), "leave one of them out"
     )
 
 
@@ -751,7 +751,7 @@ def test_dead_letters_are_listed_replayed_and_dropped(copied: Path) -> None:
             "another process is working on 'small'",
         )
     replayed = call(copied, "dead", "replay", "--run", "small")
-    assert (replayed.code, replayed.out) == (0, "2 messages delivered again, 1 died again\n"), (
+    assert (replayed.code, replayed.out) == (0, "2 messages delivered again, 1 failed again\n"), (
         replayed.err
     )
     left = call(copied, "dead", "list", "--run", "small", "--json").data()
@@ -819,7 +819,7 @@ def test_dead_letters_on_the_broker_and_in_the_store_are_both_seen(
         monkeypatch.setenv("PROOFLOOP_BROKER", "amqp://127.0.0.1:1")
         shown = call_here("runs", "show", "small", "--json")
         assert shown.data()["dead_letters"] == 0
-        assert "dead letters are counted in the store alone" in shown.err
+        assert "only the dead letters in the store are counted" in shown.err
     finally:
         delete_namespace(broker.url, namespace)
 
@@ -992,13 +992,13 @@ def test_a_run_of_which_nothing_can_be_read_says_so_early_and_ends_with_code_3(
     said = call(tmp_path, "run", file.name)
     assert said.code == 3
     assert "warning: 10 of the first 10 answers of the generator were not read" in said.err
-    assert "error: no answer of the generator could be read, of 12" in said.err
+    assert "error: none of the 12 answers of the generator was readable" in said.err
     again = call(tmp_path, "run", file.name, "--resume")
     assert again.code == 3 and "warning:" not in again.err  # once a role and run
     example = re.search(r"`proofloop proof small (\S+)`", said.err)
     assert example is not None
     printed = call(tmp_path, "proof", "small", example[1])
-    assert printed.code == 0 and "--- What the model wrote" in printed.out
+    assert printed.code == 0 and "--- Raw answer" in printed.out
 
 
 @pytest.mark.usefixtures("quiet_log")
@@ -1029,5 +1029,5 @@ def test_a_command_that_does_not_exist_is_exit_code_2_and_no_command_shows_the_h
     )
     assert (unknown.code, none.code, option.code) == (2, 0, 2)
     assert "fly" in unknown.err and "--colour" in option.err
-    assert "Begin with `proofloop demo`" in none.out
+    assert "Start with `proofloop demo`" in none.out
     assert (unknown.out, option.out, none.err) == ("", "", "")

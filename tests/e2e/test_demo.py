@@ -53,7 +53,7 @@ def test_the_quick_demo_trains_measures_and_reports_and_is_done_once(tmp_path: P
     took = time.monotonic() - began
     assert first.returncode == 0, first.stderr
     assert "Traceback" not in first.stderr
-    for stage in ("1/4 measuring", "2/4 the loop", "3/4 measuring", "4/4 writing"):
+    for stage in ("1/4 measuring", "2/4 proving and training", "3/4 measuring", "4/4 writing"):
         assert stage in first.stderr
 
     text = (tmp_path / "out" / "summary.json").read_text()

@@ -228,7 +228,7 @@ def test_the_run_itself_comes_first_and_needs_no_option(here: Here, tmp_path: Pa
             (OLYMPIAD, "--call-seconds", "1e308"),
             "--call-seconds 1e308: must be a number from 0.001 to 1e+09",
         ),
-        (("--from", "none"), "there is no store at"),
+        (("--from", "none"), "no store at"),
     ],
 )
 def test_what_cannot_be_planned_is_refused_in_one_line(

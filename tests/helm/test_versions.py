@@ -177,7 +177,7 @@ def test_the_charts_job_leaves_a_run_that_is_not_posed_yet_as_it_is_and_fails_fo
 ) -> None:
     store = LocalStore(tmp_path / "store")
     said = call(store, *job(production(NEW)))
-    assert said.startswith(f"nothing to promote: there is no run 'olympiad' in {store} yet;")
+    assert said.startswith(f"nothing to promote: no run named 'olympiad' in {store} yet;")
     assert served_log(store, "olympiad", "verifier") == []
     spec = runspec(name="olympiad", models={"verifier": OLD})
     store.put_if_absent(keys.run_spec("olympiad"), spec.model_dump_json().encode())

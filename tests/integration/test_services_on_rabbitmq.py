@@ -296,7 +296,9 @@ def test_roles_without_workers_are_named_until_they_are_there(installation: Inst
         finding["what"]: finding
         for finding in json.loads(_output(installation, "doctor", str(run), "--json"))
     }
-    assert findings["run's workers"]["hint"].startswith("start them: proofloop serve generator; ")
+    assert findings["workers of the run"]["hint"].startswith(
+        "start them: proofloop serve generator; "
+    )
     for role in WALK_ROLES:
         installation.start(role)
     assert posing.wait(90) == 0, installation.log()

@@ -1,7 +1,7 @@
 """The command line. stdout is data, stderr is everything else.
 
-Exit codes: 0 done, 1 failed, 2 bad input, 3 a run is done and none of its proofs or critiques could
-be read, 4 a run's [budget] is used up, 130 stopped.
+Exit codes: 0 done; 1 failed; 2 bad input; 3 a run is done, but no answer of its generator or of its
+verifier was readable; 4 a run's [budget] is used up; 130 stopped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from proofloop.pipeline.embedded import Interrupted
 
 
 def main() -> None:
-    """The command `proofloop`: every error on purpose becomes one line."""
+    """The command `proofloop`: prints each expected error as one line."""
     from proofloop.cli.app import app
 
     try:
@@ -22,14 +22,14 @@ def main() -> None:
         _end(f"error: {error.problem}" + (f" (hint: {error.hint})" if error.hint else ""), 2)
     except CorruptObject as error:
         _end(
-            f"error: {error} (hint: restore that file, or remove it, of a model all its version,"
-            " and go on)",
+            f"error: {error} (hint: restore this file, or delete it and run again; of a model"
+            " version, delete all files)",
             2,
         )
     except Interrupted as error:
         _end(
-            f"stopped: {error}; what is stored stays, call it again to go on (`run`: with"
-            " --resume)",
+            f"stopped: {error}; stored results are kept. Run the command again to continue"
+            " (`proofloop run`: with --resume)",
             130,
         )
     except BudgetUsedUp as error:
@@ -37,7 +37,7 @@ def main() -> None:
     except OSError as error:  # a folder that cannot be written, a full disk
         _end(
             f"error: {error.filename or 'this machine'}: {error.strerror or error} (hint:"
-            " `proofloop doctor`)",
+            " check this machine with `proofloop doctor`)",
             2,
         )
     except ProofloopError as error:

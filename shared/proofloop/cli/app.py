@@ -30,8 +30,8 @@ HELP = """
 Mathematical reasoning that checks itself: a generator proves, a verifier criticises, a
 meta-verifier checks the criticism, a labeler decides, a trainer improves the models.
 
-Begin with `proofloop demo`: it needs no server and no GPU. Then write a run file (see examples/)
-for your own problems and engine.
+Start with `proofloop demo`: it needs no server and no GPU. Then write a run file for your own
+problems and models (see examples/).
 """
 
 app = typer.Typer(
@@ -58,9 +58,9 @@ app.add_typer(train.app, name="train")
 app.add_typer(nano.app, name="nano")
 
 
-def print_version(wanted: bool) -> None:
-    """For --version."""
-    if wanted:
+def print_version(requested: bool) -> None:
+    """The callback of --version."""
+    if requested:
         print(f"proofloop {version('proofloop')}")
         raise typer.Exit
 
@@ -68,12 +68,12 @@ def print_version(wanted: bool) -> None:
 @app.callback()
 def configure(
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Log what every service does.")
+        bool, typer.Option("--verbose", "-v", help="Log the work of each service.")
     ] = False,
     show_version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=print_version, is_eager=True, help="Print the version and end."
+            "--version", callback=print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
 ) -> None:

@@ -1,5 +1,5 @@
-"""What several commands share: the store option, clean stopping, progress with true counts, output
-as table or JSON.
+"""Shared parts of the commands: common options, clean stopping, the progress line, tables and
+JSON.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ StoreOption = Annotated[
     Path | None,
     typer.Option(
         "--store",
-        help="The store's folder; default: S3 at PROOFLOOP_S3_ENDPOINT if set, else PROOFLOOP_STORE"
-        " or proofloop-data.",
+        help="Folder of the store; default: S3 at PROOFLOOP_S3_ENDPOINT if set, else"
+        " PROOFLOOP_STORE or proofloop-data.",
     ),
 ]
 MetricsPortOption = Annotated[
@@ -46,35 +46,35 @@ MetricsPortOption = Annotated[
         "--metrics-port",
         min=0,
         max=65535,
-        help="Answer /metrics, /healthz and /readyz there; default: PROOFLOOP_METRICS_PORT, else"
-        " nowhere.",
+        help="Port for /metrics, /healthz and /readyz; default: PROOFLOOP_METRICS_PORT, else none.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
-ENOUGH_PROOFS, ENOUGH_CALLS = 10, 20
-"""From so many on there is a time left: by the proofs done, and before that by the calls that there
-can be at most.
-"""
+ENOUGH_PROOFS = 10
+"""The fewest finished proofs from which the time left is estimated."""
+
+ENOUGH_CALLS = 20
+"""The fewest answered calls from which an upper limit of the time left is estimated."""
 
 RATE_S = 30.0
-"""Over how long tokens a second are counted."""
+"""The window over which the rate of tokens is measured."""
 
 PLAIN_INTERVAL_S = 15.0
-"""How often progress is printed where there is no terminal to draw on."""
+"""The time between two progress lines if stderr is not a terminal."""
 
 
 def open_store(folder: Path | None, *, must_exist: bool = False) -> Store:
-    """The store that the command works on. Raises ConfigError if it cannot be written, StoreError
-    if it is away.
+    """The store of the command. Raises ConfigError if it cannot be written, StoreError if it is
+    unavailable.
 
-    A command that only looks makes no folder: for it the store must exist.
+    With `must_exist` a missing folder is an error: commands that only read create no folder.
     """
     settings = load_settings()
     local = folder if folder is not None or settings.s3_endpoint else settings.store
     if must_exist and local is not None and not local.exists():
         raise ConfigError(
-            f"there is no store at {local.absolute()}", "name one by --store or PROOFLOOP_STORE"
+            f"no store at {local.absolute()}", "give its folder by --store or PROOFLOOP_STORE"
         )
     return store.open_store(settings, folder)
 
@@ -84,21 +84,18 @@ def open_engines(store: Store) -> Engines:
 
 
 def need_run(store: Store, run_id: str) -> RunSpec:
-    """The spec of a run that must be there. Raises ConfigError; of a curriculum it names the
-    command that shows it.
-    """
+    """The spec of this run. Raises ConfigError if the store has no run of this name."""
     spec = find_spec(store, run_id)
     if spec is not None:
         return spec
     if run_id in (curricula := names(store, keys.CURRICULA)):
         raise ConfigError(
-            f"{run_id!r} is a curriculum, not a run", f"`proofloop runs show {run_id}` shows it"
+            f"{run_id!r} is a curriculum, not a run",
+            f"`proofloop runs show {run_id}` shows a curriculum",
         )
     known = [*names(store, keys.SPECS), *(f"{name} (a curriculum)" for name in curricula)]
-    raise ConfigError(
-        f"there is no run {run_id!r} in {store}",
-        f"there are: {', '.join(known) or 'none'}; see --store",
-    )
+    hint = f"the store has: {', '.join(known)}" if known else "the store is empty: check --store"
+    raise ConfigError(f"no run named {run_id!r} in {store}", hint)
 
 
 def names(store: Store, prefix: str) -> list[str]:
@@ -108,8 +105,9 @@ def names(store: Store, prefix: str) -> list[str]:
 
 @contextmanager
 def ending_on_sigterm() -> Iterator[None]:
-    """SIGTERM ends the process, but for `stopping_on_signal`: a container's first process would not
-    hear it.
+    """SIGTERM ends the process. Without a handler, the first process of a container ignores it.
+
+    `stopping_on_signal` replaces this handler while it is active.
     """
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     try:
@@ -127,7 +125,8 @@ def stopping_on_signal() -> Iterator[threading.Event]:
         if stopping.is_set():
             sys.exit(130)
         print(
-            "stopping: running calls are cancelled, what is stored stays (again: at once)",
+            "stopping: running calls are cancelled, stored results are kept (Ctrl-C again: stop at"
+            " once)",
             file=sys.stderr,
         )
         stopping.set()
@@ -141,15 +140,17 @@ def stopping_on_signal() -> Iterator[threading.Event]:
 
 
 class ProgressLine:
-    """One line a stage: what is done of how much, how it came out, calls in flight, tokens, money,
-    the time left.
+    """One line for each stage: proofs done and planned, outcomes, calls in flight, tokens a second,
+    cost, time left.
     """
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._live = Live(console=self._console, refresh_per_second=4, transient=False)
-        self._stage, self._began, self._tokens = "", 0.0, Rate()
-        self._last: dict[str, int] | None = None
+        self._stage = ""
+        self._began = 0.0
+        self._tokens = Rate()
+        self._final_steps: dict[str, int] | None = None
         self._due = 0.0
 
     def __enter__(self) -> ProgressLine:
@@ -162,26 +163,32 @@ class ProgressLine:
             self._live.stop()
 
     def show(self, stage: str, progress: Progress) -> None:
-        """Draw the line, or print it now and then where there is no terminal."""
+        """Redraw the line; without a terminal, print it every PLAIN_INTERVAL_S."""
         if stage != self._stage:
-            self._stage, self._began, self._tokens = stage, time.monotonic(), Rate()
-            self._last, self._due = None, 0.0
+            self._stage = stage
+            self._began = time.monotonic()
+            self._tokens = Rate()
+            self._final_steps = None
+            self._due = 0.0
         line = f"{stage}: {self._describe(progress)}"
         if self._console.is_terminal:
             self._live.update(Text(line))
-            return
-        now, last = (
-            time.monotonic(),
-            dict(progress.steps) if progress.labeled >= progress.planned else None,
-        )
-        if last != self._last or (
-            last is None and now >= self._due
-        ):  # the trainer may go on after the last label
-            self._last, self._due = last, now + PLAIN_INTERVAL_S
+        elif self._is_due(progress):
             print(line, file=sys.stderr, flush=True)
 
-    def say(self, text: str) -> None:
-        """A line that stays."""
+    def _is_due(self, progress: Progress) -> bool:
+        """Whether to print a line now. After the last label, only a new training step is news."""
+        is_labeled = progress.labeled >= progress.planned
+        final_steps = dict(progress.steps) if is_labeled else None
+        now = time.monotonic()
+        if final_steps == self._final_steps and (is_labeled or now < self._due):
+            return False
+        self._final_steps = final_steps
+        self._due = now + PLAIN_INTERVAL_S
+        return True
+
+    def print(self, text: str) -> None:
+        """Print a line above the progress line."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _describe(self, progress: Progress) -> str:
@@ -192,10 +199,8 @@ class ProgressLine:
         parts += [f"{role} step {step}" for role, step in sorted(progress.steps.items())]
         is_done = self._is_done(progress)
         if progress.calls and not is_done:
-            parts.append(
-                "calls in flight:"
-                f" {', '.join(f'{role} {n}' for role, n in sorted(progress.calls.items()))}"
-            )
+            calls = ", ".join(f"{role} {count}" for role, count in sorted(progress.calls.items()))
+            parts.append(f"calls in flight: {calls}")
         if (rate := self._tokens.per_second(progress.tokens)) and not is_done:
             parts.append(f"{rate:,.0f} tokens/s")
         if progress.money is not None:
@@ -203,17 +208,19 @@ class ProgressLine:
         return "; ".join([*parts, self._time_left(progress)])
 
     def _is_done(self, progress: Progress) -> bool:
-        """Calls are counted now and then: what the last count says may be over."""
+        """Whether all proofs are labelled and all searches have ended.
+
+        Calls are counted only now and then, so the last count may be out of date.
+        """
         return progress.labeled >= progress.planned and progress.searches_ended >= progress.searches
 
     def _time_left(self, progress: Progress) -> str:
-        elapsed, done = time.monotonic() - self._began, progress.labeled - progress.stored
+        elapsed = time.monotonic() - self._began
+        done = progress.labeled - progress.stored
         if self._is_done(progress):
             return f"took {elapsed:.0f} s"
-        expected, most = (
-            max(progress.planned, progress.expected),
-            max(progress.planned, progress.most),
-        )
+        expected = max(progress.planned, progress.expected)
+        most = max(progress.planned, progress.most)
         if done >= ENOUGH_PROOFS and elapsed >= 2:
             left = f"about {span(elapsed / done * (expected - progress.labeled))} left"
             limit = span(elapsed / done * (most - progress.labeled))
@@ -225,47 +232,47 @@ class ProgressLine:
 
 
 class Rate:
-    """How many tokens came a second, over the last half minute."""
+    """The rate of tokens over the last RATE_S seconds."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
+        self._samples: deque[tuple[float, int]] = deque()
 
     def per_second(self, tokens: int) -> float:
-        """Note how many there are by now."""
+        """Tokens a second; `tokens` is the total so far."""
         now = time.monotonic()
-        if not self._seen or now - self._seen[-1][0] >= 1 or tokens < self._seen[-1][1]:
-            self._seen.append((now, tokens))
-        while len(self._seen) > 2 and now - self._seen[0][0] > RATE_S:
-            self._seen.popleft()
-        at, before = self._seen[0]
-        return max(0, tokens - before) / (now - at) if now - at >= 1 else 0.0
+        samples = self._samples
+        if not samples or now - samples[-1][0] >= 1 or tokens < samples[-1][1]:
+            samples.append((now, tokens))
+        while len(samples) > 2 and now - samples[0][0] > RATE_S:
+            samples.popleft()
+        began, before = samples[0]
+        return max(0, tokens - before) / (now - began) if now - began >= 1 else 0.0
 
 
 def span(seconds: float) -> str:
-    """A time in the unit that a person would use."""
+    """A duration in seconds, minutes or hours."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} hours"
 
 
-WIDE = 1000
-"""Columns of a console that folds no table."""
+UNFOLDED_COLUMNS = 1000
+"""A console width at which no table is folded."""
 
 
 def emit(
     rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = "", is_wide: bool = False
 ) -> None:
-    """Rows on stdout: a JSON list, or a table; one of many numbers `is_wide`: without frames, and
-    never folded.
+    """Print rows on stdout as a JSON list or as a table.
 
-    No table is folded where stdout is no terminal: who reads it there looks for whole words in
-    whole lines.
+    `is_wide`: a table of many numbers, without a frame and never folded. Without a terminal no
+    table is folded, so that scripts find whole words in whole lines.
     """
     if as_json:
         print(json.dumps(list(rows), indent=2))
         return
     if not rows:
-        print(f"nothing{f': no {title}' if title else ''}", file=sys.stderr)
+        print(f"no {title}" if title else "none", file=sys.stderr)
         return
     frame = None if is_wide else HEAVY_HEAD
     table = Table(
@@ -282,7 +289,8 @@ def emit(
         )
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    Console(markup=False, width=WIDE if is_wide or not sys.stdout.isatty() else None).print(table)
+    width = UNFOLDED_COLUMNS if is_wide or not sys.stdout.isatty() else None
+    Console(markup=False, width=width).print(table)
 
 
 def _cell(value: object) -> str:

@@ -1,5 +1,5 @@
-"""`proofloop demo`: the whole loop on this machine, from a base model to a better one, measured by
-an exact checker.
+"""`proofloop demo`: runs and trains the whole pipeline on this machine, and measures the models
+before and after with an exact checker.
 """
 
 from __future__ import annotations
@@ -25,42 +25,44 @@ def demo(
         Path, typer.Option("--out", help="Folder for the store, report.html and summary.json.")
     ] = Path("demo-out"),
     seed: Annotated[
-        int, typer.Option("--seed", help="Seed of problems, sampling and training.")
+        int, typer.Option("--seed", help="Random seed for problems, sampling and training.")
     ] = 0,
     quick: Annotated[
         bool,
         typer.Option(
-            "--quick", help="A tenth of everything: shows that it runs, not that it learns."
+            "--quick", help="A tenth of the work: a smoke test that is too short to learn."
         ),
     ] = False,
 ) -> None:
-    """Watch the loop learn: pose, prove, criticise, check the criticism, label, train, serve the
-    new versions.
+    """Watch the pipeline learn: prove, criticise, check the criticism, label, train, serve the new
+    versions.
 
-    Stop it with Ctrl-C and call it again: it goes on where it stood.
+    To resume an interrupted demo, run the command again.
     """
     store = LocalStore(out / "store")
-    spec, size = demo_spec(seed, quick=quick), QUICK_EVAL_SIZE if quick else EVAL_SIZE
+    spec = demo_spec(seed, quick=quick)
+    size = QUICK_EVAL_SIZE if quick else EVAL_SIZE
     began = time.monotonic()
     engines = open_engines(store)
     try:
         with stopping_on_signal() as stopping, ProgressLine() as line:
-            line.say(
+            line.print(
                 f"1/4 measuring the base model on {size.problems} test problems with the exact"
                 " checker"
             )
             before = evaluate_before(spec, store, engines, size, line.show, stopping)
-            line.say(
-                f"2/4 the loop: {planned_proofs(spec)} proofs; labels by the learned judges only"
+            line.print(
+                f"2/4 proving and training: {planned_proofs(spec)} proofs, labelled by the models"
+                " only"
             )
             create_run(store, spec, resume=True)
             with LocalWalk(store, engines, spec, stopping=stopping) as walk:
                 walk.run(planned_proofs(spec), lambda progress: line.show(spec.name, progress))
-            line.say(
-                "3/4 measuring the models now in service, the verifier on the same proofs as before"
+            line.print(
+                "3/4 measuring the trained models, the verifier on the same proofs as in 1/4"
             )
             after = evaluate_after(spec, store, engines, size, line.show, stopping)
-            line.say("4/4 writing the report")
+            line.print("4/4 writing the report")
     finally:
         engines.close()
     summary = find_summary(store, spec.name) or put_record(
@@ -72,7 +74,7 @@ def demo(
 
 
 def publish(store: LocalStore, summary: Summary, out: Path) -> None:
-    """Write summary.json and report.html, and print what changed."""
+    """Write summary.json and report.html, and print the figures before and after."""
     from proofloop.report import read_report, write_report
 
     out.mkdir(parents=True, exist_ok=True)
@@ -83,5 +85,5 @@ def publish(store: LocalStore, summary: Summary, out: Path) -> None:
     )
     for name in type(summary.before).model_fields:
         print(f"{name:22} {getattr(summary.before, name)}  ->  {getattr(summary.after, name)}")
-    print(f"{summary.seconds:.0f} seconds; read {out / 'report.html'}")
-    print(f"more: proofloop runs show {summary.run_id} --store {out / 'store'}", file=sys.stderr)
+    print(f"{summary.seconds:.0f} seconds; report: {out / 'report.html'}")
+    print(f"details: proofloop runs show {summary.run_id} --store {out / 'store'}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The run of `proofloop demo`: demo.toml beside this file, with the seed filled in."""
+"""The run of `proofloop demo`: demo.toml in this folder, with the seed filled in."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ QUICK_STEPS = 2
 
 
 def demo_spec(seed: int, *, quick: bool = False) -> RunSpec:
-    """The demo's run with this seed. `quick` trains only two steps a role: a smoke test that shows
-    no learning.
+    """The demo's run with this seed. `quick` trains each role for only two steps, as a smoke
+    test.
     """
     fields = tomllib.loads(files("proofloop.cli").joinpath("demo.toml").read_text("utf-8"))
     fields |= {"name": f"demo-{seed}" + ("-quick" if quick else ""), "seed": seed}

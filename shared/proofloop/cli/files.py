@@ -1,8 +1,6 @@
-"""The two kinds of file that people write, a run's and a curriculum's: which it is comes before
-what is wrong in it.
+"""Reads run files and curriculum files, and recognises a file of the other kind.
 
-`load_runspec` and `load_curriculum` know nothing of the other kind, nor of the engines that are
-installed.
+`load_runspec` and `load_curriculum` each know one kind only, and not the installed engines.
 """
 
 from __future__ import annotations
@@ -17,42 +15,42 @@ from proofloop.engine import get_engine
 from proofloop.errors import ConfigError
 from proofloop.schema.records import MODEL_ROLES
 
-OF_RUNS = RunSpec.model_fields.keys() - CurriculumSpec.model_fields.keys()
-OF_CURRICULA = CurriculumSpec.model_fields.keys() - RunSpec.model_fields.keys()
+ONLY_IN_RUNS = RunSpec.model_fields.keys() - CurriculumSpec.model_fields.keys()
+ONLY_IN_CURRICULA = CurriculumSpec.model_fields.keys() - RunSpec.model_fields.keys()
 
 
 def read_run(file: Path) -> RunSpec:
-    """The run of a file. Raises ConfigError."""
+    """Read a run file. Raises ConfigError."""
     fields = read_fields(file, RunSpec)
-    if _has_only(fields, OF_CURRICULA, OF_RUNS):
+    if _has_only(fields, ONLY_IN_CURRICULA, ONLY_IN_RUNS):
         raise ConfigError(
-            f"{file} is a curriculum's file, not a run's",
-            f"it goes with `proofloop iterate {file}`",
+            f"{file} is a curriculum file, not a run file", f"use `proofloop iterate {file}`"
         )
     _check_engine(fields)
     return load_runspec(file)
 
 
 def read_curriculum(file: Path) -> CurriculumSpec:
-    """The curriculum of a file. Raises ConfigError."""
+    """Read a curriculum file. Raises ConfigError."""
     fields = read_fields(file, CurriculumSpec, CURRICULUM_FILE)
-    if _has_only(fields, OF_RUNS, OF_CURRICULA):
+    if _has_only(fields, ONLY_IN_RUNS, ONLY_IN_CURRICULA):
         raise ConfigError(
-            f"{file} is a run's file, not a curriculum's", f"it goes with `proofloop run {file}`"
+            f"{file} is a run file, not a curriculum file", f"use `proofloop run {file}`"
         )
     _check_engine(fields, trained=True)
     return load_curriculum(file)
 
 
 def is_curriculum(file: Path) -> bool:
-    """Whether it is meant as one. Raises ConfigError for what is no TOML."""
-    return _has_only(
-        read_fields(file, CurriculumSpec, f"a run.toml or {CURRICULUM_FILE}"), OF_CURRICULA, OF_RUNS
-    )
+    """Whether the file is meant as a curriculum. Raises ConfigError if it is not TOML."""
+    fields = read_fields(file, CurriculumSpec, f"a run.toml or {CURRICULUM_FILE}")
+    return _has_only(fields, ONLY_IN_CURRICULA, ONLY_IN_RUNS)
 
 
 def _has_only(fields: Mapping[str, Any], own: set[str], others: set[str]) -> bool:
-    """Whether there is a key of one kind and none of the other; what neither knows says nothing."""
+    """Whether the file has a key of its `own` kind and none of the `others`. Unknown keys do not
+    count.
+    """
     return bool(fields.keys() & own) and not fields.keys() & others
 
 
@@ -63,10 +61,8 @@ def _check_engine(fields: Mapping[str, Any], *, trained: bool = False) -> None:
     engine = fields.get("engine")
     if not isinstance(engine, dict):
         return
-    for name, table in {
-        "engine": engine,
-        **{f"engine.{role}": engine.get(role) for role in MODEL_ROLES},
-    }.items():
+    tables = {"engine": engine, **{f"engine.{role}": engine.get(role) for role in MODEL_ROLES}}
+    for name, table in tables.items():
         kind = table.get("kind") if isinstance(table, dict) else None
         if isinstance(kind, str):
             get_engine(kind, table=name, trainable=trained)

@@ -1,4 +1,4 @@
-"""`proofloop iterate`: a curriculum's stages, one after the other."""
+"""`proofloop iterate`: runs the stages of a curriculum in order."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ def iterate(
     file: Annotated[
         Path,
         typer.Argument(
-            help="The curriculum's TOML file: docs/curriculum-keys.md lists its keys. See"
-            " examples/nano-iterate."
+            help="The curriculum file; docs/curriculum-keys.md lists its keys, and"
+            " examples/nano-iterate is an example."
         ),
     ],
     store: StoreOption = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", help="Another seed than the file's; becomes part of the name."),
+        typer.Option("--seed", help="Random seed instead of the file's; becomes part of the name."),
     ] = None,
 ) -> None:
-    """Train by the method's curriculum: cold start, verifier, meta-verifier, generator, labels,
-    consolidation, again.
+    """Train by a curriculum: cold start; then in each iteration verifier, meta-verifier, generator,
+    labels, consolidation.
 
-    Stop or kill it and call it again: it goes on with the identical next step. `proofloop runs show
-    NAME` tells where it stands, `proofloop runs steps NAME` what its training steps saw.
+    To resume a stopped or killed curriculum, run the command again: the next step is identical.
+    `proofloop runs show NAME` shows its progress, `proofloop runs steps NAME` its training steps.
     """
     spec = read_curriculum(file)
     if seed is not None:
@@ -40,16 +40,16 @@ def iterate(
     data = open_store(store)
     found = list(entry_points(group="proofloop.commands", name="iterate"))
     if not found:
-        raise ConfigError("a curriculum needs the trainer", install_hint("trainer"))
+        raise ConfigError("the trainer is not installed", install_hint("trainer"))
     engines = open_engines(data)
     try:
         with stopping_on_signal() as stopping:
-            done = found[0].load()(spec, data, engines, stopping, _say)
+            done = found[0].load()(spec, data, engines, stopping, _print_progress)
     finally:
         engines.close()
     for name, manifest in done.items():
         print(f"{name:28} {manifest.seconds:6.0f} s  {manifest.version or ''}")
 
 
-def _say(text: str) -> None:
+def _print_progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""`proofloop models`: which version of which role's model serves, and changing that by hand."""
+"""`proofloop models`: lists model versions, and puts one in service by hand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RoleArgument = Annotated[str, typer.Argument(help="generator, verifier or meta_v
 
 @app.command("list")
 def list_models(run: RunOption, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Every complete version of every role, and which one serves."""
+    """List the complete versions of each role; `serves` marks the one in service."""
     data = open_store(store, must_exist=True)
     spec = need_run(data, run)
     rows = []
@@ -40,28 +40,27 @@ def list_models(run: RunOption, store: StoreOption = None, as_json: JsonOption =
 @app.command("promote")
 def promote(
     role: RoleArgument,
-    version: Annotated[str, typer.Argument(help="As `models list` shows it, or its number.")],
+    version: Annotated[str, typer.Argument(help="A version of `models list`, or its number.")],
     run: RunOption,
     if_run_exists: Annotated[
         bool,
-        typer.Option(
-            "--if-run-exists", help="Succeed with a message where the run is not posed yet."
-        ),
+        typer.Option("--if-run-exists", help="Exit with code 0 if the run does not exist yet."),
     ] = False,
     store: StoreOption = None,
 ) -> None:
-    """Put a version in service for one role: checked against its manifest, and loaded where the
-    engine loads versions.
+    """Put a version in service for one role.
 
-    New proofs use it; running work ends on the old one, which goes on serving if the new one cannot
-    be loaded.
+    Its files are checked against its manifest, and an engine that loads versions loads it. New
+    proofs use the new version; running work finishes with the old one. If loading fails, the old
+    version stays in service.
     """
     data = open_store(store, must_exist=True)
     checked = _role(role)
     if if_run_exists and find_spec(data, run) is None:
-        begins = f"it will begin with the {role} that its run file names"
         print(
-            f"nothing to promote: there is no run {run!r} in {data} yet; {begins}", file=sys.stderr
+            f"nothing to promote: no run named {run!r} in {data} yet; it will start with the {role}"
+            " of its run file",
+            file=sys.stderr,
         )
         return
     spec = need_run(data, run)
@@ -72,7 +71,7 @@ def promote(
 
 @app.command("rollback")
 def rollback(role: RoleArgument, run: RunOption, store: StoreOption = None) -> None:
-    """Put the version that served before back in service."""
+    """Put the previous version of one role back in service."""
     data = open_store(store, must_exist=True)
     spec = need_run(data, run)
     checked = _role(role)
@@ -94,4 +93,4 @@ def _role(name: str) -> ModelRole:
     for role in MODEL_ROLES:
         if role == name:
             return role
-    raise ConfigError(f"role {name!r} has no model", f"one of {', '.join(MODEL_ROLES)}")
+    raise ConfigError(f"role {name!r} has no model", f"use one of: {', '.join(MODEL_ROLES)}")

@@ -1,4 +1,4 @@
-"""`proofloop nano`: the small domain with the exact checker, by hand."""
+"""`proofloop nano`: poses problems of the nano domain, checks proofs, and trains its base model."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ app = typer.Typer(
 
 @app.command("pose")
 def pose(
-    count: Annotated[int, typer.Option("--count", min=1, help="How many.")] = 3,
+    count: Annotated[int, typer.Option("--count", min=1, help="How many problems.")] = 3,
     split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "train",
     seed: Annotated[int, typer.Option("--seed")] = 0,
     name: Annotated[
         str, typer.Option("--domain", help="nano (2 to 6 steps) or nano-long (7 or 8).")
     ] = "nano",
 ) -> None:
-    """Print problems as JSONL, ready for a run file's problems.file."""
+    """Print problems as JSONL; a run file takes them as [problems] file."""
     for problem in pose_distinct(load_domain(name), count, split=split, seed=seed):
         print(problem.model_dump_json(exclude_none=True))
 
 
 @app.command("check")
 def check(
-    question: Annotated[str, typer.Argument(help="The problem as `nano pose` prints it.")],
-    solution: Annotated[str, typer.Argument(help="The proof: one line a step.")],
+    question: Annotated[str, typer.Argument(help="The question of a problem of `nano pose`.")],
+    solution: Annotated[str, typer.Argument(help="The proof, one line for each step.")],
 ) -> None:
-    """Print what the exact checker says of a proof."""
+    """Check a proof exactly; prints its score and its defects as JSON."""
     try:
         finding = check_proof(question, solution)
     except LookupError as error:
         raise ConfigError(
-            f"{question[:60]!r} is {error}", "give it as `proofloop nano pose` prints it"
+            f"{question[:60]!r} is {error}", "give a question that `proofloop nano pose` prints"
         ) from error
     print(
         json.dumps(
@@ -54,22 +54,21 @@ def check(
 
 @app.command("train")
 def train(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the new model.")] = Path(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the new model.")] = Path(
         "nano-base"
     ),
     seed: Annotated[int, typer.Option("--seed")] = 0,
-    steps: Annotated[
-        int, typer.Option("--steps", min=1, help="Steps of practice and demonstrations.")
-    ] = 11000,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps.")] = 11000,
     threads: Annotated[
-        int, typer.Option("--threads", min=1, help="Cores to use, where there is no GPU.")
+        int, typer.Option("--threads", min=1, help="CPU cores to use if there is no GPU.")
     ] = 1,
 ) -> None:
-    """Train a base model from nothing on imperfect demonstrations, as the shipped one was.
+    """Train a new base model from scratch, on practice and imperfect demonstrations, like the
+    shipped one.
 
-    It takes minutes on a GPU, and an hour on two cores at most.
+    It takes minutes on a GPU, and at most an hour on two CPU cores.
     """
     for point in entry_points(group="proofloop.commands", name="nano-train"):
         point.load()(out, seed, steps, threads)
         return
-    raise ConfigError("training needs the trainer", install_hint("trainer"))
+    raise ConfigError("the trainer is not installed", install_hint("trainer"))

@@ -1,4 +1,4 @@
-"""`proofloop prompts`: what the models are told."""
+"""`proofloop prompts`: shows and imports prompt packs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from proofloop.method.prompts import load_pack
 from proofloop.method.prompts.importer import import_pack
 
-app = typer.Typer(help="Prompt packs: four templates each.", no_args_is_help=True)
+app = typer.Typer(help="Prompt packs: the templates of the models' prompts.", no_args_is_help=True)
 
 
 @app.command("show")
@@ -21,8 +21,8 @@ def show(
         str, typer.Argument(help="An installed pack (math, math-json, nano), or the folder of one.")
     ] = "math",
 ) -> None:
-    """Print the templates of a pack with their digests, and the phrases or JSON schemas of its
-    answers.
+    """Print a pack's templates with their digests, and the phrases or JSON schemas that its answers
+    must have.
     """
     loaded = load_pack(pack)
     for name, text in loaded.templates.items():
@@ -41,13 +41,14 @@ def import_file(
     file: Annotated[
         Path, typer.Argument(help="A Python file with the official dictionary of four templates.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the new pack.")] = Path(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the new pack.")] = Path(
         "prompt-pack"
     ),
 ) -> None:
-    """Make a pack of an official math_templates.py: parsed, never executed.
+    """Make a prompt pack from an official math_templates.py. The file is parsed, never executed.
 
-    Its placeholders are checked, and the phrases of its answers are taken from its sample answers.
+    The import checks the placeholders, and takes the phrases of the answers from the samples in the
+    templates.
     """
     pack = import_pack(file, out)
     print(
@@ -55,10 +56,11 @@ def import_file(
         " file"
     )
     print(
-        f"answers are read by: {', '.join(repr(phrase) for _, phrase in pack.phrases if phrase)}",
+        "phrases expected in answers:"
+        f" {', '.join(repr(phrase) for _, phrase in pack.phrases if phrase)}",
         file=sys.stderr,
     )
     print(
-        "note: its templates say where a proof ends, no fence does: a proof may close its section",
+        "note: these templates do not fence proofs, so a proof can imitate the end of its section",
         file=sys.stderr,
     )

@@ -1,4 +1,4 @@
-"""`proofloop prove`: one problem through the whole walk, and what came of it on stdout."""
+"""`proofloop prove`: runs the whole pipeline on one problem and prints its proofs."""
 
 from __future__ import annotations
 
@@ -36,25 +36,24 @@ from proofloop.store import LocalStore, Store, find_record, get_record
 
 def prove(
     problem: Annotated[
-        str, typer.Argument(help="The problem itself, or the path of a text file that holds it.")
+        str, typer.Argument(help="The text of the problem, or the path of a text file with it.")
     ],
     using: Annotated[
         Path | None,
         typer.Option(
             "--using",
-            help="A run.toml whose engine, models, prompts, sampling and labeling to use.",
+            help="A run.toml: its engine, models, prompts, sampling and labeling are used.",
         ),
     ] = None,
     proofs: Annotated[int, typer.Option("--proofs", min=1, help="How many proofs to write.")] = 1,
     store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Prove one problem: prints the proof, its score, and the critiques of it; with [search] in
-    --using the best proof.
+    """Prove one problem: print the proof, its score and its critiques.
 
-    Without --using the nano model answers; it knows only nano's problems: try `proofloop nano
-    pose`. The same problem with the same settings is not proved twice: what the store has is
-    printed.
+    Without --using the nano model answers, which knows only the problems of `proofloop nano pose`.
+    If the run file has a [search], only the best proof is printed. If the store already has proofs
+    of this problem with the same settings, they are printed and no model is called.
     """
     data = open_store(store)
     question = _text(problem)
@@ -63,7 +62,7 @@ def prove(
     spec = _spec(question, using, proofs, data)
     if find_spec(data, spec.name) is None or not is_complete(data, spec):
         _walk(data, spec)
-    found = [_found(data, proof) for proof in _proofs(data, spec)]
+    found = [_fields(data, proof) for proof in _proofs(data, spec)]
     if using is None:
         found = [{**one, "exact_checker": _check(question, one["proof"])} for one in found]
     print(json.dumps(found, indent=2) if as_json else printable("\n\n".join(map(_page, found))))
@@ -87,17 +86,17 @@ def _walk(store: Store, spec: RunSpec) -> None:
 
 
 def _text(problem: str) -> str:
-    """The problem, read from a file where the argument names one."""
-    is_file = os.path.isfile(problem)  # false also for what is too long to be a path
+    """The text of the problem, read from a file if the argument is a path."""
+    is_file = os.path.isfile(problem)  # false for a text that is too long for a path
     if not is_file and len(problem.split()) == 1:
         raise ConfigError(
             f"there is no file {problem[:60]!r}",
-            "give the text of a problem, or a file that holds it",
+            "give the text of a problem, or the path of a text file with it",
         )
     text = _read(Path(problem)) if is_file else problem
     if not text.strip():
         raise ConfigError(
-            "the problem is empty", "give its text, or the path of a file that holds it"
+            "the problem is empty", "give its text, or the path of a text file with it"
         )
     return text.strip()
 
@@ -110,20 +109,20 @@ def _read(file: Path) -> str:
 
 
 def _check(question: str, proof: str) -> float:
-    """What nano's exact checker gives a proof. Raises ConfigError for a problem that the nano model
-    cannot know.
+    """The score of a proof by nano's exact checker. Raises ConfigError if the problem is not a nano
+    problem.
     """
     try:
         return check_proof(question, proof).score
     except LookupError as error:
         raise ConfigError(
             f"the nano model cannot prove {question[:60]!r}: {error}",
-            "name a run file with your own engine by --using",
+            "give a run file with your own engine by --using",
         ) from error
 
 
 def _spec(question: str, using: Path | None, proofs: int, store: Store) -> RunSpec:
-    """The run of this one problem; its name is a digest of everything that can change the
+    """The run for this problem. Its name holds a digest of all settings that can change the
     answer.
     """
     folder = store.root if isinstance(store, LocalStore) else load_settings().cache
@@ -145,8 +144,9 @@ def _spec(question: str, using: Path | None, proofs: int, store: Store) -> RunSp
 
 
 def _problem_file(question: str, folder: Path) -> Path:
-    """A table of one row: JSON would be searched for LaTeX with one backslash. Raises
-    ConfigError.
+    """Write the problem as a CSV file of one row. Raises ConfigError.
+
+    Not as JSON, because JSON is checked for LaTeX commands with one backslash.
     """
     file = folder / f"{digest(question)}.csv"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,7 @@ def _problem_file(question: str, folder: Path) -> Path:
 
 
 def _proofs(store: Store, spec: RunSpec) -> Iterator[Proof]:
-    """All that were written; of a search, the best one."""
+    """All proofs of the run; with a search only the best one."""
     if not spec.search.rounds:
         yield from proofs_of(store, spec.name)
     for search in searches_of(store, spec.name):
@@ -169,7 +169,8 @@ def _proofs(store: Store, spec: RunSpec) -> Iterator[Proof]:
             yield get_record(store, keys.proof(spec.name, search.best), Proof)
 
 
-def _found(store: Store, proof: Proof) -> dict[str, Any]:
+def _fields(store: Store, proof: Proof) -> dict[str, Any]:
+    """A proof with its label and critiques, as JSON fields."""
     label = find_label(store, proof.run_id, proof.id)
     critiques = []
     for critique in critiques_of(store, proof.run_id, proof.id):
@@ -197,14 +198,16 @@ def _found(store: Store, proof: Proof) -> dict[str, Any]:
 
 
 def _page(found: dict[str, Any]) -> str:
-    """A proof for reading."""
+    """A proof as text."""
     lines = [found["proof"] or f"(no readable proof: {found['format']['reason']})", ""]
     solved = ", solved" if found["solved"] else ""
     lines.append(
-        f"Score: {found['score']} ({found['outcome']}{solved}); its own: {found['self_score']}"
+        f"Score: {found['score']} ({found['outcome']}{solved}); self-score: {found['self_score']}"
     )
     if "exact_checker" in found:
-        lines.append(f"The exact checker, which no model sees, gives {found['exact_checker']}")
+        lines.append(
+            f"Score by the exact checker (not seen by any model): {found['exact_checker']}"
+        )
     for number, critique in enumerate(found["critiques"], 1):
         confirmed = {None: "", True: ", confirmed", False: ", not confirmed"}[critique["confirmed"]]
         score = critique["score"] if critique["outcome"] == "valid" else critique["outcome"]

@@ -1,4 +1,4 @@
-"""`proofloop review`: the page on which people grade."""
+"""`proofloop review`: serves the web page on which people grade proofs."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ from proofloop.worker.metrics import Metrics
 def review(
     run: Annotated[
         str | None,
-        typer.Argument(help="The run whose proofs are graded; default: all in the store."),
+        typer.Argument(help="The run whose proofs to grade; default: all runs in the store."),
     ] = None,
     host: Annotated[
         str,
         typer.Option(
-            "--host", help="The address to answer on; any but this machine's own needs a password."
+            "--host",
+            help="The address to listen on; one that others can reach requires a password.",
         ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Its port; 0 takes one that is free.")
+        int, typer.Option("--port", min=0, max=65535, help="The port; 0: any free port.")
     ] = 8321,
     spot_checks: Annotated[
         int,
         typer.Option(
             "--spot-checks",
             min=0,
-            help="Labels of each run to check as well: how often do people agree?",
+            help="Labelled proofs of each run to grade too, to measure how often people agree.",
         ),
     ] = 0,
     store: StoreOption = None,
     metrics_port: MetricsPortOption = None,
 ) -> None:
-    """Show the proofs that the labeler left undecided on a web page, with their critiques, and take
-    people's grades.
+    """Serve a web page on which people grade the proofs that the labeler left undecided.
 
-    Open the address that it prints. A grade (0, 0.5 or 1) becomes the proof's label: reports, costs
-    and measurements show it at once, and training uses it unless it used up the problem before.
-    With PROOFLOOP_BROKER set the label is announced to the services. PROOFLOOP_REVIEW_TOKEN is the
-    password that the page asks for; without one it answers on this machine only.
+    Open the printed address. A grade (0, 0.5 or 1) becomes the proof's label. Reports, costs and
+    measurements show it at once; training uses it, unless it has already trained on the problem.
+    With PROOFLOOP_BROKER set, the services receive the label. PROOFLOOP_REVIEW_TOKEN is the page's
+    password; without a password the page is reachable from this machine only.
     """
     settings = load_settings()
     data = open_store(store, must_exist=True)
@@ -62,8 +62,9 @@ def review(
         need_run(data, run)
     found = list(entry_points(group="proofloop.commands", name="review"))
     if not found:
-        raise ConfigError("the page comes with the labeler", install_hint("labeler"))
-    serve, health = found[0].load(), Health()
+        raise ConfigError("the labeler is not installed", install_hint("labeler"))
+    serve = found[0].load()
+    health = Health()
     token = settings.review_token.get_secret_value() if settings.review_token else None
     if metrics := settings.metrics_port if metrics_port is None else metrics_port:
         Endpoint(settings.metrics_host, metrics, Metrics().registry, health)

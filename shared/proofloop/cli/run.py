@@ -1,4 +1,4 @@
-"""`proofloop run`: a run file's problems through the whole walk."""
+"""`proofloop run`: runs the whole pipeline on the problems of a run file."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ log = structlog.get_logger()
 Report = Callable[[Progress], None]
 
 NOTHING_READ = 3
-"""The exit code of a run that is done, but none of whose proofs, or critiques, could be read."""
+"""The exit code of a finished run without a readable proof, or without a readable critique."""
 
-REASONS_SAID = 3
+REASONS_PRINTED = 3
 
-SCANNED_AT_THE_END = 5_000
-"""Answers that are looked through for the commonest reasons: the end of a run should not take long,
-on S3 too.
+ANSWERS_SCANNED = 5_000
+"""The most answers scanned for unreadable ones at the end of a run, because reading from S3 is
+slow.
 """
 
-FROM_HERE_S = 20.0
-"""How long an engine that the workers ask may take to answer this process, which need not reach
-it.
+CHECK_PATIENCE_S = 20.0
+"""The timeout for checking an engine from this process, if workers call it. This process need not
+reach it.
 """
 
 
@@ -59,7 +59,7 @@ def run(
     file: Annotated[
         Path,
         typer.Argument(
-            help="The run.toml: problems, engine, models, n/m/k, training. See examples/."
+            help="The run.toml: problems, engine, models, labeling, training. See examples/."
         ),
     ],
     store: StoreOption = None,
@@ -67,25 +67,25 @@ def run(
         bool,
         typer.Option(
             "--resume",
-            help="Go on with a run that was stopped or killed; nothing stored is paid again.",
+            help="Continue a stopped or killed run. No stored answer is asked for again.",
         ),
     ] = False,
     local: Annotated[
         bool,
         typer.Option(
-            "--local", help="All five services in this process, though PROOFLOOP_BROKER is set."
+            "--local", help="Run all services in this process, even with PROOFLOOP_BROKER set."
         ),
     ] = False,
 ) -> None:
     """Run the problems of a run file: prove, criticise, check the criticism, label, and train if
-    the file says so.
+    the file has [training].
 
-    With PROOFLOOP_BROKER set the services behind that broker do the work (`proofloop serve`), else
-    all five run in this process. The run's name is that of the file unless it gives one. Look at it
-    afterwards with `proofloop runs show NAME` and `proofloop runs report NAME`.
+    With PROOFLOOP_BROKER set, the services behind the broker do the work (`proofloop serve`);
+    without it, all services run in this process. The run's name is the file's `name`, else its file
+    name. See the results with `proofloop runs show NAME` and `proofloop runs report NAME`.
 
-    Exit code 3: the run is done, but not one answer of the generator, or of the verifier, could be
-    read.
+    Exit code 3: the run is done, but no answer of the generator, or none of the verifier, was
+    readable.
     """
     spec = read_run(file)
     settings = load_settings()
@@ -98,44 +98,46 @@ def run(
         def report(progress: Progress) -> None:
             line.show(spec.name, progress)
             for warning in warnings.look():
-                line.say(warning.line(spec.name))
+                line.print(warning.line(spec.name))
 
-        go = _here if local or settings.broker is None else _on_services
-        progress = go(data, spec, resume, stopping, report)
+        drive = _run_here if local or settings.broker is None else _run_on_services
+        progress = drive(data, spec, resume, stopping, report)
         for warning in warnings.look(every_s=0.0):
-            line.say(warning.line(spec.name))
+            line.print(warning.line(spec.name))
     outcomes = ", ".join(f"{name} {count}" for name, count in sorted(progress.outcomes.items()))
     steps = "".join(
         f"; {role} step {progress.steps.get(role, 0)} of {spec.training.of(role).steps}"
         for role in spec.training.roles
     )
     print(f"{spec.name}: {progress.labeled} proofs done: {outcomes}{steps}")
-    found = readability(data, spec.name, limit=SCANNED_AT_THE_END)
-    say_unread(spec.name, found)
+    found = readability(data, spec.name, limit=ANSWERS_SCANNED)
+    print_unread(spec.name, found)
     if not {"generator", "verifier"}.isdisjoint(found.roles_without_any):
         raise typer.Exit(NOTHING_READ)
 
 
-def say_unread(run: str, found: Readability) -> None:
-    """Print the commonest reasons why answers were not read."""
-    of = "" if found.is_whole else f" of the first {sum(found.seen.values())} answers"
-    for unread in found.unread[:REASONS_SAID]:
-        print(f"unread{of}: {unread.words}", file=sys.stderr)
+def print_unread(run: str, found: Readability) -> None:
+    """Print the commonest reasons for unreadable answers."""
+    scope = "" if found.is_whole else f" of the first {sum(found.seen.values())} answers"
+    for unread in found.unread[:REASONS_PRINTED]:
+        print(f"unreadable{scope}: {unread.words}", file=sys.stderr)
     if found.unread:
         print(
-            f"`proofloop proof {run} {found.unread[0].example}` prints one; all: `runs show {run}`",
+            f"`proofloop proof {run} {found.unread[0].example}` prints an example; `proofloop runs"
+            f" show {run}` lists all reasons",
             file=sys.stderr,
         )
     for role in found.roles_without_any:
         print(
-            f"error: no answer of the {role} could be read, of {found.seen[role]}", file=sys.stderr
+            f"error: none of the {found.seen[role]} answers of the {role} was readable",
+            file=sys.stderr,
         )
 
 
-def _here(
+def _run_here(
     store: Store, spec: RunSpec, resume: bool, stopping: threading.Event, report: Report
 ) -> Progress:
-    """All five services in this process."""
+    """Run all services in this process."""
     engines = open_engines(store)
     try:
         total = planned_proofs(spec)
@@ -149,11 +151,12 @@ def _here(
         engines.close()
 
 
-def _on_services(
+def _run_on_services(
     store: Store, spec: RunSpec, resume: bool, stopping: threading.Event, report: Report
 ) -> Progress:
-    """Whatever workers serve the broker; this process only poses and watches."""
-    settings, total = load_settings(), planned_proofs(spec)
+    """Run on the workers of the broker; this process only poses problems and reports progress."""
+    settings = load_settings()
+    total = planned_proofs(spec)
     roles = [*NEEDED_BY_ALL, *(["trainer"] if spec.training.roles else [])]
     letters, bus = open_dead_letters(settings), open_bus(settings, roles=roles)
     try:
@@ -165,20 +168,18 @@ def _on_services(
 
 
 def check_from_here(engines: Engines, spec: RunSpec) -> None:
-    """Ask the models before anything is posed, where this process can: it may be that only the
-    workers reach them.
+    """Check the engines before the run starts, as far as this process can reach them.
 
-    Raises ConfigError for a run that no worker could do either.
+    Raises ConfigError for an error in the run file. If only the workers can reach an engine, a
+    warning is logged.
     """
     roles = [role for role in MODEL_ROLES if _is_on_server(spec.engine.of(role).kind)]
     if not roles:
         return
     try:
-        engines.check(spec, patience_s=FROM_HERE_S, roles=roles)
-    except (
-        ConfigError,
-        OSError,
-    ) as error:  # OSError: a certificate or template that only the workers have
+        engines.check(spec, patience_s=CHECK_PATIENCE_S, roles=roles)
+    # OSError: a certificate or a template that only the workers have
+    except (ConfigError, OSError) as error:
         if _is_about_the_run(error):
             raise
         log.warning("engine_not_checked", reason=str(error).partition("\n")[0])
@@ -192,8 +193,8 @@ def _is_on_server(kind: str) -> bool:
 
 
 def _is_about_the_run(error: Exception) -> bool:
-    """Not that the engine is away from here, that this process has no key for it, or lacks a file
-    or a package.
+    """Whether the run file is wrong, not this process's access to the engine: no network route, no
+    key, no file or package.
     """
     cause = error.__cause__
     if isinstance(cause, EngineError):

@@ -1,4 +1,4 @@
-"""`proofloop serve`: one role as a service of its own."""
+"""`proofloop serve`: runs one role as a service."""
 
 from __future__ import annotations
 
@@ -29,22 +29,23 @@ def serve(
         typer.Option(
             "--concurrency",
             min=1,
-            help="Messages at once; default: as in one process. The trainer takes 1.",
+            help="Messages handled at the same time; default: the role's default in [flow]. The"
+            " trainer handles 1.",
         ),
     ] = None,
     store: StoreOption = None,
     metrics_port: MetricsPortOption = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Load the role, print what it handles, and end.")
+        bool, typer.Option("--check", help="Load the role, print its events, and exit.")
     ] = False,
 ) -> None:
-    """Run one role as a service: a Celery worker that takes its events from the broker
+    """Run one role as a service: a Celery worker that consumes the role's queue on the broker
     (PROOFLOOP_BROKER).
 
-    Prints one JSON line when it is ready. SIGTERM or Ctrl-C: nothing new is begun, running engine
-    calls have PROOFLOOP_DRAIN_S to finish, then they are cancelled and their messages go back to
-    the queue; exit code 0. With
-    --metrics-port it answers Prometheus and health checks.
+    It prints one JSON line when it is ready. On SIGTERM or Ctrl-C it takes no new messages, and
+    running model calls have PROOFLOOP_DRAIN_S to finish; then they are cancelled, their messages
+    return to the queue, and the exit code is 0. --metrics-port serves Prometheus metrics and
+    health checks.
     """
     loaded = load_role(role)
     if check:
@@ -67,7 +68,8 @@ def serve(
             queues=[f"{app.conf.task_default_exchange}.{loaded.name}"],
             concurrency=checked_concurrency(loaded, concurrency),
             hostname=f"{loaded.name}.{os.getpid()}@{socket.gethostname()}",
-            loglevel=structlog.get_logger().bind().get_effective_level(),  # of -v or the settings
+            # the level of -v, or of the settings
+            loglevel=structlog.get_logger().bind().get_effective_level(),
             quiet=True,
         )
     except SystemExit as refusal:

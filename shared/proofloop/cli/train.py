@@ -1,4 +1,4 @@
-"""`proofloop train`: what the trainer made, for trainers that are not ours."""
+"""`proofloop train`: exports training batches for other trainers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from proofloop.schema import keys
 from proofloop.schema.records import TRAINED_ROLES
 from proofloop.store import Store
 
-app = typer.Typer(help="Training batches for other trainers.", no_args_is_help=True)
+app = typer.Typer(help="Export training batches for other trainers.", no_args_is_help=True)
 
 
 @app.callback()
 def several() -> None:
-    """Training batches for other trainers."""
+    """Export training batches for other trainers."""
 
 
 @app.command("export-slime")
@@ -29,36 +29,38 @@ def export_slime(
     run: Annotated[str, typer.Argument(help="The name of a run or a curriculum.")],
     stage: Annotated[
         str,
-        typer.Argument(help="A curriculum's stage (1-verifier); of a run: generator or verifier."),
+        typer.Argument(
+            help="A stage of a curriculum, such as 1-verifier; for a run: generator or verifier."
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="A new folder.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to create.")],
     store: StoreOption = None,
 ) -> None:
-    """Write a stage's batches as slime's samples, one JSONL file a step, and the objective as
-    slime's arguments.
+    """Write a stage's training batches as slime samples, one JSONL file for each step.
 
-    arguments.txt holds what clipping, KL, off-policy mask and routing replay are to be for the same
-    objective, notes.txt which settings slime has no argument for (epochs); model, cluster and
-    parallelism are yours to add. Nothing here was run by slime itself.
+    arguments.txt has slime's arguments for the same objective: clipping, KL, off-policy mask,
+    routing replay. notes.txt names the settings without a slime argument (epochs). Add model,
+    cluster and parallelism yourself. The export has not been tested with slime.
     """
     data = open_store(store, must_exist=True)
     curriculum = find_curriculum(data, run)
     stages = _stages(data, run, curriculum)
     if stage not in stages:
         raise ConfigError(
-            f"{run} has no stage {stage!r} with batches", f"it has: {', '.join(stages) or 'none'}"
+            f"{run} has no stage {stage!r} with batches",
+            f"stages with batches: {', '.join(stages) or 'none yet'}",
         )
     if out.exists():
-        raise ConfigError(f"{out} is there already", "give the name of a new folder")
+        raise ConfigError(f"{out} already exists", "give a folder that does not exist")
     for point in entry_points(group="proofloop.commands", name="export-slime"):
         count = point.load()(data, run, stage, _settings(data, run, stage, curriculum), out)
         print(f"{count} batches of {run} {stage} in {out}")
         return
-    raise ConfigError("an export needs the trainer", install_hint("trainer"))
+    raise ConfigError("the trainer is not installed", install_hint("trainer"))
 
 
 def _stages(store: Store, run: str, curriculum: CurriculumSpec | None) -> list[str]:
-    """What has batches."""
+    """The stages or roles that have batches."""
     if curriculum is None:
         need_run(store, run)
     prefix = keys.all_batches(run)
@@ -68,7 +70,7 @@ def _stages(store: Store, run: str, curriculum: CurriculumSpec | None) -> list[s
 def _settings(
     store: Store, run: str, stage: str, curriculum: CurriculumSpec | None
 ) -> dict[str, object]:
-    """The GRPO settings that the stage was trained by."""
+    """The GRPO settings of the stage."""
     if curriculum is None:
         (role,) = (role for role in TRAINED_ROLES if role == stage)
         spec = need_run(store, run)
@@ -76,7 +78,7 @@ def _settings(
             "temperature": spec.sampling_of(role).temperature,
             **spec.training.of(role).settings,
         }
-    # What refreshes the meta-verifier during an enhanced stage is trained as the meta-verifier.
+    # A refresh during an enhanced stage trains the meta-verifier, with that stage's settings.
     if "-refresh-" in stage:
         return grpo_fields(curriculum, "meta_verifier", curriculum.enhanced.refresh_steps)
     return grpo_fields(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proofloop.cli.doctor.findings import Finding, found_of
+from proofloop.cli.doctor.findings import Finding, finding_of
 from proofloop.cli.doctor.questions import ask_roles
 from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import LARGEST_SEED
@@ -56,7 +56,7 @@ PROVES, REVIEWS, JUDGES = says(answer()), says(evaluation("0")), says(meta_evalu
 
 
 def findings(engines: Engines, spec: RunSpec, wait_s: float = 30) -> list[Finding]:
-    return [found_of(each, spec, wait_s) for each in ask_roles(engines, spec, QUESTION, wait_s)]
+    return [finding_of(each, spec, wait_s) for each in ask_roles(engines, spec, QUESTION, wait_s)]
 
 
 def test_each_role_is_asked_as_in_the_run_and_its_answer_read(engines: Engines) -> None:
@@ -99,7 +99,7 @@ def test_a_second_answer_that_can_be_read_makes_it_a_warning(engines: Engines) -
         found = {each.what: each for each in findings(engines, spec_of(server))}
     assert found["verifier"].state == "ok"
     assert found["generator"].state == "warning"
-    assert found["generator"].found.endswith("another answer could not be read")
+    assert found["generator"].found.endswith("another answer was unreadable")
 
 
 def test_an_answer_that_was_cut_off_asks_for_more_tokens(engines: Engines) -> None:
@@ -107,7 +107,7 @@ def test_an_answer_that_was_cut_off_asks_for_more_tokens(engines: Engines) -> No
     with ScriptedServer(by_role(cut, REVIEWS, JUDGES)) as server:
         found = findings(engines, spec_of(server))[0]
     assert found.state == "broken" and found.found.startswith("truncated: ")
-    assert found.hint.startswith("raise max_tokens under [sampling.generator]")
+    assert found.hint.startswith("raise [sampling.generator] max_tokens")
 
 
 def test_a_server_that_refuses_one_role_is_named_with_it(engines: Engines) -> None:

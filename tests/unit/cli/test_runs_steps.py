@@ -122,10 +122,10 @@ def test_json_has_the_whole_records_of_what_the_trainer_took(tmp_path: Path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("cours",), "there are: course (a curriculum)"),
+        (("cours",), "the store has: course (a curriculum)"),
         (
             ("course", "verifier"),
-            "those that do: 1-verifier, 1-meta_verifier, 1-enhanced, 1-enhanced-refresh-2,",
+            "stages with training steps: 1-verifier, 1-meta_verifier, 1-enhanced,",
         ),
     ],
 )
@@ -141,5 +141,5 @@ def test_a_stage_that_has_not_begun_has_no_steps_and_is_no_error(course: LocalSt
     assert (result.exit_code, result.stdout, result.stderr) == (
         0,
         "",
-        "nothing: no steps of 2-generator\n",
+        "no steps of 2-generator\n",
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from proofloop.cli.run import say_unread
+from proofloop.cli.run import print_unread
 from proofloop.cli.runs.command import show
 from proofloop.cli.runs.proof import proof as print_proof
 from proofloop.errors import ConfigError
@@ -95,7 +95,7 @@ def test_a_long_run_is_looked_through_in_part_and_says_so(
 ) -> None:
     found = readability(LocalStore(folder), RUN, limit=4)
     assert not found.is_whole and sum(found.seen.values()) == 4
-    say_unread(RUN, found)
+    print_unread(RUN, found)
     assert "of the first 4 answers" in capsys.readouterr().err
 
 
@@ -111,9 +111,9 @@ def test_show_and_the_end_of_a_run_name_the_commonest_reasons(
     ]
     show(RUN, folder)
     assert f"{PROOF}/critique-1" in capsys.readouterr().out
-    say_unread(RUN, readability(LocalStore(folder), RUN))
+    print_unread(RUN, readability(LocalStore(folder), RUN))
     said = capsys.readouterr().err
-    assert f"unread: 2 of the verifier: the score is none (as {PROOF}/critique-1)" in said
+    assert f"unreadable: 2 of the verifier: the score is none (as {PROOF}/critique-1)" in said
     assert f"`proofloop proof {RUN} {PROOF}/critique-1`" in said
 
 
@@ -123,7 +123,12 @@ def test_show_and_the_end_of_a_run_name_the_commonest_reasons(
         (
             PROOF,
             False,
-            ["own score: 0.5", "undecided", "quality 1", f"{PROOF}/critique-0: score 0, confirmed"],
+            [
+                "self-score: 0.5",
+                "undecided",
+                "quality 1",
+                f"{PROOF}/critique-0: score 0, confirmed",
+            ],
         ),
         (
             PROOF,
@@ -164,7 +169,7 @@ def test_proofs_are_listed_where_none_is_named(
 ) -> None:
     print_proof(RUN, None, False, folder, as_json=True)
     rows = json.loads(capsys.readouterr().out)
-    assert [(row["proof"], row["outcome"], row["unread_because"]) for row in rows] == [
+    assert [(row["proof"], row["outcome"], row["unreadable_because"]) for row in rows] == [
         (PROOF, "undecided", None),
         ("p1-001", None, "the stream was cut"),
     ]
@@ -173,12 +178,12 @@ def test_proofs_are_listed_where_none_is_named(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("p1-002", f"there are: p1-001, {PROOF}; `proofloop proof {RUN}` lists its proofs"),
+        ("p1-002", f"did you mean p1-001 or {PROOF}? `proofloop proof {RUN}` lists its proofs"),
         ("zzz", f"`proofloop proof {RUN}` lists its proofs"),
         ("..", "letters"),
-        (f"{PROOF}/critique-9", f"`proofloop proof {RUN} {PROOF}` names what there is"),
+        (f"{PROOF}/critique-9", f"`proofloop proof {RUN} {PROOF}` lists the parts of the proof"),
         (f"{PROOF}/attempt-0", "lists its proofs"),
-        (f"{PROOF}/nonsense", "give critique-3"),
+        (f"{PROOF}/nonsense", "write critique-3"),
     ],
 )
 def test_a_wrong_name_is_told_the_right_ones(folder: Path, name: str, said: str) -> None:

@@ -1,5 +1,5 @@
-"""`proofloop doctor`: looks at this machine and says what would go wrong, and what to do about
-it.
+"""`proofloop doctor`: checks this machine, and a run or curriculum file, and reports problems with
+hints.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import typer
 
 from proofloop.bus import open_dead_letters
 from proofloop.cli.common import JsonOption, StoreOption, emit, open_engines, open_store
-from proofloop.cli.doctor.findings import Finding, found_of
+from proofloop.cli.doctor.findings import Finding, finding_of
 from proofloop.cli.doctor.questions import ask_roles
 from proofloop.cli.files import is_curriculum, read_curriculum, read_run
 from proofloop.config.curriculum_file import CurriculumSpec
@@ -29,7 +29,7 @@ from proofloop.config.problem_file import problems_of
 from proofloop.config.run_file import Models, Problems, RoleTraining, RunEngine, RunSpec, Training
 from proofloop.config.settings import load_settings
 from proofloop.engine import installed_engines
-from proofloop.errors import BusError, ConfigError, ProofloopError, install_hint
+from proofloop.errors import BusError, ConfigError, HintedError, ProofloopError, install_hint
 from proofloop.method.domains import domain_names, load_domain
 from proofloop.method.prompts import load_pack, pack_names
 from proofloop.pipeline.embedded import WALK_ROLES, planned_proofs
@@ -40,31 +40,30 @@ from proofloop.worker.engine_pool import Engines
 from proofloop.worker.runtime import load_role
 
 ENOUGH_DISK_GB = 2.0
-"""What the demo's store and a CPU build of torch need, roughly."""
+"""Enough for the demo's store and a CPU build of torch."""
 
 
 def doctor(
     file: Annotated[
         Path | None,
         typer.Argument(
-            help="A run.toml or a curriculum to check as well, by real calls to its engine."
+            help="A run file or curriculum file to check too, with real calls to its engine."
         ),
     ] = None,
     wait_s: Annotated[
         float,
         typer.Option(
-            "--wait", min=1, max=86400, help="Seconds that the roles of a run may take to answer."
+            "--wait", min=1, max=86400, help="The timeout in seconds for the answers of all roles."
         ),
     ] = 300.0,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check Python, the installed services and engines, torch and its GPUs, the store, the broker
-    and the disk.
+    """Check this machine: Python, installed roles and engines, torch and GPUs, store, broker, disk.
 
-    With a run's file also its engine and models: each role is asked a real question about the first
-    problem, sampled as in the run, and its answer is read as in the run. With a curriculum's file
-    its engine is asked for one token.
+    With a run file, also check its engine and models: each role answers a real prompt about the
+    first problem, sampled and read as in the run. With a curriculum file, request one token from
+    its engine.
     """
     findings = [*_machine(), *_packages(), _store(store), *_broker()]
     if file is not None:
@@ -85,8 +84,8 @@ def _machine() -> Iterator[Finding]:
     yield Finding(
         "disk",
         "ok" if enough else "warning",
-        f"{free:.1f} GB free here",
-        "" if enough else f"keep {ENOUGH_DISK_GB:.0f} GB free",
+        f"{free:.1f} GB free in {Path.cwd()}",
+        "" if enough else f"free at least {ENOUGH_DISK_GB:.0f} GB",
     )
 
 
@@ -110,76 +109,69 @@ def _named(what: str, names: Collection[str], load: Callable[[str], object]) -> 
 
 
 def roles_found(installed: Collection[str], *, has_broker: bool) -> Finding:
-    """On a broker one role is enough: the others are other processes."""
+    """The installed roles. With a broker one is enough, because other processes serve the rest."""
     missing = sorted({*WALK_ROLES, "trainer"} - {*installed})
-    is_enough = not missing or (has_broker and installed)
     found = ", ".join(sorted(installed)) or "none"
-    return (
-        Finding("roles", "ok", found)
-        if is_enough
-        else Finding("roles", "warning", found, install_hint(*missing))
-    )
+    if not missing or (has_broker and installed):
+        return Finding("roles", "ok", found)
+    return Finding("roles", "warning", found, install_hint(*missing))
 
 
 def _torch() -> Finding:
-    """The trainer says what torch sees: it alone may load it."""
+    """What torch sees. Only the trainer may import torch, so the trainer reports it."""
     if importlib.util.find_spec("torch") is None:
-        return Finding(
-            "torch", "warning", "missing", "only the trainer and the local engine need it"
-        )
+        hint = f"needed only by the trainer and the local engine; {install_hint('trainer')}"
+        return Finding("torch", "warning", "not installed", hint)
     try:
         devices = [
             point.load()() for point in entry_points(group="proofloop.commands", name="device")
         ]
-    except (
-        ImportError,
-        OSError,
-    ) as error:  # a library of the system that is missing, or of another version
-        return Finding("torch", "broken", f"cannot be loaded: {error}", "install torch again")
-    return Finding(
-        "torch", "ok", "; ".join(devices) or "installed; proofloop-trainer would say what it sees"
-    )
+    except (ImportError, OSError) as error:  # a missing system library, or a wrong version of one
+        return Finding("torch", "broken", f"cannot be imported: {error}", "reinstall torch")
+    return Finding("torch", "ok", "; ".join(devices) or "installed, without proofloop-trainer")
 
 
 def _store(folder: Path | None) -> Finding:
     settings = load_settings()
     where = folder or settings.store
     if (folder or settings.s3_endpoint is None) and not where.exists():
-        return Finding("store", "ok", f"{where.absolute()} (not there yet; made when first used)")
+        return Finding("store", "ok", f"{where.absolute()} (does not exist yet; made on first use)")
     try:
         store = open_store(folder)
         began = time.perf_counter()
         if isinstance(store, LocalStore):
             with tempfile.NamedTemporaryFile(dir=store.root) as file:
                 os.fsync(file.fileno())
-            did = "a synced write takes"
+            checked = "a synced write takes"
         else:
             store.exists("doctor")
-            did = "keeps the first of two writers; a look takes"
+            checked = "conditional writes work; a request takes"
         return Finding(
-            "store", "ok", f"{store}, {did} {1000 * (time.perf_counter() - began):.1f} ms"
+            "store", "ok", f"{store}: {checked} {1000 * (time.perf_counter() - began):.1f} ms"
         )
     except (ProofloopError, OSError) as error:
-        problem, _, hint = str(error).partition("\nhint: ")
-        return Finding(
-            "store",
-            "broken",
-            problem,
-            hint or "choose another with --store, PROOFLOOP_STORE or PROOFLOOP_S3_ENDPOINT",
-        )
+        default = "choose another store by --store, PROOFLOOP_STORE or PROOFLOOP_S3_ENDPOINT"
+        return _broken("store", error, default)
+
+
+def _broken(what: str, error: Exception, default_hint: str = "") -> Finding:
+    """The finding for an error, with the error's own hint if it has one."""
+    if isinstance(error, HintedError):
+        return Finding(what, "broken", error.problem, error.hint or default_hint)
+    return Finding(what, "broken", str(error), default_hint)
 
 
 def _broker() -> Iterator[Finding]:
-    """The broker, if one is set, and what waits in it."""
+    """The broker, if one is set, and its queues."""
     settings = load_settings()
     if settings.broker is None:
-        yield Finding("broker", "ok", "none set: `proofloop run` does everything in one process")
+        found = "PROOFLOOP_BROKER is not set: `proofloop run` runs all services in one process"
+        yield Finding("broker", "ok", found)
         return
     try:
         depths = open_dead_letters(settings).depths()
     except ProofloopError as error:
-        problem, _, hint = str(error).partition("\nhint: ")
-        yield Finding("broker", "broken", problem, hint or "start it, or correct PROOFLOOP_BROKER")
+        yield _broken("broker", error, "start the broker, or correct PROOFLOOP_BROKER")
         return
     yield Finding(
         "broker",
@@ -192,33 +184,33 @@ def _broker() -> Iterator[Finding]:
         "dead letters",
         "warning" if dead else "ok",
         str(dead),
-        "see `proofloop dead list`" if dead else "",
+        "list them with `proofloop dead list`" if dead else "",
     )
 
 
 def workers_found(consumers: Mapping[str, int]) -> Finding:
-    """How many workers the broker knows of each role; the trainer is needed by some runs only."""
+    """The number of workers of each role. A missing trainer is fine: not every run trains."""
     found = ", ".join(f"{role} {consumers.get(role, 0)}" for role in (*WALK_ROLES, "trainer"))
     missing = [role for role in WALK_ROLES if not consumers.get(role)]
     if not missing:
         return Finding("workers", "ok", found)
     start = "; ".join(f"proofloop serve {role}" for role in missing)
-    return Finding("workers", "warning", found, f"a run waits until these are started: {start}")
+    return Finding("workers", "warning", found, f"start the missing workers: {start}")
 
 
 def _run_workers(spec: RunSpec) -> Iterator[Finding]:
-    """The roles that the run needs and no worker of the broker serves."""
+    """A warning if the run needs roles that no worker serves."""
     settings = load_settings()
     if settings.broker is None:
         return
     try:
         unserved = open_dead_letters(settings).unserved(roles_of(spec))
     except (BusError, ConfigError):
-        return  # the finding about the broker says so
+        return  # reported by `_broker`
     if unserved:
         start = "; ".join(f"proofloop serve {role}" for role in unserved)
-        found = f"{spec.name} would wait for {', '.join(unserved)}: no worker serves them"
-        yield Finding("run's workers", "warning", found, f"start them: {start}")
+        found = f"no worker serves {', '.join(unserved)}: {spec.name} would wait for them"
+        yield Finding("workers of the run", "warning", found, f"start them: {start}")
 
 
 def _file(file: Path, folder: Path | None, wait_s: float) -> Iterator[Finding]:
@@ -258,23 +250,22 @@ def _file(file: Path, folder: Path | None, wait_s: float) -> Iterator[Finding]:
         finally:
             engines.close()
     except ProofloopError as error:
-        problem, _, hint = str(error).partition("\nhint: ")
-        yield Finding(what, "broken", problem, hint)
+        yield _broken(what, error)
 
 
 def _answers(engines: Engines, spec: RunSpec, wait_s: float) -> Iterator[Finding]:
-    """What each role answers to a real question."""
-    print(
-        f"doctor asks each role a real question and waits {wait_s:g} s at most (--wait)",
-        file=sys.stderr,
-    )
+    """Whether each role's answer to a real prompt is readable."""
+    print(f"calling the model of each role; timeout {wait_s:g} s (--wait)", file=sys.stderr)
     question = next(problems_of(spec)).question
     for answer in ask_roles(engines, spec, question, wait_s):
-        yield found_of(answer, spec, wait_s)
+        yield finding_of(answer, spec, wait_s)
 
 
 def _first_calls(spec: CurriculumSpec) -> RunSpec:
-    """A run with the curriculum's engine, its first model in all roles, and the need for tokens."""
+    """A run with the curriculum's engine and its start model in all roles.
+
+    It trains for one step, because only then does the engine check that it returns token ids.
+    """
     return RunSpec(
         name=spec.name,
         problems=Problems(file=spec.files.problems) if spec.files else Problems(domain=spec.domain),

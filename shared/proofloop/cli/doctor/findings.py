@@ -1,4 +1,4 @@
-"""What `doctor` found, and what a model's answer to a real question says of a run."""
+"""The findings of `proofloop doctor`, and the finding for a model's answer."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Literal
 from proofloop.cli.doctor.questions import TrialAnswer
 from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import ALL_IN_REASONING, Generation
+from proofloop.schema.records import Verdict
 
 SHOWN_CHARACTERS = 200
-"""Of an answer that cannot be read."""
+"""The length of the excerpt of an unreadable answer."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; `hint` says what to do unless the state is ok."""
+    """The result of one check. `hint` is the way out if the state is not ok."""
 
     what: str
     state: Literal["ok", "warning", "broken"]
@@ -23,62 +24,68 @@ class Finding:
     hint: str = ""
 
 
-def found_of(answer: TrialAnswer, spec: RunSpec, wait_s: float) -> Finding:
-    """What a role's answer says of the run."""
-    came, verdict, most = (
-        answer.generation,
-        answer.verdict,
-        spec.sampling_of(answer.role).max_tokens,
+def finding_of(answer: TrialAnswer, spec: RunSpec, wait_s: float) -> Finding:
+    """The finding for a role's answer."""
+    generation = answer.generation
+    if generation is None or (answer.verdict is None and not generation.completion_tokens):
+        if answer.error is not None:
+            return Finding(answer.role, "broken", answer.error.problem, answer.error.hint)
+        hint = "raise --wait, or find out why the server is slow"
+        return Finding(answer.role, "broken", f"no answer within {wait_s:g} s", hint)
+    if answer.verdict is None:
+        return _unfinished(answer, generation, spec)
+    return _finished(answer, generation, answer.verdict, spec)
+
+
+def _unfinished(answer: TrialAnswer, generation: Generation, spec: RunSpec) -> Finding:
+    most = spec.sampling_of(answer.role).max_tokens
+    longest_min = answer.seconds * most / generation.completion_tokens / 60
+    found = (
+        f"unfinished after {_cost(answer, generation)}; an answer of max_tokens = {most} would take"
+        f" {longest_min:.0f} min"
     )
-    if came is None or (verdict is None and not came.completion_tokens):
-        if answer.error is None:
-            hint = "give it more time by --wait, or see why the server is so slow"
-            return Finding(answer.role, "broken", f"nothing came within {wait_s:g} s", hint)
-        return Finding(answer.role, "broken", answer.error.problem, answer.error.hint)
-    cost = (
-        f"{came.completion_tokens} tokens in {answer.seconds:.1f} s, after a prompt of"
-        f" {came.prompt_tokens}"
+    hint = "raise --wait to check whether the answer is readable"
+    return Finding(answer.role, "warning", found, hint)
+
+
+def _finished(
+    answer: TrialAnswer, generation: Generation, verdict: Verdict, spec: RunSpec
+) -> Finding:
+    cost = _cost(answer, generation)
+    if verdict.outcome != "valid":
+        beginning = _beginning(generation)
+        found = f"{verdict.outcome}: {verdict.reason}: {cost}; the answer begins: {beginning}"
+        return Finding(answer.role, "broken", found, _way_out(spec, answer))
+    found = f"readable, score {verdict.score:g}: {cost}"
+    if not answer.unreadable:
+        return Finding(answer.role, "ok", found)
+    found += "; another answer was unreadable"
+    return Finding(answer.role, "warning", found, _way_out(spec, answer))
+
+
+def _cost(answer: TrialAnswer, generation: Generation) -> str:
+    server = f", by {generation.served_by}" if generation.served_by else ""
+    return (
+        f"{generation.completion_tokens} tokens in {answer.seconds:.1f} s, for a prompt of"
+        f" {generation.prompt_tokens} tokens{server}"
     )
-    if came.served_by:
-        cost += f", by {came.served_by}"
-    if verdict is None:
-        longest_min = answer.seconds * most / came.completion_tokens / 60
-        found = f"not at its end after {cost}; max_tokens = {most} would take {longest_min:.0f} min"
-        return Finding(
-            answer.role, "warning", found, "raise --wait to see whether the answer can be read"
-        )
-    if verdict.outcome == "valid":
-        found = f"readable, score {verdict.score:g}: {cost}"
-        if not answer.unreadable:
-            return Finding(answer.role, "ok", found)
-        return Finding(
-            answer.role,
-            "warning",
-            f"{found}; another answer could not be read",
-            _way_out(spec, answer),
-        )
-    found = f"{verdict.outcome}: {verdict.reason}: {cost}; the answer begins: {_beginning(came)}"
-    return Finding(answer.role, "broken", found, _way_out(spec, answer))
 
 
 def _beginning(answer: Generation) -> str:
     text = " ".join((answer.text or answer.reasoning).split())
-    return repr(text[:SHOWN_CHARACTERS]) if text else "nothing"
+    return repr(text[:SHOWN_CHARACTERS]) if text else "(empty)"
 
 
 def _way_out(spec: RunSpec, answer: TrialAnswer) -> str:
-    """What helps against answers that cannot be read."""
+    """The hint for an unreadable answer."""
     if answer.verdict is not None and answer.verdict.outcome == "truncated":
-        return f"raise max_tokens under [sampling.{answer.role}], or have the model think less"
-    if (
-        answer.generation is not None
-        and answer.generation.reasoning
-        and not answer.generation.text.strip()
-    ):
+        return f"raise [sampling.{answer.role}] max_tokens, or make the model think less"
+    generation = answer.generation
+    if generation is not None and generation.reasoning and not generation.text.strip():
         return ALL_IN_REASONING
     ways = [
         "use a model that keeps to the format",
-        "a prompt pack that says it in the model's way (docs/reading.md)",
+        "use a prompt pack that asks for the format in the model's own way (docs/reading.md)",
     ]
     if spec.how_to_read == "strict":
         ways.insert(0, 'set reading = "lenient" unless the answers train a model')

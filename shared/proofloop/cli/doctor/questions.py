@@ -1,8 +1,7 @@
-"""What the models really answer: a question a role, with the run's own sampling, read by the run's
-own parser.
+"""Trial calls of `proofloop doctor`: one prompt for each role, sampled and read as in the run.
 
-The generator gets the run's first problem, the verifier a sample proof of it, the meta-verifier a
-sample critique.
+The generator gets the run's first problem, the verifier a sample proof, the meta-verifier a sample
+critique.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ from proofloop.schema.records import MODEL_ROLES, ModelRole, Verdict
 from proofloop.worker.engine_pool import Engines
 
 CANCELLED_WITHIN_S = 5.0
-"""How long a call that was cancelled may take to say what had come."""
+"""The time for a cancelled call to return its partial answer."""
 
 
 @dataclass(frozen=True)
 class TrialAnswer:
-    """What came of a role's question at one server.
+    """The answer of one role at one endpoint.
 
-    `verdict` is None where no whole answer came: `error` says why, or the time was over.
-    `unreadable` counts answers that cannot be read; the first one of them is asked for once more,
-    because models sometimes miss the format.
+    `verdict` is None without a complete answer: because of `error`, or else of the timeout.
+    `unreadable` counts unreadable answers. An unreadable first answer is retried once, because
+    models sometimes miss the format.
     """
 
     role: ModelRole
@@ -54,68 +53,73 @@ class TrialAnswer:
 
 
 def ask_roles(engines: Engines, spec: RunSpec, question: str, wait_s: float) -> list[TrialAnswer]:
-    """One answer a role and endpoint, all asked at once and waited for `wait_s` seconds in all.
-    Raises ConfigError.
+    """One answer for each role and endpoint. All calls run at the same time and share the timeout
+    `wait_s`. Raises ConfigError.
     """
     pack = load_pack(spec.prompts, spec.base)
-    asked = [
+    trials = [
         _Trial(endpoint, spec, pack, role, question)
         for role in MODEL_ROLES
         for endpoint in members(engines.of(spec, role))
     ]
-    until = time.monotonic() + wait_s
-    answers = [trial.answer(until) for trial in asked]
-    for trial, answer in zip(asked, answers, strict=True):
+    deadline = time.monotonic() + wait_s
+    answers = [trial.answer(deadline) for trial in trials]
+    for trial, answer in zip(trials, answers, strict=True):
         if answer.verdict is not None and not answer.is_readable:
-            trial.ask_again()
-    return [trial.better(answer, until) for trial, answer in zip(asked, answers, strict=True)]
+            trial.retry()
+    return [trial.better(answer, deadline) for trial, answer in zip(trials, answers, strict=True)]
 
 
 class _Trial:
-    """A role's question, and the call that was made of it last."""
+    """The prompt of one role, and its latest call."""
 
     def __init__(
         self, engine: Engine, spec: RunSpec, pack: PromptPack, role: ModelRole, question: str
     ) -> None:
-        self._engine, self._spec, self._pack, self._role = engine, spec, pack, role
+        self._engine = engine
+        self._spec = spec
+        self._pack = pack
+        self._role = role
         self._prompt = _prompt(spec, pack, role, question)
         self._seed = LARGEST_SEED
         self._submit()
 
-    def ask_again(self) -> None:
+    def retry(self) -> None:
         self._seed -= 1
         self._submit()
 
-    def answer(self, until: float) -> TrialAnswer:
-        generation, error, verdict = self._result(until)
+    def answer(self, deadline: float) -> TrialAnswer:
+        generation, error = self._result(deadline)
+        verdict = None
         if generation is not None and generation.finish_reason != "cancelled":
             verdict = _read(self._spec, self._pack, self._role, generation)
         unreadable = int(verdict is not None and verdict.outcome != "valid")
         seconds = time.monotonic() - self._began
         return TrialAnswer(self._role, generation, verdict, error, seconds, unreadable)
 
-    def better(self, first: TrialAnswer, until: float) -> TrialAnswer:
-        """The second answer where it can be read, else the first."""
+    def better(self, first: TrialAnswer, deadline: float) -> TrialAnswer:
+        """The second answer if it is readable, else the first."""
         if not first.unreadable:
             return first
-        second = self.answer(until)
+        second = self.answer(deadline)
         return replace(
             second if second.is_readable else first, unreadable=first.unreadable + second.unreadable
         )
 
-    def _result(self, until: float) -> tuple[Generation | None, EngineError | None, Verdict | None]:
+    def _result(self, deadline: float) -> tuple[Generation | None, EngineError | None]:
+        """The answer or the error; at the deadline the partial answer, or neither."""
         if self._call is None:
-            return None, self._error, None
+            return None, self._error
         try:
-            return self._call.result(max(0.0, until - time.monotonic())), None, None
+            return self._call.result(max(0.0, deadline - time.monotonic())), None
         except EngineError as error:
-            return None, error, None
+            return None, error
         except TimeoutError:
             self._call.cancel()
         try:
-            return self._call.result(CANCELLED_WITHIN_S), None, None
+            return self._call.result(CANCELLED_WITHIN_S), None
         except (EngineError, TimeoutError):
-            return None, None, None
+            return None, None
 
     def _submit(self) -> None:
         self._began = time.monotonic()

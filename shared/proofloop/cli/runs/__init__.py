@@ -1,1 +1,1 @@
-"""The commands that show runs and what came of them."""
+"""The commands that show runs: `runs`, `proof` and `dead`."""

@@ -1,4 +1,4 @@
-"""`proofloop runs`: what runs there are, how they stand, what they cost."""
+"""`proofloop runs`: lists runs and curricula, and shows their progress, figures and costs."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ from proofloop.schema import keys
 from proofloop.store import Store
 
 app = typer.Typer(
-    help="Runs and curricula in the store: list, show, steps, report; of runs alone: measure,"
+    help="Runs and curricula in the store: list, show, steps, report. For runs only: measure,"
     " search, cost, export.",
     no_args_is_help=True,
 )
 
 RunArgument = Annotated[str, typer.Argument(help="The run's name.")]
-EitherArgument = Annotated[str, typer.Argument(help="The run's or the curriculum's name.")]
+EitherArgument = Annotated[str, typer.Argument(help="The name of a run or a curriculum.")]
 
 
 @app.command("list")
 def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Every run and every curriculum with how far it is."""
+    """List all runs and curricula with their progress."""
     data = open_store(store, must_exist=True)
     curricula = (find_curriculum(data, name) for name in names(data, keys.CURRICULA))
     rows = [_line(data, need_run(data, name)) for name in names(data, keys.SPECS)]
@@ -65,8 +65,8 @@ def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
 @app.command("show")
 def show(run: EitherArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """One run: its proofs by outcome and kind, its training, its figures; of a curriculum, where it
-    stands.
+    """Show one run: its proofs by outcome and kind, its training, its figures. For a curriculum:
+    its stages, progress and figures.
     """
     data = open_store(store, must_exist=True)
     curriculum = find_curriculum(data, run)
@@ -126,17 +126,15 @@ def _unread_row(unread: Unread) -> dict[str, Any]:
 
 
 def _unread_title(run: str, found: Readability) -> str:
-    of = "" if found.is_whole else f" of the first {sum(found.seen.values())} answers"
-    return f"unreadable or failed{of}; `proofloop proof {run} EXAMPLE` prints one"
+    scope = "" if found.is_whole else f" of the first {sum(found.seen.values())} answers"
+    return f"unreadable or failed{scope}; `proofloop proof {run} EXAMPLE` prints one"
 
 
 def _show_curriculum(store: Store, spec: CurriculumSpec, *, as_json: bool) -> None:
-    """Its stages with their gates, where it stands, and what was measured."""
-    found, now, measured = (
-        manifests(store, spec),
-        standing(store, spec),
-        all_figures(store, spec.name),
-    )
+    """Print the stages with their gates, the status, and the measured figures."""
+    found = manifests(store, spec)
+    now = standing(store, spec)
+    measured = all_figures(store, spec.name)
     if as_json:
         print(_curriculum_json(spec.name, found, now, measured))
         return
@@ -172,18 +170,15 @@ def _curriculum_json(
 
 
 def _stage_row(name: str, manifest: StageManifest | None) -> dict[str, Any]:
-    gates = (
-        "; ".join(f"{gate.before:.3f} -> {gate.after:.3f}" for gate in manifest.gates)
-        if manifest
-        else ""
-    )
-    serves = ", ".join(sorted(manifest.serves)) if manifest else ""
+    if manifest is None:
+        return {"stage": name, "state": "waits", "seconds": None, "gate": None, "serves": None}
+    gates = "; ".join(f"{gate.before:.3f} -> {gate.after:.3f}" for gate in manifest.gates)
     return {
         "stage": name,
-        "state": "done" if manifest else "waits",
-        "seconds": round(manifest.seconds) if manifest else None,
+        "state": "done",
+        "seconds": round(manifest.seconds),
         "gate": gates or None,
-        "serves": serves or None,
+        "serves": ", ".join(sorted(manifest.serves)) or None,
     }
 
 
@@ -192,15 +187,15 @@ app.command("steps")(steps)
 
 @app.command("measure")
 def measure(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """What the exact checker says of a run whose problems come from a domain; of refinement and
-    search step by step.
+    """Measure a run with the exact checker of its domain. Refinement and search are measured step
+    by step.
     """
     data = open_store(store, must_exist=True)
     spec = need_run(data, run)
     if spec.problems.domain is None:
         raise ConfigError(
-            f"the problems of {run!r} come from a file: nothing checks them exactly",
-            "grade by people",
+            f"run {run!r} has problems from a file, which no exact checker can measure",
+            f"grade its proofs with `proofloop review {run}`",
         )
     checker = need_checker(load_domain(spec.problems.domain))
     found: dict[str, Figure] = dict(evaluate_run(data, run, checker))
@@ -225,12 +220,15 @@ def measure(run: RunArgument, store: StoreOption = None, as_json: JsonOption = F
 
 @app.command("search")
 def search(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """How a run's searches ended: rounds, proofs written, the best one, and whether it passed all
-    n, by problem.
+    """Show the ended searches of a run: for each problem the rounds, the proofs and the best proof.
+
+    `solved`: whether the best proof passed all n critiques.
     """
     data = open_store(store, must_exist=True)
     if not need_run(data, run).search.rounds:
-        raise ConfigError(f"run {run!r} has no [search]", "its run file sets [search] rounds")
+        raise ConfigError(
+            f"run {run!r} has no search", "set [search] rounds above 0 in the run file"
+        )
     rows = [
         {
             "problem": found.problem_id,
@@ -242,7 +240,7 @@ def search(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fa
         }
         for found in searches_of(data, run)
     ]
-    emit(rows, as_json=as_json, title="search that has ended")
+    emit(rows, as_json=as_json, title="ended searches")
 
 
 @app.command("report")
@@ -253,10 +251,10 @@ def report(
     ] = Path("report"),
     store: StoreOption = None,
 ) -> None:
-    """Write report.html (one file, no network) of a run or a curriculum, however far it is.
+    """Write report.html for a run or a curriculum, finished or not: one file that needs no network.
 
-    summary.json comes with it: the figures of a run that was measured before and after; of a
-    curriculum what `runs show --json` prints.
+    It also writes summary.json: for a run its figures before and after training, if measured; for
+    a curriculum the output of `runs show --json`.
     """
     from proofloop.report import read_curriculum, read_report, write_report
 
@@ -292,14 +290,14 @@ def cost(
         Path | None,
         typer.Option(
             "--prices",
-            help="A TOML file with [prices], such as a run file; default: the run's own.",
+            help="A TOML file with [prices], such as a run file; default: the run's prices.",
         ),
     ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Calls, tokens, engine seconds and, at its prices, money of a run: by role, by problem and by
-    solved problem.
+    """Show the cost of a run by role, by problem and by solved problem: calls, tokens, engine
+    seconds, money.
     """
     data = open_store(store, must_exist=True)
     need_run(data, run)
@@ -313,7 +311,7 @@ def cost(
         rows = [{**row, "money": None} for row in rows]
         if not as_json:
             print(
-                f"no money: run {run} has no [prices]; name a file that has by --prices",
+                f"no money: run {run} has no [prices]; give a file with [prices] by --prices",
                 file=sys.stderr,
             )
     emit(
@@ -327,35 +325,33 @@ def cost(
 def export(
     run: RunArgument,
     people: Annotated[
-        bool, typer.Option("--people", help="Only proofs that people graded on the page.")
+        bool, typer.Option("--people", help="Only proofs that people graded.")
     ] = False,
     analyses: Annotated[
-        bool, typer.Option("--analyses", help="Critiques to be graded: `quality` is yours.")
+        bool, typer.Option("--analyses", help="Critiques, with `quality` to be filled in by you.")
     ] = False,
     store: StoreOption = None,
 ) -> None:
-    """Print a run's scored proofs as JSONL, or its critiques: the rows that a curriculum's [files]
-    take.
+    """Print the labelled proofs of a run as JSONL, or its critiques, in the form of a curriculum's
+    [files].
     """
     data = open_store(store, must_exist=True)
     need_run(data, run)
     if people and analyses:
         raise ConfigError(
-            "--people and --analyses: people grade proofs on the page, not critiques",
-            "give one of them",
+            "--people and --analyses exclude each other: people grade only proofs",
+            "leave one of them out",
         )
     for row in analysis_rows(data, run) if analyses else proof_rows(data, run, people=people):
         print(json.dumps(row, ensure_ascii=False))
 
 
 def _count_dead(store: Store, run: str) -> int:
-    """A run's dead letters; a broker that cannot be asked is no reason to see nothing of the
-    run.
-    """
+    """The number of a run's dead letters. If the broker is unavailable, only those in the store."""
     try:
         return len(find_letters(store, run))
     except (BusError, ConfigError) as error:
-        print(f"warning: dead letters are counted in the store alone: {error}", file=sys.stderr)
+        print(f"warning: only the dead letters in the store are counted: {error}", file=sys.stderr)
         return sum(1 for _ in store.list(keys.dead_letters(run)))
 
 
@@ -369,10 +365,9 @@ def _line(store: Store, spec: RunSpec) -> dict[str, Any]:
     try:
         planned = planned_proofs(spec) + refinements_posed(store, spec)
         state = "complete" if is_complete(store, spec) else f"{labeled} of {planned}"
-    except (
-        ConfigError
-    ):  # its problem file is not here: it may have moved, or lie on another machine
-        planned, state = None, f"{labeled} of ?"
+    except ConfigError:  # the problem file was moved, or is on another machine
+        planned = None
+        state = f"{labeled} of ?"
     return {
         "run": spec.name,
         "type": "run",
@@ -385,7 +380,8 @@ def _line(store: Store, spec: RunSpec) -> dict[str, Any]:
 
 
 def _curriculum_line(store: Store, spec: CurriculumSpec) -> dict[str, Any]:
-    done, stages = len(manifests(store, spec)), len(spec.stages)
+    done = len(manifests(store, spec))
+    stages = len(spec.stages)
     return {
         "run": spec.name,
         "type": "curriculum",

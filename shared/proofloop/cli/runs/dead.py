@@ -1,7 +1,7 @@
-"""`proofloop dead`: messages that nobody could handle.
+"""`proofloop dead`: lists, replays and drops dead letters.
 
-Those of services lie on the broker, those of a run in one process in the store. With
-PROOFLOOP_BROKER set a run may have been either, so both are asked.
+The dead letters of services are on the broker, those of a run in one process in the store. With
+PROOFLOOP_BROKER set the commands look in both places, because a run may have used either.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ from proofloop.schema import keys
 from proofloop.schema.events import read_event_of
 from proofloop.store import Store
 
-app = typer.Typer(help="Dead letters of a run: look, try again, or drop.", no_args_is_help=True)
+app = typer.Typer(
+    help="Dead letters: messages that no service could handle. List, replay or drop them.",
+    no_args_is_help=True,
+)
 
 RunOption = Annotated[
     str | None,
     typer.Option(
         "--run",
-        help="The run's name; on a broker it may be left out: all of them, also what is no event.",
+        help="The run's name; with a broker, leave it out for all dead letters.",
     ),
 ]
 
@@ -42,7 +45,7 @@ RunOption = Annotated[
 def list_dead(
     run: RunOption = None, store: StoreOption = None, as_json: JsonOption = False
 ) -> None:
-    """Every dead letter with its queue and the reason."""
+    """List dead letters with queue and reason."""
     letters = _on_broker(run)
     if here := _local(run, store):
         letters += letters_in(*here)
@@ -55,21 +58,24 @@ def list_dead(
 
 @app.command("replay")
 def replay(run: RunOption = None, store: StoreOption = None) -> None:
-    """Deliver every dead letter again: the broker's to the services, the store's here, waiting for
-    what follows.
+    """Deliver dead letters again: the broker's to the services, the store's in this process, which
+    waits until the work is done.
     """
-    count, rest = 0, ""
+    count = 0
+    failed = ""
     if load_settings().broker:
         count += open_dead_letters(load_settings()).replay(lambda letter: _is_of(letter, run))
     if (here := _local(run, store)) and letters_in(*here):
-        delivered, died = _replay_here(*here)
-        count, rest = count + delivered, f", {died} died again"
-    print(f"{count} messages delivered again{rest}")
+        delivered, failed_again = _replay_here(*here)
+        count += delivered
+        failed = f", {failed_again} failed again"
+    print(f"{count} messages delivered again{failed}")
 
 
 def _replay_here(store: Store, run: str) -> tuple[int, int]:
-    """How many were delivered, and died. One leaves the store when all that follows is done; what
-    is no event stays.
+    """Returns how many letters were delivered, and how many of them failed again.
+
+    A letter is deleted from the store after all its follow-up work. One without an event is kept.
     """
     engines = open_engines(store)
     try:
@@ -80,18 +86,18 @@ def _replay_here(store: Store, run: str) -> tuple[int, int]:
         ):
             letters = letters_in(store, run)
             events = [letter.event for letter in letters if letter.event is not None]
-            died = walk.replay(events)
+            failed = walk.replay(events)
             store.delete_prefix(keys.dead_letters(run))
-            for letter in [*died, *(letter for letter in letters if letter.event is None)]:
+            for letter in [*failed, *(letter for letter in letters if letter.event is None)]:
                 letter.keep(store, run)
     finally:
         engines.close()
-    return len(events), len(died)
+    return len(events), len(failed)
 
 
 @app.command("drop")
 def drop(run: RunOption = None, store: StoreOption = None) -> None:
-    """Forget every dead letter of the run."""
+    """Delete dead letters."""
     count = 0
     if load_settings().broker:
         count += open_dead_letters(load_settings()).drop(lambda letter: _is_of(letter, run))
@@ -101,21 +107,23 @@ def drop(run: RunOption = None, store: StoreOption = None) -> None:
 
 
 def find_letters(store: Store, run: str) -> list[DeadLetterRecord]:
-    """A run's dead letters, wherever they lie. Raises BusError if the broker is away."""
+    """A run's dead letters on the broker and in the store. Raises BusError if the broker is
+    unavailable.
+    """
     return _on_broker(run) + letters_in(store, run)
 
 
 def _local(run: str | None, store: StoreOption) -> tuple[Store, str] | None:
-    """The store and the run whose letters it may hold; None where only the broker can have any.
-    Raises ConfigError.
+    """The store and the run to look for in it; None if only the broker can have the letters. Raises
+    ConfigError.
     """
     has_broker = load_settings().broker is not None
     if run is None and has_broker:
         return None
     if run is None:
         raise ConfigError(
-            "which run?",
-            "give --run NAME; without it only the dead letters of a broker can be seen",
+            "--run is missing, and PROOFLOOP_BROKER is not set",
+            "give --run NAME; only a broker can list the dead letters of all runs",
         )
     data = open_store(store, must_exist=True)
     if not has_broker:
@@ -131,5 +139,5 @@ def _on_broker(run: str | None) -> list[DeadLetterRecord]:
 
 
 def _is_of(letter: DeadLetter, run: str | None) -> bool:
-    """Whether a dead letter is of that run; any is of None."""
+    """Whether the letter belongs to the run; with None, always."""
     return run is None or read_event_of(run, letter.body) is not None

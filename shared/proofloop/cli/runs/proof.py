@@ -1,4 +1,4 @@
-"""`proofloop proof`: one answer of a run to read: a proof, a critique or a meta-critique."""
+"""`proofloop proof`: prints one answer of a run: a proof, a critique or a meta-critique."""
 
 from __future__ import annotations
 
@@ -43,14 +43,12 @@ from proofloop.schema.records import (
 from proofloop.store import Store, find_record
 
 MOST_NAMES = 10_000
-"""Proofs among which a name like a wrong one is looked for."""
+"""The most proof names searched for ones similar to a wrong name."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """An answer to read. `fields` are facts in one line each, `texts` what was read from it, by
-    heading.
-    """
+    """An answer to print. `fields`: facts of one line. `texts`: the parsed texts by heading."""
 
     name: str
     verdict: Verdict
@@ -66,30 +64,29 @@ def proof(
         str | None,
         typer.Argument(
             metavar="[ID]",
-            help="A proof (p1-000), its critique 3 (p1-000/critique-3), meta-critique 1 of that"
-            " (p1-000/meta-3-1; "
-            "meta-self-0 for its own critique), or an attempt before it (p1-000/attempt-0)."
-            " Without: a list of proofs.",
+            help="A proof (p1-000), its critique 3 (p1-000/critique-3), meta-critique 1 of critique"
+            " 3 (p1-000/meta-3-1), of its self-evaluation (p1-000/meta-self-0), or an earlier"
+            " attempt (p1-000/attempt-0). Without ID: a list of proofs.",
         ),
     ] = None,
     raw: Annotated[
         bool,
         typer.Option(
-            "--raw", help="Print what the model wrote, reasoning first, instead of what was read."
+            "--raw", help="Print the raw answer, reasoning first, instead of its parsed parts."
         ),
     ] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read one answer of a run: a proof with a line for each critique, or a critique with its
-    judgements.
+    """Print one answer of a run: a proof with a line for each critique, or a critique with its
+    meta-critiques.
 
-    What the model wrote is printed with --raw, and without it for an answer that could not be read.
+    The raw answer is printed with --raw, and always if the answer was unreadable.
     """
     data = open_store(store, must_exist=True)
     need_run(data, run)
     if name is None:
-        emit(list(_rows(data, run)), as_json=as_json, title="proof")
+        emit(list(_rows(data, run)), as_json=as_json, title="proofs")
         return
     page = _find(data, run, name)
     print(
@@ -108,9 +105,9 @@ def _rows(store: Store, run: str) -> Iterator[dict[str, Any]]:
                 "proof": proof_id,
                 "outcome": label.outcome if label else None,
                 "score": label.score if label else None,
-                "own_score": found.verdict.score,
+                "self_score": found.verdict.score,
                 "tokens": found.provenance.completion_tokens,
-                "unread_because": found.verdict.shared_reason or None,
+                "unreadable_because": found.verdict.shared_reason or None,
             }
 
 
@@ -122,7 +119,7 @@ def _names(store: Store, run: str) -> Iterator[str]:
 
 
 def _find(store: Store, run: str, name: str) -> Page:
-    """Raises ConfigError for a name that the run does not have."""
+    """Raises ConfigError if the run has no answer of this name."""
     proof_id, _, part = name.partition("/")
     answer = _answer_name(part)
     check_id(proof_id, "proof")
@@ -142,64 +139,57 @@ def _find(store: Store, run: str, name: str) -> Page:
     if page is None:
         raise ConfigError(
             f"{name!r} is not in the store",
-            f"`proofloop proof {run} {proof_id}` names what there is",
+            f"`proofloop proof {run} {proof_id}` lists the parts of the proof",
         )
     return page
 
 
 def _answer_name(part: str) -> AnswerName:
-    """What follows the proof's id; a number alone is a critique's. Raises ConfigError."""
+    """The part of a name after the proof's id. A bare number names a critique. Raises ConfigError."""
     answer = parse_answer_name(f"critique-{part}" if part.isdecimal() else part or str(PROOF))
     if answer is None or (part and answer.kind == "proof"):
         raise ConfigError(
-            f"{part!r} is no part of a proof", "give critique-3, meta-3-1, meta-self-0 or attempt-0"
+            f"{part!r} does not name a part of a proof",
+            "write critique-3, meta-3-1, meta-self-0 or attempt-0",
         )
     return answer
 
 
 def _unknown(store: Store, run: str, name: str, proof_id: str) -> ConfigError:
     near = difflib.get_close_matches(proof_id, list(islice(_names(store, run), MOST_NAMES)), n=3)
-    like = f"there are: {', '.join(near)}; " if near else ""
+    similar = f"did you mean {' or '.join(near)}? " if near else ""
     return ConfigError(
-        f"run {run!r} has no answer {name!r}", f"{like}`proofloop proof {run}` lists its proofs"
+        f"run {run!r} has no answer {name!r}", f"{similar}`proofloop proof {run}` lists its proofs"
     )
 
 
 def _proof_page(store: Store, proof: Proof, name: str) -> Page:
     problem = find_record(store, keys.problem(proof.run_id, proof.problem_id), Problem)
     label = find_label(store, proof.run_id, proof.id) if name == proof.id else None
-    fields: dict[str, Any] = {"problem": proof.problem_id, "own score": proof.verdict.score}
+    fields: dict[str, Any] = {"problem": proof.problem_id, "self-score": proof.verdict.score}
     if label:
         solved = ", solved" if label.solved else ""
         fields["label"] = f"{label.outcome}, score {_score(label.score)} by {label.by}{solved}"
     if proof.parents:
         fields["refines"] = ", ".join(proof.parents)
     if name == proof.id:
-        fields |= _belonging(store, proof)
+        fields |= _parts(store, proof)
     texts = {"Problem": problem.question if problem else "", "Solution": proof.solution}
     texts |= {"Self-evaluation": proof.self_analysis}
     return Page(name, proof.verdict, proof.provenance, raw_of_proof(store, proof), fields, texts)
 
 
-def _belonging(store: Store, proof: Proof) -> dict[str, str]:
-    """A line for each answer about the proof: what it can be printed by, and what it says."""
+def _parts(store: Store, proof: Proof) -> dict[str, str]:
+    """A line for each answer about the proof: its name, and its result."""
     lines = {}
     for number, _ in enumerate(store.list(keys.attempts(proof.run_id, proof.id))):
-        lines[attempt_name(number).of(proof.id)] = "an attempt before"
-    own = _judged(store, proof, SELF_CRITIQUE)
-    if own:
-        lines[f"{proof.id}/meta-{SELF}-..."] = f"its own critique: {own}"
+        lines[attempt_name(number).of(proof.id)] = "an earlier attempt"
+    judged = _judged(store, proof, SELF_CRITIQUE)
+    if judged:
+        lines[f"{proof.id}/meta-{SELF}-..."] = f"its self-evaluation: {judged}"
     for critique in critiques_of(store, proof.run_id, proof.id):
-        verdict = critique.verdict
-        said = (
-            f"score {_score(verdict.score)}"
-            if verdict.score is not None
-            else f"{verdict.outcome}: {verdict.reason}"
-        )
-        judged = _judged(store, proof, critique.index)
-        lines[critique_name(critique.index).of(proof.id)] = (
-            f"{said}{', ' if judged else ''}{judged}"
-        )
+        parts = [_verdict(critique.verdict), _judged(store, proof, critique.index)]
+        lines[critique_name(critique.index).of(proof.id)] = ", ".join(filter(None, parts))
     return lines
 
 
@@ -230,7 +220,7 @@ def _meta_page(store: Store, proof: Proof, index: int, number: int) -> Page | No
     )
     if meta is None:
         return None
-    fields = {"proof": proof.id, "of critique": index_name(index), "score": meta.verdict.score}
+    fields = {"proof": proof.id, "critique": index_name(index), "score": meta.verdict.score}
     name = meta_name(index, number).of(proof.id)
     return Page(
         name, meta.verdict, meta.provenance, meta.raw, fields, {"Meta-critique": meta.analysis}
@@ -250,7 +240,7 @@ def _as_json(page: Page, *, raw: bool) -> dict[str, Any]:
 
 
 def _whole_raw(page: Page) -> dict[str, Any] | None:
-    """The raw answer with its text, which its record may hold as what was read."""
+    """The raw answer with its text. Its record leaves out a text that equals the parsed one."""
     if page.raw is None:
         return None
     text = next(iter(page.texts.values())) if page.raw.text is None else page.raw.text
@@ -282,10 +272,10 @@ def _as_text(page: Page, *, raw: bool) -> str:
 def _raw_texts(page: Page) -> dict[str, str]:
     raw = _whole_raw(page)
     if raw is None:
-        return {"What the model wrote": "(nothing is kept of this answer)"}
+        return {"Raw answer": "(not stored)"}
     cut = f" ({raw['left_out']} characters are left out)" if raw["left_out"] else ""
     reasoning = {f"Reasoning{cut}": raw["reasoning"]} if raw["reasoning"] else {}
-    return {**reasoning, f"What the model wrote{cut}": raw["text"] or "(nothing)"}
+    return {**reasoning, f"Raw answer{cut}": raw["text"] or "(empty)"}
 
 
 def _verdict(verdict: Verdict) -> str:

@@ -1,6 +1,4 @@
-"""`proofloop runs steps`: what each step of a training saw and did, as the trainer wrote it
-down.
-"""
+"""`proofloop runs steps`: shows the figures that the trainer recorded for each training step."""
 
 from __future__ import annotations
 
@@ -28,27 +26,27 @@ COLUMNS = {
     "completion_length": ("length", ".1f"),
     "truncated_share": ("cut off", ".3f"),
 }
-"""The trainer's figures that a table shows as they are: under which name, and how many digits."""
+"""The figures in the table: their column and number format."""
 
 
 def steps(
-    run: Annotated[str, typer.Argument(help="The run's or the curriculum's name.")],
+    run: Annotated[str, typer.Argument(help="The name of a run or a curriculum.")],
     stage: Annotated[
         str | None,
         typer.Argument(
-            help="A role of a run, a stage of a curriculum as 1-verifier; all without it."
+            help="A role of a run, or a stage of a curriculum such as 1-verifier; default: all."
         ),
     ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What each training step saw: reward and its parts, KL, entropy, ratio, shares, length; all
-    figures with --json.
+    """Show each training step: reward and its parts, KL, entropy, ratio, and more; all figures with
+    --json.
 
-    clipped: share of tokens whose gradient was clipped away. off policy: of answers that the mask
-    dropped. length: tokens an answer. cut off: share of answers. no signal: groups in which all
-    earned the same. tokens/s: trained on, without the time for sampling. docs/training.md says
-    more.
+    clipped: share of tokens with a clipped gradient. off policy: share of answers dropped by the
+    mask. length: mean tokens of an answer. cut off: share of answers that reached max_tokens. no
+    signal: groups with equal rewards, of all groups. tokens/s: trained tokens a second, without
+    sampling. docs/training.md explains all figures.
     """
     data = open_store(store, must_exist=True)
     chosen = _choose(data, run, stage)
@@ -91,14 +89,14 @@ def _choose(store: Store, run: str, stage: str | None) -> list[str]:
         return names
     if stage not in names:
         raise ConfigError(
-            f"{stage!r} of {run!r} takes no training steps",
-            f"those that do: {', '.join(names) or 'none'}",
+            f"{run!r} has no stage {stage!r} with training steps",
+            f"stages with training steps: {', '.join(names) or 'none'}",
         )
     return [stage]
 
 
 def _trained(store: Store, run: str) -> list[str]:
-    """The roles of a run, the stages of a curriculum that take steps of GRPO."""
+    """The trained roles of a run, or the GRPO stages of a curriculum."""
     curriculum = find_curriculum(store, run)
     if curriculum is None:
         return list(need_run(store, run).training.roles)
@@ -106,17 +104,17 @@ def _trained(store: Store, run: str) -> list[str]:
 
 
 def _stage_of(name: str) -> str:
-    """An enhanced stage trains its meta-verifier too, in `1-enhanced-refresh-2`."""
+    """The stage of a refresh: `1-enhanced` for `1-enhanced-refresh-2`."""
     return name.partition("-refresh-")[0]
 
 
 def _by_number(name: str) -> list[int | str]:
-    """Refresh 2 before 10."""
+    """A sort key that puts refresh 2 before refresh 10."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def _row(step: TrainingStep, parts: list[str]) -> dict[str, Any]:
-    """A line of the table; `-` for what a step's writer did not know yet."""
+    """A row of the table; `-` for figures that the step does not have."""
     figures = step.figures
     return {
         "step": step.step,
