@@ -145,7 +145,7 @@ def _find(store: Store, run: str, name: str) -> Page:
 
 
 def _answer_name(part: str) -> AnswerName:
-    """The part of a name after the proof's id. A bare number names a critique. Raises ConfigError."""
+    """The name after the proof's id; a bare number names a critique. Raises ConfigError."""
     answer = parse_answer_name(f"critique-{part}" if part.isdecimal() else part or str(PROOF))
     if answer is None or (part and answer.kind == "proof"):
         raise ConfigError(
