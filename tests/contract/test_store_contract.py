@@ -1,49 +1,37 @@
-"""What every store promises, run on each; a store joins by saying how this process and another one
-open it.
-"""
+"""The contract of a store, run on each, and further tests of each."""
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Barrier, Thread
 
 import pytest
 
-from proofloop.errors import ConfigError, CorruptObject, NotFound, StoreError
-from proofloop.schema.records import Problem
-from proofloop.store import LocalStore, Store, find_record, get_record, put_record
+from proofloop.errors import ConfigError, NotFound, StoreError
+from proofloop.store import LocalStore
 from proofloop.store.minio import MinioStore
-from tests.builders import label
+from proofloop.testing.store import StoreContract, StoreSubject
 from tests.integration.servers import S3, bucket_folder
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A store under test, and the Python expression that opens it in another process."""
-
-    store: Store
-    expression: str
+def folder_subject(root: Path) -> StoreSubject:
+    code = "from pathlib import Path\nfrom proofloop.store import LocalStore"
+    return StoreSubject(LocalStore(root), f"{code}\nstore = LocalStore(Path({str(root)!r}))")
 
 
 @contextmanager
-def local(tmp_path: Path) -> Iterator[Subject]:
-    root = tmp_path / "store"
-    yield Subject(LocalStore(root), f"LocalStore(Path({str(root)!r}))")
+def local(tmp_path: Path) -> Iterator[StoreSubject]:
+    yield folder_subject(tmp_path / "store")
 
 
 @contextmanager
-def minio(s3: S3) -> Iterator[Subject]:
+def minio(s3: S3) -> Iterator[StoreSubject]:
     """Parts of 100 kB, so that the larger objects of these tests have some."""
     with bucket_folder(s3) as (bucket, prefix):
         secure, host = s3.endpoint.startswith("https"), s3.endpoint.partition("://")[2]
@@ -54,195 +42,21 @@ def minio(s3: S3) -> Iterator[Subject]:
             "part_bytes": 100_000,
         }
         store = MinioStore(host, bucket, prefix, **options)
-        yield Subject(store, f"MinioStore({host!r}, {bucket!r}, {prefix!r}, **{options!r})")
+        code = "from proofloop.store.minio import MinioStore"
+        yield StoreSubject(
+            store, f"{code}\nstore = MinioStore({host!r}, {bucket!r}, {prefix!r}, **{options!r})"
+        )
 
 
 SUBJECTS = {"local": local, "minio": minio}
 
 
-@pytest.fixture(params=SUBJECTS)
-def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
-    argument = request.getfixturevalue("s3") if request.param == "minio" else tmp_path
-    with SUBJECTS[request.param](argument) as one:
-        yield one
-
-
-@pytest.fixture
-def store(subject: Subject) -> Store:
-    return subject.store
-
-
-def start(subject: Subject, code: str, *arguments: str) -> subprocess.Popen[str]:
-    """Run code in another process, where `store` is the store."""
-    head = (
-        "import sys\nfrom pathlib import Path\n"
-        "from proofloop.store import LocalStore\nfrom proofloop.store.minio import MinioStore\n"
-    )
-    program = f"{head}store = {subject.expression}\n{code}"
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True
-    )
-
-
-class TestStoreContract:
-    def test_what_was_put_is_got(self, store: Store) -> None:
-        data = bytes(range(256)) * 1000
-        assert store.put_if_absent("runs/r/a.bin", data)
-        assert store.get("runs/r/a.bin") == data
-        assert b"".join(store.chunks("runs/r/a.bin")) == data
-        assert store.exists("runs/r/a.bin")
-
-    def test_the_first_writer_wins(self, store: Store) -> None:
-        assert store.put_if_absent("a/k", b"first")
-        assert not store.put_if_absent("a/k", b"second")
-        assert not store.put_if_absent("a/k", b"third", durable=True)
-        assert store.get("a/k") == b"first"
-
-    def test_a_durable_object_is_as_any_other(self, store: Store) -> None:
-        assert store.put_if_absent("a/b/c/d", b"x", durable=True)
-        assert not store.put_if_absent("a/b/c/d", b"y", durable=True)
-        assert (store.get("a/b/c/d"), list(store.list("a/"))) == (b"x", ["a/b/c/d"])
-
-    @pytest.mark.parametrize("key", ["nothing", "a/nothing", "a", "a/k/below"])
-    def test_what_is_not_there_is_not_found(self, store: Store, key: str) -> None:
-        store.put_if_absent("a/k", b"x")
-        assert not store.exists(key)
-        for read in (store.get, lambda key: list(store.chunks(key))):
-            with pytest.raises(NotFound, match=key):
-                read(key)
-
-    def test_an_object_without_bytes_cannot_be_written(self, store: Store) -> None:
-        with pytest.raises(ValueError, match="a/k: an empty object"):
-            store.put_if_absent("a/k", b"")
-        assert list(store.list("a/")) == []
-
-    @pytest.mark.parametrize(
-        "key",
-        ["", "/", "/etc/passwd", "../x", "a/../../x", "a/..", "a//b", "a/", ".", "a/./b", "a\0b"],
-    )
-    def test_what_is_no_key_is_refused(self, store: Store, key: str) -> None:
-        for call in (
-            lambda: store.put_if_absent(key, b"x"),
-            lambda: store.get(key),
-            lambda: store.exists(key),
-        ):
-            with pytest.raises(StoreError, match="is not a valid key") as caught:
-                call()
-            assert not isinstance(caught.value, NotFound)
-
-    def test_a_listing_is_sorted_by_whole_keys_and_has_its_prefix_only(self, store: Store) -> None:
-        keys = [
-            "r/a.json",
-            "r/a/1",
-            "r/a-1/x",
-            "r/a/b/c",
-            "r/B",
-            "r/a0",
-            "r/10",
-            "r/9",
-            "r2/a",
-            "r",
-        ]
-        for key in keys[:-1]:
-            store.put_if_absent(key, b"x")
-        assert list(store.list("r/")) == sorted(key for key in keys if key.startswith("r/"))
-        assert list(store.list("r/a/")) == ["r/a/1", "r/a/b/c"]
-        assert list(store.list("none/")) == list(store.list("r/10/")) == []
-
-    def test_a_listing_holds_nothing_that_cannot_be_got(self, store: Store) -> None:
-        with ThreadPoolExecutor(4) as pool:
-            puts = [
-                pool.submit(store.put_if_absent, f"r/{n:04d}", b"x" * 10_000) for n in range(400)
-            ]
-            while not all(put.done() for put in puts):
-                assert {len(store.get(key)) for key in store.list("r/")} <= {10_000}
-        assert list(store.list("r/")) == [f"r/{n:04d}" for n in range(400)]
-
-    def test_deleting_a_prefix_removes_what_is_below_it_and_nothing_else(
-        self, store: Store
-    ) -> None:
-        for key in ("r/a/1", "r/a/b/2", "r/ab", "r/a.json"):
-            store.put_if_absent(key, b"x")
-        assert store.delete_prefix("r/a/") == 2
-        assert list(store.list("r/")) == ["r/a.json", "r/ab"]
-        assert store.delete_prefix("r/a/") == store.delete_prefix("r/ab/") == 0
-        assert store.put_if_absent("r/a/1", b"again")
-        assert store.get("r/a/1") == b"again"
-
-    def test_one_of_eight_racing_threads_wins_and_all_read_the_same(self, store: Store) -> None:
-        gate = Barrier(8)
-
-        def race(number: int) -> list[tuple[bool, bytes]]:
-            found = []
-            for turn in range(50):
-                gate.wait()
-                won = store.put_if_absent(f"race/{turn % 5}/{turn}", bytes([number]) * 1000)
-                found.append((won, store.get(f"race/{turn % 5}/{turn}")))
-            return found
-
-        with ThreadPoolExecutor(8) as pool:
-            turns = list(zip(*pool.map(race, range(1, 9)), strict=True))
-        for turn in turns:
-            assert sum(won for won, _ in turn) == 1
-            winner = next(number for number, (won, _) in enumerate(turn, 1) if won)
-            assert {data for _, data in turn} == {bytes([winner]) * 1000}
-
-    def test_one_of_racing_processes_wins_each_key(self, subject: Subject) -> None:
-        code = (
-            "me = sys.argv[1].encode()\n"
-            "print('ready', flush=True)\n"
-            "while not store.exists('go'): pass\n"
-            "print([n for n in range(100) if store.put_if_absent(f'race/{n}', me * 500)])"
-        )
-        racers = {name: start(subject, code, name) for name in "ABCD"}
-        assert [racer.stdout.readline() for racer in racers.values() if racer.stdout] == [
-            "ready\n"
-        ] * 4
-        subject.store.put_if_absent("go", b"!")
-        won = {name: json.loads(racer.communicate(timeout=60)[0]) for name, racer in racers.items()}
-        assert sorted(number for numbers in won.values() for number in numbers) == list(range(100))
-        for name, numbers in won.items():
-            assert all(
-                subject.store.get(f"race/{number}") == name.encode() * 500 for number in numbers
-            )
-
-    def test_a_process_killed_while_it_writes_leaves_only_whole_objects(
-        self, subject: Subject
-    ) -> None:
-        code = (
-            "from itertools import count\n"
-            "for n in count():\n"
-            "    store.put_if_absent(f'r/{n % 7}/{n:06d}', bytes([n % 256 or 1]) * 300_000)\n"
-            "    n == 5 and print('writing', flush=True)\n"
-        )
-        for _ in range(3):
-            writer = start(subject, code)
-            assert writer.stdout is not None
-            writer.stdout.readline()
-            time.sleep(0.05)
-            writer.send_signal(signal.SIGKILL)
-            assert writer.wait(10) == -signal.SIGKILL
-            writer.stdout.close()
-            found = list(subject.store.list("r/"))
-            assert len(found) >= 5
-            for key in found:
-                assert subject.store.get(key) == bytes([int(key[-6:]) % 256 or 1]) * 300_000
-            assert subject.store.delete_prefix("r/") == len(found)
-
-    def test_records_are_kept_whole_and_the_first_one_is_returned(self, store: Store) -> None:
-        first, second = label(1.0), label(0.0, outcome="label", kind="rejected_upheld")
-        assert put_record(store, "l/1", first) == first
-        assert put_record(store, "l/1", second) == first
-        assert (
-            get_record(store, "l/1", type(first)) == find_record(store, "l/1", type(first)) == first
-        )
-        assert find_record(store, "l/2", type(first)) is None
-
-    def test_a_record_of_another_kind_is_corrupt_and_not_absent(self, store: Store) -> None:
-        store.put_if_absent("l/1", b'{"id": 3}')
-        for read in (get_record, find_record):
-            with pytest.raises(CorruptObject, match="l/1 is not a valid Problem: "):
-                read(store, "l/1", Problem)
+class TestStoreContract(StoreContract):
+    @pytest.fixture(params=SUBJECTS)
+    def subject(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreSubject]:
+        argument = request.getfixturevalue("s3") if request.param == "minio" else tmp_path
+        with SUBJECTS[request.param](argument) as one:
+            yield one
 
 
 # -- the local folder
@@ -302,7 +116,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path: Path) -> None:
         "    try: store.put_if_absent('a/k', bytes(range(1, 101)) * 1000)\n"
         "    except StoreError as error: print(error)\n"
     )
-    writer = start(Subject(LocalStore(tmp_path), f"LocalStore(Path({str(tmp_path)!r}))"), code)
+    writer = folder_subject(tmp_path).start(code)
     assert (
         writer.communicate(timeout=30)[0].count("cannot write a/k: [Errno 27] File too large") == 3
     )
@@ -312,13 +126,12 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_what_a_killed_writer_left_is_swept_and_what_a_living_one_writes_is_not(
     tmp_path: Path,
 ) -> None:
-    store = LocalStore(tmp_path)
     code = (
         "import os, time\n"
         "os.fsync = lambda file: (print('written', flush=True), time.sleep(60))\n"
         "store.put_if_absent('a/k', b'x' * 300_000, durable=True)\n"
     )
-    writer = start(Subject(store, f"LocalStore(Path({str(tmp_path)!r}))"), code)
+    writer = folder_subject(tmp_path).start(code)
     assert writer.stdout is not None
     with writer.stdout as said:
         said.readline()
