@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
@@ -29,10 +30,15 @@ from proofloop_labeler.review.cases import Cases
 from proofloop_labeler.review.grading import Announcer
 from proofloop_labeler.review.pages import Pages
 from tests.builders import PROOF, RUN, label, proof, put_case, runspec
-from tests.contract.test_store_contract import store, subject
+from tests.contract.test_store_contract import SUBJECTS, open_subject
 from tests.waiting import wait_until
 
-__all__ = ["store", "subject"]
+
+@pytest.fixture(params=SUBJECTS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    with open_subject(request, tmp_path) as subject:
+        yield subject.store
+
 
 CASE = f"/runs/{RUN}/proofs/{PROOF}"
 HERE = {"Origin": "http://localhost"}

@@ -51,11 +51,18 @@ def minio(s3: S3) -> Iterator[StoreSubject]:
 SUBJECTS = {"local": local, "minio": minio}
 
 
+@contextmanager
+def open_subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreSubject]:
+    """The store that the fixture's parameter names."""
+    argument = request.getfixturevalue("s3") if request.param == "minio" else tmp_path
+    with SUBJECTS[request.param](argument) as one:
+        yield one
+
+
 class TestStoreContract(StoreContract):
     @pytest.fixture(params=SUBJECTS)
     def subject(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreSubject]:
-        argument = request.getfixturevalue("s3") if request.param == "minio" else tmp_path
-        with SUBJECTS[request.param](argument) as one:
+        with open_subject(request, tmp_path) as one:
             yield one
 
 
