@@ -113,7 +113,7 @@ def paid(store: LocalStore, spec: RunSpec) -> dict[str, int]:
     return {
         key: store.path(key).stat().st_mtime_ns
         for key in store.list(keys.proofs(spec.name))
-        if not any(f"/{kind}/" in key for kind in ("judgements", "tokens", "raw"))
+        if keys.parse_answer(key)
     }
 
 

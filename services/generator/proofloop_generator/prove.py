@@ -1,7 +1,7 @@
 """Writes proofs.
 
-From `ProblemPosed` comes one proof in the store; out go n `ProofWritten`, and `ProofReviewed` for
-its own critique.
+From `ProblemPosed` comes one proof in the store; out go `ProofWritten` for its first critiques, and
+`ProofReviewed` for its own critique.
 
 With [refinement] a message is one attempt: while the generator finds fault with it and attempts
 remain, out goes `ProblemPosed` for the next, which is shown this one. Only the last is the proof.
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from proofloop.config.run_file import RunSpec
+from proofloop.method.critique_window import first_critiques
 from proofloop.method.prompts import Prompt
 from proofloop.schema import keys
 from proofloop.schema.events import (
@@ -50,8 +52,14 @@ def prove(event: ProblemPosed, tools: Tools) -> Iterator[Event]:
         yield ReviewJudged(**about, index=SELF_CRITIQUE)
         return
     yield ProofReviewed(**about, index=SELF_CRITIQUE)
-    for index in range(tools.spec(event.run_id).labeling.n):
+    for index in range(_first_critiques(tools.spec(event.run_id))):
         yield ProofWritten(**about, index=index, verifier_version=proof.verifier_version)
+
+
+def _first_critiques(spec: RunSpec) -> int:
+    """The labeler asks for more where the label needs them."""
+    rule = spec.labeling
+    return first_critiques(n=rule.n, k=rule.k) if spec.stops_when_decided else rule.n
 
 
 def _has_another(event: ProblemPosed, tools: Tools) -> bool:

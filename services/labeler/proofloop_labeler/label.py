@@ -1,64 +1,124 @@
 """Labels proofs.
 
 From `ReviewJudged` comes the label once what the store holds decides it; out goes `ProofLabeled`,
-exactly once.
+exactly once. Until then, out go `ProofWritten` for the critiques that the label still needs.
 
 Two replicas that both see the last critique write the same key; the label remembers whose message
-decided it, and only that one announces it.
+decided it, and only that one announces it. Requests for critiques work in the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+from proofloop.method.critique_window import critiques_to_ask, first_critiques
 from proofloop.method.label_rule import Decision, decide
 from proofloop.schema import keys
-from proofloop.schema.events import Event, ProofLabeled, ReviewJudged
+from proofloop.schema.events import Event, ProofLabeled, ProofWritten, ReviewJudged
 from proofloop.schema.ids import SELF_CRITIQUE
-from proofloop.schema.records import Judgement, Label, Proof
+from proofloop.schema.records import CritiqueRequest, Judgement, Label, Proof
 from proofloop.store import find_record, get_record, put_record
 from proofloop.worker.runtime import Tools
 
 UNREADABLE = Decision("unreadable", "unreadable", None, ())
 
 
-def label(event: ReviewJudged, tools: Tools) -> Iterator[Event]:
-    """Write the label, if it is decided and not there yet, and announce it if this message decided
-    it.
+@dataclass(frozen=True)
+class Judged:
+    """The judgements of a proof that are stored: of the generator's own critique, if there is one,
+    and of the verifier's critiques.
     """
-    key = keys.label(event.run_id, event.proof_id)
-    found = find_record(tools.store, key, Label)
+
+    own: Judgement | None
+    critiques: Sequence[Judgement]
+
+
+def label(event: ReviewJudged, tools: Tools) -> Iterator[Event]:
+    """Write the label if it is decided, and announce it if this message decided it; otherwise ask
+    for the critiques that it needs.
+    """
+    found = find_record(tools.store, keys.label(event.run_id, event.proof_id), Label)
     if found is None:
-        decided = _decide(event, tools)
+        proof = get_record(tools.store, keys.proof(event.run_id, event.proof_id), Proof)
+        judged = _judged(event, tools)
+        decided = _decide(event, proof, judged, tools)
         if decided is None:
+            yield from _ask_for_more(event, proof, judged, tools)
             return
-        found = put_record(tools.store, key, decided)
-        if found is decided:  # this process was first
-            tools.metrics.labels.labels(found.outcome, found.kind).inc()
+        found = _keep(decided, tools)
     if found.trigger == event.index:
         yield ProofLabeled.of(found)
 
 
-def _decide(event: ReviewJudged, tools: Tools) -> Label | None:
-    proof = get_record(tools.store, keys.proof(event.run_id, event.proof_id), Proof)
+def _keep(decided: Label, tools: Tools) -> Label:
+    """The label that is stored from now on: another process may have been first."""
+    found = put_record(tools.store, keys.label(decided.run_id, decided.proof_id), decided)
+    if found is decided:
+        tools.metrics.labels.labels(found.outcome, found.kind).inc()
+    return found
+
+
+def _decide(event: ReviewJudged, proof: Proof, judged: Judged, tools: Tools) -> Label | None:
     if proof.verdict.outcome != "valid":
         return _label(event, proof, UNREADABLE, self_quality=0.0)
-    own, judgements = _judgements(event, tools)
-    rule = tools.spec(event.run_id).labeling
-    decision = decide(judgements, n=rule.n, k=rule.k)
-    if decision is None or own is None or (not rule.stop_early and len(judgements) < rule.n):
+    spec = tools.spec(event.run_id)
+    rule, critiques = spec.labeling, judged.critiques
+    decision = decide(critiques, n=rule.n, k=rule.k)
+    is_early = len(critiques) < rule.n and not spec.stops_when_decided
+    if decision is None or judged.own is None or is_early:
         return None
-    return _label(event, proof, decision, self_quality=own.quality)
+    return _label(event, proof, decision, self_quality=judged.own.quality)
 
 
-def _judgements(event: ReviewJudged, tools: Tools) -> tuple[Judgement | None, list[Judgement]]:
-    """The judgement of the generator's own critique, if it is in, and those of the verifier's
-    critiques that are in.
-    """
+def _judged(event: ReviewJudged, tools: Tools) -> Judged:
     prefix = keys.judgements(event.run_id, event.proof_id)
     found = [tools.judgement(key) for key in tools.store.list(prefix)]
     own = next((judgement for judgement in found if judgement.index == SELF_CRITIQUE), None)
-    return own, [judgement for judgement in found if judgement.index != SELF_CRITIQUE]
+    return Judged(own, [judgement for judgement in found if judgement.index != SELF_CRITIQUE])
+
+
+def _ask_for_more(
+    event: ReviewJudged, proof: Proof, judged: Judged, tools: Tools
+) -> Iterator[ProofWritten]:
+    """Ask for the critiques that the label needs now, and again for those that this message asked
+    for when it was delivered before.
+    """
+    spec = tools.spec(event.run_id)
+    rule = spec.labeling
+    if not spec.stops_when_decided or decide(judged.critiques, n=rule.n, k=rule.k) is not None:
+        return
+    needed = critiques_to_ask(judged.critiques, n=rule.n, k=rule.k)
+    begin = first_critiques(n=rule.n, k=rule.k)
+    for request in _requests(event, begin, needed, tools):
+        if request.trigger == event.index:
+            for index in range(begin, request.up_to):
+                yield ProofWritten(
+                    run_id=event.run_id,
+                    proof_id=event.proof_id,
+                    index=index,
+                    verifier_version=proof.verifier_version,
+                )
+        begin = request.up_to
+
+
+def _requests(
+    event: ReviewJudged, begin: int, needed: int, tools: Tools
+) -> Iterator[CritiqueRequest]:
+    """All requests for critiques of the proof, in order, the last of them for at least `needed`."""
+    stored = list(tools.store.list(keys.critique_requests(event.run_id, event.proof_id)))
+    requests = [get_record(tools.store, key, CritiqueRequest) for key in stored]
+    yield from requests
+    up_to = requests[-1].up_to if requests else begin
+    for number in itertools.count(len(requests)):
+        if up_to >= needed:
+            return
+        key = keys.critique_request(event.run_id, event.proof_id, number)
+        new = CritiqueRequest(up_to=needed, trigger=event.index)
+        request = put_record(tools.store, key, new)  # another process may have been first
+        yield request
+        up_to = request.up_to
 
 
 def _label(event: ReviewJudged, proof: Proof, decision: Decision, self_quality: float) -> Label:

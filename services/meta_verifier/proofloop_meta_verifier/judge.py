@@ -20,7 +20,14 @@ from proofloop.schema.events import Event, ProofReviewed, ReviewJudged
 from proofloop.schema.ids import SELF_CRITIQUE, meta_name
 from proofloop.schema.records import Critique, Judgement, MetaCritique, Proof, Verdict
 from proofloop.store import get_record, put_record
-from proofloop.worker.model_call import Answer, Asked, Cancelled, Question, answers_of
+from proofloop.worker.model_call import (
+    LATE_PRIORITY,
+    Answer,
+    Asked,
+    Cancelled,
+    Question,
+    answers_of,
+)
 from proofloop.worker.runtime import Tools
 
 
@@ -47,9 +54,9 @@ def _judgement(event: ProofReviewed, tools: Tools) -> Judgement:
         return Judgement(
             proof_id=proof.id, index=event.index, verdict=verdict, confirmed=None, quality=quality
         )
-    confirmed, quality = summarise(
-        _assess(event, proof, analysis, tools), tools.spec(event.run_id).labeling
-    )
+    is_late = event.index == SELF_CRITIQUE or verdict.score == 0.5
+    assessments = _assess(event, proof, analysis, tools, LATE_PRIORITY if is_late else None)
+    confirmed, quality = summarise(assessments, tools.spec(event.run_id).labeling)
     return Judgement(
         proof_id=proof.id, index=event.index, verdict=verdict, confirmed=confirmed, quality=quality
     )
@@ -74,7 +81,9 @@ def _critique(event: ProofReviewed, proof: Proof, tools: Tools) -> tuple[str, Ve
     return critique.analysis, critique.verdict
 
 
-def _assess(event: ProofReviewed, proof: Proof, analysis: str, tools: Tools) -> list[MetaCritique]:
+def _assess(
+    event: ProofReviewed, proof: Proof, analysis: str, tools: Tools, priority: int | None
+) -> list[MetaCritique]:
     """m meta-critiques; with early stop first as few as can be a majority, then the rest only if
     they disagree.
 
@@ -87,9 +96,10 @@ def _assess(event: ProofReviewed, proof: Proof, analysis: str, tools: Tools) -> 
     version = tools.serving(event.run_id, "meta_verifier")
     first = rule.m // 2 + 1 if rule.stop_early and event.index != SELF_CRITIQUE else rule.m
     there = meta_critiques_of(tools.store, event.run_id, event.proof_id, event.index)
-    assessments = _ask(event, prompt, version, range(first), there, tools)
+    assessments = _ask(event, prompt, version, range(first), there, tools, priority)
     if _majority(assessments, rule) is None:
-        assessments += _ask(event, prompt, version, range(first, rule.m), there, tools)
+        rest = range(first, rule.m)
+        assessments += _ask(event, prompt, version, rest, there, tools, priority)
     return assessments
 
 
@@ -107,6 +117,7 @@ def _ask(
     numbers: range,
     there: Mapping[int, MetaCritique],
     tools: Tools,
+    priority: int | None,
 ) -> list[MetaCritique]:
     """These meta-critiques: those that are not `there` are asked for all at once, and each is
     stored as it comes.
@@ -120,6 +131,7 @@ def _ask(
             prompt,
             event.proof_id,
             meta_name(event.index, number),
+            priority=priority,
         )
         for number in missing
     ]
@@ -142,5 +154,5 @@ def _read(answer: Answer, question: Question, tools: Tools) -> MetaCritique:
 
 def _is_decided(event: ProofReviewed, tools: Tools) -> bool:
     """The self-critique is judged even then: its quality is part of the generator's reward."""
-    early = tools.spec(event.run_id).labeling.stop_early and event.index != SELF_CRITIQUE
+    early = tools.spec(event.run_id).stops_when_decided and event.index != SELF_CRITIQUE
     return early and tools.store.exists(keys.label(event.run_id, event.proof_id))

@@ -56,6 +56,6 @@ def _write(event: ProofWritten, tools: Tools) -> Critique:
 
 
 def _is_decided(event: ProofWritten, tools: Tools) -> bool:
-    return tools.spec(event.run_id).labeling.stop_early and tools.store.exists(
+    return tools.spec(event.run_id).stops_when_decided and tools.store.exists(
         keys.label(event.run_id, event.proof_id)
     )

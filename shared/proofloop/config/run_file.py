@@ -479,6 +479,14 @@ class RunSpec(Section):
         return proofs
 
     @property
+    def stops_when_decided(self) -> bool:
+        """Whether a proof gets no more critiques once its label is decided.
+
+        A search compares proofs by all their critiques, so its proofs get all of them.
+        """
+        return self.labeling.stop_early and not self.search.rounds
+
+    @property
     def most_calls_per_proof(self) -> int:
         """Of the generator, the verifier and the meta-verifier."""
         return (

@@ -41,7 +41,8 @@ class GenerationRequest:
 
     `id` is unique per attempt; `model` names a version in service; `affinity` groups calls that
     share a prompt prefix. `schema` is the JSON schema of the answer, for engines whose server can
-    hold the model to it; others ignore it.
+    hold the model to it; others ignore it. Calls that wait for a slot start in the order of their
+    `priority`, the lowest first.
     """
 
     id: str
@@ -51,6 +52,7 @@ class GenerationRequest:
     seed: int
     affinity: str = ""
     schema: Mapping[str, Any] | None = field(default=None, compare=False)
+    priority: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)

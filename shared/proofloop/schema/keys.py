@@ -107,6 +107,15 @@ def critique(run_id: str, proof_id: str, index: int) -> str:
     return f"{critiques(run_id, proof_id)}{index:05d}.json"
 
 
+def critique_requests(run_id: str, proof_id: str) -> str:
+    """The requests for more critiques of a proof, in order."""
+    return f"runs/{run_id}/proofs/{proof_id}/critique_requests/"
+
+
+def critique_request(run_id: str, proof_id: str, number: int) -> str:
+    return f"{critique_requests(run_id, proof_id)}{number:05d}.json"
+
+
 def judgements(run_id: str, proof_id: str) -> str:
     return f"runs/{run_id}/proofs/{proof_id}/judgements/"
 

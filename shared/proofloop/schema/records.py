@@ -221,6 +221,17 @@ LABELER = "labeler"
 """Who a label is by when no person decided it."""
 
 
+class CritiqueRequest(Record):
+    """The labeler asked for more critiques of a proof: all below index `up_to` are asked for.
+
+    `trigger` is the index of the critique whose message asked: only that message publishes the
+    request, however often it is delivered.
+    """
+
+    up_to: int
+    trigger: int
+
+
 class Label(Record):
     """The one label of a proof. `score` is None when the outcome is undecided (a person may decide)
     or unreadable.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NoReturn
@@ -53,6 +53,14 @@ to wait behind it.
 """
 
 
+PRIORITY: Mapping[ModelRole, int] = {"meta_verifier": 0, "generator": 2, "verifier": 3}
+"""Where the calls of several roles wait for one engine, the lowest goes first: a judgement may make
+critiques unnecessary.
+"""
+
+LATE_PRIORITY = 1
+"""Of judgements that decide a label less often: of critiques with score 0.5, where a 0 decides."""
+
 MAX_REASON_CHARS = 500
 ALL_REASONING = f"{EMPTY}: all of it is reasoning"
 
@@ -65,7 +73,8 @@ class Cancelled(Exception):
 class Question:
     """One question to a model. Proof and `name` (unique within the proof) make its seed.
 
-    `shown_as`: the name of a generator's attempt while it is not accepted.
+    `shown_as`: the name of a generator's attempt while it is not accepted. `priority`: as in
+    `GenerationRequest`; that of the role if it is None.
     """
 
     run_id: str
@@ -75,6 +84,7 @@ class Question:
     proof_id: str
     name: AnswerName
     shown_as: AnswerName | None = None
+    priority: int | None = None
 
     @property
     def key(self) -> str:
@@ -312,6 +322,7 @@ class Asked:
             seed=self._seed,
             affinity=question.proof_id,
             schema=question.prompt.schema,
+            priority=PRIORITY[question.role] if question.priority is None else question.priority,
         )
 
     def _answer(self, generation: Generation) -> Answer:

@@ -192,7 +192,7 @@ def test_generator_stores_the_proof_before_it_asks_for_reviews(tmp_path: Path) -
         ProofWritten(
             run_id=RUN, proof_id=PROOF, index=index, verifier_version=stored.verifier_version
         )
-        for index in range(4)
+        for index in range(2)
     ]
     assert (stored.id, stored.problem_id, stored.group, stored.verdict.outcome) == (
         PROOF,
@@ -352,7 +352,7 @@ def test_a_redelivered_attempt_is_not_paid_again(tmp_path: Path) -> None:
 
 def test_an_answer_that_no_record_can_hold_is_data_all_the_same(tmp_path: Path) -> None:
     tools = tools_with(tmp_path, SayingEngine(answer(solution="Half a pair: \ud835.", score="0")))
-    assert len(list(prove(POSED, tools))) == 5
+    assert len(list(prove(POSED, tools))) == 3
     stored = get_record(tools.store, keys.proof(RUN, PROOF), Proof)
     assert (stored.solution, stored.verdict) == ("Half a pair: ?.", valid(0.0))
 
@@ -736,13 +736,61 @@ def test_labeler_waits_until_the_label_is_decided_and_the_self_critique_is_judge
     tools = tools_with(tmp_path, CountingEngine(), proof())
     for index in range(4):
         put_record(tools.store, keys.judgement(RUN, PROOF, index), judgement(index))
-        assert list(label_proof(judged(index), tools)) == []
+        found = list(label_proof(judged(index), tools))
+        assert all(isinstance(event, ProofWritten) for event in found)
     put_record(tools.store, keys.judgement(RUN, PROOF, -1), judgement(-1, 0.5, False, 0.25))
     expected = label(self_quality=0.25, critiques=(0, 1, 2, 3), trigger=-1, solved=True)
     assert list(label_proof(judged(-1), tools)) == [ProofLabeled.of(expected)]
     assert get_record(tools.store, keys.label(RUN, PROOF), Label) == expected
 
 
+@pytest.mark.parametrize("rule", [{"stop_early": False}, {}])
+def test_all_critiques_are_asked_for_at_once_where_all_are_needed(
+    tmp_path: Path, rule: dict[str, bool]
+) -> None:
+    search = {} if rule else {"rounds": 1}
+    tools = tools_with(tmp_path, CountingEngine(), proof(), labeling=rule, search=search)
+    assert len(list(prove(POSED, tools))) == 1 + 4
+    put_record(tools.store, keys.judgement(RUN, PROOF, 0), judgement(0, 0.0, True))
+    assert list(label_proof(judged(0), tools)) == []
+
+
+def asked_by(tools: Tools, index: int) -> list[int]:
+    """The critiques that the labeler asks for when this judgement comes."""
+    events = list(label_proof(judged(index), tools))
+    assert all(isinstance(event, ProofWritten) for event in events)
+    return [event.index for event in events if isinstance(event, ProofWritten)]
+
+
+def test_the_labeler_asks_for_the_critiques_that_the_label_needs(tmp_path: Path) -> None:
+    tools = tools_with(tmp_path, CountingEngine(), proof(), judgement(-1), labeling=BIG)
+    put_record(tools.store, keys.judgement(RUN, PROOF, 0), judgement(0, 0.0, True))
+    assert asked_by(tools, 0) == []  # the other two of the first three may decide
+    put_record(tools.store, keys.judgement(RUN, PROOF, 1), judgement(1))
+    assert asked_by(tools, 1) == [3]
+    put_record(tools.store, keys.judgement(RUN, PROOF, 2), judgement(2))
+    assert asked_by(tools, 2) == [4, 5]
+
+
+def test_a_redelivered_judgement_asks_again_for_what_it_asked_before(tmp_path: Path) -> None:
+    tools = tools_with(tmp_path, CountingEngine(), proof(), judgement(-1), labeling=BIG)
+    for index in (0, 1, 2):
+        put_record(tools.store, keys.judgement(RUN, PROOF, index), judgement(index, 0.0, False))
+    assert asked_by(tools, 2) == list(range(3, 16))
+    assert asked_by(tools, 0) == asked_by(tools, 1) == []
+    assert asked_by(tools, 2) == list(range(3, 16))
+
+
+def test_two_labelers_never_ask_for_the_same_critique(tmp_path: Path) -> None:
+    tools = tools_with(tmp_path, CountingEngine(), proof(), judgement(-1), labeling=BIG)
+    put_record(tools.store, keys.judgement(RUN, PROOF, 0), judgement(0))
+    put_record(tools.store, keys.judgement(RUN, PROOF, 1), judgement(1))
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda index: asked_by(tools, index), (0, 1)))
+    assert sorted(index for asked in found for index in asked) == [3, 4]
+
+
+BIG = {"n": 16, "k": 3}
 REJECTED = (judgement(-1), judgement(0, 0.0, True), judgement(2, 0.0, True))
 
 

@@ -27,6 +27,7 @@ from proofloop.engine.openai.connection import Connection
 from proofloop.engine.openai.failure import AttemptFailed
 from proofloop.engine.openai.settings import OpenAISettings
 from proofloop.engine.rate_limits import brakes_of
+from proofloop.engine.slots import Slots
 from proofloop.errors import AccessRefused, CallRefused, EngineError
 from proofloop.schema.records import Sampling
 
@@ -73,7 +74,7 @@ class OpenAIEngine:
         self._probing = asyncio.Lock()
         self._heard: defaultdict[str, Heard] = defaultdict(Heard)
         self._answers, self._share_used = 0, 1.0
-        self._slots = asyncio.Semaphore(settings.max_concurrency)
+        self._slots = Slots(settings.max_concurrency)
         self._idle_clients: list[httpx.AsyncClient] = []
         self._refused_fields: set[str] = set()
         self._warned: set[str] = set()
@@ -123,7 +124,7 @@ class OpenAIEngine:
         """Attempt until whole. The slot is kept while waiting: a busy server is not to be asked
         more.
         """
-        async with self._slots, self._borrow_client() as client:
+        async with self._slots.hold(call.request.priority), self._borrow_client() as client:
             try:
                 while (failure := await self._attempt(call, client)) is not None:
                     await asyncio.sleep(await self._wait_after(failure, call, client))

@@ -12,7 +12,6 @@ import itertools
 import os
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -112,14 +111,15 @@ class SimulatedEngine:
 
 
 class Timer:
-    """Runs at most `max_concurrency` calls, first come first served, and settles each when its
-    latency is over.
+    """Runs at most `max_concurrency` calls, by priority and then by arrival, and settles each when
+    its latency is over.
     """
 
     def __init__(self, settings: SimulatedSettings) -> None:
         self._settings = settings
         self._changed = threading.Condition()
-        self._waiting: OrderedDict[TimedCall, None] = OrderedDict()
+        self._waiting: list[tuple[int, int, TimedCall]] = []  # a heap; cancelled calls are skipped
+        self._queued: set[TimedCall] = set()
         self._running: set[TimedCall] = set()
         self._due: list[
             tuple[float, int, TimedCall]
@@ -134,27 +134,31 @@ class Timer:
         with self._changed:
             if self._closed:
                 raise EngineError("the engine is closed", retryable=True)
-            self._waiting[call] = None
+            self._queued.add(call)
+            heapq.heappush(self._waiting, (request.priority, next(self._order), call))
             self._start_waiting()
         return call
 
     def close(self) -> None:
         with self._changed:
             self._closed = True
-            calls = [*self._waiting, *self._running]
+            calls = [*self._queued, *self._running]
             self._changed.notify()
         for call in calls:
             call.cancel()
         self._thread.join()
 
     def _start_waiting(self) -> None:
-        """Give free slots to the calls that wait longest; the lock is held."""
+        """Give free slots to waiting calls; the lock is held."""
         while (
-            self._waiting
+            self._queued
             and len(self._running) < self._settings.max_concurrency
             and not self._closed
         ):
-            call, _ = self._waiting.popitem(last=False)
+            _, _, call = heapq.heappop(self._waiting)
+            if call not in self._queued:
+                continue
+            self._queued.remove(call)
             self._running.add(call)
             call.due_s = time.monotonic() + latency_s(self._settings, call.request)
             heapq.heappush(self._due, (call.due_s, next(self._order), call))
@@ -164,11 +168,11 @@ class Timer:
     def _take(self, call: TimedCall) -> bool:
         """Claim the right to settle this call: true once only."""
         with self._changed:
-            was_waiting, was_running = call in self._waiting, call in self._running
-            self._waiting.pop(call, None)
+            is_open = call in self._queued or call in self._running
+            self._queued.discard(call)
             self._running.discard(call)
             self._start_waiting()
-        return was_waiting or was_running
+        return is_open
 
     def _drop(self, call: TimedCall) -> None:
         if self._take(call):

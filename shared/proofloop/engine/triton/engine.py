@@ -18,6 +18,7 @@ import structlog
 from tritonclient.grpc import service_pb2 as messages
 
 from proofloop.engine.base import Call, GenerationRequest
+from proofloop.engine.slots import Slots
 from proofloop.engine.triton.answer import TritonAnswer
 from proofloop.engine.triton.call import TritonCall
 from proofloop.engine.triton.prompt import ChatTemplate, Inputs, common_inputs, our_prompt
@@ -38,7 +39,7 @@ class TritonEngine:
         self._template: ChatTemplate | None = None
         if settings.chat_template:
             self._template = ChatTemplate(settings.chat_template, settings.chat_template_values)
-        self._slots = asyncio.Semaphore(settings.max_concurrency)
+        self._slots = Slots(settings.max_concurrency)
         self._replicas = Replicas(settings)
         self._calls: set[TritonCall] = set()
         self._lifecycle = threading.Lock()
@@ -95,7 +96,7 @@ class TritonEngine:
         """Attempt until whole. The slot is kept while waiting: a busy server is not to be asked
         more.
         """
-        async with self._slots:
+        async with self._slots.hold(call.request.priority):
             attempt = 1
             while (failure := await self._attempt(call)) is not None:
                 await asyncio.sleep(self._wait_after(failure, attempt, call))
