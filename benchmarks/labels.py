@@ -1,0 +1,150 @@
+"""Measures what labels cost by need, compared with asking for all critiques of every proof.
+
+96 proofs with n = 16, m = 5, k = 3 on the simulated engine with 16, 64 and 256 slots, in one
+process; medians of three seeds. `by need` is `stop_early = true`, `all` is false. A call counts
+once it waits for a slot, whether it is cancelled later or not; judgements of the generator's own
+critique (always m) are left out. The last line is JSON, for each number of slots. The share
+`one_at_a_time` is the least that any rule can reach: each critique waits for the judgement of the
+one before. `--small`: 24 proofs, 64 slots, one seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from proofloop.config.run_file import RunSpec, parse_runspec
+from proofloop.method.label_rule import decide
+from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
+from proofloop.runs.labels import labels_of
+from proofloop.schema import keys
+from proofloop.schema.records import Judgement
+from proofloop.store import LocalStore, get_record
+from proofloop.worker.engine_pool import Engines
+
+PROOFS_PER_PROBLEM = 4
+N, M, K = 16, 5, 3
+LATENCY_S = {16: 0.25, 64: 0.8, 256: 2.4}
+"""The median latency of a call, by slots: so long that the client's own time does not count."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One run: calls by kind, seconds from the first proof to the last label, and the labels."""
+
+    verifications: int
+    judgements: int
+    seconds: float
+    labels: dict[str, tuple[str, str, float | None]]
+    one_at_a_time: int
+
+
+def spec_of(name: str, proofs: int, slots: int, seed: int, ledger: Path, early: bool) -> RunSpec:
+    fields = {
+        "name": name,
+        "seed": seed,
+        "prompts": "nano",
+        "problems": {
+            "domain": "nano",
+            "count": proofs // PROOFS_PER_PROBLEM,
+            "proofs_per_problem": PROOFS_PER_PROBLEM,
+        },
+        "engine": {
+            "kind": "simulated",
+            "settings": {
+                "seed": seed,
+                "latency_s": LATENCY_S[slots],
+                "latency_sigma": 0.9,
+                "max_concurrency": slots,
+                "malformed_share": 0.05,
+                "ledger": str(ledger),
+            },
+        },
+        "labeling": {"n": N, "m": M, "k": K, "stop_early": early},
+        "flow": {"generator": slots, "verifier": 4 * slots, "meta_verifier": 2 * slots},
+    }
+    return parse_runspec(fields, "the benchmark")
+
+
+def measure(proofs: int, slots: int, seed: int, *, early: bool) -> Cost:
+    """Run once in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        store, ledger = LocalStore(Path(folder) / "store"), Path(folder) / "ledger"
+        spec = create_run(
+            store, spec_of("labels", proofs, slots, seed, ledger, early), resume=False
+        )
+        engines = Engines(store, Path(folder))
+        began = time.perf_counter()
+        with LocalWalk(store, engines, spec) as running:
+            running.run(planned_proofs(spec))
+        seconds = time.perf_counter() - began
+        engines.close()
+        calls = Counter(calls_in(ledger))
+        labels = {
+            label.proof_id: (label.outcome, label.kind, label.score)
+            for label in labels_of(store, spec.name)
+        }
+        least = sum(needed_one_at_a_time(store, spec, proof_id) for proof_id in labels)
+    return Cost(calls["verifier"], calls["meta_verifier"], seconds, labels, least)
+
+
+def needed_one_at_a_time(store: LocalStore, spec: RunSpec, proof_id: str) -> int:
+    """How many critiques decide the label if they come in order, each with its judgement."""
+    stored = store.list(keys.judgements(spec.name, proof_id))
+    judged = [get_record(store, key, Judgement) for key in stored]
+    judged = [judgement for judgement in judged if judgement.index >= 0]
+    counts = range(len(judged) + 1)
+    return next((at for at in counts if decide(judged[:at], n=N, k=K)), len(judged))
+
+
+def calls_in(ledger: Path) -> list[str]:
+    """The role of every call in the ledger, without the judgements of the generator's critiques."""
+    return [
+        line.split()[1].partition(":")[0]
+        for file in ledger.iterdir()
+        for line in file.read_text().splitlines()
+        if line.startswith("began ") and ":meta-self-" not in line
+    ]
+
+
+def compare(proofs: int, slots: int, seed: int) -> dict[str, float]:
+    """Both ways of asking, for one seed."""
+    everything = measure(proofs, slots, seed, early=False)
+    by_need = measure(proofs, slots, seed, early=True)
+    return {
+        "verifications_share": by_need.verifications / everything.verifications,
+        "one_at_a_time": everything.one_at_a_time / everything.verifications,
+        "metas_share": by_need.judgements / everything.judgements,
+        "labels_identical": float(by_need.labels == everything.labels),
+        "makespan_ratio_to_asking_all": by_need.seconds / everything.seconds,
+        "seconds_asking_all": everything.seconds,
+    }
+
+
+def main() -> None:
+    """Compare for each number of slots."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--small", action="store_true", help="under a minute")
+    is_small = parser.parse_args().small
+    proofs, all_slots, seeds = (24, (64,), (0,)) if is_small else (96, tuple(LATENCY_S), (0, 1, 2))
+    found: dict[str, dict[str, float]] = {}
+    for slots in all_slots:
+        rounds = []
+        for seed in seeds:
+            rounds.append(compare(proofs, slots, seed))
+            print(f"{slots} slots, seed {seed}: {rounds[-1]}", file=sys.stderr)
+        found[str(slots)] = {
+            name: round(statistics.median(each[name] for each in rounds), 3) for name in rounds[0]
+        }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
