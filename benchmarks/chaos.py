@@ -3,15 +3,15 @@ broker and store.
 
 Every 2 seconds, one worker of a random role is killed with SIGKILL and started again. Once each,
 the broker is killed, the broker closes all its connections, and the store is unavailable for 20
-seconds. The engine is simulated and keeps a ledger of its calls. The last line is JSON. `lost`,
+seconds. The engine is simulated and keeps a log of its calls. The last line is JSON. `lost`,
 `duplicates`, `stuck` and `answers_asked_again` must be 0: no stored answer is paid again.
 `calls_paid_again` must be at most the calls that ran in killed workers plus the answers that these
 had not stored (`answers_lost_in_killed_workers`). `calls_paid_again_otherwise` is the rest: a
 message that was published twice, because it was not confirmed, may be handled in two processes.
 
 `--small`: 60 proofs x 4 critiques, shorter outages. `--engine triton`: 32 proofs x 4 critiques of
-  nano-base on a real Triton, which is killed once too; without a ledger. The benchmark starts the
-  test servers itself. `--keep DIR` keeps the logs and the ledger.
+  nano-base on a real Triton, which is killed once too; without a call log. The benchmark starts the
+  test servers itself. `--keep DIR` keeps all logs.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ k = 2
 SIMULATED = """
 [engine]
 kind = "simulated"
-settings = {{ latency_s = {latency_s}, ledger = "{ledger}" }}
+settings = {{ latency_s = {latency_s}, call_log = "{call_log}" }}
 """
 
 TRITON = """
@@ -119,7 +119,7 @@ ON_TRITON = Plan(
 
 @dataclass(frozen=True)
 class Paid:
-    """The figures of the ledger. A call is paid again if the same call was made before.
+    """The figures of the call log. A call is paid again if the same call was made before.
 
     `answers_lost_in_killed_workers`: calls that ended in a worker that was killed, and whose
       question was asked again.
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="about a minute")
     parser.add_argument("--engine", choices=("simulated", "triton"), default="simulated")
     parser.add_argument("--proofs", type=int, help="the number of proofs")
-    parser.add_argument("--keep", type=Path, help="keep logs and ledger in this folder")
+    parser.add_argument("--keep", type=Path, help="keep all logs in this folder")
     asked = parser.parse_args()
     plan = ON_TRITON if asked.engine == "triton" else SMALL if asked.small else Plan()
     with ExitStack() as stack:
@@ -178,7 +178,7 @@ def main() -> None:
 
 
 def chaos(plan: Plan, broker: Broker, s3: S3, place: Path, triton: Triton | None = None) -> Result:
-    """Run by the plan, on Triton if one is given; logs and ledger go to `place`."""
+    """Run by the plan, on Triton if one is given; all logs go to `place`."""
     place.mkdir(parents=True, exist_ok=True)
     run = place / "chaos.toml"
     fields = {"problems": plan.proofs // PROOFS_PER_PROBLEM, "per_problem": PROOFS_PER_PROBLEM}
@@ -187,7 +187,7 @@ def chaos(plan: Plan, broker: Broker, s3: S3, place: Path, triton: Triton | None
         engine, prompts = TRITON.format(endpoint=triton.endpoint), "nano"
     else:
         engine, prompts = (
-            SIMULATED.format(latency_s=plan.latency_s, ledger=place / "ledger"),
+            SIMULATED.format(latency_s=plan.latency_s, call_log=place / "call_log"),
             "math",
         )
     run.write_text(RUN.format(**fields, engine=engine, prompts=prompts))
@@ -219,7 +219,7 @@ def chaos(plan: Plan, broker: Broker, s3: S3, place: Path, triton: Triton | None
             kills=len(fleet.killed),
             paid=None
             if triton
-            else count_calls(place / "ledger", fleet.killed, times_stored(s3, fleet)),
+            else count_calls(place / "call_log", fleet.killed, times_stored(s3, fleet)),
             broker_restarts=broken.count("broker"),
             connection_cuts=broken.count("connections"),
             store_absences=broken.count("store"),
@@ -288,13 +288,13 @@ def tell(labeled: int, proofs: int, kills: int, broken: list[str], seconds: floa
     )
 
 
-def count_calls(ledger: Path, killed: list[int], stored: dict[str, float]) -> Paid:
-    """The figures from the ledger's files. `stored`: the Unix time in seconds at which each key was
+def count_calls(call_log: Path, killed: list[int], stored: dict[str, float]) -> Paid:
+    """The figures from the call log. `stored`: the Unix time in seconds at which each key was
     written.
     """
     asked: dict[str, list[float]] = defaultdict(list)
     running, finished = Counter[str](), Counter[str]()
-    for file in ledger.iterdir():
+    for file in call_log.iterdir():
         lines = [line.split() for line in file.read_text().splitlines()]
         ended = {request for what, request, _ in lines if what == "ended"}
         began = {request: float(at_s) for what, request, at_s in lines if what == "began"}
@@ -326,7 +326,7 @@ def count_calls(ledger: Path, killed: list[int], stored: dict[str, float]) -> Pa
 
 
 def key_of(question: str) -> str:
-    """The key of the answer to a call of the ledger, which is named like
+    """The key of the answer to a call of the call log, which is named like
     `verifier:<proof>:critique-2`.
     """
     _, proof_id, name = question.split(":")

@@ -3,19 +3,20 @@ rendered ScaledObject.
 
 A burst of 5,000 critiques arrives at one verifier. The rule of tests/helm/autoscaler.py, with the
 chart's numbers, starts more verifiers and stops them by SIGTERM with the Deployment's drain and
-grace times. Messages are counted like KEDA does, by the broker's management API and including those
-in flight. While pods stop, critiques keep coming, so that the stopping pods have work. The engine
-is simulated; its ledger shows calls that were made twice. All times of the chart, and the broker's
-interval of counting, are shortened by the factor `faster`. The last line is JSON:
+grace times. The benchmark counts messages as KEDA does: by the broker's management API, including
+those in flight. While pods stop, more critiques arrive, which gives the stopping pods work. The
+engine is simulated; its call log shows calls that were made twice. The factor `faster` shortens all
+times of the chart and the broker's counting interval. The last line is JSON:
 
 drain_ratio_to_ideal   time from the burst to its last critique, relative to the ideal time: the
-work (critiques times
-                       the mean call) on as many pods as the rule allows at each moment, without
-                       start-up and idle slots at_capacity            critiques per second with all
-                       pods and a full queue, relative to the maximum of their slots lost,
-                       duplicates       critiques without record or announcement; critiques
-                       announced or requested twice calls_in_work_at_stop  calls that ran in
-                       stopping pods; `killed`: pods that did not end in time
+                       work (critiques times the mean call) on as many pods as the rule allows at
+                       each moment, without start-up and idle slots
+at_capacity            critiques per second with all pods and a full queue, relative to the maximum
+                       of their slots
+lost, duplicates       critiques without record or announcement; critiques announced or requested
+                       twice
+calls_in_work_at_stop  calls that ran in stopping pods; `killed`: pods that did not end in time
+
 `--small`: less than a minute, 3 pods.
 """
 
@@ -77,7 +78,7 @@ latency_s = {latency_s}
 latency_sigma = {latency_sigma}
 max_concurrency = {concurrency}
 verifier_noise = 0.0
-ledger = "{ledger}"
+call_log = "{call_log}"
 [labeling]
 n = 100
 m = 1
@@ -147,20 +148,22 @@ def main() -> None:
 
 
 def scale(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
-    """Send the burst by the plan and let the rule follow it; log and ledger go to `place`."""
+    """Send the burst by the plan and let the rule follow it; the log and the call log go to
+    `place`.
+    """
     run = place / "scale.toml"
     fields = {
         "latency_s": plan.latency_s,
         "latency_sigma": LATENCY_SIGMA,
         "concurrency": plan.concurrency,
     }
-    run.write_text(RUN.format(**fields, ledger=place / "ledger"))
+    run.write_text(RUN.format(**fields, call_log=place / "call_log"))
     with installation(broker, s3, place) as (fleet, store, letters):
         create_run(store, load_runspec(run), resume=False)
         objects = render(values(plan, fleet.namespace))
         trial = Trial(plan, broker, fleet, letters, store, objects)
         trial.follow()
-        return trial.result(count_calls(place / "ledger", fleet.killed, {}).calls_paid_again)
+        return trial.result(count_calls(place / "call_log", fleet.killed, {}).calls_paid_again)
 
 
 def values(plan: Plan, namespace: str) -> Object:
@@ -175,11 +178,11 @@ class Pods:
     end.
     """
 
-    def __init__(self, fleet: Fleet, objects: Object, faster: float, ledger: Path) -> None:
+    def __init__(self, fleet: Fleet, objects: Object, faster: float, call_log: Path) -> None:
         pod = objects["Deployment/proofloop-verifier"]["spec"]["template"]["spec"]
         self._command = pod["containers"][0]["command"]
         self._end_s = pod["terminationGracePeriodSeconds"] / faster
-        self._fleet, self._ledger, self._dice = fleet, ledger, random.Random(5)
+        self._fleet, self._call_log, self._dice = fleet, call_log, random.Random(5)
         settings = objects["ConfigMap/proofloop-verifier"]["data"]
         for name in ("PROOFLOOP_DRAIN_S", "PROOFLOOP_GRACE_S"):
             fleet.environment[name] = str(float(settings[name]) / faster)
@@ -226,8 +229,8 @@ class Pods:
         return self._fleet.workers["verifier", number]
 
     def _in_work(self, number: int) -> int:
-        """The running calls of a process, by its file of the ledger."""
-        pages = self._ledger.glob(f"{self._process(number).pid}-*")
+        """The running calls of a process, by its file in the call log."""
+        pages = self._call_log.glob(f"{self._process(number).pid}-*")
         words = Counter(line.split()[0] for page in pages for line in page.read_text().splitlines())
         return words["began"] - words["ended"]
 
@@ -260,7 +263,7 @@ class Trial:
         self._counted = scaled["spec"]["triggers"][0]["metadata"]
         self._memory, self._next_look = Memory(), 0.0
         self.pods = Pods(
-            self.fleet, self.objects, self.plan.faster, self.fleet.log.parent / "ledger"
+            self.fleet, self.objects, self.plan.faster, self.fleet.log.parent / "call_log"
         )
         proofs = [
             f"proof-{number:03d}"

@@ -51,13 +51,13 @@ class HearingBus(LocalBus):
 
     def __init__(self) -> None:
         super().__init__()
-        self.heard: list[Event] = []
+        self.activity: list[Event] = []
         self.away = False
 
     def publish(self, events: Iterable[Event]) -> None:
         if self.away:
             raise BusError("the broker is away")
-        self.heard.extend(events)
+        self.activity.extend(events)
 
 
 @dataclass
@@ -81,10 +81,10 @@ class Open:
         )
 
     def settle(self) -> list[Event]:
-        """Let every announcer finish; what was heard."""
+        """Let every announcer finish; what was activity."""
         for announcer in self.announcers:
             announcer.close(grace_s=20)
-        return self.bus.heard
+        return self.bus.activity
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_an_unannounced_grade_is_announced_at_the_next_start(page: Open) -> None
         page.announcers.append(next_one := Announcer(page.store, page.bus))
         next_one.look(RUN)
         page.settle()
-    assert page.bus.heard == [ProofLabeled.of(PERSONS)]
+    assert page.bus.activity == [ProofLabeled.of(PERSONS)]
 
 
 def test_a_grade_waits_for_a_broker_that_is_away(
@@ -164,7 +164,7 @@ def test_a_grade_waits_for_a_broker_that_is_away(
     time.sleep(0.3)
     assert find_record(page.store, keys.announcement(RUN, PROOF), ProofLabeled) is None
     page.bus.away = False
-    assert wait_until(lambda: page.bus.heard == [ProofLabeled.of(PERSONS)], 60)
+    assert wait_until(lambda: page.bus.activity == [ProofLabeled.of(PERSONS)], 60)
     assert page.settle() == [ProofLabeled.of(PERSONS)]
 
 

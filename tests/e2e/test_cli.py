@@ -615,7 +615,7 @@ def test_a_person_grades_what_a_run_left_undecided_and_every_look_at_it_says_so(
 
 def test_a_problem_is_proved_once_and_read_from_the_store_after_that(tmp_path: Path) -> None:
     asked = tmp_path / "asked"
-    file = run_file(tmp_path, settings=f'ledger = "{asked}"')
+    file = run_file(tmp_path, settings=f'call_log = "{asked}"')
     text = "Prove that $1 <\n\to 2$."  # a tab: JSON would suggest a LaTeX command
     (tmp_path / "problem.txt").write_text(f"{text}\n")
     arguments = ("prove", "problem.txt", "--using", str(file), "--proofs", "2", "--json")

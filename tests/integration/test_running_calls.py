@@ -32,8 +32,8 @@ LEASE_S = 60.0
 def test_no_call_is_paid_twice_when_all_workers_lose_their_connections(
     installation: Installation, broker: Broker, tmp_path: Path
 ) -> None:
-    ledger, store = tmp_path / "ledger", open_store(load_settings())
-    pose(store, ledger)
+    call_log, store = tmp_path / "call_log", open_store(load_settings())
+    pose(store, call_log)
     installation.environment["PROOFLOOP_LOG_LEVEL"] = "info"
     for _ in range(2):
         installation.start(
@@ -41,10 +41,10 @@ def test_no_call_is_paid_twice_when_all_workers_lose_their_connections(
         )  # both have free threads for what comes again
         installation.wait_ready("verifier")
     publish()
-    assert wait_until(lambda: sum(asked(ledger).values()) == CRITIQUES, 30), (
+    assert wait_until(lambda: sum(asked(call_log).values()) == CRITIQUES, 30), (
         installation.letters.depths()
     )
-    assert len(list(ledger.iterdir())) == 2, "one worker took all of it"
+    assert len(list(call_log.iterdir())) == 2, "one worker took all of it"
     time.sleep(6)  # the management learns of new connections every five seconds
     cut_connections(broker)
     assert wait_until(lambda: count_critiques(store) == CRITIQUES, CALL_S + 10), installation.log()
@@ -56,13 +56,13 @@ def test_no_call_is_paid_twice_when_all_workers_lose_their_connections(
     assert "call_joined" in log or "waits for this answer" in log, (
         "nothing was redelivered while its call ran"
     )
-    assert set(asked(ledger).values()) == {1}, asked(ledger)
+    assert set(asked(call_log).values()) == {1}, asked(call_log)
     assert not list(installation.letters.letters())
 
 
-def pose(store: Store, ledger: Path) -> None:
+def pose(store: Store, call_log: Path) -> None:
     """A run with one proof, whose critiques take a while."""
-    calls = {"latency_s": CALL_S, "latency_sigma": 0, "ledger": str(ledger)}
+    calls = {"latency_s": CALL_S, "latency_sigma": 0, "call_log": str(call_log)}
     create_run(store, runspec(engine={"kind": "simulated", "settings": calls}), resume=False)
     put_record(store, keys.problem(RUN, "p1"), Problem(id="p1", question="Prove it."))
     put_record(store, keys.proof(RUN, proof().id), proof())
@@ -75,9 +75,9 @@ def publish() -> None:
     bus.close(grace_s=5)
 
 
-def asked(ledger: Path) -> Counter[str]:
+def asked(call_log: Path) -> Counter[str]:
     """How often each question was put to an engine."""
-    lines = [line.split() for page in ledger.glob("*") for line in page.read_text().splitlines()]
+    lines = [line.split() for page in call_log.glob("*") for line in page.read_text().splitlines()]
     return Counter(request.rpartition(":")[0] for what, request, _ in lines if what == "began")
 
 

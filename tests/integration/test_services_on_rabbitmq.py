@@ -86,15 +86,15 @@ def test_a_service_asked_to_stop_gives_its_messages_back_uncounted(
 def test_a_service_with_time_to_drain_finishes_what_runs_and_begins_nothing_new(
     installation: Installation,
 ) -> None:
-    run, ledger = installation.folder / "drain.toml", installation.folder / "ledger"
-    calls = f'latency_s = 5, latency_sigma = 0, ledger = "{ledger}"'
+    run, call_log = installation.folder / "drain.toml", installation.folder / "call_log"
+    calls = f'latency_s = 5, latency_sigma = 0, call_log = "{call_log}"'
     text = RUN.replace("latency_s = 0.1, failure_share = 0.02", calls)
     run.write_text(text.replace("chaos", "drain").replace("count = 25", "count = 6"))
     installation.environment["PROOFLOOP_DRAIN_S"] = "30"
     posing = installation.call("run", str(run))
     installation.start("generator")  # 16 of 24 at once
     installation.wait_ready("generator")
-    assert wait_until(lambda: _began(ledger) == 16, 60), installation.letters.depths()
+    assert wait_until(lambda: _began(call_log) == 16, 60), installation.letters.depths()
     installation.services["generator"].send_signal(signal.SIGTERM)
     assert installation.services["generator"].wait(60) == 0, installation.log()
     assert _ready(installation, "generator") == 8
@@ -106,22 +106,22 @@ def test_a_service_with_time_to_drain_finishes_what_runs_and_begins_nothing_new(
 def test_what_a_service_cannot_finish_within_its_drain_another_finishes_once(
     installation: Installation,
 ) -> None:
-    run, ledger = installation.folder / "handed.toml", installation.folder / "ledger"
+    run, call_log = installation.folder / "handed.toml", installation.folder / "call_log"
     text = RUN.replace(
-        "latency_s = 0.1, failure_share = 0.02", f'latency_s = 4, ledger = "{ledger}"'
+        "latency_s = 0.1, failure_share = 0.02", f'latency_s = 4, call_log = "{call_log}"'
     )
     run.write_text(text.replace("chaos", "handed").replace("count = 25", "count = 6"))
     installation.environment["PROOFLOOP_DRAIN_S"] = "3"  # some calls are shorter, some longer
     posing = installation.call("run", str(run))
     installation.start("generator")  # 16 of 24 at once
     installation.wait_ready("generator")
-    assert wait_until(lambda: _began(ledger) >= 16 and _ready(installation, "generator") <= 8, 60)
+    assert wait_until(lambda: _began(call_log) >= 16 and _ready(installation, "generator") <= 8, 60)
     installation.services["generator"].send_signal(signal.SIGTERM)
     assert installation.services["generator"].wait(60) == 0, installation.log()
     finished = _ready(installation, "verifier") // 4
     left = _ready(installation, "generator")
     assert 0 < finished < 24 and left == 24 - finished, installation.letters.depths()
-    asked_by_first = _began(ledger)
+    asked_by_first = _began(call_log)
     assert asked_by_first > finished, "nothing was cut off"
     installation.start("generator")
     installation.wait_ready("generator")
@@ -129,7 +129,9 @@ def test_what_a_service_cannot_finish_within_its_drain_another_finishes_once(
     installation.services["generator"].send_signal(signal.SIGTERM)
     assert installation.services["generator"].wait(60) == 0, installation.log()
     assert (_ready(installation, "verifier"), _ready(installation, "generator")) == (24 * 4, 0)
-    assert _began(ledger) == asked_by_first + left  # each once more, and nothing that was finished
+    assert (
+        _began(call_log) == asked_by_first + left
+    )  # each once more, and nothing that was finished
     posing.send_signal(signal.SIGINT)
     assert posing.wait(60) == 130
 
@@ -345,9 +347,9 @@ def _ready(installation: Installation, role: str) -> int:
     return next(depth.ready for depth in installation.letters.depths() if depth.role == role)
 
 
-def _began(ledger: Path) -> int:
+def _began(call_log: Path) -> int:
     """Calls that were begun, by the engines' own account."""
-    return sum(page.read_text().count("began") for page in ledger.glob("*"))
+    return sum(page.read_text().count("began") for page in call_log.glob("*"))
 
 
 def _counted(installation: Installation, role: str) -> list[tuple[int, int]]:
@@ -361,9 +363,9 @@ def _counted(installation: Installation, role: str) -> list[tuple[int, int]]:
 def test_a_budget_ends_a_run_on_services_and_more_of_it_completes_the_run(
     installation: Installation,
 ) -> None:
-    ledger, run = installation.folder / "ledger", installation.folder / "thrifty.toml"
+    call_log, run = installation.folder / "call_log", installation.folder / "thrifty.toml"
     text = RUN.replace(
-        "latency_s = 0.1, failure_share = 0.02", f'latency_s = 1.5, ledger = "{ledger}"'
+        "latency_s = 0.1, failure_share = 0.02", f'latency_s = 1.5, call_log = "{call_log}"'
     )
     text = text.replace("chaos", "thrifty").replace("count = 25", "count = 6")
     run.write_text(text + "[budget]\ntokens = 20_000\n")
@@ -371,17 +373,17 @@ def test_a_budget_ends_a_run_on_services_and_more_of_it_completes_the_run(
         installation.start(role)
     assert installation.call("run", str(run)).wait(240) == 4, installation.log()
     assert wait_until(lambda: all(_ready(installation, role) == 0 for role in WALK_ROLES), 60)
-    store, began = open_store(load_settings()), _began(ledger)
+    store, began = open_store(load_settings()), _began(call_log)
     assert sum(1 for _ in store.list(keys.labels("thrifty"))) < 24
     time.sleep(3)
-    assert _began(ledger) == began, "calls begin though the budget is used up"
+    assert _began(call_log) == began, "calls begin though the budget is used up"
     assert installation.call("run", str(run), "--resume").wait(240) == 4, installation.log()
     run.write_text(text + "[budget]\ntokens = 10_000_000\n")
     assert installation.call("run", str(run), "--resume").wait(240) == 0, installation.log()
     spent = costs(store, "thrifty").total
     assert sum(1 for _ in store.list(keys.labels("thrifty"))) == 24
     assert (
-        spent.calls <= _began(ledger) <= spent.calls + 24
+        spent.calls <= _began(call_log) <= spent.calls + 24
     )  # stopped early: critiques that no label needs
     assert not list(installation.letters.letters())
 

@@ -585,7 +585,7 @@ def check_loads_versions(
     if info is None:
         return
     name = engine.settings.get("model") if "model" in info.settings.model_fields else None
-    if info.loads_versions and not name:
+    if info.serves_new_versions and not name:
         return
     setting = (
         f"[{table}.settings] model = {json.dumps(name)}"

@@ -43,7 +43,7 @@ def _is_usable(name: str, trainable: bool) -> bool:
         info = get_engine(name)
     except ConfigError:
         return False  # its package is broken; a run that names the engine raises the error
-    return info.is_installed and (info.loads_versions or not trainable)
+    return info.is_installed and (info.serves_new_versions or not trainable)
 
 
 def find_engine(kind: str) -> EngineInfo | None:

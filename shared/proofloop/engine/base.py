@@ -19,12 +19,11 @@ LARGEST_SEED = 2**63 - 1
 """Calls have seeds of up to 63 bits; a check asks with the largest, which some servers refuse."""
 
 ALL_IN_REASONING = (
-    "the server put everything into reasoning_content and nothing into content: turn off its"
-    " reasoning parser, or let "
-    "the model think in the form that the parser knows; raise max_tokens if the thinking was cut"
-    " off"
+    "the server put the whole answer into reasoning_content and left content empty: turn off its"
+    " reasoning parser, or choose the parser of this model; raise max_tokens if the reasoning was"
+    " cut off"
 )
-"""The way out of answers that hold thinking alone."""
+"""The hint for answers that hold only reasoning."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,9 @@ class ChatMessage:
 class GenerationRequest:
     """One call.
 
-    `id` is unique per attempt; `model` names a version in service; `affinity` groups calls that
-    share a prompt prefix. `schema` is the JSON schema of the answer, for engines whose server can
-    hold the model to it; others ignore it. Calls that wait for a slot start in the order of their
+    `id` is unique per attempt; `model` names a served version; `affinity` groups calls that share a
+    prompt prefix. `schema` is the JSON schema of the answer, for engines whose server supports
+    structured output; others ignore it. Calls that wait for a slot start in the order of their
     `priority`, the lowest first.
     """
 
@@ -59,10 +58,10 @@ class GenerationRequest:
 class Generation:
     """One answer.
 
-    `text` is the final response after any thinking, `reasoning` the thinking; some servers leave
-    the text empty and put everything there. `tokens` only where the engine offers ids and
-    log-probabilities; `cached_tokens` of the prompt were not computed again, 0 where the engine
-    does not say. `served_by`: the server and the model's name there, where the engine asks one.
+    `text` is the final response, `reasoning` the reasoning before it; some servers put everything
+    into `reasoning`. `tokens` is None if the engine reports no ids and log-probabilities.
+    `cached_tokens` counts the prompt's tokens from the KV cache, 0 if the engine does not report
+    them. `served_by` names the server and its model, if the engine calls one.
     """
 
     text: str
@@ -81,16 +80,14 @@ class Call(Protocol):
     """A running call."""
 
     def result(self, timeout_s: float | None = None) -> Generation:
-        """Wait for the answer. Raises EngineError, or TimeoutError when `timeout_s` has passed (the
-        call runs on).
+        """Wait for the answer. Raises EngineError, or TimeoutError after `timeout_s`; the call then
+        continues.
         """
         ...
 
     def cancel(self) -> None:
-        """Ask the engine to stop: frees its slot; `result` then returns with finish reason
-        "cancelled".
-
-        Safe to call twice.
+        """Ask the engine to stop and to free the slot. `result` then returns with finish reason
+        "cancelled". Safe to call twice.
         """
         ...
 
@@ -105,18 +102,16 @@ class Engine(Protocol):
 
 @runtime_checkable
 class LoadsVersions(Protocol):
-    """An engine that can make a version ready before anyone asks for it; the others load with the
-    first call.
+    """An engine that can load a version before its first call. Other engines load at the first
+    call.
     """
 
     def prepare(self, model: str) -> None:
-        """Load the version beside those that are loaded. Raises EngineError; what served before
-        goes on serving.
-        """
+        """Load the version beside the loaded ones, which keep serving. Raises EngineError."""
         ...
 
 
 def prepare(engine: Engine, model: str) -> None:
-    """Make a version ready where the engine can. Raises EngineError."""
+    """Load a version, if the engine can do so before the first call. Raises EngineError."""
     if isinstance(engine, LoadsVersions):
         engine.prepare(model)

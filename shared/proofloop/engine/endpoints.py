@@ -1,8 +1,7 @@
-"""Several endpoints as one engine: a call's seed and the weights choose one; while that is away,
-another answers.
+"""Several endpoints as one engine: a call's seed and the weights choose the endpoint. While it is
+unavailable, another one answers.
 
-The choice needs no memory: the same call goes to the same endpoint again, in another process and
-after a restart too.
+The choice keeps no state: a retry goes to the same endpoint, in any process and after a restart.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from proofloop.errors import CallRefused, EngineError
 
 log = structlog.get_logger(__name__)
 
-AWAY_S, LONGEST_AWAY_S = 30.0, 480.0
-"""How long an endpoint that failed gets no new calls: at first, and at most, doubling from failure
-to failure.
+UNAVAILABLE_S, LONGEST_UNAVAILABLE_S = 30.0, 480.0
+"""How long a failed endpoint gets no new calls: the first time, and at most. The time doubles with
+each failure.
 """
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One of the servers. Of all calls it gets `weight` over the sum of all weights."""
+    """One of the servers. Its share of the calls is `weight` over the sum of all weights."""
 
     name: str
     engine: Engine
@@ -37,15 +36,17 @@ class Endpoint:
 
 
 class EndpointsEngine:
-    """Safe to use from many threads. The endpoints' names differ."""
+    """Safe to use from many threads. Endpoints must have different names."""
 
     def __init__(self, endpoints: tuple[Endpoint, ...]) -> None:
         self.endpoints = endpoints
-        self._absences = Absences()
+        self._health = EndpointHealth()
 
     def submit(self, request: GenerationRequest) -> Call:
         return _RoutedCall(
-            request, self._absences.last(in_order(self.endpoints, request.seed)), self._absences
+            request,
+            self._health.available_first(in_order(self.endpoints, request.seed)),
+            self._health,
         )
 
     def close(self) -> None:
@@ -53,15 +54,17 @@ class EndpointsEngine:
             endpoint.engine.close()
 
 
-def members(engine: Engine) -> tuple[Engine, ...]:
-    """The engines of the endpoints; of an engine without endpoints itself."""
+def endpoint_engines(engine: Engine) -> tuple[Engine, ...]:
+    """One engine per endpoint. An engine without endpoints is its own only endpoint."""
     if isinstance(engine, EndpointsEngine):
         return tuple(endpoint.engine for endpoint in engine.endpoints)
     return (engine,)
 
 
 def in_order(endpoints: tuple[Endpoint, ...], seed: int) -> list[Endpoint]:
-    """The endpoints as a call of that seed prefers them, by weighted rendezvous hashing."""
+    """The endpoints in the order in which a call tries them: weighted rendezvous hashing of its
+    seed.
+    """
     return sorted(endpoints, key=lambda endpoint: _distance(endpoint, seed))
 
 
@@ -71,44 +74,53 @@ def _distance(endpoint: Endpoint, seed: int) -> float:
     return -math.log(share) / endpoint.weight
 
 
-class Absences:
-    """Which endpoints failed a moment ago."""
+class EndpointHealth:
+    """Which endpoints are unavailable, and for how long."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._until: dict[str, float] = {}
-        self._away_s: dict[str, float] = {}
+        self._unavailable_s: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def last(self, endpoints: list[Endpoint]) -> list[Endpoint]:
-        """The same endpoints, those that are away behind the others."""
+    def available_first(self, endpoints: list[Endpoint]) -> list[Endpoint]:
+        """The same endpoints, the unavailable ones last."""
         now = self._clock()
         with self._lock:
             return sorted(endpoints, key=lambda endpoint: now < self._until.get(endpoint.name, 0.0))
 
-    def failed(self, endpoint: Endpoint, error: EngineError) -> None:
-        """Calls that fail while the endpoint counts as away already are no news."""
+    def record_failure(self, endpoint: Endpoint, error: EngineError) -> None:
+        """Mark the endpoint as unavailable. Failures while it is unavailable change nothing."""
         now, name = self._clock(), endpoint.name
         with self._lock:
             if now < self._until.get(name, 0.0):
                 return
-            away_s = min(LONGEST_AWAY_S, 2 * self._away_s[name]) if name in self._away_s else AWAY_S
-            self._away_s[name], self._until[name] = away_s, now + away_s
-        log.warning("endpoint_away", endpoint=name, reason=str(error), others_answer_for_s=away_s)
+            unavailable_s = (
+                min(LONGEST_UNAVAILABLE_S, 2 * self._unavailable_s[name])
+                if name in self._unavailable_s
+                else UNAVAILABLE_S
+            )
+            self._unavailable_s[name], self._until[name] = unavailable_s, now + unavailable_s
+        log.warning(
+            "endpoint_unavailable",
+            endpoint=name,
+            reason=str(error),
+            others_answer_for_s=unavailable_s,
+        )
 
-    def answered(self, endpoint: Endpoint) -> None:
+    def record_answer(self, endpoint: Endpoint) -> None:
         with self._lock:
             self._until.pop(endpoint.name, None)
-            self._away_s.pop(endpoint.name, None)
+            self._unavailable_s.pop(endpoint.name, None)
 
 
 class _RoutedCall:
-    """One call, at one endpoint after the other until one answers it or refuses it."""
+    """One call. It tries one endpoint after the other until one answers or refuses it."""
 
     def __init__(
-        self, request: GenerationRequest, order: list[Endpoint], absences: Absences
+        self, request: GenerationRequest, order: list[Endpoint], health: EndpointHealth
     ) -> None:
-        self._request, self._order, self._absences = request, order, absences
+        self._request, self._order, self._health = request, order, health
         self._errors: list[EngineError] = []
         self._is_cancelled = False
         self._lock = threading.Lock()
@@ -129,7 +141,7 @@ class _RoutedCall:
                 self._move(call, endpoint, error)
                 continue
             if answer.finish_reason != "cancelled":
-                self._absences.answered(endpoint)
+                self._health.record_answer(endpoint)
             return answer
 
     def cancel(self) -> None:
@@ -138,15 +150,15 @@ class _RoutedCall:
             self._call.cancel()
 
     def _move(self, call: Call, endpoint: Endpoint, error: EngineError) -> None:
-        """Ask the next endpoint, unless another thread has. Raises EngineError where all have
-        failed.
+        """Try the next endpoint, unless another thread has done so. Raises EngineError after the
+        last one.
         """
         with self._lock:
             if call is not self._call:
                 return
-            self._absences.failed(endpoint, error)
+            self._health.record_failure(endpoint, error)
             if self._is_cancelled or len(self._errors) + 1 >= len(self._order):
-                raise _worth_a_retry([*self._errors, error])
+                raise _error_to_raise([*self._errors, error])
             self._errors.append(error)
             self._submit()
 
@@ -154,10 +166,8 @@ class _RoutedCall:
         self._call = self._order[len(self._errors)].engine.submit(self._request)
 
 
-def _worth_a_retry(errors: list[EngineError]) -> EngineError:
-    """The error to raise for all: one of load, else one after which another attempt may help, where
-    there is one.
-    """
+def _error_to_raise(errors: list[EngineError]) -> EngineError:
+    """The error to raise for all: preferably an overload, then an error that a retry may fix."""
     return next((error for error in errors if error.is_load), None) or next(
         (error for error in errors if error.retryable), errors[0]
     )

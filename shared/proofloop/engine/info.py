@@ -36,7 +36,7 @@ class EngineInfo:
     needs_model_names: bool = True
     """[models] must name each role's model. False for an engine that serves "nano-base"."""
 
-    loads_versions: bool = True
+    serves_new_versions: bool = True
     """It can serve the versions that training publishes."""
 
     is_simulated: bool = False

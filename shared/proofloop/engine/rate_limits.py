@@ -1,5 +1,5 @@
-"""How fast an address may be asked: limits that the user sets, and pauses that the server asks for.
-No I/O.
+"""Rate limits of a server: those that the user sets, and pauses that the server requests. No
+I/O.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ Clock = Callable[[], float]
 
 MINUTE_S = 60.0
 BURST_S = 1.0
-"""What may pass at once after a quiet time: as much as the limit allows in this time."""
+"""The burst after a quiet time: as much as the limit allows in this time."""
 
 UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 LONGEST_RESET_S = 1e6
-"""A larger number in a header is a date, not a duration."""
+"""A larger number in a header is a Unix time, not a duration."""
 
 
-class Bucket:
-    """Lets `per_minute` pass a minute on average; None: no limit. One call may go into debt, the
-    next one waits.
+class TokenBucket:
+    """Allows `per_minute` units on average; None means no limit. One call may overdraw; the next
+    one waits.
     """
 
     def __init__(self, per_minute: float | None, clock: Clock = time.monotonic) -> None:
@@ -32,12 +32,12 @@ class Bucket:
         self._level, self._at = 0.0, clock()
 
     def wait_s(self) -> float:
-        """Seconds until the debt is paid."""
+        """Seconds until the level is no longer negative."""
         self._fill()
         return max(0.0, -self._level / self._per_s) if self._per_s else 0.0
 
     def take(self, amount: float) -> None:
-        """A negative amount gives back."""
+        """A negative amount puts units back."""
         self._fill()
         self._level -= amount if self._per_s else 0.0
 
@@ -47,8 +47,8 @@ class Bucket:
         self._at = now
 
 
-class Brakes:
-    """One for all calls to an address. Safe to use from many threads."""
+class RateLimiter:
+    """The limits of all calls to one account. Safe to use from many threads."""
 
     def __init__(
         self,
@@ -56,8 +56,8 @@ class Brakes:
         tokens_per_minute: float | None,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._requests = Bucket(requests_per_minute, clock)
-        self._tokens = Bucket(tokens_per_minute, clock)
+        self._requests = TokenBucket(requests_per_minute, clock)
+        self._tokens = TokenBucket(tokens_per_minute, clock)
         self._clock = clock
         self._paused_until = clock()
         self._lock = threading.Lock()
@@ -68,10 +68,9 @@ class Brakes:
             return self._wait_s()
 
     def take(self, tokens: int) -> float:
-        """If this returns 0, a request of about so many tokens (prompt and answer) may be sent, and
-        is counted.
+        """Count a request of about this many tokens (prompt and answer) and return 0: send it now.
 
-        Else nothing is counted: ask again after so many seconds.
+        If a limit forbids it, count nothing and return the seconds to wait before the next try.
         """
         with self._lock:
             if wait_s := self._wait_s():
@@ -86,7 +85,7 @@ class Brakes:
         )
 
     def correct(self, expected_tokens: int, tokens: int) -> None:
-        """The request cost so many tokens in truth."""
+        """Replace the expected tokens of a request by the tokens that it used."""
         with self._lock:
             self._tokens.take(tokens - expected_tokens)
 
@@ -94,8 +93,8 @@ class Brakes:
         with self._lock:
             self._paused_until = max(self._paused_until, self._clock() + seconds)
 
-    def heed(self, headers: Mapping[str, str], longest_s: float) -> None:
-        """Pause where the server's x-ratelimit headers say that nothing is left, but no longer than
+    def obey_headers(self, headers: Mapping[str, str], longest_s: float) -> None:
+        """Pause if the server's x-ratelimit headers report that nothing remains, at most
         `longest_s`.
         """
         for what in ("requests", "tokens"):
@@ -104,20 +103,20 @@ class Brakes:
                 self.pause(min(reset_s or 0.0, longest_s))
 
 
-_shared: WeakValueDictionary[tuple[str, float | None, float | None], Brakes] = WeakValueDictionary()
+_shared: WeakValueDictionary[tuple[str, float | None, float | None], RateLimiter] = (
+    WeakValueDictionary()
+)
 _shared_lock = threading.Lock()
 
 
-def brakes_of(
+def shared_rate_limiter(
     account: str, requests_per_minute: float | None, tokens_per_minute: float | None
-) -> Brakes:
-    """The brakes of all engines of this process that ask with the same account under the same
-    limits.
-    """
+) -> RateLimiter:
+    """The rate limiter that all engines of this process share for this account and these limits."""
     name = account, requests_per_minute, tokens_per_minute
     with _shared_lock:
         if (found := _shared.get(name)) is None:
-            found = _shared[name] = Brakes(requests_per_minute, tokens_per_minute)
+            found = _shared[name] = RateLimiter(requests_per_minute, tokens_per_minute)
         return found
 
 

@@ -45,12 +45,14 @@ def changeable_fields(settings_type: type[EngineSettings]) -> frozenset[str]:
 
 
 MOST_DOUBLINGS = 32
-"""Of a wait: it is past any limit long before, and a server may be away for days."""
+"""A limit for the exponent: a server may be unavailable for days, and 2.0 ** attempt overflows."""
 
 
-def doubling_wait_s(attempt: int, chance: float, *, first_s: float, longest_s: float) -> float:
-    """How long to wait after that many attempts: between half of it and all of it, by `chance` [0,
-    1).
+def exponential_backoff_s(
+    attempt: int, chance: float, *, first_s: float, longest_s: float
+) -> float:
+    """The wait after this many attempts, with jitter: `chance` in [0, 1) moves it between half and
+    all of the backoff.
     """
     longest = min(longest_s, first_s * 2.0 ** min(attempt - 1, MOST_DOUBLINGS))
     return longest * (1 + chance) / 2
@@ -63,8 +65,8 @@ def read_settings(
     *,
     also: Collection[str] = (),
 ) -> Settings:
-    """The checked settings. Raises ConfigError; secrets are never repeated. `also` names keys read
-    elsewhere.
+    """Check the settings. Raises ConfigError, which repeats no secret. `also` names further known
+    keys.
     """
     try:
         return settings_type.model_validate(dict(values))
@@ -73,7 +75,7 @@ def read_settings(
     is_about_keys = any("key" in problem.partition('"')[0] for problem in problems)
     known = ", ".join([*settings_type.model_fields, *also])
     hint = (
-        f"known keys: {known}" if is_about_keys else "docs/services.md says what each setting means"
+        f"known keys: {known}" if is_about_keys else "see the table of settings in docs/services.md"
     )
     raise ConfigError(f"[engine] {kind}: {'; '.join(problems)}", hint)
 
@@ -98,9 +100,7 @@ def _closest(settings_type: type[BaseModel], key: str) -> str:
 
 
 def _shown(settings_type: type[BaseModel], key: str, values: Mapping[str, object]) -> str:
-    """The value, unless it is a secret, may be one by mistake, or is an address that may hold
-    one.
-    """
+    """The value, unless it may be a secret, or an address that contains one."""
     field = settings_type.model_fields[key]
     is_secret = (
         SecretStr in (field.annotation, *getattr(field.annotation, "__args__", ())) or "key" in key

@@ -21,7 +21,7 @@ from proofloop.engine.base import (
     GenerationRequest,
     prepare,
 )
-from proofloop.engine.endpoints import members
+from proofloop.engine.endpoints import endpoint_engines
 from proofloop.errors import CallRefused, ConfigError, EngineError
 from proofloop.method.prompts import PromptPack, load_pack
 from proofloop.runs.model_registry import is_beside_run_file, version_folder
@@ -102,11 +102,11 @@ class Engines:
                 self._check_answers(spec, role, patience_s)
         pack = load_pack(spec.prompts, spec.base)
         for role in roles:
-            for endpoint in members(self.of(spec, role)):
+            for endpoint in endpoint_engines(self.of(spec, role)):
                 _check_takes_calls(endpoint, spec, pack, role)
 
     def _check_answers(self, spec: RunSpec, role: ModelRole, patience_s: float) -> None:
-        endpoints = members(self.of(spec, role))
+        endpoints = endpoint_engines(self.of(spec, role))
         away: list[ConfigError] = []
         for endpoint in endpoints:
             try:
@@ -121,7 +121,7 @@ class Engines:
         if len(away) == len(endpoints):
             raise away[0]
         for absence in away:
-            log.warning("endpoint_away", role=role, reason=absence.problem)
+            log.warning("endpoint_unavailable", role=role, reason=absence.problem)
 
     def close(self) -> None:
         for engine in self._open.values():

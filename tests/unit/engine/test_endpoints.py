@@ -10,7 +10,13 @@ import pytest
 
 from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import ChatMessage, Engine, Generation, GenerationRequest
-from proofloop.engine.endpoints import AWAY_S, Absences, Endpoint, EndpointsEngine, in_order
+from proofloop.engine.endpoints import (
+    UNAVAILABLE_S,
+    Endpoint,
+    EndpointHealth,
+    EndpointsEngine,
+    in_order,
+)
 from proofloop.engine.openai.endpoints import open_openai
 from proofloop.engine.simulated.answers import SimulatedSettings
 from proofloop.engine.simulated.engine import SimulatedEngine
@@ -48,20 +54,20 @@ def test_an_endpoint_that_goes_moves_no_call_of_the_others() -> None:
 
 def test_an_absent_endpoint_comes_last_for_a_while_and_longer_each_time() -> None:
     clock, (a, b) = Clock(), endpoints(a=1, b=1)
-    absences, away = Absences(clock), EngineError("away", retryable=True)
-    absences.failed(a, away)
-    absences.failed(a, away)  # of a call that began before
-    assert absences.last([a, b]) == [b, a]
-    clock.now_s += AWAY_S
-    assert absences.last([a, b]) == [a, b]
-    absences.failed(a, away)
-    clock.now_s += AWAY_S
-    assert absences.last([a, b]) == [b, a]
-    clock.now_s += AWAY_S
-    absences.answered(a)
-    absences.failed(a, away)
-    clock.now_s += AWAY_S
-    assert absences.last([a, b]) == [a, b]
+    health, away = EndpointHealth(clock), EngineError("away", retryable=True)
+    health.record_failure(a, away)
+    health.record_failure(a, away)  # of a call that began before
+    assert health.available_first([a, b]) == [b, a]
+    clock.now_s += UNAVAILABLE_S
+    assert health.available_first([a, b]) == [a, b]
+    health.record_failure(a, away)
+    clock.now_s += UNAVAILABLE_S
+    assert health.available_first([a, b]) == [b, a]
+    clock.now_s += UNAVAILABLE_S
+    health.record_answer(a)
+    health.record_failure(a, away)
+    clock.now_s += UNAVAILABLE_S
+    assert health.available_first([a, b]) == [a, b]
 
 
 # -- with servers
@@ -159,12 +165,10 @@ def refusal(**settings: object) -> str:
 
 def test_endpoints_are_checked_where_they_enter() -> None:
     one = {"base_url": "http://a/v1"}
-    assert "base_url and endpoints do not go together" in refusal(
-        base_url="http://a/v1", endpoints=[one]
-    )
-    assert "endpoints is no list of tables" in refusal(endpoints=["http://a/v1"])
-    assert "endpoints is no list of tables" in refusal(endpoints=[])
-    assert "endpoints[1]: weight = 0: should be a number above 0" in refusal(
+    assert "both base_url and endpoints are set" in refusal(base_url="http://a/v1", endpoints=[one])
+    assert "endpoints must be a list of tables" in refusal(endpoints=["http://a/v1"])
+    assert "endpoints must be a list of tables" in refusal(endpoints=[])
+    assert "endpoints[1]: weight = 0: must be above 0" in refusal(
         endpoints=[one, {**one, "weight": 0}]
     )
     assert "endpoints[1] and endpoints[0] are the same" in refusal(
@@ -208,7 +212,7 @@ def test_a_file_with_a_key_that_is_no_text_is_named(
 
 def test_no_other_variable_is_sent_and_a_key_in_its_place_is_not_repeated() -> None:
     said = refusal(base_url="http://a/v1", api_key_env="PROOFLOOP_S3_SECRET_KEY")
-    assert "api_key_env: should be PROOFLOOP_OPENAI_API_KEY or a variable" in said
+    assert "api_key_env: must be PROOFLOOP_OPENAI_API_KEY or a variable" in said
     assert "sk-1234" not in refusal(base_url="http://a/v1", api_key_env="sk-1234")
 
 

@@ -70,7 +70,7 @@ def open_mine(settings: Any, resolve: Any) -> Any:
     return open_engine("simulated", settings, resolve)
 
 
-MINE = EngineInfo(open=open_mine, settings=MySettings, on_server=True, loads_versions=False)
+MINE = EngineInfo(open=open_mine, settings=MySettings, on_server=True, serves_new_versions=False)
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_every_engine_of_this_package_is_described() -> None:
     assert found["simulated"].changeable == {
         "latency_s",
         "latency_sigma",
-        "ledger",
+        "call_log",
         "max_concurrency",
     }
 
@@ -171,9 +171,7 @@ def test_an_address_that_cannot_work_is_refused(url: str) -> None:
 
 
 def test_a_field_of_our_own_cannot_be_overridden() -> None:
-    assert "should not set seed" in refusal(
-        "openai", base_url="http://h/v1", extra_body={"seed": 1}
-    )
+    assert "must not set seed" in refusal("openai", base_url="http://h/v1", extra_body={"seed": 1})
 
 
 @pytest.mark.parametrize(

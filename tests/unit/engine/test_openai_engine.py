@@ -17,7 +17,7 @@ from proofloop.engine.openai.body import BodyReader
 from proofloop.engine.openai.call import OpenAICall
 from proofloop.engine.openai.engine import OpenAIEngine
 from proofloop.engine.openai.settings import OpenAISettings
-from proofloop.engine.openai.stream import split_thinking
+from proofloop.engine.openai.stream import split_reasoning
 from proofloop.errors import EngineError
 from proofloop.schema.records import Sampling, Tokens
 from tests.scripted_openai import Exchange, Script, ScriptedServer, answers, refuses
@@ -130,7 +130,7 @@ def test_thinking_is_kept_apart_from_the_text(serve: Serve, connect: Connect, fi
     ],
 )
 def test_thinking_left_in_the_text_is_moved(text: str, expected: tuple[str, str]) -> None:
-    assert split_thinking("", text, "</think>") == expected
+    assert split_reasoning("", text, "</think>") == expected
 
 
 def test_a_line_separator_inside_the_text_ends_no_event(serve: Serve, connect: Connect) -> None:

@@ -111,7 +111,7 @@ def test_an_answer_of_reasoning_alone_is_kept_and_warned_of_once(
         generation = engine.submit(ask()).result(10)
         assert (generation.text, generation.reasoning) == ("", "All of it.")
     said = capsys.readouterr().out
-    assert said.count("engine_answers_in_reasoning") == 1 and "reasoning_content" in said
+    assert said.count("engine_answer_all_reasoning") == 1 and "reasoning_content" in said
 
 
 def test_a_check_of_one_token_is_not_warned_of(
@@ -119,7 +119,7 @@ def test_a_check_of_one_token_is_not_warned_of(
 ) -> None:
     engine = connect(serve(sends(chunk({"reasoning_content": "Hm"}, "length"))))
     engine.submit(ask(max_tokens=1)).result(10)
-    assert "engine_answers_in_reasoning" not in capsys.readouterr().out
+    assert "engine_answer_all_reasoning" not in capsys.readouterr().out
 
 
 # -- no finish reason
@@ -475,7 +475,7 @@ def test_a_web_page_in_place_of_an_answer_is_described(serve: Serve, connect: Co
     error = fails_with(connect(server))
     assert not error.retryable
     assert (
-        "status 200, content type text/html, and it begins with: <!DOCTYPE html><html>Please"
+        "status 200, content type text/html, begins with: <!DOCTYPE html><html>Please"
         in error.problem
     )
     assert "sign-in page or a proxy" in error.hint
@@ -509,7 +509,7 @@ def test_a_wrong_model_lists_those_of_the_server(
     body = {"error": {"message": "The model `prover-7` does not exist.", "code": code}}
     error = fails_with(connect(serve(refuses(status, body), models=["small", "large"])))
     assert not error.retryable
-    assert "'prover-7' was asked for, the server has: large, small" in error.hint
+    assert "the run asks for 'prover-7', the server has: large, small" in error.hint
 
 
 def test_a_key_that_is_missing_or_wrong_is_named_by_its_variable(
@@ -650,7 +650,7 @@ def test_a_last_event_counts_though_the_connection_breaks_right_after_it(
     assert connect(serve(sends_raw(data)), max_attempts=1).submit(ask()).result(10).text == "Done."
 
 
-# -- brakes
+# -- rate_limiter
 # --------------------------------------------------------------------------------------------------
 
 
@@ -715,10 +715,10 @@ def without_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
             "socks5://me:secret@127.0.0.1:1080",
             "all_proxy = socks5://127.0.0.1:1080 is a SOCKS proxy",
         ),
-        ("ALL_PROXY", "socks4://h:1", "ALL_PROXY = socks4://h:1 is no proxy's address"),
-        ("HTTP_PROXY", "http://h:x", "HTTP_PROXY is no proxy's address: Invalid port: 'x'"),
-        ("HTTP_PROXY", "http://", "HTTP_PROXY = http:// is no proxy's address"),
-        ("HTTP_PROXY", "http://h:99999", "HTTP_PROXY = http://h:99999 is no proxy's address"),
+        ("ALL_PROXY", "socks4://h:1", "ALL_PROXY = socks4://h:1 is not a proxy's address"),
+        ("HTTP_PROXY", "http://h:x", "HTTP_PROXY is not a proxy's address: Invalid port: 'x'"),
+        ("HTTP_PROXY", "http://", "HTTP_PROXY = http:// is not a proxy's address"),
+        ("HTTP_PROXY", "http://h:99999", "HTTP_PROXY = http://h:99999 is not a proxy's address"),
     ],
 )
 def test_a_proxy_that_cannot_be_used_is_named(
@@ -732,7 +732,7 @@ def test_a_proxy_that_cannot_be_used_is_named(
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigError) as caught:
         connect(serve(answers()))
-    assert problem in caught.value.problem and "127.0.0.1 in NO_PROXY" in caught.value.hint
+    assert problem in caught.value.problem and "127.0.0.1 to NO_PROXY" in caught.value.hint
     assert "secret" not in str(caught.value)
 
 

@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 from proofloop.engine.base import ChatMessage, Generation, GenerationRequest
 from proofloop.engine.openai.body import BodyReader
 from proofloop.engine.openai.failure import AttemptFailed, FailureKind, Refusal
-from proofloop.engine.openai.stream import AFTER_DONE_S, AFTER_FINISH_S, Patience, StreamedAnswer
+from proofloop.engine.openai.stream import (
+    AFTER_DONE_S,
+    AFTER_FINISH_S,
+    StreamDeadline,
+    StreamedAnswer,
+)
 from proofloop.errors import EngineError
 from proofloop.schema.records import Sampling, Tokens
 from tests.scripted_openai import chunk
@@ -215,23 +220,23 @@ def answer_of(*events: bytes) -> StreamedAnswer:
 
 
 def test_every_byte_holds_off_the_idle_timeout_and_only_content_the_other() -> None:
-    patience, answer = Patience(idle_s=10, content_s=25, now=0), answer_of()
-    assert [patience.after(answer, now) for now in (8, 14, 20)] == [18, 24, 25]
+    deadline, answer = StreamDeadline(idle_s=10, content_s=25, now=0), answer_of()
+    assert [deadline.extend(answer, now) for now in (8, 14, 20)] == [18, 24, 25]
     answer.absorb(chunk({"content": "x"}).strip().removeprefix(b"data: "))
-    assert [patience.after(answer, now) for now in (24, 30, 48)] == [34, 40, 49]
-    assert "idle_timeout_s = 10" in patience.problem(40)
-    assert "content_timeout_s = 25" in patience.problem(49)
+    assert [deadline.extend(answer, now) for now in (24, 30, 48)] == [34, 40, 49]
+    assert "idle_timeout_s = 10" in deadline.problem(40)
+    assert "content_timeout_s = 25" in deadline.problem(49)
 
 
 def test_a_raised_idle_timeout_is_not_cut_by_the_other() -> None:
-    assert Patience(idle_s=7200, content_s=3600, now=0).after(answer_of(), 7000) == 7200
+    assert StreamDeadline(idle_s=7200, content_s=3600, now=0).extend(answer_of(), 7000) == 7200
 
 
 def test_after_the_finish_nothing_holds_off_the_end() -> None:
-    patience, answer = (
-        Patience(idle_s=10, content_s=25, now=0),
+    deadline, answer = (
+        StreamDeadline(idle_s=10, content_s=25, now=0),
         answer_of(chunk({"content": "x"}, "stop")),
     )
-    assert [patience.after(answer, now) for now in (1, 4, 5.5)] == [1 + AFTER_FINISH_S] * 3
+    assert [deadline.extend(answer, now) for now in (1, 4, 5.5)] == [1 + AFTER_FINISH_S] * 3
     answer.absorb(b"[DONE]")
-    assert patience.after(answer, 2) == 2 + AFTER_DONE_S
+    assert deadline.extend(answer, 2) == 2 + AFTER_DONE_S

@@ -19,7 +19,7 @@ from proofloop.engine.base import (
     Generation,
     GenerationRequest,
 )
-from proofloop.engine.endpoints import members
+from proofloop.engine.endpoints import endpoint_engines
 from proofloop.errors import EngineError
 from proofloop.method.domains import load_domain
 from proofloop.method.domains.base import PLAIN_SAMPLE
@@ -60,7 +60,7 @@ def ask_roles(engines: Engines, spec: RunSpec, question: str, wait_s: float) -> 
     trials = [
         _Trial(endpoint, spec, pack, role, question)
         for role in MODEL_ROLES
-        for endpoint in members(engines.of(spec, role))
+        for endpoint in endpoint_engines(engines.of(spec, role))
     ]
     deadline = time.monotonic() + wait_s
     answers = [trial.answer(deadline) for trial in trials]

@@ -15,4 +15,4 @@ def _open(settings: Mapping[str, object], _: ResolveModel) -> Engine:
     return open_openai(settings)
 
 
-ENGINE = EngineInfo(open=_open, settings=OpenAISettings, on_server=True, loads_versions=False)
+ENGINE = EngineInfo(open=_open, settings=OpenAISettings, on_server=True, serves_new_versions=False)

@@ -1,4 +1,4 @@
-"""One attempt at one call: a request, its streamed response, an answer. All that goes wrong is an
+"""One attempt of a call: sends the request and reads the streamed response. Each failure is an
 AttemptFailed.
 """
 
@@ -14,17 +14,18 @@ import httpx
 from proofloop.engine.openai import hints
 from proofloop.engine.openai.body import BodyReader
 from proofloop.engine.openai.call import OpenAICall
-from proofloop.engine.openai.connection import Connection, read_start, served_models
+from proofloop.engine.openai.connection import Connection, read_up_to, served_models
 from proofloop.engine.openai.failure import BAD_REQUEST, STREAM_CUT, AttemptFailed, Refusal
 from proofloop.engine.openai.settings import OpenAISettings
-from proofloop.engine.openai.stream import GAVE_UP, Patience
-from proofloop.engine.rate_limits import Brakes
+from proofloop.engine.openai.stream import GAVE_UP, StreamDeadline
+from proofloop.engine.rate_limits import RateLimiter
 
 REFUSAL_BYTES = 64 * 1024
+NO_COMPLETION = "the server sent no chat completion"
 
 
 class FieldRefused(Exception):
-    """The server does not know a field we can do without: ask again without it."""
+    """The server does not know an optional field: send the request again without it."""
 
 
 class Attempt:
@@ -36,20 +37,20 @@ class Attempt:
         client: httpx.AsyncClient,
         connection: Connection,
         settings: OpenAISettings,
-        brakes: Brakes,
+        rate_limiter: RateLimiter,
     ) -> None:
         self._call, self._answer = call, call.begin_attempt()
-        self._client, self._connection, self._settings, self._brakes = (
+        self._client, self._connection, self._settings, self._rate_limiter = (
             client,
             connection,
             settings,
-            brakes,
+            rate_limiter,
         )
 
     async def run(self, without: Collection[str]) -> None:
-        """Raises AttemptFailed, FieldRefused, CallRefused for an answer that is too long.
+        """Raises AttemptFailed, FieldRefused, and CallRefused for an answer that is too long.
 
-        What goes wrong after the finish reason does not matter.
+        Errors after the finish reason are ignored: the answer is complete.
         """
         failure: AttemptFailed | None = None
         try:
@@ -73,28 +74,28 @@ class Attempt:
 
     async def _stream_until_silent(self, without: Collection[str]) -> None:
         settings, loop = self._settings, asyncio.get_running_loop()
-        patience = Patience(settings.idle_timeout_s, settings.content_timeout_s, loop.time())
+        deadline = StreamDeadline(settings.idle_timeout_s, settings.content_timeout_s, loop.time())
         try:
             async with asyncio.timeout(settings.idle_timeout_s) as timer:
-                await self._stream(without, patience, timer)
+                await self._stream(without, deadline, timer)
         except TimeoutError:
             if not self._answer.done:
-                raise AttemptFailed("silent", patience.problem(loop.time())) from None
+                raise AttemptFailed("silent", deadline.problem(loop.time())) from None
 
     async def _stream(
-        self, without: Collection[str], patience: Patience, timer: asyncio.Timeout
+        self, without: Collection[str], deadline: StreamDeadline, timer: asyncio.Timeout
     ) -> None:
         body = self._settings.body(self._call.request, without=without)
         sent, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
         async with self._client.stream(
             "POST", "chat/completions", content=sent, headers=headers
         ) as response:
-            self._brakes.heed(response.headers, self._settings.longest_wait_s)
+            self._rate_limiter.obey_headers(response.headers, self._settings.longest_wait_s)
             if response.status_code != httpx.codes.OK:
                 raise await self._refused(response, body)
             reader = BodyReader(self._settings.max_answer_bytes)
             try:
-                await self._read(response, reader, patience, timer)
+                await self._read(response, reader, deadline, timer)
             except httpx.RequestError:
                 with suppress(AttemptFailed):
                     self._finish(reader)
@@ -107,21 +108,21 @@ class Attempt:
         self,
         response: httpx.Response,
         reader: BodyReader,
-        patience: Patience,
+        deadline: StreamDeadline,
         timer: asyncio.Timeout,
     ) -> None:
         loop = asyncio.get_running_loop()
         async for data in response.aiter_bytes():
             for event in reader.feed(data):
                 self._answer.absorb(event)
-            timer.reschedule(patience.after(self._answer, loop.time()))
+            timer.reschedule(deadline.extend(self._answer, loop.time()))
 
     def _finish(self, reader: BodyReader) -> None:
         for event in reader.end():
             self._answer.absorb(event)
 
     async def _refused(self, response: httpx.Response, body: Collection[str]) -> Exception:
-        text = (await read_start(response, REFUSAL_BYTES)).decode(errors="replace")
+        text = (await read_up_to(response, REFUSAL_BYTES)).decode(errors="replace")
         headers = response.headers
         refusal = Refusal(
             response.status_code, text, headers.get("retry-after"), headers.get("retry-after-ms")
@@ -148,28 +149,29 @@ class Attempt:
         )
 
     def _no_answer(self, response: httpx.Response, reader: BodyReader) -> AttemptFailed:
-        """The body of a status of 200 that holds no answer."""
+        """The failure of a response with status 200 and without an answer."""
         if not reader.is_foreign:
             return self._unfinished()
         kind = response.headers.get("content-type", "none")
         shown = reader.start.decode(errors="replace")
         hint = hints.about_address(self._settings, is_web_page=shown.lstrip().startswith("<"))
         problem = (
-            f"no chat completion came: status 200, content type {kind}, and it begins with: {shown}"
+            f"the server sent no chat completion: status 200, content type {kind}, begins with:"
+            f" {shown}"
         )
-        return AttemptFailed("address", problem, hint=hint, cause="no chat completion came")
+        return AttemptFailed("address", problem, hint=hint, cause=NO_COMPLETION)
 
     def _unfinished(self) -> AttemptFailed:
-        """The response ended, and not every part of the answer can have come."""
+        """The failure of a response that ended before its answer was complete."""
         if self._answer.done:
             return AttemptFailed(
                 "failed", "the answer ended without a finish reason", hint=hints.NO_FINISH_REASON
             )
-        came = sum(map(len, self._answer.text + self._answer.reasoning))
-        problem = f"{STREAM_CUT} after {came} characters, without a finish reason"
+        received = sum(map(len, self._answer.text + self._answer.reasoning))
+        problem = f"{STREAM_CUT} after {received} characters, without a finish reason"
         return AttemptFailed("failed", problem, cause=STREAM_CUT)
 
 
 def _without_query(location: str) -> str:
-    """Where a redirect leads; a query may hold a secret."""
+    """The target of a redirect without its query, which may hold a secret."""
     return location.partition("?")[0][:200]

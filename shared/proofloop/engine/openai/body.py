@@ -1,7 +1,7 @@
-"""The body of a response, in whatever pieces it arrives, split into events. No I/O.
+"""Splits the body of a response, which arrives in pieces of any size, into events. No I/O.
 
-The first character decides what the body is: `{` or `[` begin one JSON value, anything else is read
-as server-sent events. The content type does not count: gateways change it.
+The first character decides the format: `{` or `[` begins one JSON value, anything else is a stream
+of server-sent events. The content type is not used: gateways change it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ STREAM_BEGINS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
 class BodyReader:
-    """Bytes in any pieces in, the payloads of the events out. The same bytes give the same events,
-    however cut.
+    """Takes bytes and yields the payloads of the events. The size of the pieces makes no
+    difference.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -31,7 +31,9 @@ class BodyReader:
         self._pending = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The events that this piece completes. Raises CallRefused for one that is too long."""
+        """The events that this piece completes. Raises CallRefused for an event that is too
+        long.
+        """
         if len(self.start) < SHOWN_BYTES:
             self.start = (self.start + data[:SHOWN_BYTES])[:SHOWN_BYTES]
         self._pending += data
@@ -40,7 +42,7 @@ class BodyReader:
         if not self.is_json and (b"\n" in data or b"\r" in data):
             yield from self._lines()
         if len(self._pending) > self._limit_bytes:
-            raise too_long(self._limit_bytes)
+            raise answer_too_long(self._limit_bytes)
 
     def end(self) -> Iterator[bytes]:
         """The events that the end of the body completes: one JSON value, or a last line without a
@@ -56,14 +58,12 @@ class BodyReader:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether the body holds something other than a stream of events, a broken one included."""
+        """Whether the body is neither JSON nor a stream of events, not even a broken one."""
         start = self.start.removeprefix(BYTE_ORDER_MARK).lstrip(SPACE)
         return bool(start) and not self.events and not start.startswith(STREAM_BEGINS)
 
     def _begin(self) -> bool:
-        """Decide what the body is, once there is a character that tells. Space before it is
-        dropped.
-        """
+        """Decide the format at the first character that is not white space, and drop the space."""
         text = bytes(self._pending)
         if len(text) < len(BYTE_ORDER_MARK) and BYTE_ORDER_MARK.startswith(text):
             return False
@@ -78,22 +78,22 @@ class BodyReader:
         return True
 
     def _lines(self) -> Iterator[bytes]:
-        """Lines end in a line feed, a carriage return, or both; JSON holds neither inside a
-        text.
+        """The payloads of complete lines. A line ends in a line feed, a carriage return, or
+        both.
         """
         *lines, rest = bytes(self._pending).replace(b"\r", b"\n").split(b"\n")
         self._pending[:] = rest
         for line in lines:
             if len(line) > self._limit_bytes:
-                raise too_long(self._limit_bytes)
+                raise answer_too_long(self._limit_bytes)
             if payload := self._payload(line):
                 self.events += 1
                 yield payload
 
     @staticmethod
     def _payload(line: bytes) -> bytes:
-        """What a line carries; nothing for a comment. Older llama.cpp sends its errors in a field
-        of their own.
+        """The payload of a line, empty for a comment. Older llama.cpp sends errors in a field
+        `error:`.
         """
         if line.startswith(b"data:"):
             return line.removeprefix(b"data:").strip()
@@ -102,8 +102,8 @@ class BodyReader:
         return b""
 
 
-def too_long(limit_bytes: int) -> CallRefused:
+def answer_too_long(limit_bytes: int) -> CallRefused:
     return CallRefused(
-        f"the answer is longer than the engine keeps, max_answer_bytes = {limit_bytes}",
-        hint="raise it, or lower max_tokens",
+        f"the answer is longer than max_answer_bytes = {limit_bytes}",
+        hint="raise max_answer_bytes, or lower max_tokens",
     )

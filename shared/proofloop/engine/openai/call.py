@@ -1,6 +1,4 @@
-"""A call to an OpenAI-compatible server: what the caller waits on, and what the engine gathers for
-it.
-"""
+"""A call to an OpenAI-compatible server, with its answer so far and the count of its attempts."""
 
 from __future__ import annotations
 
@@ -9,20 +7,21 @@ import math
 from dataclasses import replace
 
 from proofloop.engine.base import Generation, GenerationRequest
-from proofloop.engine.loop_call import LoopCall
+from proofloop.engine.event_loop_call import EventLoopCall
 from proofloop.engine.openai.settings import OpenAISettings
 from proofloop.engine.openai.stream import StreamedAnswer, joined
 from proofloop.errors import EngineError
 
 
-class OpenAICall(LoopCall):
+class OpenAICall(EventLoopCall):
     """A running call.
 
-    `left_out` names the fields that the server seems not to know; `engine_seconds` counts attempts,
-    not waits; `refusals` counts the attempts at a server that was busy or absent; `failures` those
-    that failed otherwise.
-    `was_alone`: no other call was in flight when the last attempt began or ended;
-      `refused_alone_at`: since when all attempts were so, and were refused as busy.
+    `left_out`: fields that the server seems not to know. `engine_seconds`: the time of all
+      attempts, without waits.
+    `refusals`: attempts that found the server busy or unavailable. `failures`: other failed
+      attempts.
+    `was_alone`: no other call was in flight when the last attempt began or ended.
+    `refused_alone_at`: the start of a series of attempts that were alone and refused as busy.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class OpenAICall(LoopCall):
         self._begun_seconds += seconds if self.answer.began else 0.0
 
     def keep_partial(self, error: EngineError) -> None:
-        """Give the error what the last attempt had brought, and what all cost."""
+        """Add the partial answer of the last attempt and the cost of all attempts to the error."""
         error.partial, error.partial_reasoning = (
             joined(self.answer.text),
             joined(self.answer.reasoning),

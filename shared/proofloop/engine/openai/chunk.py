@@ -1,7 +1,6 @@
-"""One event of an OpenAI-compatible stream, or the whole body of a server that does not stream,
-read leniently.
+"""Reads one event of an OpenAI-compatible stream, or the whole body if the server does not stream.
 
-A field of a type that it should not have counts as absent. The fields are OpenAI's;
+Reading is lenient: a field with a wrong type counts as absent. The fields are OpenAI's;
 `reasoning_content` (or `reasoning`), `token_ids` and `prompt_token_ids` are vLLM's; lists of parts
 are Mistral's and OpenAI's.
 """
@@ -19,7 +18,8 @@ from proofloop.engine.openai.failure import AttemptFailed, find_message, kind_of
 LARGEST_COUNT = 2**53
 LARGEST_NUMBER = 1e300
 THINKING_PARTS = ("thinking", "reasoning")
-NO_CHUNK, SENT_ERROR = "this is no chat completion", "the server sent an error, not an answer"
+NO_CHUNK = "the server sent an event that is not a chat completion"
+SENT_ERROR = "the server sent an error in place of an answer"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Usage:
 
 @dataclass(slots=True)  # not frozen: one is made for every event
 class Chunk:
-    """`token_ids` and `logprobs` hold None for an entry that cannot be read."""
+    """One event. `token_ids` and `logprobs` hold None for an unreadable entry."""
 
     has_choices: bool = False
     text: str = ""
@@ -44,7 +44,9 @@ class Chunk:
 
 
 def read_chunk(event: bytes) -> Chunk:
-    """Raises AttemptFailed for what is no chunk, or says that the server failed."""
+    """Read one event. Raises AttemptFailed for an unreadable event, and for an error of the
+    server.
+    """
     body = _parse(event)
     if isinstance(body, list) and len(body) == 1:  # Gemini sends its errors so
         body = body[0]
@@ -71,7 +73,9 @@ def read_chunk(event: bytes) -> Chunk:
 
 
 def _parse(event: bytes) -> object:
-    """The fast parser refuses half a surrogate pair and broken UTF-8; the other one reads them."""
+    """Parse JSON. The fast parser refuses half a surrogate pair and broken UTF-8; json reads
+    them.
+    """
     try:
         return from_json(event)
     except ValueError:
@@ -79,15 +83,15 @@ def _parse(event: bytes) -> object:
 
 
 def _raise_error(body: dict[str, object]) -> None:
-    """An error sent with a status of 200: under `error`, or (SGLang) as an object that says it is
-    one.
+    """Raise an error that came with status 200: under `error`, or (SGLang) as an object of type
+    "error".
     """
     error = body.get("error")
     if not error and "error" in (body.get("object"), body.get("type")):
         error = body
     if not error:
         return
-    if isinstance(error, str):  # text-generation-inference puts the kind beside the text
+    if isinstance(error, str):  # text-generation-inference puts error_type beside the text
         error = {**body, "message": error}
     words = find_message(error) or str(error)
     raise AttemptFailed(
@@ -96,7 +100,7 @@ def _raise_error(body: dict[str, object]) -> None:
 
 
 def _read_content(content: object) -> tuple[str, str]:
-    """Text and thinking of a text, or of a list of parts."""
+    """The text and the reasoning of a string, or of a list of parts."""
     if not isinstance(content, list):
         return _text(content), ""
     parts = [_dict(part) for part in content]
@@ -106,15 +110,15 @@ def _read_content(content: object) -> tuple[str, str]:
 
 
 def _read_part(part: dict[str, object]) -> str:
-    """Mistral nests the parts of its thinking in a list of their own."""
+    """The text of a part. Mistral nests the parts of its reasoning in another list."""
     inner = [_dict(each) for each in _list(part.get("thinking"))]
     nested = "".join(_text(each.get("text")) for each in inner)
     return nested or _text(part.get("text")) or _text(part.get("thinking"))
 
 
 def _read_usage(usage: dict[str, object]) -> Usage | None:
-    """None for what does not count both sides in OpenAI's words: the answer beside it is as
-    good.
+    """The token counts; None if one is missing or has another name. The answer counts all the
+    same.
     """
     prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
     if prompt is None or completion is None:

@@ -1,5 +1,5 @@
-"""The way to an OpenAI-compatible server: certificates, proxy, clients, and what is wrong where
-there is no way.
+"""Connects to an OpenAI-compatible server: certificates, proxy, HTTP clients, and the errors of
+failed connections.
 """
 
 from __future__ import annotations
@@ -18,17 +18,15 @@ from proofloop.errors import TRUST_HINT, ConfigError
 MODELS_WITHIN_S = 10.0
 MODELS_BYTES = 1024 * 1024
 CANNOT_CONNECT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
-NO_CONNECTION = "the server cannot be reached"
+NO_CONNECTION = "the server is unreachable"
 PROXY_HINT = (
-    "the proxy is that of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY: correct it, or name the server in"
-    " NO_PROXY"
+    "the connection uses the proxy of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY: correct it, or add the"
+    " server to NO_PROXY"
 )
 
 
 class Connection:
-    """Opens clients for one server. Raises ConfigError for what the environment says and cannot be
-    used.
-    """
+    """Opens clients for one server. Raises ConfigError for an invalid proxy or certificate file."""
 
     def __init__(self, settings: OpenAISettings) -> None:
         self._settings = settings
@@ -36,7 +34,7 @@ class Connection:
         self._tls = _trusted_authorities()
 
     def open_client(self) -> httpx.AsyncClient:
-        """A client for one call at a time, without a read limit: silence is timed by the engine."""
+        """A client for one call at a time, without a read timeout: the engine times silence."""
         settings = self._settings
         key = settings.api_key.get_secret_value() if settings.api_key else ""
         return httpx.AsyncClient(
@@ -46,12 +44,12 @@ class Connection:
             timeout=httpx.Timeout(None, connect=settings.connect_timeout_s),
             verify=self._tls,
             proxy=self._proxy,
-            trust_env=False,  # proxy and certificates are those of the environment already
+            trust_env=False,  # proxy and certificates of the environment are set above
         )
 
     def failure(self, error: httpx.RequestError) -> AttemptFailed:
-        """A server that cannot be reached is absent; one that breaks off an answer may do so
-        because of the call.
+        """The failure of an attempt: "busy" for an unreachable server, "failed" for an answer that
+        was cut off, because the call itself may be the cause.
         """
         problem = f"{type(error).__name__}: {error}"
         if not isinstance(error, CANNOT_CONNECT):
@@ -74,8 +72,8 @@ def _trusted_authorities() -> ssl.SSLContext:
         raise ConfigError(problem, "correct or unset it") from error
 
 
-async def read_start(response: httpx.Response, limit_bytes: int) -> bytes:
-    """The body, or as much of it as the limit allows."""
+async def read_up_to(response: httpx.Response, limit_bytes: int) -> bytes:
+    """The first bytes of the body, at most `limit_bytes`."""
     body = bytearray()
     async for data in response.aiter_bytes():
         body += data
@@ -85,10 +83,10 @@ async def read_start(response: httpx.Response, limit_bytes: int) -> bytes:
 
 
 async def served_models(client: httpx.AsyncClient) -> list[str]:
-    """The names under GET /models; none where the server does not say."""
+    """The names under GET /models; empty if the server does not list them."""
     try:
         async with asyncio.timeout(MODELS_WITHIN_S), client.stream("GET", "models") as response:
-            body = read_json((await read_start(response, MODELS_BYTES)).decode(errors="replace"))
+            body = read_json((await read_up_to(response, MODELS_BYTES)).decode(errors="replace"))
     except (httpx.RequestError, TimeoutError):
         return []
     rows = body.get("data") if isinstance(body, dict) else None

@@ -22,7 +22,7 @@ FORM = (
 
 
 def open_openai(settings: Mapping[str, object]) -> Engine:
-    """Raises ConfigError for settings that cannot be used."""
+    """Open the engine. Raises ConfigError for invalid settings."""
     if "endpoints" not in settings:
         return OpenAIEngine(_read(settings, "openai"))
     found = read_endpoints(settings)
@@ -32,20 +32,16 @@ def open_openai(settings: Mapping[str, object]) -> Engine:
 
 
 def read_endpoints(settings: Mapping[str, object]) -> list[tuple[OpenAISettings, float]]:
-    """The settings of each endpoint with its weight: what it says itself takes the place of what is
-    said for all.
-    """
+    """The settings of each endpoint with its weight. Its own settings override the common ones."""
     if "base_url" in settings:
-        raise ConfigError(
-            "[engine] openai: base_url and endpoints do not go together", "give one of them"
-        )
+        raise ConfigError("[engine] openai: both base_url and endpoints are set", "remove one")
     tables = settings["endpoints"]
     if (
         not isinstance(tables, list)
         or not tables
         or not all(isinstance(table, Mapping) for table in tables)
     ):
-        raise ConfigError("[engine] openai: endpoints is no list of tables", FORM)
+        raise ConfigError("[engine] openai: endpoints must be a list of tables", FORM)
     common = {name: value for name, value in settings.items() if name != "endpoints"}
     found = [
         _endpoint(common, table, f"openai: endpoints[{place}]")
@@ -57,7 +53,7 @@ def read_endpoints(settings: Mapping[str, object]) -> list[tuple[OpenAISettings,
             f"[engine] openai: endpoints[{twice}] and endpoints[{names.index(names[twice])}] are"
             " the same"
         )
-        raise ConfigError(problem, "leave one of them out, and raise the weight of the other")
+        raise ConfigError(problem, "remove one of them, and raise the weight of the other")
     return found
 
 
@@ -71,8 +67,7 @@ def _endpoint(
         or not 0 < weight <= HEAVIEST
     ):
         raise ConfigError(
-            f"[engine] {place}: weight = {weight!r}: should be a number above 0 and at most"
-            f" {HEAVIEST:g}",
+            f"[engine] {place}: weight = {weight!r}: must be above 0 and at most {HEAVIEST:g}",
             "an endpoint of weight 2 gets twice the calls of one of weight 1",
         )
     own = {name: value for name, value in table.items() if name != "weight"}
@@ -87,6 +82,6 @@ def _read(settings: Mapping[str, object], place: str) -> OpenAISettings:
 
 
 def _name(settings: OpenAISettings) -> str:
-    """Two models of one server are two endpoints."""
+    """The endpoint's name: its address and models. Two models of one server are two endpoints."""
     models = "".join(f" {name}" for name in (settings.model, *settings.models.values()) if name)
     return f"{settings.base_url}{models}"

@@ -1,8 +1,8 @@
-"""The engine for any OpenAI-compatible server: chat completions, always streamed, over httpx.
+"""The engine for OpenAI-compatible servers: chat completions, always streamed, over httpx.
 
-All streams of one engine live on one event loop in a background thread (512 streams are 512 tasks,
-not threads), so build the engine after a fork. A running call has no time limit of its own: only
-silence (`idle_timeout_s`) ends it. The key never enters a log line or an error.
+All streams of an engine run on one event loop in a background thread, so create the engine after a
+fork. A running call has no time limit: only silence (`idle_timeout_s`) ends it. The key never
+enters a log line or an error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from proofloop.engine.openai.call import OpenAICall
 from proofloop.engine.openai.connection import Connection
 from proofloop.engine.openai.failure import AttemptFailed
 from proofloop.engine.openai.settings import OpenAISettings
-from proofloop.engine.rate_limits import brakes_of
+from proofloop.engine.rate_limits import shared_rate_limiter
 from proofloop.engine.slots import Slots
 from proofloop.errors import AccessRefused, CallRefused, EngineError
 from proofloop.schema.records import Sampling
@@ -34,23 +34,25 @@ from proofloop.schema.records import Sampling
 log = structlog.get_logger(__name__)
 
 PROBE_WITHIN_S = 30.0
-"""The longest that one token is waited for, to see whether a server answers at all."""
+"""The timeout of a probe: a call for one token that shows whether the server answers at all."""
 
-BRAKES_POLL_S = 1.0
-"""How often a call that waits for the brakes looks whether others cost less than was thought."""
+RATE_LIMIT_POLL_S = 1.0
+"""How often a waiting call checks the rate limit again: other calls may use fewer tokens than
+expected.
+"""
 
 WHILE_OTHERS = "while the server answers other calls"
 
 MEAN_OVER = 50
-"""Answers whose share of max_tokens tells what the next one may cost."""
+"""The number of answers in the running mean of used tokens as a share of max_tokens."""
 
 
 @dataclass
-class Heard:
-    """When one of the server's models last did something, on the monotonic clock; -1 for never.
+class ModelActivity:
+    """What one of the server's models did last. Times are on the monotonic clock; -1 means never.
 
-    `answered`: the latest start of an attempt, a probe's too, that it answered. `unanswered`: it
-      did not answer a probe. `in_flight` counts the attempts that run now, less probes.
+    `answered`: the latest start of an answered attempt or probe. `unanswered`: the end of the last
+      probe without an answer. `in_flight`: the running attempts without probes.
     """
 
     answered: float = -1.0
@@ -62,17 +64,15 @@ class OpenAIEngine:
     """Answers from an OpenAI-compatible server."""
 
     def __init__(self, settings: OpenAISettings) -> None:
-        """Raises ConfigError for proxies and certificates of the environment that cannot be
-        used.
-        """
+        """Raises ConfigError for an invalid proxy or certificate file in the environment."""
         self._settings = settings
         self._connection = Connection(settings)
-        self._brakes = brakes_of(
+        self._rate_limiter = shared_rate_limiter(
             settings.account, settings.requests_per_minute, settings.tokens_per_minute
         )
         self._starting = asyncio.Lock()
         self._probing = asyncio.Lock()
-        self._heard: defaultdict[str, Heard] = defaultdict(Heard)
+        self._activity: defaultdict[str, ModelActivity] = defaultdict(ModelActivity)
         self._answers, self._share_used = 0, 1.0
         self._slots = Slots(settings.max_concurrency)
         self._idle_clients: list[httpx.AsyncClient] = []
@@ -96,7 +96,7 @@ class OpenAIEngine:
         return call
 
     def close(self) -> None:
-        """Cancel what runs, close the connections, end the thread. Safe to call twice."""
+        """Cancel the running calls, close the connections, end the thread. Safe to call twice."""
         with self._lifecycle:
             was_closed, self._closed = self._closed, True
         if was_closed:
@@ -121,8 +121,8 @@ class OpenAIEngine:
             await client.aclose()
 
     async def _run(self, call: OpenAICall) -> None:
-        """Attempt until whole. The slot is kept while waiting: a busy server is not to be asked
-        more.
+        """Attempt until the answer is complete. A waiting call keeps its slot: a busy server must
+        not get more calls.
         """
         async with self._slots.hold(call.request.priority), self._borrow_client() as client:
             try:
@@ -131,12 +131,12 @@ class OpenAIEngine:
             except EngineError as error:
                 call.keep_partial(error)
                 raise
-        self._warn_of_oddities(call)
+        self._warn_about_answer(call)
 
     @asynccontextmanager
     async def _borrow_client(self) -> AsyncIterator[httpx.AsyncClient]:
-        """A client and its connection for one call: httpx's pool goes through all of its
-        connections at every request, which at 2000 streams took longer than the answers.
+        """A client with one connection for one call. A shared httpx pool searches all connections
+        at every request: at 2000 streams that took longer than the answers.
         """
         client = self._idle_clients.pop() if self._idle_clients else self._connection.open_client()
         try:
@@ -148,51 +148,53 @@ class OpenAIEngine:
     # ----------------------------------------------------------------------------------------------
 
     async def _attempt(self, call: OpenAICall, client: httpx.AsyncClient) -> AttemptFailed | None:
-        """Send the request, again if the server refuses a field, and time it. Returns what went
-        wrong.
+        """Send the request, and again if the server refuses a field. Returns the failure, if
+        any.
         """
         expected = await self._start_when_allowed(call)
-        started, heard = time.monotonic(), self._heard[call.request.model]
-        call.was_alone = heard.in_flight == 0
-        heard.in_flight += not call.is_probe
+        started, activity = time.monotonic(), self._activity[call.request.model]
+        call.was_alone = activity.in_flight == 0
+        activity.in_flight += not call.is_probe
         try:
             while True:
                 with suppress(FieldRefused):
-                    attempt = Attempt(call, client, self._connection, self._settings, self._brakes)
+                    attempt = Attempt(
+                        call, client, self._connection, self._settings, self._rate_limiter
+                    )
                     await attempt.run(self._refused_fields | call.left_out)
                     self._remember_refused(call.left_out)
-                    heard.answered = max(heard.answered, started)
+                    activity.answered = max(activity.answered, started)
                     return None
         except AttemptFailed as failure:
             return failure
         finally:
-            heard.in_flight -= not call.is_probe
-            call.was_alone = call.was_alone and heard.in_flight == 0
+            activity.in_flight -= not call.is_probe
+            call.was_alone = call.was_alone and activity.in_flight == 0
             call.end_attempt(time.monotonic() - started)
-            self._settle(call, expected)
+            self._settle_tokens(call, expected)
 
     async def _start_when_allowed(self, call: OpenAICall) -> int:
-        """Wait for the brakes, in the order of the calls. Returns the tokens that the call is
-        expected to cost.
+        """Wait for the rate limit, in the order of the calls. Returns the expected tokens of the
+        call.
         """
         async with self._starting:
-            while (wait_s := self._brakes.take(expected := self._expected_tokens(call))) > 0:
-                await asyncio.sleep(min(wait_s, BRAKES_POLL_S))
+            while (wait_s := self._rate_limiter.take(expected := self._expected_tokens(call))) > 0:
+                await asyncio.sleep(min(wait_s, RATE_LIMIT_POLL_S))
             return expected
 
     def _expected_tokens(self, call: OpenAICall) -> int:
         answer_tokens = round(call.request.sampling.max_tokens * self._share_used)
         return call.answer.prompt_tokens(call.request) + answer_tokens
 
-    def _settle(self, call: OpenAICall, expected: int) -> None:
-        """Tell the brakes what an attempt cost. One that brought nothing is taken to have cost
-        nothing.
+    def _settle_tokens(self, call: OpenAICall, expected: int) -> None:
+        """Report the tokens of an attempt to the rate limiter. An attempt without any answer counts
+        as free.
         """
         answer = call.answer
         tokens = (
             answer.prompt_tokens(call.request) + answer.completion_tokens() if answer.began else 0
         )
-        self._brakes.correct(expected, tokens)
+        self._rate_limiter.correct(expected, tokens)
         if answer.is_whole:
             self._answers = min(self._answers + 1, MEAN_OVER)
             share = answer.completion_tokens() / call.request.sampling.max_tokens
@@ -204,28 +206,29 @@ class OpenAIEngine:
     async def _wait_after(
         self, failure: AttemptFailed, call: OpenAICall, client: httpx.AsyncClient
     ) -> float:
-        """The seconds before the next attempt. Raises EngineError when there is to be none."""
-        if (final := await self._final_error(failure, call, client)) is not None:
+        """The wait before the next attempt. Raises EngineError if there is no next attempt."""
+        if (final := await self._permanent_error(failure, call, client)) is not None:
             raise final
-        attempts, problem = self._count(failure, call), self._say(failure.problem)
+        attempts, problem = self._count(failure, call), self._message(failure.problem)
         limit = self._settings.max_attempts
         problem += f"; attempt {attempts}" + (
             f" of max_attempts = {limit}" if attempts <= limit else ""
         )
         wait_s, longest_s = failure.wait_s, self._settings.longest_wait_s
         if wait_s is not None and wait_s > longest_s:
-            problem += f"; asks to wait {wait_s:.0f} s, over longest_wait_s = {longest_s:g}"
-            raise self._away(problem, failure)
+            problem += f"; the server requests a wait of {wait_s:.0f} s, over longest_wait_s ="
+            problem += f" {longest_s:g}"
+            raise self._unavailable(problem, failure)
         is_last = attempts >= limit
         if is_last and failure.kind == "busy":
             await self._give_up_busy(failure, call, client, problem)
         elif is_last or failure.kind == "silent":
             await self._give_up(failure, call, client, problem, is_last=is_last)
-        return self._announced(problem, call, wait_s)
+        return self._log_and_wait(problem, call, wait_s)
 
     def _count(self, failure: AttemptFailed, call: OpenAICall) -> int:
-        """The attempts of this kind so far: a busy or absent server is the same for all calls, so
-        it counts apart.
+        """The attempts so far: those that found the server busy or unavailable, or all other
+        failures. The two kinds count separately.
         """
         if failure.kind == "busy":
             call.refusals += 1
@@ -245,48 +248,48 @@ class OpenAIEngine:
         *,
         is_last: bool,
     ) -> None:
-        """Raise an EngineError that says whether the server is away or this call alone fails.
+        """Raise an EngineError: the server is unavailable, or only this call fails.
 
-        Returns after a silence of a server that answers others, where another attempt is left.
+        Returns after a silence if the server answers other calls and another attempt is left.
         """
         if not await self._answers_others(call, client):
-            raise self._away(problem, failure)
+            raise self._unavailable(problem, failure)
         if is_last:
-            log.warning("engine_call_given_up", request_id=call.request.id, problem=problem)
+            log.warning("engine_call_abandoned", request_id=call.request.id, problem=problem)
             raise CallRefused(f"{problem}, {WHILE_OTHERS}", hint=failure.hint, cause=failure.cause)
 
     async def _give_up_busy(
         self, failure: AttemptFailed, call: OpenAICall, client: httpx.AsyncClient, problem: str
     ) -> None:
-        """Raise an EngineError: a server that is busy while it has other calls, or for a probe, is
-        overloaded.
+        """Raise an EngineError if the server is overloaded: busy beside other calls, or for a
+        probe.
 
-        Returns while it is busy for this call alone: a limit of tokens a minute, which a probe is
-        too small for, would do that too. After `longest_busy_s` the call is refused.
+        Returns while it is busy for this call only: perhaps a token rate limit, which a small probe
+        does not reach. After `longest_busy_s`, raise CallRefused.
         """
         if not call.was_alone or not await self._answers_others(call, client):
-            raise self._away(problem, failure)
+            raise self._unavailable(problem, failure)
         busy_s = time.monotonic() - call.refused_alone_at
         if busy_s >= self._settings.longest_busy_s:
             problem += (
                 f", refused for {busy_s:.0f} s while no other call was in flight and the server"
                 " answered a probe"
             )
-            log.warning("engine_call_given_up", request_id=call.request.id, problem=problem)
+            log.warning("engine_call_abandoned", request_id=call.request.id, problem=problem)
             raise CallRefused(problem, hint=failure.hint, cause=failure.cause)
 
-    async def _final_error(
+    async def _permanent_error(
         self, failure: AttemptFailed, call: OpenAICall, client: httpx.AsyncClient
     ) -> EngineError | None:
-        """The error of a failure that another attempt cannot mend."""
-        problem, hint, cause = self._say(failure.problem), failure.hint, failure.cause
+        """The error for a failure that a retry cannot fix; None if a retry may help."""
+        problem, hint, cause = self._message(failure.problem), failure.hint, failure.cause
         if failure.kind == "call":
             return CallRefused(problem, hint=hint, cause=cause)
-        if failure.kind == "balance":  # a probe of one token may be answered still
+        if failure.kind == "balance":  # no probe: the balance may suffice for one token
             return EngineError(problem, retryable=False, hint=hint, cause=cause)
         if failure.kind not in ("access", "unusable", "address"):
             return None
-        if any(heard.answered >= 0 for heard in self._heard.values()):
+        if any(activity.answered >= 0 for activity in self._activity.values()):
             if failure.kind == "address":
                 return None
             if await self._answers_others(call, client):
@@ -295,7 +298,7 @@ class OpenAIEngine:
             return AccessRefused(problem, hint=hint, cause=cause)
         return EngineError(problem, retryable=False, hint=hint, cause=cause)
 
-    def _away(self, problem: str, failure: AttemptFailed) -> EngineError:
+    def _unavailable(self, problem: str, failure: AttemptFailed) -> EngineError:
         return EngineError(
             problem,
             retryable=True,
@@ -305,16 +308,16 @@ class OpenAIEngine:
             is_load=failure.kind == "busy",
         )
 
-    def _announced(self, problem: str, call: OpenAICall, asked_s: float | None) -> float:
-        """The wait before the next attempt: the one that the server asked for holds for all
-        calls.
+    def _log_and_wait(self, problem: str, call: OpenAICall, requested_s: float | None) -> float:
+        """Log the failure and return the wait before the next attempt. A wait that the server
+        requested pauses all calls.
         """
         chance = random.random()
-        if asked_s is None:
+        if requested_s is None:
             wait_s = self._settings.backoff_s(call.failures + call.refusals, chance)
         else:
-            self._brakes.pause(asked_s)
-            wait_s = asked_s * (1 + chance / 10)  # not all at once
+            self._rate_limiter.pause(requested_s)
+            wait_s = requested_s * (1 + chance / 10)  # not all at once
         log.info(
             "engine_attempt_failed",
             request_id=call.request.id,
@@ -324,17 +327,17 @@ class OpenAIEngine:
         return wait_s
 
     async def _answers_others(self, call: OpenAICall, client: httpx.AsyncClient) -> bool:
-        """Whether the server answers another call from now on, or else a probe, one of which serves
-        all who wait.
+        """Whether the server answers another call or a probe from now on. Concurrent callers share
+        one probe.
         """
-        since, heard = time.monotonic(), self._heard[call.request.model]
+        since, activity = time.monotonic(), self._activity[call.request.model]
         async with self._probing:
-            if max(heard.answered, heard.unanswered) < since:
+            if max(activity.answered, activity.unanswered) < since:
                 await self._probe(call, client)
-            return heard.answered >= since
+            return activity.answered >= since
 
     async def _probe(self, call: OpenAICall, client: httpx.AsyncClient) -> None:
-        """Ask for one token."""
+        """Request one token."""
         request = GenerationRequest(
             id=f"{call.request.id}:probe",
             model=call.request.model,
@@ -347,32 +350,32 @@ class OpenAIEngine:
                 probe = OpenAICall(request, self._settings, self._loop, is_probe=True)
                 if await self._attempt(probe, client) is None:
                     return
-        self._heard[call.request.model].unanswered = time.monotonic()
+        self._activity[call.request.model].unanswered = time.monotonic()
 
-    # -- what is said
+    # -- messages
     # ----------------------------------------------------------------------------------------------
 
     def _remember_refused(self, fields: set[str]) -> None:
-        """Only once an answer came without them: a complaint may name a field that it merely
-        quotes.
+        """Omit these fields from now on. Call it after an answer without them: an error may quote a
+        field that is not its cause.
         """
         if news := sorted(fields - self._refused_fields):
             self._refused_fields |= fields
             log.warning("engine_field_refused", fields=news, server=self._settings.where)
 
-    def _say(self, problem: str) -> str:
+    def _message(self, problem: str) -> str:
         return self._settings.redact(f"{self._settings.where}: {problem}")
 
-    def _warn_of_oddities(self, call: OpenAICall) -> None:
+    def _warn_about_answer(self, call: OpenAICall) -> None:
         answer = call.answer
         if answer.usage is None:
-            self._warn_once("engine_reports_no_usage", token_counts="estimated")
+            self._warn_once("engine_usage_missing", token_counts="estimated")
         if (
             answer.reasoning and not answer.text and call.request.sampling.max_tokens > 1
         ):  # one token is a check
             characters = sum(map(len, answer.reasoning))
             self._warn_once(
-                "engine_answers_in_reasoning",
+                "engine_answer_all_reasoning",
                 characters=characters,
                 finish_reason=answer.finish_reason,
                 hint=ALL_IN_REASONING,

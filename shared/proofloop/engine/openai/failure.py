@@ -1,9 +1,7 @@
-"""What a failed attempt means, decided in one place. No I/O: what the server sent goes in, one kind
-comes out.
+"""Classifies failed attempts: takes the server's response and returns a `FailureKind`. No I/O.
 
-The kind alone decides what the engine does next. Servers say the same thing in many dialects: as an
-HTTP status, as a number or a word under `code`, or as a word under `type`, and some send it after a
-status of 200.
+The kind alone decides the engine's next step. Servers report the same failure as an HTTP status, as
+a number or a word under `code`, or as a word under `type`; some send it with status 200.
 """
 
 from __future__ import annotations
@@ -21,27 +19,27 @@ import httpx
 FailureKind = Literal[
     "busy", "failed", "silent", "address", "call", "access", "balance", "unusable"
 ]
-"""busy: the server is overloaded, loading or absent; nothing is wrong with the call.
-failed: this attempt failed, perhaps because of the call itself: a status of 500, a cut stream.
-silent: nothing came for too long.
-address: something other than a chat completions server answered: a web page, a redirect.
-call: the server will never answer this call, and answers others.
+"""busy: the server is overloaded, loading or unavailable; the call is not to blame.
+failed: this attempt failed, perhaps because of the call itself: status 500, a cut stream.
+silent: the server sent nothing until the timeout.
+address: the address is not a chat completions API: a web page, a redirect.
+call: the server will never answer this call, but answers others.
 access: the server does not accept the key.
-balance: the account's balance does not suffice.
-unusable: the server can answer no call of this run: a wrong model.
+balance: the account's balance is too low.
+unusable: the server cannot answer any call of this run: a wrong model.
 """
 
 BUSY_STATUS = frozenset({408, 409, 425, 429, 503, 529})
-BAD_REQUEST = frozenset({400, 422})  # how servers refuse a field they do not know
-CALL_STATUS = BAD_REQUEST | {413}  # mostly a prompt that is too long
+BAD_REQUEST = frozenset({400, 422})  # also for an unknown field
+CALL_STATUS = BAD_REQUEST | {413}  # usually: the prompt is too long
 ACCESS_STATUS = frozenset({401, 403})
 ANY_ERROR_STATUS = range(400, 600)
 DROPPABLE_FIELDS = (
     "stream_options",
     "return_token_ids",
-)  # an answer without them is still an answer
+)  # optional fields: the engine can do without them
 STREAM_CUT = "the stream was cut"
-DEEPEST_MESSAGE = 4  # objects inside each other in which the server's own words are looked for
+DEEPEST_MESSAGE = 4  # the deepest nesting of objects in which to look for the error message
 
 KIND_OF_WORD: Mapping[str, FailureKind] = {
     "contextlengthexceeded": "call",
@@ -78,14 +76,12 @@ KIND_OF_WORD: Mapping[str, FailureKind] = {
     "modelnotfound": "unusable",
     "notfound": "unusable",
 }
-"""Codes and types of errors, less case, punctuation and a final "error"."""
+"""Error codes and types in lower case, without punctuation and a final "error"."""
 
 
 def kind_of_failure(status: int, error: object = None) -> FailureKind:
-    """`status` is HTTP's; `error` is the server's error object. A word under `code` is more exact
-    than the status.
-
-    Not so for 401 and 402: DeepSeek sends `invalid_request_error` with both.
+    """Classify an HTTP status with the server's error object. A word under `code` overrides the
+    status, except for 401 and 402: DeepSeek sends `invalid_request_error` with both.
     """
     if status in (httpx.codes.UNAUTHORIZED, httpx.codes.PAYMENT_REQUIRED):
         return _kind_of_status(status)
@@ -120,9 +116,7 @@ def _kind_of_word(value: object) -> FailureKind | None:
 
 
 def _status(value: object) -> int:
-    """The HTTP status that a server put into its error object, as a number or as text; 0 for
-    anything else.
-    """
+    """The HTTP status in an error object, a number or text; 0 for any other value."""
     text = str(value) if isinstance(value, int | str) else ""
     return int(text) if re.fullmatch("[45][0-9][0-9]", text) else 0
 
@@ -132,10 +126,9 @@ def _field(error: object, name: str) -> object:
 
 
 class AttemptFailed(Exception):
-    """One attempt failed; `wait_s` is what the server asked for, `hint` the way out where one is
-    known.
+    """One attempt failed. `wait_s` is the wait that the server requested, if any.
 
-    `cause` is the problem without what differs from call to call; the problem itself, unless said.
+    `cause` is the problem without details of the single call; by default the problem itself.
     """
 
     def __init__(
@@ -154,7 +147,7 @@ class AttemptFailed(Exception):
 
 @dataclass(frozen=True)
 class Refusal:
-    """A response whose status is not 200. `text` is what the server said, not yet redacted."""
+    """A response with a status other than 200. `text` is its body, not yet redacted."""
 
     status: int
     text: str
@@ -168,13 +161,13 @@ class Refusal:
         return kind_of_failure(self.status, self._error())
 
     def unknown_fields(self, sent: Collection[str]) -> set[str]:
-        """The fields that we sent, could do without, and find named in the complaint."""
+        """The optional fields of the request that the error text names."""
         if self.status not in BAD_REQUEST:
             return set()
         return {name for name in DROPPABLE_FIELDS if name in sent and name in self.text}
 
     def names(self, field: str) -> bool:
-        """Whether the server complains of this field; it may quote others."""
+        """Whether the error is about this field; its text may quote others."""
         complaint = (
             f"{self.message()} {_places(_field(self._body(), 'detail'))}"
             f" {_field(self._error(), 'param')}"
@@ -182,9 +175,7 @@ class Refusal:
         return self.status in BAD_REQUEST and re.search(rf"\b{field}\b", complaint) is not None
 
     def wait_s(self) -> float | None:
-        """The seconds of Retry-After, which may also be a date; None where there is nothing of
-        use.
-        """
+        """The seconds of Retry-After, which may also be a date; None without a valid value."""
         if (milliseconds := _number(self.retry_after_ms)) is not None:
             return milliseconds / 1000
         if (seconds := _number(self.retry_after)) is not None:
@@ -192,7 +183,7 @@ class Refusal:
         return _seconds_until(self.retry_after) if self.retry_after else None
 
     def message(self) -> str:
-        """The server's own words, wherever its dialect puts them."""
+        """The server's error message, from whichever field it uses."""
         return find_message(self._body()) or self.text
 
     def _body(self) -> object:
@@ -205,7 +196,7 @@ class Refusal:
 
 
 def read_json(text: str) -> object:
-    """The JSON value, None where the text holds none."""
+    """The JSON value; None for invalid JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -213,12 +204,12 @@ def read_json(text: str) -> object:
 
 
 def _only(body: object) -> object:
-    """Gemini sends its error object in a list."""
+    """The first element of a list: Gemini sends its error object in one."""
     return body[0] if isinstance(body, list) and body else body
 
 
 def find_message(body: object, depth: int = DEEPEST_MESSAGE) -> str:
-    """OpenAI says error.message, others error, message, detail or a list of msg."""
+    """The error message: OpenAI's error.message, or error, message, detail, or a list of msg."""
     body = _only(body)
     if isinstance(body, str):
         return body
@@ -231,7 +222,7 @@ def find_message(body: object, depth: int = DEEPEST_MESSAGE) -> str:
 
 
 def _places(detail: object) -> str:
-    """The fields that FastAPI complains of: a list of loc beside msg."""
+    """The fields in FastAPI's error: a list of objects with loc and msg."""
     return " ".join(str(_field(each, "loc")) for each in detail) if isinstance(detail, list) else ""
 
 

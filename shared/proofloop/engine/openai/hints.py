@@ -1,4 +1,4 @@
-"""The way out of what an OpenAI-compatible server refuses, for people."""
+"""Hints: what the user can do when an OpenAI-compatible server refuses a call."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from proofloop.engine.openai.failure import Refusal
 from proofloop.engine.openai.settings import OpenAISettings
 
 MODELS_SHOWN = 20
-WEB_PAGE = "a web page came: a sign-in page or a proxy may answer in place of the model server"
-BALANCE = "the account's balance does not suffice: top it up, then continue with --resume"
+WEB_PAGE = "the answer is a web page, perhaps a sign-in page or a proxy before the model server"
+BALANCE = "the account's balance is too low: top it up, then run again with --resume"
 NO_FINISH_REASON = (
-    "set needs_finish_reason = false under [engine.settings] if this server never sends one"
+    "set needs_finish_reason = false under [engine.settings] if this server never sends a finish"
+    " reason"
 )
 
 
 def about_refusal(refusal: Refusal, settings: OpenAISettings, location: str) -> str:
-    """What to do about a status that is not 200; empty where nothing is known."""
+    """The hint for a status that is not 200; empty if there is no hint."""
     if refusal.kind == "access":
         return _about_access(refusal.status, settings)
     if refusal.kind == "balance":
@@ -26,21 +27,21 @@ def about_refusal(refusal: Refusal, settings: OpenAISettings, location: str) -> 
     if location and 300 <= refusal.status < 400:
         target = location.removesuffix("/chat/completions")
         return (
-            f"it redirects: set base_url = {target!r} if that is the API, or see to the sign-in"
-            " that it may ask for"
+            f"the server redirects: set base_url = {target!r} if the API is there, or sign in where"
+            " it asks for that"
         )
     if refusal.kind == "address":
         return about_address(settings, is_web_page=refusal.text.lstrip().startswith("<"))
     if refusal.kind == "busy":
         return (
-            "the server is busy or still loading: wait for it, or raise max_attempts under"
+            "the server is busy or still loading: wait, or raise max_attempts under"
             " [engine.settings]"
         )
     return _about_fields(refusal, settings)
 
 
 def about_address(settings: OpenAISettings, *, is_web_page: bool) -> str:
-    """What else may be found at an address that is no API's."""
+    """The hint for an address that does not answer like an API."""
     causes = [WEB_PAGE] if is_web_page else []
     return "; ".join([*causes, without_v1(settings) or _whose(settings)])
 
@@ -50,41 +51,39 @@ def _whose(settings: OpenAISettings) -> str:
 
 
 def without_v1(settings: OpenAISettings) -> str:
-    """Empty where base_url has a version in its path."""
+    """The hint to add /v1; empty if the path of base_url has a version."""
     if "/v" in httpx.URL(settings.base_url).path:
         return ""
     return f"base_url has no /v1: try base_url = {settings.base_url.rstrip('/') + '/v1'!r}"
 
 
 def about_model(name: str, served: Collection[str], settings: OpenAISettings) -> str:
-    """The models that the server has; where it does not say, whether the address may be the
-    reason.
-    """
+    """The hint for an unknown model: the server's models, or the address if it lists none."""
     if not served:
-        return without_v1(settings) or f"GET /models lists no models there: {_whose(settings)}"
+        return without_v1(settings) or f"GET /models lists no models: {_whose(settings)}"
     if name in served:
         return ""
     shown = [settings.redact(each) for each in sorted(served)[:MODELS_SHOWN]]
     more = f" and {len(served) - len(shown)} more" if len(served) > len(shown) else ""
     return (
-        f"{name!r} was asked for, the server has: {', '.join(shown)}{more}; correct [models], "
-        "or set model under [engine.settings]"
+        f"the run asks for {name!r}, the server has: {', '.join(shown)}{more}; correct [models],"
+        " or set model under [engine.settings]"
     )
 
 
 def _about_access(status: int, settings: OpenAISettings) -> str:
     variable = settings.api_key_env
     if not variable:
-        return "the server wants a key: name its variable by api_key_env under [engine.settings]"
+        return "the server requires a key: set api_key_env under [engine.settings] to its variable"
     if settings.api_key is None:
         return f"set {variable} to a key of this server"
     if status == httpx.codes.UNAUTHORIZED:
         return f"the server does not accept the key in {variable}: correct it"
-    return f"the key in {variable} may not do this: use another, or check the account's rights"
+    return f"the key in {variable} lacks a permission: use another key, or check the account"
 
 
 def _about_fields(refusal: Refusal, settings: OpenAISettings) -> str:
-    """Fields that some servers refuse and a setting changes."""
+    """The hint for a refused field that a setting changes."""
     if refusal.names("seed") and settings.seed_bits > 31:
         return "set seed_bits = 31 under [engine.settings]: this server refuses large seeds"
     if refusal.names("max_completion_tokens") and settings.max_tokens_field == "max_tokens":
@@ -96,9 +95,8 @@ def _about_fields(refusal: Refusal, settings: OpenAISettings) -> str:
 
 def _about_response_format(settings: OpenAISettings) -> str:
     if settings.response_format:
-        return "change response_format under [engine.settings], or leave it out"
+        return "change response_format under [engine.settings], or remove it"
     return (
-        "set send_schema = false under [engine.settings], or response_format = { type ="
-        ' "json_object" }:'
-        " this server takes no JSON schema"
+        "this server takes no JSON schema: set send_schema = false under [engine.settings], or"
+        ' response_format = { type = "json_object" }'
     )

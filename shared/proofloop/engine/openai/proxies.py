@@ -1,8 +1,6 @@
-"""Which proxy of the environment leads to a server. HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY
-count, as anywhere.
+"""Finds the proxy for a server in HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
 
-The engine asks here rather than let httpx look: httpx raises for variables that do not concern the
-server at all.
+httpx could find it too, but raises for invalid variables that do not concern the server.
 """
 
 from __future__ import annotations
@@ -20,9 +18,8 @@ SOCKS_SCHEMES = ("socks5", "socks5h")
 
 
 def proxy_of(base_url: str) -> httpx.Proxy | None:
-    """The proxy on the way to the server, None where there is none.
-
-    Raises ConfigError, with the variable's name, for a proxy that cannot be used.
+    """The proxy for the server, or None. Raises ConfigError that names the variable of an invalid
+    proxy.
     """
     server = httpx.URL(base_url)
     proxies = urllib.request.getproxies()
@@ -33,7 +30,7 @@ def proxy_of(base_url: str) -> httpx.Proxy | None:
 
 
 def _is_exempt(server: httpx.URL) -> bool:
-    """Whether NO_PROXY names the host: an IPv6 address may stand there with brackets or without."""
+    """Whether NO_PROXY names the host. An IPv6 address may have brackets there or not."""
     host = f"[{server.host}]" if ":" in server.host else server.host
     return any(
         bool(urllib.request.proxy_bypass(name))
@@ -42,26 +39,26 @@ def _is_exempt(server: httpx.URL) -> bool:
 
 
 def variable_of(kind: str) -> str:
-    """The variable as it is written in the environment: either case counts."""
+    """The variable's name in the environment, in lower or upper case."""
     name = f"{kind}_proxy"
     return name if os.environ.get(name) else name.upper()
 
 
 def _read_proxy(variable: str, value: str, host: str) -> httpx.Proxy:
-    way_out = f"correct or unset it, or name {host} in NO_PROXY"
+    way_out = f"correct or unset {variable}, or add {host} to NO_PROXY"
     try:
         url = httpx.URL(value if "://" in value else f"http://{value}")
         port_is_possible = url.port is None or 0 < url.port < 65536
     except httpx.InvalidURL as error:
-        raise ConfigError(f"{variable} is no proxy's address: {error}", way_out) from error
+        raise ConfigError(f"{variable} is not a proxy's address: {error}", way_out) from error
     if url.scheme not in (*SCHEMES, *SOCKS_SCHEMES) or not url.host or not port_is_possible:
         raise ConfigError(
-            f"{variable} = {_shown(url)} is no proxy's address, as http://host:port is", way_out
+            f"{variable} = {_shown(url)} is not a proxy's address such as http://host:port", way_out
         )
     if url.scheme in SOCKS_SCHEMES and importlib.util.find_spec("socksio") is None:
         problem = f"{variable} = {_shown(url)} is a SOCKS proxy, which needs the package socksio"
         raise ConfigError(
-            problem, f"pip install 'httpx[socks]'; or unset {variable}, or name {host} in NO_PROXY"
+            problem, f"pip install 'httpx[socks]'; or unset {variable}, or add {host} to NO_PROXY"
         )
     return httpx.Proxy(url)
 

@@ -1,7 +1,6 @@
-"""What arrives on an OpenAI-compatible stream, gathered into one Generation. No I/O: events in, an
-answer out.
+"""Collects the events of an OpenAI-compatible stream into one Generation. No I/O.
 
-An answer is whole once a finish reason came: not every server says `[DONE]`.
+An answer is complete at its finish reason: not every server sends `[DONE]`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 
 from proofloop.engine.base import FinishReason, Generation, GenerationRequest
-from proofloop.engine.openai.body import DONE, too_long
+from proofloop.engine.openai.body import DONE, answer_too_long
 from proofloop.engine.openai.chunk import Chunk, Usage, read_chunk
 from proofloop.errors import CallRefused, EngineError
 from proofloop.schema.records import Tokens
@@ -19,20 +18,20 @@ STOPPED = frozenset(
     {"stop", "eos", "eos_token", "stop_sequence", "end_turn", "tool_calls", "function_call"}
 )
 CUT_OFF = frozenset({"length", "max_tokens", "model_length"})
-GAVE_UP = frozenset(  # the server's own trouble: worth another try
+GAVE_UP = frozenset(  # the server failed, not the call: a retry may help
     {"abort", "error", "cancelled", "timeout", "network_error", "insufficient_system_resource"}
 )
 
-CHARACTERS_PER_TOKEN = 4  # the usual rule of thumb for English, for servers that report no usage
-NUMBER_BYTES = 8  # what one token id or log-probability counts towards the limit
+CHARACTERS_PER_TOKEN = 4  # a rule of thumb for English, for servers that report no usage
+NUMBER_BYTES = 8  # the size of a token id or log-probability, for the limit of an answer
 
-AFTER_FINISH_S = 5.0  # after the finish reason: the usage may follow
-AFTER_DONE_S = 0.2  # after [DONE]: the end of the body, so that the connection can be used again
+AFTER_FINISH_S = 5.0  # the wait after the finish reason: the usage may follow
+AFTER_DONE_S = 0.2  # the wait after [DONE]: the connection can be reused only after the body's end
 
 
 @dataclass
 class StreamedAnswer:
-    """One answer while it arrives. `limit_bytes` bounds what is kept of it."""
+    """One answer while it arrives, of at most `limit_bytes`."""
 
     limit_bytes: int
     text: list[str] = field(default_factory=list)
@@ -47,8 +46,8 @@ class StreamedAnswer:
     size_bytes: int = 0
 
     def absorb(self, event: bytes) -> None:
-        """Take in one event. Raises AttemptFailed for what cannot be read or says that the server
-        failed.
+        """Add one event. Raises AttemptFailed for an unreadable event, and for an error of the
+        server.
         """
         if event == DONE:
             self.done = True
@@ -66,7 +65,7 @@ class StreamedAnswer:
         self.size_bytes += NUMBER_BYTES * (len(chunk.logprobs) + len(chunk.token_ids))
         self.finish_reason = chunk.finish_reason.lower() or self.finish_reason
         if self.size_bytes > self.limit_bytes:
-            raise too_long(self.limit_bytes)
+            raise answer_too_long(self.limit_bytes)
 
     def _add_text(self, pieces: list[str], piece: str) -> None:
         if piece:
@@ -74,8 +73,8 @@ class StreamedAnswer:
             self.size_bytes += len(piece)
 
     def assume_finished(self, max_tokens: int) -> None:
-        """Take the end of the answer for its finish: "length" where the server counted all the
-        tokens it may.
+        """Treat the end of the stream as the finish: "length" if the server counted `max_tokens`
+        tokens.
         """
         is_cut_off = self.usage is not None and self.usage.completion_tokens >= max_tokens
         self.finish_reason = "length" if is_cut_off else "stop"
@@ -85,8 +84,8 @@ class StreamedAnswer:
         return self.finish_reason is not None
 
     def completion_tokens(self) -> int:
-        """As the server counted; else ids or log-probabilities; else an estimate: a piece may hold
-        many tokens.
+        """The server's count, or the number of ids or log-probabilities, or an estimate from the
+        text.
         """
         if self.usage:
             return self.usage.completion_tokens
@@ -98,18 +97,18 @@ class StreamedAnswer:
         )
 
     def prompt_tokens(self, request: GenerationRequest) -> int:
-        """As the server counted; else the prompt's ids; else an estimate from its length."""
+        """The server's count, or the number of prompt ids, or an estimate from the text."""
         if self.usage:
             return self.usage.prompt_tokens
         characters = sum(len(message.content) for message in request.messages)
         return len(self.prompt_ids or ()) or _estimate(characters)
 
     def cached_tokens(self) -> int:
-        """As the server counted, if it did."""
+        """The server's count, 0 without one."""
         return self.usage.cached_tokens if self.usage else 0
 
     def tokens(self) -> Tokens | None:
-        """Ids and log-probabilities, if every one of them came."""
+        """Ids and log-probabilities, or None unless all of them arrived."""
         ids = tuple(value for value in self.completion_ids if value is not None)
         logprobs = tuple(
             value for value in self.logprobs if value is not None and math.isfinite(value)
@@ -128,10 +127,10 @@ class StreamedAnswer:
         think_end: str,
         keep_tokens: bool,
     ) -> Generation:
-        """The answer as it stands; a cancelled one is kept with what came, without tokens to train
+        """The answer so far. A cancelled call keeps its partial text, without tokens to train
         on.
         """
-        reasoning, text = split_thinking(joined(self.reasoning), joined(self.text), think_end)
+        reasoning, text = split_reasoning(joined(self.reasoning), joined(self.text), think_end)
         return Generation(
             text=text,
             reasoning=reasoning,
@@ -152,7 +151,7 @@ def _estimate(characters: int) -> int:
 
 
 def joined(pieces: list[str]) -> str:
-    """The text of the pieces. Halves of a surrogate pair find each other; one alone becomes a
+    """Join the pieces. Two halves of a surrogate pair become a character; a single half becomes a
     replacement character.
     """
     text = "".join(pieces)
@@ -163,9 +162,9 @@ def joined(pieces: list[str]) -> str:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def split_thinking(reasoning: str, text: str, think_end: str) -> tuple[str, str]:
-    """Move thinking that a server left in the text to the reasoning: what comes before the last
-    `think_end`.
+def split_reasoning(reasoning: str, text: str, think_end: str) -> tuple[str, str]:
+    """Move reasoning that a server left in the text, up to the last `think_end`, to the
+    reasoning.
     """
     if reasoning or not think_end:
         return reasoning, text
@@ -181,8 +180,8 @@ def _opening(think_end: str) -> str:
 
 
 def read_finish_reason(name: str) -> FinishReason:
-    """The three reasons the seam knows. A filtered answer never comes; an aborted one may, next
-    time.
+    """The finish reason as `Generation` names it. Raises EngineError for an aborted answer, which a
+    retry may fix, and CallRefused for a filtered one.
     """
     if name in STOPPED:
         return "stop"
@@ -192,11 +191,11 @@ def read_finish_reason(name: str) -> FinishReason:
     raise EngineError(problem, retryable=True) if name in GAVE_UP else CallRefused(problem)
 
 
-class Patience:
-    """Until when a stream may stay silent. Times are seconds of one clock.
+class StreamDeadline:
+    """The deadline until which a stream may stay silent. Times are seconds of one clock.
 
-    Any byte is a sign of life and holds off `idle_s`; only a piece of the answer holds off
-    `content_s`, so a server that sends comments for ever is given up too.
+    Any byte extends the deadline by `idle_s`. Only a piece of the answer extends that of
+    `content_s`, which ends the stream of a server that sends only comments.
     """
 
     def __init__(self, idle_s: float, content_s: float, now: float) -> None:
@@ -205,8 +204,8 @@ class Patience:
         self._content_until = now + self._content_s
         self._end_until = math.inf
 
-    def after(self, answer: StreamedAnswer, now: float) -> float:
-        """The next deadline, after some bytes came."""
+    def extend(self, answer: StreamedAnswer, now: float) -> float:
+        """The new deadline after some bytes arrived."""
         if answer.size_bytes > self._size_bytes:
             self._size_bytes, self._content_until = answer.size_bytes, now + self._content_s
         if not answer.is_whole and not answer.done:
@@ -217,10 +216,7 @@ class Patience:
         return self._end_until
 
     def problem(self, now: float) -> str:
-        """Which of the two limits has passed."""
+        """The error message: which of the two limits has passed."""
         if now < self._content_until:
-            return f"nothing came for idle_timeout_s = {self._idle_s:g}"
-        return (
-            "only comments came, no piece of the answer, for content_timeout_s ="
-            f" {self._content_s:g}"
-        )
+            return f"the server sent nothing for idle_timeout_s = {self._idle_s:g}"
+        return f"the server sent only comments for content_timeout_s = {self._content_s:g}"

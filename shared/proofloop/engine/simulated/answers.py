@@ -1,10 +1,10 @@
-"""What the simulated engine answers: the right format for the role, with planted qualities. No
+"""Makes the answers of the simulated engine: the format of the role, with a planted quality. No
 state, no clock.
 
-The role is what stands before the first colon of the request's id: `verifier:<proof
-id>:<index>:<attempt>`. A simulated proof says its own hidden quality ("Simulated proof 8f3a of
-quality 0.5."); the verifier reads it from its prompt, with noise, and the meta-verifier compares it
-with what the analysis claims. A proof that says nothing gets one by hash.
+The role is the part of the request's id before the first colon:
+`verifier:<proof id>:<index>:<attempt>`. A simulated proof states its quality ("Simulated proof 8f3a
+of quality 0.5."). The verifier reads it from its prompt, with noise; the meta-verifier compares it
+with the quality that the analysis claims. A proof without a statement gets a quality by hash.
 """
 
 from __future__ import annotations
@@ -39,36 +39,34 @@ VOCABULARY = 32_000
 
 
 class SimulatedSettings(EngineSettings):
-    """Shares are probabilities. Times and tokens are lognormal: a median and a sigma for the
-    tail.
-    """
+    """Shares are probabilities. Times and token counts are lognormal, with a median and a sigma."""
 
     seed: int = 0
     latency_s: MayChange[float] = Field(
-        0.0, ge=0, le=86400, description="median; 0 answers at once, without a thread"
+        0.0, ge=0, le=86400, description="median latency; 0 answers at once"
     )
     latency_sigma: MayChange[float] = Field(0.6, ge=0, le=3)
     tokens: int = Field(
-        800, ge=1, description="median length; never above the request's max_tokens"
+        800, ge=1, description="median length in tokens, at most the request's max_tokens"
     )
     tokens_sigma: float = Field(0.5, ge=0, le=3)
     good_share: float = Field(
-        0.4, ge=0, le=1, description="proofs of quality 1; the others are 0 or 0.5"
+        0.4, ge=0, le=1, description="share of proofs of quality 1; the others are 0 or 0.5"
     )
     verifier_noise: float = Field(
-        0.1, ge=0, le=1, description="scores that miss the hidden quality, of every role"
+        0.1, ge=0, le=1, description="share of wrong scores, for every role"
     )
     malformed_share: float = Field(0.0, ge=0, le=1)
     truncated_share: float = Field(0.0, ge=0, le=1)
     failure_share: float = Field(
-        0.0, ge=0, le=1, description="attempts that raise a retryable EngineError"
+        0.0, ge=0, le=1, description="share of attempts that raise a retryable EngineError"
     )
     crash_share: float = Field(
-        0.0, ge=0, le=1, description="attempts that end the whole process, exit code 137"
+        0.0, ge=0, le=1, description="share of attempts that kill the process with exit code 137"
     )
     max_concurrency: MayChange[int] = Field(256, ge=1, le=65536)
-    ledger: MayChange[str] = Field(
-        "", description="folder in which every process notes when its calls begin and end"
+    call_log: MayChange[str] = Field(
+        "", description="folder in which every process logs the begin and end of its calls"
     )
     want_tokens: bool = Field(False, description="made-up token ids and log-probabilities")
 
@@ -98,9 +96,7 @@ def chances(*names: object) -> Chances:
 
 
 def answer(settings: SimulatedSettings, request: GenerationRequest) -> Generation:
-    """The one answer to this request. Raises EngineError for attempts that fail; may end the
-    process.
-    """
+    """The answer to this request. Raises EngineError for a failed attempt; may kill the process."""
     _fail_sometimes(settings, request)
     role = request.id.partition(":")[0]
     draw = chances(settings.seed, request.seed, role)
@@ -119,7 +115,7 @@ def answer(settings: SimulatedSettings, request: GenerationRequest) -> Generatio
 
 
 def cancelled(settings: SimulatedSettings, request: GenerationRequest, share: float) -> Generation:
-    """What had come of the answer when `share` [0, 1] of its time was over."""
+    """The partial answer after `share` in [0, 1] of its latency."""
     role = request.id.partition(":")[0]
     text = _whole(
         _parts(settings, request, role, chances(settings.seed, request.seed, role)), request.schema
@@ -142,7 +138,7 @@ def latency_s(settings: SimulatedSettings, request: GenerationRequest) -> float:
 
 
 def _fail_sometimes(settings: SimulatedSettings, request: GenerationRequest) -> None:
-    """By the attempt's own id, not by its seed: the next attempt of the same call may succeed."""
+    """Fail by the attempt's id, not by its seed: the next attempt of the call may succeed."""
     if not settings.failure_share and not settings.crash_share:
         return
     draw = chances(settings.seed, request.seed, request.id, "attempt")
@@ -169,9 +165,7 @@ def _parts(
 
 
 def _proof(settings: SimulatedSettings, prompt: str, draw: Chances) -> Parts:
-    """A new proof is as good as luck has it; a refined one never worse than the best of those it
-    was shown.
-    """
+    """A new proof has a random quality. A refined proof is at least as good as its best parent."""
     fresh = "1" if draw.quality < settings.good_share else pick(QUALITIES[:2], draw.flaw)
     quality = max([fresh, *PROOF.findall(prompt)])
     name = f"{int(draw.name * 2**32):08x}"
@@ -203,7 +197,7 @@ def _assessment(rating: str) -> Parts:
 
 
 def _hidden_quality(prompt: str) -> str:
-    """What the last proof in the prompt says of itself; of a proof that says nothing, a hash of the
+    """The quality that the last proof in the prompt states; without a statement, a hash of the
     prompt.
     """
     said = PROOF.findall(prompt)
@@ -211,9 +205,7 @@ def _hidden_quality(prompt: str) -> str:
 
 
 def _deserved_rating(prompt: str) -> str:
-    """The meta rubric: claimed defects of a perfect proof are unreasonable; a wrong score does not
-    follow from them.
-    """
+    """The meta rubric: 0 if the proof has no defects, 0.5 if the score does not follow, else 1."""
     claims = CLAIM.findall(prompt)
     if not claims:
         return pick(QUALITIES, chances(prompt).score)
@@ -237,7 +229,9 @@ def _whole(parts: Parts, schema: Mapping[str, Any] | None) -> str:
 def _spoil(
     settings: SimulatedSettings, parts: Parts, schema: Mapping[str, Any] | None, draw: Chances
 ) -> tuple[str, bool]:
-    """The text, malformed or cut off as often as the settings say, and whether it was cut off."""
+    """The text, malformed or cut off with the settings' probabilities, and whether it is cut
+    off.
+    """
     if draw.cut < settings.truncated_share:
         text = _whole(parts, schema)
         return text[: int(draw.cut / settings.truncated_share * len(text))], True

@@ -1,8 +1,8 @@
-"""The engine that needs no model: for tests and benchmarks of everything around the model.
+"""The engine without a model: for tests and benchmarks of everything around the model.
 
-An answer depends on the settings' seed and the request's, never on order or time. Without latency
-`submit` answers at once; with latency one thread holds a heap of the moments at which answers are
-due.
+An answer depends on the seeds of the settings and the request, never on order or time. Without
+latency `submit` answers at once. With latency one thread keeps a heap of the times at which answers
+are due.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from proofloop.errors import EngineError
 
 @dataclass(frozen=True)
 class AnsweredCall:
-    """A call that was over before it was returned."""
+    """A call that is already answered."""
 
     generation: Generation | None
     error: EngineError | None = None
@@ -36,12 +36,12 @@ class AnsweredCall:
         return self.generation
 
     def cancel(self) -> None:
-        """Too late: the answer is there."""
+        """Does nothing: the call has ended."""
 
 
 class TimedCall:
-    """A call that waits for a slot, then for its moment. `due_s` is on the monotonic clock, 0
-    before it has a slot.
+    """A call that waits for a slot, then for its latency. `due_s` is on the monotonic clock, 0
+    without a slot.
     """
 
     def __init__(self, request: GenerationRequest, drop: Callable[[TimedCall], None]) -> None:
@@ -57,11 +57,10 @@ class TimedCall:
         self._drop(self)
 
 
-class Ledger:
-    """A line when a call begins and one when it is over, each with the time, in a file of this
-    process.
+class CallLog:
+    """Writes a line with the time when a call begins and when it ends, to this process's own file.
 
-    What was paid can be counted, also of a process that was killed.
+    Tests and benchmarks count the calls in it, also those of a killed process.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -81,24 +80,24 @@ class Ledger:
 
 
 class SimulatedEngine:
-    """Answers made up from seeds, in the format of the role that the request's id begins with."""
+    """Makes answers up from seeds, in the format of the role at the start of the request's id."""
 
     def __init__(self, settings: SimulatedSettings) -> None:
         self._settings = settings
         self._closed = False
         self._timer = Timer(settings) if settings.latency_s else None
-        self._ledger = Ledger(Path(settings.ledger)) if settings.ledger else None
+        self._call_log = CallLog(Path(settings.call_log)) if settings.call_log else None
 
     def submit(self, request: GenerationRequest) -> Call:
         if self._closed:
             raise EngineError("the engine is closed", retryable=True)
         call = self._timer.submit(request) if self._timer else self._answer_now(request)
-        if self._ledger:
-            self._ledger.follow(request, call)
+        if self._call_log:
+            self._call_log.follow(request, call)
         return call
 
     def close(self) -> None:
-        """Cancel what waits. Safe to call twice."""
+        """Cancel the unanswered calls. Safe to call twice."""
         self._closed = True
         if self._timer:
             self._timer.close()
@@ -111,8 +110,8 @@ class SimulatedEngine:
 
 
 class Timer:
-    """Runs at most `max_concurrency` calls, by priority and then by arrival, and settles each when
-    its latency is over.
+    """Runs at most `max_concurrency` calls, by priority and then by arrival, and answers each after
+    its latency.
     """
 
     def __init__(self, settings: SimulatedSettings) -> None:
@@ -121,9 +120,8 @@ class Timer:
         self._waiting: list[tuple[int, int, TimedCall]] = []  # a heap; cancelled calls are skipped
         self._queued: set[TimedCall] = set()
         self._running: set[TimedCall] = set()
-        self._due: list[
-            tuple[float, int, TimedCall]
-        ] = []  # cancelled calls stay until their moment and are skipped
+        # cancelled calls stay until they are due and are skipped then
+        self._due: list[tuple[float, int, TimedCall]] = []
         self._order = itertools.count()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="simulated-engine", daemon=True)
@@ -149,7 +147,7 @@ class Timer:
         self._thread.join()
 
     def _start_waiting(self) -> None:
-        """Give free slots to waiting calls; the lock is held."""
+        """Give free slots to waiting calls. The caller holds the lock."""
         while (
             self._queued
             and len(self._running) < self._settings.max_concurrency
@@ -166,7 +164,7 @@ class Timer:
                 self._changed.notify()
 
     def _take(self, call: TimedCall) -> bool:
-        """Claim the right to settle this call: true once only."""
+        """Claim the right to settle this call: true for the first caller only."""
         with self._changed:
             is_open = call in self._queued or call in self._running
             self._queued.discard(call)
@@ -187,7 +185,7 @@ class Timer:
                 self._settle(call, partial(answer, self._settings, call.request))
 
     def _next_due(self) -> TimedCall | None:
-        """Sleep until the next call is due; None once the engine is closed."""
+        """Sleep until the next call is due. None after the engine has closed."""
         with self._changed:
             while not self._closed:
                 wait_s = self._due[0][0] - time.monotonic() if self._due else None
@@ -199,5 +197,5 @@ class Timer:
     def _settle(self, call: TimedCall, generate: Callable[[], Generation]) -> None:
         try:
             call.future.set_result(generate())
-        except BaseException as error:  # whatever it is, it belongs to the caller who waits
+        except BaseException as error:  # the caller who waits must see every error
             call.future.set_exception(error)

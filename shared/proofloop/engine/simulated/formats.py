@@ -1,4 +1,4 @@
-"""The three answer formats in parts, and the many shapes in which real answers miss them."""
+"""The three answer formats in parts, and malformed answers like those of real models."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from proofloop.method.prompts.phrases import (
     SOLUTION_HEADING,
 )
 
-LONG_GARBAGE = (
-    "and therefore, by symmetry, " * 4_000
-)  # one string shared by all answers: memory stays flat
+# one string, shared by all answers to save memory
+LONG_GARBAGE = "and therefore, by symmetry, " * 4_000
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A well-formed answer in its parts, so that each can go wrong by itself."""
+    """A well-formed answer in parts: a malformed one changes or drops a part."""
 
     solution: str
     opening: str
@@ -41,8 +40,8 @@ class Parts:
         return f"{before}{self.opening}\n{self.analysis}"
 
     def as_json(self, schema: Mapping[str, Any]) -> str:
-        """The answer as an object with the fields of the schema: a solution if there is one, an
-        analysis, a score.
+        """The answer as a JSON object with the schema's fields: perhaps a solution, an analysis, a
+        score.
         """
         texts = [self.solution, self.analysis] if self.solution else [self.analysis]
         return json.dumps(dict(zip(schema["properties"], [*texts, float(self.score)], strict=True)))
@@ -60,8 +59,7 @@ def meta_evaluation(analysis: str, score: str) -> Parts:
     return Parts("", META_INTRO, analysis, META_SCORE, score)
 
 
-# As seen in real answers. None holds an anchored score that a parser may accept, so
-# `malformed_share` is exact.
+# Shapes of real answers. None has a score that the parser accepts: `malformed_share` is exact.
 MALFORMED: tuple[Callable[[Parts], str], ...] = (
     lambda parts: parts.unscored(),
     lambda parts: replace(parts, score="0.7").whole(),

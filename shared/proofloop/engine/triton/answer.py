@@ -1,7 +1,6 @@
-"""What arrives on a Triton stream, gathered into one Generation. No I/O: tensors in, an answer out.
+"""Collects the tensors of a Triton stream into one Generation. No I/O.
 
-Each chunk carries the whole text so far. A model that is not ours sends neither token ids nor
-counts.
+Each chunk holds the whole text so far. Only proofloop's own model sends token ids and counts.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from proofloop.engine.base import Generation, GenerationRequest
-from proofloop.engine.openai.body import too_long
+from proofloop.engine.openai.body import answer_too_long
 from proofloop.engine.openai.stream import (
     CHARACTERS_PER_TOKEN,
     NUMBER_BYTES,
     read_finish_reason,
-    split_thinking,
+    split_reasoning,
 )
 from proofloop.schema.records import Tokens
 
@@ -32,19 +31,17 @@ NUMBERS = {
     "FP32": "f",
     "FP64": "d",
 }
-"""Triton's names of number types, and those of `struct`."""
+"""Triton's number types and the format characters of `struct`."""
 
 
 def read_tensor(datatype: str, raw: bytes) -> Tensor:
-    """The elements of a tensor as they lie on the wire; raises ValueError for what no text model
-    sends.
-    """
+    """Decode the elements of a tensor. Raises ValueError for an unknown type or broken bytes."""
     if datatype != "BYTES" and datatype not in NUMBERS:
-        raise ValueError(f"a tensor of type {datatype}")
+        raise ValueError(f"unknown tensor type {datatype}")
     try:
         return tuple(_texts(raw) if datatype == "BYTES" else _numbers(NUMBERS[datatype], raw))
     except struct.error as error:
-        raise ValueError(f"{len(raw)} bytes as a tensor of type {datatype}") from error
+        raise ValueError(f"{len(raw)} bytes are not a tensor of type {datatype}") from error
 
 
 def _numbers(letter: str, raw: bytes) -> Tensor:
@@ -52,7 +49,7 @@ def _numbers(letter: str, raw: bytes) -> Tensor:
 
 
 def _texts(raw: bytes) -> Iterator[str]:
-    """Each element has its length before it; a chunk may end inside a character."""
+    """Decode strings. Each has its length before it; the last one may end inside a character."""
     place = 0
     while place < len(raw):
         (length,) = struct.unpack_from("<I", raw, place)
@@ -62,8 +59,8 @@ def _texts(raw: bytes) -> Iterator[str]:
 
 @dataclass
 class TritonAnswer:
-    """One answer while it arrives. `prompt` is what a server may echo; `limit_bytes` bounds what is
-    kept.
+    """One answer while it arrives, of at most `limit_bytes`. `prompt` is the prompt that a server
+    may echo.
     """
 
     limit_bytes: int
@@ -75,8 +72,8 @@ class TritonAnswer:
     numbers: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def absorb(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take in one chunk. Raises ValueError for what cannot be read, CallRefused for what is too
-        long.
+        """Add one chunk. Raises ValueError for an unreadable chunk, CallRefused for an answer that
+        is too long.
         """
         self.chunks += 1
         for name, tensor in tensors.items():
@@ -86,7 +83,7 @@ class TritonAnswer:
                 self.numbers[name] = tuple(map(_number, tensor))
         size = len(self.text) + NUMBER_BYTES * sum(map(len, self.numbers.values()))
         if size > self.limit_bytes:
-            raise too_long(self.limit_bytes)
+            raise answer_too_long(self.limit_bytes)
 
     def _absorb_text(self, name: str, value: str) -> None:
         if name == "text_output":
@@ -103,10 +100,10 @@ class TritonAnswer:
     def generation(
         self, request: GenerationRequest, *, engine_seconds: float, cancelled: bool, think_end: str
     ) -> Generation:
-        """The answer as it stands; a cancelled one is kept with what came, without tokens to train
+        """The answer so far. A cancelled call keeps its partial text, without tokens to train
         on.
         """
-        reasoning, text = split_thinking("", self.text, think_end)
+        reasoning, text = split_reasoning("", self.text, think_end)
         return Generation(
             text=text,
             reasoning=reasoning,
@@ -124,12 +121,12 @@ class TritonAnswer:
         return values[0] if values else None
 
     def _prompt_tokens(self, request: GenerationRequest) -> int:
-        """As the server counted, else an estimate from its length."""
+        """The server's count, or an estimate from the text."""
         characters = sum(len(message.content) for message in request.messages)
         return int(self._one("num_input_tokens") or math.ceil(characters / CHARACTERS_PER_TOKEN))
 
     def _completion_tokens(self) -> int:
-        """As the server counted, else an estimate: at least one for each chunk that came."""
+        """The server's count, or an estimate from the text: at least one per chunk."""
         counted = self._one("num_output_tokens")
         return (
             max(self.chunks, math.ceil(len(self.text) / CHARACTERS_PER_TOKEN))
@@ -138,7 +135,7 @@ class TritonAnswer:
         )
 
     def _tokens(self) -> Tokens | None:
-        """Ids and log-probabilities, if every one of them came."""
+        """Ids and log-probabilities, or None unless all of them arrived."""
         prompt_ids, ids = (
             self.numbers.get("prompt_token_ids", ()),
             self.numbers.get("token_ids", ()),
@@ -154,7 +151,7 @@ class TritonAnswer:
         )
 
     def _experts(self, positions: int) -> tuple[tuple[int, ...], ...] | None:
-        """Those of each token that the model read, where the server says so."""
+        """The routed experts of each token that the model read; None if the server sends none."""
         experts = tuple(map(int, self.numbers.get("routed_experts", ())))
         if not experts or len(experts) % positions:
             return None

@@ -1,20 +1,20 @@
-"""A call to a Triton server: what the caller waits on, and what the engine gathers for it."""
+"""A call to a Triton server, with its answer so far."""
 
 from __future__ import annotations
 
 import asyncio
 
 from proofloop.engine.base import Generation, GenerationRequest
-from proofloop.engine.loop_call import LoopCall
+from proofloop.engine.event_loop_call import EventLoopCall
 from proofloop.engine.triton.answer import TritonAnswer
 from proofloop.engine.triton.settings import TritonSettings
 
 
-class TritonCall(LoopCall):
+class TritonCall(EventLoopCall):
     """A running call.
 
-    `engine_seconds` counts attempts, not waits, for servers that do not say what the call took of
-    them; `failed` names the servers on which an attempt failed.
+    `engine_seconds`: the time of all attempts, without waits, for servers that do not report their
+    time. `failed`: the servers on which an attempt failed.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""The engine for Triton servers: ours, or TensorRT-LLM's unmodified `llmapi` model, by gRPC.
+"""The engine for Triton servers over gRPC, with proofloop's model or TensorRT-LLM's `llmapi` model.
 
-All calls of one engine live on one event loop in a background thread, each a stream of its own on
-its replica's connection, so build the engine after a fork. A running call has no time limit of its
-own: only silence (`idle_timeout_s`) ends it. A call whose answer began to come is not sent again
-from here.
+All calls of an engine run on one event loop in a background thread, each as a stream on its
+replica's connection, so create the engine after a fork. A running call has no time limit: only
+silence (`idle_timeout_s`) ends it. The engine does not retry a call after the first part of its
+answer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from proofloop.engine.base import Call, GenerationRequest
 from proofloop.engine.slots import Slots
 from proofloop.engine.triton.answer import TritonAnswer
 from proofloop.engine.triton.call import TritonCall
-from proofloop.engine.triton.prompt import ChatTemplate, Inputs, common_inputs, our_prompt
+from proofloop.engine.triton.prompt import ChatTemplate, Inputs, common_inputs, message_inputs
 from proofloop.engine.triton.replica import Interface, Replica, TransientFailure
 from proofloop.engine.triton.replicas import Replicas
 from proofloop.engine.triton.settings import TritonSettings
@@ -58,14 +58,14 @@ class TritonEngine:
         return call
 
     def prepare(self, model: str) -> None:
-        """Load the version on every server that answers, beside what is there."""
+        """Load the version on every available server, beside the loaded ones."""
         with self._lifecycle:
             self._check_open()
             prepared = asyncio.run_coroutine_threadsafe(self._replicas.prepare(model), self._loop)
         prepared.result()
 
     def close(self) -> None:
-        """Cancel what runs, close the connections, end the thread. Safe to call twice."""
+        """Cancel the running calls, close the connections, end the thread. Safe to call twice."""
         with self._lifecycle:
             was_closed, self._closed = self._closed, True
         if was_closed:
@@ -93,8 +93,8 @@ class TritonEngine:
         await self._replicas.close()
 
     async def _run(self, call: TritonCall) -> None:
-        """Attempt until whole. The slot is kept while waiting: a busy server is not to be asked
-        more.
+        """Attempt until the answer is complete. A waiting call keeps its slot: a busy server must
+        not get more calls.
         """
         async with self._slots.hold(call.request.priority):
             attempt = 1
@@ -103,7 +103,7 @@ class TritonEngine:
                 attempt += 1
 
     def _wait_after(self, failure: TransientFailure, attempt: int, call: TritonCall) -> float:
-        """The seconds before the next attempt. Raises EngineError when there is to be none."""
+        """The wait before the next attempt. Raises EngineError if there is no next attempt."""
         problem = f"{failure}; attempt {attempt} of max_attempts = {self._settings.max_attempts}"
         if call.answer.began:
             problem = f"{failure}; the answer had begun"
@@ -119,7 +119,7 @@ class TritonEngine:
         raise EngineError(problem, retryable=True)
 
     async def _attempt(self, call: TritonCall) -> TransientFailure | None:
-        """Send the call to one replica. Returns what another attempt may mend."""
+        """Send the call to one replica. Returns a failure that a retry may fix, if any."""
         began = time.monotonic()
         try:
             affinity = call.request.affinity or call.request.id
@@ -148,7 +148,7 @@ class TritonEngine:
                 await self._stream(call, replica, name, interface, idle)
         except TimeoutError:
             problem = (
-                f"{replica.address}: nothing came for idle_timeout_s ="
+                f"{replica.address}: the server sent nothing for idle_timeout_s ="
                 f" {self._settings.idle_timeout_s}"
             )
             raise EngineError(problem, retryable=True) from None
@@ -169,18 +169,18 @@ class TritonEngine:
                 answer.absorb(chunk)
                 idle.reschedule(self._loop.time() + self._settings.idle_timeout_s)
         except ValueError as error:
-            problem = f"{replica.address}: the answer of {name!r} cannot be read: {error}"
+            problem = f"{replica.address}: the answer of {name!r} is unreadable: {error}"
             raise EngineError(problem, retryable=False) from error
         if not answer.finish_reason:
             raise TransientFailure(f"{replica.address}: the stream ended without a finish reason")
 
     def _inputs(self, request: GenerationRequest, interface: Interface) -> tuple[Inputs, str]:
-        """What the model is sent, and the prompt that it may echo. Raises EngineError where no
-        prompt can be made.
+        """The inputs of the model, and the prompt that it may echo. Raises EngineError without a
+        chat template.
         """
         inputs, prompt = common_inputs(request, streaming=interface.decoupled), ""
         if interface.is_ours:
-            inputs |= our_prompt(request.messages, want_tokens=self._settings.want_tokens)
+            inputs |= message_inputs(request.messages, want_tokens=self._settings.want_tokens)
         elif self._template:
             prompt = self._template.render(request.messages)
             inputs |= {"text_input": ("BYTES", prompt)}
@@ -189,14 +189,13 @@ class TritonEngine:
                 f"[engine] triton: model {request.model!r} has no `messages` input and"
                 " chat_template is not set"
             )
-            raise EngineError(
-                f"{problem}; it is the Jinja file of the model's chat template", retryable=False
-            )
+            hint = "set it to the Jinja file with the model's chat template"
+            raise EngineError(problem, retryable=False, hint=hint)
         return {key: value for key, value in inputs.items() if key in interface.inputs}, prompt
 
 
 def _check_authority(settings: TritonSettings) -> None:
-    """Raises ConfigError for a `ca_file` that is not here."""
+    """Raises ConfigError for an unreadable `ca_file`."""
     try:
         if settings.ca_file:
             settings.ca_file.read_bytes()
@@ -204,13 +203,12 @@ def _check_authority(settings: TritonSettings) -> None:
         problem = (
             f"[engine] triton: ca_file = {str(settings.ca_file)!r} cannot be read: {error.strerror}"
         )
-        raise ConfigError(
-            problem, "it is looked for on every machine that asks the servers"
-        ) from error
+        hint = "put the file on every machine that calls the servers"
+        raise ConfigError(problem, hint) from error
 
 
 def _message(name: str, request_id: str, inputs: Inputs) -> messages.ModelInferRequest:
-    """The request on the wire, under an id of its own for each attempt."""
+    """The request's message. Each attempt has its own request id."""
     message = messages.ModelInferRequest(model_name=name, id=f"{request_id}:{uuid.uuid4().hex[:8]}")
     for key, (datatype, value) in inputs.items():
         tensor = message.inputs.add(name=key, datatype=datatype, shape=[1])
@@ -226,4 +224,4 @@ FIELDS = {
     "UINT64": "uint64_contents",
     "FP32": "fp32_contents",
 }
-"""Where gRPC's message keeps the elements of each type."""
+"""The field of gRPC's message that holds the elements of each type."""

@@ -1,5 +1,5 @@
-"""What a model is sent: the messages where it has a template of its own, else a prompt that we
-render from them.
+"""Makes the inputs of a Triton model: the messages if the model applies its own chat template, or a
+prompt rendered from them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from proofloop.engine.base import ChatMessage, GenerationRequest
 from proofloop.errors import ConfigError, EngineError
 
 Inputs = dict[str, tuple[str, str | bool | int | float]]
-"""A value and its Triton type, by name; each goes as one element."""
+"""Triton type and value by name. Each input has one element."""
 
 SEED_BITS = 63
 
 
 class ChatTemplate:
-    """A Jinja file that makes one prompt of the messages; it is not trusted. Raises ConfigError for
-    what is none.
+    """A Jinja file that renders one prompt from the messages. It runs in a sandbox. Raises
+    ConfigError for an invalid file.
     """
 
     def __init__(self, path: Path, values: Mapping[str, object]) -> None:
@@ -49,24 +49,24 @@ class ChatTemplate:
     def _problem(self, error: Exception) -> ConfigError:
         return ConfigError(
             f"[engine] triton: chat_template = {str(self._path)!r} cannot be used: {error}",
-            "a Jinja file as models on Hugging Face have it; bos_token and the like go to"
+            "use the chat template of the model on Hugging Face; set bos_token and the like in"
             " chat_template_values",
         )
 
 
 def _raise(problem: str) -> None:
-    """What chat templates call for roles they do not know."""
+    """The function that chat templates call for an unknown role."""
     raise TemplateError(problem)
 
 
-def our_prompt(messages: Sequence[ChatMessage], *, want_tokens: bool) -> Inputs:
-    """For a model that has the template itself."""
+def message_inputs(messages: Sequence[ChatMessage], *, want_tokens: bool) -> Inputs:
+    """The inputs for a model that applies its own chat template."""
     spoken = [{"role": message.role, "content": message.content} for message in messages]
     return {"messages": ("BYTES", json.dumps(spoken)), "return_tokens": ("BOOL", want_tokens)}
 
 
 def common_inputs(request: GenerationRequest, *, streaming: bool) -> Inputs:
-    """What every model takes: without sampling parameters it would decode greedily, and echo the
+    """The inputs for every model. Without sampling parameters it would decode greedily and echo the
     prompt.
     """
     return {

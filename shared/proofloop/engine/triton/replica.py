@@ -1,9 +1,7 @@
-"""One Triton server as the client sees it: its connection, the models that are ready on it, loading
-and unloading.
+"""One Triton server: its connection, its ready models, loading and unloading.
 
-All of it lives on the engine's event loop. What is known about a server is forgotten when a call on
-it fails: it may have been restarted, and a server that was restarted has lost the models that were
-loaded by request.
+Use it only on the engine's event loop. A failed call clears the list of ready models: the server
+may have restarted, and a restarted server has lost the models that clients loaded.
 """
 
 from __future__ import annotations
@@ -28,37 +26,36 @@ from proofloop.errors import AccessRefused, CallRefused, EngineError
 log = structlog.get_logger(__name__)
 
 CONTROL_S = 10.0
-"""How long a server may take to say what is ready; loading has its own limit."""
+"""The timeout of a status request; loading has its own."""
 
 UNLOAD_S = 3600
-"""How long an unloaded model may go on with what it has begun."""
+"""The timeout of unloading: the model first completes its running requests."""
 
 ERRORS_END_THE_STREAM = (("triton_grpc_error", "true"),)
-"""Asks Triton for gRPC's status codes; it would send errors as texts without a code."""
+"""Metadata that makes Triton send gRPC status codes. Its default is error texts without a code."""
 
 REFUSED = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE})
 NO_ACCESS = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
-HOPELESS = NO_ACCESS | {grpc.StatusCode.UNIMPLEMENTED}
-AWAY = frozenset(
+PERMANENT = NO_ACCESS | {grpc.StatusCode.UNIMPLEMENTED}
+UNAVAILABLE = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 )
 NO_KEY = "This protocol is restricted"
-"""How Triton says, as UNAVAILABLE, that the key for model control is missing or wrong."""
+"""Triton's message, sent as UNAVAILABLE, for a missing or wrong key for model control."""
 
 LLMAPI_REFUSALS = ("prompt length", "max_seq_len", "max_num_tokens", "max_input_len")
-"""How TensorRT-LLM's own words name a prompt that is too long; its model sends them as internal
-errors.
+"""Parts of TensorRT-LLM's messages for a prompt that is too long. Its model sends them as INTERNAL.
 """
 
 
 class TransientFailure(Exception):
-    """One attempt failed in a way another attempt may not."""
+    """One attempt failed; a retry may succeed."""
 
 
 @dataclass(frozen=True)
 class Interface:
-    """What a ready model takes. One with `messages` is ours: it has the chat template and knows its
-    tokens.
+    """The inputs of a ready model. A model with `messages` is proofloop's: it applies its chat
+    template and reports its tokens.
     """
 
     inputs: frozenset[str]
@@ -79,22 +76,21 @@ class Replica:
         self._channel = _open_channel(address, host, settings)
         self._stub = GRPCInferenceServiceStub(self._channel)
         self._ready: dict[str, Interface] = {}
-        self._asking: dict[str, asyncio.Task[Interface | None]] = {}
-        self._used: dict[
-            str, float
-        ] = {}  # when this process loaded or asked it, by Triton's clock: since 1970
+        self._pending: dict[str, asyncio.Task[Interface | None]] = {}
+        # when this process last loaded or called each model: Unix time, as Triton's statistics
+        self._used: dict[str, float] = {}
         self._failures, self._down_until = 0, 0.0
 
     @property
     def is_up(self) -> bool:
-        """False for a while after it did not answer, longer each time."""
+        """False for a backoff time after the server did not answer."""
         return time.monotonic() >= self._down_until
 
     async def close(self) -> None:
         await self._channel.close()
 
     def forget(self, name: str) -> None:
-        """Look again whether the model is ready before it is used."""
+        """Check again whether the model is ready before the next call."""
         self._ready.pop(name, None)
 
     @contextmanager
@@ -107,26 +103,26 @@ class Replica:
             self.running[name] -= 1
 
     async def interface(self, name: str, version: str) -> Interface | None:
-        """What the model takes, loaded first if it may be; None where it is not ready and not ours
-        to load.
+        """The interface of the model, after loading it if necessary; None if it is not ready and
+        this engine must not load it.
 
-        One caller asks the server, the others wait for it. Raises EngineError for a load that
-        failed, TransientFailure for a server that does not answer.
+        Concurrent callers share one request. Raises EngineError if loading fails, TransientFailure
+        if the server does not answer.
         """
         if name in self._ready:
             return self._ready[name]
-        if name not in self._asking:
-            self._asking[name] = asyncio.create_task(self._make_ready(name, version))
-            self._asking[name].add_done_callback(lambda task: self._asked(name, task))
-        return await asyncio.shield(self._asking[name])
+        if name not in self._pending:
+            self._pending[name] = asyncio.create_task(self._make_ready(name, version))
+            self._pending[name].add_done_callback(lambda task: self._settle_interface(name, task))
+        return await asyncio.shield(self._pending[name])
 
-    def _asked(self, name: str, task: asyncio.Task[Interface | None]) -> None:
-        del self._asking[name]
+    def _settle_interface(self, name: str, task: asyncio.Task[Interface | None]) -> None:
+        del self._pending[name]
         if not task.cancelled() and task.exception() is None and (found := task.result()):
             self._ready[name] = found
 
     async def _make_ready(self, name: str, version: str) -> Interface | None:
-        with self._watched():
+        with self._translate_errors():
             if not await self._is_ready(name):
                 if not self._settings.may_load(version):
                     return None
@@ -146,8 +142,8 @@ class Replica:
         return bool(answer.ready)
 
     async def _load(self, name: str, version: str) -> None:
-        """Load beside what is there: a model that no repository holds, made of a config and the one
-        line of code.
+        """Load a model that is in no repository: the request holds its config and its one line of
+        code.
         """
         request = messages.RepositoryModelLoadRequest(model_name=name)
         request.parameters["config"].string_param = model_config(
@@ -162,13 +158,13 @@ class Replica:
                 metadata=self._settings.admin_metadata(),
             )
         except grpc.aio.AioRpcError as error:
-            if error.code() in AWAY:
+            if error.code() in UNAVAILABLE:
                 raise
-            if error.code() in HOPELESS or not await self._is_ready(
+            if error.code() in PERMANENT or not await self._is_ready(
                 name
             ):  # another process may have loaded it
                 raise EngineError(
-                    self._say(f"cannot load {version!r}: {error.details()}"), retryable=False
+                    self._message(f"cannot load {version!r}: {error.details()}"), retryable=False
                 ) from None
         log.info(
             "model_loaded",
@@ -178,10 +174,11 @@ class Replica:
         )
 
     async def _unload_surplus(self, loaded: str, version: str) -> None:
-        """Unload the versions of the same run that any process asked longest ago, none with a call
-        of this one.
+        """Unload the least recently used versions of the same run, except those with a running call
+        of this process.
 
-        Triton lets a version end what others have begun; asked again, it is loaded again.
+        Triton first completes the calls of other processes; their next call loads the version
+        again.
         """
         if not version.startswith("runs/"):
             return
@@ -210,20 +207,20 @@ class Replica:
     async def stream(
         self, name: str, request: messages.ModelInferRequest
     ) -> AsyncIterator[dict[str, Tensor]]:
-        """The chunks of one call, each as its tensors by name. Leaving early cancels the call in
-        the server.
+        """The chunks of one call, each as tensors by name. Closing the iterator early cancels the
+        call on the server.
 
         Raises TransientFailure, CallRefused or EngineError.
         """
         request.parameters["triton_enable_empty_final_response"].bool_param = True
         call = self._stub.ModelStreamInfer(metadata=ERRORS_END_THE_STREAM)
         try:
-            with self._watched(name):
+            with self._translate_errors(name):
                 await call.write(request)
                 async for message in call:
                     if message.error_message:
                         self.forget(name)  # another process may have unloaded it
-                        raise TransientFailure(self._say(message.error_message))
+                        raise TransientFailure(self._message(message.error_message))
                     yield _tensors(message.infer_response)
                     if message.infer_response.parameters["triton_final_response"].bool_param:
                         return
@@ -231,32 +228,32 @@ class Replica:
             call.cancel()
 
     @contextmanager
-    def _watched(self, model: str = "") -> Iterator[None]:
-        """Says what a failed call means, and takes a server that does not answer out for a
+    def _translate_errors(self, model: str = "") -> Iterator[None]:
+        """Raise the right error for a failed call, and mark an unavailable server as down for a
         while.
         """
         try:
             yield
         except grpc.aio.AioRpcError as error:
             self.forget(model)
-            problem = self._say(f"{error.code().name}: {error.details()}")
+            problem = self._message(f"{error.code().name}: {error.details()}")
             if error.code() in REFUSED or any(word in problem for word in LLMAPI_REFUSALS):
                 raise CallRefused(problem) from None
             if error.code() in NO_ACCESS or NO_KEY in problem:
                 raise AccessRefused(problem) from None
-            if error.code() in HOPELESS:
+            if error.code() in PERMANENT:
                 raise EngineError(problem, retryable=False) from None
-            if error.code() in AWAY and not model:
-                self._take_out()
+            if error.code() in UNAVAILABLE and not model:
+                self._mark_down()
             raise TransientFailure(problem) from None
         self._failures = 0
 
-    def _take_out(self) -> None:
+    def _mark_down(self) -> None:
         self._ready.clear()
         self._failures += 1
         self._down_until = time.monotonic() + self._settings.backoff_s(self._failures, 1.0)
 
-    def _say(self, problem: str) -> str:
+    def _message(self, problem: str) -> str:
         return self._settings.redact(f"{self.address}: {problem}")
 
 
@@ -266,8 +263,8 @@ def _tensors(response: messages.ModelInferResponse) -> dict[str, Tensor]:
 
 
 def _open_channel(address: str, host: str, settings: TritonSettings) -> grpc.aio.Channel:
-    """A connection that comes back within seconds of its server, and takes messages of any size we
-    keep.
+    """A connection that reconnects within seconds of the server's return, without a limit on
+    message size.
     """
     options: list[tuple[str, int | str]] = [
         ("grpc.max_receive_message_length", -1),

@@ -1,7 +1,7 @@
-"""Which replica answers: rendezvous hashing with bounded load.
+"""Chooses the replica for a call: rendezvous hashing with bounded loads.
 
-Calls of one affinity go to one replica, where their common prompt is in the cache, unless it has
-more than its share.
+Calls with one affinity go to one replica, which has their common prompt in its KV cache, unless
+that replica has more than its share of the calls.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import math
 from collections.abc import Mapping
 
 
-def pick(affinity: str, load: Mapping[str, int], factor: float) -> str:
-    """One of the replicas in `load` (running calls by address): the first in the affinity's order
-    that has room.
+def pick_replica(affinity: str, load: Mapping[str, int], factor: float) -> str:
+    """The first replica in the affinity's order whose load is below the limit. `load` holds the
+    running calls by address.
 
-    Room is what `factor` (at least 1) times the mean load leaves, so there always is some.
+    The limit is `factor` (at least 1) times the mean load, so that one replica always has room.
     """
     limit = math.ceil(factor * (sum(load.values()) + 1) / len(load))
     order = sorted(load, key=lambda address: _weight(affinity, address), reverse=True)

@@ -1,6 +1,4 @@
-"""How to reach Triton servers and what to ask of them. The key is a secret: no message here repeats
-it.
-"""
+"""The settings of the engine `triton`. The key is a secret: no message here repeats it."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, JsonValue, SecretStr, field_validator
 
-from proofloop.engine.settings import EngineSettings, MayChange, doubling_wait_s
+from proofloop.engine.settings import EngineSettings, MayChange, exponential_backoff_s
 from proofloop.engine.triton.contract import MODEL_FILE, triton_name
 
 MiB = 1024 * 1024
@@ -16,27 +14,27 @@ ERROR_TEXT_LENGTH = 500
 
 
 class TritonSettings(EngineSettings):
-    """`endpoints` are gRPC addresses host:port; a host with several addresses counts as several
-    replicas.
+    """Settings of one or more servers. `endpoints` are gRPC addresses host:port; each address of a
+    host is a replica.
     """
 
     endpoints: MayChange[list[str]] = Field(min_length=1)
     model: str | None = Field(
-        None, description="one Triton model for every version; never loaded by us"
+        None, description="one Triton model for all versions; the engine never loads it"
     )
     models: dict[str, str] = Field(
-        {}, description="Triton model by version; those not named get a name of their own"
+        {}, description="Triton model by version; the default is derived from the version"
     )
     load_models: bool = Field(
-        True, description="load what is not ready; off where the deployment brings the models"
+        True, description="load missing models; false if the deployment brings the models"
     )
     keep_versions: MayChange[int] = Field(
-        4, ge=1, le=100, description="of one run, loaded: three roles' and the one that comes"
+        4, ge=1, le=100, description="the most loaded versions of a run: three roles and a new one"
     )
     server_settings: str = Field(
-        "", description="file on the server with the settings of its engine"
+        "", description="the file on the server with the settings of its engine"
     )
-    model_file: str = Field(MODEL_FILE, description="Python source of a model that is loaded")
+    model_file: str = Field(MODEL_FILE, description="Python source of a loaded model")
     load_timeout_s: MayChange[float] = Field(3600, gt=0, le=86400)
     admin_header: MayChange[str] = Field("triton-grpc-protocol-admin-key", pattern=r"^[a-z0-9-]+\z")
     admin_key: MayChange[SecretStr | None] = Field(
@@ -47,26 +45,28 @@ class TritonSettings(EngineSettings):
         None, description="a certificate authority of your own; turns TLS on"
     )
     load_factor: MayChange[float] = Field(
-        1.25, ge=1, le=100, description="a replica above this times the mean load passes on"
+        1.25, ge=1, le=100, description="a replica's most calls, relative to the mean"
     )
     max_concurrency: MayChange[int] = Field(512, ge=1, le=16384)
     idle_timeout_s: MayChange[float] = Field(
-        600, gt=0, le=86400, description="silence that ends a call; queueing counts"
+        600, gt=0, le=86400, description="the silence that ends a call; queueing counts"
     )
     max_attempts: MayChange[int] = Field(5, ge=1, le=20)
     first_wait_s: MayChange[float] = Field(0.2, gt=0, le=60)
     longest_wait_s: MayChange[float] = Field(15, gt=0, le=3600)
     resolve_every_s: MayChange[float] = Field(
-        30, gt=0, le=3600, description="how often hosts are looked up anew"
+        30, gt=0, le=3600, description="the interval of DNS lookups"
     )
     want_tokens: bool = True
     chat_template: Path | None = Field(
         None, description="Jinja file, for a model that has no `messages` input"
     )
     chat_template_values: dict[str, JsonValue] = Field(
-        {}, description="what the template sees: bos_token ..."
+        {}, description="variables of the chat template: bos_token ..."
     )
-    think_end: str = Field("</think>", description="ends thinking left in the text; empty: none is")
+    think_end: str = Field(
+        "</think>", description="the end of reasoning in the text; empty: the text has none"
+    )
     max_answer_bytes: int = Field(64 * MiB, ge=1024, le=1024 * MiB)
 
     @field_validator("endpoints")
@@ -76,7 +76,7 @@ class TritonSettings(EngineSettings):
             host, _, port = value.rpartition(":")
             if not host or "/" in value or "@" in value or not port.isdecimal():
                 raise ValueError(
-                    f"{value!r} should be host:port of the gRPC service, 8001 by default"
+                    f"{value!r} must be host:port of the gRPC service, 8001 by default"
                 )
         return values
 
@@ -87,7 +87,7 @@ class TritonSettings(EngineSettings):
             value.get_secret_value().strip() if value else ""
         )  # a key read from a file ends in a newline
         if not key.isascii() or not key.isprintable():
-            raise ValueError("should be printable ASCII without line breaks")
+            raise ValueError("must be printable ASCII without line breaks")
         return SecretStr(key) if key else None
 
     @property
@@ -102,12 +102,12 @@ class TritonSettings(EngineSettings):
         return self.load_models and not self.model and version not in self.models
 
     def admin_metadata(self) -> tuple[tuple[str, str], ...]:
-        """The headers of a call that loads or unloads."""
+        """The gRPC metadata of a request that loads or unloads."""
         return ((self.admin_header, self.admin_key.get_secret_value()),) if self.admin_key else ()
 
     def backoff_s(self, attempt: int, chance: float) -> float:
-        """Doubling waits with jitter: between half of it and all of it, by `chance` [0, 1)."""
-        return doubling_wait_s(
+        """Exponential backoff with jitter: `chance` in [0, 1) moves it between half and all."""
+        return exponential_backoff_s(
             attempt, chance, first_s=self.first_wait_s, longest_s=self.longest_wait_s
         )
 

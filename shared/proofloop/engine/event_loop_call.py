@@ -1,4 +1,4 @@
-"""A call that an engine answers on an event loop of its own, while its caller waits in a thread."""
+"""A call that runs on the engine's own event loop while its caller waits in a thread."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import suppress
 from proofloop.engine.base import Generation, GenerationRequest
 
 
-class LoopCall(ABC):
-    """A running call. All but its future is touched on the engine's loop only."""
+class EventLoopCall(ABC):
+    """A running call. Only the future may be used outside the engine's event loop."""
 
     def __init__(self, request: GenerationRequest, loop: asyncio.AbstractEventLoop) -> None:
         self.request = request
@@ -23,7 +23,7 @@ class LoopCall(ABC):
         return self._future.result(timeout_s)
 
     def cancel(self) -> None:
-        with suppress(RuntimeError):  # the loop is closed: the engine has ended this call already
+        with suppress(RuntimeError):  # the event loop is closed: the engine has ended the call
             self._loop.call_soon_threadsafe(self._cancel_task)
 
     def _cancel_task(self) -> None:
@@ -31,14 +31,14 @@ class LoopCall(ABC):
             self.task.cancel()
 
     def settle(self, task: asyncio.Task[None]) -> None:
-        """Hand over how the task ended: an answer, what came of a cancelled one, or the error."""
+        """Give the caller the task's result: an answer, a part of a cancelled one, or the error."""
         try:
             if not task.cancelled():
                 task.result()
             self._future.set_result(self._generation(cancelled=task.cancelled()))
-        except BaseException as error:  # whatever it is, it belongs to the caller who waits
+        except BaseException as error:  # the caller who waits must see every error
             self._future.set_exception(error)
 
     @abstractmethod
     def _generation(self, *, cancelled: bool) -> Generation:
-        """What came of the call. Raises EngineError where that is no answer."""
+        """The answer so far. Raises EngineError if it is not an answer."""
