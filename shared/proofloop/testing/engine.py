@@ -18,7 +18,7 @@ from proofloop.schema.records import Sampling
 
 @dataclass(frozen=True)
 class EngineSubject:
-    """An engine under test, and a model that it serves.
+    """An engine under test, a model that it serves, and a prompt that it answers.
 
     `spoil` turns a request into one that the engine must refuse for good.
     """
@@ -26,9 +26,10 @@ class EngineSubject:
     engine: Engine
     model: str
     spoil: Callable[[GenerationRequest], GenerationRequest]
+    prompt: str = "Prove that 2 + 2 = 4."
 
     def ask(self, seed: int = 1, max_tokens: int = 8) -> GenerationRequest:
-        messages = (ChatMessage("user", "Prove that 2 + 2 = 4."),)
+        messages = (ChatMessage("user", self.prompt),)
         return GenerationRequest(
             f"verifier:p:{seed}", self.model, messages, Sampling(max_tokens=max_tokens), seed
         )

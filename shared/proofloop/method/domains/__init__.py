@@ -12,6 +12,7 @@ from proofloop.method.domains.base import (
     Domain,
     ProofFinding,
     Sample,
+    is_in_split,
 )
 from proofloop.plugins import load_plugin, plugin_names
 
@@ -24,6 +25,7 @@ __all__ = [
     "Sample",
     "domain_names",
     "find_domain",
+    "is_in_split",
     "load_domain",
     "need_checker",
     "need_critique_finding",
