@@ -283,7 +283,7 @@ def tell(labeled: int, proofs: int, kills: int, broken: list[str], seconds: floa
     )
     gone = f", taken away: {' and '.join(broken)}" if broken else ""
     print(
-        f"{seconds:.0f} s: {labeled} of {proofs} proofs labelled, {kills} kills{gone}; {left}",
+        f"{seconds:.0f} s: {labeled} of {proofs} proofs labeled, {kills} kills{gone}; {left}",
         file=sys.stderr,
     )
 

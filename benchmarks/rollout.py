@@ -87,7 +87,7 @@ stop_early = false
 
 @dataclass(frozen=True)
 class Plan:
-    """The load: proofs in flight, and the least number of proofs labelled between two changes."""
+    """The load: proofs in flight, and the least number of proofs labeled between two changes."""
 
     in_flight: int = 48
     between: int = 150

@@ -119,7 +119,7 @@ def label(score: float | None = 1.0, **changes: Any) -> Label:
         "proof_id": PROOF,
         "problem_id": "p1",
         "group": "p1",
-        "outcome": "perfect",
+        "outcome": "accepted",
         "kind": "accepted",
         "score": score,
         "self_quality": 1.0,

@@ -17,7 +17,7 @@ GAUGES = {"running": "Running calls", "waiting": "Calls waiting for a place in t
 
 
 class Metrics:
-    """Metrics named proofloop_serving_..., labelled with the version. Triton requires families to
+    """Metrics named proofloop_serving_..., labeled with the version. Triton requires families to
     outlive metrics.
     """
 

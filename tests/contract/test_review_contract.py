@@ -43,7 +43,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 CASE = f"/runs/{RUN}/proofs/{PROOF}"
 HERE = {"Origin": "http://localhost"}
 FORM = {"score": "0.5", "by": "Emmy Noether", "comment": "Step 2 is missing."}
-PERSONS = label(0.5, outcome="label", kind="rejected_upheld", critiques=(0,), by="Emmy Noether")
+PERSONS = label(0.5, outcome="rejected", kind="rejected_upheld", critiques=(0,), by="Emmy Noether")
 
 
 class HearingBus(LocalBus):

@@ -586,7 +586,7 @@ def test_a_person_grades_what_a_run_left_undecided_and_every_look_at_it_says_so(
     assert find_label(store, "small", proof) == label.model_copy(
         update={
             **undecided,
-            "outcome": "label",
+            "outcome": "rejected",
             "kind": "rejected_upheld",
             "score": 0.0,
             "by": "Emmy Noether",
@@ -601,7 +601,7 @@ def test_a_person_grades_what_a_run_left_undecided_and_every_look_at_it_says_so(
         ("runs", "export", "small", "--analyses"),
     )
     assert sum(shown.data()["outcomes"].values()) == 5
-    assert "labelled by Emmy Noether" in (copied / reported.out.strip()).read_text()
+    assert "labeled by Emmy Noether" in (copied / reported.out.strip()).read_text()
     rows, (row,), critiques = (
         [json.loads(line) for line in said.out.splitlines()] for said in (exported, alone, analyses)
     )
@@ -624,7 +624,7 @@ def test_a_problem_is_proved_once_and_read_from_the_store_after_that(tmp_path: P
     assert len(found) == 2
     for proof in found:
         assert proof["proof"].startswith("Simulated proof")
-        assert proof["outcome"] in ("label", "perfect", "undecided")
+        assert proof["outcome"] in ("accepted", "rejected", "undecided")
         assert proof["critiques"] and {"score", "outcome", "confirmed", "analysis"} == set(
             proof["critiques"][0]
         )

@@ -31,9 +31,9 @@ from proofloop.pipeline.embedded import (
     planned_proofs,
 )
 from proofloop.runs.answers import ROLE_OF_KIND
-from proofloop.runs.budget import Taken
+from proofloop.runs.budget import TimeTaken
 from proofloop.runs.costs import costs
-from proofloop.runs.progress import Progress
+from proofloop.runs.progress import RunProgress
 from proofloop.runs.search_driver import searches_of
 from proofloop.schema import keys
 from proofloop.schema.events import (
@@ -83,7 +83,7 @@ def walking(
         engines.close()
 
 
-def run(store: LocalStore, spec: RunSpec, engine: Engine | None = None) -> Progress:
+def run(store: LocalStore, spec: RunSpec, engine: Engine | None = None) -> RunProgress:
     with walking(store, spec, engine) as walk:
         return walk.run(planned_proofs(spec))
 
@@ -93,8 +93,8 @@ def labels_of(store: LocalStore, spec: RunSpec) -> dict[str, Label]:
     return {label.proof_id: label for label in found}
 
 
-def check_every_proof_is_labelled_once(
-    store: LocalStore, spec: RunSpec, progress: Progress
+def check_every_proof_is_labeled_once(
+    store: LocalStore, spec: RunSpec, progress: RunProgress
 ) -> dict[str, Label]:
     labels, wanted = labels_of(store, spec), [event.proof_id for event in planned(spec, store)]
     assert sorted(labels) == sorted(wanted)
@@ -125,9 +125,9 @@ def answers_in(store: LocalStore, spec: RunSpec) -> int:
 def test_nano_problems_are_walked_to_labels(tmp_path: Path) -> None:
     store, engine = LocalStore(tmp_path), CountingEngine()
     spec = runspec(problems={"domain": "nano", "count": 5, "proofs_per_problem": 4}, prompts="nano")
-    labels = check_every_proof_is_labelled_once(store, spec, run(store, spec, engine))
+    labels = check_every_proof_is_labeled_once(store, spec, run(store, spec, engine))
     assert len(labels) == 20
-    assert {label.outcome for label in labels.values()} >= {"label", "perfect"}
+    assert {label.outcome for label in labels.values()} >= {"accepted", "rejected"}
 
 
 def test_problems_of_a_file_are_walked_to_labels(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_problems_of_a_file_are_walked_to_labels(tmp_path: Path) -> None:
     (tmp_path / "problems.json").write_text(json.dumps(rows))
     store = LocalStore(tmp_path / "store")
     spec = runspec(problems={"file": "problems.json", "proofs_per_problem": 3}, base=tmp_path)
-    labels = check_every_proof_is_labelled_once(store, spec, run(store, spec))
+    labels = check_every_proof_is_labeled_once(store, spec, run(store, spec))
     assert sorted(labels) == [f"Q-{n}-{number:03d}" for n in range(3) for number in range(3)]
 
 
@@ -150,7 +150,7 @@ def test_answers_as_json_give_the_labels_of_answers_as_text(tmp_path: Path, read
             LocalStore(tmp_path / prompts),
             runspec(prompts=prompts, reading=reading, engine=NOISY),
         )
-        found = check_every_proof_is_labelled_once(store, spec, run(store, spec))
+        found = check_every_proof_is_labeled_once(store, spec, run(store, spec))
         labels.append({proof_id: said(label) for proof_id, label in found.items()})
     assert labels[0] == labels[1]
     assert any(score is not None for _, _, score in labels[1].values())
@@ -179,10 +179,10 @@ def test_a_walk_through_bad_answers_and_a_failing_engine_labels_every_proof(
         malformed_share=0.1, truncated_share=0.1, failure_share=0.1, verifier_noise=0.2
     )
     spec = runspec(problems={"domain": "nano", "count": 8, "proofs_per_problem": 5})
-    labels = check_every_proof_is_labelled_once(store, spec, run(store, spec, engine))
+    labels = check_every_proof_is_labeled_once(store, spec, run(store, spec, engine))
     assert {label.outcome for label in labels.values()} == {
-        "label",
-        "perfect",
+        "accepted",
+        "rejected",
         "undecided",
         "unreadable",
     }
@@ -221,7 +221,7 @@ def test_a_walk_on_a_bus_that_says_everything_twice_gives_the_same_labels(tmp_pa
     create_run(store, spec, resume=False)
     with EchoingWalk(store, Engines(store, tmp_path), spec) as walk:
         progress = walk.run(planned_proofs(spec))
-    labels = check_every_proof_is_labelled_once(store, spec, progress)
+    labels = check_every_proof_is_labeled_once(store, spec, progress)
     assert {name: said(label) for name, label in labels.items()} == {
         name: said(label) for name, label in labels_of(alone, spec).items()
     }
@@ -243,7 +243,7 @@ def test_early_stop_changes_no_label_and_asks_no_more_than_a_majority(
             problems={"domain": "nano", "count": 6, "proofs_per_problem": 4},
             labeling={**rule, "stop_early": early},
         )
-        labels = check_every_proof_is_labelled_once(store, spec, run(store, spec, engine))
+        labels = check_every_proof_is_labeled_once(store, spec, run(store, spec, engine))
         found.append({name: said(label) for name, label in labels.items()})
         asked.append(len(engine.requests))
     assert found[0] == found[1]
@@ -294,7 +294,7 @@ def test_a_walk_that_is_stopped_says_so_and_goes_on_where_it_stood(tmp_path: Pat
     before = paid(store, spec)
     assert 0 < len(labels_of(store, spec)) < 24
     engine = CountingEngine(**NOISY["settings"])
-    labels = check_every_proof_is_labelled_once(store, spec, run(store, spec, engine))
+    labels = check_every_proof_is_labeled_once(store, spec, run(store, spec, engine))
     assert {name: said(label) for name, label in labels.items()} == {
         name: said(label) for name, label in labels_of(whole, spec).items()
     }
@@ -352,15 +352,15 @@ def test_a_killed_walk_is_taken_up_and_pays_nothing_twice(tmp_path: Path) -> Non
     whole, store = LocalStore(tmp_path / "whole"), LocalStore(tmp_path / "killed")
     run(whole, spec, CountingEngine(**NOISY["settings"]))
     for wanted in (4, 12, 20):
-        before, labelled = paid(store, spec), labels_of(store, spec)
+        before, labeled = paid(store, spec), labels_of(store, spec)
         kill_in_the_middle(store, spec, wanted)
         assert (
             paid(store, spec).items() >= before.items()
         )  # nothing that was there is written again
-        assert labels_of(store, spec).items() >= labelled.items()
+        assert labels_of(store, spec).items() >= labeled.items()
     assert len(labels_of(store, spec)) < 40
     before, engine = paid(store, spec), CountingEngine(**NOISY["settings"])
-    labels = check_every_proof_is_labelled_once(store, spec, run(store, spec, engine))
+    labels = check_every_proof_is_labeled_once(store, spec, run(store, spec, engine))
     assert paid(store, spec).items() >= before.items()
     check_nothing_stored_was_asked_again(before, engine)
     assert {name: said(label) for name, label in labels.items()} == {
@@ -380,7 +380,7 @@ def test_an_engine_that_ends_the_process_is_survived_by_taking_the_run_up(tmp_pa
             subprocess.run(command, input=body, stdout=subprocess.DEVNULL, timeout=60).returncode
         )
     assert set(codes) == {137, 0}
-    check_every_proof_is_labelled_once(store, spec, run(store, spec))
+    check_every_proof_is_labeled_once(store, spec, run(store, spec))
 
 
 # -- search
@@ -393,7 +393,7 @@ SEARCH = {
 }
 
 
-def check_searches(store: LocalStore, spec: RunSpec, progress: Progress) -> None:
+def check_searches(store: LocalStore, spec: RunSpec, progress: RunProgress) -> None:
     """Every search ended, every proof that it asked for has one label, and the counts are true."""
     labels, found = labels_of(store, spec), list(searches_of(store, spec.name))
     assert len(found) == spec.problems.count
@@ -459,7 +459,7 @@ def test_a_trainer_that_takes_no_step_holds_a_run_up_a_step_s_worth_at_a_time(
             "wait_idle",
             lambda timeout_s: waits.append(found := wait(timeout_s)) or found,
         )
-        check_every_proof_is_labelled_once(store, spec, walk.run(planned_proofs(spec)))
+        check_every_proof_is_labeled_once(store, spec, walk.run(planned_proofs(spec)))
     assert waits.count(True) == 3  # twice for the trainer, and at the end
 
 
@@ -507,7 +507,7 @@ def test_an_event_of_a_deleted_proof_becomes_a_dead_letter_and_delays_no_other(
         }
         assert {decode(letter.body.encode()) for letter in dead} == {event, other}
         assert all(gone in letter.reason and "the store lacks" in letter.reason for letter in dead)
-        check_every_proof_is_labelled_once(store, spec, walk.run(planned_proofs(spec)))
+        check_every_proof_is_labeled_once(store, spec, walk.run(planned_proofs(spec)))
 
 
 class CursedEngine(CountingEngine):
@@ -536,7 +536,7 @@ def test_proofs_that_die_give_their_place_to_the_next_and_are_named_in_the_end(
         f"{len(dead)} of 20 proofs have no label because a message of theirs died: "
     )
     assert {letter.reason for letter in dead} == {"RuntimeError: a bug"}
-    check_every_proof_is_labelled_once(
+    check_every_proof_is_labeled_once(
         store, spec, run(store, spec, CountingEngine())
     )  # and --resume tries them again
     assert dead_letters(store) == []
@@ -618,7 +618,7 @@ def test_a_run_that_grew_pays_for_what_is_new_alone(tmp_path: Path) -> None:
     more = runspec(
         problems={"domain": "nano", "count": 3, "proofs_per_problem": 3}, flow={"verifier": 2}
     )
-    check_every_proof_is_labelled_once(store, more, run(store, more, grew))
+    check_every_proof_is_labeled_once(store, more, run(store, more, grew))
     assert not {*began.names()} & {*grew.names()}
     assert sum(name.startswith("generator") for name in grew.names()) == 3 * 3 - 2 * 2
 
@@ -626,7 +626,7 @@ def test_a_run_that_grew_pays_for_what_is_new_alone(tmp_path: Path) -> None:
 def test_the_hours_before_there_was_a_budget_count(tmp_path: Path) -> None:
     store, engine = LocalStore(tmp_path), CountingEngine(latency_s=0.05)
     run(store, runspec(), engine)
-    (taken,) = (get_record(store, key, Taken) for key in store.list(keys.times(RUN)))
+    (taken,) = (get_record(store, key, TimeTaken) for key in store.list(keys.times(RUN)))
     assert taken.seconds > 0.15  # of a proof, a critique and a judgement at least
     budget = {"hours": taken.seconds / 3600}
     more = runspec(problems={"domain": "nano", "count": 3, "proofs_per_problem": 2}, budget=budget)
@@ -658,7 +658,7 @@ def test_a_run_ends_when_its_budget_is_used_up_and_goes_on_with_more(
                 ):
                     walk.run(planned_proofs(spec))
             else:
-                check_every_proof_is_labelled_once(store, spec, walk.run(planned_proofs(spec)))
+                check_every_proof_is_labeled_once(store, spec, walk.run(planned_proofs(spec)))
         spent = costs(store, spec.name).total
         used = spent.prompt_tokens + spent.completion_tokens
         assert used > least

@@ -169,13 +169,13 @@ def labels(outcome: str, values: str) -> tuple[str, str]:
         (
             "ProofloopManyUndecided",
             420,
-            [labels("label", "0+1x420"), labels("undecided", "0+1x420")],
+            [labels("rejected", "0+1x420"), labels("undecided", "0+1x420")],
             True,
         ),
         (
             "ProofloopManyUndecided",
             420,
-            [labels("label", "0+9x420"), labels("undecided", "0+1x420")],
+            [labels("rejected", "0+9x420"), labels("undecided", "0+1x420")],
             False,
         ),
     ],

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from proofloop.worker.metrics import Metrics
+from proofloop.worker.metrics import WorkerMetrics
 from tests.helm.chart import ROOT, Object, render, values_of
 
 FOREIGN = {
@@ -134,7 +134,7 @@ def dashboard_queries() -> list[str]:
 
 def labels_of() -> dict[str, set[str]]:
     """The labels of every series that a service exposes."""
-    metrics = vars(Metrics()).values()
+    metrics = vars(WorkerMetrics()).values()
     ours = {
         f"{family.name}{suffix}": {*metric._labelnames, *(("le",) if suffix == "_bucket" else ())}
         for metric in metrics

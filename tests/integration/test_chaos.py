@@ -13,7 +13,7 @@ from tests.integration.servers import S3, Broker
 
 
 @pytest.mark.slow
-def test_every_proof_is_labelled_once_though_workers_broker_and_store_are_killed(
+def test_every_proof_is_labeled_once_though_workers_broker_and_store_are_killed(
     broker: Broker, s3: S3, tmp_path: Path
 ) -> None:
     if broker.kill is None or s3.kill is None:

@@ -110,15 +110,15 @@ def work_off(installation: Installation, killed: Node, cluster: list[Node]) -> N
     time.sleep(SETTLED_S)
     assert leaders(witness) == {killed.name}
     posing = installation.call("run", str(run))
-    assert wait_until(lambda: len(labelled()) >= PART, 60), installation.log()
+    assert wait_until(lambda: len(labeled()) >= PART, 60), installation.log()
     killed.kill()
-    before = len(labelled())
-    assert wait_until(lambda: len(labelled()) >= before + PART, LEASE_S + 60), installation.log()
+    before = len(labeled())
+    assert wait_until(lambda: len(labeled()) >= before + PART, LEASE_S + 60), installation.log()
     assert posing.poll() is None
     killed.start()
     assert posing.wait(LEASE_S + 60) == 0, installation.log()
     store = open_store(load_settings())
-    assert sorted(labelled()) == sorted(
+    assert sorted(labeled()) == sorted(
         event.proof_id for event in planned(load_runspec(run), store)
     )
     assert wait_until(
@@ -129,7 +129,7 @@ def work_off(installation: Installation, killed: Node, cluster: list[Node]) -> N
     wait_joined(cluster)
 
 
-def labelled() -> list[str]:
+def labeled() -> list[str]:
     """The proof of each label in the store."""
     store = open_store(load_settings())
     return [get_record(store, key, Label).proof_id for key in store.list(keys.labels("cluster"))]

@@ -36,7 +36,7 @@ from proofloop.worker.engine_pool import Engines
 
 pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
-from proofloop_trainer.curriculum import labelling, stages
+from proofloop_trainer.curriculum import labeling, stages
 from proofloop_trainer.curriculum.cases import CaseFile
 from proofloop_trainer.curriculum.kept import KeptAnswers
 from proofloop_trainer.curriculum.workflow import iterate
@@ -184,14 +184,14 @@ def test_a_refreshed_meta_verifier_leaves_no_checkpoint_behind(tmp_path: Path):
     ]
 
 
-def test_what_memory_the_engine_uses_may_change_in_the_midst_of_labelling(
+def test_what_memory_the_engine_uses_may_change_in_the_midst_of_labeling(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     before, after = (
         small(**NO_TRAINING, engine={"settings": {"max_batch": batch}}) for batch in (48, 24)
     )
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(labelling, "decided", _killed)
+        patch.setattr(labeling, "decided", _killed)
         run(before, tmp_path)
     assert run(after, tmp_path).exists(keys.stage("small", "1-label"))
 
@@ -384,13 +384,13 @@ def test_the_next_iteration_learns_from_labels_of_what_both_generators_wrote(tmp
         for which in ("", "-earlier")
     ]
     assert writers == [keys.model("small", "1-generator", 1), "nano-base"]
-    labelled = {
+    labeled = {
         proof.question
         for proof in get_record(store, keys.cases("small", "labels-1"), CaseFile).proofs
     }
     answers = get_record(store, keys.batch("small", "2-enhanced", 0), TrainingBatch).samples
     prompts = build_tokenizer().batch_decode([answer.tokens.prompt_ids for answer in answers])
-    of_labels = sum(any(question in prompt for question in labelled) for prompt in prompts)
+    of_labels = sum(any(question in prompt for question in labeled) for prompt in prompts)
     assert 0 < of_labels < len(answers)
 
 

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from proofloop.bus import ACK, LocalBus
 from proofloop.schema import keys
 from proofloop.store import LocalStore
-from proofloop.worker.health import Endpoint, Health
+from proofloop.worker.health import Health, MonitoringServer
 from tests.integration.embedded_worker import EmbeddedBus
 from tests.integration.installation import Installation
 from tests.integration.servers import S3, Broker, delete_namespace, free_ports
@@ -52,7 +52,7 @@ def process(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     bus.serve("labeler", ["ReviewJudged"], lambda delivery: ACK, concurrency=2)
     bus.start()
     health = Health()
-    Endpoint("127.0.0.1", port, CollectorRegistry(), health)
+    MonitoringServer("127.0.0.1", port, CollectorRegistry(), health)
     health.watch(bus, LocalStore(tmp_path), threading.Event())
     one = Process(bus, port)
     try:

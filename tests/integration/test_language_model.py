@@ -192,7 +192,7 @@ def test_supervised_steps_teach_the_formats_and_a_run_on_three_problems_reads_ev
     labels = [get_record(store, key, Label) for key in store.list(keys.labels("three"))]
     proofs = [get_record(store, keys.proof("three", label.proof_id), Proof) for label in labels]
     assert [proof.solution for proof in proofs] == [PROOF] * 3
-    assert [(label.outcome, label.score) for label in labels] == [("label", 0.5)] * 3
+    assert [(label.outcome, label.score) for label in labels] == [("rejected", 0.5)] * 3
 
 
 RUN = """

@@ -31,7 +31,7 @@ grow by 150 MB.
 
 
 @pytest.mark.slow
-def test_a_message_that_ends_its_worker_each_time_is_dead_and_the_others_are_labelled(
+def test_a_message_that_ends_its_worker_each_time_is_dead_and_the_others_are_labeled(
     installation: Installation,
 ) -> None:
     store = open_store(load_settings())

@@ -22,10 +22,10 @@ from proofloop.config.run_file import RunSpec
 from proofloop.config.settings import load_settings
 from proofloop.pipeline.embedded import WALK_ROLES, create_run, planned
 from proofloop.pipeline.services import RemoteWalk
-from proofloop.runs.budget import Taken
+from proofloop.runs.budget import TimeTaken
 from proofloop.runs.costs import costs
 from proofloop.runs.model_registry import publish_folder
-from proofloop.runs.progress import Progress
+from proofloop.runs.progress import RunProgress
 from proofloop.runs.search_driver import searches_of
 from proofloop.schema import keys
 from proofloop.schema.events import Event, ProofLabeled, encode
@@ -196,7 +196,7 @@ def test_problems_wait_for_a_step_under_way_unless_it_died(
     for each in labels:
         put_record(store, keys.label("step", each.proof_id), each)
     store.put_if_absent(keys.batch("step", "generator", 0), b"{}")
-    seen: list[Progress] = []
+    seen: list[RunProgress] = []
     with ThreadPoolExecutor(1) as pool, remote_walk(store, spec) as walk:
         running = pool.submit(walk.run, 3, seen.append)
         assert wait_until(lambda: bool(seen) and seen[-1].labeled == 1, 60)
@@ -222,12 +222,12 @@ def test_stored_labels_are_skipped_in_view_and_the_time_counts_without_a_budget(
             keys.label("stored", event.proof_id),
             label(run_id="stored", proof_id=event.proof_id),
         )
-    seen: list[Progress] = []
+    seen: list[RunProgress] = []
     with remote_walk(store, spec) as walk:
         walk.run(len(posed), seen.append)
     assert [each.labeled for each in seen] == [1, 2, 3, 4, 4]
     (time_taken,) = store.list(keys.times("stored"))
-    assert get_record(store, time_taken, Taken).seconds > 0
+    assert get_record(store, time_taken, TimeTaken).seconds > 0
 
 
 @contextmanager

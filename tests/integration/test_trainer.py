@@ -25,7 +25,7 @@ from proofloop.pipeline.embedded import (
     planned_proofs,
 )
 from proofloop.runs.model_registry import published_versions, served_log, verify_version
-from proofloop.runs.progress import Progress
+from proofloop.runs.progress import RunProgress
 from proofloop.schema import keys
 from proofloop.schema.events import ModelPublished, ProblemPosed, ProofLabeled
 from proofloop.schema.records import Critique, Label, Proof, TrainingBatch, TrainingStep, Verdict
@@ -86,7 +86,7 @@ class Walked(NamedTuple):
 
     store: LocalStore
     spec: RunSpec
-    progress: Progress
+    progress: RunProgress
     late: str
 
 

@@ -1,4 +1,4 @@
-"""The trainer: takes labelled proofs and publishes better model versions. The only service that
+"""The trainer: takes labeled proofs and publishes better model versions. The only service that
 imports torch.
 """
 

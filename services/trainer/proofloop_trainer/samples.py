@@ -1,4 +1,4 @@
-"""Turns labelled proofs in the store into rewarded training samples. Only reads the store; imports
+"""Turns labeled proofs in the store into rewarded training samples. Only reads the store; imports
 no torch.
 
 A group of the generator holds the proofs of one problem; a group of the verifier, the critiques of
@@ -50,7 +50,7 @@ class Group:
 def groups_of(
     role: TrainedRole, labels: Iterable[Label], spec: RunSpec, store: Store
 ) -> list[Group]:
-    """The role's groups from the labelled proofs of one problem; groups of fewer than two samples
+    """The role's groups from the labeled proofs of one problem; groups of fewer than two samples
     are left out.
     """
     if role == "generator":

@@ -87,7 +87,7 @@ class RunInTraining:
         """
 
     def add(self, label: Label) -> None:
-        """Count a label. Once all proofs of a problem are labelled, offer the problem to all
+        """Count a label. Once all proofs of a problem are labeled, offer the problem to all
         roles.
         """
         if label.group in self._complete:
@@ -113,7 +113,7 @@ class _Problems(Record):
 
 
 class RoleInTraining:
-    """One role in training: its model, the labelled problems that wait for the next step, and the
+    """One role in training: its model, the labeled problems that wait for the next step, and the
     steps taken.
     """
 

@@ -26,7 +26,7 @@ from proofloop import store
 from proofloop.config.run_file import RunSpec
 from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError
-from proofloop.runs.progress import Progress
+from proofloop.runs.progress import RunProgress
 from proofloop.runs.spec import find_spec
 from proofloop.schema import keys
 from proofloop.store import Store
@@ -191,7 +191,7 @@ class ProgressLine:
         """Print a line above the progress line."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def _describe(self, progress: Progress) -> str:
+    def _describe(self, progress: RunProgress) -> str:
         outcomes = ", ".join(f"{name} {count}" for name, count in sorted(progress.outcomes.items()))
         parts = [f"{progress.labeled}/{progress.planned} proofs done ({outcomes or 'none yet'})"]
         if progress.searches:
@@ -208,7 +208,7 @@ class ProgressLine:
         return "; ".join([*parts, self._time_left(progress)])
 
     def _is_done(self, progress: Progress) -> bool:
-        """Whether all proofs are labelled and all searches have ended.
+        """Whether all proofs are labeled and all searches have ended.
 
         Calls are counted only now and then, so the last count may be out of date.
         """

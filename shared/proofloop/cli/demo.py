@@ -15,7 +15,12 @@ import typer
 from proofloop.cli.common import ProgressLine, open_engines, stopping_on_signal
 from proofloop.cli.demo_spec import EVAL_SIZE, QUICK_EVAL_SIZE, demo_spec
 from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
-from proofloop.pipeline.evaluation import Summary, evaluate_after, evaluate_before, find_summary
+from proofloop.pipeline.evaluation import (
+    TrainingSummary,
+    evaluate_after,
+    evaluate_before,
+    find_summary,
+)
 from proofloop.schema import keys
 from proofloop.store import LocalStore, put_record
 
@@ -52,7 +57,7 @@ def demo(
             )
             before = evaluate_before(spec, store, engines, size, line.show, stopping)
             line.print(
-                f"2/4 proving and training: {planned_proofs(spec)} proofs, labelled by the models"
+                f"2/4 proving and training: {planned_proofs(spec)} proofs, labeled by the models"
                 " only"
             )
             create_run(store, spec, resume=True)
@@ -68,7 +73,9 @@ def demo(
     summary = find_summary(store, spec.name) or put_record(
         store,
         keys.summary(spec.name),
-        Summary(run_id=spec.name, seconds=time.monotonic() - began, before=before, after=after),
+        TrainingSummary(
+            run_id=spec.name, seconds=time.monotonic() - began, before=before, after=after
+        ),
     )
     publish(store, summary, out)
 

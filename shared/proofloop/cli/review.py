@@ -18,8 +18,8 @@ from proofloop.cli.common import (
 )
 from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError, install_hint
-from proofloop.worker.health import Endpoint, Health
-from proofloop.worker.metrics import Metrics
+from proofloop.worker.health import Health, MonitoringServer
+from proofloop.worker.metrics import WorkerMetrics
 
 
 @ending_on_sigterm()
@@ -43,7 +43,7 @@ def review(
         typer.Option(
             "--spot-checks",
             min=0,
-            help="Labelled proofs of each run to grade too, to measure how often people agree.",
+            help="Labeled proofs of each run to grade too, to measure how often people agree.",
         ),
     ] = 0,
     store: StoreOption = None,
@@ -67,7 +67,7 @@ def review(
     health = Health()
     token = settings.review_token.get_secret_value() if settings.review_token else None
     if metrics := settings.metrics_port if metrics_port is None else metrics_port:
-        Endpoint(settings.metrics_host, metrics, Metrics().registry, health)
+        MonitoringServer(settings.metrics_host, metrics, WorkerMetrics().registry, health)
     bus = LocalBus() if settings.broker is None else open_bus(settings, connect_s=START_S)
     try:
         with stopping_on_signal() as stopping:

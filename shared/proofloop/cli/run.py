@@ -27,7 +27,7 @@ from proofloop.errors import AccessRefused, ConfigError, EngineError
 from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
 from proofloop.pipeline.services import RemoteWalk
 from proofloop.runs.answers import Readability, readability
-from proofloop.runs.progress import Progress
+from proofloop.runs.progress import RunProgress
 from proofloop.runs.spec import check_run
 from proofloop.schema.records import MODEL_ROLES
 from proofloop.store import Store
@@ -37,7 +37,7 @@ from proofloop.worker.runtime import load_role
 
 log = structlog.get_logger()
 
-Report = Callable[[Progress], None]
+Report = Callable[[RunProgress], None]
 
 NOTHING_READ = 3
 """The exit code of a finished run without a readable proof, or without a readable critique."""
@@ -95,7 +95,7 @@ def run(
     warnings = NewWarnings(data, spec.name)
     with stopping_on_signal() as stopping, ProgressLine() as line:
 
-        def report(progress: Progress) -> None:
+        def report(progress: RunProgress) -> None:
             line.show(spec.name, progress)
             for warning in warnings.look():
                 line.print(warning.line(spec.name))

@@ -193,7 +193,7 @@ class GeneratorStage(GrpoStage):
 
 
 class Labels(Section):
-    """New proofs, labelled only by the verifier and the meta-verifier.
+    """New proofs, labeled only by the verifier and the meta-verifier.
 
     The previous generator writes some of them, because the newest makes few mistakes to learn from.
     """

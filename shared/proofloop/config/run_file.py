@@ -290,7 +290,7 @@ class RoleTraining(Section):
 class Training(Section):
     """Training on the run's labels. By default a run does not train."""
 
-    problems: int = Field(16, ge=1, description="completely labelled problems in a step")
+    problems: int = Field(16, ge=1, description="completely labeled problems in a step")
     ahead: float = Field(
         2.0,
         ge=1.0,

@@ -1,4 +1,4 @@
-"""The auto-labelling rule of section 2.3: many critiques become one label, or nobody can say.
+"""The auto-labeling rule of section 2.3: many critiques become one label, or nobody can say.
 
 Each of n critiques that reports an issue is confirmed or not by the majority of m meta-critiques.
 The lowest score any critique gave is the label if at least k such critiques are confirmed; without
@@ -42,7 +42,7 @@ def decide(judgements: Iterable[Judgement], *, n: int, k: int) -> Decision | Non
         return _decide_complete(judged, n=n, k=k)
     return (
         None
-        if _may_reach_quorum(judged, missing, k) or _may_be_perfect(judged, missing, n)
+        if _may_reach_quorum(judged, missing, k) or _may_be_accepted(judged, missing, n)
         else UNDECIDED
     )
 
@@ -56,7 +56,7 @@ def _may_reach_quorum(judged: Sequence[Judgement], missing: int, k: int) -> bool
     return any(len(_confirmed_at(judged, score)) + missing >= k for score in reachable)
 
 
-def _may_be_perfect(judged: Sequence[Judgement], missing: int, n: int) -> bool:
+def _may_be_accepted(judged: Sequence[Judgement], missing: int, n: int) -> bool:
     return (
         not any(judgement.confirmed for judgement in judged)
         and 2 * (_readable(judged) + missing) > n
@@ -80,7 +80,7 @@ def _decide_complete(judged: Sequence[Judgement], *, n: int, k: int) -> Decision
         return UNDECIDED
     upheld = tuple(judgement.index for judgement in judged if judgement.verdict.score == 1.0)
     solved = len(upheld) == n
-    return Decision("perfect", "accepted" if lowest == 1.0 else "overturned", 1.0, upheld, solved)
+    return Decision("accepted", "accepted" if lowest == 1.0 else "overturned", 1.0, upheld, solved)
 
 
 def _confirmed_at(judged: Sequence[Judgement], score: float) -> tuple[int, ...]:
@@ -92,7 +92,7 @@ def _confirmed_at(judged: Sequence[Judgement], score: float) -> tuple[int, ...]:
 
 
 def _rejected(score: Score, carrying: tuple[int, ...], k: int) -> Decision:
-    return Decision("label", "rejected_upheld", score, carrying[:k])
+    return Decision("rejected", "rejected_upheld", score, carrying[:k])
 
 
 def decide_by_person(
@@ -109,10 +109,10 @@ def decide_by_person(
     carrying = tuple(sorted(index for index, given in scores.items() if given == score))
     fields = {"score": score, "by": by, "critiques": carrying}
     if score < 1.0:
-        return label.model_copy(update={**fields, "outcome": "label", "kind": "rejected_upheld"})
+        return label.model_copy(update={**fields, "outcome": "rejected", "kind": "rejected_upheld"})
     was_rejected = any(given is not None and given < 1.0 for given in scores.values())
     kind: LabelKind = "overturned" if was_rejected else "accepted"
-    return label.model_copy(update={**fields, "outcome": "perfect", "kind": kind})
+    return label.model_copy(update={**fields, "outcome": "accepted", "kind": kind})
 
 
 def majority(confirms: int, seen: int, m: int) -> bool | None:

@@ -27,7 +27,7 @@ from proofloop.runs.budget import BudgetGate, Meter, RunClock
 from proofloop.runs.costs import ByRole, Spent, summed
 from proofloop.runs.labels import find_label
 from proofloop.runs.model_registry import published_versions, verify_version
-from proofloop.runs.progress import Ledger, Progress
+from proofloop.runs.progress import ProgressTracker, RunProgress
 from proofloop.runs.search_driver import refinements_posed, searches_of
 from proofloop.runs.spec import check_prompts, check_run, find_spec, keep_change, keep_problems
 from proofloop.schema import keys
@@ -195,19 +195,19 @@ def used_up(meter: Meter, store: Store, spec: RunSpec, running: int = 0) -> Budg
     return meter.used_up(labeled, planned_proofs(spec) + refinements_posed(store, spec), running)
 
 
-def stuck(spec: RunSpec, planned: int, unlabelled: Collection[str]) -> ProofloopError:
+def stuck(spec: RunSpec, planned: int, unlabeled: Collection[str]) -> ProofloopError:
     """What to say when these proofs will get no label."""
-    some = ", ".join(sorted(unlabelled)[:3])
+    some = ", ".join(sorted(unlabeled)[:3])
     return ProofloopError(
-        f"{len(unlabelled)} of {planned} proofs have no label because a message of theirs died:"
+        f"{len(unlabeled)} of {planned} proofs have no label because a message of theirs died:"
         f" {some}\n"
         f"hint: `proofloop dead list --run {spec.name}` says why; `--resume` tries them again"
     )
 
 
 def with_usage(
-    progress: Progress, meter: Meter, spec: RunSpec, by_role: ByRole, calls: dict[str, int]
-) -> Progress:
+    progress: RunProgress, meter: Meter, spec: RunSpec, by_role: ByRole, calls: dict[str, int]
+) -> RunProgress:
     """The progress with what the calls cost: `by_role` since the run was taken up, `calls` in
     flight.
     """
@@ -249,8 +249,8 @@ class LocalWalk:
         )
         self._bus = LocalBus(on_dead=self._bury, on_publish=self._observe)
         self._slots = threading.Semaphore(spec.flow.max_waiting_proofs)
-        self._ledger = Ledger(spec, store, 0, {})
-        self._report: Callable[[Progress], None] = lambda progress: None
+        self._tracker = ProgressTracker(spec, store, 0, {})
+        self._report: Callable[[RunProgress], None] = lambda progress: None
         self._before: ByRole = {}
         self._clock: RunClock | None = None
         self._gate: BudgetGate | None = None
@@ -291,13 +291,13 @@ class LocalWalk:
         return self._tools
 
     def run(
-        self, planned_proofs: int, report: Callable[[Progress], None] = lambda progress: None
-    ) -> Progress:
+        self, planned_proofs: int, report: Callable[[RunProgress], None] = lambda progress: None
+    ) -> RunProgress:
         """Pose everything that has no label and wait until all is done.
 
         Raises Interrupted when asked to stop, BudgetUsedUp, ProofloopError when proofs got stuck.
         """
-        self._ledger = Ledger(
+        self._tracker = ProgressTracker(
             self._spec, self._store, planned_proofs, steps_taken(self._store, self._spec)
         )
         self._report = report
@@ -329,13 +329,13 @@ class LocalWalk:
             self._check_stopping()
             self._report(self._progress())
         self._report(self._progress(at_end=True))
-        if self._ledger.refinement() is not None or not is_complete(self._store, self._spec):
+        if self._tracker.next_refinement() is not None or not is_complete(self._store, self._spec):
             raise used_up(self._meter, self._store, self._spec)
 
     def _used(self) -> ByRole:
         return summed(self._before, self._tools.usage.spent(self._spec.name))
 
-    def _progress(self, *, at_end: bool = False) -> Progress:
+    def _progress(self, *, at_end: bool = False) -> RunProgress:
         at, now, calls = self._counted
         if at_end or time.monotonic() - at > USAGE_S:
             usage, name = self._tools.usage, self._spec.name
@@ -343,7 +343,9 @@ class LocalWalk:
             self._counted = time.monotonic(), now, calls
             if self._clock:
                 self._clock.keep()
-        return with_usage(self._ledger.progress(at_end=at_end), self._meter, self._spec, now, calls)
+        return with_usage(
+            self._tracker.progress(at_end=at_end), self._meter, self._spec, now, calls
+        )
 
     def replay(self, events: Sequence[Event]) -> list[DeadLetterRecord]:
         """Deliver events once more and wait until all that follows from them is done; what died of
@@ -366,16 +368,16 @@ class LocalWalk:
         Where it has handled all labels and took no step, they were nothing to learn from: a step's
         problems more.
         """
-        while not self._ledger.may_pose(problem):
+        while not self._tracker.may_pose(problem):
             self._check_going_on()
             self._report(self._progress())
-            if self._bus.wait_idle(0.2) and not self._ledger.may_pose(problem):
-                self._ledger.expect_no_step()
+            if self._bus.wait_idle(0.2) and not self._tracker.may_pose(problem):
+                self._tracker.expect_no_step()
 
     def _pose_refinements(self) -> bool:
         """Pose what the searches ask for; whether they did."""
         has_posed = False
-        while (event := self._ledger.refinement()) is not None:
+        while (event := self._tracker.next_refinement()) is not None:
             self._pose(event)
             has_posed = True
         return has_posed
@@ -383,8 +385,8 @@ class LocalWalk:
     def _pose(self, event: ProblemPosed) -> None:
         label = find_label(self._store, event.run_id, event.proof_id)
         if label is not None:
-            self._ledger.posed(event)
-            self._ledger.labelled(
+            self._tracker.add_posed(event)
+            self._tracker.add_label(
                 label.proof_id, label.outcome, solved=label.solved, was_stored=True
             )
             if self._spec.training.roles:
@@ -394,14 +396,14 @@ class LocalWalk:
             self._check_going_on()
             self._report(self._progress())
         self._check_going_on()
-        self._ledger.posed(event)
+        self._tracker.add_posed(event)
         self._bus.publish([event])
 
     def _observe(self, event: Event) -> None:
         """Count a label once, however often it is announced, and let the next proof in."""
         if isinstance(event, ModelPublished) and (version := keys.parse_numbered(event.version)):
-            self._ledger.stepped({event.role: version.number})
-        if isinstance(event, ProofLabeled) and self._ledger.labelled(
+            self._tracker.add_steps({event.role: version.number})
+        if isinstance(event, ProofLabeled) and self._tracker.add_label(
             event.proof_id, event.outcome, solved=event.solved
         ):
             self._slots.release()
@@ -422,7 +424,7 @@ class LocalWalk:
         same, it counts.
         """
         proof_id = proof_named(read_event(body))
-        if proof_id is not None and self._ledger.died(proof_id):
+        if proof_id is not None and self._tracker.add_dead(proof_id):
             self._slots.release()
 
     def _check_going_on(self) -> None:
@@ -438,9 +440,9 @@ class LocalWalk:
             raise Interrupted("asked to stop")
 
     def _check_complete(self) -> None:
-        if unlabelled := self._ledger.waiting:
-            raise stuck(self._spec, self._ledger.progress().planned, unlabelled)
+        if unlabeled := self._tracker.without_label:
+            raise stuck(self._spec, self._tracker.progress().planned, unlabeled)
         if self._untrained:
             raise ProofloopError(
-                f"all proofs are labelled, but the trainer could not go on: {self._untrained}"
+                f"all proofs are labeled, but the trainer could not go on: {self._untrained}"
             )

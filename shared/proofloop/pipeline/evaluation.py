@@ -16,7 +16,7 @@ from proofloop.method.domains import load_domain, need_checker
 from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
 from proofloop.runs.figures import Evaluation, proofs_of
 from proofloop.runs.figures import evaluate_run as measure_run
-from proofloop.runs.progress import Progress
+from proofloop.runs.progress import RunProgress
 from proofloop.schema import keys
 from proofloop.schema.records import Record
 from proofloop.store import Store, find_record, put_record
@@ -24,7 +24,7 @@ from proofloop.worker.engine_pool import Engines
 from proofloop.worker.runtime import Tools
 
 
-class Summary(Record):
+class TrainingSummary(Record):
     """The figures of a run with training before and after it, and the whole run's duration in
     seconds.
     """
@@ -47,7 +47,7 @@ class EvalSize(Record):
     k: int = 2
 
 
-Report = Callable[[str, Progress], None]
+Report = Callable[[str, RunProgress], None]
 
 
 def evaluate_before(
@@ -98,9 +98,9 @@ def evaluate_after(
     )
 
 
-def find_summary(store: Store, run_id: str) -> Summary | None:
+def find_summary(store: Store, run_id: str) -> TrainingSummary | None:
     """The summary of a run that was evaluated before and after training; None if there is none."""
-    return find_record(store, keys.summary(run_id), Summary)
+    return find_record(store, keys.summary(run_id), TrainingSummary)
 
 
 def _eval_spec(spec: RunSpec, name: str, models: Models, size: EvalSize) -> RunSpec:

@@ -32,9 +32,9 @@ from proofloop.pipeline.embedded import (
     used_up,
     with_usage,
 )
-from proofloop.runs.budget import MARK_S, Mark, Meter, RunClock
+from proofloop.runs.budget import MARK_S, BudgetMark, Meter, RunClock
 from proofloop.runs.labels import find_label
-from proofloop.runs.progress import Ledger, Progress
+from proofloop.runs.progress import ProgressTracker, RunProgress
 from proofloop.schema import keys
 from proofloop.schema.events import Event, ProblemPosed, ProofLabeled, read_event_of
 from proofloop.schema.records import Label, Role
@@ -96,8 +96,8 @@ class RemoteWalk:
             spec,
             stopping,
         )
-        self._ledger = Ledger(spec, store, 0, {})
-        self._report: Callable[[Progress], None] = lambda progress: None
+        self._tracker = ProgressTracker(spec, store, 0, {})
+        self._report: Callable[[RunProgress], None] = lambda progress: None
         self._last_news_s = time.monotonic()
         self._unserved: tuple[str, ...] = ()
         self._look_for_workers_s = time.monotonic() + STARTING_S
@@ -109,13 +109,13 @@ class RemoteWalk:
         )
 
     def run(
-        self, planned_proofs: int, report: Callable[[Progress], None] = lambda progress: None
-    ) -> Progress:
+        self, planned_proofs: int, report: Callable[[RunProgress], None] = lambda progress: None
+    ) -> RunProgress:
         """Pose everything that has no label and wait until all of it has one.
 
         Raises Interrupted when asked to stop, BudgetUsedUp, ProofloopError when proofs got stuck.
         """
-        self._ledger = Ledger(
+        self._tracker = ProgressTracker(
             self._spec, self._store, planned_proofs, steps_taken(self._store, self._spec)
         )
         self._report = report
@@ -139,8 +139,8 @@ class RemoteWalk:
             self._watch()
         while waiting := self._waiting():
             self._look()
-            if not self._ledger.num_open and self._quiet_s > QUIET_S:
-                raise stuck(self._spec, self._ledger.progress().planned, waiting)
+            if not self._tracker.num_open and self._quiet_s > QUIET_S:
+                raise stuck(self._spec, self._tracker.progress().planned, waiting)
 
     def _begin_budget(self) -> None:
         """Count what was spent before, and have the services take messages of this run again."""
@@ -154,8 +154,8 @@ class RemoteWalk:
             # until then a service may take the mark to be there, even with a slow store
             self._stopping.wait(2 * MARK_S + POLL_S)
 
-    def _progress(self, *, at_end: bool = False) -> Progress:
-        usage, now = self._usage, self._ledger.progress(at_end=at_end)
+    def _progress(self, *, at_end: bool = False) -> RunProgress:
+        usage, now = self._usage, self._tracker.progress(at_end=at_end)
         return with_usage(now, self._meter, self._spec, usage.since_begin, usage.in_flight)
 
     def _count_usage(self) -> None:
@@ -174,7 +174,7 @@ class RemoteWalk:
             raise used_up(self._meter, self._store, self._spec, sum(self._usage.in_flight.values()))
 
     def _mark(self, limit: str) -> None:
-        put_record(self._store, keys.budget_mark(self._spec.name), Mark(reason=limit))
+        put_record(self._store, keys.budget_mark(self._spec.name), BudgetMark(reason=limit))
 
     def _wait_for_calls(self) -> None:
         """Wait a little for the calls that run; the services keep their answers, however long they
@@ -217,16 +217,16 @@ class RemoteWalk:
         """Neither more than may wait, nor further ahead of the trainer than the run allows."""
         if self._is_full():
             return False
-        if self._ledger.may_pose(problem):
+        if self._tracker.may_pose(problem):
             return True
-        if self._ledger.num_open or self._quiet_s <= TRAINER_S:
+        if self._tracker.num_open or self._quiet_s <= TRAINER_S:
             return False
         if self._patiently(self._is_training):
             self._last_news_s = time.monotonic()
             return False
         log.warning("trainer_takes_no_step", waited_s=TRAINER_S, run=self._spec.name)
-        self._ledger.expect_no_step()
-        return self._ledger.may_pose(problem)
+        self._tracker.expect_no_step()
+        return self._tracker.may_pose(problem)
 
     def _is_training(self) -> bool:
         """Whether a step is under way that may still end: no message of the run died in the
@@ -238,15 +238,15 @@ class RemoteWalk:
         return not any(read_event_of(self._spec.name, body) for body in dead)
 
     def _is_full(self) -> bool:
-        return self._ledger.num_open >= self._spec.flow.max_waiting_proofs
+        return self._tracker.num_open >= self._spec.flow.max_waiting_proofs
 
     def _waiting(self) -> set[str]:
         """The proofs without a label, when all that the searches ask for by now is posed."""
         self._pose_refinements()
-        return self._ledger.waiting
+        return self._tracker.without_label
 
     def _pose_refinements(self) -> None:
-        while (event := self._patiently(self._ledger.refinement)) is not None:
+        while (event := self._patiently(self._tracker.next_refinement)) is not None:
             while self._is_full():
                 self._look()
             self._pose(event)
@@ -254,7 +254,7 @@ class RemoteWalk:
 
     def _pose(self, event: ProblemPosed) -> None:
         label = self._patiently(lambda: find_label(self._store, event.run_id, event.proof_id))
-        self._ledger.posed(event)
+        self._tracker.add_posed(event)
         if label is None:
             self._patiently(lambda: self._bus.publish([event]))
             return
@@ -278,14 +278,14 @@ class RemoteWalk:
         self._stopping.wait(POLL_S)
         if time.monotonic() >= self._look_for_workers_s:
             self._warn_of_unserved_roles()
-        for proof_id in sorted(self._ledger.waiting):
+        for proof_id in sorted(self._tracker.without_label):
             self._check_stopping()
             label = self._patiently(partial(find_label, self._store, self._spec.name, proof_id))
             if label is not None:
                 self._count(label)
-        if self._ledger.stepped(self._patiently(lambda: steps_taken(self._store, self._spec))):
+        if self._tracker.add_steps(self._patiently(lambda: steps_taken(self._store, self._spec))):
             self._last_news_s = time.monotonic()
-        if self._ledger.num_open and self._quiet_s > QUIET_S:
+        if self._tracker.num_open and self._quiet_s > QUIET_S:
             self._set_stuck_aside()
 
     def _warn_of_unserved_roles(self) -> None:
@@ -309,7 +309,7 @@ class RemoteWalk:
         """
         for letter in self._patiently(lambda: list(self._letters.letters())):
             if proof_id := self._proof_of(letter):
-                self._ledger.died(proof_id)
+                self._tracker.add_dead(proof_id)
         self._last_news_s = time.monotonic()
 
     def _proof_of(self, letter: DeadLetter) -> str | None:
@@ -317,7 +317,7 @@ class RemoteWalk:
         return proof_named(read_event_of(self._spec.name, letter.body))
 
     def _count(self, label: Label, *, was_stored: bool = False) -> None:
-        self._ledger.labelled(
+        self._tracker.add_label(
             label.proof_id, label.outcome, solved=label.solved, was_stored=was_stored
         )
         self._last_news_s = time.monotonic()

@@ -75,7 +75,7 @@ class CurriculumData:
     """All data of the page.
 
     `figures`: by version and measured role, as in all_figures, in the order of the stages. `walks`:
-      the runs that hold the proofs, critiques and labels of the labelling stages.
+      the runs that hold the proofs, critiques and labels of the labeling stages.
     """
 
     spec: CurriculumSpec

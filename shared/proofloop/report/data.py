@@ -18,8 +18,8 @@ from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
 from proofloop.report.samples import Sample, SampleChoice, read_samples
 from proofloop.runs.answers import Readability, readability
-from proofloop.runs.costs import Bill, Costs, Tally, bills, spec_of
-from proofloop.runs.model_registry import Served, served_log
+from proofloop.runs.costs import Bill, Costs, CostTally, bills, spec_of
+from proofloop.runs.model_registry import ServedVersion, served_log
 from proofloop.runs.search_driver import refinements_posed
 from proofloop.schema import keys
 from proofloop.schema.records import MODEL_ROLES, LabelKind, ModelRole, TrainedRole, TrainingStep
@@ -124,7 +124,7 @@ def read_report(
         else None
     )
     served = {role: _served(store, spec, role) for role in MODEL_ROLES}
-    tally = Tally(spec.prices)
+    tally = CostTally(spec.prices)
     windows = Windows()
     use = VersionUse()
     choice = SampleChoice([line.version for line in served["generator"]])
@@ -194,10 +194,10 @@ def _steps(store: Store, run_id: str, role: TrainedRole) -> tuple[TrainingStep, 
     )
 
 
-def _served(store: Store, spec: RunSpec, role: ModelRole) -> list[Served]:
+def _served(store: Store, spec: RunSpec, role: ModelRole) -> list[ServedVersion]:
     """The version in the run file, then all versions that went into service."""
     return [
-        Served(version=spec.model_of(role), reason="the run began with it"),
+        ServedVersion(version=spec.model_of(role), reason="the run began with it"),
         *served_log(store, spec.name, role),
     ]
 
@@ -255,7 +255,7 @@ class VersionUse:
             if provenance.served_by:
                 self._servers[name][provenance.served_by] += 1
 
-    def of(self, role: ModelRole, log: Sequence[Served]) -> tuple[VersionInService, ...]:
+    def of(self, role: ModelRole, log: Sequence[ServedVersion]) -> tuple[VersionInService, ...]:
         """The role's logged versions with their use, then the versions that answered but are not in
         the log.
         """

@@ -71,7 +71,7 @@ FIGURES = (
         "label_undecided",
         "Labels undecided",
         "the share of undecided labels",
-        "share of proofs that the labelling rule could not decide",
+        "share of proofs that the labeling rule could not decide",
         lower_is_better=True,
     ),
 )
@@ -202,13 +202,13 @@ def _labels_clause(data: ReportData) -> str:
     progress = (
         ""
         if data.planned == labeled
-        else f", with {count(labeled)} of {_planned(data)} labelled so far"
+        else f", with {count(labeled)} of {_planned(data)} labeled so far"
     )
     problems = (
-        f"{count(data.costs.perfect_problems)} of {count(data.costs.problems)} problems have a"
-        " proof labelled 1"
+        f"{count(data.costs.accepted_problems)} of {count(data.costs.problems)} problems have a"
+        " proof labeled 1"
     )
-    return f"{problems}, and {share(passed / labeled)} of all labelled proofs passed{progress}"
+    return f"{problems}, and {share(passed / labeled)} of all labeled proofs passed{progress}"
 
 
 def _planned(data: ReportData) -> str:

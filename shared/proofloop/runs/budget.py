@@ -40,7 +40,7 @@ ASKING = (ProblemPosed, ProofWritten, ProofReviewed)
 NOTHING: ByRole = {}
 
 
-class Gate(Protocol):
+class MessageGate(Protocol):
     """Lets messages through, or has them dropped."""
 
     def message(self, event: Event, role: str) -> AbstractContextManager[bool]:
@@ -78,7 +78,7 @@ class MarkGate:
         return is_marked
 
 
-class Mark(Record):
+class BudgetMark(Record):
     """Lies in the store while a run's budget is used up."""
 
     reason: str
@@ -217,7 +217,7 @@ class BudgetGate:
         return not self._running.total() or not self._meter.over(self._meter.expected(wanted))
 
 
-class Taken(Record):
+class TimeTaken(Record):
     """How long one process has worked on a run."""
 
     seconds: float
@@ -231,7 +231,7 @@ class RunClock:
     def __init__(self, store: Store, run_id: str) -> None:
         self._own = Renewed(store, keys.times(run_id), "time", kept=1)
         self._began, self._due_s = time.monotonic(), MINUTE_S
-        self._before = sum(each.seconds for _, each in newest(store, keys.times(run_id), Taken))
+        self._before = sum(each.seconds for _, each in newest(store, keys.times(run_id), TimeTaken))
 
     @property
     def seconds(self) -> float:
@@ -243,5 +243,5 @@ class RunClock:
         if not now and seconds < self._due_s:
             return
         with suppress(StoreError):
-            self._own.write(Taken(seconds=seconds))
+            self._own.write(TimeTaken(seconds=seconds))
             self._due_s += MINUTE_S

@@ -84,7 +84,7 @@ def _mean(value: float, number: int) -> float:
 @dataclass(frozen=True)
 class Costs:
     """A run's costs. A problem is solved when all n critiques of one of its proofs are valid and 1;
-    it is perfect when one of them has a label of 1.
+    it is accepted when one of them has a label of 1.
 
     `priced` is false where the run names no prices: money is then 0 because nobody knows, not
     because it was free.
@@ -93,7 +93,7 @@ class Costs:
     by_role: Mapping[ModelRole, Spent]
     problems: int
     solved_problems: int
-    perfect_problems: int
+    accepted_problems: int
     proofs: int
     labeled_proofs: int
     priced: bool
@@ -112,8 +112,8 @@ class Costs:
         return self.total.over(self.solved_problems)
 
     @property
-    def per_perfect_problem(self) -> Spent | None:
-        return self.total.over(self.perfect_problems)
+    def per_accepted_problem(self) -> Spent | None:
+        return self.total.over(self.accepted_problems)
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def costs(store: Store, run_id: str, prices: Prices | None = None) -> Costs:
     """What the run cost so far, at its own prices unless others are given. Raises ConfigError
     without such a run.
     """
-    tally = Tally(prices or spec_of(store, run_id).prices)
+    tally = CostTally(prices or spec_of(store, run_id).prices)
     for bill in bills(store, run_id):
         tally.add(bill)
     return tally.costs
@@ -204,7 +204,7 @@ def _bill(store: Store, run_id: str, proof_id: str, found: Iterable[str]) -> Bil
     return Bill(proof_id, proof.problem_id, proof.verdict, tuple(calls), label, judged, is_written)
 
 
-class Tally:
+class CostTally:
     """Adds bills up."""
 
     def __init__(self, prices: Prices) -> None:
@@ -212,7 +212,7 @@ class Tally:
         self._by_role: dict[ModelRole, Spent] = {role: Spent() for role in MODEL_ROLES}
         self._seen: set[str] = set()
         self._solved: set[str] = set()
-        self._perfect: set[str] = set()
+        self._accepted: set[str] = set()
         self._proofs = self._labeled = 0
 
     def add(self, bill: Bill) -> None:
@@ -226,7 +226,7 @@ class Tally:
         if bill.label.solved:
             self._solved.add(bill.problem_id)
         if bill.label.score == 1.0:
-            self._perfect.add(bill.problem_id)
+            self._accepted.add(bill.problem_id)
 
     @property
     def costs(self) -> Costs:
@@ -234,7 +234,7 @@ class Tally:
             by_role=dict(self._by_role),
             problems=len(self._seen),
             solved_problems=len(self._solved),
-            perfect_problems=len(self._perfect),
+            accepted_problems=len(self._accepted),
             proofs=self._proofs,
             labeled_proofs=self._labeled,
             priced=self._prices != Prices(),

@@ -35,22 +35,22 @@ ROLLED_BACK = "rolled back after"
 """The prefix of the log reason for a rollback; the rest makes the reason unique."""
 
 
-class Served(Record):
+class ServedVersion(Record):
     """One line of the log: a version that went into service, and the reason."""
 
     version: str
     reason: str
 
 
-def served_log(store: Store, run_id: str, role: ModelRole) -> list[Served]:
+def served_log(store: Store, run_id: str, role: ModelRole) -> list[ServedVersion]:
     """The log of a role: every version that went into service, oldest first."""
-    return [get_record(store, key, Served) for key in store.list(keys.served(run_id, role))]
+    return [get_record(store, key, ServedVersion) for key in store.list(keys.served(run_id, role))]
 
 
 def last_served(store: Store, run_id: str, role: ModelRole) -> str | None:
     """The version in service, read from the log's last line; None if the log is empty."""
     last = deque(store.list(keys.served(run_id, role)), maxlen=1)
-    return get_record(store, last[0], Served).version if last else None
+    return get_record(store, last[0], ServedVersion).version if last else None
 
 
 def put_in_service(store: Store, run_id: str, role: ModelRole, version: str) -> None:
@@ -61,7 +61,7 @@ def put_in_service(store: Store, run_id: str, role: ModelRole, version: str) -> 
         _append(store, run_id, role, version, f"{PUBLISHED} {version}", place=len(log))
 
 
-def is_adopted(log: Iterable[Served], version: str) -> bool:
+def is_adopted(log: Iterable[ServedVersion], version: str) -> bool:
     """Whether this published version or a later one went into service already: its event is a
     duplicate or late.
 
@@ -74,7 +74,7 @@ def _append(
     store: Store, run_id: str, role: ModelRole, version: str, reason: str, *, place: int
 ) -> bool:
     """Write the log's line number `place`; false if another writer was first."""
-    line = Served(version=version, reason=reason)
+    line = ServedVersion(version=version, reason=reason)
     key = f"{keys.served(run_id, role)}{place:06d}.json"
     return store.put_if_absent(key, line.model_dump_json().encode(), durable=True)
 
@@ -146,7 +146,7 @@ def rollback(
     return previous
 
 
-def _history(first: str, log: list[Served]) -> list[str]:
+def _history(first: str, log: list[ServedVersion]) -> list[str]:
     """The versions that were not rolled back, oldest first; the last is in service. Two rollbacks
     go back by two.
     """

@@ -1,5 +1,6 @@
-"""What a run has posed, what became of it, and what may be posed next; whether its roles are
-threads or services.
+"""What a run has posed, what became of it, and what may be posed next.
+
+The run driver keeps one `ProgressTracker`; it is the same in one process and on services.
 """
 
 from __future__ import annotations
@@ -11,23 +12,24 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 
 from proofloop.config.run_file import RunSpec
-from proofloop.runs.search_driver import Rounds
+from proofloop.runs.search_driver import SearchDriver
 from proofloop.schema.events import ProblemPosed
 from proofloop.store import Store
 
 OUTLOOK_S = 1.0
-"""How often the searches' outlook is worked out anew: it looks at every problem."""
+"""How often the searches' outlook is computed: it looks at every problem."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """True counts of a running walk.
+class RunProgress:
+    """The counts of a run at one moment.
 
-    `planned`: the proofs that are asked for by now. Searches may ask for more: `expected` is an
-      estimate of all, `most` their limit, both 0 without a search. `stored` of the labels lay in
-      the store as they were posed. `calls` are in flight, by role; `tokens` and `answered` count
-      this process, or the services since it began; `most_calls` is the limit for a proof. `money`:
-      what the run cost so far, None without prices.
+    `planned`: the proofs asked for by now. Searches may ask for more: `expected` estimates the
+      total and `most` limits it; both are 0 without a search.
+    `stored`: labels that were in the store before their proofs were posed.
+    `calls`: calls in flight by role. `tokens` and `answered` count this process, or the services
+      since the run was resumed. `most_calls`: the limit for one proof.
+    `money`: what the run cost so far, None without prices.
     """
 
     planned: int
@@ -47,72 +49,70 @@ class Progress:
     money: float | None = None
 
 
-class Ledger:
-    """Any thread may tell what happened; one poses: it alone calls what says "the poser".
+class ProgressTracker:
+    """Counts what happens to a run's proofs. `add_label`, `add_dead` and `add_steps` may be called
+    by any thread; the rest belongs to the thread that poses proofs.
 
-    A proof is open from when it is posed until its label is seen, or stuck once a message of it
-    died. A label counts once, however often it is announced, and also when it comes after all for a
-    stuck proof.
+    A proof is open from when it is posed until its label is seen; it is stuck once a message of it
+    died. A label counts once, however often it is announced, and counts for a stuck proof too.
     """
 
     def __init__(self, spec: RunSpec, store: Store, planned: int, steps: dict[str, int]) -> None:
-        self._spec, self._training, self._rounds = spec, spec.training, Rounds(spec, store)
+        self._spec = spec
+        self._training = spec.training
+        self._search = SearchDriver(spec, store)
         self._lock = threading.Lock()
         self._open: set[str] = set()
         self._stuck: set[str] = set()
-        self._progress = Progress(planned=planned, steps=steps)
-        self._done: queue.SimpleQueue[tuple[str, bool]] = (
-            queue.SimpleQueue()
-        )  # proofs, whether solved, for the poser
-        self._asked: deque[ProblemPosed] = deque()
-        self._more = 0
-        self._outlook, self._looked_ahead_s = self._rounds.outlook(planned), time.monotonic()
+        self._progress = RunProgress(planned=planned, steps=steps)
+        # proofs that were closed, and whether solved; the posing thread passes them to the search
+        self._closed: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
+        self._refinements: deque[ProblemPosed] = deque()
+        self._problems_without_step = 0
+        self._outlook = self._search.outlook(planned)
+        self._outlook_s = time.monotonic()
 
-    def posed(self, event: ProblemPosed) -> None:
-        """The poser: this proof is open from now on."""
-        self._rounds.posed(event)
+    def add_posed(self, event: ProblemPosed) -> None:
+        """This proof is posed now."""
+        self._search.add_posed(event)
         with self._lock:
             self._open.add(event.proof_id)
 
-    def labelled(
+    def add_label(
         self, proof_id: str, outcome: str, *, solved: bool, was_stored: bool = False
     ) -> bool:
-        """A label was seen, that `was_stored` before its proof was posed; whether the proof was
-        open until now.
+        """Count a label; true if its proof was open until now.
+
+        `was_stored`: the label was in the store before its proof was posed.
         """
         with self._lock:
-            is_open, is_stuck = proof_id in self._open, proof_id in self._stuck
-            if not is_open and not is_stuck:
+            is_open = proof_id in self._open
+            if not is_open and proof_id not in self._stuck:
                 return False
             self._open.discard(proof_id)
             self._stuck.discard(proof_id)
-            outcomes = {
-                **self._progress.outcomes,
-                outcome: self._progress.outcomes.get(outcome, 0) + 1,
-            }
+            before = self._progress
             self._progress = replace(
-                self._progress,
-                labeled=self._progress.labeled + 1,
-                outcomes=outcomes,
-                stored=self._progress.stored + was_stored,
+                before,
+                labeled=before.labeled + 1,
+                outcomes={**before.outcomes, outcome: before.outcomes.get(outcome, 0) + 1},
+                stored=before.stored + was_stored,
             )
-        self._done.put((proof_id, solved))
+        self._closed.put((proof_id, solved))
         return is_open
 
-    def died(self, proof_id: str) -> bool:
-        """A message of this proof is dead: nobody waits for its label any more; whether it was open
-        until now.
-        """
+    def add_dead(self, proof_id: str) -> bool:
+        """A message of this proof is dead: do not wait for its label. True if it was open."""
         with self._lock:
             if proof_id not in self._open:
                 return False
             self._open.remove(proof_id)
             self._stuck.add(proof_id)
-        self._done.put((proof_id, False))
+        self._closed.put((proof_id, False))
         return True
 
-    def stepped(self, steps: dict[str, int]) -> bool:
-        """How many steps these roles have taken by now; whether that is news."""
+    def add_steps(self, steps: dict[str, int]) -> bool:
+        """Set how many steps these roles have taken; true if a count changed."""
         with self._lock:
             before = self._progress.steps
             self._progress = replace(self._progress, steps={**before, **steps})
@@ -121,35 +121,34 @@ class Ledger:
     def may_pose(self, problem: int) -> bool:
         """Whether the problem of that number is not too far ahead of the trainer."""
         allowed = self._training.problems_allowed(self._progress.steps)
-        return allowed is None or problem < allowed + self._more
+        return allowed is None or problem < allowed + self._problems_without_step
 
     def expect_no_step(self) -> None:
-        """The poser: the labels that there are lead to no step; a step's worth of problems more may
-        be posed.
-        """
-        self._more += self._training.problems
+        """The present labels lead to no step: allow one step's worth of problems more."""
+        self._problems_without_step += self._training.problems
 
-    def refinement(self) -> ProblemPosed | None:
-        """The poser: what the searches ask for next; None: nothing by now. After an error of the
-        store ask again.
+    def next_refinement(self) -> ProblemPosed | None:
+        """The next proof that a search asks for, None if there is none now.
+
+        After an error of the store it may be called again.
         """
         while True:
-            self._take_labels()
-            if not self._asked:
-                self._asked.extend(self._rounds.next_round())
-                if not self._asked:
+            self._tell_search()
+            if not self._refinements:
+                self._refinements.extend(self._search.next_round())
+                if not self._refinements:
                     return None
-                self._plan(len(self._asked))
-            is_wanted = self._rounds.is_wanted(self._asked[0])
-            event = self._asked.popleft()
+                self._plan(len(self._refinements))
+            is_wanted = self._search.is_wanted(self._refinements[0])
+            event = self._refinements.popleft()
             if is_wanted:
                 return event
             self._plan(-1)
 
-    def _take_labels(self) -> None:
-        while not self._done.empty():
-            name, is_solved = self._done.get()
-            self._rounds.labelled(name, solved=is_solved)
+    def _tell_search(self) -> None:
+        while not self._closed.empty():
+            proof_id, is_solved = self._closed.get()
+            self._search.add_label(proof_id, solved=is_solved)
 
     def _plan(self, more: int) -> None:
         with self._lock:
@@ -160,30 +159,25 @@ class Ledger:
         return len(self._open)
 
     @property
-    def waiting(self) -> set[str]:
-        """The proofs without a label, stuck ones too."""
+    def without_label(self) -> set[str]:
+        """The posed proofs without a label, stuck ones too."""
         with self._lock:
             return self._open | self._stuck
 
-    def progress(self, *, at_end: bool = False) -> Progress:
-        """The poser: the counts by now, with an outlook on the searches, at the end of the run a
-        new one.
-        """
+    def progress(self, *, at_end: bool = False) -> RunProgress:
+        """The present counts. `at_end` computes the searches' outlook anew."""
         with self._lock:
             now = replace(self._progress, waiting=len(self._open) + len(self._stuck))
         now = replace(now, most_calls=self._spec.most_calls_per_proof)
         if not self._spec.search.rounds:
             return now
-        if at_end or time.monotonic() - self._looked_ahead_s > OUTLOOK_S:
-            self._outlook, self._looked_ahead_s = (
-                self._rounds.outlook(now.planned),
-                time.monotonic(),
-            )
-        ahead = self._outlook
+        if at_end or time.monotonic() - self._outlook_s > OUTLOOK_S:
+            self._outlook = self._search.outlook(now.planned)
+            self._outlook_s = time.monotonic()
         return replace(
             now,
-            searches=ahead.searches,
-            searches_ended=ahead.ended,
-            expected=ahead.expected,
-            most=ahead.most,
+            searches=self._outlook.searches,
+            searches_ended=self._outlook.ended,
+            expected=self._outlook.expected,
+            most=self._outlook.most,
         )

@@ -1,9 +1,8 @@
-"""The search for a proof of each problem: after its first proofs, round after round of refinements
-of the best ones.
+"""Drives the searches of section 3.3.3: one a problem, from its first proofs through rounds of
+refinements of the best ones.
 
-Whoever poses a run's proofs also follows its searches (`walk`, `remote`): the services know nothing
-of them. A round lies in the store before its proofs are posed, so whoever goes on with the run
-poses the same.
+The run driver also advances the searches; the services know nothing of them. A round is stored
+before its proofs are posed, so a resumed run poses the same ones.
 """
 
 from __future__ import annotations
@@ -22,19 +21,18 @@ from proofloop.schema.records import Judgement, Label, Record, derive_seed
 from proofloop.store import Store, find_record, get_record, put_record
 
 
-class Round(Record):
+class SearchRound(Record):
     """Refinements of a problem: proof number `first` + i refines `parents[i]`."""
 
     first: int
     parents: tuple[ParentProof, ...]
 
 
-class Found(Record):
-    """How the search for a problem's proof ended. `best`: the proof of the highest score, or the
-    one that solved it.
+class SearchResult(Record):
+    """How a problem's search ended. `best`: the proof of the highest score, or the solved one.
 
-    `best_by_round`: the best proof of the first proofs, then after each round. `score`: the mean of
-      its critiques.
+    `best_by_round`: the best of the first proofs, then the best after each round.
+    `score`: the mean score of the best proof's critiques.
     """
 
     problem_id: str
@@ -46,8 +44,8 @@ class Found(Record):
 
 
 @dataclass
-class _Problem:
-    """A problem whose search goes on. `waiting`: the newest round's proofs without a label; `new`:
+class _ProblemSearch:
+    """A search that has not ended. `waiting`: the newest round's proofs without a label; `new`:
     those with one.
     """
 
@@ -61,10 +59,10 @@ class _Problem:
 
 @dataclass(frozen=True)
 class Outlook:
-    """How many searches there are, how many of them ended, and how many proofs all may come to.
+    """How many searches there are and have ended, and how many proofs they will write in all.
 
-    `expected`: those that go on come to as many as the ended ones in the mean; while none ended, to
-      the most.
+    `expected` takes the mean of the ended searches for each open one, and `most` while none has
+    ended.
     """
 
     searches: int
@@ -73,164 +71,183 @@ class Outlook:
     most: int
 
 
-class Rounds:
-    """Follows the searches of a run, for one thread. Without [search] it keeps nothing and asks for
-    nothing.
-    """
+class SearchDriver:
+    """Advances the searches of a run, in one thread. Without [search] it asks for nothing."""
 
     def __init__(self, spec: RunSpec, store: Store) -> None:
-        self._spec, self._store = spec, store
-        self._problems: dict[str, _Problem] = {}
+        self._spec = spec
+        self._store = store
+        self._searches: dict[str, _ProblemSearch] = {}
         self._due: deque[str] = deque()
-        self._ended, self._proofs_of_ended = 0, 0
+        """Problems whose newest round is complete."""
+        self._ended = 0
+        self._proofs_of_ended = 0
 
-    def posed(self, event: ProblemPosed) -> None:
-        """A first proof is being posed."""
-        if (
-            self._spec.search.rounds
-            and not event.parents
-            and event.problem_id not in self._problems
-        ):
-            count = self._spec.problems.proofs_per_problem
-            names = {proof_id(event.problem_id, number) for number in range(count)}
-            self._problems[event.problem_id] = _Problem(names, count)
+    def add_posed(self, event: ProblemPosed) -> None:
+        """A proof is being posed; the first proof of a problem begins its search."""
+        if not self._spec.search.rounds or event.parents or event.problem_id in self._searches:
+            return
+        count = self._spec.problems.proofs_per_problem
+        names = {proof_id(event.problem_id, number) for number in range(count)}
+        self._searches[event.problem_id] = _ProblemSearch(names, count)
 
-    def outlook(self, planned: int) -> Outlook:
-        """How far the searches are, when so many proofs are asked for by now: of problems not posed
-        yet the first.
-        """
-        first, rounds = self._spec.problems.proofs_per_problem, self._spec.search.rounds
-        going_on = [
-            (each.posed, len(each.best_by_round), each.solved) for each in self._problems.values()
-        ]
-        posed = self._proofs_of_ended + sum(proofs for proofs, _, _ in going_on)
-        not_posed = max(0, planned - posed) // first
-        going_on += [(first, 0, None)] * not_posed
-        most = [
-            proofs if solved else self._spec.most_proofs_after(proofs, rounds - drawn)
-            for proofs, drawn, solved in going_on
-        ]
-        mean = self._proofs_of_ended / self._ended if self._ended else float("inf")
-        likely = [
-            min(limit, max(proofs, mean))
-            for limit, (proofs, _, _) in zip(most, going_on, strict=True)
-        ]
-        return Outlook(
-            searches=self._ended + len(going_on),
-            ended=self._ended,
-            expected=round(self._proofs_of_ended + sum(likely)),
-            most=self._proofs_of_ended + sum(most),
-        )
+    def add_label(self, name: str, *, solved: bool) -> None:
+        """A proof has its label, or will never have one. Safe to call twice."""
+        problem_id = problem_of(name)
+        search = self._searches.get(problem_id)
+        if search is None:
+            return
+        if solved and search.solved is None:
+            search.solved = name
+        if name in search.waiting:
+            search.new.append(name)
+            self._close(problem_id, name)
 
     def is_wanted(self, event: ProblemPosed) -> bool:
-        """Whether a refinement is still to be posed: not once its problem is solved, unless its
-        label is there.
+        """Whether a refinement is still to be posed.
+
+        Once its problem is solved it is not, unless its label is in the store already.
         """
-        problem = self._problems.get(event.problem_id)
-        if problem is None or not problem.solved or not event.parents:
+        search = self._searches.get(event.problem_id)
+        if search is None or not search.solved or not event.parents:
             return True
         if self._store.exists(keys.label(event.run_id, event.proof_id)):
             return True
-        problem.posed -= 1
+        search.posed -= 1
         self._close(event.problem_id, event.proof_id)
         return False
 
-    def labelled(self, name: str, *, solved: bool) -> None:
-        """A proof has its label, or will never have one; that it comes twice does not matter."""
-        problem_id = problem_of(name)
-        if (problem := self._problems.get(problem_id)) is None:
-            return
-        if solved and problem.solved is None:
-            problem.solved = name
-        if name in problem.waiting:
-            problem.new.append(name)
-            self._close(problem_id, name)
-
     def _close(self, problem_id: str, name: str) -> None:
-        waiting = self._problems[problem_id].waiting
+        waiting = self._searches[problem_id].waiting
         waiting.discard(name)
         if not waiting and problem_id not in self._due:
             self._due.append(problem_id)
 
     def next_round(self) -> list[ProblemPosed]:
-        """The next round of a problem whose last one is complete; none when there is no such
-        problem.
+        """The next round of a problem whose last round is complete; empty if there is none.
 
         After an error of the store it may be called again.
         """
         while self._due:
-            name = self._due[0]
-            events = self._round(name, self._problems[name])
+            problem_id = self._due[0]
+            search = self._searches[problem_id]
+            events = self._round(problem_id, search)
             self._due.popleft()
             if events:
-                self._problems[name].waiting = {event.proof_id for event in events}
+                search.waiting = {event.proof_id for event in events}
                 return events
             self._ended += 1
-            self._proofs_of_ended += self._problems.pop(name).posed
+            self._proofs_of_ended += search.posed
+            del self._searches[problem_id]
         return []
 
-    def _round(self, name: str, problem: _Problem) -> list[ProblemPosed]:
-        """What the next round poses; nothing where the search ends."""
-        run, search, number = self._spec.name, self._spec.search, len(problem.best_by_round)
-        kept = best([*problem.kept, *self._candidates(problem.new)], search.keep)
-        found = [*problem.best_by_round, problem.solved or (kept[0].proof_id if kept else None)]
-        rng = random.Random(derive_seed(self._spec.seed, run, name, "round", number))
-        parents = refinements(kept, search.analyses, rng)
-        if problem.solved or number == search.rounds or not parents:
-            self._end(name, problem, kept, found)
+    def _round(self, problem_id: str, search: _ProblemSearch) -> list[ProblemPosed]:
+        """The proofs of the next round; empty if the search ends."""
+        settings = self._spec.search
+        number = len(search.best_by_round)
+        kept = best([*search.kept, *self._candidates(search.new)], settings.keep)
+        leader = search.solved or (kept[0].proof_id if kept else None)
+        best_by_round = [*search.best_by_round, leader]
+        rng = random.Random(
+            derive_seed(self._spec.seed, self._spec.name, problem_id, "round", number)
+        )
+        parents = refinements(kept, settings.analyses, rng)
+        if search.solved or number == settings.rounds or not parents:
+            self._end(problem_id, search, kept, best_by_round)
             return []
-        drawn = Round(first=problem.posed, parents=parents)
-        drawn = put_record(self._store, keys.search_round(run, name, number), drawn, durable=True)
-        problem.kept, problem.new, problem.best_by_round = kept, [], found
-        problem.posed += len(drawn.parents)
+        drawn = put_record(
+            self._store,
+            keys.search_round(self._spec.name, problem_id, number),
+            SearchRound(first=search.posed, parents=parents),
+            durable=True,
+        )
+        search.kept = kept
+        search.new = []
+        search.best_by_round = best_by_round
+        search.posed += len(drawn.parents)
         return [
-            ProblemPosed(
-                run_id=run, problem_id=name, proof_id=its_id, group=its_id, parents=(parent,)
-            )
+            self._refinement(problem_id, drawn.first + place, parent)
             for place, parent in enumerate(drawn.parents)
-            for its_id in [proof_id(name, drawn.first + place)]
         ]
 
-    def _end(
-        self, name: str, problem: _Problem, kept: list[Candidate], found: list[str | None]
-    ) -> None:
-        end = Found(
-            problem_id=name,
-            proofs=problem.posed,
-            best=found[-1],
-            score=1.0
-            if problem.solved
-            else kept[0].score
-            if kept
-            else None,  # of several solved ones not all are kept
-            solved=problem.solved is not None,
-            best_by_round=tuple(found),
+    def _refinement(self, problem_id: str, number: int, parent: ParentProof) -> ProblemPosed:
+        name = proof_id(problem_id, number)
+        return ProblemPosed(
+            run_id=self._spec.name,
+            problem_id=problem_id,
+            proof_id=name,
+            group=name,
+            parents=(parent,),
         )
-        put_record(self._store, keys.found(self._spec.name, name), end, durable=True)
+
+    def _end(
+        self,
+        problem_id: str,
+        search: _ProblemSearch,
+        kept: list[Candidate],
+        best_by_round: list[str | None],
+    ) -> None:
+        score = kept[0].score if kept else None
+        end = SearchResult(
+            problem_id=problem_id,
+            proofs=search.posed,
+            best=best_by_round[-1],
+            score=1.0 if search.solved else score,  # the solved proof may not be among the kept
+            solved=search.solved is not None,
+            best_by_round=tuple(best_by_round),
+        )
+        put_record(self._store, keys.search_result(self._spec.name, problem_id), end, durable=True)
 
     def _candidates(self, names: list[str]) -> Iterator[Candidate]:
-        """The readable ones among these proofs; one without a label lacks critiques, and may seem
-        better than it is.
+        """The readable ones among these proofs.
+
+        A proof without a label lacks critiques and may seem better than it is, so it is left out.
         """
         run = self._spec.name
         for name in names:
             label = find_record(self._store, keys.label(run, name), Label)
             if label is not None and label.outcome != "unreadable":
-                judged = (
+                judgements = [
                     get_record(self._store, key, Judgement)
                     for key in self._store.list(keys.judgements(run, name))
-                )
-                yield candidate(name, judged)
+                ]
+                yield candidate(name, judgements)
+
+    def outlook(self, planned: int) -> Outlook:
+        """How far the searches are, with this many proofs planned; unposed problems count too."""
+        first = self._spec.problems.proofs_per_problem
+        posed = self._proofs_of_ended + sum(each.posed for each in self._searches.values())
+        num_unposed = max(0, planned - posed) // first
+        unposed = _ProblemSearch(set(), first)
+        going_on = [*self._searches.values(), *[unposed] * num_unposed]
+        mean = self._proofs_of_ended / self._ended if self._ended else float("inf")
+        most = expected = 0.0
+        for search in going_on:
+            limit = self._most_proofs(search)
+            most += limit
+            expected += min(limit, max(search.posed, mean))
+        return Outlook(
+            searches=self._ended + len(going_on),
+            ended=self._ended,
+            expected=round(self._proofs_of_ended + expected),
+            most=self._proofs_of_ended + round(most),
+        )
+
+    def _most_proofs(self, search: _ProblemSearch) -> int:
+        if search.solved:
+            return search.posed
+        rounds_left = self._spec.search.rounds - len(search.best_by_round)
+        return self._spec.most_proofs_after(search.posed, rounds_left)
 
 
-def searches_of(store: Store, run_id: str) -> Iterator[Found]:
-    """How the searches of a run's problems ended, one at a time."""
+def searches_of(store: Store, run_id: str) -> Iterator[SearchResult]:
+    """The results of a run's ended searches, one at a time."""
     for key in store.list(keys.searches(run_id)):
-        yield get_record(store, key, Found)
+        yield get_record(store, key, SearchResult)
 
 
 def refinements_posed(store: Store, spec: RunSpec) -> int:
-    """How many proofs the run's searches asked for by now."""
+    """How many proofs the run's searches have asked for."""
     first = spec.problems.proofs_per_problem
     ended: set[str] = set()
     posed = 0
@@ -240,5 +257,5 @@ def refinements_posed(store: Store, spec: RunSpec) -> int:
     prefix = keys.rounds(spec.name)
     for key in store.list(prefix):
         if keys.first_below(prefix, key) not in ended:
-            posed += len(get_record(store, key, Round).parents)
+            posed += len(get_record(store, key, SearchRound).parents)
     return posed

@@ -245,11 +245,11 @@ def search_round(run_id: str, problem_id: str, number: int) -> str:
 
 
 def searches(run_id: str) -> str:
-    """How the search ended, by problem."""
-    return f"runs/{run_id}/found/"
+    """The results of ended searches, by problem."""
+    return f"runs/{run_id}/searches/"
 
 
-def found(run_id: str, problem_id: str) -> str:
+def search_result(run_id: str, problem_id: str) -> str:
     return f"{searches(run_id)}{problem_id}.json"
 
 

@@ -206,8 +206,8 @@ class Judgement(Record):
     quality: float
 
 
-LabelOutcome = Literal["label", "perfect", "undecided", "unreadable"]
-"""What the labelling rule says; a proof whose format is wrong is unreadable and never reaches the
+LabelOutcome = Literal["accepted", "rejected", "undecided", "unreadable"]
+"""What the labeling rule says; a proof whose format is wrong is unreadable and never reaches the
 rule.
 """
 

@@ -67,7 +67,7 @@ class _Failing:
     busy_s: float = 0.0
 
 
-class Failing:
+class FailingCalls:
     """Which calls and roles fail in this process. Any thread may tell."""
 
     def __init__(self) -> None:

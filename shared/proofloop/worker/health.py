@@ -86,7 +86,7 @@ class Health:
             self._stopping.wait(CHECK_INTERVAL_S)
 
 
-class Endpoint:
+class MonitoringServer:
     """Serves the three pages from a background thread until the process ends."""
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Health) -> None:

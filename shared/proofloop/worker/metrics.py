@@ -28,9 +28,9 @@ RETRIES = ("asked", "store", "broker", "failure")
 ENGINE_FAILURES = ("refused", "away", "unusable")
 VERDICTS = ("valid", "malformed", "truncated", "engine_failed")
 LABELS = (
-    ("label", "rejected_upheld"),
-    ("perfect", "accepted"),
-    ("perfect", "overturned"),
+    ("rejected", "rejected_upheld"),
+    ("accepted", "accepted"),
+    ("accepted", "overturned"),
     ("undecided", "undecided"),
     ("unreadable", "unreadable"),
 )
@@ -39,7 +39,7 @@ LABELS = (
 disable_created_metrics()  # type: ignore[no-untyped-call]  # it would double the number of series
 
 
-class Metrics:
+class WorkerMetrics:
     """The metrics of one process, in a separate registry. Safe to share between threads."""
 
     def __init__(self) -> None:

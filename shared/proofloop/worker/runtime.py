@@ -37,7 +37,7 @@ from proofloop.errors import (
     install_hint,
 )
 from proofloop.method.prompts import PromptPack, Reader
-from proofloop.runs.budget import Gate, OpenGate
+from proofloop.runs.budget import MessageGate, OpenGate
 from proofloop.runs.model_registry import (
     is_adopted,
     last_served,
@@ -51,10 +51,10 @@ from proofloop.schema.events import Event, ModelPublished, decode
 from proofloop.schema.records import Judgement, ModelRole, Problem
 from proofloop.store import R, Store, get_record, put_record
 from proofloop.worker.early_warning import EarlyWarnings
-from proofloop.worker.failing_calls import Failing
-from proofloop.worker.metrics import Metrics
+from proofloop.worker.failing_calls import FailingCalls
+from proofloop.worker.metrics import WorkerMetrics
 from proofloop.worker.running_calls import LookAgain, RunningCalls
-from proofloop.worker.usage import Usage
+from proofloop.worker.usage import UsageCounter
 
 log = structlog.get_logger()
 
@@ -142,17 +142,17 @@ class Tools:
 
     store: Store
     engine_for: Callable[[RunSpec, ModelRole], Engine]
-    metrics: Metrics = field(default_factory=Metrics)
+    metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
     span: Span = no_span
     stopping: threading.Event = field(default_factory=threading.Event)
     cancelling: threading.Event | None = None
     stop_reason: str = ""
     has_one_run: bool = False
     calls: RunningCalls = field(default_factory=RunningCalls)
-    gate: Gate = field(default_factory=OpenGate)
+    gate: MessageGate = field(default_factory=OpenGate)
 
     def __post_init__(self) -> None:
-        self.usage = Usage(self.calls)
+        self.usage = UsageCounter(self.calls)
         self._specs: dict[str, tuple[float, RunSpec]] = {}
         self._reading = threading.Lock()  # as `_looking`, of specs
         self.pack = lru_cache(maxsize=64)(self._load_pack)
@@ -166,7 +166,7 @@ class Tools:
         """The versions, by run and role, of which the engine took a call: it refuses some, not
         all.
         """
-        self.failing = Failing()
+        self.failing = FailingCalls()
         self.early_warnings = EarlyWarnings(self.store, is_shown=self.has_one_run)
         self.unloaded: dict[tuple[str, ModelRole], float] = {}
         """Since when a run's role has a published version that nothing loads, or when that was last

@@ -24,9 +24,9 @@ from proofloop.errors import ConfigError
 from proofloop.runs.budget import MarkGate
 from proofloop.store import open_store
 from proofloop.worker.engine_pool import Engines
-from proofloop.worker.health import Endpoint, Health
+from proofloop.worker.health import Health, MonitoringServer
 from proofloop.worker.logs import configure_logging
-from proofloop.worker.metrics import Metrics
+from proofloop.worker.metrics import WorkerMetrics
 from proofloop.worker.running_calls import leased_calls
 from proofloop.worker.runtime import Role, Tools, Worker, load_role
 from proofloop.worker.sentry import start_sentry
@@ -53,9 +53,9 @@ class RoleService:
         self.grace_s, self._drain_s = settings.grace_s, settings.drain_s
         self.cancelling = threading.Event()
         self._closing = ExitStack()
-        metrics, health = Metrics(), Health()
+        metrics, health = WorkerMetrics(), Health()
         if metrics_port:
-            Endpoint(settings.metrics_host, metrics_port, metrics.registry, health)
+            MonitoringServer(settings.metrics_host, metrics_port, metrics.registry, health)
         self.bus = open_worker_bus(
             settings, app, roles=[*NEEDED_BY_ALL, role.name], connect_s=START_S
         )

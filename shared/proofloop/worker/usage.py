@@ -58,7 +58,7 @@ class UsageRecord(Record):
     roles: dict[ModelRole, RoleUsage]
 
 
-class Usage:
+class UsageCounter:
     """The counters of this process. Safe to share between threads."""
 
     def __init__(self, calls: RunningCalls) -> None:
@@ -130,7 +130,7 @@ class Usage:
 class UsageWriter:
     """Writes the counters of this process to the store, each run's under a number of its own."""
 
-    def __init__(self, store: Store, usage: Usage) -> None:
+    def __init__(self, store: Store, usage: UsageCounter) -> None:
         self._store, self._usage = store, usage
         self._own: dict[str, Renewed] = {}
         self._written: dict[str, tuple[float, dict[ModelRole, RoleUsage]]] = {}
@@ -149,7 +149,7 @@ class UsageWriter:
 
 
 @contextmanager
-def written_usage(store: Store, usage: Usage, every_s: float = WRITE_S) -> Iterator[None]:
+def written_usage(store: Store, usage: UsageCounter, every_s: float = WRITE_S) -> Iterator[None]:
     """Write the counters to the store while the block lasts, and at its end."""
     writer, ending = UsageWriter(store, usage), threading.Event()
 

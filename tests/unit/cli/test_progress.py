@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from proofloop.cli import common
-from proofloop.runs.progress import Progress
+from proofloop.runs.progress import RunProgress
 
 
 def test_where_there_is_no_terminal_progress_is_a_line_now_and_then(
@@ -18,10 +18,10 @@ def test_where_there_is_no_terminal_progress_is_a_line_now_and_then(
     monkeypatch.setattr(common.time, "monotonic", lambda: clock[0])
     line = common.ProgressLine()
     for labeled in range(41):
-        line.show("run", Progress(planned=40, labeled=labeled))
+        line.show("run", RunProgress(planned=40, labeled=labeled))
         clock[0] += 1.0
-    line.show("run", Progress(planned=40, labeled=40))
-    line.show("run", Progress(planned=50, labeled=40))  # a search that goes on
+    line.show("run", RunProgress(planned=40, labeled=40))
+    line.show("run", RunProgress(planned=50, labeled=40))  # a search that goes on
     said = [text.partition(" proofs")[0] for text in capsys.readouterr().err.splitlines()]
     assert said == ["run: 0/40", "run: 15/40", "run: 30/40", "run: 40/40", "run: 40/50"]
 
@@ -34,7 +34,7 @@ def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     clock = [100.0]
     monkeypatch.setattr(common.time, "monotonic", lambda: clock[0])
 
-    def show(after_s: float, *all_progress: Progress) -> str:
+    def show(after_s: float, *all_progress: RunProgress) -> str:
         line = common.ProgressLine()
         for progress in all_progress:
             line.show("run", progress)
@@ -45,7 +45,7 @@ def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_line_tells_calls_tokens_and_money(said: Callable[..., str]) -> None:
-    begin = Progress(planned=40, labeled=12, stored=10, money=1.5)
+    begin = RunProgress(planned=40, labeled=12, stored=10, money=1.5)
     now = replace(begin, labeled=32, calls={"verifier": 3, "generator": 1}, tokens=6000, money=2.5)
     assert said(20, begin, now) == (
         "32/40 proofs done (none yet); calls in flight: generator 1, verifier 3; 300 tokens/s; cost"
@@ -57,13 +57,13 @@ def test_the_line_tells_calls_tokens_and_money(said: Callable[..., str]) -> None
 def test_before_proofs_are_done_the_calls_that_there_can_be_limit_the_time(
     said: Callable[..., str],
 ) -> None:
-    begin = Progress(planned=10, most_calls=20)
+    begin = RunProgress(planned=10, most_calls=20)
     assert said(20, begin, replace(begin, answered=50)).endswith("at most 60 s left")
     assert said(20, begin, replace(begin, answered=5)).endswith("time left: not known yet")
 
 
 def test_the_time_left_counts_what_searches_may_still_ask_for(said: Callable[..., str]) -> None:
-    begin = Progress(planned=24, searches=6, most=140, expected=140)
+    begin = RunProgress(planned=24, searches=6, most=140, expected=140)
     assert said(20, begin, replace(begin, labeled=20)).endswith(
         "0/6 searches ended; about 2 min left"
     )

@@ -1,4 +1,4 @@
-"""The auto-labelling rule, case by case, and that it decides as early as it can and never too
+"""The auto-labeling rule, case by case, and that it decides as early as it can and never too
 early.
 """
 
@@ -36,7 +36,7 @@ def said(decision: Decision | None) -> tuple[object, ...] | None:
 
 
 def rejected(score: float, *critiques: int) -> Decision:
-    return Decision("label", "rejected_upheld", score, critiques)
+    return Decision("rejected", "rejected_upheld", score, critiques)
 
 
 def persons(score: float, outcome: str, kind: str, *critiques: int) -> Label:
@@ -58,13 +58,13 @@ def test_the_first_k_confirmed_critiques_carry_the_label() -> None:
 
 def test_label_is_one_if_no_critique_reports_an_issue() -> None:
     assert rule(PRAISE, PRAISE, PRAISE) == Decision(
-        "perfect", "accepted", 1.0, (0, 1, 2), solved=True
+        "accepted", "accepted", 1.0, (0, 1, 2), solved=True
     )
 
 
 def test_label_is_one_when_no_issue_is_confirmed() -> None:
     assert rule(ZERO_REFUTED, PRAISE, HALF_REFUTED, PRAISE) == Decision(
-        "perfect", "overturned", 1.0, (1, 3)
+        "accepted", "overturned", 1.0, (1, 3)
     )
 
 
@@ -75,7 +75,7 @@ def test_label_is_undecided_if_too_few_critiques_of_the_lowest_score_are_confirm
 
 
 def test_one_unread_critique_is_no_issue_but_the_proof_is_not_solved() -> None:
-    assert rule(PRAISE, PRAISE, UNREAD) == Decision("perfect", "accepted", 1.0, (0, 1))
+    assert rule(PRAISE, PRAISE, UNREAD) == Decision("accepted", "accepted", 1.0, (0, 1))
 
 
 @pytest.mark.parametrize("unread", [2, 3, 4])
@@ -89,7 +89,7 @@ def test_unread_critiques_do_not_hinder_a_quorum_that_rejects() -> None:
 
 def test_a_single_critique_may_be_the_quorum() -> None:
     assert rule(ZERO, k=1) == rejected(0.0, 0)
-    assert rule(HALF_REFUTED, k=1) == Decision("perfect", "overturned", 1.0, ())
+    assert rule(HALF_REFUTED, k=1) == Decision("accepted", "overturned", 1.0, ())
 
 
 @given(st.lists(st.sampled_from(KINDS), min_size=1, max_size=6), st.integers(1, 6))
@@ -180,11 +180,15 @@ def test_a_majority_is_fixed_exactly_when_the_rest_cannot_change_it(m: int) -> N
 @pytest.mark.parametrize(
     ("kinds", "score", "expected"),
     [
-        ((HALF, ZERO_REFUTED, HALF_REFUTED), 0.5, persons(0.5, "label", "rejected_upheld", 0, 2)),
-        ((HALF, ZERO_REFUTED, PRAISE), 0.0, persons(0.0, "label", "rejected_upheld", 1)),
-        ((HALF, PRAISE, UNREAD), 0.0, persons(0.0, "label", "rejected_upheld")),
-        ((HALF, PRAISE, PRAISE), 1.0, persons(1.0, "perfect", "overturned", 1, 2)),
-        ((PRAISE, UNREAD, UNREAD), 1.0, persons(1.0, "perfect", "accepted", 0)),
+        (
+            (HALF, ZERO_REFUTED, HALF_REFUTED),
+            0.5,
+            persons(0.5, "rejected", "rejected_upheld", 0, 2),
+        ),
+        ((HALF, ZERO_REFUTED, PRAISE), 0.0, persons(0.0, "rejected", "rejected_upheld", 1)),
+        ((HALF, PRAISE, UNREAD), 0.0, persons(0.0, "rejected", "rejected_upheld")),
+        ((HALF, PRAISE, PRAISE), 1.0, persons(1.0, "accepted", "overturned", 1, 2)),
+        ((PRAISE, UNREAD, UNREAD), 1.0, persons(1.0, "accepted", "accepted", 0)),
     ],
 )
 def test_a_persons_label_is_carried_by_the_critiques_that_gave_the_same_score(

@@ -251,7 +251,7 @@ def test_names_and_texts_become_no_markup(store: LocalStore) -> None:
     assert "<script" not in page and visible(page).count(attack) >= 3
 
 
-def test_the_page_names_the_runs_that_hold_the_labelled_proofs(store: LocalStore) -> None:
+def test_the_page_names_the_runs_that_hold_the_labeled_proofs(store: LocalStore) -> None:
     begin(store)
     for name in ("course-1-label-nano", "course-2-label-nano", "other-1-label-nano"):
         store.put_if_absent(keys.run_spec(name), b"{}")

@@ -156,7 +156,7 @@ def give_label(
         proof_id=proof.id,
         problem_id=proof.problem_id,
         group=proof.group,
-        outcome={"accepted": "perfect", "overturned": "perfect", "rejected_upheld": "label"}.get(
+        outcome={"accepted": "accepted", "overturned": "perfect", "rejected_upheld": "label"}.get(
             kind, kind
         ),
         kind=kind,
@@ -223,7 +223,7 @@ def test_costs_share_everything_among_the_solved_problems(store: Store) -> None:
         give_label(store, write_proof(store, proof_id), kind, score, solved=solved)
     write_proof(store, "p4-000")
     found = costs(store, "tried")
-    assert (found.problems, found.solved_problems, found.perfect_problems) == (4, 1, 2)
+    assert (found.problems, found.solved_problems, found.accepted_problems) == (4, 1, 2)
     assert (found.proofs, found.labeled_proofs, found.priced) == (5, 4, False)
     assert found.per_problem == Spent(1.25, 12.5, 25, 0.625)
     assert found.per_solved_problem == Spent(5, 50, 100, 2.5)
@@ -231,7 +231,7 @@ def test_costs_share_everything_among_the_solved_problems(store: Store) -> None:
         float,
         int,
     ]
-    assert found.per_perfect_problem == Spent(2.5, 25, 50, 1.25)
+    assert found.per_accepted_problem == Spent(2.5, 25, 50, 1.25)
 
 
 def test_costs_of_an_empty_run_have_no_mean(store: Store) -> None:
@@ -515,8 +515,8 @@ def test_verdict_of_a_run_without_a_summary_counts_its_labels(store: Store) -> N
     give_label(store, write_proof(store, "p1-000"), "accepted", 1.0)
     rejected_proof(store, "p2-000")
     assert verdict(read_report(store, "tried")).replace("\u00a0", " ") == (
-        "1 of 2 problems have a proof labelled 1, and 50 % of all labelled proofs passed, "
-        "with 2 of 8 proofs labelled so far."
+        "1 of 2 problems have a proof labeled 1, and 50 % of all labeled proofs passed, "
+        "with 2 of 8 proofs labeled so far."
     )
 
 

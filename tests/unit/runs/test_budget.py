@@ -14,7 +14,7 @@ import pytest
 
 from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
-from proofloop.runs.budget import MARK_S, BudgetGate, Mark, MarkGate, Meter, RunClock
+from proofloop.runs.budget import MARK_S, BudgetGate, BudgetMark, MarkGate, Meter, RunClock
 from proofloop.runs.costs import Spent
 from proofloop.schema import keys
 from proofloop.schema.events import (
@@ -162,7 +162,7 @@ def test_a_service_drops_the_messages_of_a_run_with_the_mark(
 
     assert entered(POSED)
     for run in specs:
-        put_record(store, keys.budget_mark(run), Mark(reason="tokens = 1"))
+        put_record(store, keys.budget_mark(run), BudgetMark(reason="tokens = 1"))
     clock[0] += MARK_S + 0.1
     assert not entered(POSED)
     assert entered(JUDGED, "labeler") and entered(PUBLISHED)

@@ -21,7 +21,7 @@ from proofloop.runs.planning.capacity import (
     values_snippet,
     work_of_a_proof,
 )
-from proofloop.runs.search_driver import Found
+from proofloop.runs.search_driver import SearchResult
 from proofloop.schema import keys
 from proofloop.schema.records import MetaCritique
 from proofloop.store import LocalStore, put_record
@@ -154,10 +154,10 @@ def test_a_search_that_ended_early_shows_how_many_proofs_it_takes(tmp_path: Path
     put_record(store, keys.proof(RUN, PROOF), proof())
     put_record(store, keys.label(RUN, PROOF), label())
     for name, proofs in (("p1", 4), ("p2", 8)):
-        end = Found(
+        end = SearchResult(
             problem_id=name, proofs=proofs, best=None, score=None, solved=False, best_by_round=()
         )
-        put_record(store, keys.found(RUN, name), end)
+        put_record(store, keys.search_result(RUN, name), end)
     habits = observed(store, RUN).habits
     assert (
         habits.searched,

@@ -190,7 +190,7 @@ def test_every_figure_of_a_small_run_is_exact(store: LocalStore) -> None:
     fatal, minor = [Defect("a", "miscalculated")], [Defect("a", "missing", "2 + 3 = 5, then b 5")]
     add_proof(store, "a", RIGHT, valid(1.0), score=1.0)
     add_critiques(store, "a", (1.0, []), (0.0, fatal), (None, []))
-    add_proof(store, "b", WRONG, valid(1.0), score=0.0, outcome="label")
+    add_proof(store, "b", WRONG, valid(1.0), score=0.0, outcome="rejected")
     add_critiques(
         store, "b", (0.0, fatal), (0.0, [Defect("b", "miscalculated")]), (0.5, minor), (0.0, [])
     )
@@ -282,7 +282,7 @@ def test_an_unreadable_critique_is_a_wrong_one(store: LocalStore) -> None:
 
 
 def test_a_garbled_solution_is_a_wrong_proof(store: LocalStore) -> None:
-    add_proof(store, "a", "Clearly true.", valid(0.0), score=0.0, outcome="label")
+    add_proof(store, "a", "Clearly true.", valid(0.0), score=0.0, outcome="rejected")
     found = measured(store)
     assert (found["pass_at_1"], found["self_eval_error"], found["label_agreement"]) == (
         (0.0, 1),

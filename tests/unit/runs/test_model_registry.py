@@ -18,7 +18,7 @@ from proofloop.engine.base import Engine
 from proofloop.errors import ConfigError, CorruptObject, EngineError, Reject, Retry, StoreError
 from proofloop.runs.model_registry import (
     MANIFEST,
-    Served,
+    ServedVersion,
     promote,
     publish_folder,
     published_versions,
@@ -146,8 +146,8 @@ def test_a_published_version_is_adopted_once(store: LocalStore) -> None:
     for version in (V1, V2, V1, V2, V2):
         deliver(store, version)
     assert served_log(store, RUN, "verifier") == [
-        Served(version=V1, reason=f"published {V1}"),
-        Served(version=V2, reason=f"published {V2}"),
+        ServedVersion(version=V1, reason=f"published {V1}"),
+        ServedVersion(version=V2, reason=f"published {V2}"),
     ]
 
 

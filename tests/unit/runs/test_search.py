@@ -14,8 +14,8 @@ from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
 from proofloop.method.search_rule import Candidate, best, candidate, refinements
 from proofloop.pipeline.embedded import planned
-from proofloop.runs.progress import Ledger
-from proofloop.runs.search_driver import Outlook, Rounds, refinements_posed, searches_of
+from proofloop.runs.progress import ProgressTracker
+from proofloop.runs.search_driver import Outlook, SearchDriver, refinements_posed, searches_of
 from proofloop.schema import keys
 from proofloop.schema.events import ParentProof, ProblemPosed
 from proofloop.store import LocalStore, put_record
@@ -64,9 +64,9 @@ def searching(**search: Any) -> RunSpec:
     )
 
 
-def write(store: LocalStore, name: str, score: float | None, *, labelled: bool = True) -> None:
+def write(store: LocalStore, name: str, score: float | None, *, labeled: bool = True) -> None:
     """A proof with one critique of that score; unreadable where it is None."""
-    if labelled:
+    if labeled:
         made = (
             builders.label()
             if score is not None
@@ -83,7 +83,7 @@ def write(store: LocalStore, name: str, score: float | None, *, labelled: bool =
 
 
 def label(
-    rounds: Rounds,
+    search: SearchDriver,
     store: LocalStore,
     event: ProblemPosed,
     score: float | None,
@@ -91,35 +91,35 @@ def label(
     solved: bool = False,
 ) -> None:
     write(store, event.proof_id, score)
-    rounds.labelled(event.proof_id, solved=solved)
+    search.add_label(event.proof_id, solved=solved)
 
 
-def begun(spec: RunSpec, store: LocalStore) -> tuple[Rounds, list[ProblemPosed]]:
-    rounds, first = Rounds(spec, store), list(planned(spec, store))
+def begun(spec: RunSpec, store: LocalStore) -> tuple[SearchDriver, list[ProblemPosed]]:
+    search, first = SearchDriver(spec, store), list(planned(spec, store))
     for event in first:
-        rounds.posed(event)
-    return rounds, first
+        search.add_posed(event)
+    return search, first
 
 
 def after_first_proofs(
     spec: RunSpec, store: LocalStore, score: float
-) -> tuple[Rounds, list[ProblemPosed], list[ProblemPosed]]:
+) -> tuple[SearchDriver, list[ProblemPosed], list[ProblemPosed]]:
     """The rounds, the first proofs, each with one critique of that score, and what is posed
     next.
     """
-    rounds, first = begun(spec, store)
+    search, first = begun(spec, store)
     for event in first:
-        label(rounds, store, event, score)
-    return rounds, first, rounds.next_round()
+        label(search, store, event, score)
+    return search, first, search.next_round()
 
 
 def test_rounds_follow_each_other_until_there_are_no_more(tmp_path: Path) -> None:
     store, spec = LocalStore(tmp_path), searching()
-    rounds, first = begun(spec, store)
-    label(rounds, store, first[0], 0.0)
-    assert rounds.next_round() == []  # the other has no label yet
-    label(rounds, store, first[1], 0.5)
-    second = rounds.next_round()
+    search, first = begun(spec, store)
+    label(search, store, first[0], 0.0)
+    assert search.next_round() == []  # the other has no label yet
+    label(search, store, first[1], 0.5)
+    second = search.next_round()
     assert [(event.proof_id[-4:], event.parents[0].proof_id[-4:]) for event in second] == [
         ("-002", "-001"),
         ("-003", "-000"),
@@ -127,18 +127,18 @@ def test_rounds_follow_each_other_until_there_are_no_more(tmp_path: Path) -> Non
     assert {event.group for event in second} == {
         event.proof_id for event in second
     }  # another prompt, another group
-    label(rounds, store, second[0], 1.0)
-    rounds.labelled(second[0].proof_id, solved=False)  # said twice
-    label(rounds, store, second[1], None)
-    third = rounds.next_round()
+    label(search, store, second[0], 1.0)
+    search.add_label(second[0].proof_id, solved=False)  # said twice
+    label(search, store, second[1], None)
+    third = search.next_round()
     assert [event.parents[0].proof_id[-4:] for event in third] == [
         "-002",
         "-001",
     ]  # the best of all rounds
     assert refinements_posed(store, spec) == 4
     for event in third:
-        label(rounds, store, event, 0.0)
-    assert rounds.next_round() == []
+        label(search, store, event, 0.0)
+    assert search.next_round() == []
     (found,) = searches_of(store, RUN)
     assert (found.proofs, found.solved, found.score) == (6, False, 1.0)
     assert [name[-4:] for name in found.best_by_round if name] == ["-001", "-002", "-002"]
@@ -147,15 +147,15 @@ def test_rounds_follow_each_other_until_there_are_no_more(tmp_path: Path) -> Non
 
 def test_the_outlook_narrows_as_searches_end(tmp_path: Path) -> None:
     store, spec = LocalStore(tmp_path), searching()
-    rounds, first = begun(spec, store)
+    search, first = begun(spec, store)
     most = spec.most_proofs_per_problem
-    assert rounds.outlook(4) == Outlook(
+    assert search.outlook(4) == Outlook(
         searches=2, ended=0, expected=2 * most, most=2 * most
     )  # one is not posed yet
-    label(rounds, store, first[0], 1.0, solved=True)
-    label(rounds, store, first[1], 1.0, solved=True)
-    assert rounds.next_round() == []
-    assert rounds.outlook(4) == Outlook(searches=2, ended=1, expected=4, most=2 + most)
+    label(search, store, first[0], 1.0, solved=True)
+    label(search, store, first[1], 1.0, solved=True)
+    assert search.next_round() == []
+    assert search.outlook(4) == Outlook(searches=2, ended=1, expected=4, most=2 + most)
 
 
 def test_stored_labels_do_not_each_cost_an_outlook_and_the_last_one_is_new(
@@ -163,15 +163,15 @@ def test_stored_labels_do_not_each_cost_an_outlook_and_the_last_one_is_new(
 ) -> None:
     monkeypatch.setattr("proofloop.runs.progress.OUTLOOK_S", 3600.0)
     store, spec = LocalStore(tmp_path), searching()
-    ledger = Ledger(spec, store, 2, {})
-    before = ledger.progress()
+    tracker = ProgressTracker(spec, store, 2, {})
+    before = tracker.progress()
     for event in planned(spec, store):
-        ledger.posed(event)
-        ledger.labelled(event.proof_id, "unreadable", solved=False, was_stored=True)
-        assert ledger.refinement() is None
-        assert ledger.progress().most == before.most
-    assert ledger.progress(at_end=True).searches_ended == 1
-    assert ledger.progress(at_end=True).most == 2 < before.most
+        tracker.add_posed(event)
+        tracker.add_label(event.proof_id, "unreadable", solved=False, was_stored=True)
+        assert tracker.next_refinement() is None
+        assert tracker.progress().most == before.most
+    assert tracker.progress(at_end=True).searches_ended == 1
+    assert tracker.progress(at_end=True).most == 2 < before.most
 
 
 def test_a_solved_problem_asks_for_nothing_more_and_what_is_not_posed_yet_is_not(
@@ -179,10 +179,10 @@ def test_a_solved_problem_asks_for_nothing_more_and_what_is_not_posed_yet_is_not
 ) -> None:
     store, spec = LocalStore(tmp_path), searching()
     rounds, _, second = after_first_proofs(spec, store, 0.5)
-    assert rounds.is_wanted(second[0])
-    label(rounds, store, second[0], 1.0, solved=True)
-    assert not rounds.is_wanted(second[1])
-    assert rounds.next_round() == []
+    assert search.is_wanted(second[0])
+    label(search, store, second[0], 1.0, solved=True)
+    assert not search.is_wanted(second[1])
+    assert search.next_round() == []
     (found,) = searches_of(store, RUN)
     assert (found.best, found.solved, found.proofs) == (second[0].proof_id, True, 3)
     assert refinements_posed(store, spec) == 1
@@ -192,10 +192,10 @@ def test_a_solved_proof_has_a_score_though_another_one_that_is_solved_was_kept(
     tmp_path: Path,
 ) -> None:
     store, spec = LocalStore(tmp_path), searching(keep=1)
-    rounds, first = begun(spec, store)
-    label(rounds, store, first[1], 1.0, solved=True)
-    label(rounds, store, first[0], 1.0, solved=True)
-    assert rounds.next_round() == []
+    search, first = begun(spec, store)
+    label(search, store, first[1], 1.0, solved=True)
+    label(search, store, first[0], 1.0, solved=True)
+    assert search.next_round() == []
     (found,) = searches_of(store, RUN)
     assert (found.best, found.score) == (first[1].proof_id, 1.0)
 
@@ -207,16 +207,16 @@ def test_a_resumed_search_poses_the_same_round_after_more_critiques(tmp_path: Pa
     put_record(store, keys.judgement(RUN, first[1].proof_id, 1), late)
     again, _ = begun(spec, store)
     for event in first:
-        again.labelled(event.proof_id, solved=False)
+        again.add_label(event.proof_id, solved=False)
     assert again.next_round() == second
 
 
 def test_unreadable_proofs_end_the_search(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
-    rounds, first = begun(searching(), store)
-    label(rounds, store, first[0], None)
-    rounds.labelled(first[1].proof_id, solved=False)  # its message died: it was never written
-    assert rounds.next_round() == []
+    search, first = begun(searching(), store)
+    label(search, store, first[0], None)
+    search.add_label(first[1].proof_id, solved=False)  # its message died: it was never written
+    assert search.next_round() == []
     (found,) = searches_of(store, RUN)
     assert (found.best, found.best_by_round, found.solved) == (None, (None,), False)
 
@@ -225,18 +225,18 @@ def test_a_proof_that_lost_a_message_is_not_refined_however_well_its_few_critiqu
     tmp_path: Path,
 ) -> None:
     store = LocalStore(tmp_path)
-    rounds, first = begun(searching(), store)
-    label(rounds, store, first[0], 0.5)
-    write(store, first[1].proof_id, 1.0, labelled=False)
-    rounds.labelled(first[1].proof_id, solved=False)
-    assert {event.parents[0].proof_id for event in rounds.next_round()} == {first[0].proof_id}
+    search, first = begun(searching(), store)
+    label(search, store, first[0], 0.5)
+    write(store, first[1].proof_id, 1.0, labeled=False)
+    search.add_label(first[1].proof_id, solved=False)
+    assert {event.parents[0].proof_id for event in search.next_round()} == {first[0].proof_id}
 
 
 def test_without_a_search_nothing_is_kept(tmp_path: Path) -> None:
-    rounds, first = begun(runspec(), LocalStore(tmp_path))
+    search, first = begun(runspec(), LocalStore(tmp_path))
     for event in first:
-        rounds.labelled(event.proof_id, solved=True)
-    assert (rounds.next_round(), rounds._problems) == ([], {})
+        search.add_label(event.proof_id, solved=True)
+    assert (search.next_round(), search._searches) == ([], {})
 
 
 def test_a_search_does_not_train() -> None:

@@ -61,7 +61,7 @@ RELEASED: dict[str, Event] = {
         proof_id="nano-01-003",
         problem_id="nano-01",
         group="nano-01",
-        outcome="label",
+        outcome="rejected",
         kind="rejected_upheld",
         score=0.5,
         by="Emmy Noether",
@@ -128,7 +128,7 @@ def test_the_event_of_a_label_says_what_the_label_says() -> None:
         proof_id="p1-000",
         problem_id="p1",
         group="p1",
-        outcome="perfect",
+        outcome="accepted",
         kind="accepted",
         score=1.0,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proofloop.errors import StoreError
-from proofloop.runs.budget import Taken
+from proofloop.runs.budget import TimeTaken
 from proofloop.store import LocalStore
 from proofloop.store.renewed import Renewed, newest
 
@@ -30,14 +30,14 @@ def test_others_read_what_each_process_wrote_last(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     one, other = (Renewed(store, PREFIX, "time", kept=2) for _ in range(2))
     for seconds in range(12):
-        one.write(Taken(seconds=seconds))
-    other.write(Taken(seconds=0.5))
-    found = dict(newest(store, PREFIX, Taken))
+        one.write(TimeTaken(seconds=seconds))
+    other.write(TimeTaken(seconds=0.5))
+    found = dict(newest(store, PREFIX, TimeTaken))
     assert {process: taken.seconds for process, taken in found.items()} == {
         one.process: 11,
         other.process: 0.5,
     }
-    assert [process for process, _ in newest(store, PREFIX, Taken, but=one.process)] == [
+    assert [process for process, _ in newest(store, PREFIX, TimeTaken, but=one.process)] == [
         other.process
     ]
     assert len(list(store.list(PREFIX))) == 2 + 1
@@ -51,13 +51,13 @@ def test_a_write_whose_answer_was_lost_is_neither_read_again_nor_left_over(
 ) -> None:
     store = CutStore(tmp_path)
     one = Renewed(store, PREFIX, "time", kept=kept)
-    one.write(Taken(seconds=1))
+    one.write(TimeTaken(seconds=1))
     store.is_cut = True
     with pytest.raises(StoreError):
-        one.write(Taken(seconds=2))
+        one.write(TimeTaken(seconds=2))
     store.is_cut = False
     for seconds in (3, 4, 5):
-        one.write(Taken(seconds=seconds))
-    [(_, taken)] = newest(store, PREFIX, Taken)
+        one.write(TimeTaken(seconds=seconds))
+    [(_, taken)] = newest(store, PREFIX, TimeTaken)
     assert taken.seconds == 5
     assert len(list(store.list(PREFIX))) == kept

@@ -1,4 +1,4 @@
-"""Labelled proofs become rewarded samples: what is in a group, what is left out, and what each
+"""Labeled proofs become rewarded samples: what is in a group, what is left out, and what each
 earned.
 """
 
@@ -233,7 +233,9 @@ def critique_rewards(store: LocalStore, labels: list[Label], **spec: Any) -> lis
 def test_a_critique_earns_by_its_score_and_by_what_the_meta_verifier_made_of_it(
     store: LocalStore,
 ) -> None:
-    labels = [add_proof(store, 0, valid(1.0), score=0.5, outcome="label", kind="rejected_upheld")]
+    labels = [
+        add_proof(store, 0, valid(1.0), score=0.5, outcome="rejected", kind="rejected_upheld")
+    ]
     for index, (score, quality) in enumerate([(0.5, 1.0), (0.0, 0.5), (1.0, 1.0), (0.5, 0.0)]):
         add_critique(store, index, valid(score), quality=quality)
     (group,) = groups_of("verifier", labels, runspec(), store)

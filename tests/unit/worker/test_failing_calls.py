@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from proofloop.worker import failing_calls as failing
-from proofloop.worker.failing_calls import Failing
+from proofloop.worker.failing_calls import FailingCalls
 
 RUN = "r"
 
@@ -21,16 +21,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def fail(calls: Failing, call: str) -> int:
+def fail(calls: FailingCalls, call: str) -> int:
     return calls.failed(RUN, "verifier", call, lambda: False)
 
 
-def answer(calls: Failing, call: str = "another") -> None:
+def answer(calls: FailingCalls, call: str = "another") -> None:
     calls.answered(RUN, "verifier", call)
 
 
 def test_load_counts_no_round(clock: list[float]) -> None:
-    calls = Failing()
+    calls = FailingCalls()
     for _ in range(10):
         clock[0] += 1
         answer(calls)
@@ -40,7 +40,7 @@ def test_load_counts_no_round(clock: list[float]) -> None:
 
 
 def test_the_time_at_a_busy_server_counts_while_others_are_answered(clock: list[float]) -> None:
-    calls = Failing()
+    calls = FailingCalls()
     seconds = []
     for is_answered in (True, True, False, True):
         clock[0] += 4
@@ -52,7 +52,7 @@ def test_the_time_at_a_busy_server_counts_while_others_are_answered(clock: list[
 
 
 def test_a_call_that_has_not_failed_for_long_is_forgotten(clock: list[float]) -> None:
-    calls = Failing()
+    calls = FailingCalls()
     for number in range(100):
         fail(calls, f"call {number}")
         clock[0] += failing.FORGET_S / 10
@@ -60,7 +60,7 @@ def test_a_call_that_has_not_failed_for_long_is_forgotten(clock: list[float]) ->
 
 
 def test_a_call_that_keeps_failing_is_not_forgotten(clock: list[float]) -> None:
-    calls, rounds = Failing(), []
+    calls, rounds = FailingCalls(), []
     for _ in range(3):
         clock[0] += 1
         answer(calls)
@@ -75,7 +75,7 @@ def test_one_trial_of_a_silent_server_serves_all_who_wait_for_it(
 ) -> None:
     """The trial takes longer than its result counts for, as both last 30 s."""
     monkeypatch.setattr(failing, "TRIED_S", 1.5)
-    calls, trials, ready = Failing(), [], threading.Barrier(8)
+    calls, trials, ready = FailingCalls(), [], threading.Barrier(8)
     answer(calls)
 
     def try_another() -> bool:

@@ -25,7 +25,7 @@ from proofloop.schema.records import LabelKind, LabelOutcome, Verdict
 from proofloop.schema.records import Role as RoleName
 from proofloop.store import LocalStore
 from proofloop.worker.health import Health
-from proofloop.worker.metrics import OUTCOMES, VERDICTS, VERSIONS_KEPT, Metrics
+from proofloop.worker.metrics import OUTCOMES, VERDICTS, VERSIONS_KEPT, WorkerMetrics
 from proofloop.worker.model_call import Asked, Question
 from proofloop.worker.runtime import COUNTED_AS, Role, Tools, Worker
 from tests.builders import PROOF, RUN, CountingEngine, workplace
@@ -37,7 +37,7 @@ EVENT = ReviewJudged(run_id=RUN, proof_id=PROOF, index=0)
 
 def test_the_table_in_the_documentation_is_what_is_exposed() -> None:
     metrics = [
-        metric for metric in vars(Metrics()).values() if isinstance(metric, MetricWrapperBase)
+        metric for metric in vars(WorkerMetrics()).values() if isinstance(metric, MetricWrapperBase)
     ]
     exposed = {
         metric._name + ("_total" if metric._type == "counter" else ""): (
@@ -59,7 +59,7 @@ def test_the_table_in_the_documentation_is_what_is_exposed() -> None:
 
 
 def test_only_the_last_used_versions_of_a_role_have_series() -> None:
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     for number in range(VERSIONS_KEPT + 3):
         metrics.count_answer(
             "verifier", f"v{number}", seconds=1.0, prompt=5, cached=2, completion=3
@@ -75,7 +75,7 @@ def test_only_the_last_used_versions_of_a_role_have_series() -> None:
 
 
 def test_verdicts_are_counted_by_version_and_go_with_it() -> None:
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     for number in range(VERSIONS_KEPT + 1):
         metrics.count_verdict("verifier", f"v{number}", "truncated")
     seen = {
@@ -93,7 +93,7 @@ def test_every_series_that_is_known_beforehand_begins_at_zero() -> None:
     """Otherwise its first event would be no increase, and no alert would see the first dead letter
     of a process.
     """
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     for role in get_args(RoleName):
         metrics.begin(role)
     counters = [
@@ -124,7 +124,7 @@ def test_every_outcome_is_counted(tmp_path: Path) -> None:
         ValueError("bug"),
         Reject("never"),
     ]
-    metrics = Metrics()
+    metrics = WorkerMetrics()
 
     def handler(event: ReviewJudged, tools: Tools):  # type: ignore[no-untyped-def]
         if error := raised.pop(0):

@@ -796,7 +796,7 @@ REJECTED = (judgement(-1), judgement(0, 0.0, True), judgement(2, 0.0, True))
 
 def test_labeler_decides_early_when_nothing_can_change_the_label(tmp_path: Path) -> None:
     tools = tools_with(tmp_path, CountingEngine(), proof(), *REJECTED)
-    expected = label(0.0, outcome="label", kind="rejected_upheld", critiques=(0, 2), trigger=2)
+    expected = label(0.0, outcome="rejected", kind="rejected_upheld", critiques=(0, 2), trigger=2)
     assert list(label_proof(judged(2), tools)) == [ProofLabeled.of(expected)]
     assert get_record(tools.store, keys.label(RUN, PROOF), Label) == expected
 

@@ -14,7 +14,7 @@ from proofloop.worker.usage import (
     FRESH_S,
     KEPT,
     ServicesUsage,
-    Usage,
+    UsageCounter,
     UsageWriter,
     added_up,
     written,
@@ -25,7 +25,7 @@ from tests.builders import RUN, CountingEngine, runspec
 def test_each_process_counts_its_own_and_the_run_adds_up(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     for number in (1, 2):
-        usage = Usage(RunningCalls())
+        usage = UsageCounter(RunningCalls())
         writer = UsageWriter(store, usage)
         for _ in range(number + KEPT):
             usage.add(RUN, "verifier", 10, 5, 0.5)
@@ -40,7 +40,7 @@ def test_each_process_counts_its_own_and_the_run_adds_up(tmp_path: Path) -> None
 
 def test_calls_in_flight_of_a_process_that_died_count_no_more(tmp_path: Path) -> None:
     store, calls, engine = LocalStore(tmp_path), RunningCalls(), CountingEngine(latency_s=60)
-    usage = Usage(calls)
+    usage = UsageCounter(calls)
     request = GenerationRequest("verifier:p", "m", (), Sampling(), 0)
     with calls.message(redelivered=False, attempt=1, stopping=threading.Event()):
         calls.join(f"{RUN}/verifier/p1-000/critique-0", lambda: engine.submit(request))
@@ -54,7 +54,7 @@ def test_calls_in_flight_of_a_process_that_died_count_no_more(tmp_path: Path) ->
 
 
 def test_a_run_that_is_taken_up_counts_what_services_do_since(tmp_path: Path) -> None:
-    store, usage = LocalStore(tmp_path), Usage(RunningCalls())
+    store, usage = LocalStore(tmp_path), UsageCounter(RunningCalls())
     writer = UsageWriter(store, usage)
     usage.add(RUN, "generator", 1, 1, 1.0)
     writer.write()

@@ -148,7 +148,7 @@ class Cases:
             )
         kept, graded = labels.all(age_s=LISTED_S).values(), grades.all()
         undecided = [label for label in kept if label.outcome == "undecided"]
-        decided = [label for label in kept if label.outcome in ("label", "perfect")]
+        decided = [label for label in kept if label.outcome in ("accepted", "rejected")]
         return Standing(
             open=tuple(label for label in undecided if label.proof_id not in graded),
             checks=tuple(label for label in self._sample(decided) if label.proof_id not in graded),

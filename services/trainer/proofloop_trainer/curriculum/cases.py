@@ -1,4 +1,4 @@
-"""The method's data sets: D_v and D_mv, graded by experts, and labelled proofs.
+"""The method's data sets: D_v and D_mv, graded by experts, and labeled proofs.
 
 Where a domain has an exact checker it plays the experts: it grades what a model drew. Elsewhere
 people graded files. Either grades what stands in D_v and D_mv and is held out, and none of the new

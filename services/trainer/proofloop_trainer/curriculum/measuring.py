@@ -37,7 +37,7 @@ from proofloop_trainer.curriculum.cases import (
     grade_proofs,
 )
 from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, in_split
-from proofloop_trainer.curriculum.labelling import walk
+from proofloop_trainer.curriculum.labeling import walk
 from proofloop_trainer.curriculum.rollouts import Judges, answered
 from proofloop_trainer.curriculum.work import TEST, Work
 

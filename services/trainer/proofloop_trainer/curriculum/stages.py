@@ -26,7 +26,7 @@ from proofloop.errors import ProofloopError
 from proofloop.runs.model_registry import MANIFEST
 from proofloop.schema import keys
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Record, Tokens, TrainingSample
-from proofloop_trainer.curriculum import gate, labelling
+from proofloop_trainer.curriculum import gate, labeling
 from proofloop_trainer.curriculum.cases import (
     CaseFile,
     balanced,
@@ -134,13 +134,13 @@ def enhanced(work: Work, stage: Stage, served: Served) -> StageManifest:
     """
     wanted, start = work.spec.enhanced, start_of(work.spec.name, stage, served)
     proofs = graded_proofs(work, served["generator"])
-    labelled = _evenly(work, labelling.labelled_proofs(work, stage.iteration - 1))
+    labeled = _evenly(work, labeling.labeled_proofs(work, stage.iteration - 1))
     is_plain = stage.ablation == "no-meta"
     refreshed = Refreshed(work, stage, served, proofs)
 
     def rollout(step: int, version: str) -> list[TrainingSample]:
         most = wanted.groups - wanted.meta_groups
-        new = _pick(work, stage, step, labelled, most // 2)
+        new = _pick(work, stage, step, labeled, most // 2)
         chosen = new + _pick(work, stage, step, proofs, most - len(new))
         meta, analyses = (None, []) if is_plain else refreshed.at(step, version)
         judge = work.asker("meta_verifier", meta, stage.name, step) if meta else None
@@ -255,12 +255,12 @@ def generator(work: Work, stage: Stage, served: Served) -> StageManifest:
 
 
 def label(work: Work, stage: Stage, served: Served) -> StageManifest:
-    """Labels for the generator's proofs of new problems, by the learned judges and the labelling
+    """Labels for the generator's proofs of new problems, by the learned judges and the labeling
     rule alone.
     """
-    labelled = labelling.label_proofs(work, stage.iteration, served)
+    labeled = labeling.label_proofs(work, stage.iteration, served)
     counts = {
-        f"score {score:g}": float(sum(case.score == score for case in labelled))
+        f"score {score:g}": float(sum(case.score == score for case in labeled))
         for score in (0.0, 0.5, 1.0)
     }
     return StageManifest(stage=stage.name, figures=counts)
@@ -376,7 +376,7 @@ def _asked(
     if role == "verifier":
         proofs = [
             *graded_proofs(work, served["generator"]),
-            *labelling.labelled_proofs(work, stage.iteration),
+            *labeling.labeled_proofs(work, stage.iteration),
         ]
         chosen = balanced(proofs, lambda case: case.score < 1, wanted.prompts, work.rng(name))
         return verify(chosen, asker, wanted.samples, judges)

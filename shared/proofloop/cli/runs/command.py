@@ -332,7 +332,7 @@ def export(
     ] = False,
     store: StoreOption = None,
 ) -> None:
-    """Print the labelled proofs of a run as JSONL, or its critiques, in the form of a curriculum's
+    """Print the labeled proofs of a run as JSONL, or its critiques, in the form of a curriculum's
     [files].
     """
     data = open_store(store, must_exist=True)

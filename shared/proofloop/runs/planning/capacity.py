@@ -16,7 +16,7 @@ from typing import Literal
 
 from proofloop.config.run_file import EnginePrices, Labeling, Prices, RunSpec
 from proofloop.errors import ConfigError
-from proofloop.runs.costs import HOUR_S, Spent, Tally, bills, money, spec_of
+from proofloop.runs.costs import HOUR_S, CostTally, Spent, bills, money, spec_of
 from proofloop.runs.search_driver import searches_of
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Role
 from proofloop.store import Store
@@ -252,9 +252,9 @@ class Observed:
 
 
 def observed(store: Store, run_id: str) -> Observed:
-    """The means over a run's labelled proofs. Raises ConfigError if there are none."""
+    """The means over a run's labeled proofs. Raises ConfigError if there are none."""
     spec = spec_of(store, run_id)
-    tally, judged, readable = Tally(spec.prices), 0, 0
+    tally, judged, readable = CostTally(spec.prices), 0, 0
     tokens: Counter[str] = Counter()
     for bill in bills(store, run_id):
         if bill.label is not None:

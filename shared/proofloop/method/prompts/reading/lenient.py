@@ -7,14 +7,14 @@ such as "### Evaluation"): there a proof is quoted.
 
 1. A *phrase score* follows the pack's own phrase, in which case, emphasis, line breaks and
   auxiliary words are free.
-2. A *labelled score* follows, at the beginning of a sentence, words that do nothing but grade:
+2. A *labeled score* follows, at the beginning of a sentence, words that do nothing but grade:
   "**Score:** 1", "I rate this proof 0.5", "My final grade is \\boxed{0}". Any other word, a hedge
   or a range, and it is none.
 3. A *closing score* is a box by itself at the very end, where an intro or the words before it judge
   a solution.
 
-Phrase scores decide; without any the labelled ones, from the first that is called final on; without
-any the closing one. All of them, and every labelled or closing score behind the first, must agree:
+Phrase scores decide; without any the labeled ones, from the first that is called final on; without
+any the closing one. All of them, and every labeled or closing score behind the first, must agree:
 two different scores are unreadable, for nobody can tell which of them a proof has planted. So is a
 score that is none of 0, 0.5 and 1, and a phrase that is followed by none.
 """
@@ -55,7 +55,7 @@ from proofloop.method.prompts.reading.soft import lower, soften
 from proofloop.schema.records import Score
 
 TAIL = 8_000
-"""Characters at the end of an answer in which a labelled or closing score is looked for."""
+"""Characters at the end of an answer in which a labeled or closing score is looked for."""
 
 SENTENCE = 200
 """Characters before and behind a word of grading that can belong to its sentence."""
@@ -191,24 +191,24 @@ def _score(visible: str, asked: Asked) -> Score:
     phrases, rest = _phrase_scores(said, asked.score)
     tail = soften(rest[-TAIL:])
     closing = _closing(tail, has_begun=begun is not None or asked.has_begun)
-    return _agreed(_deciding(phrases, _labelled(tail), closing))
+    return _agreed(_deciding(phrases, _labeled(tail), closing))
 
 
 def _deciding(
-    phrases: list[Statement], labelled: list[Statement], closing: list[Statement]
+    phrases: list[Statement], labeled: list[Statement], closing: list[Statement]
 ) -> list[Statement]:
     """The statements that must agree."""
     if phrases:
-        return [*phrases, *labelled, *closing]
-    final = next((number for number, each in enumerate(labelled) if each.is_final), None)
+        return [*phrases, *labeled, *closing]
+    final = next((number for number, each in enumerate(labeled) if each.is_final), None)
     if (
         final is None
-        and len(labelled) > 1
+        and len(labeled) > 1
         and not closing
-        and len({each.score for each in labelled}) == 1
+        and len({each.score for each in labeled}) == 1
     ):
         raise Unreadable("several scores, none of them called final")
-    return [*labelled[final or 0 :], *closing]
+    return [*labeled[final or 0 :], *closing]
 
 
 def _agreed(statements: list[Statement]) -> Score:
@@ -335,8 +335,8 @@ def _statement(text: str, start: int, *, is_final: bool = False) -> Statement | 
 # --------------------------------------------------------------------------------------------------
 
 
-def _labelled(tail: str) -> list[Statement]:
-    """The labelled scores of a soft text, in order."""
+def _labeled(tail: str) -> list[Statement]:
+    """The labeled scores of a soft text, in order."""
     found: dict[int, Statement] = {}
     for number, word in enumerate(_SCORING.finditer(tail)):
         if number == MAX_GRADINGS:

@@ -1,5 +1,5 @@
 """Labels for new proofs by the walk itself: the generator proves, the judges criticise, the
-labelling rule decides.
+labeling rule decides.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from proofloop.curriculum.status import manifests, serving_before
 from proofloop.method.domains import Domain
 from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
 from proofloop.runs.labels import labels_of
-from proofloop.runs.progress import Progress
+from proofloop.runs.progress import RunProgress
 from proofloop.schema import keys
 from proofloop.schema.records import ModelRole, Problem, Proof
 from proofloop.store import get_record
@@ -56,8 +56,8 @@ def label_proofs(work: Work, iteration: int, served: Served) -> list[GradedProof
     return list(work.cases(_name(iteration), draw).proofs)
 
 
-def labelled_proofs(work: Work, iteration: int) -> list[GradedProof]:
-    """The labelled proofs of this and all earlier iterations."""
+def labeled_proofs(work: Work, iteration: int) -> list[GradedProof]:
+    """The labeled proofs of this and all earlier iterations."""
     files = (work.cases(_name(number), CaseFile) for number in range(1, iteration + 1))
     return [proof for file in files for proof in file.proofs]
 
@@ -101,15 +101,15 @@ def walk(
         running.run(planned_proofs(spec), _teller(work, name))
 
 
-def _teller(work: Work, name: str) -> Callable[[Progress], None]:
+def _teller(work: Work, name: str) -> Callable[[RunProgress], None]:
     """Says now and then how many proofs have their label."""
     said = time.monotonic()
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: RunProgress) -> None:
         nonlocal said
         if time.monotonic() - said > EVERY_S:
             said = time.monotonic()
-            work.say(f"{name}: {progress.labeled}/{progress.planned} proofs labelled")
+            work.say(f"{name}: {progress.labeled}/{progress.planned} proofs labeled")
 
     return tell
 
