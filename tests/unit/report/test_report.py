@@ -156,9 +156,7 @@ def give_label(
         proof_id=proof.id,
         problem_id=proof.problem_id,
         group=proof.group,
-        outcome={"accepted": "accepted", "overturned": "perfect", "rejected_upheld": "label"}.get(
-            kind, kind
-        ),
+        outcome={"overturned": "accepted", "rejected_upheld": "rejected"}.get(kind, kind),
         kind=kind,
         score=score,
         self_quality=1.0,

@@ -178,7 +178,7 @@ def test_a_solved_problem_asks_for_nothing_more_and_what_is_not_posed_yet_is_not
     tmp_path: Path,
 ) -> None:
     store, spec = LocalStore(tmp_path), searching()
-    rounds, _, second = after_first_proofs(spec, store, 0.5)
+    search, _, second = after_first_proofs(spec, store, 0.5)
     assert search.is_wanted(second[0])
     label(search, store, second[0], 1.0, solved=True)
     assert not search.is_wanted(second[1])
