@@ -162,7 +162,7 @@ class ProgressLine:
         if self._console.is_terminal:
             self._live.stop()
 
-    def show(self, stage: str, progress: Progress) -> None:
+    def show(self, stage: str, progress: RunProgress) -> None:
         """Redraw the line; without a terminal, print it every PLAIN_INTERVAL_S."""
         if stage != self._stage:
             self._stage = stage
@@ -176,7 +176,7 @@ class ProgressLine:
         elif self._is_due(progress):
             print(line, file=sys.stderr, flush=True)
 
-    def _is_due(self, progress: Progress) -> bool:
+    def _is_due(self, progress: RunProgress) -> bool:
         """Whether to print a line now. After the last label, only a new training step is news."""
         is_labeled = progress.labeled >= progress.planned
         final_steps = dict(progress.steps) if is_labeled else None
@@ -207,14 +207,14 @@ class ProgressLine:
             parts.append(f"cost so far {progress.money:,.2f}")
         return "; ".join([*parts, self._time_left(progress)])
 
-    def _is_done(self, progress: Progress) -> bool:
+    def _is_done(self, progress: RunProgress) -> bool:
         """Whether all proofs are labeled and all searches have ended.
 
         Calls are counted only now and then, so the last count may be out of date.
         """
         return progress.labeled >= progress.planned and progress.searches_ended >= progress.searches
 
-    def _time_left(self, progress: Progress) -> str:
+    def _time_left(self, progress: RunProgress) -> str:
         elapsed = time.monotonic() - self._began
         done = progress.labeled - progress.stored
         if self._is_done(progress):

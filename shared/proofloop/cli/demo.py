@@ -80,7 +80,7 @@ def demo(
     publish(store, summary, out)
 
 
-def publish(store: LocalStore, summary: Summary, out: Path) -> None:
+def publish(store: LocalStore, summary: TrainingSummary, out: Path) -> None:
     """Write summary.json and report.html, and print the figures before and after."""
     from proofloop.report import read_report, write_report
 

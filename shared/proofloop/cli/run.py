@@ -136,7 +136,7 @@ def print_unread(run: str, found: Readability) -> None:
 
 def _run_here(
     store: Store, spec: RunSpec, resume: bool, stopping: threading.Event, report: Report
-) -> Progress:
+) -> RunProgress:
     """Run all services in this process."""
     engines = open_engines(store)
     try:
@@ -153,7 +153,7 @@ def _run_here(
 
 def _run_on_services(
     store: Store, spec: RunSpec, resume: bool, stopping: threading.Event, report: Report
-) -> Progress:
+) -> RunProgress:
     """Run on the workers of the broker; this process only poses problems and reports progress."""
     settings = load_settings()
     total = planned_proofs(spec)

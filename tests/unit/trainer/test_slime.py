@@ -33,7 +33,7 @@ SAMPLE_FIELDS = frozenset(
         ),
         *(
             "response_length",
-            "rejected",
+            "label",
             "reward",
             "loss_mask",
             "weight_versions",
