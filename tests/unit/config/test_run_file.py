@@ -127,7 +127,7 @@ BAD = [
         r" models, name, "),
     ('base = "/"\n' + SMALLEST, r"^unknown key base in .*small.toml\nhint: known here: budget, engine, flow"),
     ('[problem]\ndomain = "nano"\n', r"^unknown key problem in .*\nhint: known here: .*problems"),
-    (SMALLEST + "[labelling]\nn = 1\n", r"^unknown key labelling in .*\nhint: known here: .*labeling"),
+    (SMALLEST + "[labeling]\nn = 1\n", r"^unknown key labeling in .*\nhint: known here: .*labeling"),
     (SMALLEST + "[labeling]\nnn = 1\n", r"^unknown key \[labeling\] nn in .*\nhint: known here: confirm_at, k, m, n, stop_early$"),
     (SMALLEST + '[models]\ncritic = "x"\n', r"^unknown key \[models\] critic in .*\nhint: known here: generator, meta_verifier,"
         r" verifier$"),
