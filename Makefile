@@ -10,7 +10,7 @@ SERVICE_EXTRAS := --extra cluster --extra sentry --extra tracing
 LIGHT_EXTRAS := $(SERVICE_EXTRAS) --extra flower
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint pytest format bench base-model lock images clean
+.PHONY: help setup demo test lint pytest docs site format bench base-model lock images clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ setup: ## make .venv with everything pinned; a second call only looks
 demo: setup ## watch the whole loop learn; report in demo-out/ (ARGS="--seed 1")
 	@$(BIN)/proofloop demo --out demo-out $(ARGS)
 
-test: setup lint pytest ## everything that must pass: setup, lint, pytest
+test: setup lint site pytest ## everything that must pass: setup, lint, site, pytest
 
 lint: setup ## ruff, mypy, import rules
 	$(BIN)/ruff check .
@@ -31,6 +31,13 @@ lint: setup ## ruff, mypy, import rules
 
 pytest: setup ## the tests alone, on two cores (ARGS="-k name")
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --maxschedchunk 4 $(ARGS)
+
+docs: setup ## write the reference pages anew from the code, then build the documentation into site/
+	@$(BIN)/python -m scripts.reference
+	@$(MAKE) --no-print-directory site
+
+site: setup ## build the documentation into site/; a broken link fails
+	@NO_COLOR=1 $(BIN)/zensical build --strict
 
 format: setup ## format the code and sort its imports
 	$(BIN)/ruff check --fix .
@@ -56,5 +63,5 @@ images: ## build the images of the five services and of Triton with docker or po
 	$(IMAGE_TOOL) build -f serving/Dockerfile -t proofloop-serving .
 
 clean: ## remove what the other targets made, .venv and demo-out too
-	rm -rf .venv demo-out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv demo-out site .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find shared serving services tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,5 +1,5 @@
-"""Draws docs/dashboard.svg: the panels of the chart's dashboard, recorded from five minutes of real
-services.
+"""Draws docs/images/dashboard.svg: the panels of the chart's dashboard, recorded from five minutes
+of real services.
 
 RabbitMQ, Ceph's gateway and Prometheus are started as in the tests; engines are simulated. One run
 keeps the services busy. Then a second run with another model version adds a burst, two more
@@ -32,7 +32,7 @@ from proofloop.report.axes import Point, scale, spread, ticks
 
 ROOT = Path(__file__).parents[1]
 DASHBOARD = ROOT / "helm" / "proofloop" / "dashboards" / "proofloop.json"
-PICTURE = ROOT / "docs" / "dashboard.svg"
+PICTURE = ROOT / "docs" / "images" / "dashboard.svg"
 STEP_S, WINDOW_S = 3.0, 20.0
 PODS = ("generator-0", "verifier-0", "verifier-1", "verifier-2", "meta_verifier-0", "labeler-0")
 

@@ -14,7 +14,7 @@ from proofloop_trainer import ranks
 WAYS_OUT = (
     "lower tokens_per_pass; lower the engine's models_kept or max_batch; or use `accelerate launch`"
     " with activation"
-    " checkpointing or offloading (docs/training.md)"
+    " checkpointing or offloading (docs/how-to/train.md)"
 )
 """Hints for a GPU with too little memory."""
 

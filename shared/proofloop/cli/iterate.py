@@ -18,7 +18,7 @@ def iterate(
     file: Annotated[
         Path,
         typer.Argument(
-            help="The curriculum file; docs/curriculum-keys.md lists its keys, and"
+            help="The curriculum file; docs/reference/curriculum-file.md lists its keys, and"
             " examples/nano-iterate is an example."
         ),
     ],

@@ -278,7 +278,7 @@ def plan_command(
     its budgets allow. The load is a steady one: n critiques, m judgements of an issue, answers of
     max_tokens, but prompts of 2000 tokens and an issue in half of the analyses; both may be higher.
     Make a small run with your models and name it by --from: its means take the place of all of
-    these. "Capacity" in docs/operations.md explains each number.
+    these. docs/how-to/capacity.md explains each number.
     """
     seen, spec = _budgets(file, measured, store)
     options = {

@@ -75,7 +75,9 @@ def read_settings(
     is_about_keys = any("key" in problem.partition('"')[0] for problem in problems)
     known = ", ".join([*settings_type.model_fields, *also])
     hint = (
-        f"known keys: {known}" if is_about_keys else "see the table of settings in docs/services.md"
+        f"known keys: {known}"
+        if is_about_keys
+        else "docs/reference/engines.md explains each setting"
     )
     raise ConfigError(f"[engine] {kind}: {'; '.join(problems)}", hint)
 

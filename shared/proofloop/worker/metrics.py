@@ -1,5 +1,4 @@
-"""All metrics: name, unit, labels and help. docs/operations.md has the same table, and a test
-compares the two.
+"""All metrics: name, unit, labels and help. docs/reference/metrics.md is generated from them.
 
 No label names a run, a problem or a proof, so a process has few series however much it handles.
 Model versions are labels, but only the most recently used ones of each role.

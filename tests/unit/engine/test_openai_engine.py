@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,13 +24,6 @@ from tests.waiting import wait_until
 
 SHORT = Sampling(max_tokens=64)
 SECRET = "sk-very-secret-0123456789"
-
-
-def test_every_setting_stands_in_the_documentation() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "services.md").read_text()
-    section = page.partition("## An OpenAI-compatible server")[2].partition("## Triton")[0]
-    named = {*re.findall(r"`(\w+)`", section)}
-    assert OpenAISettings.model_fields.keys() - {"api_key"} <= named
 
 
 def ask(seed: int = 1, sampling: Sampling = SHORT) -> GenerationRequest:

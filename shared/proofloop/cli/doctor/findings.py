@@ -85,7 +85,8 @@ def _way_out(spec: RunSpec, answer: TrialAnswer) -> str:
         return ALL_IN_REASONING
     ways = [
         "use a model that keeps to the format",
-        "use a prompt pack that asks for the format in the model's own way (docs/reading.md)",
+        "use a prompt pack that asks for the format in the model's own way"
+        " (docs/how-to/answers.md)",
     ]
     if spec.how_to_read == "strict":
         ways.insert(0, 'set reading = "lenient" unless the answers train a model')

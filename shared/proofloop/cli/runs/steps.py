@@ -46,7 +46,7 @@ def steps(
     clipped: share of tokens with a clipped gradient. off policy: share of answers dropped by the
     mask. length: mean tokens of an answer. cut off: share of answers that reached max_tokens. no
     signal: groups with equal rewards, of all groups. tokens/s: trained tokens a second, without
-    sampling. docs/training.md explains all figures.
+    sampling. docs/how-to/train.md explains all figures.
     """
     data = open_store(store, must_exist=True)
     chosen = _choose(data, run, stage)

@@ -32,67 +32,102 @@ def names_a_key(variable: object) -> bool:
 
 
 class OpenAISettings(EngineSettings):
-    """Settings of one server. `base_url` ends before `/chat/completions`: `http://host:port/v1`."""
+    """A server with OpenAI's streamed chat completions. `endpoints` is a list of tables instead of
+    `base_url`: each has a `base_url`, a `weight` and any of these settings.
+    """
 
-    base_url: MayChange[str]
+    base_url: MayChange[str] = Field(
+        description="the address before `/chat/completions`, mostly `http://host:port/v1`"
+    )
     api_key_env: MayChange[str] = Field(
-        KEY, description="the environment variable with the key; empty: send no key"
+        KEY,
+        description="the environment variable with the key; another name must begin with the"
+        " default and `_`. Empty: no key is sent",
     )
     api_key: MayChange[SecretStr | None] = None
-    model: str | None = Field(None, description="one model name for all versions")
+    model: str | None = Field(None, description="the served name of every version")
     models: dict[str, str] = Field(
-        {}, description="model name by version; the default is the version's own name"
+        {}, description="served names by version; a version without an entry is sent unchanged"
     )
-    max_concurrency: MayChange[int] = Field(64, ge=1, le=4096)
-    connect_timeout_s: MayChange[float] = Field(10, gt=0, le=300)
+    max_concurrency: MayChange[int] = Field(64, ge=1, le=4096, description="calls in flight")
+    connect_timeout_s: MayChange[float] = Field(
+        10, gt=0, le=300, description="the longest wait for a connection"
+    )
     idle_timeout_s: MayChange[float] = Field(
-        600, gt=0, le=86400, description="the silence that ends a call; queueing counts"
+        600,
+        gt=0,
+        le=86400,
+        description="the longest silence, time in the server's queue included; a comment"
+        " (`: keep-alive`) ends a silence",
     )
     content_timeout_s: MayChange[float] = Field(
         3600,
         gt=0,
         le=604800,
-        description="the longest time in which the server sends only comments",
+        description="the longest time without a piece of the answer while comments come",
     )
     max_attempts: MayChange[int] = Field(
-        5, ge=1, le=20, description="attempts of a call, and as many more at a busy server"
+        5,
+        ge=1,
+        le=20,
+        description="attempts of a failing call; those at a busy or unavailable server are counted"
+        " separately",
     )
-    first_wait_s: MayChange[float] = Field(0.5, gt=0, le=60)
+    first_wait_s: MayChange[float] = Field(
+        0.5, gt=0, le=60, description="the wait after the first attempt; it doubles"
+    )
     longest_wait_s: MayChange[float] = Field(
-        60, gt=0, le=3600, description="a call fails if the server requests a longer wait"
+        60,
+        gt=0,
+        le=3600,
+        description="the longest wait between attempts; if the server asks for more, the message is"
+        " redelivered later",
     )
     longest_busy_s: MayChange[float] = Field(
         600,
         gt=0,
         le=86400,
-        description="the engine gives up a call that the server refuses as busy for this long"
-        " while it answers others",
+        description="a call is recorded as failed after the server has refused it as busy for this"
+        " long while no other call was in flight",
     )
-    want_logprobs: bool = False
+    want_logprobs: bool = Field(
+        False, description="request tokens and log-probabilities, and store them"
+    )
     logprobs_are: Literal["raw", "processed"] = Field(
-        "raw", description="vLLM's --logprobs-mode; raw: before top_p"
+        "raw",
+        description="before (`raw`) or after temperature and top_p, as vLLM's --logprobs-mode says;"
+        " raw ones are used only if both are 1",
     )
-    seed_bits: Literal[31, 32, 63] = 63
-    max_tokens_field: MayChange[Literal["max_tokens", "max_completion_tokens"]] = "max_tokens"
+    seed_bits: Literal[31, 32, 63] = Field(
+        63, description="the size of seeds; lower it for a server that refuses large ones"
+    )
+    max_tokens_field: MayChange[Literal["max_tokens", "max_completion_tokens"]] = Field(
+        "max_tokens", description="the name that the server expects"
+    )
     think_end: str = Field(
         "</think>", description="the end of reasoning in the text; empty: the text has none"
     )
-    max_answer_bytes: int = Field(64 * MiB, ge=1024, le=1024 * MiB)
+    max_answer_bytes: int = Field(
+        64 * MiB, ge=1024, le=1024 * MiB, description="the longest accepted answer"
+    )
     needs_finish_reason: bool = Field(
-        True, description="false: an answer without a finish reason is complete"
+        True,
+        description="an answer without a finish reason counts as cut off; false: `[DONE]` ends it",
     )
     response_format: dict[str, JsonValue] | None = Field(
-        None, description='OpenAI\'s response_format: { type = "json_object" }'
+        None, description='sent unchanged in place of a pack\'s schema: `{ type = "json_object" }`'
     )
     send_schema: bool = Field(
         True, description="send the JSON schema of a prompt pack that has one"
     )
-    requests_per_minute: MayChange[float | None] = Field(None, gt=0)
+    requests_per_minute: MayChange[float | None] = Field(
+        None, gt=0, description="a limit for this process; services do not share it"
+    )
     tokens_per_minute: MayChange[float | None] = Field(
-        None, gt=0, description="of prompts and answers together"
+        None, gt=0, description="the same for the tokens of prompts and answers together"
     )
     extra_body: dict[str, JsonValue] = Field(
-        {}, description="further fields of the request: top_k, chat_template_kwargs ..."
+        {}, description="more fields, sent unchanged: `top_k`, `chat_template_kwargs` ..."
     )
 
     @field_validator("base_url")

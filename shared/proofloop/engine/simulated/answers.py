@@ -39,36 +39,38 @@ VOCABULARY = 32_000
 
 
 class SimulatedSettings(EngineSettings):
-    """Shares are probabilities. Times and token counts are lognormal, with a median and a sigma."""
+    """Invented answers, for rehearsals and tests. Shares are probabilities; times and lengths are
+    lognormal.
+    """
 
-    seed: int = 0
+    seed: int = Field(0, description="the same seed gives the same answers")
     latency_s: MayChange[float] = Field(
-        0.0, ge=0, le=86400, description="median latency; 0 answers at once"
+        0.0, ge=0, le=86400, description="the median time of a call; 0: it answers at once"
     )
-    latency_sigma: MayChange[float] = Field(0.6, ge=0, le=3)
+    latency_sigma: MayChange[float] = Field(0.6, ge=0, le=3, description="the spread of the times")
     tokens: int = Field(
-        800, ge=1, description="median length in tokens, at most the request's max_tokens"
+        800, ge=1, description="the median length of an answer, at most its `max_tokens`"
     )
-    tokens_sigma: float = Field(0.5, ge=0, le=3)
+    tokens_sigma: float = Field(0.5, ge=0, le=3, description="the spread of the lengths")
     good_share: float = Field(
-        0.4, ge=0, le=1, description="share of proofs of quality 1; the others are 0 or 0.5"
+        0.4, ge=0, le=1, description="proofs of quality 1; the others have 0 or 0.5"
     )
     verifier_noise: float = Field(
-        0.1, ge=0, le=1, description="share of wrong scores, for every role"
+        0.1, ge=0, le=1, description="scores of any role that differ from the hidden quality"
     )
-    malformed_share: float = Field(0.0, ge=0, le=1)
-    truncated_share: float = Field(0.0, ge=0, le=1)
+    malformed_share: float = Field(0.0, ge=0, le=1, description="answers in the wrong format")
+    truncated_share: float = Field(0.0, ge=0, le=1, description="answers that are cut off")
     failure_share: float = Field(
-        0.0, ge=0, le=1, description="share of attempts that raise a retryable EngineError"
+        0.0, ge=0, le=1, description="attempts that fail with a temporary error"
     )
     crash_share: float = Field(
-        0.0, ge=0, le=1, description="share of attempts that kill the process with exit code 137"
+        0.0, ge=0, le=1, description="attempts that kill the process, exit code 137"
     )
-    max_concurrency: MayChange[int] = Field(256, ge=1, le=65536)
+    max_concurrency: MayChange[int] = Field(256, ge=1, le=65536, description="calls in flight")
     call_log: MayChange[str] = Field(
-        "", description="folder in which every process logs the begin and end of its calls"
+        "", description="a folder in which each process logs the begin and end of its calls"
     )
-    want_tokens: bool = Field(False, description="made-up token ids and log-probabilities")
+    want_tokens: bool = Field(False, description="invent token ids and log-probabilities too")
 
 
 class Chances(NamedTuple):

@@ -14,60 +14,86 @@ ERROR_TEXT_LENGTH = 500
 
 
 class TritonSettings(EngineSettings):
-    """Settings of one or more servers. `endpoints` are gRPC addresses host:port; each address of a
-    host is a replica.
-    """
+    """Models on Triton servers: ours (`serving/`), or TensorRT-LLM's `llmapi`."""
 
-    endpoints: MayChange[list[str]] = Field(min_length=1)
+    endpoints: MayChange[list[str]] = Field(
+        min_length=1,
+        description="gRPC addresses `host:port`; a host with several addresses counts as several"
+        " replicas",
+    )
     model: str | None = Field(
-        None, description="one Triton model for all versions; the engine never loads it"
+        None, description="one Triton model for every version; the engine never loads it"
     )
     models: dict[str, str] = Field(
-        {}, description="Triton model by version; the default is derived from the version"
+        {}, description="Triton models by version; the name of the others is derived"
     )
     load_models: bool = Field(
-        True, description="load missing models; false if the deployment brings the models"
+        True, description="load a version that is not ready; false: the deployment loads the models"
     )
     keep_versions: MayChange[int] = Field(
-        4, ge=1, le=100, description="the most loaded versions of a run: three roles and a new one"
+        4,
+        ge=1,
+        le=100,
+        description="the most loaded versions of one run, all roles together; one more while a"
+        " version is loaded",
     )
     server_settings: str = Field(
-        "", description="the file on the server with the settings of its engine"
+        "", description="the file on the server with its engine's settings"
     )
-    model_file: str = Field(MODEL_FILE, description="Python source of a loaded model")
-    load_timeout_s: MayChange[float] = Field(3600, gt=0, le=86400)
-    admin_header: MayChange[str] = Field("triton-grpc-protocol-admin-key", pattern=r"^[a-z0-9-]+\z")
+    model_file: str = Field(MODEL_FILE, description="the Python source of loaded models")
+    load_timeout_s: MayChange[float] = Field(
+        3600, gt=0, le=86400, description="the longest time for loading a version"
+    )
+    admin_header: MayChange[str] = Field(
+        "triton-grpc-protocol-admin-key",
+        pattern=r"^[a-z0-9-]+\z",
+        description="the gRPC header with PROOFLOOP_TRITON_KEY",
+    )
     admin_key: MayChange[SecretStr | None] = Field(
         None, description="for a server with --grpc-restricted-protocol"
     )
-    tls: MayChange[bool] = False
+    tls: MayChange[bool] = Field(False, description="encrypt the connection")
     ca_file: MayChange[Path | None] = Field(
-        None, description="a certificate authority of your own; turns TLS on"
+        None, description="your own certificate authority; turns TLS on"
     )
     load_factor: MayChange[float] = Field(
-        1.25, ge=1, le=100, description="a replica's most calls, relative to the mean"
+        1.25,
+        ge=1,
+        le=100,
+        description="a proof's calls stay on one replica until it has this times the mean load",
     )
-    max_concurrency: MayChange[int] = Field(512, ge=1, le=16384)
+    max_concurrency: MayChange[int] = Field(512, ge=1, le=16384, description="calls in flight")
     idle_timeout_s: MayChange[float] = Field(
-        600, gt=0, le=86400, description="the silence that ends a call; queueing counts"
+        600,
+        gt=0,
+        le=86400,
+        description="the longest silence, time in the server's queue included",
     )
-    max_attempts: MayChange[int] = Field(5, ge=1, le=20)
-    first_wait_s: MayChange[float] = Field(0.2, gt=0, le=60)
-    longest_wait_s: MayChange[float] = Field(15, gt=0, le=3600)
+    max_attempts: MayChange[int] = Field(
+        5, ge=1, le=20, description="attempts of a call that has no part of an answer yet"
+    )
+    first_wait_s: MayChange[float] = Field(
+        0.2, gt=0, le=60, description="the wait after the first attempt; it doubles"
+    )
+    longest_wait_s: MayChange[float] = Field(
+        15, gt=0, le=3600, description="the longest wait between attempts"
+    )
     resolve_every_s: MayChange[float] = Field(
-        30, gt=0, le=3600, description="the interval of DNS lookups"
+        30, gt=0, le=3600, description="the time between two look-ups of the hosts"
     )
-    want_tokens: bool = True
+    want_tokens: bool = Field(True, description="request token ids and log-probabilities")
     chat_template: Path | None = Field(
-        None, description="Jinja file, for a model that has no `messages` input"
+        None, description="a Jinja file, for a model without the input `messages`"
     )
     chat_template_values: dict[str, JsonValue] = Field(
-        {}, description="variables of the chat template: bos_token ..."
+        {}, description="the template's inputs besides the messages: `bos_token` ..."
     )
     think_end: str = Field(
         "</think>", description="the end of reasoning in the text; empty: the text has none"
     )
-    max_answer_bytes: int = Field(64 * MiB, ge=1024, le=1024 * MiB)
+    max_answer_bytes: int = Field(
+        64 * MiB, ge=1024, le=1024 * MiB, description="the longest accepted answer"
+    )
 
     @field_validator("endpoints")
     @classmethod
