@@ -14,6 +14,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import structlog
 
@@ -26,10 +27,15 @@ log = structlog.get_logger()
 @dataclass
 class _Queue:
     """Messages of one role: `ready` in order of arrival, `delayed` as a heap by due time, `running`
-    counted.
+    counted. A thread is started when a message finds none that waits, at most `concurrency` of
+    them.
     """
 
     arrived: threading.Condition
+    start_thread: Callable[[], None]
+    concurrency: int
+    threads: int = 0
+    waiting: int = 0
     ready: deque[Delivery] = field(default_factory=deque)
     delayed: list[tuple[float, int, Delivery]] = field(default_factory=list)
     running: int = 0
@@ -84,15 +90,20 @@ class LocalBus:
         with self._lock:
             if queue in self._queues:
                 raise ValueError(f"queue {queue!r} is served already")
-            self._queues[queue] = _Queue(threading.Condition(self._lock))
+            start = partial(self._start_thread, queue, process)
+            self._queues[queue] = _Queue(threading.Condition(self._lock), start, concurrency)
             for topic in topics:
                 self._topics[topic].append(queue)
-        for number in range(concurrency):
-            thread = threading.Thread(
-                target=self._work, args=(queue, process), name=f"{queue}-{number}", daemon=True
-            )
-            self._threads.append(thread)
-            thread.start()
+
+    def _start_thread(self, name: str, process: Callable[[Delivery], Outcome]) -> None:
+        """The lock is held."""
+        number = self._queues[name].threads
+        thread = threading.Thread(
+            target=self._work, args=(name, process), name=f"{name}-{number}", daemon=True
+        )
+        self._queues[name].threads += 1
+        self._threads.append(thread)
+        thread.start()
 
     def depths(self) -> dict[str, int]:
         """Messages waiting or running, by queue."""
@@ -121,7 +132,7 @@ class LocalBus:
             for queue in self._queues.values():
                 queue.arrived.notify_all()
         deadline = time.monotonic() + grace_s
-        for thread in self._threads:
+        for thread in tuple(self._threads):
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self, name: str, process: Callable[[Delivery], Outcome]) -> None:
@@ -129,9 +140,8 @@ class LocalBus:
         while (delivery := self._take(queue)) is not None:
             try:
                 outcome = process(delivery)
-            except (
-                Exception
-            ) as error:  # a thread that dies here would take its message and its place with it
+            except Exception as error:
+                # A thread that dies here would take its message and its place with it.
                 log.exception("delivery_failed", queue=name)
                 outcome = Outcome("failed", f"{type(error).__name__}: {error}")
             if outcome.kind == "dead" or (
@@ -165,7 +175,9 @@ class LocalBus:
                 if queue.ready:
                     queue.running += 1
                     return queue.ready.popleft()
+                queue.waiting += 1
                 queue.arrived.wait(queue.delayed[0][0] - now if queue.delayed else None)
+                queue.waiting -= 1
         return None
 
     def _settle(self, queue: _Queue, delivery: Delivery, outcome: Outcome) -> None:
@@ -186,4 +198,7 @@ class LocalBus:
 
     def _put(self, queue: _Queue, delivery: Delivery) -> None:
         queue.ready.append(delivery)
+        is_short = queue.waiting < len(queue.ready) and queue.threads < queue.concurrency
+        if is_short and self._open:
+            queue.start_thread()
         queue.arrived.notify()

@@ -19,6 +19,7 @@ from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
 from proofloop.pipeline.embedded import WALK_ROLES
 from proofloop.runs.costs import HOUR_S
+from proofloop.runs.flow import in_work
 from proofloop.runs.planning.capacity import (
     GPUS_A_NODE,
     LABELER_S,
@@ -290,9 +291,7 @@ def plan_command(
         "--call-seconds": by_role("--call-seconds", call_seconds, 0.001),
     }
     slots = by_role("--concurrency", concurrency, 1, WALK_ROLES)
-    pods: dict[Role, int] = {
-        role: int(slots.get(role, getattr(spec.flow, role))) for role in WALK_ROLES
-    }
+    pods: dict[Role, int] = {role: int(slots.get(role, in_work(spec, role))) for role in WALK_ROLES}
     inputs = Inputs(measured or "", _seen(seen) if seen else {})
     habits = inputs.habits(spec, issue_share)
     given: dict[str, ByRole] = {

@@ -27,6 +27,7 @@ from proofloop.errors import AccessRefused, ConfigError, EngineError
 from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
 from proofloop.pipeline.services import RemoteWalk
 from proofloop.runs.answers import Readability, readability
+from proofloop.runs.flow import UNFILLED_HINT, unfilled
 from proofloop.runs.progress import RunProgress
 from proofloop.runs.spec import check_run
 from proofloop.schema.records import MODEL_ROLES
@@ -144,6 +145,8 @@ def _run_here(
         engines.check(spec)
         if spec.training.roles:
             load_role("trainer").check(spec)
+        for problem in unfilled(spec):
+            print(f"{spec.name}: {problem}\nhint: {UNFILLED_HINT}", file=sys.stderr)
         spec = create_run(store, spec, resume=resume)
         with LocalWalk(store, engines, spec, stopping=stopping) as walk:
             return walk.run(total, report)

@@ -318,15 +318,17 @@ class Training(Section):
 
 
 class Flow(Section):
-    """How much is in work at once. Services take their concurrency from `--concurrency`."""
+    """How much is in work at once in a run on one machine; unset: enough to keep the engines full.
+    Services take their concurrency from `--concurrency`.
+    """
 
-    max_waiting_proofs: int = Field(
-        256, ge=1, description="the most proofs that are posed and have no label yet"
+    max_waiting_proofs: int | None = Field(
+        None, ge=1, description="the most proofs that are posed and have no label yet"
     )
-    generator: int = Field(32, ge=1, le=4096, description="messages at once")
-    verifier: int = Field(64, ge=1, le=4096, description="messages at once")
-    meta_verifier: int = Field(64, ge=1, le=4096, description="messages at once")
-    labeler: int = Field(2, ge=1, le=64, description="messages at once")
+    generator: int | None = Field(None, ge=1, le=4096, description="messages at once")
+    verifier: int | None = Field(None, ge=1, le=4096, description="messages at once")
+    meta_verifier: int | None = Field(None, ge=1, le=4096, description="messages at once")
+    labeler: int | None = Field(None, ge=1, le=64, description="messages at once")
 
 
 class EnginePrices(Section):

@@ -25,6 +25,7 @@ from proofloop.errors import BudgetUsedUp, ProofloopError
 from proofloop.method.prompts import PromptPack, load_pack
 from proofloop.runs.budget import BudgetGate, Meter, RunClock
 from proofloop.runs.costs import ByRole, Spent, summed
+from proofloop.runs.flow import in_work, most_waiting_proofs
 from proofloop.runs.labels import find_label
 from proofloop.runs.model_registry import published_versions, verify_version
 from proofloop.runs.progress import ProgressTracker, RunProgress
@@ -248,7 +249,7 @@ class LocalWalk:
             store, engine_for, stopping=stopping or threading.Event(), has_one_run=True
         )
         self._bus = LocalBus(on_dead=self._bury, on_publish=self._observe)
-        self._slots = threading.Semaphore(spec.flow.max_waiting_proofs)
+        self._slots = threading.Semaphore(most_waiting_proofs(spec))
         self._tracker = ProgressTracker(spec, store, 0, {})
         self._report: Callable[[RunProgress], None] = lambda progress: None
         self._before: ByRole = {}
@@ -269,7 +270,7 @@ class LocalWalk:
         roles = [*WALK_ROLES, *(["trainer"] if self._spec.training.roles else [])]
         for name in roles:
             Worker(load_role(name), self._bus, self._tools).start(
-                concurrency=getattr(self._spec.flow, name, 1)
+                concurrency=in_work(self._spec, name)
             )
         return self
 

@@ -33,6 +33,7 @@ from proofloop.pipeline.embedded import (
     with_usage,
 )
 from proofloop.runs.budget import MARK_S, BudgetMark, Meter, RunClock
+from proofloop.runs.flow import most_waiting_proofs
 from proofloop.runs.labels import find_label
 from proofloop.runs.progress import ProgressTracker, RunProgress
 from proofloop.schema import keys
@@ -238,7 +239,7 @@ class RemoteWalk:
         return not any(read_event_of(self._spec.name, body) for body in dead)
 
     def _is_full(self) -> bool:
-        return self._tracker.num_open >= self._spec.flow.max_waiting_proofs
+        return self._tracker.num_open >= most_waiting_proofs(self._spec)
 
     def _waiting(self) -> set[str]:
         """The proofs without a label, when all that the searches ask for by now is posed."""

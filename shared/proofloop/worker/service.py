@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 from proofloop.bus import NEEDED_BY_ALL, START_S, check_broker, make_app, open_worker_bus
 from proofloop.bus.tracing import tracing
-from proofloop.config.run_file import Flow
 from proofloop.config.settings import Settings, load_settings
 from proofloop.errors import ConfigError
 from proofloop.runs.budget import MarkGate
+from proofloop.runs.flow import DEFAULT
 from proofloop.store import open_store
 from proofloop.worker.engine_pool import Engines
 from proofloop.worker.health import Health, MonitoringServer
@@ -135,7 +135,7 @@ def checked_concurrency(role: Role, wanted: int | None) -> int:
             f"--concurrency {wanted}: the trainer handles one message at a time",
             "set --concurrency to 1",
         )
-    return wanted or int(getattr(Flow(), role.name, 1))
+    return wanted or DEFAULT.get(role.name, 1)
 
 
 def _set_up_logging(loglevel: int | None = None, **_: object) -> None:

@@ -200,7 +200,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     ("more", "change"),
     [
         ("", None),
-        ("[flow]\nverifier = 8\n", "[flow] verifier = 8, was 64"),
+        ("[flow]\nverifier = 8\n", "[flow] verifier = 8, was unset"),
         ("[training.generator]\nsteps = 2\n", "[training.generator] steps = 2, was 0"),
         ('[engine]\nsettings = { b = [1], a.x = "y" }\n', "[engine.settings] b = [1], was unset"),
         (

@@ -34,6 +34,7 @@ from proofloop.method.domains import domain_names, load_domain
 from proofloop.method.prompts import load_pack, pack_names
 from proofloop.pipeline.embedded import WALK_ROLES, planned_proofs
 from proofloop.pipeline.services import roles_of
+from proofloop.runs.flow import UNFILLED_HINT, unfilled
 from proofloop.schema.records import MODEL_ROLES
 from proofloop.store import LocalStore
 from proofloop.worker.engine_pool import Engines
@@ -236,6 +237,8 @@ def _file(file: Path, folder: Path | None, wait_s: float) -> Iterator[Finding]:
         yield Finding(what, "ok", f"{spec.name}: engine {spec.engine.kinds}, {found}")
         if is_run:
             yield from _run_workers(spec)
+            for problem in unfilled(spec):
+                yield Finding("flow", "warning", problem, UNFILLED_HINT)
         what = "engine"
         engines = open_engines(open_store(folder))
         try:
