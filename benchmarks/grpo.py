@@ -45,7 +45,8 @@ from trl import GRPOConfig, GRPOTrainer
 from proofloop.engine.base import ChatMessage, GenerationRequest
 from proofloop.schema.records import Sampling, Tokens, TrainingBatch, TrainingSample
 from proofloop_serving.engine import LocalEngine
-from proofloop_trainer.grpo.learner import GrpoLearner, GrpoSettings
+from proofloop_trainer.grpo.learner import GrpoLearner
+from proofloop_trainer.grpo.settings import GrpoSettings
 from proofloop_trainer.nano import BASE_FOLDER
 
 GROUPS, SAMPLES = 8, 8

@@ -35,7 +35,9 @@ from proofloop_serving.engine import LocalEngine
 from proofloop_serving.loading import LoadedModel, load_model
 from proofloop_serving.text import TextStream
 from proofloop_trainer.grpo.batch import answer_of
-from proofloop_trainer.grpo.learner import GrpoLearner, GrpoSettings
+from proofloop_trainer.grpo.learner import GrpoLearner
+from proofloop_trainer.grpo.policy import score
+from proofloop_trainer.grpo.settings import GrpoSettings
 from proofloop_trainer.supervised import fine_tune
 from tests.builders import answer, evaluation, meta_evaluation
 from tests.integration.processes import answers, free_ports, wait_for_server
@@ -144,10 +146,9 @@ def test_the_trainer_finds_the_samplers_log_probabilities_and_a_grpo_step_moves_
 ) -> None:
     learner = GrpoLearner(smollm2, GrpoSettings(epochs=1, kl_coefficient=0.1, learning_rate=1e-5))
     for found in sampled:
-        trained_on = learner.trainer.reference_logprobs_BC(
-            learner._collate([answer_of(found.tokens)])
-        )
-        assert trained_on[0].tolist() == pytest.approx(found.tokens.logprobs, abs=1e-3)
+        with torch.no_grad():
+            scores = score(learner.model, learner._collate([answer_of(found.tokens)]))
+        assert scores.logprobs_BC[0].tolist() == pytest.approx(found.tokens.logprobs, abs=1e-3)
     before = learner.model.model.norm.weight.detach().clone()
     report = learner.step(
         TrainingBatch(run_id="r", role="generator", step=0, samples=samples_of(sampled))

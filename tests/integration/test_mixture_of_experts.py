@@ -29,6 +29,7 @@ from proofloop_trainer.checkpoint import verify_checkpoint
 from proofloop_trainer.export import export_model
 from proofloop_trainer.grpo.batch import answers_to_train, collate
 from proofloop_trainer.grpo.learner import GrpoLearner
+from proofloop_trainer.grpo.policy import score
 from proofloop_trainer.grpo.settings import GrpoSettings
 from proofloop_trainer.nano.tokenizer import build_tokenizer
 from tests.integration.triton_server import own_triton
@@ -201,8 +202,10 @@ def test_replayed_routing_gives_the_samplers_log_probabilities_where_free_routin
     for replays in (True, False):
         learner = GrpoLearner(drifted, ONE_PASS.model_copy(update={"replay_routing": replays}))
         pass_of_all = collate(answers_to_train(first.samples, "train"), 0, learner.model.device)
-        learner.trainer.pass_loss(pass_of_all)
-        ratio_BC = (learner.trainer._policy_logprobs_BC - pass_of_all.sampler_logprobs_BC).exp()
+        learner.replay.use(pass_of_all.experts_BTE if replays else None)
+        with torch.no_grad():
+            logprobs_BC = score(learner.model, pass_of_all).logprobs_BC
+        ratio_BC = (logprobs_BC - pass_of_all.sampler_logprobs_BC).exp()
         ratios[replays] = (ratio_BC - 1).abs()[pass_of_all.completion_mask_BC.bool()].max().item()
     assert ratios[True] < 1e-4
     assert ratios[False] > 1e-2

@@ -44,6 +44,7 @@ def train(out: Path, models: list[Path]) -> dict[str, Any]:
         restored = GrpoLearner.restore(out / f"{model.name}-0", model)
         reports.append(restored.step(batch(*ragged_samples(20, seed=1))))
         restored.save(out / f"{model.name}-again")
+        restored.close()
         seen[model.name] = [report.loss for report in reports]
         seen[f"{model.name} gradients"] = [report.grad_norm for report in reports]
         seen[f"{model.name} kl"] = [report.kl for report in reports]
@@ -67,6 +68,7 @@ def train_in_16_bits(out: Path, model: Path) -> dict[str, object]:
     of the gradients.
     """
     gradients: list[torch.Tensor] = []
+    logprobs: list[torch.Tensor] = []
     unclipped = {"max_grad_norm": 1e9, "clip_low": 0.99, "clip_high": 10.0}
     learner = GrpoLearner(model, changed(SETTINGS, **unclipped))
     learner.optimizer.register_step_pre_hook(
@@ -74,9 +76,10 @@ def train_in_16_bits(out: Path, model: Path) -> dict[str, object]:
             each.grad.to_local() for each in optimizer.param_groups[0]["params"]
         )
     )
+    learner.model.register_forward_hook(lambda *call: logprobs.append(call[-1].log_probs.detach()))
     samples = sample(0.0, completion=(8, 9)), sample(1.0, completion=(10, 11, 12))
     learner.step(batch(*samples))
-    logprobs_BC = learner.trainer._policy_logprobs_BC
+    logprobs_BC = logprobs[-1][:, -2:]
     learner.save(out / "16-bits")
     gradient = torch.cat([each.flatten() for each in gradients])
     again, through = (
@@ -103,9 +106,11 @@ def after_an_error(checkpoint: Path, model: Path) -> float:
     process.
     """
     try:
-        GrpoLearner.restore(checkpoint, model).step(batch(*ragged_samples(4), overflowing("0")))
+        with GrpoLearner.restore(checkpoint, model) as failing:
+            failing.step(batch(*ragged_samples(4), overflowing("0")))
     except ProofloopError:
-        return GrpoLearner.restore(checkpoint, model).step(batch(*ragged_samples(20, seed=1))).loss
+        with GrpoLearner.restore(checkpoint, model) as again:
+            return again.step(batch(*ragged_samples(20, seed=1))).loss
     raise AssertionError("a loss that is not finite was learnt from")
 
 

@@ -48,10 +48,8 @@ def lead() -> None:
 
 def follow() -> None:
     """Repeat the first process's model calls until it ends."""
-    learners: dict[int, GrpoLearner] = {}
+    learners: dict[str, GrpoLearner] = {}
     while (order := ranks.hear()).call != "end":
-        for number in order.closed:
-            learners.pop(number, None)
         try:
             repeat(order, learners)
         except ProofloopError as error:
@@ -63,7 +61,7 @@ def follow() -> None:
             log.warning("step_refused", rank=ranks.rank(), error=str(error))
 
 
-def repeat(order: Order, learners: dict[int, GrpoLearner]) -> None:
+def repeat(order: Order, learners: dict[str, GrpoLearner]) -> None:
     """Make the call that an order names."""
     given = order.arguments
     learner = learners.get(order.learner)
@@ -85,6 +83,8 @@ def repeat(order: Order, learners: dict[int, GrpoLearner]) -> None:
         raise RuntimeError(
             f"order {order.call!r} for learner {order.learner}, which was never opened"
         )
+    elif order.call == "close":
+        learners.pop(order.learner).close()
     elif order.call == "resume":
         learner.resume(Path(given["folder"]))
     elif order.call == "step":

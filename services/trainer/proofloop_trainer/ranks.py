@@ -41,21 +41,15 @@ _orders: Any = (
 
 _is_parted = False  # true if this process broke off a step, so that the others wait for it
 
-closed: list[int] = []
-"""The numbers of learners that were closed since the last order. The next order carries them to the
-others.
-"""
-
 
 class Order(Record):
-    """A call of the first process that the others make too. `closed`: the learners that the others
-    can delete.
+    """A call of the first process that the others make too, on the learner that they opened by the
+    same order.
     """
 
-    call: Literal["open", "resume", "step", "gather", "fine_tune", "end"]
-    learner: int = 0
+    call: Literal["open", "resume", "step", "gather", "close", "fine_tune", "end"]
+    learner: str = ""
     arguments: dict[str, Any] = Field(default_factory=dict)
-    closed: tuple[int, ...] = ()
 
 
 def join() -> None:
@@ -122,6 +116,11 @@ def part() -> None:
     _is_parted = _orders is not None
 
 
+def is_parted() -> bool:
+    """Whether the others wait in a step that this process broke off."""
+    return _is_parted
+
+
 def tell(order: Order) -> None:
     """Broadcast an order from the first process; does nothing in the others. Raises ProofloopError
     after `part`.
@@ -134,9 +133,7 @@ def tell(order: Order) -> None:
             " again to continue"
             " from the last checkpoint"
         )
-    sent = order.model_copy(update={"closed": tuple(closed)})
-    closed.clear()
-    body = torch.frombuffer(bytearray(sent.model_dump_json().encode()), dtype=torch.uint8)
+    body = torch.frombuffer(bytearray(order.model_dump_json().encode()), dtype=torch.uint8)
     distributed.broadcast(torch.tensor([len(body)]), src=0, group=_orders)
     distributed.broadcast(body, src=0, group=_orders)
 

@@ -1,5 +1,5 @@
 """Exports training batches in slime's sample format, to train the 671B mixture of experts, which
-TRL cannot train.
+needs expert parallelism.
 
 slime (https://github.com/THUDM/slime) reads one dictionary for each sample, as its `Sample.to_dict`
 writes it. The fields are those of slime/utils/types.py at commit 0d234f3e. The export was not run

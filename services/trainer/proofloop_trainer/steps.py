@@ -25,7 +25,8 @@ from proofloop_trainer.checkpoint import (
     write_model_manifest,
 )
 from proofloop_trainer.export import copy_model, dtype_of, export_model
-from proofloop_trainer.grpo.learner import GrpoLearner, StepReport
+from proofloop_trainer.grpo.learner import GrpoLearner
+from proofloop_trainer.grpo.report import StepReport
 from proofloop_trainer.grpo.settings import GrpoSettings
 
 

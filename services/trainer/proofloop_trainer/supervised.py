@@ -13,19 +13,17 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
-from trl.trainer.utils import add_fused_lm_head
 
 from proofloop.config.curriculum_file import Consolidate
 from proofloop.schema.records import Tokens
 from proofloop_trainer import ranks
 from proofloop_trainer.checkpoint import SHARD_BYTES
 from proofloop_trainer.grpo.batch import Answer, answer_of, minibatches, share
+from proofloop_trainer.grpo.policy import IGNORED, load_model
 from proofloop_trainer.memory import enough_for, make_room
 from proofloop_trainer.ranks import Order
-
-IGNORED = -100
 
 
 def fine_tune(
@@ -70,9 +68,8 @@ def _tuned(
     before_step: Callable[[], None],
 ) -> tuple[PreTrainedModel, int]:
     """The trained model and the number of updates."""
-    model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, use_safetensors=True)
-    add_fused_lm_head(model)
-    ranks.place(model.train())
+    model = load_model(start).train()
+    ranks.place(model)
     learnt = [answer_of(tokens) for tokens in answers]
     cuts = [
         cut

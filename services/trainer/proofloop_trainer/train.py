@@ -31,7 +31,6 @@ from proofloop.store import get_record, put_record
 from proofloop.worker.runtime import Tools
 from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.grpo.settings import GrpoSettings, grpo_settings
-from proofloop_trainer.memory import make_room
 from proofloop_trainer.samples import Group, choose_groups, groups_of, mean_parts
 from proofloop_trainer.steps import drop_older, open_learner, take_step
 
@@ -251,23 +250,28 @@ class RoleInTraining:
         published = self.announcement(self.steps + 1)
         self.steps += 1
         if self.steps == self._wanted.steps:
-            self._learner = (
-                None  # a trainer may handle many runs, and their models would fill its memory
-            )
-            make_room()
+            # A trainer may handle many runs, and their models would fill its memory.
+            self._close()
         log.info(
             "model_published", role=self.role, version=version, reward=round(batch.mean_reward, 3)
         )
         return published
 
     def _learn(self, batch: TrainingBatch) -> None:
-        """Take the step. After an error, the learner is dropped, since it may have changes that
-        were not published.
+        """Take the step. An error closes the learner: it may have changes that were not
+        published.
         """
-        learner = self._learner or self._open()
-        self._learner = None
-        take_step(self._store, self._run_id, self.role, learner, batch, self._first())
-        self._learner = learner
+        self._learner = self._learner or self._open()
+        try:
+            take_step(self._store, self._run_id, self.role, self._learner, batch, self._first())
+        except BaseException:
+            self._close()
+            raise
+
+    def _close(self) -> None:
+        if self._learner is not None:
+            self._learner.close()
+            self._learner = None
 
     def _open(self) -> GrpoLearner:
         first = self._first()

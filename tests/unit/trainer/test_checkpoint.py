@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from proofloop.errors import ConfigError, CorruptObject
 from proofloop_trainer.checkpoint import Manifest, read_manifest, verify_checkpoint
 from proofloop_trainer.export import export_model
-from proofloop_trainer.grpo.learner import GrpoLearner, GrpoSettings
+from proofloop_trainer.grpo.learner import GrpoLearner
+from proofloop_trainer.grpo.settings import GrpoSettings
 from tests.unit.trainer.grpo_examples import batch, ragged_samples, save_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -1,11 +1,12 @@
-"""The loss of a GRPO step, term by term, against numbers worked out by hand and against a plain
-loss without TRL.
+"""The loss of a GRPO step, term by term: against numbers worked out by hand, a plain loss over
+single sequences, and TRL's loss.
 
 Legend: T tokens of one completion.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,11 @@ from torch import Tensor
 from transformers import AutoTokenizer, LlamaForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from proofloop.schema.records import TrainingSample
-from proofloop_trainer.grpo.learner import GrpoLearner, GrpoSettings, advantages
+from proofloop_trainer.grpo.batch import advantages, answers_to_train, collate
+from proofloop_trainer.grpo.learner import GrpoLearner
+from proofloop_trainer.grpo.loss import grpo_loss
+from proofloop_trainer.grpo.policy import load_model, load_reference, score
+from proofloop_trainer.grpo.settings import GrpoSettings
 from tests.unit.trainer.grpo_examples import (
     END,
     ONE_UPDATE,
@@ -25,6 +30,7 @@ from tests.unit.trainer.grpo_examples import (
     sample,
     save_tiny_model,
 )
+from tests.unit.trainer.trl_oracle import trl_loss_and_gradients
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -39,8 +45,7 @@ def reference_folder(tmp_path_factory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("reference"), seed=1)
 
 
-# The reference: the whole loss again, sequence by sequence, without padding, TRL or any code of
-# ours.
+# The plain loss: sequence by sequence, without padding.
 
 
 def logprobs_T(folder: Path, sample: TrainingSample, temperature: float = 1.0) -> Tensor:
@@ -129,8 +134,7 @@ TERMS = {
 
 
 @pytest.mark.parametrize("name", TERMS)
-def test_trl_computes_the_loss_of_the_method(name, model_folder, reference_folder):
-    """If this fails after an upgrade of TRL, what grpo_loss.py relies on has changed."""
+def test_step_has_the_plain_loss(name, model_folder, reference_folder):
     settings, samples = changed(ONE_UPDATE, **TERMS[name]), ragged_samples(24)
     report = GrpoLearner(model_folder, settings, reference_folder).step(batch(*samples))
     reference = reference_folder if settings.kl_coefficient else None
@@ -138,6 +142,24 @@ def test_trl_computes_the_loss_of_the_method(name, model_folder, reference_folde
         expected_loss(samples, settings, model_folder, reference), abs=2e-6
     )
     assert report.policy_loss + settings.kl_coefficient * report.kl == pytest.approx(report.loss)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_loss_and_gradient_are_trls(name, model_folder, reference_folder):
+    settings = changed(ONE_UPDATE, **TERMS[name])
+    answers = answers_to_train(ragged_samples(24), "train")
+    inputs = collate(answers, PAD, torch.device("cpu"))
+    if settings.kl_coefficient:
+        with torch.no_grad():
+            reference = load_reference(reference_folder, settings.temperature)
+            logprobs_BC = score(reference, inputs).logprobs_BC
+        inputs = replace(inputs, reference_logprobs_BC=logprobs_BC)
+    model = load_model(model_folder, settings.temperature)
+    loss = grpo_loss(score(model, inputs).logprobs_BC, inputs, settings).mean
+    loss.backward()
+    expected, gradients = trl_loss_and_gradients(model_folder, inputs, settings)
+    assert torch.equal(loss, expected)
+    assert all(torch.equal(weight.grad, gradients[n]) for n, weight in model.named_parameters())
 
 
 def test_terms_of_the_loss_differ_on_these_examples(model_folder, reference_folder):
@@ -171,7 +193,7 @@ def test_kl_pulls_towards_the_given_reference_and_is_zero_at_the_reference(
 def test_the_balance_loss_that_a_mixtures_config_asks_for_is_no_part_of_the_step(
     model_folder, tmp_path
 ):
-    """TRL takes it from the config; of each pass it is another one."""
+    """It differs with the split into passes."""
     sizes = {
         "vocab_size": 64,
         "hidden_size": 32,

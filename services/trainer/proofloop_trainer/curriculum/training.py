@@ -19,7 +19,6 @@ from proofloop_trainer.curriculum.work import Work
 from proofloop_trainer.export import dtype_of
 from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.grpo.settings import GrpoSettings
-from proofloop_trainer.memory import make_room
 from proofloop_trainer.samples import mean_parts
 from proofloop_trainer.steps import drop_older, keep_weights, open_learner, take_step
 
@@ -49,26 +48,28 @@ def train(
     version = versions[-1] if versions else start
     learner: GrpoLearner | None = None
     count = Count(steps, len(sights))
-    while len(sights) < steps:
-        work.check_stopping()
-        if learner is None:
-            folders = work.weights(start), work.weights(reference or start)
-            learner = open_learner(
-                work.store, work.spec.name, name, len(sights), settings, *folders
-            )
-        batch = _batch(work, name, role, len(sights), version, rollout)
-        taken = take_step(work.store, work.spec.name, name, learner, batch, work.folder(start))
-        version = taken.version
-        drop_older(
-            work.store, version, work.cache
-        )  # every step's would be much on a disk, and nobody asks them
-        sights.append(look(batch.samples))
-        work.say(f"{name}: step {count.at(len(sights))}, {_figures(taken, settings)}")
-        check(name, sights, work.spec.watch)
+    try:
+        while len(sights) < steps:
+            work.check_stopping()
+            if learner is None:
+                folders = work.weights(start), work.weights(reference or start)
+                learner = open_learner(
+                    work.store, work.spec.name, name, len(sights), settings, *folders
+                )
+            batch = _batch(work, name, role, len(sights), version, rollout)
+            taken = take_step(work.store, work.spec.name, name, learner, batch, work.folder(start))
+            version = taken.version
+            drop_older(
+                work.store, version, work.cache
+            )  # every step's would be much on a disk, and nobody asks them
+            sights.append(look(batch.samples))
+            work.say(f"{name}: step {count.at(len(sights))}, {_figures(taken, settings)}")
+            check(name, sights, work.spec.watch)
+    finally:
+        if learner is not None:
+            learner.close()
     if sights:
         keep_weights(work.store, work.spec.name, name, len(sights), dtype_of(work.folder(start)))
-    learner = None
-    make_room()  # for the engine, which measures what was learnt
     return version
 
 

@@ -35,7 +35,7 @@ from proofloop_trainer.curriculum.graded import (
     read_graded,
 )
 from proofloop_trainer.curriculum.work import TEST, TRAIN, VALIDATION, Work
-from proofloop_trainer.grpo.loss import require_model
+from proofloop_trainer.grpo.policy import require_model
 
 STAGES: dict[StageKind, Callable[..., StageManifest]] = {
     "cold_start": stages.cold_start,

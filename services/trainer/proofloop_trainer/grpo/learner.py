@@ -6,20 +6,21 @@ model has changed since the answers were sampled.
 
 from __future__ import annotations
 
-import itertools
 import time
-import weakref
+import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from math import isfinite
 from pathlib import Path
-from statistics import fmean, pstdev
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_
+from transformers import AutoTokenizer, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from proofloop.errors import ProofloopError
 from proofloop.schema.records import ModelRole, TrainingBatch
@@ -38,76 +39,40 @@ from proofloop_trainer.checkpoint import (
 from proofloop_trainer.grpo.batch import (
     Answer,
     Pass,
-    advantages,
     answers_to_train,
     by_length,
     check_samples,
     collate,
-    groups_without_signal,
     minibatches,
-    rewards_by_group,
     share,
 )
-from proofloop_trainer.grpo.loss import Tally, open_trainer
+from proofloop_trainer.grpo.loss import grpo_loss
+from proofloop_trainer.grpo.policy import load_model, load_reference, require_model, score
+from proofloop_trainer.grpo.report import StepReport, Tally, Update, report_of, tally_of
 from proofloop_trainer.grpo.settings import GrpoSettings
-from proofloop_trainer.memory import enough_for
+from proofloop_trainer.memory import enough_for, make_room
 from proofloop_trainer.ranks import Order
-
-__all__ = ["GrpoLearner", "GrpoSettings", "StepReport", "advantages"]
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """The figures of one step. Losses, ratio and shares of tokens are means over all its epochs."""
-
-    step: int  # counted from 1
-    loss: float  # policy_loss + kl_coefficient * kl
-    policy_loss: float
-    # to the reference: mean over a sequence's tokens, then over sequences, as in the loss
-    kl: float
-    entropy: float  # nats per token
-    mean_ratio: float
-    clip_share: float  # of tokens whose gradient was removed by clipping
-    off_policy_share: float  # of sequences dropped by the off-policy mask
-    grad_norm: float  # before clipping, mean over updates
-    updates: int  # 0 when no group had a signal: the model is unchanged and the figures above are 0
-    mean_reward: float
-    reward_std: float
-    advantage_share: float  # of samples with a nonzero advantage
-    groups: int
-    groups_without_signal: int
-    truncated_share: float
-    completion_length: float  # mean, in tokens
-    tokens: int  # completion tokens trained on, counted once per epoch
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Update:
-    """One optimizer update over one minibatch."""
-
-    tally: Tally
-    grad_norm: float
-
-
-_numbers = itertools.count(1)
+from proofloop_trainer.replay import Replay
 
 
 class GrpoLearner:
     """A model in training. `steps` counts the batches; `parent_version` is the version that
     training started from.
 
-    If several processes train together (`ranks`), each holds a part of the weights and computes a
-    part of each step.
+    Close a learner after use, or use it in a `with` statement: until then its model stays in
+    memory. If several processes train together (`ranks`), each holds a part of the weights and
+    computes a part of each step.
     """
 
     def __init__(
-        self, model_folder: Path, settings: GrpoSettings, reference_folder: Path | None = None
+        self,
+        model_folder: Path,
+        settings: GrpoSettings,
+        reference_folder: Path | None = None,
     ) -> None:
         """`reference_folder` is the reference model of the KL term; by default `model_folder`."""
         reference = Path(reference_folder or model_folder)
-        self.number = next(_numbers)
-        weakref.finalize(self, ranks.closed.append, self.number)
+        self._id = uuid.uuid4().hex
         self._tell(
             "open",
             model=str(model_folder),
@@ -115,9 +80,7 @@ class GrpoLearner:
             reference=str(reference),
         )
         self.settings = settings
-        self.trainer = open_trainer(Path(model_folder), settings, reference)
-        self.model = self.trainer.model
-        self.tokenizer = self.trainer.processing_class
+        self._open(Path(model_folder), reference)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -128,6 +91,50 @@ class GrpoLearner:
         )
         self.reference_digest = weights_digest(reference) if settings.kl_coefficient else None
         ranks.meet()
+
+    def _open(self, folder: Path, reference: Path) -> None:
+        """Load the model, and the reference if there is a KL term.
+
+        Raises ConfigError if a folder holds no model, ProofloopError if the memory is too small.
+        """
+        ranks.check_launch()
+        require_model(folder)
+        require_model(reference)
+        disable_progress_bar()
+        make_room()
+        temperature = self.settings.temperature
+        with enough_for(f"opening {folder}"):
+            self.tokenizer = AutoTokenizer.from_pretrained(folder)
+            self.model = load_model(folder, temperature).train()
+            self.replay = Replay(self.model)
+            # Placed before the reference is loaded: a process holds one unsharded model at a time.
+            ranks.place(self.model)
+            self.reference = None
+            if self.settings.kl_coefficient:
+                self.reference = load_reference(reference, temperature)
+                ranks.place(self.reference)
+        self._is_open = True
+
+    def close(self) -> None:
+        """Free the models in all processes. Safe to call twice, and after an error."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        if not ranks.is_parted():
+            self._tell("close")
+        del self.model, self.reference, self.replay, self.optimizer
+        make_room()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     @classmethod
     def restore(
@@ -162,8 +169,9 @@ class GrpoLearner:
         others.
         """
         self._tell("gather")
-        weights = ranks.whole(self.model.state_dict().items())
-        return weights, ranks.whole(optimizer_tensors(self.model, self.optimizer))
+        with enough_for("gathering the weights"):
+            weights = ranks.whole(self.model.state_dict().items())
+            return weights, ranks.whole(optimizer_tensors(self.model, self.optimizer))
 
     def save(self, folder: Path) -> Manifest:
         """Write a checkpoint to `folder`. Safe to repeat after a failure."""
@@ -199,12 +207,13 @@ class GrpoLearner:
         self.optimizer.zero_grad()  # free the gradients while the model waits for its next batch
         self.steps += 1
         self.role = batch.role
-        return self._report(batch, updates, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return report_of(self.steps, batch, updates, self.settings.kl_coefficient, seconds)
 
     def _tell(self, call: Any, **arguments: Any) -> None:
         """Make the other processes do the same call on their parts of this learner."""
         if ranks.count() > 1:
-            ranks.tell(Order(call=call, learner=self.number, arguments=arguments))
+            ranks.tell(Order(call=call, learner=self._id, arguments=arguments))
 
     def _minibatches(self, answers: Sequence[Answer]) -> Iterator[list[Answer]]:
         for epoch in range(self.settings.epochs):
@@ -212,22 +221,26 @@ class GrpoLearner:
             yield from minibatches(answers, self.settings.minibatch_sequences, *seed_parts)
 
     def _with_reference(self, answers: Sequence[Answer]) -> list[Answer]:
-        if not self.settings.kl_coefficient:
+        """The answers with the reference's log-probabilities, if there is a KL term."""
+        if self.reference is None:
             return list(answers)
         ordered = by_length(answers)
         mine: list[Tensor] = []
         for part in self._share(ordered):
-            mine += self._reference(part or ordered[:1])[
-                : len(part)
-            ]  # every process takes part in every pass
+            # Every process takes part in every pass: an empty one scores an answer for nothing.
+            scored = self._reference_logprobs(self.reference, part or ordered[:1])
+            mine += scored[: len(part)]
         rows = ranks.collected(mine, [len(answer.completion_ids_C) for answer in ordered])
         return [
             replace(answer, reference_logprobs_C=row_C)
             for answer, row_C in zip(ordered, rows, strict=True)
         ]
 
-    def _reference(self, answers: Sequence[Answer]) -> list[Tensor]:
-        logprobs_BC = self.trainer.reference_logprobs_BC(self._collate(answers)).cpu()
+    @torch.no_grad()
+    def _reference_logprobs(
+        self, reference: PreTrainedModel, answers: Sequence[Answer]
+    ) -> list[Tensor]:
+        logprobs_BC = score(reference, self._collate(answers)).logprobs_BC.cpu()
         return [
             row_C[: len(answer.completion_ids_C)]
             for answer, row_C in zip(answers, logprobs_BC, strict=True)
@@ -237,7 +250,7 @@ class GrpoLearner:
         return share(answers, self.settings.tokens_per_pass)
 
     def _collate(self, answers: Sequence[Answer]) -> Pass:
-        return collate(answers, self.tokenizer.pad_token_id, ranks.device())
+        return collate(answers, self.tokenizer.pad_token_id or 0, ranks.device())
 
     def _update(self, minibatch: Sequence[Answer]) -> Update:
         self.optimizer.zero_grad()
@@ -258,38 +271,12 @@ class GrpoLearner:
         return Update(tally, grad_norm)
 
     def _backward(self, part: Sequence[Answer], minibatch: Sequence[Answer]) -> Tally:
-        loss, tally = self.trainer.pass_loss(self._collate(part or by_length(minibatch)[:1]))
+        inputs = self._collate(part or by_length(minibatch)[:1])
+        self.replay.use(inputs.experts_BTE if self.settings.replay_routing else None)
+        scores = score(self.model, inputs)
+        loss = grpo_loss(scores.logprobs_BC, inputs, self.settings)
         # A pass's mean loss times its share of the sequences: the sum over the passes is the
         # minibatch's mean, however it was split. FSDP averages gradients over processes. An empty
         # pass joins the collective calls and adds 0.
-        (loss * (len(part) / len(minibatch) * ranks.count())).backward()
-        return tally if part else Tally()
-
-    def _report(
-        self, batch: TrainingBatch, updates: Sequence[Update], seconds: float
-    ) -> StepReport:
-        samples = batch.samples
-        tally = sum((update.tally for update in updates), start=Tally())
-        sequences = max(tally.sequences, 1)
-        tokens = max(tally.tokens, 1)
-        return StepReport(
-            step=self.steps,
-            loss=tally.loss / sequences,
-            policy_loss=(tally.loss - self.settings.kl_coefficient * tally.kl) / sequences,
-            kl=tally.kl / sequences,
-            entropy=tally.entropy / tokens,
-            mean_ratio=tally.ratio / tokens,
-            clip_share=tally.clipped / tokens,
-            off_policy_share=tally.off_policy / sequences,
-            grad_norm=fmean(update.grad_norm for update in updates) if updates else 0.0,
-            updates=len(updates),
-            mean_reward=fmean(sample.reward for sample in samples),
-            reward_std=pstdev(sample.reward for sample in samples),
-            advantage_share=fmean(advantage != 0 for advantage in advantages(samples)),
-            groups=len(rewards_by_group(samples)),
-            groups_without_signal=len(groups_without_signal(samples)),
-            truncated_share=fmean(sample.truncated for sample in samples),
-            completion_length=fmean(len(sample.tokens.completion_ids) for sample in samples),
-            tokens=int(tally.tokens),
-            seconds=seconds,
-        )
+        (loss.mean * (len(part) / len(minibatch) * ranks.count())).backward()
+        return tally_of(loss, scores.entropies_BC, inputs) if part else Tally()

@@ -1,0 +1,78 @@
+"""Loads causal language models for training, and scores answers with them.
+
+Models get TRL's fused head: it computes log-probabilities tile by tile, so that memory never holds
+the logits of a pass (tokens times vocabulary). It changes only calls with `fused_lm_head=True`.
+docs/decisions/grpo-loss.md compares it with a head of our own.
+
+Legend: B sequences, P prompt positions, C completion positions, T = P + C.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from trl.trainer.utils import add_fused_lm_head
+
+from proofloop.errors import ConfigError
+from proofloop_trainer.grpo.batch import Pass
+
+IGNORED = -100
+"""The label of a token that is not scored."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A model's log-probability of each completion token, and the entropy at its position in nats.
+    Both are 0 on padding.
+    """
+
+    logprobs_BC: Tensor
+    entropies_BC: Tensor
+
+
+def require_model(folder: Path) -> None:
+    """Raise ConfigError unless the folder holds a model; a name on the Hugging Face hub is not
+    enough.
+    """
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"no model in {folder}: config.json is missing",
+            "give a folder in Hugging Face format; from the hub: hf download OWNER/NAME"
+            " --local-dir FOLDER",
+        )
+
+
+def load_model(folder: Path, temperature: float = 1.0) -> PreTrainedModel:
+    """Load a model in 32 bits with a fused head, without dropout: steps can be repeated exactly."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    _disable_dropout(model)
+    add_fused_lm_head(model, temperature=temperature, outputs=("log_probs", "entropy"))
+    return model
+
+
+def load_reference(folder: Path, temperature: float = 1.0) -> PreTrainedModel:
+    """Load a model that only scores and is never trained."""
+    return load_model(folder, temperature).eval().requires_grad_(False)
+
+
+def _disable_dropout(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):  # transformers' attention layers call a function
+            module.attention_dropout = 0.0
+
+
+def score(model: PreTrainedModel, inputs: Pass) -> Scores:
+    """Score the pass's answers in one forward pass. Gradients flow to the log-probabilities."""
+    ids_BT = torch.cat([inputs.prompt_ids_BP, inputs.completion_ids_BC], dim=1)
+    mask_BT = torch.cat([inputs.prompt_mask_BP, inputs.completion_mask_BC], dim=1)
+    completion = inputs.completion_ids_BC.size(1)
+    labels_BT = ids_BT.masked_fill(mask_BT == 0, IGNORED)
+    labels_BT[:, :-completion] = IGNORED
+    found = model(input_ids=ids_BT, attention_mask=mask_BT, labels=labels_BT, fused_lm_head=True)
+    return Scores(found.log_probs[:, -completion:], found.entropy[:, -completion:].detach())
