@@ -1,6 +1,6 @@
 """The GRPO loss of one pass, with the corrections of DeepSeek-V3.2 for answers of an older model.
 
-Source: DeepSeek-V3.2 report (arXiv 2512.02556), section 3.1. A step maximises eq. (8), averaged
+Source: DeepSeek-V3.2 report (arXiv 2512.02556), section 3.1. A step maximizes eq. (8), averaged
 over an answer's tokens and then over answers:
 
     min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) M - kl_coefficient KL
