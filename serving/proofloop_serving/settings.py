@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from proofloop.engine.local import DecoderSettings
 from proofloop.errors import ConfigError
+from proofloop.schema.validation import first_problem
 
 FOLDER_VARIABLE = "PROOFLOOP_SERVING_SETTINGS"
 """The environment variable that names the folder of the settings files."""
@@ -59,8 +61,7 @@ def load_settings(name: str) -> Settings:
             f"settings file {name!r} is not valid YAML: {' '.join(str(error).split())}"
         ) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"][1:])) or "engine"
-        raise ConfigError(
-            f"settings {name!r}: {where} = {first['input']!r}: {first['msg']}"
-        ) from error
+        problem = first_problem(error)
+        # the first name of the path is the engine, not a key
+        problem = replace(problem, path=problem.path[1:])
+        raise ConfigError(f"settings {name!r}: {problem}") from error

@@ -17,6 +17,7 @@ from proofloop.engine.base import ChatMessage
 from proofloop.engine.triton.contract import LLMAPI_INPUTS, OUR_INPUTS
 from proofloop.errors import CallRefused
 from proofloop.schema.records import Sampling
+from proofloop.schema.validation import first_problem
 from proofloop_serving.asks import Ask
 
 DEFAULT_MAX_TOKENS = 32  # the default of TensorRT-LLM's SamplingParams
@@ -84,11 +85,7 @@ def _prompt(values: dict[str, np.ndarray]) -> str | tuple[ChatMessage, ...]:
     try:
         messages = _MESSAGES.validate_json(_text("messages", _scalar(values, "messages", b"")))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "messages"
-        raise CallRefused(
-            f"messages: {where}: {first['msg']}: {str(first['input'])[:80]!r}"
-        ) from error
+        raise CallRefused(f"messages: {first_problem(error)}") from error
     if not messages:
         raise CallRefused("messages is an empty list: it needs at least one turn")
     return messages
@@ -107,10 +104,7 @@ def _sampling(values: dict[str, np.ndarray]) -> Sampling:
     try:
         return Sampling(**wanted)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise CallRefused(
-            f"sampling_param_{first['loc'][0]} = {first['input']}: {first['msg']}"
-        ) from error
+        raise CallRefused(f"sampling_param_{first_problem(error)}") from error
 
 
 def _decimal(value: float) -> float:

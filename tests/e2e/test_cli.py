@@ -199,7 +199,7 @@ def test_a_run_file_that_is_wrong_is_refused_in_one_line_and_nothing_is_written(
     cases: dict[str, tuple[str, tuple[str, ...]]] = {
         "key": (
             "colour = 3\n" + good,
-            ("unknown key colour", "key.toml", "known here: ", "labeling"),
+            ("unknown key colour", "key.toml", "known keys: ", "labeling"),
         ),
         "role": (
             good + "[training.labeler]\nsteps = 1\n",
@@ -277,7 +277,7 @@ def test_a_setting_that_the_trainer_does_not_know_is_refused_before_the_run_begi
     )
     refused = here(tmp_path)("run", "small.toml")
     check_is_refused(
-        refused, "unknown key epohcs in [training.generator.settings]", "known here: ", "epochs"
+        refused, "unknown key epohcs in [training.generator.settings]", "known keys: ", "epochs"
     )
     assert files_in(tmp_path) == ["data", "small.toml"]
 

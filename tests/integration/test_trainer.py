@@ -586,7 +586,7 @@ def test_a_setting_that_grpo_does_not_know_is_named_with_its_place(
         ConfigError, match=r"unknown key epohcs in \[training\.generator\.settings\]"
     ) as caught:
         handler.deliver(labels[:1])
-    assert "known here: " in caught.value.hint and "epochs" in caught.value.hint
+    assert "known keys: " in caught.value.hint and "epochs" in caught.value.hint
 
 
 def test_problems_whose_proofs_all_earned_the_same_make_a_step_that_changes_nothing(

@@ -24,6 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proofloop.errors import ConfigError, CorruptObject
 from proofloop.schema.records import ModelRole, Record
+from proofloop.schema.validation import first_problem
 from proofloop_trainer.grpo.settings import GrpoSettings
 from proofloop_trainer.ranks import cut_like
 
@@ -152,7 +153,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise CorruptObject(f"{path} cannot be read as a manifest: {error}") from error
+        raise CorruptObject(f"{path} is not a valid manifest: {first_problem(error)}") from error
 
 
 def verify_checkpoint(folder: Path) -> Manifest:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from proofloop.config.explain import explain
 from proofloop.config.run_file import (
     EnginePrices,
     EngineSection,
@@ -22,7 +23,6 @@ from proofloop.config.run_file import (
     SamplingSection,
     Section,
     check_loads_versions,
-    explain,
     read_fields,
 )
 from proofloop.errors import ConfigError

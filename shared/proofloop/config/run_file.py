@@ -1,7 +1,7 @@
-"""What a run does: one TOML file, checked at once, frozen with the run in the store.
+"""The run file: a TOML file that says what a run does. The store keeps it with the run.
 
-Only [problems] has to be there, and with an engine of others [models]; everything else has a
-default.
+[problems] is required, and [models] for an engine that has no default model; all other keys have
+defaults.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from proofloop.config.explain import EXAMPLES, explain, known_keys
 from proofloop.engine import find_engine
-from proofloop.errors import ConfigError, CorruptObject
+from proofloop.errors import ConfigError
 from proofloop.method.domains import prompts_of
 from proofloop.method.prompts import Reading
 from proofloop.method.rewards import PAPER_ALPHA, PAPER_BETA, RewardPreset
@@ -29,22 +30,20 @@ from proofloop.schema.records import (
     Sampling,
     TrainedRole,
 )
+from proofloop.schema.validation import HINT
 
 
 class Section(BaseModel):
-    """The base of the file's sections: an unknown key is an error, and `"8"` and `true` are no
-    numbers.
+    """The base of all sections. Unknown keys are errors, and so is a number written as `"8"` or
+    `true`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-S = TypeVar("S", bound=Section)
-
-HINT = "\nhint: "
-"""What comes after it in a validator's error is the way out, as in the text of a ConfigError."""
-
 DRAWN = 32
+"""The default number of problems drawn from a domain or a split."""
+
 Split = Literal["train", "validation", "test"]
 
 
@@ -81,18 +80,16 @@ class Problems(Section):
 
     @property
     def drawn(self) -> int:
-        """How many are drawn from a domain or a split."""
+        """The number of problems to draw from a domain or a split."""
         return DRAWN if self.count is None else self.count
 
 
 SECRET = re.compile(r"(^|_)(key|secret|password)$")
-"""Names of engine settings that are secret: each engine's own are SecretStr, and are called so."""
+"""The names of secret engine settings."""
 
 
 def _check_no_secret(settings: Mapping[str, Any]) -> None:
-    """Raises ValueError for a secret among an engine's settings, or among those of one of its
-    endpoints.
-    """
+    """Raises ValueError for a secret in an engine's settings, or in those of an endpoint."""
     endpoints = settings.get("endpoints")
     tables = (
         [table for table in endpoints if isinstance(table, Mapping)]
@@ -101,19 +98,19 @@ def _check_no_secret(settings: Mapping[str, Any]) -> None:
     )
     for name in filter(SECRET.search, [name for table in (settings, *tables) for name in table]):
         raise ValueError(
-            f"settings has {name}, but a run file is stored with the run and holds no secret"
-            f"{HINT}set PROOFLOOP_OPENAI_API_KEY or PROOFLOOP_TRITON_KEY instead"
+            f"settings has the secret {name}, and the store keeps a copy of the run file"
+            f"{HINT}remove it, and set PROOFLOOP_OPENAI_API_KEY or PROOFLOOP_TRITON_KEY"
         )
 
 
 class EngineSection(Section):
-    """Which engine answers."""
+    """The engine that runs the models."""
 
     kind: str = Field(
-        "local", description="the engine's name; `proofloop doctor` lists those that are installed"
+        "local", description="the engine's name; `proofloop doctor` lists the installed engines"
     )
     settings: dict[str, Any] = Field(
-        default_factory=dict, description="the engine's own, checked by it"
+        default_factory=dict, description="the engine's settings, checked by the engine"
     )
 
     @model_validator(mode="after")
@@ -123,13 +120,13 @@ class EngineSection(Section):
 
 
 class RoleEngine(Section):
-    """What differs from [engine] for one role."""
+    """The engine of one role, where it differs from [engine]."""
 
     kind: str | None = Field(
-        None, description="another engine, which has none of the settings of [engine]"
+        None, description="another engine; it inherits no settings from [engine]"
     )
     settings: dict[str, Any] = Field(
-        default_factory=dict, description="each takes the place of the same one there"
+        default_factory=dict, description="settings that replace or extend those of [engine]"
     )
 
     @model_validator(mode="after")
@@ -139,11 +136,11 @@ class RoleEngine(Section):
 
 
 ADDRESSES = ("base_url", "endpoints")
-"""Settings that say where an engine is: a role that gives one of them inherits none."""
+"""The settings with an engine's address. A role that sets one of them inherits neither."""
 
 
 class RunEngine(EngineSection):
-    """The engine of all roles, and what differs for some of them."""
+    """The engine of all roles, and the exceptions of single roles."""
 
     generator: RoleEngine = RoleEngine()
     verifier: RoleEngine = RoleEngine()
@@ -163,12 +160,12 @@ class RunEngine(EngineSection):
         return EngineSection(kind=self.kind, settings={**shared, **own.settings})
 
     def table_of(self, role: ModelRole) -> str:
-        """Where the file describes a role's engine."""
+        """The table of the file that describes a role's engine."""
         return "engine" if getattr(self, role) == RoleEngine() else f"engine.{role}"
 
     @property
     def kinds(self) -> str:
-        """For people: `openai`, or `openai, verifier triton`."""
+        """The engines as text: `openai`, or `openai, verifier triton`."""
         others = [
             f"{role} {self.of(role).kind}"
             for role in MODEL_ROLES
@@ -188,11 +185,11 @@ class Models(Section):
 
 
 class RoleSampling(Sampling, Section):
-    """How one role samples."""
+    """The sampling of one role."""
 
 
 class SamplingSection(Section):
-    """How each role samples."""
+    """The sampling of each role."""
 
     generator: RoleSampling = RoleSampling()
     verifier: RoleSampling = RoleSampling()
@@ -200,23 +197,25 @@ class SamplingSection(Section):
 
 
 class Labeling(Section):
-    """The auto-label of section 2.3."""
+    """The automatic label of section 2.3."""
 
-    n: int = Field(8, ge=1, le=1024, description="critiques a proof")
-    m: int = Field(3, ge=1, le=255, description="meta-critiques a critique that reports an issue")
-    k: int = Field(2, ge=1, description="confirmed critiques that a label below 1 needs; at most n")
+    n: int = Field(8, ge=1, le=1024, description="critiques for each proof")
+    m: int = Field(
+        3, ge=1, le=255, description="meta-critiques for each critique that reports an issue"
+    )
+    k: int = Field(2, ge=1, description="confirmed critiques for a label below 1; at most n")
     confirm_at: Literal[0.5, 1.0] = Field(  # type: ignore[valid-type]  # as records.Score
         0.5, description="the lowest meta-score that confirms an issue"
     )
     stop_early: bool = Field(
-        True, description="no more critiques of a proof once they cannot change its label"
+        True, description="stop the critiques of a proof when they can no longer change its label"
     )
 
     @model_validator(mode="after")
     def _quorum_fits(self) -> Labeling:
         if self.k > self.n:
             raise ValueError(
-                f"k = {self.k} is more than n = {self.n}: no label could ever reach its quorum"
+                f"k = {self.k} is more than n = {self.n}: no label can reach its quorum"
                 f"{HINT}lower k to {self.n} or less, or raise n to {self.k} or more"
             )
         return self
@@ -309,8 +308,8 @@ class Training(Section):
         return tuple(role for role in TRAINED_ROLES if self.of(role).steps > 0)
 
     def problems_allowed(self, steps: Mapping[str, int]) -> int | None:
-        """How many problems may be posed by now, when each role has taken so many steps; None: as
-        many as one likes.
+        """How many problems may have been posed after these training steps of each role. None: no
+        limit.
         """
         learning = [role for role in self.roles if steps.get(role, 0) < self.of(role).steps]
         rounds = [self.of(role).begin + steps.get(role, 0) for role in learning]
@@ -318,30 +317,38 @@ class Training(Section):
 
 
 class Flow(Section):
-    """How much is in work at once in a run on one machine; unset: enough to keep the engines full.
-    Services take their concurrency from `--concurrency`.
+    """How much work runs at the same time, in a run on one machine. By default enough to keep the
+    engines busy. Services take their concurrency from `--concurrency`.
     """
 
     max_waiting_proofs: int | None = Field(
         None, ge=1, description="the most proofs that are posed and have no label yet"
     )
-    generator: int | None = Field(None, ge=1, le=4096, description="messages at once")
-    verifier: int | None = Field(None, ge=1, le=4096, description="messages at once")
-    meta_verifier: int | None = Field(None, ge=1, le=4096, description="messages at once")
-    labeler: int | None = Field(None, ge=1, le=64, description="messages at once")
+    generator: int | None = Field(
+        None, ge=1, le=4096, description="messages handled at the same time"
+    )
+    verifier: int | None = Field(
+        None, ge=1, le=4096, description="messages handled at the same time"
+    )
+    meta_verifier: int | None = Field(
+        None, ge=1, le=4096, description="messages handled at the same time"
+    )
+    labeler: int | None = Field(
+        None, ge=1, le=64, description="messages handled at the same time"
+    )
 
 
 class EnginePrices(Section):
-    """What an engine costs, in one currency; by default nothing."""
+    """The prices of an engine, in any one currency."""
 
     per_million_prompt_tokens: float = Field(
-        0.0, ge=0, description="of runs alone, not of a curriculum"
+        0.0, ge=0, description="price of a million prompt tokens; not used by a curriculum"
     )
     per_million_completion_tokens: float = Field(
-        0.0, ge=0, description="of runs alone, not of a curriculum"
+        0.0, ge=0, description="price of a million answer tokens; not used by a curriculum"
     )
     per_engine_hour: float = Field(
-        0.0, ge=0, description="an hour of the engine; of a curriculum, of its stages"
+        0.0, ge=0, description="price of an hour of the engine; in a curriculum, of its stages"
     )
 
 
@@ -358,7 +365,7 @@ class RolePrices(Section):
 
 
 class Prices(EnginePrices):
-    """What the engines of a run cost: that of all roles, and what differs for some."""
+    """The prices of a run's engines, for all roles and for single roles."""
 
     generator: RolePrices = RolePrices()
     verifier: RolePrices = RolePrices()
@@ -371,14 +378,18 @@ class Prices(EnginePrices):
 
 
 class Budget(Section):
-    """What a run may use in all, however often it is resumed; without a limit as much as it takes.
+    """The most that a run may use in total, over all resumes. By default there is no limit.
 
-    The run ends when a limit is reached, and --resume continues it once the file allows more.
+    The run stops at a limit. Raise the limit and use --resume to continue.
     """
 
-    tokens: int | None = Field(None, ge=1, description="of prompts and answers together")
-    money: float | None = Field(None, gt=0, description="in the currency of [prices]")
-    hours: float | None = Field(None, gt=0, description="for which `proofloop run` works on it")
+    tokens: int | None = Field(
+        None, ge=1, description="the most tokens of prompts and answers together"
+    )
+    money: float | None = Field(
+        None, gt=0, description="the most money, in the currency of [prices]"
+    )
+    hours: float | None = Field(None, gt=0, description="the most hours of `proofloop run`")
 
 
 def _needs_model_name(kind: str) -> bool:
@@ -387,7 +398,7 @@ def _needs_model_name(kind: str) -> bool:
 
 
 def _prompts(checked: dict[str, Any]) -> str:
-    """The pack that fits the problems; of wrong ones, which are not among what is checked, any."""
+    """The default prompt pack of the problems. Invalid problems are reported elsewhere."""
     problems = checked.get("problems")
     return prompts_of(problems.domain if problems else None)
 
@@ -418,7 +429,7 @@ class RunSpec(Section):
     prices: Prices = Prices()
     budget: Budget = Budget()
     base: Path = Field(Path(), strict=False)
-    """The folder that relative paths mean: that of the file."""
+    """The folder of the file, from which relative paths start."""
 
     @model_validator(mode="after")
     def _models_named(self) -> RunSpec:
@@ -426,7 +437,8 @@ class RunSpec(Section):
             kind = self.engine.of(role).kind
             if role not in self.models.model_fields_set and _needs_model_name(kind):
                 raise ValueError(
-                    f"[models] {role} is missing: name the model that engine {kind!r} serves"
+                    f"[models] {role} is missing: engine {kind!r} has no default model"
+                    f"{HINT}name the model by the name that the engine uses"
                 )
         return self
 
@@ -435,8 +447,8 @@ class RunSpec(Section):
         if self.refinement.iterations > 1 and "generator" in self.training.roles:
             raise ValueError(
                 f"[refinement] iterations = {self.refinement.iterations} and [training.generator]"
-                " do not go together:"
-                " GRPO compares answers to one prompt, and each refinement has a prompt of its own"
+                " do not go together: GRPO compares answers to the same prompt, and each refinement"
+                f" has a different one{HINT}set iterations = 1, or refine in a separate run"
             )
         return self
 
@@ -445,9 +457,8 @@ class RunSpec(Section):
         if self.search.rounds and self.training.roles:
             raise ValueError(
                 f"[search] rounds = {self.search.rounds} and [training.{self.training.roles[0]}] do"
-                " not go together:"
-                " a search refines what its models wrote, whatever it takes; train in a run of its"
-                " own"
+                " not go together: a run either searches or trains"
+                f"{HINT}set rounds = 0, or train in a separate run"
             )
         return self
 
@@ -455,7 +466,7 @@ class RunSpec(Section):
     def _money_has_prices(self) -> RunSpec:
         if self.budget.money is not None and self.prices == Prices():
             raise ValueError(
-                f"[budget] money = {self.budget.money:g} without [prices]: nothing costs anything"
+                f"[budget] money = {self.budget.money:g} without [prices]: every call costs 0"
                 f"{HINT}set [prices] per_million_prompt_tokens and per_million_completion_tokens,"
                 " or per_engine_hour"
             )
@@ -463,18 +474,20 @@ class RunSpec(Section):
 
     @property
     def how_to_read(self) -> Reading:
-        """The reading of every role's answers: in a run that trains, all of them are part of some
-        reward.
+        """How all answers are read: strictly in a run that trains, because answers of all roles
+        enter rewards.
         """
         return self.reading or ("strict" if self.training.roles else "lenient")
 
     @property
     def most_proofs_per_problem(self) -> int:
-        """With as many rounds of search as there may be."""
+        """The most proofs of a problem, with all rounds of its search."""
         return self.most_proofs_after(self.problems.proofs_per_problem, self.search.rounds)
 
     def most_proofs_after(self, proofs: int, rounds: int) -> int:
-        """Of a problem that has so many proofs, when its search takes so many rounds more."""
+        """The most proofs of a problem that has `proofs` now, after `rounds` more rounds of
+        search.
+        """
         refinements = min(self.search.analyses, self.labeling.n)
         for _ in range(rounds):
             proofs += min(self.search.keep, proofs) * refinements
@@ -490,7 +503,7 @@ class RunSpec(Section):
 
     @property
     def most_calls_per_proof(self) -> int:
-        """Of the generator, the verifier and the meta-verifier."""
+        """The most model calls for a proof, of all roles together."""
         return (
             self.refinement.iterations + self.labeling.n + (self.labeling.n + 1) * self.labeling.m
         )
@@ -505,7 +518,7 @@ class RunSpec(Section):
 
 
 def load_runspec(file: Path) -> RunSpec:
-    """Read and check a run.toml. Raises ConfigError with the key, the value and the limit."""
+    """Read and check a run file. Raises ConfigError."""
     return parse_runspec(read_fields(file, RunSpec), str(file))
 
 
@@ -514,11 +527,11 @@ class _PricesFile(Section):
 
 
 def load_prices(file: Path) -> Prices:
-    """The [prices] of a TOML file, whose other tables are not looked at: a run file will do. Raises
+    """Read [prices] of a TOML file, such as a run file; other tables are ignored. Raises
     ConfigError.
     """
     fields = read_fields(file, RunSpec, "a TOML file with [prices]")
-    known = f"known there: {', '.join(Prices.model_fields)}"
+    known = f"known keys: {known_keys(Prices)}"
     if "prices" not in fields:
         raise ConfigError(f"{file} has no [prices]", known)
     try:
@@ -530,44 +543,36 @@ def load_prices(file: Path) -> Prices:
     return prices
 
 
-def read_fields(file: Path, root: type[BaseModel], wanted: str = "a run.toml") -> dict[str, Any]:
-    """The fields of a TOML file that describes a `root`, with the folder it lies in as `base`.
-    Raises ConfigError.
+def read_fields(file: Path, root: type[BaseModel], expected: str = "a run.toml") -> dict[str, Any]:
+    """Read the fields of a TOML file, with its folder as `base`. Raises ConfigError.
 
-    `wanted`: what such a file is called.
+    `root`: the class of the whole file. `expected`: the kind of file, for errors.
     """
     try:
         fields = tomllib.loads(file.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigError(
-            f"{file} cannot be read: {error.strerror}", f"give the path of {wanted}"
+            f"{file} cannot be read: {error.strerror}", f"give the path of {expected}"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(
-            f"{file} is not TOML: {error}", "see examples/ for files that work"
-        ) from error
+        raise ConfigError(f"{file} is not TOML: {error}", EXAMPLES) from error
     if "base" in fields:
-        raise ConfigError(
-            f"unknown key base in {file}", f"known here: {', '.join(_known_keys([], root))}"
-        )
+        raise ConfigError(f"unknown key base in {file}", f"known keys: {known_keys(root)}")
     return {"name": file.stem, "base": file.parent.absolute(), **fields}
 
 
 def parse_runspec(fields: dict[str, Any], origin: str) -> RunSpec:
-    """Check the fields of a run. Raises ConfigError for the first that is wrong."""
+    """Check the fields of a run file. Raises ConfigError for the first invalid one."""
     try:
         spec = RunSpec.model_validate(fields)
     except ValidationError as error:
         raise explain(error, origin, RunSpec) from error
     check_id(spec.name, f"name in {origin}")
-    if (
-        spec.labeling.stop_early and "verifier" in spec.training.roles
-    ):  # not a validator: old runs stay readable
+    # not a validator, because older runs in the store must stay readable
+    if spec.labeling.stop_early and "verifier" in spec.training.roles:
         raise ConfigError(
             f"[labeling] stop_early = true and [training.verifier] in {origin} do not go together:"
-            " a proof"
-            " that is decided early lacks critiques and meta-critiques, and the verifier learns"
-            " from groups of them",
+            " the verifier learns from all n critiques of a proof",
             "set stop_early = false",
         )
     for role in spec.training.roles:
@@ -579,9 +584,9 @@ def parse_runspec(fields: dict[str, Any], origin: str) -> RunSpec:
 def check_loads_versions(
     engine: EngineSection, trained: str, origin: str, table: str = "engine"
 ) -> None:
-    """Raise ConfigError for an engine that has no answers by the versions that training makes.
+    """Raise ConfigError for an engine that cannot serve the versions that training makes.
 
-    `table` is where the file describes the engine.
+    `trained`: what trains. `table`: the file's table that describes the engine.
     """
     info = find_engine(engine.kind)
     if info is None:
@@ -594,162 +599,11 @@ def check_loads_versions(
         if name
         else f'[{table}] kind = "{engine.kind}"'
     )
-    why = (
-        "such a server has the models that it was started with, and none of the versions that"
-        " training makes"
-    )
+    why = "this engine serves the models it was started with, and cannot load trained versions"
     if name:
-        why = (
-            "every version that training makes would be asked by that name, and the model of the"
-            " start would answer"
-        )
+        why = "with a fixed name, the start model would answer the calls to trained versions"
     raise ConfigError(
         f"{setting} and {trained} in {origin} do not go together: {why}",
         'train with an engine that loads versions: kind = "local", or kind = "triton" without'
         " `model`",
     )
-
-
-def read_frozen(body: bytes, kind: type[S]) -> S:
-    """A run or curriculum as it lies in the store. Raises CorruptObject.
-
-    What a newer version wrote beside the keys of this one is passed over, as in the events.
-    """
-    try:
-        return kind.model_validate_json(body, extra="ignore")
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise CorruptObject(
-            f"the stored spec is no {kind.__name__} of this version: {where}: {first['msg']}"
-        ) from error
-
-
-class Difference(NamedTuple):
-    """A key that has another value than before. As text: `[flow] verifier = 8, was 4`; secrets are
-    withheld.
-    """
-
-    path: tuple[str, ...]
-    now: Any
-    before: Any
-
-    def __str__(self) -> str:
-        name = self.path[-1]
-        return (
-            f"{_place(list(self.path))} = {_shown(name, self.now)}, was {_shown(name, self.before)}"
-        )
-
-
-def first_difference(
-    now: Section, begun: Section, *, apart_from: Mapping[str, Any]
-) -> Difference | None:
-    """The first key in which a file is not as it was.
-
-    `apart_from` are the keys that count as no difference, as those that say only where files lie.
-    """
-    return next(differences(now, begun, apart_from=apart_from), None)
-
-
-def differences(
-    now: Section, begun: Section | None, *, apart_from: Mapping[str, Any] | None = None
-) -> Iterator[Difference]:
-    """All keys in which a file is not as it was; begun as None: all that are set."""
-    fields, before = (
-        spec.model_dump(mode="json", exclude=apart_from) if spec else {} for spec in (now, begun)
-    )
-    yield from _differences(fields, before, ())
-
-
-def _differences(
-    now: Mapping[str, Any], begun: Mapping[str, Any], sections: tuple[str, ...]
-) -> Iterator[Difference]:
-    for name in {**now, **begun}:
-        value, before = now.get(name), begun.get(name)
-        if isinstance(value, Mapping) or isinstance(before, Mapping):
-            yield from _differences(_table(value), _table(before), (*sections, name))
-        elif value != before:
-            yield Difference((*sections, name), value, before)
-
-
-def _table(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _shown(name: str, value: Any) -> str:
-    return (
-        "unset"
-        if value is None
-        else "(withheld)"
-        if SECRET.search(name)
-        else json.dumps(value, ensure_ascii=False)
-    )
-
-
-def _place(names: list[str]) -> str:
-    *sections, key = names
-    return f"[{'.'.join(sections)}] {key}" if sections else key
-
-
-def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> ConfigError:
-    """Pydantic's first error in the words of the file: `[labeling] k = 9: ...`.
-
-    An unknown key comes before what is missing: that is mostly what it was meant to be.
-    """
-    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-    said, _, hint = first["msg"].removeprefix("Value error, ").partition(HINT)
-    if not first["loc"]:  # sections that do not go together
-        return ConfigError(f"{said} (in {origin})", hint or "see examples/ for files that work")
-    *sections, key = names = _names(first["loc"])
-    place = _place(names)
-    if first["type"] == "extra_forbidden":
-        hint = f"known here: {', '.join(_known_keys(sections, root))}"
-        if "settings" in _known_keys(sections, root):
-            hint += f"; settings of its own stand under [{'.'.join([*sections, 'settings'])}]"
-        return ConfigError(f"unknown key {place} in {origin}", hint)
-    if first["type"] == "missing":
-        return ConfigError(f"{place} is missing in {origin}", "see examples/ for files that work")
-    if first["type"] == "value_error" and _section_class(
-        [*sections, key], root
-    ) is not _section_class(sections, root):
-        place = f"[{'.'.join([*sections, key])}]"  # its keys do not go together
-    if first["type"] in ("model_type", "dict_type"):
-        said = f"should be a table: write its keys under [{'.'.join(names)}]"
-    shown = f" = {first['input']!r}" if isinstance(first["input"], str | int | float | bool) else ""
-    return ConfigError(
-        f"{place}{shown} in {origin}: {said}", hint or _quotes(first["type"], first["input"])
-    )
-
-
-def _names(parts: tuple[int | str, ...]) -> list[str]:
-    """The way to a value, one of a list by its position: `temperatures[0]`."""
-    names: list[str] = []
-    for part in parts:
-        if isinstance(part, int) and names:
-            names[-1] += f"[{part}]"
-        else:
-            names.append(str(part))
-    return names
-
-
-def _section_class(names: list[str], root: type[BaseModel]) -> type[BaseModel]:
-    kind = root
-    for name in names:
-        annotation = kind.model_fields[name].annotation if name in kind.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            break
-        kind = annotation
-    return kind
-
-
-def _known_keys(sections: list[str], root: type[BaseModel]) -> list[str]:
-    return sorted(set(_section_class(sections, root).model_fields) - {"base"})
-
-
-def _quotes(wrong: str, given: object) -> str:
-    """What to do about quotes that are too many or missing; nothing where the error already says
-    its limit.
-    """
-    if isinstance(given, str) and wrong in ("int_type", "float_type", "bool_type"):
-        return "numbers, true and false stand without quotes"
-    return "a text stands in quotes" if wrong in ("string_type", "path_type") else ""

@@ -11,7 +11,7 @@ from itertools import takewhile
 from pydantic import Field
 
 from proofloop.config.curriculum_file import CHANGEABLE, CurriculumSpec, Files, GrpoStage, Stage
-from proofloop.config.run_file import first_difference, read_frozen
+from proofloop.config.frozen import first_difference, read_frozen
 from proofloop.errors import ConfigError
 from proofloop.method.prompts import PromptPack, load_pack
 from proofloop.runs.figures import Figure

@@ -9,9 +9,9 @@ from collections.abc import Collection, Mapping
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
-from pydantic_core import ErrorDetails
 
 from proofloop.errors import ConfigError
+from proofloop.schema.validation import Problem, problem_of
 
 
 class EngineSettings(BaseModel):
@@ -71,7 +71,8 @@ def read_settings(
     try:
         return settings_type.model_validate(dict(values))
     except ValidationError as error:
-        problems = [_problem(settings_type, values, details) for details in error.errors()]
+        found = [problem_of(details) for details in error.errors()]
+        problems = [_described(settings_type, values, problem) for problem in found]
     is_about_keys = any("key" in problem.partition('"')[0] for problem in problems)
     known = ", ".join([*settings_type.model_fields, *also])
     hint = (
@@ -82,18 +83,16 @@ def read_settings(
     raise ConfigError(f"[engine] {kind}: {'; '.join(problems)}", hint)
 
 
-def _problem(
-    settings_type: type[BaseModel], values: Mapping[str, object], details: ErrorDetails
+def _described(
+    settings_type: type[BaseModel], values: Mapping[str, object], problem: Problem
 ) -> str:
-    key, path = str(details["loc"][0]), ".".join(map(str, details["loc"]))
-    if details["type"] == "extra_forbidden":
+    key = problem.path[0].partition("[")[0]
+    path = ".".join(problem.path)
+    if problem.kind == "extra_forbidden":
         return f'unknown key "{path}"{_closest(settings_type, key)}'
-    if details["type"] == "missing":
+    if problem.kind == "missing":
         return f'missing key "{path}"'
-    return (
-        f"{path}{_shown(settings_type, key, values)}:"
-        f" {details['msg'].removeprefix('Value error, ')}"
-    )
+    return f"{path}{_shown(settings_type, key, values)}: {problem.text}"
 
 
 def _closest(settings_type: type[BaseModel], key: str) -> str:

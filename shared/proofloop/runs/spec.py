@@ -13,8 +13,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+from proofloop.config.frozen import Difference, differences, read_frozen
 from proofloop.config.problem_file import problems_of
-from proofloop.config.run_file import Difference, RunSpec, differences, read_frozen
+from proofloop.config.run_file import RunSpec
 from proofloop.engine import find_engine
 from proofloop.errors import ConfigError, NotFound
 from proofloop.method.prompts import PromptPack, find_pack, load_pack, pack_names

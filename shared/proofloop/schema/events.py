@@ -22,6 +22,7 @@ from proofloop.schema.records import (
     Record,
     Score,
 )
+from proofloop.schema.validation import first_problem
 
 MAX_BODY_BYTES = 64 * 1024
 """An event carries names, never texts; a larger body is not one of ours."""
@@ -181,10 +182,7 @@ def decode(body: bytes) -> Event:
     try:
         return EVENTS[name].model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise Reject(
-            f"the body is no {name}: {'.'.join(map(str, first['loc']))}: {first['msg'][:200]}"
-        ) from error
+        raise Reject(f"the body is not a valid {name}: {first_problem(error)}"[:400]) from error
 
 
 def read_event(body: bytes) -> Event | None:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from proofloop.errors import CorruptObject, NotFound
 from proofloop.schema.records import Record
+from proofloop.schema.validation import first_problem
 
 R = TypeVar("R", bound=Record)
 
@@ -64,11 +65,8 @@ def get_record(store: Store, key: str, kind: type[R]) -> R:
     try:
         return kind.model_validate_json(store.get(key))
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise CorruptObject(
-            f"{key} is not a valid {kind.__name__}: {field}: {first['msg']}"
-        ) from error
+        problem = first_problem(error)
+        raise CorruptObject(f"{key} is not a valid {kind.__name__}: {problem}") from error
 
 
 def find_record(store: Store, key: str, kind: type[R]) -> R | None:

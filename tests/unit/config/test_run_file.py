@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from proofloop.config.run_file import RunSpec, first_difference, load_runspec, parse_runspec
+from proofloop.config.frozen import first_difference
+from proofloop.config.run_file import RunSpec, load_runspec, parse_runspec
 from proofloop.errors import ConfigError
 from proofloop.schema.records import Sampling
 
@@ -123,39 +124,39 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
 
 
 BAD = [
-    ("sed = 1\n" + SMALLEST, r"^unknown key sed in .*small.toml\nhint: known here: budget, engine, flow, labeling,"
+    ("sed = 1\n" + SMALLEST, r"^unknown key sed in .*small.toml\nhint: known keys: budget, engine, flow, labeling,"
         r" models, name, "),
-    ('base = "/"\n' + SMALLEST, r"^unknown key base in .*small.toml\nhint: known here: budget, engine, flow"),
-    ('[problem]\ndomain = "nano"\n', r"^unknown key problem in .*\nhint: known here: .*problems"),
-    (SMALLEST + "[labeling]\nn = 1\n", r"^unknown key labeling in .*\nhint: known here: .*labeling"),
-    (SMALLEST + "[labeling]\nnn = 1\n", r"^unknown key \[labeling\] nn in .*\nhint: known here: confirm_at, k, m, n, stop_early$"),
-    (SMALLEST + '[models]\ncritic = "x"\n', r"^unknown key \[models\] critic in .*\nhint: known here: generator, meta_verifier,"
+    ('base = "/"\n' + SMALLEST, r"^unknown key base in .*small.toml\nhint: known keys: budget, engine, flow"),
+    ('[problem]\ndomain = "nano"\n', r"^unknown key problem in .*\nhint: known keys: .*problems"),
+    (SMALLEST + "[labling]\nn = 1\n", r"^unknown key labling in .*\nhint: known keys: .*labeling"),
+    (SMALLEST + "[labeling]\nnn = 1\n", r"^unknown key \[labeling\] nn in .*\nhint: known keys: confirm_at, k, m, n, stop_early$"),
+    (SMALLEST + '[models]\ncritic = "x"\n', r"^unknown key \[models\] critic in .*\nhint: known keys: generator, meta_verifier,"
         r" verifier$"),
-    (SMALLEST + "[sampling.critic]\ntop_p = 1\n", r"^unknown key \[sampling\] critic in .*\nhint: known here: generator, meta_"),
-    (SMALLEST + "[training.labeler]\nsteps = 1\n", r"^unknown key \[training\] labeler in .*\nhint: known here: .*generator, .*verifier$"),
+    (SMALLEST + "[sampling.critic]\ntop_p = 1\n", r"^unknown key \[sampling\] critic in .*\nhint: known keys: generator, meta_"),
+    (SMALLEST + "[training.labeler]\nsteps = 1\n", r"^unknown key \[training\] labeler in .*\nhint: known keys: .*generator, .*verifier$"),
     (SMALLEST + "[flow]\ntrainer = 1\n", r"^unknown key \[flow\] trainer in "),
-    (SMALLEST + "[sampling.verifier]\ntemprature = 1\n", r"^unknown key \[sampling.verifier\] temprature in .*\nhint: known here: max_tokens, temp"),
+    (SMALLEST + "[sampling.verifier]\ntemprature = 1\n", r"^unknown key \[sampling.verifier\] temprature in .*\nhint: known keys: max_tokens, temp"),
     (SMALLEST + "[labeling]\nn = 8\nk = 9\n", r"^\[labeling\] in .*: k = 9 is more than n = 8: .*\nhint: lower k to 8 or less, or raise"
         r" n to 9 or more$"),
     ('reading = "loose"\n' + SMALLEST, r"^reading = 'loose' in .*: Input should be 'strict' or 'lenient'"),
     (SMALLEST + "[labeling]\nn = 0\n", r"^\[labeling\] n = 0 in .*: Input should be greater than or equal to 1$"),
-    (SMALLEST + '[labeling]\nn = "8"\n', r"^\[labeling\] n = '8' in .*: Input should be a valid integer.*\nhint: numbers, true and"
-        r" false stand without quotes$"),
+    (SMALLEST + '[labeling]\nn = "8"\n', r"^\[labeling\] n = '8' in .*: Input should be a valid integer.*\nhint: write numbers, true and"
+        r" false without quotes$"),
     (SMALLEST + "[labeling]\nn = true\n", r"^\[labeling\] n = True in .*: Input should be a valid integer$"),
     (SMALLEST + "[labeling]\nn = 8.5\n", r"^\[labeling\] n = 8.5 in .*: Input should be a valid integer"),
     (SMALLEST + "[labeling]\nstop_early = 1\n", r"^\[labeling\] stop_early = 1 in .*: Input should be a valid boolean"),
     (SMALLEST + "[training.verifier]\nsteps = 1\n", r"^\[labeling\] stop_early = true and \[training.verifier\] in .*small.toml do not"
         r" .*\nhint: set stop_early = false$"),
     (SMALLEST + "[labeling]\nconfirm_at = 0.7\n", r"^\[labeling\] confirm_at = 0.7 in .*: Input should be 0.5 or 1"),
-    (SMALLEST + "[engine.critic]\nkind = 'local'\n", r"^unknown key \[engine\] critic in .*\nhint: known here: generator, kind, meta_verifier,"
-        r" settings, verifier; settings of"),
-    (SMALLEST + "[engine.verifier]\nbase_url = 'http://a'\n", r"^unknown key \[engine.verifier\] base_url in .*\nhint: known here: kind, settings;"
-        r" settings of its own stand under \[engine.verifier.settings\]$"),
+    (SMALLEST + "[engine.critic]\nkind = 'local'\n", r"^unknown key \[engine\] critic in .*\nhint: known keys: generator, kind, meta_verifier,"
+        r" settings, verifier; write other"),
+    (SMALLEST + "[engine.verifier]\nbase_url = 'http://a'\n", r"^unknown key \[engine.verifier\] base_url in .*\nhint: known keys: kind, settings;"
+        r" write other settings under \[engine.verifier.settings\]$"),
     (SMALLEST + "[engine]\nverifier = 'http://a/v1'\n", r"^\[engine\] verifier = 'http://a/v1' in .*: should be a table: write its keys under"
         r" \[engine.verifier\]$"),
-    (SMALLEST + "[engine.verifier.settings]\napi_key = 's3cret'\n", r"^\[engine.verifier\] in .*: settings has api_key, .*\nhint: set PROOFLOOP_OPENAI"),
-    (SMALLEST + "[engine.settings]\nendpoints = [{ api_key = 's3cret' }]\n", r"^\[engine\] in .*: settings has api_key, "),
-    (SMALLEST + "[engine.verifier]\nkind = 'openai'\n", r"^\[models\] verifier is missing: name the model that engine 'openai' serves"),
+    (SMALLEST + "[engine.verifier.settings]\napi_key = 's3cret'\n", r"^\[engine.verifier\] in .*: settings has the secret api_key, .*\nhint: remove it, and set PROOFLOOP_OPENAI"),
+    (SMALLEST + "[engine.settings]\nendpoints = [{ api_key = 's3cret' }]\n", r"^\[engine\] in .*: settings has the secret api_key, "),
+    (SMALLEST + "[engine.verifier]\nkind = 'openai'\n", r"^\[models\] verifier is missing: engine 'openai' has no default model"),
     (TRAINS + "[engine.verifier]\nkind = 'openai'\n[models]\nverifier = 'v'\n", r"""^\[engine.verifier\] kind = "openai" and \[training.verifier\] in .* do not go together"""),
     (SMALLEST + '[reward]\npreset = "papers"\n', r"^\[reward\] preset = 'papers' in .*: Input should be 'paper' or 'weighted'"),
     (SMALLEST + "[reward]\nalpha = nan\n", r"^\[reward\] alpha = nan in "),
@@ -171,7 +172,7 @@ BAD = [
     ('[problems]\ndomain = "nano"\nsplit = "dev"\n', r"^\[problems\] split = 'dev' in .*: Input should be 'train', 'validation' or 'test'"),
     ("", r"^problems is missing in .*small.toml\nhint: see examples/"),
     ('name = "a b"\n' + SMALLEST, r"^name in .*small.toml 'a b' cannot be part of a key\nhint: use 1 to 100"),
-    ("name = 5\n" + SMALLEST, r"^name = 5 in .*: Input should be a valid string\nhint: a text stands in quotes$"),
+    ("name = 5\n" + SMALLEST, r"^name = 5 in .*: Input should be a valid string\nhint: write text in quotes$"),
     ("seed = \n", r"small.toml is not TOML: .*\nhint: see examples/"),
     (b"\xff\xfe", r"small.toml is not TOML: .*\nhint: see examples/"),
     ("a = " + "[" * 50_000, "small.toml is not TOML: "),
@@ -268,6 +269,6 @@ def test_an_engine_of_others_needs_every_model_named() -> None:
     }
     with pytest.raises(
         ConfigError,
-        match=r"\[models\] verifier is missing: name the model that engine 'openai' serves",
+        match=r"\[models\] verifier is missing: engine 'openai' has no default model",
     ):
         parse_runspec(fields, "a test")

@@ -111,14 +111,14 @@ def run_on(kind: str, settings: dict[str, Any], **training: Any) -> dict[str, An
         (
             "openai",
             {},
-            r'^\[engine\] kind = "openai" and \[training.generator\] in a test .*none of the'
-            r" versions",
+            r'^\[engine\] kind = "openai" and \[training.generator\] in a test .*cannot load'
+            r" trained versions",
         ),
         (
             "openai",
             SERVED,
-            r'^\[engine.settings\] model = "served" and .*asked by that name, and the model of the'
-            r" start",
+            r'^\[engine.settings\] model = "served" and .*with a fixed name, the start'
+            r" model would answer",
         ),
         (
             "triton",

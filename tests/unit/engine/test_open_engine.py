@@ -97,7 +97,7 @@ def test_a_run_with_an_engine_of_another_package_must_name_its_models(
 ) -> None:
     fields = {"name": "r", "problems": {"domain": "nano"}, "engine": {"kind": "mine"}}
     registered(f"{__name__}:MINE")
-    with pytest.raises(ConfigError, match="name the model that engine 'mine' serves"):
+    with pytest.raises(ConfigError, match="engine 'mine' has no default model"):
         parse_runspec(fields, "run.toml")
 
 
@@ -316,7 +316,7 @@ def test_no_secret_of_an_engine_is_taken_from_a_run_file(settings: type[BaseMode
             "engine": {"settings": {name: "s3cret"}},
         }
         with pytest.raises(
-            ConfigError, match=rf"settings has {name}, .*\nhint: set PROOFLOOP_OPENAI"
+            ConfigError, match=rf"settings has the secret {name}, .*\nhint: remove it, and set PROOFLOOP_OPENAI"
         ) as caught:
             parse_runspec(fields, "run.toml")
         assert "s3cret" not in str(caught.value)

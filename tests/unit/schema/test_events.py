@@ -154,23 +154,23 @@ def test_the_event_of_a_label_says_what_the_label_says() -> None:
         (b'{"event": "Event"}', "unknown event 'Event'"),
         (
             b'{"event": "ReviewJudged", "run_id": "r", "proof_id": "p"}',
-            "no ReviewJudged: index: Field required",
+            "not a valid ReviewJudged: index: Field required",
         ),
         (
             b'{"event": "ReviewJudged", "run_id": "r", "proof_id": "p", "index": -2}',
-            "no ReviewJudged: index: ",
+            "not a valid ReviewJudged: index = -2: ",
         ),
         (
             b'{"event": "ReviewJudged", "run_id": "r", "proof_id": "../p", "index": 0}',
-            "no ReviewJudged: proof_id: ",
+            "not a valid ReviewJudged: proof_id = '../p': ",
         ),
         (
             b'{"event": "ReviewJudged", "run_id": "a/b", "proof_id": "p", "index": 0}',
-            "no ReviewJudged: run_id: ",
+            "not a valid ReviewJudged: run_id = ",
         ),
         (
             b'{"event": "ReviewJudged", "run_id": "r\\n", "proof_id": "p", "index": 0}',
-            "no ReviewJudged: run_id: ",
+            "not a valid ReviewJudged: run_id = ",
         ),
         (
             b"x" * (MAX_BODY_BYTES + 1),

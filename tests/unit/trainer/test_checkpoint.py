@@ -144,7 +144,7 @@ def test_manifest_cannot_point_outside_its_folder(checkpoint):
     manifest = json.loads((checkpoint / "manifest.json").read_text())
     manifest["files"][0]["name"] = "../config.json"
     (checkpoint / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(CorruptObject, match="cannot be read as a manifest"):
+    with pytest.raises(CorruptObject, match="is not a valid manifest"):
         read_manifest(checkpoint)
 
 

@@ -18,6 +18,7 @@ from proofloop.config.row_files import read_rows
 from proofloop.errors import ConfigError
 from proofloop.method.domains.base import is_in_split
 from proofloop.schema.records import Record, Score
+from proofloop.schema.validation import first_problem
 
 Question = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 """Without white space about it, as in a problem file: its digest says which split it falls into."""
@@ -72,13 +73,8 @@ def _read(row: Any, place: str, kind: type[Graded]) -> Graded:
     try:
         return kind.model_validate(row)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "it"
-        shown = (
-            f" = {first['input']!r:.60}" if first["type"] not in ("missing", "model_type") else ""
-        )
         raise ConfigError(
-            f"{place}: {key}{shown}: {first['msg']}", f"each row has {_fields(kind)}"
+            f"{place}: {first_problem(error)}", f"each row has {_fields(kind)}"
         ) from error
 
 

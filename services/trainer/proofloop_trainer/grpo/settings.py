@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from proofloop.config.run_file import explain
+from proofloop.config.explain import explain
 from proofloop.errors import ConfigError
 from proofloop.schema.records import Sampling
 
