@@ -1,9 +1,9 @@
-"""What `proofloop iterate` does: one TOML file, and the stages that follow from it.
+"""The curriculum file of `proofloop iterate`, and the stages that follow from it.
 
-The stages of an iteration (section 3.1 of the paper): a cold start, then the verifier, the
-meta-verifier, the enhanced verifier, the generator from its checkpoint, labels for the generator's
-new proofs, and one model that consolidates all roles. The next iteration begins with that model.
-Each stage writes its manifest last: what has one is not done again.
+After a cold start, each iteration (section 3.1 of the paper) trains the verifier, the
+meta-verifier, the enhanced verifier, and the generator from the verifier's checkpoint. Then it
+labels the generator's new proofs and consolidates all roles into one model, with which the next
+iteration starts. Each stage writes its manifest last; a stage with a manifest is not repeated.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from proofloop.method.domains import domain_names, prompts_of
 from proofloop.method.rewards import PAPER_ALPHA, PAPER_BETA
 from proofloop.schema.ids import check_id
 from proofloop.schema.records import ModelRole
+from proofloop.schema.validation import HINT
 
 StageKind = Literal[
     "cold_start",
@@ -51,21 +52,21 @@ ITERATION: tuple[StageKind, ...] = (
     "consolidate",
 )
 LATER_ITERATION: tuple[StageKind, ...] = ("enhanced", "generator", "label", "consolidate")
-"""The consolidated model verifies and meta-verifies already: its verifier goes on with R_meta at
-once.
+"""Later iterations start with the enhanced verifier, because the consolidated model already
+verifies and meta-verifies.
 """
 
-CURRICULUM_FILE = "a curriculum's TOML file"
+CURRICULUM_FILE = "a curriculum file"
+"""The kind of file, for errors."""
 
 ABLATED: dict[Ablation, StageKind] = {"no-meta": "enhanced", "no-self": "generator"}
 
 
 class Files(Section):
-    """Your own problems, and the proofs and analyses that people graded (D_v, D_mv), instead of a
-    domain.
+    """Your own problems, and proofs and analyses graded by people (D_v, D_mv), instead of a domain.
 
-    JSON or JSONL, with paths relative to the curriculum's file. 8 of 10 questions are for training,
-    one for the gate, one for measuring; the digest of a question decides.
+    The files are JSON or JSONL; paths are relative to the curriculum file. Of 10 questions, 8 are
+    for training, one for the gate and one for measuring; the digest of a question decides.
     """
 
     problems: Path = Field(
@@ -75,8 +76,7 @@ class Files(Section):
     analyses: Path | None = Field(
         None,
         strict=False,
-        description="D_mv: rows of question, solution, analysis and quality; unset: there"
-        " are no graded"
+        description="D_mv: rows of question, solution, analysis and quality; default: no graded"
         " analyses",
     )
 
@@ -84,10 +84,10 @@ class Files(Section):
 class ColdStart(Section):
     """Supervised steps on the domain's demonstrations, before the training by rewards."""
 
-    steps: int = Field(600, ge=0, description="supervised steps; 0 leaves the stage out")
+    steps: int = Field(600, ge=0, description="supervised steps; 0 skips the stage")
     batch: int = Field(48, ge=1, description="demonstrations in a step")
     learning_rate: float = Field(
-        1.5e-3, gt=0, description="AdamW's largest learning rate, after a warm-up; then it falls"
+        1.5e-3, gt=0, description="AdamW's largest learning rate; it rises first, then falls"
     )
 
 
@@ -119,12 +119,12 @@ class Data(Section):
     )
 
 
-STEPS = "GRPO steps; 0 leaves the stage out"
+STEPS = "GRPO steps; 0 skips the stage"
 GROUPS = "prompts in a step"
 
 
 class GrpoStage(Section):
-    """One GRPO stage. The learning rate falls to a tenth until its end, unless `settings` set
+    """One GRPO stage. Its learning rate falls to a tenth by the last step, unless `settings` has
     `decay_steps`.
     """
 
@@ -158,12 +158,13 @@ class EnhancedStage(GrpoStage):
     steps: int = Field(50, ge=0, description=STEPS)
     groups: int = Field(36, ge=1, description=GROUPS)
     meta_groups: int = Field(
-        12, ge=0, description="how many of the groups are from D_mv; fewer than `groups`"
+        12, ge=0, description="groups from D_mv, fewer than `groups`; the others are from D_v"
     )
     refresh: int = Field(
         8,
         ge=1,
-        description="steps between two refreshes, which add the newest verifier's analyses to D_mv",
+        description="steps between two refreshes; a refresh adds the newest verifier's analyses to"
+        " D_mv",
     )
     refresh_steps: int = Field(8, ge=0, description="the meta-verifier's steps in a refresh")
 
@@ -172,6 +173,7 @@ class EnhancedStage(GrpoStage):
         if self.steps and self.meta_groups >= self.groups:
             raise ValueError(
                 f"meta_groups = {self.meta_groups} leaves none of groups = {self.groups} for D_v"
+                f"{HINT}set meta_groups below {self.groups}"
             )
         return self
 
@@ -198,8 +200,8 @@ class Labels(Section):
     The previous generator writes some of them, because the newest makes few mistakes to learn from.
     """
 
-    problems: int = Field(256, ge=1, description="new problems, and as many of `harder`")
-    earlier: bool = Field(True, description="whether the previous generator writes as many proofs")
+    problems: int = Field(256, ge=1, description="new problems, and as many from `harder`")
+    earlier: bool = Field(True, description="also label as many proofs by the previous generator")
     proofs_per_problem: int = Field(2, ge=1, description="proofs for each problem and generator")
     rule: Labeling = Labeling(n=8, m=3, k=2)
 
@@ -209,7 +211,7 @@ class Consolidate(Section):
 
     prompts: int = Field(600, ge=1, description="the most prompts for each role")
     samples: int = Field(4, ge=1, description="answers to each prompt")
-    keep: float = Field(0.99, ge=0, le=1, description="the least reward of an answer to train on")
+    keep: float = Field(0.99, ge=0, le=1, description="the lowest reward of an answer to train on")
     epochs: int = Field(1, ge=1, description="passes over the answers")
     batch: int = Field(64, ge=1, description="answers in an optimizer update")
     learning_rate: float = Field(2e-4, gt=0, description="AdamW's learning rate; falls to a tenth")
@@ -226,23 +228,23 @@ class Gate(Section):
     """
 
     z: float = Field(
-        1.96, ge=0, description="the noise, in standard errors of the paired difference"
+        1.96, ge=0, description="the size of the noise, in standard errors of the paired difference"
     )
 
 
 class Watch(Section):
-    """The limits that stop a stage, since exceeding them is a sign of reward hacking."""
+    """Limits that stop a stage, because exceeding one is a sign of reward hacking."""
 
-    window: int = Field(5, ge=1, description="the last steps over whose means the limits hold")
-    format: float = Field(0.8, ge=0, le=1, description="the least share of readable answers")
+    window: int = Field(5, ge=1, description="the limits hold for means over this many last steps")
+    format: float = Field(0.8, ge=0, le=1, description="the lowest share of readable answers")
     shorter: float = Field(
-        0.4, gt=0, le=1, description="the least length of answers, relative to the first steps"
+        0.4, gt=0, le=1, description="the shortest mean answer, relative to the first steps"
     )
     longer: float = Field(
-        2.5, ge=1, description="the largest length of answers, relative to the first steps"
+        2.5, ge=1, description="the longest mean answer, relative to the first steps"
     )
     same_score: float = Field(
-        0.9, gt=0, le=1, description="the largest share of one score among a judge's answers"
+        0.9, gt=0, le=1, description="the highest share of one score among a judge's answers"
     )
 
 
@@ -252,7 +254,7 @@ SAMPLED: dict[StageKind, ModelRole] = {
     "enhanced": "verifier",
     "generator": "generator",
 }
-"""The GRPO stages, and the role whose answers each trains on."""
+"""The GRPO stages, each with the role that it samples."""
 
 ENGINE_MEMORY = {"max_batch", "models_kept", "prompt_tokens_kept", "threads", "tokens_per_pass"}
 CHANGEABLE: dict[str, Any] = {
@@ -262,13 +264,13 @@ CHANGEABLE: dict[str, Any] = {
     "consolidate": True,
     "watch": True,
 }
-"""The settings that may change after a curriculum was started: file locations, memory, the limits
-that stop a stage, and the consolidation. All other settings that affect learning are frozen.
+"""The settings that may change after a curriculum has started: paths, memory, the limits of
+[watch], and the consolidation. All others are frozen.
 """
 
 
 class Stage(Section):
-    """One stage. An ablation is measured and never served."""
+    """One stage. The version of an ablation is measured, but never serves."""
 
     name: str
     kind: StageKind
@@ -277,7 +279,7 @@ class Stage(Section):
 
 
 def _prompts(checked: dict[str, Any]) -> str:
-    """The prompt pack for the problems; for an invalid domain, which is reported elsewhere, any."""
+    """The default prompt pack of the problems. An invalid domain is reported elsewhere."""
     return prompts_of(None if checked.get("files") else checked.get("domain"))
 
 
@@ -294,17 +296,17 @@ class CurriculumSpec(Section):
     )
     harder: str | None = Field(
         None,
-        description="a domain of hard problems: labels from iteration 1 on, half of the generator's"
-        " problems from 2 on",
+        description="a domain of hard problems, for labels from iteration 1 on and for half of the"
+        " generator's problems from iteration 2 on",
     )
     prompts: str = Field(
         default_factory=_prompts,
-        description="the prompt pack; a domain has its own, and files have `math`",
+        description="the prompt pack; default: the domain's own, and `math` for [files]",
     )
     start: str = Field(
-        "nano-base", description="the model that all roles start with; required with [files]"
+        "nano-base", description="the start model of all roles; required with [files]"
     )
-    iterations: int = Field(2, ge=1, le=16, description="how many times the stages are repeated")
+    iterations: int = Field(2, ge=1, le=16, description="how often the stages run")
     ablations: tuple[Ablation, ...] = Field(
         (),
         strict=False,
@@ -326,19 +328,21 @@ class CurriculumSpec(Section):
     measured: int = Field(
         256,
         ge=0,
-        description="test problems on which all versions are measured at the end, and as many of"
-        " `harder`;"
-        " 0: none",
+        description="test problems for measuring all versions at the end, and as many from"
+        " `harder`; 0: none",
     )
     base: Path = Field(Path(), strict=False)
 
     @model_validator(mode="after")
     def _ablations_are_stages(self) -> CurriculumSpec:
         if len(set(self.ablations)) < len(self.ablations):
-            raise ValueError(f"ablations = {list(self.ablations)} names one twice; name each once")
+            raise ValueError(
+                f"ablations = {list(self.ablations)} has a duplicate{HINT}name each ablation once"
+            )
         if "no-meta" in self.ablations and not self.enhanced.steps:
             raise ValueError(
-                "ablation no-meta needs steps in [enhanced]: it is that stage without R_meta"
+                "ablation no-meta is the stage [enhanced] without R_meta, and [enhanced] steps = 0"
+                f"{HINT}set [enhanced] steps, or leave no-meta out"
             )
         return self
 
@@ -348,8 +352,8 @@ class CurriculumSpec(Section):
         if self.enhanced.steps and self.enhanced.meta_groups and len(set(judges)) > 1:
             raise ValueError(
                 f"[sampling] verifier and meta_verifier have temperatures {judges[0]:g} and"
-                f" {judges[1]:g}: [enhanced]"
-                " trains on answers of both, at one temperature"
+                f" {judges[1]:g}: [enhanced] trains on answers of both at one temperature"
+                f"{HINT}give both the same temperature, or set [enhanced] meta_groups = 0"
             )
         return self
 
@@ -359,18 +363,20 @@ class CurriculumSpec(Section):
             return self
         if self.harder:
             raise ValueError(
-                "[files] and harder do not go together: problems come from one of them"
+                f"harder = {self.harder!r} and [files] do not go together: [files] gives the problems"
+                f"{HINT}leave one of them out"
             )
         if self.files.analyses is None and (self.meta_verifier.steps or self.enhanced.meta_groups):
             raise ValueError(
-                "[files] analyses is missing: give it, or meta_verifier.steps = 0 and"
-                " enhanced.meta_groups = 0"
+                "[files] analyses is missing: the meta-verifier trains on graded analyses"
+                f"{HINT}give analyses, or set [meta_verifier] steps = 0 and [enhanced] meta_groups"
+                " = 0"
             )
         return self
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """What will be done, in this order."""
+        """All stages in order."""
         return tuple(_stages(self))
 
 
@@ -393,10 +399,10 @@ def _stages(spec: CurriculumSpec) -> Iterator[Stage]:
 
 
 def grpo_fields(spec: CurriculumSpec, kind: StageKind, steps: int | None = None) -> dict[str, Any]:
-    """The GRPO settings of a kind of stage, unchecked: those of the file, and what follows from the
-    rest of it.
+    """The GRPO settings of a kind of stage, unchecked: its `settings`, with defaults from the other
+    sections.
 
-    `steps`: how many it takes, where that is not what its section says.
+    `steps`: the number of steps, if it differs from the section's.
     """
     section: GrpoStage = getattr(spec, kind)
     sampled: RoleSampling = getattr(spec.sampling, SAMPLED[kind])
@@ -409,7 +415,7 @@ def grpo_fields(spec: CurriculumSpec, kind: StageKind, steps: int | None = None)
 
 
 def load_curriculum(file: Path) -> CurriculumSpec:
-    """Read and check a curriculum's TOML file. Raises ConfigError."""
+    """Read and check a curriculum file. Raises ConfigError."""
     try:
         spec = CurriculumSpec.model_validate(read_fields(file, CurriculumSpec, CURRICULUM_FILE))
     except ValidationError as error:
@@ -429,15 +435,16 @@ def load_curriculum(file: Path) -> CurriculumSpec:
 
 
 def _check_beside_files(given: set[str], file: Path) -> None:
-    """Raise ConfigError for keys that files make meaningless, or necessary."""
+    """Raise ConfigError for keys that do not go with [files], or that [files] requires."""
     if "domain" in given:
         raise ConfigError(
-            f"domain and [files] in {file}: problems come from only one of them",
+            f"domain and [files] in {file} do not go together: each gives the problems",
             "leave one of them out",
         )
     if "cold_start" in given:
         raise ConfigError(
-            f"[cold_start] in {file}: there are no demonstrations for [files]",
+            f"[cold_start] and [files] in {file} do not go together: only a domain has"
+            " demonstrations",
             "leave [cold_start] out, and set start to a model that follows instructions",
         )
     if "start" not in given:
@@ -448,14 +455,14 @@ def _check_beside_files(given: set[str], file: Path) -> None:
 
 
 def _check_keep(spec: CurriculumSpec, file: Path) -> None:
-    """Raise ConfigError where a consolidation could keep no proof: it would unlearn the generator
-    in silence.
+    """Raise ConfigError if the consolidation can keep no proof: the model would silently unlearn to
+    prove.
     """
-    keep, most = spec.consolidate.keep, spec.generator.alpha + spec.generator.beta
+    keep = spec.consolidate.keep
+    most = spec.generator.alpha + spec.generator.beta
     if keep > most:
         raise ConfigError(
-            f"[consolidate] keep = {keep:g} in {file} is above a proof's largest reward,"
-            " [generator] alpha + beta ="
-            f" {most:g}",
-            f"lower keep to less than {most:g}, or let alpha and beta add up to 1",
+            f"[consolidate] keep = {keep:g} in {file} is above the highest reward of a proof:"
+            f" [generator] alpha + beta = {most:g}",
+            f"set keep below {most:g}, or choose alpha and beta with sum 1",
         )

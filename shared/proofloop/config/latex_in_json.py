@@ -1,5 +1,5 @@
-"""Finds LaTeX commands whose single backslash JSON read as an escape: `\neq` became a line break
-and `eq`.
+"""Finds LaTeX commands that lost their backslash in JSON: `\neq` is read as a line break and `eq`,
+because JSON needs two backslashes.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ ESCAPES = {
     "\r": ("carriage return", "r"),
     "\t": ("tab", "t"),
 }
-"""What JSON makes of a backslash and a letter."""
+"""The characters that JSON reads from a backslash and a letter: their name, and the letter."""
 
 UNDOUBLED = re.compile(
     r"\t(?:ext(?:bf|it|rm)|heta|imes|anh|frac|ilde|riangle|herefore|hinspace)(?![a-z])"
     r"|\n(?:abla|otin|subseteq|rightarrow|leftarrow|ewline)(?![a-z])"
     r"|(?<=[${(_^=+*/-])\nu(?![a-z])|\nu(?=[$})_^])"
 )
-"""A tab or a line break, then the rest of a LaTeX command. The rest is not an ordinary word."""
+"""A tab or a line break before the rest of a LaTeX command, if the rest is not an English word."""
 
 UNDOUBLED_IN_MATH = re.compile(r"\t(?:ext|au|an|op|o)(?![a-z])|\n(?:eq|leq|geq|cong)(?![a-z])")
-"""Also begins an indented or a new line of a text: "an integer", "eq. (2)". A command only within a
+"""The same for rests that are also words, as in "an integer" or "eq. (2)". They count only in a
 formula.
 """
 
@@ -35,7 +35,7 @@ MATH_BORDER = re.compile(
 
 
 def find_undoubled(text: str) -> re.Match[str] | None:
-    """The first LaTeX command of which JSON took the backslash."""
+    """The first LaTeX command that lost its backslash."""
     in_math = (
         found for found in UNDOUBLED_IN_MATH.finditer(text) if _is_in_math(text, found.start())
     )
@@ -44,7 +44,7 @@ def find_undoubled(text: str) -> re.Match[str] | None:
 
 
 def _is_in_math(text: str, position: int) -> bool:
-    """Whether a formula begins before the position and ends after it."""
+    """Whether the position is inside a formula."""
     return _is_open(text[:position]) and MATH_BORDER.search(text, position) is not None
 
 
@@ -57,15 +57,13 @@ def _is_open(text: str) -> bool:
 
 
 def command_at(text: str, position: int) -> str | None:
-    """The name of the LaTeX command whose backslash and first letter became the character at the
-    position.
-    """
+    """The LaTeX command that begins with the character at the position, such as `neq`; or None."""
     _, letter = ESCAPES.get(text[position], ("", ""))
     rest = re.compile("[a-zA-Z]+").match(text, position + 1)
     return letter + rest[0] if letter and rest else None
 
 
 def name_of(character: str) -> str:
-    """A control character for people: `tab`, `control character U+0000`."""
+    """The name of a control character: `tab`, `control character U+0000`."""
     name, _ = ESCAPES.get(character, (f"control character U+{ord(character):04X}", ""))
     return name

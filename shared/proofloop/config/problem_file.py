@@ -1,7 +1,6 @@
-"""A run's problems: posed by a domain, or read from a file of rows; all of a file's, or some of a
-split.
+"""The problems of a run: posed by a domain, or read from a file.
 
-A bad row is named with its number before anything runs.
+All rows of a file are checked before a run starts; an error names the number of the invalid row.
 """
 
 from __future__ import annotations
@@ -22,28 +21,28 @@ from proofloop.schema.records import Problem, digest
 
 MAX_QUESTION_CHARS = 100_000
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
-"""Characters that no question holds; tabs and line breaks are white space."""
+"""Characters that a question may not have. Tabs and line breaks are white space and allowed."""
 
 SPLIT_HINT = (
-    "a question's digest decides: 8 of 10 are for training, 1 for validation, 1 for test; give more"
-    " rows"
+    "add rows: of 10 questions 8 are for training, 1 for validation and 1 for test, by their"
+    " digests"
 )
 
 
 def problems_of(spec: RunSpec) -> Iterator[Problem]:
-    """The run's problems in order, the same each time. Raises ConfigError."""
-    wanted = spec.problems
-    if wanted.domain is not None:
-        yield from _drawn(load_domain(wanted.domain), spec)
-    elif wanted.file is not None and wanted.split is not None:
-        yield from _drawn(ProblemFile(spec.base / wanted.file), spec)
-    elif wanted.file is not None:
-        yield from _first(read_problems(spec.base / wanted.file), wanted)
+    """The run's problems, in the same order each time. Raises ConfigError."""
+    section = spec.problems
+    if section.domain is not None:
+        yield from _drawn(load_domain(section.domain), spec)
+    elif section.file is not None and section.split is not None:
+        yield from _drawn(ProblemFile(spec.base / section.file), spec)
+    elif section.file is not None:
+        yield from _first(read_problems(spec.base / section.file), section)
 
 
 class ProblemFile(Domain):
-    """The problems of a file as a domain that has no checker: in an order drawn by the seed, round
-    after round.
+    """A file's problems as a domain without a checker. Each round poses all problems once, in an
+    order drawn by the seed.
     """
 
     name = "file"
@@ -51,35 +50,35 @@ class ProblemFile(Domain):
     def __init__(self, file: Path) -> None:
         problems = read_problems(file)
         self._file = file
-        self._splits = {
-            s: [each for each in problems if is_in_split(each.question, s)] for s in SPLIT_BUCKETS
-        }
-        self._round: tuple[str, list[Problem]] = "", []
+        self._splits: dict[str, list[Problem]] = {}
+        for split in SPLIT_BUCKETS:
+            self._splits[split] = [each for each in problems if is_in_split(each.question, split)]
+        self._round_name = ""
+        self._round: list[Problem] = []
 
     def pose(self, index: int, *, split: str, seed: int) -> Problem:
-        """Problem number `index` of those that fall into the split. Raises ConfigError where none
-        does.
-        """
-        chosen = self._splits[split]
-        if not chosen:
+        """Problem number `index` of the split. Raises ConfigError if the split is empty."""
+        problems = self._splits[split]
+        if not problems:
             raise ConfigError(f"{self._file} has no problem in the {split} split", SPLIT_HINT)
-        turn, place = divmod(index, len(chosen))
-        name = f"{split}/{seed}/{turn}"
-        if self._round[0] != name:
-            self._round = name, random.Random(name).sample(chosen, len(chosen))
-        return self._round[1][place]
+        number, place = divmod(index, len(problems))
+        name = f"{split}/{seed}/{number}"
+        if self._round_name != name:
+            self._round_name = name
+            self._round = random.Random(name).sample(problems, len(problems))
+        return self._round[place]
 
     def count(self, split: str) -> int:
         return len(self._splits[split])
 
 
-def _first(problems: list[Problem], wanted: Problems) -> list[Problem]:
-    if wanted.count is not None and wanted.count > len(problems):
-        where = (
-            f"[problems] count = {wanted.count}: {wanted.file} has only {len(problems)} problems"
+def _first(problems: list[Problem], section: Problems) -> list[Problem]:
+    if section.count is not None and section.count > len(problems):
+        raise ConfigError(
+            f"[problems] count = {section.count}: {section.file} has only {len(problems)} problems",
+            f"set count to {len(problems)} or less, or leave it out for all problems",
         )
-        raise ConfigError(where, "ask for fewer, or leave count out to have all")
-    return problems[: wanted.count]
+    return problems[: section.count]
 
 
 def _drawn(domain: Domain, spec: RunSpec) -> Iterator[Problem]:
@@ -89,8 +88,8 @@ def _drawn(domain: Domain, spec: RunSpec) -> Iterator[Problem]:
 
 
 def pose_distinct(domain: Domain, count: int, *, split: str, seed: int) -> Iterator[Problem]:
-    """The first different problems: a domain may draw one twice, and two of one id would be one.
-    Raises ConfigError.
+    """The first `count` problems of a domain without repetitions. Raises ConfigError if it has
+    fewer.
     """
     seen = set[str]()
     for index in range(10 * count):
@@ -100,9 +99,10 @@ def pose_distinct(domain: Domain, count: int, *, split: str, seed: int) -> Itera
             yield problem
         if len(seen) == count:
             return
-    hint = "ask for fewer, or for another split"
     raise ConfigError(
-        f"count = {count}: domain {domain.name!r} has only {len(seen)} different problems", hint
+        f"count = {count}: the {split} split of domain {domain.name!r} has only"
+        f" {len(seen)} different problems",
+        f"set count to {len(seen)} or less, or choose another split",
     )
 
 
@@ -126,36 +126,41 @@ def read_problems(file: Path) -> list[Problem]:
     if not problems:
         raise ConfigError(
             f"{file} has no problems",
-            "give rows with a `question` each, as JSON, JSONL, CSV or Parquet",
+            "give rows with a `question` each, as JSON, JSONL, CSV, TSV or Parquet",
         )
     seen: dict[str, int] = {}
     for number, problem in enumerate(problems, 1):
         if (first := seen.setdefault(problem.id, number)) != number:
             place = f"row {number} of {file}"
-            if problem.question == problems[first - 1].question:  # without an id its digest is one
+            # without an id, the digest of the question is the id
+            if problem.question == problems[first - 1].question:
                 raise ConfigError(
-                    f"{place} is the same question as row {first}",
-                    "leave one out, or give each an `id`",
+                    f"{place} has the same question as row {first}",
+                    "remove one of them, or give each row a different `id`",
                 )
             raise ConfigError(
-                f"{place} has the id {problem.id!r} of row {first}", "ids are unique within a file"
+                f"{place} has the same id as row {first}: {problem.id!r}",
+                "give each row a different `id`",
             )
     return problems
 
 
 def _problem(row: Any, place: str, is_json: bool) -> Problem:
     if not isinstance(row, dict):
-        raise ConfigError(f"{place} is no object", "each row is an object with a `question`")
+        raise ConfigError(
+            f"{place} is not an object", "write each row as an object with a `question`"
+        )
     question = row.get("question") or row.get("problem")
     if not isinstance(question, str) or not question.strip():
         names = ", ".join(f"`{name}`" for name in row) or "none"
         raise ConfigError(
             f"{place} has no text under `question` or `problem`",
-            f"each row needs one of them; this one has: {names}",
+            f"give each row one of them; this row has: {names}",
         )
     if len(question) > MAX_QUESTION_CHARS:
         raise ConfigError(
-            f"the question in {place} has {len(question)} characters; at most {MAX_QUESTION_CHARS}",
+            f"the question in {place} has {len(question)} characters; the most is"
+            f" {MAX_QUESTION_CHARS}",
             "shorten it",
         )
     _check_characters(question, place, is_json)
@@ -174,14 +179,14 @@ def _problem(row: Any, place: str, is_json: bool) -> Problem:
 
 
 def _check_characters(question: str, place: str, is_json: bool) -> None:
-    """Raise ConfigError for control characters, and in JSON for LaTeX commands written with one
+    """Raise ConfigError for control characters, and in JSON for LaTeX commands with one
     backslash.
     """
     undoubled = find_undoubled(question) if is_json else None
     found = undoubled or CONTROL.search(question)
     if found is None:
         return
-    where = f"{place}, column {found.start() + 1} of its question: a {name_of(found[0][0])}"
+    where = f"{place}, character {found.start() + 1} of its question: a {name_of(found[0][0])}"
     if is_json and (command := command_at(question, found.start())):
         raise ConfigError(
             rf"{where}, probably \{command} with one backslash", DOUBLE_IT.format(command)
@@ -190,8 +195,8 @@ def _check_characters(question: str, place: str, is_json: bool) -> None:
 
 
 def _problem_id(row: dict[str, Any], question: str) -> str:
-    """The row's own id, with a digest where not all of it can be part of a key; without an id the
-    question's digest.
+    """The row's id; without one, the question's digest. An id that a key cannot hold is shortened
+    and gets a digest.
     """
     found = row.get("id") if row.get("problem_idx") is None else row["problem_idx"]
     if found in (None, ""):
@@ -206,7 +211,7 @@ def _optional_text(value: Any) -> str | None:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether the text can be written: JSON may hold half of a surrogate pair, UTF-8 cannot."""
+    """Whether UTF-8 can encode the text. JSON strings may have half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:

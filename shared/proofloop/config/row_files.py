@@ -1,4 +1,4 @@
-"""Reads the rows of a file: a JSON list or JSONL, or by its extension CSV, TSV or Parquet."""
+"""Reads the rows of a file: CSV, TSV or Parquet by its extension, else a JSON list or JSONL."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from proofloop.errors import ConfigError, install_hint
 FORMS = "give a JSON list, JSONL, CSV or TSV in UTF-8, or Parquet"
 TABLES, PARQUET = (".csv", ".tsv"), (".parquet", ".pq")
 QUESTION = frozenset({"question", "problem"})
-"""A row has its question under one of these."""
+"""The keys for a row's question."""
 
 LONGEST_FIELD = 16 * 1024 * 1024
-"""Characters of one CSV field."""
+"""The most characters of a CSV field."""
 
 DOUBLE_IT = r'double the backslash: JSON needs "\\{0}" for \{0}'
+"""The hint for a LaTeX command with one backslash."""
 
 
 def read_rows(file: Path) -> list[Any]:
-    """The rows, with the columns' names where they are tables. Raises ConfigError."""
+    """Read the rows; those of a table as a dict by column. Raises ConfigError."""
     try:
         if file.suffix.lower() in PARQUET:
             return _read_parquet(file)
         text = file.read_text("utf-8-sig")
     except FileNotFoundError as error:
-        hint = "check the path: it counts from the folder of the TOML file that names it"
+        hint = "check the path: it is relative to the folder of the TOML file"
         raise ConfigError(f"there is no file {file}", hint) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}", FORMS) from error
@@ -40,7 +41,7 @@ def read_rows(file: Path) -> list[Any]:
 
 
 def holds_json(file: Path) -> bool:
-    """Whether the file's texts are JSON strings, in which a backslash is an escape."""
+    """Whether the file is read as JSON, where a backslash begins an escape."""
     return file.suffix.lower() not in (*TABLES, *PARQUET)
 
 
@@ -52,9 +53,10 @@ def _read_json(text: str, file: Path) -> list[Any]:
         if problem := _undoubled(error, f"line {getattr(error, 'lineno', 0)} of {file}"):
             raise problem from error
         raise ConfigError(
-            f"{file} is no JSON list: {error}", "each row is an object with a `question`"
+            f"{file} is not a valid JSON list: {error}",
+            "write a list of objects, each with a `question`",
         ) from error
-    # not splitlines(): a JSON string may hold other line separators
+    # not splitlines(): a JSON string may have other line separators
     lines = [line for line in text.split("\n") if line.strip()]
     if text.lstrip().startswith("{"):
         _check_is_row(text, lines, file)
@@ -62,27 +64,25 @@ def _read_json(text: str, file: Path) -> list[Any]:
 
 
 def _check_is_row(text: str, lines: list[str], file: Path) -> None:
-    """Raises ConfigError for a file that is one object around its rows, or one row over several
+    """Raises ConfigError for a JSON object that holds the list of rows, or one row on several
     lines.
     """
     try:
-        said = json.loads(text)
+        whole = json.loads(text)
     except (ValueError, RecursionError):
         return
-    if len(lines) == 1 and not QUESTION.isdisjoint(said):
+    if len(lines) == 1 and not QUESTION.isdisjoint(whole):
         return
-    lists = [
-        name
-        for name, value in said.items()
-        if isinstance(value, list) and value and isinstance(value[0], dict)
-    ]
+    lists = [name for name, value in whole.items() if _is_list_of_rows(value)]
     problem = f"{file} is a JSON object, not a list"
     if len(lists) == 1:
-        raise ConfigError(
-            problem, f"take the list under {json.dumps(lists[0])} out of it: the file begins with ["
-        )
+        raise ConfigError(problem, f"write only the list under {json.dumps(lists[0])} to the file")
     if len(lines) > 1:
         raise ConfigError(problem, "put [ and ] around it, or write each row on one line")
+
+
+def _is_list_of_rows(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def _json_row(line: str, number: int, file: Path) -> Any:
@@ -92,14 +92,14 @@ def _json_row(line: str, number: int, file: Path) -> Any:
         if problem := _undoubled(error, f"row {number} of {file}"):
             raise problem from error
         raise ConfigError(
-            f"row {number} of {file} is no JSON: {error}",
-            "give a JSON list, or JSONL with one object a line",
+            f"row {number} of {file} is not JSON: {error}",
+            "give a JSON list, or JSONL with one object on each line",
         ) from error
 
 
 def _undoubled(error: Exception, place: str) -> ConfigError | None:
-    r"""What is said of LaTeX whose backslash JSON takes as the begin of an escape: `\sum`,
-    `\underline`.
+    r"""The error for a LaTeX command like `\sum`, whose backslash begins an invalid JSON escape;
+    else None.
     """
     if not isinstance(error, json.JSONDecodeError) or "escape" not in error.msg:
         return None
@@ -109,7 +109,7 @@ def _undoubled(error: Exception, place: str) -> ConfigError | None:
         return None
     column = start - error.doc.rfind("\n", 0, start)
     return ConfigError(
-        f"{place}, column {column}: {found[0]} is no escape of JSON", DOUBLE_IT.format(found[1])
+        f"{place}, column {column}: {found[0]} is not a JSON escape", DOUBLE_IT.format(found[1])
     )
 
 
@@ -122,19 +122,18 @@ def _read_table(text: str, file: Path) -> Iterator[dict[str, str]]:
         names = [name.strip() for name in reader.fieldnames or ()]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ConfigError(
-                f"{file} has two columns {twice[0]!r}", "give each column a name of its own"
+                f"{file} has two columns named {twice[0]!r}", "give each column a different name"
             )
         for number, row in enumerate(reader, 1):
             if None in row or None in row.values():
                 place = f"row {number} of {file}, line {reader.line_num}"
                 raise ConfigError(
-                    f"{place} has not as many fields as there are columns: {', '.join(names)}",
-                    "put a text that holds a comma, a quotation mark or a line break in quotation"
-                    ' marks: "a, b"',
+                    f"{place}: the number of fields differs from the columns {', '.join(names)}",
+                    'quote fields that have a comma, a quotation mark or a line break: "a, b"',
                 )
             yield {name.strip(): value for name, value in row.items()}
     except csv.Error as error:
-        hint = 'double a quotation mark within a text: "a ""b"""'
+        hint = 'double each quotation mark inside a quoted field: "a ""b"""'
         raise ConfigError(f"{file}, after line {reader.line_num}: {error}", hint) from error
 
 
@@ -143,7 +142,8 @@ def _read_parquet(file: Path) -> list[Any]:
         from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
     except ImportError as error:
         raise ConfigError(
-            f"{file}: Parquet needs the package pyarrow", install_hint("[parquet]")
+            f"{file}: the package pyarrow, which reads Parquet, is not installed",
+            install_hint("[parquet]"),
         ) from error
     try:
         rows: list[Any] = parquet.read_table(file).to_pylist()
@@ -151,4 +151,4 @@ def _read_parquet(file: Path) -> list[Any]:
     except FileNotFoundError:
         raise
     except (ArrowException, OSError) as error:
-        raise ConfigError(f"{file} is no Parquet file: {error}", FORMS) from error
+        raise ConfigError(f"{file} is not a Parquet file: {error}", FORMS) from error

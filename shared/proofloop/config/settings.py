@@ -1,10 +1,7 @@
-"""The settings of a process: addresses, secrets and log level, from environment variables
-(PROOFLOOP_*).
+"""The settings of a process, from environment variables (PROOFLOOP_*): addresses, secrets, logs.
 
-A setting may also be a file: PROOFLOOP_SECRETS names a folder, and its file proofloop_broker holds
-the value of PROOFLOOP_BROKER.
-
-What a run does is not set here but in its run.toml.
+A setting can also come from a file: PROOFLOOP_SECRETS names a folder, and its file proofloop_broker
+has the value of PROOFLOOP_BROKER. The settings of a run are in its run file.
 """
 
 from __future__ import annotations
@@ -18,6 +15,7 @@ from pydantic import Field, FilePath, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from proofloop.errors import ConfigError
+from proofloop.schema.validation import first_problem
 
 
 class Settings(BaseSettings):
@@ -104,16 +102,15 @@ def load_settings() -> Settings:
     if secrets and not Path(secrets).is_dir():
         raise ConfigError(
             f"PROOFLOOP_SECRETS={secrets!r} is not a folder",
-            "name the folder with the secret files",
+            "set it to the folder with the secret files",
         )
     try:
         settings = Settings(_secrets_dir=secrets)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = f"PROOFLOOP_{str(first['loc'][0]).upper()}"
+        problem = first_problem(error)
+        name = f"PROOFLOOP_{problem.path[0].upper()}"
         raise ConfigError(
-            f"environment variable {name}={_shown(first['input'])!r} cannot be used:"
-            f" {first['msg']}",
+            f"environment variable {name}={_shown(problem.value)!r} is not valid: {problem.text}",
             "correct or unset it",
         ) from error
     _check_client_certificate(settings)
@@ -121,8 +118,8 @@ def load_settings() -> Settings:
 
 
 def _shown(value: object) -> str:
-    """A value without secrets: an address may hold a password, and a PEM text may stand where its
-    file name belongs.
+    """A value without secrets: without the password of an address, and only the first line, because
+    it may be a key instead of the key's file name.
     """
     return re.sub(r".*@", "***@", str(value).partition("\n")[0])
 
@@ -134,14 +131,13 @@ def _check_client_certificate(settings: Settings) -> None:
         and settings.broker.get_secret_value().startswith("amqp://")
     ):
         raise ConfigError(
-            "PROOFLOOP_BROKER_CERT is set and PROOFLOOP_BROKER is an amqp:// address, which is not"
-            " encrypted",
-            "write the address as amqps://, with the port of the broker's TLS listener",
+            "PROOFLOOP_BROKER_CERT is set, but PROOFLOOP_BROKER is an amqp:// address without TLS",
+            "use an amqps:// address with the port of the broker's TLS listener",
         )
     if (settings.broker_cert is None) == (settings.broker_key is None):
         return
     names = ["PROOFLOOP_BROKER_CERT", "PROOFLOOP_BROKER_KEY"]
     given, missing = names if settings.broker_cert else reversed(names)
     raise ConfigError(
-        f"{given} is set and {missing} is not", "set both to use a client certificate, or neither"
+        f"{given} is set, but {missing} is not", "set both for a client certificate, or neither"
     )

@@ -77,41 +77,41 @@ GOOD = '{"question": "a"}\n'
 BAD = [
     ("", r"has no problems\nhint: give rows with a `question` each"),
     ("[]", "has no problems"),
-    ('{"problems": [{"question": "a"}]}', r'is a JSON object, not a list\nhint: take the list under "problems" out of it'),
-    ('{\n "data": [\n  {"question": "a"}\n ]\n}', r'is a JSON object, not a list\nhint: take the list under "data" out'),
+    ('{"problems": [{"question": "a"}]}', r'is a JSON object, not a list\nhint: write only the list under "problems"'),
+    ('{\n "data": [\n  {"question": "a"}\n ]\n}', r'is a JSON object, not a list\nhint: write only the list under "data"'),
     ('{\n "question": "a"\n}\n', r"is a JSON object, not a list\nhint: put \[ and \] around it, or write each row on"),
-    ("[1", r"is no JSON list: .*\nhint: each row"),
-    ("[" * 100_000, "is no JSON list: "),
-    (GOOD + "{oops}\n", r"^row 2 of .* is no JSON: .*\nhint: give a JSON list, or JSONL with one object a line"),
-    (GOOD + '{"question":' * 100_000, r"^row 2 of .* is no JSON: "),
-    (GOOD + "3\n", r"^row 2 of .* is no object\nhint: each row is an object"),
-    ('[{"question": "a"}, null]', r"^row 2 of .* is no object"),
+    ("[1", r"is not a valid JSON list: .*\nhint: write a list"),
+    ("[" * 100_000, "is not a valid JSON list: "),
+    (GOOD + "{oops}\n", r"^row 2 of .* is not JSON: .*\nhint: give a JSON list, or JSONL with one object on"),
+    (GOOD + '{"question":' * 100_000, r"^row 2 of .* is not JSON: "),
+    (GOOD + "3\n", r"^row 2 of .* is not an object\nhint: write each row"),
+    ('[{"question": "a"}, null]', r"^row 2 of .* is not an object"),
     (GOOD + '{"answer": 1}\n', r"^row 2 of .* has no text under `question` or `problem`"),
     (GOOD + '{"question": "  "}\n', r"^row 2 of .* has no text"),
     (GOOD + '{"question": 5}\n', r"^row 2 of .* has no text"),
     (GOOD + '{"question": "\\ud800"}\n', r"^row 2 of .* has half of a surrogate pair"),
-    (GOOD + '{"problem": "b"}\n' + GOOD, r"^row 3 of .* is the same question as row 1\nhint: leave one out"),
-    (GOOD + '{"question": " a\\n"}\n', r"^row 2 of .* is the same question as row 1\n"),
-    ('{"question": "a", "id": "x-1"}\n{"question": "b", "id": "x-1"}\n', r"^row 2 of .* has the id 'x-1' of row 1\n"),
+    (GOOD + '{"problem": "b"}\n' + GOOD, r"^row 3 of .* has the same question as row 1\nhint: remove one"),
+    (GOOD + '{"question": " a\\n"}\n', r"^row 2 of .* has the same question as row 1\n"),
+    ('{"question": "a", "id": "x-1"}\n{"question": "b", "id": "x-1"}\n', r"^row 2 of .* has the same id as row 1: 'x-1'\n"),
     (jsonl([{"question": "x" * (MAX_QUESTION_CHARS + 1)}]), r"^the question in row 1 of .* has 100001 characters"),
-    (GOOD + r'{"question": "Show $\sum_n 1$."}', r"^row 2 of .*, column 21: \\sum is no escape of JSON\nhint: double the backslash: JSON"
+    (GOOD + r'{"question": "Show $\sum_n 1$."}', r"^row 2 of .*, column 21: \\sum is not a JSON escape\nhint: double the backslash: JSON"
         r" needs \"\\\\sum\" for \\sum$"),
-    (GOOD + r'{"question": "$\underline{a}$"}', r"^row 2 of .*, column 16: \\underline is no escape"),
-    ('[\n {"question": "' + r"A $\alpha$" + '"}]', r"^line 2 of .*, column 19: \\alpha is no escape"),
-    (GOOD + r'{"question": "Let $\frac12$"}', r"^row 2 of .*, column 6 of its question: a form feed, probably \\frac with one"
+    (GOOD + r'{"question": "$\underline{a}$"}', r"^row 2 of .*, column 16: \\underline is not a JSON escape"),
+    ('[\n {"question": "' + r"A $\alpha$" + '"}]', r"^line 2 of .*, column 19: \\alpha is not a JSON escape"),
+    (GOOD + r'{"question": "Let $\frac12$"}', r"^row 2 of .*, character 6 of its question: a form feed, probably \\frac with one"
         r" backslash\nhint: double the backslash: .*\\frac$"),
-    (GOOD + r'{"question": "$x \to 0$"}', r"^row 2 of .*, column 4 of its question: a tab, probably \\to with"),
+    (GOOD + r'{"question": "$x \to 0$"}', r"^row 2 of .*, character 4 of its question: a tab, probably \\to with"),
     (GOOD + r'{"question": "$a_\text{max}$"}', r"a tab, probably \\text with one backslash"),
     (GOOD + r'{"question": "$$a \neq b$$"}', r"a line break, probably \\neq with one backslash"),
     (GOOD + r'{"question": "\\( a \neq b \\)"}', r"a line break, probably \\neq with one backslash"),
-    (GOOD + r'{"question": "$x$\n\tan angle with $\tan a = 1$"}', r"^row 2 of .*, column 21 of its question: a tab, probably \\tan"),
+    (GOOD + r'{"question": "$x$\n\tan angle with $\tan a = 1$"}', r"^row 2 of .*, character 21 of its question: a tab, probably \\tan"),
     (GOOD + r'{"question": "2 \times 3"}', r"a tab, probably \\times with one backslash"),
     (GOOD + r'{"question": "$a \neq b$"}', r"a line break, probably \\neq with one backslash"),
-    (GOOD + r'{"question": "$\nu = 1$ and $2\nu$"}', r"^row 2 of .*, column 2 of its question: a line break, probably \\nu with"),
-    (GOOD + r'{"question": "$\beta$ and $\rho$"}', r"column 2 of its question: a backspace, probably \\beta with"),
+    (GOOD + r'{"question": "$\nu = 1$ and $2\nu$"}', r"^row 2 of .*, character 2 of its question: a line break, probably \\nu with"),
+    (GOOD + r'{"question": "$\beta$ and $\rho$"}', r"character 2 of its question: a backspace, probably \\beta with"),
     (GOOD + r'{"question": "over $\rho$"}', r"a carriage return, probably \\rho with one backslash"),
-    (GOOD + r'{"question": "a\u0000"}', r"^row 2 of .*, column 2 of its question: a control character U\+0000\nhint: remove it$"),
-    (GOOD + '{"text": "a", "n": 1}\n', r"^row 2 of .* has no text .*\nhint: each row needs one of them; this one has: `text`,"
+    (GOOD + r'{"question": "a\u0000"}', r"^row 2 of .*, character 2 of its question: a control character U\+0000\nhint: remove it$"),
+    (GOOD + '{"text": "a", "n": 1}\n', r"^row 2 of .* has no text .*\nhint: give each row one of them; this row has: `text`,"
         r" `n`$"),
     (b"\xff\xfe\x00", r"^.*problems.json cannot be read: .*\nhint: give .* in UTF-8"),
 ]  # fmt: skip
@@ -140,7 +140,7 @@ def test_a_table_may_hold_tabs_and_line_breaks_before_anything_and_no_other_cont
     assert read_problems(file)[0].question == text
     file.write_text('question\n"the\frac"\n')
     with pytest.raises(
-        ConfigError, match=r"column 4 of its question: a form feed\nhint: remove it$"
+        ConfigError, match=r"character 4 of its question: a form feed\nhint: remove it$"
     ):
         read_problems(file)
 
@@ -173,15 +173,15 @@ def test_a_table_with_quoted_texts_is_read(tmp_path: Path, suffix: str, delimite
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("id,text\n1,a\n", r"^row 1 of .* has no text .*\nhint: .*; this one has: `id`, `text`$"),
+        ("id,text\n1,a\n", r"^row 1 of .* has no text .*\nhint: .*; this row has: `id`, `text`$"),
         (
             "id,question\n1,a,b\n",
-            r"^row 1 of .*, line 2 has not as many fields as there are columns: id, question",
+            r"^row 1 of .*, line 2: the number of fields differs from the columns id, question",
         ),
-        ("id,question\n1\n", r"^row 1 of .*, line 2 has not as many fields"),
-        ('id,question\n1,"a"b\n', r"after line 1: .*\nhint: double a quotation mark"),
+        ("id,question\n1\n", r"^row 1 of .*, line 2: the number of fields differs"),
+        ('id,question\n1,"a"b\n', r"after line 1: .*\nhint: double each quotation mark"),
         ('id,question\n1,"a\n', r"after line 1: unexpected end of data"),
-        ("question,id, question\na,1,b\n", r"has two columns 'question'\nhint: give each"),
+        ("question,id, question\na,1,b\n", r"has two columns named 'question'\nhint: give each"),
         ("id,question\n", "has no problems"),
         ("", "has no problems"),
     ],
@@ -206,7 +206,7 @@ def test_parquet_is_read_and_what_is_none_is_named(tmp_path: Path) -> None:
     ]
     file.write_text("no parquet")
     with pytest.raises(
-        ConfigError, match=r"problems.parquet is no Parquet file: .*\nhint: give a JSON list"
+        ConfigError, match=r"problems.parquet is not a Parquet file: .*\nhint: give a JSON list"
     ):
         read_problems(file)
     with pytest.raises(ConfigError, match="there is no file"):
@@ -219,7 +219,8 @@ def test_without_pyarrow_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "problems.parquet").write_bytes(b"PAR1")
     with pytest.raises(
-        ConfigError, match=r"Parquet needs the package pyarrow\nhint: .*'./shared\[parquet\]'"
+        ConfigError,
+        match=r"pyarrow, which reads Parquet, is not installed\nhint: .*'./shared\[parquet\]'",
     ):
         read_problems(tmp_path / "problems.parquet")
 
@@ -302,7 +303,7 @@ def test_a_file_with_too_few_rows_for_a_split_is_refused(tmp_path: Path) -> None
     for split in ("validation", "test"):  # this question's digest says train
         with pytest.raises(
             ConfigError,
-            match=rf"no problem in the {split} split\nhint: a question's digest decides",
+            match=rf"no problem in the {split} split\nhint: add rows",
         ):
             list(
                 problems_of(

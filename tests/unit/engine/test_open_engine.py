@@ -316,7 +316,8 @@ def test_no_secret_of_an_engine_is_taken_from_a_run_file(settings: type[BaseMode
             "engine": {"settings": {name: "s3cret"}},
         }
         with pytest.raises(
-            ConfigError, match=rf"settings has the secret {name}, .*\nhint: remove it, and set PROOFLOOP_OPENAI"
+            ConfigError,
+            match=rf"settings has the secret {name}, .*\nhint: remove it, and set PROOFLOOP_OPENAI",
         ) as caught:
             parse_runspec(fields, "run.toml")
         assert "s3cret" not in str(caught.value)

@@ -170,7 +170,7 @@ def check(spec: CurriculumSpec) -> tuple[Domain, Domain | None, Grades | None]:
             where = (
                 f"{key} = {wanted}: {spec.files.problems} has {count} problems in the {split} split"
             )
-            raise ConfigError(where, f"ask for fewer; {SPLIT_HINT}")
+            raise ConfigError(where, f"set {key} to {count} or less, or {SPLIT_HINT}")
     for split in (TRAIN, VALIDATION, *([TEST] if spec.measured else [])):
         scores = {row.score == 1 for row in in_split(proofs, split)}
         if len(scores) < 2:
