@@ -363,7 +363,7 @@ class CurriculumSpec(Section):
             return self
         if self.harder:
             raise ValueError(
-                f"harder = {self.harder!r} and [files] do not go together: [files] gives the problems"
+                f"harder = {self.harder!r} and [files] do not go together: each gives problems"
                 f"{HINT}leave one of them out"
             )
         if self.files.analyses is None and (self.meta_verifier.steps or self.enhanced.meta_groups):
