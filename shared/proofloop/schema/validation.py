@@ -39,7 +39,7 @@ class Problem:
         return f" = {self.value!r:.{SHOWN_CHARACTERS}}"
 
     def __str__(self) -> str:
-        return f"{'.'.join(self.path) or 'it'}{self.shown}: {self.text}"
+        return f"{'.'.join(self.path) or 'value'}{self.shown}: {self.text}"
 
 
 def first_problem(error: ValidationError) -> Problem:

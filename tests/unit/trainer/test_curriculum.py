@@ -770,7 +770,7 @@ ROW = {"problem": QUESTION, "proof": SOLUTION, "score": 0.5}
             r"^row 2 of .*: proof = '': String should have at least 1 character",
         ),
         ({"proof": "x", "score": 1}, r"^row 2 of .*: question: Field required"),
-        (3, r"^row 2 of .*: it: Input should be a valid dictionary"),
+        (3, r"^row 2 of .*: value = 3: Input should be a valid dictionary"),
     ],
 )
 def test_a_bad_graded_row_is_named_with_its_number(tmp_path: Path, row: object, said: str):
