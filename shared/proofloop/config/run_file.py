@@ -333,9 +333,7 @@ class Flow(Section):
     meta_verifier: int | None = Field(
         None, ge=1, le=4096, description="messages handled at the same time"
     )
-    labeler: int | None = Field(
-        None, ge=1, le=64, description="messages handled at the same time"
-    )
+    labeler: int | None = Field(None, ge=1, le=64, description="messages handled at the same time")
 
 
 class EnginePrices(Section):
