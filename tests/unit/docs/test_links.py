@@ -79,3 +79,10 @@ def test_the_log_events_of_the_guide_exist() -> None:
         for path in (ROOT / folder).rglob("*.py")
     )
     assert sorted(name for name in named if f'"{name}"' not in code) == []
+
+
+def test_the_tests_that_pages_name_exist() -> None:
+    pages = "".join(page.read_text("utf-8") for page in PAGES)
+    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", pages))
+    assert sorted(name for name in named if f"def {name}(" not in tests) == []
