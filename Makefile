@@ -10,7 +10,7 @@ SERVICE_EXTRAS := --extra cluster --extra sentry --extra tracing
 LIGHT_EXTRAS := $(SERVICE_EXTRAS) --extra flower
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint pytest docs site format bench base-model lock images clean
+.PHONY: help setup demo test lint unit pytest docs site format bench base-model lock images clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ lint: setup ## ruff, mypy, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+unit: setup ## the unit tests alone: no server, under a minute (ARGS="-k name")
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --maxschedchunk 8 tests/unit $(ARGS)
 
 pytest: setup ## the tests alone, on two cores (ARGS="-k name")
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --maxschedchunk 4 $(ARGS)

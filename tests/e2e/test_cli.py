@@ -475,7 +475,7 @@ def test_stdout_of_every_look_at_a_run_is_data(done: Path) -> None:
     assert {said.err for said in (listed, shown, cost, report, models, dead, table)} == {""}
 
 
-def test_a_curriculum_is_listed_among_the_runs_and_what_is_for_runs_alone_says_who_shows_it(
+def test_a_curriculum_is_listed_among_the_runs_and_commands_for_runs_refuse_it(
     copied: Path, here: Callable[[Path], Here]
 ) -> None:
     freeze(LocalStore(copied / "data"), spec := CurriculumSpec(name="course"))
@@ -641,7 +641,7 @@ def test_a_problem_is_proved_once_and_read_from_the_store_after_that(tmp_path: P
     assert len(list((tmp_path / "data" / "runs").iterdir())) == 2  # a run a problem
 
 
-def test_a_problem_of_any_length_is_proved_and_no_escape_of_a_model_reaches_the_terminal(
+def test_a_long_problem_is_proved_and_no_escape_of_a_model_reaches_the_terminal(
     tmp_path: Path, here: Callable[[Path], Here]
 ) -> None:
     arguments = (

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from proofloop.cli.demo_spec import QUICK_EVAL_SIZE, QUICK_STEPS
+from proofloop.cli.demo.spec import QUICK_EVAL_SIZE, QUICK_STEPS
 from proofloop.runs.figures import Evaluation
 from proofloop.runs.model_registry import published_versions, verify_version
 from proofloop.schema import keys

@@ -559,7 +559,7 @@ def test_a_letter_of_no_proof_outlives_the_resumed_run(tmp_path: Path) -> None:
     )
 
 
-def test_a_dead_letter_that_cannot_be_stored_gives_its_place_to_the_next_all_the_same(
+def test_a_dead_letter_that_cannot_be_stored_makes_room_for_the_next_proof(
     tmp_path: Path,
 ) -> None:
     store, stopping = LocalStore(tmp_path), threading.Event()

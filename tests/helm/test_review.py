@@ -31,7 +31,7 @@ def test_enabling_it_changes_nothing_else() -> None:
     assert {key: one for key, one in with_page.items() if not key.endswith("-review")} == without
 
 
-def test_it_answers_with_the_run_and_the_checks_of_the_values_from_the_labelers_image() -> None:
+def test_the_review_page_runs_the_labelers_image_with_the_values_of_the_chart() -> None:
     (container,) = page(values_of("production"))["Deployment"]["spec"]["template"]["spec"][
         "containers"
     ]

@@ -46,9 +46,7 @@ def test_old_and_new_servers_answer_under_the_same_address() -> None:
         assert selector.items() <= labels.items()
 
 
-def test_where_a_trainer_runs_its_versions_are_loaded_with_the_settings_that_each_server_has() -> (
-    None
-):
+def test_versions_of_a_trainer_are_loaded_with_the_settings_of_each_server() -> None:
     values = production(OLD)
     values["roles"]["trainer"] = {"enabled": False}
     assert "load_models = false" in notes(values)
@@ -172,7 +170,7 @@ def test_the_charts_job_and_a_rollback_by_hand_agree_on_what_serves(
 
 
 @pytest.mark.usefixtures("quiet_log")
-def test_the_charts_job_leaves_a_run_that_is_not_posed_yet_as_it_is_and_fails_for_a_wrong_version(
+def test_the_charts_job_skips_a_run_not_posed_yet_and_fails_for_a_wrong_version(
     tmp_path: Path,
 ) -> None:
     store = LocalStore(tmp_path / "store")

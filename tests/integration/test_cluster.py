@@ -78,7 +78,7 @@ def on_cluster(cluster: list[Node], tmp_path: Path) -> Iterator[Installation]:
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_when_a_node_is_killed_that_leads_the_queues_and_has_no_clients(
+def test_nothing_is_lost_when_the_leader_of_the_queues_is_killed(
     cluster: list[Node], on_cluster: Installation
 ) -> None:
     killed, connected, _ = cluster

@@ -511,7 +511,7 @@ def test_a_second_process_on_the_same_curriculum_is_refused(tmp_path: Path):
     assert "stage 1/3: 1-verifier" in said
 
 
-def test_a_consolidation_counts_what_it_learns_of_each_role_and_warns_of_one_without_a_good_answer(
+def test_a_consolidation_counts_answers_by_role_and_warns_of_a_role_with_none(
     tmp_path: Path,
 ):
     told: list[str] = []

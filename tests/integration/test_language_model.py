@@ -141,7 +141,7 @@ def test_a_stream_shows_no_half_of_a_character_and_ends_with_the_whole_text(
 # --------------------------------------------------------------------------------------------------
 
 
-def test_the_trainer_finds_the_samplers_log_probabilities_and_a_grpo_step_moves_the_model(
+def test_the_trainer_computes_the_samplers_logprobs_and_a_step_moves_the_model(
     smollm2: Path, sampled: list[Generation]
 ) -> None:
     learner = GrpoLearner(smollm2, GrpoSettings(epochs=1, kl_coefficient=0.1, learning_rate=1e-5))
@@ -179,7 +179,7 @@ def samples_of(sampled: list[Generation]) -> tuple[TrainingSample, ...]:
 @pytest.mark.timeout(
     900
 )  # 45 s of processor time for the eight steps, on a machine that may be busy
-def test_supervised_steps_teach_the_formats_and_a_run_on_three_problems_reads_every_answer(
+def test_after_supervised_steps_every_answer_of_a_run_is_readable(
     taught: Path, tmp_path: Path
 ) -> None:
     rows = [{"id": f"p{number}", "question": question} for number, question in enumerate(QUESTIONS)]

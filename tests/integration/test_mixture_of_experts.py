@@ -193,7 +193,7 @@ def test_an_answer_keeps_the_experts_of_every_token_that_was_read(sharp_folder: 
         )
 
 
-def test_replayed_routing_gives_the_samplers_log_probabilities_where_free_routing_does_not(
+def test_replayed_routing_gives_the_samplers_logprobs_where_free_routing_does_not(
     sharp_folder: Path, tmp_path: Path
 ):
     first = batch(answers(sharp_folder, 8))

@@ -31,7 +31,7 @@ grow by 150 MB.
 
 
 @pytest.mark.slow
-def test_a_message_that_ends_its_worker_each_time_is_dead_and_the_others_are_labeled(
+def test_a_message_that_crashes_every_worker_is_dead_and_the_others_are_labeled(
     installation: Installation,
 ) -> None:
     store = open_store(load_settings())
@@ -87,7 +87,7 @@ def count_labels(store: Store, run_id: str) -> int:
     return sum(1 for _ in store.list(keys.labels(run_id)))
 
 
-def test_each_message_that_can_never_work_is_dead_with_its_reason_and_the_next_is_handled(
+def test_a_message_that_can_never_work_is_dead_with_its_reason(
     installation: Installation, tmp_path: Path
 ) -> None:
     store = stored_run()

@@ -52,7 +52,7 @@ def data(installation: Installation) -> Store:
     return store
 
 
-def test_a_grade_reaches_the_trainer_once_though_the_page_was_killed_before_it_could_say_so(
+def test_a_grade_reaches_the_trainer_once_although_the_page_was_killed(
     installation: Installation, data: Store
 ) -> None:
     with open(installation.folder / "log.txt", "a") as log:

@@ -465,7 +465,7 @@ def test_a_trainer_killed_at_any_write_of_a_step_takes_the_same_step_again(
         *(f"{moment} {DELETED}" for moment in ("delete", "deleted")),
     ],
 )
-def test_a_trainer_whose_store_was_away_takes_the_same_steps_when_the_label_comes_again(
+def test_a_trainer_whose_store_was_away_takes_the_same_steps_afterwards(
     store: LocalStore, undisturbed: LocalStore, labels: tuple[Label, ...], moment: str
 ) -> None:
     away = AwayStore(store.root, moment)
@@ -483,7 +483,7 @@ def test_a_trainer_whose_store_was_away_takes_the_same_steps_when_the_label_come
     check_only_checkpoint(store, 2)
 
 
-def test_a_loss_that_is_not_finite_publishes_nothing_and_the_role_goes_on_from_its_last_checkpoint(
+def test_after_a_loss_that_is_not_finite_the_last_checkpoint_trains(
     store: LocalStore, undisturbed: LocalStore, labels: tuple[Label, ...]
 ) -> None:
     spec = nano_spec(training=training(2, 0))

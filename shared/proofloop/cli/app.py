@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from proofloop.cli import (
-    demo,
     iterate,
     models,
     nano,
@@ -20,6 +19,7 @@ from proofloop.cli import (
     serve,
     train,
 )
+from proofloop.cli.demo import command as demo
 from proofloop.cli.doctor import command as doctor
 from proofloop.cli.runs import command as runs
 from proofloop.cli.runs import dead, proof

@@ -132,7 +132,7 @@ def test_new_and_indented_lines_of_a_text_are_no_latex(tmp_path: Path) -> None:
     assert read_problems(write(tmp_path, jsonl([{"question": INDENTED}])))[0].question == INDENTED
 
 
-def test_a_table_may_hold_tabs_and_line_breaks_before_anything_and_no_other_control_character(
+def test_tabs_and_line_breaks_are_the_only_control_characters_of_a_table(
     tmp_path: Path,
 ) -> None:
     file, text = tmp_path / "problems.csv", "Let $n be\n\tan $ integer, 2\times 3"

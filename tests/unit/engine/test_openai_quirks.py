@@ -242,7 +242,7 @@ def test_a_server_that_answers_nothing_any_more_is_away(
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_call_that_a_server_without_other_calls_refuses_as_busy_is_given_up_after_a_long_time(
+def test_a_call_refused_as_busy_by_an_idle_server_is_given_up_after_a_long_time(
     serve: Serve, connect: Connect, status: int
 ) -> None:
     server = serve(depending_on(POISON, refuses(status, "busy"), answers()))

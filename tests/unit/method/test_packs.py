@@ -60,7 +60,7 @@ def test_a_pack_says_its_phrases_and_leaves_out_those_of_the_method(tmp_path: Pa
     assert pack.reader().evaluation("Fine.\nMy grade: \\boxed{1}", "stop").verdict.score == 1
 
 
-def test_a_template_that_asks_for_other_phrases_than_its_answers_are_read_by_is_refused(
+def test_a_template_whose_phrases_no_reader_knows_is_refused(
     tmp_path: Path,
 ) -> None:
     shown = {"proof_verification.txt": "{question}\n{proof}\nMy grade: \\boxed{...}"}

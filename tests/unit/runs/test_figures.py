@@ -236,7 +236,7 @@ class Unknowing(Checker):
     """A checker without a check."""
 
 
-def test_refinement_is_measured_by_iteration_and_by_the_proof_that_rates_itself_highest(
+def test_refinement_is_measured_by_iteration_and_by_the_best_self_score(
     store: LocalStore,
 ) -> None:
     add_proof(store, "a", RIGHT, valid(1.0))

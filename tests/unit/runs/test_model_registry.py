@@ -237,7 +237,7 @@ def test_a_damaged_version_is_refused(
     assert serving(store) == []
 
 
-def test_publishing_takes_up_what_a_killed_trainer_began_and_never_changes_what_is_finished(
+def test_publishing_resumes_and_never_changes_a_finished_version(
     store: LocalStore, tmp_path: Path
 ) -> None:
     store.put_if_absent(f"{V1}/model.bin", b"half")

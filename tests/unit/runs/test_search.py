@@ -23,7 +23,7 @@ from tests import builders
 from tests.builders import MALFORMED, RUN, judgement, proof, runspec, valid
 
 
-def test_a_candidate_is_worth_the_mean_of_its_critiques_and_an_unread_one_counts_as_0() -> None:
+def test_a_candidates_score_is_the_mean_of_its_critiques_with_unread_ones_as_0() -> None:
     judged = [
         judgement(-1, 1.0),  # its own, which counts for nothing
         judgement(0, 1.0),
@@ -221,7 +221,7 @@ def test_unreadable_proofs_end_the_search(tmp_path: Path) -> None:
     assert (found.best, found.best_by_round, found.solved) == (None, (None,), False)
 
 
-def test_a_proof_that_lost_a_message_is_not_refined_however_well_its_few_critiques_speak_of_it(
+def test_a_proof_that_lost_a_message_is_not_refined_whatever_its_critiques(
     tmp_path: Path,
 ) -> None:
     store = LocalStore(tmp_path)

@@ -260,7 +260,7 @@ def test_a_group_that_trains_does_not_grow(tmp_path: Path) -> None:
         create_run(store, grown, resume=True)
 
 
-def test_a_worker_takes_the_new_address_and_keeps_the_known_spec_while_the_store_is_away(
+def test_a_worker_takes_new_addresses_and_keeps_the_spec_while_the_store_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, clock = LocalStore(tmp_path), [0.0]

@@ -136,7 +136,7 @@ def test_a_model_without_a_chat_template_refuses_the_call_and_harms_no_other(
     engine.close()
 
 
-def test_a_template_that_gives_text_is_read_once_with_its_own_special_tokens_and_values(
+def test_the_text_of_a_template_is_read_once_with_its_special_tokens(
     answer: Answer,
 ) -> None:
     answer.llm.tokenizer = CustomTokenizer()

@@ -292,7 +292,7 @@ def test_what_came_before_the_engine_went_away_is_not_asked_for_again(tmp_path: 
     assert list(store.list("answers/")) == []
 
 
-def test_long_sampling_reports_progress_and_stores_answers_and_short_sampling_does_neither(
+def test_only_long_sampling_reports_progress_and_stores_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     store, said = LocalStore(tmp_path), list[str]()
@@ -605,7 +605,7 @@ def test_an_enhanced_stage_has_groups_of_both_data_sets(tmp_path: Path):
         load_curriculum(tmp_path / "c.toml")
 
 
-def test_the_time_left_is_guessed_from_stages_of_the_kind_and_the_steps_that_are_left(
+def test_the_time_left_is_estimated_from_stages_of_the_same_kind(
     tmp_path: Path,
 ):
     spec, store = CurriculumSpec(name="c", measured=0, ablations=("no-meta",)), LocalStore(tmp_path)
@@ -735,9 +735,7 @@ def test_files_begin_without_a_cold_start_and_are_frozen_like_a_domain(tmp_path:
 
 
 @pytest.mark.parametrize("name", ["p", "v", "a"])
-def test_a_file_that_changed_since_the_curriculum_began_is_refused_until_it_is_put_back(
-    tmp_path: Path, name: str
-):
+def test_a_file_that_changed_since_the_curriculum_began_is_refused(tmp_path: Path, name: str):
     (tmp_path / "c.toml").write_text(FILES)
     write_rows(tmp_path)
     spec, store = load_curriculum(tmp_path / "c.toml"), LocalStore(tmp_path)

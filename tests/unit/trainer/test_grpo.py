@@ -56,7 +56,7 @@ def same(some: list[Tensor], others: list[Tensor]) -> bool:
 # Advantages
 
 
-def test_advantage_is_the_distance_to_the_group_mean_and_is_not_divided_by_the_deviation():
+def test_an_advantage_is_the_distance_to_the_group_mean_undivided():
     samples = [
         sample(1.0, group="a"),
         sample(0.25, group="b"),
@@ -259,7 +259,7 @@ def test_unknown_setting_is_refused():
         GrpoSettings.model_validate({"clip_range": 0.2})
 
 
-def test_opening_a_learner_prints_and_writes_nothing_and_leaves_the_global_generators(
+def test_opening_a_learner_is_silent_and_leaves_the_global_generators(
     model_folder, tmp_path, monkeypatch, capfd
 ):
     monkeypatch.chdir(tmp_path)

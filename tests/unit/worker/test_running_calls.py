@@ -356,7 +356,7 @@ def test_a_process_alone_takes_no_lease_and_looks_for_none(tmp_path: Path) -> No
         assert not [key for key in one.store.requests if key.startswith(keys.LEASES)]
 
 
-def test_a_call_that_has_run_for_a_while_has_a_lease_that_is_renewed_until_its_answer_is_stored(
+def test_the_lease_of_a_long_call_is_renewed_until_its_answer_is_stored(
     tmp_path: Path,
 ) -> None:
     engine = HeldEngine()
@@ -506,7 +506,7 @@ def test_many_redelivered_messages_read_the_leases_together(tmp_path: Path) -> N
         assert len([key for key in one.store.requests if key == "leases"]) <= 8
 
 
-def test_a_message_whose_worker_died_each_time_is_dead_though_it_was_put_off_meanwhile(
+def test_a_message_whose_worker_died_each_time_is_dead_although_it_was_put_off(
     tmp_path: Path,
 ) -> None:
     engine = CountingEngine()

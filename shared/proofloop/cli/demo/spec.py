@@ -18,7 +18,7 @@ def demo_spec(seed: int, *, quick: bool = False) -> RunSpec:
     """The demo's run with this seed. `quick` trains each role for only two steps, as a smoke
     test.
     """
-    fields = tomllib.loads(files("proofloop.cli").joinpath("demo.toml").read_text("utf-8"))
+    fields = tomllib.loads(files("proofloop.cli.demo").joinpath("demo.toml").read_text("utf-8"))
     fields |= {"name": f"demo-{seed}" + ("-quick" if quick else ""), "seed": seed}
     for role in TRAINED_ROLES:
         fields["training"][role]["settings"]["seed"] = seed

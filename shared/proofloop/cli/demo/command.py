@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from proofloop.cli.common import ProgressLine, open_engines, stopping_on_signal
-from proofloop.cli.demo_spec import EVAL_SIZE, QUICK_EVAL_SIZE, demo_spec
+from proofloop.cli.demo.spec import EVAL_SIZE, QUICK_EVAL_SIZE, demo_spec
 from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
 from proofloop.pipeline.evaluation import (
     TrainingSummary,
