@@ -35,7 +35,7 @@ from proofloop.schema import keys
 from proofloop.schema.records import Sampling
 from proofloop.store import LocalStore, Store
 from proofloop.worker.engine_pool import Engines
-from proofloop.worker.runtime import Tools
+from proofloop.worker.tools import Tools
 
 STREAMS, CRITIQUES, AFTER_S, ANSWER_S = 48, 8, 2.0, 120.0
 FIRST, SECOND, BROKEN = (keys.model(RUN, "verifier", step) for step in (1, 2, 3))
@@ -134,7 +134,7 @@ def measure(store: LocalStore, spec: RunSpec, cache: Path, pause_s: float) -> di
 def ask(engine: Engine, tools: Tools, seen: Seen) -> None:
     """One caller: makes the critiques of one proof after the other."""
     while not seen.done.is_set():
-        proof, version = uuid.uuid4().hex[:8], tools.serving(RUN, "verifier")
+        proof, version = uuid.uuid4().hex[:8], tools.runs.serving(RUN, "verifier")
         versions = {
             answered_by(engine, proof, index, version, seen) for index in range(CRITIQUES)
         } - {""}

@@ -33,7 +33,7 @@ from proofloop.schema.records import (
     Verdict,
 )
 from proofloop.store import LocalStore, Store, put_record
-from proofloop.worker.runtime import Tools
+from proofloop.worker.tools import Tools
 
 RUN = "r1"
 PROOF = "p1-000"

@@ -48,7 +48,7 @@ from proofloop.schema.events import (
 from proofloop.schema.records import Label, ModelRole, Proof
 from proofloop.store import LocalStore, get_record
 from proofloop.worker.engine_pool import Engines
-from proofloop.worker.runtime import Role, load_role
+from proofloop.worker.roles import Role, load_role
 from tests.builders import RUN, CountingEngine, runspec
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
@@ -172,7 +172,7 @@ def test_a_walk_through_bad_answers_and_a_failing_engine_labels_every_proof(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "proofloop.worker.model_call.ENGINE_AWAY_S", 0.02
+        "proofloop.worker.calls.model_call.ENGINE_AWAY_S", 0.02
     )  # a pause, not a behaviour
     store = LocalStore(tmp_path)
     engine = CountingEngine(

@@ -13,7 +13,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from proofloop.bus import ACK, Delivery, LocalBus
 from proofloop.bus.tracing import ENDPOINT, no_span, traceparent, tracing
 from proofloop.schema.events import ProblemPosed, ProofWritten, encode
-from proofloop.worker.runtime import Worker, load_role
+from proofloop.worker.roles import load_role
+from proofloop.worker.runtime import Worker
 from tests.builders import PROOF, RUN, CountingEngine, runspec, workplace
 from tests.integration.celery_app import make_app, worker
 from tests.integration.processes import until

@@ -31,7 +31,7 @@ from proofloop.schema.events import ModelPublished, ProblemPosed, ProofLabeled
 from proofloop.schema.records import Critique, Label, Proof, TrainingBatch, TrainingStep, Verdict
 from proofloop.store import LocalStore, get_record, put_record
 from proofloop.worker.engine_pool import Engines
-from proofloop.worker.runtime import Tools
+from proofloop.worker.tools import Tools
 from tests.builders import MALFORMED, RUN, runspec
 
 pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")

@@ -2,7 +2,7 @@
 are asked for.
 """
 
-from proofloop.worker.runtime import Role, adopt
+from proofloop.worker.roles import Role, adopt
 from proofloop_generator.prove import prove
 
 

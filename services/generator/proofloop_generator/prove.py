@@ -29,8 +29,9 @@ from proofloop.schema.events import (
 from proofloop.schema.ids import SELF_CRITIQUE, attempt_name, proof_name
 from proofloop.schema.records import Critique, Proof, RawAnswer, digest
 from proofloop.store import find_record, get_record
-from proofloop.worker.model_call import Answer, Asked, Question
-from proofloop.worker.runtime import Tools
+from proofloop.worker.calls.model_call import ModelCall
+from proofloop.worker.calls.model_request import ModelReply, ModelRequest
+from proofloop.worker.tools import Tools
 
 
 def prove(event: ProblemPosed, tools: Tools) -> Iterator[Event]:
@@ -52,7 +53,7 @@ def prove(event: ProblemPosed, tools: Tools) -> Iterator[Event]:
         yield ReviewJudged(**about, index=SELF_CRITIQUE)
         return
     yield ProofReviewed(**about, index=SELF_CRITIQUE)
-    for index in range(_first_critiques(tools.spec(event.run_id))):
+    for index in range(_first_critiques(tools.runs.spec(event.run_id))):
         yield ProofWritten(**about, index=index, verifier_version=proof.verifier_version)
 
 
@@ -64,37 +65,37 @@ def _first_critiques(spec: RunSpec) -> int:
 
 def _has_another(event: ProblemPosed, tools: Tools) -> bool:
     """Whether another attempt may follow this one."""
-    return event.attempt + 1 < tools.spec(event.run_id).refinement.iterations
+    return event.attempt + 1 < tools.runs.spec(event.run_id).refinement.iterations
 
 
 def _write(event: ProblemPosed, tools: Tools) -> Proof:
-    question = Question(
+    request = ModelRequest(
         event.run_id,
         "generator",
-        tools.serving(event.run_id, "generator"),
+        tools.runs.serving(event.run_id, "generator"),
         _prompt(event, tools),
         event.proof_id,
         proof_name(event.attempt),
         shown_as=attempt_name(event.attempt) if _has_another(event, tools) else None,
     )
-    answer = Asked(question, tools).answer()
-    return _read(event, question, answer, tools)
+    reply = ModelCall(request, tools).reply()
+    return _read(event, request, reply, tools)
 
 
-def _keep_raw(question: Question, raw: RawAnswer, tools: Tools) -> str:
+def _keep_raw(request: ModelRequest, raw: RawAnswer, tools: Tools) -> str:
     """Store what the model wrote, before the proof that names it; "" for a failed call that brought
     nothing.
     """
     if raw == RawAnswer():
         return ""
     content = digest(f"{raw.text}\0{raw.reasoning}")
-    key = keys.raw_answer(question.run_id, question.proof_id, str(question.name), content)
+    key = keys.raw_answer(request.run_id, request.proof_id, str(request.name), content)
     tools.keep(key, raw)
     return key
 
 
-def _read(event: ProblemPosed, question: Question, answer: Answer, tools: Tools) -> Proof:
-    parsed = tools.reader(event.run_id).proof(answer.text, answer.finish_reason)
+def _read(event: ProblemPosed, request: ModelRequest, reply: ModelReply, tools: Tools) -> Proof:
+    parsed = tools.runs.reader(event.run_id).proof(reply.text, reply.finish_reason)
     return Proof(
         id=event.proof_id,
         run_id=event.run_id,
@@ -102,17 +103,17 @@ def _read(event: ProblemPosed, question: Question, answer: Answer, tools: Tools)
         group=event.group,
         solution=parsed.solution,
         self_analysis=parsed.self_analysis,
-        verdict=answer.verdict(parsed.verdict, question, tools),
-        provenance=answer.provenance,
-        verifier_version=tools.patiently(lambda: tools.serving(event.run_id, "verifier")),
+        verdict=reply.verdict(parsed.verdict, request, tools),
+        provenance=reply.provenance,
+        verifier_version=tools.patiently(lambda: tools.runs.serving(event.run_id, "verifier")),
         parents=tuple(parent.proof_id for parent in event.parents),
-        raw_key=_keep_raw(question, answer.raw, tools),
+        raw_key=_keep_raw(request, reply.raw, tools),
     )
 
 
 def _prompt(event: ProblemPosed, tools: Tools) -> Prompt:
-    pack = tools.pack(event.run_id)
-    question = tools.problem(event.run_id, event.problem_id).question
+    pack = tools.runs.pack(event.run_id)
+    question = tools.runs.problem(event.run_id, event.problem_id).question
     before = _last_readable(event, tools)
     if before is not None:
         return pack.refine(question, [(before.solution, [before.self_analysis])])

@@ -1,6 +1,6 @@
 """The labeler: judged critiques come in, one label a proof goes to the store."""
 
-from proofloop.worker.runtime import Role
+from proofloop.worker.roles import Role
 from proofloop_labeler.label import label
 
 

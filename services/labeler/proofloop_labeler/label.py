@@ -20,7 +20,7 @@ from proofloop.schema.events import Event, ProofLabeled, ProofWritten, ReviewJud
 from proofloop.schema.ids import SELF_CRITIQUE
 from proofloop.schema.records import CritiqueRequest, Judgement, Label, Proof
 from proofloop.store import find_record, get_record, put_record
-from proofloop.worker.runtime import Tools
+from proofloop.worker.tools import Tools
 
 UNREADABLE = Decision("unreadable", "unreadable", None, ())
 
@@ -63,7 +63,7 @@ def _keep(decided: Label, tools: Tools) -> Label:
 def _decide(event: ReviewJudged, proof: Proof, judged: Judged, tools: Tools) -> Label | None:
     if proof.verdict.outcome != "valid":
         return _label(event, proof, UNREADABLE, self_quality=0.0)
-    spec = tools.spec(event.run_id)
+    spec = tools.runs.spec(event.run_id)
     rule, critiques = spec.labeling, judged.critiques
     decision = decide(critiques, n=rule.n, k=rule.k)
     is_early = len(critiques) < rule.n and not spec.stops_when_decided
@@ -74,7 +74,7 @@ def _decide(event: ReviewJudged, proof: Proof, judged: Judged, tools: Tools) -> 
 
 def _judged(event: ReviewJudged, tools: Tools) -> Judged:
     prefix = keys.judgements(event.run_id, event.proof_id)
-    found = [tools.judgement(key) for key in tools.store.list(prefix)]
+    found = [tools.runs.judgement(key) for key in tools.store.list(prefix)]
     own = next((judgement for judgement in found if judgement.index == SELF_CRITIQUE), None)
     return Judged(own, [judgement for judgement in found if judgement.index != SELF_CRITIQUE])
 
@@ -85,7 +85,7 @@ def _ask_for_more(
     """Ask for the critiques that the label needs now, and again for those that this message asked
     for when it was delivered before.
     """
-    spec = tools.spec(event.run_id)
+    spec = tools.runs.spec(event.run_id)
     rule = spec.labeling
     if not spec.stops_when_decided or decide(judged.critiques, n=rule.n, k=rule.k) is not None:
         return

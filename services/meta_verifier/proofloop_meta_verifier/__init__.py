@@ -1,6 +1,6 @@
 """The meta-verifier: a critique comes in, and whether its complaints are real goes to the store."""
 
-from proofloop.worker.runtime import Role, adopt
+from proofloop.worker.roles import Role, adopt
 from proofloop_meta_verifier.judge import judge
 
 

@@ -20,15 +20,9 @@ from proofloop.schema.events import Event, ProofReviewed, ReviewJudged
 from proofloop.schema.ids import SELF_CRITIQUE, meta_name
 from proofloop.schema.records import Critique, Judgement, MetaCritique, Proof, Verdict
 from proofloop.store import get_record, put_record
-from proofloop.worker.model_call import (
-    LATE_PRIORITY,
-    Answer,
-    Asked,
-    Cancelled,
-    Question,
-    answers_of,
-)
-from proofloop.worker.runtime import Tools
+from proofloop.worker.calls.model_call import Cancelled, ModelCall, replies_of
+from proofloop.worker.calls.model_request import LATE_PRIORITY, ModelReply, ModelRequest
+from proofloop.worker.tools import Tools
 
 
 def judge(event: ProofReviewed, tools: Tools) -> Iterator[Event]:
@@ -56,7 +50,7 @@ def _judgement(event: ProofReviewed, tools: Tools) -> Judgement:
         )
     is_late = event.index == SELF_CRITIQUE or verdict.score == 0.5
     assessments = _assess(event, proof, analysis, tools, LATE_PRIORITY if is_late else None)
-    confirmed, quality = summarise(assessments, tools.spec(event.run_id).labeling)
+    confirmed, quality = summarise(assessments, tools.runs.spec(event.run_id).labeling)
     return Judgement(
         proof_id=proof.id, index=event.index, verdict=verdict, confirmed=confirmed, quality=quality
     )
@@ -90,10 +84,10 @@ def _assess(
     Of the self-critique always all m: their mean enters the generator's reward, and stopping early
     must change nothing.
     """
-    rule = tools.spec(event.run_id).labeling
-    question = tools.problem(event.run_id, proof.problem_id).question
-    prompt = tools.pack(event.run_id).judge(question, proof.solution, analysis)
-    version = tools.serving(event.run_id, "meta_verifier")
+    rule = tools.runs.spec(event.run_id).labeling
+    question = tools.runs.problem(event.run_id, proof.problem_id).question
+    prompt = tools.runs.pack(event.run_id).judge(question, proof.solution, analysis)
+    version = tools.runs.serving(event.run_id, "meta_verifier")
     first = rule.m // 2 + 1 if rule.stop_early and event.index != SELF_CRITIQUE else rule.m
     there = meta_critiques_of(tools.store, event.run_id, event.proof_id, event.index)
     assessments = _ask(event, prompt, version, range(first), there, tools, priority)
@@ -123,8 +117,8 @@ def _ask(
     stored as it comes.
     """
     missing = [number for number in numbers if number not in there]
-    questions = [
-        Question(
+    requests = [
+        ModelRequest(
             event.run_id,
             "meta_verifier",
             version,
@@ -135,24 +129,22 @@ def _ask(
         )
         for number in missing
     ]
-    asked = [Asked(question, tools) for question in questions]
+    calls = [ModelCall(request, tools) for request in requests]
     found = dict(there)
-    for position, answer in answers_of(asked, unneeded=lambda: _is_decided(event, tools)):
+    for position, reply in replies_of(calls, unneeded=lambda: _is_decided(event, tools)):
         key = keys.meta_critique(event.run_id, event.proof_id, event.index, missing[position])
-        found[missing[position]] = tools.keep(key, _read(answer, questions[position], tools))
+        found[missing[position]] = tools.keep(key, _read(reply, requests[position], tools))
     return [found[number] for number in numbers]
 
 
-def _read(answer: Answer, question: Question, tools: Tools) -> MetaCritique:
-    parsed = tools.reader(question.run_id).meta_critique(answer.text, answer.finish_reason)
-    verdict = answer.verdict(parsed.verdict, question, tools)
-    raw = answer.raw.beside(parsed.text)
-    return MetaCritique(
-        analysis=parsed.text, verdict=verdict, provenance=answer.provenance, raw=raw
-    )
+def _read(reply: ModelReply, request: ModelRequest, tools: Tools) -> MetaCritique:
+    parsed = tools.runs.reader(request.run_id).meta_critique(reply.text, reply.finish_reason)
+    verdict = reply.verdict(parsed.verdict, request, tools)
+    raw = reply.raw.beside(parsed.text)
+    return MetaCritique(analysis=parsed.text, verdict=verdict, provenance=reply.provenance, raw=raw)
 
 
 def _is_decided(event: ProofReviewed, tools: Tools) -> bool:
     """The self-critique is judged even then: its quality is part of the generator's reward."""
-    early = tools.spec(event.run_id).stops_when_decided and event.index != SELF_CRITIQUE
+    early = tools.runs.spec(event.run_id).stops_when_decided and event.index != SELF_CRITIQUE
     return early and tools.store.exists(keys.label(event.run_id, event.proof_id))

@@ -2,7 +2,7 @@
 imports torch.
 """
 
-from proofloop.worker.runtime import Role
+from proofloop.worker.roles import Role
 
 
 def role() -> Role:

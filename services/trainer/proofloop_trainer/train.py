@@ -28,7 +28,7 @@ from proofloop.schema import keys
 from proofloop.schema.events import Event, ModelPublished, ProofLabeled
 from proofloop.schema.records import Label, Record, TrainedRole, TrainingBatch
 from proofloop.store import get_record, put_record
-from proofloop.worker.runtime import Tools
+from proofloop.worker.tools import Tools
 from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.grpo.settings import GrpoSettings, grpo_settings
 from proofloop_trainer.samples import Group, choose_groups, groups_of, mean_parts
@@ -73,7 +73,7 @@ class RunInTraining:
     """
 
     def __init__(self, run_id: str, tools: Tools) -> None:
-        self._spec = tools.spec(run_id)
+        self._spec = tools.runs.spec(run_id)
         self._store = tools.store
         self._incomplete: dict[str, dict[str, Label]] = defaultdict(dict)
         self._complete: set[str] = set()
@@ -121,7 +121,7 @@ class RoleInTraining:
         self._run_id = run_id
         self._tools = tools
         self._store = tools.store
-        self._spec = tools.spec(run_id)
+        self._spec = tools.runs.spec(run_id)
         self._wanted = self._spec.training.of(role)
         self._settings = role_settings(self._spec, role)
         self._waiting: dict[str, list[Label]] = {}

@@ -1,6 +1,6 @@
 """The verifier: a proof comes in, one critique of it with a score goes to the store."""
 
-from proofloop.worker.runtime import Role, adopt
+from proofloop.worker.roles import Role, adopt
 from proofloop_verifier.review import review
 
 

@@ -14,8 +14,9 @@ from proofloop.schema.events import Event, ProofReviewed, ProofWritten
 from proofloop.schema.ids import critique_name
 from proofloop.schema.records import Critique, Proof
 from proofloop.store import find_record, get_record
-from proofloop.worker.model_call import Asked, Cancelled, Question
-from proofloop.worker.runtime import Tools
+from proofloop.worker.calls.model_call import Cancelled, ModelCall
+from proofloop.worker.calls.model_request import ModelRequest
+from proofloop.worker.tools import Tools
 
 
 def review(event: ProofWritten, tools: Tools) -> Iterator[Event]:
@@ -33,9 +34,9 @@ def review(event: ProofWritten, tools: Tools) -> Iterator[Event]:
 
 def _write(event: ProofWritten, tools: Tools) -> Critique:
     proof = get_record(tools.store, keys.proof(event.run_id, event.proof_id), Proof)
-    problem = tools.problem(event.run_id, proof.problem_id)
-    prompt = tools.pack(event.run_id).verify(problem.question, proof.solution)
-    question = Question(
+    problem = tools.runs.problem(event.run_id, proof.problem_id)
+    prompt = tools.runs.pack(event.run_id).verify(problem.question, proof.solution)
+    request = ModelRequest(
         event.run_id,
         "verifier",
         event.verifier_version,
@@ -43,19 +44,19 @@ def _write(event: ProofWritten, tools: Tools) -> Critique:
         event.proof_id,
         critique_name(event.index),
     )
-    answer = Asked(question, tools).answer(unneeded=lambda: _is_decided(event, tools))
-    parsed = tools.reader(event.run_id).evaluation(answer.text, answer.finish_reason)
+    reply = ModelCall(request, tools).reply(unneeded=lambda: _is_decided(event, tools))
+    parsed = tools.runs.reader(event.run_id).evaluation(reply.text, reply.finish_reason)
     return Critique(
         proof_id=event.proof_id,
         index=event.index,
         analysis=parsed.text,
-        verdict=answer.verdict(parsed.verdict, question, tools),
-        provenance=answer.provenance,
-        raw=answer.raw.beside(parsed.text),
+        verdict=reply.verdict(parsed.verdict, request, tools),
+        provenance=reply.provenance,
+        raw=reply.raw.beside(parsed.text),
     )
 
 
 def _is_decided(event: ProofWritten, tools: Tools) -> bool:
-    return tools.spec(event.run_id).stops_when_decided and tools.store.exists(
+    return tools.runs.spec(event.run_id).stops_when_decided and tools.store.exists(
         keys.label(event.run_id, event.proof_id)
     )

@@ -32,9 +32,9 @@ from proofloop.runs.progress import RunProgress
 from proofloop.runs.spec import check_run
 from proofloop.schema.records import MODEL_ROLES
 from proofloop.store import Store
-from proofloop.worker.early_warning import NewWarnings
+from proofloop.worker.calls.early_warning import NewWarnings
 from proofloop.worker.engine_pool import Engines
-from proofloop.worker.runtime import load_role
+from proofloop.worker.roles import load_role
 
 log = structlog.get_logger()
 

@@ -16,7 +16,7 @@ from proofloop.bus import broker_url
 from proofloop.cli.common import MetricsPortOption, StoreOption, ending_on_sigterm
 from proofloop.config.settings import load_settings
 from proofloop.errors import ProofloopError
-from proofloop.worker.runtime import load_role
+from proofloop.worker.roles import load_role
 
 
 @ending_on_sigterm()

@@ -36,9 +36,14 @@ from proofloop.schema.events import Event, ModelPublished, ProblemPosed, ProofLa
 from proofloop.schema.ids import proof_id
 from proofloop.schema.records import Record, Role, digest
 from proofloop.store import LocalStore, Store, get_record, put_record
+from proofloop.worker.calls.early_warning import EarlyWarnings
+from proofloop.worker.calls.unusable_engine import StopProcess
+from proofloop.worker.calls.usage import spent_before
 from proofloop.worker.engine_pool import Engines
-from proofloop.worker.runtime import Tools, Worker, load_role
-from proofloop.worker.usage import spent_before
+from proofloop.worker.roles import load_role
+from proofloop.worker.runtime import Worker
+from proofloop.worker.shutdown import Shutdown
+from proofloop.worker.tools import Tools
 
 log = structlog.get_logger()
 
@@ -245,8 +250,13 @@ class LocalWalk:
         self._locks = ExitStack()
         self._spec, self._store = spec, store
         engine_for = engines.of if engine is None else lambda *_: engine
+        shutdown = Shutdown(stopping)
         self._tools = Tools(
-            store, engine_for, stopping=stopping or threading.Event(), has_one_run=True
+            store,
+            engine_for,
+            shutdown=shutdown,
+            unusable=StopProcess(shutdown),
+            early_warnings=EarlyWarnings(store, is_shown=True),
         )
         self._bus = LocalBus(on_dead=self._bury, on_publish=self._observe)
         self._slots = threading.Semaphore(most_waiting_proofs(spec))
@@ -266,7 +276,7 @@ class LocalWalk:
             self._locks.enter_context(self._store.only_here(self._spec.name))
         self._clock = RunClock(self._store, self._spec.name)
         if self._spec.budget != Budget():
-            self._tools.gate = self._gate = BudgetGate(self._meter, self._tools.stopping)
+            self._tools.gate = self._gate = BudgetGate(self._meter, self._tools.shutdown.stopping)
         roles = [*WALK_ROLES, *(["trainer"] if self._spec.training.roles else [])]
         for name in roles:
             Worker(load_role(name), self._bus, self._tools).start(
@@ -281,7 +291,7 @@ class LocalWalk:
         trace: TracebackType | None,
     ) -> None:
         if kind is not None:
-            self._tools.stop("the walk was interrupted")
+            self._tools.shutdown.stop("the walk was interrupted")
         self._bus.close(grace_s=30.0)
         if self._clock:
             self._clock.keep(now=True)
@@ -434,10 +444,10 @@ class LocalWalk:
             raise _NoBudget
 
     def _check_stopping(self) -> None:
-        if self._tools.stopping.is_set():
-            if self._tools.stop_reason:
+        if self._tools.shutdown.stopping.is_set():
+            if self._tools.shutdown.reason:
                 hint = "what is stored stays; mend that, then call it again (`run`: with --resume)"
-                raise ProofloopError(f"{self._tools.stop_reason}\nhint: {hint}")
+                raise ProofloopError(f"{self._tools.shutdown.reason}\nhint: {hint}")
             raise Interrupted("asked to stop")
 
     def _check_complete(self) -> None:

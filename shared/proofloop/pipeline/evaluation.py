@@ -21,7 +21,7 @@ from proofloop.schema import keys
 from proofloop.schema.records import Record
 from proofloop.store import Store, find_record, put_record
 from proofloop.worker.engine_pool import Engines
-from proofloop.worker.runtime import Tools
+from proofloop.worker.tools import Tools
 
 
 class TrainingSummary(Record):
@@ -82,7 +82,7 @@ def evaluate_after(
     tools = Tools(store, engines.of)
     served = Models(
         **{
-            role: tools.serving(spec.name, role)
+            role: tools.runs.serving(spec.name, role)
             for role in ("generator", "verifier", "meta_verifier")
         }
     )

@@ -40,7 +40,7 @@ from proofloop.schema import keys
 from proofloop.schema.events import Event, ProblemPosed, ProofLabeled, read_event_of
 from proofloop.schema.records import Label, Role
 from proofloop.store import Store, put_record
-from proofloop.worker.usage import WRITE_S, ServicesUsage
+from proofloop.worker.calls.usage import WRITE_S, ServicesUsage
 
 if TYPE_CHECKING:
     from proofloop.bus.dead_letters import DeadLetters

@@ -27,7 +27,7 @@ from proofloop.method.prompts import PromptPack, load_pack
 from proofloop.runs.model_registry import is_beside_run_file, version_folder
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Sampling
 from proofloop.store import Store
-from proofloop.worker.engine_trial import check_taken
+from proofloop.worker.calls.engine_trial import check_taken
 
 log = structlog.get_logger()
 

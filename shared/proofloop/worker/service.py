@@ -23,14 +23,17 @@ from proofloop.errors import ConfigError
 from proofloop.runs.budget import MarkGate
 from proofloop.runs.flow import DEFAULT
 from proofloop.store import open_store
+from proofloop.worker.calls.running_calls import leased_calls
+from proofloop.worker.calls.usage import written_usage
 from proofloop.worker.engine_pool import Engines
 from proofloop.worker.health import Health, MonitoringServer
 from proofloop.worker.logs import configure_logging
 from proofloop.worker.metrics import WorkerMetrics
-from proofloop.worker.running_calls import leased_calls
-from proofloop.worker.runtime import Role, Tools, Worker, load_role
+from proofloop.worker.roles import Role, load_role
+from proofloop.worker.runtime import Worker
 from proofloop.worker.sentry import start_sentry
-from proofloop.worker.usage import written_usage
+from proofloop.worker.shutdown import Shutdown
+from proofloop.worker.tools import Tools
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -71,17 +74,17 @@ class RoleService:
             engines.of,
             metrics=metrics,
             span=span,
-            cancelling=self.cancelling,
+            shutdown=Shutdown(cancelling=self.cancelling),
             calls=calls,
         )
-        self.tools.gate = MarkGate(self.store, self.tools.spec)
+        self.tools.gate = MarkGate(self.store, self.tools.runs.spec)
         self._closing.enter_context(written_usage(self.store, self.tools.usage))
         Worker(role, self.bus, self.tools).start(concurrency=concurrency)
         health.watch(self.bus, self.store, self.stopping)
 
     @property
     def stopping(self) -> threading.Event:
-        return self.tools.stopping
+        return self.tools.shutdown.stopping
 
     @property
     def drain_s(self) -> float:
@@ -91,7 +94,7 @@ class RoleService:
     @property
     def stop_reason(self) -> str:
         """Why the process stopped by itself; empty if it was asked to."""
-        return self.tools.stop_reason
+        return self.tools.shutdown.reason
 
     def ready(self) -> None:
         """Print one line of JSON."""

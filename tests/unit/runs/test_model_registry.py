@@ -31,8 +31,9 @@ from proofloop.runs.model_registry import (
 from proofloop.schema import keys
 from proofloop.schema.events import ModelPublished
 from proofloop.store import LocalStore
-from proofloop.worker import runtime
-from proofloop.worker.runtime import Tools, adopt
+from proofloop.worker.calls import engine_health
+from proofloop.worker.roles import adopt
+from proofloop.worker.tools import Tools
 from tests.builders import RUN, CountingEngine, model_folder, publish, runspec
 
 V1, V2, V3 = (keys.model(RUN, "verifier", step) for step in (1, 2, 3))
@@ -77,10 +78,10 @@ def serving(store: LocalStore) -> list[str]:
 def test_a_role_serves_its_first_version_until_another_is_published(store: LocalStore) -> None:
     spec = runspec(models={"verifier": "base"})
     store.put_if_absent(keys.run_spec(RUN), spec.model_dump_json().encode())
-    assert Tools(store, lambda *_: pytest.fail()).serving(RUN, "verifier") == "base"
+    assert Tools(store, lambda *_: pytest.fail()).runs.serving(RUN, "verifier") == "base"
     deliver(store, V1)
-    assert Tools(store, lambda *_: pytest.fail()).serving(RUN, "verifier") == V1
-    assert Tools(store, lambda *_: pytest.fail()).serving(RUN, "generator") == "m-1"
+    assert Tools(store, lambda *_: pytest.fail()).runs.serving(RUN, "verifier") == V1
+    assert Tools(store, lambda *_: pytest.fail()).runs.serving(RUN, "generator") == "m-1"
 
 
 def test_a_version_can_be_named_by_its_number_and_the_first_one_promoted_again(
@@ -118,7 +119,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one_serving(
     deliver(store, V1)
     publish(store, tmp_path, V2)
     engine = LoadingEngine(EngineError("no room on the GPU", retryable=retryable))
-    with pytest.raises(outcome, match="old version goes on serving: no room on the GPU"):
+    with pytest.raises(outcome, match="old version stays in service: no room on the GPU"):
         publish_event(store, V2, engine)
     with pytest.raises(EngineError, match="no room"):
         promote(store, RUN, "verifier", V2, "m-1", engine.prepare)
@@ -135,7 +136,7 @@ def test_a_version_that_nothing_loads_for_long_is_warned_of(
     store.put_if_absent(keys.run_spec(RUN), runspec().model_dump_json().encode())
     said: list[list[str]] = []
     for after_s in (1.0, 0.0):  # soon, and after a while
-        monkeypatch.setattr(runtime, "UNLOADED_S", after_s)
+        monkeypatch.setattr(engine_health, "UNLOADED_S", after_s)
         with structlog.testing.capture_logs() as logs, pytest.raises(Retry):
             list(adopt(ModelPublished(run_id=RUN, role="verifier", version=V1, digest="d"), tools))
         said.append([line["event"] for line in logs])
@@ -322,7 +323,7 @@ def test_one_thread_looks_for_all_which_version_serves_and_reads_one_line(
     slow = SlowStore(store.root)
     tools = Tools(slow, lambda *_: pytest.fail())
     with ThreadPoolExecutor(8) as pool:
-        assert set(pool.map(lambda _: tools.serving(RUN, "verifier"), range(8))) == {V3}
+        assert set(pool.map(lambda _: tools.runs.serving(RUN, "verifier"), range(8))) == {V3}
     assert slow.listed == [keys.served(RUN, "verifier")]
     assert slow.read == [f"{keys.served(RUN, 'verifier')}000002.json"]
 

@@ -18,7 +18,8 @@ from proofloop.runs.spec import check_run, find_spec, may_change, what_decides
 from proofloop.schema import keys
 from proofloop.schema.records import Record
 from proofloop.store import LocalStore, put_record
-from proofloop.worker.runtime import SPEC_CACHE_S, Tools
+from proofloop.worker.run_cache import SPEC_CACHE_S
+from proofloop.worker.tools import Tools
 from tests.builders import RUN, CountingEngine, runspec
 
 SERVER = {"kind": "openai", "settings": {"base_url": "http://one:8000/v1", "max_concurrency": 4}}
@@ -266,17 +267,17 @@ def test_a_worker_takes_new_addresses_and_keeps_the_spec_while_the_store_is_away
     store, clock = LocalStore(tmp_path), [0.0]
     create_run(store, runspec(engine=SERVER), resume=False)
     tools = Tools(store, lambda *_: CountingEngine())
-    monkeypatch.setattr("proofloop.worker.runtime.time.monotonic", lambda: clock[0])
-    tools.taken.add((RUN, "verifier", "m-1"))
-    assert tools.spec(RUN) == runspec(engine=SERVER)
+    monkeypatch.setattr("proofloop.worker.run_cache.time.monotonic", lambda: clock[0])
+    tools.health.add_taken(RUN, "verifier", "m-1")
+    assert tools.runs.spec(RUN) == runspec(engine=SERVER)
     moved = served(base_url="http://two:8000/v1")
     create_run(store, moved, resume=True)
     clock[0] += SPEC_CACHE_S
     with monkeypatch.context() as away:
-        away.setattr(tools, "store", Away())
-        assert tools.spec(RUN) == runspec(engine=SERVER)
+        away.setattr(tools.runs, "_store", Away())
+        assert tools.runs.spec(RUN) == runspec(engine=SERVER)
     clock[0] += SPEC_CACHE_S
-    assert (tools.spec(RUN), tools.taken) == (moved, set())
+    assert (tools.runs.spec(RUN), tools.health.has_taken_any) == (moved, False)
 
 
 class Away:

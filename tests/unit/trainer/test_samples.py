@@ -14,7 +14,7 @@ from proofloop.pipeline.embedded import create_run
 from proofloop.schema import keys
 from proofloop.schema.records import Label, Provenance, Tokens, TrainingSample, Verdict
 from proofloop.store import LocalStore, put_record
-from proofloop.worker.runtime import Tools
+from proofloop.worker.tools import Tools
 from proofloop_labeler.review.grading import grade_proof
 from proofloop_trainer.samples import Group, choose_groups, groups_of
 from proofloop_trainer.train import RunInTraining

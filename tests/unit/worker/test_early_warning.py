@@ -11,7 +11,7 @@ import structlog
 
 from proofloop.schema.records import Verdict
 from proofloop.store import LocalStore
-from proofloop.worker.early_warning import EarlyWarnings, NewWarnings
+from proofloop.worker.calls.early_warning import EarlyWarnings, NewWarnings
 from tests.builders import RUN, runspec, valid
 
 CUT = Verdict(outcome="truncated", reason="cut off at max_tokens")

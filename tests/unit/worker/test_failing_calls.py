@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from proofloop.worker import failing_calls as failing
-from proofloop.worker.failing_calls import FailingCalls
+from proofloop.worker.calls import failing_calls as failing
+from proofloop.worker.calls.failing_calls import FailingCalls
 
 RUN = "r"
 

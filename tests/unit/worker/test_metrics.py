@@ -21,13 +21,17 @@ from proofloop.bus import ACK, DELIVERY_LIMIT, Delivery, LocalBus
 from proofloop.errors import Reject, Retry, StoreError
 from proofloop.method.prompts import Prompt
 from proofloop.schema.events import ReviewJudged, encode
+from proofloop.schema.ids import critique_name
 from proofloop.schema.records import LabelKind, LabelOutcome, Verdict
 from proofloop.schema.records import Role as RoleName
 from proofloop.store import LocalStore
+from proofloop.worker.calls.model_call import ModelCall
+from proofloop.worker.calls.model_request import ModelRequest
 from proofloop.worker.health import Health
 from proofloop.worker.metrics import OUTCOMES, VERDICTS, VERSIONS_KEPT, WorkerMetrics
-from proofloop.worker.model_call import Asked, Question
-from proofloop.worker.runtime import COUNTED_AS, Role, Tools, Worker
+from proofloop.worker.roles import Role
+from proofloop.worker.runtime import COUNTED_AS, Worker
+from proofloop.worker.tools import Tools
 from tests.builders import PROOF, RUN, CountingEngine, workplace
 from tests.waiting import wait_until
 
@@ -118,7 +122,7 @@ def test_every_outcome_is_counted(tmp_path: Path) -> None:
             raise error
         yield from ()
 
-    tools = Tools(LocalStore(tmp_path), lambda *_: pytest.fail(), metrics)
+    tools = Tools(LocalStore(tmp_path), lambda *_: pytest.fail(), metrics=metrics)
     worker = Worker(Role("labeler", {"ReviewJudged": handler}), LocalBus(), tools)
     for attempt in (1, 1, 1, DELIVERY_LIMIT, 1):
         worker.process(Delivery(encode(EVENT), attempt, published_s=time.time() - 3))
@@ -148,7 +152,9 @@ def test_a_line_of_the_log_says_what_it_is_about_and_the_next_message_begins_afr
 
     def handler(event: ReviewJudged, tools: Tools):  # type: ignore[no-untyped-def]
         if event.index == 0:
-            Asked(Question(RUN, "verifier", "v-1", prompt, PROOF, "critique-0"), tools).answer()
+            ModelCall(
+                ModelRequest(RUN, "verifier", "v-1", prompt, PROOF, critique_name(0)), tools
+            ).reply()
         raise Retry("later")
         yield
 

@@ -60,8 +60,12 @@ from proofloop.schema.records import (
     Verdict,
 )
 from proofloop.store import LocalStore, find_record, get_record, put_record
-from proofloop.worker.early_warning import EarlyWarning
-from proofloop.worker.runtime import Role, Tools, Worker
+from proofloop.worker.calls.early_warning import EarlyWarning
+from proofloop.worker.calls.unusable_engine import StopProcess
+from proofloop.worker.roles import Role
+from proofloop.worker.runtime import Worker
+from proofloop.worker.shutdown import Shutdown
+from proofloop.worker.tools import Tools
 from proofloop_generator.prove import prove
 from proofloop_labeler.label import label as label_proof
 from proofloop_meta_verifier.judge import judge, summarise
@@ -170,7 +174,7 @@ def check_second_run_asks_nothing(
     handler: Callable[[Any, Tools], Iterator[Event]], event: Event, tools: Tools
 ) -> None:
     """The handler stores before it yields, and finds what it stored."""
-    engine = tools.engine_for(tools.spec(RUN), "verifier")
+    engine = tools.engine_for(tools.runs.spec(RUN), "verifier")
     assert isinstance(engine, CountingEngine)
     first = list(handler(event, tools))
     asked, kept = len(engine.requests), sorted(tools.store.list(keys.run(RUN)))
@@ -885,7 +889,7 @@ def test_a_message_waits_as_long_as_the_engine_asks_for(
 def test_an_engine_that_stays_away_is_warned_of_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proofloop.worker.failing_calls.SILENCE_S", 0.2)
+    monkeypatch.setattr("proofloop.worker.calls.failing_calls.SILENCE_S", 0.2)
     tools = tools_with(tmp_path, RefusingEngine(EngineError("no route to gpu-7", retryable=True)))
     began = time.monotonic()
     with structlog.testing.capture_logs() as lines:
@@ -936,7 +940,7 @@ def test_a_call_that_fails_while_others_are_answered_is_given_up_after_growing_w
 def test_a_call_that_a_busy_server_refuses_is_given_up_after_a_day_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest_s: float, rounds: int
 ) -> None:
-    monkeypatch.setattr("proofloop.worker.model_call.LONGEST_BUSY_S", longest_s)
+    monkeypatch.setattr("proofloop.worker.calls.model_call.LONGEST_BUSY_S", longest_s)
     tools = tools_with(tmp_path, FailingFor("critique-0", is_load=True), FLAWED, labeling={"n": 16})
     assert (
         failing_rounds(tools, answered_between=True, rounds=rounds + 1)[:rounds] == [2.0] * rounds
@@ -949,7 +953,7 @@ def test_a_call_that_a_busy_server_refuses_is_given_up_after_a_day_only(
 def test_the_last_call_of_a_role_is_given_up_where_the_engine_answers_a_trial_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_alive: bool
 ) -> None:
-    monkeypatch.setattr("proofloop.worker.failing_calls.TRIED_S", 0.0)
+    monkeypatch.setattr("proofloop.worker.calls.failing_calls.TRIED_S", 0.0)
     engine = FailingFor("critique-0" if is_alive else "")
     tools = tools_with(tmp_path, engine, FLAWED, labeling={"n": 8})
     engine.fails = False
@@ -1012,23 +1016,24 @@ def test_a_version_that_refuses_whatever_it_is_asked_fails_no_proof(
         handler
     ]
     tools = tools_with(tmp_path, RefusingEngine(CallRefused("max_tokens is too large")), *records)
-    tools.has_one_run = has_one_run
+    if has_one_run:
+        tools.unusable = StopProcess(tools.shutdown)
     before = list(tools.store.list(keys.run(RUN)))
     with pytest.raises(
         Retry if has_one_run else Reject, match="it refuses every call: max_tokens is too large"
     ):
         list(handler(event, tools))
     assert list(tools.store.list(keys.run(RUN))) == before
-    assert tools.stopping.is_set() == has_one_run
+    assert tools.shutdown.stopping.is_set() == has_one_run
 
 
 def test_an_unusable_engine_stops_the_process_and_fails_no_proof(tmp_path: Path) -> None:
     tools = tools_with(tmp_path, RefusingEngine(EngineError("no such model", retryable=False)))
-    tools.has_one_run = True
+    tools.unusable = StopProcess(tools.shutdown)
     with pytest.raises(Retry, match="engine: no such model"):
         list(prove(POSED, tools))
-    assert tools.stopping.is_set()
-    assert tools.stop_reason == "the engine cannot answer the generator: no such model"
+    assert tools.shutdown.stopping.is_set()
+    assert tools.shutdown.reason == "the engine cannot answer the generator: no such model"
     assert find_record(tools.store, keys.proof(RUN, PROOF), Proof) is None
 
 
@@ -1038,10 +1043,10 @@ def test_a_service_without_access_stops_unless_an_engine_ever_answered_it(
 ) -> None:
     tools = tools_with(tmp_path, RefusingEngine(AccessRefused("401")))
     if answered:  # its key is right: the run asks where it is not
-        tools.taken.add(("another", "generator", "m"))
+        tools.health.add_taken("another", "generator", "m")
     with pytest.raises(Reject if answered else Retry, match="401"):
         list(prove(POSED, tools))
-    assert tools.stopping.is_set() != answered
+    assert tools.shutdown.stopping.is_set() != answered
 
 
 class LeavingStore(LocalStore):
@@ -1106,9 +1111,9 @@ def test_what_another_stored_during_the_absence_is_what_is_kept(tmp_path: Path) 
 
 def test_an_answer_is_given_up_only_when_the_time_to_drain_is_over(tmp_path: Path) -> None:
     store, cancelling = LeavingStore(tmp_path), threading.Event()
-    tools = Tools(store, lambda *_: CountingEngine(), cancelling=cancelling)
+    tools = Tools(store, lambda *_: CountingEngine(), shutdown=Shutdown(cancelling=cancelling))
     store.away.set()
-    tools.stop("asked to")
+    tools.shutdown.stop("asked to")
     threading.Timer(0.3, cancelling.set).start()
     with pytest.raises(StoreError, match="away"):
         tools.keep(keys.critique(RUN, PROOF, 0), critique(0, valid(0.0)))
@@ -1125,7 +1130,7 @@ def test_an_answer_whose_place_is_taken_by_something_else_is_not_waited_for(tmp_
 def test_a_process_that_stops_asks_for_its_message_again(tmp_path: Path) -> None:
     engine = CountingEngine(latency_s=60, latency_sigma=0)
     tools = tools_with(tmp_path, engine)
-    tools.stop("asked to")
+    tools.shutdown.stop("asked to")
     with pytest.raises(Retry, match="the process is stopping"):
         list(prove(POSED, tools))
     assert find_record(tools.store, keys.proof(RUN, PROOF), Proof) is None
@@ -1218,7 +1223,7 @@ def test_a_run_that_no_engine_can_answer_dies_and_its_worker_goes_on_with_the_ot
     answering, bus = CountingEngine(), LocalBus()
     tools = tools_with(tmp_path, answering)
     create_run(tools.store, runspec(name="wrong"), resume=False)
-    put_record(tools.store, keys.problem("wrong", "p1"), tools.problem(RUN, "p1"))
+    put_record(tools.store, keys.problem("wrong", "p1"), tools.runs.problem(RUN, "p1"))
     tools.engine_for = lambda spec, role: answering if spec.name == RUN else opened()
     worker = Worker(Role("generator", {"ProblemPosed": prove}), bus, tools)
     for number in range(30):
@@ -1227,7 +1232,7 @@ def test_a_run_that_no_engine_can_answer_dies_and_its_worker_goes_on_with_the_ot
             "dead", f"the engine cannot answer the generator: {reason}"
         )
     assert worker.process(Delivery(encode(POSED))) == ACK
-    assert not tools.stopping.is_set()
+    assert not tools.shutdown.stopping.is_set()
     assert list(tools.store.list(keys.proofs("wrong"))) == []
 
 
@@ -1235,11 +1240,11 @@ def test_a_worker_whose_messages_mostly_fail_stops_and_says_why(tmp_path: Path) 
     tools = tools_with(tmp_path, CountingEngine())
     worker = Worker(Role("labeler", {"ReviewJudged": label_proof}), LocalBus(), tools)
     for number in range(25):
-        assert not tools.stopping.is_set()
+        assert not tools.shutdown.stopping.is_set()
         worker.process(
             Delivery(encode(ReviewJudged(run_id=RUN, proof_id=f"gone-{number}", index=0)))
         )
-    assert tools.stopping.is_set()
-    assert tools.stop_reason.startswith(
+    assert tools.shutdown.stopping.is_set()
+    assert tools.shutdown.reason.startswith(
         "25 of 25 messages of the labeler failed, the last because: the store lacks"
     )

@@ -23,11 +23,15 @@ from proofloop.errors import EngineError, StoreError
 from proofloop.method.prompts import Prompt
 from proofloop.schema import keys
 from proofloop.schema.events import Event, ProblemPosed, ProofReviewed, ProofWritten, encode
+from proofloop.schema.ids import critique_name
 from proofloop.schema.records import Critique
 from proofloop.store import LocalStore, get_record, put_record
-from proofloop.worker.model_call import Answer, Asked, Cancelled, Question
-from proofloop.worker.running_calls import Lease, LeaseTimes, RunningCalls, leased_calls
-from proofloop.worker.runtime import Role, Tools, Worker
+from proofloop.worker.calls.model_call import Cancelled, ModelCall
+from proofloop.worker.calls.model_request import ModelReply, ModelRequest
+from proofloop.worker.calls.running_calls import Lease, LeaseTimes, RunningCalls, leased_calls
+from proofloop.worker.roles import Role
+from proofloop.worker.runtime import Worker
+from proofloop.worker.tools import Tools
 from proofloop_generator.prove import prove
 from proofloop_meta_verifier.judge import judge
 from proofloop_verifier.review import review
@@ -171,7 +175,7 @@ def process(root: Path, engine: Engine, times: LeaseTimes | None = QUICK) -> Ite
         try:
             yield Process(tools, store, losses, pool, [])
         finally:
-            tools.stop("the test is over")
+            tools.shutdown.stop("the test is over")
             store.away.clear()
 
 
@@ -225,15 +229,22 @@ def test_a_message_that_comes_again_joins_the_running_call(
         assert not one.tools.calls.begun()
 
 
-def ask(one: Process, unneeded: Callable[[], bool] = lambda: False) -> Future[Answer]:
+def ask(one: Process, unneeded: Callable[[], bool] = lambda: False) -> Future[ModelReply]:
     """Make the verifier's call within a new message."""
 
-    def asking() -> Answer:
-        with one.tools.calls.message(redelivered=False, attempt=1, stopping=one.tools.stopping):
-            question = Question(
-                RUN, "verifier", "v-1", Prompt(text="Check it.", digest="0"), PROOF, "critique-0"
+    def asking() -> ModelReply:
+        with one.tools.calls.message(
+            redelivered=False, attempt=1, stopping=one.tools.shutdown.stopping
+        ):
+            request = ModelRequest(
+                RUN,
+                "verifier",
+                "v-1",
+                Prompt(text="Check it.", digest="0"),
+                PROOF,
+                critique_name(0),
             )
-            return Asked(question, one.tools).answer(unneeded)
+            return ModelCall(request, one.tools).reply(unneeded)
 
     return one.pool.submit(asking)
 
@@ -282,7 +293,7 @@ def test_a_process_that_stops_gives_all_messages_of_a_call_back(tmp_path: Path) 
     with process(tmp_path, engine) as one:
         both = [one.deliver(WRITTEN), one.deliver(WRITTEN)]
         assert wait_until(lambda: bool(engine.calls)) and joined(one, 2)
-        one.tools.stop("asked to")
+        one.tools.shutdown.stop("asked to")
         assert [each.result(5) for each in both] == [
             Outcome("requeue", "the process is stopping", 0.0)
         ] * 2
@@ -494,7 +505,7 @@ def test_a_message_stops_looking_at_once_when_the_process_stops(tmp_path: Path) 
     with process(tmp_path, CountingEngine(), replace(QUICK, look_s=60.0)) as one:
         again = one.deliver(WRITTEN, redelivered=True, attempt=2)
         time.sleep(0.2)
-        one.tools.stop("asked to")
+        one.tools.shutdown.stop("asked to")
         assert again.result(1) == Outcome("requeue", "the process is stopping", 0.0)
 
 

@@ -9,8 +9,8 @@ from proofloop.engine.base import GenerationRequest
 from proofloop.runs.costs import Spent
 from proofloop.schema.records import Sampling
 from proofloop.store import LocalStore
-from proofloop.worker.running_calls import RunningCalls
-from proofloop.worker.usage import (
+from proofloop.worker.calls.running_calls import RunningCalls
+from proofloop.worker.calls.usage import (
     FRESH_S,
     KEPT,
     ServicesUsage,

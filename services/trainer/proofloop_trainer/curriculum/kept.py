@@ -15,7 +15,7 @@ from dataclasses import replace
 from proofloop.engine.base import Generation, GenerationRequest
 from proofloop.schema.records import Record, digest
 from proofloop.store import Store, get_record, put_record
-from proofloop.worker.model_call import storable
+from proofloop.worker.calls.model_call import storable
 
 EVERY_S = 10.0
 """How often long asking keeps what came and says how far it is: a kill costs the answers of so many

@@ -38,7 +38,7 @@ from proofloop.runs.flow import UNFILLED_HINT, unfilled
 from proofloop.schema.records import MODEL_ROLES
 from proofloop.store import LocalStore
 from proofloop.worker.engine_pool import Engines
-from proofloop.worker.runtime import load_role
+from proofloop.worker.roles import load_role
 
 ENOUGH_DISK_GB = 2.0
 """Enough for the demo's store and a CPU build of torch."""

@@ -23,7 +23,7 @@ from proofloop.schema.ids import parse_call_id
 from proofloop.schema.records import ModelRole, Record
 from proofloop.store import Store
 from proofloop.store.renewed import Renewed, newest
-from proofloop.worker.running_calls import RunningCalls
+from proofloop.worker.calls.running_calls import RunningCalls
 
 log = structlog.get_logger()
 

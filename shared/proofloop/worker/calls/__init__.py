@@ -1,0 +1,1 @@
+"""Model calls: one call from request to reply, calls that messages share, failures and usage."""

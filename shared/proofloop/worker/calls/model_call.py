@@ -1,0 +1,395 @@
+"""Calls a role's model: one rendered prompt in, one reply with its provenance out."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NoReturn
+
+import structlog
+
+from proofloop.engine.base import Call, ChatMessage, Generation, GenerationRequest
+from proofloop.errors import CallRefused, EngineError, Retry, StoreError
+from proofloop.schema import keys
+from proofloop.schema.records import Provenance, RawAnswer, Tokens, Verdict, derive_seed, digest
+from proofloop.worker.calls.engine_trial import check_taken, is_answered
+from proofloop.worker.calls.failing_calls import LONGEST_BUSY_S, MOST_ROUNDS
+from proofloop.worker.calls.model_request import PRIORITY, ModelReply, ModelRequest
+from proofloop.worker.tools import Tools
+
+log = structlog.get_logger()
+
+MODEL_IN_LOG = "model"
+"""The field of a log line with the version that the message's handler called."""
+
+POLL_S = 1.0
+"""How often a waiting caller checks whether it should stop."""
+
+RARELY = 16
+"""A long call checks in the store whether it is still needed at every 16th poll, because thousands
+of them wait at once.
+"""
+
+ENGINE_AWAY_S, LONGEST_AWAY_S = 2.0, 300.0
+"""How long a message waits before a failed engine is called again; an engine may ask for more.
+
+The wait doubles with each round in which other calls are answered. On a broker other postponed
+messages may have to wait behind this one.
+"""
+
+MAX_REASON_CHARS = 500
+
+
+class Cancelled(Exception):
+    """The reply is not needed any more."""
+
+
+class RefusedCall:
+    """A call that the engine did not take. It fails like any other call."""
+
+    def __init__(self, error: EngineError) -> None:
+        self.error = error
+
+    def result(self, timeout_s: float | None = None) -> Generation:
+        raise self.error
+
+    def cancel(self) -> None:
+        """There is nothing to cancel."""
+
+
+def storable(text: str) -> str:
+    """The text without lone surrogates, which a JSON answer may hold and no record can."""
+    return text.encode("utf-8", "replace").decode()
+
+
+class ModelCall:
+    """One call of a role's model, from request to reply. All roles call their models by this.
+
+    The steps:
+
+    1. The handler looks for its stored answer, and makes a call only without one.
+    2. A message joins the running call for the same request in this process.
+    3. A redelivered message is postponed while another process has a lease on the call; then its
+       handler looks for the stored answer once more (`running_calls`).
+    4. Otherwise the engine is called.
+    5. A failed call is retried later by postponing the message. After enough rounds in which other
+       calls were answered it is given up, and its reply has a `failure`. An engine that no call can
+       use is a matter of `Tools.unusable`.
+    6. The reply is counted and its tokens are stored, once for all messages that share the call.
+    7. The handler stores its record, which ends the call.
+    """
+
+    def __init__(self, request: ModelRequest, tools: Tools) -> None:
+        structlog.contextvars.bind_contextvars(**{MODEL_IN_LOG: request.version})
+        self.request = request
+        self.tools = tools
+        self._spec = tools.runs.spec(request.run_id)
+        self._sampling = self._spec.sampling_of(request.role)
+        self._seed = derive_seed(
+            self._spec.seed, request.run_id, request.proof_id, str(request.name)
+        )
+        self._call = tools.calls.join(request.call_id, self._submit)
+
+    def _submit(self) -> Call:
+        request = self.request
+        generation = GenerationRequest(
+            id=f"{request.role}:{request.proof_id}:{request.name}:{uuid.uuid4().hex[:8]}",
+            model=request.version,
+            messages=(ChatMessage("user", request.prompt.text),),
+            sampling=self._sampling,
+            seed=self._seed,
+            affinity=request.proof_id,
+            schema=request.prompt.schema,
+            priority=PRIORITY[request.role] if request.priority is None else request.priority,
+        )
+        try:
+            return self.tools.engine(self._spec, request.role).submit(generation)
+        except EngineError as error:
+            return RefusedCall(error)
+
+    def reply(self, unneeded: Callable[[], bool] = lambda: False) -> ModelReply:
+        """Wait for the reply. Raises what `replies_of` raises."""
+        [(_, reply)] = replies_of([self], unneeded)
+        return reply
+
+    def poll(self, timeout_s: float) -> ModelReply | None:
+        """The reply, None if it has not come by then.
+
+        Raises Retry when the call must be made again later, Reject when the engine can answer no
+        call of this run.
+        """
+        try:
+            generation = self._call.result(timeout_s)
+        except TimeoutError:
+            return None
+        except EngineError as failure:
+            return self._once(partial(self._failed, failure))
+        return self._once(partial(self._answered, generation))
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+    def _once(self, make: Callable[[], ModelReply]) -> ModelReply:
+        """Count the reply and keep its tokens once, however many messages share it."""
+        reply = self._call.once(make)
+        return reply if self._call.is_first else replace(reply, is_counted=True)
+
+    # -- an answer
+
+    def _answered(self, generation: Generation) -> ModelReply:
+        if generation.finish_reason == "cancelled":
+            raise Retry("the engine cancelled the call", after_s=ENGINE_AWAY_S)
+        self._count_answer(generation)
+        is_trained = self.request.role in self._spec.training.roles
+        provenance = self._provenance(
+            generation.prompt_tokens,
+            generation.completion_tokens,
+            generation.engine_seconds,
+            generation.model_version,
+            self._keep(generation.tokens) if generation.tokens and is_trained else "",
+            generation.finish_reason,
+            generation.served_by,
+        )
+        text = storable(generation.text)
+        raw = RawAnswer.of(text, storable(generation.reasoning))
+        return ModelReply(text, generation.finish_reason, provenance, raw)
+
+    def _count_answer(self, generation: Generation) -> None:
+        request = self.request
+        tools = self.tools
+        tools.health.add_taken(request.run_id, request.role, request.version)
+        tools.health.failing.answered(request.run_id, request.role, request.call_id)
+        tools.metrics.count_answer(
+            request.role,
+            generation.model_version,
+            seconds=generation.engine_seconds,
+            prompt=generation.prompt_tokens,
+            cached=generation.cached_tokens,
+            completion=generation.completion_tokens,
+        )
+        tools.usage.add(
+            request.run_id,
+            request.role,
+            generation.prompt_tokens,
+            generation.completion_tokens,
+            generation.engine_seconds,
+        )
+
+    def _keep(self, tokens: Tokens) -> str:
+        """Store the tokens as sampled, before the record that names them."""
+        request = self.request
+        content = digest(f"{tokens.prompt_ids}{tokens.completion_ids}")
+        key = keys.tokens(request.run_id, request.proof_id, str(request.name), content)
+        self.tools.keep(key, tokens)
+        return key
+
+    def _provenance(
+        self,
+        prompt_tokens: int,
+        completion_tokens: int,
+        engine_seconds: float,
+        version: str,
+        tokens_key: str = "",
+        finish_reason: str = "",
+        served_by: str = "",
+    ) -> Provenance:
+        return Provenance(
+            model_version=version,
+            prompt_digest=self.request.prompt.digest,
+            seed=self._seed,
+            sampling=self._sampling,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            engine_seconds=engine_seconds,
+            tokens_key=tokens_key,
+            finish_reason=finish_reason,
+            served_by=served_by,
+        )
+
+    # -- a failure
+
+    def _failed(self, failure: EngineError) -> ModelReply:
+        self.tools.usage.add_failed(self.request.run_id, self.request.role, failure)
+        error = self._weighed(failure)
+        rounds = 1
+        if error.is_load:
+            error = self._unless_too_long_busy(error)
+        elif error.retryable:
+            rounds = self._rounds_failed()
+            if rounds >= MOST_ROUNDS:
+                error = self._given_up(error, f"in {rounds} rounds")
+        self._count_failure(error)
+        if not isinstance(error, CallRefused):
+            self._retry(error, rounds)
+        return self._failed_reply(failure, error)
+
+    def _failed_reply(self, failure: EngineError, error: EngineError) -> ModelReply:
+        provenance = self._provenance(
+            failure.prompt_tokens,
+            failure.completion_tokens,
+            failure.engine_seconds,
+            self.request.version,
+        )
+        raw = RawAnswer.of(storable(failure.partial), storable(failure.partial_reasoning))
+        reason = storable(str(error)[:MAX_REASON_CHARS])
+        verdict = Verdict(outcome="engine_failed", reason=reason, cause=error.cause)
+        return ModelReply("", "failed", provenance, raw, verdict)
+
+    def _weighed(self, error: EngineError) -> EngineError:
+        """A refusal before the version took any call may be a refusal of every call: find out."""
+        request = self.request
+        health = self.tools.health
+        if not isinstance(error, CallRefused) or health.has_taken(
+            request.run_id, request.role, request.version
+        ):
+            return error
+        try:
+            pack = self.tools.runs.pack(request.run_id)
+            engine = self.tools.engine(self._spec, request.role)
+            check_taken(engine, self._spec, pack, request.role, request.version)
+        except CallRefused as refusal:
+            return EngineError(f"it refuses every call: {refusal}", retryable=False)
+        except EngineError as away:
+            return away
+        health.add_taken(request.run_id, request.role, request.version)
+        return error
+
+    def _unless_too_long_busy(self, error: EngineError) -> EngineError:
+        request = self.request
+        failing = self.tools.health.failing
+        busy_s = failing.refused_as_busy(request.run_id, request.role, request.call_id)
+        if busy_s < LONGEST_BUSY_S:
+            return error
+        return self._given_up(error, f"for {busy_s / 3600:.1f} h")
+
+    def _rounds_failed(self) -> int:
+        request = self.request
+        tools = self.tools
+
+        def try_another() -> bool:
+            engine = tools.engine(self._spec, request.role)
+            pack = tools.runs.pack(request.run_id)
+            return is_answered(
+                engine,
+                self._spec,
+                pack,
+                request.role,
+                request.version,
+                lambda: tools.shutdown.must_cancel,
+            )
+
+        return tools.health.failing.failed(
+            request.run_id, request.role, request.call_id, try_another
+        )
+
+    def _given_up(self, error: EngineError, failed: str) -> CallRefused:
+        """The error of a call that failed too often, or for too long, while others were
+        answered.
+        """
+        request = self.request
+        self.tools.health.failing.given_up(request.call_id)
+        others = f"{failed}, while other calls of the {request.role} were answered"
+        log.warning(
+            "engine_call_given_up", call=request.call_id, problem=error.problem, failed=failed
+        )
+        return CallRefused(f"{error.problem}; {others}", hint=error.hint, cause=error.cause)
+
+    def _count_failure(self, error: EngineError) -> None:
+        if isinstance(error, CallRefused):
+            reason = "refused"
+        else:
+            reason = "away" if error.retryable else "unusable"
+        self.tools.metrics.engine_failures.labels(self.request.role, reason).inc()
+
+    def _retry(self, error: EngineError, rounds: int) -> NoReturn:
+        """Postpone the message, unless the engine is unusable and the message is given up."""
+        if not error.retryable:
+            problem = f"the engine cannot answer the {self.request.role}: {error}"
+            self.tools.unusable.decide(
+                problem, error, has_taken_any=self.tools.health.has_taken_any
+            )
+        self._warn_of_silence(error)
+        after_s = min(max(ENGINE_AWAY_S * 2 ** (rounds - 1), error.after_s or 0.0), LONGEST_AWAY_S)
+        raise Retry(f"engine: {error}", after_s=after_s) from error
+
+    def _warn_of_silence(self, error: EngineError) -> None:
+        """Warn once per outage and half minute, not once per message."""
+        role = self.request.role
+        if since := self.tools.health.failing.silence(self.request.run_id, role):
+            kind = self._spec.engine.of(role).kind
+            log.warning("engine_away", engine=kind, role=role, since=since, reason=str(error))
+
+
+def replies_of(
+    calls: Sequence[ModelCall], unneeded: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[int, ModelReply]]:
+    """The replies as they come, each with the position of its call, to be stored at once.
+
+    Raises Retry when the engine is away or the process stops, Reject when the engine can answer no
+    call of the run, Cancelled when `unneeded` became true. A call that must be made again later
+    does not end the others: Retry is then raised after their replies. Any other end cancels the
+    calls that still run.
+    """
+    if not calls:
+        return
+    tools = calls[0].tools
+    request = calls[0].request
+    waiting = dict(enumerate(calls))
+    try:
+        with tools.span(
+            f"engine {request.role}", request.run_id, request.proof_id, model=request.version
+        ):
+            yield from _wait(waiting, tools, unneeded)
+    finally:
+        for call in waiting.values():
+            call.cancel()
+
+
+def _wait(
+    waiting: dict[int, ModelCall], tools: Tools, unneeded: Callable[[], bool]
+) -> Iterator[tuple[int, ModelReply]]:
+    """Poll the waiting calls until all replied; a call leaves `waiting` with its reply."""
+    later: Retry | None = None
+    polls = 0
+    began_s = time.monotonic()
+    while waiting:
+        first = next(iter(waiting))
+        for position, call in list(waiting.items()):
+            timeout_s = _poll_s(began_s, len(waiting)) if position == first else 0.0
+            try:
+                reply = call.poll(timeout_s)
+            except Retry as wish:
+                later = later or wish
+                del waiting[position]
+                continue
+            if reply is not None:
+                del waiting[position]
+                yield position, reply
+        if waiting and tools.shutdown.must_cancel:
+            raise Retry("the process is stopping", after_s=0.0)
+        if first in waiting and time.monotonic() - began_s >= (polls + 1) * POLL_S:
+            polls += 1
+            if polls in (1, 2, 4, 8) or polls % RARELY == 0:
+                _stop_if(unneeded)
+    if later:
+        raise later
+
+
+def _poll_s(began_s: float, waiting: int) -> float:
+    """The timeout for the first call, so that another's reply is found soon after it came."""
+    if waiting == 1:
+        return POLL_S
+    return min(POLL_S, max(0.02, (time.monotonic() - began_s) / 20))
+
+
+def _stop_if(unneeded: Callable[[], bool]) -> None:
+    try:
+        is_unneeded = unneeded()
+    except StoreError as error:  # unknown: the reply is paid for, so wait for it
+        log.warning("store_away", reason=str(error))
+        return
+    if is_unneeded:
+        raise Cancelled

@@ -1,0 +1,97 @@
+"""What a handler may use. One `Tools` belongs to a process; all handlers share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+
+from proofloop.bus.tracing import Span, no_span
+from proofloop.config.run_file import RunSpec
+from proofloop.engine.base import Engine
+from proofloop.errors import ConfigError, CorruptObject, EngineError, NotFound, StoreError
+from proofloop.runs.budget import MessageGate, OpenGate
+from proofloop.schema.records import ModelRole
+from proofloop.store import R, Store, put_record
+from proofloop.worker.calls.early_warning import EarlyWarnings
+from proofloop.worker.calls.engine_health import EngineHealth
+from proofloop.worker.calls.running_calls import RunningCalls
+from proofloop.worker.calls.unusable_engine import RejectMessage, UnusableEnginePolicy
+from proofloop.worker.calls.usage import UsageCounter
+from proofloop.worker.metrics import WorkerMetrics
+from proofloop.worker.run_cache import RunCache
+from proofloop.worker.shutdown import Shutdown
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+STORE_AWAY_S = 1.0
+"""The pause between attempts to store a paid answer while the store is away."""
+
+
+class Tools:
+    """The store, the engines, and what this process knows of runs and engines.
+
+    `runs`: specs, prompts and served versions. `health`: which engines answer. `shutdown`: whether
+    the process is ending. `gate`: drops the messages of runs whose budget is used up. `unusable`:
+    decides what becomes of a message that no engine can answer; the default is a service's.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        engine_for: Callable[[RunSpec, ModelRole], Engine],
+        *,
+        metrics: WorkerMetrics | None = None,
+        span: Span = no_span,
+        shutdown: Shutdown | None = None,
+        calls: RunningCalls | None = None,
+        gate: MessageGate | None = None,
+        unusable: UnusableEnginePolicy | None = None,
+        early_warnings: EarlyWarnings | None = None,
+    ) -> None:
+        self.store = store
+        self.engine_for = engine_for
+        self.metrics = metrics or WorkerMetrics()
+        self.span = span
+        self.shutdown = shutdown or Shutdown()
+        self.calls = calls or RunningCalls()
+        self.gate = gate or OpenGate()
+        self.unusable = unusable or RejectMessage(self.shutdown)
+        self.early_warnings = early_warnings or EarlyWarnings(store)
+        self.health = EngineHealth()
+        self.runs = RunCache(store, on_engine_moved=self.health.forget)
+        self.usage = UsageCounter(self.calls)
+
+    def engine(self, spec: RunSpec, role: ModelRole) -> Engine:
+        """The role's engine. Raises EngineError if it cannot be opened here: only this run is
+        affected.
+        """
+        try:
+            return self.engine_for(spec, role)
+        except ConfigError as error:
+            raise EngineError(error.problem, hint=error.hint, retryable=False) from error
+
+    def keep(self, key: str, record: R) -> R:
+        """Store a paid answer, however long the store is away. Returns the record that is stored.
+
+        Raises what `patiently` raises.
+        """
+        return self.patiently(lambda: put_record(self.store, key, record))
+
+    def patiently(self, action: Callable[[], T]) -> T:
+        """Repeat an action on the store until the store is back: a paid answer depends on it.
+
+        Raises StoreError if running calls are cancelled meanwhile, NotFound and CorruptObject at
+        once.
+        """
+        while True:
+            try:
+                return action()
+            except (NotFound, CorruptObject):
+                raise
+            except StoreError as error:
+                log.warning("store_awaited", reason=str(error))
+                if self.shutdown.cancelling.wait(STORE_AWAY_S):
+                    raise
