@@ -529,7 +529,7 @@ def test_a_run_that_is_interrupted_ends_cleanly_and_goes_on_where_it_stood(tmp_p
     before = labels_written(store)
     assert 3 <= len(before) < 24
     resumed = call(tmp_path, "run", "small.toml", "--resume")
-    assert (resumed.code, resumed.out[:24]) == (0, "small: 24 proofs done: l"), resumed.err
+    assert (resumed.code, resumed.out[:24]) == (0, "small: 24 proofs done: a"), resumed.err
     after = labels_written(store)
     assert len(after) == 24
     assert after.items() >= before.items()  # no label was written again
