@@ -101,7 +101,7 @@ def test_a_measured_run_whose_calls_took_no_time_says_so(here: Here, tmp_path: P
     assert (
         shown.code,
         shown.err.count(
-            "no pods and GPUs planned: run small has no time for calls of the generator"
+            "no plan for pods and GPUs: run small has no time for calls of the generator"
         ),
     ) == (
         0,
@@ -150,7 +150,7 @@ def test_a_number_for_all_roles_and_one_for_a_role(here: Here, tmp_path: Path) -
     [
         ((OLYMPIAD, "--gpu-hour", "2.5"), "a problem, by --gpu-hour"),
         ((OLYMPIAD,), "a problem, by [prices]"),
-        (("unpriced.toml",), "GPUs; no cost: neither --gpu-hour nor [prices] says one"),
+        (("unpriced.toml",), "GPUs; cost not known: give --gpu-hour or [prices]"),
     ],
 )
 def test_a_plan_says_by_whose_prices_it_counts(
@@ -170,13 +170,13 @@ def test_the_run_itself_comes_first_and_needs_no_option(here: Here, tmp_path: Pa
         SMALL.format(count=6, settings=settings) + "[budget]\ntokens = 100\n"
     )
     said = command("plan", "small.toml")
-    assert (said.code, said.err.count("no pods and GPUs planned: nobody says how long a call")) == (
+    assert (said.code, said.err.count("no plan for pods and GPUs: the time of a call")) == (
         0,
         1,
     )
     assert (
-        "the run itself" in said.out
-        and "[budget] tokens = 100 is used up before the end" in said.out
+        "the whole run" in said.out
+        and "[budget] tokens = 100 is too small for the whole run" in said.out
     )
     guessed = command("plan", "small.toml", "--json").data()["run"]
     (tmp_path / "small.toml").write_text(SMALL.format(count=6, settings=settings))
@@ -201,24 +201,27 @@ def test_the_run_itself_comes_first_and_needs_no_option(here: Here, tmp_path: Pa
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ((), "error: nothing to plan for (hint: name a run.toml, or a run in the store by --from)"),
+        (
+            (),
+            "error: there is no run to plan for (hint: name a run.toml, or a run in the store by",
+        ),
         (
             (OLYMPIAD, "--values"),
-            "nobody says how long a call of the generator takes (hint: give --tokens-per-second",
+            "the time of a call of the generator is not known (hint: give --tokens-per-second",
         ),
         (
             (OLYMPIAD, "--gpus", "verifyer=8"),
-            "--gpus verifyer=8: unknown role 'verifyer' (hint: one of: generator, ",
+            "--gpus verifyer=8: unknown role 'verifyer' (hint: use one of: generator, ",
         ),
         (
             (OLYMPIAD, "--streams", "many"),
-            "--streams many: 'many' is no number (hint: write --streams 5, or --streams",
+            "--streams many: 'many' is not a number (hint: write --streams 5, or --streams",
         ),
         ((OLYMPIAD, "--streams", "0"), "--streams 0: must be a number from 1 to 1e+09"),
         ((OLYMPIAD, "--gpus", "1.5"), "--gpus 1.5: must be a whole number"),
         (
             (OLYMPIAD, "--gpus", "12"),
-            "--gpus 12: more than 8 are several nodes (hint: give a multiple of 8)",
+            "--gpus 12: a replica with more than 8 GPUs takes whole nodes (hint: give a",
         ),
         (
             (OLYMPIAD, "--answer-tokens", "nan"),

@@ -361,7 +361,7 @@ def test_every_stage_leaves_a_manifest_and_a_finished_one_is_not_done_again(tmp_
     run(spec, tmp_path, kill_at="stage ")
     assert {key: store.get(key) for key in store.list("runs/small/stages/")} == before
     shown = CliRunner().invoke(app, ["runs", "show", "small", "--store", str(tmp_path), "--json"])
-    now = json.loads(shown.stdout)["standing"]
+    now = json.loads(shown.stdout)["status"]
     assert (now["done"], now["running"], now["seconds_left"]) == (len(spec.stages), None, 0.0)
     assert now["trained_tokens"] > 0
     assert {"pass_at_1", "self_error"} <= set(

@@ -11,7 +11,6 @@ from proofloop.cli import (
     iterate,
     models,
     nano,
-    plan,
     prompts,
     prove,
     review,
@@ -21,6 +20,7 @@ from proofloop.cli import (
 )
 from proofloop.cli.demo import command as demo
 from proofloop.cli.doctor import command as doctor
+from proofloop.cli.plan import command as plan
 from proofloop.cli.runs import command as runs
 from proofloop.cli.runs import dead, proof
 from proofloop.config.settings import load_settings

@@ -1,1 +1,1 @@
-"""A curriculum's stages and how far they are."""
+"""A curriculum in the store: its stages and its progress."""

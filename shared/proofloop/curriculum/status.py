@@ -1,12 +1,13 @@
-"""How far a curriculum is: what it and its stages left in the store, and which version serves which
-role after them.
+"""A curriculum in the store: its frozen file, its stages' manifests, its progress and figures, and
+the versions in service.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from itertools import takewhile
+from statistics import fmean
 
 from pydantic import Field
 
@@ -18,6 +19,8 @@ from proofloop.runs.figures import Figure
 from proofloop.schema import keys
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Record, TrainingStep
 from proofloop.store import Store, find_record, get_record, put_record
+
+HOUR_S = 3600
 
 
 class GateReport(Record):
@@ -32,11 +35,11 @@ class GateReport(Record):
 
 
 class StageManifest(Record):
-    """What a finished stage leaves: the version it made, which roles it serves from now on, and
-    what it took.
+    """The record of a finished stage: its new version, the roles that this version serves, and the
+    time it took.
 
-    `seconds`, `cpu_seconds`: of the process that finished it; what it took before it was
-    interrupted is not in them.
+    `seconds` and `cpu_seconds` count only the process that finished the stage, not interrupted
+    ones.
     """
 
     stage: str
@@ -49,16 +52,18 @@ class StageManifest(Record):
 
 
 class FileDigests(Record):
-    """The SHA-256 of each file of [files] by its path: rows decide which problem a step has."""
+    """The SHA-256 of each file of [files] by path. Changed rows would change the problems of each
+    step.
+    """
 
     files: dict[str, str]
 
 
 def freeze(store: Store, spec: CurriculumSpec) -> PromptPack:
-    """Keep the curriculum, its files' digests and its prompts in the store, or find them there; the
-    prompts.
+    """Store the curriculum, the digests of its files and its prompts, unless they are stored
+    already. Returns the prompts.
 
-    Raises ConfigError if the curriculum or one of its files is another.
+    Raises ConfigError if the stored curriculum or a file differs.
     """
     body = spec.model_dump_json(exclude={"base"}).encode()
     is_new = store.put_if_absent(keys.curriculum(spec.name), body, durable=True)
@@ -66,7 +71,7 @@ def freeze(store: Store, spec: CurriculumSpec) -> PromptPack:
     if change := first_difference(spec, begun, apart_from=CHANGEABLE):
         raise ConfigError(
             f"curriculum {spec.name!r} was started with different settings: {change}",
-            "a started curriculum cannot be changed; give the new one a different name",
+            "undo the change, or start a curriculum with a different name",
         )
     if spec.files:
         _freeze_files(store, spec, spec.files)
@@ -76,9 +81,7 @@ def freeze(store: Store, spec: CurriculumSpec) -> PromptPack:
 
 
 def changed(store: Store, spec: CurriculumSpec) -> str | None:
-    """What is allowed to differ from the curriculum as it began, and does: the first key, with both
-    values.
-    """
+    """The first key that has changed since the curriculum was started, with both values."""
     begun = read_frozen(store.get(keys.curriculum(spec.name)), CurriculumSpec)
     change = first_difference(spec, begun, apart_from={"base": True})
     return str(change) if change else None
@@ -94,46 +97,46 @@ def _freeze_files(store: Store, spec: CurriculumSpec, files: Files) -> None:
         if begun[path] != digest:
             raise ConfigError(
                 f"{path} has changed since curriculum {spec.name!r} was started: its SHA-256 is"
-                f" {digest[:12]}, and was"
-                f" {begun[path][:12]}",
-                "restore the old file, or start a curriculum with a different name on the new one",
+                f" {digest[:12]}, and was {begun[path][:12]}",
+                "restore the old file, or start a curriculum with a different name",
             )
 
 
 def find_curriculum(store: Store, name: str) -> CurriculumSpec | None:
-    """The curriculum of that name in the store."""
+    """The curriculum of this name, or None."""
     key = keys.curriculum(name)
     return read_frozen(store.get(key), CurriculumSpec) if store.exists(key) else None
 
 
 def manifests(store: Store, spec: CurriculumSpec) -> dict[str, StageManifest]:
-    """The manifests of the finished stages, in their order."""
-    found = (
-        (stage.name, find_record(store, keys.stage(spec.name, stage.name), StageManifest))
-        for stage in spec.stages
-    )
-    return {name: manifest for name, manifest in found if manifest is not None}
+    """The manifests of the finished stages by name, in the order of the stages."""
+    found: dict[str, StageManifest] = {}
+    for stage in spec.stages:
+        manifest = find_record(store, keys.stage(spec.name, stage.name), StageManifest)
+        if manifest is not None:
+            found[stage.name] = manifest
+    return found
 
 
 def finish(store: Store, spec: CurriculumSpec, manifest: StageManifest) -> StageManifest:
-    """Write a stage's manifest: from now on it is done."""
+    """Write a stage's manifest, which marks the stage as finished."""
     return put_record(store, keys.stage(spec.name, manifest.stage), manifest, durable=True)
 
 
-class Standing(Record):
-    """Where a curriculum stands. `seconds_left` is a guess from the finished stages; None while
-    there is none.
+class Status(Record):
+    """The progress of a curriculum.
 
-    `trained_tokens`: of the answers sampled for GRPO steps; what judges, gates and labels sampled
-      is not counted.
-    `cost`: the finished stages' hours at `per_engine_hour`; a price of tokens is in no part of it.
+    `running`: the first unfinished stage, with its `steps` so far and its `planned_steps`. `next`:
+      the stage after it. `seconds_left`: an estimate from the finished stages, None without any.
+    `trained_tokens`: tokens of the answers in GRPO steps, without those of judges, gates and
+      labels. `cost`: the hours of the finished stages times `per_engine_hour`.
     """
 
     done: int
     stages: int
     running: str | None
     steps: int
-    steps_wanted: int
+    planned_steps: int
     next: str | None
     seconds: float
     seconds_left: float | None
@@ -141,69 +144,73 @@ class Standing(Record):
     cost: float
 
 
-def standing(store: Store, spec: CurriculumSpec) -> Standing:
-    """What is done, what runs or comes next, how long it took and will take, and what the engine's
-    hours cost.
-    """
+def read_status(store: Store, spec: CurriculumSpec) -> Status:
+    """Read the progress of a curriculum from the store."""
     finished = manifests(store, spec)
-    waiting = [stage for stage in spec.stages if stage.name not in finished]
-    running = waiting[0] if waiting else None
+    unfinished = [stage for stage in spec.stages if stage.name not in finished]
+    running = unfinished[0] if unfinished else None
     seconds = sum(manifest.seconds for manifest in finished.values())
-    steps = (
-        get_record(store, key, TrainingStep).figures
-        for key in store.list(keys.all_steps(spec.name))
-    )
-    tokens = sum(
-        figures["completion_length"] * figures["samples"]
-        for figures in steps
-        if "samples" in figures
-    )
-    return Standing(
+    return Status(
         done=len(finished),
         stages=len(spec.stages),
         running=running.name if running else None,
-        steps=sum(1 for _ in _steps(store, spec, running)) if running else 0,
-        steps_wanted=_steps_wanted(spec, running) if running else 0,
-        next=waiting[1].name if len(waiting) > 1 else None,
+        steps=_count_steps(store, spec, running) if running else 0,
+        planned_steps=_planned_steps(spec, running) if running else 0,
+        next=unfinished[1].name if len(unfinished) > 1 else None,
         seconds=seconds,
-        seconds_left=_guess(store, spec, finished, waiting) if finished else None,
-        trained_tokens=int(tokens),
-        cost=seconds / 3600 * spec.prices.per_engine_hour,
+        seconds_left=_seconds_left(store, spec, finished) if finished else None,
+        trained_tokens=_trained_tokens(store, spec),
+        cost=seconds / HOUR_S * spec.prices.per_engine_hour,
     )
 
 
-def _steps(store: Store, spec: CurriculumSpec, stage: Stage) -> Iterator[str]:
-    return store.list(keys.steps(spec.name, stage.name))
+def _count_steps(store: Store, spec: CurriculumSpec, stage: Stage) -> int:
+    return sum(1 for _ in store.list(keys.steps(spec.name, stage.name)))
 
 
-def _steps_wanted(spec: CurriculumSpec, stage: Stage) -> int:
+def _planned_steps(spec: CurriculumSpec, stage: Stage) -> int:
     section = getattr(spec, stage.kind, None)
     return section.steps if isinstance(section, GrpoStage) else 0
 
 
-def _guess(
-    store: Store, spec: CurriculumSpec, finished: dict[str, StageManifest], waiting: Sequence[Stage]
-) -> float:
-    """Seconds of these stages: what one of their kind took before, or the mean of all; of the first
-    what is left.
+def _trained_tokens(store: Store, spec: CurriculumSpec) -> int:
+    tokens = 0.0
+    for key in store.list(keys.all_steps(spec.name)):
+        figures = get_record(store, key, TrainingStep).figures
+        if "samples" in figures:
+            tokens += figures["completion_length"] * figures["samples"]
+    return int(tokens)
 
-    Measuring is like none of them, and is left out.
+
+def _seconds_left(
+    store: Store, spec: CurriculumSpec, finished: Mapping[str, StageManifest]
+) -> float:
+    """Estimate the time of the unfinished stages, without measuring, which no other stage
+    resembles.
     """
-    taken = [
-        (stage, finished[stage.name].seconds) for stage in spec.stages if stage.name in finished
-    ]
-    mean = sum(seconds for _, seconds in taken) / len(taken)
     total = 0.0
-    for stage in (stage for stage in waiting if stage.kind != "measure"):
-        alike = [
-            seconds
-            for one, seconds in taken
-            if (one.kind, one.ablation) == (stage.kind, stage.ablation)
-        ]
-        wanted = _steps_wanted(spec, stage)
-        left = 1 - sum(1 for _ in _steps(store, spec, stage)) / wanted if wanted else 1.0
-        total += (alike[-1] if alike else mean) * left
+    for stage in spec.stages:
+        if stage.name not in finished and stage.kind != "measure":
+            total += _expected_seconds(spec, stage, finished) * _share_left(store, spec, stage)
     return total
+
+
+def _expected_seconds(
+    spec: CurriculumSpec, stage: Stage, finished: Mapping[str, StageManifest]
+) -> float:
+    """The time of the last finished stage of the same kind, else the mean of all finished ones."""
+    alike = [
+        finished[other.name].seconds
+        for other in spec.stages
+        if other.name in finished and (other.kind, other.ablation) == (stage.kind, stage.ablation)
+    ]
+    return alike[-1] if alike else fmean(manifest.seconds for manifest in finished.values())
+
+
+def _share_left(store: Store, spec: CurriculumSpec, stage: Stage) -> float:
+    """The share of a stage's steps that are left; 1 for a stage without steps."""
+    planned = _planned_steps(spec, stage)
+    return 1 - _count_steps(store, spec, stage) / planned if planned else 1.0
 
 
 def serving(spec: CurriculumSpec, done: dict[str, StageManifest]) -> dict[ModelRole, str]:
@@ -217,8 +224,8 @@ def serving(spec: CurriculumSpec, done: dict[str, StageManifest]) -> dict[ModelR
 def serving_before(
     spec: CurriculumSpec, done: dict[str, StageManifest], name: str
 ) -> dict[ModelRole, str]:
-    """The versions that served when the stage of that name began; where it has not ended, that
-    serve now.
+    """The version of each role before the stage `name`; if it is unfinished, those now in
+    service.
     """
     return serving(spec, dict(takewhile(lambda each: each[0] != name, done.items())))
 
@@ -230,7 +237,7 @@ class FigureFile(Record):
 
 
 def find_figures(store: Store, name: str, what: str) -> dict[str, Figure] | None:
-    """Figures that were measured already."""
+    """The measured figures of `what`, or None."""
     found = find_record(store, keys.figures(name, what), FigureFile)
     return found.figures if found else None
 
@@ -240,7 +247,7 @@ def put_figures(store: Store, name: str, what: str, figures: dict[str, Figure]) 
 
 
 def all_figures(store: Store, name: str) -> dict[str, dict[str, Figure]]:
-    """All that was measured, by "version/what"."""
+    """All measured figures, by "version/what"."""
     prefix = keys.all_figures(name)
     return {
         keys.name_below(prefix, key): get_record(store, key, FigureFile).figures

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from proofloop.config.curriculum_file import SAMPLED, CurriculumSpec, GrpoStage
-from proofloop.curriculum.status import StageManifest, Standing, all_figures, manifests, standing
+from proofloop.curriculum.status import StageManifest, Status, all_figures, manifests, read_status
 from proofloop.report.data import Measured, Summary
 from proofloop.report.formatting import FIGURES, count, headline, sentence
 from proofloop.report.formatting import Figure as Meaning
@@ -80,7 +80,7 @@ class CurriculumData:
 
     spec: CurriculumSpec
     written: date
-    now: Standing
+    now: Status
     finished: Mapping[str, StageManifest]
     tracks: tuple[Track, ...]
     figures: Mapping[tuple[str, str], Mapping[str, Figure]]
@@ -94,7 +94,7 @@ def read_curriculum(
     return CurriculumData(
         spec=spec,
         written=written or date.today(),
-        now=standing(store, spec),
+        now=read_status(store, spec),
         finished=manifests(store, spec),
         tracks=tuple(_tracks(store, spec)),
         figures=_in_order(spec, all_figures(store, spec.name)),
@@ -178,7 +178,7 @@ def curriculum_verdict(data: CurriculumData) -> str:
     if now.running is None:
         return sentence(f"all {now.stages} stages are done")
     steps = (
-        f", {count(now.steps)} of its {count(now.steps_wanted)} steps taken" if now.steps else ""
+        f", {count(now.steps)} of its {count(now.planned_steps)} steps taken" if now.steps else ""
     )
     return sentence(f"{now.done} of {now.stages} stages are done; {now.running} is next{steps}")
 

@@ -141,7 +141,7 @@ def test_a_curriculum_midway_shows_what_there_is_and_what_is_to_come(store: Loca
     assert {"1-verifier", "16 steps", "3 of 20 steps", "1-generator", "not started"} <= set(said)
     kl = charts["KL by training step, stage after stage"]
     assert "1-verifier: 0.001 at step 1, 0.016 at step 16" in (kl.findtext("desc") or "")
-    assert json.loads((out(store) / "summary.json").read_text())["standing"]["done"] == 2
+    assert json.loads((out(store) / "summary.json").read_text())["status"]["done"] == 2
 
 
 def test_gates_say_the_difference_with_its_noise_and_what_was_kept_out(store: LocalStore) -> None:

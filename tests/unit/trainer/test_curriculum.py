@@ -23,9 +23,9 @@ from proofloop.curriculum.status import (
     finish,
     freeze,
     manifests,
+    read_status,
     serving,
     serving_before,
-    standing,
 )
 from proofloop.engine.base import Generation, GenerationRequest
 from proofloop.errors import CallRefused, ConfigError, EngineError, ProofloopError
@@ -613,7 +613,7 @@ def test_the_time_left_is_estimated_from_stages_of_the_same_kind(
         if stage.iteration < 2:
             seconds = {"1-enhanced": 500.0, "1-enhanced-no-meta": 100.0}.get(stage.name, 10.0)
             finish(store, spec, StageManifest(stage=stage.name, seconds=seconds))
-    assert standing(store, spec).seconds_left == 500 + 3 * 10
+    assert read_status(store, spec).seconds_left == 500 + 3 * 10
     for step in range(spec.enhanced.steps // 2):
         figures = {
             "run_id": "c",
@@ -627,7 +627,7 @@ def test_the_time_left_is_estimated_from_stages_of_the_same_kind(
             keys.step("c", "2-enhanced", step),
             TrainingStep(**figures, figures={}, reward_parts={}),
         )
-    assert standing(store, spec).seconds_left == 250 + 3 * 10
+    assert read_status(store, spec).seconds_left == 250 + 3 * 10
 
 
 def test_an_ablation_is_named_once(tmp_path: Path):
@@ -650,7 +650,7 @@ def test_a_curriculum_costs_its_engines_hours_and_counts_the_tokens_it_trained_o
         reward_parts={},
     )
     put_record(store, keys.step("c", "1-verifier", 1), step)
-    now = standing(store, spec)
+    now = read_status(store, spec)
     assert (now.trained_tokens, now.cost) == (100, 3.0)
 
 
@@ -815,7 +815,7 @@ def test_a_version_serves_from_the_manifest_on_that_says_so(tmp_path: Path):
         "verifier": "m0",
         "meta_verifier": "nano-base",
     }
-    now = standing(store, spec)
+    now = read_status(store, spec)
     assert (now.done, now.running, now.next, now.seconds) == (
         2,
         "1-meta_verifier",

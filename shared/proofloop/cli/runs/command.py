@@ -19,11 +19,11 @@ from proofloop.config.curriculum_file import CurriculumSpec
 from proofloop.config.run_file import RunSpec, load_prices
 from proofloop.curriculum.status import (
     StageManifest,
-    Standing,
+    Status,
     all_figures,
     find_curriculum,
     manifests,
-    standing,
+    read_status,
 )
 from proofloop.errors import BusError, ConfigError
 from proofloop.method.domains import load_domain, need_checker
@@ -133,7 +133,7 @@ def _unread_title(run: str, found: Readability) -> str:
 def _show_curriculum(store: Store, spec: CurriculumSpec, *, as_json: bool) -> None:
     """Print the stages with their gates, the status, and the measured figures."""
     found = manifests(store, spec)
-    now = standing(store, spec)
+    now = read_status(store, spec)
     measured = all_figures(store, spec.name)
     if as_json:
         print(_curriculum_json(spec.name, found, now, measured))
@@ -156,7 +156,7 @@ def _show_curriculum(store: Store, spec: CurriculumSpec, *, as_json: bool) -> No
 def _curriculum_json(
     name: str,
     found: Mapping[str, StageManifest],
-    now: Standing,
+    now: Status,
     measured: Mapping[str, Mapping[str, Figure]],
 ) -> str:
     stages = {stage: manifest.model_dump() for stage, manifest in found.items()}
@@ -165,7 +165,7 @@ def _curriculum_json(
         for version, of in measured.items()
     }
     return json.dumps(
-        {"run": name, "standing": now.model_dump(), "stages": stages, "figures": figures}, indent=2
+        {"run": name, "status": now.model_dump(), "stages": stages, "figures": figures}, indent=2
     )
 
 
