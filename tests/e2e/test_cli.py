@@ -349,7 +349,7 @@ def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     )
     for refused, place in zip(said, ("a-file/store", "a-file", "/proc/store"), strict=True):
         check_is_refused(
-            refused, f"cannot write to the store {place}", "choose a folder that you may write to"
+            refused, f"cannot write to the store {place}", "choose a folder with write permission"
         )
     assert files_in(tmp_path) == ["a-file", "small.toml"]
 

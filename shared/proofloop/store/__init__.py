@@ -1,4 +1,4 @@
-"""The object store, which holds all of proofloop's state: a local folder or a bucket on an S3
+"""The object store, which holds all state of proofloop: a local folder, or a bucket on an S3
 server.
 """
 
@@ -15,8 +15,8 @@ __all__ = ["LocalStore", "R", "Store", "find_record", "get_record", "open_store"
 
 
 def open_store(settings: Settings, folder: Path | None = None) -> Store:
-    """Open the store: in `folder` if given, else on S3 if PROOFLOOP_S3_ENDPOINT is set, else in the
-    settings' folder.
+    """Open the store: `folder` if given, else S3 if PROOFLOOP_S3_ENDPOINT is set, else the folder
+    of the settings.
 
     Raises ConfigError, StoreError.
     """
@@ -24,7 +24,7 @@ def open_store(settings: Settings, folder: Path | None = None) -> Store:
         return LocalStore(folder or settings.store)
     if settings.s3_access_key is None or settings.s3_secret_key is None:
         raise ConfigError(
-            "PROOFLOOP_S3_ENDPOINT is set without keys",
+            "PROOFLOOP_S3_ENDPOINT is set, but its keys are not",
             "set PROOFLOOP_S3_ACCESS_KEY and PROOFLOOP_S3_SECRET_KEY",
         )
     try:

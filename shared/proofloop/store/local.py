@@ -51,7 +51,7 @@ class LocalStore:
         except OSError as error:
             raise ConfigError(
                 f"cannot write to the store {root}: {error.strerror}",
-                "choose a folder that you may write to",
+                "choose a folder with write permission, by --store or PROOFLOOP_STORE",
             ) from error
 
     @contextmanager
@@ -65,7 +65,7 @@ class LocalStore:
             except BlockingIOError as error:
                 raise ConfigError(
                     f"another process is working on {name!r} in {self._root}",
-                    "wait for it, or stop it",
+                    "wait until it ends, or stop it",
                 ) from error
             yield
 
@@ -187,9 +187,8 @@ class LocalStore:
         temporary = f"{self._temporary}-{os.getpid()}-{next(self._ticket)}"
         try:
             with open(temporary, "wb", buffering=0) as file:
-                fcntl.flock(
-                    file, fcntl.LOCK_EX
-                )  # until it is written or its process ends: see _remove_abandoned
+                # held until the file is written or the process ends: see _remove_abandoned
+                fcntl.flock(file, fcntl.LOCK_EX)
                 rest = memoryview(data)
                 while rest:  # one write call takes at most two gigabytes
                     rest = rest[file.write(rest) :]
@@ -234,9 +233,8 @@ def _remove_abandoned(folder: str) -> None:
     """Remove the temporary files of killed writers; locks stay."""
     for name in os.listdir(folder):
         if not name.endswith(".lock"):
-            with suppress(
-                OSError
-            ):  # a writer holds it, it is another user's, or another process removed it
+            # OSError: locked by a writer, another user's, or already removed
+            with suppress(OSError):
                 _remove_if_abandoned(f"{folder}/{name}")
 
 

@@ -60,9 +60,7 @@ PAGE = 1000
 """Names in one page of a listing: S3's own limit."""
 
 UNTRUSTED = "the store's certificate is not trusted"
-"""At start this is a ConfigError; later the store is unavailable until its certificate is
-replaced.
-"""
+"""A ConfigError at start. Later a StoreError, until the server's certificate is replaced."""
 
 _TRANSIENT = frozenset(
     {"ConditionalRequestConflict", "OperationAborted", "RequestTimeout"}
@@ -78,9 +76,8 @@ _REFUSES_CONDITIONS = frozenset({400, _NOT_IMPLEMENTED})
 NEEDS_CONDITIONS = "use a server with conditional writes: Ceph RGW (tested: 16.2), MinIO, AWS S3"
 
 BUCKET_RULE = (
-    "a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens, begins and ends with"
-    " a letter or digit, "
-    "and is not an IP address"
+    "use 3 to 63 lower-case letters, digits, dots and hyphens, with a letter or digit at both ends;"
+    " an IP address is not allowed"
 )
 
 _ABSENT = frozenset({"NoSuchKey", "NoSuchObject"})
@@ -118,7 +115,7 @@ class MinioStore:
             check_bucket_name(bucket)  # the SDK does so at each call
         except ValueError as error:
             raise ConfigError(
-                f"PROOFLOOP_S3_BUCKET = {bucket!r} cannot be used: {error}", BUCKET_RULE
+                f"PROOFLOOP_S3_BUCKET = {bucket!r} is not valid: {error}", BUCKET_RULE
             ) from error
         self._endpoint = endpoint
         self._bucket = bucket
@@ -146,7 +143,8 @@ class MinioStore:
             )
         except ValueError as error:
             raise ConfigError(
-                f"PROOFLOOP_S3_ENDPOINT {endpoint!r}: {error}", "write it as https://host:port"
+                f"PROOFLOOP_S3_ENDPOINT {endpoint!r} is not valid: {error}",
+                "write it as https://host:port",
             ) from error
         self._check_server()
 
@@ -336,30 +334,31 @@ class MinioStore:
                 probe
             ):
                 problem = (
-                    f"the store {self} has no conditional writes: it refuses If-None-Match on PUT"
+                    f"the store {self} does not support conditional writes: it refuses"
+                    " If-None-Match on PUT"
                 )
                 raise ConfigError(f"{problem}: {_described(cause)}", NEEDS_CONDITIONS) from error
             hints = {
                 "InvalidBucketName": f"correct PROOFLOOP_S3_BUCKET: {BUCKET_RULE}",
                 "NoSuchBucket": "create the bucket, or correct PROOFLOOP_S3_BUCKET",
-                "AccessDenied": (
-                    "allow this user to get, put, list and delete objects in the bucket"
-                ),
+                "AccessDenied": "give this user the rights to get, put, list and delete objects",
             }
             hint = hints.get(
                 cause.code or "",
                 "correct PROOFLOOP_S3_ACCESS_KEY, PROOFLOOP_S3_SECRET_KEY or PROOFLOOP_S3_REGION",
             )
-            raise ConfigError(f"the store {self} refuses: {_described(cause)}", hint) from error
+            raise ConfigError(
+                f"the store {self} refuses a test write: {_described(cause)}", hint
+            ) from error
         if not is_first_written or is_second_written:
             raise ConfigError(
                 f"the store {self} ignores If-None-Match on PUT: two workers could overwrite each"
-                " other",
+                " other's objects",
                 NEEDS_CONDITIONS,
             )
 
     def _takes_unconditional_writes(self, name: str) -> bool:
-        """Whether the server accepts a write without If-None-Match, so that it refuses only the
+        """Whether the server accepts a write without If-None-Match: then it refuses only the
         condition.
         """
         try:
@@ -381,7 +380,7 @@ def _classified(what: str, action: Callable[[], T]) -> T:
             raise NotFound(what) from error
         if _is_temporary(error):
             raise _TryAgain(_described(error)) from error
-        raise StoreError(f"{what}: the store refuses: {_described(error)}") from error
+        raise StoreError(f"{what}: the store refuses the request: {_described(error)}") from error
     except urllib3.exceptions.SSLError as error:
         if "CERTIFICATE_VERIFY_FAILED" not in str(error):
             raise _TryAgain(str(error)) from error
@@ -389,7 +388,7 @@ def _classified(what: str, action: Callable[[], T]) -> T:
     except (ServerError, InvalidResponseError, urllib3.exceptions.HTTPError, OSError) as error:
         raise _TryAgain(f"{type(error).__name__}: {error}") from error
     except (ValueError, ParseError) as error:  # from the SDK, for a body that is not S3's
-        raise _TryAgain(f"its answer cannot be read: {error}") from error
+        raise _TryAgain(f"the response is not S3's: {error}") from error
 
 
 def _is_temporary(error: S3Error) -> bool:
