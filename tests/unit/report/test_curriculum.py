@@ -266,5 +266,5 @@ def test_the_page_names_the_runs_that_hold_the_labeled_proofs(store: LocalStore)
 def test_a_name_that_is_neither_run_nor_curriculum_is_refused(store: LocalStore) -> None:
     begin(store)
     error = report(store, "none").exception
-    assert isinstance(error, ConfigError) and "there is no run 'none'" in str(error)
+    assert isinstance(error, ConfigError) and "no run named 'none'" in str(error)
     assert not out(store).exists()
