@@ -30,10 +30,10 @@ lint: setup ## ruff, mypy, import rules
 	$(BIN)/lint-imports
 
 unit: setup ## the unit tests alone: no server, under a minute (ARGS="-k name")
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --maxschedchunk 8 tests/unit $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup tests/unit $(ARGS)
 
-pytest: setup ## the tests alone, on two cores (ARGS="-k name")
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --maxschedchunk 4 $(ARGS)
+pytest: setup ## the tests alone, on two cores (ARGS="-k name"); half of the time they wait
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadgroup $(ARGS)
 
 docs: setup ## write the reference pages anew from the code, then build the documentation into site/
 	@$(BIN)/python -m scripts.reference

@@ -94,7 +94,7 @@ class Plan:
     limit_s: float = 900.0
 
 
-SMALL = Plan(in_flight=16, between=20, limit_s=500.0)
+SMALL = Plan(in_flight=8, between=6, limit_s=500.0)
 
 
 @dataclass(frozen=True)

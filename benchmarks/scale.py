@@ -320,12 +320,13 @@ class Trial:
         """Apply the rule if it is due; returns the number of stored critiques."""
         now_s = time.monotonic() - self.began
         if now_s >= self._next_look:
-            messages = self._counts()[messages_field(self._counted)]
-            wanted, self._memory = decide(
-                self.rule, self._memory, now_s, len(self.pods.running), messages
-            )
-            self.pods.become(wanted)
             self._next_look = now_s + self.rule.polling_s
+            messages = self._counts().get(messages_field(self._counted))
+            if messages is not None:  # a busy broker may not know its figures yet: KEDA waits too
+                wanted, self._memory = decide(
+                    self.rule, self._memory, now_s, len(self.pods.running), messages
+                )
+                self.pods.become(wanted)
         self.pods.look()
         done = next(depth.ready for depth in self.letters.depths() if depth.role == "meta_verifier")
         self.samples.append(Sample(now_s, len(self.pods.running), done))

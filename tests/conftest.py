@@ -51,6 +51,31 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+MAKE_MUCH_ONCE = {
+    "test_cli",
+    "test_cluster",
+    "test_fsdp",
+    "test_grpo",
+    "test_grpo_loss",
+    "test_language_model",
+    "test_mixture_of_experts",
+    "test_plugin",
+    "test_services_install_alone",
+    "test_tls",
+    "test_trainer",
+    "test_transformers_serve",
+    "test_triton_serving",
+}
+"""The tests of such a file share a server or a trained model, so one process runs them all."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in MAKE_MUCH_ONCE:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def loggers_follow_their_settings() -> Iterator[None]:
     """A logger that is cached keeps the settings of the first command that a test ran, and later

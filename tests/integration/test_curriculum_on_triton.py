@@ -42,10 +42,10 @@ def test_every_step_is_sampled_by_the_version_before_it(
                 "sampling": dict.fromkeys(("generator", "verifier", "meta_verifier"), ANSWER),
                 "cold_start": {"steps": 0},
                 "data": {"problems": 12, "proofs": 12, "analyses": 12, "validation": 4},
-                "verifier": {"steps": 3, "groups": 4, "samples": 4},
+                "verifier": {"steps": 2, "groups": 4, "samples": 4},
                 "meta_verifier": {"steps": 0},
                 "enhanced": {"steps": 0},
-                "generator": {"steps": 2, "groups": 2, "samples": 4, "critiques": 2, "metas": 1},
+                "generator": {"steps": 1, "groups": 2, "samples": 4, "critiques": 2, "metas": 1},
                 "labels": {
                     "problems": 2,
                     "proofs_per_problem": 1,
@@ -64,7 +64,7 @@ def test_every_step_is_sampled_by_the_version_before_it(
             names = [each.name for each in client.get_inference_statistics().model_stats]
     assert sum(name.startswith("runs.small.") for name in names) <= 4  # of all stages together
     assert list(manifests(store, spec)) == ["1-verifier", "1-generator", "1-label", "1-consolidate"]
-    for step in range(3):
+    for step in range(2):
         batch = get_record(store, keys.batch("small", "1-verifier", step), TrainingBatch)
         before = keys.model("small", "1-verifier", step) if step else spec.start
         assert {sample.model_version for sample in batch.samples} == {before}

@@ -25,7 +25,7 @@ from proofloop.schema import keys
 from proofloop.schema.events import Event, ProblemPosed, ProofReviewed, ProofWritten, encode
 from proofloop.schema.ids import critique_name
 from proofloop.schema.records import Critique
-from proofloop.store import LocalStore, get_record, put_record
+from proofloop.store import LocalStore, find_record, get_record, put_record
 from proofloop.worker.calls.model_call import Cancelled, ModelCall
 from proofloop.worker.calls.model_request import ModelReply, ModelRequest
 from proofloop.worker.calls.running_calls import Lease, LeaseTimes, RunningCalls, leased_calls
@@ -156,7 +156,9 @@ class Process:
         return self.pool.submit(worker.process, Delivery(encode(event), attempt, None, redelivered))
 
     def leases(self) -> list[Lease]:
-        return [get_record(self.store, key, Lease) for key in list(self.store.list(keys.LEASES))]
+        """Without those that their writer deleted since they were listed."""
+        found = [find_record(self.store, key, Lease) for key in list(self.store.list(keys.LEASES))]
+        return [lease for lease in found if lease]
 
     def has_lease(self) -> bool:
         return any(CALL in lease.calls and lease.until_s > time.time() for lease in self.leases())
@@ -394,7 +396,7 @@ def test_a_lost_connection_puts_every_call_into_the_lease_at_once(tmp_path: Path
         time.sleep(0.2)
         assert not one.leases()
         one.losses.count += 1
-        assert wait_until(one.has_lease, 1.0)
+        assert wait_until(one.has_lease)
         one.deliver(WRITTEN.model_copy(update={"index": 1}))
         engine.wait(2)
         time.sleep(0.3)

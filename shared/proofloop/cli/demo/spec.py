@@ -10,7 +10,7 @@ from proofloop.pipeline.evaluation import EvalSize
 from proofloop.schema.records import TRAINED_ROLES
 
 EVAL_SIZE = EvalSize(problems=256, proofs_per_problem=2, n=8, m=3, k=2)
-QUICK_EVAL_SIZE = EVAL_SIZE.model_copy(update={"problems": 24})
+QUICK_EVAL_SIZE = EVAL_SIZE.model_copy(update={"problems": 12})
 QUICK_STEPS = 2
 
 
