@@ -23,8 +23,8 @@ def thin(points: Sequence[Point]) -> tuple[Point, ...]:
 
 
 def smooth(points: tuple[Point, ...]) -> tuple[Point, ...]:
-    """A centred moving mean over about an eighth of the points; fewer than SMOOTH_FROM stay as they
-    are.
+    """A centered moving mean over about an eighth of the points. Fewer than SMOOTH_FROM points are
+    unchanged.
     """
     if len(points) < SMOOTH_FROM:
         return points
@@ -34,8 +34,8 @@ def smooth(points: tuple[Point, ...]) -> tuple[Point, ...]:
     return tuple((x, mean) for (x, _), mean in zip(points, means, strict=True))
 
 
-def ticks(low: float, high: float, wanted: int, *, whole: bool = False) -> list[float]:
-    """About `wanted` round values that enclose the range, at least two.
+def ticks(low: float, high: float, number: int, *, whole: bool = False) -> list[float]:
+    """About `number` round values that enclose the range, at least two.
 
     Their distance is 1, 2 or 5 times a power of ten; with `whole`, at least 1.
     """
@@ -43,13 +43,13 @@ def ticks(low: float, high: float, wanted: int, *, whole: bool = False) -> list[
         margin = 0.5 if whole else 0.05
         low -= margin
         high += margin
-    rough = (high - low) / wanted
+    rough = (high - low) / number
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
     step = max(1.0, round(step)) if whole else step
     first = math.floor(low / step + 1e-9)
     last = math.ceil(high / step - 1e-9)
-    return [round(number * step, 10) for number in range(first, last + 1)]
+    return [round(place * step, 10) for place in range(first, last + 1)]
 
 
 def scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
@@ -61,16 +61,18 @@ def scale(low: float, high: float, start: float, end: float) -> Callable[[float]
     return lambda value: start + (value - low) / (high - low) * (end - start)
 
 
-def spread(wanted: Sequence[float], apart: float, top: float, bottom: float) -> list[float]:
-    """Move positions as little as needed so that they are at least `apart` and in the same
-    order.
+def spread(positions: Sequence[float], apart: float, top: float, bottom: float) -> list[float]:
+    """Move positions until they are at least `apart`, in the same order and as little as
+    possible.
     """
-    order = sorted(range(len(wanted)), key=lambda index: wanted[index])
-    placed = [0.0] * len(wanted)
+    order = sorted(range(len(positions)), key=lambda index: positions[index])
+    placed = [0.0] * len(positions)
     above = top - apart
     for index in order:
-        above = placed[index] = max(wanted[index], above + apart)
+        placed[index] = max(positions[index], above + apart)
+        above = placed[index]
     below = bottom + apart
     for index in reversed(order):
-        below = placed[index] = min(placed[index], below - apart)
+        placed[index] = min(placed[index], below - apart)
+        below = placed[index]
     return placed

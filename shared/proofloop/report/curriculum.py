@@ -1,8 +1,7 @@
-"""Reads the data of a curriculum's report from the store: its stages, training steps and measured
-figures.
+"""Reads the data of a curriculum's report from the store: its stages, training steps and figures.
 
-An enhanced stage trains two models. The steps that refresh its meta-verifier have separate names in
-the store; the report draws them beside the verifier's steps that they came between.
+An enhanced stage trains two models. The refresh steps of its meta-verifier have separate names in
+the store; the report draws them between the verifier's steps.
 """
 
 from __future__ import annotations
@@ -56,14 +55,14 @@ figures.
 class Track:
     """The training steps of one model in a stage, each with its position on the stage's axis.
 
-    `name`: empty, an ablation's name, or "refresh". `wanted`: the stage's planned steps.
+    `name`: empty, an ablation's name, or "refresh". `planned_steps`: those of the stage.
     """
 
     stage: str
     name: str
     role: ModelRole
     steps: tuple[tuple[float, TrainingStep], ...]
-    wanted: int
+    planned_steps: int
 
     @property
     def title(self) -> str:
@@ -74,8 +73,8 @@ class Track:
 class CurriculumData:
     """All data of the page.
 
-    `figures`: by version and measured role, as in all_figures, in the order of the stages. `walks`:
-      the runs that hold the proofs, critiques and labels of the labeling stages.
+    `figures`: by version and measured role, as in all_figures, in the order of the stages.
+    `labeling_runs`: the runs with the proofs, critiques and labels of the labeling stages.
     """
 
     spec: CurriculumSpec
@@ -84,7 +83,7 @@ class CurriculumData:
     finished: Mapping[str, StageManifest]
     tracks: tuple[Track, ...]
     figures: Mapping[tuple[str, str], Mapping[str, Figure]]
-    walks: tuple[str, ...]
+    labeling_runs: tuple[str, ...]
 
 
 def read_curriculum(
@@ -98,7 +97,7 @@ def read_curriculum(
         finished=manifests(store, spec),
         tracks=tuple(_tracks(store, spec)),
         figures=_in_order(spec, all_figures(store, spec.name)),
-        walks=tuple(_walks(store, spec)),
+        labeling_runs=tuple(_labeling_runs(store, spec)),
     )
 
 
@@ -125,11 +124,11 @@ def _refreshes(
     next round.
     """
     every = spec.enhanced.refresh
-    wanted = max(1, spec.enhanced.refresh_steps)
+    planned = max(1, spec.enhanced.refresh_steps)
     rounds = sorted(int(name.removeprefix(prefix)) for name in taken if name.startswith(prefix))
     for number in rounds:
         for step in taken[f"{prefix}{number}"]:
-            yield (number + step.step / wanted) * every, step
+            yield (number + step.step / planned) * every, step
 
 
 def _in_order(
@@ -154,7 +153,7 @@ def _stage_of(version: str) -> str:
     return version.removesuffix("-refreshed")
 
 
-def _walks(store: Store, spec: CurriculumSpec) -> Iterator[str]:
+def _labeling_runs(store: Store, spec: CurriculumSpec) -> Iterator[str]:
     begun = tuple(
         f"{keys.SPECS}{spec.name}-{stage.name}-" for stage in spec.stages if stage.kind == "label"
     )
@@ -177,9 +176,9 @@ def curriculum_verdict(data: CurriculumData) -> str:
     now = data.now
     if now.running is None:
         return sentence(f"all {now.stages} stages are done")
-    steps = (
-        f", {count(now.steps)} of its {count(now.planned_steps)} steps taken" if now.steps else ""
-    )
+    steps = ""
+    if now.steps:
+        steps = f", {count(now.steps)} of its {count(now.planned_steps)} steps taken"
     return sentence(f"{now.done} of {now.stages} stages are done; {now.running} is next{steps}")
 
 
@@ -190,12 +189,17 @@ def _summary(data: CurriculumData) -> Summary:
     before: dict[str, Measured] = {}
     after: dict[str, Measured] = {}
     for (what, name), meaning in CHARTED.items():
-        lasting = [
-            Measured(**found[name].model_dump())
-            for (version, of), found in data.figures.items()
-            if of == what and name in found and version not in ablated(data.spec)
-        ]
-        if len(lasting) > 1 and meaning.name:
-            before[meaning.name] = lasting[0]
-            after[meaning.name] = lasting[-1]
+        found = _of_served_versions(data, what, name)
+        if len(found) > 1 and meaning.name:
+            before[meaning.name] = found[0]
+            after[meaning.name] = found[-1]
     return Summary(None, before, after)
+
+
+def _of_served_versions(data: CurriculumData, what: str, name: str) -> list[Measured]:
+    """A figure of all versions that have it, in order, without ablations."""
+    found: list[Measured] = []
+    for (version, measured), figures in data.figures.items():
+        if measured == what and name in figures and version not in ablated(data.spec):
+            found.append(Measured(**figures[name].model_dump()))
+    return found

@@ -45,10 +45,15 @@ jump.
 
 ROUND = re.compile(r"(.+)_round_(\d+)")
 
-LaneData = tuple[str, str | None, int, Sequence[Series]]
-"""A lane's title, its second line (None: the ends of the first series), its stage's planned steps,
-and its series.
-"""
+
+@dataclass(frozen=True)
+class LaneData:
+    """The data of one lane. `note`: its second line; None: the first and last value of a line."""
+
+    title: str
+    note: str | None
+    planned_steps: int
+    series: tuple[Series, ...]
 
 
 @dataclass(frozen=True)
@@ -180,15 +185,15 @@ def _lanes(
     tracks: Sequence[Track], figure: str, drawn_at: Callable[[float], float] = lambda value: value
 ) -> list[LaneData]:
     """One lane for each stage; its ablation and its refreshes are drawn in the same lane."""
-    lanes = dict[str, LaneData]()
+    series: dict[str, list[Series]] = {}
+    planned: dict[str, int] = {}
     for track in tracks:
         found = points_of(track.steps, lambda step: step.figures.get(figure))
         points = tuple((at, drawn_at(value)) for at, value in found)
         style = track.role if track.name in ("", "refresh") else f"{track.role} ablation"
-        series = Series(track.title, style, points)
-        before = lanes.get(track.stage, (track.stage, None, track.wanted, ()))
-        lanes[track.stage] = (*before[:3], (*before[3], series))
-    return list(lanes.values())
+        series.setdefault(track.stage, []).append(Series(track.title, style, points))
+        planned.setdefault(track.stage, track.planned_steps)
+    return [LaneData(stage, None, planned[stage], tuple(each)) for stage, each in series.items()]
 
 
 def _part_lanes(tracks: Sequence[Track]) -> list[LaneData]:
@@ -196,8 +201,8 @@ def _part_lanes(tracks: Sequence[Track]) -> list[LaneData]:
     styles = styles_of_parts(tracks)
     lanes: list[LaneData] = []
     for track in tracks:
-        series = [_part(track, name, style) for name, style in styles.items()]
-        lanes.append((track.stage, track.name, track.wanted, series))
+        series = tuple(_part(track, name, style) for name, style in styles.items())
+        lanes.append(LaneData(track.stage, track.name, track.planned_steps, series))
     return lanes
 
 
@@ -210,56 +215,57 @@ def _curves(
     chart_id: str,
     title: str,
     meaning: str,
-    wanted: Sequence[LaneData],
+    data: Sequence[LaneData],
     write: Callable[[float], str] = short,
 ) -> LearningCurves | None:
     """Place the lanes beside each other on one vertical axis; None if there is no point."""
-    drawn_series = [one for *_, series in wanted for one in series if one.points]
-    ys = [y for one in drawn_series for _, y in one.points]
+    series = [one for lane in data for one in lane.series if one.points]
+    ys = [y for one in series for _, y in one.points]
     if not ys:
         return None
-    width = max(CURVES_WIDTH, LEFT + MIN_LANE_WIDTH * len(wanted))
-    apart = (width - LEFT) / len(wanted)
+    width = max(CURVES_WIDTH, LEFT + MIN_LANE_WIDTH * len(data))
+    lane_width = (width - LEFT) / len(data)
     is_log = write is _unlog
     marks = ticks(min(ys), max(ys), 6 if is_log else 4, whole=is_log)
     up = scale(marks[0], marks[-1], CURVES_HEIGHT - BOTTOM, HEAD)
-    lefts = [LEFT + apart * place for place in range(len(wanted))]
+    lanes: list[Lane] = []
+    x_ticks: list[Tick] = []
+    for place, lane in enumerate(data):
+        left = LEFT + lane_width * place
+        lanes.append(_lane(lane, left, lane_width, up, write))
+        x_ticks.append(Tick(left + lane_width / 2, _extent(lane)))
+    y_ticks: list[Tick] = []
+    for mark in marks:
+        label = f"{10**mark:g}" if is_log else tick_label(mark, marks, write)
+        y_ticks.append(Tick(up(mark), label))
     return LearningCurves(
         id=chart_id,
         title=title,
         meaning=meaning,
-        description="; ".join(described(one, write) for one in drawn_series),
+        description="; ".join(described(one, write) for one in series),
         width=width,
-        lanes=tuple(
-            _lane(each, left, apart, up, write) for each, left in zip(wanted, lefts, strict=True)
-        ),
-        x_ticks=tuple(
-            Tick(left + apart / 2, _extent(each)) for each, left in zip(wanted, lefts, strict=True)
-        ),
-        y_ticks=tuple(
-            Tick(up(mark), f"{10**mark:g}" if is_log else tick_label(mark, marks, write))
-            for mark in marks
-        ),
+        lanes=tuple(lanes),
+        x_ticks=tuple(x_ticks),
+        y_ticks=tuple(y_ticks),
     )
 
 
 def _lane(
-    wanted: LaneData,
+    data: LaneData,
     left: float,
     width: float,
     up: Callable[[float], float],
     write: Callable[[float], str],
 ) -> Lane:
-    title, note, steps, series = wanted
-    kept = [Series(one.name, one.style, thin(one.points)) for one in series if one.points]
-    across = scale(
-        0, max([steps, *(one.points[-1][0] for one in kept)]), left + 4, left + width - 4
-    )
+    kept = [Series(one.name, one.style, thin(one.points)) for one in data.series if one.points]
+    last = max([data.planned_steps, *(one.points[-1][0] for one in kept)])
+    across = scale(0, last, left + 4, left + width - 4)
     lines = tuple(
         drawn(Series(described(one, write), one.style, one.points), across, up, 0, write)
         for one in kept
     )
-    return Lane(title, _ends(kept, write) if note is None else note, round(left, 1), lines)
+    note = _ends(kept, write) if data.note is None else data.note
+    return Lane(data.title, note, round(left, 1), lines)
 
 
 def _ends(series: Sequence[Series], write: Callable[[float], str]) -> str:
@@ -270,13 +276,15 @@ def _ends(series: Sequence[Series], write: Callable[[float], str]) -> str:
     return f"{write(smoothed[0][1])} \N{RIGHTWARDS ARROW} {write(smoothed[-1][1])}"
 
 
-def _extent(wanted: LaneData) -> str:
+def _extent(data: LaneData) -> str:
     """How many of the planned steps were taken."""
-    _, _, steps, series = wanted
-    taken = max((one.points[-1][0] for one in series if one.points), default=0.0)
+    planned = data.planned_steps
+    taken = max((one.points[-1][0] for one in data.series if one.points), default=0.0)
     if not taken:
         return "not started"
-    return f"{count(steps)} steps" if taken >= steps else f"{taken:.0f} of {count(steps)} steps"
+    if taken >= planned:
+        return f"{count(planned)} steps"
+    return f"{taken:.0f} of {count(planned)} steps"
 
 
 def dot_charts(data: CurriculumData) -> list[DotPlot]:
@@ -296,21 +304,17 @@ def _dots(data: CurriculumData, what: str, name: str) -> DotPlot:
             words.append(f"{version}, {kind}: {figure}")
     marks = ticks(min(ends, default=0), max(ends, default=1), 4)
     across = scale(marks[0], marks[-1], DOTS_LEFT, DOTS_WIDTH - 2 * VALUE_WIDTH - 16)
+    rows: list[Row] = []
+    for place, (version, by_kind) in enumerate(measured.items()):
+        at = ROW * (place + 0.5)
+        rows.append(Row(version, version in ablated(data.spec), at, _marks(by_kind, at, across)))
     return DotPlot(
         id=f"{what}-{name}",
         title=meaning.title,
         meaning=meaning.meaning + ("; lower is better" if meaning.lower_is_better else ""),
         description="; ".join(words),
         height=ROW * len(measured) + 34,
-        rows=tuple(
-            Row(
-                version,
-                version in ablated(data.spec),
-                ROW * (place + 0.5),
-                _marks(of, ROW * (place + 0.5), across),
-            )
-            for place, (version, of) in enumerate(measured.items())
-        ),
+        rows=tuple(rows),
         x_ticks=tuple(Tick(across(mark), tick_label(mark, marks, short)) for mark in marks),
     )
 
@@ -318,9 +322,11 @@ def _dots(data: CurriculumData, what: str, name: str) -> DotPlot:
 def _by_version(data: CurriculumData, what: str, name: str) -> dict[str, dict[str, Figure]]:
     """The measured values of a figure by version and by kind of problems."""
     found: dict[str, dict[str, Figure]] = {}
-    for (version, of), figures in data.figures.items():
-        if of.removesuffix("-hard") == what and name in figures and figures[name].value is not None:
-            kind = "hard" if of.endswith("-hard") else "ordinary"
+    for (version, measured), figures in data.figures.items():
+        if measured.removesuffix("-hard") != what or name not in figures:
+            continue
+        if figures[name].value is not None:
+            kind = "hard" if measured.endswith("-hard") else "ordinary"
             found.setdefault(version, {})[kind] = figures[name]
     return found
 
@@ -328,7 +334,7 @@ def _by_version(data: CurriculumData, what: str, name: str) -> dict[str, dict[st
 def _marks(
     measured: Mapping[str, Figure], at: float, across: Callable[[float], float]
 ) -> tuple[Mark, ...]:
-    """The marks of a row: ordinary problems above hard ones; a single mark is level with the
+    """The marks of a row: ordinary problems above hard ones. A single mark is on the line of the
     version's name.
     """
     apart = MARK_OFFSET if len(measured) > 1 else 0.0
@@ -338,23 +344,27 @@ def _marks(
 def _mark(
     kind: str, one: Figure, at: float, apart: float, across: Callable[[float], float]
 ) -> Mark:
-    value, low, high = (round(across(end or 0.0), 1) for end in (one.value, one.low, one.high))
     is_hard = kind == "hard"
-    label_at = DOTS_WIDTH - (0 if is_hard else VALUE_WIDTH)
     return Mark(
-        kind, value, low, high, at + (apart if is_hard else -apart), f"{one.value:.3f}", label_at
+        kind=kind,
+        at=round(across(one.value or 0.0), 1),
+        low=round(across(one.low or 0.0), 1),
+        high=round(across(one.high or 0.0), 1),
+        up=at + (apart if is_hard else -apart),
+        label=f"{one.value:.3f}",
+        label_at=DOTS_WIDTH - (0 if is_hard else VALUE_WIDTH),
     )
 
 
 def refinement_charts(data: CurriculumData) -> list[LineChart]:
     """The gain from refinement by round, with a line for each version."""
-    found = [
-        (version, figures)
-        for (version, what), figures in data.figures.items()
-        if what == "refinement"
-    ]
-    names = [name for _, figures in found for name in figures]
-    kinds = dict.fromkeys(match[1] for name in names if (match := ROUND.fullmatch(name)))
+    found: list[tuple[str, Mapping[str, Figure]]] = []
+    kinds: dict[str, None] = {}
+    for (version, what), figures in data.figures.items():
+        if what == "refinement":
+            found.append((version, figures))
+            matches = [ROUND.fullmatch(name) for name in figures]
+            kinds |= dict.fromkeys(match[1] for match in matches if match)
     return [_refined(kind, found) for kind in kinds]
 
 
@@ -372,14 +382,12 @@ def _refined(kind: str, found: Sequence[tuple[str, Mapping[str, Figure]]]) -> Li
 
 
 def _rounds(kind: str, figures: Mapping[str, Figure]) -> tuple[tuple[float, float], ...]:
-    matches = [
-        (match, one.value) for name, one in figures.items() if (match := ROUND.fullmatch(name))
-    ]
-    return tuple(
-        (float(match[2]), value)
-        for match, value in matches
-        if match[1] == kind and value is not None
-    )
+    points: list[tuple[float, float]] = []
+    for name, figure in figures.items():
+        match = ROUND.fullmatch(name)
+        if match and match[1] == kind and figure.value is not None:
+            points.append((float(match[2]), figure.value))
+    return tuple(points)
 
 
 def tables(data: CurriculumData) -> list[Table]:

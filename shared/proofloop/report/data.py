@@ -67,9 +67,8 @@ class VersionInService:
     """A model version: why it went into service, how many calls it answered, and the number of its
     first problem.
 
-    `reason` is empty for a version that is not in the log: some servers answer under a different
-    model name.
-    `servers`: how many answers each model at each server gave, if known.
+    `reason` is empty for a version that is not in the log, because some servers report another
+    model name. `servers`: the number of answers of each model at each server, if known.
     """
 
     version: str
@@ -118,11 +117,11 @@ def read_report(
     """
     spec = spec_of(store, run_id)
     order = _order(spec)
-    planned = (
-        len(order) * spec.problems.proofs_per_problem + refinements_posed(store, spec)
-        if order
-        else None
-    )
+    planned = None
+    if order:
+        planned = len(order) * spec.problems.proofs_per_problem + refinements_posed(store, spec)
+    if dead_letters is None:
+        dead_letters = sum(1 for _ in store.list(keys.dead_letters(run_id)))
     served = {role: _served(store, spec, role) for role in MODEL_ROLES}
     tally = CostTally(spec.prices)
     windows = Windows()
@@ -150,37 +149,38 @@ def read_report(
         versions={role: use.of(role, log) for role, log in served.items()},
         samples=read_samples(store, spec, choice.chosen()),
         failed_proofs=failed_proofs,
-        dead_letters=sum(1 for _ in store.list(keys.dead_letters(run_id)))
-        if dead_letters is None
-        else dead_letters,
+        dead_letters=dead_letters,
         readability=readability(store, run_id),
     )
 
 
 def read_summary(fields: Mapping[str, Any]) -> Summary:
     """Read the mapping of `summary.json`; missing figures are left out."""
-    before, after = (_measured(fields.get(side) or {}) for side in ("before", "after"))
-    return Summary(fields.get("seconds"), before, after)
+    return Summary(
+        seconds=fields.get("seconds"),
+        before=_measured(fields.get("before") or {}),
+        after=_measured(fields.get("after") or {}),
+    )
 
 
 def _measured(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Measured]:
-    return {
-        name: Measured(
-            figure.get("value"),
-            figure.get("low"),
-            figure.get("high"),
-            int(figure.get("cases") or 0),
-        )
-        for name, figure in figures.items()
-        if isinstance(figure, Mapping)
-    }
+    found: dict[str, Measured] = {}
+    for name, figure in figures.items():
+        if isinstance(figure, Mapping):
+            found[name] = Measured(
+                value=figure.get("value"),
+                low=figure.get("low"),
+                high=figure.get("high"),
+                cases=int(figure.get("cases") or 0),
+            )
+    return found
 
 
 def _order(spec: RunSpec) -> dict[str, int]:
     """The number of each problem in the run, from 1.
 
-    Empty if the problem file cannot be read; the caller then numbers the problems in the store's
-    order.
+    Empty if the problem file cannot be read. Then the caller numbers the problems in the order of
+    the store.
     """
     try:
         return {problem.id: number for number, problem in enumerate(problems_of(spec), 1)}
@@ -195,9 +195,9 @@ def _steps(store: Store, run_id: str, role: TrainedRole) -> tuple[TrainingStep, 
 
 
 def _served(store: Store, spec: RunSpec, role: ModelRole) -> list[ServedVersion]:
-    """The version in the run file, then all versions that went into service."""
+    """The version of the run file, then all versions that were put in service."""
     return [
-        ServedVersion(version=spec.model_of(role), reason="the run began with it"),
+        ServedVersion(version=spec.model_of(role), reason="named in the run file"),
         *served_log(store, spec.name, role),
     ]
 
@@ -260,17 +260,16 @@ class VersionUse:
         the log.
         """
         logged = {line.version for line in log}
-        others = sorted(
-            version for known, version in self._calls if known == role and version not in logged
-        )
-        lines = [(line.version, line.reason) for line in log] + [(name, "") for name in others]
-        return tuple(
-            VersionInService(
-                version,
-                reason,
-                self._calls[role, version],
-                self._first.get((role, version)),
-                tuple(self._servers[role, version].most_common()),
-            )
-            for version, reason in lines
+        called = {version for caller, version in self._calls if caller == role}
+        reasons = [(line.version, line.reason) for line in log]
+        reasons += [(version, "") for version in sorted(called - logged)]
+        return tuple(self._version(role, version, reason) for version, reason in reasons)
+
+    def _version(self, role: ModelRole, version: str, reason: str) -> VersionInService:
+        return VersionInService(
+            version=version,
+            reason=reason,
+            calls=self._calls[role, version],
+            first_problem=self._first.get((role, version)),
+            servers=tuple(self._servers[role, version].most_common()),
         )

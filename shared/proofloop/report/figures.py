@@ -214,21 +214,19 @@ def line_chart(
     y_marks = ticks(min(ys), max(ys), 4)
     across = scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
     up = scale(y_marks[0], y_marks[-1], HEIGHT - BOTTOM, TOP)
-    ends = spread(
-        [up(smooth(one.points)[-1][1]) for one in kept], LABEL_APART, TOP, HEIGHT - BOTTOM
-    )
+    last_ys = [up(smooth(one.points)[-1][1]) for one in kept]
+    label_ys = spread(last_ys, LABEL_APART, TOP, HEIGHT - BOTTOM)
+    lines = [drawn(one, across, up, at, write) for one, at in zip(kept, label_ys, strict=True)]
+    x_ticks = [Tick(across(mark), count(mark)) for mark in x_marks if min(xs) <= mark <= max(xs)]
+    y_ticks = [Tick(up(mark), tick_label(mark, y_marks, write)) for mark in y_marks]
     return LineChart(
         id=chart_id,
         title=title,
         meaning=meaning,
         description="; ".join(described(one, write, by) for one in kept),
-        lines=tuple(
-            drawn(one, across, up, end, write) for one, end in zip(kept, ends, strict=True)
-        ),
-        x_ticks=tuple(
-            Tick(across(mark), count(mark)) for mark in x_marks if min(xs) <= mark <= max(xs)
-        ),
-        y_ticks=tuple(Tick(up(mark), tick_label(mark, y_marks, write)) for mark in y_marks),
+        lines=tuple(lines),
+        x_ticks=tuple(x_ticks),
+        y_ticks=tuple(y_ticks),
         by=by,
     )
 
@@ -243,14 +241,13 @@ def drawn(
     """Draw a series: a moving mean over the faint raw values, or dots if there are few points."""
     smoothed = smooth(one.points)
     is_smooth = len(one.points) >= SMOOTH_FROM
+    dots = [(round(across(x), 1), round(up(y), 1)) for x, y in one.points]
     return Line(
         name=one.name,
         style=one.style,
         path=path(smoothed, across, up),
         raw=path(one.points, across, up) if is_smooth else "",
-        dots=()
-        if is_smooth
-        else tuple((round(across(x), 1), round(up(y), 1)) for x, y in one.points),
+        dots=() if is_smooth else tuple(dots),
         label_at=round(end, 1),
         last=write(smoothed[-1][1]),
     )
@@ -329,19 +326,20 @@ def _window_described(window: Window) -> str:
 
 
 def whiskers(before: Measured, after: Measured) -> list[Whisker]:
-    """The values that were measured, with their intervals, on a scale of 0 to 100."""
-    return [
-        _whisker(side, one)
-        for side, one in (("before", before), ("after", after))
-        if one.value is not None
-    ]
+    """The measured values with their intervals, on a scale of 0 to 100."""
+    sides = (("before", before), ("after", after))
+    return [_whisker(side, one) for side, one in sides if one.value is not None]
 
 
 def _whisker(side: str, measured: Measured) -> Whisker:
     value = measured.value or 0.0
     low = value if measured.low is None else measured.low
     high = value if measured.high is None else measured.high
-    return Whisker(side, *(round(100 * min(max(end, 0.0), 1.0), 2) for end in (value, low, high)))
+    return Whisker(side, _percent(value), _percent(low), _percent(high))
+
+
+def _percent(share: float) -> float:
+    return round(100 * min(max(share, 0.0), 1.0), 2)
 
 
 def short(value: float) -> str:
@@ -358,9 +356,9 @@ def tick_label(mark: float, marks: Sequence[float], write: Callable[[float], str
     """A mark's text, with as many digits as the distance between the marks needs; shares are in per
     cent.
     """
-    step = marks[1] - marks[0]
+    size = math.log10(marks[1] - marks[0]) + 1e-9
     if write in (share, fine_share):
-        return (
-            f"{100 * mark:.{max(0, -math.floor(math.log10(step) + 2 + 1e-9))}f}\N{NO-BREAK SPACE}%"
-        )
-    return f"{mark:,.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
+        digits = max(0, -math.floor(size + 2))
+        return f"{100 * mark:.{digits}f}\N{NO-BREAK SPACE}%"
+    digits = max(0, -math.floor(size))
+    return f"{mark:,.{digits}f}"

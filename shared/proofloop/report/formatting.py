@@ -159,12 +159,10 @@ def _rehearsal(spec: RunSpec) -> str:
     simulated = [role for role in MODEL_ROLES if _is_simulated(spec.engine.of(role).kind)]
     if not simulated:
         return ""
-    whose = (
-        "its answers"
-        if len(simulated) == len(MODEL_ROLES)
-        else f"the answers of the {_join(simulated)}"
-    )
-    return f"a rehearsal, {whose} made up by the simulated engine: "
+    answers = "all answers"
+    if len(simulated) < len(MODEL_ROLES):
+        answers = f"the answers of the {_join(simulated)}"
+    return f"a rehearsal with {answers} from the simulated engine: "
 
 
 def _is_simulated(kind: str) -> bool:
@@ -195,20 +193,20 @@ def _labels_clause(data: ReportData) -> str:
     labeled = data.costs.labeled_proofs
     proofs = data.costs.proofs
     if proofs == 0:
-        return "nothing has happened yet"
+        return "no proof is written yet"
     if labeled == 0:
         return f"no label yet: {count(proofs)} of {_planned(data)} are written"
-    passed = data.kinds["accepted"] + data.kinds["overturned"]
-    progress = (
-        ""
-        if data.planned == labeled
-        else f", with {count(labeled)} of {_planned(data)} labeled so far"
-    )
+    accepted = data.kinds["accepted"] + data.kinds["overturned"]
+    progress = ""
+    if data.planned != labeled:
+        progress = f", with {count(labeled)} of {_planned(data)} labeled so far"
     problems = (
         f"{count(data.costs.accepted_problems)} of {count(data.costs.problems)} problems have a"
         " proof labeled 1"
     )
-    return f"{problems}, and {share(passed / labeled)} of all labeled proofs passed{progress}"
+    return (
+        f"{problems}, and {share(accepted / labeled)} of all labeled proofs have label 1{progress}"
+    )
 
 
 def _planned(data: ReportData) -> str:
@@ -217,7 +215,9 @@ def _planned(data: ReportData) -> str:
 
 def _join(clauses: Sequence[str]) -> str:
     """The clauses as a list in a sentence: "a, b and c"."""
-    return " and ".join([", ".join(clauses[:-1]), clauses[-1]] if len(clauses) > 1 else clauses)
+    if len(clauses) < 2:
+        return "".join(clauses)
+    return f"{', '.join(clauses[:-1])} and {clauses[-1]}"
 
 
 def sentence(clause: str) -> str:
@@ -247,15 +247,13 @@ def share(value: float) -> str:
 
 
 def count(value: float) -> str:
-    """A number with separated thousands; from a million on as `1.23 million`; a small mean with one
+    """A number with separated thousands; from a million on as `1.23 million`. A small mean has one
     decimal.
     """
+    if value >= 1e9:
+        return f"{value / 1e9:,.2f}{NBSP}billion"
     if value >= 1e6:
-        return (
-            f"{value / 1e6:,.2f}{NBSP}million"
-            if value < 1e9
-            else f"{value / 1e9:,.2f}{NBSP}billion"
-        )
+        return f"{value / 1e6:,.2f}{NBSP}million"
     if value == int(value) or value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}"

@@ -33,12 +33,10 @@ FILTERS = {
 def render(data: ReportData | CurriculumData) -> str:
     """The report's page as HTML. Raises ConfigError if Jinja is not installed."""
     if isinstance(data, CurriculumData):
-        return (
-            environment()
-            .get_template("curriculum.html.jinja")
-            .render(**_shell(), **_curriculum_names(data))
-        )
-    return environment().get_template("page.html.jinja").render(**_shell(), **_names(data))
+        template = environment().get_template("curriculum.html.jinja")
+        return template.render(**_shell(), **_curriculum_names(data))
+    template = environment().get_template("page.html.jinja")
+    return template.render(**_shell(), **_names(data))
 
 
 def style() -> str:
@@ -56,7 +54,7 @@ def environment(*packages: str) -> jinja2.Environment:
         import jinja2
     except ImportError as error:
         raise ConfigError(
-            "a report needs Jinja, which is not installed", install_hint("[report]")
+            "Jinja, which draws the report, is not installed", install_hint("[report]")
         ) from error
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(

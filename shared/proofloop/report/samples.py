@@ -1,7 +1,7 @@
-"""Chooses a dozen instructive proofs and reads them, shortened to fit on the page.
+"""Chooses a dozen instructive proofs and reads their texts, shortened for the page.
 
-The pass over the run keeps only proof names: a few for each label kind and model version. Texts are
-read only for the chosen proofs.
+The pass over the run keeps only the ids of a few proofs for each label kind and model version. Only
+the chosen proofs are read.
 """
 
 from __future__ import annotations
@@ -33,18 +33,16 @@ from proofloop.store import Store, find_record, get_record
 MAX_SAMPLES = 12
 MAX_CRITIQUES = 4
 MAX_ASSESSMENTS = 3
-QUESTION_BYTES, SOLUTION_BYTES, ANALYSIS_BYTES, CRITIQUE_BYTES, ASSESSMENT_BYTES = (
-    5_000,
-    36_000,
-    8_000,
-    3_000,
-    600,
-)
-"""The most bytes of each text on the page, counted as HTML, so that a report of the longest texts
-stays below 1 MB.
+QUESTION_BYTES = 5_000
+SOLUTION_BYTES = 36_000
+ANALYSIS_BYTES = 8_000
+CRITIQUE_BYTES = 3_000
+ASSESSMENT_BYTES = 600
+"""The most bytes of each text on the page, counted as HTML: a report of the longest texts stays
+below 1 MB.
 """
 
-WANTED = (
+GROUPS = (
     ("last", "rejected_upheld", False),
     ("first", "rejected_upheld", False),
     ("last", "accepted", True),
@@ -63,8 +61,8 @@ WANTED = (
     ("last", "unlabeled", True),
     ("first", "unlabeled", True),
 )
-"""The groups of samples, most instructive first: model version, label kind, whether self-score and
-label agree.
+"""The groups of samples, most instructive first: the model version, the label kind, and whether
+self-score and label agree.
 """
 
 SHOWN_ORDER = ("accepted", "rejected_upheld", "overturned", "undecided", "unreadable", "unlabeled")
@@ -74,7 +72,7 @@ _HTML_BYTES = {"<": 4, ">": 4, "&": 5, '"': 5, "'": 5}
 
 @dataclass(frozen=True)
 class Text:
-    """A model's text for the page: printable and shortened by `left_out` characters."""
+    """A model's text for the page: printable, and without its last `left_out` characters."""
 
     shown: str
     left_out: int = 0
@@ -91,10 +89,10 @@ class SampleAssessment:
 
 @dataclass(frozen=True)
 class SampleCritique:
-    """One critique with the meta-verifier's assessments and, if the domain has an exact checker,
-    its finding.
+    """One critique with its assessments by the meta-verifier.
 
-    `raw`: the model's text if it could not be read.
+    `finding`: the exact checker's, if the domain has one. `raw`: the raw answer if it was
+    unreadable.
     """
 
     index: int
@@ -111,11 +109,11 @@ class SampleCritique:
 
 @dataclass(frozen=True)
 class Sample:
-    """One proof to read.
+    """One proof on the page.
 
-    `critiques_left_out`: how many more critiques are in the store. `self_finding`: the exact
-      checker's finding on the proof's self-evaluation. `raw`: the model's text if it could not be
-      read.
+    `critiques_left_out`: the number of critiques that the page does not show. `finding` and
+    `self_finding`: the exact checker's, on the proof and on its self-evaluation. `raw`: the raw
+    answer if it was unreadable.
     """
 
     proof_id: str
@@ -154,16 +152,16 @@ class SampleChoice:
         del names[self.KEEP :]
 
     def chosen(self) -> list[str]:
-        """At most MAX_SAMPLES names, taken from the groups in turn; sorted by label kind, the first
-        version first.
+        """At most MAX_SAMPLES names, taken from the groups in turn. They are sorted by label kind,
+        then by version.
         """
-        groups = [(stage, kind, self._of(stage, kind, agrees)) for stage, kind, agrees in WANTED]
-        picked: dict[str, tuple[int, str]] = {}
+        chosen: dict[str, tuple[int, str]] = {}
         for turn in range(self.KEEP):
-            for stage, kind, names in groups:
-                if turn < len(names) and len(picked) < MAX_SAMPLES:
-                    picked.setdefault(names[turn], (SHOWN_ORDER.index(kind), stage))
-        return sorted(picked, key=picked.__getitem__)
+            for stage, kind, agrees in GROUPS:
+                names = self._of(stage, kind, agrees)
+                if turn < len(names) and len(chosen) < MAX_SAMPLES:
+                    chosen.setdefault(names[turn], (SHOWN_ORDER.index(kind), stage))
+        return sorted(chosen, key=chosen.__getitem__)
 
     def _of(self, stage: str, kind: str, agrees: bool) -> list[str]:
         """The names of one group, from the earliest or latest version that has any."""
@@ -187,8 +185,8 @@ def _agrees(bill: Bill) -> bool:
 
 
 def read_samples(store: Store, spec: RunSpec, proof_ids: Sequence[str]) -> tuple[Sample, ...]:
-    """Read the chosen proofs with their critiques and, if the domain has an exact checker, its
-    findings. There are none if the domain's package is not installed here.
+    """Read the chosen proofs with their critiques, and with the findings of the domain's exact
+    checker, if it has one and is installed.
     """
     domain = find_domain(spec.problems.domain) if spec.problems.domain else None
     checker = domain.checker if domain else None
@@ -205,6 +203,7 @@ def _sample(store: Store, spec: RunSpec, proof_id: str, checker: Checker | None)
         get_record(store, key, Critique) for key in store.list(keys.critiques(spec.name, proof_id))
     ]
     shown = _most_telling(critiques, label)
+    is_readable = proof.verdict.outcome == "valid"
     return Sample(
         proof_id=proof_id,
         question=clip(question, QUESTION_BYTES),
@@ -220,19 +219,15 @@ def _sample(store: Store, spec: RunSpec, proof_id: str, checker: Checker | None)
             _sample_critique(store, spec.name, critique, label, check) for critique in shown
         ),
         critiques_left_out=len(critiques) - len(shown),
-        finding=check.proof() if proof.verdict.outcome == "valid" else None,
-        self_finding=check.critique(proof.self_analysis)
-        if proof.verdict.outcome == "valid"
-        else None,
-        raw=_raw(raw_of_proof(store, proof), "", SOLUTION_BYTES)
-        if proof.verdict.outcome != "valid"
-        else None,
+        finding=check.proof() if is_readable else None,
+        self_finding=check.critique(proof.self_analysis) if is_readable else None,
+        raw=None if is_readable else _raw(raw_of_proof(store, proof), "", SOLUTION_BYTES),
     )
 
 
 def _most_telling(critiques: Sequence[Critique], label: Label | None) -> list[Critique]:
-    """At most MAX_CRITIQUES, in order of index: first those behind the label, then those with the
-    lowest scores.
+    """Choose at most MAX_CRITIQUES: those behind the label first, then those with the lowest
+    scores. They are sorted by index.
     """
     carrying = label.critiques if label else ()
 
@@ -250,6 +245,7 @@ def _sample_critique(
         store, keys.judgement(run_id, critique.proof_id, critique.index), Judgement
     )
     metas = meta_critiques_of(store, run_id, critique.proof_id, critique.index)
+    is_readable = critique.verdict.outcome == "valid"
     return SampleCritique(
         index=critique.index,
         score=critique.verdict.score,
@@ -258,30 +254,28 @@ def _sample_critique(
         confirmed=judgement.confirmed if judgement else None,
         carries_label=bool(label and critique.index in label.critiques),
         assessments=_assessments(list(metas.values())),
-        finding=check.critique(critique.analysis) if critique.verdict.outcome == "valid" else None,
+        finding=check.critique(critique.analysis) if is_readable else None,
         reason=critique.verdict.reason,
-        raw=_raw(critique.raw, critique.analysis, CRITIQUE_BYTES)
-        if critique.verdict.outcome != "valid"
-        else None,
+        raw=None if is_readable else _raw(critique.raw, critique.analysis, CRITIQUE_BYTES),
     )
 
 
 def _raw(raw: RawAnswer | None, analysis: str, limit: int) -> Text | None:
-    """The raw answer, or else its reasoning; None if neither is stored or the analysis shows the
+    """The raw answer, or else its reasoning. None if neither is stored, or if the analysis is the
     same text.
     """
     if raw is None or (raw.text is None and analysis):
         return None
-    return clip(raw.text or raw.reasoning, limit) if raw.text or raw.reasoning else None
+    text = raw.text or raw.reasoning
+    return clip(text, limit) if text else None
 
 
 def _assessments(metas: Sequence[MetaCritique]) -> tuple[SampleAssessment, ...]:
-    return tuple(
-        SampleAssessment(
-            meta.verdict.score, meta.verdict.outcome, clip(meta.analysis, ASSESSMENT_BYTES)
-        )
-        for meta in metas[:MAX_ASSESSMENTS]
-    )
+    shown: list[SampleAssessment] = []
+    for meta in metas[:MAX_ASSESSMENTS]:
+        analysis = clip(meta.analysis, ASSESSMENT_BYTES)
+        shown.append(SampleAssessment(meta.verdict.score, meta.verdict.outcome, analysis))
+    return tuple(shown)
 
 
 @dataclass(frozen=True)
@@ -307,17 +301,21 @@ def clip(text: str, limit: int) -> Text:
     """The printable beginning of a text that takes at most `limit` bytes as HTML."""
     size = 0
     for position, character in enumerate(text):
-        size += _HTML_BYTES.get(character) or (
-            1 if character.isascii() else len(printable(character).encode())
-        )
+        size += _html_size(character)
         if size > limit:
             return Text(printable(text[:position]), len(text) - position)
     return Text(printable(text))
 
 
+def _html_size(character: str) -> int:
+    if character in _HTML_BYTES:
+        return _HTML_BYTES[character]
+    return 1 if character.isascii() else len(printable(character).encode())
+
+
 def printable(text: str) -> str:
-    """Replace control characters, and write invisible ones by code point, since they can reorder
-    the visible text.
+    """Replace control characters. Write invisible characters as code points, because they can
+    reorder the visible text.
     """
     text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text).encode("utf-8", "replace").decode()
     invisible = {

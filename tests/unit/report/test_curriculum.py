@@ -229,7 +229,9 @@ def test_a_curriculum_on_files_shows_what_its_judges_say(store: LocalStore, tmp_
     page = page_of(store)
     assert list(drawings(page)) == ["Judged score by version"]
     assert f"All {len(spec.stages)} stages are done." in visible(page)
-    assert "on problems of problems.jsonl" in visible(page) and "exact checker" not in visible(page)
+    assert "on problems from problems.jsonl" in visible(page) and "exact checker" not in visible(
+        page
+    )
 
 
 def test_names_and_texts_become_no_markup(store: LocalStore) -> None:

@@ -348,7 +348,7 @@ def test_report_stays_below_a_megabyte_with_the_longest_texts(store: Store, tmp_
 def test_report_of_a_run_that_has_just_begun(store: Store, tmp_path: Path) -> None:
     begin(store)
     seen = visible(page_of(store, tmp_path))
-    assert "Nothing has happened yet." in seen
+    assert "No proof is written yet." in seen
     assert "No proof has a label yet." in seen
 
 
@@ -389,7 +389,7 @@ def test_report_shows_what_a_model_wrote_where_it_cannot_be_read(
     put_record(store, keys.proof("tried", "p1-000"), unreadable)
     give_label(store, unreadable, "unreadable", None)
     page = page_of(store, tmp_path)
-    assert '<details class="critique"><summary>What the model wrote</summary>' in page
+    assert '<details class="critique"><summary>Raw answer</summary>' in page
     assert "<script>alert(1)" not in page
     seen = visible(page)
     assert "<script>alert(1)</script> I give up." in seen
@@ -448,7 +448,7 @@ def test_report_counts_answers_under_a_name_of_the_servers_own(
     write_proof(store, model="big-2026-11")
     seen = visible(page_of(store, tmp_path))
     assert (
-        "big the run began with it; no call yet big-2026-11 named so by the server; 1 call" in seen
+        "big named in the run file; no call yet big-2026-11 reported by the server; 1 call" in seen
     )
     assert "by big-2026-11" in seen
 
@@ -513,7 +513,7 @@ def test_verdict_of_a_run_without_a_summary_counts_its_labels(store: Store) -> N
     give_label(store, write_proof(store, "p1-000"), "accepted", 1.0)
     rejected_proof(store, "p2-000")
     assert verdict(read_report(store, "tried")).replace("\u00a0", " ") == (
-        "1 of 2 problems have a proof labeled 1, and 50 % of all labeled proofs passed, "
+        "1 of 2 problems have a proof labeled 1, and 50 % of all labeled proofs have label 1, "
         "with 2 of 8 proofs labeled so far."
     )
 
