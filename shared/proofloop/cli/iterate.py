@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from proofloop.api.files import read_curriculum
 from proofloop.cli.common import StoreOption, open_engines, open_store, stopping_on_signal
-from proofloop.cli.files import read_curriculum
 from proofloop.errors import ConfigError, install_hint
 
 

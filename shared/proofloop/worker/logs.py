@@ -19,6 +19,19 @@ QUIET = ("pika.channel",)
 
 def configure_logging(level: str) -> None:
     """Send our events from this level on, and the warnings of libraries, to stderr."""
+    _configure_events(level)
+    logging.basicConfig(handlers=[_FromLibraries()], level=LIBRARIES, force=True)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def configure_default_events() -> None:
+    """Send our warnings to stderr, unless this process has configured structlog itself."""
+    if not structlog.is_configured():
+        _configure_events("warning")
+
+
+def _configure_events(level: str) -> None:
     pretty = sys.stderr.isatty()
     structlog.configure(
         processors=[
@@ -38,9 +51,6 @@ def configure_logging(level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Stderr())),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(handlers=[_FromLibraries()], level=LIBRARIES, force=True)
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 class _Stderr:

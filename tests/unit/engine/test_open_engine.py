@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 import proofloop.engine.info
-from proofloop.cli.run import check_from_here
+from proofloop.api.drive import check_from_here
 from proofloop.config.run_file import RunSpec, parse_runspec
 from proofloop.engine import BUILT_IN, find_engine, get_engine, installed_engines, open_engine
 from proofloop.engine.info import EngineInfo

@@ -19,11 +19,11 @@ from typing import Annotated
 
 import typer
 
+from proofloop.api.files import is_curriculum, read_curriculum, read_run
 from proofloop.bus import open_dead_letters
 from proofloop.cli.common import JsonOption, StoreOption, emit, open_engines, open_store
 from proofloop.cli.doctor.findings import Finding, finding_of
 from proofloop.cli.doctor.questions import ask_roles
-from proofloop.cli.files import is_curriculum, read_curriculum, read_run
 from proofloop.config.curriculum_file import CurriculumSpec
 from proofloop.config.problem_file import problems_of
 from proofloop.config.run_file import Models, Problems, RoleTraining, RunEngine, RunSpec, Training

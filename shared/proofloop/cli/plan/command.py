@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from proofloop.api.files import read_run
 from proofloop.cli.common import JsonOption, StoreOption, need_run, open_store
-from proofloop.cli.files import read_run
 from proofloop.cli.plan.inputs import (
     NEVER_CALLED,
     Inputs,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from proofloop.config.curriculum_file import CURRICULUM_FILE, CurriculumSpec, load_curriculum
-from proofloop.config.run_file import RunSpec, load_runspec, read_fields
+from proofloop.config.run_file import RunSpec, load_runspec, parse_runspec, read_fields
 from proofloop.engine import get_engine
 from proofloop.errors import ConfigError
 from proofloop.schema.records import MODEL_ROLES
@@ -19,8 +19,11 @@ ONLY_IN_RUNS = RunSpec.model_fields.keys() - CurriculumSpec.model_fields.keys()
 ONLY_IN_CURRICULA = CurriculumSpec.model_fields.keys() - RunSpec.model_fields.keys()
 
 
-def read_run(file: Path) -> RunSpec:
-    """Read a run file. Raises ConfigError."""
+def read_run(file: Path | Mapping[str, Any]) -> RunSpec:
+    """Read a run file, or check the fields of one. Raises ConfigError."""
+    if not isinstance(file, Path):
+        _check_engine(file)
+        return parse_runspec(dict(file), "the run's fields")
     fields = read_fields(file, RunSpec)
     if _has_only(fields, ONLY_IN_CURRICULA, ONLY_IN_RUNS):
         raise ConfigError(

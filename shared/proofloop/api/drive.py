@@ -1,0 +1,115 @@
+"""Drives one run from its first problem to its last label: in this process, or on services."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from proofloop.bus import NEEDED_BY_ALL, open_bus, open_dead_letters
+from proofloop.config.run_file import RunSpec
+from proofloop.config.settings import load_settings
+from proofloop.engine import find_engine
+from proofloop.errors import AccessRefused, ConfigError, EngineError
+from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
+from proofloop.pipeline.services import RemoteWalk
+from proofloop.runs.progress import RunProgress
+from proofloop.schema.records import MODEL_ROLES, ModelRole
+from proofloop.store import Store
+from proofloop.worker.engine_pool import Engines
+from proofloop.worker.roles import load_role
+
+log = structlog.get_logger()
+
+OnProgress = Callable[[RunProgress], None]
+
+CHECK_PATIENCE_S = 20.0
+"""The timeout for checking an engine from this process, if workers call it. This process need not
+reach it.
+"""
+
+
+def drive_here(
+    store: Store,
+    spec: RunSpec,
+    stopping: threading.Event,
+    on_progress: OnProgress,
+    *,
+    resume: bool,
+    roles: Sequence[ModelRole] = MODEL_ROLES,
+) -> RunProgress:
+    """Run all services in this process. `roles`: those whose models are called.
+
+    Raises ConfigError; Interrupted when `stopping` is set; BudgetUsedUp.
+    """
+    engines = Engines(store, load_settings().cache)
+    try:
+        total = planned_proofs(spec)
+        engines.check(spec, roles=roles)
+        if spec.training.roles:
+            load_role("trainer").check(spec)
+        spec = create_run(store, spec, resume=resume)
+        with LocalWalk(store, engines, spec, stopping=stopping) as walk:
+            return walk.run(total, on_progress)
+    finally:
+        engines.close()
+
+
+def drive_on_services(
+    store: Store,
+    spec: RunSpec,
+    stopping: threading.Event,
+    on_progress: OnProgress,
+    *,
+    resume: bool,
+) -> RunProgress:
+    """Run on the workers of the broker; this process poses problems and reports progress.
+
+    Raises as `drive_here` does, and BusError if the broker is unavailable.
+    """
+    settings = load_settings()
+    total = planned_proofs(spec)
+    needed = [*NEEDED_BY_ALL, *(["trainer"] if spec.training.roles else [])]
+    letters, bus = open_dead_letters(settings), open_bus(settings, roles=needed)
+    try:
+        check_from_here(Engines(store, settings.cache), spec)
+        spec = create_run(store, spec, resume=resume)
+        return RemoteWalk(store, bus, letters, spec, stopping=stopping).run(total, on_progress)
+    finally:
+        bus.close(grace_s=settings.grace_s)
+
+
+def check_from_here(engines: Engines, spec: RunSpec) -> None:
+    """Check the engines before the run starts, as far as this process can reach them.
+
+    Raises ConfigError for an error in the run file. If only the workers can reach an engine, a
+    warning is logged.
+    """
+    roles = [role for role in MODEL_ROLES if _is_on_server(spec.engine.of(role).kind)]
+    if not roles:
+        return
+    try:
+        engines.check(spec, patience_s=CHECK_PATIENCE_S, roles=roles)
+    # OSError: a certificate or a template that only the workers have
+    except (ConfigError, OSError) as error:
+        if _is_about_the_run(error):
+            raise
+        log.warning("engine_not_checked", reason=str(error).partition("\n")[0])
+    finally:
+        engines.close()
+
+
+def _is_on_server(kind: str) -> bool:
+    info = find_engine(kind)
+    return info is not None and info.on_server
+
+
+def _is_about_the_run(error: Exception) -> bool:
+    """Whether the run file is wrong, not this process's access to the engine: no network route, no
+    key, no file or package.
+    """
+    cause = error.__cause__
+    if isinstance(cause, EngineError):
+        return not cause.retryable and not isinstance(cause, AccessRefused)
+    return isinstance(error, ConfigError) and cause is None

@@ -1,0 +1,182 @@
+"""One problem at a time: prove it, or judge a proof that somebody wrote."""
+
+from __future__ import annotations
+
+import csv
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from proofloop.api.drive import OnProgress, drive_here
+from proofloop.api.files import read_run
+from proofloop.api.results import ProofResult, best_proofs, read_result
+from proofloop.api.run import RunFile, as_store
+from proofloop.config.problem_file import problems_of
+from proofloop.config.run_file import RunSpec, parse_runspec
+from proofloop.config.settings import load_settings
+from proofloop.errors import ConfigError
+from proofloop.method.domains import Checker, find_domain
+from proofloop.method.domains.nano import parse_question
+from proofloop.pipeline.embedded import is_complete
+from proofloop.runs.figures import proofs_of
+from proofloop.runs.spec import find_spec, what_decides
+from proofloop.schema import keys
+from proofloop.schema.ids import proof_id
+from proofloop.schema.records import MODEL_ROLES, Proof, Provenance, Sampling, Verdict, digest
+from proofloop.store import LocalStore, Store, get_record, put_record
+from proofloop.worker.logs import configure_default_events
+
+GIVEN = "given"
+"""The model version of a proof that no model wrote."""
+
+NANO_FIELDS: dict[str, Any] = {
+    "prompts": "nano",
+    "sampling": {role: {"max_tokens": 96} for role in MODEL_ROLES},
+}
+
+
+def prove(
+    question: str,
+    *,
+    using: RunFile | None = None,
+    proofs: int = 1,
+    store: Store | str | Path | None = None,
+    on_progress: OnProgress = lambda progress: None,
+    stopping: threading.Event | None = None,
+) -> list[ProofResult]:
+    """Write proofs of one problem, with the engine, models, prompts and labeling of a run file; a
+    [search] gives the best proof alone.
+
+    Without `using` the nano model answers, which knows nano problems only. Stored proofs of the
+    same problem with the same settings are returned, and no model is called. Raises as `Run.finish`
+    does.
+    """
+    opened = as_store(store)
+    spec = _named(_spec(question, using, opened, proofs), "prove", question)
+    _drive(opened, spec, on_progress, stopping)
+    found = best_proofs if spec.search.rounds else proofs_of
+    checker = _checker(using)
+    return [read_result(opened, proof, checker) for proof in found(opened, spec.name)]
+
+
+def judge(
+    question: str,
+    proof: str,
+    *,
+    using: RunFile | None = None,
+    store: Store | str | Path | None = None,
+    on_progress: OnProgress = lambda progress: None,
+    stopping: threading.Event | None = None,
+) -> ProofResult:
+    """Have the verifier and the meta-verifier of a run file judge a proof that somebody wrote.
+
+    As in `prove`, nano models answer without `using`, and stored results are returned.
+    """
+    opened = as_store(store)
+    spec = _spec(question, using, opened, 1)
+    once = {field: RunSpec.model_fields[field].get_default() for field in ("refinement", "search")}
+    spec = _named(spec.model_copy(update=once), "judge", f"{question}\0{proof}")
+    (problem,) = problems_of(spec)
+    given = _given(spec, problem.id, proof)
+    put_record(opened, keys.proof(spec.name, given.id), given)  # so the generator writes none
+    _drive(opened, spec, on_progress, stopping, given=True)
+    stored = get_record(opened, keys.proof(spec.name, given.id), Proof)
+    return replace(read_result(opened, stored, _checker(using)), self_score=None)
+
+
+def _given(spec: RunSpec, problem_id: str, proof: str) -> Proof:
+    """The proof as a record. Its self-score of 1 claims no issue: there is nothing to check."""
+    return Proof(
+        id=proof_id(problem_id, 0),
+        run_id=spec.name,
+        problem_id=problem_id,
+        group=problem_id,
+        solution=proof.strip(),
+        self_analysis="",
+        verdict=Verdict(outcome="valid", score=1.0),
+        provenance=Provenance(
+            model_version=GIVEN,
+            prompt_digest="",
+            seed=0,
+            sampling=Sampling(),
+            prompt_tokens=0,
+            completion_tokens=0,
+            engine_seconds=0.0,
+        ),
+        verifier_version=spec.models.verifier,
+    )
+
+
+def _drive(
+    store: Store,
+    spec: RunSpec,
+    on_progress: OnProgress,
+    stopping: threading.Event | None,
+    *,
+    given: bool = False,
+) -> None:
+    if find_spec(store, spec.name) is not None and is_complete(store, spec):
+        return
+    configure_default_events()
+    roles = MODEL_ROLES[1:] if given else MODEL_ROLES
+    drive_here(store, spec, stopping or threading.Event(), on_progress, resume=True, roles=roles)
+
+
+def _checker(using: RunFile | None) -> Checker | None:
+    name = "nano" if using is None else _read(using).problems.domain
+    domain = find_domain(name) if name else None
+    return domain.checker if domain else None
+
+
+def _read(using: RunFile) -> RunSpec:
+    return read_run(Path(using) if isinstance(using, str) else using)
+
+
+def _spec(question: str, using: RunFile | None, store: Store, proofs: int) -> RunSpec:
+    """The run of this problem, without a name of its own. Raises ConfigError."""
+    if using is None:
+        _check_nano(question)
+    folder = store.root if isinstance(store, LocalStore) else load_settings().cache
+    file = _problem_file(question, folder / "problems")
+    problems = {"file": file, "proofs_per_problem": proofs}
+    if using is None:
+        return parse_runspec({"name": "nano", "problems": problems, **NANO_FIELDS}, "nano")
+    fields = _read(using).model_dump(exclude={"problems", "training"})
+    return parse_runspec({**fields, "problems": problems}, _origin(using))
+
+
+def _origin(using: RunFile) -> str:
+    return str(using) if isinstance(using, str | Path) else "the run's fields"
+
+
+def _named(spec: RunSpec, kind: str, texts: str) -> RunSpec:
+    """Named by a digest of all that can change the answer."""
+    return spec.model_copy(update={"name": f"{kind}-{digest(texts + what_decides(spec))}"})
+
+
+def _check_nano(question: str) -> None:
+    try:
+        parse_question(question)
+    except LookupError as error:
+        raise ConfigError(
+            f"the nano model cannot prove {question[:60]!r}: {error}",
+            "give a run file with your own engine by --using, or by `using` in Python",
+        ) from error
+
+
+def _problem_file(question: str, folder: Path) -> Path:
+    """Write the problem as a CSV file of one row. Raises ConfigError.
+
+    Not as JSON, because JSON is checked for LaTeX commands with one backslash.
+    """
+    file = folder / f"{digest(question)}.csv"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with file.open("w", encoding="utf-8", newline="") as opened:
+            csv.writer(opened).writerows([["question"], [question]])
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"the problem is not Unicode text: {error}", "give a text file in UTF-8"
+        ) from error
+    return file
