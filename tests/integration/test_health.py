@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from proofloop.bus import ACK, LocalBus
 from proofloop.schema import keys
 from proofloop.store import LocalStore
-from proofloop.worker.health import Health, MonitoringServer
+from proofloop.worker.health import CheckTimes, Health, MonitoringServer
 from tests.integration.embedded_worker import EmbeddedBus
 from tests.integration.installation import Installation
 from tests.integration.servers import S3, Broker, delete_namespace, free_ports
@@ -134,11 +134,12 @@ def answers(port: int) -> bool:
     return True
 
 
-def test_a_store_whose_folder_cannot_be_looked_at_is_away_until_it_can(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("proofloop.worker.health.CHECK_INTERVAL_S", 0.05)
-    health, stopping, specs = Health(), threading.Event(), tmp_path / keys.SPECS.rstrip("/")
+def test_a_store_whose_folder_cannot_be_looked_at_is_away_until_it_can(tmp_path: Path) -> None:
+    health, stopping, specs = (
+        Health(CheckTimes(interval_s=0.05)),
+        threading.Event(),
+        tmp_path / keys.SPECS.rstrip("/"),
+    )
     specs.symlink_to(specs.name)
     health.watch(LocalBus(), LocalStore(tmp_path), stopping)
     assert wait_until(lambda: "cannot read the size of" in health.unready(), 60), health.unready()

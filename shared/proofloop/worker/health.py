@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import ThreadingMixIn
@@ -26,14 +27,22 @@ from proofloop.store import Store
 
 log = structlog.get_logger()
 
-CHECK_INTERVAL_S = 5.0
-"""The pause between two checks of the store."""
-
-CHECK_TIMEOUT_S = 15.0
-"""A check that takes longer makes the service not ready until it ends."""
-
 CLIENT_TIMEOUT_S = 5.0
 """How long a client may take to send its request."""
+
+
+@dataclass(frozen=True)
+class CheckTimes:
+    """How the store is checked, in seconds."""
+
+    interval_s: float = 5.0
+    """The pause between two checks."""
+
+    timeout_s: float = 15.0
+    """A check that takes longer makes the service not ready until it ends."""
+
+
+DEFAULT_TIMES = CheckTimes()
 
 
 class Health:
@@ -41,7 +50,8 @@ class Health:
     store.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, times: CheckTimes = DEFAULT_TIMES) -> None:
+        self._times = times
         self._bus: Bus | None = None
         self._watch: threading.Thread | None = None
         self._store_problem = "the store has not been checked yet"
@@ -71,7 +81,7 @@ class Health:
         if self._stopping.is_set():
             return "stopping"
         silent_s = time.monotonic() - self._checked_s
-        is_slow = silent_s > CHECK_INTERVAL_S + CHECK_TIMEOUT_S
+        is_slow = silent_s > self._times.interval_s + self._times.timeout_s
         slow = f"the store has not answered for {silent_s:.0f} s" if is_slow else ""
         return self.broken() or self._bus.state().away or slow or self._store_problem
 
@@ -83,7 +93,7 @@ class Health:
             except StoreError as error:
                 self._store_problem = str(error)
             self._checked_s = time.monotonic()
-            self._stopping.wait(CHECK_INTERVAL_S)
+            self._stopping.wait(self._times.interval_s)
 
 
 class MonitoringServer:

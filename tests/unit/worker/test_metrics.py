@@ -27,7 +27,7 @@ from proofloop.schema.records import Role as RoleName
 from proofloop.store import LocalStore
 from proofloop.worker.calls.model_call import ModelCall
 from proofloop.worker.calls.model_request import ModelRequest
-from proofloop.worker.health import Health
+from proofloop.worker.health import CheckTimes, Health
 from proofloop.worker.metrics import OUTCOMES, VERDICTS, VERSIONS_KEPT, WorkerMetrics
 from proofloop.worker.roles import Role
 from proofloop.worker.runtime import COUNTED_AS, Worker
@@ -189,6 +189,9 @@ def test_what_a_library_warns_of_is_a_line_like_any_other() -> None:
     assert logging.getLogger().level == logging.WARNING
 
 
+QUICK = CheckTimes(interval_s=0.02, timeout_s=0.2)
+
+
 class Shelf(LocalStore):
     """A store that can be taken away."""
 
@@ -209,9 +212,8 @@ class Shelf(LocalStore):
         return super().exists(key)
 
 
-def test_health_tells_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proofloop.worker.health.CHECK_INTERVAL_S", 0.02)
-    health, bus, store, stopping = Health(), LocalBus(), Shelf(tmp_path), threading.Event()
+def test_health_tells_what_is_wrong(tmp_path: Path) -> None:
+    health, bus, store, stopping = Health(QUICK), LocalBus(), Shelf(tmp_path), threading.Event()
     assert (health.broken(), health.unready()) == ("", "starting")
     bus.serve("labeler", ["ReviewJudged"], lambda delivery: ACK, concurrency=1)
     health.watch(bus, store, stopping)
@@ -227,12 +229,8 @@ def test_health_tells_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (health.broken(), health.unready()) == ("", "stopping")
 
 
-def test_a_store_that_says_nothing_at_all_is_no_reason_to_restart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("proofloop.worker.health.CHECK_INTERVAL_S", 0.02)
-    monkeypatch.setattr("proofloop.worker.health.CHECK_TIMEOUT_S", 0.2)
-    health, store = Health(), Shelf(tmp_path)
+def test_a_store_that_says_nothing_at_all_is_no_reason_to_restart(tmp_path: Path) -> None:
+    health, store = Health(QUICK), Shelf(tmp_path)
     health.watch(LocalBus(), store, threading.Event())
     wait_for(health, "")
     store.answers.clear()
@@ -245,11 +243,8 @@ def test_a_store_that_says_nothing_at_all_is_no_reason_to_restart(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_process_whose_store_check_ended_needs_a_restart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("proofloop.worker.health.CHECK_INTERVAL_S", 0.02)
-    health, store = Health(), Shelf(tmp_path)
+def test_a_process_whose_store_check_ended_needs_a_restart(tmp_path: Path) -> None:
+    health, store = Health(QUICK), Shelf(tmp_path)
     health.watch(LocalBus(), store, threading.Event())
     wait_for(health, "")
     store.bug = KeyError("a bug")

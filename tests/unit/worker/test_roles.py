@@ -61,6 +61,7 @@ from proofloop.schema.records import (
 )
 from proofloop.store import LocalStore, find_record, get_record, put_record
 from proofloop.worker.calls.early_warning import EarlyWarning
+from proofloop.worker.calls.failing_calls import FailingCalls, FailureTimes
 from proofloop.worker.calls.unusable_engine import StopProcess
 from proofloop.worker.roles import Role
 from proofloop.worker.runtime import Worker
@@ -886,11 +887,9 @@ def test_a_message_waits_as_long_as_the_engine_asks_for(
     assert caught.value.after_s == after_s
 
 
-def test_an_engine_that_stays_away_is_warned_of_now_and_then(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("proofloop.worker.calls.failing_calls.SILENCE_S", 0.2)
+def test_an_engine_that_stays_away_is_warned_of_now_and_then(tmp_path: Path) -> None:
     tools = tools_with(tmp_path, RefusingEngine(EngineError("no route to gpu-7", retryable=True)))
+    tools.health.failing = FailingCalls(FailureTimes(silence_s=0.2))
     began = time.monotonic()
     with structlog.testing.capture_logs() as lines:
         while (
@@ -938,10 +937,10 @@ def test_a_call_that_fails_while_others_are_answered_is_given_up_after_growing_w
 
 @pytest.mark.parametrize(("longest_s", "rounds"), [(86400.0, 8), (0.0001, 1)])
 def test_a_call_that_a_busy_server_refuses_is_given_up_after_a_day_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest_s: float, rounds: int
+    tmp_path: Path, longest_s: float, rounds: int
 ) -> None:
-    monkeypatch.setattr("proofloop.worker.calls.model_call.LONGEST_BUSY_S", longest_s)
     tools = tools_with(tmp_path, FailingFor("critique-0", is_load=True), FLAWED, labeling={"n": 16})
+    tools.health.failing = FailingCalls(FailureTimes(longest_busy_s=longest_s))
     assert (
         failing_rounds(tools, answered_between=True, rounds=rounds + 1)[:rounds] == [2.0] * rounds
     )
@@ -951,11 +950,11 @@ def test_a_call_that_a_busy_server_refuses_is_given_up_after_a_day_only(
 
 @pytest.mark.parametrize("is_alive", [True, False])
 def test_the_last_call_of_a_role_is_given_up_where_the_engine_answers_a_trial_call(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_alive: bool
+    tmp_path: Path, is_alive: bool
 ) -> None:
-    monkeypatch.setattr("proofloop.worker.calls.failing_calls.TRIED_S", 0.0)
     engine = FailingFor("critique-0" if is_alive else "")
     tools = tools_with(tmp_path, engine, FLAWED, labeling={"n": 8})
+    tools.health.failing = FailingCalls(FailureTimes(tried_s=0.0))
     engine.fails = False
     list(review(written(1), tools))
     engine.fails = True

@@ -23,23 +23,31 @@ answered.
 In each round the engine attempts it as often as its own settings say.
 """
 
-SILENCE_S = 30.0
-"""A run whose role had no answer for so long while its engine fails is warned of, and again after
-as long.
-"""
 
-LONGEST_BUSY_S = 86400.0
-"""A call is given up that a busy server refused for so long, while other calls of its role were
-answered.
-"""
+@dataclass(frozen=True)
+class FailureTimes:
+    """All in seconds."""
 
-FORGET_S = 6 * 3600.0
-"""A call that has not failed here for so long is forgotten: another process may have got its
-answer.
-"""
+    silence_s: float = 30.0
+    """A run whose role had no answer for so long while its engine fails is warned of, and again
+    after as long.
+    """
 
-TRIED_S = 30.0
-"""How long it counts that a trial call was, or was not, answered."""
+    longest_busy_s: float = 86400.0
+    """A call is given up that a busy server refused for so long, while other calls of its role were
+    answered.
+    """
+
+    forget_s: float = 6 * 3600.0
+    """A call that has not failed here for so long is forgotten: another process may have got its
+    answer.
+    """
+
+    tried_s: float = 30.0
+    """How long it counts that a trial call was, or was not, answered."""
+
+
+DEFAULT_TIMES = FailureTimes()
 
 
 @dataclass
@@ -70,7 +78,12 @@ class _Failing:
 class FailingCalls:
     """Which calls and roles fail in this process. Any thread may tell."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        times: FailureTimes = DEFAULT_TIMES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.times, self._clock = times, clock
         self._roles: dict[tuple[str, ModelRole], _Role] = {}
         self._calls: dict[str, _Failing] = {}
         self._lock = threading.Lock()
@@ -79,7 +92,7 @@ class FailingCalls:
     def answered(self, run_id: str, role: ModelRole, call: str) -> None:
         with self._lock:
             of_role = self._roles.setdefault((run_id, role), _Role())
-            of_role.answered, of_role.silent = time.monotonic(), None
+            of_role.answered, of_role.silent = self._clock(), None
             self._calls.pop(call, None)
 
     def failed(
@@ -98,7 +111,7 @@ class FailingCalls:
         )
         with self._lock:
             failing.rounds += are_others
-            failing.last = time.monotonic()
+            failing.last = self._clock()
             return failing.rounds
 
     def refused_as_busy(self, run_id: str, role: ModelRole, call: str) -> float:
@@ -117,11 +130,14 @@ class FailingCalls:
 
         The calls are in the order of their last failure, so that the oldest are found at once.
         """
-        now = time.monotonic()
+        now = self._clock()
         of_role = self._roles.setdefault((run_id, role), _Role())
         of_role.silent = now if of_role.silent is None else of_role.silent
         failing = self._calls.pop(call, None) or _Failing(0, now)
-        while self._calls and (oldest := next(iter(self._calls.items())))[1].last < now - FORGET_S:
+        while (
+            self._calls
+            and (oldest := next(iter(self._calls.items())))[1].last < now - self.times.forget_s
+        ):
             del self._calls[oldest[0]]
         self._calls[call] = failing
         since, failing.last = failing.last, now
@@ -134,8 +150,11 @@ class FailingCalls:
     def silence(self, run_id: str, role: ModelRole) -> str | None:
         """Since when nothing of the role is answered, in words, where it is time to say so."""
         with self._lock:
-            of_role, now = self._roles.setdefault((run_id, role), _Role()), time.monotonic()
-            if of_role.silent is None or now - max(of_role.silent, of_role.said) < SILENCE_S:
+            of_role, now = self._roles.setdefault((run_id, role), _Role()), self._clock()
+            if (
+                of_role.silent is None
+                or now - max(of_role.silent, of_role.said) < self.times.silence_s
+            ):
                 return None
             of_role.said, silent_s = now, now - of_role.silent
         return (
@@ -148,10 +167,10 @@ class FailingCalls:
         if of_role.answered < 0:
             return False
         with self._trying:
-            if time.monotonic() - of_role.tried > TRIED_S:
+            if self._clock() - of_role.tried > self.times.tried_s:
                 is_answered = try_another()
                 of_role.tried = (
-                    time.monotonic()
+                    self._clock()
                 )  # after the trial: those that waited for it need no trial of their own
                 if is_answered:
                     with self._lock:

@@ -16,7 +16,7 @@ from proofloop.errors import CallRefused, EngineError, Retry, StoreError
 from proofloop.schema import keys
 from proofloop.schema.records import Provenance, RawAnswer, Tokens, Verdict, derive_seed, digest
 from proofloop.worker.calls.engine_trial import check_taken, is_answered
-from proofloop.worker.calls.failing_calls import LONGEST_BUSY_S, MOST_ROUNDS
+from proofloop.worker.calls.failing_calls import MOST_ROUNDS
 from proofloop.worker.calls.model_request import PRIORITY, ModelReply, ModelRequest
 from proofloop.worker.tools import Tools
 
@@ -261,7 +261,7 @@ class ModelCall:
         request = self.request
         failing = self.tools.health.failing
         busy_s = failing.refused_as_busy(request.run_id, request.role, request.call_id)
-        if busy_s < LONGEST_BUSY_S:
+        if busy_s < failing.times.longest_busy_s:
             return error
         return self._given_up(error, f"for {busy_s / 3600:.1f} h")
 
