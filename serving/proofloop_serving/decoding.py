@@ -384,4 +384,5 @@ def _forward(
         use_cache=True,
         logits_to_keep=1,
     )
-    return output.logits[:, -1].float()
+    logits_B1V: torch.Tensor = output.logits
+    return logits_B1V[:, -1].float()

@@ -13,6 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +133,10 @@ class LocalEngine:
         torch.set_num_threads(self._settings.threads)
         while self._is_busy() or self._wait():
             for name, calls in self._gather().items():
-                self._guarded(name, calls, lambda name=name, calls=calls: self._begin(name, calls))
+                self._guarded(name, calls, partial(self._begin, name, calls))
             for name in list(self._models):
                 if self._models[name].calls:
-                    self._guarded(name, [], lambda name=name: _step(self._models[name]))
+                    self._guarded(name, [], partial(_step, self._models[name]))
 
     def _guarded(self, name: str, calls: Sequence[LocalCall], work: Callable[[], None]) -> None:
         """Do some work for one model. If it fails, these calls and the model's running calls fail

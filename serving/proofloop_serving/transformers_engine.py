@@ -72,10 +72,10 @@ class TransformersEngine:
         self._loaded = self._engine.load(version)
 
     def begin(self, ask: Ask, when_done: Callable[[], None]) -> TransformersCall:
-        is_raw = isinstance(ask.prompt, str)
-        messages = () if is_raw else ask.prompt
+        raw = ask.prompt if isinstance(ask.prompt, str) else ""
+        messages = () if isinstance(ask.prompt, str) else ask.prompt
         request = GenerationRequest(ask.id, self._version, messages, ask.sampling, ask.seed)
-        options = Options(ask.prompt if is_raw else "", ask.top_k, ask.stop, when_done)
+        options = Options(raw, ask.top_k, ask.stop, when_done)
         return TransformersCall(self._engine.submit(request, options), self._loaded)
 
     def decode(self, token_ids: Sequence[int]) -> str:

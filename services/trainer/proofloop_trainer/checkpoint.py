@@ -86,7 +86,7 @@ def write_checkpoint(
 
 def _save_optimizer(tensors: Mapping[str, Tensor], folder: Path) -> None:
     cut = split_torch_state_dict_into_shards(
-        tensors, filename_pattern=OPTIMIZER, max_shard_size=SHARD_BYTES
+        dict(tensors), filename_pattern=OPTIMIZER, max_shard_size=SHARD_BYTES
     )
     for file, names in cut.filename_to_tensors.items():
         save_file({name: tensors[name] for name in names}, folder / file)

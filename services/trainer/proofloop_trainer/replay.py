@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +33,11 @@ class Replay:
         self._width = 0
         for router in routers(model):
             begin = self._width
-            self._width += int(router.top_k)
-            router.forward = partial(
-                self._route, router.forward, slice(begin, self._width), int(router.num_experts)
-            )
+            # A module's attributes have the type "Tensor | Module" for mypy.
+            chosen, experts = cast(int, router.top_k), cast(int, router.num_experts)
+            self._width += chosen
+            own = slice(begin, self._width)
+            router.forward = partial(self._route, router.forward, own, experts)
 
     def use(self, experts_BTE: Tensor | None) -> None:
         """Replay these experts from now on, also when the backward pass recomputes a layer; None:
@@ -73,13 +74,10 @@ class Chosen(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         found = function(*args, **(kwargs or {}))
-        scores = next(iter(args), None)
-        is_choice = (
-            function in (torch.topk, Tensor.topk)
-            and scores.ndim == 2
-            and scores.size(1) == self._experts
-        )
-        if not is_choice:
+        if function not in (torch.topk, Tensor.topk):
+            return found
+        scores: Tensor = next(iter(args))
+        if scores.ndim != 2 or scores.size(1) != self._experts:
             return found
         chosen_NK = torch.where(self._chosen_NK == FREE, found[1], self._chosen_NK)
         return torch.return_types.topk((scores.gather(1, chosen_NK), chosen_NK))

@@ -123,4 +123,5 @@ def supervised_loss(model: PreTrainedModel, answers: Sequence[Answer]) -> Tensor
     scored = model(
         input_ids=tokens_BT, attention_mask=mask_BT, labels=targets_BT, fused_lm_head=True
     )
-    return -scored.log_probs.sum() / _tokens(answers)
+    logprobs_BT: Tensor = scored.log_probs
+    return -logprobs_BT.sum() / _tokens(answers)

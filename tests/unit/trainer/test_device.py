@@ -55,7 +55,7 @@ def test_a_process_that_alone_cannot_open_a_model_ends(
         "settings": {},
     }
     orders: Iterator[Order] = iter(
-        [Order(call="open", learner=1, arguments=said), Order(call="end")]
+        [Order(call="open", learner="a", arguments=said), Order(call="end")]
     )
     monkeypatch.setattr(ranks, "hear", lambda: next(orders))
     with pytest.raises(ConfigError, match=r"no model in .*not-here"):

@@ -184,6 +184,6 @@ def test_a_stages_batches_are_written_with_the_arguments_of_its_settings(
 def test_a_stage_that_is_not_there_and_a_folder_that_is_are_named(root: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match="no stage '2-verifier'") as caught:
         raise export(root, "c", "2-verifier", "--out", str(tmp_path / "out")).exception
-    assert caught.value.hint == "it has: 1-verifier"
+    assert caught.value.hint == "stages with batches: 1-verifier"
     with pytest.raises(ConfigError, match="is there already"):
         raise export(root, "c", "1-verifier", "--out", str(tmp_path)).exception

@@ -48,7 +48,9 @@ def require_model(folder: Path) -> None:
 
 def load_model(folder: Path, temperature: float = 1.0) -> PreTrainedModel:
     """Load a model in 32 bits with a fused head, without dropout: steps can be repeated exactly."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True
+    )
     _disable_dropout(model)
     add_fused_lm_head(model, temperature=temperature, outputs=("log_probs", "entropy"))
     return model
@@ -56,15 +58,18 @@ def load_model(folder: Path, temperature: float = 1.0) -> PreTrainedModel:
 
 def load_reference(folder: Path, temperature: float = 1.0) -> PreTrainedModel:
     """Load a model that only scores and is never trained."""
-    return load_model(folder, temperature).eval().requires_grad_(False)
+    model = load_model(folder, temperature)
+    model.eval()
+    model.requires_grad_(False)
+    return model
 
 
 def _disable_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        if hasattr(module, "attention_dropout"):  # transformers' attention layers call a function
-            module.attention_dropout = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            vars(module)["attention_dropout"] = 0.0  # transformers' attention calls a function
 
 
 def score(model: PreTrainedModel, inputs: Pass) -> Scores:

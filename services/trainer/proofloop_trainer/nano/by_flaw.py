@@ -17,9 +17,9 @@ from pathlib import Path
 from statistics import fmean
 
 from proofloop.errors import ProofloopError
+from proofloop.method.domains.base import Defect
 from proofloop.method.domains.nano import (
     Chain,
-    Defect,
     Line,
     NanoDomain,
     check_critique,

@@ -137,7 +137,7 @@ def ask(model: LoadedModel, prompts: Sequence[str]) -> list[tuple[str, str]]:
         decode(model.model, rows[start : start + MAX_BATCH], model.eos_ids)
     return [
         (
-            model.tokenizer.decode(row.completion_ids, skip_special_tokens=True),
+            str(model.tokenizer.decode(row.completion_ids, skip_special_tokens=True)),
             str(row.finish_reason),
         )
         for row in rows

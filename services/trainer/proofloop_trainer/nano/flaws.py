@@ -114,12 +114,12 @@ def mark_lines(chain: Chain, lines: Sequence[Line]) -> tuple[LineMarks, ...]:
 def _miscopy(rng: random.Random, line: Line) -> Line:
     field = rng.choice(("value", "operator", "operand"))
     if field == "operator":
-        line = replace(
-            line,
-            operator=rng.choice([operator for operator in OPERATORS if operator != line.operator]),
-        )
+        others = [operator for operator in OPERATORS if operator != line.operator]
+        line = replace(line, operator=rng.choice(others))
+    elif field == "operand":
+        line = replace(line, operand=another_digit(rng, line.operand))
     else:
-        line = replace(line, **{field: another_digit(rng, getattr(line, field))})
+        line = replace(line, value=another_digit(rng, line.value))
     return replace(line, result=calculate(line.value, line.operator, line.operand))
 
 

@@ -19,9 +19,10 @@ import itertools
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch.nn import functional
@@ -228,7 +229,8 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config)
-    torch.nn.init.normal_(model.get_input_embeddings().weight, std=EMBEDDING_STD)
+    embedding = cast(torch.nn.Embedding, model.get_input_embeddings())
+    torch.nn.init.normal_(embedding.weight, std=EMBEDDING_STD)
     return model
 
 
@@ -315,10 +317,10 @@ def _learn(
     step_weight: float,
     before_step: Callable[[], None] = lambda: None,
 ) -> None:
-    parameters = [
-        *model.to(ranks.device()).parameters(),
-        *mark_head.to(ranks.device()).parameters(),
-    ]
+    # transformers declares `to` without its arguments.
+    cast(torch.nn.Module, model).to(ranks.device())
+    mark_head.to(ranks.device())
+    parameters = [*model.parameters(), *mark_head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=rates[0], betas=(0.9, 0.98), weight_decay=0.01)
     began = time.monotonic()
     for step, batch in enumerate(itertools.islice(batches, steps), start=1):
@@ -377,8 +379,8 @@ def _marked(tokenizer: PreTrainedTokenizerFast, row: Row) -> Iterator[tuple[int,
     """Positions with their marks. Four tokens before its equals sign, a proof line has a label, an
     omission MISSING.
     """
-    labels = tokenizer.convert_tokens_to_ids(list(LABELS))
-    equals, missing = tokenizer.convert_tokens_to_ids([EQUALS, MISSING])
+    labels = _ids(tokenizer, LABELS)
+    equals, missing = _ids(tokenizer, (EQUALS, MISSING))
     signs = [place for place, token in enumerate(row.tokens) if token == equals]
     lines = [place for place in signs if row.tokens[place - 4] in labels]
     claims = [place for place in signs if row.tokens[place - 4] == missing] if row.claims else []
@@ -387,9 +389,12 @@ def _marked(tokenizer: PreTrainedTokenizerFast, row: Row) -> Iterator[tuple[int,
         (claims, CLAIM_PLACES, row.claims),
     ):
         for place, marks in zip(places, marked, strict=True):
-            yield from (
-                (place + offset, mark) for offset, mark in zip(offsets, marks, strict=False)
-            )
+            for offset, mark in zip(offsets, marks, strict=False):
+                yield place + offset, mark
+
+
+def _ids(tokenizer: PreTrainedTokenizerFast, tokens: Iterable[str]) -> list[int]:
+    return cast(list[int], tokenizer.convert_tokens_to_ids(list(tokens)))
 
 
 def _table_line(rng: random.Random) -> tuple[Line, int]:
