@@ -185,5 +185,5 @@ def test_a_stage_that_is_not_there_and_a_folder_that_is_are_named(root: Path, tm
     with pytest.raises(ConfigError, match="no stage '2-verifier'") as caught:
         raise export(root, "c", "2-verifier", "--out", str(tmp_path / "out")).exception
     assert caught.value.hint == "stages with batches: 1-verifier"
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="already exists"):
         raise export(root, "c", "1-verifier", "--out", str(tmp_path)).exception
