@@ -149,13 +149,9 @@ class LocalEngine:
             failure = error
         except torch.OutOfMemoryError as error:
             failure = EngineError(f"out of memory: {error}", retryable=True)
-            self._max_batch = max(
-                1, self._max_batch // 2
-            )  # otherwise the retries would fail in the same way
+            self._max_batch = max(1, self._max_batch // 2)  # or the retries would fail too
             log.warning("out_of_memory", model=name, max_batch=self._max_batch)
-        except (
-            Exception
-        ) as error:  # a model's code may raise anything, and the thread must survive it
+        except Exception as error:  # a model's code may raise anything; the thread must survive
             failure = EngineError(f"{type(error).__name__}: {error}", retryable=False)
         running = []
         if served := self._models.get(name):
@@ -181,9 +177,7 @@ class LocalEngine:
         return sum(map(len, self._waiting.values()))
 
     def _gather(self) -> dict[str, list[LocalCall]]:
-        """The waiting calls that can start now, by model: as many as fit, if the batch wants
-        them.
-        """
+        """The waiting calls that can start now, by model: as many as fit into the batch."""
         with self._changed:
             chosen: dict[str, list[LocalCall]] = {}
             for name, waiting in list(self._waiting.items()):
@@ -243,9 +237,8 @@ class LocalEngine:
                 return _Served(loaded, batch)
             except torch.OutOfMemoryError as error:
                 problem = str(error)
-            self._make_room(
-                0
-            )  # not in the handler: the error's frames still hold the loaded tensors
+            # after the handler, whose error still holds the loaded tensors
+            self._make_room(0)
         raise EngineError(
             f"no memory for {name!r} beside {len(self._models)} busy models: {problem}",
             retryable=True,
@@ -323,9 +316,8 @@ def _step(served: _Served) -> None:
     """Sample one more token for each call of a model, and answer the calls that ended with it."""
     ended = served.batch.step()
     for row in ended:
-        answer = _generation(
-            served.calls[row], served.loaded, row
-        )  # before `pop`: _guarded fails the calls in `calls`
+        # before `pop`: if it raises, _guarded fails the calls in `calls`
+        answer = _generation(served.calls[row], served.loaded, row)
         served.calls.pop(row).future.set_result(answer)
 
 

@@ -1,5 +1,5 @@
-"""A KV cache with spare room. Without it, the cache is copied for each token, which takes most of
-the time on a CPU.
+"""A KV cache with preallocated room for new tokens. Without it, each token copies the cache, which
+takes most of the time on a CPU.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ SPARE_TOKENS = 64
 
 
 def new_cache(config: PretrainedConfig) -> DynamicCache:
-    """An empty cache for this model, with its plain layers replaced by growing ones."""
+    """An empty cache for this model, with its plain layers replaced by `PreallocatedLayer`."""
     cache = DynamicCache(config=config)
     cache.layers = [
-        GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
+        PreallocatedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
     ]
     return cache
 
 
-class GrowingLayer(DynamicLayer):
+class PreallocatedLayer(DynamicLayer):
     """`keys` and `values` are views of the filled part of two buffers [batch, heads, tokens,
     width].
     """
@@ -37,9 +37,8 @@ class GrowingLayer(DynamicLayer):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         if self._buffers is None or self._buffers[0].shape[-2] < filled + added:
-            spare = (
-                SPARE_TOKENS if filled else 0
-            )  # the first read is a prompt: it is kept in the prompt cache and copied
+            # the first read is a prompt, which the prompt cache keeps and copies
+            spare = SPARE_TOKENS if filled else 0
             self._buffers = (
                 _enlarged(self.keys, key_states, filled + added + spare),
                 _enlarged(self.values, value_states, filled + added + spare),
@@ -68,10 +67,10 @@ def _enlarged(past: torch.Tensor, states: torch.Tensor, tokens: int) -> torch.Te
 
 
 def can_join(cache: DynamicCache) -> bool:
-    """Whether rows of another cache can be joined to this one: not if a layer keeps a window or a
+    """Whether rows of another cache can join this one: not if a layer has a sliding window or a
     state.
     """
-    return all(type(layer) is GrowingLayer for layer in cache.layers)
+    return all(type(layer) is PreallocatedLayer for layer in cache.layers)
 
 
 def trim_left(cache: DynamicCache, tokens: int) -> None:

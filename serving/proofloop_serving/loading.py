@@ -17,7 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from proofloop.engine.base import ChatMessage
 from proofloop.errors import EngineError
-from proofloop_serving.asks import encode
+from proofloop_serving.calls import encode
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from proofloop.config.settings import load_settings as load_places
 from proofloop.errors import ConfigError
 from proofloop.runs.model_registry import verify_version, version_folder
 from proofloop.store import LocalStore, open_store
-from proofloop_serving.asks import ServingEngine
+from proofloop_serving.calls import ServingEngine
 from proofloop_serving.settings import TransformersSettings, load_settings
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")  # no pickles and no code
@@ -39,9 +39,8 @@ def _model_folder(version: str) -> Path:
     places = load_places()
     store = open_store(places)
     if version.startswith("runs/") and isinstance(store, LocalStore):
-        verify_version(
-            store, version
-        )  # a local store's files are read in place; those from S3 are verified when copied
+        # a local store's files are used in place; files from S3 are verified when copied
+        verify_version(store, version)
     folder = version_folder(store, places.cache, version)
     if folder.is_dir() or version.count("/") != 1:
         return folder

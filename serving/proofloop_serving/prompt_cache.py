@@ -1,5 +1,5 @@
-"""A cache of the prompts that a model has read, so that the n critiques of a proof read their
-common prompt once.
+"""A cache of the prompts that a model has read: the n critiques of a proof read their common prompt
+once.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class PromptCache:
         return sum(read.mask_BT.numel() for read in self._kept)
 
     def forget(self, tokens: int) -> int:
-        """Drop the oldest prompts until at least `tokens` tokens are gone or none is left; returns
-        how many went.
+        """Drop the oldest prompts until at least `tokens` tokens are gone or none is left. Returns
+        the number of dropped tokens.
         """
         gone = 0
         while gone < tokens and self._kept:

@@ -1,8 +1,8 @@
-"""Records the experts that a mixture of experts chooses for each token in sampling, so that
-training can replay them.
+"""Records the experts that a mixture of experts chooses for each sampled token. Training replays
+them.
 
-Rounding differences between sampler and trainer sometimes change the choice of experts, and then
-the token's probability jumps.
+Rounding differences between sampler and trainer sometimes change the choice of experts, which makes
+the token's probability jump.
 
 Legend: B rows, T positions, E = L * K (K experts in each of the L layers with a router).
 """

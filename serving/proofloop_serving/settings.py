@@ -22,7 +22,7 @@ DEFAULT = "nano-cpu.yaml"
 
 
 class TransformersSettings(DecoderSettings):
-    """Settings of one model inside Triton on our decoder."""
+    """Settings of one model inside Triton on proofloop's decoder."""
 
     engine: Literal["transformers"]
 

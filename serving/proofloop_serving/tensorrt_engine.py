@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from proofloop.errors import CallRefused, EngineError
-from proofloop_serving.asks import Ask, Progress, encode
+from proofloop_serving.calls import Progress, ServingRequest, encode
 from proofloop_serving.settings import TensorRTSettings
 
 
@@ -59,9 +59,7 @@ class TensorRTEngine:
         self._sampling_params = SamplingParams
         try:
             self._llm = LLM(model=str(folder), **settings.llm)
-        except (
-            Exception
-        ) as error:  # a bad setting or checkpoint can make the loaders raise anything
+        except Exception as error:  # for a bad setting or checkpoint, the loaders raise anything
             raise EngineError(
                 f"TensorRT-LLM cannot load {folder}: {error}", retryable=False
             ) from error
@@ -74,10 +72,10 @@ class TensorRTEngine:
         )
         self._thread.start()
 
-    def begin(self, ask: Ask, when_done: Callable[[], None]) -> TensorRTCall:
+    def begin(self, request: ServingRequest, when_done: Callable[[], None]) -> TensorRTCall:
         call = TensorRTCall(when_done)
-        prompt_ids = encode(self._tokenizer, ask.prompt, self._settings.chat_template_values)
-        asyncio.run_coroutine_threadsafe(self._follow(call, ask, prompt_ids), self._loop)
+        prompt_ids = encode(self._tokenizer, request.prompt, self._settings.chat_template_values)
+        asyncio.run_coroutine_threadsafe(self._follow(call, request, prompt_ids), self._loop)
         return call
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -95,42 +93,46 @@ class TensorRTEngine:
         self._loop.close()
         self._llm.shutdown()
 
-    def _sampling(self, ask: Ask) -> Any:
-        is_greedy = ask.sampling.temperature == 0
+    def _sampling(self, request: ServingRequest) -> Any:
+        is_greedy = request.sampling.temperature == 0
         return self._sampling_params(
-            max_tokens=ask.sampling.max_tokens,
-            temperature=None if is_greedy else ask.sampling.temperature,
-            top_p=None if is_greedy else ask.sampling.top_p,
-            top_k=1 if is_greedy else ask.top_k or None,
-            seed=ask.seed,
-            stop=list(ask.stop) or None,
+            max_tokens=request.sampling.max_tokens,
+            temperature=None if is_greedy else request.sampling.temperature,
+            top_p=None if is_greedy else request.sampling.top_p,
+            top_k=1 if is_greedy else request.top_k or None,
+            seed=request.seed,
+            stop=list(request.stop) or None,
             logprobs=1
-            if self._gives_logprobs(ask)
+            if self._gives_logprobs(request)
             else None,  # with 1, both samplers include the sampled token
         )
 
-    def _gives_logprobs(self, ask: Ask) -> bool:
+    def _gives_logprobs(self, request: ServingRequest) -> bool:
         """Whether to request log-probabilities.
 
         TensorRT-LLM's default sampler computes them before temperature, top_p and top_k; with any
         of these, they are not those of the sampled distribution. With speculation, a call that
         requests them crashes the engine.
         """
-        is_plain = ask.sampling.temperature == 1 and ask.sampling.top_p == 1 and not ask.top_k
+        is_plain = (
+            request.sampling.temperature == 1 and request.sampling.top_p == 1 and not request.top_k
+        )
         return is_plain and not self._settings.llm.get("speculative_config")
 
-    async def _follow(self, call: TensorRTCall, ask: Ask, prompt_ids: list[int]) -> None:
+    async def _follow(
+        self, call: TensorRTCall, request: ServingRequest, prompt_ids: list[int]
+    ) -> None:
         began = time.monotonic()
         self._running += 1
         try:
-            call.output = self._llm.generate_async(prompt_ids, self._sampling(ask), streaming=True)
+            call.output = self._llm.generate_async(
+                prompt_ids, self._sampling(request), streaming=True
+            )
             if call.cancel_asked:
                 call.output.abort()
             async for output in call.output:
                 call.latest = _progress(call, output, prompt_ids, time.monotonic() - began)
-        except (
-            ValueError
-        ) as error:  # from LLM._check_arguments, for example for a prompt that is too long
+        except ValueError as error:  # from LLM._check_arguments: the prompt is too long
             call.failure = CallRefused(str(error))
         except Exception as error:  # the engine died or was shut down under the call
             call.failure = EngineError(

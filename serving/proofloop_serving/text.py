@@ -1,5 +1,5 @@
-"""Decodes tokens as they come. A token may be half a character, so only text that can no longer
-change is shown.
+"""Decodes tokens one by one. A token may be half a character: the text holds only complete
+characters.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from proofloop.engine.base import GenerationRequest
 from proofloop.engine.local import LocalSettings
-from proofloop_serving.asks import Ask, Progress
+from proofloop_serving.calls import Progress, ServingRequest
 from proofloop_serving.engine import LocalCall, LocalEngine, Options, answer_text
 from proofloop_serving.loading import LoadedModel
 from proofloop_serving.settings import TransformersSettings
@@ -35,9 +35,8 @@ class TransformersCall:
         row = self._call.row
         if row is None:
             return Progress(finish_reason="cancelled" if has_ended else None)
-        count = len(
-            row.logprobs
-        )  # the engine's thread runs on and adds a token before its log-probability
+        # the engine's thread adds a token before its log-probability
+        count = len(row.logprobs)
         if has_ended:
             text = answer_text(self._loaded, row)
         else:
@@ -62,7 +61,7 @@ class TransformersCall:
 
 
 class TransformersEngine:
-    """A model version on our decoder."""
+    """A model version on proofloop's decoder."""
 
     def __init__(self, folder: Path, version: str, settings: TransformersSettings) -> None:
         self._version = version
@@ -71,12 +70,14 @@ class TransformersEngine:
         )
         self._loaded = self._engine.load(version)
 
-    def begin(self, ask: Ask, when_done: Callable[[], None]) -> TransformersCall:
-        raw = ask.prompt if isinstance(ask.prompt, str) else ""
-        messages = () if isinstance(ask.prompt, str) else ask.prompt
-        request = GenerationRequest(ask.id, self._version, messages, ask.sampling, ask.seed)
-        options = Options(raw, ask.top_k, ask.stop, when_done)
-        return TransformersCall(self._engine.submit(request, options), self._loaded)
+    def begin(self, request: ServingRequest, when_done: Callable[[], None]) -> TransformersCall:
+        raw = request.prompt if isinstance(request.prompt, str) else ""
+        messages = () if isinstance(request.prompt, str) else request.prompt
+        generation = GenerationRequest(
+            request.id, self._version, messages, request.sampling, request.seed
+        )
+        options = Options(raw, request.top_k, request.stop, when_done)
+        return TransformersCall(self._engine.submit(generation, options), self._loaded)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return str(self._loaded.tokenizer.decode(list(token_ids), skip_special_tokens=True))

@@ -6,7 +6,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from proofloop_serving.asks import Progress
+from proofloop_serving.calls import Progress
 
 COUNTERS = {
     "prompt_tokens": "Prompt tokens of answered calls",

@@ -1,8 +1,8 @@
 """The Triton Python-backend model: serves the tensors of `proofloop.engine.triton.contract` through
 an engine.
 
-One thread, the pump, sends all responses. It polls the running calls about fifty times a second, so
-a slow client gets fewer and larger chunks and never delays the engine. Only the pump uses Triton's
+One thread, the pump, sends all responses. It polls the running calls about fifty times a second: a
+slow client gets fewer and larger chunks and never delays the engine. Only the pump uses Triton's
 metrics, which are not thread-safe.
 """
 
@@ -29,19 +29,15 @@ from proofloop.engine.triton.contract import (
     VERSION,
 )
 from proofloop.errors import CallRefused, EngineError, ProofloopError
-from proofloop_serving.asks import Progress, RunningCall, ServingEngine
+from proofloop_serving.calls import Progress, RunningCall, ServingEngine
 from proofloop_serving.opening import open_serving
 from proofloop_serving.settings import DEFAULT
 from proofloop_serving.triton_metrics import Metrics
-from proofloop_serving.triton_request import Wish, read_wish
+from proofloop_serving.triton_request import ParsedRequest, read_request
 
 POLL_S = 0.02  # between two polls of the running calls
-CANCEL_POLL_S = (
-    0.1  # between two checks for disconnected clients: each check is a round trip to the server
-)
-KEEP_ALIVE_S = (
-    5.0  # a stream without new tokens sends a chunk this often, to show that its call is alive
-)
+CANCEL_POLL_S = 0.1  # between two checks for disconnected clients; each is a round trip
+KEEP_ALIVE_S = 5.0  # between two chunks of a stream without new tokens
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
@@ -49,7 +45,7 @@ FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 class Stream:
     """One request being answered."""
 
-    wish: Wish
+    parsed: ParsedRequest
     sender: Any
     call: RunningCall
     sent_tokens: int = -1
@@ -61,9 +57,7 @@ class TritonPythonModel:
 
     @staticmethod
     def auto_complete_config(config: Any) -> Any:
-        """Declare the contract, so that a load request needs only the backend and the
-        parameters.
-        """
+        """Declare the contract: a load request then needs only the backend and the parameters."""
         for name, data_type in (LLMAPI_INPUTS | OUR_INPUTS).items():
             config.add_input({"name": name, "data_type": data_type, "dims": [-1], "optional": True})
         for name, data_type in (LLMAPI_OUTPUTS | OUR_OUTPUTS).items():
@@ -73,9 +67,7 @@ class TritonPythonModel:
         return config
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Fetch and load the version. Raises TritonModelException with a one-line reason; Triton
-        then refuses it.
-        """
+        """Fetch and load the version. Raises TritonModelException with a one-line reason."""
         parameters = json.loads(args["model_config"]).get("parameters", {})
         given = {name: value["string_value"] for name, value in parameters.items()}
         self._version = given.get(VERSION) or args["model_name"]
@@ -90,9 +82,7 @@ class TritonPythonModel:
             ) from error
         self._metrics = Metrics(self._version)
         self._new: queue.SimpleQueue[Stream] = queue.SimpleQueue()
-        self._running: dict[
-            str, RunningCall
-        ] = {}  # the running calls with a request id, by that id
+        self._running: dict[str, RunningCall] = {}  # those with a request id, by that id
         self._woken = threading.Event()
         self._is_ending = False
         self._pump = threading.Thread(target=self._run_pump, name="pump")
@@ -115,29 +105,28 @@ class TritonPythonModel:
         self._engine.close()
 
     def _begin(self, request: Any, sender: Any) -> None:
-        wish = read_wish(request.request_id(), lambda name: _array(request, name))
-        if wish.is_stop:
+        parsed = read_request(request.request_id(), lambda name: _array(request, name))
+        if parsed.is_stop:
             if call := self._running.get(request.request_id()):
                 call.cancel()
             sender.send(pb_utils.InferenceResponse(output_tensors=[]), flags=FINAL)
             return
-        assert wish.ask is not None
-        if wish.ask.id and wish.ask.id in self._running:
+        assert parsed.request is not None
+        if parsed.request.id and parsed.request.id in self._running:
             raise CallRefused(
-                f"request id {wish.ask.id!r} is running already; use a new id for each attempt"
+                f"request id {parsed.request.id!r} is already running; use a new id for each"
+                " attempt"
             )
-        call = self._engine.begin(wish.ask, self._woken.set)
-        if wish.ask.id:
-            self._running[wish.ask.id] = call
-        self._new.put(Stream(wish, sender, call))
+        call = self._engine.begin(parsed.request, self._woken.set)
+        if parsed.request.id:
+            self._running[parsed.request.id] = call
+        self._new.put(Stream(parsed, sender, call))
         self._woken.set()
 
     def _run_pump(self) -> None:
         try:
             self._send_all()
-        except (
-            BaseException
-        ):  # a bug: without the pump no call is answered; start.sh notices and ends Triton
+        except BaseException:  # a bug: no call would end; start.sh notices and ends Triton
             traceback.print_exc()
             os._exit(1)
 
@@ -161,7 +150,7 @@ class TritonPythonModel:
     def _sent_last(self, stream: Stream) -> bool:
         """Send the new part of a stream; true if it was the last."""
         try:
-            progress = stream.call.progress(want_text=stream.wish.streaming)
+            progress = stream.call.progress(want_text=stream.parsed.streaming)
         except EngineError as error:
             self._forget(stream)
             _send_error(stream.sender, error)
@@ -169,30 +158,30 @@ class TritonPythonModel:
         if progress.finish_reason:
             self._forget(stream)
             self._metrics.count(progress)
-            stream.sender.send(self._chunk(stream.wish, progress), flags=FINAL)
+            stream.sender.send(self._chunk(stream.parsed, progress), flags=FINAL)
             return True
         has_new_tokens = len(progress.token_ids) > stream.sent_tokens
         is_due = has_new_tokens or time.monotonic() - stream.sent_at > KEEP_ALIVE_S
-        if stream.wish.streaming and progress.token_ids and is_due:
+        if stream.parsed.streaming and progress.token_ids and is_due:
             stream.sent_tokens = len(progress.token_ids)
             stream.sent_at = time.monotonic()
-            stream.sender.send(self._chunk(stream.wish, progress))
+            stream.sender.send(self._chunk(stream.parsed, progress))
         return False
 
     def _forget(self, stream: Stream) -> None:
-        assert stream.wish.ask is not None
-        self._running.pop(stream.wish.ask.id, None)
+        assert stream.parsed.request is not None
+        self._running.pop(stream.parsed.request.id, None)
 
-    def _chunk(self, wish: Wish, progress: Progress) -> Any:
+    def _chunk(self, parsed: ParsedRequest, progress: Progress) -> Any:
         """A response with text, counts and version, and the requested optional outputs; tokens only
         in the last one.
         """
-        assert wish.ask is not None
+        assert parsed.request is not None
         text = progress.text
-        if wish.want_echo:
+        if parsed.want_echo:
             prompt = (
-                wish.ask.prompt
-                if isinstance(wish.ask.prompt, str)
+                parsed.request.prompt
+                if isinstance(parsed.request.prompt, str)
                 else self._engine.decode(progress.prompt_ids)
             )
             text = prompt + text
@@ -204,15 +193,15 @@ class TritonPythonModel:
             _floats("engine_seconds", [progress.seconds]),
             _strings("model_version", self._version),
         ]
-        if "finish_reason" in wish.wanted:
+        if "finish_reason" in parsed.outputs_requested:
             tensors.append(_strings("finish_reason", progress.finish_reason or ""))
-        if "stop_reason" in wish.wanted:
+        if "stop_reason" in parsed.outputs_requested:
             tensors.append(_strings("stop_reason", progress.stop_reason))
-        if "cumulative_logprob" in wish.wanted and len(progress.logprobs) == len(
+        if "cumulative_logprob" in parsed.outputs_requested and len(progress.logprobs) == len(
             progress.token_ids
         ):
             tensors.append(_floats("cumulative_logprob", [sum(progress.logprobs)]))
-        if wish.want_tokens and progress.finish_reason:
+        if parsed.want_tokens and progress.finish_reason:
             tensors.append(_integers("prompt_token_ids", progress.prompt_ids))
             tensors.append(_integers("token_ids", progress.token_ids))
             tensors.append(_floats("logprobs", progress.logprobs))

@@ -1,6 +1,4 @@
-"""Reads a Triton request into a call of the engine. Errors name the input, its value and the
-limit.
-"""
+"""Parses a Triton request. Errors name the input, its value and the limit."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from proofloop.engine.triton.contract import LLMAPI_INPUTS, OUR_INPUTS
 from proofloop.errors import CallRefused
 from proofloop.schema.records import Sampling
 from proofloop.schema.validation import first_problem
-from proofloop_serving.asks import Ask
+from proofloop_serving.calls import ServingRequest
 
 DEFAULT_MAX_TOKENS = 32  # the default of TensorRT-LLM's SamplingParams
 MOST_STOP_STRINGS = 16
@@ -28,42 +26,44 @@ Read = Callable[[str], "np.ndarray | None"]
 
 
 @dataclass(frozen=True)
-class Wish:
-    """A request: to cancel the running call with the same id, or to answer `ask` in the form set by
-    the flags.
+class ParsedRequest:
+    """A parsed Triton request: cancel the running call with the same id, or answer `request` with
+    the outputs in the flags.
     """
 
     is_stop: bool = False
-    ask: Ask | None = None
+    request: ServingRequest | None = None
     streaming: bool = False
     want_echo: bool = True
     want_tokens: bool = False
-    wanted: frozenset[str] = frozenset()  # the requested optional outputs
+    outputs_requested: frozenset[str] = frozenset()  # the requested optional outputs
 
 
-def read_wish(request_id: str, read: Read) -> Wish:
+def read_request(request_id: str, read: Read) -> ParsedRequest:
     """Read the contract's tensors by `read(name)`. Raises CallRefused for an invalid request."""
     values = {
         name: array for name in (*LLMAPI_INPUTS, *OUR_INPUTS) if (array := read(name)) is not None
     }
     if _scalar(values, "stop", False):
-        return Wish(is_stop=True)
+        return ParsedRequest(is_stop=True)
     outputs = ("finish_reason", "stop_reason", "cumulative_logprob")
-    return Wish(
-        ask=_ask(request_id, values),
+    return ParsedRequest(
+        request=_serving_request(request_id, values),
         streaming=_scalar(values, "streaming", False),
         want_echo=not _scalar(values, "sampling_param_exclude_input_from_output", False),
         want_tokens=_scalar(values, "return_tokens", False),
-        wanted=frozenset(name for name in outputs if _scalar(values, f"return_{name}", False)),
+        outputs_requested=frozenset(
+            name for name in outputs if _scalar(values, f"return_{name}", False)
+        ),
     )
 
 
-def _ask(request_id: str, values: dict[str, np.ndarray]) -> Ask:
+def _serving_request(request_id: str, values: dict[str, np.ndarray]) -> ServingRequest:
     top_k = _scalar(values, "sampling_param_top_k", 0)
     if top_k < 0:
         raise CallRefused(f"sampling_param_top_k = {top_k}: it must be 0 (all tokens) or more")
     seed = _scalar(values, "sampling_param_seed", None)
-    return Ask(
+    return ServingRequest(
         id=request_id,
         prompt=_prompt(values),
         sampling=_sampling(values),

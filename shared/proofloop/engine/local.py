@@ -17,7 +17,7 @@ from proofloop.engine.settings import EngineSettings, MayChange
 
 
 class DecoderSettings(EngineSettings):
-    """Settings of our decoder, for small models on a CPU or one GPU."""
+    """Settings of proofloop's decoder, for small models on a CPU or one GPU."""
 
     max_batch: MayChange[int] = Field(
         256, ge=1, description="the most calls of a model in one batch"

@@ -203,7 +203,7 @@ def test_other_statements_and_odd_backslashes_do_not_disturb(tmp_path: Path) -> 
     [
         (
             official(meta_verification=""),
-            r"no string literal 'meta_verification'\nhint: it needs proof_generation, ",
+            r"no string literal 'meta_verification'\nhint: it needs the keys proof_generation, ",
         ),
         (
             official(meta_verification='f"{statement}{proof}{rating}"'),
@@ -223,20 +223,23 @@ def test_other_statements_and_odd_backslashes_do_not_disturb(tmp_path: Path) -> 
         ),
         (
             official(proof_generation='"Solve it."'),
-            r"proof_generation of prompt pack 'pack' lacks {question}\nhint: it has exactly",
+            r"proof_generation of prompt pack 'pack' lacks {question}\nhint: use exactly",
         ),
-        (official(proof_generation='"{question} {proof}"'), r"has {proof}, which nothing fills"),
+        (
+            official(proof_generation='"{question} {proof}"'),
+            r"has placeholders that it cannot use: {proof}",
+        ),
         (
             official(proof_generation='"{question} {hint}"'),
-            r"template proof_generation has {hint}, which nothing fills",
+            r"template proof_generation has unknown placeholders: {hint}",
         ),
         (
             official(proof_generation='"{question} {}"'),
-            r"template proof_generation has {}, which nothing fills",
+            r"template proof_generation has unknown placeholders: {}",
         ),
         (
             official(proof_generation='"{question} {{proof}}"'),
-            "a literal in the form of a placeholder, which nothing fills",
+            "has a literal in the form of a placeholder",
         ),
         (official(proof_generation='"{question!r}"'), "placeholder 'question' has a format"),
         (official(proof_generation='"{question:>9}"'), "placeholder 'question' has a format"),
@@ -264,7 +267,7 @@ def test_other_statements_and_odd_backslashes_do_not_disturb(tmp_path: Path) -> 
         (b"\xff\xfe\x00", r"cannot be read: .*\nhint: give a Python file in UTF-8"),
         (
             "#" * (MAX_FILE_BYTES + 1),
-            f"has {MAX_FILE_BYTES + 1} bytes; at most {MAX_FILE_BYTES} are read",
+            f"has {MAX_FILE_BYTES + 1} bytes, the limit is {MAX_FILE_BYTES}",
         ),
     ],
     ids=range(22),
@@ -279,10 +282,10 @@ def test_a_file_that_is_no_pack_is_refused_and_nothing_is_written(
 
 
 def test_a_missing_file_and_a_taken_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"there is no file .*nothing.py"):
+    with pytest.raises(ConfigError, match=r"no file .*nothing.py"):
         import_pack(tmp_path / "nothing.py", tmp_path / "pack")
     (tmp_path / "pack").mkdir()
-    with pytest.raises(ConfigError, match=r"pack is already there\nhint: choose another --out"):
+    with pytest.raises(ConfigError, match=r"pack already exists\nhint: choose another --out"):
         import_pack(write(tmp_path, official()), tmp_path / "pack")
     assert list((tmp_path / "pack").iterdir()) == []
 

@@ -142,21 +142,21 @@ def test_an_object_is_read_as_a_careful_person_reads_it(
     [
         ("Fine.", "the answer is not JSON: Expecting value"),
         (r'{"evaluation": "\(a\)", "score": 1}', "the answer is not JSON: Invalid \\escape"),
-        ("[1]", "the answer is no JSON object"),
+        ("[1]", "the answer is not a JSON object"),
         ('{"score": 1}', "the field 'evaluation' is missing"),
         ('{"evaluation": "Fine."}', "the field 'score' is missing"),
-        ('{"evaluation": 1, "score": 1}', "the field 'evaluation' is no text"),
+        ('{"evaluation": 1, "score": 1}', "the field 'evaluation' is not a text"),
         (
             '{"evaluation": "", "score": 1, "x": 2}',
             "the answer has other fields than evaluation, score",
         ),
         ('{"evaluation": "a", "evaluation": "b", "score": 1}', "the answer has a field twice"),
-        (judged(0.7), "the score '0.7' is none of 0, 0.5, 1"),
+        (judged(0.7), "the score '0.7' is not 0, 0.5 or 1"),
         (judged("1"), "the score '1' is a text, not a number"),
         (
             r'{"evaluation": "$\frac12$", "score": 1}',
-            "the field 'evaluation' has control characters: a backslash of LaTeX is doubled in"
-            " JSON",
+            "the field 'evaluation' has control characters: in JSON a backslash of LaTeX is"
+            " doubled",
         ),
     ],
 )
@@ -168,14 +168,14 @@ def test_a_strict_reading_says_what_is_wrong_with_an_object(text: str, reason: s
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('{"evaluation": "Fine.", "score": 1', "a score stands in an object that is not JSON"),
+        ('{"evaluation": "Fine.", "score": 1', "a score is in an object that is not valid JSON"),
         (f"{judged(0)}{judged(1)}", "two different scores: 0 and 1"),
         (f"{judged(1)} No.", "text follows the JSON object"),
         (f"The proof:\n{judged(1)}", "the JSON object is a quotation"),
         ('{"a": 1} ' * 30, "the answer has more than 20 objects"),
         ('{"score": 1}', "the field 'evaluation' is empty or missing"),
         ('{"score": 1, "steps": [{"score": 0}]}', "two different scores: 0 and 1"),
-        ('{"steps": [{"score": 1}]}', "the only score stands in a nested object"),
+        ('{"steps": [{"score": 1}]}', "the only score is in a nested object"),
     ],
 )
 def test_a_lenient_reading_says_why_it_reads_no_object(text: str, reason: str) -> None:
@@ -218,7 +218,7 @@ def test_reasons_are_counted_without_what_each_answer_has_of_its_own() -> None:
     texts = [judged("1"), judged(0.7), f"{judged(0)}{judged(1)}"]
     assert [read("verifier", text, "strict").shared_reason for text in texts[:2]] == [
         "the score is a text, not a number",
-        "the score is none of 0, 0.5, 1",
+        "the score is not 0, 0.5 or 1",
     ]
     assert read("verifier", texts[2], "lenient").shared_reason == "two different scores"
 

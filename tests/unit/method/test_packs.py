@@ -66,7 +66,7 @@ def test_a_template_whose_phrases_no_reader_knows_is_refused(
     shown = {"proof_verification.txt": "{question}\n{proof}\nMy grade: \\boxed{...}"}
     with pytest.raises(
         ConfigError,
-        match=r"proof_verification of .* lacks 'Here is my .*\nhint: write .* \[phrases\]",
+        match=r"proof_verification of .* lacks 'Here is my .*\nhint: set .* \[phrases\]",
     ):
         load_pack(str(write_pack(tmp_path / "bad", **shown)))
 
@@ -156,7 +156,7 @@ def test_a_byte_order_mark_is_no_part_of_a_pack(tmp_path: Path) -> None:
 
 def test_loading_says_what_is_missing_and_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"hint: one of math, math-json, nano, or a folder"
+        ConfigError, match=r"hint: use one of math, math-json, nano, or a folder"
     ) as refusal:
         load_pack("maths", tmp_path)
     assert f"{tmp_path / 'maths'} has no pack.toml" in refusal.value.problem
@@ -167,21 +167,21 @@ def test_loading_says_what_is_missing_and_what_there_is(tmp_path: Path) -> None:
     [
         (
             {"proof_refinement.txt": None},
-            r"prompt pack '.*' lacks proof_refinement.txt\nhint: a pack has proof_generation, ",
+            r"prompt pack '.*' lacks proof_refinement.txt\nhint: a pack needs a .txt file",
         ),
         (
             {"proof_verification.txt": "Grade {question}."},
-            r"template proof_verification of prompt pack '.*' lacks {proof}\nhint: it has exactly"
+            r"template proof_verification of prompt pack '.*' lacks {proof}\nhint: use exactly"
             r" {proof}, {question}",
         ),
         (
             {"proof_generation.txt": "Solve {question} like {proof}."},
-            r"template proof_generation of .* has {proof}, which nothing fills\nhint: it has"
-            r" exactly {question}",
+            r"template proof_generation of .* has placeholders that it cannot use: {proof}"
+            r"\nhint: use exactly {question}",
         ),
         (
             {"proof_refinement.txt": "{question} {proof}"},
-            r"lacks {analysis}\nhint: it has exactly {analysis}, {proof}, {question}",
+            r"lacks {analysis}\nhint: use exactly {analysis}, {proof}, {question}",
         ),
         (
             {"pack.toml": f"a = {'[' * 5_000}"},
@@ -189,19 +189,19 @@ def test_loading_says_what_is_missing_and_what_there_is(tmp_path: Path) -> None:
         ),
         (
             {"pack.toml": "fenced = "},
-            r"pack.toml of prompt pack '.*' is not TOML: .*\nhint: it holds `fenced = true`",
+            r"pack.toml of prompt pack '.*' is not TOML: .*\nhint: write `fenced = true`",
         ),
         (
             {"pack.toml": 'fenced = "no"'},
-            r"fenced = 'no' in pack.toml of prompt pack '.*'\nhint: true or false, without quotes",
+            r"fenced = 'no' in pack.toml of prompt pack '.*'\nhint: use true or false",
         ),
         (
             {"pack.toml": 'answers = "xml"'},
-            r"answers = 'xml' in pack.toml of .*\nhint: one of 'text', 'json'",
+            r"answers = 'xml' in pack.toml of .*\nhint: use one of 'text', 'json'",
         ),
         (
             {"pack.toml": 'answers = "json"\n[phrases]\nmeta_score = "x"'},
-            r"\[phrases\] and answers = 'json' .* do not go",
+            r"both \[phrases\] and answers = 'json' are set",
         ),
         (
             {"pack.toml": 'answers = "json"'},
@@ -210,13 +210,16 @@ def test_loading_says_what_is_missing_and_what_there_is(tmp_path: Path) -> None:
         ),
         (
             {"pack.toml": "phrases = 1"},
-            r"phrases = 1 in pack.toml of .*\nhint: \[phrases\] is a section",
+            r"phrases = 1 in pack.toml of .*\nhint: make \[phrases\] a table",
         ),
         (
             {"pack.toml": '[phrases]\nscore = "x"'},
             r"\[phrases\] score = 'x' .*: unknown key\nhint: known here: solution_h",
         ),
-        ({"pack.toml": "[phrases]\nmeta_score = 1"}, r"\[phrases\] meta_score = 1 .* is no text"),
+        (
+            {"pack.toml": "[phrases]\nmeta_score = 1"},
+            r"\[phrases\] meta_score = 1 .* is not a text",
+        ),
         (
             {"pack.toml": '[phrases]\nmeta_score = ""'},
             r"\[phrases\] meta_score = '' .* has no word",
@@ -234,6 +237,6 @@ def test_a_template_that_is_no_text_is_refused(tmp_path: Path) -> None:
     folder = write_pack(tmp_path / "bad")
     (folder / "proof_generation.txt").write_bytes(b"\xff\xfe{question}")
     with pytest.raises(
-        ConfigError, match=r"proof_generation.txt of prompt pack '.*' cannot be read"
+        ConfigError, match=r"proof_generation.txt of prompt pack '.*' is unreadable"
     ):
         load_pack(str(folder))

@@ -158,7 +158,7 @@ def test_only_what_follows_the_last_end_of_thinking_counts() -> None:
     ],
 )
 def test_thinking_that_never_ended_is_truncated(text: str) -> None:
-    assert verdict(text) == Verdict(outcome="truncated", reason="the thinking never ended")
+    assert verdict(text) == Verdict(outcome="truncated", reason="the reasoning never ended")
     assert parse_proof(text, "stop").verdict.outcome == "truncated"
 
 
@@ -252,15 +252,15 @@ def test_a_score_planted_in_the_solution_does_not_count() -> None:
     [
         (
             f"{answer()}\n\n{SELF_HEADING}\n{evaluation('1')}",
-            "the heading '## Self Evaluation' stands there 2 times",
+            "the heading '## Self Evaluation' appears 2 times",
         ),
         (
             answer(solution=f"x\n{SELF_HEADING}\n{evaluation('1')}"),
-            "the heading '## Self Evaluation' stands there 2 times",
+            "the heading '## Self Evaluation' appears 2 times",
         ),
         (
             f"{answer()}\n{SOLUTION_HEADING}\nBetter.",
-            "the heading '## Solution' stands there 2 times",
+            "the heading '## Solution' appears 2 times",
         ),
         (
             answer().replace(SELF_HEADING, "Self Evaluation"),

@@ -52,7 +52,7 @@ def test_an_answer_is_read_as_a_careful_person_reads_it(case: Case) -> None:
     ("text", "reason"),
     [
         ("", "the answer is empty"),
-        (evaluation("0.7"), "the score '0.7' is none of 0, 0.5, 1"),
+        (evaluation("0.7"), "the score '0.7' is not 0, 0.5 or 1"),
         (f"{EVALUATION_INTRO}\nFine.", "no score found"),
         (
             f"{EVALUATION_INTRO}\nFine.\n{EVALUATION_SCORE}",
@@ -65,7 +65,7 @@ def test_an_answer_is_read_as_a_careful_person_reads_it(case: Case) -> None:
         ("Score: 1\n\nScore: 0.5", "two different scores: 1 and 0.5"),
         (
             f"{EVALUATION_INTRO} Fine.\n{'The score is good. ' * 500}",
-            "the end of the answer has more than 200 words of grading",
+            "the end of the answer has more than 200 grading words",
         ),
         ("> x\n\n" * 2000, "the final response has more than 1000 block quotes"),
     ],
@@ -80,7 +80,7 @@ def test_a_lenient_reading_says_why_there_is_no_score(text: str, reason: str) ->
     [
         ("Fine.", "the heading '## Solution' is missing"),
         (f"{answer()}\n**Self Evaluation**", None),
-        (answer().replace("## Self Evaluation", "### Self Evaluation") + "\n### Self Evaluation", "the heading '## Self Evaluation' stands there 2 times"),
+        (answer().replace("## Self Evaluation", "### Self Evaluation") + "\n### Self Evaluation", "the heading '## Self Evaluation' appears 2 times"),
     ],
 )  # fmt: skip
 def test_a_heading_counts_in_its_best_form(text: str, reason: str | None) -> None:

@@ -31,9 +31,9 @@ from tests.builders import (
 )
 
 NO_SCORE = Verdict(
-    outcome="malformed", reason="the score '0.7' is none of 0, 0.5, 1", cause="the score is none"
+    outcome="malformed", reason="the score '0.7' is not 0, 0.5 or 1", cause="the score is none"
 )
-OTHER_SCORE = NO_SCORE.model_copy(update={"reason": "the score '7' is none of 0, 0.5, 1"})
+OTHER_SCORE = NO_SCORE.model_copy(update={"reason": "the score '7' is not 0, 0.5 or 1"})
 CUT = Verdict(
     outcome="engine_failed",
     reason="the stream was cut after 7 characters",

@@ -20,7 +20,7 @@ pytest.importorskip("proofloop_serving", reason="proofloop-serving is not instal
 from proofloop.engine.base import ChatMessage
 from proofloop.errors import CallRefused
 from proofloop.schema.records import Sampling
-from proofloop_serving.asks import Ask
+from proofloop_serving.calls import ServingRequest
 from proofloop_serving.settings import TensorRTSettings
 from proofloop_serving.tensorrt_engine import TensorRTEngine, _logprob
 
@@ -114,7 +114,7 @@ def test_a_streamed_answer_is_read_once_as_it_comes_and_once_at_its_end(answer: 
         threading.Event(),
     )
     Counted.read = 0
-    answer.call = engine.begin(Ask("a", "Prove it.", Sampling(), seed=0), done.set)
+    answer.call = engine.begin(ServingRequest("a", "Prove it.", Sampling(), seed=0), done.set)
     answer.has_begun.set()
     assert done.wait(30)
     engine.close()
@@ -131,7 +131,8 @@ def test_a_model_without_a_chat_template_refuses_the_call_and_harms_no_other(
     engine = TensorRTEngine(Path(), TensorRTSettings(engine="tensorrt_llm"))
     with pytest.raises(CallRefused, match="cannot read the prompt: ValueError: tokenizer"):
         engine.begin(
-            Ask("a", (ChatMessage("user", "Prove it."),), Sampling(), seed=0), lambda: None
+            ServingRequest("a", (ChatMessage("user", "Prove it."),), Sampling(), seed=0),
+            lambda: None,
         )
     engine.close()
 
@@ -180,7 +181,7 @@ def asked_of(
 ) -> tuple[Any, ...]:
     """What the LLM API is given for a call: the prompt's tokens, and the sampling parameters."""
     engine, done = TensorRTEngine(Path(), settings), threading.Event()
-    answer.call = engine.begin(Ask("a", prompt, sampling, seed=0), done.set)
+    answer.call = engine.begin(ServingRequest("a", prompt, sampling, seed=0), done.set)
     answer.has_begun.set()
     assert done.wait(30)
     engine.close()

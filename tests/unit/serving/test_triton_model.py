@@ -15,8 +15,8 @@ pytest.importorskip("proofloop_serving", reason="proofloop-serving is not instal
 
 from proofloop.errors import CallRefused, EngineError
 from proofloop.schema.records import Sampling
-from proofloop_serving.asks import Ask, Progress
-from proofloop_serving.triton_request import Wish
+from proofloop_serving.calls import Progress, ServingRequest
+from proofloop_serving.triton_request import ParsedRequest
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,11 @@ def test_a_sum_of_log_probabilities_is_sent_where_there_are_any(
     module = importlib.import_module("proofloop_serving.triton_model")
     model = module.TritonPythonModel()
     model._version = "m"
-    ask = Ask("a", "Prove it.", Sampling(), seed=0)
-    wish = Wish(ask=ask, want_echo=False, wanted=frozenset({"cumulative_logprob"}))
+    request = ServingRequest("a", "Prove it.", Sampling(), seed=0)
+    parsed = ParsedRequest(
+        request=request, want_echo=False, outputs_requested=frozenset({"cumulative_logprob"})
+    )
     chunk = model._chunk(
-        wish, Progress(text="Done.", finish_reason="stop", token_ids=[1, 2], logprobs=logprobs)
+        parsed, Progress(text="Done.", finish_reason="stop", token_ids=[1, 2], logprobs=logprobs)
     )
     assert chunk.get("cumulative_logprob") == sent

@@ -12,11 +12,8 @@ from typing import Protocol
 from proofloop.errors import ConfigError
 from proofloop.schema.records import Problem, Score, digest
 
-SPLIT_BUCKETS = {
-    "train": range(0, 8),
-    "validation": range(8, 9),
-    "test": range(9, 10),
-}  # tenths of all problems
+SPLIT_BUCKETS = {"train": range(0, 8), "validation": range(8, 9), "test": range(9, 10)}
+"""The tenths of all problems in each split."""
 
 
 def is_in_split(question: str, split: str) -> bool:

@@ -1,11 +1,11 @@
 """The nano domain: chains of `+ - *` modulo 10, small enough for a CPU, with an exact checker.
 
 A question reads `Modulo 10, start at 7. a + 3. b * 4. Show that the result is 0.` and its proof has
-one line a step, `a 7 + 3 = 0`. The checker judges a line by the result that the line before it
-*states*, so an error that is carried on consistently is one defect. A claim that a step is missing
-shows the missing line and, if the next step is there, that step's label and value, so that a reader
-can check the value: `Step a is missing: 7 + 3 = 0, then b 5.` `nano` poses two to six steps and
-`nano-long` seven or eight, to test on long problems what was learnt on short ones.
+one line per step, `a 7 + 3 = 0`. The checker judges a line by the result that the line before it
+*states*: an error that later lines carry on is one defect. A claim about a missing step shows the
+missing line and, if the next step exists, that step's label and value, which lets a reader check
+the value: `Step a is missing: 7 + 3 = 0, then b 5.` `nano` poses two to six steps. `nano-long`
+poses seven or eight, to test on longer problems than those of the training.
 """
 
 from __future__ import annotations

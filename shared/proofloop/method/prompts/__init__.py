@@ -1,4 +1,4 @@
-"""Prompts and the parsers of what comes back."""
+"""Prompt templates, and the parsers of the answers."""
 
 from proofloop.method.prompts.packs import (
     Prompt,

@@ -1,8 +1,8 @@
-"""Makes a prompt pack of a Python file shaped like the official `math_templates.py`: read as data,
+"""Makes a prompt pack from a Python file like the official `math_templates.py`, which is parsed and
 never executed.
 
-The file assigns a dictionary of four template strings written for `str.format`: doubled braces are
-literal ones.
+The file assigns a dictionary of four template strings for `str.format`: a doubled brace is a
+literal brace.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from proofloop.method.prompts.packs import (
 from proofloop.method.prompts.phrases import Phrases, find_phrases
 
 _OURS = {"statement": "question", "rating": "analysis", "proofs_to_refine": "attempts"}
-"""The official names of placeholders, where they differ from ours."""
+"""The official placeholder names that differ from proofloop's."""
 
 MAX_FILE_BYTES = 1 << 20
 
@@ -37,9 +37,7 @@ def read_templates(source: str, file_name: str) -> dict[str, str]:
     """The four templates of the first dictionary literal that has them. Raises ConfigError."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # Python's opinion of backslashes in somebody else's file
+            warnings.simplefilter("ignore")  # Python warns about backslashes in the file
             tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(
@@ -63,14 +61,14 @@ def read_templates(source: str, file_name: str) -> dict[str, str]:
 def import_pack(file: Path, folder: Path) -> PromptPack:
     """Write the pack to `folder`, whole or not at all. Raises ConfigError."""
     if not file.is_file():
-        raise ConfigError(f"there is no file {file}", "give the path of a math_templates.py")
+        raise ConfigError(f"no file {file}", "give the path of a math_templates.py")
     if file.stat().st_size > MAX_FILE_BYTES:
         raise ConfigError(
-            f"{file} has {file.stat().st_size} bytes; at most {MAX_FILE_BYTES} are read",
+            f"{file} has {file.stat().st_size} bytes, the limit is {MAX_FILE_BYTES}",
             "give the template file itself",
         )
     if folder.exists():
-        raise ConfigError(f"{folder} is already there", "choose another --out or remove it")
+        raise ConfigError(f"{folder} already exists", "choose another --out or remove it")
     templates = read_templates(_read(file), file.name)
     ours = {name: to_ours(text, name) for name, text in templates.items()}
     check_placeholders(PromptPack(name=folder.name, templates=ours, fenced=False))
@@ -82,15 +80,13 @@ def import_pack(file: Path, folder: Path) -> PromptPack:
 
 
 def _phrases(templates: Mapping[str, str], file_name: str) -> Phrases:
-    """Those in the sample answers that the templates show. Raises ConfigError for what cannot be
-    found.
-    """
+    """The phrases in the templates' sample answers. Raises ConfigError for a missing phrase."""
     try:
         return find_phrases(templates)
     except LookupError as error:
         raise ConfigError(
             f"{file_name}: {error.args[0]}",
-            "show the model a sample answer in the template: answers are read by its headings and"
+            "put a sample answer into the template: proofloop reads answers by its headings and"
             " phrases",
         ) from error
 
@@ -105,7 +101,7 @@ def _read(file: Path) -> str:
 
 
 def to_ours(template: str, name: str) -> str:
-    """A `str.format` template as one of ours: placeholders by our names, doubled braces single."""
+    """Convert a `str.format` template: proofloop's placeholder names, single braces."""
     pieces, fields = [], []
     try:
         for literal, field, spec, conversion in string.Formatter().parse(template):
@@ -122,18 +118,20 @@ def to_ours(template: str, name: str) -> str:
         ) from error
     ours = "".join(pieces)
     if found_placeholders(ours) != fields:
-        odd = sorted({f"{{{field}}}" for field in fields} - ALL_PLACEHOLDERS) or [
-            "a literal in the form of a placeholder"
-        ]
+        unknown = sorted({f"{{{field}}}" for field in fields} - ALL_PLACEHOLDERS)
+        problem = (
+            f"unknown placeholders: {', '.join(unknown)}"
+            if unknown
+            else "a literal in the form of a placeholder"
+        )
         raise ConfigError(
-            f"template {name} has {', '.join(odd)}, which nothing fills",
-            f"placeholders: {', '.join(sorted(ALL_PLACEHOLDERS))}",
+            f"template {name} has {problem}", f"use only {', '.join(sorted(ALL_PLACEHOLDERS))}"
         )
     return ours
 
 
 def _text(node: ast.expr) -> str | None:
-    """The value of a string literal, stripped where `.strip()` follows it, however often."""
+    """The value of a string literal, stripped if `.strip()` follows it."""
     literal = node
     while (
         isinstance(literal, ast.Call)
@@ -153,7 +151,8 @@ def _complete(found: Mapping[Any, str | None], file_name: str) -> dict[str, str]
         text = found.get(name)
         if text is None:
             raise ConfigError(
-                f"{file_name} has no string literal {name!r}", f"it needs {', '.join(PLACEHOLDERS)}"
+                f"{file_name} has no string literal {name!r}",
+                f"it needs the keys {', '.join(PLACEHOLDERS)}",
             )
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise ConfigError(
@@ -169,9 +168,7 @@ def _write(pack: PromptPack, folder: Path, source: str) -> None:
         _write_files(pack, partial, source)
         partial.rename(folder)
     except OSError as error:
-        shutil.rmtree(
-            partial, ignore_errors=True
-        )  # it may not even be there; the first error is the one to tell
+        shutil.rmtree(partial, ignore_errors=True)  # it may not exist; report the first error
         raise ConfigError(
             f"{folder} cannot be written: {error.strerror}", "choose another --out"
         ) from error

@@ -1,7 +1,6 @@
-"""Answers as JSON objects: the fields that each template asks for, and the schema that a server can
-hold a model to.
+"""Answers as JSON objects: the fields for each template, and the schema for structured output.
 
-The score comes last, so that a model reasons before it grades.
+The score comes last: a model reasons before it grades.
 """
 
 from __future__ import annotations
@@ -24,18 +23,16 @@ FIELDS_OF: Mapping[str, tuple[str, ...]] = {
     "meta_verification": META_FIELDS,
     "proof_refinement": PROOF_FIELDS,
 }
-"""The text fields of the answers to each template; a score follows them."""
+"""The text fields of the answers to each template. The score follows them."""
 
 
 def score_line(score: float) -> str:
-    """What stands below an evaluation that was a field, for people and for models that judge it."""
+    """The line with the score below an evaluation from a JSON field."""
     return f"Score: {score:g}"
 
 
 def schema_of(template: str) -> dict[str, Any]:
-    """The JSON schema of the answers to a template, in what OpenAI's strict mode knows of JSON
-    schema.
-    """
+    """The JSON schema of the answers to a template, in the subset of OpenAI's strict mode."""
     texts = {name: {"type": "string"} for name in FIELDS_OF[template]}
     properties = {**texts, SCORE: {"type": "number", "enum": list(SCORES)}}
     return {

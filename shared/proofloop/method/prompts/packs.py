@@ -1,8 +1,8 @@
-"""A prompt pack is a folder of four templates. Untrusted text is put in by one pass that never
-looks at what it put in.
+"""A prompt pack is a folder of four prompt templates. One pass fills all placeholders, so that
+untrusted text with a placeholder in it stays as it is.
 
-A pack with `fenced = true` puts every untrusted text into a code fence longer than any inside it:
-it cannot close its section.
+A pack with `fenced = true` puts every untrusted text into a code fence that is longer than any
+fence in the text: the text cannot close its section.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ PLACEHOLDERS: Mapping[str, tuple[frozenset[str], ...]] = {
         frozenset({"question", "proof", "analysis"}),
     ),
 }
-"""Every template and the placeholders it must have (one of the sets).
+"""Every template and its required placeholders (one of the sets).
 
-`instruction` is the rendered generation prompt, `attempts` the earlier proofs with their analyses;
-a model too small for that sees the first attempt and its first analysis.
+`instruction` is the rendered generation prompt, `attempts` the earlier proofs with their analyses.
+A template for small models shows only the first attempt and its first analysis.
 """
 
 ENTRY_POINT_GROUP = "proofloop.prompt_packs"
@@ -55,9 +55,9 @@ ALL_PLACEHOLDERS = frozenset({"{question}", "{proof}", "{analysis}", "{instructi
 
 @dataclass(frozen=True)
 class Prompt:
-    """A rendered prompt and the digest of the template it came from.
+    """A rendered prompt and the digest of its template.
 
-    `schema`: the JSON schema of its answers, where the pack asks for JSON.
+    `schema`: the JSON schema of the answer, if the pack asks for JSON.
     """
 
     text: str
@@ -66,9 +66,9 @@ class Prompt:
 
 
 class PromptPack(Record):
-    """Four templates by name, and the phrases by which their answers are read.
+    """Four prompt templates by name, and the phrases that mark the parts of their answers.
 
-    It is stored with the run: a pack edited later changes no run that began.
+    The run stores its pack: editing the folder later does not change a run.
     """
 
     name: str
@@ -78,22 +78,22 @@ class PromptPack(Record):
     answers: AnswerFormat = "text"
 
     def digest(self, template: str) -> str:
-        """Of the template and of the phrases, or the schema, that its answers are read by."""
+        """The digest of a template with the phrases or the schema of its answers."""
         read_by = [getattr(self.phrases, name) for name in PHRASES_OF[template]]
         if schema := self.answer_schema(template):
             read_by = [json.dumps(schema)]
         return digest("\n".join([self.templates[template], *read_by]))
 
     def answer_schema(self, template: str) -> dict[str, Any] | None:
-        """The JSON schema of the answers to a template; None for a pack whose answers are text."""
+        """The JSON schema of the answers to a template; None if the pack's answers are text."""
         return schema_of(template) if self.answers == "json" else None
 
     def reader(self, reading: Reading = "strict") -> Reader:
-        """What reads the answers to these prompts."""
+        """The reader of the answers to these prompts."""
         return Reader(self.phrases, reading, self.answers)
 
     def evaluation(self, analysis: str, score: Score) -> str:
-        """An evaluation with its score, as a meta-verifier is shown it."""
+        """An evaluation with its score, for the prompt of a meta-verifier."""
         if self.answers == "json":
             return f"{analysis}\n\n{score_line(score)}"
         phrases = self.phrases
@@ -110,9 +110,7 @@ class PromptPack(Record):
         return self._render("meta_verification", question=question, proof=proof, analysis=analysis)
 
     def refine(self, question: str, attempts: list[tuple[str, list[str]]]) -> Prompt:
-        """`attempts`: earlier proofs, each with the analyses to show beside it; at least one of
-        each.
-        """
+        """`attempts`: earlier proofs, each with its analyses to show; at least one of each."""
         if "{attempts}" not in self.templates["proof_refinement"]:
             proof, analyses = attempts[0]
             return self._render(
@@ -149,7 +147,7 @@ def _substitute(template: str, values: Mapping[str, str]) -> str:
 
 
 def find_pack(name: str, base: Path | None = None) -> PromptPack | None:
-    """As load_pack, but None if there is no such pack."""
+    """Like `load_pack`, but None if the pack does not exist."""
     return load_pack(name, base) if _folder(name, base).joinpath("pack.toml").is_file() else None
 
 
@@ -160,8 +158,8 @@ def load_pack(name: str, base: Path | None = None) -> PromptPack:
     folder = _folder(name, base)
     if not folder.joinpath("pack.toml").is_file():
         raise ConfigError(
-            f"there is no prompt pack {name!r}: {Path(str(folder)).absolute()} has no pack.toml",
-            f"one of {', '.join(pack_names())}, or a folder made by `proofloop prompts import`",
+            f"no prompt pack {name!r}: {Path(str(folder)).absolute()} has no pack.toml",
+            f"use one of {', '.join(pack_names())}, or a folder from `proofloop prompts import`",
         )
     settings = _settings(_read(folder.joinpath("pack.toml"), name), name)
     templates = {}
@@ -170,7 +168,7 @@ def load_pack(name: str, base: Path | None = None) -> PromptPack:
         if not path.is_file():
             raise ConfigError(
                 f"prompt pack {name!r} lacks {template}.txt",
-                f"a pack has {', '.join(PLACEHOLDERS)}",
+                f"a pack needs a .txt file for each of {', '.join(PLACEHOLDERS)}",
             )
         templates[template] = _read(path, name).strip()
     pack = PromptPack(name=name, templates=templates, **settings)
@@ -196,64 +194,57 @@ def _read(path: Traversable, name: str) -> str:
         return path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{path.name} of prompt pack {name!r} cannot be read: {error}",
-            "a pack is text in UTF-8",
+            f"{path.name} of prompt pack {name!r} is unreadable: {error}",
+            "save the file as UTF-8",
         ) from error
 
 
 def _settings(text: str, name: str) -> dict[str, Any]:
-    """What pack.toml says: whether the pack fences, the form of its answers, its phrases; else the
-    defaults.
-    """
+    """The settings in pack.toml: fences, answer format, phrases. Missing ones get defaults."""
     try:
-        said = tomllib.loads(text)
+        found = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(
             f"pack.toml of prompt pack {name!r} is not TOML: {error}",
-            "it holds `fenced = true` or `fenced = false`, and [phrases] where they are not the"
-            " method's",
+            "write `fenced = true` or `fenced = false`, and [phrases] that differ from the paper's",
         ) from error
-    fenced, answers, phrases = (
-        said.get("fenced", True),
-        said.get("answers", "text"),
-        said.get("phrases", {}),
-    )
+    fenced = found.get("fenced", True)
+    answers = found.get("answers", "text")
+    phrases = found.get("phrases", {})
     where = f"in pack.toml of prompt pack {name!r}"
     if not isinstance(fenced, bool):
-        raise ConfigError(f"fenced = {fenced!r} {where}", "true or false, without quotes")
+        raise ConfigError(f"fenced = {fenced!r} {where}", "use true or false, without quotes")
     if answers not in get_args(AnswerFormat):
         raise ConfigError(
             f"answers = {answers!r} {where}",
-            f"one of {', '.join(map(repr, get_args(AnswerFormat)))}",
+            f"use one of {', '.join(map(repr, get_args(AnswerFormat)))}",
         )
     if not isinstance(phrases, dict):
-        raise ConfigError(f"phrases = {phrases!r} {where}", "[phrases] is a section")
+        raise ConfigError(f"phrases = {phrases!r} {where}", "make [phrases] a table")
     if phrases and answers == "json":
         raise ConfigError(
-            f"[phrases] and answers = 'json' {where} do not go together", "leave one of them out"
+            f"both [phrases] and answers = 'json' are set {where}", "remove one of them"
         )
     return {"fenced": fenced, "answers": answers, "phrases": _phrases(phrases, name)}
 
 
-def _phrases(said: Mapping[str, object], pack: str) -> Phrases:
-    for name, phrase in said.items():
+def _phrases(found: Mapping[str, object], pack: str) -> Phrases:
+    for name, phrase in found.items():
         where = f"[phrases] {name} = {phrase!r} in pack.toml of prompt pack {pack!r}"
         if name not in Phrases.model_fields:
             raise ConfigError(
                 f"{where}: unknown key", f"known here: {', '.join(Phrases.model_fields)}"
             )
         if not isinstance(phrase, str):
-            raise ConfigError(f"{where} is no text", "a text stands in quotes")
+            raise ConfigError(f"{where} is not a text", "put it in quotes")
         if not re.search(r"[^\W\d_]", phrase) and not (phrase == "" and name in MAY_BE_EMPTY):
-            raise ConfigError(f"{where} has no word", "write the line that the template asks for")
-    return Phrases.model_validate(said)
+            raise ConfigError(f"{where} has no word", "copy the line from the template")
+    return Phrases.model_validate(found)
 
 
 def check_phrases(pack: PromptPack) -> None:
-    """Raises ConfigError for the first template that shows a sample answer without the phrases it
-    would be read by.
-
-    A template of a pack that asks for JSON names the fields.
+    """Raises ConfigError for the first template whose sample answer lacks a phrase, or, in a pack
+    that asks for JSON, a field.
     """
     if pack.answers == "json":
         return _check_fields(pack)
@@ -263,9 +254,9 @@ def check_phrases(pack: PromptPack) -> None:
             phrase = getattr(pack.phrases, name)
             if phrase not in shown:
                 raise ConfigError(
-                    f"template {template} of prompt pack {pack.name!r} lacks {phrase!r}, which its"
-                    " answers are read by",
-                    f"write the template's own words as {name} under [phrases] in pack.toml",
+                    f"template {template} of prompt pack {pack.name!r} lacks {phrase!r}, which"
+                    " marks a part of its answers",
+                    f"set {name} under [phrases] in pack.toml to the template's own words",
                 )
 
 
@@ -282,12 +273,12 @@ def _check_fields(pack: PromptPack) -> None:
 
 
 def found_placeholders(template: str) -> list[str]:
-    """The placeholders of a template, in the order in which they stand."""
+    """The placeholders of a template, in order."""
     return _PLACEHOLDER.findall(template)
 
 
 def check_placeholders(pack: PromptPack) -> None:
-    """Raises ConfigError for the first template whose placeholders are not those it must have."""
+    """Raises ConfigError for the first template with wrong placeholders."""
     for template, allowed in PLACEHOLDERS.items():
         found = frozenset(found_placeholders(pack.templates[template]))
         if found in allowed:
@@ -296,11 +287,11 @@ def check_placeholders(pack: PromptPack) -> None:
         wrong = (
             f"lacks {_listed(needed - found)}"
             if needed - found
-            else f"has {_listed(found - needed)}, which nothing fills"
+            else f"has placeholders that it cannot use: {_listed(found - needed)}"
         )
         raise ConfigError(
             f"template {template} of prompt pack {pack.name!r} {wrong}",
-            f"it has exactly {_listed(needed)}",
+            f"use exactly {_listed(needed)}",
         )
 
 

@@ -1,4 +1,4 @@
-"""The headings and phrases that a pack's answers are read by: what its templates ask for."""
+"""The headings and phrases that mark the parts of an answer. The pack's templates ask for them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _PLACEHOLDER = re.compile(r"\.\.\.|…|\(|\[|<")
 
 
 class Phrases(Record):
-    """What an answer must hold: a proof two headings, an evaluation an intro ("" for none) and a
-    score phrase.
+    """The required parts of an answer: two headings for a proof; an intro ("" for none) and a score
+    phrase for an evaluation.
 
-    `self_intro` and `self_score` are those of the generator's evaluation of its own solution.
-    The defaults are the method's (section 2.1.1, appendices A.1 and A.3).
+    `self_intro` and `self_score` belong to the generator's self-evaluation. The defaults are the
+    paper's (section 2.1.1, appendices A.1 and A.3).
     """
 
     solution_heading: str = SOLUTION_HEADING
@@ -50,19 +50,18 @@ PHRASES_OF: Mapping[str, tuple[str, ...]] = {
     "meta_verification": ("meta_intro", "meta_score"),
     "proof_refinement": ("solution_heading", "self_heading", "self_intro", "self_score"),
 }
-"""The fields of Phrases that the answers to each template are read by."""
+"""The fields of Phrases that the answers to each template need."""
 
 MAY_BE_EMPTY = frozenset({"self_intro", "evaluation_intro", "meta_intro"})
 
 
 def find_phrases(templates: Mapping[str, str]) -> Phrases:
-    """The phrases in the sample answers that the templates show. Raises LookupError with what a
-    template lacks.
+    """The phrases in the templates' sample answers. Raises LookupError that names a missing part.
 
     The phrase before a score is the line before the last `\\boxed{`. The intro is the last line
     above it that ends in a colon or is a heading, and has a placeholder such as `...` or `(your
     evaluation)` directly below. The headings are the last two of one level above the
-    self-evaluation. `// comments` behind a line are no part of it.
+    self-evaluation. `// comments` at the end of a line are ignored.
     """
     solution, own, self_intro, self_score = _find_proof(templates["proof_generation"])
     evaluation_intro, evaluation_score = _find_evaluation(
@@ -82,15 +81,13 @@ def find_phrases(templates: Mapping[str, str]) -> Phrases:
 
 
 def shows_format(template: str) -> bool:
-    """Whether a template shows a sample answer; a model that was trained on the format is shown
-    none.
-    """
+    """Whether a template shows a sample answer. A model trained on the format needs none."""
     return "\\boxed" in template
 
 
 def _find_proof(template: str) -> tuple[str, str, str, str]:
     intro, score = _find_evaluation(template, "proof_generation")
-    intro = "" if _HEADING.match(intro) else intro  # then it is the heading of the self-evaluation
+    intro = "" if _HEADING.match(intro) else intro  # a heading here is the self-evaluation's
     lines = _lines(template)
     headings = [line for line in lines[: _last_line(lines, intro or score)] if _HEADING.match(line)]
     if not headings:
@@ -108,7 +105,7 @@ def _find_proof(template: str) -> tuple[str, str, str, str]:
 
 
 def _find_evaluation(template: str, name: str) -> tuple[str, str]:
-    """The intro, "" if there is none, and the phrase before the score."""
+    """The intro ("" for none) and the phrase before the score."""
     lines = _lines(template)
     boxed = [number for number, line in enumerate(lines) if _SCORE_LINE.match(line)]
     if not boxed:
@@ -137,7 +134,7 @@ def _lines(template: str) -> list[str]:
 
 
 def _last_line(lines: list[str], text: str) -> int:
-    """Where the text stands for the last time: its line, or the one that begins with it."""
+    """The number of the last line that starts with the text."""
     return max(number for number, line in enumerate(lines) if line.startswith(text))
 
 

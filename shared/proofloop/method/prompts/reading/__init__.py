@@ -1,1 +1,1 @@
-"""Reads what models answer. Model output is untrusted: nothing here raises on any text."""
+"""Parses the models' answers. Model output is untrusted: `parsing.Reader` never raises."""

@@ -1,6 +1,4 @@
-"""Code fences in an answer: what stands in a closed one is quoted, not said. Every pass is
-linear.
-"""
+"""Finds code fences in an answer: text in a closed fence is a quotation. Every pass is linear."""
 
 from __future__ import annotations
 
@@ -10,15 +8,15 @@ from itertools import islice
 from typing import NamedTuple
 
 MAX_FENCES = 1_000
-"""More lines of code fences than any answer has: what repeats them by the thousand is garbage and
-costs no time.
+"""The most lines of code fences in an answer. A text with more of them is garbage and not
+parsed.
 """
 
 _FENCE = re.compile(r"^ {0,3}(`{3,}(?=[^`\n]*$)|~{3,})([^\n]*)$", re.MULTILINE)
 
 
 class _Fence(NamedTuple):
-    """A line of fence marks; only an opening one may have words behind it."""
+    """A line of fence marks. Only an opening fence may have words after the marks."""
 
     start: int
     end: int
@@ -35,20 +33,21 @@ def has_too_many_fences(text: str) -> bool:
 
 
 def _has_marks(text: str) -> bool:
-    """Looks for what every fence has, which is far quicker than looking at every line."""
+    """A quick check before the search line by line."""
     return "```" in text or "~~~" in text
 
 
-def blank_fences(text: str, is_said: Callable[[str], bool] = lambda inside: False) -> str:
-    """The text, as long as before, with its closed code fences overwritten by spaces. An unclosed
+def blank_fences(text: str, keeps_inside: Callable[[str], bool] = lambda inside: False) -> str:
+    """The text with its closed code fences overwritten by spaces, of the same length. An unclosed
     fence hides nothing.
 
-    Of a fence whose inside `is_said`, only the two lines of marks are overwritten.
+    If `keeps_inside` is true for the inside of a fence, only its two lines of marks are
+    overwritten.
     """
     pieces, done = [], 0
     for opening, closing in _closed(text):
         inside = text[opening.end : closing.start]
-        kept = inside if is_said(inside) else " " * len(inside)
+        kept = inside if keeps_inside(inside) else " " * len(inside)
         pieces += [text[done : opening.start], " " * (opening.end - opening.start), kept]
         pieces.append(" " * (closing.end - closing.start))
         done = closing.end
@@ -56,7 +55,7 @@ def blank_fences(text: str, is_said: Callable[[str], bool] = lambda inside: Fals
 
 
 def unwrap(text: str) -> str:
-    """The inside of a text that is one closed code fence from beginning to end; else the text."""
+    """The inside of a text that is one closed code fence as a whole; else the text."""
     closed = _closed(text)
     if len(closed) != 1 or text[: closed[0][0].start].strip() or text[closed[0][1].end :].strip():
         return text
@@ -64,7 +63,7 @@ def unwrap(text: str) -> str:
 
 
 def _closed(text: str) -> list[tuple[_Fence, _Fence]]:
-    """The opening and the closing line of every closed fence, in order."""
+    """The opening and closing lines of all closed fences, in order."""
     found, opened = [], None
     for fence, longest_closer in _fences(text):
         if opened is None:
@@ -76,8 +75,8 @@ def _closed(text: str) -> list[tuple[_Fence, _Fence]]:
 
 
 def _fences(text: str) -> list[tuple[_Fence, int]]:
-    """The fences in order, each with the length of the longest later one that could close its kind,
-    or 0.
+    """The fences in order, each with the length of the longest later fence that could close it, or
+    0.
     """
     longest, found = {"`": 0, "~": 0}, []
     for match in reversed(list(_FENCE.finditer(text) if _has_marks(text) else ())):

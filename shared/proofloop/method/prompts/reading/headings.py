@@ -1,6 +1,4 @@
-"""Where a heading stands in an answer, however it is marked: `### Solution`, `**Solution:**`,
-`Solution:`.
-"""
+"""Finds a heading in an answer in any markup: `### Solution`, `**Solution:**`, `Solution:`."""
 
 from __future__ import annotations
 
@@ -8,11 +6,11 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
+from proofloop.method.prompts.reading.normalize import lower
 from proofloop.method.prompts.reading.rules import REPEATS, Unreadable
-from proofloop.method.prompts.reading.soft import lower
 
 LONGEST_MARKS = 40
-"""Characters of marks and numbers before the words of a heading."""
+"""The most characters of marks and numbers before the words of a heading."""
 
 MAX_TRIES = 1_000
 
@@ -28,8 +26,8 @@ _ALONE = r"[ \t\u00a0\u200b#]*(?://[^\n]*)?\r?(?=\n)(?:\n(?:={3,}|-{3,})[ \t]*\r
 
 
 def find_headings(text: str, heading: str) -> list[slice]:
-    """Of the best marked kind: as the pack writes it, else marked and alone on a line, else alone,
-    or before text.
+    """The headings of the best kind: exactly as in the pack; else with marks and alone on a line;
+    else all others.
     """
     kinds: list[list[slice]] = [[], [], []]
     for found in _lines_with(f"\n{text}\n", heading):
@@ -42,8 +40,8 @@ def find_headings(text: str, heading: str) -> list[slice]:
 
 
 def _lines_with(text: str, heading: str) -> Iterator[re.Match[str]]:
-    """The lines that the heading begins, found by its first word. Raises Unreadable for what
-    repeats it without end.
+    """The lines that begin with the heading. Raises Unreadable if its first word is repeated too
+    often.
     """
     first, pattern = _pattern(heading)
     lowered, tries, line = lower(text), 0, 0
@@ -62,7 +60,7 @@ def _lines_with(text: str, heading: str) -> Iterator[re.Match[str]]:
 
 @lru_cache
 def _pattern(heading: str) -> tuple[str, re.Pattern[str]]:
-    """The first word of a heading, and the line that it begins."""
+    """The first word of a heading, and the pattern of a line that begins with it."""
     named = re.findall(r"\w+", lower(heading))
     words = r"[ \t\u00a0_‐‑–-]{0,3}".join(map(re.escape, named))
     pattern = re.compile(

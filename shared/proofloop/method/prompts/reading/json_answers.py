@@ -1,10 +1,10 @@
 """Reads the fields and the score of an answer that is a JSON object.
 
-Strict: the answer is the object and nothing else, with exactly the fields that the schema has.
-Lenient: the object ends the answer, in a code fence or behind other text, its fields may have other
-names, and its LaTeX may lack the second backslash that JSON wants. Lenient never guesses: a score
-field outside the objects that can be read, two different scores at any depth, or words that
-introduce the object as a quotation make the answer unreadable.
+Strict: the answer is only the object, with exactly the fields of the schema.
+Lenient: the object ends the answer, perhaps in a code fence or after other text; its fields may
+have other names, and its LaTeX may lack the second backslash that JSON requires. The lenient
+reading never guesses. It finds no score if a score field is outside the valid objects, if two
+scores at any depth differ, or if the words before the object introduce a quotation.
 """
 
 from __future__ import annotations
@@ -18,23 +18,21 @@ from typing import Any, NoReturn
 
 from proofloop.method.prompts.json_format import SCORE, SCORES, score_line
 from proofloop.method.prompts.reading.lenient import introduces_quotation
-from proofloop.method.prompts.reading.rules import Unreadable, no_legal_score, two_scores
+from proofloop.method.prompts.reading.normalize import lower, normalize
+from proofloop.method.prompts.reading.rules import Unreadable, illegal_score, two_scores
 from proofloop.method.prompts.reading.scores import LONGEST_SHOWN, read_score
-from proofloop.method.prompts.reading.soft import lower, soften
 from proofloop.schema.records import Score
 
 MAX_OBJECTS = 20
-"""More places where an object may begin than any answer has; each is read to its end."""
+"""The most places where an object may begin. Each is parsed to its end."""
 
 MAX_DEPTH = 50
-"""Objects and lists inside each other: more than any answer has, and far fewer than Python can
-recurse into.
-"""
+"""The deepest nesting of objects and lists, far below Python's recursion limit."""
 
 TOO_DEEP = "the answer is nested too deeply"
 
 SCORE_NAMES = frozenset([SCORE, "final_score", "overall_score", "self_score", "rating", "grade"])
-"""What models call the score, in lower case and with underscores."""
+"""Names of the score field, in lower case with underscores."""
 
 _BEGINS = re.compile(r'\{(?=\s{0,50}")')
 _SCORE_FIELD = re.compile(
@@ -68,74 +66,72 @@ _LATEX_AFTER_T = frozenset(
 
 
 @dataclass(frozen=True)
-class Said:
-    """The text fields of an answer by name, and its score as the model wrote it."""
+class JsonAnswer:
+    """An answer: its text fields by name, and its score as the model wrote it."""
 
     texts: dict[str, str]
     shown: Any
 
     @property
     def score(self) -> Score:
-        """Raises Unreadable for what is no score."""
+        """Raises Unreadable for an invalid score."""
         if isinstance(self.shown, str):
-            return _spelled(self.shown)
+            return _read_spelling(self.shown)
         if (
             isinstance(self.shown, int | float)
             and not isinstance(self.shown, bool)
             and self.shown in SCORES
         ):
             return float(self.shown)
-        raise no_legal_score(_show(self.shown))
+        raise illegal_score(_show(self.shown))
 
     def evaluation(self, name: str) -> str:
         """A text field with the score below it."""
         return f"{self.texts[name]}\n\n{score_line(self.score)}".strip()
 
 
-def strict_answer(text: str, names: Sequence[str]) -> Said:
-    """The fields of the object that the text is. Raises Unreadable."""
+def strict_answer(text: str, names: Sequence[str]) -> JsonAnswer:
+    """The fields of a text that is one object. Raises Unreadable."""
     try:
-        said = _DECODER.decode(text)
+        body = _DECODER.decode(text)
     except ValueError as error:
         raise _not_json(error) from None
     except RecursionError:
         raise Unreadable(TOO_DEEP) from None
-    if not isinstance(said, dict):
-        raise Unreadable("the answer is no JSON object")
-    _fields(said)  # raises Unreadable for deep nesting
+    if not isinstance(body, dict):
+        raise Unreadable("the answer is not a JSON object")
+    _fields(body)  # raises Unreadable for deep nesting
     for name in (*names, SCORE):
-        if name not in said:
+        if name not in body:
             raise Unreadable(f"the field {name!r} is missing")
-    if len(said) > len(names) + 1:
+    if len(body) > len(names) + 1:
         raise Unreadable(f"the answer has other fields than {', '.join((*names, SCORE))}")
-    if isinstance(said[SCORE], str):
+    if isinstance(body[SCORE], str):
         raise Unreadable(
-            f"the score {_show(said[SCORE])!r} is a text, not a number",
+            f"the score {_show(body[SCORE])!r} is a text, not a number",
             cause="the score is a text, not a number",
         )
-    return Said({name: _strict_text(said[name], name) for name in names}, said[SCORE])
+    return JsonAnswer({name: _strict_text(body[name], name) for name in names}, body[SCORE])
 
 
-def lenient_answer(text: str, names: Sequence[str]) -> tuple[Said | None, str]:
-    """The fields of the last object with a score, and the text around all objects; None where none
-    has a score.
-
-    Raises Unreadable.
+def lenient_answer(text: str, names: Sequence[str]) -> tuple[JsonAnswer | None, str]:
+    """The fields of the last object with a score (None without one), and the text around all
+    objects. Raises Unreadable.
     """
-    text = _ESCAPE.sub(_doubled, text)
+    text = _ESCAPE.sub(_repair_escape, text)
     around, scores, answer, done = [], [], None, 0
-    for start, end, said in _objects(text):
+    for start, end, body in _objects(text):
         around.append(text[done:start])
         done = end
-        scores += [Said({}, value) for name, value in _fields(said) if _is_score(name)]
-        if any(map(_is_score, said)):
-            answer = _said(said, names)
+        scores += [JsonAnswer({}, value) for name, value in _fields(body) if _is_score(name)]
+        if any(map(_is_score, body)):
+            answer = _answer_of(body, names)
     rest = "\n".join([*around, text[done:]])
     if _SCORE_FIELD.search(rest):
-        raise Unreadable("a score stands in an object that is not JSON")
+        raise Unreadable("a score is in an object that is not valid JSON")
     if answer is None:
         if scores:
-            raise Unreadable("the only score stands in a nested object")
+            raise Unreadable("the only score is in a nested object")
         return None, rest
     for other in scores:
         _check_same(other, answer)
@@ -148,8 +144,8 @@ def lenient_answer(text: str, names: Sequence[str]) -> tuple[Said | None, str]:
 
 
 def _objects(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """The objects that can be read, each with where it begins and ends; the only field of an object
-    may hold another.
+    """The valid objects with their start and end. An object with one field that holds an object
+    counts as the inner one.
 
     Raises Unreadable for too many objects, and for deep nesting.
     """
@@ -160,34 +156,34 @@ def _objects(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
             raise Unreadable(f"the answer has more than {MAX_OBJECTS} objects")
         end = begin.end()
         try:
-            said, end = _FORGIVING.raw_decode(text, begin.start())
+            body, end = _FORGIVING.raw_decode(text, begin.start())
         except ValueError:
             pass
         except RecursionError:
             raise Unreadable(TOO_DEEP) from None
         else:
-            yield begin.start(), end, _unwrapped(said)
+            yield begin.start(), end, _unwrapped(body)
         begin = _BEGINS.search(text, end)
 
 
-def _unwrapped(said: dict[str, Any]) -> dict[str, Any]:
-    while len(said) == 1 and isinstance(inner := next(iter(said.values())), dict):
-        said = inner
-    return said
+def _unwrapped(body: dict[str, Any]) -> dict[str, Any]:
+    while len(body) == 1 and isinstance(inner := next(iter(body.values())), dict):
+        body = inner
+    return body
 
 
-def _said(said: dict[str, Any], names: Sequence[str]) -> Said:
-    by_name = {_plain(name): value for name, value in said.items()}
-    *_, score = (value for name, value in said.items() if _is_score(name))
-    return Said({name: _lenient_text(by_name.get(name)) for name in names}, score)
+def _answer_of(body: dict[str, Any], names: Sequence[str]) -> JsonAnswer:
+    by_name = {_plain(name): value for name, value in body.items()}
+    *_, score = (value for name, value in body.items() if _is_score(name))
+    return JsonAnswer({name: _lenient_text(by_name.get(name)) for name in names}, score)
 
 
-def _fields(said: dict[str, Any]) -> list[tuple[str, Any]]:
-    """The fields of the object and of all objects inside it, outermost first. Raises Unreadable for
+def _fields(body: dict[str, Any]) -> list[tuple[str, Any]]:
+    """All fields of the object and of the objects in it, outermost first. Raises Unreadable for
     deep nesting.
     """
     found: list[tuple[str, Any]] = []
-    level: list[Any] = [said]
+    level: list[Any] = [body]
     for _ in range(MAX_DEPTH + 1):
         if not level:
             return found
@@ -202,7 +198,7 @@ def _fields(said: dict[str, Any]) -> list[tuple[str, Any]]:
     raise Unreadable(TOO_DEEP)
 
 
-def _check_same(one: Said, other: Said) -> None:
+def _check_same(one: JsonAnswer, other: JsonAnswer) -> None:
     if one.score != other.score:
         raise two_scores(_show(one.shown), _show(other.shown))
 
@@ -217,47 +213,45 @@ def _plain(name: str) -> str:
 
 def _strict_text(value: Any, name: str) -> str:
     if not isinstance(value, str):
-        raise Unreadable(f"the field {name!r} is no text")
+        raise Unreadable(f"the field {name!r} is not a text")
     if _CONTROL.search(value):
         raise Unreadable(
-            f"the field {name!r} has control characters: a backslash of LaTeX is doubled in JSON"
+            f"the field {name!r} has control characters: in JSON a backslash of LaTeX is doubled"
         )
-    return _whole(value)
+    return _clean(value)
 
 
 def _lenient_text(value: Any) -> str:
-    """A text, or the texts of a list or an object line by line; "" for null."""
+    """A text, or the texts of a list or object, one per line; "" for null."""
     if value is None:
         return ""
     if isinstance(value, dict):
         lines = ((name, _lenient_text(inner)) for name, inner in value.items())
-        return _whole("\n".join(f"{name}: {line}" for name, line in lines if line))
+        return _clean("\n".join(f"{name}: {line}" for name, line in lines if line))
     if isinstance(value, list):
-        return _whole("\n".join(map(_lenient_text, value)))
-    return _whole(_CONTROL.sub("", value if isinstance(value, str) else json.dumps(value)))
+        return _clean("\n".join(map(_lenient_text, value)))
+    return _clean(_CONTROL.sub("", value if isinstance(value, str) else json.dumps(value)))
 
 
-def _whole(text: str) -> str:
-    """Without the halves of surrogate pairs, which JSON can write and no record holds."""
+def _clean(text: str) -> str:
+    """The text without halves of surrogate pairs, which JSON can hold and records cannot."""
     return text.encode("utf-8", "replace").decode().strip()
 
 
-def _spelled(text: str) -> Score:
-    soft = soften(text[: LONGEST_SHOWN + 1]).strip(" \n`.")
+def _read_spelling(text: str) -> Score:
+    soft = normalize(text[: LONGEST_SHOWN + 1]).strip(" \n`.")
     found = read_score(soft, 0)
     if found is None or found.score is None or soft[found.end :].strip():
-        raise no_legal_score(text[:LONGEST_SHOWN])
+        raise illegal_score(text[:LONGEST_SHOWN])
     return found.score
 
 
 def _show(value: Any) -> str:
-    return _whole(value if isinstance(value, str) else json.dumps(value))[:LONGEST_SHOWN]
+    return _clean(value if isinstance(value, str) else json.dumps(value))[:LONGEST_SHOWN]
 
 
-def _doubled(escape: re.Match[str]) -> str:
-    """The escape as JSON; with the backslash doubled where LaTeX was meant: `\\frac`, `\\(`,
-    `\\theta`.
-    """
+def _repair_escape(escape: re.Match[str]) -> str:
+    """The escape as valid JSON. A backslash of LaTeX is doubled: `\\frac`, `\\(`, `\\theta`."""
     mark, rest = escape[0][1:2], escape["rest"]
     is_latex = (
         not mark
@@ -269,7 +263,7 @@ def _doubled(escape: re.Match[str]) -> str:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Raises Unreadable for a field that stands there twice: readers differ in which one counts."""
+    """Raises Unreadable for a repeated field: JSON parsers differ in which one counts."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         raise Unreadable("the answer has a field twice")
@@ -277,7 +271,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _not_json(error: ValueError) -> Unreadable:

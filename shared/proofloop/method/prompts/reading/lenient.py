@@ -1,22 +1,22 @@
-"""Reads a score where a careful person is sure of it, and nowhere else.
+"""The lenient reading: finds a score only where a careful person would be sure of it.
 
-The rule, for the evaluation in a final response. What it only quotes does not count: closed code
-fences, block quotes and texts in quotation marks, unless a fence or quote holds the score alone.
-Nor does what stands before the first intro ("Here is my evaluation of the solution:", or a heading
-such as "### Evaluation"): there a proof is quoted.
+The rules, for the evaluation in a final response. Quotations do not count: closed code fences,
+block quotes and texts in quotation marks, unless a fence or block quote holds only the score. Text
+before the first intro ("Here is my evaluation of the solution:", or a heading such as
+"### Evaluation") does not count either, because it may quote a proof.
 
-1. A *phrase score* follows the pack's own phrase, in which case, emphasis, line breaks and
-  auxiliary words are free.
-2. A *labeled score* follows, at the beginning of a sentence, words that do nothing but grade:
-  "**Score:** 1", "I rate this proof 0.5", "My final grade is \\boxed{0}". Any other word, a hedge
-  or a range, and it is none.
-3. A *closing score* is a box by itself at the very end, where an intro or the words before it judge
-  a solution.
+1. A *phrase score* follows the pack's own phrase. Case, emphasis, line breaks and auxiliary words
+  of the phrase are free.
+2. A *labeled score* follows, at the start of a sentence, words that only grade: "**Score:** 1",
+  "I rate this proof 0.5", "My final grade is \\boxed{0}". Any other word, a hedge or a range makes
+  it invalid.
+3. A *closing score* is a box by itself at the very end, if there is an intro or the words before it
+  judge a solution.
 
-Phrase scores decide; without any the labeled ones, from the first that is called final on; without
-any the closing one. All of them, and every labeled or closing score behind the first, must agree:
-two different scores are unreadable, for nobody can tell which of them a proof has planted. So is a
-score that is none of 0, 0.5 and 1, and a phrase that is followed by none.
+Phrase scores decide. Without them the labeled scores decide, starting from the first that is
+called final; without those the closing score. All these scores, and every later labeled or closing
+score, must agree. Two different scores make the answer unreadable, because a proof may have planted
+one of them. A score other than 0, 0.5 and 1, and a phrase without a score, make it unreadable too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,20 @@ from itertools import islice
 
 from proofloop.method.prompts.phrases import Phrases
 from proofloop.method.prompts.reading.fences import MAX_FENCES, blank_fences, unwrap
-from proofloop.method.prompts.reading.grading_words import (
+from proofloop.method.prompts.reading.headings import find_headings
+from proofloop.method.prompts.reading.normalize import lower, normalize
+from proofloop.method.prompts.reading.rules import (
+    REPEATS,
+    ExpectedFormat,
+    Rules,
+    Unreadable,
+    between,
+    illegal_score,
+    one_heading,
+    two_scores,
+)
+from proofloop.method.prompts.reading.scores import BEGINS, ends_statement, read_score
+from proofloop.method.prompts.reading.vocabulary import (
     FINAL,
     GRADING,
     JUDGED,
@@ -39,35 +52,22 @@ from proofloop.method.prompts.reading.grading_words import (
     SCORING,
     SOLVING,
 )
-from proofloop.method.prompts.reading.headings import find_headings
-from proofloop.method.prompts.reading.rules import (
-    REPEATS,
-    Asked,
-    Rules,
-    Unreadable,
-    between,
-    no_legal_score,
-    one_heading,
-    two_scores,
-)
-from proofloop.method.prompts.reading.scores import BEGINS, ends_there, read_score
-from proofloop.method.prompts.reading.soft import lower, soften
 from proofloop.schema.records import Score
 
 TAIL = 8_000
-"""Characters at the end of an answer in which a labeled or closing score is looked for."""
+"""The length in characters of the end of an answer that may hold a labeled or closing score."""
 
 SENTENCE = 200
-"""Characters before and behind a word of grading that can belong to its sentence."""
+"""The most characters of a sentence before and after a grading word."""
 
 QUOTED_WITHIN = 4_000
-"""Characters before a score among which a quotation that holds it may have begun."""
+"""The most characters between the start of a quotation and a score in it."""
 
 MAX_HITS = 1_000
-"""How often any word of a phrase stands in an answer that somebody reads."""
+"""The most occurrences of a phrase's word in an answer; more are garbage."""
 
 MAX_GRADINGS = 200
-"""How many words of grading the end of an answer has at most, that somebody reads."""
+"""The most grading words at the end of an answer; more are garbage."""
 
 _OPTIONAL = frozenset(
     ["will", "would", "the", "my", "overall", "overal", "final", "should", "be", "that", "a", "is"]
@@ -119,8 +119,8 @@ _UNFINISHED = frozenset(
 
 
 @dataclass(frozen=True)
-class Statement:
-    """A score that the answer states. `is_final`: its sentence calls it so."""
+class StatedScore:
+    """A score that the answer states. `is_final`: its sentence calls it final."""
 
     shown: str
     score: Score | None
@@ -130,7 +130,7 @@ class Statement:
 
 def _unwrapped(text: str) -> str:
     """The answer without tokens of the chat template, and without a fence or block quote around the
-    whole of it.
+    whole text.
     """
     text = unwrap(_without_tokens(text))
     if text.startswith(">") and text.count("\n>") == text.count("\n"):
@@ -139,7 +139,7 @@ def _unwrapped(text: str) -> str:
 
 
 def _without_tokens(text: str) -> str:
-    """The text, without tokens of the chat template at its end. It is matched backwards: that is
+    """The text without tokens of the chat template at its end. The match runs backwards to be
     linear.
     """
     tokens = _TOKENS_BACKWARDS.match(text[::-1]) if text.endswith(_TOKENS) else None
@@ -151,8 +151,8 @@ def _visible(text: str) -> str:
 
 
 def _blank_quotes(text: str) -> str:
-    """The text with its block quotes overwritten by spaces; of one that holds the score alone only
-    the marks are.
+    """The text with its block quotes overwritten by spaces. A block quote that holds only a score
+    loses only its marks.
     """
     pieces, done = [], 0
     blocks = list(islice(_QUOTE_BLOCK.finditer(text) if ">" in text else (), MAX_FENCES + 1))
@@ -171,7 +171,7 @@ def _blank_quotes(text: str) -> str:
 def _is_only_a_score(inside: str) -> bool:
     if len(inside) > SENTENCE:
         return False
-    text = soften(inside).strip(" \n`.")
+    text = normalize(inside).strip(" \n`.")
     found = read_score(text, 0)
     return found is not None and found.score is not None and not text[found.end :].strip(" \n`.")
 
@@ -184,20 +184,20 @@ def _sections(visible: str, phrases: Phrases) -> tuple[slice, slice]:
     return between(solution, own, phrases)
 
 
-def _score(visible: str, asked: Asked) -> Score:
-    text = _without_others(f"\n{lower(visible)}\n", asked)
-    begun = _begin(text, asked.intro)
-    said = text if begun is None else text[begun:]
-    phrases, rest = _phrase_scores(said, asked.score)
-    tail = soften(rest[-TAIL:])
-    closing = _closing(tail, has_begun=begun is not None or asked.has_begun)
+def _score(visible: str, expected: ExpectedFormat) -> Score:
+    text = _drop_quoted_scores(f"\n{lower(visible)}\n", expected)
+    begun = _evaluation_start(text, expected.intro)
+    own = text if begun is None else text[begun:]
+    phrases, rest = _phrase_scores(own, expected.score)
+    tail = normalize(rest[-TAIL:])
+    closing = _closing(tail, has_begun=begun is not None or expected.has_begun)
     return _agreed(_deciding(phrases, _labeled(tail), closing))
 
 
 def _deciding(
-    phrases: list[Statement], labeled: list[Statement], closing: list[Statement]
-) -> list[Statement]:
-    """The statements that must agree."""
+    phrases: list[StatedScore], labeled: list[StatedScore], closing: list[StatedScore]
+) -> list[StatedScore]:
+    """The stated scores that must agree."""
     if phrases:
         return [*phrases, *labeled, *closing]
     final = next((number for number, each in enumerate(labeled) if each.is_final), None)
@@ -211,7 +211,7 @@ def _deciding(
     return [*labeled[final or 0 :], *closing]
 
 
-def _agreed(statements: list[Statement]) -> Score:
+def _agreed(statements: list[StatedScore]) -> Score:
     if not statements:
         raise Unreadable("no score found")
     last = statements[-1]
@@ -219,7 +219,7 @@ def _agreed(statements: list[Statement]) -> Score:
         if other.score != last.score:
             raise two_scores(other.shown, last.shown)
     if last.score is None:
-        raise no_legal_score(last.shown)
+        raise illegal_score(last.shown)
     return last.score
 
 
@@ -229,8 +229,8 @@ def _agreed(statements: list[Statement]) -> Score:
 
 @lru_cache
 def _loose(phrase: str) -> tuple[str, re.Pattern[str]]:
-    """The phrase's first word, and the phrase with any marks, spaces and line breaks between its
-    words.
+    """The phrase's first word, and a pattern of the phrase with any marks, spaces and line breaks
+    between its words.
     """
     first, *others = _WORD.findall(phrase.lower())
     pattern = re.escape(first)
@@ -247,7 +247,7 @@ def _find_phrase(text: str, phrase: str) -> Iterator[re.Match[str]]:
 
 
 def _places(text: str, word: str) -> Iterator[int]:
-    """Where the word stands. Raises Unreadable for what repeats it without end."""
+    """The positions of the word. Raises Unreadable for too many of them."""
     place = text.find(word)
     for _ in range(MAX_HITS):
         if place < 0:
@@ -258,10 +258,10 @@ def _places(text: str, word: str) -> Iterator[int]:
         raise Unreadable(f"the answer repeats {word!r} more than {MAX_HITS} times", cause=REPEATS)
 
 
-def _without_others(text: str, asked: Asked) -> str:
-    """The text without the scores that another role's phrase announces: they are quoted."""
-    for phrase in asked.others:
-        if _loose(phrase) != _loose(asked.score):
+def _drop_quoted_scores(text: str, expected: ExpectedFormat) -> str:
+    """The text without scores after another role's phrase: they are quotations."""
+    for phrase in expected.others:
+        if _loose(phrase) != _loose(expected.score):
             pieces, done = [], 0
             for found in _find_phrase(text, phrase):
                 score = _QUOTED_SCORE.match(text, found.end())
@@ -271,12 +271,10 @@ def _without_others(text: str, asked: Asked) -> str:
     return text
 
 
-def _begin(text: str, intro: str) -> int | None:
-    """Where the evaluation begins: behind the first intro or heading of an evaluation; None if
-    nothing says so.
-    """
+def _evaluation_start(text: str, intro: str) -> int | None:
+    """The start of the evaluation, after its first intro or heading; None without either."""
     intros = (
-        (match.end() for match in _find_phrase(text, intro) if _is_said(text, match.start()))
+        (match.end() for match in _find_phrase(text, intro) if _is_own_words(text, match.start()))
         if intro
         else ()
     )
@@ -294,25 +292,24 @@ def _begin(text: str, intro: str) -> int | None:
     return min(found, default=None)
 
 
-def _phrase_scores(text: str, phrase: str) -> tuple[list[Statement], str]:
-    """The scores that the phrase announces, and the text behind the last. Raises Unreadable if that
-    has none.
+def _phrase_scores(text: str, phrase: str) -> tuple[list[StatedScore], str]:
+    """The scores after the phrase, and the text after the last phrase. Raises Unreadable if that
+    phrase has no score.
     """
-    said = [match for match in _find_phrase(text, phrase) if _is_said(text, match.start())]
-    scores = [_announced(text, match.end()) for match in said]
-    if not said:
+    own = [match for match in _find_phrase(text, phrase) if _is_own_words(text, match.start())]
+    scores = [_score_after(text, match.end()) for match in own]
+    if not own:
         return [], text
     if scores[-1] is None:
         raise Unreadable(f"no score follows {phrase!r}")
-    said_before = [
-        score for score in scores[:-1] if score is not None and score.is_number
-    ]  # else the sample answer
-    return [*said_before, scores[-1]], text[said[-1].end() :]
+    # a score that is not a number belongs to a quoted sample answer
+    scores_before = [score for score in scores[:-1] if score is not None and score.is_number]
+    return [*scores_before, scores[-1]], text[own[-1].end() :]
 
 
-def _announced(text: str, start: int) -> Statement | None:
+def _score_after(text: str, start: int) -> StatedScore | None:
     copula = _COPULA.match(text, start)
-    window = soften(text[copula.end() if copula else start :][:SENTENCE])
+    window = normalize(text[copula.end() if copula else start :][:SENTENCE])
     gap = _GAP.match(window)
     place = gap.end() if gap else 0
     if _LIST_ITEM.match(window, place) and "\n" in window[:place]:
@@ -320,27 +317,27 @@ def _announced(text: str, start: int) -> Statement | None:
     return _statement(window, place)
 
 
-def _statement(text: str, start: int, *, is_final: bool = False) -> Statement | None:
-    """The score that begins at `start` of a soft text; None where it is only part of a sentence."""
+def _statement(text: str, start: int, *, is_final: bool = False) -> StatedScore | None:
+    """The score at `start` of a normalized text; None if the number is part of a sentence."""
     found = read_score(text, start)
     if found is None:
         return None
-    ends = ends_there(text, found.end)
+    ends = ends_statement(text, found.end)
     if ends is None:
         return None
-    return Statement(found.shown, found.score if ends else None, found.is_number, is_final)
+    return StatedScore(found.shown, found.score if ends else None, found.is_number, is_final)
 
 
 # -- labels
 # --------------------------------------------------------------------------------------------------
 
 
-def _labeled(tail: str) -> list[Statement]:
-    """The labeled scores of a soft text, in order."""
-    found: dict[int, Statement] = {}
+def _labeled(tail: str) -> list[StatedScore]:
+    """The labeled scores of a normalized text, in order."""
+    found: dict[int, StatedScore] = {}
     for number, word in enumerate(_SCORING.finditer(tail)):
         if number == MAX_GRADINGS:
-            raise Unreadable(f"the end of the answer has more than {MAX_GRADINGS} words of grading")
+            raise Unreadable(f"the end of the answer has more than {MAX_GRADINGS} grading words")
         begins = BEGINS.search(tail, word.end(), word.end() + SENTENCE)
         if begins is not None and begins.start() not in found:
             statement = _graded(tail, _sentence_start(tail, word.start()), begins.start())
@@ -354,16 +351,14 @@ def _labeled(tail: str) -> list[Statement]:
     return [found[place] for place in sorted(found)]
 
 
-def _graded(tail: str, start: int, place: int) -> Statement | None:
-    """The score at `place` if its sentence, from `start` on, says nothing but that this is the
-    score.
-    """
+def _graded(tail: str, start: int, place: int) -> StatedScore | None:
+    """The score at `place` if its sentence, which starts at `start`, only grades."""
     words = _WORD.findall(tail[start:place])
     is_other_line = "\n" in tail[start:place].strip("\n")
     if (
         not GRADING.issuperset(words)
         or re.search(r"\d|\\|[<>≤≥≈%]", tail[start:place])
-        or not _is_said(tail, start)
+        or not _is_own_words(tail, start)
     ):
         return None
     statement = _statement(tail, place, is_final=not FINAL.isdisjoint(words))
@@ -373,22 +368,22 @@ def _graded(tail: str, start: int, place: int) -> Statement | None:
 
 
 def _rest(tail: str, place: int) -> str:
-    """What stands behind the score at `place` on its line."""
+    """The text after the score at `place`, up to the end of its line."""
     found = read_score(tail, place)
     end = found.end if found else place
     return tail[end : tail.find("\n", end)].strip(_DRESS)
 
 
 def _sentence_start(text: str, place: int) -> int:
-    """Where the sentence that `place` is in begins: on its own line."""
+    """The start of the sentence around `place`, on the same line."""
     low = max(0, place - SENTENCE)
     ends = [match.end() for match in _SENTENCE_END.finditer(text, low, place)]
     return ends[-1] if ends else low
 
 
-def _is_said(text: str, place: int) -> bool:
-    """Whether the sentence at `place` is the answer's own: not quoted, and nobody else's by the
-    words before it.
+def _is_own_words(text: str, place: int) -> bool:
+    """Whether the sentence at `place` is the answer's own: neither in a quotation nor introduced as
+    one.
     """
     start = _sentence_start(text, place)
     lead = text[start:place]
@@ -425,14 +420,14 @@ def _is_in_quotation(text: str, place: int) -> bool:
 # --------------------------------------------------------------------------------------------------
 
 
-def _closing(tail: str, *, has_begun: bool) -> list[Statement]:
-    """The box that ends the text, after those before it that stand by themselves; [] if it may be
-    no score.
+def _closing(tail: str, *, has_begun: bool) -> list[StatedScore]:
+    """The boxes on lines of their own, with the box that ends the text last; [] if that box may not
+    be a score.
     """
     boxes = [found.start() for found in _BOXED.finditer(tail)]
     if not boxes or not _ends_at(tail, boxes[-1]) or not _stands_alone(tail, boxes[-1]):
         return []
-    if not (has_begun or _judges(tail[: boxes[-1]])) or not _is_said(tail, boxes[-1]):
+    if not (has_begun or _judges(tail[: boxes[-1]])) or not _is_own_words(tail, boxes[-1]):
         return []
     read = [
         _statement(tail, place)
@@ -455,8 +450,8 @@ def _has_own_line(tail: str, place: int) -> bool:
 
 
 def _stands_alone(tail: str, place: int) -> bool:
-    """Whether the box is no end of a sentence: the text before it has ended, or is a heading of
-    grading.
+    """Whether the box is not the end of a sentence: the text before it is complete, or is a grading
+    heading.
     """
     before = tail[max(0, place - SENTENCE) : place].rstrip(_DRESS)
     if not before:
@@ -472,7 +467,7 @@ def _stands_alone(tail: str, place: int) -> bool:
 
 
 def _judges(text: str) -> bool:
-    """Whether the text grades a solution, in a sentence about it, and does not solve the problem
+    """Whether a sentence of the text grades a solution, and the text does not solve the problem
     itself.
     """
     words = set(_WORD.findall(text))

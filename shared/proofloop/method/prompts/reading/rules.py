@@ -1,4 +1,4 @@
-"""What a reading of answers consists of; strict.py and lenient.py are the two."""
+"""The parts of a reading of answers. strict.py and lenient.py are the two readings."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ REPEATS = "the answer repeats a word too often"
 
 
 class Unreadable(Exception):
-    """Why an answer has no score. `cause` says it without the answer's own words, so that it can be
-    counted.
+    """The reason why an answer has no score. `cause` is the reason without the answer's words, for
+    counting.
     """
 
     def __init__(self, reason: str, cause: str = "") -> None:
@@ -22,11 +22,12 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What an evaluation was asked to hold: an intro ("" for none) and the phrase before the score.
+class ExpectedFormat:
+    """The parts that an evaluation should have: an intro ("" for none) and the phrase before the
+    score.
 
-    `others` are the phrases before the scores of other roles' answers, which this one may quote.
-    `has_begun`: a heading above it says that it is an evaluation.
+    `others`: score phrases of other roles, which this answer may quote. `has_begun`: a heading
+    above the text marks it as an evaluation.
     """
 
     intro: str
@@ -37,32 +38,32 @@ class Asked:
 
 @dataclass(frozen=True)
 class Rules:
-    """One reading. Its functions raise Unreadable; `visible` keeps every position of the text.
+    """One reading. Its functions raise Unreadable.
 
-    unwrapped: the final response without what is around the whole of it.
-    visible: the text with what it only quotes overwritten by spaces.
-    sections: where solution and self-evaluation stand in a visible text.
+    unwrapped: the final response without a wrapper around the whole text.
+    visible: the text with quotations overwritten by spaces; all positions stay the same.
+    sections: the positions of solution and self-evaluation in a visible text.
     score: the score of a visible evaluation.
     """
 
     unwrapped: Callable[[str], str]
     visible: Callable[[str], str]
     sections: Callable[[str, Phrases], tuple[slice, slice]]
-    score: Callable[[str, Asked], Score]
+    score: Callable[[str, ExpectedFormat], Score]
 
 
 def one_heading(found: list[slice], heading: str) -> slice:
-    """The one place where a heading stands. Raises Unreadable."""
+    """The position of a heading that must occur once. Raises Unreadable."""
     if not found:
         raise Unreadable(f"the heading '{heading}' is missing")
     if len(found) > 1:
-        reason = f"the heading '{heading}' stands there {{}} times"
+        reason = f"the heading '{heading}' appears {{}} times"
         raise Unreadable(reason.format(len(found)), cause=reason.format("several"))
     return found[0]
 
 
 def between(solution: slice, own: slice, phrases: Phrases) -> tuple[slice, slice]:
-    """The sections below two headings. Raises Unreadable where they are in the wrong order."""
+    """The sections below two headings. Raises Unreadable if they are in the wrong order."""
     if own.start < solution.start:
         raise Unreadable(
             f"the heading '{phrases.self_heading}' comes before '{phrases.solution_heading}'"
@@ -70,9 +71,9 @@ def between(solution: slice, own: slice, phrases: Phrases) -> tuple[slice, slice
     return slice(solution.stop, own.start), slice(own.stop, None)
 
 
-def no_legal_score(shown: str) -> Unreadable:
+def illegal_score(shown: str) -> Unreadable:
     return Unreadable(
-        f"the score {shown!r} is none of 0, 0.5, 1", cause="the score is none of 0, 0.5, 1"
+        f"the score {shown!r} is not 0, 0.5 or 1", cause="the score is not 0, 0.5 or 1"
     )
 
 

@@ -1,11 +1,11 @@
-"""Reads a number that stands for a score, boxed or bare, in the many ways that models write it."""
+"""Reads a number as a score, boxed or bare, in the many ways that models write it."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from proofloop.method.prompts.reading.grading_words import HEDGES, REMARKS
+from proofloop.method.prompts.reading.vocabulary import HEDGES, REMARKS
 from proofloop.schema.records import Score
 
 LONGEST_BOX = 60
@@ -36,9 +36,9 @@ _SPELLED: tuple[tuple[re.Pattern[str], Score], ...] = (
 
 
 @dataclass(frozen=True)
-class Found:
-    """A number behind words that announce a score. `score` is None where it is none of the three;
-    `end`: behind it.
+class FoundNumber:
+    """A number after words that announce a score. `score` is None unless the number is 0, 0.5 or 1.
+    `end` is the position after it.
     """
 
     shown: str
@@ -47,17 +47,17 @@ class Found:
     is_number: bool = True
 
 
-def read_score(text: str, start: int) -> Found | None:
-    """The boxed or bare score that begins at `start` of a soft text; None for no number at all."""
+def read_score(text: str, start: int) -> FoundNumber | None:
+    """The boxed or bare score at `start` of a normalized text; None without a number."""
     box = _BOX.match(text, start)
     if box is None:
         number = _NUMBER.match(text, start) or _OTHER_NUMBER.match(text, start)
-        return Found(number[0].strip(), _value(number), number.end()) if number else None
+        return FoundNumber(number[0].strip(), _value(number), number.end()) if number else None
     if text[box.end() - 1] != "{":
-        return Found(text[box.end()], _value(_NUMBER.match(text, box.end())), box.end() + 1)
+        return FoundNumber(text[box.end()], _value(_NUMBER.match(text, box.end())), box.end() + 1)
     content, end = _braced(text, box.end())
     number = _NUMBER.fullmatch(plain := _plain(content))
-    return Found(
+    return FoundNumber(
         content.strip()[:LONGEST_SHOWN],
         _value(number),
         end,
@@ -65,9 +65,9 @@ def read_score(text: str, start: int) -> Found | None:
     )
 
 
-def ends_there(text: str, end: int) -> bool | None:
-    """Whether nothing but a remark follows on the line; None where what follows makes the number
-    part of a sentence.
+def ends_statement(text: str, end: int) -> bool | None:
+    """Whether at most a remark follows on the line; None if the number is part of a longer
+    sentence.
     """
     rest = _line(text, end).partition("//")[0]
     bare = rest.strip(" \t`'\"’”.)]}|*…。")
@@ -90,21 +90,21 @@ def _value(number: re.Match[str] | None) -> Score | None:
         return None
     if number["parts"] and number["parts"] not in ("1", "1.0"):
         return _EXACT.get(re.sub(r"\s", "", f"{number['number']}/{number['parts']}"))
-    if re.search(r",\d{3}", number["number"]):  # a thousand
+    if re.search(r",\d{3}", number["number"]):  # a thousands separator
         return None
     spelled = number["number"].replace(",", ".")
     return next((score for form, score in _SPELLED if form.fullmatch(spelled)), _EXACT.get(spelled))
 
 
 def _plain(content: str) -> str:
-    """The content of a box without what only dresses it: macros, braces, marks, a label."""
+    """The content of a box without macros, braces, marks and a label."""
     undressed = re.sub(r"(?<!\\)[{}]", "", _MACROS.sub("", content)).strip(" \t\n`'\"").rstrip(".")
     return _LABEL.sub("", undressed, count=1)
 
 
 def _braced(text: str, start: int) -> tuple[str, int]:
-    """What stands in a brace that opened before `start`, and the position behind it; all there is
-    if it is too long.
+    """The content of a brace that opened before `start`, and the position after it; cut if it is
+    too long.
     """
     depth = 1
     for position in range(start, min(start + LONGEST_BOX, len(text))):

@@ -1,8 +1,8 @@
-"""The method's reading: a pack's headings and phrases to the letter, and the boxed score directly
-behind its phrase.
+"""The strict reading, the paper's: the pack's exact headings and phrases, and the boxed score
+directly after its phrase.
 
-A planted heading cannot move the border of a solution: each heading stands there exactly once. A
-score that is quoted before the last phrase does not count.
+Each heading must occur exactly once: a planted heading cannot move the end of a solution. A score
+that is quoted before the last phrase does not count.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from functools import lru_cache
 from proofloop.method.prompts.phrases import Phrases
 from proofloop.method.prompts.reading.fences import blank_fences
 from proofloop.method.prompts.reading.rules import (
-    Asked,
+    ExpectedFormat,
     Rules,
     Unreadable,
     between,
-    no_legal_score,
+    illegal_score,
     one_heading,
 )
 from proofloop.schema.records import Score
@@ -40,32 +40,32 @@ def _sections(visible: str, phrases: Phrases) -> tuple[slice, slice]:
 
 
 def _headings(text: str, heading: str) -> list[slice]:
-    """Where the heading stands alone on a line."""
+    """The positions of the heading alone on a line."""
     found = re.finditer(rf"^{re.escape(heading)}(?=[ \t\r]*$)", text, re.MULTILINE)
     return [slice(*match.span()) for match in found]
 
 
-def _score(visible: str, asked: Asked) -> Score:
-    anchors = list(_anchor(asked.score).finditer(visible))
+def _score(visible: str, expected: ExpectedFormat) -> Score:
+    anchors = list(_anchor(expected.score).finditer(visible))
     if not anchors:
-        raise Unreadable(f"the phrase {asked.score!r} is missing")
-    if not 0 <= visible.find(asked.intro) < anchors[-1].start():
-        raise Unreadable(f"the phrase {asked.intro!r} is missing before the score")
+        raise Unreadable(f"the phrase {expected.score!r} is missing")
+    if not 0 <= visible.find(expected.intro) < anchors[-1].start():
+        raise Unreadable(f"the phrase {expected.intro!r} is missing before the score")
     box = _BOX.match(visible, anchors[-1].end())
     if box is None:
-        raise Unreadable(f"no boxed score follows {asked.score!r}")
-    return _spelled(braced(visible, box.end()))
+        raise Unreadable(f"no boxed score follows {expected.score!r}")
+    return _read_spelling(braced(visible, box.end()))
 
 
 @lru_cache
 def _anchor(phrase: str) -> re.Pattern[str]:
-    """The phrase, and with the other spelling of "overall": the released model's own template
-    spells it "overal".
+    """The phrase, with both spellings of "overall": the released model's own template has
+    "overal".
     """
     return re.compile(re.sub(r"overall?", "overall?", re.escape(phrase)))
 
 
-def _spelled(content: str) -> Score:
+def _read_spelling(content: str) -> Score:
     spelled = (
         re.sub(r"\s|\$|\\[,;!]", "", content)
         .replace(r"\tfrac", r"\frac")
@@ -74,13 +74,13 @@ def _spelled(content: str) -> Score:
     text_macro = re.fullmatch(r"\\(?:text|mathbf|mathrm)\{(.*)\}", spelled)
     score = SPELLINGS.get(text_macro[1] if text_macro else spelled)
     if score is None:
-        raise no_legal_score(content[:LONGEST_SPELLING])
+        raise illegal_score(content[:LONGEST_SPELLING])
     return score
 
 
 def braced(text: str, start: int) -> str:
-    """What stands between an opening brace that ends at `start` and its closing one, "" if that is
-    too far off.
+    """The text between an opening brace before `start` and its closing brace; "" if that is too far
+    away.
     """
     depth = 1
     for position in range(start, min(start + LONGEST_SPELLING, len(text))):

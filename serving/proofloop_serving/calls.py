@@ -33,16 +33,14 @@ def encode(
             if isinstance(filled, str)
             else filled
         )
-    except (
-        Exception
-    ) as error:  # without a template, or for turns that it refuses, any error may be raised
+    except Exception as error:  # a template may raise anything
         raise CallRefused(
             f"the tokenizer cannot read the prompt: {type(error).__name__}: {error}"
         ) from error
 
 
 @dataclass(frozen=True)
-class Ask:
+class ServingRequest:
     """One call. `prompt` is raw text, or messages for the model's chat template; `top_k` = 0 means
     all tokens.
     """
@@ -91,7 +89,7 @@ class RunningCall(Protocol):
 class ServingEngine(Protocol):
     """A loaded model version. `begin` may be called from any thread."""
 
-    def begin(self, ask: Ask, when_done: Callable[[], None]) -> RunningCall: ...
+    def begin(self, request: ServingRequest, when_done: Callable[[], None]) -> RunningCall: ...
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of these tokens without special tokens."""

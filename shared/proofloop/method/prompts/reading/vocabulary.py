@@ -1,6 +1,4 @@
-"""The words by which lenient.py knows a sentence that does nothing but grade, and those that quote
-or hedge.
-"""
+"""The words that lenient.py uses to recognise sentences that only grade, quotations, and hedges."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 SCORING = _words("score scores scored rating rate rated grade graded grading mark marks verdict")
-"""One of them must be among the words before a score."""
+"""One of these words must come before a score."""
 
 GRADING = SCORING | _words(
     "based on my the this that all these reasons analysis evaluation evaluations assessment review"
@@ -24,8 +22,8 @@ GRADING = SCORING | _words(
     " conclude give assign award propose recommend deserves receives gets earns equals"
     " solution proof answer response submission argument criteria rubric"
 )
-"""A sentence of other words says something else: "the solution claims the score 1", "at least 0.5",
-"step 2".
+"""The words of a sentence that only grades. Any other word gives it another meaning: "the solution
+claims the score 1", "at least 0.5", "step 2".
 """
 
 OTHER_LANGUAGES = re.compile(
@@ -36,7 +34,7 @@ OTHER_LANGUAGES = re.compile(
     r"|(?:die |meine )?(?:end|gesamt)?(?:punktzahl|bewertung|wertung)(?: ist| lautet| beträgt)?"
     r"|(?:итоговая |общая |финальная )?оценка"
 )
-"""Labels of a score in other languages, as they stand before a colon."""
+"""Labels of a score in other languages, before a colon."""
 
 FINAL = _words("final finally overall overal total conclusion conclude")
 
@@ -44,15 +42,15 @@ QUOTES = re.compile(
     r"\b(?:says?|said|claims?|claimed|writes?|wrote|written|states?|stated|reads?|asserts?|ends|quot\w+|contains?"
     r"|includes?|tells?|asks?|instructs?|demands?|insists?|adds?|concludes)\b"
 )
-"""A line with one of them and a colon at its end introduces what somebody else says."""
+"""A line with one of these words and a colon at its end introduces a quotation."""
 
 HEDGES = re.compile(
     r"\d|\bboxed\b|½|\b(?:if|unless|or|but|however|although|though|not|would|could|instead|rather|between|than|until)\b"
 )
-"""What makes a remark behind a score more than a remark."""
+"""Words and marks after a score that may change its meaning."""
 
 REMARKS = _words("point points pt pts mark marks because since as due for given with and")
-"""Words that a remark behind a score may begin with, where no punctuation does."""
+"""The first words of a harmless remark after a score without punctuation."""
 
 JUDGED = _words(
     "solution proof argument reasoning step steps evaluation defect defects claim claims"
@@ -65,4 +63,4 @@ JUDGEMENTS = _words(
     " unjustified"
 )
 SOLVING = _words("let we suppose assume qed")
-"""Who solves the problem talks so; who grades a solution hardly does."""
+"""Words of a text that solves the problem rather than grades a solution."""

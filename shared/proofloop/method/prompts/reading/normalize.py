@@ -1,5 +1,5 @@
-"""Soft text: lower case, without emphasis, mathematical delimiters, invisible characters and other
-scripts' forms.
+"""Normalizes text: lower case, without emphasis, mathematical delimiters, invisible characters, and
+other scripts' forms of digits and marks.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _HALF = re.compile(r"\\frac\s{0,2}\{?\s{0,2}1\s{0,2}\}?\s{0,2}\{?\s{0,2}2\s{0,2}
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[a-z]{1,12}\*?\}")
 
 
-def soften(text: str) -> str:
-    """A soft text has no positions of the original."""
+def normalize(text: str) -> str:
+    """The normalized text. Its positions are not those of the original."""
     for spelled, plain in _ALIKE:
         text = text.replace(spelled, plain)
     if not text.isascii():
@@ -46,5 +46,5 @@ def soften(text: str) -> str:
 
 
 def lower(text: str) -> str:
-    """In lower case, as long as before: of all letters only this one would become two."""
+    """The text in lower case, of the same length: only this letter would become two."""
     return text.replace("İ", "I").lower()
