@@ -104,7 +104,7 @@ def test_a_dead_letter_that_cannot_be_stored_does_not_stop_the_bus() -> None:
 def test_a_queue_is_served_once() -> None:
     bus = LocalBus()
     bus.serve("labeler", ["ReviewJudged"], Consumer(), concurrency=1)
-    with pytest.raises(ValueError, match="queue 'labeler' is served already"):
+    with pytest.raises(ValueError, match="queue 'labeler' is already served"):
         bus.serve("labeler", ["ReviewJudged"], Consumer(), concurrency=1)
     bus.close(grace_s=5)
 

@@ -19,7 +19,7 @@ from kombu.message import Message
 from proofloop.bus import Delivery, Outcome
 from proofloop.bus.celery_bus import CeleryBus, Served, make_celery
 from proofloop.bus.celery_worker import HandlerThreads, ServiceStep, Tasks
-from proofloop.bus.task_message import AS_IT_CAME
+from proofloop.bus.task_message import UNKNOWN_TASK
 from proofloop.schema.events import Event
 
 START_S = 60.0
@@ -96,7 +96,7 @@ class EmbeddedBus(CeleryBus):
         self._routes[queue] = tuple(topics)
         self._declare()
         self.queues[f"{self.topology.namespace}.{queue}"] = Served(queue, process), concurrency
-        self.register({*topics, AS_IT_CAME} - {*self.app.tasks})
+        self.register({*topics, UNKNOWN_TASK} - {*self.app.tasks})
 
     def served_by(self, message: Message) -> Served:
         """By the queue that the message came from: two queues of a test may have one routing

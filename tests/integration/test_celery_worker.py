@@ -26,9 +26,9 @@ from celery import Celery
 from pika import BasicProperties, BlockingConnection, URLParameters
 
 from proofloop.bus import ACK, DeadLetter, Delivery, Outcome
+from proofloop.bus.broker_connection import LONGEST_PAUSE_S
 from proofloop.bus.celery_worker import EventConsumer
 from proofloop.bus.dead_letters import DeadLetters
-from proofloop.bus.link import LONGEST_PAUSE_S
 from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.bus.task_message import FAILURES
 from proofloop.errors import Reject
@@ -240,7 +240,7 @@ def test_what_is_acknowledged_too_late_is_said_once(
         "delivered again"
     )
     assert place.ready() == 0
-    assert said.count("acknowledged_too_late") == 1
+    assert said.count("acknowledgement_too_late") == 1
     assert not [record for record in caplog.records if "Couldn't ack" in record.getMessage()]
     structlog.reset_defaults()
 
@@ -300,7 +300,7 @@ def test_no_delay_queues_and_no_global_prefetch(place: Place) -> None:
     [
         ([], "a worker process serves one role"),
         (["-Q", "{0}.labeler,{0}.verifier"], "a worker process serves one role"),
-        (["-Q", "{0}.labeler", "-P", "threads"], "leave out -P"),
+        (["-Q", "{0}.labeler", "-P", "threads"], "remove -P"),
         (["-Q", "{0}.trainer", "-c", "2"], "the trainer handles one message at a time"),
     ],
 )
@@ -327,7 +327,7 @@ def test_without_a_broker_celerys_command_says_what_to_set() -> None:
     command = [CELERY, "-A", "proofloop.worker.service", "status"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    assert "error: no broker is set" in done.stderr and "Traceback" not in done.stderr
+    assert "error: PROOFLOOP_BROKER is not set" in done.stderr and "Traceback" not in done.stderr
 
 
 LABELER = [
@@ -378,7 +378,7 @@ def test_a_worker_logs_from_the_level_that_was_asked_for(
     with open(tmp_path / "log.txt", "wb") as log:
         worker = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
-        assert wait_until(lambda: b"broker_awaited" in (tmp_path / "log.txt").read_bytes(), 60)
+        assert wait_until(lambda: b"waiting_for_broker" in (tmp_path / "log.txt").read_bytes(), 60)
     finally:
         worker.kill()
         worker.wait()

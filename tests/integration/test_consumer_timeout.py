@@ -44,7 +44,7 @@ def test_a_longer_one_passes_and_so_does_what_cannot_be_seen(broker: Broker, que
 def test_a_management_api_that_refuses_or_is_away_is_named_without_its_password(
     broker: Broker, queue: str
 ) -> None:
-    with pytest.raises(ConfigError, match="refuses: status 401") as refused:
+    with pytest.raises(ConfigError, match="refuses access: status 401") as refused:
         check_consumer_timeout(broker.api.replace("guest@", "wrong-word@"), "/", queue, 1)
     with pytest.raises(BusError, match="does not answer") as away:
         check_consumer_timeout("http://guest:wrong-word@127.0.0.1:9", "/", queue, 1)

@@ -85,7 +85,10 @@ def test_metrics_are_what_was_handled_and_health_is_what_is(
         broker.kill()
         port = ports["verifier"]
         assert wait_until(lambda: probe(port, "readyz")[0] == 503, 60)
-        assert probe(port, "readyz") == (503, "the queue is not consumed: the broker is away")
+        assert probe(port, "readyz") == (
+            503,
+            "the worker does not consume: the broker is unavailable",
+        )
         assert probe(port, "healthz") == (200, "")
         assert scrape(port)["proofloop_broker_connected"] == {(("role", "verifier"),): 0.0}
         broker.start()

@@ -44,9 +44,9 @@ class Process:
 @pytest.fixture
 def process(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
     """A worker that is wedged after 1.5 seconds."""
-    monkeypatch.setattr("proofloop.bus.link.STALLED_S", 1.5)
+    monkeypatch.setattr("proofloop.bus.broker_connection.STALLED_S", 1.5)
     monkeypatch.setattr("proofloop.bus.celery_worker.STALLED_S", 1.5)
-    monkeypatch.setattr("proofloop.bus.link.BEAT_S", 0.2)
+    monkeypatch.setattr("proofloop.bus.broker_connection.BEAT_S", 0.2)
     namespace, [port] = f"health-{os.urandom(4).hex()}", free_ports(1)
     bus = EmbeddedBus(broker.url, namespace=namespace, roles=["labeler"])
     bus.serve("labeler", ["ReviewJudged"], lambda delivery: ACK, concurrency=2)
@@ -65,15 +65,15 @@ def process(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_wedged_publisher_is_a_reason_to_restart(process: Process) -> None:
     release = threading.Event()
-    process.bus._publisher._link.call(release.wait)
-    goes_wrong_until(release, process, "the thread amqp-publisher has done nothing for ")
+    process.bus._publisher._connection.call(release.wait)
+    goes_wrong_until(release, process, "the thread amqp-publisher has been stuck for ")
 
 
 def test_a_wedged_worker_is_a_reason_to_restart(process: Process) -> None:
     release = threading.Event()
     assert process.bus.worker is not None
     process.bus.worker.hub.call_soon(release.wait)
-    goes_wrong_until(release, process, "the worker's loop has done nothing for ")
+    goes_wrong_until(release, process, "the worker's event loop has been stuck for ")
 
 
 def goes_wrong_until(release: threading.Event, process: Process, why: str) -> None:

@@ -30,7 +30,7 @@ from proofloop.method.prompts import load_pack
 from proofloop.schema import keys
 from proofloop.schema.records import Label, Proof, Sampling, Tokens, TrainingBatch, TrainingSample
 from proofloop.store import LocalStore, get_record
-from proofloop_serving.asks import encode
+from proofloop_serving.calls import encode
 from proofloop_serving.engine import LocalEngine
 from proofloop_serving.loading import LoadedModel, load_model
 from proofloop_serving.text import TextStream

@@ -16,9 +16,9 @@ from kombu import Connection
 from pydantic import SecretStr
 
 from proofloop.bus import open_bus
-from proofloop.bus.link import connect, parse_url
+from proofloop.bus.broker_connection import connect, parse_url
 from proofloop.bus.rabbitmq import RabbitBus
-from proofloop.bus.tls import refusal, tls_of
+from proofloop.bus.tls import tls_error, tls_of
 from proofloop.config.settings import Settings
 from proofloop.errors import BusError, ConfigError, StoreError
 from proofloop.schema.events import ReviewJudged
@@ -95,7 +95,7 @@ def connect_kombu(settings: Settings) -> None:
         try:
             connection.transport.establish_connection().close()
         except OSError as error:
-            raise refusal(error, connection.host) or BusError(str(error)) from error
+            raise tls_error(error, connection.host) or BusError(str(error)) from error
 
 
 Connect = Callable[[Settings], None]
@@ -115,7 +115,7 @@ def test_who_has_no_client_certificate_is_refused_with_the_way_out(
 ) -> None:
     refused = refused_by(connect_by, settings_for(asking))
     assert (
-        "asks for a client certificate" in refused.problem
+        "requires a client certificate" in refused.problem
         and "PROOFLOOP_BROKER_CERT" in refused.hint
     )
 

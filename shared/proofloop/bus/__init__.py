@@ -1,4 +1,4 @@
-"""The message bus."""
+"""Events between roles: opens the bus, the worker's Celery application, and the dead letters."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ __all__ = [
 ]
 
 NEEDED_BY_ALL = ("generator", "verifier", "meta_verifier", "labeler")
-"""The roles without which no run goes on: their queues are there whoever comes first."""
+"""The roles that every run needs: each process declares their queues."""
 
 START_S = 120.0
-"""How long a starting service waits for its broker: they often start together."""
+"""How long a starting service waits for its broker, which often starts at the same time."""
 
 
 def open_bus(
     settings: Settings, *, roles: Iterable[str] = NEEDED_BY_ALL, connect_s: float = 15.0
 ) -> Bus:
-    """A bus to publish on the broker, with the queues of these roles.
+    """A bus that publishes on the broker, after declaring the queues of these roles.
 
-    Raises ConfigError, or BusError when the broker does not answer within `connect_s`.
+    Raises ConfigError, or BusError if the broker does not answer within `connect_s`.
     """
     url = broker_url(settings)
     from proofloop.bus.rabbitmq import RabbitBus
@@ -60,9 +60,7 @@ def open_bus(
 def open_worker_bus(
     settings: Settings, app: Celery, *, roles: Iterable[str], connect_s: float
 ) -> CeleryBus:
-    """The bus of a process that serves a role as a worker of this Celery application. Raises as
-    `open_bus` does.
-    """
+    """The bus of a Celery worker that serves a role. Raises the errors of `open_bus`."""
     from proofloop.bus.celery_bus import CeleryBus
     from proofloop.bus.tls import tls_of
 
@@ -75,7 +73,7 @@ def open_worker_bus(
 def make_app(
     settings: Settings, open_service: OpenService, set_up_logging: Callable[..., None]
 ) -> Celery:
-    """The Celery application of this environment; a worker of it opens a role's service. Raises
+    """The Celery application for this environment. Its worker opens a role's service. Raises
     ConfigError.
     """
     url = broker_url(settings)
@@ -106,10 +104,10 @@ def open_dead_letters(settings: Settings) -> DeadLetters:
 
 
 def check_broker(settings: Settings, role: str) -> None:
-    """Raises ConfigError if the broker can be seen to take messages back before the longest call is
-    over.
+    """Raises ConfigError if the queue's consumer timeout is known and shorter than the longest
+    call.
     """
-    from proofloop.bus.link import parse_url
+    from proofloop.bus.broker_connection import parse_url
     from proofloop.bus.management import check_consumer_timeout
     from proofloop.bus.topology import Topology
 
@@ -120,13 +118,12 @@ def check_broker(settings: Settings, role: str) -> None:
 
 
 def broker_url(settings: Settings) -> str:
-    """The broker's URL, once it is sure that it can be used."""
+    """The broker's URL. Raises ConfigError if it is not set or the clients are not installed."""
     if settings.broker is None:
         raise ConfigError(
-            "no broker is set",
+            "PROOFLOOP_BROKER is not set",
             "set PROOFLOOP_BROKER=amqp://user:password@host:5672/vhost, or run all roles in one"
-            " process: "
-            "`proofloop run RUN.toml --local`",
+            " process: `proofloop run RUN.toml --local`",
         )
     if any(find_spec(client) is None for client in ("celery", "pika")):
         raise ConfigError("the broker's clients are not installed", install_hint("[cluster]"))

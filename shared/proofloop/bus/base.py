@@ -1,8 +1,7 @@
-"""The bus seam: events go out in confirmed batches and come in one delivery at a time, at least
-once.
+"""The bus seam: publishes events in confirmed batches and delivers each at least once.
 
-What a caller may not assume: that a delivery comes only once, that events arrive in order, or that
-a redelivered event comes to the same process.
+What a caller may not assume: that a message is delivered only once, that events arrive in order, or
+that a redelivered event reaches the same process.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from proofloop.schema.events import Event
 
 @dataclass(frozen=True)
 class Delivery:
-    """One message as it came: `attempt` counts from 1.
+    """One delivery of a message. `attempt` counts from 1.
 
-    `published_s`: since when it could be delivered, as Unix time; None where the bus does not say.
-      `redelivered`: it was delivered before and not settled, so another process, or another thread
-      of this one, may still work on it.
+    `published_s`: the Unix time from which the bus could deliver it, None if unknown.
+    `redelivered`: an earlier delivery was not settled; another process or thread may still work on
+      it.
     """
 
     body: bytes
@@ -31,11 +30,11 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What becomes of a delivery.
+    """The result of handling a delivery.
 
-    ack: done. requeue: again after `after_s`, not counted as a failure: it keeps its `attempt`.
-    failed: again, counted against the delivery limit. dead: to the dead letters at once, with
-    `reason`. `error`: the defect behind it, if any.
+    ack: done. requeue: deliver again after `after_s`, without counting a failure. failed: deliver
+    again and count a failure, up to the delivery limit. dead: move to the dead letters at once,
+    with `reason`. `error`: the exception behind it, if any.
     """
 
     kind: Literal["ack", "requeue", "failed", "dead"]
@@ -47,12 +46,12 @@ class Outcome:
 ACK = Outcome("ack")
 
 DELIVERY_LIMIT = 4
-"""A message that failed this often is dead: what failed four times will fail again."""
+"""The number of failures after which a message becomes a dead letter."""
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A message nobody could handle, and why."""
+    """A message that its role could not handle, with the reason."""
 
     queue: str
     reason: str
@@ -62,17 +61,17 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class BusState:
-    """Why a bus delivers nothing now; both are empty while it does.
+    """Why a bus delivers nothing now. Both are empty while it delivers.
 
-    broken: only a restart of the process mends it. away: it may come back by itself.
+    broken: only a restart of the process helps. unavailable: the bus may recover by itself.
     """
 
     broken: str = ""
-    away: str = ""
+    unavailable: str = ""
 
 
 class Bus(Protocol):
-    """Queues, one a role. `publish` returns when every event is safely queued."""
+    """One queue per role. `publish` returns when every event is safely queued."""
 
     def publish(self, events: Iterable[Event]) -> None: ...
 
@@ -84,25 +83,24 @@ class Bus(Protocol):
         *,
         concurrency: int,
     ) -> None:
-        """Begin to deliver what arrives under these routing keys to `process`, from `concurrency`
-        threads.
+        """Start to deliver messages with these routing keys to `process`, in `concurrency` threads.
 
         Returns at once.
         """
         ...
 
     def state(self) -> BusState:
-        """Whether everything served is being delivered. Never waits."""
+        """Whether the bus delivers the served queues. Never waits."""
         ...
 
     def losses(self) -> int:
-        """How often this process lost its connection while it worked on deliveries, which are then
-        delivered again.
+        """How often this process lost its connection while it worked on deliveries. The broker
+        delivers them again.
         """
         ...
 
     def close(self, *, grace_s: float) -> None:
-        """Deliver nothing new, wait up to `grace_s` for what runs; what did not finish is delivered
-        again later.
+        """Stop delivering and wait up to `grace_s` for running handlers. Unfinished messages are
+        delivered again later.
         """
         ...

@@ -1,17 +1,17 @@
 """The consuming side of the bus: an event is a Celery task, and Celery's worker runs it.
 
-A delivery is settled in one of three ways, each safe at any moment of a crash: ack     Celery
-acknowledges it, on the channel it came by (SUCCESS); again   a copy goes to the end of the same
-queue, or first to the queue of messages that wait, confirmed; then Celery
-        acknowledges the original (RETRY). A negative acknowledgement would count a mere wait
-        against the delivery
-        limit, would come back at once and to the front, and counts differently from one RabbitMQ to
-        the next. The
-        copy carries its own count of failures; dead    a copy with the reason goes to the
-        dead-letter exchange, confirmed, then Celery acknowledges (FAILURE). The broker's own
-        delivery limit is for messages whose worker dies with them. A lost connection takes its
-        deliveries with it: the broker delivers them again, and the next handler finds what this one
-        still stores.
+A delivery is settled in one of three ways. Each is safe if the process dies at any moment.
+
+ack    Celery acknowledges the message on its channel (SUCCESS).
+retry  The bus publishes a copy to the end of the same queue, or to the queue of delayed messages;
+       after the confirm, Celery acknowledges the original (RETRY). The copy carries its own count
+       of failures. A negative acknowledgement would count a wait against the delivery limit, would
+       return at once to the front of the queue, and counts differently between RabbitMQ versions.
+dead   The bus publishes a copy with the reason to the dead-letter exchange; after the confirm,
+       Celery acknowledges the original (FAILURE).
+
+The broker's own delivery limit handles messages that kill their worker. After a lost connection the
+broker delivers its messages again, and the next handler finds the results that this one stored.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from kombu.entity import Queue
 from kombu.message import Message as TakenMessage
 
 from proofloop.bus.base import DELIVERY_LIMIT, BusState, Delivery, Outcome
-from proofloop.bus.link import HEARTBEAT_S
+from proofloop.bus.broker_connection import HEARTBEAT_S
 from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.bus.task_message import (
-    AS_IT_CAME,
     DELIVERIES,
     FAILURES,
     PUBLISHED,
     RAW,
     REASON,
-    again,
-    counts,
+    UNKNOWN_TASK,
+    copy_of,
+    count_headers,
     event_of,
 )
 from proofloop.bus.topology import ROUTES, Topology
@@ -52,10 +52,10 @@ from proofloop.errors import BusError, ConfigError
 log = structlog.get_logger()
 
 REASON_CHARACTERS = 2000
-"""The longest reason that a dead letter carries."""
+"""The longest reason of a dead letter."""
 
 SETTINGS = {
-    # the worker goes on when the broker closes its channel at consumer_timeout
+    # the worker continues when the broker closes its channel at consumer_timeout
     "broker_channel_error_retry": True,
     "broker_heartbeat": HEARTBEAT_S,
     "task_acks_late": True,
@@ -77,11 +77,11 @@ SETTINGS = {
 
 
 class ControlCommands(Control):  # type: ignore[misc]
-    """Celery's `inspect` and `control`, with a queue for each connection of a worker.
+    """Celery's `inspect` and `control`, with a new queue for each connection of a worker.
 
-    Under one name a worker could not come back: an exclusive queue stays locked until the broker
-    notices that the old connection is gone, a durable one is out of reach while its node of a
-    cluster is down.
+    With a fixed name a worker could not reconnect: an exclusive queue stays locked until the broker
+    notices that the old connection is gone, and a durable queue is unavailable while its cluster
+    node is down.
     """
 
     class Mailbox(pidbox.Mailbox):
@@ -92,8 +92,8 @@ class ControlCommands(Control):  # type: ignore[misc]
 
 
 class Service(Protocol):
-    """What a worker process needs besides Celery: opened before the first delivery, closed after
-    the last.
+    """A role's resources besides Celery, opened before the first delivery and closed after the
+    last.
     """
 
     @property
@@ -101,45 +101,41 @@ class Service(Protocol):
 
     @property
     def stopping(self) -> threading.Event:
-        """Set when the process begins to stop; setting it stops the process."""
+        """Set when the process starts to stop. Setting it stops the process."""
         ...
 
     @property
     def cancelling(self) -> threading.Event:
-        """Set when running calls are cancelled."""
+        """Set to cancel the running calls."""
         ...
 
     @property
     def drain_s(self) -> float:
-        """How long a stopping process lets its calls run before it cancels them."""
+        """How long a stopping process waits before it cancels its running calls."""
         ...
 
     @property
     def grace_s(self) -> float:
-        """How long it waits for its handlers after that."""
+        """How long it then waits for its handlers."""
         ...
 
     def ready(self) -> None:
-        """Called once, when the worker consumes."""
+        """Called once, when the worker starts to consume."""
 
     def close(self) -> None: ...
 
 
 OpenService = Callable[[Celery, str, int], Service]
-"""Opens the service of a role for so many messages at once."""
+"""Opens the service of a role for this many concurrent messages."""
 
 
 def make_celery(url: str, namespace: str, open_service: OpenService, **settings: Any) -> Celery:
-    """A Celery application that knows the queues of all roles and no task yet: `CeleryBus.serve`
-    adds a role's.
-    """
+    """A Celery application with the queues of all roles. `CeleryBus.serve` adds a role's tasks."""
     topology = Topology(namespace)
-    warnings.simplefilter(
-        "ignore", SecurityWarning
-    )  # root must not accept pickle; only JSON is accepted here
-    warnings.simplefilter(
-        "ignore", CPendingDeprecationWarning
-    )  # running calls survive a lost connection on purpose
+    # it warns of pickle for root; this application accepts only JSON
+    warnings.simplefilter("ignore", SecurityWarning)
+    # it warns that running calls survive a lost connection, which is intended
+    warnings.simplefilter("ignore", CPendingDeprecationWarning)
     app = Celery("proofloop", broker=url, control=ControlCommands, set_as_current=False)
     app.conf.update(
         SETTINGS,
@@ -158,16 +154,16 @@ def make_celery(url: str, namespace: str, open_service: OpenService, **settings:
 
 
 class Refused(Exception):
-    """The role says that its message can never work: it is a dead letter now."""
+    """The role rejected its message, which is now a dead letter."""
 
 
 class Failed(Exception):
-    """The message failed as often as the limit allows: it is a dead letter now."""
+    """The message reached the limit of failures and is now a dead letter."""
 
 
 class EventTask(Task):  # type: ignore[misc]
-    """Runs one event in the role that serves its queue. Raises what makes Celery show RETRY or
-    FAILURE.
+    """Handles one event in the role that serves its queue. Its exceptions make Celery report RETRY
+    or FAILURE.
     """
 
     Request = "proofloop.bus.celery_worker:EventRequest"
@@ -183,23 +179,25 @@ class EventTask(Task):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Served:
-    """A queue that this process serves: its role, and what handles a delivery."""
+    """A queue that this process serves: its role and its handler."""
 
     role: str
     process: Callable[[Delivery], Outcome]
 
 
 class CeleryBus(RabbitBus):
-    """The bus of a worker process: one role, delivered by the Celery worker that `app` starts."""
+    """The bus of a worker process. The Celery worker of `app` delivers the messages of one role."""
 
     def __init__(
         self, url: str, *, app: Celery, namespace: str = "proofloop", **options: Any
     ) -> None:
-        """Declare what is missing and connect. Raises ConfigError, BusError."""
+        """Declare missing queues and connect. Raises ConfigError, BusError."""
         super().__init__(url, namespace=namespace, **options)
         self.app = app
         self.stopping = threading.Event()
-        self.consumer_state: Callable[[], BusState] = lambda: BusState(away="the worker starts")
+        self.consumer_state: Callable[[], BusState] = lambda: BusState(
+            unavailable="the worker starts"
+        )
         self.lost_connections = 0
         self._served: Served | None = None
 
@@ -211,15 +209,13 @@ class CeleryBus(RabbitBus):
         *,
         concurrency: int,
     ) -> None:
-        """Register the role's tasks; the worker delivers from its start on, with threads of its
-        own.
-        """
+        """Register the role's tasks. The worker delivers after its start, in its own threads."""
         if self._served is not None:
             raise ConfigError(
-                f"this process serves {self._served.role} already", "start a process for each role"
+                f"this process already serves {self._served.role}", "start a process for each role"
             )
         self._served = Served(queue, process)
-        self.register((*topics, AS_IT_CAME))
+        self.register((*topics, UNKNOWN_TASK))
 
     @property
     def queue_name(self) -> str:
@@ -228,36 +224,37 @@ class CeleryBus(RabbitBus):
         return str(self.topology.queue(self._served.role).name)
 
     def register(self, names: Iterable[str]) -> None:
-        """Make these tasks known to Celery."""
+        """Register these tasks with Celery."""
         for name in names:
             self.app.register_task(EventTask(name, self))
 
     def state(self) -> BusState:
         consuming = self.consumer_state()
-        return BusState(broken=consuming.broken or super().state().broken, away=consuming.away)
+        return BusState(
+            broken=consuming.broken or super().state().broken, unavailable=consuming.unavailable
+        )
 
     def losses(self) -> int:
         return self.lost_connections
 
     def handle(self, message: TakenMessage) -> None:
-        """Handle one delivery and put it where it belongs. Raises Retry, Refused or Failed after
-        that.
+        """Handle and settle one delivery. Then raise Retry, Refused or Failed, except after an
+        ack.
         """
         role, attempt, outcome = self._processed(message)
         try:
             self._settle(role, message, attempt, outcome)
         finally:
-            message.__dict__[RAW] = (
-                b""  # the error's traceback keeps the message, whose body may be large
-            )
+            # the error's traceback keeps the message, and its body may be large
+            message.__dict__[RAW] = b""
 
     def _processed(self, message: TakenMessage) -> tuple[str, int, Outcome]:
-        """The role that handled the delivery, the attempt that it was, and the outcome."""
+        """The role that handled the delivery, the number of the attempt, and the outcome."""
         served, delivery = self.served_by(message), _delivery(message)
         return served.role, delivery.attempt, self._outcome(served, delivery)
 
     def served_by(self, message: TakenMessage) -> Served:
-        """What serves the queue that the message came by; a process serves one."""
+        """The served queue of the message. A process serves one queue."""
         assert self._served is not None
         return self._served
 
@@ -266,12 +263,12 @@ class CeleryBus(RabbitBus):
             return Outcome("requeue", "the process is stopping")
         try:
             return served.process(delivery)
-        except BaseException as error:  # whatever a handler does, its message must be settled
+        except BaseException as error:  # every message must be settled
             log.exception("delivery_failed", queue=served.role)
             return Outcome("failed", f"{type(error).__name__}: {error}", error=error)
 
     def _settle(self, role: str, message: TakenMessage, attempt: int, outcome: Outcome) -> None:
-        """Raises Retry, Refused or Failed when a copy is where it belongs."""
+        """Publish a copy if the outcome needs one, then raise Retry, Refused or Failed."""
         queue = self.topology.queue(role).name
         match outcome.kind:
             case "requeue":
@@ -300,10 +297,10 @@ class CeleryBus(RabbitBus):
         about: dict[str, str | int],
         after_s: float = 0.0,
     ) -> None:
-        """Publish a copy; while the broker is away wait for it, unless it took the delivery back.
-        Raises Reject.
+        """Publish a copy, and wait for an unavailable broker. Raises Reject if the channel closed:
+        the broker then delivers the original again.
         """
-        copy = again(exchange, key, message.headers, raw(message), about, after_s)
+        copy = copy_of(exchange, key, message.headers, raw(message), about, after_s)
         while message.channel.is_open:
             try:
                 return self.send([copy])
@@ -311,14 +308,12 @@ class CeleryBus(RabbitBus):
                 log.warning("delivery_unsettled", reason=str(error))
                 if self.stopping.is_set():
                     break
-        raise Reject("the broker takes the delivery back", requeue=True)
+        raise Reject("the broker delivers the message again", requeue=True)
 
 
 def _delivery(message: TakenMessage) -> Delivery:
-    """What the role gets to see. The attempt counts deliveries that came to nothing, and this
-    one.
-    """
-    counted = counts(message.headers)
+    """The delivery for the role. Its attempt counts the failed deliveries and this one."""
+    counted = count_headers(message.headers)
     died = counted.get("x-delivery-count", 0)
     return Delivery(
         body=event_of(raw(message)),
@@ -329,6 +324,6 @@ def _delivery(message: TakenMessage) -> Delivery:
 
 
 def raw(message: TakenMessage) -> bytes:
-    """The body as the broker delivered it."""
+    """The body as received from the broker."""
     body = message.__dict__.get(RAW, message.body)
     return body.encode() if isinstance(body, str) else bytes(body)

@@ -1,7 +1,7 @@
-"""Celery's remote control of a worker: the commands that would lose events or do nothing here are
-refused.
+"""Celery's remote control of a worker, without the commands that would lose events or have no
+effect.
 
-The reply says what to do instead. All others, `inspect` among them, work as Celery ships them.
+The reply to such a command names the alternative. All others, such as `inspect`, are Celery's own.
 """
 
 from __future__ import annotations
@@ -12,23 +12,21 @@ from typing import Any
 from celery.worker.control import Panel, nok, ok
 
 REFUSED = {
-    "pool_grow": "a role grows by processes: start another one, or let KEDA or the HPA do it",
-    "pool_shrink": "a role shrinks by processes: stop one, or let KEDA or the HPA do it",
+    "pool_grow": "roles scale by processes: start another process, or use KEDA or the HPA",
+    "pool_shrink": "roles scale by processes: stop a process, or use KEDA or the HPA",
     "pool_restart": "stop the process and start it again",
-    "autoscale": "a role scales by processes: KEDA or the HPA starts and stops them",
-    "rate_limit": "the engine's settings in the run file limit its calls",
-    "time_limit": (
-        "threads cannot be interrupted; the engine's settings in the run file limit its calls"
-    ),
-    "revoke": "an event belongs to a run that waits for it; stop the run, or drop its dead letters",
-    "revoke_by_stamped_headers": "an event belongs to a run that waits for it",
-    "terminate": "an event belongs to a run that waits for it",
+    "autoscale": "roles scale by processes: use KEDA or the HPA",
+    "rate_limit": "set the rate limits of the engine in the run file",
+    "time_limit": "threads cannot be interrupted: set the engine's timeouts in the run file",
+    "revoke": "a run waits for this event: stop the run, or drop its dead letters",
+    "revoke_by_stamped_headers": "a run waits for this event",
+    "terminate": "a run waits for this event",
 }
-"""What to do instead of each."""
+"""The reply to each refused command."""
 
 
 def install() -> None:
-    """Make the worker of this process answer so."""
+    """Replace these commands in the worker of this process."""
     Panel.data.update({name: _refuse(why) for name, why in REFUSED.items()})
     Panel.data["add_consumer"] = _add_consumer
 
@@ -42,8 +40,8 @@ def _refuse(why: str) -> Callable[..., dict[str, str]]:
 
 
 def _add_consumer(state: Any, queue: str, **_: object) -> dict[str, str]:
-    """Consume again after `cancel_consumer`. The messages of another role would become dead letters
-    here.
+    """Consume again after `cancel_consumer`. Another role's queue is refused: its messages would
+    become dead letters here.
     """
     consumer = state.consumer
     own = consumer.bus.queue_name

@@ -1,8 +1,9 @@
-"""Celery's worker as a role's service: what is different from the worker that Celery ships.
+"""Celery's worker as a role's service: the differences from the standard worker.
 
 `make_celery` names the consumer and the pool by import path, because Sentry must patch Celery
-before `celery.worker.consumer` is imported. The worker's main thread runs the loop: it alone reads
-from and writes to the broker, also acknowledgements. Handlers run in the pool's threads.
+before `celery.worker.consumer` is imported. The worker's main thread runs the event loop. Only this
+thread reads from the broker and writes to it, including acknowledgements. Handlers run in the
+pool's threads.
 """
 
 from __future__ import annotations
@@ -30,48 +31,45 @@ from kombu.message import Message
 
 from proofloop.bus import celery_control
 from proofloop.bus.base import BusState
+from proofloop.bus.broker_connection import FIRST_PAUSE_S, LONGEST_PAUSE_S, STALLED_S
 from proofloop.bus.celery_bus import CeleryBus, EventTask, raw
-from proofloop.bus.link import FIRST_PAUSE_S, LONGEST_PAUSE_S, STALLED_S
-from proofloop.bus.task_message import AS_IT_CAME, RAW, counts, event_of, is_ours
+from proofloop.bus.task_message import RAW, UNKNOWN_TASK, count_headers, event_of, is_event_task
 from proofloop.errors import ConfigError, ProofloopError
 from proofloop.schema.events import encode, read_event
 
 log = structlog.get_logger()
 
 BEAT_S = 0.2
-"""How often the loop shows that it runs and looks whether it should stop."""
+"""How often the loop shows that it runs and checks whether to stop."""
 
 ANSWER_S, GOODBYE_S = 2.0, 0.5
-"""How long a stopping worker waits for each answer of a silent broker: before its handlers end, and
-after that.
+"""A stopping worker's timeout for each answer of a silent broker: before and after its handlers
+end.
 """
 
 SWITCH_S = 0.05
-"""How long a thread may keep the interpreter's lock while others wait for it; Python's default is
-0.005.
+"""How long a thread may hold the GIL while others wait for it. Python's default is 0.005.
 
-Each thread that waits for the lock wakes up once in that time, in vain as a rule: with the default
-a worker of 1,250 threads spent half of its processor time on that.
+Each waiting thread wakes up once in this time: with the default, a worker of 1,250 threads spent
+half of its CPU time on that.
 """
 
 NO_ARGUMENTS: tuple[list[object], dict[str, object], dict[str, object]] = [], {}, {}
 """A decoded body: positional arguments, keyword arguments, Celery's canvas."""
 
 NOTHING = b"[[], {}, {}]"
-"""The same as a body."""
+"""The same as an encoded body."""
 
 Tasks = queues.SimpleQueue[tuple[Callable[..., Any], Any, Any, Any] | None]
 
 
 class EventConsumer(Consumer):  # type: ignore[misc]
-    """Consumes one role's queue. Every message reaches the role, also one that Celery cannot
+    """Consumes one role's queue. The role receives every message, even one that Celery cannot
     read.
     """
 
     class Blueprint(Consumer.Blueprint):  # type: ignore[misc]
-        """Without `DelayedDelivery`, which would declare 28 delay queues: `.later` is the one for
-        retries.
-        """
+        """Without `DelayedDelivery`, which would declare 28 queues: retries wait in `.later`."""
 
         default_steps: ClassVar = [
             step
@@ -82,10 +80,8 @@ class EventConsumer(Consumer):  # type: ignore[misc]
     def __init__(
         self, *arguments: Any, worker_options: dict[str, Any] | None = None, **options: Any
     ) -> None:
-        alone = {
-            "without_mingle": True,
-            "without_gossip": True,
-        }  # workers need not know of each other
+        # workers do not need to know each other
+        alone = {"without_mingle": True, "without_gossip": True}
         super().__init__(*arguments, worker_options={**(worker_options or {}), **alone}, **options)
         celery_control.install()
         self.beat_s = time.monotonic()
@@ -99,8 +95,8 @@ class EventConsumer(Consumer):  # type: ignore[misc]
         return bus
 
     def beat(self) -> None:
-        """Show that the loop runs. Raises the channel's error that Celery swallowed: Celery
-        connects again.
+        """Show that the loop runs. Raises a channel error that Celery swallowed, to make Celery
+        reconnect.
         """
         self.beat_s = time.monotonic()
         if self._swallowed is not None:
@@ -112,11 +108,8 @@ class EventConsumer(Consumer):  # type: ignore[misc]
         super().on_ready()
 
     def _first_read(self, **options: Any) -> Any:
-        """Celery reads once when it begins to consume and swallows what the broker then says of a
-        closed channel.
-
-        py-amqp opens the channel again at once, without its consumers: the worker would wait for
-        ever.
+        """Keep an error of Celery's first read for `beat`. Celery swallows it, and py-amqp reopens
+        the channel without its consumers: the worker would wait for ever.
         """
         try:
             return type(self.connection).drain_events(self.connection, **options)
@@ -125,14 +118,14 @@ class EventConsumer(Consumer):  # type: ignore[misc]
             raise
 
     def ensure_connected(self, connection: Any) -> Any:
-        """Wait for the broker, with a pause that grows and differs from worker to worker."""
+        """Wait for the broker with backoff and jitter."""
 
         def tell(error: Exception, pause_s: float) -> None:
             log.warning(
-                "broker_away",
+                "broker_unavailable",
                 broker=connection.host,
                 reason=str(error),
-                again_in_s=round(pause_s, 1),
+                retry_in_s=round(pause_s, 1),
             )
 
         def look() -> None:
@@ -147,7 +140,7 @@ class EventConsumer(Consumer):  # type: ignore[misc]
         return connection.ensure_connection(tell, None, callback=look, **pauses)
 
     def on_connection_error_after_connected(self, error: Exception) -> None:
-        """The broker delivers again what this process works on."""
+        """Count the loss if handlers run: the broker delivers their messages again."""
         self.is_consuming, self._swallowed = False, None
         self.bus.lost_connections += bool(self.pool.busy)
         log.warning(
@@ -156,9 +149,7 @@ class EventConsumer(Consumer):  # type: ignore[misc]
         super().on_connection_error_after_connected(error)
 
     def call_soon_ack(self, settle: Callable[..., None], *arguments: Any, **options: Any) -> Any:
-        """Settle in the loop's thread; the broker took back what came by a connection that is
-        gone.
-        """
+        """Settle in the loop's thread, unless the connection of the message is lost."""
         return super().call_soon_ack(self._settle, settle, *arguments)
 
     def _settle(self, settle: Any, *arguments: Any) -> None:
@@ -166,9 +157,10 @@ class EventConsumer(Consumer):  # type: ignore[misc]
             settle(*arguments)
             return
         self._late += 1
-        if self._late == 1:  # once a connection, not once a message
+        if self._late == 1:  # log once per connection, not once per message
             log.info(
-                "acknowledged_too_late", reason="the connection was lost; the broker delivers again"
+                "acknowledgement_too_late",
+                reason="the connection was lost; the broker delivers again",
             )
 
     def update_strategies(self) -> None:
@@ -176,50 +168,47 @@ class EventConsumer(Consumer):  # type: ignore[misc]
         for name in [
             name for name in self.strategies if not isinstance(self.app.tasks[name], EventTask)
         ]:
-            del self.strategies[name]  # Celery's own tasks are no events
+            del self.strategies[name]  # Celery's own tasks are not events
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Message], None]:
         receive = super().create_task_handler(*arguments, **options)
 
         def receive_anything(message: Message) -> None:
-            if is_ours(
-                raw(message)
-            ):  # Celery would decode the event, and the role decodes it again
+            if is_event_task(raw(message)):  # do not decode the event here: the role decodes it
                 message._decoded_cache = NO_ARGUMENTS
             try:
                 receive(message)
             except self.connection_errors:
                 raise
             except Exception as error:  # for example a payload that is a number
-                log.warning("message_is_no_task", reason=repr(error))
-                self._as_it_came(message)
+                log.warning("message_not_a_task", reason=repr(error))
+                self._deliver_raw(message)
 
         return receive_anything
 
     def on_decode_error(self, message: Message, error: Exception) -> None:
-        self._as_it_came(message)
+        self._deliver_raw(message)
 
     def on_unknown_message(self, body: object, message: Message) -> None:
-        self._as_it_came(message)
+        self._deliver_raw(message)
 
     def on_unknown_task(self, body: object, message: Message, error: Exception) -> None:
-        self._as_it_came(message)
+        self._deliver_raw(message)
 
     def on_invalid_task(self, body: object, message: Message, error: Exception) -> None:
-        self._as_it_came(message)
+        self._deliver_raw(message)
 
-    def _as_it_came(self, message: Message) -> None:
-        """Hand the message to the role as a task without arguments.
+    def _deliver_raw(self, message: Message) -> None:
+        """Pass the message to the role as a task without arguments.
 
-        An event of the earlier bus, which published bare events, is handled so; anything else
-        becomes a dead letter with its reason.
+        The role handles a bare event; anything else becomes a dead letter with its reason.
         """
-        if RAW in message.__dict__:  # a defect of ours; the broker makes it a dead letter
+        if RAW in message.__dict__:  # a bug of this bus; the broker makes it a dead letter
             message.reject()
             return
         message.__dict__[RAW] = message.body
         id = message.properties.get("message_id") or message.delivery_tag
-        message.headers = {**counts(message.headers), "task": AS_IT_CAME, "id": str(id)}
+        message.headers = {**count_headers(message.headers), "task": UNKNOWN_TASK, "id": str(id)}
         message.body, message.content_type, message.content_encoding = (
             NOTHING,
             "application/json",
@@ -230,35 +219,33 @@ class EventConsumer(Consumer):  # type: ignore[misc]
 
 
 class EventRequest(Request):  # type: ignore[misc]
-    """An event on its way through Celery. Nothing skips it: its run waits for it."""
+    """An event in Celery. It is never skipped, because its run waits for it."""
 
     def __init__(self, message: Message, **options: Any) -> None:
         super().__init__(message, **options)
         self._request_dict["taken"] = message
-        self._body = (
-            NOTHING  # the pool would decode the arguments once more; the task reads the message
-        )
+        self._body = NOTHING  # do not decode the arguments again: the task reads the message
         self._content_type, self._content_encoding = "application/json", "utf-8"
 
     def revoked(self) -> bool:
-        """Never: Celery acknowledges what is revoked or has expired."""
+        """Always false: Celery would acknowledge a revoked or expired event."""
         return False
 
     def info(self, safe: bool = False) -> dict[str, Any]:
-        """What `inspect` shows: the event is decoded only here."""
+        """The fields that `inspect` shows, with the decoded event."""
         fields: dict[str, Any] = super().info(safe)
         event = None if safe else read_event(event_of(raw(self.message)))
         return fields | {"args": [json.loads(encode(event))]} if event else fields
 
     def cancel(self, pool: HandlerThreads, *_: object, **__: object) -> None:
-        """Called at a cold shutdown (SIGQUIT, or Ctrl-C twice): the handlers give their messages
-        back.
+        """Called at a cold shutdown (SIGQUIT, or Ctrl-C twice): the handlers requeue their
+        messages.
         """
         pool.app.service.cancelling.set()
 
 
 class HandlerThreads(BasePool):  # type: ignore[misc]
-    """As many threads as messages at once. Threads wait for engines, so there are many."""
+    """One thread per concurrent message. There are many, because they mostly wait for engines."""
 
     signal_safe = False
     body_can_be_buffer = True
@@ -274,7 +261,7 @@ class HandlerThreads(BasePool):  # type: ignore[misc]
         self._tasks.put((target, args, options["callback"], options["accept_callback"]))
 
     def on_stop(self) -> None:
-        """Idle threads end; `ServiceStep` has waited for the others."""
+        """End the idle threads. `ServiceStep` has waited for the busy ones."""
         for _ in self._threads:
             self._tasks.put(None)
 
@@ -282,11 +269,11 @@ class HandlerThreads(BasePool):  # type: ignore[misc]
 
     @property
     def ended(self) -> str:
-        """The name of a thread that ended, which only a defect can do; empty while all live."""
+        """The name of a thread that ended because of a bug; empty if all threads run."""
         return next((thread.name for thread in self._threads if not thread.is_alive()), "")
 
     def _begin(self, name: str, count: int) -> Tasks:
-        """Threads that take from one queue."""
+        """Start threads that share one queue of tasks."""
         tasks: Tasks = queues.SimpleQueue()
         for number in range(count):
             thread = threading.Thread(
@@ -303,12 +290,8 @@ class HandlerThreads(BasePool):  # type: ignore[misc]
                 apply_target(target, args, callback=callback, accept_callback=accept_callback)
             finally:
                 self._count(-1)
-            del (
-                task,
-                args,
-                callback,
-                accept_callback,
-            )  # an idle thread would keep the body, which may be large
+            # an idle thread must not keep the body, which may be large
+            del task, args, callback, accept_callback
 
     def _count(self, change: int) -> None:
         with self._lock:
@@ -316,15 +299,15 @@ class HandlerThreads(BasePool):  # type: ignore[misc]
 
 
 class ServiceStep(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Opens what the role needs before the worker consumes. Stopping, it waits for running
-    handlers, then closes it.
+    """Opens the role's service before the worker consumes. On stop it waits for running handlers,
+    then closes the service.
     """
 
     requires = ("celery.worker.components:Pool",)
     _hub: Hub | None = None
 
     def create(self, worker: WorkController) -> None:
-        """Raises SystemExit with what is wrong, caused by the ProofloopError."""
+        """Open the service. Raises SystemExit with the error's text for a ProofloopError."""
         try:
             role = _role_of(worker)
             self.service = worker.app.service = worker.app.open_service(
@@ -349,7 +332,7 @@ class ServiceStep(bootsteps.StartStopStep):  # type: ignore[misc]
         hub.timer.call_repeatedly(BEAT_S, self._beat, (worker,))
 
     def close(self, worker: WorkController) -> None:
-        """The worker begins to stop: nothing new begins, running calls get `drain_s`."""
+        """Start to stop: accept no new messages, and cancel the running calls after `drain_s`."""
         self.service.bus.stopping.set()
         self.service.stopping.set()
         timer = threading.Timer(self.service.drain_s, self.service.cancelling.set)
@@ -375,7 +358,7 @@ class ServiceStep(bootsteps.StartStopStep):  # type: ignore[misc]
             state.should_stop = EX_OK
 
     def _drain(self, pool: HandlerThreads, limit_s: float) -> None:
-        """Wait for the handlers, and turn the loop meanwhile: it acknowledges and sends
+        """Wait for the handlers and run the loop meanwhile: it acknowledges messages and sends
         heartbeats.
         """
         deadline, turns = time.monotonic() + limit_s, _turns(self._hub, pool.app.bus)
@@ -384,14 +367,14 @@ class ServiceStep(bootsteps.StartStopStep):  # type: ignore[misc]
         next(turns)  # acknowledges the last ones
         if pool.busy:
             log.warning(
-                "handlers_left",
+                "handlers_abandoned",
                 running=pool.busy,
-                reason="they did not end in time; the broker delivers again",
+                reason="they did not end in time; the broker delivers their messages again",
             )
 
 
 def _limit_waits(consumer: EventConsumer, limit_s: float) -> None:
-    """A broker that is frozen, and not gone, would be waited for without end."""
+    """Set a timeout on the broker's sockets: a frozen broker would block the shutdown for ever."""
     dispatcher = consumer.event_dispatcher
     for connection in (consumer.connection, dispatcher and dispatcher.connection):
         if connection:
@@ -399,7 +382,7 @@ def _limit_waits(consumer: EventConsumer, limit_s: float) -> None:
 
 
 def _role_of(worker: WorkController) -> str:
-    """The one role that the worker is started for. Raises ConfigError."""
+    """The role that the worker serves. Raises ConfigError unless there is exactly one."""
     app = worker.app
     names: dict[str, str] = {
         queue.name: queue.name.rpartition(".")[2] for queue in app.conf.task_queues
@@ -410,33 +393,29 @@ def _role_of(worker: WorkController) -> str:
             "a worker process serves one role", f"add -Q with one of {', '.join(names)}"
         )
     if not issubclass(worker.pool_cls, HandlerThreads):
-        raise ConfigError(
-            "handlers wait for engines in threads of their own", "leave out -P / --pool"
-        )
+        raise ConfigError("a proofloop worker needs its own thread pool", "remove -P / --pool")
     return wanted[0]
 
 
 def _consumer_state(worker: WorkController) -> BusState:
-    """Whether the worker delivers; asked from other threads."""
+    """Whether the worker delivers messages. Safe to call from other threads."""
     consumer, pool = worker.consumer, worker.pool
     silent_s = time.monotonic() - consumer.beat_s
     if silent_s > STALLED_S:
-        return BusState(broken=f"the worker's loop has done nothing for {silent_s:.0f} s")
+        return BusState(broken=f"the worker's event loop has been stuck for {silent_s:.0f} s")
     if pool.ended and not consumer.bus.stopping.is_set():
         return BusState(broken=f"the thread {pool.ended} ended")
     if not consumer.is_consuming:
-        return BusState(away="the queue is not consumed: the broker is away")
+        return BusState(unavailable="the worker does not consume: the broker is unavailable")
     if not consumer.app.amqp.queues.consume_from:
         return BusState(
-            away="the queue is not consumed: `celery control cancel_consumer` was called"
+            unavailable="the worker does not consume: `celery control cancel_consumer` was called"
         )
     return BusState()
 
 
 def _turns(hub: Hub | None, bus: CeleryBus) -> Iterator[None]:
-    """Each step is one turn of the loop, a beat long at most; without a connection it only
-    waits.
-    """
+    """Run the loop for at most `BEAT_S` per step. Without a connection a step only waits."""
     loop = hub.create_loop() if hub else None
     while hub and loop:
         try:

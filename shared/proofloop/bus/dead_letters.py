@@ -1,5 +1,5 @@
-"""The dead letters of a broker: look at them, try them again, or drop them; and how full the queues
-are.
+"""The dead letters of a broker: list, replay or drop them. Also counts the messages in all
+queues.
 """
 
 from __future__ import annotations
@@ -13,27 +13,24 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
 
 from proofloop.bus.base import DELIVERY_LIMIT, DeadLetter
-from proofloop.bus.link import connect, parse_url
-from proofloop.bus.task_message import DELIVERIES, REASON, again, event_of
+from proofloop.bus.broker_connection import connect, parse_url
+from proofloop.bus.task_message import DELIVERIES, REASON, copy_of, event_of
 from proofloop.bus.tls import NO_TLS, Tls
 from proofloop.bus.topology import ROUTES, Topology
 
 GIVEN_UP = {
     "delivery_limit": (
-        "given up by the broker: delivered again and again, and each time its"
-        " worker died or was cut off"
+        "the delivery limit was reached: each time its worker died or lost the connection"
     ),
     "rejected": "rejected",
     "expired": "expired",
 }
-"""The broker's own reasons, in words."""
+"""Text for the broker's own reasons."""
 
 
 @dataclass(frozen=True)
 class Depth:
-    """Messages ready in a role's queue, those that wait for another try, its dead letters, and the
-    workers it has.
-    """
+    """The messages in a role's queue, its delayed messages, its dead letters, and its workers."""
 
     role: str
     ready: int
@@ -43,35 +40,37 @@ class Depth:
 
 
 class DeadLetters:
-    """What may be done to dead letters from outside; opens a connection for each piece of work."""
+    """Access to the dead letters. Each method opens its own connections."""
 
     def __init__(self, url: str, *, namespace: str = "proofloop", tls: Tls = NO_TLS) -> None:
         self._nodes, self._topology = parse_url(url, tls.context), Topology(namespace)
 
     def depths(self) -> list[Depth]:
-        """How full the queues are; a role nobody declared is not among them."""
+        """The message counts of all roles with declared queues."""
         with self._connection() as connection:
             found = [self._depth(connection.channel(), role) for role in ROUTES]
         return [depth for depth in found if depth is not None]
 
     def unserved(self, roles: Iterable[str]) -> tuple[str, ...]:
-        """Those of the roles that no worker consumes."""
+        """The roles without a worker."""
         served = {depth.role for depth in self.depths() if depth.consumers}
         return tuple(role for role in roles if role not in served)
 
     def letters(self) -> Iterator[DeadLetter]:
-        """Every dead letter; each stays where it is."""
+        """Every dead letter. All stay in their queues."""
         for depth in filter(lambda depth: depth.dead, self.depths()):
             with self._connection() as connection:
                 for _, letter, _ in self._taken(connection.channel(), depth):
                     yield letter
 
     def drop(self, chosen: Callable[[DeadLetter], bool]) -> int:
-        """Forget the chosen; how many they were."""
+        """Delete the chosen dead letters and return their number."""
         return self._settle(chosen, replayed=False)
 
     def replay(self, chosen: Callable[[DeadLetter], bool]) -> int:
-        """Give the chosen back to their queues, as if they were new; how many they were."""
+        """Publish the chosen dead letters to their queues as new messages and return their
+        number.
+        """
         return self._settle(chosen, replayed=True)
 
     def _settle(self, chosen: Callable[[DeadLetter], bool], *, replayed: bool) -> int:
@@ -85,7 +84,7 @@ class DeadLetters:
                         continue
                     if replayed:
                         queue = self._topology.queue(depth.role).name
-                        copy = again("", queue, properties.headers or {}, letter.body, {})
+                        copy = copy_of("", queue, properties.headers or {}, letter.body, {})
                         channel.basic_publish("", queue, copy.body, copy.properties, mandatory=True)
                     channel.basic_ack(tag)
                     count += 1
@@ -94,10 +93,9 @@ class DeadLetters:
     def _taken(
         self, channel: BlockingChannel, depth: Depth
     ) -> Iterator[tuple[int, DeadLetter, BasicProperties]]:
-        """As many dead letters of a role as there were, not acknowledged: closing the channel puts
-        them back.
+        """The dead letters of a role, not acknowledged: closing the channel returns them.
 
-        Not until there are none: what is replayed may die again in the meantime, and come last.
+        It stops at the counted number, because a replayed letter may die again meanwhile.
         """
         for _ in range(depth.dead):
             method, properties, body = channel.basic_get(self._topology.dead_queue(depth.role).name)
@@ -115,7 +113,9 @@ class DeadLetters:
             yield method.delivery_tag, letter, properties
 
     def _depth(self, channel: BlockingChannel, role: str) -> Depth | None:
-        """None if there are no such queues; the broker then closes the channel."""
+        """The counts of a role; None if its queues do not exist. The broker then closes the
+        channel.
+        """
         queues = (
             self._topology.queue(role),
             self._topology.later_queue(role),

@@ -1,8 +1,7 @@
-"""The bus inside one process, with the real one's manners: redelivery, delivery limit, dead
+"""The bus inside one process, with the real bus's features: redelivery, delivery limit, dead
 letters, delayed retries.
 
-Messages live in memory and die with the process: a run is taken up again from the store, not from
-here.
+Messages are only in memory: `--resume` continues a run from the store.
 """
 
 from __future__ import annotations
@@ -26,9 +25,8 @@ log = structlog.get_logger()
 
 @dataclass
 class _Queue:
-    """Messages of one role: `ready` in order of arrival, `delayed` as a heap by due time, `running`
-    counted. A thread is started when a message finds none that waits, at most `concurrency` of
-    them.
+    """Messages of one role: `ready` in order of arrival, `delayed` as a heap by due time, and the
+    number of `running` ones. A message without an idle thread starts one, up to `concurrency`.
     """
 
     arrived: threading.Condition
@@ -46,10 +44,7 @@ class _Queue:
 
 
 class LocalBus:
-    """One lock guards all queues: they are few, and a delivery is cheap beside what handles it.
-
-    Each queue wakes its own threads.
-    """
+    """One lock guards all queues: they are few, and handling takes much longer than delivery."""
 
     def __init__(
         self,
@@ -89,14 +84,14 @@ class LocalBus:
     ) -> None:
         with self._lock:
             if queue in self._queues:
-                raise ValueError(f"queue {queue!r} is served already")
+                raise ValueError(f"queue {queue!r} is already served")
             start = partial(self._start_thread, queue, process)
             self._queues[queue] = _Queue(threading.Condition(self._lock), start, concurrency)
             for topic in topics:
                 self._topics[topic].append(queue)
 
     def _start_thread(self, name: str, process: Callable[[Delivery], Outcome]) -> None:
-        """The lock is held."""
+        """Start a thread of the queue. The caller holds the lock."""
         number = self._queues[name].threads
         thread = threading.Thread(
             target=self._work, args=(name, process), name=f"{name}-{number}", daemon=True
@@ -106,14 +101,14 @@ class LocalBus:
         thread.start()
 
     def depths(self) -> dict[str, int]:
-        """Messages waiting or running, by queue."""
+        """The number of waiting and running messages by queue."""
         with self._lock:
             return {
                 name: len(q.ready) + len(q.delayed) + q.running for name, q in self._queues.items()
             }
 
     def wait_idle(self, timeout_s: float) -> bool:
-        """Whether nothing waits and nothing runs, waiting for that up to `timeout_s`."""
+        """Wait up to `timeout_s` until no message waits or runs. False after the timeout."""
         with self._lock:
             return self._became_idle.wait_for(
                 lambda: all(queue.idle for queue in self._queues.values()), timeout_s
@@ -140,8 +135,7 @@ class LocalBus:
         while (delivery := self._take(queue)) is not None:
             try:
                 outcome = process(delivery)
-            except Exception as error:
-                # A thread that dies here would take its message and its place with it.
+            except Exception as error:  # a dead thread would lose its message and a slot
                 log.exception("delivery_failed", queue=name)
                 outcome = Outcome("failed", f"{type(error).__name__}: {error}")
             if outcome.kind == "dead" or (
@@ -151,13 +145,13 @@ class LocalBus:
             self._settle(queue, delivery, outcome)
 
     def _bury(self, letter: DeadLetter) -> None:
-        """Before the delivery counts as settled: who waits for the bus to be idle finds the
-        letter.
+        """Report a dead letter, before the delivery is settled: after `wait_idle` the letter is
+        known.
         """
         try:
             if self._on_dead:
                 self._on_dead(letter)
-        except Exception:  # the letter is lost and the log says so; the others go on
+        except Exception:  # log the lost letter and continue with the others
             log.exception(
                 "dead_letter_lost",
                 queue=letter.queue,
@@ -166,7 +160,7 @@ class LocalBus:
             )
 
     def _take(self, queue: _Queue) -> Delivery | None:
-        """The next delivery, waiting for one; None when the bus is closed."""
+        """Wait for the next delivery; None after the bus has closed."""
         with self._lock:
             while self._open:
                 now = time.monotonic()
@@ -181,7 +175,7 @@ class LocalBus:
         return None
 
     def _settle(self, queue: _Queue, delivery: Delivery, outcome: Outcome) -> None:
-        """Put the delivery where its outcome says."""
+        """Apply the outcome of a delivery."""
         with self._lock:
             queue.running -= 1
             match outcome.kind:

@@ -1,9 +1,9 @@
-"""What can be seen of the broker's settings by its management API: the consumer timeout of a queue.
+"""Checks the consumer timeout of a queue by the broker's management API.
 
-RabbitMQ closes the channel of a consumer that keeps a message longer than `consumer_timeout`, 30
-minutes unless it is set, and delivers the message to another: a long proof would be written again
-and again. Set in rabbitmq.conf it cannot be seen from outside; set for a queue by policy or
-argument (RabbitMQ 3.12) it can.
+RabbitMQ closes the channel of a consumer that keeps a message longer than `consumer_timeout`
+(default: 30 minutes) and delivers the message again: a long proof would restart for ever. The API
+shows the timeout only if a policy or a queue argument (RabbitMQ 3.12) sets it, not from
+rabbitmq.conf.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ log = structlog.get_logger()
 
 
 def check_consumer_timeout(api: str | None, vhost: str, queue: str, longest_call_s: float) -> None:
-    """Raises ConfigError if the queue's consumer timeout can be seen and is shorter than the
-    longest call.
+    """Raises ConfigError if the queue's consumer timeout is known and shorter than the longest
+    call.
     """
     seen = [_milliseconds(fields) for fields in _settings(api, vhost, queue)] if api else []
     limits = [limit for limit in seen if limit is not None]
@@ -30,9 +30,8 @@ def check_consumer_timeout(api: str | None, vhost: str, queue: str, longest_call
     elif min(limits) < longest_call_s * 1000:
         raise ConfigError(
             f"queue {queue} has a consumer timeout of {min(limits) / 1000:.0f} s, shorter than the"
-            " longest call "
-            f"(PROOFLOOP_LONGEST_CALL_S={longest_call_s:.0f}): the broker would deliver such"
-            " messages again",
+            f" longest call (PROOFLOOP_LONGEST_CALL_S={longest_call_s:.0f}): the broker would"
+            " deliver long calls again",
             f"raise the policy's consumer-timeout above {longest_call_s * 1000:.0f} (milliseconds)",
         )
 
@@ -46,12 +45,12 @@ def _settings(api: str, vhost: str, queue: str) -> list[dict[str, Any]]:
         found = answer.json()
     except httpx.InvalidURL as error:
         raise ConfigError(
-            "PROOFLOOP_BROKER_API is no URL", "write it as http://user:password@host:15672"
+            "PROOFLOOP_BROKER_API is not a URL", "write it as http://user:password@host:15672"
         ) from error
     except httpx.HTTPStatusError as error:
         reason = f"status {error.response.status_code}"
         raise ConfigError(
-            f"the management API refuses: {reason}", "correct PROOFLOOP_BROKER_API or unset it"
+            f"the management API refuses access: {reason}", "correct or unset PROOFLOOP_BROKER_API"
         ) from None
     except (httpx.HTTPError, ValueError) as error:
         raise BusError(f"the management API does not answer: {type(error).__name__}") from error

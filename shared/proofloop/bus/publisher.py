@@ -1,8 +1,7 @@
-"""Publishing with confirms: messages go out through a window, and `publish` returns when the broker
-has all of its own.
+"""Publishes messages with confirms: `publish` returns when the broker has confirmed all of its
+messages.
 
-A confirm for each message one at a time costs a round trip and a disk sync each; those in a window
-share them.
+Up to `WINDOW` messages wait for confirms at once and share round trips and disk syncs.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from pika.channel import Channel
 from pika.frame import Method
 from pika.spec import Basic
 
-from proofloop.bus.link import Link
+from proofloop.bus.broker_connection import BrokerConnection
 from proofloop.errors import BusError
 
 log = structlog.get_logger()
 
 WINDOW = 500
-"""Messages under way at once: more is no faster and costs memory."""
+"""The most unconfirmed messages: more is not faster and costs memory."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """What goes out. `mandatory`: it is an error if no queue takes it."""
+    """A message to publish. `mandatory`: the broker returns it if no queue takes it."""
 
     exchange: str
     routing_key: str
@@ -40,8 +39,8 @@ class Message:
 
 
 class _Batch:
-    """The messages of one `publish`. Only its caller counts what is sent, only the link's thread
-    what is confirmed.
+    """The messages of one `publish`. The caller counts `sent`, the connection's thread
+    `confirmed`.
     """
 
     def __init__(self) -> None:
@@ -55,7 +54,9 @@ class _Batch:
         self.look()
 
     def look(self) -> None:
-        """Both threads look after their own last step, so one of them sees the end."""
+        """Check for the end. Both threads call this after their last step, so one of them sees
+        it.
+        """
         if self.is_whole and self.confirmed == self.sent:
             self.is_over.set()
 
@@ -65,63 +66,63 @@ class _Batch:
 
 
 class Publisher:
-    """Safe to share between threads: their batches follow one another through one window, which
-    slides.
+    """Safe to share between threads. All batches share one sliding window.
 
-    What was sent when the connection was lost is sent again, so a message can arrive twice. Only
-    the link's thread touches what is under way; other threads append to what waits.
+    After a lost connection, unconfirmed messages are sent again, so a message can arrive twice.
+    Only the connection's thread uses `_unconfirmed`; other threads append to `_waiting`.
     """
 
     def __init__(self, nodes: Sequence[URLParameters], prepare: Callable[[], None]) -> None:
         self._waiting: deque[tuple[_Batch, Message]] = deque()
-        self._under_way: dict[int, tuple[_Batch, Message]] = {}
+        self._unconfirmed: dict[int, tuple[_Batch, Message]] = {}
         self._channel: Channel | None = None
         self._tag = 0
         self._is_closed = False
-        self._link = Link("publisher", nodes, prepare=prepare, opened=self._opened, lost=self._lost)
+        self._connection = BrokerConnection(
+            "publisher", nodes, prepare=prepare, opened=self._opened, lost=self._lost
+        )
 
     def publish(self, messages: Iterable[Message], *, timeout_s: float) -> None:
-        """Return when the broker has all of them. Raises BusError, and what making a message
-        raises.
+        """Publish the messages and wait for all confirms. Raises BusError.
 
-        The first are on their way while the rest is made.
+        It sends the first messages while the iterable still makes the others.
         """
         batch, source = _Batch(), iter(messages)
         while part := list(islice(source, WINDOW)):
             batch.sent += len(part)
             self._waiting.extend([(batch, message) for message in part])
-            self._link.call(self._fill)
+            self._connection.call(self._fill)
         batch.is_whole = True
         batch.look()
         if self._is_closed or not batch.is_over.wait(timeout_s):
             batch.fail(
-                "the broker did not confirm in time: it is away, or blocked because it lacks memory"
-                " or disk"
+                "the broker did not confirm in time: it is unavailable, or it blocks publishers"
+                " because it lacks memory or disk space"
             )
         if batch.error:
             raise batch.error
 
     @property
     def broken(self) -> str:
-        """Why only a restart makes publishing go on; empty if nothing is wrong."""
-        return self._link.problem
+        """Why publishing needs a restart of the process; empty if it works."""
+        return self._connection.problem
 
     def close(self) -> None:
         self._is_closed = True
-        self._link.close()
+        self._connection.close()
         for batch, _ in self._waiting:
             batch.fail("the connection to the broker was closed")
 
     def _fill(self) -> None:
-        """Send what waits until the window is full."""
+        """Send waiting messages until the window is full."""
         if self._channel is None:
             return
-        while self._waiting and len(self._under_way) < WINDOW:
+        while self._waiting and len(self._unconfirmed) < WINDOW:
             batch, message = self._waiting.popleft()
-            if batch.is_over.is_set():  # it failed: nobody waits for the rest
+            if batch.is_over.is_set():  # it failed: skip the rest
                 continue
             self._tag += 1
-            self._under_way[self._tag] = batch, message
+            self._unconfirmed[self._tag] = batch, message
             self._channel.basic_publish(
                 message.exchange,
                 message.routing_key,
@@ -137,39 +138,37 @@ class Publisher:
         self._fill()
 
     def _lost(self) -> None:
-        """What was under way goes first on the next connection, in its order."""
+        """Put unconfirmed messages back to the front, in their order."""
         self._channel = None
-        self._waiting.extendleft(reversed(self._under_way.values()))
-        self._under_way = {}
+        self._waiting.extendleft(reversed(self._unconfirmed.values()))
+        self._unconfirmed = {}
 
     def _confirmed(self, frame: Method[Basic.Ack | Basic.Nack]) -> None:
         answer = frame.method
         for tag in self._tags(answer.delivery_tag, answer.multiple):
-            batch, _ = self._under_way.pop(tag, (None, None))
+            batch, _ = self._unconfirmed.pop(tag, (None, None))
             if batch is None:
                 continue
             if isinstance(answer, Basic.Ack):
                 batch.confirm()
-            else:  # also where a queue's leader is gone: a new channel finds the next one
+            else:  # a new channel finds the new leader of a queue
                 batch.fail(
-                    "the broker refused a message: a queue is full, its disk is, or its leader is"
-                    " gone"
+                    "the broker refused a message: a queue or the disk is full, or a queue has"
+                    " lost its leader"
                 )
-                self._link.reopen("the broker refused a message")
+                self._connection.reopen("the broker refused a message")
                 return
         self._fill()
 
     def _tags(self, last: int, multiple: bool) -> Iterable[int]:
         if not multiple:
             return (last,)
-        return range(next(iter(self._under_way), last + 1), last + 1)
+        return range(next(iter(self._unconfirmed), last + 1), last + 1)
 
     def _returned(
         self, channel: Channel, method: Basic.Return, properties: BasicProperties, body: bytes
     ) -> None:
-        """A queue that must be there is not: come back by a new connection, which declares
-        everything first.
-        """
+        """A queue is missing: reconnect, because a new connection first declares all queues."""
         log.warning("queue_missing", routing_key=method.routing_key)
         self._lost()
-        self._link.reopen(f"no queue takes {method.routing_key}")
+        self._connection.reopen(f"no queue takes {method.routing_key}")

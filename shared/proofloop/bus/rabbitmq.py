@@ -1,6 +1,6 @@
-"""The publishing side of the bus on RabbitMQ 3.10 or newer: pika sends, each batch is confirmed.
+"""The publishing side of the bus on RabbitMQ 3.10 or newer, over pika with confirms.
 
-Workers add the consuming side, `CeleryBus`.
+`CeleryBus` adds the consuming side for workers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from amqp.exceptions import AMQPError
 from kombu.connection import Connection
 
 from proofloop.bus.base import BusState, Delivery, Outcome
-from proofloop.bus.link import explained, parse_url
+from proofloop.bus.broker_connection import broker_error, parse_url
 from proofloop.bus.publisher import Message, Publisher
 from proofloop.bus.task_message import task_message
 from proofloop.bus.tls import NO_TLS, Tls
@@ -27,14 +27,14 @@ from proofloop.schema.events import MAX_BODY_BYTES, Event, encode
 log = structlog.get_logger()
 
 PUBLISH_S = 30.0
-"""How long `publish` waits for the confirms, a short absence of the broker included."""
+"""How long `publish` waits for confirms: enough for a short outage of the broker."""
 
 CONNECT_S = 5.0
-"""How long one attempt to connect may take."""
+"""The timeout of one attempt to connect."""
 
 
 class RabbitBus:
-    """Declares the queues and publishes; a process that serves a queue uses `CeleryBus`."""
+    """Declares the queues and publishes. A process that serves a queue uses `CeleryBus`."""
 
     def __init__(
         self,
@@ -45,9 +45,8 @@ class RabbitBus:
         connect_s: float = 15.0,
         tls: Tls = NO_TLS,
     ) -> None:
-        """Declare what is missing and connect. Raises ConfigError, BusError.
-
-        `roles`: whose queues must be there. `connect_s`: how long to try to reach the broker.
+        """Declare the queues of `roles` and connect, for at most `connect_s`. Raises ConfigError,
+        BusError.
         """
         self.topology = Topology(namespace)
         self._url, self._tls, self._nodes = url, tls, parse_url(url, tls.context)
@@ -67,10 +66,12 @@ class RabbitBus:
         *,
         concurrency: int,
     ) -> None:
-        raise BusError(f"this process only publishes; `proofloop serve {queue}` starts the role")
+        raise BusError(
+            f"this process only publishes: start the role with `proofloop serve {queue}`"
+        )
 
     def send(self, messages: Iterable[Message]) -> None:
-        """Return when the broker has all of them. Raises BusError."""
+        """Publish the messages and wait for all confirms. Raises BusError."""
         self._publisher.publish(messages, timeout_s=PUBLISH_S)
 
     def state(self) -> BusState:
@@ -86,7 +87,7 @@ class RabbitBus:
         body = encode(event)
         if len(body) > MAX_BODY_BYTES:
             raise ValueError(
-                f"{event.id}: {len(body)} bytes; an event has at most {MAX_BODY_BYTES}"
+                f"{event.id}: {len(body)} bytes, an event may have at most {MAX_BODY_BYTES}"
             )
         key = event.routing_key
         trace = {"traceparent": traceparent(event.run_id, getattr(event, "proof_id", event.id))}
@@ -112,7 +113,7 @@ class RabbitBus:
                 connection.ensure_connection(**attempts, reraise_as_library_errors=False)
                 self.topology.declare(connection, dict(self._routes))
         except (AMQPError, OSError) as error:
-            raise explained(error, self._nodes) from error
+            raise broker_error(error, self._nodes) from error
 
     def _declare_patiently(self, limit_s: float) -> None:
         deadline, is_told = time.monotonic() + limit_s, False
@@ -123,6 +124,6 @@ class RabbitBus:
                 if time.monotonic() > deadline:
                     raise
                 if not is_told:
-                    log.warning("broker_awaited", reason=str(error), for_at_most_s=limit_s)
+                    log.warning("waiting_for_broker", reason=str(error), for_at_most_s=limit_s)
                 is_told = True
                 time.sleep(0.5)

@@ -1,8 +1,7 @@
-"""An event as a Celery task message (protocol 2): the task's name is the routing key, its one
-argument the event.
+"""Encodes an event as a Celery task message (protocol 2): the task's name is the routing key, its
+one argument the event.
 
-Any Celery client can read and write these messages, so Flower and the instrumentations know them.
-Messages go out by pika; `Taken` reads one that came in, also one that no Celery client wrote.
+Any Celery client can read and write these messages, and so can Flower and the instrumentations.
 """
 
 from __future__ import annotations
@@ -20,29 +19,29 @@ from proofloop.bus.publisher import Message
 from proofloop.schema.events import MAX_BODY_BYTES
 
 FAILURES = "x-proofloop-failures"
-"""How often the message failed before this copy of it."""
+"""How often the message failed before this copy."""
 
 REASON, DELIVERIES = "x-proofloop-reason", "x-proofloop-deliveries"
-"""Why a message is dead, and after how many deliveries."""
+"""The reason of a dead letter, and the number of its deliveries."""
 
 PUBLISHED = "x-proofloop-published-ms"
-"""Since when the message could be delivered: milliseconds of Unix time."""
+"""The Unix time in milliseconds from which the message could be delivered."""
 
 COUNTS = (FAILURES, PUBLISHED, "x-delivery-count")
-"""Headers with numbers; the last is the broker's: how often the message was delivered before."""
+"""Headers with numbers. The last is the broker's count of earlier deliveries."""
 
 KEPT = ("traceparent",)
 """Headers that every copy of a message keeps."""
 
-AS_IT_CAME, RAW = "message", "raw"
-"""The task that stands for a message which is no event's task; where its body is kept meanwhile."""
+UNKNOWN_TASK, RAW = "message", "raw"
+"""The task for a message that is not an event's task, and the attribute that keeps its body."""
 
 BEFORE, AFTER = (
     b"[[",
     b'], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]',
 )
-"""What stands around the event in a body: positional arguments, keyword arguments, and Celery's
-canvas, unused here.
+"""The bytes of a body before and after the event: positional arguments, keyword arguments, and
+Celery's canvas, which is unused.
 """
 
 
@@ -57,7 +56,7 @@ def task_message(
     after_s: float = 0.0,
     must_arrive: bool = True,
 ) -> Message:
-    """A message that makes Celery run `task` with this event; it expires after `after_s` if that is
+    """A message that makes Celery run `task` with this event. It expires after `after_s`, if
     set.
     """
     of_celery = {"lang": "py", "task": task, "id": id, "argsrepr": id}
@@ -72,16 +71,16 @@ def task_message(
     return Message(exchange, routing_key, BEFORE + event + AFTER, properties, must_arrive)
 
 
-def is_ours(body: bytes) -> bool:
-    """Whether the body is one that `task_message` makes, whatever the event in it is."""
+def is_event_task(body: bytes) -> bool:
+    """Whether `task_message` made this body."""
     return body.startswith(BEFORE) and body.endswith(AFTER)
 
 
 def event_of(body: bytes) -> bytes:
-    """The event in a body: of our messages byte for byte, of another Celery client's encoded anew,
-    else the body.
+    """The event in a body: unchanged bytes from `task_message`, encoded again from another Celery
+    client, else the whole body.
     """
-    if is_ours(body):
+    if is_event_task(body):
         return body[len(BEFORE) : -len(AFTER)]
     if not body.startswith(b"[") or len(body) > 2 * MAX_BODY_BYTES:
         return body
@@ -92,23 +91,22 @@ def event_of(body: bytes) -> bytes:
         return body
 
 
-def again(
+def copy_of(
     exchange: str,
     routing_key: str,
-    taken: Mapping[str, Any],
+    headers: Mapping[str, Any],
     body: bytes,
     about: Mapping[str, str | int],
     after_s: float = 0.0,
 ) -> Message:
-    """The same message anew, with `about` in its headers in place of what an earlier copy had
-    there.
+    """A copy of a message with the headers `about`, which replace those of an earlier copy.
 
-    What is no task, or longer than an event can be, goes as it came, cut at that length: the rest
-    was never read.
+    A message that is not an event's task, or is too long, is copied as it is, cut at the longest
+    event.
     """
-    event, task, id = event_of(body), taken.get("task"), taken.get("id")
+    event, task, id = event_of(body), headers.get("task"), headers.get("id")
     if (
-        task == AS_IT_CAME
+        task == UNKNOWN_TASK
         or not isinstance(task, str)
         or not isinstance(id, str)
         or len(event) > MAX_BODY_BYTES
@@ -116,14 +114,14 @@ def again(
         return Message(
             exchange, routing_key, body[:MAX_BODY_BYTES], _properties(about, after_s), True
         )
-    kept = {name: taken[name] for name in KEPT if name in taken}
+    kept = {name: headers[name] for name in KEPT if name in headers}
     return task_message(
         exchange, routing_key, task, id, event, headers=kept | dict(about), after_s=after_s
     )
 
 
-def counts(headers: Mapping[str, Any]) -> dict[str, int]:
-    """The headers that count something, of a message whose other headers may be anything."""
+def count_headers(headers: Mapping[str, Any]) -> dict[str, int]:
+    """The headers with counts. Other headers may have any type."""
     return {name: headers[name] for name in COUNTS if isinstance(headers.get(name), int)}
 
 

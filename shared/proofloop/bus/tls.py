@@ -2,8 +2,8 @@
 dict.
 
 Both check the broker's certificate against an authority and against the host name of the broker's
-address. A broker may ask for a client certificate too; one that misses it refuses the connection
-after the handshake (TLS 1.3), where each client reports it in its own way: `refusal` reads both.
+address. A broker may require a client certificate; it refuses a connection without one only
+after the handshake (TLS 1.3), and the two clients report this differently: `tls_error` reads both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from proofloop.errors import ConfigError
 AUTHORITY_HINT = (
     "set PROOFLOOP_BROKER_CA or SSL_CERT_FILE to the certificate of the authority that signed it"
 )
-NAME_HINT = "write the host in PROOFLOOP_BROKER as the broker's certificate names it"
+NAME_HINT = "use the host name of the broker's certificate in PROOFLOOP_BROKER"
 CLIENT_HINT = (
     "set PROOFLOOP_BROKER_CERT and PROOFLOOP_BROKER_KEY to a client certificate that the broker"
     " trusts, and to its key"
@@ -31,44 +31,44 @@ NAME_MISMATCHES = (62, 64)
 """OpenSSL's codes X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
 
 ALERTS = {
-    "ALERT_CERTIFICATE_REQUIRED": "asks for a client certificate",
+    "ALERT_CERTIFICATE_REQUIRED": "requires a client certificate",
     "ALERT_HANDSHAKE_FAILURE": (
-        "refuses the TLS handshake; perhaps it asks for a client certificate"
+        "refuses the TLS handshake; perhaps it requires a client certificate"
     ),
     "ALERT_UNKNOWN_CA": "does not trust this client certificate",
     "ALERT_BAD_CERTIFICATE": "does not trust this client certificate",
     "ALERT_CERTIFICATE_EXPIRED": "does not trust this client certificate: it has expired",
 }
-"""OpenSSL's names for the broker's answers to a client certificate, and what they mean.
+"""OpenSSL's names for the broker's alerts about client certificates, with their meaning.
 
-A missing certificate is the first with TLS 1.3, the second with TLS 1.2.
+For a missing certificate, TLS 1.3 sends the first alert and TLS 1.2 the second.
 """
 
 
 @dataclass(frozen=True)
 class Tls:
-    """What checks the broker's certificate and host name, and shows ours: `context` for pika,
-    `for_kombu` for kombu.
-    """
+    """The TLS settings: `context` for pika, `for_kombu` for kombu."""
 
     context: ssl.SSLContext | None = None
     for_kombu: dict[str, Any] | None = None
     transport: str | None = None
-    """The class that kombu connects by; None is its own."""
+    """The transport class for kombu; None for kombu's own."""
 
 
 NO_TLS = Tls()
 
 
 def tls_of(settings: Settings) -> Tls:
-    """The settings' TLS for an amqps:// address, none for amqp://. Raises ConfigError."""
+    """TLS for an amqps:// address, `NO_TLS` for amqp://. Raises ConfigError."""
     if settings.broker is None or not settings.broker.get_secret_value().startswith("amqps://"):
         return NO_TLS
     return Tls(_context(settings), _for_kombu(settings), f"{__name__}:NodeTransport")
 
 
 class NodeTransport(SSLTransport):
-    """Checks each node of a cluster under its own name: kombu would keep the first node's."""
+    """Checks each cluster node's certificate for its own name: kombu would use the first node's
+    name for all.
+    """
 
     def establish_connection(self) -> Any:
         client: Any = self.client
@@ -81,19 +81,18 @@ def _context(settings: Settings) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=settings.broker_ca)
     except OSError as error:
         problem = (
-            f"PROOFLOOP_BROKER_CA={str(settings.broker_ca)!r} cannot be read as certificates:"
-            f" {error}"
+            f"PROOFLOOP_BROKER_CA={str(settings.broker_ca)!r} is not a certificate file: {error}"
         )
-        raise ConfigError(problem, "name a file with certificates in PEM form") from error
+        raise ConfigError(problem, "set it to a file with certificates in PEM format") from error
     if settings.broker_cert is not None:
         try:
             context.load_cert_chain(
                 settings.broker_cert, settings.broker_key, password=_no_password
             )
         except OSError as error:
-            problem = f"PROOFLOOP_BROKER_CERT and PROOFLOOP_BROKER_KEY cannot be used: {error}"
+            problem = f"PROOFLOOP_BROKER_CERT and PROOFLOOP_BROKER_KEY are invalid: {error}"
             hint = (
-                "name a certificate and its own private key, both in PEM form and without a"
+                "set them to a certificate and its private key, both in PEM format and without a"
                 " password"
             )
             raise ConfigError(problem, hint) from error
@@ -110,9 +109,9 @@ def _for_kombu(settings: Settings) -> dict[str, Any]:
     return {"cert_reqs": ssl.CERT_REQUIRED, **named}
 
 
-def refusal(error: BaseException, place: str) -> ConfigError | None:
-    """What a failed connection says of certificates; None where it says nothing, and another try
-    may help.
+def tls_error(error: BaseException, place: str) -> ConfigError | None:
+    """The error of a connection that failed because of certificates; None for other failures,
+    which a retry may fix.
     """
     for one in _chain(error):
         if isinstance(one, ssl.SSLCertVerificationError):
@@ -134,5 +133,5 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _no_password() -> str:
-    """Instead of a question on the terminal."""
+    """An empty password: OpenSSL would ask for one on the terminal."""
     return ""

@@ -1,13 +1,12 @@
-"""What exists in the broker, as kombu objects: worker, publisher, tests and tools declare the same
-ones.
+"""The exchanges and queues in the broker, as kombu objects for worker, publisher, tests and tools.
 
-One topic exchange; for each role a quorum queue, one for messages that wait for a retry, and one
-for dead letters. Every process declares them alike: the first one makes them, the others find them.
-Nothing is deleted here.
+One topic exchange. Each role has a quorum queue, a queue for delayed retries, and a queue for dead
+letters. Every process declares the same ones; the first process creates them. No code here deletes
+any.
 
-AMQP drops an event that no queue is bound to. So every process declares the queues of the four
-roles that every run needs. The trainer's queue is declared by the trainer and by the command that
-poses a run that trains.
+AMQP drops an event without a bound queue. Therefore every process declares the queues of the four
+roles that every run needs. The trainer's queue is declared by the trainer, and by the command that
+starts a run with training.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ installed.
 """
 
 NEVER = 1_000_000
-"""A delivery limit that is never reached: to read a dead letter is to deliver it, and RabbitMQ 4
-drops it after 20.
+"""A delivery limit that is never reached. Reading a dead letter counts as a delivery, and RabbitMQ
+4 drops messages after 20 by default.
 """
 
 
@@ -54,7 +53,8 @@ class Topology:
         )
 
     def later_queue(self, role: str) -> Queue:
-        """Has no consumer: a message returns to its role's queue when its time to live is over.
+        """The queue for delayed retries. It has no consumer: a message returns to its role's queue
+        when it expires.
 
         RabbitMQ expires head-first, so a short wait can last as long as a longer one before it.
         """
@@ -74,7 +74,7 @@ class Topology:
         return next((role for role in ROUTES if f"{self.namespace}.{role}" == queue), None)
 
     def declare(self, connection: Connection, routes: Mapping[str, Iterable[str]]) -> None:
-        """Make what is missing."""
+        """Create missing exchanges and queues."""
         channel = connection.channel()
         self.exchange(channel).declare()
         for role, topics in routes.items():
@@ -91,5 +91,5 @@ def _dead_lettering(delivery_limit: int, exchange: str, routing_key: str) -> dic
         "x-dead-letter-exchange": exchange,
         "x-dead-letter-routing-key": routing_key,
         "x-dead-letter-strategy": "at-least-once",  # before RabbitMQ 3.10 unknown and ignored
-        "x-overflow": "reject-publish",  # at-least-once asks for it
+        "x-overflow": "reject-publish",  # at-least-once requires it
     }

@@ -1,10 +1,10 @@
-"""OpenTelemetry traces: one trace for a proof, in it a span for each message, below that a span for
-each model call.
+"""OpenTelemetry traces: one trace per proof, with a span per message and child spans per model
+call.
 
 Off unless OTEL_EXPORTER_OTLP_ENDPOINT is set. A proof's trace id is computed from the ids of run
 and proof: it is the same in every process, and a replayed dead letter joins the same trace.
-Messages carry the id as `traceparent`, so that the task spans of Celery's instrumentation join the
-proof's trace above our spans.
+Messages carry the id as `traceparent`, which puts the task spans of Celery's instrumentation above
+proofloop's spans.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class Health:
         silent_s = time.monotonic() - self._checked_s
         is_slow = silent_s > self._times.interval_s + self._times.timeout_s
         slow = f"the store has not answered for {silent_s:.0f} s" if is_slow else ""
-        return self.broken() or self._bus.state().away or slow or self._store_problem
+        return self.broken() or self._bus.state().unavailable or slow or self._store_problem
 
     def _check_store(self, store: Store) -> None:
         while not self._stopping.is_set():

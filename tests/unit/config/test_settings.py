@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from proofloop.bus import open_bus
-from proofloop.bus.link import parse_url, where
+from proofloop.bus.broker_connection import parse_url, where
 from proofloop.bus.tls import tls_of
 from proofloop.config.settings import Settings, load_settings
 from proofloop.errors import ConfigError
@@ -67,7 +67,7 @@ def test_a_named_folder_is_the_store_whatever_the_environment_says(tmp_path: Pat
 
 
 def test_without_a_broker_the_way_out_is_named() -> None:
-    with pytest.raises(ConfigError, match="no broker is set\nhint: set PROOFLOOP_BROKER"):
+    with pytest.raises(ConfigError, match="PROOFLOOP_BROKER is not set\nhint: set PROOFLOOP_BROKER"):
         open_bus(Settings())
 
 
@@ -146,7 +146,7 @@ def test_a_file_of_certificates_that_cannot_be_used_is_named(certificates: Certi
     with pytest.raises(ConfigError, match="PROOFLOOP_BROKER_CA"):
         tls_of(wrong_authority)
     with pytest.raises(
-        ConfigError, match="PROOFLOOP_BROKER_CERT and PROOFLOOP_BROKER_KEY cannot be used"
+        ConfigError, match="PROOFLOOP_BROKER_CERT and PROOFLOOP_BROKER_KEY are invalid"
     ):
         tls_of(wrong_key)
 
@@ -167,5 +167,5 @@ def test_a_key_with_a_password_is_an_error_and_no_question(
         locked,
     ]
     subprocess.run(lock, check=True)
-    with pytest.raises(ConfigError, match=r"cannot be used(.|\n)*without a password"):
+    with pytest.raises(ConfigError, match=r"are invalid(.|\n)*without a password"):
         tls_of(Settings(broker=TLS, broker_cert=certificates.client_certificate, broker_key=locked))

@@ -1,7 +1,8 @@
-"""Connections to the broker: how its address is read, what their errors mean, and one that its own
-thread keeps alive.
+"""Connections to the broker: parses its address, translates its errors, and keeps a connection
+alive in a thread.
 
-pika's connections belong to one thread. Other threads hand a function to that thread: `call`.
+A pika connection may be used by one thread only. Other threads pass functions to that thread by
+`call`.
 """
 
 from __future__ import annotations
@@ -24,24 +25,26 @@ from pika.exceptions import (
     ProbableAuthenticationError,
 )
 
-from proofloop.bus.tls import refusal
+from proofloop.bus.tls import tls_error
 from proofloop.errors import BusError, ConfigError, ProofloopError
 
 log = structlog.get_logger()
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
-"""Between attempts to reconnect: doubled each time, with jitter, so that a hundred workers do not
-return at once.
+"""The backoff between attempts to reconnect: doubled each time, with jitter, to spread the load of
+many workers.
 """
 
 BEAT_S = 1.0
-"""How often a connected link shows that its thread runs."""
+"""How often an open connection shows that its thread runs."""
 
 STALLED_S = 150.0
-"""A thread that did nothing for this long is wedged; to notice that a broker is away takes less."""
+"""A thread without activity for this long is stuck. It is longer than the detection of a lost
+broker.
+"""
 
 HEARTBEAT_S = 30
-"""A dead peer is noticed within twice this time."""
+"""AMQP heartbeat: a dead peer is detected within twice this time."""
 
 REFUSED = (
     AuthenticationError,
@@ -50,31 +53,29 @@ REFUSED = (
     AccessRefused,
     NotAllowed,
 )
-"""How the two clients say that the broker refuses the user or the vhost."""
+"""The errors of both clients when the broker refuses the user or the vhost."""
 
 
 def parse_url(url: str, tls: ssl.SSLContext | None = None) -> list[URLParameters]:
-    """The parameters of each address in "amqp://...;amqp://...": the nodes of one cluster, tried in
-    turn.
+    """The parameters of each address in "amqp://...;amqp://...", the nodes of one cluster.
 
-    `tls` is for amqps://; without it pika makes a context.
-
-    Raises ConfigError, which never shows the URL: it has a password.
+    `tls` is for amqps://; without it pika creates a context. Raises ConfigError, which never shows
+    the URL because it has a password.
     """
     hint = (
-        "write it as amqp://user:password@host:5672/vhost, or amqps:// for TLS; escape special"
-        " characters as %2F"
+        "write it as amqp://user:password@host:5672/vhost, or amqps:// for TLS; write / in a vhost"
+        " as %2F, and other special characters alike"
     )
     return [_parse(one.strip(), tls, hint) for one in url.split(";")]
 
 
 def _parse(url: str, tls: ssl.SSLContext | None, hint: str) -> URLParameters:
     if not url.startswith(("amqp://", "amqps://")):
-        raise ConfigError("PROOFLOOP_BROKER is no amqp:// or amqps:// URL", hint)
+        raise ConfigError("PROOFLOOP_BROKER is not an amqp:// or amqps:// URL", hint)
     try:
         parameters = URLParameters(url)
     except (ValueError, TypeError) as error:
-        raise ConfigError("PROOFLOOP_BROKER cannot be read as a URL", hint) from error
+        raise ConfigError("PROOFLOOP_BROKER is not a valid URL", hint) from error
     parameters.heartbeat = HEARTBEAT_S
     if tls is not None and parameters.ssl_options is not None:
         parameters.ssl_options = SSLOptions(tls, parameters.host)
@@ -82,25 +83,25 @@ def _parse(url: str, tls: ssl.SSLContext | None, hint: str) -> URLParameters:
 
 
 def where(nodes: Sequence[URLParameters]) -> str:
-    """The broker's place, without its secrets."""
+    """The broker's hosts and vhost, without secrets."""
     return (
         f"{', '.join(f'{node.host}:{node.port}' for node in nodes)}, vhost {nodes[0].virtual_host}"
     )
 
 
 def connect(nodes: Sequence[URLParameters]) -> BlockingConnection:
-    """A connection for a short piece of work. Raises ConfigError when refused, BusError when the
-    broker is away.
+    """A short-lived connection. Raises ConfigError if the broker refuses it, BusError if it is
+    unavailable.
     """
     try:
         return BlockingConnection(list(nodes))
     except (AMQPError, OSError) as error:
-        raise explained(error, nodes) from error
+        raise broker_error(error, nodes) from error
 
 
-def explained(error: Exception, nodes: Sequence[URLParameters]) -> ProofloopError:
-    """What an error of either client means: a ConfigError that a person must correct, else the
-    broker is away.
+def broker_error(error: Exception, nodes: Sequence[URLParameters]) -> ProofloopError:
+    """Translate an error of either client: ConfigError if the user must correct something, else
+    BusError.
     """
     place = where(nodes)
     if isinstance(error, REFUSED):
@@ -109,19 +110,20 @@ def explained(error: Exception, nodes: Sequence[URLParameters]) -> ProofloopErro
         )
     if isinstance(error, PreconditionFailed):
         return ConfigError(
-            f"the broker has a queue or exchange of ours with other settings: {error.reply_text}",
-            "drain and delete it, or choose another PROOFLOOP_NAMESPACE",
+            f"the broker has a queue or exchange of this name with other settings:"
+            f" {error.reply_text}",
+            "drain and delete it, or set another PROOFLOOP_NAMESPACE",
         )
-    return refusal(error, place) or BusError(
+    return tls_error(error, place) or BusError(
         f"the broker at {place} does not answer: {str(error) or type(error).__name__}"
     )
 
 
-class Link:
-    """Calls `prepare`, opens a channel and gives it to `opened`; when it is lost calls `lost` and
-    begins again.
+class BrokerConnection:
+    """Keeps a connection open: calls `prepare`, opens a channel and passes it to `opened`. After a
+    lost connection it calls `lost` and reconnects.
 
-    `opened` and everything given to `call` run on the link's own thread.
+    `opened` and all functions passed to `call` run on the connection's own thread.
     """
 
     def __init__(
@@ -146,25 +148,25 @@ class Link:
         self._thread.start()
 
     def call(self, action: Callable[[], object]) -> bool:
-        """Run the action on the link's thread, in order; false if there is no connection now."""
+        """Run the action on the connection's thread, in order; false if there is no connection
+        now.
+        """
         with self._lock:
             if self._connection is None:
                 return False
             self._actions.append(action)
-            if (
-                len(self._actions) == 1
-            ):  # otherwise the thread has been woken already, which costs a system call
+            if len(self._actions) == 1:  # each wake-up of the thread costs a system call
                 self._connection.ioloop.add_callback_threadsafe(self._act)
             return True
 
     @property
     def problem(self) -> str:
-        """Why this link will never come back by itself; empty while it will."""
+        """Why this connection cannot recover by itself; empty if it can."""
         if not self._thread.is_alive():
             return f"the thread {self._thread.name} ended"
         silent_s = time.monotonic() - self._beat_s
         return (
-            f"the thread {self._thread.name} has done nothing for {silent_s:.0f} s"
+            f"the thread {self._thread.name} has been stuck for {silent_s:.0f} s"
             if silent_s > STALLED_S
             else ""
         )
@@ -176,13 +178,13 @@ class Link:
             action()
 
     def reopen(self, reason: str) -> None:
-        """Give the connection up and make a new one. On the link's thread only."""
+        """Close the connection and open a new one. Call it on the connection's thread only."""
         self._reason = reason
         if self._connection is not None and self._connection.is_open:
             self._connection.close()
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Close after everything that was given to `call`."""
+        """Close after all functions passed to `call`."""
         self._closing.set()
         self.call(lambda: self.reopen("closed"))
         self._thread.join(timeout_s)
@@ -197,10 +199,8 @@ class Link:
                 self._live()
             except (AMQPError, OSError, ProofloopError) as error:
                 self._reason = error
-            except (
-                Exception
-            ) as error:  # a thread that ends here would leave a worker that hears nothing
-                log.exception("broker_link_failed")
+            except Exception as error:  # without this thread the worker would never reconnect
+                log.exception("broker_connection_failed")
                 self._reason = error
             pause_s = FIRST_PAUSE_S if self._was_up else min(2 * pause_s, LONGEST_PAUSE_S)
             if not self._closing.is_set():
@@ -209,12 +209,12 @@ class Link:
                     "broker_lost",
                     broker=where(self._nodes),
                     reason=str(self._reason),
-                    again_in_s=wait_s,
+                    retry_in_s=wait_s,
                 )
                 self._closing.wait(wait_s)
 
     def _live(self) -> None:
-        """One connection, from its beginning to its end."""
+        """Run one connection from its start to its end."""
         connection = SelectConnection(
             next(self._turn),
             on_open_callback=self._open_channel,
@@ -239,7 +239,7 @@ class Link:
         self._was_up = True
         self._beat(connection)
         self._opened(channel)
-        if self._closing.is_set():  # `close` came before there was anything to close
+        if self._closing.is_set():  # `close` was called before the connection was open
             self.reopen("closed")
 
     def _beat(self, connection: SelectConnection) -> None:
