@@ -67,7 +67,9 @@ def test_a_named_folder_is_the_store_whatever_the_environment_says(tmp_path: Pat
 
 
 def test_without_a_broker_the_way_out_is_named() -> None:
-    with pytest.raises(ConfigError, match="PROOFLOOP_BROKER is not set\nhint: set PROOFLOOP_BROKER"):
+    with pytest.raises(
+        ConfigError, match="PROOFLOOP_BROKER is not set\nhint: set PROOFLOOP_BROKER"
+    ):
         open_bus(Settings())
 
 
