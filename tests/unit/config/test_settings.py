@@ -58,7 +58,7 @@ def test_an_endpoint_is_an_address_and_nothing_else(
 
 
 def test_an_endpoint_without_keys_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="without keys"):
+    with pytest.raises(ConfigError, match="its keys are not"):
         open_store(Settings(s3_endpoint="http://host:1"))
 
 
