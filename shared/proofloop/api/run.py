@@ -46,10 +46,7 @@ def as_store(store: Store | str | Path | None) -> Store:
 
 
 class Run:
-    """One run in a store. The work begins with `finish`, or with a loop over the run.
-
-    for proof in run:
-        print(proof.score, proof.question)
+    """One run in a store. The work begins with `finish`, or with a loop `for proof in run`.
 
     Leaving the loop stops the run, as Ctrl-C does. If an error leaves the loop, call `stop`. The
     next loop continues the run: stored answers are kept, and their proofs come first.
