@@ -75,7 +75,7 @@ class Open:
     ) -> TestClient:
         """Each has a process of its own, as far as pages and announcer are concerned."""
         self.announcers.append(announcer := Announcer(self.store, self.bus))
-        pages = Pages(self.store, Cases(self.store, spot_checks), announcer.look, only=only)
+        pages = Pages(self.store, Cases(self.store, spot_checks), announcer.announce, only=only)
         return TestClient(
             pages.app(token), base_url="http://localhost", headers=HERE, follow_redirects=False
         )
@@ -118,7 +118,7 @@ def test_of_two_graders_the_first_is_heard_and_the_second_sees_why_not(page: Ope
         CASE, data={"score": "1", "by": "Emil", "comment": "All <b>fine</b>."}
     )
     assert late.status_code == 409
-    assert "Emmy Noether graded this proof before you, so yours (1) was not saved" in late.text
+    assert "Emmy Noether graded this proof before you, so your grade (1) was not saved" in late.text
     assert "Step 2 is missing." in late.text and "All &lt;b&gt;fine&lt;/b&gt;." in late.text
     assert page.settle() == [ProofLabeled.of(PERSONS)]
 
@@ -150,7 +150,7 @@ def test_an_unannounced_grade_is_announced_at_the_next_start(page: Open) -> None
     )
     for _ in range(2):
         page.announcers.append(next_one := Announcer(page.store, page.bus))
-        next_one.look(RUN)
+        next_one.announce(RUN)
         page.settle()
     assert page.bus.activity == [ProofLabeled.of(PERSONS)]
 
@@ -158,7 +158,7 @@ def test_an_unannounced_grade_is_announced_at_the_next_start(page: Open) -> None
 def test_a_grade_waits_for_a_broker_that_is_away(
     page: Open, monkeypatch: pytest.MonkeyPatch, quiet_log: None
 ) -> None:
-    monkeypatch.setattr(grading, "AWAY_S", 0.05)
+    monkeypatch.setattr(grading, "RETRY_S", 0.05)
     page.bus.away = True
     assert page.browser().post(CASE, data=FORM).status_code == 303
     time.sleep(0.3)
@@ -223,7 +223,7 @@ def test_a_label_that_is_decided_and_not_drawn_is_not_graded(page: Open) -> None
         409,
         None,
     )
-    assert "is decided and is not to be checked. Nothing was saved." in answer.text
+    assert "has a label and is not in the sample to check. The grade was not saved." in answer.text
 
 
 @pytest.mark.parametrize(
@@ -231,11 +231,11 @@ def test_a_label_that_is_decided_and_not_drawn_is_not_graded(page: Open) -> None
     [
         ({"score": ""}, "Choose a score: 1, 0.5 or 0."),
         ({"score": "2"}, "Choose a score: 1, 0.5 or 0."),
-        ({"by": "  "}, "Give your name"),
+        ({"by": "  "}, "Enter your name"),
         ({"by": "x" * 81}, "A name has at most 80 printable characters; this one has 81."),
         ({"by": "a\u202eb"}, "A name has at most 80 printable characters"),
-        ({"by": "labeler"}, "is the service that labels"),
-        ({"comment": "x" * 10_001}, "The comment has 10001 characters; 10000 are the most."),
+        ({"by": "labeler"}, "is the name of the labeling service"),
+        ({"comment": "x" * 10_001}, "The comment has 10001 characters; the limit is 10000."),
     ],
 )
 def test_a_form_that_is_wrong_says_so_and_keeps_what_was_written(

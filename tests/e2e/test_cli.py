@@ -393,7 +393,7 @@ def test_what_is_not_there_is_refused_with_what_there_is(
         ("--run is missing", "--run NAME"),
         ("role 'planner' is not installed", "generator, labeler, meta_verifier"),
         ("no run named 'none'", "the store has: small"),
-        ("--host 0.0.0.0: others could reach the page", "PROOFLOOP_REVIEW_TOKEN"),
+        ("--host 0.0.0.0: other machines could reach the page", "PROOFLOOP_REVIEW_TOKEN"),
         ("none", "math, math-json, nano"),
         ("the problem is empty", "path of a text file"),
         ('unknown split "none"', "one of train, validation, test"),

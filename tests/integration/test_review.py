@@ -101,7 +101,8 @@ def test_an_address_that_others_reach_needs_a_password(
     refused = installation.call("review", "--host", "0.0.0.0", "--port", "0")
     assert refused.wait(60) == 2
     assert (
-        "--host 0.0.0.0: others could reach the page, and it has no password" in installation.log()
+        "--host 0.0.0.0: other machines could reach the page, and it has no password"
+        in installation.log()
     )
     installation.environment["PROOFLOOP_REVIEW_TOKEN"] = "a long word"
     page = address(installation.call("review", "--host", "0.0.0.0", "--port", "0"))
@@ -112,7 +113,10 @@ def test_an_address_that_others_reach_needs_a_password(
 def test_a_port_that_is_taken_is_named(installation: Installation, data: Store) -> None:
     port = str(httpx.URL(address(installation.call("review", "--port", "0"))).port)
     assert installation.call("review", "--port", port).wait(60) == 2
-    assert f"--port {port} cannot be listened on: Address already in use" in installation.log()
+    assert (
+        f"cannot listen on --host 127.0.0.1 --port {port}: Address already in use"
+        in installation.log()
+    )
 
 
 def address(process: subprocess.Popen[str]) -> str:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proofloop_labeler.review.formulas import ATTRIBUTES, ELEMENTS, Setter
+from proofloop_labeler.review.formulas import ATTRIBUTES, ELEMENTS, Typesetter
 
 OF_FORMULAS, OURS = ATTRIBUTES | {"width"}, frozenset({"class"})
 ALLOWED = {
@@ -43,7 +43,7 @@ class Shown(HTMLParser):
 
 
 def shown(text: str) -> Shown:
-    return Shown(Setter().readable(text))
+    return Shown(Typesetter().readable(text))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ SIZE = 100_000
 def test_a_text_of_100_kb_takes_seconds_at_most(unit: str) -> None:
     text = unit * (SIZE // len(unit))
     began = time.process_time()
-    page = Setter().readable(f"${text}$" if unit in ("{", "\\left(") else text)
+    page = Typesetter().readable(f"${text}$" if unit in ("{", "\\left(") else text)
     assert time.process_time() - began < 10
     assert len(page) >= SIZE // 2
 
@@ -188,7 +188,7 @@ def test_a_text_of_100_kb_takes_seconds_at_most(unit: str) -> None:
 def test_a_text_of_marks_that_nothing_closes_takes_no_time(unit: str) -> None:
     text = unit * (SIZE // len(unit))
     began = time.process_time()
-    Setter(limit=0).readable(text)
+    Typesetter(limit=0).readable(text)
     assert time.process_time() - began < 1
 
 
@@ -197,7 +197,7 @@ def test_empty_lines_around_formulas_that_stand_alone_are_dropped() -> None:
 
 
 def test_a_page_sets_so_many_characters_of_formulas_and_leaves_the_rest_as_written() -> None:
-    setter = Setter(limit=10)
+    setter = Typesetter(limit=10)
     found = Shown(setter.readable("$x + y$ and $x^{12345}$ and $z$"))
     assert [tag for tag, _ in found.elements if tag in ("math", "code")] == ["math", "code", "math"]
     assert "$x^{12345}$" in found.text

@@ -1,4 +1,4 @@
-"""The page on which people grade what the labeler could not decide."""
+"""The page on which people grade undecided proofs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""What the store holds for people: which proofs wait for a grade, and all there is to read about
-one of them.
+"""The proofs of a run that people may grade, and the records that they read for a grade.
 
-Labels and grades never change, so each is read once in the life of a process, however often a page
-is asked for.
+Labels and grades never change, so a process reads each of them once.
 """
 
 from __future__ import annotations
@@ -37,18 +35,18 @@ R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 
 READERS = 8
-"""Records read at once: an object store answers each in milliseconds, and a run may have a hundred
+"""Parallel reads: an object store takes milliseconds a record, and a run may have a hundred
 thousand.
 """
 
 LISTED_S = 5.0
-"""How old a list of labels may be: that of a large run takes seconds."""
+"""The longest time to reuse a list of labels: listing those of a large run takes seconds."""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What is kept of a label; those with the lowest `lot` are the random sample, the same one in
-    every process.
+class LabelSummary:
+    """The part of a label that stays in memory. The labels with the lowest `lot` are the random
+    sample, the same in every process.
     """
 
     proof_id: str
@@ -57,35 +55,35 @@ class Kept:
     lot: int
 
     @classmethod
-    def of(cls, label: Label) -> Kept:
+    def of(cls, label: Label) -> LabelSummary:
         lot = derive_seed("check", label.run_id, label.proof_id)
         return cls(label.proof_id, label.problem_id, label.outcome, lot)
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How far the people are with a run, by proof.
+class ReviewProgress:
+    """The graded and the waiting proofs of a run.
 
-    `open`: nobody could decide them. `checks`: decided proofs whose label is still to be checked.
-      `agreement`: the share of checked labels that are the grader's score too.
+    `open`: undecided proofs without a grade. `checks`: proofs with a label in the sample, without a
+    grade. `agreement`: the share of checked labels that equal the grader's score.
     """
 
-    open: tuple[Kept, ...]
-    checks: tuple[Kept, ...]
+    open: tuple[LabelSummary, ...]
+    checks: tuple[LabelSummary, ...]
     grades: dict[str, Grade]
     agreement: Figure
 
     @property
-    def waiting(self) -> tuple[Kept, ...]:
+    def waiting(self) -> tuple[LabelSummary, ...]:
         return self.open + self.checks
 
     def may_grade(self, proof_id: str) -> bool:
-        """Whether a grade of this proof is wanted, or was given before."""
+        """Whether this proof waits for a grade or has one."""
         return proof_id in self.grades or any(kept.proof_id == proof_id for kept in self.waiting)
 
     def after(self, proof_id: str) -> str | None:
-        """The proof to grade after this one, which may be graded by now: the open ones, then the
-        checks, then again.
+        """The proof to grade after this one: the next open proof, then the checks, then from the
+        start. `proof_id` may have a grade by now.
         """
         places = [(False, kept.proof_id) for kept in self.open] + [
             (True, kept.proof_id) for kept in self.checks
@@ -103,7 +101,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class ReadCritique:
-    """A critique with what the meta-verifier thinks of it."""
+    """A critique with its meta-critiques."""
 
     critique: Critique
     confirmed: bool | None
@@ -112,9 +110,7 @@ class ReadCritique:
 
 @dataclass(frozen=True)
 class Case:
-    """All there is to read about one proof. Critiques that are confirmed come first, then those
-    with low scores.
-    """
+    """A proof with its problem and critiques: first the confirmed ones, then by rising score."""
 
     proof: Proof
     question: str
@@ -122,26 +118,26 @@ class Case:
 
 
 class Cases:
-    """The cases of a store; `spot_checks` decided proofs of each run are offered as well."""
+    """The cases of a store, with `spot_checks` decided proofs of each run to check."""
 
     def __init__(self, store: Store, spot_checks: int) -> None:
         self._store, self._spot_checks = store, spot_checks
         self._lock = threading.Lock()
-        self._labels: dict[str, ReadOnce[Label, Kept]] = {}
+        self._labels: dict[str, ReadOnce[Label, LabelSummary]] = {}
         self._grades: dict[str, ReadOnce[Grade, Grade]] = {}
 
     def runs(self) -> Iterator[str]:
-        """The runs there are."""
+        """The names of the runs."""
         for key in self._store.list(keys.SPECS):
             yield keys.name_of(key)
 
     def has_run(self, run: str) -> bool:
         return self._store.exists(keys.run_spec(run))
 
-    def standing(self, run: str) -> Standing:
+    def progress(self, run: str) -> ReviewProgress:
         with self._lock:
             labels = self._labels.setdefault(
-                run, ReadOnce(self._store, keys.labels(run), Label, Kept.of)
+                run, ReadOnce(self._store, keys.labels(run), Label, LabelSummary.of)
             )
             grades = self._grades.setdefault(
                 run, ReadOnce(self._store, keys.grades(run), Grade, _itself)
@@ -149,7 +145,7 @@ class Cases:
         kept, graded = labels.all(age_s=LISTED_S).values(), grades.all()
         undecided = [label for label in kept if label.outcome == "undecided"]
         decided = [label for label in kept if label.outcome in ("accepted", "rejected")]
-        return Standing(
+        return ReviewProgress(
             open=tuple(label for label in undecided if label.proof_id not in graded),
             checks=tuple(label for label in self._sample(decided) if label.proof_id not in graded),
             grades=graded,
@@ -161,7 +157,7 @@ class Cases:
         return problem.question if problem else ""
 
     def read(self, run: str, proof_id: str) -> Case:
-        """Raises NotFound if there is no such proof."""
+        """The case of a proof. Raises NotFound."""
         proof = get_record(self._store, keys.proof(run, proof_id), Proof)
         critiques = [
             self._critique(run, critique) for critique in critiques_of(self._store, run, proof_id)
@@ -178,14 +174,14 @@ class Cases:
         metas = tuple(meta_critiques_of(self._store, *where).values())
         return ReadCritique(critique, judgement.confirmed if judgement else None, metas)
 
-    def _sample(self, decided: Sequence[Kept]) -> list[Kept]:
-        """In the order of the store."""
+    def _sample(self, decided: Sequence[LabelSummary]) -> list[LabelSummary]:
+        """The random sample, in the order of the store."""
         drawn = heapq.nsmallest(self._spot_checks, decided, key=lambda label: label.lot)
         return sorted(drawn, key=lambda label: label.proof_id)
 
 
 class ReadOnce(Generic[R, T]):
-    """What is kept of each record below a prefix, by name. Safe to share between threads."""
+    """The records below a prefix by name, each read once and shortened by `keep`. Thread-safe."""
 
     def __init__(self, store: Store, prefix: str, kind: type[R], keep: Callable[[R], T]) -> None:
         self._store, self._prefix, self._kind, self._keep = store, prefix, kind, keep
@@ -194,7 +190,7 @@ class ReadOnce(Generic[R, T]):
         self._lock = threading.Lock()
 
     def all(self, *, age_s: float = 0.0) -> dict[str, T]:
-        """What is there now, or was `age_s` ago, in the order of the names."""
+        """All records in the order of their names, from a list that is at most `age_s` old."""
         with self._lock:
             if time.monotonic() - self._listed_s <= age_s:
                 return self._kept
@@ -214,7 +210,7 @@ def _itself(grade: Grade) -> Grade:
 
 
 def _agreement(grades: dict[str, Grade]) -> Figure:
-    """Problems are clusters, as everywhere."""
+    """The agreement with an interval over problems, as in all figures."""
     clusters = Clusters()
     for grade in grades.values():
         if grade.checks_label:

@@ -1,9 +1,9 @@
-"""A model's text for reading: as it was written, with its LaTeX formulas set as MathML.
+"""Renders a model's text for people: as written, with its LaTeX formulas as MathML.
 
-The text is untrusted and a person decides by what it shows. So nothing of it becomes HTML, only
-elements and attributes named here leave this module, and nothing can be hidden: no colours, no
-phantoms, no negative space, no invisible characters. What cannot be set stands there as written. It
-is no Markdown: that would make a list of a line that begins with a plus.
+The text is untrusted, and a person grades by what it shows. None of it becomes HTML; the output has
+only the elements and attributes named here; nothing can be hidden by colors, phantoms, negative
+space or invisible characters. A formula that cannot be rendered is shown as written. The text is
+not read as Markdown, which would turn a line that begins with a plus into a list.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from markupsafe import Markup, escape
 from proofloop.report.samples import printable
 
 MAX_FORMULA = 5_000
-"""Characters of one formula that is set; a longer one is no formula a person reads."""
+"""The most characters of a rendered formula; people do not read longer ones."""
 
 MAX_SET = 100_000
-"""Characters of formulas that are set on one page, a few seconds' work at worst. The rest stands as
-written.
+"""The most characters of rendered formulas on one page: a few seconds' work at worst. The rest is
+shown as written.
 """
 
 ELEMENTS = frozenset({
@@ -45,7 +45,7 @@ _LENGTH = re.compile(r"\+?\d(\.\d{1,3})?(em|pt|ex|px)?( \d(\.\d{1,3})?(em|pt|ex|
 
 @dataclass(frozen=True)
 class Formula:
-    """LaTeX found in a text; a block stands on a line of its own."""
+    """LaTeX in a text. A block is on a line of its own."""
 
     begin: int
     end: int
@@ -62,21 +62,21 @@ _DOLLAR = r"(?<!\\)\$"
 _HEADING = re.compile(r"^#{1,6} +(.{1,300})$", re.MULTILINE)
 _BOLD = re.compile(r"(?<![\w*])\*\*(?=\S)([^*\n]{1,300})(?<=\S)\*\*(?![\w*])")
 _BEGIN, _END, _END_OF_BLOCK = "\ue000", "\ue001", "\ue002"
-"""Between these stands the number of a formula while the text around it is worked on; no text keeps
-them.
+"""They enclose a formula's number while the text around it is processed; texts with these
+characters lose them.
 """
 
 _NO_MARKS = dict.fromkeys(map(ord, (_BEGIN, _END, _END_OF_BLOCK)))
 _PLACE = re.compile(f"{_BEGIN}(\\d+){_END}([.,;:!?)\\]]{{0,4}})")
 _BLOCK = re.compile(f"(?:(?<!\n)\n+)?{_BEGIN}(\\d+){_END_OF_BLOCK}\n*")
-"""Only the first newline of many begins a match: begun at each of them, all searches would be
-quadratic.
+"""A match begins only at the first of several newlines: a match from each would take quadratic
+time.
 """
 
 
-class Setter:
-    """Sets the texts of one page, those that come first before the others, until so many characters
-    are set.
+class Typesetter:
+    """Renders the texts of one page in order. After `limit` characters of formulas, it shows the
+    rest as written.
     """
 
     def __init__(self, limit: int = MAX_SET) -> None:
@@ -94,7 +94,7 @@ class Setter:
             formulas.append(self._set(found) or _as_written(text[found.begin : found.end]))
             position = found.end
         parts.append(text[position:])
-        marked = _emphasised("".join(parts))
+        marked = _emphasized("".join(parts))
         in_line = _PLACE.sub(lambda place: _whole(formulas[int(place[1])], place[2]), marked)
         return Markup(_BLOCK.sub(lambda place: formulas[int(place[1])], in_line))
 
@@ -105,10 +105,8 @@ class Setter:
         return mathml(formula.latex, formula.is_block)
 
 
-def _emphasised(text: str) -> str:
-    """Headings and bold, the two marks that models write and that change no mathematics; all else
-    is escaped.
-    """
+def _emphasized(text: str) -> str:
+    """Render headings and bold, which change no mathematics, and escape everything else."""
     escaped = str(escape(text))
     return _BOLD.sub(
         r"<strong>\1</strong>", _HEADING.sub(r'<strong class="heading">\1</strong>', escaped)
@@ -116,8 +114,8 @@ def _emphasised(text: str) -> str:
 
 
 class Closers:
-    """Where a mark is closed next. Nothing is searched twice for one mark, so all searches in a
-    text are linear.
+    """Finds closing marks. It searches no part of a text twice for one mark, so all searches take
+    linear time.
     """
 
     def __init__(self, text: str) -> None:
@@ -125,7 +123,7 @@ class Closers:
         self._next: dict[str, int] = {}
 
     def after(self, inside: int, closer: str) -> int:
-        """The place of the first one from `inside` on, which only grows; -1 if it is too far."""
+        """The position of the next `closer`; -1 if it is too far. `inside` must not decrease."""
         if self._next.get(closer, -1) < inside:
             found = re.compile(_DOLLAR if closer == "$" else re.escape(closer)).search(
                 self._text, inside
@@ -136,7 +134,7 @@ class Closers:
 
 
 def _next_formula(text: str, position: int, closers: Closers) -> Formula | None:
-    """The first formula from here on."""
+    """The first formula after the position."""
     for opener in _OPENER.finditer(text, position):
         mark, begin, inside = opener[0], opener.start(), opener.end()
         if mark in _CLOSERS:
@@ -156,24 +154,24 @@ def _next_formula(text: str, position: int, closers: Closers) -> Formula | None:
 
 
 def _is_inline(inside: str, follows: str) -> bool:
-    """Whether what stands between two dollars is a formula: `$5 and $6` is not."""
+    """Whether the text between two dollars is a formula: `$5 and $6` has none."""
     is_tight = not inside[0].isspace() and not inside[-1].isspace()
     return is_tight and "\n\n" not in inside and not follows.isdigit()
 
 
 @lru_cache(maxsize=4096)
 def mathml(latex: str, is_block: bool) -> str | None:
-    """The formula as MathML, or None if it cannot be set."""
+    """The formula as MathML, or None if it cannot be rendered."""
     try:
         element = convert_to_element(latex.strip(), display="block" if is_block else "inline")
         return tostring(_harmless(element), encoding="unicode")
-    except Exception:  # a parser's answer to text that is no LaTeX can be any error: show the text
+    except Exception:  # the parser raises any error for bad LaTeX: show the text
         return None
 
 
 def _harmless(element: Element) -> Element:
-    """A copy that has only what is named above. Unknown elements become rows, so that what they
-    hold stays readable.
+    """A copy with the allowed elements and attributes. Other elements become rows, so that their
+    content stays readable.
     """
     tag = element.tag if element.tag in ELEMENTS else "mrow"
     copy = Element(
@@ -194,7 +192,7 @@ def _is_harmless(name: str, value: str) -> bool:
 
 
 def _whole(formula: str, punctuation: str) -> str:
-    """A line does not end between a formula and its comma."""
+    """Keep a formula and its comma on one line."""
     return f'<span class="whole">{formula}{punctuation}</span>' if punctuation else formula
 
 

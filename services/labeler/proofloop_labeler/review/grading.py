@@ -1,7 +1,7 @@
-"""What a person says of a proof: written once, then announced, in this order.
+"""People's grades: stored once, then announced.
 
-A process that is killed in between left a grade that nobody announced; whoever starts next
-announces it. Only one thread of a process announces, so that it says nothing twice.
+If the process is killed in between, the next process announces the stored grade. One thread of a
+process announces, so that no grade is announced twice.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from proofloop.store import Store, get_record
 
 log = structlog.get_logger()
 
-AWAY_S = 5.0
-"""The pause while the broker or the store is away."""
+RETRY_S = 5.0
+"""The pause before a retry while the broker or the store is unavailable."""
 
 
 def grade_proof(
     store: Store, label: Label, score: Score, *, by: str, comment: str
 ) -> tuple[Grade, bool]:
-    """The grade that the proof has from now on, and whether it is this one: of two graders the
-    first is heard.
+    """The stored grade of the proof, and whether it is this one. If two people grade a proof, the
+    first grade counts.
     """
     if label.outcome == "undecided":
         judgements = (
@@ -42,13 +42,11 @@ def grade_proof(
     if store.put_if_absent(key, grade.model_dump_json().encode(), durable=True):
         return grade, True
     first = get_record(store, key, Grade)
-    return first, first == grade  # a form that is sent twice is no quarrel
+    return first, first == grade  # true for a form that was sent twice
 
 
 class Announcer:
-    """Announces what people decided, from a thread of its own; it waits while the broker or the
-    store is away.
-    """
+    """Announces grades in a thread, and retries while the broker or the store is unavailable."""
 
     def __init__(self, store: Store, bus: Bus) -> None:
         self._store, self._bus = store, bus
@@ -58,14 +56,12 @@ class Announcer:
         self._thread = threading.Thread(target=self._work, name="announcer", daemon=True)
         self._thread.start()
 
-    def look(self, run: str) -> None:
-        """Announce soon what of this run was not announced, by whichever process it was written."""
+    def announce(self, run: str) -> None:
+        """Announce the run's grades that no process has announced yet. Returns at once."""
         self._runs.put(run)
 
     def close(self, *, grace_s: float) -> None:
-        """Announce what waits, if that can be done in time; what is left is announced by whoever
-        starts next.
-        """
+        """Announce the waiting grades within `grace_s`. The next process announces the rest."""
         self._stopping.set()
         self._runs.put(None)
         self._thread.join(grace_s)
@@ -73,13 +69,13 @@ class Announcer:
     def _work(self) -> None:
         while (run := self._runs.get()) is not None:
             try:
-                self._announce(run)
+                self._announce_run(run)
             except (BusError, StoreError) as error:
-                log.warning("announcement_waits", run=run, reason=str(error))
-                if not self._stopping.wait(AWAY_S):
+                log.warning("announcement_delayed", run=run, reason=str(error))
+                if not self._stopping.wait(RETRY_S):
                     self._runs.put(run)
 
-    def _announce(self, run: str) -> None:
+    def _announce_run(self, run: str) -> None:
         announced = {keys.name_of(key) for key in self._store.list(keys.announced(run))}
         for key in self._store.list(keys.grades(run)):
             if keys.name_of(key) not in announced and key not in self._settled:
@@ -87,8 +83,8 @@ class Announcer:
                 self._settled.add(key)
 
     def _announce_grade(self, grade: Grade) -> None:
-        """Say it, then note that it was said; a grade that only checks a label changes nothing and
-        is not news.
+        """Publish the new label, then record that it was published. A grade that checks a label
+        changes nothing.
         """
         if grade.checks_label:
             return

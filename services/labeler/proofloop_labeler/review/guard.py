@@ -1,6 +1,4 @@
-"""Who may see the pages, and what a browser may do with them: a password, no foreign forms, no
-scripts at all.
-"""
+"""Access to the pages: a password, no forms from other sites, no scripts."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from proofloop_labeler.review.form import MAX_BODY_BYTES
 
 HERE = ("127.0.0.1", "localhost", "[::1]")
-"""The names of this machine, to itself, as a browser writes them."""
+"""The names of this machine in a browser on it."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -33,10 +31,10 @@ Next = Callable[[Request], Awaitable[Response]]
 
 
 def guarded(token: str | None) -> Callable[[Request, Next], Awaitable[Response]]:
-    """What every request passes; without a token everybody on this machine may come in."""
+    """The check of every request. Without a token, all users of this machine have access."""
 
-    async def guard(request: Request, go_on: Next) -> Response:
-        response = _refusal(request, token) or await go_on(request)
+    async def guard(request: Request, call_next: Next) -> Response:
+        response = _refusal(request, token) or await call_next(request)
         response.headers.update(HEADERS)
         return response
 
@@ -52,7 +50,7 @@ def _refusal(request: Request, token: str | None) -> Response | None:
             )
         }
         return PlainTextResponse(
-            "The password is asked for: give your name, and PROOFLOOP_REVIEW_TOKEN.\n",
+            "Log in with your name and the password (PROOFLOOP_REVIEW_TOKEN).\n",
             401,
             challenge,
         )
@@ -61,7 +59,7 @@ def _refusal(request: Request, token: str | None) -> Response | None:
         return None
     if not _is_from_here(request):
         return PlainTextResponse(
-            "This form was not sent from this page. Open the proof here and send it again.\n", 403
+            "Another site sent this form. Open the proof here and send it again.\n", 403
         )
     length = request.headers.get("content-length", "")
     if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
@@ -70,7 +68,7 @@ def _refusal(request: Request, token: str | None) -> Response | None:
 
 
 def _is_from_here(request: Request) -> bool:
-    """Browsers say where a form comes from, and no page can make them lie."""
+    """Whether this site sent the form: browsers set these headers, and no page can change them."""
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"

@@ -1,8 +1,8 @@
-"""The pages: a list of runs, a list of cases, a case with its form. They work without JavaScript;
-there is none.
+"""The pages: a list of runs, a list of a run's proofs, a proof with its form. They have no
+JavaScript.
 
-A grade that is sent is written before anything is said about it; a second one for the same proof is
-refused and shows the first.
+The response to a form comes after the grade is stored. A second grade for the same proof is
+refused, and the page shows the first.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from proofloop.schema import keys
 from proofloop.schema.ids import check_id
 from proofloop.schema.records import Grade, Label
 from proofloop.store import Store, get_record
-from proofloop_labeler.review.cases import Cases, Kept, Standing
+from proofloop_labeler.review.cases import Cases, LabelSummary, ReviewProgress
 from proofloop_labeler.review.form import MAX_COMMENT, MAX_NAME, SCORES, Form
-from proofloop_labeler.review.formulas import Setter
+from proofloop_labeler.review.formulas import Typesetter
 from proofloop_labeler.review.grading import grade_proof
 from proofloop_labeler.review.guard import HERE, guarded
 
 SHOWN = 100
-"""Cases on one page of the list; who grades goes from one to the next anyway."""
+"""The most proofs in a list on a page. Graders go from proof to proof by the Next button."""
 
 EXCERPT = 240
 """Characters of a problem in the list."""
 
 NAME_COOKIE, NAME_KEPT_S = "grader", 180 * 24 * 3600
-"""Where the browser keeps the grader's name for the next proof."""
+"""The browser's cookie with the grader's name, which fills the next form."""
 
 
 class Pages:
-    """The pages over one store, or over its one run `only`. `announce` is told of a run with,
-    maybe, a new grade.
+    """The pages of one store, or of its one run `only`. `announce` is called with a run that may
+    have a new grade.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Pages:
         self._templates.filters.update(score=score, count=count, printable=printable)
 
     def app(self, token: str | None) -> Starlette:
-        """The application; without a token only a browser on this machine is answered."""
+        """The application. Without a token, it answers only browsers on this machine."""
         hosts = ["*"] if token is not None else list(HERE)
         case = "/runs/{run}/proofs/{proof}"
         return Starlette(
@@ -85,7 +85,7 @@ class Pages:
     def runs(self, request: Request) -> Response:
         if self._only is not None:
             return RedirectResponse(f"/runs/{self._only}")
-        runs = [(run, self._cases.standing(run)) for run in self._cases.runs()]
+        runs = [(run, self._cases.progress(run)) for run in self._cases.runs()]
         return self._page("runs", request, runs=runs, store=str(self._store))
 
     def style(self, request: Request) -> Response:
@@ -94,33 +94,32 @@ class Pages:
 
     def run(self, request: Request) -> Response:
         run = self._run(request)
-        standing, set_formulas = self._cases.standing(run), Setter().readable
+        progress, set_formulas = self._cases.progress(run), Typesetter().readable
         return self._page(
             "run",
             request,
             run=run,
-            standing=standing,
+            progress=progress,
             lists=[
                 (kind, found, found[:SHOWN])
-                for kind, found in (("open", standing.open), ("check", standing.checks))
+                for kind, found in (("open", progress.open), ("check", progress.checks))
             ],
             excerpt=lambda problem: set_formulas(_excerpt(self._cases.question(run, problem))),
-            checked=[grade for grade in standing.grades.values() if grade.checks_label],
-            decided=[grade for grade in standing.grades.values() if not grade.checks_label],
-            saved=_saved(request, standing),
+            checked=[grade for grade in progress.grades.values() if grade.checks_label],
+            decided=[grade for grade in progress.grades.values() if not grade.checks_label],
+            saved=_saved(request, progress),
             shown=SHOWN,
         )
 
     def next(self, request: Request) -> Response:
-        """To the proof that follows `after`, or back to the list when there is none.
+        """Redirect to the proof that follows `after`, or to the list if there is none.
 
-        Who begins, without `after`, goes to any: two people who begin together then read different
-        proofs.
+        Without `after`, the proof is random: two people who start together read different proofs.
         """
         run = self._run(request)
-        standing = self._cases.standing(run)
+        progress = self._cases.progress(run)
         after = request.query_params.get("after")
-        follows = _any(standing.open or standing.checks) if after is None else standing.after(after)
+        follows = _any(progress.open or progress.checks) if after is None else progress.after(after)
         where = f"/runs/{run}/proofs/{follows}" if follows else f"/runs/{run}"
         saved = request.query_params.get("saved")
         return RedirectResponse(
@@ -141,20 +140,20 @@ class Pages:
         if form.problem:
             return self._case(request, run, proof, form, status=400)
         label = get_record(self._store, keys.label(run, proof), Label)
-        if label.outcome != "undecided" and not self._cases.standing(run).may_grade(proof):
+        if label.outcome != "undecided" and not self._cases.progress(run).may_grade(proof):
             raise HTTPException(
                 409,
-                f"The label of proof {proof} is decided and is not to be checked. Nothing was"
+                f"Proof {proof} has a label and is not in the sample to check. The grade was not"
                 " saved.",
             )
         try:
-            grade, is_heard = grade_proof(
+            grade, is_first = grade_proof(
                 self._store, label, SCORES[form.score], by=form.by, comment=form.comment
             )
-        except StoreError:  # the grade may be there all the same
+        except StoreError:  # the grade may be stored although the reply was lost
             self._announce(run)
             raise
-        if not is_heard:  # whoever was heard announces it
+        if not is_first:  # the first grade's request announces it
             return self._case(request, run, proof, form, first=grade, status=409)
         self._announce(run)
         response = RedirectResponse(
@@ -180,23 +179,23 @@ class Pages:
         first: Grade | None = None,
         status: int = 200,
     ) -> Response:
-        """A case with its form, or with the grade that it has; `first` is the one that was quicker
-        than this form.
+        """A proof with its form or its grade. `first` is another person's grade that was stored
+        before this form.
         """
-        standing = self._cases.standing(run)
+        progress = self._cases.progress(run)
         return self._page(
             "case",
             request,
             status=status,
             run=run,
             case=self._cases.read(run, proof),
-            set=Setter().readable,
-            standing=standing,
-            grade=first or standing.grades.get(proof),
+            set=Typesetter().readable,
+            progress=progress,
+            grade=first or progress.grades.get(proof),
             is_late=first is not None,
-            may_grade=standing.may_grade(proof),
+            may_grade=progress.may_grade(proof),
             form=form,
-            saved=_saved(request, standing),
+            saved=_saved(request, progress),
             max_name=MAX_NAME,
             max_comment=MAX_COMMENT,
         )
@@ -212,11 +211,11 @@ class Pages:
     def _run(self, request: Request) -> str:
         run = _id(request, "run")
         if self._only not in (None, run) or not self._cases.has_run(run):
-            raise HTTPException(404, f"There is no run {run} here.")
+            raise HTTPException(404, f"No run named {run} in this store.")
         return run
 
     def _refuse(self, request: Request, error: Exception) -> Response:
-        """What cannot be shown or saved, in words and with the way back."""
+        """The page for an error, with a link back."""
         if isinstance(error, HTTPException):
             return self._page(
                 "refusal", request, status=error.status_code, text=error.detail, again=False
@@ -226,7 +225,7 @@ class Pages:
                 "refusal", request, status=404, text=f"The store has no {error}.", again=False
             )
         return self._page(
-            "refusal", request, status=503, text=f"The store does not answer: {error}", again=True
+            "refusal", request, status=503, text=f"The store is unavailable: {error}", again=True
         )
 
 
@@ -237,13 +236,13 @@ def _id(request: Request, what: str) -> str:
         raise HTTPException(404, str(error)) from error
 
 
-def _any(waiting: Sequence[Kept]) -> str | None:
+def _any(waiting: Sequence[LabelSummary]) -> str | None:
     return random.choice(waiting).proof_id if waiting else None
 
 
-def _saved(request: Request, standing: Standing) -> Grade | None:
-    """The grade that was saved just before."""
-    return standing.grades.get(request.query_params.get("saved", ""))
+def _saved(request: Request, progress: ReviewProgress) -> Grade | None:
+    """The grade that the previous page saved."""
+    return progress.grades.get(request.query_params.get("saved", ""))
 
 
 def _excerpt(question: str) -> str:

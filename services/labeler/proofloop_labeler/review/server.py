@@ -1,4 +1,4 @@
-"""The process that serves the pages, until it is asked to stop."""
+"""The process that serves the pages until it is saved_note to stop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from proofloop_labeler.review.pages import Pages
 log = structlog.get_logger()
 
 CLOSE_S = 5
-"""How long requests that are being answered may take when the page is asked to stop."""
+"""The time for requests in flight to finish after a stop."""
 
 
 def serve(
@@ -39,17 +39,17 @@ def serve(
     stopping: threading.Event,
     grace_s: float,
 ) -> None:
-    """Answer until `stopping` is set. Prints one JSON line when it is ready. Raises ConfigError for
-    a wrong address.
+    """Serve until `stopping` is set. Prints one JSON line when ready. Raises ConfigError for a bad
+    address.
     """
     check_address(host, token)
     listening = _listen(host, port)
     announcer, cases = Announcer(store, bus), Cases(store, spot_checks)
     runs = [run] if run is not None else list(cases.runs())
-    for found in runs:  # what a page that is gone may not have announced
-        announcer.look(found)
+    for found in runs:  # grades that an earlier process did not announce
+        announcer.announce(found)
     threading.Thread(target=_read_ahead, args=(cases, runs), name="read-ahead", daemon=True).start()
-    app = Pages(store, cases, announcer.look, only=run).app(token)
+    app = Pages(store, cases, announcer.announce, only=run).app(token)
     _answer_until(stopping, app, listening, str(store))
     announcer.close(grace_s=grace_s)
 
@@ -57,7 +57,7 @@ def serve(
 def _answer_until(
     stopping: threading.Event, app: Starlette, listening: socket.socket, store: str
 ) -> None:
-    """Answer from another thread: in the main one the server would take the signals for itself."""
+    """Serve in another thread: in the main thread, the server would handle the signals itself."""
     config = uvicorn.Config(
         app, log_config=None, server_header=False, timeout_graceful_shutdown=CLOSE_S
     )
@@ -71,7 +71,7 @@ def _answer_until(
 
 
 def _answer(server: uvicorn.Server, listening: socket.socket, stopping: threading.Event) -> None:
-    """A server that ends by itself ends the process."""
+    """Run the server. If it fails, the process ends."""
     try:
         server.run([listening])
     finally:
@@ -79,12 +79,12 @@ def _answer(server: uvicorn.Server, listening: socket.socket, stopping: threadin
 
 
 def _read_ahead(cases: Cases, runs: Iterable[str]) -> None:
-    """So that the first visitor of a large run does not wait for all its labels."""
+    """Read the labels before the first visitor: those of a large run take seconds."""
     try:
         for run in runs:
-            cases.standing(run)
-    except StoreError as error:  # whoever asks for that run is told
-        log.warning("not_read_ahead", reason=str(error))
+            cases.progress(run)
+    except StoreError as error:  # a visitor sees the error
+        log.warning("read_ahead_failed", reason=str(error))
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -93,8 +93,8 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise ConfigError(
-            f"--host {host} --port {port} cannot be listened on: {error.strerror or error}",
-            "choose another port; 0 takes one that is free",
+            f"cannot listen on --host {host} --port {port}: {error.strerror or error}",
+            "choose another port; 0 takes a free one",
         ) from error
 
 
@@ -104,15 +104,15 @@ def _say_ready(listening: socket.socket, store: str) -> None:
     print(
         json.dumps({"ready": "review", "url": url, "store": store, "pid": os.getpid()}), flush=True
     )
-    print(f"open {url} in a browser; Ctrl-C ends it", file=sys.stderr)
+    print(f"open {url} in a browser; Ctrl-C stops the server", file=sys.stderr)
 
 
 def check_address(host: str, token: str | None) -> None:
-    """Raises ConfigError for an address that others reach while no password is set."""
+    """Raise ConfigError for an address that other machines can reach while no password is set."""
     if token is None and not is_here(host):
         raise ConfigError(
-            f"--host {host}: others could reach the page, and it has no password",
-            "set PROOFLOOP_REVIEW_TOKEN, or leave --host out: 127.0.0.1",
+            f"--host {host}: other machines could reach the page, and it has no password",
+            "set PROOFLOOP_REVIEW_TOKEN, or leave out --host to use 127.0.0.1",
         )
 
 
