@@ -257,7 +257,7 @@ def test_a_file_of_the_other_kind_is_refused_with_the_command_that_takes_it(
     check_is_refused(
         command("iterate", "none.toml"),
         "none.toml cannot be read",
-        "the path of a curriculum's TOML file",
+        "the path of a curriculum file",
     )
     assert [name for name in files_in(tmp_path) if name != "data"] == [
         "c.toml",

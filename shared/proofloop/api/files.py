@@ -1,4 +1,4 @@
-"""Reads run files and curriculum files, and recognises a file of the other kind.
+"""Reads run files and curriculum files, and recognizes a file of the other kind.
 
 `load_runspec` and `load_curriculum` each know one kind only, and not the installed engines.
 """

@@ -27,7 +27,7 @@ from proofloop.config.settings import load_settings
 from proofloop.worker.logs import configure_logging
 
 HELP = """
-Mathematical reasoning that checks itself: a generator proves, a verifier criticises, a
+Mathematical reasoning that checks itself: a generator proves, a verifier criticizes, a
 meta-verifier checks the criticism, a labeler decides, a trainer improves the models.
 
 Start with `proofloop demo`: it needs no server and no GPU. Then write a run file for your own

@@ -28,8 +28,10 @@ def iterate(
         typer.Option("--seed", help="Random seed instead of the file's; becomes part of the name."),
     ] = None,
 ) -> None:
-    """Train by a curriculum: cold start; then in each iteration verifier, meta-verifier, generator,
-    labels, consolidation.
+    """Train models by a curriculum.
+
+    After a cold start, each iteration trains verifier, meta-verifier and generator, labels new
+    proofs, and consolidates all roles into one model.
 
     To resume a stopped or killed curriculum, run the command again: the next step is identical.
     `proofloop runs show NAME` shows its progress, `proofloop runs steps NAME` its training steps.

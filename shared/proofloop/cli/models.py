@@ -25,7 +25,10 @@ RoleArgument = Annotated[str, typer.Argument(help="generator, verifier or meta_v
 
 @app.command("list")
 def list_models(run: RunOption, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """List the complete versions of each role; `serves` marks the one in service."""
+    """List the versions of each role.
+
+    Only complete versions are listed; `serves` marks the one in service.
+    """
     data = open_store(store, must_exist=True)
     spec = need_run(data, run)
     rows = []

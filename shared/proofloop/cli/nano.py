@@ -14,9 +14,7 @@ from proofloop.errors import ConfigError, install_hint
 from proofloop.method.domains import load_domain
 from proofloop.method.domains.nano import check_proof
 
-app = typer.Typer(
-    help="The nano domain: pose problems, check proofs, train the base model.", no_args_is_help=True
-)
+app = typer.Typer(help="The nano domain: pose, check, train.", no_args_is_help=True)
 
 
 @app.command("pose")
@@ -28,7 +26,10 @@ def pose(
         str, typer.Option("--domain", help="nano (2 to 6 steps) or nano-long (7 or 8).")
     ] = "nano",
 ) -> None:
-    """Print problems as JSONL; a run file takes them as [problems] file."""
+    """Print problems as JSONL.
+
+    A run file takes them as [problems] file.
+    """
     for problem in pose_distinct(load_domain(name), count, split=split, seed=seed):
         print(problem.model_dump_json(exclude_none=True))
 
@@ -38,7 +39,10 @@ def check(
     question: Annotated[str, typer.Argument(help="The question of a problem of `nano pose`.")],
     solution: Annotated[str, typer.Argument(help="The proof, one line for each step.")],
 ) -> None:
-    """Check a proof exactly; prints its score and its defects as JSON."""
+    """Check a proof exactly.
+
+    The command prints the proof's score and its defects as JSON.
+    """
     try:
         finding = check_proof(question, solution)
     except LookupError as error:
@@ -63,10 +67,10 @@ def train(
         int, typer.Option("--threads", min=1, help="CPU cores to use if there is no GPU.")
     ] = 1,
 ) -> None:
-    """Train a new base model from scratch, on practice and imperfect demonstrations, like the
-    shipped one.
+    """Train a new base model.
 
-    It takes minutes on a GPU, and at most an hour on two CPU cores.
+    Like the shipped model, it learns from scratch by practice and imperfect demonstrations. It
+    takes minutes on a GPU, and at most an hour on two CPU cores.
     """
     for point in entry_points(group="proofloop.commands", name="nano-train"):
         point.load()(out, seed, steps, threads)

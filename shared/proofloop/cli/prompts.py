@@ -21,8 +21,9 @@ def show(
         str, typer.Argument(help="An installed pack (math, math-json, nano), or the folder of one.")
     ] = "math",
 ) -> None:
-    """Print a pack's templates with their digests, and the phrases or JSON schemas that its answers
-    must have.
+    """Print the templates of a prompt pack.
+
+    It also prints their digests, and the phrases or JSON schemas that the answers must have.
     """
     loaded = load_pack(pack)
     for name, text in loaded.templates.items():
@@ -45,10 +46,10 @@ def import_file(
         "prompt-pack"
     ),
 ) -> None:
-    """Make a prompt pack from an official math_templates.py. The file is parsed, never executed.
+    """Make a prompt pack from an official math_templates.py.
 
-    The import checks the placeholders, and takes the phrases of the answers from the samples in the
-    templates.
+    The file is parsed, never executed. The import checks the placeholders, and takes the phrases of
+    the answers from the samples in the templates.
     """
     pack = import_pack(file, out)
     print(

@@ -49,12 +49,13 @@ def review(
     store: StoreOption = None,
     metrics_port: MetricsPortOption = None,
 ) -> None:
-    """Serve a web page on which people grade the proofs that the labeler left undecided.
+    """Serve the web page on which people grade proofs.
 
-    Open the printed address. A grade (0, 0.5 or 1) becomes the proof's label. Reports, costs and
-    measurements show it at once; training uses it, unless it has already trained on the problem.
-    With PROOFLOOP_BROKER set, the services receive the label. PROOFLOOP_REVIEW_TOKEN is the page's
-    password; without a password the page is reachable from this machine only.
+    The page shows the proofs that the labeler left undecided. Open the printed address. A grade (0,
+    0.5 or 1) becomes the proof's label. Reports, costs and measurements show it at once; training
+    uses it, unless it has already trained on the problem. With PROOFLOOP_BROKER set, the services
+    receive the label. PROOFLOOP_REVIEW_TOKEN is the page's password; without a password the page is
+    reachable from this machine only.
     """
     settings = load_settings()
     data = open_store(store, must_exist=True)

@@ -38,7 +38,7 @@ def run(
         bool,
         typer.Option(
             "--resume",
-            help="Continue a stopped or killed run. No stored answer is asked for again.",
+            help="Continue a stopped or killed run. Stored answers are kept and not paid again.",
         ),
     ] = False,
     local: Annotated[
@@ -48,8 +48,10 @@ def run(
         ),
     ] = False,
 ) -> None:
-    """Run the problems of a run file: prove, criticise, check the criticism, label, and train if
-    the file has [training].
+    """Run the problems of a run file.
+
+    The pipeline proves, criticizes, checks the criticism and labels; it trains if the file has
+    [training].
 
     With PROOFLOOP_BROKER set, the services behind the broker do the work (`proofloop serve`);
     without it, all services run in this process. The run's name is the file's `name`, else its file

@@ -39,13 +39,13 @@ def serve(
         bool, typer.Option("--check", help="Load the role, print its events, and exit.")
     ] = False,
 ) -> None:
-    """Run one role as a service: a Celery worker that consumes the role's queue on the broker
-    (PROOFLOOP_BROKER).
+    """Run one role as a service.
 
+    The service is a Celery worker that consumes the role's queue on the broker (PROOFLOOP_BROKER).
     It prints one JSON line when it is ready. On SIGTERM or Ctrl-C it takes no new messages, and
     running model calls have PROOFLOOP_DRAIN_S to finish; then they are cancelled, their messages
-    return to the queue, and the exit code is 0. --metrics-port serves Prometheus metrics and
-    health checks.
+    return to the queue, and the exit code is 0. --metrics-port serves Prometheus metrics and health
+    checks.
     """
     loaded = load_role(role)
     if check:

@@ -36,11 +36,12 @@ def export_slime(
     out: Annotated[Path, typer.Option("--out", help="The folder to create.")],
     store: StoreOption = None,
 ) -> None:
-    """Write a stage's training batches as slime samples, one JSONL file for each step.
+    """Write training batches as slime samples.
 
-    arguments.txt has slime's arguments for the same objective: clipping, KL, off-policy mask,
-    routing replay. notes.txt names the settings without a slime argument (epochs). Add model,
-    cluster and parallelism yourself. The export has not been tested with slime.
+    Each step of the stage becomes one JSONL file. arguments.txt has slime's arguments for the same
+    objective: clipping, KL, off-policy mask, routing replay. notes.txt names the settings without a
+    slime argument (epochs). Add model, cluster and parallelism yourself. The export has not been
+    tested with slime.
     """
     data = open_store(store, must_exist=True)
     curriculum = find_curriculum(data, run)

@@ -180,7 +180,7 @@ class Models(Section):
     """
 
     generator: str = Field("nano-base", description="the model that writes proofs")
-    verifier: str = Field("nano-base", description="the model that criticises proofs")
+    verifier: str = Field("nano-base", description="the model that criticizes proofs")
     meta_verifier: str = Field("nano-base", description="the model that judges critiques")
 
 

@@ -39,10 +39,10 @@ def demo(
         ),
     ] = False,
 ) -> None:
-    """Watch the pipeline learn: prove, criticise, check the criticism, label, train, serve the new
-    versions.
+    """Watch the pipeline prove, label and learn.
 
-    To resume an interrupted demo, run the command again.
+    The demo measures a small base model, runs the pipeline on new problems, trains on the labels,
+    and measures the trained models. To resume an interrupted demo, run the command again.
     """
     store = LocalStore(out / "store")
     spec = demo_spec(seed, quick=quick)

@@ -60,11 +60,11 @@ def doctor(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check this machine: Python, installed roles and engines, torch and GPUs, store, broker, disk.
+    """Check this machine, and a run or curriculum file.
 
-    With a run file, also check its engine and models: each role answers a real prompt about the
-    first problem, sampled and read as in the run. With a curriculum file, request one token from
-    its engine.
+    The checks: Python, installed roles and engines, torch and GPUs, store, broker, disk. With a run
+    file, also check its engine and models: each role answers a real prompt about the first problem,
+    sampled and read as in the run. With a curriculum file, request one token from its engine.
     """
     findings = [*_machine(), *_packages(), _store(store), *_broker()]
     if file is not None:

@@ -65,8 +65,10 @@ def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
 @app.command("show")
 def show(run: EitherArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Show one run: its proofs by outcome and kind, its training, its figures. For a curriculum:
-    its stages, progress and figures.
+    """Show one run or curriculum.
+
+    A run: its proofs by outcome and kind, its training, its figures. A curriculum: its stages,
+    progress and figures.
     """
     data = open_store(store, must_exist=True)
     curriculum = find_curriculum(data, run)
@@ -220,9 +222,10 @@ def measure(run: RunArgument, store: StoreOption = None, as_json: JsonOption = F
 
 @app.command("search")
 def search(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Show the ended searches of a run: for each problem the rounds, the proofs and the best proof.
+    """Show the ended searches of a run.
 
-    `solved`: whether the best proof passed all n critiques.
+    For each problem: the rounds, the proofs and the best proof. `solved`: whether the best proof
+    passed all n critiques.
     """
     data = open_store(store, must_exist=True)
     if not need_run(data, run).search.rounds:
@@ -251,10 +254,11 @@ def report(
     ] = Path("report"),
     store: StoreOption = None,
 ) -> None:
-    """Write report.html for a run or a curriculum, finished or not: one file that needs no network.
+    """Write the HTML report of a run or curriculum.
 
-    It also writes summary.json: for a run its figures before and after training, if measured; for
-    a curriculum the output of `runs show --json`.
+    The run may be unfinished. report.html is one file that needs no network. The command also
+    writes summary.json: for a run its figures before and after training, if measured; for a
+    curriculum the output of `runs show --json`.
     """
     from proofloop.report import read_curriculum, read_report, write_report
 
@@ -296,8 +300,9 @@ def cost(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the cost of a run by role, by problem and by solved problem: calls, tokens, engine
-    seconds, money.
+    """Show the cost of a run.
+
+    Calls, tokens, engine seconds and money: by role, by problem and by solved problem.
     """
     data = open_store(store, must_exist=True)
     need_run(data, run)
@@ -332,8 +337,9 @@ def export(
     ] = False,
     store: StoreOption = None,
 ) -> None:
-    """Print the labeled proofs of a run as JSONL, or its critiques, in the form of a curriculum's
-    [files].
+    """Print labeled proofs or critiques as JSONL.
+
+    The rows have the form of a curriculum's [files].
     """
     data = open_store(store, must_exist=True)
     need_run(data, run)

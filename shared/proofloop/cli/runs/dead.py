@@ -58,8 +58,10 @@ def list_dead(
 
 @app.command("replay")
 def replay(run: RunOption = None, store: StoreOption = None) -> None:
-    """Deliver dead letters again: the broker's to the services, the store's in this process, which
-    waits until the work is done.
+    """Deliver dead letters again.
+
+    The services handle those of the broker. This process handles those of the store, and waits
+    until the work is done.
     """
     count = 0
     failed = ""

@@ -78,10 +78,10 @@ def proof(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print one answer of a run: a proof with a line for each critique, or a critique with its
-    meta-critiques.
+    """Print one answer of a run.
 
-    The raw answer is printed with --raw, and always if the answer was unreadable.
+    A proof is printed with a line for each critique, a critique with its meta-critiques. The raw
+    answer is printed with --raw, and always if the answer was unreadable.
     """
     data = open_store(store, must_exist=True)
     need_run(data, run)

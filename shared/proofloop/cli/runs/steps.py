@@ -40,13 +40,13 @@ def steps(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show each training step: reward and its parts, KL, entropy, ratio, and more; all figures with
-    --json.
+    """Show the training steps of a run or curriculum.
 
-    clipped: share of tokens with a clipped gradient. off policy: share of answers dropped by the
-    mask. length: mean tokens of an answer. cut off: share of answers that reached max_tokens. no
-    signal: groups with equal rewards, of all groups. tokens/s: trained tokens a second, without
-    sampling. docs/how-to/train.md explains all figures.
+    The table has the main figures, --json all of them. clipped: share of tokens with a clipped
+    gradient. off policy: share of answers dropped by the mask. length: mean tokens of an answer.
+    cut off: share of answers that reached max_tokens. no signal: groups with equal rewards, of all
+    groups. tokens/s: trained tokens a second, without sampling. docs/how-to/train.md explains all
+    figures.
     """
     data = open_store(store, must_exist=True)
     chosen = _choose(data, run, stage)
