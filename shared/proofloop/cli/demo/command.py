@@ -35,7 +35,7 @@ def demo(
     quick: Annotated[
         bool,
         typer.Option(
-            "--quick", help="A tenth of the work: a smoke test that is too short to learn."
+            "--quick", help="A twentieth of the work: a smoke test that is too short to learn."
         ),
     ] = False,
 ) -> None:

@@ -12,6 +12,8 @@ from proofloop.schema.records import TRAINED_ROLES
 EVAL_SIZE = EvalSize(problems=256, proofs_per_problem=2, n=8, m=3, k=2)
 QUICK_EVAL_SIZE = EVAL_SIZE.model_copy(update={"problems": 12})
 QUICK_STEPS = 2
+QUICK_PROBLEMS = 8
+"""Problems a step: enough proofs for a verifier's step."""
 
 
 def demo_spec(seed: int, *, quick: bool = False) -> RunSpec:
@@ -25,5 +27,6 @@ def demo_spec(seed: int, *, quick: bool = False) -> RunSpec:
         if quick:
             fields["training"][role] |= {"steps": QUICK_STEPS, "begin": 0}
     if quick:
+        fields["training"]["problems"] = QUICK_PROBLEMS
         fields["problems"]["count"] = QUICK_STEPS * fields["training"]["problems"]
     return parse_runspec(fields, "demo.toml")
