@@ -2,7 +2,7 @@
 `ProofReviewed`.
 
 A proof that has its label needs no more critiques: waiting ones are skipped, running ones cancelled
-in the engine.
+in the engine. A critique that cannot be read is requested once more; both answers are stored.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from proofloop.schema import keys
 from proofloop.schema.events import Event, ProofReviewed, ProofWritten
-from proofloop.schema.ids import critique_name
+from proofloop.schema.ids import AnswerName, critique_name, unread_name
 from proofloop.schema.records import Critique, Proof
 from proofloop.store import find_record, get_record
 from proofloop.worker.calls.model_call import Cancelled, ModelCall
@@ -33,6 +33,21 @@ def review(event: ProofWritten, tools: Tools) -> Iterator[Event]:
 
 
 def _write(event: ProofWritten, tools: Tools) -> Critique:
+    if not tools.runs.spec(event.run_id).retries_unreadable:
+        return _request(event, tools, critique_name(event.index))
+    name, unread = critique_name(event.index), unread_name(event.index)
+    unread_key = keys.unread_critique(event.run_id, event.proof_id, event.index)
+    if find_record(tools.store, unread_key, Critique) is None:
+        first = _request(event, tools, name, shown_as=unread)
+        if first.verdict.outcome not in ("malformed", "truncated"):
+            return first
+        tools.keep(unread_key, first)
+    return _request(event, tools, unread, shown_as=name)
+
+
+def _request(
+    event: ProofWritten, tools: Tools, name: AnswerName, shown_as: AnswerName | None = None
+) -> Critique:
     proof = get_record(tools.store, keys.proof(event.run_id, event.proof_id), Proof)
     problem = tools.runs.problem(event.run_id, proof.problem_id)
     prompt = tools.runs.pack(event.run_id).verify(problem.question, proof.solution)
@@ -42,7 +57,8 @@ def _write(event: ProofWritten, tools: Tools) -> Critique:
         event.verifier_version,
         prompt,
         event.proof_id,
-        critique_name(event.index),
+        name,
+        shown_as,
     )
     reply = ModelCall(request, tools).reply(unneeded=lambda: _is_decided(event, tools))
     parsed = tools.runs.reader(event.run_id).evaluation(reply.text, reply.finish_reason)

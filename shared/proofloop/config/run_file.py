@@ -210,6 +210,10 @@ class Labeling(Section):
     stop_early: bool = Field(
         True, description="stop the critiques of a proof when they can no longer change its label"
     )
+    retry_unreadable: bool = Field(
+        True,
+        description="request an unreadable critique once more, unless a verifier trains",
+    )
 
     @model_validator(mode="after")
     def _quorum_fits(self) -> Labeling:
@@ -492,6 +496,13 @@ class RunSpec(Section):
         return proofs
 
     @property
+    def retries_unreadable(self) -> bool:
+        """Whether an unreadable critique is requested once more. A verifier in training learns from
+        its unreadable ones.
+        """
+        return self.labeling.retry_unreadable and "verifier" not in self.training.roles
+
+    @property
     def stops_when_decided(self) -> bool:
         """Whether a proof gets no more critiques once its label is decided.
 
@@ -502,9 +513,9 @@ class RunSpec(Section):
     @property
     def most_calls_per_proof(self) -> int:
         """The most model calls for a proof, of all roles together."""
-        return (
-            self.refinement.iterations + self.labeling.n + (self.labeling.n + 1) * self.labeling.m
-        )
+        n, m = self.labeling.n, self.labeling.m
+        critiques = 2 * n if self.retries_unreadable else n
+        return self.refinement.iterations + critiques + (n + 1) * m
 
     def model_of(self, role: ModelRole) -> str:
         name: str = getattr(self.models, role)

@@ -119,7 +119,9 @@ def _eval_spec(spec: RunSpec, name: str, models: Models, size: EvalSize) -> RunS
         "name": f"{spec.name}-{name}",
         "models": models,
         "problems": problems,
-        "labeling": Labeling(n=size.n, m=size.m, k=size.k, stop_early=False),
+        "labeling": Labeling(
+            n=size.n, m=size.m, k=size.k, stop_early=False, retry_unreadable=False
+        ),
         "training": Training(),
     }
     return spec.model_copy(update=update)

@@ -22,6 +22,7 @@ ROLE_OF_KIND: Mapping[AnswerKind, ModelRole] = {
     "proof": "generator",
     "attempt": "generator",
     "critique": "verifier",
+    "unread": "verifier",
     "meta": "meta_verifier",
 }
 """Which role gives which answers."""

@@ -1,8 +1,9 @@
 """Ids, and the names of answers: made and parsed here, so nothing else takes them apart.
 
 A proof's id is its problem's id with a number: `p1-000`. An answer about a proof has a name:
-`attempt-2` is an attempt that was refined, `critique-3` a critique, `meta-3-1` meta-critique 1 of
-critique 3, `meta-self-0` meta-critique 0 of the generator's own critique.
+`attempt-2` is an attempt that was refined, `critique-3` a critique, `unread-3` the unreadable
+answer in whose place critique 3 was requested again, `meta-3-1` meta-critique 1 of critique 3,
+`meta-self-0` meta-critique 0 of the generator's own critique.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ _ID = re.compile(ID_PATTERN)
 Id = Annotated[str, StringConstraints(pattern=rf"^{ID_PATTERN}\z")]
 """A name that can be part of a key. Ids in messages are checked as the messages come in."""
 
-AnswerKind = Literal["proof", "attempt", "critique", "meta"]
+AnswerKind = Literal["proof", "attempt", "critique", "unread", "meta"]
 
 _NAME = re.compile(
     r"proof(?:-(?P<proof>\d{1,5}))?|attempt-(?P<attempt>\d{1,5})|critique-(?P<critique>\d{1,5})"
+    r"|unread-(?P<unread>\d{1,5})"
     r"|meta-(?P<of>\d{1,5}|self)-(?P<meta>\d{1,3})",
     re.ASCII,
 )
@@ -109,6 +111,10 @@ def critique_name(index: int) -> AnswerName:
     return AnswerName("critique", index)
 
 
+def unread_name(index: int) -> AnswerName:
+    return AnswerName("unread", index)
+
+
 def meta_name(index: int, number: int) -> AnswerName:
     return AnswerName("meta", index, number)
 
@@ -122,6 +128,8 @@ def parse_answer_name(name: str) -> AnswerName | None:
         return attempt_name(int(match["attempt"]))
     if match["critique"] is not None:
         return critique_name(int(match["critique"]))
+    if match["unread"] is not None:
+        return unread_name(int(match["unread"]))
     if match["meta"] is not None:
         return meta_name(parse_index(match["of"]), int(match["meta"]))
     return proof_name(int(match["proof"] or 0))

@@ -16,6 +16,7 @@ from proofloop.schema.ids import (
     index_name,
     meta_name,
     parse_index,
+    unread_name,
 )
 
 
@@ -107,6 +108,11 @@ def critique(run_id: str, proof_id: str, index: int) -> str:
     return f"{critiques(run_id, proof_id)}{index:05d}.json"
 
 
+def unread_critique(run_id: str, proof_id: str, index: int) -> str:
+    """The unreadable answer in whose place the critique was requested again."""
+    return f"runs/{run_id}/proofs/{proof_id}/unread/{index:05d}.json"
+
+
 def critique_requests(run_id: str, proof_id: str) -> str:
     """The requests for more critiques of a proof, in order."""
     return f"runs/{run_id}/proofs/{proof_id}/critique_requests/"
@@ -136,6 +142,7 @@ def meta_critique(run_id: str, proof_id: str, index: int, number: int) -> str:
 _ANSWER = re.compile(
     r"runs/(?P<run_id>[^/]+)/proofs/(?P<proof_id>[^/]+)"
     r"/(?:(?P<proof>proof)|attempts/(?P<attempt>\d+)|critiques/(?P<critique>\d+)"
+    r"|unread/(?P<unread>\d+)"
     r"|meta_critiques/(?P<of>\d+|self)/(?P<meta>\d+))\.json",
     re.ASCII,
 )
@@ -150,7 +157,7 @@ class AnswerKey(NamedTuple):
 
 
 def answer(run_id: str, proof_id: str, name: AnswerName) -> str:
-    """The key of a proof, an attempt, a critique or a meta-critique."""
+    """The key of an answer about a proof."""
     match name.kind:
         case "proof":
             return proof(run_id, proof_id)
@@ -158,6 +165,8 @@ def answer(run_id: str, proof_id: str, name: AnswerName) -> str:
             return attempt(run_id, proof_id, name.index)
         case "critique":
             return critique(run_id, proof_id, name.index)
+        case "unread":
+            return unread_critique(run_id, proof_id, name.index)
         case "meta":
             return meta_critique(run_id, proof_id, name.index, name.number)
 
@@ -171,6 +180,8 @@ def parse_answer(key: str) -> AnswerKey | None:
         name = attempt_name(int(match["attempt"]))
     elif match["critique"] is not None:
         name = critique_name(int(match["critique"]))
+    elif match["unread"] is not None:
+        name = unread_name(int(match["unread"]))
     elif match["meta"] is not None:
         name = meta_name(parse_index(match["of"]), int(match["meta"]))
     else:

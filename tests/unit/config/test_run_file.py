@@ -129,7 +129,7 @@ BAD = [
     ('base = "/"\n' + SMALLEST, r"^unknown key base in .*small.toml\nhint: known keys: budget, engine, flow"),
     ('[problem]\ndomain = "nano"\n', r"^unknown key problem in .*\nhint: known keys: .*problems"),
     (SMALLEST + "[labling]\nn = 1\n", r"^unknown key labling in .*\nhint: known keys: .*labeling"),
-    (SMALLEST + "[labeling]\nnn = 1\n", r"^unknown key \[labeling\] nn in .*\nhint: known keys: confirm_at, k, m, n, stop_early$"),
+    (SMALLEST + "[labeling]\nnn = 1\n", r"^unknown key \[labeling\] nn in .*\nhint: known keys: confirm_at, k, m, n, retry_unreadable, stop_early$"),
     (SMALLEST + '[models]\ncritic = "x"\n', r"^unknown key \[models\] critic in .*\nhint: known keys: generator, meta_verifier,"
         r" verifier$"),
     (SMALLEST + "[sampling.critic]\ntop_p = 1\n", r"^unknown key \[sampling\] critic in .*\nhint: known keys: generator, meta_"),

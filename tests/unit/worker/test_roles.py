@@ -34,7 +34,7 @@ from proofloop.errors import (
 )
 from proofloop.pipeline.embedded import create_run
 from proofloop.runs.answers import meta_critiques_of
-from proofloop.runs.costs import Spent
+from proofloop.runs.costs import Spent, costs
 from proofloop.runs.model_registry import put_in_service
 from proofloop.schema import keys
 from proofloop.schema.events import (
@@ -360,6 +360,42 @@ def test_an_answer_that_no_record_can_hold_is_data_all_the_same(tmp_path: Path) 
     assert len(list(prove(POSED, tools))) == 3
     stored = get_record(tools.store, keys.proof(RUN, PROOF), Proof)
     assert (stored.solution, stored.verdict) == ("Half a pair: ?.", valid(0.0))
+
+
+def test_an_unreadable_critique_is_requested_once_more_and_both_answers_are_kept(
+    tmp_path: Path,
+) -> None:
+    engine = SayingEngine("I like it.", evaluation("0"), "never asked for")
+    tools = tools_with(tmp_path, engine, proof())
+    assert list(review(written(), tools)) == [reviewed()]
+    stored = get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique)
+    unread = get_record(tools.store, keys.unread_critique(RUN, PROOF, 0), Critique)
+    assert (stored.verdict, unread.verdict.outcome) == (valid(0.0), "malformed")
+    assert unread.analysis == "I like it."
+    assert costs(tools.store, RUN).by_role["verifier"].calls == 2
+
+
+def test_a_redelivered_message_requests_only_the_second_answer(tmp_path: Path) -> None:
+    tools = tools_with(tmp_path, engine := SayingEngine(evaluation("0")), proof())
+    unread = critique(0, Verdict(outcome="malformed", score=None))
+    put_record(tools.store, keys.unread_critique(RUN, PROOF, 0), unread)
+    list(review(written(), tools))
+    stored = get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique)
+    assert (stored.verdict, len(engine.asked)) == (valid(0.0), 1)
+
+
+def test_an_unreadable_critique_stays_where_a_verifier_learns_from_it(tmp_path: Path) -> None:
+    engine = SayingEngine("I like it.", evaluation("0"))
+    tools = tools_with(
+        tmp_path,
+        engine,
+        proof(),
+        labeling={"stop_early": False},
+        training={"verifier": {"steps": 1}},
+    )
+    list(review(written(), tools))
+    stored = get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique)
+    assert (stored.verdict.outcome, len(engine.asked)) == ("malformed", 1)
 
 
 UNREADABLE = "I could not think of a proof."

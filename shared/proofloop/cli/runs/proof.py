@@ -29,6 +29,7 @@ from proofloop.schema.ids import (
     index_name,
     meta_name,
     parse_answer_name,
+    unread_name,
 )
 from proofloop.schema.records import (
     Critique,
@@ -132,8 +133,8 @@ def _find(store: Store, run: str, name: str) -> Page:
     match answer.kind:
         case "proof" | "attempt":
             return _proof_page(store, found, name)
-        case "critique":
-            page = _critique_page(store, found, answer.index)
+        case "critique" | "unread":
+            page = _critique_page(store, found, answer)
         case "meta":
             page = _meta_page(store, found, answer.index, answer.number)
     if page is None:
@@ -150,7 +151,7 @@ def _answer_name(part: str) -> AnswerName:
     if answer is None or (part and answer.kind == "proof"):
         raise ConfigError(
             f"{part!r} does not name a part of a proof",
-            "write critique-3, meta-3-1, meta-self-0 or attempt-0",
+            "write critique-3, unread-3, meta-3-1, meta-self-0 or attempt-0",
         )
     return answer
 
@@ -188,6 +189,9 @@ def _parts(store: Store, proof: Proof) -> dict[str, str]:
     if judged:
         lines[f"{proof.id}/meta-{SELF}-..."] = f"its self-evaluation: {judged}"
     for critique in critiques_of(store, proof.run_id, proof.id):
+        if store.exists(keys.unread_critique(proof.run_id, proof.id, critique.index)):
+            name = unread_name(critique.index).of(proof.id)
+            lines[name] = "unreadable; the critique was requested again"
         parts = [_verdict(critique.verdict), _judged(store, proof, critique.index)]
         lines[critique_name(critique.index).of(proof.id)] = ", ".join(filter(None, parts))
     return lines
@@ -200,17 +204,18 @@ def _judged(store: Store, proof: Proof, index: int) -> str:
     return "confirmed" if judgement.confirmed else "not confirmed"
 
 
-def _critique_page(store: Store, proof: Proof, index: int) -> Page | None:
-    critique = find_record(store, keys.critique(proof.run_id, proof.id, index), Critique)
+def _critique_page(store: Store, proof: Proof, answer: AnswerName) -> Page | None:
+    index, name = answer.index, answer.of(proof.id)
+    critique = find_record(store, keys.answer(proof.run_id, proof.id, answer), Critique)
     if critique is None:
         return None
     fields: dict[str, Any] = {"proof": proof.id, "score": critique.verdict.score}
-    if judged := _judged(store, proof, index):
-        fields["judged"] = judged
     texts = {"Critique": critique.analysis}
-    for number, meta in meta_critiques_of(store, proof.run_id, proof.id, index).items():
-        texts[f"{meta_name(index, number)}: {_verdict(meta.verdict)}"] = meta.analysis
-    name = critique_name(index).of(proof.id)
+    if answer.kind == "critique":
+        if judged := _judged(store, proof, index):
+            fields["judged"] = judged
+        for number, meta in meta_critiques_of(store, proof.run_id, proof.id, index).items():
+            texts[f"{meta_name(index, number)}: {_verdict(meta.verdict)}"] = meta.analysis
     return Page(name, critique.verdict, critique.provenance, critique.raw, fields, texts)
 
 
