@@ -71,7 +71,7 @@ def open_store(folder: Path | None, *, must_exist: bool = False) -> Store:
     With `must_exist` a missing folder is an error: commands that only read create no folder.
     """
     settings = load_settings()
-    local = folder if folder is not None or settings.s3_endpoint else settings.store
+    local = settings.store if folder is None and store.is_folder(settings) else folder
     if must_exist and local is not None and not local.exists():
         raise ConfigError(
             f"no store at {local.absolute()}", "give its folder by --store or PROOFLOOP_STORE"

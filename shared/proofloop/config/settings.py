@@ -28,6 +28,11 @@ class Settings(BaseSettings):
     store: Path = Path("proofloop-data")
     """Folder of the local store."""
 
+    store_url: SecretStr | None = None
+    """The address of a store of another package, as SCHEME://... It takes the place of the local
+    store and of S3.
+    """
+
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     """The least important log events to print."""
 

@@ -8,18 +8,33 @@ from pathlib import Path
 
 from proofloop.config.settings import Settings
 from proofloop.errors import ConfigError, install_hint
+from proofloop.plugins import load_plugin, plugin_names
 from proofloop.store.base import R, Store, find_record, get_record, put_record
 from proofloop.store.local import LocalStore
 
-__all__ = ["LocalStore", "R", "Store", "find_record", "get_record", "open_store", "put_record"]
+ENTRY_POINT_GROUP = "proofloop.stores"
+"""An entry point of this group is named by the scheme of its URLs: a callable `(url) -> Store`."""
+
+__all__ = [
+    "LocalStore",
+    "R",
+    "Store",
+    "find_record",
+    "get_record",
+    "is_folder",
+    "open_store",
+    "put_record",
+]
 
 
 def open_store(settings: Settings, folder: Path | None = None) -> Store:
-    """Open the store: `folder` if given, else S3 if PROOFLOOP_S3_ENDPOINT is set, else the folder
-    of the settings.
+    """Open the store: `folder` if given, else PROOFLOOP_STORE_URL or PROOFLOOP_S3_ENDPOINT if one
+    is set, else the folder of the settings.
 
     Raises ConfigError, StoreError.
     """
+    if folder is None and settings.store_url is not None:
+        return _open_plugin(settings.store_url.get_secret_value())
     if folder is not None or settings.s3_endpoint is None:
         return LocalStore(folder or settings.store)
     if settings.s3_access_key is None or settings.s3_secret_key is None:
@@ -41,3 +56,23 @@ def open_store(settings: Settings, folder: Path | None = None) -> Store:
         secure=scheme == "https",
         region=settings.s3_region,
     )
+
+
+def is_folder(settings: Settings) -> bool:
+    """Whether the settings name a local folder, and no store on a server."""
+    return settings.s3_endpoint is None and settings.store_url is None
+
+
+def _open_plugin(url: str) -> Store:
+    scheme, separator, _ = url.partition("://")
+    if not separator:  # the value may hold a password
+        raise ConfigError("PROOFLOOP_STORE_URL has no scheme", "write it as SCHEME://...")
+    open_url = load_plugin(ENTRY_POINT_GROUP, scheme)
+    if open_url is None:
+        known = ", ".join(plugin_names(ENTRY_POINT_GROUP)) or "none"
+        raise ConfigError(
+            f"PROOFLOOP_STORE_URL: no installed package has a store for {scheme}://",
+            f"install the package that has it; schemes here: {known}",
+        )
+    store: Store = open_url(url)
+    return store

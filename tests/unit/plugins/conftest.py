@@ -12,9 +12,11 @@ import proofloop.method.prompts
 
 Install = Callable[[str], None]
 
-DOMAIN = """
+MODULE = """
+from pathlib import Path
 from proofloop.method.domains import Checker, Domain, ProofFinding
 from proofloop.schema.records import Problem
+from proofloop.store import LocalStore
 
 class Parity(Domain):
     name = "parity"
@@ -22,6 +24,9 @@ class Parity(Domain):
 
     def pose(self, index, *, split, seed):
         return Problem(id=f"parity-{index}", question=f"Is {index} even?")
+
+def open_url(url):
+    return LocalStore(Path(url.removeprefix("disk://")))
 """
 
 
@@ -34,7 +39,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         package, info = folder / "parity_plugin", folder / "parity_plugin-1.dist-info"
         package.mkdir(parents=True)
         info.mkdir()
-        (package / "__init__.py").write_text(DOMAIN)
+        (package / "__init__.py").write_text(MODULE)
         packs = Path(proofloop.method.prompts.__file__).parent / "packs"
         copytree(packs / "math", package / "prompts")
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: parity-plugin\nVersion: 1\n")

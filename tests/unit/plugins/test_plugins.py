@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from proofloop.config.problem_file import problems_of
 from proofloop.config.run_file import RunSpec, parse_runspec
+from proofloop.config.settings import Settings
 from proofloop.errors import ConfigError
 from proofloop.method.domains import (
     domain_names,
@@ -20,7 +23,7 @@ from proofloop.method.domains.base import PLAIN_SAMPLE
 from proofloop.method.prompts import find_pack, load_pack, pack_names
 from proofloop.report.samples import read_samples
 from proofloop.schema import keys
-from proofloop.store import LocalStore, put_record
+from proofloop.store import LocalStore, open_store, put_record
 from tests.builders import PROOF, RUN, proof
 from tests.unit.plugins.conftest import Install
 
@@ -88,3 +91,23 @@ def test_a_report_lacks_the_findings_of_a_domain_that_is_not_installed(tmp_path:
     written = put_record(store, keys.proof(RUN, PROOF), proof())
     (sample,) = read_samples(store, run_spec(), [written.id])
     assert (sample.finding, sample.solution.shown) == (None, written.solution)
+
+
+def test_a_store_of_another_package_is_named_by_its_scheme(
+    install: Install, tmp_path: Path
+) -> None:
+    install("[proofloop.stores]\ndisk = parity_plugin:open_url\n")
+    store = open_store(Settings(store_url=SecretStr(f"disk://{tmp_path / 'data'}")))
+    assert store.put_if_absent("a/k", b"x")
+    assert (tmp_path / "data" / "a" / "k").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [("tape://x:secret@y", "no installed package has a store for tape://$"), ("secret", "scheme")],
+)
+def test_a_url_without_a_store_keeps_its_secrets(url: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_store(Settings(store_url=SecretStr(url)))
+    assert re.search(problem, caught.value.problem)
+    assert "secret" not in str(caught.value)

@@ -36,7 +36,7 @@ from proofloop.pipeline.embedded import WALK_ROLES, planned_proofs
 from proofloop.pipeline.services import roles_of
 from proofloop.runs.flow import UNFILLED_HINT, unfilled
 from proofloop.schema.records import MODEL_ROLES
-from proofloop.store import LocalStore
+from proofloop.store import LocalStore, is_folder
 from proofloop.worker.engine_pool import Engines
 from proofloop.worker.roles import load_role
 
@@ -135,7 +135,7 @@ def _torch() -> Finding:
 def _store(folder: Path | None) -> Finding:
     settings = load_settings()
     where = folder or settings.store
-    if (folder or settings.s3_endpoint is None) and not where.exists():
+    if (folder or is_folder(settings)) and not where.exists():
         return Finding("store", "ok", f"{where.absolute()} (does not exist yet; made on first use)")
     try:
         store = open_store(folder)
