@@ -53,8 +53,8 @@ from tests.integration.triton_server import Triton, own_triton
 REPLICAS, OPTIONS = 2, ("--concurrency", "16")
 PROOFS_PER_PROBLEM = 4
 SEEN_S = 5.0
-"""A worker that found no answer reads what it asks with: seconds on a busy machine, or while the
-store is away.
+"""After a worker finds no stored answer, it reads the records for its prompt. This takes seconds on
+a busy machine, or while the store is unavailable.
 """
 
 RUN = """
@@ -326,7 +326,7 @@ def count_calls(call_log: Path, killed: list[int], stored: dict[str, float]) -> 
 
 
 def key_of(question: str) -> str:
-    """The key of the answer to a call of the call log, which is named like
+    """The key of the answer to a call in the call log, which is named like
     `verifier:<proof>:critique-2`.
     """
     _, proof_id, name = question.split(":")

@@ -1,11 +1,11 @@
-"""Measures what labels cost by need, compared with asking for all critiques of every proof.
+"""Measures the cost of labels with `stop_early = true`, compared with all critiques of every proof.
 
 96 proofs with n = 16, m = 5, k = 3 on the simulated engine with 16, 64 and 256 slots, in one
-process; medians of three seeds. `by need` is `stop_early = true`, `all` is false. A call counts
-once it waits for a slot, whether it is cancelled later or not; judgements of the generator's own
-critique (always m) are left out. The last line is JSON, for each number of slots. The share
-`one_at_a_time` is the least that any rule can reach: each critique waits for the judgement of the
-one before. `--small`: 24 proofs, 64 slots, one seed.
+process; medians of three seeds. `by need` is `stop_early = true`, `all` is `stop_early = false`. A
+call counts when it waits for a slot, even if it is cancelled later. Judgements of the generator's
+own critique (always m) do not count. The last line is JSON, for each number of slots. The share
+`one_at_a_time` is a lower bound for any rule: each critique waits for the judgement of the previous
+one. `--small`: 24 proofs, 64 slots, one seed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Cost:
     one_at_a_time: int
 
 
-def spec_of(name: str, proofs: int, slots: int, seed: int, ledger: Path, early: bool) -> RunSpec:
+def spec_of(name: str, proofs: int, slots: int, seed: int, call_log: Path, early: bool) -> RunSpec:
     fields = {
         "name": name,
         "seed": seed,
@@ -64,7 +64,7 @@ def spec_of(name: str, proofs: int, slots: int, seed: int, ledger: Path, early: 
                 "latency_sigma": 0.9,
                 "max_concurrency": slots,
                 "malformed_share": 0.05,
-                "ledger": str(ledger),
+                "call_log": str(call_log),
             },
         },
         "labeling": {"n": N, "m": M, "k": K, "stop_early": early},
@@ -76,9 +76,9 @@ def spec_of(name: str, proofs: int, slots: int, seed: int, ledger: Path, early: 
 def measure(proofs: int, slots: int, seed: int, *, early: bool) -> Cost:
     """Run once in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        store, ledger = LocalStore(Path(folder) / "store"), Path(folder) / "ledger"
+        store, call_log = LocalStore(Path(folder) / "store"), Path(folder) / "call_log"
         spec = create_run(
-            store, spec_of("labels", proofs, slots, seed, ledger, early), resume=False
+            store, spec_of("labels", proofs, slots, seed, call_log, early), resume=False
         )
         engines = Engines(store, Path(folder))
         began = time.perf_counter()
@@ -86,7 +86,7 @@ def measure(proofs: int, slots: int, seed: int, *, early: bool) -> Cost:
             running.run(planned_proofs(spec))
         seconds = time.perf_counter() - began
         engines.close()
-        calls = Counter(calls_in(ledger))
+        calls = Counter(calls_in(call_log))
         labels = {
             label.proof_id: (label.outcome, label.kind, label.score)
             for label in labels_of(store, spec.name)
@@ -104,11 +104,13 @@ def needed_one_at_a_time(store: LocalStore, spec: RunSpec, proof_id: str) -> int
     return next((at for at in counts if decide(judged[:at], n=N, k=K)), len(judged))
 
 
-def calls_in(ledger: Path) -> list[str]:
-    """The role of every call in the ledger, without the judgements of the generator's critiques."""
+def calls_in(call_log: Path) -> list[str]:
+    """The role of every call in the call log, without the judgements of the generator's
+    critiques.
+    """
     return [
         line.split()[1].partition(":")[0]
-        for file in ledger.iterdir()
+        for file in call_log.iterdir()
         for line in file.read_text().splitlines()
         if line.startswith("began ") and ":meta-self-" not in line
     ]

@@ -2,16 +2,17 @@
 affected.
 
 Services run as processes on a real broker and store, with a Triton for each version of the verifier
-as the chart renders it: its files, and the command of its job. Proofs are posed all the time.
-Version 1 serves first. An upgrade adds the server of version 2 and promotes 2; when no proof uses 1
-any more, its server ends. Then 1 is added again, `proofloop models rollback` puts it in service,
-and when no proof uses 2 any more, `helm rollback` renders 1 alone. Finally the benchmark reads the
-records. The last line is JSON:
+as the chart renders it: its files, and the command of its job. The benchmark starts proofs all the
+time. Version 1 serves first. An upgrade adds the server of version 2 and promotes 2; when no proof
+uses 1 any more, its server ends. Then 1 is added again, `proofloop models rollback` puts it in
+service, and when no proof uses 2 any more, `helm rollback` renders only 1. Finally the benchmark
+reads the records. The last line is JSON:
 
-failed    answers that the engine gave up, and messages that died lost      proofs without a label,
-and critiques that are not there mixed     proofs with critiques of two versions, and critiques by
-another version than the proof asked for others    answers of generator and meta-verifier by another
-model than theirs
+failed    failed model calls, and dead letters
+lost      proofs without a label, and missing critiques
+mixed     proofs with critiques of two versions, and critiques of a wrong version
+others    answers of generator and meta-verifier from a model of another role
+
 `--small`: a shorter run.
 """
 

@@ -86,9 +86,8 @@ def make_system(root: Path) -> None:
             " PROOFLOOP_TEST_BROKER"
         )
     part = root.with_name(f"{root.name}.part")
-    subprocess.run(
-        ["rm", "-rf", "--one-file-system", part]
-    )  # /proc may still be mounted in an interrupted installation
+    # an interrupted installation may still have /proc mounted
+    subprocess.run(["rm", "-rf", "--one-file-system", part])
     command = [
         "debootstrap",
         "--variant=minbase",

@@ -1,7 +1,8 @@
-"""Makes .venv: the pinned requirements and the seven packages, editable. `make setup` runs it; a
-second run only looks.
+"""Makes .venv with the pinned requirements and the seven packages, editable. `make setup` runs it;
+if .venv is up to date, it does nothing.
 
-Standard library only, and readable by old Pythons, so that they can be told what they lack.
+Standard library only. Old Pythons must be able to parse this file, to print the error about their
+version.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ PACKAGES = [
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 ANSWER_S = 3
-"""How long the index of CPU builds may take to answer before it counts as out of reach."""
+"""The timeout of the index of CPU builds."""
 
 HOW_TO_AVOID_CUDA = (
-    "warning: PyPI's CUDA build of about 3 GB comes. To avoid that, stop here (Ctrl-C) and set"
-    " PIP_FIND_LINKS to a\n"
+    "warning: this installs PyPI's CUDA build of about 3 GB. To avoid that, stop now (Ctrl-C) and"
+    " set PIP_FIND_LINKS to a\n"
     "folder with torch's CPU wheel, or PIP_EXTRA_INDEX_URL to an index that has it"
 )
 
@@ -47,11 +48,11 @@ CPU, CUDA = "CPU", "CUDA"
 DOWNLOAD_MB = {CPU: 190, CUDA: 3000}
 OTHER_DOWNLOAD_MB = 290
 DISK_GB = {CPU: 2.4, CUDA: 9.4}
-"""What .venv takes, with pip's own copies while it works."""
+"""The size of .venv, with pip's temporary copies."""
 
 
 class SetupError(Exception):
-    """Cannot go on; says what is wrong and what to do."""
+    """The set-up failed; the text has the problem and a hint."""
 
 
 def main() -> int:
@@ -62,13 +63,13 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; `make setup` goes on where it was", file=sys.stderr)
+        print("\nstopped; run `make setup` again to continue", file=sys.stderr)
         return 130
     return 0
 
 
 def set_up() -> None:
-    """Every step in its order; the stamp last, so that a broken set-up is done again."""
+    """Run all steps. The stamp comes last: an interrupted set-up runs again."""
     digest = digest_of_inputs()
     if STAMP.is_file() and STAMP.read_text() == digest:
         return
@@ -80,8 +81,8 @@ def set_up() -> None:
     build, options, why = choose_torch(version)
     say(f"torch {version}, {build} build: {why}")
     say(
-        f"downloads about {DOWNLOAD_MB[build] + OTHER_DOWNLOAD_MB} MB in all, unless pip has them"
-        " already"
+        f"downloads about {DOWNLOAD_MB[build] + OTHER_DOWNLOAD_MB} MB in all, less what pip has"
+        " cached"
     )
     check_disk(DISK_GB[build])
     step(f"torch (about {DOWNLOAD_MB[build]} MB)", *options)
@@ -92,7 +93,7 @@ def set_up() -> None:
 
 
 def check_python() -> None:
-    if sys.version_info < (3, 11):  # noqa: UP036 - the whole point is to say so
+    if sys.version_info < (3, 11):  # noqa: UP036 - older versions must get this error
         raise SetupError(
             f"this is Python {platform.python_version()}, proofloop needs 3.11 or newer\n"
             "hint: make setup PYTHON=python3.11"
@@ -100,8 +101,8 @@ def check_python() -> None:
     if find_spec("venv") is None or find_spec("ensurepip") is None:
         package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
         raise SetupError(
-            "this Python cannot make virtual environments\n"
-            f"hint: apt-get install {package}, or name another Python: make setup PYTHON=..."
+            "this Python cannot create virtual environments\n"
+            f"hint: apt-get install {package}, or use another Python: make setup PYTHON=..."
         )
 
 
@@ -111,47 +112,47 @@ def check_disk(needed_gb: float) -> None:
         raise SetupError(
             f"{free_gb:.1f} GB are free on the disk of {ROOT}, the set-up needs {needed_gb:.1f}"
             " GB\n"
-            "hint: free some, or clone elsewhere"
+            "hint: free some space, or clone to another disk"
         )
 
 
 def make_venv() -> None:
-    """A new .venv, unless there is one of this Python that works."""
+    """Create .venv, unless a working one of this Python exists."""
     if PYTHON.exists():
         ask = [PYTHON, "-c", "import pip, sys; print(*sys.version_info[:3])"]
         found = subprocess.run(ask, capture_output=True, text=True)
         if found.stdout.split() == [str(part) for part in sys.version_info[:3]]:
             return
-        say("the old .venv is of another Python: making it new")
+        say("the old .venv has another Python version: creating it again")
     made = subprocess.run(
         [sys.executable, "-m", "venv", "--clear", VENV], capture_output=True, text=True
     )
     if made.returncode:
-        raise SetupError(f"making {VENV} failed: {(made.stderr or made.stdout).strip()}")
+        raise SetupError(f"creating {VENV} failed: {(made.stderr or made.stdout).strip()}")
 
 
 def choose_torch(version: str) -> tuple[str, list[str], str]:
-    """Which build of torch: CPU or CUDA, pip's options that install it, and why."""
+    """The build of torch (CPU or CUDA), pip's options to install it, and the reason."""
     as_pip_is = [f"torch=={version}", "--constraint", str(LOCK)]
     from_cpu_index = [f"torch=={version}+cpu", "--no-deps", "--index-url", CPU_INDEX]
     if platform.system() != "Linux":
-        return CPU, as_pip_is, "the one there is for this system"
+        return CPU, as_pip_is, "the only build for this system"
     if cpu_build_is_offered(version):
-        return CPU, as_pip_is, "pip is set up here to find one"
+        return CPU, as_pip_is, "pip's configuration offers it"
     if has_nvidia_gpu():
-        return CUDA, as_pip_is, "there is an NVIDIA GPU"
+        return CUDA, as_pip_is, "this machine has an NVIDIA GPU"
     if answers(f"{CPU_INDEX}/torch/"):
-        return CPU, from_cpu_index, f"there is no NVIDIA GPU; from {CPU_INDEX}"
+        return CPU, from_cpu_index, f"no NVIDIA GPU; from {CPU_INDEX}"
     return (
         CUDA,
         as_pip_is,
-        f"there is no NVIDIA GPU, but {CPU_INDEX} does not answer\n{HOW_TO_AVOID_CUDA}",
+        f"no NVIDIA GPU, but {CPU_INDEX} does not answer\n{HOW_TO_AVOID_CUDA}",
     )
 
 
 def cpu_build_is_offered(version: str) -> bool:
-    """Whether pip, as it is set up here, sees the CPU build. It then prefers it: 2.13.0+cpu sorts
-    above 2.13.0.
+    """Whether pip's configuration offers the CPU build. pip then prefers it: 2.13.0+cpu sorts above
+    2.13.0.
     """
     command = [PYTHON, "-m", "pip", "index", "versions", "torch"]
     found = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -167,7 +168,7 @@ def has_nvidia_gpu() -> bool:
 
 
 def answers(address: str) -> bool:
-    """Whether the address answers in time, looking up its name included."""
+    """Whether the address answers in time, including the DNS lookup."""
     answered = threading.Event()
 
     def ask() -> None:
@@ -184,10 +185,10 @@ def answers(address: str) -> bool:
 
 
 def step(what: str, *options: str) -> None:
-    """One call of `pip install`, with the time it took."""
+    """Run `pip install` and print its duration."""
     say(f"  installing {what} ...")
     began = time.monotonic()
-    quiet = [] if sys.stderr.isatty() else ["-qq"]  # errors alone
+    quiet = [] if sys.stderr.isatty() else ["-qq"]  # errors only
     command = [
         PYTHON,
         "-m",
@@ -200,8 +201,8 @@ def step(what: str, *options: str) -> None:
     ]
     if subprocess.run(command, cwd=ROOT, stdout=sys.stderr).returncode:
         raise SetupError(
-            f"pip could not install {what}; see above\nhint: `make setup` tries again, keeping what"
-            " is there"
+            f"pip could not install {what}; see above\nhint: fix the problem, then run `make setup`"
+            " again: installed packages are kept"
         )
     say(f"  installed {what} in {time.monotonic() - began:.0f} s")
 
@@ -212,16 +213,16 @@ def own_packages() -> list[str]:
 
 
 def pinned(name: str) -> str:
-    """The version that the lock names."""
+    """The pinned version of a package."""
     found = re.search(rf"^{name}==([\w.]+)", LOCK.read_text("utf-8"), re.MULTILINE)
     if found is None:
-        raise SetupError(f"{LOCK} pins no {name}\nhint: make lock")
+        raise SetupError(f"{LOCK} does not pin {name}\nhint: make lock")
     return found[1]
 
 
 def digest_of_inputs() -> str:
-    """What a set-up depends on: this file, the lock, the seven packages' metadata, the place and
-    the Python.
+    """The digest of all inputs: this file, the lock, the packages' metadata, the folder and the
+    Python.
     """
     files = [Path(__file__), LOCK, *(ROOT / package / "pyproject.toml" for package in PACKAGES)]
     parts = [str(ROOT).encode(), sys.version.encode(), *(file.read_bytes() for file in files)]

@@ -108,37 +108,42 @@ def labels(outcome: str, values: str) -> tuple[str, str]:
             [(GIVEN_UP, "2x30 0x60"), (DEAD, "0x90")],
             False,
         ),  # somebody did
-        ("ProofloopRoleAway", 12, [(READY, "4x12"), (CONSUMERS, "0x12")], True),
+        ("ProofloopRoleWithoutWorkers", 12, [(READY, "4x12"), (CONSUMERS, "0x12")], True),
         (
-            "ProofloopRoleAway",
+            "ProofloopRoleWithoutWorkers",
             12,
             [(READY, "4x12"), (CONSUMERS, "0x12"), (ELSEWHERE, "3x12")],
             True,
         ),
         (
-            "ProofloopRoleAway",
+            "ProofloopRoleWithoutWorkers",
             12,
             [(READY, "0x6 4x6"), (CONSUMERS, "0x12")],
             False,
         ),  # it slept, its pod starts
-        ("ProofloopRoleAway", 60, [(READY, "0x60"), (CONSUMERS, "0x60")], False),  # it sleeps
         (
-            "ProofloopRoleAway",
+            "ProofloopRoleWithoutWorkers",
+            60,
+            [(READY, "0x60"), (CONSUMERS, "0x60")],
+            False,
+        ),  # it sleeps
+        (
+            "ProofloopRoleWithoutWorkers",
             60,
             [(READY, "4x60"), (CONSUMERS, "1x60")],
             False,
         ),  # that is ProofloopQueueWaits
         (
-            "ProofloopRoleAway",
+            "ProofloopRoleWithoutWorkers",
             60,
             [(queue("messages_ready", "proofloop.verifier.dead"), "4x60")],
             False,
         ),
-        ("ProofloopBrokerAway", 4, [(UP, "0x10")], False),
-        ("ProofloopBrokerAway", 6, [(UP, "0x10")], True),
-        ("ProofloopEngineAway", 20, [(AWAY, "0+1x20")], True),
+        ("ProofloopBrokerUnavailable", 4, [(UP, "0x10")], False),
+        ("ProofloopBrokerUnavailable", 6, [(UP, "0x10")], True),
+        ("ProofloopEngineUnavailable", 20, [(AWAY, "0+1x20")], True),
         (
-            "ProofloopEngineAway",
+            "ProofloopEngineUnavailable",
             20,
             [(REFUSED, "0+1x20")],
             False,

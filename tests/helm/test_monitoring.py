@@ -50,7 +50,7 @@ def test_the_dashboard_covers_what_an_operator_asks() -> None:
         "labels",
         "cost",
         "dead letters",
-        "versions",
+        "calls by version",
     ):
         assert word in titles
     places = [tuple(panel["gridPos"].values()) for panel in dashboard()["panels"]]
@@ -111,7 +111,7 @@ def test_a_role_that_may_sleep_while_some_messages_wait_is_not_away_with_so_few(
     values = values_of("production")
     values["roles"]["verifier"]["scaling"] = {"minReplicas": 0, "activation": 50}
     values["roles"]["generator"]["scaling"] = {"minReplicas": 1, "activation": 99}
-    (away,) = [rule for rule in rules(values) if rule["alert"] == "ProofloopRoleAway"]
+    (away,) = [rule for rule in rules(values) if rule["alert"] == "ProofloopRoleWithoutWorkers"]
     assert "} > 50 unless " in away["expr"]
 
 

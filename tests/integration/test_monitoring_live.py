@@ -101,9 +101,9 @@ def test_every_query_finds_what_it_asks_for_and_every_alert_can_be_evaluated(
     states = {name: (rule["health"], rule["state"]) for name, rule in prometheus.rules().items()}
     assert {health for health, _ in states.values()} == {"ok"}
     quiet = (
-        "ProofloopBrokerAway",
+        "ProofloopBrokerUnavailable",
         "ProofloopQueueWaits",
-        "ProofloopRoleAway",
+        "ProofloopRoleWithoutWorkers",
         "ProofloopDeadLettersWait",
     )
     assert {states[name] for name in quiet} == {("ok", "inactive")}, states
@@ -120,15 +120,20 @@ def test_a_role_without_pods_is_told_and_so_is_what_the_broker_gave_up(
     with running_prometheus(
         tmp_path, {"broker": broker.metrics}, groups(installation)
     ) as prometheus:
-        assert wait_for_alert(prometheus, "ProofloopRoleAway", {"pending"}, 40) == "pending"
-        [alert] = prometheus.rules()["ProofloopRoleAway"]["alerts"]
+        assert (
+            wait_for_alert(prometheus, "ProofloopRoleWithoutWorkers", {"pending"}, 40) == "pending"
+        )
+        [alert] = prometheus.rules()["ProofloopRoleWithoutWorkers"]["alerts"]
         assert (alert["labels"]["role"], alert["value"]) == ("verifier", "1e+00")
         assert wait_for_alert(prometheus, "ProofloopDeadLettersWait", {"pending"}, 0) == "inactive"
         assert wait_until(lambda: died_with_a_message_of_the_verifier(installation), 60)
         assert wait_for_alert(prometheus, "ProofloopDeadLettersWait", {"pending"}, 40) == "pending"
         [alert] = prometheus.rules()["ProofloopDeadLettersWait"]["alerts"]
         assert alert["labels"]["role"] == "verifier"
-        assert wait_for_alert(prometheus, "ProofloopRoleAway", {"inactive"}, 40) == "inactive"
+        assert (
+            wait_for_alert(prometheus, "ProofloopRoleWithoutWorkers", {"inactive"}, 40)
+            == "inactive"
+        )
 
 
 def groups(installation: Installation) -> Object:
