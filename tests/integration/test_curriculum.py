@@ -495,7 +495,7 @@ def test_a_consolidation_that_kept_nothing_goes_on_with_a_lower_keep(
         run(strict, tmp_path)
     said: list[str] = []
     assert "1-consolidate" in manifests(run(lower, tmp_path, say=said.append), lower)
-    assert "changed since the curriculum began: [consolidate] keep = 0.5, was 0.9" in said
+    assert "changed since the curriculum started: [consolidate] keep = 0.5, was 0.9" in said
 
 
 def test_a_second_process_on_the_same_curriculum_is_refused(tmp_path: Path):
@@ -522,7 +522,7 @@ def test_a_consolidation_counts_answers_by_role_and_warns_of_a_role_with_none(
     figures = manifests(run(spec, tmp_path, say=told.append), spec)["1-consolidate"].figures
     kept = {role: figures[f"answers {role}"] for role in MODEL_ROLES}
     assert sum(kept.values()) == figures["answers"] > 0 == kept["meta_verifier"]
-    warned = [text.partition(" has the reward")[0] for text in told if text.startswith("warning: ")]
+    warned = [text.partition(" reaches")[0] for text in told if text.startswith("warning: ")]
     assert warned[-1] == "warning: 1-consolidate: no answer of the meta_verifier"
 
 

@@ -101,7 +101,7 @@ PART_TITLES = {
     "proof": "proof score",
     "self_score": "self-score",
     "self_meta": "self-quality",
-    "said": "predicted score",
+    "predicted_score": "predicted score",
 }
 
 

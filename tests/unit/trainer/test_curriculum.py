@@ -46,7 +46,7 @@ from proofloop_trainer.curriculum.cases import CaseFile, balanced, draw_proofs
 from proofloop_trainer.curriculum.gate import compare, paired
 from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, in_split, read_graded
 from proofloop_trainer.curriculum.kept import Kept, KeptAnswers
-from proofloop_trainer.curriculum.rollouts import SAID, Judges, meta_verify, prove, verify
+from proofloop_trainer.curriculum.rollouts import PREDICTED, Judges, meta_verify, prove, verify
 from proofloop_trainer.curriculum.watch import check, look
 from proofloop_trainer.curriculum.work import Work
 
@@ -447,7 +447,7 @@ def sample(
         group=f"{role}-0000",
         tokens=Tokens(prompt_ids=(1,), completion_ids=(2,) * tokens, logprobs=(-1.0,) * tokens),
         reward=1.0,
-        reward_parts={"format": 0.0} if said is None else {"format": 1.0, SAID: said},
+        reward_parts={"format": 0.0} if said is None else {"format": 1.0, PREDICTED: said},
         model_version="v",
     )
 
@@ -467,7 +467,7 @@ HONEST = look([sample(0.0), sample(1.0), sample(0.5)])
         ([sample(None), sample(None), sample(0.0), sample(1.0)], "format drift: 50%"),
         (
             [sample(0.0, tokens=40), sample(1.0, tokens=40)],
-            "length drift: 40 tokens per answer, 10 at the beginning",
+            "length drift: 40 tokens per answer, 10 at the start",
         ),
         ([sample(0.0, tokens=2), sample(1.0, tokens=2)], "length drift: 2 tokens"),
     ],

@@ -36,14 +36,14 @@ from proofloop_trainer.nano.pretrain import (
     demonstration_batches,
     practice_batches,
 )
-from proofloop_trainer.nano.tokenizer import PHRASES, build_tokenizer, normalise
+from proofloop_trainer.nano.tokenizer import PHRASES, build_tokenizer, normalize
 
 torch.set_num_threads(
     1
 )  # threads that wait for one another cost more than a model this small gains
 TOKENIZER = build_tokenizer()
 SHOWN = list(itertools.islice(demonstrate(1), 400))
-KNOWN_TEXTS = st.lists(st.sampled_from(PHRASES), max_size=40).map("".join).map(normalise)
+KNOWN_TEXTS = st.lists(st.sampled_from(PHRASES), max_size=40).map("".join).map(normalize)
 
 
 def test_every_demonstration_survives_the_tokenizer():
@@ -51,7 +51,7 @@ def test_every_demonstration_survives_the_tokenizer():
         for text in (shown.prompt, shown.answer):
             tokens = TOKENIZER(text).input_ids
             assert TOKENIZER.unk_token_id not in tokens
-            assert TOKENIZER.decode(tokens) == text == normalise(text)
+            assert TOKENIZER.decode(tokens) == text == normalize(text)
 
 
 @given(KNOWN_TEXTS)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from proofloop.engine.base import Call, ChatMessage, Engine, Generation, GenerationRequest
-from proofloop.errors import CallRefused, EngineError, ProofloopError, StoreError
+from proofloop.errors import CallRefused, EngineError, HintedError, ProofloopError, StoreError
 from proofloop.pipeline.embedded import Interrupted
 from proofloop.schema.records import ModelRole, Sampling, derive_seed
 from proofloop_trainer.curriculum.kept import Kept, keepable
@@ -121,11 +121,11 @@ class Asker:
                     raise Interrupted("asked to stop")
         refused, seen = sum(answer is None for answer in asked.answers.values()), len(asked.answers)
         if refused > REFUSED_SHARE * seen:
-            raise ProofloopError(
+            raise HintedError(
                 f"the engine refused {refused} of {seen} calls of the {self.role}, more than"
-                f" {REFUSED_SHARE:.0%}\n"
-                "hint: the prompts may be too long for the model; see the engine's log, then run"
-                " the command again"
+                f" {REFUSED_SHARE:.0%}",
+                "the prompts may be too long for the model; see the engine's log, then run the"
+                " command again",
             )
 
     def _answer(self, request: GenerationRequest, asked: Asked) -> Generation | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 
 from proofloop.curriculum.status import GateReport
-from proofloop.errors import ProofloopError
+from proofloop.errors import HintedError
 from proofloop.method.domains import need_critique_finding, need_proof_finding
 from proofloop.method.prompts.reading.parsing import ParsedEvaluation
 from proofloop.method.rewards import score_reward
@@ -78,11 +78,10 @@ def compare(
     figure, asked, value = FIGURES[role]
     judges, questions = work.judges(served, "gate"), asked(cases)
     if not questions:
-        raise ProofloopError(
-            f"there are no validation cases to compare versions of the {role}: {len(cases.proofs)}"
-            " graded proofs and"
-            f" {len(cases.analyses)} analyses that report an issue\n"
-            "hint: raise [data] validation, or train the cold start longer"
+        raise HintedError(
+            f"no validation cases to compare versions of the {role}: {len(cases.proofs)} graded"
+            f" proofs and {len(cases.analyses)} analyses that report an issue",
+            "raise [data] validation, or train the cold start longer",
         )
     values = [value(work, version, cases, judges) for version in (before, after)]
     name = (

@@ -23,8 +23,8 @@ from proofloop.schema.records import ModelRole, TrainingSample
 from proofloop_trainer.curriculum.asking import Asker
 from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof
 
-SAID = "said"
-"""The score that an answer gives, among the parts of its reward; it is no factor of it."""
+PREDICTED = "predicted_score"
+"""The score that an answer predicts. It is stored with the reward's parts, but is not a factor."""
 
 Read = tuple[str, str, str]  # question, solution, analysis
 
@@ -174,10 +174,10 @@ def answered(
 def _samples(
     role: ModelRole,
     groups: Sequence[Sequence[Generation]],
-    said: Sequence[float | None],
+    predicted: Sequence[float | None],
     rewards: Sequence[Reward],
 ) -> list[TrainingSample]:
-    """One group a case, in order; of what the engine refused there is nothing to learn."""
+    """One group for each case, in order, without the answers that the engine refused."""
     answers = [
         (f"{role}-{place:04d}", number, answer)
         for place, group in enumerate(groups)
@@ -185,17 +185,20 @@ def _samples(
     ]
     return [
         _sample(role, group, number, answer, reward, score)
-        for (group, number, answer), score, reward in zip(answers, said, rewards, strict=True)
+        for (group, number, answer), score, reward in zip(answers, predicted, rewards, strict=True)
         if answer.finish_reason != "cancelled"
     ]
 
 
 def _sample(
-    role: ModelRole, group: str, number: int, answer: Generation, reward: Reward, said: float | None
+    role: ModelRole,
+    group: str,
+    number: int,
+    answer: Generation,
+    reward: Reward,
+    predicted: float | None,
 ) -> TrainingSample:
-    """`said` is kept beside the reward's parts: what an answer claims, whatever it earned, is what
-    is watched.
-    """
+    """The sample of an answer. The watch reads its predicted score."""
     if answer.tokens is None:
         raise ConfigError(
             "the engine returns no token ids with log-probabilities, which training needs",
@@ -207,7 +210,7 @@ def _sample(
         group=group,
         tokens=answer.tokens,
         reward=reward.total,
-        reward_parts=reward.parts if said is None else {**reward.parts, SAID: said},
+        reward_parts=reward.parts if predicted is None else {**reward.parts, PREDICTED: predicted},
         model_version=answer.model_version,
         truncated=answer.finish_reason == "length",
     )

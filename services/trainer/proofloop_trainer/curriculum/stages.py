@@ -22,7 +22,7 @@ from proofloop.config.curriculum_file import (
 )
 from proofloop.config.run_file import RoleSampling
 from proofloop.curriculum.status import GateReport, StageManifest
-from proofloop.errors import ProofloopError
+from proofloop.errors import HintedError
 from proofloop.runs.model_registry import MANIFEST
 from proofloop.schema import keys
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Record, Tokens, TrainingSample
@@ -322,12 +322,10 @@ def _best_answers(work: Work, stage: Stage, served: Served, wanted: Consolidate)
         }
         if not any(best.values()):
             most = max((each.reward for samples in asked.values() for each in samples), default=0.0)
-            raise ProofloopError(
+            raise HintedError(
                 f"stage {stage.name}: no answer reaches [consolidate] keep = {wanted.keep:g}; the"
-                " best reward is"
-                f" {most:g}\n"
-                "hint: lower keep in the file and run the command again; it continues with this"
-                " stage"
+                f" best reward is {most:g}",
+                "lower keep in the file and run the command again; it continues with this stage",
             )
         return BestAnswers(
             tokens=[sample.tokens for samples in best.values() for sample in samples],
@@ -338,8 +336,8 @@ def _best_answers(work: Work, stage: Stage, served: Served, wanted: Consolidate)
 
 
 def _say_kept(work: Work, stage: Stage, kept: dict[ModelRole, int]) -> None:
-    """A role without a good answer is no error: the gate sees to it that the old model goes on if
-    the new one lost.
+    """Print how many answers each role has. A role without a good answer is not an error: the gate
+    keeps the old model if the new one is worse.
     """
     work.say(
         f"{stage.name}: learns from "
@@ -347,10 +345,9 @@ def _say_kept(work: Work, stage: Stage, kept: dict[ModelRole, int]) -> None:
     )
     for role in (role for role, count in kept.items() if not count):
         work.say(
-            f"warning: {stage.name}: no answer of the {role} has the reward [consolidate] keep ="
-            f" {work.spec.consolidate.keep}: the new model learns nothing for this role, and serves"
-            " it only if the gate"
-            " finds it no worse"
+            f"warning: {stage.name}: no answer of the {role} reaches [consolidate] keep ="
+            f" {work.spec.consolidate.keep}: the new model learns nothing for this role. It serves"
+            " the role only if the gate finds it not worse"
         )
 
 

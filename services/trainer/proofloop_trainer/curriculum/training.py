@@ -1,14 +1,15 @@
-"""A stage of GRPO: batch by batch from a model to a better one, each batch written before its step.
+"""A stage of GRPO: batch by batch from a model to a better one. Each batch is stored before its
+step.
 
-Killed at any moment it goes on with the identical next step: from the last checkpoint, with the
-batch that lies there.
+A killed stage continues with the identical next step, from the last checkpoint and the stored
+batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from proofloop.errors import ProofloopError
+from proofloop.errors import HintedError
 from proofloop.runs.model_registry import published_versions
 from proofloop.schema import keys
 from proofloop.schema.records import ModelRole, TrainingBatch, TrainingSample, TrainingStep
@@ -23,7 +24,7 @@ from proofloop_trainer.samples import mean_parts
 from proofloop_trainer.steps import drop_older, keep_weights, open_learner, take_step
 
 Rollout = Callable[[int, str], list[TrainingSample]]
-"""The samples of step number i, answered by this version of the model in training."""
+"""The samples of step i, answered by this version of the model in training."""
 
 
 def train(
@@ -36,15 +37,15 @@ def train(
     rollout: Rollout,
     reference: str | None = None,
 ) -> str:
-    """Take what is left of `steps` steps; the version that stands at the end. `name` is the stage's
-    in the store.
+    """Take the remaining ones of `steps` steps and return the last version. `name` is the stage's
+    name in the store.
 
-    The KL term pulls to `reference`, or to `start`.
+    The KL term uses `reference`, by default `start`.
     """
     versions = published_versions(work.store, work.spec.name, name)  # type: ignore[arg-type]
     last = keys.parse_numbered(versions[-1]) if versions else None
     sights = _sights(work.store, work.spec.name, name, last.number if last else 0)
-    check(name, sights, work.spec.watch)  # what was stopped stays stopped
+    check(name, sights, work.spec.watch)  # a stopped stage stays stopped
     version = versions[-1] if versions else start
     learner: GrpoLearner | None = None
     count = Count(steps, len(sights))
@@ -59,9 +60,8 @@ def train(
             batch = _batch(work, name, role, len(sights), version, rollout)
             taken = take_step(work.store, work.spec.name, name, learner, batch, work.folder(start))
             version = taken.version
-            drop_older(
-                work.store, version, work.cache
-            )  # every step's would be much on a disk, and nobody asks them
+            # Only the newest version answers; all of them would fill the disk.
+            drop_older(work.store, version, work.cache)
             sights.append(look(batch.samples))
             work.say(f"{name}: step {count.at(len(sights))}, {_figures(taken, settings)}")
             check(name, sights, work.spec.watch)
@@ -74,7 +74,7 @@ def train(
 
 
 def _figures(taken: TrainingStep, settings: GrpoSettings) -> str:
-    """The few that a line has room for; `proofloop runs steps` prints all."""
+    """The main figures in one line; `proofloop runs steps` prints all."""
     pulled = f", KL {taken.figures['kl']:.4f}" if settings.kl_coefficient else ""
     return (
         f"reward {taken.figures['mean_reward']:.3f}{pulled}, length"
@@ -90,9 +90,9 @@ def _batch(
         return found
     samples = tuple(rollout(step, version))
     if not samples:
-        raise ProofloopError(
-            f"{name}: step {step + 1} has no cases to learn from\nhint: raise the stage's groups,"
-            " or give more data"
+        raise HintedError(
+            f"{name}: step {step + 1} has no cases to learn from",
+            "raise the stage's groups, or give more data",
         )
     batch = TrainingBatch(
         run_id=work.spec.name,

@@ -12,43 +12,41 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from proofloop.config.curriculum_file import Watch
-from proofloop.errors import ProofloopError
+from proofloop.errors import HintedError
 from proofloop.schema.records import TrainingSample
-from proofloop_trainer.curriculum.rollouts import SAID
+from proofloop_trainer.curriculum.rollouts import PREDICTED
 
 JUDGES = ("verifier", "meta_verifier")
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What one batch looks like. `said`: of each judge and score, `always-1 verifier`, the share of
-    its answers.
+    """The figures of one batch. `predicted`: the share of a judge's answers with a score, by a name
+    such as `always-1 verifier`.
     """
 
     format: float
     length: float
-    said: dict[str, float]
+    predicted: dict[str, float]
 
 
 def look(samples: Sequence[TrainingSample]) -> Sight:
-    """What the watch keeps of a batch. Judges that learn together are looked at one by one."""
+    """The figures of a batch. Judges that learn together have separate figures."""
     return Sight(
         format=fmean(sample.reward_parts["format"] for sample in samples),
         length=fmean(len(sample.tokens.completion_ids) for sample in samples),
-        said={name: share for judge in JUDGES for name, share in _said(samples, judge).items()},
+        predicted=_predicted(samples),
     )
 
 
-def _said(samples: Sequence[TrainingSample], judge: str) -> dict[str, float]:
-    scores = [
-        sample.reward_parts[SAID]
-        for sample in samples
-        if sample.role == judge and SAID in sample.reward_parts
-    ]
-    name = judge.replace("_", "-")
-    return {
-        f"always-{score:g} {name}": count / len(scores) for score, count in Counter(scores).items()
-    }
+def _predicted(samples: Sequence[TrainingSample]) -> dict[str, float]:
+    shares: dict[str, float] = {}
+    for judge in JUDGES:
+        own = [sample.reward_parts for sample in samples if sample.role == judge]
+        scores = [parts[PREDICTED] for parts in own if PREDICTED in parts]
+        for score, count in Counter(scores).items():
+            shares[f"always-{score:g} {judge.replace('_', '-')}"] = count / len(scores)
+    return shares
 
 
 def check(stage: str, sights: Sequence[Sight], limits: Watch) -> None:
@@ -68,20 +66,20 @@ def check(stage: str, sights: Sequence[Sight], limits: Watch) -> None:
         limit = f"shorter = {limits.shorter}, longer = {limits.longer}"
         _stop(
             stage,
-            f"length drift: {length:.0f} tokens per answer, {usual:.0f} at the beginning",
+            f"length drift: {length:.0f} tokens per answer, {usual:.0f} at the start",
             limit,
         )
-    for said in last[-1].said:
-        if (same := fmean(each.said.get(said, 0.0) for each in last)) > limits.same_score:
-            found = f"{said}: {same:.0%} of its answers give this score on balanced cases"
+    for name in last[-1].predicted:
+        same = fmean(each.predicted.get(name, 0.0) for each in last)
+        if same > limits.same_score:
+            found = f"{name}: {same:.0%} of its answers give this score on balanced cases"
             _stop(stage, found, f"same_score = {limits.same_score}")
 
 
 def _stop(stage: str, found: str, limit: str) -> None:
-    raise ProofloopError(
-        f"stage {stage} was stopped: {found} ([watch] {limit})\n"
-        "hint: read the batches of its last steps. Then start a curriculum under a new name with"
-        " fewer steps, a smaller"
-        " learning rate or a larger kl_coefficient. If nothing is wrong, widen the limits in"
-        " [watch] and run it again"
+    raise HintedError(
+        f"stage {stage} was stopped: {found} ([watch] {limit})",
+        "read the batches of its last steps. Then start a curriculum under a new name with fewer"
+        " steps, a smaller learning rate or a larger kl_coefficient. If nothing is wrong, widen the"
+        " limits in [watch] and run it again",
     )

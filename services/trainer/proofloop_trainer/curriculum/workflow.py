@@ -76,7 +76,7 @@ def _iterate(
 ) -> dict[str, StageManifest]:
     pack = freeze(store, spec)
     if change := changed(store, spec):
-        say(f"changed since the curriculum began: {change}")
+        say(f"changed since the curriculum started: {change}")
     work = Work(
         spec, store, engines, *sources, pack, load_settings().cache, stopping, say, stage=""
     )
@@ -144,10 +144,10 @@ def drop_unused(spec: CurriculumSpec, store: Store, done: dict[str, StageManifes
 
 
 def check(spec: CurriculumSpec) -> tuple[Domain, Domain | None, Grades | None]:
-    """Where problems come from, harder ones, and what people graded.
+    """The source of problems, the source of hard problems, and people's grades.
 
-    Raises ConfigError for a bad or too small file, no model at `start`, or a setting of any stage:
-    better now than when it begins.
+    Raises ConfigError for a bad or too small file, a missing model at `start`, or a bad setting of
+    any stage, hours before the stage would need it.
     """
     for kind in SAMPLED:
         stages.settings_of(spec, kind)

@@ -61,9 +61,8 @@ class ByFlaw:
     accuracy: float | None  # of critiques: share with the true score
     faithfulness: float | None  # of those: share with real claims
     true_upheld: float | None  # of judgements of true analyses: share with the right quality, 1
-    false_caught: (
-        float | None
-    )  # of judgements of analyses with a false claim: share with the right quality, 0 or 0.5
+    # of judgements of analyses with a false claim: share with the right quality, 0 or 0.5
+    false_caught: float | None
 
 
 def by_flaw(model: LoadedModel, problems: int = PROBLEMS) -> Iterator[ByFlaw]:

@@ -27,7 +27,7 @@ from proofloop_trainer.nano.flaws import another_digit
 FALSE_ALARM, OVERLOOKED, WRONG_STEP, WRONG_KIND = 0.14, 0.11, 0.12, 0.06  # shares of critiques
 WRONG_LINE = 0.08  # share of claimed omissions that show a wrong line
 NO_SUCH_STEP = 0.08  # share of invented claims about a step that the problem does not have
-SAID_TWICE = 0.06  # share of single claims that are repeated
+REPEATED = 0.06  # share of single claims that are repeated
 ABOUT_A_FLAW = 0.8  # share of false claims about a real flaw
 MISSTATED = 0.8  # share of those about a missing step that show a wrong line
 WRONG_VALUE, WRONG_OPERAND, WRONG_RESULT, WRONG_NEXT = 0.4, 0.1, 0.05, 0.45
@@ -35,9 +35,8 @@ WRONG_VALUE, WRONG_OPERAND, WRONG_RESULT, WRONG_NEXT = 0.4, 0.1, 0.05, 0.45
 the wrong line.
 """
 IGNORED = -100
-ClaimMarks = tuple[
-    int, ...
-]  # of the label, value, operator, operand and result of a claimed omission, and next value
+ClaimMarks = tuple[int, ...]
+"""The marks of a claimed omission's label, value, operator, operand, result and next value."""
 
 
 def imperfect_claims(rng: random.Random, chain: Chain, lines: Sequence[Line]) -> tuple[Defect, ...]:
@@ -55,14 +54,8 @@ def imperfect_claims(rng: random.Random, chain: Chain, lines: Sequence[Line]) ->
         label = rng.choice([step.label for step in chain.steps if step.label != first.step])
         return (_claim(chain, lines, label, first.kind),)
     if draw < OVERLOOKED + WRONG_STEP + WRONG_KIND:
-        return (
-            _claim(
-                chain,
-                lines,
-                first.step,
-                rng.choice([kind for kind in FLAW_KINDS if kind != first.kind]),
-            ),
-        )
+        others = [kind for kind in FLAW_KINDS if kind != first.kind]
+        return (_claim(chain, lines, first.step, rng.choice(others)),)
     return tuple(
         misstate(rng, claim) if rng.random() < WRONG_LINE else claim for claim in defects[:2]
     )
@@ -85,7 +78,7 @@ def partly_real(
         claim = remaining.pop(0) if is_real else near_miss(rng, chain, lines, defects)
         if claim not in claims:
             claims.append(claim)
-    if len(claims) == 1 and rng.random() < SAID_TWICE:
+    if len(claims) == 1 and rng.random() < REPEATED:
         claims *= 2
     return tuple(claims)
 
@@ -93,7 +86,7 @@ def partly_real(
 def near_miss(
     rng: random.Random, chain: Chain, lines: Sequence[Line], defects: Sequence[Defect]
 ) -> Defect:
-    """A false claim, mostly about a real flaw with a wrong line, kind or neighbouring step."""
+    """A false claim, mostly about a real flaw with a wrong line, kind or neighboring step."""
     claim = invent(rng, chain, lines)
     if defects and rng.random() < ABOUT_A_FLAW:
         defect = rng.choice([defect for defect in defects[:2] if defect.detail] or defects)
@@ -138,19 +131,10 @@ def mark_claims(claims: Sequence[Defect], defects: Sequence[Defect]) -> tuple[Cl
         shown = _fields(claim)
         at_fault = 1 + LABELS.index(claim.step)
         if claim.step in missing:
-            right = [
-                *missing[claim.step],
-                "",
-            ]  # if the proof ends there, a claimed next value is wrong
-            marks.append(
-                (
-                    0,
-                    *(
-                        at_fault * (field != true)
-                        for field, true in zip(shown, right, strict=False)
-                    ),
-                )
-            )
+            # If the proof ends there, a claimed next value is wrong.
+            right = [*missing[claim.step], ""]
+            pairs = zip(shown, right, strict=False)
+            marks.append((0, *(at_fault * (field != true) for field, true in pairs)))
         else:
             marks.append((at_fault, *(IGNORED for _ in shown)))
     return tuple(marks)
@@ -163,8 +147,8 @@ def invent(rng: random.Random, chain: Chain, lines: Sequence[Line]) -> Defect:
 
 
 def _claim(chain: Chain, lines: Sequence[Line], label: str, kind: str) -> Defect:
-    """A claim with its detail: an omission shows the proof's line or the right one; for no such
-    step, the last one.
+    """A claim with its detail. An omission shows the proof's line or the right one; if the problem
+    does not have the step, the last line.
     """
     if kind != "missing":
         return Defect(label, kind)

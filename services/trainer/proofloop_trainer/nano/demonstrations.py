@@ -78,13 +78,17 @@ COLD_START = Mix(
     },
     Habits(second_flaw=0.3, lost_carry=0.6),
 )
-"""Half of the mix is about judging critiques, since a verifier first learns to deceive a weak
-meta-verifier. Proofs often have two flaws, or a wrong value after a missing step, since verifiers
-overlook these longest.
+"""Half of the mix judges critiques, since a verifier first learns to deceive a weak meta-verifier.
+Proofs often have two flaws, or a wrong value after a missing step, since verifiers overlook these
+longest.
 """
 
-FLAWED_PROOF, FLAWED_UNDER_REVIEW, FLAWED_UNDER_JUDGEMENT = 0.42, 0.6, 0.75
-FLAWED_BEFORE_REFINEMENT, FLAWED_REFINEMENT = 0.8, 0.25
+# Shares of flawed proofs, by task.
+FLAWED_PROOF = 0.42
+FLAWED_UNDER_REVIEW = 0.6
+FLAWED_UNDER_JUDGEMENT = 0.75
+FLAWED_BEFORE_REFINEMENT = 0.8
+FLAWED_REFINEMENT = 0.25
 HONEST_SELF_EVALUATION = 0.45  # share of flawed proofs with an honest self-evaluation
 HARSH_SELF_EVALUATION = 0.04  # share of sound proofs whose self-evaluation invents a flaw
 WRONG_SCORE, WRONG_SCORE_JUDGED = 0.02, 0.12  # shares of critiques with a random score
@@ -93,11 +97,13 @@ HASTY_JUDGEMENT = 0.03  # share of claims that a meta-verifier judges wrong
 DOMAIN = NanoDomain()
 LONG_DOMAIN = NanoDomain("nano-long")
 LONG = 0.15  # share of demonstrations from `nano-long`
-LONG_PRACTICE, FLAWED_LINES, PRACTISED_JUDGEMENT, PRACTISED_REAL = 0.35, 0.25, 0.5, 0.5
-CRITICISED_GAP, JUDGED_GAP = (
-    0.15,
-    0.35,
-)  # shares of practised proofs with several missing steps in a row
+LONG_PRACTICE = 0.35  # the same share in practice
+FLAWED_LINES = 0.25  # share of practiced lines with a flaw
+PRACTICED_JUDGEMENT = 0.5  # share of practice that judges critiques
+PRACTICED_REAL = 0.5  # share of real claims in practice
+# Shares of practiced proofs with several missing steps in a row.
+CRITICIZED_GAP = 0.15
+JUDGED_GAP = 0.35
 PACK = load_pack("nano")
 
 
@@ -131,7 +137,7 @@ def demonstrate(seed: int, mix: Mix = BASE) -> Iterator[Demonstration]:
         yield tasks[task](rng, problem.question, parse_question(problem.question), mix.habits)
 
 
-def practise(seed: int) -> Iterator[Demonstration]:
+def practice(seed: int) -> Iterator[Demonstration]:
     """An endless sequence of proofs with many flaws: half with true critiques, half with true
     judgements of claims.
 
@@ -143,18 +149,18 @@ def practise(seed: int) -> Iterator[Demonstration]:
         domain = LONG_DOMAIN if rng.random() < LONG_PRACTICE else DOMAIN
         question = domain.pose(index, split="train", seed=seed).question
         chain = parse_question(question)
-        is_judged = rng.random() < PRACTISED_JUDGEMENT
+        is_judged = rng.random() < PRACTICED_JUDGEMENT
         kinds = (*FLAW_KINDS, "missing", "missing") if is_judged else (*FLAW_KINDS, "miscopied")
         flaws = {
             step.label: rng.choice(kinds) for step in chain.steps if rng.random() < FLAWED_LINES
         }
-        if rng.random() < (JUDGED_GAP if is_judged else CRITICISED_GAP):
+        if rng.random() < (JUDGED_GAP if is_judged else CRITICIZED_GAP):
             flaws |= gap(rng, chain)
         if lines := lines_with_flaws(rng, chain, flaws, ORDINARY.lost_carry):
             if is_judged:
-                yield _judged(rng, question, chain, lines, real_share=PRACTISED_REAL, hasty=0.0)
+                yield _judged(rng, question, chain, lines, real_share=PRACTICED_REAL, hasty=0.0)
             else:
-                yield _criticised(question, chain, lines)
+                yield _criticized(question, chain, lines)
 
 
 def render_critique(claims: Sequence[Defect], score: float) -> str:
@@ -204,7 +210,7 @@ def _meta_verification(
     return _judged(rng, question, chain, lines, real_share=REAL_CLAIMS, hasty=HASTY_JUDGEMENT)
 
 
-def _criticised(question: str, chain: Chain, lines: tuple[Line, ...]) -> Demonstration:
+def _criticized(question: str, chain: Chain, lines: tuple[Line, ...]) -> Demonstration:
     """A proof with a perfect verifier's critique."""
     defects = find_defects(chain, lines)
     critique = render_critique(defects[:2], score_of(defects))

@@ -62,29 +62,14 @@ def measure(folder: Path, problems: int = 200, seed: int = 0) -> Figures:
     """
     model = load_model(folder)
     questions = [DOMAIN.pose(index, split="test", seed=seed).question for index in range(problems)]
-    proofs = [
-        READER.proof(*answer)
-        for answer in ask(model, [PACK.prove(question).text for question in questions])
-    ]
-    reviewed = _review(
-        model,
-        [
-            (q, proof)
-            for q, proof in zip(questions, proofs, strict=True)
-            if proof.verdict.outcome == "valid"
-        ],
-    )
-    metas, true_qualities = _judge(model, reviewed)
+    answers = ask(model, [PACK.prove(question).text for question in questions])
+    proofs = [READER.proof(*answer) for answer in answers]
+    pairs = zip(questions, proofs, strict=True)
+    reviewed = _review(model, [pair for pair in pairs if pair[1].verdict.outcome == "valid"])
+    metas, qualities = _judge(model, reviewed)
+    is_right = [meta.verdict.score == true for meta, true in zip(metas, qualities, strict=True)]
     critiques = [critique for proof in reviewed for critique in proof.critiques]
-    return _figures(
-        proofs,
-        reviewed,
-        [*proofs, *critiques, *metas],
-        _share(
-            meta.verdict.score == quality
-            for meta, quality in zip(metas, true_qualities, strict=True)
-        ),
-    )
+    return _figures(proofs, reviewed, [*proofs, *critiques, *metas], _share(is_right))
 
 
 def _review(model: LoadedModel, proofs: Sequence[tuple[str, ParsedProof]]) -> list[Reviewed]:

@@ -25,12 +25,10 @@ LineMarks = tuple[int, ...]  # of a line's label, value, operator, operand and r
 
 @dataclass(frozen=True)
 class Habits:
-    """The habits of a proofs' writer, as shares."""
+    """The habits of a proof's author, as shares."""
 
     second_flaw: float = 0.2  # of flawed proofs: those with a second flaw
-    lost_carry: float = (
-        0.5  # of missing steps: those after which the proof continues with a wrong value
-    )
+    lost_carry: float = 0.5  # of missing steps: those before a wrong value
 
 
 ORDINARY = Habits()

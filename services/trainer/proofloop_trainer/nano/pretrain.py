@@ -44,7 +44,7 @@ from proofloop_trainer.nano.demonstrations import (
     Demonstration,
     Mix,
     demonstrate,
-    practise,
+    practice,
 )
 from proofloop_trainer.nano.flaws import LineMarks
 from proofloop_trainer.nano.tokenizer import build_tokenizer
@@ -54,23 +54,23 @@ MARKED_LAYER = 3  # not the last, so that the last attention layer can use the m
 EMBEDDING_STD, LINEAR_STD = 0.4, 0.1
 TABLE_STEPS, TABLE_BATCH, TABLE_LINES = 500, 64, 2
 PRACTICE_BATCH = 64
-BATCH, POOLED_BATCHES = (
-    32,
-    16,
-)  # batches are cut from a sorted pool, so that there is little padding
-TABLE_RATES, PRACTICE_RATES = (
-    (4e-3, 1e-3),
-    (1.5e-3, 6e-4),
-)  # first and last learning rate, linear in between
-SKILL_RATES, HABIT_RATES = (1e-3, 2e-4), (5e-4, 5e-5)
-COLD_START_SEED = 1_000_000  # so that the demonstrations differ from the base model's
-WARM_UP_STEPS, DEFAULT_STEPS, PRACTICE_SHARE, SKILL_SHARE = 30, 11000, 0.7, 0.75
-STEP_WEIGHT, MARK_WEIGHT = 0.5, 2.0
+BATCH = 32
+POOLED_BATCHES = 16  # batches are cut from a sorted pool, which keeps padding short
+# First and last learning rate of each stage, linear in between.
+TABLE_RATES = (4e-3, 1e-3)
+PRACTICE_RATES = (1.5e-3, 6e-4)
+SKILL_RATES = (1e-3, 2e-4)
+HABIT_RATES = (5e-4, 5e-5)
+COLD_START_SEED = 1_000_000  # the demonstrations must differ from the base model's
+WARM_UP_STEPS = 30
+DEFAULT_STEPS = 11000
+PRACTICE_SHARE = 0.7  # of all steps
+SKILL_SHARE = 0.75  # of the steps after practice
+STEP_WEIGHT, MARK_WEIGHT = 0.5, 2.0  # of the auxiliary losses
 EQUALS, MISSING = " =", " is missing:"
-LINE_PLACES, CLAIM_PLACES = (-4, -3, -2, -1, 1), (-5, -3, -2, -1, 1, 4)
-"""The positions of marked tokens relative to the equals sign: in a proof line, and in a claimed
-omission.
-"""
+# The positions of marked tokens relative to the equals sign.
+LINE_PLACES = (-4, -3, -2, -1, 1)  # in a proof line
+CLAIM_PLACES = (-5, -3, -2, -1, 1, 4)  # in a claimed omission
 
 
 @dataclass(frozen=True)
@@ -140,16 +140,9 @@ def train_base(
     demonstrations = demonstration_batches(tokenizer, seed)
     practices = round(steps * PRACTICE_SHARE)
     skills = round((steps - practices) * SKILL_SHARE)
-    _learn(
-        "tables",
-        model,
-        mark_head,
-        table_batches(tokenizer, seed),
-        TABLE_STEPS,
-        TABLE_RATES,
-        STEP_WEIGHT,
-    )
+    tables = table_batches(tokenizer, seed)
     practice = practice_batches(tokenizer, seed)
+    _learn("tables", model, mark_head, tables, TABLE_STEPS, TABLE_RATES, STEP_WEIGHT)
     _learn("practice", model, mark_head, practice, practices, PRACTICE_RATES, STEP_WEIGHT)
     _learn("skills", model, mark_head, demonstrations, skills, SKILL_RATES, STEP_WEIGHT)
     _learn("habits", model, mark_head, demonstrations, steps - practices - skills, HABIT_RATES, 0.0)
@@ -176,8 +169,7 @@ def cold_start(
     if not _is_nano(start, tokenizer):
         raise ConfigError(
             f"[cold_start] steps = {steps}: {start} is not a nano model ({len(tokenizer)} tokens,"
-            f" width {WIDTH}), and"
-            " there are demonstrations for nano models only",
+            f" width {WIDTH}), and only nano models have demonstrations",
             "set [cold_start] steps = 0 and a `start` model that follows instructions",
         )
     torch.manual_seed(seed)
@@ -197,11 +189,8 @@ def _is_nano(start: Path, tokenizer: PreTrainedTokenizerFast) -> bool:
     try:
         config = AutoConfig.from_pretrained(start, local_files_only=True)
         words = AutoTokenizer.from_pretrained(start, local_files_only=True).get_vocab()
-    except (
-        OSError,
-        ValueError,
-    ):  # a name that only the engine knows, or a model type that transformers does not know
-        return False
+    except (OSError, ValueError):
+        return False  # only the engine knows the name, or transformers does not know the model type
     return bool(words == tokenizer.get_vocab() and getattr(config, "hidden_size", None) == WIDTH)
 
 
@@ -249,10 +238,10 @@ def table_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Bat
 
 
 def practice_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
-    """Batches of `practise`: proofs to verify, a quarter of whose lines are wrong, or critiques to
+    """Batches of `practice`: proofs to verify, a quarter of whose lines are wrong, or critiques to
     judge.
     """
-    return _pooled(tokenizer, practise(seed), PRACTICE_BATCH, seed)
+    return _pooled(tokenizer, practice(seed), PRACTICE_BATCH, seed)
 
 
 def demonstration_batches(

@@ -1,7 +1,7 @@
 """The nano tokenizer: one token for each fixed phrase, digit, label, operator and flaw kind, so
 that answers are short.
 
-Tokens include spaces (" 7", ". "). A text that `normalise` does not change decodes to itself.
+Tokens include spaces (" 7", ". "). A text that `normalize` does not change decodes to itself.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ CHAT_TEMPLATE = (
 _BLANKS = (("\r\n?", "\n"), (r"[^\S\n]+", " "), (" ?\n ?", "\n"))
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """Reduce runs of blanks to one, and to none beside a newline, as `decode(encode(text))`
     does.
     """
