@@ -1,15 +1,17 @@
-"""Every error proofloop raises, drawn as a tree.
+"""Every error that proofloop raises on purpose, as a tree.
 
-ProofloopError ├── ConfigError          the user's input is wrong: one line, exit code 2 ├──
-StoreError           the object store did not do what was asked │   ├── NotFound         no object
-under that key │   └── CorruptObject    an object exists but its content is damaged or has the wrong
-form ├── BusError             the message broker is unavailable or refuses ├── EngineError
-a model call failed; `retryable` tells whether a retry can succeed │   ├── CallRefused      this
-call can never succeed, others can: its proof or critique is recorded as failed │   └──
-AccessRefused    no call of this process can succeed: its key is missing or wrong ├── BudgetUsedUp
-a run has used up its [budget]; it can be resumed with a larger one, exit code 4 ├── Retry
-a handler asks for a later redelivery of its message └── Reject               a handler cannot ever
-handle this message: it becomes a dead letter
+ProofloopError
+├── ConfigError          the user's input is wrong: one line, exit code 2
+├── StoreError           the object store is unavailable or refuses
+│   ├── NotFound         no object under that key
+│   └── CorruptObject    an object is damaged or has the wrong form
+├── BusError             the message broker is unavailable or refuses
+├── EngineError          a model call failed; `retryable`: whether a retry can succeed
+│   ├── CallRefused      this call can never succeed: its proof or critique counts as failed
+│   └── AccessRefused    no call of this process can succeed: its key is missing or wrong
+├── BudgetUsedUp         the run's [budget] is used up; raise it and resume; exit code 4
+├── Retry                a handler asks for a later redelivery of its message
+└── Reject               a handler can never handle its message: it becomes a dead letter
 
 Any other exception that leaves a handler is a bug. The bus redelivers the message up to the
 delivery limit and then makes it a dead letter.
