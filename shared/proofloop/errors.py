@@ -25,6 +25,10 @@ TRUST_HINT = "set SSL_CERT_FILE to the certificate of the authority that signed 
 """The hint for a broker or store whose certificate comes from a private authority."""
 
 
+RESUME_HINT = "run the command again to continue (`proofloop run`: with --resume)"
+"""The hint for work that stopped before its end; the store keeps its results."""
+
+
 def install_hint(*parts: str) -> str:
     """The command that installs missing parts: roles, `serving`, or extras of the core such as
     `[cluster]`.
@@ -49,7 +53,7 @@ class ProofloopError(Exception):
 
 
 class HintedError(ProofloopError):
-    """An error with a way out: `hint` tells what to do."""
+    """An error with a way out, the `hint`."""
 
     def __init__(self, problem: str, hint: str = "") -> None:
         super().__init__(problem)

@@ -473,7 +473,7 @@ class GoneEngine(CountingEngine):
 def test_a_run_that_its_engine_cannot_answer_says_how_to_go_on(tmp_path: Path) -> None:
     store, spec = LocalStore(tmp_path), runspec()
     said = pytest.raises(
-        ProofloopError, match=r"no such model\nhint: what is stored stays; .*--resume"
+        ProofloopError, match=r"no such model\nhint: fix this, then run .*--resume"
     )
     with walking(store, spec, GoneEngine()) as walk, said:
         walk.run(planned_proofs(spec))

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import sys
 
-from proofloop.errors import BudgetUsedUp, ConfigError, CorruptObject, ProofloopError
+from proofloop.errors import (
+    RESUME_HINT,
+    BudgetUsedUp,
+    ConfigError,
+    CorruptObject,
+    HintedError,
+    ProofloopError,
+)
 from proofloop.pipeline.embedded import Interrupted
 
 
@@ -19,33 +26,24 @@ def main() -> None:
     try:
         app()
     except ConfigError as error:
-        _end(f"error: {error.problem}" + (f" (hint: {error.hint})" if error.hint else ""), 2)
+        _exit(2, "error", error.problem, error.hint)
     except CorruptObject as error:
-        _end(
-            f"error: {error} (hint: restore this file, or delete it and run again; of a model"
-            " version, delete all files)",
-            2,
-        )
+        _exit(2, "error", error, "restore this file, or delete it (of a model, all files)")
     except Interrupted as error:
-        _end(
-            f"stopped: {error}; stored results are kept. Run the command again to continue"
-            " (`proofloop run`: with --resume)",
-            130,
-        )
+        _exit(130, "stopped", f"{error}; stored results are kept", RESUME_HINT)
     except BudgetUsedUp as error:
-        _end(f"stopped: {error}", 4)
+        _exit(4, "stopped", error.problem, error.hint)
     except OSError as error:  # a folder that cannot be written, a full disk
-        _end(
-            f"error: {error.filename or 'this machine'}: {error.strerror or error} (hint:"
-            " check this machine with `proofloop doctor`)",
-            2,
-        )
+        problem = f"{error.filename or 'this machine'}: {error.strerror or error}"
+        _exit(2, "error", problem, "check this machine with `proofloop doctor`")
+    except HintedError as error:
+        _exit(1, "error", error.problem, error.hint)
     except ProofloopError as error:
-        _end(f"error: {error}", 1)
+        _exit(1, "error", error)
 
 
-def _end(text: str, code: int) -> None:
-    problem, _, hint = text.partition("\nhint: ")
-    text = f"{problem} (hint: {hint})" if hint else problem
-    print(" ".join(text.split("\n")), file=sys.stderr)
+def _exit(code: int, what: str, problem: object, hint: str = "") -> None:
+    """Print one line and exit."""
+    text = f"{what}: {problem}" + (f" (hint: {hint})" if hint else "")
+    print(text.replace("\n", " "), file=sys.stderr)
     sys.exit(code)

@@ -65,7 +65,7 @@ def run(
     for change in started.changes:
         print(f"{spec.name}: changed: {change}", file=sys.stderr)
     for problem in unfilled(spec) if started.is_here else ():
-        print(f"{spec.name}: {problem}\nhint: {UNFILLED_HINT}", file=sys.stderr)
+        print(f"warning: {spec.name}: {problem} (hint: {UNFILLED_HINT})", file=sys.stderr)
     warnings = NewWarnings(data, spec.name)
     with stopping_on_signal() as stopping, ProgressLine() as line:
 

@@ -21,7 +21,7 @@ from proofloop.bus import DeadLetter, LocalBus
 from proofloop.config.problem_file import count_problems, problems_of
 from proofloop.config.run_file import Budget, Prices, RunSpec
 from proofloop.engine.base import Engine
-from proofloop.errors import BudgetUsedUp, ProofloopError
+from proofloop.errors import RESUME_HINT, BudgetUsedUp, HintedError, ProofloopError
 from proofloop.method.prompts import PromptPack, load_pack
 from proofloop.runs.budget import BudgetGate, Meter, RunClock
 from proofloop.runs.costs import ByRole, Spent, summed
@@ -446,8 +446,7 @@ class LocalWalk:
     def _check_stopping(self) -> None:
         if self._tools.shutdown.stopping.is_set():
             if self._tools.shutdown.reason:
-                hint = "what is stored stays; mend that, then call it again (`run`: with --resume)"
-                raise ProofloopError(f"{self._tools.shutdown.reason}\nhint: {hint}")
+                raise HintedError(self._tools.shutdown.reason, f"fix this, then {RESUME_HINT}")
             raise Interrupted("asked to stop")
 
     def _check_complete(self) -> None:
