@@ -380,8 +380,8 @@ def test_what_is_not_there_is_refused_with_what_there_is(
         ("review", "--host", "0.0.0.0"),
         ("prompts", "show", "none"),
         ("prove", " "),
-        ("nano", "pose", "--split", "none"),
-        ("nano", "check", "What is 1 + 1?", "2"),
+        ("domains", "pose", "--split", "none"),
+        ("domains", "check", "What is 1 + 1?", "2"),
     )
     expected = [
         ("no run named 'none'", "the store has: small"),
@@ -397,7 +397,7 @@ def test_what_is_not_there_is_refused_with_what_there_is(
         ("none", "math, math-json, nano"),
         ("the problem is empty", "path of a text file"),
         ('unknown split "none"', "one of train, validation, test"),
-        ("'What is 1 + 1?' is not a nano question", "nano pose"),
+        ("checker of domain 'nano' cannot check proofs of 'What is 1 + 1?'", "whose checker can"),
     ]
     for arguments, words in zip(commands, expected, strict=True):
         check_is_refused(here(done)(*arguments), *words)
@@ -870,11 +870,11 @@ def test_nano_problems_are_posed_as_a_problem_file_and_proofs_are_checked(tmp_pa
     question = "Modulo 10, start at 2. a + 3. b * 4. Show that the result is 0."
     posed, test, right, wrong, short = call_together(
         tmp_path,
-        ("nano", "pose", "--count", "2000", "--seed", "5"),
-        ("nano", "pose", "--count", "4", "--seed", "5", "--split", "test"),
-        ("nano", "check", question, "a 2 + 3 = 5\nb 5 * 4 = 0"),
-        ("nano", "check", question, "a 2 + 3 = 6\nb 6 * 4 = 4"),
-        ("nano", "check", question, "b 5 * 4 = 0"),
+        ("domains", "pose", "--count", "2000", "--seed", "5"),
+        ("domains", "pose", "--count", "4", "--seed", "5", "--split", "test"),
+        ("domains", "check", question, "a 2 + 3 = 5\nb 5 * 4 = 0"),
+        ("domains", "check", question, "a 2 + 3 = 6\nb 6 * 4 = 4"),
+        ("domains", "check", question, "b 5 * 4 = 0"),
     )
     problems = [json.loads(line) for line in posed.out.splitlines()]
     assert len({problem["id"] for problem in problems}) == 2000
@@ -945,8 +945,8 @@ def test_doctor_asks_for_no_role_that_a_broker_may_serve() -> None:
 
 
 HELP = {
-    "": "demo run iterate serve review prove proof plan doctor runs models dead prompts train nano"
-    " --verbose --version",
+    "": "demo run iterate serve review prove proof plan doctor runs models dead prompts domains"
+    " train nano --verbose --version",
     "demo": "--out --seed --quick",
     "run": "FILE --store --resume --local",
     "serve": "ROLE --concurrency --store --check",
@@ -978,9 +978,11 @@ HELP = {
     "prompts import": "FILE --out",
     "train": "export-slime",
     "train export-slime": "RUN STAGE --out --store",
-    "nano": "pose check train",
-    "nano pose": "--count --split --seed",
-    "nano check": "QUESTION SOLUTION",
+    "domains": "list pose check",
+    "domains list": "--json",
+    "domains pose": "--domain --count --split --seed",
+    "domains check": "QUESTION SOLUTION --domain",
+    "nano": "train",
     "nano train": "--out --seed --threads",
 }
 

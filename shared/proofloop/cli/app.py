@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from proofloop.cli import (
+    domains,
     iterate,
     models,
     nano,
@@ -55,6 +56,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(dead.app, name="dead")
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(train.app, name="train")
+app.add_typer(domains.app, name="domains")
 app.add_typer(nano.app, name="nano")
 
 

@@ -33,9 +33,9 @@ def prove(
 ) -> None:
     """Prove one problem: print the proof, its score and its critiques.
 
-    Without --using the nano model answers, which knows only the problems of `proofloop nano pose`.
-    If the run file has a [search], only the best proof is printed. If the store already has proofs
-    of this problem with the same settings, they are printed and no model is called.
+    Without --using the nano model answers, which knows only the problems of `proofloop domains
+    pose`. If the run file has a [search], only the best proof is printed. If the store already has
+    proofs of this problem with the same settings, they are printed and no model is called.
     """
     question = _text(problem)
     with stopping_on_signal() as stopping, ProgressLine() as line:
