@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("proofloop_serving", reason="proofloop-serving is not installed")
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_examples_run(
