@@ -252,7 +252,7 @@ def test_roles_with_equal_engines_share_one(engines: Engines) -> None:
     assert ["top_k" in each.body for each in server.received] == [True, False]
 
 
-def test_engines_of_one_account_share_its_brakes(engines: Engines) -> None:
+def test_engines_of_one_account_share_its_rate_limits(engines: Engines) -> None:
     with ScriptedServer(answers()) as server:
         limits = {"requests_per_minute": 100.0}
         settings = {"base_url": server.base_url, **limits}

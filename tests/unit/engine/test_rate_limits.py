@@ -80,7 +80,7 @@ def test_a_request_that_has_to_wait_is_not_counted() -> None:
     assert [rate_limiter.take(1) for _ in range(3)] == [0, 1, 1]
 
 
-def test_brakes_are_one_for_an_account_and_its_limits() -> None:
+def test_a_rate_limiter_is_shared_by_an_account_and_its_limits() -> None:
     one = shared_rate_limiter("http://a", 60, None)
     assert shared_rate_limiter("http://a", 60, None) is one
     assert (

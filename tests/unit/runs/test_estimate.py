@@ -74,7 +74,7 @@ def test_options_take_the_place_of_guesses() -> None:
         ({"max_concurrency": 1}, 80 * 50),
     ],
 )
-def test_brakes_and_calls_at_once_take_their_time(
+def test_rate_limits_and_calls_at_once_take_their_time(
     settings: dict[str, float], least_s: float
 ) -> None:
     engine = {"kind": "openai", "settings": {"base_url": "http://one/v1", **settings}}

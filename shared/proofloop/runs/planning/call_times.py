@@ -51,8 +51,8 @@ def _slots(spec: RunSpec, role: ModelRole) -> float:
     return float(in_work(spec, role)) * (spec.labeling.m if role == "meta_verifier" else 1)
 
 
-def braked(spec: RunSpec, calls: OfRoles, prompt: OfRoles, answer: OfRoles) -> list[float]:
-    """How long requests and tokens a minute make it take, by account."""
+def rate_limited(spec: RunSpec, calls: OfRoles, prompt: OfRoles, answer: OfRoles) -> list[float]:
+    """The seconds that the rate limits of requests and tokens take, by account."""
     used: dict[tuple[str, str, float], float] = defaultdict(float)
     for role in MODEL_ROLES:
         for settings, share in endpoint_settings(spec.engine.of(role)):

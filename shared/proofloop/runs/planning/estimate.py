@@ -16,7 +16,12 @@ from proofloop.config.problem_file import problems_of
 from proofloop.config.run_file import Prices, RunSpec
 from proofloop.method.prompts import load_pack
 from proofloop.runs.costs import HOUR_S, money
-from proofloop.runs.planning.call_times import OfRoles, braked, one_after_another, side_by_side
+from proofloop.runs.planning.call_times import (
+    OfRoles,
+    one_after_another,
+    rate_limited,
+    side_by_side,
+)
 from proofloop.runs.planning.capacity import (
     Habits,
     Observed,
@@ -313,8 +318,8 @@ def _calls_a_proof(spec: RunSpec) -> list[tuple[ModelRole, tuple[int, int]]]:
 
 
 def _seconds(spec: RunSpec, end: _End, calls: OfRoles, prompt: OfRoles, answer: OfRoles) -> float:
-    """The work over the calls at once, beside the chain of calls that one proof waits for; brakes
-    may take longer.
+    """The duration: the work over the calls at once, the chain of calls of one proof, or the rate
+    limits, whichever takes longest.
     """
     waits: dict[Role, float] = {
         role: work.waits for role, work in work_of_a_proof(end.habits, spec.labeling).items()
@@ -329,4 +334,4 @@ def _seconds(spec: RunSpec, end: _End, calls: OfRoles, prompt: OfRoles, answer: 
         if end.overlaps
         else chain + one_after_another(spec, work)
     )
-    return max(busy, *braked(spec, calls, prompt, answer))
+    return max(busy, *rate_limited(spec, calls, prompt, answer))
