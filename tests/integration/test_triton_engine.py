@@ -128,7 +128,7 @@ def test_a_foreign_model_is_given_a_rendered_prompt(
         engine.submit(ask("too llmapi-refuse long")).result(30)
     template.write_text("{{ raise_exception('no such role') }}")
     for words, engine_of, problem in (
-        ("now garble", engine, "'tensorrt_llm' cannot be read: could not convert string to float"),
+        ("now garble", engine, "'tensorrt_llm' is unreadable: could not convert string to float"),
         ("Prove it.", opened(**foreign), "chat_template is not set"),
         ("Prove it.", opened(**foreign, chat_template=str(template)), "no such role"),
     ):

@@ -105,7 +105,7 @@ class EndpointHealth:
             "endpoint_unavailable",
             endpoint=name,
             reason=str(error),
-            others_answer_for_s=unavailable_s,
+            unavailable_for_s=unavailable_s,
         )
 
     def record_answer(self, endpoint: Endpoint) -> None:
