@@ -140,7 +140,7 @@ ADDRESSES = ("base_url", "endpoints")
 
 
 class RunEngine(EngineSection):
-    """The engine of all roles, and the exceptions of single roles."""
+    """The engine of all roles. The tables of single roles override it."""
 
     generator: RoleEngine = RoleEngine()
     verifier: RoleEngine = RoleEngine()
@@ -367,7 +367,7 @@ class RolePrices(Section):
 
 
 class Prices(EnginePrices):
-    """The prices of a run's engines, for all roles and for single roles."""
+    """The prices of all engines. The tables of single roles override them."""
 
     generator: RolePrices = RolePrices()
     verifier: RolePrices = RolePrices()
