@@ -9,6 +9,7 @@ import pytest
 
 import proofloop
 from proofloop import ConfigError, ProofResult, Run, judge, prove
+from proofloop.errors import BudgetUsedUp
 
 JUDGED = "Modulo 10, start at 2. a + 3. b * 4. Show that the result is 0."
 
@@ -53,6 +54,18 @@ def test_an_error_within_a_loop_leaves_a_run_that_can_be_stopped(tmp_path: Path)
             raise KeyboardInterrupt
     run.stop()
     assert len(list(run)) == 6
+
+
+def test_a_run_whose_budget_ends_yields_all_that_it_labeled(tmp_path: Path) -> None:
+    run = Run.create(
+        fields(budget={"tokens": 50_000}, flow={"max_waiting_proofs": 1}), store=tmp_path
+    )
+    found: list[ProofResult] = []
+    with pytest.raises(BudgetUsedUp):
+        for result in run:
+            found.append(result)
+    assert 0 < len(found) < 6
+    assert ids(found) == ids(list(run.results()))
 
 
 def test_the_error_of_a_run_comes_out_of_the_loop(tmp_path: Path) -> None:

@@ -129,7 +129,8 @@ class Run:
         with _Working(self) as self._working:
             working = self._working
             while working.waits(POLL_S):
-                yield from self._unseen(seen)
+                if not seen or len(seen) < self.progress.labeled:
+                    yield from self._unseen(seen)
             yield from self._unseen(seen)
 
     def stop(self) -> None:
@@ -138,8 +139,6 @@ class Run:
             self._working.stop()
 
     def _unseen(self, seen: set[str]) -> Iterator[ProofResult]:
-        if seen and len(seen) >= self.progress.labeled:
-            return
         for proof_id in labeled_proofs(self.store, self.name):
             if proof_id not in seen:
                 seen.add(proof_id)
