@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 import structlog
+from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
+    from xdist.remote import Producer
+
     from tests.integration.rabbitmq import Broker
     from tests.integration.servers import S3
     from tests.integration.triton_server import Triton
@@ -69,11 +72,19 @@ MAKE_MUCH_ONCE = {
 """The tests of such a file share a server or a trained model, so one process runs them all."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.stem in MAKE_MUCH_ONCE:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+class ByFile(LoadScopeScheduling):
+    """Gives one process all tests of a file that makes much once, and single tests of the others.
+
+    The marks of xdist's own `loadgroup` have no effect with pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if Path(file).stem in MAKE_MUCH_ONCE else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile | None:
+    return ByFile(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.fixture(autouse=True, scope="session")

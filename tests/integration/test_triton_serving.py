@@ -276,7 +276,7 @@ def test_bad_requests_fail_alone_and_say_why(server: Server) -> None:
 def test_an_id_that_is_running_is_refused(server: Server) -> None:
     first = ask(server, "twice", ENDLESS, streaming=True, **LONG)
     assert first.began.wait(60)
-    with pytest.raises(InferenceServerException, match="'twice' is running already"):
+    with pytest.raises(InferenceServerException, match="'twice' is already running"):
         ask(server, "twice", ENDLESS, **LONG).last()
     stop(server, "twice")
     assert first.last()["finish_reason"][0] == b"cancelled"
