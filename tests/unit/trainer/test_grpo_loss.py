@@ -6,6 +6,7 @@ Legend: T tokens of one completion.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,8 +49,14 @@ def reference_folder(tmp_path_factory) -> Path:
 # The plain loss: sequence by sequence, without padding.
 
 
+@functools.cache
+def model_in(folder: Path) -> LlamaForCausalLM:
+    """Read once: the reference asks it for each answer."""
+    return LlamaForCausalLM.from_pretrained(folder)
+
+
 def logprobs_T(folder: Path, sample: TrainingSample, temperature: float = 1.0) -> Tensor:
-    model = LlamaForCausalLM.from_pretrained(folder)
+    model = model_in(folder)
     ids = torch.tensor([sample.tokens.prompt_ids + sample.tokens.completion_ids])
     start = len(sample.tokens.prompt_ids)
     with torch.no_grad():
