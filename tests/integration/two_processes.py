@@ -132,7 +132,7 @@ def main() -> None:
         out, *models = map(Path, sys.argv[1:])
         is_16_bits = os.environ["ACCELERATE_MIXED_PRECISION"] == "bf16"
         print(json.dumps(train_in_16_bits(out, *models) if is_16_bits else train(out, models)))
-        ranks.tell(Order(call="end"))
+        ranks.broadcast(Order(call="end"))
     carrying = gloo_threads()
     ranks.leave()
     assert gloo_threads() < carrying, (

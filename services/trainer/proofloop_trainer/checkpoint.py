@@ -26,7 +26,7 @@ from proofloop.errors import ConfigError, CorruptObject
 from proofloop.schema.records import ModelRole, Record
 from proofloop.schema.validation import first_problem
 from proofloop_trainer.grpo.settings import GrpoSettings
-from proofloop_trainer.ranks import cut_like
+from proofloop_trainer.ranks import shard_like
 
 MANIFEST = "manifest.json"
 WEIGHTS = "model*.safetensors"
@@ -216,5 +216,5 @@ def load_optimizer(model: nn.Module, optimizer: Optimizer, folder: Path) -> None
                 # Adam keeps its step counter on the CPU and its moments on the device of the
                 # weights.
                 optimizer.state[parameter][key] = (
-                    tensor if key == "step" else cut_like(tensor, parameter)
+                    tensor if key == "step" else shard_like(tensor, parameter)
                 )

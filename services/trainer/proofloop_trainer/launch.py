@@ -43,20 +43,18 @@ def lead() -> None:
     except SystemExit as end:
         if end.code:
             raise
-    ranks.tell(Order(call="end"))
+    ranks.broadcast(Order(call="end"))
 
 
 def follow() -> None:
     """Repeat the first process's model calls until it ends."""
     learners: dict[str, GrpoLearner] = {}
-    while (order := ranks.hear()).call != "end":
+    while (order := ranks.receive()).call != "end":
         try:
             repeat(order, learners)
         except ProofloopError as error:
             if order.call != "step":
-                # only this process failed: it ends, and the launcher ends those that would wait for
-                # it
-                raise
+                raise  # only this process failed: the launcher ends the others, which would wait
             # All processes refuse a bad batch alike; the first one raises the error to the user.
             log.warning("step_refused", rank=ranks.rank(), error=str(error))
 

@@ -41,7 +41,7 @@ def enough_for(what: str) -> Iterator[None]:
     except ProofloopError:
         raise  # all processes raise it alike
     except BaseException as error:
-        ranks.part()
+        ranks.mark_broken()
         if ranks.rank() > 0 or not isinstance(error, torch.OutOfMemoryError):
             raise
         seen = str(error).partition(" Of the allocated")[0]

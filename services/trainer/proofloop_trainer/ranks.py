@@ -35,11 +35,11 @@ T = TypeVar("T")
 BETWEEN_ORDERS = timedelta(days=30)
 """The longest wait for the next order: between orders, the first process may sample for hours."""
 
-_orders: Any = (
-    None  # the process group that carries orders; None in a process that was started alone
-)
+_orders: Any = None
+"""The process group that carries orders; None in a process that was started alone."""
 
-_is_parted = False  # true if this process broke off a step, so that the others wait for it
+_is_broken = False
+"""Whether this process alone left a step with an error: the others then wait in that step."""
 
 
 class Order(Record):
@@ -108,37 +108,34 @@ def check_launch() -> None:
         )
 
 
-def part() -> None:
-    """Note an error in this process only: the others now wait in a step that it broke off, and
-    receive no orders.
-    """
-    global _is_parted
-    _is_parted = _orders is not None
+def mark_broken() -> None:
+    """Record an error of this process alone: the others wait in its step and receive no order."""
+    global _is_broken
+    _is_broken = _orders is not None
 
 
-def is_parted() -> bool:
-    """Whether the others wait in a step that this process broke off."""
-    return _is_parted
+def is_broken() -> bool:
+    """Whether the others wait in a step that this process left with an error."""
+    return _is_broken
 
 
-def tell(order: Order) -> None:
+def broadcast(order: Order) -> None:
     """Broadcast an order from the first process; does nothing in the others. Raises ProofloopError
-    after `part`.
+    after `mark_broken`.
     """
     if _orders is None or rank() > 0:
         return
-    if _is_parted:
+    if _is_broken:
         raise ProofloopError(
             "an error in this process left the other processes waiting in a step; start the command"
-            " again to continue"
-            " from the last checkpoint"
+            " again to continue from the last checkpoint"
         )
     body = torch.frombuffer(bytearray(order.model_dump_json().encode()), dtype=torch.uint8)
     distributed.broadcast(torch.tensor([len(body)]), src=0, group=_orders)
     distributed.broadcast(body, src=0, group=_orders)
 
 
-def hear() -> Order:
+def receive() -> Order:
     """Wait for the next order of the first process."""
     length = torch.zeros(1, dtype=torch.int64)
     distributed.broadcast(length, src=0, group=_orders)
@@ -147,7 +144,7 @@ def hear() -> Order:
     return Order.model_validate_json(body.numpy().tobytes())
 
 
-def meet() -> None:
+def barrier() -> None:
     """Wait until all processes are here. Files that one of them then deletes have been read by
     all.
     """
@@ -155,7 +152,7 @@ def meet() -> None:
         distributed.barrier(group=_orders)
 
 
-def dealt(things: Sequence[T], to: int | None = None) -> Sequence[T]:
+def share(things: Sequence[T], to: int | None = None) -> Sequence[T]:
     """The share of one process, by default this one: every `count()`-th item from its rank on."""
     return things[rank() if to is None else to :: count()]
 
@@ -170,14 +167,14 @@ def summed(values: Iterable[float]) -> list[float]:
     return together.tolist()
 
 
-def collected(rows: Sequence[Tensor], lengths: Sequence[int]) -> list[Tensor]:
-    """The rows of all processes in the order before `dealt` distributed them; `lengths` are the
+def gathered(rows: Sequence[Tensor], lengths: Sequence[int]) -> list[Tensor]:
+    """The rows of all processes in the order before `share` distributed them; `lengths` are the
     lengths of all rows.
     """
     if _orders is None or not lengths:
         return list(rows)
     whole = pad_sequence([torch.zeros(length) for length in lengths], batch_first=True)
-    for place, row in zip(dealt(range(len(lengths))), rows, strict=True):
+    for place, row in zip(share(range(len(lengths))), rows, strict=True):
         whole[place, : len(row)] = row
     distributed.all_reduce(whole)
     return [row[:length] for row, length in zip(whole, lengths, strict=True)]
@@ -238,7 +235,7 @@ def _layers(model: PreTrainedModel) -> list[nn.Module]:
     return [module for module in model.modules() if type(module).__name__ in names]
 
 
-def whole(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+def full_tensors(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     """Gather the complete tensors on the CPU of the first process; the result is empty in the
     others.
     """
@@ -250,7 +247,7 @@ def whole(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     return kept
 
 
-def cut_like(tensor: Tensor, parameter: Tensor) -> Tensor:
+def shard_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     """Shard a complete tensor like the parameter and move it to the parameter's device."""
     if isinstance(parameter, DTensor):
         # The mesh is on the GPU, but offloaded weights and their moments are on the CPU.

@@ -48,12 +48,12 @@ def fine_tune(
         "how": how.model_dump(),
         "seed": seed,
     }
-    ranks.tell(Order(call="fine_tune", arguments=arguments))
+    ranks.broadcast(Order(call="fine_tune", arguments=arguments))
     disable_progress_bar()
     make_room()
     with enough_for(f"supervised steps from {start}, passes of {how.tokens_per_pass} tokens"):
         model, updates = _tuned(start, answers, how, seed, before_step)
-    weights = ranks.whole(model.state_dict().items())
+    weights = ranks.full_tensors(model.state_dict().items())
     if ranks.rank() == 0:
         model.save_pretrained(out, state_dict=weights, max_shard_size=SHARD_BYTES)
         AutoTokenizer.from_pretrained(start).save_pretrained(out)
@@ -92,9 +92,8 @@ def _backward(model: PreTrainedModel, part: Sequence[Answer], cut: Sequence[Answ
     """Backpropagate a pass's part of the minibatch's loss. An empty pass joins the collective calls
     with weight 0.
     """
-    weight = (
-        _tokens(part) / _tokens(cut) * ranks.count()
-    )  # gradients are averaged over the processes
+    # FSDP averages gradients over the processes.
+    weight = _tokens(part) / _tokens(cut) * ranks.count()
     (supervised_loss(model, part or cut[:1]) * weight).backward()
 
 
@@ -109,9 +108,7 @@ def supervised_loss(model: PreTrainedModel, answers: Sequence[Answer]) -> Tensor
     at once.
     """
     rows = [torch.cat((answer.prompt_ids_P, answer.completion_ids_C)) for answer in answers]
-    tokens_BT = pad_sequence(
-        rows, batch_first=True
-    )  # the padding token does not matter: it is masked
+    tokens_BT = pad_sequence(rows, batch_first=True)  # padding is masked: any token does
     targets_BT = torch.full_like(tokens_BT, IGNORED)
     for row, answer in enumerate(answers):
         answered = slice(len(answer.prompt_ids_P), answer.length)

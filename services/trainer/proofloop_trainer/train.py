@@ -134,9 +134,8 @@ class RoleInTraining:
         self._begun = len(batches)
         self._used |= {keys.name_of(key) for key in skipped}
         self.steps = len(published_versions(self._store, run_id, role))
-        drop_older(
-            self._store, keys.checkpoint(run_id, role, self.steps)
-        )  # a killed trainer may have left them
+        # A killed trainer may have left older checkpoints.
+        drop_older(self._store, keys.checkpoint(run_id, role, self.steps))
         self._learner: GrpoLearner | None = None
 
     def offer(self, problem: str, labels: list[Label], steps_of_others: int) -> None:
@@ -193,9 +192,8 @@ class RoleInTraining:
             groups += groups_of(self.role, current, self._spec, self._store)
         everything = [sample for group in groups for sample in group.samples]
         fresh = self._fresh(groups)
-        chosen = (
-            choose_groups(fresh, self._wanted.groups) or fresh[:1]
-        )  # without a signal, a step without changes
+        # If no group has a signal, the step changes nothing.
+        chosen = choose_groups(fresh, self._wanted.groups) or fresh[:1]
         return TrainingBatch(
             run_id=self._run_id,
             role=self.role,

@@ -57,7 +57,7 @@ def test_a_process_that_alone_cannot_open_a_model_ends(
     orders: Iterator[Order] = iter(
         [Order(call="open", learner="a", arguments=said), Order(call="end")]
     )
-    monkeypatch.setattr(ranks, "hear", lambda: next(orders))
+    monkeypatch.setattr(ranks, "receive", lambda: next(orders))
     with pytest.raises(ConfigError, match=r"no model in .*not-here"):
         follow()
 
@@ -66,16 +66,16 @@ def test_nothing_is_told_to_processes_that_wait_in_a_step_which_the_first_broke_
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(ranks, "_orders", object())
-    monkeypatch.setattr(ranks, "_is_parted", False)
+    monkeypatch.setattr(ranks, "_is_broken", False)
     monkeypatch.setattr(ranks, "rank", lambda: 0)
     with pytest.raises(ZeroDivisionError), enough_for("a step"):
         raise ZeroDivisionError
     with pytest.raises(ProofloopError, match="left the other processes waiting"):
-        ranks.tell(Order(call="step"))
+        ranks.broadcast(Order(call="step"))
 
 
 def test_what_all_processes_refuse_alike_parts_none(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ranks, "_orders", object())
     with pytest.raises(ProofloopError), enough_for("a step"):
         raise ProofloopError("a loss that is not finite")
-    assert not ranks._is_parted
+    assert not ranks._is_broken

@@ -95,14 +95,14 @@ def answers_to_train(
     samples: Sequence[TrainingSample], truncated: Literal["train", "mask"]
 ) -> list[Answer]:
     """The answers with a loss: in a group with a signal, not empty, and not masked as truncated."""
-    silent = groups_without_signal(samples)
-    return [
-        answer_of(sample.tokens, advantage)
-        for sample, advantage in zip(samples, advantages(samples), strict=True)
-        if sample.group not in silent
-        and sample.tokens.completion_ids
-        and not (sample.truncated and truncated == "mask")
-    ]
+    without_signal = groups_without_signal(samples)
+    answers = []
+    for sample, advantage in zip(samples, advantages(samples), strict=True):
+        is_masked = sample.truncated and truncated == "mask"
+        has_loss = sample.group not in without_signal and not is_masked
+        if has_loss and sample.tokens.completion_ids:
+            answers.append(answer_of(sample.tokens, advantage))
+    return answers
 
 
 def check_samples(samples: Sequence[TrainingSample], vocabulary: int) -> None:
@@ -177,7 +177,7 @@ def share(answers: Iterable[Answer], most_tokens: int) -> list[list[Answer]]:
     may be empty.
     """
     ordered = by_length(answers)
-    cuts = [passes(ranks.dealt(ordered, to), most_tokens) for to in range(ranks.count())]
+    cuts = [passes(ranks.share(ordered, to), most_tokens) for to in range(ranks.count())]
     mine = cuts[ranks.rank()]
     return [*mine, *([[]] * (max(map(len, cuts)) - len(mine)))]
 

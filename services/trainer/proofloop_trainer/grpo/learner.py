@@ -73,7 +73,7 @@ class GrpoLearner:
         """`reference_folder` is the reference model of the KL term; by default `model_folder`."""
         reference = Path(reference_folder or model_folder)
         self._id = uuid.uuid4().hex
-        self._tell(
+        self._broadcast(
             "open",
             model=str(model_folder),
             settings=settings.model_dump(),
@@ -90,7 +90,7 @@ class GrpoLearner:
             read_manifest(model_folder).version if has_manifest(model_folder) else None
         )
         self.reference_digest = weights_digest(reference) if settings.kl_coefficient else None
-        ranks.meet()
+        ranks.barrier()
 
     def _open(self, folder: Path, reference: Path) -> None:
         """Load the model, and the reference if there is a KL term.
@@ -120,8 +120,8 @@ class GrpoLearner:
         if not self._is_open:
             return
         self._is_open = False
-        if not ranks.is_parted():
-            self._tell("close")
+        if not ranks.is_broken():
+            self._broadcast("close")
         del self.model, self.reference, self.replay, self.optimizer
         make_room()
 
@@ -156,22 +156,22 @@ class GrpoLearner:
         """Load the step count and the optimizer's state of the checkpoint that the weights came
         from.
         """
-        self._tell("resume", folder=str(folder))
+        self._broadcast("resume", folder=str(folder))
         manifest = read_manifest(folder)
         self.steps = manifest.step
         self.role = manifest.role
         with enough_for(f"resuming {folder}"):
             load_optimizer(self.model, self.optimizer, folder)
-        ranks.meet()
+        ranks.barrier()
 
     def whole(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The complete weights and optimizer state in the leading process; both are empty in the
         others.
         """
-        self._tell("gather")
+        self._broadcast("gather")
         with enough_for("gathering the weights"):
-            weights = ranks.whole(self.model.state_dict().items())
-            return weights, ranks.whole(optimizer_tensors(self.model, self.optimizer))
+            weights = ranks.full_tensors(self.model.state_dict().items())
+            return weights, ranks.full_tensors(optimizer_tensors(self.model, self.optimizer))
 
     def save(self, folder: Path) -> Manifest:
         """Write a checkpoint to `folder`. Safe to repeat after a failure."""
@@ -198,7 +198,7 @@ class GrpoLearner:
         """
         started = time.perf_counter()
         check_samples(batch.samples, self.model.config.vocab_size)
-        self._tell("step", batch=batch)
+        self._broadcast("step", batch=batch)
         with enough_for(f"step {self.steps + 1}, passes of {self.settings.tokens_per_pass} tokens"):
             answers = self._with_reference(answers_to_train(batch.samples, self.settings.truncated))
             for group in self.optimizer.param_groups:
@@ -210,10 +210,10 @@ class GrpoLearner:
         seconds = time.perf_counter() - started
         return report_of(self.steps, batch, updates, self.settings.kl_coefficient, seconds)
 
-    def _tell(self, call: Any, **arguments: Any) -> None:
+    def _broadcast(self, call: Any, **arguments: Any) -> None:
         """Make the other processes do the same call on their parts of this learner."""
         if ranks.count() > 1:
-            ranks.tell(Order(call=call, learner=self._id, arguments=arguments))
+            ranks.broadcast(Order(call=call, learner=self._id, arguments=arguments))
 
     def _minibatches(self, answers: Sequence[Answer]) -> Iterator[list[Answer]]:
         for epoch in range(self.settings.epochs):
@@ -230,7 +230,7 @@ class GrpoLearner:
             # Every process takes part in every pass: an empty one scores an answer for nothing.
             scored = self._reference_logprobs(self.reference, part or ordered[:1])
             mine += scored[: len(part)]
-        rows = ranks.collected(mine, [len(answer.completion_ids_C) for answer in ordered])
+        rows = ranks.gathered(mine, [len(answer.completion_ids_C) for answer in ordered])
         return [
             replace(answer, reference_logprobs_C=row_C)
             for answer, row_C in zip(ordered, rows, strict=True)

@@ -20,10 +20,8 @@ class GrpoSettings(BaseModel):
     decay_steps: int | None = Field(
         None,
         ge=1,
-        description="the learning rate falls linearly to a tenth at this step; unset: it"
-        " is constant in"
-        " a"
-        " run",
+        description="the learning rate falls linearly to a tenth at this step; unset: it is"
+        " constant in a run",
     )
     weight_decay: float = Field(0.0, ge=0, lt=1, description="AdamW's decoupled weight decay")
     epochs: int = Field(2, ge=1, le=16, description="passes of a step over its batch")
@@ -33,9 +31,8 @@ class GrpoSettings(BaseModel):
     tokens_per_pass: int = Field(
         4096,
         ge=1,
-        description="padded tokens in a forward pass: sets memory and speed, not the loss;"
-        " raise it on a"
-        " GPU",
+        description="padded tokens in a forward pass: sets memory and speed, not the loss; raise it"
+        " on a GPU",
     )
     clip_low: float = Field(0.2, ge=0, lt=1, description="the ratio is clipped below 1 - clip_low")
     clip_high: float = Field(
@@ -56,8 +53,7 @@ class GrpoSettings(BaseModel):
     replay_routing: bool = Field(
         True,
         description="a mixture of experts trains with the experts used in sampling, if the engine"
-        " reports"
-        " them",
+        " reports them",
     )
     truncated: Literal["train", "mask"] = Field(
         "train", description="mask: a truncated answer counts in its group's mean but has no loss"
@@ -93,11 +89,9 @@ def grpo_settings(
     of the distribution that was sampled.
     """
     if sampled.top_p < 1 or sampled.temperature == 0:
-        where = (
-            f"[{section}] cannot train on answers sampled at top_p {sampled.top_p:g}, temperature"
-        )
         raise ConfigError(
-            f"{where} {sampled.temperature:g}",
+            f"[{section}] cannot train on answers sampled at top_p {sampled.top_p:g}, temperature"
+            f" {sampled.temperature:g}",
             "set top_p = 1 and a temperature above 0 in [sampling]",
         )
     try:
@@ -105,12 +99,9 @@ def grpo_settings(
     except ValidationError as error:
         raise explain(error, f"[{section}.settings] of {origin}", GrpoSettings) from error
     if settings.temperature != sampled.temperature:
-        where = (
-            f"[{section}.settings] temperature = {settings.temperature:g}: its answers are sampled"
-            " at"
-        )
         raise ConfigError(
-            f"{where} {sampled.temperature:g}",
+            f"[{section}.settings] temperature = {settings.temperature:g}: its answers are sampled"
+            f" at {sampled.temperature:g}",
             "leave it out: the temperature of [sampling] is used",
         )
     return settings
