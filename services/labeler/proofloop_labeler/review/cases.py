@@ -79,24 +79,22 @@ class ReviewProgress:
 
     def may_grade(self, proof_id: str) -> bool:
         """Whether this proof waits for a grade or has one."""
-        return proof_id in self.grades or any(kept.proof_id == proof_id for kept in self.waiting)
+        return proof_id in self.grades or any(label.proof_id == proof_id for label in self.waiting)
 
     def after(self, proof_id: str) -> str | None:
         """The proof to grade after this one: the next open proof, then the checks, then from the
         start. `proof_id` may have a grade by now.
         """
-        places = [(False, kept.proof_id) for kept in self.open] + [
-            (True, kept.proof_id) for kept in self.checks
-        ]
+        places = [(False, label.proof_id) for label in self.open]
+        places += [(True, label.proof_id) for label in self.checks]
         here = self._is_check(proof_id), proof_id
         later = [place for place in places if place > here]
         return next((name for _, name in later + places if name != proof_id), None)
 
     def _is_check(self, proof_id: str) -> bool:
-        grade = self.grades.get(proof_id)
-        return (
-            grade.checks_label if grade else any(kept.proof_id == proof_id for kept in self.checks)
-        )
+        if grade := self.grades.get(proof_id):
+            return grade.checks_label
+        return any(label.proof_id == proof_id for label in self.checks)
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,8 @@ class Cases:
     """The cases of a store, with `spot_checks` decided proofs of each run to check."""
 
     def __init__(self, store: Store, spot_checks: int) -> None:
-        self._store, self._spot_checks = store, spot_checks
+        self._store = store
+        self._spot_checks = spot_checks
         self._lock = threading.Lock()
         self._labels: dict[str, ReadOnce[Label, LabelSummary]] = {}
         self._grades: dict[str, ReadOnce[Grade, Grade]] = {}
@@ -142,9 +141,10 @@ class Cases:
             grades = self._grades.setdefault(
                 run, ReadOnce(self._store, keys.grades(run), Grade, _itself)
             )
-        kept, graded = labels.all(age_s=LISTED_S).values(), grades.all()
-        undecided = [label for label in kept if label.outcome == "undecided"]
-        decided = [label for label in kept if label.outcome in ("accepted", "rejected")]
+        found = labels.all(age_s=LISTED_S).values()
+        graded = grades.all()
+        undecided = [label for label in found if label.outcome == "undecided"]
+        decided = [label for label in found if label.outcome in ("accepted", "rejected")]
         return ReviewProgress(
             open=tuple(label for label in undecided if label.proof_id not in graded),
             checks=tuple(label for label in self._sample(decided) if label.proof_id not in graded),
@@ -184,7 +184,10 @@ class ReadOnce(Generic[R, T]):
     """The records below a prefix by name, each read once and shortened by `keep`. Thread-safe."""
 
     def __init__(self, store: Store, prefix: str, kind: type[R], keep: Callable[[R], T]) -> None:
-        self._store, self._prefix, self._kind, self._keep = store, prefix, kind, keep
+        self._store = store
+        self._prefix = prefix
+        self._kind = kind
+        self._keep = keep
         self._kept: dict[str, T] = {}
         self._listed_s = -math.inf
         self._lock = threading.Lock()
@@ -198,7 +201,8 @@ class ReadOnce(Generic[R, T]):
             new = [name for name in names if name not in self._kept]
             with ThreadPoolExecutor(READERS) as pool:
                 known = self._kept | dict(zip(new, pool.map(self._read, new), strict=True))
-            self._kept, self._listed_s = {name: known[name] for name in names}, time.monotonic()
+            self._kept = {name: known[name] for name in names}
+            self._listed_s = time.monotonic()
             return self._kept
 
     def _read(self, name: str) -> T:

@@ -49,7 +49,8 @@ class Announcer:
     """Announces grades in a thread, and retries while the broker or the store is unavailable."""
 
     def __init__(self, store: Store, bus: Bus) -> None:
-        self._store, self._bus = store, bus
+        self._store = store
+        self._bus = bus
         self._runs: SimpleQueue[str | None] = SimpleQueue()
         self._settled: set[str] = set()
         self._stopping = threading.Event()

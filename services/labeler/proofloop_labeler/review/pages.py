@@ -42,7 +42,8 @@ SHOWN = 100
 EXCERPT = 240
 """Characters of a problem in the list."""
 
-NAME_COOKIE, NAME_KEPT_S = "grader", 180 * 24 * 3600
+NAME_KEPT_S = 180 * 24 * 3600
+NAME_COOKIE = "grader"
 """The browser's cookie with the grader's name, which fills the next form."""
 
 
@@ -54,7 +55,10 @@ class Pages:
     def __init__(
         self, store: Store, cases: Cases, announce: Callable[[str], None], *, only: str | None
     ) -> None:
-        self._store, self._cases, self._announce, self._only = store, cases, announce, only
+        self._store = store
+        self._cases = cases
+        self._announce = announce
+        self._only = only
         self._templates = environment("proofloop_labeler.review")
         self._templates.filters.update(score=score, count=count, printable=printable)
 
@@ -94,15 +98,16 @@ class Pages:
 
     def run(self, request: Request) -> Response:
         run = self._run(request)
-        progress, set_formulas = self._cases.progress(run), Typesetter().readable
+        progress = self._cases.progress(run)
+        set_formulas = Typesetter().readable
         return self._page(
             "run",
             request,
             run=run,
             progress=progress,
             lists=[
-                (kind, found, found[:SHOWN])
-                for kind, found in (("open", progress.open), ("check", progress.checks))
+                ("open", progress.open, progress.open[:SHOWN]),
+                ("check", progress.checks, progress.checks[:SHOWN]),
             ],
             excerpt=lambda problem: set_formulas(_excerpt(self._cases.question(run, problem))),
             checked=[grade for grade in progress.grades.values() if grade.checks_label],
