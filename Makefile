@@ -46,7 +46,7 @@ format: setup ## format the code and sort its imports
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## measure: make bench NAME=walk; SMALL=1 for less than a minute. The last line is JSON
+bench: setup ## measure: make bench NAME=pipeline; SMALL=1 for less than a minute. The last line is JSON
 	@test -f "benchmarks/$(NAME).py" || { echo "error: NAME='$(NAME)' names no benchmark; one of: $(basename $(notdir $(wildcard benchmarks/*.py)))" >&2; exit 2; }
 	@$(BIN)/python benchmarks/$(NAME).py $(if $(SMALL),--small) $(ARGS)
 

@@ -31,7 +31,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from proofloop.pipeline.embedded import WALK_ROLES
+from proofloop.runs.planned import PIPELINE_ROLES
 from proofloop.schema import keys
 from proofloop.schema.ids import PROOF, parse_answer_name
 from proofloop.schema.records import Label
@@ -192,7 +192,7 @@ def chaos(plan: Plan, broker: Broker, s3: S3, place: Path, triton: Triton | None
         )
     run.write_text(RUN.format(**fields, engine=engine, prompts=prompts))
     with installation(broker, s3, place) as (fleet, store, letters):
-        for role, replica in product(WALK_ROLES, range(REPLICAS)):
+        for role, replica in product(PIPELINE_ROLES, range(REPLICAS)):
             fleet.start(role, replica, *OPTIONS)
         began = time.monotonic()
         posing = fleet.call("run", str(run))
@@ -251,7 +251,7 @@ def break_things(
     labeled = 0
     while posing.poll() is None and time.monotonic() - began < plan.limit_s:
         time.sleep(plan.kill_every_s)
-        role, replica = dice.choice(WALK_ROLES), dice.randrange(REPLICAS)
+        role, replica = dice.choice(PIPELINE_ROLES), dice.randrange(REPLICAS)
         fleet.kill(role, replica)
         fleet.start(role, replica, *OPTIONS)
         if not any(absence.is_alive() for absence in absences):

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from proofloop.config.run_file import RunSpec, parse_runspec
 from proofloop.method.label_rule import decide
-from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
+from proofloop.pipeline.embedded import EmbeddedPipeline
+from proofloop.runs.create import create_run
 from proofloop.runs.labels import labels_of
 from proofloop.schema import keys
 from proofloop.schema.records import Judgement
@@ -82,8 +83,8 @@ def measure(proofs: int, slots: int, seed: int, *, early: bool) -> Cost:
         )
         engines = Engines(store, Path(folder))
         began = time.perf_counter()
-        with LocalWalk(store, engines, spec) as running:
-            running.run(planned_proofs(spec))
+        with EmbeddedPipeline(store, engines, spec) as pipeline:
+            pipeline.run()
         seconds = time.perf_counter() - began
         engines.close()
         calls = Counter(calls_in(call_log))

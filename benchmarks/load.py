@@ -34,7 +34,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.bus.topology import Topology
 from proofloop.config.run_file import load_runspec
-from proofloop.pipeline.embedded import create_run
+from proofloop.runs.create import create_run
 from proofloop.schema import keys
 from proofloop.schema.events import ProofReviewed, ProofWritten
 from proofloop.schema.ids import SELF_CRITIQUE

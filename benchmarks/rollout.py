@@ -45,8 +45,9 @@ from proofloop.bus.dead_letters import DeadLetters
 from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.config.run_file import load_runspec
 from proofloop.engine.triton.contract import triton_name
-from proofloop.pipeline.embedded import create_run, planned
+from proofloop.runs.create import create_run
 from proofloop.runs.model_registry import served_log
+from proofloop.runs.planned import planned
 from proofloop.schema import keys
 from proofloop.schema.records import Critique, MetaCritique, Proof
 from proofloop.store import Store, find_record, get_record
@@ -152,7 +153,7 @@ def rollout(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
             broker.url, namespace=fleet.namespace, roles=REPLICAS
         )  # its queues, before anybody serves them
         stack.callback(bus.close)
-        return Rollout(plan, fleet, store, letters, release).walk(bus)
+        return Rollout(plan, fleet, store, letters, release).drive(bus)
 
 
 @dataclass
@@ -253,7 +254,7 @@ class Rollout:
     waiting: list[int] = field(default_factory=list)
     drains: list[float] = field(default_factory=list)
 
-    def walk(self, bus: RabbitBus) -> Result:
+    def drive(self, bus: RabbitBus) -> Result:
         began = time.monotonic()
         self.release.apply(FIRST, keep=[])
         for role, replicas in REPLICAS.items():

@@ -54,7 +54,7 @@ from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.bus.task_message import event_of
 from proofloop.bus.topology import Topology
 from proofloop.config.run_file import load_runspec
-from proofloop.pipeline.embedded import create_run
+from proofloop.runs.create import create_run
 from proofloop.schema import keys
 from proofloop.schema.events import OfProof, ProofWritten, decode
 from proofloop.store import Store

@@ -19,7 +19,7 @@ from proofloop.method.prompts.phrases import (
     META_INTRO,
     META_SCORE,
 )
-from proofloop.pipeline.embedded import create_run
+from proofloop.runs.create import create_run
 from proofloop.runs.model_registry import MANIFEST, publish_folder
 from proofloop.schema import keys
 from proofloop.schema.records import (

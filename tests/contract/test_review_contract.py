@@ -17,9 +17,9 @@ from starlette.testclient import TestClient
 
 from proofloop.bus import LocalBus
 from proofloop.errors import BusError, StoreError
-from proofloop.pipeline.embedded import create_run
 from proofloop.report.samples import read_samples
 from proofloop.runs.costs import bills
+from proofloop.runs.create import create_run
 from proofloop.runs.labels import find_label, labels_of, proof_rows
 from proofloop.schema import keys
 from proofloop.schema.events import Event, ProofLabeled

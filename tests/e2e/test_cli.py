@@ -35,7 +35,8 @@ from proofloop.config.run_file import load_runspec
 from proofloop.config.settings import load_settings
 from proofloop.curriculum.status import freeze
 from proofloop.errors import install_hint
-from proofloop.pipeline.embedded import DeadLetterRecord, create_run
+from proofloop.runs.create import create_run
+from proofloop.runs.dead_letters import DeadLetterRecord
 from proofloop.runs.labels import find_label
 from proofloop.runs.model_registry import MANIFEST, publish_folder
 from proofloop.schema import keys

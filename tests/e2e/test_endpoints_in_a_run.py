@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
+from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.report.data import read_report
 from proofloop.report.page import render
+from proofloop.runs.create import create_run
 from proofloop.runs.figures import critiques_of
 from proofloop.runs.labels import labels_of
 from proofloop.store import LocalStore
@@ -42,8 +43,8 @@ def test_the_other_endpoint_takes_over_and_no_answer_is_lost_or_paid_twice(tmp_p
         spec = runspec(engine=engine, problems=problems, labeling={"n": N, "stop_early": False})
         engines = Engines(store, tmp_path / "cache")
         create_run(store, spec, resume=False)
-        with LocalWalk(store, engines, spec) as walk:
-            walk.run(planned_proofs(spec))
+        with EmbeddedPipeline(store, engines, spec) as pipeline:
+            pipeline.run()
         engines.close()
     labels = list(labels_of(store, spec.name))
     critiques = [

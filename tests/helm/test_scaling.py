@@ -12,7 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from proofloop.bus.topology import Topology
-from proofloop.pipeline.embedded import WALK_ROLES
+from proofloop.runs.planned import PIPELINE_ROLES
 from proofloop.runs.planning.capacity import Habits, Load, Served, plan, values_snippet
 from proofloop.schema.records import MODEL_ROLES, Role
 from tests.builders import runspec
@@ -220,7 +220,7 @@ def test_what_plan_prints_is_accepted_and_gives_the_numbers_it_says() -> None:
         role: Served(1000, 8000, 200, 2000, gpus=16 if role == "verifier" else 8)
         for role in MODEL_ROLES
     }
-    concurrency: dict[Role, int] = dict(zip(WALK_ROLES, (32, 48, 64, 3), strict=True))
+    concurrency: dict[Role, int] = dict(zip(PIPELINE_ROLES, (32, 48, 64, 3), strict=True))
     load = Load(500, busy=0.8, backlog_rounds=1.5, gpu_hour=2, concurrency=concurrency)
     rows = plan(runspec(), Habits(attempts=1), served, load)
     values = yaml.safe_load(values_snippet(rows, load))

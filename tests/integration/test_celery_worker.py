@@ -32,7 +32,7 @@ from proofloop.bus.dead_letters import DeadLetters
 from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.bus.task_message import FAILURES
 from proofloop.errors import Reject
-from proofloop.pipeline.embedded import create_run
+from proofloop.runs.create import create_run
 from proofloop.schema import keys
 from proofloop.schema.events import ProblemPosed, ReviewJudged, decode, encode
 from proofloop.schema.records import Problem

@@ -12,7 +12,7 @@ import pytest
 
 from proofloop.config.run_file import load_runspec
 from proofloop.config.settings import load_settings
-from proofloop.pipeline.embedded import WALK_ROLES, planned
+from proofloop.runs.planned import PIPELINE_ROLES, planned
 from proofloop.schema import keys
 from proofloop.schema.records import Label
 from proofloop.store import get_record, open_store
@@ -22,7 +22,7 @@ from tests.integration.rabbitmq import RABBITMQ, Node, ask, running_cluster, wai
 from tests.integration.servers import install
 from tests.waiting import wait_until
 
-SERVED = (*WALK_ROLES, "verifier")
+SERVED = (*PIPELINE_ROLES, "verifier")
 """Two verifiers, and one of each other role."""
 
 SETTLED_S = 4.0

@@ -17,7 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proofloop.config.settings import load_settings
-from proofloop.pipeline.embedded import WALK_ROLES
+from proofloop.runs.planned import PIPELINE_ROLES
 from proofloop.schema import keys
 from proofloop.schema.records import Label, Proof
 from proofloop.store import get_record, open_store
@@ -69,7 +69,7 @@ def probe(port: int, page: str) -> tuple[int, str]:
 def test_metrics_are_what_was_handled_and_health_is_what_is(
     installation: Installation, broker: Broker, s3: S3
 ) -> None:
-    ports = dict(zip(WALK_ROLES, free_ports(len(WALK_ROLES)), strict=True))
+    ports = dict(zip(PIPELINE_ROLES, free_ports(len(PIPELINE_ROLES)), strict=True))
     for role, port in ports.items():
         installation.start(role, "--metrics-port", str(port))
     for role in ports:

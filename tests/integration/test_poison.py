@@ -13,7 +13,8 @@ import pytest
 from proofloop.bus import DELIVERY_LIMIT, DeadLetter, open_bus
 from proofloop.bus.topology import Topology
 from proofloop.config.settings import load_settings
-from proofloop.pipeline.embedded import WALK_ROLES, create_run, planned
+from proofloop.runs.create import create_run
+from proofloop.runs.planned import PIPELINE_ROLES, planned
 from proofloop.schema import keys
 from proofloop.schema.events import MAX_BODY_BYTES, ProofWritten, encode
 from proofloop.schema.records import Problem
@@ -35,9 +36,9 @@ def test_a_message_that_crashes_every_worker_is_dead_and_the_others_are_labeled(
     installation: Installation,
 ) -> None:
     store = open_store(load_settings())
-    for role in WALK_ROLES:
+    for role in PIPELINE_ROLES:
         installation.start(role)
-    for role in WALK_ROLES:
+    for role in PIPELINE_ROLES:
         installation.wait_ready(role)
     pose(store, "killing", problems=1, latency_s=0.5, latency_sigma=0, crash_share=1.0)
     pose(store, "beside", problems=20, latency_s=0.05)

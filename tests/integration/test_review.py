@@ -17,7 +17,7 @@ from proofloop.bus import NEEDED_BY_ALL, open_bus
 from proofloop.bus.task_message import event_of
 from proofloop.bus.topology import Topology
 from proofloop.config.settings import load_settings
-from proofloop.pipeline.embedded import create_run
+from proofloop.runs.create import create_run
 from proofloop.schema import keys
 from proofloop.schema.events import ProofLabeled, decode
 from proofloop.schema.records import Grade

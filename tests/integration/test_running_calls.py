@@ -12,7 +12,7 @@ import pytest
 
 from proofloop.bus import open_bus
 from proofloop.config.settings import load_settings
-from proofloop.pipeline.embedded import create_run
+from proofloop.runs.create import create_run
 from proofloop.schema import keys
 from proofloop.schema.events import ProofWritten
 from proofloop.schema.records import Problem

@@ -20,11 +20,12 @@ from proofloop.bus.task_message import FAILURES
 from proofloop.bus.topology import Topology
 from proofloop.config.run_file import RunSpec
 from proofloop.config.settings import load_settings
-from proofloop.pipeline.embedded import WALK_ROLES, create_run, planned
-from proofloop.pipeline.services import RemoteWalk
+from proofloop.pipeline.services import ServicesPipeline
 from proofloop.runs.budget import TimeTaken
 from proofloop.runs.costs import costs
+from proofloop.runs.create import create_run
 from proofloop.runs.model_registry import publish_folder
+from proofloop.runs.planned import PIPELINE_ROLES, planned
 from proofloop.runs.progress import RunProgress
 from proofloop.runs.search_driver import searches_of
 from proofloop.schema import keys
@@ -147,7 +148,7 @@ def test_a_search_goes_on_where_the_process_that_posed_it_was_killed(
     run.write_text(
         text.replace("chaos", "searched") + "[search]\nrounds = 2\nkeep = 2\nanalyses = 2\n"
     )
-    for role in WALK_ROLES:
+    for role in PIPELINE_ROLES:
         installation.start(role)
     posing, store = installation.call("run", str(run)), open_store(load_settings())
     assert wait_until(lambda: any(store.list(keys.rounds("searched"))), 60), installation.log()
@@ -173,11 +174,11 @@ def test_letters_of_before_give_up_no_proof_of_a_run_that_is_taken_up(
     create_run(store, spec, resume=False)
     posed = list(planned(spec, store))
     others = posed[0].model_copy(update={"run_id": "others"})
-    with remote_walk(store, spec) as walk:
+    with services_pipeline(store, spec) as pipeline:
         bury(installation, "generator", *posed, *posed, others)
-        for role in WALK_ROLES:
+        for role in PIPELINE_ROLES:
             installation.start(role)
-        assert walk.run(len(posed)).labeled == len(posed)
+        assert pipeline.run().labeled == len(posed)
     assert [letter.body for letter in installation.letters.letters()] == [encode(others)]
 
 
@@ -197,8 +198,8 @@ def test_problems_wait_for_a_step_under_way_unless_it_died(
         put_record(store, keys.label("step", each.proof_id), each)
     store.put_if_absent(keys.batch("step", "generator", 0), b"{}")
     seen: list[RunProgress] = []
-    with ThreadPoolExecutor(1) as pool, remote_walk(store, spec) as walk:
-        running = pool.submit(walk.run, 3, seen.append)
+    with ThreadPoolExecutor(1) as pool, services_pipeline(store, spec) as pipeline:
+        running = pool.submit(pipeline.run, seen.append)
         assert wait_until(lambda: bool(seen) and seen[-1].labeled == 1, 60)
         time.sleep(2)
         assert seen[-1].labeled == 1
@@ -223,20 +224,22 @@ def test_stored_labels_are_skipped_in_view_and_the_time_counts_without_a_budget(
             label(run_id="stored", proof_id=event.proof_id),
         )
     seen: list[RunProgress] = []
-    with remote_walk(store, spec) as walk:
-        walk.run(len(posed), seen.append)
+    with services_pipeline(store, spec) as pipeline:
+        pipeline.run(seen.append)
     assert [each.labeled for each in seen] == [1, 2, 3, 4, 4]
     (time_taken,) = store.list(keys.times("stored"))
     assert get_record(store, time_taken, TimeTaken).seconds > 0
 
 
 @contextmanager
-def remote_walk(store: Store, spec: RunSpec) -> Iterator[RemoteWalk]:
+def services_pipeline(store: Store, spec: RunSpec) -> Iterator[ServicesPipeline]:
     """What `proofloop run` does once the run is in the store."""
     settings = load_settings()
     bus, stopping = open_bus(settings, roles=[*NEEDED_BY_ALL, "trainer"]), threading.Event()
     try:
-        yield RemoteWalk(store, bus, open_dead_letters(settings), spec, stopping=stopping)
+        letters = open_dead_letters(settings)
+        with ServicesPipeline(store, bus, letters, spec, stopping=stopping) as pipeline:
+            yield pipeline
     finally:
         stopping.set()
         bus.close(grace_s=5)
@@ -283,7 +286,7 @@ def test_roles_without_workers_are_named_until_they_are_there(installation: Inst
     run = installation.folder / "alone.toml"
     run.write_text(RUN.replace("chaos", "alone").replace("count = 25", "count = 1"))
     posing = installation.call("run", str(run))
-    assert wait_until(lambda: _named_absent(installation) == [[*WALK_ROLES]], 30), (
+    assert wait_until(lambda: _named_absent(installation) == [[*PIPELINE_ROLES]], 30), (
         installation.log()
     )
     findings = {
@@ -301,7 +304,7 @@ def test_roles_without_workers_are_named_until_they_are_there(installation: Inst
     assert findings["workers of the run"]["hint"].startswith(
         "start them: proofloop serve generator; "
     )
-    for role in WALK_ROLES:
+    for role in PIPELINE_ROLES:
         installation.start(role)
     assert posing.wait(90) == 0, installation.log()
     findings = {
@@ -369,10 +372,10 @@ def test_a_budget_ends_a_run_on_services_and_more_of_it_completes_the_run(
     )
     text = text.replace("chaos", "thrifty").replace("count = 25", "count = 6")
     run.write_text(text + "[budget]\ntokens = 20_000\n")
-    for role in WALK_ROLES:
+    for role in PIPELINE_ROLES:
         installation.start(role)
     assert installation.call("run", str(run)).wait(240) == 4, installation.log()
-    assert wait_until(lambda: all(_ready(installation, role) == 0 for role in WALK_ROLES), 60)
+    assert wait_until(lambda: all(_ready(installation, role) == 0 for role in PIPELINE_ROLES), 60)
     store, began = open_store(load_settings()), _began(call_log)
     assert sum(1 for _ in store.list(keys.labels("thrifty"))) < 24
     time.sleep(3)
@@ -400,7 +403,7 @@ def test_services_follow_a_run_whose_server_moved(installation: Installation) ->
     text = text.replace("settings = { latency_s = 0.1, failure_share = 0.02 }", reached)
     run, store = installation.folder / "moved.toml", open_store(load_settings())
     run.write_text(text % old)
-    for role in WALK_ROLES:
+    for role in PIPELINE_ROLES:
         installation.start(role)
     posing = installation.call("run", str(run))
     assert wait_until(lambda: any(depth.later for depth in installation.letters.depths()), 120), (

@@ -17,14 +17,10 @@ import pytest
 from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError, CorruptObject, ProofloopError, StoreError
 from proofloop.method.domains.nano import NanoDomain
-from proofloop.pipeline.embedded import (
-    LocalWalk,
-    check_training,
-    create_run,
-    planned,
-    planned_proofs,
-)
+from proofloop.pipeline.embedded import EmbeddedPipeline
+from proofloop.runs.create import check_training, create_run
 from proofloop.runs.model_registry import published_versions, served_log, verify_version
+from proofloop.runs.planned import planned
 from proofloop.runs.progress import RunProgress
 from proofloop.schema import keys
 from proofloop.schema.events import ModelPublished, ProblemPosed, ProofLabeled
@@ -81,7 +77,7 @@ def nano_spec(**sections: Any) -> RunSpec:
     return runspec(**{**fields, **sections})
 
 
-class Walked(NamedTuple):
+class FinishedRun(NamedTuple):
     """A finished run with training, and a proof that was asked for after it."""
 
     store: LocalStore
@@ -91,39 +87,41 @@ class Walked(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory: pytest.TempPathFactory) -> Walked:
-    store, spec, late = LocalStore(tmp_path_factory.mktemp("walked")), nano_spec(), "late-000"
+def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    store, spec, late = LocalStore(tmp_path_factory.mktemp("finished")), nano_spec(), "late-000"
     create_run(store, spec, resume=False)
     problem = NanoDomain().pose(99, split="train", seed=0)
     put_record(store, keys.problem(RUN, problem.id), problem)
     engines = Engines(store, store.root / "cache")
-    with LocalWalk(store, engines, spec) as walk:
-        progress = walk.run(planned_proofs(spec))
+    with EmbeddedPipeline(store, engines, spec) as pipeline:
+        progress = pipeline.run()
         time.sleep(0.6)  # longer than a worker may go on using the version it knows
-        walk.replay(
+        pipeline.replay(
             [ProblemPosed(run_id=RUN, problem_id=problem.id, proof_id=late, group=problem.id)]
         )
     engines.close()
-    return Walked(store, spec, progress, late)
+    return FinishedRun(store, spec, progress, late)
 
 
-def copy_untrained(walked: Walked, folder: Path) -> LocalStore:
+def copy_untrained(finished: FinishedRun, folder: Path) -> LocalStore:
     left_out = shutil.ignore_patterns(*MADE_LATER)
-    shutil.copytree(walked.store.root / keys.run(RUN), folder / keys.run(RUN), ignore=left_out)
+    shutil.copytree(finished.store.root / keys.run(RUN), folder / keys.run(RUN), ignore=left_out)
     return LocalStore(folder)
 
 
 @pytest.fixture
-def store(walked: Walked, tmp_path: Path) -> LocalStore:
+def store(finished: FinishedRun, tmp_path: Path) -> LocalStore:
     """The criticised proofs of that run, before any label."""
-    return copy_untrained(walked, tmp_path / "store")
+    return copy_untrained(finished, tmp_path / "store")
 
 
 @pytest.fixture(scope="module")
-def labels(walked: Walked) -> tuple[Label, ...]:
+def labels(finished: FinishedRun) -> tuple[Label, ...]:
     """The labels of that run, problem by problem, four a problem."""
-    found = (get_record(walked.store, key, Label) for key in walked.store.list(keys.labels(RUN)))
-    return tuple(label for label in found if label.proof_id != walked.late)
+    found = (
+        get_record(finished.store, key, Label) for key in finished.store.list(keys.labels(RUN))
+    )
+    return tuple(label for label in found if label.proof_id != finished.late)
 
 
 def batches(store: LocalStore, role: str) -> list[TrainingBatch]:
@@ -138,32 +136,32 @@ def steps(store: LocalStore, role: str) -> list[TrainingStep]:
 # ------------------------------------------------------------------------------
 
 
-def test_versions_are_published_whole_and_put_in_service(walked: Walked) -> None:
+def test_versions_are_published_whole_and_put_in_service(finished: FinishedRun) -> None:
     expected = {"generator": 2, "verifier": 1}
-    assert walked.progress.steps == expected
+    assert finished.progress.steps == expected
     for role, count in expected.items():
         versions = [keys.model(RUN, role, step) for step in range(1, count + 1)]
-        assert published_versions(walked.store, RUN, role) == versions  # type: ignore[arg-type]
-        assert [line.version for line in served_log(walked.store, RUN, role)] == versions  # type: ignore[arg-type]
+        assert published_versions(finished.store, RUN, role) == versions  # type: ignore[arg-type]
+        assert [line.version for line in served_log(finished.store, RUN, role)] == versions  # type: ignore[arg-type]
         for version in versions:
-            verify_version(walked.store, version)
-            names = {key.rpartition("/")[2] for key in walked.store.list(f"{version}/")}
+            verify_version(finished.store, version)
+            names = {key.rpartition("/")[2] for key in finished.store.list(f"{version}/")}
             assert {"config.json", "model.safetensors", "manifest.json"} <= names
             assert not any("optimizer" in name for name in names)
-    assert published_versions(walked.store, RUN, "meta_verifier") == []
+    assert published_versions(finished.store, RUN, "meta_verifier") == []
 
 
-def test_only_the_last_checkpoint_of_a_role_is_kept(walked: Walked) -> None:
+def test_only_the_last_checkpoint_of_a_role_is_kept(finished: FinishedRun) -> None:
     for role, count in (("generator", 2), ("verifier", 1)):
-        kept = {key.rpartition("/")[0] for key in walked.store.list(keys.checkpoints(RUN, role))}
+        kept = {key.rpartition("/")[0] for key in finished.store.list(keys.checkpoints(RUN, role))}
         assert kept == {keys.checkpoint(RUN, role, count)}
-        verify_version(walked.store, keys.checkpoint(RUN, role, count))
+        verify_version(finished.store, keys.checkpoint(RUN, role, count))
 
 
-def test_a_role_uses_each_problem_in_one_batch(walked: Walked) -> None:
-    problems = {event.problem_id for event in planned(walked.spec, walked.store)}
+def test_a_role_uses_each_problem_in_one_batch(finished: FinishedRun) -> None:
+    problems = {event.problem_id for event in planned(finished.spec, finished.store)}
     for role, count in (("generator", 2), ("verifier", 1)):
-        found = batches(walked.store, role)
+        found = batches(finished.store, role)
         used = [problem for batch in found for problem in batch.problems]
         assert [(batch.role, batch.step, len(batch.problems)) for batch in found] == [
             (role, n, 2) for n in range(count)
@@ -175,13 +173,13 @@ def test_a_role_uses_each_problem_in_one_batch(walked: Walked) -> None:
             assert 0.0 <= sample.reward <= 1.0
 
 
-def test_a_step_is_recorded_with_what_explains_it(walked: Walked) -> None:
+def test_a_step_is_recorded_with_what_explains_it(finished: FinishedRun) -> None:
     for role, count in (("generator", 2), ("verifier", 1)):
-        found = steps(walked.store, role)
+        found = steps(finished.store, role)
         assert [step.version for step in found] == [
             keys.model(RUN, role, n) for n in range(1, count + 1)
         ]
-        for step, batch in zip(found, batches(walked.store, role), strict=True):
+        for step, batch in zip(found, batches(finished.store, role), strict=True):
             assert step.sampled_by == tuple(
                 sorted({sample.model_version for sample in batch.samples})
             )
@@ -189,16 +187,18 @@ def test_a_step_is_recorded_with_what_explains_it(walked: Walked) -> None:
             assert "format" in step.reward_parts
             assert step.figures["mean_reward"] == batch.mean_reward
             assert {"loss", "kl", "entropy", "grad_norm", "seconds"} <= set(step.figures)
-    assert steps(walked.store, "generator")[0].sampled_by == (str(base_folder()),)
+    assert steps(finished.store, "generator")[0].sampled_by == (str(base_folder()),)
 
 
-def test_what_is_asked_for_after_a_step_is_answered_by_the_new_version(walked: Walked) -> None:
-    proof = get_record(walked.store, keys.proof(RUN, walked.late), Proof)
+def test_what_is_asked_for_after_a_step_is_answered_by_the_new_version(
+    finished: FinishedRun,
+) -> None:
+    proof = get_record(finished.store, keys.proof(RUN, finished.late), Proof)
     assert proof.provenance.model_version == keys.model(RUN, "generator", 2)
     assert proof.verifier_version == keys.model(RUN, "verifier", 1)
     critiques = [
-        get_record(walked.store, key, Critique)
-        for key in walked.store.list(keys.critiques(RUN, walked.late))
+        get_record(finished.store, key, Critique)
+        for key in finished.store.list(keys.critiques(RUN, finished.late))
     ]
     assert {critique.provenance.model_version for critique in critiques} <= {
         keys.model(RUN, "verifier", 1)
@@ -206,15 +206,20 @@ def test_what_is_asked_for_after_a_step_is_answered_by_the_new_version(walked: W
     assert bool(critiques) == (proof.verdict.score is not None)
 
 
-def test_no_proof_is_posed_before_the_trainer_may_have_used_those_before(walked: Walked) -> None:
+def test_no_proof_is_posed_before_the_trainer_may_have_used_those_before(
+    finished: FinishedRun,
+) -> None:
     """With ahead = 1 the second pair of problems waits for the first step of both roles."""
-    order = list(dict.fromkeys(event.problem_id for event in planned(walked.spec, walked.store)))
+    order = list(
+        dict.fromkeys(event.problem_id for event in planned(finished.spec, finished.store))
+    )
     first = max(
-        walked.store.path(f"{keys.model(RUN, role, 1)}/manifest.json").stat().st_mtime_ns
+        finished.store.path(f"{keys.model(RUN, role, 1)}/manifest.json").stat().st_mtime_ns
         for role in ROLES
     )
     written = [
-        walked.store.path(keys.proof(RUN, f"{problem}-000")).stat().st_mtime_ns for problem in order
+        finished.store.path(keys.proof(RUN, f"{problem}-000")).stat().st_mtime_ns
+        for problem in order
     ]
     assert [moment < first for moment in written] == [True, True, False, False]
 
@@ -424,10 +429,10 @@ DELETED = f"{keys.checkpoint(RUN, 'generator', 1)}/"
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    walked: Walked, labels: tuple[Label, ...], tmp_path_factory: pytest.TempPathFactory
+    finished: FinishedRun, labels: tuple[Label, ...], tmp_path_factory: pytest.TempPathFactory
 ) -> LocalStore:
     """Two steps of the generator that nothing interrupts."""
-    store = copy_untrained(walked, tmp_path_factory.mktemp("undisturbed"))
+    store = copy_untrained(finished, tmp_path_factory.mktemp("undisturbed"))
     handler = Handler(store, nano_spec(training=training(2, 0)))
     assert handler.deliver(labels) == [("generator", 1), ("generator", 2)]
     return store
@@ -560,8 +565,8 @@ def test_a_damaged_checkpoint_is_named_before_anything_is_done(
         check_training(store, spec)
 
 
-def test_a_walk_whose_trainer_gave_up_says_so_in_the_end(
-    walked: Walked, store: LocalStore, labels: tuple[Label, ...]
+def test_a_run_whose_trainer_gave_up_says_so_in_the_end(
+    finished: FinishedRun, store: LocalStore, labels: tuple[Label, ...]
 ) -> None:
     """All proofs have labels, and no step could be taken: the run did not do what it was asked
     to.
@@ -572,8 +577,11 @@ def test_a_walk_whose_trainer_gave_up_says_so_in_the_end(
     for label in labels:
         put_record(store, keys.label(RUN, label.proof_id), label)
     engines = Engines(store, store.root / "cache")
-    with pytest.raises(ProofloopError, match=r"epohcs"), LocalWalk(store, engines, spec) as walk:
-        walk.run(planned_proofs(spec))
+    with (
+        pytest.raises(ProofloopError, match=r"epohcs"),
+        EmbeddedPipeline(store, engines, spec) as pipeline,
+    ):
+        pipeline.run()
     engines.close()
 
 
@@ -649,16 +657,16 @@ def test_no_step_learns_from_answers_of_a_model_that_is_too_old(
 
 
 def test_what_a_wrong_format_earned_is_in_the_mean_though_its_group_is_silent(
-    walked: Walked,
+    finished: FinishedRun,
 ) -> None:
     """A batch's mean is over all samples of its problems, not over those that train."""
-    batch = batches(walked.store, "generator")[0]
+    batch = batches(finished.store, "generator")[0]
     rewards = []
     for problem in batch.problems:
-        for number in range(walked.spec.problems.proofs_per_problem):
-            label = get_record(walked.store, keys.label(RUN, f"{problem}-{number:03d}"), Label)
+        for number in range(finished.spec.problems.proofs_per_problem):
+            label = get_record(finished.store, keys.label(RUN, f"{problem}-{number:03d}"), Label)
             verdict: Verdict = get_record(
-                walked.store, keys.proof(RUN, label.proof_id), Proof
+                finished.store, keys.proof(RUN, label.proof_id), Proof
             ).verdict
             if label.outcome == "undecided":
                 continue

@@ -12,8 +12,10 @@ from proofloop.config.run_file import RunSpec
 from proofloop.config.settings import load_settings
 from proofloop.engine import find_engine
 from proofloop.errors import AccessRefused, ConfigError, EngineError
-from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
-from proofloop.pipeline.services import RemoteWalk
+from proofloop.pipeline.embedded import EmbeddedPipeline
+from proofloop.pipeline.services import ServicesPipeline
+from proofloop.runs.create import create_run
+from proofloop.runs.planned import planned_proofs
 from proofloop.runs.progress import RunProgress
 from proofloop.schema.records import MODEL_ROLES, ModelRole
 from proofloop.store import Store
@@ -45,13 +47,13 @@ def drive_here(
     """
     engines = Engines(store, load_settings().cache)
     try:
-        total = planned_proofs(spec)
+        planned_proofs(spec)  # a bad problem file must be named before any engine is asked
         engines.check(spec, roles=roles)
         if spec.training.roles:
             load_role("trainer").check(spec)
         spec = create_run(store, spec, resume=resume)
-        with LocalWalk(store, engines, spec, stopping=stopping) as walk:
-            return walk.run(total, on_progress)
+        with EmbeddedPipeline(store, engines, spec, stopping=stopping) as pipeline:
+            return pipeline.run(on_progress)
     finally:
         engines.close()
 
@@ -69,13 +71,14 @@ def drive_on_services(
     Raises as `drive_here` does, and BusError if the broker is unavailable.
     """
     settings = load_settings()
-    total = planned_proofs(spec)
+    planned_proofs(spec)  # a bad problem file must be named before any engine is asked
     needed = [*NEEDED_BY_ALL, *(["trainer"] if spec.training.roles else [])]
     letters, bus = open_dead_letters(settings), open_bus(settings, roles=needed)
     try:
         check_from_here(Engines(store, settings.cache), spec)
         spec = create_run(store, spec, resume=resume)
-        return RemoteWalk(store, bus, letters, spec, stopping=stopping).run(total, on_progress)
+        with ServicesPipeline(store, bus, letters, spec, stopping=stopping) as pipeline:
+            return pipeline.run(on_progress)
     finally:
         bus.close(grace_s=settings.grace_s)
 

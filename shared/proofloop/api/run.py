@@ -15,7 +15,7 @@ from proofloop.config.run_file import RunSpec
 from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError
 from proofloop.method.domains import find_domain, load_domain, need_checker
-from proofloop.pipeline.embedded import Interrupted
+from proofloop.pipeline.driver import Interrupted
 from proofloop.runs.figures import Evaluation, evaluate_run
 from proofloop.runs.progress import RunProgress
 from proofloop.runs.spec import check_run, find_spec

@@ -18,8 +18,8 @@ from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError
 from proofloop.method.domains import Checker, find_domain
 from proofloop.method.domains.nano import parse_question
-from proofloop.pipeline.embedded import is_complete
 from proofloop.runs.figures import proofs_of
+from proofloop.runs.planned import is_complete
 from proofloop.runs.spec import find_spec, what_decides
 from proofloop.schema import keys
 from proofloop.schema.ids import proof_id

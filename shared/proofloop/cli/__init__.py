@@ -16,7 +16,7 @@ from proofloop.errors import (
     HintedError,
     ProofloopError,
 )
-from proofloop.pipeline.embedded import Interrupted
+from proofloop.pipeline.driver import Interrupted
 
 
 def main() -> None:

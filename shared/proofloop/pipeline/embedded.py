@@ -1,41 +1,32 @@
-"""The whole walk in one process: every role's worker on the local bus, over one store, with no
+"""A run with all roles in this process: their workers on the local bus, over one store, with no
 server.
-
-A run is planned by its spec alone: the same problems and proof ids each time. Taking it up again
-therefore means posing what has no label yet; every step finds what it already stored, and nothing
-that was paid is paid again.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from types import TracebackType
+from typing import TypeVar
 
 import structlog
 
 from proofloop.bus import DeadLetter, LocalBus
-from proofloop.config.problem_file import count_problems, problems_of
-from proofloop.config.run_file import Budget, Prices, RunSpec
+from proofloop.config.run_file import Budget, RunSpec
 from proofloop.engine.base import Engine
-from proofloop.errors import RESUME_HINT, BudgetUsedUp, HintedError, ProofloopError
-from proofloop.method.prompts import PromptPack, load_pack
+from proofloop.errors import RESUME_HINT, HintedError, ProofloopError
+from proofloop.pipeline.driver import Interrupted, Report, RunDriver
 from proofloop.runs.budget import BudgetGate, Meter, RunClock
-from proofloop.runs.costs import ByRole, Spent, summed
-from proofloop.runs.flow import in_work, most_waiting_proofs
-from proofloop.runs.labels import find_label
-from proofloop.runs.model_registry import published_versions, verify_version
+from proofloop.runs.costs import ByRole, summed
+from proofloop.runs.dead_letters import DeadLetterRecord, forget_letters_of_proofs, proof_named
+from proofloop.runs.flow import in_work
+from proofloop.runs.planned import labeled_and_posed, roles_of
 from proofloop.runs.progress import ProgressTracker, RunProgress
-from proofloop.runs.search_driver import refinements_posed, searches_of
-from proofloop.runs.spec import check_prompts, check_run, find_spec, keep_change, keep_problems
 from proofloop.schema import keys
-from proofloop.schema.events import Event, ModelPublished, ProblemPosed, ProofLabeled, read_event
-from proofloop.schema.ids import proof_id
-from proofloop.schema.records import Record, Role, digest
-from proofloop.store import LocalStore, Store, get_record, put_record
+from proofloop.schema.events import Event, ModelPublished, ProofLabeled, read_event
+from proofloop.store import LocalStore, Store
 from proofloop.worker.calls.early_warning import EarlyWarnings
 from proofloop.worker.calls.unusable_engine import StopProcess
 from proofloop.worker.calls.usage import spent_before
@@ -46,196 +37,23 @@ from proofloop.worker.shutdown import Shutdown
 from proofloop.worker.tools import Tools
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
-WALK_ROLES: tuple[Role, ...] = ("generator", "verifier", "meta_verifier", "labeler")
-
-
-class DeadLetterRecord(Record):
-    """A dead letter as it lies in the store."""
-
-    queue: str
-    reason: str
-    body: str
-    deliveries: int
-
-    @classmethod
-    def of(cls, letter: DeadLetter) -> DeadLetterRecord:
-        body = letter.body.decode("utf-8", "replace")
-        return cls(
-            queue=letter.queue, reason=letter.reason, body=body, deliveries=letter.deliveries
-        )
-
-    @property
-    def event(self) -> Event | None:
-        """None for a body that can never be one."""
-        return read_event(self.body.encode())
-
-    def keep(self, store: Store, run_id: str) -> None:
-        put_record(store, f"{keys.dead_letters(run_id)}{self.queue}-{digest(self.body)}.json", self)
-
-
-def letters_in(store: Store, run_id: str) -> list[DeadLetterRecord]:
-    """The run's dead letters that lie in the store."""
-    return [
-        get_record(store, key, DeadLetterRecord) for key in store.list(keys.dead_letters(run_id))
-    ]
-
-
-def forget_letters_of_proofs(store: Store, run_id: str) -> None:
-    """Drop what a run that is taken up makes good: it poses proofs without a label again, and tells
-    the other labels.
-
-    Letters that name no proof stay.
-    """
-    letters = letters_in(store, run_id)
-    left = [letter for letter in letters if proof_named(letter.event) is None]
-    if len(left) < len(letters):
-        store.delete_prefix(keys.dead_letters(run_id))
-        for letter in left:
-            letter.keep(store, run_id)
-
-
-def proof_named(event: Event | None) -> str | None:
-    return getattr(event, "proof_id", None)
-
-
-class _NoBudget(Exception):
-    """The budget is used up: what runs is still waited for."""
-
-
-class Interrupted(ProofloopError):
-    """The walk was asked to stop; it can be resumed."""
-
-
-def create_run(
-    store: Store, spec: RunSpec, *, resume: bool, pack: PromptPack | None = None
-) -> RunSpec:
-    """Freeze the spec and its prompts (`pack`, or what it names) with the run, or find them there
-    when resuming.
-
-    A resumed run keeps what has changed and may. Raises ConfigError, or CorruptObject when its
-    training cannot go on.
-    """
-    while True:
-        if find_spec(store, spec.name) is None:
-            put_record(
-                store,
-                keys.prompts(spec.name),
-                pack or load_pack(spec.prompts, spec.base),
-                durable=True,
-            )
-            check_prompts(
-                store, spec, pack
-            )  # a process that died here may have left those of before
-            if store.put_if_absent(
-                keys.run_spec(spec.name), spec.model_dump_json().encode(), durable=True
-            ):
-                return (
-                    spec
-                    if keep_problems(store, spec)
-                    else create_run(store, spec, resume=True, pack=pack)
-                )
-        check_run(store, spec, resume=resume, pack=pack)  # another process may have been first
-        check_training(store, spec)
-        if keep_change(store, spec):
-            return spec
-
-
-def planned(spec: RunSpec, store: Store) -> Iterator[ProblemPosed]:
-    """The first proofs of every problem in order; the problem is written before they are
-    yielded.
-    """
-    for problem in problems_of(spec):
-        put_record(store, keys.problem(spec.name, problem.id), problem)
-        for number in range(spec.problems.proofs_per_problem):
-            name = proof_id(problem.id, number)
-            yield ProblemPosed(
-                run_id=spec.name, problem_id=problem.id, proof_id=name, group=problem.id
-            )
-
-
-def planned_proofs(spec: RunSpec) -> int:
-    """How many proofs the run will have, before any search."""
-    return count_problems(spec) * spec.problems.proofs_per_problem
-
-
-def is_complete(store: Store, spec: RunSpec) -> bool:
-    """Whether every proof has its label and every search has ended. Raises ConfigError without its
-    problem file.
-    """
-    if spec.search.rounds and sum(1 for _ in searches_of(store, spec.name)) < count_problems(spec):
-        return False
-    labeled = sum(1 for _ in store.list(keys.labels(spec.name)))
-    return labeled >= planned_proofs(spec) + refinements_posed(store, spec)
-
-
-def steps_taken(store: Store, spec: RunSpec) -> dict[str, int]:
-    """How many versions of each trained role are complete."""
-    return {role: len(published_versions(store, spec.name, role)) for role in spec.training.roles}
-
-
-def is_training(store: Store, spec: RunSpec) -> bool:
-    """Whether a step was begun and is not taken yet: its batch is written before it, its version at
-    its end.
-    """
-    taken = steps_taken(store, spec)
-    return any(
-        sum(1 for _ in store.list(keys.batches(spec.name, role))) > steps
-        for role, steps in taken.items()
-    )
-
-
-def check_training(store: Store, spec: RunSpec) -> None:
-    """Raise CorruptObject if what a run's training goes on from was damaged: better now than in an
-    hour.
-    """
-    for role in spec.training.roles:
-        steps = len(published_versions(store, spec.name, role))
-        if 0 < steps < spec.training.of(role).steps:
-            verify_version(store, keys.checkpoint(spec.name, role, steps))
-
-
-def used_up(meter: Meter, store: Store, spec: RunSpec, running: int = 0) -> BudgetUsedUp:
-    """What to say when the budget is used up; `running` calls end without this process."""
-    labeled = sum(1 for _ in store.list(keys.labels(spec.name)))
-    return meter.used_up(labeled, planned_proofs(spec) + refinements_posed(store, spec), running)
-
-
-def stuck(spec: RunSpec, planned: int, unlabeled: Collection[str]) -> ProofloopError:
-    """What to say when these proofs will get no label."""
-    some = ", ".join(sorted(unlabeled)[:3])
-    return ProofloopError(
-        f"{len(unlabeled)} of {planned} proofs have no label because a message of theirs died:"
-        f" {some}\n"
-        f"hint: `proofloop dead list --run {spec.name}` says why; `--resume` tries them again"
-    )
-
-
-def with_usage(
-    progress: RunProgress, meter: Meter, spec: RunSpec, by_role: ByRole, calls: dict[str, int]
-) -> RunProgress:
-    """The progress with what the calls cost: `by_role` since the run was taken up, `calls` in
-    flight.
-    """
-    now = sum(by_role.values(), start=Spent())
-    return replace(
-        progress,
-        calls=calls,
-        answered=int(now.calls),
-        tokens=int(now.prompt_tokens + now.completion_tokens),
-        money=None if spec.prices == Prices() else meter.money,
-    )
-
+WAIT_S = 0.2
+"""The longest wait before the driver looks again."""
 
 USAGE_S = 0.5
-"""How often the calls in flight are counted for the progress."""
+"""How often the calls are counted for the progress."""
+
+GRACE_S = 30.0
+"""How long leaving the pipeline waits for messages in work."""
 
 
-class LocalWalk:
-    """Runs one run from beginning to end in this process. Use as a context manager: leaving it
-    stops the workers.
+class EmbeddedPipeline:
+    """The workers of one run, and its event source. Use as a context manager: leaving it stops the
+    workers.
 
-    An `engine` that is given answers in the place of the run's own.
+    `engine` replaces the engines of the run file, if it is given.
     """
 
     def __init__(
@@ -247,41 +65,40 @@ class LocalWalk:
         stopping: threading.Event | None = None,
         engine: Engine | None = None,
     ) -> None:
-        self._locks = ExitStack()
-        self._spec, self._store = spec, store
-        engine_for = engines.of if engine is None else lambda *_: engine
-        shutdown = Shutdown(stopping)
-        self._tools = Tools(
+        self._store = store
+        self._spec = spec
+        self._shutdown = Shutdown(stopping)
+        self.tools = Tools(
             store,
-            engine_for,
-            shutdown=shutdown,
-            unusable=StopProcess(shutdown),
+            engines.of if engine is None else lambda *_: engine,
+            shutdown=self._shutdown,
+            unusable=StopProcess(self._shutdown),
             early_warnings=EarlyWarnings(store, is_shown=True),
         )
-        self._bus = LocalBus(on_dead=self._bury, on_publish=self._observe)
-        self._slots = threading.Semaphore(most_waiting_proofs(spec))
+        self._bus = LocalBus(on_dead=self._on_dead, on_publish=self._on_publish)
         self._tracker = ProgressTracker(spec, store, 0, {})
-        self._report: Callable[[RunProgress], None] = lambda progress: None
-        self._before: ByRole = {}
+        self._locks = ExitStack()
         self._clock: RunClock | None = None
         self._gate: BudgetGate | None = None
-        self._meter = Meter(spec, self._used, lambda: self._clock.seconds if self._clock else 0.0)
-        self._counted: tuple[float, ByRole, dict[str, int]] = 0.0, {}, {}
+        self._before: ByRole = {}
+        self.meter = Meter(spec, self._used, lambda: self._clock.seconds if self._clock else 0.0)
+        self._usage: tuple[ByRole, Mapping[str, int]] = {}, {}
+        self._usage_s = 0.0
+        self._is_idle = False
         self._untrained = ""
-        self._buried: list[DeadLetterRecord] = []
+        self._dead: list[DeadLetterRecord] = []
 
-    def __enter__(self) -> LocalWalk:
+    def __enter__(self) -> EmbeddedPipeline:
         self._before = spent_before(self._store, self._spec)
         if isinstance(self._store, LocalStore):
             self._locks.enter_context(self._store.only_here(self._spec.name))
         self._clock = RunClock(self._store, self._spec.name)
         if self._spec.budget != Budget():
-            self._tools.gate = self._gate = BudgetGate(self._meter, self._tools.shutdown.stopping)
-        roles = [*WALK_ROLES, *(["trainer"] if self._spec.training.roles else [])]
-        for name in roles:
-            Worker(load_role(name), self._bus, self._tools).start(
-                concurrency=in_work(self._spec, name)
-            )
+            self._gate = BudgetGate(self.meter, self._shutdown.stopping)
+            self.tools.gate = self._gate
+        for name in roles_of(self._spec):
+            worker = Worker(load_role(name), self._bus, self.tools)
+            worker.start(concurrency=in_work(self._spec, name))
         return self
 
     def __exit__(
@@ -291,168 +108,108 @@ class LocalWalk:
         trace: TracebackType | None,
     ) -> None:
         if kind is not None:
-            self._tools.shutdown.stop("the walk was interrupted")
-        self._bus.close(grace_s=30.0)
+            self._shutdown.stop("the run was interrupted")
+        self._bus.close(grace_s=GRACE_S)
         if self._clock:
             self._clock.keep(now=True)
         self._locks.close()
 
-    @property
-    def tools(self) -> Tools:
-        return self._tools
-
-    def run(
-        self, planned_proofs: int, report: Callable[[RunProgress], None] = lambda progress: None
-    ) -> RunProgress:
-        """Pose everything that has no label and wait until all is done.
-
-        Raises Interrupted when asked to stop, BudgetUsedUp, ProofloopError when proofs got stuck.
-        """
-        self._tracker = ProgressTracker(
-            self._spec, self._store, planned_proofs, steps_taken(self._store, self._spec)
-        )
-        self._report = report
-        forget_letters_of_proofs(self._store, self._spec.name)
-        try:
-            self._go()
-        except _NoBudget:
-            self._end_calls()
-        self._check_complete()
-        return self._progress(at_end=True)
-
-    def _go(self) -> None:
-        for position, event in enumerate(planned(self._spec, self._store)):
-            self._wait_for_trainer(position // self._spec.problems.proofs_per_problem)
-            self._pose(event)
-            self._pose_refinements()
-            self._report(self._progress())
-        is_idle = False
-        while self._pose_refinements() or not is_idle:
-            is_idle = self._bus.wait_idle(0.5)
-            self._check_going_on()
-            self._report(self._progress())
-
-    def _end_calls(self) -> None:
-        """Wait for the calls that run when the budget is used up. Raises BudgetUsedUp unless they
-        complete the run.
-        """
-        while not self._bus.wait_idle(0.5):
-            self._check_stopping()
-            self._report(self._progress())
-        self._report(self._progress(at_end=True))
-        if self._tracker.next_refinement() is not None or not is_complete(self._store, self._spec):
-            raise used_up(self._meter, self._store, self._spec)
-
-    def _used(self) -> ByRole:
-        return summed(self._before, self._tools.usage.spent(self._spec.name))
-
-    def _progress(self, *, at_end: bool = False) -> RunProgress:
-        at, now, calls = self._counted
-        if at_end or time.monotonic() - at > USAGE_S:
-            usage, name = self._tools.usage, self._spec.name
-            now, calls = usage.spent(name), usage.in_flight(name)
-            self._counted = time.monotonic(), now, calls
-            if self._clock:
-                self._clock.keep()
-        return with_usage(
-            self._tracker.progress(at_end=at_end), self._meter, self._spec, now, calls
-        )
+    def run(self, report: Report = lambda progress: None) -> RunProgress:
+        """Run to the end. Raises what `RunDriver.run` raises."""
+        return RunDriver(self._store, self._spec, self).run(report)
 
     def replay(self, events: Sequence[Event]) -> list[DeadLetterRecord]:
-        """Deliver events once more and wait until all that follows from them is done; what died of
-        it.
+        """Deliver events once more and wait until all that follows is done. Returns what died.
 
-        Raises Interrupted when asked to stop, and BudgetUsedUp if the budget ended before all of it
-        was done.
+        Raises Interrupted when asked to stop, BudgetUsedUp if the budget ended before that.
         """
-        self._bus.publish(events)
-        while not self._bus.wait_idle(0.5):
-            self._check_stopping()
-        self._check_stopping()
+        self.publish(events)
+        while not self._is_idle:
+            self.wait()
+            self.check_stopping()
         if self._gate and self._gate.has_dropped:
-            raise used_up(self._meter, self._store, self._spec)
-        return self._buried
+            raise self.meter.used_up(*labeled_and_posed(self._store, self._spec))
+        return self._dead
 
-    def _wait_for_trainer(self, problem: int) -> None:
-        """Do not run further ahead of the trainer than the run allows.
+    # -- the event source
 
-        Where it has handled all labels and took no step, they were nothing to learn from: a step's
-        problems more.
-        """
-        while not self._tracker.may_pose(problem):
-            self._check_going_on()
-            self._report(self._progress())
-            if self._bus.wait_idle(0.2) and not self._tracker.may_pose(problem):
-                self._tracker.expect_no_step()
+    def begin(self, tracker: ProgressTracker) -> None:
+        self._tracker = tracker
+        forget_letters_of_proofs(self._store, self._spec.name)
 
-    def _pose_refinements(self) -> bool:
-        """Pose what the searches ask for; whether they did."""
-        has_posed = False
-        while (event := self._tracker.next_refinement()) is not None:
-            self._pose(event)
-            has_posed = True
-        return has_posed
+    def publish(self, events: Sequence[Event]) -> None:
+        self._is_idle = False
+        self._bus.publish(events)
 
-    def _pose(self, event: ProblemPosed) -> None:
-        label = find_label(self._store, event.run_id, event.proof_id)
-        if label is not None:
-            self._tracker.add_posed(event)
-            self._tracker.add_label(
-                label.proof_id, label.outcome, solved=label.solved, was_stored=True
-            )
-            if self._spec.training.roles:
-                self._bus.publish([ProofLabeled.of(label)])
+    def patiently(self, action: Callable[[], T]) -> T:
+        """An error of the store ends the run: this process is there for it alone."""
+        return action()
+
+    def wait(self) -> None:
+        self._is_idle = self._bus.wait_idle(WAIT_S)
+
+    def wait_for_room(self, most: int) -> None:
+        self._tracker.wait_for_room(most, WAIT_S)
+
+    def is_done(self) -> bool:
+        return self._is_idle
+
+    def takes_no_step(self) -> bool:
+        """The trainer has handled all labels."""
+        return self._is_idle
+
+    def usage(self, *, at_end: bool = False) -> tuple[ByRole, Mapping[str, int]]:
+        if at_end or time.monotonic() - self._usage_s > USAGE_S:
+            counter = self.tools.usage
+            self._usage = counter.spent(self._spec.name), counter.in_flight(self._spec.name)
+            self._usage_s = time.monotonic()
+            if self._clock:
+                self._clock.keep()
+        return self._usage
+
+    def end_calls(self, limit: str, look: Callable[[], None]) -> None:
+        """The gate lets no call begin any more."""
+        self.wait()
+        while not self._is_idle:
+            look()
+            self.wait()
+        self.usage(at_end=True)
+        look()
+
+    def check_stopping(self) -> None:
+        if not self._shutdown.is_stopping:
             return
-        while not self._slots.acquire(timeout=0.5):
-            self._check_going_on()
-            self._report(self._progress())
-        self._check_going_on()
-        self._tracker.add_posed(event)
-        self._bus.publish([event])
+        if self._shutdown.reason:
+            raise HintedError(self._shutdown.reason, f"fix this, then {RESUME_HINT}")
+        raise Interrupted("asked to stop")
 
-    def _observe(self, event: Event) -> None:
-        """Count a label once, however often it is announced, and let the next proof in."""
+    def check_end(self) -> None:
+        if self._untrained:
+            raise ProofloopError(
+                f"all proofs are labeled, but the trainer failed: {self._untrained}"
+            )
+
+    # -- called by the bus, in the workers' threads
+
+    def _used(self) -> ByRole:
+        return summed(self._before, self.tools.usage.spent(self._spec.name))
+
+    def _on_publish(self, event: Event) -> None:
         if isinstance(event, ModelPublished) and (version := keys.parse_numbered(event.version)):
             self._tracker.add_steps({event.role: version.number})
-        if isinstance(event, ProofLabeled) and self._tracker.add_label(
-            event.proof_id, event.outcome, solved=event.solved
-        ):
-            self._slots.release()
+        if isinstance(event, ProofLabeled):
+            self._tracker.add_label(event.proof_id, event.outcome, solved=event.solved)
 
-    def _bury(self, letter: DeadLetter) -> None:
-        """Keep the dead letter, and do not wait for its proof."""
+    def _on_dead(self, letter: DeadLetter) -> None:
+        """Give the proof's place to the next one, then store the letter.
+
+        Storing comes last: without a store the proof must still be given up.
+        """
         log.error("dead_letter", queue=letter.queue, reason=letter.reason)
         if letter.queue == "trainer":
             self._untrained = self._untrained or letter.reason
-        self._let_go(letter.body)
-        self._buried.append(record := DeadLetterRecord.of(letter))
-        record.keep(
-            self._store, self._spec.name
-        )  # last: should the store be away, the proof is let go all the same
-
-    def _let_go(self, body: bytes) -> None:
-        """Give the place of a dead message's proof to the next one; should its label come all the
-        same, it counts.
-        """
-        proof_id = proof_named(read_event(body))
-        if proof_id is not None and self._tracker.add_dead(proof_id):
-            self._slots.release()
-
-    def _check_going_on(self) -> None:
-        self._check_stopping()
-        if self._meter.over():
-            raise _NoBudget
-
-    def _check_stopping(self) -> None:
-        if self._tools.shutdown.stopping.is_set():
-            if self._tools.shutdown.reason:
-                raise HintedError(self._tools.shutdown.reason, f"fix this, then {RESUME_HINT}")
-            raise Interrupted("asked to stop")
-
-    def _check_complete(self) -> None:
-        if unlabeled := self._tracker.without_label:
-            raise stuck(self._spec, self._tracker.progress().planned, unlabeled)
-        if self._untrained:
-            raise ProofloopError(
-                f"all proofs are labeled, but the trainer could not go on: {self._untrained}"
-            )
+        if proof_id := proof_named(read_event(letter.body)):
+            self._tracker.add_dead(proof_id)
+        record = DeadLetterRecord.of(letter)
+        self._dead.append(record)
+        record.keep(self._store, self._spec.name)

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from proofloop.config.run_file import Labeling, Models, Problems, RunSpec, Training
 from proofloop.errors import ConfigError
 from proofloop.method.domains import load_domain, need_checker
-from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
+from proofloop.pipeline.embedded import EmbeddedPipeline
+from proofloop.runs.create import create_run
 from proofloop.runs.figures import Evaluation, proofs_of
 from proofloop.runs.figures import evaluate_run as measure_run
 from proofloop.runs.progress import RunProgress
@@ -134,8 +135,8 @@ def _evaluate(
     if found is not None:
         return found
     create_run(store, spec, resume=True)
-    with LocalWalk(store, engines, spec, stopping=stopping) as walk:
-        walk.run(planned_proofs(spec), lambda progress: report(spec.name, progress))
+    with EmbeddedPipeline(store, engines, spec, stopping=stopping) as pipeline:
+        pipeline.run(lambda progress: report(spec.name, progress))
     assert spec.problems.domain is not None
     return put_record(
         store,

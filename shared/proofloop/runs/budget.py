@@ -207,8 +207,8 @@ class BudgetGate:
         return False
 
     def _has_room(self, role: ModelRole) -> bool:
-        """A role further down the walk goes first: proofs that are begun get their labels before
-        new ones begin.
+        """A later role of the pipeline goes first, so that begun proofs get labels before new ones
+        begin.
         """
         later = MODEL_ROLES[MODEL_ROLES.index(role) + 1 :]
         if any(self._waiting[each] for each in later):

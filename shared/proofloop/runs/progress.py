@@ -61,7 +61,8 @@ class ProgressTracker:
         self._spec = spec
         self._training = spec.training
         self._search = SearchDriver(spec, store)
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        """Notified when a proof is no longer open."""
         self._open: set[str] = set()
         self._stuck: set[str] = set()
         self._progress = RunProgress(planned=planned, steps=steps)
@@ -98,6 +99,7 @@ class ProgressTracker:
                 outcomes={**before.outcomes, outcome: before.outcomes.get(outcome, 0) + 1},
                 stored=before.stored + was_stored,
             )
+            self._lock.notify_all()
         self._closed.put((proof_id, solved))
         return is_open
 
@@ -108,6 +110,7 @@ class ProgressTracker:
                 return False
             self._open.remove(proof_id)
             self._stuck.add(proof_id)
+            self._lock.notify_all()
         self._closed.put((proof_id, False))
         return True
 
@@ -157,6 +160,11 @@ class ProgressTracker:
     @property
     def num_open(self) -> int:
         return len(self._open)
+
+    def wait_for_room(self, most: int, timeout_s: float) -> None:
+        """Wait until fewer than `most` proofs are open, at most for `timeout_s`."""
+        with self._lock:
+            self._lock.wait_for(lambda: len(self._open) < most, timeout_s)
 
     @property
     def without_label(self) -> set[str]:

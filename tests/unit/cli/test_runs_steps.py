@@ -15,7 +15,7 @@ from proofloop.config.curriculum_file import CurriculumSpec
 from proofloop.config.run_file import Models, Problems, RoleTraining, RunSpec, Training
 from proofloop.curriculum.status import freeze
 from proofloop.errors import ConfigError
-from proofloop.pipeline.embedded import create_run
+from proofloop.runs.create import create_run
 from proofloop.schema import keys
 from proofloop.schema.records import TrainingStep
 from proofloop.store import LocalStore, put_record

@@ -13,8 +13,8 @@ from proofloop.cli.run import print_unread
 from proofloop.cli.runs.command import show
 from proofloop.cli.runs.proof import proof as print_proof
 from proofloop.errors import ConfigError
-from proofloop.pipeline.embedded import create_run
 from proofloop.runs.answers import Unread, readability
+from proofloop.runs.create import create_run
 from proofloop.schema import keys
 from proofloop.schema.records import Critique, MetaCritique, RawAnswer, Verdict
 from proofloop.store import LocalStore, put_record

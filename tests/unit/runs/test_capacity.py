@@ -9,7 +9,8 @@ import pytest
 
 from proofloop.config.run_file import Labeling
 from proofloop.errors import ConfigError
-from proofloop.pipeline.embedded import WALK_ROLES, create_run
+from proofloop.runs.create import create_run
+from proofloop.runs.planned import PIPELINE_ROLES
 from proofloop.runs.planning.capacity import (
     LABELER_S,
     Habits,
@@ -27,7 +28,7 @@ from proofloop.schema.records import MetaCritique
 from proofloop.store import LocalStore, put_record
 from tests.builders import MALFORMED, PROOF, PROVENANCE, RUN, critique, label, proof, runspec, valid
 
-SLOTS = dict(zip(WALK_ROLES, (32, 64, 64, 2), strict=True))
+SLOTS = dict(zip(PIPELINE_ROLES, (32, 64, 64, 2), strict=True))
 LOAD = Load(problems_per_hour=90, busy=0.8, backlog_rounds=2, gpu_hour=3.0, concurrency=SLOTS)
 SPEC = runspec(
     problems={"domain": "nano", "count": 2, "proofs_per_problem": 8},
@@ -67,8 +68,8 @@ def test_unreadable_proofs_and_stopped_critiques_cost_nothing_further() -> None:
     work = work_of_a_proof(
         Habits(attempts=1, readable=0.5, critiqued=0.25, judged=0.0), Labeling(n=16, m=5, k=3)
     )
-    assert [work[role].messages for role in WALK_ROLES] == [1, 8, 2.5, 3]
-    assert [work[role].calls for role in WALK_ROLES] == [1, 2, 0, 0]
+    assert [work[role].messages for role in PIPELINE_ROLES] == [1, 8, 2.5, 3]
+    assert [work[role].calls for role in PIPELINE_ROLES] == [1, 2, 0, 0]
 
 
 def test_pods_replicas_and_gpus_follow_from_the_load() -> None:

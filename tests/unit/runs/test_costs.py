@@ -8,8 +8,8 @@ import pytest
 
 from proofloop.config.run_file import load_prices
 from proofloop.errors import ConfigError
-from proofloop.pipeline.embedded import create_run
 from proofloop.runs.costs import costs
+from proofloop.runs.create import create_run
 from proofloop.schema import keys
 from proofloop.store import LocalStore, put_record
 from tests.builders import PROOF, RUN, critique, proof, runspec, valid

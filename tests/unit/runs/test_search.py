@@ -13,7 +13,7 @@ import pytest
 from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
 from proofloop.method.search_rule import Candidate, best, candidate, refinements
-from proofloop.pipeline.embedded import planned
+from proofloop.runs.planned import planned
 from proofloop.runs.progress import ProgressTracker
 from proofloop.runs.search_driver import Outlook, SearchDriver, refinements_posed, searches_of
 from proofloop.schema import keys

@@ -31,7 +31,7 @@ from proofloop.engine.base import Generation, GenerationRequest
 from proofloop.errors import CallRefused, ConfigError, EngineError, ProofloopError
 from proofloop.method.domains import load_domain
 from proofloop.method.prompts import load_pack
-from proofloop.pipeline.embedded import Interrupted
+from proofloop.pipeline.driver import Interrupted
 from proofloop.schema import keys
 from proofloop.schema.records import ModelRole, Sampling, Tokens, TrainingSample, TrainingStep
 from proofloop.store import LocalStore, get_record, put_record

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from proofloop.method.prompts import Reader
-from proofloop.pipeline.embedded import create_run
+from proofloop.runs.create import create_run
 from proofloop.schema import keys
 from proofloop.schema.records import Label, Provenance, Tokens, TrainingSample, Verdict
 from proofloop.store import LocalStore, put_record

@@ -32,9 +32,9 @@ from proofloop.errors import (
     Retry,
     StoreError,
 )
-from proofloop.pipeline.embedded import create_run
 from proofloop.runs.answers import meta_critiques_of
 from proofloop.runs.costs import Spent, costs
+from proofloop.runs.create import create_run
 from proofloop.runs.model_registry import put_in_service
 from proofloop.schema import keys
 from proofloop.schema.events import (

@@ -16,7 +16,7 @@ from itertools import islice
 
 from proofloop.engine.base import Call, ChatMessage, Engine, Generation, GenerationRequest
 from proofloop.errors import CallRefused, EngineError, HintedError, ProofloopError, StoreError
-from proofloop.pipeline.embedded import Interrupted
+from proofloop.pipeline.driver import Interrupted
 from proofloop.schema.records import ModelRole, Sampling, derive_seed
 from proofloop_trainer.curriculum.kept import Kept, keepable
 

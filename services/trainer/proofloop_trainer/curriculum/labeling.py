@@ -1,4 +1,4 @@
-"""Labels for new proofs by the walk itself: the generator proves, the judges criticise, the
+"""Labels for new proofs by the pipeline itself: the generator proves, the judges criticise, the
 labeling rule decides.
 """
 
@@ -12,7 +12,8 @@ from proofloop.config.curriculum_file import ENGINE_MEMORY, Labels
 from proofloop.config.run_file import Models, RunSpec, Split
 from proofloop.curriculum.status import manifests, serving_before
 from proofloop.method.domains import Domain
-from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
+from proofloop.pipeline.embedded import EmbeddedPipeline
+from proofloop.runs.create import create_run
 from proofloop.runs.labels import labels_of
 from proofloop.runs.progress import RunProgress
 from proofloop.schema import keys
@@ -41,7 +42,7 @@ def label_proofs(work: Work, iteration: int, served: Served) -> list[GradedProof
         found = dict[GradedProof, None]()
         for domain, (writer, which) in product(work.domains(iteration + 1), writers.items()):
             run = f"{work.spec.name}-{iteration}-label-{domain.name}{which}"
-            walk(
+            label_run(
                 work,
                 run,
                 {**served, "generator": writer},
@@ -62,10 +63,10 @@ def labeled_proofs(work: Work, iteration: int) -> list[GradedProof]:
     return [proof for file in files for proof in file.proofs]
 
 
-def walk(
+def label_run(
     work: Work, name: str, served: Served, wanted: Labels, domain: Domain, split: Split, seed: int
 ) -> None:
-    """Take every proof of a small run through the whole walk. Taken up again, it goes on.
+    """Take every proof of a small run through the whole pipeline. Safe to repeat after an end.
 
     What memory the engine uses may have changed by then: it is the curriculum's engine, and not
     said in the run.
@@ -95,10 +96,10 @@ def walk(
         }
     )
     create_run(work.store, spec, resume=True, pack=work.pack)
-    with LocalWalk(
+    with EmbeddedPipeline(
         work.store, work.engines, spec, stopping=work.stopping, engine=work.engine
-    ) as running:
-        running.run(planned_proofs(spec), _teller(work, name))
+    ) as pipeline:
+        pipeline.run(_teller(work, name))
 
 
 def _teller(work: Work, name: str) -> Callable[[RunProgress], None]:

@@ -37,7 +37,7 @@ from proofloop_trainer.curriculum.cases import (
     grade_proofs,
 )
 from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, in_split
-from proofloop_trainer.curriculum.labeling import walk
+from proofloop_trainer.curriculum.labeling import label_run
 from proofloop_trainer.curriculum.rollouts import Judges, answered
 from proofloop_trainer.curriculum.work import TEST, Work
 
@@ -318,11 +318,11 @@ def refinement_figures(work: Work, version: str, questions: Sequence[str]) -> Fi
 
 
 def label_figures(work: Work, served: Served, name: str, domain: Domain) -> Figures:
-    """Agreement of decided labels with the checker, and the share left undecided, on a walk over
+    """Agreement of decided labels with the checker, and the share left undecided, on a run over
     test problems.
     """
     run = f"{work.spec.name}-{name}-labels-{domain.name}"
-    walk(work, run, served, work.spec.labels, domain, TEST, 0)
+    label_run(work, run, served, work.spec.labels, domain, TEST, 0)
     evaluation = evaluate_run(work.store, run, need_checker(domain))
     return {"agreement": evaluation.label_agreement, "undecided": evaluation.label_undecided}
 

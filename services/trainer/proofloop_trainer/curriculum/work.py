@@ -24,7 +24,7 @@ from proofloop.config.run_file import (
 from proofloop.engine.base import Engine
 from proofloop.method.domains import Domain
 from proofloop.method.prompts import PromptPack
-from proofloop.pipeline.embedded import Interrupted
+from proofloop.pipeline.driver import Interrupted
 from proofloop.runs.model_registry import MANIFEST, version_folder
 from proofloop.schema import keys
 from proofloop.schema.records import ModelRole, Sampling, derive_seed

@@ -14,13 +14,15 @@ import typer
 
 from proofloop.cli.common import ProgressLine, open_engines, stopping_on_signal
 from proofloop.cli.demo.spec import EVAL_SIZE, QUICK_EVAL_SIZE, demo_spec
-from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
+from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.pipeline.evaluation import (
     TrainingSummary,
     evaluate_after,
     evaluate_before,
     find_summary,
 )
+from proofloop.runs.create import create_run
+from proofloop.runs.planned import planned_proofs
 from proofloop.schema import keys
 from proofloop.store import LocalStore, put_record
 
@@ -61,8 +63,8 @@ def demo(
                 " only"
             )
             create_run(store, spec, resume=True)
-            with LocalWalk(store, engines, spec, stopping=stopping) as walk:
-                walk.run(planned_proofs(spec), lambda progress: line.show(spec.name, progress))
+            with EmbeddedPipeline(store, engines, spec, stopping=stopping) as pipeline:
+                pipeline.run(lambda progress: line.show(spec.name, progress))
             line.print(
                 "3/4 measuring the trained models, the verifier on the same proofs as in 1/4"
             )

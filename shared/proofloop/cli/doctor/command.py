@@ -32,9 +32,8 @@ from proofloop.engine import installed_engines
 from proofloop.errors import BusError, ConfigError, HintedError, ProofloopError, install_hint
 from proofloop.method.domains import domain_names, load_domain
 from proofloop.method.prompts import load_pack, pack_names
-from proofloop.pipeline.embedded import WALK_ROLES, planned_proofs
-from proofloop.pipeline.services import roles_of
 from proofloop.runs.flow import UNFILLED_HINT, unfilled
+from proofloop.runs.planned import PIPELINE_ROLES, planned_proofs, roles_of
 from proofloop.schema.records import MODEL_ROLES
 from proofloop.store import LocalStore, is_folder
 from proofloop.worker.engine_pool import Engines
@@ -111,7 +110,7 @@ def _named(what: str, names: Collection[str], load: Callable[[str], object]) -> 
 
 def roles_found(installed: Collection[str], *, has_broker: bool) -> Finding:
     """The installed roles. With a broker one is enough, because other processes serve the rest."""
-    missing = sorted({*WALK_ROLES, "trainer"} - {*installed})
+    missing = sorted({*PIPELINE_ROLES, "trainer"} - {*installed})
     found = ", ".join(sorted(installed)) or "none"
     if not missing or (has_broker and installed):
         return Finding("roles", "ok", found)
@@ -191,8 +190,8 @@ def _broker() -> Iterator[Finding]:
 
 def workers_found(consumers: Mapping[str, int]) -> Finding:
     """The number of workers of each role. A missing trainer is fine: not every run trains."""
-    found = ", ".join(f"{role} {consumers.get(role, 0)}" for role in (*WALK_ROLES, "trainer"))
-    missing = [role for role in WALK_ROLES if not consumers.get(role)]
+    found = ", ".join(f"{role} {consumers.get(role, 0)}" for role in (*PIPELINE_ROLES, "trainer"))
+    missing = [role for role in PIPELINE_ROLES if not consumers.get(role)]
     if not missing:
         return Finding("workers", "ok", found)
     start = "; ".join(f"proofloop serve {role}" for role in missing)

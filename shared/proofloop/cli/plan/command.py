@@ -22,8 +22,8 @@ from proofloop.cli.plan.options import MOST, Options, by_role
 from proofloop.cli.plan.output import load_fields, print_json, print_load, print_run
 from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
-from proofloop.pipeline.embedded import WALK_ROLES
 from proofloop.runs.flow import in_work
+from proofloop.runs.planned import PIPELINE_ROLES
 from proofloop.runs.planning.capacity import (
     LABELER_S,
     Habits,
@@ -237,7 +237,7 @@ def _plan(basis: Basis) -> tuple[list[RolePlan], Load]:
     options = basis.options
     basis.inputs.pick("labeler: seconds of a message", None, "", LABELER_S, "a guess")
     slots: dict[Role, int] = {}
-    for role in WALK_ROLES:
+    for role in PIPELINE_ROLES:
         slots[role] = int(options.concurrency.get(role, in_work(basis.spec, role)))
     load = Load(
         options.problems_per_hour, options.busy, options.backlog_rounds, options.gpu_hour, slots

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proofloop.errors import ConfigError
-from proofloop.pipeline.embedded import WALK_ROLES
+from proofloop.runs.planned import PIPELINE_ROLES
 from proofloop.runs.planning.capacity import GPUS_A_NODE
 from proofloop.schema.records import MODEL_ROLES
 
@@ -55,7 +55,7 @@ class Options:
 
 def by_role(option: str, texts: list[str] | None) -> ByRole:
     """The numbers of `--option 5 --option verifier=7` for each role. Raises ConfigError."""
-    roles = WALK_ROLES if option == "--concurrency" else MODEL_ROLES
+    roles = PIPELINE_ROLES if option == "--concurrency" else MODEL_ROLES
     found: ByRole = {}
     # a number for all roles comes first, so that those for single roles replace it
     for text in sorted(texts or (), key=lambda text: "=" in text):

@@ -27,7 +27,6 @@ from proofloop.curriculum.status import (
 )
 from proofloop.errors import BusError, ConfigError
 from proofloop.method.domains import load_domain, need_checker
-from proofloop.pipeline.embedded import is_complete, planned_proofs
 from proofloop.pipeline.evaluation import find_summary
 from proofloop.runs.answers import Readability, Unread, readability
 from proofloop.runs.costs import costs
@@ -40,6 +39,7 @@ from proofloop.runs.figures import (
 )
 from proofloop.runs.labels import analysis_rows, labels_of, proof_rows
 from proofloop.runs.model_registry import published_versions
+from proofloop.runs.planned import is_complete, planned_proofs
 from proofloop.runs.search_driver import refinements_posed, searches_of
 from proofloop.schema import keys
 from proofloop.store import Store

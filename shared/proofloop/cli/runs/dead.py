@@ -22,7 +22,8 @@ from proofloop.cli.common import (
 )
 from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError
-from proofloop.pipeline.embedded import DeadLetterRecord, LocalWalk, letters_in
+from proofloop.pipeline.embedded import EmbeddedPipeline
+from proofloop.runs.dead_letters import DeadLetterRecord, letters_in
 from proofloop.schema import keys
 from proofloop.schema.events import read_event_of
 from proofloop.store import Store
@@ -84,11 +85,11 @@ def _replay_here(store: Store, run: str) -> tuple[int, int]:
         spec = need_run(store, run)
         with (
             stopping_on_signal() as stopping,
-            LocalWalk(store, engines, spec, stopping=stopping) as walk,
+            EmbeddedPipeline(store, engines, spec, stopping=stopping) as pipeline,
         ):
             letters = letters_in(store, run)
             events = [letter.event for letter in letters if letter.event is not None]
-            failed = walk.replay(events)
+            failed = pipeline.replay(events)
             store.delete_prefix(keys.dead_letters(run))
             for letter in [*failed, *(letter for letter in letters if letter.event is None)]:
                 letter.keep(store, run)

@@ -17,20 +17,21 @@ import time
 from pathlib import Path
 
 from proofloop.config.run_file import RunSpec, parse_runspec
-from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
+from proofloop.pipeline.embedded import EmbeddedPipeline
+from proofloop.runs.create import create_run
 from proofloop.store import LocalStore
 from proofloop.worker.engine_pool import Engines
 
 PROOFS_PER_PROBLEM = 4
 
 
-def walk_spec(proofs: int) -> RunSpec:
+def benchmark_spec(proofs: int) -> RunSpec:
     """A run of this many proofs, with 4 critiques each and up to 3 meta-critiques for each
     issue.
     """
     return parse_runspec(
         {
-            "name": "walk",
+            "name": "pipeline",
             "prompts": "nano",
             "problems": {
                 "domain": "nano",
@@ -45,17 +46,17 @@ def walk_spec(proofs: int) -> RunSpec:
     )
 
 
-def walk(proofs: int) -> dict[str, float]:
+def run(proofs: int) -> dict[str, float]:
     """Run once; returns events per second and the peak memory of this process."""
     with tempfile.TemporaryDirectory() as folder:
         store = LocalStore(Path(folder))
-        spec = create_run(store, walk_spec(proofs), resume=False)
+        spec = create_run(store, benchmark_spec(proofs), resume=False)
         engines = Engines(store, Path(folder))
         began = time.perf_counter()
-        with LocalWalk(store, engines, spec) as running:
-            progress = running.run(planned_proofs(spec))
+        with EmbeddedPipeline(store, engines, spec) as pipeline:
+            progress = pipeline.run()
             seconds = time.perf_counter() - began
-            metrics = running.tools.metrics
+            metrics = pipeline.tools.metrics
             events = metrics.total(metrics.messages, outcome="acked")
         engines.close()
         memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # before the clean-up
@@ -63,7 +64,7 @@ def walk(proofs: int) -> dict[str, float]:
     return {"events_per_second": events / seconds, "memory_mb": memory_mb}
 
 
-def walk_in_process(proofs: int) -> dict[str, float]:
+def run_in_process(proofs: int) -> dict[str, float]:
     """Run in a separate process, so that the peak memory is that of this run."""
     print(f"running {proofs} proofs", file=sys.stderr)
     done = subprocess.run(
@@ -80,10 +81,10 @@ def main() -> None:
     parser.add_argument("--proofs", type=int, help="one run with this many proofs in this process")
     asked = parser.parse_args()
     if asked.proofs:
-        print(json.dumps(walk(asked.proofs)))
+        print(json.dumps(run(asked.proofs)))
         return
     few, many = (200, 2_000) if asked.small else (1_000, 100_000)
-    small, large = walk_in_process(few), walk_in_process(many)
+    small, large = run_in_process(few), run_in_process(many)
     names = (
         ("memory_mb_1k_proofs", "memory_mb_100k_proofs")
         if not asked.small

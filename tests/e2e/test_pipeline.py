@@ -1,4 +1,4 @@
-"""The whole walk in one process: from problems to labels, with everything that can go wrong on the
+"""A whole run in one process: from problems to labels, with everything that can go wrong on the
 way.
 """
 
@@ -22,17 +22,14 @@ import pytest
 from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import Call, Engine, GenerationRequest
 from proofloop.errors import BudgetUsedUp, ConfigError, EngineError, ProofloopError
-from proofloop.pipeline.embedded import (
-    DeadLetterRecord,
-    Interrupted,
-    LocalWalk,
-    create_run,
-    planned,
-    planned_proofs,
-)
+from proofloop.pipeline.driver import Interrupted
+from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.runs.answers import ROLE_OF_KIND
 from proofloop.runs.budget import TimeTaken
 from proofloop.runs.costs import costs
+from proofloop.runs.create import create_run
+from proofloop.runs.dead_letters import DeadLetterRecord
+from proofloop.runs.planned import planned
 from proofloop.runs.progress import RunProgress
 from proofloop.runs.search_driver import searches_of
 from proofloop.schema import keys
@@ -71,21 +68,21 @@ class OneEngine(Engines):
 
 
 @contextmanager
-def walking(
+def opened(
     store: LocalStore, spec: RunSpec, engine: Engine | None = None, **options: Any
-) -> Iterator[LocalWalk]:
+) -> Iterator[EmbeddedPipeline]:
     create_run(store, spec, resume=True)
     engines = OneEngine(store, engine) if engine else Engines(store, store.root / "cache")
     try:
-        with LocalWalk(store, engines, spec, **options) as walk:
-            yield walk
+        with EmbeddedPipeline(store, engines, spec, **options) as pipeline:
+            yield pipeline
     finally:
         engines.close()
 
 
 def run(store: LocalStore, spec: RunSpec, engine: Engine | None = None) -> RunProgress:
-    with walking(store, spec, engine) as walk:
-        return walk.run(planned_proofs(spec))
+    with opened(store, spec, engine) as pipeline:
+        return pipeline.run()
 
 
 def labels_of(store: LocalStore, spec: RunSpec) -> dict[str, Label]:
@@ -122,7 +119,7 @@ def answers_in(store: LocalStore, spec: RunSpec) -> int:
     return len(paid(store, spec))
 
 
-def test_nano_problems_are_walked_to_labels(tmp_path: Path) -> None:
+def test_nano_problems_get_labels(tmp_path: Path) -> None:
     store, engine = LocalStore(tmp_path), CountingEngine()
     spec = runspec(problems={"domain": "nano", "count": 5, "proofs_per_problem": 4}, prompts="nano")
     labels = check_every_proof_is_labeled_once(store, spec, run(store, spec, engine))
@@ -130,7 +127,7 @@ def test_nano_problems_are_walked_to_labels(tmp_path: Path) -> None:
     assert {label.outcome for label in labels.values()} >= {"accepted", "rejected"}
 
 
-def test_problems_of_a_file_are_walked_to_labels(tmp_path: Path) -> None:
+def test_problems_of_a_file_get_labels(tmp_path: Path) -> None:
     rows = [
         {"question": f"Prove that {n} < {n + 1}.", "problem_idx": f"Q-{n}", "answer": n}
         for n in range(3)
@@ -168,7 +165,7 @@ def test_every_answer_is_paid_once_and_kept(tmp_path: Path) -> None:
     assert asked.total() == answers_in(store, spec)
 
 
-def test_a_walk_through_bad_answers_and_a_failing_engine_labels_every_proof(
+def test_a_run_through_bad_answers_and_a_failing_engine_labels_every_proof(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -193,8 +190,8 @@ def test_a_walk_through_bad_answers_and_a_failing_engine_labels_every_proof(
         assert (label.score is None) == (label.outcome in ("undecided", "unreadable"))
 
 
-class EchoingWalk(LocalWalk):
-    """A walk whose bus says everything twice, as a real one may."""
+class EchoingPipeline(EmbeddedPipeline):
+    """A pipeline whose bus says everything twice, as a real one may."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -214,18 +211,18 @@ class EchoingWalk(LocalWalk):
         self._bus.publish = twice  # type: ignore[method-assign]
 
 
-def test_a_walk_on_a_bus_that_says_everything_twice_gives_the_same_labels(tmp_path: Path) -> None:
+def test_a_run_on_a_bus_that_says_everything_twice_gives_the_same_labels(tmp_path: Path) -> None:
     spec = runspec(problems={"domain": "nano", "count": 3, "proofs_per_problem": 3}, engine=NOISY)
     alone, store = LocalStore(tmp_path / "once"), LocalStore(tmp_path / "twice")
     run(alone, spec)
     create_run(store, spec, resume=False)
-    with EchoingWalk(store, Engines(store, tmp_path), spec) as walk:
-        progress = walk.run(planned_proofs(spec))
+    with EchoingPipeline(store, Engines(store, tmp_path), spec) as pipeline:
+        progress = pipeline.run()
     labels = check_every_proof_is_labeled_once(store, spec, progress)
     assert {name: said(label) for name, label in labels.items()} == {
         name: said(label) for name, label in labels_of(alone, spec).items()
     }
-    assert {name for name, times in walk.announced.items() if times} == {
+    assert {name for name, times in pipeline.announced.items() if times} == {
         f"ProofLabeled/{RUN}/{name}" for name in labels
     }
 
@@ -252,7 +249,7 @@ def test_early_stop_changes_no_label_and_asks_no_more_than_a_majority(
     )  # a majority of one is all; when critiques are saved depends on time
 
 
-def test_a_walk_that_is_done_is_taken_up_at_no_cost(tmp_path: Path) -> None:
+def test_a_run_that_is_done_is_taken_up_at_no_cost(tmp_path: Path) -> None:
     store, engine, spec = LocalStore(tmp_path), CountingEngine(), runspec()
     first = run(store, spec, engine)
     asked, before = len(engine.requests), paid(store, spec)
@@ -267,7 +264,7 @@ def test_a_walk_that_is_done_is_taken_up_at_no_cost(tmp_path: Path) -> None:
 
 
 class StoppingEngine(CountingEngine):
-    """Asks the walk to stop when it is asked for the n-th time."""
+    """Asks the run to stop when it is asked for the n-th time."""
 
     def __init__(self, after: int, stopping: threading.Event, **settings: Any) -> None:
         super().__init__(**settings)
@@ -279,7 +276,7 @@ class StoppingEngine(CountingEngine):
         return super().submit(request)
 
 
-def test_a_walk_that_is_stopped_says_so_and_goes_on_where_it_stood(tmp_path: Path) -> None:
+def test_a_run_that_is_stopped_says_so_and_goes_on_where_it_stood(tmp_path: Path) -> None:
     spec = runspec(
         problems={"domain": "nano", "count": 6, "proofs_per_problem": 4},
         engine=NOISY,
@@ -289,8 +286,8 @@ def test_a_walk_that_is_stopped_says_so_and_goes_on_where_it_stood(tmp_path: Pat
     run(whole, spec)
     store, stopping = LocalStore(tmp_path / "stopped"), threading.Event()
     stopper = StoppingEngine(60, stopping, **NOISY["settings"])
-    with pytest.raises(Interrupted), walking(store, spec, stopper, stopping=stopping) as walk:
-        walk.run(planned_proofs(spec))
+    with pytest.raises(Interrupted), opened(store, spec, stopper, stopping=stopping) as pipeline:
+        pipeline.run()
     before = paid(store, spec)
     assert 0 < len(labels_of(store, spec)) < 24
     engine = CountingEngine(**NOISY["settings"])
@@ -319,16 +316,18 @@ from pathlib import Path
 from proofloop.worker.engine_pool import Engines
 from proofloop.config.run_file import RunSpec
 from proofloop.store import LocalStore
-from proofloop.pipeline.embedded import LocalWalk, create_run, planned_proofs
+from proofloop.pipeline.embedded import EmbeddedPipeline
+from proofloop.runs.create import create_run
+from proofloop.runs.planned import planned_proofs
 store = LocalStore(Path(sys.argv[1]))
 spec = create_run(store, RunSpec.model_validate_json(sys.stdin.read()), resume=True)
-with LocalWalk(store, Engines(store, Path(sys.argv[1]) / "cache"), spec) as walk:
-    walk.run(planned_proofs(spec), lambda progress: print(progress.labeled, flush=True))
+with EmbeddedPipeline(store, Engines(store, Path(sys.argv[1]) / "cache"), spec) as pipeline:
+    pipeline.run(lambda progress: print(progress.labeled, flush=True))
 """
 
 
 def kill_in_the_middle(store: LocalStore, spec: RunSpec, labels: int) -> None:
-    """Run the walk in another process and kill it when it has so many labels."""
+    """Run it in another process and kill it when it has so many labels."""
     command = [sys.executable, "-c", KILLED, str(store.root)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     assert process.stdin is not None
@@ -342,7 +341,7 @@ def kill_in_the_middle(store: LocalStore, spec: RunSpec, labels: int) -> None:
     assert process.wait(10) == -signal.SIGKILL
 
 
-def test_a_killed_walk_is_taken_up_and_pays_nothing_twice(tmp_path: Path) -> None:
+def test_a_killed_run_is_taken_up_and_pays_nothing_twice(tmp_path: Path) -> None:
     slow = {"kind": "simulated", "settings": {**NOISY["settings"], "latency_s": 0.05}}
     spec = runspec(
         problems={"domain": "nano", "count": 10, "proofs_per_problem": 4},
@@ -452,14 +451,14 @@ def test_a_trainer_that_takes_no_step_holds_a_run_up_a_step_s_worth_at_a_time(
         training={"problems": 4, "ahead": 1.0, "generator": {"steps": 2}},
     )
     store, waits = LocalStore(tmp_path), []
-    with walking(store, spec, CountingEngine()) as walk:
-        wait = walk._bus.wait_idle
+    with opened(store, spec, CountingEngine()) as pipeline:
+        wait = pipeline._bus.wait_idle
         monkeypatch.setattr(
-            walk._bus,
+            pipeline._bus,
             "wait_idle",
             lambda timeout_s: waits.append(found := wait(timeout_s)) or found,
         )
-        check_every_proof_is_labeled_once(store, spec, walk.run(planned_proofs(spec)))
+        check_every_proof_is_labeled_once(store, spec, pipeline.run())
     assert waits.count(True) == 3  # twice for the trainer, and at the end
 
 
@@ -475,8 +474,8 @@ def test_a_run_that_its_engine_cannot_answer_says_how_to_go_on(tmp_path: Path) -
     said = pytest.raises(
         ProofloopError, match=r"no such model\nhint: fix this, then run .*--resume"
     )
-    with walking(store, spec, GoneEngine()) as walk, said:
-        walk.run(planned_proofs(spec))
+    with opened(store, spec, GoneEngine()) as pipeline, said:
+        pipeline.run()
 
 
 # -- dead letters
@@ -498,8 +497,8 @@ def test_an_event_of_a_deleted_proof_becomes_a_dead_letter_and_delays_no_other(
     event = ProofReviewed(run_id=RUN, proof_id=gone, index=-1)
     store.delete_prefix(keys.judgements(RUN, gone))
     other = ProofWritten(run_id=RUN, proof_id=gone, index=9, verifier_version="m-1")
-    with walking(store, spec) as walk:
-        walk.replay([event, other])
+    with opened(store, spec) as pipeline:
+        pipeline.replay([event, other])
         dead = dead_letters(store)
         assert {(letter.queue, letter.deliveries) for letter in dead} == {
             ("meta_verifier", 4),
@@ -507,7 +506,7 @@ def test_an_event_of_a_deleted_proof_becomes_a_dead_letter_and_delays_no_other(
         }
         assert {decode(letter.body.encode()) for letter in dead} == {event, other}
         assert all(gone in letter.reason and "the store lacks" in letter.reason for letter in dead)
-        check_every_proof_is_labeled_once(store, spec, walk.run(planned_proofs(spec)))
+        check_every_proof_is_labeled_once(store, spec, pipeline.run())
 
 
 class CursedEngine(CountingEngine):
@@ -527,8 +526,8 @@ def test_proofs_that_die_give_their_place_to_the_next_and_are_named_in_the_end(
         problems={"domain": "nano", "count": 10, "proofs_per_problem": 2},
         flow={"max_waiting_proofs": 2, "generator": 2, "verifier": 2, "meta_verifier": 2},
     )
-    with walking(store, spec, CursedEngine()) as walk, pytest.raises(ProofloopError) as caught:
-        walk.run(planned_proofs(spec))
+    with opened(store, spec, CursedEngine()) as pipeline, pytest.raises(ProofloopError) as caught:
+        pipeline.run()
     dead = dead_letters(store)
     assert 0 < len(dead) < 20
     assert len(labels_of(store, spec)) + len(dead) == 20
@@ -573,12 +572,12 @@ def test_a_dead_letter_that_cannot_be_stored_makes_room_for_the_next_proof(
     patience = threading.Timer(20, stopping.set)
     patience.start()
     with (
-        walking(store, spec, CursedEngine(), stopping=stopping) as walk,
+        opened(store, spec, CursedEngine(), stopping=stopping) as pipeline,
         pytest.raises(
             ProofloopError, match="of 20 proofs have no label because a message of theirs died"
         ),
     ):
-        walk.run(planned_proofs(spec))
+        pipeline.run()
     patience.cancel()
 
 
@@ -631,10 +630,10 @@ def test_the_hours_before_there_was_a_budget_count(tmp_path: Path) -> None:
     budget = {"hours": taken.seconds / 3600}
     more = runspec(problems={"domain": "nano", "count": 3, "proofs_per_problem": 2}, budget=budget)
     with (
-        walking(store, more, engine) as walk,
+        opened(store, more, engine) as pipeline,
         pytest.raises(BudgetUsedUp, match=r"hours = .* is used up"),
     ):
-        walk.run(planned_proofs(more))
+        pipeline.run()
 
 
 @pytest.mark.parametrize("iterations", [1, 8])
@@ -651,14 +650,14 @@ def test_a_run_ends_when_its_budget_is_used_up_and_goes_on_with_more(
         spec = runspec(
             problems=problems, budget={"tokens": tokens}, refinement={"iterations": iterations}
         )
-        with walking(store, spec, engine) as walk:
+        with opened(store, spec, engine) as pipeline:
             if tokens < 1_000_000:
                 with pytest.raises(
                     BudgetUsedUp, match=rf"tokens = {tokens} is used up.* of 12 proofs have a label"
                 ):
-                    walk.run(planned_proofs(spec))
+                    pipeline.run()
             else:
-                check_every_proof_is_labeled_once(store, spec, walk.run(planned_proofs(spec)))
+                check_every_proof_is_labeled_once(store, spec, pipeline.run())
         spent = costs(store, spec.name).total
         used = spent.prompt_tokens + spent.completion_tokens
         assert used > least

@@ -1,0 +1,242 @@
+"""Drives a run from beginning to end: poses its problems and refinements until all have labels.
+
+An `EventSource` tells what happens meanwhile: `embedded` for roles in this process, `services` for
+roles elsewhere. The rules are here, once: how many proofs may wait, how far the trainer may lag
+behind, what a dead letter and a used-up budget mean, and when the run is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Protocol, TypeVar
+
+from proofloop.config.problem_file import problems_of
+from proofloop.config.run_file import Prices, RunSpec
+from proofloop.errors import BudgetUsedUp, HintedError, ProofloopError
+from proofloop.runs.budget import Meter
+from proofloop.runs.costs import ByRole, Spent
+from proofloop.runs.flow import most_waiting_proofs
+from proofloop.runs.labels import find_label
+from proofloop.runs.planned import (
+    first_proofs,
+    is_complete,
+    keep_problem,
+    labeled_and_posed,
+    planned_proofs,
+    steps_taken,
+)
+from proofloop.runs.progress import ProgressTracker, RunProgress
+from proofloop.schema.events import Event, ProblemPosed, ProofLabeled
+from proofloop.store import Store
+
+T = TypeVar("T")
+
+Report = Callable[[RunProgress], None]
+
+
+class Interrupted(ProofloopError):
+    """The run was asked to stop; it can be resumed."""
+
+
+class EventSource(Protocol):
+    """Where a run's events go and come from. One thread drives it.
+
+    `meter`: what the run has used of its budget.
+    """
+
+    meter: Meter
+
+    def begin(self, tracker: ProgressTracker) -> None:
+        """From now on tell `tracker` about labels, steps and dead letters."""
+        ...
+
+    def publish(self, events: Sequence[Event]) -> None: ...
+
+    def patiently(self, action: Callable[[], T]) -> T:
+        """The action's result; what to do while the store is away is the source's matter."""
+        ...
+
+    def wait(self) -> None:
+        """Wait a moment, or until nothing of the run is in work."""
+        ...
+
+    def wait_for_room(self, most: int) -> None:
+        """Wait a moment, or until fewer than `most` proofs are open."""
+        ...
+
+    def is_done(self) -> bool:
+        """Whether nothing more will happen unless more is published, as of the last wait."""
+        ...
+
+    def takes_no_step(self) -> bool:
+        """Whether the trainer will take no step with the present labels, as of the last wait."""
+        ...
+
+    def usage(self, *, at_end: bool = False) -> tuple[ByRole, Mapping[str, int]]:
+        """What the calls cost since the run was resumed, and how many are in flight, by role."""
+        ...
+
+    def end_calls(self, limit: str, look: Callable[[], None]) -> None:
+        """The budget's `limit` is reached: let no call begin, and wait for the running calls.
+
+        `look` is called meanwhile.
+        """
+        ...
+
+    def check_stopping(self) -> None:
+        """Raise Interrupted when asked to stop, ProofloopError when the process must stop."""
+        ...
+
+    def check_end(self) -> None:
+        """Raise ProofloopError if something else than a proof failed."""
+        ...
+
+
+class RunDriver:
+    """Runs one run on an event source."""
+
+    def __init__(self, store: Store, spec: RunSpec, source: EventSource) -> None:
+        self._store = store
+        self._spec = spec
+        self._source = source
+        self._report: Report = lambda progress: None
+        self._most_waiting = most_waiting_proofs(spec)
+        self._tracker = ProgressTracker(spec, store, 0, {})
+        self._was_over_budget = False
+        self._has_ended_calls = False
+
+    def run(self, report: Report = lambda progress: None) -> RunProgress:
+        """Pose everything that has no label and wait until all is done.
+
+        Raises Interrupted when asked to stop, BudgetUsedUp, ProofloopError when proofs got stuck.
+        """
+        self._report = report
+        steps = self._source.patiently(lambda: steps_taken(self._store, self._spec))
+        planned = planned_proofs(self._spec)
+        self._tracker = ProgressTracker(self._spec, self._store, planned, steps)
+        self._source.begin(self._tracker)
+        self._was_over_budget = bool(self._source.meter.over())
+        self._pose_planned()
+        self._finish()
+        self._check_complete()
+        at_end = self._progress(at_end=True)
+        report(at_end)
+        return at_end
+
+    # -- posing
+
+    def _pose_planned(self) -> None:
+        for number, problem in enumerate(problems_of(self._spec)):
+            self._source.patiently(partial(keep_problem, self._store, self._spec, problem))
+            for event in first_proofs(self._spec, problem.id):
+                self._wait_for_trainer(number)
+                self._pose(event)
+                self._pose_refinements()
+                self._look()
+
+    def _finish(self) -> None:
+        """Pose what the searches ask for until nothing is in work."""
+        while True:
+            is_done = self._source.is_done()  # before the searches: a label may come in between
+            if not self._pose_refinements() and is_done:
+                return
+            self._source.wait()
+            self._look()
+
+    def _wait_for_trainer(self, problem: int) -> None:
+        """Do not run further ahead of the trainer than the run allows.
+
+        If the trainer takes no step with the present labels, they taught nothing: pose the problems
+        of one more step.
+        """
+        while not self._tracker.may_pose(problem):
+            self._source.wait()
+            self._look()
+            if self._source.takes_no_step() and not self._tracker.may_pose(problem):
+                self._tracker.expect_no_step()
+
+    def _pose_refinements(self) -> bool:
+        """Pose what the searches ask for; true if there was something."""
+        has_posed = False
+        while (event := self._source.patiently(self._tracker.next_refinement)) is not None:
+            self._pose(event)
+            self._look()
+            has_posed = True
+        return has_posed
+
+    def _pose(self, event: ProblemPosed) -> None:
+        find = partial(find_label, self._store, event.run_id, event.proof_id)
+        label = self._source.patiently(find)
+        if label is not None:
+            self._tracker.add_posed(event)
+            self._tracker.add_label(
+                label.proof_id, label.outcome, solved=label.solved, was_stored=True
+            )
+            if self._spec.training.roles:
+                self._source.publish([ProofLabeled.of(label)])
+            return
+        while self._tracker.num_open >= self._most_waiting:
+            self._source.wait_for_room(self._most_waiting)
+            self._look()
+        self._source.check_stopping()
+        self._check_budget()
+        self._tracker.add_posed(event)
+        self._source.publish([event])
+
+    # -- watching
+
+    def _look(self) -> None:
+        """Check whether to stop, and report the progress."""
+        self._source.check_stopping()
+        progress = self._progress()
+        if not self._was_over_budget:  # else stored labels may complete the run all the same
+            self._check_budget()
+        self._report(progress)
+
+    def _show(self) -> None:
+        self._source.check_stopping()
+        self._report(self._progress())
+
+    def _progress(self, *, at_end: bool = False) -> RunProgress:
+        by_role, in_flight = self._source.usage(at_end=at_end)
+        spent = sum(by_role.values(), start=Spent())
+        return replace(
+            self._tracker.progress(at_end=at_end),
+            calls=dict(in_flight),
+            answered=int(spent.calls),
+            tokens=int(spent.prompt_tokens + spent.completion_tokens),
+            money=None if self._spec.prices == Prices() else self._source.meter.money,
+        )
+
+    def _check_budget(self) -> None:
+        """End the calls once the budget is used up. Raises BudgetUsedUp unless the run is complete
+        then.
+        """
+        if self._has_ended_calls or not (limit := self._source.meter.over()):
+            return
+        if not self._was_over_budget:
+            self._source.end_calls(limit, self._show)
+        self._has_ended_calls = True
+        has_more = self._source.patiently(self._tracker.next_refinement) is not None
+        if has_more or not self._source.patiently(lambda: is_complete(self._store, self._spec)):
+            raise self._used_up()
+
+    def _used_up(self) -> BudgetUsedUp:
+        """Names the missing proofs, and the calls that end without this process."""
+        _, in_flight = self._source.usage()
+        count = partial(labeled_and_posed, self._store, self._spec)
+        labeled, posed = self._source.patiently(count)
+        return self._source.meter.used_up(labeled, posed, sum(in_flight.values()))
+
+    def _check_complete(self) -> None:
+        if missing := self._tracker.without_label:
+            some = ", ".join(sorted(missing)[:3])
+            raise HintedError(
+                f"{len(missing)} of {self._tracker.progress().planned} proofs have no label because"
+                f" a message of theirs died: {some}",
+                f"`proofloop dead list --run {self._spec.name}` says why; `--resume` tries them"
+                " again",
+            )
+        self._source.check_end()

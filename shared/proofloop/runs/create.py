@@ -1,0 +1,49 @@
+"""Creates a run in the store, or finds it there to be resumed."""
+
+from __future__ import annotations
+
+from proofloop.config.run_file import RunSpec
+from proofloop.method.prompts import PromptPack, load_pack
+from proofloop.runs.model_registry import published_versions, verify_version
+from proofloop.runs.spec import check_prompts, check_run, find_spec, keep_change, keep_problems
+from proofloop.schema import keys
+from proofloop.store import Store, put_record
+
+
+def create_run(
+    store: Store, spec: RunSpec, *, resume: bool, pack: PromptPack | None = None
+) -> RunSpec:
+    """Store the run's spec and its prompts (`pack`, or the pack that the spec names).
+
+    A resumed run is found in the store; changes that are allowed are stored. Raises ConfigError,
+    and CorruptObject when a resumed run's checkpoint is damaged.
+    """
+    while True:
+        if find_spec(store, spec.name) is None and _put_spec(store, spec, pack):
+            if keep_problems(store, spec):
+                return spec
+            resume = True  # another process stored other problems meanwhile: compare with them
+        check_run(store, spec, resume=resume, pack=pack)  # another process may have been first
+        check_training(store, spec)
+        if keep_change(store, spec):
+            return spec
+
+
+def _put_spec(store: Store, spec: RunSpec, pack: PromptPack | None) -> bool:
+    """Store prompts, then the spec; false if another process stored the spec first."""
+    prompts = pack or load_pack(spec.prompts, spec.base)
+    put_record(store, keys.prompts(spec.name), prompts, durable=True)
+    check_prompts(store, spec, pack)  # a process that died here may have left other prompts
+    body = spec.model_dump_json().encode()
+    return store.put_if_absent(keys.run_spec(spec.name), body, durable=True)
+
+
+def check_training(store: Store, spec: RunSpec) -> None:
+    """Raise CorruptObject if a checkpoint that training continues from is damaged.
+
+    Checked as the run begins: the trainer would find it only after an hour of labels.
+    """
+    for role in spec.training.roles:
+        steps = len(published_versions(store, spec.name, role))
+        if 0 < steps < spec.training.of(role).steps:
+            verify_version(store, keys.checkpoint(spec.name, role, steps))

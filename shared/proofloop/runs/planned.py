@@ -1,0 +1,85 @@
+"""The proofs that a run's spec plans, and how far the run is.
+
+The spec alone plans a run: the same problems and proof ids each time. A resumed run therefore poses
+the proofs without a label, and each step finds what it already stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from proofloop.config.problem_file import count_problems, problems_of
+from proofloop.config.run_file import RunSpec
+from proofloop.runs.model_registry import published_versions
+from proofloop.runs.search_driver import refinements_posed, searches_of
+from proofloop.schema import keys
+from proofloop.schema.events import ProblemPosed
+from proofloop.schema.ids import proof_id
+from proofloop.schema.records import Problem, Role
+from proofloop.store import Store, put_record
+
+PIPELINE_ROLES: tuple[Role, ...] = ("generator", "verifier", "meta_verifier", "labeler")
+"""The roles that every run needs."""
+
+
+def roles_of(spec: RunSpec) -> tuple[Role, ...]:
+    """The roles that the run needs."""
+    return (*PIPELINE_ROLES, "trainer") if spec.training.roles else PIPELINE_ROLES
+
+
+def planned(spec: RunSpec, store: Store) -> Iterator[ProblemPosed]:
+    """The first proofs of every problem, in order. Each problem is stored before its proofs."""
+    for problem in problems_of(spec):
+        keep_problem(store, spec, problem)
+        yield from first_proofs(spec, problem.id)
+
+
+def keep_problem(store: Store, spec: RunSpec, problem: Problem) -> None:
+    """Store a problem of the run. Safe to repeat."""
+    put_record(store, keys.problem(spec.name, problem.id), problem)
+
+
+def first_proofs(spec: RunSpec, problem_id: str) -> Iterator[ProblemPosed]:
+    """The proofs of a problem before any search."""
+    for number in range(spec.problems.proofs_per_problem):
+        yield ProblemPosed(
+            run_id=spec.name,
+            problem_id=problem_id,
+            proof_id=proof_id(problem_id, number),
+            group=problem_id,
+        )
+
+
+def planned_proofs(spec: RunSpec) -> int:
+    """How many proofs the run will have, before any search."""
+    return count_problems(spec) * spec.problems.proofs_per_problem
+
+
+def labeled_and_posed(store: Store, spec: RunSpec) -> tuple[int, int]:
+    """How many proofs have a label, and how many were asked for, by searches too."""
+    labeled = sum(1 for _ in store.list(keys.labels(spec.name)))
+    return labeled, planned_proofs(spec) + refinements_posed(store, spec)
+
+
+def is_complete(store: Store, spec: RunSpec) -> bool:
+    """Whether every proof has its label and every search has ended. Raises ConfigError without its
+    problem file.
+    """
+    if spec.search.rounds and sum(1 for _ in searches_of(store, spec.name)) < count_problems(spec):
+        return False
+    labeled, posed = labeled_and_posed(store, spec)
+    return labeled >= posed
+
+
+def steps_taken(store: Store, spec: RunSpec) -> dict[str, int]:
+    """How many versions of each trained role are complete."""
+    return {role: len(published_versions(store, spec.name, role)) for role in spec.training.roles}
+
+
+def is_training(store: Store, spec: RunSpec) -> bool:
+    """Whether a step has begun and not ended: its batch is stored first, its version last."""
+    for role, steps in steps_taken(store, spec).items():
+        batches = sum(1 for _ in store.list(keys.batches(spec.name, role)))
+        if batches > steps:
+            return True
+    return False
