@@ -20,6 +20,7 @@ from proofloop.bus.task_message import FAILURES
 from proofloop.bus.topology import Topology
 from proofloop.config.run_file import RunSpec
 from proofloop.config.settings import load_settings
+from proofloop.method.critique_window import first_critiques
 from proofloop.pipeline.services import ServicesPipeline
 from proofloop.runs.budget import TimeTaken
 from proofloop.runs.costs import costs
@@ -58,6 +59,8 @@ n = 4
 m = 3
 k = 2
 """
+
+FIRST_CRITIQUES = first_critiques(n=4, k=2)
 
 
 def test_a_service_asked_to_stop_gives_its_messages_back_uncounted(
@@ -99,7 +102,7 @@ def test_a_service_with_time_to_drain_finishes_what_runs_and_begins_nothing_new(
     installation.services["generator"].send_signal(signal.SIGTERM)
     assert installation.services["generator"].wait(60) == 0, installation.log()
     assert _ready(installation, "generator") == 8
-    assert _ready(installation, "verifier") == 16 * 4
+    assert _ready(installation, "verifier") == 16 * FIRST_CRITIQUES
     posing.send_signal(signal.SIGINT)
     assert posing.wait(60) == 130
 
@@ -119,7 +122,7 @@ def test_what_a_service_cannot_finish_within_its_drain_another_finishes_once(
     assert wait_until(lambda: _began(call_log) >= 16 and _ready(installation, "generator") <= 8, 60)
     installation.services["generator"].send_signal(signal.SIGTERM)
     assert installation.services["generator"].wait(60) == 0, installation.log()
-    finished = _ready(installation, "verifier") // 4
+    finished = _ready(installation, "verifier") // FIRST_CRITIQUES
     left = _ready(installation, "generator")
     assert 0 < finished < 24 and left == 24 - finished, installation.letters.depths()
     asked_by_first = _began(call_log)
