@@ -51,7 +51,8 @@ def find_engine(kind: str) -> EngineInfo | None:
 
     Raises ConfigError for an engine whose package is broken.
     """
-    point = _entry_points().get(kind)
+    # our own first: the search for others reads the metadata of every package, 7 ms
+    point = BUILT_IN.get(kind) or _entry_points().get(kind)
     return _load(point) if point else None
 
 

@@ -51,9 +51,8 @@ class Engines:
         """
         section = spec.engine.of(role)
         name = section.model_dump_json()
-        if not get_engine(section.kind).on_server and any(
-            is_beside_run_file(spec.model_of(role)) for role in MODEL_ROLES
-        ):
+        is_beside = any(is_beside_run_file(spec.model_of(role)) for role in MODEL_ROLES)
+        if is_beside and not get_engine(section.kind).on_server:
             name += str(spec.base)
         with self._lock:
             if name not in self._open:

@@ -122,6 +122,16 @@ def test_an_engine_that_cannot_be_loaded_is_refused_and_not_proposed(
     assert "mine" not in installed_engines()
 
 
+def test_an_engine_of_this_package_is_found_without_a_search_of_all_packages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(**_: str) -> None:
+        raise AssertionError("a search takes 7 ms, and every model call looks its engine up")
+
+    monkeypatch.setattr(proofloop.engine, "entry_points", refuse)
+    assert all(find_engine(name) for name in BUILT_IN)
+
+
 def test_every_engine_of_this_package_is_described() -> None:
     found = {name: get_engine(name) for name in BUILT_IN}
     assert [name for name, info in found.items() if info.on_server] == ["openai", "triton"]
