@@ -269,9 +269,8 @@ def break_things(
 
 def restart(server: Broker | S3 | Triton, away_s: float) -> None:
     """Kill the server and start it again after the outage."""
-    assert (
-        server.kill is not None and server.start is not None
-    )  # main and the test only pass their own
+    # Main and the test only pass their own.
+    assert server.kill is not None and server.start is not None
     server.kill()
     time.sleep(away_s)
     server.start()

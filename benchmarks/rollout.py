@@ -149,9 +149,8 @@ def rollout(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
         endpoints = json.dumps([triton.endpoint for triton in tritons])
         run.write_text(RUN_FILE.format(name=RUN, endpoints=endpoints, version=FIRST))
         create_run(store, load_runspec(run), resume=False)
-        bus = RabbitBus(
-            broker.url, namespace=fleet.namespace, roles=REPLICAS
-        )  # its queues, before anybody serves them
+        # Its queues, before anybody serves them.
+        bus = RabbitBus(broker.url, namespace=fleet.namespace, roles=REPLICAS)
         stack.callback(bus.close)
         return Rollout(plan, fleet, store, letters, release).drive(bus)
 

@@ -32,10 +32,11 @@ NO_SELF, GENERATOR, ENHANCED_2, GENERATOR_2 = (
     "2-enhanced",
     "2-generator",
 )
+# Serve all roles for which the gate promoted them.
 SERVED, SERVED_2 = (
     "1-consolidate",
     "2-consolidate",
-)  # serve all roles for which the gate promoted them
+)
 JUDGES = (COLD, VERIFIER, NO_META, ENHANCED, SERVED, ENHANCED_2, SERVED_2)
 REFRESHED, REFRESHED_2 = "1-enhanced-refreshed", "2-enhanced-refreshed"
 METAS = (COLD, "1-meta_verifier", REFRESHED, ENHANCED, SERVED, REFRESHED_2, ENHANCED_2, SERVED_2)

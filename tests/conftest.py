@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from tests.integration.servers import S3
     from tests.integration.triton_server import Triton
 
-hypothesis.settings.register_profile(
-    "busy", deadline=None
-)  # how long a case takes says how busy the machine is
+# How long a case takes says how busy the machine is.
+hypothesis.settings.register_profile("busy", deadline=None)
 hypothesis.settings.load_profile("busy")
 
 os.environ["CUDA_VISIBLE_DEVICES"] = (

@@ -46,9 +46,8 @@ class Row:
     cached_tokens: int = 0  # prompt tokens that were read before for another row
     completion_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    experts: list[tuple[int, ...]] = field(
-        default_factory=list
-    )  # of all tokens but the last, which was never read
+    # Of all tokens but the last, which was never read.
+    experts: list[tuple[int, ...]] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     stop_reason: str = ""
     seconds: float = 0.0
@@ -119,9 +118,8 @@ class Batch:
         self._eos_ids = eos_ids
         self._recorder = Recorder(model)
         self._can_join = can_join(new_cache(model.config))
-        self._tokens_per_pass = (
-            tokens_per_pass if self._can_join else None
-        )  # prompts read apart have to be joined
+        # Prompts read apart have to be joined.
+        self._tokens_per_pass = tokens_per_pass if self._can_join else None
         self.prompts = PromptCache(prompt_tokens_kept if self._can_join else 0)
         self._state: _State | None = None
         self._step = 0  # in the random numbers drawn ahead

@@ -86,9 +86,8 @@ class FailingServer:
         prompt, seed = exchange.body["messages"][0]["content"], exchange.body["seed"]
         call = hashlib.sha256(f"{seed} {prompt}".encode()).hexdigest()
         lot = int(call[:8], 16)
-        is_check = (
-            exchange.body["max_tokens"] == 1 or seed == 2**63 - 1
-        )  # probes, and the check before the run
+        # Probes, and the check before the run.
+        is_check = exchange.body["max_tokens"] == 1 or seed == 2**63 - 1
         name = list(FAILURES)[lot // FAILING_SHARE % len(FAILURES)]
         if not is_check:
             with self._lock:

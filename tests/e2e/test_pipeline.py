@@ -169,9 +169,8 @@ def test_every_answer_is_paid_once_and_kept(tmp_path: Path) -> None:
 def test_a_run_through_bad_answers_and_a_failing_engine_labels_every_proof(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "proofloop.worker.calls.model_call.ENGINE_AWAY_S", 0.02
-    )  # a pause, not a behaviour
+    # A pause, not a behaviour.
+    monkeypatch.setattr("proofloop.worker.calls.model_call.ENGINE_AWAY_S", 0.02)
     store = LocalStore(tmp_path)
     engine = CountingEngine(
         malformed_share=0.1, truncated_share=0.1, failure_share=0.1, verifier_noise=0.2
@@ -245,9 +244,8 @@ def test_early_stop_changes_no_label_and_asks_no_more_than_a_majority(
         found.append({name: said(label) for name, label in labels.items()})
         asked.append(len(engine.requests))
     assert found[0] == found[1]
-    assert (
-        asked[0] + (rule["m"] > 1) <= asked[1]
-    )  # a majority of one is all; when critiques are saved depends on time
+    # A majority of one is all; when critiques are saved depends on time.
+    assert asked[0] + (rule["m"] > 1) <= asked[1]
 
 
 def test_a_run_that_is_done_is_taken_up_at_no_cost(tmp_path: Path) -> None:
@@ -363,9 +361,8 @@ def test_a_killed_run_is_taken_up_and_pays_nothing_twice(tmp_path: Path) -> None
     for wanted in (4, 12, 20):
         before, labeled = paid(store, spec), labels_of(store, spec)
         kill_in_the_middle(store, spec, wanted)
-        assert (
-            paid(store, spec).items() >= before.items()
-        )  # nothing that was there is written again
+        # Nothing that was there is written again.
+        assert paid(store, spec).items() >= before.items()
         assert labels_of(store, spec).items() >= labeled.items()
     assert len(labels_of(store, spec)) < 40
     before, engine = paid(store, spec), CountingEngine(**NOISY["settings"])
@@ -545,9 +542,8 @@ def test_proofs_that_die_give_their_place_to_the_next_and_are_named_in_the_end(
         f"{len(dead)} of 20 proofs have no label because a message of theirs died: "
     )
     assert {letter.reason for letter in dead} == {"RuntimeError: a bug"}
-    check_every_proof_is_labeled_once(
-        store, spec, run(store, spec, CountingEngine())
-    )  # and --resume tries them again
+    # And --resume tries them again.
+    check_every_proof_is_labeled_once(store, spec, run(store, spec, CountingEngine()))
     assert dead_letters(store) == []
 
 
@@ -673,9 +669,8 @@ def test_a_run_ends_when_its_budget_is_used_up_and_goes_on_with_more(
         assert used > least
         assert tokens <= used <= 1.4 * tokens or tokens == 10_000_000
         least = used
-        assert (
-            spent.calls == len(engine.names()) == len({*engine.names()} | all_names)
-        )  # none lost, none paid twice
+        # None lost, none paid twice.
+        assert spent.calls == len(engine.names()) == len({*engine.names()} | all_names)
         all_names |= {*engine.names()}
 
 

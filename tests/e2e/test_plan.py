@@ -42,11 +42,12 @@ def test_a_measured_run_takes_the_place_of_the_limits(here: Here, tmp_path: Path
     cost = {row["of"]: row for row in command("runs", "cost", "small", "--json").data()}
     shown = command("plan", "--from", "small", "--problems-per-hour", "6", *OURS, "--json").data()
     rows = {row["role"]: row for row in shown["roles"]}
+    # Six problems again: the same calls again.
     for role in (
         "generator",
         "verifier",
         "meta_verifier",
-    ):  # six problems again: the same calls again
+    ):
         assert rows[role]["calls_per_hour"] == pytest.approx(cost[role]["calls"])
         assert rows[role]["answer_tokens"] == pytest.approx(
             cost[role]["completion_tokens"] / cost[role]["calls"]

@@ -62,52 +62,59 @@ def labels(outcome: str, values: str) -> tuple[str, str]:
     [
         ("ProofloopQueueWaits", 40, waited("0x40", "0+60x40"), True),
         ("ProofloopQueueWaits", 40, waited("0+60x40", "0+60x40"), False),
+        # The first call may take two hours.
         (
             "ProofloopStuck",
             100,
             [(IN_WORK, "3x100"), (DONE, "0x100")],
             False,
-        ),  # the first call may take two hours
+        ),
         ("ProofloopStuck", 130, [(IN_WORK, "3x130"), (DONE, "0x130")], True),
+        # One came after 100 minutes.
         (
             "ProofloopStuck",
             200,
             [(IN_WORK, "3x200"), (DONE, "0x100 1x100")],
             False,
-        ),  # one came after 100 minutes
+        ),
+        # It was idle in between.
         (
             "ProofloopStuck",
             200,
             [(IN_WORK, "3x100 0 3x98"), (DONE, "0x200")],
             False,
-        ),  # it was idle in between
+        ),
         ("ProofloopDeadLetters", 10, [(DEAD, "0x5 1x5")], True),
         ("ProofloopDeadLetters", 10, [(DEAD, "7x10")], False),  # of a time before
         ("ProofloopDeadLettersWait", 12, [(GIVEN_UP, "0x5 2x7"), (DEAD, "0x12")], True),
+        # Its workers died of them and are gone.
         (
             "ProofloopDeadLettersWait",
             12,
             [(GIVEN_UP, "0x5 2x7")],
             True,
-        ),  # its workers died of them and are gone
+        ),
+        # The alert above.
         (
             "ProofloopDeadLettersWait",
             50,
             [(GIVEN_UP, "0x5 2x45"), (DEAD, "0x5 2x45")],
             False,
-        ),  # the alert above
+        ),
+        # Nobody replays them.
         (
             "ProofloopDeadLettersWait",
             90,
             [(GIVEN_UP, "0x5 2x85"), (DEAD, "0x5 2x85")],
             True,
-        ),  # nobody replays them
+        ),
+        # Somebody did.
         (
             "ProofloopDeadLettersWait",
             90,
             [(GIVEN_UP, "2x30 0x60"), (DEAD, "0x90")],
             False,
-        ),  # somebody did
+        ),
         ("ProofloopRoleWithoutWorkers", 12, [(READY, "4x12"), (CONSUMERS, "0x12")], True),
         (
             "ProofloopRoleWithoutWorkers",
@@ -115,24 +122,27 @@ def labels(outcome: str, values: str) -> tuple[str, str]:
             [(READY, "4x12"), (CONSUMERS, "0x12"), (ELSEWHERE, "3x12")],
             True,
         ),
+        # It slept, its pod starts.
         (
             "ProofloopRoleWithoutWorkers",
             12,
             [(READY, "0x6 4x6"), (CONSUMERS, "0x12")],
             False,
-        ),  # it slept, its pod starts
+        ),
+        # It sleeps.
         (
             "ProofloopRoleWithoutWorkers",
             60,
             [(READY, "0x60"), (CONSUMERS, "0x60")],
             False,
-        ),  # it sleeps
+        ),
+        # That is ProofloopQueueWaits.
         (
             "ProofloopRoleWithoutWorkers",
             60,
             [(READY, "4x60"), (CONSUMERS, "1x60")],
             False,
-        ),  # that is ProofloopQueueWaits
+        ),
         (
             "ProofloopRoleWithoutWorkers",
             60,
@@ -142,12 +152,13 @@ def labels(outcome: str, values: str) -> tuple[str, str]:
         ("ProofloopBrokerUnavailable", 4, [(UP, "0x10")], False),
         ("ProofloopBrokerUnavailable", 6, [(UP, "0x10")], True),
         ("ProofloopEngineUnavailable", 20, [(AWAY, "0+1x20")], True),
+        # Of single calls the verdicts tell.
         (
             "ProofloopEngineUnavailable",
             20,
             [(REFUSED, "0+1x20")],
             False,
-        ),  # of single calls the verdicts tell
+        ),
         (
             "ProofloopAnswersUnreadable",
             90,

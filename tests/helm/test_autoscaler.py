@@ -92,9 +92,8 @@ def test_the_same_rule_can_run_faster() -> None:
 
 
 def test_the_ideal_is_what_the_rule_allows_without_any_idle_slot() -> None:
-    assert (
-        ideal_s(RULE, 10, 5 * 10 * 60) == 60
-    )  # five pods from the first moment on, for a whole period
+    # Five pods from the first moment on, for a whole period.
+    assert ideal_s(RULE, 10, 5 * 10 * 60) == 60
     assert ideal_s(RULE, 10, 5 * 10 * 60 + 8 * 10 * 7) == 67
 
 

@@ -40,9 +40,8 @@ def test_it_runs_from_the_labelers_image_and_asks_for_a_password() -> None:
     ]
     assert container["command"] == ["celery", "-A", "proofloop.worker.service", "flower"]
     assert container["image"] == "registry.example.org/maths/proofloop-labeler:0.1.0"
-    password = {
-        "secretKeyRef": {"name": "proofloop", "key": "proofloop_flower_auth"}
-    }  # not optional: no pod without
+    # Not optional: no pod without.
+    password = {"secretKeyRef": {"name": "proofloop", "key": "proofloop_flower_auth"}}
     assert environment(values_of("production"))["FLOWER_BASIC_AUTH"] == password
 
 

@@ -94,9 +94,8 @@ def test_the_broker_of_the_chart_is_scraped_with_a_series_for_each_queue(
         one["metadata"]["name"] for one in objects.values() if one["kind"] == "RabbitmqCluster"
     ]
     spec = objects[f"ServiceMonitor/{broker}"]["spec"]
-    assert (
-        spec["selector"]["matchLabels"]["app.kubernetes.io/name"] == broker
-    )  # what the operator calls its Service
+    # What the operator calls its Service.
+    assert spec["selector"]["matchLabels"]["app.kubernetes.io/name"] == broker
     [endpoint] = spec["endpoints"]
     assert (endpoint["port"], endpoint["path"]) == (port, "/metrics/per-object")
 

@@ -168,12 +168,13 @@ def test_a_model_may_take_an_hour_to_load() -> None:
         for container in containers
         if container["name"] == "triton" and "startupProbe" in container
     ]
+    # The verifier's versions are fetched before.
     assert sorted(patience) == [
         3600,
         3600,
         10800,
         10800,
-    ]  # the verifier's versions are fetched before
+    ]
 
 
 def test_a_server_that_hangs_is_restarted_without_waiting_for_its_calls() -> None:
@@ -228,10 +229,11 @@ def test_what_plan_prints_is_accepted_and_gives_the_numbers_it_says() -> None:
     assert [error.message for error in Draft202012Validator(schema).iter_errors(values)] == []
     for role in MODEL_ROLES:
         values["roles"][role]["model"] = {"version": "m-1"}
+    # Of one's own image.
     values["roles"]["verifier"]["serving"] |= {
         "command": ["mpirun"],
         "workerCommand": ["sshd"],
-    }  # of one's own image
+    }
     objects = render(values)
     for row in rows:
         name = f"proofloop-{row.role.replace('_', '-')}"

@@ -20,9 +20,8 @@ from tests.helm.chart import CHART, SET_UPS, Object, render, values_of
 KUBERNETES = [f"1.{minor}" for minor in range(34, 38)]
 """The last four minor versions."""
 
-kubernetes_validate.utils.schema_contents = cache(
-    kubernetes_validate.utils.schema_contents
-)  # megabytes an object
+# Megabytes an object.
+kubernetes_validate.utils.schema_contents = cache(kubernetes_validate.utils.schema_contents)
 
 WARNING = 2
 """Helm's severity of what `helm lint --strict` fails on."""

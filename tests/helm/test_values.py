@@ -114,9 +114,8 @@ def test_the_name_stays_within_what_kubernetes_takes() -> None:
         key.split("/")[1]
         for key in render(values, name="a-release-with-a-name-that-is-much-too-long-for-us")
     ]
-    assert (
-        max(map(len, names)) <= 52
-    )  # a LeaderWorkerSet's pods get up to 11 more, and 63 is the end
+    # A LeaderWorkerSet's pods get up to 11 more, and 63 is the end.
+    assert max(map(len, names)) <= 52
 
 
 def leaves_of(node: yaml.MappingNode, path: str = "") -> Iterator[tuple[str, int]]:

@@ -125,9 +125,8 @@ def test_a_server_loads_its_version_under_the_name_that_clients_ask_for() -> Non
 
 def test_a_model_is_loaded_once_however_many_gpus_the_pod_has() -> None:
     config = render(production(NEW))[f"ConfigMap/{NEW_NAME}"]["data"]["config.pbtxt"]
-    assert (
-        "instance_group [ { kind: KIND_CPU } ]" in config
-    )  # by default Triton makes an instance for each GPU
+    # By default Triton makes an instance for each GPU.
+    assert "instance_group [ { kind: KIND_CPU } ]" in config
 
 
 def test_the_job_has_time_to_read_the_largest_model() -> None:

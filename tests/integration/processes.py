@@ -37,9 +37,8 @@ PORTS = range(15_000, 30_000)
 
 def free_ports(count: int) -> list[int]:
     """Unused ports outside the range that the system assigns automatically."""
-    drawn = random.SystemRandom().sample(
-        PORTS, len(PORTS)
-    )  # training seeds `random` alike in every process
+    # Training seeds `random` alike in every process.
+    drawn = random.SystemRandom().sample(PORTS, len(PORTS))
     return list(itertools.islice(filter(_is_free, drawn), count))
 
 
@@ -108,9 +107,8 @@ def until(is_so: Callable[[], bool], log: Path) -> None:
 
 def answers(url: str) -> bool:
     try:
-        return (
-            httpx.get(url, timeout=2.0, verify=False).status_code < 500
-        )  # a TLS context takes 0.1 s to make
+        # A TLS context takes 0.1 s to make.
+        return httpx.get(url, timeout=2.0, verify=False).status_code < 500
     except httpx.HTTPError:
         return False
 

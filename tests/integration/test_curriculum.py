@@ -147,9 +147,8 @@ def test_finished_stages_keep_their_results_alone(tmp_path: Path):
     store = LocalStore(tmp_path)
     kept = [keys.checkpoint("small", "1-enhanced", 1)]
     assert folders(store, keys.all_checkpoints("small")) == kept
-    left = keys.checkpoint(
-        "small", "1-verifier", 2
-    )  # as a process leaves it that is killed before it deletes
+    # As a process leaves it that is killed before it deletes.
+    left = keys.checkpoint("small", "1-verifier", 2)
     store.put_if_absent(f"{left}/model.safetensors", b"weights")
     run(spec, tmp_path)
     assert folders(store, keys.all_checkpoints("small")) == []
@@ -258,11 +257,12 @@ class Counted(Engines):
     ("stage", "step", "last_words"),
     [
         ("1-verifier", 1, ("1-verifier: step 1/3", "1-verifier: verifier answers: 8/12")),
+        # The proofs and their scores are there.
         (
             "1-generator",
             0,
             ("1-generator: meta-verifier answers",),
-        ),  # the proofs and their scores are there
+        ),
     ],
 )
 def test_sigkill_in_the_midst_of_a_rollout_costs_no_answer_that_was_kept(

@@ -17,10 +17,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proofloop.config.settings import load_settings
+from proofloop.method.critique_window import first_critiques
 from proofloop.runs.planned import PIPELINE_ROLES
 from proofloop.schema import keys
-from proofloop.schema.records import Label, Proof
-from proofloop.store import get_record, open_store
+from proofloop.schema.records import CritiqueRequest, Label, Proof
+from proofloop.store import Store, get_record, open_store
 from tests.integration.installation import PROOFLOOP, Installation
 from tests.integration.servers import S3, Broker, free_ports
 from tests.waiting import wait_until
@@ -115,12 +116,13 @@ def check_counts(seen: dict[str, Samples]) -> None:
     )
     assert sum(generator["proofloop_verdicts_total"].values()) == PROOFS
     assert generator["proofloop_model_info"] == {version: 1.0}
-    readable = sum(proof.verdict.outcome == "valid" for proof in proofs)
+    readable = [proof for proof in proofs if proof.verdict.outcome == "valid"]
+    requested = sum(critiques_requested(store, proof) for proof in readable)
     about = (("event", "ProofWritten"), ("role", "verifier"))
-    acked = {(("outcome", "acked"), ("role", "verifier")): 4 * readable}
+    acked = {(("outcome", "acked"), ("role", "verifier")): requested}
     assert counted_by(verifier, "proofloop_messages_total") == acked
     assert verifier["proofloop_dead_letters_total"] == {(("role", "verifier"),): 0.0}
-    assert verifier["proofloop_queue_wait_seconds_count"] == {about: 4 * readable}
+    assert verifier["proofloop_queue_wait_seconds_count"] == {about: requested}
     assert 0 <= verifier["proofloop_queue_wait_seconds_sum"][about] < 60 * CRITIQUES
     assert verifier["proofloop_messages_in_work"] == {(("role", "verifier"),): 0.0}
     counted: dict[tuple[tuple[str, str], ...], float] = defaultdict(float)
@@ -128,6 +130,14 @@ def check_counts(seen: dict[str, Samples]) -> None:
         counted[("kind", label.kind), ("outcome", label.outcome)] += 1
     assert counted_by(labeler, "proofloop_labels_total") == counted
     assert "process_resident_memory_bytes" in labeler
+
+
+def critiques_requested(store: Store, proof: Proof) -> int:
+    """By the generator at first, and by the labeler after that."""
+    stored = list(store.list(keys.critique_requests(proof.run_id, proof.id)))
+    if not stored:
+        return first_critiques(n=4, k=2)
+    return get_record(store, stored[-1], CritiqueRequest).up_to
 
 
 def counted_by(samples: Samples, name: str) -> dict[tuple[tuple[str, str], ...], float]:

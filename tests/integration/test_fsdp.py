@@ -29,9 +29,8 @@ from tests.integration.test_mixture_of_experts import save_tiny_mixture
 from tests.integration.two_processes import train
 from tests.unit.trainer.grpo_examples import save_tiny_model
 
-pytestmark = pytest.mark.timeout(
-    1200
-)  # on a machine that does much else: processes start four times
+# On a machine that does much else: processes start four times.
+pytestmark = pytest.mark.timeout(1200)
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE, SCRIPT = (
@@ -132,9 +131,8 @@ def test_two_processes_take_the_step_of_one(seen: dict, model: str) -> None:
     )
     assert one.keys() == two.keys() and ours.keys() == theirs.keys()
     for name, tensor in one.items():
-        gradient = ours.get(
-            f"{name}/exp_avg"
-        )  # none for experts: a file holds them apart, the optimizer together
+        # None for experts: a file holds them apart, the optimizer together.
+        gradient = ours.get(f"{name}/exp_avg")
         is_moved = (
             torch.ones_like(tensor, dtype=torch.bool)
             if gradient is None
@@ -232,9 +230,8 @@ def test_layers_compute_in_16_bits_and_all_else_stays_in_32(
     assert found["logprobs"] == pytest.approx(expected, abs=0.03)
     assert torch.tensor(found["logprobs"]).bfloat16().tolist() != found["logprobs"]
     if configuration == TWO_ON_CPU:
-        assert (
-            found["gradients beyond 16 bits"] > 0.1
-        )  # the sum of two processes' parts, each of 16 bits
+        # The sum of two processes' parts, each of 16 bits.
+        assert found["gradients beyond 16 bits"] > 0.1
     through, again = found["losses"]
     assert again == through
 

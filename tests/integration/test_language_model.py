@@ -176,9 +176,8 @@ def samples_of(sampled: list[Generation]) -> tuple[TrainingSample, ...]:
     )
 
 
-@pytest.mark.timeout(
-    900
-)  # 45 s of processor time for the eight steps, on a machine that may be busy
+# 45 s of processor time for the eight steps, on a machine that may be busy.
+@pytest.mark.timeout(900)
 def test_after_supervised_steps_every_answer_of_a_run_is_readable(
     taught: Path, tmp_path: Path
 ) -> None:

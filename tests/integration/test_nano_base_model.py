@@ -57,6 +57,5 @@ def test_a_judge_is_measured_on_each_kind_of_flaw():
         else:
             assert row.true_upheld > 1 / 3 and row.false_caught > 0
     of = {(row.domain, row.flaw): row for row in rows}
-    assert (
-        of["nano", "miscalculated"].false_caught > of["nano", "lost"].false_caught
-    )  # one needs no calculation
+    # One needs no calculation.
+    assert of["nano", "miscalculated"].false_caught > of["nano", "lost"].false_caught

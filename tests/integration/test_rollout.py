@@ -21,6 +21,5 @@ def test_a_change_of_one_roles_model_fails_loses_and_mixes_nothing(
     assert (result.failed, result.lost, result.mixed, result.others) == (0, 0, 0, 0), result
     assert set(result.critiques_by_version) == {FIRST, SECOND}, result
     assert min(result.in_flight_at_change) > 0, result
-    assert result.served[-2:] == [FIRST, FIRST], (
-        result
-    )  # by `models rollback`, and by the chart's job once more
+    # By `models rollback`, and by the chart's job once more.
+    assert result.served[-2:] == [FIRST, FIRST], result

@@ -36,9 +36,8 @@ def test_no_call_is_paid_twice_when_all_workers_lose_their_connections(
     pose(store, call_log)
     installation.environment["PROOFLOOP_LOG_LEVEL"] = "info"
     for _ in range(2):
-        installation.start(
-            "verifier", concurrency=CRITIQUES
-        )  # both have free threads for what comes again
+        # Both have free threads for what comes again.
+        installation.start("verifier", concurrency=CRITIQUES)
         installation.wait_ready("verifier")
     publish()
     assert wait_until(lambda: sum(asked(call_log).values()) == CRITIQUES, 30), (

@@ -21,7 +21,6 @@ def test_verifiers_follow_their_queue_and_nothing_is_lost_or_done_twice(
     result = scale(SMALL, broker, s3, tmp_path)
     assert (result.lost, result.duplicates, result.killed) == (0, 0, 0), result
     assert (result.max_workers, result.workers_at_end) == (SMALL.most, 1), result
-    assert result.shrink_s > 0.5 * 600 / SMALL.faster, (
-        result
-    )  # the chart's window, less what had gone of it before
+    # The chart's window, less what had gone of it before.
+    assert result.shrink_s > 0.5 * 600 / SMALL.faster, result
     assert result.calls_in_work_at_stop > 0, result

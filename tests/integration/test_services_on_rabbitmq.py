@@ -133,9 +133,8 @@ def test_what_a_service_cannot_finish_within_its_drain_another_finishes_once(
     installation.services["generator"].send_signal(signal.SIGTERM)
     assert installation.services["generator"].wait(60) == 0, installation.log()
     assert (_ready(installation, "verifier"), _ready(installation, "generator")) == (24 * 4, 0)
-    assert (
-        _began(call_log) == asked_by_first + left
-    )  # each once more, and nothing that was finished
+    # Each once more, and nothing that was finished.
+    assert _began(call_log) == asked_by_first + left
     posing.send_signal(signal.SIGINT)
     assert posing.wait(60) == 130
 
@@ -388,9 +387,8 @@ def test_a_budget_ends_a_run_on_services_and_more_of_it_completes_the_run(
     assert installation.call("run", str(run), "--resume").wait(240) == 0, installation.log()
     spent = costs(store, "thrifty").total
     assert sum(1 for _ in store.list(keys.labels("thrifty"))) == 24
-    assert (
-        spent.calls <= _began(call_log) <= spent.calls + 24
-    )  # stopped early: critiques that no label needs
+    # Stopped early: critiques that no label needs.
+    assert spent.calls <= _began(call_log) <= spent.calls + 24
     assert not list(installation.letters.letters())
 
 

@@ -311,9 +311,8 @@ def test_a_problem_that_was_used_is_not_used_by_a_new_trainer(
     first = Handler(store, nano_spec(training=training(2, 0)))
     assert first.deliver(labels[:8]) == [("generator", 1)]
     again = Handler(store, first.spec)
-    assert again.deliver(labels[:12]) == [
-        ("generator", 1)
-    ]  # announced again, in case the first announcement was lost
+    # Announced again, in case the first announcement was lost.
+    assert again.deliver(labels[:12]) == [("generator", 1)]
     assert again.deliver(labels[12:]) == [("generator", 2)]
     problems = [problem for batch in batches(store, "generator") for problem in batch.problems]
     assert len(problems) == len(set(problems)) == 4

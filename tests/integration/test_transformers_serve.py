@@ -124,9 +124,8 @@ def test_cancelling_frees_the_server(connect: Connect) -> None:
     engine = connect(extra_body=WITHOUT_END)
     whole = engine.submit(ask(max_tokens=LONG)).result(30)
     calls = [engine.submit(ask(max_tokens=LONG)) for _ in range(8)]
-    time.sleep(
-        whole.engine_seconds / 4
-    )  # the server takes one after the other: all would be 8 times as long as one
+    # The server takes one after the other: all would be 8 times as long as one.
+    time.sleep(whole.engine_seconds / 4)
     for call in calls:
         call.cancel()
     assert [call.result(5).finish_reason for call in calls] == ["cancelled"] * 8
@@ -140,9 +139,8 @@ def test_eight_calls_at_once(connect: Connect) -> None:
 
 
 def test_log_probabilities_are_not_offered_and_not_made_up(connect: Connect) -> None:
-    generation = (
-        connect(want_logprobs=True).submit(ask()).result(30)
-    )  # its 422 names return_token_ids
+    # Its 422 names return_token_ids.
+    generation = connect(want_logprobs=True).submit(ask()).result(30)
     assert generation.text and generation.tokens is None
 
 

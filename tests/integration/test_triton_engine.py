@@ -191,9 +191,8 @@ def test_silence_ends_a_call_and_frees_its_slot(opened: OpenTriton) -> None:
         with pytest.raises(EngineError, match="idle_timeout_s") as caught:
             engine.submit(ask(words)).result(30)
         assert caught.value.retryable
-    long_answer = engine.submit(ask(max_tokens=300)).result(
-        30
-    )  # takes longer than the time-out, but is never silent
+    # Takes longer than the time-out, but is never silent.
+    long_answer = engine.submit(ask(max_tokens=300)).result(30)
     assert long_answer.completion_tokens == 300
 
 
@@ -206,9 +205,8 @@ def test_a_cancelled_call_frees_its_slot(opened: OpenTriton) -> None:
     call.cancel()
     answer = call.result(10)
     assert (answer.finish_reason, answer.text, answer.tokens) == ("cancelled", "7 ", None)
-    assert (
-        engine.submit(ask()).result(10).finish_reason == "length"
-    )  # idle_timeout_s = 20 would free the slot too
+    # Idle_timeout_s = 20 would free the slot too.
+    assert engine.submit(ask()).result(10).finish_reason == "length"
 
 
 def test_what_began_to_come_is_not_asked_again(opened: OpenTriton) -> None:

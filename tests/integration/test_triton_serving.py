@@ -322,9 +322,8 @@ def test_unloading_lets_running_calls_end(server: Server, tmp_path: Path) -> Non
     server.load(version)
     words = {"sampling_param_max_tokens": 500, "streaming": True, "return_finish_reason": True}
     asked = [ask(server, "", version, text_input="a=", **words) for _ in range(16)]
-    assert all(
-        each.began.wait(60) for each in asked
-    )  # a request that is still on its way finds no model
+    # A request that is still on its way finds no model.
+    assert all(each.began.wait(60) for each in asked)
     with InferenceServerClient(server.triton.endpoint) as client:
         client.unload_model(triton_name(version))
         assert not client.is_model_ready(triton_name(version))

@@ -51,9 +51,8 @@ def train(out: Path, models: list[Path]) -> dict[str, Any]:
         seen[f"{model.name} held"] = [held(learner)]
         seen[f"{model.name} after an error"] = [after_an_error(out / f"{model.name}-0", model)]
     silent = learners[0].step(batch(sample(0.5), sample(0.5)))
-    single = learners[0].step(
-        batch(sample(0.0), sample(1.0, completion=()))
-    )  # fewer answers than processes
+    # Fewer answers than processes.
+    single = learners[0].step(batch(sample(0.0), sample(1.0, completion=())))
     seen["silent, single"] = [silent.updates, silent.loss, single.updates, single.loss]
     answers = [one.tokens for one in ragged_samples(9)]
     how = Consolidate(batch=4, learning_rate=1e-3, tokens_per_pass=64)

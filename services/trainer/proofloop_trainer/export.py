@@ -49,9 +49,8 @@ def copy_model(whole: Path, folder: Path, dtype: torch.dtype) -> None:
     for path in whole.iterdir():
         if path.is_file() and path.name not in left_out:
             shutil.copyfile(path, folder / path.name)
-    if (
-        dtype != torch.float32
-    ):  # transformers knows which weights of a model class must stay in 32 bits
+    # Transformers knows which weights of a model class must stay in 32 bits.
+    if dtype != torch.float32:
         AutoModelForCausalLM.from_pretrained(
             whole, dtype=dtype, use_safetensors=True
         ).save_pretrained(folder, max_shard_size=SHARD_BYTES)

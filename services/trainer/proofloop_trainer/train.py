@@ -186,9 +186,8 @@ class RoleInTraining:
     def _batch(self, problems: tuple[str, ...], labels: list[list[Label]]) -> TrainingBatch:
         groups: list[Group] = []
         for of_problem in labels:
-            current = [
-                in_force(self._store, label) for label in of_problem
-            ]  # a person may have graded since
+            # A person may have graded since.
+            current = [in_force(self._store, label) for label in of_problem]
             groups += groups_of(self.role, current, self._spec, self._store)
         everything = [sample for group in groups for sample in group.samples]
         fresh = self._fresh(groups)
@@ -239,9 +238,8 @@ class RoleInTraining:
         after an error.
         """
         version = keys.model(self._run_id, self.role, self.steps + 1)
-        if not self._store.exists(
-            f"{version}/{MANIFEST}"
-        ):  # it exists if only the last store call failed before
+        # It exists if only the last store call failed before.
+        if not self._store.exists(f"{version}/{MANIFEST}"):
             self._learn(batch)
         else:
             drop_older(self._store, keys.checkpoint(self._run_id, self.role, self.steps + 1))

@@ -49,9 +49,8 @@ def best(pool: Iterable[Candidate], keep: int) -> list[Candidate]:
     """The `keep` candidates of the highest score, the best first; of equals those that were written
     first.
     """
-    return sorted(pool, key=lambda each: (-each.score, len(each.proof_id), each.proof_id))[
-        :keep
-    ]  # -999 before -1000
+    # -999 before -1000.
+    return sorted(pool, key=lambda each: (-each.score, len(each.proof_id), each.proof_id))[:keep]
 
 
 def refinements(

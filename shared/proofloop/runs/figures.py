@@ -143,9 +143,8 @@ def refinement_figures(
 ) -> RefinementFigures:
     """Measure how a run's proofs improved over the attempts of sequential refinement."""
     by_iteration = [Clusters() for _ in range(iterations)]
-    rated: dict[str, list[tuple[float, float]]] = defaultdict(
-        list
-    )  # by problem: self-score, is right
+    # By problem: self-score, is right.
+    rated: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for proof in proofs_of(store, run_id):
         question = get_record(store, keys.problem(run_id, proof.problem_id), Problem).question
         attempts = [

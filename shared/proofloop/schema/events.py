@@ -159,9 +159,8 @@ EVENTS: dict[str, type[Event]] = {
 
 def encode(event: Event) -> bytes:
     """The event as JSON, its name beside its fields."""
-    return (
-        b'{"event":"%b",' % event.name.encode() + to_json(event)[1:]
-    )  # every event has a field: run_id at least
+    # Every event has a field: run_id at least.
+    return b'{"event":"%b",' % event.name.encode() + to_json(event)[1:]
 
 
 def decode(body: bytes) -> Event:

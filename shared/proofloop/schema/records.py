@@ -25,9 +25,8 @@ TRAINED_ROLES: tuple[TrainedRole, ...] = ("generator", "verifier")
 class Record(BaseModel):
     """The base of all records and messages: immutable, unknown fields ignored."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", ser_json_inf_nan="constants"
-    )  # a loss that is not a number must be readable
+    # A loss that is not a number must be readable.
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
 
 
 class Problem(Record):

@@ -58,9 +58,8 @@ def _integrations() -> list[Integration]:
     from sentry_sdk.integrations.threading import ThreadingIntegration
 
     return [
-        AtexitIntegration(
-            callback=lambda pending, timeout: None
-        ),  # it would print to stderr, where logs are JSON
+        # It would print to stderr, where logs are JSON.
+        AtexitIntegration(callback=lambda pending, timeout: None),
         CeleryIntegration(propagate_traces=False),
         DedupeIntegration(),
         ExcepthookIntegration(),

@@ -31,9 +31,8 @@ def test_one_command_starts_broker_store_five_roles_page_and_triton() -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_our_containers_cannot_write_their_image_and_have_no_rights(name: str) -> None:
     service = OURS[name]
-    scratch = (
-        ["/tmp:exec"] if name == "triton-gpu" else ["/tmp"]
-    )  # Docker mounts it without exec, and kernels are compiled
+    # Docker mounts it without exec, and kernels are compiled.
+    scratch = ["/tmp:exec"] if name == "triton-gpu" else ["/tmp"]
     assert (service["read_only"], service["cap_drop"], service["tmpfs"]) == (True, ["ALL"], scratch)
     assert service["security_opt"] == ["no-new-privileges:true"]
 

@@ -278,10 +278,11 @@ def test_silence_ends_a_call(serve: Serve, connect: Connect) -> None:
     error = fails_with(connect(server, idle_timeout_s=0.3))
     assert error.retryable and "idle_timeout_s = 0.3" in str(error)
     assert server.client_left.wait(5)
+    # The call, then a probe.
     assert [each.body["max_tokens"] for each in server.received] == [
         64,
         1,
-    ]  # the call, then a probe
+    ]
 
 
 def test_result_times_out_while_the_call_runs_on(serve: Serve, connect: Connect) -> None:
@@ -328,12 +329,13 @@ def test_attempts_are_bounded(serve: Serve, connect: Connect) -> None:
     server = serve(refuses(500, {"error": {"message": "out of memory"}}))
     error = fails_with(connect(server))
     assert error.retryable and "out of memory" in str(error) and "max_attempts = 3" in str(error)
+    # The last one is a probe.
     assert [each.body["max_tokens"] for each in server.received] == [
         64,
         64,
         64,
         1,
-    ]  # the last one is a probe
+    ]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])

@@ -43,9 +43,8 @@ def test_a_quiet_time_saves_up_one_second_only() -> None:
     clock = Clock()
     rate_limiter = RateLimiter(600, None, clock)
     clock.now_s += 3600
-    assert (
-        starts_in(rate_limiter, clock, 0.05) == 11
-    )  # ten of one second, and one that goes into debt
+    # Ten of one second, and one that goes into debt.
+    assert starts_in(rate_limiter, clock, 0.05) == 11
 
 
 def test_tokens_are_spread_over_the_minute() -> None:

@@ -133,10 +133,11 @@ def test_a_curriculum_midway_shows_what_there_is_and_what_is_to_come(store: Loca
     assert "1-verifier 1-verifier/000016 done 1 min 15 s" in seen
     assert "tokens trained on 1,368 cost of the engine hours 2.00" in seen
     charts = drawings(page)
+    # No answer was cut off.
     assert list(charts) == [
         f"{title} by training step, stage after stage"
         for title in ("Mean reward", "Parts of the reward", "KL", "Entropy", "Length")
-    ]  # no answer was cut off
+    ]
     said = words(charts["Mean reward by training step, stage after stage"])
     assert {"1-verifier", "16 steps", "3 of 20 steps", "1-generator", "not started"} <= set(said)
     kl = charts["KL by training step, stage after stage"]

@@ -30,10 +30,11 @@ from tests.builders import MALFORMED, PROOF, PROVENANCE, RUN, critique, label, p
 
 SLOTS = dict(zip(PIPELINE_ROLES, (32, 64, 64, 2), strict=True))
 LOAD = Load(problems_per_hour=90, busy=0.8, backlog_rounds=2, gpu_hour=3.0, concurrency=SLOTS)
+# 720 proofs an hour: one in 5 s.
 SPEC = runspec(
     problems={"domain": "nano", "count": 2, "proofs_per_problem": 8},
     labeling={"n": 16, "m": 5, "k": 3},
-)  # 720 proofs an hour: one in 5 s
+)
 OURS = Served(
     prompt_tokens=1000, answer_tokens=6000, call_seconds=120, tokens_per_second=3200, gpus=8
 )
@@ -45,11 +46,12 @@ def test_without_early_stop_every_budget_is_used_up_at_once() -> None:
     assert {role: (one.messages, one.waits, one.calls) for role, one in work.items()} == {
         "generator": (2, 2, 2),
         "verifier": (16, 16, 16),
+        # Half of 16 critiques and of the proof's own report an issue.
         "meta_verifier": (
             17,
             8.5,
             42.5,
-        ),  # half of 16 critiques and of the proof's own report an issue
+        ),
         "labeler": (17, 17, 0),
     }
 
@@ -126,9 +128,8 @@ def test_a_run_shows_what_of_its_budgets_was_used(tmp_path: Path) -> None:
     create_run(store, runspec(), resume=False)
     put_record(store, keys.proof(RUN, PROOF), proof())
     put_record(store, keys.proof(RUN, "p1-001"), proof(MALFORMED, id="p1-001"))
-    put_record(
-        store, keys.proof(RUN, "p2-000"), proof(id="p2-000")
-    )  # no label yet: it says nothing
+    # No label yet: it says nothing.
+    put_record(store, keys.proof(RUN, "p2-000"), proof(id="p2-000"))
     for index in range(3):
         put_record(store, keys.critique(RUN, PROOF, index), critique(index, valid(0.0)))
     for index, size in ((0, 2), (-1, 3)):

@@ -105,9 +105,8 @@ def test_a_measured_run_gives_means_and_how_far_its_problems_differ() -> None:
     differ = Observed(habits, calls, has_searched=False, tokens_by_problem=(300.0, 600.0, 900.0))
     wide = estimate(small(), differ, habits, served, given)
     assert wide.tokens.low < exact.tokens.low < wide.tokens.high
-    assert {role.role: role.calls for role in wide.roles}["generator"] == Range(
-        4, 4
-    )  # one a proof, whatever happens
+    # One a proof, whatever happens.
+    assert {role.role: role.calls for role in wide.roles}["generator"] == Range(4, 4)
     one = Observed(habits, calls, has_searched=False, tokens_by_problem=(600.0,))
     guessed_spread = estimate(small(), one, habits, served, given)
     assert 0 < guessed_spread.tokens.low < 0.5 * exact.tokens.low  # one problem says little
@@ -172,11 +171,12 @@ def test_roles_of_one_engine_share_its_calls_at_once() -> None:
         ({}, [{"max_concurrency": 1}, {"max_concurrency": 1}], 2),
         ({"requests_per_minute": 0.1}, [{}, {}], 2),
         ({"tokens_per_minute": 10}, [{}, {"tokens_per_minute": 20, "weight": 2}], 3),
+        # The other one has no limit: a fifth of the calls waits.
         (
             {},
             [{"requests_per_minute": 0.1}, {"weight": 4}],
             5,
-        ),  # the other one has no limit: a fifth of the calls waits
+        ),
         (
             {"requests_per_minute": 0.1},
             [{"base_url": "http://0/v1"}, {"base_url": "http://0/v1", "model": "b"}],

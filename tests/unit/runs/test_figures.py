@@ -106,10 +106,11 @@ def test_alike_cases_of_one_cluster_do_not_narrow_the_interval() -> None:
 def test_one_cluster_alone_bounds_nothing_and_agreement_only_as_far_as_it_goes() -> None:
     assert figure(("p", 1.0), ("p", 0.5)) == Figure(value=0.75, low=0.0, high=1.0, cases=2)
     agreed = figure(*((f"p{number}", 1.0) for number in range(3)))
+    # Clopper and Pearson: 0.025 ** (1/3).
     assert (agreed.low, agreed.high) == (
         pytest.approx(0.2924, abs=1e-4),
         1.0,
-    )  # Clopper and Pearson: 0.025 ** (1/3)
+    )
     failed = figure(*((f"p{number}", 0.0) for number in range(200)))
     assert (failed.low, failed.high) == (0.0, pytest.approx(0.0183, abs=1e-4))
     assert figure(("p", 0.5), ("q", 0.5)) == Figure(value=0.5, low=0.5, high=0.5, cases=2)

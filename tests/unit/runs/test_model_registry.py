@@ -377,9 +377,8 @@ def test_of_two_processes_that_fetch_a_version_the_first_one_s_stays(
     cache, others = tmp_path / "cache", []
 
     def watch(key: str) -> None:
-        if (
-            key.endswith("model.bin") and not others
-        ):  # another process fetches it in the midst of this
+        # Another process fetches it in the midst of this.
+        if key.endswith("model.bin") and not others:
             others.append(key)
             version_folder(remote, cache, V1)
 

@@ -124,17 +124,17 @@ def test_rounds_follow_each_other_until_there_are_no_more(tmp_path: Path) -> Non
         ("-002", "-001"),
         ("-003", "-000"),
     ]
-    assert {event.group for event in second} == {
-        event.proof_id for event in second
-    }  # another prompt, another group
+    # Another prompt, another group.
+    assert {event.group for event in second} == {event.proof_id for event in second}
     label(search, store, second[0], 1.0)
     search.add_label(second[0].proof_id, solved=False)  # said twice
     label(search, store, second[1], None)
     third = search.next_round()
+    # The best of all rounds.
     assert [event.parents[0].proof_id[-4:] for event in third] == [
         "-002",
         "-001",
-    ]  # the best of all rounds
+    ]
     assert refinements_posed(store, spec) == 4
     for event in third:
         label(search, store, event, 0.0)
@@ -149,9 +149,8 @@ def test_the_outlook_narrows_as_searches_end(tmp_path: Path) -> None:
     store, spec = LocalStore(tmp_path), searching()
     search, first = begun(spec, store)
     most = spec.most_proofs_per_problem
-    assert search.outlook(4) == Outlook(
-        searches=2, ended=0, expected=2 * most, most=2 * most
-    )  # one is not posed yet
+    # One is not posed yet.
+    assert search.outlook(4) == Outlook(searches=2, ended=0, expected=2 * most, most=2 * most)
     label(search, store, first[0], 1.0, solved=True)
     label(search, store, first[1], 1.0, solved=True)
     assert search.next_round() == []
@@ -247,7 +246,8 @@ def test_a_search_does_not_train() -> None:
 
 
 def test_a_plan_counts_every_round_there_may_be() -> None:
+    # N = 4.
     assert (
         runspec(search={"rounds": 3, "keep": 4, "analyses": 8}).most_proofs_per_problem
         == 2 + (2 + 4 + 4) * 4
-    )  # n = 4
+    )

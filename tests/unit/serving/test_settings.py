@@ -81,9 +81,8 @@ def test_a_shipped_file_is_read_and_every_key_is_known_and_says_why(path: Path) 
 def test_the_large_models_settings_keep_seeds_and_log_probabilities() -> None:
     settings = load_settings("deepseek-v3.2-8xh200.yaml")
     assert isinstance(settings, TensorRTSettings)
-    assert (
-        "speculative_config" not in settings.llm
-    )  # 1.2 samples greedily with it, and dies of log-probabilities
+    # 1.2 samples greedily with it, and dies of log-probabilities.
+    assert "speculative_config" not in settings.llm
     assert settings.llm["sampler_type"] == "TRTLLMSampler"
 
 

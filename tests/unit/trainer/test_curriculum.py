@@ -243,10 +243,11 @@ def test_the_best_by_self_score_counts_once_a_problem_however_many_say_the_same(
     )
     other = "Modulo 10, start at 7. a + 3. b * 4. c + 1. Show that the result is 1."
     best = measuring.refinement_figures(work, "v", [QUESTION, other])["best_of_2_round_1"]
+    # Half of the first, where two say 1; nothing of the second.
     assert (best.value, best.cases) == (
         0.25,
         2,
-    )  # half of the first, where two say 1; nothing of the second
+    )
 
 
 def test_an_engine_that_is_away_is_asked_again_until_it_stays_away(monkeypatch: pytest.MonkeyPatch):
@@ -352,11 +353,12 @@ def test_each_pass_over_the_same_questions_draws_other_proofs():
 @pytest.mark.parametrize(
     ("there", "most", "taken"),
     [
+        # What a rare kind lacks, the others share.
         (
             {0: 3, 1: 50, 2: 50},
             43,
             {0: 3, 1: 20, 2: 20},
-        ),  # what a rare kind lacks, the others share
+        ),
         ({0: 5, 1: 95}, 100, {0: 5, 1: 5}),  # a judge that sees mostly one kind learns to say it
         ({0: 5, 1: 10, 2: 95}, 100, {0: 5, 1: 10, 2: 15}),
         ({1: 9}, 5, {1: 5}),
@@ -373,9 +375,8 @@ def test_the_gate_lets_noise_pass_and_stops_a_loss():
     each = [str(number) for number in range(40)]
     assert paired("f", each[:4], [0.5, 0.5, 0.5, 0.5], [0.4, 0.6, 0.5, 0.4], z=1.96).promoted
     assert not paired("f", each, [0.9] * 40, [0.6, 0.7] * 20, z=1.96).promoted
-    assert not paired(
-        "f", each[:1], [1.0], [0.0], z=1.96
-    ).promoted  # one case has no noise to hide in
+    # One case has no noise to hide in.
+    assert not paired("f", each[:1], [1.0], [0.0], z=1.96).promoted
     report = paired("f", each[:2], [0.0, 1.0], [1.0, 1.0], z=2.0)
     # differences 1 and 0: mean 0.5, deviation sqrt(0.5), standard error 0.5
     assert (report.difference, round(report.noise, 9)) == (0.5, 1.0)

@@ -38,9 +38,8 @@ from proofloop_trainer.nano.pretrain import (
 )
 from proofloop_trainer.nano.tokenizer import PHRASES, build_tokenizer, normalize
 
-torch.set_num_threads(
-    1
-)  # threads that wait for one another cost more than a model this small gains
+# Threads that wait for one another cost more than a model this small gains.
+torch.set_num_threads(1)
 TOKENIZER = build_tokenizer()
 SHOWN = list(itertools.islice(demonstrate(1), 400))
 KNOWN_TEXTS = st.lists(st.sampled_from(PHRASES), max_size=40).map("".join).map(normalize)

@@ -187,9 +187,8 @@ def test_only_an_answer_that_was_cut_off_is_marked_as_truncated(store: LocalStor
         add_proof(store, 0, TRUNCATED, **unreadable()),
         add_proof(store, 1, MALFORMED, **unreadable()),
         add_proof(store, 2, valid(1.0)),
-        add_proof(
-            store, 3, ENDLESS, **unreadable()
-        ),  # it ended by itself, in the midst of its thinking
+        # It ended by itself, in the midst of its thinking.
+        add_proof(store, 3, ENDLESS, **unreadable()),
     ]
     (group,) = groups_of("generator", labels, runspec(), store)
     found = [(sample.truncated, sample.reward) for sample in group.samples]
@@ -271,9 +270,8 @@ def test_critiques_that_were_never_written_or_judged_or_failed_are_left_out(
     add_critique(store, 2, FAILED, quality=0.0, kept=False)
     add_critique(store, 3, valid(1.0))
     assert critique_rewards(store, labels) == [[1.0, 0.0]]
-    assert (
-        critique_rewards(store, labels, labeling={"n": 3}) == []
-    )  # a single sample is not a group
+    # A single sample is not a group.
+    assert critique_rewards(store, labels, labeling={"n": 3}) == []
 
 
 def test_no_critique_of_an_undecided_or_unreadable_proof_trains(store: LocalStore) -> None:

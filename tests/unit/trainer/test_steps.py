@@ -61,9 +61,8 @@ def test_weights_before_rounding_are_kept_whatever_was_killed_when(tmp_path: Pat
     learner = open_learner(store, "run", "verifier", 0, ONE_UPDATE, first, first)
     version = take_step(store, "run", "verifier", learner, batch(*ragged_samples(8)), first).version
     kept = keys.weights(version)
-    store.put_if_absent(
-        f"{kept}/model.safetensors", b"half of a file"
-    )  # what a killed process left
+    # What a killed process left.
+    store.put_if_absent(f"{kept}/model.safetensors", b"half of a file")
     for _ in range(2):
         keep_weights(store, "run", "verifier", 1, torch.bfloat16)
         verify_version(store, kept)
@@ -102,9 +101,8 @@ def test_a_model_that_was_made_is_not_made_again_for_its_version(
         made.append(save_tiny_model(folder, seed=len(made)))
 
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr(
-            "proofloop_trainer.steps.copy_model", lambda *_: 1 / 0
-        )  # killed between weights and version
+        # Killed between weights and version.
+        patch.setattr("proofloop_trainer.steps.copy_model", lambda *_: 1 / 0)
         publish_made(store, version, 9, make, torch.bfloat16)
     publish_made(store, version, 9, make, torch.bfloat16)
     assert len(made) == 1

@@ -350,9 +350,8 @@ def test_a_redelivered_attempt_is_not_paid_again(tmp_path: Path) -> None:
     [second] = prove(POSED, tools)
     assert list(prove(POSED, tools)) == [second]
     reviews = list(prove(second, tools))
-    assert (
-        list(prove(POSED, tools)) == reviews
-    )  # the proof is there: only its reviews are still of use
+    # The proof is there: only its reviews are still of use.
+    assert list(prove(POSED, tools)) == reviews
 
 
 def test_an_answer_that_no_record_can_hold_is_data_all_the_same(tmp_path: Path) -> None:
@@ -533,9 +532,8 @@ def test_a_running_critique_is_cancelled_in_the_engine_when_its_proof_is_decided
     put_label.join()
     later = engine.submit(engine.requests[0])
     later.cancel()
-    assert (
-        later.result(1).completion_tokens == 0
-    )  # it had the only slot at once, or it would have waited
+    # It had the only slot at once, or it would have waited.
+    assert later.result(1).completion_tokens == 0
     engine.close()
 
 

@@ -416,11 +416,12 @@ def test_another_process_waits_for_the_lease_and_uses_the_stored_answer(
         engine.wait()
         one.losses.count += losing
         assert wait_until(one.has_lease)
+        # The copies that a bus makes of it are not redelivered.
         for redelivered in (
             True,
             False,
             False,
-        ):  # the copies that a bus makes of it are not redelivered
+        ):
             outcome = two.deliver(WRITTEN, redelivered=redelivered, attempt=2).result(5)
             assert outcome.kind == "requeue" and 0 < outcome.after_s <= times.last_s
             assert "waits for this answer" in outcome.reason

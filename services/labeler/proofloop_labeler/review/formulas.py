@@ -180,9 +180,8 @@ def _harmless(element: Element) -> Element:
     if tag == "mspace" and _WIDTH.fullmatch(element.get("width", "")):
         copy.set("width", element.get("width", ""))
     if element.text:
-        copy.text = printable(
-            html.unescape(element.text)
-        )  # the library writes its symbols as entities
+        # The library writes its symbols as entities.
+        copy.text = printable(html.unescape(element.text))
     copy.extend([_harmless(child) for child in element])
     return copy
 

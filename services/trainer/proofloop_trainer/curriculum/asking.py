@@ -98,9 +98,8 @@ class Asker:
         asked = Asked(requests, self.role, self.kept)
         try:
             self._collect(asked)
-        except (
-            BaseException
-        ):  # a stop, an engine that stays away or refuses too much: what came was paid for
+        except BaseException:
+            # A stop, an engine that stays away or refuses too much: what came was paid for.
             with suppress(StoreError):  # what ended it is what is to be read
                 asked.keep()
             raise

@@ -81,9 +81,8 @@ def _iterate(
         spec, store, engines, *sources, pack, load_settings().cache, stopping, say, stage=""
     )
     done = manifests(store, spec)
-    drop_unused(
-        spec, store, done
-    )  # the process that wrote the last manifest may have been killed before its clean-up
+    # The process that wrote the last manifest may have been killed before its clean-up.
+    drop_unused(spec, store, done)
     if len(done) < len(spec.stages):
         engines.check(work.run_spec)
     for number, stage in enumerate(spec.stages, start=1):
@@ -92,9 +91,8 @@ def _iterate(
         work.check_stopping()
         say(f"stage {number}/{len(spec.stages)}: {stage.name}")
         began, cpu_began = time.monotonic(), time.process_time()
-        served = serving_before(
-            spec, done, f"{stage.iteration}-{stage.kind}"
-        )  # an ablation begins where that began
+        # An ablation begins where that began.
+        served = serving_before(spec, done, f"{stage.iteration}-{stage.kind}")
         manifest = STAGES[stage.kind](replace(work, stage=stage.name), stage, served)
         taken = manifest.model_copy(
             update={

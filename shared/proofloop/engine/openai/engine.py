@@ -370,9 +370,8 @@ class OpenAIEngine:
         answer = call.answer
         if answer.usage is None:
             self._warn_once("engine_usage_missing", token_counts="estimated")
-        if (
-            answer.reasoning and not answer.text and call.request.sampling.max_tokens > 1
-        ):  # one token is a check
+        # One token is a check.
+        if answer.reasoning and not answer.text and call.request.sampling.max_tokens > 1:
             characters = sum(map(len, answer.reasoning))
             self._warn_once(
                 "engine_answer_all_reasoning",

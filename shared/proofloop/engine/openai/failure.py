@@ -34,10 +34,11 @@ BAD_REQUEST = frozenset({400, 422})  # also for an unknown field
 CALL_STATUS = BAD_REQUEST | {413}  # usually: the prompt is too long
 ACCESS_STATUS = frozenset({401, 403})
 ANY_ERROR_STATUS = range(400, 600)
+# Optional fields: the engine can do without them.
 DROPPABLE_FIELDS = (
     "stream_options",
     "return_token_ids",
-)  # optional fields: the engine can do without them
+)
 STREAM_CUT = "the stream was cut"
 DEEPEST_MESSAGE = 4  # the deepest nesting of objects in which to look for the error message
 

@@ -160,9 +160,8 @@ class Replica:
         except grpc.aio.AioRpcError as error:
             if error.code() in UNAVAILABLE:
                 raise
-            if error.code() in PERMANENT or not await self._is_ready(
-                name
-            ):  # another process may have loaded it
+            # Another process may have loaded it.
+            if error.code() in PERMANENT or not await self._is_ready(name):
                 raise EngineError(
                     self._message(f"cannot load {version!r}: {error.details()}"), retryable=False
                 ) from None

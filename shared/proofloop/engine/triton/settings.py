@@ -109,9 +109,8 @@ class TritonSettings(EngineSettings):
     @field_validator("admin_key")
     @classmethod
     def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
-        key = (
-            value.get_secret_value().strip() if value else ""
-        )  # a key read from a file ends in a newline
+        # A key read from a file ends in a newline.
+        key = value.get_secret_value().strip() if value else ""
         if not key.isascii() or not key.isprintable():
             raise ValueError("must be printable ASCII without line breaks")
         return SecretStr(key) if key else None

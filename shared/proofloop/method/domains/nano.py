@@ -216,9 +216,8 @@ def find_defects(chain: Chain, lines: Iterable[Line]) -> tuple[Defect, ...]:
     value = chain.start
     for line in lines:
         if line.label not in [step.label for step in waiting]:
-            defects.append(
-                Defect(line.label, "miscopied")
-            )  # repeated, out of order, or not a step of the problem
+            # Repeated, out of order, or not a step of the problem.
+            defects.append(Defect(line.label, "miscopied"))
             continue
         while (step := waiting.pop(0)).label != line.label:
             is_next = waiting[0].label == line.label

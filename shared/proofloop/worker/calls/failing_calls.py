@@ -169,9 +169,8 @@ class FailingCalls:
         with self._trying:
             if self._clock() - of_role.tried > self.times.tried_s:
                 is_answered = try_another()
-                of_role.tried = (
-                    self._clock()
-                )  # after the trial: those that waited for it need no trial of their own
+                # After the trial: those that waited for it need no trial of their own.
+                of_role.tried = self._clock()
                 if is_answered:
                     with self._lock:
                         of_role.answered, of_role.silent = of_role.tried, None
