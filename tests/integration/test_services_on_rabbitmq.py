@@ -129,10 +129,11 @@ def test_what_a_service_cannot_finish_within_its_drain_another_finishes_once(
     assert asked_by_first > finished, "nothing was cut off"
     installation.start("generator")
     installation.wait_ready("generator")
-    assert wait_until(lambda: _ready(installation, "verifier") >= 24 * FIRST_CRITIQUES, 60), installation.log()
+    requests = 24 * FIRST_CRITIQUES
+    assert wait_until(lambda: _ready(installation, "verifier") >= requests, 60), installation.log()
     installation.services["generator"].send_signal(signal.SIGTERM)
     assert installation.services["generator"].wait(60) == 0, installation.log()
-    assert (_ready(installation, "verifier"), _ready(installation, "generator")) == (24 * FIRST_CRITIQUES, 0)
+    assert (_ready(installation, "verifier"), _ready(installation, "generator")) == (requests, 0)
     # Each once more, and nothing that was finished.
     assert _began(call_log) == asked_by_first + left
     posing.send_signal(signal.SIGINT)
