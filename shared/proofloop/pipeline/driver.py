@@ -55,7 +55,7 @@ class EventSource(Protocol):
     def publish(self, events: Sequence[Event]) -> None: ...
 
     def patiently(self, action: Callable[[], T]) -> T:
-        """The action's result; what to do while the store is away is the source's matter."""
+        """The action's result. The source decides what to do while the store is unavailable."""
         ...
 
     def wait(self) -> None:

@@ -130,8 +130,8 @@ def open_service(
 
 
 def checked_concurrency(role: Role, wanted: int | None) -> int:
-    """As wanted, or as in one process. Raises ConfigError for the trainer: its steps follow one
-    another.
+    """The requested concurrency, or else the role's default. Raises ConfigError for the trainer with
+    more than one: its steps follow one another.
     """
     if role.name == "trainer" and wanted not in (None, 1):
         raise ConfigError(
