@@ -130,7 +130,7 @@ def open_service(
 
 
 def checked_concurrency(role: Role, wanted: int | None) -> int:
-    """The requested concurrency, or else the role's default. Raises ConfigError for the trainer with
+    """The requested concurrency, or else the role's default. Raises ConfigError for a trainer with
     more than one: its steps follow one another.
     """
     if role.name == "trainer" and wanted not in (None, 1):
