@@ -95,7 +95,8 @@ def test_answers_that_cannot_be_read_are_shown_with_the_reason_and_asked_for_twi
 
 
 def test_a_second_answer_that_can_be_read_makes_it_a_warning(engines: Engines) -> None:
-    with ScriptedServer(*[says(evaluation("1"))] * 3, says(answer()), JUDGES) as server:
+    proofs = iter((says(evaluation("1")), says(answer())))
+    with ScriptedServer(by_role(lambda it: next(proofs)(it), REVIEWS, JUDGES)) as server:
         found = {each.what: each for each in findings(engines, spec_of(server))}
     assert found["verifier"].state == "ok"
     assert found["generator"].state == "warning"
