@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import SecretStr
+from pydantic import AfterValidator, SecretStr
 
 from proofloop.errors import ConfigError
 
@@ -27,3 +28,15 @@ def read_api_key(variable: str) -> SecretStr | None:
             "correct the file's permissions and contents",
         ) from error
     return SecretStr(value.strip()) if value.strip() else None
+
+
+def _fits_a_header(value: SecretStr | None) -> SecretStr | None:
+    # A key read from a file ends in a newline.
+    key = value.get_secret_value().strip() if value else ""
+    if not key.isascii() or not key.isprintable():
+        raise ValueError("must be printable ASCII without line breaks")
+    return SecretStr(key) if key else None
+
+
+HeaderKey = Annotated[SecretStr | None, AfterValidator(_fits_a_header)]
+"""A setting whose value is sent in a header; None if it is blank."""

@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 
 from proofloop.engine.base import Generation, GenerationRequest
-from proofloop.engine.event_loop_call import EventLoopCall
+from proofloop.engine.event_loop import EventLoopCall
 from proofloop.engine.openai.settings import OpenAISettings
 from proofloop.engine.openai.stream import StreamedAnswer, joined
 from proofloop.errors import EngineError

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import threading
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -20,7 +19,8 @@ from dataclasses import dataclass
 import httpx
 import structlog
 
-from proofloop.engine.base import ALL_IN_REASONING, Call, ChatMessage, GenerationRequest
+from proofloop.engine.base import ALL_IN_REASONING, ChatMessage, GenerationRequest
+from proofloop.engine.event_loop import EventLoopEngine
 from proofloop.engine.openai.attempt import Attempt, FieldRefused
 from proofloop.engine.openai.call import OpenAICall
 from proofloop.engine.openai.connection import Connection
@@ -60,7 +60,7 @@ class ModelActivity:
     in_flight: int = 0
 
 
-class OpenAIEngine:
+class OpenAIEngine(EventLoopEngine[OpenAICall]):
     """Answers from an OpenAI-compatible server."""
 
     def __init__(self, settings: OpenAISettings) -> None:
@@ -78,45 +78,12 @@ class OpenAIEngine:
         self._idle_clients: list[httpx.AsyncClient] = []
         self._refused_fields: set[str] = set()
         self._warned: set[str] = set()
-        self._calls: set[OpenAICall] = set()
-        self._lifecycle = threading.Lock()
-        self._closed = False
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="openai-engine", daemon=True
-        )
-        self._thread.start()
+        super().__init__("openai-engine")
 
-    def submit(self, request: GenerationRequest) -> Call:
-        call = OpenAICall(request, self._settings, self._loop)
-        with self._lifecycle:
-            if self._closed:
-                raise EngineError("the engine is closed", retryable=True)
-            self._loop.call_soon_threadsafe(self._start, call)
-        return call
+    def _new_call(self, request: GenerationRequest) -> OpenAICall:
+        return OpenAICall(request, self._settings, self._loop)
 
-    def close(self) -> None:
-        """Cancel the running calls, close the connections, end the thread. Safe to call twice."""
-        with self._lifecycle:
-            was_closed, self._closed = self._closed, True
-        if was_closed:
-            return
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _start(self, call: OpenAICall) -> None:
-        call.task = self._loop.create_task(self._run(call))
-        self._calls.add(call)
-        call.task.add_done_callback(call.settle)
-        call.task.add_done_callback(lambda _: self._calls.discard(call))
-
-    async def _stop(self) -> None:
-        tasks = [call.task for call in self._calls if call.task]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def _disconnect(self) -> None:
         for client in self._idle_clients:
             await client.aclose()
 

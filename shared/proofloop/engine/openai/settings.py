@@ -9,8 +9,9 @@ from collections.abc import Collection
 from typing import Literal
 
 import httpx
-from pydantic import Field, JsonValue, SecretStr, field_validator
+from pydantic import Field, JsonValue, field_validator
 
+from proofloop.engine.api_keys import HeaderKey
 from proofloop.engine.base import GenerationRequest
 from proofloop.engine.settings import EngineSettings, MayChange, exponential_backoff_s
 from proofloop.schema.records import Sampling
@@ -44,7 +45,7 @@ class OpenAISettings(EngineSettings):
         description="the environment variable with the key; another name must begin with the"
         " default and `_`. Empty: no key is sent",
     )
-    api_key: MayChange[SecretStr | None] = None
+    api_key: MayChange[HeaderKey] = None
     model: str | None = Field(None, description="the served name of every version")
     models: dict[str, str] = Field(
         {}, description="served names by version; a version without an entry is sent unchanged"
@@ -153,15 +154,6 @@ class OpenAISettings(EngineSettings):
         if value and not names_a_key(value):
             raise ValueError(f"must be {KEY} or a variable whose name begins with {KEY}_")
         return value
-
-    @field_validator("api_key")
-    @classmethod
-    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
-        # A key read from a file ends in a newline.
-        key = value.get_secret_value().strip() if value else ""
-        if not key.isascii() or not key.isprintable():
-            raise ValueError("must be printable ASCII without line breaks")
-        return SecretStr(key) if key else None
 
     @field_validator("extra_body")
     @classmethod

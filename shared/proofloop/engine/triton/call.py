@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from proofloop.engine.base import Generation, GenerationRequest
-from proofloop.engine.event_loop_call import EventLoopCall
+from proofloop.engine.event_loop import EventLoopCall
 from proofloop.engine.triton.answer import TritonAnswer
 from proofloop.engine.triton.settings import TritonSettings
 

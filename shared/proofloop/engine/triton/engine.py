@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 import time
 import uuid
 
 import structlog
 from tritonclient.grpc import service_pb2 as messages
 
-from proofloop.engine.base import Call, GenerationRequest
+from proofloop.engine.base import GenerationRequest
+from proofloop.engine.event_loop import EventLoopEngine
 from proofloop.engine.slots import Slots
 from proofloop.engine.triton.answer import TritonAnswer
 from proofloop.engine.triton.call import TritonCall
@@ -30,7 +30,7 @@ from proofloop.errors import ConfigError, EngineError
 log = structlog.get_logger(__name__)
 
 
-class TritonEngine:
+class TritonEngine(EventLoopEngine[TritonCall]):
     """Answers from the models of one or more Triton servers."""
 
     def __init__(self, settings: TritonSettings) -> None:
@@ -41,21 +41,7 @@ class TritonEngine:
             self._template = ChatTemplate(settings.chat_template, settings.chat_template_values)
         self._slots = Slots(settings.max_concurrency)
         self._replicas = Replicas(settings)
-        self._calls: set[TritonCall] = set()
-        self._lifecycle = threading.Lock()
-        self._closed = False
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="triton-engine", daemon=True
-        )
-        self._thread.start()
-
-    def submit(self, request: GenerationRequest) -> Call:
-        call = TritonCall(request, self._settings, self._loop)
-        with self._lifecycle:
-            self._check_open()
-            self._loop.call_soon_threadsafe(self._start, call)
-        return call
+        super().__init__("triton-engine")
 
     def prepare(self, model: str) -> None:
         """Load the version on every available server, beside the loaded ones."""
@@ -64,32 +50,10 @@ class TritonEngine:
             prepared = asyncio.run_coroutine_threadsafe(self._replicas.prepare(model), self._loop)
         prepared.result()
 
-    def close(self) -> None:
-        """Cancel the running calls, close the connections, end the thread. Safe to call twice."""
-        with self._lifecycle:
-            was_closed, self._closed = self._closed, True
-        if was_closed:
-            return
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+    def _new_call(self, request: GenerationRequest) -> TritonCall:
+        return TritonCall(request, self._settings, self._loop)
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise EngineError("the engine is closed", retryable=True)
-
-    def _start(self, call: TritonCall) -> None:
-        call.task = self._loop.create_task(self._run(call))
-        self._calls.add(call)
-        call.task.add_done_callback(call.settle)
-        call.task.add_done_callback(lambda _: self._calls.discard(call))
-
-    async def _stop(self) -> None:
-        tasks = [call.task for call in self._calls if call.task]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def _disconnect(self) -> None:
         await self._replicas.close()
 
     async def _run(self, call: TritonCall) -> None:

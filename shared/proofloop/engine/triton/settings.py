@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, JsonValue, SecretStr, field_validator
+from pydantic import Field, JsonValue, field_validator
 
+from proofloop.engine.api_keys import HeaderKey
 from proofloop.engine.settings import EngineSettings, MayChange, exponential_backoff_s
 from proofloop.engine.triton.contract import MODEL_FILE, triton_name
 
@@ -49,7 +50,7 @@ class TritonSettings(EngineSettings):
         pattern=r"^[a-z0-9-]+\z",
         description="the gRPC header with PROOFLOOP_TRITON_KEY",
     )
-    admin_key: MayChange[SecretStr | None] = Field(
+    admin_key: MayChange[HeaderKey] = Field(
         None, description="for a server with --grpc-restricted-protocol"
     )
     tls: MayChange[bool] = Field(False, description="encrypt the connection")
@@ -105,15 +106,6 @@ class TritonSettings(EngineSettings):
                     f"{value!r} must be host:port of the gRPC service, 8001 by default"
                 )
         return values
-
-    @field_validator("admin_key")
-    @classmethod
-    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
-        # A key read from a file ends in a newline.
-        key = value.get_secret_value().strip() if value else ""
-        if not key.isascii() or not key.isprintable():
-            raise ValueError("must be printable ASCII without line breaks")
-        return SecretStr(key) if key else None
 
     @property
     def uses_tls(self) -> bool:
