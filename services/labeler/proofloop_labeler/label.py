@@ -10,7 +10,7 @@ decided it, and only that one announces it. Requests for critiques work in the s
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 from proofloop.method.critique_window import critiques_to_ask, first_critiques
@@ -42,10 +42,8 @@ def label(event: ReviewJudged, tools: Tools) -> Iterator[Event]:
     found = find_record(tools.store, keys.label(event.run_id, event.proof_id), Label)
     if found is None:
         proof = get_record(tools.store, keys.proof(event.run_id, event.proof_id), Proof)
-        judged = _judged(event, tools)
-        decided = _decide(event, proof, judged, tools)
+        decided = yield from _decide_or_ask(event, proof, tools)
         if decided is None:
-            yield from _ask_for_more(event, proof, judged, tools)
             return
         found = _keep(decided, tools)
     if found.trigger == event.index:
@@ -60,14 +58,20 @@ def _keep(decided: Label, tools: Tools) -> Label:
     return found
 
 
-def _decide(event: ReviewJudged, proof: Proof, judged: Judged, tools: Tools) -> Label | None:
+def _decide_or_ask(
+    event: ReviewJudged, proof: Proof, tools: Tools
+) -> Generator[ProofWritten, None, Label | None]:
+    """The label, if the stored judgements decide it; otherwise ask for more critiques."""
     if proof.verdict.outcome != "valid":
         return _label(event, proof, UNREADABLE, self_quality=0.0)
-    spec = tools.runs.spec(event.run_id)
-    rule, critiques = spec.labeling, judged.critiques
-    decision = decide(critiques, n=rule.n, k=rule.k)
-    is_early = len(critiques) < rule.n and not spec.stops_when_decided
-    if decision is None or judged.own is None or is_early:
+    spec, judged = tools.runs.spec(event.run_id), _judged(event, tools)
+    decision = decide(judged.critiques, n=spec.labeling.n, k=spec.labeling.k)
+    if decision is None:
+        if spec.stops_when_decided:
+            yield from _ask_for_more(event, proof, judged.critiques, tools)
+        return None
+    is_early = len(judged.critiques) < spec.labeling.n and not spec.stops_when_decided
+    if judged.own is None or is_early:
         return None
     return _label(event, proof, decision, self_quality=judged.own.quality)
 
@@ -80,16 +84,13 @@ def _judged(event: ReviewJudged, tools: Tools) -> Judged:
 
 
 def _ask_for_more(
-    event: ReviewJudged, proof: Proof, judged: Judged, tools: Tools
+    event: ReviewJudged, proof: Proof, judged: Sequence[Judgement], tools: Tools
 ) -> Iterator[ProofWritten]:
     """Ask for the critiques that the label needs now, and again for those that this message asked
     for when it was delivered before.
     """
-    spec = tools.runs.spec(event.run_id)
-    rule = spec.labeling
-    if not spec.stops_when_decided or decide(judged.critiques, n=rule.n, k=rule.k) is not None:
-        return
-    needed = critiques_to_ask(judged.critiques, n=rule.n, k=rule.k)
+    rule = tools.runs.spec(event.run_id).labeling
+    needed = critiques_to_ask(judged, n=rule.n, k=rule.k)
     begin = first_critiques(n=rule.n, k=rule.k)
     for request in _requests(event, begin, needed, tools):
         if request.trigger == event.index:

@@ -37,7 +37,7 @@ def _write(event: ProofWritten, tools: Tools) -> Critique:
         return _request(event, tools, critique_name(event.index))
     name, unread = critique_name(event.index), unread_name(event.index)
     unread_key = keys.unread_critique(event.run_id, event.proof_id, event.index)
-    if find_record(tools.store, unread_key, Critique) is None:
+    if not tools.store.exists(unread_key):
         first = _request(event, tools, name, shown_as=unread)
         if first.verdict.outcome not in ("malformed", "truncated"):
             return first
