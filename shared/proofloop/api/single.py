@@ -1,4 +1,4 @@
-"""One problem at a time: prove it, or judge a proof that somebody wrote."""
+"""One problem at a time: prove it, or judge a given proof."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def judge(
     on_progress: OnProgress = lambda progress: None,
     stopping: threading.Event | None = None,
 ) -> ProofResult:
-    """Have the verifier and the meta-verifier of a run file judge a proof that somebody wrote.
+    """Have the verifier and the meta-verifier of a run file judge a given proof.
 
     As in `prove`, nano models answer without `using`, and stored results are returned.
     """

@@ -1,9 +1,9 @@
-"""The auto-labeling rule of section 2.3: many critiques become one label, or nobody can say.
+"""The auto-labeling rule of section 2.3: many critiques become one label, or none.
 
-Each of n critiques that reports an issue is confirmed or not by the majority of m meta-critiques.
-The lowest score any critique gave is the label if at least k such critiques are confirmed; without
-any confirmed issue the label is 1; otherwise it is undecided. Critiques that could not be read have
-no score; with half of them or more unread, silence about issues proves nothing: undecided.
+The majority of m meta-critiques confirms or rejects each critique that reports an issue. The lowest
+score of any critique is the label if at least k critiques with it are confirmed. If no issue is
+confirmed, the label is 1. Otherwise the proof is undecided. Unreadable critiques have no score; if
+they are half of all or more, the absence of issues proves nothing, and the proof is undecided.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def decide(judgements: Iterable[Judgement], *, n: int, k: int) -> Decision | Non
 
 def _may_reach_quorum(judged: Sequence[Judgement], missing: int, k: int) -> bool:
     """Whether k confirmed critiques of the lowest score are still possible: of 0, or of 0.5 while
-    nobody has said 0.
+    no critique scores 0.
     """
     zero_is_lowest = any(judgement.verdict.score == 0.0 for judgement in judged)
     reachable = (0.0,) if zero_is_lowest else (0.0, 0.5)

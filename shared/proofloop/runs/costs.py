@@ -86,8 +86,7 @@ class Costs:
     """A run's costs. A problem is solved when all n critiques of one of its proofs are valid and 1;
     it is accepted when one of them has a label of 1.
 
-    `priced` is false where the run names no prices: money is then 0 because nobody knows, not
-    because it was free.
+    `priced` is false if the run has no prices: money is then 0 because it is unknown.
     """
 
     by_role: Mapping[ModelRole, Spent]

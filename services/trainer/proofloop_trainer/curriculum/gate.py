@@ -1,8 +1,8 @@
 """The gate between stages: a version serves unless it is worse on the validation split by more than
 the noise.
 
-Both versions answer about the same cases with the same seeds, and the experts' grades say how well;
-about what nobody graded, the judges in service do.
+Both versions answer the same cases with the same seeds. The experts' grades measure the answers;
+without grades, the judges in service do.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def compare(
     cases: CaseFile,
     served: Mapping[ModelRole, str],
 ) -> GateReport:
-    """Whether `after` may serve the role in the place of `before`. The judges `served` stand in for
-    a checker.
+    """Whether `after` may serve the role instead of `before`. Without a checker, the judges
+    `served` measure both.
     """
     figure, asked, value = FIGURES[role]
     judges, questions = work.judges(served, "gate"), asked(cases)

@@ -18,8 +18,8 @@ from proofloop.store import Store, get_record, put_record
 from proofloop.worker.calls.model_call import storable
 
 EVERY_S = 10.0
-"""How often long asking keeps what came and says how far it is: a kill costs the answers of so many
-seconds.
+"""How often answers are stored and progress is shown: a kill loses the answers of at most this
+time.
 """
 
 

@@ -1,8 +1,8 @@
 """Every version on problems of the test split, by the exact checker: nothing here rewards, chooses
 or stops anything.
 
-Where people graded files, judges are measured by their grades; what nobody graded, by the last
-judges in service.
+Judges are measured by people's grades where the files have them, otherwise by the last judges in
+service.
 
 Verifiers are compared on the same proofs. Hard problems are those of the harder domain; "hard
 proofs" are the cold start's and the first iteration's on them, as many flawed as sound. Without a

@@ -35,8 +35,8 @@ Parsed = TypeVar("Parsed", ParsedEvaluation, ParsedProof)
 
 @dataclass(frozen=True)
 class Judges:
-    """The learned judges: `critiques` a proof, `metas` an analysis. No `meta`: nobody asks whether
-    claims are real.
+    """The learned judges: `critiques` a proof, `metas` an analysis. Without `meta`, claims
+    are not checked.
     """
 
     verifier: Asker | None

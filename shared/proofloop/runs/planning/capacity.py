@@ -55,8 +55,7 @@ class Served:
     """How one role's model is asked and served.
 
     `call_seconds`: of one call, among the others that its replica answers. `tokens_per_second`:
-      sampled by a whole replica, reading the prompts included; None when somebody else serves the
-      model.
+      sampled by a whole replica, reading the prompts included; None for a hosted model.
     """
 
     prompt_tokens: float
@@ -101,8 +100,8 @@ class RolePlan:
     """The row of one role. `at_once`: messages being worked on. `value`: messages a pod, at which
     KEDA aims.
 
-    `pods` do the mean load, `max_pods` keep the replicas full. `replicas` and `gpus` are 0 where
-    nobody needs them. `cost_per_hour` is None where nobody says a price; `priced_by` says who did.
+    `pods` do the mean load, `max_pods` keep the replicas full. `replicas` and `gpus` are 0 if
+    none is needed. `cost_per_hour` is None without a price; `priced_by` is the price's source.
     """
 
     role: Role
@@ -203,8 +202,8 @@ def _row(
 def _cost(
     calls: float, model: Served, gpu_hours: float, prices: EnginePrices
 ) -> tuple[float | None, PricedBy | None]:
-    """What an hour's calls cost, and by whose price: that of the GPUs, where somebody said one, or
-    the run's.
+    """The cost of an hour's calls and the price's source: the GPU price if given, else the run's
+    prices.
     """
     if gpu_hours:
         return gpu_hours, "--gpu-hour"
