@@ -10,7 +10,7 @@ from proofloop.config.run_file import RunSpec
 from proofloop_trainer.grpo.settings import GrpoSettings
 
 TOP = "Top level"
-STEP_OF_A_RUN = "`settings` of `[training.generator]` and `[training.verifier]`"
+STEP_OF_A_RUN = "`settings` of `[training.ROLE]`"
 STEP_OF_A_STAGE = "`settings` of `[verifier]`, `[meta_verifier]`, `[enhanced]`, `[generator]`"
 DEPENDS = {
     TOP: {"name": "the file's name without `.toml`", "prompts": "the problems' pack"},

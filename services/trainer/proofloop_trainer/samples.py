@@ -19,10 +19,10 @@ from proofloop.schema.records import (
     Critique,
     Judgement,
     Label,
+    ModelRole,
     Proof,
     Provenance,
     Tokens,
-    TrainedRole,
     TrainingSample,
 )
 from proofloop.store import Store, find_record, get_record
@@ -47,9 +47,7 @@ class Group:
         return max(rewards) - min(rewards) > SIGNAL
 
 
-def groups_of(
-    role: TrainedRole, labels: Iterable[Label], spec: RunSpec, store: Store
-) -> list[Group]:
+def groups_of(role: ModelRole, labels: Iterable[Label], spec: RunSpec, store: Store) -> list[Group]:
     """The role's groups from the labeled proofs of one problem; groups of fewer than two samples
     are left out.
     """
@@ -118,7 +116,7 @@ def _critique_sample(
 
 
 def _sample(
-    role: TrainedRole,
+    role: ModelRole,
     key: str,
     group: str,
     reward: Reward,

@@ -26,7 +26,7 @@ from proofloop.runs.model_registry import (
 )
 from proofloop.schema import keys
 from proofloop.schema.events import Event, ModelPublished, ProofLabeled
-from proofloop.schema.records import Label, Record, TrainedRole, TrainingBatch
+from proofloop.schema.records import Label, ModelRole, Record, TrainingBatch
 from proofloop.store import get_record, put_record
 from proofloop.worker.tools import Tools
 from proofloop_trainer.grpo.learner import GrpoLearner
@@ -116,7 +116,7 @@ class RoleInTraining:
     steps taken.
     """
 
-    def __init__(self, run_id: str, role: TrainedRole, tools: Tools) -> None:
+    def __init__(self, run_id: str, role: ModelRole, tools: Tools) -> None:
         self.role = role
         self._run_id = run_id
         self._tools = tools
@@ -287,7 +287,7 @@ def check_settings(spec: RunSpec) -> None:
         role_settings(spec, role)
 
 
-def role_settings(spec: RunSpec, role: TrainedRole) -> GrpoSettings:
+def role_settings(spec: RunSpec, role: ModelRole) -> GrpoSettings:
     """The GRPO settings of a role in a run. Raises ConfigError."""
     settings = spec.training.of(role).settings
     return grpo_settings(settings, f"training.{role}", f"run {spec.name!r}", spec.sampling_of(role))

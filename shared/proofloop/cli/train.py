@@ -13,7 +13,7 @@ from proofloop.config.curriculum_file import CurriculumSpec, grpo_fields
 from proofloop.curriculum.status import find_curriculum
 from proofloop.errors import ConfigError, install_hint
 from proofloop.schema import keys
-from proofloop.schema.records import TRAINED_ROLES
+from proofloop.schema.records import MODEL_ROLES
 from proofloop.store import Store
 
 app = typer.Typer(help="Export training batches for other trainers.", no_args_is_help=True)
@@ -73,7 +73,7 @@ def _settings(
 ) -> dict[str, object]:
     """The GRPO settings of the stage."""
     if curriculum is None:
-        (role,) = (role for role in TRAINED_ROLES if role == stage)
+        (role,) = (role for role in MODEL_ROLES if role == stage)
         spec = need_run(store, run)
         return {
             "temperature": spec.sampling_of(role).temperature,

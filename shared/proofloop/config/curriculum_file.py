@@ -21,10 +21,10 @@ from proofloop.config.run_file import (
     Labeling,
     RoleSampling,
     SamplingSection,
-    Section,
     check_loads_versions,
     read_fields,
 )
+from proofloop.config.section import Section
 from proofloop.errors import ConfigError
 from proofloop.method.domains import domain_names, prompts_of
 from proofloop.method.rewards import PAPER_ALPHA, PAPER_BETA

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from inspect import isclass
+from typing import Any, get_args
+
 from pydantic import BaseModel, ValidationError
 
 from proofloop.errors import ConfigError
@@ -51,11 +54,17 @@ def _section(path: tuple[str, ...], root: type[BaseModel]) -> type[BaseModel]:
     """The innermost section on the path."""
     found = root
     for name in path:
-        annotation = found.model_fields[name].annotation if name in found.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        inner = _table(found.model_fields[name].annotation) if name in found.model_fields else None
+        if inner is None:
             break
-        found = annotation
+        found = inner
     return found
+
+
+def _table(annotation: Any) -> type[BaseModel] | None:
+    """The section that a key's type names, also in `Section | None`."""
+    kinds = (annotation, *get_args(annotation))
+    return next((kind for kind in kinds if isclass(kind) and issubclass(kind, BaseModel)), None)
 
 
 def _is_section(path: tuple[str, ...], root: type[BaseModel]) -> bool:

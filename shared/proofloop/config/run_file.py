@@ -1,7 +1,7 @@
 """The run file: a TOML file that says what a run does. The store keeps it with the run.
 
-[problems] is required, and [models] for an engine that has no default model; all other keys have
-defaults.
+[problems] (or [fine_tuning]) is required, and [models] for an engine that has no default model; all
+other keys have defaults.
 """
 
 from __future__ import annotations
@@ -13,76 +13,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from proofloop.config.explain import EXAMPLES, explain, known_keys
+from proofloop.config.run_problems import Problems
+from proofloop.config.run_training import FineTuning, RewardSection, Training
+from proofloop.config.section import Section
 from proofloop.engine import find_engine
 from proofloop.errors import ConfigError
-from proofloop.method.domains import prompts_of
+from proofloop.method.domains import load_domain, need_checker, prompts_of
 from proofloop.method.prompts import Reading
-from proofloop.method.rewards import PAPER_ALPHA, PAPER_BETA, RewardPreset
 from proofloop.schema.ids import check_id
-from proofloop.schema.records import (
-    MODEL_ROLES,
-    TRAINED_ROLES,
-    ModelRole,
-    Role,
-    Sampling,
-    TrainedRole,
-)
+from proofloop.schema.records import MODEL_ROLES, ModelRole, Role, Sampling
 from proofloop.schema.validation import HINT
-
-
-class Section(BaseModel):
-    """The base of all sections. Unknown keys are errors, and so is a number written as `"8"` or
-    `true`.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-DRAWN = 32
-"""The default number of problems drawn from a domain or a split."""
-
-Split = Literal["train", "validation", "test"]
-
-
-class Problems(Section):
-    """The problems: those of a domain, or those of a file. Give exactly one of the two."""
-
-    domain: str | None = Field(None, description="the domain that poses the problems")
-    file: Path | None = Field(
-        None,
-        strict=False,
-        description="a JSON, JSONL, CSV, TSV or Parquet file, relative to the run file",
-    )
-    split: Split | None = Field(
-        None,
-        description="the part of the problems to draw from; default: `train` of a domain, and the"
-        " whole of a file",
-    )
-    count: int | None = Field(
-        None,
-        ge=1,
-        le=10_000_000,
-        description="the number of problems; default: 32 of a domain or a split, else all of the"
-        " file. Without a split these are the first of the file",
-    )
-    proofs_per_problem: int = Field(
-        8, ge=1, le=4096, description="proofs of each problem; they are one group in training"
-    )
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Problems:
-        if (self.domain is None) == (self.file is None):
-            raise ValueError("give exactly one of domain and file")
-        return self
-
-    @property
-    def drawn(self) -> int:
-        """The number of problems to draw from a domain or a split."""
-        return DRAWN if self.count is None else self.count
-
 
 SECRET = re.compile(r"(^|_)(key|secret|password)$")
 """The names of secret engine settings."""
@@ -201,7 +144,26 @@ class Labeling(Section):
 
     n: int = Field(8, ge=1, le=1024, description="critiques for each proof")
     m: int = Field(
-        3, ge=1, le=255, description="meta-critiques for each critique that reports an issue"
+        3,
+        ge=0,
+        le=255,
+        description="meta-critiques for each critique that reports an issue; 0: critiques are not"
+        " judged, and the label is the score that most of them give",
+    )
+    given_m: int | None = Field(
+        None, ge=1, le=255, description="meta-critiques of a given analysis; default: m"
+    )
+    self_m: int | None = Field(
+        None,
+        ge=0,
+        le=255,
+        description="meta-critiques of the generator's own analysis; 0: its quality is 1; default:"
+        " m",
+    )
+    by: Literal["rule", "checker"] = Field(
+        "rule",
+        description="`checker`: the domain's exact checker grades the proofs and no critiques are"
+        " requested; for measuring only",
     )
     k: int = Field(2, ge=1, description="confirmed critiques for a label below 1; at most n")
     confirm_at: Literal[0.5, 1.0] = Field(  # type: ignore[valid-type]  # as records.Score
@@ -223,6 +185,16 @@ class Labeling(Section):
                 f"{HINT}lower k to {self.n} or less, or raise n to {self.k} or more"
             )
         return self
+
+    @property
+    def metas_of_given(self) -> int:
+        """Meta-critiques of a given analysis."""
+        return self.m if self.given_m is None else self.given_m
+
+    @property
+    def metas_of_self(self) -> int:
+        """Meta-critiques of the generator's own analysis."""
+        return self.m if self.self_m is None else self.self_m
 
 
 class Refinement(Section):
@@ -250,74 +222,6 @@ class Search(Section):
         le=1024,
         description="refinements of each kept proof, each with another of its critiques",
     )
-
-
-class RewardSection(Section):
-    """The rewards of a run that trains."""
-
-    preset: RewardPreset = Field(
-        "paper",
-        description="`paper`: eq. (5); `weighted`: 0.6 proof score + 0.3 accuracy of the"
-        " self-score + 0.1 format",
-    )
-    alpha: float = Field(
-        PAPER_ALPHA, ge=0, le=1, description="`paper`: weight of R_Y, the proof's score"
-    )
-    beta: float = Field(
-        PAPER_BETA,
-        ge=0,
-        le=1,
-        description="`paper`: weight of R_Z, the reward of the self-evaluation",
-    )
-    meta: bool = Field(True, description="multiply the verifier's reward by R_meta, eq. (3)")
-
-
-class RoleTraining(Section):
-    """The training of one role."""
-
-    steps: int = Field(0, ge=0, description="GRPO steps; 0: the role does not learn")
-    begin: int = Field(
-        0, ge=0, description="steps of the other role before the first step of this one"
-    )
-    groups: int = Field(
-        64,
-        ge=1,
-        description="the most groups with a signal in a step; half of them are about flawed"
-        " proofs if there are enough",
-    )
-    settings: dict[str, Any] = Field(
-        default_factory=dict, description="GRPO's settings, checked by the trainer"
-    )
-
-
-class Training(Section):
-    """Training on the run's labels. By default a run does not train."""
-
-    problems: int = Field(16, ge=1, description="completely labeled problems in a step")
-    ahead: float = Field(
-        2.0,
-        ge=1.0,
-        description="problems of this many steps may wait for the trainer; this limits their"
-        " number, not their age",
-    )
-    generator: RoleTraining = RoleTraining()
-    verifier: RoleTraining = RoleTraining()
-
-    def of(self, role: TrainedRole) -> RoleTraining:
-        return self.generator if role == "generator" else self.verifier
-
-    @property
-    def roles(self) -> tuple[TrainedRole, ...]:
-        """The roles that are trained."""
-        return tuple(role for role in TRAINED_ROLES if self.of(role).steps > 0)
-
-    def problems_allowed(self, steps: Mapping[str, int]) -> int | None:
-        """How many problems may have been posed after these training steps of each role. None: no
-        limit.
-        """
-        learning = [role for role in self.roles if steps.get(role, 0) < self.of(role).steps]
-        rounds = [self.of(role).begin + steps.get(role, 0) for role in learning]
-        return round((min(rounds) + self.ahead) * self.problems) if rounds else None
 
 
 class Flow(Section):
@@ -394,6 +298,13 @@ class Budget(Section):
     hours: float | None = Field(None, gt=0, description="the most hours of `proofloop run`")
 
 
+SOURCES_HINT = (
+    "give [problems] one of domain, file, given_proofs and given_analyses; see examples/ for files"
+    " that work"
+)
+NO_SOURCE = "[problems] has none of domain, file, given_proofs and given_analyses"
+
+
 def _needs_model_name(kind: str) -> bool:
     info = find_engine(kind)
     return info is not None and info.needs_model_names
@@ -402,7 +313,7 @@ def _needs_model_name(kind: str) -> bool:
 def _prompts(checked: dict[str, Any]) -> str:
     """The default prompt pack of the problems. Invalid problems are reported elsewhere."""
     problems = checked.get("problems")
-    return prompts_of(problems.domain if problems else None)
+    return prompts_of(problems.checked_by if problems else None)
 
 
 class RunSpec(Section):
@@ -410,7 +321,17 @@ class RunSpec(Section):
 
     name: str = Field(description="the run's name in the store and for `proofloop runs`")
     seed: int = Field(0, description="the random seed of problems, sampling and training")
-    problems: Problems
+    seed_as: str | None = Field(
+        None,
+        description="sample with the random numbers of the run of this name, to compare two"
+        " versions on the same cases",
+    )
+    keep_tokens: bool = Field(
+        False,
+        description="keep the sampled tokens of all answers, for a later [fine_tuning]; those of a"
+        " role in training are always kept",
+    )
+    problems: Problems = Problems()
     prompts: str = Field(
         default_factory=_prompts,
         description="the prompt pack: a name, or a folder relative to the run file",
@@ -427,6 +348,7 @@ class RunSpec(Section):
     labeling: Labeling = Labeling()
     reward: RewardSection = RewardSection()
     training: Training = Training()
+    fine_tuning: FineTuning | None = None
     flow: Flow = Flow()
     prices: Prices = Prices()
     budget: Budget = Budget()
@@ -442,6 +364,68 @@ class RunSpec(Section):
                     f"[models] {role} is missing: engine {kind!r} has no default model"
                     f"{HINT}name the model by the name that the engine uses"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _has_problems_or_fine_tuning(self) -> RunSpec:
+        if not self.problems.sources and self.fine_tuning is None:
+            missing = "problems is missing" if self.problems == Problems() else NO_SOURCE
+            raise ValueError(f"{missing}{HINT}{SOURCES_HINT}")
+        if self.fine_tuning and (self.problems.sources or self.training.roles):
+            other = "training" if self.training.roles else "problems"
+            raise ValueError(
+                f"[fine_tuning] and [{other}] do not go together: a run does one of them"
+                f"{HINT}give each a run file"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _given_is_judged_only(self) -> RunSpec:
+        if self.problems.given_file is None:
+            return self
+        does = {
+            "[search] rounds": self.search.rounds,
+            "[refinement] iterations": self.refinement.iterations - 1,
+            "[training.generator] steps": self.training.generator.steps,
+        }
+        for what, value in does.items():
+            if value:
+                raise ValueError(
+                    f"[problems] {self.problems.sources[0]} and {what} do not go together: the"
+                    f" generator writes no proofs in this run{HINT}use domain or file"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _meta_verifier_has_analyses(self) -> RunSpec:
+        has_analyses = self.problems.material or self.problems.given_analyses
+        if self.training.meta_verifier.steps and not has_analyses:
+            raise ValueError(
+                "[training.meta_verifier] needs analyses of known quality, and the problems have"
+                f" none{HINT}set [problems] given_analyses"
+            )
+        if self.problems.given_analyses and not self.labeling.metas_of_given:
+            raise ValueError(
+                "[problems] given_analyses and [labeling] m = 0 do not go together: no analysis"
+                f" would be judged{HINT}set [labeling] given_m"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _checker_only_measures(self) -> RunSpec:
+        if self.labeling.by != "checker":
+            return self
+        if self.training.roles:
+            raise ValueError(
+                f'[labeling] by = "checker" and [training.{self.training.roles[0]}] do not go'
+                " together: the checker only measures, and rewards no model"
+                f'{HINT}set by = "rule", or measure in a run of its own'
+            )
+        if self.problems.checked_by is None:
+            raise ValueError(
+                '[labeling] by = "checker": the problems have no checker'
+                f"{HINT}set [problems] checker to a domain with an exact checker"
+            )
         return self
 
     @model_validator(mode="after")
@@ -515,7 +499,12 @@ class RunSpec(Section):
         """The most model calls for a proof, of all roles together."""
         n, m = self.labeling.n, self.labeling.m
         critiques = 2 * n if self.retries_unreadable else n
-        return self.refinement.iterations + critiques + (n + 1) * m
+        metas = max(n * m + self.labeling.metas_of_self, self.labeling.metas_of_given)
+        return self.refinement.iterations + critiques + metas
+
+    def keeps_tokens(self, role: ModelRole) -> bool:
+        """Whether the sampled tokens of this role's answers are kept."""
+        return self.keep_tokens or role in self.training.roles
 
     def model_of(self, role: ModelRole) -> str:
         name: str = getattr(self.models, role)
@@ -528,7 +517,12 @@ class RunSpec(Section):
 
 def load_runspec(file: Path) -> RunSpec:
     """Read and check a run file. Raises ConfigError."""
-    return parse_runspec(read_fields(file, RunSpec), str(file))
+    spec = parse_runspec(read_fields(file, RunSpec), str(file))
+    if spec.problems.material:
+        raise ConfigError(
+            f"[problems] material = true in {file}: only a curriculum sets it", SOURCES_HINT
+        )
+    return spec
 
 
 class _PricesFile(Section):
@@ -577,6 +571,9 @@ def parse_runspec(fields: dict[str, Any], origin: str) -> RunSpec:
     except ValidationError as error:
         raise explain(error, origin, RunSpec) from error
     check_id(spec.name, f"name in {origin}")
+    if spec.seed_as is not None:
+        check_id(spec.seed_as, f"seed_as in {origin}")
+    check_has_checker(spec)
     # not a validator, because older runs in the store must stay readable
     if spec.labeling.stop_early and "verifier" in spec.training.roles:
         raise ConfigError(
@@ -588,6 +585,12 @@ def parse_runspec(fields: dict[str, Any], origin: str) -> RunSpec:
         table = spec.engine.table_of(role)
         check_loads_versions(spec.engine.of(role), f"[training.{role}]", origin, table)
     return spec
+
+
+def check_has_checker(spec: RunSpec) -> None:
+    """Raise ConfigError if a checker is to label the proofs, and the domain has none."""
+    if spec.labeling.by == "checker" and spec.problems.checked_by is not None:
+        need_checker(load_domain(spec.problems.checked_by))
 
 
 def check_loads_versions(

@@ -10,7 +10,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from proofloop.config.run_file import Labeling, Models, Problems, RunSpec, Training
+from proofloop.config.run_file import Labeling, Models, RunSpec
+from proofloop.config.run_problems import Problems
+from proofloop.config.run_training import Training
 from proofloop.errors import ConfigError
 from proofloop.method.domains import load_domain, need_checker
 from proofloop.pipeline.embedded import EmbeddedPipeline

@@ -22,7 +22,7 @@ from proofloop.runs.costs import Bill, Costs, CostTally, bills, spec_of
 from proofloop.runs.model_registry import ServedVersion, served_log
 from proofloop.runs.search_driver import refinements_posed
 from proofloop.schema import keys
-from proofloop.schema.records import MODEL_ROLES, LabelKind, ModelRole, TrainedRole, TrainingStep
+from proofloop.schema.records import MODEL_ROLES, LabelKind, ModelRole, TrainingStep
 from proofloop.store import Store, get_record
 
 KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
@@ -94,7 +94,7 @@ class ReportData:
     costs: Costs
     kinds: Mapping[LabelKind, int]
     windows: tuple[Window, ...]
-    steps: Mapping[TrainedRole, tuple[TrainingStep, ...]]
+    steps: Mapping[ModelRole, tuple[TrainingStep, ...]]
     versions: Mapping[ModelRole, tuple[VersionInService, ...]]
     samples: tuple[Sample, ...]
     failed_proofs: int
@@ -188,7 +188,7 @@ def _order(spec: RunSpec) -> dict[str, int]:
         return {}
 
 
-def _steps(store: Store, run_id: str, role: TrainedRole) -> tuple[TrainingStep, ...]:
+def _steps(store: Store, run_id: str, role: ModelRole) -> tuple[TrainingStep, ...]:
     return tuple(
         get_record(store, key, TrainingStep) for key in store.list(keys.steps(run_id, role))
     )

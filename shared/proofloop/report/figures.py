@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from proofloop.report.axes import SMOOTH_FROM, Point, scale, smooth, spread, thin, ticks
 from proofloop.report.data import KINDS, Measured, Window
 from proofloop.report.formatting import KIND_TITLES, PART_TITLES, count, share
-from proofloop.schema.records import TrainedRole, TrainingStep
+from proofloop.schema.records import ModelRole, TrainingStep
 
 WIDTH, HEIGHT = 360.0, 200.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 112.0, 10.0, 26.0
@@ -110,7 +110,7 @@ class Whisker:
     high: float
 
 
-def learning_charts(steps: Mapping[TrainedRole, Sequence[TrainingStep]]) -> list[LineChart]:
+def learning_charts(steps: Mapping[ModelRole, Sequence[TrainingStep]]) -> list[LineChart]:
     """The learning curves of a run; charts without data are left out."""
     charts = [
         _by_role(
@@ -154,7 +154,7 @@ def _by_role(
     chart_id: str,
     title: str,
     meaning: str,
-    steps: Mapping[TrainedRole, Sequence[TrainingStep]],
+    steps: Mapping[ModelRole, Sequence[TrainingStep]],
     name: str,
     write: Callable[[float], str] | None = None,
 ) -> LineChart:
@@ -165,7 +165,7 @@ def _by_role(
     return line_chart(chart_id, title, meaning, series, write or short)
 
 
-def _parts(role: TrainedRole, steps: Sequence[TrainingStep]) -> LineChart:
+def _parts(role: ModelRole, steps: Sequence[TrainingStep]) -> LineChart:
     series = [_part(steps, name, position) for position, name in enumerate(part_names(steps))]
     meaning = "the mean of each factor of its reward"
     return line_chart(f"parts-{role}", f"Reward parts of the {role}", meaning, series, short)
@@ -320,7 +320,9 @@ def _outcomes_described(windows: Sequence[Window]) -> str:
 def _window_described(window: Window) -> str:
     total = sum(window.counts.values())
     shares = ", ".join(
-        f"{KIND_TITLES[kind]} {share(window.counts[kind] / total)}" for kind in KINDS
+        f"{KIND_TITLES[kind]} {share(window.counts[kind] / total)}"
+        for kind in KINDS
+        if kind != "graded" or window.counts[kind]
     )
     return f"problems {window.first} to {window.last}: {shares}"
 

@@ -84,6 +84,7 @@ KIND_TITLES: dict[LabelKind, str] = {
     "overturned": "overturned",
     "undecided": "undecided",
     "unreadable": "unreadable",
+    "graded": "graded",
 }
 KIND_MEANINGS: dict[LabelKind, str] = {
     "accepted": "no critique found an issue: label 1",
@@ -93,6 +94,7 @@ KIND_MEANINGS: dict[LabelKind, str] = {
     "overturned": "critiques found issues, but the meta-verifier confirmed none of them: label 1",
     "undecided": "the critiques contradict each other: no label until a person decides",
     "unreadable": "the answer does not have the required format and was not reviewed",
+    "graded": "the grade was given with the proof or analysis, or is the exact checker's",
 }
 PART_TITLES = {
     "format": "format",

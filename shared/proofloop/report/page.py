@@ -109,7 +109,7 @@ def _names(data: ReportData) -> dict[str, Any]:
         "charts": charts,
         "smoothed": any(line.raw for chart in charts for line in chart.lines),
         "bars": figures.outcome_bars(data.windows),
-        "kinds": KINDS,
+        "kinds": [kind for kind in KINDS if kind != "graded" or data.kinds[kind]],
         "labeled": sum(data.kinds.values()),
         "run_file": run_file(data.spec),
     }

@@ -65,7 +65,15 @@ GROUPS = (
 self-score and label agree.
 """
 
-SHOWN_ORDER = ("accepted", "rejected_upheld", "overturned", "undecided", "unreadable", "unlabeled")
+SHOWN_ORDER = (
+    "accepted",
+    "rejected_upheld",
+    "overturned",
+    "undecided",
+    "unreadable",
+    "graded",
+    "unlabeled",
+)
 _CONTROL = re.compile(r"[^\t\n\x20-\x7e\xa0-\U0010ffff]")
 _HTML_BYTES = {"<": 4, ">": 4, "&": 5, '"': 5, "'": 5}
 

@@ -60,6 +60,7 @@ class ProblemPosed(Event):
     """One proof of this problem is wanted, under this id.
 
     `attempt` counts the earlier attempts at this proof: the next one is shown the last of them.
+    `generator_version` writes it; empty: the version in service.
     """
 
     problem_id: Id
@@ -67,6 +68,7 @@ class ProblemPosed(Event):
     group: str
     parents: tuple[ParentProof, ...] = ()
     attempt: int = Field(0, ge=0)
+    generator_version: str = ""
 
     @property
     def id(self) -> str:
@@ -124,7 +126,7 @@ class ProofLabeled(Event):
 
     @property
     def id(self) -> str:
-        person = "" if self.by == LABELER else "/person"
+        person = "" if self.by == LABELER or self.kind == "graded" else "/person"
         return f"{self.name}/{self.run_id}/{self.proof_id}{person}"
 
 

@@ -49,6 +49,11 @@ def check_id(value: str, what: str) -> str:
     return value
 
 
+def case_id(number: int) -> str:
+    """The problem id of a given case; cases are counted over all portions of a run."""
+    return f"c{number:06d}"
+
+
 def proof_id(problem_id: str, number: int) -> str:
     """The id of a problem's proof of that number."""
     return f"{problem_id}-{number:03d}"

@@ -79,6 +79,15 @@ def problem_file_growth(run_id: str, number: int) -> str:
     return f"{problem_file_growths(run_id)}{number:06d}.json"
 
 
+def given_portions(run_id: str) -> str:
+    """The given cases of a run, in portions; their number only grows."""
+    return f"runs/{run_id}/given/"
+
+
+def given_portion(run_id: str, number: int) -> str:
+    return f"{given_portions(run_id)}{number:06d}.json"
+
+
 def problem(run_id: str, problem_id: str) -> str:
     return f"runs/{run_id}/problems/{problem_id}.json"
 

@@ -17,9 +17,7 @@ else:
     Score = Literal[0.0, 0.5, 1.0]
 Role = Literal["generator", "verifier", "meta_verifier", "labeler", "trainer"]
 ModelRole = Literal["generator", "verifier", "meta_verifier"]
-TrainedRole = Literal["generator", "verifier"]
 MODEL_ROLES: tuple[ModelRole, ...] = ("generator", "verifier", "meta_verifier")
-TRAINED_ROLES: tuple[TrainedRole, ...] = ("generator", "verifier")
 
 
 class Record(BaseModel):
@@ -158,14 +156,30 @@ class Critique(Record):
     raw: RawAnswer | None = None
 
 
+class Given(Record):
+    """What was given with a proof that no generator of this run wrote.
+
+    `score`: the proof's grade; `quality`: the grade of its critique 0, which was given too if
+    `is_analysis`. `by`: the grader. `origin`: the file and row, or run and proof, that it is from.
+    """
+
+    score: Score | None = None
+    is_analysis: bool = False
+    quality: Score | None = None
+    by: str = ""
+    origin: str = ""
+
+
 class Proof(Record):
     """One proof with the generator's own evaluation of it.
 
     `group` names the proofs sampled for the same prompt. `verdict` is that of the whole answer: the
     format and the self-evaluation's score s'. `provenance` covers both parts. `verifier_version`
-    will review it, the same for all its critiques. `raw_key` says where its raw answer lies: not in
-    here, since n verifiers and as many meta-verifiers read this record, and the reasoning may be
-    fifty times as long as the proof.
+    will review it, the same for all its critiques; `meta_verifier_version` will judge these, or the
+    version in service if it is empty. `given`: the proof was given with the run.
+
+    `raw_key` says where its raw answer lies: not in here, since n verifiers and as many
+    meta-verifiers read this record, and the reasoning may be fifty times as long as the proof.
     """
 
     id: str
@@ -179,6 +193,8 @@ class Proof(Record):
     verifier_version: str
     parents: tuple[str, ...] = ()
     raw_key: str = ""
+    meta_verifier_version: str = ""
+    given: Given | None = None
 
 
 class MetaCritique(Record):
@@ -210,9 +226,11 @@ LabelOutcome = Literal["accepted", "rejected", "undecided", "unreadable"]
 rule.
 """
 
-LabelKind = Literal["accepted", "rejected_upheld", "overturned", "undecided", "unreadable"]
+LabelKind = Literal[
+    "accepted", "rejected_upheld", "overturned", "undecided", "unreadable", "graded"
+]
 """What self-play yields: (a) accepted, (b) rejected by an upheld critique, (c) by a critique that
-was overturned.
+was overturned. `graded`: the grade was given, or is the exact checker's; no rule decided it.
 """
 
 
@@ -268,7 +286,7 @@ class Grade(Record):
 
     @property
     def checks_label(self) -> bool:
-        return self.label.by == LABELER
+        return self.label.by == LABELER or self.label.kind == "graded"
 
 
 class TrainingSample(Record):

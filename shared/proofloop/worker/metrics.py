@@ -32,6 +32,9 @@ LABELS = (
     ("accepted", "overturned"),
     ("undecided", "undecided"),
     ("unreadable", "unreadable"),
+    ("accepted", "graded"),
+    ("rejected", "graded"),
+    ("undecided", "graded"),
 )
 """All values of the metrics' labels, so that their series can start at 0."""
 

@@ -16,6 +16,7 @@ from proofloop.errors import ConfigError
 from proofloop.schema.records import Sampling
 
 SMALLEST = '[problems]\ndomain = "nano"\n'
+GIVEN = '[problems]\ngiven_proofs = "proofs.jsonl"\n'
 
 
 def load(folder: Path, text: str | bytes, name: str = "small.toml") -> RunSpec:
@@ -124,12 +125,13 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
 
 
 BAD = [
-    ("sed = 1\n" + SMALLEST, r"^unknown key sed in .*small.toml\nhint: known keys: budget, engine, flow, labeling,"
-        r" models, name, "),
-    ('base = "/"\n' + SMALLEST, r"^unknown key base in .*small.toml\nhint: known keys: budget, engine, flow"),
+    ("sed = 1\n" + SMALLEST, r"^unknown key sed in .*small.toml\nhint: known keys: budget, engine, fine_tuning, flow,"
+        r" keep_tokens, labeling, models, name, "),
+    ('base = "/"\n' + SMALLEST, r"^unknown key base in .*small.toml\nhint: known keys: budget, engine, fine_tuning, flow"),
     ('[problem]\ndomain = "nano"\n', r"^unknown key problem in .*\nhint: known keys: .*problems"),
     (SMALLEST + "[labling]\nn = 1\n", r"^unknown key labling in .*\nhint: known keys: .*labeling"),
-    (SMALLEST + "[labeling]\nnn = 1\n", r"^unknown key \[labeling\] nn in .*\nhint: known keys: confirm_at, k, m, n, retry_unreadable, stop_early$"),
+    (SMALLEST + "[labeling]\nnn = 1\n", r"^unknown key \[labeling\] nn in .*\nhint: known keys: by, confirm_at, given_m, k, m, n, retry_unreadable, self_m,"
+        r" stop_early$"),
     (SMALLEST + '[models]\ncritic = "x"\n', r"^unknown key \[models\] critic in .*\nhint: known keys: generator, meta_verifier,"
         r" verifier$"),
     (SMALLEST + "[sampling.critic]\ntop_p = 1\n", r"^unknown key \[sampling\] critic in .*\nhint: known keys: generator, meta_"),
@@ -166,11 +168,25 @@ BAD = [
     (SMALLEST + "[sampling]\nverifier = 1\n", r"^\[sampling\] verifier = 1 in "),
     ("problems = 1\n", r"^problems = 1 in "),
     ('[problems]\ndomain = "nano"\nfile = "x"\n', r"^\[problems\] in .*: give exactly one of domain and file$"),
-    ("[problems]\ncount = 1\n", r"^\[problems\] in .*: give exactly one of domain and file"),
+    ('[problems]\nfile = "x"\ngiven_proofs = "y"\n', r"^\[problems\] in .*: give exactly one of file and given_proofs$"),
+    ('[problems]\nmaterial = true\n', r"^\[problems\] material = true in .*: only a curriculum sets it\nhint: give \[problems\] one of"),
+    (GIVEN + "[search]\nrounds = 1\n", r"^\[problems\] given_proofs and \[search\] rounds do not go together: the generator writes no proofs"),
+    (GIVEN + "[refinement]\niterations = 2\n", r"^\[problems\] given_proofs and \[refinement\] iterations do not go together"),
+    (GIVEN + "[training.generator]\nsteps = 2\n", r"^\[problems\] given_proofs and \[training.generator\] steps do not go together"),
+    (GIVEN + "[training.meta_verifier]\nsteps = 2\n", r"^\[training.meta_verifier\] needs analyses of known quality.*\nhint: set \[problems\] given_analyses$"),
+    ('[problems]\ngiven_analyses = "x"\n[labeling]\nm = 0\n', r"^\[problems\] given_analyses and \[labeling\] m = 0 do not go together: .*\nhint: set \[labeling\] given_m$"),
+    (GIVEN + '[labeling]\nby = "checker"\n', r'^\[labeling\] by = "checker": the problems have no checker.*\nhint: set \[problems\] checker to a domain'),
+    (SMALLEST + '[labeling]\nby = "checker"\n[training.generator]\nsteps = 1\n', r'^\[labeling\] by = "checker" and \[training.generator\] do not go together: the checker only measures'),
+    ('[problems]\nfile = "x"\nchecker = "nono"\n[labeling]\nby = "checker"\n', r"^unknown domain 'nono'"),
+    ('seed_as = "a/b"\n' + SMALLEST, r"^seed_as in .*small.toml 'a/b' cannot be part of a key"),
+    (SMALLEST + '[fine_tuning]\ndomain = "nano"\n', r"^\[fine_tuning\] and \[problems\] do not go together: a run does one of them"),
+    ('[fine_tuning]\nstart = "nano-base"\n', r"^\[fine_tuning\] in .*: has 0 sources of answers\nhint: give exactly one of"),
+    ('[fine_tuning]\ndomain = "nano"\nrunss = ["a"]\n', r"^unknown key \[fine_tuning\] runss in .*\nhint: known keys: batch, demonstrations, "),
+    ("[problems]\ncount = 1\n", r"^\[problems\] has none of domain, file, given_proofs and given_analyses"),
     ('[problems]\ndomain = "nano"\ncount = 0\n', r"^\[problems\] count = 0 in .*: Input should be greater than or equal to 1"),
     ("[problems]\nfile = 5\n", r"^\[problems\] file = 5 in "),
     ('[problems]\ndomain = "nano"\nsplit = "dev"\n', r"^\[problems\] split = 'dev' in .*: Input should be 'train', 'validation' or 'test'"),
-    ("", r"^problems is missing in .*small.toml\nhint: see examples/"),
+    ("", r"^problems is missing \(in .*small.toml\)\nhint: give \[problems\] one of domain, .*; see examples/"),
     ('name = "a b"\n' + SMALLEST, r"^name in .*small.toml 'a b' cannot be part of a key\nhint: use 1 to 100"),
     ("name = 5\n" + SMALLEST, r"^name = 5 in .*: Input should be a valid string\nhint: write text in quotes$"),
     ("seed = \n", r"small.toml is not TOML: .*\nhint: see examples/"),

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from itertools import product
 
 from proofloop.config.curriculum_file import ENGINE_MEMORY, Labels
-from proofloop.config.run_file import Models, RunSpec, Split
+from proofloop.config.run_file import Models, RunSpec
+from proofloop.config.run_problems import Split
 from proofloop.curriculum.status import manifests, serving_before
 from proofloop.method.domains import Domain
 from proofloop.pipeline.embedded import EmbeddedPipeline

@@ -12,15 +12,9 @@ from functools import cached_property
 from pathlib import Path
 
 from proofloop.config.curriculum_file import CurriculumSpec
-from proofloop.config.run_file import (
-    Models,
-    Problems,
-    RoleTraining,
-    RunEngine,
-    RunSpec,
-    Split,
-    Training,
-)
+from proofloop.config.run_file import Models, RunEngine, RunSpec
+from proofloop.config.run_problems import Problems, Split
+from proofloop.config.run_training import RoleTraining, Training
 from proofloop.engine.base import Engine
 from proofloop.method.domains import Domain
 from proofloop.method.prompts import PromptPack

@@ -7,7 +7,6 @@ from importlib.resources import files
 
 from proofloop.config.run_file import RunSpec, parse_runspec
 from proofloop.pipeline.evaluation import EvalSize
-from proofloop.schema.records import TRAINED_ROLES
 
 EVAL_SIZE = EvalSize(problems=256, proofs_per_problem=2, n=8, m=3, k=2)
 QUICK_EVAL_SIZE = EVAL_SIZE.model_copy(update={"problems": 12})
@@ -22,7 +21,7 @@ def demo_spec(seed: int, *, quick: bool = False) -> RunSpec:
     """
     fields = tomllib.loads(files("proofloop.cli.demo").joinpath("demo.toml").read_text("utf-8"))
     fields |= {"name": f"demo-{seed}" + ("-quick" if quick else ""), "seed": seed}
-    for role in TRAINED_ROLES:
+    for role in ("generator", "verifier"):
         fields["training"][role]["settings"]["seed"] = seed
         if quick:
             fields["training"][role] |= {"steps": QUICK_STEPS, "begin": 0}

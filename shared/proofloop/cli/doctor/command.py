@@ -26,7 +26,9 @@ from proofloop.cli.doctor.findings import Finding, finding_of
 from proofloop.cli.doctor.questions import ask_roles
 from proofloop.config.curriculum_file import CurriculumSpec
 from proofloop.config.problem_file import problems_of
-from proofloop.config.run_file import Models, Problems, RoleTraining, RunEngine, RunSpec, Training
+from proofloop.config.run_file import Models, RunEngine, RunSpec
+from proofloop.config.run_problems import Problems
+from proofloop.config.run_training import RoleTraining, Training
 from proofloop.config.settings import load_settings
 from proofloop.engine import installed_engines
 from proofloop.errors import BusError, ConfigError, HintedError, ProofloopError, install_hint

@@ -89,7 +89,10 @@ class ModelCall:
         self._spec = tools.runs.spec(request.run_id)
         self._sampling = self._spec.sampling_of(request.role)
         self._seed = derive_seed(
-            self._spec.seed, request.run_id, request.proof_id, str(request.name)
+            self._spec.seed,
+            self._spec.seed_as or request.run_id,
+            request.proof_id,
+            str(request.name),
         )
         self._call = tools.calls.join(request.call_id, self._submit)
 
@@ -143,13 +146,13 @@ class ModelCall:
         if generation.finish_reason == "cancelled":
             raise Retry("the engine cancelled the call", after_s=ENGINE_AWAY_S)
         self._count_answer(generation)
-        is_trained = self.request.role in self._spec.training.roles
+        keeps_tokens = self.request.is_trained_on or self._spec.keeps_tokens(self.request.role)
         provenance = self._provenance(
             generation.prompt_tokens,
             generation.completion_tokens,
             generation.engine_seconds,
             generation.model_version,
-            self._keep(generation.tokens) if generation.tokens and is_trained else "",
+            self._keep(generation.tokens) if generation.tokens and keeps_tokens else "",
             generation.finish_reason,
             generation.served_by,
         )

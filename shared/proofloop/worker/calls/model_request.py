@@ -27,7 +27,8 @@ class ModelRequest:
     """One prompt for a role's model. Proof and `name` (unique within the proof) make its seed.
 
     `shown_as`: another name for the answer in `proofloop proof`, if it has one. `priority`: as in
-    `GenerationRequest`; None for the role's own.
+    `GenerationRequest`; None for the role's own. `is_trained_on`: another role than `role` learns
+    from the answer, so that its tokens are kept.
     """
 
     run_id: str
@@ -38,6 +39,7 @@ class ModelRequest:
     name: AnswerName
     shown_as: AnswerName | None = None
     priority: int | None = None
+    is_trained_on: bool = False
 
     @property
     def call_id(self) -> str:

@@ -1,0 +1,144 @@
+"""What a run trains: [reward], [training] and [fine_tuning] of a run file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from proofloop.config.section import Section
+from proofloop.method.rewards import PAPER_ALPHA, PAPER_BETA, RewardPreset
+from proofloop.schema.records import MODEL_ROLES, ModelRole
+from proofloop.schema.validation import HINT
+
+
+class RewardSection(Section):
+    """The rewards of a run that trains."""
+
+    preset: RewardPreset = Field(
+        "paper",
+        description="`paper`: eq. (5); `weighted`: 0.6 proof score + 0.3 accuracy of the"
+        " self-score + 0.1 format",
+    )
+    alpha: float = Field(
+        PAPER_ALPHA, ge=0, le=1, description="`paper`: weight of R_Y, the proof's score"
+    )
+    beta: float = Field(
+        PAPER_BETA,
+        ge=0,
+        le=1,
+        description="`paper`: weight of R_Z, the reward of the self-evaluation",
+    )
+    meta: bool = Field(True, description="multiply the verifier's reward by R_meta, eq. (3)")
+    proof_score: Literal["label", "mean"] = Field(
+        "label",
+        description="R_Y: the proof's `label`, or the `mean` of its readable critiques' scores;"
+        " undecided proofs then train too",
+    )
+
+
+class RoleTraining(Section):
+    """The training of one role."""
+
+    steps: int = Field(0, ge=0, description="GRPO steps; 0: the role does not learn")
+    begin: int = Field(
+        0, ge=0, description="steps of the other roles before the first step of this one"
+    )
+    groups: int = Field(
+        64,
+        ge=1,
+        description="the most groups with a signal in a step; half of them are about flawed"
+        " proofs if there are enough",
+    )
+    train_on: Literal["signal", "all"] = Field(
+        "signal",
+        description="`signal`: the groups whose rewards differ, at most `groups`; `all`: every"
+        " group of the step",
+    )
+    reference: str | None = Field(
+        None, description="the model of the KL term; default: the role's start model"
+    )
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="GRPO's settings, checked by the trainer"
+    )
+
+
+class Training(Section):
+    """Training on the run's labels. By default a run does not train.
+
+    The meta-verifier learns from given analyses. A verifier that trains without it learns from
+    given analyses too: one model then has both roles.
+    """
+
+    problems: int = Field(16, ge=1, description="completely labeled problems in a step")
+    ahead: float = Field(
+        2.0,
+        ge=1.0,
+        description="problems of this many steps may wait for the trainer; this limits their"
+        " number, not their age",
+    )
+    generator: RoleTraining = RoleTraining()
+    verifier: RoleTraining = RoleTraining()
+    meta_verifier: RoleTraining = RoleTraining()
+
+    def of(self, role: ModelRole) -> RoleTraining:
+        own: RoleTraining = getattr(self, role)
+        return own
+
+    @property
+    def roles(self) -> tuple[ModelRole, ...]:
+        """The roles that are trained."""
+        return tuple(role for role in MODEL_ROLES if self.of(role).steps > 0)
+
+    def problems_allowed(self, steps: Mapping[str, int]) -> int | None:
+        """How many problems may have been posed after these training steps of each role. None: no
+        limit.
+        """
+        learning = [role for role in self.roles if steps.get(role, 0) < self.of(role).steps]
+        rounds = [self.of(role).begin + steps.get(role, 0) for role in learning]
+        return round((min(rounds) + self.ahead) * self.problems) if rounds else None
+
+
+class FineTuning(Section):
+    """Supervised training of one model of all roles. Such a run has no problems. Give exactly one
+    of `demonstrations`, `domain` and `runs`.
+    """
+
+    start: str = Field("nano-base", description="the model that training starts from")
+    demonstrations: Path | None = Field(
+        None,
+        strict=False,
+        description="a file of chat rows (`messages`), or of rows of a role (`role`, `question`,"
+        " `solution`, `analysis`, `answer`), relative to the run file",
+    )
+    domain: str | None = Field(None, description="the domain that brings demonstrations")
+    runs: tuple[str, ...] = Field(
+        (), strict=False, description="runs whose best answers are the demonstrations"
+    )
+    keep: float = Field(
+        0.99, ge=0, le=1, description="the lowest reward of an answer of `runs` to train on"
+    )
+    most: int = Field(
+        600, ge=1, description="the most prompts of each role whose answers are trained on"
+    )
+    steps: int | None = Field(None, ge=1, description="optimizer steps; default: by `epochs`")
+    epochs: int = Field(1, ge=1, description="passes over the answers, without `steps`")
+    batch: int = Field(64, ge=1, description="answers in an optimizer step")
+    learning_rate: float = Field(2e-4, gt=0, description="AdamW's largest learning rate")
+    tokens_per_pass: int = Field(
+        16384,
+        ge=1,
+        description="padded tokens in a forward pass: sets memory and speed, not the loss",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> FineTuning:
+        given = [name for name in ("demonstrations", "domain", "runs") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(
+                f"has {len(given)} sources of answers"
+                f"{HINT}give exactly one of demonstrations, domain and runs"
+            )
+        return self

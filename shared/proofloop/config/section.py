@@ -1,0 +1,9 @@
+"""The base of all sections of the files that people write."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """Unknown keys are errors, and so is a number written as `"8"` or `true`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
