@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 import json
+import random
 import shutil
 import time
 from collections.abc import Sequence
@@ -187,6 +188,8 @@ def test_a_step_is_recorded_with_what_explains_it(finished: FinishedRun) -> None
             assert "format" in step.reward_parts
             assert step.figures["mean_reward"] == batch.mean_reward
             assert {"loss", "kl", "entropy", "grad_norm", "seconds"} <= set(step.figures)
+            assert step.figures["readable"] == pytest.approx(batch.reward_parts["format"])
+            assert batch.figures.items() <= step.figures.items()
     assert steps(finished.store, "generator")[0].sampled_by == (str(base_folder()),)
 
 
@@ -324,6 +327,19 @@ def test_a_new_trainer_counts_the_labels_that_an_older_one_was_told_of(
     spec = nano_spec(training=training(1, 0))
     assert Handler(store, spec).deliver(labels[:7]) == []
     assert Handler(store, spec).deliver(labels[7:8]) == [("generator", 1)]
+
+
+def test_a_batch_is_the_same_in_whatever_order_its_labels_arrive(
+    store: LocalStore, labels: tuple[Label, ...], tmp_path: Path
+) -> None:
+    spec = nano_spec(training=training(1, 1))
+    other = LocalStore(tmp_path / "other")
+    shutil.copytree(store.root / keys.run(RUN), other.root / keys.run(RUN))
+    Handler(store, spec).deliver(labels[:8])
+    Handler(other, spec).deliver(random.Random(0).sample(labels[:8], 8))
+    for role in ROLES:
+        assert batches(store, role) == batches(other, role) != []
+    assert learned(store) == learned(other)
 
 
 def test_a_role_s_training_begins_when_the_other_has_taken_its_steps(

@@ -1,5 +1,4 @@
-"""Turns labeled proofs in the store into rewarded training samples. Only reads the store; imports
-no torch.
+"""Turns labeled proofs in the store into rewarded answers. Only reads the store; imports no torch.
 
 A group of the generator holds the proofs of one problem; a group of the verifier, the critiques of
 one proof. Answers without a reward (undecided proofs, failed model calls) are left out. Answers in
@@ -30,34 +29,62 @@ from proofloop.store import Store, find_record, get_record
 SIGNAL = 1e-6
 """A group has a signal if its rewards differ by more than this."""
 
+PREDICTED = "predicted_score"
+"""The score that a judge's answer gives. It is stored with the reward's parts, but is no factor."""
+
+
+@dataclass(frozen=True)
+class RewardedAnswer:
+    """An answer with its reward. Its tokens stay in the store until it is chosen for a batch."""
+
+    key: str
+    role: ModelRole
+    group: str
+    reward: float
+    reward_parts: dict[str, float]
+    provenance: Provenance
+
+    def sample(self, store: Store) -> TrainingSample:
+        """The answer with its tokens."""
+        return TrainingSample(
+            key=self.key,
+            role=self.role,
+            group=self.group,
+            tokens=get_record(store, self.provenance.tokens_key, Tokens),
+            reward=self.reward,
+            reward_parts=self.reward_parts,
+            model_version=self.provenance.model_version,
+            truncated=self.provenance.finish_reason == "length",
+        )
+
 
 @dataclass(frozen=True)
 class Group:
-    """The samples for one prompt. `is_flawed`: they are critiques of a proof with a label below
-    1.
-    """
+    """The answers to one prompt. `is_flawed`: they judge something with a grade below 1."""
 
-    samples: tuple[TrainingSample, ...]
+    answers: tuple[RewardedAnswer, ...]
     is_flawed: bool = False
+
+    @property
+    def model_versions(self) -> set[str]:
+        return {answer.provenance.model_version for answer in self.answers}
 
     @property
     def has_signal(self) -> bool:
         """Whether the rewards differ: otherwise all advantages are 0."""
-        rewards = [sample.reward for sample in self.samples]
+        rewards = [answer.reward for answer in self.answers]
         return max(rewards) - min(rewards) > SIGNAL
 
 
 def groups_of(role: ModelRole, labels: Iterable[Label], spec: RunSpec, store: Store) -> list[Group]:
-    """The role's groups from the labeled proofs of one problem; groups of fewer than two samples
+    """The role's groups from the labeled proofs of one problem; groups of fewer than two answers
     are left out.
     """
     if role == "generator":
-        groups = [
-            Group(tuple(filter(None, (_proof_sample(label, spec, store) for label in labels))))
-        ]
+        groups = [Group(tuple(filter(None, (_proof(label, spec, store) for label in labels))))]
     else:
         groups = [_critiques(label, spec, store) for label in labels if label.score is not None]
-    return [group for group in groups if len(group.samples) > 1]
+    return [group for group in groups if len(group.answers) > 1]
 
 
 def choose_groups(groups: Sequence[Group], most: int) -> list[Group]:
@@ -66,13 +93,19 @@ def choose_groups(groups: Sequence[Group], most: int) -> list[Group]:
 
     A verifier that sees mostly sound proofs learns to accept all.
     """
-    flawed = [group for group in groups if group.has_signal and group.is_flawed]
-    sound = [group for group in groups if group.has_signal and not group.is_flawed]
-    enough = max(most // 2, most - len(sound))
-    return [*flawed[:enough], *sound[: most - min(enough, len(flawed))]]
+    useful = [group for group in groups if group.has_signal]
+    flawed = sum(group.is_flawed for group in useful)
+    most_flawed = max(most // 2, most - (len(useful) - flawed))
+    left = {True: most_flawed, False: most - min(most_flawed, flawed)}
+    chosen = []
+    for group in useful:
+        if left[group.is_flawed] > 0:
+            left[group.is_flawed] -= 1
+            chosen.append(group)
+    return chosen
 
 
-def _proof_sample(label: Label, spec: RunSpec, store: Store) -> TrainingSample | None:
+def _proof(label: Label, spec: RunSpec, store: Store) -> RewardedAnswer | None:
     key = keys.proof(label.run_id, label.proof_id)
     proof = get_record(store, key, Proof)
     if label.outcome == "undecided" or not proof.provenance.tokens_key:
@@ -85,18 +118,16 @@ def _proof_sample(label: Label, spec: RunSpec, store: Store) -> TrainingSample |
         alpha=spec.reward.alpha,
         beta=spec.reward.beta,
     )
-    return _sample("generator", key, label.group, reward, proof.provenance, store)
+    return _answer("generator", key, label.group, reward, proof.provenance)
 
 
 def _critiques(label: Label, spec: RunSpec, store: Store) -> Group:
-    found = (_critique_sample(label, index, spec, store) for index in range(spec.labeling.n))
+    found = (_critique(label, index, spec, store) for index in range(spec.labeling.n))
     return Group(tuple(filter(None, found)), is_flawed=label.score != 1.0)
 
 
-def _critique_sample(
-    label: Label, index: int, spec: RunSpec, store: Store
-) -> TrainingSample | None:
-    """The sample of one critique; None if it was skipped because its proof was decided before."""
+def _critique(label: Label, index: int, spec: RunSpec, store: Store) -> RewardedAnswer | None:
+    """The reward of one critique; None if it was skipped because its proof was decided before."""
     key = keys.critique(label.run_id, label.proof_id, index)
     critique = find_record(store, key, Critique)
     judgement = find_record(store, keys.judgement(label.run_id, label.proof_id, index), Judgement)
@@ -107,38 +138,31 @@ def _critique_sample(
         or not critique.provenance.tokens_key
     ):
         return None
+    score = critique.verdict.score
     reward = verifier_reward(
-        predicted=critique.verdict.score,
+        predicted=score,
         actual=label.score,
         meta_quality=judgement.quality if spec.reward.meta else None,
     )
-    return _sample("verifier", key, label.proof_id, reward, critique.provenance, store)
+    return _answer("verifier", key, label.proof_id, reward, critique.provenance, score)
 
 
-def _sample(
+def _answer(
     role: ModelRole,
     key: str,
     group: str,
     reward: Reward,
     provenance: Provenance,
-    store: Store,
-) -> TrainingSample:
-    return TrainingSample(
-        key=key,
-        role=role,
-        group=group,
-        tokens=get_record(store, provenance.tokens_key, Tokens),
-        reward=reward.total,
-        reward_parts=reward.parts,
-        model_version=provenance.model_version,
-        truncated=provenance.finish_reason == "length",
-    )
+    predicted: float | None = None,
+) -> RewardedAnswer:
+    parts = reward.parts if predicted is None else {**reward.parts, PREDICTED: predicted}
+    return RewardedAnswer(key, role, group, reward.total, parts, provenance)
 
 
-def mean_parts(samples: Sequence[TrainingSample]) -> dict[str, float]:
-    """The mean of each reward factor over the samples that have it."""
-    names = sorted({name for sample in samples for name in sample.reward_parts})
+def mean_parts(answers: Sequence[RewardedAnswer | TrainingSample]) -> dict[str, float]:
+    """The mean of each reward factor over the answers that have it."""
+    names = sorted({name for answer in answers for name in answer.reward_parts})
     return {
-        name: fmean(sample.reward_parts[name] for sample in samples if name in sample.reward_parts)
+        name: fmean(answer.reward_parts[name] for answer in answers if name in answer.reward_parts)
         for name in names
     }

@@ -141,6 +141,11 @@ def _record(run: str, version: str, batch: TrainingBatch, report: StepReport) ->
         step=report.step,
         version=version,
         sampled_by=tuple(sorted({sample.model_version for sample in batch.samples})),
-        figures={**figures, "mean_reward": batch.mean_reward, "samples": float(len(batch.samples))},
+        figures={
+            **figures,
+            "mean_reward": batch.mean_reward,
+            "samples": float(len(batch.samples)),
+            **batch.figures,
+        },
         reward_parts=batch.reward_parts,
     )

@@ -311,8 +311,8 @@ class TrainingSample(Record):
 class TrainingBatch(Record):
     """What one optimisation step sees: complete groups only. `role` is the model being trained.
 
-    `problems` are used up by the step, also those whose groups had no signal; `mean_reward` and
-    `reward_parts` are over all their samples, with a signal or without.
+    `problems` are used up by the step, also those whose groups had no signal; `mean_reward`,
+    `reward_parts` and `figures` are over all their samples, with a signal or without.
     """
 
     schema_version: int = 1
@@ -323,6 +323,7 @@ class TrainingBatch(Record):
     problems: tuple[str, ...] = ()
     mean_reward: float = 0.0
     reward_parts: dict[str, float] = Field(default_factory=dict)
+    figures: dict[str, float] = Field(default_factory=dict)
 
 
 class TrainingStep(Record):

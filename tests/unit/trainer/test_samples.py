@@ -12,11 +12,19 @@ import pytest
 from proofloop.method.prompts import Reader
 from proofloop.runs.create import create_run
 from proofloop.schema import keys
-from proofloop.schema.records import Label, Provenance, Tokens, TrainingSample, Verdict
+from proofloop.schema.records import (
+    Label,
+    ModelRole,
+    Provenance,
+    Tokens,
+    TrainingSample,
+    Verdict,
+)
 from proofloop.store import LocalStore, put_record
 from proofloop.worker.tools import Tools
 from proofloop_labeler.review.grading import grade_proof
-from proofloop_trainer.samples import Group, choose_groups, groups_of
+from proofloop_trainer.figures import figures_of
+from proofloop_trainer.samples import Group, RewardedAnswer, choose_groups, groups_of
 from proofloop_trainer.train import RunInTraining
 from tests.builders import (
     MALFORMED,
@@ -133,8 +141,8 @@ def test_a_proof_earns_what_the_label_and_its_own_evaluation_give(store: LocalSt
         add_proof(store, 1, valid(1.0), score=0.5, self_quality=0.5),
     ]
     (group,) = groups_of("generator", labels, runspec(), store)
-    honest, boasting = group.samples
-    assert honest == TrainingSample(
+    honest, boasting = group.answers
+    assert honest.sample(store) == TrainingSample(
         key=keys.proof(RUN, "p1-000"),
         role="generator",
         group="p1",
@@ -162,11 +170,11 @@ def test_an_undecided_proof_is_left_out_and_an_unreadable_one_earns_nothing(
         add_proof(store, 2, MALFORMED, **unreadable()),
     ]
     (group,) = groups_of("generator", labels, runspec(), store)
-    assert [(sample.key, sample.reward) for sample in group.samples] == [
+    assert [(sample.key, sample.reward) for sample in group.answers] == [
         (keys.proof(RUN, "p1-000"), 1.0),
         (keys.proof(RUN, "p1-002"), 0.0),
     ]
-    assert group.samples[1].reward_parts == {"format": 0.0}
+    assert group.answers[1].reward_parts == {"format": 0.0}
 
 
 def test_a_proof_that_the_engine_failed_to_write_is_left_out(store: LocalStore) -> None:
@@ -176,7 +184,7 @@ def test_a_proof_that_the_engine_failed_to_write_is_left_out(store: LocalStore) 
         add_proof(store, 2, valid(0.0), score=0.0),
     ]
     (group,) = groups_of("generator", labels, runspec(), store)
-    assert [sample.key for sample in group.samples] == [
+    assert [sample.key for sample in group.answers] == [
         keys.proof(RUN, "p1-000"),
         keys.proof(RUN, "p1-002"),
     ]
@@ -191,7 +199,8 @@ def test_only_an_answer_that_was_cut_off_is_marked_as_truncated(store: LocalStor
         add_proof(store, 3, ENDLESS, **unreadable()),
     ]
     (group,) = groups_of("generator", labels, runspec(), store)
-    found = [(sample.truncated, sample.reward) for sample in group.samples]
+    samples = [answer.sample(store) for answer in group.answers]
+    found = [(sample.truncated, sample.reward) for sample in samples]
     assert found == [(True, 0.0), (False, 0.0), (False, 1.0), (False, 0.0)]
 
 
@@ -211,8 +220,8 @@ def test_preset_and_weights_are_the_run_s(
 ) -> None:
     labels = [add_proof(store, n, valid(1.0), score=0.5, self_quality=0.5) for n in range(2)]
     (group,) = groups_of("generator", labels, runspec(reward=reward), store)
-    assert [sample.reward for sample in group.samples] == pytest.approx([total, total])
-    assert set(group.samples[0].reward_parts) == parts
+    assert [sample.reward for sample in group.answers] == pytest.approx([total, total])
+    assert set(group.answers[0].reward_parts) == parts
 
 
 def test_one_proof_alone_is_no_group(store: LocalStore) -> None:
@@ -226,7 +235,7 @@ def test_one_proof_alone_is_no_group(store: LocalStore) -> None:
 
 def critique_rewards(store: LocalStore, labels: list[Label], **spec: Any) -> list[list[float]]:
     groups = groups_of("verifier", labels, runspec(**spec), store)
-    return [[sample.reward for sample in group.samples] for group in groups]
+    return [[sample.reward for sample in group.answers] for group in groups]
 
 
 def test_a_critique_earns_by_its_score_and_by_what_the_meta_verifier_made_of_it(
@@ -238,10 +247,15 @@ def test_a_critique_earns_by_its_score_and_by_what_the_meta_verifier_made_of_it(
     for index, (score, quality) in enumerate([(0.5, 1.0), (0.0, 0.5), (1.0, 1.0), (0.5, 0.0)]):
         add_critique(store, index, valid(score), quality=quality)
     (group,) = groups_of("verifier", labels, runspec(), store)
-    assert [sample.reward for sample in group.samples] == [1.0, 0.25, 0.5, 0.0]
-    assert group.samples[1].reward_parts == {"format": 1.0, "score": 0.5, "meta": 0.5}
-    assert {sample.group for sample in group.samples} == {"p1-000"}
-    assert [sample.key for sample in group.samples] == [
+    assert [sample.reward for sample in group.answers] == [1.0, 0.25, 0.5, 0.0]
+    assert group.answers[1].reward_parts == {
+        "format": 1.0,
+        "score": 0.5,
+        "meta": 0.5,
+        "predicted_score": 0.0,
+    }
+    assert {sample.group for sample in group.answers} == {"p1-000"}
+    assert [sample.key for sample in group.answers] == [
         keys.critique(RUN, "p1-000", index) for index in range(4)
     ]
     assert group.is_flawed
@@ -253,7 +267,8 @@ def test_a_critique_that_broke_the_format_earns_nothing_and_stays(store: LocalSt
     for index, verdict in enumerate([valid(1.0), MALFORMED, TRUNCATED]):
         add_critique(store, index, verdict, quality=0.0 if verdict.score is None else 1.0)
     (group,) = groups_of("verifier", labels, runspec(), store)
-    assert [(sample.reward, sample.truncated) for sample in group.samples] == [
+    samples = [answer.sample(store) for answer in group.answers]
+    assert [(sample.reward, sample.truncated) for sample in samples] == [
         (1.0, False),
         (0.0, False),
         (0.0, True),
@@ -296,25 +311,17 @@ def test_a_proof_without_critiques_does_not_hide_another_s(store: LocalStore) ->
 
 def group(name: str, rewards: tuple[float, ...] = (0.0, 1.0)) -> Group:
     """A group with these rewards; a name that begins with "f" is about a flawed proof."""
-    samples = tuple(
-        TrainingSample(
-            key=f"{name}/{number}",
-            role="verifier",
-            group=name,
-            tokens=Tokens(prompt_ids=(1,), completion_ids=(2,), logprobs=(-1.0,)),
-            reward=reward,
-            reward_parts={},
-            model_version="m-1",
-        )
+    answers = tuple(
+        RewardedAnswer(f"{name}/{number}", "verifier", name, reward, {}, PROVENANCE)
         for number, reward in enumerate(rewards)
     )
-    return Group(samples, is_flawed=name.startswith("f"))
+    return Group(answers, is_flawed=name.startswith("f"))
 
 
 def chosen(names: str, most: int) -> str:
     """`f` and `s` are groups of flawed and sound proofs with a signal."""
     groups = [group(f"{kind}{number}") for number, kind in enumerate(names)]
-    return "".join(sorted(group.samples[0].group[0] for group in choose_groups(groups, most)))
+    return "".join(sorted(group.answers[0].group[0] for group in choose_groups(groups, most)))
 
 
 @pytest.mark.parametrize(
@@ -358,3 +365,52 @@ def test_groups_without_a_signal_are_not_chosen() -> None:
 def test_the_first_groups_are_taken() -> None:
     groups = [group(name) for name in ("f0", "f1", "s0", "s1", "f2", "s2")]
     assert choose_groups(groups, 2) == [groups[0], groups[2]]
+
+
+def test_chosen_groups_keep_their_order() -> None:
+    groups = [group(name) for name in ("s0", "f0", "s1", "f1")]
+    assert choose_groups(groups, 3) == groups[:3]
+
+
+# -- the figures of a step's answers
+# -----------------------------------------------------------------------------------
+
+
+def judged(role: ModelRole, *scores: float | None, reward: float = 1.0, tokens: int = 20) -> Group:
+    """A group of a judge's answers that give these scores; None is an unreadable answer."""
+    provenance = PROVENANCE.model_copy(update={"completion_tokens": tokens})
+    parts = [
+        {"format": 0.0} if score is None else {"format": 1.0, "predicted_score": score}
+        for score in scores
+    ]
+    return Group(
+        tuple(
+            RewardedAnswer(f"{role}/{place}", role, role, reward, of, provenance)
+            for place, of in enumerate(parts)
+        )
+    )
+
+
+def test_the_figures_tell_readable_answers_lengths_and_shares_of_scores() -> None:
+    groups = [judged("verifier", 1.0, 1.0, tokens=10), judged("verifier", None, 0.5, tokens=30)]
+    assert figures_of(groups) == {
+        "readable": 0.75,
+        "groups": 2.0,
+        "groups_without_signal": 2.0,
+        "mean_length": 20.0,
+        "always-0.5 verifier": 1 / 3,
+        "always-1 verifier": 2 / 3,
+    }
+
+
+def test_judges_that_learn_together_have_figures_of_their_own() -> None:
+    found = figures_of([judged("verifier", 1.0, None), judged("meta_verifier", 0.0, 0.5)])
+    assert found["readable"] == 0.75
+    assert found["readable verifier"] == 0.5
+    assert found["readable meta-verifier"] == 1.0
+    assert found["always-1 verifier"] == 1.0
+    assert found["always-0 meta-verifier"] == found["always-0.5 meta-verifier"] == 0.5
+
+
+def test_a_step_without_answers_has_no_figures() -> None:
+    assert figures_of([]) == {}
