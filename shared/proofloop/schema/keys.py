@@ -296,6 +296,16 @@ def dead_letters(run_id: str) -> str:
     return f"runs/{run_id}/dead/"
 
 
+def holders(name: str) -> str:
+    """The process that works on a run or a curriculum (see `store.lease`)."""
+    return f"runs/{name}/holders/"
+
+
+def holder(name: str, number: int) -> str:
+    """In a folder of its own, because the store deletes by prefix."""
+    return f"{holders(name)}{number:09d}/holder.json"
+
+
 LEASES = "leases/"
 """Which process waits for which answers: the only keys that do not belong to a run."""
 

@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from proofloop.errors import ConfigError, NotFound, StoreError
+from proofloop.store.holder import clock_time, in_use, this_process
 
 _NO_NAMES = frozenset({"", ".", ".."})
 
@@ -55,18 +56,20 @@ class LocalStore:
             ) from error
 
     @contextmanager
-    def only_here(self, name: str) -> Iterator[None]:
+    def only_here(self, name: str, what: str = "") -> Iterator[None]:
         """Hold the lock `name` until the block or this process ends. Raises ConfigError if another
-        process holds it.
+        process holds it. `what` names it in the error.
         """
-        with open(f"{self._root}/{TEMPORARY}/{name}.lock", "w") as file:
+        # "a": the file names the holder until the next one has the lock
+        with open(f"{self._root}/{TEMPORARY}/{name}.lock", "a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise ConfigError(
-                    f"another process is working on {name!r} in {self._root}",
-                    "wait until it ends, or stop it",
-                ) from error
+                file.seek(0)
+                raise in_use(what or repr(name), self._root, file.read()) from error
+            file.truncate(0)
+            file.write(f"{this_process()}, since {clock_time(time.time())}")
+            file.flush()
             yield
 
     def __str__(self) -> str:

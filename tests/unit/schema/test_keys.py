@@ -42,6 +42,7 @@ def test_everything_of_a_run_but_its_spec_lies_below_one_prefix() -> None:
         keys.model("r", "verifier", 2),
         keys.served("r", "verifier"),
         keys.dead_letters("r"),
+        keys.holder("r", 7),
     ]
     assert below == [
         "runs/r/problems/p.json",
@@ -60,6 +61,7 @@ def test_everything_of_a_run_but_its_spec_lies_below_one_prefix() -> None:
         "runs/r/models/verifier/000002",
         "runs/r/served/verifier/",
         "runs/r/dead/",
+        "runs/r/holders/000000007/holder.json",
     ]
     assert (keys.run("r"), keys.run_spec("r")) == ("runs/r/", "specs/r.json")
 

@@ -12,8 +12,6 @@ Clocks: a lease ends by the wall clock, so the machines' clocks must agree withi
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +28,7 @@ from proofloop.errors import Retry, StoreError
 from proofloop.schema import keys
 from proofloop.schema.records import Record
 from proofloop.store import Store
+from proofloop.store.holder import this_process
 from proofloop.store.renewed import Renewed, newest
 
 log = structlog.get_logger()
@@ -353,8 +352,8 @@ class Leases:
         self._held, self._is_away, self._due_s = held, False, now_s + self.times.renew_s
 
     def _write(self, held: tuple[str, ...]) -> None:
-        holder = f"process {os.getpid()} on {socket.gethostname()}"
-        self._own.write(Lease(holder=holder, until_s=time.time() + self.times.last_s, calls=held))
+        until_s = time.time() + self.times.last_s
+        self._own.write(Lease(holder=this_process(), until_s=until_s, calls=held))
 
 
 @contextmanager
