@@ -9,6 +9,7 @@ ProofloopError
 ├── EngineError          a model call failed; `retryable`: whether a retry can succeed
 │   ├── CallRefused      this call can never succeed: its proof or critique counts as failed
 │   └── AccessRefused    no call of this process can succeed: its key is missing or wrong
+├── PluginError          another package's domain, engine or store has a bug
 ├── BudgetUsedUp         the run's [budget] is used up; raise it and resume; exit code 4
 ├── Retry                a handler asks for a later redelivery of its message
 └── Reject               a handler can never handle its message: it becomes a dead letter
@@ -135,6 +136,10 @@ class CallRefused(RefusedError):
 
 class AccessRefused(RefusedError):
     """The engine denies access to this process."""
+
+
+class PluginError(HintedError):
+    """A domain, engine or store of another package raised an error that is none of these."""
 
 
 class BudgetUsedUp(HintedError):

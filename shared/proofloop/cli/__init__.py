@@ -7,6 +7,7 @@ verifier was readable; 4 a run's [budget] is used up; 130 stopped.
 from __future__ import annotations
 
 import sys
+import traceback
 
 from proofloop.errors import (
     RESUME_HINT,
@@ -17,6 +18,7 @@ from proofloop.errors import (
     ProofloopError,
 )
 from proofloop.pipeline.driver import Interrupted
+from proofloop.plugins import plugin_error
 
 
 def main() -> None:
@@ -40,6 +42,12 @@ def main() -> None:
         _exit(1, "error", error.problem, error.hint)
     except ProofloopError as error:
         _exit(1, "error", error)
+    except Exception as error:
+        if (found := plugin_error(error)) is None:
+            raise  # a bug of proofloop
+        if {"-v", "--verbose"} & set(sys.argv):
+            traceback.print_exception(error)
+        _exit(1, "error", found.problem, found.hint)
 
 
 def _exit(code: int, what: str, problem: object, hint: str = "") -> None:

@@ -25,6 +25,17 @@ class Parity(Domain):
     def pose(self, index, *, split, seed):
         return Problem(id=f"parity-{index}", question=f"Is {index} even?")
 
+class Broken(Domain):
+    name = "broken"
+
+    def pose(self, index, *, split, seed):
+        return Problem(id=undefined)
+
+MODULE_NAME = __name__
+
+class Unfinished(Domain):
+    name = "unfinished"
+
 def open_url(url):
     return LocalStore(Path(url.removeprefix("disk://")))
 """
@@ -42,6 +53,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         (package / "__init__.py").write_text(MODULE)
         packs = Path(proofloop.method.prompts.__file__).parent / "packs"
         copytree(packs / "math", package / "prompts")
+        (package / "empty").mkdir()
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: parity-plugin\nVersion: 1\n")
         (info / "entry_points.txt").write_text(entry_points)
         monkeypatch.syspath_prepend(folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from proofloop.cli import main
 from proofloop.config.problem_file import problems_of
 from proofloop.config.run_file import RunSpec, parse_runspec
 from proofloop.config.settings import Settings
@@ -21,6 +22,7 @@ from proofloop.method.domains import (
 )
 from proofloop.method.domains.base import PLAIN_SAMPLE
 from proofloop.method.prompts import find_pack, load_pack, pack_names
+from proofloop.plugins import plugin_error
 from proofloop.report.samples import read_samples
 from proofloop.schema import keys
 from proofloop.store import LocalStore, open_store, put_record
@@ -79,7 +81,67 @@ def test_a_domain_that_cannot_be_imported_is_named_with_its_package(
     install(f"[proofloop.domains]\nparity = {target}\n")
     with pytest.raises(ConfigError, match="domain 'parity' cannot be loaded: ") as caught:
         load_domain("parity")
-    assert caught.value.hint == "install parity-plugin again"
+    assert caught.value.hint == (
+        f"correct or reinstall the package parity-plugin; its entry point names {target}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "problem"),
+    [
+        ("unfinished", "Unfinished", "domain 'unfinished' cannot be made: Can't instantiate"),
+        ("text", "MODULE_NAME", "domain 'text' cannot be made: 'str' object is not callable"),
+        ("even", "Parity", "domain 'even' calls itself 'parity'"),
+    ],
+)
+def test_a_domain_of_a_wrong_form_is_named(
+    install: Install, name: str, target: str, problem: str
+) -> None:
+    install(f"[proofloop.domains]\n{name} = parity_plugin:{target}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_domain(name)
+    assert caught.value.problem.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("options", "shows_traceback"), [([], False), (["-v"], True)], ids=["plain", "verbose"]
+)
+def test_a_bug_of_another_package_is_one_line_that_names_it(
+    install: Install,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    shows_traceback: bool,
+) -> None:
+    install("[proofloop.domains]\nbroken = parity_plugin:Broken\n")
+    monkeypatch.setattr(
+        "sys.argv", ["proofloop", *options, "domains", "pose", "--domain", "broken"]
+    )
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    printed = capsys.readouterr().err
+    assert re.search(
+        "^error: package parity-plugin failed in parity_plugin, line \\d+: NameError: name"
+        " 'undefined' is not defined \\(hint: correct the package",
+        printed,
+        re.MULTILINE,
+    )
+    assert ("Traceback" in printed) == shows_traceback
+
+
+def test_a_bug_of_proofloop_is_no_error_of_a_package(install: Install) -> None:
+    install(DOMAIN)
+    try:
+        raise KeyError("ours")
+    except KeyError as error:
+        assert plugin_error(error) is None
+
+
+def test_an_installed_pack_without_its_file_is_named(install: Install) -> None:
+    install("[proofloop.prompt_packs]\nempty = parity_plugin.empty\n")
+    with pytest.raises(ConfigError) as caught:
+        load_pack("empty")
+    assert caught.value.problem == "prompt pack 'empty' is installed without a pack.toml"
 
 
 def test_a_pack_that_is_not_installed_is_no_folder() -> None:

@@ -34,6 +34,7 @@ from proofloop.engine import installed_engines
 from proofloop.errors import BusError, ConfigError, HintedError, ProofloopError, install_hint
 from proofloop.method.domains import domain_names, load_domain
 from proofloop.method.prompts import load_pack, pack_names
+from proofloop.plugins import plugin_error
 from proofloop.runs.flow import UNFILLED_HINT, unfilled
 from proofloop.runs.planned import PIPELINE_ROLES, planned_proofs, roles_of
 from proofloop.schema.records import MODEL_ROLES
@@ -255,6 +256,10 @@ def _file(file: Path, folder: Path | None, wait_s: float) -> Iterator[Finding]:
             engines.close()
     except ProofloopError as error:
         yield _broken(what, error)
+    except Exception as error:
+        if (found_error := plugin_error(error)) is None:
+            raise
+        yield _broken(what, found_error)
 
 
 def _answers(engines: Engines, spec: RunSpec, wait_s: float) -> Iterator[Finding]:

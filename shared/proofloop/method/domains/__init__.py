@@ -4,6 +4,8 @@ A package adds a domain by an entry point of the group `proofloop.domains`: a ca
 arguments that returns the Domain, such as its class.
 """
 
+from collections.abc import Callable
+
 from proofloop.errors import ConfigError
 from proofloop.method.domains.base import (
     Checker,
@@ -39,7 +41,7 @@ GRADE_HINT = "use a domain whose checker can, or grade proofs with `proofloop re
 
 
 def load_domain(name: str) -> Domain:
-    """The domain of that name. Raises ConfigError if there is none, or it cannot be imported."""
+    """The domain of that name. Raises ConfigError if there is none, or its package is broken."""
     if (domain := find_domain(name)) is not None:
         return domain
     raise ConfigError(
@@ -50,15 +52,31 @@ def load_domain(name: str) -> Domain:
 
 
 def find_domain(name: str) -> Domain | None:
-    """The domain of that name, or None if it is not installed here. Raises ConfigError if it cannot
-    be imported.
+    """The domain of that name, or None if it is not installed here. Raises ConfigError if its
+    package is broken.
     """
     if name in BUILT_IN:
         from proofloop.method.domains.nano import NanoDomain
 
         return NanoDomain(name)
     make = load_plugin(ENTRY_POINT_GROUP, name)
-    domain: Domain | None = make() if make is not None else None
+    return None if make is None else _made(name, make)
+
+
+def _made(name: str, make: Callable[[], Domain]) -> Domain:
+    try:
+        domain = make()
+        own_name = domain.name
+    except Exception as error:  # code of another package
+        raise ConfigError(
+            f"domain {name!r} cannot be made: {error}",
+            "let its entry point name a class derived from proofloop.method.domains.Domain, with"
+            " `name` and `pose`",
+        ) from error
+    if own_name != name:
+        raise ConfigError(
+            f"domain {name!r} calls itself {own_name!r}", "use one name for it and its entry point"
+        )
     return domain
 
 

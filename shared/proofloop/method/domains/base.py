@@ -6,6 +6,7 @@ data sets of a curriculum.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -112,6 +113,7 @@ class Domain(Protocol):
     prompt_pack: str = "math"
     checker: Checker | None = None
 
+    @abstractmethod
     def pose(self, index: int, *, split: str, seed: int) -> Problem:
         """Problem number `index` of a split ("train", "validation", "test"); deterministic, and
         splits are disjoint (see `is_in_split`).

@@ -157,10 +157,7 @@ def load_pack(name: str, base: Path | None = None) -> PromptPack:
     """
     folder = _folder(name, base)
     if not folder.joinpath("pack.toml").is_file():
-        raise ConfigError(
-            f"no prompt pack {name!r}: {Path(str(folder)).absolute()} has no pack.toml",
-            f"use one of {', '.join(pack_names())}, or a folder from `proofloop prompts import`",
-        )
+        raise _no_pack(name, folder)
     settings = _settings(_read(folder.joinpath("pack.toml"), name), name)
     templates = {}
     for template in PLACEHOLDERS:
@@ -175,6 +172,18 @@ def load_pack(name: str, base: Path | None = None) -> PromptPack:
     check_placeholders(pack)
     check_phrases(pack)
     return pack
+
+
+def _no_pack(name: str, folder: Traversable) -> ConfigError:
+    if not isinstance(folder, Path):
+        return ConfigError(
+            f"prompt pack {name!r} is installed without a pack.toml",
+            "add pack.toml to the folder that its entry point names; the file may be empty",
+        )
+    return ConfigError(
+        f"no prompt pack {name!r}: {folder.absolute()} has no pack.toml",
+        f"use one of {', '.join(pack_names())}, or a folder from `proofloop prompts import`",
+    )
 
 
 def pack_names() -> tuple[str, ...]:
