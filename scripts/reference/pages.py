@@ -31,10 +31,10 @@ PAGES = {
     ),
     "run-file.md": Page(
         "Run file",
-        "All keys of a run file (TOML), which `proofloop run` reads. Only `[problems]` or `[fine_tuning]` is required,"
-        " and `[models]` with an engine on a server. An unknown key is an error. Start from"
-        " `examples/openai-endpoint/run.toml`; [what may change on resume](../how-to/runs.md"
-        "#resume-a-run).",
+        "All keys of a run file (TOML), which `proofloop run` reads. Only `[problems]` or"
+        " `[fine_tuning]` is required, and `[models]` with an engine on a server. An unknown key is"
+        " an error. Start from `examples/openai-endpoint/run.toml`; [what may change on"
+        " resume](../how-to/runs.md#resume-a-run).",
         files.run_file,
     ),
     "curriculum-file.md": Page(

@@ -9,8 +9,22 @@ from textwrap import dedent
 from scripts.reference.tables import bounds, default, table
 
 from proofloop.config.settings import Settings
+from proofloop.engine import triton
+from proofloop.engine.openai import settings as openai
+from proofloop_serving.settings import FOLDER_VARIABLE
 
 OTHERS = (
+    (
+        openai.KEY,
+        "The key of the servers of the engine `openai`, unless `api_key_env` names another.",
+    ),
+    (
+        triton.KEY,
+        "Sent by the engine `triton` with requests that load or unload a model. A Triton that"
+        " `serving/start.sh` starts with it requires it.",
+    ),
+    ("PROOFLOOP_MODELS", "Triton's model repository, for `serving/start.sh`."),
+    (FOLDER_VARIABLE, "The folder of the settings files that Triton's load requests name."),
     (
         "PROOFLOOP_SECRETS",
         "A folder with values as files: `proofloop_broker` has the value of `PROOFLOOP_BROKER`.",
