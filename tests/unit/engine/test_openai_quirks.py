@@ -15,7 +15,7 @@ import pytest
 
 from proofloop.engine.base import ChatMessage, GenerationRequest
 from proofloop.engine.openai.engine import OpenAIEngine
-from proofloop.errors import AccessRefused, CallRefused, ConfigError, EngineError
+from proofloop.errors import AccessRefused, CallRefused, EngineError
 from proofloop.schema.records import Sampling
 from tests.scripted_openai import (
     Exchange,
@@ -691,94 +691,3 @@ def test_a_server_that_has_no_requests_left_is_waited_for(serve: Serve, connect:
     for seed in range(2):
         engine.submit(ask(seed=seed)).result(10)
     assert server.received[1].at_s - server.received[0].at_s >= 0.5
-
-
-# -- proxies and certificates
-# ------------------------------------------------------------------------------------------
-
-VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-
-
-@pytest.fixture
-def without_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-@pytest.mark.usefixtures("without_proxies")
-@pytest.mark.parametrize(
-    ("variable", "value", "problem"),
-    [
-        (
-            "all_proxy",
-            "socks5://me:secret@127.0.0.1:1080",
-            "all_proxy = socks5://127.0.0.1:1080 is a SOCKS proxy",
-        ),
-        ("ALL_PROXY", "socks4://h:1", "ALL_PROXY = socks4://h:1 is not a proxy's address"),
-        ("HTTP_PROXY", "http://h:x", "HTTP_PROXY is not a proxy's address: Invalid port: 'x'"),
-        ("HTTP_PROXY", "http://", "HTTP_PROXY = http:// is not a proxy's address"),
-        ("HTTP_PROXY", "http://h:99999", "HTTP_PROXY = http://h:99999 is not a proxy's address"),
-    ],
-)
-def test_a_proxy_that_cannot_be_used_is_named(
-    serve: Serve,
-    connect: Connect,
-    monkeypatch: pytest.MonkeyPatch,
-    variable: str,
-    value: str,
-    problem: str,
-) -> None:
-    monkeypatch.setenv(variable, value)
-    with pytest.raises(ConfigError) as caught:
-        connect(serve(answers()))
-    assert problem in caught.value.problem and "127.0.0.1 to NO_PROXY" in caught.value.hint
-    assert "secret" not in str(caught.value)
-
-
-@pytest.mark.usefixtures("without_proxies")
-@pytest.mark.parametrize("exempt", ["127.0.0.1", "[::1],127.0.0.1", "*", "10.0.0.0/8, 127.0.0.1"])
-def test_a_proxy_that_the_server_is_exempt_from_does_not_matter(
-    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, exempt: str
-) -> None:
-    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
-    monkeypatch.setenv("NO_PROXY", exempt)
-    assert connect(serve(answers("Direct."))).submit(ask()).result(10).text == "Direct."
-
-
-@pytest.mark.usefixtures("without_proxies")
-def test_a_list_of_exempt_hosts_that_httpx_cannot_read_does_not_matter(
-    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NO_PROXY", "[::1]")
-    assert connect(serve(answers("Direct."))).submit(ask()).result(10).text == "Direct."
-
-
-@pytest.mark.usefixtures("without_proxies")
-def test_a_proxy_is_asked_where_there_is_one(
-    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    proxy = serve(answers("By way of the proxy."))
-    monkeypatch.setenv("HTTP_PROXY", proxy.base_url.removesuffix("/v1"))
-    engine = connect(serve(), base_url="http://model-server.example/v1")
-    assert engine.submit(ask()).result(10).text == "By way of the proxy."
-    assert proxy.received[0].headers["host"] == "model-server.example"
-
-
-@pytest.mark.usefixtures("without_proxies")
-def test_a_proxy_that_is_away_is_blamed(
-    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    error = fails_with(connect(serve(), base_url="http://model-server.example/v1"))
-    assert error.retryable and "HTTP_PROXY" in error.hint
-
-
-def test_a_file_of_authorities_that_is_not_there_is_named(
-    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", "/none.pem")
-    with pytest.raises(
-        ConfigError, match=r"SSL_CERT_FILE = '/none.pem' cannot be read: No such file"
-    ):
-        connect(serve(answers()))

@@ -8,13 +8,14 @@ import asyncio
 import json
 from collections.abc import Collection
 from contextlib import suppress
+from http import HTTPStatus
 
-import httpx
+import aiohttp
 
 from proofloop.engine.openai import hints
 from proofloop.engine.openai.body import BodyReader
 from proofloop.engine.openai.call import OpenAICall
-from proofloop.engine.openai.connection import Connection, read_up_to, served_models
+from proofloop.engine.openai.connection import Connection, read_up_to
 from proofloop.engine.openai.failure import BAD_REQUEST, STREAM_CUT, AttemptFailed, Refusal
 from proofloop.engine.openai.settings import OpenAISettings
 from proofloop.engine.openai.stream import GAVE_UP, StreamDeadline
@@ -34,18 +35,13 @@ class Attempt:
     def __init__(
         self,
         call: OpenAICall,
-        client: httpx.AsyncClient,
         connection: Connection,
         settings: OpenAISettings,
         rate_limiter: RateLimiter,
     ) -> None:
         self._call, self._answer = call, call.begin_attempt()
-        self._client, self._connection, self._settings, self._rate_limiter = (
-            client,
-            connection,
-            settings,
-            rate_limiter,
-        )
+        self._connection, self._settings = connection, settings
+        self._rate_limiter = rate_limiter
 
     async def run(self, without: Collection[str]) -> None:
         """Raises AttemptFailed, FieldRefused, and CallRefused for an answer that is too long.
@@ -55,7 +51,7 @@ class Attempt:
         failure: AttemptFailed | None = None
         try:
             await self._stream_until_silent(without)
-        except httpx.RequestError as error:
+        except self._connection.errors as error:
             failure = self._connection.failure(error)
         except AttemptFailed as error:
             failure = error
@@ -75,10 +71,13 @@ class Attempt:
     async def _stream_until_silent(self, without: Collection[str]) -> None:
         settings, loop = self._settings, asyncio.get_running_loop()
         deadline = StreamDeadline(settings.idle_timeout_s, settings.content_timeout_s, loop.time())
+        timer = asyncio.timeout(settings.idle_timeout_s)
         try:
-            async with asyncio.timeout(settings.idle_timeout_s) as timer:
+            async with timer:
                 await self._stream(without, deadline, timer)
         except TimeoutError:
+            if not timer.expired():  # the connection's own timeout
+                raise
             if not self._answer.done:
                 raise AttemptFailed("silent", deadline.problem(loop.time())) from None
 
@@ -86,33 +85,33 @@ class Attempt:
         self, without: Collection[str], deadline: StreamDeadline, timer: asyncio.Timeout
     ) -> None:
         body = self._settings.body(self._call.request, without=without)
-        sent, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
-        async with self._client.stream(
-            "POST", "chat/completions", content=sent, headers=headers
-        ) as response:
+        response = await self._connection.ask(json.dumps(body).encode())
+        try:
             self._rate_limiter.obey_headers(response.headers, self._settings.longest_wait_s)
-            if response.status_code != httpx.codes.OK:
+            if response.status != HTTPStatus.OK:
                 raise await self._refused(response, body)
             reader = BodyReader(self._settings.max_answer_bytes)
             try:
                 await self._read(response, reader, deadline, timer)
-            except httpx.RequestError:
+            except self._connection.errors:
                 with suppress(AttemptFailed):
                     self._finish(reader)
                 raise
             self._finish(reader)
             if not self._answer.began:
                 raise self._no_answer(response, reader)
+        finally:
+            response.close()  # ends the call at the server, unless the response has ended
 
     async def _read(
         self,
-        response: httpx.Response,
+        response: aiohttp.ClientResponse,
         reader: BodyReader,
         deadline: StreamDeadline,
         timer: asyncio.Timeout,
     ) -> None:
         loop = asyncio.get_running_loop()
-        async for data in response.aiter_bytes():
+        async for data in response.content.iter_any():
             for event in reader.feed(data):
                 self._answer.absorb(event)
             timer.reschedule(deadline.extend(self._answer, loop.time()))
@@ -121,11 +120,11 @@ class Attempt:
         for event in reader.end():
             self._answer.absorb(event)
 
-    async def _refused(self, response: httpx.Response, body: Collection[str]) -> Exception:
+    async def _refused(self, response: aiohttp.ClientResponse, body: Collection[str]) -> Exception:
         text = (await read_up_to(response, REFUSAL_BYTES)).decode(errors="replace")
         headers = response.headers
         refusal = Refusal(
-            response.status_code, text, headers.get("retry-after"), headers.get("retry-after-ms")
+            response.status, text, headers.get("retry-after"), headers.get("retry-after-ms")
         )
         if unknown := refusal.unknown_fields(body):
             self._call.left_out |= unknown
@@ -134,7 +133,7 @@ class Attempt:
             refusal, self._settings, _without_query(headers.get("location", ""))
         )
         if not hint and self._may_lack_the_model(refusal):
-            served = await served_models(self._client)
+            served = await self._connection.served_models()
             hint = hints.about_model(
                 self._settings.served_name(self._call.request.model), served, self._settings
             )
@@ -148,7 +147,7 @@ class Attempt:
             refusal.status in BAD_REQUEST and name in refusal.message()
         )
 
-    def _no_answer(self, response: httpx.Response, reader: BodyReader) -> AttemptFailed:
+    def _no_answer(self, response: aiohttp.ClientResponse, reader: BodyReader) -> AttemptFailed:
         """The failure of a response with status 200 and without an answer."""
         if not reader.is_foreign:
             return self._unfinished()

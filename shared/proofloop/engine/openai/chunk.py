@@ -8,8 +8,8 @@ are Mistral's and OpenAI's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from http import HTTPStatus
 
-import httpx
 from pydantic_core import from_json
 
 from proofloop.engine.openai.body import SHOWN_BYTES
@@ -95,7 +95,7 @@ def _raise_error(body: dict[str, object]) -> None:
         error = {**body, "message": error}
     words = find_message(error) or str(error)
     raise AttemptFailed(
-        kind_of_failure(httpx.codes.OK, error), f"{SENT_ERROR}: {words}", cause=SENT_ERROR
+        kind_of_failure(HTTPStatus.OK, error), f"{SENT_ERROR}: {words}", cause=SENT_ERROR
     )
 
 

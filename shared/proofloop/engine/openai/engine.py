@@ -1,4 +1,4 @@
-"""The engine for OpenAI-compatible servers: chat completions, always streamed, over httpx.
+"""The engine for OpenAI-compatible servers: chat completions, over aiohttp.
 
 All streams of an engine run on one event loop in a background thread, so create the engine after a
 fork. A running call has no time limit: only silence (`idle_timeout_s`) ends it. The key never
@@ -12,11 +12,9 @@ import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
-import httpx
 import structlog
 
 from proofloop.engine.base import ALL_IN_REASONING, ChatMessage, GenerationRequest
@@ -75,7 +73,6 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
         self._activity: defaultdict[str, ModelActivity] = defaultdict(ModelActivity)
         self._answers, self._share_used = 0, 1.0
         self._slots = Slots(settings.max_concurrency)
-        self._idle_clients: list[httpx.AsyncClient] = []
         self._refused_fields: set[str] = set()
         self._warned: set[str] = set()
         super().__init__("openai-engine")
@@ -84,37 +81,25 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
         return OpenAICall(request, self._settings, self._loop)
 
     async def _disconnect(self) -> None:
-        for client in self._idle_clients:
-            await client.aclose()
+        await self._connection.close()
 
     async def _run(self, call: OpenAICall) -> None:
         """Attempt until the answer is complete. A waiting call keeps its slot: a busy server must
         not get more calls.
         """
-        async with self._slots.hold(call.request.priority), self._borrow_client() as client:
+        async with self._slots.hold(call.request.priority):
             try:
-                while (failure := await self._attempt(call, client)) is not None:
-                    await asyncio.sleep(await self._wait_after(failure, call, client))
+                while (failure := await self._attempt(call)) is not None:
+                    await asyncio.sleep(await self._wait_after(failure, call))
             except EngineError as error:
                 call.keep_partial(error)
                 raise
         self._warn_about_answer(call)
 
-    @asynccontextmanager
-    async def _borrow_client(self) -> AsyncIterator[httpx.AsyncClient]:
-        """A client with one connection for one call. A shared httpx pool searches all connections
-        at every request: at 2000 streams that took longer than the answers.
-        """
-        client = self._idle_clients.pop() if self._idle_clients else self._connection.open_client()
-        try:
-            yield client
-        finally:
-            self._idle_clients.append(client)
-
     # -- one attempt
     # ----------------------------------------------------------------------------------------------
 
-    async def _attempt(self, call: OpenAICall, client: httpx.AsyncClient) -> AttemptFailed | None:
+    async def _attempt(self, call: OpenAICall) -> AttemptFailed | None:
         """Send the request, and again if the server refuses a field. Returns the failure, if
         any.
         """
@@ -125,9 +110,7 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
         try:
             while True:
                 with suppress(FieldRefused):
-                    attempt = Attempt(
-                        call, client, self._connection, self._settings, self._rate_limiter
-                    )
+                    attempt = Attempt(call, self._connection, self._settings, self._rate_limiter)
                     await attempt.run(self._refused_fields | call.left_out)
                     self._remember_refused(call.left_out)
                     activity.answered = max(activity.answered, started)
@@ -170,11 +153,9 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
     # -- after a failed attempt
     # --------------------------------------------------------------------------------------
 
-    async def _wait_after(
-        self, failure: AttemptFailed, call: OpenAICall, client: httpx.AsyncClient
-    ) -> float:
+    async def _wait_after(self, failure: AttemptFailed, call: OpenAICall) -> float:
         """The wait before the next attempt. Raises EngineError if there is no next attempt."""
-        if (final := await self._permanent_error(failure, call, client)) is not None:
+        if (final := await self._permanent_error(failure, call)) is not None:
             raise final
         attempts, problem = self._count(failure, call), self._message(failure.problem)
         limit = self._settings.max_attempts
@@ -188,9 +169,9 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
             raise self._unavailable(problem, failure)
         is_last = attempts >= limit
         if is_last and failure.kind == "busy":
-            await self._give_up_busy(failure, call, client, problem)
+            await self._give_up_busy(failure, call, problem)
         elif is_last or failure.kind == "silent":
-            await self._give_up(failure, call, client, problem, is_last=is_last)
+            await self._give_up(failure, call, problem, is_last=is_last)
         return self._log_and_wait(problem, call, wait_s)
 
     def _count(self, failure: AttemptFailed, call: OpenAICall) -> int:
@@ -210,7 +191,6 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
         self,
         failure: AttemptFailed,
         call: OpenAICall,
-        client: httpx.AsyncClient,
         problem: str,
         *,
         is_last: bool,
@@ -219,22 +199,20 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
 
         Returns after a silence if the server answers other calls and another attempt is left.
         """
-        if not await self._answers_others(call, client):
+        if not await self._answers_others(call):
             raise self._unavailable(problem, failure)
         if is_last:
             log.warning("engine_call_abandoned", request_id=call.request.id, problem=problem)
             raise CallRefused(f"{problem}, {WHILE_OTHERS}", hint=failure.hint, cause=failure.cause)
 
-    async def _give_up_busy(
-        self, failure: AttemptFailed, call: OpenAICall, client: httpx.AsyncClient, problem: str
-    ) -> None:
+    async def _give_up_busy(self, failure: AttemptFailed, call: OpenAICall, problem: str) -> None:
         """Raise an EngineError if the server is overloaded: busy beside other calls, or for a
         probe.
 
         Returns while it is busy for this call only: perhaps a token rate limit, which a small probe
         does not reach. After `longest_busy_s`, raise CallRefused.
         """
-        if not call.was_alone or not await self._answers_others(call, client):
+        if not call.was_alone or not await self._answers_others(call):
             raise self._unavailable(problem, failure)
         busy_s = time.monotonic() - call.refused_alone_at
         if busy_s >= self._settings.longest_busy_s:
@@ -246,7 +224,7 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
             raise CallRefused(problem, hint=failure.hint, cause=failure.cause)
 
     async def _permanent_error(
-        self, failure: AttemptFailed, call: OpenAICall, client: httpx.AsyncClient
+        self, failure: AttemptFailed, call: OpenAICall
     ) -> EngineError | None:
         """The error for a failure that a retry cannot fix; None if a retry may help."""
         problem, hint, cause = self._message(failure.problem), failure.hint, failure.cause
@@ -259,7 +237,7 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
         if any(activity.answered >= 0 for activity in self._activity.values()):
             if failure.kind == "address":
                 return None
-            if await self._answers_others(call, client):
+            if await self._answers_others(call):
                 return CallRefused(f"{problem}, {WHILE_OTHERS}", hint=hint, cause=cause)
         if failure.kind == "access":
             return AccessRefused(problem, hint=hint, cause=cause)
@@ -293,17 +271,17 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
         )
         return wait_s
 
-    async def _answers_others(self, call: OpenAICall, client: httpx.AsyncClient) -> bool:
+    async def _answers_others(self, call: OpenAICall) -> bool:
         """Whether the server answers another call or a probe from now on. Concurrent callers share
         one probe.
         """
         since, activity = time.monotonic(), self._activity[call.request.model]
         async with self._probing:
             if max(activity.answered, activity.unanswered) < since:
-                await self._probe(call, client)
+                await self._probe(call)
             return activity.answered >= since
 
-    async def _probe(self, call: OpenAICall, client: httpx.AsyncClient) -> None:
+    async def _probe(self, call: OpenAICall) -> None:
         """Request one token."""
         request = GenerationRequest(
             id=f"{call.request.id}:probe",
@@ -315,7 +293,7 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
         with suppress(TimeoutError, EngineError):
             async with asyncio.timeout(PROBE_WITHIN_S):
                 probe = OpenAICall(request, self._settings, self._loop, is_probe=True)
-                if await self._attempt(probe, client) is None:
+                if await self._attempt(probe) is None:
                     return
         self._activity[call.request.model].unanswered = time.monotonic()
 

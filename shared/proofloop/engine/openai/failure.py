@@ -12,9 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Literal
-
-import httpx
 
 FailureKind = Literal[
     "busy", "failed", "silent", "address", "call", "access", "balance", "unusable"
@@ -84,12 +83,12 @@ def kind_of_failure(status: int, error: object = None) -> FailureKind:
     """Classify an HTTP status with the server's error object. A word under `code` overrides the
     status, except for 401 and 402: DeepSeek sends `invalid_request_error` with both.
     """
-    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.PAYMENT_REQUIRED):
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED):
         return _kind_of_status(status)
     code, kind = _field(error, "code"), _field(error, "type") or _field(error, "error_type")
     if known := _kind_of_word(code):
         return known
-    if status == httpx.codes.OK:
+    if status == HTTPStatus.OK:
         status = _status(code) or _status(_field(error, "status")) or status
     if status in ANY_ERROR_STATUS:
         return _kind_of_status(status)
@@ -105,9 +104,9 @@ def _kind_of_status(status: int) -> FailureKind:
         return "call"
     if status in ACCESS_STATUS:
         return "access"
-    if status == httpx.codes.PAYMENT_REQUIRED:
+    if status == HTTPStatus.PAYMENT_REQUIRED:
         return "balance"
-    return "failed" if status >= httpx.codes.INTERNAL_SERVER_ERROR else "unusable"
+    return "failed" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "unusable"
 
 
 def _kind_of_word(value: object) -> FailureKind | None:
@@ -157,7 +156,7 @@ class Refusal:
 
     @property
     def kind(self) -> FailureKind:
-        if self.status == httpx.codes.NOT_FOUND and self.text.lstrip().startswith("<"):
+        if self.status == HTTPStatus.NOT_FOUND and self.text.lstrip().startswith("<"):
             return "address"
         return kind_of_failure(self.status, self._error())
 

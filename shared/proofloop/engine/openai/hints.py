@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from http import HTTPStatus
 
-import httpx
-
+from proofloop.engine.openai.address import read_address
 from proofloop.engine.openai.failure import Refusal
 from proofloop.engine.openai.settings import OpenAISettings
 
@@ -52,7 +52,7 @@ def _whose(settings: OpenAISettings) -> str:
 
 def without_v1(settings: OpenAISettings) -> str:
     """The hint to add /v1; empty if the path of base_url has a version."""
-    if "/v" in httpx.URL(settings.base_url).path:
+    if "/v" in read_address(settings.base_url).path:
         return ""
     return f"base_url has no /v1: try base_url = {settings.base_url.rstrip('/') + '/v1'!r}"
 
@@ -77,7 +77,7 @@ def _about_access(status: int, settings: OpenAISettings) -> str:
         return "the server requires a key: set api_key_env under [engine.settings] to its variable"
     if settings.api_key is None:
         return f"set {variable} to a key of this server"
-    if status == httpx.codes.UNAUTHORIZED:
+    if status == HTTPStatus.UNAUTHORIZED:
         return f"the server does not accept the key in {variable}: correct it"
     return f"the key in {variable} lacks a permission: use another key, or check the account"
 

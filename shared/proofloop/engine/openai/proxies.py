@@ -1,6 +1,6 @@
 """Finds the proxy for a server in HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
 
-httpx could find it too, but raises for invalid variables that do not concern the server.
+aiohttp could find it too, but it ignores ALL_PROXY and names no variable in its errors.
 """
 
 from __future__ import annotations
@@ -9,19 +9,18 @@ import importlib.util
 import os
 import urllib.request
 
-import httpx
-
-from proofloop.errors import ConfigError
+from proofloop.engine.openai.address import Address, read_address
+from proofloop.errors import ConfigError, install_hint
 
 SCHEMES = ("http", "https")
 SOCKS_SCHEMES = ("socks5", "socks5h")
 
 
-def proxy_of(base_url: str) -> httpx.Proxy | None:
+def proxy_of(base_url: str) -> Address | None:
     """The proxy for the server, or None. Raises ConfigError that names the variable of an invalid
     proxy.
     """
-    server = httpx.URL(base_url)
+    server = read_address(base_url)
     proxies = urllib.request.getproxies()
     kind = server.scheme if proxies.get(server.scheme) else "all"
     if not proxies.get(kind) or _is_exempt(server):
@@ -29,12 +28,12 @@ def proxy_of(base_url: str) -> httpx.Proxy | None:
     return _read_proxy(variable_of(kind), proxies[kind].strip(), server.host)
 
 
-def _is_exempt(server: httpx.URL) -> bool:
+def _is_exempt(server: Address) -> bool:
     """Whether NO_PROXY names the host. An IPv6 address may have brackets there or not."""
     host = f"[{server.host}]" if ":" in server.host else server.host
     return any(
         bool(urllib.request.proxy_bypass(name))
-        for name in (host, server.host, server.netloc.decode())
+        for name in (host, server.host, server.host_and_port)
     )
 
 
@@ -44,25 +43,23 @@ def variable_of(kind: str) -> str:
     return name if os.environ.get(name) else name.upper()
 
 
-def _read_proxy(variable: str, value: str, host: str) -> httpx.Proxy:
+def _read_proxy(variable: str, value: str, host: str) -> Address:
     way_out = f"correct or unset {variable}, or add {host} to NO_PROXY"
     try:
-        url = httpx.URL(value if "://" in value else f"http://{value}")
-        port_is_possible = url.port is None or 0 < url.port < 65536
-    except httpx.InvalidURL as error:
+        address = read_address(value if "://" in value else f"http://{value}")
+    except ValueError as error:
         raise ConfigError(f"{variable} is not a proxy's address: {error}", way_out) from error
-    if url.scheme not in (*SCHEMES, *SOCKS_SCHEMES) or not url.host or not port_is_possible:
+    if address.scheme not in (*SCHEMES, *SOCKS_SCHEMES) or not (
+        address.host and address.has_possible_port
+    ):
         raise ConfigError(
-            f"{variable} = {_shown(url)} is not a proxy's address such as http://host:port", way_out
+            f"{variable} = {address.origin} is not a proxy's address such as http://host:port",
+            way_out,
         )
-    if url.scheme in SOCKS_SCHEMES and importlib.util.find_spec("socksio") is None:
-        problem = f"{variable} = {_shown(url)} is a SOCKS proxy, which needs the package socksio"
+    if address.scheme in SOCKS_SCHEMES and importlib.util.find_spec("aiohttp_socks") is None:
         raise ConfigError(
-            problem, f"pip install 'httpx[socks]'; or unset {variable}, or add {host} to NO_PROXY"
+            f"{variable} = {address.origin} is a SOCKS proxy, which needs the package"
+            " aiohttp-socks",
+            f"{install_hint('[socks]')}; or unset {variable}, or add {host} to NO_PROXY",
         )
-    return httpx.Proxy(url)
-
-
-def _shown(url: httpx.URL) -> str:
-    """The address without user and password."""
-    return f"{url.scheme}://{url.host}" + (f":{url.port}" if url.port else "")
+    return address

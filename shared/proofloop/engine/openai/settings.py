@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from functools import cached_property
 from typing import Literal
 
-import httpx
 from pydantic import Field, JsonValue, field_validator
 
 from proofloop.engine.api_keys import HeaderKey
 from proofloop.engine.base import GenerationRequest
+from proofloop.engine.openai.address import LARGEST_PORT, read_address
 from proofloop.engine.settings import EngineSettings, MayChange, exponential_backoff_s
 from proofloop.schema.records import Sampling
 
@@ -134,17 +135,14 @@ class OpenAISettings(EngineSettings):
     @field_validator("base_url")
     @classmethod
     def _is_an_address(cls, value: str) -> str:
-        try:
-            url = httpx.URL(value)
-        except httpx.InvalidURL as error:
-            raise ValueError(str(error)) from None
-        if url.port is not None and not 0 < url.port < 65536:
-            raise ValueError("must have a port between 1 and 65535")
-        if url.scheme not in ("http", "https") or not url.host:
+        address = read_address(value)
+        if not address.has_possible_port:
+            raise ValueError(f"must have a port between 1 and {LARGEST_PORT}")
+        if address.scheme not in ("http", "https") or not address.host:
             raise ValueError("must start with http:// or https:// and name a host")
-        if url.userinfo:
+        if address.user is not None:
             raise ValueError("must not contain a user or password; use api_key_env")
-        if url.query or url.path.rstrip("/").endswith("/chat/completions"):
+        if address.query or address.path.rstrip("/").endswith("/chat/completions"):
             raise ValueError("must end before /chat/completions, without a query")
         return value
 
@@ -164,10 +162,10 @@ class OpenAISettings(EngineSettings):
             )
         return value
 
-    @property
+    @cached_property
     def where(self) -> str:
         """The server's host and port, for messages."""
-        return httpx.URL(self.base_url).netloc.decode()
+        return read_address(self.base_url).host_and_port
 
     @property
     def account(self) -> str:
