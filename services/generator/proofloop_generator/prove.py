@@ -7,7 +7,7 @@ With [refinement] a message is one attempt: while the generator finds fault with
 remain, out goes `ProblemPosed` for the next, which is shown this one. Only the last is the proof.
 
 A proof whose format is wrong has nothing to review: it goes straight to the labeler, which closes
-it.
+it. So does every proof of a run whose labels are a checker's.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def prove(event: ProblemPosed, tools: Tools) -> Iterator[Event]:
             return
         proof = tools.keep(key, attempt)
     about = {"run_id": event.run_id, "proof_id": event.proof_id}
-    if proof.verdict.outcome != "valid":
+    if proof.verdict.outcome != "valid" or tools.runs.spec(event.run_id).labeling.by == "checker":
         yield ReviewJudged(**about, index=SELF_CRITIQUE)
         return
     yield ProofReviewed(**about, index=SELF_CRITIQUE)
@@ -72,7 +72,7 @@ def _write(event: ProblemPosed, tools: Tools) -> Proof:
     request = ModelRequest(
         event.run_id,
         "generator",
-        tools.runs.serving(event.run_id, "generator"),
+        event.generator_version or tools.runs.serving(event.run_id, "generator"),
         _prompt(event, tools),
         event.proof_id,
         proof_name(event.attempt),

@@ -3,6 +3,8 @@
 From `ReviewJudged` comes the label once what the store holds decides it; out goes `ProofLabeled`,
 exactly once. Until then, out go `ProofWritten` for the critiques that the label still needs.
 
+A grade that was given with the proof, or an exact checker's, takes the place of the rule.
+
 Two replicas that both see the last critique write the same key; the label remembers whose message
 decided it, and only that one announces it. Requests for critiques work in the same way.
 """
@@ -11,18 +13,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from proofloop.config.run_file import Labeling, RunSpec
 from proofloop.method.critique_window import critiques_to_ask, first_critiques
-from proofloop.method.label_rule import Decision, decide
+from proofloop.method.domains import load_domain, need_checker
+from proofloop.method.label_rule import Decision, decide, decide_by_majority, grade
 from proofloop.schema import keys
 from proofloop.schema.events import Event, ProofLabeled, ProofWritten, ReviewJudged
 from proofloop.schema.ids import SELF_CRITIQUE
-from proofloop.schema.records import CritiqueRequest, Judgement, Label, Proof
+from proofloop.schema.records import LABELER, CritiqueRequest, Given, Judgement, Label, Proof
 from proofloop.store import find_record, get_record, put_record
 from proofloop.worker.tools import Tools
 
 UNREADABLE = Decision("unreadable", "unreadable", None, ())
+CHECKER = "checker"
+"""Who a label of the domain's exact checker is by."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +70,51 @@ def _decide_or_ask(
     """The label, if the stored judgements decide it; otherwise ask for more critiques."""
     if proof.verdict.outcome != "valid":
         return _label(event, proof, UNREADABLE, self_quality=0.0)
-    spec, judged = tools.runs.spec(event.run_id), _judged(event, tools)
-    decision = decide(judged.critiques, n=spec.labeling.n, k=spec.labeling.k)
+    spec = tools.runs.spec(event.run_id)
+    if proof.given is None and spec.labeling.by == "checker":
+        return _label(event, proof, _checked(proof, spec, tools), by=CHECKER)
+    judged = _judged(event, tools)
+    if proof.given is not None and (proof.given.is_analysis or proof.given.score is not None):
+        return _graded(event, proof, proof.given, len(judged.critiques), spec)
+    decision = _by_rule(judged.critiques, spec.labeling)
     if decision is None:
         if spec.stops_when_decided:
             yield from _ask_for_more(event, proof, judged.critiques, tools)
         return None
     is_early = len(judged.critiques) < spec.labeling.n and not spec.stops_when_decided
-    if judged.own is None or is_early:
+    if is_early or (judged.own is None and proof.given is None):
         return None
-    return _label(event, proof, decision, self_quality=judged.own.quality)
+    return _label(event, proof, decision, judged.own.quality if judged.own else 0.0)
+
+
+def _by_rule(judged: Sequence[Judgement], rule: Labeling) -> Decision | None:
+    """Without meta-critiques the majority of the scores decides."""
+    if rule.m:
+        return decide(judged, n=rule.n, k=rule.k)
+    return decide_by_majority(judged, n=rule.n)
+
+
+def _graded(
+    event: ReviewJudged, proof: Proof, given: Given, judged: int, spec: RunSpec
+) -> Label | None:
+    """The label of a given proof or analysis, once everything about it is judged. An analysis is
+    accepted if its quality is 1; it has no score, which would be the proof's.
+    """
+    if judged < (1 if given.is_analysis else spec.labeling.n):
+        return None
+    decision = grade(given.quality if given.is_analysis else given.score)
+    if given.is_analysis:
+        decision = replace(decision, score=None)
+    return _label(event, proof, decision, by=given.by or LABELER)
+
+
+def _checked(proof: Proof, spec: RunSpec, tools: Tools) -> Decision:
+    """The grade of the domain's exact checker; undecided where it cannot tell."""
+    assert spec.problems.checked_by is not None
+    checker = need_checker(load_domain(spec.problems.checked_by))
+    question = tools.runs.problem(proof.run_id, proof.problem_id).question
+    finding = checker.check_proof(question, proof.solution)
+    return grade(finding.score if finding else None)
 
 
 def _judged(event: ReviewJudged, tools: Tools) -> Judged:
@@ -122,7 +163,13 @@ def _requests(
         up_to = request.up_to
 
 
-def _label(event: ReviewJudged, proof: Proof, decision: Decision, self_quality: float) -> Label:
+def _label(
+    event: ReviewJudged,
+    proof: Proof,
+    decision: Decision,
+    self_quality: float = 0.0,
+    by: str = LABELER,
+) -> Label:
     return Label(
         run_id=event.run_id,
         proof_id=proof.id,
@@ -135,4 +182,5 @@ def _label(event: ReviewJudged, proof: Proof, decision: Decision, self_quality: 
         critiques=decision.critiques,
         trigger=event.index,
         solved=decision.solved,
+        by=by,
     )

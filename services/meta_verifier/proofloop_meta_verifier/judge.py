@@ -4,14 +4,15 @@ From `ProofReviewed` come the meta-critiques of critique i, each stored as it co
 in the store; out goes `ReviewJudged`.
 
 Only a critique that reports an issue costs anything: silence claims nothing, and what cannot be
-read cannot be confirmed.
+read cannot be confirmed. A given analysis gets all its meta-critiques, whatever it says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 
-from proofloop.config.run_file import Labeling
+from proofloop.config.run_file import Labeling, RunSpec
 from proofloop.method.label_rule import majority
 from proofloop.method.prompts import Prompt
 from proofloop.runs.answers import meta_critiques_of
@@ -43,27 +44,42 @@ def judge(event: ProofReviewed, tools: Tools) -> Iterator[Event]:
 def _judgement(event: ProofReviewed, tools: Tools) -> Judgement:
     proof = get_record(tools.store, keys.proof(event.run_id, event.proof_id), Proof)
     analysis, verdict = _critique(event, proof, tools)
-    if verdict.score is None or verdict.score == 1.0:
+    spec = tools.runs.spec(event.run_id)
+    count = _metas(event, proof, spec)
+    if not count or (verdict.score in (None, 1.0) and not _is_given(event, proof)):
         quality = 0.0 if verdict.score is None else 1.0
         return Judgement(
             proof_id=proof.id, index=event.index, verdict=verdict, confirmed=None, quality=quality
         )
     is_late = event.index == SELF_CRITIQUE or verdict.score == 0.5
-    assessments = _assess(event, proof, analysis, tools, LATE_PRIORITY if is_late else None)
-    confirmed, quality = summarise(assessments, tools.runs.spec(event.run_id).labeling)
+    priority = LATE_PRIORITY if is_late else None
+    assessments = _assess(event, proof, analysis, count, tools, priority)
+    confirmed, quality = summarise(assessments, spec.labeling, count)
     return Judgement(
         proof_id=proof.id, index=event.index, verdict=verdict, confirmed=confirmed, quality=quality
     )
 
 
-def summarise(found: Collection[MetaCritique], rule: Labeling) -> tuple[bool, float]:
+def _is_given(event: ProofReviewed, proof: Proof) -> bool:
+    """Whether the critique was given with the run."""
+    return event.index == 0 and proof.given is not None and proof.given.is_analysis
+
+
+def _metas(event: ProofReviewed, proof: Proof, spec: RunSpec) -> int:
+    """How many meta-critiques the critique may get."""
+    if _is_given(event, proof):
+        return spec.labeling.metas_of_given
+    return spec.labeling.metas_of_self if event.index == SELF_CRITIQUE else spec.labeling.m
+
+
+def summarise(found: Collection[MetaCritique], rule: Labeling, m: int) -> tuple[bool, float]:
     """The majority and the mean of the meta-critiques; one that cannot be read confirms nothing and
     enters no mean.
     """
     scores = [
         assessment.verdict.score for assessment in found if assessment.verdict.score is not None
     ]
-    return bool(_majority(found, rule)), sum(scores) / len(scores) if scores else 0.0
+    return bool(_majority(found, rule, m)), sum(scores) / len(scores) if scores else 0.0
 
 
 def _critique(event: ProofReviewed, proof: Proof, tools: Tools) -> tuple[str, Verdict]:
@@ -76,42 +92,50 @@ def _critique(event: ProofReviewed, proof: Proof, tools: Tools) -> tuple[str, Ve
 
 
 def _assess(
-    event: ProofReviewed, proof: Proof, analysis: str, tools: Tools, priority: int | None
+    event: ProofReviewed, proof: Proof, analysis: str, m: int, tools: Tools, priority: int | None
 ) -> list[MetaCritique]:
     """m meta-critiques; with early stop first as few as can be a majority, then the rest only if
     they disagree.
 
-    Of the self-critique always all m: their mean enters the generator's reward, and stopping early
-    must change nothing.
+    Of the self-critique and of a given one always all m: each is wanted for itself.
     """
     rule = tools.runs.spec(event.run_id).labeling
     question = tools.runs.problem(event.run_id, proof.problem_id).question
     prompt = tools.runs.pack(event.run_id).judge(question, proof.solution, analysis)
-    version = tools.runs.serving(event.run_id, "meta_verifier")
-    first = rule.m // 2 + 1 if rule.stop_early and event.index != SELF_CRITIQUE else rule.m
+    version = proof.meta_verifier_version or tools.runs.serving(event.run_id, "meta_verifier")
+    wants_all = event.index == SELF_CRITIQUE or _is_given(event, proof) or not rule.stop_early
+    first = m if wants_all else m // 2 + 1
     there = meta_critiques_of(tools.store, event.run_id, event.proof_id, event.index)
-    assessments = _ask(event, prompt, version, range(first), there, tools, priority)
-    if _majority(assessments, rule) is None:
-        rest = range(first, rule.m)
-        assessments += _ask(event, prompt, version, rest, there, tools, priority)
+    ask = partial(
+        _ask, event, prompt, version, there, tools, priority, _trains_verifier(event, proof, tools)
+    )
+    assessments = ask(range(first))
+    if _majority(assessments, rule, m) is None:
+        assessments += ask(range(first, m))
     return assessments
 
 
-def _majority(assessments: Collection[MetaCritique], rule: Labeling) -> bool | None:
+def _trains_verifier(event: ProofReviewed, proof: Proof, tools: Tools) -> bool:
+    """Whether the verifier learns from the answers: one model is then trained in both roles."""
+    return _is_given(event, proof) and "verifier" in tools.runs.spec(event.run_id).training.roles
+
+
+def _majority(assessments: Collection[MetaCritique], rule: Labeling, m: int) -> bool | None:
     confirms = sum(
         (assessment.verdict.score or 0.0) >= rule.confirm_at for assessment in assessments
     )
-    return majority(confirms, len(assessments), rule.m)
+    return majority(confirms, len(assessments), m)
 
 
 def _ask(
     event: ProofReviewed,
     prompt: Prompt,
     version: str,
-    numbers: range,
     there: Mapping[int, MetaCritique],
     tools: Tools,
     priority: int | None,
+    is_trained_on: bool,
+    numbers: range,
 ) -> list[MetaCritique]:
     """These meta-critiques: those that are not `there` are asked for all at once, and each is
     stored as it comes.
@@ -126,6 +150,7 @@ def _ask(
             event.proof_id,
             meta_name(event.index, number),
             priority=priority,
+            is_trained_on=is_trained_on,
         )
         for number in missing
     ]

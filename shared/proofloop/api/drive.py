@@ -15,9 +15,9 @@ from proofloop.errors import AccessRefused, ConfigError, EngineError
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.pipeline.services import ServicesPipeline
 from proofloop.runs.create import create_run
-from proofloop.runs.planned import planned_proofs
+from proofloop.runs.planned import planned_proofs, roles_of
 from proofloop.runs.progress import RunProgress
-from proofloop.schema.records import MODEL_ROLES, ModelRole
+from proofloop.schema.records import ModelRole
 from proofloop.store import Store
 from proofloop.worker.engine_pool import Engines
 from proofloop.worker.roles import load_role
@@ -39,16 +39,17 @@ def drive_here(
     on_progress: OnProgress,
     *,
     resume: bool,
-    roles: Sequence[ModelRole] = MODEL_ROLES,
+    roles: Sequence[ModelRole] | None = None,
 ) -> RunProgress:
-    """Run all services in this process. `roles`: those whose models are called.
+    """Run all services in this process. `roles`: those whose models are called, if not all of the
+    run.
 
     Raises ConfigError; Interrupted when `stopping` is set; BudgetUsedUp.
     """
     engines = Engines(store, load_settings().cache)
     try:
         planned_proofs(spec)  # a bad problem file must be named before any engine is asked
-        engines.check(spec, roles=roles)
+        engines.check(spec, roles=spec.asked_roles if roles is None else roles)
         if spec.training.roles:
             load_role("trainer").check(spec)
         spec = create_run(store, spec, resume=resume)
@@ -72,7 +73,7 @@ def drive_on_services(
     """
     settings = load_settings()
     planned_proofs(spec)  # a bad problem file must be named before any engine is asked
-    needed = [*NEEDED_BY_ALL, *(["trainer"] if spec.training.roles else [])]
+    needed = {*NEEDED_BY_ALL, *roles_of(spec)}
     letters, bus = open_dead_letters(settings), open_bus(settings, roles=needed)
     try:
         check_from_here(Engines(store, settings.cache), spec)
@@ -89,7 +90,7 @@ def check_from_here(engines: Engines, spec: RunSpec) -> None:
     Raises ConfigError for an error in the run file. If only the workers can reach an engine, a
     warning is logged.
     """
-    roles = [role for role in MODEL_ROLES if _is_on_server(spec.engine.of(role).kind)]
+    roles = [role for role in spec.asked_roles if _is_on_server(spec.engine.of(role).kind)]
     if not roles:
         return
     try:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from proofloop.config.given_files import given_cases
 from proofloop.config.latex_in_json import command_at, find_undoubled, name_of
 from proofloop.config.row_files import DOUBLE_IT, holds_json, read_rows
 from proofloop.config.run_file import RunSpec
@@ -31,7 +32,9 @@ SPLIT_HINT = (
 
 
 def problems_of(spec: RunSpec) -> Iterator[Problem]:
-    """The run's problems, in the same order each time. Raises ConfigError."""
+    """The run's problems, in the same order each time; those of given cases only if they come from
+    a file. Raises ConfigError.
+    """
     section = spec.problems
     if section.domain is not None:
         yield from _drawn(load_domain(section.domain), spec)
@@ -39,6 +42,8 @@ def problems_of(spec: RunSpec) -> Iterator[Problem]:
         yield from _drawn(ProblemFile(spec.base / section.file), spec)
     elif section.file is not None:
         yield from _first(read_problems(spec.base / section.file), section)
+    else:
+        yield from (case.problem(number) for number, case in enumerate(given_cases(spec)))
 
 
 class ProblemFile(Domain):

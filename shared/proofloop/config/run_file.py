@@ -357,7 +357,7 @@ class RunSpec(Section):
 
     @model_validator(mode="after")
     def _models_named(self) -> RunSpec:
-        for role in MODEL_ROLES:
+        for role in self.asked_roles:
             kind = self.engine.of(role).kind
             if role not in self.models.model_fields_set and _needs_model_name(kind):
                 raise ValueError(
@@ -457,6 +457,20 @@ class RunSpec(Section):
                 " or per_engine_hour"
             )
         return self
+
+    @property
+    def asked_roles(self) -> tuple[ModelRole, ...]:
+        """The roles whose models the run calls."""
+        if self.fine_tuning:
+            return ()
+        if self.labeling.by == "checker" and not self.problems.is_given:
+            return ("generator",)
+        judges: tuple[ModelRole, ...] = ("verifier", "meta_verifier")
+        if not (self.labeling.m or self.labeling.metas_of_given or self.labeling.metas_of_self):
+            judges = ("verifier",)
+        if self.problems.given_analyses:
+            return ("meta_verifier",)
+        return judges if self.problems.given_proofs else ("generator", *judges)
 
     @property
     def how_to_read(self) -> Reading:

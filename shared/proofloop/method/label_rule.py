@@ -8,6 +8,7 @@ they are half of all or more, the absence of issues proves nothing, and the proo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -45,6 +46,33 @@ def decide(judgements: Iterable[Judgement], *, n: int, k: int) -> Decision | Non
         if _may_reach_quorum(judged, missing, k) or _may_be_accepted(judged, missing, n)
         else UNDECIDED
     )
+
+
+def decide_by_majority(judgements: Iterable[Judgement], *, n: int) -> Decision | None:
+    """The label without meta-verification: the score that most of n critiques give, on a tie the
+    lower one. None until all are judged; undecided if half of them or more cannot be read.
+    """
+    judged = sorted(judgements, key=lambda judgement: judgement.index)
+    if len(judged) < n:
+        return None
+    if 2 * _readable(judged) <= n:
+        return UNDECIDED
+    votes = Counter(
+        judgement.verdict.score for judgement in judged if judgement.verdict.score is not None
+    )
+    score = min(votes, key=lambda each: (-votes[each], each))
+    carrying = tuple(each.index for each in judged if each.verdict.score == score)
+    if score < 1.0:
+        return Decision("rejected", "rejected_upheld", score, carrying)
+    return Decision("accepted", "accepted", score, carrying, solved=len(carrying) == n)
+
+
+def grade(score: Score | None) -> Decision:
+    """The label that a grade makes; without one the proof is undecided."""
+    outcome: LabelOutcome = "undecided"
+    if score is not None:
+        outcome = "accepted" if score == 1.0 else "rejected"
+    return Decision(outcome, "graded", score, ())
 
 
 def _may_reach_quorum(judged: Sequence[Judgement], missing: int, k: int) -> bool:

@@ -12,15 +12,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
-from proofloop.config.problem_file import problems_of
 from proofloop.config.run_file import Prices, RunSpec
 from proofloop.errors import BudgetUsedUp, HintedError, ProofloopError
+from proofloop.pipeline.posing import Entry, Posing
 from proofloop.runs.budget import Meter
 from proofloop.runs.costs import ByRole, Spent
 from proofloop.runs.flow import most_waiting_proofs
 from proofloop.runs.labels import find_label
 from proofloop.runs.planned import (
-    first_proofs,
     is_complete,
     keep_problem,
     labeled_and_posed,
@@ -28,7 +27,7 @@ from proofloop.runs.planned import (
     steps_taken,
 )
 from proofloop.runs.progress import ProgressTracker, RunProgress
-from proofloop.schema.events import Event, ProblemPosed, ProofLabeled
+from proofloop.schema.events import Event, ProofLabeled
 from proofloop.store import Store
 
 T = TypeVar("T")
@@ -104,6 +103,7 @@ class RunDriver:
         self._report: Report = lambda progress: None
         self._most_waiting = most_waiting_proofs(spec)
         self._tracker = ProgressTracker(spec, store, 0, {})
+        self._posing = Posing(store, spec, lambda: self._tracker.steps)
         self._was_over_budget = False
         self._has_ended_calls = False
 
@@ -114,7 +114,7 @@ class RunDriver:
         """
         self._report = report
         steps = self._source.patiently(lambda: steps_taken(self._store, self._spec))
-        planned = planned_proofs(self._spec)
+        planned = self._source.patiently(lambda: planned_proofs(self._spec, self._store))
         self._tracker = ProgressTracker(self._spec, self._store, planned, steps)
         self._source.begin(self._tracker)
         self._was_over_budget = bool(self._source.meter.over())
@@ -128,11 +128,11 @@ class RunDriver:
     # -- posing
 
     def _pose_planned(self) -> None:
-        for number, problem in enumerate(problems_of(self._spec)):
+        for number, (problem, entries) in enumerate(self._posing.problems()):
             self._source.patiently(partial(keep_problem, self._store, self._spec, problem))
-            for event in first_proofs(self._spec, problem.id):
+            for entry in entries:
                 self._wait_for_trainer(number)
-                self._pose(event)
+                self._pose(entry)
                 self._pose_refinements()
                 self._look()
 
@@ -161,16 +161,16 @@ class RunDriver:
         """Pose what the searches ask for; true if there was something."""
         has_posed = False
         while (event := self._source.patiently(self._tracker.next_refinement)) is not None:
-            self._pose(event)
+            self._pose(Entry.of(event))
             self._look()
             has_posed = True
         return has_posed
 
-    def _pose(self, event: ProblemPosed) -> None:
-        find = partial(find_label, self._store, event.run_id, event.proof_id)
+    def _pose(self, entry: Entry) -> None:
+        find = partial(find_label, self._store, self._spec.name, entry.proof_id)
         label = self._source.patiently(find)
         if label is not None:
-            self._tracker.add_posed(event)
+            self._tracker.add_posed(entry.proof_id, entry.posed)
             self._tracker.add_label(
                 label.proof_id, label.outcome, solved=label.solved, was_stored=True
             )
@@ -182,8 +182,9 @@ class RunDriver:
             self._look()
         self._source.check_stopping()
         self._check_budget()
-        self._tracker.add_posed(event)
-        self._source.publish([event])
+        events = self._source.patiently(entry.events)
+        self._tracker.add_posed(entry.proof_id, entry.posed)
+        self._source.publish(events)
 
     # -- watching
 

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 
 from proofloop.schema import keys
 from proofloop.schema.ids import AnswerKind
-from proofloop.schema.records import MetaCritique, ModelRole, Proof, RawAnswer, Record, Verdict
+from proofloop.schema.records import (
+    MetaCritique,
+    ModelRole,
+    Proof,
+    Provenance,
+    RawAnswer,
+    Record,
+    Verdict,
+)
 from proofloop.store import Store, find_record, get_record
 
 MOST_SCANNED = 20_000
@@ -76,20 +84,25 @@ class Readability:
         return tuple(role for role, seen in self.seen.items() if seen and not self.read[role])
 
 
-class _VerdictOnly(Record):
-    """Reads an answer's verdict without its texts."""
+class _WithoutTexts(Record):
+    """Reads an answer without its texts."""
 
     verdict: Verdict
+    provenance: Provenance
 
 
 def verdicts_of(store: Store, run_id: str) -> Iterator[NamedVerdict]:
-    """The verdicts of all answers of a run, in the order of the store. No text is decoded."""
+    """The verdicts of all sampled answers of a run, in the order of the store. No text is
+    decoded.
+    """
     for key in store.list(keys.proofs(run_id)):
         answer = keys.parse_answer(key)
-        if answer is not None:
-            verdict = get_record(store, key, _VerdictOnly).verdict
+        if answer is None:
+            continue
+        found = get_record(store, key, _WithoutTexts)
+        if found.provenance.is_sampled:
             name = answer.name.of(answer.proof_id)
-            yield NamedVerdict(ROLE_OF_KIND[answer.name.kind], name, verdict)
+            yield NamedVerdict(ROLE_OF_KIND[answer.name.kind], name, found.verdict)
 
 
 def readability(store: Store, run_id: str, limit: int = MOST_SCANNED) -> Readability:

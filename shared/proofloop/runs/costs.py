@@ -16,7 +16,15 @@ from proofloop.runs.answers import ROLE_OF_KIND
 from proofloop.runs.labels import find_label
 from proofloop.runs.spec import find_spec
 from proofloop.schema import keys
-from proofloop.schema.records import MODEL_ROLES, Label, ModelRole, Provenance, Record, Verdict
+from proofloop.schema.records import (
+    MODEL_ROLES,
+    NOT_SAMPLED,
+    Label,
+    ModelRole,
+    Provenance,
+    Record,
+    Verdict,
+)
 from proofloop.store import Store, find_record, get_record
 
 MILLION, HOUR_S = 1e6, 3600.0
@@ -135,7 +143,9 @@ class Bill:
 
     @property
     def generator_version(self) -> str:
-        return self.calls[0][1].model_version
+        """Empty for a given proof."""
+        role, provenance = self.calls[0] if self.calls else ("verifier", NOT_SAMPLED)
+        return provenance.model_version if role == "generator" else ""
 
 
 class _Call(Record):
@@ -199,6 +209,7 @@ def _bill(store: Store, run_id: str, proof_id: str, found: Iterable[str]) -> Bil
         if key not in counted:
             provenance = get_record(store, key, _Call).provenance
             calls.append((ROLE_OF_KIND[answer.kind], provenance))
+    calls = [call for call in calls if call[1].is_sampled]
     judged = len({answer.index for _, answer in answers if answer.kind == "meta"})
     return Bill(proof_id, proof.problem_id, proof.verdict, tuple(calls), label, judged, is_written)
 

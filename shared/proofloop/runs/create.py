@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-from proofloop.config.run_file import RunSpec
+from collections.abc import Sequence
+
+from proofloop.config.given_files import given_cases
+from proofloop.config.run_file import RunSpec, check_has_checker
 from proofloop.method.prompts import PromptPack, load_pack
+from proofloop.runs.given import keep_given, keep_portions
 from proofloop.runs.model_registry import published_versions, verify_version
 from proofloop.runs.spec import check_prompts, check_run, find_spec, keep_change, keep_problems
 from proofloop.schema import keys
+from proofloop.schema.given import GivenPortion
 from proofloop.store import Store, put_record
 
 
 def create_run(
-    store: Store, spec: RunSpec, *, resume: bool, pack: PromptPack | None = None
+    store: Store,
+    spec: RunSpec,
+    *,
+    resume: bool,
+    pack: PromptPack | None = None,
+    portions: Sequence[GivenPortion] = (),
 ) -> RunSpec:
-    """Store the run's spec and its prompts (`pack`, or the pack that the spec names).
+    """Store the run's spec, its prompts (`pack`, or the pack that the spec names) and its given
+    cases (`portions`, or those of the spec's file).
 
     A resumed run is found in the store; changes that are allowed are stored. Raises ConfigError,
     and CorruptObject when a resumed run's checkpoint is damaged.
     """
+    check_has_checker(spec)
+    given_cases(spec)  # a bad row is named before anything is stored
+    spec = _keep_run(store, spec, resume, pack)
+    if spec.problems.material:
+        keep_portions(store, spec.name, portions)
+    else:
+        keep_given(store, spec)
+    return spec
+
+
+def _keep_run(store: Store, spec: RunSpec, resume: bool, pack: PromptPack | None) -> RunSpec:
     while True:
         if find_spec(store, spec.name) is None and _put_spec(store, spec, pack):
             if keep_problems(store, spec):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from proofloop.config.given_files import given_cases
 from proofloop.config.problem_file import count_problems, problems_of
 from proofloop.config.run_file import RunSpec
+from proofloop.runs.given import cases_of
 from proofloop.runs.model_registry import published_versions
 from proofloop.runs.search_driver import refinements_posed, searches_of
 from proofloop.schema import keys
@@ -19,12 +21,20 @@ from proofloop.schema.records import Problem, Role
 from proofloop.store import Store, put_record
 
 PIPELINE_ROLES: tuple[Role, ...] = ("generator", "verifier", "meta_verifier", "labeler")
-"""The roles that every run needs."""
+"""The roles of a run that proves problems."""
 
 
 def roles_of(spec: RunSpec) -> tuple[Role, ...]:
     """The roles that the run needs."""
-    return (*PIPELINE_ROLES, "trainer") if spec.training.roles else PIPELINE_ROLES
+    if spec.fine_tuning:
+        return ("trainer",)
+    roles = PIPELINE_ROLES
+    if spec.labeling.by == "checker" and not spec.problems.is_given:
+        roles = ("generator", "labeler")
+    elif spec.problems.given_file:
+        first = "verifier" if spec.problems.given_proofs else "meta_verifier"
+        roles = PIPELINE_ROLES[PIPELINE_ROLES.index(first) :]
+    return (*roles, "trainer") if spec.training.roles else roles
 
 
 def planned(spec: RunSpec, store: Store) -> Iterator[ProblemPosed]:
@@ -50,15 +60,24 @@ def first_proofs(spec: RunSpec, problem_id: str) -> Iterator[ProblemPosed]:
         )
 
 
-def planned_proofs(spec: RunSpec) -> int:
-    """How many proofs the run will have, before any search."""
-    return count_problems(spec) * spec.problems.proofs_per_problem
+def planned_proofs(spec: RunSpec, store: Store | None = None) -> int:
+    """How many proofs the run will have, before any search. Given cases are counted in the store,
+    without one in their file.
+    """
+    if not spec.problems.is_given:
+        return count_problems(spec) * spec.problems.proofs_per_problem if _has_problems(spec) else 0
+    cases = given_cases(spec) if store is None else cases_of(store, spec.name)
+    return sum(spec.problems.proofs_per_problem if case.solution is None else 1 for case in cases)
+
+
+def _has_problems(spec: RunSpec) -> bool:
+    return spec.fine_tuning is None
 
 
 def labeled_and_posed(store: Store, spec: RunSpec) -> tuple[int, int]:
     """How many proofs have a label, and how many were asked for, by searches too."""
     labeled = sum(1 for _ in store.list(keys.labels(spec.name)))
-    return labeled, planned_proofs(spec) + refinements_posed(store, spec)
+    return labeled, planned_proofs(spec, store) + refinements_posed(store, spec)
 
 
 def is_complete(store: Store, spec: RunSpec) -> bool:

@@ -73,11 +73,12 @@ class ProgressTracker:
         self._outlook = self._search.outlook(planned)
         self._outlook_s = time.monotonic()
 
-    def add_posed(self, event: ProblemPosed) -> None:
-        """This proof is posed now."""
-        self._search.add_posed(event)
+    def add_posed(self, proof_id: str, event: ProblemPosed | None = None) -> None:
+        """This proof is posed now, by that event if the generator writes it."""
+        if event is not None:
+            self._search.add_posed(event)
         with self._lock:
-            self._open.add(event.proof_id)
+            self._open.add(proof_id)
 
     def add_label(
         self, proof_id: str, outcome: str, *, solved: bool, was_stored: bool = False
@@ -120,6 +121,11 @@ class ProgressTracker:
             before = self._progress.steps
             self._progress = replace(self._progress, steps={**before, **steps})
             return self._progress.steps != before
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """How many steps each role in training has taken."""
+        return self._progress.steps
 
     def may_pose(self, problem: int) -> bool:
         """Whether the problem of that number is not too far ahead of the trainer."""

@@ -19,12 +19,18 @@ from proofloop.config.run_file import RunSpec
 from proofloop.engine import find_engine
 from proofloop.errors import ConfigError, NotFound
 from proofloop.method.prompts import PromptPack, find_pack, load_pack, pack_names
+from proofloop.runs.given import new_cases
 from proofloop.schema import keys
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Problem, Record
 from proofloop.store import Store, find_record, get_record
 
 SECTIONS_THAT_MOVE = ("flow", "prices", "budget")
-FILES = (("base",), ("problems", "file"))
+FILES = (
+    ("base",),
+    ("problems", "file"),
+    ("problems", "given_proofs"),
+    ("problems", "given_analyses"),
+)
 GROWING = (("problems", "count"), ("problems", "proofs_per_problem"))
 
 ENGINE_TABLES = ("settings", *MODEL_ROLES)
@@ -87,6 +93,8 @@ def check_run(
     check_prompts(store, spec, pack)
     _check_growth(store, spec, stored)
     _check_problems(store, spec)
+    if spec.problems.given_file:
+        new_cases(store, spec)
     return [change for change in changes if change.path not in FILES]
 
 
@@ -238,7 +246,8 @@ def may_change(path: tuple[str, ...], spec: RunSpec) -> bool:
 
 def _check_growth(store: Store, spec: RunSpec, stored: RunSpec) -> None:
     now, before = spec.problems, stored.problems
-    if (now.domain or now.split) and now.drawn < before.drawn:
+    is_drawn = (now.domain or now.split) and not now.is_given
+    if is_drawn and now.drawn < before.drawn:
         raise _shrunk("count", now.drawn, before.drawn)
     if now.proofs_per_problem < before.proofs_per_problem:
         raise _shrunk("proofs_per_problem", now.proofs_per_problem, before.proofs_per_problem)

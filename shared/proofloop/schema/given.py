@@ -6,7 +6,8 @@ what was given as a `Proof` (and a `Critique`) with a `records.Given` that says 
 
 from __future__ import annotations
 
-from proofloop.schema.records import Given, Record
+from proofloop.schema.ids import case_id
+from proofloop.schema.records import Given, Problem, Record
 
 
 class GivenCase(Record):
@@ -21,6 +22,11 @@ class GivenCase(Record):
     given: Given | None = None
     verifier_version: str = ""
     meta_verifier_version: str = ""
+
+    def problem(self, number: int) -> Problem:
+        """The problem that the case is about. `number` counts the cases of the run from 0."""
+        source = self.given.origin if self.given else ""
+        return Problem(id=case_id(number), question=self.question, source=source or None)
 
 
 class GivenPortion(Record):

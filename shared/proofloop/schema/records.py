@@ -67,6 +67,23 @@ class Provenance(Record):
     finish_reason: str = ""
     served_by: str = ""
 
+    @property
+    def is_sampled(self) -> bool:
+        """Whether a model wrote the answer in this run; false for what was given."""
+        return bool(self.model_version)
+
+
+NOT_SAMPLED = Provenance(
+    model_version="",
+    prompt_digest="",
+    seed=0,
+    sampling=Sampling(),
+    prompt_tokens=0,
+    completion_tokens=0,
+    engine_seconds=0.0,
+)
+"""Of what was given with a run: no model of this run wrote it, and it costs nothing."""
+
 
 class Verdict(Record):
     """What a parser made of an answer. Only a valid verdict has a score; the others say why they

@@ -165,7 +165,7 @@ def test_stored_labels_do_not_each_cost_an_outlook_and_the_last_one_is_new(
     tracker = ProgressTracker(spec, store, 2, {})
     before = tracker.progress()
     for event in planned(spec, store):
-        tracker.add_posed(event)
+        tracker.add_posed(event.proof_id, event)
         tracker.add_label(event.proof_id, "unreadable", solved=False, was_stored=True)
         assert tracker.next_refinement() is None
         assert tracker.progress().most == before.most

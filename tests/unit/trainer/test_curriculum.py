@@ -39,12 +39,12 @@ from proofloop.worker.engine_pool import Engines
 
 pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
+from proofloop.config.given_files import GradedAnalysis, GradedProof, in_split, read_graded
 from proofloop_trainer.curriculum import kept as keeping
 from proofloop_trainer.curriculum import measuring, stages
 from proofloop_trainer.curriculum.asking import Asker
 from proofloop_trainer.curriculum.cases import CaseFile, balanced, draw_proofs
 from proofloop_trainer.curriculum.gate import compare, paired
-from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, in_split, read_graded
 from proofloop_trainer.curriculum.kept import Kept, KeptAnswers
 from proofloop_trainer.curriculum.rollouts import PREDICTED, Judges, meta_verify, prove, verify
 from proofloop_trainer.curriculum.watch import check, look

@@ -762,7 +762,7 @@ def test_an_assessment_that_cannot_be_read_confirms_nothing_and_enters_no_mean(
     scores: tuple[float | None, ...], confirm_at: float, confirmed: bool, quality: float
 ) -> None:
     rule = runspec(labeling={"confirm_at": confirm_at}).labeling
-    assert summarise(assessed(*scores), rule) == (confirmed, pytest.approx(quality))
+    assert summarise(assessed(*scores), rule, rule.m) == (confirmed, pytest.approx(quality))
 
 
 # -- labeler

@@ -12,11 +12,11 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
+from proofloop.config.given_files import GradedAnalysis, GradedProof
 from proofloop.method.domains import Domain, need_critique_finding, need_proof_finding
 from proofloop.method.prompts import PromptPack
 from proofloop.schema.records import Record
 from proofloop_trainer.curriculum.asking import Asker
-from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof
 
 T = TypeVar("T")
 

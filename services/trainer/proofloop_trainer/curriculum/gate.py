@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 
+from proofloop.config.given_files import GradedProof, in_split
 from proofloop.curriculum.status import GateReport
 from proofloop.errors import HintedError
 from proofloop.method.domains import need_critique_finding, need_proof_finding
@@ -25,7 +26,6 @@ from proofloop_trainer.curriculum.cases import (
     grade_analyses,
     grade_proofs,
 )
-from proofloop_trainer.curriculum.graded import GradedProof, in_split
 from proofloop_trainer.curriculum.rollouts import Judges, answered
 from proofloop_trainer.curriculum.work import VALIDATION, Work
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from itertools import product
 
 from proofloop.config.curriculum_file import ENGINE_MEMORY, Labels
+from proofloop.config.given_files import GradedProof
 from proofloop.config.run_file import Models, RunSpec
 from proofloop.config.run_problems import Split
 from proofloop.curriculum.status import manifests, serving_before
@@ -21,7 +22,6 @@ from proofloop.schema import keys
 from proofloop.schema.records import ModelRole, Problem, Proof
 from proofloop.store import get_record
 from proofloop_trainer.curriculum.cases import CaseFile
-from proofloop_trainer.curriculum.graded import GradedProof
 from proofloop_trainer.curriculum.kept import EVERY_S
 from proofloop_trainer.curriculum.work import Work
 

@@ -16,6 +16,7 @@ from functools import partial
 from statistics import fmean
 
 from proofloop.config.curriculum_file import Stage
+from proofloop.config.given_files import GradedAnalysis, GradedProof, in_split
 from proofloop.curriculum.status import (
     StageManifest,
     find_figures,
@@ -36,7 +37,6 @@ from proofloop_trainer.curriculum.cases import (
     grade_analyses,
     grade_proofs,
 )
-from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, in_split
 from proofloop_trainer.curriculum.labeling import label_run
 from proofloop_trainer.curriculum.rollouts import Judges, answered
 from proofloop_trainer.curriculum.work import TEST, Work

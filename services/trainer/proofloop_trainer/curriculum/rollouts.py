@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeVar
 
+from proofloop.config.given_files import GradedAnalysis, GradedProof
 from proofloop.engine.base import Generation
 from proofloop.errors import ConfigError
 from proofloop.method.prompts import PromptPack
@@ -21,7 +22,6 @@ from proofloop.method.prompts.reading.parsing import ParsedEvaluation, ParsedPro
 from proofloop.method.rewards import Reward, generator_reward, meta_verifier_reward, verifier_reward
 from proofloop.schema.records import ModelRole, TrainingSample
 from proofloop_trainer.curriculum.asking import Asker
-from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof
 
 PREDICTED = "predicted_score"
 """The score that an answer predicts. It is stored with the reward's parts, but is not a factor."""

@@ -20,6 +20,7 @@ from proofloop.config.curriculum_file import (
     StageKind,
     grpo_fields,
 )
+from proofloop.config.given_files import GradedAnalysis, GradedProof, in_split
 from proofloop.config.run_file import RoleSampling
 from proofloop.curriculum.status import GateReport, StageManifest
 from proofloop.errors import HintedError
@@ -35,7 +36,6 @@ from proofloop_trainer.curriculum.cases import (
     grade_analyses,
     grade_proofs,
 )
-from proofloop_trainer.curriculum.graded import GradedAnalysis, GradedProof, in_split
 from proofloop_trainer.curriculum.rollouts import Judges, meta_verify, prove, verify
 from proofloop_trainer.curriculum.training import train
 from proofloop_trainer.curriculum.work import TRAIN, Work

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from proofloop.config.curriculum_file import CurriculumSpec
+from proofloop.config.given_files import GradedAnalysis, GradedProof
 from proofloop.config.run_file import Models, RunEngine, RunSpec
 from proofloop.config.run_problems import Problems, Split
 from proofloop.config.run_training import RoleTraining, Training
@@ -26,13 +27,20 @@ from proofloop.store import R, Store, find_record, put_record
 from proofloop.worker.engine_pool import Engines
 from proofloop_trainer.curriculum.asking import Asker
 from proofloop_trainer.curriculum.cases import CaseFile
-from proofloop_trainer.curriculum.graded import Grades
 from proofloop_trainer.curriculum.kept import Kept
 from proofloop_trainer.curriculum.rollouts import Judges
 
 TRAIN: Split = "train"
 VALIDATION: Split = "validation"
 TEST: Split = "test"
+
+
+@dataclass(frozen=True)
+class Grades:
+    """D_v and D_mv as people graded them."""
+
+    proofs: tuple[GradedProof, ...]
+    analyses: tuple[GradedAnalysis, ...]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,12 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from proofloop.config.curriculum_file import SAMPLED, CurriculumSpec, StageKind
+from proofloop.config.given_files import (
+    GradedAnalysis,
+    GradedProof,
+    in_split,
+    read_graded,
+)
 from proofloop.config.problem_file import SPLIT_HINT, ProblemFile
 from proofloop.config.settings import load_settings
 from proofloop.curriculum.status import (
@@ -27,14 +33,7 @@ from proofloop.schema import keys
 from proofloop.store import LocalStore, Store
 from proofloop.worker.engine_pool import Engines
 from proofloop_trainer.curriculum import measuring, stages
-from proofloop_trainer.curriculum.graded import (
-    GradedAnalysis,
-    GradedProof,
-    Grades,
-    in_split,
-    read_graded,
-)
-from proofloop_trainer.curriculum.work import TEST, TRAIN, VALIDATION, Work
+from proofloop_trainer.curriculum.work import TEST, TRAIN, VALIDATION, Grades, Work
 from proofloop_trainer.grpo.policy import require_model
 
 STAGES: dict[StageKind, Callable[..., StageManifest]] = {

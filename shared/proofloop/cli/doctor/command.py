@@ -245,7 +245,7 @@ def _file(file: Path, folder: Path | None, wait_s: float) -> Iterator[Finding]:
         engines = open_engines(open_store(folder))
         try:
             began = time.perf_counter()
-            engines.check(spec)
+            engines.check(spec, roles=spec.asked_roles)
             yield Finding(
                 "engine", "ok", f"every model answered within {time.perf_counter() - began:.1f} s"
             )

@@ -1,0 +1,104 @@
+"""The given cases of a run, as they lie in the store: portions that are only added.
+
+Cases come from a file that the run file names (`config.given_files`), or from a curriculum or the
+Python API (`[problems] material`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from proofloop.config.given_files import given_cases
+from proofloop.config.run_file import RunSpec
+from proofloop.errors import ConfigError
+from proofloop.schema import keys
+from proofloop.schema.given import GivenCase, GivenPortion
+from proofloop.store import Store, get_record
+
+PORTION = 500
+"""The most cases in a portion that comes from a file: a few megabytes of long proofs."""
+
+
+def portions_of(store: Store, run_id: str) -> Iterator[GivenPortion]:
+    """The run's portions in order, one at a time."""
+    for key in store.list(keys.given_portions(run_id)):
+        yield get_record(store, key, GivenPortion)
+
+
+def cases_of(store: Store, run_id: str) -> Iterator[GivenCase]:
+    """The run's cases in order."""
+    for portion in portions_of(store, run_id):
+        yield from portion.cases
+
+
+def add_portion(store: Store, run_id: str, portion: GivenPortion) -> int:
+    """Append a portion; its number. One process at a time adds portions to a run."""
+    number = sum(1 for _ in store.list(keys.given_portions(run_id)))
+    _put(store, run_id, number, portion)
+    return number
+
+
+def keep_portions(store: Store, run_id: str, portions: Sequence[GivenPortion]) -> None:
+    """Store the portions that are missing. Raises ConfigError if the stored ones are others."""
+    for number, (stored, now) in enumerate(zip(portions_of(store, run_id), portions, strict=False)):
+        if stored != now:
+            raise ConfigError(
+                f"portion {number} of run {run_id!r} holds other cases in the store",
+                "give the run another name: portions are only added",
+            )
+    kept = sum(1 for _ in store.list(keys.given_portions(run_id)))
+    for number, portion in enumerate(portions[kept:], kept):
+        _put(store, run_id, number, portion)
+
+
+def keep_given(store: Store, spec: RunSpec) -> None:
+    """Store the cases of the run's file that are not stored yet. Raises ConfigError if the stored
+    ones are others.
+    """
+    kept = sum(1 for _ in store.list(keys.given_portions(spec.name)))
+    new = new_cases(store, spec)
+    for number, begin in enumerate(range(0, len(new), PORTION), kept):
+        cases = tuple(new[begin : begin + PORTION])
+        _put(store, spec.name, number, GivenPortion(cases=cases))
+
+
+def new_cases(store: Store, spec: RunSpec) -> list[GivenCase]:
+    """The cases of the run's file behind those in the store. Raises ConfigError unless the file
+    begins with the stored ones.
+    """
+    now = given_cases(spec)
+    number = 0
+    for number, stored in enumerate(cases_of(store, spec.name), 1):
+        if number > len(now):
+            kept = sum(1 for _ in cases_of(store, spec.name))
+            raise ConfigError(
+                f"{spec.problems.given_file} gives {len(now)} cases, run {spec.name!r} has {kept}:"
+                " they may only grow",
+                "put the missing rows back, raise or leave out [problems] count, or give the run"
+                " another name",
+            )
+        if _content(now[number - 1]) != _content(stored):
+            origin = stored.given.origin if stored.given else f"case {number}"
+            raise ConfigError(
+                f"{spec.problems.given_file} holds other cases than as run {spec.name!r} began,"
+                f" from {origin} on",
+                "put the old rows back in their order and new ones behind them, or give the run"
+                " another name",
+            )
+    return now[number:]
+
+
+def _content(case: GivenCase) -> GivenCase:
+    """The case without its origin: a file may have moved."""
+    given = case.given.model_copy(update={"origin": ""}) if case.given else None
+    return case.model_copy(update={"given": given})
+
+
+def _put(store: Store, run_id: str, number: int, portion: GivenPortion) -> None:
+    key = keys.given_portion(run_id, number)
+    body = portion.model_dump_json().encode()
+    if not store.put_if_absent(key, body, durable=True) and store.get(key) != body:
+        raise ConfigError(
+            f"another process added portion {number} to run {run_id!r}",
+            "let one process at a time add cases to a run",
+        )
