@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from proofloop.config.run_file import Prices, RunSpec
-from proofloop.errors import BudgetUsedUp, HintedError, ProofloopError
+from proofloop.errors import RESUME_HINT, BudgetUsedUp, HintedError, ProofloopError
 from proofloop.pipeline.posing import Entry, Posing
 from proofloop.runs.budget import Meter
 from proofloop.runs.costs import ByRole, Spent
@@ -23,6 +23,7 @@ from proofloop.runs.planned import (
     is_complete,
     keep_problem,
     labeled_and_posed,
+    owes_steps,
     planned_proofs,
     steps_taken,
 )
@@ -73,6 +74,10 @@ class EventSource(Protocol):
         """Whether the trainer will take no step with the present labels, as of the last wait."""
         ...
 
+    def training_failure(self) -> str:
+        """Why the trainer gave up a message of this run; empty if it did not."""
+        ...
+
     def usage(self, *, at_end: bool = False) -> tuple[ByRole, Mapping[str, int]]:
         """What the calls cost since the run was resumed, and how many are in flight, by role."""
         ...
@@ -118,16 +123,20 @@ class RunDriver:
         self._tracker = ProgressTracker(self._spec, self._store, planned, steps)
         self._source.begin(self._tracker)
         self._was_over_budget = bool(self._source.meter.over())
-        self._pose_planned()
+        problems = self._pose_planned()
         self._finish()
         self._check_complete()
+        self._finish_training(problems)
+        self._source.check_end()
         at_end = self._progress(at_end=True)
         report(at_end)
         return at_end
 
     # -- posing
 
-    def _pose_planned(self) -> None:
+    def _pose_planned(self) -> int:
+        """Pose the first proofs of every problem. Returns how many problems there are."""
+        number = -1
         for number, (problem, entries) in enumerate(self._posing.problems()):
             self._source.patiently(partial(keep_problem, self._store, self._spec, problem))
             for entry in entries:
@@ -135,6 +144,7 @@ class RunDriver:
                 self._pose(entry)
                 self._pose_refinements()
                 self._look()
+        return number + 1
 
     def _finish(self) -> None:
         """Pose what the searches ask for until nothing is in work."""
@@ -142,6 +152,23 @@ class RunDriver:
             is_done = self._source.is_done()  # before the searches: a label may come in between
             if not self._pose_refinements() and is_done:
                 return
+            self._source.wait()
+            self._look()
+
+    def _finish_training(self, problems: int) -> None:
+        """Wait for the steps that this many labeled problems allow."""
+        if not self._spec.training.roles:
+            return
+        owes = partial(owes_steps, self._store, self._spec, problems)
+        while not self._source.takes_no_step():
+            if not self._source.patiently(lambda: owes(self._tracker.steps)):
+                return
+            if reason := self._source.training_failure():
+                raise HintedError(
+                    f"all proofs are labeled, but the trainer failed: {reason}",
+                    f"`proofloop dead list --run {self._spec.name}` lists the message; fix this,"
+                    f" then {RESUME_HINT}",
+                )
             self._source.wait()
             self._look()
 
@@ -240,4 +267,3 @@ class RunDriver:
                 f"`proofloop dead list --run {self._spec.name}` says why; `--resume` tries them"
                 " again",
             )
-        self._source.check_end()

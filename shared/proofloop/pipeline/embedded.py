@@ -158,6 +158,9 @@ class EmbeddedPipeline:
         """The trainer has handled all labels."""
         return self._is_idle
 
+    def training_failure(self) -> str:
+        return self._untrained
+
     def usage(self, *, at_end: bool = False) -> tuple[ByRole, Mapping[str, int]]:
         if at_end or time.monotonic() - self._usage_s > USAGE_S:
             counter = self.tools.usage

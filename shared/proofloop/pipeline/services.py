@@ -167,6 +167,12 @@ class ServicesPipeline:
         log.warning("trainer_takes_no_step", waited_s=TRAINER_S, run=self._spec.name)
         return True
 
+    def training_failure(self) -> str:
+        """Looked up once it has been quiet for a moment."""
+        if self._quiet_s <= QUIET_S:
+            return ""
+        return self.patiently(self._trainer_letter)
+
     def usage(self, *, at_end: bool = False) -> tuple[ByRole, Mapping[str, int]]:
         if time.monotonic() - self._usage_s >= WRITE_S:
             self._usage_s = time.monotonic()
@@ -197,7 +203,7 @@ class ServicesPipeline:
             raise Interrupted("asked to stop; the services finish what was posed")
 
     def check_end(self) -> None:
-        """The trainer's failures are dead letters of the broker."""
+        """All steps are taken by now, or the trainer takes none."""
 
     # -- what happened
 
@@ -223,10 +229,14 @@ class ServicesPipeline:
         """Whether a step is under way that may still end: no message of the run died in the
         trainer.
         """
-        if not is_training(self._store, self._spec):
-            return False
-        dead = (letter.body for letter in self._letters.letters() if letter.queue == "trainer")
-        return not any(read_event_of(self._spec.name, body) for body in dead)
+        return is_training(self._store, self._spec) and not self._trainer_letter()
+
+    def _trainer_letter(self) -> str:
+        """Why a message of this run died in the trainer's queue; empty if none did."""
+        for letter in self._letters.letters():
+            if letter.queue == "trainer" and read_event_of(self._spec.name, letter.body):
+                return letter.reason or "unknown reason"
+        return ""
 
     def _warn_of_unserved_roles(self) -> None:
         """Name the roles without workers, each time that they are others."""

@@ -6,7 +6,7 @@ the proofs without a label, and each step finds what it already stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from proofloop.config.given_files import given_cases
 from proofloop.config.problem_file import count_problems, problems_of
@@ -17,7 +17,7 @@ from proofloop.runs.search_driver import refinements_posed, searches_of
 from proofloop.schema import keys
 from proofloop.schema.events import ProblemPosed
 from proofloop.schema.ids import proof_id
-from proofloop.schema.records import Problem, Role
+from proofloop.schema.records import ModelRole, Problem, Role
 from proofloop.store import Store, put_record
 
 PIPELINE_ROLES: tuple[Role, ...] = ("generator", "verifier", "meta_verifier", "labeler")
@@ -93,6 +93,23 @@ def is_complete(store: Store, spec: RunSpec) -> bool:
 def steps_taken(store: Store, spec: RunSpec) -> dict[str, int]:
     """How many versions of each trained role are complete."""
     return {role: len(published_versions(store, spec.name, role)) for role in spec.training.roles}
+
+
+def owes_steps(store: Store, spec: RunSpec, problems: int, steps: Mapping[str, int]) -> bool:
+    """Whether a role will take another step, once this many problems have all their labels."""
+    return any(
+        steps.get(role, 0) < min(spec.training.of(role).steps, batches)
+        for role, batches in _batches(store, spec, problems).items()
+    )
+
+
+def _batches(store: Store, spec: RunSpec, problems: int) -> dict[ModelRole, int]:
+    """How many batches this many problems make for each role, less the problems that it skips."""
+    return {
+        role: (problems - sum(1 for _ in store.list(keys.skipped_problems(spec.name, role))))
+        // spec.training.problems
+        for role in spec.training.roles
+    }
 
 
 def is_training(store: Store, spec: RunSpec) -> bool:

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proofloop.method.label_rule import UNDECIDED, Decision, decide, decide_by_person, majority
+from proofloop.method.label_rule import (
+    UNDECIDED,
+    Decision,
+    decide,
+    decide_by_majority,
+    decide_by_person,
+    grade,
+    majority,
+)
 from proofloop.schema.records import Judgement, Label
 from tests.builders import judgement, label, undecided_label
 
@@ -203,3 +211,29 @@ def test_a_persons_label_is_carried_by_the_critiques_that_gave_the_same_score(
 def test_the_generators_own_critique_carries_no_label() -> None:
     own = judgement(-1, 1.0)
     assert decide_by_person(undecided_label(), [own], score=1.0, by="E").critiques == ()
+
+
+@pytest.mark.parametrize(
+    ("scores", "decision"),
+    [
+        ((1.0, 1.0, 0.0), Decision("accepted", "accepted", 1.0, (0, 1))),
+        ((1.0, 1.0, 1.0), Decision("accepted", "accepted", 1.0, (0, 1, 2), solved=True)),
+        ((1.0, 0.5, 0.5), rejected(0.5, 1, 2)),
+        ((1.0, 0.5, 0.0), rejected(0.0, 2)),
+        ((1.0, 0.5, None), rejected(0.5, 1)),
+        ((1.0, None, None), UNDECIDED),
+        ((1.0, 1.0), None),
+    ],
+)
+def test_without_meta_critiques_the_majority_decides(
+    scores: tuple[float | None, ...], decision: Decision | None
+) -> None:
+    found = [judgement(index, score) for index, score in enumerate(scores)]
+    assert decide_by_majority(found, n=3) == decision
+
+
+@pytest.mark.parametrize(
+    ("score", "outcome"), [(1.0, "accepted"), (0.5, "rejected"), (None, "undecided")]
+)
+def test_a_grade_is_the_label(score: float | None, outcome: str) -> None:
+    assert said(grade(score)) == (outcome, "graded", score, False)
