@@ -17,8 +17,8 @@ from json import JSONDecoder
 from typing import Any, NoReturn
 
 from proofloop.method.prompts.json_format import SCORE, SCORES, score_line
-from proofloop.method.prompts.reading.lenient import introduces_quotation
 from proofloop.method.prompts.reading.normalize import lower, normalize
+from proofloop.method.prompts.reading.quotations import introduces_quotation
 from proofloop.method.prompts.reading.rules import Unreadable, illegal_score, two_scores
 from proofloop.method.prompts.reading.scores import LONGEST_SHOWN, read_score
 from proofloop.schema.records import Score
