@@ -33,6 +33,7 @@ _QUOTED_SCORE = re.compile(
 )
 
 GAP = re.compile(r"(?:[\s:=`|#\"'(\[•→]|[.-](?=\s)){0,60}")
+"""The marks between a phrase or label and its score."""
 
 
 @dataclass(frozen=True)
