@@ -13,7 +13,7 @@ from proofloop import api
 from proofloop.api import ProofResult
 from proofloop.cli.common import ProgressLine, StoreOption, open_store, stopping_on_signal
 from proofloop.errors import ConfigError
-from proofloop.report.samples import printable
+from proofloop.report.clipping import printable
 
 
 def prove(

@@ -14,35 +14,36 @@ from datetime import date
 from proofloop.config.curriculum_file import SAMPLED, CurriculumSpec, GrpoStage
 from proofloop.curriculum.status import StageManifest, Status, all_figures, manifests, read_status
 from proofloop.report.data import Measured, Summary
-from proofloop.report.formatting import FIGURES, count, headline, sentence
-from proofloop.report.formatting import Figure as Meaning
+from proofloop.report.numbers import count
+from proofloop.report.titles import FIGURES, FigureTexts
+from proofloop.report.verdict import headline, sentence
 from proofloop.runs.figures import Figure
 from proofloop.schema import keys
 from proofloop.schema.records import ModelRole, TrainingStep
 from proofloop.store import Store, get_record
 
 _NAMED = {figure.name: figure for figure in FIGURES}
-CHARTED: dict[tuple[str, str], Meaning] = {
+CHARTED: dict[tuple[str, str], FigureTexts] = {
     ("generator", "pass_at_1"): _NAMED["pass_at_1"],
     ("generator", "self_error"): _NAMED["self_eval_error"],
     ("verifier", "accuracy"): _NAMED["verifier_accuracy"],
     ("verifier", "faithfulness"): _NAMED["verifier_faithfulness"],
-    ("meta", "accuracy"): Meaning(
+    ("meta", "accuracy"): FigureTexts(
         "", "Meta-verifier accuracy", "", "share of analyses that get their true quality"
     ),
     ("labels", "agreement"): _NAMED["label_agreement"],
     ("labels", "undecided"): _NAMED["label_undecided"],
-    ("generator", "judged_score"): Meaning(
+    ("generator", "judged_score"): FigureTexts(
         "", "Judged score", "", "mean score of its proofs by the last judges"
     ),
-    ("generator", "judged_self_error"): Meaning(
+    ("generator", "judged_self_error"): FigureTexts(
         "",
         "Judged self-evaluation error",
         "",
         "mean distance of its self-scores from the last judges' scores",
         lower_is_better=True,
     ),
-    ("verifier", "judged_quality"): Meaning(
+    ("verifier", "judged_quality"): FigureTexts(
         "", "Judged quality", "", "R_meta of critiques that report an issue"
     ),
 }

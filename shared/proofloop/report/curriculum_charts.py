@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 from proofloop.report.axes import scale, smooth, thin, ticks
 from proofloop.report.curriculum import CHARTED, CurriculumData, Track, ablated
-from proofloop.report.figures import (
+from proofloop.report.line_charts import (
     BOTTOM,
     LEFT,
-    PART_STYLES,
-    Line,
+    DrawnLine,
     LineChart,
     Series,
     Tick,
@@ -23,12 +22,13 @@ from proofloop.report.figures import (
     drawn,
     fine_share,
     line_chart,
-    part_names,
     points_of,
     short,
     tick_label,
 )
-from proofloop.report.formatting import PART_TITLES, count
+from proofloop.report.numbers import count
+from proofloop.report.run_charts import PART_STYLES, part_names
+from proofloop.report.titles import PART_TITLES
 from proofloop.runs.figures import Figure
 
 CURVES_WIDTH, CURVES_HEIGHT, HEAD = 1000.0, 190.0, 36.0
@@ -63,7 +63,7 @@ class Lane:
     title: str
     note: str
     left: float
-    lines: tuple[Line, ...]
+    lines: tuple[DrawnLine, ...]
 
 
 @dataclass(frozen=True)

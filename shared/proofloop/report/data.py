@@ -16,7 +16,7 @@ from typing import Any, get_args
 from proofloop.config.problem_file import problems_of
 from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
-from proofloop.report.samples import Sample, SampleChoice, read_samples
+from proofloop.report.samples import ProofSample, SampleChoice, read_samples
 from proofloop.runs.answers import Readability, readability
 from proofloop.runs.costs import Bill, Costs, CostTally, bills, spec_of
 from proofloop.runs.model_registry import ServedVersion, served_log
@@ -96,7 +96,7 @@ class ReportData:
     windows: tuple[Window, ...]
     steps: Mapping[ModelRole, tuple[TrainingStep, ...]]
     versions: Mapping[ModelRole, tuple[VersionInService, ...]]
-    samples: tuple[Sample, ...]
+    samples: tuple[ProofSample, ...]
     failed_proofs: int
     dead_letters: int
     readability: Readability

@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from proofloop.errors import ConfigError, install_hint
-from proofloop.report import curriculum_charts, figures, formatting
+from proofloop.report import curriculum_charts, line_charts, numbers, run_charts, titles, verdict
 from proofloop.report.curriculum import CurriculumData, curriculum_verdict
 from proofloop.report.data import KINDS, ReportData
 from proofloop.report.runfile import run_file
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     import jinja2
 
 FILTERS = {
-    "count": formatting.count,
-    "share": formatting.share,
-    "money": formatting.money,
-    "duration": formatting.duration,
-    "day": formatting.day,
-    "score": formatting.score,
-    "version": formatting.version,
-    "defects": formatting.defects,
+    "count": numbers.count,
+    "share": numbers.share,
+    "money": numbers.money,
+    "duration": numbers.duration,
+    "day": numbers.day,
+    "score": numbers.score,
+    "version": numbers.version,
+    "defects": numbers.defects,
 }
 
 
@@ -73,8 +73,9 @@ def _shell() -> dict[str, Any]:
     """The variables of both templates."""
     return {
         "style": style(),
-        "figures": figures,
-        "formatting": formatting,
+        "line_charts": line_charts,
+        "run_charts": run_charts,
+        "titles": titles,
         "release": installed_version("proofloop"),
         "python": f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}",
     }
@@ -98,17 +99,19 @@ def _curriculum_names(data: CurriculumData) -> dict[str, Any]:
 
 
 def _names(data: ReportData) -> dict[str, Any]:
-    charts = figures.learning_charts(data.steps)
+    charts = run_charts.learning_charts(data.steps)
     return {
         "what": "run",
+        "show": verdict.show,
+        "interval": verdict.interval,
         "name": data.run_id,
         "data": data,
         "spec": data.spec,
-        "verdict": formatting.verdict(data),
-        "changes": formatting.changes(data.summary) if data.summary else [],
+        "verdict": verdict.verdict(data),
+        "changes": verdict.changes(data.summary) if data.summary else [],
         "charts": charts,
         "smoothed": any(line.raw for chart in charts for line in chart.lines),
-        "bars": figures.outcome_bars(data.windows),
+        "bars": run_charts.outcome_bars(data.windows),
         "kinds": [kind for kind in KINDS if kind != "graded" or data.kinds[kind]],
         "labeled": sum(data.kinds.values()),
         "run_file": run_file(data.spec),

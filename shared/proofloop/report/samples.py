@@ -6,14 +6,13 @@ the chosen proofs are read.
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proofloop.config.run_file import RunSpec
 from proofloop.method.domains import Checker, CritiqueFinding, ProofFinding, find_domain
+from proofloop.report.clipping import Text, clip
 from proofloop.runs.answers import meta_critiques_of, raw_of_proof
 from proofloop.runs.costs import Bill
 from proofloop.runs.labels import find_label
@@ -74,16 +73,6 @@ SHOWN_ORDER = (
     "graded",
     "unlabeled",
 )
-_CONTROL = re.compile(r"[^\t\n\x20-\x7e\xa0-\U0010ffff]")
-_HTML_BYTES = {"<": 4, ">": 4, "&": 5, '"': 5, "'": 5}
-
-
-@dataclass(frozen=True)
-class Text:
-    """A model's text for the page: printable, and without its last `left_out` characters."""
-
-    shown: str
-    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -116,7 +105,7 @@ class SampleCritique:
 
 
 @dataclass(frozen=True)
-class Sample:
+class ProofSample:
     """One proof on the page.
 
     `critiques_left_out`: the number of critiques that the page does not show. `finding` and
@@ -192,7 +181,7 @@ def _agrees(bill: Bill) -> bool:
     return bill.verdict.score == bill.label.score
 
 
-def read_samples(store: Store, spec: RunSpec, proof_ids: Sequence[str]) -> tuple[Sample, ...]:
+def read_samples(store: Store, spec: RunSpec, proof_ids: Sequence[str]) -> tuple[ProofSample, ...]:
     """Read the chosen proofs with their critiques, and with the findings of the domain's exact
     checker, if it has one and is installed.
     """
@@ -201,7 +190,7 @@ def read_samples(store: Store, spec: RunSpec, proof_ids: Sequence[str]) -> tuple
     return tuple(_sample(store, spec, proof_id, checker) for proof_id in proof_ids)
 
 
-def _sample(store: Store, spec: RunSpec, proof_id: str, checker: Checker | None) -> Sample:
+def _sample(store: Store, spec: RunSpec, proof_id: str, checker: Checker | None) -> ProofSample:
     proof = get_record(store, keys.proof(spec.name, proof_id), Proof)
     problem = find_record(store, keys.problem(spec.name, proof.problem_id), Problem)
     question = problem.question if problem else ""
@@ -212,7 +201,7 @@ def _sample(store: Store, spec: RunSpec, proof_id: str, checker: Checker | None)
     ]
     shown = _most_telling(critiques, label)
     is_readable = proof.verdict.outcome == "valid"
-    return Sample(
+    return ProofSample(
         proof_id=proof_id,
         question=clip(question, QUESTION_BYTES),
         source=problem.source if problem else None,
@@ -303,32 +292,3 @@ class ProofCheck:
         if self.checker is None:
             return None
         return self.checker.check_critique(self.question, self.solution, analysis)
-
-
-def clip(text: str, limit: int) -> Text:
-    """The printable beginning of a text that takes at most `limit` bytes as HTML."""
-    size = 0
-    for position, character in enumerate(text):
-        size += _html_size(character)
-        if size > limit:
-            return Text(printable(text[:position]), len(text) - position)
-    return Text(printable(text))
-
-
-def _html_size(character: str) -> int:
-    if character in _HTML_BYTES:
-        return _HTML_BYTES[character]
-    return 1 if character.isascii() else len(printable(character).encode())
-
-
-def printable(text: str) -> str:
-    """Replace control characters. Write invisible characters as code points, because they can
-    reorder the visible text.
-    """
-    text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text).encode("utf-8", "replace").decode()
-    invisible = {
-        ord(each): f"⟨U+{ord(each):04X}⟩"
-        for each in set(text)
-        if unicodedata.category(each) == "Cf"
-    }
-    return text.translate(invisible) if invisible else text

@@ -19,10 +19,12 @@ from proofloop.config.run_file import RunSpec, parse_runspec
 from proofloop.errors import ConfigError
 from proofloop.report import read_report, write_report
 from proofloop.report.axes import smooth, spread, thin, ticks
+from proofloop.report.clipping import clip
 from proofloop.report.data import Windows, read_summary
-from proofloop.report.formatting import changes, count, duration, money, share, verdict, version
+from proofloop.report.numbers import count, duration, money, share, version
 from proofloop.report.runfile import run_file
-from proofloop.report.samples import MAX_SAMPLES, clip
+from proofloop.report.samples import MAX_SAMPLES
+from proofloop.report.verdict import changes, verdict
 from proofloop.runs.costs import Spent, costs
 from proofloop.runs.model_registry import put_in_service
 from proofloop.schema import keys

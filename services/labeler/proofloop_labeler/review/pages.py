@@ -23,9 +23,9 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from proofloop.errors import ConfigError, NotFound, StoreError
-from proofloop.report.formatting import count, score
+from proofloop.report.clipping import printable
+from proofloop.report.numbers import count, score
 from proofloop.report.page import environment, style
-from proofloop.report.samples import printable
 from proofloop.schema import keys
 from proofloop.schema.ids import check_id
 from proofloop.schema.records import Grade, Label

@@ -13,7 +13,7 @@ import typer
 
 from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_store
 from proofloop.errors import ConfigError
-from proofloop.report.samples import printable
+from proofloop.report.clipping import printable
 from proofloop.runs.answers import meta_critiques_of, raw_of_proof
 from proofloop.runs.figures import critiques_of
 from proofloop.runs.labels import find_label
