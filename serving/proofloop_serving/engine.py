@@ -69,6 +69,9 @@ class LocalCall:
     def result(self, timeout_s: float | None = None) -> Generation:
         return self.future.result(timeout_s)
 
+    def when_done(self, callback: Callable[[], None]) -> None:
+        self.future.add_done_callback(lambda _: callback())
+
     def cancel(self) -> None:
         self.cancel_asked.set()
 

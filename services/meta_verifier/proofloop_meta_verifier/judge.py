@@ -21,8 +21,9 @@ from proofloop.schema.events import Event, ProofReviewed, ReviewJudged
 from proofloop.schema.ids import SELF_CRITIQUE, meta_name
 from proofloop.schema.records import Critique, Judgement, MetaCritique, Proof, Verdict
 from proofloop.store import get_record, put_record
-from proofloop.worker.calls.model_call import Cancelled, ModelCall, replies_of
+from proofloop.worker.calls.model_call import ModelCall, replies_of
 from proofloop.worker.calls.model_request import LATE_PRIORITY, ModelReply, ModelRequest
+from proofloop.worker.calls.waiting import Cancelled
 from proofloop.worker.tools import Tools
 
 
@@ -156,7 +157,7 @@ def _ask(
     ]
     calls = [ModelCall(request, tools) for request in requests]
     found = dict(there)
-    for position, reply in replies_of(calls, unneeded=lambda: _is_decided(event, tools)):
+    for position, reply in replies_of(calls, _unneeded_once(event, tools)):
         key = keys.meta_critique(event.run_id, event.proof_id, event.index, missing[position])
         found[missing[position]] = tools.keep(key, _read(reply, requests[position], tools))
     return [found[number] for number in numbers]
@@ -170,6 +171,14 @@ def _read(reply: ModelReply, request: ModelRequest, tools: Tools) -> MetaCritiqu
 
 
 def _is_decided(event: ProofReviewed, tools: Tools) -> bool:
-    """The self-critique is judged even then: its quality is part of the generator's reward."""
+    key = _unneeded_once(event, tools)
+    return bool(key) and tools.store.exists(key)
+
+
+def _unneeded_once(event: ProofReviewed, tools: Tools) -> str:
+    """The key whose record makes the judgement unnecessary; empty if it is needed in any case.
+
+    The self-critique is always judged: its quality is part of the generator's reward.
+    """
     early = tools.runs.spec(event.run_id).stops_when_decided and event.index != SELF_CRITIQUE
-    return early and tools.store.exists(keys.label(event.run_id, event.proof_id))
+    return keys.label(event.run_id, event.proof_id) if early else ""

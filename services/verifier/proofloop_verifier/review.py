@@ -14,8 +14,9 @@ from proofloop.schema.events import Event, ProofReviewed, ProofWritten
 from proofloop.schema.ids import AnswerName, critique_name, unread_name
 from proofloop.schema.records import Critique, Proof
 from proofloop.store import find_record, get_record
-from proofloop.worker.calls.model_call import Cancelled, ModelCall
+from proofloop.worker.calls.model_call import ModelCall
 from proofloop.worker.calls.model_request import ModelRequest
+from proofloop.worker.calls.waiting import Cancelled
 from proofloop.worker.tools import Tools
 
 
@@ -60,7 +61,7 @@ def _request(
         name,
         shown_as,
     )
-    reply = ModelCall(request, tools).reply(unneeded=lambda: _is_decided(event, tools))
+    reply = ModelCall(request, tools).reply(_unneeded_once(event, tools))
     parsed = tools.runs.reader(event.run_id).evaluation(reply.text, reply.finish_reason)
     return Critique(
         proof_id=event.proof_id,
@@ -73,6 +74,11 @@ def _request(
 
 
 def _is_decided(event: ProofWritten, tools: Tools) -> bool:
-    return tools.runs.spec(event.run_id).stops_when_decided and tools.store.exists(
-        keys.label(event.run_id, event.proof_id)
-    )
+    key = _unneeded_once(event, tools)
+    return bool(key) and tools.store.exists(key)
+
+
+def _unneeded_once(event: ProofWritten, tools: Tools) -> str:
+    """The key whose record makes the critique unnecessary; empty if all n are needed."""
+    stops = tools.runs.spec(event.run_id).stops_when_decided
+    return keys.label(event.run_id, event.proof_id) if stops else ""

@@ -7,7 +7,8 @@ from `result`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -85,11 +86,30 @@ class Call(Protocol):
         """
         ...
 
+    def when_done(self, callback: Callable[[], None]) -> None:
+        """Call back, in any thread, once `result` returns or raises at once: now if the call has
+        ended. The callback must not block.
+        """
+        ...
+
     def cancel(self) -> None:
         """Ask the engine to stop and to free the slot. `result` then returns with finish reason
         "cancelled". Safe to call twice.
         """
         ...
+
+
+class FutureCall:
+    """The part of a call that a future answers. `cancel` is the engine's."""
+
+    def __init__(self) -> None:
+        self.future: Future[Generation] = Future()
+
+    def result(self, timeout_s: float | None = None) -> Generation:
+        return self.future.result(timeout_s)
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        self.future.add_done_callback(lambda _: callback())
 
 
 class Engine(Protocol):

@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
-from proofloop.engine.base import Call, Engine, Generation, GenerationRequest
+from proofloop.engine.base import Call, Engine, FutureCall, GenerationRequest
 from proofloop.errors import CallRefused, EngineError
 
 log = structlog.get_logger(__name__)
@@ -114,56 +115,64 @@ class EndpointHealth:
             self._unavailable_s.pop(endpoint.name, None)
 
 
-class _RoutedCall:
+class _RoutedCall(FutureCall):
     """One call. It tries one endpoint after the other until one answers or refuses it."""
 
     def __init__(
         self, request: GenerationRequest, order: list[Endpoint], health: EndpointHealth
     ) -> None:
+        super().__init__()
         self._request, self._order, self._health = request, order, health
         self._errors: list[EngineError] = []
+        self._call: Call | None = None
         self._is_cancelled = False
         self._lock = threading.Lock()
-        self._submit()
-
-    def result(self, timeout_s: float | None = None) -> Generation:
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            with self._lock:
-                call, endpoint = self._call, self._order[len(self._errors)]
-            try:
-                answer = call.result(
-                    None if deadline is None else max(0.0, deadline - time.monotonic())
-                )
-            except CallRefused:
-                raise
-            except EngineError as error:
-                self._move(call, endpoint, error)
-                continue
-            if answer.finish_reason != "cancelled":
-                self._health.record_answer(endpoint)
-            return answer
+        self._try_next()
 
     def cancel(self) -> None:
         with self._lock:
             self._is_cancelled = True
-            self._call.cancel()
+            call = self._call
+        if call:
+            call.cancel()
 
-    def _move(self, call: Call, endpoint: Endpoint, error: EngineError) -> None:
-        """Try the next endpoint, unless another thread has done so. Raises EngineError after the
-        last one.
-        """
-        with self._lock:
-            if call is not self._call:
-                return
+    def _try_next(self) -> None:
+        """Submit the call to the first endpoint that has not failed, or end it after the last."""
+        while (error := self._final_error()) is None:
+            endpoint = self._order[len(self._errors)]
+            try:
+                call = endpoint.engine.submit(self._request)
+            except EngineError as refusal:
+                self._errors.append(refusal)
+                continue
+            with self._lock:
+                self._call, is_cancelled = call, self._is_cancelled
+            if is_cancelled:
+                call.cancel()
+            call.when_done(partial(self._take, call, endpoint))
+            return
+        self.future.set_exception(error)
+
+    def _final_error(self) -> EngineError | None:
+        is_last = self._is_cancelled or len(self._errors) == len(self._order)
+        return _error_to_raise(self._errors) if self._errors and is_last else None
+
+    def _take(self, call: Call, endpoint: Endpoint) -> None:
+        """An endpoint's call has ended: pass on its answer, or try the next endpoint."""
+        try:
+            answer = call.result(0)
+        except CallRefused as refusal:
+            self.future.set_exception(refusal)
+        except EngineError as error:
             self._health.record_failure(endpoint, error)
-            if self._is_cancelled or len(self._errors) + 1 >= len(self._order):
-                raise _error_to_raise([*self._errors, error])
             self._errors.append(error)
-            self._submit()
-
-    def _submit(self) -> None:
-        self._call = self._order[len(self._errors)].engine.submit(self._request)
+            self._try_next()
+        except BaseException as error:  # the caller who waits must see every error
+            self.future.set_exception(error)
+        else:
+            if answer.finish_reason != "cancelled":
+                self._health.record_answer(endpoint)
+            self.future.set_result(answer)
 
 
 def _error_to_raise(errors: list[EngineError]) -> EngineError:

@@ -7,25 +7,21 @@ from __future__ import annotations
 import asyncio
 import threading
 from abc import ABC, abstractmethod
-from concurrent.futures import Future
 from contextlib import suppress
 from typing import Generic, TypeVar
 
-from proofloop.engine.base import Call, Generation, GenerationRequest
+from proofloop.engine.base import Call, FutureCall, Generation, GenerationRequest
 from proofloop.errors import EngineError
 
 
-class EventLoopCall(ABC):
+class EventLoopCall(FutureCall, ABC):
     """A running call. Only the future may be used outside the engine's event loop."""
 
     def __init__(self, request: GenerationRequest, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
         self.request = request
         self.task: asyncio.Task[None] | None = None
         self._loop = loop
-        self._future: Future[Generation] = Future()
-
-    def result(self, timeout_s: float | None = None) -> Generation:
-        return self._future.result(timeout_s)
 
     def cancel(self) -> None:
         with suppress(RuntimeError):  # the event loop is closed: the engine has ended the call
@@ -40,9 +36,9 @@ class EventLoopCall(ABC):
         try:
             if not task.cancelled():
                 task.result()
-            self._future.set_result(self._generation(cancelled=task.cancelled()))
+            self.future.set_result(self._generation(cancelled=task.cancelled()))
         except BaseException as error:  # the caller who waits must see every error
-            self._future.set_exception(error)
+            self.future.set_exception(error)
 
     @abstractmethod
     def _generation(self, *, cancelled: bool) -> Generation:

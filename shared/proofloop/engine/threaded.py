@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 from proofloop.engine.base import Call, Generation, GenerationRequest
@@ -57,6 +58,9 @@ class _ThreadedCall:
             return self._future.result(timeout_s)
         except CancelledError as error:
             raise _closed() from error
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        self._future.add_done_callback(lambda _: callback())
 
     def cancel(self) -> None:
         self._cancelled.set()

@@ -95,6 +95,19 @@ class EngineContract:
         assert reasons <= {"cancelled", "stop", "length"}  # a call that was quicker is no error
         assert subject.engine.submit(subject.ask()).result(30).finish_reason != "cancelled"
 
+    def test_a_caller_is_told_when_its_call_has_ended(self, subject: EngineSubject) -> None:
+        calls = [subject.engine.submit(subject.ask(seed, max_tokens=400)) for seed in range(3)]
+        ended = [threading.Event() for _ in calls]
+        for call, event in zip(calls, ended, strict=True):
+            call.when_done(event.set)
+        calls[0].cancel()
+        for call, event in zip(calls, ended, strict=True):
+            assert event.wait(60)
+            call.result(0)
+        late = threading.Event()
+        calls[0].when_done(late.set)
+        assert late.is_set()
+
     def test_cancelling_after_the_end_changes_nothing(self, subject: EngineSubject) -> None:
         call = subject.engine.submit(subject.ask())
         generation = call.result(30)

@@ -19,6 +19,7 @@ from proofloop.worker.calls.engine_health import EngineHealth
 from proofloop.worker.calls.running_calls import RunningCalls
 from proofloop.worker.calls.unusable_engine import RejectMessage, UnusableEnginePolicy
 from proofloop.worker.calls.usage import UsageCounter
+from proofloop.worker.calls.waiting import WaitingMessages
 from proofloop.worker.metrics import WorkerMetrics
 from proofloop.worker.run_cache import RunCache
 from proofloop.worker.shutdown import Shutdown
@@ -63,6 +64,7 @@ class Tools:
         self.health = EngineHealth()
         self.runs = RunCache(store, on_engine_moved=self.health.forget)
         self.usage = UsageCounter(self.calls)
+        self.waiting = WaitingMessages(store, self.shutdown.cancelling)
 
     def engine(self, spec: RunSpec, role: ModelRole) -> Engine:
         """The role's engine. Raises EngineError if it cannot be opened here: only this run is

@@ -8,7 +8,7 @@ import json
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,9 @@ class Scripted:
             if isinstance(self._answer, EngineError):
                 raise self._answer
             return self._answer
+
+        def when_done(self, callback: Callable[[], None]) -> None:
+            callback()
 
         def cancel(self) -> None:
             """It is done already."""

@@ -716,6 +716,13 @@ class HeldCall:
             raise TimeoutError
         return self.call.result(timeout_s)
 
+    def when_done(self, callback: Callable[[], None]) -> None:
+        def wait() -> None:
+            self.may_come.wait()
+            self.call.when_done(callback)
+
+        threading.Thread(target=wait, daemon=True).start()
+
     def cancel(self) -> None:
         self.call.cancel()
 

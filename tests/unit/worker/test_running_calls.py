@@ -26,9 +26,10 @@ from proofloop.schema.events import Event, ProblemPosed, ProofReviewed, ProofWri
 from proofloop.schema.ids import critique_name
 from proofloop.schema.records import Critique
 from proofloop.store import LocalStore, find_record, get_record, put_record
-from proofloop.worker.calls.model_call import Cancelled, ModelCall
+from proofloop.worker.calls.model_call import ModelCall
 from proofloop.worker.calls.model_request import ModelReply, ModelRequest
 from proofloop.worker.calls.running_calls import Lease, LeaseTimes, RunningCalls, leased_calls
+from proofloop.worker.calls.waiting import Cancelled
 from proofloop.worker.roles import Role
 from proofloop.worker.runtime import Worker
 from proofloop.worker.tools import Tools
@@ -53,6 +54,9 @@ pytestmark = pytest.mark.usefixtures("quiet_log")
 WRITTEN = ProofWritten(run_id=RUN, proof_id=PROOF, index=0, verifier_version="v-1")
 REVIEWED = ProofReviewed(run_id=RUN, proof_id=PROOF, index=0)
 CALL = f"{RUN}/verifier/{PROOF}/critique-0"
+STORED = keys.proof(RUN, PROOF)
+"""A key that the store has."""
+
 ROLES = {
     "generator": Role("generator", {"ProblemPosed": prove}),
     "verifier": Role("verifier", {"ProofWritten": review}),
@@ -88,6 +92,9 @@ class HeldCall:
 
     def result(self, timeout_s: float | None = None) -> Generation:
         return self._future.result(timeout_s)
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        self._future.add_done_callback(lambda _: callback())
 
     def cancel(self) -> None:
         self.is_cancelled = True
@@ -231,7 +238,7 @@ def test_a_message_that_comes_again_joins_the_running_call(
         assert not one.tools.calls.begun()
 
 
-def ask(one: Process, unneeded: Callable[[], bool] = lambda: False) -> Future[ModelReply]:
+def ask(one: Process, unneeded_once: str = "") -> Future[ModelReply]:
     """Make the verifier's call within a new message."""
 
     def asking() -> ModelReply:
@@ -246,7 +253,7 @@ def ask(one: Process, unneeded: Callable[[], bool] = lambda: False) -> Future[Mo
                 PROOF,
                 critique_name(0),
             )
-            return ModelCall(request, one.tools).reply(unneeded)
+            return ModelCall(request, one.tools).reply(unneeded_once)
 
     return one.pool.submit(asking)
 
@@ -265,7 +272,7 @@ def test_all_get_the_same_answer_and_one_counts_it(tmp_path: Path) -> None:
 def test_one_message_that_needs_the_answer_no_more_leaves_it_to_the_other(tmp_path: Path) -> None:
     engine = HeldEngine()
     with process(tmp_path, engine) as one:
-        unneeded, needed = ask(one, lambda: True), ask(one)
+        unneeded, needed = ask(one, STORED), ask(one)
         with pytest.raises(Cancelled):
             unneeded.result(5)
         call = engine.wait()
@@ -280,7 +287,7 @@ def test_a_call_that_no_message_needs_is_cancelled_and_the_next_message_asks_ane
 ) -> None:
     engine = HeldEngine()
     with process(tmp_path, engine) as one:
-        both = [ask(one, lambda: True), ask(one, lambda: True)]
+        both = [ask(one, STORED), ask(one, STORED)]
         for each in both:
             with pytest.raises(Cancelled):
                 each.result(5)

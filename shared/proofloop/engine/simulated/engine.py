@@ -13,12 +13,11 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from proofloop.engine.base import Call, Generation, GenerationRequest
+from proofloop.engine.base import Call, FutureCall, Generation, GenerationRequest
 from proofloop.engine.simulated.answers import SimulatedSettings, answer, cancelled, latency_s
 from proofloop.errors import EngineError
 
@@ -35,23 +34,23 @@ class AnsweredCall:
             raise self.error or AssertionError("an answered call has an answer or an error")
         return self.generation
 
+    def when_done(self, callback: Callable[[], None]) -> None:
+        callback()
+
     def cancel(self) -> None:
         """Does nothing: the call has ended."""
 
 
-class TimedCall:
+class TimedCall(FutureCall):
     """A call that waits for a slot, then for its latency. `due_s` is on the monotonic clock, 0
     without a slot.
     """
 
     def __init__(self, request: GenerationRequest, drop: Callable[[TimedCall], None]) -> None:
+        super().__init__()
         self.request = request
         self.due_s = 0.0
-        self.future: Future[Generation] = Future()
         self._drop = drop
-
-    def result(self, timeout_s: float | None = None) -> Generation:
-        return self.future.result(timeout_s)
 
     def cancel(self) -> None:
         self._drop(self)
@@ -69,10 +68,7 @@ class CallLog:
 
     def follow(self, request: GenerationRequest, call: Call) -> None:
         self._note("began", request)
-        if isinstance(call, TimedCall):
-            call.future.add_done_callback(lambda _: self._note("ended", request))
-        else:
-            self._note("ended", request)
+        call.when_done(lambda: self._note("ended", request))
 
     def _note(self, what: str, request: GenerationRequest) -> None:
         with self._file.open("ab", buffering=0) as file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -12,26 +11,19 @@ from typing import NoReturn
 import structlog
 
 from proofloop.engine.base import Call, ChatMessage, Generation, GenerationRequest
-from proofloop.errors import CallRefused, EngineError, Retry, StoreError
+from proofloop.errors import CallRefused, EngineError, Retry
 from proofloop.schema import keys
 from proofloop.schema.records import Provenance, RawAnswer, Tokens, Verdict, derive_seed, digest
 from proofloop.worker.calls.engine_trial import check_taken, is_answered
 from proofloop.worker.calls.failing_calls import MOST_ROUNDS
 from proofloop.worker.calls.model_request import PRIORITY, ModelReply, ModelRequest
+from proofloop.worker.calls.waiting import Wait
 from proofloop.worker.tools import Tools
 
 log = structlog.get_logger()
 
 MODEL_IN_LOG = "model"
 """The field of a log line with the version that the message's handler called."""
-
-POLL_S = 1.0
-"""How often a waiting caller checks whether it should stop."""
-
-RARELY = 16
-"""A long call checks in the store whether it is still needed at every 16th poll, because thousands
-of them wait at once.
-"""
 
 ENGINE_AWAY_S, LONGEST_AWAY_S = 2.0, 300.0
 """How long a message waits before a failed engine is called again; an engine may ask for more.
@@ -43,10 +35,6 @@ messages may have to wait behind this one.
 MAX_REASON_CHARS = 500
 
 
-class Cancelled(Exception):
-    """The reply is not needed any more."""
-
-
 class RefusedCall:
     """A call that the engine did not take. It fails like any other call."""
 
@@ -55,6 +43,9 @@ class RefusedCall:
 
     def result(self, timeout_s: float | None = None) -> Generation:
         raise self.error
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        callback()
 
     def cancel(self) -> None:
         """There is nothing to cancel."""
@@ -113,21 +104,22 @@ class ModelCall:
         except EngineError as error:
             return RefusedCall(error)
 
-    def reply(self, unneeded: Callable[[], bool] = lambda: False) -> ModelReply:
+    def reply(self, unneeded_once: str = "") -> ModelReply:
         """Wait for the reply. Raises what `replies_of` raises."""
-        [(_, reply)] = replies_of([self], unneeded)
+        [(_, reply)] = replies_of([self], unneeded_once)
         return reply
 
-    def poll(self, timeout_s: float) -> ModelReply | None:
-        """The reply, None if it has not come by then.
+    def when_done(self, callback: Callable[[], None]) -> None:
+        self._call.when_done(callback)
+
+    def reply_of_ended(self) -> ModelReply:
+        """The reply of a call that has ended.
 
         Raises Retry when the call must be made again later, Reject when the engine can answer no
         call of this run.
         """
         try:
-            generation = self._call.result(timeout_s)
-        except TimeoutError:
-            return None
+            generation = self._call.result()
         except EngineError as failure:
             return self._once(partial(self._failed, failure))
         return self._once(partial(self._answered, generation))
@@ -327,72 +319,48 @@ class ModelCall:
 
 
 def replies_of(
-    calls: Sequence[ModelCall], unneeded: Callable[[], bool] = lambda: False
+    calls: Sequence[ModelCall], unneeded_once: str = ""
 ) -> Iterator[tuple[int, ModelReply]]:
     """The replies as they come, each with the position of its call, to be stored at once.
 
     Raises Retry when the engine is away or the process stops, Reject when the engine can answer no
-    call of the run, Cancelled when `unneeded` became true. A call that must be made again later
-    does not end the others: Retry is then raised after their replies. Any other end cancels the
-    calls that still run.
+    call of the run, Cancelled once the key `unneeded_once` is stored. A call that must be made
+    again later does not end the others: Retry is then raised after their replies. Any other end
+    cancels the calls that still run.
     """
     if not calls:
         return
     tools = calls[0].tools
     request = calls[0].request
-    waiting = dict(enumerate(calls))
+    running = dict(enumerate(calls))
     try:
         with tools.span(
             f"engine {request.role}", request.run_id, request.proof_id, model=request.version
         ):
-            yield from _wait(waiting, tools, unneeded)
+            yield from _wait(running, tools, unneeded_once)
     finally:
-        for call in waiting.values():
+        for call in running.values():
             call.cancel()
 
 
 def _wait(
-    waiting: dict[int, ModelCall], tools: Tools, unneeded: Callable[[], bool]
+    running: dict[int, ModelCall], tools: Tools, unneeded_once: str
 ) -> Iterator[tuple[int, ModelReply]]:
-    """Poll the waiting calls until all replied; a call leaves `waiting` with its reply."""
+    """Sleep until all calls replied; a call leaves `running` with its reply."""
     later: Retry | None = None
-    polls = 0
-    began_s = time.monotonic()
-    while waiting:
-        first = next(iter(waiting))
-        for position, call in list(waiting.items()):
-            timeout_s = _poll_s(began_s, len(waiting)) if position == first else 0.0
+    wait = Wait(unneeded_once)
+    for position, call in running.items():
+        call.when_done(partial(wait.wake, position))
+    with tools.waiting.wait(wait):
+        while running:
+            position = wait.next()
             try:
-                reply = call.poll(timeout_s)
+                reply = running[position].reply_of_ended()
             except Retry as wish:
                 later = later or wish
-                del waiting[position]
-                continue
-            if reply is not None:
-                del waiting[position]
+                del running[position]
+            else:
+                del running[position]
                 yield position, reply
-        if waiting and tools.shutdown.must_cancel:
-            raise Retry("the process is stopping", after_s=0.0)
-        if first in waiting and time.monotonic() - began_s >= (polls + 1) * POLL_S:
-            polls += 1
-            if polls in (1, 2, 4, 8) or polls % RARELY == 0:
-                _stop_if(unneeded)
     if later:
         raise later
-
-
-def _poll_s(began_s: float, waiting: int) -> float:
-    """The timeout for the first call, so that another's reply is found soon after it came."""
-    if waiting == 1:
-        return POLL_S
-    return min(POLL_S, max(0.02, (time.monotonic() - began_s) / 20))
-
-
-def _stop_if(unneeded: Callable[[], bool]) -> None:
-    try:
-        is_unneeded = unneeded()
-    except StoreError as error:  # unknown: the reply is paid for, so wait for it
-        log.warning("store_away", reason=str(error))
-        return
-    if is_unneeded:
-        raise Cancelled

@@ -119,10 +119,14 @@ class JoinedCall:
             if self._running.call is None:
                 self._running.call = self._submit()
 
-    def result(self, timeout_s: float) -> Generation:
-        """The engine's answer. Raises EngineError, or TimeoutError when `timeout_s` has passed."""
+    def result(self) -> Generation:
+        """Wait for the engine's answer. Raises EngineError."""
         assert self._running.call is not None
-        return self._running.call.result(timeout_s)
+        return self._running.call.result()
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        assert self._running.call is not None
+        self._running.call.when_done(callback)
 
     def once(self, make: Callable[[], T]) -> T:
         """What the first message made of the engine's answer, or the error that came of it."""
