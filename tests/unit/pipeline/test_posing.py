@@ -1,6 +1,6 @@
 """Which version of a role in training a case meets, and which roles judge given material."""
 
-# ruff: noqa: E501  (one line a case)
+
 
 from __future__ import annotations
 
