@@ -17,6 +17,7 @@ from proofloop.pipeline.services import ServicesPipeline
 from proofloop.runs.create import create_run
 from proofloop.runs.planned import planned_proofs, roles_of
 from proofloop.runs.progress import RunProgress
+from proofloop.schema.given import GivenPortion
 from proofloop.schema.records import ModelRole
 from proofloop.store import Store
 from proofloop.worker.engine_pool import Engines
@@ -39,24 +40,30 @@ def drive_here(
     on_progress: OnProgress,
     *,
     resume: bool,
-    roles: Sequence[ModelRole] | None = None,
+    portions: Sequence[GivenPortion] = (),
 ) -> RunProgress:
-    """Run all services in this process. `roles`: those whose models are called, if not all of the
-    run.
+    """Run all services in this process. `portions`: the given cases of a run of material.
 
     Raises ConfigError; Interrupted when `stopping` is set; BudgetUsedUp.
     """
     engines = Engines(store, load_settings().cache)
     try:
         planned_proofs(spec)  # a bad problem file must be named before any engine is asked
-        engines.check(spec, roles=spec.asked_roles if roles is None else roles)
+        engines.check(spec, roles=_asked(spec, portions))
         if spec.training.roles:
             load_role("trainer").check(spec)
-        spec = create_run(store, spec, resume=resume)
+        spec = create_run(store, spec, resume=resume, portions=portions)
         with EmbeddedPipeline(store, engines, spec, stopping=stopping) as pipeline:
             return pipeline.run(on_progress)
     finally:
         engines.close()
+
+
+def _asked(spec: RunSpec, portions: Sequence[GivenPortion]) -> tuple[ModelRole, ...]:
+    """The roles whose models are called: not the generator's where every case has a proof."""
+    cases = [case for portion in portions for case in portion.cases]
+    has_proofs = bool(cases) and all(case.solution is not None for case in cases)
+    return tuple(role for role in spec.asked_roles if not (has_proofs and role == "generator"))
 
 
 def drive_on_services(

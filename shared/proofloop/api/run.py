@@ -157,17 +157,21 @@ class Run:
         return self._result(get_record(self.store, keys.proof(self.name, proof_id), Proof))
 
     def _result(self, proof: Proof) -> ProofResult:
-        domain = find_domain(self.spec.problems.domain) if self.spec.problems.domain else None
+        name = self.spec.problems.checked_by
+        domain = find_domain(name) if name else None
         return read_result(self.store, proof, domain.checker if domain else None)
 
     def measure(self) -> Evaluation:
-        """The figures by the exact checker. Raises ConfigError if the problems have none."""
-        if self.spec.problems.domain is None:
+        """The figures by the exact checker, or by the grades of given proofs. Raises ConfigError
+        if the problems have neither.
+        """
+        domain = self.spec.problems.checked_by
+        if domain is None and not self.spec.problems.is_given:
             raise ConfigError(
                 f"the problems of {self.name!r} come from a file: there is no exact checker",
                 "grade proofs with `proofloop review`",
             )
-        checker = need_checker(load_domain(self.spec.problems.domain))
+        checker = need_checker(load_domain(domain)) if domain else None
         return evaluate_run(self.store, self.name, checker)
 
     def report(self, file: str | Path = "report.html") -> Path:

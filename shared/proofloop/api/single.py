@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import threading
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from proofloop.api.results import ProofResult, best_proofs, read_result
 from proofloop.api.run import RunFile, as_store
 from proofloop.config.problem_file import problems_of
 from proofloop.config.run_file import RunSpec, parse_runspec
+from proofloop.config.run_problems import Problems
 from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError
 from proofloop.method.domains import Checker, find_domain
@@ -21,14 +22,10 @@ from proofloop.method.domains.nano import parse_question
 from proofloop.runs.figures import proofs_of
 from proofloop.runs.planned import is_complete
 from proofloop.runs.spec import find_spec, what_decides
-from proofloop.schema import keys
-from proofloop.schema.ids import proof_id
-from proofloop.schema.records import MODEL_ROLES, Proof, Provenance, Sampling, Verdict, digest
-from proofloop.store import LocalStore, Store, get_record, put_record
+from proofloop.schema.given import GivenCase, GivenPortion
+from proofloop.schema.records import MODEL_ROLES, digest
+from proofloop.store import LocalStore, Store
 from proofloop.worker.logs import configure_default_events
-
-GIVEN = "given"
-"""The model version of a proof that no model wrote."""
 
 NANO_FIELDS: dict[str, Any] = {
     "prompts": "nano",
@@ -75,37 +72,18 @@ def judge(
     """
     opened = as_store(store)
     spec = _spec(question, using, opened, 1)
-    once = {field: RunSpec.model_fields[field].get_default() for field in ("refinement", "search")}
-    spec = _named(spec.model_copy(update=once), "judge", f"{question}\0{proof}")
     (problem,) = problems_of(spec)
-    given = _given(spec, problem.id, proof)
-    put_record(opened, keys.proof(spec.name, given.id), given)  # so the generator writes none
-    _drive(opened, spec, on_progress, stopping, given=True)
-    stored = get_record(opened, keys.proof(spec.name, given.id), Proof)
-    return replace(read_result(opened, stored, _checker(using)), self_score=None)
+    case = GivenCase(question=problem.question, solution=proof.strip())
+    spec = _named(spec.model_copy(update=_judging()), "judge", f"{question}\0{proof}")
+    _drive(opened, spec, on_progress, stopping, portions=[GivenPortion(cases=(case,))])
+    (stored,) = proofs_of(opened, spec.name)
+    return read_result(opened, stored, _checker(using))
 
 
-def _given(spec: RunSpec, problem_id: str, proof: str) -> Proof:
-    """The proof as a record. Its self-score of 1 claims no issue: there is nothing to check."""
-    return Proof(
-        id=proof_id(problem_id, 0),
-        run_id=spec.name,
-        problem_id=problem_id,
-        group=problem_id,
-        solution=proof.strip(),
-        self_analysis="",
-        verdict=Verdict(outcome="valid", score=1.0),
-        provenance=Provenance(
-            model_version=GIVEN,
-            prompt_digest="",
-            seed=0,
-            sampling=Sampling(),
-            prompt_tokens=0,
-            completion_tokens=0,
-            engine_seconds=0.0,
-        ),
-        verifier_version=spec.models.verifier,
-    )
+def _judging() -> dict[str, Any]:
+    """The sections of a run that writes no proofs."""
+    once = {field: RunSpec.model_fields[field].get_default() for field in ("refinement", "search")}
+    return {**once, "problems": Problems(material=True)}
 
 
 def _drive(
@@ -113,14 +91,13 @@ def _drive(
     spec: RunSpec,
     on_progress: OnProgress,
     stopping: threading.Event | None,
-    *,
-    given: bool = False,
+    portions: Sequence[GivenPortion] = (),
 ) -> None:
     if find_spec(store, spec.name) is not None and is_complete(store, spec):
         return
     configure_default_events()
-    roles = MODEL_ROLES[1:] if given else MODEL_ROLES
-    drive_here(store, spec, stopping or threading.Event(), on_progress, resume=True, roles=roles)
+    stopping = stopping or threading.Event()
+    drive_here(store, spec, stopping, on_progress, resume=True, portions=portions)
 
 
 def _checker(using: RunFile | None) -> Checker | None:

@@ -192,6 +192,11 @@ class Labeling(Section):
         return self.m if self.given_m is None else self.given_m
 
     @property
+    def most_metas(self) -> int:
+        """The most meta-critiques of one critique."""
+        return max(self.m, self.metas_of_given, self.metas_of_self)
+
+    @property
     def metas_of_self(self) -> int:
         """Meta-critiques of the generator's own analysis."""
         return self.m if self.self_m is None else self.self_m

@@ -87,6 +87,11 @@ class Problems(Section):
         return self.given_proofs or self.given_analyses
 
     @property
+    def origin(self) -> str:
+        """Where the problems come from, for tables: a domain, a file, or "material"."""
+        return str(self.domain or self.file or self.given_file or "".join(self.sources) or "none")
+
+    @property
     def checked_by(self) -> str | None:
         """The domain whose checker can grade the proofs."""
         return self.checker or self.domain

@@ -19,9 +19,12 @@ from proofloop.errors import ConfigError
 from proofloop.report.samples import ProofSample, SampleChoice, read_samples
 from proofloop.runs.answers import Readability, readability
 from proofloop.runs.costs import Bill, Costs, CostTally, bills, spec_of
+from proofloop.runs.given import cases_of
 from proofloop.runs.model_registry import ServedVersion, served_log
+from proofloop.runs.planned import planned_proofs
 from proofloop.runs.search_driver import refinements_posed
 from proofloop.schema import keys
+from proofloop.schema.ids import case_id
 from proofloop.schema.records import MODEL_ROLES, LabelKind, ModelRole, TrainingStep
 from proofloop.store import Store, get_record
 
@@ -116,10 +119,10 @@ def read_report(
     for example from the broker; by default those in the store are counted.
     """
     spec = spec_of(store, run_id)
-    order = _order(spec)
+    order = _order(store, spec)
     planned = None
     if order:
-        planned = len(order) * spec.problems.proofs_per_problem + refinements_posed(store, spec)
+        planned = planned_proofs(spec, store) + refinements_posed(store, spec)
     if dead_letters is None:
         dead_letters = sum(1 for _ in store.list(keys.dead_letters(run_id)))
     served = {role: _served(store, spec, role) for role in MODEL_ROLES}
@@ -176,12 +179,14 @@ def _measured(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Measured]:
     return found
 
 
-def _order(spec: RunSpec) -> dict[str, int]:
+def _order(store: Store, spec: RunSpec) -> dict[str, int]:
     """The number of each problem in the run, from 1.
 
     Empty if the problem file cannot be read. Then the caller numbers the problems in the order of
     the store.
     """
+    if spec.problems.is_given:
+        return {case_id(n): n + 1 for n, _ in enumerate(cases_of(store, spec.name))}
     try:
         return {problem.id: number for number, problem in enumerate(problems_of(spec), 1)}
     except ConfigError:

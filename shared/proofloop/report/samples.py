@@ -57,6 +57,8 @@ GROUPS = (
     ("last", "overturned", False),
     ("first", "undecided", True),
     ("first", "unreadable", True),
+    ("last", "graded", False),
+    ("last", "graded", True),
     ("last", "unlabeled", True),
     ("first", "unlabeled", True),
 )
@@ -185,7 +187,8 @@ def read_samples(store: Store, spec: RunSpec, proof_ids: Sequence[str]) -> tuple
     """Read the chosen proofs with their critiques, and with the findings of the domain's exact
     checker, if it has one and is installed.
     """
-    domain = find_domain(spec.problems.domain) if spec.problems.domain else None
+    name = spec.problems.checked_by
+    domain = find_domain(name) if name else None
     checker = domain.checker if domain else None
     return tuple(_sample(store, spec, proof_id, checker) for proof_id in proof_ids)
 

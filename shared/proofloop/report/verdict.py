@@ -104,6 +104,8 @@ def _labels_clause(data: ReportData) -> str:
         return "no proof is written yet"
     if labeled == 0:
         return f"no label yet: {count(proofs)} of {_planned(data)} are written"
+    if data.kinds["graded"] == labeled:
+        return f"{count(labeled)} of {_planned(data)} that were given or checked have their grade"
     accepted = data.kinds["accepted"] + data.kinds["overturned"]
     progress = ""
     if data.planned != labeled:

@@ -123,7 +123,7 @@ class Meter:
         }
 
     def _expected(self, role: ModelRole, messages: int, so_far: Spent) -> Spent:
-        calls = messages * (self._spec.labeling.m if role == "meta_verifier" else 1)
+        calls = messages * (self._spec.labeling.most_metas if role == "meta_verifier" else 1)
         mean = so_far.over(int(so_far.calls)) or Spent(
             1, 0, self._spec.sampling_of(role).max_tokens
         )

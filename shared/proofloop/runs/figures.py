@@ -1,4 +1,5 @@
-"""Measures models by the exact checker, on the records of a run. The figures never reward a model.
+"""Measures models by the exact checker or by given grades, on the records of a run. The figures
+never reward a model.
 
 Intervals are 95 % normal intervals with problems as clusters, since proofs of one problem, and
 critiques of one proof, are correlated. If all values are 0 or all are 1, the bound is Clopper and
@@ -17,7 +18,7 @@ from proofloop.runs.answers import meta_critiques_of
 from proofloop.runs.labels import find_label
 from proofloop.runs.search_driver import searches_of
 from proofloop.schema import keys
-from proofloop.schema.records import Critique, Problem, Proof, Record
+from proofloop.schema.records import Critique, MetaCritique, Problem, Proof, Record, Score
 from proofloop.store import Store, get_record
 
 Z95 = 1.96
@@ -40,7 +41,7 @@ class Figure(Record):
 
 
 class Evaluation(Record):
-    """The six figures of a run against the exact checker.
+    """The six figures of a run against the exact checker, or against the grades of given proofs.
 
     - pass_at_1: share of proofs that are right
     - self_eval_error: mean |s' - s| of readable proofs (s': the generator's own score, s: the true
@@ -129,8 +130,10 @@ def critiques_of(store: Store, run_id: str, proof_id: str) -> Iterator[Critique]
         yield get_record(store, key, Critique)
 
 
-def evaluate_run(store: Store, run_id: str, checker: Checker) -> Evaluation:
-    """Measure a run in one pass over its records. Leaves out what the checker cannot check."""
+def evaluate_run(store: Store, run_id: str, checker: Checker | None) -> Evaluation:
+    """Measure a run in one pass over its records, given proofs by their grades. Leaves out what the
+    checker cannot check.
+    """
     found: dict[str, Clusters] = {name: Clusters() for name in Evaluation.model_fields}
     for proof in proofs_of(store, run_id):
         question = get_record(store, keys.problem(run_id, proof.problem_id), Problem).question
@@ -186,21 +189,34 @@ def search_figures(store: Store, run_id: str, checker: Checker) -> tuple[Figure,
     return tuple(clusters.figure() for clusters in by_round)
 
 
-def meta_verifier_accuracy(store: Store, run_id: str, checker: Checker) -> Figure:
-    """The share of readable meta-critiques with the right score."""
+def meta_verifier_accuracy(store: Store, run_id: str, checker: Checker | None) -> Figure:
+    """The share of readable meta-critiques with the right score: that of a given analysis is its
+    grade, that of others the checker's.
+    """
     clusters = Clusters()
     for proof in proofs_of(store, run_id):
         question = get_record(store, keys.problem(run_id, proof.problem_id), Problem).question
         for critique in critiques_of(store, run_id, proof.id):
             for meta in meta_critiques_of(store, run_id, proof.id, critique.index).values():
-                if meta.verdict.score is None:
-                    continue
-                is_right = checker.check_meta_critique(
-                    question, proof.solution, critique.analysis, meta.verdict.score
-                )
+                is_right = _is_right_meta(proof, question, critique, meta, checker)
                 if is_right is not None:
                     clusters.add(proof.problem_id, float(is_right))
     return clusters.figure()
+
+
+def _is_right_meta(
+    proof: Proof, question: str, critique: Critique, meta: MetaCritique, checker: Checker | None
+) -> bool | None:
+    """None for an unreadable one, and where nothing can tell."""
+    if meta.verdict.score is None:
+        return None
+    if proof.given and proof.given.is_analysis and proof.given.quality is not None:
+        return meta.verdict.score == proof.given.quality
+    if checker is None:
+        return None
+    return checker.check_meta_critique(
+        question, proof.solution, critique.analysis, meta.verdict.score
+    )
 
 
 def _is_right(proof: Proof, question: str, checker: Checker) -> float:
@@ -210,28 +226,35 @@ def _is_right(proof: Proof, question: str, checker: Checker) -> float:
     return float(finding is not None and finding.score == 1.0)
 
 
+def _truth(proof: Proof, question: str, checker: Checker | None) -> Score | None:
+    """The grade of a given proof, else the checker's; None where nothing can tell."""
+    if proof.given and proof.given.score is not None:
+        return proof.given.score
+    finding = checker.check_proof(question, proof.solution) if checker else None
+    return finding.score if finding else None
+
+
 def _measure_proof(
-    proof: Proof, question: str, store: Store, checker: Checker, found: dict[str, Clusters]
+    proof: Proof, question: str, store: Store, checker: Checker | None, found: dict[str, Clusters]
 ) -> None:
     cluster = proof.problem_id
-    finding = checker.check_proof(question, proof.solution)
-    if finding is None:
+    truth = _truth(proof, question, checker)
+    if truth is None or (proof.given and proof.given.is_analysis):
         return
-    if proof.verdict.score is None:
-        found["pass_at_1"].add(cluster, 0.0)
-        return
-    truth = finding.score
-    found["pass_at_1"].add(cluster, float(truth == 1.0))
-    found["self_eval_error"].add(cluster, abs(proof.verdict.score - truth))
+    if proof.given is None:
+        found["pass_at_1"].add(cluster, float(proof.verdict.score is not None and truth == 1.0))
+        if proof.verdict.score is None:
+            return
+        found["self_eval_error"].add(cluster, abs(proof.verdict.score - truth))
     for critique in critiques_of(store, proof.run_id, proof.id):
         right = critique.verdict.score == truth
         found["verifier_accuracy"].add(cluster, float(right))
-        if right and truth < 1.0:
+        if right and truth < 1.0 and checker is not None:
             claims = checker.check_critique(question, proof.solution, critique.analysis)
             if claims is not None:
                 found["verifier_faithfulness"].add(cluster, float(claims.faithful))
     label = find_label(store, proof.run_id, proof.id)
-    if label is not None:
+    if label is not None and label.kind != "graded":
         found["label_undecided"].add(cluster, float(label.outcome == "undecided"))
         if label.score is not None:
             found["label_agreement"].add(cluster, float(label.score == truth))

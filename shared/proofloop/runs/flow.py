@@ -64,13 +64,13 @@ def unfilled(spec: RunSpec) -> list[str]:
 
 
 def _calls(spec: RunSpec, role: ModelRole) -> int:
-    return in_work(spec, role) * (spec.labeling.m if role == "meta_verifier" else 1)
+    return in_work(spec, role) * (spec.labeling.most_metas if role == "meta_verifier" else 1)
 
 
 def roles_by_engine(spec: RunSpec) -> list[list[ModelRole]]:
     """The roles of each engine of the run."""
     engines: dict[str, list[ModelRole]] = {}
-    for role in MODEL_ROLES:
+    for role in spec.asked_roles:
         engines.setdefault(spec.engine.of(role).model_dump_json(), []).append(role)
     return list(engines.values())
 

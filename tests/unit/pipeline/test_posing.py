@@ -1,7 +1,5 @@
 """Which version of a role in training a case meets, and which roles judge given material."""
 
-
-
 from __future__ import annotations
 
 from collections.abc import Mapping

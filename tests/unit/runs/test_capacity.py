@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from proofloop.config.run_file import Labeling
+from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
 from proofloop.runs.create import create_run
 from proofloop.runs.planned import PIPELINE_ROLES
@@ -41,8 +42,12 @@ OURS = Served(
 SERVED = dict.fromkeys(("generator", "verifier", "meta_verifier"), OURS)
 
 
+def with_rule(**labeling: Any) -> RunSpec:
+    return runspec(labeling=labeling)
+
+
 def test_without_early_stop_every_budget_is_used_up_at_once() -> None:
-    work = work_of_a_proof(Habits(attempts=2), Labeling(n=16, m=5, k=3, stop_early=False))
+    work = work_of_a_proof(Habits(attempts=2), with_rule(n=16, m=5, k=3, stop_early=False))
     assert {role: (one.messages, one.waits, one.calls) for role, one in work.items()} == {
         "generator": (2, 2, 2),
         "verifier": (16, 16, 16),
@@ -60,7 +65,7 @@ def test_without_early_stop_every_budget_is_used_up_at_once() -> None:
 def test_with_early_stop_a_judge_asks_for_a_majority_first(assessed: float, rounds: float) -> None:
     """Of 5 judgements first 3, then the other 2 unless they agree: in the mean 5, 3 or 4."""
     work = work_of_a_proof(
-        Habits(attempts=1, judged=1.0, assessed=assessed), Labeling(n=16, m=5, k=3)
+        Habits(attempts=1, judged=1.0, assessed=assessed), with_rule(n=16, m=5, k=3)
     )
     assert work["meta_verifier"].waits == pytest.approx(17 * rounds)
     assert work["meta_verifier"].calls == pytest.approx(17 * 5 * assessed)
@@ -68,7 +73,7 @@ def test_with_early_stop_a_judge_asks_for_a_majority_first(assessed: float, roun
 
 def test_unreadable_proofs_and_stopped_critiques_cost_nothing_further() -> None:
     work = work_of_a_proof(
-        Habits(attempts=1, readable=0.5, critiqued=0.25, judged=0.0), Labeling(n=16, m=5, k=3)
+        Habits(attempts=1, readable=0.5, critiqued=0.25, judged=0.0), with_rule(n=16, m=5, k=3)
     )
     assert [work[role].messages for role in PIPELINE_ROLES] == [1, 8, 2.5, 3]
     assert [work[role].calls for role in PIPELINE_ROLES] == [1, 2, 0, 0]

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from proofloop.method.domains import Checker
+from proofloop.method.domains import Checker, Defect
 from proofloop.method.domains.nano import (
-    Defect,
     NanoChecker,
     check_proof,
     parse_question,

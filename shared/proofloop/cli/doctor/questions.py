@@ -24,7 +24,7 @@ from proofloop.errors import EngineError
 from proofloop.method.domains import load_domain
 from proofloop.method.domains.base import PLAIN_SAMPLE
 from proofloop.method.prompts import Prompt, PromptPack, load_pack
-from proofloop.schema.records import MODEL_ROLES, ModelRole, Verdict
+from proofloop.schema.records import ModelRole, Verdict
 from proofloop.worker.engine_pool import Engines
 
 CANCELLED_WITHIN_S = 5.0
@@ -59,7 +59,7 @@ def ask_roles(engines: Engines, spec: RunSpec, question: str, wait_s: float) -> 
     pack = load_pack(spec.prompts, spec.base)
     trials = [
         _Trial(endpoint, spec, pack, role, question)
-        for role in MODEL_ROLES
+        for role in spec.asked_roles
         for endpoint in endpoint_engines(engines.of(spec, role))
     ]
     deadline = time.monotonic() + wait_s
@@ -140,9 +140,8 @@ class _Trial:
 
 
 def _prompt(spec: RunSpec, pack: PromptPack, role: ModelRole, question: str) -> Prompt:
-    sample = (
-        load_domain(spec.problems.domain).sample(question) if spec.problems.domain else PLAIN_SAMPLE
-    )
+    domain = spec.problems.checked_by
+    sample = load_domain(domain).sample(question) if domain else PLAIN_SAMPLE
     if role == "generator":
         return pack.prove(question)
     if role == "verifier":

@@ -179,7 +179,7 @@ def _basis(options: Options) -> Basis:
     seen, spec = _read(options)
     inputs = Inputs(options.measured or "", numbers_of(seen) if seen else {})
     habits = inputs.habits(spec, options.issue_share)
-    work = work_of_a_proof(habits, spec.labeling)
+    work = work_of_a_proof(habits, spec)
     called = tuple(role for role in MODEL_ROLES if work[role].calls)
     served: dict[ModelRole, Served] = dict.fromkeys(MODEL_ROLES, NEVER_CALLED)
     for role in called:

@@ -26,7 +26,7 @@ from proofloop.curriculum.status import (
     read_status,
 )
 from proofloop.errors import BusError, ConfigError
-from proofloop.method.domains import load_domain, need_checker
+from proofloop.method.domains import Checker, load_domain, need_checker
 from proofloop.pipeline.evaluation import find_summary
 from proofloop.runs.answers import Readability, Unread, readability
 from proofloop.runs.costs import costs
@@ -189,19 +189,30 @@ app.command("steps")(steps)
 
 @app.command("measure")
 def measure(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Measure a run with the exact checker of its domain. Refinement and search are measured step
-    by step.
+    """Measure a run with the exact checker of its domain, or by the grades of its given proofs and
+    analyses. Refinement and search are measured step by step.
     """
     data = open_store(store, must_exist=True)
     spec = need_run(data, run)
-    if spec.problems.domain is None:
+    domain = spec.problems.checked_by
+    if domain is None and not spec.problems.is_given:
         raise ConfigError(
             f"run {run!r} has problems from a file, which no exact checker can measure",
             f"grade its proofs with `proofloop review {run}`",
         )
-    checker = need_checker(load_domain(spec.problems.domain))
+    checker = need_checker(load_domain(domain)) if domain else None
     found: dict[str, Figure] = dict(evaluate_run(data, run, checker))
     found["meta_verifier_accuracy"] = meta_verifier_accuracy(data, run, checker)
+    found |= _step_figures(data, spec, checker) if checker else {}
+    emit(
+        [{"figure": name, **figure.model_dump()} for name, figure in found.items()], as_json=as_json
+    )
+
+
+def _step_figures(data: Store, spec: RunSpec, checker: Checker) -> dict[str, Figure]:
+    """The figures after each attempt of a refinement, and after each round of a search."""
+    run = spec.name
+    found: dict[str, Figure] = {}
     if spec.refinement.iterations > 1:
         refined = refinement_figures(data, run, checker, spec.refinement.iterations)
         found |= {
@@ -215,9 +226,7 @@ def measure(run: RunArgument, store: StoreOption = None, as_json: JsonOption = F
         found |= {
             f"best proof after {number} rounds of search": figure for number, figure in rounds
         }
-    emit(
-        [{"figure": name, **figure.model_dump()} for name, figure in found.items()], as_json=as_json
-    )
+    return found
 
 
 @app.command("search")
@@ -369,7 +378,7 @@ def _line(store: Store, spec: RunSpec) -> dict[str, Any]:
     labeled = sum(1 for _ in store.list(keys.labels(spec.name)))
     planned: int | None
     try:
-        planned = planned_proofs(spec) + refinements_posed(store, spec)
+        planned = planned_proofs(spec, store) + refinements_posed(store, spec)
         state = "complete" if is_complete(store, spec) else f"{labeled} of {planned}"
     except ConfigError:  # the problem file was moved, or is on another machine
         planned = None
@@ -381,7 +390,7 @@ def _line(store: Store, spec: RunSpec) -> dict[str, Any]:
         "proofs": planned,
         "labeled": labeled,
         "engine": spec.engine.kinds,
-        "problems": str(spec.problems.domain or spec.problems.file),
+        "problems": spec.problems.origin,
     }
 
 

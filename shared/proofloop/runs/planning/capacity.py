@@ -91,6 +91,11 @@ class Work:
     waits: float
     calls: float
 
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            self.messages + other.messages, self.waits + other.waits, self.calls + other.calls
+        )
+
 
 PricedBy = Literal["--gpu-hour", "[prices]"]
 
@@ -122,32 +127,53 @@ class RolePlan:
     priced_by: PricedBy | None
 
 
-def work_of_a_proof(proofs: Habits, rule: Labeling) -> dict[Role, Work]:
+def work_of_a_proof(proofs: Habits, spec: RunSpec) -> dict[Role, Work]:
     """The messages and calls that follow from the budgets, as the roles' handlers spend them."""
-    asked = proofs.readable * rule.n
+    rule, none = spec.labeling, Work(0.0, 0.0, 0.0)
+    if spec.problems.given_analyses:
+        judged = Work(1.0, 1.0, float(rule.metas_of_given))
+        return _works(none, none, judged, Work(1.0, 1.0, 0.0))
+    written = Work(proofs.attempts, proofs.attempts, proofs.attempts)
+    if rule.by == "checker" and not spec.problems.is_given:
+        return _works(written, none, none, Work(1.0, 1.0, 0.0))
+    own = 0.0 if spec.problems.given_proofs else proofs.readable
+    asked = rule.n * (1.0 if spec.problems.given_proofs else proofs.readable)
     critiques = asked * proofs.critiqued
-    judged = (critiques + proofs.readable) * proofs.judged
-    assessments = proofs.assessed * rule.m
+    judged = _judged(critiques, rule.m, proofs, rule) + _judged(
+        own, rule.metas_of_self, proofs, rule
+    )
+    return _works(
+        none if spec.problems.given_proofs else written,
+        Work(asked, critiques, critiques),
+        judged,
+        Work(critiques + 1, critiques + 1, 0.0),
+    )
+
+
+def _works(generator: Work, verifier: Work, meta_verifier: Work, labeler: Work) -> dict[Role, Work]:
     return {
-        "generator": Work(proofs.attempts, proofs.attempts, proofs.attempts),
-        "verifier": Work(asked, critiques, critiques),
-        "meta_verifier": Work(
-            critiques + proofs.readable,
-            judged * _rounds(assessments, rule),
-            judged * max(1.0, assessments),
-        ),
-        "labeler": Work(critiques + 1, critiques + 1, 0.0),
+        "generator": generator,
+        "verifier": verifier,
+        "meta_verifier": meta_verifier,
+        "labeler": labeler,
     }
 
 
-def _rounds(assessments: float, rule: Labeling) -> float:
+def _judged(analyses: float, m: int, proofs: Habits, rule: Labeling) -> Work:
+    """What so many analyses ask of the meta-verifier; those that report an issue get up to m."""
+    if not m:
+        return Work(analyses, 0.0, 0.0)
+    judged, assessments = analyses * proofs.judged, proofs.assessed * m
+    waits = judged * _rounds(assessments, m, stop_early=rule.stop_early)
+    return Work(analyses, waits, judged * max(1.0, assessments))
+
+
+def _rounds(assessments: float, m: int, *, stop_early: bool) -> float:
     """With early stopping as few as can be a majority are asked for first, then the others
     together.
     """
-    first = rule.m // 2 + 1 if rule.stop_early else rule.m
-    return (
-        1.0 if first == rule.m else 1 + min(1.0, max(0.0, (assessments - first) / (rule.m - first)))
-    )
+    first = m // 2 + 1 if stop_early else m
+    return 1.0 if first == m else 1 + min(1.0, max(0.0, (assessments - first) / (m - first)))
 
 
 def plan(
@@ -158,13 +184,13 @@ def plan(
     labels = Served(0, 0, LABELER_S)
     return [
         _row(role, work, served.get(role, labels), proofs_per_hour, load, spec.prices)
-        for role, work in work_of_a_proof(proofs, spec.labeling).items()
+        for role, work in work_of_a_proof(proofs, spec).items()
     ]
 
 
 def proofs_per_problem(spec: RunSpec, proofs: Habits) -> float:
     """Its first ones, and what a search writes."""
-    first = spec.problems.proofs_per_problem
+    first = 1 if spec.problems.given_file else spec.problems.proofs_per_problem
     return first + proofs.searched * (spec.most_proofs_per_problem - first)
 
 

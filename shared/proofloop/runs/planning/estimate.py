@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
+from proofloop.config.given_files import given_cases
 from proofloop.config.problem_file import problems_of
 from proofloop.config.run_file import Prices, RunSpec
 from proofloop.method.prompts import load_pack
@@ -29,6 +30,7 @@ from proofloop.runs.planning.capacity import (
     proofs_per_problem,
     work_of_a_proof,
 )
+from proofloop.schema.given import GivenCase
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Role
 
 CHARACTERS_A_TOKEN = 4.0
@@ -211,7 +213,7 @@ def _guessed(spec: RunSpec, questions: list[str], habits: Habits, given: Given) 
         attempts=1.0,
         critiqued=FEW_CRITIQUES if rule.stop_early else 1.0,
         judged=FEW_ISSUES if issues is None else issues,
-        assessed=(rule.m // 2 + 1) / rule.m if rule.stop_early else 1.0,
+        assessed=(rule.m // 2 + 1) / rule.m if rule.stop_early and rule.m else 1.0,
         searched=0.0,
     )
     all_used = replace(habits, judged=1.0 if issues is None else issues)
@@ -227,7 +229,7 @@ def _guessed(spec: RunSpec, questions: list[str], habits: Habits, given: Given) 
 
 
 def _prompt_tokens(spec: RunSpec, questions: list[str]) -> dict[ModelRole, float]:
-    """Of the mean question, without the answers that a prompt quotes."""
+    """Of the mean question and what is given with it, without the answers that a prompt quotes."""
     pack, question = load_pack(spec.prompts, spec.base), max(questions, key=len, default="")
     mean = fmean(len(each) for each in questions) - len(question) if questions else 0.0
     texts: dict[ModelRole, str] = {
@@ -235,7 +237,13 @@ def _prompt_tokens(spec: RunSpec, questions: list[str]) -> dict[ModelRole, float
         "verifier": pack.verify(question, "").text,
         "meta_verifier": pack.judge(question, "", "").text,
     }
-    return {role: (len(text) + mean) / CHARACTERS_A_TOKEN for role, text in texts.items()}
+    cases = given_cases(spec)
+    quoted = fmean(_given_characters(case) for case in cases) if cases else 0.0
+    return {role: (len(text) + mean + quoted) / CHARACTERS_A_TOKEN for role, text in texts.items()}
+
+
+def _given_characters(case: GivenCase) -> int:
+    return len(case.solution or "") + len(case.analysis or "")
 
 
 def _calls(
@@ -259,7 +267,8 @@ def _calls(
         streams = given["--streams"].get(role, 64.0)
         seconds = answer * streams / rate if rate else answer / speed
         found[role] = Served(prompt, answer, given["--call-seconds"].get(role, seconds), rate)
-        quoted += answer if is_high else answer / 2  # thinking is not quoted
+        if role in spec.asked_roles:
+            quoted += answer if is_high else answer / 2  # thinking is not quoted
     return found
 
 
@@ -287,7 +296,7 @@ def _reasons(spec: RunSpec, given: Given) -> list[str]:
 
 def _totals(spec: RunSpec, problems: int, end: _End) -> _Totals:
     proofs = problems * proofs_per_problem(spec, end.habits)
-    work = work_of_a_proof(end.habits, spec.labeling)
+    work = work_of_a_proof(end.habits, spec)
     usual = {role: end.factor * proofs * work[role].calls for role in MODEL_ROLES}
     prompt = {role: usual[role] * end.served[role].prompt_tokens for role in MODEL_ROLES}
     answer = {role: usual[role] * end.served[role].answer_tokens for role in MODEL_ROLES}
@@ -309,12 +318,16 @@ def _totals(spec: RunSpec, problems: int, end: _End) -> _Totals:
 
 def _calls_a_proof(spec: RunSpec) -> list[tuple[ModelRole, tuple[int, int]]]:
     """The least and the most of each role."""
-    n, m = spec.labeling.n, spec.labeling.m
-    return [
+    rule, asked = spec.labeling, spec.asked_roles
+    metas = rule.n * rule.m + rule.metas_of_self
+    if spec.problems.given_file:
+        metas = rule.metas_of_given if spec.problems.given_analyses else rule.n * rule.m
+    found: list[tuple[ModelRole, tuple[int, int]]] = [
         ("generator", (1, spec.refinement.iterations)),
-        ("verifier", (0, n)),
-        ("meta_verifier", (0, (n + 1) * m)),
+        ("verifier", (0, rule.n)),
+        ("meta_verifier", (0, metas)),
     ]
+    return [(role, span if role in asked else (0, 0)) for role, span in found]
 
 
 def _seconds(spec: RunSpec, end: _End, calls: OfRoles, prompt: OfRoles, answer: OfRoles) -> float:
@@ -322,7 +335,7 @@ def _seconds(spec: RunSpec, end: _End, calls: OfRoles, prompt: OfRoles, answer: 
     limits, whichever takes longest.
     """
     waits: dict[Role, float] = {
-        role: work.waits for role, work in work_of_a_proof(end.habits, spec.labeling).items()
+        role: work.waits for role, work in work_of_a_proof(end.habits, spec).items()
     }
     rounds = 1 + (spec.search.rounds if end.habits.searched else 0)
     chain = rounds * sum(
