@@ -30,7 +30,7 @@ from proofloop_trainer.figures import figures_of
 from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.grpo.settings import GrpoSettings, grpo_settings
 from proofloop_trainer.samples import Group, choose_groups, groups_of, mean_parts
-from proofloop_trainer.steps import drop_older, open_learner, take_step
+from proofloop_trainer.steps import drop_older, exact_weights, open_learner, take_step
 
 log = structlog.get_logger()
 
@@ -137,6 +137,8 @@ class RoleInTraining:
         )
 
     def _chosen(self, groups: list[Group]) -> list[Group]:
+        if self._wanted.train_on == "all":
+            return groups
         # If no group has a signal, the step changes nothing.
         return choose_groups(groups, self._wanted.groups) or groups[:1]
 
@@ -196,7 +198,15 @@ class RoleInTraining:
         """
         self._learner = self._learner or self._open()
         try:
-            take_step(self._store, self._run_id, self.role, self._learner, batch, self._first())
+            take_step(
+                self._store,
+                self._run_id,
+                self.role,
+                self._learner,
+                batch,
+                self._folder(self._spec.model_of(self.role)),
+                is_last=self.steps + 1 == self._wanted.steps,
+            )
         except BaseException:
             self._close()
             raise
@@ -207,15 +217,17 @@ class RoleInTraining:
             self._learner = None
 
     def _open(self) -> GrpoLearner:
-        first = self._first()
+        start = self._spec.model_of(self.role)
+        reference = self._wanted.reference or start
+        first, pulled_to = (
+            self._folder(exact_weights(self._store, name)) for name in (start, reference)
+        )
         return open_learner(
-            self._store, self._run_id, self.role, self.steps, self._settings, first, first
+            self._store, self._run_id, self.role, self.steps, self._settings, first, pulled_to
         )
 
-    def _first(self) -> Path:
-        return version_folder(
-            self._store, load_settings().cache, self._spec.model_of(self.role), self._spec.base
-        )
+    def _folder(self, version: str) -> Path:
+        return version_folder(self._store, load_settings().cache, version, self._spec.base)
 
 
 def role_settings(spec: RunSpec, role: ModelRole) -> GrpoSettings:

@@ -1,8 +1,9 @@
 """Turns labeled proofs in the store into rewarded answers. Only reads the store; imports no torch.
 
 A group of the generator holds the proofs of one problem; a group of the verifier, the critiques of
-one proof. Answers without a reward (undecided proofs, failed model calls) are left out. Answers in
-a wrong format stay with reward 0, so that the model unlearns them.
+one proof; a group of the meta-verifier, the meta-critiques of one given analysis. Answers without a
+reward (undecided proofs, failed model calls) are left out. Answers in a wrong format stay with
+reward 0, so that the model unlearns them.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from proofloop.config.run_file import RunSpec
-from proofloop.method.rewards import Reward, generator_reward, verifier_reward
+from proofloop.method.rewards import Reward, generator_reward, meta_verifier_reward, verifier_reward
 from proofloop.schema import keys
 from proofloop.schema.records import (
     Critique,
     Judgement,
     Label,
+    MetaCritique,
     ModelRole,
     Proof,
     Provenance,
@@ -31,6 +33,10 @@ SIGNAL = 1e-6
 
 PREDICTED = "predicted_score"
 """The score that a judge's answer gives. It is stored with the reward's parts, but is no factor."""
+
+
+GIVEN_ANALYSIS = 0
+"""The index of the critique that was given with a proof."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +83,23 @@ class Group:
 
 
 def groups_of(role: ModelRole, labels: Iterable[Label], spec: RunSpec, store: Store) -> list[Group]:
-    """The role's groups from the labeled proofs of one problem; groups of fewer than two answers
-    are left out.
+    """The groups from the labeled proofs of one problem that `role` learns from. A group of one
+    answer counts only where all groups train.
     """
     if role == "generator":
         groups = [Group(tuple(filter(None, (_proof(label, spec, store) for label in labels))))]
     else:
-        groups = [_critiques(label, spec, store) for label in labels if label.score is not None]
-    return [group for group in groups if len(group.answers) > 1]
+        groups = [_judged(role, label, spec, store) for label in labels]
+    least = 1 if spec.training.of(role).train_on == "all" else 2
+    return [group for group in groups if len(group.answers) >= least]
+
+
+def learns_from_analyses(role: ModelRole, spec: RunSpec) -> bool:
+    """Whether given analyses train this role: the meta-verifier, or a verifier that trains without
+    it. One model then learns both roles.
+    """
+    trains_alone = "meta_verifier" not in spec.training.roles
+    return role == "meta_verifier" or (role == "verifier" and trains_alone)
 
 
 def choose_groups(groups: Sequence[Group], most: int) -> list[Group]:
@@ -108,10 +123,11 @@ def choose_groups(groups: Sequence[Group], most: int) -> list[Group]:
 def _proof(label: Label, spec: RunSpec, store: Store) -> RewardedAnswer | None:
     key = keys.proof(label.run_id, label.proof_id)
     proof = get_record(store, key, Proof)
-    if label.outcome == "undecided" or not proof.provenance.tokens_key:
+    score = _proof_score(label, spec, store)
+    if score is None or not proof.provenance.tokens_key:
         return None
     reward = generator_reward(
-        proof_score=label.score if label.score is not None else 0.0,
+        proof_score=score,
         self_score=proof.verdict.score,
         self_quality=label.self_quality,
         preset=spec.reward.preset,
@@ -119,6 +135,58 @@ def _proof(label: Label, spec: RunSpec, store: Store) -> RewardedAnswer | None:
         beta=spec.reward.beta,
     )
     return _answer("generator", key, label.group, reward, proof.provenance)
+
+
+def _proof_score(label: Label, spec: RunSpec, store: Store) -> float | None:
+    """R_Y of a proof; 0 for an unreadable one, None for an undecided one without a mean."""
+    if label.outcome == "unreadable":
+        return 0.0
+    if spec.reward.proof_score == "label":
+        return label.score
+    found = (
+        find_record(store, keys.critique(label.run_id, label.proof_id, index), Critique)
+        for index in range(spec.labeling.n)
+    )
+    scores = [each.verdict.score for each in found if each and each.verdict.score is not None]
+    return fmean(scores) if scores else 0.0
+
+
+def _judged(role: ModelRole, label: Label, spec: RunSpec, store: Store) -> Group:
+    """The critiques of a proof with a score, or the meta-critiques of a given analysis."""
+    if label.score is not None:
+        return _critiques(label, spec, store) if role == "verifier" else Group(())
+    quality = given_quality(label, store)
+    if quality is None or not learns_from_analyses(role, spec):
+        return Group(())
+    return _meta_critiques(label, quality, spec, store)
+
+
+def given_quality(label: Label, store: Store) -> float | None:
+    """The grade of a given analysis; None for other labels, and for an analysis without a grade."""
+    if label.kind != "graded" or label.score is not None:
+        return None
+    given = get_record(store, keys.proof(label.run_id, label.proof_id), Proof).given
+    return given.quality if given else None
+
+
+def _meta_critiques(label: Label, quality: float, spec: RunSpec, store: Store) -> Group:
+    found = (
+        _meta_critique(label, number, quality, store)
+        for number in range(spec.labeling.metas_of_given)
+    )
+    return Group(tuple(filter(None, found)), is_flawed=quality < 1)
+
+
+def _meta_critique(
+    label: Label, number: int, quality: float, store: Store
+) -> RewardedAnswer | None:
+    key = keys.meta_critique(label.run_id, label.proof_id, GIVEN_ANALYSIS, number)
+    found = find_record(store, key, MetaCritique)
+    if found is None or not found.provenance.tokens_key:
+        return None
+    score = found.verdict.score
+    reward = meta_verifier_reward(predicted=score, actual=quality)
+    return _answer("meta_verifier", key, label.proof_id, reward, found.provenance, score)
 
 
 def _critiques(label: Label, spec: RunSpec, store: Store) -> Group:

@@ -49,10 +49,17 @@ def open_learner(
 
 
 def take_step(
-    store: Store, run: str, name: str, learner: GrpoLearner, batch: TrainingBatch, first: Path
+    store: Store,
+    run: str,
+    name: str,
+    learner: GrpoLearner,
+    batch: TrainingBatch,
+    first: Path,
+    *,
+    is_last: bool = False,
 ) -> TrainingStep:
     """Train on the batch and publish the new version in the precision of the model `first`. Returns
-    the step's record.
+    the step's record. The last step also keeps its weights in 32 bits, before the version.
 
     After an error, open the learner again: it may have changes that were not published.
     """
@@ -66,6 +73,8 @@ def take_step(
         model = Path(scratch, "model")
         learner.save(full)
         publish_folder(store, full, keys.checkpoint(run, name, report.step))
+        if is_last:
+            keep_weights(store, run, name, report.step, dtype_of(first))
         export_model(full, model, dtype_of(first))
         publish_folder(store, model, version)
     drop_older(store, keys.checkpoint(run, name, report.step))
@@ -91,6 +100,12 @@ def keep_weights(store: Store, run: str, name: str, step: int, dtype: torch.dtyp
         verify_checkpoint(folder)  # otherwise the export would give damaged files a valid digest
         export_model(folder, Path(scratch, "weights"), torch.float32)
         publish_folder(store, Path(scratch, "weights"), kept)
+
+
+def exact_weights(store: Store, version: str) -> str:
+    """The name of a version's weights before rounding if they were kept, else of the version."""
+    kept = keys.weights(version)
+    return kept if kept != version and store.exists(f"{kept}/{MANIFEST}") else version
 
 
 def publish_made(

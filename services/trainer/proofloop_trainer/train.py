@@ -77,7 +77,9 @@ class RunInTraining:
             return
         group = self._incomplete[label.group]
         group[label.proof_id] = label
-        if len(group) == self._spec.problems.proofs_per_problem:
+        # A given proof or analysis is a problem of its own.
+        is_given = label.group == label.proof_id
+        if len(group) == (1 if is_given else self._spec.problems.proofs_per_problem):
             labels = sorted(group.values(), key=lambda label: label.proof_id)
             steps = {learning.role: learning.steps for learning in self.roles}
             for learning in self.roles:

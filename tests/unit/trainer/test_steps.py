@@ -15,7 +15,14 @@ from proofloop.schema import keys
 from proofloop.store import LocalStore
 from proofloop_serving.loading import load_model
 from proofloop_trainer.checkpoint import verify_checkpoint
-from proofloop_trainer.steps import drop_older, keep_weights, open_learner, publish_made, take_step
+from proofloop_trainer.steps import (
+    drop_older,
+    exact_weights,
+    keep_weights,
+    open_learner,
+    publish_made,
+    take_step,
+)
 from tests.unit.trainer.grpo_examples import ONE_UPDATE, batch, ragged_samples, save_tiny_model
 
 
@@ -51,6 +58,26 @@ def test_a_step_goes_on_with_smaller_passes_and_only_the_newest_versions_are_lef
     drop_older(store, version)
     for folder in (keys.models("run", "verifier"), keys.checkpoints("run", "verifier")):
         assert {key.split("/")[-2] for key in store.list(folder)} == {"000002"}
+
+
+def test_the_last_step_keeps_its_weights_before_its_version_is_complete(tmp_path: Path):
+    store = LocalStore(tmp_path / "store")
+    first = save_tiny_model(tmp_path / "first", dtype=torch.bfloat16)
+    kept, exists = keys.weights(keys.model("run", "verifier", 1)), store.exists
+    manifest = f"{keys.model('run', 'verifier', 1)}/{MANIFEST}"
+    learner = open_learner(store, "run", "verifier", 0, ONE_UPDATE, first, first)
+    assert exact_weights(store, keys.model("run", "verifier", 1)) != kept
+
+    class Watched(LocalStore):
+        def put_if_absent(self, key: str, data: bytes, *, durable: bool = False) -> bool:
+            assert key != manifest or exists(f"{kept}/{MANIFEST}")
+            return super().put_if_absent(key, data, durable=durable)
+
+    watched, samples = Watched(store.root), batch(*ragged_samples(8))
+    version = take_step(watched, "run", "verifier", learner, samples, first, is_last=True).version
+    assert exact_weights(store, version) == kept
+    assert exact_weights(store, "nano-base") == "nano-base"
+    assert {weight.dtype for weight in weights(store, kept).values()} == {torch.float32}
 
 
 def test_weights_before_rounding_are_kept_whatever_was_killed_when(tmp_path: Path):
