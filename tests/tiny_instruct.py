@@ -14,11 +14,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
-from proofloop.config.curriculum_file import Consolidate
 from proofloop.method.prompts import load_pack
 from proofloop.schema.records import Tokens
 from proofloop_trainer.export import copy_model
-from proofloop_trainer.supervised import fine_tune
+from proofloop_trainer.fine_tuning.supervised import Schedule, answer_to_learn, fine_tune
 from tests.builders import answer, evaluation, meta_evaluation
 
 PACK = load_pack("math")
@@ -59,8 +58,14 @@ def save_tiny_instruct(folder: Path, config_type: type[PretrainedConfig], **fiel
             folder / "random"
         )
     tokenizer.save_pretrained(folder / "random")
-    how = Consolidate(batch=8, learning_rate=1e-2, epochs=10)
-    fine_tune(folder / "random", folder / "taught", _lessons(tokenizer), how, 0)
+    how = Schedule(batch=8, learning_rate=1e-2, epochs=10)
+    fine_tune(
+        folder / "random",
+        folder / "taught",
+        [answer_to_learn(lesson) for lesson in _lessons(tokenizer)],
+        how,
+        0,
+    )
     copy_model(folder / "taught", folder, torch.bfloat16)
     return folder
 

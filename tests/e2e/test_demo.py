@@ -75,7 +75,7 @@ def test_the_quick_demo_trains_measures_and_reports_and_is_done_once(tmp_path: P
 
     store = LocalStore(tmp_path / "out" / "store")
     for role in ("generator", "verifier"):
-        versions = published_versions(store, RUN, role)  # type: ignore[arg-type]
+        versions = published_versions(store, RUN, role)
         assert versions == [keys.model(RUN, role, step) for step in range(1, QUICK_STEPS + 1)]
         verify_version(store, versions[-1])
 

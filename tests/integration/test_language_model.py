@@ -22,7 +22,6 @@ from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from proofloop.cli.app import app
-from proofloop.config.curriculum_file import Consolidate
 from proofloop.engine.base import ChatMessage, Generation, GenerationRequest
 from proofloop.engine.openai.engine import OpenAIEngine
 from proofloop.engine.openai.settings import OpenAISettings
@@ -34,11 +33,11 @@ from proofloop_serving.calls import encode
 from proofloop_serving.engine import LocalEngine
 from proofloop_serving.loading import LoadedModel, load_model
 from proofloop_serving.text import TextStream
+from proofloop_trainer.fine_tuning.supervised import Schedule, answer_to_learn, fine_tune
 from proofloop_trainer.grpo.batch import answer_of
 from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.grpo.policy import score
 from proofloop_trainer.grpo.settings import GrpoSettings
-from proofloop_trainer.supervised import fine_tune
 from tests.builders import answer, evaluation, meta_evaluation
 from tests.integration.processes import answers, free_ports, wait_for_server
 from tests.integration.triton_asking import FIRST, Server, ask
@@ -81,9 +80,9 @@ def sampled(engine: LocalEngine) -> list[Generation]:
 def taught(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model after a few supervised steps on one lesson a role."""
     loaded, out = load_model(smollm2), tmp_path_factory.mktemp("taught") / "model"
-    lessons = [_tokens(loaded, prompt, said) for prompt, said in LESSONS]
-    how = Consolidate(batch=len(lessons), learning_rate=5e-4, epochs=8, tokens_per_pass=300)
-    assert fine_tune(smollm2, out, lessons, how, seed=0) == 8
+    lessons = [answer_to_learn(_tokens(loaded, prompt, said)) for prompt, said in LESSONS]
+    how = Schedule(batch=len(lessons), learning_rate=5e-4, epochs=8, tokens_per_pass=300)
+    fine_tune(smollm2, out, lessons, how, seed=0)
     return out
 
 

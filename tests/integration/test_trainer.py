@@ -259,7 +259,7 @@ def learned(store: LocalStore) -> dict[str, str]:
     """The digest of every file of every model version, from the manifests."""
     found = {}
     for role in ROLES:
-        for version in published_versions(store, RUN, role):  # type: ignore[arg-type]
+        for version in published_versions(store, RUN, role):
             manifest = json.loads(store.get(f"{version}/manifest.json"))
             found.update(
                 {f"{version}/{entry['name']}": entry["sha256"] for entry in manifest["files"]}

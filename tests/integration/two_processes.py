@@ -13,14 +13,13 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
-from proofloop.config.curriculum_file import Consolidate
 from proofloop.errors import ProofloopError
 from proofloop_trainer import ranks
+from proofloop_trainer.fine_tuning.supervised import Schedule, answer_to_learn, fine_tune
 from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.grpo.settings import GrpoSettings
 from proofloop_trainer.launch import follow
 from proofloop_trainer.ranks import Order
-from proofloop_trainer.supervised import fine_tune
 from tests.unit.trainer.grpo_examples import batch, changed, overflowing, ragged_samples, sample
 
 # One update per step: AdamW amplifies rounding errors in gradients near 0, which would look like an
@@ -54,8 +53,8 @@ def train(out: Path, models: list[Path]) -> dict[str, Any]:
     # Fewer answers than processes.
     single = learners[0].step(batch(sample(0.0), sample(1.0, completion=())))
     seen["silent, single"] = [silent.updates, silent.loss, single.updates, single.loss]
-    answers = [one.tokens for one in ragged_samples(9)]
-    how = Consolidate(batch=4, learning_rate=1e-3, tokens_per_pass=64)
+    answers = [answer_to_learn(one.tokens) for one in ragged_samples(9)]
+    how = Schedule(batch=4, learning_rate=1e-3, tokens_per_pass=64)
     fine_tune(models[0], out / "tuned", answers, how, seed=0)
     return seen | {"device": str(ranks.device())}
 
@@ -85,7 +84,8 @@ def train_in_16_bits(out: Path, model: Path) -> dict[str, object]:
         one.step(batch(*samples)).loss
         for one in (GrpoLearner.restore(out / "16-bits", model), learner)
     )
-    fine_tune(model, out / "tuned", [one.tokens for one in samples], Consolidate(batch=2), seed=0)
+    answers = [answer_to_learn(one.tokens) for one in samples]
+    fine_tune(model, out / "tuned", answers, Schedule(batch=2), seed=0)
     return {
         "offloads": os.environ["FSDP_OFFLOAD_PARAMS"],
         "recomputes": learner.model.is_activation_checkpointing,

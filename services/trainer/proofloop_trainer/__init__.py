@@ -1,12 +1,17 @@
-"""The trainer: takes labeled proofs and publishes better model versions. The only service that
-imports torch.
+"""The trainer: takes labeled proofs, or a supervised training, and publishes better model versions.
+The only service that imports torch.
 """
 
-from proofloop.worker.roles import Role
+from proofloop.worker.roles import Handler, Role
 
 
 def role() -> Role:
     """The trainer's role: the runtime finds it by its entry point."""
+    from proofloop_trainer.fine_tuning.handler import train_supervised
     from proofloop_trainer.train import Trainer, check_settings
 
-    return Role("trainer", {"ProofLabeled": Trainer().train}, check_settings)
+    handlers: dict[str, Handler] = {
+        "ProofLabeled": Trainer().train,
+        "FineTuningPosed": train_supervised,
+    }
+    return Role("trainer", handlers, check_settings)

@@ -12,14 +12,13 @@ from pathlib import Path
 import structlog
 
 from proofloop.cli import main as command_line
-from proofloop.config.curriculum_file import Consolidate
 from proofloop.errors import ProofloopError
 from proofloop.schema.records import Tokens, TrainingBatch
 from proofloop_trainer import ranks
+from proofloop_trainer.fine_tuning.supervised import Schedule, answer_to_learn, fine_tune
 from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.grpo.settings import GrpoSettings
 from proofloop_trainer.ranks import Order
-from proofloop_trainer.supervised import fine_tune
 
 log = structlog.get_logger()
 
@@ -69,14 +68,12 @@ def repeat(order: Order, learners: dict[str, GrpoLearner]) -> None:
             Path(given["model"]), settings, Path(given["reference"])
         )
     elif order.call == "fine_tune":
-        answers = [Tokens.model_validate(answer) for answer in given["answers"]]
-        fine_tune(
-            Path(given["start"]),
-            Path(given["out"]),
-            answers,
-            Consolidate(**given["how"]),
-            given["seed"],
-        )
+        rows = [
+            answer_to_learn(Tokens(prompt_ids=prompt, completion_ids=completion, logprobs=()))
+            for prompt, completion in given["answers"]
+        ]
+        schedule = Schedule.model_validate(given["schedule"])
+        fine_tune(Path(given["start"]), Path(given["out"]), rows, schedule, given["seed"])
     elif learner is None:
         raise RuntimeError(
             f"order {order.call!r} for learner {order.learner}, which was never opened"

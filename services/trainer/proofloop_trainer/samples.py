@@ -9,7 +9,7 @@ reward 0, so that the model unlearns them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from proofloop.config.run_file import RunSpec
@@ -72,6 +72,12 @@ class Group:
     is_flawed: bool = False
 
     @property
+    def sampled(self) -> Group:
+        """The group without the answers whose tokens were not kept, such as failed calls."""
+        kept = tuple(answer for answer in self.answers if answer.provenance.tokens_key)
+        return replace(self, answers=kept)
+
+    @property
     def model_versions(self) -> set[str]:
         return {answer.provenance.model_version for answer in self.answers}
 
@@ -87,11 +93,13 @@ def groups_of(role: ModelRole, labels: Iterable[Label], spec: RunSpec, store: St
     answer counts only where all groups train.
     """
     if role == "generator":
-        groups = [Group(tuple(filter(None, (_proof(label, spec, store) for label in labels))))]
+        proofs = (proof_answer(label, spec, store) for label in labels)
+        groups = [Group(tuple(proof for proof in proofs if proof))]
     else:
         groups = [_judged(role, label, spec, store) for label in labels]
     least = 1 if spec.training.of(role).train_on == "all" else 2
-    return [group for group in groups if len(group.answers) >= least]
+    sampled = [group.sampled for group in groups]
+    return [group for group in sampled if len(group.answers) >= least]
 
 
 def learns_from_analyses(role: ModelRole, spec: RunSpec) -> bool:
@@ -120,12 +128,13 @@ def choose_groups(groups: Sequence[Group], most: int) -> list[Group]:
     return chosen
 
 
-def _proof(label: Label, spec: RunSpec, store: Store) -> RewardedAnswer | None:
+def proof_answer(label: Label, spec: RunSpec, store: Store) -> RewardedAnswer | None:
+    """The generator's answer with its reward; None for an undecided proof."""
+    score = _proof_score(label, spec, store)
+    if score is None:
+        return None
     key = keys.proof(label.run_id, label.proof_id)
     proof = get_record(store, key, Proof)
-    score = _proof_score(label, spec, store)
-    if score is None or not proof.provenance.tokens_key:
-        return None
     reward = generator_reward(
         proof_score=score,
         self_score=proof.verdict.score,
@@ -154,11 +163,11 @@ def _proof_score(label: Label, spec: RunSpec, store: Store) -> float | None:
 def _judged(role: ModelRole, label: Label, spec: RunSpec, store: Store) -> Group:
     """The critiques of a proof with a score, or the meta-critiques of a given analysis."""
     if label.score is not None:
-        return _critiques(label, spec, store) if role == "verifier" else Group(())
+        return critiques(label, spec, store) if role == "verifier" else Group(())
     quality = given_quality(label, store)
     if quality is None or not learns_from_analyses(role, spec):
         return Group(())
-    return _meta_critiques(label, quality, spec, store)
+    return meta_critiques(label, GIVEN_ANALYSIS, quality, store)
 
 
 def given_quality(label: Label, store: Store) -> float | None:
@@ -169,50 +178,39 @@ def given_quality(label: Label, store: Store) -> float | None:
     return given.quality if given else None
 
 
-def _meta_critiques(label: Label, quality: float, spec: RunSpec, store: Store) -> Group:
-    found = (
-        _meta_critique(label, number, quality, store)
-        for number in range(spec.labeling.metas_of_given)
-    )
-    return Group(tuple(filter(None, found)), is_flawed=quality < 1)
+def critiques(label: Label, spec: RunSpec, store: Store) -> Group:
+    """The critiques of a proof with a score."""
+    assert label.score is not None
+    actual = label.score
+    found = (_critique(label, actual, index, spec, store) for index in range(spec.labeling.n))
+    return Group(tuple(filter(None, found)), is_flawed=actual < 1)
 
 
-def _meta_critique(
-    label: Label, number: int, quality: float, store: Store
+def _critique(
+    label: Label, actual: float, index: int, spec: RunSpec, store: Store
 ) -> RewardedAnswer | None:
-    key = keys.meta_critique(label.run_id, label.proof_id, GIVEN_ANALYSIS, number)
-    found = find_record(store, key, MetaCritique)
-    if found is None or not found.provenance.tokens_key:
-        return None
-    score = found.verdict.score
-    reward = meta_verifier_reward(predicted=score, actual=quality)
-    return _answer("meta_verifier", key, label.proof_id, reward, found.provenance, score)
-
-
-def _critiques(label: Label, spec: RunSpec, store: Store) -> Group:
-    found = (_critique(label, index, spec, store) for index in range(spec.labeling.n))
-    return Group(tuple(filter(None, found)), is_flawed=label.score != 1.0)
-
-
-def _critique(label: Label, index: int, spec: RunSpec, store: Store) -> RewardedAnswer | None:
     """The reward of one critique; None if it was skipped because its proof was decided before."""
     key = keys.critique(label.run_id, label.proof_id, index)
     critique = find_record(store, key, Critique)
     judgement = find_record(store, keys.judgement(label.run_id, label.proof_id, index), Judgement)
-    if (
-        critique is None
-        or judgement is None
-        or label.score is None
-        or not critique.provenance.tokens_key
-    ):
+    if critique is None or judgement is None:
         return None
     score = critique.verdict.score
-    reward = verifier_reward(
-        predicted=score,
-        actual=label.score,
-        meta_quality=judgement.quality if spec.reward.meta else None,
-    )
+    quality = judgement.quality if spec.reward.meta else None
+    reward = verifier_reward(predicted=score, actual=actual, meta_quality=quality)
     return _answer("verifier", key, label.proof_id, reward, critique.provenance, score)
+
+
+def meta_critiques(label: Label, index: int, quality: float, store: Store) -> Group:
+    """The meta-critiques of critique `index`, whose right quality is `quality`."""
+    found = []
+    for key in store.list(keys.meta_critiques(label.run_id, label.proof_id, index)):
+        meta = get_record(store, key, MetaCritique)
+        score = meta.verdict.score
+        reward = meta_verifier_reward(predicted=score, actual=quality)
+        group = f"{label.proof_id}/{index}"
+        found.append(_answer("meta_verifier", key, group, reward, meta.provenance, score))
+    return Group(tuple(found), is_flawed=quality < 1)
 
 
 def _answer(

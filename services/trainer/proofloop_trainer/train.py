@@ -18,6 +18,7 @@ from proofloop.schema.events import Event, ModelPublished, ProofLabeled
 from proofloop.schema.records import Label
 from proofloop.store import get_record
 from proofloop.worker.tools import Tools
+from proofloop_trainer.fine_tuning.handler import check_fine_tuning
 from proofloop_trainer.role_training import RoleInTraining, role_settings
 
 
@@ -90,6 +91,8 @@ class RunInTraining:
 
 
 def check_settings(spec: RunSpec) -> None:
-    """Raise ConfigError if the GRPO settings of a run are invalid."""
+    """Raise ConfigError if the settings of a run's training are invalid."""
+    if spec.fine_tuning:
+        check_fine_tuning(spec.fine_tuning)
     for role in spec.training.roles:
         role_settings(spec, role)

@@ -24,7 +24,7 @@ ROUTES: Mapping[str, tuple[str, ...]] = {
     "verifier": ("ProofWritten", "ModelPublished.verifier"),
     "meta_verifier": ("ProofReviewed", "ModelPublished.meta_verifier"),
     "labeler": ("ReviewJudged",),
-    "trainer": ("ProofLabeled",),
+    "trainer": ("ProofLabeled", "FineTuningPosed"),
 }
 """The routing keys of each role, for processes that declare its queue without having the role
 installed.

@@ -17,6 +17,9 @@ TABLES, PARQUET = (".csv", ".tsv"), (".parquet", ".pq")
 QUESTION = frozenset({"question", "problem"})
 """The keys for a row's question."""
 
+ROW = QUESTION | {"messages"}
+"""Keys by which a single object is a row, not a wrapper of rows."""
+
 LONGEST_FIELD = 16 * 1024 * 1024
 """The most characters of a CSV field."""
 
@@ -71,7 +74,7 @@ def _check_is_row(text: str, lines: list[str], file: Path) -> None:
         whole = json.loads(text)
     except (ValueError, RecursionError):
         return
-    if len(lines) == 1 and not QUESTION.isdisjoint(whole):
+    if len(lines) == 1 and not ROW.isdisjoint(whole):
         return
     lists = [name for name, value in whole.items() if _is_list_of_rows(value)]
     problem = f"{file} is a JSON object, not a list"

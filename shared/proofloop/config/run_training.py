@@ -115,7 +115,10 @@ class FineTuning(Section):
     )
     domain: str | None = Field(None, description="the domain that brings demonstrations")
     runs: tuple[str, ...] = Field(
-        (), strict=False, description="runs whose best answers are the demonstrations"
+        (),
+        strict=False,
+        description="runs whose best answers are the demonstrations; `NAME:ROLE` takes those of one"
+        " role",
     )
     keep: float = Field(
         0.99, ge=0, le=1, description="the lowest reward of an answer of `runs` to train on"
@@ -141,4 +144,29 @@ class FineTuning(Section):
                 f"has {len(given)} sources of answers"
                 f"{HINT}give exactly one of demonstrations, domain and runs"
             )
+        if self.domain and not self.steps:
+            raise ValueError(
+                f"domain = {self.domain!r} has demonstrations without end"
+                f"{HINT}set steps; 600 train the nano model"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _roles_exist(self) -> FineTuning:
+        for source in self.runs:
+            role = source.partition(":")[2]
+            if ":" in source and role not in MODEL_ROLES:
+                raise ValueError(
+                    f"runs has {source!r}, and {role!r} is not a role"
+                    f"{HINT}write NAME, or NAME:ROLE with one of {', '.join(MODEL_ROLES)}"
+                )
+        return self
+
+    @property
+    def sources(self) -> tuple[tuple[str, tuple[ModelRole, ...]], ...]:
+        """The names of `runs`, each with the roles whose answers are taken."""
+        parted = (source.partition(":") for source in self.runs)
+        return tuple(
+            (name, tuple(each for each in MODEL_ROLES if role in ("", each)))
+            for name, _, role in parted
+        )

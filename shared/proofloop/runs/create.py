@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from proofloop.config.given_files import given_cases
 from proofloop.config.run_file import RunSpec, check_has_checker
 from proofloop.method.prompts import PromptPack, load_pack
+from proofloop.runs.fine_tuning.demonstrations import file_portions, keep_demonstrations
 from proofloop.runs.given import keep_given, keep_portions
 from proofloop.runs.model_registry import published_versions, verify_version
 from proofloop.runs.spec import check_prompts, check_run, find_spec, keep_change, keep_problems
@@ -24,14 +25,16 @@ def create_run(
     portions: Sequence[GivenPortion] = (),
 ) -> RunSpec:
     """Store the run's spec, its prompts (`pack`, or the pack that the spec names) and its given
-    cases (`portions`, or those of the spec's file).
+    cases (`portions`, or those of the spec's file) or demonstrations.
 
     A resumed run is found in the store; changes that are allowed are stored. Raises ConfigError,
     and CorruptObject when a resumed run's checkpoint is damaged.
     """
     check_has_checker(spec)
     given_cases(spec)  # a bad row is named before anything is stored
+    demonstrations = file_portions(store, spec, pack)
     spec = _keep_run(store, spec, resume, pack)
+    keep_demonstrations(store, spec, demonstrations)
     if spec.problems.material:
         keep_portions(store, spec.name, portions)
     else:

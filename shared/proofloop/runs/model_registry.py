@@ -79,9 +79,9 @@ def _append(
     return store.put_if_absent(key, line.model_dump_json().encode(), durable=True)
 
 
-def published_versions(store: Store, run_id: str, role: ModelRole) -> list[str]:
-    """The complete versions of a role in the store, oldest first."""
-    listed = store.list(keys.models(run_id, role))
+def published_versions(store: Store, run_id: str, name: str) -> list[str]:
+    """The complete versions of a role, of a curriculum's stage or of "all" roles, oldest first."""
+    listed = store.list(keys.models(run_id, name))
     return [keys.folder_of(key) for key in listed if key.endswith(f"/{MANIFEST}")]
 
 

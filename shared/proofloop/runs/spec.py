@@ -30,6 +30,7 @@ FILES = (
     ("problems", "file"),
     ("problems", "given_proofs"),
     ("problems", "given_analyses"),
+    ("fine_tuning", "demonstrations"),
 )
 GROWING = (("problems", "count"), ("problems", "proofs_per_problem"))
 
@@ -236,6 +237,8 @@ def may_change(path: tuple[str, ...], spec: RunSpec) -> bool:
     match path:
         case ("base",) | ("problems", _):
             return path in FILES or path in GROWING
+        case ("fine_tuning", name):
+            return path in FILES or name == "tokens_per_pass"
         case ("engine", *names):
             setting = next((name for name in names if name not in ENGINE_TABLES), "")
             return setting in _changeable(_engine_of(spec, path))

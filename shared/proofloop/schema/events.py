@@ -130,6 +130,14 @@ class ProofLabeled(Event):
         return f"{self.name}/{self.run_id}/{self.proof_id}{person}"
 
 
+class FineTuningPosed(Event):
+    """A run's supervised training is wanted; the run's spec names the data."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}/{self.run_id}"
+
+
 class ModelPublished(Event):
     """A new version of one role's model is complete in the store."""
 
@@ -154,6 +162,7 @@ EVENTS: dict[str, type[Event]] = {
         ProofReviewed,
         ReviewJudged,
         ProofLabeled,
+        FineTuningPosed,
         ModelPublished,
     )
 }

@@ -88,6 +88,15 @@ def given_portion(run_id: str, number: int) -> str:
     return f"{given_portions(run_id)}{number:06d}.json"
 
 
+def demonstrations(run_id: str) -> str:
+    """The rows of a supervised training's file, in portions."""
+    return f"runs/{run_id}/demonstrations/"
+
+
+def demonstration_portion(run_id: str, number: int) -> str:
+    return f"{demonstrations(run_id)}{number:06d}.json"
+
+
 def problem(run_id: str, problem_id: str) -> str:
     return f"runs/{run_id}/problems/{problem_id}.json"
 

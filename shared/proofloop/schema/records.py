@@ -18,6 +18,8 @@ else:
 Role = Literal["generator", "verifier", "meta_verifier", "labeler", "trainer"]
 ModelRole = Literal["generator", "verifier", "meta_verifier"]
 MODEL_ROLES: tuple[ModelRole, ...] = ("generator", "verifier", "meta_verifier")
+ALL_ROLES: Literal["all"] = "all"
+"""The name of a model that supervised training makes for all roles."""
 
 
 class Record(BaseModel):
@@ -346,11 +348,12 @@ class TrainingBatch(Record):
 class TrainingStep(Record):
     """What one optimisation step did.
 
-    `figures` are the trainer's numbers by name, `reward_parts` the means of the reward's factors.
+    `figures` are the trainer's numbers by name, `reward_parts` the means of the reward's factors. A
+    step of supervised training has the role "all" and no rewards.
     """
 
     run_id: str
-    role: ModelRole
+    role: ModelRole | Literal["all"]
     step: int
     version: str
     sampled_by: tuple[str, ...]

@@ -15,6 +15,7 @@ from proofloop.schema.events import (
     EVENTS,
     MAX_BODY_BYTES,
     Event,
+    FineTuningPosed,
     ModelPublished,
     ParentProof,
     ProblemPosed,
@@ -66,6 +67,7 @@ RELEASED: dict[str, Event] = {
         score=0.5,
         by="Emmy Noether",
     ),
+    "FineTuningPosed-1": FineTuningPosed(run_id="iterate-0-cold_start"),
     "ModelPublished-1": ModelPublished(
         run_id="demo-0",
         role="verifier",
@@ -81,6 +83,7 @@ IDS = {
     "ReviewJudged-1": "ReviewJudged/demo-0/nano-01-003/0",
     "ProofLabeled-1": "ProofLabeled/demo-0/nano-01-003",
     "ProofLabeled-2": "ProofLabeled/demo-0/nano-01-003/person",
+    "FineTuningPosed-1": "FineTuningPosed/iterate-0-cold_start",
     "ModelPublished-1": "ModelPublished/demo-0/runs/demo-0/models/verifier/000002",
 }
 
@@ -118,6 +121,7 @@ def test_events_are_routed_by_name_and_published_models_by_role_too() -> None:
         "ReviewJudged",
         "ProofLabeled",
         "ProofLabeled",
+        "FineTuningPosed",
         "ModelPublished.verifier",
     ]
 

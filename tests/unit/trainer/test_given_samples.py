@@ -55,7 +55,7 @@ def test_meta_critiques_of_a_given_analysis_earn_by_its_grade(store: LocalStore)
     assert (right.key, right.role, right.group, right.reward) == (
         keys.meta_critique(RUN, ANALYSIS, 0, 0),
         "meta_verifier",
-        ANALYSIS,
+        f"{ANALYSIS}/0",
         1.0,
     )
     assert right.reward_parts == {"format": 1.0, "score": 1.0, "predicted_score": 0.5}
@@ -63,7 +63,7 @@ def test_meta_critiques_of_a_given_analysis_earn_by_its_grade(store: LocalStore)
     assert group.is_flawed
 
 
-def test_a_given_analysis_trains_the_verifier_only_where_the_meta_verifier_does_not_train(
+def test_a_given_analysis_trains_a_verifier_that_trains_alone(
     store: LocalStore,
 ) -> None:
     graded = add_analysis(store, 1.0, valid(0.0), valid(1.0))
@@ -77,12 +77,9 @@ def test_an_analysis_without_a_grade_trains_nothing(store: LocalStore) -> None:
     assert groups_of("meta_verifier", [graded], spec_of(APART), store) == []
 
 
-def test_as_many_meta_critiques_train_as_a_given_analysis_has(store: LocalStore) -> None:
-    graded = add_analysis(store, 1.0, *(valid(1.0),) * 4)
-    spec = spec_of(APART)
-    more = spec.labeling.model_copy(update={"given_m": 4})
-    spec = spec.model_copy(update={"labeling": more})
-    assert rewards(groups_of("meta_verifier", [graded], spec, store)) == [[1.0] * 4]
+def test_all_meta_critiques_of_a_given_analysis_train(store: LocalStore) -> None:
+    graded = add_analysis(store, 1.0, *(valid(1.0),) * 12)
+    assert rewards(groups_of("meta_verifier", [graded], spec_of(APART), store)) == [[1.0] * 12]
 
 
 def test_critiques_of_a_given_proof_earn_by_the_given_score(store: LocalStore) -> None:

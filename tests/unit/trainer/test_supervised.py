@@ -11,19 +11,24 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
-from proofloop.config.curriculum_file import Consolidate
 from proofloop_trainer.export import dtype_of
-from proofloop_trainer.grpo.batch import answer_of
-from proofloop_trainer.supervised import fine_tune, supervised_loss
+from proofloop_trainer.fine_tuning.supervised import (
+    Schedule,
+    SupervisedStep,
+    answer_to_learn,
+    fine_tune,
+    supervised_loss,
+)
+from proofloop_trainer.grpo.batch import Answer
 from tests.unit.trainer.grpo_examples import ragged_samples, save_tiny_model
 
-ANSWERS = [one.tokens for one in ragged_samples(9)]
-HOW = Consolidate(batch=4, learning_rate=1e-2, epochs=3)
+ANSWERS = [answer_to_learn(one.tokens) for one in ragged_samples(9)]
+HOW = Schedule(batch=4, learning_rate=1e-2, epochs=3)
 
 
 def loss(folder: Path) -> float:
     with torch.no_grad():
-        return supervised_loss(fused(folder), [answer_of(tokens) for tokens in ANSWERS]).item()
+        return supervised_loss(fused(folder), ANSWERS).item()
 
 
 def fused(folder: Path) -> PreTrainedModel:
@@ -34,7 +39,7 @@ def fused(folder: Path) -> PreTrainedModel:
 
 def test_the_loss_is_the_cross_entropy_of_logits_that_are_never_made_at_once(tmp_path: Path):
     folder = save_tiny_model(tmp_path)
-    answers = [answer_of(tokens) for tokens in ANSWERS]
+    answers = ANSWERS
     plain, model = AutoModelForCausalLM.from_pretrained(folder), fused(folder)
     tokens = [torch.cat((answer.prompt_ids_P, answer.completion_ids_C)) for answer in answers]
     losses = [
@@ -68,7 +73,11 @@ def test_a_tokenizer_without_a_padding_token_will_do(tmp_path: Path):
 
 def test_the_answers_become_likelier_and_how_passes_are_cut_changes_no_weight(tmp_path: Path):
     start = save_tiny_model(tmp_path / "start")
-    assert fine_tune(start, tmp_path / "whole", ANSWERS, HOW, seed=0) == 9  # ceil(9 / 4) an epoch
+    steps: list[SupervisedStep] = []
+    fine_tune(start, tmp_path / "whole", ANSWERS, HOW, seed=0, after_step=steps.append)
+    assert [step.number for step in steps] == list(range(1, 10))  # ceil(9 / 4) an epoch
+    assert {step.total for step in steps} == {9}
+    assert steps[-1].loss < steps[0].loss
     fine_tune(
         start, tmp_path / "cut", ANSWERS, HOW.model_copy(update={"tokens_per_pass": 1}), seed=0
     )
@@ -85,3 +94,16 @@ def test_what_is_learnt_is_written_in_32_bits_whatever_the_start_has(tmp_path: P
     assert {weight.dtype for weight in after.values()} == {torch.float32}
     assert any((weight != weight.bfloat16()).any() for weight in after.values())
     assert dtype_of(tmp_path / "tuned") == torch.float32
+
+
+def test_steps_count_updates_and_go_through_the_answers_again() -> None:
+    counted = Schedule(batch=4, steps=7)
+    cuts = list(counted.minibatches(ANSWERS, seed=0))
+    assert (len(cuts), counted.updates(len(ANSWERS))) == (7, 7)
+    whole = list(Schedule(batch=4, epochs=2).minibatches(ANSWERS, seed=0))
+    assert [_names(cut) for cut in cuts[:6]] == [_names(cut) for cut in whole]
+    assert list(counted.minibatches([], seed=0)) == []
+
+
+def _names(cut: list[Answer]) -> list[int]:
+    return [id(answer) for answer in cut]

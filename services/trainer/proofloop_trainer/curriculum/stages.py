@@ -40,9 +40,9 @@ from proofloop_trainer.curriculum.rollouts import Judges, meta_verify, prove, ve
 from proofloop_trainer.curriculum.training import train
 from proofloop_trainer.curriculum.work import TRAIN, Work
 from proofloop_trainer.export import dtype_of
+from proofloop_trainer.fine_tuning.supervised import Schedule, answer_to_learn, fine_tune
 from proofloop_trainer.grpo.settings import GrpoSettings, grpo_settings
 from proofloop_trainer.steps import publish_made
-from proofloop_trainer.supervised import fine_tune
 
 Served = dict[ModelRole, str]
 T = TypeVar("T")
@@ -280,7 +280,9 @@ def consolidate(work: Work, stage: Stage, served: Served) -> StageManifest:
         _say_kept(work, stage, best.kept)
 
     def make(folder: Path) -> None:
-        fine_tune(work.weights(start), folder, tokens, wanted, work.spec.seed, work.check_stopping)
+        learnt, schedule = [answer_to_learn(each) for each in tokens], Schedule.of(wanted)
+        seed, check_stopping = work.spec.seed, work.check_stopping
+        fine_tune(work.weights(start), folder, learnt, schedule, seed, check_stopping)
 
     version = _made(work, stage, start, len(tokens), make)
     cases = gate.held_out(work, served["generator"])

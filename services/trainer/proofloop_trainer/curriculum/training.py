@@ -42,7 +42,7 @@ def train(
 
     The KL term uses `reference`, by default `start`.
     """
-    versions = published_versions(work.store, work.spec.name, name)  # type: ignore[arg-type]
+    versions = published_versions(work.store, work.spec.name, name)
     last = keys.parse_numbered(versions[-1]) if versions else None
     sights = _sights(work.store, work.spec.name, name, last.number if last else 0)
     check(name, sights, work.spec.watch)  # a stopped stage stays stopped

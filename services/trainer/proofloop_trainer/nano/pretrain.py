@@ -37,6 +37,7 @@ from transformers import (
 from proofloop.errors import ConfigError
 from proofloop.method.domains.nano import LABELS, MODULUS, OPERATORS, Line, calculate, render_proof
 from proofloop_trainer import ranks
+from proofloop_trainer.fine_tuning.supervised import SupervisedStep
 from proofloop_trainer.nano.claims import IGNORED, ClaimMarks
 from proofloop_trainer.nano.demonstrations import (
     BASE,
@@ -160,18 +161,14 @@ def cold_start(
     batch: int,
     learning_rate: float,
     before_step: Callable[[], None] = lambda: None,
+    after_step: Callable[[SupervisedStep], None] = lambda step: None,
 ) -> None:
     """Train a nano model further on the COLD_START demonstrations: skills first, then habits.
 
     `before_step` may raise to stop the training. Raises ConfigError if `start` is not a nano model.
     """
+    check_is_nano(start)
     tokenizer = build_tokenizer()
-    if not _is_nano(start, tokenizer):
-        raise ConfigError(
-            f"[cold_start] steps = {steps}: {start} is not a nano model ({len(tokenizer)} tokens,"
-            f" width {WIDTH}), and only nano models have demonstrations",
-            "set [cold_start] steps = 0 and a `start` model that follows instructions",
-        )
     torch.manual_seed(seed)
     model = LlamaForCausalLM.from_pretrained(start)
     model.train()
@@ -179,10 +176,30 @@ def cold_start(
     skills = round(steps * SKILL_SHARE)
     head = build_mark_head()
     turn = learning_rate / 4  # where the skills end and the habits begin
-    _learn("skills", model, head, shown, skills, (learning_rate, turn), STEP_WEIGHT, before_step)
-    _learn("habits", model, head, shown, steps - skills, (turn, turn / 5), 0.0, before_step)
+
+    def after_skill(step: SupervisedStep) -> None:
+        after_step(replace(step, total=steps))
+
+    def after_habit(step: SupervisedStep) -> None:
+        after_step(replace(step, number=skills + step.number, total=steps))
+
+    falling, rest = (learning_rate, turn), steps - skills
+    _learn("skills", model, head, shown, skills, falling, STEP_WEIGHT, before_step, after_skill)
+    _learn("habits", model, head, shown, rest, (turn, turn / 5), 0.0, before_step, after_habit)
     model.save_pretrained(out_dir)
     tokenizer.save_pretrained(out_dir)
+
+
+def check_is_nano(start: Path) -> None:
+    """Raise ConfigError if the folder holds no nano model."""
+    tokenizer = build_tokenizer()
+    if not _is_nano(start, tokenizer):
+        raise ConfigError(
+            f"{start} is not a nano model ({len(tokenizer)} tokens, width {WIDTH}), and the"
+            " demonstrations of the domain nano are for nano models",
+            "start from nano-base or a version of it; teach another model by demonstrations from a"
+            " file",
+        )
 
 
 def _is_nano(start: Path, tokenizer: PreTrainedTokenizerFast) -> bool:
@@ -305,6 +322,7 @@ def _learn(
     rates: tuple[float, float],
     step_weight: float,
     before_step: Callable[[], None] = lambda: None,
+    after_step: Callable[[SupervisedStep], None] = lambda step: None,
 ) -> None:
     # transformers declares `to` without its arguments.
     cast(torch.nn.Module, model).to(ranks.device())
@@ -314,12 +332,15 @@ def _learn(
     began = time.monotonic()
     for step, batch in enumerate(itertools.islice(batches, steps), start=1):
         before_step()
-        optimizer.param_groups[0]["lr"] = _rate(step, steps, *rates)
+        rate = _rate(step, steps, *rates)
+        optimizer.param_groups[0]["lr"] = rate
         losses = loss_of(model, mark_head, batch)
         optimizer.zero_grad()
         losses.total(step_weight).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
+        tokens = int((batch.targets_BT != IGNORED).sum())
+        after_step(SupervisedStep(step, steps, losses.answers.item(), rate, tokens))
         if step % 50 == 0 or step == steps:
             left = (time.monotonic() - began) / step * (steps - step)
             print(

@@ -1,0 +1,1 @@
+"""Supervised training: of demonstrations, or of the best answers of runs."""

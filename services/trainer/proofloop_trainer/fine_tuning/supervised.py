@@ -1,0 +1,186 @@
+"""Supervised steps on prompts with answers to learn.
+
+Shapes: B sequences, T tokens (padded on the right).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from math import ceil
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoTokenizer, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
+
+from proofloop.schema.records import Record, Tokens
+from proofloop_trainer import ranks
+from proofloop_trainer.checkpoint import SHARD_BYTES
+from proofloop_trainer.grpo.batch import Answer, minibatches, share
+from proofloop_trainer.grpo.policy import IGNORED, load_model
+from proofloop_trainer.memory import enough_for, make_room
+from proofloop_trainer.ranks import Order
+
+
+class Schedule(Record):
+    """How many updates there are, and how large they are. `steps` counts updates; without it there
+    are whole `epochs`.
+    """
+
+    epochs: int = 1
+    steps: int | None = None
+    batch: int = 64
+    learning_rate: float = 2e-4
+    tokens_per_pass: int = 16384
+
+    @classmethod
+    def of(cls, section: BaseModel) -> Schedule:
+        """The schedule of a section of a run file or a curriculum file."""
+        return cls.model_validate(section.model_dump())
+
+    def updates(self, answers: int) -> int:
+        """The number of updates on so many answers."""
+        return self.steps or self.epochs * ceil(answers / self.batch)
+
+    def minibatches(self, answers: Sequence[Answer], seed: int) -> Iterator[list[Answer]]:
+        """The minibatches of all updates; each epoch shuffles the answers anew."""
+        if not answers:
+            return iter(())
+        endless = (
+            cut
+            for epoch in count()
+            for cut in minibatches(answers, self.batch, seed, "supervised", epoch)
+        )
+        return islice(endless, self.updates(len(answers)))
+
+
+@dataclass(frozen=True)
+class SupervisedStep:
+    """One update: its number, counted from 1, of `total`; `loss` is the mean over answer tokens."""
+
+    number: int
+    total: int
+    loss: float
+    learning_rate: float
+    tokens: int
+
+
+def answer_to_learn(tokens: Tokens) -> Answer:
+    """Tokens as tensors, without what only GRPO uses."""
+    return Answer(
+        prompt_ids_P=torch.tensor(tokens.prompt_ids),
+        completion_ids_C=torch.tensor(tokens.completion_ids),
+        sampler_logprobs_C=torch.empty(0),
+        advantage=0.0,
+    )
+
+
+def fine_tune(
+    start: Path,
+    out: Path,
+    answers: Sequence[Answer],
+    schedule: Schedule,
+    seed: int,
+    before_step: Callable[[], None] = lambda: None,
+    after_step: Callable[[SupervisedStep], None] = lambda step: None,
+) -> None:
+    """Train the model in `start` on the answers and write it to `out` in 32 bits.
+
+    `before_step` may raise to stop the training. The learning rate falls linearly to a tenth. The
+    same input gives the same weights.
+    """
+    ranks.check_launch()
+    _broadcast(start, out, answers, schedule, seed)
+    disable_progress_bar()
+    make_room()
+    with enough_for(f"supervised steps from {start}, passes of {schedule.tokens_per_pass} tokens"):
+        model = load_model(start).train()
+        ranks.place(model)
+        _train(model, answers, schedule, seed, before_step, after_step)
+    weights = ranks.full_tensors(model.state_dict().items())
+    if ranks.rank() == 0:
+        model.save_pretrained(out, state_dict=weights, max_shard_size=SHARD_BYTES)
+        AutoTokenizer.from_pretrained(start).save_pretrained(out)
+
+
+def _broadcast(
+    start: Path, out: Path, answers: Sequence[Answer], schedule: Schedule, seed: int
+) -> None:
+    """Make the other processes call `fine_tune` too."""
+    if ranks.count() == 1:
+        return
+    rows = [(row.prompt_ids_P.tolist(), row.completion_ids_C.tolist()) for row in answers]
+    arguments = {
+        "start": str(start),
+        "out": str(out),
+        "answers": rows,
+        "schedule": schedule.model_dump(),
+        "seed": seed,
+    }
+    ranks.broadcast(Order(call="fine_tune", arguments=arguments))
+
+
+def _train(
+    model: PreTrainedModel,
+    answers: Sequence[Answer],
+    schedule: Schedule,
+    seed: int,
+    before_step: Callable[[], None],
+    after_step: Callable[[SupervisedStep], None],
+) -> None:
+    rate, total = schedule.learning_rate, schedule.updates(len(answers))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
+    for done, cut in enumerate(schedule.minibatches(answers, seed)):
+        before_step()
+        now = rate * (1 - 0.9 * done / total)
+        optimizer.param_groups[0]["lr"] = now
+        optimizer.zero_grad()
+        mine = sum(_backward(model, part, cut) for part in share(cut, schedule.tokens_per_pass))
+        clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        (loss,) = ranks.summed([mine])
+        after_step(SupervisedStep(done + 1, total, loss, now, _tokens(cut)))
+
+
+def _backward(model: PreTrainedModel, part: Sequence[Answer], cut: Sequence[Answer]) -> float:
+    """Backpropagate a pass's part of the minibatch's loss, and return this part. An empty pass
+    joins the collective calls with weight 0.
+    """
+    weight = _tokens(part) / _tokens(cut)
+    loss = supervised_loss(model, part or cut[:1])
+    # FSDP averages gradients over the processes.
+    (loss * (weight * ranks.count())).backward()
+    return loss.item() * weight
+
+
+def _tokens(answers: Sequence[Answer]) -> int:
+    return sum(len(answer.completion_ids_C) for answer in answers)
+
+
+def supervised_loss(model: PreTrainedModel, answers: Sequence[Answer]) -> Tensor:
+    """The mean cross entropy of the answers' tokens; prompts have no loss.
+
+    The model has TRL's fused head, which never holds all logits (tokens times vocabulary) of a pass
+    at once.
+    """
+    rows = [torch.cat((answer.prompt_ids_P, answer.completion_ids_C)) for answer in answers]
+    tokens_BT = pad_sequence(rows, batch_first=True)  # padding is masked: any token does
+    targets_BT = torch.full_like(tokens_BT, IGNORED)
+    for row, answer in enumerate(answers):
+        answered = slice(len(answer.prompt_ids_P), answer.length)
+        targets_BT[row, answered] = tokens_BT[row, answered]
+    mask_BT = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    tokens_BT, targets_BT, mask_BT = (
+        tensor.to(ranks.device()) for tensor in (tokens_BT, targets_BT, mask_BT)
+    )
+    scored = model(
+        input_ids=tokens_BT, attention_mask=mask_BT, labels=targets_BT, fused_lm_head=True
+    )
+    logprobs_BT: Tensor = scored.log_probs
+    return -logprobs_BT.sum() / _tokens(answers)

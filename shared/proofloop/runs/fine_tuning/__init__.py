@@ -1,0 +1,1 @@
+"""Supervised training in the store: the demonstrations that a run began with."""
