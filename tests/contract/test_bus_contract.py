@@ -13,7 +13,8 @@ import pytest
 
 from proofloop.bus import ACK, DeadLetter, Delivery, LocalBus, Outcome
 from proofloop.bus.dead_letters import DeadLetters
-from proofloop.testing.bus import BusContract, BusSubject, Consumer, judged
+from proofloop.testing.bus import BusContract
+from proofloop.testing.bus_subject import BusSubject, Consumer, judged
 from tests.integration.embedded_worker import EmbeddedBus
 from tests.integration.servers import Broker, cut_connections, delete_namespace
 from tests.waiting import wait_until

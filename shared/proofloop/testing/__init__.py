@@ -17,7 +17,8 @@ pytest.register_assert_rewrite(
     "proofloop.testing.store",
 )
 
-from proofloop.testing.bus import BusContract, BusSubject  # noqa: E402 (rewritten asserts)
+from proofloop.testing.bus import BusContract  # noqa: E402 (rewritten asserts)
+from proofloop.testing.bus_subject import BusSubject  # noqa: E402 (rewritten asserts)
 from proofloop.testing.domain import DomainContract  # noqa: E402
 from proofloop.testing.engine import EngineContract, EngineSubject  # noqa: E402
 from proofloop.testing.store import StoreContract, StoreSubject  # noqa: E402
