@@ -77,7 +77,7 @@ class Engines:
             prepare(self.of(spec, role), version)
         except EngineError as error:
             where = f"engine {spec.engine.of(role).kind!r} cannot load {version!r}: {error}"
-            raise ConfigError(where, "the version that served before goes on serving") from error
+            raise ConfigError(where, "the version that served before stays in service") from error
 
     def check(
         self,
@@ -86,12 +86,12 @@ class Engines:
         patience_s: float = FIRST_ANSWER_S,
         roles: Collection[ModelRole] = MODEL_ROLES,
     ) -> None:
-        """Ask the models of these roles for one token, each waited for so long; then begin a call
-        as each role samples.
+        """Request one token from each of these roles' models, with a timeout of `patience_s`. Then
+        begin a call with each role's prompt and sampling.
 
         Raises ConfigError for a model that cannot answer, that refuses its role's sampling, or that
-        should be trained from answers without their tokens. Of several endpoints some may be away,
-        but not all.
+        should be trained from answers without their tokens. Some endpoints may be unavailable, but
+        not all.
         """
         asked = set[tuple[int, str]]()
         for role in roles:
@@ -173,9 +173,9 @@ def _check_takes_calls(engine: Engine, spec: RunSpec, pack: PromptPack, role: Mo
         taken = check_taken(engine, spec, pack, role, spec.model_of(role))
     except CallRefused as error:
         where = f"{_name(spec, role)} refuses the calls of the {role}: {error.problem}"
-        raise ConfigError(where, error.hint or "change what it complains of") from error
+        raise ConfigError(where, error.hint or "change what the engine refuses") from error
     except EngineError:
-        return  # it has answered just now: this will pass
+        return  # the model has just answered one token: this error is temporary
     if taken is not None:
         _check_has_text(taken, role)
 

@@ -23,7 +23,7 @@ def is_in_split(question: str, split: str) -> bool:
     Raises ConfigError for an unknown split.
     """
     if split not in SPLIT_BUCKETS:
-        raise ConfigError(f'unknown split "{split}"', hint=f"one of {', '.join(SPLIT_BUCKETS)}")
+        raise ConfigError(f'unknown split "{split}"', f"use one of {', '.join(SPLIT_BUCKETS)}")
     return int(digest(question), 16) % 10 in SPLIT_BUCKETS[split]
 
 
