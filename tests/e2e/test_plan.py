@@ -23,7 +23,7 @@ def test_the_example_of_the_documentation_is_what_the_command_prints(
     here: Here, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
-    text = (ROOT / "docs" / "how-to" / "capacity.md").read_text()
+    text = (ROOT / "docs" / "how-to" / "costs.md").read_text()
     found = re.search(r"```\n(proofloop plan [^`]*)\n```\n\n```\n([^`]*)```", text)
     assert found
     words = shlex.split(found[1].replace("\\\n", ""))[1:]
@@ -249,4 +249,4 @@ def test_values_can_go_to_a_file_and_help_teaches(tmp_path: Path) -> None:
         "# helm/proofloop, for 100 problems an hour\nroles:\n"
     )
     shown = call(tmp_path, "plan", "--help").out
-    assert "--answer-tokens verifier=12000" in shown and "capacity.md" in shown
+    assert "--answer-tokens verifier=12000" in shown and "costs.md" in shown

@@ -130,7 +130,7 @@ def plan_command(
     tokens that the budgets allow. The load is steady: n critiques, m judgements of each issue,
     answers of max_tokens, prompts of 2000 tokens, an issue in half of the analyses. Real prompts
     and shares of issues can be larger. For better numbers, make a small run with your models and
-    name it by --from. The page docs/how-to/capacity.md explains each number.
+    name it by --from. The page docs/how-to/costs.md explains each number.
     """
     options = Options(
         file=file,
