@@ -186,11 +186,11 @@ def test_a_lost_connection_is_counted_and_what_it_had_comes_again_as_redelivered
     with rabbitmq(broker) as subject:
         subject.bus.serve("labeler", ["ReviewJudged"], process, concurrency=2)
         subject.bus.publish([judged(0)])
-        assert wait_until(lambda: bool(seen), 10)
+        assert wait_until(lambda: bool(seen), 30)
         assert subject.bus.losses() == 0
-        assert wait_until(lambda: cut_connections(broker) > 0 or subject.bus.losses() > 0, 30)
+        cut_connections(broker)
         assert wait_until(lambda: len(seen) == 3, 30), seen
         lost.set()
-        assert subject.wait_idle(20)
+        assert subject.wait_idle(30)
         assert subject.bus.losses() == 1
     assert seen == [(False, 1), (True, 2), (False, 2)]

@@ -109,10 +109,9 @@ def test_a_killed_holders_lease_ends_by_itself(
     assert not is_free(subject)
     holder.send_signal(signal.SIGKILL)
     holder.wait(10)
-    killed_s = time.monotonic()
-    assert wait_until(lambda: is_free(subject), TIMES.last_s + 30)
     if "s3:" not in str(subject.store):
-        assert time.monotonic() - killed_s < 2, "a file lock ends with its process"
+        assert is_free(subject), "a file lock ends with its process"
+    assert wait_until(lambda: is_free(subject), TIMES.last_s + 30)
 
 
 def test_one_of_eight_racing_threads_gets_the_lease(subject: StoreSubject) -> None:

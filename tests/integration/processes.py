@@ -36,10 +36,26 @@ PORTS = range(15_000, 30_000)
 
 
 def free_ports(count: int) -> list[int]:
-    """Unused ports outside the range that the system assigns automatically."""
+    """Unused ports outside the range that the system assigns automatically. They stay reserved for
+    this process until its end.
+    """
     # Training seeds `random` alike in every process.
     drawn = random.SystemRandom().sample(PORTS, len(PORTS))
-    return list(itertools.islice(filter(_is_free, drawn), count))
+    return list(itertools.islice(filter(_is_reserved_here, drawn), count))
+
+
+def _is_reserved_here(port: int) -> bool:
+    """Reserve a port against other test processes, whose servers listen only later: all of them
+    bind the UDP port of the same number, which no server uses.
+    """
+    reservation = socket.socket(type=socket.SOCK_DGRAM)
+    try:
+        reservation.bind(("127.0.0.1", port))
+    except OSError:
+        reservation.close()
+        return False
+    reservation.detach()  # it stays open until this process ends
+    return _is_free(port)
 
 
 def _is_free(port: int) -> bool:

@@ -41,6 +41,7 @@ from tests.integration.containers import (
 )
 from tests.integration.processes import START_S, answers, folder, free_ports
 from tests.integration.rabbitmq import RABBITMQ, Broker, running_rabbitmq
+from tests.waiting import wait_until
 
 CEPH_PROGRAMS = (
     "ceph",
@@ -51,6 +52,13 @@ CEPH_PROGRAMS = (
     "radosgw",
     "radosgw-admin",
 )
+
+
+LISTED_S = 20.0
+"""The management API lists a new connection within this time, also on a busy machine."""
+
+ESTABLISHED = "01"
+"""The kernel's number for an open TCP connection."""
 
 
 @dataclass(frozen=True)
@@ -140,17 +148,35 @@ def taken_from(url: str, queue: str) -> Iterator[tuple[BasicProperties, bytes]]:
 
 
 def cut_connections(broker: Broker) -> int:
-    """Close every connection that the broker's management knows of; how many there were. Skips
-    without its API.
+    """Close every connection to the broker; returns their number. Skips without its management API.
+
+    The management learns of new connections every five seconds: wait until it lists this machine's.
     """
     if not broker.api:
         pytest.skip("the broker's management API is not known")
-    connections = httpx.get(f"{broker.api}/api/connections", timeout=30.0).json()
-    for connection in connections:
-        httpx.delete(
-            f"{broker.api}/api/connections/{quote(connection['name'], safe='')}", timeout=30.0
-        )
-    return len(connections)
+    port = URLParameters(broker.url).port
+    wait_until(lambda: client_ports(port) <= listed_connections(broker).keys(), LISTED_S)
+    names = listed_connections(broker).values()
+    for name in names:
+        httpx.delete(f"{broker.api}/api/connections/{quote(name, safe='')}", timeout=30.0)
+    return len(names)
+
+
+def listed_connections(broker: Broker) -> dict[int, str]:
+    """The connections that the broker's management knows, by the clients' ports."""
+    found = httpx.get(f"{broker.api}/api/connections", timeout=30.0).json()
+    return {one["peer_port"]: one["name"] for one in found if "peer_port" in one}
+
+
+def client_ports(server_port: int) -> set[int]:
+    """The local ports of this machine's open connections to a server's port."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    ends = [line.split()[1:4] for line in lines]
+    return {
+        int(here.rpartition(":")[2], 16)
+        for here, there, state in ends
+        if state == ESTABLISHED and int(there.rpartition(":")[2], 16) == server_port
+    }
 
 
 def delete_namespace(url: str, namespace: str) -> None:

@@ -25,7 +25,7 @@ from pika.exceptions import (
     ProbableAuthenticationError,
 )
 
-from proofloop.bus.tls import tls_error
+from proofloop.bus.tls import late_refusal, tls_error
 from proofloop.errors import BusError, ConfigError, ProofloopError
 
 log = structlog.get_logger()
@@ -114,8 +114,10 @@ def broker_error(error: Exception, nodes: Sequence[URLParameters]) -> ProofloopE
             f" {error.reply_text}",
             "drain and delete it, or set another PROOFLOOP_NAMESPACE",
         )
-    return tls_error(error, place) or BusError(
-        f"the broker at {place} does not answer: {str(error) or type(error).__name__}"
+    return (
+        tls_error(error, place)
+        or late_refusal(nodes, place)
+        or BusError(f"the broker at {place} does not answer: {str(error) or type(error).__name__}")
     )
 
 

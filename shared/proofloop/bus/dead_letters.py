@@ -4,6 +4,7 @@ queues.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ GIVEN_UP = {
     "expired": "expired",
 }
 """Text for the broker's own reasons."""
+
+RETURN_S, RETURN_CHECK_S = 10.0, 0.01
+"""How long the end of reading waits for the broker to return the letters, and between two looks."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,8 @@ class DeadLetters:
     def letters(self) -> Iterator[DeadLetter]:
         """Every dead letter. All stay in their queues."""
         for depth in filter(lambda depth: depth.dead, self.depths()):
-            with self._connection() as connection:
-                for _, letter, _ in self._taken(connection.channel(), depth):
+            with self._queue(depth.role) as queue:
+                for _, letter, _ in queue.take(depth.dead):
                     yield letter
 
     def drop(self, chosen: Callable[[DeadLetter], bool]) -> int:
@@ -76,41 +80,19 @@ class DeadLetters:
     def _settle(self, chosen: Callable[[DeadLetter], bool], *, replayed: bool) -> int:
         count = 0
         for depth in filter(lambda depth: depth.dead, self.depths()):
-            with self._connection() as connection:
-                channel = connection.channel()
-                channel.confirm_delivery()
-                for tag, letter, properties in self._taken(channel, depth):
+            with self._queue(depth.role) as queue:
+                for tag, letter, properties in queue.take(depth.dead):
                     if not chosen(letter):
                         continue
                     if replayed:
-                        queue = self._topology.queue(depth.role).name
-                        copy = copy_of("", queue, properties.headers or {}, letter.body, {})
-                        channel.basic_publish("", queue, copy.body, copy.properties, mandatory=True)
-                    channel.basic_ack(tag)
+                        name = self._topology.queue(depth.role).name
+                        copy = copy_of("", name, properties.headers or {}, letter.body, {})
+                        queue.channel.basic_publish(
+                            "", name, copy.body, copy.properties, mandatory=True
+                        )
+                    queue.settle(tag)
                     count += 1
         return count
-
-    def _taken(
-        self, channel: BlockingChannel, depth: Depth
-    ) -> Iterator[tuple[int, DeadLetter, BasicProperties]]:
-        """The dead letters of a role, not acknowledged: closing the channel returns them.
-
-        It stops at the counted number, because a replayed letter may die again meanwhile.
-        """
-        for _ in range(depth.dead):
-            method, properties, body = channel.basic_get(self._topology.dead_queue(depth.role).name)
-            if method is None or properties is None or body is None:
-                return
-            headers = properties.headers or {}
-            deaths = headers.get("x-death") or [{}]
-            by_broker = str(deaths[0].get("reason", "unknown"))
-            letter = DeadLetter(
-                queue=depth.role,
-                reason=headers.get(REASON) or GIVEN_UP.get(by_broker, by_broker),
-                body=event_of(body),
-                deliveries=headers.get(DELIVERIES, DELIVERY_LIMIT + 1),
-            )
-            yield method.delivery_tag, letter, properties
 
     def _depth(self, channel: BlockingChannel, role: str) -> Depth | None:
         """The counts of a role; None if its queues do not exist. The broker then closes the
@@ -129,6 +111,15 @@ class DeadLetters:
             return None
 
     @contextmanager
+    def _queue(self, role: str) -> Iterator[_DeadQueue]:
+        with self._connection() as connection:
+            queue = _DeadQueue(connection.channel(), role, self._topology.dead_queue(role).name)
+            try:
+                yield queue
+            finally:
+                queue.give_back()
+
+    @contextmanager
     def _connection(self) -> Iterator[BlockingConnection]:
         connection = connect(self._nodes)
         try:
@@ -136,3 +127,53 @@ class DeadLetters:
         finally:
             if connection.is_open:
                 connection.close()
+
+
+class _DeadQueue:
+    """The dead letters of a role, read on a channel of its own."""
+
+    def __init__(self, channel: BlockingChannel, role: str, name: str) -> None:
+        self.channel, self._role, self._name = channel, role, name
+        self._kept = 0
+        channel.confirm_delivery()
+
+    def take(self, count: int) -> Iterator[tuple[int, DeadLetter, BasicProperties]]:
+        """The letters with their delivery tags. It stops at the counted number, because a replayed
+        letter may die again meanwhile.
+        """
+        for _ in range(count):
+            method, properties, body = self.channel.basic_get(self._name)
+            if method is None or properties is None or body is None:
+                return
+            self._kept += 1
+            yield method.delivery_tag, self._letter(properties, body), properties
+
+    def settle(self, tag: int) -> None:
+        """Remove a letter from the queue."""
+        self.channel.basic_ack(tag)
+        self._kept -= 1
+
+    def give_back(self) -> None:
+        """Return the other letters, and wait until the queue shows them: the next reader would see
+        too few.
+        """
+        if not self._kept or not self.channel.is_open:
+            return
+        self.channel.basic_nack(multiple=True)
+        deadline = time.monotonic() + RETURN_S
+        while self._count() < self._kept and time.monotonic() < deadline:
+            time.sleep(RETURN_CHECK_S)
+
+    def _count(self) -> int:
+        return int(self.channel.queue_declare(self._name, passive=True).method.message_count)
+
+    def _letter(self, properties: BasicProperties, body: bytes) -> DeadLetter:
+        headers = properties.headers or {}
+        deaths = headers.get("x-death") or [{}]
+        by_broker = str(deaths[0].get("reason", "unknown"))
+        return DeadLetter(
+            queue=self._role,
+            reason=headers.get(REASON) or GIVEN_UP.get(by_broker, by_broker),
+            body=event_of(body),
+            deliveries=headers.get(DELIVERIES, DELIVERY_LIMIT + 1),
+        )

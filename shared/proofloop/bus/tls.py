@@ -4,16 +4,20 @@ dict.
 Both check the broker's certificate against an authority and against the host name of the broker's
 address. A broker may require a client certificate; it refuses a connection without one only
 after the handshake (TLS 1.3), and the two clients report this differently: `tls_error` reads both.
+A client that writes before it has read the refusal gets a reset instead of it: `late_refusal` asks
+for the reason.
 """
 
 from __future__ import annotations
 
+import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kombu.transport.pyamqp import SSLTransport
+from pika import SSLOptions, URLParameters
 
 from proofloop.config.settings import Settings
 from proofloop.errors import ConfigError
@@ -42,6 +46,12 @@ ALERTS = {
 """OpenSSL's names for the broker's alerts about client certificates, with their meaning.
 
 For a missing certificate, TLS 1.3 sends the first alert and TLS 1.2 the second.
+"""
+
+
+REFUSAL_S = 3.0
+"""How long `late_refusal` waits for the broker's alert: a broker that accepts the client sends
+nothing.
 """
 
 
@@ -123,6 +133,30 @@ def tls_error(error: BaseException, place: str) -> ConfigError | None:
         for alert, meaning in ALERTS.items():
             if alert in repr(one):  # pika keeps the alert as text only
                 return ConfigError(f"the broker at {place} {meaning}", CLIENT_HINT)
+    return None
+
+
+def late_refusal(nodes: Sequence[URLParameters], place: str) -> ConfigError | None:
+    """Why a TLS broker ends connections after the handshake; None if certificates are not the
+    reason.
+    """
+    for node in nodes:
+        error = _silent_connection(node, node.ssl_options) if node.ssl_options else None
+        if refusal := error and tls_error(error, place):
+            return refusal
+    return None
+
+
+def _silent_connection(node: URLParameters, options: SSLOptions) -> OSError | None:
+    """The error of a connection on which this side writes nothing after the handshake."""
+    try:
+        with (
+            socket.create_connection((node.host, node.port), REFUSAL_S) as plain,
+            options.context.wrap_socket(plain, server_hostname=options.server_hostname) as tls,
+        ):
+            tls.recv(1)
+    except OSError as error:
+        return error
     return None
 
 

@@ -1,0 +1,45 @@
+"""Dead letters in a real broker: reading them changes nothing."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from proofloop.bus.dead_letters import DeadLetters
+from proofloop.bus.rabbitmq import RabbitBus
+from proofloop.schema.events import ReviewJudged, encode
+from tests.integration.servers import Broker, delete_namespace, publish
+
+COUNT = 30
+
+
+@pytest.fixture
+def letters(broker: Broker) -> Iterator[DeadLetters]:
+    """Dead letters of the labeler."""
+    namespace = f"dead-{uuid.uuid4().hex[:8]}"
+    RabbitBus(broker.url, namespace=namespace, roles=["labeler"]).close()
+    events = (ReviewJudged(run_id="r", proof_id=f"p{n}", index=0) for n in range(COUNT))
+    publish(broker.url, f"{namespace}.labeler.dead", *map(encode, events))
+    yield DeadLetters(broker.url, namespace=namespace)
+    delete_namespace(broker.url, namespace)
+
+
+def test_each_reader_sees_all_letters(letters: DeadLetters) -> None:
+    for _ in range(20):
+        assert len(list(letters.letters())) == COUNT
+
+
+def test_a_reader_that_stops_early_leaves_all_letters_to_the_next_one(letters: DeadLetters) -> None:
+    for _ in range(20):
+        reading = letters.letters()
+        next(reading)
+        reading.close()  # type: ignore[attr-defined]
+        assert len(list(letters.letters())) == COUNT
+
+
+def test_letters_that_are_not_chosen_are_there_for_the_next_reader(letters: DeadLetters) -> None:
+    for number in range(COUNT):
+        assert letters.drop(lambda letter, id=f'"p{number}"': id in letter.body.decode()) == 1
+        assert len(list(letters.letters())) == COUNT - number - 1
