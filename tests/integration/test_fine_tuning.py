@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from proofloop.cli.app import app
 from proofloop.config.run_file import RunSpec, parse_runspec
-from proofloop.errors import Reject, Retry
+from proofloop.errors import HintedError, Reject, Retry
 from proofloop.method.prompts import load_pack
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.runs.create import create_run
+from proofloop.runs.dead_letters import letters_in
 from proofloop.runs.labels import labels_of
 from proofloop.runs.model_registry import manifest_files, published_versions, verify_version
+from proofloop.runs.planned import is_complete
 from proofloop.schema import keys
 from proofloop.schema.events import FineTuningPosed
 from proofloop.schema.records import ALL_ROLES, MODEL_ROLES, Tokens, TrainingStep
@@ -142,6 +146,52 @@ def test_demonstrations_of_nano_are_for_nano_models_only(store: LocalStore, tmp_
     sft(store, tmp_path, start="other", **NANO)
     with pytest.raises(Reject, match="is not a nano model"):
         train(store)
+
+
+# -- a run of its own
+
+
+def test_a_run_that_was_refused_trains_after_its_cause_is_mended(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    spec = sft(store, tmp_path, start="mine", **NANO)
+    engines = Engines(store, store.root / "cache")
+    with (
+        pytest.raises(HintedError, match=r"the supervised training failed: .*mine"),
+        EmbeddedPipeline(store, engines, spec) as pipeline,
+    ):
+        pipeline.run()
+    assert not is_complete(store, spec)
+    assert [letter.queue for letter in letters_in(store, SFT)] == ["trainer"]
+    shutil.copytree(base_folder(), tmp_path / "mine")
+    with EmbeddedPipeline(store, engines, spec) as pipeline:
+        progress = pipeline.run()
+    engines.close()
+    assert is_complete(store, spec)
+    assert (progress.steps, progress.planned) == ({ALL_ROLES: 4}, 0)
+    assert letters_in(store, SFT) == []
+    assert published_versions(store, SFT, ALL_ROLES) == [MODEL]
+
+
+def test_the_commands_tell_of_a_supervised_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = "".join(f"{name} = {json.dumps(value)}\n" for name, value in NANO.items())
+    (tmp_path / "sft.toml").write_text(f"[fine_tuning]\n{section}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PROOFLOOP_BROKER", raising=False)
+    CliRunner().invoke(app, ["doctor", "sft.toml"], catch_exceptions=False)
+    assert f"sft: made {MODEL}" in said("run", "sft.toml", "--local", "--store", "store")
+    rows = said("runs", "steps", "sft", "--store", "store")
+    assert "loss" in rows and "None" not in rows
+    shown = json.loads(said("runs", "show", "sft", "--store", "store", "--json"))
+    assert (shown["state"], shown["versions"]) == ("complete", {ALL_ROLES: 1})
+
+
+def said(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, result.output
+    return result.stdout
 
 
 # -- demonstrations from a file

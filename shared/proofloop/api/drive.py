@@ -50,7 +50,7 @@ def drive_here(
     try:
         planned_proofs(spec)  # a bad problem file must be named before any engine is asked
         engines.check(spec, roles=_asked(spec, portions))
-        if spec.training.roles:
+        if "trainer" in roles_of(spec):
             load_role("trainer").check(spec)
         spec = create_run(store, spec, resume=resume, portions=portions)
         with EmbeddedPipeline(store, engines, spec, stopping=stopping) as pipeline:

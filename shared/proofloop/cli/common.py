@@ -29,6 +29,7 @@ from proofloop.errors import ConfigError
 from proofloop.runs.progress import RunProgress
 from proofloop.runs.spec import find_spec
 from proofloop.schema import keys
+from proofloop.schema.records import ALL_ROLES
 from proofloop.store import Store
 from proofloop.worker.engine_pool import Engines
 
@@ -193,10 +194,14 @@ class ProgressLine:
 
     def _describe(self, progress: RunProgress) -> str:
         outcomes = ", ".join(f"{name} {count}" for name, count in sorted(progress.outcomes.items()))
-        parts = [f"{progress.labeled}/{progress.planned} proofs done ({outcomes or 'none yet'})"]
+        proofs = f"{progress.labeled}/{progress.planned} proofs done ({outcomes or 'none yet'})"
+        parts = [proofs] if progress.planned else []
         if progress.searches:
             parts.append(f"{progress.searches_ended}/{progress.searches} searches ended")
-        parts += [f"{role} step {step}" for role, step in sorted(progress.steps.items())]
+        parts += [
+            f"{'supervised' if role == ALL_ROLES else role} step {step}"
+            for role, step in sorted(progress.steps.items())
+        ]
         is_done = self._is_done(progress)
         if progress.calls and not is_done:
             calls = ", ".join(f"{role} {count}" for role, count in sorted(progress.calls.items()))

@@ -12,7 +12,9 @@ from proofloop.api import Run
 from proofloop.cli.common import ProgressLine, StoreOption, stopping_on_signal
 from proofloop.runs.answers import Readability, readability
 from proofloop.runs.flow import UNFILLED_HINT, unfilled
+from proofloop.runs.model_registry import published_versions
 from proofloop.runs.progress import RunProgress
+from proofloop.schema.records import ALL_ROLES
 from proofloop.worker.calls.early_warning import NewWarnings
 
 NOTHING_READ = 3
@@ -82,6 +84,9 @@ def run(
         f"; {role} step {progress.steps.get(role, 0)} of {spec.training.of(role).steps}"
         for role in spec.training.roles
     )
+    if spec.fine_tuning:
+        print(f"{spec.name}: made {published_versions(data, spec.name, ALL_ROLES)[-1]}")
+        return
     print(f"{spec.name}: {progress.labeled} proofs done: {outcomes}{steps}")
     found = readability(data, spec.name, limit=ANSWERS_SCANNED)
     print_unread(spec.name, found)

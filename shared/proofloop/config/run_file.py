@@ -24,7 +24,7 @@ from proofloop.errors import ConfigError
 from proofloop.method.domains import load_domain, need_checker, prompts_of
 from proofloop.method.prompts import Reading
 from proofloop.schema.ids import check_id
-from proofloop.schema.records import MODEL_ROLES, ModelRole, Role, Sampling
+from proofloop.schema.records import ALL_ROLES, MODEL_ROLES, ModelRole, Role, Sampling
 from proofloop.schema.validation import HINT
 
 SECRET = re.compile(r"(^|_)(key|secret|password)$")
@@ -462,6 +462,11 @@ class RunSpec(Section):
                 " or per_engine_hour"
             )
         return self
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The names of the run's new versions: the roles in training, or "all"."""
+        return (ALL_ROLES,) if self.fine_tuning else self.training.roles
 
     @property
     def asked_roles(self) -> tuple[ModelRole, ...]:

@@ -21,14 +21,17 @@ from proofloop.runs.flow import most_waiting_proofs
 from proofloop.runs.labels import find_label
 from proofloop.runs.planned import (
     is_complete,
+    is_fine_tuned,
     keep_problem,
     labeled_and_posed,
     owes_steps,
     planned_proofs,
     steps_taken,
+    supervised_steps,
 )
 from proofloop.runs.progress import ProgressTracker, RunProgress
-from proofloop.schema.events import Event, ProofLabeled
+from proofloop.schema.events import Event, FineTuningPosed, ProofLabeled
+from proofloop.schema.records import ALL_ROLES
 from proofloop.store import Store
 
 T = TypeVar("T")
@@ -123,10 +126,13 @@ class RunDriver:
         self._tracker = ProgressTracker(self._spec, self._store, planned, steps)
         self._source.begin(self._tracker)
         self._was_over_budget = bool(self._source.meter.over())
-        problems = self._pose_planned()
-        self._finish()
-        self._check_complete()
-        self._finish_training(problems)
+        if self._spec.fine_tuning:
+            self._fine_tune()
+        else:
+            problems = self._pose_planned()
+            self._finish()
+            self._check_complete()
+            self._finish_training(problems)
         self._source.check_end()
         at_end = self._progress(at_end=True)
         report(at_end)
@@ -163,14 +169,28 @@ class RunDriver:
         while not self._source.takes_no_step():
             if not self._source.patiently(lambda: owes(self._tracker.steps)):
                 return
-            if reason := self._source.training_failure():
-                raise HintedError(
-                    f"all proofs are labeled, but the trainer failed: {reason}",
-                    f"`proofloop dead list --run {self._spec.name}` lists the message; fix this,"
-                    f" then {RESUME_HINT}",
-                )
+            self._check_trainer("all proofs are labeled, but the trainer failed")
             self._source.wait()
             self._look()
+
+    def _fine_tune(self) -> None:
+        """Ask the trainer for the supervised training, and wait for its model."""
+        self._source.publish([FineTuningPosed(run_id=self._spec.name)])
+        while not self._source.patiently(lambda: is_fine_tuned(self._store, self._spec)):
+            self._check_trainer("the supervised training failed")
+            self._source.wait()
+            count = partial(supervised_steps, self._store, self._spec)
+            self._tracker.add_steps({ALL_ROLES: self._source.patiently(count)})
+            self._look()
+
+    def _check_trainer(self, problem: str) -> None:
+        """Raise HintedError if the trainer gave up a message."""
+        if reason := self._source.training_failure():
+            raise HintedError(
+                f"{problem}: {reason}",
+                f"`proofloop dead list --run {self._spec.name}` lists the message; fix this, then"
+                f" {RESUME_HINT}",
+            )
 
     def _wait_for_trainer(self, problem: int) -> None:
         """Do not run further ahead of the trainer than the run allows.

@@ -20,7 +20,7 @@ from proofloop.errors import RESUME_HINT, HintedError, ProofloopError
 from proofloop.pipeline.driver import Interrupted, Report, RunDriver
 from proofloop.runs.budget import BudgetGate, Meter, RunClock
 from proofloop.runs.costs import ByRole, summed
-from proofloop.runs.dead_letters import DeadLetterRecord, forget_letters_of_proofs, proof_named
+from proofloop.runs.dead_letters import DeadLetterRecord, forget_posed_again, proof_named
 from proofloop.runs.flow import in_work
 from proofloop.runs.planned import labeled_and_posed, roles_of
 from proofloop.runs.progress import ProgressTracker, RunProgress
@@ -135,7 +135,7 @@ class EmbeddedPipeline:
 
     def begin(self, tracker: ProgressTracker) -> None:
         self._tracker = tracker
-        forget_letters_of_proofs(self._store, self._spec.name)
+        forget_posed_again(self._store, self._spec.name)
 
     def publish(self, events: Sequence[Event]) -> None:
         self._is_idle = False

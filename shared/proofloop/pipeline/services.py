@@ -21,7 +21,7 @@ from proofloop.errors import BusError, CorruptObject, NotFound, StoreError
 from proofloop.pipeline.driver import Interrupted, Report, RunDriver
 from proofloop.runs.budget import MARK_S, BudgetMark, Meter, RunClock
 from proofloop.runs.costs import ByRole
-from proofloop.runs.dead_letters import forget_letters_of_proofs, proof_named
+from proofloop.runs.dead_letters import forget_posed_again, is_posed_again, proof_named
 from proofloop.runs.labels import find_label
 from proofloop.runs.planned import is_training, roles_of, steps_taken
 from proofloop.runs.progress import ProgressTracker, RunProgress
@@ -105,7 +105,7 @@ class ServicesPipeline:
 
     def begin(self, tracker: ProgressTracker) -> None:
         """Count what was spent before, let the services take the run's messages again, and drop the
-        dead letters of proofs that are posed again.
+        dead letters of what is posed again.
         """
         self._tracker = tracker
         run = self._spec.name
@@ -113,8 +113,12 @@ class ServicesPipeline:
         self._clock = self.patiently(lambda: RunClock(self._store, run))
         if not self.meter.over():
             self._remove_mark()
-        self.patiently(lambda: self._letters.drop(lambda letter: bool(self._proof_of(letter))))
-        self.patiently(lambda: forget_letters_of_proofs(self._store, run))
+        self.patiently(
+            lambda: self._letters.drop(
+                lambda letter: is_posed_again(read_event_of(run, letter.body))
+            )
+        )
+        self.patiently(lambda: forget_posed_again(self._store, run))
 
     def _remove_mark(self) -> None:
         marks = keys.budget_marks(self._spec.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proofloop.bus import DeadLetter
 from proofloop.schema import keys
-from proofloop.schema.events import Event, read_event
+from proofloop.schema.events import Event, FineTuningPosed, read_event
 from proofloop.schema.records import Record, digest
 from proofloop.store import Store, get_record, put_record
 
@@ -42,17 +42,19 @@ def letters_in(store: Store, run_id: str) -> list[DeadLetterRecord]:
     ]
 
 
-def forget_letters_of_proofs(store: Store, run_id: str) -> None:
-    """Delete the dead letters that name a proof: a resumed run poses these proofs again.
-
-    Letters that name no proof are kept.
-    """
+def forget_posed_again(store: Store, run_id: str) -> None:
+    """Delete the dead letters of what a resumed run poses again; others are kept."""
     letters = letters_in(store, run_id)
-    kept = [letter for letter in letters if proof_named(letter.event) is None]
+    kept = [letter for letter in letters if not is_posed_again(letter.event)]
     if len(kept) < len(letters):
         store.delete_prefix(keys.dead_letters(run_id))
         for letter in kept:
             letter.keep(store, run_id)
+
+
+def is_posed_again(event: Event | None) -> bool:
+    """Whether a resumed run poses what the event is about: a proof, or the supervised training."""
+    return proof_named(event) is not None or isinstance(event, FineTuningPosed)
 
 
 def proof_named(event: Event | None) -> str | None:

@@ -6,6 +6,7 @@ the proofs without a label, and each step finds what it already stored.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 
 from proofloop.config.given_files import given_cases
@@ -17,7 +18,7 @@ from proofloop.runs.search_driver import refinements_posed, searches_of
 from proofloop.schema import keys
 from proofloop.schema.events import ProblemPosed
 from proofloop.schema.ids import proof_id
-from proofloop.schema.records import ModelRole, Problem, Role
+from proofloop.schema.records import ALL_ROLES, ModelRole, Problem, Role
 from proofloop.store import Store, put_record
 
 PIPELINE_ROLES: tuple[Role, ...] = ("generator", "verifier", "meta_verifier", "labeler")
@@ -81,9 +82,11 @@ def labeled_and_posed(store: Store, spec: RunSpec) -> tuple[int, int]:
 
 
 def is_complete(store: Store, spec: RunSpec) -> bool:
-    """Whether every proof has its label and every search has ended. Raises ConfigError without its
-    problem file.
+    """Whether every proof has its label and every search has ended, or the supervised training has
+    made its model. Raises ConfigError without the run's problem file.
     """
+    if spec.fine_tuning:
+        return is_fine_tuned(store, spec)
     if spec.search.rounds and sum(1 for _ in searches_of(store, spec.name)) < count_problems(spec):
         return False
     labeled, posed = labeled_and_posed(store, spec)
@@ -93,6 +96,17 @@ def is_complete(store: Store, spec: RunSpec) -> bool:
 def steps_taken(store: Store, spec: RunSpec) -> dict[str, int]:
     """How many versions of each trained role are complete."""
     return {role: len(published_versions(store, spec.name, role)) for role in spec.training.roles}
+
+
+def is_fine_tuned(store: Store, spec: RunSpec) -> bool:
+    """Whether the model of the run's supervised training is complete."""
+    return bool(published_versions(store, spec.name, ALL_ROLES))
+
+
+def supervised_steps(store: Store, spec: RunSpec) -> int:
+    """The number of the last recorded step of the run's supervised training."""
+    last = deque(store.list(keys.steps(spec.name, ALL_ROLES)), maxlen=1)
+    return int(keys.name_of(last[0])) if last else 0
 
 
 def owes_steps(store: Store, spec: RunSpec, problems: int, steps: Mapping[str, int]) -> bool:

@@ -233,7 +233,7 @@ def _file(file: Path, folder: Path | None, wait_s: float) -> Iterator[Finding]:
                 f"{planned_proofs(spec)} proofs, n={spec.labeling.n} m={spec.labeling.m}"
                 f" k={spec.labeling.k}"
             )
-            if spec.training.roles:
+            if "trainer" in roles_of(spec):
                 load_role("trainer").check(spec)
         load_pack(spec.prompts, spec.base)
         yield Finding(what, "ok", f"{spec.name}: engine {spec.engine.kinds}, {found}")
@@ -249,7 +249,7 @@ def _file(file: Path, folder: Path | None, wait_s: float) -> Iterator[Finding]:
             yield Finding(
                 "engine", "ok", f"every model answered within {time.perf_counter() - began:.1f} s"
             )
-            if is_run:
+            if is_run and spec.asked_roles:
                 what = "answers"
                 yield from _answers(engines, spec, wait_s)
         finally:

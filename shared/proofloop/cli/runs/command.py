@@ -81,9 +81,7 @@ def show(run: EitherArgument, store: StoreOption = None, as_json: JsonOption = F
         **_line(data, spec),
         "outcomes": _count(label.outcome for label in labels),
         "kinds": _count(label.kind for label in labels),
-        "versions": {
-            role: len(published_versions(data, run, role)) for role in spec.training.roles
-        },
+        "versions": {name: len(published_versions(data, run, name)) for name in spec.trained},
         "dead_letters": _count_dead(data, run),
     }
     found = readability(data, run)
@@ -379,7 +377,8 @@ def _line(store: Store, spec: RunSpec) -> dict[str, Any]:
     planned: int | None
     try:
         planned = planned_proofs(spec, store) + refinements_posed(store, spec)
-        state = "complete" if is_complete(store, spec) else f"{labeled} of {planned}"
+        missing = "in training" if spec.fine_tuning else f"{labeled} of {planned}"
+        state = "complete" if is_complete(store, spec) else missing
     except ConfigError:  # the problem file was moved, or is on another machine
         planned = None
         state = f"{labeled} of ?"

@@ -13,7 +13,7 @@ from proofloop.config.curriculum_file import SAMPLED
 from proofloop.curriculum.status import find_curriculum
 from proofloop.errors import ConfigError
 from proofloop.schema import keys
-from proofloop.schema.records import TrainingStep
+from proofloop.schema.records import ALL_ROLES, TrainingStep
 from proofloop.store import Store, get_record
 
 COLUMNS = {
@@ -116,6 +116,11 @@ def _by_number(name: str) -> list[int | str]:
 def _row(step: TrainingStep, parts: list[str]) -> dict[str, Any]:
     """A row of the table; `-` for figures that the step does not have."""
     figures = step.figures
+    speed = figures["tokens"] / figures["seconds"] if figures.get("seconds") else None
+    tokens = {"tokens/s": None if speed is None else f"{speed:.0f}"}
+    if step.role == ALL_ROLES:
+        loss, rate = _cell(figures, "loss", ".3f"), _cell(figures, "learning_rate", ".2g")
+        return {"step": step.step, "loss": loss, "learning rate": rate, **tokens}
     return {
         "step": step.step,
         "reward": _cell(figures, "mean_reward", ".3f"),
@@ -124,9 +129,7 @@ def _row(step: TrainingStep, parts: list[str]) -> dict[str, Any]:
         "no signal": "/".join(
             str(_cell(figures, name, ".0f")) for name in ("groups_without_signal", "groups")
         ),
-        "tokens/s": f"{figures['tokens'] / figures['seconds']:.0f}"
-        if figures.get("seconds")
-        else None,
+        **tokens,
     }
 
 
