@@ -11,7 +11,8 @@ import typer
 
 from proofloop import api
 from proofloop.api import ProofResult
-from proofloop.cli.common import ProgressLine, StoreOption, open_store, stopping_on_signal
+from proofloop.cli.common import StoreOption, open_store, stopping_on_signal
+from proofloop.cli.progress import ProgressLine
 from proofloop.errors import ConfigError
 from proofloop.report.clipping import printable
 

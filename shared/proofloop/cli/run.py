@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from proofloop.api import Run
-from proofloop.cli.common import ProgressLine, StoreOption, stopping_on_signal
+from proofloop.cli.common import StoreOption, stopping_on_signal
+from proofloop.cli.progress import ProgressLine
 from proofloop.runs.answers import Readability, readability
 from proofloop.runs.flow import UNFILLED_HINT, unfilled
 from proofloop.runs.model_registry import published_versions

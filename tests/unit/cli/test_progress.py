@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from proofloop.cli import common
+from proofloop.cli.progress import ProgressLine
 from proofloop.runs.progress import RunProgress
 
 
@@ -15,8 +15,8 @@ def test_where_there_is_no_terminal_progress_is_a_line_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     clock = [100.0]
-    monkeypatch.setattr(common.time, "monotonic", lambda: clock[0])
-    line = common.ProgressLine()
+    monkeypatch.setattr("proofloop.cli.progress.time.monotonic", lambda: clock[0])
+    line = ProgressLine()
     for labeled in range(41):
         line.show("run", RunProgress(planned=40, labeled=labeled))
         clock[0] += 1.0
@@ -32,10 +32,10 @@ def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     one before.
     """
     clock = [100.0]
-    monkeypatch.setattr(common.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("proofloop.cli.progress.time.monotonic", lambda: clock[0])
 
     def show(after_s: float, *all_progress: RunProgress) -> str:
-        line = common.ProgressLine()
+        line = ProgressLine()
         for progress in all_progress:
             line.show("run", progress)
             clock[0] += after_s

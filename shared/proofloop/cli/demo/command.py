@@ -12,8 +12,9 @@ from typing import Annotated
 
 import typer
 
-from proofloop.cli.common import ProgressLine, open_engines, stopping_on_signal
+from proofloop.cli.common import open_engines, stopping_on_signal
 from proofloop.cli.demo.spec import EVAL_SIZE, QUICK_EVAL_SIZE, demo_spec
+from proofloop.cli.progress import ProgressLine
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.pipeline.evaluation import (
     TrainingSummary,

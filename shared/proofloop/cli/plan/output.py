@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from proofloop.cli.common import emit, span
+from proofloop.cli.common import emit
+from proofloop.cli.progress import span
 from proofloop.config.run_file import RunSpec
 from proofloop.runs.costs import HOUR_S
 from proofloop.runs.planning.capacity import Load, RolePlan, cost_of, values_snippet
