@@ -50,8 +50,8 @@ def drive_here(
     try:
         planned_proofs(spec)  # a bad problem file must be named before any engine is asked
         engines.check(spec, roles=_asked(spec, portions))
-        if "trainer" in roles_of(spec):
-            load_role("trainer").check(spec)
+        for role in roles_of(spec):  # a missing role must be named before the run is stored
+            load_role(role).check(spec)
         spec = create_run(store, spec, resume=resume, portions=portions)
         with EmbeddedPipeline(store, engines, spec, stopping=stopping) as pipeline:
             return pipeline.run(on_progress)
