@@ -8,6 +8,7 @@ import asyncio
 import threading
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from functools import partial
 from typing import Generic, TypeVar
 
 from proofloop.engine.base import Call, FutureCall, Generation, GenerationRequest
@@ -54,6 +55,7 @@ class EventLoopEngine(ABC, Generic[C]):
     def __init__(self, name: str) -> None:
         """Start the loop's thread: the last step of an engine's own `__init__`."""
         self._calls: set[C] = set()
+        self._submitted: list[C] = []
         self._lifecycle = threading.Lock()
         self._closed = False
         self._loop = asyncio.new_event_loop()
@@ -64,7 +66,9 @@ class EventLoopEngine(ABC, Generic[C]):
         call = self._new_call(request)
         with self._lifecycle:
             self._check_open()
-            self._loop.call_soon_threadsafe(self._start, call)
+            self._submitted.append(call)
+            if len(self._submitted) == 1:  # the loop is woken once for all calls until it runs
+                self._loop.call_soon_threadsafe(self._start_submitted)
         return call
 
     def close(self) -> None:
@@ -82,11 +86,17 @@ class EventLoopEngine(ABC, Generic[C]):
         if self._closed:
             raise EngineError("the engine is closed", retryable=True)
 
-    def _start(self, call: C) -> None:
-        call.task = self._loop.create_task(self._run(call))
-        self._calls.add(call)
-        call.task.add_done_callback(call.settle)
-        call.task.add_done_callback(lambda _: self._calls.discard(call))
+    def _start_submitted(self) -> None:
+        with self._lifecycle:
+            calls, self._submitted = self._submitted, []
+        for call in calls:
+            call.task = self._loop.create_task(self._run(call))
+            self._calls.add(call)
+            call.task.add_done_callback(partial(self._end, call))
+
+    def _end(self, call: C, task: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        call.settle(task)
 
     async def _stop(self) -> None:
         tasks = [call.task for call in self._calls if call.task]

@@ -33,13 +33,16 @@ class TokenBucket:
 
     def wait_s(self) -> float:
         """Seconds until the level is no longer negative."""
+        if not self._per_s:
+            return 0.0
         self._fill()
-        return max(0.0, -self._level / self._per_s) if self._per_s else 0.0
+        return max(0.0, -self._level / self._per_s)
 
     def take(self, amount: float) -> None:
         """A negative amount puts units back."""
-        self._fill()
-        self._level -= amount if self._per_s else 0.0
+        if self._per_s:
+            self._fill()
+            self._level -= amount
 
     def _fill(self) -> None:
         now = self._clock()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from proofloop.engine.base import ChatMessage, Generation, GenerationRequest
 from proofloop.engine.openai.body import BodyReader
+from proofloop.engine.openai.chunk import Chunk, plain_text, read_chunk
 from proofloop.engine.openai.failure import AttemptFailed, FailureKind, Refusal
 from proofloop.engine.openai.stream import (
     AFTER_DONE_S,
@@ -154,6 +155,31 @@ def test_any_bytes_give_the_same_events_however_they_are_cut(
     whole = events_of([body])
     assert events_of(pieces) == whole
     assert events_of([bytes([byte]) for byte in body]) == whole
+
+
+@given(
+    st.fixed_dictionaries(
+        {"choices": st.lists(CHOICES, min_size=1, max_size=2)},
+        optional={"usage": USAGES | st.none(), "error": st.none(), "object": st.text()},
+    )
+)
+@example({"choices": [{"delta": {"content": "x", "role": "assistant"}, "finish_reason": None}]})
+@example({"choices": [{"delta": {"content": "x"}}], "object": "error"})
+@example({"choices": [{"delta": {"content": "x", "reasoning": "y"}}]})
+@example({"choices": [{"delta": {"content": "x"}, "token_ids": [1]}]})
+def test_the_quick_way_reads_only_what_the_other_reads_alike(body: dict[str, object]) -> None:
+    text = plain_text(body)
+    whole = read_chunk(body, b"") if text else None
+    assert whole is None or whole == Chunk(has_choices=True, text=text)
+
+
+def test_an_event_of_text_alone_takes_the_quick_way() -> None:
+    body = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "choices": [{"index": 0, "delta": {"content": "x"}, "logprobs": None}],
+    }
+    assert plain_text(body) == "x"
 
 
 @given(st.lists(PAYLOADS, max_size=4))

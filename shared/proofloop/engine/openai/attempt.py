@@ -110,11 +110,15 @@ class Attempt:
         deadline: StreamDeadline,
         timer: asyncio.Timeout,
     ) -> None:
-        loop = asyncio.get_running_loop()
-        async for data in response.content.iter_any():
+        loop, content = asyncio.get_running_loop(), response.content
+        while data := await content.readany():
             for event in reader.feed(data):
                 self._answer.absorb(event)
-            timer.reschedule(deadline.extend(self._answer, loop.time()))
+            if content.at_eof():
+                return
+            until = deadline.extend(self._answer, loop.time())
+            if not 0 <= until - (timer.when() or 0.0) < deadline.precision_s:
+                timer.reschedule(until)
 
     def _finish(self, reader: BodyReader) -> None:
         for event in reader.end():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import replace
 
 from proofloop.engine.base import Generation, GenerationRequest
 from proofloop.engine.event_loop import EventLoopCall
@@ -70,16 +69,16 @@ class OpenAICall(EventLoopCall):
         error.engine_seconds = self._begun_seconds
 
     def _generation(self, *, cancelled: bool) -> Generation:
+        model = self._settings.served_name(self.request.model)
         try:
-            generation = self.answer.generation(
+            return self.answer.generation(
                 self.request,
                 engine_seconds=self.engine_seconds,
                 cancelled=cancelled,
                 think_end=self._settings.think_end,
                 keep_tokens=self._settings.trusts_logprobs(self.request.sampling),
+                served_by=f"{model} at {self._settings.where}",
             )
         except EngineError as error:
             self.keep_partial(error)
             raise
-        model = self._settings.served_name(self.request.model)
-        return replace(generation, served_by=f"{model} at {self._settings.where}")

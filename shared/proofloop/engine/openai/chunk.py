@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 from pydantic_core import from_json
 
@@ -18,6 +19,9 @@ from proofloop.engine.openai.failure import AttemptFailed, find_message, kind_of
 LARGEST_COUNT = 2**53
 LARGEST_NUMBER = 1e300
 THINKING_PARTS = ("thinking", "reasoning")
+BESIDE_CHOICES = ("error", "usage", "prompt_token_ids")
+BESIDE_DELTA = ("finish_reason", "logprobs", "token_ids")
+BESIDE_CONTENT = ("reasoning_content", "reasoning")
 NO_CHUNK = "the server sent an event that is not a chat completion"
 SENT_ERROR = "the server sent an error in place of an answer"
 
@@ -43,11 +47,28 @@ class Chunk:
     usage: Usage | None = None
 
 
-def read_chunk(event: bytes) -> Chunk:
+def plain_text(body: Any) -> str:
+    """The text of an event that holds nothing else, as most do; empty for any other event."""
+    try:
+        (choice,) = body["choices"]
+        delta = choice["delta"]
+        text = delta["content"]
+    except (KeyError, TypeError, ValueError):
+        return ""
+    is_plain = (
+        type(text) is str
+        and not any(map(body.get, BESIDE_CHOICES))
+        and "error" not in (body.get("object"), body.get("type"))
+        and not any(map(choice.get, BESIDE_DELTA))
+        and not any(map(delta.get, BESIDE_CONTENT))
+    )
+    return text if is_plain else ""
+
+
+def read_chunk(body: object, event: bytes) -> Chunk:
     """Read one event. Raises AttemptFailed for an unreadable event, and for an error of the
     server.
     """
-    body = _parse(event)
     if isinstance(body, list) and len(body) == 1:  # Gemini sends its errors so
         body = body[0]
     if not isinstance(body, dict):
@@ -66,13 +87,13 @@ def read_chunk(event: bytes) -> Chunk:
         or _text(delta.get("reasoning")),
         finish_reason=_text(choice.get("finish_reason")),
         token_ids=tuple(map(_count, _list(choice.get("token_ids")))),
-        logprobs=tuple(map(_logprob, _list(_dict(choice.get("logprobs")).get("content")))),
+        logprobs=_read_logprobs(choice.get("logprobs")),
         prompt_ids=_ids(prompt_ids) if isinstance(prompt_ids, list) else None,
-        usage=_read_usage(_dict(body.get("usage"))),
+        usage=_read_usage(body.get("usage")),
     )
 
 
-def _parse(event: bytes) -> object:
+def parse_event(event: bytes) -> object:
     """Parse JSON. The fast parser refuses half a surrogate pair and broken UTF-8; json reads
     them.
     """
@@ -116,10 +137,18 @@ def _read_part(part: dict[str, object]) -> str:
     return nested or _text(part.get("text")) or _text(part.get("thinking"))
 
 
-def _read_usage(usage: dict[str, object]) -> Usage | None:
+def _read_logprobs(logprobs: object) -> tuple[float | None, ...]:
+    if not isinstance(logprobs, dict):
+        return ()
+    return tuple(map(_logprob, _list(logprobs.get("content"))))
+
+
+def _read_usage(usage: object) -> Usage | None:
     """The token counts; None if one is missing or has another name. The answer counts all the
     same.
     """
+    if not isinstance(usage, dict):
+        return None
     prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
     if prompt is None or completion is None:
         return None

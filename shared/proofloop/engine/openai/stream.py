@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from proofloop.engine.base import FinishReason, Generation, GenerationRequest
 from proofloop.engine.openai.body import DONE, answer_too_long
-from proofloop.engine.openai.chunk import Chunk, Usage, read_chunk
+from proofloop.engine.openai.chunk import Chunk, Usage, parse_event, plain_text, read_chunk
 from proofloop.errors import CallRefused, EngineError
 from proofloop.schema.records import Tokens
 
@@ -24,6 +24,11 @@ GAVE_UP = frozenset(  # the server failed, not the call: a retry may help
 
 CHARACTERS_PER_TOKEN = 4  # a rule of thumb for English, for servers that report no usage
 NUMBER_BYTES = 8  # the size of a token id or log-probability, for the limit of an answer
+
+PRECISION = 0.01
+"""A silence may end this share of `idle_timeout_s` too early: a timer that every piece of an answer
+moves costs more than reading the piece.
+"""
 
 AFTER_FINISH_S = 5.0  # the wait after the finish reason: the usage may follow
 AFTER_DONE_S = 0.2  # the wait after [DONE]: the connection can be reused only after the body's end
@@ -51,8 +56,14 @@ class StreamedAnswer:
         """
         if event == DONE:
             self.done = True
+            return
+        body = parse_event(event)
+        if text := plain_text(body):
+            self.began = True
+            self._add_text(self.text, text)
+            self._check_size()
         else:
-            self._add(read_chunk(event))
+            self._add(read_chunk(body, event))
 
     def _add(self, chunk: Chunk) -> None:
         self.began = self.began or chunk.has_choices
@@ -64,6 +75,9 @@ class StreamedAnswer:
         self.completion_ids += chunk.token_ids
         self.size_bytes += NUMBER_BYTES * (len(chunk.logprobs) + len(chunk.token_ids))
         self.finish_reason = chunk.finish_reason.lower() or self.finish_reason
+        self._check_size()
+
+    def _check_size(self) -> None:
         if self.size_bytes > self.limit_bytes:
             raise answer_too_long(self.limit_bytes)
 
@@ -126,6 +140,7 @@ class StreamedAnswer:
         cancelled: bool,
         think_end: str,
         keep_tokens: bool,
+        served_by: str = "",
     ) -> Generation:
         """The answer so far. A cancelled call keeps its partial text, without tokens to train
         on.
@@ -143,6 +158,7 @@ class StreamedAnswer:
             model_version=request.model,
             cached_tokens=self.cached_tokens(),
             tokens=self.tokens() if keep_tokens and not cancelled else None,
+            served_by=served_by,
         )
 
 
@@ -200,6 +216,7 @@ class StreamDeadline:
 
     def __init__(self, idle_s: float, content_s: float, now: float) -> None:
         self._idle_s, self._content_s = idle_s, max(idle_s, content_s)
+        self.precision_s = idle_s * PRECISION
         self._size_bytes = 0
         self._content_until = now + self._content_s
         self._end_until = math.inf
