@@ -189,6 +189,75 @@ def test_events_are_found_however_the_bytes_are_cut(pieces: list[bytes]) -> None
     assert [event for piece in pieces for event in reader.feed(piece)] == [b"a", b"b"]
 
 
+# -- whole answers
+# --------------------------------------------------------------------------------------------------
+
+WHOLE = {
+    "choices": [
+        {
+            "message": {"role": "assistant", "content": "Done.", "reasoning_content": "Hm."},
+            "finish_reason": "stop",
+            "token_ids": [4, 5],
+            "logprobs": {"content": [{"logprob": -0.5}, {"logprob": -1.0}]},
+        }
+    ],
+    "prompt_token_ids": [1, 2],
+    "usage": {"prompt_tokens": 2, "completion_tokens": 2},
+}
+
+
+def test_an_answer_may_come_whole(serve: Serve, connect: Connect) -> None:
+    server = serve(refuses(200, WHOLE, Content_Type="application/json"))
+    engine = connect(server, stream="never", want_logprobs=True)
+    generation = engine.submit(ask()).result(10)
+    assert server.received[0].body["stream"] is False
+    assert "stream_options" not in server.received[0].body
+    assert (generation.reasoning, generation.text, generation.completion_tokens) == (
+        "Hm.",
+        "Done.",
+        2,
+    )
+    assert generation.tokens == Tokens(
+        prompt_ids=(1, 2), completion_ids=(4, 5), logprobs=(-0.5, -1.0)
+    )
+
+
+def test_silence_does_not_end_the_wait_for_a_whole_answer(serve: Serve, connect: Connect) -> None:
+    def slow(exchange: Exchange) -> None:
+        time.sleep(1.0)
+        exchange.refuse(200, WHOLE)
+
+    engine = connect(serve(slow), stream="never", idle_timeout_s=0.2)
+    assert engine.submit(ask()).result(10).text == "Done."
+
+
+def test_a_whole_answer_that_never_comes_ends_the_call(serve: Serve, connect: Connect) -> None:
+    def stall(exchange: Exchange) -> None:
+        exchange.stall_until_client_leaves()
+
+    server = serve(stall)
+    engine = connect(server, stream="never", content_timeout_s=0.5, max_attempts=1)
+    error = fails_with(engine)
+    assert error.retryable and "no whole answer for content_timeout_s = 0.5" in error.problem
+    assert server.client_left.wait(5)
+
+
+def test_a_server_that_streams_all_the_same_is_understood(serve: Serve, connect: Connect) -> None:
+    assert connect(serve(answers("Fine.")), stream="never").submit(ask()).result(10).text == "Fine."
+
+
+def test_canceling_a_whole_answer_closes_the_connection(serve: Serve, connect: Connect) -> None:
+    def stall(exchange: Exchange) -> None:
+        exchange.stall_until_client_leaves()
+
+    server = serve(stall)
+    call = connect(server, stream="never").submit(ask())
+    wait_for_requests(server, 1)
+    call.cancel()
+    assert call.result(5).finish_reason == "cancelled"
+    assert server.client_left.wait(5)
+
+
 # -- tokens
 # --------------------------------------------------------------------------------------------------
 

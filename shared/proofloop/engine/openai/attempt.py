@@ -70,8 +70,8 @@ class Attempt:
 
     async def _stream_until_silent(self, without: Collection[str]) -> None:
         settings, loop = self._settings, asyncio.get_running_loop()
-        deadline = StreamDeadline(settings.idle_timeout_s, settings.content_timeout_s, loop.time())
-        timer = asyncio.timeout(settings.idle_timeout_s)
+        deadline = StreamDeadline(settings.silence_s, settings.content_timeout_s, loop.time())
+        timer = asyncio.timeout_at(deadline.first)
         try:
             async with timer:
                 await self._stream(without, deadline, timer)

@@ -4,6 +4,7 @@ secret: no message here repeats it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection
 from functools import cached_property
@@ -52,6 +53,12 @@ class OpenAISettings(EngineSettings):
         {}, description="served names by version; a version without an entry is sent unchanged"
     )
     max_concurrency: MayChange[int] = Field(64, ge=1, le=4096, description="calls in flight")
+    stream: MayChange[Literal["auto", "never"]] = Field(
+        "auto",
+        description="`never`: the server sends each answer whole, which costs less CPU on both"
+        " sides. Then `content_timeout_s` limits the wait for it, `idle_timeout_s` limits nothing,"
+        " and a canceled call leaves no partial answer",
+    )
     connect_timeout_s: MayChange[float] = Field(
         10, gt=0, le=300, description="the longest wait for a connection"
     )
@@ -66,7 +73,8 @@ class OpenAISettings(EngineSettings):
         3600,
         gt=0,
         le=604800,
-        description="the longest time without a piece of the answer while comments come",
+        description="the longest time without a piece of the answer while comments come; with"
+        ' `stream = "never"` the longest wait for an answer, so raise it for long ones',
     )
     max_attempts: MayChange[int] = Field(
         5,
@@ -168,6 +176,15 @@ class OpenAISettings(EngineSettings):
         return read_address(self.base_url).host_and_port
 
     @property
+    def streams(self) -> bool:
+        return self.stream == "auto"
+
+    @property
+    def silence_s(self) -> float:
+        """How long a server may send nothing; infinite while it makes a whole answer."""
+        return self.idle_timeout_s if self.streams else math.inf
+
+    @property
     def account(self) -> str:
         """The account that rate limits apply to: the server's address and the key's variable."""
         return f"{self.base_url.rstrip('/')} {self.api_key_env}"
@@ -189,9 +206,10 @@ class OpenAISettings(EngineSettings):
             "top_p": request.sampling.top_p,
             self.max_tokens_field: request.sampling.max_tokens,
             "seed": request.seed & ((1 << self.seed_bits) - 1),
-            "stream": True,
-            "stream_options": {"include_usage": True},
+            "stream": self.streams,
         }
+        if self.streams:
+            fields |= {"stream_options": {"include_usage": True}}
         if self.want_logprobs:
             fields |= {"logprobs": True, "return_token_ids": True}
         if (answer_format := self._response_format(request)) is not None:

@@ -210,16 +210,19 @@ def read_finish_reason(name: str) -> FinishReason:
 class StreamDeadline:
     """The deadline until which a stream may stay silent. Times are seconds of one clock.
 
-    Any byte extends the deadline by `idle_s`. Only a piece of the answer extends that of
-    `content_s`, which ends the stream of a server that sends only comments.
+    Any byte extends the deadline by `idle_s`, which is infinite for an answer that comes whole.
+    Only a piece of the answer extends that of `content_s`, which ends the stream of a server that
+    sends only comments.
     """
 
     def __init__(self, idle_s: float, content_s: float, now: float) -> None:
-        self._idle_s, self._content_s = idle_s, max(idle_s, content_s)
-        self.precision_s = idle_s * PRECISION
+        self._idle_s = idle_s
+        self._content_s = content_s if math.isinf(idle_s) else max(idle_s, content_s)
+        self.precision_s = min(idle_s, content_s) * PRECISION
         self._size_bytes = 0
         self._content_until = now + self._content_s
         self._end_until = math.inf
+        self.first = min(now + idle_s, self._content_until)
 
     def extend(self, answer: StreamedAnswer, now: float) -> float:
         """The new deadline after some bytes arrived."""
@@ -233,7 +236,9 @@ class StreamDeadline:
         return self._end_until
 
     def problem(self, now: float) -> str:
-        """The error message: which of the two limits has passed."""
+        """The error message: which of the limits has passed."""
+        if math.isinf(self._idle_s):
+            return f"the server sent no whole answer for content_timeout_s = {self._content_s:g}"
         if now < self._content_until:
             return f"the server sent nothing for idle_timeout_s = {self._idle_s:g}"
         return f"the server sent only comments for content_timeout_s = {self._content_s:g}"
