@@ -33,6 +33,8 @@ StoreOption = Annotated[
         " PROOFLOOP_STORE or proofloop-data.",
     ),
 ]
+RunArgument = Annotated[str, typer.Argument(help="The run's name.")]
+EitherArgument = Annotated[str, typer.Argument(help="The name of a run or a curriculum.")]
 MetricsPortOption = Annotated[
     int | None,
     typer.Option(

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from proofloop.cli.run import print_unread
-from proofloop.cli.runs.command import show
 from proofloop.cli.runs.proof import proof as print_proof
+from proofloop.cli.runs.show import show
 from proofloop.errors import ConfigError
 from proofloop.runs.answers import Unread, readability
 from proofloop.runs.create import create_run
