@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from proofloop.cli.app import app
 from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
 from proofloop.method.domains.nano import NanoDomain
@@ -30,7 +32,7 @@ from proofloop.schema.given import GivenCase, GivenPortion
 from proofloop.schema.records import Critique, Given, Judgement, Label, ModelRole, Proof
 from proofloop.store import LocalStore, get_record
 from proofloop.worker.engine_pool import Engines
-from tests.builders import CountingEngine, evaluation, runspec
+from tests.builders import CountingEngine, evaluation, runspec, visible
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
 
@@ -331,3 +333,52 @@ def test_two_runs_with_the_same_seeds_ask_with_the_same_random_numbers(
             sorted((request.id.rpartition(":")[0], request.seed) for request in engine.requests)
         )
     assert seeds[0] == seeds[1] != seeds[2]
+
+
+GIVEN_TOML = """
+[problems]
+given_proofs = "rows.jsonl"
+[engine]
+kind = "simulated"
+[models]
+verifier = "m-1"
+meta_verifier = "m-1"
+[labeling]
+n = 4
+m = 3
+k = 2
+"""
+
+
+def test_the_commands_know_given_proofs(tmp_path: Path) -> None:
+    write_rows(tmp_path, PROOFS)
+    (tmp_path / "graded.toml").write_text(GIVEN_TOML)
+
+    def call(*words: str) -> str:
+        said = CliRunner().invoke(app, [*words, "--store", str(tmp_path / "store")])
+        assert said.exit_code == 0, said.output + said.stderr
+        return said.stdout
+
+    file = str(tmp_path / "graded.toml")
+    findings = {each["what"]: each["found"] for each in json.loads(call("doctor", file, "--json"))}
+    assert findings["run file"].startswith("graded: engine simulated, 3 proofs, n=4")
+    assert "verifier" in findings and "generator" not in findings
+    planned = json.loads(call("plan", file, "--json"))["run"]
+    calls = {each["role"]: each["calls"]["high"] for each in planned["roles"]}
+    assert calls == {"generator": 0, "verifier": 12, "meta_verifier": 36}
+    assert call("run", file) == "graded: 3 proofs done: accepted 1, rejected 2\n"
+    shown = json.loads(call("runs", "show", "graded", "--json"))
+    assert (shown["state"], shown["problems"], shown["kinds"]) == (
+        "complete",
+        "rows.jsonl",
+        {"graded": 3},
+    )
+    figures = {
+        each["figure"]: each for each in json.loads(call("runs", "measure", "graded", "--json"))
+    }
+    assert figures["verifier_accuracy"]["cases"] == 12
+    assert figures["pass_at_1"]["cases"] == 0
+    call("runs", "report", "graded", "--out", str(tmp_path / "page"))
+    seen = visible((tmp_path / "page" / "report.html").read_text("utf-8"))
+    assert "3 of 3 proofs that were given or checked have their grade" in seen
+    assert "given with the run, labeled by expert, from rows.jsonl row 3" in seen

@@ -492,7 +492,7 @@ class RunSpec(Section):
     @property
     def most_proofs_per_problem(self) -> int:
         """The most proofs of a problem, with all rounds of its search."""
-        return self.most_proofs_after(self.problems.proofs_per_problem, self.search.rounds)
+        return self.most_proofs_after(self.problems.first_proofs, self.search.rounds)
 
     def most_proofs_after(self, proofs: int, rounds: int) -> int:
         """The most proofs of a problem that has `proofs` now, after `rounds` more rounds of

@@ -92,6 +92,11 @@ class Problems(Section):
         return str(self.domain or self.file or self.given_file or "".join(self.sources) or "none")
 
     @property
+    def first_proofs(self) -> int:
+        """Proofs of each problem before any search; a given proof is the only one."""
+        return 1 if self.given_file else self.proofs_per_problem
+
+    @property
     def checked_by(self) -> str | None:
         """The domain whose checker can grade the proofs."""
         return self.checker or self.domain

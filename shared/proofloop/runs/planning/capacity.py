@@ -190,7 +190,7 @@ def plan(
 
 def proofs_per_problem(spec: RunSpec, proofs: Habits) -> float:
     """Its first ones, and what a search writes."""
-    first = 1 if spec.problems.given_file else spec.problems.proofs_per_problem
+    first = spec.problems.first_proofs
     return first + proofs.searched * (spec.most_proofs_per_problem - first)
 
 
@@ -295,7 +295,7 @@ def observed(store: Store, run_id: str) -> Observed:
             f"--from {run_id}: none of its proofs has a label yet", "name a run that has ended"
         )
     calls = {role: found.by_role[role].calls for role in MODEL_ROLES}
-    first = spec.problems.proofs_per_problem
+    first = spec.problems.first_proofs
     refined = [search.proofs - first for search in searches_of(store, run_id)]
     habits = Habits(
         attempts=calls["generator"] / found.proofs,

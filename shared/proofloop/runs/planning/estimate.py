@@ -211,7 +211,7 @@ def _guessed(spec: RunSpec, questions: list[str], habits: Habits, given: Given) 
     rule, issues = spec.labeling, given.get("--issue-share", {}).get("all")
     few = Habits(
         attempts=1.0,
-        critiqued=FEW_CRITIQUES if rule.stop_early else 1.0,
+        critiqued=FEW_CRITIQUES if rule.stop_early and not _are_graded(spec) else 1.0,
         judged=FEW_ISSUES if issues is None else issues,
         assessed=(rule.m // 2 + 1) / rule.m if rule.stop_early and rule.m else 1.0,
         searched=0.0,
@@ -226,6 +226,12 @@ def _guessed(spec: RunSpec, questions: list[str], habits: Habits, given: Given) 
         ),
         _End(all_used, _calls(spec, prompts, given, 1.0, TOKENS_A_SECOND[0], is_high=True), False),
     ]
+
+
+def _are_graded(spec: RunSpec) -> bool:
+    """Whether all proofs are given with a grade: these get all n critiques."""
+    cases = given_cases(spec)
+    return bool(cases) and all(case.given and case.given.score is not None for case in cases)
 
 
 def _prompt_tokens(spec: RunSpec, questions: list[str]) -> dict[ModelRole, float]:
@@ -278,9 +284,8 @@ def _reasons(spec: RunSpec, given: Given) -> list[str]:
     if len(given["--answer-tokens"]) < len(MODEL_ROLES):
         low.append(f"answers of {100 * SHORT_ANSWERS:.0f} % of max_tokens")
         high.append("answers of max_tokens")
-    low.append(
-        f"{100 * FEW_CRITIQUES:.0f} % of n critiques" if spec.labeling.stop_early else "n critiques"
-    )
+    few = spec.labeling.stop_early and not _are_graded(spec)
+    low.append(f"{100 * FEW_CRITIQUES:.0f} % of n critiques" if few else "n critiques")
     high.append("n critiques, m judgements of every analysis")
     if not given["--issue-share"]:
         low.append(f"{100 * FEW_ISSUES:.0f} % of analyses with an issue")
