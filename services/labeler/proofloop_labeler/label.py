@@ -59,6 +59,7 @@ def label(event: ReviewJudged, tools: Tools) -> Iterator[Event]:
 def _keep(decided: Label, tools: Tools) -> Label:
     """The label that is stored from now on: another process may have been first."""
     found = put_record(tools.store, keys.label(decided.run_id, decided.proof_id), decided)
+    tools.runs.judgements.forget(decided.run_id, decided.proof_id)
     if found is decided:
         tools.metrics.labels.labels(found.outcome, found.kind).inc()
     return found
@@ -118,8 +119,7 @@ def _checked(proof: Proof, spec: RunSpec, tools: Tools) -> Decision:
 
 
 def _judged(event: ReviewJudged, tools: Tools) -> Judged:
-    prefix = keys.judgements(event.run_id, event.proof_id)
-    found = [tools.runs.judgement(key) for key in tools.store.list(prefix)]
+    found = tools.runs.judgements.of_proof(event.run_id, event.proof_id)
     own = next((judgement for judgement in found if judgement.index == SELF_CRITIQUE), None)
     return Judged(own, [judgement for judgement in found if judgement.index != SELF_CRITIQUE])
 

@@ -19,8 +19,9 @@ from proofloop.method.prompts import PromptPack, Reader
 from proofloop.runs.model_registry import last_served
 from proofloop.runs.spec import get_spec
 from proofloop.schema import keys
-from proofloop.schema.records import Judgement, ModelRole, Problem
+from proofloop.schema.records import ModelRole, Problem
 from proofloop.store import Store, get_record
+from proofloop.worker.judgement_cache import JudgementCache
 
 log = structlog.get_logger()
 
@@ -51,7 +52,7 @@ class RunCache:
         self._reading_served = threading.Lock()
         self.pack = lru_cache(maxsize=64)(self._load_pack)
         self.problem = lru_cache(maxsize=1024)(self._load_problem)
-        self.judgement = lru_cache(maxsize=4096)(self._load_judgement)
+        self.judgements = JudgementCache(store)
 
     def spec(self, run_id: str) -> RunSpec:
         """The run's spec. While the store is away, the known one: paid answers must be read."""
@@ -110,9 +111,6 @@ class RunCache:
 
     def _load_pack(self, run_id: str) -> PromptPack:
         return get_record(self._store, keys.prompts(run_id), PromptPack)
-
-    def _load_judgement(self, key: str) -> Judgement:
-        return get_record(self._store, key, Judgement)
 
     def _load_problem(self, run_id: str, problem_id: str) -> Problem:
         return get_record(self._store, keys.problem(run_id, problem_id), Problem)
