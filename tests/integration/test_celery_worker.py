@@ -58,6 +58,7 @@ class Place:
         self.bus = EmbeddedBus(broker.url, namespace=self.namespace)
         self.letters = DeadLetters(broker.url, namespace=self.namespace)
         self.seen: list[Delivery] = []
+        self.first_outcome = ACK
         self.gate = threading.Event()
         self.gate.set()
 
@@ -73,7 +74,7 @@ class Place:
             return Outcome("dead", str(refusal))
         self.seen.append(delivery)
         self.gate.wait(30)
-        return ACK
+        return ACK if delivery.redelivered else self.first_outcome
 
     def publish(self, body: bytes, **properties: Any) -> None:
         """Put a message into the queue as any client could."""
@@ -246,6 +247,26 @@ def test_what_is_acknowledged_too_late_is_said_once(
     assert said.count("acknowledgement_too_late") == 1
     assert not [record for record in caplog.records if "Couldn't ack" in record.getMessage()]
     structlog.reset_defaults()
+
+
+def test_the_messages_of_a_lost_connection_have_no_log_entries_of_their_own(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`broker_lost` was logged. Celery would add a traceback for each message that cannot be
+    settled any more.
+    """
+    place.first_outcome = Outcome("failed", "a bug")
+    place.gate.clear()
+    place.start(concurrency=4)
+    place.bus.publish(
+        ReviewJudged(run_id="r1", proof_id=f"p{number}", index=0) for number in range(4)
+    )
+    assert wait_until(lambda: len(place.seen) == 4, 30)
+    cut_connections(place.broker)
+    assert wait_until(lambda: place.bus.losses() == 1, 30)
+    place.gate.set()
+    assert wait_until(lambda: len(place.seen) == 8 and not place.bus.unsettled, 30)
+    assert not [record for record in caplog.records if "reject" in record.getMessage()]
 
 
 def _drop() -> None:

@@ -4,6 +4,7 @@ had.
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,23 +111,32 @@ def work_off(installation: Installation, killed: Node, cluster: list[Node]) -> N
     time.sleep(SETTLED_S)
     assert leaders(witness) == {killed.name}
     posing = installation.call("run", str(run))
-    assert wait_until(lambda: len(labeled()) >= PART, 60), installation.log()
+    wait_for_labels(PART, installation, posing)
     killed.kill()
-    before = len(labeled())
-    assert wait_until(lambda: len(labeled()) >= before + PART, LEASE_S + 60), installation.log()
+    wait_for_labels(len(labeled()) + PART, installation, posing)
     assert posing.poll() is None
     killed.start()
-    assert posing.wait(LEASE_S + 60) == 0, installation.log()
-    store = open_store(load_settings())
-    assert sorted(labeled()) == sorted(
-        event.proof_id for event in planned(load_runspec(run), store)
-    )
+    proofs = [event.proof_id for event in planned(load_runspec(run), open_store(load_settings()))]
+    wait_for_labels(len(proofs), installation, posing)
+    assert posing.wait(60) == 0, installation.log()
+    assert sorted(labeled()) == sorted(proofs)
     assert wait_until(
         lambda: not any(depth.ready + depth.later for depth in installation.letters.depths()),
         LEASE_S + 10,
     )
     assert not list(installation.letters.letters())
     wait_joined(cluster)
+
+
+def wait_for_labels(count: int, installation: Installation, posing: subprocess.Popen[str]) -> None:
+    """Wait as long as labels come and `proofloop run` does not fail."""
+    seen, news_s = -1, time.monotonic()
+    while (now := len(labeled())) < count:
+        if now > seen:
+            seen, news_s = now, time.monotonic()
+        assert time.monotonic() < news_s + LEASE_S + 60, installation.log()
+        assert not posing.poll(), installation.log()
+        time.sleep(0.2)
 
 
 def labeled() -> list[str]:

@@ -9,8 +9,9 @@ import pytest
 
 from proofloop.bus.dead_letters import DeadLetters
 from proofloop.bus.rabbitmq import RabbitBus
+from proofloop.errors import BusError
 from proofloop.schema.events import ReviewJudged, encode
-from tests.integration.servers import Broker, delete_namespace, publish
+from tests.integration.servers import Broker, cut_connections, delete_namespace, publish
 
 COUNT = 30
 
@@ -43,3 +44,15 @@ def test_letters_that_are_not_chosen_are_there_for_the_next_reader(letters: Dead
     for number in range(COUNT):
         assert letters.drop(lambda letter, id=f'"p{number}"': id in letter.body.decode()) == 1
         assert len(list(letters.letters())) == COUNT - number - 1
+
+
+def test_a_connection_lost_while_reading_is_an_outage_that_callers_wait_for(
+    letters: DeadLetters, broker: Broker
+) -> None:
+    """Not an error of the client library: `proofloop run` repeats what raises BusError."""
+    reading = letters.letters()
+    next(reading)
+    cut_connections(broker)
+    with pytest.raises(BusError, match=r"the broker at .* does not answer"):
+        list(reading)
+    assert len(list(letters.letters())) == COUNT

@@ -16,6 +16,7 @@ broker delivers its messages again, and the next handler finds the results that 
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
 import warnings
@@ -25,8 +26,9 @@ from typing import Any, Protocol
 
 import structlog
 from celery import Celery, Task
+from celery.app import trace
 from celery.app.control import Control
-from celery.exceptions import CPendingDeprecationWarning, Reject, Retry
+from celery.exceptions import Reject, Retry
 from celery.platforms import SecurityWarning
 from kombu import pidbox
 from kombu.entity import Queue
@@ -134,8 +136,6 @@ def make_celery(url: str, namespace: str, open_service: OpenService, **settings:
     topology = Topology(namespace)
     # it warns of pickle for root; this application accepts only JSON
     warnings.simplefilter("ignore", SecurityWarning)
-    # it warns that running calls survive a lost connection, which is intended
-    warnings.simplefilter("ignore", CPendingDeprecationWarning)
     app = Celery("proofloop", broker=url, control=ControlCommands, set_as_current=False)
     app.conf.update(
         SETTINGS,
@@ -159,6 +159,20 @@ class Refused(Exception):
 
 class Failed(Exception):
     """The message reached the limit of failures and is now a dead letter."""
+
+
+class Redelivered(Reject):  # type: ignore[misc]
+    """The connection of the message is lost: the broker delivers it again."""
+
+
+def is_worth_logging(record: logging.LogRecord) -> bool:
+    """Whether Celery should log the end of a task. `broker_lost` is logged once per connection, so
+    its messages need no tracebacks.
+    """
+    return not (record.exc_info and isinstance(record.exc_info[1], Redelivered))
+
+
+logging.getLogger(trace.__name__).addFilter(is_worth_logging)
 
 
 class EventTask(Task):  # type: ignore[misc]
@@ -297,8 +311,8 @@ class CeleryBus(RabbitBus):
         about: dict[str, str | int],
         after_s: float = 0.0,
     ) -> None:
-        """Publish a copy, and wait for an unavailable broker. Raises Reject if the channel closed:
-        the broker then delivers the original again.
+        """Publish a copy, and wait for an unavailable broker. Raises Redelivered if the channel
+        closed.
         """
         copy = copy_of(exchange, key, message.headers, raw(message), about, after_s)
         while message.channel.is_open:
@@ -308,7 +322,7 @@ class CeleryBus(RabbitBus):
                 log.warning("delivery_unsettled", reason=str(error))
                 if self.stopping.is_set():
                     break
-        raise Reject("the broker delivers the message again", requeue=True)
+        raise Redelivered("the broker delivers the message again", requeue=True)
 
 
 def _delivery(message: TakenMessage) -> Delivery:

@@ -14,6 +14,7 @@ import random
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ import structlog
 from amqp.exceptions import AMQPError, RecoverableConnectionError
 from celery import bootsteps
 from celery.concurrency.base import BasePool, apply_target
+from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import EX_OK
 from celery.utils.threads import bound_open_broker_sockets
 from celery.worker import WorkController, state
@@ -83,6 +85,9 @@ class EventConsumer(Consumer):  # type: ignore[misc]
         # workers do not need to know each other
         alone = {"without_mingle": True, "without_gossip": True}
         super().__init__(*arguments, worker_options={**(worker_options or {}), **alone}, **options)
+        # It warns that running calls survive a lost connection, which is intended. Celery's logging
+        # shows all of its warnings, so this follows it.
+        warnings.simplefilter("ignore", CPendingDeprecationWarning)
         celery_control.install()
         self.beat_s = time.monotonic()
         self.is_consuming = False

@@ -6,15 +6,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from pika import BasicProperties, BlockingConnection
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import ChannelClosedByBroker
+from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from proofloop.bus.base import DELIVERY_LIMIT, DeadLetter
-from proofloop.bus.broker_connection import connect, parse_url
+from proofloop.bus.broker_connection import broker_error, connect, parse_url
 from proofloop.bus.task_message import DELIVERIES, REASON, copy_of, event_of
 from proofloop.bus.tls import NO_TLS, Tls
 from proofloop.bus.topology import ROUTES, Topology
@@ -44,7 +44,9 @@ class Depth:
 
 
 class DeadLetters:
-    """Access to the dead letters. Each method opens its own connections."""
+    """Access to the dead letters. Each method opens its own connections. Raises BusError,
+    ConfigError.
+    """
 
     def __init__(self, url: str, *, namespace: str = "proofloop", tls: Tls = NO_TLS) -> None:
         self._nodes, self._topology = parse_url(url, tls.context), Topology(namespace)
@@ -121,12 +123,16 @@ class DeadLetters:
 
     @contextmanager
     def _connection(self) -> Iterator[BlockingConnection]:
+        """A connection. Raises BusError if it is lost in the block."""
         connection = connect(self._nodes)
         try:
             yield connection
+        except (AMQPError, OSError) as error:
+            raise broker_error(error, self._nodes) from error
         finally:
-            if connection.is_open:
-                connection.close()
+            with suppress(AMQPError, OSError):
+                if connection.is_open:
+                    connection.close()
 
 
 class _DeadQueue:
