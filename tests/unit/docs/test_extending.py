@@ -36,8 +36,9 @@ def test_the_domain_poses_problems_of_each_split() -> None:
 
 def test_the_checker_names_a_defect() -> None:
     checker = names_of("class GcdChecker(Checker)")["GcdChecker"]()
-    assert checker.check_proof("q", "p").score == 0.0
-    assert checker.check_critique("q", "p", "a") is None
+    assert checker.check_proof("Show that gcd(4, 6) = 2.", "...").score == 0.0
+    assert checker.check_proof("Show that 1 = 1.", "...") is None
+    assert checker.check_critique("Show that gcd(4, 6) = 2.", "...", "...") is None
 
 
 def test_the_engine_opens_and_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,8 @@ Install = Callable[[str], None]
 
 MODULE = """
 from pathlib import Path
+from proofloop.engine.info import EngineInfo
+from proofloop.engine.threaded import ThreadedEngine
 from proofloop.method.domains import Checker, Domain, ProofFinding
 from proofloop.schema.records import Problem
 from proofloop.store import LocalStore
@@ -35,6 +37,12 @@ MODULE_NAME = __name__
 
 class Unfinished(Domain):
     name = "unfinished"
+
+class Careless(ThreadedEngine):
+    def answer(self, request, cancelled):
+        return undefined
+
+ENGINE = EngineInfo(open=lambda settings, resolve: Careless(), needs_model_names=False)
 
 def open_url(url):
     return LocalStore(Path(url.removeprefix("disk://")))

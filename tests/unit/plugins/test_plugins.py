@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -127,6 +128,24 @@ def test_a_bug_of_another_package_is_one_line_that_names_it(
         re.MULTILINE,
     )
     assert ("Traceback" in printed) == shows_traceback
+
+
+def test_doctor_names_the_package_of_an_engine_with_a_bug(
+    install: Install,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    install("[proofloop.engines]\ncareless = parity_plugin:ENGINE\n")
+    file = tmp_path / "run.toml"
+    file.write_text('name = "r"\nproblems.domain = "nano"\nengine.kind = "careless"\n')
+    words = ["proofloop", "doctor", str(file), "--store", str(tmp_path / "store"), "--json"]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    last = json.loads(capsys.readouterr().out)[-1]
+    assert (last["what"], last["state"]) == ("engine", "broken")
+    assert last["found"].startswith("package parity-plugin failed in parity_plugin, line ")
 
 
 def test_a_bug_of_proofloop_is_no_error_of_a_package(install: Install) -> None:
