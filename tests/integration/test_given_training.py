@@ -4,6 +4,7 @@ verifier that learns both roles. With `ahead = 1` a killed trainer changes no ba
 
 from __future__ import annotations
 
+import gc
 import random
 import shutil
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ from tests.integration.test_trainer import DyingStore, Killed
 
 pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
+from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.nano.claims import imperfect_claims
 from proofloop_trainer.nano.demonstrations import render_critique
 from proofloop_trainer.nano.flaws import ORDINARY, write_proof
@@ -198,6 +200,14 @@ def test_killed_trainers_and_labels_in_any_order_change_no_batch_and_no_weight(
         assert keys.model(RUN, "verifier", step + 1) in deliver(store, again, Trainer())
     assert batches(store, "verifier") == batches(verified, "verifier")
     assert learned(store) == learned(verified)
+
+
+def test_no_model_stays_open_between_two_portions_of_a_run(tmp_path: Path) -> None:
+    """Several processes that train together would each keep its part for good."""
+    store = run(tmp_path, spec_of("verifier"), proofs(PROBLEMS))
+    assert list(learned(store)) == [keys.model(RUN, "verifier", 1)]
+    learners = [one for one in gc.get_objects() if type(one) is GrpoLearner]
+    assert not any(learner.is_open for learner in learners)
 
 
 def test_a_verifier_that_trains_alone_learns_proofs_and_analyses_in_one_batch(

@@ -10,8 +10,9 @@ def role() -> Role:
     from proofloop_trainer.fine_tuning.handler import train_supervised
     from proofloop_trainer.train import Trainer, check_settings
 
+    trainer = Trainer()
     handlers: dict[str, Handler] = {
-        "ProofLabeled": Trainer().train,
+        "ProofLabeled": trainer.train,
         "FineTuningPosed": train_supervised,
     }
-    return Role("trainer", handlers, check_settings)
+    return Role("trainer", handlers, check_settings, trainer.close)

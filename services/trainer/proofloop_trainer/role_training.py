@@ -186,7 +186,7 @@ class RoleInTraining:
         self.steps += 1
         if self.steps == self._wanted.steps:
             # A trainer may handle many runs, and their models would fill its memory.
-            self._close()
+            self.close()
         log.info(
             "model_published", role=self.role, version=version, reward=round(batch.mean_reward, 3)
         )
@@ -208,10 +208,11 @@ class RoleInTraining:
                 is_last=self.steps + 1 == self._wanted.steps,
             )
         except BaseException:
-            self._close()
+            self.close()
             raise
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Free the model in training, in all processes. The next step opens it again."""
         if self._learner is not None:
             self._learner.close()
             self._learner = None

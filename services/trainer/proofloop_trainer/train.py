@@ -51,6 +51,12 @@ class Trainer:
                     yield published
             run.uncounted.popleft()
 
+    def close(self) -> None:
+        """Free the models in training. A later label opens them again from their checkpoints."""
+        for run in self._runs.values():
+            for learning in run.roles:
+                learning.close()
+
 
 class RunInTraining:
     """The trainer's state of a run: the labels of incomplete problems, and the roles in

@@ -31,7 +31,7 @@ from proofloop.worker.calls.early_warning import EarlyWarnings
 from proofloop.worker.calls.unusable_engine import StopProcess
 from proofloop.worker.calls.usage import spent_before
 from proofloop.worker.engine_pool import Engines
-from proofloop.worker.roles import load_role
+from proofloop.worker.roles import Role, load_role
 from proofloop.worker.runtime import Worker
 from proofloop.worker.shutdown import Shutdown
 from proofloop.worker.tools import Tools
@@ -78,6 +78,7 @@ class EmbeddedPipeline:
         self._bus = LocalBus(on_dead=self._on_dead, on_publish=self._on_publish)
         self._tracker = ProgressTracker(spec, store, 0, {})
         self._locks = ExitStack()
+        self._roles: list[Role] = []
         self._clock: RunClock | None = None
         self._gate: BudgetGate | None = None
         self._before: ByRole = {}
@@ -97,7 +98,9 @@ class EmbeddedPipeline:
             self._gate = BudgetGate(self.meter, self._shutdown.stopping)
             self.tools.gate = self._gate
         for name in roles_of(self._spec):
-            worker = Worker(load_role(name), self._bus, self.tools)
+            role = load_role(name)
+            self._roles.append(role)
+            worker = Worker(role, self._bus, self.tools)
             worker.start(concurrency=in_work(self._spec, name))
         return self
 
@@ -110,6 +113,9 @@ class EmbeddedPipeline:
         if kind is not None:
             self._shutdown.stop("the run was interrupted")
         self._bus.close(grace_s=GRACE_S)
+        if kind is None:  # otherwise a message may still be in work
+            for role in self._roles:
+                role.close()
         if self._clock:
             self._clock.keep(now=True)
         self._locks.close()

@@ -28,12 +28,14 @@ PREPARE_AGAIN_S = 5.0
 class Role:
     """One of the five services: the routing keys it listens to, each with its handler.
 
-    `check` raises ConfigError for a run that it cannot do.
+    `check` raises ConfigError for a run that it cannot do. `close` frees what the role holds
+    between messages, such as models in training.
     """
 
     name: str
     handlers: Mapping[str, Handler]
     check: Callable[[RunSpec], None] = lambda spec: None
+    close: Callable[[], None] = lambda: None
 
 
 def load_role(name: str) -> Role:

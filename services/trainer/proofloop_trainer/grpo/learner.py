@@ -113,13 +113,13 @@ class GrpoLearner:
             if self.settings.kl_coefficient:
                 self.reference = load_reference(reference, temperature)
                 ranks.place(self.reference)
-        self._is_open = True
+        self.is_open = True
 
     def close(self) -> None:
         """Free the models in all processes. Safe to call twice, and after an error."""
-        if not self._is_open:
+        if not self.is_open:
             return
-        self._is_open = False
+        self.is_open = False
         if not ranks.is_broken():
             self._broadcast("close")
         del self.model, self.reference, self.replay, self.optimizer
