@@ -20,6 +20,7 @@ from proofloop.bus.task_message import FAILURES
 from proofloop.bus.topology import Topology
 from proofloop.config.run_file import RunSpec
 from proofloop.config.settings import load_settings
+from proofloop.errors import HintedError
 from proofloop.method.critique_window import first_critiques
 from proofloop.pipeline.services import ServicesPipeline
 from proofloop.runs.budget import TimeTaken
@@ -211,6 +212,31 @@ def test_problems_wait_for_a_step_under_way_unless_it_died(
         else:
             bury(installation, "trainer", ProofLabeled.of(labels[0]))
         assert running.result(60).labeled == 3
+
+
+@pytest.mark.parametrize("end", ["version", "death"])
+def test_a_training_run_ends_with_its_last_step_or_with_the_trainer_s_failure(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: str
+) -> None:
+    monkeypatch.setattr("proofloop.pipeline.services.QUIET_S", 0.5)
+    problems = {"domain": "nano", "count": 1, "proofs_per_problem": 1}
+    spec = runspec("last", problems=problems, training={"problems": 1, "generator": {"steps": 3}})
+    store = open_store(load_settings())
+    create_run(store, spec, resume=False)
+    (event,) = planned(spec, store)
+    known = label(run_id="last", proof_id=event.proof_id)
+    put_record(store, keys.label("last", event.proof_id), known)
+    with ThreadPoolExecutor(1) as pool, services_pipeline(store, spec) as pipeline:
+        running = pool.submit(pipeline.run)
+        time.sleep(3)
+        assert not running.done()
+        if end == "version":
+            publish_folder(store, model_folder(tmp_path / "m"), keys.model("last", "generator", 1))
+            assert running.result(60).steps == {"generator": 1}
+        else:
+            bury(installation, "trainer", ProofLabeled.of(known))
+            with pytest.raises(HintedError, match="all proofs are labeled, but the trainer failed"):
+                running.result(60)
 
 
 def test_stored_labels_are_skipped_in_view_and_the_time_counts_without_a_budget(
