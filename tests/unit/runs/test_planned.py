@@ -26,14 +26,7 @@ TRAINS: dict[str, Any] = {
         ({"problems": {"given_analyses": "x"}}, "meta_verifier labeler"),
         ({"problems": {"material": True}}, "generator verifier meta_verifier labeler"),
         ({"labeling": {"by": "checker"}}, "generator labeler"),
-        (
-            {
-                "problems": {"given_proofs": "x"},
-                "labeling": {"stop_early": False},
-                "training": TRAINED,
-            },
-            "verifier meta_verifier labeler trainer",
-        ),
+        ({"problems": {"given_proofs": "x"}, **TRAINS}, "verifier meta_verifier labeler trainer"),
     ],
 )
 def test_a_run_names_the_roles_that_it_needs(sections: dict[str, Any], roles: str) -> None:
