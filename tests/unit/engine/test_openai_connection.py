@@ -8,8 +8,10 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -403,6 +405,31 @@ def test_a_server_that_takes_no_connection_is_away_after_the_timeout(
             error = fails_with(connect(serve(), **settings))
     assert error.retryable and "no connection within connect_timeout_s = 0.3" in error.problem
     assert "start the server" in error.hint
+
+
+def test_of_many_calls_that_begin_together_each_has_its_time_to_connect(
+    serve: Serve, connect: Connect, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server takes one connection after the other, and longer for all than the timeout."""
+    monkeypatch.setattr("proofloop.engine.openai.sockets.CONNECTING", 16)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca))
+    server = serve(answers())
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates.pem)
+    listener = server._listener
+    accept = listener.get_request
+
+    def slowly() -> tuple[socket.socket, Any]:
+        client, address = accept()
+        time.sleep(0.02)
+        return context.wrap_socket(client, server_side=True), address
+
+    monkeypatch.setattr(listener, "get_request", slowly)
+    url = server.base_url.replace("http://127.0.0.1", "https://localhost")
+    settings = {"base_url": url, "connect_timeout_s": 2.0, "max_attempts": 1}
+    engine = connect(server, max_concurrency=256, idle_timeout_s=60, **settings)
+    calls = [engine.submit(ask(seed)) for seed in range(160)]
+    assert [call.result(60).text for call in calls] == ["It holds."] * 160
 
 
 def test_a_server_that_speaks_no_TLS_is_unreachable(serve: Serve, connect: Connect) -> None:

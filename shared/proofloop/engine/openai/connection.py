@@ -19,15 +19,17 @@ from proofloop.engine.openai.address import Address
 from proofloop.engine.openai.failure import STREAM_CUT, AttemptFailed, read_json
 from proofloop.engine.openai.proxies import SOCKS_SCHEMES, proxy_of
 from proofloop.engine.openai.settings import OpenAISettings
-from proofloop.engine.openai.sockets import open_files, too_many_files_hint, watched_socket
+from proofloop.engine.openai.sockets import (
+    direct_connector,
+    open_files,
+    socks_connector,
+    too_many_files_hint,
+)
 from proofloop.errors import TRUST_HINT, ConfigError
 
 MODELS_WITHIN_S = 10.0
 MODELS_BYTES = 1024 * 1024
 SOCKS_PORT = 1080
-
-KEPT_OPEN_S = 4.0
-"""An idle connection is closed after this time: uvicorn, under vLLM and SGLang, waits 5 s."""
 
 HEADER_BYTES = 64 * 1024
 """The longest header of a response; some gateways send long ones."""
@@ -72,7 +74,9 @@ class Connection:
         proxy = self._proxy
         return aiohttp.ClientSession(
             connector=self._connector(),
-            timeout=aiohttp.ClientTimeout(total=None, connect=self._settings.connect_timeout_s),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=self._settings.connect_timeout_s
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),  # a cookie could bind all calls to one replica
             proxy=proxy.url if proxy and proxy.scheme not in SOCKS_SCHEMES else None,
             trust_env=False,  # proxy and certificates of the environment are set here
@@ -83,25 +87,9 @@ class Connection:
     def _connector(self) -> aiohttp.TCPConnector:
         proxy = self._proxy
         if proxy is None or proxy.scheme not in SOCKS_SCHEMES:
-            return aiohttp.TCPConnector(
-                limit=0,
-                ssl=self._tls,
-                keepalive_timeout=KEPT_OPEN_S,
-                socket_factory=watched_socket,
-                resolver=aiohttp.ThreadedResolver(),  # the system's own, as `curl` uses it
-            )
-        from aiohttp_socks import ProxyConnector, ProxyType
-
-        return ProxyConnector(
-            proxy.host,
-            proxy.port or SOCKS_PORT,
-            ProxyType.SOCKS5,
-            proxy.user,
-            proxy.password,
-            rdns=True,  # the proxy looks the server's name up
-            limit=0,
-            ssl=self._tls,
-            keepalive_timeout=KEPT_OPEN_S,
+            return direct_connector(self._tls)
+        return socks_connector(
+            self._tls, proxy.host, proxy.port or SOCKS_PORT, proxy.user, proxy.password
         )
 
     async def ask(self, body: bytes) -> aiohttp.ClientResponse:

@@ -1,12 +1,18 @@
-"""What many long calls need of the operating system: open files, and a check for dead peers."""
+"""What many long calls need of sockets: open files, a check for dead peers, and connections that
+are opened a few at a time.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import resource
 import socket
+import ssl
 import threading
+from typing import Any
 
-from aiohttp import AddrInfoType
+from aiohttp import AddrInfoType, TCPConnector, ThreadedResolver
+from aiohttp.client_proto import ResponseHandler
 
 from proofloop.errors import ConfigError
 
@@ -17,6 +23,47 @@ QUIET_S, PROBE_EVERY_S, PROBES = 60, 15, 4
 """After a minute without a byte the kernel probes the peer. A peer that is gone, such as a machine
 without power, answers no probe: the call then fails within another minute.
 """
+
+
+KEPT_OPEN_S = 4.0
+"""An idle connection is closed after this time: uvicorn, under vLLM and SGLang, waits 5 s."""
+
+CONNECTING = 256
+"""Connections that are opened at once. Thousands that began together would share the time, and all
+of them would pass `connect_timeout_s`.
+"""
+
+
+class _Paced(TCPConnector):
+    """Opens a few connections at a time: each has its whole timeout."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options, limit=0, keepalive_timeout=KEPT_OPEN_S)
+        self._gate = asyncio.Semaphore(CONNECTING)
+
+    async def _wrap_create_connection(
+        self, *args: Any, **options: Any
+    ) -> tuple[asyncio.Transport, ResponseHandler]:
+        # The step that aiohttp-socks replaces too. aiohttp's timeout begins inside it.
+        async with self._gate:
+            return await super()._wrap_create_connection(*args, **options)
+
+
+def direct_connector(tls: ssl.SSLContext) -> TCPConnector:
+    """Connects to servers and HTTP proxies. Names are looked up as the system does it."""
+    return _Paced(ssl=tls, socket_factory=watched_socket, resolver=ThreadedResolver())
+
+
+def socks_connector(
+    tls: ssl.SSLContext, host: str, port: int, user: str | None, password: str | None
+) -> TCPConnector:
+    """Connects through a SOCKS proxy, which looks the server's name up."""
+    from aiohttp_socks import ProxyConnector, ProxyType
+
+    class PacedProxyConnector(_Paced, ProxyConnector):
+        pass
+
+    return PacedProxyConnector(host, port, ProxyType.SOCKS5, user, password, rdns=True, ssl=tls)
 
 
 def watched_socket(address: AddrInfoType) -> socket.socket:
