@@ -134,7 +134,7 @@ class Run:
             yield from self._unseen(seen)
 
     def stop(self) -> None:
-        """End the work that a loop began. Without any, do nothing."""
+        """End the work that a loop began, if there is any."""
         if self._working:
             self._working.stop()
 

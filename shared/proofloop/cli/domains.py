@@ -43,7 +43,7 @@ def pose(
 ) -> None:
     """Print problems as JSONL.
 
-    A run file takes them as [problems] file.
+    A file of them can be the [problems] file of a run.
     """
     for problem in pose_distinct(load_domain(name), count, split=split, seed=seed):
         print(problem.model_dump_json(exclude_none=True))

@@ -49,8 +49,8 @@ def decide(judgements: Iterable[Judgement], *, n: int, k: int) -> Decision | Non
 
 
 def decide_by_majority(judgements: Iterable[Judgement], *, n: int) -> Decision | None:
-    """The label without meta-verification: the score that most of n critiques give, on a tie the
-    lower one. None until all are judged; undecided if half of them or more cannot be read.
+    """The label without meta-verification: the most frequent score of n critiques; of two equally
+    frequent ones the lower. None until all are judged. Undecided if half or more are unreadable.
     """
     judged = sorted(judgements, key=lambda judgement: judgement.index)
     if len(judged) < n:

@@ -17,11 +17,10 @@ from proofloop.schema.records import Judgement
 
 @dataclass(frozen=True)
 class Candidate:
-    """A readable proof with what its critiques say. `score` is their mean; one that cannot be read
-    counts as 0.
+    """A readable proof with its critiques by number.
 
-    `issues`: critiques that report an issue which the meta-verifier upheld; `overturned`: those
-      whose issue it did not;
+    `score`: the mean of all critiques; an unreadable one counts as 0. `issues`: the critiques with
+    an issue that the meta-verifier confirmed; `overturned`: those with an unconfirmed issue;
     `silent`: those without an issue.
     """
 

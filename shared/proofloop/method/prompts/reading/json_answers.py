@@ -144,8 +144,8 @@ def lenient_answer(text: str, names: Sequence[str]) -> tuple[JsonAnswer | None, 
 
 
 def _objects(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """The valid objects with their start and end. An object with one field that holds an object
-    counts as the inner one.
+    """The valid objects with their start and end. If an object's only field holds an object, the
+    inner one counts.
 
     Raises Unreadable for too many objects, and for deep nesting.
     """

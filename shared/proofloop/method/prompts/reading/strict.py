@@ -40,7 +40,7 @@ def _sections(visible: str, phrases: Phrases) -> tuple[slice, slice]:
 
 
 def _headings(text: str, heading: str) -> list[slice]:
-    """The positions of the heading alone on a line."""
+    """The positions of the lines that hold the heading alone."""
     found = re.finditer(rf"^{re.escape(heading)}(?=[ \t\r]*$)", text, re.MULTILINE)
     return [slice(*match.span()) for match in found]
 
