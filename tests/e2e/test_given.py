@@ -378,6 +378,9 @@ def test_the_commands_know_given_proofs(tmp_path: Path) -> None:
     }
     assert figures["verifier_accuracy"]["cases"] == 12
     assert figures["pass_at_1"]["cases"] == 0
+    shown_proof = call("proof", "graded", "c000001-000")
+    assert shown_proof.startswith("c000001-000: given with the run\nproblem: c000001\n")
+    assert shown_proof.endswith("--- Solution\nSimulated proof bb of quality 0.\n")
     call("runs", "report", "graded", "--out", str(tmp_path / "page"))
     seen = visible((tmp_path / "page" / "report.html").read_text("utf-8"))
     assert "3 of 3 proofs that were given or checked have their grade" in seen

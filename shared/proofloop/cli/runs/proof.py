@@ -167,7 +167,8 @@ def _unknown(store: Store, run: str, name: str, proof_id: str) -> ConfigError:
 def _proof_page(store: Store, proof: Proof, name: str) -> Page:
     problem = find_record(store, keys.problem(proof.run_id, proof.problem_id), Problem)
     label = find_label(store, proof.run_id, proof.id) if name == proof.id else None
-    fields: dict[str, Any] = {"problem": proof.problem_id, "self-score": proof.verdict.score}
+    own = {} if proof.given else {"self-score": proof.verdict.score}
+    fields: dict[str, Any] = {"problem": proof.problem_id, **own}
     if label:
         solved = ", solved" if label.solved else ""
         fields["label"] = f"{label.outcome}, score {_score(label.score)} by {label.by}{solved}"
@@ -176,7 +177,7 @@ def _proof_page(store: Store, proof: Proof, name: str) -> Page:
     if name == proof.id:
         fields |= _parts(store, proof)
     texts = {"Problem": problem.question if problem else "", "Solution": proof.solution}
-    texts |= {"Self-evaluation": proof.self_analysis}
+    texts |= {} if proof.given else {"Self-evaluation": proof.self_analysis}
     return Page(name, proof.verdict, proof.provenance, raw_of_proof(store, proof), fields, texts)
 
 
@@ -255,16 +256,19 @@ def _whole_raw(page: Page) -> dict[str, Any] | None:
 def _as_text(page: Page, *, raw: bool) -> str:
     made = page.provenance
     served = f", served as {made.served_by}" if made.served_by else ""
-    lines = [
-        f"{page.name}: {_verdict(page.verdict)}",
+    sampled = [
         f"model: {made.model_version}{served}; finish reason {made.finish_reason or 'none'}; seed"
         f" {made.seed}",
         f"tokens: {made.prompt_tokens} prompt, {made.completion_tokens} answer;"
         f" {made.engine_seconds:.1f} s",
+    ]
+    lines = [
+        f"{page.name}: {_verdict(page.verdict) if made.is_sampled else 'given with the run'}",
+        *(sampled if made.is_sampled else ()),
         *(f"{name}: {_score(value)}" for name, value in page.fields.items()),
     ]
     texts = page.texts
-    if raw or page.verdict.score is None:
+    if made.is_sampled and (raw or page.verdict.score is None):
         texts = {
             **({"Problem": texts["Problem"]} if "Problem" in texts and not raw else {}),
             **_raw_texts(page),
