@@ -28,7 +28,7 @@ from proofloop.engine.triton.contract import (
     triton_name,
 )
 from proofloop.method.domains.nano import NanoDomain
-from proofloop.method.prompts.packs import load_pack
+from proofloop.method.prompts import load_pack
 from proofloop.schema.records import Sampling
 from proofloop.store import LocalStore
 from proofloop_serving.engine import LocalEngine

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from proofloop.errors import ConfigError
 from proofloop.method.prompts import PromptPack, load_pack
-from proofloop.method.prompts.packs import BUILT_IN, PLACEHOLDERS
+from proofloop.method.prompts.checks import PLACEHOLDERS
+from proofloop.method.prompts.loading import BUILT_IN
 from proofloop.method.prompts.phrases import Phrases
 
 TEMPLATES = {

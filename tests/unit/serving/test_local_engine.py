@@ -12,7 +12,7 @@ from proofloop.engine.base import ChatMessage, Generation, GenerationRequest
 from proofloop.engine.local import LocalSettings
 from proofloop.errors import CallRefused, ConfigError, EngineError, NotFound, StoreError
 from proofloop.method.domains.nano import NanoDomain
-from proofloop.method.prompts.packs import load_pack
+from proofloop.method.prompts import load_pack
 from proofloop.schema.records import Sampling
 from proofloop.store import LocalStore
 from proofloop.worker.engine_pool import Engines

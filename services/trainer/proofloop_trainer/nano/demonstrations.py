@@ -24,7 +24,7 @@ from proofloop.method.domains.nano import (
     render_proof,
     score_of,
 )
-from proofloop.method.prompts.packs import load_pack
+from proofloop.method.prompts import load_pack
 from proofloop_trainer.nano.claims import (
     ClaimMarks,
     imperfect_claims,

@@ -13,7 +13,7 @@ from statistics import fmean
 from proofloop.engine.base import ChatMessage
 from proofloop.method.domains.base import ProofFinding
 from proofloop.method.domains.nano import NanoDomain, check_critique, check_proof
-from proofloop.method.prompts.packs import load_pack
+from proofloop.method.prompts import load_pack
 from proofloop.method.prompts.reading.parsing import ParsedEvaluation, ParsedProof
 from proofloop.schema.records import Sampling, derive_seed
 from proofloop_serving.decoding import Row, decode

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from proofloop.errors import ConfigError
-from proofloop.method.prompts.packs import (
+from proofloop.method.prompts.checks import (
     ALL_PLACEHOLDERS,
     PLACEHOLDERS,
-    PromptPack,
     check_placeholders,
     found_placeholders,
 )
+from proofloop.method.prompts.packs import PromptPack
 from proofloop.method.prompts.phrases import Phrases, find_phrases
 
 _OURS = {"statement": "question", "rating": "analysis", "proofs_to_refine": "attempts"}
