@@ -464,6 +464,11 @@ class RunSpec(Section):
         return self
 
     @property
+    def seeds_of(self) -> str:
+        """The name of the run in all its random seeds."""
+        return self.seed_as or self.name
+
+    @property
     def trained(self) -> tuple[str, ...]:
         """The names of the run's new versions: the roles in training, or "all"."""
         return (ALL_ROLES,) if self.fine_tuning else self.training.roles

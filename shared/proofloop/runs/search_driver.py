@@ -149,7 +149,7 @@ class SearchDriver:
         leader = search.solved or (kept[0].proof_id if kept else None)
         best_by_round = [*search.best_by_round, leader]
         rng = random.Random(
-            derive_seed(self._spec.seed, self._spec.name, problem_id, "round", number)
+            derive_seed(self._spec.seed, self._spec.seeds_of, problem_id, "round", number)
         )
         parents = refinements(kept, settings.analyses, rng)
         if search.solved or number == settings.rounds or not parents:

@@ -80,10 +80,7 @@ class ModelCall:
         self._spec = tools.runs.spec(request.run_id)
         self._sampling = self._spec.sampling_of(request.role)
         self._seed = derive_seed(
-            self._spec.seed,
-            self._spec.seed_as or request.run_id,
-            request.proof_id,
-            str(request.name),
+            self._spec.seed, self._spec.seeds_of, request.proof_id, str(request.name)
         )
         self._call = tools.calls.join(request.call_id, self._submit)
 
