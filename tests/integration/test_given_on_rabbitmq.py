@@ -8,10 +8,14 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from proofloop.config.settings import load_settings
+from proofloop.method.domains.nano import NanoDomain
 from proofloop.runs.costs import costs
+from proofloop.runs.model_registry import published_versions
 from proofloop.schema import keys
-from proofloop.schema.records import Label
+from proofloop.schema.records import Label, TrainingBatch
 from proofloop.store import Store, get_record, open_store
 from tests.integration.installation import Installation
 from tests.waiting import wait_until
@@ -98,3 +102,65 @@ def test_given_analyses_are_judged_by_the_meta_verifier_alone(installation: Inst
     calls = {role: spent.calls for role, spent in costs(store, "given-analyses").by_role.items()}
     assert calls == {"generator": 0, "verifier": 0, "meta_verifier": CASES * METAS}
     assert "roles_without_workers" not in (installation.folder / "log.txt").read_text()
+
+
+TRAINS = """
+seed = 1
+[problems]
+given_proofs = "proofs.jsonl"
+[engine]
+kind = "local"
+[sampling.verifier]
+max_tokens = 96
+[labeling]
+n = 3
+m = 0
+k = 1
+stop_early = false
+[reward]
+meta = false
+[training]
+problems = 2
+ahead = 1
+[training.verifier]
+steps = 3
+train_on = "all"
+settings = { epochs = 1, learning_rate = 1e-3 }
+"""
+
+
+def test_on_policy_steps_survive_a_killed_trainer_and_a_killed_verifier(
+    installation: Installation,
+) -> None:
+    """Each step's batch has the critiques of its two cases, all by the version before it."""
+    pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
+    posed = (NanoDomain().pose(number, split="train", seed=0).question for number in range(6))
+    rows = [
+        {"question": question, "solution": "a 2 + 3 = 5\nb 5 * 4 = 0", "score": number % 2}
+        for number, question in enumerate(posed)
+    ]
+    (installation.folder / "proofs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    file, store = installation.folder / "trains.toml", open_store(load_settings())
+    file.write_text(f'prompts = "nano"\n{TRAINS}')
+    installation.environment["OMP_NUM_THREADS"] = "1"
+    for role in (*JUDGES, "trainer"):
+        installation.start(role, concurrency=1 if role == "trainer" else 16)
+    posing = installation.call("run", str(file))
+    for role in ("trainer", "verifier"):
+        step = 0 if role == "trainer" else 1
+        begun = keys.batch("trains", "verifier", step)
+        assert wait_until(lambda key=begun: store.exists(key), 240), installation.log()
+        installation.kill(role)
+        installation.start(role, concurrency=1 if role == "trainer" else 16)
+    assert posing.wait(400) == 0, installation.log()
+    versions = ["nano-base", *(keys.model("trains", "verifier", step) for step in (1, 2))]
+    for step, version in enumerate(versions):
+        batch = get_record(store, keys.batch("trains", "verifier", step), TrainingBatch)
+        cases = (f"c{number:06d}-000" for number in (2 * step, 2 * step + 1))
+        assert [(sample.key, sample.model_version) for sample in batch.samples] == [
+            (keys.critique("trains", case, index), version) for case in cases for index in range(3)
+        ]
+    assert published_versions(store, "trains", "verifier")[-1] == keys.model(
+        "trains", "verifier", 3
+    )
+    assert not list(installation.letters.letters())
