@@ -178,7 +178,7 @@ def test_celery_control_loses_no_event(place: Place) -> None:
     place.bus.publish([EVENT, ReviewJudged(run_id="r1", proof_id="p2", index=0)])
     assert wait_until(lambda: len(place.seen) == 1, 30)
     control = place.bus.app.control
-    [[active]] = control.inspect(timeout=10, limit=1).active().values()
+    [[active]] = control.inspect(timeout=60, limit=1).active().values()
     assert active["args"] == [json.loads(encode(EVENT))]
     for command, arguments in {
         "revoke": {"task_id": EVENT.id, "terminate": True},
@@ -187,7 +187,7 @@ def test_celery_control_loses_no_event(place: Place) -> None:
         "pool_shrink": {"n": 1},
         "rate_limit": {"task_name": "ReviewJudged", "rate_limit": "1/m"},
     }.items():
-        [reply] = control.broadcast(command, arguments=arguments, reply=True, timeout=10, limit=1)
+        [reply] = control.broadcast(command, arguments=arguments, reply=True, timeout=60, limit=1)
         assert "error" in reply["worker@test"], (command, reply)
     place.gate.set()
     assert wait_until(lambda: len(place.seen) == 2 and not place.bus.unsettled, 30)
@@ -442,7 +442,7 @@ def test_celerys_command_starts_the_same_service(installation: Installation) -> 
         "inspect",
         "-j",
         "-t",
-        "10",
+        "30",
         "active_queues",
     ]
     asked = subprocess.run(

@@ -74,15 +74,14 @@ def test_a_service_asked_to_stop_gives_its_messages_back_uncounted(
     run.write_text(slow.replace("chaos", "slow").replace("count = 25", "count = 2"))
     posing = installation.call("run", str(run))
     for _ in range(2):
+        assert wait_until(lambda: _ready(installation, "generator") == 8, 60), installation.log()
         installation.start("generator")
         assert installation.wait_ready("generator")["concurrency"] == 16
         assert wait_until(lambda: _ready(installation, "generator") == 0, 60)
         time.sleep(0.5)
         installation.services["generator"].send_signal(signal.SIGTERM)
         assert installation.services["generator"].wait(60) == 0, installation.log()
-        assert wait_until(lambda: _ready(installation, "generator") == 8, 5), (
-            installation.letters.depths()
-        )
+    assert wait_until(lambda: _ready(installation, "generator") == 8, 60)
     posing.send_signal(signal.SIGINT)
     assert posing.wait(60) == 130
     assert [sum(counts) for counts in _counted(installation, "generator")] == [0] * 8
@@ -376,7 +375,8 @@ def _output(installation: Installation, *words: str) -> str:
 
 
 def _ready(installation: Installation, role: str) -> int:
-    return next(depth.ready for depth in installation.letters.depths() if depth.role == role)
+    """The messages in a role's queue; 0 if there is no queue yet."""
+    return sum(depth.ready for depth in installation.letters.depths() if depth.role == role)
 
 
 def _began(call_log: Path) -> int:
