@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 import structlog
 from pika import BasicProperties, URLParameters
@@ -27,8 +27,7 @@ WINDOW = 500
 """The most unconfirmed messages: more is not faster and costs memory."""
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """A message to publish. `mandatory`: the broker returns it if no queue takes it."""
 
     exchange: str

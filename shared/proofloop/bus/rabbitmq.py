@@ -84,17 +84,12 @@ class RabbitBus:
         self._publisher.close()
 
     def _message(self, event: Event) -> Message:
-        body = encode(event)
+        body, id, key = encode(event), event.id, event.routing_key
         if len(body) > MAX_BODY_BYTES:
-            raise ValueError(
-                f"{event.id}: {len(body)} bytes, an event may have at most {MAX_BODY_BYTES}"
-            )
-        key = event.routing_key
-        trace = {"traceparent": traceparent(event.run_id, getattr(event, "proof_id", event.id))}
-        exchange = self.topology.exchange.name
-        return task_message(
-            exchange, key, key, event.id, body, headers=trace, must_arrive=key in self._routed_keys
-        )
+            raise ValueError(f"{id}: {len(body)} bytes, an event may have at most {MAX_BODY_BYTES}")
+        trace = {"traceparent": traceparent(event.run_id, getattr(event, "proof_id", id))}
+        exchange, must_arrive = self.topology.exchange.name, key in self._routed_keys
+        return task_message(exchange, key, key, id, body, headers=trace, must_arrive=must_arrive)
 
     def _declare(self) -> None:
         attempts = {

@@ -33,6 +33,8 @@ COUNTS = (FAILURES, PUBLISHED, "x-delivery-count")
 KEPT = ("traceparent",)
 """Headers that every copy of a message keeps."""
 
+PERSISTENT = DeliveryMode.Persistent.value
+
 UNKNOWN_TASK, RAW = "message", "raw"
 """The task for a message that is not an event's task, and the attribute that keeps its body."""
 
@@ -59,15 +61,11 @@ def task_message(
     """A message that makes Celery run `task` with this event. It expires after `after_s`, if
     set.
     """
-    of_celery = {"lang": "py", "task": task, "id": id, "argsrepr": id}
     properties = _properties(
-        of_celery | dict(headers),
-        after_s,
-        content_type="application/json",
-        content_encoding="utf-8",
-        message_id=id,
-        correlation_id=id,
+        {"lang": "py", "task": task, "id": id, "argsrepr": id, **headers}, after_s
     )
+    properties.content_type, properties.content_encoding = "application/json", "utf-8"
+    properties.message_id = properties.correlation_id = id
     return Message(exchange, routing_key, BEFORE + event + AFTER, properties, must_arrive)
 
 
@@ -125,11 +123,11 @@ def count_headers(headers: Mapping[str, Any]) -> dict[str, int]:
     return {name: headers[name] for name in COUNTS if isinstance(headers.get(name), int)}
 
 
-def _properties(headers: Mapping[str, Any], after_s: float, **more: Any) -> BasicProperties:
-    published = {PUBLISHED: int(1000 * time.time()) + math.ceil(1000 * after_s)}
+def _properties(headers: Mapping[str, Any], after_s: float) -> BasicProperties:
+    now_ms = int(1000 * time.time())
+    wait_ms = math.ceil(1000 * after_s) if after_s > 0 else 0
     return BasicProperties(  # type: ignore[no-untyped-call]
-        delivery_mode=DeliveryMode.Persistent.value,
-        expiration=str(math.ceil(1000 * after_s)) if after_s > 0 else None,
-        headers=published | dict(headers),
-        **more,
+        delivery_mode=PERSISTENT,
+        expiration=str(wait_ms) if wait_ms else None,
+        headers={PUBLISHED: now_ms + wait_ms, **headers},
     )
