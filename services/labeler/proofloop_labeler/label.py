@@ -15,7 +15,8 @@ import itertools
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from proofloop.config.run_file import Labeling, RunSpec
+from proofloop.config.run_file import RunSpec
+from proofloop.config.run_labeling import Labeling
 from proofloop.method.critique_window import critiques_to_ask, first_critiques
 from proofloop.method.domains import load_domain, need_checker
 from proofloop.method.label_rule import Decision, decide, decide_by_majority, grade

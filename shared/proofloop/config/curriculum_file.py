@@ -18,12 +18,12 @@ from proofloop.config.explain import explain
 from proofloop.config.run_file import (
     EnginePrices,
     EngineSection,
-    Labeling,
     RoleSampling,
     SamplingSection,
     check_loads_versions,
     read_fields,
 )
+from proofloop.config.run_labeling import Labeling
 from proofloop.config.section import Section
 from proofloop.errors import ConfigError
 from proofloop.method.domains import domain_names, prompts_of

@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from proofloop.config.run_file import Labeling, Models, RunSpec
+from proofloop.config.run_file import Models, RunSpec
+from proofloop.config.run_labeling import Labeling
 from proofloop.config.run_problems import Problems
 from proofloop.config.run_training import Training
 from proofloop.errors import ConfigError

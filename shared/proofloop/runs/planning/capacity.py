@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from proofloop.config.run_file import EnginePrices, Labeling, Prices, RunSpec
+from proofloop.config.run_file import EnginePrices, Prices, RunSpec
+from proofloop.config.run_labeling import Labeling
 from proofloop.errors import ConfigError
 from proofloop.runs.costs import HOUR_S, CostTally, Spent, bills, money, spec_of
 from proofloop.runs.search_driver import searches_of
