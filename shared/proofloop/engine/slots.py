@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 
 class Slots:
@@ -17,16 +15,11 @@ class Slots:
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._arrivals = itertools.count()
 
-    @asynccontextmanager
-    async def hold(self, priority: int) -> AsyncIterator[None]:
+    def hold(self, priority: int) -> Held:
         """Hold a slot for a block. The lowest number starts first."""
-        await self._take(priority)
-        try:
-            yield
-        finally:
-            self._give()
+        return Held(self, priority)
 
-    async def _take(self, priority: int) -> None:
+    async def take(self, priority: int) -> None:
         if self._free:
             self._free -= 1
             return
@@ -36,10 +29,10 @@ class Slots:
             await granted
         except asyncio.CancelledError:
             if granted.done() and not granted.cancelled():  # it came too late to be used
-                self._give()
+                self.give()
             raise
 
-    def _give(self) -> None:
+    def give(self) -> None:
         """Pass a slot to the first call that still waits."""
         while self._waiting:
             _, _, granted = heapq.heappop(self._waiting)
@@ -47,3 +40,18 @@ class Slots:
                 granted.set_result(None)
                 return
         self._free += 1
+
+
+class Held:
+    """One slot, held for a block."""
+
+    __slots__ = ("_priority", "_slots")
+
+    def __init__(self, slots: Slots, priority: int) -> None:
+        self._slots, self._priority = slots, priority
+
+    async def __aenter__(self) -> None:
+        await self._slots.take(self._priority)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._slots.give()

@@ -54,7 +54,7 @@ def test_a_call_cancelled_while_its_slot_is_granted_passes_it_on() -> None:
         slots, started, end = Slots(1), list[int](), asyncio.Event()
         calls = [asyncio.create_task(call(slots, number, started, end)) for number in range(3)]
         await settled()
-        slots._give()  # grants the slot to call 1, which has not run since
+        slots.give()  # grants the slot to call 1, which has not run since
         calls[1].cancel()
         await settled()
         assert started == [0, 2]

@@ -76,6 +76,8 @@ def read_chunk(body: object, event: bytes) -> Chunk:
         raise AttemptFailed("failed", f"{NO_CHUNK}: {shown}", cause=NO_CHUNK)
     _raise_error(body)
     choices, prompt_ids = body.get("choices"), body.get("prompt_token_ids")
+    if not choices and isinstance(choices, list) and prompt_ids is None:  # the last: its usage
+        return Chunk(has_choices=True, usage=_read_usage(body.get("usage")))
     choice = _dict(next(iter(_list(choices)), None))
     delta = _dict(choice.get("delta")) or _dict(choice.get("message"))
     text, thinking = _read_content(delta.get("content"))

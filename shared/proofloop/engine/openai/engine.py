@@ -127,6 +127,10 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
         """Wait for the rate limit, in the order of the calls. Returns the expected tokens of the
         call.
         """
+        if not self._starting.locked():  # no call waits before this one
+            expected = self._expected_tokens(call)
+            if not self._rate_limiter.take(expected):
+                return expected
         async with self._starting:
             while (wait_s := self._rate_limiter.take(expected := self._expected_tokens(call))) > 0:
                 await asyncio.sleep(min(wait_s, RATE_LIMIT_POLL_S))
