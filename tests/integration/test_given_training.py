@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from proofloop.config.run_file import RunSpec, parse_runspec
+from proofloop.errors import ProofloopError
 from proofloop.method.domains.nano import (
     NanoDomain,
     check_critique,
@@ -228,6 +229,15 @@ def test_a_verifier_that_trains_alone_learns_proofs_and_analyses_in_one_batch(
     assert {"readable verifier", "readable meta-verifier", "readable"} <= set(figures)
     assert any("meta-verifier" in name for name in figures if name.startswith("always"))
     assert list(learned(store)) == [keys.model(RUN, "verifier", step) for step in (1, 2)]
+
+
+def test_a_verifier_refuses_analyses_judged_at_another_temperature(tmp_path: Path) -> None:
+    sampling = {role: {"max_tokens": 96} for role in MODEL_ROLES}
+    spec = spec_of(
+        "verifier", sampling=sampling | {"meta_verifier": {"max_tokens": 96, "temperature": 0.5}}
+    )
+    with pytest.raises(ProofloopError, match=r"sampled at temperature 0\.5, but .* answers at 1"):
+        run(tmp_path, spec, analyses(PROBLEMS))
 
 
 def test_a_meta_verifier_learns_from_given_qualities_alone(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import structlog
 
 from proofloop.config.run_file import RunSpec
 from proofloop.config.settings import load_settings
+from proofloop.errors import Reject
 from proofloop.runs.labels import in_force
 from proofloop.runs.model_registry import (
     MANIFEST,
@@ -29,7 +30,7 @@ from proofloop.worker.tools import Tools
 from proofloop_trainer.figures import figures_of
 from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.grpo.settings import GrpoSettings, grpo_settings
-from proofloop_trainer.samples import Group, choose_groups, groups_of, mean_parts
+from proofloop_trainer.samples import Group, RewardedAnswer, choose_groups, groups_of, mean_parts
 from proofloop_trainer.steps import drop_older, exact_weights, open_learner, take_step
 
 log = structlog.get_logger()
@@ -122,6 +123,7 @@ class RoleInTraining:
             current = [in_force(self._store, label) for label in of_problem]
             groups += groups_of(self.role, current, self._spec, self._store)
         everything = [answer for group in groups for answer in group.answers]
+        self._check_temperature(everything)
         chosen = self._chosen(self._fresh(groups))
         return TrainingBatch(
             run_id=self._run_id,
@@ -135,6 +137,20 @@ class RoleInTraining:
                 answer.sample(self._store) for group in chosen for answer in group.answers
             ),
         )
+
+    def _check_temperature(self, answers: list[RewardedAnswer]) -> None:
+        """Raise Reject for an answer whose log-probabilities are of another temperature: a
+        meta-verifier's, where the verifier learns both roles.
+        """
+        expected = self._settings.temperature
+        for answer in answers:
+            if answer.provenance.sampling.temperature != expected:
+                raise Reject(
+                    f"{answer.key} was sampled at temperature"
+                    f" {answer.provenance.sampling.temperature:g}, but [training.{self.role}]"
+                    f" trains on answers at {expected:g}; give [sampling] {answer.role} this"
+                    " temperature"
+                )
 
     def _chosen(self, groups: list[Group]) -> list[Group]:
         if self._wanted.train_on == "all":

@@ -30,7 +30,7 @@ def export_slime(
     stage: Annotated[
         str,
         typer.Argument(
-            help="A stage of a curriculum, such as 1-verifier; for a run: generator or verifier."
+            help="A stage of a curriculum, such as 1-verifier; for a run: a role in training."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The folder to create.")],
