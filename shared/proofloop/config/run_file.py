@@ -337,6 +337,12 @@ class RunSpec(Section):
                 " together: the checker only measures, and rewards no model"
                 f'{HINT}set by = "rule", or measure in a run of its own'
             )
+        if self.search.rounds:
+            raise ValueError(
+                f'[labeling] by = "checker" and [search] rounds = {self.search.rounds} do not go'
+                " together: a search compares proofs by their critiques"
+                f'{HINT}set rounds = 0, or by = "rule"'
+            )
         if self.problems.checked_by is None:
             raise ValueError(
                 '[labeling] by = "checker": the problems have no checker'
