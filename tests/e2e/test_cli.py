@@ -481,13 +481,15 @@ def test_a_curriculum_is_listed_among_the_runs_and_commands_for_runs_refuse_it(
 ) -> None:
     freeze(LocalStore(copied / "data"), spec := CurriculumSpec(name="course"))
     command = here(copied)
-    for name in ("cost", "measure", "export"):
+    for name in ("measure", "export"):
         check_is_refused(
             command("runs", name, "course"),
             "'course' is a curriculum",
             "`proofloop runs show course`",
         )
     check_is_refused(command("runs", "cost", "none"), "the store has: small, course (a curriculum)")
+    costs = call(copied, "runs", "cost", "course", "--json").data()
+    assert [row["of"] for row in costs] == [*(stage.name for stage in spec.stages), "total"]
     runs = call(copied, "runs", "list", "--json").data()
     assert [(row["run"], row["type"], row["state"]) for row in runs] == [
         ("small", "run", "complete"),

@@ -256,15 +256,15 @@ def test_a_killed_curriculum_of_two_processes_goes_on_where_it_stood(tmp_path: P
             process.kill()
         first.stdout.read()
     assert first.returncode != 0
-    shutil.copytree(store.path(keys.checkpoint("two", "1-verifier", 1)), kept)
+    shutil.copytree(store.path(keys.checkpoint("two-1-verifier", "verifier", 1)), kept)
     with launch(*command) as second:
         output, _ = second.communicate()
     assert second.returncode == 0, output[-3000:]
     assert "1-verifier: step 1/2" not in output and "1-verifier: step 2/2" in output
     assert store.exists(keys.stage("two", "1-consolidate"))
     # The step that it went on with is the one that a single process takes from that checkpoint.
-    batch = get_record(store, keys.batch("two", "1-verifier", 1), TrainingBatch)
-    taken = get_record(store, keys.step("two", "1-verifier", 2), TrainingStep)
+    batch = get_record(store, keys.batch("two-1-verifier", "verifier", 1), TrainingBatch)
+    taken = get_record(store, keys.step("two-1-verifier", "verifier", 2), TrainingStep)
     assert taken.figures["updates"] > 0
     expected = GrpoLearner.restore(kept, BASE_FOLDER).step(batch)
     assert taken.figures["loss"] == pytest.approx(expected.loss, rel=1e-4, abs=1e-6)

@@ -19,14 +19,15 @@ from transformers import LlamaConfig, PretrainedConfig, Qwen3Config
 
 from proofloop.cli.app import app
 from proofloop.config.curriculum_file import CurriculumSpec, load_curriculum
+from proofloop.curriculum import compose
+from proofloop.curriculum.controller import iterate
 from proofloop.curriculum.status import manifests
 from proofloop.schema import keys
 from proofloop.schema.records import TrainingBatch, TrainingStep
 from proofloop.store import LocalStore, get_record
 from proofloop.worker.engine_pool import Engines
-from proofloop_trainer.curriculum.stages import settings_of
-from proofloop_trainer.curriculum.workflow import iterate
 from proofloop_trainer.grpo.learner import GrpoLearner
+from proofloop_trainer.role_training import role_settings
 from tests.tiny_instruct import save_tiny_instruct
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
@@ -75,7 +76,8 @@ def test_a_real_models_architecture_goes_through_every_stage(
     assert list(done) == [*GRPO, "1-label", "1-consolidate", "measure"]
     for name in GRPO:
         steps = [
-            get_record(store, key, TrainingStep) for key in store.list(keys.steps(spec.name, name))
+            get_record(store, key, TrainingStep)
+            for key in store.list(keys.all_steps(f"{spec.name}-{name}"))
         ]
         assert len(steps) == 2 and sum(step.figures["updates"] for step in steps) > 0, name
     for place, dtype in ((str, "bfloat16"), (keys.weights, "float32")):
@@ -90,9 +92,11 @@ def first_step_from(folder: str, spec: CurriculumSpec, store: LocalStore) -> boo
     """Whether the enhanced stage began with these weights: a step from them on its first batch is
     the same.
     """
-    taken = get_record(store, keys.step(spec.name, "1-enhanced", 1), TrainingStep)
-    learner = GrpoLearner(store.path(folder), settings_of(spec, "enhanced"), spec.base / spec.start)
-    batch = get_record(store, keys.batch(spec.name, "1-enhanced", 0), TrainingBatch)
+    run = f"{spec.name}-1-enhanced"
+    taken = get_record(store, keys.step(run, "verifier", 1), TrainingStep)
+    settings = role_settings(compose.example_of(spec, "enhanced"), "verifier")
+    learner = GrpoLearner(store.path(folder), settings, spec.base / spec.start)
+    batch = get_record(store, keys.batch(run, "verifier", 0), TrainingBatch)
     return learner.step(batch).grad_norm == taken.figures["grad_norm"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 
 from proofloop.api.files import read_curriculum
 from proofloop.cli.common import StoreOption, open_engines, open_store, stopping_on_signal
-from proofloop.errors import ConfigError, install_hint
+from proofloop.curriculum.controller import iterate as do_stages
 
 
 def iterate(
@@ -27,11 +26,21 @@ def iterate(
         int | None,
         typer.Option("--seed", help="Random seed instead of the file's; becomes part of the name."),
     ] = None,
+    local: Annotated[
+        bool,
+        typer.Option(
+            "--local", help="Run all services in this process, even with PROOFLOOP_BROKER set."
+        ),
+    ] = False,
 ) -> None:
     """Train models by a curriculum.
 
     After a cold start, each iteration trains verifier, meta-verifier and generator, labels new
-    proofs, and consolidates all roles into one model.
+    proofs, and consolidates all roles into one model. Each stage is a run, or several, named
+    CURRICULUM-STAGE; `proofloop runs` shows them too.
+
+    With PROOFLOOP_BROKER set, the services behind the broker do the work (`proofloop serve`);
+    without it, all services run in this process.
 
     To resume a stopped or killed curriculum, run the command again: the next step is identical.
     `proofloop runs show NAME` shows its progress, `proofloop runs steps NAME` its training steps.
@@ -40,13 +49,10 @@ def iterate(
     if seed is not None:
         spec = spec.model_copy(update={"seed": seed, "name": f"{spec.name}-{seed}"})
     data = open_store(store)
-    found = list(entry_points(group="proofloop.commands", name="iterate"))
-    if not found:
-        raise ConfigError("the trainer is not installed", install_hint("trainer"))
     engines = open_engines(data)
     try:
         with stopping_on_signal() as stopping:
-            done = found[0].load()(spec, data, engines, stopping, _print_progress)
+            done = do_stages(spec, data, engines, stopping, _print_progress, local=local)
     finally:
         engines.close()
     for name, manifest in done.items():

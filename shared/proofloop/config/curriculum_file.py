@@ -82,13 +82,44 @@ class Files(Section):
 
 
 class ColdStart(Section):
-    """Supervised steps on the domain's demonstrations, before the training by rewards."""
+    """Supervised steps before the training by rewards: on the domain's demonstrations, or on those
+    of `demonstrations` or `runs`.
+    """
 
+    demonstrations: Path | None = Field(
+        None,
+        strict=False,
+        description="a file of chat rows (`messages`), or of rows of a role (`role`, `question`,"
+        " `solution`, `analysis`, `answer`), relative to the curriculum file",
+    )
+    runs: tuple[str, ...] = Field(
+        (),
+        strict=False,
+        description="runs in the store, such as a stronger model's; their best answers are the"
+        " demonstrations",
+    )
+    keep: float = Field(
+        0.99, ge=0, le=1, description="the lowest reward of an answer of `runs` to train on"
+    )
     steps: int = Field(600, ge=0, description="supervised steps; 0 skips the stage")
     batch: int = Field(48, ge=1, description="demonstrations in a step")
     learning_rate: float = Field(
         1.5e-3, gt=0, description="AdamW's largest learning rate; it rises first, then falls"
     )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ColdStart:
+        if self.demonstrations and self.runs:
+            raise ValueError(
+                "demonstrations and runs do not go together: each gives the demonstrations"
+                f"{HINT}leave one of them out"
+            )
+        return self
+
+    @property
+    def has_source(self) -> bool:
+        """Whether the demonstrations are not the domain's."""
+        return bool(self.demonstrations or self.runs)
 
 
 class Data(Section):
@@ -131,6 +162,12 @@ class GrpoStage(Section):
     steps: int = Field(ge=0, description=STEPS)
     groups: int = Field(32, ge=1, description=GROUPS)
     samples: int = Field(8, ge=2, description="answers to each prompt: the group size")
+    ahead: float = Field(
+        1.0,
+        ge=1.0,
+        description="prompts of this many steps may wait for the trainer; 1: each step is on-policy"
+        " and is resumed bit for bit; more keeps the engines busy",
+    )
     settings: dict[str, Any] = Field(
         default_factory=dict, description="GRPO's settings, checked by the trainer"
     )
@@ -233,9 +270,18 @@ class Gate(Section):
 
 
 class Watch(Section):
-    """Limits that stop a stage, because exceeding one is a sign of reward hacking."""
+    """Limits that stop a stage: exceeding one is a sign of reward hacking, or that there is nothing
+    to learn from.
+    """
 
     window: int = Field(5, ge=1, description="the limits hold for means over this many last steps")
+    no_signal: float = Field(
+        0.98,
+        ge=0,
+        le=1,
+        description="the highest share of groups whose answers all earn the same, in the first"
+        " `window` steps; 1: no limit",
+    )
     format: float = Field(0.8, ge=0, le=1, description="the lowest share of readable answers")
     shorter: float = Field(
         0.4, gt=0, le=1, description="the shortest mean answer, relative to the first steps"
@@ -381,7 +427,7 @@ class CurriculumSpec(Section):
 
 
 def _stages(spec: CurriculumSpec) -> Iterator[Stage]:
-    if spec.cold_start.steps and spec.files is None:
+    if spec.cold_start.steps and (spec.files is None or spec.cold_start.has_source):
         yield Stage(name="0-cold_start", kind="cold_start", iteration=0)
     for iteration in range(1, spec.iterations + 1):
         for kind in ITERATION if iteration == 1 else LATER_ITERATION:
@@ -428,24 +474,26 @@ def load_curriculum(file: Path) -> CurriculumSpec:
                 f"use one of: {', '.join(domain_names())}; or install the package that has it",
             )
     if spec.files:
-        _check_beside_files(spec.model_fields_set, file)
+        _check_beside_files(spec, file)
     check_loads_versions(spec.engine, "a curriculum", str(file))
     _check_keep(spec, file)
     return spec
 
 
-def _check_beside_files(given: set[str], file: Path) -> None:
+def _check_beside_files(spec: CurriculumSpec, file: Path) -> None:
     """Raise ConfigError for keys that do not go with [files], or that [files] requires."""
+    given = spec.model_fields_set
     if "domain" in given:
         raise ConfigError(
             f"domain and [files] in {file} do not go together: each gives the problems",
             "leave one of them out",
         )
-    if "cold_start" in given:
+    if "cold_start" in given and not spec.cold_start.has_source:
         raise ConfigError(
-            f"[cold_start] and [files] in {file} do not go together: only a domain has"
-            " demonstrations",
-            "leave [cold_start] out, and set start to a model that follows instructions",
+            f"[cold_start] in {file} has no demonstrations: only a domain brings its own, and"
+            " [files] gives none",
+            "set [cold_start] demonstrations or runs; or leave [cold_start] out, and set start to a"
+            " model that follows instructions",
         )
     if "start" not in given:
         raise ConfigError(

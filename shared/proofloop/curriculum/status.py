@@ -123,6 +123,65 @@ def finish(store: Store, spec: CurriculumSpec, manifest: StageManifest) -> Stage
     return put_record(store, keys.stage(spec.name, manifest.stage), manifest, durable=True)
 
 
+class _RunOf(Record):
+    """Marks a run as one of a curriculum's."""
+
+    curriculum: str
+
+
+def add_run(store: Store, name: str, run: str) -> None:
+    """Count a run among the curriculum's."""
+    put_record(store, keys.curriculum_run(name, run), _RunOf(curriculum=name))
+
+
+def runs_of(store: Store, name: str) -> list[str]:
+    """The names of the curriculum's runs."""
+    return [keys.name_of(key) for key in store.list(keys.curriculum_runs(name))]
+
+
+def stage_of(spec: CurriculumSpec, run: str) -> str | None:
+    """The stage that a run of the curriculum belongs to; None for data sets and gates."""
+    name = run.removeprefix(f"{spec.name}-")
+    found = [stage.name for stage in spec.stages if f"{name}-".startswith(f"{stage.name}-")]
+    return max(found, key=len, default=None)  # 1-enhanced-no-meta is not of 1-enhanced
+
+
+def training_steps(store: Store, spec: CurriculumSpec) -> dict[str, list[TrainingStep]]:
+    """The training steps of each run that trains by rewards, by the run's name without the
+    curriculum's.
+    """
+    found: dict[str, list[TrainingStep]] = {}
+    for run in runs_of(store, spec.name):
+        steps = [get_record(store, key, TrainingStep) for key in store.list(keys.all_steps(run))]
+        if steps:
+            found[run.removeprefix(f"{spec.name}-")] = steps
+    return found
+
+
+def drop_unused(store: Store, spec: CurriculumSpec) -> None:
+    """Delete what the runs of finished stages made on their way: checkpoints, and versions that are
+    no results.
+    """
+    done = manifests(store, spec)
+    kept = {
+        version
+        for manifest in done.values()
+        for version in (manifest.version, *manifest.serves.values())
+    }
+    kept |= {
+        keys.weights(version) for manifest in done.values() for version in manifest.serves.values()
+    }
+    for run in runs_of(store, spec.name):
+        if stage_of(spec, run) in done:
+            _drop(store, run, kept)
+
+
+def _drop(store: Store, run: str, kept: set[str | None]) -> None:
+    for prefix in (keys.all_checkpoints(run), keys.all_models(run), keys.all_weights(run)):
+        for folder in {keys.folder_of(key) for key in store.list(prefix)} - kept:
+            store.delete_prefix(f"{folder}/")
+
+
 class Status(Record):
     """The progress of a curriculum.
 
@@ -165,7 +224,7 @@ def read_status(store: Store, spec: CurriculumSpec) -> Status:
 
 
 def _count_steps(store: Store, spec: CurriculumSpec, stage: Stage) -> int:
-    return sum(1 for _ in store.list(keys.steps(spec.name, stage.name)))
+    return sum(1 for _ in store.list(keys.all_steps(f"{spec.name}-{stage.name}")))
 
 
 def _planned_steps(spec: CurriculumSpec, stage: Stage) -> int:
@@ -174,12 +233,10 @@ def _planned_steps(spec: CurriculumSpec, stage: Stage) -> int:
 
 
 def _trained_tokens(store: Store, spec: CurriculumSpec) -> int:
-    tokens = 0.0
-    for key in store.list(keys.all_steps(spec.name)):
-        figures = get_record(store, key, TrainingStep).figures
-        if "samples" in figures:
-            tokens += figures["completion_length"] * figures["samples"]
-    return int(tokens)
+    taken = (step.figures for steps in training_steps(store, spec).values() for step in steps)
+    return int(
+        sum(each["completion_length"] * each["samples"] for each in taken if "samples" in each)
+    )
 
 
 def _seconds_left(

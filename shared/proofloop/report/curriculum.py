@@ -6,21 +6,27 @@ the store; the report draws them between the verifier's steps.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
 from proofloop.config.curriculum_file import SAMPLED, CurriculumSpec, GrpoStage
-from proofloop.curriculum.status import StageManifest, Status, all_figures, manifests, read_status
+from proofloop.curriculum.status import (
+    StageManifest,
+    Status,
+    all_figures,
+    manifests,
+    read_status,
+    runs_of,
+    training_steps,
+)
 from proofloop.report.data import Measured, Summary
 from proofloop.report.numbers import count
 from proofloop.report.titles import FIGURES, FigureTexts
 from proofloop.report.verdict import headline, sentence
 from proofloop.runs.figures import Figure
-from proofloop.schema import keys
 from proofloop.schema.records import ModelRole, TrainingStep
-from proofloop.store import Store, get_record
+from proofloop.store import Store
 
 _NAMED = {figure.name: figure for figure in FIGURES}
 CHARTED: dict[tuple[str, str], FigureTexts] = {
@@ -103,16 +109,12 @@ def read_curriculum(
 
 
 def _tracks(store: Store, spec: CurriculumSpec) -> Iterator[Track]:
-    prefix = keys.all_steps(spec.name)
-    taken: dict[str, list[TrainingStep]] = defaultdict(list)
-    for key in store.list(prefix):
-        name = keys.first_below(prefix, key)
-        taken[name].append(get_record(store, key, TrainingStep))
+    taken = training_steps(store, spec)
     for stage in spec.stages:
         if stage.kind in SAMPLED:
             section: GrpoStage = getattr(spec, stage.kind)
             name = f"{stage.iteration}-{stage.kind}"
-            placed = tuple((float(step.step), step) for step in taken[stage.name])
+            placed = tuple((float(step.step), step) for step in taken.get(stage.name, ()))
             yield Track(name, stage.ablation or "", SAMPLED[stage.kind], placed, section.steps)
             if refreshes := tuple(_refreshes(spec, f"{stage.name}-refresh-", taken)):
                 yield Track(name, "refresh", "meta_verifier", refreshes, section.steps)
@@ -155,12 +157,10 @@ def _stage_of(version: str) -> str:
 
 
 def _labeling_runs(store: Store, spec: CurriculumSpec) -> Iterator[str]:
-    begun = tuple(
-        f"{keys.SPECS}{spec.name}-{stage.name}-" for stage in spec.stages if stage.kind == "label"
-    )
-    for key in store.list(keys.SPECS):
-        if begun and key.startswith(begun):
-            yield keys.name_of(key)
+    labeling = tuple(f"{spec.name}-{stage.name}-" for stage in spec.stages if stage.kind == "label")
+    for run in runs_of(store, spec.name):
+        if labeling and run.startswith(labeling):
+            yield run
 
 
 def ablated(spec: CurriculumSpec) -> set[str]:

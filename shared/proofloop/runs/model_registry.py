@@ -112,11 +112,23 @@ def promote(
         )
     if numbered in published:
         verify_version(store, numbered)
-    prepare(numbered)
+    promote_version(store, run_id, role, numbered, prepare)
+    return numbered
+
+
+def promote_version(
+    store: Store,
+    run_id: str,
+    role: ModelRole,
+    version: str,
+    prepare: Prepare = lambda version: None,
+) -> None:
+    """Put a version in service, after `prepare`."""
+    prepare(version)
     while True:
         place = len(served_log(store, run_id, role))
-        if _append(store, run_id, role, numbered, f"promoted after {place}", place=place):
-            return numbered
+        if _append(store, run_id, role, version, f"promoted after {place}", place=place):
+            return
 
 
 def rollback(

@@ -237,6 +237,8 @@ def may_change(path: tuple[str, ...], spec: RunSpec) -> bool:
     match path:
         case ("base",) | ("problems", _):
             return path in FILES or path in GROWING
+        case ("training", _, "settings", "tokens_per_pass"):
+            return True
         case ("fine_tuning", name):
             return path in FILES or name == "tokens_per_pass"
         case ("engine", *names):

@@ -347,6 +347,15 @@ def curriculum_files(name: str) -> str:
     return f"runs/{name}/files.json"
 
 
+def curriculum_runs(name: str) -> str:
+    """One object for each run of a curriculum."""
+    return f"runs/{name}/runs/"
+
+
+def curriculum_run(name: str, run_id: str) -> str:
+    return f"{curriculum_runs(name)}{run_id}.json"
+
+
 def stage(name: str, stage: str) -> str:
     """The manifest of a curriculum's stage."""
     return f"runs/{name}/stages/{stage}.json"
@@ -355,15 +364,6 @@ def stage(name: str, stage: str) -> str:
 def cases(name: str, data: str) -> str:
     """A data set that a curriculum drew."""
     return f"runs/{name}/data/{data}.json"
-
-
-def all_answers(name: str) -> str:
-    return f"runs/{name}/answers/"
-
-
-def answers(name: str, stage: str) -> str:
-    """What a curriculum's stage was answered and has made nothing of yet."""
-    return f"{all_answers(name)}{stage}/"
 
 
 def all_figures(name: str) -> str:

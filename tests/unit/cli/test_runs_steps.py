@@ -15,7 +15,7 @@ from proofloop.config.curriculum_file import CurriculumSpec
 from proofloop.config.run_file import Models, RunSpec
 from proofloop.config.run_problems import Problems
 from proofloop.config.run_training import RoleTraining, Training
-from proofloop.curriculum.status import freeze
+from proofloop.curriculum.status import add_run, freeze
 from proofloop.errors import ConfigError
 from proofloop.runs.create import create_run
 from proofloop.schema import keys
@@ -31,16 +31,18 @@ pytestmark = pytest.mark.usefixtures("quiet_log")
 
 
 def put_step(store: LocalStore, stage: str, number: int, **figures: float) -> TrainingStep:
+    run = f"course-{stage}"
+    add_run(store, "course", run)
     step = TrainingStep(
-        run_id="course",
+        run_id=run,
         role="verifier",
         step=number,
-        version=keys.model("course", stage, number),
+        version=keys.model(run, "verifier", number),
         sampled_by=("v",),
         figures={"mean_reward": 0.5, **figures},
         reward_parts={"format": 1.0, "score": 0.625},
     )
-    return put_record(store, keys.step("course", stage, number), step)
+    return put_record(store, keys.step(run, "verifier", number), step)
 
 
 @pytest.fixture

@@ -16,7 +16,14 @@ from typer.testing import CliRunner
 from proofloop.cli.app import app
 from proofloop.config.curriculum_file import CurriculumSpec, EnhancedStage, Files, VerifierStage
 from proofloop.config.run_file import Prices
-from proofloop.curriculum.status import GateReport, StageManifest, finish, freeze, put_figures
+from proofloop.curriculum.status import (
+    GateReport,
+    StageManifest,
+    add_run,
+    finish,
+    freeze,
+    put_figures,
+)
 from proofloop.errors import ConfigError
 from proofloop.runs.figures import Figure
 from proofloop.schema import keys
@@ -42,6 +49,8 @@ def begin(store: LocalStore, **fields: object) -> CurriculumSpec:
 def put_steps(
     store: LocalStore, stage: str, role: ModelRole = "verifier", number: int = STEPS
 ) -> None:
+    run = f"course-{stage}"
+    add_run(store, "course", run)
     for step in range(1, number + 1):
         figures = {
             "mean_reward": step / 20,
@@ -51,15 +60,15 @@ def put_steps(
             "samples": 8,
         }
         record = TrainingStep(
-            run_id="course",
+            run_id=run,
             role=role,
             step=step,
-            version=keys.model("course", stage, step),
+            version=keys.model(run, role, step),
             sampled_by=("base",),
             figures=figures,
             reward_parts={"format": 1.0, "score": step / 20},
         )
-        put_record(store, keys.step("course", stage, step), record)
+        put_record(store, keys.step(run, role, step), record)
 
 
 def end(
@@ -73,7 +82,7 @@ def end(
     gate = GateReport(
         figure=figure, before=0.75, after=0.9, difference=-0.15, noise=0.0375, promoted=promoted
     )
-    version = keys.model("course", stage, STEPS)
+    version = keys.model(f"course-{stage}", "verifier", STEPS)
     serves: dict[ModelRole, str] = {"meta_verifier": version} if promoted else {}
     finish(
         store,
@@ -130,7 +139,7 @@ def test_a_curriculum_midway_shows_what_there_is_and_what_is_to_come(store: Loca
     page = page_of(store)
     seen = visible(page)
     assert "2 of 8 stages are done; 1-meta_verifier is next, 3 of its 20 steps taken." in seen
-    assert "1-verifier 1-verifier/000016 done 1 min 15 s" in seen
+    assert "1-verifier verifier/000016 done 1 min 15 s" in seen
     assert "tokens trained on 1,368 cost of the engine hours 2.00" in seen
     charts = drawings(page)
     # No answer was cut off.
@@ -241,7 +250,7 @@ def test_names_and_texts_become_no_markup(store: LocalStore) -> None:
     end(store, spec, "1-verifier", figure=attack)
     put_figures(store, "course", "0-cold_start/verifier", {attack.replace("/", ""): figure(0.5)})
     record = TrainingStep(
-        run_id="course",
+        run_id="course-1-verifier",
         role="verifier",
         step=1,
         version="v",
@@ -249,15 +258,17 @@ def test_names_and_texts_become_no_markup(store: LocalStore) -> None:
         figures={},
         reward_parts={attack: 1.0},
     )
-    put_record(store, keys.step("course", "1-verifier", 1), record)
+    add_run(store, "course", record.run_id)
+    put_record(store, keys.step(record.run_id, "verifier", 1), record)
     page = page_of(store)
     assert "<script" not in page and visible(page).count(attack) >= 3
 
 
 def test_the_page_names_the_runs_that_hold_the_labeled_proofs(store: LocalStore) -> None:
     begin(store)
-    for name in ("course-1-label-nano", "course-2-label-nano", "other-1-label-nano"):
-        store.put_if_absent(keys.run_spec(name), b"{}")
+    for name in ("course-1-label-nano", "course-2-label-nano"):
+        add_run(store, "course", name)
+    add_run(store, "other", "other-1-label-nano")
     seen = visible(page_of(store))
     assert (
         "course-1-label-nano" in seen

@@ -12,8 +12,9 @@ pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not instal
 
 from proofloop.cli.app import app
 from proofloop.config.curriculum_file import CurriculumSpec
-from proofloop.curriculum.status import freeze
+from proofloop.curriculum import compose
 from proofloop.errors import ConfigError
+from proofloop.runs.create import create_run
 from proofloop.schema import keys
 from proofloop.store import LocalStore, put_record
 from proofloop_trainer.grpo.settings import GrpoSettings
@@ -139,26 +140,26 @@ def export(root: Path, *arguments: str) -> Result:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A store with a curriculum of which the verifier has taken two steps."""
+    """A store with a curriculum's run in which the verifier has taken two steps."""
     store = LocalStore(tmp_path / "store")
     settings = {"kl_coefficient": 0.0, "clip_high": 0.28}
-    freeze(
-        store,
-        CurriculumSpec.model_validate(
-            {"name": "c", "verifier": {"steps": 2, "settings": settings}}
-        ),
+    spec = CurriculumSpec.model_validate(
+        {"name": "c", "verifier": {"steps": 2, "settings": settings}}
     )
+    section = compose.training(spec, "verifier")
+    run = compose.reviewing(spec, "1-verifier", compose.everywhere("nano-base"), 2, **section)
+    create_run(store, run, resume=False)
     for step in range(2):
         one = batch(sample(0.0), sample(1.0)).model_copy(update={"step": step})
-        put_record(store, keys.batch("c", "1-verifier", step), one)
+        put_record(store, keys.batch("c-1-verifier", "verifier", step), one)
     return tmp_path / "store"
 
 
 def test_a_stages_batches_are_written_with_the_arguments_of_its_settings(
     root: Path, tmp_path: Path
 ):
-    done = export(root, "c", "1-verifier", "--out", str(tmp_path / "out"))
-    assert done.exit_code == 0 and done.stdout.startswith("2 batches of c 1-verifier")
+    done = export(root, "c-1-verifier", "verifier", "--out", str(tmp_path / "out"))
+    assert done.exit_code == 0 and done.stdout.startswith("2 batches of c-1-verifier verifier")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "000000.jsonl",
         "000001.jsonl",
@@ -181,9 +182,9 @@ def test_a_stages_batches_are_written_with_the_arguments_of_its_settings(
     )
 
 
-def test_a_stage_that_is_not_there_and_a_folder_that_is_are_named(root: Path, tmp_path: Path):
-    with pytest.raises(ConfigError, match="no stage '2-verifier'") as caught:
-        raise export(root, "c", "2-verifier", "--out", str(tmp_path / "out")).exception
-    assert caught.value.hint == "stages with batches: 1-verifier"
+def test_a_role_that_did_not_train_and_a_folder_that_is_are_named(root: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="has no batches of 'generator'") as caught:
+        raise export(root, "c-1-verifier", "generator", "--out", str(tmp_path / "out")).exception
+    assert caught.value.hint == "roles with batches: verifier"
     with pytest.raises(ConfigError, match="already exists"):
-        raise export(root, "c", "1-verifier", "--out", str(tmp_path)).exception
+        raise export(root, "c-1-verifier", "verifier", "--out", str(tmp_path)).exception

@@ -12,8 +12,9 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 from proofloop.config.curriculum_file import SAMPLED, load_curriculum
 from proofloop.config.run_file import load_runspec
-from proofloop_trainer.curriculum import stages
+from proofloop.curriculum import compose
 from proofloop_trainer.grpo.settings import grpo_settings
+from proofloop_trainer.role_training import role_settings
 from proofloop_trainer.train import check_settings
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -36,7 +37,8 @@ def test_the_curriculum_is_one_on_files_with_settings_that_grpo_knows(name: str)
     spec = load_curriculum(EXAMPLES / name / "curriculum.toml")
     assert spec.files is not None
     for kind in SAMPLED:
-        settings = stages.settings_of(spec, kind)
+        run = compose.example_of(spec, kind)
+        settings = role_settings(run, SAMPLED[kind])
         assert (settings.truncated, settings.learning_rate) == ("mask", 1e-6)
 
 

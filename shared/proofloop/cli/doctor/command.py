@@ -24,12 +24,11 @@ from proofloop.bus import open_dead_letters
 from proofloop.cli.common import JsonOption, StoreOption, emit, open_engines, open_store
 from proofloop.cli.doctor.findings import Finding, finding_of
 from proofloop.cli.doctor.questions import ask_roles
-from proofloop.config.curriculum_file import CurriculumSpec
 from proofloop.config.problem_file import problems_of
-from proofloop.config.run_file import Models, RunEngine, RunSpec
-from proofloop.config.run_problems import Problems
-from proofloop.config.run_training import RoleTraining, Training
+from proofloop.config.run_file import RunSpec
 from proofloop.config.settings import load_settings
+from proofloop.curriculum.compose import example_of
+from proofloop.curriculum.controller import check
 from proofloop.engine import installed_engines
 from proofloop.errors import BusError, ConfigError, HintedError, ProofloopError, install_hint
 from proofloop.method.domains import domain_names, load_domain
@@ -37,7 +36,6 @@ from proofloop.method.prompts import load_pack, pack_names
 from proofloop.plugins import plugin_error
 from proofloop.runs.flow import UNFILLED_HINT, unfilled
 from proofloop.runs.planned import PIPELINE_ROLES, planned_proofs, roles_of
-from proofloop.schema.records import MODEL_ROLES
 from proofloop.store import LocalStore, is_folder
 from proofloop.worker.engine_pool import Engines
 from proofloop.worker.roles import load_role
@@ -223,9 +221,9 @@ def _file(file: Path, folder: Path | None, wait_s: float) -> Iterator[Finding]:
         if not is_run:
             what = "curriculum"
             curriculum = read_curriculum(file)
-            for point in entry_points(group="proofloop.commands", name="check-curriculum"):
-                point.load()(curriculum)
-            spec = _first_calls(curriculum)
+            check(curriculum)
+            example = example_of(curriculum, "verifier")
+            spec = example.model_copy(update={"name": curriculum.name})
             found = f"{len(curriculum.stages)} stages from {curriculum.start}"
         else:
             spec = read_run(file)
@@ -268,20 +266,3 @@ def _answers(engines: Engines, spec: RunSpec, wait_s: float) -> Iterator[Finding
     question = next(problems_of(spec)).question
     for answer in ask_roles(engines, spec, question, wait_s):
         yield finding_of(answer, spec, wait_s)
-
-
-def _first_calls(spec: CurriculumSpec) -> RunSpec:
-    """A run with the curriculum's engine and its start model in all roles.
-
-    It trains for one step, because only then does the engine check that it returns token ids.
-    """
-    return RunSpec(
-        name=spec.name,
-        problems=Problems(file=spec.files.problems) if spec.files else Problems(domain=spec.domain),
-        prompts=spec.prompts,
-        engine=RunEngine(**dict(spec.engine)),
-        sampling=spec.sampling,
-        models=Models(**dict.fromkeys(MODEL_ROLES, spec.start)),
-        training=Training(verifier=RoleTraining(steps=1)),
-        base=spec.base,
-    )

@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,16 +22,18 @@ from proofloop.cli.common import (
 from proofloop.cli.runs.measure import measure, search
 from proofloop.cli.runs.show import count_dead, curriculum_json, list_runs, show
 from proofloop.cli.runs.steps import steps
-from proofloop.config.run_file import load_prices
-from proofloop.curriculum.status import find_curriculum
+from proofloop.config.curriculum_file import CurriculumSpec
+from proofloop.config.run_file import EnginePrices, Prices, load_prices
+from proofloop.curriculum.status import find_curriculum, runs_of, stage_of
 from proofloop.errors import ConfigError
 from proofloop.pipeline.evaluation import find_summary
-from proofloop.runs.costs import costs
+from proofloop.runs.costs import Costs, Spent, costs
 from proofloop.runs.labels import analysis_rows, proof_rows
+from proofloop.store import Store
 
 app = typer.Typer(
-    help="Runs and curricula in the store: list, show, steps, report. For runs only: measure,"
-    " search, cost, export.",
+    help="Runs and curricula in the store: list, show, steps, report, cost. For runs only: measure,"
+    " search, export.",
     no_args_is_help=True,
 )
 app.command("list")(list_runs)
@@ -84,7 +86,7 @@ def report(
 
 @app.command("cost")
 def cost(
-    run: RunArgument,
+    run: EitherArgument,
     prices: Annotated[
         Path | None,
         typer.Option(
@@ -95,30 +97,58 @@ def cost(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the cost of a run.
+    """Show the cost of a run or curriculum.
 
-    Calls, tokens, engine seconds and money: by role, by problem and by solved problem.
+    Calls, tokens, engine seconds and money. Of a run: by role, by problem and by solved problem; of
+    a curriculum: by stage and by role, added up over its runs.
     """
     data = open_store(store, must_exist=True)
-    need_run(data, run)
-    found = costs(data, run, load_prices(prices) if prices else None)
-    rows = [{"of": role, **asdict(spent)} for role, spent in found.by_role.items()]
-    for name in ("total", "per_problem", "per_solved_problem"):
-        spent = getattr(found, name)
-        if spent is not None:
-            rows.append({"of": name, **asdict(spent)})
-    if not found.priced:
+    curriculum = find_curriculum(data, run)
+    at = load_prices(prices) if prices else None
+    if curriculum is not None:
+        rows, about = _curriculum_costs(data, curriculum, at), f"{len(curriculum.stages)} stages"
+        priced = at is not None or curriculum.prices != EnginePrices()
+    else:
+        need_run(data, run)
+        found = costs(data, run, at)
+        rows, priced = _cost_rows(found), found.priced
+        about = f"{found.problems} problems, {found.solved_problems} solved"
+    if not priced:
         rows = [{**row, "money": None} for row in rows]
         if not as_json:
             print(
-                f"no money: run {run} has no [prices]; give a file with [prices] by --prices",
+                f"no money: {run} has no [prices]; give a file with [prices] by --prices",
                 file=sys.stderr,
             )
-    emit(
-        rows,
-        as_json=as_json,
-        title=f"cost of {run}: {found.problems} problems, {found.solved_problems} solved",
-    )
+    emit(rows, as_json=as_json, title=f"cost of {run}: {about}")
+
+
+def _cost_rows(found: Costs) -> list[dict[str, Any]]:
+    """The cost by role, in total, and by problem."""
+    means = ("per_problem", "per_solved_problem")
+    spent: dict[str, Spent] = {role: each for role, each in found.by_role.items()}
+    spent["total"] = found.total
+    spent |= {name: each for name in means if (each := getattr(found, name)) is not None}
+    return [{"of": name, **asdict(each)} for name, each in spent.items()]
+
+
+def _curriculum_costs(
+    store: Store, spec: CurriculumSpec, prices: Prices | None
+) -> list[dict[str, Any]]:
+    """The cost by stage, by role and in total, added up over the curriculum's runs. Data sets that
+    several stages use are in a row of their own.
+    """
+    by_stage: dict[str, Spent] = {stage.name: Spent() for stage in spec.stages}
+    by_role: dict[str, Spent] = {}
+    for run in runs_of(store, spec.name):
+        found = costs(store, run, prices)
+        stage = stage_of(spec, run) or "data and gates"
+        by_stage[stage] = by_stage.get(stage, Spent()) + found.total
+        for role, each in found.by_role.items():
+            by_role[role] = by_role.get(role, Spent()) + each
+    total = sum(by_role.values(), start=Spent())
+    rows = {**by_stage, **by_role, "total": total}
+    return [{"of": name, **asdict(each)} for name, each in rows.items()]
 
 
 @app.command("export")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
 from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_store
 from proofloop.config.curriculum_file import SAMPLED
-from proofloop.curriculum.status import find_curriculum
+from proofloop.curriculum.status import find_curriculum, training_steps
 from proofloop.errors import ConfigError
 from proofloop.schema import keys
 from proofloop.schema.records import ALL_ROLES, TrainingStep
@@ -49,11 +50,7 @@ def steps(
     figures.
     """
     data = open_store(store, must_exist=True)
-    chosen = _choose(data, run, stage)
-    found = {
-        name: [get_record(data, key, TrainingStep) for key in data.list(keys.steps(run, name))]
-        for name in chosen
-    }
+    found = _choose(_all_steps(data, run), run, stage)
     if as_json:
         records = [
             {"stage": name, **step.model_dump()} for name, of in found.items() for step in of
@@ -73,34 +70,39 @@ def steps(
         emit([], as_json=False, title=f"training steps of {run} yet")
 
 
-def _choose(store: Store, run: str, stage: str | None) -> list[str]:
-    """The stages to show, in their order. Raises ConfigError for a run or a stage that does not
-    exist.
-    """
-    known = _trained(store, run)
-    steps = keys.all_steps(run)
-    taken = {keys.first_below(steps, key) for key in store.list(steps)}
-    places = {name: place for place, name in enumerate(known)}
-    names = sorted(
-        {*known, *taken},
-        key=lambda name: (places.get(_stage_of(name), len(known)), _by_number(name)),
-    )
-    if stage is None:
-        return names
-    if stage not in names:
-        raise ConfigError(
-            f"{run!r} has no stage {stage!r} with training steps",
-            f"stages with training steps: {', '.join(names) or 'none'}",
-        )
-    return [stage]
+Steps = dict[str, list[TrainingStep]]
+"""The training steps by role of a run, or by stage of a curriculum."""
 
 
-def _trained(store: Store, run: str) -> list[str]:
-    """The trained roles of a run, or the GRPO stages of a curriculum."""
+def _all_steps(store: Store, run: str) -> Steps:
+    """All stages in order, a refresh behind its stage. Raises ConfigError for an unknown run."""
     curriculum = find_curriculum(store, run)
     if curriculum is None:
-        return list(need_run(store, run).training.roles)
-    return [stage.name for stage in curriculum.stages if stage.kind in SAMPLED]
+        roles = (*need_run(store, run).training.roles, "all")
+        found = {role: list(_steps(store, run, role)) for role in roles}
+        return {role: steps for role, steps in found.items() if steps or role != "all"}
+    places = {stage.name: place for place, stage in enumerate(curriculum.stages)}
+    trained = [stage.name for stage in curriculum.stages if stage.kind in SAMPLED]
+    found = {**{name: [] for name in trained}, **training_steps(store, curriculum)}
+    names = sorted(found, key=lambda name: (places.get(_stage_of(name), -1), _by_number(name)))
+    return {name: found[name] for name in names}
+
+
+def _steps(store: Store, run: str, role: str) -> Iterator[TrainingStep]:
+    for key in store.list(keys.steps(run, role)):
+        yield get_record(store, key, TrainingStep)
+
+
+def _choose(found: Steps, run: str, stage: str | None) -> Steps:
+    """The stages to show. Raises ConfigError for a stage that does not exist."""
+    if stage is None:
+        return found
+    if stage not in found:
+        raise ConfigError(
+            f"{run!r} has no stage {stage!r} with training steps",
+            f"stages with training steps: {', '.join(found) or 'none'}",
+        )
+    return {stage: found[stage]}
 
 
 def _stage_of(name: str) -> str:
