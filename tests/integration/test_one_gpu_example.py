@@ -19,9 +19,9 @@ from transformers import LlamaConfig, PretrainedConfig, Qwen3Config
 
 from proofloop.cli.app import app
 from proofloop.config.curriculum_file import CurriculumSpec, load_curriculum
-from proofloop.curriculum import compose
 from proofloop.curriculum.controller import iterate
 from proofloop.curriculum.status import manifests
+from proofloop.runs.spec import get_spec
 from proofloop.schema import keys
 from proofloop.schema.records import TrainingBatch, TrainingStep
 from proofloop.store import LocalStore, get_record
@@ -94,7 +94,7 @@ def first_step_from(folder: str, spec: CurriculumSpec, store: LocalStore) -> boo
     """
     run = f"{spec.name}-1-enhanced"
     taken = get_record(store, keys.step(run, "verifier", 1), TrainingStep)
-    settings = role_settings(compose.example_of(spec, "enhanced"), "verifier")
+    settings = role_settings(get_spec(store, run), "verifier")
     learner = GrpoLearner(store.path(folder), settings, spec.base / spec.start)
     batch = get_record(store, keys.batch(run, "verifier", 0), TrainingBatch)
     return learner.step(batch).grad_norm == taken.figures["grad_norm"]
