@@ -248,7 +248,11 @@ def test_sigkill_at_any_moment_changes_no_step(tmp_path: Path):
     through = run(spec, tmp_path / "through")
     file, root = tmp_path / "curriculum.toml", tmp_path / "killed"
     file.write_text(
-        _toml(spec.model_dump(exclude={"base", "gate", "watch", "prices", "harder", "files"})),
+        _toml(
+            spec.model_dump(
+                exclude={"base", "gate", "watch", "prices", "harder", "files"}, exclude_none=True
+            )
+        ),
         "utf-8",
     )
     command = [
