@@ -111,6 +111,25 @@ def training(
     return {"training": {"problems": count, "ahead": section.ahead, SAMPLED[kind]: role}}
 
 
+def cold_start(spec: CurriculumSpec, name: str) -> RunSpec:
+    """Supervised steps of the start model, on the section's demonstrations or the domain's."""
+    wanted = spec.cold_start
+    names = ("demonstrations", "runs", "keep") if wanted.has_source else ()
+    source = {name: getattr(wanted, name) for name in names} or {"domain": spec.domain}
+    names = ("steps", "batch", "learning_rate")
+    section = {"start": spec.start, **source, **{name: getattr(wanted, name) for name in names}}
+    return run_spec(spec, name, everywhere(spec.start), fine_tuning=section)
+
+
+def consolidation(spec: CurriculumSpec, name: str, served: Served, runs: list[str]) -> RunSpec:
+    """Rejection fine-tuning of the generator's model on the best answers of these runs."""
+    wanted = spec.consolidate
+    names = ("keep", "epochs", "batch", "learning_rate", "tokens_per_pass")
+    section = {"start": served["generator"], "runs": runs, "most": wanted.prompts}
+    section |= {name: getattr(wanted, name) for name in names}
+    return run_spec(spec, name, served, fine_tuning=section)
+
+
 def example_of(spec: CurriculumSpec, kind: StageKind) -> RunSpec:
     """A run that trains the start model by the settings of a kind of stage: what the engine and the
     trainer are asked to check.

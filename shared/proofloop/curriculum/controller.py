@@ -177,6 +177,8 @@ def check(spec: CurriculumSpec) -> Sources:
     for stage in spec.stages:
         if stage.kind in SAMPLED:
             _check_training(spec, stage.kind)
+        elif stage.kind == "cold_start":
+            load_role("trainer").check(compose.cold_start(spec, stage.name))
     return sources
 
 

@@ -6,9 +6,9 @@ Every stage is safe to repeat: it finds its data, its answers and its steps in t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from proofloop.config.curriculum_file import ColdStart, Consolidate, GrpoStage, Stage
+from proofloop.config.curriculum_file import GrpoStage, Stage
 from proofloop.config.run_file import RunSpec
 from proofloop.curriculum import compose, gate
 from proofloop.curriculum.cases import (
@@ -32,18 +32,16 @@ from proofloop.curriculum.status import StageManifest
 from proofloop.curriculum.work import Work
 from proofloop.schema import keys
 from proofloop.schema.given import GivenCase
-from proofloop.schema.records import MODEL_ROLES, ModelRole
+from proofloop.schema.records import ALL_ROLES, MODEL_ROLES, ModelRole
 
 T = TypeVar("T")
 
 
 def cold_start(work: Work, stage: Stage, served: Served) -> StageManifest:
     """Supervised steps on demonstrations; the model serves every role."""
-    wanted = work.spec.cold_start
-    names = ("demonstrations", "runs", "keep") if wanted.has_source else ()
-    source = {name: getattr(wanted, name) for name in names} or {"domain": work.spec.domain}
-    more = {"steps": wanted.steps, **source}
-    version = _fine_tune(work, stage, served, served["verifier"], wanted, more)
+    run = compose.cold_start(work.spec, stage.name)
+    work.finish(run)
+    version = work.version(run, ALL_ROLES)
     return StageManifest(stage=stage.name, version=version, serves=everywhere(version))
 
 
@@ -104,11 +102,11 @@ def consolidate(work: Work, stage: Stage, served: Served) -> StageManifest:
 
     Without graded analyses the meta-verifier answers nothing here and stays the same.
     """
-    wanted = work.spec.consolidate
     answered = {role: _answers(work, stage, role, served) for role in MODEL_ROLES}
     runs = [f"{work.finish(run, cases)}:{role}" for role, (run, cases) in answered.items() if cases]
-    more = {"runs": runs, "keep": wanted.keep, "most": wanted.prompts, "epochs": wanted.epochs}
-    version = _fine_tune(work, stage, served, served["generator"], wanted, more)
+    run = compose.consolidation(work.spec, stage.name, served, runs)
+    work.finish(run)
+    version = work.version(run, ALL_ROLES)
     cases = held_out(work, served["generator"])
     roles = [role for role in MODEL_ROLES if cases.analyses or role != "meta_verifier"]
     gates = {role: gate.compare(work, role, version, cases, served) for role in roles}
@@ -142,23 +140,6 @@ def _answers(
     analyses = sample(graded_analyses(work, served), wanted.prompts, rng)
     run = compose.judging(spec, name, served, wanted.samples, **kept)
     return run, given_analyses(analyses)
-
-
-def _fine_tune(
-    work: Work,
-    stage: Stage,
-    served: Served,
-    start: str,
-    section: ColdStart | Consolidate,
-    more: dict[str, Any],
-) -> str:
-    """The version of a stage's supervised training."""
-    shared = ("batch", "learning_rate", "tokens_per_pass")
-    settings = {name: getattr(section, name) for name in shared if hasattr(section, name)}
-    wanted = {"start": start, **settings, **more}
-    run = compose.run_spec(work.spec, stage.name, served, fine_tuning=wanted)
-    work.finish(run)
-    return work.version(run, "all")
 
 
 def start_of(work: Work, stage: Stage, served: Served) -> str:

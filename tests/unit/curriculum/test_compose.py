@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proofloop.config.curriculum_file import CurriculumSpec, StageKind
+from proofloop.config.curriculum_file import ColdStart, CurriculumSpec, StageKind
 from proofloop.curriculum import compose
 from proofloop.curriculum.compose import everywhere
 
@@ -80,7 +80,20 @@ def test_a_generator_is_rewarded_by_the_mean_of_its_judges():
     assert (run.reward.proof_score, run.reward.alpha) == ("mean", 0.76)
 
 
-def test_a_supervised_run_has_no_problems():
-    wanted = {"start": "v", "domain": "nano", "steps": 3}
-    run = compose.run_spec(SPEC, "0-cold_start", everywhere("v"), fine_tuning=wanted)
-    assert (run.problems.sources, run.fine_tuning.steps) == ((), 3)
+def test_a_cold_start_learns_the_domains_demonstrations_or_those_it_names():
+    run = compose.cold_start(SPEC, "0-cold_start")
+    assert (run.problems.sources, run.fine_tuning.domain, run.fine_tuning.steps) == (
+        (),
+        "nano",
+        600,
+    )
+    spec = SPEC.model_copy(update={"cold_start": ColdStart(runs=("a", "b"), keep=0.5, steps=9)})
+    tuning = compose.cold_start(spec, "0-cold_start").fine_tuning
+    assert (tuning.domain, tuning.runs, tuning.keep, tuning.steps) == (None, ("a", "b"), 0.5, 9)
+
+
+def test_a_consolidation_trains_the_generators_model_on_the_best_answers():
+    served = {**everywhere("judge"), "generator": "writer"}
+    tuning = compose.consolidation(SPEC, "1-consolidate", served, ["r:verifier"]).fine_tuning
+    assert (tuning.start, tuning.runs, tuning.most) == ("writer", ("r:verifier",), 600)
+    assert (tuning.keep, tuning.epochs, tuning.learning_rate) == (0.99, 1, 2e-4)
