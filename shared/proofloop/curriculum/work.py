@@ -24,7 +24,7 @@ from proofloop.runs.progress import RunProgress
 from proofloop.runs.spec import find_spec, keep_change
 from proofloop.schema import keys
 from proofloop.schema.given import GivenCase, GivenPortion
-from proofloop.schema.records import TrainingStep, derive_seed
+from proofloop.schema.records import ALL_ROLES, TrainingStep, derive_seed
 from proofloop.store import Store, find_record, get_record, put_record
 from proofloop.store.lease import Lease
 
@@ -133,7 +133,7 @@ class Countdown:
 
 
 class SamplingReport:
-    """Prints now and then how many proofs of a run are done."""
+    """Prints now and then how many proofs of a run are done, or supervised steps are taken."""
 
     def __init__(self, work: Work, run: RunSpec) -> None:
         self._work, self._stage = work, run.name.removeprefix(f"{work.spec.name}-")
@@ -142,8 +142,14 @@ class SamplingReport:
     def __call__(self, progress: RunProgress) -> None:
         if time.monotonic() - self._said > EVERY_S:
             self._said = time.monotonic()
-            done = self._countdown.at(progress.labeled, progress.planned)
-            self._work.say(f"{self._stage}: {done} proofs done")
+            if text := self._text(progress):
+                self._work.say(f"{self._stage}: {text}")
+
+    def _text(self, progress: RunProgress) -> str:
+        if progress.planned:
+            return f"{self._countdown.at(progress.labeled, progress.planned)} proofs done"
+        steps = progress.steps.get(ALL_ROLES, 0)
+        return f"supervised step {steps}" if steps else ""
 
 
 class TrainingReport:

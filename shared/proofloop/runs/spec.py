@@ -78,7 +78,7 @@ def check_run(
     if not resume:
         raise ConfigError(
             f"run {spec.name!r} is already in the store",
-            "give --resume to go on with it, or another name",
+            "use --resume to continue it, or choose another name",
         )
     changes = list(differences(spec, stored))
     others = [

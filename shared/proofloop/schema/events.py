@@ -1,7 +1,7 @@
-"""The six events: they say what happened and carry keys; the things themselves lie in the store.
+"""The events. Each says what happened and carries ids; the records themselves lie in the store.
 
-Fields are only added, with a default; unknown fields are ignored; a changed meaning is a new event
-with a new name.
+An event may gain fields with a default, and a reader ignores unknown fields. If the meaning of an
+event changes, it becomes a new event with a new name.
 """
 
 from __future__ import annotations
