@@ -29,7 +29,7 @@ HANDLES = {
     "verifier": ["ModelPublished.verifier", "ProofWritten"],
     "meta_verifier": ["ModelPublished.meta_verifier", "ProofReviewed"],
     "labeler": ["ReviewJudged"],
-    "trainer": ["ProofLabeled"],
+    "trainer": ["FineTuningPosed", "ProofLabeled"],
 }
 
 Build = Callable[[str], Path]
