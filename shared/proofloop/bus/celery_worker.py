@@ -337,15 +337,18 @@ class ServiceStep(bootsteps.StartStopStep):  # type: ignore[misc]
         hub.timer.call_repeatedly(BEAT_S, self._beat, (worker,))
 
     def close(self, worker: WorkController) -> None:
-        """Start to stop: accept no new messages, and cancel the running calls after `drain_s`."""
+        """Start to stop: accept no new messages."""
         self.service.bus.stopping.set()
         self.service.stopping.set()
-        timer = threading.Timer(self.service.drain_s, self.service.cancelling.set)
-        timer.daemon = True
-        timer.start()
         _limit_waits(worker.consumer, ANSWER_S)
 
     def stop(self, worker: WorkController) -> None:
+        """Cancel the running calls after `drain_s`. Celery has stopped to consume before: a message
+        that is given back would come to this worker again, and count as lost by it.
+        """
+        timer = threading.Timer(self.service.drain_s, self.service.cancelling.set)
+        timer.daemon = True
+        timer.start()
         self._end(worker, self.service.drain_s + self.service.grace_s)
 
     def terminate(self, worker: WorkController) -> None:
