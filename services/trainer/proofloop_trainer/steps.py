@@ -1,5 +1,4 @@
-"""Takes a GRPO step from the last checkpoint to the next version. `name` is a run's role or a
-curriculum's stage.
+"""Takes a GRPO step from the last checkpoint to the next version. `name` is the role that trains.
 
 The order of writing makes steps safe to repeat: the batch is stored before its step; then the
 checkpoint is published; then the version, whose manifest comes last and completes the step.
@@ -7,7 +6,6 @@ checkpoint is published; then the version, whose manifest comes last and complet
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -74,31 +72,25 @@ def take_step(
         learner.save(full)
         publish_folder(store, full, keys.checkpoint(run, name, report.step))
         if is_last:
-            keep_weights(store, run, name, report.step, dtype_of(first))
+            keep_weights(store, version, full, dtype_of(first))
         export_model(full, model, dtype_of(first))
         publish_folder(store, model, version)
     drop_older(store, keys.checkpoint(run, name, report.step))
     return taken
 
 
-def keep_weights(store: Store, run: str, name: str, step: int, dtype: torch.dtype) -> None:
-    """Keep the last step's weights in 32 bits for a later stage that trains from this version.
+def keep_weights(store: Store, version: str, checkpoint: Path, dtype: torch.dtype) -> None:
+    """Keep the weights of a version's checkpoint in 32 bits, for a later training from it.
 
     40 updates of 1e-6 change a weight by at most 4e-5, but bf16 has no other number within 6e-5 of
     0.02: rounding would lose what such a weight has learnt.
     """
-    checkpoint = keys.checkpoint(run, name, step)
-    kept = keys.weights(keys.model(run, name, step))
-    if (
-        dtype == torch.float32
-        or store.exists(f"{kept}/{MANIFEST}")
-        or not store.exists(f"{checkpoint}/{MANIFEST}")
-    ):
+    kept = keys.weights(version)
+    if dtype == torch.float32 or store.exists(f"{kept}/{MANIFEST}"):
         return
+    verify_checkpoint(checkpoint)  # otherwise the export would give damaged files a valid digest
     with tempfile.TemporaryDirectory() as scratch:
-        folder = version_folder(store, Path(scratch), checkpoint)
-        verify_checkpoint(folder)  # otherwise the export would give damaged files a valid digest
-        export_model(folder, Path(scratch, "weights"), torch.float32)
+        export_model(checkpoint, Path(scratch, "weights"), torch.float32)
         publish_folder(store, Path(scratch, "weights"), kept)
 
 
@@ -133,15 +125,8 @@ def publish_made(
             publish_folder(store, served, version)
 
 
-def drop_older(store: Store, newest: str, cache: Path | None = None) -> None:
-    """Delete the checkpoints or versions in the folder of `newest` that are older than it.
-
-    `cache`: the folder with this machine's copies of a remote store's versions; older copies are
-      deleted too.
-    """
-    for copy in (cache / newest).parent.glob("*") if cache else ():
-        if copy.name < keys.name_of(newest):
-            shutil.rmtree(copy, ignore_errors=True)
+def drop_older(store: Store, newest: str) -> None:
+    """Delete the checkpoints or versions in the folder of `newest` that are older than it."""
     siblings = store.list(f"{keys.folder_of(newest)}/")
     for folder in {keys.folder_of(key) for key in siblings}:
         if folder < newest:

@@ -87,16 +87,14 @@ def test_weights_before_rounding_are_kept_whatever_was_killed_when(tmp_path: Pat
     )
     learner = open_learner(store, "run", "verifier", 0, ONE_UPDATE, first, first)
     version = take_step(store, "run", "verifier", learner, batch(*ragged_samples(8)), first).version
-    kept = keys.weights(version)
+    kept, checkpoint = keys.weights(version), keys.checkpoint("run", "verifier", 1)
+    expected = weights(store, checkpoint)
+    assert any((weight != weight.bfloat16()).any() for weight in expected.values())
     # What a killed process left.
     store.put_if_absent(f"{kept}/model.safetensors", b"half of a file")
     for _ in range(2):
-        keep_weights(store, "run", "verifier", 1, torch.bfloat16)
+        keep_weights(store, version, store.path(checkpoint), torch.bfloat16)
         verify_version(store, kept)
-        checkpoint = keys.checkpoint("run", "verifier", 1)
-        if store.exists(f"{checkpoint}/{MANIFEST}"):
-            expected = weights(store, checkpoint)
-            assert any((weight != weight.bfloat16()).any() for weight in expected.values())
         store.delete_prefix(f"{checkpoint}/")
     assert all(torch.equal(weight, expected[name]) for name, weight in weights(store, kept).items())
 
@@ -107,12 +105,13 @@ def test_a_damaged_checkpoint_gives_no_weights_to_go_on_from(tmp_path: Path):
         save_tiny_model(tmp_path / "first", dtype=torch.bfloat16),
     )
     learner = open_learner(store, "run", "verifier", 0, ONE_UPDATE, first, first)
-    take_step(store, "run", "verifier", learner, batch(*ragged_samples(8)), first)
-    file = store.path(f"{keys.checkpoint('run', 'verifier', 1)}/model.safetensors")
+    version = take_step(store, "run", "verifier", learner, batch(*ragged_samples(8)), first).version
+    checkpoint = store.path(keys.checkpoint("run", "verifier", 1))
+    file = checkpoint / "model.safetensors"
     data = file.read_bytes()
     file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(CorruptObject, match=r"model\.safetensors has changed"):
-        keep_weights(store, "run", "verifier", 1, torch.bfloat16)
+        keep_weights(store, version, checkpoint, torch.bfloat16)
 
 
 def test_a_model_that_was_made_is_not_made_again_for_its_version(
