@@ -189,7 +189,10 @@ def test_a_cold_start_of_another_model_is_refused_with_the_way_out(tmp_path, sta
         shutil.copytree(BASE_FOLDER, tmp_path / start)
         file = tmp_path / start / "tokenizer.json"
         file.write_text(file.read_text().replace("Evaluation", "Appraisal"))
-    said = rf"{start} is not a nano model .*\nhint: .*demonstrations from a file"
+    said = (
+        rf"{start} is not a nano model .*\nhint: .*demonstrations from a file.* \[cold_start\]"
+        r" steps = 0"
+    )
     with pytest.raises(ConfigError, match=said):
         cold_start(
             tmp_path / start, tmp_path / "out", seed=0, steps=600, batch=48, learning_rate=1e-3

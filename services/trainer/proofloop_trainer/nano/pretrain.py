@@ -198,7 +198,7 @@ def check_is_nano(start: Path) -> None:
             f"{start} is not a nano model ({len(tokenizer)} tokens, width {WIDTH}), and the"
             " demonstrations of the domain nano are for nano models",
             "start from nano-base or a version of it; teach another model by demonstrations from a"
-            " file",
+            " file, or set [cold_start] steps = 0 in a curriculum",
         )
 
 

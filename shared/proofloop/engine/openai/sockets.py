@@ -17,7 +17,7 @@ from aiohttp.client_proto import ResponseHandler
 from proofloop.errors import ConfigError
 
 OTHER_FILES = 256
-"""Open files of this process that are no calls of its engines: the store, the broker, logs."""
+"""Open files of this process besides its engines' calls: the store, the broker, logs."""
 
 QUIET_S, PROBE_EVERY_S, PROBES = 60, 15, 4
 """After a minute without a byte the kernel probes the peer. A peer that is gone, such as a machine
