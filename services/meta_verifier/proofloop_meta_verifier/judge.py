@@ -4,7 +4,7 @@ From `ProofReviewed` come the meta-critiques of critique i, each stored as it co
 in the store; out goes `ReviewJudged`.
 
 Only a critique that reports an issue costs anything: silence claims nothing, and what cannot be
-read cannot be confirmed. A given analysis gets all its meta-critiques, whatever it says.
+read cannot be confirmed. A given analysis gets all its meta-critiques, whatever its score.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ def _assess(
 
 def _trains_verifier(event: ProofReviewed, proof: Proof, tools: Tools) -> bool:
     """Whether the verifier learns from the answers: one model is then trained in both roles."""
-    return _is_given(event, proof) and "verifier" in tools.runs.spec(event.run_id).training.roles
+    training = tools.runs.spec(event.run_id).training
+    return _is_given(event, proof) and training.learner_of_analyses == "verifier"
 
 
 def _majority(assessments: Collection[MetaCritique], rule: Labeling, m: int) -> bool | None:

@@ -102,14 +102,6 @@ def groups_of(role: ModelRole, labels: Iterable[Label], spec: RunSpec, store: St
     return [group for group in sampled if len(group.answers) >= least]
 
 
-def learns_from_analyses(role: ModelRole, spec: RunSpec) -> bool:
-    """Whether given analyses train this role: the meta-verifier, or a verifier that trains without
-    it. One model then learns both roles.
-    """
-    trains_alone = "meta_verifier" not in spec.training.roles
-    return role == "meta_verifier" or (role == "verifier" and trains_alone)
-
-
 def choose_groups(groups: Sequence[Group], most: int) -> list[Group]:
     """At most `most` groups with a signal, in order; half of them are about flawed proofs if there
     are enough.
@@ -165,7 +157,7 @@ def _judged(role: ModelRole, label: Label, spec: RunSpec, store: Store) -> Group
     if label.score is not None:
         return critiques(label, spec, store) if role == "verifier" else Group(())
     quality = given_quality(label, store)
-    if quality is None or not learns_from_analyses(role, spec):
+    if quality is None or role != spec.training.learner_of_analyses:
         return Group(())
     return meta_critiques(label, GIVEN_ANALYSIS, quality, store)
 

@@ -69,10 +69,6 @@ class Topology:
             queue_arguments=_quorum(NEVER),
         )
 
-    def role_of(self, queue: str) -> str | None:
-        """The role whose queue has this name."""
-        return next((role for role in ROUTES if f"{self.namespace}.{role}" == queue), None)
-
     def declare(self, connection: Connection, routes: Mapping[str, Iterable[str]]) -> None:
         """Create missing exchanges and queues."""
         channel = connection.channel()

@@ -395,14 +395,16 @@ class RunSpec(Section):
         """The roles whose models the run calls."""
         if self.fine_tuning:
             return ()
-        if self.labeling.by == "checker" and not self.problems.is_given:
+        if self.only_checks:
             return ("generator",)
-        judges: tuple[ModelRole, ...] = ("verifier", "meta_verifier")
-        if not (self.labeling.m or self.labeling.metas_of_given or self.labeling.metas_of_self):
-            judges = ("verifier",)
-        if self.problems.given_analyses:
-            return ("meta_verifier",)
-        return judges if self.problems.given_proofs else ("generator", *judges)
+        roles = MODEL_ROLES[MODEL_ROLES.index(self.problems.first_role) :]
+        has_metas = self.labeling.most_metas or self.problems.given_analyses
+        return roles if has_metas else roles[:-1]
+
+    @property
+    def only_checks(self) -> bool:
+        """Whether a checker grades each proof that the generator writes, and no judge is asked."""
+        return self.labeling.by == "checker" and not self.problems.is_given
 
     @property
     def how_to_read(self) -> Reading:

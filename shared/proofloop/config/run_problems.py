@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from proofloop.config.section import Section
+from proofloop.schema.records import ModelRole
 
 DRAWN = 32
 """The default number of problems drawn from a domain or a split."""
@@ -85,6 +86,13 @@ class Problems(Section):
     def given_file(self) -> Path | None:
         """The file of given proofs or analyses."""
         return self.given_proofs or self.given_analyses
+
+    @property
+    def first_role(self) -> ModelRole:
+        """The role at which cases enter the pipeline; of material, the first that may be needed."""
+        if self.given_proofs:
+            return "verifier"
+        return "meta_verifier" if self.given_analyses else "generator"
 
     @property
     def origin(self) -> str:

@@ -92,6 +92,15 @@ class Training(Section):
         """The roles that are trained."""
         return tuple(role for role in MODEL_ROLES if self.of(role).steps > 0)
 
+    @property
+    def learner_of_analyses(self) -> ModelRole | None:
+        """The role that learns from given analyses, if any: a verifier that trains without the
+        meta-verifier learns both roles.
+        """
+        if "meta_verifier" in self.roles:
+            return "meta_verifier"
+        return "verifier" if "verifier" in self.roles else None
+
     def problems_allowed(self, steps: Mapping[str, int]) -> int | None:
         """How many problems may have been posed after these training steps of each role. None: no
         limit.

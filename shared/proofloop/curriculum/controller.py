@@ -35,7 +35,12 @@ from proofloop.errors import ConfigError
 from proofloop.pipeline.driver import Report
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.pipeline.services import ServicesPipeline
-from proofloop.runs.model_registry import last_served, named_folder, promote_version
+from proofloop.runs.model_registry import (
+    last_served,
+    named_folder,
+    promote_version,
+    require_model,
+)
 from proofloop.runs.progress import RunProgress
 from proofloop.schema.records import ModelRole
 from proofloop.store import Store, lease
@@ -167,13 +172,8 @@ def check(spec: CurriculumSpec) -> Sources:
     setting of any stage, hours before the stage would need it.
     """
     sources = open_sources(spec)
-    folder = named_folder(spec.start, spec.base)
-    if not spec.start.startswith("runs/") and not (folder / "config.json").is_file():
-        raise ConfigError(
-            f"no model in {folder}: config.json is missing",
-            "give a folder in Hugging Face format; from the hub: hf download OWNER/NAME"
-            " --local-dir FOLDER",
-        )
+    if not spec.start.startswith("runs/"):
+        require_model(named_folder(spec.start, spec.base))
     for stage in spec.stages:
         if stage.kind in SAMPLED:
             _check_training(spec, stage.kind)

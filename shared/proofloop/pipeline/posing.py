@@ -135,12 +135,10 @@ class Posing:
         return case.verifier_version or self._runs.serving(self._spec.name, "verifier")
 
     def _meta_verifier_of(self, number: int, case: GivenCase) -> str:
-        """A verifier that trains without the meta-verifier learns to judge analyses as well."""
-        trained = self._spec.training.roles
-        if "meta_verifier" in trained:
-            return self._version("meta_verifier", number)
-        if case.analysis is not None and "verifier" in trained:
-            return self._version("verifier", number)
+        """A given analysis meets the model that learns from it."""
+        learner = self._spec.training.learner_of_analyses
+        if learner == "meta_verifier" or (learner and case.analysis is not None):
+            return self._version(learner, number)
         return case.meta_verifier_version
 
     def _version(self, role: ModelRole, number: int) -> str:

@@ -80,7 +80,7 @@ def _append(
 
 
 def published_versions(store: Store, run_id: str, name: str) -> list[str]:
-    """The complete versions of a role, of a curriculum's stage or of "all" roles, oldest first."""
+    """The complete versions of a role, or of the one model of "all" roles, oldest first."""
     listed = store.list(keys.models(run_id, name))
     return [keys.folder_of(key) for key in listed if key.endswith(f"/{MANIFEST}")]
 
@@ -218,12 +218,24 @@ def is_beside_run_file(version: str) -> bool:
 
 
 def named_folder(name: str, base: Path) -> Path:
-    """The folder of a model: from an installed package (entry point
-    `proofloop.runs.model_registry`), else the path below `base`.
+    """The folder of a model: from an installed package (entry point `proofloop.models`), else the
+    path below `base`.
     """
     for point in entry_points(group="proofloop.models", name=name):
         return Path(point.load()())
     return base / name
+
+
+def require_model(folder: Path) -> None:
+    """Raise ConfigError unless the folder holds a model; a name on the Hugging Face hub is not
+    enough.
+    """
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"no model in {folder}: config.json is missing",
+            "give a folder in Hugging Face format; from the hub: hf download OWNER/NAME"
+            " --local-dir FOLDER",
+        )
 
 
 def version_folder(store: Store, cache: Path, version: str, base: Path = Path()) -> Path:

@@ -29,12 +29,9 @@ def roles_of(spec: RunSpec) -> tuple[Role, ...]:
     """The roles that the run needs."""
     if spec.fine_tuning:
         return ("trainer",)
-    roles = PIPELINE_ROLES
-    if spec.labeling.by == "checker" and not spec.problems.is_given:
-        roles = ("generator", "labeler")
-    elif spec.problems.given_file:
-        first = "verifier" if spec.problems.given_proofs else "meta_verifier"
-        roles = PIPELINE_ROLES[PIPELINE_ROLES.index(first) :]
+    if spec.only_checks:  # nor does such a run train
+        return ("generator", "labeler")
+    roles = PIPELINE_ROLES[PIPELINE_ROLES.index(spec.problems.first_role) :]
     return (*roles, "trainer") if spec.training.roles else roles
 
 

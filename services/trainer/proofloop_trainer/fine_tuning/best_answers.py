@@ -1,7 +1,7 @@
 """The best answers of runs: accepted proofs, upheld critiques, and judgements that agree.
 
-An answer is chosen by its reward, as the trainer computes it. A judgement of a critique that nobody
-graded is right if all judgements of this critique agree with it.
+An answer is chosen by its reward, as the trainer computes it. Few critiques have a grade: without
+one, a judgement is right if all judgements of the same critique agree.
 
 A chosen answer keeps its sampled tokens if the model to train has the same tokenizer and prompts.
 Otherwise its text is encoded, with the prompt of the training run's pack: so a model can learn
@@ -60,14 +60,9 @@ def best_answers(store: Store, section: FineTuning, seed: int) -> list[BestAnswe
         role: defaultdict(list) for role in MODEL_ROLES
     }
     for run_id, roles in section.sources:
-        spec = get_spec(store, run_id)
-        for label in labels_of(store, run_id):
-            for group in _groups(label, roles, spec, store):
-                for answer in group.answers:
-                    if answer.reward >= section.keep and answer.provenance.model_version:
-                        prompts[answer.role][f"{run_id}/{answer.group}"].append(
-                            _best(run_id, answer)
-                        )
+        for answer in _sampled_answers(store, run_id, roles):
+            if answer.reward >= section.keep:
+                prompts[answer.role][f"{run_id}/{answer.group}"].append(_best(run_id, answer))
     return [
         answer
         for role, found in prompts.items()

@@ -16,7 +16,7 @@ from proofloop.config.run_file import RunSpec
 from proofloop.config.run_training import FineTuning
 from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError, CorruptObject, NotFound, Reject, Retry
-from proofloop.runs.model_registry import published_versions, version_folder
+from proofloop.runs.model_registry import published_versions, require_model, version_folder
 from proofloop.schema import keys
 from proofloop.schema.events import Event, FineTuningPosed
 from proofloop.schema.records import ALL_ROLES
@@ -26,7 +26,6 @@ from proofloop_trainer.export import dtype_of
 from proofloop_trainer.fine_tuning.rows import answers_to_learn
 from proofloop_trainer.fine_tuning.step_records import StepRecords
 from proofloop_trainer.fine_tuning.supervised import Schedule, fine_tune
-from proofloop_trainer.grpo.policy import require_model
 from proofloop_trainer.nano.pretrain import check_is_nano, cold_start
 from proofloop_trainer.steps import exact_weights, publish_made
 

@@ -23,6 +23,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from proofloop.errors import ProofloopError
+from proofloop.runs.model_registry import require_model
 from proofloop.schema.records import ModelRole, TrainingBatch
 from proofloop_trainer import ranks
 from proofloop_trainer.checkpoint import (
@@ -47,7 +48,7 @@ from proofloop_trainer.grpo.batch import (
     share,
 )
 from proofloop_trainer.grpo.loss import grpo_loss
-from proofloop_trainer.grpo.policy import load_model, load_reference, require_model, score
+from proofloop_trainer.grpo.policy import load_model, load_reference, score
 from proofloop_trainer.grpo.report import StepReport, Tally, Update, report_of, tally_of
 from proofloop_trainer.grpo.settings import GrpoSettings
 from proofloop_trainer.memory import enough_for, make_room

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
-from proofloop.errors import ConfigError
 from proofloop_trainer.grpo.batch import Pass
 
 IGNORED = -100
@@ -32,18 +31,6 @@ class Scores:
 
     logprobs_BC: Tensor
     entropies_BC: Tensor
-
-
-def require_model(folder: Path) -> None:
-    """Raise ConfigError unless the folder holds a model; a name on the Hugging Face hub is not
-    enough.
-    """
-    if not (folder / "config.json").is_file():
-        raise ConfigError(
-            f"no model in {folder}: config.json is missing",
-            "give a folder in Hugging Face format; from the hub: hf download OWNER/NAME"
-            " --local-dir FOLDER",
-        )
 
 
 def load_model(folder: Path, temperature: float = 1.0) -> PreTrainedModel:
