@@ -594,7 +594,7 @@ def test_a_dead_letter_that_cannot_be_stored_makes_room_for_the_next_proof(
 def test_a_run_is_begun_once_and_resumed_only_with_its_own_spec(tmp_path: Path) -> None:
     store, spec = LocalStore(tmp_path), runspec()
     assert create_run(store, spec, resume=False) == spec
-    with pytest.raises(ConfigError, match=r"run 'r1' is already in the store\nhint: give --resume"):
+    with pytest.raises(ConfigError, match=r"run 'r1' is already in the store\nhint: use --resume"):
         create_run(store, spec, resume=False)
     assert create_run(store, spec, resume=True) == spec
     with pytest.raises(
