@@ -961,7 +961,7 @@ HELP = {
     "runs": "list show steps measure report cost export search",
     "runs search": "RUN --store --json",
     "runs steps": "RUN [STAGE] --store --json",
-    "runs export": "RUN --people --analyses --store",
+    "runs export": "RUN --people --scored --critiques --best --analyses --format --out --store",
     "iterate": "FILE --store --seed",
     "runs measure": "RUN --store --json",
     "runs list": "--store --json",

@@ -1,8 +1,7 @@
-"""`proofloop runs`: all its commands; here `report`, `cost` and `export`."""
+"""`proofloop runs`: all its commands; here `report` and `cost`."""
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -13,22 +12,20 @@ import typer
 from proofloop.cli.common import (
     EitherArgument,
     JsonOption,
-    RunArgument,
     StoreOption,
     emit,
     need_run,
     open_store,
 )
+from proofloop.cli.runs.export import export
 from proofloop.cli.runs.measure import measure, search
 from proofloop.cli.runs.show import count_dead, curriculum_json, list_runs, show
 from proofloop.cli.runs.steps import steps
 from proofloop.config.curriculum_file import CurriculumSpec
 from proofloop.config.run_file import EnginePrices, Prices, load_prices
 from proofloop.curriculum.status import find_curriculum, runs_of, stage_of
-from proofloop.errors import ConfigError
 from proofloop.pipeline.evaluation import find_summary
 from proofloop.runs.costs import Costs, Spent, costs
-from proofloop.runs.labels import analysis_rows, proof_rows
 from proofloop.store import Store
 
 app = typer.Typer(
@@ -41,6 +38,7 @@ app.command("show")(show)
 app.command("steps")(steps)
 app.command("measure")(measure)
 app.command("search")(search)
+app.command("export")(export)
 
 
 @app.command("report")
@@ -149,29 +147,3 @@ def _curriculum_costs(
     total = sum(by_role.values(), start=Spent())
     rows = {**by_stage, **by_role, "total": total}
     return [{"of": name, **asdict(each)} for name, each in rows.items()]
-
-
-@app.command("export")
-def export(
-    run: RunArgument,
-    people: Annotated[
-        bool, typer.Option("--people", help="Only proofs that people graded.")
-    ] = False,
-    analyses: Annotated[
-        bool, typer.Option("--analyses", help="Critiques, with `quality` to be filled in by you.")
-    ] = False,
-    store: StoreOption = None,
-) -> None:
-    """Print labeled proofs or critiques as JSONL.
-
-    The rows have the form of a curriculum's [files].
-    """
-    data = open_store(store, must_exist=True)
-    need_run(data, run)
-    if people and analyses:
-        raise ConfigError(
-            "--people and --analyses exclude each other: people grade only proofs",
-            "leave one of them out",
-        )
-    for row in analysis_rows(data, run) if analyses else proof_rows(data, run, people=people):
-        print(json.dumps(row, ensure_ascii=False))

@@ -1,0 +1,222 @@
+"""`proofloop runs export`: the proofs of a run as JSONL, CSV or Parquet, or the best ones as a
+document.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import typer
+
+from proofloop.cli.common import RunArgument, StoreOption, need_run, open_store
+from proofloop.cli.runs.document import as_markdown
+from proofloop.cli.runs.exported import CritiqueRow, Filter, ProofRow, best_rows, proof_rows
+from proofloop.errors import ConfigError, install_hint
+from proofloop.runs.labels import analysis_rows
+from proofloop.schema.records import Score
+
+ROWS_AT_ONCE = 1000
+"""Rows of one group in a Parquet file; so many are in memory at once."""
+
+
+class Format(StrEnum):
+    """The formats. `md` is a document to read, the others hold rows."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+    PARQUET = "parquet"
+    MD = "md"
+
+
+DOCUMENTS = {Format.MD: as_markdown}
+
+
+def export(
+    run: RunArgument,
+    people: Annotated[
+        bool, typer.Option("--people", help="Only proofs that people graded.")
+    ] = False,
+    scored: Annotated[
+        bool,
+        typer.Option(
+            "--scored", help="Only proofs with a score: rows that a curriculum's [files] accepts."
+        ),
+    ] = False,
+    critiques: Annotated[
+        bool, typer.Option("--critiques", help="With the critiques of each proof.")
+    ] = False,
+    best: Annotated[
+        bool, typer.Option("--best", help="Only the best proof of each problem.")
+    ] = False,
+    analyses: Annotated[
+        bool,
+        typer.Option(
+            "--analyses",
+            help="Critiques in the place of proofs, with `quality` to be filled in by you.",
+        ),
+    ] = False,
+    form: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            help="Default: by the suffix of --out, else jsonl. With --best also md (Markdown).",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The file to write; default: standard output.")
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Write the proofs of a run, one row a proof.
+
+    A row has the proof with its problem, label, self-evaluation, model and cost. Examples:
+
+    proofloop runs export mine --critiques --out mine.parquet
+
+    proofloop runs export mine --best --critiques --out best.md
+    """
+    form = form or _format_of(out)
+    _check(form, out, people=people, best=best, analyses=analyses, critiques=critiques)
+    data = open_store(store, must_exist=True)
+    need_run(data, run)
+    if analyses:
+        _write(_lines(analysis_rows(data, run), form), out)
+        return
+    rows = (best_rows if best else proof_rows)(data, run, Filter(people, scored, critiques))
+    if form is Format.PARQUET and out:
+        _write_parquet(rows, out, with_critiques=critiques)
+    elif form in DOCUMENTS:
+        _write(DOCUMENTS[form](run, rows), out)
+    else:
+        _write(_lines(map(_columns, rows), form), out)
+
+
+def _format_of(out: Path | None) -> Format:
+    if out is None:
+        return Format.JSONL
+    try:
+        return Format(out.suffix.lower().lstrip("."))
+    except ValueError as error:
+        raise ConfigError(
+            f"--out {out}: the suffix names no format", f"one of .{', .'.join(Format)}; or --format"
+        ) from error
+
+
+def _check(
+    form: Format, out: Path | None, *, people: bool, best: bool, analyses: bool, critiques: bool
+) -> None:
+    """Raises ConfigError for options that exclude each other."""
+    if analyses and (people or best or critiques or form is Format.PARQUET):
+        raise ConfigError(
+            "--analyses excludes --people, --best, --critiques and Parquet: its rows are critiques"
+            " whose quality people fill in",
+            "leave one of them out",
+        )
+    if form in DOCUMENTS and not best:
+        raise ConfigError(f"the format {form} is for the best proofs", "add --best")
+    if form is Format.CSV and critiques:
+        raise ConfigError(
+            "a row of CSV has no place for several critiques", "use --format jsonl or parquet"
+        )
+    if form is Format.PARQUET and out is None:
+        raise ConfigError("Parquet is not for a terminal", "name a file by --out")
+
+
+def _columns(row: ProofRow) -> dict[str, Any]:
+    """The row as columns; without critiques if they were not asked for."""
+    columns = asdict(row)
+    return {name: each for name, each in columns.items() if name != "critiques" or each is not None}
+
+
+def _lines(rows: Iterable[dict[str, Any]], form: Format) -> Iterator[str]:
+    if form is Format.CSV:
+        yield from _csv_lines(rows)
+    else:
+        for row in rows:
+            yield f"{json.dumps(row, ensure_ascii=False)}\n"
+
+
+def _csv_lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    writer = csv.writer(_Lines())
+    for number, row in enumerate(rows):
+        if number == 0:
+            yield writer.writerow(row)
+        yield writer.writerow(
+            " ".join(each) if isinstance(each, tuple) else each for each in row.values()
+        )
+
+
+class _Lines:
+    """A file whose `write` returns the line: csv returns what it gets from there."""
+
+    def write(self, line: str) -> str:
+        return line
+
+
+def _write(parts: Iterable[str], out: Path | None) -> None:
+    if out is None:
+        sys.stdout.writelines(parts)
+        return
+    with _replacing(out) as part, part.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(parts)
+
+
+@contextmanager
+def _replacing(out: Path) -> Iterator[Path]:
+    """A file that takes the name `out` when it is complete. Prints that name."""
+    part = out.with_name(f"{out.name}.part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            part.replace(out)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be written: {error}", "name another file") from error
+    print(out)
+
+
+def _write_parquet(rows: Iterator[ProofRow], out: Path, *, with_critiques: bool) -> None:
+    """Writes ROWS_AT_ONCE rows at a time. Raises ConfigError."""
+    try:
+        import pyarrow as pa  # type: ignore[import-untyped]
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ConfigError(
+            "the package pyarrow, which writes Parquet, is not installed", install_hint("[parquet]")
+        ) from error
+    types: dict[Any, Any] = {
+        Score: pa.float64(),
+        int: pa.int64(),
+        bool: pa.bool_(),
+        str: pa.string(),
+    }
+    types[tuple[str, ...]] = pa.list_(pa.string())
+    types[tuple[CritiqueRow, ...]] = pa.list_(pa.struct(_fields(CritiqueRow, types)))
+    fields = _fields(ProofRow, types)
+    schema = pa.schema(fields if with_critiques else fields[:-1])
+    with _replacing(out) as part, parquet.ParquetWriter(part, schema) as writer:
+        while group := list(islice(rows, ROWS_AT_ONCE)):
+            writer.write_table(pa.Table.from_pylist([_columns(row) for row in group], schema))
+
+
+def _fields(kind: type, types: dict[Any, Any]) -> list[tuple[str, Any]]:
+    """The columns of a row, with Arrow's type for that of each field."""
+    return [(name, types[_not_none(hint)]) for name, hint in get_type_hints(kind).items()]
+
+
+def _not_none(hint: Any) -> Any:
+    """`str` of `str | None`."""
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return next(each for each in options if each is not NoneType)

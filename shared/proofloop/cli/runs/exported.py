@@ -1,0 +1,166 @@
+"""The rows of `proofloop runs export`: one for each proof, or for each problem's best proof."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import fmean
+from typing import NamedTuple
+
+from proofloop.runs.figures import critiques_of, proofs_of
+from proofloop.runs.labels import find_label
+from proofloop.runs.search_driver import searches_of
+from proofloop.schema import keys
+from proofloop.schema.records import Critique, Grade, Judgement, Problem, Proof, Score
+from proofloop.store import Store, find_record, get_record
+
+
+@dataclass(frozen=True)
+class CritiqueRow:
+    """A critique. `confirmed`: what the meta-verifiers say of its issues; None if it has none, or
+    is not judged.
+    """
+
+    critique: int
+    score: Score | None
+    confirmed: bool | None
+    analysis: str
+    unreadable_because: str | None
+    model: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class ProofRow:
+    """A proof. `score`, `by` and `comment` are a person's if one graded it, else the label's.
+
+    `critiques_passed` of `critiques_read` readable critiques give it score 1. `refines`: the ids of
+    the proofs that it refines. `critiques`: None if they were not asked for.
+    """
+
+    run: str
+    problem: str
+    proof: str
+    question: str
+    solution: str
+    score: Score | None
+    by: str | None
+    comment: str | None
+    outcome: str | None
+    solved: bool
+    critiques_read: int
+    critiques_passed: int
+    self_score: Score | None
+    self_evaluation: str
+    unreadable_because: str | None
+    refines: tuple[str, ...]
+    model: str
+    served_by: str
+    seed: int
+    tokens: int
+    critiques: tuple[CritiqueRow, ...] | None
+
+
+class Filter(NamedTuple):
+    """Which proofs become rows, and whether their critiques are in the rows."""
+
+    people: bool = False
+    scored: bool = False
+    critiques: bool = False
+
+
+def proof_rows(store: Store, run: str, wanted: Filter) -> Iterator[ProofRow]:
+    """A row for each proof of the run, in the order of their ids. Reads one proof at a time."""
+    for proof in proofs_of(store, run):
+        grade = find_record(store, keys.grade(run, proof.id), Grade)
+        if wanted.people and grade is None:
+            continue
+        row = _row(store, proof, grade, with_critiques=wanted.critiques)
+        if not wanted.scored or row.score is not None:
+            yield row
+
+
+def best_rows(store: Store, run: str, wanted: Filter) -> Iterator[ProofRow]:
+    """A row for the best proof of each problem that has a readable one.
+
+    A search has chosen it. Otherwise it is the proof with the highest (solved, label score, mean
+    critique score, self-score); of equals the first.
+    """
+    best = {search.problem_id: search.best for search in searches_of(store, run)}
+    ranks: dict[str, tuple[float, ...]] = {}
+    for proof in proofs_of(store, run):
+        if proof.problem_id in best and proof.problem_id not in ranks:
+            continue
+        rank = _rank(store, proof)
+        if rank and rank > ranks.get(proof.problem_id, ()):
+            best[proof.problem_id], ranks[proof.problem_id] = proof.id, rank
+    for proof_id in best.values():
+        if proof_id:
+            proof = get_record(store, keys.proof(run, proof_id), Proof)
+            grade = find_record(store, keys.grade(run, proof_id), Grade)
+            yield _row(store, proof, grade, with_critiques=wanted.critiques)
+
+
+def _rank(store: Store, proof: Proof) -> tuple[float, ...]:
+    """Empty for an unreadable proof."""
+    if proof.verdict.outcome != "valid":
+        return ()
+    label = find_label(store, proof.run_id, proof.id)
+    scores = [critique.verdict.score for critique in _critiques(store, proof)]
+    return (
+        float(bool(label and label.solved)),
+        -1.0 if label is None or label.score is None else label.score,
+        fmean(score or 0.0 for score in scores) if scores else -1.0,
+        -1.0 if proof.verdict.score is None else proof.verdict.score,
+    )
+
+
+def _critiques(store: Store, proof: Proof) -> list[Critique]:
+    """The verifier's critiques, without the generator's own."""
+    found = critiques_of(store, proof.run_id, proof.id)
+    return [critique for critique in found if critique.index >= 0]
+
+
+def _row(store: Store, proof: Proof, grade: Grade | None, *, with_critiques: bool) -> ProofRow:
+    label = find_label(store, proof.run_id, proof.id)
+    critiques = _critiques(store, proof)
+    scored = grade or label
+    return ProofRow(
+        run=proof.run_id,
+        problem=proof.problem_id,
+        proof=proof.id,
+        question=get_record(store, keys.problem(proof.run_id, proof.problem_id), Problem).question,
+        solution=proof.solution,
+        score=scored.score if scored else None,
+        by=scored.by if scored else None,
+        comment=grade.comment if grade else None,
+        outcome=label.outcome if label else None,
+        solved=bool(label and label.solved),
+        critiques_read=sum(critique.verdict.score is not None for critique in critiques),
+        critiques_passed=sum(critique.verdict.score == 1.0 for critique in critiques),
+        self_score=proof.verdict.score,
+        self_evaluation=proof.self_analysis,
+        unreadable_because=proof.verdict.shared_reason or None,
+        refines=proof.parents,
+        model=proof.provenance.model_version,
+        served_by=proof.provenance.served_by,
+        seed=proof.provenance.seed,
+        tokens=proof.provenance.completion_tokens,
+        critiques=tuple(_critique_row(store, proof, critique) for critique in critiques)
+        if with_critiques
+        else None,
+    )
+
+
+def _critique_row(store: Store, proof: Proof, critique: Critique) -> CritiqueRow:
+    key = keys.judgement(proof.run_id, proof.id, critique.index)
+    judgement = find_record(store, key, Judgement)
+    return CritiqueRow(
+        critique=critique.index,
+        score=critique.verdict.score,
+        confirmed=judgement.confirmed if judgement else None,
+        analysis=critique.analysis,
+        unreadable_because=critique.verdict.shared_reason or None,
+        model=critique.provenance.model_version,
+        tokens=critique.provenance.completion_tokens,
+    )
