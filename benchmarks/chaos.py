@@ -118,7 +118,7 @@ SMALL = Plan(
     store_away_s=5.0,
     limit_s=150.0,
 )
-"""Few proofs wait at once: labels come little by little, and the run lasts until the last outage."""
+"""Few proofs wait at once, so that the run lasts until the last outage."""
 ON_TRITON = Plan(
     proofs=32, critiques=4, waiting=8, kill_every_s=2.5, store_away_s=5.0, limit_s=600.0
 )
