@@ -88,6 +88,7 @@ def environment(folder: Path) -> dict[str, str]:
     return {
         **kept,
         "PROOFLOOP_STORE": str(folder / "data"),
+        "PROOFLOOP_CACHE": str(folder / "cache"),
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "200",
     }
@@ -474,6 +475,24 @@ def test_stdout_of_every_look_at_a_run_is_data(done: Path) -> None:
     assert not (done / "seen" / "summary.json").exists()  # it was never measured before and after
     assert "small" in table.out and "complete" in table.out
     assert {said.err for said in (listed, shown, cost, report, models, dead, table)} == {""}
+
+
+def test_a_table_by_problem_and_a_comparison_are_printed(done: Path) -> None:
+    table, rows, compared, refused = call_together(
+        done,
+        ("runs", "problems", "small", "--sort", "-accepted", "--limit", "1"),
+        ("runs", "problems", "small", "--costs", "--json"),
+        ("runs", "compare", "small", "small@m-1", "--json"),
+        ("runs", "compare", "small", "small@m-2"),
+    )
+    assert "self score" in table.out
+    assert table.err == "the first 1 of 2 problems; see --limit\n"
+    assert [(row["proofs"], row["counted"], row["cost"]) for row in rows.data()] == [
+        (2, 2, None)
+    ] * 2
+    assert compared.data()["sides"] == ["small", "small@m-1"]
+    assert {figure["difference"] for figure in compared.data()["figures"]} == {0.0}
+    check_is_refused(refused, "generator version 'm-2'", "versions with labeled proofs: m-1")
 
 
 def test_a_curriculum_is_listed_among_the_runs_and_commands_for_runs_refuse_it(

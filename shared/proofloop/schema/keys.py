@@ -97,8 +97,12 @@ def demonstration_portion(run_id: str, number: int) -> str:
     return f"{demonstrations(run_id)}{number:06d}.json"
 
 
+def problems(run_id: str) -> str:
+    return f"runs/{run_id}/problems/"
+
+
 def problem(run_id: str, problem_id: str) -> str:
-    return f"runs/{run_id}/problems/{problem_id}.json"
+    return f"{problems(run_id)}{problem_id}.json"
 
 
 def proofs(run_id: str) -> str:
@@ -269,8 +273,12 @@ def rounds(run_id: str) -> str:
     return f"runs/{run_id}/rounds/"
 
 
+def rounds_of(run_id: str, problem_id: str) -> str:
+    return f"{rounds(run_id)}{problem_id}/"
+
+
 def search_round(run_id: str, problem_id: str, number: int) -> str:
-    return f"{rounds(run_id)}{problem_id}/{number:03d}.json"
+    return f"{rounds_of(run_id, problem_id)}{number:03d}.json"
 
 
 def searches(run_id: str) -> str:

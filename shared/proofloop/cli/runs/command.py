@@ -19,6 +19,7 @@ from proofloop.cli.common import (
 )
 from proofloop.cli.runs.export import export
 from proofloop.cli.runs.measure import measure, search
+from proofloop.cli.runs.problems import compare_runs, problems
 from proofloop.cli.runs.show import count_dead, curriculum_json, list_runs, show
 from proofloop.cli.runs.steps import steps
 from proofloop.config.curriculum_file import CurriculumSpec
@@ -29,12 +30,14 @@ from proofloop.runs.costs import Costs, Spent, costs
 from proofloop.store import Store
 
 app = typer.Typer(
-    help="Runs and curricula in the store: list, show, steps, report, cost. For runs only: measure,"
-    " search, export.",
+    help="Runs and curricula in the store: list, show, steps, report, cost. For runs only:"
+    " problems, compare, measure, search, export.",
     no_args_is_help=True,
 )
 app.command("list")(list_runs)
 app.command("show")(show)
+app.command("problems")(problems)
+app.command("compare")(compare_runs)
 app.command("steps")(steps)
 app.command("measure")(measure)
 app.command("search")(search)

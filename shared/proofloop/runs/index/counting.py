@@ -1,0 +1,61 @@
+"""Counts what a problem's calls cost: each answer is read once, and the index keeps the sums.
+
+The index does not do so by itself, because a run may have millions of critiques.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from proofloop.config.run_file import EnginePrices
+from proofloop.runs.answers import ROLE_OF_KIND
+from proofloop.runs.costs import Spent, spent
+from proofloop.runs.index.database import Index
+from proofloop.runs.index.filling import Row, insert
+from proofloop.schema import keys
+from proofloop.schema.records import ModelRole, Provenance, Record
+from proofloop.store import Store, get_record
+
+NO_PRICES = EnginePrices()
+
+
+class _Call(Record):
+    provenance: Provenance
+
+
+def uncounted(index: Index, run: str, problem: str = "") -> list[tuple[str, str]]:
+    """The labeled proofs, with their problems, whose calls were not counted."""
+    with index.connection() as connection:
+        rows = connection.execute(
+            "SELECT id, problem FROM proofs WHERE run = ? AND (? = '' OR problem = ?)"
+            " AND id NOT IN (SELECT proof FROM costs WHERE run = ?)",
+            (run, problem, problem, run),
+        ).fetchall()
+    return [(proof, of) for proof, of in rows]
+
+
+def count_costs(index: Index, store: Store, run: str, problem: str = "") -> Iterator[int]:
+    """Count the calls of the problem's labeled proofs, or of all. Yields how many proofs are
+    left.
+    """
+    found = uncounted(index, run, problem)
+    for left, (proof, of) in zip(range(len(found), 0, -1), found, strict=True):
+        yield left
+        rows = list(_rows(store, run, proof, of))
+        with index.connection() as connection:
+            insert(connection, "costs", rows)
+
+
+def _rows(store: Store, run: str, proof: str, problem: str) -> Iterator[Row]:
+    """A row for the generator always: it marks the proof as counted."""
+    by_role: dict[ModelRole, Spent] = {"generator": Spent()}
+    for key in store.list(f"{keys.proofs(run)}{proof}/"):
+        answer = keys.parse_answer(key)
+        if answer is not None:
+            made = get_record(store, key, _Call).provenance
+            role = ROLE_OF_KIND[answer.name.kind]
+            if made.is_sampled:
+                by_role[role] = by_role.get(role, Spent()) + spent(made, NO_PRICES)
+    for role, of in by_role.items():
+        tokens = of.prompt_tokens, of.completion_tokens
+        yield run, proof, role, problem, of.calls, *tokens, of.engine_seconds

@@ -1,0 +1,101 @@
+"""The SQLite file of the index. Several processes may read and fill it at the same time."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from proofloop.errors import ConfigError
+from proofloop.schema.records import digest
+from proofloop.store import Store
+
+VERSION = 1
+"""Part of the file's name: a change of the tables begins a new file."""
+
+BUSY_S = 30.0
+"""How long a writer waits for another process that fills the index."""
+
+TABLES = (
+    """CREATE TABLE IF NOT EXISTS proofs (
+        run TEXT NOT NULL, id TEXT NOT NULL, problem TEXT NOT NULL,
+        outcome TEXT NOT NULL, kind TEXT NOT NULL, score REAL, solved INTEGER NOT NULL,
+        labeled_by TEXT NOT NULL, self_score REAL, verdict TEXT NOT NULL,
+        generator TEXT NOT NULL, parents TEXT NOT NULL, tokens INTEGER NOT NULL,
+        PRIMARY KEY (run, id)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS proofs_by_problem ON proofs (run, problem)",
+    """CREATE TABLE IF NOT EXISTS problems (
+        run TEXT NOT NULL, id TEXT NOT NULL, sort_key TEXT NOT NULL,
+        question TEXT NOT NULL, question_digest TEXT NOT NULL, source TEXT NOT NULL,
+        PRIMARY KEY (run, id)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS searches (
+        run TEXT NOT NULL, problem TEXT NOT NULL, best TEXT, score REAL, rounds INTEGER NOT NULL,
+        PRIMARY KEY (run, problem)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS costs (
+        run TEXT NOT NULL, proof TEXT NOT NULL, role TEXT NOT NULL, problem TEXT NOT NULL,
+        calls INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,
+        completion_tokens INTEGER NOT NULL, engine_seconds REAL NOT NULL,
+        PRIMARY KEY (run, proof, role)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS grades (
+        run TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (run, name)
+    ) WITHOUT ROWID""",
+)
+NAMES = ("proofs", "problems", "searches", "costs", "grades")
+"""The tables; each has a column `run`."""
+
+
+class Index:
+    """The index of one store. Safe to share between threads: each use opens a connection."""
+
+    def __init__(self, file: Path) -> None:
+        """Raises ConfigError if the file cannot be written."""
+        self.file = file
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._make_tables()
+        except (OSError, sqlite3.OperationalError) as error:
+            raise ConfigError(
+                f"cannot write the index {file}: {error}",
+                "set PROOFLOOP_CACHE to a folder with write permission",
+            ) from error
+
+    def _make_tables(self) -> None:
+        """A damaged file is replaced: the store has all that it held."""
+        try:
+            self._execute(TABLES)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            self.file.unlink()
+            self._execute(TABLES)
+
+    def _execute(self, statements: tuple[str, ...]) -> None:
+        with self.connection() as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            for statement in statements:
+                connection.execute(statement)
+
+    @contextmanager
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """A connection; the changes are committed at the end of the block."""
+        with closing(sqlite3.connect(self.file, timeout=BUSY_S)) as connection:
+            connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA synchronous = OFF")  # a lost index is filled again
+            with connection:
+                yield connection
+
+    def forget(self, run: str) -> None:
+        """Delete a run from the index."""
+        with self.connection() as connection:
+            for table in NAMES:
+                connection.execute(f"DELETE FROM {table} WHERE run = ?", (run,))
+
+
+def open_index(store: Store, cache: Path) -> Index:
+    """The index of this store below the cache folder."""
+    return Index(cache / "index" / f"{digest(str(store))}-{VERSION}.sqlite")
