@@ -100,7 +100,7 @@ def test_a_problem_has_its_outcomes_and_its_best_proof(store: LocalStore, index:
     ]
 
 
-def test_a_solved_proof_is_better_than_an_accepted_one_and_a_search_names_its_best(
+def test_a_solved_proof_is_the_best_and_a_search_names_its_own(
     store: LocalStore, index: Index
 ) -> None:
     put_proof(store, "p1-000")
