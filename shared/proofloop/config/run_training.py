@@ -110,7 +110,29 @@ class Training(Section):
         return round((min(rounds) + self.ahead) * self.problems) if rounds else None
 
 
-class FineTuning(Section):
+BATCH = "answers in an optimizer step"
+LEARNING_RATE = "AdamW's largest learning rate"
+
+
+class Supervised(Section):
+    """The size of supervised steps."""
+
+    batch: int = Field(64, ge=1, description=BATCH)
+    learning_rate: float = Field(2e-4, gt=0, description=LEARNING_RATE)
+    tokens_per_pass: int = Field(
+        16384,
+        ge=1,
+        description="padded tokens in a forward pass: sets memory and speed, not the loss; a"
+        " domain's demonstrations ignore it",
+    )
+
+    @property
+    def schedule(self) -> dict[str, Any]:
+        """These settings by name."""
+        return self.model_dump(include=set(Supervised.model_fields))
+
+
+class FineTuning(Supervised):
     """Supervised training of one model of all roles. Such a run has no problems. Give exactly one
     of `demonstrations`, `domain` and `runs`.
     """
@@ -137,13 +159,6 @@ class FineTuning(Section):
     )
     steps: int | None = Field(None, ge=1, description="optimizer steps; default: by `epochs`")
     epochs: int = Field(1, ge=1, description="passes over the answers, without `steps`")
-    batch: int = Field(64, ge=1, description="answers in an optimizer step")
-    learning_rate: float = Field(2e-4, gt=0, description="AdamW's largest learning rate")
-    tokens_per_pass: int = Field(
-        16384,
-        ge=1,
-        description="padded tokens in a forward pass: sets memory and speed, not the loss",
-    )
 
     @model_validator(mode="after")
     def _one_source(self) -> FineTuning:

@@ -116,17 +116,15 @@ def cold_start(spec: CurriculumSpec, name: str) -> RunSpec:
     wanted = spec.cold_start
     names = ("demonstrations", "runs", "keep") if wanted.has_source else ()
     source = {name: getattr(wanted, name) for name in names} or {"domain": spec.domain}
-    names = ("steps", "batch", "learning_rate")
-    section = {"start": spec.start, **source, **{name: getattr(wanted, name) for name in names}}
+    section = {"start": spec.start, **source, "steps": wanted.steps, **wanted.schedule}
     return run_spec(spec, name, everywhere(spec.start), fine_tuning=section)
 
 
 def consolidation(spec: CurriculumSpec, name: str, served: Served, runs: list[str]) -> RunSpec:
     """Rejection fine-tuning of the generator's model on the best answers of these runs."""
     wanted = spec.consolidate
-    names = ("keep", "epochs", "batch", "learning_rate", "tokens_per_pass")
     section = {"start": served["generator"], "runs": runs, "most": wanted.prompts}
-    section |= {name: getattr(wanted, name) for name in names}
+    section |= {"keep": wanted.keep, "epochs": wanted.epochs, **wanted.schedule}
     return run_spec(spec, name, served, fine_tuning=section)
 
 
