@@ -243,6 +243,15 @@ def test_what_cannot_be_planned_is_refused_in_one_line(
     assert complaint in said.err and said.err.count("\n") == 1
 
 
+def test_a_supervised_run_has_no_calls_to_plan(here: Here, tmp_path: Path) -> None:
+    command = here(tmp_path)
+    text = 'name = "taught"\nprompts = "nano"\n[fine_tuning]\ndomain = "nano"\nsteps = 3\n'
+    (tmp_path / "taught.toml").write_text(text)
+    said = command("plan", "taught.toml")
+    assert (said.code, said.out) == (2, "")
+    assert "run 'taught' has [fine_tuning]: it calls no model" in said.err
+
+
 def test_values_can_go_to_a_file_and_help_teaches(tmp_path: Path) -> None:
     said = call(tmp_path, "plan", OLYMPIAD, *OURS, "--values")
     assert said.code == 0 and said.out.startswith(

@@ -147,6 +147,16 @@ def taken_from(url: str, queue: str) -> Iterator[tuple[BasicProperties, bytes]]:
             yield message[1], message[2]
 
 
+@contextmanager
+def idle_consumer(url: str, queue: str) -> Iterator[None]:
+    """A worker of this queue that handles nothing."""
+    with BlockingConnection(URLParameters(url)) as connection:
+        channel = connection.channel()
+        channel.basic_qos(prefetch_count=1)
+        channel.basic_consume(queue, on_message_callback=lambda *message: None)
+        yield
+
+
 def cut_connections(broker: Broker) -> int:
     """Close every connection to the broker; returns their number. Skips without its management API.
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 
 from proofloop.bus import NEEDED_BY_ALL, open_bus, open_dead_letters
 from proofloop.bus.task_message import FAILURES
@@ -22,6 +23,7 @@ from proofloop.config.run_file import RunSpec
 from proofloop.config.settings import load_settings
 from proofloop.errors import HintedError
 from proofloop.method.critique_window import first_critiques
+from proofloop.pipeline.driver import Interrupted
 from proofloop.pipeline.services import ServicesPipeline
 from proofloop.runs.budget import TimeTaken
 from proofloop.runs.costs import costs
@@ -36,7 +38,7 @@ from proofloop.schema.records import Label
 from proofloop.store import Store, get_record, open_store, put_record
 from tests.builders import answer, evaluation, label, model_folder, runspec
 from tests.integration.installation import Installation
-from tests.integration.servers import publish, taken_from
+from tests.integration.servers import idle_consumer, publish, taken_from
 from tests.scripted_openai import Exchange, ScriptedServer
 from tests.waiting import wait_until
 
@@ -201,7 +203,14 @@ def test_problems_wait_for_a_step_under_way_unless_it_died(
         put_record(store, keys.label("step", each.proof_id), each)
     store.put_if_absent(keys.batch("step", "generator", 0), b"{}")
     seen: list[RunProgress] = []
-    with ThreadPoolExecutor(1) as pool, services_pipeline(store, spec) as pipeline:
+    with (
+        ThreadPoolExecutor(1) as pool,
+        services_pipeline(store, spec) as pipeline,
+        idle_consumer(
+            installation.environment["PROOFLOOP_BROKER"],
+            topology(installation).queue("trainer").name,
+        ),
+    ):
         running = pool.submit(pipeline.run, seen.append)
         assert wait_until(lambda: bool(seen) and seen[-1].labeled == 1, 60)
         time.sleep(2)
@@ -211,6 +220,37 @@ def test_problems_wait_for_a_step_under_way_unless_it_died(
         else:
             bury(installation, "trainer", ProofLabeled.of(labels[0]))
         assert running.result(60).labeled == 3
+
+
+def test_problems_wait_for_a_trainer_that_is_not_there(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proofloop.pipeline.services.TRAINER_S", 0.5)
+    monkeypatch.setattr("proofloop.pipeline.services.STARTING_S", 0.0)
+    problems = {"domain": "nano", "count": 3, "proofs_per_problem": 1}
+    spec = runspec(
+        "alone", problems=problems, training={"problems": 1, "ahead": 1, "generator": {"steps": 2}}
+    )
+    store, seen = open_store(load_settings()), list[RunProgress]()
+    create_run(store, spec, resume=False)
+    for event in planned(spec, store):
+        known = label(run_id="alone", proof_id=event.proof_id)
+        put_record(store, keys.label("alone", event.proof_id), known)
+    stopping = threading.Event()
+    with (
+        structlog.testing.capture_logs() as logs,
+        ThreadPoolExecutor(1) as pool,
+        services_pipeline(store, spec, stopping) as pipeline,
+    ):
+        running = pool.submit(pipeline.run, seen.append)
+        assert wait_until(lambda: bool(seen) and seen[-1].labeled == 1, 60)
+        time.sleep(3)
+        assert seen[-1].labeled == 1
+        stopping.set()
+        with pytest.raises(Interrupted):
+            running.result(60)
+    [named] = [each for each in logs if each["event"] == "roles_without_workers"]
+    assert "proofloop serve trainer" in named["hint"]
 
 
 @pytest.mark.parametrize("end", ["version", "death"])
@@ -260,10 +300,12 @@ def test_stored_labels_are_skipped_in_view_and_the_time_counts_without_a_budget(
 
 
 @contextmanager
-def services_pipeline(store: Store, spec: RunSpec) -> Iterator[ServicesPipeline]:
+def services_pipeline(
+    store: Store, spec: RunSpec, stopping: threading.Event | None = None
+) -> Iterator[ServicesPipeline]:
     """What `proofloop run` does once the run is in the store."""
-    settings = load_settings()
-    bus, stopping = open_bus(settings, roles=[*NEEDED_BY_ALL, "trainer"]), threading.Event()
+    settings, stopping = load_settings(), stopping or threading.Event()
+    bus = open_bus(settings, roles=[*NEEDED_BY_ALL, "trainer"])
     try:
         letters = open_dead_letters(settings)
         with ServicesPipeline(store, bus, letters, spec, stopping=stopping) as pipeline:
@@ -273,9 +315,13 @@ def services_pipeline(store: Store, spec: RunSpec) -> Iterator[ServicesPipeline]
         bus.close(grace_s=5)
 
 
+def topology(installation: Installation) -> Topology:
+    return Topology(installation.environment["PROOFLOOP_NAMESPACE"])
+
+
 def bury(installation: Installation, role: str, *events: Event) -> None:
     """Put messages among the dead letters of a role."""
-    queue = Topology(installation.environment["PROOFLOOP_NAMESPACE"]).dead_queue(role).name
+    queue = topology(installation).dead_queue(role).name
     publish(installation.environment["PROOFLOOP_BROKER"], queue, *map(encode, events))
 
 

@@ -33,6 +33,15 @@ def figures_of(groups: Sequence[Group]) -> dict[str, float]:
     }
 
 
+def failed_share(groups: Sequence[Group]) -> dict[str, float]:
+    """The share of model calls without an answer, as `failed`; also of groups that no step can
+    learn from.
+    """
+    failed = sum(group.failed for group in groups)
+    calls = failed + sum(len(group.answers) for group in groups)
+    return {"failed": failed / calls} if calls else {}
+
+
 def _readable(answers: Sequence[RewardedAnswer]) -> Iterator[tuple[str, float]]:
     yield "readable", fmean(answer.reward_parts["format"] for answer in answers)
     roles = sorted({answer.role for answer in answers})

@@ -27,10 +27,17 @@ from proofloop.schema.events import ModelPublished
 from proofloop.schema.records import Label, ModelRole, Record, TrainingBatch
 from proofloop.store import get_record, put_record
 from proofloop.worker.tools import Tools
-from proofloop_trainer.figures import figures_of
+from proofloop_trainer.figures import failed_share, figures_of
 from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.grpo.settings import GrpoSettings, grpo_settings
-from proofloop_trainer.samples import Group, RewardedAnswer, choose_groups, groups_of, mean_parts
+from proofloop_trainer.samples import (
+    Group,
+    RewardedAnswer,
+    choose_groups,
+    groups_of,
+    large_enough,
+    mean_parts,
+)
 from proofloop_trainer.steps import drop_older, exact_weights, open_learner, take_step
 
 log = structlog.get_logger()
@@ -122,6 +129,8 @@ class RoleInTraining:
             # A person may have graded since.
             current = [in_force(self._store, label) for label in of_problem]
             groups += groups_of(self.role, current, self._spec, self._store)
+        failed = failed_share(groups)
+        groups = large_enough(groups, self.role, self._spec)
         everything = [answer for group in groups for answer in group.answers]
         self._check_temperature(everything)
         chosen = self._chosen(self._fresh(groups))
@@ -132,7 +141,7 @@ class RoleInTraining:
             problems=problems,
             mean_reward=fmean(answer.reward for answer in everything) if everything else 0.0,
             reward_parts=mean_parts(everything),
-            figures=figures_of(groups),
+            figures=figures_of(groups) | failed,
             samples=tuple(
                 answer.sample(self._store) for group in chosen for answer in group.answers
             ),

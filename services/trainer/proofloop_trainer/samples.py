@@ -50,6 +50,12 @@ class RewardedAnswer:
     reward_parts: dict[str, float]
     provenance: Provenance
 
+    @property
+    def is_failed(self) -> bool:
+        """Whether the model call brought no answer."""
+        provenance = self.provenance
+        return provenance.is_sampled and not (provenance.tokens_key or provenance.finish_reason)
+
     def sample(self, store: Store) -> TrainingSample:
         """The answer with its tokens."""
         return TrainingSample(
@@ -66,16 +72,20 @@ class RewardedAnswer:
 
 @dataclass(frozen=True)
 class Group:
-    """The answers to one prompt. `is_flawed`: they judge something with a grade below 1."""
+    """The answers to one prompt. `is_flawed`: they judge something with a grade below 1. `failed`:
+    model calls without an answer.
+    """
 
     answers: tuple[RewardedAnswer, ...]
     is_flawed: bool = False
+    failed: int = 0
 
     @property
     def sampled(self) -> Group:
-        """The group without the answers whose tokens were not kept, such as failed calls."""
+        """The group without answers whose tokens were not kept, such as failed calls."""
         kept = tuple(answer for answer in self.answers if answer.provenance.tokens_key)
-        return replace(self, answers=kept)
+        failed = sum(answer.is_failed for answer in self.answers)
+        return replace(self, answers=kept, failed=failed)
 
     @property
     def model_versions(self) -> set[str]:
@@ -89,17 +99,21 @@ class Group:
 
 
 def groups_of(role: ModelRole, labels: Iterable[Label], spec: RunSpec, store: Store) -> list[Group]:
-    """The groups from the labeled proofs of one problem that `role` learns from. A group of one
-    answer counts only where all groups train.
+    """The groups from the labeled proofs of one problem that `role` may learn from, also those of
+    which too many calls failed: see `large_enough`.
     """
     if role == "generator":
         proofs = (proof_answer(label, spec, store) for label in labels)
         groups = [Group(tuple(proof for proof in proofs if proof))]
     else:
         groups = [_judged(role, label, spec, store) for label in labels]
+    return [group.sampled for group in groups if group.answers]
+
+
+def large_enough(groups: Iterable[Group], role: ModelRole, spec: RunSpec) -> list[Group]:
+    """The groups to learn from. A group of one answer counts only where all groups train."""
     least = 1 if spec.training.of(role).train_on == "all" else 2
-    sampled = [group.sampled for group in groups]
-    return [group for group in sampled if len(group.answers) >= least]
+    return [group for group in groups if len(group.answers) >= least]
 
 
 def choose_groups(groups: Sequence[Group], most: int) -> list[Group]:
@@ -139,7 +153,9 @@ def proof_answer(label: Label, spec: RunSpec, store: Store) -> RewardedAnswer | 
 
 
 def _proof_score(label: Label, spec: RunSpec, store: Store) -> float | None:
-    """R_Y of a proof; 0 for an unreadable one, None for an undecided one without a mean."""
+    """R_Y of a proof; 0 for an unreadable one. None for an undecided one without a mean, and for
+    one whose judges' calls failed.
+    """
     if label.outcome == "unreadable":
         return 0.0
     if spec.reward.proof_score == "label":
@@ -148,8 +164,11 @@ def _proof_score(label: Label, spec: RunSpec, store: Store) -> float | None:
         find_record(store, keys.critique(label.run_id, label.proof_id, index), Critique)
         for index in range(spec.labeling.n)
     )
-    scores = [each.verdict.score for each in found if each and each.verdict.score is not None]
-    return fmean(scores) if scores else 0.0
+    verdicts = [each.verdict for each in found if each]
+    scores = [verdict.score for verdict in verdicts if verdict.score is not None]
+    if scores:
+        return fmean(scores)
+    return None if any(verdict.outcome == "engine_failed" for verdict in verdicts) else 0.0
 
 
 def _judged(role: ModelRole, label: Label, spec: RunSpec, store: Store) -> Group:

@@ -10,6 +10,7 @@ import typer
 
 from proofloop.cli.common import StoreOption, need_run, open_store
 from proofloop.config.run_file import RunSpec
+from proofloop.curriculum.status import find_curriculum, training_steps
 from proofloop.errors import ConfigError, install_hint
 from proofloop.schema import keys
 from proofloop.schema.records import MODEL_ROLES, ModelRole
@@ -62,6 +63,12 @@ def export_slime(
 
 def _roles(store: Store, run: str) -> dict[str, ModelRole]:
     """The roles that have batches, by name."""
+    if curriculum := find_curriculum(store, run):
+        taken = [f"{run}-{name}" for name in training_steps(store, curriculum)]
+        raise ConfigError(
+            f"{run!r} is a curriculum: the runs of its stages have the batches",
+            f"name one of them: {', '.join(taken) or 'none has taken a step yet'}",
+        )
     need_run(store, run)
     return {role: role for role in MODEL_ROLES if any(store.list(keys.batches(run, role)))}
 

@@ -13,14 +13,14 @@ from typing import Any
 
 from proofloop.config.given_files import GradedAnalysis, GradedProof
 from proofloop.config.run_file import RunSpec
-from proofloop.curriculum import cases, compose
+from proofloop.curriculum import cases, compose, watch
 from proofloop.curriculum.compose import Served
 from proofloop.curriculum.work import Work
 from proofloop.method.domains import need_critique_finding, need_proof_finding
 from proofloop.runs.answers import meta_critiques_of
 from proofloop.schema import keys
 from proofloop.schema.ids import case_id, proof_id
-from proofloop.schema.records import Critique, Judgement, Proof
+from proofloop.schema.records import Critique, Judgement, MetaCritique, Proof, Verdict
 from proofloop.store import find_record, get_record
 
 
@@ -59,7 +59,8 @@ def prove(
     run = make(work.spec, name, served, times, **sections)
     work.finish(run, cases.given_problems(questions))
     ids = (proof_id(case_id(case), n) for case in range(len(questions)) for n in range(times))
-    proofs = (get_record(work.store, keys.proof(run.name, each), Proof) for each in ids)
+    proofs = [get_record(work.store, keys.proof(run.name, each), Proof) for each in ids]
+    _check_failed(work, run, [proof.verdict for proof in proofs])
     posed = (question for question in questions for _ in range(times))
     return [
         Proved(question, proof, proof.verdict.score, _truth(work, run, question, proof))
@@ -93,11 +94,13 @@ def review(
     metas = work.spec.generator.metas if work.sources.grades else 0
     run = compose.reviewing(work.spec, name, served, times, metas, **sections)
     work.finish(run, cases.given_proofs(proofs))
-    return [
-        _reviewed(work, run, case, critique)
+    found = [
+        (case, critique)
         for number, case in enumerate(proofs)
         for critique in _critiques(work, run, proof_id(case_id(number), 0))
     ]
+    _check_failed(work, run, [critique.verdict for _, critique in found])
+    return [_reviewed(work, run, case, critique) for case, critique in found]
 
 
 def judge(
@@ -111,15 +114,25 @@ def judge(
     """The scores of `times` meta-critiques of each analysis, in order."""
     run = compose.judging(work.spec, name, served, times, **sections)
     work.finish(run, cases.given_analyses(analyses))
-    found = (
-        meta_critiques_of(work.store, run.name, proof_id(case_id(number), 0), 0)
-        for number in range(len(analyses))
-    )
-    return [
-        (case, of[number].verdict.score)
-        for case, of in zip(analyses, found, strict=True)
+    found = [
+        (case, of[number].verdict)
+        for case, of in zip(analyses, _meta_critiques(work, run, len(analyses)), strict=True)
         for number in sorted(of)
     ]
+    _check_failed(work, run, [verdict for _, verdict in found])
+    return [(case, verdict.score) for case, verdict in found]
+
+
+def _meta_critiques(work: Work, run: RunSpec, cases: int) -> Iterator[dict[int, MetaCritique]]:
+    for number in range(cases):
+        yield meta_critiques_of(work.store, run.name, proof_id(case_id(number), 0), 0)
+
+
+def _check_failed(work: Work, run: RunSpec, verdicts: Sequence[Verdict]) -> None:
+    """Raise HintedError if too many calls had no answer."""
+    if verdicts:
+        share = fmean(verdict.outcome == "engine_failed" for verdict in verdicts)
+        watch.check_failed(work.part(run), share, work.spec.watch)
 
 
 def _reviewed(work: Work, run: RunSpec, case: GradedProof, critique: Critique) -> Reviewed:

@@ -161,10 +161,9 @@ def _timed(work: Work, stage: Stage, done: dict[str, StageManifest]) -> StageMan
 
 
 def _in_words(report: GateReport) -> str:
-    decision = "promoted" if report.promoted else "not promoted"
     is_blind = not (report.before or report.after)
     reason = ": no answer was right before or after" if is_blind else ""
-    return f"{report.figure} {report.before:.3f} -> {report.after:.3f}, {decision}{reason}"
+    return f"{report.figure} {report.before:.3f} -> {report.after:.3f}, {report.decision}{reason}"
 
 
 def check(spec: CurriculumSpec) -> Sources:

@@ -32,7 +32,7 @@ from proofloop.curriculum.status import StageManifest
 from proofloop.curriculum.work import Work
 from proofloop.schema import keys
 from proofloop.schema.given import GivenCase
-from proofloop.schema.records import ALL_ROLES, MODEL_ROLES, ModelRole
+from proofloop.schema.records import ALL_ROLES, ANSWERS, MODEL_ROLES, ModelRole
 
 T = TypeVar("T")
 
@@ -107,6 +107,7 @@ def consolidate(work: Work, stage: Stage, served: Served) -> StageManifest:
     run = compose.consolidation(work.spec, stage.name, served, runs)
     work.finish(run)
     version = work.version(run, ALL_ROLES)
+    counts = learned(work, run, [role for role, (_, cases) in answered.items() if cases])
     cases = held_out(work, served["generator"])
     roles = [role for role in MODEL_ROLES if cases.analyses or role != "meta_verifier"]
     gates = {role: gate.compare(work, role, version, cases, served) for role in roles}
@@ -115,7 +116,25 @@ def consolidate(work: Work, stage: Stage, served: Served) -> StageManifest:
         version=version,
         serves={role: version for role, report in gates.items() if report.promoted},
         gates=tuple(gates.values()),
+        figures=counts,
     )
+
+
+def learned(work: Work, run: RunSpec, roles: Sequence[ModelRole]) -> dict[str, float]:
+    """How many answers of each role the model learned from, with a warning for a role without
+    any: the model may unlearn its work.
+    """
+    figures = work.last_step(run).figures
+    counts = {role: figures.get(f"{ANSWERS}{role}", 0.0) for role in roles}
+    shown = ", ".join(f"{role} {count:.0f}" for role, count in counts.items())
+    work.say(f"{work.part(run)}: answers learned: {shown}")
+    for role in (role for role, count in counts.items() if not count):
+        work.say(
+            f"warning: no answer of the {role} has a reward of [consolidate] keep ="
+            f" {work.spec.consolidate.keep:g}, so the model may unlearn this role; `proofloop runs"
+            f" show {run.name}-{role}` counts its answers"
+        )
+    return {f"answers of the {role}": count for role, count in counts.items()}
 
 
 def _answers(
@@ -163,7 +182,9 @@ def gated(work: Work, stage: Stage, role: ModelRole, served: Served, version: st
     serves.
     """
     report = gate.compare(work, role, version, held_out(work, served["generator"]), served)
-    serves: Served = {role: version} if report.promoted and stage.ablation is None else {}
+    if stage.ablation:
+        report = report.model_copy(update={"promoted": False, "ablation": True})
+    serves: Served = {role: version} if report.promoted else {}
     return StageManifest(stage=stage.name, version=version, serves=serves, gates=(report,))
 
 

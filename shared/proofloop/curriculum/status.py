@@ -24,7 +24,9 @@ HOUR_S = 3600
 
 
 class GateReport(Record):
-    """The paired difference of a stage's figure on the validation split, after minus before."""
+    """The paired difference of a stage's figure on the validation split, after minus before. An
+    ablation is compared, and never promoted.
+    """
 
     figure: str
     before: float
@@ -32,6 +34,13 @@ class GateReport(Record):
     difference: float
     noise: float
     promoted: bool
+    ablation: bool = False
+
+    @property
+    def decision(self) -> str:
+        if self.ablation:
+            return "an ablation never serves"
+        return "promoted" if self.promoted else "not promoted"
 
 
 class StageManifest(Record):

@@ -22,6 +22,11 @@ ALWAYS = "always-"
 PERFECT = 0.99
 """Above this mean reward, groups without a signal are no fault: there is nothing left to learn."""
 
+FAILED_HINT = (
+    "`proofloop runs show RUN` tells why the calls of a run failed. Fix the engine, then start a"
+    " curriculum under a new name: this one keeps its failed calls. If the share is harmless, raise"
+    " [watch] failed and run it again"
+)
 DRIFT_HINT = (
     "read the batches of its last steps. Then start a curriculum under a new name with fewer steps,"
     " a smaller learning rate or a larger kl_coefficient. If nothing is wrong, widen the limits in"
@@ -39,10 +44,21 @@ def check(stage: str, steps: Sequence[Figures], limits: Watch) -> None:
     if len(steps) < limits.window:
         return
     first, last = steps[: limits.window], steps[-limits.window :]
+    check_failed(f"stage {stage}", _mean(last, "failed"), limits)
     _check_signal(stage, first, limits)
     _check_format(stage, last, limits)
     _check_length(stage, first, last, limits)
     _check_scores(stage, last, limits)
+
+
+def check_failed(what: str, share: float, limits: Watch) -> None:
+    """Raise HintedError if too many calls had no answer: the others are no fair sample."""
+    if share > limits.failed:
+        raise HintedError(
+            f"{what} was stopped: {share:.0%} of the model calls had no answer ([watch]"
+            f" failed = {limits.failed:g})",
+            FAILED_HINT,
+        )
 
 
 def _check_signal(stage: str, first: Sequence[Figures], limits: Watch) -> None:

@@ -19,7 +19,7 @@ from proofloop.method.prompts import PromptPack
 from proofloop.pipeline.driver import Interrupted, Report
 from proofloop.runs.create import create_run
 from proofloop.runs.model_registry import published_versions
-from proofloop.runs.planned import is_fine_tuned
+from proofloop.runs.planned import is_fine_tuned, supervised_steps
 from proofloop.runs.progress import RunProgress
 from proofloop.runs.spec import find_spec, keep_change
 from proofloop.schema import keys
@@ -91,6 +91,15 @@ class Work:
             )
         return versions[-1]
 
+    def last_step(self, run: RunSpec) -> TrainingStep:
+        """The record of the last step of a supervised run."""
+        number = supervised_steps(self.store, run)
+        return get_record(self.store, keys.step(run.name, ALL_ROLES, number), TrainingStep)
+
+    def part(self, run: RunSpec) -> str:
+        """The run's name without the curriculum's."""
+        return run.name.removeprefix(f"{self.spec.name}-")
+
     def _create(self, run: RunSpec, portion: int, cases: Sequence[GivenCase]) -> None:
         self.check()
         if run.training.roles and not cases:
@@ -136,7 +145,7 @@ class SamplingReport:
     """Prints now and then how many proofs of a run are done, or supervised steps are taken."""
 
     def __init__(self, work: Work, run: RunSpec) -> None:
-        self._work, self._stage = work, run.name.removeprefix(f"{work.spec.name}-")
+        self._work, self._stage = work, work.part(run)
         self._said, self._countdown = time.monotonic(), Countdown()
 
     def __call__(self, progress: RunProgress) -> None:
@@ -159,7 +168,7 @@ class TrainingReport:
         self._work, self._run = work, run
         [self._role] = run.training.roles
         self._wanted = run.training.of(self._role)
-        self._stage = run.name.removeprefix(f"{work.spec.name}-")
+        self._stage = work.part(run)
         self._steps: list[TrainingStep] = []
         self._read(len(published_versions(work.store, run.name, self._role)))
         self._countdown = Countdown(len(self._steps))

@@ -162,10 +162,10 @@ class ServicesPipeline:
         return not self._tracker.num_open and self._quiet_s > QUIET_S
 
     def takes_no_step(self) -> bool:
-        """For a long time nothing came, and no step is under way."""
+        """For a long time nothing came, no step is under way, and a trainer is there."""
         if self._tracker.num_open or self._quiet_s <= TRAINER_S:
             return False
-        if self.patiently(self._is_training):
+        if self.patiently(self._is_training) or self.patiently(self._lacks_trainer):
             self._last_news_s = time.monotonic()
             return False
         log.warning("trainer_takes_no_step", waited_s=TRAINER_S, run=self._spec.name)
@@ -234,6 +234,10 @@ class ServicesPipeline:
         trainer.
         """
         return is_training(self._store, self._spec) and not self._trainer_letter()
+
+    def _lacks_trainer(self) -> bool:
+        """Whether no worker serves the trainer, and none gave up a message of the run before."""
+        return bool(self._letters.unserved(["trainer"])) and not self._trainer_letter()
 
     def _trainer_letter(self) -> str:
         """Why a message of this run died in the trainer's queue; empty if none did."""

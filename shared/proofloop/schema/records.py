@@ -345,6 +345,10 @@ class TrainingBatch(Record):
     figures: dict[str, float] = Field(default_factory=dict)
 
 
+ANSWERS = "answers_"
+"""The prefix of a supervised step's figures that count the answers of a role."""
+
+
 class TrainingStep(Record):
     """What one optimisation step did.
 

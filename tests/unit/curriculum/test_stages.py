@@ -8,13 +8,18 @@ from typing import Any, Literal
 import pytest
 
 from proofloop.config.curriculum_file import CurriculumSpec, Stage
+from proofloop.curriculum import compose, gate
 from proofloop.curriculum.compose import everywhere
 from proofloop.curriculum.measuring import best_of
 from proofloop.curriculum.sources import open_sources
-from proofloop.curriculum.stages import generator, pick, start_of
+from proofloop.curriculum.stages import gated, generator, learned, pick, start_of
+from proofloop.curriculum.work import Work
 from proofloop.errors import HintedError
 from proofloop.runs.given import cases_of
 from proofloop.runs.spec import get_spec
+from proofloop.schema import keys
+from proofloop.schema.records import ALL_ROLES, TrainingStep
+from proofloop.store import put_record
 from tests.unit.curriculum.works import work_on
 
 ENHANCED, COLD = "runs/c-1-enhanced/models/verifier/000048", "runs/c-0-cold_start/models/all/000010"
@@ -67,6 +72,52 @@ def test_the_ablation_no_self_gives_the_whole_weight_to_the_proof(
     assert (run.reward.alpha, run.reward.beta) == weights
     assert (run.labeling.self_m, run.problems.proofs_per_problem) == (metas, 4)
     assert len(list(cases_of(work.store, run.name))) == 2 * 3
+
+
+def test_a_role_without_an_answer_to_learn_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    work = work_on(tmp_path)
+    run = compose.consolidation(work.spec, "1-consolidate", everywhere("nano-base"), ["a"])
+    record_supervised_step(work, run.name, {"answers_generator": 12.0, "steps": 1.0})
+    figures = learned(work, run, ["generator", "verifier"])
+    assert figures == {"answers of the generator": 12.0, "answers of the verifier": 0.0}
+    first, warning = capsys.readouterr().out.splitlines()
+    assert first == "1-consolidate: answers learned: generator 12, verifier 0"
+    assert warning.startswith("warning: no answer of the verifier has a reward of [consolidate]")
+
+
+def record_supervised_step(work: Work, run: str, figures: dict[str, float]) -> None:
+    record = TrainingStep(
+        run_id=run,
+        role=ALL_ROLES,
+        step=3,
+        version=keys.model(run, ALL_ROLES, 3),
+        sampled_by=(),
+        figures=figures,
+        reward_parts={},
+    )
+    put_record(work.store, keys.step(run, ALL_ROLES, 3), record)
+
+
+@pytest.mark.parametrize(
+    ("ablation", "serves", "decision"),
+    [(None, True, "promoted"), ("no-meta", False, "an ablation never serves")],
+)
+def test_an_ablation_never_serves_however_good_it_is(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ablation: Literal["no-meta"] | None,
+    serves: bool,
+    decision: str,
+):
+    better = gate.paired("f", ["a", "b"], [0.0, 0.0], [1.0, 1.0], z=1.96)
+    monkeypatch.setattr("proofloop.curriculum.gate.compare", lambda *_: better)
+    monkeypatch.setattr("proofloop.curriculum.stages.held_out", lambda *_: None)
+    stage = Stage(name="1-enhanced", kind="enhanced", iteration=1, ablation=ablation)
+    found = gated(work_on(tmp_path), stage, "verifier", everywhere("nano-base"), ENHANCED)
+    assert found.serves == ({"verifier": ENHANCED} if serves else {})
+    assert [report.decision for report in found.gates] == [decision]
 
 
 def test_harder_problems_come_from_the_second_iteration_on_in_turn_with_the_others():

@@ -38,6 +38,14 @@ def test_the_watch_stops_a_stage_whose_reward_is_gamed(planted: Mapping[str, flo
         check("1-verifier", [HONEST] * 5 + [HONEST | planted] * 5, Watch())
 
 
+def test_too_many_failed_calls_stop_a_stage():
+    failing = {**HONEST, "failed": 0.06}
+    said = r"stage 1-verifier was stopped: 6% of the model calls had no answer .*\nhint: .*engine"
+    with pytest.raises(HintedError, match=said):
+        check("1-verifier", [HONEST] * 5 + [failing] * 5, Watch())
+    check("1-verifier", [failing] * 5, Watch(failed=0.1))
+
+
 def test_the_watch_lets_an_honest_stage_go_on():
     check("1-verifier", [HONEST] * 10, Watch())
     check("1-verifier", [HONEST] * 7 + [{**HONEST, "always-1 verifier": 1.0}] * 3, Watch())

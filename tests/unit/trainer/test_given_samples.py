@@ -11,8 +11,9 @@ from proofloop.config.run_file import RunSpec
 from proofloop.schema import keys
 from proofloop.schema.records import Given, Label, MetaCritique, Score, Verdict
 from proofloop.store import LocalStore, put_record
-from proofloop_trainer.samples import Group, groups_of
+from proofloop_trainer.samples import Group
 from tests.builders import MALFORMED, RUN, label, proof, runspec, valid
+from tests.unit.trainer.groups import learned_groups
 from tests.unit.trainer.test_samples import add_critique, add_proof, sampled, undecided
 
 ANALYSIS = "c000000-000"
@@ -50,7 +51,7 @@ def rewards(groups: list[Group]) -> list[list[float]]:
 
 def test_meta_critiques_of_a_given_analysis_earn_by_its_grade(store: LocalStore) -> None:
     graded = add_analysis(store, 0.5, valid(0.5), MALFORMED)
-    (group,) = groups_of("meta_verifier", [graded], spec_of(APART), store)
+    (group,) = learned_groups("meta_verifier", [graded], spec_of(APART), store)
     right, unreadable = group.answers
     assert (right.key, right.role, right.group, right.reward) == (
         keys.meta_critique(RUN, ANALYSIS, 0, 0),
@@ -67,19 +68,19 @@ def test_a_given_analysis_trains_a_verifier_that_trains_alone(
     store: LocalStore,
 ) -> None:
     graded = add_analysis(store, 1.0, valid(0.0), valid(1.0))
-    assert rewards(groups_of("verifier", [graded], spec_of(JOINT), store)) == [[0.0, 1.0]]
-    assert groups_of("verifier", [graded], spec_of(APART), store) == []
-    assert groups_of("generator", [graded], spec_of(JOINT), store) == []
+    assert rewards(learned_groups("verifier", [graded], spec_of(JOINT), store)) == [[0.0, 1.0]]
+    assert learned_groups("verifier", [graded], spec_of(APART), store) == []
+    assert learned_groups("generator", [graded], spec_of(JOINT), store) == []
 
 
 def test_an_analysis_without_a_grade_trains_nothing(store: LocalStore) -> None:
     graded = add_analysis(store, None, valid(0.0), valid(1.0))
-    assert groups_of("meta_verifier", [graded], spec_of(APART), store) == []
+    assert learned_groups("meta_verifier", [graded], spec_of(APART), store) == []
 
 
 def test_all_meta_critiques_of_a_given_analysis_train(store: LocalStore) -> None:
     graded = add_analysis(store, 1.0, *(valid(1.0),) * 12)
-    assert rewards(groups_of("meta_verifier", [graded], spec_of(APART), store)) == [[1.0] * 12]
+    assert rewards(learned_groups("meta_verifier", [graded], spec_of(APART), store)) == [[1.0] * 12]
 
 
 def test_critiques_of_a_given_proof_earn_by_the_given_score(store: LocalStore) -> None:
@@ -87,16 +88,16 @@ def test_critiques_of_a_given_proof_earn_by_the_given_score(store: LocalStore) -
         add_critique(store, index, valid(score), quality=0.5)
     add_proof(store, 0, valid(1.0))
     graded = label(0.0, proof_id="p1-000", group="p1-000", outcome="rejected", kind="graded")
-    assert rewards(groups_of("verifier", [graded], spec_of(JOINT), store)) == [[0.5, 0.0]]
+    assert rewards(learned_groups("verifier", [graded], spec_of(JOINT), store)) == [[0.5, 0.0]]
     without_meta = spec_of(JOINT, reward={"meta": False})
-    assert rewards(groups_of("verifier", [graded], without_meta, store)) == [[1.0, 0.0]]
-    assert groups_of("meta_verifier", [graded], spec_of(APART), store) == []
+    assert rewards(learned_groups("verifier", [graded], without_meta, store)) == [[1.0, 0.0]]
+    assert learned_groups("meta_verifier", [graded], spec_of(APART), store) == []
 
 
 def test_a_group_of_one_answer_trains_only_where_all_groups_do(store: LocalStore) -> None:
     graded = add_analysis(store, 1.0, valid(1.0))
-    assert rewards(groups_of("verifier", [graded], spec_of(JOINT), store)) == [[1.0]]
-    assert groups_of("meta_verifier", [graded], spec_of(APART), store) == []
+    assert rewards(learned_groups("verifier", [graded], spec_of(JOINT), store)) == [[1.0]]
+    assert learned_groups("meta_verifier", [graded], spec_of(APART), store) == []
 
 
 # -- R_Y as the mean of the critiques' scores
@@ -107,7 +108,7 @@ MEAN = {"proof_score": "mean"}
 
 def proof_rewards(store: LocalStore, labels: list[Label]) -> list[float]:
     spec = spec_of({"generator": {"steps": 1, "train_on": "all"}}, reward=MEAN)
-    (group,) = groups_of("generator", labels, spec, store)
+    (group,) = learned_groups("generator", labels, spec, store)
     return [answer.reward_parts.get("proof", -1.0) for answer in group.answers]
 
 

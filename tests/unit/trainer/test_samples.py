@@ -23,7 +23,7 @@ from proofloop.schema.records import (
 from proofloop.store import LocalStore, put_record
 from proofloop.worker.tools import Tools
 from proofloop_labeler.review.grading import grade_proof
-from proofloop_trainer.figures import figures_of
+from proofloop_trainer.figures import failed_share, figures_of
 from proofloop_trainer.samples import Group, RewardedAnswer, choose_groups, groups_of
 from proofloop_trainer.train import RunInTraining
 from tests.builders import (
@@ -39,6 +39,7 @@ from tests.builders import (
     undecided_label,
     valid,
 )
+from tests.unit.trainer.groups import learned_groups
 
 TRUNCATED = Verdict(outcome="truncated", reason="cut off")
 ENDLESS = Reader().evaluation("<think>and so on", "stop").verdict
@@ -140,7 +141,7 @@ def test_a_proof_earns_what_the_label_and_its_own_evaluation_give(store: LocalSt
         add_proof(store, 0, valid(1.0)),
         add_proof(store, 1, valid(1.0), score=0.5, self_quality=0.5),
     ]
-    (group,) = groups_of("generator", labels, runspec(), store)
+    (group,) = learned_groups("generator", labels, runspec(), store)
     honest, boasting = group.answers
     assert honest.sample(store) == TrainingSample(
         key=keys.proof(RUN, "p1-000"),
@@ -169,7 +170,7 @@ def test_an_undecided_proof_is_left_out_and_an_unreadable_one_earns_nothing(
         add_proof(store, 1, valid(0.0), **undecided()),
         add_proof(store, 2, MALFORMED, **unreadable()),
     ]
-    (group,) = groups_of("generator", labels, runspec(), store)
+    (group,) = learned_groups("generator", labels, runspec(), store)
     assert [(sample.key, sample.reward) for sample in group.answers] == [
         (keys.proof(RUN, "p1-000"), 1.0),
         (keys.proof(RUN, "p1-002"), 0.0),
@@ -183,11 +184,22 @@ def test_a_proof_that_the_engine_failed_to_write_is_left_out(store: LocalStore) 
         add_proof(store, 1, FAILED, kept=False, **unreadable()),
         add_proof(store, 2, valid(0.0), score=0.0),
     ]
-    (group,) = groups_of("generator", labels, runspec(), store)
+    (group,) = learned_groups("generator", labels, runspec(), store)
     assert [sample.key for sample in group.answers] == [
         keys.proof(RUN, "p1-000"),
         keys.proof(RUN, "p1-002"),
     ]
+
+
+def test_failed_calls_are_counted_also_where_no_answer_is_left(store: LocalStore) -> None:
+    labels = [add_proof(store, 0, valid(1.0))]
+    for index in range(3):
+        add_critique(store, index, FAILED, quality=0.0, kept=False)
+    assert learned_groups("verifier", labels, runspec(), store) == []
+    assert failed_share(groups_of("verifier", labels, runspec(), store)) == {"failed": 1.0}
+    add_critique(store, 3, valid(1.0))
+    assert failed_share(groups_of("verifier", labels, runspec(), store)) == {"failed": 0.75}
+    assert failed_share([]) == {}
 
 
 def test_only_an_answer_that_was_cut_off_is_marked_as_truncated(store: LocalStore) -> None:
@@ -198,7 +210,7 @@ def test_only_an_answer_that_was_cut_off_is_marked_as_truncated(store: LocalStor
         # It ended by itself, in the midst of its thinking.
         add_proof(store, 3, ENDLESS, **unreadable()),
     ]
-    (group,) = groups_of("generator", labels, runspec(), store)
+    (group,) = learned_groups("generator", labels, runspec(), store)
     samples = [answer.sample(store) for answer in group.answers]
     found = [(sample.truncated, sample.reward) for sample in samples]
     assert found == [(True, 0.0), (False, 0.0), (False, 1.0), (False, 0.0)]
@@ -219,14 +231,14 @@ def test_preset_and_weights_are_the_run_s(
     store: LocalStore, reward: dict[str, Any], total: float, parts: set[str]
 ) -> None:
     labels = [add_proof(store, n, valid(1.0), score=0.5, self_quality=0.5) for n in range(2)]
-    (group,) = groups_of("generator", labels, runspec(reward=reward), store)
+    (group,) = learned_groups("generator", labels, runspec(reward=reward), store)
     assert [sample.reward for sample in group.answers] == pytest.approx([total, total])
     assert set(group.answers[0].reward_parts) == parts
 
 
 def test_one_proof_alone_is_no_group(store: LocalStore) -> None:
     labels = [add_proof(store, 0, valid(1.0)), add_proof(store, 1, valid(1.0), **undecided())]
-    assert groups_of("generator", labels, runspec(), store) == []
+    assert learned_groups("generator", labels, runspec(), store) == []
 
 
 # -- the verifier: the critiques of one proof
@@ -234,7 +246,7 @@ def test_one_proof_alone_is_no_group(store: LocalStore) -> None:
 
 
 def critique_rewards(store: LocalStore, labels: list[Label], **spec: Any) -> list[list[float]]:
-    groups = groups_of("verifier", labels, runspec(**spec), store)
+    groups = learned_groups("verifier", labels, runspec(**spec), store)
     return [[sample.reward for sample in group.answers] for group in groups]
 
 
@@ -246,7 +258,7 @@ def test_a_critique_earns_by_its_score_and_by_what_the_meta_verifier_made_of_it(
     ]
     for index, (score, quality) in enumerate([(0.5, 1.0), (0.0, 0.5), (1.0, 1.0), (0.5, 0.0)]):
         add_critique(store, index, valid(score), quality=quality)
-    (group,) = groups_of("verifier", labels, runspec(), store)
+    (group,) = learned_groups("verifier", labels, runspec(), store)
     assert [sample.reward for sample in group.answers] == [1.0, 0.25, 0.5, 0.0]
     assert group.answers[1].reward_parts == {
         "format": 1.0,
@@ -266,7 +278,7 @@ def test_a_critique_that_broke_the_format_earns_nothing_and_stays(store: LocalSt
     labels = [add_proof(store, 0, valid(1.0))]
     for index, verdict in enumerate([valid(1.0), MALFORMED, TRUNCATED]):
         add_critique(store, index, verdict, quality=0.0 if verdict.score is None else 1.0)
-    (group,) = groups_of("verifier", labels, runspec(), store)
+    (group,) = learned_groups("verifier", labels, runspec(), store)
     samples = [answer.sample(store) for answer in group.answers]
     assert [(sample.reward, sample.truncated) for sample in samples] == [
         (1.0, False),

@@ -13,9 +13,11 @@ pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not instal
 from proofloop.cli.app import app
 from proofloop.config.curriculum_file import CurriculumSpec
 from proofloop.curriculum import compose
+from proofloop.curriculum.status import add_run, freeze
 from proofloop.errors import ConfigError
 from proofloop.runs.create import create_run
 from proofloop.schema import keys
+from proofloop.schema.records import TrainingStep
 from proofloop.store import LocalStore, put_record
 from proofloop_trainer.grpo.settings import GrpoSettings
 from proofloop_trainer.slime import launch_arguments, slime_lines, slime_samples
@@ -188,3 +190,25 @@ def test_a_role_that_did_not_train_and_a_folder_that_is_are_named(root: Path, tm
     assert caught.value.hint == "roles with batches: verifier"
     with pytest.raises(ConfigError, match="already exists"):
         raise export(root, "c-1-verifier", "verifier", "--out", str(tmp_path)).exception
+
+
+def test_a_curriculum_is_told_apart_from_the_runs_of_its_stages(root: Path, tmp_path: Path):
+    store = LocalStore(root)
+    freeze(store, CurriculumSpec(name="c"))
+    add_run(store, "c", "c-1-verifier")
+    put_record(store, keys.step("c-1-verifier", "verifier", 1), step_of("c-1-verifier"))
+    with pytest.raises(ConfigError, match="'c' is a curriculum") as caught:
+        raise export(root, "c", "verifier", "--out", str(tmp_path / "out")).exception
+    assert caught.value.hint == "name one of them: c-1-verifier"
+
+
+def step_of(run: str) -> TrainingStep:
+    return TrainingStep(
+        run_id=run,
+        role="verifier",
+        step=1,
+        version=keys.model(run, "verifier", 1),
+        sampled_by=(),
+        figures={},
+        reward_parts={},
+    )

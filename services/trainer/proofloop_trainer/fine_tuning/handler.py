@@ -96,9 +96,9 @@ def _training(
             before_step=check_stopping,
             after_step=records.add,
         )
-    answers, schedule = answers_to_learn(tools.store, spec, section, start), Schedule.of(section)
-    steps = schedule.updates(len(answers))
-    records = StepRecords(tools.store, spec.name, steps)
+    lessons, schedule = answers_to_learn(tools.store, spec, section, start), Schedule.of(section)
+    steps = schedule.updates(len(lessons.answers))
+    records = StepRecords(tools.store, spec.name, steps, lessons.of_role)
     return steps, lambda folder: fine_tune(
-        start, folder, answers, schedule, spec.seed, check_stopping, records.add
+        start, folder, lessons.answers, schedule, spec.seed, check_stopping, records.add
     )

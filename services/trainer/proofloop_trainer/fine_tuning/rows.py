@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -34,19 +36,27 @@ TEMPLATES: dict[ModelRole, tuple[str, ...]] = {
 }
 
 
-def answers_to_learn(store: Store, spec: RunSpec, section: FineTuning, start: Path) -> list[Answer]:
+@dataclass(frozen=True)
+class ToLearn:
+    """The answers to learn; `of_role` counts those of each role, if they are of runs."""
+
+    answers: list[Answer]
+    of_role: Counter[ModelRole]
+
+
+def answers_to_learn(store: Store, spec: RunSpec, section: FineTuning, start: Path) -> ToLearn:
     """The run's answers, encoded for the model in `start`. Raises ConfigError that names a bad row,
     or if there are none.
     """
-    encoder = Encoder(start)
+    encoder, of_role = Encoder(start), Counter[ModelRole]()
     if section.runs:
-        rows = _of_runs(store, spec, section, encoder)
+        rows = _of_runs(store, spec, section, encoder, of_role)
     else:
         rows = map(encoder.encode, demonstrations_of(store, spec.name))
-    learnt = [answer_to_learn(tokens) for tokens in rows if tokens.completion_ids]
-    if not learnt:
+    learned = [answer_to_learn(tokens) for tokens in rows if tokens.completion_ids]
+    if not learned:
         raise ConfigError(f"run {spec.name!r} has no answers to learn from", _way_out(section))
-    return learnt
+    return ToLearn(learned, of_role)
 
 
 def _way_out(section: FineTuning) -> str:
@@ -56,7 +66,11 @@ def _way_out(section: FineTuning) -> str:
 
 
 def _of_runs(
-    store: Store, spec: RunSpec, section: FineTuning, encoder: Encoder
+    store: Store,
+    spec: RunSpec,
+    section: FineTuning,
+    encoder: Encoder,
+    of_role: Counter[ModelRole],
 ) -> Iterator[Tokens]:
     reading = _Reading(store, spec, encoder)
     chosen, skipped = best_answers(store, section, spec.seed), 0
@@ -65,6 +79,7 @@ def _of_runs(
         if tokens is None:
             skipped += 1
         else:
+            of_role[answer.role] += 1
             yield tokens
     log.info("best_answers_chosen", answers=len(chosen) - skipped, skipped=skipped)
 

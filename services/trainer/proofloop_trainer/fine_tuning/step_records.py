@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from statistics import fmean
 
 from proofloop.schema import keys
-from proofloop.schema.records import ALL_ROLES, TrainingStep
+from proofloop.schema.records import ALL_ROLES, ANSWERS, ModelRole, TrainingStep
 from proofloop.store import Store, put_record
 from proofloop_trainer.fine_tuning.supervised import SupervisedStep
 
@@ -15,13 +16,21 @@ MOST_RECORDS = 50
 
 
 class StepRecords:
-    """Records every few steps, and the last one, with the mean loss since the record before."""
+    """Records every few steps, and the last one, with the mean loss since the record before.
 
-    def __init__(self, store: Store, run_id: str, total: int) -> None:
+    `of_role`: how many answers of each role are learned, where that is known.
+    """
+
+    def __init__(
+        self, store: Store, run_id: str, total: int, of_role: Mapping[ModelRole, int] | None = None
+    ) -> None:
         self._store = store
         self._run_id = run_id
         self._every = max(1, total // MOST_RECORDS)
         self._version = keys.model(run_id, ALL_ROLES, total)
+        self._answers = {
+            f"{ANSWERS}{role}": float(count) for role, count in (of_role or {}).items()
+        }
         self._since: list[SupervisedStep] = []
         self._began_s = time.monotonic()
 
@@ -41,6 +50,7 @@ class StepRecords:
             "tokens": float(sum(each.tokens for each in self._since)),
             "seconds": time.monotonic() - self._began_s,
             "total_steps": float(step.total),
+            **self._answers,
         }
         return TrainingStep(
             run_id=self._run_id,

@@ -198,10 +198,21 @@ def _read(options: Options) -> tuple[Observed | None, RunSpec]:
             raise ConfigError(
                 "there is no run to plan for", "name a run.toml, or a run in the store by --from"
             )
-        return None, read_run(file)
+        return None, _sampled(read_run(file))
     store = open_store(options.store, must_exist=True)
     spec = need_run(store, run)
-    return observed(store, run), read_run(file) if file else spec
+    return observed(store, run), _sampled(read_run(file) if file else spec)
+
+
+def _sampled(spec: RunSpec) -> RunSpec:
+    """The spec. Raises ConfigError for a run without model calls."""
+    if spec.fine_tuning:
+        raise ConfigError(
+            f"run {spec.name!r} has [fine_tuning]: it calls no model, and a plan counts calls",
+            "start it with `proofloop run`, which prints its supervised steps; or plan"
+            " a run with [problems]",
+        )
+    return spec
 
 
 def _print_values(basis: Basis) -> None:
