@@ -102,8 +102,14 @@ def _assess(
     Of the self-critique and of a given one always all m: each is wanted for itself.
     """
     rule = tools.runs.spec(event.run_id).labeling
-    question = tools.runs.problem(event.run_id, proof.problem_id).question
-    prompt = tools.runs.pack(event.run_id).judge(question, proof.solution, analysis)
+    problem = tools.runs.problem(event.run_id, proof.problem_id)
+    prompt = tools.runs.pack(event.run_id).judge(
+        problem.question,
+        proof.solution,
+        analysis,
+        reference=problem.reference,
+        rubric=problem.rubric,
+    )
     version = proof.meta_verifier_version or tools.runs.serving(event.run_id, "meta_verifier")
     wants_all = event.index == SELF_CRITIQUE or _is_given(event, proof) or not rule.stop_early
     first = m if wants_all else m // 2 + 1

@@ -51,7 +51,9 @@ def _request(
 ) -> Critique:
     proof = get_record(tools.store, keys.proof(event.run_id, event.proof_id), Proof)
     problem = tools.runs.problem(event.run_id, proof.problem_id)
-    prompt = tools.runs.pack(event.run_id).verify(problem.question, proof.solution)
+    prompt = tools.runs.pack(event.run_id).verify(
+        problem.question, proof.solution, reference=problem.reference, rubric=problem.rubric
+    )
     request = ModelRequest(
         event.run_id,
         "verifier",

@@ -73,6 +73,7 @@ def drive_on_services(
     on_progress: OnProgress,
     *,
     resume: bool,
+    portions: Sequence[GivenPortion] = (),
 ) -> RunProgress:
     """Run on the workers of the broker; this process poses problems and reports progress.
 
@@ -84,7 +85,7 @@ def drive_on_services(
     letters, bus = open_dead_letters(settings), open_bus(settings, roles=needed)
     try:
         check_from_here(Engines(store, settings.cache), spec)
-        spec = create_run(store, spec, resume=resume)
+        spec = create_run(store, spec, resume=resume, portions=portions)
         with ServicesPipeline(store, bus, letters, spec, stopping=stopping) as pipeline:
             return pipeline.run(on_progress)
     finally:

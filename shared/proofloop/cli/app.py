@@ -10,6 +10,7 @@ import typer
 from proofloop.cli import (
     domains,
     iterate,
+    judge,
     models,
     nano,
     prompts,
@@ -48,6 +49,7 @@ app.command("iterate")(iterate.iterate)
 app.command("serve")(serve.serve)
 app.command("review")(review.review)
 app.command("prove")(prove.prove)
+app.command("judge")(judge.judge)
 app.command("proof")(proof.proof)
 app.command("plan")(plan.plan_command)
 app.command("doctor")(doctor.doctor)

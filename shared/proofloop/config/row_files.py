@@ -29,18 +29,38 @@ DOUBLE_IT = r'double the backslash: JSON needs "\\{0}" for \{0}'
 
 def read_rows(file: Path) -> list[Any]:
     """Read the rows; those of a table as a dict by column. Raises ConfigError."""
+    rows = []
+    for row in each_row(file):
+        if isinstance(row, ConfigError):
+            raise row
+        rows.append(row)
+    return rows
+
+
+def each_row(file: Path) -> Iterator[Any]:
+    """Yield each row, or the ConfigError of a row that cannot be read. Raises ConfigError if the
+    file cannot be read.
+    """
+    if file.suffix.lower() in PARQUET:
+        yield from _read_parquet(file)
+    elif file.suffix.lower() in TABLES:
+        yield from _read_table(_text_of(file), file)
+    else:
+        yield from _read_json(_text_of(file), file)
+
+
+def _text_of(file: Path) -> str:
     try:
-        if file.suffix.lower() in PARQUET:
-            return _read_parquet(file)
-        text = file.read_text("utf-8-sig")
+        return file.read_text("utf-8-sig")
     except FileNotFoundError as error:
-        hint = "check the path: it is relative to the folder of the TOML file"
-        raise ConfigError(f"there is no file {file}", hint) from error
+        raise _missing(file) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}", FORMS) from error
-    if file.suffix.lower() in TABLES:
-        return list(_read_table(text, file))
-    return _read_json(text, file)
+
+
+def _missing(file: Path) -> ConfigError:
+    hint = "check the path; in a TOML file it is relative to the file's folder"
+    return ConfigError(f"there is no file {file}", hint)
 
 
 def holds_json(file: Path) -> bool:
@@ -48,10 +68,22 @@ def holds_json(file: Path) -> bool:
     return file.suffix.lower() not in (*TABLES, *PARQUET)
 
 
-def _read_json(text: str, file: Path) -> list[Any]:
+def _read_json(text: str, file: Path) -> Iterator[Any]:
+    """The rows of a JSON list, or of JSON lines."""
+    if text.lstrip().startswith("["):
+        yield from _json_list(text, file)
+        return
+    # not splitlines(): a JSON string may have other line separators
+    lines = [line for line in text.split("\n") if line.strip()]
+    if text.lstrip().startswith("{"):
+        _check_is_row(text, lines, file)
+    for number, line in enumerate(lines, 1):
+        yield _json_row(line, number, file)
+
+
+def _json_list(text: str, file: Path) -> list[Any]:
     try:
-        if text.lstrip().startswith("["):
-            return list(json.loads(text))
+        return list(json.loads(text))
     except (ValueError, RecursionError) as error:
         if problem := _undoubled(error, f"line {getattr(error, 'lineno', 0)} of {file}"):
             raise problem from error
@@ -59,11 +91,6 @@ def _read_json(text: str, file: Path) -> list[Any]:
             f"{file} is not a valid JSON list: {error}",
             "write a list of objects, each with a `question`",
         ) from error
-    # not splitlines(): a JSON string may have other line separators
-    lines = [line for line in text.split("\n") if line.strip()]
-    if text.lstrip().startswith("{"):
-        _check_is_row(text, lines, file)
-    return [_json_row(line, number, file) for number, line in enumerate(lines, 1)]
 
 
 def _check_is_row(text: str, lines: list[str], file: Path) -> None:
@@ -89,15 +116,14 @@ def _is_list_of_rows(value: object) -> bool:
 
 
 def _json_row(line: str, number: int, file: Path) -> Any:
+    """The row, or the ConfigError that says why the line is not JSON."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        if problem := _undoubled(error, f"row {number} of {file}"):
-            raise problem from error
-        raise ConfigError(
+        return _undoubled(error, f"row {number} of {file}") or ConfigError(
             f"row {number} of {file} is not JSON: {error}",
             "give a JSON list, or JSONL with one object on each line",
-        ) from error
+        )
 
 
 def _undoubled(error: Exception, place: str) -> ConfigError | None:
@@ -116,7 +142,7 @@ def _undoubled(error: Exception, place: str) -> ConfigError | None:
     )
 
 
-def _read_table(text: str, file: Path) -> Iterator[dict[str, str]]:
+def _read_table(text: str, file: Path) -> Iterator[dict[str, str] | ConfigError]:
     header = text.partition("\n")[0]
     delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
     csv.field_size_limit(LONGEST_FIELD)
@@ -130,10 +156,11 @@ def _read_table(text: str, file: Path) -> Iterator[dict[str, str]]:
         for number, row in enumerate(reader, 1):
             if None in row or None in row.values():
                 place = f"row {number} of {file}, line {reader.line_num}"
-                raise ConfigError(
+                yield ConfigError(
                     f"{place}: the number of fields differs from the columns {', '.join(names)}",
                     'quote fields that have a comma, a quotation mark or a line break: "a, b"',
                 )
+                continue
             yield {name.strip(): value for name, value in row.items()}
     except csv.Error as error:
         hint = 'double each quotation mark inside a quoted field: "a ""b"""'
@@ -151,7 +178,7 @@ def _read_parquet(file: Path) -> list[Any]:
     try:
         rows: list[Any] = parquet.read_table(file).to_pylist()
         return rows
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        raise _missing(file) from error
     except (ArrowException, OSError) as error:
         raise ConfigError(f"{file} is not a Parquet file: {error}", FORMS) from error

@@ -466,9 +466,10 @@ class RunSpec(Section):
 def load_runspec(file: Path) -> RunSpec:
     """Read and check a run file. Raises ConfigError."""
     spec = parse_runspec(read_fields(file, RunSpec), str(file))
-    if spec.problems.material:
+    if spec.problems.material or spec.problems.has_proofs:
+        key = "material" if spec.problems.material else "has_proofs"
         raise ConfigError(
-            f"[problems] material = true in {file}: only a curriculum sets it", SOURCES_HINT
+            f"[problems] {key} = true in {file}: a run file cannot set it", SOURCES_HINT
         )
     return spec
 

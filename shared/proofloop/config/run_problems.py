@@ -44,6 +44,11 @@ class Problems(Section):
     material: bool = Field(
         False, description="the cases lie in the store; set by curricula, not in a run file"
     )
+    has_proofs: bool = Field(
+        False,
+        description="all cases of the material are proofs to verify; set by `proofloop judge`, not"
+        " in a run file",
+    )
     checker: str | None = Field(
         None,
         description="the domain whose exact checker grades proofs, for `[labeling] by"
@@ -90,7 +95,7 @@ class Problems(Section):
     @property
     def first_role(self) -> ModelRole:
         """The role at which cases enter the pipeline; of material, the first that may be needed."""
-        if self.given_proofs:
+        if self.given_proofs or self.has_proofs:
             return "verifier"
         return "meta_verifier" if self.given_analyses else "generator"
 
@@ -102,7 +107,7 @@ class Problems(Section):
     @property
     def first_proofs(self) -> int:
         """Proofs of each problem before any search; a given proof is the only one."""
-        return 1 if self.given_file else self.proofs_per_problem
+        return 1 if self.given_file or self.has_proofs else self.proofs_per_problem
 
     @property
     def checked_by(self) -> str | None:

@@ -188,6 +188,11 @@ def bills(store: Store, run_id: str) -> Iterator[Bill]:
             yield bill
 
 
+def bill_of(store: Store, run_id: str, proof_id: str) -> Bill | None:
+    """The bill of one proof; None if it has no answer."""
+    return _bill(store, run_id, proof_id, store.list(f"{keys.proofs(run_id)}{proof_id}/"))
+
+
 def _bill(store: Store, run_id: str, proof_id: str, found: Iterable[str]) -> Bill | None:
     """None for a proof without an answer. `found` are the keys below it, sorted; its tokens are
     never read.

@@ -6,14 +6,31 @@ what was given as a `Proof` (and a `Critique`) with a `records.Given` that says 
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from proofloop.schema.ids import case_id
-from proofloop.schema.records import Given, Problem, Record
+from proofloop.schema.records import Given, Problem, Record, Score
+
+
+class PeoplesGrade(Record):
+    """The grade of a proof whose judges are measured. No model sees it, and it is not the label.
+
+    `share`: the points over full marks. `score`: the same on the method's scale. `problem`: the
+    name that all proofs of the problem share. `attack`: the kind of manipulation of the proof.
+    """
+
+    share: float = Field(ge=0, le=1)
+    score: Score
+    problem: str
+    source: str = ""
+    attack: str = ""
 
 
 class GivenCase(Record):
     """A problem to prove, a proof to verify (`solution`), or an analysis to judge (`analysis`).
 
     The versions name the models that judge the case; empty: those that the run driver chooses.
+    `reference` and `rubric` are for prompts that show a solution or a marking scheme.
     """
 
     question: str
@@ -22,11 +39,20 @@ class GivenCase(Record):
     given: Given | None = None
     verifier_version: str = ""
     meta_verifier_version: str = ""
+    reference: str | None = None
+    rubric: str | None = None
+    graded: PeoplesGrade | None = None
 
     def problem(self, number: int) -> Problem:
         """The problem that the case is about. `number` counts the cases of the run from 0."""
         source = self.given.origin if self.given else ""
-        return Problem(id=case_id(number), question=self.question, source=source or None)
+        return Problem(
+            id=case_id(number),
+            question=self.question,
+            source=source or None,
+            reference=self.reference,
+            rubric=self.rubric,
+        )
 
 
 class GivenPortion(Record):

@@ -30,12 +30,18 @@ class Record(BaseModel):
 
 
 class Problem(Record):
-    """A problem to prove. `answer` is for people; no role is shown it."""
+    """A problem to prove. `answer` is for people; no role is shown it.
+
+    `reference`, a solution, and `rubric`, a marking scheme, are for judges whose prompts ask for
+    them.
+    """
 
     id: str
     question: str
     answer: str | None = None
     source: str | None = None
+    reference: str | None = None
+    rubric: str | None = None
 
 
 class Sampling(Record):

@@ -169,7 +169,7 @@ BAD = [
     ("problems = 1\n", r"^problems = 1 in "),
     ('[problems]\ndomain = "nano"\nfile = "x"\n', r"^\[problems\] in .*: give exactly one of domain and file$"),
     ('[problems]\nfile = "x"\ngiven_proofs = "y"\n', r"^\[problems\] in .*: give exactly one of file and given_proofs$"),
-    ('[problems]\nmaterial = true\n', r"^\[problems\] material = true in .*: only a curriculum sets it\nhint: give \[problems\] one of"),
+    ('[problems]\nmaterial = true\n', r"^\[problems\] material = true in .*: a run file cannot set it\nhint: give \[problems\] one of"),
     (GIVEN + "[search]\nrounds = 1\n", r"^\[problems\] given_proofs and \[search\] rounds do not go together: the generator writes no proofs"),
     (GIVEN + "[refinement]\niterations = 2\n", r"^\[problems\] given_proofs and \[refinement\] iterations do not go together"),
     (GIVEN + "[training.generator]\nsteps = 2\n", r"^\[problems\] given_proofs and \[training.generator\] steps do not go together"),

@@ -22,7 +22,17 @@ EXTRAS_OF = {
     "light": ["cluster", "flower", "sentry", "tracing"],
     "serving": ["cluster"],
     "trainer": ["cluster", "sentry", "tracing"],
-    "test": ["cluster", "flower", "parquet", "report", "sentry", "socks", "testing", "tracing"],
+    "test": [
+        "cluster",
+        "flower",
+        "judge",
+        "parquet",
+        "report",
+        "sentry",
+        "socks",
+        "testing",
+        "tracing",
+    ],
 }
 """The extras of the core that each lock holds."""
 

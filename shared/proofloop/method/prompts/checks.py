@@ -9,7 +9,7 @@ from proofloop.method.prompts.json_format import (
     FIELDS_OF,
     SCORE,
 )
-from proofloop.method.prompts.packs import PLACEHOLDER, PromptPack
+from proofloop.method.prompts.packs import AIDS, PLACEHOLDER, PromptPack
 from proofloop.method.prompts.phrases import PHRASES_OF, shows_format
 
 PLACEHOLDERS: Mapping[str, tuple[frozenset[str], ...]] = {
@@ -26,6 +26,9 @@ PLACEHOLDERS: Mapping[str, tuple[frozenset[str], ...]] = {
 `instruction` is the rendered generation prompt, `attempts` the earlier proofs with their analyses.
 A template for small models shows only the first attempt and its first analysis.
 """
+
+JUDGES = ("proof_verification", "meta_verification")
+"""The templates that may also show a `reference` solution or a `rubric`."""
 
 ALL_PLACEHOLDERS = frozenset({"{question}", "{proof}", "{analysis}", "{instruction}", "{attempts}"})
 
@@ -69,6 +72,8 @@ def check_placeholders(pack: PromptPack) -> None:
     """Raises ConfigError for the first template with wrong placeholders."""
     for template, allowed in PLACEHOLDERS.items():
         found = frozenset(found_placeholders(pack.templates[template]))
+        if template in JUDGES:
+            found -= set(AIDS)
         if found in allowed:
             continue
         needed = min(allowed, key=lambda names: len(names ^ found))

@@ -18,7 +18,9 @@ from proofloop.method.prompts.phrases import PHRASES_OF, Phrases
 from proofloop.method.prompts.reading.parsing import Reader, Reading
 from proofloop.schema.records import Record, Score, digest
 
-PLACEHOLDER = re.compile(r"\{(question|proof|analysis|instruction|attempts)\}")
+PLACEHOLDER = re.compile(r"\{(question|proof|analysis|instruction|attempts|reference|rubric)\}")
+AIDS = ("reference", "rubric")
+"""What a judge's prompt may show beside the proof: a reference solution, a marking scheme."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,23 @@ class PromptPack(Record):
     def prove(self, question: str) -> Prompt:
         return self._render("proof_generation", question=question)
 
-    def verify(self, question: str, proof: str) -> Prompt:
-        return self._render("proof_verification", question=question, proof=proof)
+    @property
+    def aids(self) -> tuple[str, ...]:
+        """The aids that the judges' prompts show."""
+        shown = self.templates["proof_verification"] + self.templates["meta_verification"]
+        return tuple(aid for aid in AIDS if f"{{{aid}}}" in shown)
 
-    def judge(self, question: str, proof: str, analysis: str) -> Prompt:
-        return self._render("meta_verification", question=question, proof=proof, analysis=analysis)
+    def verify(self, question: str, proof: str, **aids: str | None) -> Prompt:
+        return self._render("proof_verification", question=question, proof=proof, **_given(aids))
+
+    def judge(self, question: str, proof: str, analysis: str, **aids: str | None) -> Prompt:
+        return self._render(
+            "meta_verification",
+            question=question,
+            proof=proof,
+            analysis=analysis,
+            **_given(aids),
+        )
 
     def refine(self, question: str, attempts: list[tuple[str, list[str]]]) -> Prompt:
         """`attempts`: earlier proofs, each with its analyses to show; at least one of each."""
@@ -108,6 +122,11 @@ class PromptPack(Record):
         longest = max((len(run) for run in re.findall(r"~{3,}", text)), default=3)
         fence = "~" * (longest + 1)
         return f"{fence}\n{text}\n{fence}"
+
+
+def _given(aids: Mapping[str, str | None]) -> dict[str, str]:
+    """A missing aid says so: an empty section would look like a fault of the prompt."""
+    return {aid: aids.get(aid) or "(none is given)" for aid in AIDS}
 
 
 def _substitute(template: str, values: Mapping[str, str]) -> str:

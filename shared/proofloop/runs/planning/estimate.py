@@ -8,7 +8,7 @@ follow from its means and how much its problems differ.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
@@ -118,20 +118,25 @@ def estimate(
     habits: Habits,
     served: Mapping[ModelRole, Served],
     given: Given,
+    cases: Sequence[GivenCase] | None = None,
 ) -> RunEstimate:
     """The run's range. Raises ConfigError where its problems cannot be read.
 
     `habits` and `served` are the means that an earlier run `measured`, else only what `given` says
-    of them counts.
+    of them counts. `cases`: the given proofs, where they do not come from the run's file.
     """
-    questions = [problem.question for problem in problems_of(spec)]
+    if cases is None:
+        cases = given_cases(spec)
+        questions = [problem.question for problem in problems_of(spec)]
+    else:
+        questions = [case.question for case in cases]
     if measured:
         most = 1 + _spread(measured.tokens_by_problem, len(questions))
         ends = [_End(habits, served, True, 1 / most), _End(habits, served, False, most)]
         why = [_differing(len(measured.tokens_by_problem), len(questions), most)]
     else:
-        ends = _guessed(spec, questions, habits, given)
-        why = _reasons(spec, given)
+        ends = _guessed(spec, questions, cases, habits, given)
+        why = _reasons(spec, cases, given)
     low, high = (_totals(spec, len(questions), end) for end in ends)
     if measured:
         why += _untimed(high, served)
@@ -207,17 +212,23 @@ def _differing(measured: int, problems: int, most: float) -> str:
     )
 
 
-def _guessed(spec: RunSpec, questions: list[str], habits: Habits, given: Given) -> list[_End]:
+def _guessed(
+    spec: RunSpec,
+    questions: list[str],
+    cases: Sequence[GivenCase],
+    habits: Habits,
+    given: Given,
+) -> list[_End]:
     rule, issues = spec.labeling, given.get("--issue-share", {}).get("all")
     few = Habits(
         attempts=1.0,
-        critiqued=FEW_CRITIQUES if rule.stop_early and not _are_graded(spec) else 1.0,
+        critiqued=FEW_CRITIQUES if rule.stop_early and not _are_graded(cases) else 1.0,
         judged=FEW_ISSUES if issues is None else issues,
         assessed=(rule.m // 2 + 1) / rule.m if rule.stop_early and rule.m else 1.0,
         searched=0.0,
     )
     all_used = replace(habits, judged=1.0 if issues is None else issues)
-    prompts = _prompt_tokens(spec, questions)
+    prompts = _prompt_tokens(spec, questions, cases)
     return [
         _End(
             few,
@@ -228,13 +239,14 @@ def _guessed(spec: RunSpec, questions: list[str], habits: Habits, given: Given) 
     ]
 
 
-def _are_graded(spec: RunSpec) -> bool:
+def _are_graded(cases: Sequence[GivenCase]) -> bool:
     """Whether all proofs are given with a grade: these get all n critiques."""
-    cases = given_cases(spec)
     return bool(cases) and all(case.given and case.given.score is not None for case in cases)
 
 
-def _prompt_tokens(spec: RunSpec, questions: list[str]) -> dict[ModelRole, float]:
+def _prompt_tokens(
+    spec: RunSpec, questions: list[str], cases: Sequence[GivenCase]
+) -> dict[ModelRole, float]:
     """Of the mean question and what is given with it, without the answers that a prompt quotes."""
     pack, question = load_pack(spec.prompts, spec.base), max(questions, key=len, default="")
     mean = fmean(len(each) for each in questions) - len(question) if questions else 0.0
@@ -243,13 +255,13 @@ def _prompt_tokens(spec: RunSpec, questions: list[str]) -> dict[ModelRole, float
         "verifier": pack.verify(question, "").text,
         "meta_verifier": pack.judge(question, "", "").text,
     }
-    cases = given_cases(spec)
     quoted = fmean(_given_characters(case) for case in cases) if cases else 0.0
     return {role: (len(text) + mean + quoted) / CHARACTERS_A_TOKEN for role, text in texts.items()}
 
 
 def _given_characters(case: GivenCase) -> int:
-    return len(case.solution or "") + len(case.analysis or "")
+    texts = (case.solution, case.analysis, case.reference, case.rubric)
+    return sum(len(text or "") for text in texts)
 
 
 def _calls(
@@ -278,13 +290,13 @@ def _calls(
     return found
 
 
-def _reasons(spec: RunSpec, given: Given) -> list[str]:
+def _reasons(spec: RunSpec, cases: Sequence[GivenCase], given: Given) -> list[str]:
     """In words, what `_guessed` takes where no option says better."""
     low, high = ["a guess"], ["the most there can be"]
     if len(given["--answer-tokens"]) < len(MODEL_ROLES):
         low.append(f"answers of {100 * SHORT_ANSWERS:.0f} % of max_tokens")
         high.append("answers of max_tokens")
-    few = spec.labeling.stop_early and not _are_graded(spec)
+    few = spec.labeling.stop_early and not _are_graded(cases)
     low.append(f"{100 * FEW_CRITIQUES:.0f} % of n critiques" if few else "n critiques")
     high.append("n critiques, m judgements of every analysis")
     if not given["--issue-share"]:

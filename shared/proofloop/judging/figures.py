@@ -1,0 +1,235 @@
+"""The figures of a judge: by number of critiques, acceptance rule, source, problem and grade."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
+
+from proofloop.judging.agreement import mean_figures, statistic_figures, values
+from proofloop.judging.predictions import Prediction, Way, predict, ways
+from proofloop.judging.rows import JudgedProof
+from proofloop.method.acceptance import chosen_threshold, rules
+from proofloop.runs.figures import Clusters, Figure
+from proofloop.schema.records import Record, digest
+
+BINS = 10
+"""Of the reliability diagram."""
+
+ACCEPTANCE_RATES = (0.25, 0.5, 0.75)
+
+IN_GROUPS = ("accuracy", "false_accept_rate", "leniency")
+"""The figures of each source, problem and grade."""
+
+
+class Bin(Record):
+    """A bar of the reliability diagram: the mean strength of its proofs, and the share of right
+    ones.
+    """
+
+    strength: float
+    right: float
+    proofs: int
+
+
+class Point(Record):
+    """The figures of one way with this many critiques, and the mean cost of a proof.
+
+    The cost of fewer than n critiques is their share of the cost of all n.
+    """
+
+    critiques: int
+    way: str
+    money: float
+    tokens: float
+    figures: Mapping[str, Figure]
+    others: Mapping[str, float | None]
+
+
+class Acceptance(Record):
+    """A rule at a wanted acceptance rate. Its threshold was chosen on one half of the problems; all
+    figures are of the other half.
+    """
+
+    rule: str
+    wanted: float
+    threshold: float
+    accepted: Figure
+    false_accept_rate: Figure
+    wrong_among_accepted: Figure
+
+
+class JudgeFigures(Record):
+    """All figures of one run.
+
+    `ways`: by way (`verifier`, `meta_verified`) with all critiques. `critiques`: self-consistency,
+    and the shares of unreadable and failed critiques. `solved`: of the proofs that pass all n
+    critiques. `groups`: by `source`, `problem` and `grade`.
+    """
+
+    run_id: str
+    proofs: int
+    problems: int
+    n: int
+    ways: Mapping[str, Mapping[str, Figure]]
+    critiques: Mapping[str, Figure]
+    solved: Mapping[str, Figure]
+    by_count: tuple[Point, ...]
+    reliability: Mapping[str, tuple[Bin, ...]]
+    acceptance: tuple[Acceptance, ...]
+    groups: Mapping[str, Mapping[str, Mapping[str, Figure]]]
+
+
+def judge_figures(
+    run_id: str, rows: Sequence[JudgedProof], *, n: int, k: int, has_meta: bool
+) -> JudgeFigures:
+    """Compute the figures of a run with n critiques a proof and a quorum of k."""
+    found = ways(k, has_meta=has_meta)
+    last = {name: [predict(row, way, n) for row in rows] for name, way in found.items()}
+    return JudgeFigures(
+        run_id=run_id,
+        proofs=len(rows),
+        problems=len({row.problem for row in rows}),
+        n=n,
+        ways={name: mean_figures(all_) | statistic_figures(all_) for name, all_ in last.items()},
+        critiques=_of_critiques(rows),
+        solved=_of_solved(rows),
+        by_count=tuple(_by_count(rows, found, n)),
+        reliability={name: _reliability(all_) for name, all_ in last.items()},
+        acceptance=tuple(_acceptance(rows, n, k, has_meta=has_meta)),
+        groups={
+            what: _grouped(rows, found, n, key)
+            for what, key in _KEYS.items()
+            if len({key(row) for row in rows}) > 1
+        },
+    )
+
+
+def _share(pairs: Iterator[tuple[str, bool]]) -> Figure:
+    clusters = Clusters()
+    for problem, holds in pairs:
+        clusters.add(problem, float(holds))
+    return clusters.figure()
+
+
+def _of_critiques(rows: Sequence[JudgedProof]) -> dict[str, Figure]:
+    """Unreadable and failed critiques are counted apart: neither is a score of 0."""
+    every = [(row.problem, critique) for row in rows for critique in row.critiques]
+    unread = ("malformed", "truncated")
+    return {
+        "self_consistency": _share(
+            (row.problem, one == other)
+            for row in rows
+            for one, other in combinations([v.score for v in row.votes if v.score is not None], 2)
+        ),
+        "unreadable": _share((problem, each.outcome in unread) for problem, each in every),
+        "failed": _share((problem, each.outcome == "engine_failed") for problem, each in every),
+    }
+
+
+def _of_solved(rows: Sequence[JudgedProof]) -> dict[str, Figure]:
+    """What "solved" is worth: how many proofs pass all n critiques, and how many of them are
+    wrong.
+    """
+    return {
+        "solved": _share((row.problem, row.solved) for row in rows),
+        "false_accept_rate": _share((row.problem, row.solved) for row in rows if not row.is_right),
+        "wrong_among_solved": _share((row.problem, not row.is_right) for row in rows if row.solved),
+    }
+
+
+def _by_count(rows: Sequence[JudgedProof], found: Mapping[str, Way], n: int) -> Iterator[Point]:
+    for critiques in counts(n):
+        for name, way in found.items():
+            predictions = [predict(row, way, critiques) for row in rows]
+            pays_metas = name != "verifier"
+            yield Point(
+                critiques=critiques,
+                way=name,
+                money=_cost(rows, "money", critiques / n, pays_metas),
+                tokens=_cost(rows, "tokens", critiques / n, pays_metas),
+                figures=mean_figures(predictions),
+                others=values(predictions),
+            )
+
+
+def counts(n: int) -> list[int]:
+    """The numbers of critiques that are compared: 1, 2, 3, 4, 6, 8, 12, 16 ... and n."""
+    powers = [2**power for power in range(n.bit_length())]
+    return sorted({n, *(size for power in powers for size in (power, 3 * power) if size <= n)})
+
+
+def _cost(rows: Sequence[JudgedProof], what: str, share: float, pays_metas: bool) -> float:
+    total = sum(getattr(row.verifying, what) for row in rows)
+    if pays_metas:
+        total += sum(getattr(row.meta_verifying, what) for row in rows)
+    return share * total / len(rows) if rows else 0.0
+
+
+def _reliability(predictions: Sequence[Prediction]) -> tuple[Bin, ...]:
+    bins: dict[int, list[tuple[float, bool]]] = defaultdict(list)
+    for each in predictions:
+        if each.strength is not None:
+            bins[min(BINS - 1, int(BINS * each.strength))].append((each.strength, each.is_right))
+    return tuple(
+        Bin(
+            strength=sum(strength for strength, _ in some) / len(some),
+            right=sum(right for _, right in some) / len(some),
+            proofs=len(some),
+        )
+        for _, some in sorted(bins.items())
+    )
+
+
+def _acceptance(
+    rows: Sequence[JudgedProof], n: int, k: int, *, has_meta: bool
+) -> Iterator[Acceptance]:
+    chosen_on = [row for row in rows if int(digest(row.problem), 16) % 2 == 0]
+    reported = [row for row in rows if int(digest(row.problem), 16) % 2 == 1]
+    if not chosen_on or not reported:
+        return
+    for name, strength in rules(k, has_meta=has_meta).items():
+        known = [strength(row.votes[:n]) for row in chosen_on]
+        others = [strength(row.votes[:n]) for row in reported]
+        for wanted in ACCEPTANCE_RATES:
+            at = chosen_threshold(known, wanted).at
+            pairs = [
+                (row, value is not None and value >= at)
+                for row, value in zip(reported, others, strict=True)
+            ]
+            yield Acceptance(
+                rule=name,
+                wanted=wanted,
+                threshold=at,
+                accepted=_share((row.problem, yes) for row, yes in pairs),
+                false_accept_rate=_share(
+                    (row.problem, yes) for row, yes in pairs if not row.is_right
+                ),
+                wrong_among_accepted=_share(
+                    (row.problem, not row.is_right) for row, yes in pairs if yes
+                ),
+            )
+
+
+_KEYS: Mapping[str, Callable[[JudgedProof], str]] = {
+    "source": lambda row: row.source or "(none)",
+    "problem": lambda row: row.problem,
+    "grade": lambda row: f"{row.grade:.3g}",
+}
+
+
+def _grouped(
+    rows: Sequence[JudgedProof],
+    found: Mapping[str, Way],
+    n: int,
+    key: Callable[[JudgedProof], str],
+) -> dict[str, dict[str, Figure]]:
+    """The figures of each group, by the last way: with meta-verification where there is any."""
+    way = list(found.values())[-1]
+    groups: dict[str, list[Prediction]] = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(predict(row, way, n))
+    return {
+        name: {what: figure for what, figure in mean_figures(some).items() if what in IN_GROUPS}
+        for name, some in sorted(groups.items())
+    }

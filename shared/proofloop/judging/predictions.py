@@ -1,0 +1,57 @@
+"""What the judges say of each proof with its first critiques, in the two ways that are compared.
+
+`verifier`: the critiques alone. The score is that of most critiques, the strength their mean.
+`meta_verified`: the score is the label of section 2.3, and in the strength an issue counts only if
+the meta-verifier confirms it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from proofloop.judging.rows import JudgedProof
+from proofloop.method.acceptance import Vote, judged_mean, majority, mean, quorum
+from proofloop.schema.records import Score
+
+VERIFIER, META_VERIFIED = "verifier", "meta_verified"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """`score`: 0, 0.5 or 1, None if undecided. `strength` in [0, 1]: how far the judges trust the
+    proof, None if no critique was readable.
+    """
+
+    problem: str
+    truth: Score
+    grade: float
+    score: float | None
+    strength: float | None
+
+    @property
+    def is_right(self) -> bool:
+        return self.truth == 1.0
+
+    @property
+    def is_accepted(self) -> bool:
+        return self.score == 1.0
+
+
+Way = tuple[Callable[[Sequence[Vote]], float | None], Callable[[Sequence[Vote]], float | None]]
+"""How votes become a score, and a strength."""
+
+
+def ways(k: int, *, has_meta: bool) -> Mapping[str, Way]:
+    """The ways to compare: the meta-verified one only where critiques were judged."""
+    found: dict[str, Way] = {VERIFIER: (majority, mean)}
+    if has_meta:
+        found[META_VERIFIED] = (lambda votes: quorum(votes, k), judged_mean)
+    return found
+
+
+def predict(row: JudgedProof, way: Way, critiques: int) -> Prediction:
+    """What the first `critiques` of a proof say."""
+    votes = row.votes[:critiques]
+    score_of, strength_of = way
+    return Prediction(row.problem, row.truth, row.grade, score_of(votes), strength_of(votes))

@@ -1,0 +1,144 @@
+"""`proofloop judge`: proofs with people's grades through verifier, meta-verifier and labeler."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from proofloop.cli.app import app
+from proofloop.schema import keys
+from proofloop.store import LocalStore
+from tests.builders import visible
+
+pytestmark = pytest.mark.usefixtures("quiet_log")
+
+RUN = """
+[engine]
+kind = "simulated"
+[engine.settings]
+verifier_noise = {noise}
+malformed_share = 0.05
+[labeling]
+n = 4
+m = 3
+k = 2
+[prices]
+per_million_completion_tokens = 2.0
+"""
+POINTS = {"0": 2, "0.5": 6, "1": 7}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("noisy.toml").write_text(RUN.format(noise=0.4))
+    Path("sure.toml").write_text(RUN.format(noise=0.0))
+    rows = [
+        {
+            "Problem": f"Prove claim {number // 3}.",
+            "Response": f"Simulated proof {number:04x} of quality {quality}.",
+            "Points": POINTS[quality],
+            "Problem Source": "AB"[number % 2],
+        }
+        for number, quality in enumerate(["0", "0.5", "1"] * 8)
+    ]
+    Path("graded.jsonl").write_text("\n".join([*map(json.dumps, rows), "{not JSON"]))
+    return tmp_path
+
+
+def judge(*options: str) -> Result:
+    arguments = ["judge", "graded.jsonl", "--store", "store", *options]
+    return CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def figures(*options: str) -> list[dict[str, Any]]:
+    found = json.loads(judge("--json", *options).stdout)
+    runs: list[dict[str, Any]] = found["runs"]
+    return runs
+
+
+def test_the_figures_equal_those_of_the_exported_rows(folder: Path) -> None:
+    (found,) = figures("--using", "noisy.toml", "--rows", "rows.jsonl")
+    rows = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
+    assert len(rows) == found["proofs"] == 24
+    assert [row["truth"] for row in rows] == [0.0, 0.5, 1.0] * 8
+    decided = [row for row in rows if row["score"] is not None]
+    accuracy = fmean(row["score"] == row["truth"] for row in decided)
+    assert found["ways"]["meta_verified"]["accuracy"]["value"] == pytest.approx(accuracy)
+    unread = fmean(each["score"] is None for row in rows for each in row["critiques"])
+    assert found["critiques"]["unreadable"]["value"] == pytest.approx(unread)
+    calls = [row["verifying"]["calls"] + row["meta_verifying"]["calls"] for row in rows]
+    assert all(count >= 4 for count in calls)
+
+
+def test_judges_side_by_side(folder: Path) -> None:
+    noisy, sure = figures("--using", "noisy.toml", "--using", "sure.toml")
+    assert [noisy["run_id"], sure["run_id"]] == ["noisy-on-graded", "sure-on-graded"]
+    way = "verifier"
+    assert sure["ways"][way]["accuracy"]["value"] == 1.0 > noisy["ways"][way]["accuracy"]["value"]
+
+
+def test_a_bad_row_is_named_and_the_others_are_judged(folder: Path) -> None:
+    printed = judge("--using", "sure.toml")
+    assert "skipped: row 25 of graded.jsonl is not JSON" in printed.stderr
+    assert "grades go to 7: 7 counts as 1" in printed.stderr
+    assert "24 proofs of 8 problems" in printed.stdout
+
+
+def test_a_second_call_asks_nothing(folder: Path) -> None:
+    judge("--using", "noisy.toml")
+    store = LocalStore(folder / "store")
+    before = list(store.list(keys.proofs("noisy-on-graded")))
+    again = figures("--using", "noisy.toml")
+    assert list(store.list(keys.proofs("noisy-on-graded"))) == before
+    assert again[0]["proofs"] == 24
+
+
+def test_rows_may_be_added(folder: Path) -> None:
+    judge("--using", "sure.toml")
+    with Path("graded.jsonl").open("a") as file:
+        row = {"Problem": "New.", "Response": "Simulated proof ff of quality 1.", "Points": 7}
+        file.write(f"\n{json.dumps(row)}")
+    assert figures("--using", "sure.toml")[0]["proofs"] == 25
+
+
+def test_a_plan_calls_no_model(folder: Path) -> None:
+    printed = judge("--using", "noisy.toml", "--plan")
+    assert "calls of the verifier" in printed.stdout
+    assert "cost, by [prices]" in printed.stdout
+    assert not Path("store").exists()
+
+
+def test_no_model_sees_a_grade(folder: Path) -> None:
+    judge("--using", "sure.toml")
+    store = LocalStore(folder / "store")
+    read_by_roles = [
+        key for key in store.list(keys.run("sure-on-graded")) if key.endswith("/proof.json")
+    ]
+    assert read_by_roles
+    assert not [key for key in read_by_roles if b'"graded"' in store.get(key)]
+
+
+def test_the_page_shows_figures_plots_and_disagreements(folder: Path) -> None:
+    judge("--using", "noisy.toml", "--using", "sure.toml", "--page", "judges.html")
+    html = Path("judges.html").read_text()
+    text = visible(html)
+    for part in ("Agreement with people's grades", "By source", "The worst disagreements"):
+        assert part in text
+    assert html.count("<svg") == 5
+    assert "Simulated analysis claims quality" in text
+    assert "<script" not in html
+
+
+def test_two_runs_need_two_names(folder: Path) -> None:
+    Path("other").mkdir()
+    Path("other/sure.toml").write_text(RUN.format(noise=0.1))
+    printed = CliRunner().invoke(
+        app, ["judge", "graded.jsonl", "--using", "sure.toml", "--using", "other/sure.toml"]
+    )
+    assert "two run files have the name 'sure-on-graded'" in str(printed.exception)
