@@ -3,6 +3,8 @@
 They load on first use: `import proofloop` by itself imports nothing.
 """
 
+__version__ = "0.1.0"
+
 TYPE_CHECKING = False  # as in typing, whose import would take longer than all else here
 
 if TYPE_CHECKING:

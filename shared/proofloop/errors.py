@@ -21,6 +21,14 @@ delivery limit and then makes it a dead letter.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, distribution
+
+DISTRIBUTION = "proofloop-math"
+"""What people install: all parts of proofloop; extras add their libraries. PyPI's `proofloop` is
+another project.
+"""
 
 TRUST_HINT = "set SSL_CERT_FILE to the certificate of the authority that signed it"
 """The hint for a broker or store whose certificate comes from a private authority."""
@@ -32,10 +40,11 @@ RESUME_HINT = "run the command again to continue (`proofloop run`: with --resume
 
 def install_hint(*parts: str) -> str:
     """The command that installs missing parts: roles, `serving`, or extras of the core such as
-    `[cluster]`.
-
-    It names folders, not packages: PyPI's `proofloop` is another project.
+    `[cluster]`. Without the distribution, the parts came from folders of a clone.
     """
+    if _has_distribution():
+        extras = ",".join(part.strip("[]") for part in parts)
+        return f"pip install '{DISTRIBUTION}[{extras}]'"
     needed = ("serving", *parts) if "trainer" in parts else parts
     return (
         "in a clone of proofloop: pip install"
@@ -47,6 +56,26 @@ def _folder_of(part: str) -> str:
     if part.startswith("["):
         return f"./shared{part}"
     return f"./{part}" if part == "serving" else f"./services/{part}"
+
+
+def _has_distribution() -> bool:
+    try:
+        distribution(DISTRIBUTION)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+@contextmanager
+def needs(part: str) -> Iterator[None]:
+    """Raise ConfigError with the way to install the part if one of its libraries is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"the {part} needs the package {error.name}, which is not installed",
+            install_hint(part),
+        ) from error
 
 
 class ProofloopError(Exception):

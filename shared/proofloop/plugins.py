@@ -8,7 +8,7 @@ import traceback
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from proofloop.errors import ConfigError, PluginError
+from proofloop.errors import ConfigError, PluginError, install_hint, needs
 
 GROUPS_WITH_CODE = ("proofloop.domains", "proofloop.engines", "proofloop.stores")
 
@@ -39,6 +39,17 @@ def load_point(point: EntryPoint) -> Any:
             f"correct or reinstall the package {package_of(point)}; its entry point names"
             f" {point.value}",
         ) from error
+
+
+def load_command(name: str, part: str) -> Any:
+    """The function of another part of proofloop, such as the trainer, behind a command.
+
+    Raises ConfigError with the way to install the part.
+    """
+    for point in entry_points(group="proofloop.commands", name=name):
+        with needs(part):
+            return point.load()
+    raise ConfigError(f"the {part} is not installed", install_hint(part))
 
 
 def plugin_error(error: Exception) -> PluginError | None:

@@ -1,5 +1,5 @@
-"""Each service installs and starts alone: its wheel, in a virtual environment with what it asks for
-and nothing else.
+"""Each service installs and starts alone, and so does the one distribution that people install: its
+wheel, in a virtual environment with what it asks for and nothing else.
 
 That is linked over from this environment, distribution by distribution, so that no network is
 needed.
@@ -86,7 +86,27 @@ def test_a_service_installs_and_starts_alone(role: str, build: Build, tmp_path: 
     assert f"installed: {role}" in other.stderr
 
 
-@pytest.mark.parametrize("folder", ["shared", *(f"services/{role}" for role in HANDLES)])
+@pytest.mark.slow
+def test_the_distribution_starts_the_light_roles_and_names_the_extra_of_the_others(
+    build: Build, tmp_path: Path
+) -> None:
+    wheel = build(".")
+    environment = Environment(tmp_path / "venv")
+    for name in closure([wheel]):
+        environment.take_over(name)
+    environment.install([wheel])
+
+    for role in ("generator", "verifier", "meta_verifier", "labeler"):
+        started = environment.run("proofloop", "serve", role, "--check")
+        assert (started.returncode, started.stderr) == (0, "")
+    for command in (["serve", "trainer", "--check"], ["nano", "train"], ["demo"]):
+        refused = environment.run("proofloop", *command)
+        assert refused.returncode == 2
+        assert "pip install 'proofloop-math[trainer]'" in refused.stderr
+    assert not (tmp_path / "venv" / "demo-out").exists()
+
+
+@pytest.mark.parametrize("folder", [".", "shared", *(f"services/{role}" for role in HANDLES)])
 def test_a_wheel_says_what_it_is(folder: str, build: Build) -> None:
     metadata = metadata_of(build(folder))
     assert metadata["License-Expression"] == "Apache-2.0"
@@ -128,7 +148,7 @@ class Environment:
         surroundings = {"PATH": os.defpath, "HOME": str(self._folder)}
         command = [str(self._folder / "bin" / program), *arguments]
         return subprocess.run(
-            command, cwd=self._folder, env=surroundings, capture_output=True, text=True, timeout=60
+            command, cwd=self._folder, env=surroundings, capture_output=True, text=True, timeout=120
         )
 
 

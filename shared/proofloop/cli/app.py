@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from proofloop import __version__
 from proofloop.cli import (
     domains,
     iterate,
@@ -65,7 +65,7 @@ app.add_typer(nano.app, name="nano")
 def print_version(requested: bool) -> None:
     """The callback of --version."""
     if requested:
-        print(f"proofloop {version('proofloop')}")
+        print(f"proofloop {__version__}")
         raise typer.Exit
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from proofloop.errors import ConfigError, install_hint
+from proofloop.plugins import load_command
 
 app = typer.Typer(help="The nano model: train.", no_args_is_help=True)
 
@@ -34,7 +33,4 @@ def train(
     Like the shipped model, it learns from scratch by practice and imperfect demonstrations. It
     takes minutes on a GPU, and at most an hour on two CPU cores.
     """
-    for point in entry_points(group="proofloop.commands", name="nano-train"):
-        point.load()(out, seed, steps, threads)
-        return
-    raise ConfigError("the trainer is not installed", install_hint("trainer"))
+    load_command("nano-train", "trainer")(out, seed, steps, threads)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Annotated
 
 import typer
@@ -17,7 +16,7 @@ from proofloop.cli.common import (
     stopping_on_signal,
 )
 from proofloop.config.settings import load_settings
-from proofloop.errors import ConfigError, install_hint
+from proofloop.plugins import load_command
 from proofloop.worker.health import Health, MonitoringServer
 from proofloop.worker.metrics import WorkerMetrics
 
@@ -61,10 +60,7 @@ def review(
     data = open_store(store, must_exist=True)
     if run is not None:
         need_run(data, run)
-    found = list(entry_points(group="proofloop.commands", name="review"))
-    if not found:
-        raise ConfigError("the labeler is not installed", install_hint("labeler"))
-    serve = found[0].load()
+    serve = load_command("review", "labeler")
     health = Health()
     token = settings.review_token.get_secret_value() if settings.review_token else None
     if metrics := settings.metrics_port if metrics_port is None else metrics_port:

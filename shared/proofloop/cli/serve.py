@@ -6,12 +6,12 @@ import json
 import os
 import socket
 from functools import partial
-from importlib.metadata import version
 from typing import Annotated
 
 import structlog
 import typer
 
+from proofloop import __version__
 from proofloop.bus import broker_url
 from proofloop.cli.common import MetricsPortOption, StoreOption, ending_on_sigterm
 from proofloop.config.settings import load_settings
@@ -54,7 +54,7 @@ def serve(
                 {
                     "role": loaded.name,
                     "handles": sorted(loaded.handlers),
-                    "proofloop": version("proofloop"),
+                    "proofloop": __version__,
                 }
             )
         )

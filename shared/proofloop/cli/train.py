@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,8 @@ import typer
 from proofloop.cli.common import StoreOption, need_run, open_store
 from proofloop.config.run_file import RunSpec
 from proofloop.curriculum.status import find_curriculum, training_steps
-from proofloop.errors import ConfigError, install_hint
+from proofloop.errors import ConfigError
+from proofloop.plugins import load_command
 from proofloop.schema import keys
 from proofloop.schema.records import MODEL_ROLES, ModelRole
 from proofloop.store import Store
@@ -54,11 +54,9 @@ def export_slime(
         )
     if out.exists():
         raise ConfigError(f"{out} already exists", "give a folder that does not exist")
-    for point in entry_points(group="proofloop.commands", name="export-slime"):
-        count = point.load()(data, run, role, _settings(need_run(data, run), roles[role]), out)
-        print(f"{count} batches of {run} {role} in {out}")
-        return
-    raise ConfigError("the trainer is not installed", install_hint("trainer"))
+    export = load_command("export-slime", "trainer")
+    count = export(data, run, role, _settings(need_run(data, run), roles[role]), out)
+    print(f"{count} batches of {run} {role} in {out}")
 
 
 def _roles(store: Store, run: str) -> dict[str, ModelRole]:

@@ -42,20 +42,20 @@ class EngineInfo:
     is_simulated: bool = False
     """It makes its answers up: a report then calls the run a rehearsal."""
 
-    requires: str = ""
-    """A module that must be installed."""
+    requires: tuple[str, ...] = ()
+    """Modules that must be installed."""
 
     part: str = ""
     """The part of proofloop that installs `requires`, as `install_hint` takes it."""
 
     @property
     def is_installed(self) -> bool:
-        return not self.requires or find_spec(self.requires) is not None
+        return all(find_spec(module) is not None for module in self.requires)
 
     @property
     def install_hint(self) -> str:
         """The command that installs what is missing."""
-        return install_hint(self.part) if self.part else f"install {self.requires}"
+        return install_hint(self.part) if self.part else f"install {' '.join(self.requires)}"
 
     @property
     def max_concurrency(self) -> float:

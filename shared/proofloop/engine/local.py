@@ -55,6 +55,6 @@ ENGINE = EngineInfo(
     open=_open,
     settings=LocalSettings,
     needs_model_names=False,
-    requires="proofloop_serving",
+    requires=("proofloop_serving", "torch"),
     part="serving",
 )

@@ -5,10 +5,10 @@ untrusted text.
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version as installed_version
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from proofloop import __version__
 from proofloop.errors import ConfigError, install_hint
 from proofloop.report import curriculum_charts, line_charts, numbers, run_charts, titles, verdict
 from proofloop.report.curriculum import CurriculumData, curriculum_verdict
@@ -76,7 +76,7 @@ def _shell() -> dict[str, Any]:
         "line_charts": line_charts,
         "run_charts": run_charts,
         "titles": titles,
-        "release": installed_version("proofloop"),
+        "release": __version__,
         "python": f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}",
     }
 

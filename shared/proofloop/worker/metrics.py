@@ -10,9 +10,10 @@ import platform
 import threading
 from collections import defaultdict
 from functools import partial
-from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+from proofloop import __version__
 
 VERSIONS_KEPT = 8
 """How many model versions of a role have series. The series of the least recently used version are
@@ -116,7 +117,7 @@ class WorkerMetrics:
             of_version,
         )
         build = gauge("proofloop_build_info", "Always 1", ("version", "python"))
-        build.labels(version("proofloop"), platform.python_version()).set(1)
+        build.labels(__version__, platform.python_version()).set(1)
         self._by_version = (
             self.engine_time,
             self.engine_calls,

@@ -11,7 +11,7 @@ import structlog
 
 from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import prepare
-from proofloop.errors import ConfigError, EngineError, Reject, Retry, install_hint
+from proofloop.errors import ConfigError, EngineError, Reject, Retry, install_hint, needs
 from proofloop.runs.model_registry import is_adopted, put_in_service, served_log, verify_version
 from proofloop.schema.events import Event, ModelPublished
 from proofloop.worker.tools import Tools
@@ -46,7 +46,8 @@ def load_role(name: str) -> Role:
             f"role {name!r} is not installed",
             f"installed: {', '.join(sorted(found)) or 'none'}; {install_hint(name)}",
         )
-    role = found[name].load()()
+    with needs(name):
+        role = found[name].load()()
     assert isinstance(role, Role)
     return role
 

@@ -7,9 +7,9 @@ variables. A text such as "input_value='Let n be odd ...'" would quote a proof.
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from proofloop import __version__
 from proofloop.errors import ConfigError, install_hint
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def start_sentry() -> None:
             f"{DSN} is set without Sentry's library", install_hint("[sentry]")
         ) from error
     sentry_sdk.init(
-        release=os.environ.get("SENTRY_RELEASE") or f"proofloop@{version('proofloop')}",
+        release=os.environ.get("SENTRY_RELEASE") or f"proofloop@{__version__}",
         # they would send log messages, HTTP calls and the prompts of AI clients
         default_integrations=False,
         auto_enabling_integrations=False,

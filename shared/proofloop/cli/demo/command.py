@@ -26,6 +26,7 @@ from proofloop.runs.create import create_run
 from proofloop.runs.planned import planned_proofs
 from proofloop.schema import keys
 from proofloop.store import LocalStore, put_record
+from proofloop.worker.roles import load_role
 
 
 def demo(
@@ -47,6 +48,7 @@ def demo(
     The demo measures a small base model, runs the pipeline on new problems, trains on the labels,
     and measures the trained models. To resume an interrupted demo, run the command again.
     """
+    load_role("trainer")  # before the first measurement, if it is not installed
     store = LocalStore(out / "store")
     spec = demo_spec(seed, quick=quick)
     size = QUICK_EVAL_SIZE if quick else EVAL_SIZE

@@ -92,6 +92,8 @@ def _machine() -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     installed = {point.name for point in entry_points(group="proofloop.roles")}
+    if importlib.util.find_spec("trl") is None:
+        installed.discard("trainer")  # its code may be here without its libraries
     yield roles_found(installed, has_broker=load_settings().broker is not None)
     yield Finding("engines", "ok", ", ".join(installed_engines()))
     yield _torch()

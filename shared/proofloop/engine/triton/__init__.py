@@ -23,5 +23,9 @@ def _open(settings: Mapping[str, object], _: ResolveModel) -> Engine:
 
 
 ENGINE = EngineInfo(
-    open=_open, settings=TritonSettings, on_server=True, requires="tritonclient", part="[cluster]"
+    open=_open,
+    settings=TritonSettings,
+    on_server=True,
+    requires=("tritonclient",),
+    part="[cluster]",
 )
