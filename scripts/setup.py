@@ -46,8 +46,8 @@ HOW_TO_AVOID_CUDA = (
 
 CPU, CUDA = "CPU", "CUDA"
 DOWNLOAD_MB = {CPU: 190, CUDA: 3000}
-OTHER_DOWNLOAD_MB = 290
-DISK_GB = {CPU: 2.4, CUDA: 9.4}
+OTHER_DOWNLOAD_MB = 345
+DISK_GB = {CPU: 2.6, CUDA: 9.6}
 """The size of .venv, with pip's temporary copies."""
 
 

@@ -14,7 +14,7 @@ from proofloop.api import ProofResult
 from proofloop.cli.common import StoreOption, open_store, stopping_on_signal
 from proofloop.cli.progress import ProgressLine
 from proofloop.errors import ConfigError
-from proofloop.report.clipping import printable
+from proofloop.typeset.printable import printable
 
 
 def prove(

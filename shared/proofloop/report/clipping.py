@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from dataclasses import dataclass
 
-_CONTROL = re.compile(r"[^\t\n\x20-\x7e\xa0-\U0010ffff]")
+from proofloop.typeset.printable import printable
+
 _HTML_BYTES = {"<": 4, ">": 4, "&": 5, '"': 5, "'": 5}
 
 
@@ -32,16 +31,3 @@ def _html_size(character: str) -> int:
     if character in _HTML_BYTES:
         return _HTML_BYTES[character]
     return 1 if character.isascii() else len(printable(character).encode())
-
-
-def printable(text: str) -> str:
-    """Replace control characters. Write invisible characters as code points, because they can
-    reorder the visible text.
-    """
-    text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text).encode("utf-8", "replace").decode()
-    invisible = {
-        ord(each): f"⟨U+{ord(each):04X}⟩"
-        for each in set(text)
-        if unicodedata.category(each) == "Cf"
-    }
-    return text.translate(invisible) if invisible else text

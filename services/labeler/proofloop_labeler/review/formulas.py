@@ -17,7 +17,7 @@ from xml.etree.ElementTree import Element, tostring
 from latex2mathml.converter import convert_to_element
 from markupsafe import Markup, escape
 
-from proofloop.report.clipping import printable
+from proofloop.typeset.printable import printable
 
 MAX_FORMULA = 5_000
 """The most characters of a rendered formula; people do not read longer ones."""

@@ -23,13 +23,13 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from proofloop.errors import ConfigError, NotFound, StoreError
-from proofloop.report.clipping import printable
 from proofloop.report.numbers import count, score
 from proofloop.report.page import environment, style
 from proofloop.schema import keys
 from proofloop.schema.ids import check_id
 from proofloop.schema.records import Grade, Label
 from proofloop.store import Store, get_record
+from proofloop.typeset.printable import printable
 from proofloop_labeler.review.cases import Cases, LabelSummary, ReviewProgress
 from proofloop_labeler.review.form import MAX_COMMENT, MAX_NAME, SCORES, Form
 from proofloop_labeler.review.formulas import Typesetter

@@ -13,7 +13,6 @@ import typer
 
 from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_store
 from proofloop.errors import ConfigError
-from proofloop.report.clipping import printable
 from proofloop.runs.answers import meta_critiques_of, raw_of_proof
 from proofloop.runs.figures import critiques_of
 from proofloop.runs.labels import find_label
@@ -42,6 +41,7 @@ from proofloop.schema.records import (
     Verdict,
 )
 from proofloop.store import Store, find_record
+from proofloop.typeset.printable import printable
 
 MOST_NAMES = 10_000
 """The most proof names searched for ones similar to a wrong name."""

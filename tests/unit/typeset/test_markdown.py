@@ -1,0 +1,154 @@
+"""Models' texts as HTML: Markdown is rendered, the rest stays as written, nothing is hidden."""
+
+from __future__ import annotations
+
+import re
+import time
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proofloop.typeset.markdown import MAX_TEXT, typeset, typeset_line
+
+ALLOWED = {
+    **dict.fromkeys(("blockquote", "br", "em", "hr", "p", "strong"), frozenset[str]()),
+    **dict.fromkeys(("h1", "h2", "h3", "h4", "h5", "h6"), frozenset[str]()),
+    **dict.fromkeys(("table", "tbody", "thead", "tr", "ul"), frozenset[str]()),
+    **dict.fromkeys(("code", "div", "pre", "span", "td", "th"), frozenset({"class"})),
+    "li": frozenset({"data-mark"}),
+    "ol": frozenset({"start"}),
+}
+
+
+class Shown(HTMLParser):
+    """The elements with their attributes, the text, and the text of each element."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self._texts: list[str] = []
+        self.feed(html)
+        self.close()
+        self.text = "".join(self._texts)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self._texts.append(data)
+
+
+def inside(text: str) -> str:
+    """The HTML of a text without its frame."""
+    html = typeset(text).removeprefix('<div class="typeset">').removesuffix("</div>")
+    return re.sub(r"\n", "", html)
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("## The case $n$", '<h2>The case <code class="formula">$n$</code></h2>'),
+        ("**Lemma (Erdős).** *Proof*", "<p><strong>Lemma (Erdős).</strong> <em>Proof</em></p>"),
+        ("这是**重点。**然后", "<p>这是<strong>重点。</strong>然后</p>"),
+        ("这**“重点”**是", "<p>这<strong>“重点”</strong>是</p>"),
+        ("one\ntwo", "<p>one<br>two</p>"),
+        ("- 5\n- 6", '<ul><li data-mark="–">5</li><li data-mark="–">6</li></ul>'),
+        ("+ 5", '<ul><li data-mark="+">5</li></ul>'),
+        ("2. a\n2. b", '<ol start="2"><li data-mark="2.">a</li><li data-mark="2.">b</li></ol>'),
+        ("1) a", '<ol><li data-mark="1)">a</li></ol>'),
+        ("> 0", "<blockquote><p>0</p></blockquote>"),
+        ("a\n---\nb", "<p>a</p><hr><p>b</p>"),
+        ("`$x$` <", "<p><code>$x$</code> &lt;</p>"),
+        ("```py\n$x$\n```", "<pre><code>$x$</code></pre>"),
+        ("a\n\\[ x\n- y \\]\nb", '<p>a<code class="formula display">\\[ x- y \\]</code>b</p>'),
+        (r"\* \# 5\%", "<p>* # 5%</p>"),
+    ],
+)
+def test_markdown_is_rendered(text: str, html: str) -> None:
+    assert inside(text) == html
+
+
+def test_a_cell_of_a_table_may_hold_bars_in_a_formula() -> None:
+    html = inside("| a | b |\n|---|:-:|\n| $|x|$ | y |")
+    assert '<td><code class="formula">$|x|$</code></td>' in html
+    assert '<td class="center">y</td>' in html  # a strict policy forbids the attribute `style`
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2*3*4",
+        "2**3**4",
+        "(*) and (*)",
+        "a*b*(c + d)",
+        "a_1 + b_2",
+        "#5",
+        "    x",
+        "x\n===",
+        "[x](https://example.org) ![x](y)",
+        "[1]: https://example.org",
+        "<https://example.org>",
+        "&lt; &#42;",
+        r"\( x \{ y \} \\ \, \; \!",
+        "<b>x</b>",
+        "<!-- x -->",
+    ],
+)
+def test_what_is_not_markdown_stays_as_written(text: str) -> None:
+    shown = Shown(typeset(text))
+    assert " ".join(shown.text.split()) == " ".join(text.split())
+    assert {tag for tag, _ in shown.elements} <= {"div", "p", "br"}
+
+
+@pytest.mark.parametrize("text", ["a\u202eb", "a\u202eb $x$", "$a\u202eb$", "`a\u202eb`"])
+def test_invisible_characters_are_shown_by_their_number(text: str) -> None:
+    assert "a⟨U+202E⟩b" in Shown(typeset(text)).text
+
+
+@given(st.text(st.sampled_from("$\\()[]{}<>&\"'*#_^|`~-+ \n1.ab") | st.characters(), max_size=200))
+def test_any_text_becomes_allowed_elements_only(text: str) -> None:
+    for html in (typeset(text), typeset_line(text)):
+        for tag, attributes in Shown(html).elements:
+            assert set(attributes) <= ALLOWED[tag]
+
+
+@given(st.text(st.sampled_from("abc $<&\"'()[]{}^,;:?"), max_size=200))
+def test_a_text_without_marks_is_shown_whole(text: str) -> None:
+    assert Shown(typeset(text)).text.split() == text.split()
+
+
+def test_deep_nesting_is_shown_as_written_since_the_parser_drops_it() -> None:
+    text = "> " * 30 + "hidden"
+    shown = Shown(typeset(text))
+    assert shown.text == text
+    assert ("pre", {"class": "unset"}) in shown.elements
+
+
+def test_the_rest_of_a_long_text_is_shown_as_written() -> None:
+    text = "Let $x$ be **so**.\n\n" * (MAX_TEXT // 10)
+    shown = Shown(typeset(text))
+    formulas = sum(attributes.get("class") == "formula" for _, attributes in shown.elements)
+    assert 0 < formulas < MAX_TEXT // 10
+    assert "characters are shown as written" in shown.text
+    assert shown.text.count("$x$") == MAX_TEXT // 10
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["word ", "**a ", "# a\n", "*", "_a*", "> ", "- ", "  - ", "`` ` ", "|a|b|\n|-|-|\n", "[", "<"]
+    + ["a\n", "1. ", "* a\n ", "~~~\n", "$x_1$ "],
+)
+def test_100_kb_take_seconds_at_most(unit: str) -> None:
+    began = time.process_time()
+    typeset(unit * (MAX_TEXT // len(unit)))
+    assert time.process_time() - began < 10
+
+
+def test_a_line_has_no_blocks() -> None:
+    line = typeset_line("# Let\n\n\\[ x \\]\n- **be**")
+    assert line == (
+        '<span class="typeset"># Let <code class="formula">\\[ x \\]</code> -'
+        " <strong>be</strong></span>"
+    )
