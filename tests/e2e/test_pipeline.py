@@ -31,7 +31,7 @@ from proofloop.runs.create import create_run
 from proofloop.runs.dead_letters import DeadLetterRecord
 from proofloop.runs.planned import planned
 from proofloop.runs.progress import RunProgress
-from proofloop.runs.search_driver import searches_of
+from proofloop.runs.search.records import SearchRound, searches_of
 from proofloop.schema import keys
 from proofloop.schema.events import (
     Event,
@@ -430,6 +430,39 @@ def test_a_search_refines_the_best_proofs_until_one_passes_every_critique(tmp_pa
     paid_for = len(engine.requests)
     check_searches(store, spec, run(store, spec, engine))
     assert len(engine.requests) == paid_for
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_early_stop_changes_no_search_and_asks_for_fewer_critiques(
+    tmp_path: Path, seed: int
+) -> None:
+    found, critiques, judgements = [], [], []
+    for early in (True, False):
+        store = LocalStore(tmp_path / str(early))
+        engine = CountingEngine(verifier_noise=0.3, malformed_share=0.1, seed=seed)
+        labeling = {"n": 8, "m": 3, "k": 2, "stop_early": early}
+        search = {"rounds": 2, "keep": 3, "analyses": 3}
+        problems = {"domain": "nano", "count": 6, "proofs_per_problem": 4}
+        spec = runspec(seed=seed, problems=problems, search=search, labeling=labeling)
+        check_searches(store, spec, run(store, spec, engine))
+        found.append(searched(store))
+        asked = Counter(request.id.split(":")[0] for request in engine.requests)
+        critiques.append(asked["verifier"])
+        judgements.append(asked["meta_verifier"])
+    assert found[0] == found[1]
+    assert critiques[0] < 0.9 * critiques[1]
+    assert judgements[0] < 0.5 * judgements[1]
+
+
+def searched(store: LocalStore) -> dict[str, Any]:
+    """The rounds of each search, and its best proofs; of a problem that was solved only that, since
+    the first proof to pass all critiques is a matter of time.
+    """
+    rounds = {key: get_record(store, key, SearchRound) for key in store.list(keys.rounds(RUN))}
+    for each in searches_of(store, RUN):
+        best = each.best_by_round[:-1] if each.solved else each.best_by_round
+        rounds[each.problem_id] = (each.solved, best, each.score)
+    return rounds
 
 
 def test_a_killed_search_is_taken_up_and_poses_the_same(tmp_path: Path) -> None:

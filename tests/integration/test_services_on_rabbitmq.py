@@ -31,7 +31,7 @@ from proofloop.runs.create import create_run
 from proofloop.runs.model_registry import publish_folder
 from proofloop.runs.planned import PIPELINE_ROLES, planned
 from proofloop.runs.progress import RunProgress
-from proofloop.runs.search_driver import searches_of
+from proofloop.runs.search.records import searches_of
 from proofloop.schema import keys
 from proofloop.schema.events import Event, ProofLabeled, encode
 from proofloop.schema.records import Label

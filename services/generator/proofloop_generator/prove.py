@@ -8,6 +8,9 @@ remain, out goes `ProblemPosed` for the next, which is shown this one. Only the 
 
 A proof whose format is wrong has nothing to review: it goes straight to the labeler, which closes
 it. So does every proof of a run whose labels are a checker's.
+
+In a search by need the run driver requests all reviews but the first critique, and labels the
+proofs of a solved problem: those that are not written yet are skipped or cancelled.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from proofloop.schema.records import Critique, Proof, RawAnswer, digest
 from proofloop.store import find_record, get_record
 from proofloop.worker.calls.model_call import ModelCall
 from proofloop.worker.calls.model_request import ModelReply, ModelRequest
+from proofloop.worker.calls.waiting import Cancelled
 from proofloop.worker.tools import Tools
 
 
@@ -41,8 +45,13 @@ def prove(event: ProblemPosed, tools: Tools) -> Iterator[Event]:
     key = keys.proof(event.run_id, event.proof_id)
     proof = find_record(tools.store, key, Proof)
     if proof is None:
+        if (label := _unneeded_once(event, tools)) and tools.store.exists(label):
+            return
         attempt_key = keys.attempt(event.run_id, event.proof_id, event.attempt)
-        attempt = find_record(tools.store, attempt_key, Proof) or _write(event, tools)
+        try:
+            attempt = find_record(tools.store, attempt_key, Proof) or _write(event, tools)
+        except Cancelled:
+            return
         if attempt.verdict.score != 1.0 and _has_another(event, tools):
             tools.keep(attempt_key, attempt)
             yield event.model_copy(update={"attempt": event.attempt + 1})
@@ -52,14 +61,23 @@ def prove(event: ProblemPosed, tools: Tools) -> Iterator[Event]:
     if proof.verdict.outcome != "valid" or tools.runs.spec(event.run_id).labeling.by == "checker":
         yield ReviewJudged(**about, index=SELF_CRITIQUE)
         return
-    yield ProofReviewed(**about, index=SELF_CRITIQUE)
+    if not tools.runs.spec(event.run_id).searches_by_need:
+        yield ProofReviewed(**about, index=SELF_CRITIQUE)
     for index in range(_first_critiques(tools.runs.spec(event.run_id))):
         yield ProofWritten(**about, index=index, verifier_version=proof.verifier_version)
 
 
+def _unneeded_once(event: ProblemPosed, tools: Tools) -> str:
+    """The key whose record makes the proof unnecessary; empty if it is needed in any case."""
+    by_need = tools.runs.spec(event.run_id).searches_by_need
+    return keys.label(event.run_id, event.proof_id) if by_need else ""
+
+
 def _first_critiques(spec: RunSpec) -> int:
-    """The labeler asks for more where the label needs them."""
+    """The labeler, or the search, asks for more where they are needed."""
     rule = spec.labeling
+    if spec.searches_by_need:
+        return 1
     return first_critiques(n=rule.n, k=rule.k) if spec.stops_when_decided else rule.n
 
 
@@ -78,7 +96,7 @@ def _write(event: ProblemPosed, tools: Tools) -> Proof:
         proof_name(event.attempt),
         shown_as=attempt_name(event.attempt) if _has_another(event, tools) else None,
     )
-    reply = ModelCall(request, tools).reply()
+    reply = ModelCall(request, tools).reply(_unneeded_once(event, tools))
     return _read(event, request, reply, tools)
 
 

@@ -186,7 +186,9 @@ def _is_decided(event: ProofReviewed, tools: Tools) -> bool:
 def _unneeded_once(event: ProofReviewed, tools: Tools) -> str:
     """The key whose record makes the judgement unnecessary; empty if it is needed in any case.
 
-    The self-critique is always judged: its quality is part of the generator's reward.
+    The self-critique is judged all the same: its quality is part of the generator's reward. A
+    search rewards nothing.
     """
-    early = tools.runs.spec(event.run_id).stops_when_decided and event.index != SELF_CRITIQUE
+    spec = tools.runs.spec(event.run_id)
+    early = spec.searches_by_need or (spec.stops_when_decided and event.index != SELF_CRITIQUE)
     return keys.label(event.run_id, event.proof_id) if early else ""

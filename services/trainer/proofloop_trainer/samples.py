@@ -153,11 +153,13 @@ def proof_answer(label: Label, spec: RunSpec, store: Store) -> RewardedAnswer | 
 
 
 def _proof_score(label: Label, spec: RunSpec, store: Store) -> float | None:
-    """R_Y of a proof; 0 for an unreadable one. None for an undecided one without a mean, and for
-    one whose judges' calls failed.
+    """R_Y of a proof; 0 for an unreadable one. None for an outranked one, for an undecided one
+    without a mean, and for one whose judges' calls failed.
     """
     if label.outcome == "unreadable":
         return 0.0
+    if label.outcome == "outranked":
+        return None
     if spec.reward.proof_score == "label":
         return label.score
     found = (

@@ -1,5 +1,5 @@
 """Criticises proofs. From `ProofWritten` comes critique i of n in the store; out goes
-`ProofReviewed`.
+`ProofReviewed`. Searches by need request the judgements that they need, so nothing goes out there.
 
 A proof that has its label needs no more critiques: waiting ones are skipped, running ones cancelled
 in the engine. A critique that cannot be read is requested once more; both answers are stored.
@@ -30,7 +30,8 @@ def review(event: ProofWritten, tools: Tools) -> Iterator[Event]:
             tools.keep(key, _write(event, tools))
     except Cancelled:
         return
-    yield ProofReviewed(run_id=event.run_id, proof_id=event.proof_id, index=event.index)
+    if not tools.runs.spec(event.run_id).searches_by_need:
+        yield ProofReviewed(run_id=event.run_id, proof_id=event.proof_id, index=event.index)
 
 
 def _write(event: ProofWritten, tools: Tools) -> Critique:
@@ -82,5 +83,5 @@ def _is_decided(event: ProofWritten, tools: Tools) -> bool:
 
 def _unneeded_once(event: ProofWritten, tools: Tools) -> str:
     """The key whose record makes the critique unnecessary; empty if all n are needed."""
-    stops = tools.runs.spec(event.run_id).stops_when_decided
+    stops = tools.runs.spec(event.run_id).labeling.stop_early
     return keys.label(event.run_id, event.proof_id) if stops else ""

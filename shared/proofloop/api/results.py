@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from proofloop.method.domains import Checker, ProofFinding
 from proofloop.runs.figures import critiques_of
 from proofloop.runs.labels import find_label
-from proofloop.runs.search_driver import searches_of
+from proofloop.runs.search.records import searches_of
 from proofloop.schema import keys
 from proofloop.schema.records import Critique, Judgement, Problem, Proof, Score, Verdict
 from proofloop.store import Store, find_record, get_record
@@ -85,9 +85,10 @@ def _critique(store: Store, run_id: str, critique: Critique) -> CritiqueResult:
 
 
 def labeled_proofs(store: Store, run_id: str) -> Iterator[str]:
-    """The ids of the proofs that have a label."""
+    """The ids of the proofs that have a label. A search may label proofs that are never written."""
     for key in store.list(keys.labels(run_id)):
-        yield keys.name_of(key)
+        if store.exists(keys.proof(run_id, keys.name_of(key))):
+            yield keys.name_of(key)
 
 
 def best_proofs(store: Store, run_id: str) -> Iterator[Proof]:

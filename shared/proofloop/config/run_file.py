@@ -436,11 +436,15 @@ class RunSpec(Section):
 
     @property
     def stops_when_decided(self) -> bool:
-        """Whether a proof gets no more critiques once its label is decided.
-
-        A search compares proofs by all their critiques, so its proofs get all of them.
+        """Whether a proof gets no more critiques once its label is decided. In a search the need is
+        another one.
         """
         return self.labeling.stop_early and not self.search.rounds
+
+    @property
+    def searches_by_need(self) -> bool:
+        """Whether a proof gets no more critiques once its search can do without."""
+        return self.labeling.stop_early and self.search.rounds > 0
 
     @property
     def most_calls_per_proof(self) -> int:

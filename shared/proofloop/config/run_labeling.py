@@ -41,7 +41,8 @@ class Labeling(Section):
         0.5, description="the lowest meta-score that confirms an issue"
     )
     stop_early: bool = Field(
-        True, description="stop the critiques of a proof when they can no longer change its label"
+        True,
+        description="request no critiques that can no longer change a proof's label or its search",
     )
     retry_unreadable: bool = Field(
         True,

@@ -148,7 +148,7 @@ class RunDriver:
             for entry in entries:
                 self._wait_for_trainer(number)
                 self._pose(entry)
-                self._pose_refinements()
+                self._advance_searches()
                 self._look()
         return number + 1
 
@@ -156,7 +156,7 @@ class RunDriver:
         """Pose what the searches ask for until nothing is in work."""
         while True:
             is_done = self._source.is_done()  # before the searches: a label may come in between
-            if not self._pose_refinements() and is_done:
+            if not self._advance_searches() and is_done:
                 return
             self._source.wait()
             self._look()
@@ -204,14 +204,27 @@ class RunDriver:
             if self._source.takes_no_step() and not self._tracker.may_pose(problem):
                 self._tracker.expect_no_step()
 
-    def _pose_refinements(self) -> bool:
-        """Pose what the searches ask for; true if there was something."""
-        has_posed = False
+    def _advance_searches(self) -> bool:
+        """Publish what the searches need; true if there was something."""
+        has_more = self._meet_needs()
         while (event := self._source.patiently(self._tracker.next_refinement)) is not None:
             self._pose(Entry.of(event))
+            self._meet_needs()
             self._look()
-            has_posed = True
-        return has_posed
+            has_more = True
+        return has_more
+
+    def _meet_needs(self) -> bool:
+        """Publish the critiques and judgements that the searches need, and close the proofs that
+        they can do without; true if there were any.
+        """
+        running = self._source.usage()[1].get("verifier", 0)
+        needs = self._source.patiently(lambda: self._tracker.search_needs(running))
+        for label in needs.labels:
+            self._tracker.add_label(label.proof_id, label.outcome, solved=label.solved)
+        if needs.events:
+            self._source.publish(needs.events)
+        return bool(needs.events or needs.labels)
 
     def _pose(self, entry: Entry) -> None:
         find = partial(find_label, self._store, self._spec.name, entry.proof_id)
@@ -226,6 +239,7 @@ class RunDriver:
             return
         while self._tracker.num_open >= self._most_waiting:
             self._source.wait_for_room(self._most_waiting)
+            self._meet_needs()
             self._look()
         self._source.check_stopping()
         self._check_budget()

@@ -74,6 +74,7 @@ class EmbeddedPipeline:
             shutdown=self._shutdown,
             unusable=StopProcess(self._shutdown),
             early_warnings=EarlyWarnings(store, is_shown=True),
+            on_keep=lambda key: self._tracker.add_answer(key),
         )
         self._bus = LocalBus(on_dead=self._on_dead, on_publish=self._on_publish)
         self._tracker = ProgressTracker(spec, store, 0, {})
@@ -152,10 +153,17 @@ class EmbeddedPipeline:
         return action()
 
     def wait(self) -> None:
-        self._is_idle = self._bus.wait_idle(WAIT_S)
+        """A search acts on every answer, so it does not wait for all messages."""
+        waits_for_news = self._spec.search.rounds and self._tracker.num_open
+        if waits_for_news:
+            self._tracker.wait_for_news(WAIT_S)
+        self._is_idle = self._bus.wait_idle(0.0 if waits_for_news else WAIT_S)
 
     def wait_for_room(self, most: int) -> None:
-        self._tracker.wait_for_room(most, WAIT_S)
+        if self._spec.searches_by_need:
+            self._tracker.wait_for_news(WAIT_S)
+        else:
+            self._tracker.wait_for_room(most, WAIT_S)
 
     def is_done(self) -> bool:
         return self._is_idle

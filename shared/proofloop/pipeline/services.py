@@ -147,6 +147,7 @@ class ServicesPipeline:
         if time.monotonic() >= self._look_for_workers_s:
             self._warn_of_unserved_roles()
         self._take_labels()
+        self.patiently(self._tracker.look_for_answers)
         if self._tracker.add_steps(self.patiently(lambda: steps_taken(self._store, self._spec))):
             self._last_news_s = time.monotonic()
         if self._tracker.num_open and self._quiet_s > QUIET_S:

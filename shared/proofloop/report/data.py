@@ -22,7 +22,7 @@ from proofloop.runs.costs import Bill, Costs, CostTally, bills, spec_of
 from proofloop.runs.given import cases_of
 from proofloop.runs.model_registry import ServedVersion, served_log
 from proofloop.runs.planned import planned_proofs
-from proofloop.runs.search_driver import refinements_posed
+from proofloop.runs.search.records import refinements_posed
 from proofloop.schema import keys
 from proofloop.schema.ids import case_id
 from proofloop.schema.records import MODEL_ROLES, LabelKind, ModelRole, TrainingStep

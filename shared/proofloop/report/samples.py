@@ -59,6 +59,7 @@ GROUPS = (
     ("first", "unreadable", True),
     ("last", "graded", False),
     ("last", "graded", True),
+    ("last", "outranked", True),
     ("last", "unlabeled", True),
     ("first", "unlabeled", True),
 )
@@ -73,6 +74,7 @@ SHOWN_ORDER = (
     "undecided",
     "unreadable",
     "graded",
+    "outranked",
     "unlabeled",
 )
 

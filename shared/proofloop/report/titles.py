@@ -72,6 +72,7 @@ KIND_TITLES: dict[LabelKind, str] = {
     "undecided": "undecided",
     "unreadable": "unreadable",
     "graded": "graded",
+    "outranked": "outranked",
 }
 KIND_MEANINGS: dict[LabelKind, str] = {
     "accepted": "no critique found an issue: label 1",
@@ -82,6 +83,7 @@ KIND_MEANINGS: dict[LabelKind, str] = {
     "undecided": "the critiques contradict each other: no label until a person decides",
     "unreadable": "the answer does not have the required format and was not reviewed",
     "graded": "the grade was given with the proof or analysis, or is the exact checker's",
+    "outranked": "better proofs of its problem made its missing critiques unnecessary: no label",
 }
 PART_TITLES = {
     "format": "format",

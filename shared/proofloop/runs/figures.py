@@ -16,7 +16,7 @@ from statistics import fmean
 from proofloop.method.domains import Checker
 from proofloop.runs.answers import meta_critiques_of
 from proofloop.runs.labels import find_label
-from proofloop.runs.search_driver import searches_of
+from proofloop.runs.search.records import searches_of
 from proofloop.schema import keys
 from proofloop.schema.records import Critique, MetaCritique, Problem, Proof, Record, Score
 from proofloop.store import Store, get_record
@@ -254,7 +254,7 @@ def _measure_proof(
             if claims is not None:
                 found["verifier_faithfulness"].add(cluster, float(claims.faithful))
     label = find_label(store, proof.run_id, proof.id)
-    if label is not None and label.kind != "graded":
+    if label is not None and label.kind not in ("graded", "outranked"):
         found["label_undecided"].add(cluster, float(label.outcome == "undecided"))
         if label.score is not None:
             found["label_agreement"].add(cluster, float(label.score == truth))

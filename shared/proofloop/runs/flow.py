@@ -47,6 +47,19 @@ def most_waiting_proofs(spec: RunSpec) -> int:
     return given if given is not None else max(256, 2 * in_work(spec, "generator"))
 
 
+SPARE = 1.25
+"""Critiques in flight for each that is running: the others wait, so that no slot is idle until the
+run hears of an answer.
+"""
+
+
+def critiques_at_once(spec: RunSpec, running: int) -> int:
+    """The most critiques that searches have in flight: enough for the verifier's messages, and for
+    more services if they keep `running` more.
+    """
+    return math.ceil(SPARE * max(in_work(spec, "verifier"), running))
+
+
 def unfilled(spec: RunSpec) -> list[str]:
     """A line for each engine that `[flow]` cannot keep full: more of its slots are free than used
     even if all its roles are as busy as they may be.

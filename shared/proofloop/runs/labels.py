@@ -53,10 +53,10 @@ def analysis_rows(store: Store, run_id: str) -> Iterator[dict[str, Any]]:
     fill in.
     """
     for label in labels_of(store, run_id):
-        about = _about(store, run_id, label.proof_id)
         for key in store.list(keys.critiques(run_id, label.proof_id)):
             critique = get_record(store, key, Critique)
             if critique.index >= 0 and critique.verdict.score in (0.0, 0.5):
+                about = _about(store, run_id, label.proof_id)
                 yield {**about, "analysis": critique.analysis, "quality": None}
 
 

@@ -14,7 +14,7 @@ from proofloop.config.problem_file import count_problems, problems_of
 from proofloop.config.run_file import RunSpec
 from proofloop.runs.given import cases_of
 from proofloop.runs.model_registry import published_versions
-from proofloop.runs.search_driver import refinements_posed, searches_of
+from proofloop.runs.search.records import refinements_posed, searches_of
 from proofloop.schema import keys
 from proofloop.schema.events import ProblemPosed
 from proofloop.schema.ids import proof_id

@@ -9,11 +9,16 @@ import queue
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from proofloop.config.run_file import RunSpec
-from proofloop.runs.search_driver import SearchDriver
+from proofloop.runs.flow import critiques_at_once
+from proofloop.runs.search.driver import SearchDriver
+from proofloop.runs.search.needs import Needs
 from proofloop.schema.events import ProblemPosed
+from proofloop.schema.records import LabelOutcome
 from proofloop.store import Store
 
 OUTLOOK_S = 1.0
@@ -50,8 +55,8 @@ class RunProgress:
 
 
 class ProgressTracker:
-    """Counts what happens to a run's proofs. `add_label`, `add_dead` and `add_steps` may be called
-    by any thread; the rest belongs to the thread that poses proofs.
+    """Counts what happens to a run's proofs. `add_label`, `add_dead`, `add_answer` and `add_steps`
+    may be called by any thread; the rest belongs to the thread that poses proofs.
 
     A proof is open from when it is posed until its label is seen; it is stuck once a message of it
     died. A label counts once, however often it is announced, and counts for a stuck proof too.
@@ -66,8 +71,9 @@ class ProgressTracker:
         self._open: set[str] = set()
         self._stuck: set[str] = set()
         self._progress = RunProgress(planned=planned, steps=steps)
-        # proofs that were closed, and whether solved; the posing thread passes them to the search
-        self._closed: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        """Calls that tell the search what happened, made by the posing thread."""
+        self._has_news = threading.Event()
         self._refinements: deque[ProblemPosed] = deque()
         self._problems_without_step = 0
         self._outlook = self._search.outlook(planned)
@@ -81,7 +87,7 @@ class ProgressTracker:
             self._open.add(proof_id)
 
     def add_label(
-        self, proof_id: str, outcome: str, *, solved: bool, was_stored: bool = False
+        self, proof_id: str, outcome: LabelOutcome, *, solved: bool, was_stored: bool = False
     ) -> bool:
         """Count a label; true if its proof was open until now.
 
@@ -101,7 +107,7 @@ class ProgressTracker:
                 stored=before.stored + was_stored,
             )
             self._lock.notify_all()
-        self._closed.put((proof_id, solved))
+        self._tell(partial(self._search.add_label, proof_id, outcome, solved=solved))
         return is_open
 
     def add_dead(self, proof_id: str) -> bool:
@@ -112,8 +118,17 @@ class ProgressTracker:
             self._open.remove(proof_id)
             self._stuck.add(proof_id)
             self._lock.notify_all()
-        self._closed.put((proof_id, False))
+        self._tell(partial(self._search.add_dead, proof_id))
         return True
+
+    def add_answer(self, key: str) -> None:
+        """An answer was stored under this key."""
+        if self._spec.searches_by_need:
+            self._tell(partial(self._search.add_answer, key))
+
+    def _tell(self, news: Callable[[], None]) -> None:
+        self._news.put(news)
+        self._has_news.set()
 
     def add_steps(self, steps: dict[str, int]) -> bool:
         """Set how many steps these roles have taken; true if a count changed."""
@@ -155,9 +170,28 @@ class ProgressTracker:
             self._plan(-1)
 
     def _tell_search(self) -> None:
-        while not self._closed.empty():
-            proof_id, is_solved = self._closed.get()
-            self._search.add_label(proof_id, solved=is_solved)
+        self._has_news.clear()
+        while not self._news.empty():
+            self._news.get()()
+
+    def search_needs(self, running: int) -> Needs:
+        """What the searches need now, with `running` calls of the verifier in flight.
+
+        After an error of the store it may be called again.
+        """
+        if not self._spec.searches_by_need:
+            return Needs()
+        self._tell_search()
+        return self._search.needs(critiques_at_once(self._spec, running))
+
+    def look_for_answers(self) -> None:
+        """Look in the store for what the searches wait for."""
+        if self._spec.searches_by_need:
+            self._search.look()
+
+    def wait_for_news(self, timeout_s: float) -> None:
+        """Wait until something happens to a proof, at most for `timeout_s`."""
+        self._has_news.wait(timeout_s)
 
     def _plan(self, more: int) -> None:
         with self._lock:

@@ -246,13 +246,19 @@ class Judgement(Record):
     quality: float
 
 
-LabelOutcome = Literal["accepted", "rejected", "undecided", "unreadable"]
-"""What the labeling rule says; a proof whose format is wrong is unreadable and never reaches the
-rule.
+LabelOutcome = Literal["accepted", "rejected", "undecided", "unreadable", "outranked"]
+"""What the labeling rule says. Two kinds of proofs never reach the rule: unreadable ones, whose
+format is wrong, and outranked ones, which cannot be among the best of their search.
 """
 
 LabelKind = Literal[
-    "accepted", "rejected_upheld", "overturned", "undecided", "unreadable", "graded"
+    "accepted",
+    "rejected_upheld",
+    "overturned",
+    "undecided",
+    "unreadable",
+    "graded",
+    "outranked",
 ]
 """What self-play yields: (a) accepted, (b) rejected by an upheld critique, (c) by a critique that
 was overturned. `graded`: the grade was given, or is the exact checker's; no rule decided it.
@@ -261,6 +267,12 @@ was overturned. `graded`: the grade was given, or is the exact checker's; no rul
 
 LABELER = "labeler"
 """Who a label is by when no person decided it."""
+
+SEARCH = "search"
+"""Who the label of an outranked proof is by."""
+
+NO_TRIGGER = -2
+"""The trigger of a label that no message decided."""
 
 
 class CritiqueRequest(Record):

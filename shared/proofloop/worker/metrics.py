@@ -36,6 +36,7 @@ LABELS = (
     ("accepted", "graded"),
     ("rejected", "graded"),
     ("undecided", "graded"),
+    ("outranked", "outranked"),
 )
 """All values of the metrics' labels, so that their series can start at 0."""
 

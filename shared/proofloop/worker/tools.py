@@ -37,6 +37,7 @@ class Tools:
     `runs`: specs, prompts and served versions. `health`: which engines answer. `shutdown`: whether
     the process is ending. `gate`: drops the messages of runs whose budget is used up. `unusable`:
     decides what becomes of a message that no engine can answer; the default is a service's.
+    `on_keep`: called with the key of each stored answer.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Tools:
         gate: MessageGate | None = None,
         unusable: UnusableEnginePolicy | None = None,
         early_warnings: EarlyWarnings | None = None,
+        on_keep: Callable[[str], None] = lambda key: None,
     ) -> None:
         self.store = store
         self.engine_for = engine_for
@@ -60,6 +62,7 @@ class Tools:
         self.calls = calls or RunningCalls()
         self.gate = gate or OpenGate()
         self.unusable = unusable or RejectMessage(self.shutdown)
+        self._on_keep = on_keep
         self.early_warnings = early_warnings or EarlyWarnings(store)
         self.health = EngineHealth()
         self.runs = RunCache(store, on_engine_moved=self.health.forget)
@@ -80,7 +83,9 @@ class Tools:
 
         Raises what `patiently` raises.
         """
-        return self.patiently(lambda: put_record(self.store, key, record))
+        kept = self.patiently(lambda: put_record(self.store, key, record))
+        self._on_keep(key)
+        return kept
 
     def patiently(self, action: Callable[[], T]) -> T:
         """Repeat an action on the store until the store is back: a paid answer depends on it.

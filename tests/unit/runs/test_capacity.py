@@ -23,7 +23,7 @@ from proofloop.runs.planning.capacity import (
     values_snippet,
     work_of_a_proof,
 )
-from proofloop.runs.search_driver import SearchResult
+from proofloop.runs.search.records import SearchResult
 from proofloop.schema import keys
 from proofloop.schema.records import MetaCritique
 from proofloop.store import LocalStore, put_record

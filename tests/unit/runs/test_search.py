@@ -15,9 +15,11 @@ from proofloop.errors import ConfigError
 from proofloop.method.search_rule import Candidate, best, candidate, refinements
 from proofloop.runs.planned import planned
 from proofloop.runs.progress import ProgressTracker
-from proofloop.runs.search_driver import Outlook, SearchDriver, refinements_posed, searches_of
+from proofloop.runs.search.driver import Outlook, SearchDriver
+from proofloop.runs.search.records import refinements_posed, searches_of
 from proofloop.schema import keys
 from proofloop.schema.events import ParentProof, ProblemPosed
+from proofloop.schema.records import LabelOutcome
 from proofloop.store import LocalStore, put_record
 from tests import builders
 from tests.builders import MALFORMED, RUN, judgement, proof, runspec, valid
@@ -31,22 +33,22 @@ def test_a_candidates_score_is_the_mean_of_its_critiques_with_unread_ones_as_0()
         judgement(2, 0.0, confirmed=False),
         judgement(3, None),
     ]
-    assert candidate("p-000", judged) == Candidate(
-        "p-000", 0.375, issues=(1,), overturned=(2,), silent=(0,)
-    )
+    found = candidate("p-000", judged)
+    assert found == Candidate("p-000", 1.5, 4, issues=(1,), overturned=(2,), silent=(0,))
+    assert found.score == 0.375
     assert candidate("p-000", []).score == 0.0
 
 
 def test_the_best_come_first_and_of_equals_the_older() -> None:
     scores = {"p-1000": 0.5, "p-999": 0.5, "p-002": 1.0, "p-101": 0.5}
-    pool = [Candidate(name, score, (), (), ()) for name, score in scores.items()]
+    pool = [Candidate(name, score, 1, (), (), ()) for name, score in scores.items()]
     assert [each.proof_id for each in best(pool, 3)] == ["p-002", "p-101", "p-999"]
 
 
 def test_upheld_issues_are_shown_first_then_overturned_ones_each_alone() -> None:
     kept = [
-        Candidate("a", 0.5, issues=(4, 5), overturned=(2,), silent=(0, 1, 3)),
-        Candidate("b", 0.4, (), (), (7,)),
+        Candidate("a", 3.0, 6, issues=(4, 5), overturned=(2,), silent=(0, 1, 3)),
+        Candidate("b", 0.5, 1, (), (), (7,)),
     ]
     drawn = refinements(kept, 4, random.Random(0))
     shown = [parent.critiques[0] for parent in drawn if parent.proof_id == "a"]
@@ -91,7 +93,8 @@ def label(
     solved: bool = False,
 ) -> None:
     write(store, event.proof_id, score)
-    search.add_label(event.proof_id, solved=solved)
+    outcome: LabelOutcome = "unreadable" if score is None else "accepted"
+    search.add_label(event.proof_id, outcome, solved=solved)
 
 
 def begun(spec: RunSpec, store: LocalStore) -> tuple[SearchDriver, list[ProblemPosed]]:
@@ -127,7 +130,7 @@ def test_rounds_follow_each_other_until_there_are_no_more(tmp_path: Path) -> Non
     # Another prompt, another group.
     assert {event.group for event in second} == {event.proof_id for event in second}
     label(search, store, second[0], 1.0)
-    search.add_label(second[0].proof_id, solved=False)  # said twice
+    search.add_label(second[0].proof_id, "accepted", solved=False)  # said twice
     label(search, store, second[1], None)
     third = search.next_round()
     # The best of all rounds.
@@ -206,7 +209,7 @@ def test_a_resumed_search_poses_the_same_round_after_more_critiques(tmp_path: Pa
     put_record(store, keys.judgement(RUN, first[1].proof_id, 1), late)
     again, _ = begun(spec, store)
     for event in first:
-        again.add_label(event.proof_id, solved=False)
+        again.add_label(event.proof_id, "accepted", solved=False)
     assert again.next_round() == second
 
 
@@ -214,7 +217,7 @@ def test_unreadable_proofs_end_the_search(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     search, first = begun(searching(), store)
     label(search, store, first[0], None)
-    search.add_label(first[1].proof_id, solved=False)  # its message died: it was never written
+    search.add_dead(first[1].proof_id)  # its message died: it was never written
     assert search.next_round() == []
     (found,) = searches_of(store, RUN)
     assert (found.best, found.best_by_round, found.solved) == (None, (None,), False)
@@ -227,14 +230,14 @@ def test_a_proof_that_lost_a_message_is_not_refined_whatever_its_critiques(
     search, first = begun(searching(), store)
     label(search, store, first[0], 0.5)
     write(store, first[1].proof_id, 1.0, labeled=False)
-    search.add_label(first[1].proof_id, solved=False)
+    search.add_dead(first[1].proof_id)
     assert {event.parents[0].proof_id for event in search.next_round()} == {first[0].proof_id}
 
 
 def test_without_a_search_nothing_is_kept(tmp_path: Path) -> None:
     search, first = begun(runspec(), LocalStore(tmp_path))
     for event in first:
-        search.add_label(event.proof_id, solved=True)
+        search.add_label(event.proof_id, "accepted", solved=True)
     assert (search.next_round(), search._searches) == ([], {})
 
 

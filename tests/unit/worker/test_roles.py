@@ -790,11 +790,11 @@ def test_labeler_waits_until_the_label_is_decided_and_the_self_critique_is_judge
     assert get_record(tools.store, keys.label(RUN, PROOF), Label) == expected
 
 
-@pytest.mark.parametrize("rule", [{"stop_early": False}, {}])
-def test_all_critiques_are_asked_for_at_once_where_all_are_needed(
-    tmp_path: Path, rule: dict[str, bool]
+@pytest.mark.parametrize("search", [{}, {"rounds": 1}])
+def test_all_critiques_are_asked_for_at_once_without_early_stop(
+    tmp_path: Path, search: dict[str, int]
 ) -> None:
-    search = {} if rule else {"rounds": 1}
+    rule = {"stop_early": False}
     tools = tools_with(tmp_path, CountingEngine(), proof(), labeling=rule, search=search)
     assert len(list(prove(POSED, tools))) == 1 + 4
     put_record(tools.store, keys.judgement(RUN, PROOF, 0), judgement(0, 0.0, True))

@@ -20,7 +20,7 @@ from proofloop.runs.figures import (
     refinement_figures,
     search_figures,
 )
-from proofloop.runs.search_driver import searches_of
+from proofloop.runs.search.records import searches_of
 from proofloop.store import Store
 
 

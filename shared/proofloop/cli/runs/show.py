@@ -36,7 +36,7 @@ from proofloop.runs.figures import Figure
 from proofloop.runs.labels import labels_of
 from proofloop.runs.model_registry import published_versions
 from proofloop.runs.planned import is_complete, planned_proofs
-from proofloop.runs.search_driver import refinements_posed
+from proofloop.runs.search.records import refinements_posed
 from proofloop.schema import keys
 from proofloop.store import Store
 

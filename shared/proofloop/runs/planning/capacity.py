@@ -18,7 +18,7 @@ from proofloop.config.run_file import EnginePrices, Prices, RunSpec
 from proofloop.config.run_labeling import Labeling
 from proofloop.errors import ConfigError
 from proofloop.runs.costs import HOUR_S, CostTally, Spent, bills, money, spec_of
-from proofloop.runs.search_driver import searches_of
+from proofloop.runs.search.records import searches_of
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Role
 from proofloop.store import Store
 

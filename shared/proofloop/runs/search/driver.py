@@ -10,51 +10,21 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from proofloop.config.run_file import RunSpec
 from proofloop.method.search_rule import Candidate, best, candidate, refinements
+from proofloop.runs.search.needs import Needs, SearchNeeds
+from proofloop.runs.search.problem import ProblemSearch
+from proofloop.runs.search.records import SearchResult, SearchRound
 from proofloop.schema import keys
 from proofloop.schema.events import ParentProof, ProblemPosed
 from proofloop.schema.ids import problem_of, proof_id
-from proofloop.schema.records import Judgement, Label, Record, derive_seed
+from proofloop.schema.records import Judgement, Label, LabelOutcome, derive_seed
 from proofloop.store import Store, find_record, get_record, put_record
 
-
-class SearchRound(Record):
-    """Refinements of a problem: proof number `first` + i refines `parents[i]`."""
-
-    first: int
-    parents: tuple[ParentProof, ...]
-
-
-class SearchResult(Record):
-    """How a problem's search ended. `best`: the proof of the highest score, or the solved one.
-
-    `best_by_round`: the best of the first proofs, then the best after each round.
-    `score`: the mean score of the best proof's critiques.
-    """
-
-    problem_id: str
-    proofs: int
-    best: str | None
-    score: float | None
-    solved: bool
-    best_by_round: tuple[str | None, ...]
-
-
-@dataclass
-class _ProblemSearch:
-    """A search that has not ended. `waiting`: the newest round's proofs without a label; `new`:
-    those with one.
-    """
-
-    waiting: set[str]
-    posed: int
-    new: list[str] = field(default_factory=list)
-    kept: list[Candidate] = field(default_factory=list)
-    best_by_round: list[str | None] = field(default_factory=list)
-    solved: str | None = None
+NOT_COMPARED: tuple[LabelOutcome, ...] = ("unreadable", "outranked")
+"""The labels of proofs that are no candidates."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +47,8 @@ class SearchDriver:
     def __init__(self, spec: RunSpec, store: Store) -> None:
         self._spec = spec
         self._store = store
-        self._searches: dict[str, _ProblemSearch] = {}
+        self._searches: dict[str, ProblemSearch] = {}
+        self._needs = SearchNeeds(spec, store, self._searches)
         self._due: deque[str] = deque()
         """Problems whose newest round is complete."""
         self._ended = 0
@@ -85,23 +56,49 @@ class SearchDriver:
 
     def add_posed(self, event: ProblemPosed) -> None:
         """A proof is being posed; the first proof of a problem begins its search."""
-        if not self._spec.search.rounds or event.parents or event.problem_id in self._searches:
+        if not self._spec.search.rounds:
             return
-        count = self._spec.problems.proofs_per_problem
-        names = {proof_id(event.problem_id, number) for number in range(count)}
-        self._searches[event.problem_id] = _ProblemSearch(names, count)
+        if not event.parents and event.problem_id not in self._searches:
+            count = self._spec.problems.proofs_per_problem
+            names = {proof_id(event.problem_id, number) for number in range(count)}
+            self._searches[event.problem_id] = ProblemSearch(names, count)
+        if self._spec.searches_by_need:
+            self._needs.add_posed(event)
 
-    def add_label(self, name: str, *, solved: bool) -> None:
-        """A proof has its label, or will never have one. Safe to call twice."""
-        problem_id = problem_of(name)
-        search = self._searches.get(problem_id)
+    def add_label(self, name: str, outcome: LabelOutcome, *, solved: bool) -> None:
+        """A proof has its label. Safe to call twice."""
+        search = self._searches.get(problem_of(name))
         if search is None:
             return
         if solved and search.solved is None:
             search.solved = name
-        if name in search.waiting:
-            search.new.append(name)
-            self._close(problem_id, name)
+        self._close(name, is_compared=outcome not in NOT_COMPARED)
+
+    def add_dead(self, name: str) -> None:
+        """A proof will have no label."""
+        self._close(name, is_compared=False)
+
+    def _close(self, name: str, *, is_compared: bool) -> None:
+        problem_id = problem_of(name)
+        search = self._searches.get(problem_id)
+        if search and search.close(name, is_compared=is_compared) and not search.waiting:
+            self._due.append(problem_id)
+
+    # -- by need
+
+    def add_answer(self, key: str) -> None:
+        """An answer was stored under this key."""
+        self._needs.add_answer(key)
+
+    def look(self) -> None:
+        """Look in the store for answers. After an error of the store it may be called again."""
+        self._needs.look()
+
+    def needs(self, room: int) -> Needs:
+        """What the searches need now, with at most `room` critiques in flight."""
+        return self._needs.find(room)
+
+    # -- rounds
 
     def is_wanted(self, event: ProblemPosed) -> bool:
         """Whether a refinement is still to be posed.
@@ -114,14 +111,8 @@ class SearchDriver:
         if self._store.exists(keys.label(event.run_id, event.proof_id)):
             return True
         search.posed -= 1
-        self._close(event.problem_id, event.proof_id)
+        self.add_dead(event.proof_id)
         return False
-
-    def _close(self, problem_id: str, name: str) -> None:
-        waiting = self._searches[problem_id].waiting
-        waiting.discard(name)
-        if not waiting and problem_id not in self._due:
-            self._due.append(problem_id)
 
     def next_round(self) -> list[ProblemPosed]:
         """The next round of a problem whose last round is complete; empty if there is none.
@@ -134,14 +125,14 @@ class SearchDriver:
             events = self._round(problem_id, search)
             self._due.popleft()
             if events:
-                search.waiting = {event.proof_id for event in events}
+                search.begin_round({event.proof_id for event in events})
                 return events
             self._ended += 1
             self._proofs_of_ended += search.posed
             del self._searches[problem_id]
         return []
 
-    def _round(self, problem_id: str, search: _ProblemSearch) -> list[ProblemPosed]:
+    def _round(self, problem_id: str, search: ProblemSearch) -> list[ProblemPosed]:
         """The proofs of the next round; empty if the search ends."""
         settings = self._spec.search
         number = len(search.best_by_round)
@@ -162,7 +153,6 @@ class SearchDriver:
             durable=True,
         )
         search.kept = kept
-        search.new = []
         search.best_by_round = best_by_round
         search.posed += len(drawn.parents)
         return [
@@ -183,7 +173,7 @@ class SearchDriver:
     def _end(
         self,
         problem_id: str,
-        search: _ProblemSearch,
+        search: ProblemSearch,
         kept: list[Candidate],
         best_by_round: list[str | None],
     ) -> None:
@@ -199,14 +189,14 @@ class SearchDriver:
         put_record(self._store, keys.search_result(self._spec.name, problem_id), end, durable=True)
 
     def _candidates(self, names: list[str]) -> Iterator[Candidate]:
-        """The readable ones among these proofs.
+        """The candidates among these proofs.
 
         A proof without a label lacks critiques and may seem better than it is, so it is left out.
         """
         run = self._spec.name
         for name in names:
             label = find_record(self._store, keys.label(run, name), Label)
-            if label is not None and label.outcome != "unreadable":
+            if label is not None and label.outcome not in NOT_COMPARED:
                 judgements = [
                     get_record(self._store, key, Judgement)
                     for key in self._store.list(keys.judgements(run, name))
@@ -218,7 +208,7 @@ class SearchDriver:
         first = self._spec.problems.proofs_per_problem
         posed = self._proofs_of_ended + sum(each.posed for each in self._searches.values())
         num_unposed = max(0, planned - posed) // first
-        unposed = _ProblemSearch(set(), first)
+        unposed = ProblemSearch(set(), first)
         going_on = [*self._searches.values(), *[unposed] * num_unposed]
         mean = self._proofs_of_ended / self._ended if self._ended else float("inf")
         most = expected = 0.0
@@ -233,29 +223,8 @@ class SearchDriver:
             most=self._proofs_of_ended + round(most),
         )
 
-    def _most_proofs(self, search: _ProblemSearch) -> int:
+    def _most_proofs(self, search: ProblemSearch) -> int:
         if search.solved:
             return search.posed
         rounds_left = self._spec.search.rounds - len(search.best_by_round)
         return self._spec.most_proofs_after(search.posed, rounds_left)
-
-
-def searches_of(store: Store, run_id: str) -> Iterator[SearchResult]:
-    """The results of a run's ended searches, one at a time."""
-    for key in store.list(keys.searches(run_id)):
-        yield get_record(store, key, SearchResult)
-
-
-def refinements_posed(store: Store, spec: RunSpec) -> int:
-    """How many proofs the run's searches have asked for."""
-    first = spec.problems.proofs_per_problem
-    ended: set[str] = set()
-    posed = 0
-    for search in searches_of(store, spec.name):
-        ended.add(search.problem_id)
-        posed += search.proofs - first
-    prefix = keys.rounds(spec.name)
-    for key in store.list(prefix):
-        if keys.first_below(prefix, key) not in ended:
-            posed += len(get_record(store, key, SearchRound).parents)
-    return posed

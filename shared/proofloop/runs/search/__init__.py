@@ -1,0 +1,1 @@
+"""Searches of a run: their rounds, the critiques that they need, their results."""
