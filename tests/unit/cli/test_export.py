@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from proofloop.cli.app import app
 from proofloop.errors import ConfigError
 from proofloop.runs.create import create_run
-from proofloop.runs.search_driver import SearchResult
+from proofloop.runs.search.records import SearchResult
 from proofloop.schema import keys
 from proofloop.schema.records import Grade
 from proofloop.store import LocalStore, put_record

@@ -15,7 +15,7 @@ from proofloop.runs.index.comparing import Side, compare
 from proofloop.runs.index.counting import count_costs, uncounted
 from proofloop.runs.index.filling import fill
 from proofloop.runs.index.tables import Choice, problem_rows, proofs_of, totals
-from proofloop.runs.search_driver import SearchResult
+from proofloop.runs.search.records import SearchResult
 from proofloop.schema import keys
 from proofloop.schema.records import Grade, Problem
 from proofloop.store import LocalStore, put_record

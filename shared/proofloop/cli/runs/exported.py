@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from proofloop.runs.figures import critiques_of, proofs_of
 from proofloop.runs.labels import find_label
-from proofloop.runs.search_driver import searches_of
+from proofloop.runs.search.records import searches_of
 from proofloop.schema import keys
 from proofloop.schema.records import Critique, Grade, Judgement, Problem, Proof, Score
 from proofloop.store import Store, find_record, get_record

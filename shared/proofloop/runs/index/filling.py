@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from proofloop.runs.index.database import Index
 from proofloop.runs.labels import find_label
-from proofloop.runs.search_driver import SearchResult
+from proofloop.runs.search.records import SearchResult
 from proofloop.schema import keys
 from proofloop.schema.records import Problem, Provenance, Record, Verdict, digest
 from proofloop.store import Store, find_record, get_record
