@@ -142,3 +142,15 @@ def test_two_runs_need_two_names(folder: Path) -> None:
         app, ["judge", "graded.jsonl", "--using", "sure.toml", "--using", "other/sure.toml"]
     )
     assert "two run files have the name 'sure-on-graded'" in str(printed.exception)
+
+
+def test_a_run_names_its_rule(folder: Path) -> None:
+    """Noisy critiques: a mean of 0.75 accepts more proofs than four critiques of 1 do."""
+    solved: dict[str, int] = {}
+    for name, rule in (("mean", 'rule = "mean"\naccept_at = 0.7'), ("all", 'rule = "unanimous"')):
+        text = RUN.format(noise=0.3).replace("m = 3\nk = 2", f"m = 0\nk = 1\n{rule}")
+        Path(f"{name}.toml").write_text(text)
+        judge("--using", f"{name}.toml", "--rows", f"{name}.jsonl")
+        rows = map(json.loads, Path(f"{name}.jsonl").read_text().splitlines())
+        solved[name] = sum(row["outcome"] == "accepted" for row in rows)
+    assert solved["mean"] > solved["all"]

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from proofloop.config.run_file import RunSpec
 from proofloop.config.run_labeling import Labeling
+from proofloop.method.acceptance import decide_by_strength
 from proofloop.method.critique_window import critiques_to_ask, first_critiques
 from proofloop.method.domains import load_domain, need_checker
 from proofloop.method.label_rule import Decision, decide, decide_by_majority, grade
@@ -90,10 +91,13 @@ def _decide_or_ask(
 
 
 def _by_rule(judged: Sequence[Judgement], rule: Labeling) -> Decision | None:
-    """Without meta-critiques the majority of the scores decides."""
-    if rule.m:
+    """The label by the rule that the run names."""
+    name = rule.rule_in_force
+    if name == "quorum":
         return decide(judged, n=rule.n, k=rule.k)
-    return decide_by_majority(judged, n=rule.n)
+    if name == "majority":
+        return decide_by_majority(judged, n=rule.n)
+    return decide_by_strength(judged, rule=name, n=rule.n, accept_at=rule.accept_at)
 
 
 def _graded(

@@ -36,6 +36,16 @@ class Labeling(Section):
         description="`checker`: the domain's exact checker grades the proofs and no critiques are"
         " requested; for measuring only",
     )
+    rule: Literal["quorum", "majority", "mean", "minimum", "unanimous"] | None = Field(
+        None,
+        description="how n critiques make the label. `quorum`: k confirmed critiques reject;"
+        " `majority`: the most frequent score; `mean`: accepted from a mean of `accept_at` on;"
+        " `minimum`: the lowest score; `unanimous`: accepted if all n give 1. Default: `quorum`,"
+        " and `majority` with m = 0",
+    )
+    accept_at: float = Field(
+        1.0, gt=0, le=1, description='the mean score from which `rule = "mean"` accepts'
+    )
     k: int = Field(2, ge=1, description="confirmed critiques for a label below 1; at most n")
     confirm_at: Literal[0.5, 1.0] = Field(  # type: ignore[valid-type]  # as records.Score
         0.5, description="the lowest meta-score that confirms an issue"
@@ -57,6 +67,20 @@ class Labeling(Section):
                 f"{HINT}lower k to {self.n} or less, or raise n to {self.k} or more"
             )
         return self
+
+    @model_validator(mode="after")
+    def _quorum_is_judged(self) -> Labeling:
+        if self.rule == "quorum" and not self.m:
+            raise ValueError(
+                'rule = "quorum" and m = 0 do not go together: no critique would be confirmed'
+                f"{HINT}set m to 1 or more, or another rule"
+            )
+        return self
+
+    @property
+    def rule_in_force(self) -> str:
+        """The rule that makes the labels."""
+        return self.rule or ("quorum" if self.m else "majority")
 
     @property
     def metas_of_given(self) -> int:

@@ -13,8 +13,8 @@ from functools import lru_cache
 from statistics import fmean
 from typing import Literal
 
-from proofloop.method.label_rule import decide, decide_by_majority
-from proofloop.schema.records import Judgement, Score, Verdict
+from proofloop.method.label_rule import UNDECIDED, Decision, decide, decide_by_majority
+from proofloop.schema.records import Judgement, LabelKind, Score, Verdict
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,34 @@ def quorum(votes: Votes, k: int) -> float | None:
         return None
     decision = decide(_judgements(votes), n=len(votes), k=min(k, len(votes)))
     return decision.score if decision else None
+
+
+STRENGTHS: Mapping[str, Strength] = {"mean": mean, "minimum": minimum, "unanimous": unanimous}
+
+
+def decide_by_strength(
+    judgements: Iterable[Judgement], *, rule: str, n: int, accept_at: float = 1.0
+) -> Decision | None:
+    """The label by one of STRENGTHS: accepted from `accept_at` on, else the lowest score. None
+    until all n critiques are judged. Undecided if half or more are unreadable, or if only they
+    stand against the proof.
+    """
+    judged = sorted(judgements, key=lambda judgement: judgement.index)
+    scores = {each.index: each.verdict.score for each in judged if each.verdict.score is not None}
+    if len(judged) < n:
+        return None
+    if 2 * len(scores) <= n:
+        return UNDECIDED
+    lowest = min(scores.values())
+    strength = STRENGTHS[rule]([Vote(each.verdict.score) for each in judged])
+    if strength is not None and strength >= accept_at:
+        passing = tuple(index for index, score in scores.items() if score == 1.0)
+        kind: LabelKind = "accepted" if lowest == 1.0 else "overturned"
+        return Decision("accepted", kind, 1.0, passing, solved=len(passing) == n)
+    if lowest == 1.0:
+        return UNDECIDED
+    carrying = tuple(index for index, score in scores.items() if score == lowest)
+    return Decision("rejected", "rejected_upheld", lowest, carrying)
 
 
 def _judgements(votes: Votes) -> list[Judgement]:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from proofloop.method.acceptance import Threshold, Vote, chosen_threshold, rules
+from proofloop.method.acceptance import (
+    Threshold,
+    Vote,
+    chosen_threshold,
+    decide_by_strength,
+    rules,
+)
+from tests.builders import judgement
 
 UNREAD = Vote(None)
 GOOD, MINOR, BAD = Vote(1.0), Vote(0.5, confirmed=True), Vote(0.0, confirmed=True)
@@ -63,3 +70,34 @@ def test_the_threshold_for_a_wanted_acceptance_rate(
     known: list[float | None], acceptance: float, expected: Threshold
 ) -> None:
     assert chosen_threshold(known, acceptance) == expected
+
+
+@pytest.mark.parametrize(
+    ("rule", "scores", "outcome", "score", "critiques"),
+    [
+        ("mean", [1.0, 1.0, 0.5, 1.0], "accepted", 1.0, (0, 1, 3)),
+        ("mean", [1.0, 1.0, 0.0, 1.0], "rejected", 0.0, (2,)),
+        ("mean", [1.0, 1.0, 1.0, None], "accepted", 1.0, (0, 1, 2)),
+        ("minimum", [1.0, 0.5, 0.5, 1.0], "rejected", 0.5, (1, 2)),
+        ("minimum", [1.0, 1.0, 1.0, None], "accepted", 1.0, (0, 1, 2)),
+        ("unanimous", [1.0, 1.0, 1.0, None], "undecided", None, ()),
+        ("unanimous", [1.0, 1.0, 1.0, 1.0], "accepted", 1.0, (0, 1, 2, 3)),
+        ("mean", [1.0, 1.0, None, None], "undecided", None, ()),
+    ],
+)
+def test_the_label_of_a_rule_by_strength(
+    rule: str,
+    scores: list[float | None],
+    outcome: str,
+    score: float | None,
+    critiques: tuple[int, ...],
+) -> None:
+    judged = [judgement(index, each) for index, each in enumerate(scores)]
+    found = decide_by_strength(judged, rule=rule, n=4, accept_at=0.85)
+    assert found is not None
+    assert (found.outcome, found.score, found.critiques) == (outcome, score, critiques)
+    assert found.solved == (scores == [1.0] * 4)
+
+
+def test_a_rule_by_strength_waits_for_all_critiques() -> None:
+    assert decide_by_strength([judgement(0, 0.0)], rule="minimum", n=2) is None

@@ -58,6 +58,11 @@ def test_a_search_ranges_from_its_first_proofs_to_its_last_round() -> None:
     assert found.proofs == Range(4, 2 * 14)
 
 
+def test_a_run_without_meta_critiques_has_an_estimate() -> None:
+    found = guessed(small(labeling={"n": 4, "m": 0, "self_m": 0, "k": 1}))
+    assert {role.role: role.calls.high for role in found.roles}["meta_verifier"] == 0
+
+
 def test_options_take_the_place_of_guesses() -> None:
     same = dict.fromkeys(MODEL_ROLES, 500.0)
     found = guessed(small(), answer_tokens=same, prompt_tokens=same, issue_share={"all": 0.5})

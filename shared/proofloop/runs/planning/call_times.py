@@ -48,7 +48,7 @@ def one_after_another(spec: RunSpec, work: OfRoles) -> float:
 
 
 def _slots(spec: RunSpec, role: ModelRole) -> float:
-    return float(in_work(spec, role)) * (spec.labeling.m if role == "meta_verifier" else 1)
+    return float(in_work(spec, role)) * (max(1, spec.labeling.m) if role == "meta_verifier" else 1)
 
 
 def rate_limited(spec: RunSpec, calls: OfRoles, prompt: OfRoles, answer: OfRoles) -> list[float]:
