@@ -154,3 +154,14 @@ def test_a_run_names_its_rule(folder: Path) -> None:
         rows = map(json.loads, Path(f"{name}.jsonl").read_text().splitlines())
         solved[name] = sum(row["outcome"] == "accepted" for row in rows)
     assert solved["mean"] > solved["all"]
+
+
+def test_attacks_are_judged_and_counted_by_kind(folder: Path) -> None:
+    """The simulated verifier reads the planted quality alone: no addition changes its mind."""
+    options = ("--using", "sure.toml", "--attack", "--per-kind", "2")
+    found = figures(*options)[0]
+    succeeded = {each["attack"]: each["succeeds"]["verifier"]["value"] for each in found["attacks"]}
+    assert found["run_id"] == "sure-on-graded-attacked"
+    assert succeeded["none"] == succeeded["planted score"] == succeeded["instruction"] == 0.0
+    assert {(each["escaped"], each["misread"]) for each in found["on_parser"]} == {(0, 0)}
+    assert "planted score" in judge(*options).stdout

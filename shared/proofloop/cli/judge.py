@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +21,8 @@ from proofloop.config.run_problems import Problems
 from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError
 from proofloop.judging.agreement import statistics
+from proofloop.judging.attack_figures import attack_figures, parser_figures
+from proofloop.judging.attacks import attacked
 from proofloop.judging.columns import parse_columns
 from proofloop.judging.data import GradedProofs, read_graded_proofs
 from proofloop.judging.figures import JudgeFigures, judge_figures
@@ -28,7 +30,8 @@ from proofloop.judging.grades import parse_scale
 from proofloop.judging.page import write_page
 from proofloop.judging.rows import JudgedProof, RowCollector, write_rows
 from proofloop.judging.runs import judging_fields, portions, run_name
-from proofloop.judging.tables import figure_rows
+from proofloop.judging.tables import attack_rows, figure_rows
+from proofloop.method.domains import find_domain
 from proofloop.method.prompts import load_pack
 from proofloop.runs.planning.capacity import Habits
 from proofloop.runs.planning.estimate import RunEstimate, estimate
@@ -86,6 +89,17 @@ def judge(
             " marks. Default: guessed from the largest grade.",
         ),
     ] = None,
+    attack: Annotated[
+        bool,
+        typer.Option(
+            "--attack",
+            help="Judge manipulated proofs instead, made from those of the file by rule: planted"
+            " scores, instructions, deleted steps and others. Says how often each kind succeeds.",
+        ),
+    ] = False,
+    per_kind: Annotated[
+        int, typer.Option("--per-kind", min=1, help="The most proofs of each kind of attack.")
+    ] = 10,
     plan: Annotated[
         bool, typer.Option("--plan", help="Estimate calls, tokens, time and money, and stop.")
     ] = False,
@@ -120,10 +134,15 @@ def judge(
     figures compare them with the grades: how often they agree, how lenient they are, what more
     critiques buy and what they cost, with 95 % intervals. No model sees a grade. To resume an
     interrupted run, run the command again: no stored answer is paid twice.
+
+    With --attack the command measures who can fool the judges: manipulated proofs, whose right
+    grade is known, are judged, and accepted ones are counted for each kind of attack.
     """
-    specs = _specs(using, data, name)
+    specs = _specs(using, data, name, "-attacked" if attack else "")
     statistics()  # a missing extra is named before any model is paid
     read = _read(data, column or [], scale, specs)
+    if attack:
+        read = _attacked(read, per_kind, specs[0])
     _print_notes(read)
     if plan:
         for spec in specs:
@@ -135,10 +154,24 @@ def judge(
         write_rows(tuple(row for one in judged for row in one.rows), rows)
     if page is not None:
         write_page(opened, [(one.rows, one.figures) for one in judged], page)
-    _print(judged, read, as_json=as_json)
+    if attack:
+        _print_attacks(judged, read, as_json=as_json)
+    else:
+        _print(judged, read, as_json=as_json)
 
 
-def _specs(using: Sequence[Path], data: Path, name: str | None) -> list[RunSpec]:
+def _attacked(read: GradedProofs, per_kind: int, spec: RunSpec) -> GradedProofs:
+    """The manipulated proofs. Raises ConfigError without a right and a wrong proof."""
+    scores = {case.graded.score for case in read.cases if case.graded}
+    if missing := {1.0, 0.0} - scores:
+        kind = "wrong" if 0.0 in missing else "right"
+        raise ConfigError(f"there is no {kind} proof to attack", "add proofs that people graded")
+    domain = find_domain(spec.problems.checker) if spec.problems.checker else None
+    cases = attacked(read.cases, per_kind, domain.checker if domain else None)
+    return replace(read, cases=tuple(cases))
+
+
+def _specs(using: Sequence[Path], data: Path, name: str | None, ending: str) -> list[RunSpec]:
     if name is not None and len(using) > 1:
         raise ConfigError(
             f"--name {name} with {len(using)} run files", "leave it out: each run has its own name"
@@ -146,7 +179,7 @@ def _specs(using: Sequence[Path], data: Path, name: str | None) -> list[RunSpec]
     specs = []
     for file in using:
         fields = read_fields(file, RunSpec)
-        own = check_id(name or run_name(fields["name"], data), "--name")
+        own = check_id(name or run_name(fields["name"], data, ending), "--name")
         specs.append(read_run(judging_fields(fields, own)))
     names = [spec.name for spec in specs]
     if twice := [one for one in names if names.count(one) > 1]:
@@ -213,6 +246,34 @@ def _in_words(expected: RunEstimate) -> str:
     )
     money = expected.money
     return f"{text}, cost {money.low:,.2f} to {money.high:,.2f}" if money else text
+
+
+def _print_attacks(judged: Sequence[Judged], read: GradedProofs, *, as_json: bool) -> None:
+    """Print what each kind of attack achieved, and what the parser stopped."""
+    found = []
+    for one in judged:
+        spec, rule = one.spec, one.spec.labeling
+        pack = load_pack(spec.prompts, spec.base)
+        attacks = attack_figures(one.rows, n=rule.n, k=rule.k, has_meta=bool(rule.m))
+        on_parser = parser_figures(read.cases, pack, spec.how_to_read)
+        found.append((spec.name, pack.fenced, list(attacks), list(on_parser)))
+    if as_json:
+        runs = [
+            {
+                "run_id": name,
+                "fenced": fenced,
+                "attacks": [each.model_dump(mode="json") for each in attacks],
+                "on_parser": [each.model_dump(mode="json") for each in on_parser],
+            }
+            for name, fenced, attacks, on_parser in found
+        ]
+        print(json.dumps({"skipped": read.skipped, "runs": runs}, indent=2))
+        return
+    for name, fenced, attacks, on_parser in found:
+        emit(list(attack_rows(attacks)), as_json=False, title=f"{name}: attacks that succeed")
+        title = "what fences and parsing let pass, before any model"
+        title += "" if fenced else " (this prompt pack has no fences)"
+        emit([each.model_dump() for each in on_parser], as_json=False, title=title)
 
 
 def _print(judged: Sequence[Judged], read: GradedProofs, *, as_json: bool) -> None:

@@ -215,6 +215,7 @@ _KEYS: Mapping[str, Callable[[JudgedProof], str]] = {
     "source": lambda row: row.source or "(none)",
     "problem": lambda row: row.problem,
     "grade": lambda row: f"{row.grade:.3g}",
+    "attack": lambda row: row.attack,
 }
 
 

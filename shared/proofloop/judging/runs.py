@@ -32,9 +32,10 @@ def judging_fields(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def run_name(using: str, data: Path) -> str:
-    """The default name of the run: of the run file and of the data file."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{using}-on-{data.stem}").strip("-.")[:100]
+def run_name(using: str, data: Path, ending: str = "") -> str:
+    """The default name of the run: of the run file and of the data file, with the ending."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{using}-on-{data.stem}").strip("-.")
+    return f"{name[: 100 - len(ending)]}{ending}"
 
 
 def portions(store: Store, run_id: str, cases: Sequence[GivenCase]) -> Iterator[GivenPortion]:

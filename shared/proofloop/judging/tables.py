@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from proofloop.judging.attack_figures import AttackFigures
 from proofloop.judging.figures import JudgeFigures
 from proofloop.runs.figures import Figure
 
@@ -43,6 +44,17 @@ def side_by_side(judges: Sequence[JudgeFigures]) -> dict[str, Mapping[str, Figur
         for judge in judges
         for way, figures in judge.ways.items()
     }
+
+
+def attack_rows(attacks: Sequence[AttackFigures]) -> Iterator[dict[str, Any]]:
+    """One row for each kind of attack."""
+    for each in attacks:
+        yield {
+            "attack": each.attack,
+            "proofs": each.proofs,
+            **{f"accepted: {way}": shown(figure) for way, figure in each.succeeds.items()},
+            "critiques that give 1": shown(each.critiques),
+        }
 
 
 def _side_by_side(judges: Sequence[JudgeFigures]) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,9 @@ parsed.
 _FENCE = re.compile(r"^ {0,3}(`{3,}(?=[^`\n]*$)|~{3,})([^\n]*)$", re.MULTILINE)
 
 
+_QUOTED_LINES = re.compile(r" {0,3}>[^\n]*(?:\n {0,3}>|\n?\Z)")
+
+
 class _Fence(NamedTuple):
     """A line of fence marks. Only an opening fence may have words after the marks."""
 
@@ -60,6 +63,20 @@ def unwrap(text: str) -> str:
     if len(closed) != 1 or text[: closed[0][0].start].strip() or text[closed[0][1].end :].strip():
         return text
     return text[closed[0][0].end : closed[0][1].start].strip()
+
+
+def fence_before(text: str, place: int) -> str | None:
+    """What the closed fence around `place` holds before it; None outside of closed fences."""
+    for opening, closing in _closed(text):
+        if opening.end <= place < closing.start:
+            return text[opening.end : place]
+    return None
+
+
+def is_block_quoted(text: str, place: int) -> bool:
+    """Whether the line of `place` and the next one are lines of a block quote."""
+    line = text.rfind("\n", 0, place) + 1
+    return bool(_QUOTED_LINES.match(text, line))
 
 
 def _closed(text: str) -> list[tuple[_Fence, _Fence]]:

@@ -17,6 +17,7 @@ from json import JSONDecoder
 from typing import Any, NoReturn
 
 from proofloop.method.prompts.json_format import SCORE, SCORES, score_line
+from proofloop.method.prompts.reading.fences import fence_before, is_block_quoted
 from proofloop.method.prompts.reading.normalize import lower, normalize
 from proofloop.method.prompts.reading.quotations import introduces_quotation
 from proofloop.method.prompts.reading.rules import Unreadable, illegal_score, two_scores
@@ -119,9 +120,10 @@ def lenient_answer(text: str, names: Sequence[str]) -> tuple[JsonAnswer | None, 
     objects. Raises Unreadable.
     """
     text = _ESCAPE.sub(_repair_escape, text)
-    around, scores, answer, done = [], [], None, 0
+    around, scores, answer, done, begins = [], [], None, 0, [0]
     for start, end, body in _objects(text):
         around.append(text[done:start])
+        begins.append(start)
         done = end
         scores += [JsonAnswer({}, value) for name, value in _fields(body) if _is_score(name)]
         if any(map(_is_score, body)):
@@ -137,10 +139,19 @@ def lenient_answer(text: str, names: Sequence[str]) -> tuple[JsonAnswer | None, 
         _check_same(other, answer)
     if _CLOSERS.fullmatch(text, done) is None:
         raise Unreadable("text follows the JSON object")
+    if _is_quoted(text, begins[-1]):
+        raise Unreadable("the JSON object is a quotation")
     before = _FENCE_BEGINS.sub("", around[-1]).rstrip(_DRESS)
     if introduces_quotation(lower(before[before.rfind("\n") + 1 :])):
         raise Unreadable("the JSON object is a quotation")
     return answer, rest
+
+
+def _is_quoted(text: str, place: int) -> bool:
+    """Whether the object at `place` is in a block quote, or in a fence with other words before."""
+    inside = fence_before(text, place)
+    is_in_quoted_fence = inside is not None and bool(inside.strip(_DRESS))
+    return is_block_quoted(text, place) or is_in_quoted_fence
 
 
 def _objects(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:

@@ -19,7 +19,12 @@ from proofloop.method.prompts.json_format import (
     AnswerFormat,
 )
 from proofloop.method.prompts.phrases import METHOD, Phrases
-from proofloop.method.prompts.reading.fences import MAX_FENCES, has_too_many_fences
+from proofloop.method.prompts.reading.fences import (
+    MAX_FENCES,
+    fence_before,
+    has_too_many_fences,
+    is_block_quoted,
+)
 from proofloop.method.prompts.reading.json_answers import JsonAnswer, lenient_answer, strict_answer
 from proofloop.method.prompts.reading.lenient import LENIENT
 from proofloop.method.prompts.reading.rules import ExpectedFormat, Rules, Unreadable, two_scores
@@ -237,7 +242,9 @@ def final_response(answer: str, finish_reason: str) -> str:
         raise Truncated("cut off at max_tokens")
     text = answer
     for _, end in THINKING:
-        text = text.rpartition(end)[2]
+        before, mark, text = text.rpartition(end)
+        if mark and _is_quoted(f"{before}{mark}{text}", len(before)):
+            raise Unreadable("the end of the reasoning is in a quotation")
     text = text.strip()
     if text.startswith(tuple(begin for begin, _ in THINKING)):
         raise Truncated("the reasoning never ended")
@@ -248,3 +255,10 @@ def final_response(answer: str, finish_reason: str) -> str:
     if has_too_many_fences(text):
         raise Unreadable(f"the final response has more than {MAX_FENCES} lines of code fences")
     return text
+
+
+def _is_quoted(text: str, place: int) -> bool:
+    """Whether a mark is in a closed fence or a block quote: a proof that holds the mark may be
+    quoted, and a score that the proof plants after it is not the answer's.
+    """
+    return fence_before(text, place) is not None or is_block_quoted(text, place)
