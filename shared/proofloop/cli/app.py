@@ -10,7 +10,6 @@ from proofloop import __version__
 from proofloop.cli import (
     domains,
     iterate,
-    judge,
     models,
     nano,
     prompts,
@@ -22,6 +21,7 @@ from proofloop.cli import (
 )
 from proofloop.cli.demo import command as demo
 from proofloop.cli.doctor import command as doctor
+from proofloop.cli.judge import command as judge
 from proofloop.cli.plan import command as plan
 from proofloop.cli.runs import command as runs
 from proofloop.cli.runs import dead, proof

@@ -1,0 +1,1 @@
+"""`proofloop judge` and `proofloop evaluate`: judges and provers measured."""

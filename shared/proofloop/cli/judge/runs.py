@@ -1,0 +1,132 @@
+"""The runs of `proofloop judge`: read the proofs, estimate, drive, collect."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from proofloop.api.drive import drive_here, drive_on_services
+from proofloop.api.files import read_run
+from proofloop.cli.common import stopping_on_signal
+from proofloop.cli.progress import ProgressLine
+from proofloop.config.run_file import RunSpec, read_fields
+from proofloop.config.run_problems import Problems
+from proofloop.config.settings import load_settings
+from proofloop.errors import ConfigError
+from proofloop.judging.attacks import attacked
+from proofloop.judging.columns import parse_columns
+from proofloop.judging.data import GradedProofs, read_graded_proofs
+from proofloop.judging.figures import JudgeFigures, judge_figures
+from proofloop.judging.grades import parse_scale
+from proofloop.judging.rows import JudgedProof, RowCollector
+from proofloop.judging.runs import judging_fields, portions, run_name
+from proofloop.method.domains import find_domain
+from proofloop.method.prompts import load_pack
+from proofloop.runs.planning.capacity import Habits
+from proofloop.runs.planning.estimate import RunEstimate, estimate
+from proofloop.runs.progress import RunProgress
+from proofloop.schema.ids import check_id
+from proofloop.store import Store
+
+PLAN_OPTIONS = (
+    "--answer-tokens",
+    "--prompt-tokens",
+    "--tokens-per-second",
+    "--streams",
+    "--call-seconds",
+    "--issue-share",
+)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A finished run with its rows and figures."""
+
+    spec: RunSpec
+    rows: tuple[JudgedProof, ...]
+    figures: JudgeFigures
+
+
+def judging_specs(
+    using: Sequence[Path], data: Path, name: str | None, ending: str
+) -> list[RunSpec]:
+    if name is not None and len(using) > 1:
+        raise ConfigError(
+            f"--name {name} with {len(using)} run files", "leave it out: each run has its own name"
+        )
+    specs = []
+    for file in using:
+        fields = read_fields(file, RunSpec)
+        own = check_id(name or run_name(fields["name"], data, ending), "--name")
+        specs.append(read_run(judging_fields(fields, own)))
+    names = [spec.name for spec in specs]
+    if twice := [one for one in names if names.count(one) > 1]:
+        raise ConfigError(
+            f"two run files have the name {twice[0]!r}", "set a `name` in each of them"
+        )
+    return specs
+
+
+def read_proofs(
+    data: Path, column: Sequence[str], scale: str | None, specs: Sequence[RunSpec]
+) -> GradedProofs:
+    needed = {aid for spec in specs for aid in load_pack(spec.prompts, spec.base).aids}
+    named = parse_columns(column)
+    return read_graded_proofs(data, named, parse_scale(scale) if scale else None, sorted(needed))
+
+
+def manipulated(read: GradedProofs, per_kind: int, spec: RunSpec) -> GradedProofs:
+    """The manipulated proofs. Raises ConfigError without a right and a wrong proof."""
+    scores = {case.graded.score for case in read.cases if case.graded}
+    if missing := {1.0, 0.0} - scores:
+        kind = "wrong" if 0.0 in missing else "right"
+        raise ConfigError(f"there is no {kind} proof to attack", "add proofs that people graded")
+    domain = find_domain(spec.problems.checker) if spec.problems.checker else None
+    cases = attacked(read.cases, per_kind, domain.checker if domain else None)
+    return replace(read, cases=tuple(cases))
+
+
+def estimate_run(spec: RunSpec, data: Path, read: GradedProofs) -> RunEstimate:
+    as_file = spec.model_copy(update={"problems": Problems(given_proofs=data)})
+    habits = Habits(attempts=1.0, critiqued=1.0, judged=0.5, assessed=1.0, searched=0.0)
+    given: dict[str, dict[str, float]] = {option: {} for option in PLAN_OPTIONS}
+    return estimate(as_file, None, habits, {}, given, read.cases)
+
+
+def judge_run(
+    store: Store, spec: RunSpec, data: Path, read: GradedProofs, *, local: bool
+) -> Judged:
+    expected = estimate_run(spec, data, read)
+    print(f"{spec.name}: {_in_words(expected)}", file=sys.stderr)
+    collector = RowCollector(store, spec.name, spec.prices)
+    drive = drive_here if local or load_settings().broker is None else drive_on_services
+    with stopping_on_signal() as stopping, ProgressLine() as line:
+
+        def report(progress: RunProgress) -> None:
+            line.show(spec.name, progress)
+            collector.look()
+
+        drive(
+            store,
+            spec,
+            stopping,
+            report,
+            resume=True,
+            portions=list(portions(store, spec.name, read.cases)),
+        )
+    rule, rows = spec.labeling, collector.rows()
+    figures = judge_figures(spec.name, rows, n=rule.n, k=rule.k, has_meta=bool(rule.m))
+    return Judged(spec, rows, figures)
+
+
+def _in_words(expected: RunEstimate) -> str:
+    calls = [sum(getattr(role.calls, end) for role in expected.roles) for end in ("low", "high")]
+    tokens = (expected.tokens.low, expected.tokens.high)
+    text = (
+        f"{expected.problems} proofs, {calls[0]:,.0f} to {calls[1]:,.0f} calls,"
+        f" {tokens[0]:,.0f} to {tokens[1]:,.0f} tokens"
+    )
+    money = expected.money
+    return f"{text}, cost {money.low:,.2f} to {money.high:,.2f}" if money else text
