@@ -12,7 +12,7 @@ from proofloop.runs.costs import costs
 from proofloop.runs.create import create_run
 from proofloop.runs.index import Index, open_index
 from proofloop.runs.index.comparing import Side, compare
-from proofloop.runs.index.counting import count_costs, uncounted
+from proofloop.runs.index.counting import count_costs, num_uncounted
 from proofloop.runs.index.filling import fill
 from proofloop.runs.index.tables import Choice, problem_rows, proofs_of, totals
 from proofloop.runs.search.records import SearchResult
@@ -175,8 +175,10 @@ def test_costs_are_counted_on_request_once_and_equal_those_of_the_run(
     fill(index, store, RUN)
     (row,), _ = problem_rows(index, RUN, Choice(), PRICES)
     assert (row.counted, row.cost) == (0, None)
+    assert num_uncounted(index, RUN) == num_uncounted(index, RUN, "p1") == 1
     assert list(count_costs(index, store, RUN)) == [1]
-    assert uncounted(index, RUN) == list(count_costs(index, store, RUN)) == []
+    assert num_uncounted(index, RUN) == num_uncounted(index, RUN, "p1") == 0
+    assert list(count_costs(index, store, RUN)) == []
     (row,), _ = problem_rows(index, RUN, Choice(), PRICES)
     assert (row.counted, row.cost) == (1, pytest.approx(costs(store, RUN, PRICES).total.money))
     (row,), _ = problem_rows(index, RUN, Choice(), Prices())

@@ -23,13 +23,25 @@ class _Call(Record):
     provenance: Provenance
 
 
-def uncounted(index: Index, run: str, problem: str = "") -> list[tuple[str, str]]:
-    """The labeled proofs, with their problems, whose calls were not counted."""
+def num_uncounted(index: Index, run: str, problem: str = "") -> int:
+    """How many labeled proofs, of the problem or of all, have calls that were not counted."""
+    where = "WHERE run = ? AND problem = COALESCE(NULLIF(?, ''), problem)"
+    with index.connection() as connection:
+        labeled, counted = (
+            connection.execute(f"SELECT COUNT(*) FROM {table} {where} {more}", (run, problem))
+            for table, more in (("proofs", ""), ("costs", "AND role = 'generator'"))
+        )
+        return int(labeled.fetchone()[0] - counted.fetchone()[0])
+
+
+def _uncounted(index: Index, run: str, problem: str) -> list[tuple[str, str]]:
+    """Those proofs, with their problems."""
     with index.connection() as connection:
         rows = connection.execute(
-            "SELECT id, problem FROM proofs WHERE run = ? AND (? = '' OR problem = ?)"
+            "SELECT id, problem FROM proofs WHERE run = ?"
+            " AND problem = COALESCE(NULLIF(?, ''), problem)"
             " AND id NOT IN (SELECT proof FROM costs WHERE run = ?)",
-            (run, problem, problem, run),
+            (run, problem, run),
         ).fetchall()
     return [(proof, of) for proof, of in rows]
 
@@ -38,7 +50,7 @@ def count_costs(index: Index, store: Store, run: str, problem: str = "") -> Iter
     """Count the calls of the problem's labeled proofs, or of all. Yields how many proofs are
     left.
     """
-    found = uncounted(index, run, problem)
+    found = _uncounted(index, run, problem)
     for left, (proof, of) in zip(range(len(found), 0, -1), found, strict=True):
         yield left
         rows = list(_rows(store, run, proof, of))

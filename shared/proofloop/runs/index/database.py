@@ -17,6 +17,9 @@ VERSION = 1
 BUSY_S = 30.0
 """How long a writer waits for another process that fills the index."""
 
+BEST_FIRST = "solved DESC, score DESC, self_score DESC, id"
+"""The order of a problem's proofs, best first. A search names its best proof itself."""
+
 TABLES = (
     """CREATE TABLE IF NOT EXISTS proofs (
         run TEXT NOT NULL, id TEXT NOT NULL, problem TEXT NOT NULL,
@@ -25,7 +28,8 @@ TABLES = (
         generator TEXT NOT NULL, parents TEXT NOT NULL, tokens INTEGER NOT NULL,
         PRIMARY KEY (run, id)
     ) WITHOUT ROWID""",
-    "CREATE INDEX IF NOT EXISTS proofs_by_problem ON proofs (run, problem)",
+    f"""CREATE INDEX IF NOT EXISTS best_proofs
+        ON proofs (run, problem, {BEST_FIRST}, outcome, tokens)""",
     """CREATE TABLE IF NOT EXISTS problems (
         run TEXT NOT NULL, id TEXT NOT NULL, sort_key TEXT NOT NULL,
         question TEXT NOT NULL, question_digest TEXT NOT NULL, source TEXT NOT NULL,

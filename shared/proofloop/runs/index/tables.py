@@ -11,7 +11,7 @@ from typing import Literal, TypeVar, get_args
 from proofloop.config.run_file import Prices
 from proofloop.errors import ConfigError
 from proofloop.runs.costs import HOUR_S, MILLION
-from proofloop.runs.index.database import Index
+from proofloop.runs.index.database import BEST_FIRST, Index
 from proofloop.schema.records import MODEL_ROLES
 
 Sort = Literal[
@@ -21,9 +21,6 @@ Show = Literal["all", "solved", "accepted", "open", "undecided"]
 T = TypeVar("T", bound=str)
 SORTS: tuple[Sort, ...] = get_args(Sort)
 SHOWN: tuple[Show, ...] = get_args(Show)
-
-BEST_FIRST = "solved DESC, score DESC, self_score DESC, id"
-"""The order of a problem's proofs, best first. A search names its best proof itself."""
 
 
 @dataclass(frozen=True)
@@ -113,38 +110,40 @@ class Totals:
 
 _PROBLEMS = f"""
 WITH prices(role, prompt, completion, hour) AS (VALUES (?, ?, ?, ?), (?, ?, ?, ?), (?, ?, ?, ?)),
-ranked AS (
-    SELECT *, ROW_NUMBER() OVER (PARTITION BY problem ORDER BY {BEST_FIRST}) AS place
-    FROM proofs WHERE run = ?
-),
+wanted(run, problem) AS (VALUES (?, ?)),
 grouped AS (
-    SELECT problem, COUNT(*) AS proofs, SUM(outcome = 'accepted') AS accepted,
+    SELECT proofs.problem, COUNT(*) AS proofs, SUM(outcome = 'accepted') AS accepted,
         SUM(outcome = 'rejected') AS rejected, SUM(outcome = 'undecided') AS undecided,
-        SUM(outcome = 'unreadable') AS unreadable, MAX(solved) AS solved,
-        MAX(CASE WHEN place = 1 THEN id END) AS best, SUM(tokens) AS tokens
-    FROM ranked GROUP BY problem
+        SUM(outcome = 'unreadable') AS unreadable, MAX(solved) AS solved, SUM(tokens) AS tokens
+    FROM wanted JOIN proofs ON proofs.run = wanted.run
+        AND proofs.problem = COALESCE(wanted.problem, proofs.problem)
+    GROUP BY proofs.problem
 ),
 spent AS (
-    SELECT problem, COUNT(DISTINCT proof) AS counted,
+    SELECT problem, SUM(role = 'generator') AS counted,
         SUM(prompt_tokens * prompt / {MILLION} + completion_tokens * completion / {MILLION}
             + engine_seconds * hour / {HOUR_S}) AS cost
-    FROM costs JOIN prices USING (role) WHERE run = ? GROUP BY problem
+    FROM costs JOIN prices USING (role) WHERE run = (SELECT run FROM wanted) GROUP BY problem
 ),
 found AS (
-    SELECT problems.id, problems.sort_key, problems.question, COALESCE(proofs, 0) AS proofs,
-        COALESCE(accepted, 0) AS accepted, COALESCE(rejected, 0) AS rejected,
-        COALESCE(undecided, 0) AS undecided, COALESCE(unreadable, 0) AS unreadable,
-        COALESCE(solved, 0) AS solved, COALESCE(searches.best, grouped.best) AS best,
+    SELECT problems.run, problems.id, problems.sort_key, problems.question,
+        COALESCE(proofs, 0) AS proofs, COALESCE(accepted, 0) AS accepted,
+        COALESCE(rejected, 0) AS rejected, COALESCE(undecided, 0) AS undecided,
+        COALESCE(unreadable, 0) AS unreadable, COALESCE(solved, 0) AS solved,
+        COALESCE(searches.best, (
+            SELECT id FROM proofs WHERE run = problems.run AND problem = problems.id
+            ORDER BY {BEST_FIRST} LIMIT 1
+        )) AS best,
         rounds, COALESCE(tokens, 0) AS tokens, COALESCE(counted, 0) AS counted, cost
-    FROM problems
+    FROM wanted JOIN problems ON problems.run = wanted.run
+        AND problems.id = COALESCE(wanted.problem, problems.id)
     LEFT JOIN grouped ON grouped.problem = problems.id
     LEFT JOIN spent ON spent.problem = problems.id
     LEFT JOIN searches ON searches.run = problems.run AND searches.problem = problems.id
-    WHERE problems.run = ?
 )
 SELECT found.*, best_proof.score AS best_score, best_proof.self_score AS best_self_score,
     COUNT(*) OVER () AS matching
-FROM found LEFT JOIN proofs AS best_proof ON best_proof.run = ? AND best_proof.id = found.best
+FROM found LEFT JOIN proofs AS best_proof ON best_proof.run = found.run AND best_proof.id = best
 """
 _WHERE: Mapping[Show, str] = {
     "all": "TRUE",
@@ -178,11 +177,19 @@ def problem_rows(
         f" ORDER BY {order}, found.sort_key LIMIT ? OFFSET ?"
     )
     pattern = f"%{_escaped(choice.search)}%"
-    values = [*_price_values(prices), run, run, run, run, pattern, pattern, limit, offset]
+    values = [*_price_values(prices), run, None, pattern, pattern, limit, offset]
     with index.connection() as connection:
         rows = connection.execute(query, values).fetchall()
     is_priced = prices != Prices()
     return [_problem(row, is_priced) for row in rows], rows[0]["matching"] if rows else 0
+
+
+def problem_row(index: Index, run: str, problem: str, prices: Prices) -> ProblemRow | None:
+    """The row of one problem."""
+    values = [*_price_values(prices), run, problem]
+    with index.connection() as connection:
+        row = connection.execute(_PROBLEMS, values).fetchone()
+    return _problem(row, prices != Prices()) if row else None
 
 
 def _price_values(prices: Prices) -> list[object]:
