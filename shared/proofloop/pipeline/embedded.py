@@ -29,7 +29,7 @@ from proofloop.schema.events import Event, ModelPublished, ProofLabeled, read_ev
 from proofloop.store import LocalStore, Store
 from proofloop.worker.calls.early_warning import EarlyWarnings
 from proofloop.worker.calls.unusable_engine import StopProcess
-from proofloop.worker.calls.usage import spent_before
+from proofloop.worker.calls.usage import spent_before, written_usage
 from proofloop.worker.engine_pool import Engines
 from proofloop.worker.roles import Role, load_role
 from proofloop.worker.runtime import Worker
@@ -78,7 +78,7 @@ class EmbeddedPipeline:
         )
         self._bus = LocalBus(on_dead=self._on_dead, on_publish=self._on_publish)
         self._tracker = ProgressTracker(spec, store, 0, {})
-        self._locks = ExitStack()
+        self._closing = ExitStack()
         self._roles: list[Role] = []
         self._clock: RunClock | None = None
         self._gate: BudgetGate | None = None
@@ -93,7 +93,8 @@ class EmbeddedPipeline:
     def __enter__(self) -> EmbeddedPipeline:
         self._before = spent_before(self._store, self._spec)
         if isinstance(self._store, LocalStore):
-            self._locks.enter_context(self._store.only_here(self._spec.name))
+            self._closing.enter_context(self._store.only_here(self._spec.name))
+        self._closing.enter_context(written_usage(self._store, self.tools.usage))
         self._clock = RunClock(self._store, self._spec.name)
         if self._spec.budget != Budget():
             self._gate = BudgetGate(self.meter, self._shutdown.stopping)
@@ -119,7 +120,7 @@ class EmbeddedPipeline:
                 role.close()
         if self._clock:
             self._clock.keep(now=True)
-        self._locks.close()
+        self._closing.close()
 
     def run(self, report: Report = lambda progress: None) -> RunProgress:
         """Run to the end. Raises what `RunDriver.run` raises."""

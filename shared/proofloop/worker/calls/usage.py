@@ -1,8 +1,9 @@
 """What the calls of a run cost, by role, and how many are in flight: counted where they are made,
 read by the run.
 
-In one process the run reads the counters. A service writes its own to the store, and the run adds
-up those of all services: so money and calls in flight are known before a proof has its label.
+In one process the run reads the counters. Each process also writes its own to the store: the run
+adds up those of all services, and the web pages show them. So money and calls in flight are known
+before a proof has its label.
 """
 
 from __future__ import annotations
