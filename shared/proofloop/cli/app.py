@@ -14,7 +14,6 @@ from proofloop.cli import (
     nano,
     prompts,
     prove,
-    review,
     run,
     serve,
     train,
@@ -25,6 +24,7 @@ from proofloop.cli.judge import command as judge
 from proofloop.cli.plan import command as plan
 from proofloop.cli.runs import command as runs
 from proofloop.cli.runs import dead, proof
+from proofloop.cli.web import review, ui
 from proofloop.config.settings import load_settings
 from proofloop.worker.logs import configure_logging
 
@@ -47,6 +47,7 @@ app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("iterate")(iterate.iterate)
 app.command("serve")(serve.serve)
+app.command("ui")(ui.ui)
 app.command("review")(review.review)
 app.command("prove")(prove.prove)
 app.command("judge")(judge.judge)

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from proofloop.runs.progress import RunProgress
+from proofloop.runs.progress import Rate, RunProgress
 from proofloop.schema.records import ALL_ROLES
 
 ENOUGH_PROOFS = 10
@@ -20,9 +19,6 @@ ENOUGH_PROOFS = 10
 
 ENOUGH_CALLS = 20
 """The fewest answered calls from which an upper limit of the time left is estimated."""
-
-RATE_S = 30.0
-"""The window over which the rate of tokens is measured."""
 
 PLAIN_INTERVAL_S = 15.0
 """The time between two progress lines if stderr is not a terminal."""
@@ -122,24 +118,6 @@ class ProgressLine:
         if progress.answered >= ENOUGH_CALLS and elapsed >= 2 and calls > progress.answered:
             return f"at most {span(elapsed / progress.answered * (calls - progress.answered))} left"
         return "time left: not known yet"
-
-
-class Rate:
-    """The rate of tokens over the last RATE_S seconds."""
-
-    def __init__(self) -> None:
-        self._samples: deque[tuple[float, int]] = deque()
-
-    def per_second(self, tokens: int) -> float:
-        """Tokens a second; `tokens` is the total so far."""
-        now = time.monotonic()
-        samples = self._samples
-        if not samples or now - samples[-1][0] >= 1 or tokens < samples[-1][1]:
-            samples.append((now, tokens))
-        while len(samples) > 2 and now - samples[0][0] > RATE_S:
-            samples.popleft()
-        began, before = samples[0]
-        return max(0, tokens - before) / (now - began) if now - began >= 1 else 0.0
 
 
 def span(seconds: float) -> str:

@@ -24,6 +24,9 @@ from proofloop.store import Store
 OUTLOOK_S = 1.0
 """How often the searches' outlook is computed: it looks at every problem."""
 
+RATE_S = 30.0
+"""The window over which the rate of tokens is measured."""
+
 
 @dataclass(frozen=True)
 class RunProgress:
@@ -52,6 +55,25 @@ class RunProgress:
     most_calls: int = 0
     tokens: int = 0
     money: float | None = None
+
+
+class Rate:
+    """How fast a count grows, over the last `window_s` seconds."""
+
+    def __init__(self, window_s: float = RATE_S) -> None:
+        self._window_s = window_s
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def per_second(self, count: int) -> float:
+        """The growth a second; `count` is the total so far."""
+        now = time.monotonic()
+        samples = self._samples
+        if not samples or now - samples[-1][0] >= 1 or count < samples[-1][1]:
+            samples.append((now, count))
+        while len(samples) > 2 and now - samples[0][0] > self._window_s:
+            samples.popleft()
+        began, before = samples[0]
+        return max(0, count - before) / (now - began) if now - began >= 1 else 0.0
 
 
 class ProgressTracker:

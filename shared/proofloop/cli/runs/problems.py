@@ -102,6 +102,7 @@ def _row(row: ProblemRow, prices: Prices) -> dict[str, Any]:
         "rejected": row.rejected,
         "undecided": row.undecided,
         "unreadable": row.unreadable,
+        "outranked": row.outranked,
         "solved": "yes" if row.solved else "no",
         "best": row.best,
         "score": row.best_score,

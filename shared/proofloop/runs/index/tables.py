@@ -15,7 +15,16 @@ from proofloop.runs.index.database import BEST_FIRST, Index
 from proofloop.schema.records import MODEL_ROLES
 
 Sort = Literal[
-    "problem", "proofs", "accepted", "rejected", "undecided", "unreadable", "best", "tokens", "cost"
+    "problem",
+    "proofs",
+    "accepted",
+    "rejected",
+    "undecided",
+    "unreadable",
+    "outranked",
+    "best",
+    "tokens",
+    "cost",
 ]
 Show = Literal["all", "solved", "accepted", "open", "undecided"]
 T = TypeVar("T", bound=str)
@@ -68,6 +77,7 @@ class ProblemRow:
     rejected: int
     undecided: int
     unreadable: int
+    outranked: int
     solved: bool
     best: str | None
     best_score: float | None
@@ -114,7 +124,8 @@ wanted(run, problem) AS (VALUES (?, ?)),
 grouped AS (
     SELECT proofs.problem, COUNT(*) AS proofs, SUM(outcome = 'accepted') AS accepted,
         SUM(outcome = 'rejected') AS rejected, SUM(outcome = 'undecided') AS undecided,
-        SUM(outcome = 'unreadable') AS unreadable, MAX(solved) AS solved, SUM(tokens) AS tokens
+        SUM(outcome = 'unreadable') AS unreadable, SUM(outcome = 'outranked') AS outranked,
+        MAX(solved) AS solved, SUM(tokens) AS tokens
     FROM wanted JOIN proofs ON proofs.run = wanted.run
         AND proofs.problem = COALESCE(wanted.problem, proofs.problem)
     GROUP BY proofs.problem
@@ -129,7 +140,8 @@ found AS (
     SELECT problems.run, problems.id, problems.sort_key, problems.question,
         COALESCE(proofs, 0) AS proofs, COALESCE(accepted, 0) AS accepted,
         COALESCE(rejected, 0) AS rejected, COALESCE(undecided, 0) AS undecided,
-        COALESCE(unreadable, 0) AS unreadable, COALESCE(solved, 0) AS solved,
+        COALESCE(unreadable, 0) AS unreadable,
+        COALESCE(outranked, 0) AS outranked, COALESCE(solved, 0) AS solved,
         COALESCE(searches.best, (
             SELECT id FROM proofs WHERE run = problems.run AND problem = problems.id
             ORDER BY {BEST_FIRST} LIMIT 1

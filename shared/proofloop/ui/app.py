@@ -1,0 +1,96 @@
+"""The application: its addresses, the check of every request, and the pages of errors."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from proofloop.errors import NotFound, StoreError
+from proofloop.report.page import style
+from proofloop.typeset.assets import FOLDER
+from proofloop.ui.access import HERE, guarded
+from proofloop.ui.answers import answer
+from proofloop.ui.comparison import comparison, curriculum
+from proofloop.ui.events import events
+from proofloop.ui.problem_page import problem
+from proofloop.ui.proof_page import proof
+from proofloop.ui.run_page import run, runs
+from proofloop.ui.site import Site
+
+STATIC = Path(__file__).parent / "static"
+
+PAGES: dict[str, Callable[[Site, Request], Response]] = {
+    "/": runs,
+    "/compare": comparison,
+    "/curricula/{curriculum}": curriculum,
+    "/runs/{run}": run,
+    "/runs/{run}/problems/{problem}": problem,
+    "/runs/{run}/proofs/{proof}": proof,
+    "/runs/{run}/proofs/{proof}/{name}": answer,
+}
+
+
+def make_app(
+    site: Site,
+    stopping: threading.Event,
+    *,
+    token: str | None = None,
+    more: tuple[BaseRoute, ...] = (),
+) -> Starlette:
+    """The application. Without a token it answers only browsers on this machine. `more`: routes of
+    other packages.
+    """
+    routes: list[BaseRoute] = [Route(path, partial(page, site)) for path, page in PAGES.items()]
+    return Starlette(
+        routes=[
+            *more,
+            *routes,
+            Route("/runs/{run}/events", partial(events, site, stopping)),
+            Route("/static/style.css", stylesheet),
+            Mount("/static/typeset", StaticFiles(directory=FOLDER)),
+            Mount("/static", StaticFiles(directory=STATIC)),
+        ],
+        middleware=[
+            Middleware(
+                TrustedHostMiddleware,
+                allowed_hosts=["*"] if token is not None else list(HERE),
+                www_redirect=False,
+            ),
+            Middleware(BaseHTTPMiddleware, dispatch=guarded(token)),
+        ],
+        exception_handlers={
+            HTTPException: partial(_refuse, site),
+            NotFound: partial(_refuse, site),
+            StoreError: partial(_refuse, site),
+        },
+    )
+
+
+def stylesheet(request: Request) -> Response:
+    """The style of the report, then that of the pages."""
+    return Response(_style(), media_type="text/css")
+
+
+@lru_cache(maxsize=1)
+def _style() -> str:
+    return f"{style()}\n{(STATIC / 'ui.css').read_text('utf-8')}"
+
+
+def _refuse(site: Site, request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        return site.page("refusal", code=error.status_code, text=error.detail)
+    if isinstance(error, NotFound):
+        return site.page("refusal", code=404, text=f"The store has no {error}.")
+    return site.page("refusal", code=503, text=f"The store is unavailable: {error}")

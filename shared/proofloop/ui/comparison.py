@@ -1,0 +1,87 @@
+"""Two runs or versions side by side, and a curriculum with its stages, gates and curves."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from proofloop.curriculum.status import find_curriculum
+from proofloop.errors import ConfigError
+from proofloop.report import curriculum_charts, line_charts, read_curriculum, titles
+from proofloop.report.curriculum import curriculum_verdict
+from proofloop.runs.index.comparing import Comparison, Side, compare, versions_of
+from proofloop.schema import keys
+from proofloop.ui.access import POLICY
+from proofloop.ui.site import Site, named, page_number, with_query
+
+ROWS = 100
+"""Problems on a page of the comparison."""
+
+
+def comparison(site: Site, request: Request) -> Response:
+    query = request.query_params
+    sides = Side.parse(query.get("a", "").strip()), Side.parse(query.get("b", "").strip())
+    found: Comparison | None = None
+    problem = ""
+    if all(side.run for side in sides):
+        for side in sides:
+            site.spec(side.run)
+            site.index.look(side.run)
+        try:
+            found = compare(site.index.index, *sides)
+        except ConfigError as error:
+            problem = str(error)
+    number = page_number(request)
+    return site.page(
+        "compare",
+        sides=sides,
+        choices=_choices(site, sides),
+        found=found,
+        problem=problem,
+        rows=found.problems[(number - 1) * ROWS : number * ROWS] if found else (),
+        number=number,
+        pages=-(-len(found.problems) // ROWS) if found else 0,
+        link=partial(with_query, request),
+    )
+
+
+def _choices(site: Site, sides: tuple[Side, Side]) -> list[str]:
+    """All runs, and the versions of the chosen ones."""
+    runs = [keys.name_of(key) for key in site.store.list(keys.SPECS)]
+    versions = [
+        str(Side(run, version))
+        for run in dict.fromkeys(side.run for side in sides if side.run in runs)
+        for version in versions_of(site.index.index, run)
+    ]
+    return [*runs, *versions]
+
+
+def curriculum(site: Site, request: Request) -> Response:
+    name = named(request, "curriculum")
+    spec = find_curriculum(site.store, name)
+    if spec is None:
+        raise HTTPException(404, f"No curriculum named {name} in this store.")
+    data = read_curriculum(site.store, spec)
+    response = site.page(
+        "curriculum",
+        what="curriculum",
+        name=name,
+        data=data,
+        spec=spec,
+        now=data.now,
+        verdict=curriculum_verdict(data),
+        titles=titles,
+        line_charts=line_charts,
+        curriculum_charts=curriculum_charts,
+        charts=curriculum_charts.learning_curves(data.tracks),
+        parts=curriculum_charts.styles_of_parts(data.tracks),
+        dots=curriculum_charts.dot_charts(data),
+        refined=curriculum_charts.refinement_charts(data),
+        tables=curriculum_charts.tables(data),
+    )
+    # the charts set their least width in an attribute; no model's text is on this page
+    response.headers["Content-Security-Policy"] = f"{POLICY}; style-src-attr 'unsafe-inline'"
+    return response

@@ -1,0 +1,122 @@
+"""Finds the lines of a proof that a critique is about.
+
+A critique quotes the proof, repeats a formula of it, or names a step. White space, marks of
+Markdown and of LaTeX's spacing do not count. What is not found has no place: nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+LEAST_QUOTED, LEAST_FORMULA = 8, 14
+"""The fewest characters of a quotation and of a formula that tell a place, without spaces."""
+
+MOST_PLACES = 6
+"""The most places of one critique."""
+
+MOST_CHARACTERS = 200_000
+"""Of a proof and of a critique; the rest is not searched."""
+
+_QUOTED = re.compile(
+    r"“([^”]{4,600})”|\"([^\"\n]{4,600})\"|「([^」]{4,600})」|``([^']{4,600})''|`([^`\n]{4,600})`"
+    r"|^ {0,3}> ?(.{4,600})$",
+    re.MULTILINE,
+)
+_FORMULA = re.compile(
+    r"\$\$(.{4,600}?)\$\$|\$([^$\n]{4,300})\$|\\\[(.{4,600}?)\\\]|\\\((.{4,300}?)\\\)", re.DOTALL
+)
+_NAMED = re.compile(
+    r"\b(step|case|claim|lemma|part|line|equation)\s+(\(?[0-9]{1,3}[a-z]?\)?)", re.IGNORECASE
+)
+_ELLIPSIS = re.compile(r"\.{3,}|…|\[\.\.\.\]")
+_LIGHT = re.compile(
+    r"\\(?:left|right|[,;:! ]|quad|qquad|displaystyle|bigl?|bigr)|[\s$*`{}~]|\\[()\[\]]"
+)
+_QUOTATION_MARKS = str.maketrans("‘’“”「」", '\'\'""""')
+
+
+@dataclass(frozen=True)
+class Place:
+    """Block `block` of the proof, and the words of the critique that point there."""
+
+    block: int
+    words: str
+
+
+def blocks_of(text: str) -> list[str]:
+    """The paragraphs of a text. A blank line inside code or a display formula ends none."""
+    blocks: list[str] = []
+    for paragraph in re.split(r"\n[ \t]*\n", text):
+        if blocks and _is_open(blocks[-1]):
+            blocks[-1] += f"\n\n{paragraph}"
+        elif paragraph.strip():
+            blocks.append(paragraph)
+    return blocks
+
+
+def _is_open(block: str) -> bool:
+    """Whether code or a formula goes on after the blank line."""
+    return (
+        block.count("```") % 2 == 1
+        or block.count("$$") % 2 == 1
+        or block.count("\\[") > block.count("\\]")
+        or block.count("\\begin{") > block.count("\\end{")
+    )
+
+
+class Searched:
+    """The blocks of a proof, prepared once for the search of many critiques' quotations."""
+
+    def __init__(self, blocks: Sequence[str]) -> None:
+        self._starts: list[int] = []
+        self._names = [_named_at_start(block) for block in blocks]
+        parts: list[str] = []
+        length = 0
+        for block in blocks:
+            self._starts.append(length)
+            parts.append(plain(block[:MOST_CHARACTERS]))
+            length += len(parts[-1])
+        self._text = "".join(parts)
+
+    def places(self, analysis: str) -> list[Place]:
+        """Where the critique points, in the order of the proof; one place for each block."""
+        found: dict[int, str] = {}
+        for words, least in _pointers(analysis[:MOST_CHARACTERS]):
+            block = self._block(words, least)
+            if block is not None:
+                found.setdefault(block, words)
+        for match in _NAMED.finditer(analysis[:MOST_CHARACTERS]):
+            block = self._block_named(plain(match[0]))
+            if block is not None:
+                found.setdefault(block, match[0])
+        chosen = sorted(list(found.items())[:MOST_PLACES])
+        return [Place(block, " ".join(words.split())) for block, words in chosen]
+
+    def _block(self, words: str, least: int) -> int | None:
+        """The block that has the longest part of the words between ellipses."""
+        part = max(map(plain, _ELLIPSIS.split(words)), key=len)
+        position = self._text.find(part) if len(part) >= least else -1
+        return bisect_right(self._starts, position) - 1 if position >= 0 else None
+
+    def _block_named(self, name: str) -> int | None:
+        return self._names.index(name) if name in self._names else None
+
+
+def _pointers(analysis: str) -> Iterator[tuple[str, int]]:
+    for pattern, least in ((_QUOTED, LEAST_QUOTED), (_FORMULA, LEAST_FORMULA)):
+        for match in pattern.finditer(analysis):
+            yield next(filter(None, match.groups())), least
+
+
+def plain(text: str) -> str:
+    """A text without what does not count when two texts are compared."""
+    return _LIGHT.sub("", text.translate(_QUOTATION_MARKS)).lower().strip(".,;:")
+
+
+def _named_at_start(block: str) -> str:
+    """`step2` of a block that begins with "**Step 2.**"; empty for others."""
+    match = _NAMED.match(block.lstrip("#*_ \n"))
+    return plain(match[0]) if match else ""

@@ -1,0 +1,134 @@
+"""The list of runs and curricula, and the page of a run with its table of problems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from proofloop.config.run_file import Prices, RunSpec
+from proofloop.curriculum.status import find_curriculum, read_status
+from proofloop.errors import ConfigError
+from proofloop.report import line_charts
+from proofloop.report.run_charts import learning_charts
+from proofloop.runs.index.comparing import versions_of
+from proofloop.runs.index.tables import SHOWN, Choice, Totals, problem_rows, totals
+from proofloop.schema import keys
+from proofloop.schema.records import TrainingStep
+from proofloop.store import get_record
+from proofloop.ui.fresh_index import Filled
+from proofloop.ui.site import Site, page_number, with_query
+
+ROWS = 100
+"""Problems on a page of the table."""
+
+COLUMNS = (
+    ("problem", "problem"),
+    ("proofs", "proofs"),
+    ("accepted", "accepted"),
+    ("rejected", "rejected"),
+    ("undecided", "undecided"),
+    ("unreadable", "unreadable"),
+    ("outranked", "outranked"),
+    ("best", "best proof"),
+    ("tokens", "tokens"),
+    ("cost", "cost"),
+)
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """A run in the list."""
+
+    spec: RunSpec
+    totals: Totals
+    planned: int | None
+    filled: Filled
+
+    @property
+    def is_complete(self) -> bool:
+        return self.planned is not None and self.totals.proofs >= self.planned > 0
+
+
+def runs(site: Site, request: Request) -> Response:
+    names = [keys.name_of(key) for key in site.store.list(keys.SPECS)]
+    curricula = [keys.name_of(key) for key in site.store.list(keys.CURRICULA)]
+    specs = [find_curriculum(site.store, name) for name in curricula]
+    return site.page(
+        "runs",
+        runs=[
+            _line(site, name, filled)
+            for name, filled in zip(names, site.index.look(*names), strict=True)
+        ],
+        curricula=[(spec, read_status(site.store, spec)) for spec in specs if spec],
+    )
+
+
+def _line(site: Site, name: str, filled: Filled) -> RunLine:
+    spec = site.spec(name)
+    return RunLine(spec, totals(site.index.index, name), site.live.planned(spec), filled)
+
+
+def run(site: Site, request: Request) -> Response:
+    spec = site.run(request)
+    site.index.look(spec.name)
+    choice = _choice(request)
+    number = page_number(request)
+    rows, matching = problem_rows(
+        site.index.index,
+        spec.name,
+        choice,
+        spec.prices,
+        limit=ROWS,
+        offset=(number - 1) * ROWS,
+    )
+    site.index.count(spec.name)
+    charts = learning_charts({role: _steps(site, spec.name, role) for role in spec.training.roles})
+    return site.page(
+        "run",
+        spec=spec,
+        status=site.live.status(spec),
+        rows=rows,
+        matching=matching,
+        first=(number - 1) * ROWS + 1,
+        columns=list(_columns(spec)),
+        groups=SHOWN,
+        choice=choice,
+        number=number,
+        pages=-(-matching // ROWS),
+        versions=versions_of(site.index.index, spec.name),
+        charts=charts,
+        line_charts=line_charts,
+        link=partial(with_query, request),
+    )
+
+
+def _columns(spec: RunSpec) -> Iterator[tuple[str, str]]:
+    """The columns that the run can fill, with their titles."""
+    for name, title in COLUMNS:
+        is_empty = (name == "cost" and spec.prices == Prices()) or (
+            name == "outranked" and not spec.search.rounds
+        )
+        if not is_empty:
+            yield name, title
+
+
+def _choice(request: Request) -> Choice:
+    """Raises HTTPException 400 for an unknown column or group."""
+    query = request.query_params
+    try:
+        return Choice.of(
+            query.get("sort", "problem"), query.get("show", "all"), query.get("search", "")
+        )
+    except ConfigError as error:
+        raise HTTPException(400, str(error)) from error
+
+
+def _steps(site: Site, run: str, role: str) -> list[TrainingStep]:
+    return [
+        get_record(site.store, key, TrainingStep) for key in site.store.list(keys.steps(run, role))
+    ]

@@ -1,0 +1,104 @@
+"""The process that serves the pages until it is told to stop."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import socket
+import sys
+import threading
+
+import uvicorn
+from starlette.applications import Starlette
+
+from proofloop.config.settings import Settings
+from proofloop.errors import ConfigError
+from proofloop.runs.index import open_index
+from proofloop.store import Store
+from proofloop.ui.app import make_app
+from proofloop.ui.fresh_index import FreshIndex
+from proofloop.ui.live import LiveRuns
+from proofloop.ui.site import Site
+
+CLOSE_S = 3
+"""The time for requests in flight to finish after a stop."""
+
+
+def serve(
+    store: Store, settings: Settings, *, host: str, port: int, stopping: threading.Event
+) -> None:
+    """Serve until `stopping` is set. Prints one JSON line when ready. Raises ConfigError for a bad
+    address or cache folder.
+    """
+    token = settings.review_token.get_secret_value() if settings.review_token else None
+    check_address(host, token)
+    listening = _listen(host, port)
+    index = FreshIndex(open_index(store, settings.cache), store, stopping)
+    site = Site(store, index, LiveRuns(store, index, settings))
+    try:
+        _answer_until(stopping, make_app(site, stopping, token=token), listening, str(store))
+    finally:
+        stopping.set()
+        index.close()
+
+
+def _answer_until(
+    stopping: threading.Event, app: Starlette, listening: socket.socket, store: str
+) -> None:
+    """Serve in another thread: in the main thread, the server would handle the signals itself."""
+    config = uvicorn.Config(
+        app, log_config=None, server_header=False, timeout_graceful_shutdown=CLOSE_S
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=_answer, args=(server, listening, stopping), name="ui")
+    thread.start()
+    _tell_ready(listening, store)
+    stopping.wait()
+    server.should_exit = True
+    thread.join()
+
+
+def _answer(server: uvicorn.Server, listening: socket.socket, stopping: threading.Event) -> None:
+    """Run the server. If it fails, the process ends."""
+    try:
+        server.run([listening])
+    finally:
+        stopping.set()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on --host {host} --port {port}: {error.strerror or error}",
+            "choose another port; 0 takes a free one",
+        ) from error
+
+
+def _tell_ready(listening: socket.socket, store: str) -> None:
+    host, port = listening.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    ready = {"ready": "ui", "url": url, "store": store, "pid": os.getpid()}
+    print(json.dumps(ready), flush=True)
+    print(f"open {url} in a browser; Ctrl-C stops the server", file=sys.stderr)
+
+
+def check_address(host: str, token: str | None) -> None:
+    """Raise ConfigError for an address that other machines can reach while no password is set."""
+    if token is None and not is_here(host):
+        raise ConfigError(
+            f"--host {host}: other machines could reach the pages, and they have no password",
+            "set PROOFLOOP_REVIEW_TOKEN, or leave out --host to use 127.0.0.1",
+        )
+
+
+def is_here(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,110 @@
+"""What all pages share: the store, its index, and the templates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+import jinja2
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from proofloop.config.run_file import RunSpec
+from proofloop.errors import ConfigError
+from proofloop.report.page import environment
+from proofloop.report.titles import KIND_MEANINGS, KIND_TITLES
+from proofloop.runs.index.comparing import Side
+from proofloop.runs.spec import find_spec
+from proofloop.schema.ids import check_id
+from proofloop.store import Store
+from proofloop.typeset.assets import head
+from proofloop.typeset.markdown import typeset, typeset_line
+from proofloop.typeset.printable import printable
+from proofloop.ui.fresh_index import FreshIndex
+from proofloop.ui.live import LiveRuns
+
+EXCERPT = 240
+"""Characters of a question in a table."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A page of another package in the head of every page."""
+
+    title: str
+    path: str
+
+
+@dataclass
+class Site:
+    """The store and the templates of the pages. Safe to share between threads."""
+
+    store: Store
+    index: FreshIndex
+    live: LiveRuns
+    links: tuple[Link, ...] = ()
+    templates: jinja2.Environment = field(default_factory=lambda: _templates())
+
+    def page(self, template: str, *, code: int = 200, **names: Any) -> Response:
+        return HTMLResponse(self.render(template, **names).encode("utf-8", "replace"), code)
+
+    def render(self, template: str, **names: Any) -> str:
+        found = self.templates.get_template(f"{template}.html.jinja")
+        return found.render(links=self.links, store=str(self.store), **names)
+
+    def run(self, request: Request) -> RunSpec:
+        """The run that the address names. Raises HTTPException 404."""
+        return self.spec(named(request, "run"))
+
+    def spec(self, run: str) -> RunSpec:
+        spec = find_spec(self.store, run)
+        if spec is None:
+            raise HTTPException(404, f"No run named {run} in this store.")
+        return spec
+
+
+def _templates() -> jinja2.Environment:
+    templates = environment("proofloop.ui.templates")
+    templates.filters.update(
+        typeset=typeset,
+        typeset_line=typeset_line,
+        printable=printable,
+        excerpt=excerpt,
+        query=urlencode,
+    )
+    templates.globals.update(
+        typeset_head=head("/static/typeset"),
+        kind_titles=KIND_TITLES,
+        kind_meanings=KIND_MEANINGS,
+        Side=Side,
+    )
+    return templates
+
+
+def excerpt(text: str) -> str:
+    """The beginning of a text, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= EXCERPT else f"{line[:EXCERPT]} …"
+
+
+def named(request: Request, what: str) -> str:
+    """An id in the address. Raises HTTPException 404 for what cannot be one."""
+    try:
+        return check_id(request.path_params[what], what)
+    except ConfigError as error:
+        raise HTTPException(404, error.problem) from error
+
+
+def page_number(request: Request) -> int:
+    """The number of the table's page in the address, from 1."""
+    text = request.query_params.get("page", "1")
+    return max(1, int(text)) if text.isascii() and text.isdecimal() and len(text) < 9 else 1
+
+
+def with_query(request: Request, **changes: object) -> str:
+    """The address's query with other values; None leaves a name out."""
+    query: Mapping[str, object] = {**request.query_params, **changes}
+    return "?" + urlencode({name: value for name, value in query.items() if value is not None})

@@ -1,0 +1,48 @@
+"""Who may read the pages, and what a browser may do with them."""
+
+from __future__ import annotations
+
+import pytest
+
+from proofloop.errors import ConfigError
+from proofloop.ui.server import check_address
+from tests.builders import RUN
+from tests.unit.ui.conftest import Browse
+
+
+def test_without_a_password_only_names_of_this_machine_are_answered(browser: Browse) -> None:
+    here = browser()
+    assert here.get("/").status_code == 200
+    assert here.get("/", headers={"Host": "rebound.example"}).status_code == 400
+
+
+def test_a_password_is_needed_for_every_address(browser: Browse) -> None:
+    far = browser("a long word")
+    for page in ("/", f"/runs/{RUN}", f"/runs/{RUN}/events", "/static/ui.js"):
+        assert far.get(page, headers={"Host": "proofs.example"}).status_code == 401, page
+    assert far.get("/", auth=("Emmy", "wrong")).status_code == 401
+    assert far.get("/", auth=("Emmy", "a long word")).status_code == 200
+
+
+def test_pages_run_only_scripts_of_this_site_and_are_kept_nowhere(browser: Browse) -> None:
+    for page in ("/", "/runs/none", f"/runs/{RUN}"):
+        headers = browser().get(page).headers
+        assert "script-src 'self'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["cache-control"] == "no-store"
+
+
+def test_forms_of_other_sites_are_refused(browser: Browse) -> None:
+    here = browser()
+    other = {"Sec-Fetch-Site": "cross-site"}
+    assert here.post("/", headers=other).status_code == 403
+    assert here.post("/", headers={"Origin": "http://evil.example"}).status_code == 403
+    assert here.post("/", headers={"Origin": "http://localhost"}).status_code == 405
+
+
+def test_an_address_that_others_reach_needs_a_password() -> None:
+    check_address("127.0.0.1", None)
+    check_address("::1", None)
+    check_address("0.0.0.0", "a word")
+    with pytest.raises(ConfigError, match="PROOFLOOP_REVIEW_TOKEN"):
+        check_address("0.0.0.0", None)
