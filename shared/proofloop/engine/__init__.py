@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoint, entry_points
 from proofloop.engine.base import Engine
 from proofloop.engine.info import EngineInfo, ResolveModel
 from proofloop.errors import ConfigError
+from proofloop.plugins import load_point
 
 ENTRY_POINT_GROUP = "proofloop.engines"
 
@@ -73,15 +74,10 @@ def _entry_points() -> dict[str, EntryPoint]:
 
 
 def _load(point: EntryPoint) -> EngineInfo:
-    try:
-        info = point.load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f'engine "{point.name}" cannot be loaded: {error}', f"install {point.module} again"
-        ) from error
+    info = load_point(point)
     if not isinstance(info, EngineInfo):
         raise ConfigError(
-            f'engine "{point.name}" cannot be loaded: {point.value} is not an EngineInfo',
+            f"engine {point.name!r} cannot be loaded: {point.value} is not an EngineInfo",
             "let the entry point name a proofloop.engine.info.EngineInfo",
         )
     return info

@@ -75,12 +75,16 @@ def read_settings(
         problems = [_described(settings_type, values, problem) for problem in found]
     is_about_keys = any("key" in problem.partition('"')[0] for problem in problems)
     known = ", ".join([*settings_type.model_fields, *also])
-    hint = (
-        f"known keys: {known}"
-        if is_about_keys
-        else "docs/reference/engines.md explains each setting"
-    )
+    hint = f"known keys: {known}" if is_about_keys else f"{_manual(settings_type)} its settings"
     raise ConfigError(f"[engine] {kind}: {'; '.join(problems)}", hint)
+
+
+def _manual(settings_type: type[BaseModel]) -> str:
+    """What explains the settings of an engine: our page, or the package that it is from."""
+    package = settings_type.__module__.partition(".")[0]
+    if package == __name__.partition(".")[0]:
+        return "docs/reference/engines.md explains"
+    return f"see the package {package} for"
 
 
 def _described(

@@ -46,7 +46,14 @@ class ThreadedEngine(ABC):
                 engine_seconds=0.0,
                 model_version=request.model,
             )
-        return self.answer(request, cancelled)
+        found = self.answer(request, cancelled)
+        if not isinstance(found, Generation):
+            raise EngineError(
+                f"{type(self).__name__}.answer returned {found!r:.100}",
+                retryable=False,
+                hint="return a proofloop.engine.base.Generation",
+            )
+        return found
 
 
 class _ThreadedCall:

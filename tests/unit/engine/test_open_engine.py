@@ -18,7 +18,7 @@ from proofloop.engine import BUILT_IN, find_engine, get_engine, installed_engine
 from proofloop.engine.info import EngineInfo
 from proofloop.engine.openai.engine import OpenAIEngine
 from proofloop.engine.openai.settings import OpenAISettings
-from proofloop.engine.settings import EngineSettings, MayChange
+from proofloop.engine.settings import EngineSettings, MayChange, read_settings
 from proofloop.engine.simulated.engine import SimulatedEngine
 from proofloop.engine.triton.settings import TritonSettings
 from proofloop.errors import ConfigError
@@ -106,7 +106,7 @@ def test_a_run_with_an_engine_of_another_package_must_name_its_models(
     [
         (
             "no_such_package:ENGINE",
-            "No module named 'no_such_package'\nhint: install no_such_package",
+            "ModuleNotFoundError: No module named 'no_such_package'\nhint: correct or reinstall",
         ),
         (
             f"{__name__}:open_mine",
@@ -118,8 +118,18 @@ def test_an_engine_that_cannot_be_loaded_is_refused_and_not_proposed(
     registered: Callable[[str], None], value: str, problem: str
 ) -> None:
     registered(value)
-    assert refusal("mine").startswith(f'engine "mine" cannot be loaded: {problem}')
+    assert refusal("mine").startswith(f"engine 'mine' cannot be loaded: {problem}")
     assert "mine" not in installed_engines()
+
+
+def test_an_error_in_the_settings_of_another_package_sends_its_user_to_that_package(
+    registered: Callable[[str], None],
+) -> None:
+    class MySettings(EngineSettings):
+        rate: int = 1
+
+    with pytest.raises(ConfigError, match=f"see the package {__name__.partition('.')[0]} for its"):
+        read_settings(MySettings, {"rate": "fast"}, "mine")
 
 
 def test_an_engine_of_this_package_is_found_without_a_search_of_all_packages(

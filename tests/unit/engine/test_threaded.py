@@ -54,3 +54,14 @@ def test_closing_fails_the_calls_that_wait(engine: Gated) -> None:
     with pytest.raises(EngineError, match="the engine is closed") as caught:
         waiting.result(0)
     assert caught.value.retryable
+
+
+def test_an_answer_of_the_wrong_type_is_an_error_that_names_the_engine() -> None:
+    class Silent(ThreadedEngine):
+        def answer(self, request: GenerationRequest, cancelled: threading.Event) -> Generation:
+            return None  # type: ignore[return-value]
+
+    engine = Silent()
+    with pytest.raises(EngineError, match=r"Silent\.answer returned None; return a proofloop"):
+        engine.submit(REQUEST).result(10)
+    engine.close()
