@@ -1,20 +1,24 @@
-"""The best proofs of a run as a document: Markdown, or LaTeX."""
+"""The best proofs of a run as a Markdown document."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from proofloop.cli.runs.exported import CritiqueRow, ProofRow
 
 
-def as_markdown(run: str, rows: Iterable[ProofRow]) -> Iterator[str]:
-    """The parts of a Markdown document, a problem each. Texts stand as the models wrote them."""
+def as_markdown(
+    run: str, rows: Iterable[ProofRow], text: Callable[[str], str] = str
+) -> Iterator[str]:
+    """The parts of a Markdown document. `text` changes the models' texts; by default they stand as
+    written.
+    """
     yield f"# The best proofs of {run}\n"
     for row in rows:
-        yield f"\n## Problem {row.problem}\n\n{row.question}\n"
-        yield f"\n### Proof {row.proof}\n\n*{result_of(row)}*\n\n{row.solution}\n"
+        yield f"\n## Problem {row.problem}\n\n{text(row.question)}\n"
+        yield f"\n### Proof {row.proof}\n\n*{result_of(row)}*\n\n{text(row.solution)}\n"
         for critique in row.critiques or ():
-            yield f"\n### {heading_of(critique)}\n\n{critique.analysis}\n"
+            yield f"\n### {heading_of(critique)}\n\n{text(critique.analysis)}\n"
 
 
 def result_of(row: ProofRow) -> str:

@@ -21,6 +21,7 @@ import typer
 from proofloop.cli.common import RunArgument, StoreOption, need_run, open_store
 from proofloop.cli.runs.document import as_markdown
 from proofloop.cli.runs.exported import CritiqueRow, Filter, ProofRow, best_rows, proof_rows
+from proofloop.cli.runs.latex import as_latex
 from proofloop.errors import ConfigError, install_hint
 from proofloop.runs.labels import analysis_rows
 from proofloop.schema.records import Score
@@ -30,15 +31,16 @@ ROWS_AT_ONCE = 1000
 
 
 class Format(StrEnum):
-    """The formats. `md` is a document to read, the others hold rows."""
+    """The formats. `md` and `tex` are documents to read, the others hold rows."""
 
     JSONL = "jsonl"
     CSV = "csv"
     PARQUET = "parquet"
     MD = "md"
+    TEX = "tex"
 
 
-DOCUMENTS = {Format.MD: as_markdown}
+DOCUMENTS = {Format.MD: as_markdown, Format.TEX: as_latex}
 
 
 def export(
@@ -69,7 +71,8 @@ def export(
         Format | None,
         typer.Option(
             "--format",
-            help="Default: by the suffix of --out, else jsonl. With --best also md (Markdown).",
+            help="Default: by the suffix of --out, else jsonl. With --best also md (Markdown) and"
+            " tex (LaTeX, for xelatex or lualatex).",
         ),
     ] = None,
     out: Annotated[
@@ -83,7 +86,7 @@ def export(
 
     proofloop runs export mine --critiques --out mine.parquet
 
-    proofloop runs export mine --best --critiques --out best.md
+    proofloop runs export mine --best --critiques --out best.tex
     """
     form = form or _format_of(out)
     _check(form, out, people=people, best=best, analyses=analyses, critiques=critiques)
