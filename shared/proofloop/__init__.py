@@ -3,7 +3,7 @@
 They load on first use: `import proofloop` by itself imports nothing.
 """
 
-__version__ = "0.1.0"
+from proofloop.version import __version__
 
 TYPE_CHECKING = False  # as in typing, whose import would take longer than all else here
 
@@ -17,6 +17,7 @@ __all__ = [
     "ProofResult",
     "ProofloopError",
     "Run",
+    "__version__",
     "judge",
     "open_store",
     "prove",

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from proofloop import __version__
 from proofloop.cli import (
     domains,
     iterate,
@@ -26,6 +25,7 @@ from proofloop.cli.runs import command as runs
 from proofloop.cli.runs import dead, proof
 from proofloop.cli.web import review, ui
 from proofloop.config.settings import load_settings
+from proofloop.version import __version__
 from proofloop.worker.logs import configure_logging
 
 HELP = """

@@ -8,12 +8,12 @@ import sys
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from proofloop import __version__
 from proofloop.errors import ConfigError, install_hint
 from proofloop.report import curriculum_charts, line_charts, numbers, run_charts, titles, verdict
 from proofloop.report.curriculum import CurriculumData, curriculum_verdict
 from proofloop.report.data import KINDS, ReportData
 from proofloop.report.runfile import run_file
+from proofloop.version import __version__
 
 if TYPE_CHECKING:
     import jinja2

@@ -13,7 +13,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
-from proofloop import __version__
+from proofloop.version import __version__
 
 VERSIONS_KEPT = 8
 """How many model versions of a role have series. The series of the least recently used version are

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from proofloop import __version__
 from proofloop.errors import ConfigError, install_hint
+from proofloop.version import __version__
 
 if TYPE_CHECKING:
     from sentry_sdk.integrations import Integration

@@ -124,7 +124,7 @@ def test_csv_and_parquet_hold_the_same_rows(export: Callable[..., str], tmp_path
     assert sorted(file.name for file in tmp_path.iterdir()) == ["new", "r1.parquet", "store"]
 
 
-def test_the_best_proof_of_a_problem_is_the_solved_one_or_the_one_that_the_search_chose(
+def test_the_best_proof_is_the_solved_one_or_the_choice_of_the_search(
     store: LocalStore, export: Callable[..., str]
 ) -> None:
     assert [row["proof"] for row in rows(export("--best"))] == [ACCEPTED]

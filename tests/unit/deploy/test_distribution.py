@@ -60,7 +60,7 @@ def test_one_version_is_written_once_for_all_packages() -> None:
     for folder, project in {".": WHOLE, **PART}.items():
         assert project["project"]["dynamic"] == ["version"]
         source = ROOT / folder / project["tool"]["hatch"]["version"]["path"]
-        assert source.resolve() == ROOT / "shared/proofloop/__init__.py"
+        assert source.resolve() == ROOT / "shared/proofloop/version.py"
 
 
 def test_chart_citation_and_changelog_have_the_version() -> None:
