@@ -4,9 +4,7 @@ nothing.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from proofloop.judging.rows import JudgedProof
 from proofloop.judging.tables import shown, side_by_side
 from proofloop.report import line_charts
 from proofloop.report.line_charts import LineChart, Series, fine_share, line_chart
-from proofloop.report.page import environment, style
+from proofloop.report.page import document
 from proofloop.store import Store
 
 STYLES = ("part1", "part3", "part4", "part2", "part5", "part6")
@@ -68,12 +66,8 @@ def render(store: Store, runs: Sequence[JudgedRun]) -> str:
     """The page as HTML."""
     judges = [figures for _, figures in runs]
     names: dict[str, Any] = {
-        "style": style(),
         "what": "judges",
         "name": " and ".join(judge.run_id for judge in judges),
-        "release": version("proofloop"),
-        "python": f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}",
-        "line_charts": line_charts,
         "judges": judges,
         "columns": side_by_side(judges),
         "meanings": MEANING_OF_FIGURE,
@@ -83,7 +77,7 @@ def render(store: Store, runs: Sequence[JudgedRun]) -> str:
             found for rows, judge in runs for found in worst(store, judge.run_id, rows)
         ],
     }
-    return environment("proofloop.judging").get_template("judges.html.jinja").render(**names)
+    return document("judges.html.jinja", "proofloop.judging", **names)
 
 
 def _charts(judges: Sequence[JudgeFigures]) -> Iterator[LineChart]:

@@ -33,10 +33,24 @@ FILTERS = {
 def render(data: ReportData | CurriculumData) -> str:
     """The report's page as HTML. Raises ConfigError if Jinja is not installed."""
     if isinstance(data, CurriculumData):
-        template = environment().get_template("curriculum.html.jinja")
-        return template.render(**_shell(), **_curriculum_names(data))
-    template = environment().get_template("page.html.jinja")
-    return template.render(**_shell(), **_names(data))
+        return document("curriculum.html.jinja", **_curriculum_names(data))
+    return document("page.html.jinja", **_names(data))
+
+
+def document(template: str, *packages: str, **names: Any) -> str:
+    """A page in the report's frame, from a template of the report or of these packages. It has the
+    scripts and fonts for formulas if it has any.
+    """
+    found = environment(*packages).get_template(template)
+    from proofloop.typeset import assets  # needs MarkupSafe, which comes with Jinja
+
+    files = assets.inlined()
+    shell = {**_shell(), "typeset_style": assets.style(), "typeset_policy": files.policy}
+    page = found.render(**shell, **names)
+    if 'class="formula' not in page:
+        return page
+    begin, end, rest = page.rpartition("</body>")
+    return f"{begin}{files.html}\n{end}{rest}"
 
 
 def style() -> str:
@@ -56,6 +70,8 @@ def environment(*packages: str) -> jinja2.Environment:
         raise ConfigError(
             "Jinja, which draws the report, is not installed", install_hint("[report]")
         ) from error
+    from proofloop.typeset.markdown import typeset
+
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(
             [jinja2.PackageLoader(name, ".") for name in (*packages, "proofloop.report")]
@@ -65,7 +81,7 @@ def environment(*packages: str) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(FILTERS)
+    environment.filters.update(FILTERS, typeset=typeset)
     return environment
 
 

@@ -38,7 +38,7 @@ ANALYSIS_BYTES = 8_000
 CRITIQUE_BYTES = 3_000
 ASSESSMENT_BYTES = 600
 """The most bytes of each text on the page, counted as HTML: a report of the longest texts stays
-below 1 MB.
+below 1 MB, not counting the marks and fonts of formulas.
 """
 
 GROUPS = (

@@ -1,7 +1,7 @@
 """What a page needs to set formulas: KaTeX with its fonts, and proofloop's own script and style.
 
 A web application serves `FOLDER` and puts `head` into its pages. A file without network contains
-`inlined`.
+`style` and, if it has formulas, `inlined`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SOURCES = re.compile(r"src:url\((fonts/[\w-]+\.woff2)\)[^}]*")
 
 @dataclass(frozen=True)
 class Inlined:
-    """All files as one piece of HTML, and the sources of its Content-Security-Policy."""
+    """KaTeX and the script as one piece of HTML, and their part of the Content-Security-Policy."""
 
     html: Markup
     policy: str
@@ -38,15 +38,20 @@ def head(prefix: str) -> Markup:
     return Markup("\n").join([*styles, *scripts])
 
 
+def style() -> str:
+    """The style of typeset texts, for the head of a page that loads nothing."""
+    return _read("typeset.css")
+
+
 @lru_cache(maxsize=1)
 def inlined() -> Inlined:
-    """The tags for the end of a page that loads nothing: about 750 kB, most of it fonts."""
-    styles = [_SOURCES.sub(_as_data, _read(name)) for name in STYLES]
+    """The tags for the end of a page that loads nothing: about 700 kB, most of it fonts."""
+    katex = _SOURCES.sub(_as_data, _read("katex/katex.min.css"))
     scripts = [_read(name) for name in SCRIPTS]
     digests = [b64encode(sha256(script.encode()).digest()).decode() for script in scripts]
     sources = " ".join(f"'sha256-{digest}'" for digest in digests)
     html = [
-        *(f"<style>{style}</style>" for style in styles),
+        f"<style>{katex}</style>",
         *(f"<script>{script}</script>" for script in scripts),
     ]
     return Inlined(Markup("\n".join(html)), f"script-src {sources}; font-src data:")

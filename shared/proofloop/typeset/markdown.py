@@ -37,6 +37,8 @@ _BEGIN, _END, _END_OF_DISPLAY = "\ue000", "\ue001", "\ue002"
 _NO_MARKS = dict.fromkeys(map(ord, (_BEGIN, _END, _END_OF_DISPLAY)), "\N{REPLACEMENT CHARACTER}")
 _PLACE = re.compile(f"{_BEGIN}(\\d+)[{_END}{_END_OF_DISPLAY}]")
 _ROOM = re.compile(f"(?:<br>\n)?({_BEGIN}\\d+{_END_OF_DISPLAY})(?:<br>\n)?")
+_SCORE = re.compile(r"\\boxed *\{([\d.]+)\}")
+"""The end of every critique; a page with no other formula needs no KaTeX."""
 _OFF = [
     "autolink", "code", "entity", "html_block", "html_inline", "image", "lheading", "link",
     "reference",
@@ -107,6 +109,8 @@ class _Page:
 
     def _element(self, number: int) -> str:
         source, is_display = self._formulas[number]
+        if score := _SCORE.fullmatch(source):
+            return f'<span class="boxed">{score[1]}</span>'
         return f'<code class="formula{" display" if is_display else ""}">{escape(source)}</code>'
 
 

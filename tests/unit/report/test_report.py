@@ -7,8 +7,10 @@ from __future__ import annotations
 import builtins
 import re
 import tomllib
+from base64 import b64encode
 from collections.abc import Sequence
 from datetime import date
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -271,6 +273,22 @@ def test_report_is_one_file_that_loads_nothing(store: Store, tmp_path: Path) -> 
     assert not re.search(r"@import|url\((?!#)|<script", page)
 
 
+def test_report_with_formulas_has_scripts_and_fonts_for_them(store: Store, tmp_path: Path) -> None:
+    begin(store)
+    write_proof(store, solution="Let $x < y$. **So** it is.")
+    page = page_of(store, tmp_path)
+    assert '<code class="formula">$x &lt; y$</code>' in page
+    assert "<strong>So</strong>" in page
+    assert page.count("<script>") == 2 and page.count("font/woff2;base64") == 20
+    assert not re.search(r"""(?:src|href)=(?!["'](?:#|data:))""", page.partition("<script>")[0])
+    digests = [
+        b64encode(sha256(script.encode()).digest()).decode()
+        for script in re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    ]
+    policy = page.partition("Content-Security-Policy")[2].partition(">")[0]
+    assert all(f"'sha256-{digest}'" in policy for digest in digests)
+
+
 def test_report_shows_texts_of_models_as_text(store: Store, tmp_path: Path) -> None:
     attack = (
         "</pre></article><script>alert(1)</script><img src=x onerror=alert(1)> {{ 7 * 7 }} &"
@@ -323,7 +341,7 @@ def test_report_of_real_problems_has_no_checker_and_keeps_long_proofs(
     proof = write_proof(store, solution="Let $x<y$.\n" * 2000)
     give_label(store, proof, "accepted", 1.0)
     seen = visible(page_of(store, tmp_path))
-    assert seen.count("Let $x<y$.") == 2000
+    assert seen.count("Let $x<y$ .") == 2000
     assert "xact checker" not in seen
 
 

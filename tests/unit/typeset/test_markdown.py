@@ -63,6 +63,8 @@ def inside(text: str) -> str:
         ("`$x$` <", "<p><code>$x$</code> &lt;</p>"),
         ("```py\n$x$\n```", "<pre><code>$x$</code></pre>"),
         ("a\n\\[ x\n- y \\]\nb", '<p>a<code class="formula display">\\[ x- y \\]</code>b</p>'),
+        (r"Score: \boxed{0.5}", '<p>Score: <span class="boxed">0.5</span></p>'),
+        (r"\boxed{x}", r'<p><code class="formula">\boxed{x}</code></p>'),
         (r"\* \# 5\%", "<p>* # 5%</p>"),
     ],
 )

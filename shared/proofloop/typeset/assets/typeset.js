@@ -110,7 +110,7 @@
       near.unobserve(target);
       set(target);
     }
-  }, { rootMargin: "1500px 0px" });
+  }, { rootMargin: "1500px 0px", scrollMargin: "1500px 0px" });
 
   const find = (root) => root.querySelectorAll("code.formula:not(.unset)");
   const watch = (root) => find(root).forEach((element) => near.observe(element));
