@@ -20,6 +20,7 @@ from proofloop.cli import (
 from proofloop.cli.demo import command as demo
 from proofloop.cli.doctor import command as doctor
 from proofloop.cli.judge import command as judge
+from proofloop.cli.judge import evaluate
 from proofloop.cli.plan import command as plan
 from proofloop.cli.runs import command as runs
 from proofloop.cli.runs import dead, proof
@@ -51,6 +52,7 @@ app.command("ui")(ui.ui)
 app.command("review")(review.review)
 app.command("prove")(prove.prove)
 app.command("judge")(judge.judge)
+app.command("evaluate")(evaluate.evaluate)
 app.command("proof")(proof.proof)
 app.command("plan")(plan.plan_command)
 app.command("doctor")(doctor.doctor)
