@@ -13,6 +13,7 @@ from proofloop.config.problem_file import read_problems
 from proofloop.config.row_files import read_rows
 from proofloop.errors import ConfigError
 from proofloop.judging.columns import flatten
+from proofloop.judging.runs import checker_of
 from proofloop.runs.figures import Clusters, Figure, proofs_of
 from proofloop.runs.labels import find_label
 from proofloop.schema.records import Label, Record
@@ -49,7 +50,11 @@ def evaluating_fields(
     return {
         **kept,
         "name": name,
-        "problems": {"file": str(suite.absolute()), "proofs_per_problem": proofs},
+        "problems": {
+            "file": str(suite.absolute()),
+            "proofs_per_problem": proofs,
+            "checker": checker_of(fields),
+        },
         "labeling": {"n": critiques, "m": 0, "k": 1, "stop_early": False, "rule": "majority"},
     }
 

@@ -22,14 +22,19 @@ def judging_fields(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
     Every proof gets all n critiques and m meta-critiques: the figures compare numbers of critiques.
     """
     kept = {key: value for key, value in fields.items() if key not in PROVING}
-    problems = fields.get("problems") or {}
-    checker = problems.get("checker") or problems.get("domain")
     return {
         **kept,
         "name": name,
-        "problems": {"material": True, "has_proofs": True, "checker": checker},
+        "problems": {"material": True, "has_proofs": True, "checker": checker_of(fields)},
         "labeling": {**(fields.get("labeling") or {}), "by": "rule", "stop_early": False},
     }
+
+
+def checker_of(fields: Mapping[str, Any]) -> str | None:
+    """The domain of the run file's problems: its checker, and its default prompts, are kept."""
+    problems = fields.get("problems") or {}
+    found: str | None = problems.get("checker") or problems.get("domain")
+    return found
 
 
 def run_name(using: str, data: Path, ending: str = "") -> str:
