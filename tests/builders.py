@@ -13,6 +13,7 @@ from proofloop.config.run_file import RunSpec, parse_runspec
 from proofloop.engine.base import Call, Engine, GenerationRequest
 from proofloop.engine.simulated.answers import SimulatedSettings
 from proofloop.engine.simulated.engine import SimulatedEngine
+from proofloop.method.label_rule import decide_by_person
 from proofloop.method.prompts.phrases import (
     EVALUATION_INTRO,
     EVALUATION_SCORE,
@@ -24,6 +25,7 @@ from proofloop.runs.model_registry import MANIFEST, publish_folder
 from proofloop.schema import keys
 from proofloop.schema.records import (
     Critique,
+    Grade,
     Judgement,
     Label,
     Problem,
@@ -131,6 +133,28 @@ def label(score: float | None = 1.0, **changes: Any) -> Label:
 
 def undecided_label(**changes: Any) -> Label:
     return label(None, **{"outcome": "undecided", "kind": "undecided", "critiques": (), **changes})
+
+
+def grade(score: float | None = 0.5, **changes: Any) -> Grade:
+    """A grade of the undecided proof by Emmy, as the page stores it."""
+    by = changes.get("by", "Emmy")
+    person = None if score is None else decide_by_person(undecided_label(), [], score=score, by=by)
+    fields: dict[str, Any] = {
+        "run_id": RUN,
+        "proof_id": PROOF,
+        "number": 0,
+        "score": score,
+        "by": by,
+        "at_s": 1_760_000_000.0,
+        "label": None if changes.get("critique") is not None else person,
+    }
+    return Grade(**{**fields, **changes})
+
+
+def put_grade(store: Store, score: float | None = 0.5, **changes: Any) -> Grade:
+    """Store a grade."""
+    made = grade(score, **changes)
+    return put_record(store, keys.grade(RUN, made.proof_id, made.number, made.critique), made)
 
 
 def put_case(

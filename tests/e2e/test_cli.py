@@ -594,14 +594,9 @@ def test_a_person_grades_what_a_run_left_undecided_and_every_look_at_it_says_so(
     assert page.stdout is not None
     ready = json.loads(page.stdout.readline())
     assert (ready["ready"], ready["store"]) == ("review", str(store))
-    form = {"score": "0", "by": "Emmy Noether", "comment": ""}
-    headers = {"Origin": ready["url"].rstrip("/")}
-    assert (
-        httpx.post(
-            f"{ready['url']}runs/small/proofs/{proof}", data=form, headers=headers
-        ).status_code
-        == 303
-    )
+    address = f"{ready['url']}runs/small/proofs/{proof}"
+    headers = {"Origin": ready["url"].rstrip("/"), "Cookie": "grader=Emmy%20Noether"}
+    assert httpx.post(address, data={"score": "0"}, headers=headers).status_code == 303
     page.send_signal(signal.SIGINT)
     _, err = page.communicate(timeout=60)
     assert page.returncode == 0, err
@@ -612,6 +607,7 @@ def test_a_person_grades_what_a_run_left_undecided_and_every_look_at_it_says_so(
             "kind": "rejected_upheld",
             "score": 0.0,
             "by": "Emmy Noether",
+            "grade": 0,
         }
     )
     shown, reported, exported, alone, analyses = call_together(
@@ -631,7 +627,7 @@ def test_a_person_grades_what_a_run_left_undecided_and_every_look_at_it_says_so(
     assert row in rows and len(rows) > 1
     assert {each["quality"] for each in critiques} <= {None}
     check_is_refused(
-        call(copied, "runs", "export", "small", "--people", "--analyses"), "leave one of them out"
+        call(copied, "runs", "export", "small", "--best", "--analyses"), "leave one of them out"
     )
 
 
@@ -967,12 +963,15 @@ def test_doctor_asks_for_no_role_that_a_broker_may_serve() -> None:
 
 
 HELP = {
-    "": "demo run iterate serve review prove proof plan doctor runs models dead prompts domains"
-    " train nano --verbose --version",
+    "": "demo run iterate serve review prove proof plan doctor runs models grades dead prompts"
+    " domains train nano --verbose --version",
     "demo": "--out --seed --quick",
     "run": "FILE --store --resume --local",
     "serve": "ROLE --concurrency --store --check",
-    "review": "[RUN] --host --port --spot-checks --store",
+    "review": "[RUN] --host --port --spot-checks --analyses --overlap --store",
+    "grades": "export agreement",
+    "grades export": "RUN --store",
+    "grades agreement": "RUN --analyses --store --json",
     "proof": "RUN [ID] --raw --store --json",
     "prove": "PROBLEM --using --proofs --store --json",
     "plan": "[FILE] --from --problems-per-hour --tokens-per-second --gpus --values --json",

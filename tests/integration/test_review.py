@@ -1,4 +1,4 @@
-"""The page to grade on as real processes on a real broker and store: killed at its worst moment,
+"""The pages to grade on as real processes on a real broker and store: killed at the worst moment,
 and raced.
 """
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -18,16 +19,18 @@ from proofloop.bus.task_message import event_of
 from proofloop.bus.topology import Topology
 from proofloop.config.settings import load_settings
 from proofloop.runs.create import create_run
+from proofloop.runs.grading.history import grades_of
+from proofloop.runs.labels import find_label
 from proofloop.schema import keys
 from proofloop.schema.events import ProofLabeled, decode
-from proofloop.schema.records import Grade
-from proofloop.store import Store, find_record, get_record, open_store
+from proofloop.store import Store, find_record, open_store
 from tests.builders import PROOF, RUN, put_case, runspec
 from tests.integration.installation import Installation
 from tests.integration.servers import taken_from
 from tests.waiting import wait_until
 
-FORM = {"score": "0.5", "by": "Emmy Noether", "comment": "Step 2 is missing."}
+FORM = {"score": "0.5", "comment": "Step 2 is missing."}
+EMMY = "Emmy Noether"
 
 KILLED_WHEN_PUBLISHING = """
 import os, signal
@@ -63,36 +66,37 @@ def test_a_grade_reaches_the_trainer_once_although_the_page_was_killed(
     installation.processes.append(doomed)
     grade(address(doomed))
     assert doomed.wait(60) == -signal.SIGKILL, installation.log()
-    assert get_record(data, keys.grade(RUN, PROOF), Grade).by == "Emmy Noether"
+    (stored,) = grades_of(data, RUN, PROOF)
+    assert stored.by == EMMY
     assert waiting_for_trainer(installation) == []
 
     for _ in range(2):  # the second finds nothing to announce
         process = installation.call("review", "--port", "0")
-        assert "Emmy Noether" in httpx.get(f"{address(process)}runs/{RUN}").text
+        shown = httpx.get(f"{address(process)}runs/{RUN}", headers=cookie(EMMY)).text
+        assert "Step 2 is missing." in shown
         assert wait_until(lambda: is_announced(data), 60), installation.log()
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, installation.log()
 
     (event,) = waiting_for_trainer(installation)
-    assert event == ProofLabeled.of(get_record(data, keys.grade(RUN, PROOF), Grade).label)
-    assert (event.score, event.by) == (0.5, "Emmy Noether")
+    assert (event.score, event.by, event.grade) == (0.5, EMMY, 0)
 
 
-def test_two_graders_on_two_pages_at_once_make_one_label_and_one_announcement(
+def test_grades_from_two_pages_at_once_are_both_kept_and_make_one_label(
     installation: Installation, data: Store
 ) -> None:
     pages = [address(installation.call("review", RUN, "--port", "0")) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(lambda page: grade(page, by=f"at {page}"), pages))
-    assert sorted(answer.status_code for answer in answers) == [303, 409]
-    (refused,) = (answer.text for answer in answers if answer.status_code == 409)
-    first = get_record(data, keys.grade(RUN, PROOF), Grade)
-    assert f"{first.by} graded this proof before you" in refused
-    assert wait_until(lambda: is_announced(data), 60), installation.log()
+    assert [answer.status_code for answer in answers] == [303, 303]
+    assert [given.number for given in grades_of(data, RUN, PROOF)] == [0, 1]
+    assert wait_until(lambda: is_announced(data, number=1), 60), installation.log()
     for process in installation.processes:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, installation.log()
-    assert waiting_for_trainer(installation) == [ProofLabeled.of(first.label)]
+    found = find_label(data, RUN, PROOF)
+    assert found and (found.score, found.grade) == (0.5, 1)
+    assert waiting_for_trainer(installation)[-1] == ProofLabeled.of(found)
 
 
 def test_an_address_that_others_reach_needs_a_password(
@@ -108,6 +112,11 @@ def test_an_address_that_others_reach_needs_a_password(
     page = address(installation.call("review", "--host", "0.0.0.0", "--port", "0"))
     assert httpx.get(page).status_code == 401
     assert PROOF in httpx.get(f"{page}runs/{RUN}", auth=("Emmy", "a long word")).text
+    del installation.environment["PROOFLOOP_REVIEW_TOKEN"]
+    installation.environment["PROOFLOOP_REVIEW_PASSWORDS"] = "Emmy:one\nEmil:two"
+    page = address(installation.call("review", "--host", "0.0.0.0", "--port", "0"))
+    assert httpx.get(page, auth=("Emmy", "two")).status_code == 401
+    assert PROOF in httpx.get(f"{page}runs/{RUN}", auth=("Emil", "two")).text
 
 
 def test_a_port_that_is_taken_is_named(installation: Installation, data: Store) -> None:
@@ -126,15 +135,18 @@ def address(process: subprocess.Popen[str]) -> str:
     return url
 
 
-def grade(page: str, **changes: str) -> httpx.Response:
-    origin = {"Origin": page.rstrip("/")}
-    return httpx.post(
-        f"{page}runs/{RUN}/proofs/{PROOF}", data={**FORM, **changes}, headers=origin, timeout=30
-    )
+def grade(page: str, by: str = EMMY) -> httpx.Response:
+    headers = {"Origin": page.rstrip("/"), **cookie(by)}
+    address = f"{page}runs/{RUN}/proofs/{PROOF}"
+    return httpx.post(address, data=FORM, headers=headers, timeout=30)
 
 
-def is_announced(store: Store) -> bool:
-    return find_record(store, keys.announcement(RUN, PROOF), ProofLabeled) is not None
+def cookie(name: str) -> dict[str, str]:
+    return {"Cookie": f"grader={quote(name, safe='')}"}
+
+
+def is_announced(store: Store, number: int = 0) -> bool:
+    return find_record(store, keys.announcement(RUN, PROOF, number), ProofLabeled) is not None
 
 
 def waiting_for_trainer(installation: Installation) -> list[ProofLabeled]:

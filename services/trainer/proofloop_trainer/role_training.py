@@ -125,9 +125,11 @@ class RoleInTraining:
 
     def _batch(self, problems: tuple[str, ...], labels: list[list[Label]]) -> TrainingBatch:
         groups: list[Group] = []
+        grades: dict[str, int] = {}
         for of_problem in labels:
             # A person may have graded since.
             current = [in_force(self._store, label) for label in of_problem]
+            grades |= {each.proof_id: each.grade for each in current if each.grade is not None}
             groups += groups_of(self.role, current, self._spec, self._store)
         failed = failed_share(groups)
         groups = large_enough(groups, self.role, self._spec)
@@ -142,6 +144,7 @@ class RoleInTraining:
             mean_reward=fmean(answer.reward for answer in everything) if everything else 0.0,
             reward_parts=mean_parts(everything),
             figures=figures_of(groups) | failed,
+            grades=grades,
             samples=tuple(
                 answer.sample(self._store) for group in chosen for answer in group.answers
             ),

@@ -148,4 +148,5 @@ def _record(run: str, version: str, batch: TrainingBatch, report: StepReport) ->
             **batch.figures,
         },
         reward_parts=batch.reward_parts,
+        grades=batch.grades,
     )

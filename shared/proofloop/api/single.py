@@ -6,7 +6,7 @@ import csv
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from proofloop.api.drive import OnProgress, drive_here
 from proofloop.api.files import read_run
@@ -23,6 +23,7 @@ from proofloop.runs.figures import proofs_of
 from proofloop.runs.planned import is_complete
 from proofloop.runs.spec import find_spec, what_decides
 from proofloop.schema.given import GivenCase, GivenPortion
+from proofloop.schema.ids import single_call
 from proofloop.schema.records import MODEL_ROLES, digest
 from proofloop.store import LocalStore, Store
 from proofloop.worker.logs import configure_default_events
@@ -127,9 +128,10 @@ def _origin(using: RunFile) -> str:
     return str(using) if isinstance(using, str | Path) else "the run's fields"
 
 
-def _named(spec: RunSpec, kind: str, texts: str) -> RunSpec:
+def _named(spec: RunSpec, kind: Literal["prove", "judge"], texts: str) -> RunSpec:
     """Named by a digest of all that can change the answer."""
-    return spec.model_copy(update={"name": f"{kind}-{digest(texts + what_decides(spec))}"})
+    name = single_call(kind, digest(texts + what_decides(spec)))
+    return spec.model_copy(update={"name": name})
 
 
 def _check_nano(question: str) -> None:

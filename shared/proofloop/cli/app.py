@@ -8,6 +8,7 @@ import typer
 
 from proofloop.cli import (
     domains,
+    grades,
     iterate,
     models,
     nano,
@@ -58,6 +59,7 @@ app.command("plan")(plan.plan_command)
 app.command("doctor")(doctor.doctor)
 app.add_typer(runs.app, name="runs")
 app.add_typer(models.app, name="models")
+app.add_typer(grades.app, name="grades")
 app.add_typer(dead.app, name="dead")
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(train.app, name="train")

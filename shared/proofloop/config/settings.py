@@ -77,7 +77,22 @@ class Settings(BaseSettings):
     """The address that /metrics, /healthz and /readyz listen on. They show no secrets."""
 
     review_token: SecretStr | None = None
-    """The password of the review page. Without one the page is reachable from this machine only."""
+    """One password of the review page for all people, who log in with any name. Without a password
+    the page is reachable from this machine only.
+    """
+
+    review_passwords: SecretStr | None = None
+    """The people who may use the review page, as NAME:PASSWORD, one a line. Proofs are assigned to
+    them.
+    """
+
+    review_user_header: str | None = Field(None, pattern=r"^[A-Za-z0-9-]{1,100}\z")
+    """The header in which a reverse proxy in front of the review page sends the person's name, such
+    as X-Forwarded-User. The proxy must remove this header from what people send.
+    """
+
+    review_proxies: str | None = None
+    """The addresses or networks of the proxies whose header is trusted, such as 10.0.0.0/8."""
 
     s3_endpoint: str | None = Field(None, pattern=r"^https?://[^/@]+/?\z")
     """The address of an S3 server as https://host:port. Without it the store is a local folder."""

@@ -1,6 +1,6 @@
-"""Which label of a proof counts: the labeler's, or a person's where the labeler could not decide.
+"""The label of a proof that counts: the labeler's, or people's where the labeler could not decide.
 
-Whoever wants to know a label asks here. The labeler's own record stays as it was written.
+Read labels here. The labeler's own record stays as it was written.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from proofloop.config.given_files import EXPERT
+from proofloop.runs.grading.history import grades_of, grades_that_count, label_after
 from proofloop.schema import keys
-from proofloop.schema.records import Critique, Grade, Label, Problem, Proof
+from proofloop.schema.records import Critique, Grade, Label, Problem, Proof, Score
 from proofloop.store import Store, find_record, get_record
 
 
@@ -26,38 +28,45 @@ def labels_of(store: Store, run_id: str) -> Iterator[Label]:
 
 
 def in_force(store: Store, label: Label) -> Label:
-    """This label, or the one of a person who decided since. A decided label is never looked up
-    again.
-    """
+    """This label, or people's who graded since. A decided label is never looked up again."""
     if label.outcome != "undecided":
         return label
-    grade = find_record(store, keys.grade(label.run_id, label.proof_id), Grade)
-    return grade.label if grade else label
+    return label_after(label, grades_of(store, label.run_id, label.proof_id))
 
 
 def proof_rows(store: Store, run_id: str, *, people: bool) -> Iterator[dict[str, Any]]:
     """The scored proofs as rows for a curriculum's [files] proofs; those that people scored, or
     all.
 
-    A person's score goes first, also where it only checks a label.
+    People's score goes first, also where it only checks a label.
     """
+    grades = grades_that_count(store, run_id)
     for label in labels_of(store, run_id):
-        grade = find_record(store, keys.grade(run_id, label.proof_id), Grade)
-        score, by = (grade.score, grade.by) if grade else (label.score, label.by)
-        if score is not None and (grade or not people):
+        graded = grades.get((label.proof_id, None))
+        score, by = (graded.score, graded.by) if graded else (label.score, label.by)
+        if score is not None and (graded or not people):
             yield {**_about(store, run_id, label.proof_id), "score": score, "by": by}
 
 
-def analysis_rows(store: Store, run_id: str) -> Iterator[dict[str, Any]]:
-    """The critiques that report an issue, as rows for [files] analyses whose quality people are to
-    fill in.
+def analysis_rows(store: Store, run_id: str, *, people: bool) -> Iterator[dict[str, Any]]:
+    """The critiques that report an issue, as rows for [files] analyses: with the quality that
+    people gave, or None. With `people`, only the graded ones, also those without an issue.
     """
+    grades = grades_that_count(store, run_id)
     for label in labels_of(store, run_id):
         for key in store.list(keys.critiques(run_id, label.proof_id)):
             critique = get_record(store, key, Critique)
-            if critique.index >= 0 and critique.verdict.score in (0.0, 0.5):
+            graded = grades.get((label.proof_id, critique.index))
+            reports_issue = critique.index >= 0 and critique.verdict.score in (0.0, 0.5)
+            if graded or (reports_issue and not people):
                 about = _about(store, run_id, label.proof_id)
-                yield {**about, "analysis": critique.analysis, "quality": None}
+                yield {**about, "analysis": critique.analysis, **_quality(graded)}
+
+
+def _quality(graded: Grade | None) -> dict[str, Score | str | None]:
+    if graded is None:
+        return {"quality": None, "by": EXPERT}
+    return {"quality": graded.score, "by": graded.by}
 
 
 def _about(store: Store, run_id: str, proof_id: str) -> dict[str, Any]:

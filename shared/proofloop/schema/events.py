@@ -106,8 +106,8 @@ class ReviewJudged(OfProof):
 
 
 class ProofLabeled(Event):
-    """A proof has its label: the labeler's, and once more a person's if the labeler could not
-    decide.
+    """A proof has its label: the labeler's, and again after each change by people's grades if the
+    labeler could not decide. `grade`: the number of the last grade taken into account.
     """
 
     proof_id: Id
@@ -118,6 +118,7 @@ class ProofLabeled(Event):
     score: Score | None
     by: str = LABELER
     solved: bool = False
+    grade: int | None = None
 
     @classmethod
     def of(cls, label: Label) -> ProofLabeled:
@@ -126,8 +127,8 @@ class ProofLabeled(Event):
 
     @property
     def id(self) -> str:
-        person = "" if self.by == LABELER or self.kind == "graded" else "/person"
-        return f"{self.name}/{self.run_id}/{self.proof_id}{person}"
+        graded = "" if self.grade is None else f"/grade-{self.grade}"
+        return f"{self.name}/{self.run_id}/{self.proof_id}{graded}"
 
 
 class FineTuningPosed(Event):

@@ -59,6 +59,16 @@ def proof_id(problem_id: str, number: int) -> str:
     return f"{problem_id}-{number:03d}"
 
 
+def single_call(kind: Literal["prove", "judge"], digest: str) -> str:
+    """The name of the run of one `prove` or `judge` call."""
+    return f"{kind}-{digest}"
+
+
+def is_single_call(run_id: str) -> bool:
+    """Whether the run is of one `prove` or `judge` call."""
+    return bool(re.fullmatch(r"(?:prove|judge)-[0-9a-f]{12}", run_id))
+
+
 def problem_of(proof_id: str) -> str:
     """The id of the problem that a proof's id names."""
     return proof_id.rpartition("-")[0]

@@ -18,6 +18,7 @@ from proofloop.schema.ids import (
     parse_index,
     unread_name,
 )
+from proofloop.schema.records import digest
 
 
 def name_of(key: str) -> str:
@@ -231,22 +232,37 @@ def label(run_id: str, proof_id: str) -> str:
     return f"runs/{run_id}/labels/{proof_id}.json"
 
 
-def grades(run_id: str) -> str:
-    """What people said of the run's proofs."""
+def all_grades(run_id: str) -> str:
+    """What people think of the run's proofs and analyses."""
     return f"runs/{run_id}/grades/"
 
 
-def grade(run_id: str, proof_id: str) -> str:
-    return f"{grades(run_id)}{proof_id}.json"
+def grades(run_id: str, proof_id: str, critique: int | None = None) -> str:
+    """The grades of a proof, or of one of its critiques, in order."""
+    answer = PROOF if critique is None else critique_name(critique)
+    return f"{all_grades(run_id)}{proof_id}/{answer}/"
+
+
+def grade(run_id: str, proof_id: str, number: int, critique: int | None = None) -> str:
+    return f"{grades(run_id, proof_id, critique)}{number:05d}.json"
+
+
+def openings(run_id: str, by: str) -> str:
+    """What a person has opened of the run."""
+    return f"runs/{run_id}/openings/{digest(by)}/"
+
+
+def opening(run_id: str, by: str, proof_id: str, what: str) -> str:
+    return f"{openings(run_id, by)}{proof_id}/{what}.json"
 
 
 def announced(run_id: str) -> str:
-    """Which of the grades were announced: a copy of the event, written after it."""
+    """The grades that the services know: a copy of the event, written after it."""
     return f"runs/{run_id}/announced/"
 
 
-def announcement(run_id: str, proof_id: str) -> str:
-    return f"{announced(run_id)}{proof_id}.json"
+def announcement(run_id: str, proof_id: str, number: int) -> str:
+    return f"{announced(run_id)}{proof_id}/{number:05d}.json"
 
 
 def evaluation(run_id: str) -> str:

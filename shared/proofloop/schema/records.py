@@ -292,7 +292,8 @@ class Label(Record):
 
     `critiques` carry the label; `self_quality` is R_meta of the self-evaluation (eq. 6); `trigger`
     is the index of the critique whose message decided it: only that message announces the label,
-    however often it is delivered.
+    however often it is delivered. `grade`: the number of the last grade that is taken into account,
+    None if there is none.
     """
 
     run_id: str
@@ -307,23 +308,51 @@ class Label(Record):
     trigger: int
     solved: bool = False
     by: str = LABELER
+    grade: int | None = None
+
+
+class Mark(Record):
+    """A person's remark on lines of a text's source; lines count from 1."""
+
+    first: int = Field(ge=1)
+    last: int = Field(ge=1)
+    comment: str
 
 
 class Grade(Record):
-    """What a person said of a proof, once. `label` is the proof's label from then on.
+    """One act of grading. A correction is a new record, a withdrawal is one without a score.
 
-    That is this person's where the labeler could not decide; the labeler's own where the grade only
-    checks it.
+    `critique`: the index of the graded analysis, None for a grade of the proof itself. `number`
+    counts the grades of the same proof or analysis from 0. `score`: the proof's score, or the
+    analysis's quality ms. `is_blind`: the person had not seen yet what models and other people
+    think. `settles`: decides between people who disagree. `form` names the form that was sent; a
+    form sent twice is one grade. `at_s`: seconds since 1970.
+
+    `checks_label`: the labeler decided the proof, and the grade only measures the label. `label`:
+    the proof's label if this grade counts; None for a withdrawal and for an analysis.
     """
 
-    score: Score
+    run_id: str
+    proof_id: str
+    critique: int | None = None
+    number: int = Field(ge=0)
+    score: Score | None
     by: str
-    comment: str
-    label: Label
+    at_s: float
+    comment: str = ""
+    marks: tuple[Mark, ...] = ()
+    is_blind: bool = True
+    settles: bool = False
+    form: str = ""
+    checks_label: bool = False
+    label: Label | None = None
 
-    @property
-    def checks_label(self) -> bool:
-        return self.label.by == LABELER or self.label.kind == "graded"
+
+class Opening(Record):
+    """A person opened the critiques of a proof, or the judgements of a critique."""
+
+    by: str
+    at_s: float
 
 
 class TrainingSample(Record):
@@ -349,7 +378,8 @@ class TrainingBatch(Record):
     """What one optimisation step sees: complete groups only. `role` is the model being trained.
 
     `problems` are used up by the step, also those whose groups had no signal; `mean_reward`,
-    `reward_parts` and `figures` are over all their samples, with a signal or without.
+    `reward_parts` and `figures` are over all their samples, with a signal or without. `grades`: by
+    proof, the number of the last grade that its label takes into account.
     """
 
     schema_version: int = 1
@@ -361,6 +391,7 @@ class TrainingBatch(Record):
     mean_reward: float = 0.0
     reward_parts: dict[str, float] = Field(default_factory=dict)
     figures: dict[str, float] = Field(default_factory=dict)
+    grades: dict[str, int] = Field(default_factory=dict)
 
 
 ANSWERS = "answers_"
@@ -371,7 +402,7 @@ class TrainingStep(Record):
     """What one optimisation step did.
 
     `figures` are the trainer's numbers by name, `reward_parts` the means of the reward's factors. A
-    step of supervised training has the role "all" and no rewards.
+    step of supervised training has the role "all" and no rewards. `grades`: as in the batch.
     """
 
     run_id: str
@@ -381,6 +412,7 @@ class TrainingStep(Record):
     sampled_by: tuple[str, ...]
     figures: dict[str, float]
     reward_parts: dict[str, float]
+    grades: dict[str, int] = Field(default_factory=dict)
 
 
 def digest(text: str) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from itertools import accumulate
 from typing import Any
 from unicodedata import east_asian_width
 
@@ -77,6 +78,9 @@ def _block(text: str) -> str:
     tokens = parser.parse(page.marked, env)
     if any(token.level > MAX_DEPTH for token in tokens):
         return _as_written(text)
+    for token in tokens:
+        if token.map and token.type in _WITH_LINES:
+            token.attrSet("data-line", page.lines(*token.map))
     html = parser.renderer.render(tokens, parser.options, env)
     return page.with_formulas(_ROOM.sub(r"\1", html))
 
@@ -100,6 +104,26 @@ class _Page:
             position = found.end
         self.marked = "".join([*parts, text[position:]])
 
+    def lines(self, begin: int, end: int) -> str:
+        """The lines of the source, counted from 1, behind these lines of the marked text."""
+        while end > begin + 1 and not self._lines[end - 1].strip():
+            end -= 1
+        first, last = self._begins[begin] + 1, self._begins[end]
+        return f"{first}-{last}"
+
+    @cached_property
+    def _lines(self) -> list[str]:
+        return self.marked.split("\n")
+
+    @cached_property
+    def _begins(self) -> list[int]:
+        """The line of the source at which each line of the marked text begins: a formula of several
+        lines is one mark.
+        """
+        return list(
+            accumulate((1 + self.source(line).count("\n") for line in self._lines), initial=0)
+        )
+
     def with_formulas(self, html: str) -> str:
         return _PLACE.sub(lambda place: self._element(int(place[1])), html)
 
@@ -121,12 +145,13 @@ class _Renderer(RendererHTML):
         return f"<code>{escape(env['page'].source(tokens[index].content))}</code>"
 
     def fence(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
-        return f"<pre><code>{escape(env['page'].source(tokens[index].content))}</code></pre>\n"
+        code = escape(env["page"].source(tokens[index].content))
+        return f"<pre{self.renderAttrs(tokens[index])}><code>{code}</code></pre>\n"
 
     def list_item_open(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         token = tokens[index]
         mark = f"{token.info}{token.markup}" if token.info else _BULLETS[token.markup]
-        return f'<li data-mark="{escape(mark)}">'
+        return f'<li data-mark="{escape(mark)}"{self.renderAttrs(token)}>'
 
     def td_open(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         token = tokens[index]
@@ -136,11 +161,14 @@ class _Renderer(RendererHTML):
     th_open = td_open
 
     def table_open(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
-        return '<div class="table"><table>\n'
+        return f'<div class="table"{self.renderAttrs(tokens[index])}><table>\n'
 
     def table_close(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         return "</table></div>\n"
 
+
+_WITH_LINES = {"fence", "heading_open", "list_item_open", "paragraph_open", "table_open"}
+"""The blocks that name the lines of their source, `data-line="3-4"`, for marks on lines."""
 
 _BULLETS = {"*": "•", "-": "–", "+": "+"}
 

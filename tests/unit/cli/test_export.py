@@ -18,7 +18,6 @@ from proofloop.errors import ConfigError
 from proofloop.runs.create import create_run
 from proofloop.runs.search.records import SearchResult
 from proofloop.schema import keys
-from proofloop.schema.records import Grade
 from proofloop.store import LocalStore, put_record
 from tests.builders import (
     MALFORMED,
@@ -28,8 +27,8 @@ from tests.builders import (
     label,
     proof,
     put_case,
+    put_grade,
     runspec,
-    undecided_label,
 )
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
@@ -95,9 +94,7 @@ def test_each_proof_is_a_row_with_its_label_critiques_and_origin(
 def test_a_persons_score_goes_first_and_has_the_comment(
     store: LocalStore, export: Callable[..., str]
 ) -> None:
-    decided = undecided_label(proof_id=UNDECIDED, outcome="rejected", by="Emmy")
-    grade = Grade(score=0.0, by="Emmy", comment="n = 3 is left out", label=decided)
-    put_record(store, keys.grade(RUN, UNDECIDED), grade)
+    put_grade(store, 0.0, proof_id=UNDECIDED, comment="n = 3 is left out")
     (row,) = rows(export("--people"))
     assert (row["score"], row["by"], row["comment"]) == (0.0, "Emmy", "n = 3 is left out")
 
@@ -158,7 +155,7 @@ def test_the_best_proofs_are_a_markdown_document(
         (("--format", "md"), "is for the best proofs"),
         (("--format", "csv", "--critiques"), "no place for several critiques"),
         (("--format", "parquet"), "not for a terminal"),
-        (("--analyses", "--people"), "--analyses excludes"),
+        (("--analyses", "--best"), "--analyses excludes"),
         (("--out", "/dev/null/x.csv"), "cannot be written"),
     ],
 )

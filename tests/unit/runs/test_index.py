@@ -17,9 +17,19 @@ from proofloop.runs.index.filling import fill
 from proofloop.runs.index.tables import Choice, problem_rows, proofs_of, totals
 from proofloop.runs.search.records import SearchResult
 from proofloop.schema import keys
-from proofloop.schema.records import Grade, Problem
+from proofloop.schema.records import Problem
 from proofloop.store import LocalStore, put_record
-from tests.builders import PROVENANCE, RUN, label, proof, put_case, runspec, undecided_label, valid
+from tests.builders import (
+    PROVENANCE,
+    RUN,
+    label,
+    proof,
+    put_case,
+    put_grade,
+    runspec,
+    undecided_label,
+    valid,
+)
 
 PRICES = Prices(per_million_completion_tokens=1e6)
 
@@ -125,9 +135,7 @@ def test_a_grade_that_comes_later_changes_the_outcome(store: LocalStore, index: 
     put_proof(store, "p1-000", None)
     fill(index, store, RUN)
     assert totals(index, RUN).outcomes == {"undecided": 1}
-    given = label(1.0, by="Emmy Noether")
-    grade = Grade(score=1.0, by="Emmy Noether", comment="", label=given)
-    put_record(store, keys.grade(RUN, "p1-000"), grade)
+    put_grade(store, 1.0, by="Emmy Noether")
     fill(index, store, RUN)
     assert totals(index, RUN).outcomes == {"accepted": 1}
     assert proofs_of(index, RUN, "p1")[0].labeled_by == "Emmy Noether"

@@ -66,6 +66,7 @@ RELEASED: dict[str, Event] = {
         kind="rejected_upheld",
         score=0.5,
         by="Emmy Noether",
+        grade=0,
     ),
     "FineTuningPosed-1": FineTuningPosed(run_id="iterate-0-cold_start"),
     "ModelPublished-1": ModelPublished(
@@ -82,7 +83,7 @@ IDS = {
     "ProofReviewed-1": "ProofReviewed/demo-0/nano-01-003/-1",
     "ReviewJudged-1": "ReviewJudged/demo-0/nano-01-003/0",
     "ProofLabeled-1": "ProofLabeled/demo-0/nano-01-003",
-    "ProofLabeled-2": "ProofLabeled/demo-0/nano-01-003/person",
+    "ProofLabeled-2": "ProofLabeled/demo-0/nano-01-003/grade-0",
     "FineTuningPosed-1": "FineTuningPosed/iterate-0-cold_start",
     "ModelPublished-1": "ModelPublished/demo-0/runs/demo-0/models/verifier/000002",
 }

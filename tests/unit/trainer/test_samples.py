@@ -22,7 +22,6 @@ from proofloop.schema.records import (
 )
 from proofloop.store import LocalStore, put_record
 from proofloop.worker.tools import Tools
-from proofloop_labeler.review.grading import grade_proof
 from proofloop_trainer.figures import failed_share, figures_of
 from proofloop_trainer.samples import Group, RewardedAnswer, choose_groups, groups_of
 from proofloop_trainer.train import RunInTraining
@@ -35,6 +34,7 @@ from tests.builders import (
     judgement,
     label,
     proof,
+    put_grade,
     runspec,
     undecided_label,
     valid,
@@ -112,10 +112,12 @@ def test_a_grade_that_comes_while_its_problem_waits_for_a_step_is_trained_on(
     run = RunInTraining(RUN, Tools(store, lambda *_: CountingEngine()))
     run.add(open_label)
     (learning,) = run.roles
-    grade_proof(store, open_label, 0.5, by="Emmy Noether", comment="")
+    put_grade(store, 0.0)
+    put_grade(store, 0.5, number=1)
     batch = learning.next_batch()
     assert batch is not None
     assert [sample.reward for sample in batch.samples] == [0.5, 1.0]
+    assert batch.grades == {"p1-000": 1}
 
 
 def unreadable(**fields: Any) -> dict[str, Any]:

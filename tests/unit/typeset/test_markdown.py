@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from proofloop.typeset.markdown import MAX_TEXT, typeset, typeset_line
 
 ALLOWED = {
-    **dict.fromkeys(("blockquote", "br", "em", "hr", "p", "strong"), frozenset[str]()),
-    **dict.fromkeys(("h1", "h2", "h3", "h4", "h5", "h6"), frozenset[str]()),
+    **dict.fromkeys(("blockquote", "br", "em", "hr", "strong"), frozenset[str]()),
+    **dict.fromkeys(("h1", "h2", "h3", "h4", "h5", "h6", "p"), frozenset({"data-line"})),
     **dict.fromkeys(("table", "tbody", "thead", "tr", "ul"), frozenset[str]()),
-    **dict.fromkeys(("code", "div", "pre", "span", "td", "th"), frozenset({"class"})),
-    "li": frozenset({"data-mark"}),
+    **dict.fromkeys(("code", "span", "td", "th"), frozenset({"class"})),
+    **dict.fromkeys(("div", "pre"), frozenset({"class", "data-line"})),
+    "li": frozenset({"data-line", "data-mark"}),
     "ol": frozenset({"start"}),
 }
 
@@ -41,9 +42,9 @@ class Shown(HTMLParser):
 
 
 def inside(text: str) -> str:
-    """The HTML of a text without its frame."""
+    """The HTML of a text without its frame and the lines of its blocks."""
     html = typeset(text).removeprefix('<div class="typeset">').removesuffix("</div>")
-    return re.sub(r"\n", "", html)
+    return re.sub(r"\n| data-line=\"[\d-]+\"", "", html)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,21 @@ def inside(text: str) -> str:
 )
 def test_markdown_is_rendered(text: str, html: str) -> None:
     assert inside(text) == html
+
+
+def test_blocks_name_the_lines_of_their_source() -> None:
+    text = (
+        "# A\n\nLet\n$$x\n= 2$$ hold.\n\n- b\n- c\n\n1. d\n\n   e\n\n```\nf\n```\n\n|g|\n|-|\n|h|\n"
+    )
+    blocks = [
+        (tag, attributes["data-line"])
+        for tag, attributes in Shown(typeset(text)).elements
+        if "data-line" in attributes
+    ]
+    assert blocks == [
+        *[("h1", "1-1"), ("p", "3-5"), ("li", "7-7"), ("li", "8-8")],
+        *[("li", "10-12"), ("p", "10-10"), ("p", "12-12"), ("pre", "14-16"), ("div", "18-20")],
+    ]
 
 
 def test_a_cell_of_a_table_may_hold_bars_in_a_formula() -> None:

@@ -1,4 +1,4 @@
-"""The page on which people grade undecided proofs."""
+"""The pages on which people grade proofs and analyses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The proofs of a run that people may grade, and the records that they read for a grade.
+"""What a run offers for grading, and the records that people read for a grade.
 
 Labels and grades never change, so a process reads each of them once.
 """
@@ -6,17 +6,16 @@ Labels and grades never change, so a process reads each of them once.
 from __future__ import annotations
 
 import heapq
-import math
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from itertools import islice
 
 from proofloop.runs.answers import meta_critiques_of
-from proofloop.runs.figures import Clusters, Figure, critiques_of
+from proofloop.runs.figures import critiques_of
 from proofloop.schema import keys
+from proofloop.schema.ids import is_single_call
 from proofloop.schema.records import (
     Critique,
     Grade,
@@ -26,26 +25,37 @@ from proofloop.schema.records import (
     MetaCritique,
     Problem,
     Proof,
-    Record,
+    TrainingStep,
     derive_seed,
 )
-from proofloop.store import Store, find_record, get_record
-
-R = TypeVar("R", bound=Record)
-T = TypeVar("T")
-
-READERS = 8
-"""Parallel reads: an object store takes milliseconds a record, and a run may have a hundred
-thousand.
-"""
+from proofloop.store import R, Store, find_record, get_record
+from proofloop_labeler.review.read_once import ReadOnce
+from proofloop_labeler.review.tasks import Histories, Queue, Subject, Task
 
 LISTED_S = 5.0
 """The longest time to reuse a list of labels: listing those of a large run takes seconds."""
 
+READ_FOR_EACH = 5
+"""Proofs to look at for each analysis of the sample: not every proof has a critique with an
+issue.
+"""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What people are asked to grade beside the undecided proofs: so many labels to check, and so
+    many analyses of each run; each by `overlap` of the `people`, who may be unknown.
+    """
+
+    spot_checks: int = 0
+    analyses: int = 0
+    overlap: int = 1
+    people: tuple[str, ...] = ()
+
 
 @dataclass(frozen=True)
 class LabelSummary:
-    """The part of a label that stays in memory. The labels with the lowest `lot` are the random
+    """The part of a label that stays in memory. The labels with the lowest lots are the random
     sample, the same in every process.
     """
 
@@ -53,48 +63,45 @@ class LabelSummary:
     problem_id: str
     outcome: LabelOutcome
     lot: int
+    analysis_lot: int
 
     @classmethod
     def of(cls, label: Label) -> LabelSummary:
-        lot = derive_seed("check", label.run_id, label.proof_id)
-        return cls(label.proof_id, label.problem_id, label.outcome, lot)
+        lots = (derive_seed(what, label.run_id, label.proof_id) for what in ("check", "analysis"))
+        return cls(label.proof_id, label.problem_id, label.outcome, *lots)
 
 
 @dataclass(frozen=True)
-class ReviewProgress:
-    """The graded and the waiting proofs of a run.
+class RunTasks:
+    """The tasks of a run, and all grades by proof and critique."""
 
-    `open`: undecided proofs without a grade. `checks`: proofs with a label in the sample, without a
-    grade. `agreement`: the share of checked labels that equal the grader's score.
-    """
+    tasks: tuple[Task, ...]
+    histories: Histories
+    labels: dict[str, LabelSummary]
+    offer: Offer
 
-    open: tuple[LabelSummary, ...]
-    checks: tuple[LabelSummary, ...]
-    grades: dict[str, Grade]
-    agreement: Figure
+    def queue(self, person: str) -> Queue:
+        return Queue.of(
+            self.tasks,
+            self.histories,
+            person=person,
+            overlap=self.offer.overlap,
+            people=self.offer.people,
+        )
+
+    def history(self, subject: Subject) -> Sequence[Grade]:
+        return self.histories.get(subject, ())
 
     @property
-    def waiting(self) -> tuple[LabelSummary, ...]:
-        return self.open + self.checks
+    def grades(self) -> list[Grade]:
+        return [grade for history in self.histories.values() for grade in history]
 
-    def may_grade(self, proof_id: str) -> bool:
-        """Whether this proof waits for a grade or has one."""
-        return proof_id in self.grades or any(label.proof_id == proof_id for label in self.waiting)
-
-    def after(self, proof_id: str) -> str | None:
-        """The proof to grade after this one: the next open proof, then the checks, then from the
-        start. `proof_id` may have a grade by now.
-        """
-        places = [(False, label.proof_id) for label in self.open]
-        places += [(True, label.proof_id) for label in self.checks]
-        here = self._is_check(proof_id), proof_id
-        later = [place for place in places if place > here]
-        return next((name for _, name in later + places if name != proof_id), None)
-
-    def _is_check(self, proof_id: str) -> bool:
-        if grade := self.grades.get(proof_id):
-            return grade.checks_label
-        return any(label.proof_id == proof_id for label in self.checks)
+    def may_grade(self, subject: Subject) -> bool:
+        """A critique; an undecided proof; a decided one in the sample, or with a grade."""
+        found = self.labels.get(subject.proof_id)
+        if subject.critique is not None or (found and found.outcome == "undecided"):
+            return True
+        return subject in self.histories or any(task.subject == subject for task in self.tasks)
 
 
 @dataclass(frozen=True)
@@ -108,118 +115,123 @@ class ReadCritique:
 
 @dataclass(frozen=True)
 class Case:
-    """A proof with its problem and critiques: first the confirmed ones, then by rising score."""
+    """A proof with its problem."""
 
     proof: Proof
     question: str
-    critiques: tuple[ReadCritique, ...]
 
 
 class Cases:
-    """The cases of a store, with `spot_checks` decided proofs of each run to check."""
+    """The cases of a store."""
 
-    def __init__(self, store: Store, spot_checks: int) -> None:
+    def __init__(self, store: Store, offer: Offer) -> None:
         self._store = store
-        self._spot_checks = spot_checks
+        self._offer = offer
         self._lock = threading.Lock()
         self._labels: dict[str, ReadOnce[Label, LabelSummary]] = {}
         self._grades: dict[str, ReadOnce[Grade, Grade]] = {}
+        self._steps: dict[str, ReadOnce[TrainingStep, TrainingStep]] = {}
+        self._analyses: dict[tuple[str, str], int | None] = {}
 
     def runs(self) -> Iterator[str]:
-        """The names of the runs."""
-        for key in self._store.list(keys.SPECS):
-            yield keys.name_of(key)
+        """The names of the runs, without those of single `prove` and `judge` calls."""
+        names = (keys.name_of(key) for key in self._store.list(keys.SPECS))
+        return (name for name in names if not is_single_call(name))
 
     def has_run(self, run: str) -> bool:
         return self._store.exists(keys.run_spec(run))
 
-    def progress(self, run: str) -> ReviewProgress:
+    def tasks(self, run: str) -> RunTasks:
         with self._lock:
             labels = self._labels.setdefault(
                 run, ReadOnce(self._store, keys.labels(run), Label, LabelSummary.of)
             )
             grades = self._grades.setdefault(
-                run, ReadOnce(self._store, keys.grades(run), Grade, _itself)
+                run, ReadOnce(self._store, keys.all_grades(run), Grade, _itself)
             )
-        found = labels.all(age_s=LISTED_S).values()
-        graded = grades.all()
-        undecided = [label for label in found if label.outcome == "undecided"]
-        decided = [label for label in found if label.outcome in ("accepted", "rejected")]
-        return ReviewProgress(
-            open=tuple(label for label in undecided if label.proof_id not in graded),
-            checks=tuple(label for label in self._sample(decided) if label.proof_id not in graded),
-            grades=graded,
-            agreement=_agreement(graded),
+        found = labels.all(age_s=LISTED_S)
+        histories: dict[Subject, list[Grade]] = defaultdict(list)
+        for grade in grades.all().values():
+            histories[Subject(grade.proof_id, grade.critique)].append(grade)
+        tasks = [*self._proofs(found.values()), *self._sample_analyses(run, found.values())]
+        return RunTasks(tuple(tasks), dict(histories), found, self._offer)
+
+    def _proofs(self, labels: Iterable[LabelSummary]) -> Iterator[Task]:
+        decided = []
+        for label in labels:
+            if label.outcome == "undecided":
+                yield Task(Subject(label.proof_id), label.problem_id, "proof")
+            elif label.outcome in ("accepted", "rejected"):
+                decided.append(label)
+        drawn = heapq.nsmallest(self._offer.spot_checks, decided, key=lambda label: label.lot)
+        for label in sorted(drawn, key=lambda label: label.proof_id):
+            yield Task(Subject(label.proof_id), label.problem_id, "check")
+
+    def _sample_analyses(self, run: str, labels: Iterable[LabelSummary]) -> Iterator[Task]:
+        """Analyses that report an issue, at most one a proof."""
+        wanted = self._offer.analyses
+        readable = (label for label in labels if label.outcome != "unreadable")
+        drawn = heapq.nsmallest(
+            wanted * READ_FOR_EACH, readable, key=lambda label: label.analysis_lot
         )
+        found = ((label, self._analysis(run, label)) for label in drawn)
+        chosen = ((label, index) for label, index in found if index is not None)
+        for label, index in islice(chosen, wanted):
+            yield Task(Subject(label.proof_id, index), label.problem_id, "analysis")
+
+    def _analysis(self, run: str, label: LabelSummary) -> int | None:
+        """A critique of the proof that reports an issue, drawn by its lot."""
+        where = run, label.proof_id
+        if where not in self._analyses:
+            indices = [
+                critique.index
+                for critique in critiques_of(self._store, *where)
+                if critique.index >= 0 and critique.verdict.score in (0.0, 0.5)
+            ]
+            drawn = indices[label.analysis_lot % len(indices)] if indices else None
+            self._analyses[where] = drawn
+        return self._analyses[where]
 
     def question(self, run: str, problem_id: str) -> str:
         problem = find_record(self._store, keys.problem(run, problem_id), Problem)
         return problem.question if problem else ""
 
     def read(self, run: str, proof_id: str) -> Case:
-        """The case of a proof. Raises NotFound."""
+        """The proof with its problem. Raises NotFound."""
         proof = get_record(self._store, keys.proof(run, proof_id), Proof)
-        critiques = [
-            self._critique(run, critique) for critique in critiques_of(self._store, run, proof_id)
-        ]
-        return Case(
-            proof=proof,
-            question=self.question(run, proof.problem_id),
-            critiques=tuple(sorted(critiques, key=_urgency)),
-        )
+        return Case(proof, self.question(run, proof.problem_id))
 
-    def _critique(self, run: str, critique: Critique) -> ReadCritique:
+    def critiques(self, run: str, proof_id: str) -> list[ReadCritique]:
+        """The critiques: first the confirmed ones, then by rising score."""
+        found = [
+            self.with_judgement(run, critique)
+            for critique in critiques_of(self._store, run, proof_id)
+        ]
+        return sorted(found, key=_urgency)
+
+    def critique(self, run: str, subject: Subject) -> Critique:
+        """The critique to grade. Raises NotFound."""
+        assert subject.critique is not None
+        key = keys.critique(run, subject.proof_id, subject.critique)
+        return get_record(self._store, key, Critique)
+
+    def with_judgement(self, run: str, critique: Critique) -> ReadCritique:
         where = run, critique.proof_id, critique.index
         judgement = find_record(self._store, keys.judgement(*where), Judgement)
         metas = tuple(meta_critiques_of(self._store, *where).values())
         return ReadCritique(critique, judgement.confirmed if judgement else None, metas)
 
-    def _sample(self, decided: Sequence[LabelSummary]) -> list[LabelSummary]:
-        """The random sample, in the order of the store."""
-        drawn = heapq.nsmallest(self._spot_checks, decided, key=lambda label: label.lot)
-        return sorted(drawn, key=lambda label: label.proof_id)
-
-
-class ReadOnce(Generic[R, T]):
-    """The records below a prefix by name, each read once and shortened by `keep`. Thread-safe."""
-
-    def __init__(self, store: Store, prefix: str, kind: type[R], keep: Callable[[R], T]) -> None:
-        self._store = store
-        self._prefix = prefix
-        self._kind = kind
-        self._keep = keep
-        self._kept: dict[str, T] = {}
-        self._listed_s = -math.inf
-        self._lock = threading.Lock()
-
-    def all(self, *, age_s: float = 0.0) -> dict[str, T]:
-        """All records in the order of their names, from a list that is at most `age_s` old."""
+    def trained(self, run: str, proof_id: str) -> list[TrainingStep]:
+        """The training steps that used grades of this proof."""
         with self._lock:
-            if time.monotonic() - self._listed_s <= age_s:
-                return self._kept
-            names = [keys.name_of(key) for key in self._store.list(self._prefix)]
-            new = [name for name in names if name not in self._kept]
-            with ThreadPoolExecutor(READERS) as pool:
-                known = self._kept | dict(zip(new, pool.map(self._read, new), strict=True))
-            self._kept = {name: known[name] for name in names}
-            self._listed_s = time.monotonic()
-            return self._kept
-
-    def _read(self, name: str) -> T:
-        return self._keep(get_record(self._store, f"{self._prefix}{name}.json", self._kind))
+            steps = self._steps.setdefault(
+                run, ReadOnce(self._store, keys.all_steps(run), TrainingStep, _itself)
+            )
+        return [step for step in steps.all().values() if proof_id in step.grades]
 
 
-def _itself(grade: Grade) -> Grade:
-    return grade
-
-
-def _agreement(grades: dict[str, Grade]) -> Figure:
-    """The agreement with an interval over problems, as in all figures."""
-    clusters = Clusters()
-    for grade in grades.values():
-        if grade.checks_label:
-            clusters.add(grade.label.problem_id, float(grade.score == grade.label.score))
-    return clusters.figure()
+def _itself(record: R) -> R:
+    return record
 
 
 def _urgency(read: ReadCritique) -> tuple[bool, float, int]:

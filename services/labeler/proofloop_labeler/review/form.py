@@ -2,51 +2,81 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import re
+import uuid
+from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qs
 
-from proofloop.schema.records import LABELER, Score
+from proofloop.runs.grading.agreement import LABELS
+from proofloop.schema.records import LABELER, Grade, Mark, Score
 
 SCORES: dict[str, Score] = {"1": 1.0, "0.5": 0.5, "0": 0.0}
-MAX_NAME, MAX_COMMENT = 80, 10_000
-MAX_BODY_BYTES = 4 * MAX_COMMENT * 3
-"""The longest comment: a character has up to four bytes, and each byte is sent as three (`%F0`).
-The other fields fit in because no real comment needs all of it.
+MAX_NAME, MAX_COMMENT, MAX_MARK, MAX_MARKS = 80, 10_000, 1_000, 50
+MAX_BODY_BYTES = 3 * 4 * (MAX_COMMENT + MAX_MARK * MAX_MARKS)
+"""The longest comment and marks: a character has up to four bytes, and each byte is sent as three
+(`%F0`). The other fields fit in because no real comment needs all of it.
 """
+_MARK = re.compile(r"(\d{1,6})(?:-(\d{1,6}))? (.+)", re.DOTALL)
+RESERVED = (LABELER, LABELS)
 
 
 @dataclass(frozen=True)
 class Form:
-    """The form's fields. `score` is a key of SCORES, or empty; `problem` is the first error."""
+    """The form's fields. `score` is a key of SCORES, or empty. `id` is new for each form that is
+    shown. `problem` is the first error.
+    """
 
     score: str = ""
-    by: str = ""
     comment: str = ""
+    marks: tuple[Mark, ...] = ()
+    settles: bool = False
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
     problem: str = ""
 
     @classmethod
     def read(cls, body: bytes) -> Form:
         """Parse and check a form as a browser sends it."""
         try:
-            sent = parse_qs(body.decode(), max_num_fields=10)
+            sent = parse_qs(body.decode(), max_num_fields=MAX_MARKS + 10)
         except ValueError as error:
             return cls(problem=f"The form is unreadable: {error}")
-        score, by, comment = (
-            sent.get(name, [""])[0].strip() for name in ("score", "by", "comment")
+        score, comment, id = (
+            sent.get(name, [""])[0].strip() for name in ("score", "comment", "form")
         )
-        form = cls(score, " ".join(by.split()), comment.replace("\r\n", "\n"))
-        return replace(form, problem=_problem(form))
+        matches = [_MARK.fullmatch(mark.strip()) for mark in sent.get("mark", [])]
+        marks = tuple(_mark(match) for match in matches if match)
+        form = cls(score, comment.replace("\r\n", "\n"), marks, "settles" in sent, id[:64])
+        return replace(form, problem=_problem(form, is_readable=None not in matches))
+
+    @classmethod
+    def again(cls, grade: Grade) -> Form:
+        """The form that a person sent, to correct it."""
+        score = next((text for text, score in SCORES.items() if score == grade.score), "")
+        return cls(score, grade.comment, grade.marks)
 
 
-def _problem(form: Form) -> str:
+def _mark(match: re.Match[str]) -> Mark:
+    first = max(1, int(match[1]))
+    return Mark(first=first, last=max(first, int(match[2] or first)), comment=match[3].strip())
+
+
+def _problem(form: Form, *, is_readable: bool) -> str:
     if form.score not in SCORES:
         return "Choose a score: 1, 0.5 or 0."
-    if not form.by:
-        return "Enter your name: it is stored with the score."
-    if len(form.by) > MAX_NAME or not form.by.isprintable():
-        return f"A name has at most {MAX_NAME} printable characters; this one has {len(form.by)}."
-    if form.by == LABELER:
-        return f"{LABELER!r} is the name of the labeling service. Enter your own name."
     if len(form.comment) > MAX_COMMENT:
         return f"The comment has {len(form.comment)} characters; the limit is {MAX_COMMENT}."
+    if not is_readable:
+        return "A mark is unreadable: it has lines and a comment, as `3-4 why?`."
+    longest = max((len(mark.comment) for mark in form.marks), default=0)
+    if longest > MAX_MARK or len(form.marks) > MAX_MARKS:
+        return f"At most {MAX_MARKS} marks of {MAX_MARK} characters each can be saved."
+    return ""
+
+
+def name_problem(name: str) -> str:
+    """Why this cannot be a grader's name; empty if it can."""
+    if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
+        return f"A name has 1 to {MAX_NAME} printable characters; this one has {len(name)}."
+    if name in RESERVED:
+        return f"{name!r} is no person's name here. Enter your own name."
     return ""

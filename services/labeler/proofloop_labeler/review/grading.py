@@ -1,103 +1,176 @@
-"""People's grades: stored once, then announced.
+"""The page on which a person grades a proof or a critique, and its forms.
 
-If the process is killed in between, the next process announces the stored grade. One thread of a
-process announces, so that no grade is announced twice.
+It is blind at first: it shows the proof alone. What models and other people think of it appears
+after the person's first grade, or on request, and the store records that it was seen.
 """
 
 from __future__ import annotations
 
-import threading
-from queue import SimpleQueue
+from typing import Any
 
-import structlog
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from proofloop.bus import Bus
-from proofloop.errors import BusError, StoreError
-from proofloop.method.label_rule import decide_by_person
-from proofloop.schema import keys
-from proofloop.schema.events import ProofLabeled, encode
-from proofloop.schema.records import Grade, Judgement, Label, Score
-from proofloop.store import Store, get_record
+from proofloop.errors import StoreError
+from proofloop.runs.grading.history import counting, is_contested, standing
+from proofloop_labeler.review.cases import RunTasks
+from proofloop_labeler.review.form import MAX_COMMENT, MAX_MARK, Form
+from proofloop_labeler.review.lists import saved_grade
+from proofloop_labeler.review.saving import (
+    CRITIQUE,
+    EVERYTHING,
+    open_up,
+    opened,
+    save_grade,
+    withdraw,
+)
+from proofloop_labeler.review.site import Site, base_of, subject_of, wants_json
+from proofloop_labeler.review.tasks import Subject
 
-log = structlog.get_logger()
+PROOF_SCALE = (
+    ("1", "complete and rigorous"),
+    ("0.5", "sound, with a minor error or omission"),
+    ("0", "fatal error or gap"),
+)
+ANALYSIS_SCALE = (
+    ("1", "every defect it reports is real, or it reports none"),
+    ("0.5", "some are real, or its score does not follow"),
+    ("0", "no defect it reports is real"),
+)
 
-RETRY_S = 5.0
-"""The pause before a retry while the broker or the store is unavailable."""
+
+class Grading:
+    """The endpoints of this page."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def show(self, request: Request) -> Response:
+        return self._show(request, subject_of(request))
+
+    async def save(self, request: Request) -> Response:
+        form = Form.read(await request.body())
+        return await run_in_threadpool(self._save, request, form)
+
+    def undo(self, request: Request) -> Response:
+        """Withdraw the person's grade, and show its page again."""
+        run, me, subject = self._site.run(request), self._site.person(request), subject_of(request)
+        with self._announcing(run):
+            withdraw(self._site.store, run, subject, by=me)
+        return RedirectResponse(f"{_address(request, run, subject)}?undone=1", status_code=303)
+
+    def reveal(self, request: Request) -> Response:
+        """Show the critiques before the first grade, and record it."""
+        run, me, subject = self._site.run(request), self._site.person(request), subject_of(request)
+        what = EVERYTHING if subject.critique is None else subject.answer
+        open_up(self._site.store, run, subject.proof_id, what, by=me)
+        return RedirectResponse(_address(request, run, subject), status_code=303)
+
+    def _save(self, request: Request, form: Form) -> Response:
+        run, me, subject = self._site.run(request), self._site.person(request), subject_of(request)
+        if form.problem:
+            return self._not_saved(request, subject, form)
+        if not self._site.cases.tasks(run).may_grade(subject):
+            raise HTTPException(
+                409,
+                f"Proof {subject} has a label and is not in the sample to check. The grade was not"
+                " saved.",
+            )
+        with self._announcing(run):
+            save_grade(self._site.store, run, subject, form, by=me)
+        follows = f"{base_of(request)}/runs/{run}/next?after={subject}&saved={subject}"
+        if wants_json(request):
+            return JSONResponse({"next": follows})
+        return RedirectResponse(follows, status_code=303)
+
+    def _announcing(self, run: str) -> _Announcing:
+        return _Announcing(self._site, run)
+
+    def _not_saved(self, request: Request, subject: Subject, form: Form) -> Response:
+        if wants_json(request):
+            return JSONResponse({"problem": form.problem}, 400)
+        return self._show(request, subject, form, status=400)
+
+    def _show(
+        self, request: Request, subject: Subject, form: Form | None = None, *, status: int = 200
+    ) -> Response:
+        site = self._site
+        run, me = site.run(request), site.person(request)
+        tasks = site.cases.tasks(run)
+        history = tasks.history(subject)
+        mine = standing(history).get(me)
+        case = site.cases.read(run, subject.proof_id)
+        is_open = self._open(run, me, subject, bool(mine))
+        last = [grade for grade in history if grade.by == me and grade.score is not None]
+        return site.page(
+            "task",
+            request,
+            status=status,
+            run=run,
+            subject=subject,
+            case=case,
+            critique=None if subject.critique is None else site.cases.critique(run, subject),
+            is_open=is_open,
+            others=self._others(run, subject) if is_open else [],
+            history=history if is_open else [grade for grade in history if grade.by == me],
+            counts=counting(history),
+            is_contested=is_contested(history),
+            trained=site.cases.trained(run, subject.proof_id) if is_open else [],
+            mine=mine,
+            may_grade=tasks.may_grade(subject),
+            form=form or (Form.again(last[-1]) if last else Form()),
+            is_undone="undone" in request.query_params,
+            scale=PROOF_SCALE if subject.critique is None else ANALYSIS_SCALE,
+            left=len(tasks.queue(me).waiting),
+            overlap=tasks.offer.overlap,
+            saved=saved_grade(request, tasks, me),
+            max_comment=MAX_COMMENT,
+            max_mark=MAX_MARK,
+            label=self._label(tasks, subject) if is_open else None,
+        )
+
+    def _open(self, run: str, me: str, subject: Subject, is_graded: bool) -> bool:
+        """Whether the page shows what others think. Records what it shows."""
+        store, what = self._site.store, subject.answer
+        if subject.critique is None:
+            what = EVERYTHING
+        else:
+            open_up(store, run, subject.proof_id, CRITIQUE, by=me)
+        seen = opened(store, run, me)
+        is_open = is_graded or (subject.proof_id, what) in seen
+        if is_open:
+            open_up(store, run, subject.proof_id, what, by=me)
+        return is_open
+
+    def _others(self, run: str, subject: Subject) -> list[Any]:
+        """The critiques with their judgements; of a critique, itself with its judgements."""
+        cases = self._site.cases
+        if subject.critique is None:
+            return cases.critiques(run, subject.proof_id)
+        return [cases.with_judgement(run, cases.critique(run, subject))]
+
+    def _label(self, tasks: RunTasks, subject: Subject) -> str | None:
+        found = tasks.labels.get(subject.proof_id)
+        return found.outcome if found and subject.critique is None else None
 
 
-def grade_proof(
-    store: Store, label: Label, score: Score, *, by: str, comment: str
-) -> tuple[Grade, bool]:
-    """The stored grade of the proof, and whether it is this one. If two people grade a proof, the
-    first grade counts.
+class _Announcing:
+    """Announces the run's grades after the block; also after a store error, because the grade may
+    be stored although the reply was lost.
     """
-    if label.outcome == "undecided":
-        judgements = (
-            get_record(store, key, Judgement)
-            for key in store.list(keys.judgements(label.run_id, label.proof_id))
-        )
-        label = decide_by_person(label, judgements, score=score, by=by)
-    grade = Grade(score=score, by=by, comment=comment, label=label)
-    key = keys.grade(label.run_id, label.proof_id)
-    if store.put_if_absent(key, grade.model_dump_json().encode(), durable=True):
-        return grade, True
-    first = get_record(store, key, Grade)
-    return first, first == grade  # true for a form that was sent twice
+
+    def __init__(self, site: Site, run: str) -> None:
+        self._site, self._run = site, run
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, StoreError):
+            self._site.announce(self._run)
 
 
-class Announcer:
-    """Announces grades in a thread, and retries while the broker or the store is unavailable."""
-
-    def __init__(self, store: Store, bus: Bus) -> None:
-        self._store = store
-        self._bus = bus
-        self._runs: SimpleQueue[str | None] = SimpleQueue()
-        self._settled: set[str] = set()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="announcer", daemon=True)
-        self._thread.start()
-
-    def announce(self, run: str) -> None:
-        """Announce the run's grades that no process has announced yet. Returns at once."""
-        self._runs.put(run)
-
-    def close(self, *, grace_s: float) -> None:
-        """Announce the waiting grades within `grace_s`. The next process announces the rest."""
-        self._stopping.set()
-        self._runs.put(None)
-        self._thread.join(grace_s)
-
-    def _work(self) -> None:
-        while (run := self._runs.get()) is not None:
-            try:
-                self._announce_run(run)
-            except (BusError, StoreError) as error:
-                log.warning("announcement_delayed", run=run, reason=str(error))
-                if not self._stopping.wait(RETRY_S):
-                    self._runs.put(run)
-
-    def _announce_run(self, run: str) -> None:
-        announced = {keys.name_of(key) for key in self._store.list(keys.announced(run))}
-        for key in self._store.list(keys.grades(run)):
-            if keys.name_of(key) not in announced and key not in self._settled:
-                self._announce_grade(get_record(self._store, key, Grade))
-                self._settled.add(key)
-
-    def _announce_grade(self, grade: Grade) -> None:
-        """Publish the new label, then record that it was published. A grade that checks a label
-        changes nothing.
-        """
-        if grade.checks_label:
-            return
-        event = ProofLabeled.of(grade.label)
-        self._bus.publish([event])
-        self._store.put_if_absent(
-            keys.announcement(event.run_id, event.proof_id), encode(event), durable=True
-        )
-        log.info(
-            "proof_labeled_by_person",
-            run=event.run_id,
-            proof=event.proof_id,
-            score=event.score,
-            by=event.by,
-        )
+def _address(request: Request, run: str, subject: Subject) -> str:
+    return f"{base_of(request)}/runs/{run}/proofs/{subject}"

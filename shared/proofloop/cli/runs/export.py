@@ -46,7 +46,7 @@ DOCUMENTS = {Format.MD: as_markdown, Format.TEX: as_latex}
 def export(
     run: RunArgument,
     people: Annotated[
-        bool, typer.Option("--people", help="Only proofs that people graded.")
+        bool, typer.Option("--people", help="Only proofs or critiques that people graded.")
     ] = False,
     scored: Annotated[
         bool,
@@ -64,7 +64,7 @@ def export(
         bool,
         typer.Option(
             "--analyses",
-            help="Critiques in the place of proofs, with `quality` to be filled in by you.",
+            help="Critiques in the place of proofs, with the `quality` that people gave, or empty.",
         ),
     ] = False,
     form: Annotated[
@@ -89,11 +89,11 @@ def export(
     proofloop runs export mine --best --critiques --out best.tex
     """
     form = form or _format_of(out)
-    _check(form, out, people=people, best=best, analyses=analyses, critiques=critiques)
+    _check(form, out, best=best, analyses=analyses, critiques=critiques)
     data = open_store(store, must_exist=True)
     need_run(data, run)
     if analyses:
-        _write(_lines(analysis_rows(data, run), form), out)
+        _write(_lines(analysis_rows(data, run, people=people), form), out)
         return
     rows = (best_rows if best else proof_rows)(data, run, Filter(people, scored, critiques))
     if form is Format.PARQUET and out:
@@ -115,14 +115,11 @@ def _format_of(out: Path | None) -> Format:
         ) from error
 
 
-def _check(
-    form: Format, out: Path | None, *, people: bool, best: bool, analyses: bool, critiques: bool
-) -> None:
+def _check(form: Format, out: Path | None, *, best: bool, analyses: bool, critiques: bool) -> None:
     """Raises ConfigError for options that exclude each other."""
-    if analyses and (people or best or critiques or form is Format.PARQUET):
+    if analyses and (best or critiques or form is Format.PARQUET):
         raise ConfigError(
-            "--analyses excludes --people, --best, --critiques and Parquet: its rows are critiques"
-            " whose quality people fill in",
+            "--analyses excludes --best, --critiques and Parquet: its rows are critiques",
             "leave one of them out",
         )
     if form in DOCUMENTS and not best:

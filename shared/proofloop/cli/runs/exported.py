@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from proofloop.runs.figures import critiques_of, proofs_of
+from proofloop.runs.grading.history import find_grade, grades_that_count
 from proofloop.runs.labels import find_label
 from proofloop.runs.search.records import searches_of
 from proofloop.schema import keys
@@ -71,8 +72,9 @@ class Filter(NamedTuple):
 
 def proof_rows(store: Store, run: str, wanted: Filter) -> Iterator[ProofRow]:
     """A row for each proof of the run, in the order of their ids. Reads one proof at a time."""
+    grades = grades_that_count(store, run)
     for proof in proofs_of(store, run):
-        grade = find_record(store, keys.grade(run, proof.id), Grade)
+        grade = grades.get((proof.id, None))
         if wanted.people and grade is None:
             continue
         row = _row(store, proof, grade, with_critiques=wanted.critiques)
@@ -97,7 +99,7 @@ def best_rows(store: Store, run: str, wanted: Filter) -> Iterator[ProofRow]:
     for proof_id in best.values():
         if proof_id:
             proof = get_record(store, keys.proof(run, proof_id), Proof)
-            grade = find_record(store, keys.grade(run, proof_id), Grade)
+            grade = find_grade(store, run, proof_id)
             yield _row(store, proof, grade, with_critiques=wanted.critiques)
 
 

@@ -1,4 +1,4 @@
-"""`proofloop review`: serves the web page on which people grade proofs."""
+"""`proofloop review`: serves the web page on which people grade proofs and analyses."""
 
 from __future__ import annotations
 
@@ -45,6 +45,17 @@ def review(
             help="Labeled proofs of each run to grade too, to measure how often people agree.",
         ),
     ] = 0,
+    analyses: Annotated[
+        int,
+        typer.Option(
+            "--analyses",
+            min=0,
+            help="Analyses of each run to grade too: the data that meta-verifiers learn from.",
+        ),
+    ] = 0,
+    overlap: Annotated[
+        int, typer.Option("--overlap", min=1, help="How many people grade each proof or analysis.")
+    ] = 1,
     store: StoreOption = None,
     metrics_port: MetricsPortOption = None,
 ) -> None:
@@ -53,8 +64,9 @@ def review(
     The page shows the proofs that the labeler left undecided. Open the printed address. A grade (0,
     0.5 or 1) becomes the proof's label. Reports, costs and measurements show it at once; training
     uses it, unless it has already trained on the problem. With PROOFLOOP_BROKER set, the services
-    receive the label. PROOFLOOP_REVIEW_TOKEN is the page's password; without a password the page is
-    reachable from this machine only.
+    receive the label. PROOFLOOP_REVIEW_PASSWORDS has the names and passwords of the people,
+    PROOFLOOP_REVIEW_TOKEN one password for all; without either the page is reachable from this
+    machine only.
     """
     settings = load_settings()
     data = open_store(store, must_exist=True)
@@ -62,7 +74,6 @@ def review(
         need_run(data, run)
     serve = load_command("review", "labeler")
     health = Health()
-    token = settings.review_token.get_secret_value() if settings.review_token else None
     if metrics := settings.metrics_port if metrics_port is None else metrics_port:
         MonitoringServer(settings.metrics_host, metrics, WorkerMetrics().registry, health)
     bus = LocalBus() if settings.broker is None else open_bus(settings, connect_s=START_S)
@@ -74,11 +85,12 @@ def review(
                 bus,
                 run=run,
                 spot_checks=spot_checks,
+                analyses=analyses,
+                overlap=overlap,
                 host=host,
                 port=port,
-                token=token,
+                settings=settings,
                 stopping=stopping,
-                grace_s=settings.grace_s,
             )
     finally:
         bus.close(grace_s=settings.grace_s)

@@ -113,7 +113,7 @@ def _proof_row(store: Store, run: str, name: str) -> Row | None:
 
 def _fill_grades(index: Index, store: Store, run: str) -> None:
     """Read the labels anew that people may have changed."""
-    prefix = keys.grades(run)
+    prefix = keys.all_grades(run)
     known = _column(index, "SELECT name FROM grades WHERE run = ?", run)
     new = [
         name for key in store.list(prefix) if (name := keys.name_below(prefix, key)) not in known

@@ -1,0 +1,176 @@
+"""Who may use the pages, and as which person: by passwords, or by the header of a trusted proxy.
+
+Without either, only browsers on this machine have access, and each person enters a name. Forms of
+other sites are refused, and no page loads anything from elsewhere.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from proofloop.config.settings import Settings
+from proofloop.errors import ConfigError
+from proofloop_labeler.review.form import MAX_BODY_BYTES, name_problem
+
+HERE = ("127.0.0.1", "localhost", "[::1]")
+"""The names of this machine in a browser on it."""
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src data:; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+Next = Callable[[Request], Awaitable[Response]]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True)
+class Access:
+    """The ways to log in. `token`: one password for all names. `passwords`: by name. `header`: the
+    header with the person's name, trusted from `proxies` only.
+    """
+
+    token: str | None = None
+    passwords: Mapping[str, str] = field(default_factory=dict)
+    header: str = ""
+    proxies: tuple[Network, ...] = ()
+
+    @classmethod
+    def of(cls, settings: Settings) -> Access:
+        """Raises ConfigError for a bad setting."""
+        secret = settings.review_passwords
+        header, proxies = settings.review_user_header or "", settings.review_proxies or ""
+        if bool(header) != bool(proxies):
+            raise ConfigError(
+                "PROOFLOOP_REVIEW_USER_HEADER and PROOFLOOP_REVIEW_PROXIES belong together",
+                "set both: the header's name, and the addresses of the proxies that set it",
+            )
+        return cls(
+            token=settings.review_token.get_secret_value() if settings.review_token else None,
+            passwords=_passwords(secret.get_secret_value() if secret else ""),
+            header=header,
+            proxies=tuple(map(_network, proxies.replace(",", " ").split())),
+        )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether all users of this machine have access, and nobody else."""
+        return self.token is None and not self.passwords and not self.header
+
+    def person(self, request: Request) -> str | None:
+        """The person's name; empty if this machine's users enter theirs; None without access."""
+        if self.is_open:
+            return ""
+        if self.header and _is_from(request, self.proxies):
+            return request.headers.get(self.header) or None
+        name, password = _credentials(request)
+        expected = self.passwords.get(name) if self.passwords else self.token
+        is_right = hmac.compare_digest(password.encode(), (expected or "").encode())
+        return name if is_right and expected else None
+
+
+def _passwords(lines: str) -> dict[str, str]:
+    """Names and passwords, as NAME:PASSWORD, one a line."""
+    found: dict[str, str] = {}
+    for number, line in enumerate(filter(str.strip, lines.splitlines()), 1):
+        name, _, password = line.strip().partition(":")
+        if not password or name_problem(name) or name in found:
+            raise ConfigError(
+                f"PROOFLOOP_REVIEW_PASSWORDS: line {number} is not NAME:PASSWORD with a new name",
+                "write a line for each person",
+            )
+        found[name] = password
+    return found
+
+
+def _network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"PROOFLOOP_REVIEW_PROXIES: {error}", "give addresses or networks, as 10.0.0.0/8"
+        ) from error
+
+
+def _is_from(request: Request, networks: tuple[Network, ...]) -> bool:
+    try:
+        peer = ipaddress.ip_address(request.client.host if request.client else "")
+    except ValueError:
+        return False
+    return any(peer in network for network in networks)
+
+
+def guarded(access: Access) -> Callable[[Request, Next], Awaitable[Response]]:
+    """The check of every request. Sets `request.state.person`."""
+
+    async def guard(request: Request, call_next: Next) -> Response:
+        response = _refusal(request, access) or await call_next(request)
+        response.headers.update(HEADERS)
+        return response
+
+    return guard
+
+
+def _refusal(request: Request, access: Access) -> Response | None:
+    person = access.person(request)
+    if person is None:
+        return _log_in(access)
+    if person and (problem := name_problem(person)):
+        return PlainTextResponse(f"{problem}\n", 403)
+    request.state.person = person
+    if request.method != "POST":
+        return None
+    if not _is_from_here(request):
+        return PlainTextResponse(
+            "Another site sent this form. Open the page here and send it again.\n", 403
+        )
+    length = request.headers.get("content-length", "")
+    if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+        return PlainTextResponse(f"A form has at most {MAX_BODY_BYTES} bytes.\n", 413)
+    return None
+
+
+def _log_in(access: Access) -> Response:
+    if access.token is None and not access.passwords:
+        return PlainTextResponse("Log in by the proxy in front of this page.\n", 403)
+    challenge = 'Basic realm="proofloop review: your name and password", charset="UTF-8"'
+    return PlainTextResponse(
+        "Log in with your name and password.\n", 401, {"WWW-Authenticate": challenge}
+    )
+
+
+def _is_from_here(request: Request) -> bool:
+    """Whether this site sent the form: browsers set these headers, and no page can change them."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site == "same-origin"
+    return urlsplit(request.headers.get("origin", "")).netloc == request.headers.get(
+        "host", "nowhere"
+    )
+
+
+def _credentials(request: Request) -> tuple[str, str]:
+    """Name and password of HTTP's basic authentication, empty if there are none."""
+    scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return "", ""
+    try:
+        name, _, password = b64decode(encoded, validate=True).decode().partition(":")
+    except (Base64Error, UnicodeDecodeError):
+        return "", ""
+    return name, password

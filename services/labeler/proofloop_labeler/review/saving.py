@@ -1,0 +1,111 @@
+"""Saves what people do: grades, withdrawals and openings. Nothing stored is ever changed."""
+
+from __future__ import annotations
+
+import time
+
+from proofloop.errors import NotFound
+from proofloop.method.label_rule import decide_by_person
+from proofloop.runs.grading.history import grades_of, standing
+from proofloop.schema import keys
+from proofloop.schema.records import Critique, Grade, Judgement, Label, Opening, Score
+from proofloop.store import Store, get_record, put_record
+from proofloop_labeler.review.form import SCORES, Form
+from proofloop_labeler.review.tasks import Subject
+
+EVERYTHING = "everything"
+"""Opened: the critiques of a proof, their judgements, the label and other people's grades."""
+
+CRITIQUE = "critique"
+"""Opened: one critique of a proof, to grade it."""
+
+
+def save_grade(store: Store, run: str, subject: Subject, form: Form, *, by: str) -> Grade:
+    """Save a checked form as the newest grade. The same form sent again is the same grade.
+
+    Raises NotFound for a proof without a label, and for an unknown critique.
+    """
+    score = SCORES[form.score]
+    label, checks = None, False
+    if subject.critique is None:
+        label = get_record(store, keys.label(run, subject.proof_id), Label)
+        checks = label.outcome != "undecided"
+        label = label if checks else _decide(store, label, score, by)
+    else:
+        get_record(store, keys.critique(run, subject.proof_id, subject.critique), Critique)
+    return _append(
+        store,
+        Grade(
+            run_id=run,
+            proof_id=subject.proof_id,
+            critique=subject.critique,
+            number=0,
+            score=score,
+            by=by,
+            at_s=time.time(),
+            comment=form.comment,
+            marks=form.marks,
+            is_blind=not has_seen(opened(store, run, by), subject),
+            settles=form.settles,
+            form=form.id,
+            checks_label=checks,
+            label=label,
+        ),
+    )
+
+
+def withdraw(store: Store, run: str, subject: Subject, *, by: str) -> Grade:
+    """Withdraw the person's grade. Raises NotFound if there is none."""
+    found = standing(grades_of(store, run, *subject)).get(by)
+    if found is None:
+        raise NotFound(f"grade of {subject} by {by}")
+    fields = {"score": None, "at_s": time.time(), "settles": False, "form": "", "label": None}
+    return _append(store, found.model_copy(update=fields))
+
+
+def _decide(store: Store, label: Label, score: Score, by: str) -> Label:
+    judgements = (
+        get_record(store, key, Judgement)
+        for key in store.list(keys.judgements(label.run_id, label.proof_id))
+    )
+    return decide_by_person(label, judgements, score=score, by=by)
+
+
+def _append(store: Store, grade: Grade) -> Grade:
+    """Store the grade under the next free number. Another process may take it first."""
+    while True:
+        earlier = grades_of(store, grade.run_id, grade.proof_id, grade.critique)
+        for sent in earlier:
+            if grade.form and _sent(sent) == _sent(grade):
+                return sent
+        numbered = grade.model_copy(update={"number": len(earlier)})
+        key = keys.grade(grade.run_id, grade.proof_id, numbered.number, grade.critique)
+        if store.put_if_absent(key, numbered.model_dump_json().encode(), durable=True):
+            return numbered
+
+
+def _sent(grade: Grade) -> tuple[object, ...]:
+    """What the person sent."""
+    return grade.form, grade.by, grade.score, grade.comment, grade.marks, grade.settles
+
+
+def open_up(store: Store, run: str, proof_id: str, what: str, *, by: str) -> None:
+    """Record that the person has seen this of the proof."""
+    key = keys.opening(run, by, proof_id, what)
+    if not store.exists(key):
+        put_record(store, key, Opening(by=by, at_s=time.time()))
+
+
+def opened(store: Store, run: str, by: str) -> frozenset[tuple[str, str]]:
+    """The proofs that the person has opened, and what of them."""
+    prefix = keys.openings(run, by)
+    found = (keys.name_below(prefix, key).partition("/") for key in store.list(prefix))
+    return frozenset((proof_id, what) for proof_id, _, what in found)
+
+
+def has_seen(seen: frozenset[tuple[str, str]], subject: Subject) -> bool:
+    """Whether a person who opened this has seen what others think of the proof or critique."""
+    of_proof = {what for proof_id, what in seen if proof_id == subject.proof_id}
+    if subject.critique is None:
+        return bool(of_proof)
+    return bool(of_proof & {EVERYTHING, subject.answer})
