@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 IMAGE_TOOL ?= $(shell command -v docker || command -v podman)
+VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' shared/proofloop/__init__.py)
+IMAGE_ARGS = --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) $(ARGS)
 ROLES := generator verifier meta_verifier labeler trainer
 PACKAGES := shared serving $(addprefix services/,$(ROLES))
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --excludes requirements/left-out.txt $(ARGS)
@@ -10,7 +12,7 @@ SERVICE_EXTRAS := --extra cluster --extra sentry --extra tracing
 LIGHT_EXTRAS := $(SERVICE_EXTRAS) --extra flower
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit pytest docs site format bench base-model lock images clean
+.PHONY: help setup demo test lint unit pytest docs site format bench base-model lock images release-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,10 +62,13 @@ lock: ## compile requirements/*.txt anew from the lower bounds (needs uv; ARGS=-
 	$(COMPILE) $(addsuffix /pyproject.toml,shared serving services/trainer) $(SERVICE_EXTRAS) -c requirements/test.txt -o requirements/trainer.txt
 	$(COMPILE) $(addsuffix /pyproject.toml,shared serving) --extra cluster -c requirements/test.txt -o requirements/serving.txt
 
-images: ## build the images of the five services and of Triton with docker or podman
+images: ## build the images of the five services and of Triton for CPUs with docker or podman (ARGS="--build-arg ...")
 	@test -n "$(IMAGE_TOOL)" || { echo "error: there is neither docker nor podman" >&2; exit 2; }
-	@for role in $(ROLES); do $(IMAGE_TOOL) build -f services/$$role/Dockerfile -t proofloop-$$(echo $$role | tr _ -) . || exit 1; done
-	$(IMAGE_TOOL) build -f serving/Dockerfile -t proofloop-serving .
+	@for role in $(ROLES); do $(IMAGE_TOOL) build $(IMAGE_ARGS) --build-arg ROLE=$$role -t proofloop-$$(echo $$role | tr _ -):$(VERSION) . || exit 1; done
+	$(IMAGE_TOOL) build $(IMAGE_ARGS) --build-arg ROLE=serving --target serving -t proofloop-serving:$(VERSION) .
+
+release-check: setup ## rehearse a release: builds, installs, renders and compares (VERSION=0.1.0)
+	@$(BIN)/python -m scripts.release check $(VERSION) $(ARGS)
 
 clean: ## remove what the other targets made, .venv and demo-out too
 	rm -rf .venv demo-out site .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

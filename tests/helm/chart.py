@@ -18,6 +18,8 @@ SET_UPS = sorted(
 )
 """The supported set-ups, each with a file of values."""
 
+REGISTRY = "registry.example.org/maths"
+
 Object = dict[str, Any]
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -29,9 +31,15 @@ def values_of(set_up: str) -> Object:
     return read
 
 
+def with_registry(values: Object) -> Object:
+    """The values, with a registry if they have none: without one the chart refuses."""
+    image = {"registry": REGISTRY} | values.get("image", {})
+    return values | {"image": image}
+
+
 def render(values: Object, name: str = "proofloop") -> dict[str, Object]:
     """The objects of one release, by kind and name. Raises helm_python.HelmError."""
-    files = _files(json.dumps(values), name)
+    files = _files(json.dumps(with_registry(values)), name)
     texts = [text for path, text in files.items() if not path.endswith("NOTES.txt")]
     found = [one for text in texts for one in yaml.load_all(text, LOADER) if one is not None]
     objects = {f"{one['kind']}/{one['metadata']['name']}": one for one in found}
@@ -40,7 +48,7 @@ def render(values: Object, name: str = "proofloop") -> dict[str, Object]:
 
 
 def notes(values: Object) -> str:
-    return _files(json.dumps(values), "proofloop")["proofloop/templates/NOTES.txt"]
+    return _files(json.dumps(with_registry(values)), "proofloop")["proofloop/templates/NOTES.txt"]
 
 
 @cache

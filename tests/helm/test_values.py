@@ -15,7 +15,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from proofloop.config.settings import Settings
-from tests.helm.chart import CHART, SET_UPS, Object, render, values_of
+from tests.helm.chart import CHART, SET_UPS, Object, notes, render, values_of
 
 WHEN = re.compile(r"^(Set|Change|Raise|Lower|Leave)\b.*\b(when|where|unless|while|at)\b")
 
@@ -88,6 +88,19 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
 def test_what_cannot_be_is_refused_with_its_place(values: Object, complaint: str) -> None:
     with pytest.raises(helm_python.HelmError, match=re.escape(complaint)):
         render(values)
+
+
+def test_images_without_a_registry_are_refused_unless_the_nodes_have_them() -> None:
+    with pytest.raises(helm_python.HelmError, match=r"registry is empty.*proofloop-generator"):
+        render({"image": {"registry": ""}})
+    own = render({"image": {"registry": "", "pullPolicy": "Never"}})
+    (container,) = own["Deployment/proofloop-labeler"]["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "proofloop-labeler:0.1.0"
+
+
+def test_the_notes_name_the_images_and_the_sign_that_they_are_missing() -> None:
+    text = notes({"image": {"registry": "ghcr.io/owner", "tag": "0.9.0"}})
+    assert "The images come from ghcr.io/owner, tag 0.9.0." in text and "ImagePullBackOff" in text
 
 
 @pytest.mark.parametrize("set_up", SET_UPS)

@@ -18,7 +18,7 @@ from proofloop.runs.model_registry import served_log
 from proofloop.schema import keys
 from proofloop.store import LocalStore
 from tests.builders import publish, runspec
-from tests.helm.chart import Object, notes, render, values_of
+from tests.helm.chart import REGISTRY, Object, notes, render, values_of
 
 OLD, NEW = "runs/olympiad/models/verifier/000012", "runs/olympiad/models/verifier/000013"
 OLD_NAME, NEW_NAME = "proofloop-verifier-000012-4e65b1", "proofloop-verifier-000013-3c5d59"
@@ -80,10 +80,10 @@ def test_a_role_may_run_another_image_than_the_others() -> None:
         if one["kind"] == "Deployment"
     }
     assert images == {
-        "Deployment/proofloop-generator": "proofloop-generator:0.1.0",
-        "Deployment/proofloop-verifier": "proofloop-verifier:0.0.9",
-        "Deployment/proofloop-meta-verifier": "proofloop-meta-verifier:0.1.0",
-        "Deployment/proofloop-labeler": "proofloop-labeler:0.1.0",
+        "Deployment/proofloop-generator": f"{REGISTRY}/proofloop-generator:0.1.0",
+        "Deployment/proofloop-verifier": f"{REGISTRY}/proofloop-verifier:0.0.9",
+        "Deployment/proofloop-meta-verifier": f"{REGISTRY}/proofloop-meta-verifier:0.1.0",
+        "Deployment/proofloop-labeler": f"{REGISTRY}/proofloop-labeler:0.1.0",
     }
 
 

@@ -27,6 +27,9 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{/* Takes (dict "root" $ "repository" r "tag" t). */}}
 {{- define "proofloop.image" -}}
 {{- $registry := .root.Values.image.registry | trimSuffix "/" -}}
+{{- if not (or $registry (contains "/" .repository) (eq .root.Values.image.pullPolicy "Never")) -}}
+{{- fail (printf "image.registry is empty, and no public registry has an image named %s. Set image.registry to the registry of a release or to your own (docs/how-to/kubernetes.md). If the nodes have the images, set image.pullPolicy to Never." .repository) -}}
+{{- end -}}
 {{- if $registry -}}{{ $registry }}/{{- end -}}
 {{ .repository }}:{{ .tag | default .root.Values.image.tag | default .root.Chart.AppVersion }}
 {{- end -}}

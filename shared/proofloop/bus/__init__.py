@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from pydantic import SecretStr
 
 from proofloop.bus.base import ACK, DELIVERY_LIMIT, Bus, BusState, DeadLetter, Delivery, Outcome
 from proofloop.bus.local import LocalBus
@@ -26,6 +30,7 @@ __all__ = [
     "Delivery",
     "LocalBus",
     "Outcome",
+    "api_url",
     "broker_url",
     "check_broker",
     "make_app",
@@ -111,10 +116,9 @@ def check_broker(settings: Settings, role: str) -> None:
     from proofloop.bus.management import check_consumer_timeout
     from proofloop.bus.topology import Topology
 
-    api = settings.broker_api.get_secret_value() if settings.broker_api else None
     queue = Topology(settings.namespace).queue(role).name
     vhost = parse_url(broker_url(settings))[0].virtual_host
-    check_consumer_timeout(api, vhost, queue, settings.longest_call_s)
+    check_consumer_timeout(api_url(settings), vhost, queue, settings.longest_call_s)
 
 
 def broker_url(settings: Settings) -> str:
@@ -127,4 +131,21 @@ def broker_url(settings: Settings) -> str:
         )
     if any(find_spec(client) is None for client in ("celery", "pika")):
         raise ConfigError("the broker's clients are not installed", install_hint("[cluster]"))
-    return settings.broker.get_secret_value()
+    return _with_password(settings.broker, settings.broker_password)
+
+
+def api_url(settings: Settings) -> str | None:
+    """The address of the broker's management API, if it is set."""
+    if settings.broker_api is None:
+        return None
+    return _with_password(settings.broker_api, settings.broker_password)
+
+
+def _with_password(addresses: SecretStr, password: SecretStr | None) -> str:
+    """Insert the password into each address with a user and no password."""
+    secret = quote(password.get_secret_value(), safe="") if password else ""
+    return re.sub(
+        r"(\w+://[^:@/;]+)@",
+        lambda found: f"{found[1]}:{secret}@" if secret else found[0],
+        addresses.get_secret_value(),
+    )

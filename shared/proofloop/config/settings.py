@@ -39,6 +39,11 @@ class Settings(BaseSettings):
     broker: SecretStr | None = None
     """The broker's address as amqp://user:password@host:5672/vhost; amqps:// for TLS."""
 
+    broker_password: SecretStr | None = None
+    """The password for `broker` and `broker_api` if they are written as amqp://user@host. Here any
+    character is itself; inside an address special characters are written as %2F.
+    """
+
     broker_ca: FilePath | None = None
     """A PEM file with the authority that signed the broker's certificate. Default: SSL_CERT_FILE or
     the system's.

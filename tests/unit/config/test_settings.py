@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
-from proofloop.bus import open_bus
+from proofloop.bus import api_url, broker_url, open_bus
 from proofloop.bus.broker_connection import parse_url, where
 from proofloop.bus.tls import tls_of
 from proofloop.config.settings import Settings, load_settings
@@ -171,3 +172,22 @@ def test_a_key_with_a_password_is_an_error_and_no_question(
     subprocess.run(lock, check=True)
     with pytest.raises(ConfigError, match=r"are invalid(.|\n)*without a password"):
         tls_of(Settings(broker=TLS, broker_cert=certificates.client_certificate, broker_key=locked))
+
+
+@pytest.mark.parametrize("password", ["plain", "p@ss/w:rd;#%2F é?&", "$HOME'\""])
+def test_a_broker_password_of_its_own_may_have_any_character(password: str) -> None:
+    settings = Settings(
+        broker=SecretStr("amqp://user@a:5672/%2F;amqp://user@b:5672/%2F"),
+        broker_api=SecretStr("http://user@a:15672"),
+        broker_password=SecretStr(password),
+    )
+    nodes = parse_url(broker_url(settings))
+    read = [(one.host, one.credentials.username, one.credentials.password) for one in nodes]
+    assert read == [("a", "user", password), ("b", "user", password)]
+    api = api_url(settings)
+    assert api is not None and httpx.URL(api).password == password
+
+
+def test_a_password_inside_the_address_counts() -> None:
+    settings = Settings(broker=TLS, broker_password=SecretStr("other"))
+    assert broker_url(settings) == TLS.get_secret_value()

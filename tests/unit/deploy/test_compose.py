@@ -4,23 +4,25 @@ them is fenced in.
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import proofloop
 from tests.integration.containers import MINIO_IMAGE, RABBITMQ_IMAGE
 
 ROOT = Path(__file__).parents[3]
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())[
-    "services"
-]
+COMPOSE = (ROOT / "docker-compose.yml").read_text()
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
 ROLES = ("generator", "verifier", "meta_verifier", "labeler", "trainer")
-OURS = {
-    name: service for name, service in SERVICES.items() if service["image"].startswith("proofloop-")
-}
+OURS = {name: service for name, service in SERVICES.items() if "proofloop-" in service["image"]}
+IMAGE = "${PROOFLOOP_REGISTRY:-}proofloop-%s:${PROOFLOOP_VERSION:-%s}"
 
 
 def test_one_command_starts_broker_store_five_roles_page_and_triton() -> None:
@@ -60,14 +62,38 @@ def test_flower_starts_with_a_password_only_and_shows_without_changing() -> None
     assert flower["environment"]["FLOWER_READ_ONLY"] == "${FLOWER_READ_ONLY:-true}"
 
 
-def test_flower_sees_every_queue_of_the_brokers_api() -> None:
-    environment = SERVICES["flower"]["environment"]
-    assert environment["FLOWER_BROKER_API"] == environment["PROOFLOOP_BROKER_API"] + "/api/"
+def test_flower_sees_every_queue_of_the_brokers_api(tmp_path: Path) -> None:
+    flower = SERVICES["flower"]
+    environment = {
+        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.defpath}",
+        "FLOWER_BASIC_AUTH": "user:password",
+        "PROOFLOOP_BROKER_API": flower["environment"]["PROOFLOOP_BROKER_API"],
+        "PROOFLOOP_BROKER_PASSWORD": "a/b@c",
+    }
+    (tmp_path / "celery").write_text('#!/bin/sh\necho "$FLOWER_BROKER_API"\n')
+    (tmp_path / "celery").chmod(0o755)
+    command = [*flower["entrypoint"], *map(as_the_shell_sees_it, flower["command"])]
+    started = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert started.stdout == "http://proofloop:a%2Fb%40c@rabbitmq:15672/api/\n", started.stderr
 
 
-@pytest.mark.parametrize("name", [name for name, service in OURS.items() if "build" in service])
-def test_every_image_has_its_dockerfile(name: str) -> None:
-    assert (ROOT / OURS[name]["build"]["dockerfile"]).is_file()
+@pytest.mark.parametrize("name", OURS)
+def test_an_image_has_the_released_tag_and_can_be_built(name: str) -> None:
+    image, build = OURS[name]["image"], OURS[name]["build"]
+    stem = image.removeprefix("${PROOFLOOP_REGISTRY:-}proofloop-").partition(":")[0]
+    assert image == IMAGE % (stem, proofloop.__version__)
+    assert (ROOT / build.get("dockerfile", "Dockerfile")).is_file()
+    what = build["args"]["ROLE"] if "args" in build else build.get("target", "serving-gpu")
+    assert what.replace("_", "-") == stem
+
+
+def test_no_address_contains_a_password() -> None:
+    assert "PASSWORD:-" in COMPOSE and not re.search(r"://[^\s@]*\$\{[^@\s]*@", COMPOSE)
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if name != "bucket"])
+def test_every_service_that_stays_up_has_a_limit_of_memory(name: str) -> None:
+    assert re.fullmatch(r"\d+g|\$\{GPU_MEMORY:-64g\}", SERVICES[name]["mem_limit"])
 
 
 def as_the_shell_sees_it(word: str) -> str:

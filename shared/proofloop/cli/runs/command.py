@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +29,9 @@ from proofloop.pipeline.evaluation import find_summary
 from proofloop.runs.costs import Costs, Spent, costs
 from proofloop.store import Store
 
+if TYPE_CHECKING:
+    from proofloop.report import CurriculumData, ReportData
+
 app = typer.Typer(
     help="Runs and curricula in the store: list, show, steps, report, cost. For runs only:"
     " problems, compare, measure, search, export.",
@@ -48,7 +51,10 @@ app.command("export")(export)
 def report(
     run: EitherArgument,
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for report.html and summary.json.")
+        Path,
+        typer.Option(
+            "--out", help="Folder for report.html and summary.json; - prints report.html only."
+        ),
     ] = Path("report"),
     store: StoreOption = None,
 ) -> None:
@@ -58,31 +64,35 @@ def report(
     writes summary.json: for a run its figures before and after training, if measured; for a
     curriculum the output of `runs show --json`.
     """
-    from proofloop.report import read_curriculum, read_report, write_report
+    from proofloop.report import write_report
+    from proofloop.report.page import render
 
-    data = open_store(store, must_exist=True)
+    found, summary = _report_of(open_store(store, must_exist=True), run)
+    if out == Path("-"):
+        print(render(found))
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    if summary:
+        (out / "summary.json").write_text(summary + "\n", "utf-8")
+    write_report(found, out / "report.html")
+    print(out / "report.html")
+
+
+def _report_of(data: Store, run: str) -> tuple[ReportData | CurriculumData, str | None]:
+    """The content of the report, and of summary.json if there is one."""
+    from proofloop.report import read_curriculum, read_report
+
     if curriculum := find_curriculum(data, run):
         found = read_curriculum(data, curriculum)
         measured = {
             f"{version}/{what}": figures for (version, what), figures in found.figures.items()
         }
-        out.mkdir(parents=True, exist_ok=True)
-        shown = curriculum_json(run, found.finished, found.now, measured)
-        (out / "summary.json").write_text(shown + "\n", "utf-8")
-        write_report(found, out / "report.html")
-        print(out / "report.html")
-        return
+        return found, curriculum_json(run, found.finished, found.now, measured)
     need_run(data, run)
-    out.mkdir(parents=True, exist_ok=True)
     summary = find_summary(data, run)
     fields = summary.model_dump(mode="json") if summary else None
-    if summary:
-        (out / "summary.json").write_text(summary.model_dump_json(indent=2) + "\n", "utf-8")
-    write_report(
-        read_report(data, run, summary=fields, dead_letters=count_dead(data, run)),
-        out / "report.html",
-    )
-    print(out / "report.html")
+    shown = read_report(data, run, summary=fields, dead_letters=count_dead(data, run))
+    return shown, summary.model_dump_json(indent=2) if summary else None
 
 
 @app.command("cost")

@@ -1,0 +1,107 @@
+# The images of the five services, and of Triton for CPUs. `make images` builds all; one by itself, from the repository's root:
+#   docker build --build-arg ROLE=verifier -t proofloop-verifier .
+#   docker build --build-arg ROLE=serving --target serving -t proofloop-serving .
+# Torch comes from TORCH_INDEX. PyPI's build for x86 needs CUDA, 3 GB: --build-arg TORCH_INDEX=https://pypi.org/simple
+
+ARG PYTHON=docker.io/library/python:3.11.16-slim-bookworm@sha256:0bee7276f83efd4a1ee05bbbf4281d95ed28e079220a9457f25a93e3f1e3c31b
+ARG ROLE=verifier
+
+FROM ${PYTHON} AS tools
+WORKDIR /src
+COPY requirements/build.txt requirements/
+RUN pip install --no-cache-dir --requirement requirements/build.txt \
+ && python -m venv --without-pip /opt/proofloop
+
+FROM tools AS light
+COPY requirements/light.txt requirements/
+RUN pip --python /opt/proofloop/bin/python install --no-cache-dir --requirement requirements/light.txt
+FROM light AS generator-libraries
+FROM light AS verifier-libraries
+FROM light AS meta_verifier-libraries
+FROM light AS labeler-libraries
+
+# Torch first and alone, so that no other package comes from its index.
+FROM tools AS trainer-libraries
+COPY requirements/trainer.txt requirements/
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN torch=$(grep '^torch==' requirements/trainer.txt) \
+ && pip --python /opt/proofloop/bin/python install --no-cache-dir --no-deps --index-url "$TORCH_INDEX" "$torch" \
+ && pip --python /opt/proofloop/bin/python install --no-cache-dir --requirement requirements/trainer.txt
+
+FROM tools AS serving-libraries
+COPY requirements/serving.txt requirements/
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN torch=$(grep '^torch==' requirements/serving.txt) \
+ && pip --python /opt/proofloop/bin/python install --no-cache-dir --no-deps --index-url "$TORCH_INDEX" "$torch" \
+ && pip --python /opt/proofloop/bin/python install --no-cache-dir --requirement requirements/serving.txt
+
+FROM ${ROLE}-libraries AS packages
+ARG ROLE
+COPY shared shared
+COPY serving serving
+COPY services services
+RUN case "$ROLE" in \
+      serving) folders="./shared ./serving" ;; \
+      trainer) folders="./shared ./serving ./services/trainer" ;; \
+      *) folders="./shared ./services/$ROLE" ;; \
+    esac \
+ && pip wheel --no-deps --no-build-isolation --wheel-dir wheels $folders \
+ && pip --python /opt/proofloop/bin/python install --no-cache-dir --no-deps wheels/*.whl \
+# What no service uses: the libraries' own tests, and what others compile against. 20 MB, with torch 200 MB.
+ && find /opt/proofloop/lib -type d \( -name test -o -name tests -o -name SelfTest -o -name include \) ! -path '*.dist-info/*' -prune -exec rm -r {} + \
+ && find /opt/proofloop/lib -path '*/torch/bin/*' ! -name torch_shm_manager -delete
+
+# tritonserver, the Python backend and its stub come with the wheel of nvidia-pytriton. The stub is built for numpy 1.
+FROM packages AS triton
+RUN pip --python /opt/proofloop/bin/python install --no-cache-dir --no-deps nvidia-pytriton==0.7.0 numpy==1.26.4 \
+ && cd /opt/proofloop/lib/python3.11/site-packages/pytriton/tritonserver \
+ && cp python_backend_stubs/3.11/triton_python_backend_stub backends/python/ \
+ && chmod 755 bin/tritonserver backends/python/triton_python_backend_stub
+
+# What all images share. The root file system may be read-only: processes write only to /data and /tmp.
+FROM ${PYTHON} AS base
+ARG VERSION=0.0.0+local
+ARG REVISION=unknown
+RUN useradd --uid 10001 --no-create-home --home-dir /tmp proofloop && install -d -o 10001 -g 10001 /data
+LABEL org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+ENV PATH=/opt/proofloop/bin:$PATH \
+    HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    PROOFLOOP_STORE=/data \
+    PROOFLOOP_CACHE=/tmp/proofloop
+VOLUME /data
+
+FROM base AS serving
+COPY --from=triton /opt/proofloop /opt/proofloop
+# Triton runs the stub only if its own user owns the file.
+RUN chown 10001 /opt/proofloop/lib/python3.11/site-packages/pytriton/tritonserver/backends/python/triton_python_backend_stub
+COPY serving/settings /opt/settings
+COPY serving/models /opt/models
+COPY serving/start.sh /opt/start.sh
+COPY services/trainer/proofloop_trainer/nano/base /models/nano-base
+LABEL org.opencontainers.image.title="proofloop-serving" \
+      org.opencontainers.image.description="Triton with proofloop's model, on CPUs"
+ENV LD_LIBRARY_PATH=/usr/local/lib \
+    TRITONSERVER=/opt/proofloop/lib/python3.11/site-packages/pytriton/tritonserver \
+    OMP_NUM_THREADS=1 \
+    PROOFLOOP_MODELS=/opt/models \
+    PROOFLOOP_SERVING_SETTINGS=/opt/settings
+USER 10001:10001
+# Put models that a version names as a folder into /models.
+WORKDIR /models
+EXPOSE 8001 8002
+ENTRYPOINT ["/bin/sh", "/opt/start.sh"]
+
+FROM base AS service
+ARG ROLE
+COPY --from=packages /opt/proofloop /opt/proofloop
+LABEL org.opencontainers.image.title="proofloop ${ROLE}" \
+      org.opencontainers.image.description="The service ${ROLE} of proofloop"
+ENV PROOFLOOP_IMAGE_ROLE=${ROLE}
+USER 10001:10001
+WORKDIR /data
+# sh fills in the role, and exec makes proofloop the first process, which receives the signals.
+ENTRYPOINT ["/bin/sh", "-c", "exec proofloop serve \"$PROOFLOOP_IMAGE_ROLE\" \"$@\"", "proofloop"]

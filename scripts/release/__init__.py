@@ -1,0 +1,1 @@
+"""Checks and prepares a release: `make release-check VERSION=0.1.0`."""
