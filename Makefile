@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 IMAGE_TOOL ?= $(shell command -v docker || command -v podman)
-VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' shared/proofloop/__init__.py)
+VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' shared/proofloop/version.py)
 IMAGE_ARGS = --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) $(ARGS)
 ROLES := generator verifier meta_verifier labeler trainer
 PACKAGES := shared serving $(addprefix services/,$(ROLES))

@@ -23,7 +23,7 @@ def versions() -> dict[str, str]:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     compose = re.findall(r"PROOFLOOP_VERSION:-([^}]*)", (ROOT / "docker-compose.yml").read_text())
     return {
-        "shared/proofloop/__init__.py": proofloop.__version__,
+        "shared/proofloop/version.py": proofloop.__version__,
         "Chart.yaml, version": chart["version"],
         "Chart.yaml, appVersion": chart["appVersion"],
         "CITATION.cff": citation["version"],

@@ -24,6 +24,7 @@ EXTRAS_OF = {
     "trainer": ["cluster", "sentry", "tracing"],
     "test": [
         "cluster",
+        "documents",
         "flower",
         "judge",
         "parquet",
