@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
@@ -69,21 +69,33 @@ class FreshIndex:
         wait_s: float = WAIT_S,
         fresh_s: float = FRESH_S,
     ) -> None:
+        """`fresh_s` = 0 fills the index at each look."""
         self.index = index
         self._wait_s, self._fresh_s = wait_s, fresh_s
         self._store = store
         self._stopping = stopping
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="index")
+        self._later = ThreadPoolExecutor(1, thread_name_prefix="index-later")
         self._work: dict[str, Future[None]] = {}
         self._filled: dict[str, Filled] = {}
         self._due_s: dict[str, float] = {}
 
-    def look(self, *runs: str) -> list[Filled]:
-        """Bring the index of these runs up to date, as far as a short wait allows."""
+    def look(self, run: str) -> Filled:
+        """Bring the index of a run up to date, as far as a short wait allows."""
+        return self._look([run], self._pool)[0]
+
+    def look_at_all(self, runs: Sequence[str]) -> list[Filled]:
+        """Bring the index of many runs up to date, one after the other. A run that somebody opens
+        meanwhile goes first.
+        """
+        return self._look(runs, self._later)
+
+    def _look(self, runs: Sequence[str], pool: ThreadPoolExecutor) -> list[Filled]:
         now = time.monotonic()
         due = [run for run in runs if now >= self._due_s.get(run, 0.0)]
-        wait([self._begin(f"fill {run}", partial(self._fill, run)) for run in due], self._wait_s)
+        begun = [self._begin(pool, f"fill {run}", partial(self._fill, run)) for run in due]
+        wait(begun, self._wait_s)
         return [self._filled.get(run, UNREAD) for run in runs]
 
     def count(self, run: str, problem: str = "") -> None:
@@ -91,18 +103,22 @@ class FreshIndex:
         if there are too many.
         """
         if 0 < num_uncounted(self.index, run, problem) <= COUNTED_AT_ONCE:
-            self._begin(f"count {run}/{problem}", partial(self._count, run, problem))
+            action = partial(self._count, run, problem)
+            self._begin(self._later, f"count {run}/{problem}", action)
 
     def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        for pool in (self._pool, self._later):
+            pool.shutdown(cancel_futures=True)
 
-    def _begin(self, name: str, action: Callable[[], None]) -> Future[None]:
-        """Begin work of this name, or return the running one."""
+    def _begin(
+        self, pool: ThreadPoolExecutor, name: str, action: Callable[[], None]
+    ) -> Future[None]:
+        """Begin work of this name, unless it runs or waits. What waits may go to the first pool."""
         with self._lock:
+            self._work = {key: work for key, work in self._work.items() if not work.done()}
             known = self._work.get(name)
-            if known is None or known.done():
-                self._work = {key: work for key, work in self._work.items() if not work.done()}
-                known = self._work[name] = self._pool.submit(action)
+            if known is None or (pool is self._pool and known.cancel()):
+                known = self._work[name] = pool.submit(action)
             return known
 
     def _fill(self, run: str) -> None:
@@ -115,7 +131,8 @@ class FreshIndex:
         except Stopped:
             return
         now = time.monotonic()
-        self._due_s[run] = now + max(self._fresh_s, (now - begin_s) / SHARE)
+        pause_s = max(self._fresh_s, (now - begin_s) / SHARE) if self._fresh_s else 0.0
+        self._due_s[run] = now + pause_s
 
     def _report(self, run: str, done: int, total: int) -> None:
         if self._stopping.is_set():

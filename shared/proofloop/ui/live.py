@@ -126,7 +126,7 @@ class LiveRuns:
             return None
 
     def _read(self, spec: RunSpec, watched: _Watched) -> LiveStatus:
-        (filled,) = self._index.look(spec.name)
+        filled = self._index.look(spec.name)
         found = totals(self._index.index, spec.name)
         spent, calls = added_up(written(self._store, spec.name))
         used = sum(spent.values(), start=Spent())

@@ -31,6 +31,9 @@ _FORMULA = re.compile(
 _NAMED = re.compile(
     r"\b(step|case|claim|lemma|part|line|equation)\s+(\(?[0-9]{1,3}[a-z]?\)?)", re.IGNORECASE
 )
+_BREAK = re.compile(
+    r"\n[ \t]*\n|\n(?=[#*_ ]{0,6}(?:step|case|claim|lemma|part)[ ]+[0-9])", re.IGNORECASE
+)
 _ELLIPSIS = re.compile(r"\.{3,}|…|\[\.\.\.\]")
 _LIGHT = re.compile(
     r"\\(?:left|right|[,;:! ]|quad|qquad|displaystyle|bigl?|bigr)|[\s$*`{}~]|\\[()\[\]]"
@@ -47,9 +50,11 @@ class Place:
 
 
 def blocks_of(text: str) -> list[str]:
-    """The paragraphs of a text. A blank line inside code or a display formula ends none."""
+    """The paragraphs of a text, also those that begin with "Step 2" on a new line. A blank line
+    inside code or a display formula ends none.
+    """
     blocks: list[str] = []
-    for paragraph in re.split(r"\n[ \t]*\n", text):
+    for paragraph in _BREAK.split(text):
         if blocks and _is_open(blocks[-1]):
             blocks[-1] += f"\n\n{paragraph}"
         elif paragraph.strip():

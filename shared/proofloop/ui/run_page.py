@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from proofloop.config.run_file import Prices, RunSpec
-from proofloop.curriculum.status import find_curriculum, read_status
+from proofloop.curriculum.status import Status, find_curriculum, read_status, runs_of
 from proofloop.errors import ConfigError
 from proofloop.report import line_charts
 from proofloop.report.run_charts import learning_charts
@@ -23,7 +23,7 @@ from proofloop.store import get_record
 from proofloop.ui.fresh_index import Filled
 from proofloop.ui.site import Site, page_number, with_query
 
-ROWS = 100
+ROWS = 50
 """Problems on a page of the table."""
 
 COLUMNS = (
@@ -54,18 +54,36 @@ class RunLine:
         return self.planned is not None and self.totals.proofs >= self.planned > 0
 
 
+@dataclass(frozen=True)
+class CurriculumLine:
+    """A curriculum in the list, with the names of its runs."""
+
+    name: str
+    status: Status
+    runs: tuple[str, ...]
+
+
 def runs(site: Site, request: Request) -> Response:
-    names = [keys.name_of(key) for key in site.store.list(keys.SPECS)]
-    curricula = [keys.name_of(key) for key in site.store.list(keys.CURRICULA)]
-    specs = [find_curriculum(site.store, name) for name in curricula]
+    """The runs of curricula stand with their curriculum."""
+    curricula = list(_curricula(site))
+    of_curricula = {run for line in curricula for run in line.runs}
+    specs = (keys.name_of(key) for key in site.store.list(keys.SPECS))
+    names = [name for name in specs if name not in of_curricula]
+    filled = site.index.look_at_all(names)
     return site.page(
         "runs",
-        runs=[
-            _line(site, name, filled)
-            for name, filled in zip(names, site.index.look(*names), strict=True)
-        ],
-        curricula=[(spec, read_status(site.store, spec)) for spec in specs if spec],
+        runs=[_line(site, name, each) for name, each in zip(names, filled, strict=True)],
+        curricula=curricula,
+        is_reading=not all(each.is_whole for each in filled),
     )
+
+
+def _curricula(site: Site) -> Iterator[CurriculumLine]:
+    for key in site.store.list(keys.CURRICULA):
+        spec = find_curriculum(site.store, keys.name_of(key))
+        if spec is not None:
+            runs = tuple(runs_of(site.store, spec.name))
+            yield CurriculumLine(spec.name, read_status(site.store, spec), runs)
 
 
 def _line(site: Site, name: str, filled: Filled) -> RunLine:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from proofloop.config.curriculum_file import CurriculumSpec
+from proofloop.curriculum.status import add_run, freeze
 from proofloop.runs.create import create_run
 from proofloop.schema import keys
 from proofloop.schema.records import MetaCritique, Problem, Proof, RawAnswer
@@ -59,10 +61,10 @@ def test_the_table_is_paged_by_the_server(store: LocalStore, browser: Browse) ->
         name = f"q{number}"
         put_record(store, keys.problem(RUN, name), Problem(id=name, question="Prove it."))
     first = browser().get(f"/runs/{RUN}", params={"search": "it."}).text
-    assert first.count("data-item") == 100
+    assert first.count("data-item") == 50
     (after,) = re.findall(r'rel="next" href="([^"]+)"', first)
     second = browser().get(f"/runs/{RUN}{after.replace('&amp;', '&')}").text
-    assert second.count("data-item") == 50 and "101 to 150 of 150" in text(second)
+    assert second.count("data-item") == 50 and "51 to 100 of 150" in text(second)
 
 
 def test_an_unknown_column_is_refused_and_what_is_not_there_is_named(browser: Browse) -> None:
@@ -187,3 +189,15 @@ def test_a_label_that_comes_later_is_on_the_page(store: LocalStore, browser: Bro
     put_record(store, keys.proof(RUN, "p1-001"), proof(id="p1-001"))
     put_record(store, keys.label(RUN, "p1-001"), label(proof_id="p1-001"))
     assert "accepted 1" in text(here.get(f"/runs/{RUN}").text)
+
+
+def test_a_curriculum_has_its_stages_and_its_runs(store: LocalStore, browser: Browse) -> None:
+    freeze(store, CurriculumSpec(name="course"))
+    create_run(store, runspec("course-1-verifier"), resume=False)
+    add_run(store, "course", "course-1-verifier")
+    first = browser().get("/").text
+    rows, curricula = first.split('id="curricula-heading"')
+    assert "course-1-verifier" not in rows and 'href="/runs/course-1-verifier"' in curricula
+    page = browser().get("/curricula/course")
+    assert "1-verifier" in text(page.text) and "stages are done" in text(page.text)
+    assert "style-src-attr" in page.headers["content-security-policy"]

@@ -24,6 +24,14 @@ def test_a_blank_line_inside_a_formula_or_code_ends_no_paragraph() -> None:
     assert blocks_of(" \n\n ") == []
 
 
+def test_a_named_step_on_a_new_line_begins_a_paragraph() -> None:
+    assert blocks_of("Let it be.\n**Step 1.** So\nit is.\nStep 2. Hence.") == [
+        "Let it be.",
+        "**Step 1.** So\nit is.",
+        "Step 2. Hence.",
+    ]
+
+
 @pytest.mark.parametrize(
     ("critique", "found"),
     [
