@@ -130,7 +130,7 @@ BAD = [
     ('base = "/"\n' + SMALLEST, r"^unknown key base in .*small.toml\nhint: known keys: budget, engine, fine_tuning, flow"),
     ('[problem]\ndomain = "nano"\n', r"^unknown key problem in .*\nhint: known keys: .*problems"),
     (SMALLEST + "[labling]\nn = 1\n", r"^unknown key labling in .*\nhint: known keys: .*labeling"),
-    (SMALLEST + "[labeling]\nnn = 1\n", r"^unknown key \[labeling\] nn in .*\nhint: known keys: by, confirm_at, given_m, k, m, n, retry_unreadable, self_m,"
+    (SMALLEST + "[labeling]\nnn = 1\n", r"^unknown key \[labeling\] nn in .*\nhint: known keys: accept_at, by, confirm_at, given_m, k, m, n, retry_unreadable, rule, self_m,"
         r" stop_early$"),
     (SMALLEST + '[models]\ncritic = "x"\n', r"^unknown key \[models\] critic in .*\nhint: known keys: generator, meta_verifier,"
         r" verifier$"),
