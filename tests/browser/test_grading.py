@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
@@ -18,6 +19,7 @@ from proofloop.store import LocalStore
 from proofloop_labeler.review.access import Access
 from proofloop_labeler.review.app import grading_app, guarded_app
 from proofloop_labeler.review.cases import Cases, Offer
+from tests.browser.accessibility import grave_faults
 from tests.builders import PROOF, RUN, put_case, runspec
 
 PROOFS = 20
@@ -177,3 +179,25 @@ def test_the_form_is_at_hand_on_a_phone(context: BrowserContext, page: Page, sit
     expect(save).to_be_in_viewport()
     assert bar and bar["height"] < 0.35 * 800
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("colors", ["light", "dark"])
+def test_the_pages_are_accessible(
+    page: Page, site: str, chromium: Browser, colors: Literal["light", "dark"]
+) -> None:
+    page.emulate_media(color_scheme=colors)
+    page.goto(f"{site}/runs/{RUN}")
+    assert grave_faults(page) == []  # asks for the name
+    begin(page, site)
+    assert grave_faults(page) == []  # blind
+    press(page, "1", "Enter")
+    assert grave_faults(page) == []  # with the note of the saved grade
+    press(page, "b")
+    assert grave_faults(page) == []  # with critiques
+    other = chromium.new_context().new_page()
+    begin(other, site, "Emil Artin")
+    press(other, "3", "Enter")
+    other.context.close()
+    for where in ("", f"/runs/{RUN}", f"/runs/{RUN}/disagreements"):
+        page.goto(f"{site}{where}")
+        assert grave_faults(page) == []
