@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from proofloop.config.run_file import RunSpec
 from proofloop.method.critique_window import first_critiques
 from proofloop.method.prompts import Prompt
+from proofloop.method.search_rule import FIRST_CRITIQUES
 from proofloop.schema import keys
 from proofloop.schema.events import (
     Event,
@@ -77,7 +78,7 @@ def _first_critiques(spec: RunSpec) -> int:
     """The labeler, or the search, asks for more where they are needed."""
     rule = spec.labeling
     if spec.searches_by_need:
-        return 1
+        return FIRST_CRITIQUES
     return first_critiques(n=rule.n, k=rule.k) if spec.stops_when_decided else rule.n
 
 

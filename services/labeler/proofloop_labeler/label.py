@@ -61,7 +61,7 @@ def label(event: ReviewJudged, tools: Tools) -> Iterator[Event]:
 def _keep(decided: Label, tools: Tools) -> Label:
     """The label that is stored from now on: another process may have been first."""
     found = put_record(tools.store, keys.label(decided.run_id, decided.proof_id), decided)
-    tools.runs.judgements.forget(decided.run_id, decided.proof_id)
+    tools.runs.undecided.forget(decided.run_id, decided.proof_id)
     if found is decided:
         tools.metrics.labels.labels(found.outcome, found.kind).inc()
     return found
@@ -124,7 +124,7 @@ def _checked(proof: Proof, spec: RunSpec, tools: Tools) -> Decision:
 
 
 def _judged(event: ReviewJudged, tools: Tools) -> Judged:
-    found = tools.runs.judgements.of_proof(event.run_id, event.proof_id)
+    found = tools.runs.undecided.judgements(event.run_id, event.proof_id, event.index)
     own = next((judgement for judgement in found if judgement.index == SELF_CRITIQUE), None)
     return Judged(own, [judgement for judgement in found if judgement.index != SELF_CRITIQUE])
 
@@ -154,8 +154,7 @@ def _requests(
     event: ReviewJudged, begin: int, needed: int, tools: Tools
 ) -> Iterator[CritiqueRequest]:
     """All requests for critiques of the proof, in order, the last of them for at least `needed`."""
-    stored = list(tools.store.list(keys.critique_requests(event.run_id, event.proof_id)))
-    requests = [get_record(tools.store, key, CritiqueRequest) for key in stored]
+    requests = tools.runs.undecided.requests(event.run_id, event.proof_id)
     yield from requests
     up_to = requests[-1].up_to if requests else begin
     for number in itertools.count(len(requests)):

@@ -88,6 +88,10 @@ def refinements(
     )
 
 
+FIRST_CRITIQUES = 1
+"""With each new proof the generator requests so many critiques: no proof is outranked before one.
+"""
+
 EXPECTED_LOSS = 0.25
 """By how much a critique in flight is expected to lower the highest possible sum of a proof. With a
 value above 0 the next critiques go to several proofs, and not all to one.

@@ -75,6 +75,7 @@ class EmbeddedPipeline:
             unusable=StopProcess(self._shutdown),
             early_warnings=EarlyWarnings(store, is_shown=True),
             on_keep=lambda key: self._tracker.add_answer(key),
+            is_alone=isinstance(store, LocalStore),  # it is locked below
         )
         self._bus = LocalBus(on_dead=self._on_dead, on_publish=self._on_publish)
         self._tracker = ProgressTracker(spec, store, 0, {})

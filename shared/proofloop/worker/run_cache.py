@@ -21,7 +21,7 @@ from proofloop.runs.spec import get_spec
 from proofloop.schema import keys
 from proofloop.schema.records import ModelRole, Problem
 from proofloop.store import Store, get_record
-from proofloop.worker.judgement_cache import JudgementCache
+from proofloop.worker.undecided_proofs import UndecidedProofs
 
 log = structlog.get_logger()
 
@@ -37,12 +37,17 @@ RUNS_KEPT = 64
 
 class RunCache:
     """Safe to share between threads. `on_engine_moved` is called with a run whose engine changed.
+    `is_alone`: no other process works on these runs.
 
     While one thread reads a spec or version again, the others use the known one.
     """
 
     def __init__(
-        self, store: Store, on_engine_moved: Callable[[str], None] = lambda run_id: None
+        self,
+        store: Store,
+        on_engine_moved: Callable[[str], None] = lambda run_id: None,
+        *,
+        is_alone: bool = False,
     ) -> None:
         self._store = store
         self._on_engine_moved = on_engine_moved
@@ -52,7 +57,7 @@ class RunCache:
         self._reading_served = threading.Lock()
         self.pack = lru_cache(maxsize=64)(self._load_pack)
         self.problem = lru_cache(maxsize=1024)(self._load_problem)
-        self.judgements = JudgementCache(store)
+        self.undecided = UndecidedProofs(store, is_alone=is_alone)
 
     def spec(self, run_id: str) -> RunSpec:
         """The run's spec. While the store is away, the known one: paid answers must be read."""

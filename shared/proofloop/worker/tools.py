@@ -37,7 +37,8 @@ class Tools:
     `runs`: specs, prompts and served versions. `health`: which engines answer. `shutdown`: whether
     the process is ending. `gate`: drops the messages of runs whose budget is used up. `unusable`:
     decides what becomes of a message that no engine can answer; the default is a service's.
-    `on_keep`: called with the key of each stored answer.
+    `on_keep`: called with the key of each stored answer. `is_alone`: no other process works on the
+    same runs.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Tools:
         unusable: UnusableEnginePolicy | None = None,
         early_warnings: EarlyWarnings | None = None,
         on_keep: Callable[[str], None] = lambda key: None,
+        is_alone: bool = False,
     ) -> None:
         self.store = store
         self.engine_for = engine_for
@@ -65,7 +67,7 @@ class Tools:
         self._on_keep = on_keep
         self.early_warnings = early_warnings or EarlyWarnings(store)
         self.health = EngineHealth()
-        self.runs = RunCache(store, on_engine_moved=self.health.forget)
+        self.runs = RunCache(store, self.health.forget, is_alone=is_alone)
         self.usage = UsageCounter(self.calls)
         self.waiting = WaitingMessages(store, self.shutdown.cancelling)
 

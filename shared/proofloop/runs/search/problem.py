@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from proofloop.method.search_rule import (
+    FIRST_CRITIQUES,
     Candidate,
     Contender,
     certainly_kept,
@@ -16,12 +17,12 @@ from proofloop.method.search_rule import (
 @dataclass
 class _Critiques:
     """The critiques of a readable proof: the scores of the written ones, by number, and the numbers
-    of those that were requested.
+    of those that were requested, the first ones by the generator.
     """
 
     verifier_version: str
     scores: dict[int, float] = field(default_factory=dict)
-    requested: set[int] = field(default_factory=set)
+    requested: set[int] = field(default_factory=lambda: set(range(FIRST_CRITIQUES)))
 
     def contender(self, name: str) -> Contender:
         in_flight = len(self.requested - self.scores.keys())
