@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import statistics
 import subprocess
 import sys
@@ -27,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from proofloop.config.run_file import RunSpec, parse_runspec
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.runs.create import create_run
@@ -37,7 +40,7 @@ from proofloop.schema.records import Provenance, Record
 from proofloop.store import LocalStore, get_record
 from proofloop.worker.engine_pool import Engines
 
-LATENCY_S = {16: 0.25, 64: 0.8, 256: 2.4}
+LATENCY_S = {16: 1.0, 64: 2.4, 256: 6.0}
 """The median latency of a proof, by slots: so long that the client's own time does not count."""
 
 ANALYSES = {16: 2, 64: 2, 256: 8}
@@ -45,10 +48,16 @@ ANALYSES = {16: 2, 64: 2, 256: 8}
 
 @dataclass(frozen=True)
 class Size:
+    slots: int
+    latency_s: float
+    analyses: int
     problems: int = 6
     proofs: int = 8
     rounds: int = 2
     n: int = 16
+
+
+SMALL = Size(slots=16, latency_s=0.5, analyses=2, problems=3, proofs=4, n=8)
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,7 @@ class _Answer(Record):
 # -- a run
 
 
-def spec_of(size: Size, slots: int, seed: int, url: str, *, early: bool) -> RunSpec:
+def spec_of(size: Size, seed: int, url: str, *, early: bool) -> RunSpec:
     roles = ("generator", "verifier", "meta_verifier")
     fields = {
         "name": "search",
@@ -83,28 +92,28 @@ def spec_of(size: Size, slots: int, seed: int, url: str, *, early: bool) -> RunS
         },
         "engine": {
             "kind": "openai",
-            "settings": {"base_url": url, "max_concurrency": slots, "stream": "never"},
+            "settings": {"base_url": url, "max_concurrency": size.slots, "stream": "never"},
         },
         "models": {role: role for role in roles},
         "labeling": {"n": size.n, "m": 5, "k": 3, "stop_early": early},
-        "search": {"rounds": size.rounds, "keep": size.proofs, "analyses": ANALYSES[slots]},
+        "search": {"rounds": size.rounds, "keep": size.proofs, "analyses": size.analyses},
     }
     return parse_runspec(fields, "the benchmark")
 
 
-def measure(size: Size, slots: int, seed: int, *, early: bool) -> Outcome:
+def measure(size: Size, seed: int, *, early: bool) -> Outcome:
     """Run once in a folder of its own, on a server of its own."""
     settings = {
         "seed": seed,
-        "latency_s": LATENCY_S[slots] if early else 0.0,
+        "latency_s": size.latency_s if early else 0.0,
         "latency_sigma": 0.9,
-        "max_concurrency": slots,
+        "max_concurrency": size.slots,
         "malformed_share": 0.05,
         "verifier_noise": 0.3,
     }
     with tempfile.TemporaryDirectory() as folder, served(settings) as address:
         store = LocalStore(Path(folder) / "store")
-        spec = spec_of(size, slots, seed, f"{address}/v1", early=early)
+        spec = spec_of(size, seed, f"{address}/v1", early=early)
         create_run(store, spec, resume=False)
         engines = Engines(store, Path(folder))
         began_s = time.perf_counter()
@@ -114,7 +123,7 @@ def measure(size: Size, slots: int, seed: int, *, early: bool) -> Outcome:
         engines.close()
         with urllib.request.urlopen(f"{address}/work", timeout=60) as reply:
             work = json.load(reply)
-        bound_s = max(work["busy_s"] / slots, longest_chain_s(store, spec))
+        bound_s = max(work["busy_s"] / size.slots, longest_chain_s(store, spec))
         return Outcome(seconds, bound_s, work["begun"], searches(store, spec))
 
 
@@ -198,10 +207,10 @@ def longest(steps: Mapping[str, float], n: int) -> float:
 # -- all rounds
 
 
-def compare(size: Size, slots: int, seed: int) -> dict[str, float]:
+def compare(size: Size, seed: int) -> dict[str, float]:
     """Both ways of asking, for one seed."""
-    everything = measure(size, slots, seed, early=False)
-    by_need = measure(size, slots, seed, early=True)
+    everything = measure(size, seed, early=False)
+    by_need = measure(size, seed, early=True)
     same = [by_need.searches[each] == found for each, found in everything.searches.items()]
     return {
         "makespan_ratio_to_bound": by_need.seconds / by_need.bound_s,
@@ -216,22 +225,23 @@ def compare(size: Size, slots: int, seed: int) -> dict[str, float]:
 
 def main() -> None:
     """Compare for each number of slots."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="under a minute")
     parser.add_argument("--slots", type=int, choices=LATENCY_S, help="only this number of slots")
-    parser.add_argument("--seeds", type=int, default=3, help="how many seeds")
+    parser.add_argument("--seeds", type=int, default=3, help="how many seeds; 3 take 45 minutes")
     asked = parser.parse_args()
-    size, seeds = Size(), range(asked.seeds)
-    all_slots = (asked.slots,) if asked.slots else tuple(LATENCY_S)
+    chosen = (asked.slots,) if asked.slots else tuple(LATENCY_S)
+    sizes = [Size(slots, LATENCY_S[slots], ANALYSES[slots]) for slots in chosen]
     if asked.small:
-        size, all_slots, seeds = Size(problems=3, proofs=4, n=8), (16,), range(1)
+        sizes, asked.seeds = [SMALL], 1
     found: dict[str, dict[str, float]] = {}
-    for slots in all_slots:
+    for size in sizes:
         rounds = []
-        for seed in seeds:
-            rounds.append(compare(size, slots, seed))
-            print(f"{slots} slots, seed {seed}: {rounds[-1]}", file=sys.stderr)
-        found[str(slots)] = {
+        for seed in range(asked.seeds):
+            rounds.append(compare(size, seed))
+            print(f"{size.slots} slots, seed {seed}: {rounds[-1]}", file=sys.stderr)
+        found[str(size.slots)] = {
             name: round(statistics.median(each[name] for each in rounds), 3) for name in rounds[0]
         }
     print(json.dumps(found))
