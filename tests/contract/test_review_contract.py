@@ -227,6 +227,7 @@ def test_a_proof_has_no_label_while_people_disagree_until_it_is_settled(page: Op
     assert "Save and settle" in second.get(CASE).text
     assert "Save and settle" not in stranger.get(CASE).text
     second.post(CASE, data={"score": "0", "settles": "1"})
+    assert not page.grades()[-1].is_blind  # the list showed the other grade
     found = page.label()
     assert found and (found.score, found.by) == (0.0, "Emil")
     assert "Nobody disagrees" in first.get(f"/runs/{RUN}/disagreements").text

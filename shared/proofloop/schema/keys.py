@@ -247,13 +247,13 @@ def grade(run_id: str, proof_id: str, number: int, critique: int | None = None) 
     return f"{grades(run_id, proof_id, critique)}{number:05d}.json"
 
 
-def openings(run_id: str, by: str) -> str:
-    """What a person has opened of the run."""
-    return f"runs/{run_id}/openings/{digest(by)}/"
+def opening_folder(run_id: str, by: str, proof_id: str) -> str:
+    """What a person has opened of a proof."""
+    return f"runs/{run_id}/openings/{digest(by)}/{proof_id}/"
 
 
 def opening(run_id: str, by: str, proof_id: str, what: str) -> str:
-    return f"{openings(run_id, by)}{proof_id}/{what}.json"
+    return f"{opening_folder(run_id, by, proof_id)}{what}.json"
 
 
 def announced(run_id: str) -> str:

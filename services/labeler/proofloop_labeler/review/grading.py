@@ -15,17 +15,11 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from proofloop.errors import StoreError
 from proofloop.runs.grading.history import counting, is_contested, standing
+from proofloop.runs.grading.openings import CRITIQUE, record_opening, what_others_think
 from proofloop_labeler.review.cases import RunTasks
 from proofloop_labeler.review.form import MAX_COMMENT, MAX_MARK, Form
 from proofloop_labeler.review.lists import saved_grade
-from proofloop_labeler.review.saving import (
-    CRITIQUE,
-    EVERYTHING,
-    open_up,
-    opened,
-    save_grade,
-    withdraw,
-)
+from proofloop_labeler.review.saving import save_grade, withdraw
 from proofloop_labeler.review.site import Site, base_of, subject_of, wants_json
 from proofloop_labeler.review.tasks import Subject
 
@@ -64,8 +58,8 @@ class Grading:
     def reveal(self, request: Request) -> Response:
         """Show the critiques before the first grade, and record it."""
         run, me, subject = self._site.run(request), self._site.person(request), subject_of(request)
-        what = EVERYTHING if subject.critique is None else subject.answer
-        open_up(self._site.store, run, subject.proof_id, what, by=me)
+        what = what_others_think(subject.critique)
+        record_opening(self._site.store, run, subject.proof_id, what, by=me)
         return RedirectResponse(_address(request, run, subject), status_code=303)
 
     def _save(self, request: Request, form: Form) -> Response:
@@ -102,7 +96,9 @@ class Grading:
         history = tasks.history(subject)
         mine = standing(history).get(me)
         case = site.cases.read(run, subject.proof_id)
-        is_open = self._open(run, me, subject, bool(mine))
+        if subject.critique is not None:
+            record_opening(site.store, run, subject.proof_id, CRITIQUE, by=me)
+        is_open = site.reveals(run, subject, to=me, is_graded=bool(mine))
         last = [grade for grade in history if grade.by == me and grade.score is not None]
         return site.page(
             "task",
@@ -130,19 +126,6 @@ class Grading:
             max_mark=MAX_MARK,
             label=self._label(tasks, subject) if is_open else None,
         )
-
-    def _open(self, run: str, me: str, subject: Subject, is_graded: bool) -> bool:
-        """Whether the page shows what others think. Records what it shows."""
-        store, what = self._site.store, subject.answer
-        if subject.critique is None:
-            what = EVERYTHING
-        else:
-            open_up(store, run, subject.proof_id, CRITIQUE, by=me)
-        seen = opened(store, run, me)
-        is_open = is_graded or (subject.proof_id, what) in seen
-        if is_open:
-            open_up(store, run, subject.proof_id, what, by=me)
-        return is_open
 
     def _others(self, run: str, subject: Subject) -> list[Any]:
         """The critiques with their judgements; of a critique, itself with its judgements."""

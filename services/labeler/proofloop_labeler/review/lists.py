@@ -15,7 +15,6 @@ from proofloop.runs.grading.agreement import Agreement, agreements
 from proofloop.runs.grading.history import is_contested, standing
 from proofloop.schema.records import Grade
 from proofloop_labeler.review.cases import RunTasks
-from proofloop_labeler.review.saving import has_seen, opened
 from proofloop_labeler.review.site import Site, base_of
 from proofloop_labeler.review.tasks import Subject
 
@@ -68,21 +67,21 @@ class Lists:
             agreements=_agreements(tasks),
             overlap=tasks.offer.overlap,
             excerpt=self._excerpts(run),
-            saved=self._saved(request, tasks, me),
+            saved=saved_grade(request, tasks, me),
             shown=SHOWN,
         )
 
     def disagreements(self, request: Request) -> Response:
         site = self._site
         run, me = site.run(request), site.person(request)
-        tasks, seen = site.cases.tasks(run), opened(site.store, run, me)
+        histories = site.cases.tasks(run).histories
+        contested = [each for each in histories.items() if is_contested(each[1])]
         found = []
-        for subject, history in tasks.histories.items():
-            if is_contested(history):
-                is_open = _by(me, history) or has_seen(seen, subject)
-                grades = list(standing(history).values()) if is_open else []
-                found.append(Disagreement(subject, grades, is_open))
-        return site.page("disagreements", request, run=run, found=found[:SHOWN], total=len(found))
+        for subject, history in contested[:SHOWN]:
+            is_open = site.reveals(run, subject, to=me, is_graded=_by(me, history))
+            grades = list(standing(history).values()) if is_open else []
+            found.append(Disagreement(subject, grades, is_open))
+        return site.page("disagreements", request, run=run, found=found, total=len(contested))
 
     def next(self, request: Request) -> Response:
         """Redirect to the task behind `after`, or to the run's page if none is left."""
@@ -94,9 +93,6 @@ class Lists:
         saved = Subject.parse(request.query_params.get("saved", ""))
         query = f"?saved={saved}" if saved and saved.proof_id else ""
         return RedirectResponse(f"{where}{query}", status_code=303)
-
-    def _saved(self, request: Request, tasks: RunTasks, me: str) -> Grade | None:
-        return saved_grade(request, tasks, me)
 
     def _excerpts(self, run: str) -> Any:
         def excerpt(problem_id: str) -> str:

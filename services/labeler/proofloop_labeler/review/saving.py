@@ -1,4 +1,4 @@
-"""Saves what people do: grades, withdrawals and openings. Nothing stored is ever changed."""
+"""Saves grades and withdrawals. Nothing stored is ever changed."""
 
 from __future__ import annotations
 
@@ -7,17 +7,12 @@ import time
 from proofloop.errors import NotFound
 from proofloop.method.label_rule import decide_by_person
 from proofloop.runs.grading.history import grades_of, standing
+from proofloop.runs.grading.openings import is_blind, openings
 from proofloop.schema import keys
-from proofloop.schema.records import Critique, Grade, Judgement, Label, Opening, Score
-from proofloop.store import Store, get_record, put_record
+from proofloop.schema.records import Critique, Grade, Judgement, Label, Score
+from proofloop.store import Store, get_record
 from proofloop_labeler.review.form import SCORES, Form
 from proofloop_labeler.review.tasks import Subject
-
-EVERYTHING = "everything"
-"""Opened: the critiques of a proof, their judgements, the label and other people's grades."""
-
-CRITIQUE = "critique"
-"""Opened: one critique of a proof, to grade it."""
 
 
 def save_grade(store: Store, run: str, subject: Subject, form: Form, *, by: str) -> Grade:
@@ -26,6 +21,7 @@ def save_grade(store: Store, run: str, subject: Subject, form: Form, *, by: str)
     Raises NotFound for a proof without a label, and for an unknown critique.
     """
     score = SCORES[form.score]
+    seen = openings(store, run, subject.proof_id, by=by)
     label, checks = None, False
     if subject.critique is None:
         label = get_record(store, keys.label(run, subject.proof_id), Label)
@@ -45,7 +41,7 @@ def save_grade(store: Store, run: str, subject: Subject, form: Form, *, by: str)
             at_s=time.time(),
             comment=form.comment,
             marks=form.marks,
-            is_blind=not has_seen(opened(store, run, by), subject),
+            is_blind=is_blind(seen, subject.critique),
             settles=form.settles,
             form=form.id,
             checks_label=checks,
@@ -87,25 +83,3 @@ def _append(store: Store, grade: Grade) -> Grade:
 def _sent(grade: Grade) -> tuple[object, ...]:
     """What the person sent."""
     return grade.form, grade.by, grade.score, grade.comment, grade.marks, grade.settles
-
-
-def open_up(store: Store, run: str, proof_id: str, what: str, *, by: str) -> None:
-    """Record that the person has seen this of the proof."""
-    key = keys.opening(run, by, proof_id, what)
-    if not store.exists(key):
-        put_record(store, key, Opening(by=by, at_s=time.time()))
-
-
-def opened(store: Store, run: str, by: str) -> frozenset[tuple[str, str]]:
-    """The proofs that the person has opened, and what of them."""
-    prefix = keys.openings(run, by)
-    found = (keys.name_below(prefix, key).partition("/") for key in store.list(prefix))
-    return frozenset((proof_id, what) for proof_id, _, what in found)
-
-
-def has_seen(seen: frozenset[tuple[str, str]], subject: Subject) -> bool:
-    """Whether a person who opened this has seen what others think of the proof or critique."""
-    of_proof = {what for proof_id, what in seen if proof_id == subject.proof_id}
-    if subject.critique is None:
-        return bool(of_proof)
-    return bool(of_proof & {EVERYTHING, subject.answer})

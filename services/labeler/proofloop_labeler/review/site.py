@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from proofloop.errors import ConfigError, NotFound
 from proofloop.report.numbers import count, score
 from proofloop.report.page import environment, style
+from proofloop.runs.grading.openings import openings, record_opening, what_others_think
 from proofloop.schema.ids import check_id
 from proofloop.store import Store
 from proofloop.typeset.assets import head
@@ -84,6 +85,17 @@ class Site:
             return name
         cookie = unquote(request.cookies.get(NAME_COOKIE, ""))
         return "" if name_problem(cookie) else cookie
+
+    def reveals(self, run: str, subject: Subject, *, to: str, is_graded: bool) -> bool:
+        """Whether a page shows this person what others think of the proof or critique: after the
+        first grade, or once they opened it. Records that they see it.
+        """
+        what = what_others_think(subject.critique)
+        where = self.store, run, subject.proof_id
+        is_open = is_graded or what in openings(*where, by=to)
+        if is_open:
+            record_opening(*where, what, by=to)
+        return is_open
 
     def run(self, request: Request) -> str:
         run = _id(request, "run")

@@ -1,0 +1,41 @@
+"""What people have seen of a proof beside the proof: a grade is blind if they saw nothing."""
+
+from __future__ import annotations
+
+import time
+
+from proofloop.schema import keys
+from proofloop.schema.ids import critique_name
+from proofloop.schema.records import Opening
+from proofloop.store import Store, put_record
+
+EVERYTHING = "everything"
+"""The critiques of a proof, their judgements, the label and other people's grades."""
+
+CRITIQUE = "critique"
+"""One critique of a proof, to grade it."""
+
+
+def what_others_think(critique: int | None) -> str:
+    """The name of an opening: everything about a proof, or the judgements of a critique."""
+    return EVERYTHING if critique is None else str(critique_name(critique))
+
+
+def record_opening(store: Store, run_id: str, proof_id: str, what: str, *, by: str) -> None:
+    """Record that the person has seen this of the proof."""
+    key = keys.opening(run_id, by, proof_id, what)
+    if not store.exists(key):
+        put_record(store, key, Opening(by=by, at_s=time.time()))
+
+
+def openings(store: Store, run_id: str, proof_id: str, *, by: str) -> frozenset[str]:
+    """What the person has seen of the proof."""
+    prefix = keys.opening_folder(run_id, by, proof_id)
+    return frozenset(keys.name_of(key) for key in store.list(prefix))
+
+
+def is_blind(seen: frozenset[str], critique: int | None) -> bool:
+    """Whether a person who saw this does not know what others think of the proof or critique."""
+    if critique is None:
+        return not seen
+    return not seen & {EVERYTHING, what_others_think(critique)}
