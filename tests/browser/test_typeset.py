@@ -71,6 +71,7 @@ UNSET = [
     (r"$a \kern%" + "\n" + r"-9em b$", "negative space"),
     (r"\[ a \\[-3em] b \]", "negative space"),
     (r"$\raisebox{99em}{x}$", r"\raisebox is not allowed"),
+    (r"\[ \mathop{\sum\sum}_{i < j} a_{ij} \]", r"\mathop with an index"),
     (r"$x \tag{1}$", "tag works only in display"),
 ]
 

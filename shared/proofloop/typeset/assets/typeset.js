@@ -52,6 +52,8 @@
 
   // Throws if the parsed formula could hide a part of itself.
   const check = (node) => {
+    const isMathop = node.type === "supsub" && node.base?.type === "op" && node.base.body;
+    if (isMathop && !node.base.limits) refuse("\\mathop with an index"); // LaTeX sets it below
     if (/phantom$/.test(node.type) && symbols(node) > SHORT_PHANTOM) refuse("a long phantom");
     if (node.type === "cr" && node.size && node.size.number < 0) refuse("negative space");
     let space = 0;
