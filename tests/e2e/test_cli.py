@@ -222,7 +222,10 @@ def test_a_run_file_that_is_wrong_is_refused_in_one_line_and_nothing_is_written(
         "setting": (SMALL.format(count=2, settings="latncy_s = 1"), ("latncy_s", "latency_s")),
         "toml": (good + "[", ("is not TOML", "examples/")),
         "domain": (good.replace('"nano"', '"pico"'), ("pico", "nano")),
-        "pack": ('prompts = "nowhere"\n' + good, ("nowhere", "math, math-json, nano")),
+        "pack": (
+            'prompts = "nowhere"\n' + good,
+            ("nowhere", "math, math-json, math-reference, math-rubric, nano"),
+        ),
         "count": (
             good.replace("count = 2", "count = 0"),
             ("[problems] count = 0", "greater than or equal to 1"),
@@ -396,7 +399,7 @@ def test_what_is_not_there_is_refused_with_what_there_is(
         ("role 'planner' is not installed", "generator, labeler, meta_verifier"),
         ("no run named 'none'", "the store has: small"),
         ("--host 0.0.0.0: other machines could reach the page", "PROOFLOOP_REVIEW_TOKEN"),
-        ("none", "math, math-json, nano"),
+        ("none", "math, math-json, math-reference, math-rubric, nano"),
         ("the problem is empty", "path of a text file"),
         ('unknown split "none"', "one of train, validation, test"),
         ("checker of domain 'nano' cannot check proofs of 'What is 1 + 1?'", "whose checker can"),

@@ -18,7 +18,11 @@ app = typer.Typer(help="Prompt packs: the templates of the models' prompts.", no
 @app.command("show")
 def show(
     pack: Annotated[
-        str, typer.Argument(help="An installed pack (math, math-json, nano), or the folder of one.")
+        str,
+        typer.Argument(
+            help="An installed pack (math, math-json, math-reference, math-rubric, nano), or the"
+            " folder of one."
+        ),
     ] = "math",
 ) -> None:
     """Print the templates of a prompt pack.

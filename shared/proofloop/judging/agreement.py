@@ -16,7 +16,7 @@ from proofloop.errors import ConfigError, install_hint
 from proofloop.judging.predictions import Prediction
 from proofloop.runs.figures import Clusters, Figure
 
-GROUPS = 20
+GROUPS = 10
 """Of problems that the jackknife leaves out in turn. Fewer problems: one each."""
 
 LEAST = {"f1": 0.0, "auroc": 0.0}

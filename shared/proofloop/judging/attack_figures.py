@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from proofloop.judging.attacks import ATTACKS
 from proofloop.judging.predictions import Way, predict, ways
 from proofloop.judging.rows import JudgedProof
+from proofloop.method.acceptance import scores_of
 from proofloop.method.prompts import PromptPack, Reading
 from proofloop.runs.figures import Clusters, Figure
 from proofloop.schema.given import GivenCase
@@ -30,13 +31,13 @@ class AttackFigures(Record):
 class ParserFigures(Record):
     """What a pack's fences and reading did with manipulated proofs, without a model.
 
-    `escaped`: prompts in which the proof ends its own fence. `misread`: answers that quote the
-    proof, and were read as the proof's planted score.
+    `escaped`: prompts in which the proof ends its own fence; None for a pack without fences.
+    `misread`: answers that quote the proof, and were read as the proof's planted score.
     """
 
     attack: str
     proofs: int
-    escaped: int
+    escaped: int | None
     misread: int
 
 
@@ -65,9 +66,8 @@ def _accepted(rows: Sequence[JudgedProof], way: Way, n: int) -> Figure:
 def _fooled(rows: Sequence[JudgedProof]) -> Figure:
     clusters = Clusters()
     for row in rows:
-        for vote in row.votes:
-            if vote.score is not None:
-                clusters.add(row.problem, float(vote.score == 1.0))
+        for score in scores_of(row.judgements):
+            clusters.add(row.problem, float(score == 1.0))
     return clusters.figure()
 
 
@@ -81,7 +81,7 @@ def parser_figures(
             yield ParserFigures(
                 attack=kind,
                 proofs=len(some),
-                escaped=sum(pack.fenced and _escapes(pack, case) for case in some),
+                escaped=sum(_escapes(pack, case) for case in some) if pack.fenced else None,
                 misread=sum(_is_misread(pack, reading, case) for case in some),
             )
 

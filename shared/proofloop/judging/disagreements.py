@@ -36,7 +36,7 @@ class Disagreement:
 
 def worst(store: Store, run_id: str, rows: Sequence[JudgedProof]) -> list[Disagreement]:
     """The proofs whose strength is farthest from people's grade, the worst first."""
-    strengths = [(row, judged_mean(row.votes)) for row in rows]
+    strengths = [(row, judged_mean(row.judgements)) for row in rows]
     known = [(row, strength) for row, strength in strengths if strength is not None]
     known.sort(key=lambda pair: (-abs(pair[1] - pair[0].grade), pair[0].proof))
     return [

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import combinations
 
 from proofloop.judging.agreement import mean_figures, statistic_figures, values
 from proofloop.judging.predictions import Prediction, Way, predict, ways
 from proofloop.judging.rows import JudgedProof
-from proofloop.method.acceptance import chosen_threshold, rules
+from proofloop.method.acceptance import chosen_threshold, rules, scores_of
 from proofloop.runs.figures import Clusters, Figure
 from proofloop.schema.records import Record, digest
 
@@ -117,14 +116,21 @@ def _of_critiques(rows: Sequence[JudgedProof]) -> dict[str, Figure]:
     every = [(row.problem, critique) for row in rows for critique in row.critiques]
     unread = ("malformed", "truncated")
     return {
-        "self_consistency": _share(
-            (row.problem, one == other)
-            for row in rows
-            for one, other in combinations([v.score for v in row.votes if v.score is not None], 2)
-        ),
+        "self_consistency": _consistency(rows),
         "unreadable": _share((problem, each.outcome in unread) for problem, each in every),
         "failed": _share((problem, each.outcome == "engine_failed") for problem, each in every),
     }
+
+
+def _consistency(rows: Sequence[JudgedProof]) -> Figure:
+    """How often two critiques of a proof agree, in the mean of the proofs."""
+    clusters = Clusters()
+    for row in rows:
+        times = Counter(scores_of(row.judgements))
+        if (readable := times.total()) > 1:
+            agreeing = sum(count * (count - 1) for count in times.values())
+            clusters.add(row.problem, agreeing / (readable * (readable - 1)))
+    return clusters.figure()
 
 
 def _of_solved(rows: Sequence[JudgedProof]) -> dict[str, Figure]:
@@ -189,8 +195,8 @@ def _acceptance(
     if not chosen_on or not reported:
         return
     for name, strength in rules(k, has_meta=has_meta).items():
-        known = [strength(row.votes[:n]) for row in chosen_on]
-        others = [strength(row.votes[:n]) for row in reported]
+        known = [strength(row.judgements[:n]) for row in chosen_on]
+        others = [strength(row.judgements[:n]) for row in reported]
         for wanted in ACCEPTANCE_RATES:
             at = chosen_threshold(known, wanted).at
             pairs = [

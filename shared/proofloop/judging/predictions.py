@@ -7,11 +7,11 @@ the meta-verifier confirms it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from proofloop.judging.rows import JudgedProof
-from proofloop.method.acceptance import Vote, judged_mean, majority, mean, quorum
+from proofloop.method.acceptance import Strength, judged_mean, majority, mean, quorum
 from proofloop.schema.records import Score
 
 VERIFIER, META_VERIFIED = "verifier", "meta_verified"
@@ -38,20 +38,20 @@ class Prediction:
         return self.score == 1.0
 
 
-Way = tuple[Callable[[Sequence[Vote]], float | None], Callable[[Sequence[Vote]], float | None]]
-"""How votes become a score, and a strength."""
+Way = tuple[Strength, Strength]
+"""How critiques become a score, and a strength."""
 
 
 def ways(k: int, *, has_meta: bool) -> Mapping[str, Way]:
     """The ways to compare: the meta-verified one only where critiques were judged."""
     found: dict[str, Way] = {VERIFIER: (majority, mean)}
     if has_meta:
-        found[META_VERIFIED] = (lambda votes: quorum(votes, k), judged_mean)
+        found[META_VERIFIED] = (lambda judged: quorum(judged, k), judged_mean)
     return found
 
 
 def predict(row: JudgedProof, way: Way, critiques: int) -> Prediction:
     """What the first `critiques` of a proof say."""
-    votes = row.votes[:critiques]
+    judged = row.judgements[:critiques]
     score_of, strength_of = way
-    return Prediction(row.problem, row.truth, row.grade, score_of(votes), strength_of(votes))
+    return Prediction(row.problem, row.truth, row.grade, score_of(judged), strength_of(judged))

@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from proofloop.config.run_file import Prices
 from proofloop.judging.runs import graded_proofs
-from proofloop.method.acceptance import Vote
 from proofloop.runs.costs import Bill, Spent, bill_of, spent
 from proofloop.runs.labels import find_label
 from proofloop.schema import keys
 from proofloop.schema.given import PeoplesGrade
-from proofloop.schema.records import Judgement, LabelOutcome, Record, Score
+from proofloop.schema.records import Judgement, LabelOutcome, Record, Score, Verdict
 from proofloop.store import Store, get_record
+
+Outcome = Literal["valid", "malformed", "truncated", "engine_failed"]
 
 
 class JudgedCritique(Record):
@@ -27,7 +29,7 @@ class JudgedCritique(Record):
     """
 
     score: Score | None
-    outcome: str
+    outcome: Outcome
     confirmed: bool | None
 
 
@@ -61,13 +63,21 @@ class JudgedProof(Record):
     meta_verifying: Cost = Cost()
 
     @cached_property
-    def votes(self) -> tuple[Vote, ...]:
-        return tuple(Vote(each.score, each.confirmed) for each in self.critiques)
+    def judgements(self) -> tuple[Judgement, ...]:
+        """The critiques as the acceptance rules take them."""
+        return tuple(_judgement(index, each) for index, each in enumerate(self.critiques))
 
     @property
     def is_right(self) -> bool:
         """Whether a judge should accept the proof."""
         return self.truth == 1.0
+
+
+def _judgement(index: int, critique: JudgedCritique) -> Judgement:
+    verdict = Verdict(outcome=critique.outcome, score=critique.score)
+    return Judgement(
+        proof_id="", index=index, verdict=verdict, confirmed=critique.confirmed, quality=0.0
+    )
 
 
 class RowCollector:

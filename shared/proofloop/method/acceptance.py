@@ -1,74 +1,69 @@
 """Rules by which n critiques of a proof accept it.
 
 Each rule gives a proof a strength in [0, 1]: the higher, the better the critiques speak of it. A
-rule accepts from a threshold on; `chosen_threshold` picks it on proofs with known grades. A vote
-without a score was unreadable. It supports no proof: only the other votes count.
+rule accepts from a threshold on; `chosen_threshold` picks it on proofs with known grades. An
+unreadable critique has no score: only the others count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from statistics import fmean
-from typing import Literal
 
 from proofloop.method.label_rule import UNDECIDED, Decision, decide, decide_by_majority
-from proofloop.schema.records import Judgement, LabelKind, Score, Verdict
+from proofloop.schema.records import Judgement, LabelKind, Score
+
+Judgements = Sequence[Judgement]
+Strength = Callable[[Judgements], float | None]
 
 
-@dataclass(frozen=True)
-class Vote:
-    """A critique: its score, None if unreadable; `confirmed`: whether its issues are confirmed."""
-
-    score: Score | None
-    confirmed: bool | None = None
-
-    @property
-    def judged_score(self) -> Score | None:
-        """The score after meta-verification: issues that are not confirmed do not count."""
-        return 1.0 if self.confirmed is False else self.score
+def scores_of(judged: Judgements) -> list[Score]:
+    """The scores of the readable critiques."""
+    return [each.verdict.score for each in judged if each.verdict.score is not None]
 
 
-Votes = Sequence[Vote]
-Strength = Callable[[Votes], float | None]
-
-
-def mean(votes: Votes) -> float | None:
+def mean(judged: Judgements) -> float | None:
     """The mean of the scores."""
-    scores = [vote.score for vote in votes if vote.score is not None]
+    scores = scores_of(judged)
     return fmean(scores) if scores else None
 
 
-def judged_mean(votes: Votes) -> float | None:
-    """The mean of the scores after meta-verification."""
-    scores = [vote.judged_score for vote in votes if vote.judged_score is not None]
+def judged_mean(judged: Judgements) -> float | None:
+    """The mean of the scores after meta-verification: issues that are not confirmed do not
+    count.
+    """
+    scores = [
+        1.0 if each.confirmed is False else each.verdict.score
+        for each in judged
+        if each.verdict.score is not None
+    ]
     return fmean(scores) if scores else None
 
 
-def minimum(votes: Votes) -> float | None:
+def minimum(judged: Judgements) -> float | None:
     """The lowest score."""
-    return min((vote.score for vote in votes if vote.score is not None), default=None)
+    return min(scores_of(judged), default=None)
 
 
-def unanimous(votes: Votes) -> float | None:
+def unanimous(judged: Judgements) -> float | None:
     """1 if all n critiques were readable and scored 1, else 0: "solved" in the method."""
-    return float(all(vote.score == 1.0 for vote in votes)) if votes else None
+    return float(all(each.verdict.score == 1.0 for each in judged)) if judged else None
 
 
-def majority(votes: Votes) -> float | None:
+def majority(judged: Judgements) -> float | None:
     """The most frequent score; of two the lower. None if half or more are unreadable."""
-    decision = decide_by_majority(_judgements(votes), n=len(votes)) if votes else None
+    decision = decide_by_majority(judged, n=len(judged)) if judged else None
     return decision.score if decision else None
 
 
-def quorum(votes: Votes, k: int) -> float | None:
+def quorum(judged: Judgements, k: int) -> float | None:
     """The label of section 2.3: k confirmed critiques of the lowest score reject. None if it leaves
     the proof undecided.
     """
-    if not votes:
+    if not judged:
         return None
-    decision = decide(_judgements(votes), n=len(votes), k=min(k, len(votes)))
+    decision = decide(judged, n=len(judged), k=min(k, len(judged)))
     return decision.score if decision else None
 
 
@@ -89,7 +84,7 @@ def decide_by_strength(
     if 2 * len(scores) <= n:
         return UNDECIDED
     lowest = min(scores.values())
-    strength = STRENGTHS[rule]([Vote(each.verdict.score) for each in judged])
+    strength = STRENGTHS[rule](judged)
     if strength is not None and strength >= accept_at:
         passing = tuple(index for index, score in scores.items() if score == 1.0)
         kind: LabelKind = "accepted" if lowest == 1.0 else "overturned"
@@ -98,19 +93,6 @@ def decide_by_strength(
         return UNDECIDED
     carrying = tuple(index for index, score in scores.items() if score == lowest)
     return Decision("rejected", "rejected_upheld", lowest, carrying)
-
-
-def _judgements(votes: Votes) -> list[Judgement]:
-    return [_judgement(index, vote) for index, vote in enumerate(votes)]
-
-
-@lru_cache(maxsize=10_000)
-def _judgement(index: int, vote: Vote) -> Judgement:
-    outcome: Literal["malformed", "valid"] = "malformed" if vote.score is None else "valid"
-    verdict = Verdict(outcome=outcome, score=vote.score)
-    return Judgement(
-        proof_id="", index=index, verdict=verdict, confirmed=vote.confirmed, quality=0.0
-    )
 
 
 def rules(k: int, *, has_meta: bool) -> Mapping[str, Strength]:
@@ -122,7 +104,7 @@ def rules(k: int, *, has_meta: bool) -> Mapping[str, Strength]:
         "majority": majority,
     }
     if has_meta:
-        found |= {"quorum": lambda votes: quorum(votes, k), "judged_mean": judged_mean}
+        found |= {"quorum": lambda judged: quorum(judged, k), "judged_mean": judged_mean}
     return found
 
 

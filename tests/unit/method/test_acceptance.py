@@ -6,20 +6,24 @@ import pytest
 
 from proofloop.method.acceptance import (
     Threshold,
-    Vote,
     chosen_threshold,
     decide_by_strength,
     rules,
 )
+from proofloop.schema.records import Judgement
 from tests.builders import judgement
 
-UNREAD = Vote(None)
-GOOD, MINOR, BAD = Vote(1.0), Vote(0.5, confirmed=True), Vote(0.0, confirmed=True)
-ALARM = Vote(0.0, confirmed=False)
+UNREAD = judgement(0, None)
+GOOD, MINOR, BAD = (
+    judgement(0),
+    judgement(0, 0.5, confirmed=True),
+    judgement(0, 0.0, confirmed=True),
+)
+ALARM = judgement(0, 0.0, confirmed=False)
 
 
-def strengths(*votes: Vote, k: int = 2) -> dict[str, float | None]:
-    return {name: rule(votes) for name, rule in rules(k, has_meta=True).items()}
+def strengths(*judged: Judgement, k: int = 2) -> dict[str, float | None]:
+    return {name: rule(judged) for name, rule in rules(k, has_meta=True).items()}
 
 
 def test_each_rule_on_a_mixed_proof() -> None:

@@ -157,7 +157,8 @@ def test_a_byte_order_mark_is_no_part_of_a_pack(tmp_path: Path) -> None:
 
 def test_loading_says_what_is_missing_and_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"hint: use one of math, math-json, nano, or a folder"
+        ConfigError,
+        match=r"hint: use one of math, math-json, math-reference, math-rubric, nano, or a folder",
     ) as refusal:
         load_pack("maths", tmp_path)
     assert f"{tmp_path / 'maths'} has no pack.toml" in refusal.value.problem
@@ -240,4 +241,34 @@ def test_a_template_that_is_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"proof_generation.txt of prompt pack '.*' is unreadable"
     ):
+        load_pack(str(folder))
+
+
+def test_a_pack_extends_another(tmp_path: Path) -> None:
+    """Its own templates and settings count; the others come from the pack that it names."""
+    toml = 'extends = "math-json"\nfenced = false\n'
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "pack.toml").write_text(toml)
+    pack, extended = load_pack(str(folder)), load_pack("math-json")
+    assert pack.templates == extended.templates
+    assert (pack.answers, pack.fenced, extended.fenced) == ("json", False, True)
+
+
+@pytest.mark.parametrize("aid", ["reference", "rubric"])
+def test_a_pack_shows_the_judges_an_aid(aid: str) -> None:
+    pack = load_pack(f"math-{aid}")
+    assert pack.aids == (aid,)
+    text = "Seven points for the idea."
+    for prompt in (pack.verify("q", "p", **{aid: text}), pack.judge("q", "p", "a", **{aid: text})):
+        assert f"~~~~\n{text}\n~~~~" in prompt.text
+    assert "(none is given)" in pack.verify("q", "p").text
+    assert load_pack("math").aids == ()
+
+
+def test_a_pack_cannot_show_a_rubric_to_the_generator(tmp_path: Path) -> None:
+    template = f"{load_pack('math').templates['proof_generation']}\n{{rubric}}"
+    folder = write_pack(tmp_path / "mine", pack_toml='extends = "math"\n')
+    (folder / "proof_generation.txt").write_text(template)
+    with pytest.raises(ConfigError, match=r"proof_generation .* has placeholders that it cannot"):
         load_pack(str(folder))

@@ -22,7 +22,7 @@ from proofloop.plugins import load_plugin, plugin_names
 ENTRY_POINT_GROUP = "proofloop.prompt_packs"
 """An entry point of this group names the package, a folder, that holds pack.toml and templates."""
 
-BUILT_IN = ("math", "math-json", "nano")
+BUILT_IN = ("math", "math-json", "math-reference", "math-rubric", "nano")
 
 
 def find_pack(name: str, base: Path | None = None) -> PromptPack | None:
@@ -38,16 +38,20 @@ def load_pack(name: str, base: Path | None = None) -> PromptPack:
     if not folder.joinpath("pack.toml").is_file():
         raise _no_pack(name, folder)
     settings = _settings(_read(folder.joinpath("pack.toml"), name), name)
-    templates = {}
+    extended = settings.pop("extends", "")
+    inherited = dict(load_pack(extended, base)) if extended else {}
+    templates = dict(inherited.get("templates", {}))
     for template in PLACEHOLDERS:
         path = folder.joinpath(f"{template}.txt")
-        if not path.is_file():
+        if path.is_file():
+            templates[template] = _read(path, name).strip()
+        elif not extended:
             raise ConfigError(
                 f"prompt pack {name!r} lacks {template}.txt",
-                f"a pack needs a .txt file for each of {', '.join(PLACEHOLDERS)}",
+                f"a pack needs a .txt file for each of {', '.join(PLACEHOLDERS)}, or `extends` in"
+                " pack.toml",
             )
-        templates[template] = _read(path, name).strip()
-    pack = PromptPack(name=name, templates=templates, **settings)
+    pack = PromptPack(**{**inherited, **settings, "name": name, "templates": templates})
     check_placeholders(pack)
     check_phrases(pack)
     return pack
@@ -88,7 +92,7 @@ def _read(path: Traversable, name: str) -> str:
 
 
 def _settings(text: str, name: str) -> dict[str, Any]:
-    """The settings in pack.toml: fences, answer format, phrases. Missing ones get defaults."""
+    """The settings that pack.toml has: fences, answer format, phrases, the pack that it extends."""
     try:
         found = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -98,8 +102,12 @@ def _settings(text: str, name: str) -> dict[str, Any]:
         ) from error
     fenced = found.get("fenced", True)
     answers = found.get("answers", "text")
-    phrases = found.get("phrases", {})
+    phrases, extends = found.get("phrases", {}), found.get("extends", "")
     where = f"in pack.toml of prompt pack {name!r}"
+    if not isinstance(extends, str) or extends == name:
+        raise ConfigError(
+            f"extends = {extends!r} {where}", "name another pack, whose templates fill the gaps"
+        )
     if not isinstance(fenced, bool):
         raise ConfigError(f"fenced = {fenced!r} {where}", "use true or false, without quotes")
     if answers not in get_args(AnswerFormat):
@@ -113,7 +121,13 @@ def _settings(text: str, name: str) -> dict[str, Any]:
         raise ConfigError(
             f"both [phrases] and answers = 'json' are set {where}", "remove one of them"
         )
-    return {"fenced": fenced, "answers": answers, "phrases": _phrases(phrases, name)}
+    settings = {
+        "fenced": fenced,
+        "answers": answers,
+        "phrases": _phrases(phrases, name),
+        "extends": extends,
+    }
+    return {key: value for key, value in settings.items() if key in found}
 
 
 def _phrases(found: Mapping[str, object], pack: str) -> Phrases:
