@@ -40,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("sure.toml").write_text(RUN.format(noise=0.0))
     rows = [
         {
-            "Problem": f"Prove claim {number // 3}.",
+            "Problem": f"Prove <b>claim</b> {number // 3}.",
             "Response": f"Simulated proof {number:04x} of quality {quality}.",
             "Points": POINTS[quality],
             "Problem Source": "AB"[number % 2],
@@ -130,9 +130,9 @@ def test_the_page_shows_figures_plots_and_disagreements(folder: Path) -> None:
     text = visible(html)
     for part in ("Agreement with people's grades", "By source", "The worst disagreements"):
         assert part in text
-    assert html.count("<svg") == 5
+    assert html.count("<svg viewBox=") == 5
     assert "Simulated analysis claims quality" in text
-    assert "<script" not in html
+    assert "Prove <b>claim</b>" not in html  # the texts are untrusted
 
 
 def test_two_runs_need_two_names(folder: Path) -> None:
