@@ -454,6 +454,20 @@ def test_early_stop_changes_no_search_and_asks_for_fewer_critiques(
     assert judgements[0] < 0.5 * judgements[1]
 
 
+@pytest.mark.parametrize("m", [0, 1])
+def test_a_search_by_need_ends_with_fewer_waiting_proofs_than_it_keeps(
+    tmp_path: Path, m: int
+) -> None:
+    store = LocalStore(tmp_path)
+    spec = runspec(
+        problems={"domain": "nano", "count": 2, "proofs_per_problem": 6},
+        search={"rounds": 1, "keep": 4, "analyses": 2},
+        labeling={"m": m},
+        flow={"max_waiting_proofs": 1},
+    )
+    check_searches(store, spec, run(store, spec, CountingEngine(verifier_noise=0.5)))
+
+
 def searched(store: LocalStore) -> dict[str, Any]:
     """The rounds of each search, and its best proofs; of a problem that was solved only that, since
     the first proof to pass all critiques is a matter of time.

@@ -237,7 +237,7 @@ class RunDriver:
             if self._spec.training.roles:
                 self._source.publish([ProofLabeled.of(label)])
             return
-        while self._tracker.num_open >= self._most_waiting:
+        while self._tracker.num_in_work >= self._most_waiting:
             self._source.wait_for_room(self._most_waiting)
             self._meet_needs()
             self._look()

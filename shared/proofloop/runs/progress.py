@@ -192,7 +192,6 @@ class ProgressTracker:
             self._plan(-1)
 
     def _tell_search(self) -> None:
-        self._has_news.clear()
         while not self._news.empty():
             self._news.get()()
 
@@ -214,6 +213,7 @@ class ProgressTracker:
     def wait_for_news(self, timeout_s: float) -> None:
         """Wait until something happens to a proof, at most for `timeout_s`."""
         self._has_news.wait(timeout_s)
+        self._has_news.clear()
 
     def _plan(self, more: int) -> None:
         with self._lock:
@@ -222,6 +222,13 @@ class ProgressTracker:
     @property
     def num_open(self) -> int:
         return len(self._open)
+
+    @property
+    def num_in_work(self) -> int:
+        """The open proofs that wait for an answer, and not only for other proofs of their
+        search.
+        """
+        return len(self._open) - self._search.num_complete
 
     def wait_for_room(self, most: int, timeout_s: float) -> None:
         """Wait until fewer than `most` proofs are open, at most for `timeout_s`."""

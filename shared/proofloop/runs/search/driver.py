@@ -98,6 +98,11 @@ class SearchDriver:
         """What the searches need now, with at most `room` critiques in flight."""
         return self._needs.find(room)
 
+    @property
+    def num_complete(self) -> int:
+        """How many proofs wait only for other proofs of their problem."""
+        return sum(search.complete for search in self._searches.values())
+
     # -- rounds
 
     def is_wanted(self, event: ProblemPosed) -> bool:

@@ -37,7 +37,8 @@ class ProblemSearch:
     with their groups; `new`: the proofs with a label to compare. `pool`: the round's readable
     proofs; only a search by need fills it. `judging`: those whose judgements were requested.
     `is_changed`: the needs are to be worked out again; until then `open` are the proofs that need
-    more critiques than are written.
+    more critiques than are written, and `complete` is the number of those that need only others to
+    compare with.
     """
 
     waiting: set[str]
@@ -51,6 +52,7 @@ class ProblemSearch:
     judging: set[str] = field(default_factory=set)
     is_changed: bool = True
     open: list[Contender] = field(default_factory=list)
+    complete: int = 0
 
     def begin_round(self, names: set[str]) -> None:
         """Compare these new proofs with the kept ones from now on."""
@@ -120,13 +122,11 @@ class ProblemSearch:
         return ({each.proof_id for each in kept} & self.waiting) - self.judging
 
     def find_open(self, *, n: int, keep: int) -> None:
-        """Work out `open`."""
-        dropped = self.outranked(n=n, keep=keep)
-        self.open = [
-            each
-            for each in self._contenders()
-            if each.written < n and each.proof_id in self.groups.keys() - dropped
-        ]
+        """Work out `open` and `complete`."""
+        compared = self.groups.keys() - self.outranked(n=n, keep=keep) - self.judging
+        found = [each for each in self._contenders() if each.proof_id in compared]
+        self.open = [each for each in found if each.written < n]
+        self.complete = len(found) - len(self.open)
         self.is_changed = False
 
     def request(self, name: str, n: int) -> tuple[int, str]:
