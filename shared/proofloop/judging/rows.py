@@ -6,11 +6,13 @@ The rows are all that the figures are computed from. `proofloop judge --rows FIL
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from proofloop.config.run_file import Prices
+from proofloop.errors import StoreError
 from proofloop.judging.runs import graded_proofs
 from proofloop.runs.costs import Bill, Spent, bill_of, spent
 from proofloop.runs.labels import find_label
@@ -80,6 +82,10 @@ def _judgement(index: int, critique: JudgedCritique) -> Judgement:
     )
 
 
+AT_ONCE = 20
+"""Rows that are read together: a store on the network lists all labels each time."""
+
+
 class RowCollector:
     """Reads each proof's row once it has its label. Called while the run works, it leaves little to
     read at the end, and holds no text.
@@ -90,7 +96,15 @@ class RowCollector:
         self._graded: Mapping[str, tuple[str, PeoplesGrade]] = {}
         self._rows: dict[str, JudgedProof] = {}
 
-    def look(self) -> None:
+    def look_ahead(self, labeled: int) -> None:
+        """Read rows while the run works, once enough proofs are `labeled`. An unavailable store is
+        left to the run: the rows are read later.
+        """
+        if labeled >= len(self._rows) + AT_ONCE:
+            with suppress(StoreError):
+                self._look()
+
+    def _look(self) -> None:
         """Read the rows of newly labeled proofs."""
         if not self._graded:
             self._graded = {
@@ -104,7 +118,7 @@ class RowCollector:
 
     def rows(self) -> tuple[JudgedProof, ...]:
         """All rows by now, in the order of the file."""
-        self.look()
+        self._look()
         return tuple(self._rows[proof] for proof in self._graded if proof in self._rows)
 
     def _read(self, proof: str) -> JudgedProof:

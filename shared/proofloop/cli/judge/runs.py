@@ -106,7 +106,7 @@ def judge_run(
 
         def report(progress: RunProgress) -> None:
             line.show(spec.name, progress)
-            collector.look()
+            collector.look_ahead(progress.labeled)
 
         drive(
             store,
