@@ -32,7 +32,7 @@ def test_every_kind_of_formula_is_set_under_a_strict_policy(page: Page, serve: S
     assert page.locator("span.formula .katex-html").count() == 8
     assert page.locator("code.formula").count() == 0
     assert page.locator("table .katex-html").count() == 3
-    assert page.locator("h2 .katex-html").count() == 1
+    assert page.locator("h5 .katex-html").count() == 1
 
 
 def test_fonts_come_with_the_page(page: Page, serve: Serve) -> None:

@@ -81,6 +81,8 @@ def _block(text: str) -> str:
     for token in tokens:
         if token.map and token.type in _WITH_LINES:
             token.attrSet("data-line", page.lines(*token.map))
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(int(token.tag[1]) + 3, 6)}"  # h1 to h3 are the page's
     html = parser.renderer.render(tokens, parser.options, env)
     return page.with_formulas(_ROOM.sub(r"\1", html))
 

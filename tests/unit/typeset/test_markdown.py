@@ -50,7 +50,8 @@ def inside(text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "html"),
     [
-        ("## The case $n$", '<h2>The case <code class="formula">$n$</code></h2>'),
+        ("# Proof", "<h4>Proof</h4>"),
+        ("##### The case $n$", '<h6>The case <code class="formula">$n$</code></h6>'),
         ("**Lemma (Erdős).** *Proof*", "<p><strong>Lemma (Erdős).</strong> <em>Proof</em></p>"),
         ("这是**重点。**然后", "<p>这是<strong>重点。</strong>然后</p>"),
         ("这**“重点”**是", "<p>这<strong>“重点”</strong>是</p>"),
@@ -83,7 +84,7 @@ def test_blocks_name_the_lines_of_their_source() -> None:
         if "data-line" in attributes
     ]
     assert blocks == [
-        *[("h1", "1-1"), ("p", "3-5"), ("li", "7-7"), ("li", "8-8")],
+        *[("h4", "1-1"), ("p", "3-5"), ("li", "7-7"), ("li", "8-8")],
         *[("li", "10-12"), ("p", "10-10"), ("p", "12-12"), ("pre", "14-16"), ("div", "18-20")],
     ]
 
