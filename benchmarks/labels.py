@@ -12,23 +12,36 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import os
 import statistics
 import sys
-import tempfile
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
+from proofloop.api.drive import drive_on_services
 from proofloop.config.run_file import RunSpec, parse_runspec
 from proofloop.method.label_rule import decide
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.runs.create import create_run
 from proofloop.runs.labels import labels_of
+from proofloop.runs.planned import PIPELINE_ROLES
 from proofloop.schema import keys
 from proofloop.schema.records import Judgement
 from proofloop.store import LocalStore, get_record
 from proofloop.worker.engine_pool import Engines
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.integration.installation import installed
+from tests.integration.processes import folder
+from tests.integration.servers import running_rabbitmq
 
 PROOFS_PER_PROBLEM = 4
 N, M, K = 16, 5, 3
@@ -74,19 +87,45 @@ def spec_of(name: str, proofs: int, slots: int, seed: int, call_log: Path, early
     return parse_runspec(fields, "the benchmark")
 
 
-def measure(proofs: int, slots: int, seed: int, *, early: bool) -> Cost:
+def run_here(spec: RunSpec, store: LocalStore) -> None:
+    """All roles in this process."""
+    create_run(store, spec, resume=False)
+    engines = Engines(store, store.root)
+    with EmbeddedPipeline(store, engines, spec) as pipeline:
+        pipeline.run()
+    engines.close()
+
+
+def run_on_services(spec: RunSpec, store: LocalStore) -> None:
+    drive_on_services(store, spec, threading.Event(), lambda progress: None, resume=False)
+
+
+@contextmanager
+def services(place: Path, slots: int) -> Iterator[None]:
+    """A broker and a service for each role. Each has slots of its own."""
+    broker = os.environ.get("PROOFLOOP_TEST_BROKER")
+    with ExitStack() as stack:
+        if broker is None:
+            broker = stack.enter_context(running_rabbitmq(place)).url
+        settings = {"STORE": str(place / "store")}
+        one = stack.enter_context(installed(settings, broker, place))
+        for role in PIPELINE_ROLES:
+            one.start(role, concurrency=4 * slots)
+        for role in PIPELINE_ROLES:
+            one.wait_ready(role)
+        yield
+
+
+def measure(proofs: int, slots: int, seed: int, *, early: bool, on_services: bool = False) -> Cost:
     """Run once in a folder of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        store, call_log = LocalStore(Path(folder) / "store"), Path(folder) / "call_log"
-        spec = create_run(
-            store, spec_of("labels", proofs, slots, seed, call_log, early), resume=False
-        )
-        engines = Engines(store, Path(folder))
+    with folder("proofloop-labels-") as place, ExitStack() as stack:
+        store, call_log = LocalStore(place / "store"), place / "call_log"
+        spec = spec_of("labels", proofs, slots, seed, call_log, early)
+        if on_services:
+            stack.enter_context(services(place, slots))
         began = time.perf_counter()
-        with EmbeddedPipeline(store, engines, spec) as pipeline:
-            pipeline.run()
+        (run_on_services if on_services else run_here)(spec, store)
         seconds = time.perf_counter() - began
-        engines.close()
         calls = Counter(calls_in(call_log))
         labels = {
             label.proof_id: (label.outcome, label.kind, label.score)
@@ -117,10 +156,10 @@ def calls_in(call_log: Path) -> list[str]:
     ]
 
 
-def compare(proofs: int, slots: int, seed: int) -> dict[str, float]:
+def compare(proofs: int, slots: int, seed: int, on_services: bool) -> dict[str, float]:
     """Both ways of asking, for one seed."""
-    everything = measure(proofs, slots, seed, early=False)
-    by_need = measure(proofs, slots, seed, early=True)
+    everything = measure(proofs, slots, seed, early=False, on_services=on_services)
+    by_need = measure(proofs, slots, seed, early=True, on_services=on_services)
     return {
         "verifications_share": by_need.verifications / everything.verifications,
         "one_at_a_time": everything.one_at_a_time / everything.verifications,
@@ -136,15 +175,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="under a minute")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds; 3 take half an hour")
+    parser.add_argument("--slots", type=int, choices=LATENCY_S, help="only this number of slots")
+    parser.add_argument(
+        "--services", action="store_true", help="on RabbitMQ, with a service for each role"
+    )
     asked = parser.parse_args()
-    proofs, all_slots, seeds = 96, tuple(LATENCY_S), range(asked.seeds)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    proofs, seeds = 96, range(asked.seeds)
+    all_slots = (asked.slots,) if asked.slots else tuple(LATENCY_S)
     if asked.small:
         proofs, all_slots, seeds = 24, (64,), range(1)
     found: dict[str, dict[str, float]] = {}
     for slots in all_slots:
         rounds = []
         for seed in seeds:
-            rounds.append(compare(proofs, slots, seed))
+            rounds.append(compare(proofs, slots, seed, asked.services))
             print(f"{slots} slots, seed {seed}: {rounds[-1]}", file=sys.stderr)
         found[str(slots)] = {
             name: round(statistics.median(each[name] for each in rounds), 3) for name in rounds[0]

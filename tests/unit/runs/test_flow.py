@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from proofloop.config.run_file import RunSpec, parse_runspec
-from proofloop.runs.flow import in_work, most_waiting_proofs, unfilled
+from proofloop.runs.flow import critiques_at_once, in_work, most_waiting_proofs, unfilled
 
 
 def spec_with(settings: dict[str, Any], kind: str = "simulated", **flow: int) -> RunSpec:
@@ -63,3 +63,10 @@ def test_a_flow_that_cannot_fill_the_engine_is_named() -> None:
     )
     assert unfilled(spec_with({}, generator=64, verifier=64, meta_verifier=64)) == []
     assert unfilled(spec_with({})) == []
+
+
+def test_searches_keep_more_critiques_in_flight_than_the_verifier_handles() -> None:
+    spec = spec_with({}, verifier=64)
+    assert critiques_at_once(spec, running=0) == 80
+    assert critiques_at_once(spec, running=64) == 80
+    assert critiques_at_once(spec, running=128) == 160  # more services
