@@ -132,7 +132,7 @@ def _check_failed(work: Work, run: RunSpec, verdicts: Sequence[Verdict]) -> None
     """Raise HintedError if too many calls had no answer."""
     if verdicts:
         share = fmean(verdict.outcome == "engine_failed" for verdict in verdicts)
-        watch.check_failed(work.part(run), share, work.spec.watch)
+        watch.check_failed(work.short_name(run), share, work.spec.watch)
 
 
 def _reviewed(work: Work, run: RunSpec, case: GradedProof, critique: Critique) -> Reviewed:

@@ -127,7 +127,7 @@ def learned(work: Work, run: RunSpec, roles: Sequence[ModelRole]) -> dict[str, f
     figures = work.last_step(run).figures
     counts = {role: figures.get(f"{ANSWERS}{role}", 0.0) for role in roles}
     shown = ", ".join(f"{role} {count:.0f}" for role, count in counts.items())
-    work.say(f"{work.part(run)}: answers learned: {shown}")
+    work.say(f"{work.short_name(run)}: answers learned: {shown}")
     for role in (role for role, count in counts.items() if not count):
         work.say(
             f"warning: no answer of the {role} has a reward of [consolidate] keep ="

@@ -96,7 +96,7 @@ class Work:
         number = supervised_steps(self.store, run)
         return get_record(self.store, keys.step(run.name, ALL_ROLES, number), TrainingStep)
 
-    def part(self, run: RunSpec) -> str:
+    def short_name(self, run: RunSpec) -> str:
         """The run's name without the curriculum's."""
         return run.name.removeprefix(f"{self.spec.name}-")
 
@@ -145,7 +145,7 @@ class SamplingReport:
     """Prints now and then how many proofs of a run are done, or supervised steps are taken."""
 
     def __init__(self, work: Work, run: RunSpec) -> None:
-        self._work, self._stage = work, work.part(run)
+        self._work, self._stage = work, work.short_name(run)
         self._said, self._countdown = time.monotonic(), Countdown()
 
     def __call__(self, progress: RunProgress) -> None:
@@ -168,7 +168,7 @@ class TrainingReport:
         self._work, self._run = work, run
         [self._role] = run.training.roles
         self._wanted = run.training.of(self._role)
-        self._stage = work.part(run)
+        self._stage = work.short_name(run)
         self._steps: list[TrainingStep] = []
         self._read(len(published_versions(work.store, run.name, self._role)))
         self._countdown = Countdown(len(self._steps))
