@@ -41,6 +41,11 @@ def load_point(point: EntryPoint) -> Any:
         ) from error
 
 
+def has_command(name: str) -> bool:
+    """Whether the part of proofloop that has this command is installed."""
+    return bool(entry_points(group="proofloop.commands", name=name))
+
+
 def load_command(name: str, part: str) -> Any:
     """The function of another part of proofloop, such as the trainer, behind a command.
 

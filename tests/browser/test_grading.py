@@ -16,8 +16,8 @@ from proofloop.runs.grading.history import grades_of
 from proofloop.runs.labels import find_label
 from proofloop.schema.records import Grade, Mark
 from proofloop.store import LocalStore
-from proofloop_labeler.review.access import Access
-from proofloop_labeler.review.app import grading_app, guarded_app
+from proofloop.ui.access import Access, guarded_app
+from proofloop_labeler.review.app import grading_app
 from proofloop_labeler.review.cases import Cases, Offer
 from tests.browser.accessibility import grave_faults
 from tests.builders import PROOF, RUN, put_case, runspec

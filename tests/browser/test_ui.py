@@ -16,10 +16,12 @@ from proofloop.runs.index import open_index
 from proofloop.schema import keys
 from proofloop.schema.records import Problem
 from proofloop.store import LocalStore, put_record
+from proofloop.ui.access import Access
 from proofloop.ui.app import make_app
 from proofloop.ui.fresh_index import FreshIndex
 from proofloop.ui.live import LiveRuns
 from proofloop.ui.site import Site
+from tests.browser.accessibility import grave_faults
 from tests.builders import PROOF, RUN, critique, label, proof, put_case, runspec, valid
 
 SOLUTION = (
@@ -47,7 +49,7 @@ def address(store: LocalStore, tmp_path: Path, serve: Callable[[Starlette], str]
         open_index(store, tmp_path / "cache"), store, stopping, wait_s=20.0, fresh_s=0.0
     )
     site = Site(store, index, LiveRuns(store, index, Settings(), status_s=0.0))
-    yield serve(make_app(site, stopping))
+    yield serve(make_app(site, stopping, Access()))
     stopping.set()
     index.close()
 
@@ -122,3 +124,4 @@ def test_pages_fit_on_a_phone_and_have_a_dark_side(
         "getComputedStyle(document.body.parentElement).backgroundColor.match(/\\d+/g)"
     )
     assert int(red) < 60
+    assert grave_faults(page) == []

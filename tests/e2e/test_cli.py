@@ -381,8 +381,8 @@ def test_what_is_not_there_is_refused_with_what_there_is(
         ("dead", "list", "--run", "none"),
         ("dead", "list"),
         ("serve", "planner"),
-        ("review", "none"),
-        ("review", "--host", "0.0.0.0"),
+        ("ui", "none"),
+        ("ui", "--host", "0.0.0.0"),
         ("prompts", "show", "none"),
         ("prove", " "),
         ("domains", "pose", "--split", "none"),
@@ -398,7 +398,7 @@ def test_what_is_not_there_is_refused_with_what_there_is(
         ("--run is missing", "--run NAME"),
         ("role 'planner' is not installed", "generator, labeler, meta_verifier"),
         ("no run named 'none'", "the store has: small"),
-        ("--host 0.0.0.0: other machines could reach the page", "PROOFLOOP_REVIEW_TOKEN"),
+        ("--host 0.0.0.0: other machines could reach the pages", "PROOFLOOP_REVIEW_TOKEN"),
         ("none", "math, math-json, math-reference, math-rubric, nano"),
         ("the problem is empty", "path of a text file"),
         ('unknown split "none"', "one of train, validation, test"),
@@ -593,11 +593,11 @@ def test_a_person_grades_what_a_run_left_undecided_and_every_look_at_it_says_so(
     put_record(store, keys.label("small", proof), label.model_copy(update=undecided))
     written = get_record(store, keys.proof("small", label.proof_id), Proof)
     put_record(store, keys.proof("small", proof), written.model_copy(update={"id": proof}))
-    page = start(copied, "review", "--port", "0")
+    page = start(copied, "ui", "--port", "0")
     assert page.stdout is not None
     ready = json.loads(page.stdout.readline())
-    assert (ready["ready"], ready["store"]) == ("review", str(store))
-    address = f"{ready['url']}runs/small/proofs/{proof}"
+    assert (ready["ready"], ready["store"]) == ("ui", str(store))
+    address = f"{ready['url']}grade/runs/small/proofs/{proof}"
     headers = {"Origin": ready["url"].rstrip("/"), "Cookie": "grader=Emmy%20Noether"}
     assert httpx.post(address, data={"score": "0"}, headers=headers).status_code == 303
     page.send_signal(signal.SIGINT)
@@ -966,12 +966,12 @@ def test_doctor_asks_for_no_role_that_a_broker_may_serve() -> None:
 
 
 HELP = {
-    "": "demo run iterate serve review prove proof plan doctor runs models grades dead prompts"
+    "": "demo run iterate serve ui prove proof plan doctor runs models grades dead prompts"
     " domains train nano --verbose --version",
     "demo": "--out --seed --quick",
     "run": "FILE --store --resume --local",
     "serve": "ROLE --concurrency --store --check",
-    "review": "[RUN] --host --port --spot-checks --analyses --overlap --store",
+    "ui": "[RUN] --host --port --spot-checks --analyses --overlap --store",
     "grades": "export agreement",
     "grades export": "RUN --store",
     "grades agreement": "RUN --analyses --store --json",

@@ -14,7 +14,7 @@ from tests.integration.fleet import PROOFLOOP
 from tests.integration.processes import free_ports, in_container, says, until
 
 
-@pytest.mark.parametrize("words", [("serve", "verifier"), ("review",)])
+@pytest.mark.parametrize("words", [("serve", "verifier"), ("ui",)])
 def test_a_service_that_still_waits_for_its_broker_ends_when_it_is_asked_to(
     words: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -76,13 +76,13 @@ def test_its_findings_are_in_the_report(
 
 
 def test_the_review_page_shows_its_proofs(environment: dict[str, str], done: str) -> None:
-    command = [str(PROOFLOOP), "review", "fractions", "--spot-checks", "4", "--port", "0"]
+    command = [str(PROOFLOOP), "ui", "fractions", "--spot-checks", "4", "--port", "0"]
     page = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         assert page.stdout is not None
         with page.stdout as stdout:
             address = json.loads(stdout.readline())["url"]
-            shown = httpx.get(f"{address}runs/fractions").text
+            shown = httpx.get(f"{address}grade/runs/fractions").text
         assert "fractions-" in shown
     finally:
         page.send_signal(signal.SIGTERM)

@@ -59,7 +59,7 @@ def test_a_grade_reaches_the_trainer_once_although_the_page_was_killed(
     installation: Installation, data: Store
 ) -> None:
     with open(installation.folder / "log.txt", "a") as log:
-        command = [sys.executable, "-c", KILLED_WHEN_PUBLISHING, "review", RUN, "--port", "0"]
+        command = [sys.executable, "-c", KILLED_WHEN_PUBLISHING, "ui", RUN, "--port", "0"]
         doomed = subprocess.Popen(
             command, env=installation.environment, stdout=subprocess.PIPE, stderr=log, text=True
         )
@@ -71,8 +71,8 @@ def test_a_grade_reaches_the_trainer_once_although_the_page_was_killed(
     assert waiting_for_trainer(installation) == []
 
     for _ in range(2):  # the second finds nothing to announce
-        process = installation.call("review", "--port", "0")
-        shown = httpx.get(f"{address(process)}runs/{RUN}", headers=cookie(EMMY)).text
+        process = installation.call("ui", "--port", "0")
+        shown = httpx.get(f"{address(process)}grade/runs/{RUN}", headers=cookie(EMMY)).text
         assert "Step 2 is missing." in shown
         assert wait_until(lambda: is_announced(data), 60), installation.log()
         process.send_signal(signal.SIGTERM)
@@ -85,7 +85,7 @@ def test_a_grade_reaches_the_trainer_once_although_the_page_was_killed(
 def test_grades_from_two_pages_at_once_are_both_kept_and_make_one_label(
     installation: Installation, data: Store
 ) -> None:
-    pages = [address(installation.call("review", RUN, "--port", "0")) for _ in range(2)]
+    pages = [address(installation.call("ui", RUN, "--port", "0")) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(lambda page: grade(page, by=f"at {page}"), pages))
     assert [answer.status_code for answer in answers] == [303, 303]
@@ -102,26 +102,26 @@ def test_grades_from_two_pages_at_once_are_both_kept_and_make_one_label(
 def test_an_address_that_others_reach_needs_a_password(
     installation: Installation, data: Store
 ) -> None:
-    refused = installation.call("review", "--host", "0.0.0.0", "--port", "0")
+    refused = installation.call("ui", "--host", "0.0.0.0", "--port", "0")
     assert refused.wait(60) == 2
     assert (
-        "--host 0.0.0.0: other machines could reach the page, and it has no password"
+        "--host 0.0.0.0: other machines could reach the pages, and they have no password"
         in installation.log()
     )
     installation.environment["PROOFLOOP_REVIEW_TOKEN"] = "a long word"
-    page = address(installation.call("review", "--host", "0.0.0.0", "--port", "0"))
+    page = address(installation.call("ui", "--host", "0.0.0.0", "--port", "0"))
     assert httpx.get(page).status_code == 401
-    assert PROOF in httpx.get(f"{page}runs/{RUN}", auth=("Emmy", "a long word")).text
+    assert PROOF in httpx.get(f"{page}grade/runs/{RUN}", auth=("Emmy", "a long word")).text
     del installation.environment["PROOFLOOP_REVIEW_TOKEN"]
     installation.environment["PROOFLOOP_REVIEW_PASSWORDS"] = "Emmy:one\nEmil:two"
-    page = address(installation.call("review", "--host", "0.0.0.0", "--port", "0"))
+    page = address(installation.call("ui", "--host", "0.0.0.0", "--port", "0"))
     assert httpx.get(page, auth=("Emmy", "two")).status_code == 401
-    assert PROOF in httpx.get(f"{page}runs/{RUN}", auth=("Emil", "two")).text
+    assert PROOF in httpx.get(f"{page}grade/runs/{RUN}", auth=("Emil", "two")).text
 
 
 def test_a_port_that_is_taken_is_named(installation: Installation, data: Store) -> None:
-    port = str(httpx.URL(address(installation.call("review", "--port", "0"))).port)
-    assert installation.call("review", "--port", port).wait(60) == 2
+    port = str(httpx.URL(address(installation.call("ui", "--port", "0"))).port)
+    assert installation.call("ui", "--port", port).wait(60) == 2
     assert (
         f"cannot listen on --host 127.0.0.1 --port {port}: Address already in use"
         in installation.log()
@@ -137,7 +137,7 @@ def address(process: subprocess.Popen[str]) -> str:
 
 def grade(page: str, by: str = EMMY) -> httpx.Response:
     headers = {"Origin": page.rstrip("/"), **cookie(by)}
-    address = f"{page}runs/{RUN}/proofs/{PROOF}"
+    address = f"{page}grade/runs/{RUN}/proofs/{PROOF}"
     return httpx.post(address, data=FORM, headers=headers, timeout=30)
 
 

@@ -169,7 +169,7 @@ class Run:
         if domain is None and not self.spec.problems.is_given:
             raise ConfigError(
                 f"the problems of {self.name!r} come from a file: there is no exact checker",
-                "grade proofs with `proofloop review`",
+                "grade proofs with `proofloop ui`",
             )
         checker = need_checker(load_domain(domain)) if domain else None
         return evaluate_run(self.store, self.name, checker)

@@ -17,6 +17,7 @@ from proofloop.cli import (
     run,
     serve,
     train,
+    ui,
 )
 from proofloop.cli.demo import command as demo
 from proofloop.cli.doctor import command as doctor
@@ -25,7 +26,6 @@ from proofloop.cli.judge import evaluate
 from proofloop.cli.plan import command as plan
 from proofloop.cli.runs import command as runs
 from proofloop.cli.runs import dead, proof
-from proofloop.cli.web import review, ui
 from proofloop.config.settings import load_settings
 from proofloop.version import __version__
 from proofloop.worker.logs import configure_logging
@@ -50,7 +50,6 @@ app.command("run")(run.run)
 app.command("iterate")(iterate.iterate)
 app.command("serve")(serve.serve)
 app.command("ui")(ui.ui)
-app.command("review")(review.review)
 app.command("prove")(prove.prove)
 app.command("judge")(judge.judge)
 app.command("evaluate")(evaluate.evaluate)

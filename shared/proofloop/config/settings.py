@@ -82,17 +82,17 @@ class Settings(BaseSettings):
     """The address that /metrics, /healthz and /readyz listen on. They show no secrets."""
 
     review_token: SecretStr | None = None
-    """One password of the review page for all people, who log in with any name. Without a password
-    the page is reachable from this machine only.
+    """One password of the web pages for all people, who log in with any name. Without a password
+    the pages are reachable from this machine only.
     """
 
     review_passwords: SecretStr | None = None
-    """The people who may use the review page, as NAME:PASSWORD, one a line. Proofs are assigned to
+    """The people who may use the web pages, as NAME:PASSWORD, one a line. Proofs are assigned to
     them.
     """
 
     review_user_header: str | None = Field(None, pattern=r"^[A-Za-z0-9-]{1,100}\z")
-    """The header in which a reverse proxy in front of the review page sends the person's name, such
+    """The header in which a reverse proxy in front of the web pages sends the person's name, such
     as X-Forwarded-User. The proxy must remove this header from what people send.
     """
 

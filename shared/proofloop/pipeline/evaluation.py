@@ -111,7 +111,7 @@ def _eval_spec(spec: RunSpec, name: str, models: Models, size: EvalSize) -> RunS
     if spec.problems.domain is None:
         raise ConfigError(
             f"run {spec.name!r} has problems without an exact checker",
-            "grade proofs with `proofloop review` and compare the labels with the grades",
+            "grade proofs with `proofloop ui` and compare the labels with the grades",
         )
     problems = Problems(
         domain=spec.problems.domain,

@@ -1,18 +1,32 @@
-"""Who may read the pages: browsers on this machine, or all that know the password.
+"""Who may use the pages, and as which person: by passwords, or by the header of a trusted proxy.
 
-Forms of other sites are refused, and no page loads anything from elsewhere.
+Without either, only browsers on this machine have access, and each person enters a name. Forms of
+other sites are refused, and no page loads anything from elsewhere.
 """
 
 from __future__ import annotations
 
 import hmac
+import ipaddress
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount
+from starlette.types import ASGIApp
+
+from proofloop.config.settings import Settings
+from proofloop.errors import ConfigError
+from proofloop.runs.grading.agreement import LABELS
+from proofloop.schema.records import LABELER
 
 HERE = ("127.0.0.1", "localhost", "[::1]")
 """The names of this machine in a browser on it."""
@@ -29,14 +43,112 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
+MAX_NAME = 80
+RESERVED = (LABELER, LABELS)
+
+MAX_BODY_BYTES = 3 * 4 * 60_000
+"""The longest form: 60,000 characters of up to four bytes, each sent as three (`%F0`)."""
+
 Next = Callable[[Request], Awaitable[Response]]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def guarded(token: str | None) -> Callable[[Request, Next], Awaitable[Response]]:
-    """The check of every request. Without a token, all users of this machine have access."""
+@dataclass(frozen=True)
+class Access:
+    """The ways to log in. `token`: one password for all names. `passwords`: by name. `header`: the
+    header with the person's name, trusted from `proxies` only.
+    """
+
+    token: str | None = None
+    passwords: Mapping[str, str] = field(default_factory=dict)
+    header: str = ""
+    proxies: tuple[Network, ...] = ()
+
+    @classmethod
+    def of(cls, settings: Settings) -> Access:
+        """Raises ConfigError for a bad setting."""
+        secret = settings.review_passwords
+        header, proxies = settings.review_user_header or "", settings.review_proxies or ""
+        if bool(header) != bool(proxies):
+            raise ConfigError(
+                "PROOFLOOP_REVIEW_USER_HEADER and PROOFLOOP_REVIEW_PROXIES belong together",
+                "set both: the header's name, and the addresses of the proxies that set it",
+            )
+        return cls(
+            token=settings.review_token.get_secret_value() if settings.review_token else None,
+            passwords=_passwords(secret.get_secret_value() if secret else ""),
+            header=header,
+            proxies=tuple(map(_network, proxies.replace(",", " ").split())),
+        )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether all users of this machine have access, and nobody else."""
+        return self.token is None and not self.passwords and not self.header
+
+    def person(self, request: Request) -> str | None:
+        """The person's name; empty if this machine's users enter theirs; None without access."""
+        if self.is_open:
+            return ""
+        if self.header and _is_from(request, self.proxies):
+            return request.headers.get(self.header) or None
+        name, password = _credentials(request)
+        expected = self.passwords.get(name) if self.passwords else self.token
+        is_right = hmac.compare_digest(password.encode(), (expected or "").encode())
+        return name if is_right and expected else None
+
+
+def _passwords(lines: str) -> dict[str, str]:
+    """Names and passwords, as NAME:PASSWORD, one a line."""
+    found: dict[str, str] = {}
+    for number, line in enumerate(filter(str.strip, lines.splitlines()), 1):
+        name, _, password = line.strip().partition(":")
+        if not password or name_problem(name) or name in found:
+            raise ConfigError(
+                f"PROOFLOOP_REVIEW_PASSWORDS: line {number} is not NAME:PASSWORD with a new name",
+                "write a line for each person",
+            )
+        found[name] = password
+    return found
+
+
+def _network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"PROOFLOOP_REVIEW_PROXIES: {error}", "give addresses or networks, as 10.0.0.0/8"
+        ) from error
+
+
+def _is_from(request: Request, networks: tuple[Network, ...]) -> bool:
+    try:
+        peer = ipaddress.ip_address(request.client.host if request.client else "")
+    except ValueError:
+        return False
+    return any(peer in network for network in networks)
+
+
+def guarded_app(app: ASGIApp, access: Access) -> Starlette:
+    """The application behind access control. An open one answers only names of this machine."""
+    return Starlette(
+        routes=[Mount("/", app)],
+        middleware=[
+            Middleware(
+                TrustedHostMiddleware,
+                allowed_hosts=list(HERE) if access.is_open else ["*"],
+                www_redirect=False,
+            ),
+            Middleware(BaseHTTPMiddleware, dispatch=guarded(access)),
+        ],
+    )
+
+
+def guarded(access: Access) -> Callable[[Request, Next], Awaitable[Response]]:
+    """The check of every request. Sets `request.state.person`."""
 
     async def guard(request: Request, call_next: Next) -> Response:
-        response = _refusal(request, token) or await call_next(request)
+        response = _refusal(request, access) or await call_next(request)
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         return response
@@ -44,21 +156,60 @@ def guarded(token: str | None) -> Callable[[Request, Next], Awaitable[Response]]
     return guard
 
 
-def _refusal(request: Request, token: str | None) -> Response | None:
-    name, password = _credentials(request)
-    if token is not None and not hmac.compare_digest(password.encode(), token.encode()):
-        challenge = 'Basic realm="proofloop: your name and the password", charset="UTF-8"'
-        return PlainTextResponse(
-            "Log in with your name and the password (PROOFLOOP_REVIEW_TOKEN).\n",
-            401,
-            {"WWW-Authenticate": challenge},
-        )
-    request.state.person = name if token is not None else ""
-    if request.method == "POST" and not _is_from_here(request):
+def _refusal(request: Request, access: Access) -> Response | None:
+    person = access.person(request)
+    if person is None:
+        return _log_in(access)
+    if person and (problem := name_problem(person)):
+        return PlainTextResponse(f"{problem}\n", 403)
+    request.state.person = person
+    if request.method != "POST":
+        return None
+    if not _is_from_here(request):
         return PlainTextResponse(
             "Another site sent this form. Open the page here and send it again.\n", 403
         )
+    length = request.headers.get("content-length", "")
+    if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+        return PlainTextResponse(f"A form has at most {MAX_BODY_BYTES} bytes.\n", 413)
     return None
+
+
+def _log_in(access: Access) -> Response:
+    if access.token is None and not access.passwords:
+        return PlainTextResponse("Log in by the proxy in front of this page.\n", 403)
+    challenge = 'Basic realm="proofloop: your name and password", charset="UTF-8"'
+    return PlainTextResponse(
+        "Log in with your name and password.\n", 401, {"WWW-Authenticate": challenge}
+    )
+
+
+def name_problem(name: str) -> str:
+    """Why this cannot be a person's name; empty if it can."""
+    if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
+        return f"A name has 1 to {MAX_NAME} printable characters; this one has {len(name)}."
+    if name in RESERVED:
+        return f"{name!r} is no person's name here. Enter your own name."
+    return ""
+
+
+def check_address(host: str, access: Access) -> None:
+    """Raise ConfigError for an address that other machines can reach while no password is set."""
+    if access.is_open and not is_here(host):
+        raise ConfigError(
+            f"--host {host}: other machines could reach the pages, and they have no password",
+            "set PROOFLOOP_REVIEW_PASSWORDS or PROOFLOOP_REVIEW_TOKEN, or leave out --host to use"
+            " 127.0.0.1",
+        )
+
+
+def is_here(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _is_from_here(request: Request) -> bool:
@@ -66,8 +217,9 @@ def _is_from_here(request: Request) -> bool:
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"
-    origin = urlsplit(request.headers.get("origin", "")).netloc
-    return origin == request.headers.get("host", "nowhere")
+    return urlsplit(request.headers.get("origin", "")).netloc == request.headers.get(
+        "host", "nowhere"
+    )
 
 
 def _credentials(request: Request) -> tuple[str, str]:

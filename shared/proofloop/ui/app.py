@@ -9,25 +9,23 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from proofloop.errors import NotFound, StoreError
 from proofloop.report.page import style
 from proofloop.typeset.assets import FOLDER
-from proofloop.ui.access import HERE, guarded
+from proofloop.ui.access import Access, guarded_app
 from proofloop.ui.answers import answer
 from proofloop.ui.comparison import comparison, curriculum
 from proofloop.ui.events import events
 from proofloop.ui.problem_page import problem
 from proofloop.ui.proof_page import proof
 from proofloop.ui.run_page import run, runs
-from proofloop.ui.site import Site
+from proofloop.ui.site import GRADING, Site
 
 STATIC = Path(__file__).parent / "static"
 
@@ -45,30 +43,20 @@ PAGES: dict[str, Callable[[Site, Request], Response]] = {
 def make_app(
     site: Site,
     stopping: threading.Event,
-    *,
-    token: str | None = None,
-    more: tuple[BaseRoute, ...] = (),
+    access: Access,
+    grading: ASGIApp | None = None,
 ) -> Starlette:
-    """The application. Without a token it answers only browsers on this machine. `more`: routes of
-    other packages.
-    """
+    """The application behind access control, with the grading pages if there are any."""
     routes: list[BaseRoute] = [Route(path, partial(page, site)) for path, page in PAGES.items()]
-    return Starlette(
+    if grading is not None:
+        routes.append(Mount(GRADING, grading))
+    app = Starlette(
         routes=[
-            *more,
             *routes,
             Route("/runs/{run}/events", partial(events, site, stopping)),
             Route("/static/style.css", stylesheet),
             Mount("/static/typeset", StaticFiles(directory=FOLDER)),
             Mount("/static", StaticFiles(directory=STATIC)),
-        ],
-        middleware=[
-            Middleware(
-                TrustedHostMiddleware,
-                allowed_hosts=["*"] if token is not None else list(HERE),
-                www_redirect=False,
-            ),
-            Middleware(BaseHTTPMiddleware, dispatch=guarded(token)),
         ],
         exception_handlers={
             HTTPException: partial(_refuse, site),
@@ -76,6 +64,7 @@ def make_app(
             StoreError: partial(_refuse, site),
         },
     )
+    return guarded_app(app, access)
 
 
 def stylesheet(request: Request) -> Response:

@@ -13,7 +13,6 @@ from proofloop.errors import ConfigError
 from proofloop.report import curriculum_charts, line_charts, read_curriculum, titles
 from proofloop.report.curriculum import curriculum_verdict
 from proofloop.runs.index.comparing import Comparison, Side, compare, versions_of
-from proofloop.schema import keys
 from proofloop.ui.access import POLICY
 from proofloop.ui.site import Site, named, page_number, with_query
 
@@ -50,7 +49,7 @@ def comparison(site: Site, request: Request) -> Response:
 
 def _choices(site: Site, sides: tuple[Side, Side]) -> list[str]:
     """All runs, and the versions of the chosen ones."""
-    runs = [keys.name_of(key) for key in site.store.list(keys.SPECS)]
+    runs = site.runs()
     versions = [
         str(Side(run, version))
         for run in dict.fromkeys(side.run for side in sides if side.run in runs)
@@ -61,7 +60,7 @@ def _choices(site: Site, sides: tuple[Side, Side]) -> list[str]:
 
 def curriculum(site: Site, request: Request) -> Response:
     name = named(request, "curriculum")
-    spec = find_curriculum(site.store, name)
+    spec = None if site.only else find_curriculum(site.store, name)
     if spec is None:
         raise HTTPException(404, f"No curriculum named {name} in this store.")
     data = read_curriculum(site.store, spec)

@@ -67,8 +67,7 @@ def runs(site: Site, request: Request) -> Response:
     """The runs of curricula stand with their curriculum."""
     curricula = list(_curricula(site))
     of_curricula = {run for line in curricula for run in line.runs}
-    specs = (keys.name_of(key) for key in site.store.list(keys.SPECS))
-    names = [name for name in specs if name not in of_curricula]
+    names = [name for name in site.runs() if name not in of_curricula]
     filled = site.index.look_at_all(names)
     return site.page(
         "runs",
@@ -79,7 +78,7 @@ def runs(site: Site, request: Request) -> Response:
 
 
 def _curricula(site: Site) -> Iterator[CurriculumLine]:
-    for key in site.store.list(keys.CURRICULA):
+    for key in () if site.only else site.store.list(keys.CURRICULA):
         spec = find_curriculum(site.store, keys.name_of(key))
         if spec is not None:
             runs = tuple(runs_of(site.store, spec.name))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import socket
@@ -11,11 +10,13 @@ import threading
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from proofloop.config.settings import Settings
 from proofloop.errors import ConfigError
 from proofloop.runs.index import open_index
 from proofloop.store import Store
+from proofloop.ui.access import Access
 from proofloop.ui.app import make_app
 from proofloop.ui.fresh_index import FreshIndex
 from proofloop.ui.live import LiveRuns
@@ -26,18 +27,26 @@ CLOSE_S = 3
 
 
 def serve(
-    store: Store, settings: Settings, *, host: str, port: int, stopping: threading.Event
+    store: Store,
+    settings: Settings,
+    access: Access,
+    grading: ASGIApp | None,
+    *,
+    run: str | None,
+    host: str,
+    port: int,
+    stopping: threading.Event,
 ) -> None:
-    """Serve until `stopping` is set. Prints one JSON line when ready. Raises ConfigError for a bad
-    address or cache folder.
+    """Serve until `stopping` is set, with the `grading` pages if there are any.
+
+    Prints one JSON line when ready. Raises ConfigError for a bad address or cache folder.
     """
-    token = settings.review_token.get_secret_value() if settings.review_token else None
-    check_address(host, token)
     listening = _listen(host, port)
     index = FreshIndex(open_index(store, settings.cache), store, stopping)
-    site = Site(store, index, LiveRuns(store, index, settings))
+    live = LiveRuns(store, index, settings)
+    site = Site(store, index, live, only=run, has_grading=grading is not None)
     try:
-        _answer_until(stopping, make_app(site, stopping, token=token), listening, str(store))
+        _answer_until(stopping, make_app(site, stopping, access, grading), listening, str(store))
     finally:
         stopping.set()
         index.close()
@@ -46,9 +55,18 @@ def serve(
 def _answer_until(
     stopping: threading.Event, app: Starlette, listening: socket.socket, store: str
 ) -> None:
-    """Serve in another thread: in the main thread, the server would handle the signals itself."""
+    """Serve in another thread: in the main thread, the server would handle the signals itself.
+
+    Addresses are not logged, and `proxy_headers` is off because a proxy is trusted by its own
+    address.
+    """
     config = uvicorn.Config(
-        app, log_config=None, server_header=False, timeout_graceful_shutdown=CLOSE_S
+        app,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=CLOSE_S,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=_answer, args=(server, listening, stopping), name="ui")
@@ -84,21 +102,3 @@ def _tell_ready(listening: socket.socket, store: str) -> None:
     ready = {"ready": "ui", "url": url, "store": store, "pid": os.getpid()}
     print(json.dumps(ready), flush=True)
     print(f"open {url} in a browser; Ctrl-C stops the server", file=sys.stderr)
-
-
-def check_address(host: str, token: str | None) -> None:
-    """Raise ConfigError for an address that other machines can reach while no password is set."""
-    if token is None and not is_here(host):
-        raise ConfigError(
-            f"--host {host}: other machines could reach the pages, and they have no password",
-            "set PROOFLOOP_REVIEW_TOKEN, or leave out --host to use 127.0.0.1",
-        )
-
-
-def is_here(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

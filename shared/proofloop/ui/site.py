@@ -18,6 +18,7 @@ from proofloop.report.page import environment
 from proofloop.report.titles import KIND_MEANINGS, KIND_TITLES
 from proofloop.runs.index.comparing import Side
 from proofloop.runs.spec import find_spec
+from proofloop.schema import keys
 from proofloop.schema.ids import check_id
 from proofloop.store import Store
 from proofloop.typeset.assets import head
@@ -26,26 +27,25 @@ from proofloop.typeset.printable import printable
 from proofloop.ui.fresh_index import FreshIndex
 from proofloop.ui.live import LiveRuns
 
+GRADING = "/grade"
+"""Where the grading pages are mounted."""
+
 EXCERPT = 240
 """Characters of a question in a table."""
 
 
-@dataclass(frozen=True)
-class Link:
-    """A page of another package in the head of every page."""
-
-    title: str
-    path: str
-
-
 @dataclass
 class Site:
-    """The store and the templates of the pages. Safe to share between threads."""
+    """The store and the templates of the pages. Safe to share between threads.
+
+    `only`: the one run that is shown. `has_grading`: whether the grading pages are there.
+    """
 
     store: Store
     index: FreshIndex
     live: LiveRuns
-    links: tuple[Link, ...] = ()
+    only: str | None = None
+    has_grading: bool = False
     templates: jinja2.Environment = field(default_factory=lambda: _templates())
 
     def page(self, template: str, *, code: int = 200, **names: Any) -> Response:
@@ -53,14 +53,21 @@ class Site:
 
     def render(self, template: str, **names: Any) -> str:
         found = self.templates.get_template(f"{template}.html.jinja")
-        return found.render(links=self.links, store=str(self.store), **names)
+        grading = GRADING if self.has_grading else ""
+        return found.render(grading=grading, store=str(self.store), **names)
+
+    def runs(self) -> list[str]:
+        """The names of all runs that are shown."""
+        if self.only:
+            return [self.only]
+        return [keys.name_of(key) for key in self.store.list(keys.SPECS)]
 
     def run(self, request: Request) -> RunSpec:
         """The run that the address names. Raises HTTPException 404."""
         return self.spec(named(request, "run"))
 
     def spec(self, run: str) -> RunSpec:
-        spec = find_spec(self.store, run)
+        spec = find_spec(self.store, run) if self.only in (None, run) else None
         if spec is None:
             raise HTTPException(404, f"No run named {run} in this store.")
         return spec

@@ -13,6 +13,7 @@ from proofloop.config.settings import Settings
 from proofloop.runs.create import create_run
 from proofloop.runs.index import open_index
 from proofloop.store import LocalStore
+from proofloop.ui.access import Access
 from proofloop.ui.app import make_app
 from proofloop.ui.fresh_index import FreshIndex
 from proofloop.ui.live import LiveRuns
@@ -50,7 +51,7 @@ def browser(site: Site, stopping: threading.Event) -> Browse:
     """`browser(token)` is a browser of pages that need this password, or none."""
 
     def open_browser(token: str | None = None) -> TestClient:
-        app = make_app(site, stopping, token=token)
+        app = make_app(site, stopping, Access(token=token))
         return TestClient(app, base_url="http://localhost", follow_redirects=False)
 
     return open_browser

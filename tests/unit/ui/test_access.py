@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proofloop.errors import ConfigError
-from proofloop.ui.server import check_address
+from proofloop.ui.access import Access, check_address
 from tests.builders import RUN
 from tests.unit.ui.conftest import Browse
 
@@ -41,8 +41,8 @@ def test_forms_of_other_sites_are_refused(browser: Browse) -> None:
 
 
 def test_an_address_that_others_reach_needs_a_password() -> None:
-    check_address("127.0.0.1", None)
-    check_address("::1", None)
-    check_address("0.0.0.0", "a word")
+    check_address("127.0.0.1", Access())
+    check_address("::1", Access())
+    check_address("0.0.0.0", Access(token="a word"))
     with pytest.raises(ConfigError, match="PROOFLOOP_REVIEW_TOKEN"):
-        check_address("0.0.0.0", None)
+        check_address("0.0.0.0", Access())

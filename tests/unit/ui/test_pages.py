@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import re
+import threading
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
 from proofloop.config.curriculum_file import CurriculumSpec
 from proofloop.curriculum.status import add_run, freeze
@@ -10,6 +17,9 @@ from proofloop.runs.create import create_run
 from proofloop.schema import keys
 from proofloop.schema.records import MetaCritique, Problem, Proof, RawAnswer
 from proofloop.store import LocalStore, get_record, put_record
+from proofloop.ui.access import Access
+from proofloop.ui.app import make_app
+from proofloop.ui.site import Site
 from tests.builders import (
     PROOF,
     PROVENANCE,
@@ -201,3 +211,39 @@ def test_a_curriculum_has_its_stages_and_its_runs(store: LocalStore, browser: Br
     page = browser().get("/curricula/course")
     assert "1-verifier" in text(page.text) and "stages are done" in text(page.text)
     assert "style-src-attr" in page.headers["content-security-policy"]
+
+
+def test_one_run_alone_is_shown_if_the_command_names_it(
+    store: LocalStore, site: Site, browser: Browse
+) -> None:
+    create_run(store, runspec("other"), resume=False)
+    freeze(store, CurriculumSpec(name="course"))
+    site.only = RUN
+    here = browser()
+    first = here.get("/").text
+    assert f"/runs/{RUN}" in first and "other" not in text(first) and "course" not in text(first)
+    for page in ("/runs/other", f"/compare?a={RUN}&b=other", "/curricula/course"):
+        assert here.get(page).status_code == 404, page
+    assert here.get(f"/runs/{RUN}").status_code == 200
+
+
+def test_grading_pages_are_mounted_behind_the_same_login(
+    store: LocalStore, site: Site, stopping: threading.Event
+) -> None:
+    def pages(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(f"{request.state.person} at {request.scope['root_path']}")
+
+    site.has_grading = True
+    grading = Starlette(routes=[Route("/runs/{run}", pages)])
+    app = make_app(site, stopping, Access(passwords={"Emmy": "a word"}), grading)
+    here = TestClient(app, base_url="http://localhost")
+    assert here.get(f"/grade/runs/{RUN}").status_code == 401
+    emmy = ("Emmy", "a word")
+    assert here.get(f"/grade/runs/{RUN}", auth=emmy).text == "Emmy at /grade"
+    proof = here.get(f"/runs/{RUN}/proofs/{PROOF}", auth=emmy).text
+    assert f'href="/grade/runs/{RUN}/proofs/{PROOF}"' in proof
+
+
+def test_without_grading_pages_no_link_leads_there(browser: Browse) -> None:
+    for page in ("/", f"/runs/{RUN}", f"/runs/{RUN}/proofs/{PROOF}"):
+        assert "/grade" not in browser().get(page).text

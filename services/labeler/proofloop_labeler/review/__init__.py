@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from proofloop_labeler.review.server import serve
+from proofloop_labeler.review.mounting import grading_pages
 
-__all__ = ["serve"]
+__all__ = ["grading_pages"]

@@ -1,7 +1,7 @@
-"""The grading pages as a Starlette application: alone, or mounted into another one.
+"""The grading pages as a Starlette application, which `proofloop ui` mounts.
 
-`grading_app` checks no access: whoever mounts it does, and sets `request.state.person` to the name
-of a person who has logged in.
+They check no access: the application that mounts them does, and sets `request.state.person` to the
+name of a person who has logged in.
 """
 
 from __future__ import annotations
@@ -10,16 +10,12 @@ from collections.abc import Callable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from proofloop.errors import NotFound, StoreError
 from proofloop.store import Store
 from proofloop.typeset.assets import FOLDER
-from proofloop_labeler.review.access import HERE, Access, guarded
 from proofloop_labeler.review.cases import Cases
 from proofloop_labeler.review.grading import Grading
 from proofloop_labeler.review.lists import Lists
@@ -60,16 +56,4 @@ def grading_app(
             NotFound: site.refuse,
             StoreError: site.refuse,
         },
-    )
-
-
-def guarded_app(app: Starlette, access: Access) -> Starlette:
-    """The pages behind access control."""
-    hosts = list(HERE) if access.is_open else ["*"]
-    return Starlette(
-        routes=[Mount("/", app)],
-        middleware=[
-            Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
-            Middleware(BaseHTTPMiddleware, dispatch=guarded(access)),
-        ],
     )

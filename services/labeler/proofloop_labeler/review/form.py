@@ -7,17 +7,13 @@ import uuid
 from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qs
 
-from proofloop.runs.grading.agreement import LABELS
-from proofloop.schema.records import LABELER, Grade, Mark, Score
+from proofloop.schema.records import Grade, Mark, Score
 
 SCORES: dict[str, Score] = {"1": 1.0, "0.5": 0.5, "0": 0.0}
-MAX_NAME, MAX_COMMENT, MAX_MARK, MAX_MARKS = 80, 10_000, 1_000, 50
-MAX_BODY_BYTES = 3 * 4 * (MAX_COMMENT + MAX_MARK * MAX_MARKS)
-"""The longest comment and marks: a character has up to four bytes, and each byte is sent as three
-(`%F0`). The other fields fit in because no real comment needs all of it.
-"""
+MAX_COMMENT, MAX_MARK, MAX_MARKS = 10_000, 1_000, 50
+"""Together at most `access.MAX_BODY_BYTES`."""
+
 _MARK = re.compile(r"(\d{1,6})(?:-(\d{1,6}))? (.+)", re.DOTALL)
-RESERVED = (LABELER, LABELS)
 
 
 @dataclass(frozen=True)
@@ -70,13 +66,4 @@ def _problem(form: Form, *, is_readable: bool) -> str:
     longest = max((len(mark.comment) for mark in form.marks), default=0)
     if longest > MAX_MARK or len(form.marks) > MAX_MARKS:
         return f"At most {MAX_MARKS} marks of {MAX_MARK} characters each can be saved."
-    return ""
-
-
-def name_problem(name: str) -> str:
-    """Why this cannot be a grader's name; empty if it can."""
-    if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
-        return f"A name has 1 to {MAX_NAME} printable characters; this one has {len(name)}."
-    if name in RESERVED:
-        return f"{name!r} is no person's name here. Enter your own name."
     return ""

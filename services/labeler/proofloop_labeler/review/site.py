@@ -24,8 +24,8 @@ from proofloop.store import Store
 from proofloop.typeset.assets import head
 from proofloop.typeset.markdown import typeset, typeset_line
 from proofloop.typeset.printable import printable
+from proofloop.ui.access import MAX_NAME, name_problem
 from proofloop_labeler.review.cases import Cases
-from proofloop_labeler.review.form import MAX_NAME, name_problem
 from proofloop_labeler.review.tasks import Subject
 
 STATIC = Path(__file__).parent / "static"

@@ -34,7 +34,7 @@ def measure(run: RunArgument, store: StoreOption = None, as_json: JsonOption = F
     if domain is None and not spec.problems.is_given:
         raise ConfigError(
             f"run {run!r} has problems from a file, which no exact checker can measure",
-            f"grade its proofs with `proofloop review {run}`",
+            f"grade its proofs with `proofloop ui {run}`",
         )
     checker = need_checker(load_domain(domain)) if domain else None
     found: dict[str, Figure] = dict(evaluate_run(data, run, checker))

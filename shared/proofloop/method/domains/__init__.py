@@ -37,7 +37,7 @@ __all__ = [
 
 ENTRY_POINT_GROUP = "proofloop.domains"
 BUILT_IN = ("nano", "nano-long")
-GRADE_HINT = "use a domain whose checker can, or grade proofs with `proofloop review`"
+GRADE_HINT = "use a domain whose checker can, or grade proofs with `proofloop ui`"
 
 
 def load_domain(name: str) -> Domain:

@@ -8,7 +8,7 @@ import pytest
 
 from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError
-from proofloop_labeler.review.access import Access
+from proofloop.ui.access import Access
 
 
 def access(monkeypatch: pytest.MonkeyPatch, **settings: str) -> Access:
