@@ -43,8 +43,8 @@ class SearchNeeds:
         self._store = store
         self._searches = searches
         self._n = spec.labeling.n
-        self._unread: deque[str] = deque()
-        """Keys of answers in the store."""
+        self._answers: deque[str] = deque()
+        """Keys of answers that are to be read."""
         self._entered: deque[str] = deque()
         """Proofs just posed: a resumed run finds answers of theirs."""
 
@@ -54,14 +54,14 @@ class SearchNeeds:
 
     def add_answer(self, key: str) -> None:
         """An answer was stored."""
-        self._unread.append(key)
+        self._answers.append(key)
 
     def look(self) -> None:
         """Look in the store for awaited answers. After an error of the store it may be called
         again.
         """
         for search in self._searches.values():
-            for name in tuple(search.awaited(self._n)):
+            for name in tuple(search.awaited()):
                 self._look_at(name, search)
 
     def find(self, room: int) -> Needs:
@@ -89,16 +89,16 @@ class SearchNeeds:
             if search and search.compares(self._entered[0]):
                 self._look_at(self._entered[0], search)
             self._entered.popleft()
-        while self._unread:
-            self._read(self._unread[0])
-            self._unread.popleft()
+        while self._answers:
+            self._read(self._answers[0])
+            self._answers.popleft()
 
     def _look_at(self, name: str, search: ProblemSearch) -> None:
         run = self._spec.name
         if name not in search.pool and not self._store.exists(keys.proof(run, name)):
             return
-        self._unread.append(keys.proof(run, name))
-        self._unread.extend(self._store.list(keys.critiques(run, name)))
+        self._answers.append(keys.proof(run, name))
+        self._answers.extend(self._store.list(keys.critiques(run, name)))
 
     def _read(self, key: str) -> None:
         answer = keys.parse_answer(key)

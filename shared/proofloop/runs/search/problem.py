@@ -96,7 +96,7 @@ class ProblemSearch:
         """Whether this critique of a proof in the pool is not known yet."""
         return name in self.pool and index not in self.pool[name].scores
 
-    def awaited(self, n: int) -> Iterator[str]:
+    def awaited(self) -> Iterator[str]:
         """The posed proofs that are not written, or miss critiques that were requested."""
         for name in self.groups:
             found = self.pool.get(name)
