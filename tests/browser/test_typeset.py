@@ -52,6 +52,16 @@ def test_equations_of_each_text_are_numbered_from_1(page: Page, serve: Serve) ->
     assert "3" not in numbers
 
 
+def test_the_number_of_a_wide_equation_covers_no_part_of_it(page: Page, serve: Serve) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    sums = " + ".join([r"\sum_{i=1}^n a_i"] * 4)
+    shown(page, serve, rf"\[ {sums} = 0 \tag{{10.1}} \]")
+    number = page.locator(".katex-tag").bounding_box()
+    last = page.locator(".katex-base").last.bounding_box()
+    assert number and last and last["x"] + last["width"] <= number["x"]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 UNSET = [
     (r"$\frac{1}{2$", "Unexpected end of input"),
     (r"$\notacommand{x}$", "Undefined control sequence"),
