@@ -11,6 +11,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from proofloop.cli.app import app
+from proofloop.method.domains.nano import NanoDomain, parse_question, render_proof, true_lines
+from proofloop.runs.figures import evaluate_run
 from proofloop.schema import keys
 from proofloop.store import LocalStore
 from tests.builders import visible
@@ -74,6 +76,27 @@ def test_the_figures_equal_those_of_the_exported_rows(folder: Path) -> None:
     assert found["critiques"]["unreadable"]["value"] == pytest.approx(unread)
     calls = [row["verifying"]["calls"] + row["meta_verifying"]["calls"] for row in rows]
     assert all(count >= 4 for count in calls)
+
+
+def test_the_figures_agree_with_an_exact_checker(folder: Path) -> None:
+    """Nano proofs that the checker graded: the same figures as those of `runs measure`."""
+    domain = NanoDomain()
+    rows = []
+    for number in range(12):
+        question = domain.pose(number, split="test", seed=0).question
+        lines = true_lines(parse_question(question))
+        solution = render_proof(lines if number % 3 else lines[:-1])
+        finding = domain.checker.check_proof(question, solution)
+        assert finding is not None
+        rows.append({"problem": question, "proof": solution, "grade": finding.score})
+    Path("graded.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    Path("nano.toml").write_text(f'[problems]\ndomain = "nano"\n{RUN.format(noise=0.5)}')
+    (found,) = figures("--using", "nano.toml")
+    exact = evaluate_run(LocalStore(folder / "store"), "nano-on-graded", domain.checker)
+    label = found["ways"]["meta_verified"]
+    assert label["accuracy"]["value"] == exact.label_agreement.value
+    assert label["undecided"]["value"] == exact.label_undecided.value
+    assert exact.label_agreement.cases > 0
 
 
 def test_judges_side_by_side(folder: Path) -> None:

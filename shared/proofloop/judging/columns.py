@@ -46,6 +46,15 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 }
 """What a row has, with the columns' names in the order in which they are tried."""
 
+EXPORTED = {
+    "problem": "question",
+    "proof": "solution",
+    "grade": "score",
+    "problem_id": "problem",
+    "id": "proof",
+}
+"""The columns of `proofloop runs export`, whose `problem` and `proof` are ids."""
+
 NEEDED = ("problem", "proof", "grade")
 
 
@@ -79,7 +88,8 @@ def find_columns(cells: Iterable[str], named: Mapping[str, str]) -> dict[str, st
     a named one.
     """
     columns = list(cells)
-    found = dict(named)
+    is_exported = {"run", *EXPORTED.values()} <= set(columns)
+    found = {**EXPORTED, **named} if is_exported else dict(named)
     for what, column in named.items():
         if column not in columns:
             raise ConfigError(

@@ -83,6 +83,18 @@ LAYOUTS = {
         },
         ("Q", "One.\n\nTwo.", 1.0, 1.0, "m", None, None),
     ),
+    "runs export": (
+        {
+            "run": "r",
+            "problem": "p1",
+            "proof": "p1-000",
+            "question": "Q",
+            "solution": "S",
+            "score": 0.5,
+            "by": "Ada",
+        },
+        ("Q", "S", 0.5, 0.5, "", None, None),
+    ),
     "points of a maximum": (
         row(grade="18", max_points="21"),
         ("Q", "S", 18 / 21, 0.5, "", None, None),
