@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from proofloop.judging.agreement import mean_figures, statistic_figures, values
-from proofloop.judging.predictions import Prediction, Way, predict, ways
+from proofloop.judging.predictions import VERIFIER, Prediction, Way, predict, ways
 from proofloop.judging.rows import JudgedProof
 from proofloop.method.acceptance import chosen_threshold, rules, scores_of
 from proofloop.runs.figures import Clusters, Figure
@@ -90,15 +90,15 @@ def judge_figures(
         proofs=len(rows),
         problems=len({row.problem for row in rows}),
         n=n,
-        ways={name: mean_figures(all_) | statistic_figures(all_) for name, all_ in last.items()},
+        ways={name: mean_figures(some) | statistic_figures(some) for name, some in last.items()},
         critiques=_of_critiques(rows),
         solved=_of_solved(rows),
         by_count=tuple(_by_count(rows, found, n)),
-        reliability={name: _reliability(all_) for name, all_ in last.items()},
+        reliability={name: _reliability(some) for name, some in last.items()},
         acceptance=tuple(_acceptance(rows, n, k, has_meta=has_meta)),
         groups={
             what: _grouped(rows, found, n, key)
-            for what, key in _KEYS.items()
+            for what, key in GROUPED_BY.items()
             if len({key(row) for row in rows}) > 1
         },
     )
@@ -148,12 +148,12 @@ def _by_count(rows: Sequence[JudgedProof], found: Mapping[str, Way], n: int) -> 
     for critiques in counts(n):
         for name, way in found.items():
             predictions = [predict(row, way, critiques) for row in rows]
-            pays_metas = name != "verifier"
+            with_metas = name != VERIFIER
             yield Point(
                 critiques=critiques,
                 way=name,
-                money=_cost(rows, "money", critiques / n, pays_metas),
-                tokens=_cost(rows, "tokens", critiques / n, pays_metas),
+                money=_cost(rows, "money", critiques / n, with_metas=with_metas),
+                tokens=_cost(rows, "tokens", critiques / n, with_metas=with_metas),
                 figures=mean_figures(predictions),
                 others=values(predictions),
             )
@@ -165,9 +165,9 @@ def counts(n: int) -> list[int]:
     return sorted({n, *(size for power in powers for size in (power, 3 * power) if size <= n)})
 
 
-def _cost(rows: Sequence[JudgedProof], what: str, share: float, pays_metas: bool) -> float:
+def _cost(rows: Sequence[JudgedProof], what: str, share: float, *, with_metas: bool) -> float:
     total = sum(getattr(row.verifying, what) for row in rows)
-    if pays_metas:
+    if with_metas:
         total += sum(getattr(row.meta_verifying, what) for row in rows)
     return share * total / len(rows) if rows else 0.0
 
@@ -196,28 +196,27 @@ def _acceptance(
         return
     for name, strength in rules(k, has_meta=has_meta).items():
         known = [strength(row.judgements[:n]) for row in chosen_on]
-        others = [strength(row.judgements[:n]) for row in reported]
+        others = [(row, strength(row.judgements[:n])) for row in reported]
         for wanted in ACCEPTANCE_RATES:
-            at = chosen_threshold(known, wanted).at
-            pairs = [
-                (row, value is not None and value >= at)
-                for row, value in zip(reported, others, strict=True)
-            ]
-            yield Acceptance(
-                rule=name,
-                wanted=wanted,
-                threshold=at,
-                accepted=_share((row.problem, yes) for row, yes in pairs),
-                false_accept_rate=_share(
-                    (row.problem, yes) for row, yes in pairs if not row.is_right
-                ),
-                wrong_among_accepted=_share(
-                    (row.problem, not row.is_right) for row, yes in pairs if yes
-                ),
-            )
+            yield _at_threshold(name, wanted, chosen_threshold(known, wanted).at, others)
 
 
-_KEYS: Mapping[str, Callable[[JudgedProof], str]] = {
+def _at_threshold(
+    rule: str, wanted: float, at: float, rows: Sequence[tuple[JudgedProof, float | None]]
+) -> Acceptance:
+    """The figures of a rule that accepts proofs from this strength on."""
+    pairs = [(row, strength is not None and strength >= at) for row, strength in rows]
+    return Acceptance(
+        rule=rule,
+        wanted=wanted,
+        threshold=at,
+        accepted=_share((row.problem, yes) for row, yes in pairs),
+        false_accept_rate=_share((row.problem, yes) for row, yes in pairs if not row.is_right),
+        wrong_among_accepted=_share((row.problem, not row.is_right) for row, yes in pairs if yes),
+    )
+
+
+GROUPED_BY: Mapping[str, Callable[[JudgedProof], str]] = {
     "source": lambda row: row.source or "(none)",
     "problem": lambda row: row.problem,
     "grade": lambda row: f"{row.grade:.3g}",

@@ -52,6 +52,7 @@ class Judged:
 def judging_specs(
     using: Sequence[Path], data: Path, name: str | None, ending: str
 ) -> list[RunSpec]:
+    """One run for each run file. Raises ConfigError if two would have the same name."""
     if name is not None and len(using) > 1:
         raise ConfigError(
             f"--name {name} with {len(using)} run files", "leave it out: each run has its own name"
@@ -72,6 +73,7 @@ def judging_specs(
 def read_proofs(
     data: Path, column: Sequence[str], scale: str | None, specs: Sequence[RunSpec]
 ) -> GradedProofs:
+    """The proofs that all runs can judge: with the aids that their prompts show."""
     needed = {aid for spec in specs for aid in load_pack(spec.prompts, spec.base).aids}
     named = parse_columns(column)
     return read_graded_proofs(data, named, parse_scale(scale) if scale else None, sorted(needed))
@@ -89,6 +91,7 @@ def manipulated(read: GradedProofs, per_kind: int, spec: RunSpec) -> GradedProof
 
 
 def estimate_run(spec: RunSpec, data: Path, read: GradedProofs) -> RunEstimate:
+    """What judging these proofs takes."""
     as_file = spec.model_copy(update={"problems": Problems(given_proofs=data)})
     habits = Habits(attempts=1.0, critiqued=1.0, judged=0.5, assessed=1.0, searched=0.0)
     given: dict[str, dict[str, float]] = {option: {} for option in PLAN_OPTIONS}
@@ -98,6 +101,7 @@ def estimate_run(spec: RunSpec, data: Path, read: GradedProofs) -> RunEstimate:
 def judge_run(
     store: Store, spec: RunSpec, data: Path, read: GradedProofs, *, local: bool
 ) -> Judged:
+    """Run, or resume, and compute the figures."""
     expected = estimate_run(spec, data, read)
     print(f"{spec.name}: {_in_words(expected)}", file=sys.stderr)
     collector = RowCollector(store, spec.name, spec.prices)
