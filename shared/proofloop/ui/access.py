@@ -12,7 +12,7 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -42,6 +42,9 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+
+NAME_COOKIE = "grader"
+"""The browser's cookie with the name of a person who grades without a login."""
 
 MAX_NAME = 80
 RESERVED = (LABELER, LABELS)
@@ -191,6 +194,14 @@ def name_problem(name: str) -> str:
     if name in RESERVED:
         return f"{name!r} is no person's name here. Enter your own name."
     return ""
+
+
+def person_of(request: Request) -> str:
+    """The person's name: of the login, or as it was entered to grade; empty if it is unknown."""
+    if name := str(getattr(request.state, "person", "")):
+        return name
+    cookie = unquote(request.cookies.get(NAME_COOKIE, ""))
+    return "" if name_problem(cookie) else cookie
 
 
 def check_address(host: str, access: Access) -> None:

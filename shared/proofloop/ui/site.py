@@ -16,6 +16,7 @@ from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
 from proofloop.report.page import environment
 from proofloop.report.titles import KIND_MEANINGS, KIND_TITLES
+from proofloop.runs.grading.openings import EVERYTHING, record_opening
 from proofloop.runs.index.comparing import Side
 from proofloop.runs.spec import find_spec
 from proofloop.schema import keys
@@ -24,6 +25,7 @@ from proofloop.store import Store
 from proofloop.typeset.assets import head
 from proofloop.typeset.markdown import typeset, typeset_line
 from proofloop.typeset.printable import printable
+from proofloop.ui.access import person_of
 from proofloop.ui.fresh_index import FreshIndex
 from proofloop.ui.live import LiveRuns
 
@@ -61,6 +63,11 @@ class Site:
         if self.only:
             return [self.only]
         return [keys.name_of(key) for key in self.store.list(keys.SPECS)]
+
+    def record_reading(self, request: Request, run: str, proof_id: str) -> None:
+        """Record that a grader reads what others think of a proof: a later grade is not blind."""
+        if self.has_grading and (person := person_of(request)):
+            record_opening(self.store, run, proof_id, EVERYTHING, by=person)
 
     def run(self, request: Request) -> RunSpec:
         """The run that the address names. Raises HTTPException 404."""

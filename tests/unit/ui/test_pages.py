@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
+from functools import partial
 
+import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -14,6 +16,7 @@ from starlette.testclient import TestClient
 from proofloop.config.curriculum_file import CurriculumSpec
 from proofloop.curriculum.status import add_run, freeze
 from proofloop.runs.create import create_run
+from proofloop.runs.grading.openings import openings
 from proofloop.schema import keys
 from proofloop.schema.records import MetaCritique, Problem, Proof, RawAnswer
 from proofloop.store import LocalStore, get_record, put_record
@@ -242,6 +245,20 @@ def test_grading_pages_are_mounted_behind_the_same_login(
     assert here.get(f"/grade/runs/{RUN}", auth=emmy).text == "Emmy at /grade"
     proof = here.get(f"/runs/{RUN}/proofs/{PROOF}", auth=emmy).text
     assert f'href="/grade/runs/{RUN}/proofs/{PROOF}"' in proof
+
+
+@pytest.mark.parametrize("where", ["", "/critique-0"])
+def test_what_a_grader_reads_is_recorded_where_proofs_are_graded(
+    store: LocalStore, browser: Browse, site: Site, where: str
+) -> None:
+    page = browser()
+    page.cookies.set("grader", "Emmy%20Noether")
+    seen = partial(openings, store, RUN, PROOF, by="Emmy Noether")
+    page.get(f"/runs/{RUN}/proofs/{PROOF}{where}")
+    assert seen() == frozenset()
+    site.has_grading = True
+    page.get(f"/runs/{RUN}/proofs/{PROOF}{where}")
+    assert seen() == {"everything"}
 
 
 def test_without_grading_pages_no_link_leads_there(browser: Browse) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -24,14 +24,12 @@ from proofloop.store import Store
 from proofloop.typeset.assets import head
 from proofloop.typeset.markdown import typeset, typeset_line
 from proofloop.typeset.printable import printable
-from proofloop.ui.access import MAX_NAME, name_problem
+from proofloop.ui.access import MAX_NAME, NAME_COOKIE, name_problem, person_of
 from proofloop_labeler.review.cases import Cases
 from proofloop_labeler.review.tasks import Subject
 
 STATIC = Path(__file__).parent / "static"
 NAME_KEPT_S = 180 * 24 * 3600
-NAME_COOKIE = "grader"
-"""The browser's cookie with the person's name, where no password or proxy tells it."""
 
 
 class NameMissing(Exception):
@@ -64,7 +62,7 @@ class Site:
             **names,
             base=base,
             only=self.only,
-            me=self._known(request),
+            me=person_of(request),
             is_logged_in=bool(_logged_in(request)),
             typeset_head=head(f"{base}/typeset"),
         )
@@ -76,15 +74,9 @@ class Site:
 
     def person(self, request: Request) -> str:
         """The name of the person. Raises NameMissing."""
-        if name := self._known(request):
+        if name := person_of(request):
             return name
         raise NameMissing
-
-    def _known(self, request: Request) -> str:
-        if name := _logged_in(request):
-            return name
-        cookie = unquote(request.cookies.get(NAME_COOKIE, ""))
-        return "" if name_problem(cookie) else cookie
 
     def reveals(self, run: str, subject: Subject, *, to: str, is_graded: bool) -> bool:
         """Whether a page shows this person what others think of the proof or critique: after the
@@ -127,7 +119,7 @@ class Site:
             NAME_COOKIE,
             quote(name),
             max_age=NAME_KEPT_S,
-            path=f"{base_of(request)}/",
+            path="/",  # the reading pages record what a grader reads
             httponly=True,
             samesite="strict",
             secure=request.url.scheme == "https",
