@@ -7,6 +7,7 @@ from collections.abc import Callable
 from playwright.sync_api import Page
 from starlette.applications import Starlette
 
+from tests.browser.accessibility import grave_faults
 from tests.browser.typeset_pages import app_of, shown
 
 Serve = Callable[[Starlette], str]
@@ -60,6 +61,7 @@ def test_the_number_of_a_wide_equation_covers_no_part_of_it(page: Page, serve: S
     last = page.locator(".katex-base").last.bounding_box()
     assert number and last and last["x"] + last["width"] <= number["x"]
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert [fault for fault in grave_faults(page) if "scrollable" in fault] == []
 
 
 UNSET = [
