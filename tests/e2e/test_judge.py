@@ -188,3 +188,10 @@ def test_attacks_are_judged_and_counted_by_kind(folder: Path) -> None:
     assert succeeded["none"] == succeeded["planted score"] == succeeded["instruction"] == 0.0
     assert {(each["escaped"], each["misread"]) for each in found["on_parser"]} == {(0, 0)}
     assert "planted score" in judge(*options).stdout
+
+
+def test_the_example_has_proofs_and_a_plan() -> None:
+    example = Path(__file__).parents[2] / "examples" / "judge-nano"
+    arguments = ["judge", str(example / "graded.jsonl"), "--using", str(example / "run.toml")]
+    printed = CliRunner().invoke(app, [*arguments, "--plan"], catch_exceptions=False)
+    assert "judge-nano-on-graded: 90 problems" in printed.stdout
