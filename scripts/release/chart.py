@@ -23,8 +23,8 @@ COMPOSE = ROOT / "docker-compose.yml"
 REGISTRY = "ghcr.io/owner"
 """Stands for the real one in a rehearsal."""
 
-IMMUTABLE = {"Deployment": ["selector"], "Service": ["clusterIP"], "LeaderWorkerSet": []}
-"""Fields that Kubernetes refuses to change in an upgrade."""
+IMMUTABLE = {"Deployment": "selector", "Job": "template"}
+"""The field of a kind that Kubernetes refuses to change in an upgrade."""
 
 Objects = dict[str, dict[str, Any]]
 
@@ -116,10 +116,17 @@ def immutable_changes(old: Path, new: Path) -> list[str]:
     for values in sorted(old.glob("ci/*-values.yaml")):
         before, after = (render(chart, yaml.safe_load(values.read_text())) for chart in (old, new))
         for name in before.keys() & after.keys():
-            for field in IMMUTABLE.get(name.partition("/")[0], []):
-                if before[name]["spec"].get(field) != after[name]["spec"].get(field):
-                    changed.add(f"{name} {field}")
+            field = IMMUTABLE.get(after[name]["kind"])
+            if field is None or is_hook(after[name]):
+                continue
+            if before[name]["spec"][field] != after[name]["spec"][field]:
+                changed.add(f"{name} {field}")
     return sorted(changed)
+
+
+def is_hook(one: dict[str, Any]) -> bool:
+    """Whether Helm deletes and creates the object again."""
+    return "helm.sh/hook" in one["metadata"].get("annotations", {})
 
 
 def git(*words: str) -> bytes:
