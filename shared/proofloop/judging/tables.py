@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from proofloop.judging.attack_figures import AttackFigures
+from proofloop.judging.attacks.figures import AttackFigures
 from proofloop.judging.figures import JudgeFigures
 from proofloop.runs.figures import Figure
 

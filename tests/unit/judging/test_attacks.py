@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from proofloop.judging.attack_figures import attack_figures, parser_figures
-from proofloop.judging.attacks import ATTACKS, OTHER_PROBLEM, UNCHANGED, attacked
+from proofloop.judging.attacks.figures import attack_figures, parser_figures
+from proofloop.judging.attacks.kinds import ATTACKS, OTHER_PROBLEM, UNCHANGED, attacked
 from proofloop.method.domains.nano import (
     NanoChecker,
     parse_question,

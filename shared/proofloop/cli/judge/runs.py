@@ -15,7 +15,7 @@ from proofloop.config.run_file import RunSpec, read_fields
 from proofloop.config.run_problems import Problems
 from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError
-from proofloop.judging.attacks import attacked
+from proofloop.judging.attacks.kinds import attacked
 from proofloop.judging.columns import parse_columns
 from proofloop.judging.data import GradedProofs, read_graded_proofs
 from proofloop.judging.figures import JudgeFigures, judge_figures

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from proofloop.judging.planted import (
+from proofloop.judging.attacks.planted import (
     AUTHORITY,
     CLOSED_FENCE,
     CLOSED_SECTION,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from proofloop.judging.attacks import ATTACKS
+from proofloop.judging.attacks.kinds import ATTACKS
 from proofloop.judging.predictions import Way, predict, ways
 from proofloop.judging.rows import JudgedProof
 from proofloop.method.acceptance import scores_of

@@ -1,0 +1,1 @@
+"""Attacks on judges: how they are made, and how often they succeed."""
