@@ -84,6 +84,7 @@ UNSET = [
     (r"\[ a \\[-3em] b \]", "negative space"),
     (r"$\raisebox{99em}{x}$", r"\raisebox is not allowed"),
     (r"\[ \mathop{\sum\sum}_{i < j} a_{ij} \]", r"\mathop with an index"),
+    ("$" + r"\frac{" * 450 + "x" + "}{y}" * 450 + "$", "nesting of this depth"),  # crashed the page
     (r"$x \tag{1}$", "tag works only in display"),
 ]
 

@@ -37,7 +37,7 @@ _MARK = re.compile(
     r"\\\\|\\\$|(?P<code>`+)|\$\$|\$|\\\[|\\\]|\\\(|\\\)"
     rf"|\\(?:begin|end)\{{{_ENVIRONMENT}\}}|\\boxed *(?=\{{)"
 )
-_CLOSERS = {"$$": "$$", "\\[": "\\]", "\\(": "\\)", "$": "$"}
+_CLOSERS = {"$$": "$$", "\\[": "\\]", "\\(": "\\)"}
 _TEXT_COMMAND = re.compile(r"\\(?:text\w*|mbox|hbox) *\Z")
 _MATHEMATICAL = re.compile(r"[\\^_=<>+]|\A\s*\w\s*\Z")
 
@@ -77,7 +77,7 @@ class _Scan:
             return Formula(begin, end, False) if end else None
         if opener == "$":
             return self._between_dollars(begin, inside)
-        if opener == "$$" or opener in ("\\[", "\\("):
+        if opener in _CLOSERS:
             found = self._enclosed(begin, inside, _CLOSERS[opener], opener != "\\(")
             has_blank_line = found and "\n\n" in self._text[begin : found.end]
             return None if opener != "\\[" and has_blank_line else found

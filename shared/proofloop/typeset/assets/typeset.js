@@ -4,6 +4,7 @@
 "use strict";
 (() => {
   const MAX_FORMULA = 5000;
+  const MAX_DEPTH = 80; // parts in parts; some hundreds crash the browser's layout
   const SHORT_PHANTOM = 8; // symbols
   const NEGATIVE_SPACE_EM = -0.85; // five \! in a row
   const MARKS = /^(?:\$\$?|\\[([])|(?:\$\$?|\\[)\]])$/g;
@@ -50,8 +51,9 @@
 
   const ems = ({ number, unit }) => number * ({ em: 1, mu: 1 / 18, ex: 0.43, pt: 0.1 }[unit] ?? 10);
 
-  // Throws if the parsed formula could hide a part of itself.
-  const check = (node) => {
+  // Throws if the parsed formula could hide a part of itself or crash the browser.
+  const check = (node, depth = 0) => {
+    if (depth > MAX_DEPTH) refuse("nesting of this depth");
     const isMathop = node.type === "supsub" && node.base?.type === "op" && node.base.body;
     if (isMathop && !node.base.limits) refuse("\\mathop with an index"); // LaTeX sets it below
     if (/phantom$/.test(node.type) && symbols(node) > SHORT_PHANTOM) refuse("a long phantom");
@@ -60,7 +62,7 @@
     for (const child of children(node)) {
       space = child.type === "kern" ? space + Math.min(0, ems(child.dimension)) : 0;
       if (space < NEGATIVE_SPACE_EM) refuse("negative space");
-      check(child);
+      check(child, depth + (node.type ? 1 : 0));
     }
   };
 
