@@ -18,7 +18,7 @@ from proofloop.runs.grading.history import counting, is_contested, standing
 from proofloop.runs.labels import analysis_rows, find_label, proof_rows
 from proofloop.schema.records import Grade, Mark, Score
 from proofloop.store import LocalStore
-from tests.builders import PROOF, RUN, grade, label, put_case, put_grade, runspec, undecided_label
+from tests.builders import PROOF, RUN, grade, label, put_case, put_grade, runspec
 
 Given = tuple[str, Score | None]
 """Who gave which score; None withdraws."""
@@ -194,9 +194,3 @@ def test_agreement_is_shown_on_the_command_line(store: LocalStore) -> None:
         *(1, 0, 1),
     )
     assert json.loads(CliRunner().invoke(app, [*arguments, "--analyses"]).stdout) == []
-
-
-def test_a_withdrawn_grade_leaves_the_labelers_label() -> None:
-    history = grades(("A", 0.5), ("A", None))
-    assert counting(history) is None
-    assert undecided_label().outcome == "undecided"

@@ -6,6 +6,8 @@ after the person's first grade, or on request, and the store records that it was
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -79,8 +81,17 @@ class Grading:
             return JSONResponse({"next": follows})
         return RedirectResponse(follows, status_code=303)
 
-    def _announcing(self, run: str) -> _Announcing:
-        return _Announcing(self._site, run)
+    @contextmanager
+    def _announcing(self, run: str) -> Iterator[None]:
+        """Announce the run's grades after the block; also after a store error, because the grade
+        may be stored although the reply was lost.
+        """
+        try:
+            yield
+        except StoreError:
+            self._site.announce(run)
+            raise
+        self._site.announce(run)
 
     def _not_saved(self, request: Request, subject: Subject, form: Form) -> Response:
         if wants_json(request):
@@ -137,22 +148,6 @@ class Grading:
     def _label(self, tasks: RunTasks, subject: Subject) -> str | None:
         found = tasks.labels.get(subject.proof_id)
         return found.outcome if found and subject.critique is None else None
-
-
-class _Announcing:
-    """Announces the run's grades after the block; also after a store error, because the grade may
-    be stored although the reply was lost.
-    """
-
-    def __init__(self, site: Site, run: str) -> None:
-        self._site, self._run = site, run
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, StoreError):
-            self._site.announce(self._run)
 
 
 def _address(request: Request, run: str, subject: Subject) -> str:
