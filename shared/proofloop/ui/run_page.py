@@ -18,6 +18,7 @@ from proofloop.report.run_charts import learning_charts
 from proofloop.runs.index.comparing import versions_of
 from proofloop.runs.index.tables import SHOWN, Choice, Totals, problem_rows, totals
 from proofloop.schema import keys
+from proofloop.schema.ids import is_single_call
 from proofloop.schema.records import TrainingStep
 from proofloop.store import get_record
 from proofloop.ui.fresh_index import Filled
@@ -64,16 +65,18 @@ class CurriculumLine:
 
 
 def runs(site: Site, request: Request) -> Response:
-    """The runs of curricula stand with their curriculum."""
+    """The runs of curricula stand with their curriculum, those of single calls in a list."""
     curricula = list(_curricula(site))
     of_curricula = {run for line in curricula for run in line.runs}
-    names = [name for name in site.runs() if name not in of_curricula]
+    own = [name for name in site.runs() if name not in of_curricula]
+    names = [name for name in own if not is_single_call(name)]
     filled = site.index.look_at_all(names)
     return site.page(
         "runs",
         runs=[_line(site, name, each) for name, each in zip(names, filled, strict=True)],
         curricula=curricula,
-        is_reading=not all(each.is_whole for each in filled),
+        single_calls=[name for name in own if is_single_call(name)],
+        is_reading=any(each.done < each.total and not each.problem for each in filled),
     )
 
 

@@ -17,7 +17,6 @@ from proofloop.errors import ConfigError
 from proofloop.report.page import environment
 from proofloop.report.titles import KIND_MEANINGS, KIND_TITLES
 from proofloop.runs.grading.openings import EVERYTHING, record_opening
-from proofloop.runs.index.comparing import Side
 from proofloop.runs.spec import find_spec
 from proofloop.schema import keys
 from proofloop.schema.ids import check_id
@@ -93,7 +92,6 @@ def _templates() -> jinja2.Environment:
         typeset_head=head("/static/typeset"),
         kind_titles=KIND_TITLES,
         kind_meanings=KIND_MEANINGS,
-        Side=Side,
     )
     return templates
 

@@ -47,8 +47,10 @@ def text(page: str) -> str:
 
 def test_the_first_page_lists_runs_with_their_progress(store: LocalStore, browser: Browse) -> None:
     create_run(store, runspec("other"), resume=False)
+    create_run(store, runspec("prove-0123456789ab"), resume=False)
     page = browser().get("/").text
     assert f'href="/runs/{RUN}"' in page and 'href="/runs/other"' in page
+    assert "2 runs" in text(page) and "Single prove and judge calls: 1" in text(page)
     assert "1 of 4" in text(page)
 
 
