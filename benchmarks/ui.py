@@ -208,7 +208,7 @@ def main() -> None:
             make_store(store, *size)
         made_s = time.perf_counter() - begin_s
         found = measure(store, Path(folder) / "cache", rounds=5 if arguments.small else 15)
-    print(json.dumps({"made_s": made_s, **found}, indent=None))
+        print(json.dumps({"made_s": made_s, **found}))  # the removal of the store takes a while
 
 
 if __name__ == "__main__":
