@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import fmean
 from typing import NamedTuple
 
 from proofloop.runs.figures import critiques_of, proofs_of
@@ -85,8 +84,8 @@ def proof_rows(store: Store, run: str, wanted: Filter) -> Iterator[ProofRow]:
 def best_rows(store: Store, run: str, wanted: Filter) -> Iterator[ProofRow]:
     """A row for the best proof of each problem that has a readable one.
 
-    A search has chosen it. Otherwise it is the proof with the highest (solved, label score, mean
-    critique score, self-score); of equals the first.
+    A search has chosen it. Otherwise it is the proof with the highest (solved, label score,
+    self-score), as in `runs problems`; of equals the first.
     """
     best = {search.problem_id: search.best for search in searches_of(store, run)}
     ranks: dict[str, tuple[float, ...]] = {}
@@ -108,12 +107,10 @@ def _rank(store: Store, proof: Proof) -> tuple[float, ...]:
     if proof.verdict.outcome != "valid":
         return ()
     label = find_label(store, proof.run_id, proof.id)
-    scores = [critique.verdict.score for critique in _critiques(store, proof)]
-    return (
-        float(bool(label and label.solved)),
-        -1.0 if label is None or label.score is None else label.score,
-        fmean(score or 0.0 for score in scores) if scores else -1.0,
-        -1.0 if proof.verdict.score is None else proof.verdict.score,
+    score = label.score if label else None
+    own = proof.verdict.score
+    return tuple(
+        -1.0 if each is None else each for each in (float(bool(label and label.solved)), score, own)
     )
 
 
