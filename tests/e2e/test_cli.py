@@ -985,7 +985,7 @@ HELP = {
     "runs compare": "A B --limit --store --json",
     "judge": "DATA --using --column --scale --attack --plan --name --rows --page --store --json",
     "evaluate": "SUITE --using --proofs --critiques --category --plan --name --store --json",
-    "runs steps": "RUN [STAGE] --store --json",
+    "runs steps": "RUN [STAGE] --tensorboard --store --json",
     "runs export": "RUN --people --scored --critiques --best --analyses --format --out --store",
     "iterate": "FILE --store --seed",
     "runs measure": "RUN --store --json",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
+from tensorboardX.proto.event_pb2 import Event  # type: ignore[import-untyped]
 from typer.testing import CliRunner
 
 from proofloop.cli.app import app
@@ -121,6 +123,28 @@ def test_json_has_the_whole_records_of_what_the_trainer_took(tmp_path: Path):
     assert as_json(store, "run", "verifier") == records
     assert taken[1].version == keys.model("run", "verifier", 2)
     assert ask(store, "run", "verifier").stdout.splitlines()[-1].split()[0] == "2"
+
+
+def test_event_files_have_every_figure_of_each_stage_once(course: LocalStore, tmp_path: Path):
+    for _ in range(2):  # the second call replaces what the first one wrote
+        assert ask(course, "course", "--tensorboard", str(tmp_path / "tb")).exit_code == 0
+    stages = {folder.name: list(folder.iterdir()) for folder in (tmp_path / "tb").iterdir()}
+    assert stages.keys() == {row["stage"] for row in as_json(course, "course")}
+    (file,) = stages["1-verifier"]
+    read = [(name, step, round(value, 4)) for name, step, value in scalars(file)]
+    assert ("kl", 1, 0.0012) in read and ("reward/score", 2, 0.625) in read
+    assert len(read) == 2 * (6 + 2)
+
+
+def scalars(file: Path) -> Iterator[tuple[str, int, float]]:
+    """The scalars of an event file: records of a length, its checksum, an event, its checksum."""
+    data = file.read_bytes()
+    while data:
+        size = int.from_bytes(data[:8], "little")
+        event = Event.FromString(data[12 : 12 + size])
+        data = data[16 + size :]
+        for value in event.summary.value:
+            yield value.tag, event.step, value.simple_value
 
 
 @pytest.mark.parametrize(

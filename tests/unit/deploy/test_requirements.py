@@ -31,6 +31,7 @@ EXTRAS_OF = {
         "report",
         "sentry",
         "socks",
+        "tensorboard",
         "testing",
         "tracing",
     ],

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_store
+from proofloop.cli.runs.tensorboard import write_events
 from proofloop.config.curriculum_file import SAMPLED
 from proofloop.curriculum.status import find_curriculum, training_steps
 from proofloop.errors import ConfigError
@@ -38,6 +40,14 @@ def steps(
             help="A role of a run, or a stage of a curriculum such as 1-verifier; default: all."
         ),
     ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            "--tensorboard",
+            metavar="FOLDER",
+            help="Write all figures as TensorBoard's event files to this folder, a folder a stage.",
+        ),
+    ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -51,6 +61,10 @@ def steps(
     """
     data = open_store(store, must_exist=True)
     found = _choose(_all_steps(data, run), run, stage)
+    if tensorboard:
+        write_events(found, tensorboard)
+        print(tensorboard)
+        return
     if as_json:
         records = [
             {"stage": name, **step.model_dump()} for name, of in found.items() for step in of
