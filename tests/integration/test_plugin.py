@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from proofloop.ui.access import NAME_COOKIE
+
 PLUGIN = Path(__file__).parents[2] / "examples" / "plugin"
 PROOFLOOP = Path(sys.executable).with_name("proofloop")
 
@@ -82,7 +84,7 @@ def test_the_review_page_shows_its_proofs(environment: dict[str, str], done: str
         assert page.stdout is not None
         with page.stdout as stdout:
             address = json.loads(stdout.readline())["url"]
-            shown = httpx.get(f"{address}grade/runs/fractions").text
+            shown = httpx.get(f"{address}grade/runs/fractions", cookies={NAME_COOKIE: "Emmy"}).text
         assert "fractions-" in shown
     finally:
         page.send_signal(signal.SIGTERM)
