@@ -94,7 +94,7 @@ def ui(
     health = Health()
     if metrics := settings.metrics_port if metrics_port is None else metrics_port:
         MonitoringServer(settings.metrics_host, metrics, WorkerMetrics().registry, health)
-    with stopping_on_signal() as stopping, _bus(settings) as bus:
+    with _bus(settings) as bus, stopping_on_signal() as stopping:
         health.watch(bus, data, stopping)
         with _grading_pages(
             data,
