@@ -78,8 +78,9 @@ class ByFile(LoadScopeScheduling):
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return file if Path(file).stem in MAKE_MUCH_ONCE else nodeid
+        file = Path(nodeid.partition("::")[0])
+        is_whole = file.stem in MAKE_MUCH_ONCE or file.parent.name == "browser"
+        return str(file) if is_whole else nodeid
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile | None:
@@ -99,6 +100,13 @@ def loggers_follow_their_settings() -> Iterator[None]:
             lambda **said: configure(**{**said, "cache_logger_on_first_use": False}),
         )
         yield
+
+
+@pytest.fixture(autouse=True)
+def log_settings_end_with_the_test() -> Iterator[None]:
+    """A command that a test calls in this process sets them."""
+    yield
+    structlog.reset_defaults()
 
 
 # Servers and models that a whole session shares. Each imports its helpers when the first test asks
@@ -141,11 +149,9 @@ def smollm2() -> Path:
 
 
 @pytest.fixture
-def quiet_log() -> Iterator[None]:
+def quiet_log() -> None:
     """Errors that a test provokes on purpose are not shown."""
     structlog.configure(processors=[_drop])
-    yield
-    structlog.reset_defaults()
 
 
 def _drop(

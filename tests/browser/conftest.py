@@ -23,9 +23,11 @@ from tests.waiting import wait_until
 PROGRAM = "chromium"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One browser for all tests of a process; each test gets a profile of its own."""
+    """One browser for all tests of a file; each test gets a profile of its own. While it runs,
+    Playwright's event loop does too, and no other test could use one.
+    """
     if shutil.which(PROGRAM) is None and not install(PROGRAM):
         pytest.skip("no Chromium: it is not on PATH and apt could not install it")
     with sync_playwright() as playwright:

@@ -77,7 +77,7 @@ def restarted_until_dead(installation: Installation) -> list[int | None]:
             installation.start("generator")
         return count_dead(installation) > 0
 
-    assert wait_until(is_dead, 60), codes
+    assert wait_until(is_dead, 150), codes
     if len(codes) <= DELIVERY_LIMIT:  # the broker may know of the last death before we do
         codes.append(installation.services["generator"].wait(60))
         installation.start("generator")
