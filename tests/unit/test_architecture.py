@@ -65,7 +65,7 @@ def test_no_file_imports_itself_in_a_circle():
 
 
 def test_unit_tests_start_no_server():
-    """`make unit` takes under a minute, and needs nothing but Python."""
+    """`make unit` needs nothing but Python."""
     for file in UNIT_TESTS.rglob("*.py"):
         helpers = {name for name in imports_of(file) if name.startswith("tests.integration")}
         assert helpers <= STARTS_NO_SERVER, file
