@@ -44,6 +44,12 @@ MetricsPortOption = Annotated[
         help="Port for /metrics, /healthz and /readyz; default: PROOFLOOP_METRICS_PORT, else none.",
     ),
 ]
+LocalOption = Annotated[
+    bool,
+    typer.Option(
+        "--local", help="Run all services in this process, even with PROOFLOOP_BROKER set."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

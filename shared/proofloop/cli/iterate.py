@@ -9,7 +9,13 @@ from typing import Annotated
 import typer
 
 from proofloop.api.files import read_curriculum
-from proofloop.cli.common import StoreOption, open_engines, open_store, stopping_on_signal
+from proofloop.cli.common import (
+    LocalOption,
+    StoreOption,
+    open_engines,
+    open_store,
+    stopping_on_signal,
+)
 from proofloop.curriculum.controller import iterate as do_stages
 
 
@@ -26,12 +32,7 @@ def iterate(
         int | None,
         typer.Option("--seed", help="Random seed instead of the file's; becomes part of the name."),
     ] = None,
-    local: Annotated[
-        bool,
-        typer.Option(
-            "--local", help="Run all services in this process, even with PROOFLOOP_BROKER set."
-        ),
-    ] = False,
+    local: LocalOption = False,
 ) -> None:
     """Train models by a curriculum.
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from proofloop.api import Run
-from proofloop.cli.common import StoreOption, stopping_on_signal
+from proofloop.cli.common import LocalOption, StoreOption, stopping_on_signal
 from proofloop.cli.progress import ProgressLine
 from proofloop.runs.answers import Readability, readability
 from proofloop.runs.flow import UNFILLED_HINT, unfilled
@@ -44,12 +44,7 @@ def run(
             help="Continue a stopped or killed run. Stored answers are kept and not paid again.",
         ),
     ] = False,
-    local: Annotated[
-        bool,
-        typer.Option(
-            "--local", help="Run all services in this process, even with PROOFLOOP_BROKER set."
-        ),
-    ] = False,
+    local: LocalOption = False,
 ) -> None:
     """Run the problems of a run file.
 

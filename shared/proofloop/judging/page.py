@@ -12,7 +12,7 @@ from proofloop.judging.disagreements import worst
 from proofloop.judging.figures import JudgeFigures, Point
 from proofloop.judging.rows import JudgedProof
 from proofloop.judging.tables import shown, side_by_side
-from proofloop.report import line_charts
+from proofloop.report import line_charts, write_whole
 from proofloop.report.line_charts import LineChart, Series, fine_share, line_chart
 from proofloop.report.page import document
 from proofloop.store import Store
@@ -55,11 +55,7 @@ def write_page(store: Store, runs: Sequence[JudgedRun], file: Path) -> None:
     """Write the page to `file`, whole or not at all. Raises ConfigError without the extra
     `report`.
     """
-    html = render(store, runs).encode("utf-8", "replace")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_bytes(html)
-    temporary.replace(file)
+    write_whole(render(store, runs).encode("utf-8", "replace"), file)
 
 
 def render(store: Store, runs: Sequence[JudgedRun]) -> str:

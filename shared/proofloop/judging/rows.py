@@ -14,6 +14,7 @@ from typing import Literal
 from proofloop.config.run_file import Prices
 from proofloop.errors import StoreError
 from proofloop.judging.runs import graded_proofs
+from proofloop.report import write_whole
 from proofloop.runs.costs import Bill, Spent, bill_of, spent
 from proofloop.runs.labels import find_label
 from proofloop.schema import keys
@@ -167,7 +168,4 @@ class RowCollector:
 
 def write_rows(rows: tuple[JudgedProof, ...], file: Path) -> None:
     """Write the rows as JSON lines, whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text("".join(f"{row.model_dump_json()}\n" for row in rows), "utf-8")
-    temporary.replace(file)
+    write_whole("".join(f"{row.model_dump_json()}\n" for row in rows).encode(), file)

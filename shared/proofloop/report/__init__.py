@@ -9,7 +9,14 @@ from pathlib import Path
 from proofloop.report.curriculum import CurriculumData, read_curriculum
 from proofloop.report.data import ReportData, read_report
 
-__all__ = ["CurriculumData", "ReportData", "read_curriculum", "read_report", "write_report"]
+__all__ = [
+    "CurriculumData",
+    "ReportData",
+    "read_curriculum",
+    "read_report",
+    "write_report",
+    "write_whole",
+]
 
 
 def write_report(data: ReportData | CurriculumData, file: Path) -> None:
@@ -18,8 +25,12 @@ def write_report(data: ReportData | CurriculumData, file: Path) -> None:
     """
     from proofloop.report.page import render
 
-    page = render(data).encode("utf-8", "replace")
+    write_whole(render(data).encode("utf-8", "replace"), file)
+
+
+def write_whole(data: bytes, file: Path) -> None:
+    """Write a file whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_bytes(page)
+    temporary.write_bytes(data)
     temporary.replace(file)

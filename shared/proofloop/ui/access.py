@@ -86,7 +86,7 @@ class Access:
 
     @property
     def is_open(self) -> bool:
-        """Whether all users of this machine have access, and nobody else."""
+        """Whether only the users of this machine have access, all of them."""
         return self.token is None and not self.passwords and not self.header
 
     def person(self, request: Request) -> str | None:

@@ -26,7 +26,7 @@ WAIT_S = 0.4
 """How long a page waits for the index."""
 
 FRESH_S = 2.0
-"""An older index is filled again when somebody looks at the run."""
+"""An older index is filled again when a page of the run is opened."""
 
 SHARE = 0.1
 """At most this share of the time is spent on filling: to list the labels of a large run in an
@@ -34,7 +34,7 @@ object store takes seconds.
 """
 
 COUNTED_AT_ONCE = 300
-"""The most proofs whose calls are counted when somebody looks: each may have hundreds of calls."""
+"""The most proofs whose calls are counted for a page: each may have hundreds of calls."""
 
 
 @dataclass(frozen=True)

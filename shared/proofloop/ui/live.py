@@ -148,7 +148,7 @@ class LiveRuns:
         )
 
     def _seconds_left(self, run: str, watched: _Watched, done: int, left: int) -> float | None:
-        """From the labels that came while somebody watched, else from the run's whole time."""
+        """From the labels that came while the page was open, else from the run's whole time."""
         rate = watched.labels.per_second(done)
         if not left:
             return None

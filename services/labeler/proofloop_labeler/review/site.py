@@ -155,7 +155,7 @@ def subject_of(request: Request) -> Subject:
     answer = request.path_params.get("answer")
     subject = Subject.parse(f"{proof}/{answer}" if answer else proof)
     if subject is None:
-        raise HTTPException(404, f"{answer} is no critique of proof {proof}.")
+        raise HTTPException(404, f"Proof {proof} has no critique {answer}.")
     return subject
 
 

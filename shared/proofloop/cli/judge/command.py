@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from proofloop.cli.common import StoreOption, open_store
+from proofloop.cli.common import LocalOption, StoreOption, open_store
 from proofloop.cli.judge.output import print_attacks, print_figures, print_notes
 from proofloop.cli.judge.runs import (
+    PlanOption,
     estimate_run,
     judge_run,
     judging_specs,
@@ -62,9 +63,7 @@ def judge(
     per_kind: Annotated[
         int, typer.Option("--per-kind", min=1, help="The most proofs of each kind of attack.")
     ] = 10,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Estimate calls, tokens, time and money, and stop.")
-    ] = False,
+    plan: PlanOption = False,
     name: Annotated[
         str | None,
         typer.Option(
@@ -82,12 +81,7 @@ def judge(
         ),
     ] = None,
     store: StoreOption = None,
-    local: Annotated[
-        bool,
-        typer.Option(
-            "--local", help="Run all services in this process, even with PROOFLOOP_BROKER set."
-        ),
-    ] = False,
+    local: LocalOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Measure judges on proofs with people's grades.

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from proofloop.api import Run
-from proofloop.cli.common import StoreOption, emit, stopping_on_signal
-from proofloop.cli.judge.runs import PLAN_OPTIONS
+from proofloop.cli.common import LocalOption, StoreOption, emit, stopping_on_signal
+from proofloop.cli.judge.runs import NOTHING_GIVEN, PlanOption
 from proofloop.cli.plan.output import print_run
 from proofloop.cli.progress import ProgressLine
 from proofloop.config.run_file import RunSpec, read_fields
@@ -50,19 +50,12 @@ def evaluate(
             " or source.",
         ),
     ] = None,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Estimate calls, tokens, time and money, and stop.")
-    ] = False,
+    plan: PlanOption = False,
     name: Annotated[
         str | None, typer.Option("--name", help="The run's name. Default: of both files.")
     ] = None,
     store: StoreOption = None,
-    local: Annotated[
-        bool,
-        typer.Option(
-            "--local", help="Run all services in this process, even with PROOFLOOP_BROKER set."
-        ),
-    ] = False,
+    local: LocalOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Evaluate a prover on a suite of problems, in one shot (section 3.3.1).
@@ -86,8 +79,7 @@ def evaluate(
 
 
 def _estimate(spec: RunSpec) -> RunEstimate:
-    given: dict[str, dict[str, float]] = {option: {} for option in PLAN_OPTIONS}
-    return estimate(spec, None, Habits(attempts=1.0), {}, given)
+    return estimate(spec, None, Habits(attempts=1.0), {}, NOTHING_GIVEN)
 
 
 def _print(found: list[CategoryFigures], run: str, *, as_json: bool) -> None:

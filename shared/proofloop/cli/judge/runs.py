@@ -6,6 +6,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from proofloop.api.drive import drive_here, drive_on_services
 from proofloop.api.files import read_run
@@ -25,19 +28,24 @@ from proofloop.judging.runs import judging_fields, portions, run_name
 from proofloop.method.domains import find_domain
 from proofloop.method.prompts import load_pack
 from proofloop.runs.planning.capacity import Habits
-from proofloop.runs.planning.estimate import RunEstimate, estimate
+from proofloop.runs.planning.estimate import Given, RunEstimate, estimate
 from proofloop.runs.progress import RunProgress
 from proofloop.schema.ids import check_id
 from proofloop.store import Store
 
-PLAN_OPTIONS = (
-    "--answer-tokens",
-    "--prompt-tokens",
-    "--tokens-per-second",
-    "--streams",
-    "--call-seconds",
-    "--issue-share",
-)
+NOTHING_GIVEN: Given = {
+    "--answer-tokens": {},
+    "--prompt-tokens": {},
+    "--tokens-per-second": {},
+    "--streams": {},
+    "--call-seconds": {},
+    "--issue-share": {},
+}
+"""The options of `proofloop plan`, which these commands do not have."""
+
+PlanOption = Annotated[
+    bool, typer.Option("--plan", help="Estimate calls, tokens, time and money, and stop.")
+]
 
 
 @dataclass(frozen=True)
@@ -94,8 +102,7 @@ def estimate_run(spec: RunSpec, data: Path, read: GradedProofs) -> RunEstimate:
     """What judging these proofs takes."""
     as_file = spec.model_copy(update={"problems": Problems(given_proofs=data)})
     habits = Habits(attempts=1.0, critiqued=1.0, judged=0.5, assessed=1.0, searched=0.0)
-    given: dict[str, dict[str, float]] = {option: {} for option in PLAN_OPTIONS}
-    return estimate(as_file, None, habits, {}, given, read.cases)
+    return estimate(as_file, None, habits, {}, NOTHING_GIVEN, read.cases)
 
 
 def judge_run(

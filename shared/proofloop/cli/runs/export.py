@@ -64,7 +64,7 @@ def export(
         bool,
         typer.Option(
             "--analyses",
-            help="Critiques in the place of proofs, with the `quality` that people gave, or empty.",
+            help="Critiques instead of proofs, with the `quality` that people gave, or empty.",
         ),
     ] = False,
     form: Annotated[

@@ -13,8 +13,8 @@ SUFFIX = ".proofloop"
 
 
 def write_events(steps: Mapping[str, Sequence[TrainingStep]], folder: Path) -> None:
-    """Write the figures of each stage to a folder of its name, in the place of what an earlier call
-    wrote there. Raises ConfigError if tensorboardX is not installed.
+    """Write the figures of each stage to a folder of its name. Event files of an earlier call are
+    replaced. Raises ConfigError if tensorboardX is not installed.
     """
     try:
         from tensorboardX import SummaryWriter  # type: ignore[import-untyped]

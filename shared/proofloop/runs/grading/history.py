@@ -1,7 +1,7 @@
 """The grades of a proof or analysis in order, and the one that counts.
 
 Each person's last grade replaces the earlier ones. If people agree, the last grade counts. If they
-disagree, none counts until somebody settles the case.
+disagree, none counts until a person settles the case.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def counting(grades: Iterable[Grade]) -> Grade | None:
 
 
 def is_contested(grades: Iterable[Grade]) -> bool:
-    """Whether people disagree, and nobody has settled the case."""
+    """Whether people disagree and the case is not settled."""
     found = standing(grades).values()
     return len({grade.score for grade in found}) > 1 and not any(grade.settles for grade in found)
 
