@@ -83,6 +83,7 @@ class ByFile(LoadScopeScheduling):
         return str(file) if is_whole else nodeid
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile | None:
     return ByFile(config, log) if config.getvalue("dist") == "loadgroup" else None
 

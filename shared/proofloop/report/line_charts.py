@@ -15,8 +15,13 @@ from proofloop.report.numbers import count, share
 from proofloop.schema.records import TrainingStep
 
 WIDTH, HEIGHT = 360.0, 200.0
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 112.0, 10.0, 26.0
-"""The size and the margins of a chart, in SVG units."""
+LEFT, TOP, BOTTOM = 46.0, 10.0, 26.0
+"""The size and the margins of a chart, in SVG units. The labels of the lines decide the right
+margin.
+"""
+
+LETTER_WIDTH = 7.0
+"""The width of a letter of a line's label, bold and in a wide font, in SVG units."""
 
 LABEL_APART = 13.0
 """The least distance between the labels at the ends of two lines, in SVG units."""
@@ -56,8 +61,8 @@ class DrawnLine:
 
 @dataclass(frozen=True)
 class LineChart:
-    """A chart of lines. `description` gives the content in words for screen readers; `by` names the
-    horizontal axis.
+    """A chart of lines, which end at `right`. `description` gives the content in words for screen
+    readers; `by` names the horizontal axis.
     """
 
     id: str
@@ -68,6 +73,7 @@ class LineChart:
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     by: str
+    right: float
 
 
 def points_of(
@@ -96,7 +102,8 @@ def line_chart(
     ys = [y for one in kept for _, y in one.points] or [0.0]
     x_marks = ticks(min(xs), max(xs), 4, whole=True)
     y_marks = ticks(min(ys), max(ys), 4)
-    across = scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
+    right = WIDTH - max((_label_width(one, write) for one in kept), default=0.0)
+    across = scale(min(xs), max(xs), LEFT, right)
     up = scale(y_marks[0], y_marks[-1], HEIGHT - BOTTOM, TOP)
     last_ys = [up(smooth(one.points)[-1][1]) for one in kept]
     label_ys = spread(last_ys, LABEL_APART, TOP, HEIGHT - BOTTOM)
@@ -112,7 +119,13 @@ def line_chart(
         x_ticks=tuple(x_ticks),
         y_ticks=tuple(y_ticks),
         by=by,
+        right=round(right, 1),
     )
+
+
+def _label_width(one: Series, write: Callable[[float], str]) -> float:
+    label = f"{one.name} {write(smooth(one.points)[-1][1])}"
+    return LABEL_APART + LETTER_WIDTH * len(label)
 
 
 def drawn(

@@ -23,6 +23,7 @@ from proofloop.report import read_report, write_report
 from proofloop.report.axes import smooth, spread, thin, ticks
 from proofloop.report.clipping import clip
 from proofloop.report.data import Windows, read_summary
+from proofloop.report.line_charts import WIDTH, Series, line_chart, short
 from proofloop.report.numbers import count, duration, money, share, version
 from proofloop.report.runfile import run_file
 from proofloop.report.samples import MAX_SAMPLES
@@ -652,6 +653,14 @@ def test_ticks_are_round_and_enclose_the_values() -> None:
 def test_names_at_line_ends_are_kept_apart() -> None:
     assert spread([50, 52, 10], 13, 0, 100) == [50, 63, 10]
     assert spread([99, 98], 13, 0, 100) == [100, 87]
+
+
+def test_a_long_name_at_a_lines_end_takes_room_from_the_line() -> None:
+    def right(name: str) -> float:
+        series = [Series(name, "verifier", ((1, 0.5), (2, 0.6)))]
+        return line_chart("chart", "Chart", "meaning", series, short).right
+
+    assert right("predicted score") < right("score") < WIDTH
 
 
 def test_long_curves_are_thinned_and_smoothed() -> None:
