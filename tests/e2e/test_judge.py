@@ -195,3 +195,28 @@ def test_the_example_has_proofs_and_a_plan() -> None:
     arguments = ["judge", str(example / "graded.jsonl"), "--using", str(example / "run.toml")]
     printed = CliRunner().invoke(app, [*arguments, "--plan"], catch_exceptions=False)
     assert "judge-nano-on-graded: 90 problems" in printed.stdout
+
+
+def test_a_knock_out_chooses_among_accepted_proofs(folder: Path) -> None:
+    """Its judge is always right: the winner is wrong only where no accepted proof is right."""
+    rows = [json.loads(line) for line in Path("graded.jsonl").read_text().splitlines()[:-1]]
+    Path("graded.jsonl").write_text(
+        "\n".join(
+            json.dumps({**row, "Problem": f"Prove {place % 4}."}) for place, row in enumerate(rows)
+        )
+    )
+    lenient = RUN.format(noise=0.0).replace("m = 3", 'm = 0\nrule = "mean"\naccept_at = 0.4')
+    Path("lenient.toml").write_text(lenient)
+    options = ("--using", "lenient.toml", "--knock-out", "math-pairwise")
+    (found,) = figures(*options)
+    shown = {name: each["value"] for name, each in found["knock_out"]["figures"].items()}
+    assert shown["any_wrong"] == pytest.approx(0.5, abs=0.2)
+    assert (shown["winner_wrong"], shown["contradictory"]) == (0.0, 0.0)
+    assert found["knock_out"]["tokens"] > 0
+    stored = LocalStore(Path("store"))
+    calls = len(list(stored.list(keys.proofs(found["knock_out"]["run_id"]))))
+    (again,) = figures(*options)
+    assert again["knock_out"] == found["knock_out"]
+    assert len(list(stored.list(keys.proofs(found["knock_out"]["run_id"])))) == calls
+    assert "knock-out: winner_wrong" in judge(*options).stdout
+    assert "-knock-out" in judge(*options, "--plan").stdout

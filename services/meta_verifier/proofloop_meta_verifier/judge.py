@@ -103,13 +103,8 @@ def _assess(
     """
     rule = tools.runs.spec(event.run_id).labeling
     problem = tools.runs.problem(event.run_id, proof.problem_id)
-    prompt = tools.runs.pack(event.run_id).judge(
-        problem.question,
-        proof.solution,
-        analysis,
-        reference=problem.reference,
-        rubric=problem.rubric,
-    )
+    pack = tools.runs.pack(event.run_id)
+    prompt = pack.judge(problem.question, proof.solution, analysis, **problem.aids)
     version = proof.meta_verifier_version or tools.runs.serving(event.run_id, "meta_verifier")
     wants_all = event.index == SELF_CRITIQUE or _is_given(event, proof) or not rule.stop_early
     first = m if wants_all else m // 2 + 1

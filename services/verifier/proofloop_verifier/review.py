@@ -52,9 +52,8 @@ def _request(
 ) -> Critique:
     proof = get_record(tools.store, keys.proof(event.run_id, event.proof_id), Proof)
     problem = tools.runs.problem(event.run_id, proof.problem_id)
-    prompt = tools.runs.pack(event.run_id).verify(
-        problem.question, proof.solution, reference=problem.reference, rubric=problem.rubric
-    )
+    pack = tools.runs.pack(event.run_id)
+    prompt = pack.verify(problem.question, proof.solution, **problem.aids)
     request = ModelRequest(
         event.run_id,
         "verifier",

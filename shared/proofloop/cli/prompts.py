@@ -20,8 +20,8 @@ def show(
     pack: Annotated[
         str,
         typer.Argument(
-            help="An installed pack (math, math-json, math-reference, math-rubric, nano), or the"
-            " folder of one."
+            help="An installed pack (math, math-json, math-pairwise, math-reference,"
+            " math-rubric, nano), or the folder of one."
         ),
     ] = "math",
 ) -> None:

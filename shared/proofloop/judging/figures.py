@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from proofloop.judging.agreement import mean_figures, statistic_figures, values
+from proofloop.judging.knock_out import KnockOut
 from proofloop.judging.predictions import VERIFIER, Prediction, Way, predict, ways
 from proofloop.judging.rows import JudgedProof
 from proofloop.method.acceptance import chosen_threshold, rules, scores_of
@@ -63,7 +64,7 @@ class JudgeFigures(Record):
 
     `ways`: by way (`verifier`, `meta_verified`) with all critiques. `critiques`: self-consistency,
     and the shares of unreadable and failed critiques. `solved`: of the proofs that pass all n
-    critiques. `groups`: by `source`, `problem` and `grade`.
+    critiques. `groups`: by `source`, `problem` and `grade`. `knock_out`: None if there was none.
     """
 
     run_id: str
@@ -77,6 +78,7 @@ class JudgeFigures(Record):
     reliability: Mapping[str, tuple[Bin, ...]]
     acceptance: tuple[Acceptance, ...]
     groups: Mapping[str, Mapping[str, Mapping[str, Figure]]]
+    knock_out: KnockOut | None = None
 
 
 def judge_figures(

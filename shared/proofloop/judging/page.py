@@ -46,6 +46,11 @@ MEANING_OF_FIGURE = {
     "solved: solved": "proofs that pass all n critiques",
     "solved: false_accept_rate": "wrong proofs that pass all n critiques",
     "solved: wrong_among_solved": "proofs that pass all n critiques and are wrong",
+    "knock-out: any_wrong": "problems whose accepted proof, picked at random, is wrong",
+    "knock-out: highest_mean_wrong": "the same for an accepted proof with the highest mean",
+    "knock-out: winner_wrong": "the same for the winner of the knock-out",
+    "knock-out: false_accept_rate": "wrong proofs that win their knock-out",
+    "knock-out: contradictory": "pairs in which the place decided, not the proof",
 }
 
 JudgedRun = tuple[Sequence[JudgedProof], JudgeFigures]

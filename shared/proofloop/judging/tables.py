@@ -40,10 +40,16 @@ def side_by_side(judges: Sequence[JudgeFigures]) -> dict[str, Mapping[str, Figur
             **figures,
             **judge.critiques,
             **{f"solved: {name}": figure for name, figure in judge.solved.items()},
+            **_of_knock_out(judge),
         }
         for judge in judges
         for way, figures in judge.ways.items()
     }
+
+
+def _of_knock_out(judge: JudgeFigures) -> dict[str, Figure]:
+    found = judge.knock_out.figures if judge.knock_out else {}
+    return {f"knock-out: {name}": figure for name, figure in found.items()}
 
 
 def attack_rows(attacks: Sequence[AttackFigures]) -> Iterator[dict[str, Any]]:

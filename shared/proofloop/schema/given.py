@@ -30,7 +30,8 @@ class GivenCase(Record):
     """A problem to prove, a proof to verify (`solution`), or an analysis to judge (`analysis`).
 
     The versions name the models that judge the case; empty: those that the run driver chooses.
-    `reference` and `rubric` are for prompts that show a solution or a marking scheme.
+    `reference`, `rubric` and `rival` are for prompts that show a solution, a marking scheme, or
+    another proof to compare with.
     """
 
     question: str
@@ -41,6 +42,7 @@ class GivenCase(Record):
     meta_verifier_version: str = ""
     reference: str | None = None
     rubric: str | None = None
+    rival: str | None = None
     graded: PeoplesGrade | None = None
 
     def problem(self, number: int) -> Problem:
@@ -52,6 +54,7 @@ class GivenCase(Record):
             source=source or None,
             reference=self.reference,
             rubric=self.rubric,
+            rival=self.rival,
         )
 
 

@@ -32,8 +32,8 @@ class Record(BaseModel):
 class Problem(Record):
     """A problem to prove. `answer` is for people; no role is shown it.
 
-    `reference`, a solution, and `rubric`, a marking scheme, are for judges whose prompts ask for
-    them.
+    `reference`, a solution, `rubric`, a marking scheme, and `rival`, another proof, are for judges
+    whose prompts ask for them.
     """
 
     id: str
@@ -42,6 +42,12 @@ class Problem(Record):
     source: str | None = None
     reference: str | None = None
     rubric: str | None = None
+    rival: str | None = None
+
+    @property
+    def aids(self) -> dict[str, str | None]:
+        """What the prompts of judges may show beside the proof."""
+        return {"reference": self.reference, "rubric": self.rubric, "rival": self.rival}
 
 
 class Sampling(Record):

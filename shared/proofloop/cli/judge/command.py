@@ -11,14 +11,17 @@ from proofloop.cli.common import LocalOption, StoreOption, open_store
 from proofloop.cli.judge.output import print_attacks, print_figures, print_notes
 from proofloop.cli.judge.runs import (
     PlanOption,
+    comparing_specs,
     estimate_run,
     judge_run,
     judging_specs,
+    knocked_out,
     manipulated,
     read_proofs,
 )
 from proofloop.cli.plan.output import print_run
 from proofloop.judging.agreement import statistics
+from proofloop.judging.knock_out import most_comparisons
 from proofloop.judging.page import write_page
 from proofloop.judging.rows import write_rows
 
@@ -63,6 +66,14 @@ def judge(
     per_kind: Annotated[
         int, typer.Option("--per-kind", min=1, help="The most proofs of each kind of attack.")
     ] = 10,
+    knock_out: Annotated[
+        str | None,
+        typer.Option(
+            "--knock-out",
+            help="Then compare the accepted proofs of each problem in pairs, with the prompts of"
+            " this pack: math-pairwise, or a folder. Says how often the winner is wrong.",
+        ),
+    ] = None,
     plan: PlanOption = False,
     name: Annotated[
         str | None,
@@ -95,6 +106,7 @@ def judge(
     grade is known, are judged, and accepted ones are counted for each kind of attack.
     """
     specs = judging_specs(using, data, name, "-attacked" if attack else "")
+    comparing = comparing_specs(specs, knock_out, is_attack=attack)
     statistics()  # a missing extra is named before any model is paid
     read = read_proofs(data, column or [], scale, specs)
     if attack:
@@ -102,10 +114,14 @@ def judge(
     print_notes(read)
     if plan:
         for spec in specs:
-            print_run(estimate_run(spec, data, read), spec)
+            print_run(estimate_run(spec, data, read.cases), spec)
+        for spec in comparing:
+            print_run(estimate_run(spec, data, most_comparisons(read.cases)), spec)
         return
     opened = open_store(store)
     judged = [judge_run(opened, spec, data, read, local=local) for spec in specs]
+    for place, spec in enumerate(comparing):
+        judged[place] = knocked_out(opened, judged[place], spec, local=local)
     if rows is not None:
         write_rows(tuple(row for one in judged for row in one.rows), rows)
     if page is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -23,13 +23,22 @@ from proofloop.judging.columns import parse_columns
 from proofloop.judging.data import GradedProofs, read_graded_proofs
 from proofloop.judging.figures import JudgeFigures, judge_figures
 from proofloop.judging.grades import parse_scale
+from proofloop.judging.knock_out import (
+    Comparisons,
+    KnockOut,
+    comparing_spec,
+    knock_out,
+    knock_out_figures,
+)
 from proofloop.judging.rows import JudgedProof, RowCollector
 from proofloop.judging.runs import judging_fields, portions, run_name
 from proofloop.method.domains import find_domain
 from proofloop.method.prompts import load_pack
+from proofloop.runs.costs import Spent, costs
 from proofloop.runs.planning.capacity import Habits
 from proofloop.runs.planning.estimate import Given, RunEstimate, estimate
 from proofloop.runs.progress import RunProgress
+from proofloop.schema.given import GivenCase
 from proofloop.schema.ids import check_id
 from proofloop.store import Store
 
@@ -98,38 +107,71 @@ def manipulated(read: GradedProofs, per_kind: int, spec: RunSpec) -> GradedProof
     return replace(read, cases=tuple(cases))
 
 
-def estimate_run(spec: RunSpec, data: Path, read: GradedProofs) -> RunEstimate:
+def estimate_run(spec: RunSpec, data: Path, cases: Sequence[GivenCase]) -> RunEstimate:
     """What judging these proofs takes."""
     as_file = spec.model_copy(update={"problems": Problems(given_proofs=data)})
     habits = Habits(attempts=1.0, critiqued=1.0, judged=0.5, assessed=1.0, searched=0.0)
-    return estimate(as_file, None, habits, {}, NOTHING_GIVEN, read.cases)
+    return estimate(as_file, None, habits, {}, NOTHING_GIVEN, cases)
 
 
 def judge_run(
     store: Store, spec: RunSpec, data: Path, read: GradedProofs, *, local: bool
 ) -> Judged:
     """Run, or resume, and compute the figures."""
-    expected = estimate_run(spec, data, read)
+    expected = estimate_run(spec, data, read.cases)
     print(f"{spec.name}: {_in_words(expected)}", file=sys.stderr)
     collector = RowCollector(store, spec.name, spec.prices)
+    _drive(store, spec, read.cases, local, lambda labeled: collector.look_ahead(labeled))
+    rule, rows = spec.labeling, collector.rows()
+    figures = judge_figures(spec.name, rows, n=rule.n, k=rule.k, has_meta=bool(rule.m))
+    return Judged(spec, rows, figures)
+
+
+def _drive(
+    store: Store,
+    spec: RunSpec,
+    cases: Sequence[GivenCase],
+    local: bool,
+    on_labeled: Callable[[int], None] = lambda labeled: None,
+) -> None:
+    """Run, or resume, to the end. `on_labeled` gets the number of labeled proofs meanwhile."""
     drive = drive_here if local or load_settings().broker is None else drive_on_services
+    given = list(portions(store, spec.name, cases))
     with stopping_on_signal() as stopping, ProgressLine() as line:
 
         def report(progress: RunProgress) -> None:
             line.show(spec.name, progress)
-            collector.look_ahead(progress.labeled)
+            on_labeled(progress.labeled)
 
-        drive(
-            store,
-            spec,
-            stopping,
-            report,
-            resume=True,
-            portions=list(portions(store, spec.name, read.cases)),
+        drive(store, spec, stopping, report, resume=True, portions=given)
+
+
+def comparing_specs(
+    specs: Sequence[RunSpec], pack: str | None, *, is_attack: bool
+) -> list[RunSpec]:
+    """The runs that compare the accepted proofs; none without a pack. Raises ConfigError."""
+    if pack and is_attack:
+        raise ConfigError(
+            "--knock-out with --attack", "leave one out: manipulated proofs have no best one"
         )
-    rule, rows = spec.labeling, collector.rows()
-    figures = judge_figures(spec.name, rows, n=rule.n, k=rule.k, has_meta=bool(rule.m))
-    return Judged(spec, rows, figures)
+    return [comparing_spec(spec, pack) for spec in specs] if pack else []
+
+
+def knocked_out(store: Store, judged: Judged, spec: RunSpec, *, local: bool) -> Judged:
+    """The same with a knock-out among the accepted proofs of each problem, compared by `spec`."""
+    comparisons = Comparisons(
+        store, judged.spec.name, spec.name, lambda cases: _drive(store, spec, cases, local)
+    )
+    winners, matches = knock_out(judged.rows, comparisons.play)
+    spent = costs(store, spec.name).total if matches else Spent()
+    found = KnockOut(
+        run_id=spec.name,
+        matches=len(matches),
+        tokens=spent.prompt_tokens + spent.completion_tokens,
+        money=spent.money,
+        figures=knock_out_figures(judged.rows, winners, matches),
+    )
+    return replace(judged, figures=judged.figures.model_copy(update={"knock_out": found}))
 
 
 def _in_words(expected: RunEstimate) -> str:

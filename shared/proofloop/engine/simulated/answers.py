@@ -157,7 +157,7 @@ def _parts(
     if role == "generator":
         return _proof(settings, prompt, draw)
     if role == "verifier":
-        return _evaluation(_noisy(settings, _hidden_quality(prompt), draw))
+        return _evaluation(_noisy(settings, _deserved_score(prompt), draw))
     if role == "meta_verifier":
         return _assessment(_noisy(settings, _deserved_rating(prompt), draw))
     hint = f"begin it with one of {', '.join(f'{name}:' for name in MODEL_ROLES)}"
@@ -204,6 +204,17 @@ def _hidden_quality(prompt: str) -> str:
     """
     said = PROOF.findall(prompt)
     return said[-1] if said else pick(QUALITIES, chances(prompt).quality)
+
+
+def _deserved_score(prompt: str) -> str:
+    """The quality of the proof; of two that a prompt compares, 1 if the first is better, 0 if the
+    second is.
+    """
+    said = PROOF.findall(prompt)
+    if len(said) != 2:
+        return _hidden_quality(prompt)
+    first, second = map(float, said)
+    return QUALITIES[1 + (first > second) - (first < second)]
 
 
 def _deserved_rating(prompt: str) -> str:

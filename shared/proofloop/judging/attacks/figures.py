@@ -89,7 +89,7 @@ def parser_figures(
 def _escapes(pack: PromptPack, case: GivenCase) -> bool:
     """Whether a line of the proof could end the fence around it."""
     proof = (case.solution or "").strip()
-    prompt = pack.verify(case.question, proof, reference=case.reference, rubric=case.rubric).text
+    prompt = pack.verify(case.question, proof, **case.problem(0).aids).text
     fence = re.search(rf"^(~{{3,}})\n{re.escape(proof)}\n\1$", prompt, re.MULTILINE)
     if fence is None:
         return True

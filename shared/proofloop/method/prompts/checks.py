@@ -28,7 +28,7 @@ A template for small models shows only the first attempt and its first analysis.
 """
 
 JUDGES = ("proof_verification", "meta_verification")
-"""The templates that may also show a `reference` solution or a `rubric`."""
+"""The templates that may also show AIDS."""
 
 ALL_PLACEHOLDERS = frozenset({"{question}", "{proof}", "{analysis}", "{instruction}", "{attempts}"})
 

@@ -22,7 +22,7 @@ from proofloop.plugins import load_plugin, plugin_names
 ENTRY_POINT_GROUP = "proofloop.prompt_packs"
 """An entry point of this group names the package, a folder, that holds pack.toml and templates."""
 
-BUILT_IN = ("math", "math-json", "math-reference", "math-rubric", "nano")
+BUILT_IN = ("math", "math-json", "math-pairwise", "math-reference", "math-rubric", "nano")
 
 
 def find_pack(name: str, base: Path | None = None) -> PromptPack | None:

@@ -18,9 +18,13 @@ from proofloop.method.prompts.phrases import PHRASES_OF, Phrases
 from proofloop.method.prompts.reading.parsing import Reader, Reading
 from proofloop.schema.records import Record, Score, digest
 
-PLACEHOLDER = re.compile(r"\{(question|proof|analysis|instruction|attempts|reference|rubric)\}")
-AIDS = ("reference", "rubric")
-"""What a judge's prompt may show beside the proof: a reference solution, a marking scheme."""
+PLACEHOLDER = re.compile(
+    r"\{(question|proof|analysis|instruction|attempts|reference|rubric|rival)\}"
+)
+AIDS = ("reference", "rubric", "rival")
+"""What a judge's prompt may show beside the proof: a reference solution, a marking scheme, another
+proof to compare with.
+"""
 
 
 @dataclass(frozen=True)

@@ -260,7 +260,7 @@ def _prompt_tokens(
 
 
 def _given_characters(case: GivenCase) -> int:
-    texts = (case.solution, case.analysis, case.reference, case.rubric)
+    texts = (case.solution, case.analysis, case.reference, case.rubric, case.rival)
     return sum(len(text or "") for text in texts)
 
 
