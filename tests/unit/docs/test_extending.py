@@ -36,7 +36,8 @@ def test_the_domain_poses_problems_of_each_split() -> None:
 
 def test_the_checker_names_a_defect() -> None:
     checker = names_of("class GcdChecker(Checker)")["GcdChecker"]()
-    assert checker.check_proof("Show that gcd(4, 6) = 2.", "...").score == 0.0
+    assert checker.check_proof("Show that gcd(4, 6) = 2.", "6 - 4 = 2").score == 1.0
+    assert checker.check_proof("Show that gcd(4, 6) = 2.", "").defects[0].kind == "wrong result"
     assert checker.check_proof("Show that 1 = 1.", "...") is None
     assert checker.check_critique("Show that gcd(4, 6) = 2.", "...", "...") is None
 
