@@ -145,20 +145,26 @@ class SamplingReport:
     """Prints now and then how many proofs of a run are done, or supervised steps are taken."""
 
     def __init__(self, work: Work, run: RunSpec) -> None:
-        self._work, self._stage = work, work.short_name(run)
-        self._said, self._countdown = time.monotonic(), Countdown()
+        self._work, self._run, self._stage = work, run, work.short_name(run)
+        self._said, self._text = time.monotonic(), ""
+        self._countdown: Countdown | None = None
 
     def __call__(self, progress: RunProgress) -> None:
+        tuning = self._run.fine_tuning
+        done = progress.steps.get(ALL_ROLES, 0) if tuning else progress.labeled
+        total = tuning.steps if tuning else progress.planned
+        if self._countdown is None:  # a resumed run has done some before
+            self._countdown = Countdown(done)
         if time.monotonic() - self._said > EVERY_S:
             self._said = time.monotonic()
-            if text := self._text(progress):
-                self._work.say(f"{self._stage}: {text}")
+            shown = self._countdown.at(done, total) if total else f"{done}"
+            self._say(f"supervised step {shown}" if tuning else f"proofs done: {shown}")
 
-    def _text(self, progress: RunProgress) -> str:
-        if progress.planned:
-            return f"{self._countdown.at(progress.labeled, progress.planned)} proofs done"
-        steps = progress.steps.get(ALL_ROLES, 0)
-        return f"supervised step {steps}" if steps else ""
+    def _say(self, text: str) -> None:
+        """Print a text that differs from the last one."""
+        if text != self._text:
+            self._text = text
+            self._work.say(f"{self._stage}: {text}")
 
 
 class TrainingReport:
