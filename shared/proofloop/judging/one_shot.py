@@ -12,7 +12,7 @@ from typing import Any
 from proofloop.config.problem_file import read_problems
 from proofloop.config.row_files import read_rows
 from proofloop.errors import ConfigError
-from proofloop.judging.columns import flatten
+from proofloop.judging.graded.columns import flatten
 from proofloop.judging.runs import checker_of
 from proofloop.runs.figures import Clusters, Figure, proofs_of
 from proofloop.runs.labels import find_label

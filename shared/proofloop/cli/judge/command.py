@@ -29,7 +29,10 @@ from proofloop.judging.rows import write_rows
 def judge(
     data: Annotated[
         Path,
-        typer.Argument(help="Proofs with people's grades: JSON, JSONL, CSV, TSV or Parquet."),
+        typer.Argument(
+            help="Proofs with people's grades: JSON, JSONL, CSV, TSV, Parquet, or the folder of the"
+            " AIMO Proof Pilot."
+        ),
     ],
     using: Annotated[
         list[Path],

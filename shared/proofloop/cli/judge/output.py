@@ -10,7 +10,7 @@ from typing import Any
 from proofloop.cli.common import emit
 from proofloop.cli.judge.runs import Judged
 from proofloop.judging.attacks.figures import AttackFigures, attack_figures, parser_figures
-from proofloop.judging.data import GradedProofs
+from proofloop.judging.graded.proofs import GradedProofs
 from proofloop.judging.tables import attack_rows, figure_rows
 from proofloop.method.prompts import load_pack
 

@@ -19,10 +19,10 @@ from proofloop.config.run_problems import Problems
 from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError
 from proofloop.judging.attacks.kinds import attacked
-from proofloop.judging.columns import parse_columns
-from proofloop.judging.data import GradedProofs, read_graded_proofs
 from proofloop.judging.figures import JudgeFigures, judge_figures
-from proofloop.judging.grades import parse_scale
+from proofloop.judging.graded.columns import parse_columns
+from proofloop.judging.graded.grades import parse_scale
+from proofloop.judging.graded.proofs import GradedProofs, read_graded_proofs
 from proofloop.judging.knock_out import (
     Comparisons,
     KnockOut,

@@ -1,7 +1,13 @@
 """Which column of a file holds what: guessed by its name, or named by the user.
 
-The names cover the public layouts of IMO-GradingBench, ProofBench, the Open Proof Corpus,
-ProcessBench, MathArena and the outputs of DeepSeekMath-V2; docs/how-to/judge.md lists them.
+The names cover these public layouts, as their owners described them on 2026-11-30:
+
+- IMO-GradingBench: github.com/google-deepmind/superhuman, imobench/hf_dataset_cards/gradingbench.md
+- ProofBench: huggingface.co/datasets/wenjiema02/ProofBench, README.md
+- ProcessBench: huggingface.co/datasets/Qwen/ProcessBench, README.md
+- MathArena: huggingface.co/datasets/MathArena/imo_2025_outputs, README.md
+- Open Proof Corpus: huggingface.co/datasets/INSAIT-Institute/OPC, split pass_at_n
+- outputs of DeepSeekMath-V2: github.com/deepseek-ai/DeepSeek-Math-V2, outputs/
 """
 
 from __future__ import annotations
@@ -14,13 +20,22 @@ from proofloop.errors import ConfigError
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "problem": ("problem", "question", "problem_statement", "statement"),
-    "proof": ("proof", "response", "model_solution", "student_answer", "steps", "solution"),
+    "proof": (
+        "proof",
+        "response",
+        "model_solution",
+        "student_answer",
+        "steps",
+        "solution",
+        "answer",
+    ),
     "grade": (
         "grade",
         "human_rating",
         "expert_rating",
         "points",
         "points_awarded",
+        "points_judge_1",
         "score",
         "rating",
         "is_correct",
@@ -28,7 +43,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         "label",
         "reward",
     ),
-    "max": ("max_points", "max_score", "full_marks", "points_max"),
+    "max": ("max", "max_points", "max_points_judge_1", "max_score", "full_marks", "points_max"),
     "problem_id": ("problem_id", "problem_idx", "problem_name"),
     "source": (
         "source",

@@ -1,5 +1,5 @@
-"""Reads proofs with people's grades from a file. A bad row is set aside with its reason; the others
-are judged.
+"""Reads proofs with people's grades from a file, or from the folder of the AIMO Proof Pilot. A bad
+row is set aside with its reason; the others are judged.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import Any
 
 from proofloop.config.row_files import each_row
 from proofloop.errors import ConfigError
-from proofloop.judging.columns import find_columns, flatten
-from proofloop.judging.grades import MINOR, PASS_FAIL, Scale, guess_scale, parse_grade
+from proofloop.judging.graded.columns import find_columns, flatten
+from proofloop.judging.graded.grades import MINOR, PASS_FAIL, Scale, guess_scale, parse_grade
+from proofloop.judging.graded.proof_pilot import pilot_rows
 from proofloop.method.prompts.packs import AIDS
 from proofloop.schema.given import GivenCase, PeoplesGrade
 from proofloop.schema.records import Given, digest
@@ -66,7 +67,8 @@ def read_graded_proofs(
 
 def _cells(file: Path, skipped: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows that are objects, by their places."""
-    for number, row in enumerate(each_row(file), 1):
+    rows = pilot_rows(file) if file.is_dir() else each_row(file)
+    for number, row in enumerate(rows, 1):
         place = f"{file.name} row {number}"
         if isinstance(row, ConfigError):
             skipped.append(str(row.problem))

@@ -9,9 +9,17 @@ from typing import Any
 import pytest
 
 from proofloop.errors import ConfigError
-from proofloop.judging.columns import find_columns, flatten, parse_columns
-from proofloop.judging.data import GradedProofs, read_graded_proofs
-from proofloop.judging.grades import PASS_FAIL, SCORES, Scale, guess_scale, parse_grade, parse_scale
+from proofloop.judging.graded.columns import find_columns, flatten, parse_columns
+from proofloop.judging.graded.grades import (
+    PASS_FAIL,
+    SCORES,
+    Scale,
+    guess_scale,
+    parse_grade,
+    parse_scale,
+)
+from proofloop.judging.graded.proofs import GradedProofs, read_graded_proofs
+from proofloop.schema.given import PeoplesGrade
 
 
 def read(folder: Path, *rows: dict[str, Any], **options: Any) -> GradedProofs:
@@ -72,6 +80,24 @@ LAYOUTS = {
         },
         ("Q", "S", 1.0, 1.0, "made up", None, None),
     ),
+    "MathArena": (
+        {
+            "problem_idx": "1",
+            "problem": "Q",
+            "model_name": "m",
+            "idx_answer": 0,
+            "user_message": "Prove: Q",
+            "answer": "S",
+            "source": "made up",
+            "points_judge_1": 6,
+            "grading_details_judge_1": [{"title": "Idea", "points": 6, "max_points": 7}],
+            "error_judge_1": None,
+            "max_points_judge_1": 7,
+            "points_judge_2": 7.0,
+            "max_points_judge_2": 7.0,
+        },
+        ("Q", "S", 6 / 7, 0.5, "made up", None, None),
+    ),
     "ProcessBench": (
         {
             "id": "x-1",
@@ -116,6 +142,28 @@ def test_a_wrong_step_makes_a_row_of_processbench_wrong(tmp_path: Path) -> None:
     rows = [{"problem": "Q", "steps": ["One."], "label": label} for label in (-1, 0, 3)]
     cases = read(tmp_path, *rows).cases
     assert [case.graded.score for case in cases if case.graded] == [1.0, 0.0, 0.0]
+
+
+def test_the_folder_of_the_proof_pilot_is_read(tmp_path: Path) -> None:
+    files = {
+        "grades/grades_additional_data.csv": "problem,team,name,final_score,final_answer,CG\n"
+        "2_ALTORO,team_1,Made up,6,,7\n2_ALTORO,model_2,another,7,216,7\n",
+        "problems_and_markschemes/problems.csv": 'problem_number,problem_text\n1,P\n2,"Q, and R"\n',
+        "evals/2_ALTORO/team_1.txt": "S",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = read_graded_proofs(tmp_path, {})
+    (case,) = found.cases
+    assert (case.question, case.solution) == ("Q, and R", "S")
+    assert case.graded == PeoplesGrade(share=6 / 7, score=0.5, problem="2_ALTORO", source="Made up")
+    assert "model_2.txt cannot be read" in found.skipped[0]
+
+
+def test_another_folder_is_no_data(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="without grades"):
+        read_graded_proofs(tmp_path, {})
 
 
 def test_a_bad_row_is_set_aside_with_its_reason(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Proofs with people's grades: read from files, their columns and scales."""
