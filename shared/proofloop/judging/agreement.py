@@ -26,17 +26,32 @@ CLASSES = (0, 1, 2)
 """Twice the scores: scikit-learn takes classes that are whole numbers."""
 
 
-def mean_figures(predictions: Sequence[Prediction]) -> dict[str, Figure]:
+MEANS = (
+    "accuracy",
+    "precision",
+    "recall",
+    "false_accept_rate",
+    "mae",
+    "leniency",
+    "brier",
+    "undecided",
+)
+
+
+def mean_figures(
+    predictions: Sequence[Prediction], names: Sequence[str] = MEANS
+) -> dict[str, Figure]:
     """The figures that are means.
 
     `precision` is over accepted proofs, `recall` over right ones, `false_accept_rate` over wrong
     ones. `accuracy`, `mae` and `leniency` (the mean of score minus truth) are over decided ones.
     """
-    found = {name: Clusters() for name in _values(predictions[0])} if predictions else {}
+    found = {name: Clusters() for name in names}
     for each in predictions:
-        for name, value in _values(each).items():
-            if value is not None:
-                found[name].add(each.problem, value)
+        values = _values(each)
+        for name, clusters in found.items():
+            if (value := values[name]) is not None:
+                clusters.add(each.problem, value)
     figures = {name: clusters.figure() for name, clusters in found.items()}
     if "leniency" in figures:
         figures["leniency"] = _signed(figures["leniency"])
@@ -95,11 +110,7 @@ def statistics() -> dict[str, Statistic]:
         return [each for each in some if each.strength is not None]
 
     return {
-        "f1": lambda some: metrics.f1_score(
-            [each.is_right for each in some],
-            [each.is_accepted for each in some],
-            zero_division=float("nan"),
-        ),
+        "f1": _f1,
         "kappa": kappa,
         "weighted_kappa": lambda some: kappa(some, "quadratic"),
         "kendall_tau": lambda some: (
@@ -111,6 +122,15 @@ def statistics() -> dict[str, Statistic]:
             [each.is_right for each in ranked(some)], [each.strength for each in ranked(some)]
         ),
     }
+
+
+def _f1(some: Sequence[Prediction]) -> float:
+    """As scikit-learn's, which takes 40 times as long. Raises ValueError where it is undefined."""
+    accepted = sum(each.is_accepted for each in some)
+    right = sum(each.is_right for each in some)
+    if not accepted + right:
+        raise ValueError
+    return 2 * sum(each.is_accepted and each.is_right for each in some) / (accepted + right)
 
 
 def values(predictions: Sequence[Prediction]) -> dict[str, float | None]:
@@ -181,6 +201,6 @@ def _defined(of: Statistic, predictions: Sequence[Prediction]) -> float | None:
         warnings.simplefilter("ignore")  # scikit-learn warns about one class alone
         try:
             value = float(of(predictions))
-        except ValueError:  # no decided proof at all
+        except ValueError:  # no decided proof at all, or no right and no accepted one
             return None
     return None if math.isnan(value) else value

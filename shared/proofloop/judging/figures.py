@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from proofloop.judging.agreement import mean_figures, statistic_figures, values
 from proofloop.judging.knock_out import KnockOut
-from proofloop.judging.predictions import VERIFIER, Prediction, Way, predict, ways
+from proofloop.judging.predictions import VERIFIER, Prediction, Predictions
 from proofloop.judging.rows import JudgedProof
 from proofloop.method.acceptance import chosen_threshold, rules, scores_of
 from proofloop.runs.figures import Clusters, Figure
@@ -82,24 +82,23 @@ class JudgeFigures(Record):
 
 
 def judge_figures(
-    run_id: str, rows: Sequence[JudgedProof], *, n: int, k: int, has_meta: bool
+    run_id: str, rows: Sequence[JudgedProof], predictions: Predictions
 ) -> JudgeFigures:
-    """Compute the figures of a run with n critiques a proof and a quorum of k."""
-    found = ways(k, has_meta=has_meta)
-    last = {name: [predict(row, way, n) for row in rows] for name, way in found.items()}
+    """Compute the figures of a run."""
+    last = {way: predictions.of(rows, way) for way in predictions.ways}
     return JudgeFigures(
         run_id=run_id,
         proofs=len(rows),
         problems=len({row.problem for row in rows}),
-        n=n,
+        n=predictions.n,
         ways={name: mean_figures(some) | statistic_figures(some) for name, some in last.items()},
         critiques=_of_critiques(rows),
         solved=_of_solved(rows),
-        by_count=tuple(_by_count(rows, found, n)),
+        by_count=tuple(_by_count(rows, predictions)),
         reliability={name: _reliability(some) for name, some in last.items()},
-        acceptance=tuple(_acceptance(rows, n, k, has_meta=has_meta)),
+        acceptance=tuple(_acceptance(rows, predictions)),
         groups={
-            what: _grouped(rows, found, n, key)
+            what: _grouped(rows, predictions, key)
             for what, key in GROUPED_BY.items()
             if len({key(row) for row in rows}) > 1
         },
@@ -146,25 +145,18 @@ def _of_solved(rows: Sequence[JudgedProof]) -> dict[str, Figure]:
     }
 
 
-def _by_count(rows: Sequence[JudgedProof], found: Mapping[str, Way], n: int) -> Iterator[Point]:
-    for critiques in counts(n):
-        for name, way in found.items():
-            predictions = [predict(row, way, critiques) for row in rows]
-            with_metas = name != VERIFIER
+def _by_count(rows: Sequence[JudgedProof], predictions: Predictions) -> Iterator[Point]:
+    for critiques in predictions.counts:
+        for way in predictions.ways:
+            some, share = predictions.of(rows, way, critiques), critiques / predictions.n
             yield Point(
                 critiques=critiques,
-                way=name,
-                money=_cost(rows, "money", critiques / n, with_metas=with_metas),
-                tokens=_cost(rows, "tokens", critiques / n, with_metas=with_metas),
-                figures=mean_figures(predictions),
-                others=values(predictions),
+                way=way,
+                money=_cost(rows, "money", share, with_metas=way != VERIFIER),
+                tokens=_cost(rows, "tokens", share, with_metas=way != VERIFIER),
+                figures=mean_figures(some),
+                others=values(some),
             )
-
-
-def counts(n: int) -> list[int]:
-    """The numbers of critiques that are compared: 1, 2, 3, 4, 6, 8, 12, 16 ... and n."""
-    powers = [2**power for power in range(n.bit_length())]
-    return sorted({n, *(size for power in powers for size in (power, 3 * power) if size <= n)})
 
 
 def _cost(rows: Sequence[JudgedProof], what: str, share: float, *, with_metas: bool) -> float:
@@ -189,16 +181,14 @@ def _reliability(predictions: Sequence[Prediction]) -> tuple[Bin, ...]:
     )
 
 
-def _acceptance(
-    rows: Sequence[JudgedProof], n: int, k: int, *, has_meta: bool
-) -> Iterator[Acceptance]:
+def _acceptance(rows: Sequence[JudgedProof], predictions: Predictions) -> Iterator[Acceptance]:
     chosen_on = [row for row in rows if int(digest(row.problem), 16) % 2 == 0]
     reported = [row for row in rows if int(digest(row.problem), 16) % 2 == 1]
     if not chosen_on or not reported:
         return
-    for name, strength in rules(k, has_meta=has_meta).items():
-        known = [strength(row.judgements[:n]) for row in chosen_on]
-        others = [(row, strength(row.judgements[:n])) for row in reported]
+    for name, strength in rules(predictions.k, has_meta=predictions.has_meta).items():
+        known = [strength(row.judgements) for row in chosen_on]
+        others = [(row, strength(row.judgements)) for row in reported]
         for wanted in ACCEPTANCE_RATES:
             yield _at_threshold(name, wanted, chosen_threshold(known, wanted).at, others)
 
@@ -227,17 +217,11 @@ GROUPED_BY: Mapping[str, Callable[[JudgedProof], str]] = {
 
 
 def _grouped(
-    rows: Sequence[JudgedProof],
-    found: Mapping[str, Way],
-    n: int,
-    key: Callable[[JudgedProof], str],
+    rows: Sequence[JudgedProof], predictions: Predictions, key: Callable[[JudgedProof], str]
 ) -> dict[str, dict[str, Figure]]:
     """The figures of each group, by the last way: with meta-verification where there is any."""
-    way = list(found.values())[-1]
+    way = list(predictions.ways)[-1]
     groups: dict[str, list[Prediction]] = defaultdict(list)
-    for row in rows:
-        groups[key(row)].append(predict(row, way, n))
-    return {
-        name: {what: figure for what, figure in mean_figures(some).items() if what in IN_GROUPS}
-        for name, some in sorted(groups.items())
-    }
+    for row, prediction in zip(rows, predictions.of(rows, way), strict=True):
+        groups[key(row)].append(prediction)
+    return {name: mean_figures(some, IN_GROUPS) for name, some in sorted(groups.items())}

@@ -7,7 +7,7 @@ the meta-verifier confirms it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from proofloop.judging.rows import JudgedProof
@@ -48,6 +48,40 @@ def ways(k: int, *, has_meta: bool) -> Mapping[str, Way]:
     if has_meta:
         found[META_VERIFIED] = (lambda judged: quorum(judged, k), judged_mean)
     return found
+
+
+class Predictions:
+    """The predictions of a run's rows, with n critiques and fewer. Each is made once: `add` makes
+    those of a row while the run still works.
+    """
+
+    def __init__(self, *, n: int, k: int, has_meta: bool) -> None:
+        self.n, self.k, self.has_meta = n, k, has_meta
+        self.ways = ways(k, has_meta=has_meta)
+        self._made: dict[str, Mapping[tuple[str, int], Prediction]] = {}
+
+    @property
+    def counts(self) -> list[int]:
+        """The numbers of critiques that are compared: 1, 2, 3, 4, 6, 8, 12, 16 ... and n."""
+        powers = [2**power for power in range(self.n.bit_length())]
+        several = (size for power in powers for size in (power, 3 * power) if size <= self.n)
+        return sorted({self.n, *several})
+
+    def add(self, row: JudgedProof) -> None:
+        self._made[row.proof] = {
+            (name, critiques): predict(row, way, critiques)
+            for name, way in self.ways.items()
+            for critiques in self.counts
+        }
+
+    def of(
+        self, rows: Sequence[JudgedProof], way: str, critiques: int | None = None
+    ) -> list[Prediction]:
+        """The rows' predictions in one way, by this many critiques or all n."""
+        for row in rows:
+            if row.proof not in self._made:
+                self.add(row)
+        return [self._made[row.proof][way, critiques or self.n] for row in rows]
 
 
 def predict(row: JudgedProof, way: Way, critiques: int) -> Prediction:

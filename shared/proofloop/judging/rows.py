@@ -5,7 +5,7 @@ The rows are all that the figures are computed from. `proofloop judge --rows FIL
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -88,12 +88,19 @@ AT_ONCE = 20
 
 
 class RowCollector:
-    """Reads each proof's row once it has its label. Called while the run works, it leaves little to
-    read at the end, and holds no text.
+    """Reads each proof's row once it has its label, and calls `on_row` with it. Called while the
+    run works, it leaves little to do at the end, and holds no text.
     """
 
-    def __init__(self, store: Store, run_id: str, prices: Prices) -> None:
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        prices: Prices,
+        on_row: Callable[[JudgedProof], None] = lambda row: None,
+    ) -> None:
         self._store, self._run, self._prices = store, run_id, prices
+        self._on_row = on_row
         self._graded: Mapping[str, tuple[str, PeoplesGrade]] = {}
         self._rows: dict[str, JudgedProof] = {}
 
@@ -116,6 +123,7 @@ class RowCollector:
             proof = keys.name_of(key)
             if proof in self._graded and proof not in self._rows:
                 self._rows[proof] = self._read(proof)
+                self._on_row(self._rows[proof])
 
     def rows(self) -> tuple[JudgedProof, ...]:
         """All rows by now, in the order of the file."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from proofloop.judging.rows import JudgedCritique, JudgedProof
+
+NUMBERS = itertools.count()
 
 
 def critique(score: float | None, confirmed: bool | None = None) -> JudgedCritique:
@@ -17,7 +20,7 @@ def judged(truth: float, scores: Sequence[float | None], **fields: Any) -> Judge
     """A proof with these critiques, whose issues are all confirmed."""
     critiques = tuple(critique(one, None if one in (None, 1.0) else True) for one in scores)
     shown = {
-        "proof": "c000000-000",
+        "proof": f"c{next(NUMBERS):06d}-000",
         "origin": "rows.jsonl row 1",
         "problem": "P",
         "source": "",

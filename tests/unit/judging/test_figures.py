@@ -9,13 +9,14 @@ from statistics import fmean
 import pytest
 from sklearn import metrics  # type: ignore[import-untyped]
 
-from proofloop.judging.figures import JudgeFigures, counts, judge_figures
+from proofloop.judging.figures import JudgeFigures, judge_figures
+from proofloop.judging.predictions import Predictions
 from proofloop.judging.rows import JudgedProof
 from tests.unit.judging.rows import critique, judged
 
 
 def figures(*rows: JudgedProof, n: int = 4, k: int = 2, has_meta: bool = True) -> JudgeFigures:
-    return judge_figures("r1", rows, n=n, k=k, has_meta=has_meta)
+    return judge_figures("r1", rows, Predictions(n=n, k=k, has_meta=has_meta))
 
 
 def value(found: JudgeFigures, name: str, way: str = "verifier") -> float | None:
@@ -53,6 +54,16 @@ def test_figures_equal_a_plain_computation() -> None:
     assert value(found, "leniency") == pytest.approx(fmean(score - truth for truth, score in said))
     right, accepted = [one == 1 for one in truths], [one == 1 for one in predicted]
     assert value(found, "precision") == pytest.approx(metrics.precision_score(right, accepted))
+
+
+def test_f1_is_scikit_learn_s() -> None:
+    rows = many(8)
+    accepted = [
+        each.is_accepted for each in Predictions(n=4, k=2, has_meta=False).of(rows, "verifier")
+    ]
+    expected = metrics.f1_score([row.is_right for row in rows], accepted)
+    assert value(figures(*rows), "f1") == pytest.approx(expected)
+    assert value(figures(judged(0.0, [0.0] * 4)), "f1") is None
 
 
 def test_the_area_and_the_brier_score_are_of_the_mean_critique() -> None:
@@ -129,7 +140,7 @@ def test_every_number_of_critiques_has_its_point() -> None:
         if point.way == "verifier"
     }
     assert scores == {1: 1.0, 2: 0.0, 3: 0.0, 4: 0.0}
-    assert counts(20) == [1, 2, 3, 4, 6, 8, 12, 16, 20]
+    assert Predictions(n=20, k=2, has_meta=True).counts == [1, 2, 3, 4, 6, 8, 12, 16, 20]
 
 
 def test_reliability_counts_right_proofs_by_strength() -> None:

@@ -30,6 +30,7 @@ from proofloop.judging.knock_out import (
     knock_out,
     knock_out_figures,
 )
+from proofloop.judging.predictions import Predictions
 from proofloop.judging.rows import JudgedProof, RowCollector
 from proofloop.judging.runs import judging_fields, portions, run_name
 from proofloop.method.domains import find_domain
@@ -120,11 +121,12 @@ def judge_run(
     """Run, or resume, and compute the figures."""
     expected = estimate_run(spec, data, read.cases)
     print(f"{spec.name}: {_in_words(expected)}", file=sys.stderr)
-    collector = RowCollector(store, spec.name, spec.prices)
+    rule = spec.labeling
+    predictions = Predictions(n=rule.n, k=rule.k, has_meta=bool(rule.m))
+    collector = RowCollector(store, spec.name, spec.prices, predictions.add)
     _drive(store, spec, read.cases, local, lambda labeled: collector.look_ahead(labeled))
-    rule, rows = spec.labeling, collector.rows()
-    figures = judge_figures(spec.name, rows, n=rule.n, k=rule.k, has_meta=bool(rule.m))
-    return Judged(spec, rows, figures)
+    rows = collector.rows()
+    return Judged(spec, rows, judge_figures(spec.name, rows, predictions))
 
 
 def _drive(
