@@ -33,7 +33,7 @@ PAGES = {
         "Run file",
         "All keys of a run file (TOML), which `proofloop run` reads. Only `[problems]` or"
         " `[fine_tuning]` is required, and `[models]` with an engine on a server. An unknown key is"
-        " an error. Start from `examples/openai-endpoint/run.toml`; [what may change on"
+        " an error. `proofloop init` writes a file to start from; [what may change on"
         " resume](../how-to/runs.md#resume-a-run).",
         files.run_file,
     ),

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from scripts.release.findings import DONE, FAILED, ROOT, Finding
 
-RUN_FILE = ROOT / "examples" / "olympiad-simulated" / "run.toml"
 TRAINER = "pip install 'proofloop-math[trainer]'"
 
 
@@ -41,7 +40,12 @@ def install(wheel: Path, into: Path) -> Path:
 
 def started(program: Path, folder: Path) -> Iterator[Finding]:
     """Commands that need no torch, and the refusal of one that does, without compiler and git."""
-    for words in (["--version"], ["serve", "labeler", "--check"], ["run", str(RUN_FILE)]):
+    for words in (
+        ["--version"],
+        ["serve", "labeler", "--check"],
+        ["init", "rehearsal", "--engine", "simulated"],
+        ["run", "rehearsal/run.toml"],
+    ):
         done = run(str(program), *words, cwd=folder, alone=True)
         last = (done.stdout.strip().splitlines() or [""])[-1]
         yield Finding(f"proofloop {words[0]}", FAILED if done.returncode else DONE, last)

@@ -220,7 +220,7 @@ def test_a_run_file_that_is_wrong_is_refused_in_one_line_and_nothing_is_written(
             ('unknown engine "tritn"', "[engine] kind", "simulated"),
         ),
         "setting": (SMALL.format(count=2, settings="latncy_s = 1"), ("latncy_s", "latency_s")),
-        "toml": (good + "[", ("is not TOML", "examples/")),
+        "toml": (good + "[", ("is not TOML", "`proofloop init`")),
         "domain": (good.replace('"nano"', '"pico"'), ("pico", "nano")),
         "pack": (
             'prompts = "nowhere"\n' + good,

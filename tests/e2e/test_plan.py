@@ -10,13 +10,19 @@ from pathlib import Path
 
 import pytest
 
+from proofloop.cli.init.command import init
 from tests.e2e.test_cli import SMALL, Here, call, here
 
 __all__ = ["here"]
 
 ROOT = Path(__file__).parents[2]
-OLYMPIAD = str(ROOT / "examples" / "olympiad-simulated" / "run.toml")
+REHEARSAL = "rehearsal/run.toml"
 OURS = ("--tokens-per-second", "4000")
+
+
+@pytest.fixture(autouse=True)
+def rehearsal(tmp_path: Path) -> None:
+    init(tmp_path / "rehearsal", engine="simulated", url=None, model=None)
 
 
 def test_the_example_of_the_documentation_is_what_the_command_prints(
@@ -27,9 +33,7 @@ def test_the_example_of_the_documentation_is_what_the_command_prints(
     found = re.search(r"```\n(proofloop plan [^`]*)\n```\n\n```\n([^`]*)```", text)
     assert found
     words = shlex.split(found[1].replace("\\\n", ""))[1:]
-    said = here(tmp_path)(
-        *[str(ROOT / word) if word.startswith("examples/") else word for word in words]
-    )
+    said = here(tmp_path)(*words)
     assert said.code == 0, said.err
     assert "\n".join(line.rstrip() for line in said.out.splitlines()) + "\n" == found[2]
 
@@ -124,7 +128,7 @@ def test_a_number_for_all_roles_and_one_for_a_role(here: Here, tmp_path: Path) -
     said = here(tmp_path)(
         *(
             "plan",
-            OLYMPIAD,
+            REHEARSAL,
             *OURS,
             "--json",
             "--gpus",
@@ -143,14 +147,14 @@ def test_a_number_for_all_roles_and_one_for_a_role(here: Here, tmp_path: Path) -
         8,
         16,
     ]
-    assert rows["meta_verifier"]["calls_per_hour"] == pytest.approx(1600 * 17 * 0.25 * 5)
+    assert rows["meta_verifier"]["calls_per_hour"] == pytest.approx(400 * 9 * 0.25 * 3)
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((OLYMPIAD, "--gpu-hour", "2.5"), "a problem, by --gpu-hour"),
-        ((OLYMPIAD,), "a problem, by [prices]"),
+        ((REHEARSAL, "--gpu-hour", "2.5"), "a problem, by --gpu-hour"),
+        ((REHEARSAL,), "a problem, by [prices]"),
         (("unpriced.toml",), "GPUs; cost not known: give --gpu-hour or [prices]"),
     ],
 )
@@ -207,29 +211,29 @@ def test_the_run_itself_comes_first_and_needs_no_option(here: Here, tmp_path: Pa
             "error: there is no run to plan for (hint: name a run.toml, or a run in the store by",
         ),
         (
-            (OLYMPIAD, "--values"),
+            (REHEARSAL, "--values"),
             "the time of a call of the generator is not known (hint: give --tokens-per-second",
         ),
         (
-            (OLYMPIAD, "--gpus", "verifyer=8"),
+            (REHEARSAL, "--gpus", "verifyer=8"),
             "--gpus verifyer=8: unknown role 'verifyer' (hint: use one of: generator, ",
         ),
         (
-            (OLYMPIAD, "--streams", "many"),
+            (REHEARSAL, "--streams", "many"),
             "--streams many: 'many' is not a number (hint: write --streams 5, or --streams",
         ),
-        ((OLYMPIAD, "--streams", "0"), "--streams 0: must be a number from 1 to 1e+09"),
-        ((OLYMPIAD, "--gpus", "1.5"), "--gpus 1.5: must be a whole number"),
+        ((REHEARSAL, "--streams", "0"), "--streams 0: must be a number from 1 to 1e+09"),
+        ((REHEARSAL, "--gpus", "1.5"), "--gpus 1.5: must be a whole number"),
         (
-            (OLYMPIAD, "--gpus", "12"),
+            (REHEARSAL, "--gpus", "12"),
             "--gpus 12: a replica with more than 8 GPUs takes whole nodes (hint: give a",
         ),
         (
-            (OLYMPIAD, "--answer-tokens", "nan"),
+            (REHEARSAL, "--answer-tokens", "nan"),
             "--answer-tokens nan: must be a number from 1 to 1e+09",
         ),
         (
-            (OLYMPIAD, "--call-seconds", "1e308"),
+            (REHEARSAL, "--call-seconds", "1e308"),
             "--call-seconds 1e308: must be a number from 0.001 to 1e+09",
         ),
         (("--from", "none"), "no store at"),
@@ -253,7 +257,7 @@ def test_a_supervised_run_has_no_calls_to_plan(here: Here, tmp_path: Path) -> No
 
 
 def test_values_can_go_to_a_file_and_help_teaches(tmp_path: Path) -> None:
-    said = call(tmp_path, "plan", OLYMPIAD, *OURS, "--values")
+    said = call(tmp_path, "plan", REHEARSAL, *OURS, "--values")
     assert said.code == 0 and said.out.startswith(
         "# helm/proofloop, for 100 problems an hour\nroles:\n"
     )

@@ -21,6 +21,7 @@ from proofloop.cli import (
 )
 from proofloop.cli.demo import command as demo
 from proofloop.cli.doctor import command as doctor
+from proofloop.cli.init import command as init
 from proofloop.cli.judge import command as judge
 from proofloop.cli.judge import evaluate
 from proofloop.cli.plan import command as plan
@@ -34,8 +35,8 @@ HELP = """
 Mathematical reasoning that checks itself: a generator proves, a verifier criticizes, a
 meta-verifier checks the criticism, a labeler decides, a trainer improves the models.
 
-Start with `proofloop demo`: it needs no server and no GPU. Then write a run file for your own
-problems and models (see examples/).
+Start with `proofloop demo`: it needs no server and no GPU. Then `proofloop init` writes a run file
+for your own problems and model.
 """
 
 app = typer.Typer(
@@ -46,6 +47,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("demo")(demo.demo)
+app.command("init")(init.init)
 app.command("run")(run.run)
 app.command("iterate")(iterate.iterate)
 app.command("serve")(serve.serve)

@@ -33,7 +33,8 @@ def run(
     file: Annotated[
         Path,
         typer.Argument(
-            help="The run.toml: problems, engine, models, labeling, training. See examples/."
+            help="The run.toml: problems, engine, models, labeling, training; `proofloop init`"
+            " writes one."
         ),
     ],
     store: StoreOption = None,

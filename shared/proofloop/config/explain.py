@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from proofloop.errors import ConfigError
 from proofloop.schema.validation import Problem, first_problem
 
-EXAMPLES = "see examples/ for files that work"
+EXAMPLES = "`proofloop init` writes a run file that works; examples/ has curricula"
 
 
 def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> ConfigError:

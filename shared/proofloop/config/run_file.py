@@ -215,8 +215,8 @@ class Budget(Section):
 
 
 SOURCES_HINT = (
-    "give [problems] one of domain, file, given_proofs and given_analyses; see examples/ for files"
-    " that work"
+    "give [problems] one of domain, file, given_proofs and given_analyses; `proofloop init` writes"
+    " a run file that works"
 )
 NO_SOURCE = "[problems] has none of domain, file, given_proofs and given_analyses"
 

@@ -189,11 +189,11 @@ BAD = [
     ('[problems]\ndomain = "nano"\ncount = 0\n', r"^\[problems\] count = 0 in .*: Input should be greater than or equal to 1"),
     ("[problems]\nfile = 5\n", r"^\[problems\] file = 5 in "),
     ('[problems]\ndomain = "nano"\nsplit = "dev"\n', r"^\[problems\] split = 'dev' in .*: Input should be 'train', 'validation' or 'test'"),
-    ("", r"^problems is missing \(in .*small.toml\)\nhint: give \[problems\] one of domain, .*; see examples/"),
+    ("", r"^problems is missing \(in .*small.toml\)\nhint: give \[problems\] one of domain, .*; `proofloop init`"),
     ('name = "a b"\n' + SMALLEST, r"^name in .*small.toml 'a b' cannot be part of a key\nhint: use 1 to 100"),
     ("name = 5\n" + SMALLEST, r"^name = 5 in .*: Input should be a valid string\nhint: write text in quotes$"),
-    ("seed = \n", r"small.toml is not TOML: .*\nhint: see examples/"),
-    (b"\xff\xfe", r"small.toml is not TOML: .*\nhint: see examples/"),
+    ("seed = \n", r"small.toml is not TOML: .*\nhint: `proofloop init`"),
+    (b"\xff\xfe", r"small.toml is not TOML: .*\nhint: `proofloop init`"),
     ("a = " + "[" * 50_000, "small.toml is not TOML: "),
 ]  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""`proofloop init` and the files that it writes."""
