@@ -34,7 +34,8 @@ def _command(command: Any, context: Any) -> Iterator[str]:
     subcommands = getattr(command, "commands", {})
     if context.parent is None or not subcommands:
         yield "\n\n".join(filter(None, _parts(command, context)))
-    for name, subcommand in subcommands.items():
+    for name in subcommands:
+        _, subcommand, _ = command.resolve_command(context, [name])
         child = context.__class__(subcommand, info_name=name, parent=context)
         yield from _command(subcommand, child)
 

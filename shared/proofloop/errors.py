@@ -11,6 +11,7 @@ ProofloopError
 │   └── AccessRefused    no call of this process can succeed: its key is missing or wrong
 ├── PluginError          another package's domain, engine or store has a bug
 ├── BudgetUsedUp         the run's [budget] is used up; raise it and resume; exit code 4
+├── Interrupted          the run was asked to stop; it can be resumed; exit code 130
 ├── Retry                a handler asks for a later redelivery of its message
 └── Reject               a handler can never handle its message: it becomes a dead letter
 
@@ -173,6 +174,10 @@ class PluginError(HintedError):
 
 class BudgetUsedUp(HintedError):
     """The run's [budget] is used up."""
+
+
+class Interrupted(ProofloopError):
+    """The run was asked to stop; it can be resumed."""
 
 
 class Retry(ProofloopError):

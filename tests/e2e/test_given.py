@@ -16,9 +16,8 @@ from typer.testing import CliRunner
 
 from proofloop.cli.app import app
 from proofloop.config.run_file import RunSpec
-from proofloop.errors import ConfigError
+from proofloop.errors import ConfigError, Interrupted
 from proofloop.method.domains.nano import NanoDomain
-from proofloop.pipeline.driver import Interrupted
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.runs.answers import readability
 from proofloop.runs.costs import costs

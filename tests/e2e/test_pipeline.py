@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +21,15 @@ import pytest
 
 from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import Call, Engine, GenerationRequest
-from proofloop.errors import BudgetUsedUp, ConfigError, EngineError, ProofloopError
-from proofloop.pipeline.driver import Interrupted
+from proofloop.errors import (
+    BudgetUsedUp,
+    ConfigError,
+    EngineError,
+    HintedError,
+    Interrupted,
+    ProofloopError,
+    Reject,
+)
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.runs.answers import ROLE_OF_KIND
 from proofloop.runs.budget import TimeTaken
@@ -47,6 +54,7 @@ from proofloop.schema.records import Label, ModelRole, Proof
 from proofloop.store import LocalStore, get_record
 from proofloop.worker.engine_pool import Engines
 from proofloop.worker.roles import Role, load_role
+from proofloop.worker.tools import Tools
 from tests.builders import RUN, CountingEngine, runspec
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
@@ -492,18 +500,44 @@ def test_a_killed_search_is_taken_up_and_poses_the_same(tmp_path: Path) -> None:
     check_nothing_stored_was_asked_again(before, engine)
 
 
+TRAINED: dict[str, Any] = {
+    "problems": {"domain": "nano", "count": 12, "proofs_per_problem": 1},
+    "training": {"problems": 4, "ahead": 1.0, "generator": {"steps": 2}},
+}
+
+
+def train_with(
+    handle: Callable[[Event, Tools], Iterator[Event]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replace the trainer."""
+    trainer = Role("trainer", {"ProofLabeled": handle})
+    monkeypatch.setattr(
+        "proofloop.pipeline.embedded.load_role",
+        lambda name: trainer if name == "trainer" else load_role(name),
+    )
+
+
+def test_a_run_whose_trainer_rejects_every_label_fails_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reject(event: Event, tools: Tools) -> Iterator[Event]:
+        raise Reject("the learner is broken")
+
+    train_with(reject, monkeypatch)
+    store, spec = LocalStore(tmp_path), runspec(**TRAINED)
+    with (
+        opened(store, spec, CountingEngine()) as pipeline,
+        pytest.raises(HintedError, match=r"but the trainer failed: the learner is broken") as error,
+    ):
+        pipeline.run()
+    assert "proofloop dead list --run" in error.value.hint
+
+
 def test_a_trainer_that_takes_no_step_holds_a_run_up_a_step_s_worth_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    idle = Role("trainer", {"ProofLabeled": lambda event, tools: iter(())})
-    monkeypatch.setattr(
-        "proofloop.pipeline.embedded.load_role",
-        lambda name: idle if name == "trainer" else load_role(name),
-    )
-    spec = runspec(
-        problems={"domain": "nano", "count": 12, "proofs_per_problem": 1},
-        training={"problems": 4, "ahead": 1.0, "generator": {"steps": 2}},
-    )
+    train_with(lambda event, tools: iter(()), monkeypatch)
+    spec = runspec(**TRAINED)
     store, waits = LocalStore(tmp_path), []
     with opened(store, spec, CountingEngine()) as pipeline:
         wait = pipeline._bus.wait_idle

@@ -21,9 +21,8 @@ from proofloop.bus.task_message import FAILURES
 from proofloop.bus.topology import Topology
 from proofloop.config.run_file import RunSpec
 from proofloop.config.settings import load_settings
-from proofloop.errors import HintedError
+from proofloop.errors import HintedError, Interrupted
 from proofloop.method.critique_window import first_critiques
-from proofloop.pipeline.driver import Interrupted
 from proofloop.pipeline.services import ServicesPipeline
 from proofloop.runs.budget import TimeTaken
 from proofloop.runs.costs import costs

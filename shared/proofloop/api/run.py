@@ -13,9 +13,8 @@ from proofloop.api.files import read_run
 from proofloop.api.results import ProofResult, best_proofs, labeled_proofs, read_result
 from proofloop.config.run_file import RunSpec
 from proofloop.config.settings import load_settings
-from proofloop.errors import ConfigError
+from proofloop.errors import ConfigError, Interrupted
 from proofloop.method.domains import find_domain, load_domain, need_checker
-from proofloop.pipeline.driver import Interrupted
 from proofloop.runs.figures import Evaluation, evaluate_run
 from proofloop.runs.progress import RunProgress
 from proofloop.runs.spec import check_run, find_spec

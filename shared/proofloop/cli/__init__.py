@@ -15,9 +15,9 @@ from proofloop.errors import (
     ConfigError,
     CorruptObject,
     HintedError,
+    Interrupted,
     ProofloopError,
 )
-from proofloop.pipeline.driver import Interrupted
 from proofloop.plugins import plugin_error
 
 

@@ -1,35 +1,16 @@
-"""The tree of commands; each group has a module of its own."""
+"""The tree of commands. A command's module is imported when the command runs: all of them take more
+than a second.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from proofloop.cli import (
-    domains,
-    grades,
-    iterate,
-    models,
-    nano,
-    prompts,
-    prove,
-    run,
-    serve,
-    train,
-    ui,
-)
-from proofloop.cli.demo import command as demo
-from proofloop.cli.doctor import command as doctor
-from proofloop.cli.init import command as init
-from proofloop.cli.judge import command as judge
-from proofloop.cli.judge import evaluate
-from proofloop.cli.plan import command as plan
-from proofloop.cli.runs import command as runs
-from proofloop.cli.runs import dead, proof
-from proofloop.config.settings import load_settings
 from proofloop.version import __version__
-from proofloop.worker.logs import configure_logging
 
 HELP = """
 Mathematical reasoning that checks itself: a generator proves, a verifier criticizes, a
@@ -39,33 +20,69 @@ Start with `proofloop demo`: it needs no server and no GPU. Then `proofloop init
 for your own problems and model.
 """
 
+COMMANDS = {
+    "demo": ("demo.command:demo", "Watch the pipeline prove, label and learn."),
+    "init": ("init.command:init", "Write a run file and a file of problems to start from."),
+    "run": ("run:run", "Run the problems of a run file."),
+    "iterate": ("iterate:iterate", "Train models by a curriculum."),
+    "serve": ("serve:serve", "Run one role as a service."),
+    "ui": ("ui:ui", "Serve web pages to read, watch and grade runs."),
+    "prove": ("prove:prove", "Prove one problem: print the proof, its score and its critiques."),
+    "judge": ("judge.command:judge", "Measure judges on proofs with people's grades."),
+    "evaluate": (
+        "judge.evaluate:evaluate",
+        "Evaluate a prover on a suite of problems, in one shot (section 3.3.1).",
+    ),
+    "proof": ("runs.proof:proof", "Print one answer of a run."),
+    "plan": ("plan.command:plan_command", "Estimate a run: calls, tokens, hours, cost."),
+    "doctor": ("doctor.command:doctor", "Check this machine, and a run or curriculum file."),
+    "runs": (
+        "runs.command:app",
+        "Runs and curricula in the store: list, show, steps, report, cost.",
+    ),
+    "models": ("models:app", "Model versions of a run, one role at a time."),
+    "grades": ("grades:app", "People's grades of proofs and analyses."),
+    "dead": ("runs.dead:app", "Dead letters: messages that no service could handle."),
+    "prompts": ("prompts:app", "Prompt packs: the templates of the models' prompts."),
+    "train": ("train:app", "Export training batches for other trainers."),
+    "domains": ("domains:app", "Problem domains: list, pose, check."),
+    "nano": ("nano:app", "The nano model: train."),
+}
+"""Each command's place below this package, and the first sentence of its help."""
+
+
+class Commands(TyperGroup):
+    """The group of all commands. Until a command runs, its name and first sentence stand for it."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, (_, summary) in COMMANDS.items():
+            self.add_command(TyperCommand(name, help=summary))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, placeholder, rest = super().resolve_command(ctx, args)
+        return name, placeholder and _load(str(name)), rest
+
+
+def _load(name: str) -> Any:
+    module, attribute = COMMANDS[name][0].split(":")
+    found = getattr(import_module(f"proofloop.cli.{module}"), attribute)
+    holder = typer.Typer(rich_markup_mode=None)
+    if isinstance(found, typer.Typer):
+        holder.add_typer(found, name=name)
+    else:
+        holder.command(name)(found)
+    return typer.main.get_group(holder).commands[name]
+
+
 app = typer.Typer(
+    cls=Commands,
     help=HELP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     add_completion=False,
 )
-app.command("demo")(demo.demo)
-app.command("init")(init.init)
-app.command("run")(run.run)
-app.command("iterate")(iterate.iterate)
-app.command("serve")(serve.serve)
-app.command("ui")(ui.ui)
-app.command("prove")(prove.prove)
-app.command("judge")(judge.judge)
-app.command("evaluate")(evaluate.evaluate)
-app.command("proof")(proof.proof)
-app.command("plan")(plan.plan_command)
-app.command("doctor")(doctor.doctor)
-app.add_typer(runs.app, name="runs")
-app.add_typer(models.app, name="models")
-app.add_typer(grades.app, name="grades")
-app.add_typer(dead.app, name="dead")
-app.add_typer(prompts.app, name="prompts")
-app.add_typer(train.app, name="train")
-app.add_typer(domains.app, name="domains")
-app.add_typer(nano.app, name="nano")
 
 
 def print_version(requested: bool) -> None:
@@ -88,4 +105,7 @@ def configure(
     ] = False,
 ) -> None:
     """Set up logging before any command."""
+    from proofloop.config.settings import load_settings
+    from proofloop.worker.logs import configure_logging
+
     configure_logging("info" if verbose else load_settings().log_level)

@@ -14,9 +14,9 @@ from proofloop.curriculum import watch
 from proofloop.curriculum.cases import CaseFile
 from proofloop.curriculum.sources import Sources
 from proofloop.curriculum.status import add_run
-from proofloop.errors import HintedError
+from proofloop.errors import HintedError, Interrupted
 from proofloop.method.prompts import PromptPack
-from proofloop.pipeline.driver import Interrupted, Report
+from proofloop.pipeline.driver import Report
 from proofloop.runs.create import create_run
 from proofloop.runs.model_registry import published_versions
 from proofloop.runs.planned import is_fine_tuned, supervised_steps

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from proofloop.config.run_file import Prices, RunSpec
-from proofloop.errors import RESUME_HINT, BudgetUsedUp, HintedError, ProofloopError
+from proofloop.errors import RESUME_HINT, BudgetUsedUp, HintedError
 from proofloop.pipeline.posing import Entry, Posing
 from proofloop.runs.budget import Meter
 from proofloop.runs.costs import ByRole, Spent
@@ -38,9 +38,7 @@ T = TypeVar("T")
 
 Report = Callable[[RunProgress], None]
 
-
-class Interrupted(ProofloopError):
-    """The run was asked to stop; it can be resumed."""
+UNTRAINED = "all proofs are labeled, but the trainer failed"
 
 
 class EventSource(Protocol):
@@ -96,10 +94,6 @@ class EventSource(Protocol):
         """Raise Interrupted when asked to stop, ProofloopError when the process must stop."""
         ...
 
-    def check_end(self) -> None:
-        """Raise ProofloopError if something else than a proof failed."""
-        ...
-
 
 class RunDriver:
     """Runs one run on an event source."""
@@ -133,7 +127,6 @@ class RunDriver:
             self._finish()
             self._check_complete()
             self._finish_training(problems)
-        self._source.check_end()
         at_end = self._progress(at_end=True)
         report(at_end)
         return at_end
@@ -169,9 +162,10 @@ class RunDriver:
         while not self._source.takes_no_step():
             if not self._source.patiently(lambda: owes(self._tracker.steps)):
                 return
-            self._check_trainer("all proofs are labeled, but the trainer failed")
+            self._check_trainer(UNTRAINED)
             self._source.wait()
             self._look()
+        self._check_trainer(UNTRAINED)
 
     def _fine_tune(self) -> None:
         """Ask the trainer for the supervised training, and wait for its model."""

@@ -16,8 +16,8 @@ import structlog
 from proofloop.bus import DeadLetter, LocalBus
 from proofloop.config.run_file import Budget, RunSpec
 from proofloop.engine.base import Engine
-from proofloop.errors import RESUME_HINT, HintedError, ProofloopError
-from proofloop.pipeline.driver import Interrupted, Report, RunDriver
+from proofloop.errors import RESUME_HINT, HintedError, Interrupted
+from proofloop.pipeline.driver import Report, RunDriver
 from proofloop.runs.budget import BudgetGate, Meter, RunClock
 from proofloop.runs.costs import ByRole, summed
 from proofloop.runs.dead_letters import DeadLetterRecord, forget_posed_again, proof_named
@@ -201,12 +201,6 @@ class EmbeddedPipeline:
         if self._shutdown.reason:
             raise HintedError(self._shutdown.reason, f"fix this, then {RESUME_HINT}")
         raise Interrupted("asked to stop")
-
-    def check_end(self) -> None:
-        if self._untrained:
-            raise ProofloopError(
-                f"all proofs are labeled, but the trainer failed: {self._untrained}"
-            )
 
     # -- called by the bus, in the workers' threads
 

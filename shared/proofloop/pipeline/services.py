@@ -17,8 +17,8 @@ import structlog
 
 from proofloop.bus import Bus, DeadLetter
 from proofloop.config.run_file import RunSpec
-from proofloop.errors import BusError, CorruptObject, NotFound, StoreError
-from proofloop.pipeline.driver import Interrupted, Report, RunDriver
+from proofloop.errors import BusError, CorruptObject, Interrupted, NotFound, StoreError
+from proofloop.pipeline.driver import Report, RunDriver
 from proofloop.runs.budget import MARK_S, BudgetMark, Meter, RunClock
 from proofloop.runs.costs import ByRole
 from proofloop.runs.dead_letters import forget_posed_again, is_posed_again, proof_named
@@ -206,9 +206,6 @@ class ServicesPipeline:
     def check_stopping(self) -> None:
         if self._stopping.is_set():
             raise Interrupted("asked to stop; the services finish what was posed")
-
-    def check_end(self) -> None:
-        """All steps are taken by now, or the trainer takes none."""
 
     # -- what happened
 
