@@ -26,7 +26,7 @@ from proofloop.report.samples import read_samples
 from proofloop.runs.costs import bills
 from proofloop.runs.create import create_run
 from proofloop.runs.grading.history import grades_of
-from proofloop.runs.labels import find_label, labels_of, proof_rows
+from proofloop.runs.labels import find_label, labels_of, scored_proofs
 from proofloop.schema import keys
 from proofloop.schema.events import Event, ProofLabeled
 from proofloop.schema.records import Grade, Label, Mark, Problem, TrainingStep, derive_seed
@@ -310,7 +310,7 @@ def test_a_check_of_a_label_changes_and_announces_nothing_and_is_counted(page: O
     put_record(
         page.store, keys.problem(RUN, "p2"), Problem(id="p2", question="Prove that $2n$ is even.")
     )
-    scores = {row["by"]: row["score"] for row in proof_rows(page.store, RUN, people=False)}
+    scores = {row["by"]: row["score"] for row in scored_proofs(page.store, RUN)}
     assert scores == {
         EMMY: 1.0,
         "labeler": next(labels[n].score for n in labels if n not in (*offered, PROOF)),

@@ -14,10 +14,10 @@ from statistics import fmean
 
 from proofloop.config.run_file import RunSpec
 from proofloop.method.rewards import Reward, generator_reward, meta_verifier_reward, verifier_reward
+from proofloop.runs.answers import find_judgement
 from proofloop.schema import keys
 from proofloop.schema.records import (
     Critique,
-    Judgement,
     Label,
     MetaCritique,
     ModelRole,
@@ -205,7 +205,7 @@ def _critique(
     """The reward of one critique; None if it was skipped because its proof was decided before."""
     key = keys.critique(label.run_id, label.proof_id, index)
     critique = find_record(store, key, Critique)
-    judgement = find_record(store, keys.judgement(label.run_id, label.proof_id, index), Judgement)
+    judgement = find_judgement(store, label.run_id, label.proof_id, index)
     if critique is None or judgement is None:
         return None
     score = critique.verdict.score

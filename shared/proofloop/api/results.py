@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from proofloop.method.domains import Checker, ProofFinding
+from proofloop.runs.answers import find_judgement
 from proofloop.runs.figures import critiques_of
 from proofloop.runs.labels import find_label
 from proofloop.runs.search.records import searches_of
 from proofloop.schema import keys
-from proofloop.schema.records import Critique, Judgement, Problem, Proof, Score, Verdict
-from proofloop.store import Store, find_record, get_record
+from proofloop.schema.records import Critique, Problem, Proof, Score, Verdict
+from proofloop.store import Store, get_record
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,7 @@ def read_result(store: Store, proof: Proof, checker: Checker | None = None) -> P
 
 
 def _critique(store: Store, run_id: str, critique: Critique) -> CritiqueResult:
-    key = keys.judgement(run_id, critique.proof_id, critique.index)
-    judgement = find_record(store, key, Judgement)
+    judgement = find_judgement(store, run_id, critique.proof_id, critique.index)
     return CritiqueResult(
         analysis=critique.analysis,
         score=critique.verdict.score,

@@ -17,7 +17,7 @@ from proofloop.curriculum.sources import TRAIN, VALIDATION
 from proofloop.curriculum.status import manifests, serving_before
 from proofloop.curriculum.work import Work
 from proofloop.method.domains import Domain
-from proofloop.runs.labels import proof_rows
+from proofloop.runs.labels import scored_proofs
 from proofloop.schema.records import digest
 
 EACH = 2
@@ -147,7 +147,7 @@ def label_proofs(work: Work, iteration: int, served: Served) -> list[GradedProof
             name = f"{iteration}-label-{domain.name}{suffix}"
             judged: Served = {**served, "generator": writer}
             run = label_run(work, name, judged, domain, TRAIN, 1_000 + iteration)
-            rows = proof_rows(work.store, run, people=False)
+            rows = scored_proofs(work.store, run)
             found |= dict.fromkeys(GradedProof.model_validate(row) for row in rows)
         return CaseFile(proofs=tuple(found))
 

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from proofloop.config.run_file import RunSpec
 from proofloop.method.domains import Checker, CritiqueFinding, ProofFinding, find_domain
 from proofloop.report.clipping import Text, clip
-from proofloop.runs.answers import meta_critiques_of, raw_of_proof
+from proofloop.runs.answers import find_judgement, meta_critiques_of, raw_of_proof
 from proofloop.runs.costs import Bill
 from proofloop.runs.labels import find_label
 from proofloop.schema import keys
 from proofloop.schema.records import (
     Critique,
-    Judgement,
     Label,
     MetaCritique,
     Problem,
@@ -243,9 +242,7 @@ def _most_telling(critiques: Sequence[Critique], label: Label | None) -> list[Cr
 def _sample_critique(
     store: Store, run_id: str, critique: Critique, label: Label | None, check: ProofCheck
 ) -> SampleCritique:
-    judgement = find_record(
-        store, keys.judgement(run_id, critique.proof_id, critique.index), Judgement
-    )
+    judgement = find_judgement(store, run_id, critique.proof_id, critique.index)
     metas = meta_critiques_of(store, run_id, critique.proof_id, critique.index)
     is_readable = critique.verdict.outcome == "valid"
     return SampleCritique(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from proofloop.schema import keys
 from proofloop.schema.ids import AnswerKind
 from proofloop.schema.records import (
+    Judgement,
     MetaCritique,
     ModelRole,
     Proof,
@@ -138,6 +139,11 @@ def meta_critiques_of(
     """
     listed = store.list(keys.meta_critiques(run_id, proof_id, index))
     return {int(keys.name_of(key)): get_record(store, key, MetaCritique) for key in listed}
+
+
+def find_judgement(store: Store, run_id: str, proof_id: str, index: int) -> Judgement | None:
+    """The judgement of critique `index`; None while it has none."""
+    return find_record(store, keys.judgement(run_id, proof_id, index), Judgement)
 
 
 def raw_of_proof(store: Store, proof: Proof) -> RawAnswer | None:

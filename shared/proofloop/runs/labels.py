@@ -34,17 +34,15 @@ def in_force(store: Store, label: Label) -> Label:
     return label_after(label, grades_of(store, label.run_id, label.proof_id))
 
 
-def proof_rows(store: Store, run_id: str, *, people: bool) -> Iterator[dict[str, Any]]:
-    """The scored proofs as rows for a curriculum's [files] proofs; those that people scored, or
-    all.
-
-    People's score goes first, also where it only checks a label.
+def scored_proofs(store: Store, run_id: str) -> Iterator[dict[str, Any]]:
+    """The scored proofs as rows for a curriculum's [files] proofs. People's score goes first, also
+    where it only checks a label.
     """
     grades = grades_that_count(store, run_id)
     for label in labels_of(store, run_id):
         graded = grades.get((label.proof_id, None))
         score, by = (graded.score, graded.by) if graded else (label.score, label.by)
-        if score is not None and (graded or not people):
+        if score is not None:
             yield {**_about(store, run_id, label.proof_id), "score": score, "by": by}
 
 

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from proofloop.config.run_file import Prices
+from proofloop.runs.answers import find_judgement
 from proofloop.runs.figures import critiques_of
 from proofloop.runs.index.filling import sort_key
 from proofloop.runs.index.tables import ProofRow, proofs_of
@@ -85,7 +86,7 @@ def proof(site: Site, request: Request) -> Response:
         blocks=_with_notes(blocks, critiques),
         critiques=critiques,
         whole=WHOLE,
-        self_judgement=_judgement(site.store, found, SELF_CRITIQUE),
+        self_judgement=find_judgement(site.store, spec.name, name, SELF_CRITIQUE),
         attempts=_attempts(site.store, found),
         children=[each.id for each in siblings if name in each.parents],
         cost=cost_of(found.provenance, spec.prices.of("generator")),
@@ -103,7 +104,7 @@ def read_critiques(
     found = [
         ReadCritique(
             critique=critique,
-            judgement=_judgement(store, proof, critique.index),
+            judgement=find_judgement(store, proof.run_id, proof.id, critique.index),
             carries_label=critique.index in carrying,
             places=tuple(searched.places(critique.analysis)),
         )
@@ -118,10 +119,6 @@ def _urgency(read: ReadCritique) -> tuple[bool, bool, float, int]:
     is_confirmed = bool(read.judgement and read.judgement.confirmed)
     rank = 2.0 if score is None else score
     return not read.carries_label, not is_confirmed, rank, read.critique.index
-
-
-def _judgement(store: Store, proof: Proof, index: int) -> Judgement | None:
-    return find_record(store, keys.judgement(proof.run_id, proof.id, index), Judgement)
 
 
 def _with_notes(blocks: Sequence[str], critiques: Sequence[ReadCritique]) -> Iterator[Block]:

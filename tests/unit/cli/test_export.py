@@ -52,7 +52,11 @@ def store(tmp_path: Path) -> LocalStore:
 
 
 @pytest.fixture
-def export(store: LocalStore, tmp_path: Path) -> Callable[..., str]:
+def export(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
+    monkeypatch.setenv("PROOFLOOP_CACHE", str(tmp_path / "cache"))
+
     def run(*arguments: str) -> str:
         options = [*arguments, "--store", str(tmp_path / "store")]
         result = CliRunner().invoke(

@@ -15,7 +15,7 @@ from proofloop.config.given_files import EXPERT, GradedAnalysis, read_graded
 from proofloop.runs.create import create_run
 from proofloop.runs.grading.agreement import SCORES, Agreement, agreements
 from proofloop.runs.grading.history import counting, is_contested, standing
-from proofloop.runs.labels import analysis_rows, find_label, proof_rows
+from proofloop.runs.labels import analysis_rows, find_label, scored_proofs
 from proofloop.schema.records import Grade, Mark, Score
 from proofloop.store import LocalStore
 from tests.builders import PROOF, RUN, grade, label, put_case, put_grade, runspec
@@ -143,10 +143,10 @@ def test_checked_labels_are_a_rater_too() -> None:
 
 def test_rows_have_the_score_on_which_people_agree(store: LocalStore) -> None:
     put_grade(store, 0.5, by="A")
-    (row,) = proof_rows(store, RUN, people=True)
+    (row,) = scored_proofs(store, RUN)
     assert (row["score"], row["by"]) == (0.5, "A")
     put_grade(store, 1.0, by="B", number=1)
-    assert list(proof_rows(store, RUN, people=True)) == []
+    assert list(scored_proofs(store, RUN)) == []
 
 
 def test_graded_analyses_are_rows_that_train_a_meta_verifier(

@@ -12,14 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from proofloop.runs.answers import meta_critiques_of
+from proofloop.runs.answers import find_judgement, meta_critiques_of
 from proofloop.runs.figures import critiques_of
 from proofloop.schema import keys
 from proofloop.schema.ids import is_single_call
 from proofloop.schema.records import (
     Critique,
     Grade,
-    Judgement,
     Label,
     LabelOutcome,
     MetaCritique,
@@ -217,7 +216,7 @@ class Cases:
 
     def with_judgement(self, run: str, critique: Critique) -> ReadCritique:
         where = run, critique.proof_id, critique.index
-        judgement = find_record(self._store, keys.judgement(*where), Judgement)
+        judgement = find_judgement(self._store, *where)
         metas = tuple(meta_critiques_of(self._store, *where).values())
         return ReadCritique(critique, judgement.confirmed if judgement else None, metas)
 

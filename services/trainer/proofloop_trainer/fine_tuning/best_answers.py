@@ -17,18 +17,17 @@ from dataclasses import dataclass
 
 from proofloop.config.run_file import RunSpec
 from proofloop.config.run_training import FineTuning
+from proofloop.runs.answers import find_judgement
 from proofloop.runs.labels import labels_of
 from proofloop.runs.spec import get_spec
-from proofloop.schema import keys
 from proofloop.schema.ids import SELF_CRITIQUE
 from proofloop.schema.records import (
     MODEL_ROLES,
-    Judgement,
     Label,
     ModelRole,
     derive_seed,
 )
-from proofloop.store import Store, find_record
+from proofloop.store import Store
 from proofloop_trainer.samples import (
     GIVEN_ANALYSIS,
     Group,
@@ -120,7 +119,6 @@ def _judgements(label: Label, spec: RunSpec, store: Store) -> Iterator[Group]:
         yield meta_critiques(label, GIVEN_ANALYSIS, quality, store)
     elif label.score is not None:
         for index in range(SELF_CRITIQUE, spec.labeling.n):
-            key = keys.judgement(label.run_id, label.proof_id, index)
-            judgement = find_record(store, key, Judgement)
+            judgement = find_judgement(store, label.run_id, label.proof_id, index)
             if judgement is not None and judgement.confirmed is not None:
                 yield meta_critiques(label, index, judgement.quality, store)

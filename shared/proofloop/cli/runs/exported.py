@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from proofloop.cli.runs.problems import filled_index
+from proofloop.config.run_file import Prices
+from proofloop.runs.answers import find_judgement
 from proofloop.runs.figures import critiques_of, proofs_of
 from proofloop.runs.grading.history import find_grade, grades_that_count
+from proofloop.runs.index.tables import Choice, problem_rows
 from proofloop.runs.labels import find_label
-from proofloop.runs.search.records import searches_of
 from proofloop.schema import keys
-from proofloop.schema.records import Critique, Grade, Judgement, Problem, Proof, Score
+from proofloop.schema.records import Critique, Grade, Problem, Proof, Score
 from proofloop.store import Store, find_record, get_record
 
 
@@ -82,36 +85,13 @@ def proof_rows(store: Store, run: str, wanted: Filter) -> Iterator[ProofRow]:
 
 
 def best_rows(store: Store, run: str, wanted: Filter) -> Iterator[ProofRow]:
-    """A row for the best proof of each problem that has a readable one.
-
-    A search has chosen it. Otherwise it is the proof with the highest (solved, label score,
-    self-score), as in `runs problems`; of equals the first.
-    """
-    best = {search.problem_id: search.best for search in searches_of(store, run)}
-    ranks: dict[str, tuple[float, ...]] = {}
-    for proof in proofs_of(store, run):
-        if proof.problem_id in best and proof.problem_id not in ranks:
-            continue
-        rank = _rank(store, proof)
-        if rank and rank > ranks.get(proof.problem_id, ()):
-            best[proof.problem_id], ranks[proof.problem_id] = proof.id, rank
-    for proof_id in best.values():
-        if proof_id:
-            proof = get_record(store, keys.proof(run, proof_id), Proof)
-            grade = find_grade(store, run, proof_id)
+    """A row for the best labeled proof of each problem, if it is readable: see `runs problems`."""
+    problems, _ = problem_rows(filled_index(store, run), run, Choice(), Prices())
+    for problem in problems:
+        proof = problem.best and find_record(store, keys.proof(run, problem.best), Proof)
+        if proof and proof.verdict.outcome == "valid":
+            grade = find_grade(store, run, proof.id)
             yield _row(store, proof, grade, with_critiques=wanted.critiques)
-
-
-def _rank(store: Store, proof: Proof) -> tuple[float, ...]:
-    """Empty for an unreadable proof."""
-    if proof.verdict.outcome != "valid":
-        return ()
-    label = find_label(store, proof.run_id, proof.id)
-    score = label.score if label else None
-    own = proof.verdict.score
-    return tuple(
-        -1.0 if each is None else each for each in (float(bool(label and label.solved)), score, own)
-    )
 
 
 def _critiques(store: Store, proof: Proof) -> list[Critique]:
@@ -152,8 +132,7 @@ def _row(store: Store, proof: Proof, grade: Grade | None, *, with_critiques: boo
 
 
 def _critique_row(store: Store, proof: Proof, critique: Critique) -> CritiqueRow:
-    key = keys.judgement(proof.run_id, proof.id, critique.index)
-    judgement = find_record(store, key, Judgement)
+    judgement = find_judgement(store, proof.run_id, proof.id, critique.index)
     return CritiqueRow(
         critique=critique.index,
         score=critique.verdict.score,

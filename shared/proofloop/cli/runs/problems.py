@@ -69,7 +69,7 @@ def problems(
     data = open_store(store, must_exist=True)
     spec = need_run(data, run)
     choice = Choice.of(sort, show, search)
-    index = _filled(data, run)
+    index = filled_index(data, run)
     if costs:
         for left in count_costs(index, data, run):
             _tell(f"counting the calls of {left} proofs")
@@ -82,7 +82,8 @@ def problems(
     emit([_row(row, spec.prices) for row in found], as_json=False, title=f"problems of {run}")
 
 
-def _filled(store: Store, run: str) -> Index:
+def filled_index(store: Store, run: str) -> Index:
+    """The index of the store, up to date with this run."""
     index = open_index(store, load_settings().cache)
     fill(index, store, run, lambda done, total: _tell(f"reading labels: {done} of {total}"))
     return index
@@ -140,7 +141,7 @@ def compare_runs(
     sides = Side.parse(first), Side.parse(second)
     for side in sides:
         need_run(data, side.run)
-        index = _filled(data, side.run)
+        index = filled_index(data, side.run)
     found = compare(index, *sides)
     if as_json:
         print(json.dumps(_as_json(found), indent=2))

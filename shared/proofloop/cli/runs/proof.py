@@ -13,8 +13,8 @@ import typer
 
 from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_store
 from proofloop.errors import ConfigError
-from proofloop.runs.answers import meta_critiques_of, raw_of_proof
-from proofloop.runs.figures import critiques_of
+from proofloop.runs.answers import find_judgement, meta_critiques_of, raw_of_proof
+from proofloop.runs.figures import critiques_of, proofs_of
 from proofloop.runs.labels import find_label
 from proofloop.schema import keys
 from proofloop.schema.ids import (
@@ -32,7 +32,6 @@ from proofloop.schema.ids import (
 )
 from proofloop.schema.records import (
     Critique,
-    Judgement,
     MetaCritique,
     Problem,
     Proof,
@@ -98,18 +97,16 @@ def proof(
 
 
 def _rows(store: Store, run: str) -> Iterator[dict[str, Any]]:
-    for proof_id in _names(store, run):
-        found = find_record(store, keys.proof(run, proof_id), Proof)
-        label = find_label(store, run, proof_id)
-        if found is not None:
-            yield {
-                "proof": proof_id,
-                "outcome": label.outcome if label else None,
-                "score": label.score if label else None,
-                "self_score": found.verdict.score,
-                "tokens": found.provenance.completion_tokens,
-                "unreadable_because": found.verdict.shared_reason or None,
-            }
+    for found in proofs_of(store, run):
+        label = find_label(store, run, found.id)
+        yield {
+            "proof": found.id,
+            "outcome": label.outcome if label else None,
+            "score": label.score if label else None,
+            "self_score": found.verdict.score,
+            "tokens": found.provenance.completion_tokens,
+            "unreadable_because": found.verdict.shared_reason or None,
+        }
 
 
 def _names(store: Store, run: str) -> Iterator[str]:
@@ -199,7 +196,7 @@ def _parts(store: Store, proof: Proof) -> dict[str, str]:
 
 
 def _judged(store: Store, proof: Proof, index: int) -> str:
-    judgement = find_record(store, keys.judgement(proof.run_id, proof.id, index), Judgement)
+    judgement = find_judgement(store, proof.run_id, proof.id, index)
     if judgement is None or judgement.confirmed is None:
         return ""
     return "confirmed" if judgement.confirmed else "not confirmed"
