@@ -1,5 +1,5 @@
-"""The generator: a problem comes in, a proof with its own evaluation goes to the store, its reviews
-are asked for.
+"""The generator: takes a problem, stores a proof with its own evaluation, and requests reviews of
+it.
 """
 
 from proofloop.worker.roles import Role, adopt

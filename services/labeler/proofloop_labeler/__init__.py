@@ -1,4 +1,4 @@
-"""The labeler: judged critiques come in, one label a proof goes to the store."""
+"""The labeler: takes judged critiques, and stores one label for each proof."""
 
 from proofloop.worker.roles import Role
 from proofloop_labeler.label import label

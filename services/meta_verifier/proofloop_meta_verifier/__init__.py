@@ -1,4 +1,4 @@
-"""The meta-verifier: a critique comes in, and whether its complaints are real goes to the store."""
+"""The meta-verifier: takes a critique, and stores the judgement whether its issues are real."""
 
 from proofloop.worker.roles import Role, adopt
 from proofloop_meta_verifier.judge import judge

@@ -1,5 +1,5 @@
-"""The trainer: takes labeled proofs, or a supervised training, and publishes better model versions.
-The only service that imports torch.
+"""The trainer: takes labeled proofs or demonstrations, and publishes new model versions. The only
+service that imports torch.
 """
 
 from proofloop.worker.roles import Handler, Role

@@ -1,4 +1,4 @@
-"""The verifier: a proof comes in, one critique of it with a score goes to the store."""
+"""The verifier: takes a proof, and stores one critique of it with a score."""
 
 from proofloop.worker.roles import Role, adopt
 from proofloop_verifier.review import review

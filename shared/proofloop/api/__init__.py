@@ -1,4 +1,4 @@
-"""proofloop from Python: what `import proofloop` offers, and what the commands are made of."""
+"""proofloop from Python: the functions behind `import proofloop`, which the commands use too."""
 
 from proofloop.api.results import CritiqueResult, ProofResult
 from proofloop.api.run import Run, open_store

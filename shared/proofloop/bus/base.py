@@ -94,8 +94,8 @@ class Bus(Protocol):
         ...
 
     def losses(self) -> int:
-        """How often this process lost its connection while it worked on deliveries. The broker
-        delivers them again.
+        """The number of times that this process lost its connection while it worked on deliveries.
+        The broker delivers them again.
         """
         ...
 

@@ -163,7 +163,7 @@ class BrokerConnection:
 
     @property
     def problem(self) -> str:
-        """Why this connection cannot recover by itself; empty if it can."""
+        """The reason why this connection cannot recover by itself; empty if it can."""
         if not self._thread.is_alive():
             return f"the thread {self._thread.name} ended"
         silent_s = time.monotonic() - self._beat_s

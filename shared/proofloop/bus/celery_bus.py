@@ -113,12 +113,12 @@ class Service(Protocol):
 
     @property
     def drain_s(self) -> float:
-        """How long a stopping process waits before it cancels its running calls."""
+        """The seconds for which a stopping process waits before it cancels its running calls."""
         ...
 
     @property
     def grace_s(self) -> float:
-        """How long it then waits for its handlers."""
+        """The seconds for which it then waits for its handlers."""
         ...
 
     def ready(self) -> None:

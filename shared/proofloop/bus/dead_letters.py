@@ -63,7 +63,7 @@ class DeadLetters:
         return tuple(role for role in roles if role not in served)
 
     def letters(self) -> Iterator[DeadLetter]:
-        """Every dead letter. All stay in their queues."""
+        """All dead letters. They stay in their queues."""
         for depth in filter(lambda depth: depth.dead, self.depths()):
             with self._queue(depth.role) as queue:
                 for _, letter, _ in queue.take(depth.dead):
@@ -144,8 +144,8 @@ class _DeadQueue:
         channel.confirm_delivery()
 
     def take(self, count: int) -> Iterator[tuple[int, DeadLetter, BasicProperties]]:
-        """The letters with their delivery tags. It stops at the counted number, because a replayed
-        letter may die again meanwhile.
+        """The dead letters with their delivery tags. Stops at the counted number, because a
+        replayed one may die again meanwhile.
         """
         for _ in range(count):
             method, properties, body = self.channel.basic_get(self._name)
@@ -155,13 +155,13 @@ class _DeadQueue:
             yield method.delivery_tag, self._letter(properties, body), properties
 
     def settle(self, tag: int) -> None:
-        """Remove a letter from the queue."""
+        """Remove a dead letter from the queue."""
         self.channel.basic_ack(tag)
         self._kept -= 1
 
     def give_back(self) -> None:
-        """Return the other letters, and wait until the queue shows them: the next reader would see
-        too few.
+        """Return the other dead letters, and wait until the queue shows them: the next reader would
+        see too few.
         """
         if not self._kept or not self.channel.is_open:
             return

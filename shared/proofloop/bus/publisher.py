@@ -103,7 +103,7 @@ class Publisher:
 
     @property
     def broken(self) -> str:
-        """Why publishing needs a restart of the process; empty if it works."""
+        """The reason why publishing needs a restart of the process; empty if it works."""
         return self._connection.problem
 
     def close(self) -> None:

@@ -137,8 +137,8 @@ def tls_error(error: BaseException, place: str) -> ConfigError | None:
 
 
 def late_refusal(nodes: Sequence[URLParameters], place: str) -> ConfigError | None:
-    """Why a TLS broker ends connections after the handshake; None if certificates are not the
-    reason.
+    """The reason why a TLS broker ends connections after the handshake; None if certificates are
+    not the reason.
     """
     for node in nodes:
         error = _silent_connection(node, node.ssl_options) if node.ssl_options else None

@@ -14,7 +14,7 @@ app = typer.Typer(help="The nano model: train.", no_args_is_help=True)
 
 @app.callback()
 def nano() -> None:
-    """Keep `train` a command of its own: a group of one command would take its place."""
+    """Keeps `train` a subcommand: Typer would make the only command of a group the group itself."""
 
 
 @app.command("train")

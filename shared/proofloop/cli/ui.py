@@ -120,7 +120,7 @@ def ui(
 
 @contextmanager
 def _bus(settings: Settings) -> Iterator[Bus]:
-    """The bus that grades are announced on."""
+    """The bus on which grades are announced."""
     bus = LocalBus() if settings.broker is None else open_bus(settings, connect_s=START_S)
     try:
         yield bus

@@ -1,1 +1,1 @@
-"""What people write: settings, run files, curriculum files, problem files."""
+"""Files and variables that people write: settings, run files, curriculum files, problem files."""

@@ -1,1 +1,3 @@
-"""A curriculum in the store: its stages and its progress."""
+"""A curriculum: the controller that composes the runs of each stage, and its progress in the
+store.
+"""

@@ -1,5 +1,7 @@
-"""Finds and opens the engine that a run names: one of this package, or one of another package that
-has an entry point in the group `proofloop.engines` (see `info.EngineInfo`).
+"""Engines, which answer model calls: `openai/`, `triton/`, `simulated/`, `local.py`.
+
+Other packages add engines by an entry point of the group `proofloop.engines` (see
+`info.EngineInfo`). This module finds and opens them by name.
 """
 
 from __future__ import annotations

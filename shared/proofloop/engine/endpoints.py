@@ -76,7 +76,7 @@ def _distance(endpoint: Endpoint, seed: int) -> float:
 
 
 class EndpointHealth:
-    """Which endpoints are unavailable, and for how long."""
+    """The unavailable endpoints, each with the time until its next try."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -1,4 +1,4 @@
-"""What proofloop must know of an engine before it opens one.
+"""The description of an engine, known before it is opened.
 
 An entry point of the group `proofloop.engines` names an `EngineInfo`; the engines of this package
 have theirs in `proofloop.engine.openai`, `.triton`, `.simulated` and `.local`.

@@ -80,7 +80,7 @@ def read_settings(
 
 
 def _manual(settings_type: type[BaseModel]) -> str:
-    """What explains the settings of an engine: our page, or the package that it is from."""
+    """The documentation of an engine's settings: our page, or the engine's package."""
     package = settings_type.__module__.partition(".")[0]
     if package == __name__.partition(".")[0]:
         return "docs/reference/engines.md explains"

@@ -1,1 +1,3 @@
-"""Judges measured: how often verifiers agree with people's grades, and what fools them."""
+"""Measures judges: how often verifiers agree with people's grades, and which attacks deceive
+them.
+"""

@@ -1,1 +1,3 @@
-"""Runs a whole run: with all roles in this process, or on services."""
+"""Drives a run from its first problem to its last label: with all roles in this process, or on
+services.
+"""

@@ -1,8 +1,9 @@
-"""Drives a run from beginning to end: poses its problems and refinements until all have labels.
+"""Drives a run from beginning to end: poses its problems, refinements and searches until all proofs
+have labels.
 
-An `EventSource` tells what happens meanwhile: `embedded` for roles in this process, `services` for
-roles elsewhere. The rules are here, once: how many proofs may wait, how far the trainer may lag
-behind, what a dead letter and a used-up budget mean, and when the run is done.
+An `EventSource` reports what happens: `embedded` for roles in this process, `services` for roles
+elsewhere. The rules are here, once: how many proofs may wait, how far the trainer may lag behind,
+the effect of a dead letter and of a used-up budget, and the end of the run.
 """
 
 from __future__ import annotations
@@ -42,25 +43,24 @@ UNTRAINED = "all proofs are labeled, but the trainer failed"
 
 
 class EventSource(Protocol):
-    """Where a run's events go and come from. One thread drives it.
-
-    `meter`: what the run has used of its budget.
+    """Publishes a run's events and reports their results. One thread drives it. `meter`: the run's
+    use of its budget.
     """
 
     meter: Meter
 
     def begin(self, tracker: ProgressTracker) -> None:
-        """From now on tell `tracker` about labels, steps and dead letters."""
+        """Report labels, steps and dead letters to `tracker` from now on."""
         ...
 
     def publish(self, events: Sequence[Event]) -> None: ...
 
     def patiently(self, action: Callable[[], T]) -> T:
-        """The action's result. The source decides what to do while the store is unavailable."""
+        """The action's result. The source decides about an unavailable store."""
         ...
 
     def wait(self) -> None:
-        """Wait a moment, or until nothing of the run is in work."""
+        """Wait a moment, or until no message of the run is in work."""
         ...
 
     def wait_for_room(self, most: int) -> None:
@@ -68,7 +68,7 @@ class EventSource(Protocol):
         ...
 
     def is_done(self) -> bool:
-        """Whether nothing more will happen unless more is published, as of the last wait."""
+        """Whether the run stands still until more is published, as of the last wait."""
         ...
 
     def takes_no_step(self) -> bool:
@@ -76,22 +76,21 @@ class EventSource(Protocol):
         ...
 
     def training_failure(self) -> str:
-        """Why the trainer gave up a message of this run; empty if it did not."""
+        """The reason why the trainer gave up a message of this run; empty if it did not."""
         ...
 
     def usage(self, *, at_end: bool = False) -> tuple[ByRole, Mapping[str, int]]:
-        """What the calls cost since the run was resumed, and how many are in flight, by role."""
+        """The cost of the calls since the run was resumed, and the calls in flight, by role."""
         ...
 
     def end_calls(self, limit: str, look: Callable[[], None]) -> None:
-        """The budget's `limit` is reached: let no call begin, and wait for the running calls.
-
-        `look` is called meanwhile.
+        """Start no more calls, because the budget's `limit` is reached, and wait for the running
+        ones. Calls `look` meanwhile.
         """
         ...
 
     def check_stopping(self) -> None:
-        """Raise Interrupted when asked to stop, ProofloopError when the process must stop."""
+        """Raise Interrupted if a stop was requested, ProofloopError if the process must stop."""
         ...
 
 
@@ -110,9 +109,8 @@ class RunDriver:
         self._has_ended_calls = False
 
     def run(self, report: Report = lambda progress: None) -> RunProgress:
-        """Pose everything that has no label and wait until all is done.
-
-        Raises Interrupted when asked to stop, BudgetUsedUp, ProofloopError when proofs got stuck.
+        """Pose all proofs without a label, and wait until all are done. Raises Interrupted on a
+        requested stop, BudgetUsedUp, ProofloopError for stuck proofs.
         """
         self._report = report
         steps = self._source.patiently(lambda: steps_taken(self._store, self._spec))
@@ -134,7 +132,7 @@ class RunDriver:
     # -- posing
 
     def _pose_planned(self) -> int:
-        """Pose the first proofs of every problem. Returns how many problems there are."""
+        """Pose the first proofs of every problem. Returns the number of problems."""
         number = -1
         for number, (problem, entries) in enumerate(self._posing.problems()):
             self._source.patiently(partial(keep_problem, self._store, self._spec, problem))
@@ -146,7 +144,7 @@ class RunDriver:
         return number + 1
 
     def _finish(self) -> None:
-        """Pose what the searches ask for until nothing is in work."""
+        """Pose the requests of the searches until no message is in work."""
         while True:
             is_done = self._source.is_done()  # before the searches: a label may come in between
             if not self._advance_searches() and is_done:
@@ -187,10 +185,8 @@ class RunDriver:
             )
 
     def _wait_for_trainer(self, problem: int) -> None:
-        """Do not run further ahead of the trainer than the run allows.
-
-        If the trainer takes no step with the present labels, they taught nothing: pose the problems
-        of one more step.
+        """Wait while the run is too far ahead of the trainer. If the present labels give the
+        trainer no step, they taught nothing: pose the problems of one more step.
         """
         while not self._tracker.may_pose(problem):
             self._source.wait()
@@ -199,7 +195,7 @@ class RunDriver:
                 self._tracker.expect_no_step()
 
     def _advance_searches(self) -> bool:
-        """Publish what the searches need; true if there was something."""
+        """Publish the needs of the searches; true if there were any."""
         has_more = self._meet_needs()
         while (event := self._source.patiently(self._tracker.next_refinement)) is not None:
             self._pose(Entry.of(event))
@@ -210,7 +206,7 @@ class RunDriver:
 
     def _meet_needs(self) -> bool:
         """Publish the critiques and judgements that the searches need, and close the proofs that
-        they can do without; true if there were any.
+        they no longer need; true if there were any.
         """
         running = self._source.usage()[1].get("verifier", 0)
         needs = self._source.patiently(lambda: self._tracker.search_needs(running))
@@ -268,7 +264,7 @@ class RunDriver:
 
     def _check_budget(self) -> None:
         """End the calls once the budget is used up. Raises BudgetUsedUp unless the run is complete
-        then.
+        by then.
         """
         if self._has_ended_calls or not (limit := self._source.meter.over()):
             return
@@ -280,7 +276,7 @@ class RunDriver:
             raise self._used_up()
 
     def _used_up(self) -> BudgetUsedUp:
-        """Names the missing proofs, and the calls that end without this process."""
+        """The error, which names the missing proofs and the calls that end without this process."""
         _, in_flight = self._source.usage()
         count = partial(labeled_and_posed, self._store, self._spec)
         labeled, posed = self._source.patiently(count)

@@ -1,4 +1,4 @@
-"""A run with all roles in this process: their workers on the local bus, over one store, with no
+"""A run with all roles in this process: their workers on the local bus, over one store, without a
 server.
 """
 
@@ -50,10 +50,8 @@ GRACE_S = 30.0
 
 
 class EmbeddedPipeline:
-    """The workers of one run, and its event source. Use as a context manager: leaving it stops the
-    workers.
-
-    `engine` replaces the engines of the run file, if it is given.
+    """The workers of one run, and its event source. Use it as a context manager: leaving it stops
+    the workers. `engine` replaces the engines of the run file.
     """
 
     def __init__(
@@ -124,13 +122,12 @@ class EmbeddedPipeline:
         self._closing.close()
 
     def run(self, report: Report = lambda progress: None) -> RunProgress:
-        """Run to the end. Raises what `RunDriver.run` raises."""
+        """Run to the end. Raises the errors of `RunDriver.run`."""
         return RunDriver(self._store, self._spec, self).run(report)
 
     def replay(self, events: Sequence[Event]) -> list[DeadLetterRecord]:
-        """Deliver events once more and wait until all that follows is done. Returns what died.
-
-        Raises Interrupted when asked to stop, BudgetUsedUp if the budget ended before that.
+        """Deliver events again, and wait until all following work is done. Returns the messages
+        that died. Raises Interrupted on a requested stop, BudgetUsedUp if the budget ended first.
         """
         self.publish(events)
         while not self._is_idle:
@@ -151,11 +148,13 @@ class EmbeddedPipeline:
         self._bus.publish(events)
 
     def patiently(self, action: Callable[[], T]) -> T:
-        """An error of the store ends the run: this process is there for it alone."""
+        """Act once: an error of the store ends the run, because this process has no other run."""
         return action()
 
     def wait(self) -> None:
-        """A search acts on every answer, so it does not wait for all messages."""
+        """Wait for one answer if there is a search, which acts on every answer; else for all
+        messages.
+        """
         waits_for_news = self._spec.search.rounds and self._tracker.num_open
         if waits_for_news:
             self._tracker.wait_for_news(WAIT_S)
@@ -171,7 +170,7 @@ class EmbeddedPipeline:
         return self._is_idle
 
     def takes_no_step(self) -> bool:
-        """The trainer has handled all labels."""
+        """Whether the bus was idle: the trainer has then handled all labels."""
         return self._is_idle
 
     def training_failure(self) -> str:
@@ -187,7 +186,7 @@ class EmbeddedPipeline:
         return self._usage
 
     def end_calls(self, limit: str, look: Callable[[], None]) -> None:
-        """The gate lets no call begin any more."""
+        """Close the gate: no call starts any more."""
         self.wait()
         while not self._is_idle:
             look()
@@ -214,9 +213,8 @@ class EmbeddedPipeline:
             self._tracker.add_label(event.proof_id, event.outcome, solved=event.solved)
 
     def _on_dead(self, letter: DeadLetter) -> None:
-        """Give the proof's place to the next one, then store the letter.
-
-        Storing comes last: without a store the proof must still be given up.
+        """Give the proof's place to the next one, then store the dead letter. Storing comes last,
+        because the proof must be given up even without a store.
         """
         log.error("dead_letter", queue=letter.queue, reason=letter.reason)
         if letter.queue == "trainer":

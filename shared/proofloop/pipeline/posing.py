@@ -1,9 +1,9 @@
-"""How each proof of a run enters the pipeline: a problem at the generator, a given proof at the
-verifier, a given analysis at the meta-verifier.
+"""Poses the proofs of a run: a problem at the generator, a given proof at the verifier, a given
+analysis at the meta-verifier.
 
-What is given is stored first, then announced by the event that the role before would have sent.
-Model versions are named here for roles in training, so that each case meets the version that it is
-meant for.
+Given material is stored first, then announced by the event that the role before would have sent.
+Model versions are named here for roles in training: each case meets the version that it is planned
+for.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from proofloop.worker.run_cache import RunCache
 
 @dataclass(frozen=True)
 class Entry:
-    """A proof before it enters. `events` stores what is given, and returns the events that begin
-    it. `posed`: the event for the generator, if it writes the proof.
+    """A proof before it is posed. `events` stores the given material and returns the first events.
+    `posed`: the event for the generator, if it writes the proof.
     """
 
     proof_id: str
@@ -64,7 +64,7 @@ class Posing:
         self._runs = RunCache(store)
 
     def problems(self) -> Iterator[tuple[Problem, list[Entry]]]:
-        """Each problem with the proofs that are posed at first."""
+        """Each problem with its first proofs."""
         if not self._spec.problems.is_given:
             for number, problem in enumerate(problems_of(self._spec)):
                 yield problem, list(self._to_prove(number, problem))
@@ -82,8 +82,8 @@ class Posing:
             yield Entry(event.proof_id, partial(self._pose, number, event), event)
 
     def _pose(self, number: int, event: ProblemPosed) -> list[Event]:
-        """With `ahead` above 1 the generator takes the version in service, which is newer by then
-        than the one of now.
+        """Pose one proof. With `ahead` above 1 the generator takes the version in service, which
+        will be newer than the present one.
         """
         training = self._spec.training
         if "generator" not in training.roles or training.ahead > 1:
@@ -124,7 +124,9 @@ class Posing:
         return self._runs.pack(self._spec.name).reader("strict")
 
     def _critiques(self, given: Given) -> int:
-        """All n where the score is given: they are wanted for themselves, not for a label."""
+        """The critiques to request: all n of a graded proof, because they are not needed for a
+        label but for themselves.
+        """
         rule = self._spec.labeling
         by_need = self._spec.stops_when_decided and given.score is None
         return first_critiques(n=rule.n, k=rule.k) if by_need else rule.n
@@ -135,7 +137,7 @@ class Posing:
         return case.verifier_version or self._runs.serving(self._spec.name, "verifier")
 
     def _meta_verifier_of(self, number: int, case: GivenCase) -> str:
-        """A given analysis meets the model that learns from it."""
+        """The meta-verifier of a given analysis: the model that learns from it."""
         learner = self._spec.training.learner_of_analyses
         if learner == "meta_verifier" or (learner and case.analysis is not None):
             return self._version(learner, number)
@@ -146,11 +148,9 @@ class Posing:
 
 
 def version_of(spec: RunSpec, role: ModelRole, number: int, steps: Mapping[str, int]) -> str:
-    """The version of a role in training that problem number `number` meets, after so many steps of
-    each role.
-
-    With `ahead = 1` it is the version after the steps of all earlier problems, also if the run is
-    resumed after more; else the newest.
+    """The version of a role in training for problem number `number`, after so many steps of each
+    role. With `ahead = 1` it is the version after the steps of all earlier problems, even if a
+    resumed run has taken more; else the newest.
     """
     wanted, taken = spec.training.of(role), steps.get(role, 0)
     if spec.training.ahead == 1:

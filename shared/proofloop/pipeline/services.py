@@ -1,7 +1,7 @@
 """A run on services: this process publishes its problems and watches the store for labels.
 
-It may end at any time: the services finish what was posed, and the same command with --resume poses
-the rest.
+It may end at any time: the services finish the posed proofs, and the same command with --resume
+poses the rest.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ AWAY_S = 2.0
 
 
 class ServicesPipeline:
-    """The event source of a run on whatever workers serve the broker. Use as a context manager."""
+    """The event source of a run on the broker's workers. Use it as a context manager."""
 
     def __init__(
         self,
@@ -98,14 +98,14 @@ class ServicesPipeline:
             self._clock.keep(now=True)
 
     def run(self, report: Report = lambda progress: None) -> RunProgress:
-        """Run to the end. Raises what `RunDriver.run` raises."""
+        """Run to the end. Raises the errors of `RunDriver.run`."""
         return RunDriver(self._store, self._spec, self).run(report)
 
     # -- the event source
 
     def begin(self, tracker: ProgressTracker) -> None:
-        """Count what was spent before, let the services take the run's messages again, and drop the
-        dead letters of what is posed again.
+        """Count the earlier cost, let the services take the run's messages again, and drop the dead
+        letters of proofs that are posed again.
         """
         self._tracker = tracker
         run = self._spec.name
@@ -131,7 +131,7 @@ class ServicesPipeline:
         self._last_news_s = time.monotonic()
 
     def patiently(self, action: Callable[[], T]) -> T:
-        """Repeat the action while the store or the broker is away."""
+        """Repeat the action while store or broker is unavailable."""
         while True:
             self.check_stopping()
             try:
@@ -157,13 +157,15 @@ class ServicesPipeline:
         self.wait()
 
     def is_done(self) -> bool:
-        """All have labels, or the rest is stuck and even their late labels would have come."""
+        """Whether all proofs have labels, or the rest is stuck without hope of a late label."""
         if not self._tracker.without_label:
             return True
         return not self._tracker.num_open and self._quiet_s > QUIET_S
 
     def takes_no_step(self) -> bool:
-        """For a long time nothing came, no step is under way, and a trainer is there."""
+        """Whether nothing has happened for a long time, no step is under way, and a trainer is
+        there.
+        """
         if self._tracker.num_open or self._quiet_s <= TRAINER_S:
             return False
         if self.patiently(self._is_training) or self.patiently(self._lacks_trainer):
@@ -173,7 +175,7 @@ class ServicesPipeline:
         return True
 
     def training_failure(self) -> str:
-        """Looked up once it has been quiet for a moment."""
+        """The reason, looked up after a quiet moment."""
         if self._quiet_s <= QUIET_S:
             return ""
         return self.patiently(self._trainer_letter)
@@ -187,8 +189,8 @@ class ServicesPipeline:
         return self._usage.since_begin, self._usage.in_flight
 
     def end_calls(self, limit: str, look: Callable[[], None]) -> None:
-        """Mark the budget as used up, then wait a little. The services store the replies of longer
-        calls too.
+        """Mark the budget as used up, then wait a little. The services also store the replies of
+        longer calls.
         """
         mark = BudgetMark(reason=limit)
         key = keys.budget_mark(self._spec.name)
@@ -224,28 +226,28 @@ class ServicesPipeline:
         self._last_news_s = time.monotonic()
 
     def _proof_of(self, letter: DeadLetter) -> str | None:
-        """The proof of this run that the letter names."""
+        """The proof of this run that the dead letter names."""
         return proof_named(read_event_of(self._spec.name, letter.body))
 
     def _is_training(self) -> bool:
-        """Whether a step is under way that may still end: no message of the run died in the
-        trainer.
+        """Whether a step is under way that may still end: the trainer gave up no message of the
+        run.
         """
         return is_training(self._store, self._spec) and not self._trainer_letter()
 
     def _lacks_trainer(self) -> bool:
-        """Whether no worker serves the trainer, and none gave up a message of the run before."""
+        """Whether no worker serves the trainer, although it has given up no message of the run."""
         return bool(self._letters.unserved(["trainer"])) and not self._trainer_letter()
 
     def _trainer_letter(self) -> str:
-        """Why a message of this run died in the trainer's queue; empty if none did."""
+        """The reason why the trainer gave up a message of this run; empty if it did not."""
         for letter in self._letters.letters():
             if letter.queue == "trainer" and read_event_of(self._spec.name, letter.body):
                 return letter.reason or "unknown reason"
         return ""
 
     def _warn_of_unserved_roles(self) -> None:
-        """Name the roles without workers, each time that they are others."""
+        """Name the roles without workers, each time that they change."""
         roles = roles_of(self._spec)
         unserved = self.patiently(lambda: self._letters.unserved(roles))
         self._look_for_workers_s = time.monotonic() + WORKERS_S

@@ -85,7 +85,7 @@ _NO_NAMES = frozenset({"", ".", ".."})
 
 
 class _TryAgain(Exception):
-    """The call failed in a way that a retry may overcome. The server may have carried it out
+    """The call failed in a way that a retry may overcome. The server may have completed it
     nevertheless.
     """
 
@@ -152,7 +152,7 @@ class MinioStore:
         return f"s3://{self._bucket}/{self._prefix} at {self._endpoint}"
 
     def put_if_absent(self, key: str, data: bytes, *, durable: bool = False) -> bool:
-        """`durable` changes nothing: the server decides how durable a write is."""
+        """`durable` has no effect: the server decides about durability."""
         if not data:
             raise ValueError(f"{key}: an empty object counts as absent and cannot be written")
         name = self._name(key)

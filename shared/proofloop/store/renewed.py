@@ -18,8 +18,8 @@ from proofloop.store.base import R, Store, find_record, put_record
 class Renewed:
     """This process's record below `prefix`. Not safe to share between threads.
 
-    `kept`: how many versions are kept. With 2, a reader that has just listed the previous version
-      still finds it.
+    `kept`: the number of versions to keep. With 2, a reader that has just listed the previous
+    version still finds it.
     """
 
     def __init__(self, store: Store, prefix: str, name: str, *, kept: int) -> None:

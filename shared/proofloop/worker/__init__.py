@@ -1,3 +1,1 @@
-"""One role at work: takes an event, calls a model, stores the answer; with engines, metrics and
-health page.
-"""
+"""One role at work: takes an event, calls a model, stores the answer, publishes the next events."""

@@ -1,6 +1,4 @@
-"""The engines of a process: one for each engine that its runs describe, opened when first
-needed.
-"""
+"""The engines of a process: one for each engine that its runs describe, opened at first use."""
 
 from __future__ import annotations
 
@@ -44,10 +42,8 @@ class Engines:
         self._open: dict[str, Engine] = {}
 
     def of(self, spec: RunSpec, role: ModelRole) -> Engine:
-        """The engine of a role. Roles and runs with equal ones share it, unless models lie beside
-        their run files.
-
-        Raises ConfigError.
+        """The engine of a role. Roles and runs with equal engines share one, unless their models
+        are beside their run files. Raises ConfigError.
         """
         section = spec.engine.of(role)
         name = section.model_dump_json()
@@ -89,9 +85,9 @@ class Engines:
         """Request one token from each of these roles' models, with a timeout of `patience_s`. Then
         begin a call with each role's prompt and sampling.
 
-        Raises ConfigError for a model that cannot answer, that refuses its role's sampling, or that
-        should be trained from answers without their tokens. Some endpoints may be unavailable, but
-        not all.
+        Raises ConfigError for a model that cannot answer or refuses its role's sampling, and for a
+        model in training whose answers have no tokens. Some endpoints may be unavailable, but not
+        all.
         """
         asked = set[tuple[int, str]]()
         for role in roles:
@@ -157,7 +153,7 @@ def _check_answers(engine: Engine, spec: RunSpec, role: ModelRole, patience_s: f
 
 
 def _name(spec: RunSpec, role: ModelRole) -> str:
-    """The engine, with its role where that has one of its own."""
+    """The engine's name, with the role if the role has an engine of its own."""
     whose = "" if spec.engine.table_of(role) == "engine" else f" of the {role}"
     return f"engine {spec.engine.of(role).kind!r}{whose}"
 
@@ -181,8 +177,8 @@ def _check_takes_calls(engine: Engine, spec: RunSpec, pack: PromptPack, role: Mo
 
 
 def _check_has_text(answer: Generation, role: str) -> None:
-    """Raises ConfigError for an answer that ended with thinking alone: no proof and no critique
-    could be read.
+    """Raises ConfigError for an answer with reasoning alone: no proof and no critique could be
+    read.
     """
     if answer.finish_reason == "stop" and answer.reasoning and not answer.text.strip():
         problem = (

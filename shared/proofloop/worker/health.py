@@ -33,7 +33,7 @@ CLIENT_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class CheckTimes:
-    """How the store is checked, in seconds."""
+    """The times of the store's check, in seconds."""
 
     interval_s: float = 5.0
     """The pause between two checks."""

@@ -54,8 +54,8 @@ def _configure_events(level: str) -> None:
 
 
 class _Stderr:
-    """The stderr at the time of writing: loggers are cached, and the stderr of their creation may
-    be closed by then.
+    """Writes to the current stderr: loggers are cached, and the stderr at their creation may be
+    closed.
     """
 
     def write(self, text: str) -> int:
@@ -66,7 +66,7 @@ class _Stderr:
 
 
 class _FromLibraries(logging.Handler):
-    """Turns what libraries log through the standard `logging` module into events."""
+    """Turns log records of libraries (module `logging`) into events."""
 
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger().log(

@@ -1,4 +1,4 @@
-"""What a role is, the installed roles, and the handler that adopts a published model version."""
+"""The record `Role`, the installed roles, and the handler that adopts a published model version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker remembers of runs, so that a message costs few reads of the store.
+"""A worker's cache of runs: a message needs few reads of the store.
 
 A run's spec and the served versions may change, so they are read again after a moment. Prompts,
 problems and judgements never change.
@@ -39,7 +39,7 @@ class RunCache:
     """Safe to share between threads. `on_engine_moved` is called with a run whose engine changed.
     `is_alone`: no other process works on these runs.
 
-    While one thread reads a spec or version again, the others use the known one.
+    While one thread reads a spec or version again, the others use the cached one.
     """
 
     def __init__(
@@ -60,7 +60,9 @@ class RunCache:
         self.undecided = UndecidedProofs(store, is_alone=is_alone)
 
     def spec(self, run_id: str) -> RunSpec:
-        """The run's spec. While the store is away, the known one: paid answers must be read."""
+        """The run's spec; the cached one while the store is unavailable, because paid answers must
+        be read.
+        """
         known = self._specs.get(run_id)
         if known is not None and time.monotonic() - known[0] < SPEC_CACHE_S:
             return known[1]

@@ -64,7 +64,7 @@ class Worker:
         self._bus.serve(self.role.name, self.role.handlers, self.process, concurrency=concurrency)
 
     def process(self, delivery: Delivery) -> Outcome:
-        """Handle one delivery, whatever it is. Nothing escapes: an exception becomes an outcome."""
+        """Handle one delivery. Every exception becomes an outcome."""
         wait_s = (
             None if delivery.published_s is None else max(0.0, time.time() - delivery.published_s)
         )
@@ -83,7 +83,7 @@ class Worker:
         return outcome
 
     def _process(self, delivery: Delivery) -> tuple[str, Outcome]:
-        """The event's name and what became of it. Each log line meanwhile names the message."""
+        """Returns the event's name and the outcome. Log lines name the message."""
         try:
             event = decode(delivery.body)
         except Reject as refusal:

@@ -1,7 +1,8 @@
-"""Errors to Sentry, if SENTRY_DSN is set: failed tasks, and what ends a thread or the process.
+"""Reports errors to Sentry if SENTRY_DSN is set: failed tasks, and errors that end a thread or the
+process.
 
-Proofs stay here: an error leaves as its type and stack trace, without its text, arguments or local
-variables. A text such as "input_value='Let n be odd ...'" would quote a proof.
+A report has the error's type and stack trace, without its text, arguments or local variables: a
+text such as "input_value='Let n be odd ...'" would quote a proof.
 """
 
 from __future__ import annotations

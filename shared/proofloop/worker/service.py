@@ -1,7 +1,8 @@
-"""A role as a service: Celery's application, and what a worker process opens before it consumes.
+"""A role as a service: Celery's application, and the resources that a worker process opens before
+it consumes.
 
 `proofloop serve ROLE` and `celery -A proofloop.worker.service worker -Q NAMESPACE.ROLE -c 64` start
-the same worker. Any other command of Celery takes the application too: `celery -A
+the same worker. Celery's other commands take the application too, such as `celery -A
 proofloop.worker.service inspect active`.
 """
 
@@ -88,7 +89,7 @@ class RoleService:
 
     @property
     def drain_s(self) -> float:
-        """A process that stops by itself has no reason to wait for its calls."""
+        """0 for a process that stops by itself: it has no reason to wait for its calls."""
         return 0.0 if self.stop_reason else self._drain_s
 
     @property
@@ -107,8 +108,8 @@ class RoleService:
         print(json.dumps(about), flush=True)
 
     def close(self) -> None:
-        """What was opened last is closed first: engines before the bus, so that each call's end is
-        still published.
+        """Close in reverse order: engines before the bus, because the end of each call is still
+        published.
         """
         self._closing.close()
 
@@ -142,7 +143,7 @@ def checked_concurrency(role: Role, wanted: int | None) -> int:
 
 
 def _set_up_logging(loglevel: int | None = None, **_: object) -> None:
-    """Celery's logs go where ours go. Celery says WARNING where no `-l` is given: then the setting
+    """Send Celery's logs where ours go. Without `-l` Celery passes WARNING: then the setting
     counts.
     """
     if loglevel is None or loglevel == logging.WARNING:

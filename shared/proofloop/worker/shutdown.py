@@ -1,4 +1,4 @@
-"""How a process is asked to end, and why it ends by itself."""
+"""The end of a process: on request, or by itself with a reason."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import threading
 
 
 class Shutdown:
-    """`stopping` is set when the process is to end. Any thread may use this.
-
-    When `cancelling` is set, running model calls are cancelled and their messages requeued; without
-    an event of its own that happens at once when `stopping` is set.
+    """`stopping` is set when the process must end. When `cancelling` is set, running model calls
+    are cancelled and their messages requeued; by default both are the same event. Safe to share
+    between threads.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a handler may use. One `Tools` belongs to a process; all handlers share it."""
+"""The resources of handlers. One `Tools` belongs to a process; all handlers share it."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ STORE_AWAY_S = 1.0
 
 
 class Tools:
-    """The store, the engines, and what this process knows of runs and engines.
+    """The store, the engines, and the process's state of runs and engines.
 
-    `runs`: specs, prompts and served versions. `health`: which engines answer. `shutdown`: whether
-    the process is ending. `gate`: drops the messages of runs whose budget is used up. `unusable`:
-    decides what becomes of a message that no engine can answer; the default is a service's.
+    `runs`: specs, prompts and served versions. `health`: the engines that answer. `shutdown`:
+    whether the process is ending. `gate`: drops the messages of runs with a used-up budget.
+    `unusable`: the policy for a message that no engine can answer; the default is a service's.
     `on_keep`: called with the key of each stored answer. `is_alone`: no other process works on the
     same runs.
     """
@@ -81,19 +81,16 @@ class Tools:
             raise EngineError(error.problem, hint=error.hint, retryable=False) from error
 
     def keep(self, key: str, record: R) -> R:
-        """Store a paid answer, however long the store is away. Returns the record that is stored.
-
-        Raises what `patiently` raises.
+        """Store a paid answer, and wait while the store is unavailable. Returns the stored record.
+        Raises the errors of `patiently`.
         """
         kept = self.patiently(lambda: put_record(self.store, key, record))
         self._on_keep(key)
         return kept
 
     def patiently(self, action: Callable[[], T]) -> T:
-        """Repeat an action on the store until the store is back: a paid answer depends on it.
-
-        Raises StoreError if running calls are cancelled meanwhile, NotFound and CorruptObject at
-        once.
+        """Repeat an action while the store is unavailable: a paid answer depends on it. Raises
+        StoreError if running calls are cancelled meanwhile, NotFound and CorruptObject at once.
         """
         while True:
             try:

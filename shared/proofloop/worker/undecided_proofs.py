@@ -1,5 +1,5 @@
-"""What the labeler knows of proofs that wait for their label, so that a judgement costs it a few
-reads, however many there are.
+"""The labeler's cache of undecided proofs: a judgement needs few reads of the store, however many
+there are.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class _Known:
 
 
 class UndecidedProofs:
-    """Safe to share between threads: stored judgements and requests never change.
-
-    `is_alone`: no other process labels proofs of the runs that this one labels.
+    """The undecided proofs of this process. Safe to share between threads, because stored
+    judgements and requests never change. `is_alone`: no other process labels proofs of the same
+    runs.
     """
 
     def __init__(self, store: Store, most: int = MOST_JUDGEMENTS, *, is_alone: bool = False):
@@ -39,11 +39,9 @@ class UndecidedProofs:
         self._lock = threading.Lock()
 
     def judgements(self, run_id: str, proof_id: str, index: int) -> list[Judgement]:
-        """The judgements of a proof, when the message about judgement `index` is handled.
-
-        Those that come later have messages of their own. So the store is listed only for a proof
-        or judgement that is new here, and in a process that is alone only for a new proof. Raises
-        StoreError.
+        """The judgements of a proof, for the message about judgement `index`. Later judgements have
+        messages of their own. So the store is listed only for a proof or judgement that is new to
+        this process, and in a process that is alone only for a new proof. Raises StoreError.
         """
         prefix = keys.judgements(run_id, proof_id)
         key = keys.judgement(run_id, proof_id, index)
@@ -72,12 +70,12 @@ class UndecidedProofs:
         return requests
 
     def forget(self, run_id: str, proof_id: str) -> None:
-        """The proof has its label."""
+        """Forget the proof, which has its label."""
         with self._lock:
             self._drop(keys.judgements(run_id, proof_id))
 
     def _add(self, prefix: str, entry: _Known, new: dict[str, Judgement]) -> list[Judgement]:
-        """Another thread may have dropped the entry, or added it."""
+        """Add to the entry of a proof, which another thread may have dropped or added."""
         with self._lock:
             entry = self._proofs.get(prefix, entry)
             self._drop(prefix)

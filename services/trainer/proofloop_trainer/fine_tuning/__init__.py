@@ -1,1 +1,1 @@
-"""Supervised training: of demonstrations, or of the best answers of runs."""
+"""Supervised training on demonstrations, or on the best answers of runs."""

@@ -102,7 +102,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _named(what: str, names: Collection[str], load: Callable[[str], object]) -> Finding:
-    """What is installed by name, once each could be loaded."""
+    """The names of installed parts that can be loaded."""
     try:
         for name in names:
             load(name)
@@ -121,7 +121,9 @@ def roles_found(installed: Collection[str], *, has_broker: bool) -> Finding:
 
 
 def _torch() -> Finding:
-    """What torch sees. Only the trainer may import torch, so the trainer reports it."""
+    """The version of torch and its GPUs. Only the trainer may import torch, so the trainer reports
+    it.
+    """
     if importlib.util.find_spec("torch") is None:
         hint = f"needed only by the trainer and the local engine; {install_hint('trainer')}"
         return Finding("torch", "warning", "not installed", hint)

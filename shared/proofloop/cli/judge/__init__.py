@@ -1,1 +1,3 @@
-"""`proofloop judge` and `proofloop evaluate`: judges and provers measured."""
+"""The commands `proofloop judge`, which measures judges, and `proofloop evaluate`, which measures
+provers.
+"""

@@ -1,4 +1,4 @@
-"""What `proofloop judge` prints."""
+"""The output of `proofloop judge`."""
 
 from __future__ import annotations
 

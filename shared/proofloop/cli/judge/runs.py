@@ -91,7 +91,7 @@ def judging_specs(
 def read_proofs(
     data: Path, column: Sequence[str], scale: str | None, specs: Sequence[RunSpec]
 ) -> GradedProofs:
-    """The proofs that all runs can judge: with the aids that their prompts show."""
+    """The proofs that all runs can judge, with the aids that their prompts show."""
     needed = {aid for spec in specs for aid in load_pack(spec.prompts, spec.base).aids}
     named = parse_columns(column)
     return read_graded_proofs(data, named, parse_scale(scale) if scale else None, sorted(needed))
@@ -109,7 +109,7 @@ def manipulated(read: GradedProofs, per_kind: int, spec: RunSpec) -> GradedProof
 
 
 def estimate_run(spec: RunSpec, data: Path, cases: Sequence[GivenCase]) -> RunEstimate:
-    """What judging these proofs takes."""
+    """The estimate for judging these proofs."""
     as_file = spec.model_copy(update={"problems": Problems(given_proofs=data)})
     habits = Habits(attempts=1.0, critiqued=1.0, judged=0.5, assessed=1.0, searched=0.0)
     return estimate(as_file, None, habits, {}, NOTHING_GIVEN, cases)
@@ -160,7 +160,9 @@ def comparing_specs(
 
 
 def knocked_out(store: Store, judged: Judged, spec: RunSpec, *, local: bool) -> Judged:
-    """The same with a knock-out among the accepted proofs of each problem, compared by `spec`."""
+    """The judged run with a knock-out among the accepted proofs of each problem, compared by
+    `spec`.
+    """
     comparisons = Comparisons(
         store, judged.spec.name, spec.name, lambda cases: _drive(store, spec, cases, local)
     )

@@ -1,1 +1,1 @@
-"""The command `proofloop plan`: what a run needs, and what a load of problems needs."""
+"""The command `proofloop plan`: estimates a run, and the machines for a load of problems."""

@@ -160,7 +160,7 @@ def plan_command(
 
 @dataclass(frozen=True)
 class Basis:
-    """All that a plan is computed from. `called`: the roles that make calls."""
+    """The data of a plan. `called`: the roles that make calls."""
 
     options: Options
     spec: RunSpec

@@ -1,6 +1,4 @@
-"""The numbers that a plan builds on: each from an option, else from the measured run, else a
-default.
-"""
+"""The numbers behind a plan: each from an option, else from the measured run, else a default."""
 
 from __future__ import annotations
 
@@ -38,7 +36,9 @@ class MissingTime(ConfigError):
 
 @dataclass
 class Inputs:
-    """Picks each number and records its source. `run`: the measured run. `seen`: its numbers."""
+    """Picks each number and records its source. `run`: the measured run. `seen`: the run's
+    numbers.
+    """
 
     run: str
     seen: Mapping[str, float]

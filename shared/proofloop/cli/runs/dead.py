@@ -76,9 +76,9 @@ def replay(run: RunOption = None, store: StoreOption = None) -> None:
 
 
 def _replay_here(store: Store, run: str) -> tuple[int, int]:
-    """Returns how many letters were delivered, and how many of them failed again.
-
-    A letter is deleted from the store after all its follow-up work. One without an event is kept.
+    """Deliver the dead letters again. Returns how many were delivered, and how many of them failed
+    again. A dead letter is deleted from the store after all its follow-up work. One without an
+    event is kept.
     """
     engines = open_engines(store)
     try:
@@ -117,7 +117,7 @@ def find_letters(store: Store, run: str) -> list[DeadLetterRecord]:
 
 
 def _local(run: str | None, store: StoreOption) -> tuple[Store, str] | None:
-    """The store and the run to look for in it; None if only the broker can have the letters. Raises
+    """The store and the run to search; None if only the broker can have the dead letters. Raises
     ConfigError.
     """
     has_broker = load_settings().broker is not None
@@ -142,5 +142,5 @@ def _on_broker(run: str | None) -> list[DeadLetterRecord]:
 
 
 def _is_of(letter: DeadLetter, run: str | None) -> bool:
-    """Whether the letter belongs to the run; with None, always."""
+    """Whether the dead letter belongs to the run; with None, always."""
     return run is None or read_event_of(run, letter.body) is not None

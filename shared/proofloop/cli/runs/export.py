@@ -133,7 +133,7 @@ def _check(form: Format, out: Path | None, *, best: bool, analyses: bool, critiq
 
 
 def _columns(row: ProofRow) -> dict[str, Any]:
-    """The row as columns; without critiques if they were not asked for."""
+    """The row as columns; without critiques unless they are requested."""
     columns = asdict(row)
     return {name: each for name, each in columns.items() if name != "critiques" or each is not None}
 
@@ -157,7 +157,7 @@ def _csv_lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 
 class _Lines:
-    """A file whose `write` returns the line: csv returns what it gets from there."""
+    """A file whose `write` returns the line: csv returns the result of `write`."""
 
     def write(self, line: str) -> str:
         return line

@@ -20,8 +20,8 @@ from proofloop.store import Store, find_record, get_record
 
 @dataclass(frozen=True)
 class CritiqueRow:
-    """A critique. `confirmed`: what the meta-verifiers say of its issues; None if it has none, or
-    is not judged.
+    """A critique. `confirmed`: whether the meta-verifiers confirm its issues; None if it has none,
+    or was not judged.
     """
 
     critique: int
@@ -65,7 +65,7 @@ class ProofRow:
 
 
 class Filter(NamedTuple):
-    """Which proofs become rows, and whether their critiques are in the rows."""
+    """The proofs that become rows, and whether the rows have their critiques."""
 
     people: bool = False
     scored: bool = False

@@ -72,7 +72,7 @@ def inert(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Without images, and without marks that begin a formula."""
+    """The text without images, and without marks that begin a formula."""
     return re.sub(r"!\[|\\[\[(]", lambda mark: f"\\{mark[0]}", text)
 
 
@@ -85,7 +85,7 @@ def _formula(source: str, is_display: bool) -> str:
 
 
 def _inner(latex: str, is_display: bool) -> str:
-    """Without blank lines, and with the environments that may stand inside a formula. Such an
+    """The formula without blank lines, and with environments that may be inside a formula. Such an
     environment has no numbers of its own, nor has a formula in a line.
     """
     closed = re.sub(r"\n\s*\n", "\n", _EQUATION.sub("", latex))

@@ -1,4 +1,6 @@
-"""`proofloop runs measure` and `search`: what the exact checker finds, and how searches ended."""
+"""`proofloop runs measure` and `search`: the figures of the exact checker, and the results of
+searches.
+"""
 
 from __future__ import annotations
 

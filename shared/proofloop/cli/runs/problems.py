@@ -90,7 +90,7 @@ def filled_index(store: Store, run: str) -> Index:
 
 
 def _tell(text: str) -> None:
-    """One line that changes, on a terminal only."""
+    """Show one line that changes, on a terminal only."""
     if sys.stderr.isatty():
         print(f"\r{text}\x1b[K\r", end="", file=sys.stderr, flush=True)
 

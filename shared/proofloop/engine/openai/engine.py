@@ -47,10 +47,11 @@ MEAN_OVER = 50
 
 @dataclass
 class ModelActivity:
-    """What one of the server's models did last. Times are on the monotonic clock; -1 means never.
+    """The latest activity of one of the server's models. Times are on the monotonic clock; -1 means
+    never.
 
     `answered`: the latest start of an answered attempt or probe. `unanswered`: the end of the last
-      probe without an answer. `in_flight`: the running attempts without probes.
+    probe without an answer. `in_flight`: the running attempts without probes.
     """
 
     answered: float = -1.0

@@ -181,7 +181,9 @@ class OpenAISettings(EngineSettings):
 
     @property
     def silence_s(self) -> float:
-        """How long a server may send nothing; infinite while it makes a whole answer."""
+        """The seconds for which a server may send nothing; infinite while it makes a whole
+        answer.
+        """
         return self.idle_timeout_s if self.streams else math.inf
 
     @property

@@ -1,5 +1,5 @@
-"""What many long calls need of sockets: open files, a check for dead peers, and connections that
-are opened a few at a time.
+"""Sockets for many long calls: the limit of open files, a check for dead peers, and connectors that
+open a few connections at a time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The engine `simulated`: makes its answers up, without a model."""
+"""The engine `simulated`: invents its answers, without a model."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class CallLog:
 
 
 class SimulatedEngine:
-    """Makes answers up from seeds, in the format of the role at the start of the request's id."""
+    """Invents answers from seeds, in the format of the role at the start of the request's id."""
 
     def __init__(self, settings: SimulatedSettings) -> None:
         self._settings = settings

@@ -1,1 +1,1 @@
-"""Attacks on judges: how they are made, and how often they succeed."""
+"""Attacks on judges: their making, and how often they succeed."""

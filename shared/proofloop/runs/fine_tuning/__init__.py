@@ -1,1 +1,1 @@
-"""Supervised training in the store: the demonstrations that a run began with."""
+"""The demonstrations of a supervised training, as the run stores them at its start."""

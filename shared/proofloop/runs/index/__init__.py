@@ -1,7 +1,7 @@
-"""An index of a store's runs: one SQLite file in the cache folder, which tables are read from.
+"""An index of a store's runs for tables: one SQLite file in the cache folder.
 
-It copies the facts of labels and proofs, and never their texts. It may be deleted at any time: the
-next reader fills it again.
+It copies the facts of labels and proofs, but no texts. It may be deleted at any time: the next
+reader fills it again.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What a run will take before it starts: calls, tokens, time, money, pods."""
+"""The estimate of a run before it starts: calls, tokens, time, money, pods."""

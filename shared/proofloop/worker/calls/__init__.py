@@ -1,1 +1,3 @@
-"""Model calls: one call from request to reply, calls that messages share, failures and usage."""
+"""Model calls of a worker: from request to reply, shared between messages, with failures and
+usage.
+"""

@@ -1,9 +1,8 @@
-"""Early warning: after a role's first answers of a run, when most cannot be read or failed, say why
-and what to do.
+"""Warns early if most of a role's first answers in a run are unreadable or failed, with the reason
+and a way out.
 
-Each process that asks models counts its own answers. The warning lies in the store, so a role of a
-run is warned of once, whichever process sees it first, and the process of `proofloop run` finds it
-there.
+Each process counts the answers of its own calls. The warning is stored, so a role of a run is
+warned of once, and the process of `proofloop run` finds the warnings of all services.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ FIRST_ANSWERS = 10
 
 
 class EarlyWarning(Record):
-    """Of `seen` first answers of a role `bad` were not read, most of them for one `reason`, as the
-    answer `example`.
+    """`bad` of the role's `seen` first answers are unreadable, most of them for `reason`. `example`
+    names one of them.
     """
 
     role: ModelRole
@@ -54,10 +53,8 @@ class EarlyWarning(Record):
 
 
 class EarlyWarnings:
-    """Counts the first answers of each role of each run in this process. Safe to use from many
-    threads.
-
-    `is_shown`: this process prints what `NewWarnings` finds, so its log says it at level info.
+    """Counts the first answers of each role of each run in this process. Safe to share between
+    threads. `is_shown`: this process also prints the warnings, so it logs them only at level info.
     """
 
     def __init__(self, store: Store, *, is_shown: bool = False) -> None:
@@ -68,7 +65,7 @@ class EarlyWarnings:
         self._lock = threading.Lock()
 
     def add(self, spec: RunSpec, role: ModelRole, name: str, verdict: Verdict) -> None:
-        """An answer of this name came; the tenth of its role decides."""
+        """Count an answer. The tenth answer of a role decides."""
         with self._lock:
             first = self._first[spec.name, role]
             if len(first) == FIRST_ANSWERS:
@@ -81,7 +78,9 @@ class EarlyWarnings:
             self._warn(spec, _warning(spec, role, len(first), bad))
 
     def _warn(self, spec: RunSpec, warning: EarlyWarning) -> None:
-        """Once a run and role. It may be lost with the store away: the answers matter more."""
+        """Store and log the warning, once for a run and role. If the store is unavailable, only the
+        log has it.
+        """
         key = keys.early_warning(spec.name, warning.role)
         try:
             if not self._store.put_if_absent(key, warning.model_dump_json().encode()):
@@ -93,7 +92,9 @@ class EarlyWarnings:
 
 
 class NewWarnings:
-    """The warnings of a run that came since this began, for the process that shows its progress."""
+    """The warnings of a run since the creation of this object, for the process that shows the run's
+    progress.
+    """
 
     def __init__(self, store: Store, run_id: str) -> None:
         """Raises StoreError."""
@@ -102,7 +103,7 @@ class NewWarnings:
         self._looked_s = time.monotonic()
 
     def look(self, every_s: float = LOOK_EVERY_S) -> list[EarlyWarning]:
-        """Each warning once; nothing where the last look was a moment ago, or the store is away."""
+        """The new warnings. Empty if the last look was a moment ago or the store is unavailable."""
         if time.monotonic() - self._looked_s < every_s or len(self._seen) == len(MODEL_ROLES):
             return []
         self._looked_s = time.monotonic()
@@ -132,7 +133,7 @@ def _warning(
 
 
 def _ways_out(spec: RunSpec, role: ModelRole, outcome: str, reason: str) -> tuple[str, ...]:
-    """What may help against this reason, the likeliest first."""
+    """The ways out for this reason, the likeliest first."""
     doctor = "`proofloop doctor FILE` asks the role a question and shows the answer"
     max_tokens = spec.sampling_of(role).max_tokens
     raise_tokens = f"raise [sampling.{role}] max_tokens = {max_tokens}"

@@ -1,5 +1,5 @@
-"""What a process knows of its engines: which versions take calls, which calls fail, what no engine
-loads.
+"""The state of a process's engines: the versions that take calls, the calls that fail, the versions
+that no engine loads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class EngineHealth:
         self._unloaded_since_s: dict[tuple[str, ModelRole], float] = {}
 
     def add_taken(self, run_id: str, role: ModelRole, version: str) -> None:
-        """The engine took a call of this version, so it does not refuse every call."""
+        """Note that the engine took a call of this version: it does not refuse every call."""
         self._taken.add((run_id, role, version))
 
     def has_taken(self, run_id: str, role: ModelRole, version: str) -> bool:
@@ -34,7 +34,7 @@ class EngineHealth:
         return bool(self._taken)
 
     def forget(self, run_id: str) -> None:
-        """The run's engine has changed: what the old one took says nothing of the new one."""
+        """Forget the run's versions, because its engine has changed."""
         self._taken.difference_update([each for each in tuple(self._taken) if each[0] == run_id])
 
     def add_loaded(self, run_id: str, role: ModelRole) -> None:

@@ -1,5 +1,5 @@
-"""Whether an engine takes a role's calls at all: one as short as any of the run's, ended as soon as
-it has begun.
+"""Tests whether an engine takes a role's calls: with a call as short as the shortest of the run,
+which is ended once it has begun.
 """
 
 from __future__ import annotations
@@ -28,10 +28,8 @@ ANSWERED_WITHIN_S = 30.0
 def check_taken(
     engine: Engine, spec: RunSpec, pack: PromptPack, role: ModelRole, version: str
 ) -> Generation | None:
-    """Begin a call with the role's own prompt and sampling. Raises EngineError: CallRefused if no
-    call can be taken.
-
-    Returns the answer of a server that is so quick.
+    """Begin a call with the role's own prompt and sampling. Raises EngineError: CallRefused if the
+    engine takes no call. Returns the answer if the server is that quick.
     """
     request = _request(pack, role, version, spec.sampling_of(role), LARGEST_SEED)
     try:

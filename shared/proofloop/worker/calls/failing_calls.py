@@ -1,9 +1,8 @@
-"""What fails: an engine that answers nothing of a role, or one call while others of its role are
-answered.
+"""Failures that a retry may fix: an engine that answers no call of a role, or one call that fails
+while others of its role are answered.
 
-Only what is retryable comes here: what an engine itself knows to be this call's own fault, or every
-call's, is decided there. All times are of this process: another one that gets the message counts
-for itself.
+An engine that knows the cause decides itself, without this module. All times are of this process:
+another process that gets the message counts anew.
 """
 
 from __future__ import annotations
@@ -52,9 +51,8 @@ DEFAULT_TIMES = FailureTimes()
 
 @dataclass
 class _Role:
-    """What is known of one role of a run, on the monotonic clock; -1 for never.
-
-    `silent`: when a call failed, where none was answered since.
+    """The failures of one role of a run, in seconds of the monotonic clock; -1 for never. `silent`:
+    the time of the first failure since the last answer.
     """
 
     answered: float = -1.0
@@ -65,9 +63,9 @@ class _Role:
 
 @dataclass
 class _Failing:
-    """A call that failed: in how many rounds in which others were answered, and when it last did.
-
-    `busy_s`: for how long a busy server refused it while others were answered.
+    """A failing call: the number of rounds in which other calls were answered, and the time of its
+    last failure. `busy_s`: the seconds for which a busy server refused it while other calls were
+    answered.
     """
 
     rounds: int
@@ -76,7 +74,7 @@ class _Failing:
 
 
 class FailingCalls:
-    """Which calls and roles fail in this process. Any thread may tell."""
+    """The failing calls and roles of this process. Safe to share between threads."""
 
     def __init__(
         self,
@@ -98,10 +96,11 @@ class FailingCalls:
     def failed(
         self, run_id: str, role: ModelRole, call: str, try_another: Callable[[], bool]
     ) -> int:
-        """In how many rounds this call failed by now while others were answered; 1 for the first.
+        """Count a failure. Returns the number of rounds in which this call failed while others were
+        answered; 1 for the first.
 
-        `try_another` says whether the engine answers a trial call: it is asked where no other call
-        was answered since the call's last failure, and others were before.
+        `try_another` makes a trial call. It is used if no other call was answered since the call's
+        last failure, but some were before.
         """
         with self._lock:
             of_role, failing, since = self._noted(run_id, role, call)
@@ -115,9 +114,8 @@ class FailingCalls:
             return failing.rounds
 
     def refused_as_busy(self, run_id: str, role: ModelRole, call: str) -> float:
-        """The seconds for which this call was refused as busy by now, while others were answered.
-
-        A call is not to blame for load, so this does not count as a round.
+        """Count a refusal. Returns the seconds for which this call was refused as busy while others
+        were answered. A call does not cause load, so this is not a round.
         """
         with self._lock:
             of_role, failing, since = self._noted(run_id, role, call)
@@ -126,9 +124,8 @@ class FailingCalls:
             return failing.busy_s
 
     def _noted(self, run_id: str, role: ModelRole, call: str) -> tuple[_Role, _Failing, float]:
-        """Note a failure. Returns what is known of role and call, and when the call last failed.
-
-        The calls are in the order of their last failure, so that the oldest are found at once.
+        """Note a failure. Returns the state of role and call, and the time of the call's previous
+        failure. Calls are kept in the order of their last failure, so the oldest are found at once.
         """
         now = self._clock()
         of_role = self._roles.setdefault((run_id, role), _Role())
@@ -148,7 +145,7 @@ class FailingCalls:
             self._calls.pop(call, None)
 
     def silence(self, run_id: str, role: ModelRole) -> str | None:
-        """Since when nothing of the role is answered, in words, where it is time to say so."""
+        """The time without an answer of the role, in words; None if no warning is due."""
         with self._lock:
             of_role, now = self._roles.setdefault((run_id, role), _Role()), self._clock()
             if (
@@ -163,7 +160,9 @@ class FailingCalls:
         )
 
     def _is_tried(self, of_role: _Role, since: float, try_another: Callable[[], bool]) -> bool:
-        """One trial call serves all calls that failed about then."""
+        """Whether a trial call is answered. One trial serves all calls that failed at about the
+        same time.
+        """
         if of_role.answered < 0:
             return False
         with self._trying:

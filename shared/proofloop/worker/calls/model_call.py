@@ -36,7 +36,7 @@ MAX_REASON_CHARS = 500
 
 
 class RefusedCall:
-    """A call that the engine did not take. It fails like any other call."""
+    """A call that the engine refused. It fails like any other call."""
 
     def __init__(self, error: EngineError) -> None:
         self.error = error
@@ -48,11 +48,11 @@ class RefusedCall:
         callback()
 
     def cancel(self) -> None:
-        """There is nothing to cancel."""
+        """Do nothing: the call has ended."""
 
 
 def storable(text: str) -> str:
-    """The text without lone surrogates, which a JSON answer may hold and no record can."""
+    """The text without lone surrogates: a JSON answer may contain them, a record cannot."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -110,10 +110,8 @@ class ModelCall:
         self._call.when_done(callback)
 
     def reply_of_ended(self) -> ModelReply:
-        """The reply of a call that has ended.
-
-        Raises Retry when the call must be made again later, Reject when the engine can answer no
-        call of this run.
+        """The reply of an ended call. Raises Retry if the call must be repeated later, Reject if
+        the engine can answer no call of this run.
         """
         try:
             generation = self._call.result()
@@ -231,7 +229,9 @@ class ModelCall:
         return ModelReply("", "failed", provenance, raw, verdict)
 
     def _weighed(self, error: EngineError) -> EngineError:
-        """A refusal before the version took any call may be a refusal of every call: find out."""
+        """Test whether the engine refuses every call, after a refusal before the version took any
+        call.
+        """
         request = self.request
         health = self.tools.health
         if not isinstance(error, CallRefused) or health.has_taken(
@@ -278,7 +278,7 @@ class ModelCall:
         )
 
     def _given_up(self, error: EngineError, failed: str) -> CallRefused:
-        """The error of a call that failed too often, or for too long, while others were
+        """The error of a call that failed in too many rounds, or for too long, while others were
         answered.
         """
         request = self.request
@@ -318,12 +318,12 @@ class ModelCall:
 def replies_of(
     calls: Sequence[ModelCall], unneeded_once: str = ""
 ) -> Iterator[tuple[int, ModelReply]]:
-    """The replies as they come, each with the position of its call, to be stored at once.
+    """Yield each reply as it comes, with the position of its call. The caller stores it at once.
 
-    Raises Retry when the engine is away or the process stops, Reject when the engine can answer no
-    call of the run, Cancelled once the key `unneeded_once` is stored. A call that must be made
-    again later does not end the others: Retry is then raised after their replies. Any other end
-    cancels the calls that still run.
+    Raises Retry if the engine is unavailable or the process stops, Reject if the engine can answer
+    no call of the run, Cancelled once the key `unneeded_once` is stored. If one call must be
+    repeated later, the others continue, and Retry is raised after their replies. Any other error
+    cancels the running calls.
     """
     if not calls:
         return
@@ -343,7 +343,7 @@ def replies_of(
 def _wait(
     running: dict[int, ModelCall], tools: Tools, unneeded_once: str
 ) -> Iterator[tuple[int, ModelReply]]:
-    """Sleep until all calls replied; a call leaves `running` with its reply."""
+    """Sleep until all calls have replied. A call leaves `running` with its reply."""
     later: Retry | None = None
     wait = Wait(unneeded_once)
     for position, call in running.items():

@@ -1,4 +1,4 @@
-"""What a role asks of its model, and what comes back."""
+"""The request of a role to its model, and the reply."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ ALL_REASONING = f"{EMPTY}: all of it is reasoning"
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """One prompt for a role's model. Proof and `name` (unique within the proof) make its seed.
+    """One prompt for a role's model. The proof and `name`, which is unique within the proof, give
+    its seed.
 
-    `shown_as`: another name for the answer in `proofloop proof`, if it has one. `priority`: as in
-    `GenerationRequest`; None for the role's own. `is_trained_on`: another role than `role` learns
-    from the answer, so that its tokens are kept.
+    `shown_as`: another name of the answer in `proofloop proof`. `priority`: as in
+    `GenerationRequest`; by default the role's own. `is_trained_on`: another role also learns from
+    the answer, so its tokens are kept.
     """
 
     run_id: str
@@ -53,10 +54,8 @@ class ModelRequest:
 
 @dataclass(frozen=True)
 class ModelReply:
-    """What the engine returned. If it failed, `failure` is set and the text is empty.
-
-    `raw` is all that the model wrote. `is_counted`: another message got this reply too and counts
-    its verdict.
+    """The engine's reply. If the call failed, `failure` is set and the text is empty. `raw` is all
+    text of the model. `is_counted`: another message with the same reply counts its verdict.
     """
 
     text: str
@@ -67,7 +66,7 @@ class ModelReply:
     is_counted: bool = field(default=False, compare=False)
 
     def verdict(self, parsed: Verdict, request: ModelRequest, tools: Tools) -> Verdict:
-        """Count and return the verdict: the failure's, or else the parser's."""
+        """Count and return the verdict: of the failure, else of the parser."""
         verdict = self.failure or self._with_reasoning(parsed)
         if not self.is_counted:
             role = request.role

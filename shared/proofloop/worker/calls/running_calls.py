@@ -1,13 +1,12 @@
-"""Model calls in flight. A message that the broker delivers again does not start, or pay for, a
-second call.
+"""Model calls in flight. A redelivered message starts and pays no second call.
 
-In one process the redelivered message joins the running call: both messages get the same answer.
-Between processes a lease in the store tells who waits for which answer. A process lists there the
-calls that have run for a while, and all its calls when it lost its connection, because the broker
-then delivers their messages to others. It renews the list while they run. The lease belongs to the
-process, not to the call: a thousand calls cost one request.
+In the same process the redelivered message joins the running call: both messages get the same
+answer. Between processes a lease in the store shows which calls run. A process lists the calls that
+have run for a while, and all its calls once it has lost its connection, because the broker then
+delivers their messages to others. It renews the list while they run. The lease belongs to the
+process: a thousand calls cost one request.
 
-Clocks: a lease ends by the wall clock, so the machines' clocks must agree within seconds.
+A lease ends by the wall clock, so the machines' clocks must agree within seconds.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ class LookAgain(Exception):
 
 @dataclass
 class _Running:
-    """One call of the engine, and how many messages wait for it."""
+    """One call of the engine, and the number of messages that wait for it."""
 
     key: str
     users: int = 0
@@ -114,7 +113,7 @@ class JoinedCall:
         self._is_left = False
 
     def begin(self) -> None:
-        """Ask the engine, unless another message did."""
+        """Call the engine, unless another message has begun the call."""
         with self._running.lock:
             if self._running.call is None:
                 self._running.call = self._submit()
@@ -142,9 +141,7 @@ class JoinedCall:
         return made
 
     def cancel(self) -> None:
-        """Need the answer no more. The last message that does so cancels the call. Safe to call
-        twice.
-        """
+        """Withdraw from the call. The last withdrawal cancels it. Safe to call twice."""
         if not self._is_left:
             self._is_left = True
             self._leave(self._running)
@@ -152,7 +149,7 @@ class JoinedCall:
 
 @dataclass
 class _Message:
-    """The message that this thread handles. `must_look`: others may be at work on it."""
+    """The message that this thread handles. `must_look`: another process may work on it."""
 
     must_look: bool
     look_s: float
@@ -175,12 +172,12 @@ class RunningCalls:
     def message(
         self, *, redelivered: bool, attempt: int, stopping: threading.Event
     ) -> Iterator[None]:
-        """Handle a message in this block. Its calls can be joined until it ends: then their answers
-        are stored.
+        """Handle a message in this block. Other messages can join its calls until the block ends:
+        by then their answers are stored.
 
-        A first delivery never looks for leases. A redelivered message looks for a while. The copy
-        of a message that was put off because of a lease is not redelivered, but it keeps its
-        attempt, which is above 1: it looks once.
+        A first delivery does not look for leases. A redelivered message looks for a while. The copy
+        of a message that a lease postponed is not redelivered but has an attempt above 1: it looks
+        once.
         """
         look_s = self._leases.times.look_s if self._leases and redelivered else 0.0
         must_look = self._leases is not None and (redelivered or attempt > 1)
@@ -194,10 +191,9 @@ class RunningCalls:
                 joined.cancel()
 
     def join(self, key: str, submit: Callable[[], Call]) -> JoinedCall:
-        """The running call of that key, or a new one. Outside a message a call is never shared.
-
-        Raises Retry when another process has a lease on the call, LookAgain before a redelivered
-        message's first call.
+        """Join the running call with that key, or make a new one. Outside of a message no call is
+        shared. Raises Retry if another process has a lease on the call, LookAgain before a
+        redelivered message's first call.
         """
         message = _message.get()
         if message is None:
@@ -211,7 +207,7 @@ class RunningCalls:
         return joined
 
     def begun(self) -> dict[str, float]:
-        """When each call began, on the monotonic clock."""
+        """The start of each call, on the monotonic clock."""
         with self._lock:
             return {key: running.began_s for key, running in self._running.items()}
 
@@ -275,7 +271,7 @@ class Leases:
     # -- what the others hold
 
     def look(self, key: str, for_s: float, stopping: threading.Event) -> None:
-        """Look for a lease on the call. Raises Retry when there is one, or when the process stops
+        """Look for a lease on the call. Raises Retry if there is one, or if the process stops
         meanwhile.
         """
         deadline_s = time.monotonic() + for_s
@@ -296,8 +292,8 @@ class Leases:
             )
 
     def _of_others(self) -> dict[str, Lease]:
-        """The calls of other processes. Many messages ask at once: one thread reads, the others
-        take what it found.
+        """The calls of other processes. One thread reads them for all messages that look at the
+        same time.
         """
         with self._reading:
             if time.monotonic() - self._read_s >= self.times.look_every_s:
@@ -323,15 +319,15 @@ class Leases:
     # -- what this process holds
 
     def watch(self, calls: RunningCalls, ending: threading.Event) -> None:
-        """Write and renew the lease until `ending`, then give it up."""
+        """Write and renew the lease until `ending`, then delete it."""
         while not ending.wait(self.times.watch_s):
             self._try(lambda: self._renew(calls))
         if self._held:
             self._try(self._own.delete)
 
     def _try(self, action: Callable[[], object]) -> None:
-        """A call goes on while the store is away; what else can fail must not end the watch
-        either.
+        """Write the lease; continue after any error. The calls continue while the store is
+        unavailable.
         """
         try:
             action()

@@ -1,6 +1,6 @@
-"""What to do when an engine cannot answer any call of a role: no such model, or no access.
+"""The policy for an engine that can answer no call of a role: no such model, or no access.
 
-No proof fails because of that. A process that serves many runs gives up the message; a process of a
+No proof fails because of it. A process that serves many runs gives up the message; a process of a
 single run stops.
 """
 
@@ -13,18 +13,17 @@ from proofloop.worker.shutdown import Shutdown
 
 
 class UnusableEnginePolicy(Protocol):
-    """Decides what becomes of the message whose call met an unusable engine."""
+    """Decides about the message whose call met an unusable engine."""
 
     def decide(self, problem: str, error: EngineError, *, has_taken_any: bool) -> None:
-        """Raise Reject to give up the message. To have it retried elsewhere, stop and return.
-
+        """Raise Reject to give up the message; stop and return to have it retried elsewhere.
         `has_taken_any`: an engine of this process has taken a call.
         """
         ...
 
 
 class StopProcess:
-    """For a process of a single run: what ends the run ends the process."""
+    """The policy for a process of a single run: stop."""
 
     def __init__(self, shutdown: Shutdown) -> None:
         self._shutdown = shutdown
@@ -34,10 +33,9 @@ class StopProcess:
 
 
 class RejectMessage:
-    """For a service: give up the message, because other runs may be fine.
-
-    A process without access whose engines never took a call is itself at fault: it stops, and
-    another one may handle the message.
+    """The policy for a service: give up the message, because other runs may be fine. A process
+    without access whose engines never took a call is itself at fault: it stops, and another process
+    may handle the message.
     """
 
     def __init__(self, shutdown: Shutdown) -> None:

@@ -1,9 +1,7 @@
-"""What the calls of a run cost, by role, and how many are in flight: counted where they are made,
-read by the run.
+"""The cost of a run's calls by role, and the calls in flight, before their proofs have labels.
 
-In one process the run reads the counters. Each process also writes its own to the store: the run
-adds up those of all services, and the web pages show them. So money and calls in flight are known
-before a proof has its label.
+In one process the run reads the counters. Each process also writes its counters to the store: the
+run adds up those of all services, and the web pages show them.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ one.
 
 
 class RoleUsage(Record):
-    """What one role's calls cost, and how many there are now."""
+    """The cost of one role's calls, and its calls in flight."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -53,7 +51,7 @@ class RoleUsage(Record):
 
 
 class UsageRecord(Record):
-    """What one process counted of a run until `at_s`, in seconds of Unix time."""
+    """The counters of one process for a run, until `at_s` in seconds of Unix time."""
 
     at_s: float
     roles: dict[ModelRole, RoleUsage]
@@ -75,11 +73,11 @@ class UsageCounter:
         completion_tokens: int,
         seconds: float,
     ) -> None:
-        """An answer came."""
+        """Count an answer."""
         self._add(run_id, role, Spent(1, prompt_tokens, completion_tokens, seconds))
 
     def add_failed(self, run_id: str, role: ModelRole, error: EngineError) -> None:
-        """A call failed after attempts that the server may charge."""
+        """Count a failed call, whose attempts the server may charge."""
         self._add(
             run_id,
             role,
@@ -96,11 +94,11 @@ class UsageCounter:
             return dict(self._spent.get(run_id, {}))
 
     def in_flight(self, run_id: str) -> dict[str, int]:
-        """Calls by role, those that wait for a place in the engine too."""
+        """The calls in flight by role, including those that wait for a place in the engine."""
         return self._all_in_flight().get(run_id, {})
 
     def records(self) -> dict[str, dict[ModelRole, RoleUsage]]:
-        """By run, what there is to write."""
+        """The records to write, by run."""
         flying = self._all_in_flight()
         with self._lock:
             runs = {*self._spent, *flying}
@@ -129,7 +127,7 @@ class UsageCounter:
 
 
 class UsageWriter:
-    """Writes the counters of this process to the store, each run's under a number of its own."""
+    """Writes the counters of this process to the store, numbered for each run."""
 
     def __init__(self, store: Store, usage: UsageCounter) -> None:
         self._store, self._usage = store, usage
@@ -137,7 +135,7 @@ class UsageWriter:
         self._written: dict[str, tuple[float, dict[ModelRole, RoleUsage]]] = {}
 
     def write(self) -> None:
-        """Write what changed, and what has calls in flight now and then."""
+        """Write changed counters at once, and those of runs with calls in flight now and then."""
         now = time.monotonic()
         for run, roles in self._usage.records().items():
             at, before = self._written.get(run, (0.0, {}))
@@ -173,7 +171,7 @@ def written_usage(store: Store, usage: UsageCounter, every_s: float = WRITE_S) -
 
 
 def written(store: Store, run_id: str) -> Iterator[UsageRecord]:
-    """What each process that worked on the run wrote last."""
+    """The latest counters of each process that worked on the run."""
     for _, record in newest(store, keys.usages(run_id), UsageRecord):
         yield record
 
@@ -181,7 +179,7 @@ def written(store: Store, run_id: str) -> Iterator[UsageRecord]:
 def added_up(
     records: Iterable[UsageRecord], clock: Callable[[], float] = time.time
 ) -> tuple[ByRole, dict[str, int]]:
-    """What all processes spent, by role, and their calls in flight."""
+    """The sum over all processes by role: cost, and calls in flight."""
     spent: dict[ModelRole, Spent] = defaultdict(Spent)
     flying: Counter[str] = Counter()
     for record in records:
@@ -195,8 +193,8 @@ def added_up(
 
 
 class ServicesUsage:
-    """What a run on services has used: the stored answers as it was taken up, and what the services
-    count since.
+    """The usage of a run on services: the stored answers at its start, and the services' counters
+    since.
     """
 
     def __init__(self, store: Store, spec: RunSpec) -> None:
@@ -207,12 +205,12 @@ class ServicesUsage:
         self.in_flight: dict[str, int] = {}
 
     def begin(self) -> None:
-        """Read what was used before. Raises StoreError."""
+        """Read the usage before this process. Raises StoreError."""
         self._before = spent_before(self._store, self._spec)
         self._at_begin, _ = added_up(written(self._store, self._spec.name))
 
     def read(self) -> None:
-        """Read what the services counted. Raises StoreError."""
+        """Read the services' counters. Raises StoreError."""
         self._now, self.in_flight = added_up(written(self._store, self._spec.name))
 
     @property
@@ -224,9 +222,7 @@ class ServicesUsage:
 
 
 def spent_before(store: Store, spec: RunSpec) -> ByRole:
-    """What the calls cost whose answers are stored, by role: only looked up for a run with a budget
-    or prices.
-    """
+    """The cost of the stored answers by role, computed only for a run with a budget or prices."""
     if spec.budget == Budget() and spec.prices == Prices():
         return {}
     return costs(store, spec.name).by_role

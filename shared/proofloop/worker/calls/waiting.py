@@ -1,8 +1,8 @@
-"""How messages wait for their calls: thousands sleep at once, and none of them polls.
+"""Messages that wait for their calls: thousands sleep at once, and none polls.
 
-The engine wakes a message when one of its calls has ended. One thread for all of them wakes those
-that must not wait on: because the process is stopping, or because what they wait for is not needed
-any more. That thread runs only while messages wait.
+The engine wakes a message when one of its calls has ended. One thread for all messages wakes those
+that must stop waiting: the process stops, or their result is no longer needed. That thread runs
+only while messages wait.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ check, and each check is a request to the store.
 
 
 class Cancelled(Exception):
-    """The reply is not needed any more."""
+    """The reply is no longer needed."""
 
 
 class Wait:
@@ -44,24 +44,24 @@ class Wait:
         self.plan_check()
 
     def wake(self, news: int | Exception) -> None:
-        """A call has ended, or the message must not wait on because of this error."""
+        """Wake the message: a call has ended, or waiting must stop because of this error."""
         self._news.put(news)
 
     def next(self) -> int:
-        """Sleep until a call ends. Raises the error that the message was woken with."""
+        """Sleep until a call ends. Raises the error passed to `wake`."""
         news = self._news.get()
         if isinstance(news, Exception):
             raise news
         return news
 
     def plan_check(self) -> None:
-        """Check again after as long as the message has waited so far."""
+        """Plan the next check: after as long as the message has waited so far."""
         now_s = time.monotonic()
         self.check_s = now_s + min(max(now_s - self._began_s, LOOK_S), RARELY_S)
 
 
 class WaitingMessages:
-    """The messages of this process that wait. Safe to share between threads."""
+    """The waiting messages of this process. Safe to share between threads."""
 
     def __init__(self, store: Store, cancelling: threading.Event) -> None:
         self._store, self._cancelling = store, cancelling
@@ -71,7 +71,7 @@ class WaitingMessages:
 
     @contextmanager
     def wait(self, wait: Wait) -> Iterator[None]:
-        """Watch over the message's wait in this block."""
+        """Wake the message in this block if it must stop waiting."""
         with self._lock:
             self._waits.add(wait)
             if self._cancelling.is_set():
@@ -99,7 +99,7 @@ class WaitingMessages:
                 wait.wake(stopping())
 
     def _check(self, waits: list[Wait]) -> None:
-        """Wake the messages whose wait has become useless. Each key is looked up once for all."""
+        """Wake messages whose result is no longer needed. Each key is looked up once for all."""
         now_s = time.monotonic()
         due: defaultdict[str, list[Wait]] = defaultdict(list)
         for wait in waits:
