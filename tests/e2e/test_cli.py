@@ -224,7 +224,10 @@ def test_a_run_file_that_is_wrong_is_refused_in_one_line_and_nothing_is_written(
         "domain": (good.replace('"nano"', '"pico"'), ("pico", "nano")),
         "pack": (
             'prompts = "nowhere"\n' + good,
-            ("nowhere", "math, math-json, math-pairwise, math-reference, math-rubric, nano"),
+            (
+                "nowhere",
+                "math, math-json, math-pairwise, math-points, math-reference, math-rubric, nano",
+            ),
         ),
         "count": (
             good.replace("count = 2", "count = 0"),
@@ -399,7 +402,7 @@ def test_what_is_not_there_is_refused_with_what_there_is(
         ("role 'planner' is not installed", "generator, labeler, meta_verifier"),
         ("no run named 'none'", "the store has: small"),
         ("--host 0.0.0.0: other machines could reach the pages", "PROOFLOOP_REVIEW_TOKEN"),
-        ("none", "math, math-json, math-pairwise, math-reference, math-rubric, nano"),
+        ("none", "math, math-json, math-pairwise, math-points, math-reference, math-rubric, nano"),
         ("the problem is empty", "path of a text file"),
         ('unknown split "none"', "one of train, validation, test"),
         ("checker of domain 'nano' cannot check proofs of 'What is 1 + 1?'", "whose checker can"),

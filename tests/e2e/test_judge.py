@@ -220,3 +220,18 @@ def test_a_knock_out_chooses_among_accepted_proofs(folder: Path) -> None:
     assert len(list(stored.list(keys.proofs(found["knock_out"]["run_id"])))) == calls
     assert "knock-out: winner_wrong" in judge(*options).stdout
     assert "-knock-out" in judge(*options, "--plan").stdout
+
+
+def test_a_verifier_gives_points(folder: Path) -> None:
+    rows = [json.loads(line) for line in Path("graded.jsonl").read_text().splitlines()[:-1]]
+    Path("graded.jsonl").write_text("\n".join(json.dumps({**row, "rubric": "7"}) for row in rows))
+    Path("points.toml").write_text('prompts = "math-points"\n' + RUN.format(noise=0.0))
+    (found,) = figures("--using", "points.toml", "--rows", "rows.jsonl")
+    judged = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
+    means = [
+        fmean(each["share"] for each in row["critiques"] if each["share"] is not None)
+        for row in judged
+    ]
+    error = fmean(abs(mean - row["grade"]) for mean, row in zip(means, judged, strict=True))
+    assert found["ways"]["verifier"]["mae"]["value"] == pytest.approx(error)
+    assert found["ways"]["verifier"]["accuracy"]["value"] == 1.0

@@ -20,7 +20,7 @@ def show(
     pack: Annotated[
         str,
         typer.Argument(
-            help="An installed pack (math, math-json, math-pairwise, math-reference,"
+            help="An installed pack (math, math-json, math-pairwise, math-points, math-reference,"
             " math-rubric, nano), or the folder of one."
         ),
     ] = "math",

@@ -45,6 +45,7 @@ def mean_figures(
 
     `precision` is over accepted proofs, `recall` over right ones, `false_accept_rate` over wrong
     ones. `accuracy`, `mae` and `leniency` (the mean of score minus truth) are over decided ones.
+    Where the verifier gives points, `mae` and `leniency` compare their mean with people's grade.
     """
     found = {name: Clusters() for name in names}
     for each in predictions:
@@ -60,16 +61,15 @@ def mean_figures(
 
 def _values(one: Prediction) -> dict[str, float | None]:
     """What one prediction adds to each mean; None to those that it does not count in."""
-    is_known, accepted = one.score is not None, float(one.is_accepted)
-    error = (one.score or 0.0) - one.truth
+    is_known, accepted, error = one.score is not None, float(one.is_accepted), one.error
     sure = None if one.strength is None else (one.strength - one.is_right) ** 2
     return {
         "accuracy": float(one.score == one.truth) if is_known else None,
         "precision": float(one.is_right) if one.is_accepted else None,
         "recall": accepted if one.is_right else None,
         "false_accept_rate": None if one.is_right else accepted,
-        "mae": abs(error) if is_known else None,
-        "leniency": (error + 1) / 2 if is_known else None,
+        "mae": None if error is None else abs(error),
+        "leniency": None if error is None else (error + 1) / 2,
         "brier": sure,
         "undecided": float(not is_known),
     }

@@ -20,7 +20,7 @@ VERIFIER, META_VERIFIED = "verifier", "meta_verified"
 @dataclass(frozen=True)
 class Prediction:
     """`score`: 0, 0.5 or 1, None if undecided. `strength` in [0, 1]: how far the judges trust the
-    proof, None if no critique was readable.
+    proof, None if no critique was readable. `gives_points`: the verifier's scale is finer.
     """
 
     problem: str
@@ -28,6 +28,14 @@ class Prediction:
     grade: float
     score: float | None
     strength: float | None
+    gives_points: bool = False
+
+    @property
+    def error(self) -> float | None:
+        """Score minus truth, or the share of full marks minus people's; None if there is none."""
+        if self.gives_points:
+            return None if self.strength is None else self.strength - self.grade
+        return None if self.score is None else self.score - self.truth
 
     @property
     def is_right(self) -> bool:
@@ -88,4 +96,6 @@ def predict(row: JudgedProof, way: Way, critiques: int) -> Prediction:
     """What the first `critiques` of a proof say."""
     judged = row.judgements[:critiques]
     score_of, strength_of = way
-    return Prediction(row.problem, row.truth, row.grade, score_of(judged), strength_of(judged))
+    gives_points = any(each.verdict.share is not None for each in judged)
+    score, strength = score_of(judged), strength_of(judged)
+    return Prediction(row.problem, row.truth, row.grade, score, strength, gives_points)

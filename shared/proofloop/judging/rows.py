@@ -28,12 +28,14 @@ Outcome = Literal["valid", "malformed", "truncated", "engine_failed"]
 class JudgedCritique(Record):
     """One critique: its score, None with `outcome` malformed, truncated or engine_failed.
 
-    `confirmed`: whether the meta-verifier confirms the issues; None if it was not asked.
+    `share`: the points over full marks, if the verifier gives points. `confirmed`: whether the
+    meta-verifier confirms the issues; None if it was not asked.
     """
 
     score: Score | None
     outcome: Outcome
     confirmed: bool | None
+    share: float | None = None
 
 
 class Cost(Record):
@@ -77,7 +79,7 @@ class JudgedProof(Record):
 
 
 def _judgement(index: int, critique: JudgedCritique) -> Judgement:
-    verdict = Verdict(outcome=critique.outcome, score=critique.score)
+    verdict = Verdict(outcome=critique.outcome, score=critique.score, share=critique.share)
     return Judgement(
         proof_id="", index=index, verdict=verdict, confirmed=critique.confirmed, quality=0.0
     )
@@ -157,7 +159,10 @@ class RowCollector:
             if found.index >= 0:
                 verdict = found.verdict
                 yield JudgedCritique(
-                    score=verdict.score, outcome=verdict.outcome, confirmed=found.confirmed
+                    score=verdict.score,
+                    outcome=verdict.outcome,
+                    confirmed=found.confirmed,
+                    share=verdict.share,
                 )
 
     def _cost(self, bill: Bill | None, role: str) -> Cost:

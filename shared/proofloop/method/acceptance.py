@@ -23,22 +23,27 @@ def scores_of(judged: Judgements) -> list[Score]:
     return [each.verdict.score for each in judged if each.verdict.score is not None]
 
 
+def _share(one: Judgement) -> float | None:
+    """The share of full marks, if the verifier gives points, else the score."""
+    return one.verdict.score if one.verdict.share is None else one.verdict.share
+
+
 def mean(judged: Judgements) -> float | None:
-    """The mean of the scores."""
-    scores = scores_of(judged)
-    return fmean(scores) if scores else None
+    """The mean of the scores, or of the shares of full marks."""
+    shares = [share for each in judged if (share := _share(each)) is not None]
+    return fmean(shares) if shares else None
 
 
 def judged_mean(judged: Judgements) -> float | None:
     """The mean of the scores after meta-verification: issues that are not confirmed do not
     count.
     """
-    scores = [
-        1.0 if each.confirmed is False else each.verdict.score
+    shares = [
+        1.0 if each.confirmed is False else share
         for each in judged
-        if each.verdict.score is not None
+        if (share := _share(each)) is not None
     ]
-    return fmean(scores) if scores else None
+    return fmean(shares) if shares else None
 
 
 def minimum(judged: Judgements) -> float | None:

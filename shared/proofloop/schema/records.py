@@ -103,12 +103,14 @@ class Verdict(Record):
     """What a parser made of an answer. Only a valid verdict has a score; the others say why they
     have none.
 
-    `cause` is the reason in words that many answers share, without what each has of its own; empty
-    where the reason is such already.
+    `share`: the points over full marks, if the prompt asks for points. `cause` is the reason in
+    words that many answers share, without what each has of its own; empty where the reason is such
+    already.
     """
 
     outcome: Literal["valid", "malformed", "truncated", "engine_failed"]
     score: Score | None = None
+    share: float | None = None
     reason: str = ""
     cause: str = ""
 

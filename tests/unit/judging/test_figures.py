@@ -11,7 +11,8 @@ from sklearn import metrics  # type: ignore[import-untyped]
 
 from proofloop.judging.figures import JudgeFigures, judge_figures
 from proofloop.judging.predictions import Predictions
-from proofloop.judging.rows import JudgedProof
+from proofloop.judging.rows import JudgedCritique, JudgedProof
+from proofloop.method.scales import score_of
 from tests.unit.judging.rows import critique, judged
 
 
@@ -167,3 +168,24 @@ def test_what_solved_is_worth() -> None:
     found = figures(judged(0.0, [1.0] * 4), judged(1.0, [1.0] * 4, problem="R")).solved
     assert found["solved"].value == 1.0
     assert found["wrong_among_solved"].value == 0.5
+
+
+def points(*shares: float) -> tuple[JudgedCritique, ...]:
+    """Critiques with these points of 7."""
+    return tuple(
+        critique(score_of(each / 7), confirmed=None).model_copy(update={"share": each / 7})
+        for each in shares
+    )
+
+
+def test_points_are_compared_with_people_s_points() -> None:
+    rows = [
+        judged(0.0, [], grade=2 / 7, critiques=points(2, 4)),
+        judged(0.0, [], grade=5 / 7, problem="R", critiques=points(5, 5)),
+        judged(1.0, [], grade=1.0, problem="S", critiques=points(7, 6)),
+    ]
+    found = figures(*rows, n=2, has_meta=False)
+    assert value(found, "mae") == pytest.approx((1 + 0 + 0.5) / 7 / 3)
+    assert value(found, "leniency") == pytest.approx((1 + 0 - 0.5) / 7 / 3)
+    assert value(found, "kendall_tau") == value(found, "auroc") == 1.0
+    assert value(found, "accuracy") == pytest.approx(2 / 3)

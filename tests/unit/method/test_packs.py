@@ -266,6 +266,32 @@ def test_a_pack_shows_the_judges_an_aid(aid: str) -> None:
     assert load_pack("math").aids == ()
 
 
+def test_a_pack_asks_for_points() -> None:
+    pack = load_pack("math-points")
+    assert (pack.full_marks, pack.aids) == (7, ("rubric",))
+    found = pack.reader().evaluation(pack.evaluation("One detail is missing.", 0.5), "stop")
+    assert (found.verdict.score, found.verdict.share) == (0.5, 6 / 7)
+    assert pack.digest("proof_verification") != load_pack("math-rubric").digest(
+        "proof_verification"
+    )
+
+
+@pytest.mark.parametrize(
+    ("toml", "problem"),
+    [
+        ("full_marks = 0.5", "full_marks = 0.5"),
+        ("full_marks = true", "full_marks = True"),
+        ("full_marks = 101", "from 2 to 100"),
+        ('full_marks = 7\nanswers = "json"', "both full_marks and answers"),
+    ],
+)
+def test_full_marks_are_checked(tmp_path: Path, toml: str, problem: str) -> None:
+    write_pack(tmp_path / "mine", pack_toml=f'extends = "math"\n{toml}\n')
+    with pytest.raises(ConfigError) as refusal:
+        load_pack(str(tmp_path / "mine"))
+    assert problem in f"{refusal.value.problem} {refusal.value.hint}"
+
+
 def test_a_pack_compares_two_proofs() -> None:
     pack = load_pack("math-pairwise")
     assert pack.aids == ("rival",)

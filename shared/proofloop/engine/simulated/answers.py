@@ -16,6 +16,7 @@ import random
 import re
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from statistics import NormalDist
 from typing import Any, NamedTuple, TypeVar
@@ -26,6 +27,7 @@ from proofloop.engine.base import Generation, GenerationRequest
 from proofloop.engine.settings import EngineSettings, MayChange
 from proofloop.engine.simulated.formats import MALFORMED, Parts, evaluation, meta_evaluation, proof
 from proofloop.errors import EngineError
+from proofloop.method.scales import points_of
 from proofloop.schema.records import MODEL_ROLES, Tokens
 
 T = TypeVar("T")
@@ -33,6 +35,7 @@ T = TypeVar("T")
 QUALITIES = ("0", "0.5", "1")
 PROOF = re.compile(r"Simulated proof [0-9a-f]+ of quality (0\.5|0|1)\.")
 CLAIM = re.compile(r"Simulated analysis claims quality (0\.5|0|1)\.")
+POINTS = re.compile(r"\bfrom 0 to (\d{1,3}) points\b")
 NORMAL = NormalDist()
 CHARACTERS_PER_TOKEN = 4
 VOCABULARY = 32_000
@@ -157,7 +160,8 @@ def _parts(
     if role == "generator":
         return _proof(settings, prompt, draw)
     if role == "verifier":
-        return _evaluation(_noisy(settings, _deserved_score(prompt), draw))
+        score = _noisy(settings, _deserved_score(prompt), draw)
+        return replace(_evaluation(score), score=_points(score, prompt, draw))
     if role == "meta_verifier":
         return _assessment(_noisy(settings, _deserved_rating(prompt), draw))
     hint = f"begin it with one of {', '.join(f'{name}:' for name in MODEL_ROLES)}"
@@ -215,6 +219,15 @@ def _deserved_score(prompt: str) -> str:
         return _hidden_quality(prompt)
     first, second = map(float, said)
     return QUALITIES[1 + (first > second) - (first < second)]
+
+
+def _points(score: str, prompt: str, draw: Chances) -> str:
+    """The score, or points that count as it if the prompt asks for points."""
+    full_marks = int(asked[1]) if (asked := POINTS.search(prompt)) else 1
+    least = points_of(float(score), full_marks)
+    if score != "0" or full_marks == 1:
+        return f"{least:g}"
+    return str(int(draw.flaw * points_of(0.5, full_marks)))
 
 
 def _deserved_rating(prompt: str) -> str:

@@ -10,10 +10,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from proofloop.errors import ConfigError
+from proofloop.method.scales import MINOR, score_of
 from proofloop.schema.records import Score
-
-MINOR = 0.8
-"""The least share of full marks of a proof with a minor error only: 6 of 7, 8 of 10."""
 
 WORDS = {
     **dict.fromkeys(("pass", "passed", "correct", "right", "true", "yes", "valid"), 1.0),
@@ -52,11 +50,7 @@ class Scale:
     def score(self, grade: float) -> Score:
         """The score that the grade maps to."""
         share = self.share(grade)
-        if self.is_score:
-            return share
-        if share == 1:
-            return 1.0
-        return 0.5 if share >= MINOR else 0.0
+        return share if self.is_score else score_of(share)
 
 
 SCORES = Scale(1.0, is_score=True)

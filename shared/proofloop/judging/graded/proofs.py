@@ -12,9 +12,10 @@ from typing import Any
 from proofloop.config.row_files import each_row
 from proofloop.errors import ConfigError
 from proofloop.judging.graded.columns import find_columns, flatten
-from proofloop.judging.graded.grades import MINOR, PASS_FAIL, Scale, guess_scale, parse_grade
+from proofloop.judging.graded.grades import PASS_FAIL, Scale, guess_scale, parse_grade
 from proofloop.judging.graded.proof_pilot import pilot_rows
 from proofloop.method.prompts.packs import AIDS
+from proofloop.method.scales import MINOR
 from proofloop.schema.given import GivenCase, PeoplesGrade
 from proofloop.schema.records import Given, digest
 

@@ -22,7 +22,17 @@ from proofloop.plugins import load_plugin, plugin_names
 ENTRY_POINT_GROUP = "proofloop.prompt_packs"
 """An entry point of this group names the package, a folder, that holds pack.toml and templates."""
 
-BUILT_IN = ("math", "math-json", "math-pairwise", "math-reference", "math-rubric", "nano")
+BUILT_IN = (
+    "math",
+    "math-json",
+    "math-pairwise",
+    "math-points",
+    "math-reference",
+    "math-rubric",
+    "nano",
+)
+
+MOST_MARKS = 100
 
 
 def find_pack(name: str, base: Path | None = None) -> PromptPack | None:
@@ -103,6 +113,7 @@ def _settings(text: str, name: str) -> dict[str, Any]:
     fenced = found.get("fenced", True)
     answers = found.get("answers", "text")
     phrases, extends = found.get("phrases", {}), found.get("extends", "")
+    full_marks = found.get("full_marks", 1)
     where = f"in pack.toml of prompt pack {name!r}"
     if not isinstance(extends, str) or extends == name:
         raise ConfigError(
@@ -115,6 +126,15 @@ def _settings(text: str, name: str) -> dict[str, Any]:
             f"answers = {answers!r} {where}",
             f"use one of {', '.join(map(repr, get_args(AnswerFormat)))}",
         )
+    if type(full_marks) is not int or not 1 <= full_marks <= MOST_MARKS:
+        raise ConfigError(
+            f"full_marks = {full_marks!r} {where}",
+            f"use a whole number from 2 to {MOST_MARKS}, or leave it out for 0, 0.5 and 1",
+        )
+    if full_marks > 1 and answers == "json":
+        raise ConfigError(
+            f"both full_marks and answers = 'json' are set {where}", "remove one of them"
+        )
     if not isinstance(phrases, dict):
         raise ConfigError(f"phrases = {phrases!r} {where}", "make [phrases] a table")
     if phrases and answers == "json":
@@ -126,6 +146,7 @@ def _settings(text: str, name: str) -> dict[str, Any]:
         "answers": answers,
         "phrases": _phrases(phrases, name),
         "extends": extends,
+        "full_marks": full_marks,
     }
     return {key: value for key, value in settings.items() if key in found}
 

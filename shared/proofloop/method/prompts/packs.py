@@ -16,6 +16,7 @@ from typing import Any
 from proofloop.method.prompts.json_format import AnswerFormat, schema_of, score_line
 from proofloop.method.prompts.phrases import PHRASES_OF, Phrases
 from proofloop.method.prompts.reading.parsing import Reader, Reading
+from proofloop.method.scales import points_of
 from proofloop.schema.records import Record, Score, digest
 
 PLACEHOLDER = re.compile(
@@ -42,6 +43,8 @@ class Prompt:
 class PromptPack(Record):
     """Four prompt templates by name, and the phrases that mark the parts of their answers.
 
+    `full_marks`: the verifier gives points from 0 to this number; 1: it gives 0, 0.5 or 1.
+
     The run stores its pack: editing the folder later does not change a run.
     """
 
@@ -50,10 +53,13 @@ class PromptPack(Record):
     fenced: bool = True
     phrases: Phrases = Phrases()
     answers: AnswerFormat = "text"
+    full_marks: int = 1
 
     def digest(self, template: str) -> str:
         """The digest of a template with the phrases or the schema of its answers."""
         read_by = [getattr(self.phrases, name) for name in PHRASES_OF[template]]
+        if self.full_marks > 1 and template == "proof_verification":
+            read_by.append(str(self.full_marks))
         if schema := self.answer_schema(template):
             read_by = [json.dumps(schema)]
         return digest("\n".join([self.templates[template], *read_by]))
@@ -64,14 +70,14 @@ class PromptPack(Record):
 
     def reader(self, reading: Reading = "strict") -> Reader:
         """The reader of the answers to these prompts."""
-        return Reader(self.phrases, reading, self.answers)
+        return Reader(self.phrases, reading, self.answers, self.full_marks)
 
     def evaluation(self, analysis: str, score: Score) -> str:
         """An evaluation with its score, for the prompt of a meta-verifier."""
         if self.answers == "json":
             return f"{analysis}\n\n{score_line(score)}"
-        phrases = self.phrases
-        boxed = f"{phrases.evaluation_score}\n\\boxed{{{score:g}}}"
+        phrases, points = self.phrases, points_of(score, self.full_marks)
+        boxed = f"{phrases.evaluation_score}\n\\boxed{{{points:g}}}"
         return f"{phrases.evaluation_intro}\n{analysis}\n\n{boxed}"
 
     def prove(self, question: str) -> Prompt:

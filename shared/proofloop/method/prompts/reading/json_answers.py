@@ -252,9 +252,10 @@ def _clean(text: str) -> str:
 def _read_spelling(text: str) -> Score:
     soft = normalize(text[: LONGEST_SHOWN + 1]).strip(" \n`.")
     found = read_score(soft, 0)
-    if found is None or found.score is None or soft[found.end :].strip():
+    score = found.spelled.on(1) if found and found.spelled else None
+    if found is None or score is None or soft[found.end :].strip():
         raise illegal_score(text[:LONGEST_SHOWN])
-    return found.score
+    return score
 
 
 def _show(value: Any) -> str:

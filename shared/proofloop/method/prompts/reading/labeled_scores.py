@@ -85,7 +85,7 @@ def _rest(tail: str, place: int) -> str:
     return tail[end : tail.find("\n", end)].strip(DRESS)
 
 
-def closing_scores(tail: str, *, has_begun: bool) -> list[StatedScore]:
+def closing_scores(tail: str, full_marks: int, *, has_begun: bool) -> list[StatedScore]:
     """The boxes on lines of their own, with the box that ends the text last; [] if that box may not
     be a score.
     """
@@ -102,7 +102,8 @@ def closing_scores(tail: str, *, has_begun: bool) -> list[StatedScore]:
     *before, last = read
     if last is None or not last.is_number:
         return []
-    return [*(each for each in before if each is not None and each.score is not None), last]
+    legal = (each for each in before if each is not None and each.on(full_marks) is not None)
+    return [*legal, last]
 
 
 def _ends_at(tail: str, place: int) -> bool:

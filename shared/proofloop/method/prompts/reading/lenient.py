@@ -51,7 +51,6 @@ from proofloop.method.prompts.reading.rules import (
     one_heading,
     two_scores,
 )
-from proofloop.schema.records import Score
 
 TAIL = 8_000
 """The length in characters of the end of an answer that may hold a labeled or closing score."""
@@ -75,18 +74,22 @@ def _sections(visible: str, phrases: Phrases) -> tuple[slice, slice]:
     return between(solution, own, phrases)
 
 
-def _score(visible: str, expected: ExpectedFormat) -> Score:
+def _score(visible: str, expected: ExpectedFormat) -> float:
     text = drop_quoted_scores(f"\n{lower(visible)}\n", expected)
     begun = _evaluation_start(text, expected.intro)
     own = text if begun is None else text[begun:]
     phrases, rest = phrase_scores(own, expected.score)
     tail = normalize(rest[-TAIL:])
-    closing = closing_scores(tail, has_begun=begun is not None or expected.has_begun)
-    return _agreed(_deciding(phrases, labeled_scores(tail), closing))
+    full_marks = expected.full_marks
+    closing = closing_scores(tail, full_marks, has_begun=begun is not None or expected.has_begun)
+    return _agreed(_deciding(phrases, labeled_scores(tail), closing, full_marks), full_marks)
 
 
 def _deciding(
-    phrases: list[StatedScore], labeled: list[StatedScore], closing: list[StatedScore]
+    phrases: list[StatedScore],
+    labeled: list[StatedScore],
+    closing: list[StatedScore],
+    full_marks: int,
 ) -> list[StatedScore]:
     """The stated scores that must agree."""
     if phrases:
@@ -96,22 +99,23 @@ def _deciding(
         final is None
         and len(labeled) > 1
         and not closing
-        and len({each.score for each in labeled}) == 1
+        and len({each.on(full_marks) for each in labeled}) == 1
     ):
         raise Unreadable("several scores, none of them called final")
     return [*labeled[final or 0 :], *closing]
 
 
-def _agreed(statements: list[StatedScore]) -> Score:
+def _agreed(statements: list[StatedScore], full_marks: int) -> float:
     if not statements:
         raise Unreadable("no score found")
     last = statements[-1]
+    score = last.on(full_marks)
     for other in statements:
-        if other.score != last.score:
+        if other.on(full_marks) != score:
             raise two_scores(other.shown, last.shown)
-    if last.score is None:
-        raise illegal_score(last.shown)
-    return last.score
+    if score is None:
+        raise illegal_score(last.shown, full_marks)
+    return score
 
 
 def _evaluation_start(text: str, intro: str) -> int | None:

@@ -29,7 +29,8 @@ from proofloop.method.prompts.reading.json_answers import JsonAnswer, lenient_an
 from proofloop.method.prompts.reading.lenient import LENIENT
 from proofloop.method.prompts.reading.rules import ExpectedFormat, Rules, Unreadable, two_scores
 from proofloop.method.prompts.reading.strict import STRICT
-from proofloop.schema.records import Score, Verdict
+from proofloop.method.scales import score_of
+from proofloop.schema.records import Verdict
 
 Reading = Literal["strict", "lenient"]
 
@@ -76,11 +77,15 @@ class ParsedProof:
 
 @dataclass(frozen=True)
 class Reader:
-    """Parses the answers to a pack's prompts, which ask for these phrases or for JSON objects."""
+    """Parses the answers to a pack's prompts, which ask for these phrases or for JSON objects.
+
+    `full_marks`: of the points that verifiers give; 1: they give scores.
+    """
 
     phrases: Phrases = METHOD
     reading: Reading = "strict"
     answers: AnswerFormat = "text"
+    full_marks: int = 1
 
     def proof(self, answer: str, finish_reason: str) -> ParsedProof:
         """A generator's answer (appendix A.1)."""
@@ -97,9 +102,11 @@ class Reader:
 
     def evaluation(self, answer: str, finish_reason: str) -> ParsedEvaluation:
         """A verifier's answer (section 2.1.1)."""
-        others = (self.phrases.meta_score,)
         expected = ExpectedFormat(
-            self.phrases.evaluation_intro, self.phrases.evaluation_score, others
+            self.phrases.evaluation_intro,
+            self.phrases.evaluation_score,
+            full_marks=self.full_marks,
+            others=(self.phrases.meta_score,),
         )
         return self._scored(answer, finish_reason, expected, EVALUATION_FIELDS)
 
@@ -108,7 +115,7 @@ class Reader:
         rates.
         """
         others = (self.phrases.evaluation_score, self.phrases.self_score)
-        expected = ExpectedFormat(self.phrases.meta_intro, self.phrases.meta_score, others)
+        expected = ExpectedFormat(self.phrases.meta_intro, self.phrases.meta_score, others=others)
         return self._scored(answer, finish_reason, expected, META_FIELDS)
 
     @property
@@ -178,11 +185,11 @@ class Reader:
 
 def _own_evaluation(phrases: Phrases) -> ExpectedFormat:
     return ExpectedFormat(
-        phrases.self_intro, phrases.self_score, (phrases.meta_score,), has_begun=True
+        phrases.self_intro, phrases.self_score, others=(phrases.meta_score,), has_begun=True
     )
 
 
-def _stated(text: str, expected: ExpectedFormat) -> Score | None:
+def _stated(text: str, expected: ExpectedFormat) -> float | None:
     """The score in the text around an object, if any."""
     try:
         return LENIENT.score(LENIENT.visible(text), expected)
@@ -211,20 +218,25 @@ def _evaluation(
     text = ""
     try:
         text = rules.unwrapped(final_response(answer, finish_reason))
-        return ParsedEvaluation(text, valid(rules.score(rules.visible(text), expected)))
+        score = rules.score(rules.visible(text), expected)
+        return ParsedEvaluation(text, valid(score, expected.full_marks))
     except (Unreadable, Truncated) as reason:
         return ParsedEvaluation(text, _verdict(reason))
 
 
 def _confirmed(lenient: Verdict, strict: Verdict) -> Verdict:
     """The lenient verdict, or an unreadable one if the strict reading finds another score."""
-    if strict.score is None or strict.score == lenient.score:
+    if strict.score is None or (strict.score, strict.share) == (lenient.score, lenient.share):
         return lenient
     return _verdict(two_scores(f"{lenient.score:g}", f"{strict.score:g}"))
 
 
-def valid(score: Score) -> Verdict:
-    return Verdict(outcome="valid", score=score)
+def valid(score: float, full_marks: int = 1) -> Verdict:
+    """The verdict with this score, or with these points of full marks."""
+    if full_marks == 1:
+        return Verdict(outcome="valid", score=score)
+    share = score / full_marks
+    return Verdict(outcome="valid", score=score_of(share), share=share)
 
 
 def _verdict(reason: Unreadable | Truncated) -> Verdict:

@@ -12,8 +12,7 @@ from functools import lru_cache
 from proofloop.method.prompts.reading.normalize import normalize
 from proofloop.method.prompts.reading.quotations import SENTENCE, WORD, is_own_words
 from proofloop.method.prompts.reading.rules import REPEATS, ExpectedFormat, Unreadable
-from proofloop.method.prompts.reading.scores import ends_statement, read_score
-from proofloop.schema.records import Score
+from proofloop.method.prompts.reading.scores import Spelled, ends_statement, read_score
 
 MAX_HITS = 1_000
 """The most occurrences of a phrase's word in an answer; more are garbage."""
@@ -41,9 +40,13 @@ class StatedScore:
     """A score that the answer states. `is_final`: its sentence calls it final."""
 
     shown: str
-    score: Score | None
+    spelled: Spelled | None
     is_number: bool = True
     is_final: bool = False
+
+    def on(self, full_marks: int) -> float | None:
+        """The score, or the points of full marks; None if it is not legal."""
+        return self.spelled.on(full_marks) if self.spelled else None
 
 
 @lru_cache
@@ -123,4 +126,4 @@ def statement_at(text: str, start: int, *, is_final: bool = False) -> StatedScor
     ends = ends_statement(text, found.end)
     if ends is None:
         return None
-    return StatedScore(found.shown, found.score if ends else None, found.is_number, is_final)
+    return StatedScore(found.shown, found.spelled if ends else None, found.is_number, is_final)

@@ -92,7 +92,9 @@ def _is_only_a_score(inside: str) -> bool:
         return False
     text = normalize(inside).strip(" \n`.")
     found = read_score(text, 0)
-    return found is not None and found.score is not None and not text[found.end :].strip(" \n`.")
+    if found is None or found.spelled is None or found.spelled.on(1) is None:
+        return False
+    return not text[found.end :].strip(" \n`.")
 
 
 def sentence_start(text: str, place: int) -> int:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from proofloop.method.prompts.phrases import Phrases
-from proofloop.schema.records import Score
 
 REPEATS = "the answer repeats a word too often"
 
@@ -32,6 +31,7 @@ class ExpectedFormat:
 
     intro: str
     score: str
+    full_marks: int = 1
     others: tuple[str, ...] = ()
     has_begun: bool = False
 
@@ -43,13 +43,13 @@ class Rules:
     unwrapped: the final response without a wrapper around the whole text.
     visible: the text with quotations overwritten by spaces; all positions stay the same.
     sections: the positions of solution and self-evaluation in a visible text.
-    score: the score of a visible evaluation.
+    score: the score of a visible evaluation, or its points.
     """
 
     unwrapped: Callable[[str], str]
     visible: Callable[[str], str]
     sections: Callable[[str, Phrases], tuple[slice, slice]]
-    score: Callable[[str, ExpectedFormat], Score]
+    score: Callable[[str, ExpectedFormat], float]
 
 
 def one_heading(found: list[slice], heading: str) -> slice:
@@ -71,10 +71,9 @@ def between(solution: slice, own: slice, phrases: Phrases) -> tuple[slice, slice
     return slice(solution.stop, own.start), slice(own.stop, None)
 
 
-def illegal_score(shown: str) -> Unreadable:
-    return Unreadable(
-        f"the score {shown!r} is not 0, 0.5 or 1", cause="the score is not 0, 0.5 or 1"
-    )
+def illegal_score(shown: str, full_marks: int = 1) -> Unreadable:
+    legal = "0, 0.5 or 1" if full_marks == 1 else f"a whole number from 0 to {full_marks}"
+    return Unreadable(f"the score {shown!r} is not {legal}", cause=f"the score is not {legal}")
 
 
 def two_scores(one: str, other: str) -> Unreadable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from proofloop.method.prompts.reading.vocabulary import HEDGES, REMARKS
 from proofloop.schema.records import Score
@@ -35,14 +36,37 @@ _SPELLED: tuple[tuple[re.Pattern[str], Score], ...] = (
 )
 
 
+class Spelled(NamedTuple):
+    """A number as it is written: `number`, `number/parts` or `number of most`."""
+
+    number: str
+    parts: str | None
+    most: str | None
+
+    def on(self, full_marks: int) -> float | None:
+        """The score, or the points of full marks; None for a number that the scale lacks."""
+        if full_marks == 1:
+            return self._score()
+        is_of_full_marks = {self.parts, self.most} <= {None, str(full_marks)}
+        return read_points(self.number, full_marks) if is_of_full_marks else None
+
+    def _score(self) -> Score | None:
+        if (self.most or "1") not in ("1", "1.0", "one"):
+            return None
+        if self.parts and self.parts not in ("1", "1.0"):
+            return _EXACT.get(re.sub(r"\s", "", f"{self.number}/{self.parts}"))
+        if re.search(r",\d{3}", self.number):  # a thousands separator
+            return None
+        plain = self.number.replace(",", ".")
+        return next((score for form, score in _SPELLED if form.fullmatch(plain)), _EXACT.get(plain))
+
+
 @dataclass(frozen=True)
 class FoundNumber:
-    """A number after words that announce a score. `score` is None unless the number is 0, 0.5 or 1.
-    `end` is the position after it.
-    """
+    """A number after words that announce a score. `end` is the position after it."""
 
     shown: str
-    score: Score | None
+    spelled: Spelled | None
     end: int
     is_number: bool = True
 
@@ -52,14 +76,15 @@ def read_score(text: str, start: int) -> FoundNumber | None:
     box = _BOX.match(text, start)
     if box is None:
         number = _NUMBER.match(text, start) or _OTHER_NUMBER.match(text, start)
-        return FoundNumber(number[0].strip(), _value(number), number.end()) if number else None
+        return FoundNumber(number[0].strip(), _spelled(number), number.end()) if number else None
     if text[box.end() - 1] != "{":
-        return FoundNumber(text[box.end()], _value(_NUMBER.match(text, box.end())), box.end() + 1)
+        number = _NUMBER.match(text, box.end())
+        return FoundNumber(text[box.end()], _spelled(number), box.end() + 1)
     content, end = _braced(text, box.end())
     number = _NUMBER.fullmatch(plain := _plain(content))
     return FoundNumber(
         content.strip()[:LONGEST_SHOWN],
-        _value(number),
+        _spelled(number),
         end,
         is_number=bool(re.search(r"\d", plain)),
     )
@@ -85,15 +110,15 @@ def ends_statement(text: str, end: int) -> bool | None:
     return None
 
 
-def _value(number: re.Match[str] | None) -> Score | None:
-    if number is None or (number["most"] or "1") not in ("1", "1.0", "one"):
+def _spelled(number: re.Match[str] | None) -> Spelled | None:
+    return Spelled(number["number"], number["parts"], number["most"]) if number else None
+
+
+def read_points(text: str, full_marks: int) -> float | None:
+    """The whole number from 0 to full marks that a text is, perhaps written `6.0`."""
+    if not re.fullmatch(r"\d{1,3}(\.0+)?", text) or float(text) > full_marks:
         return None
-    if number["parts"] and number["parts"] not in ("1", "1.0"):
-        return _EXACT.get(re.sub(r"\s", "", f"{number['number']}/{number['parts']}"))
-    if re.search(r",\d{3}", number["number"]):  # a thousands separator
-        return None
-    spelled = number["number"].replace(",", ".")
-    return next((score for form, score in _SPELLED if form.fullmatch(spelled)), _EXACT.get(spelled))
+    return float(text)
 
 
 def _plain(content: str) -> str:

@@ -20,6 +20,7 @@ from proofloop.method.prompts.reading.rules import (
     illegal_score,
     one_heading,
 )
+from proofloop.method.prompts.reading.scores import read_points
 from proofloop.schema.records import Score
 
 LONGEST_SPELLING = 40
@@ -45,7 +46,7 @@ def _headings(text: str, heading: str) -> list[slice]:
     return [slice(*match.span()) for match in found]
 
 
-def _score(visible: str, expected: ExpectedFormat) -> Score:
+def _score(visible: str, expected: ExpectedFormat) -> float:
     anchors = list(_anchor(expected.score).finditer(visible))
     if not anchors:
         raise Unreadable(f"the phrase {expected.score!r} is missing")
@@ -54,7 +55,7 @@ def _score(visible: str, expected: ExpectedFormat) -> Score:
     box = _BOX.match(visible, anchors[-1].end())
     if box is None:
         raise Unreadable(f"no boxed score follows {expected.score!r}")
-    return _read_spelling(braced(visible, box.end()))
+    return _read_spelling(braced(visible, box.end()), expected.full_marks)
 
 
 @lru_cache
@@ -65,16 +66,17 @@ def _anchor(phrase: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"overall?", "overall?", re.escape(phrase)))
 
 
-def _read_spelling(content: str) -> Score:
+def _read_spelling(content: str, full_marks: int) -> float:
     spelled = (
         re.sub(r"\s|\$|\\[,;!]", "", content)
         .replace(r"\tfrac", r"\frac")
         .replace(r"\dfrac", r"\frac")
     )
     text_macro = re.fullmatch(r"\\(?:text|mathbf|mathrm)\{(.*)\}", spelled)
-    score = SPELLINGS.get(text_macro[1] if text_macro else spelled)
+    plain = text_macro[1] if text_macro else spelled
+    score = SPELLINGS.get(plain) if full_marks == 1 else read_points(plain, full_marks)
     if score is None:
-        raise illegal_score(content[:LONGEST_SPELLING])
+        raise illegal_score(content[:LONGEST_SPELLING], full_marks)
     return score
 
 
