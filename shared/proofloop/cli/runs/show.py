@@ -124,7 +124,7 @@ def _show_curriculum(store: Store, spec: CurriculumSpec, *, as_json: bool) -> No
         print(curriculum_json(spec.name, found, now, measured))
         return
     emit(
-        [_stage_row(stage.name, found.get(stage.name)) for stage in spec.stages],
+        [stage_row(stage.name, found.get(stage.name), now) for stage in spec.stages],
         as_json=False,
         title=spec.name,
     )
@@ -154,9 +154,11 @@ def curriculum_json(
     )
 
 
-def _stage_row(name: str, manifest: StageManifest | None) -> dict[str, Any]:
+def stage_row(name: str, manifest: StageManifest | None, now: Status) -> dict[str, Any]:
     if manifest is None:
-        return {"stage": name, "state": "waits", "seconds": None, "gate": None, "serves": None}
+        is_next, steps = name == now.running, f"{now.steps} of {now.planned_steps} steps"
+        state = (steps if now.steps else "next") if is_next else "waits"
+        return {"stage": name, "state": state, "seconds": None, "gate": None, "serves": None}
     gates = "; ".join(f"{gate.before:.3f} -> {gate.after:.3f}" for gate in manifest.gates)
     return {
         "stage": name,
