@@ -8,7 +8,7 @@ before any training.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from proofloop.config.run_file import Models, RunSpec
 from proofloop.config.run_labeling import Labeling
@@ -22,8 +22,9 @@ from proofloop.runs.figures import Evaluation, proofs_of
 from proofloop.runs.figures import evaluate_run as measure_run
 from proofloop.runs.progress import RunProgress
 from proofloop.schema import keys
-from proofloop.schema.records import Record
-from proofloop.store import Store, find_record, put_record
+from proofloop.schema.given import GivenCase, GivenPortion
+from proofloop.schema.records import Given, Problem, Record
+from proofloop.store import Store, find_record, get_record, put_record
 from proofloop.worker.engine_pool import Engines
 from proofloop.worker.tools import Tools
 
@@ -90,9 +91,9 @@ def evaluate_after(
             for role in ("generator", "verifier", "meta_verifier")
         }
     )
-    judging = _eval_spec(spec, "after-verifier", served, size)
-    _copy_proofs(store, f"{spec.name}-before", judging.name, served.verifier)
-    verifier = _evaluate(judging, store, engines, report, stopping)
+    judging = _of_given(_eval_spec(spec, "after-verifier", served, size))
+    given = GivenPortion(cases=tuple(_readable_proofs(store, f"{spec.name}-before")))
+    verifier = _evaluate(judging, store, engines, report, stopping, [given])
     proving = _eval_spec(
         spec, "after-generator", served, size.model_copy(update={"n": 1, "m": 1, "k": 1})
     )
@@ -131,27 +132,35 @@ def _eval_spec(spec: RunSpec, name: str, models: Models, size: EvalSize) -> RunS
     return spec.model_copy(update=update)
 
 
+def _of_given(spec: RunSpec) -> RunSpec:
+    """The same for given proofs of the domain."""
+    given = Problems(material=True, has_proofs=True, checker=spec.problems.domain)
+    return spec.model_copy(update={"problems": given})
+
+
+def _readable_proofs(store: Store, run_id: str) -> Iterator[GivenCase]:
+    """The proofs of a run as cases of another."""
+    for proof in proofs_of(store, run_id):
+        if proof.verdict.outcome == "valid":
+            problem = get_record(store, keys.problem(run_id, proof.problem_id), Problem)
+            origin = Given(origin=f"{run_id}/{proof.id}")
+            yield GivenCase(question=problem.question, solution=proof.solution, given=origin)
+
+
 def _evaluate(
-    spec: RunSpec, store: Store, engines: Engines, report: Report, stopping: threading.Event
+    spec: RunSpec,
+    store: Store,
+    engines: Engines,
+    report: Report,
+    stopping: threading.Event,
+    portions: Sequence[GivenPortion] = (),
 ) -> Evaluation:
     found = find_record(store, keys.evaluation(spec.name), Evaluation)
     if found is not None:
         return found
-    create_run(store, spec, resume=True)
+    create_run(store, spec, resume=True, portions=portions)
     with EmbeddedPipeline(store, engines, spec, stopping=stopping) as pipeline:
         pipeline.run(lambda progress: report(spec.name, progress))
-    assert spec.problems.domain is not None
-    return put_record(
-        store,
-        keys.evaluation(spec.name),
-        measure_run(store, spec.name, need_checker(load_domain(spec.problems.domain))),
-    )
-
-
-def _copy_proofs(store: Store, source: str, target: str, verifier_version: str) -> None:
-    """Copy the proofs of one run to another, whose generator then finds them in the store and
-    writes none.
-    """
-    for proof in proofs_of(store, source):
-        copy = proof.model_copy(update={"run_id": target, "verifier_version": verifier_version})
-        put_record(store, keys.proof(target, proof.id), copy)
+    assert spec.problems.checked_by is not None
+    checker = need_checker(load_domain(spec.problems.checked_by))
+    return put_record(store, keys.evaluation(spec.name), measure_run(store, spec.name, checker))

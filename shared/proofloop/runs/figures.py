@@ -237,7 +237,7 @@ def _truth(proof: Proof, question: str, checker: Checker | None) -> Score | None
 def _measure_proof(
     proof: Proof, question: str, store: Store, checker: Checker | None, found: dict[str, Clusters]
 ) -> None:
-    cluster = proof.problem_id
+    cluster = question if proof.given else proof.problem_id  # each given proof has an id of its own
     truth = _truth(proof, question, checker)
     if truth is None or (proof.given and proof.given.is_analysis):
         return

@@ -29,7 +29,7 @@ from proofloop.runs.figures import (
     refinement_figures,
 )
 from proofloop.schema import keys
-from proofloop.schema.records import MetaCritique, Problem, Verdict
+from proofloop.schema.records import Given, MetaCritique, Problem, Verdict
 from proofloop.store import LocalStore, put_record
 from tests.builders import MALFORMED, PROVENANCE, RUN, critique, evaluation, label, proof, valid
 
@@ -255,6 +255,15 @@ def test_problems_are_the_clusters_of_every_figure(store: LocalStore) -> None:
         add_proof(store, name, solution, valid(1.0), problem)
     expected = figure(("p1", 1), ("p1", 1), ("p2", 0))
     assert evaluate_run(store, RUN, NANO_CHECKER).pass_at_1 == expected
+
+
+def test_given_proofs_of_one_question_are_a_cluster(store: LocalStore) -> None:
+    for name, problem, score in (("a", "p1", 0.0), ("b", "p2", 1.0)):
+        written = proof(id=name, problem_id=problem, solution=WRONG, given=Given())
+        put_record(store, keys.proof(RUN, name), written)
+        add_critiques(store, name, (score, []))
+    expected = figure(("p1", 1), ("p1", 0))
+    assert evaluate_run(store, RUN, NANO_CHECKER).verifier_accuracy == expected
 
 
 @pytest.mark.parametrize("verdict", [MALFORMED, TRUNCATED])
