@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # How long a case takes says how busy the machine is.
 hypothesis.settings.register_profile("busy", deadline=None)
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=25)  # of `make unit`
 hypothesis.settings.load_profile("busy")
 
 os.environ["CUDA_VISIBLE_DEVICES"] = (

@@ -40,14 +40,6 @@ def modules_of(folder: Path) -> list[Path]:
     return [path for path in folder.glob("*.py") if path.name != "__init__.py"]
 
 
-def imports_of(file: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-
-
 def test_no_folder_of_the_core_has_too_many_modules():
     long = {
         str(folder.relative_to(ROOT)): len(modules_of(folder))
@@ -67,15 +59,22 @@ def test_no_file_imports_itself_in_a_circle():
 def test_unit_tests_start_no_server():
     """`make unit` needs nothing but Python."""
     for file in UNIT_TESTS.rglob("*.py"):
-        helpers = {name for name in imports_of(file) if name.startswith("tests.integration")}
+        helpers, fixtures = needs_of(ast.parse(file.read_text()))
         assert helpers <= STARTS_NO_SERVER, file
-        fixtures = {
-            argument.arg
-            for node in ast.walk(ast.parse(file.read_text()))
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-            for argument in node.args.args
-        }
         assert not fixtures & SERVER_FIXTURES, file
+
+
+def needs_of(tests: ast.Module) -> tuple[set[str], set[str]]:
+    """The imported helpers of integration tests, and the fixtures of the file's tests."""
+    helpers, fixtures = set[str](), set[str]()
+    for node in ast.walk(tests):
+        if isinstance(node, ast.Import):
+            helpers |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            helpers.add(node.module)
+        elif isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            fixtures |= {argument.arg for argument in node.args.args}
+    return {name for name in helpers if name.startswith("tests.integration")}, fixtures
 
 
 def test_names_of_tests_fit_on_a_line():

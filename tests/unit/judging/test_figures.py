@@ -117,8 +117,9 @@ def test_one_problem_alone_has_no_jackknife_interval() -> None:
 
 
 def test_the_jackknife_s_interval_holds_the_value() -> None:
+    by_verifier = figures(*many(5)).ways["verifier"]
     for name in ("f1", "kappa", "weighted_kappa", "kendall_tau", "auroc"):
-        found = figures(*many(5)).ways["verifier"][name]
+        found = by_verifier[name]
         assert found.low is not None and found.value is not None and found.high is not None
         assert found.low < found.value < found.high
 

@@ -146,12 +146,12 @@ def test_deep_nesting_is_shown_as_written_since_the_parser_drops_it() -> None:
 
 
 def test_the_rest_of_a_long_text_is_shown_as_written() -> None:
-    text = "Let $x$ be **so**.\n\n" * (MAX_TEXT // 10)
+    text = "Let $x$ be **so**.\n\n" + "word " * (MAX_TEXT // 5) + "\n\nLet $y$ be **so**."
     shown = Shown(typeset(text))
     formulas = sum(attributes.get("class") == "formula" for _, attributes in shown.elements)
-    assert 0 < formulas < MAX_TEXT // 10
+    assert formulas == 1
     assert "characters are shown as written" in shown.text
-    assert shown.text.count("$x$") == MAX_TEXT // 10
+    assert "$x$" in shown.text and "Let $y$ be **so**." in shown.text
 
 
 @pytest.mark.parametrize(
@@ -159,10 +159,10 @@ def test_the_rest_of_a_long_text_is_shown_as_written() -> None:
     ["word ", "**a ", "# a\n", "*", "_a*", "> ", "- ", "  - ", "`` ` ", "|a|b|\n|-|-|\n", "[", "<"]
     + ["a\n", "1. ", "* a\n ", "~~~\n", "$x_1$ "],
 )
-def test_100_kb_take_seconds_at_most(unit: str) -> None:
+def test_20_kb_take_a_second_at_most(unit: str) -> None:
     began = time.process_time()
-    typeset(unit * (MAX_TEXT // len(unit)))
-    assert time.process_time() - began < 10
+    typeset(unit * (MAX_TEXT // 5 // len(unit)))
+    assert time.process_time() - began < 1.0
 
 
 def test_a_line_has_no_blocks() -> None:
