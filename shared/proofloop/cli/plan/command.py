@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from proofloop.api.files import read_run
 from proofloop.cli.common import JsonOption, StoreOption, need_run, open_store
@@ -18,7 +14,25 @@ from proofloop.cli.plan.inputs import (
     check_times,
     numbers_of,
 )
-from proofloop.cli.plan.options import MOST, Options, by_role
+from proofloop.cli.plan.options import (
+    AnswerTokensOption,
+    BacklogOption,
+    BusyOption,
+    CallSecondsOption,
+    ConcurrencyOption,
+    FileArgument,
+    FromOption,
+    GpuHourOption,
+    GpusOption,
+    IssueShareOption,
+    Options,
+    ProblemsOption,
+    PromptTokensOption,
+    StreamsOption,
+    TokensPerSecondOption,
+    ValuesOption,
+    by_role,
+)
 from proofloop.cli.plan.output import load_fields, print_json, print_load, print_run
 from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
@@ -40,79 +54,24 @@ from proofloop.runs.planning.capacity import (
 from proofloop.runs.planning.estimate import RunEstimate, estimate
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Role
 
-RolesOption = list[str] | None
-
 
 def plan_command(
-    file: Annotated[
-        Path | None, typer.Argument(help="A run.toml: budgets, sampling, flow and prices.")
-    ] = None,
-    problems_per_hour: Annotated[
-        float, typer.Option(min=0.001, max=MOST, help="The load: problems an hour.")
-    ] = 100.0,
-    measured: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            help="A run in the store, for its mean tokens, call times, issues and early stops.",
-        ),
-    ] = None,
-    tokens_per_second: Annotated[
-        RolesOption,
-        typer.Option(
-            help="Tokens a second of a fully loaded replica of your model servers; leave it out"
-            " for hosted models."
-        ),
-    ] = None,
-    streams: Annotated[
-        RolesOption, typer.Option(help="Calls in flight at a replica at that rate; default: 64.")
-    ] = None,
-    gpus: Annotated[RolesOption, typer.Option(help="GPUs of a replica; default: 1.")] = None,
-    gpu_hour: Annotated[
-        float, typer.Option(min=0, max=MOST, help="Price of a GPU for an hour.")
-    ] = 0.0,
-    answer_tokens: Annotated[
-        RolesOption,
-        typer.Option(help="Tokens of an answer; default: the run's mean, else max_tokens."),
-    ] = None,
-    prompt_tokens: Annotated[
-        RolesOption, typer.Option(help="Tokens of a prompt; default: the run's mean, else 2000.")
-    ] = None,
-    call_seconds: Annotated[
-        RolesOption,
-        typer.Option(
-            help="Time of a call; default: answer tokens x streams / tokens per second, else the"
-            " run's mean."
-        ),
-    ] = None,
-    issue_share: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Share of analyses that report an issue and are judged; default: the run's, else"
-            " 0.5.",
-        ),
-    ] = None,
-    busy: Annotated[
-        float, typer.Option(min=0.05, max=1, help="Share of the time that replicas are busy.")
-    ] = 0.8,
-    concurrency: Annotated[
-        RolesOption,
-        typer.Option(
-            help="Messages that a pod handles at the same time; default: [flow] of the run file."
-        ),
-    ] = None,
-    backlog_rounds: Annotated[
-        float,
-        typer.Option(
-            min=0.1, max=MOST, help="Messages for each slot at which KEDA starts another pod."
-        ),
-    ] = 2.0,
+    file: FileArgument = None,
+    problems_per_hour: ProblemsOption = 100.0,
+    measured: FromOption = None,
+    tokens_per_second: TokensPerSecondOption = None,
+    streams: StreamsOption = None,
+    gpus: GpusOption = None,
+    gpu_hour: GpuHourOption = 0.0,
+    answer_tokens: AnswerTokensOption = None,
+    prompt_tokens: PromptTokensOption = None,
+    call_seconds: CallSecondsOption = None,
+    issue_share: IssueShareOption = None,
+    busy: BusyOption = 0.8,
+    concurrency: ConcurrencyOption = None,
+    backlog_rounds: BacklogOption = 2.0,
     store: StoreOption = None,
-    values: Annotated[
-        bool, typer.Option("--values", help="Print only the chart's values, for a file.")
-    ] = False,
+    values: ValuesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Estimate a run: calls, tokens, hours, cost. Then plan pods, model servers and GPUs for a load
@@ -132,6 +91,14 @@ def plan_command(
     and shares of issues can be larger. For better numbers, make a small run with your models and
     name it by --from. The page docs/how-to/costs.md explains each number.
     """
+    by_option = {
+        "--tokens-per-second": tokens_per_second,
+        "--streams": streams,
+        "--gpus": gpus,
+        "--answer-tokens": answer_tokens,
+        "--prompt-tokens": prompt_tokens,
+        "--call-seconds": call_seconds,
+    }
     options = Options(
         file=file,
         measured=measured,
@@ -141,14 +108,7 @@ def plan_command(
         issue_share=issue_share,
         busy=busy,
         backlog_rounds=backlog_rounds,
-        by_role={
-            "--tokens-per-second": by_role("--tokens-per-second", tokens_per_second),
-            "--streams": by_role("--streams", streams),
-            "--gpus": by_role("--gpus", gpus),
-            "--answer-tokens": by_role("--answer-tokens", answer_tokens),
-            "--prompt-tokens": by_role("--prompt-tokens", prompt_tokens),
-            "--call-seconds": by_role("--call-seconds", call_seconds),
-        },
+        by_role={option: by_role(option, texts) for option, texts in by_option.items()},
         concurrency=by_role("--concurrency", concurrency),
     )
     basis = _basis(options)

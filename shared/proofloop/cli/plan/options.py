@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from proofloop.errors import ConfigError
 from proofloop.runs.planned import PIPELINE_ROLES
@@ -29,6 +32,74 @@ LEAST: Mapping[str, float] = {
     "--concurrency": 1,
 }
 """The options that take a number for each role, with their least values."""
+
+_ByRole = list[str] | None
+
+FileArgument = Annotated[
+    Path | None, typer.Argument(help="A run.toml: budgets, sampling, flow and prices.")
+]
+ProblemsOption = Annotated[
+    float, typer.Option(min=0.001, max=MOST, help="The load: problems an hour.")
+]
+FromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        help="A run in the store, for its mean tokens, call times, issues and early stops.",
+    ),
+]
+TokensPerSecondOption = Annotated[
+    _ByRole,
+    typer.Option(
+        help="Tokens a second of a fully loaded replica of your model servers; leave it out"
+        " for hosted models."
+    ),
+]
+StreamsOption = Annotated[
+    _ByRole, typer.Option(help="Calls in flight at a replica at that rate; default: 64.")
+]
+GpusOption = Annotated[_ByRole, typer.Option(help="GPUs of a replica; default: 1.")]
+GpuHourOption = Annotated[float, typer.Option(min=0, max=MOST, help="Price of a GPU for an hour.")]
+AnswerTokensOption = Annotated[
+    _ByRole,
+    typer.Option(help="Tokens of an answer; default: the run's mean, else max_tokens."),
+]
+PromptTokensOption = Annotated[
+    _ByRole, typer.Option(help="Tokens of a prompt; default: the run's mean, else 2000.")
+]
+CallSecondsOption = Annotated[
+    _ByRole,
+    typer.Option(
+        help="Time of a call; default: answer tokens x streams / tokens per second, else the"
+        " run's mean."
+    ),
+]
+IssueShareOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Share of analyses that report an issue and are judged; default: the run's, else 0.5.",
+    ),
+]
+BusyOption = Annotated[
+    float, typer.Option(min=0.05, max=1, help="Share of the time that replicas are busy.")
+]
+ConcurrencyOption = Annotated[
+    _ByRole,
+    typer.Option(
+        help="Messages that a pod handles at the same time; default: [flow] of the run file."
+    ),
+]
+BacklogOption = Annotated[
+    float,
+    typer.Option(
+        min=0.1, max=MOST, help="Messages for each slot at which KEDA starts another pod."
+    ),
+]
+ValuesOption = Annotated[
+    bool, typer.Option("--values", help="Print only the chart's values, for a file.")
+]
 
 
 @dataclass(frozen=True)
