@@ -38,11 +38,12 @@ from proofloop.method.domains.nano import (
 )
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.runs.create import create_run
+from proofloop.runs.given import keep_portion
 from proofloop.runs.progress import RunProgress
 from proofloop.schema import keys
-from proofloop.schema.given import GivenCase, GivenPortion
+from proofloop.schema.given import GivenCase
 from proofloop.schema.records import MODEL_ROLES, Given, TrainingBatch
-from proofloop.store import LocalStore, Store, get_record, put_record
+from proofloop.store import LocalStore, Store, get_record
 from proofloop.worker.engine_pool import Engines
 from proofloop.worker.logs import configure_logging
 from proofloop_trainer.nano.flaws import write_proof
@@ -137,8 +138,7 @@ def main() -> None:
 def train(plan: Plan, ahead: float, place: Path) -> Result:
     """Take all steps of a run in a store of its own."""
     store, spec = LocalStore(place / "store"), run_spec(plan, ahead)
-    portion = GivenPortion(cases=tuple(islice(graded_proofs(), plan.steps * plan.groups)))
-    put_record(store, keys.given_portion(spec.name, 0), portion)
+    keep_portion(store, spec.name, 0, islice(graded_proofs(), plan.steps * plan.groups))
     create_run(store, spec, resume=False)
     engines, ended_s = Engines(store, place / "cache"), list[float]()
     engine = LateEngine(engines.of(spec, "verifier"), plan)

@@ -45,8 +45,7 @@ from tests.integration.servers import (
     Broker,
     client_of,
     cut_connections,
-    own_s3,
-    running_rabbitmq,
+    own_servers,
 )
 from tests.integration.triton_server import Triton, own_triton
 
@@ -175,10 +174,7 @@ def main() -> None:
     plan = ON_TRITON if asked.engine == "triton" else SMALL if asked.small else Plan()
     with ExitStack() as stack:
         place = asked.keep or stack.enter_context(folder("proofloop-chaos-"))
-        broker = stack.enter_context(
-            running_rabbitmq(stack.enter_context(folder("proofloop-rabbitmq-")))
-        )
-        s3 = stack.enter_context(own_s3(stack.enter_context(folder("proofloop-ceph-"))))
+        broker, s3 = stack.enter_context(own_servers())
         triton = stack.enter_context(own_triton()) if asked.engine == "triton" else None
         plan = replace(plan, proofs=asked.proofs or plan.proofs)
         print(json.dumps(chaos(plan, broker, s3, place, triton).figures()))

@@ -34,7 +34,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.integration.fleet import Fleet, installation
 from tests.integration.processes import folder
-from tests.integration.servers import S3, Broker, own_s3, running_rabbitmq
+from tests.integration.servers import S3, Broker, own_servers
 from tests.integration.triton_server import Triton, own_triton
 
 from proofloop.api.files import read_curriculum
@@ -142,10 +142,7 @@ def main() -> None:
     asked = parser.parse_args()
     with ExitStack() as stack:
         place = asked.keep or stack.enter_context(folder("proofloop-curriculum-"))
-        broker = stack.enter_context(
-            running_rabbitmq(stack.enter_context(folder("proofloop-rabbitmq-")))
-        )
-        s3 = stack.enter_context(own_s3(stack.enter_context(folder("proofloop-ceph-"))))
+        broker, s3 = stack.enter_context(own_servers())
         calm = run(broker, s3, place / "calm", has_kills=False)
         tell(f"in peace: {calm.stages} of {calm.planned} stages in {calm.seconds:.0f} s")
         killed = run(broker, s3, place / "killed", has_kills=True)

@@ -23,17 +23,18 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice, product
 from pathlib import Path
+from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.bus.topology import Topology
-from proofloop.config.run_file import load_runspec
+from proofloop.config.run_file import parse_runspec
 from proofloop.runs.create import create_run
 from proofloop.schema import keys
 from proofloop.schema.events import ProofReviewed, ProofWritten
@@ -44,7 +45,7 @@ from proofloop.store import Store, put_record
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.integration.fleet import Fleet, installation
 from tests.integration.processes import folder, free_ports
-from tests.integration.servers import S3, Broker, own_s3, running_rabbitmq
+from tests.integration.servers import S3, Broker, own_servers
 
 PROCESSES, CRITIQUES_PER_PROOF, SHORT_ROLES = 4, 100, ("meta_verifier", "labeler")
 PACE_S = 0.1
@@ -55,25 +56,8 @@ FULL = 0.95
 ending.
 """
 
-RUN = """
-name = "load"
-prompts = "math"
-[problems]
-domain = "nano"
-[engine]
-kind = "simulated"
-[engine.settings]
-latency_s = {latency_s}
-# With the default, the longest call takes ten times the median and delays the end of the run.
-latency_sigma = 0.2
-max_concurrency = {concurrency}
-verifier_noise = 0.0
-[labeling]
-n = 100
-m = 1
-k = 100
-stop_early = {stop_early}
-"""
+LATENCY_SIGMA = 0.2
+"""With the default, the longest call takes ten times the median and delays the end of the run."""
 
 
 @dataclass(frozen=True)
@@ -138,28 +122,22 @@ def main() -> None:
     plan = SMALL if asked.small else Plan()
     seconds, latency_s = asked.seconds or plan.seconds, asked.latency or plan.latency_s
     plan = replace(plan, seconds=seconds, latency_s=latency_s, stop_early=asked.stop_early)
-    with ExitStack() as stack:
-        place = stack.enter_context(folder("proofloop-load-"))
-        broker = stack.enter_context(
-            running_rabbitmq(stack.enter_context(folder("proofloop-rabbitmq-")))
-        )
-        s3 = stack.enter_context(own_s3(stack.enter_context(folder("proofloop-ceph-"))))
+    with folder("proofloop-load-") as place, own_servers() as (broker, s3):
         print(json.dumps(asdict(load(plan, broker, s3, place))))
 
 
 def load(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
     """Fill the verifiers by the plan and sample them; the log goes to `place`."""
-    run = place / "load.toml"
-    fields = {
-        "latency_s": plan.latency_s,
-        "concurrency": plan.concurrency,
-        "stop_early": str(plan.stop_early).lower(),
-    }
-    run.write_text(RUN.format(**fields))
+    engine = {"latency_s": plan.latency_s, "max_concurrency": plan.concurrency}
+    labeling = {"n": CRITIQUES_PER_PROOF, "stop_early": plan.stop_early}
     with installation(broker, s3, place) as (fleet, store, _):
-        create_run(store, load_runspec(run), resume=False)
-        proofs = [f"proof-{number:03d}" for number in range(plan.messages // CRITIQUES_PER_PROOF)]
-        put_proofs(store, "load", proofs)
+        proofs = create_load(
+            store,
+            "load",
+            plan.messages // CRITIQUES_PER_PROOF,
+            labeling,
+            {**engine, "latency_sigma": LATENCY_SIGMA},
+        )
         ports = start(fleet, plan)
         watch = Watch(
             fleet, f"{broker.api}/api/queues/%2F/{Topology(fleet.namespace).queue('verifier').name}"
@@ -195,10 +173,23 @@ def load(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
         )
 
 
-def put_proofs(store: Store, run_id: str, proofs: list[str]) -> None:
-    """Write perfect proofs: their critiques claim no issue, so the later roles make no model
-    calls.
+def create_load(
+    store: Store, run_id: str, count: int, labeling: dict[str, Any], engine: dict[str, Any]
+) -> list[str]:
+    """Create a run with so many perfect proofs, and return their ids. Their critiques claim no
+    issue, so the later roles make no model calls.
+
+    `engine`: settings of the simulated engine.
     """
+    fields = {
+        "name": run_id,
+        "prompts": "math",
+        "problems": {"domain": "nano"},
+        "engine": {"kind": "simulated", "settings": {"verifier_noise": 0.0, **engine}},
+        "labeling": {"m": 1, "k": labeling["n"], **labeling},
+    }
+    create_run(store, parse_runspec(fields, run_id), resume=False)
+    proofs = [f"proof-{number:03d}" for number in range(count)]
     put_record(
         store, keys.problem(run_id, "problem"), Problem(id="problem", question="What is 1 + 1?")
     )
@@ -224,6 +215,13 @@ def put_proofs(store: Store, run_id: str, proofs: list[str]) -> None:
             verifier_version="load",
         )
         put_record(store, keys.proof(run_id, proof_id), proof)
+    return proofs
+
+
+def critiques(run_id: str, proofs: list[str], each: int) -> Iterator[ProofWritten]:
+    """The messages for so many critiques of each proof, all proofs' first ones first."""
+    for index, proof_id in product(range(each), proofs):
+        yield ProofWritten(run_id=run_id, proof_id=proof_id, index=index, verifier_version="load")
 
 
 def start(fleet: Fleet, plan: Plan) -> list[int]:
@@ -237,10 +235,7 @@ def start(fleet: Fleet, plan: Plan) -> list[int]:
 
 
 def publish(bus: RabbitBus, plan: Plan, proofs: list[str]) -> None:
-    events = (
-        ProofWritten(run_id="load", proof_id=proof_id, index=index, verifier_version="load")
-        for index, proof_id in product(range(CRITIQUES_PER_PROOF), proofs)
-    )
+    events = critiques("load", proofs, CRITIQUES_PER_PROOF)
     published = 0
     while batch := list(islice(events, 1000)):
         bus.publish(batch)

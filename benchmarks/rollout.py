@@ -38,7 +38,7 @@ from tests.builders import RUN
 from tests.helm.chart import Object, render
 from tests.integration.fleet import Fleet, installation
 from tests.integration.processes import folder
-from tests.integration.servers import S3, Broker, own_s3, running_rabbitmq
+from tests.integration.servers import S3, Broker, own_servers
 from tests.integration.triton_server import Triton, own_triton
 
 from proofloop.bus.dead_letters import DeadLetters
@@ -124,16 +124,8 @@ def main() -> None:
     )
     parser.add_argument("--small", action="store_true", help="a shorter run")
     plan = SMALL if parser.parse_args().small else Plan()
-    with ExitStack() as stack:
-        places = [
-            stack.enter_context(folder(f"proofloop-{name}-"))
-            for name in ("rollout", "rabbitmq", "ceph")
-        ]
-        broker, s3 = (
-            stack.enter_context(running_rabbitmq(places[1])),
-            stack.enter_context(own_s3(places[2])),
-        )
-        print(json.dumps(asdict(rollout(plan, broker, s3, places[0]))))
+    with folder("proofloop-rollout-") as place, own_servers() as (broker, s3):
+        print(json.dumps(asdict(rollout(plan, broker, s3, place))))
 
 
 def rollout(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:

@@ -32,9 +32,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from itertools import islice, product
+from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
@@ -42,49 +41,27 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.chaos import count_calls
-from benchmarks.load import put_proofs
+from benchmarks.load import CRITIQUES_PER_PROOF, LATENCY_SIGMA, create_load, critiques
 from tests.helm.autoscaler import Memory, Rule, decide, ideal_s, rule_of
 from tests.helm.chart import Object, render
 from tests.integration.fleet import Fleet, installation
 from tests.integration.processes import folder
-from tests.integration.servers import S3, Broker, own_s3, running_rabbitmq, taken_from
+from tests.integration.servers import S3, Broker, own_servers, taken_from
 
 from proofloop.bus.dead_letters import DeadLetters
 from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.bus.task_message import event_of
 from proofloop.bus.topology import Topology
-from proofloop.config.run_file import load_runspec
-from proofloop.runs.create import create_run
 from proofloop.schema import keys
-from proofloop.schema.events import OfProof, ProofWritten, decode
+from proofloop.schema.events import OfProof, decode
 from proofloop.store import Store
 
-NAME, CRITIQUES_PER_PROOF, LATENCY_SIGMA = "scale", 100, 0.2
+NAME = "scale"
 COUNTS_S = 5.0
 """The broker's default interval of counting: its counts may be this old."""
 
 TRICKLE = 1.0
 """While pods stop, the number of running calls is one pod's slots times this."""
-
-RUN = """
-name = "scale"
-prompts = "math"
-[problems]
-domain = "nano"
-[engine]
-kind = "simulated"
-[engine.settings]
-latency_s = {latency_s}
-latency_sigma = {latency_sigma}
-max_concurrency = {concurrency}
-verifier_noise = 0.0
-call_log = "{call_log}"
-[labeling]
-n = 100
-m = 1
-k = 100
-stop_early = false
-"""
 
 
 @dataclass(frozen=True)
@@ -134,32 +111,16 @@ def main() -> None:
     )
     parser.add_argument("--small", action="store_true", help="less than a minute")
     plan = SMALL if parser.parse_args().small else Plan()
-    with ExitStack() as stack:
-        places = [
-            stack.enter_context(folder(f"proofloop-{name}-"))
-            for name in ("scale", "rabbitmq", "ceph")
-        ]
-        broker = stack.enter_context(running_rabbitmq(places[1], look_s=COUNTS_S / plan.faster))
-        print(
-            json.dumps(
-                asdict(scale(plan, broker, stack.enter_context(own_s3(places[2])), places[0]))
-            )
-        )
+    look_s = COUNTS_S / plan.faster
+    with folder("proofloop-scale-") as place, own_servers(look_s=look_s) as (broker, s3):
+        print(json.dumps(asdict(scale(plan, broker, s3, place))))
 
 
 def scale(plan: Plan, broker: Broker, s3: S3, place: Path) -> Result:
     """Send the burst by the plan and let the rule follow it; the log and the call log go to
     `place`.
     """
-    run = place / "scale.toml"
-    fields = {
-        "latency_s": plan.latency_s,
-        "latency_sigma": LATENCY_SIGMA,
-        "concurrency": plan.concurrency,
-    }
-    run.write_text(RUN.format(**fields, call_log=place / "call_log"))
     with installation(broker, s3, place) as (fleet, store, letters):
-        create_run(store, load_runspec(run), resume=False)
         objects = render(values(plan, fleet.namespace))
         trial = Trial(plan, broker, fleet, letters, store, objects)
         trial.follow()
@@ -265,12 +226,16 @@ class Trial:
         self.pods = Pods(
             self.fleet, self.objects, self.plan.faster, self.fleet.log.parent / "call_log"
         )
-        proofs = [
-            f"proof-{number:03d}"
-            for number in range(2 * math.ceil(self.plan.critiques / CRITIQUES_PER_PROOF))
-        ]
-        put_proofs(self.store, NAME, proofs)
-        self._critiques = critiques(proofs)
+        engine = {
+            "latency_s": self.plan.latency_s,
+            "latency_sigma": LATENCY_SIGMA,
+            "max_concurrency": self.plan.concurrency,
+            "call_log": str(self.fleet.log.parent / "call_log"),
+        }
+        count = 2 * math.ceil(self.plan.critiques / CRITIQUES_PER_PROOF)
+        labeling = {"n": CRITIQUES_PER_PROOF, "stop_early": False}
+        proofs = create_load(self.store, NAME, count, labeling, engine)
+        self._critiques = critiques(NAME, proofs, CRITIQUES_PER_PROOF)
 
     def follow(self) -> None:
         """Scale from one pod to the maximum and back, until no work is left."""
@@ -400,11 +365,6 @@ def messages_field(counted: Object) -> str:
     """The queue's figure that KEDA's trigger uses."""
     assert (counted["protocol"], counted["mode"]) == ("http", "QueueLength"), counted
     return "messages" if counted["excludeUnacknowledged"] == "false" else "messages_ready"
-
-
-def critiques(proofs: list[str]) -> Iterator[ProofWritten]:
-    for index, proof_id in product(range(CRITIQUES_PER_PROOF), proofs):
-        yield ProofWritten(run_id=NAME, proof_id=proof_id, index=index, verifier_version="scale")
 
 
 if __name__ == "__main__":

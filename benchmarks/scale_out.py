@@ -16,44 +16,21 @@ import argparse
 import json
 import sys
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.load import put_proofs
+from benchmarks.load import create_load, critiques
 from tests.integration.fleet import Fleet, installation
 from tests.integration.processes import folder
-from tests.integration.servers import S3, Broker, client_of, own_s3, running_rabbitmq
+from tests.integration.servers import S3, Broker, client_of, own_servers
 from tests.waiting import wait_until
 
 from proofloop.bus.dead_letters import DeadLetters
 from proofloop.bus.rabbitmq import RabbitBus
-from proofloop.config.run_file import load_runspec
-from proofloop.runs.create import create_run
 from proofloop.schema import keys
-from proofloop.schema.events import ProofWritten
 
 NAME, CRITIQUES_PER_PROOF = "scale-out", 16
-RUN = """
-name = "scale-out"
-prompts = "math"
-[problems]
-domain = "nano"
-[engine]
-kind = "simulated"
-[engine.settings]
-latency_s = {latency_s}
-latency_sigma = 0.5
-max_concurrency = {slots}
-verifier_noise = 0.0
-[labeling]
-n = 16
-m = 1
-k = 16
-stop_early = false
-"""
 
 
 @dataclass(frozen=True)
@@ -76,14 +53,7 @@ def main() -> None:
     )
     parser.add_argument("--small", action="store_true", help="less than a minute")
     plan = SMALL if parser.parse_args().small else Plan()
-    with ExitStack() as stack:
-        place, rabbit, ceph = (
-            stack.enter_context(folder(f"proofloop-{name}-"))
-            for name in ("scale-out", "rabbitmq", "ceph")
-        )
-        broker, s3 = (
-            stack.enter_context(each) for each in (running_rabbitmq(rabbit), own_s3(ceph))
-        )
+    with folder("proofloop-scale-out-") as place, own_servers() as (broker, s3):
         found = {count: throughput(plan, count, broker, s3, place) for count in plan.processes}
     one = found[plan.processes[0]]
     linear = {count: round(each / (count * one), 3) for count, each in found.items()}
@@ -93,22 +63,16 @@ def main() -> None:
 
 def throughput(plan: Plan, processes: int, broker: Broker, s3: S3, place: Path) -> float:
     """Critiques a second of that many verifiers whose slots are full."""
-    run = place / "scale-out.toml"
-    run.write_text(RUN.format(latency_s=plan.latency_s, slots=plan.slots))
+    labeling = {"n": CRITIQUES_PER_PROOF, "stop_early": False}
+    engine = {"latency_s": plan.latency_s, "latency_sigma": 0.5, "max_concurrency": plan.slots}
     with installation(broker, s3, place) as (fleet, store, letters):
-        create_run(store, load_runspec(run), resume=False)
         count = processes * plan.slots * plan.rounds // CRITIQUES_PER_PROOF
-        proofs = [f"proof-{number:03d}" for number in range(count)]
-        put_proofs(store, NAME, proofs)
+        proofs = create_load(store, NAME, count, labeling, engine)
         for replica in range(processes):
             fleet.start("verifier", replica, "--concurrency", str(plan.slots))
         wait_until(lambda: consumers(letters) == processes, plan.limit_s)
         bus = RabbitBus(broker.url, namespace=fleet.namespace, roles=["verifier", "meta_verifier"])
-        events = (
-            ProofWritten(run_id=NAME, proof_id=proof_id, index=index, verifier_version="load")
-            for index, proof_id in product(range(CRITIQUES_PER_PROOF), proofs)
-        )
-        bus.publish(list(events))
+        bus.publish(list(critiques(NAME, proofs, CRITIQUES_PER_PROOF)))
         bus.close()
         wanted = count * CRITIQUES_PER_PROOF
         times = stored_when_all_are_there(plan, s3, fleet, wanted)

@@ -22,7 +22,7 @@ from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.runs.answers import readability
 from proofloop.runs.costs import costs
 from proofloop.runs.create import create_run
-from proofloop.runs.given import add_portion
+from proofloop.runs.given import keep_portion
 from proofloop.runs.planned import is_complete, planned_proofs
 from proofloop.runs.progress import RunProgress
 from proofloop.schema import keys
@@ -207,7 +207,7 @@ def test_material_mixes_problems_proofs_and_analyses_and_grows_by_portions(
     drive(store, spec, engine, first)
     asked = len(engine.requests)
     assert planned_proofs(spec, store) == 3
-    add_portion(store, spec.name, material(analysis))
+    keep_portion(store, spec.name, 1, [analysis])
     progress = drive(store, spec, engine)
     assert (progress.planned, progress.labeled, progress.stored) == (4, 4, 3)
     new = engine.requests[asked:]

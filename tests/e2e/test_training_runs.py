@@ -15,7 +15,7 @@ from proofloop.method.domains.nano import NanoDomain
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.runs.answers import meta_critiques_of
 from proofloop.runs.create import create_run
-from proofloop.runs.given import add_portion
+from proofloop.runs.given import keep_portion
 from proofloop.runs.model_registry import published_versions
 from proofloop.runs.planned import is_complete
 from proofloop.runs.progress import RunProgress
@@ -99,7 +99,7 @@ def test_each_case_meets_the_version_of_its_step_and_portions_go_on_from_there(
     store, spec = LocalStore(tmp_path), spec_of({"verifier": 3})
     progress = drive(store, spec, *map(proof, range(4)))
     assert progress.steps == {"verifier": 2}
-    add_portion(store, RUN, GivenPortion(cases=tuple(map(proof, range(4, 8)))))
+    keep_portion(store, RUN, 1, map(proof, range(4, 8)))
     progress = drive(store, spec)
     assert progress.steps == {"verifier": 3}
     expected = [BASE, *(keys.model(RUN, "verifier", step) for step in (1, 2, 3))]

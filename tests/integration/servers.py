@@ -112,6 +112,18 @@ def found_s3() -> Iterator[S3]:
 
 
 @contextmanager
+def own_servers(*, look_s: float = 5.0) -> Iterator[tuple[Broker, S3]]:
+    """A broker, which counts its messages every `look_s` seconds, and a store for one benchmark."""
+    with (
+        folder("proofloop-rabbitmq-") as for_broker,
+        folder("proofloop-ceph-") as for_store,
+        running_rabbitmq(for_broker, look_s=look_s) as broker,
+        own_s3(for_store) as s3,
+    ):
+        yield broker, s3
+
+
+@contextmanager
 def own_s3(place: Path) -> Iterator[S3]:
     """Ceph's gateway, started here."""
     with running_ceph(place) as ceph:

@@ -25,11 +25,11 @@ from proofloop.method.domains.nano import (
 )
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.runs.create import create_run
-from proofloop.runs.given import add_portion
+from proofloop.runs.given import keep_portion
 from proofloop.runs.model_registry import manifest_files, published_versions
 from proofloop.schema import keys
 from proofloop.schema.events import ModelPublished, ProofLabeled
-from proofloop.schema.given import GivenCase, GivenPortion
+from proofloop.schema.given import GivenCase
 from proofloop.schema.records import (
     MODEL_ROLES,
     Given,
@@ -108,8 +108,8 @@ def run(folder: Path, spec: RunSpec, *portions: Sequence[GivenCase]) -> LocalSto
     store = LocalStore(folder)
     engines = Engines(store, folder / "cache")
     create_run(store, spec, resume=False)
-    for portion in portions:
-        add_portion(store, RUN, GivenPortion(cases=tuple(portion)))
+    for number, portion in enumerate(portions):
+        keep_portion(store, RUN, number, portion)
         with EmbeddedPipeline(store, engines, spec) as pipeline:
             pipeline.run()
     engines.close()

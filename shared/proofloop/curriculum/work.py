@@ -18,12 +18,13 @@ from proofloop.errors import HintedError, Interrupted
 from proofloop.method.prompts import PromptPack
 from proofloop.pipeline.driver import Report
 from proofloop.runs.create import create_run
+from proofloop.runs.given import keep_portion
 from proofloop.runs.model_registry import published_versions
 from proofloop.runs.planned import is_fine_tuned, supervised_steps
 from proofloop.runs.progress import RunProgress
 from proofloop.runs.spec import find_spec, keep_change
 from proofloop.schema import keys
-from proofloop.schema.given import GivenCase, GivenPortion
+from proofloop.schema.given import GivenCase
 from proofloop.schema.records import ALL_ROLES, TrainingStep, derive_seed
 from proofloop.store import Store, find_record, get_record, put_record
 from proofloop.store.lease import Lease
@@ -111,8 +112,7 @@ class Work:
             self._change_settings(run)
         add_run(self.store, self.spec.name, run.name)
         if cases:
-            key = keys.given_portion(run.name, portion)
-            put_record(self.store, key, GivenPortion(cases=tuple(cases)), durable=True)
+            keep_portion(self.store, run.name, portion, cases)
         create_run(self.store, run, resume=True, pack=self.pack)
 
     def _change_settings(self, run: RunSpec) -> None:

@@ -31,14 +31,14 @@ def create_run(
     and CorruptObject when a resumed run's checkpoint is damaged.
     """
     check_has_checker(spec)
-    given_cases(spec)  # a bad row is named before anything is stored
+    cases = given_cases(spec)  # a bad row is named before anything is stored
     demonstrations = file_portions(store, spec, pack)
     spec = _keep_run(store, spec, resume, pack)
     keep_demonstrations(store, spec, demonstrations)
     if spec.problems.material:
         keep_portions(store, spec.name, portions)
     else:
-        keep_given(store, spec)
+        keep_given(store, spec, cases)
     return spec
 
 

@@ -6,14 +6,13 @@ Python API (`[problems] material`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from proofloop.config.given_files import given_cases
 from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
 from proofloop.schema import keys
 from proofloop.schema.given import GivenCase, GivenPortion
-from proofloop.store import Store, get_record
+from proofloop.store import Store, get_record, put_record
 
 PORTION = 500
 """The most cases in a portion that comes from a file: a few megabytes of long proofs."""
@@ -31,11 +30,10 @@ def cases_of(store: Store, run_id: str) -> Iterator[GivenCase]:
         yield from portion.cases
 
 
-def add_portion(store: Store, run_id: str, portion: GivenPortion) -> int:
-    """Append a portion; its number. One process at a time adds portions to a run."""
-    number = sum(1 for _ in store.list(keys.given_portions(run_id)))
-    _put(store, run_id, number, portion)
-    return number
+def keep_portion(store: Store, run_id: str, number: int, cases: Iterable[GivenCase]) -> None:
+    """Store a portion of a curriculum's run. Safe to repeat: the first cases stay."""
+    portion = GivenPortion(cases=tuple(cases))
+    put_record(store, keys.given_portion(run_id, number), portion, durable=True)
 
 
 def keep_portions(store: Store, run_id: str, portions: Sequence[GivenPortion]) -> None:
@@ -51,22 +49,20 @@ def keep_portions(store: Store, run_id: str, portions: Sequence[GivenPortion]) -
         _put(store, run_id, number, portion)
 
 
-def keep_given(store: Store, spec: RunSpec) -> None:
+def keep_given(store: Store, spec: RunSpec, cases: Sequence[GivenCase]) -> None:
     """Store the cases of the run's file that are not stored yet. Raises ConfigError if the stored
     ones are others.
     """
     kept = sum(1 for _ in store.list(keys.given_portions(spec.name)))
-    new = new_cases(store, spec)
+    new = new_cases(store, spec, cases)
     for number, begin in enumerate(range(0, len(new), PORTION), kept):
-        cases = tuple(new[begin : begin + PORTION])
-        _put(store, spec.name, number, GivenPortion(cases=cases))
+        _put(store, spec.name, number, GivenPortion(cases=tuple(new[begin : begin + PORTION])))
 
 
-def new_cases(store: Store, spec: RunSpec) -> list[GivenCase]:
-    """The cases of the run's file behind those in the store. Raises ConfigError unless the file
-    begins with the stored ones.
+def new_cases(store: Store, spec: RunSpec, now: Sequence[GivenCase]) -> Sequence[GivenCase]:
+    """The cases `now` of the run's file behind those in the store. Raises ConfigError unless the
+    file begins with the stored ones.
     """
-    now = given_cases(spec)
     number = 0
     for number, stored in enumerate(cases_of(store, spec.name), 1):
         if number > len(now):

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from proofloop.config.frozen import Difference, differences, read_frozen
+from proofloop.config.given_files import given_cases
 from proofloop.config.problem_file import problems_of
 from proofloop.config.run_file import RunSpec
 from proofloop.engine import find_engine
@@ -95,7 +96,7 @@ def check_run(
     _check_growth(store, spec, stored)
     _check_problems(store, spec)
     if spec.problems.given_file:
-        new_cases(store, spec)
+        new_cases(store, spec, given_cases(spec))
     return [change for change in changes if change.path not in FILES]
 
 

@@ -9,9 +9,9 @@ import pytest
 from proofloop.config.run_file import Prices
 from proofloop.errors import StoreError
 from proofloop.judging.rows import AT_ONCE, JudgedProof, RowCollector, write_rows
-from proofloop.runs.given import add_portion
+from proofloop.runs.given import keep_portion
 from proofloop.schema import keys
-from proofloop.schema.given import GivenCase, GivenPortion, PeoplesGrade
+from proofloop.schema.given import GivenCase, PeoplesGrade
 from proofloop.schema.records import Given
 from proofloop.store import LocalStore, put_record
 from tests.builders import PROVENANCE, RUN, critique, judgement, label, proof, valid
@@ -32,7 +32,7 @@ def store(tmp_path: Path) -> LocalStore:
     store = LocalStore(tmp_path)
     graded = PeoplesGrade(share=6 / 7, score=0.5, problem="A-1", source="class")
     case = GivenCase(question="Q", solution="S", given=Given(origin="row 1"), graded=graded)
-    add_portion(store, RUN, GivenPortion(cases=(case,)))
+    keep_portion(store, RUN, 0, [case])
     ids = {"proof_id": NAME}
     put_record(store, keys.proof(RUN, NAME), proof(id=NAME, given=Given(), provenance=PROVENANCE))
     written = critique(0, valid(0.0)).model_copy(update=ids)
@@ -55,7 +55,7 @@ def test_a_row_says_what_people_and_judges_said_and_what_it_cost(store: LocalSto
 
 def test_a_proof_without_a_label_has_no_row_yet(store: LocalStore) -> None:
     case = GivenCase(question="R", graded=PeoplesGrade(share=1, score=1.0, problem="B"))
-    add_portion(store, RUN, GivenPortion(cases=(case,)))
+    keep_portion(store, RUN, 1, [case])
     assert len(RowCollector(store, RUN, PRICES).rows()) == 1
 
 
