@@ -620,7 +620,7 @@ def test_proofs_that_die_give_their_place_to_the_next_and_are_named_in_the_end(
     assert 0 < len(dead) < 20
     assert len(labels_of(store, spec)) + len(dead) == 20
     assert str(caught.value).startswith(
-        f"{len(dead)} of 20 proofs have no label because a message of theirs died: "
+        f"{len(dead)} of 20 proofs have no label because one of their messages is a dead letter: "
     )
     assert {letter.reason for letter in dead} == {"RuntimeError: a bug"}
     # And --resume tries them again.
@@ -661,7 +661,8 @@ def test_a_dead_letter_that_cannot_be_stored_makes_room_for_the_next_proof(
     with (
         opened(store, spec, CursedEngine(), stopping=stopping) as pipeline,
         pytest.raises(
-            ProofloopError, match="of 20 proofs have no label because a message of theirs died"
+            ProofloopError,
+            match="of 20 proofs have no label because one of their messages is a dead letter",
         ),
     ):
         pipeline.run()

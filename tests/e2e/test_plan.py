@@ -208,7 +208,7 @@ def test_the_run_itself_comes_first_and_needs_no_option(here: Here, tmp_path: Pa
     [
         (
             (),
-            "error: there is no run to plan for (hint: name a run.toml, or a run in the store by",
+            "error: no run to plan: FILE and --from are missing (hint: name a run.toml, or a run",
         ),
         (
             (REHEARSAL, "--values"),

@@ -68,7 +68,7 @@ def _is_given(event: ProofReviewed, proof: Proof) -> bool:
 
 
 def _metas(event: ProofReviewed, proof: Proof, spec: RunSpec) -> int:
-    """How many meta-critiques the critique may get."""
+    """The number of meta-critiques that the critique may get."""
     if _is_given(event, proof):
         return spec.labeling.metas_of_given
     return spec.labeling.metas_of_self if event.index == SELF_CRITIQUE else spec.labeling.m

@@ -86,7 +86,7 @@ def leave() -> None:
 
 
 def count() -> int:
-    """How many processes train together."""
+    """The number of processes that train together."""
     return 1 if _orders is None else distributed.get_world_size()
 
 

@@ -1,4 +1,4 @@
-"""What a run found: each proof with its label and its critiques."""
+"""The results of a run: each proof with its label and its critiques."""
 
 from __future__ import annotations
 

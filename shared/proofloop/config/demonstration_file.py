@@ -124,7 +124,7 @@ def _prompt(row: RoleRow, pack: PromptPack) -> Prompt | None:
 
 
 def read_answer(role: ModelRole, answer: str, pack: PromptPack) -> Verdict:
-    """What the pack's strict reader makes of a complete answer of a role."""
+    """The verdict of the pack's strict reader on a complete answer of a role."""
     reader = pack.reader("strict")
     if role == "generator":
         return reader.proof(answer, "stop").verdict

@@ -113,7 +113,7 @@ def pose_distinct(domain: Domain, count: int, *, split: str, seed: int) -> Itera
 
 
 def count_problems(spec: RunSpec) -> int:
-    """How many problems the run has. Raises ConfigError."""
+    """The number of the run's problems. Raises ConfigError."""
     if spec.problems.domain is None:
         return sum(1 for _ in problems_of(spec))
     load_domain(spec.problems.domain)

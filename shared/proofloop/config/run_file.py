@@ -408,7 +408,7 @@ class RunSpec(Section):
 
     @property
     def how_to_read(self) -> Reading:
-        """How all answers are read: strictly in a run that trains, because answers of all roles
+        """The reading of all answers: strict in a run that trains, because answers of all roles
         enter rewards.
         """
         return self.reading or ("strict" if self.training.roles else "lenient")

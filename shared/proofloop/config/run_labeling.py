@@ -1,4 +1,4 @@
-"""How a run labels and improves proofs: [labeling], [refinement] and [search] of a run file."""
+"""The labeling and improvement of proofs: [labeling], [refinement] and [search] of a run file."""
 
 from __future__ import annotations
 

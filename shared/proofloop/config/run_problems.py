@@ -79,7 +79,7 @@ class Problems(Section):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Where the problems come from, by key; empty in a run without problems."""
+        """The sources of the problems by key; empty in a run without problems."""
         return tuple(name for name in SOURCES if getattr(self, name))
 
     @property
@@ -101,7 +101,7 @@ class Problems(Section):
 
     @property
     def origin(self) -> str:
-        """Where the problems come from, for tables: a domain, a file, or "material"."""
+        """The source of the problems, for tables: a domain, a file, or "material"."""
         return str(self.domain or self.file or self.given_file or "".join(self.sources) or "none")
 
     @property

@@ -1,4 +1,4 @@
-"""What a run trains: [reward], [training] and [fine_tuning] of a run file."""
+"""The training of a run: [reward], [training] and [fine_tuning] of a run file."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ class Training(Section):
         return "verifier" if "verifier" in self.roles else None
 
     def problems_allowed(self, steps: Mapping[str, int]) -> int | None:
-        """How many problems may have been posed after these training steps of each role. None: no
-        limit.
+        """The number of problems that may be posed after these training steps of each role. None:
+        no limit.
         """
         learning = [role for role in self.roles if steps.get(role, 0) < self.of(role).steps]
         rounds = [self.of(role).begin + steps.get(role, 0) for role in learning]

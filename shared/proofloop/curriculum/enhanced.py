@@ -41,7 +41,7 @@ METAS = 3
 
 @dataclass(frozen=True)
 class Material:
-    """What the steps of a portion learn from. `labeled`: proofs with labels of earlier iterations.
+    """The material of a portion's steps. `labeled`: proofs with labels of earlier iterations.
     `meta_verifier` gives R_meta; empty: no R_meta and no D_mv.
     """
 

@@ -203,7 +203,7 @@ def _generator(work: Work, served: Served, questions: Sequence[str], run: str) -
 
 
 def _values(work: Work, proved: Proved) -> dict[str, float]:
-    """What a proof adds to each figure. An unreadable proof has no self-evaluation."""
+    """A proof's contribution to each figure. An unreadable proof has no self-evaluation."""
     own, truth = proved.own, proved.truth
     if work.sources.grades:
         values = {"judged_score": truth}

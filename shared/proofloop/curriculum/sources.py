@@ -1,4 +1,4 @@
-"""Where a curriculum's problems and grades come from: a domain with its checker, or files that
+"""The sources of a curriculum's problems and grades: a domain with its checker, or files that
 people graded.
 """
 

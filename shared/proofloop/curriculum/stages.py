@@ -121,8 +121,8 @@ def consolidate(work: Work, stage: Stage, served: Served) -> StageManifest:
 
 
 def learned(work: Work, run: RunSpec, roles: Sequence[ModelRole]) -> dict[str, float]:
-    """How many answers of each role the model learned from, with a warning for a role without
-    any: the model may unlearn its work.
+    """The number of answers of each role that the model learned from, with a warning for a role
+    without any: the model may unlearn its work.
     """
     figures = work.last_step(run).figures
     counts = {role: figures.get(f"{ANSWERS}{role}", 0.0) for role in roles}

@@ -1,4 +1,4 @@
-"""What every stage works with: the curriculum, its store and problems, its runs, the console."""
+"""The shared parts of all stages: the curriculum, its store and problems, its runs, the console."""
 
 from __future__ import annotations
 

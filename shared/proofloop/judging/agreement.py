@@ -1,4 +1,4 @@
-"""How far predictions agree with people's grades, with 95 % intervals: problems are clusters.
+"""The agreement of predictions with people's grades, with 95 % intervals: problems are clusters.
 
 Means have the intervals of `runs.figures`. F1, the kappas, Kendall's tau and the area under the ROC
 curve are scikit-learn's and SciPy's, with intervals of a jackknife that leaves out groups of
@@ -60,7 +60,7 @@ def mean_figures(
 
 
 def _values(one: Prediction) -> dict[str, float | None]:
-    """What one prediction adds to each mean; None to those that it does not count in."""
+    """The contribution of one prediction to each mean; None where it does not count."""
     is_known, accepted, error = one.score is not None, float(one.is_accepted), one.error
     sure = None if one.strength is None else (one.strength - one.is_right) ** 2
     return {

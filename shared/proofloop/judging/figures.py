@@ -124,7 +124,7 @@ def _of_critiques(rows: Sequence[JudgedProof]) -> dict[str, Figure]:
 
 
 def _consistency(rows: Sequence[JudgedProof]) -> Figure:
-    """How often two critiques of a proof agree, in the mean of the proofs."""
+    """The share of pairs of critiques of a proof with the same score, mean over proofs."""
     clusters = Clusters()
     for row in rows:
         times = Counter(scores_of(row.judgements))
@@ -135,8 +135,8 @@ def _consistency(rows: Sequence[JudgedProof]) -> Figure:
 
 
 def _of_solved(rows: Sequence[JudgedProof]) -> dict[str, Figure]:
-    """What "solved" is worth: how many proofs pass all n critiques, and how many of them are
-    wrong.
+    """The worth of "solved": the number of proofs that pass all n critiques, and of wrong ones
+    among them.
     """
     return {
         "solved": _share((row.problem, row.solved) for row in rows),

@@ -59,8 +59,8 @@ def ways(k: int, *, has_meta: bool) -> Mapping[str, Way]:
 
 
 class Predictions:
-    """The predictions of a run's rows, with n critiques and fewer. Each is made once: `add` makes
-    those of a row while the run still works.
+    """The predictions of a run's rows, with n critiques and fewer. `add` makes those of a row,
+    once, while the run still works.
     """
 
     def __init__(self, *, n: int, k: int, has_meta: bool) -> None:
@@ -93,7 +93,7 @@ class Predictions:
 
 
 def predict(row: JudgedProof, way: Way, critiques: int) -> Prediction:
-    """What the first `critiques` of a proof say."""
+    """The predictions of a proof by its first `critiques`."""
     judged = row.judgements[:critiques]
     score_of, strength_of = way
     gives_points = any(each.verdict.share is not None for each in judged)

@@ -39,7 +39,7 @@ class JudgedCritique(Record):
 
 
 class Cost(Record):
-    """What the critiques, or the meta-critiques, of a proof cost."""
+    """The cost of a proof's critiques, or of its meta-critiques."""
 
     calls: int = 0
     tokens: int = 0

@@ -1,4 +1,4 @@
-"""How many critiques of a proof to ask for by now: those that its label needs, and few more.
+"""The number of critiques to request of a proof: those that its label needs, and few more.
 
 k confirmed critiques with score 0 reject a proof, so k critiques come first, and then as many as
 are still lacking. A proof whose first k judged critiques confirm no issue is probably accepted,
@@ -15,12 +15,12 @@ from proofloop.schema.records import Judgement
 
 
 def first_critiques(*, n: int, k: int) -> int:
-    """How many critiques to ask for before any is judged."""
+    """The number of critiques to request before any is judged."""
     return critiques_to_ask((), n=n, k=k)
 
 
 def critiques_to_ask(judged: Collection[Judgement], *, n: int, k: int) -> int:
-    """How many of n critiques to ask for in all, given the judged ones of an undecided proof.
+    """The number of critiques to request in all, of n, given the judged ones of an undecided proof.
 
     Always more than are judged, until it is n.
     """

@@ -17,7 +17,7 @@ from proofloop.schema.records import Judgement, Label, LabelKind, LabelOutcome, 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the rule says: `critiques` are the indices that carry the label."""
+    """The result of the rule. `critiques`: the indices that carry the label."""
 
     outcome: LabelOutcome
     kind: LabelKind

@@ -44,7 +44,7 @@ class Candidate:
 
 
 def candidate(proof_id: str, judgements: Iterable[Judgement]) -> Candidate:
-    """What the judgements of a proof's critiques make of it."""
+    """The proof as a candidate, from the judgements of its critiques."""
     judged = [judgement for judgement in judgements if judgement.index >= 0]
     readable = [judgement for judgement in judged if judgement.verdict.score is not None]
     return Candidate(

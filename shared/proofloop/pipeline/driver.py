@@ -287,7 +287,7 @@ class RunDriver:
             some = ", ".join(sorted(missing)[:3])
             raise HintedError(
                 f"{len(missing)} of {self._tracker.progress().planned} proofs have no label because"
-                f" a message of theirs died: {some}",
-                f"`proofloop dead list --run {self._spec.name}` says why; `--resume` tries them"
-                " again",
+                f" one of their messages is a dead letter: {some}",
+                f"`proofloop dead list --run {self._spec.name}` shows the reasons; `--resume` tries"
+                " them again",
             )

@@ -277,7 +277,7 @@ def _ends(series: Sequence[Series], write: Callable[[float], str]) -> str:
 
 
 def _extent(data: LaneData) -> str:
-    """How many of the planned steps were taken."""
+    """The steps taken, of the planned ones."""
     planned = data.planned_steps
     taken = max((one.points[-1][0] for one in data.series if one.points), default=0.0)
     if not taken:

@@ -39,7 +39,7 @@ ROLE_OF_KIND: Mapping[AnswerKind, ModelRole] = {
 
 @dataclass(frozen=True)
 class NamedVerdict:
-    """What became of an answer."""
+    """The verdict on an answer, with the answer's name."""
 
     role: ModelRole
     name: str
@@ -67,11 +67,11 @@ class Unread:
 
 @dataclass(frozen=True)
 class Readability:
-    """How many answers of each role there are and could be read; `unread` by reason, the commonest
+    """The number of answers of each role, and of readable ones; `unread` by reason, the commonest
     first.
 
     `is_whole`: all answers of the run were looked through. Those of a role without a readable
-      answer always are.
+    answer always are.
     """
 
     seen: Mapping[ModelRole, int]
@@ -81,7 +81,7 @@ class Readability:
 
     @property
     def roles_without_any(self) -> tuple[ModelRole, ...]:
-        """The roles none of whose answers could be read."""
+        """The roles without a readable answer."""
         return tuple(role for role, seen in self.seen.items() if seen and not self.read[role])
 
 
@@ -147,5 +147,5 @@ def find_judgement(store: Store, run_id: str, proof_id: str, index: int) -> Judg
 
 
 def raw_of_proof(store: Store, proof: Proof) -> RawAnswer | None:
-    """What the generator wrote; None for a call that brought nothing."""
+    """The generator's raw answer; None for a call without an answer."""
     return find_record(store, proof.raw_key, RawAnswer) if proof.raw_key else None

@@ -85,7 +85,7 @@ class BudgetMark(Record):
 
 
 class Meter:
-    """What a run has used of its budget. `used` says what its calls cost by now, by role."""
+    """A run's use of its budget. `used` returns the cost of its calls by role."""
 
     def __init__(self, spec: RunSpec, used: Callable[[], ByRole], seconds: Callable[[], float]):
         self._spec, self._seconds = spec, seconds
@@ -113,8 +113,8 @@ class Meter:
         return ""
 
     def expected(self, running: Mapping[ModelRole, int]) -> ByRole:
-        """What so many messages of each role may cost: a mean call, at first one that reaches
-        max_tokens.
+        """The expected cost of so many messages of each role: a mean call each, at first one that
+        reaches max_tokens.
         """
         used = self.used()
         return {
@@ -218,7 +218,7 @@ class BudgetGate:
 
 
 class TimeTaken(Record):
-    """How long one process has worked on a run."""
+    """The time that one process has worked on a run."""
 
     seconds: float
 

@@ -1,7 +1,8 @@
-"""What a run cost, added up from its records in one pass: calls, tokens, engine seconds and money.
+"""The cost of a run, added up from its records in one pass: calls, tokens, engine seconds and
+money.
 
 Memory grows with the number of problems, never with proofs or texts. A call that was cancelled, or
-whose answer another worker stored first, left no record and is not in here.
+whose answer another worker stored first, left no record and does not count.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ MILLION, HOUR_S = 1e6, 3600.0
 
 @dataclass(frozen=True)
 class Spent:
-    """What some calls cost, or the means over some problems; `money` is in the currency of the
+    """The cost of some calls, or the means over some problems; `money` is in the currency of the
     run's prices.
     """
 
@@ -125,12 +126,12 @@ class Costs:
 
 @dataclass(frozen=True)
 class Bill:
-    """What the store holds of one proof, without its texts: its calls, the generator's own verdict,
-    and its label.
+    """The records of one proof without its texts: its calls, the generator's own verdict, and its
+    label.
 
     `judged`: how many analyses of it, its own included, were given to the meta-verifier.
-      `is_written`: false while the proof is refined: the verdict and the first call are then those
-      of its newest attempt.
+    `is_written`: false while the proof is refined: the verdict and the first call are then those of
+    its newest attempt.
     """
 
     proof_id: str
@@ -162,7 +163,7 @@ class _Proof(Record):
 
 
 def costs(store: Store, run_id: str, prices: Prices | None = None) -> Costs:
-    """What the run cost so far, at its own prices unless others are given. Raises ConfigError
+    """The cost of the run so far, at its own prices unless others are given. Raises ConfigError
     without such a run.
     """
     tally = CostTally(prices or spec_of(store, run_id).prices)
@@ -257,7 +258,7 @@ class CostTally:
 
 
 def spent(provenance: Provenance, prices: EnginePrices) -> Spent:
-    """What one call cost; one that the engine failed counts as a call."""
+    """The cost of one call; a failed one counts as a call."""
     used = (provenance.prompt_tokens, provenance.completion_tokens, provenance.engine_seconds)
     return Spent(1, *used, money(prices, *used))
 
@@ -265,7 +266,7 @@ def spent(provenance: Provenance, prices: EnginePrices) -> Spent:
 def money(
     prices: EnginePrices, prompt_tokens: float, completion_tokens: float, engine_seconds: float
 ) -> float:
-    """What so much costs at these prices."""
+    """The price of these amounts."""
     return (
         prompt_tokens / MILLION * prices.per_million_prompt_tokens
         + completion_tokens / MILLION * prices.per_million_completion_tokens

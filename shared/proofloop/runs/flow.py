@@ -1,5 +1,5 @@
-"""How many messages of a role are in work at once in a run on this machine: as `[flow]` says, or as
-many as keep the role's engine full.
+"""The number of a role's messages in work at once, in a run on this machine: that of `[flow]`, or
+as many as keep the role's engine full.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The label of a proof that counts: the labeler's, or people's where the labeler could not decide.
+"""The label of a proof: the labeler's; if the labeler could not decide, people's.
 
 Read labels here. The labeler's own record stays as it was written.
 """

@@ -59,7 +59,7 @@ def first_proofs(spec: RunSpec, problem_id: str) -> Iterator[ProblemPosed]:
 
 
 def planned_proofs(spec: RunSpec, store: Store | None = None) -> int:
-    """How many proofs the run will have, before any search. Given cases are counted in the store,
+    """The number of the run's proofs, before any search. Given cases are counted in the store,
     without one in their file.
     """
     if not spec.problems.is_given:
@@ -73,7 +73,7 @@ def _has_problems(spec: RunSpec) -> bool:
 
 
 def labeled_and_posed(store: Store, spec: RunSpec) -> tuple[int, int]:
-    """How many proofs have a label, and how many were asked for, by searches too."""
+    """The number of proofs with a label, and of requested proofs, searches included."""
     labeled = sum(1 for _ in store.list(keys.labels(spec.name)))
     return labeled, planned_proofs(spec, store) + refinements_posed(store, spec)
 
@@ -91,7 +91,7 @@ def is_complete(store: Store, spec: RunSpec) -> bool:
 
 
 def steps_taken(store: Store, spec: RunSpec) -> dict[str, int]:
-    """How many versions of each trained role are complete."""
+    """The number of complete versions of each trained role."""
     return {role: len(published_versions(store, spec.name, role)) for role in spec.training.roles}
 
 
@@ -115,7 +115,9 @@ def owes_steps(store: Store, spec: RunSpec, problems: int, steps: Mapping[str, i
 
 
 def _batches(store: Store, spec: RunSpec, problems: int) -> dict[ModelRole, int]:
-    """How many batches this many problems make for each role, less the problems that it skips."""
+    """The number of batches that this many problems make for each role, less the problems that it
+    skips.
+    """
     return {
         role: (problems - sum(1 for _ in store.list(keys.skipped_problems(spec.name, role))))
         // spec.training.problems

@@ -1,4 +1,4 @@
-"""What a run has posed, what became of it, and what may be posed next.
+"""The posed proofs of a run, their results, and the proofs that may be posed next.
 
 The run driver keeps one `ProgressTracker`; it is the same in one process and on services.
 """
@@ -58,7 +58,7 @@ class RunProgress:
 
 
 class Rate:
-    """How fast a count grows, over the last `window_s` seconds."""
+    """The rate at which a count grew in the last `window_s` seconds."""
 
     def __init__(self, window_s: float = RATE_S) -> None:
         self._window_s = window_s
@@ -161,7 +161,7 @@ class ProgressTracker:
 
     @property
     def steps(self) -> dict[str, int]:
-        """How many steps each role in training has taken."""
+        """The number of steps of each role in training."""
         return self._progress.steps
 
     def may_pose(self, problem: int) -> bool:
@@ -196,7 +196,7 @@ class ProgressTracker:
             self._news.get()()
 
     def search_needs(self, running: int) -> Needs:
-        """What the searches need now, with `running` calls of the verifier in flight.
+        """The needs of the searches, with `running` calls of the verifier in flight.
 
         After an error of the store it may be called again.
         """

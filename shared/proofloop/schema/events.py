@@ -102,7 +102,7 @@ class ProofReviewed(OfProof):
 
 
 class ReviewJudged(OfProof):
-    """What the meta-verifier thinks of a critique lies in the store."""
+    """The meta-verifier's judgement of a critique is stored."""
 
 
 class ProofLabeled(Event):

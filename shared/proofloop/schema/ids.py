@@ -86,7 +86,8 @@ def parse_index(name: str) -> int:
 
 @dataclass(frozen=True)
 class AnswerName:
-    """Which answer about a proof: the proof itself, an attempt, a critique or a meta-critique.
+    """The name of an answer about a proof: the proof itself, an attempt, a critique or a
+    meta-critique.
 
     `index` numbers an attempt, a critique, and the calls that write a proof (`proof`, `proof-1`:
     one call an attempt). A meta-critique has its critique's `index` and a `number`.
@@ -152,7 +153,8 @@ def parse_answer_name(name: str) -> AnswerName | None:
 
 @dataclass(frozen=True)
 class CallId:
-    """Which model call. Messages that need the same answer make the same id and share the call.
+    """The identity of a model call. Messages that need the same answer make the same id and share
+    the call.
 
     It leaves out the model version, because another version may be in service by the second
     message.

@@ -1,6 +1,4 @@
-"""Where everything lies in the store: keys are computed from ids, so a repeated step finds what it
-already wrote.
-"""
+"""The keys of the store, computed from ids: a repeated step finds the output of the first time."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ def folder_of(key: str) -> str:
 
 
 def name_below(prefix: str, key: str) -> str:
-    """What follows the prefix in a key, without the ending of a record."""
+    """The rest of a key after the prefix, without the ending of a record."""
     return key.removeprefix(prefix).removesuffix(".json")
 
 
@@ -213,7 +211,7 @@ def parse_answer(key: str) -> AnswerKey | None:
 
 
 def raw_answer(run_id: str, proof_id: str, answer: str, content_digest: str) -> str:
-    """What the generator wrote; named by its content for the same reason as tokens."""
+    """The generator's raw answer, named by its content for the same reason as tokens."""
     return f"runs/{run_id}/proofs/{proof_id}/raw/{answer}-{content_digest}.json"
 
 
@@ -233,7 +231,7 @@ def label(run_id: str, proof_id: str) -> str:
 
 
 def all_grades(run_id: str) -> str:
-    """What people think of the run's proofs and analyses."""
+    """People's grades of the run's proofs and analyses."""
     return f"runs/{run_id}/grades/"
 
 
@@ -248,7 +246,7 @@ def grade(run_id: str, proof_id: str, number: int, critique: int | None = None) 
 
 
 def opening_folder(run_id: str, by: str, proof_id: str) -> str:
-    """What a person has opened of a proof."""
+    """The parts of a proof that a person opened."""
     return f"runs/{run_id}/openings/{digest(by)}/{proof_id}/"
 
 
@@ -285,7 +283,7 @@ def early_warning(run_id: str, role: str) -> str:
 
 
 def rounds(run_id: str) -> str:
-    """Which proofs the rounds of the search refine, by problem."""
+    """The proofs that each round of the search refines, by problem."""
     return f"runs/{run_id}/rounds/"
 
 
@@ -307,12 +305,12 @@ def search_result(run_id: str, problem_id: str) -> str:
 
 
 def usages(run_id: str) -> str:
-    """What the services counted of the run: calls, tokens, calls in flight, by process."""
+    """The services' counters for the run by process: calls, tokens, calls in flight."""
     return f"runs/{run_id}/usage/"
 
 
 def times(run_id: str) -> str:
-    """How long `run` has worked on the run, by process."""
+    """The time that `run` has worked on the run, by process."""
     return f"runs/{run_id}/times/"
 
 
@@ -395,7 +393,7 @@ def all_figures(name: str) -> str:
 
 
 def figures(name: str, what: str) -> str:
-    """What was measured of a curriculum's version."""
+    """The measured figures of a curriculum's version."""
     return f"{all_figures(name)}{what}.json"
 
 
@@ -433,7 +431,7 @@ def step(run_id: str, role: str, step: int) -> str:
 
 
 def all_checkpoints(run_id: str) -> str:
-    """Where the trainer keeps what it needs to go on: weights with the optimizer's state."""
+    """The trainer's checkpoints: weights with the optimizer's state."""
     return f"runs/{run_id}/checkpoints/"
 
 
@@ -454,7 +452,7 @@ def models(run_id: str, role: str) -> str:
 
 
 def model(run_id: str, role: str, step: int) -> str:
-    """A model version is named by its key prefix: the name alone says where it lies."""
+    """The name of a model version is its key prefix, so the name alone locates it."""
     return f"{models(run_id, role)}{step:06d}"
 
 

@@ -1,4 +1,4 @@
-"""What the store holds: frozen records, each with where it came from.
+"""The records of the store, frozen, each with its origin.
 
 A record written by a newer proofloop may have more fields; they are ignored. A record is written
 once and never changed.
@@ -46,12 +46,12 @@ class Problem(Record):
 
     @property
     def aids(self) -> dict[str, str | None]:
-        """What the prompts of judges may show beside the proof."""
+        """The aids that judges' prompts may show beside the proof."""
         return {"reference": self.reference, "rubric": self.rubric, "rival": self.rival}
 
 
 class Sampling(Record):
-    """How an answer is sampled."""
+    """The sampling of an answer."""
 
     temperature: float = Field(
         1.0, ge=0, le=100, description="divides the logits; where answers train, above 0"
@@ -63,11 +63,11 @@ class Sampling(Record):
 
 
 class Provenance(Record):
-    """Where an answer came from and what it cost; costs add up from these.
+    """The origin and cost of an answer; costs add up from these.
 
-    `tokens_key` says where its sampled tokens lie, if they were kept; `finish_reason` is the
-    engine's: "length" is an answer that was cut off. `served_by`: the model's name at which server,
-    where it was asked of one.
+    `tokens_key`: the key of its sampled tokens, if they were kept; `finish_reason` is the engine's:
+    "length" is an answer that was cut off. `served_by`: the server and the model's name there, if
+    there is one.
     """
 
     model_version: str
@@ -100,8 +100,7 @@ NOT_SAMPLED = Provenance(
 
 
 class Verdict(Record):
-    """What a parser made of an answer. Only a valid verdict has a score; the others say why they
-    have none.
+    """A parser's verdict on an answer. Only a valid one has a score; the others have a reason.
 
     `share`: the points over full marks, if the prompt asks for points. `cause` is the reason in
     words that many answers share, without what each has of its own; empty where the reason is such
@@ -140,7 +139,7 @@ each.
 
 
 class RawAnswer(Record):
-    """What a model wrote, before anything was read from it.
+    """A model's answer before parsing.
 
     `text` is the final response, None where the record that holds this has it as `analysis`;
     `reasoning` is the thinking. Of a longer one the middle is missing, `left_out` characters in
@@ -190,7 +189,7 @@ class Critique(Record):
 
 
 class Given(Record):
-    """What was given with a proof that no generator of this run wrote.
+    """The given facts of a proof that no generator of this run wrote.
 
     `score`: the proof's grade; `quality`: the grade of its critique 0, which was given too if
     `is_analysis`. `by`: the grader. `origin`: the file and row, or run and proof, that it is from.
@@ -240,11 +239,11 @@ class MetaCritique(Record):
 
 
 class Judgement(Record):
-    """What the labeler needs to know of critique `index`, without its texts.
+    """The labeler's view of critique `index`, without its texts.
 
     `confirmed`: the majority of m confirms the issues it reports; None when it reports none or
-      could not be read. `quality` in [0, 1]: the mean of the meta-scores, R_meta of eq. (3) and
-      (6); 1 when nothing was claimed, 0 when unreadable.
+    could not be read. `quality` in [0, 1]: the mean of the meta-scores, R_meta of eq. (3) and (6);
+    1 when nothing was claimed, 0 when unreadable.
     """
 
     proof_id: str
@@ -383,7 +382,7 @@ class TrainingSample(Record):
 
 
 class TrainingBatch(Record):
-    """What one optimisation step sees: complete groups only. `role` is the model being trained.
+    """The batch of one optimization step: complete groups only. `role` is the model being trained.
 
     `problems` are used up by the step, also those whose groups had no signal; `mean_reward`,
     `reward_parts` and `figures` are over all their samples, with a signal or without. `grades`: by
@@ -407,7 +406,7 @@ ANSWERS = "answers_"
 
 
 class TrainingStep(Record):
-    """What one optimisation step did.
+    """The result of one optimization step.
 
     `figures` are the trainer's numbers by name, `reward_parts` the means of the reward's factors. A
     step of supervised training has the role "all" and no rewards. `grades`: as in the batch.

@@ -1,4 +1,4 @@
-"""What the bus contract works with: the bus under test, an event, and a consumer that remembers."""
+"""The material of the bus contract: the bus under test, an event, and a consumer that remembers."""
 
 from __future__ import annotations
 

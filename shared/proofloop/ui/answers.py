@@ -68,7 +68,7 @@ def answer(site: Site, request: Request) -> Response:
 
 
 def cost_of(provenance: Provenance, prices: EnginePrices) -> Spent:
-    """What the call cost; nothing for what was given with the run."""
+    """The cost of the call; empty for given material."""
     return spent(provenance, prices) if provenance.is_sampled else Spent()
 
 

@@ -39,7 +39,7 @@ COUNTED_AT_ONCE = 300
 
 @dataclass(frozen=True)
 class Filled:
-    """How far the index of a run is. `problem`: why the last filling failed."""
+    """The progress of filling a run's index. `problem`: the reason why the last filling failed."""
 
     done: int = 0
     total: int = 0

@@ -75,7 +75,7 @@ class LiveStatus:
 
 @dataclass
 class _Watched:
-    """What was seen of a run before."""
+    """The previous state of a run."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     status: LiveStatus | None = None

@@ -107,7 +107,7 @@ def waiting(store: Store, spec: RunSpec, problem: str, labeled: set[str]) -> Ite
 
 
 def _posed(store: Store, spec: RunSpec, problem: str) -> int:
-    """How many proofs of the problem were asked for; those of a given proof: itself."""
+    """The number of requested proofs of the problem; 1 for a given proof."""
     rounds = list(store.list(keys.rounds_of(spec.name, problem)))
     if rounds:
         last = get_record(store, rounds[-1], SearchRound)

@@ -48,7 +48,7 @@ class ReadCritique:
 
 @dataclass(frozen=True)
 class Note:
-    """What a critique says of a block."""
+    """A critique's text about a block."""
 
     read: ReadCritique
     words: str

@@ -87,7 +87,7 @@ class Searched:
         self._text = "".join(parts)
 
     def places(self, analysis: str) -> list[Place]:
-        """Where the critique points, in the order of the proof; one place for each block."""
+        """The places that the critique names, in the order of the proof; one for each block."""
         found: dict[int, str] = {}
         for words, least in _pointers(analysis[:MOST_CHARACTERS]):
             block = self._block(words, least)

@@ -1,4 +1,4 @@
-"""What all pages share: the store, its index, and the templates."""
+"""The shared parts of all pages: the store, its index, and the templates."""
 
 from __future__ import annotations
 

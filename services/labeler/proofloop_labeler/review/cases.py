@@ -1,4 +1,4 @@
-"""What a run offers for grading, and the records that people read for a grade.
+"""The cases of a run to grade, and the records that people read for a grade.
 
 Labels and grades never change, so a process reads each of them once.
 """
@@ -42,8 +42,8 @@ issue.
 
 @dataclass(frozen=True)
 class Offer:
-    """What people are asked to grade beside the undecided proofs: so many labels to check, and so
-    many analyses of each run; each by `overlap` of the `people`, who may be unknown.
+    """The samples to grade beside the undecided proofs: labels to check, and analyses of each run;
+    each by `overlap` of the `people`, who may be unknown.
     """
 
     spot_checks: int = 0

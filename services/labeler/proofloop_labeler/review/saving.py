@@ -81,5 +81,5 @@ def _append(store: Store, grade: Grade) -> Grade:
 
 
 def _sent(grade: Grade) -> tuple[object, ...]:
-    """What the person sent."""
+    """The fields that the person sent."""
     return grade.form, grade.by, grade.score, grade.comment, grade.marks, grade.settles

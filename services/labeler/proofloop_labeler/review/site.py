@@ -1,4 +1,4 @@
-"""What all pages share: templates, the person, the run, and the pages for errors.
+"""The shared parts of all pages: templates, the person, the run, and the pages for errors.
 
 Every page works under any prefix: its links begin with the prefix of the request.
 """

@@ -1,4 +1,4 @@
-"""What people are asked to grade, and in which order each person gets it.
+"""The tasks of people who grade, and their order for each person.
 
 A task needs `overlap` people. Where the people are known, each task is assigned to so many of them,
 and comes first to those; the others may still take it. Tasks about one problem stay together, and
@@ -22,7 +22,7 @@ KINDS: tuple[Kind, ...] = ("proof", "check", "analysis")
 
 
 class Subject(NamedTuple):
-    """What a grade is about: a proof, or one of its critiques."""
+    """The subject of a grade: a proof, or one of its critiques."""
 
     proof_id: str
     critique: int | None = None

@@ -29,8 +29,8 @@ from proofloop_trainer.ranks import Order
 
 
 class Schedule(Record):
-    """How many updates there are, and how large they are. `steps` counts updates; without it there
-    are whole `epochs`.
+    """The number of updates and their sizes. `steps` counts updates; without it there are whole
+    `epochs`.
     """
 
     epochs: int = 1

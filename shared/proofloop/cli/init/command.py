@@ -47,7 +47,7 @@ def init(
         str | None,
         typer.Option(
             "--url",
-            help="The server's address. Default: http://localhost:8000/v1, of Triton"
+            help="The server's address. Default: http://localhost:8000/v1, for Triton"
             " localhost:8001.",
         ),
     ] = None,

@@ -73,7 +73,8 @@ def judging_specs(
     """One run for each run file. Raises ConfigError if two would have the same name."""
     if name is not None and len(using) > 1:
         raise ConfigError(
-            f"--name {name} with {len(using)} run files", "leave it out: each run has its own name"
+            f"--name {name} names one run, and there are {len(using)} run files",
+            "leave it out: each run has its own name",
         )
     specs = []
     for file in using:
@@ -102,7 +103,7 @@ def manipulated(read: GradedProofs, per_kind: int, spec: RunSpec) -> GradedProof
     scores = {case.graded.score for case in read.cases if case.graded}
     if missing := {1.0, 0.0} - scores:
         kind = "wrong" if 0.0 in missing else "right"
-        raise ConfigError(f"there is no {kind} proof to attack", "add proofs that people graded")
+        raise ConfigError(f"--attack needs a {kind} proof", "add proofs that people graded")
     domain = find_domain(spec.problems.checker) if spec.problems.checker else None
     cases = attacked(read.cases, per_kind, domain.checker if domain else None)
     return replace(read, cases=tuple(cases))
@@ -154,7 +155,8 @@ def comparing_specs(
     """The runs that compare the accepted proofs; none without a pack. Raises ConfigError."""
     if pack and is_attack:
         raise ConfigError(
-            "--knock-out with --attack", "leave one out: manipulated proofs have no best one"
+            "--knock-out and --attack exclude each other",
+            "leave one out: manipulated proofs have no best one",
         )
     return [comparing_spec(spec, pack) for spec in specs] if pack else []
 

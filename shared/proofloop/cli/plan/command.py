@@ -156,7 +156,8 @@ def _read(options: Options) -> tuple[Observed | None, RunSpec]:
     if run is None:
         if file is None:
             raise ConfigError(
-                "there is no run to plan for", "name a run.toml, or a run in the store by --from"
+                "no run to plan: FILE and --from are missing",
+                "name a run.toml, or a run in the store by --from",
             )
         return None, _sampled(read_run(file))
     store = open_store(options.store, must_exist=True)

@@ -217,6 +217,6 @@ def _fields(kind: type, types: dict[Any, Any]) -> list[tuple[str, Any]]:
 
 
 def _not_none(hint: Any) -> Any:
-    """`str` of `str | None`."""
+    """The type without None: `str` for `str | None`."""
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     return next(each for each in options if each is not NoneType)

@@ -29,7 +29,7 @@ class AttackFigures(Record):
 
 
 class ParserFigures(Record):
-    """What a pack's fences and reading did with manipulated proofs, without a model.
+    """The effect of a pack's fences and reading on manipulated proofs, without a model.
 
     `escaped`: prompts in which the proof ends its own fence; None for a pack without fences.
     `misread`: answers that quote the proof, and were read as the proof's planted score.
@@ -74,7 +74,7 @@ def _fooled(rows: Sequence[JudgedProof]) -> Figure:
 def parser_figures(
     cases: Sequence[GivenCase], pack: PromptPack, reading: Reading
 ) -> Iterator[ParserFigures]:
-    """What reaches the judge, for each kind that aims at the parser."""
+    """The figures of fences and reading, for each kind of attack on the parser."""
     for kind in dict.fromkeys(case.graded.attack for case in cases if case.graded):
         some = [case for case in cases if case.graded and case.graded.attack == kind]
         if kind in ON_PARSER:

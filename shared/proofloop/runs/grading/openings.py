@@ -1,4 +1,4 @@
-"""What people have seen of a proof beside the proof: a grade is blind if they saw nothing."""
+"""The parts of a proof that people opened beside the proof: a grade is blind if there were none."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def record_opening(store: Store, run_id: str, proof_id: str, what: str, *, by: s
 
 
 def openings(store: Store, run_id: str, proof_id: str, *, by: str) -> frozenset[str]:
-    """What the person has seen of the proof."""
+    """The parts of the proof that the person opened."""
     prefix = keys.opening_folder(run_id, by, proof_id)
     return frozenset(keys.name_of(key) for key in store.list(prefix))
 

@@ -24,7 +24,7 @@ class _Call(Record):
 
 
 def num_uncounted(index: Index, run: str, problem: str = "") -> int:
-    """How many labeled proofs, of the problem or of all, have calls that were not counted."""
+    """The number of labeled proofs, of the problem or of all, whose calls were not counted."""
     where = "WHERE run = ? AND problem = COALESCE(NULLIF(?, ''), problem)"
     with index.connection() as connection:
         labeled, counted = (

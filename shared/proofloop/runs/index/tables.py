@@ -1,4 +1,4 @@
-"""What the index tells of a run: its totals, a row for each problem, a row for each proof."""
+"""The tables of the index: a run's totals, a row for each problem, a row for each proof."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SHOWN: tuple[Show, ...] = get_args(Show)
 
 @dataclass(frozen=True)
 class Choice:
-    """Which problems to show, in which order."""
+    """The problems to show, and their order."""
 
     sort: Sort = "problem"
     descending: bool = False

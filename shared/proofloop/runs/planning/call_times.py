@@ -1,5 +1,5 @@
-"""How long the calls of a run take in its engines: the slots of its roles, max_concurrency, and
-limits a minute.
+"""The time of a run's calls in its engines: the slots of its roles, max_concurrency, and limits a
+minute.
 
 The limits of an engine hold for each endpoint, which gets its share of the calls whether it is busy
 or not.
@@ -29,7 +29,7 @@ OfRoles = Mapping[ModelRole, float]
 
 
 def side_by_side(spec: RunSpec, work: OfRoles) -> list[float]:
-    """How long each role's slots, and each engine with all its roles, are busy. `work` in seconds
+    """The busy time of each role's slots, and of each engine with all its roles. `work` in seconds
     of calls.
     """
     slots = [work[role] / _slots(spec, role) for role in MODEL_ROLES]
@@ -40,7 +40,7 @@ def side_by_side(spec: RunSpec, work: OfRoles) -> list[float]:
 
 
 def one_after_another(spec: RunSpec, work: OfRoles) -> float:
-    """How long it takes if each role waits for the one before to end."""
+    """The time if each role waits for the end of the one before."""
     return sum(
         work[role] / min(_slots(spec, role), calls_at_once(spec.engine.of(role)))
         for role in MODEL_ROLES

@@ -1,5 +1,4 @@
-"""How many pods, replicas and GPUs a load of problems needs, and what they cost: arithmetic on the
-means.
+"""The pods, replicas and GPUs for a load of problems, and their cost: arithmetic on the means.
 
 What is under way follows from Little's law: calls a second times seconds a call. The numbers are
 those of a steady load; what a burst needs is a matter of how long it may take.
@@ -33,14 +32,14 @@ GPUS_A_NODE = 8
 
 @dataclass(frozen=True)
 class Habits:
-    """What models make of the budgets, in the mean. Without a run to look at: they use all of them.
+    """The share of the budgets that models use, in the mean. Without a run to look at: they use all
+    of them.
 
     `searched`: of the proofs that a search may write, after the first ones, those that are written
-      until it ends.
-    `attempts`: of a proof. `readable`: proofs in the right format; the others are not reviewed.
-      `critiqued`: of the n critiques those that are written, the rest is stopped early. `judged`:
-      analyses, the proofs' own included, that report an issue. `assessed`: of the m meta-critiques
-      those that are written.
+    until it ends. `attempts`: of a proof. `readable`: proofs in the right format; the others are
+    not reviewed. `critiqued`: of the n critiques those that are written, the rest is stopped early.
+    `judged`: analyses, the proofs' own included, that report an issue. `assessed`: of the m
+    meta-critiques those that are written.
     """
 
     attempts: float
@@ -53,10 +52,10 @@ class Habits:
 
 @dataclass(frozen=True)
 class Served:
-    """How one role's model is asked and served.
+    """The calls and the server of one role's model.
 
     `call_seconds`: of one call, among the others that its replica answers. `tokens_per_second`:
-      sampled by a whole replica, reading the prompts included; None for a hosted model.
+    sampled by a whole replica, reading the prompts included; None for a hosted model.
     """
 
     prompt_tokens: float
@@ -68,11 +67,11 @@ class Served:
 
 @dataclass(frozen=True)
 class Load:
-    """What comes in an hour, and how it is to be handled.
+    """The load of an hour, and how to handle it.
 
     `busy`: the share of their time that replicas are planned to work. `concurrency`: messages that
-      a pod handles at once. `backlog_rounds`: messages for each slot, running and waiting, at which
-      another pod starts.
+    a pod handles at once. `backlog_rounds`: messages for each slot, running and waiting, at which
+    another pod starts.
     """
 
     problems_per_hour: float
@@ -161,7 +160,9 @@ def _works(generator: Work, verifier: Work, meta_verifier: Work, labeler: Work) 
 
 
 def _judged(analyses: float, m: int, proofs: Habits, rule: Labeling) -> Work:
-    """What so many analyses ask of the meta-verifier; those that report an issue get up to m."""
+    """The work of the meta-verifier for so many analyses; those that report an issue get up to
+    m.
+    """
     if not m:
         return Work(analyses, 0.0, 0.0)
     judged, assessments = analyses * proofs.judged, proofs.assessed * m

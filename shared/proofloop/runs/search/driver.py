@@ -29,7 +29,7 @@ NOT_COMPARED: tuple[LabelOutcome, ...] = ("unreadable", "outranked")
 
 @dataclass(frozen=True)
 class Outlook:
-    """How many searches there are and have ended, and how many proofs they will write in all.
+    """The number of searches, of ended ones, and of proofs that they will write in all.
 
     `expected` takes the mean of the ended searches for each open one, and `most` while none has
     ended.
@@ -95,12 +95,12 @@ class SearchDriver:
         self._needs.look()
 
     def needs(self, room: int) -> Needs:
-        """What the searches need now, with at most `room` critiques in flight."""
+        """The needs of the searches, with at most `room` critiques in flight."""
         return self._needs.find(room)
 
     @property
     def num_complete(self) -> int:
-        """How many proofs wait only for other proofs of their problem."""
+        """The number of proofs that wait only for other proofs of their problem."""
         return sum(search.complete for search in self._searches.values())
 
     # -- rounds
@@ -209,7 +209,9 @@ class SearchDriver:
                 yield candidate(name, judgements)
 
     def outlook(self, planned: int) -> Outlook:
-        """How far the searches are, with this many proofs planned; unposed problems count too."""
+        """The progress of the searches, with this many planned proofs; unposed problems count
+        too.
+        """
         first = self._spec.problems.proofs_per_problem
         posed = self._proofs_of_ended + sum(each.posed for each in self._searches.values())
         num_unposed = max(0, planned - posed) // first

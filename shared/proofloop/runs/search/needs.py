@@ -1,5 +1,5 @@
-"""What the searches of a run need next: critiques of proofs that may be among the best, judgements
-of those that are, and no more calls for the others.
+"""The next needs of a run's searches: critiques of proofs that may be among the best, judgements of
+those that are, and no more calls for the others.
 
 Critiques are read from the store as they come. Nothing else is remembered: a resumed run reads them
 again and requests what is missing.
@@ -65,7 +65,7 @@ class SearchNeeds:
                 self._look_at(name, search)
 
     def find(self, room: int) -> Needs:
-        """What is needed now, with critiques in flight for at most `room` messages.
+        """The needs, with critiques in flight for at most `room` messages.
 
         After an error of the store it may be called again.
         """
@@ -123,7 +123,7 @@ class SearchNeeds:
     # -- what is needed
 
     def _keep(self, search: ProblemSearch) -> int:
-        """How many proofs the search must know: after the last round only the best."""
+        """The number of proofs that the search must know: after the last round only the best."""
         is_last = len(search.best_by_round) == self._spec.search.rounds
         return 1 if is_last else self._spec.search.keep
 

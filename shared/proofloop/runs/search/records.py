@@ -1,4 +1,4 @@
-"""What the store holds of a run's searches."""
+"""The records of a run's searches."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class SearchRound(Record):
 
 
 class SearchResult(Record):
-    """How a problem's search ended. `best`: the proof of the highest score, or the solved one.
+    """The result of a problem's search. `best`: the proof of the highest score, or the solved one.
 
-    `best_by_round`: the best of the first proofs, then the best after each round.
-    `score`: the mean score of the best proof's critiques.
+    `best_by_round`: the best of the first proofs, then the best after each round. `score`: the mean
+    score of the best proof's critiques.
     """
 
     problem_id: str
@@ -40,7 +40,7 @@ def searches_of(store: Store, run_id: str) -> Iterator[SearchResult]:
 
 
 def refinements_posed(store: Store, spec: RunSpec) -> int:
-    """How many proofs the run's searches have asked for."""
+    """The number of proofs that the run's searches requested."""
     first = spec.problems.proofs_per_problem
     ended: set[str] = set()
     posed = 0

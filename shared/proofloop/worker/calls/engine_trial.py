@@ -39,7 +39,7 @@ def check_taken(
         call.cancel()
     except CallRefused as error:
         raise CallRefused(
-            f"{error.problem} (asked with {_sampling(spec, role)})", hint=error.hint
+            f"{error.problem} (requested with {_sampling(spec, role)})", hint=error.hint
         ) from error
     return None
 

@@ -118,7 +118,7 @@ class UsageCounter:
         return roles
 
     def _all_in_flight(self) -> dict[str, Counter[str]]:
-        """By run and role: a call's key begins with both."""
+        """The calls in flight by run and role: a call's key begins with both."""
         found: dict[str, Counter[str]] = defaultdict(Counter)
         for key in self._calls.begun():
             call = parse_call_id(key)

@@ -66,7 +66,7 @@ def unwrap(text: str) -> str:
 
 
 def fence_before(text: str, place: int) -> str | None:
-    """What the closed fence around `place` holds before it; None outside of closed fences."""
+    """The content of the closed fence around `place`, before it; None outside of closed fences."""
     for opening, closing in _closed(text):
         if opening.end <= place < closing.start:
             return text[opening.end : place]

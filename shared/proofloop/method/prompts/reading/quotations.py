@@ -1,5 +1,5 @@
-"""What the lenient reading leaves out because it quotes: block quotes, code fences, texts in
-quotation marks, and lines below "The solution says:".
+"""The quotations that the lenient reading leaves out: block quotes, code fences, texts in quotation
+marks, and lines below "The solution says:".
 """
 
 from __future__ import annotations
