@@ -192,7 +192,9 @@ class LocalBus:
 
     def _put(self, queue: _Queue, delivery: Delivery) -> None:
         queue.ready.append(delivery)
-        is_short = queue.waiting < len(queue.ready) and queue.threads < queue.concurrency
+        # one idle thread must stay: it waits for the delayed messages
+        needed = len(queue.ready) + bool(queue.delayed)
+        is_short = queue.waiting < needed and queue.threads < queue.concurrency
         if is_short and self._open:
             queue.start_thread()
         queue.arrived.notify()

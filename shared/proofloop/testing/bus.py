@@ -158,6 +158,28 @@ class BusContract:
         assert subject.wait_idle(20)
         assert not gate.broken
 
+    def test_a_delayed_delivery_does_not_wait_for_a_running_one(self, subject: BusSubject) -> None:
+        requeued, came_again = threading.Event(), threading.Event()
+        waited: list[bool] = []
+
+        def consume(delivery: Delivery) -> Outcome:
+            if delivery.body == encode(judged(1)):
+                waited.append(came_again.wait(10))
+            elif requeued.is_set():
+                came_again.set()
+            else:
+                requeued.set()
+                return Outcome("requeue", after_s=0.5)
+            return ACK
+
+        subject.bus.serve("labeler", ["ReviewJudged"], consume, concurrency=2)
+        subject.bus.publish([judged(0)])
+        assert requeued.wait(10)
+        time.sleep(0.1)  # until its thread waits for the delay
+        subject.bus.publish([judged(1)])
+        assert subject.wait_idle(20)
+        assert waited == [True]
+
     def test_deliveries_run_at_once_up_to_the_concurrency(self, subject: BusSubject) -> None:
         running, most, lock, four = 0, 0, threading.Lock(), threading.Barrier(4)
 
