@@ -4,7 +4,7 @@ From `ProofReviewed` come the meta-critiques of critique i, each stored as it co
 in the store; out goes `ReviewJudged`.
 
 Only a critique that reports an issue costs anything: silence claims nothing, and what cannot be
-read cannot be confirmed. A given analysis gets all its meta-critiques, whatever its score.
+read cannot be judged. A given analysis gets all its meta-critiques, whatever its score.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from proofloop.runs.answers import meta_critiques_of
 from proofloop.schema import keys
 from proofloop.schema.events import Event, ProofReviewed, ReviewJudged
 from proofloop.schema.ids import SELF_CRITIQUE, meta_name
-from proofloop.schema.records import Critique, Judgement, MetaCritique, Proof, Verdict
+from proofloop.schema.records import Critique, Judgement, MetaCritique, Proof, Score, Verdict
 from proofloop.store import get_record, put_record
 from proofloop.worker.calls.model_call import ModelCall, replies_of
 from proofloop.worker.calls.model_request import LATE_PRIORITY, ModelReply, ModelRequest
@@ -74,14 +74,16 @@ def _metas(event: ProofReviewed, proof: Proof, spec: RunSpec) -> int:
     return spec.labeling.metas_of_self if event.index == SELF_CRITIQUE else spec.labeling.m
 
 
-def summarise(found: Collection[MetaCritique], rule: Labeling, m: int) -> tuple[bool, float]:
-    """The majority and the mean of the meta-critiques; one that cannot be read confirms nothing and
-    enters no mean.
+def summarise(found: Collection[MetaCritique], rule: Labeling, m: int) -> tuple[bool | None, float]:
+    """The majority and the mean of the readable meta-critiques. The majority is None if the
+    unreadable ones could change it.
     """
-    scores = [
-        assessment.verdict.score for assessment in found if assessment.verdict.score is not None
-    ]
-    return bool(_majority(found, rule, m)), sum(scores) / len(scores) if scores else 0.0
+    scores = _scores(found)
+    return _majority(found, rule, m), sum(scores) / len(scores) if scores else 0.0
+
+
+def _scores(found: Collection[MetaCritique]) -> list[Score]:
+    return [each.verdict.score for each in found if each.verdict.score is not None]
 
 
 def _critique(event: ProofReviewed, proof: Proof, tools: Tools) -> tuple[str, Verdict]:
@@ -97,7 +99,7 @@ def _assess(
     event: ProofReviewed, proof: Proof, analysis: str, m: int, tools: Tools, priority: int | None
 ) -> list[MetaCritique]:
     """m meta-critiques; with early stop first as few as can be a majority, then the rest only if
-    they disagree.
+    they disagree or cannot be read.
 
     Of the self-critique and of a given one always all m: each is wanted for itself.
     """
@@ -125,10 +127,8 @@ def _trains_verifier(event: ProofReviewed, proof: Proof, tools: Tools) -> bool:
 
 
 def _majority(assessments: Collection[MetaCritique], rule: Labeling, m: int) -> bool | None:
-    confirms = sum(
-        (assessment.verdict.score or 0.0) >= rule.confirm_at for assessment in assessments
-    )
-    return majority(confirms, len(assessments), m)
+    scores = _scores(assessments)
+    return majority(sum(score >= rule.confirm_at for score in scores), len(scores), m)
 
 
 def _ask(

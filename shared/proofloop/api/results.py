@@ -19,7 +19,8 @@ from proofloop.store import Store, get_record
 class CritiqueResult:
     """One critique of a proof. `score` is None if it was unreadable: see `verdict.reason`.
 
-    `confirmed`: whether the meta-verifiers confirm its issues; None if it reports none.
+    `confirmed`: whether the meta-verifiers confirm its issues; None if it reports none, or
+      if too few judgements were readable.
     """
 
     analysis: str

@@ -2,8 +2,10 @@
 
 The majority of m meta-critiques confirms or rejects each critique that reports an issue. The lowest
 score of any critique is the label if at least k critiques with it are confirmed. If no issue is
-confirmed, the label is 1. Otherwise the proof is undecided. Unreadable critiques have no score; if
-they are half of all or more, the absence of issues proves nothing, and the proof is undecided.
+confirmed, the label is 1. Otherwise the proof is undecided. Unreadable critiques have no score, and
+an issue may be neither confirmed nor refuted because its meta-critiques are unreadable. If such
+critiques are half of all or more, the absence of confirmed issues proves nothing, and the proof is
+undecided.
 """
 
 from __future__ import annotations
@@ -87,7 +89,14 @@ def _may_reach_quorum(judged: Sequence[Judgement], missing: int, k: int) -> bool
 def _may_be_accepted(judged: Sequence[Judgement], missing: int, n: int) -> bool:
     return (
         not any(judgement.confirmed for judgement in judged)
-        and 2 * (_readable(judged) + missing) > n
+        and 2 * (_settled(judged) + missing) > n
+    )
+
+
+def _settled(judged: Sequence[Judgement]) -> int:
+    """The critiques that report no issue, or one that is confirmed or refuted."""
+    return sum(
+        judgement.verdict.score == 1.0 or judgement.confirmed is not None for judgement in judged
     )
 
 
@@ -104,7 +113,7 @@ def _decide_complete(judged: Sequence[Judgement], *, n: int, k: int) -> Decision
         carrying = _confirmed_at(judged, lowest)
         if len(carrying) >= k:
             return _rejected(lowest, carrying, k)
-    if any(judgement.confirmed for judgement in judged) or 2 * _readable(judged) <= n:
+    if any(judgement.confirmed for judgement in judged) or 2 * _settled(judged) <= n:
         return UNDECIDED
     upheld = tuple(judgement.index for judgement in judged if judgement.verdict.score == 1.0)
     solved = len(upheld) == n
@@ -145,7 +154,7 @@ def decide_by_person(
 
 def majority(confirms: int, seen: int, m: int) -> bool | None:
     """Whether more than half of m meta-critiques confirm, given `confirms` among the `seen`; None
-    while it is open.
+    while the others could change it.
     """
     if 2 * confirms > m:
         return True

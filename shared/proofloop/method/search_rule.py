@@ -27,7 +27,8 @@ class Candidate:
 
     `total`: the sum of the scores of all `critiques`; an unreadable one counts as 0. `issues`: the
     critiques with an issue that the meta-verifier confirmed; `overturned`: those with an
-    unconfirmed issue; `silent`: those without an issue.
+    unconfirmed issue, all issues in a run without meta-verification; `silent`: those without an
+    issue.
     """
 
     proof_id: str
@@ -46,14 +47,14 @@ class Candidate:
 def candidate(proof_id: str, judgements: Iterable[Judgement]) -> Candidate:
     """The proof as a candidate, from the judgements of its critiques."""
     judged = [judgement for judgement in judgements if judgement.index >= 0]
-    readable = [judgement for judgement in judged if judgement.verdict.score is not None]
+    flawed = [judgement for judgement in judged if judgement.verdict.score in (0.0, 0.5)]
     return Candidate(
         proof_id,
-        sum(judgement.verdict.score or 0.0 for judgement in readable),
+        sum(judgement.verdict.score or 0.0 for judgement in judged),
         len(judged),
-        issues=tuple(judgement.index for judgement in readable if judgement.confirmed),
-        overturned=tuple(judgement.index for judgement in readable if judgement.confirmed is False),
-        silent=tuple(judgement.index for judgement in readable if judgement.confirmed is None),
+        issues=tuple(judgement.index for judgement in flawed if judgement.confirmed),
+        overturned=tuple(judgement.index for judgement in flawed if not judgement.confirmed),
+        silent=tuple(judgement.index for judgement in judged if judgement.verdict.score == 1.0),
     )
 
 

@@ -241,9 +241,9 @@ class MetaCritique(Record):
 class Judgement(Record):
     """The labeler's view of critique `index`, without its texts.
 
-    `confirmed`: the majority of m confirms the issues it reports; None when it reports none or
-    could not be read. `quality` in [0, 1]: the mean of the meta-scores, R_meta of eq. (3) and (6);
-    1 when nothing was claimed, 0 when unreadable.
+    `confirmed`: the majority of m confirms the issues it reports; None when it reports none, or it
+    or its meta-critiques could not be read. `quality` in [0, 1]: the mean of the meta-scores,
+    R_meta of eq. (3) and (6); 1 when nothing was claimed, 0 when unreadable.
     """
 
     proof_id: str

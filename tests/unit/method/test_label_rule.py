@@ -27,7 +27,11 @@ UNREAD: Kind = (None, None)
 PRAISE: Kind = (1.0, None)
 HALF, HALF_REFUTED = (0.5, True), (0.5, False)
 ZERO, ZERO_REFUTED = (0.0, True), (0.0, False)
-KINDS: tuple[Kind, ...] = (UNREAD, PRAISE, HALF, HALF_REFUTED, ZERO, ZERO_REFUTED)
+HALF_OPEN, ZERO_OPEN = (0.5, None), (0.0, None)
+KINDS: tuple[Kind, ...] = (
+    *(UNREAD, PRAISE, HALF, HALF_REFUTED, HALF_OPEN),
+    *(ZERO, ZERO_REFUTED, ZERO_OPEN),
+)
 
 
 def judged(*kinds: Kind) -> list[Judgement]:
@@ -89,6 +93,16 @@ def test_one_unread_critique_is_no_issue_but_the_proof_is_not_solved() -> None:
 @pytest.mark.parametrize("unread", [2, 3, 4])
 def test_silence_of_half_the_critiques_proves_nothing(unread: int) -> None:
     assert rule(*[UNREAD] * unread, *[PRAISE] * (4 - unread)) == UNDECIDED
+
+
+@pytest.mark.parametrize("unsettled", [2, 3, 4])
+def test_issues_neither_confirmed_nor_refuted_do_not_speak_for_the_proof(unsettled: int) -> None:
+    assert rule(*[ZERO_OPEN] * unsettled, *[PRAISE] * (4 - unsettled)) == UNDECIDED
+    assert rule(*[HALF_OPEN] * unsettled, *[ZERO_REFUTED] * (4 - unsettled)) == UNDECIDED
+
+
+def test_one_issue_neither_confirmed_nor_refuted_does_not_prevent_acceptance() -> None:
+    assert rule(PRAISE, PRAISE, ZERO_OPEN) == Decision("accepted", "overturned", 1.0, (0, 1))
 
 
 def test_unread_critiques_do_not_hinder_a_quorum_that_rejects() -> None:

@@ -32,10 +32,11 @@ def test_a_candidates_score_is_the_mean_of_its_critiques_with_unread_ones_as_0()
         judgement(1, 0.5, confirmed=True),
         judgement(2, 0.0, confirmed=False),
         judgement(3, None),
+        judgement(4, 0.5),  # its issue is neither confirmed nor refuted
     ]
     found = candidate("p-000", judged)
-    assert found == Candidate("p-000", 1.5, 4, issues=(1,), overturned=(2,), silent=(0,))
-    assert found.score == 0.375
+    assert found == Candidate("p-000", 2.0, 5, issues=(1,), overturned=(2, 4), silent=(0,))
+    assert found.score == 0.4
     assert candidate("p-000", []).score == 0.0
 
 

@@ -419,7 +419,7 @@ def test_what_a_model_wrote_is_kept_though_it_cannot_be_read(
         wrote.model_copy(update={"text": None}),  # its analysis is the same
     )
     list(judge(reviewed(1), tools))
-    assert [each.raw and each.raw.reasoning for each in metas_of(tools, 1)] == ["Let me think."] * 2
+    assert [each.raw and each.raw.reasoning for each in metas_of(tools, 1)] == ["Let me think."] * 3
 
 
 def test_an_empty_answer_with_reasoning_says_so(tmp_path: Path) -> None:
@@ -761,12 +761,15 @@ def assessed(*scores: float | None) -> list[MetaCritique]:
         ((1.0, 1.0, 0.0), 0.5, True, 2 / 3),
         ((0.5, 0.5, 0.0), 0.5, True, 1 / 3),
         ((0.5, 0.5, 0.0), 1.0, False, 1 / 3),
-        ((1.0, None, None), 0.5, False, 1.0),
-        ((None, None, None), 0.5, False, 0.0),
+        ((1.0, 1.0, None), 0.5, True, 1.0),
+        ((0.0, 0.0, None), 0.5, False, 0.0),
+        ((1.0, None, None), 0.5, None, 1.0),
+        ((1.0, 0.0, None), 0.5, None, 0.5),
+        ((None, None, None), 0.5, None, 0.0),
     ],
 )
-def test_an_assessment_that_cannot_be_read_confirms_nothing_and_enters_no_mean(
-    scores: tuple[float | None, ...], confirm_at: float, confirmed: bool, quality: float
+def test_an_assessment_that_cannot_be_read_has_no_vote_and_enters_no_mean(
+    scores: tuple[float | None, ...], confirm_at: float, confirmed: bool | None, quality: float
 ) -> None:
     rule = runspec(labeling={"confirm_at": confirm_at}).labeling
     assert summarise(assessed(*scores), rule, rule.m) == (confirmed, pytest.approx(quality))
@@ -1043,7 +1046,7 @@ def test_a_call_that_can_never_work_is_data_of_its_own_kind(tmp_path: Path) -> N
     assert get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique).verdict == expected
     assert list(judge(reviewed(1), tools)) == [judged(1)]
     assert get_record(tools.store, keys.judgement(RUN, PROOF, 1), Judgement) == judgement(
-        1, 0.0, False, 0.0
+        1, 0.0, None, 0.0
     )
 
 

@@ -21,7 +21,7 @@ from proofloop.store import Store, find_record, get_record
 @dataclass(frozen=True)
 class CritiqueRow:
     """A critique. `confirmed`: whether the meta-verifiers confirm its issues; None if it has none,
-    or was not judged.
+    was not judged, or too few judgements were readable.
     """
 
     critique: int
