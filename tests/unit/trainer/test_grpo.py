@@ -18,7 +18,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from proofloop.errors import ConfigError, ProofloopError
+from proofloop.errors import ConfigError, ProofloopError, Reject
 from proofloop.schema.records import Sampling
 from proofloop_trainer.grpo.batch import advantages, answers_to_train, minibatches, passes
 from proofloop_trainer.grpo.learner import GrpoLearner
@@ -199,7 +199,7 @@ def test_a_loss_that_is_not_finite_is_refused(model_folder):
     learner = GrpoLearner(model_folder, GrpoSettings(minibatch_sequences=4, kl_coefficient=0))
     learner.step(batch(*ragged_samples(8)))
     samples = ragged_samples(16, seed=2)
-    with pytest.raises(ProofloopError, match=r"step 2: loss .* the last checkpoint is unchanged"):
+    with pytest.raises(Reject, match=r"step 2, \d sequences: loss .* nothing is published"):
         learner.step(batch(*samples, overflowing(samples[-1].group)))
     assert learner.steps == 1
 

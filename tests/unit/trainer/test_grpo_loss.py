@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, LlamaForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import (
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 from proofloop.schema.records import TrainingSample
 from proofloop_trainer.grpo.batch import advantages, answers_to_train, collate
@@ -25,6 +32,7 @@ from tests.unit.trainer.grpo_examples import (
     END,
     ONE_UPDATE,
     PAD,
+    VOCABULARY,
     batch,
     changed,
     ragged_samples,
@@ -226,6 +234,24 @@ def test_the_balance_loss_that_a_mixtures_config_asks_for_is_no_part_of_the_step
         for tokens in (40, 10_000)
     ]
     assert reports[0].loss == pytest.approx(reports[1].loss, abs=1e-6)
+
+
+def test_a_longer_prompt_in_the_pass_changes_no_score_of_a_model_with_learned_positions(
+    tmp_path: Path,
+):
+    size = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 14}
+    ends = {"bos_token_id": END, "eos_token_id": END}
+    config = GPT2Config(vocab_size=VOCABULARY, initializer_range=0.5, **size, **ends)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    model = load_reference(tmp_path)
+    short, long = answers_to_train(
+        [sample(1.0, completion=(8, 9, 10, 11)), sample(0.0, prompt=tuple(range(5, 15)))], "train"
+    )
+    alone, beside = (
+        score(model, collate(answers, PAD, torch.device("cpu"))).logprobs_BC[0]
+        for answers in ([short], [short, long])
+    )
+    torch.testing.assert_close(beside, alone)
 
 
 @pytest.mark.parametrize("tokens_per_pass", [1, 40, 100])

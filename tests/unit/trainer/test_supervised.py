@@ -11,6 +11,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
+from proofloop.errors import Reject
 from proofloop_trainer.export import dtype_of
 from proofloop_trainer.fine_tuning.supervised import (
     Schedule,
@@ -85,6 +86,14 @@ def test_the_answers_become_likelier_and_how_passes_are_cut_changes_no_weight(tm
     cut = load_file(tmp_path / "cut" / "model.safetensors")
     for name, weight in load_file(tmp_path / "whole" / "model.safetensors").items():
         torch.testing.assert_close(cut[name], weight, rtol=0, atol=1e-3)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path):
+    start = save_tiny_model(tmp_path / "start")
+    too_fast = Schedule(batch=4, learning_rate=1e30, epochs=3)
+    with pytest.raises(Reject, match=r"supervised step 2: loss nan"):
+        fine_tune(start, tmp_path / "tuned", ANSWERS, too_fast, seed=0)
+    assert not (tmp_path / "tuned").exists()
 
 
 def test_what_is_learnt_is_written_in_32_bits_whatever_the_start_has(tmp_path: Path):

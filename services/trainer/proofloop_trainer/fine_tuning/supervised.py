@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
@@ -26,6 +25,7 @@ from proofloop_trainer.grpo.batch import Answer, minibatches, share
 from proofloop_trainer.grpo.policy import IGNORED, load_model
 from proofloop_trainer.memory import enough_for, make_room
 from proofloop_trainer.ranks import Order
+from proofloop_trainer.updates import update
 
 
 class Schedule(Record):
@@ -93,7 +93,7 @@ def fine_tune(
     """Train the model in `start` on the answers and write it to `out` in 32 bits.
 
     `before_step` may raise to stop the training. The learning rate falls linearly to a tenth. The
-    same input gives the same weights.
+    same input gives the same weights. Raises Reject for a loss that is not finite.
     """
     ranks.check_launch()
     _broadcast(start, out, answers, schedule, seed)
@@ -142,9 +142,8 @@ def _train(
         optimizer.param_groups[0]["lr"] = now
         optimizer.zero_grad()
         mine = sum(_backward(model, part, cut) for part in share(cut, schedule.tokens_per_pass))
-        clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
         (loss,) = ranks.summed([mine])
+        update(model, optimizer, loss, max_norm=1.0, what=f"supervised step {done + 1}")
         after_step(SupervisedStep(done + 1, total, loss, now, _tokens(cut)))
 
 

@@ -10,19 +10,15 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, replace
-from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
-from torch.nn.utils import clip_grad_norm_
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from proofloop.errors import ProofloopError
 from proofloop.runs.model_registry import require_model
 from proofloop.schema.records import ModelRole, TrainingBatch
 from proofloop_trainer import ranks
@@ -54,6 +50,7 @@ from proofloop_trainer.grpo.settings import GrpoSettings
 from proofloop_trainer.memory import enough_for, make_room
 from proofloop_trainer.ranks import Order
 from proofloop_trainer.replay import Replay
+from proofloop_trainer.updates import update
 
 
 class GrpoLearner:
@@ -191,8 +188,8 @@ class GrpoLearner:
         )
 
     def step(self, batch: TrainingBatch) -> StepReport:
-        """Train on one batch. Raises ProofloopError if the batch is invalid or the loss is not
-        finite.
+        """Train on one batch. Raises ProofloopError if the batch is invalid, and Reject if the loss
+        is not finite.
 
         An invalid batch changes nothing. After any other error, open the learner again from its
         last checkpoint: some minibatches may have changed its weights.
@@ -259,17 +256,14 @@ class GrpoLearner:
             (self._backward(part, minibatch) for part in self._share(minibatch)), start=Tally()
         )
         tally = Tally(*ranks.summed(astuple(mine)))
-        norm = clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
-        grad_norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
-        if not (isfinite(tally.loss) and isfinite(grad_norm)):
-            raise ProofloopError(
-                f"step {self.steps + 1}: loss {tally.loss / len(minibatch)} and gradient norm"
-                f" {grad_norm} "
-                f"over {len(minibatch)} sequences; training stops, and the last checkpoint is"
-                " unchanged"
-            )
-        self.optimizer.step()
-        return Update(tally, grad_norm)
+        norm = update(
+            self.model,
+            self.optimizer,
+            tally.loss / len(minibatch),
+            max_norm=self.settings.max_grad_norm,
+            what=f"step {self.steps + 1}, {len(minibatch)} sequences",
+        )
+        return Update(tally, norm)
 
     def _backward(self, part: Sequence[Answer], minibatch: Sequence[Answer]) -> Tally:
         inputs = self._collate(part or by_length(minibatch)[:1])

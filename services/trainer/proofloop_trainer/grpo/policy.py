@@ -66,5 +66,23 @@ def score(model: PreTrainedModel, inputs: Pass) -> Scores:
     completion = inputs.completion_ids_BC.size(1)
     labels_BT = ids_BT.masked_fill(mask_BT == 0, IGNORED)
     labels_BT[:, :-completion] = IGNORED
-    found = model(input_ids=ids_BT, attention_mask=mask_BT, labels=labels_BT, fused_lm_head=True)
+    found = model(
+        input_ids=ids_BT,
+        attention_mask=mask_BT,
+        position_ids=_positions_BT(model, mask_BT),
+        labels=labels_BT,
+        fused_lm_head=True,
+    )
     return Scores(found.log_probs[:, -completion:], found.entropy[:, -completion:].detach())
+
+
+def _positions_BT(model: PreTrainedModel, mask_BT: Tensor) -> Tensor | None:
+    """The positions without the padding, as the sampler counts them: learned positions would
+    otherwise depend on the pass's longest prompt.
+
+    None for rotary positions. They are relative, so that a shift changes their scores by rounding
+    alone.
+    """
+    if any("RotaryEmbedding" in type(module).__name__ for module in model.modules()):
+        return None
+    return (mask_BT.cumsum(-1) - 1).clamp(min=0)
