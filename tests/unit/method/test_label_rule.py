@@ -96,12 +96,12 @@ def test_silence_of_half_the_critiques_proves_nothing(unread: int) -> None:
 
 
 @pytest.mark.parametrize("unsettled", [2, 3, 4])
-def test_issues_neither_confirmed_nor_refuted_do_not_speak_for_the_proof(unsettled: int) -> None:
+def test_issues_neither_confirmed_nor_refuted_prove_nothing(unsettled: int) -> None:
     assert rule(*[ZERO_OPEN] * unsettled, *[PRAISE] * (4 - unsettled)) == UNDECIDED
     assert rule(*[HALF_OPEN] * unsettled, *[ZERO_REFUTED] * (4 - unsettled)) == UNDECIDED
 
 
-def test_one_issue_neither_confirmed_nor_refuted_does_not_prevent_acceptance() -> None:
+def test_one_issue_neither_confirmed_nor_refuted_does_not_reject() -> None:
     assert rule(PRAISE, PRAISE, ZERO_OPEN) == Decision("accepted", "overturned", 1.0, (0, 1))
 
 
