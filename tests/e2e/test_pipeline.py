@@ -29,6 +29,7 @@ from proofloop.errors import (
     Interrupted,
     ProofloopError,
     Reject,
+    StoreError,
 )
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.runs.answers import ROLE_OF_KIND
@@ -643,6 +644,31 @@ def test_a_letter_of_no_proof_outlives_the_resumed_run(tmp_path: Path) -> None:
     assert sorted(letter.body for letter in dead_letters(store)) == sorted(
         [encode(published).decode(), "no event"]
     )
+
+
+class FullStore(LocalStore):
+    """A disk that is full until `room` is set."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.room = threading.Event()
+        self.refused = threading.Event()
+
+    def put_if_absent(self, key: str, data: bytes, *, durable: bool = False) -> bool:
+        if not self.room.is_set() and "/problems/" in key:
+            self.refused.set()
+            raise StoreError(f"cannot write {key}: no space left on device")
+        return super().put_if_absent(key, data, durable=durable)
+
+
+def test_a_run_waits_for_room_on_the_disk(tmp_path: Path) -> None:
+    store, spec = FullStore(tmp_path), runspec()
+    with opened(store, spec) as pipeline, ThreadPoolExecutor() as pool:
+        progress = pool.submit(pipeline.run)
+        assert store.refused.wait(10)
+        assert not progress.done()
+        store.room.set()
+        check_every_proof_is_labeled_once(store, spec, progress.result(60))
 
 
 def test_a_dead_letter_that_cannot_be_stored_makes_room_for_the_next_proof(

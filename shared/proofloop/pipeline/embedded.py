@@ -16,7 +16,7 @@ import structlog
 from proofloop.bus import DeadLetter, LocalBus
 from proofloop.config.run_file import Budget, RunSpec
 from proofloop.engine.base import Engine
-from proofloop.errors import RESUME_HINT, HintedError, Interrupted
+from proofloop.errors import RESUME_HINT, HintedError, Interrupted, StoreError
 from proofloop.pipeline.driver import Report, RunDriver
 from proofloop.runs.budget import BudgetGate, Meter, RunClock
 from proofloop.runs.costs import ByRole, summed
@@ -148,8 +148,12 @@ class EmbeddedPipeline:
         self._bus.publish(events)
 
     def patiently(self, action: Callable[[], T]) -> T:
-        """Act once: an error of the store ends the run, because this process has no other run."""
-        return action()
+        """Repeat the action while the store is away, as the workers do with their paid answers."""
+        try:
+            return self.tools.patiently(action)
+        except StoreError:
+            self.check_stopping()
+            raise
 
     def wait(self) -> None:
         """Wait for one answer if there is a search, which acts on every answer; else for all

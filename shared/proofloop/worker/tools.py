@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -29,6 +31,9 @@ T = TypeVar("T")
 
 STORE_AWAY_S = 1.0
 """The pause between attempts to store a paid answer while the store is away."""
+
+WARN_EVERY_S = 30.0
+"""How often a process warns that its messages wait for the store."""
 
 
 class Tools:
@@ -65,6 +70,7 @@ class Tools:
         self.gate = gate or OpenGate()
         self.unusable = unusable or RejectMessage(self.shutdown)
         self._on_keep = on_keep
+        self._warn_of_store_s = -math.inf
         self.early_warnings = early_warnings or EarlyWarnings(store)
         self.health = EngineHealth()
         self.runs = RunCache(store, self.health.forget, is_alone=is_alone)
@@ -98,6 +104,13 @@ class Tools:
             except (NotFound, CorruptObject):
                 raise
             except StoreError as error:
-                log.warning("store_awaited", reason=str(error))
+                self._warn_of_store(error)
                 if self.shutdown.cancelling.wait(STORE_AWAY_S):
                     raise
+
+    def _warn_of_store(self, error: StoreError) -> None:
+        """Warn once in a while, not once per message and attempt."""
+        now_s = time.monotonic()
+        if now_s >= self._warn_of_store_s:
+            self._warn_of_store_s = now_s + WARN_EVERY_S
+            log.warning("store_awaited", reason=str(error))

@@ -161,7 +161,15 @@ def test_a_server_that_answers_in_one_piece_is_understood(serve: Serve, connect:
 
 @pytest.mark.parametrize(("pieces", "tokens"), [(("a ", "b"), 2), (("", 100 * "word "), 125)])
 @pytest.mark.parametrize(
-    "usage", [None, {}, {"input_tokens": 3}, {"prompt_tokens": 3, "completion_tokens": None}]
+    "usage",
+    [
+        None,
+        {},
+        {"input_tokens": 3},
+        {"prompt_tokens": 3, "completion_tokens": None},
+        {"prompt_tokens": 3, "completion_tokens": 0},
+        {"prompt_tokens": 0, "completion_tokens": 0},
+    ],
 )
 def test_token_counts_are_estimated_where_the_server_reports_none(
     serve: Serve,

@@ -103,7 +103,7 @@ def test_a_page_that_is_not_found_comes_from_no_model_server() -> None:
         ('{"error": {"message": "a"}}', "a"),
         ('{"error": "a"}', "a"),
         ('[{"error": {"message": "a"}}]', "a"),
-        ('{"detail": [{"loc": ["x"], "msg": "a"}]}', "a"),
+        ('{"detail": [{"loc": ["body", "x"], "msg": "a"}]}', "body.x: a"),
         ('{"message": {"message": {"message": {"message": {"message": "deep"}}}}}', None),
         ("plain", "plain"),
         ("[" * 10_000, None),

@@ -544,6 +544,65 @@ def test_a_server_that_refuses_large_seeds_is_told_from_others(
     assert ("set seed_bits = 31" in error.hint) == is_named
 
 
+REFUSED_LENGTHS = {
+    "vLLM": "This model's maximum context length is 8192 tokens. However, you requested 66036"
+    " tokens (500 in the messages, 65536 in the completion).",
+    "vLLM 0.10": "'max_tokens' or 'max_completion_tokens' is too large: 65536. This model's maximum"
+    " context length is 8192 tokens and your request has 500 input tokens.",
+    "SGLang": "Requested token count exceeds the model's maximum context length of 8192 tokens.",
+    "OpenAI": "max_tokens is too large: 65536. This model supports at most 16384 completion tokens",
+    "llama.cpp": "the request exceeds the available context size. try increasing the context size",
+    "Ollama": "input length exceeds maximum context length",
+    "LM Studio": "the model is loaded with context length of only 4096 tokens",
+    "TGI": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096.",
+    "DeepSeek": "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]",
+}
+
+
+@pytest.mark.parametrize("message", REFUSED_LENGTHS.values(), ids=REFUSED_LENGTHS)
+def test_a_refused_length_names_max_tokens(serve: Serve, connect: Connect, message: str) -> None:
+    error = fails_with(connect(serve(refuses(400, {"error": {"message": message}}))))
+    assert error.hint == (
+        "the prompt and max_tokens = 64 together exceed the server's limit: lower max_tokens under"
+        " [sampling.ROLE], or serve the model with a longer context"
+    )
+
+
+def test_a_server_without_max_tokens_is_told_from_one_with_a_limit(
+    serve: Serve, connect: Connect
+) -> None:
+    message = (
+        "Unsupported parameter: 'max_tokens' is not supported with o3-2025. Use"
+        " 'max_completion_tokens' instead."
+    )
+    error = fails_with(connect(serve(refuses(400, {"error": {"message": message}}))))
+    assert "max_tokens_field" in error.hint
+
+
+def test_a_refused_field_can_be_omitted(serve: Serve, connect: Connect) -> None:
+    message = "Unsupported parameter: 'top_p' is not supported with this model."
+    error = fails_with(connect(serve(refuses(400, {"error": {"message": message}}))))
+    assert 'omit_fields = ["top_p"]' in error.hint
+    server = serve(answers())
+    connect(server, omit_fields=["top_p", "seed"]).submit(ask()).result(10)
+    assert {"top_p", "seed", "temperature"} & server.received[0].body.keys() == {"temperature"}
+
+
+@pytest.mark.parametrize(
+    ("message", "hint"),
+    [
+        ("You exceeded your current quota, please check your plan and billing", "quota is used up"),
+        ("Come back tomorrow", "raise longest_wait_s"),
+        ("Slow down", "raise longest_wait_s"),
+    ],
+)
+def test_a_rate_limit_that_no_short_wait_ends_has_its_own_way_out(
+    serve: Serve, connect: Connect, message: str, hint: str
+) -> None:
+    refused = refuses(429, {"error": {"message": message}}, Retry_After="86400")
+    assert hint in fails_with(connect(serve(refused))).hint
+
+
 def test_a_seed_of_31_bits_is_sent(serve: Serve, connect: Connect) -> None:
     server = serve(answers())
     connect(server, seed_bits=31).submit(ask(seed=2**63 - 1)).result(10)

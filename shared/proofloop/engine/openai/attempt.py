@@ -134,7 +134,10 @@ class Attempt:
             self._call.left_out |= unknown
             return FieldRefused()
         hint = hints.about_refusal(
-            refusal, self._settings, _without_query(headers.get("location", ""))
+            refusal,
+            self._settings,
+            _without_query(headers.get("location", "")),
+            self._call.request.sampling.max_tokens,
         )
         if not hint and self._may_lack_the_model(refusal):
             served = await self._connection.served_models()

@@ -318,7 +318,7 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
 
     def _warn_about_answer(self, call: OpenAICall) -> None:
         answer = call.answer
-        if answer.usage is None:
+        if answer.counted is None:
             self._warn_once("engine_usage_missing", token_counts="estimated")
         # One token is a check.
         if answer.reasoning and not answer.text and call.request.sampling.max_tokens > 1:

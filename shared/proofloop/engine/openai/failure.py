@@ -209,12 +209,16 @@ def _only(body: object) -> object:
 
 
 def find_message(body: object, depth: int = DEEPEST_MESSAGE) -> str:
-    """The error message: OpenAI's error.message, or error, message, detail, or a list of msg."""
+    """The error message: OpenAI's error.message, or error, message, detail, or the first of
+    FastAPI's list, with its field.
+    """
     body = _only(body)
     if isinstance(body, str):
         return body
     if not isinstance(body, dict) or depth == 0:
         return ""
+    if isinstance(place := body.get("loc"), list) and isinstance(body.get("msg"), str):
+        return f"{'.'.join(map(str, place))}: {body['msg']}"
     found = (
         find_message(body.get(key), depth - 1) for key in ("error", "message", "detail", "msg")
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from http import HTTPStatus
 
@@ -12,13 +13,27 @@ from proofloop.engine.openai.settings import OpenAISettings
 MODELS_SHOWN = 20
 WEB_PAGE = "the answer is a web page, perhaps a sign-in page or a proxy before the model server"
 BALANCE = "the account's balance is too low: top it up, then run again with --resume"
+QUOTA = (
+    "the account's quota is used up: check its plan and billing, then run again; stored answers are"
+    " kept"
+)
+BUSY = "the server is busy or still loading: wait, or raise max_attempts under [engine.settings]"
+LENGTH = re.compile(
+    r"context[ _-]?(length|size|window)|prompt is too long"
+    r"|max_(new_|completion_)?tokens\b(?!.*\b(not supported|unsupported)).*\d"
+)
+"""What servers write about a prompt or `max_tokens` above their limit."""
+OPTIONAL = ("temperature", "top_p", "seed")
+"""Fields that `omit_fields` leaves out."""
 NO_FINISH_REASON = (
     "set needs_finish_reason = false under [engine.settings] if this server never sends a finish"
     " reason"
 )
 
 
-def about_refusal(refusal: Refusal, settings: OpenAISettings, location: str) -> str:
+def about_refusal(
+    refusal: Refusal, settings: OpenAISettings, location: str, max_tokens: int
+) -> str:
     """The hint for a status that is not 200; empty if there is no hint."""
     if refusal.kind == "access":
         return _about_access(refusal.status, settings)
@@ -33,11 +48,8 @@ def about_refusal(refusal: Refusal, settings: OpenAISettings, location: str) -> 
     if refusal.kind == "address":
         return about_address(settings, is_web_page=refusal.text.lstrip().startswith("<"))
     if refusal.kind == "busy":
-        return (
-            "the server is busy or still loading: wait, or raise max_attempts under"
-            " [engine.settings]"
-        )
-    return _about_fields(refusal, settings)
+        return _about_load(refusal, settings)
+    return _about_length(refusal, max_tokens) or _about_fields(refusal, settings)
 
 
 def about_address(settings: OpenAISettings, *, is_web_page: bool) -> str:
@@ -82,15 +94,46 @@ def _about_access(status: int, settings: OpenAISettings) -> str:
     return f"the key in {variable} lacks a permission: use another key, or check the account"
 
 
+def _about_load(refusal: Refusal, settings: OpenAISettings) -> str:
+    """The hint for a busy server. Some report an empty account as a rate limit."""
+    if re.search("quota|billing|credit", refusal.message().lower()):
+        return QUOTA
+    if (refusal.wait_s() or 0.0) > settings.longest_wait_s:
+        return "run again after that time, or raise longest_wait_s under [engine.settings]"
+    return BUSY
+
+
+def _about_length(refusal: Refusal, max_tokens: int) -> str:
+    """The hint for a prompt or `max_tokens` above the server's limit."""
+    if not LENGTH.search(refusal.message().lower()):
+        return ""
+    return (
+        f"the prompt and max_tokens = {max_tokens} together exceed the server's limit: lower"
+        " max_tokens under [sampling.ROLE], or serve the model with a longer context"
+    )
+
+
 def _about_fields(refusal: Refusal, settings: OpenAISettings) -> str:
     """The hint for a refused field that a setting changes."""
-    if refusal.names("seed") and settings.seed_bits > 31:
-        return "set seed_bits = 31 under [engine.settings]: this server refuses large seeds"
+    if refused := next(filter(refusal.names, OPTIONAL), ""):
+        return _about_optional(refused, settings)
     if refusal.names("max_completion_tokens") and settings.max_tokens_field == "max_tokens":
         return 'set max_tokens_field = "max_completion_tokens" under [engine.settings]'
     if refusal.names("response_format") or refusal.names("json_schema"):
         return _about_response_format(settings)
     return ""
+
+
+def _about_optional(field: str, settings: OpenAISettings) -> str:
+    """The hint for a field that a server refuses for its value, or does not know."""
+    omit = f'set omit_fields = ["{field}"] under [engine.settings] if this server takes no {field}'
+    if field != "seed":
+        return f"change {field} under [sampling.ROLE]; or {omit}"
+    if settings.seed_bits == 31:
+        return omit
+    return (
+        f"set seed_bits = 31 under [engine.settings] if this server refuses large seeds; or {omit}"
+    )
 
 
 def _about_response_format(settings: OpenAISettings) -> str:

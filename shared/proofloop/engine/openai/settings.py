@@ -111,6 +111,9 @@ class OpenAISettings(EngineSettings):
     seed_bits: Literal[31, 32, 63] = Field(
         63, description="the size of seeds; lower it for a server that refuses large ones"
     )
+    omit_fields: frozenset[Literal["temperature", "top_p", "seed"]] = Field(
+        frozenset(), description="fields that the server refuses: they are not sent"
+    )
     max_tokens_field: MayChange[Literal["max_tokens", "max_completion_tokens"]] = Field(
         "max_tokens", description="the name that the server expects"
     )
@@ -216,8 +219,9 @@ class OpenAISettings(EngineSettings):
             fields |= {"logprobs": True, "return_token_ids": True}
         if (answer_format := self._response_format(request)) is not None:
             fields |= {"response_format": answer_format}
+        omitted = {*without, *self.omit_fields}
         return {
-            name: value for name, value in (fields | self.extra_body).items() if name not in without
+            name: value for name, value in (fields | self.extra_body).items() if name not in omitted
         }
 
     def _response_format(self, request: GenerationRequest) -> dict[str, JsonValue] | None:
@@ -231,10 +235,12 @@ class OpenAISettings(EngineSettings):
 
     def trusts_logprobs(self, sampling: Sampling) -> bool:
         """Whether the log-probabilities are those of the sampling distribution: raw ones only at
-        temperature 1 and top_p 1.
+        temperature 1 and top_p 1, if both are sent.
         """
         return self.logprobs_are == "processed" or (
-            sampling.temperature == 1 and sampling.top_p == 1
+            sampling.temperature == 1
+            and sampling.top_p == 1
+            and self.omit_fields.isdisjoint({"temperature", "top_p"})
         )
 
     def backoff_s(self, attempt: int, chance: float) -> float:

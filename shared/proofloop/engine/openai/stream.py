@@ -97,12 +97,19 @@ class StreamedAnswer:
     def is_whole(self) -> bool:
         return self.finish_reason is not None
 
+    @property
+    def counted(self) -> Usage | None:
+        """The server's counts; None if it sent none, or zeros in place of them."""
+        usage, has_text = self.usage, bool(self.text or self.reasoning)
+        is_count = usage and usage.prompt_tokens and (usage.completion_tokens or not has_text)
+        return usage if is_count else None
+
     def completion_tokens(self) -> int:
         """The server's count, or the number of ids or log-probabilities, or an estimate from the
         text.
         """
-        if self.usage:
-            return self.usage.completion_tokens
+        if counted := self.counted:
+            return counted.completion_tokens
         pieces = self.reasoning + self.text
         return (
             len(self.completion_ids)
@@ -112,8 +119,8 @@ class StreamedAnswer:
 
     def prompt_tokens(self, request: GenerationRequest) -> int:
         """The server's count, or the number of prompt ids, or an estimate from the text."""
-        if self.usage:
-            return self.usage.prompt_tokens
+        if counted := self.counted:
+            return counted.prompt_tokens
         characters = sum(len(message.content) for message in request.messages)
         return len(self.prompt_ids or ()) or _estimate(characters)
 

@@ -6,6 +6,7 @@ scale `score` is the method's own and stays as it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -63,18 +64,19 @@ def parse_grade(value: object) -> float:
     """
     if isinstance(value, list | tuple) and value:
         return parse_grade(value[0])
-    if isinstance(value, bool | int | float) and value == value:  # not a NaN of a Parquet file
-        return float(value)
     text = str("" if value is None else value).strip().lower()
     if text in WORDS:
         return WORDS[text]
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
+        number = math.nan
+    if not math.isfinite(number):  # an empty cell of pandas is `nan`
         raise ConfigError(
             f"grade {str(value)[:40]!r} is neither a number nor one of {', '.join(WORDS)}",
             "correct the row, or name the column of the grades: --column grade=NAME",
-        ) from None
+        )
+    return number
 
 
 def parse_scale(text: str) -> Scale:

@@ -277,6 +277,6 @@ def test_a_scale_by_name() -> None:
 
 def test_grades_in_words_and_lists() -> None:
     assert [parse_grade(value) for value in (True, "Correct", " 6 ", [1, 0])] == [1, 1, 6, 1]
-    for wrong in (None, "", "almost good", []):
+    for wrong in (None, "", "almost good", [], "nan", float("nan"), "inf"):
         with pytest.raises(ConfigError, match="neither a number"):
             parse_grade(wrong)
