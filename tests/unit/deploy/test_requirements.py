@@ -80,9 +80,9 @@ def test_all_locks_agree_with_the_one_that_is_tested(lock: str) -> None:
     assert pinned(lock).items() <= pinned("test").items()
 
 
-def test_the_light_services_need_no_torch_and_no_numpy() -> None:
+def test_the_light_services_need_no_torch() -> None:
     assert "torch" in pinned("trainer")
-    assert not {"numpy", "torch", "transformers", "trl"} & set(pinned("light"))
+    assert not {"torch", "transformers", "trl"} & set(pinned("light"))
 
 
 def test_serving_needs_no_trainer() -> None:

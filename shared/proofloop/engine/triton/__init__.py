@@ -26,6 +26,6 @@ ENGINE = EngineInfo(
     open=_open,
     settings=TritonSettings,
     on_server=True,
-    requires=("grpc",),
+    requires=("tritonclient",),
     part="[cluster]",
 )

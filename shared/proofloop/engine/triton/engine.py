@@ -14,6 +14,7 @@ import time
 import uuid
 
 import structlog
+from tritonclient.grpc import service_pb2 as messages
 
 from proofloop.engine.base import GenerationRequest
 from proofloop.engine.event_loop import EventLoopEngine
@@ -21,7 +22,6 @@ from proofloop.engine.slots import Slots
 from proofloop.engine.triton.answer import TritonAnswer
 from proofloop.engine.triton.call import TritonCall
 from proofloop.engine.triton.prompt import ChatTemplate, Inputs, common_inputs, message_inputs
-from proofloop.engine.triton.protocol import messages
 from proofloop.engine.triton.replica import Interface, Replica, TransientFailure
 from proofloop.engine.triton.replicas import Replicas
 from proofloop.engine.triton.settings import TritonSettings

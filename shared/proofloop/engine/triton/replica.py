@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 import grpc
 import structlog
+from tritonclient.grpc import service_pb2 as messages
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from proofloop.engine.triton.answer import Tensor, read_tensor
 from proofloop.engine.triton.contract import model_config, triton_name
-from proofloop.engine.triton.protocol import TritonStub, messages
 from proofloop.engine.triton.settings import TritonSettings
 from proofloop.errors import AccessRefused, CallRefused, EngineError
 
@@ -73,7 +74,7 @@ class Replica:
         self.running: Counter[str] = Counter()
         self._settings = settings
         self._channel = _open_channel(address, host, settings)
-        self._stub = TritonStub(self._channel)
+        self._stub = GRPCInferenceServiceStub(self._channel)
         self._ready: dict[str, Interface] = {}
         self._pending: dict[str, asyncio.Task[Interface | None]] = {}
         # when this process last loaded or called each model: Unix time, as Triton's statistics
