@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -163,9 +164,7 @@ def rounds_of(store: LocalStore, spec: RunSpec, problem_id: str) -> list[SearchR
 
 
 def longest_chain_s(store: LocalStore, spec: RunSpec) -> float:
-    """The longest chain of calls of a problem: in each round from a proof to the judgement of one
-    of its critiques.
-    """
+    """The longest chain of calls of a problem: in each round from a proof to its last judgement."""
     chains = chains_of_proofs(store, spec)
     found = []
     for problem_id in {problem_of(name) for name in chains}:
@@ -181,27 +180,33 @@ def longest_chain_s(store: LocalStore, spec: RunSpec) -> float:
 
 
 def chains_of_proofs(store: LocalStore, spec: RunSpec) -> dict[str, float]:
-    """For each proof the seconds of the proof, its slowest critique, and the slowest judgement of
-    that critique.
+    """For each proof the seconds of the proof, its slowest critique, and its slowest judgement,
+    which waits for all critiques of its proof. An unreadable critique goes before the one in its
+    place, and the first judgements of a critique before those that break a tie.
     """
-    seconds: dict[str, dict[str, float]] = {}
+    seconds: dict[str, Counter[tuple[str, int]]] = defaultdict(Counter)
+    majority = spec.labeling.m // 2 + 1
     for key in store.list(keys.proofs(spec.name)):
         answer = keys.parse_answer(key)
-        if answer is None or answer.name.kind not in ("proof", "critique", "meta"):
+        if answer is None:
             continue
+        name, found = answer.name, seconds[answer.proof_id]
+        step = name.kind, name.index
+        if name.kind == "meta" and name.number >= majority:
+            step = "tie", name.index
         spent_s = get_record(store, key, _Answer).provenance.engine_seconds
-        step = f"{answer.name.kind} {answer.name.index}"
-        of_proof = seconds.setdefault(answer.proof_id, {})
-        of_proof[step] = max(of_proof.get(step, 0.0), spent_s)
-    return {name: longest(steps, spec.labeling.n) for name, steps in seconds.items()}
+        found[step] = max(found[step], spent_s)
+    return {name: longest(found, spec.labeling.n) for name, found in seconds.items()}
 
 
-def longest(steps: Mapping[str, float], n: int) -> float:
-    proof_s = max((value for step, value in steps.items() if step.startswith("proof")), default=0.0)
-    reviews = (
-        steps.get(f"critique {index}", 0.0) + steps.get(f"meta {index}", 0.0) for index in range(n)
-    )
-    return proof_s + max(reviews, default=0.0)
+def longest(seconds: Counter[tuple[str, int]], n: int) -> float:
+    """Proof, critique and judgement, one after the other; zero where there was no call."""
+
+    def slowest(first: str, second: str) -> float:
+        return max(seconds[first, index] + seconds[second, index] for index in range(n))
+
+    proof_s = max((spent for (kind, _), spent in seconds.items() if kind == "proof"), default=0.0)
+    return proof_s + slowest("unread", "critique") + slowest("meta", "tie")
 
 
 # -- all rounds

@@ -85,7 +85,8 @@ def _decide_or_ask(
             yield from _ask_for_more(event, proof, judged.critiques, tools)
         return None
     is_early = len(judged.critiques) < spec.labeling.n and not spec.stops_when_decided
-    if is_early or (judged.own is None and proof.given is None):
+    needs_own = proof.given is None and not spec.searches_by_need
+    if is_early or (needs_own and judged.own is None):
         return None
     return _label(event, proof, decision, judged.own.quality if judged.own else 0.0)
 

@@ -118,6 +118,10 @@ class Contender:
         """Its rank if all missing critiques score 1."""
         return _rank(self.total + n - self.written, self.proof_id)
 
+    def takes_critique(self, n: int) -> bool:
+        """Whether another critique may be requested: at most half of n are in flight."""
+        return self.written + self.in_flight < n and self.in_flight < max(1, n // 2)
+
     def passes(self, n: int) -> bool:
         """Whether all n critiques are readable and score 1."""
         return self.total == n
@@ -144,18 +148,25 @@ def certainly_kept(
             yield each
 
 
+def best_so_far(pool: Iterable[Contender], *, n: int, keep: int) -> Iterator[Contender]:
+    """Of the `keep` proofs with the highest sums so far, those with all n critiques. Others may
+    still outrank them.
+    """
+    return (each for each in heapq.nsmallest(keep, pool, Contender.lowest) if each.written >= n)
+
+
 def next_critiques(pool: Iterable[Contender], *, n: int, room: int) -> Iterator[str]:
     """Of which proofs to ask for another critique, at most `room` in all: always of the one with
     the highest possible sum, and of equals the one with most critiques.
     """
-    waiting = [(_need(each, n), each) for each in pool if each.written + each.in_flight < n]
+    waiting = [(_need(each, n), each) for each in pool if each.takes_critique(n)]
     heapq.heapify(waiting)
     while waiting and room > 0:
         _, each = heapq.heappop(waiting)
         yield each.proof_id
         room -= 1
         asked = replace(each, in_flight=each.in_flight + 1)
-        if asked.written + asked.in_flight < n:
+        if asked.takes_critique(n):
             heapq.heappush(waiting, (_need(asked, n), asked))
 
 

@@ -16,6 +16,7 @@ from proofloop.method.search_rule import (
     Candidate,
     Contender,
     best,
+    best_so_far,
     candidate,
     certainly_kept,
     next_critiques,
@@ -61,8 +62,21 @@ def test_a_complete_proof_is_kept_once_too_few_others_can_be_better() -> None:
 def test_the_next_critiques_go_to_the_proofs_with_the_highest_possible_sums() -> None:
     found = pool((4, 4.0), (2, 2.0), (2, 0.5), (0, 0.0))
     assert list(next_critiques(found, n=4, room=3)) == ["p-001", "p-003", "p-001"]
-    assert Counter(next_critiques(found, n=4, room=99)) == {"p-001": 2, "p-002": 2, "p-003": 4}
-    assert list(next_critiques([Contender("p", 1, 3, 1.0)], n=4, room=9)) == []
+    assert Counter(next_critiques(found, n=4, room=99)) == {"p-001": 2, "p-002": 2, "p-003": 2}
+    assert list(next_critiques([Contender("p", 3, 1, 3.0)], n=4, room=9)) == []
+
+
+def test_at_most_half_of_n_critiques_of_a_proof_are_in_flight() -> None:
+    def asked(n: int, **fields: int) -> int:
+        return len(list(next_critiques([Contender("p", **fields)], n=n, room=99)))
+
+    assert (asked(16), asked(16, in_flight=5), asked(16, written=12)) == (8, 3, 4)
+    assert (asked(1), asked(3), asked(16, in_flight=9)) == (1, 1, 0)
+
+
+def test_complete_proofs_among_the_best_so_far() -> None:
+    found = pool((4, 3.0), (4, 2.5), (3, 2.9), (4, 1.0))
+    assert [each.proof_id for each in best_so_far(found, n=4, keep=3)] == ["p-000", "p-001"]
 
 
 # -- a whole search, on random scores

@@ -108,7 +108,7 @@ def test_a_proof_that_is_outranked_gets_a_label_and_no_more_critiques(tmp_path: 
     trial.write(1, 0.0)
     trial.write(2, 1.0)
     found = trial.needs()
-    assert (critiques(found), judgements(found), labels(found)) == ({"002": 3}, set(), {"001"})
+    assert (critiques(found), judgements(found), labels(found)) == ({"002": 2}, set(), {"001"})
     stored = get_record(trial.store, keys.label(RUN, trial.name(1)), Label)
     assert (stored.outcome, stored.score, stored.by) == ("outranked", None, "search")
     assert trial.needs() == Needs()
@@ -121,7 +121,7 @@ def test_the_best_proof_is_judged_and_its_critiques_are_shown(tmp_path: Path) ->
     trial.write(2, 1.0, 0.0)
     found = trial.needs()
     assert labels(found) == {"001", "002"}
-    assert judgements(found) == {("000", index) for index in range(-1, N)}
+    assert judgements(found) == {("000", index) for index in range(N)}
     assert trial.search.next_round() == []
     trial.judge(0, [1.0, 1.0, 1.0, 0.5])
     [refinement] = trial.search.next_round()
@@ -134,10 +134,25 @@ def test_critiques_in_flight_are_limited(tmp_path: Path) -> None:
     trial = Trial(tmp_path, searching())
     trial.write(0)
     trial.write(1)
-    assert critiques(trial.needs(room=5)).total() == 5 - 2  # the generator requested one of each
-    assert trial.needs(room=5) == Needs()
+    assert critiques(trial.needs(room=3)).total() == 3 - 2  # the generator requested one of each
+    assert trial.needs(room=3) == Needs()
     trial.criticize(0, 0, 1.0)
-    assert critiques(trial.needs(room=5)).total() == 1
+    assert critiques(trial.needs(room=3)).total() == 1
+
+
+def test_idle_slots_judge_the_best_complete_proof_so_far(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, searching())
+    trial.write(0, 1.0, 1.0, 1.0, 0.5)
+    trial.write(1, 1.0, 1.0)
+    assert not judgements(trial.needs(room=1))  # a critique is still to be requested
+    busy, idle = trial.needs(room=2), trial.needs(room=3)
+    assert (critiques(busy), judgements(busy)) == ({"001": 1}, set())
+    assert judgements(idle) == {("000", index) for index in range(N)}
+    trial.criticize(1, 2, 1.0)
+    trial.criticize(1, 3, 1.0)
+    found = trial.needs(room=3)
+    assert labels(found) == {"000", "002"}
+    assert judgements(found) == {("001", index) for index in range(N)}
 
 
 def test_a_problem_ends_at_once_with_its_first_proof_that_passes_all_critiques(
@@ -148,7 +163,7 @@ def test_a_problem_ends_at_once_with_its_first_proof_that_passes_all_critiques(
     trial.write(1, 1.0, 1.0, 1.0, 1.0)
     found = trial.needs()
     assert labels(found) == {"000", "002"}  # of which 002 is not written yet
-    assert judgements(found) == {("001", index) for index in range(-1, N)}
+    assert judgements(found) == {("001", index) for index in range(N)}
     assert not critiques(found)
     trial.judge(1, [1.0] * N)
     assert trial.search.next_round() == []
@@ -161,9 +176,11 @@ def test_an_unreadable_critique_counts_as_0_and_solves_nothing(tmp_path: Path) -
     trial.write(1, 0.5, 0.5)
     trial.write(2, readable=False)
     found = trial.needs()
-    assert (labels(found), judgements(found)) == ({"001"}, set())
+    assert (labels(found), trial.search.next_round()) == ({"001"}, [])
     trial.search.add_label(trial.name(2), "unreadable", solved=False)
-    assert judgements(trial.needs()) == {("000", index) for index in range(-1, N)}
+    trial.judge(0, [1.0, 1.0, 1.0, 0.0])
+    [refinement] = trial.search.next_round()
+    assert refinement.parents[0].proof_id == trial.name(0)
 
 
 def test_after_the_last_round_only_the_best_proof_counts(tmp_path: Path) -> None:
@@ -212,14 +229,14 @@ def test_a_resumed_search_requests_what_is_missing(tmp_path: Path) -> None:
 def test_a_run_on_services_looks_in_the_store(tmp_path: Path) -> None:
     trial = Trial(tmp_path, searching())
     trial.write(0, 1.0)
-    assert critiques(trial.needs()) == {"000": 3}
+    assert critiques(trial.needs()) == {"000": 2}
     name = trial.name(0)
     for index in range(1, N):
         made = critique(index, valid(1.0)).model_copy(update={"proof_id": name})
         put_record(trial.store, keys.critique(RUN, name, index), made)
     assert judgements(trial.needs()) == set()
     trial.search.look()
-    assert judgements(trial.needs()) == {("000", index) for index in range(-1, N)}
+    assert judgements(trial.needs()) == {("000", index) for index in range(N)}
 
 
 def test_events_of_other_proofs_change_nothing(tmp_path: Path) -> None:

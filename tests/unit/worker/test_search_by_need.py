@@ -10,11 +10,18 @@ from typing import Any
 import pytest
 
 from proofloop.schema import keys
-from proofloop.schema.events import ProblemPosed, ProofReviewed, ProofWritten, ReviewJudged
+from proofloop.schema.events import (
+    ProblemPosed,
+    ProofLabeled,
+    ProofReviewed,
+    ProofWritten,
+    ReviewJudged,
+)
 from proofloop.schema.records import Critique, Proof
 from proofloop.store import get_record, put_record
 from proofloop.worker.tools import Tools
 from proofloop_generator.prove import prove
+from proofloop_labeler.label import label as label_proof
 from proofloop_meta_verifier.judge import judge
 from proofloop_verifier.review import review
 from tests.builders import (
@@ -22,6 +29,7 @@ from tests.builders import (
     RUN,
     CountingEngine,
     critique,
+    judgement,
     label,
     proof,
     runspec,
@@ -62,6 +70,17 @@ def test_the_meta_verifier_judges_what_is_requested(tmp_path: Path) -> None:
     expected = ReviewJudged(run_id=RUN, proof_id=PROOF, index=0)
     assert list(judge(reviewed(0), tools)) == [expected]
     assert tools.store.exists(keys.judgement(RUN, PROOF, 0))
+
+
+def test_the_labeler_needs_no_judgement_of_the_own_critique(tmp_path: Path) -> None:
+    tools = searching(tmp_path)
+    n = tools.runs.spec(RUN).labeling.n
+    put_record(tools.store, keys.proof(RUN, PROOF), proof())
+    for index in range(n):
+        put_record(tools.store, keys.judgement(RUN, PROOF, index), judgement(index))
+    [event] = label_proof(ReviewJudged(run_id=RUN, proof_id=PROOF, index=n - 1), tools)
+    assert isinstance(event, ProofLabeled)
+    assert (event.outcome, event.solved) == ("accepted", True)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The next needs of a run's searches: critiques of proofs that may be among the best, judgements of
-those that are, and no more calls for the others.
+those that are, and no more calls for the others. While slots are idle, also judgements of those
+that are among the best so far.
 
 Critiques are read from the store as they come. Nothing else is remembered: a resumed run reads them
 again and requests what is missing.
@@ -8,7 +9,7 @@ again and requests what is missing.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from proofloop.config.run_file import RunSpec
@@ -16,7 +17,7 @@ from proofloop.method.search_rule import next_critiques
 from proofloop.runs.search.problem import ProblemSearch
 from proofloop.schema import keys
 from proofloop.schema.events import Event, ProblemPosed, ProofReviewed, ProofWritten
-from proofloop.schema.ids import SELF_CRITIQUE, problem_of
+from proofloop.schema.ids import problem_of
 from proofloop.schema.records import NO_TRIGGER, SEARCH, Label, Proof, Record, Verdict
 from proofloop.store import Store, find_record, get_record, put_record
 
@@ -71,15 +72,22 @@ class SearchNeeds:
         """
         self._read_all()
         changed = {name: each for name, each in self._searches.items() if each.is_changed}
+        events: list[Event] = []
         labels = [
             self._close(problem_id, name, search.groups[name])
             for problem_id, search in changed.items()
             for name in search.outranked(n=self._n, keep=self._keep(search))
         ]
-        judgements = [event for search in changed.values() for event in self._judgements(search)]
         for search in changed.values():
+            names = search.to_judge(n=self._n, keep=self._keep(search))
+            events += self._judgements(names, search)
             search.find_open(n=self._n, keep=self._keep(search))
-        return Needs((*judgements, *self._critiques(room)), tuple(labels))
+        events += self._critiques(room)
+        if self._has_idle_slots(room):
+            for search in self._searches.values():
+                names = search.to_judge_early(n=self._n, keep=self._keep(search))
+                events += self._judgements(names, search)
+        return Needs(tuple(events), tuple(labels))
 
     # -- what is written
 
@@ -144,12 +152,18 @@ class SearchNeeds:
         )
         return put_record(self._store, keys.label(label.run_id, name), label)
 
-    def _judgements(self, search: ProblemSearch) -> Iterator[ProofReviewed]:
-        """Of all critiques of the kept proofs, and of their own."""
-        for name in sorted(search.to_judge(n=self._n, keep=self._keep(search))):
-            search.judging.add(name)
-            for index in range(SELF_CRITIQUE, self._n):
+    def _judgements(self, names: Iterable[str], search: ProblemSearch) -> Iterator[ProofReviewed]:
+        """Of all critiques of these proofs. A search has no use for those of their own ones."""
+        for name in sorted(names):
+            search.begin_judging(name)
+            for index in range(self._n):
                 yield ProofReviewed(run_id=self._spec.name, proof_id=name, index=index)
+
+    def _has_idle_slots(self, room: int) -> bool:
+        """Whether all critiques are requested, and fewer than `room` are in flight."""
+        found = [each for search in self._searches.values() for each in search.open]
+        is_all = all(each.written + each.in_flight >= self._n for each in found)
+        return is_all and sum(each.in_flight for each in found) < room
 
     def _critiques(self, room: int) -> Iterator[ProofWritten]:
         found = [each for search in self._searches.values() for each in search.open]

@@ -9,6 +9,7 @@ from proofloop.method.search_rule import (
     FIRST_CRITIQUES,
     Candidate,
     Contender,
+    best_so_far,
     certainly_kept,
     outranked,
 )
@@ -120,6 +121,19 @@ class ProblemSearch:
         unwritten = len(self.waiting - self.pool.keys())
         kept = certainly_kept(self._contenders(), n=n, keep=keep, unwritten=unwritten)
         return ({each.proof_id for each in kept} & self.waiting) - self.judging
+
+    def to_judge_early(self, *, n: int, keep: int) -> set[str]:
+        """The complete proofs that are among the best so far, and whose judgements are not
+        requested yet.
+        """
+        if self.solved:
+            return set()
+        found = best_so_far(self._contenders(), n=n, keep=keep)
+        return ({each.proof_id for each in found} & self.groups.keys()) - self.judging
+
+    def begin_judging(self, name: str) -> None:
+        self.judging.add(name)
+        self.is_changed = True
 
     def find_open(self, *, n: int, keep: int) -> None:
         """Work out `open` and `complete`."""
