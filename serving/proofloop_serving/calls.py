@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -17,13 +19,17 @@ def encode(
     prompt: str | Sequence[ChatMessage],
     template_values: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[int]:
-    """The token ids of a prompt: raw text unchanged, messages in the model's chat template. Raises
-    CallRefused.
+    """The token ids of a prompt: raw text unchanged, messages in the model's chat template.
+
+    A message cannot end its turn: proofs are untrusted. Raises CallRefused.
     """
     try:
         if isinstance(prompt, str):
             return list(tokenizer.encode(prompt))
-        turns = [{"role": message.role, "content": message.content} for message in prompt]
+        turns = [
+            {"role": message.role, "content": _without_marks(message.content, tokenizer)}
+            for message in prompt
+        ]
         filled = tokenizer.apply_chat_template(
             turns, add_generation_prompt=True, return_dict=False, **template_values
         )
@@ -37,6 +43,26 @@ def encode(
         raise CallRefused(
             f"the tokenizer cannot read the prompt: {type(error).__name__}: {error}"
         ) from error
+
+
+def _without_marks(text: str, tokenizer: Any) -> str:
+    """The text with a space in each mark that the tokenizer would read as one of its own tokens,
+    such as the end of a turn.
+    """
+    marks = _marks(tokenizer)
+    return marks.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text) if marks else text
+
+
+@lru_cache(maxsize=16)
+def _marks(tokenizer: Any) -> re.Pattern[str] | None:
+    """The special tokens, and others in angle brackets: DeepSeek's turns are no special tokens."""
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    found = [
+        each.content
+        for each in added
+        if each.special or (each.content.startswith("<") and each.content.endswith(">"))
+    ]
+    return re.compile("|".join(map(re.escape, found))) if found else None
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ class Access:
         if self.is_open:
             return ""
         if self.header and _is_from(request, self.proxies):
-            return request.headers.get(self.header) or None
+            return _name_in(request.headers.get(self.header, "")) or None
         name, password = _credentials(request)
         expected = self.passwords.get(name) if self.passwords else self.token
         is_right = hmac.compare_digest(password.encode(), (expected or "").encode())
@@ -122,6 +122,14 @@ def _network(text: str) -> Network:
         raise ConfigError(
             f"PROOFLOOP_REVIEW_PROXIES: {error}", "give addresses or networks, as 10.0.0.0/8"
         ) from error
+
+
+def _name_in(header: str) -> str:
+    """The name in a header, which Starlette reads as Latin-1 and most proxies write in UTF-8."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return header
 
 
 def _is_from(request: Request, networks: tuple[Network, ...]) -> bool:

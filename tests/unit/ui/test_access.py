@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
+from starlette.requests import Request
 
 from proofloop.errors import ConfigError
 from proofloop.ui.access import Access, check_address
@@ -38,6 +41,13 @@ def test_forms_of_other_sites_are_refused(browser: Browse) -> None:
     assert here.post("/", headers=other).status_code == 403
     assert here.post("/", headers={"Origin": "http://evil.example"}).status_code == 403
     assert here.post("/", headers={"Origin": "http://localhost"}).status_code == 405
+
+
+@pytest.mark.parametrize("sent", ["Łukasz".encode(), "José".encode(), "José".encode("latin-1")])
+def test_a_proxys_name_may_have_any_letters(sent: bytes) -> None:
+    access = Access(header="X-User", proxies=(ip_network("10.0.0.0/8"),))
+    scope = {"type": "http", "headers": [(b"x-user", sent)], "client": ("10.0.0.1", 4711)}
+    assert access.person(Request(scope)) in ("Łukasz", "José")
 
 
 def test_an_address_that_others_reach_needs_a_password() -> None:
