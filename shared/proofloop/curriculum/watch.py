@@ -1,8 +1,8 @@
 """Reads the figures of each training step for signs that a reward is gamed or teaches nothing, and
 stops the stage.
 
-A reward alone cannot show this: a judge that always says 1, or a format that melts, may earn as
-much as an honest one.
+A reward alone cannot show this: a judge that always gives 1, or a decaying format, may earn as much
+as an honest one.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def check_failed(what: str, share: float, limits: Watch) -> None:
 
 
 def _check_signal(stage: str, first: Sequence[Figures], limits: Watch) -> None:
-    """Only of the first steps: later, a role that has learnt its task has few groups with a
-    signal.
+    """Check the signal of the first steps only: later, a role that has learned its task has few
+    groups with a signal.
     """
     groups = sum(each["groups"] for each in first)
     without = sum(each["groups_without_signal"] for each in first)

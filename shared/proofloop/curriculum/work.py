@@ -142,7 +142,7 @@ class Countdown:
 
 
 class SamplingReport:
-    """Prints now and then how many proofs of a run are done, or supervised steps are taken."""
+    """Prints the number of a run's finished proofs, or supervised steps, now and then."""
 
     def __init__(self, work: Work, run: RunSpec) -> None:
         self._work, self._run, self._stage = work, run, work.short_name(run)

@@ -125,7 +125,9 @@ def statistics() -> dict[str, Statistic]:
 
 
 def _f1(some: Sequence[Prediction]) -> float:
-    """As scikit-learn's, which takes 40 times as long. Raises ValueError where it is undefined."""
+    """The value of scikit-learn's function, which takes 40 times as long. Raises ValueError where
+    it is undefined.
+    """
     accepted = sum(each.is_accepted for each in some)
     right = sum(each.is_right for each in some)
     if not accepted + right:

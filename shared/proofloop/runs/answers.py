@@ -1,7 +1,5 @@
-"""The answers that a run paid for, as they lie in the store: by name, raw, and why some of them
-could not be read.
-
-`schema.ids` describes the names of answers.
+"""The stored answers of a run: by name, raw, and the reasons for unreadable ones. `schema.ids`
+describes their names.
 """
 
 from __future__ import annotations
@@ -48,8 +46,8 @@ class NamedVerdict:
 
 @dataclass(frozen=True)
 class Unread:
-    """Answers of a role that have no score for the same reason; `example` is the name of one,
-    `reason` its own.
+    """Answers of a role without a score, for the same reason. `example` names one of them, `reason`
+    is its own.
     """
 
     role: ModelRole
@@ -70,8 +68,8 @@ class Readability:
     """The number of answers of each role, and of readable ones; `unread` by reason, the commonest
     first.
 
-    `is_whole`: all answers of the run were looked through. Those of a role without a readable
-    answer always are.
+    `is_whole`: all answers of the run were read. Those of a role without a readable answer always
+    are.
     """
 
     seen: Mapping[ModelRole, int]
@@ -107,9 +105,7 @@ def verdicts_of(store: Store, run_id: str) -> Iterator[NamedVerdict]:
 
 
 def readability(store: Store, run_id: str, limit: int = MOST_SCANNED) -> Readability:
-    """Look through `limit` answers of a run, and on until every role that was met has a readable
-    one.
-    """
+    """Read `limit` answers of a run, and more until every role with answers has a readable one."""
     seen, read = Counter[ModelRole](), Counter[ModelRole]()
     found: dict[tuple[ModelRole, str, str], tuple[int, NamedVerdict]] = {}
     number = 0

@@ -1,9 +1,9 @@
-"""[budget]: what a run may use of tokens, money and hours, over all its resumptions.
+"""The limits of [budget] on a run's tokens, money and hours, over all its resumes.
 
-In one process a message of a role that asks a model is handled only while the calls already running
-leave room for it. Once the budget is used up such messages are dropped: `--resume` poses every
-proof without a label again, and handlers find what is stored. On services the run writes a mark
-into the store, and the services drop the run's messages.
+In one process a message that needs a model call is handled only while the running calls leave room
+for it. Once the budget is used up such messages are dropped: `--resume` poses every proof without a
+label again, and handlers find the stored answers. On services the run writes a mark into the store,
+and the services drop the run's messages.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ NOTHING: ByRole = {}
 
 
 class MessageGate(Protocol):
-    """Lets messages through, or has them dropped."""
+    """Decides whether a message is handled or dropped."""
 
     def message(self, event: Event, role: str) -> AbstractContextManager[bool]:
-        """Whether the message of this block is to be handled; else it is done with."""
+        """Whether to handle the message in this block; otherwise it is dropped."""
         ...
 
 
@@ -79,7 +79,7 @@ class MarkGate:
 
 
 class BudgetMark(Record):
-    """Lies in the store while a run's budget is used up."""
+    """The mark in the store while a run's budget is used up."""
 
     reason: str
 
@@ -97,8 +97,8 @@ class Meter:
         return self._money_of(self.used())
 
     def over(self, more: ByRole = NOTHING) -> str:
-        """The first limit that is reached, as in the run file, once `more` is spent too; empty:
-        none is.
+        """The first limit of the run file that is reached, with `more` spent too; empty if none
+        is.
         """
         budget = self._spec.budget
         if budget == Budget():
@@ -224,9 +224,7 @@ class TimeTaken(Record):
 
 
 class RunClock:
-    """The time that a run has taken, this process's and that of those before: written every
-    minute.
-    """
+    """The working time of a run, of this process and earlier ones; written every minute."""
 
     def __init__(self, store: Store, run_id: str) -> None:
         self._own = Renewed(store, keys.times(run_id), "time", kept=1)
@@ -238,7 +236,9 @@ class RunClock:
         return self._before + time.monotonic() - self._began
 
     def keep(self, *, now: bool = False) -> None:
-        """Write it when a minute has passed, or at once; a store that is away gets it next time."""
+        """Write the time if a minute has passed, or at once. After an error of the store it is
+        written the next time.
+        """
         seconds = time.monotonic() - self._began
         if not now and seconds < self._due_s:
             return

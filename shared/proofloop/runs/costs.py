@@ -79,14 +79,14 @@ ByRole = Mapping[ModelRole, Spent]
 
 
 def summed(some: ByRole, others: ByRole) -> ByRole:
-    """Both together, by role."""
+    """The sum of both, by role."""
     return {
         role: some.get(role, Spent()) + others.get(role, Spent()) for role in {**some, **others}
     }
 
 
 def _mean(value: float, number: int) -> float:
-    """Of a count a count, if it is a whole one."""
+    """The mean; that of counts is a whole number if possible."""
     return value // number if isinstance(value, int) and value % number == 0 else value / number
 
 
@@ -116,7 +116,7 @@ class Costs:
 
     @property
     def per_solved_problem(self) -> Spent | None:
-        """Everything that was spent, over the problems solved: what was spent in vain counts."""
+        """The whole cost over the number of solved problems."""
         return self.total.over(self.solved_problems)
 
     @property
@@ -129,7 +129,7 @@ class Bill:
     """The records of one proof without its texts: its calls, the generator's own verdict, and its
     label.
 
-    `judged`: how many analyses of it, its own included, were given to the meta-verifier.
+    `judged`: the number of its analyses, its own included, that went to the meta-verifier.
     `is_written`: false while the proof is refined: the verdict and the first call are then those of
     its newest attempt.
     """
@@ -150,7 +150,7 @@ class Bill:
 
 
 class _Call(Record):
-    """Of a critique or a meta-critique only what it cost: its text is not even decoded."""
+    """The cost of a critique or a meta-critique, without decoding its text."""
 
     provenance: Provenance
 

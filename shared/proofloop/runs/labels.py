@@ -16,7 +16,7 @@ from proofloop.store import Store, find_record, get_record
 
 
 def find_label(store: Store, run_id: str, proof_id: str) -> Label | None:
-    """The label of a proof that counts now, or None while it has none."""
+    """The label of a proof that counts now; None without one."""
     label = find_record(store, keys.label(run_id, proof_id), Label)
     return label and in_force(store, label)
 
@@ -28,15 +28,17 @@ def labels_of(store: Store, run_id: str) -> Iterator[Label]:
 
 
 def in_force(store: Store, label: Label) -> Label:
-    """This label, or people's who graded since. A decided label is never looked up again."""
+    """This label, or that of people who graded the proof since. A decided label is not looked up
+    again.
+    """
     if label.outcome != "undecided":
         return label
     return label_after(label, grades_of(store, label.run_id, label.proof_id))
 
 
 def scored_proofs(store: Store, run_id: str) -> Iterator[dict[str, Any]]:
-    """The scored proofs as rows for a curriculum's [files] proofs. People's score goes first, also
-    where it only checks a label.
+    """The scored proofs as rows for a curriculum's [files] proofs. A person's score replaces the
+    label's, even if it only checks the label.
     """
     grades = grades_that_count(store, run_id)
     for label in labels_of(store, run_id):
@@ -47,8 +49,8 @@ def scored_proofs(store: Store, run_id: str) -> Iterator[dict[str, Any]]:
 
 
 def analysis_rows(store: Store, run_id: str, *, people: bool) -> Iterator[dict[str, Any]]:
-    """The critiques that report an issue, as rows for [files] analyses: with the quality that
-    people gave, or None. With `people`, only the graded ones, also those without an issue.
+    """The critiques that report an issue, as rows for [files] analyses, with people's quality or
+    None. With `people`, all graded ones and no others.
     """
     grades = grades_that_count(store, run_id)
     for label in labels_of(store, run_id):

@@ -32,12 +32,11 @@ RATE_S = 30.0
 class RunProgress:
     """The counts of a run at one moment.
 
-    `planned`: the proofs asked for by now. Searches may ask for more: `expected` estimates the
-      total and `most` limits it; both are 0 without a search.
-    `stored`: labels that were in the store before their proofs were posed.
-    `calls`: calls in flight by role. `tokens` and `answered` count this process, or the services
-      since the run was resumed. `most_calls`: the limit for one proof.
-    `money`: what the run cost so far, None without prices.
+    `planned`: the requested proofs so far. Searches may request more: `expected` estimates the
+    total and `most` limits it; both are 0 without a search. `stored`: labels that were in the store
+    before their proofs were posed. `calls`: calls in flight by role. `tokens` and `answered` count
+    this process, or the services since the run was resumed. `most_calls`: the limit for one proof.
+    `money`: the cost of the run so far, None without prices.
     """
 
     planned: int
@@ -77,11 +76,11 @@ class Rate:
 
 
 class ProgressTracker:
-    """Counts what happens to a run's proofs. `add_label`, `add_dead`, `add_answer` and `add_steps`
-    may be called by any thread; the rest belongs to the thread that poses proofs.
+    """Counts the posed, labeled and stuck proofs of a run. `add_label`, `add_dead`, `add_answer`
+    and `add_steps` may be called by any thread; the rest belongs to the thread that poses proofs.
 
-    A proof is open from when it is posed until its label is seen; it is stuck once a message of it
-    died. A label counts once, however often it is announced, and counts for a stuck proof too.
+    A proof is open from its posing to its label; it is stuck once one of its messages is a dead
+    letter. A label counts once, however often it is announced, and counts for a stuck proof too.
     """
 
     def __init__(self, spec: RunSpec, store: Store, planned: int, steps: dict[str, int]) -> None:
@@ -102,7 +101,7 @@ class ProgressTracker:
         self._outlook_s = time.monotonic()
 
     def add_posed(self, proof_id: str, event: ProblemPosed | None = None) -> None:
-        """This proof is posed now, by that event if the generator writes it."""
+        """Count a proof as posed, by that event if the generator writes it."""
         if event is not None:
             self._search.add_posed(event)
         with self._lock:
@@ -133,7 +132,7 @@ class ProgressTracker:
         return is_open
 
     def add_dead(self, proof_id: str) -> bool:
-        """A message of this proof is dead: do not wait for its label. True if it was open."""
+        """Count a dead letter of this proof: its label is not waited for. True if it was open."""
         with self._lock:
             if proof_id not in self._open:
                 return False
@@ -153,7 +152,7 @@ class ProgressTracker:
         self._has_news.set()
 
     def add_steps(self, steps: dict[str, int]) -> bool:
-        """Set how many steps these roles have taken; true if a count changed."""
+        """Set the number of steps of these roles; true if one changed."""
         with self._lock:
             before = self._progress.steps
             self._progress = replace(self._progress, steps={**before, **steps})
@@ -170,13 +169,12 @@ class ProgressTracker:
         return allowed is None or problem < allowed + self._problems_without_step
 
     def expect_no_step(self) -> None:
-        """The present labels lead to no step: allow one step's worth of problems more."""
+        """Allow the problems of one more step, because the present labels lead to no step."""
         self._problems_without_step += self._training.problems
 
     def next_refinement(self) -> ProblemPosed | None:
-        """The next proof that a search asks for, None if there is none now.
-
-        After an error of the store it may be called again.
+        """The next proof that a search requests; None if there is none now. After an error of the
+        store it may be called again.
         """
         while True:
             self._tell_search()
@@ -206,12 +204,12 @@ class ProgressTracker:
         return self._search.needs(critiques_at_once(self._spec, running))
 
     def look_for_answers(self) -> None:
-        """Look in the store for what the searches wait for."""
+        """Look in the store for the answers that the searches need."""
         if self._spec.searches_by_need:
             self._search.look()
 
     def wait_for_news(self, timeout_s: float) -> None:
-        """Wait until something happens to a proof, at most for `timeout_s`."""
+        """Wait until a proof changes, at most for `timeout_s`."""
         self._has_news.wait(timeout_s)
         self._has_news.clear()
 

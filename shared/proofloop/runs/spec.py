@@ -1,9 +1,8 @@
-"""A run's spec in the store: what of it is frozen, and what may change when the run is resumed.
+"""A run's spec in the store: its frozen part, and the changes that a resume may make.
 
-What decides an answer is frozen as the run begins. How the engine is reached, how much goes on at
-once, prices and budgets may change, and there may be more problems and more proofs a problem. A
-change is one more object beside the first spec, and the last one holds: read a spec through
-`find_spec`.
+Settings that decide answers are frozen at the start. The address of the engine, concurrency, prices
+and budgets may change; problems and proofs may be added. Each change is one more object beside the
+first spec, and the last one counts: read a spec through `find_spec`.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ FROZEN_HINT = (
 
 
 class ProblemsDigest(Record):
-    """Names the problems of a run's file: their ids and questions, in order. Older ones lack their
-    number.
+    """The digest of a run's problem file: ids and questions, in order. Older records lack the
+    number of problems.
     """
 
     digest: str
@@ -51,7 +50,7 @@ class ProblemsDigest(Record):
 
 
 def find_spec(store: Store, run_id: str) -> RunSpec | None:
-    """The spec of a run as it was last begun or resumed, or None if there is no such run."""
+    """The spec of a run at its last start or resume; None if there is no such run."""
     try:
         return get_spec(store, run_id)
     except NotFound:
@@ -59,7 +58,7 @@ def find_spec(store: Store, run_id: str) -> RunSpec | None:
 
 
 def get_spec(store: Store, run_id: str) -> RunSpec:
-    """The spec of a run as it was last begun or resumed. Raises NotFound, CorruptObject."""
+    """The spec of a run at its last start or resume. Raises NotFound, CorruptObject."""
     changes = list(store.list(keys.spec_changes(run_id)))
     return read_frozen(store.get(changes[-1] if changes else keys.run_spec(run_id)), RunSpec)
 
@@ -67,11 +66,11 @@ def get_spec(store: Store, run_id: str) -> RunSpec:
 def check_run(
     store: Store, spec: RunSpec, *, resume: bool, pack: PromptPack | None = None
 ) -> list[Difference]:
-    """What resuming with this spec changes, apart from where files lie; nothing for a new run.
+    """The changes by a resume with this spec, apart from the places of files; empty for a new run.
     Writes nothing.
 
-    `pack`: the prompts, where the spec's are not meant. Raises ConfigError for a run that is there
-      and is not to be resumed, and for a change of what is frozen.
+    `pack`: the prompts, if they are not the spec's. Raises ConfigError if the run exists and must
+    not be resumed, and for a change of a frozen key.
     """
     stored = find_spec(store, spec.name)
     if stored is None:
@@ -119,7 +118,7 @@ def check_prompts(store: Store, spec: RunSpec, pack: PromptPack | None = None) -
 
 
 def keep_change(store: Store, spec: RunSpec) -> bool:
-    """Store a checked spec where it is not the one that holds; false if another process stored one
+    """Store a checked spec if it differs from the stored one; false if another process stored one
     meanwhile.
     """
     if not keep_problems(store, spec):
@@ -133,10 +132,8 @@ def keep_change(store: Store, spec: RunSpec) -> bool:
 
 
 def keep_problems(store: Store, spec: RunSpec) -> bool:
-    """Store a digest of a file's problems, where they are new or more; false if another process was
-    first.
-
-    Raises ConfigError where they are others by now.
+    """Store a digest of a file's problems if they are new or more; false if another process was
+    first. Raises ConfigError if they differ from the stored ones.
     """
     now, kept = _check_problems(store, spec)
     if now is None or (kept and kept[-1].digest == now.digest):
@@ -147,10 +144,8 @@ def keep_problems(store: Store, spec: RunSpec) -> bool:
 
 
 def what_decides(spec: RunSpec) -> str:
-    """All that decides a run's answers apart from its name and the questions: equal where the
-    answers are equal.
-
-    Raises ConfigError for a prompt pack that cannot be used.
+    """The settings that decide a run's answers, apart from its name and the questions: equal if the
+    answers are equal. Raises ConfigError for an invalid prompt pack.
     """
     all_set = (
         each
@@ -219,8 +214,8 @@ def _is_engine_setting(change: Difference) -> bool:
 
 
 def _refuse_engine(spec: RunSpec, stored: RunSpec, role: ModelRole) -> NoReturn:
-    """For a role that was given an address of its own: it then inherits no endpoints, nor what they
-    set.
+    """Raise the error for a role that got an address of its own: it inherits neither endpoints nor
+    their settings.
     """
     now, before = (", ".join(_engine_decides(each, role)) for each in (spec, stored))
     raise ConfigError(
@@ -332,8 +327,8 @@ def _refuse_problems(spec: RunSpec, count: int, now: str, kept: ProblemsDigest) 
 
 
 def _digests(problems: Iterator[Problem] | Sequence[Problem]) -> Iterator[str]:
-    """Of the first problem, of the first two, and so on; each as `records.digest` of their
-    lines.
+    """The digests of the first problem, of the first two, and so on; each is `records.digest` of
+    their lines.
     """
     running = hashlib.sha256()
     for problem in problems:

@@ -1,4 +1,4 @@
-"""The events. Each says what happened and carries ids; the records themselves lie in the store.
+"""The events. Each names a change and carries ids; the records are in the store.
 
 An event may gain fields with a default, and a reader ignores unknown fields. If the meaning of an
 event changes, it becomes a new event with a new name.
@@ -31,7 +31,7 @@ MAX_BODY_BYTES = 64 * 1024
 class Event(Record):
     """The base of all events.
 
-    `id` is the same each time the same thing happens, so that a duplicate can be recognised.
+    `id` is the same each time the same event is made, which identifies duplicates.
     """
 
     run_id: Id
@@ -50,16 +50,16 @@ class Event(Record):
 
 
 class ParentProof(Record):
-    """A proof to improve on, with the critiques chosen to be shown beside it."""
+    """A proof to improve on, with the critiques that the prompt shows."""
 
     proof_id: Id
     critiques: tuple[int, ...] = (SELF_CRITIQUE,)
 
 
 class ProblemPosed(Event):
-    """One proof of this problem is wanted, under this id.
+    """Requests one proof of this problem, under this id.
 
-    `attempt` counts the earlier attempts at this proof: the next one is shown the last of them.
+    `attempt` counts the earlier attempts at this proof: the next one sees the last of them.
     `generator_version` writes it; empty: the version in service.
     """
 
@@ -88,17 +88,16 @@ class OfProof(Event):
 
 
 class ProofWritten(OfProof):
-    """A proof lies in the store: critique `index` of it is wanted from this version of the
-    verifier.
+    """A proof is stored. Requests critique `index` of it from this version of the verifier.
 
-    Named here, so that one proof's critiques never mix versions.
+    The version is named here, because the critiques of one proof must not mix versions.
     """
 
     verifier_version: str
 
 
 class ProofReviewed(OfProof):
-    """A critique lies in the store (or, for index -1, beside the proof)."""
+    """A critique is stored (for index -1, beside the proof)."""
 
 
 class ReviewJudged(OfProof):
@@ -107,7 +106,7 @@ class ReviewJudged(OfProof):
 
 class ProofLabeled(Event):
     """A proof has its label: the labeler's, and again after each change by people's grades if the
-    labeler could not decide. `grade`: the number of the last grade taken into account.
+    labeler could not decide. `grade`: the number of the last grade that counts.
     """
 
     proof_id: Id
@@ -122,7 +121,7 @@ class ProofLabeled(Event):
 
     @classmethod
     def of(cls, label: Label) -> ProofLabeled:
-        """The event that tells of a label."""
+        """The event that announces a label."""
         return cls(**label.model_dump(include=set(cls.model_fields)))
 
     @property
@@ -132,7 +131,7 @@ class ProofLabeled(Event):
 
 
 class FineTuningPosed(Event):
-    """A run's supervised training is wanted; the run's spec names the data."""
+    """Requests a run's supervised training; the run's spec names the data."""
 
     @property
     def id(self) -> str:
@@ -176,8 +175,8 @@ def encode(event: Event) -> bytes:
 
 
 def decode(body: bytes) -> Event:
-    """The event in a message body. Raises Reject, naming what is wrong, if it is none that this
-    version knows.
+    """The event in a message body. Raises Reject with the reason if this version does not know
+    it.
     """
     if len(body) > MAX_BODY_BYTES:
         raise Reject(f"the body has {len(body)} bytes; an event has at most {MAX_BODY_BYTES}")
@@ -197,7 +196,7 @@ def decode(body: bytes) -> Event:
 
 
 def read_event(body: bytes) -> Event | None:
-    """The event in a message body, None for a body that can never be one."""
+    """The event in a message body; None for a body without an event."""
     try:
         return decode(body)
     except Reject:

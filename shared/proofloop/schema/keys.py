@@ -52,7 +52,7 @@ def run_spec(run_id: str) -> str:
 
 
 def spec_changes(run_id: str) -> str:
-    """The run's spec as it was resumed with, each time it had changed; the last one holds."""
+    """The changed specs of a run's resumes; the last one counts."""
     return f"runs/{run_id}/specs/"
 
 
@@ -65,7 +65,7 @@ def prompts(run_id: str) -> str:
 
 
 def problem_file(run_id: str) -> str:
-    """The digest of the problems that a run's file held as it began."""
+    """The digest of the run's problem file at its start."""
     return f"runs/{run_id}/problem_file.json"
 
 
@@ -274,7 +274,7 @@ def summary(run_id: str) -> str:
 
 
 def early_warnings(run_id: str) -> str:
-    """Of roles most of whose first answers could not be read, one each."""
+    """The early warnings: one for each role whose first answers were mostly unreadable."""
     return f"runs/{run_id}/early_warnings/"
 
 
@@ -319,7 +319,7 @@ def budget_marks(run_id: str) -> str:
 
 
 def budget_mark(run_id: str) -> str:
-    """Lies there while the run's budget is used up: services drop its messages."""
+    """The mark of a used-up budget: services drop the run's messages."""
     return f"{budget_marks(run_id)}used_up.json"
 
 
@@ -333,7 +333,7 @@ def holders(name: str) -> str:
 
 
 def holder(name: str, number: int) -> str:
-    """In a folder of its own, because the store deletes by prefix."""
+    """The holder's record, in a folder of its own because the store deletes by prefix."""
     return f"{holders(name)}{number:09d}/holder.json"
 
 
@@ -365,7 +365,7 @@ def curriculum(name: str) -> str:
 
 
 def curriculum_files(name: str) -> str:
-    """The digests of the files that a curriculum was begun with."""
+    """The digests of a curriculum's files at its start."""
     return f"runs/{name}/files.json"
 
 
@@ -472,9 +472,8 @@ class Numbered(NamedTuple):
 
 
 def parse_numbered(key: str) -> Numbered | None:
-    """What a batch, checkpoint, model version, search round or step is called; None for other keys.
-
-    A key of a file in a model version or checkpoint is parsed as that version.
+    """The parts of the key of a batch, checkpoint, model version, search round or step; None for
+    other keys. A key of a file in a model version or checkpoint is parsed as that version.
     """
     match = _NUMBERED.fullmatch(key)
     return Numbered(match["run_id"], match["name"], int(match["number"])) if match else None
@@ -485,10 +484,8 @@ def all_weights(run_id: str) -> str:
 
 
 def weights(version: str) -> str:
-    """What further training begins from where the version has fewer than 32 bits: its weights
-    before rounding.
-
-    Another name, as a folder's, stays as it is.
+    """The weights for further training: if the version has fewer than 32 bits, its weights before
+    rounding. Another name, such as a folder's, stays as it is.
     """
     return re.sub(r"^(runs/[^/]+)/models/", r"\1/weights/", version)
 

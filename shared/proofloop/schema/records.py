@@ -83,7 +83,7 @@ class Provenance(Record):
 
     @property
     def is_sampled(self) -> bool:
-        """Whether a model wrote the answer in this run; false for what was given."""
+        """Whether a model wrote the answer in this run; false for given material."""
         return bool(self.model_version)
 
 
@@ -102,9 +102,8 @@ NOT_SAMPLED = Provenance(
 class Verdict(Record):
     """A parser's verdict on an answer. Only a valid one has a score; the others have a reason.
 
-    `share`: the points over full marks, if the prompt asks for points. `cause` is the reason in
-    words that many answers share, without what each has of its own; empty where the reason is such
-    already.
+    `share`: the points over full marks, if the prompt asks for points. `cause` is the reason
+    without the details of the single answer; empty if the reason has none.
     """
 
     outcome: Literal["valid", "malformed", "truncated", "engine_failed"]
@@ -123,7 +122,7 @@ class Tokens(Record):
 
     `prompt_ids` [P], `completion_ids` [C], `logprobs` [C]: natural logarithms under the sampling
     distribution. `routed_experts` [P + C - 1]: the experts that a mixture of experts sent each
-    token to, layer by layer, where the engine says so; the last token was sent to none.
+    token to, layer by layer, if the engine reports them; the last token was sent to none.
     """
 
     prompt_ids: tuple[int, ...]
@@ -141,9 +140,8 @@ each.
 class RawAnswer(Record):
     """A model's answer before parsing.
 
-    `text` is the final response, None where the record that holds this has it as `analysis`;
-    `reasoning` is the thinking. Of a longer one the middle is missing, `left_out` characters in
-    all.
+    `text` is the final response, None if the record has it as `analysis`; `reasoning` is the
+    thinking. Of a longer one the middle is missing, `left_out` characters in all.
     """
 
     text: str | None = ""
@@ -152,22 +150,22 @@ class RawAnswer(Record):
 
     @classmethod
     def of(cls, text: str, reasoning: str = "") -> RawAnswer:
-        """Cut to MAX_RAW_CHARS."""
+        """The raw answer, cut to MAX_RAW_CHARS."""
         left_out = sum(max(0, len(each) - MAX_RAW_CHARS) for each in (text, reasoning))
         return cls(
             text=_without_middle(text), reasoning=_without_middle(reasoning), left_out=left_out
         )
 
     def beside(self, analysis: str) -> RawAnswer:
-        """To be stored in a record with this analysis: a text that differs by white space alone is
-        not held twice.
+        """The raw answer for a record with this analysis: a text that differs by white space alone
+        is not stored twice.
         """
         is_held = self.text is not None and self.text.strip() == analysis
         return self.model_copy(update={"text": None}) if is_held else self
 
 
 def _without_middle(text: str) -> str:
-    """Both ends count: a solution begins the answer, its score ends it."""
+    """The text without its middle: a solution begins the answer, its score ends it."""
     if len(text) <= MAX_RAW_CHARS:
         return text
     half = MAX_RAW_CHARS // 2
@@ -210,8 +208,8 @@ class Proof(Record):
     will review it, the same for all its critiques; `meta_verifier_version` will judge these, or the
     version in service if it is empty. `given`: the proof was given with the run.
 
-    `raw_key` says where its raw answer lies: not in here, since n verifiers and as many
-    meta-verifiers read this record, and the reasoning may be fifty times as long as the proof.
+    `raw_key`: the key of its raw answer, which is not in this record: verifiers and meta-verifiers
+    read it often, and the reasoning may be fifty times as long as the proof.
     """
 
     id: str
@@ -230,7 +228,7 @@ class Proof(Record):
 
 
 class MetaCritique(Record):
-    """One assessment of one analysis: does it hold up?"""
+    """One assessment of one analysis: is it right?"""
 
     analysis: str
     verdict: Verdict
@@ -243,7 +241,7 @@ class Judgement(Record):
 
     `confirmed`: the majority of m confirms the issues it reports; None when it reports none, or it
     or its meta-critiques could not be read. `quality` in [0, 1]: the mean of the meta-scores,
-    R_meta of eq. (3) and (6); 1 when nothing was claimed, 0 when unreadable.
+    R_meta of eq. (3) and (6); 1 for a critique without an issue, 0 for an unreadable one.
     """
 
     proof_id: str
@@ -283,10 +281,10 @@ NO_TRIGGER = -2
 
 
 class CritiqueRequest(Record):
-    """The labeler asked for more critiques of a proof: all below index `up_to` are asked for.
+    """The labeler's request for more critiques of a proof: all below index `up_to`.
 
-    `trigger` is the index of the critique whose message asked: only that message publishes the
-    request, however often it is delivered.
+    `trigger` is the index of the critique whose message led to the request: only that message
+    publishes the request, however often it is delivered.
     """
 
     up_to: int
@@ -299,8 +297,8 @@ class Label(Record):
 
     `critiques` carry the label; `self_quality` is R_meta of the self-evaluation (eq. 6); `trigger`
     is the index of the critique whose message decided it: only that message announces the label,
-    however often it is delivered. `grade`: the number of the last grade that is taken into account,
-    None if there is none.
+    however often it is delivered. `grade`: the number of the last grade that counts, None without
+    one.
     """
 
     run_id: str
@@ -331,8 +329,8 @@ class Grade(Record):
 
     `critique`: the index of the graded analysis, None for a grade of the proof itself. `number`
     counts the grades of the same proof or analysis from 0. `score`: the proof's score, or the
-    analysis's quality ms. `is_blind`: the person had not seen yet what models and other people
-    think. `settles`: decides between people who disagree. `form` names the form that was sent; a
+    analysis's quality ms. `is_blind`: the person had not seen the opinions of models and other
+    people. `settles`: decides between people who disagree. `form` names the form that was sent; a
     form sent twice is one grade. `at_s`: seconds since 1970.
 
     `checks_label`: the labeler decided the proof, and the grade only measures the label. `label`:
@@ -363,12 +361,11 @@ class Opening(Record):
 
 
 class TrainingSample(Record):
-    """One answer that the `role` sampled, with what it earned.
+    """One answer that the `role` sampled, with its reward.
 
     `group` names the samples that share a prompt: their mean is the baseline.
 
-    `reward_parts` keeps every factor of the reward by name, so that a number can be explained
-    later.
+    `reward_parts` keeps every factor of the reward by name, which explains the number later.
     """
 
     key: str
@@ -386,7 +383,7 @@ class TrainingBatch(Record):
 
     `problems` are used up by the step, also those whose groups had no signal; `mean_reward`,
     `reward_parts` and `figures` are over all their samples, with a signal or without. `grades`: by
-    proof, the number of the last grade that its label takes into account.
+    proof, the number of the last grade that counts for its label.
     """
 
     schema_version: int = 1
@@ -428,5 +425,5 @@ def digest(text: str) -> str:
 
 
 def derive_seed(*parts: object) -> int:
-    """A 63-bit seed from what names a call, so that a repeated call is the same call."""
+    """A 63-bit seed from the names of a call: a repeated call has the same seed."""
     return int(hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:16], 16) >> 1

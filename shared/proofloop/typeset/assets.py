@@ -1,4 +1,5 @@
-"""What a page needs to set formulas: KaTeX with its fonts, and proofloop's own script and style.
+"""The files that a page needs to set formulas: KaTeX with its fonts, and proofloop's own script and
+style.
 
 A web application serves `FOLDER` and puts `head` into its pages. A file without network contains
 `style` and, if it has formulas, `inlined`.

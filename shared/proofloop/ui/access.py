@@ -1,4 +1,4 @@
-"""Who may use the pages, and as which person: by passwords, or by the header of a trusted proxy.
+"""Access to the pages, and the person's name: by passwords, or by the header of a trusted proxy.
 
 Without either, only browsers on this machine have access, and each person enters a name. Forms of
 other sites are refused, and no page loads anything from elsewhere.

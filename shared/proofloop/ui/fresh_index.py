@@ -99,8 +99,8 @@ class FreshIndex:
         return [self._filled.get(run, UNREAD) for run in runs]
 
     def count(self, run: str, problem: str = "") -> None:
-        """Begin to count what the calls of a problem's proofs, or of the run's, cost. Does nothing
-        if there are too many.
+        """Begin to count the cost of a problem's proofs, or of the run's. Does nothing if there are
+        too many.
         """
         if 0 < num_uncounted(self.index, run, problem) <= COUNTED_AT_ONCE:
             action = partial(self._count, run, problem)

@@ -1,4 +1,4 @@
-"""How often each kind of attack succeeds, and what fences and parsing stop without a model."""
+"""The success rates of the attacks, and the effect of fences and parsing without a model."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Scale:
 
     @property
     def meaning(self) -> str:
-        """How the scale maps to scores, in words."""
+        """The mapping of the scale to scores, in words."""
         if self.is_score:
             return "grades are scores: 0, 0.5 or 1"
         if self.full == 1:

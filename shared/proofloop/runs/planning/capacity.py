@@ -1,7 +1,7 @@
 """The pods, replicas and GPUs for a load of problems, and their cost: arithmetic on the means.
 
-What is under way follows from Little's law: calls a second times seconds a call. The numbers are
-those of a steady load; what a burst needs is a matter of how long it may take.
+The calls in flight follow from Little's law: calls a second times seconds a call. The load is
+steady; a burst needs more, or more time.
 """
 
 from __future__ import annotations
@@ -32,14 +32,13 @@ GPUS_A_NODE = 8
 
 @dataclass(frozen=True)
 class Habits:
-    """The share of the budgets that models use, in the mean. Without a run to look at: they use all
-    of them.
+    """The share of the budgets that models use, in the mean; all of it without a measured run.
 
-    `searched`: of the proofs that a search may write, after the first ones, those that are written
-    until it ends. `attempts`: of a proof. `readable`: proofs in the right format; the others are
-    not reviewed. `critiqued`: of the n critiques those that are written, the rest is stopped early.
-    `judged`: analyses, the proofs' own included, that report an issue. `assessed`: of the m
-    meta-critiques those that are written.
+    `searched`: the share of a search's possible proofs, after the first ones, that it writes.
+    `attempts`: attempts at a proof. `readable`: the share of readable proofs; only these are
+    reviewed. `critiqued`: the share of the n critiques that are written. `judged`: the share of
+    analyses, the proofs' own included, that report an issue. `assessed`: the share of the m
+    meta-critiques that are written.
     """
 
     attempts: float
@@ -52,10 +51,9 @@ class Habits:
 
 @dataclass(frozen=True)
 class Served:
-    """The calls and the server of one role's model.
-
-    `call_seconds`: of one call, among the others that its replica answers. `tokens_per_second`:
-    sampled by a whole replica, reading the prompts included; None for a hosted model.
+    """The calls and the server of one role's model. `call_seconds`: the time of one call, beside
+    the others of its replica. `tokens_per_second`: the rate of a whole replica, prompts included;
+    None for a hosted model.
     """
 
     prompt_tokens: float
@@ -67,11 +65,9 @@ class Served:
 
 @dataclass(frozen=True)
 class Load:
-    """The load of an hour, and how to handle it.
-
-    `busy`: the share of their time that replicas are planned to work. `concurrency`: messages that
-    a pod handles at once. `backlog_rounds`: messages for each slot, running and waiting, at which
-    another pod starts.
+    """The load of an hour, and its limits. `busy`: the intended share of busy time of the replicas.
+    `concurrency`: messages that a pod handles at once. `backlog_rounds`: messages for each slot,
+    running and waiting, at which another pod starts.
     """
 
     problems_per_hour: float
@@ -83,8 +79,8 @@ class Load:
 
 @dataclass(frozen=True)
 class Work:
-    """What one proof asks of a role: messages, calls, and waits: calls one after another, for which
-    a slot is taken.
+    """The work of a role for one proof: messages, calls, and waits, which are calls one after
+    another in one slot.
     """
 
     messages: float
@@ -102,11 +98,9 @@ PricedBy = Literal["--gpu-hour", "[prices]"]
 
 @dataclass(frozen=True)
 class RolePlan:
-    """The row of one role. `at_once`: messages being worked on. `value`: messages a pod, at which
-    KEDA aims.
-
-    `pods` do the mean load, `max_pods` keep the replicas full. `replicas` and `gpus` are 0 if
-    none is needed. `cost_per_hour` is None without a price; `priced_by` is the price's source.
+    """The plan of one role. `at_once`: messages in work. `value`: messages a pod, KEDA's target.
+    `pods` suffice for the mean load, `max_pods` keep the replicas full. `replicas` and `gpus` are 0
+    if none is needed. `cost_per_hour` is None without a price; `priced_by` is the price's source.
     """
 
     role: Role
@@ -171,8 +165,8 @@ def _judged(analyses: float, m: int, proofs: Habits, rule: Labeling) -> Work:
 
 
 def _rounds(assessments: float, m: int, *, stop_early: bool) -> float:
-    """With early stopping as few as can be a majority are asked for first, then the others
-    together.
+    """The rounds of meta-critiques: with early stopping first as few as can be a majority, then the
+    others together.
     """
     first = m // 2 + 1 if stop_early else m
     return 1.0 if first == m else 1 + min(1.0, max(0.0, (assessments - first) / (m - first)))
@@ -181,7 +175,7 @@ def _rounds(assessments: float, m: int, *, stop_early: bool) -> float:
 def plan(
     spec: RunSpec, proofs: Habits, served: Mapping[Role, Served], load: Load
 ) -> list[RolePlan]:
-    """One row a role that a run needs; the trainer, one pod whatever the load, is none of them."""
+    """One row for each role of a run, except the trainer, which is one pod for any load."""
     proofs_per_hour = load.problems_per_hour * proofs_per_problem(spec, proofs)
     labels = Served(0, 0, LABELER_S)
     return [
@@ -191,7 +185,7 @@ def plan(
 
 
 def proofs_per_problem(spec: RunSpec, proofs: Habits) -> float:
-    """Its first ones, and what a search writes."""
+    """The first proofs of a problem, and those of its search."""
     first = spec.problems.first_proofs
     return first + proofs.searched * (spec.most_proofs_per_problem - first)
 
@@ -244,14 +238,14 @@ def _cost(
 
 
 def cost_of(rows: list[RolePlan]) -> float | None:
-    """Of an hour, as far as somebody says a price; None where nobody does."""
+    """The cost of an hour; None without a price."""
     known = [row.cost_per_hour for row in rows if row.priced_by and row.cost_per_hour is not None]
     return sum(known) if known else None
 
 
 def _replicas(tokens_per_second: float, of_one: float | None, busy: float) -> tuple[int, float]:
-    """How many replicas, and how busy they are: no more than `busy`, and that where the model is
-    not ours.
+    """The number of replicas and their busy share, at most `busy`. No replica for a hosted
+    model.
     """
     if of_one is None or tokens_per_second == 0:
         return 0, busy
@@ -260,16 +254,15 @@ def _replicas(tokens_per_second: float, of_one: float | None, busy: float) -> tu
 
 
 def _up(number: float) -> int:
-    """The next whole number, at least 1; what a sum of fractions is too much does not count."""
+    """The next whole number, at least 1, without the rounding error of a sum."""
     return max(1, math.ceil(number - 1e-9))
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What a run showed: its proofs' habits, and the mean call of each role that was asked.
-
-    `has_searched`: it has searches that ended, which say how much is searched. `tokens_by_problem`:
-      of all its calls.
+    """The figures of a measured run: its habits, and the mean call of each role with calls.
+    `has_searched`: it has ended searches, which give `searched`. `tokens_by_problem`: those of all
+    calls.
     """
 
     habits: Habits

@@ -1,8 +1,8 @@
-"""What one run will take: calls, tokens, hours and money for its own problems, each as a range.
+"""The estimate of one run: calls, tokens, hours and money for its own problems, each as a range.
 
 Without a measured run the low end is a guess and the high end the most that the run's budgets
 allow: n critiques, m judgements of every analysis, answers of max_tokens. With one, both ends
-follow from its means and how much its problems differ.
+follow from its means and the spread between its problems.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class RoleEstimate:
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """`money` is None without prices. `rests_on`: in words, why the ends are where they are."""
+    """The range of a run. `money` is None without prices. `rests_on`: the reasons for both ends, in
+    words.
+    """
 
     problems: int
     proofs: Range
@@ -88,7 +90,7 @@ class RunEstimate:
 
 @dataclass(frozen=True)
 class _End:
-    """One end of the range: how proofs go, how calls go, and whether the roles' work overlaps
+    """One end of the range: the habits of proofs, the calls, and whether the roles' work overlaps
     entirely.
     """
 
@@ -120,10 +122,10 @@ def estimate(
     given: Given,
     cases: Sequence[GivenCase] | None = None,
 ) -> RunEstimate:
-    """The run's range. Raises ConfigError where its problems cannot be read.
+    """The run's range. Raises ConfigError if its problems cannot be read.
 
-    `habits` and `served` are the means that an earlier run `measured`, else only what `given` says
-    of them counts. `cases`: the given proofs, where they do not come from the run's file.
+    `habits` and `served` are the means of an earlier run if it was `measured`; else only the fields
+    in `given` count. `cases`: the given proofs, if they do not come from the run's file.
     """
     if cases is None:
         cases = given_cases(spec)
@@ -163,7 +165,7 @@ def estimate(
 
 
 def _untimed(totals: _Totals, served: Mapping[ModelRole, Served]) -> list[str]:
-    """In words, whose calls took no time in the measured run, if there are such."""
+    """The roles whose calls have no time in the measured run, in words."""
     roles = [role for role in MODEL_ROLES if totals.calls[role] and not served[role].call_seconds]
     return (
         [f"the measured run has no time for calls of the {', '.join(roles)}: they count as 0 s"]
@@ -178,8 +180,8 @@ def _of(role: RoleEstimate, end: str) -> float:
 
 
 def _spread(tokens: tuple[float, ...], problems: int) -> float:
-    """How far the total of so many problems may be above their number times the measured mean,
-    relative to that.
+    """The relative distance by which the total of so many problems may exceed their number times
+    the measured mean.
     """
     mean = fmean(tokens)
     relative = stdev(tokens) / mean if len(tokens) > 1 and mean else UNKNOWN_SPREAD
@@ -187,8 +189,8 @@ def _spread(tokens: tuple[float, ...], problems: int) -> float:
 
 
 def _standard_errors(measured: int) -> float:
-    """To both sides, for 95 of 100 runs: Student's t, from 11 problems on by the first terms of its
-    expansion.
+    """Standard errors to both sides for 95 of 100 runs: Student's t, from 11 problems on by the
+    first terms of its expansion.
     """
     if measured < 2:
         return SURE  # the spread is a guess
@@ -197,8 +199,8 @@ def _standard_errors(measured: int) -> float:
 
 
 def _differing(measured: int, problems: int, most: float) -> str:
-    """In words, how far the ends lie from the means. The low one is as many times less as the high
-    one is more.
+    """The distance of the ends from the means, in words. The low end is as many times less as the
+    high one is more.
     """
     ends = (
         f"{problems} problem{'s' if problems > 1 else ''}: {100 / most:.0f} to {100 * most:.0f} %"
@@ -247,7 +249,9 @@ def _are_graded(cases: Sequence[GivenCase]) -> bool:
 def _prompt_tokens(
     spec: RunSpec, questions: list[str], cases: Sequence[GivenCase]
 ) -> dict[ModelRole, float]:
-    """Of the mean question and what is given with it, without the answers that a prompt quotes."""
+    """The tokens of the mean question and its given texts, without the answers that a prompt
+    quotes.
+    """
     pack, question = load_pack(spec.prompts, spec.base), max(questions, key=len, default="")
     mean = fmean(len(each) for each in questions) - len(question) if questions else 0.0
     texts: dict[ModelRole, str] = {
@@ -273,7 +277,7 @@ def _calls(
     *,
     is_high: bool,
 ) -> dict[ModelRole, Served]:
-    """How each role is called, with answers of that share of max_tokens from a stream of that
+    """The calls of each role, with answers of that share of max_tokens from a stream of that
     speed.
     """
     found: dict[ModelRole, Served] = {}
@@ -291,7 +295,7 @@ def _calls(
 
 
 def _reasons(spec: RunSpec, cases: Sequence[GivenCase], given: Given) -> list[str]:
-    """In words, what `_guessed` takes where no option says better."""
+    """The guesses of `_guessed` that no option replaces, in words."""
     low, high = ["a guess"], ["the most there can be"]
     if len(given["--answer-tokens"]) < len(MODEL_ROLES):
         low.append(f"answers of {100 * SHORT_ANSWERS:.0f} % of max_tokens")
@@ -334,7 +338,7 @@ def _totals(spec: RunSpec, problems: int, end: _End) -> _Totals:
 
 
 def _calls_a_proof(spec: RunSpec) -> list[tuple[ModelRole, tuple[int, int]]]:
-    """The least and the most of each role."""
+    """The lowest and the highest number of calls of each role for a proof."""
     rule, asked = spec.labeling, spec.asked_roles
     metas = rule.n * rule.m + rule.metas_of_self
     if spec.problems.given_file:

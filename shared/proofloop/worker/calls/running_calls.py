@@ -128,7 +128,9 @@ class JoinedCall:
         self._running.call.when_done(callback)
 
     def once(self, make: Callable[[], T]) -> T:
-        """What the first message made of the engine's answer, or the error that came of it."""
+        """The first message's result of the engine's answer, or its error; shared by all
+        messages.
+        """
         outcome = self._running.outcome
         with self._running.lock:
             if not outcome.done():
