@@ -60,9 +60,9 @@ class KnockOut(Record):
     """What choosing one accepted proof of each problem by a knock-out changes.
 
     The figures `..._wrong` are over problems with an accepted proof: how often any accepted proof,
-    one with the highest mean score, and the winner is wrong. `false_accept_rate` is the share of
-    wrong proofs that win, `contradictory` the share of matches whose two orders contradict each
-    other.
+    one with the highest mean score, and the winner is wrong. `false_accept_rate_before` is the
+    share of wrong proofs that are accepted, `..._after` the share of those that win;
+    `contradictory` is the share of matches whose two orders contradict each other.
     """
 
     run_id: str
@@ -204,10 +204,12 @@ def knock_out_figures(
         found["any_wrong"].add(problem, _wrong(some))
         found["highest_mean_wrong"].add(problem, _wrong([r for r in some if _mean(r) == best]))
         found["winner_wrong"].add(problem, _wrong([row for row in some if row.proof in won]))
-    found |= {"false_accept_rate": Clusters(), "contradictory": Clusters()}
+    names = ("false_accept_rate_before", "false_accept_rate_after", "contradictory")
+    found |= {name: Clusters() for name in names}
     for row in rows:
         if not row.is_right:
-            found["false_accept_rate"].add(row.problem, float(row.proof in won))
+            found["false_accept_rate_before"].add(row.problem, float(row.score == 1.0))
+            found["false_accept_rate_after"].add(row.problem, float(row.proof in won))
     for match in matches:
         found["contradictory"].add(match.stronger.problem, float(match.is_contradictory))
     return {name: clusters.figure() for name, clusters in found.items()}

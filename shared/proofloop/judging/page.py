@@ -49,7 +49,8 @@ MEANING_OF_FIGURE = {
     "knock-out: any_wrong": "problems whose accepted proof, picked at random, is wrong",
     "knock-out: highest_mean_wrong": "the same for an accepted proof with the highest mean",
     "knock-out: winner_wrong": "the same for the winner of the knock-out",
-    "knock-out: false_accept_rate": "wrong proofs that win their knock-out",
+    "knock-out: false_accept_rate_before": "wrong proofs that are accepted",
+    "knock-out: false_accept_rate_after": "wrong proofs that win their knock-out",
     "knock-out: contradictory": "pairs in which the place decided, not the proof",
 }
 
