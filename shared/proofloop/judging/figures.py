@@ -9,7 +9,7 @@ from proofloop.judging.agreement import mean_figures, statistic_figures, values
 from proofloop.judging.knock_out import KnockOut
 from proofloop.judging.predictions import VERIFIER, Prediction, Predictions
 from proofloop.judging.rows import JudgedProof
-from proofloop.method.acceptance import chosen_threshold, rules, scores_of
+from proofloop.method.acceptance import chosen_threshold, scores_of
 from proofloop.runs.figures import Clusters, Figure
 from proofloop.schema.records import Record, digest
 
@@ -186,11 +186,11 @@ def _acceptance(rows: Sequence[JudgedProof], predictions: Predictions) -> Iterat
     reported = [row for row in rows if int(digest(row.problem), 16) % 2 == 1]
     if not chosen_on or not reported:
         return
-    for name, strength in rules(predictions.k, has_meta=predictions.has_meta).items():
-        known = [strength(row.judgements) for row in chosen_on]
-        others = [(row, strength(row.judgements)) for row in reported]
+    for rule in predictions.rules:
+        known = predictions.strengths(chosen_on, rule)
+        others = list(zip(reported, predictions.strengths(reported, rule), strict=True))
         for wanted in ACCEPTANCE_RATES:
-            yield _at_threshold(name, wanted, chosen_threshold(known, wanted).at, others)
+            yield _at_threshold(rule, wanted, chosen_threshold(known, wanted).at, others)
 
 
 def _at_threshold(

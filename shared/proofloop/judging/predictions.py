@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from proofloop.judging.rows import JudgedProof
-from proofloop.method.acceptance import Strength, judged_mean, majority, mean, quorum
+from proofloop.method.acceptance import Strength, judged_mean, majority, mean, quorum, rules
 from proofloop.schema.records import Score
 
 VERIFIER, META_VERIFIED = "verifier", "meta_verified"
@@ -59,14 +59,16 @@ def ways(k: int, *, has_meta: bool) -> Mapping[str, Way]:
 
 
 class Predictions:
-    """The predictions of a run's rows, with n critiques and fewer. `add` makes those of a row,
-    once, while the run still works.
+    """The predictions of a run's rows with n critiques and fewer, and their strengths by acceptance
+    rule. `add` makes those of a row, once, while the run still works.
     """
 
     def __init__(self, *, n: int, k: int, has_meta: bool) -> None:
-        self.n, self.k, self.has_meta = n, k, has_meta
+        self.n = n
+        self.rules = rules(k, has_meta=has_meta)
         self.ways = ways(k, has_meta=has_meta)
         self._made: dict[str, Mapping[tuple[str, int], Prediction]] = {}
+        self._strengths: dict[str, Mapping[str, float | None]] = {}
 
     @property
     def counts(self) -> list[int]:
@@ -81,15 +83,26 @@ class Predictions:
             for name, way in self.ways.items()
             for critiques in self.counts
         }
+        self._strengths[row.proof] = {
+            rule: strength(row.judgements) for rule, strength in self.rules.items()
+        }
 
     def of(
         self, rows: Sequence[JudgedProof], way: str, critiques: int | None = None
     ) -> list[Prediction]:
         """The rows' predictions in one way, by this many critiques or all n."""
+        self._add_missing(rows)
+        return [self._made[row.proof][way, critiques or self.n] for row in rows]
+
+    def strengths(self, rows: Sequence[JudgedProof], rule: str) -> list[float | None]:
+        """The rows' strengths by an acceptance rule."""
+        self._add_missing(rows)
+        return [self._strengths[row.proof][rule] for row in rows]
+
+    def _add_missing(self, rows: Sequence[JudgedProof]) -> None:
         for row in rows:
             if row.proof not in self._made:
                 self.add(row)
-        return [self._made[row.proof][way, critiques or self.n] for row in rows]
 
 
 def predict(row: JudgedProof, way: Way, critiques: int) -> Prediction:

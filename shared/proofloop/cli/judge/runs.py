@@ -125,7 +125,7 @@ def judge_run(
     rule = spec.labeling
     predictions = Predictions(n=rule.n, k=rule.k, has_meta=bool(rule.m))
     collector = RowCollector(store, spec.name, spec.prices, predictions.add)
-    _drive(store, spec, read.cases, local, lambda labeled: collector.look_ahead(labeled))
+    _drive(store, spec, read.cases, collector.look_ahead, local=local)
     rows = collector.rows()
     return Judged(spec, rows, judge_figures(spec.name, rows, predictions))
 
@@ -134,8 +134,9 @@ def _drive(
     store: Store,
     spec: RunSpec,
     cases: Sequence[GivenCase],
-    local: bool,
     on_labeled: Callable[[int], None] = lambda labeled: None,
+    *,
+    local: bool,
 ) -> None:
     """Run, or resume, to the end. `on_labeled` gets the number of labeled proofs meanwhile."""
     drive = drive_here if local or load_settings().broker is None else drive_on_services
@@ -166,7 +167,7 @@ def knocked_out(store: Store, judged: Judged, spec: RunSpec, *, local: bool) -> 
     `spec`.
     """
     comparisons = Comparisons(
-        store, judged.spec.name, spec.name, lambda cases: _drive(store, spec, cases, local)
+        store, judged.spec.name, spec.name, lambda cases: _drive(store, spec, cases, local=local)
     )
     winners, matches = knock_out(judged.rows, comparisons.play)
     spent = costs(store, spec.name).total if matches else Spent()
