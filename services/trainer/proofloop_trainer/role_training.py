@@ -79,8 +79,8 @@ class RoleInTraining:
         self._learner: GrpoLearner | None = None
 
     def offer(self, problem: str, labels: list[Label], steps_of_others: int) -> None:
-        """Accept a complete problem once, unless the training is over. Before `begin`, it is
-        skipped for good.
+        """Accept a complete problem once, unless the training is over. A problem that comes before
+        `begin` is never used.
         """
         if self.steps >= self._wanted.steps or problem in self._used:
             return

@@ -38,7 +38,7 @@ TEMPLATES: dict[ModelRole, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class ToLearn:
-    """The answers to learn; `of_role` counts those of each role, if they are of runs."""
+    """The answers to learn. `of_role`: their number by role, if they come from runs."""
 
     answers: list[Answer]
     of_role: Counter[ModelRole]

@@ -1,4 +1,4 @@
-"""Which column of a file holds what: guessed by its name, or named by the user.
+"""The content of each column of a file: guessed by its name, or named by the user.
 
 The names cover these public layouts, as their owners described them on 2026-11-30:
 

@@ -277,9 +277,7 @@ def _calls(
     *,
     is_high: bool,
 ) -> dict[ModelRole, Served]:
-    """The calls of each role, with answers of that share of max_tokens from a stream of that
-    speed.
-    """
+    """The calls of each role, for answers of this share of max_tokens at this speed of a stream."""
     found: dict[ModelRole, Served] = {}
     quoted = 0.0
     for role in MODEL_ROLES:
