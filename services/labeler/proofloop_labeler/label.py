@@ -16,7 +16,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from proofloop.config.run_file import RunSpec
-from proofloop.config.run_labeling import Labeling
+from proofloop.config.run_file.labeling import Labeling
 from proofloop.method.acceptance import decide_by_strength
 from proofloop.method.critique_window import critiques_to_ask, first_critiques
 from proofloop.method.domains import load_domain, need_checker

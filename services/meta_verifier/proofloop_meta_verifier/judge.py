@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 
 from proofloop.config.run_file import RunSpec
-from proofloop.config.run_labeling import Labeling
+from proofloop.config.run_file.labeling import Labeling
 from proofloop.method.label_rule import majority
 from proofloop.method.prompts import Prompt
 from proofloop.runs.answers import meta_critiques_of

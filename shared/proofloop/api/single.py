@@ -14,7 +14,7 @@ from proofloop.api.results import ProofResult, best_proofs, read_result
 from proofloop.api.run import RunFile, as_store
 from proofloop.config.problem_file import problems_of
 from proofloop.config.run_file import RunSpec, parse_runspec
-from proofloop.config.run_problems import Problems
+from proofloop.config.run_file.problems import Problems
 from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError
 from proofloop.method.domains import Checker, find_domain

@@ -15,7 +15,7 @@ from proofloop.config.given_files import given_cases
 from proofloop.config.latex_in_json import command_at, find_undoubled, name_of
 from proofloop.config.row_files import DOUBLE_IT, holds_json, read_rows
 from proofloop.config.run_file import RunSpec
-from proofloop.config.run_problems import Problems
+from proofloop.config.run_file.problems import Problems
 from proofloop.errors import ConfigError
 from proofloop.method.domains import Domain, load_domain
 from proofloop.method.domains.base import SPLIT_BUCKETS, is_in_split

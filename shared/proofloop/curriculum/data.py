@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 
 from proofloop.config.given_files import GradedAnalysis, GradedProof
-from proofloop.config.run_problems import Split
+from proofloop.config.run_file.problems import Split
 from proofloop.curriculum.answers import prove, review
 from proofloop.curriculum.cases import CaseFile, balanced, by_quality, is_flawed, sample
 from proofloop.curriculum.compose import Served, at_temperature, everywhere, run_spec

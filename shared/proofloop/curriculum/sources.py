@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from proofloop.config.curriculum_file import CurriculumSpec, Files
 from proofloop.config.given_files import GradedAnalysis, GradedProof, in_split, read_graded
 from proofloop.config.problem_file import SPLIT_HINT, ProblemFile
-from proofloop.config.run_problems import Problems, Split
+from proofloop.config.run_file.problems import Problems, Split
 from proofloop.errors import ConfigError
 from proofloop.method.domains import Domain, load_domain, need_checker
 

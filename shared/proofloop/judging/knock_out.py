@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 
 from proofloop.config.run_file import RunSpec
-from proofloop.config.run_labeling import Labeling
+from proofloop.config.run_file.labeling import Labeling
 from proofloop.errors import ConfigError
 from proofloop.judging.rows import JudgedProof
 from proofloop.method.acceptance import mean

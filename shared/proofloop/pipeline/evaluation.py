@@ -11,9 +11,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from proofloop.config.run_file import Models, RunSpec
-from proofloop.config.run_labeling import Labeling
-from proofloop.config.run_problems import Problems
-from proofloop.config.run_training import Training
+from proofloop.config.run_file.labeling import Labeling
+from proofloop.config.run_file.problems import Problems
+from proofloop.config.run_file.training import Training
 from proofloop.errors import ConfigError
 from proofloop.method.domains import load_domain, need_checker
 from proofloop.pipeline.embedded import EmbeddedPipeline

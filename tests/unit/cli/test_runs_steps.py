@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from proofloop.cli.app import app
 from proofloop.config.curriculum_file import CurriculumSpec
 from proofloop.config.run_file import Models, RunSpec
-from proofloop.config.run_problems import Problems
-from proofloop.config.run_training import RoleTraining, Training
+from proofloop.config.run_file.problems import Problems
+from proofloop.config.run_file.training import RoleTraining, Training
 from proofloop.curriculum.status import add_run, freeze
 from proofloop.errors import ConfigError
 from proofloop.runs.create import create_run

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from proofloop.config.run_file import parse_runspec
-from proofloop.config.run_training import Training
+from proofloop.config.run_file.training import Training
 from proofloop.errors import ConfigError
 from tests.builders import runspec
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from proofloop.config.run_file import RunSpec
-from proofloop.config.run_problems import Problems
+from proofloop.config.run_file.problems import Problems
 from proofloop.errors import ConfigError
 from proofloop.judging.knock_out import (
     Match,

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from proofloop.config.run_file import RunSpec
-from proofloop.config.run_training import FineTuning
+from proofloop.config.run_file.training import FineTuning
 from proofloop.runs.answers import find_judgement
 from proofloop.runs.labels import labels_of
 from proofloop.runs.spec import get_spec

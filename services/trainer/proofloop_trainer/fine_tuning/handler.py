@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from proofloop.config.run_file import RunSpec
-from proofloop.config.run_training import FineTuning
+from proofloop.config.run_file.training import FineTuning
 from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError, CorruptObject, NotFound, Reject, Retry
 from proofloop.runs.model_registry import published_versions, require_model, version_folder

@@ -12,7 +12,7 @@ import structlog
 from transformers import AutoTokenizer
 
 from proofloop.config.run_file import RunSpec
-from proofloop.config.run_training import FineTuning
+from proofloop.config.run_file.training import FineTuning
 from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError, NotFound
 from proofloop.method.prompts import PromptPack

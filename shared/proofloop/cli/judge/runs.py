@@ -15,7 +15,7 @@ from proofloop.api.files import read_run
 from proofloop.cli.common import stopping_on_signal
 from proofloop.cli.progress import ProgressLine
 from proofloop.config.run_file import RunSpec, read_fields
-from proofloop.config.run_problems import Problems
+from proofloop.config.run_file.problems import Problems
 from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError
 from proofloop.judging.attacks.kinds import attacked

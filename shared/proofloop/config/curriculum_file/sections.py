@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from proofloop.config.run_labeling import Labeling
+from proofloop.config.run_file.labeling import Labeling
 from proofloop.config.section import Section
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from proofloop.config.run_training import BATCH, LEARNING_RATE, Supervised
+from proofloop.config.run_file.training import BATCH, LEARNING_RATE, Supervised
 from proofloop.config.section import Section
 from proofloop.method.rewards import PAPER_ALPHA, PAPER_BETA
 from proofloop.schema.validation import HINT

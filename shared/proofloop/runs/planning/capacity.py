@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Literal
 
 from proofloop.config.run_file import EnginePrices, Prices, RunSpec
-from proofloop.config.run_labeling import Labeling
+from proofloop.config.run_file.labeling import Labeling
 from proofloop.errors import ConfigError
 from proofloop.runs.costs import HOUR_S, CostTally, Spent, bills, money, spec_of
 from proofloop.runs.search.records import searches_of
