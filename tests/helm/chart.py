@@ -19,6 +19,7 @@ SET_UPS = sorted(
 """The supported set-ups, each with a file of values."""
 
 REGISTRY = "registry.example.org/maths"
+STORE = "https://s3.example.org"
 
 Object = dict[str, Any]
 
@@ -31,15 +32,16 @@ def values_of(set_up: str) -> Object:
     return read
 
 
-def with_registry(values: Object) -> Object:
-    """The values, with a registry if they have none: without one the chart refuses."""
+def complete(values: Object) -> Object:
+    """The values, with a registry and a store if they have none: without them the chart refuses."""
     image = {"registry": REGISTRY} | values.get("image", {})
-    return values | {"image": image}
+    store = {"endpoint": STORE} | values.get("store", {})
+    return values | {"image": image, "store": store}
 
 
 def render(values: Object, name: str = "proofloop") -> dict[str, Object]:
     """The objects of one release, by kind and name. Raises helm_python.HelmError."""
-    files = _files(json.dumps(with_registry(values)), name)
+    files = _files(json.dumps(complete(values)), name)
     texts = [text for path, text in files.items() if not path.endswith("NOTES.txt")]
     found = [one for text in texts for one in yaml.load_all(text, LOADER) if one is not None]
     objects = {f"{one['kind']}/{one['metadata']['name']}": one for one in found}
@@ -48,7 +50,7 @@ def render(values: Object, name: str = "proofloop") -> dict[str, Object]:
 
 
 def notes(values: Object) -> str:
-    return _files(json.dumps(with_registry(values)), "proofloop")["proofloop/templates/NOTES.txt"]
+    return _files(json.dumps(complete(values)), "proofloop")["proofloop/templates/NOTES.txt"]
 
 
 @cache

@@ -64,6 +64,7 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
         ({"roles": {"verifier": {"concurrency": "many"}}}, "want integer"),
         ({"worker": {"scaling": {"kind": "magic"}}}, "must be one of 'none', 'keda', 'hpa'"),
         ({"store": {"endpoint": "s3.example.org"}}, "does not match pattern"),
+        ({"store": {"endpoint": ""}}, "store.endpoint is empty"),
         ({"secrets": {"existingSecret": ""}}, "minLength"),
         ({"serving": {"weights": {"existingClaim": "a", "hostPath": "/b"}}}, "not"),
         ({"serving": {"settings": {"engine": "vllm"}}}, "not"),

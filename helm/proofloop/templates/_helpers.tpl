@@ -99,9 +99,7 @@ PROOFLOOP_SECRETS: /run/secrets/proofloop
 PROOFLOOP_NAMESPACE: {{ .Values.broker.namespace | quote }}
 PROOFLOOP_LONGEST_CALL_S: {{ int .Values.broker.longestCallSeconds | quote }}
 PROOFLOOP_LOG_LEVEL: {{ .Values.logLevel | quote }}
-{{- with .Values.store.endpoint }}
-PROOFLOOP_S3_ENDPOINT: {{ . | quote }}
-{{- end }}
+PROOFLOOP_S3_ENDPOINT: {{ required "store.endpoint is empty, and pods share nothing but the store. Set it to the S3 endpoint, https://host:port (docs/how-to/kubernetes.md)." .Values.store.endpoint | quote }}
 PROOFLOOP_S3_BUCKET: {{ .Values.store.bucket | quote }}
 PROOFLOOP_S3_PREFIX: {{ .Values.store.prefix | quote }}
 PROOFLOOP_S3_REGION: {{ .Values.store.region | quote }}

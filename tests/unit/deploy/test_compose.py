@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import proofloop
+from proofloop.api.files import read_run
 from tests.integration.containers import MINIO_IMAGE, RABBITMQ_IMAGE
 
 ROOT = Path(__file__).parents[3]
@@ -107,3 +108,12 @@ def test_the_tests_use_the_servers_of_the_compose_file() -> None:
         for image in (RABBITMQ_IMAGE, MINIO_IMAGE)
     }
     assert ours == {SERVICES["rabbitmq"]["image"], SERVICES["minio"]["image"]}
+
+
+def test_the_file_needs_no_other_file_to_run(tmp_path: Path) -> None:
+    mounted = [volume for one in SERVICES.values() for volume in one.get("volumes", ())]
+    assert not [volume for volume in mounted if volume.startswith("./")]
+    run_file = tmp_path / "nano.toml"
+    run_file.write_text(yaml.safe_load(COMPOSE)["configs"]["nano"]["content"])
+    spec = read_run(run_file)
+    assert (spec.name, spec.engine.settings["endpoints"]) == ("nano", ["triton:8001"])

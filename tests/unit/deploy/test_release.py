@@ -51,7 +51,11 @@ def test_the_notes_are_the_section_of_the_version(monkeypatch: pytest.MonkeyPatc
 
 def test_a_stamped_chart_and_compose_file_name_only_published_images(stamped: Path) -> None:
     published = {f"ghcr.io/owner/{name}:{VERSION}" for name in chart.published_images()}
-    values = {"review": {"enabled": True}, "roles": {"trainer": {"enabled": True}}}
+    values = {
+        "review": {"enabled": True},
+        "roles": {"trainer": {"enabled": True}},
+        "store": {"endpoint": "https://s3.example.org"},
+    }
     of_chart = chart.images(chart.render(stamped / "proofloop", values))
     of_compose = chart.compose_images(stamped / "docker-compose.yml")
     assert len(of_chart) == 5 and of_chart < published
