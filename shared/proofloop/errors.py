@@ -177,7 +177,7 @@ class BudgetUsedUp(HintedError):
 
 
 class Interrupted(ProofloopError):
-    """The run was asked to stop; it can be resumed."""
+    """A stop of the run was requested; it can be resumed."""
 
 
 class Retry(ProofloopError):

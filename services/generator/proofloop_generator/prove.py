@@ -75,7 +75,7 @@ def _unneeded_once(event: ProblemPosed, tools: Tools) -> str:
 
 
 def _first_critiques(spec: RunSpec) -> int:
-    """The labeler, or the search, asks for more where they are needed."""
+    """The number of first critiques. The labeler, or the search, requests more if needed."""
     rule = spec.labeling
     if spec.searches_by_need:
         return FIRST_CRITIQUES

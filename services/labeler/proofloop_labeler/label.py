@@ -116,7 +116,7 @@ def _graded(
 
 
 def _checked(proof: Proof, spec: RunSpec, tools: Tools) -> Decision:
-    """The grade of the domain's exact checker; undecided where it cannot tell."""
+    """The grade of the domain's exact checker; undecided if it cannot tell."""
     assert spec.problems.checked_by is not None
     checker = need_checker(load_domain(spec.problems.checked_by))
     question = tools.runs.problem(proof.run_id, proof.problem_id).question
@@ -133,8 +133,8 @@ def _judged(event: ReviewJudged, tools: Tools) -> Judged:
 def _ask_for_more(
     event: ReviewJudged, proof: Proof, judged: Sequence[Judgement], tools: Tools
 ) -> Iterator[ProofWritten]:
-    """Ask for the critiques that the label needs now, and again for those that this message asked
-    for when it was delivered before.
+    """Request the critiques that the label needs now, and again those that an earlier delivery of
+    this message requested.
     """
     rule = tools.runs.spec(event.run_id).labeling
     needed = critiques_to_ask(judged, n=rule.n, k=rule.k)

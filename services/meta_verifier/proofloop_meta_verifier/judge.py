@@ -141,7 +141,7 @@ def _ask(
     is_trained_on: bool,
     numbers: range,
 ) -> list[MetaCritique]:
-    """These meta-critiques: those that are not `there` are asked for all at once, and each is
+    """These meta-critiques. Those that are not `there` are requested all at once, and each is
     stored as it comes.
     """
     missing = [number for number in numbers if number not in there]

@@ -33,8 +33,8 @@ class CritiqueResult:
 class ProofResult:
     """One proof. `score` is that of its label: 0, 0.5 or 1; None if it has none.
 
-    `outcome` says how the label was decided, None while there is no label. `solved`: all critiques
-    gave it 1. `verdict` says whether the generator's answer was readable. `finding` is the exact
+    `outcome`: the kind of decision behind the label, None without a label. `solved`: all critiques
+    gave it 1. `verdict`: whether the generator's answer was readable. `finding` is the exact
     checker's, where the domain has one; no model sees it.
     """
 

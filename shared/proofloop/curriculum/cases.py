@@ -1,4 +1,4 @@
-"""The method's data sets as they lie in the store, and how cases are drawn and enter a run.
+"""The method's data sets in the store, and the choice of cases for a run.
 
 An exact checker, or people's files, grade D_v, D_mv and the held-out cases, and nothing else: later
 iterations learn from labels.

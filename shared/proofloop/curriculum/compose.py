@@ -33,7 +33,7 @@ def everywhere(version: str) -> Served:
 def proving(
     spec: CurriculumSpec, name: str, served: Served, proofs: int = 1, **sections: Any
 ) -> RunSpec:
-    """Proofs of problems, labeled by the exact checker: no judge is asked."""
+    """Proofs of problems, labeled by the exact checker, without any judge."""
     problems = {"proofs_per_problem": proofs, "checker": spec.domain}
     labeling = {"by": "checker"}
     return run_spec(spec, name, served, problems=problems, labeling=labeling, **sections)
@@ -129,8 +129,8 @@ def consolidation(spec: CurriculumSpec, name: str, served: Served, runs: list[st
 
 
 def example_of(spec: CurriculumSpec, kind: StageKind) -> RunSpec:
-    """A run that trains the start model by the settings of a kind of stage: what the engine and the
-    trainer are asked to check.
+    """A run that trains the start model by the settings of a kind of stage, for the checks of
+    engine and trainer.
     """
     served, section = everywhere(spec.start), training(spec, kind, steps=1)
     return run_spec(spec, "example", served, labeling=_labeling(given_m=1), **section)

@@ -71,7 +71,7 @@ def iterate(
     """Do every stage that has no manifest yet: on services if a broker is set, else (or with
     `local`) in this process. Returns the manifests of all.
 
-    Raises Interrupted when asked to stop, ConfigError if another process works on it.
+    Raises Interrupted on a requested stop, ConfigError if another process works on it.
     """
     is_here = local or load_settings().broker is None
     sources = check(spec) if is_here else open_sources(spec)

@@ -97,8 +97,8 @@ def _check_length(
 
 
 def _check_scores(stage: str, last: Sequence[Figures], limits: Watch) -> None:
-    """Of each judge that trains: the cases are balanced, so that an honest one gives no score to
-    nearly all.
+    """Check the scores of each judge in training. The cases are balanced: an honest judge gives no
+    score to nearly all.
     """
     for name in filter(lambda name: name.startswith(ALWAYS), last[-1]):
         same = _mean(last, name)

@@ -53,7 +53,7 @@ class Work:
         return random.Random(derive_seed(self.spec.seed, *purpose))
 
     def check(self) -> None:
-        """Raise if this process was asked to stop, or lost its lease."""
+        """Raise if a stop was requested, or the lease was lost."""
         self.lease.check()
         if self.stopping.is_set():
             raise Interrupted("asked to stop")

@@ -1,6 +1,6 @@
 """The engine `local`: Hugging Face models in this process. The package `proofloop-serving` runs it.
 
-The description lies here, without torch: every machine can check a run file that names `local`.
+The description is here, without torch: every machine can check a run file that names `local`.
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ def _origin(case: GivenCase) -> str:
 def knock_out_figures(
     rows: Sequence[JudgedProof], winners: Sequence[JudgedProof], matches: Sequence[Match]
 ) -> dict[str, Figure]:
-    """The figures before and after; KnockOut says what they mean."""
+    """The figures before and after; KnockOut explains them."""
     won = {row.proof: row for row in winners}
     found = {name: Clusters() for name in ("any_wrong", "highest_mean_wrong", "winner_wrong")}
     for problem, some in _accepted(rows).items():

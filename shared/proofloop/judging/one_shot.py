@@ -60,8 +60,8 @@ def evaluating_fields(
 
 
 def categories_of(suite: Path, column: str | None) -> dict[str, str]:
-    """The category of each problem by its id; of all the same where there is none. Raises
-    ConfigError for a column that the file lacks.
+    """The category of each problem by its id; one for all if there is none. Raises ConfigError for
+    a column that the file lacks.
     """
     rows = [flatten(row) for row in read_rows(suite)]
     found = list(dict.fromkeys(name for row in rows for name in row))

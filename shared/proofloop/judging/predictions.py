@@ -1,4 +1,5 @@
-"""What the judges say of each proof with its first critiques, in the two ways that are compared.
+"""The predictions of the judges for each proof from its first critiques, in two ways that are
+compared.
 
 `verifier`: the critiques alone. The score is that of most critiques, the strength their mean.
 `meta_verified`: the score is the label of section 2.3, and in the strength an issue counts only if

@@ -29,7 +29,7 @@ class JudgedCritique(Record):
     """One critique: its score, None with `outcome` malformed, truncated or engine_failed.
 
     `share`: the points over full marks, if the verifier gives points. `confirmed`: whether the
-    meta-verifier confirms the issues; None if it was not asked or gave too few readable answers.
+    meta-verifier confirms the issues; None without its verdict, or with too few readable answers.
     """
 
     score: Score | None

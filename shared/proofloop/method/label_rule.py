@@ -135,10 +135,8 @@ def _rejected(score: Score, carrying: tuple[int, ...], k: int) -> Decision:
 def decide_by_person(
     label: Label, judgements: Iterable[Judgement], *, score: Score, by: str
 ) -> Label:
-    """The label of an undecided proof once a person gave it a score: the critiques that gave the
-    same one carry it.
-
-    Never solved: that takes n verdicts of 1, whatever a person says.
+    """The label of an undecided proof that a person graded: the critiques with the same score carry
+    it. Never solved, because that takes n verdicts of 1.
     """
     scores = {
         judgement.index: judgement.verdict.score for judgement in judgements if judgement.index >= 0

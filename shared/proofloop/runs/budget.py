@@ -207,8 +207,8 @@ class BudgetGate:
         return False
 
     def _has_room(self, role: ModelRole) -> bool:
-        """A later role of the pipeline goes first, so that begun proofs get labels before new ones
-        begin.
+        """Whether there is room. A later role of the pipeline goes first: started proofs get labels
+        before new ones start.
         """
         later = MODEL_ROLES[MODEL_ROLES.index(role) + 1 :]
         if any(self._waiting[each] for each in later):

@@ -207,7 +207,9 @@ def meta_verifier_accuracy(store: Store, run_id: str, checker: Checker | None) -
 def _is_right_meta(
     proof: Proof, question: str, critique: Critique, meta: MetaCritique, checker: Checker | None
 ) -> bool | None:
-    """None for an unreadable one, and where nothing can tell."""
+    """Whether the meta-score is right; None for an unreadable one, and without a checker or
+    grade.
+    """
     if meta.verdict.score is None:
         return None
     if proof.given and proof.given.is_analysis and proof.given.quality is not None:
@@ -227,7 +229,7 @@ def _is_right(proof: Proof, question: str, checker: Checker) -> float:
 
 
 def _truth(proof: Proof, question: str, checker: Checker | None) -> Score | None:
-    """The grade of a given proof, else the checker's; None where nothing can tell."""
+    """The grade of a given proof, else the checker's; None without both."""
     if proof.given and proof.given.score is not None:
         return proof.given.score
     finding = checker.check_proof(question, proof.solution) if checker else None

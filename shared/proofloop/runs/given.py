@@ -1,4 +1,4 @@
-"""The given cases of a run, as they lie in the store: portions that are only added.
+"""The given cases of a run, stored in portions; portions are only added.
 
 Cases come from a file that the run file names (`config.given_files`), or from a curriculum or the
 Python API (`[problems] material`).

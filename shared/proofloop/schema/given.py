@@ -1,7 +1,7 @@
 """Given material: cases that enter a run in the middle of the pipeline.
 
 A given proof enters at the verifier, a given analysis at the meta-verifier. The run driver stores
-what was given as a `Proof` (and a `Critique`) with a `records.Given` that says where it came from.
+it as a `Proof` (and a `Critique`) with its origin, a `records.Given`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""Pydantic's validation errors in one form: `key = value: what is wrong`.
-
-All readers of files, messages and records use it, so that users meet one form everywhere.
+"""Pydantic's validation errors in one form for all files, messages and records: `key = value: what
+is wrong`.
 """
 
 from __future__ import annotations

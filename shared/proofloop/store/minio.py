@@ -195,7 +195,7 @@ class MinioStore:
         """Write unless the object exists.
 
         If an earlier attempt failed with an unknown outcome, the existing object may be our own:
-        its metadata tells.
+        its metadata shows this.
         """
         writer = uuid.uuid4().hex
         sent = {

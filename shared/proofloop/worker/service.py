@@ -94,7 +94,7 @@ class RoleService:
 
     @property
     def stop_reason(self) -> str:
-        """Why the process stopped by itself; empty if it was asked to."""
+        """The reason why the process stopped by itself; empty after a requested stop."""
         return self.tools.shutdown.reason
 
     def ready(self) -> None:

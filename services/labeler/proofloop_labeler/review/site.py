@@ -109,7 +109,7 @@ class Site:
         return self.page("name", request, status=status, to=to, problem=problem, max_name=MAX_NAME)
 
     async def set_name(self, request: Request) -> Response:
-        """Keep the name in a cookie, and go to the page that asked for it."""
+        """Keep the name in a cookie, and return to the page that requested it."""
         sent = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=10)
         name, to = (" ".join(sent.get(field, [""])[0].split()) for field in ("name", "to"))
         if problem := name_problem(name):

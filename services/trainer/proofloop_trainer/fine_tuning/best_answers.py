@@ -41,7 +41,7 @@ from proofloop_trainer.samples import (
 
 @dataclass(frozen=True)
 class BestAnswer:
-    """A chosen answer of a run: the key of its record, and where its sampled tokens lie."""
+    """A chosen answer of a run: the keys of its record and of its sampled tokens."""
 
     role: ModelRole
     run_id: str

@@ -38,7 +38,7 @@ class ProofRow:
     """A proof. `score`, `by` and `comment` are a person's if one graded it, else the label's.
 
     `critiques_passed` of `critiques_read` readable critiques give it score 1. `refines`: the ids of
-    the proofs that it refines. `critiques`: None if they were not asked for.
+    the proofs that it refines. `critiques`: None unless they are requested.
     """
 
     run: str

@@ -1,4 +1,4 @@
-"""The run file: a TOML file that says what a run does. The store keeps it with the run.
+"""The run file: a TOML file that defines a run. The store keeps it with the run.
 
 [problems] (or [fine_tuning]) is required, and [models] for an engine that has no default model; all
 other keys have defaults.

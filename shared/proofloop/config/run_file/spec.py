@@ -203,7 +203,7 @@ class RunSpec(Section):
 
     @property
     def only_checks(self) -> bool:
-        """Whether a checker grades each proof that the generator writes, and no judge is asked."""
+        """Whether a checker grades each new proof, without any judge."""
         return self.labeling.by == "checker" and not self.problems.is_given
 
     @property

@@ -140,7 +140,7 @@ def attacked(
     cases: Sequence[GivenCase], per_kind: int, checker: Checker | None = None
 ) -> Iterator[GivenCase]:
     """Up to `per_kind` cases of each kind, after as many wrong proofs without a change. An exact
-    checker grades the results where it can; elsewhere the rule does: none is complete.
+    checker grades the results if it can; else the rule does: none is complete.
     """
     right = [case for case in cases if case.graded and case.graded.score == 1.0]
     wrong = [case for case in cases if case.graded and case.graded.score == 0.0]

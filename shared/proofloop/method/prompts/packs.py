@@ -1,5 +1,5 @@
-"""A prompt pack is a folder of four prompt templates. One pass fills all placeholders, so that
-untrusted text with a placeholder in it stays as it is.
+"""A prompt pack is a folder of four prompt templates. One pass fills all placeholders: untrusted
+text with a placeholder in it stays as it is.
 
 A pack with `fenced = true` puts every untrusted text into a code fence that is longer than any
 fence in the text: the text cannot close its section.
@@ -135,7 +135,9 @@ class PromptPack(Record):
 
 
 def _given(aids: Mapping[str, str | None]) -> dict[str, str]:
-    """A missing aid says so: an empty section would look like a fault of the prompt."""
+    """The aid. A missing one is an error: an empty section would look like a fault of the
+    prompt.
+    """
     return {aid: aids.get(aid) or "(none is given)" for aid in AIDS}
 
 

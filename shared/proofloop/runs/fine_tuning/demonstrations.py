@@ -1,5 +1,5 @@
-"""The demonstrations of a run, as they lie in the store: the trainer may run on another machine
-than the one with the file.
+"""The stored demonstrations of a run: the trainer may run on another machine than the one with the
+file.
 """
 
 from __future__ import annotations
