@@ -50,6 +50,15 @@ LATENCY_S = {16: 0.25, 64: 0.8, 256: 2.4}
 
 
 @dataclass(frozen=True)
+class Setting:
+    proofs: int
+    slots: int
+    seed: int
+    good_share: float
+    on_services: bool
+
+
+@dataclass(frozen=True)
 class Cost:
     """One run: calls by kind, seconds from the first proof to the last label, and the labels."""
 
@@ -60,20 +69,22 @@ class Cost:
     one_at_a_time: int
 
 
-def spec_of(name: str, proofs: int, slots: int, seed: int, call_log: Path, early: bool) -> RunSpec:
+def spec_of(setting: Setting, call_log: Path, early: bool) -> RunSpec:
+    slots = setting.slots
     fields = {
-        "name": name,
-        "seed": seed,
+        "name": "labels",
+        "seed": setting.seed,
         "prompts": "nano",
         "problems": {
             "domain": "nano",
-            "count": proofs // PROOFS_PER_PROBLEM,
+            "count": setting.proofs // PROOFS_PER_PROBLEM,
             "proofs_per_problem": PROOFS_PER_PROBLEM,
         },
         "engine": {
             "kind": "simulated",
             "settings": {
-                "seed": seed,
+                "seed": setting.seed,
+                "good_share": setting.good_share,
                 "latency_s": LATENCY_S[slots],
                 "latency_sigma": 0.9,
                 "max_concurrency": slots,
@@ -116,15 +127,15 @@ def services(place: Path, slots: int) -> Iterator[None]:
         yield
 
 
-def measure(proofs: int, slots: int, seed: int, *, early: bool, on_services: bool = False) -> Cost:
+def measure(setting: Setting, *, early: bool) -> Cost:
     """Run once in a folder of its own."""
     with folder("proofloop-labels-") as place, ExitStack() as stack:
         store, call_log = LocalStore(place / "store"), place / "call_log"
-        spec = spec_of("labels", proofs, slots, seed, call_log, early)
-        if on_services:
-            stack.enter_context(services(place, slots))
+        spec = spec_of(setting, call_log, early)
+        if setting.on_services:
+            stack.enter_context(services(place, setting.slots))
         began = time.perf_counter()
-        (run_on_services if on_services else run_here)(spec, store)
+        (run_on_services if setting.on_services else run_here)(spec, store)
         seconds = time.perf_counter() - began
         calls = Counter(calls_in(call_log))
         labels = {
@@ -156,10 +167,9 @@ def calls_in(call_log: Path) -> list[str]:
     ]
 
 
-def compare(proofs: int, slots: int, seed: int, on_services: bool) -> dict[str, float]:
+def compare(setting: Setting) -> dict[str, float]:
     """Both ways of asking, for one seed."""
-    everything = measure(proofs, slots, seed, early=False, on_services=on_services)
-    by_need = measure(proofs, slots, seed, early=True, on_services=on_services)
+    everything, by_need = measure(setting, early=False), measure(setting, early=True)
     return {
         "verifications_share": by_need.verifications / everything.verifications,
         "one_at_a_time": everything.one_at_a_time / everything.verifications,
@@ -179,6 +189,7 @@ def main() -> None:
     parser.add_argument(
         "--services", action="store_true", help="on RabbitMQ, with a service for each role"
     )
+    parser.add_argument("--good-share", type=float, default=0.4, help="of the proofs; default: 0.4")
     asked = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     proofs, seeds = 96, range(asked.seeds)
@@ -189,7 +200,8 @@ def main() -> None:
     for slots in all_slots:
         rounds = []
         for seed in seeds:
-            rounds.append(compare(proofs, slots, seed, asked.services))
+            setting = Setting(proofs, slots, seed, asked.good_share, asked.services)
+            rounds.append(compare(setting))
             print(f"{slots} slots, seed {seed}: {rounds[-1]}", file=sys.stderr)
         found[str(slots)] = {
             name: round(statistics.median(each[name] for each in rounds), 3) for name in rounds[0]

@@ -212,9 +212,10 @@ class RunDriver:
         needs = self._source.patiently(lambda: self._tracker.search_needs(running))
         for label in needs.labels:
             self._tracker.add_label(label.proof_id, label.outcome, solved=label.solved)
-        if needs.events:
-            self._source.publish(needs.events)
-        return bool(needs.events or needs.labels)
+        events = [*map(ProofLabeled.of, needs.labels), *needs.events]
+        if events:
+            self._source.publish(events)
+        return bool(events)
 
     def _pose(self, entry: Entry) -> None:
         find = partial(find_label, self._store, self._spec.name, entry.proof_id)

@@ -215,6 +215,7 @@ class EmbeddedPipeline:
             self._tracker.add_steps({event.role: version.number})
         if isinstance(event, ProofLabeled):
             self._tracker.add_label(event.proof_id, event.outcome, solved=event.solved)
+            self.tools.waiting.end(keys.label(event.run_id, event.proof_id))
 
     def _on_dead(self, letter: DeadLetter) -> None:
         """Give the proof's place to the next one, then store the dead letter. Storing comes last,

@@ -74,6 +74,18 @@ def no_watcher() -> Iterator[None]:
     assert wait_until(lambda: watchers() == 0, 5)
 
 
+def test_a_stored_record_wakes_the_messages_that_it_makes_useless_at_once(tmp_path: Path) -> None:
+    sleepers = Sleepers(WatchedStore(tmp_path), 2, "label")
+    try:
+        sleepers.messages.end("another label")
+        assert not any(each.done() for each in sleepers.ended)
+        sleepers.messages.end("label")
+        errors = [each.exception(timeout=10) for each in sleepers.ended]
+        assert all(isinstance(error, Cancelled) for error in errors)
+    finally:
+        sleepers.close()
+
+
 def test_one_thread_looks_up_a_key_once_for_all_that_wait_for_it(tmp_path: Path) -> None:
     store = WatchedStore(tmp_path)
     sleepers = Sleepers(store, 300, "label")

@@ -85,6 +85,13 @@ class WaitingMessages:
             with self._lock:
                 self._waits.discard(wait)
 
+    def end(self, key: str) -> None:
+        """A record was stored under this key: wake the messages that it makes useless."""
+        with self._lock:
+            for wait in self._waits:
+                if wait.unneeded_once == key:
+                    wait.wake(Cancelled())
+
     def _watch(self) -> None:
         while not self._cancelling.wait(LOOK_S):
             with self._lock:
