@@ -377,6 +377,7 @@ def test_what_is_not_there_is_refused_with_what_there_is(
     before = files_in(done)
     commands = (
         ("runs", "show", "none"),
+        ("runs", "compare", "small", "../small"),
         ("models", "promote", "labeler", "v", "--run", "small"),
         ("models", "promote", "verifier", "v-9", "--run", "small"),
         ("models", "promote", "verifier", "v-9", "--run", "none"),
@@ -393,6 +394,7 @@ def test_what_is_not_there_is_refused_with_what_there_is(
     )
     expected = [
         ("no run named 'none'", "the store has: small"),
+        ("no run named '../small'", "the store has: small"),
         ("role 'labeler' has no model", "use one of: generator, verifier, meta_verifier"),
         ("verifier has no complete version 'v-9' in run small", "one of m-1"),
         ("no run named 'none'", "the store has: small"),

@@ -17,8 +17,10 @@ from proofloop.schema.records import ALL_ROLES
 ENOUGH_PROOFS = 10
 """The fewest finished proofs from which the time left is estimated."""
 
-ENOUGH_CALLS = 20
-"""The fewest answered calls from which an upper limit of the time left is estimated."""
+ENOUGH_CALLS, FEWEST_CALLS = 20, 5
+"""So many answered calls are enough for an upper limit of the time left; fewer if only few calls
+run at a time, because a long answer may take an hour.
+"""
 
 PLAIN_INTERVAL_S = 15.0
 """The time between two progress lines if stderr is not a terminal."""
@@ -35,7 +37,7 @@ class ProgressLine:
         self._stage = ""
         self._began = 0.0
         self._tokens = Rate()
-        self._final_steps: dict[str, int] | None = None
+        self._final_steps: tuple[bool, dict[str, int]] | None = None
         self._due = 0.0
 
     def __enter__(self) -> ProgressLine:
@@ -62,15 +64,21 @@ class ProgressLine:
             print(line, file=sys.stderr, flush=True)
 
     def _is_due(self, progress: RunProgress) -> bool:
-        """Whether to print a line now. After the last label, only a new training step is news."""
+        """Whether to print a line now. After the last label, only a new training step and the end
+        of the searches are news.
+        """
         is_labeled = progress.labeled >= progress.planned
-        final_steps = dict(progress.steps) if is_labeled else None
+        final_steps = (self._is_done(progress), dict(progress.steps)) if is_labeled else None
         now = time.monotonic()
         if final_steps == self._final_steps and (is_labeled or now < self._due):
             return False
         self._final_steps = final_steps
         self._due = now + PLAIN_INTERVAL_S
         return True
+
+    def wait(self, what: str) -> None:
+        """On a terminal, show what the command waits for before the first progress."""
+        self._live.update(Text(what))
 
     def print(self, text: str) -> None:
         """Print a line above the progress line."""
@@ -115,7 +123,8 @@ class ProgressLine:
             limit = span(elapsed / done * (most - progress.labeled))
             return f"{left}, at most {limit}" if most > expected else left
         calls = (most - progress.stored) * progress.most_calls
-        if progress.answered >= ENOUGH_CALLS and elapsed >= 2 and calls > progress.answered:
+        enough = min(ENOUGH_CALLS, max(FEWEST_CALLS, 2 * sum(progress.calls.values())))
+        if progress.answered >= enough and elapsed >= 2 and calls > progress.answered:
             return f"at most {span(elapsed / progress.answered * (calls - progress.answered))} left"
         return "time left: not known yet"
 

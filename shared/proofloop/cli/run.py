@@ -73,6 +73,7 @@ def run(
             for warning in warnings.look():
                 line.print(warning.line(spec.name))
 
+        line.wait(f"{spec.name}: checking the models")
         progress = started.finish(report, stopping=stopping)
         for warning in warnings.look(every_s=0.0):
             line.print(warning.line(spec.name))

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ValidationError
 from proofloop.errors import ConfigError
 from proofloop.schema.validation import Problem, first_problem
 
+BACKSLASHES = (
+    "write a path with / or in single quotes: in TOML's double quotes, \\ begins an escape"
+)
 EXAMPLES = "`proofloop init` writes a run file that works; examples/ has curricula"
 
 

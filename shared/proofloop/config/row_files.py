@@ -54,8 +54,15 @@ def _text_of(file: Path) -> str:
         return file.read_text("utf-8-sig")
     except FileNotFoundError as error:
         raise _missing(file) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}", FORMS) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        byte = error.object[error.start]
+        raise ConfigError(
+            f"{file} cannot be read: byte {byte:#04x} in line {line} is not UTF-8",
+            f"save it as UTF-8, which Excel calls CSV UTF-8; {FORMS}",
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}", FORMS) from error
 
 
 def _missing(file: Path) -> ConfigError:

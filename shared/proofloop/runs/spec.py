@@ -21,6 +21,7 @@ from proofloop.errors import ConfigError, NotFound
 from proofloop.method.prompts import PromptPack, find_pack, load_pack, pack_names
 from proofloop.runs.given import new_cases
 from proofloop.schema import keys
+from proofloop.schema.ids import is_id
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Problem, Record
 from proofloop.store import Store, find_record, get_record
 
@@ -52,7 +53,7 @@ class ProblemsDigest(Record):
 def find_spec(store: Store, run_id: str) -> RunSpec | None:
     """The spec of a run at its last start or resume; None if there is no such run."""
     try:
-        return get_spec(store, run_id)
+        return get_spec(store, run_id) if is_id(run_id) else None
     except NotFound:
         return None
 

@@ -38,9 +38,14 @@ _NAME = re.compile(
 )
 
 
+def is_id(value: str) -> bool:
+    """Whether the value can be part of a key."""
+    return _ID.fullmatch(value) is not None
+
+
 def check_id(value: str, what: str) -> str:
     """The value, if it can be part of a key. Raises ConfigError otherwise."""
-    if not _ID.fullmatch(value):
+    if not is_id(value):
         raise ConfigError(
             f"{what} {value[:60]!r} cannot be part of a key",
             "use 1 to 100 letters, digits, dots, dashes or underscores, beginning with a letter or"

@@ -140,9 +140,8 @@ def _check_answers(engine: Engine, spec: RunSpec, role: ModelRole, patience_s: f
         raise ConfigError(where, "is the model still loading?") from error
     except EngineError as error:
         where = f"{engine_name} cannot answer with model {version!r}: {error.problem}"
-        raise ConfigError(
-            where, error.hint or "see [engine] and [models] in the run file"
-        ) from error
+        failed = "look into the server's log" if error.retryable else "check [engine] and [models]"
+        raise ConfigError(where, error.hint or failed) from error
     if answer.tokens is None and any(
         _share_model(spec, role, trained) for trained in spec.training.roles
     ):

@@ -59,6 +59,16 @@ def findings(engines: Engines, spec: RunSpec, wait_s: float = 30) -> list[Findin
     return [finding_of(each, spec, wait_s) for each in ask_roles(engines, spec, QUESTION, wait_s)]
 
 
+def test_each_first_answer_is_told_at_once(engines: Engines) -> None:
+    told: list[tuple[str, bool]] = []
+    with ScriptedServer(by_role(PROVES, says("Hm."), JUDGES)) as server:
+        spec = spec_of(server)
+        ask_roles(
+            engines, spec, QUESTION, 30, lambda each: told.append((each.role, each.is_readable))
+        )
+    assert told == [("generator", True), ("verifier", False), ("meta_verifier", True)]
+
+
 def test_each_role_is_asked_as_in_the_run_and_its_answer_read(engines: Engines) -> None:
     with ScriptedServer(by_role(PROVES, REVIEWS, JUDGES)) as server:
         found = findings(engines, spec_of(server))

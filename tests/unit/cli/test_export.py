@@ -95,6 +95,17 @@ def test_each_proof_is_a_row_with_its_label_critiques_and_origin(
     assert [row["proof"] for row in rows(export("--scored"))] == [ACCEPTED]
 
 
+def test_no_rows_are_told_from_a_file_that_was_not_written(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    options = ["--people", "--store", str(store.root)]
+    result = CliRunner().invoke(app, ["runs", "export", RUN, *options])
+    assert (result.stdout, result.stderr) == (
+        "",
+        f"no rows: {RUN} has no proof that people graded\n",
+    )
+
+
 def test_a_persons_score_goes_first_and_has_the_comment(
     store: LocalStore, export: Callable[..., str]
 ) -> None:

@@ -26,6 +26,14 @@ def test_where_there_is_no_terminal_progress_is_a_line_now_and_then(
     assert said == ["run: 0/40", "run: 15/40", "run: 30/40", "run: 40/40", "run: 40/50"]
 
 
+def test_the_last_line_of_a_search_tells_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ProgressLine()
+    for ended in (0, 0, 2):
+        line.show("run", RunProgress(planned=8, labeled=8, searches=2, searches_ended=ended))
+    first, last = capsys.readouterr().err.splitlines()
+    assert "0/2 searches ended" in first and last.endswith("2/2 searches ended; took 0 s")
+
+
 @pytest.fixture
 def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """`said(after_s, progress, ...)`: the last line when each progress is shown so long after the
@@ -59,7 +67,19 @@ def test_before_proofs_are_done_the_calls_that_there_can_be_limit_the_time(
 ) -> None:
     begin = RunProgress(planned=10, most_calls=20)
     assert said(20, begin, replace(begin, answered=50)).endswith("at most 60 s left")
-    assert said(20, begin, replace(begin, answered=5)).endswith("time left: not known yet")
+    assert said(20, begin, replace(begin, answered=4)).endswith("time left: not known yet")
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "answered", "is_known"),
+    [(1, 5, True), (4, 7, False), (4, 8, True), (64, 19, False), (64, 20, True)],
+)
+def test_two_rounds_of_calls_are_enough_to_limit_the_time(
+    said: Callable[..., str], in_flight: int, answered: int, is_known: bool
+) -> None:
+    begin = RunProgress(planned=10, most_calls=20)
+    now = replace(begin, answered=answered, calls={"generator": in_flight})
+    assert ("at most" in said(20, begin, now)) == is_known
 
 
 def test_the_time_left_counts_what_searches_may_still_ask_for(said: Callable[..., str]) -> None:

@@ -113,7 +113,10 @@ BAD = [
     (GOOD + r'{"question": "a\u0000"}', r"^row 2 of .*, character 2 of its question: a control character U\+0000\nhint: remove it$"),
     (GOOD + '{"text": "a", "n": 1}\n', r"^row 2 of .* has no text .*\nhint: give each row one of them; this row has: `text`,"
         r" `n`$"),
-    (b"\xff\xfe\x00", r"^.*problems.json cannot be read: .*\nhint: give .* in UTF-8"),
+    (
+        b"[\n\xff\xfe\x00",
+        r"^.*problems.json cannot be read: byte 0xff in line 2 is not UTF-8\nhint: save it as UTF-8",
+    ),
 ]  # fmt: skip
 
 

@@ -194,6 +194,8 @@ BAD = [
     ("name = 5\n" + SMALLEST, r"^name = 5 in .*: Input should be a valid string\nhint: write text in quotes$"),
     ("seed = \n", r"small.toml is not TOML: .*\nhint: `proofloop init`"),
     (b"\xff\xfe", r"small.toml is not TOML: .*\nhint: `proofloop init`"),
+    ('file = "C:\\Users\\p.json"', r"small.toml is not TOML: .*\nhint: .* in single quotes"),
+    ('file = "D:\\problems.json"', r"small.toml is not TOML: .*\nhint: .* in single quotes"),
     ("a = " + "[" * 50_000, "small.toml is not TOML: "),
 ]  # fmt: skip
 

@@ -106,6 +106,10 @@ def test_a_page_that_is_not_found_comes_from_no_model_server() -> None:
         ('{"detail": [{"loc": ["body", "x"], "msg": "a"}]}', "body.x: a"),
         ('{"message": {"message": {"message": {"message": {"message": "deep"}}}}}', None),
         ("plain", "plain"),
+        (
+            "<!DOCTYPE html>\n<html><head><title>502 Bad Gateway</title></head></html>",
+            "a web page with the title '502 Bad Gateway'",
+        ),
         ("[" * 10_000, None),
         ("[]", None),
         ("9" * 5000, None),

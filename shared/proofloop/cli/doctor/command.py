@@ -23,7 +23,7 @@ from proofloop.api.files import is_curriculum, read_curriculum, read_run
 from proofloop.bus import open_dead_letters
 from proofloop.cli.common import JsonOption, StoreOption, emit, open_engines, open_store
 from proofloop.cli.doctor.findings import Finding, finding_of
-from proofloop.cli.doctor.questions import ask_roles
+from proofloop.cli.doctor.questions import TrialAnswer, ask_roles
 from proofloop.config.problem_file import problems_of
 from proofloop.config.run_file import RunSpec
 from proofloop.config.settings import load_settings
@@ -66,7 +66,7 @@ def doctor(
     file, also check its engine and models: each role answers a real prompt about the first problem,
     sampled and read as in the run. With a curriculum file, request one token from its engine.
     """
-    findings = [*_machine(), *_packages(), _store(store), *_broker()]
+    findings = [_python(), _disk(store), *_packages(), _store(store), *_broker()]
     if file is not None:
         findings += list(_file(file, store, wait_s))
     emit([asdict(finding) for finding in findings], as_json=as_json)
@@ -74,19 +74,23 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _machine() -> Iterator[Finding]:
-    yield Finding(
-        "python",
-        "ok",
-        f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores",
-    )
-    free = shutil.disk_usage(Path.cwd()).free / 1e9
+def _python() -> Finding:
+    found = f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores"
+    return Finding("python", "ok", found)
+
+
+def _disk(folder: Path | None) -> Finding:
+    """The free space where the store's folder is or will be; here if the store is no folder."""
+    settings = load_settings()
+    store = folder or (settings.store if is_folder(settings) else Path())
+    where = next(path for path in (store.absolute(), *store.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(where).free / 1e9
     enough = free > ENOUGH_DISK_GB
-    yield Finding(
+    return Finding(
         "disk",
         "ok" if enough else "warning",
-        f"{free:.1f} GB free in {Path.cwd()}",
-        "" if enough else f"free at least {ENOUGH_DISK_GB:.0f} GB",
+        f"{free:.1f} GB free in {where}",
+        "" if enough else f"free at least {ENOUGH_DISK_GB:.0f} GB, or choose another --store",
     )
 
 
@@ -146,6 +150,8 @@ def _store(folder: Path | None) -> Finding:
         began = time.perf_counter()
         if isinstance(store, LocalStore):
             with tempfile.NamedTemporaryFile(dir=store.root) as file:
+                file.write(b"doctor")  # an empty file takes no room on a full disk
+                file.flush()
                 os.fsync(file.fileno())
             checked = "a synced write takes"
         else:
@@ -247,6 +253,7 @@ def _file(file: Path, folder: Path | None, wait_s: float) -> Iterator[Finding]:
         engines = open_engines(open_store(folder))
         try:
             began = time.perf_counter()
+            print("checking the models", file=sys.stderr)
             engines.check(spec, roles=spec.asked_roles)
             yield Finding(
                 "engine", "ok", f"every model answered within {time.perf_counter() - began:.1f} s"
@@ -268,5 +275,12 @@ def _answers(engines: Engines, spec: RunSpec, wait_s: float) -> Iterator[Finding
     """Whether each role's answer to a real prompt is readable."""
     print(f"calling the model of each role; timeout {wait_s:g} s (--wait)", file=sys.stderr)
     question = next(problems_of(spec)).question
-    for answer in ask_roles(engines, spec, question, wait_s):
+    for answer in ask_roles(engines, spec, question, wait_s, _show):
         yield finding_of(answer, spec, wait_s)
+
+
+def _show(answer: TrialAnswer) -> None:
+    """One line for a first answer: a slow model takes minutes."""
+    unread = "unreadable, called once more" if answer.unreadable else "no whole answer"
+    state = "readable" if answer.is_readable else unread
+    print(f"{answer.role}: {state} after {answer.seconds:.0f} s", file=sys.stderr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from proofloop.config.run_file import RunSpec
@@ -52,9 +53,15 @@ class TrialAnswer:
         return self.verdict is not None and self.verdict.outcome == "valid"
 
 
-def ask_roles(engines: Engines, spec: RunSpec, question: str, wait_s: float) -> list[TrialAnswer]:
+def ask_roles(
+    engines: Engines,
+    spec: RunSpec,
+    question: str,
+    wait_s: float,
+    on_answer: Callable[[TrialAnswer], None] = lambda answer: None,
+) -> list[TrialAnswer]:
     """One answer for each role and endpoint. All calls run at the same time and share the timeout
-    `wait_s`. Raises ConfigError.
+    `wait_s`. `on_answer` is called with each first answer. Raises ConfigError.
     """
     pack = load_pack(spec.prompts, spec.base)
     trials = [
@@ -63,7 +70,10 @@ def ask_roles(engines: Engines, spec: RunSpec, question: str, wait_s: float) -> 
         for endpoint in endpoint_engines(engines.of(spec, role))
     ]
     deadline = time.monotonic() + wait_s
-    answers = [trial.answer(deadline) for trial in trials]
+    answers = []
+    for trial in trials:
+        answers.append(trial.answer(deadline))
+        on_answer(answers[-1])
     for trial, answer in zip(trials, answers, strict=True):
         if answer.verdict is not None and not answer.is_readable:
             trial.retry()

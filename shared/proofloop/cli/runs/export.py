@@ -14,7 +14,7 @@ from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -25,6 +25,8 @@ from proofloop.cli.runs.latex import as_latex
 from proofloop.errors import ConfigError, install_hint
 from proofloop.runs.labels import analysis_rows
 from proofloop.schema.records import Score
+
+T = TypeVar("T")
 
 ROWS_AT_ONCE = 1000
 """Rows of one group in a Parquet file; so many are in memory at once."""
@@ -92,16 +94,29 @@ def export(
     _check(form, out, best=best, analyses=analyses, critiques=critiques)
     data = open_store(store, must_exist=True)
     need_run(data, run)
+    missing = f"no rows: {run} has no {'analysis' if analyses else 'proof'}"
+    missing += " that people graded" if people else " with a score" if scored else " yet"
     if analyses:
-        _write(_lines(analysis_rows(data, run, people=people), form), out)
+        found = _unless_empty(analysis_rows(data, run, people=people), missing)
+        _write(_lines(found, form), out)
         return
-    rows = (best_rows if best else proof_rows)(data, run, Filter(people, scored, critiques))
+    find = best_rows if best else proof_rows
+    rows = _unless_empty(find(data, run, Filter(people, scored, critiques)), missing)
     if form is Format.PARQUET and out:
         _write_parquet(rows, out, with_critiques=critiques)
     elif form in DOCUMENTS:
         _write(DOCUMENTS[form](run, rows), out)
     else:
         _write(_lines(map(_columns, rows), form), out)
+
+
+def _unless_empty(rows: Iterable[T], missing: str) -> Iterator[T]:
+    """The rows; on stderr `missing` if there are none."""
+    row = None
+    for row in rows:
+        yield row
+    if row is None:
+        print(missing, file=sys.stderr)
 
 
 def _format_of(out: Path | None) -> Format:

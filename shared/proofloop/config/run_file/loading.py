@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from proofloop.config.explain import EXAMPLES, explain, known_keys
+from proofloop.config.explain import BACKSLASHES, EXAMPLES, explain, known_keys
 from proofloop.config.run_file.engine import check_loads_versions
 from proofloop.config.run_file.prices import Prices
 from proofloop.config.run_file.spec import SOURCES_HINT, RunSpec
@@ -62,7 +63,9 @@ def read_fields(file: Path, root: type[BaseModel], expected: str = "a run.toml")
             f"{file} cannot be read: {error.strerror}", f"give the path of {expected}"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{file} is not TOML: {error}", EXAMPLES) from error
+        is_path = re.search("hex value|Unescaped", str(error))
+        hint = BACKSLASHES if is_path else EXAMPLES
+        raise ConfigError(f"{file} is not TOML: {error}", hint) from error
     if "base" in fields:
         raise ConfigError(f"unknown key base in {file}", f"known keys: {known_keys(root)}")
     return {"name": file.stem, "base": file.parent.absolute(), **fields}
