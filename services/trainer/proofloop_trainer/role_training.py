@@ -19,7 +19,7 @@ from proofloop.runs.labels import in_force
 from proofloop.runs.model_registry import (
     MANIFEST,
     manifest_digest,
-    published_versions,
+    newest_step,
     version_folder,
 )
 from proofloop.schema import keys
@@ -73,7 +73,7 @@ class RoleInTraining:
         self._used = {problem for batch in batches for problem in batch.problems}
         self._begun = len(batches)
         self._used |= {keys.name_of(key) for key in skipped}
-        self.steps = len(published_versions(self._store, run_id, role))
+        self.steps = newest_step(self._store, run_id, role)
         # A killed trainer may have left older checkpoints.
         drop_older(self._store, keys.checkpoint(run_id, role, self.steps))
         self._learner: GrpoLearner | None = None

@@ -19,7 +19,7 @@ from proofloop.method.prompts import PromptPack
 from proofloop.pipeline.driver import Report
 from proofloop.runs.create import create_run
 from proofloop.runs.given import keep_portion
-from proofloop.runs.model_registry import published_versions
+from proofloop.runs.model_registry import newest_step, published_versions
 from proofloop.runs.planned import is_fine_tuned, supervised_steps
 from proofloop.runs.progress import RunProgress
 from proofloop.runs.spec import find_spec, keep_change
@@ -176,7 +176,7 @@ class TrainingReport:
         self._wanted = run.training.of(self._role)
         self._stage = work.short_name(run)
         self._steps: list[TrainingStep] = []
-        self._read(len(published_versions(work.store, run.name, self._role)))
+        self._read(newest_step(work.store, run.name, self._role))
         self._countdown = Countdown(len(self._steps))
 
     def __call__(self, progress: RunProgress) -> None:

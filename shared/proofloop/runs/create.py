@@ -9,7 +9,7 @@ from proofloop.config.run_file import RunSpec, check_has_checker
 from proofloop.method.prompts import PromptPack, load_pack
 from proofloop.runs.fine_tuning.demonstrations import file_portions, keep_demonstrations
 from proofloop.runs.given import keep_given, keep_portions
-from proofloop.runs.model_registry import published_versions, verify_version
+from proofloop.runs.model_registry import newest_step, verify_version
 from proofloop.runs.spec import check_prompts, check_run, find_spec, keep_change, keep_problems
 from proofloop.schema import keys
 from proofloop.schema.given import GivenPortion
@@ -69,6 +69,6 @@ def check_training(store: Store, spec: RunSpec) -> None:
     Checked as the run begins: the trainer would find it only after an hour of labels.
     """
     for role in spec.training.roles:
-        steps = len(published_versions(store, spec.name, role))
+        steps = newest_step(store, spec.name, role)
         if 0 < steps < spec.training.of(role).steps:
             verify_version(store, keys.checkpoint(spec.name, role, steps))

@@ -85,6 +85,13 @@ def published_versions(store: Store, run_id: str, name: str) -> list[str]:
     return [keys.folder_of(key) for key in listed if key.endswith(f"/{MANIFEST}")]
 
 
+def newest_step(store: Store, run_id: str, name: str) -> int:
+    """The number of the newest complete version, 0 without any. A curriculum deletes older ones."""
+    versions = published_versions(store, run_id, name)
+    found = keys.parse_numbered(versions[-1]) if versions else None
+    return found.number if found else 0
+
+
 Prepare = Callable[[str], None]
 """Loads a version into the run's engine. If it raises, the present version stays in service."""
 

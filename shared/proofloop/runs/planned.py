@@ -13,7 +13,7 @@ from proofloop.config.given_files import given_cases
 from proofloop.config.problem_file import count_problems, problems_of
 from proofloop.config.run_file import RunSpec
 from proofloop.runs.given import cases_of
-from proofloop.runs.model_registry import published_versions
+from proofloop.runs.model_registry import newest_step, published_versions
 from proofloop.runs.search.records import refinements_posed, searches_of
 from proofloop.schema import keys
 from proofloop.schema.events import ProblemPosed
@@ -91,8 +91,8 @@ def is_complete(store: Store, spec: RunSpec) -> bool:
 
 
 def steps_taken(store: Store, spec: RunSpec) -> dict[str, int]:
-    """The number of complete versions of each trained role."""
-    return {role: len(published_versions(store, spec.name, role)) for role in spec.training.roles}
+    """The number of each trained role's newest complete version."""
+    return {role: newest_step(store, spec.name, role) for role in spec.training.roles}
 
 
 def is_fine_tuned(store: Store, spec: RunSpec) -> bool:

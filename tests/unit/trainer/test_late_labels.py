@@ -1,0 +1,36 @@
+"""Labels that arrive after a run's training: a person grades, or the broker delivers again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from proofloop.schema import keys
+from proofloop.schema.events import ProofLabeled
+from proofloop.schema.records import TrainingBatch
+from proofloop.store import LocalStore, put_record
+from proofloop.worker.tools import Tools
+from proofloop_trainer.train import Trainer
+from tests.builders import RUN, label, publish, runspec
+
+
+def no_engine(*_: object) -> None:
+    raise AssertionError("a trainer asks no model")
+
+
+def test_a_late_label_repeats_no_step_though_older_versions_were_deleted(tmp_path: Path) -> None:
+    """A curriculum keeps only the last version of a finished stage."""
+    store = LocalStore(tmp_path / "store")
+    spec = runspec(
+        problems={"material": True},
+        labeling={"stop_early": False},
+        training={"problems": 1, "verifier": {"steps": 2}},
+    )
+    put_record(store, keys.run_spec(RUN), spec)
+    for step in range(2):
+        taken = TrainingBatch(run_id=RUN, role="verifier", step=step, samples=(), problems=("p0",))
+        put_record(store, keys.batch(RUN, "verifier", step), taken)
+    last = keys.model(RUN, "verifier", 2)
+    publish(store, tmp_path / "model", last)
+    put_record(store, keys.label(RUN, label().proof_id), label())
+    announced = list(Trainer().train(ProofLabeled.of(label()), Tools(store, no_engine)))
+    assert [event.version for event in announced] == [last]
