@@ -9,7 +9,15 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from proofloop.errors import ConfigError, install_hint
-from proofloop.report import curriculum_charts, line_charts, numbers, run_charts, titles, verdict
+from proofloop.report import (
+    learning_curves,
+    line_charts,
+    measured_charts,
+    numbers,
+    run_charts,
+    titles,
+    verdict,
+)
 from proofloop.report.curriculum import CurriculumData, curriculum_verdict
 from proofloop.report.data import KINDS, ReportData
 from proofloop.report.runfile import run_file
@@ -33,7 +41,7 @@ FILTERS = {
 def render(data: ReportData | CurriculumData) -> str:
     """The report's page as HTML. Raises ConfigError if Jinja is not installed."""
     if isinstance(data, CurriculumData):
-        return document("curriculum.html.jinja", **_curriculum_names(data))
+        return document("curriculum.html.jinja", **curriculum_names(data))
     return document("page.html.jinja", **_names(data))
 
 
@@ -97,7 +105,8 @@ def _shell() -> dict[str, Any]:
     }
 
 
-def _curriculum_names(data: CurriculumData) -> dict[str, Any]:
+def curriculum_names(data: CurriculumData) -> dict[str, Any]:
+    """The variables of a curriculum's template."""
     return {
         "what": "curriculum",
         "name": data.spec.name,
@@ -105,12 +114,13 @@ def _curriculum_names(data: CurriculumData) -> dict[str, Any]:
         "spec": data.spec,
         "now": data.now,
         "verdict": curriculum_verdict(data),
-        "curriculum_charts": curriculum_charts,
-        "charts": curriculum_charts.learning_curves(data.tracks),
-        "parts": curriculum_charts.styles_of_parts(data.tracks),
-        "dots": curriculum_charts.dot_charts(data),
-        "refined": curriculum_charts.refinement_charts(data),
-        "tables": curriculum_charts.tables(data),
+        "learning_curves": learning_curves,
+        "measured_charts": measured_charts,
+        "charts": learning_curves.learning_curves(data.tracks),
+        "parts": learning_curves.styles_of_parts(data.tracks),
+        "dots": measured_charts.dot_charts(data),
+        "refined": measured_charts.refinement_charts(data),
+        "tables": measured_charts.tables(data),
     }
 
 

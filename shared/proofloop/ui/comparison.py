@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from proofloop.curriculum.status import find_curriculum
 from proofloop.errors import ConfigError
-from proofloop.report import curriculum_charts, line_charts, read_curriculum, titles
-from proofloop.report.curriculum import curriculum_verdict
+from proofloop.report import line_charts, read_curriculum, titles
+from proofloop.report.page import curriculum_names
 from proofloop.runs.index.comparing import Comparison, Side, compare, versions_of
 from proofloop.ui.access import POLICY
 from proofloop.ui.site import Site, named, page_number, with_query
@@ -65,21 +65,7 @@ def curriculum(site: Site, request: Request) -> Response:
         raise HTTPException(404, f"No curriculum named {name} in this store.")
     data = read_curriculum(site.store, spec)
     response = site.page(
-        "curriculum",
-        what="curriculum",
-        name=name,
-        data=data,
-        spec=spec,
-        now=data.now,
-        verdict=curriculum_verdict(data),
-        titles=titles,
-        line_charts=line_charts,
-        curriculum_charts=curriculum_charts,
-        charts=curriculum_charts.learning_curves(data.tracks),
-        parts=curriculum_charts.styles_of_parts(data.tracks),
-        dots=curriculum_charts.dot_charts(data),
-        refined=curriculum_charts.refinement_charts(data),
-        tables=curriculum_charts.tables(data),
+        "curriculum", titles=titles, line_charts=line_charts, **curriculum_names(data)
     )
     # the charts set their least width in an attribute; no model's text is on this page
     response.headers["Content-Security-Policy"] = f"{POLICY}; style-src-attr 'unsafe-inline'"
