@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -138,3 +139,22 @@ def end(process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(20)
+
+
+@contextmanager
+def transformers_serve(model: Path, log: Path) -> Iterator[str]:
+    """The base URL of `transformers serve` with this model, offline, on the CPU."""
+    [port] = free_ports(1)
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(model)]
+    command += ["--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    with (
+        log.open("w") as out,
+        subprocess.Popen(command, env=os.environ | offline, stdout=out, stderr=out) as server,
+    ):
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_for_server("transformers serve", lambda: answers(f"{url}/health"), server, log)
+            yield f"{url}/v1"
+        finally:
+            server.kill()

@@ -7,9 +7,6 @@ It knows nothing of the formats: what is trained here is one lesson a role, lear
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +36,7 @@ from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.grpo.policy import score
 from proofloop_trainer.grpo.settings import GrpoSettings
 from tests.builders import answer, evaluation, meta_evaluation
-from tests.integration.processes import answers, free_ports, wait_for_server
+from tests.integration.processes import transformers_serve
 from tests.integration.triton_asking import FIRST, Server, ask
 from tests.integration.triton_server import own_triton
 
@@ -221,44 +218,17 @@ k = 1
 def test_transformers_serve_gives_the_engine_openai_the_answers_of_the_engine_local(
     smollm2: Path, engine: LocalEngine, tmp_path: Path
 ) -> None:
-    [port], log = free_ports(1), tmp_path / "log"
-    command = [
-        sys.executable,
-        "-m",
-        "transformers.cli.transformers",
-        "serve",
-        str(smollm2),
-        "--device",
-        "cpu",
-    ]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    settings = OpenAISettings(
-        base_url=f"http://127.0.0.1:{port}/v1", model=str(smollm2), max_attempts=1
-    )
-    with (
-        log.open("w") as out,
-        subprocess.Popen(command, env=os.environ | offline, stdout=out, stderr=out) as server,
-    ):
-        try:
-            wait_for_server(
-                "transformers serve",
-                lambda: answers(f"http://127.0.0.1:{port}/health"),
-                server,
-                log,
+    with transformers_serve(smollm2, tmp_path / "log") as url:
+        served = OpenAIEngine(OpenAISettings(base_url=url, model=str(smollm2), max_attempts=1))
+        for prompt in (FOXES, CHINESE):
+            found = served.submit(request(prompt)).result(120)
+            expected = engine.submit(request(prompt)).result(120)
+            assert (found.text, found.finish_reason) == (expected.text, expected.finish_reason)
+            assert (found.prompt_tokens, found.completion_tokens) == (
+                expected.prompt_tokens,
+                expected.completion_tokens,
             )
-            served = OpenAIEngine(settings)
-            for prompt in (FOXES, CHINESE):
-                found = served.submit(request(prompt)).result(120)
-                expected = engine.submit(request(prompt)).result(120)
-                assert (found.text, found.finish_reason) == (expected.text, expected.finish_reason)
-                assert (found.prompt_tokens, found.completion_tokens) == (
-                    expected.prompt_tokens,
-                    expected.completion_tokens,
-                )
-            served.close()
-        finally:
-            server.kill()
+        served.close()
 
 
 def test_triton_streams_the_answers_of_the_engine_local_in_whole_characters(

@@ -7,9 +7,6 @@ Needs the packages of `transformers[serving]`: fastapi, uvicorn, openai.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,7 +21,7 @@ from proofloop.engine.openai.settings import OpenAISettings
 from proofloop.errors import EngineError
 from proofloop.method.prompts.json_format import schema_of
 from proofloop.schema.records import Sampling
-from tests.integration.processes import answers, free_ports, wait_for_server
+from tests.integration.processes import transformers_serve
 from tests.nano_base import nano_base_folder
 
 LONG = 450  # tokens; the nano model takes 512 with the prompt
@@ -48,32 +45,8 @@ def base_url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             package,
             reason=f"transformers serve needs {package}: pip install 'transformers[serving]'",
         )
-    [port], log = free_ports(1), tmp_path_factory.mktemp("serve") / "log"
-    command = [
-        sys.executable,
-        "-m",
-        "transformers.cli.transformers",
-        "serve",
-        str(folder),
-        "--device",
-        "cpu",
-    ]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    with (
-        log.open("w") as out,
-        subprocess.Popen(command, env=os.environ | offline, stdout=out, stderr=out) as server,
-    ):
-        try:
-            wait_for_server(
-                "transformers serve",
-                lambda: answers(f"http://127.0.0.1:{port}/health"),
-                server,
-                log,
-            )
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            server.kill()
+    with transformers_serve(folder, tmp_path_factory.mktemp("serve") / "log") as url:
+        yield url
 
 
 @pytest.fixture

@@ -22,11 +22,6 @@ SETTINGS = GrpoSettings(minibatch_sequences=8, kl_coefficient=0.1)
 
 
 @pytest.fixture(scope="module")
-def model_folder(tmp_path_factory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("policy"))
-
-
-@pytest.fixture(scope="module")
 def trained(model_folder) -> GrpoLearner:
     learner = GrpoLearner(model_folder, SETTINGS)
     learner.step(batch(*ragged_samples(16)))

@@ -40,11 +40,6 @@ from tests.unit.trainer.grpo_examples import (
 pytestmark = pytest.mark.filterwarnings("error")
 
 
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("policy"))
-
-
 def weights(learner: GrpoLearner) -> list[Tensor]:
     return [parameter.detach().clone() for parameter in learner.model.parameters()]
 

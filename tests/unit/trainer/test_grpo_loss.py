@@ -45,11 +45,6 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 
 @pytest.fixture(scope="module")
-def model_folder(tmp_path_factory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("policy"))
-
-
-@pytest.fixture(scope="module")
 def reference_folder(tmp_path_factory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("reference"), seed=1)
 
