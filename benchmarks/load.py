@@ -39,7 +39,7 @@ from proofloop.runs.create import create_run
 from proofloop.schema import keys
 from proofloop.schema.events import ProofReviewed, ProofWritten
 from proofloop.schema.ids import SELF_CRITIQUE
-from proofloop.schema.records import Problem, Proof, Provenance, Sampling, Verdict
+from proofloop.schema.records import NOT_SAMPLED, Problem, Proof, Verdict
 from proofloop.store import Store, put_record
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -193,15 +193,7 @@ def create_load(
     put_record(
         store, keys.problem(run_id, "problem"), Problem(id="problem", question="What is 1 + 1?")
     )
-    origin = Provenance(
-        model_version="load",
-        prompt_digest="",
-        seed=0,
-        sampling=Sampling(),
-        prompt_tokens=0,
-        completion_tokens=0,
-        engine_seconds=0.0,
-    )
+    origin = NOT_SAMPLED.model_copy(update={"model_version": "load"})
     for proof_id in proofs:
         proof = Proof(
             id=proof_id,

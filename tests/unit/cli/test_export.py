@@ -139,6 +139,8 @@ def test_csv_and_parquet_hold_the_same_rows(export: Callable[..., str], tmp_path
 def test_the_best_proof_is_the_solved_one_or_the_choice_of_the_search(
     store: LocalStore, export: Callable[..., str]
 ) -> None:
+    waiting = proof(id="p2-000", problem_id="p2")
+    put_record(store, keys.proof(RUN, waiting.id), waiting)
     assert [row["proof"] for row in rows(export("--best"))] == [ACCEPTED]
     chosen = SearchResult(
         problem_id="p1",

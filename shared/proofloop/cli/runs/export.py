@@ -60,7 +60,10 @@ def export(
         bool, typer.Option("--critiques", help="With the critiques of each proof.")
     ] = False,
     best: Annotated[
-        bool, typer.Option("--best", help="Only the best proof of each problem.")
+        bool,
+        typer.Option(
+            "--best", help="Only the best labeled proof of each problem: see `runs problems`."
+        ),
     ] = False,
     analyses: Annotated[
         bool,
