@@ -56,8 +56,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """The objects of imported modules stay: without them the garbage collector takes a tenth of
-    the time, and many tests call it.
+    """The garbage collector passes over the objects of imported modules: learners and models call
+    it as they open and close.
     """
     gc.collect()
     gc.freeze()
