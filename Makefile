@@ -31,7 +31,7 @@ lint: setup ## ruff, mypy, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: setup ## the unit tests alone: no server, a minute (ARGS="-k name")
+unit: setup ## the unit tests alone: no server, one to two minutes (ARGS="-k name")
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --hypothesis-profile quick tests/unit $(ARGS)
 
 pytest: setup ## the tests alone, on two cores (ARGS="-k name"); half of the time they wait
