@@ -9,12 +9,15 @@ ARG ROLE=verifier
 FROM ${PYTHON} AS tools
 WORKDIR /src
 COPY requirements/build.txt requirements/
-RUN pip install --no-cache-dir --requirement requirements/build.txt \
+RUN apt-get update && apt-get install --yes --no-install-recommends binutils \
+ && pip install --no-cache-dir --requirement requirements/build.txt \
  && python -m venv --without-pip /opt/proofloop
 
+# Without debug symbols, 45 MB, and without bytecode, 40 MB: the next stage compiles what a service imports.
 FROM tools AS light
 COPY requirements/light.txt requirements/
-RUN pip --python /opt/proofloop/bin/python install --no-cache-dir --requirement requirements/light.txt
+RUN pip --python /opt/proofloop/bin/python install --no-cache-dir --no-compile --requirement requirements/light.txt \
+ && find /opt/proofloop/lib -name '*.so' ! -path '*.libs/*' -exec strip --strip-unneeded {} +
 FROM light AS generator-libraries
 FROM light AS verifier-libraries
 FROM light AS meta_verifier-libraries
@@ -50,6 +53,13 @@ RUN case "$ROLE" in \
 # What no service uses: the libraries' own tests, and what others compile against. 20 MB, with torch 200 MB.
  && find /opt/proofloop/lib -type d \( -name test -o -name tests -o -name SelfTest -o -name include \) ! -path '*.dist-info/*' -prune -exec rm -r {} + \
  && find /opt/proofloop/lib -path '*/torch/bin/*' ! -name torch_shm_manager -delete
+
+# Start the service and import its parts: a broken image fails here, and Python compiles what it imports.
+RUN if [ "$ROLE" != serving ]; then \
+      /opt/proofloop/bin/proofloop serve "$ROLE" --check \
+      && PROOFLOOP_BROKER=amqp://none /opt/proofloop/bin/python -c "import celery.apps.worker, celery.worker.consumer, \
+         proofloop.worker.service, proofloop.store.minio, proofloop.engine.openai.engine, proofloop.engine.triton.engine"; \
+    fi
 
 # tritonserver, the Python backend and its stub come with the wheel of nvidia-pytriton. The stub is built for numpy 1.
 FROM packages AS triton
