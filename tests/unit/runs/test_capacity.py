@@ -79,6 +79,17 @@ def test_unreadable_proofs_and_stopped_critiques_cost_nothing_further() -> None:
     assert [work[role].calls for role in PIPELINE_ROLES] == [1, 2, 0, 0]
 
 
+@pytest.mark.parametrize(("stop_early", "judged"), [(True, 16), (False, 17)])
+def test_a_search_by_need_judges_no_critique_of_the_generator(
+    stop_early: bool, judged: int
+) -> None:
+    spec = runspec(
+        labeling={"n": 16, "m": 5, "k": 3, "stop_early": stop_early}, search={"rounds": 1}
+    )
+    work = work_of_a_proof(Habits(attempts=1, judged=1.0), spec)
+    assert work["meta_verifier"].messages == judged
+
+
 def test_pods_replicas_and_gpus_follow_from_the_load() -> None:
     """The verifier: 720 * 16 / 3600 = 3.2 calls a second * 120 s = 384 at once; * 6000 = 19,200
     tokens a second.

@@ -130,7 +130,8 @@ def work_of_a_proof(proofs: Habits, spec: RunSpec) -> dict[Role, Work]:
     written = Work(proofs.attempts, proofs.attempts, proofs.attempts)
     if rule.by == "checker" and not spec.problems.is_given:
         return _works(written, none, none, Work(1.0, 1.0, 0.0))
-    own = 0.0 if spec.problems.given_proofs else proofs.readable
+    judges_own = not (spec.problems.given_proofs or spec.searches_by_need)
+    own = proofs.readable if judges_own else 0.0
     asked = rule.n * (1.0 if spec.problems.given_proofs else proofs.readable)
     critiques = asked * proofs.critiqued
     judged = _judged(critiques, rule.m, proofs, rule) + _judged(
