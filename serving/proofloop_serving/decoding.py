@@ -18,7 +18,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from proofloop.engine.base import FinishReason
 from proofloop.schema.records import Sampling
-from proofloop_serving.kv_cache import can_join, joined, new_cache, trim_left
+from proofloop_serving.kv_cache import can_join, joined, new_cache, replace_rows, trim_left
 from proofloop_serving.prompt_cache import PromptCache, ReadPrompts
 from proofloop_serving.routing import Recorder
 
@@ -27,6 +27,9 @@ STEPS_AHEAD = 64  # steps for which random numbers are drawn at once
 STEPS_BETWEEN_JOINS = (
     8  # joining copies the whole cache, so a few rows wait this many steps to join a large batch
 )
+
+PER_ROW = ("logits_BV", "temperature_B", "top_p_B", "top_k_B", "uniforms_BS")
+"""The tensors of a batch's state with one entry a row, beside the mask."""
 
 
 @dataclass(eq=False)
@@ -93,12 +96,30 @@ class _State:
     top_k_B: torch.Tensor
     uniforms_BS: torch.Tensor
 
+    def places(self, *, ended: bool) -> list[int]:
+        """The places of the ended rows, or of the running ones."""
+        return [place for place, row in enumerate(self.rows) if bool(row.finish_reason) == ended]
+
+    def unused_columns(self, places: Sequence[int]) -> int:
+        """How many columns lie before the first token of these rows."""
+        return int(self.mask_BT[places].any(0).to(torch.int8).argmax())
+
     def keep(self, places: Sequence[int]) -> None:
         index = torch.tensor(places, device=self.mask_BT.device)
         self.rows = [self.rows[place] for place in places]
         self.cache.batch_select_indices(index)
-        for name in ("mask_BT", "logits_BV", "temperature_B", "top_p_B", "top_k_B", "uniforms_BS"):
+        for name in ("mask_BT", *PER_ROW):
             setattr(self, name, getattr(self, name)[index])
+
+    def replace(self, places: Sequence[int], new: _State) -> None:
+        """Put new rows in the places of ended ones, without a copy of the others."""
+        index = torch.tensor(places, device=self.mask_BT.device)
+        for place, row in zip(places, new.rows, strict=True):
+            self.rows[place] = row
+        replace_rows(self.cache, index, new.cache)
+        self.mask_BT[index] = _widened(new.mask_BT, self.mask_BT.shape[1])
+        for name in PER_ROW:
+            getattr(self, name)[index] = getattr(new, name)
 
 
 class Batch:
@@ -199,7 +220,7 @@ class Batch:
         """Read one more token of each row. Drops the ended rows first if they are at least half of
         all.
         """
-        running = [place for place, row in enumerate(state.rows) if row.finish_reason is None]
+        running = state.places(ended=False)
         if not running:
             self._state = None
             return
@@ -260,23 +281,28 @@ class Batch:
         )
 
     def _merged(self, old: _State, new: _State) -> _State:
-        """Both states together, without ended rows and unused columns."""
-        running = [place for place, row in enumerate(old.rows) if row.finish_reason is None]
-        if len(running) < len(old.rows):
+        """Both states together. The new rows take the places of ended ones if they fit there;
+        otherwise the cache is copied, without ended rows and unused columns.
+        """
+        running, ended = old.places(ended=False), old.places(ended=True)
+        unused = old.unused_columns(running)
+        width, new_width = old.mask_BT.shape[1], new.mask_BT.shape[1]
+        if len(new.rows) <= len(ended) and new_width <= width and 2 * unused <= width:
+            old.replace(ended[: len(new.rows)], new)
+            return old
+        if ended:
             old.keep(running)
-            unused = int(old.mask_BT.any(0).to(torch.int8).argmax())
             trim_left(old.cache, unused)
             old.mask_BT = old.mask_BT[:, unused:]
-        width = max(old.mask_BT.shape[1], new.mask_BT.shape[1])
-        masks = [
-            torch.nn.functional.pad(each.mask_BT, (width - each.mask_BT.shape[1], 0))
-            for each in (old, new)
-        ]
-        names = ("logits_BV", "temperature_B", "top_p_B", "top_k_B", "uniforms_BS")
-        tensors = {name: torch.cat([getattr(old, name), getattr(new, name)]) for name in names}
-        return _State(
-            old.rows + new.rows, joined(old.cache, new.cache), torch.cat(masks), **tensors
-        )
+        width = max(old.mask_BT.shape[1], new_width)
+        mask_BT = torch.cat([_widened(each.mask_BT, width) for each in (old, new)])
+        tensors = {name: torch.cat([getattr(old, name), getattr(new, name)]) for name in PER_ROW}
+        return _State(old.rows + new.rows, joined(old.cache, new.cache), mask_BT, **tensors)
+
+
+def _widened(mask_BT: torch.Tensor, width: int) -> torch.Tensor:
+    """The mask with columns that are masked on the left."""
+    return torch.nn.functional.pad(mask_BT, (width - mask_BT.shape[1], 0))
 
 
 def decode(model: PreTrainedModel, rows: Sequence[Row], eos_ids: frozenset[int]) -> None:

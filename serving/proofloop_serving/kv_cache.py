@@ -45,18 +45,30 @@ class PreallocatedLayer(DynamicLayer):
             )
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[..., filled : filled + added, :] = states
-        self.keys, self.values = (buffer[..., : filled + added, :] for buffer in self._buffers)
-        return self.keys, self.values
+        return self.use(self._buffers, filled + added)
+
+    def use(
+        self, buffers: tuple[torch.Tensor, torch.Tensor], filled: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Use these buffers, of which the first tokens are filled. Returns the filled parts."""
+        self._buffers = buffers
+        keys, values = (buffer[..., :filled, :] for buffer in buffers)
+        self.keys, self.values = keys, values
+        return keys, values
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        super().batch_select_indices(indices)
-        self._buffers = None  # the selection is a copy
+        """Copy the selected rows once, to buffers with room for new tokens."""
+        filled = self.get_seq_length()
+        rows = len(indices)
+        buffers = _with_room(self.keys, rows, filled), _with_room(self.values, rows, filled)
+        for buffer, states in zip(buffers, (self.keys, self.values), strict=True):
+            torch.index_select(states, 0, indices, out=buffer[..., :filled, :])
+        self.use(buffers, filled)
 
-    def replace(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Use these keys and values from now on; they may be views of tensors that others use."""
-        self.keys = keys
-        self.values = values
-        self._buffers = None
+
+def _with_room(like: torch.Tensor, rows: int, tokens: int) -> torch.Tensor:
+    """An unfilled buffer for these tokens and SPARE_TOKENS more."""
+    return like.new_empty(rows, like.shape[1], tokens + SPARE_TOKENS, like.shape[3])
 
 
 def _enlarged(past: torch.Tensor, states: torch.Tensor, tokens: int) -> torch.Tensor:
@@ -76,7 +88,18 @@ def can_join(cache: DynamicCache) -> bool:
 def trim_left(cache: DynamicCache, tokens: int) -> None:
     """Drop the first `tokens` columns of all rows."""
     for layer in cache.layers:
-        layer.replace(layer.keys[..., tokens:, :], layer.values[..., tokens:, :])
+        kept = layer.keys[..., tokens:, :], layer.values[..., tokens:, :]
+        layer.use(kept, kept[0].shape[-2])
+
+
+def replace_rows(cache: DynamicCache, places: torch.Tensor, new: DynamicCache) -> None:
+    """Put the rows of `new` in these places, aligned on the right. What else the places hold must
+    be masked.
+    """
+    begin = cache.get_seq_length() - new.get_seq_length()
+    for layer, other in zip(cache.layers, new.layers, strict=True):
+        layer.keys[..., begin:, :].index_copy_(0, places, other.keys)
+        layer.values[..., begin:, :].index_copy_(0, places, other.values)
 
 
 def joined(first: DynamicCache, second: DynamicCache) -> DynamicCache:
@@ -85,14 +108,14 @@ def joined(first: DynamicCache, second: DynamicCache) -> DynamicCache:
     for layer, other in zip(first.layers, second.layers, strict=True):
         keys = _stacked(layer.keys, other.keys, width)
         values = _stacked(layer.values, other.values, width)
-        layer.replace(keys, values)
+        layer.use((keys, values), width)
     return first
 
 
 def _stacked(upper: torch.Tensor, lower: torch.Tensor, width: int) -> torch.Tensor:
-    stacked = upper.new_zeros(
-        upper.shape[0] + lower.shape[0], upper.shape[1], width, upper.shape[3]
-    )
-    stacked[: upper.shape[0], :, width - upper.shape[2] :] = upper
-    stacked[upper.shape[0] :, :, width - lower.shape[2] :] = lower
+    stacked = _with_room(upper, len(upper) + len(lower), width)
+    for rows, states in ((stacked[: len(upper)], upper), (stacked[len(upper) :], lower)):
+        padding = width - states.shape[2]
+        rows[:, :, :padding] = 0  # masked, but NaN times 0 is NaN
+        rows[:, :, padding:width] = states
     return stacked

@@ -16,7 +16,7 @@ from proofloop.method.prompts import load_pack
 from proofloop.schema.records import Sampling
 from proofloop.store import LocalStore
 from proofloop.worker.engine_pool import Engines
-from proofloop_serving.decoding import passes, sample
+from proofloop_serving.decoding import Batch, Row, decode, passes, sample
 from proofloop_serving.engine import LocalEngine, open_engine
 from proofloop_serving.loading import LoadedModel, load_model
 from proofloop_serving.prompt_cache import ReadPrompts
@@ -63,6 +63,31 @@ def test_an_answer_depends_on_its_seed_and_not_on_its_batch(engine):
     assert completions(ask(few_at_once, requests[::-1]))[::-1] == together
     few_at_once.close()
     assert together[:24] != together[24:]  # the same prompts under other seeds
+
+
+def test_new_rows_take_the_places_of_ended_ones():
+    loaded = load_model(BASE_FOLDER)
+    prompt_ids = loaded.encode(PROMPTS[0])
+
+    def row(seed: int, max_tokens: int = 30) -> Row:
+        return Row(prompt_ids, Sampling(), seed, max_tokens)
+
+    batch = Batch(loaded.model, loaded.eos_ids)
+    batch.join([row(0, max_tokens=2), row(1), row(2)])
+    for _ in range(2):
+        batch.step()
+    new = row(3)
+    batch.join([new])
+    assert [each.seed for each in batch.rows] == [3, 1, 2]
+    others = batch.rows[1:]
+    while batch.rows:
+        batch.step()
+    alone = [row(seed) for seed in (3, 1, 2)]
+    for each in alone:
+        decode(loaded.model, [each], loaded.eos_ids)
+    assert [each.completion_ids for each in (new, *others)] == [
+        each.completion_ids for each in alone
+    ]
 
 
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.7, "top_p": 0.9}, {"temperature": 1.5}])
