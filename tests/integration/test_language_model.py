@@ -31,7 +31,7 @@ from proofloop_serving.engine import LocalEngine
 from proofloop_serving.loading import LoadedModel, load_model
 from proofloop_serving.text import TextStream
 from proofloop_trainer.fine_tuning.supervised import Schedule, answer_to_learn, fine_tune
-from proofloop_trainer.grpo.batch import answer_of
+from proofloop_trainer.grpo.batch import answer_of, collate
 from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.grpo.policy import score
 from proofloop_trainer.grpo.settings import GrpoSettings
@@ -143,8 +143,11 @@ def test_the_trainer_computes_the_samplers_logprobs_and_a_step_moves_the_model(
     learner = GrpoLearner(smollm2, GrpoSettings(epochs=1, kl_coefficient=0.1, learning_rate=1e-5))
     for found in sampled:
         with torch.no_grad():
-            scores = score(learner.model, learner._collate([answer_of(found.tokens)]))
-        assert scores.logprobs_BC[0].tolist() == pytest.approx(found.tokens.logprobs, abs=1e-3)
+            scores = score(learner.model, collate([answer_of(found.tokens)]))
+        completion = slice(len(found.tokens.prompt_ids), None)
+        assert scores.logprobs_BT[0, completion].tolist() == pytest.approx(
+            found.tokens.logprobs, abs=1e-3
+        )
     before = learner.model.model.norm.weight.detach().clone()
     report = learner.step(
         TrainingBatch(run_id="r", role="generator", step=0, samples=samples_of(sampled))

@@ -201,12 +201,12 @@ def test_replayed_routing_gives_the_samplers_logprobs_where_free_routing_does_no
     ratios = {}
     for replays in (True, False):
         learner = GrpoLearner(drifted, ONE_PASS.model_copy(update={"replay_routing": replays}))
-        pass_of_all = collate(answers_to_train(first.samples, "train"), 0, learner.model.device)
+        pass_of_all = collate(answers_to_train(first.samples, "train"))
         learner.replay.use(pass_of_all.experts_BTE if replays else None)
         with torch.no_grad():
-            logprobs_BC = score(learner.model, pass_of_all).logprobs_BC
-        ratio_BC = (logprobs_BC - pass_of_all.sampler_logprobs_BC).exp()
-        ratios[replays] = (ratio_BC - 1).abs()[pass_of_all.completion_mask_BC.bool()].max().item()
+            logprobs_BT = score(learner.model, pass_of_all).logprobs_BT
+        ratio_BT = (logprobs_BT - pass_of_all.sampler_logprobs_BT).exp()
+        ratios[replays] = (ratio_BT - 1).abs()[pass_of_all.completion_mask_BT.bool()].max().item()
     assert ratios[True] < 1e-4
     assert ratios[False] > 1e-2
 

@@ -20,7 +20,13 @@ from torch import Tensor
 
 from proofloop.errors import ConfigError, ProofloopError, Reject
 from proofloop.schema.records import Sampling
-from proofloop_trainer.grpo.batch import advantages, answers_to_train, minibatches, passes
+from proofloop_trainer.grpo.batch import (
+    advantages,
+    answers_to_train,
+    collate,
+    minibatches,
+    passes,
+)
 from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.grpo.settings import GrpoSettings, grpo_settings
 from proofloop_trainer.launch import repeat
@@ -80,7 +86,7 @@ def test_empty_answer_counts_in_its_groups_mean_and_does_not_train():
 def test_a_pass_lies_where_it_is_computed_though_the_weights_wait_elsewhere(tmp_path: Path):
     learner = GrpoLearner(save_tiny_model(tmp_path), ONE_UPDATE)
     learner.model.to("meta")  # as offloaded weights wait on the CPU of a machine with a GPU
-    inputs = learner._collate(answers_to_train(ragged_samples(8), "train"))
+    inputs = collate(answers_to_train(ragged_samples(8), "train"))
     assert {tensor.device for tensor in vars(inputs).values() if tensor is not None} == {
         torch.device("cpu")
     }
@@ -108,8 +114,7 @@ def test_passes_go_by_length_so_that_little_is_padding():
 def test_no_pass_exceeds_its_tokens_unless_one_answer_does():
     answers = answers_to_train(ragged_samples(40), "train")
     for part in passes(answers, 30):
-        width = max(len(a.prompt_ids_P) for a in part) + max(len(a.completion_ids_C) for a in part)
-        assert len(part) * width <= 30
+        assert collate(part).ids_BT.numel() <= 30
     assert [len(part) for part in passes(answers[:3], 1)] == [1, 1, 1]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -158,18 +159,20 @@ def test_step_has_the_plain_loss(name, model_folder, reference_folder):
 def test_loss_and_gradient_are_trls(name, model_folder, reference_folder):
     settings = changed(ONE_UPDATE, **TERMS[name])
     answers = answers_to_train(ragged_samples(24), "train")
-    inputs = collate(answers, PAD, torch.device("cpu"))
+    inputs = collate(answers)
     if settings.kl_coefficient:
         with torch.no_grad():
             reference = load_reference(reference_folder, settings.temperature)
-            logprobs_BC = score(reference, inputs).logprobs_BC
-        inputs = replace(inputs, reference_logprobs_BC=logprobs_BC)
+            logprobs_BT = score(reference, inputs).logprobs_BT
+        inputs = replace(inputs, reference_logprobs_BT=logprobs_BT)
     model = load_model(model_folder, settings.temperature)
-    loss = grpo_loss(score(model, inputs).logprobs_BC, inputs, settings).mean
+    loss = grpo_loss(score(model, inputs).logprobs_BT, inputs, settings).mean
     loss.backward()
-    expected, gradients = trl_loss_and_gradients(model_folder, inputs, settings)
-    assert torch.equal(loss, expected)
-    assert all(torch.equal(weight.grad, gradients[n]) for n, weight in model.named_parameters())
+    expected, gradients = trl_loss_and_gradients(model_folder, answers, inputs, settings)
+    # TRL pads prompts on the left, so sums are rounded otherwise
+    close = partial(torch.testing.assert_close, rtol=1e-5, atol=2e-6)
+    close(loss, expected)
+    close({name: weight.grad for name, weight in model.named_parameters()}, gradients)
 
 
 def test_terms_of_the_loss_differ_on_these_examples(model_folder, reference_folder):
@@ -243,7 +246,7 @@ def test_learned_positions_do_not_depend_on_the_longest_prompt_of_the_pass(
         [sample(1.0, completion=(8, 9, 10, 11)), sample(0.0, prompt=tuple(range(5, 15)))], "train"
     )
     alone, beside = (
-        score(model, collate(answers, PAD, torch.device("cpu"))).logprobs_BC[0]
+        score(model, collate(answers)).logprobs_BT[0, : short.length]
         for answers in ([short], [short, long])
     )
     torch.testing.assert_close(beside, alone)

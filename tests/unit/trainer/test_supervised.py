@@ -8,8 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from trl.trainer.utils import add_fused_lm_head
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from proofloop.errors import Reject
 from proofloop_trainer.export import dtype_of
@@ -21,6 +20,7 @@ from proofloop_trainer.fine_tuning.supervised import (
     supervised_loss,
 )
 from proofloop_trainer.grpo.batch import Answer
+from proofloop_trainer.grpo.policy import load_model
 from tests.unit.trainer.grpo_examples import ragged_samples, save_tiny_model
 
 ANSWERS = [answer_to_learn(one.tokens) for one in ragged_samples(9)]
@@ -29,19 +29,13 @@ HOW = Schedule(batch=4, learning_rate=1e-2, epochs=3)
 
 def loss(folder: Path) -> float:
     with torch.no_grad():
-        return supervised_loss(fused(folder), ANSWERS).item()
-
-
-def fused(folder: Path) -> PreTrainedModel:
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    add_fused_lm_head(model)
-    return model
+        return supervised_loss(load_model(folder), ANSWERS).item()
 
 
 def test_the_loss_is_the_cross_entropy_of_logits_that_are_never_made_at_once(tmp_path: Path):
     folder = save_tiny_model(tmp_path)
     answers = ANSWERS
-    plain, model = AutoModelForCausalLM.from_pretrained(folder), fused(folder)
+    plain, model = AutoModelForCausalLM.from_pretrained(folder), load_model(folder)
     tokens = [torch.cat((answer.prompt_ids_P, answer.completion_ids_C)) for answer in answers]
     losses = [
         functional.cross_entropy(

@@ -1,7 +1,4 @@
-"""Supervised steps on prompts with answers to learn.
-
-Shapes: B sequences, T tokens (padded on the right).
-"""
+"""Supervised steps on prompts with answers to learn."""
 
 from __future__ import annotations
 
@@ -14,15 +11,14 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from proofloop.schema.records import Record, Tokens
 from proofloop_trainer import ranks
 from proofloop_trainer.checkpoint import SHARD_BYTES
-from proofloop_trainer.grpo.batch import Answer, minibatches, share
-from proofloop_trainer.grpo.policy import IGNORED, load_model
+from proofloop_trainer.grpo.batch import Answer, collate, minibatches, share
+from proofloop_trainer.grpo.policy import load_model, score
 from proofloop_trainer.memory import enough_for, make_room
 from proofloop_trainer.ranks import Order
 from proofloop_trainer.updates import update
@@ -76,7 +72,7 @@ def answer_to_learn(tokens: Tokens) -> Answer:
     return Answer(
         prompt_ids_P=torch.tensor(tokens.prompt_ids),
         completion_ids_C=torch.tensor(tokens.completion_ids),
-        sampler_logprobs_C=torch.empty(0),
+        sampler_logprobs_C=torch.zeros(len(tokens.completion_ids)),
         advantage=0.0,
     )
 
@@ -168,18 +164,5 @@ def supervised_loss(model: PreTrainedModel, answers: Sequence[Answer]) -> Tensor
     The model has TRL's fused head, which never holds all logits (tokens times vocabulary) of a pass
     at once.
     """
-    rows = [torch.cat((answer.prompt_ids_P, answer.completion_ids_C)) for answer in answers]
-    tokens_BT = pad_sequence(rows, batch_first=True)  # padding is masked: any token does
-    targets_BT = torch.full_like(tokens_BT, IGNORED)
-    for row, answer in enumerate(answers):
-        answered = slice(len(answer.prompt_ids_P), answer.length)
-        targets_BT[row, answered] = tokens_BT[row, answered]
-    mask_BT = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-    tokens_BT, targets_BT, mask_BT = (
-        tensor.to(ranks.device()) for tensor in (tokens_BT, targets_BT, mask_BT)
-    )
-    scored = model(
-        input_ids=tokens_BT, attention_mask=mask_BT, labels=targets_BT, fused_lm_head=True
-    )
-    logprobs_BT: Tensor = scored.log_probs
-    return -logprobs_BT.sum() / _tokens(answers)
+    scores = score(model, collate(answers))
+    return -scores.logprobs_BT.sum() / _tokens(answers)

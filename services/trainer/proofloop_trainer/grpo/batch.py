@@ -4,8 +4,8 @@ minibatches into passes.
 An answer without a loss still counts in its group's mean. The split into passes never changes a
 minibatch's loss.
 
-Legend: B sequences, P prompt positions (padded on the left), C completion positions (padded on the
-right), T = P + C, E a token's experts over all layers.
+Legend: B sequences, P an answer's prompt tokens, C its completion tokens, T positions of prompt and
+completion (padded on the right), E a token's experts over all layers.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Pass:
-    """A padded batch for one forward pass. Masks are 1 on real tokens."""
+    """A padded batch for one forward pass. The mask is 1 on completion tokens; other tokens have
+    log-probabilities of 0.
+    """
 
-    prompt_ids_BP: Tensor
-    prompt_mask_BP: Tensor
-    completion_ids_BC: Tensor
-    completion_mask_BC: Tensor
-    sampler_logprobs_BC: Tensor
-    reference_logprobs_BC: Tensor | None
+    ids_BT: Tensor
+    completion_mask_BT: Tensor
+    sampler_logprobs_BT: Tensor
+    reference_logprobs_BT: Tensor | None
     advantages_B: Tensor
-    experts_BTE: Tensor | None = None  # over prompt and completion; FREE where nothing was recorded
+    experts_BTE: Tensor | None = None  # FREE where nothing was recorded
 
 
 def advantages(samples: Sequence[TrainingSample]) -> list[float]:
@@ -187,58 +187,47 @@ def passes(answers: Iterable[Answer], most_tokens: int) -> list[list[Answer]]:
     a pass alone.
     """
     cut: list[list[Answer]] = []
-    prompt = completion = 0
     for answer in by_length(answers):
-        prompt = max(prompt, len(answer.prompt_ids_P))
-        completion = max(completion, len(answer.completion_ids_C))
-        if cut and (len(cut[-1]) + 1) * (prompt + completion) <= most_tokens:
+        if cut and (len(cut[-1]) + 1) * answer.length <= most_tokens:
             cut[-1].append(answer)
         else:
             cut.append([answer])
-            prompt = len(answer.prompt_ids_P)
-            completion = len(answer.completion_ids_C)
     return cut
 
 
-def collate(answers: Sequence[Answer], pad_id: int, device: torch.device) -> Pass:
-    """Pad the answers and move them to `device` as one Pass."""
+def collate(answers: Sequence[Answer]) -> Pass:
+    """Pad the answers and move them to this process's device as one Pass."""
+    device = ranks.device()
     prompts = [answer.prompt_ids_P for answer in answers]
     completions = [answer.completion_ids_C for answer in answers]
+    unscored = [torch.zeros(len(ids)) for ids in prompts]
     references = [a.reference_logprobs_C for a in answers if a.reference_logprobs_C is not None]
+    sampler = [answer.sampler_logprobs_C for answer in answers]
+    experts_BTE = _experts(answers)
     return Pass(
-        prompt_ids_BP=_left(prompts, pad_id).to(device),
-        prompt_mask_BP=_left([torch.ones_like(ids) for ids in prompts], 0).to(device),
-        completion_ids_BC=_right(completions, pad_id).to(device),
-        completion_mask_BC=_right([torch.ones_like(ids) for ids in completions], 0).to(device),
-        sampler_logprobs_BC=_right([answer.sampler_logprobs_C for answer in answers], 0.0).to(
-            device
-        ),
-        reference_logprobs_BC=_right(references, 0.0).to(device) if references else None,
+        ids_BT=_padded(prompts, completions).to(device),
+        completion_mask_BT=_padded(unscored, map(torch.ones_like, completions)).to(device),
+        sampler_logprobs_BT=_padded(unscored, sampler).to(device),
+        reference_logprobs_BT=_padded(unscored, references).to(device) if references else None,
         advantages_B=torch.tensor([answer.advantage for answer in answers], device=device),
-        experts_BTE=_experts(answers, max(map(len, prompts)), max(map(len, completions)), device),
+        experts_BTE=None if experts_BTE is None else experts_BTE.to(device),
     )
 
 
-def _experts(
-    answers: Sequence[Answer], prompt: int, completion: int, device: torch.device
-) -> Tensor | None:
-    """The recorded experts at the positions of their tokens; all prompts end at position
-    `prompt`.
-    """
+def _experts(answers: Sequence[Answer]) -> Tensor | None:
+    """The recorded experts at the positions of their tokens."""
     widths = {answer.experts_TE.size(1) for answer in answers if answer.experts_TE is not None}
     if len(widths) != 1:  # no experts were recorded, or different models recorded them
         return None
-    experts_BTE = torch.full((len(answers), prompt + completion, widths.pop()), FREE)
+    width = widths.pop()
+    experts_BTE = torch.full((len(answers), max(answer.length for answer in answers), width), FREE)
     for row_TE, answer in zip(experts_BTE, answers, strict=True):
         if answer.experts_TE is not None:
-            begin = prompt - len(answer.prompt_ids_P)
-            row_TE[begin : begin + len(answer.experts_TE)] = answer.experts_TE
-    return experts_BTE.to(device)
+            row_TE[: len(answer.experts_TE)] = answer.experts_TE
+    return experts_BTE
 
 
-def _left(rows: list[Tensor], value: float) -> Tensor:
-    return pad_sequence(rows, batch_first=True, padding_value=value, padding_side="left")
-
-
-def _right(rows: list[Tensor], value: float) -> Tensor:
-    return pad_sequence(rows, batch_first=True, padding_value=value)
+def _padded(prompts: Iterable[Tensor], completions: Iterable[Tensor]) -> Tensor:
+    """Each prompt's values with its completion's, padded with 0."""
+    rows = [torch.cat(pair) for pair in zip(prompts, completions, strict=True)]
+    return pad_sequence(rows, batch_first=True)

@@ -35,7 +35,6 @@ from proofloop_trainer.checkpoint import (
 )
 from proofloop_trainer.grpo.batch import (
     Answer,
-    Pass,
     answers_to_train,
     by_length,
     check_samples,
@@ -238,17 +237,14 @@ class GrpoLearner:
     def _reference_logprobs(
         self, reference: PreTrainedModel, answers: Sequence[Answer]
     ) -> list[Tensor]:
-        logprobs_BC = score(reference, self._collate(answers)).logprobs_BC.cpu()
+        logprobs_BT = score(reference, collate(answers)).logprobs_BT.cpu()
         return [
-            row_C[: len(answer.completion_ids_C)]
-            for answer, row_C in zip(answers, logprobs_BC, strict=True)
+            row_T[len(answer.prompt_ids_P) : answer.length]
+            for answer, row_T in zip(answers, logprobs_BT, strict=True)
         ]
 
     def _share(self, answers: Sequence[Answer]) -> list[list[Answer]]:
         return share(answers, self.settings.tokens_per_pass)
-
-    def _collate(self, answers: Sequence[Answer]) -> Pass:
-        return collate(answers, self.tokenizer.pad_token_id or 0, ranks.device())
 
     def _update(self, minibatch: Sequence[Answer]) -> Update:
         self.optimizer.zero_grad()
@@ -266,12 +262,12 @@ class GrpoLearner:
         return Update(tally, norm)
 
     def _backward(self, part: Sequence[Answer], minibatch: Sequence[Answer]) -> Tally:
-        inputs = self._collate(part or by_length(minibatch)[:1])
+        inputs = collate(part or by_length(minibatch)[:1])
         self.replay.use(inputs.experts_BTE if self.settings.replay_routing else None)
         scores = score(self.model, inputs)
-        loss = grpo_loss(scores.logprobs_BC, inputs, self.settings)
+        loss = grpo_loss(scores.logprobs_BT, inputs, self.settings)
         # A pass's mean loss times its share of the sequences: the sum over the passes is the
         # minibatch's mean, however it was split. FSDP averages gradients over processes. An empty
         # pass joins the collective calls and adds 0.
         (loss.mean * (len(part) / len(minibatch) * ranks.count())).backward()
-        return tally_of(loss, scores.entropies_BC, inputs) if part else Tally()
+        return tally_of(loss, scores.entropies_BT, inputs) if part else Tally()

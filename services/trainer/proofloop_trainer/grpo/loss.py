@@ -8,7 +8,7 @@ over an answer's tokens and then over answers:
 The old log-probabilities in r are the sampler's, from the records. The caller computes the new ones
 (`policy`), the advantages A (`batch`) and the reference's log-probabilities in KL.
 
-Legend: B sequences, C completion positions, 1 a dimension to broadcast.
+Legend: B sequences, T positions of prompt and completion, 1 a dimension to broadcast.
 """
 
 from __future__ import annotations
@@ -29,66 +29,66 @@ class PassLoss:
     """
 
     mean: Tensor
-    ratio_BC: Tensor
-    kl_BC: Tensor  # 0 without a KL term
-    is_clipped_BC: Tensor
+    ratio_BT: Tensor
+    kl_BT: Tensor  # 0 without a KL term
+    is_clipped_BT: Tensor
     is_kept_B1: Tensor
 
 
-def grpo_loss(logprobs_BC: Tensor, inputs: Pass, settings: GrpoSettings) -> PassLoss:
-    """The negative of eq. (8). `logprobs_BC` are the trained model's, with a gradient."""
+def grpo_loss(logprobs_BT: Tensor, inputs: Pass, settings: GrpoSettings) -> PassLoss:
+    """The negative of eq. (8). `logprobs_BT` are the trained model's, with a gradient."""
     advantages_B1 = inputs.advantages_B[:, None]
-    ratio_BC = torch.exp(logprobs_BC - inputs.sampler_logprobs_BC)  # eq. (6)
-    kl_BC = _kl_BC(logprobs_BC, ratio_BC, inputs, settings)
-    is_kept_B1 = _is_kept_B1(logprobs_BC.detach(), inputs, settings)
-    gain_BC = _clipped_gain_BC(ratio_BC, advantages_B1, settings)
-    loss_BC = -gain_BC * is_kept_B1 + settings.kl_coefficient * kl_BC
+    ratio_BT = torch.exp(logprobs_BT - inputs.sampler_logprobs_BT)  # eq. (6)
+    kl_BT = _kl_BT(logprobs_BT, ratio_BT, inputs, settings)
+    is_kept_B1 = _is_kept_B1(logprobs_BT.detach(), inputs, settings)
+    gain_BT = _clipped_gain_BT(ratio_BT, advantages_B1, settings)
+    loss_BT = -gain_BT * is_kept_B1 + settings.kl_coefficient * kl_BT
     return PassLoss(
-        mean=mean_over_tokens_B(loss_BC, inputs.completion_mask_BC).mean(),
-        ratio_BC=ratio_BC.detach(),
-        kl_BC=kl_BC.detach(),
-        is_clipped_BC=_is_clipped_BC(ratio_BC.detach(), advantages_B1, settings),
+        mean=mean_over_tokens_B(loss_BT, inputs.completion_mask_BT).mean(),
+        ratio_BT=ratio_BT.detach(),
+        kl_BT=kl_BT.detach(),
+        is_clipped_BT=_is_clipped_BT(ratio_BT.detach(), advantages_B1, settings),
         is_kept_B1=is_kept_B1,
     )
 
 
-def _clipped_gain_BC(ratio_BC: Tensor, advantages_B1: Tensor, settings: GrpoSettings) -> Tensor:
+def _clipped_gain_BT(ratio_BT: Tensor, advantages_B1: Tensor, settings: GrpoSettings) -> Tensor:
     """min(r A, clip(r) A), eq. (5)."""
-    clipped_BC = ratio_BC.clamp(1 - settings.clip_low, 1 + settings.clip_high)
-    return torch.minimum(ratio_BC * advantages_B1, clipped_BC * advantages_B1)
+    clipped_BT = ratio_BT.clamp(1 - settings.clip_low, 1 + settings.clip_high)
+    return torch.minimum(ratio_BT * advantages_B1, clipped_BT * advantages_B1)
 
 
-def _is_clipped_BC(ratio_BC: Tensor, advantages_B1: Tensor, settings: GrpoSettings) -> Tensor:
+def _is_clipped_BT(ratio_BT: Tensor, advantages_B1: Tensor, settings: GrpoSettings) -> Tensor:
     """Whether clipping removed a token's gradient."""
-    is_low_BC = (ratio_BC < 1 - settings.clip_low) & (advantages_B1 < 0)
-    is_high_BC = (ratio_BC > 1 + settings.clip_high) & (advantages_B1 > 0)
-    return is_low_BC | is_high_BC
+    is_low_BT = (ratio_BT < 1 - settings.clip_low) & (advantages_B1 < 0)
+    is_high_BT = (ratio_BT > 1 + settings.clip_high) & (advantages_B1 > 0)
+    return is_low_BT | is_high_BT
 
 
-def _kl_BC(logprobs_BC: Tensor, ratio_BC: Tensor, inputs: Pass, settings: GrpoSettings) -> Tensor:
+def _kl_BT(logprobs_BT: Tensor, ratio_BT: Tensor, inputs: Pass, settings: GrpoSettings) -> Tensor:
     """The KL divergence to the reference, estimated from the sampled token.
 
     Eq. (7) multiplies Schulman's estimator by r: its gradient is then unbiased although the tokens
     are the sampler's.
     """
-    reference_BC = inputs.reference_logprobs_BC
-    if reference_BC is None:
-        return torch.zeros_like(ratio_BC)
-    kl_BC = torch.exp(reference_BC - logprobs_BC) - (reference_BC - logprobs_BC) - 1
-    return kl_BC * ratio_BC if settings.unbiased_kl else kl_BC
+    reference_BT = inputs.reference_logprobs_BT
+    if reference_BT is None:
+        return torch.zeros_like(ratio_BT)
+    kl_BT = torch.exp(reference_BT - logprobs_BT) - (reference_BT - logprobs_BT) - 1
+    return kl_BT * ratio_BT if settings.unbiased_kl else kl_BT
 
 
-def _is_kept_B1(logprobs_BC: Tensor, inputs: Pass, settings: GrpoSettings) -> Tensor:
+def _is_kept_B1(logprobs_BT: Tensor, inputs: Pass, settings: GrpoSettings) -> Tensor:
     """M of eq. (9): false for a bad answer that the model has become unlikely to write."""
     is_good_B1 = inputs.advantages_B[:, None] >= 0
     delta = settings.off_policy_mask_threshold
     if delta is None:
         return torch.ones_like(is_good_B1)
-    drift_BC = inputs.sampler_logprobs_BC - logprobs_BC
-    drift_B1 = mean_over_tokens_B(drift_BC, inputs.completion_mask_BC)[:, None]
+    drift_BT = inputs.sampler_logprobs_BT - logprobs_BT
+    drift_B1 = mean_over_tokens_B(drift_BT, inputs.completion_mask_BT)[:, None]
     return is_good_B1 | (drift_B1 <= delta)
 
 
-def mean_over_tokens_B(values_BC: Tensor, mask_BC: Tensor) -> Tensor:
+def mean_over_tokens_B(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """The mean over each sequence's real tokens. Empty answers are left out before (`batch`)."""
-    return (values_BC * mask_BC).sum(-1) / mask_BC.sum(-1)
+    return (values_BT * mask_BT).sum(-1) / mask_BT.sum(-1)

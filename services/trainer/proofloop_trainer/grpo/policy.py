@@ -4,7 +4,7 @@ Models get TRL's fused head: it computes log-probabilities tile by tile, so that
 the logits of a pass (tokens times vocabulary). It changes only calls with `fused_lm_head=True`.
 docs/decisions/grpo-loss.md compares it with a head of our own.
 
-Legend: B sequences, P prompt positions, C completion positions, T = P + C.
+Legend: B sequences, T positions of prompt and completion.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
@@ -26,11 +27,11 @@ IGNORED = -100
 @dataclass(frozen=True)
 class Scores:
     """A model's log-probability of each completion token, and the entropy at its position in nats.
-    Both are 0 on padding.
+    Both are 0 on other tokens.
     """
 
-    logprobs_BC: Tensor
-    entropies_BC: Tensor
+    logprobs_BT: Tensor
+    entropies_BT: Tensor
 
 
 def load_model(folder: Path, temperature: float = 1.0) -> PreTrainedModel:
@@ -61,28 +62,12 @@ def _disable_dropout(model: nn.Module) -> None:
 
 def score(model: PreTrainedModel, inputs: Pass) -> Scores:
     """Score the pass's answers in one forward pass. Gradients flow to the log-probabilities."""
-    ids_BT = torch.cat([inputs.prompt_ids_BP, inputs.completion_ids_BC], dim=1)
-    mask_BT = torch.cat([inputs.prompt_mask_BP, inputs.completion_mask_BC], dim=1)
-    completion = inputs.completion_ids_BC.size(1)
-    labels_BT = ids_BT.masked_fill(mask_BT == 0, IGNORED)
-    labels_BT[:, :-completion] = IGNORED
-    found = model(
-        input_ids=ids_BT,
-        attention_mask=mask_BT,
-        position_ids=_positions_BT(model, mask_BT),
-        labels=labels_BT,
-        fused_lm_head=True,
-    )
-    return Scores(found.log_probs[:, -completion:], found.entropy[:, -completion:].detach())
+    # without an attention mask: attention is causal, and the padding comes last
+    labels_BT = inputs.ids_BT.masked_fill(inputs.completion_mask_BT == 0, IGNORED)
+    found = model(input_ids=inputs.ids_BT, labels=labels_BT, fused_lm_head=True)
+    return Scores(_from_first(found.log_probs), _from_first(found.entropy.detach()))
 
 
-def _positions_BT(model: PreTrainedModel, mask_BT: Tensor) -> Tensor | None:
-    """The positions without the padding, as the sampler counts them: learned positions would
-    otherwise depend on the pass's longest prompt.
-
-    None for rotary positions. They are relative, so that a shift changes their scores by rounding
-    alone.
-    """
-    if any("RotaryEmbedding" in type(module).__name__ for module in model.modules()):
-        return None
-    return (mask_BT.cumsum(-1) - 1).clamp(min=0)
+def _from_first(values: Tensor) -> Tensor:
+    """Values of all tokens, from those of all but the first, which the model does not predict."""
+    return functional.pad(values, (1, 0))

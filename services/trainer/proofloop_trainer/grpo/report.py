@@ -67,19 +67,19 @@ class StepReport:
     seconds: float
 
 
-def tally_of(loss: PassLoss, entropies_BC: Tensor, inputs: Pass) -> Tally:
+def tally_of(loss: PassLoss, entropies_BT: Tensor, inputs: Pass) -> Tally:
     """The sums of one pass."""
-    mask_BC = inputs.completion_mask_BC
+    mask_BT = inputs.completion_mask_BT
     sequences = len(inputs.advantages_B)
     return Tally(
         sequences=sequences,
-        tokens=mask_BC.sum().item(),
+        tokens=mask_BT.sum().item(),
         loss=loss.mean.item() * sequences,
-        kl=mean_over_tokens_B(loss.kl_BC, mask_BC).sum().item(),
+        kl=mean_over_tokens_B(loss.kl_BT, mask_BT).sum().item(),
         off_policy=sequences - loss.is_kept_B1.sum().item(),
-        ratio=(loss.ratio_BC * mask_BC).sum().item(),
-        clipped=(loss.is_clipped_BC * mask_BC).sum().item(),
-        entropy=(entropies_BC * mask_BC).sum().item(),
+        ratio=(loss.ratio_BT * mask_BT).sum().item(),
+        clipped=(loss.is_clipped_BT * mask_BT).sum().item(),
+        entropy=(entropies_BT * mask_BT).sum().item(),
     )
 
 

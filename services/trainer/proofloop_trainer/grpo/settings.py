@@ -29,7 +29,7 @@ class GrpoSettings(BaseModel):
         128, ge=1, description="the most sequences in one optimizer update"
     )
     tokens_per_pass: int = Field(
-        4096,
+        1024,
         ge=1,
         description="padded tokens in a forward pass: sets memory and speed, not the loss; raise it"
         " on a GPU",
