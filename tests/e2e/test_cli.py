@@ -971,7 +971,7 @@ def test_doctor_asks_for_no_role_that_a_broker_may_serve() -> None:
 
 
 HELP = {
-    "": "demo run iterate serve ui prove proof plan doctor runs models grades dead prompts"
+    "": "demo init run iterate serve ui prove proof plan doctor runs models grades dead prompts"
     " domains train nano --verbose --version",
     "demo": "--out --seed --quick",
     "run": "FILE --store --resume --local",
@@ -988,7 +988,9 @@ HELP = {
     "runs search": "RUN --store --json",
     "runs problems": "RUN --sort --show --search --costs --limit --store --json",
     "runs compare": "A B --limit --store --json",
-    "judge": "DATA --using --column --scale --attack --plan --name --rows --page --store --json",
+    "init": "FOLDER --engine --url --model",
+    "judge": "DATA --using --column --scale --attack --knock-out --plan --name --rows --page"
+    " --store --json",
     "evaluate": "SUITE --using --proofs --critiques --category --plan --name --store --json",
     "runs steps": "RUN [STAGE] --tensorboard --store --json",
     "runs export": "RUN --people --scored --critiques --best --analyses --format --out --store",
@@ -1041,7 +1043,9 @@ def test_help_of_every_command_names_its_arguments_and_options() -> None:
     """In this process: what is asked of is the tree of commands, not the start of an
     interpreter.
     """
-    assert sorted(HELP) == sorted(names_in(typer.main.get_command(app)))
+    root: Any = typer.main.get_command(app)
+    context = root.make_context("proofloop", [], resilient_parsing=True)
+    assert sorted(HELP) == sorted(names_in(root, context))
     for command, words in HELP.items():
         result = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"})
         assert result.exit_code == 0
@@ -1049,11 +1053,12 @@ def test_help_of_every_command_names_its_arguments_and_options() -> None:
         assert not missing, (command, missing, result.output)
 
 
-def names_in(command: Any, *path: str) -> Iterator[str]:
+def names_in(command: Any, context: Any, *path: str) -> Iterator[str]:
     """A command, and those below it."""
     yield " ".join(path)
-    for name, below in getattr(command, "commands", {}).items():
-        yield from names_in(below, *path, name)
+    for name in getattr(command, "commands", {}):
+        _, below, _ = command.resolve_command(context, [name])
+        yield from names_in(below, context, *path, name)
 
 
 def test_a_command_that_does_not_exist_is_exit_code_2_and_no_command_shows_the_help(
