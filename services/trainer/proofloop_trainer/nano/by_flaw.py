@@ -137,7 +137,7 @@ def main(folders: Sequence[str]) -> None:
         "| " + " | ".join(["model", *names]) + " |\n" + "|---" * (len(names) + 1) + "|", flush=True
     )
     for folder in folders:
-        name = "/".join(Path(folder).resolve().parts[-2:])
+        name = "/".join(Path(folder).resolve().parts[-4:])
         for row in by_flaw(load_model(Path(folder))):
             print("| " + " | ".join([name, *map(_cell, astuple(row))]) + " |", flush=True)
 
