@@ -9,7 +9,7 @@ read cannot be judged. A given analysis gets all its meta-critiques, whatever it
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 from proofloop.config.run_file import RunSpec
@@ -79,7 +79,7 @@ def summarise(found: Collection[MetaCritique], rule: Labeling, m: int) -> tuple[
     unreadable ones could change it.
     """
     scores = _scores(found)
-    return _majority(found, rule, m), sum(scores) / len(scores) if scores else 0.0
+    return _majority(scores, rule, m), sum(scores) / len(scores) if scores else 0.0
 
 
 def _scores(found: Collection[MetaCritique]) -> list[Score]:
@@ -115,7 +115,7 @@ def _assess(
         _ask, event, prompt, version, there, tools, priority, _trains_verifier(event, proof, tools)
     )
     assessments = ask(range(first))
-    if _majority(assessments, rule, m) is None:
+    if _majority(_scores(assessments), rule, m) is None:
         assessments += ask(range(first, m))
     return assessments
 
@@ -126,8 +126,7 @@ def _trains_verifier(event: ProofReviewed, proof: Proof, tools: Tools) -> bool:
     return _is_given(event, proof) and training.learner_of_analyses == "verifier"
 
 
-def _majority(assessments: Collection[MetaCritique], rule: Labeling, m: int) -> bool | None:
-    scores = _scores(assessments)
+def _majority(scores: Sequence[Score], rule: Labeling, m: int) -> bool | None:
     return majority(sum(score >= rule.confirm_at for score in scores), len(scores), m)
 
 

@@ -155,7 +155,7 @@ class Comparisons:
         orders = [order for one, other in pairs for order in ((one, other), (other, one))]
         cases = list(cases_of(self._store, self._name))
         stored = {_origin(case) for case in cases}
-        cases += [case for order in orders if _origin(case := self._case(*order)) not in stored]
+        cases += [self._case(*order) for order in orders if _versus(*order) not in stored]
         self._drive(cases)
         scores = dict(self._scores(cases))
         return [
@@ -197,7 +197,7 @@ def knock_out_figures(
     rows: Sequence[JudgedProof], winners: Sequence[JudgedProof], matches: Sequence[Match]
 ) -> dict[str, Figure]:
     """The figures before and after; KnockOut explains them."""
-    won = {row.proof: row for row in winners}
+    won = {row.proof for row in winners}
     found = {name: Clusters() for name in ("any_wrong", "highest_mean_wrong", "winner_wrong")}
     for problem, some in _accepted(rows).items():
         best = max(map(_mean, some))

@@ -68,15 +68,9 @@ class Predictions:
         self.n = n
         self.rules = rules(k, has_meta=has_meta)
         self.ways = ways(k, has_meta=has_meta)
+        self.counts = counts(n)
         self._made: dict[str, Mapping[tuple[str, int], Prediction]] = {}
         self._strengths: dict[str, Mapping[str, float | None]] = {}
-
-    @property
-    def counts(self) -> list[int]:
-        """The numbers of critiques that are compared: 1, 2, 3, 4, 6, 8, 12, 16 ... and n."""
-        powers = [2**power for power in range(self.n.bit_length())]
-        several = (size for power in powers for size in (power, 3 * power) if size <= self.n)
-        return sorted({self.n, *several})
 
     def add(self, row: JudgedProof) -> None:
         self._made[row.proof] = {
@@ -104,6 +98,12 @@ class Predictions:
         for row in rows:
             if row.proof not in self._made:
                 self.add(row)
+
+
+def counts(n: int) -> list[int]:
+    """The numbers of critiques that are compared: 1, 2, 3, 4, 6, 8, 12, 16 ... and n."""
+    powers = [2**power for power in range(n.bit_length())]
+    return sorted({n, *(size for power in powers for size in (power, 3 * power) if size <= n)})
 
 
 def predict(row: JudgedProof, way: Way, critiques: int) -> Prediction:

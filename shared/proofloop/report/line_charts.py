@@ -102,11 +102,12 @@ def line_chart(
     ys = [y for one in kept for _, y in one.points] or [0.0]
     x_marks = ticks(min(xs), max(xs), 4, whole=True)
     y_marks = ticks(min(ys), max(ys), 4)
-    right = WIDTH - max((_label_width(one, write) for one in kept), default=0.0)
+    ends = [smooth(one.points)[-1][1] for one in kept]
+    labels = (f"{one.name} {write(end)}" for one, end in zip(kept, ends, strict=True))
+    right = WIDTH - LABEL_APART - LETTER_WIDTH * max(map(len, labels), default=0)
     across = scale(min(xs), max(xs), LEFT, right)
     up = scale(y_marks[0], y_marks[-1], HEIGHT - BOTTOM, TOP)
-    last_ys = [up(smooth(one.points)[-1][1]) for one in kept]
-    label_ys = spread(last_ys, LABEL_APART, TOP, HEIGHT - BOTTOM)
+    label_ys = spread([up(end) for end in ends], LABEL_APART, TOP, HEIGHT - BOTTOM)
     lines = [drawn(one, across, up, at, write) for one, at in zip(kept, label_ys, strict=True)]
     x_ticks = [Tick(across(mark), count(mark)) for mark in x_marks if min(xs) <= mark <= max(xs)]
     y_ticks = [Tick(up(mark), tick_label(mark, y_marks, write)) for mark in y_marks]
@@ -121,11 +122,6 @@ def line_chart(
         by=by,
         right=round(right, 1),
     )
-
-
-def _label_width(one: Series, write: Callable[[float], str]) -> float:
-    label = f"{one.name} {write(smooth(one.points)[-1][1])}"
-    return LABEL_APART + LETTER_WIDTH * len(label)
 
 
 def drawn(

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from proofloop.config.run_file.training import BATCH, LEARNING_RATE, Supervised
+from proofloop.config.run_file.training import BATCH, KEEP, LEARNING_RATE, ROWS, Supervised
 from proofloop.config.section import Section
 from proofloop.method.rewards import PAPER_ALPHA, PAPER_BETA
 from proofloop.schema.validation import HINT
@@ -18,21 +18,14 @@ class ColdStart(Supervised):
     of `demonstrations` or `runs`.
     """
 
-    demonstrations: Path | None = Field(
-        None,
-        strict=False,
-        description="a file of chat rows (`messages`), or of rows of a role (`role`, `question`,"
-        " `solution`, `analysis`, `answer`), relative to the curriculum file",
-    )
+    demonstrations: Path | None = Field(None, strict=False, description=f"{ROWS}curriculum file")
     runs: tuple[str, ...] = Field(
         (),
         strict=False,
         description="runs in the store, such as a stronger model's; their best answers are the"
         " demonstrations",
     )
-    keep: float = Field(
-        0.99, ge=0, le=1, description="the lowest reward of an answer of `runs` to train on"
-    )
+    keep: float = Field(0.99, ge=0, le=1, description=KEEP)
     steps: int = Field(600, ge=0, description="supervised steps; 0 skips the stage")
     batch: int = Field(48, ge=1, description=BATCH)
     learning_rate: float = Field(1.5e-3, gt=0, description=LEARNING_RATE)

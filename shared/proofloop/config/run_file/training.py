@@ -112,6 +112,11 @@ class Training(Section):
 
 BATCH = "answers in an optimizer step"
 LEARNING_RATE = "AdamW's largest learning rate"
+ROWS = (
+    "a file of chat rows (`messages`), or of rows of a role (`role`, `question`, `solution`,"
+    " `analysis`, `answer`), relative to the "
+)
+KEEP = "the lowest reward of an answer of `runs` to train on"
 
 
 class Supervised(Section):
@@ -138,12 +143,7 @@ class FineTuning(Supervised):
     """
 
     start: str = Field("nano-base", description="the model that training starts from")
-    demonstrations: Path | None = Field(
-        None,
-        strict=False,
-        description="a file of chat rows (`messages`), or of rows of a role (`role`, `question`,"
-        " `solution`, `analysis`, `answer`), relative to the run file",
-    )
+    demonstrations: Path | None = Field(None, strict=False, description=f"{ROWS}run file")
     domain: str | None = Field(None, description="the domain that brings demonstrations")
     runs: tuple[str, ...] = Field(
         (),
@@ -151,9 +151,7 @@ class FineTuning(Supervised):
         description="runs whose best answers are the demonstrations; `NAME:ROLE` takes those of one"
         " role",
     )
-    keep: float = Field(
-        0.99, ge=0, le=1, description="the lowest reward of an answer of `runs` to train on"
-    )
+    keep: float = Field(0.99, ge=0, le=1, description=KEEP)
     most: int = Field(
         600, ge=1, description="the most prompts of each role whose answers are trained on"
     )

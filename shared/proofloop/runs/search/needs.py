@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from proofloop.config.run_file import RunSpec
-from proofloop.method.search_rule import next_critiques
+from proofloop.method.search_rule import Contender, next_critiques
 from proofloop.runs.search.problem import ProblemSearch
 from proofloop.schema import keys
 from proofloop.schema.events import Event, ProblemPosed, ProofReviewed, ProofWritten
@@ -82,9 +82,11 @@ class SearchNeeds:
             names = search.to_judge(n=self._n, keep=self._keep(search))
             events += self._judgements(names, search)
             search.find_open(n=self._n, keep=self._keep(search))
-        events += self._critiques(room)
-        if self._has_idle_slots(room):
-            for search in self._searches.values():
+        found = [each for search in self._searches.values() for each in search.open]
+        room -= sum(each.in_flight for each in found)
+        events += self._critiques(found, room)
+        if room > 0 and all(each.written + each.in_flight >= self._n for each in found):
+            for search in self._searches.values():  # slots are idle, and no critique is missing
                 names = search.to_judge_early(n=self._n, keep=self._keep(search))
                 events += self._judgements(names, search)
         return Needs(tuple(events), tuple(labels))
@@ -159,16 +161,8 @@ class SearchNeeds:
             for index in range(self._n):
                 yield ProofReviewed(run_id=self._spec.name, proof_id=name, index=index)
 
-    def _has_idle_slots(self, room: int) -> bool:
-        """Whether all critiques are requested, and fewer than `room` are in flight."""
-        found = [each for search in self._searches.values() for each in search.open]
-        is_all = all(each.written + each.in_flight >= self._n for each in found)
-        return is_all and sum(each.in_flight for each in found) < room
-
-    def _critiques(self, room: int) -> Iterator[ProofWritten]:
-        found = [each for search in self._searches.values() for each in search.open]
-        room -= sum(each.in_flight for each in found)
-        for name in next_critiques(found, n=self._n, room=room):
+    def _critiques(self, pool: Iterable[Contender], room: int) -> Iterator[ProofWritten]:
+        for name in next_critiques(pool, n=self._n, room=room):
             index, version = self._searches[problem_of(name)].request(name, self._n)
             yield ProofWritten(
                 run_id=self._spec.name, proof_id=name, index=index, verifier_version=version
